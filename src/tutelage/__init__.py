@@ -1,0 +1,36 @@
+"""tutelage: a small, exported image classifier from few labels, with proof that it works."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from tutelage._version import __version__
+from tutelage.errors import MissingExtra, TutelageError
+
+if TYPE_CHECKING:
+    from tutelage.api import demo, distill, evaluate, export, predict, run, self_train, transfer
+
+_VERBS = ("demo", "run", "transfer", "self_train", "distill", "evaluate", "predict", "export")
+
+__all__ = [
+    "MissingExtra",
+    "TutelageError",
+    "__version__",
+    "demo",
+    "distill",
+    "evaluate",
+    "export",
+    "predict",
+    "run",
+    "self_train",
+    "transfer",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the verbs when they are first used."""
+    if name in _VERBS:
+        from tutelage import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'tutelage' has no attribute '{name}'")

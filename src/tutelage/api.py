@@ -1,0 +1,396 @@
+"""The verbs: what the command line calls, and Python callers too."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tutelage.config import RunConfig, make_config
+from tutelage.data.catalog import Catalog, read_catalog
+from tutelage.data.decode import UnreadableImage, decode
+from tutelage.errors import TutelageError, need
+from tutelage.evaluate import metrics
+
+PARITY_IMAGES = 64
+
+
+def run(
+    data: Path | str, out: Path | str, *, quiet: bool = False, **settings: Any
+) -> dict[str, Any]:
+    """The whole chain on your images: teacher, student, ONNX, report.
+
+    Args:
+        data: a folder, or a .csv or .parquet manifest.
+        out: the run folder; the same call continues a run that was cut off.
+        quiet: print nothing.
+        settings: any setting of ``tutelage run --help``, by name.
+
+    Returns:
+        The content of metrics.json.
+
+    Raises:
+        TutelageError: what was found, what was expected, and the mend.
+    """
+    return _train("run", read_catalog(data), str(data), Path(out), settings, quiet=quiet)
+
+
+def transfer(
+    data: Path | str, out: Path | str, *, quiet: bool = False, **settings: Any
+) -> dict[str, Any]:
+    """A new head on a pretrained trunk: probe and transfer; the better one is ``teacher/``."""
+    return _train("transfer", read_catalog(data), str(data), Path(out), settings, quiet=quiet)
+
+
+def self_train(
+    data: Path | str, out: Path | str, *, quiet: bool = False, **settings: Any
+) -> dict[str, Any]:
+    """Probe, transfer and rounds of self-training on the pool; the result is ``teacher/``."""
+    return _train("self-train", read_catalog(data), str(data), Path(out), settings, quiet=quiet)
+
+
+def distill(
+    data: Path | str, out: Path | str, *, quiet: bool = False, **settings: Any
+) -> dict[str, Any]:
+    """Distil the model folder ``teacher=`` into a small student, on labelled and other images."""
+    return _train("distill", read_catalog(data), str(data), Path(out), settings, quiet=quiet)
+
+
+def demo(
+    out: Path | str = "tutelage-demo", *, quiet: bool = False, **settings: Any
+) -> dict[str, Any]:
+    """The whole chain on solar cells: functional or defective, from 20 labels a class."""
+    from tutelage.demo import NOTES, solar_cells
+
+    settings = {"labels_per_class": 20, **settings}
+    return _train(
+        "demo", solar_cells(), "elpv-dataset", Path(out), settings, notes=NOTES, quiet=quiet
+    )
+
+
+def _train(
+    command: str,
+    catalog: Catalog,
+    data: str,
+    out: Path,
+    settings: dict[str, Any],
+    *,
+    notes: Sequence[str] = (),
+    quiet: bool,
+) -> dict[str, Any]:
+    for package in ("torch", "timm", "pyarrow", "jinja2", "matplotlib", "onnx"):
+        need(package, "train")
+    from tutelage import pipeline
+
+    config = make_config(command, settings)
+    distilling = command == "distill"
+    if distilling and not (Path(config.data.teacher) / "model.json").exists():
+        raise TutelageError(
+            f"distill needs a trained teacher, but {config.data.teacher!r} is no model folder; "
+            "give one, such as --teacher RUN/teacher"
+        )
+    work = pipeline.prepare(command, catalog, data, out, config, notes=notes, quiet=quiet)
+    chain = pipeline.Chain(work)
+    if distilling:
+        teacher = _given_teacher(work, config)
+        pipeline.student_stage(chain, teacher)
+    else:
+        pipeline.teach(chain, rounds=command != "transfer")
+        if command in ("run", "demo"):
+            pipeline.student_stage(chain, chain.teacher.outcome.model)
+    return _finish(work, chain, _command_line(command, data, out, settings))
+
+
+def _command_line(command: str, data: str, out: Path, settings: dict[str, Any]) -> str:
+    """The shell command that repeats this run."""
+    words = ["tutelage", command, *([] if command == "demo" else [data]), "--out", str(out)]
+    for name, value in settings.items():
+        if value is not None:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return shlex.join(words)
+
+
+def _given_teacher(work: Any, config: RunConfig) -> Any:
+    from tutelage.models.folder import load_model
+
+    teacher = load_model(config.data.teacher)
+    if teacher.spec.classes != work.catalog.classes:
+        raise TutelageError(
+            f"the teacher knows {', '.join(teacher.spec.classes)}, the data has "
+            f"{', '.join(work.catalog.classes)}; they must be the same classes"
+        )
+    return dataclass_canvas(teacher, work.store.canvas)
+
+
+def dataclass_canvas(model: Any, canvas: int) -> Any:
+    """The model as it works on this store's canvases."""
+    model.spec = dataclasses.replace(model.spec, canvas=canvas)
+    return model
+
+
+def _finish(work: Any, chain: Any, command: str) -> dict[str, Any]:
+    """Everything after the last decision: models, export, test figures, tables, report."""
+    from tutelage import evidence, pipeline
+    from tutelage.deploy.onnx import export_onnx, parity
+    from tutelage.models.folder import save_model
+    from tutelage.report.html import write
+
+    out = work.folder.path
+    named = []
+    for stage in [s for s in chain.finished if s.accepted]:
+        if stage.name == "student":
+            named.append(("student", stage, out / "student.onnx"))
+        elif stage is _last_teacher(chain.finished):
+            named.append(("teacher", stage, out / "teacher" / "model.onnx"))
+    sample = _sample_images(work)
+    for name, stage, path in named:
+        save_model(stage.outcome.model, out / name)
+        export_onnx(stage.outcome.model, path)
+        checked = parity(stage.outcome.model, path, sample)
+        work.console.say(
+            f"{path.name} agrees with torch on {checked.n} images "
+            f"(largest difference {checked.max_difference:.1e})"
+        )
+    evidence.write_pseudo_labels(work, chain.finished)
+    deployed = evidence.deployment(named)
+    result, probs = pipeline.measure(work, chain.finished)
+    work.folder.write_json("metrics.json", result)
+    report = evidence.make_report(work, chain.finished, result, probs, deployed, command)
+    write(report, out / "report.html")
+    _summary(work, result, deployed)
+    return result
+
+
+def _last_teacher(finished: Sequence[Any]) -> Any:
+    teachers = [s for s in finished if s.accepted and s.name != "student"]
+    return teachers[-1] if teachers else None
+
+
+def _sample_images(work: Any) -> list[np.ndarray]:
+    """A few training images as files hold them, to check the export on."""
+    rows = np.flatnonzero(work.split.roles != "unused")
+    rows = rows[:: max(1, len(rows) // PARITY_IMAGES)][:PARITY_IMAGES]
+    return [decode(work.catalog.source.read(int(row))) for row in rows]
+
+
+def _summary(work: Any, result: dict[str, Any], deployed: Sequence[Any]) -> None:
+    say = work.console.say
+    for entry in result["stages"]:
+        test = entry["test"]
+        if test is None:
+            continue
+        low, high = test["accuracy_ci95"]
+        mark = "" if entry["accepted"] else "  (rejected)"
+        say(
+            f"  {entry['name']:<14} test accuracy {test['accuracy']:.3f} "
+            f"[{low:.3f}, {high:.3f}]  macro-F1 {test['macro_f1']:.3f}{mark}"
+        )
+    for row in deployed:
+        say(
+            f"  {row['name']:<14} {row['parameters'] / 1e6:.2f}M parameters, "
+            f"{row['bytes'] / 1e6:.1f} MB, {row['latency_ms_p50']:.1f} ms an image on one core"
+        )
+    if work.store.reasons:
+        say(f"  {len(work.store.reasons)} unreadable images were skipped (skipped.csv)")
+    say(f"report: {work.folder.path / 'report.html'}")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One image's answer.
+
+    Attributes:
+        image: as it was named.
+        label: most likely class.
+        confidence: its probability.
+        probabilities: class -> probability.
+    """
+
+    image: str
+    label: str
+    confidence: float
+    probabilities: dict[str, float]
+
+
+def load_predictor(model: Path | str) -> tuple[tuple[str, ...], Any]:
+    """Classes, and a function from uint8 RGB images to probabilities (N, K).
+
+    An exported ``.onnx`` file (or a run folder with ``student.onnx``) needs only the base
+    install; a model folder needs the extra ``train``.
+    """
+    path = Path(model)
+    if path.is_dir() and not (path / "model.json").exists() and (path / "student.onnx").exists():
+        path = path / "student.onnx"
+    if path.is_dir():
+        need("torch", "train")
+        from tutelage.deploy.graph import Deployed
+        from tutelage.models.folder import load_model
+
+        loaded = load_model(path)
+        deployed = Deployed(loaded)
+
+        def torch_probabilities(images: Sequence[np.ndarray]) -> np.ndarray:
+            import torch
+
+            parts = [deployed(torch.tensor(image)[None]).numpy() for image in images]
+            return np.concatenate(parts)
+
+        return loaded.spec.classes, torch_probabilities
+    from tutelage.deploy.runtime import OnnxModel
+
+    exported = OnnxModel(path)
+    return exported.classes, exported.probabilities
+
+
+def predict(
+    model: Path | str, images: Sequence[Path | str], *, batch: int = 64
+) -> tuple[list[Prediction], list[tuple[str, str]]]:
+    """Classify image files.
+
+    Args:
+        model: an exported .onnx file, a model folder, or a run folder.
+        images: files, or folders that are searched for images.
+        batch: images in memory at once.
+
+    Returns:
+        The predictions in order, and (image, reason) of those that could not be read.
+
+    Raises:
+        TutelageError: no such model or image.
+    """
+    classes, probabilities = load_predictor(model)
+    paths = _image_files(images)
+    rows: list[Prediction] = []
+    skipped: list[tuple[str, str]] = []
+    for start in range(0, len(paths), batch):
+        names, pixels = [], []
+        for path in paths[start : start + batch]:
+            try:
+                pixels.append(decode(path.read_bytes()))
+                names.append(str(path))
+            except (UnreadableImage, OSError) as error:
+                skipped.append((str(path), str(error)))
+        if not pixels:
+            continue
+        for name, probs in zip(names, probabilities(pixels), strict=True):
+            best = int(probs.argmax())
+            by_class = dict(zip(classes, (float(p) for p in probs), strict=True))
+            rows.append(Prediction(name, classes[best], float(probs[best]), by_class))
+    return rows, skipped
+
+
+def _image_files(images: Sequence[Path | str]) -> list[Path]:
+    from tutelage.data.catalog import image_files
+
+    out: list[Path] = []
+    for item in map(Path, images):
+        if item.is_dir():
+            found = image_files(item)
+            if not found:
+                raise TutelageError(f"no images in {item}")
+            out += found
+        elif item.exists():
+            out.append(item)
+        else:
+            raise TutelageError(f"no such image or folder: {item}")
+    return out
+
+
+def evaluate(model: Path | str, data: Path | str, *, split: str = "test") -> dict[str, Any]:
+    """Accuracy with its 95% interval and the other figures on one split of a data set.
+
+    Args:
+        model: an exported .onnx file, a model folder, or a run folder.
+        data: a folder, or a .csv or .parquet manifest.
+        split: "test", "val" or "train".
+
+    Returns:
+        The figures of metrics.json, with ``skipped``: unreadable or unlabelled images.
+
+    Raises:
+        TutelageError: the split has no labelled image, or classes the model does not know.
+    """
+    classes, probabilities = load_predictor(model)
+    catalog = read_catalog(data)
+    rows = np.flatnonzero((catalog.splits == split) & (catalog.labels >= 0))
+    if not len(rows):
+        found = ", ".join(sorted(set(catalog.splits.tolist())))
+        raise TutelageError(f"{data} has no labelled '{split}' images; its splits are: {found}")
+    unknown = {catalog.classes[k] for k in catalog.labels[rows]} - set(classes)
+    if unknown:
+        raise TutelageError(
+            f"the model does not know the classes {', '.join(sorted(unknown))}; "
+            f"it knows {', '.join(classes)}"
+        )
+    index = {name: k for k, name in enumerate(classes)}
+    probs, labels, skipped = [], [], 0
+    for start in range(0, len(rows), 64):
+        pixels = []
+        for row in rows[start : start + 64]:
+            try:
+                pixels.append(decode(catalog.source.read(int(row))))
+                labels.append(index[catalog.classes[catalog.labels[row]]])
+            except (UnreadableImage, OSError):
+                skipped += 1
+        if pixels:
+            probs.append(probabilities(pixels))
+    if not probs:
+        raise TutelageError(f"none of the {len(rows)} '{split}' images of {data} can be read")
+    figures = metrics(np.concatenate(probs), np.array(labels))
+    assert figures is not None
+    return {"split": split, **figures, "skipped": skipped}
+
+
+def export(
+    model: Path | str, out: Path | str | None = None, *, int8: bool = False
+) -> dict[str, Any]:
+    """Export a model folder to ONNX, its preprocessing inside, checked against torch.
+
+    Args:
+        model: a model folder (``RUN/teacher``, ``RUN/student``).
+        out: the file; default ``model.onnx`` in the model folder.
+        int8: also quantise; the float file is kept where int8 is not faster.
+
+    Returns:
+        What was written and how well it agrees.
+
+    Raises:
+        TutelageError: no model there, or the exported graph differs from torch.
+    """
+    for package in ("torch", "timm", "onnx"):
+        need(package, "train")
+    from tutelage.deploy.onnx import export_onnx, parity, quantize_onnx
+    from tutelage.models.folder import load_model
+
+    loaded = load_model(model)
+    path = Path(out) if out is not None else Path(model) / "model.onnx"
+    export_onnx(loaded, path)
+    images = _noise_images(loaded.spec.canvas)
+    checked = parity(loaded, path, images)
+    result: dict[str, Any] = {"path": str(path), **dataclasses.asdict(checked)}
+    if int8:
+        quantized = quantize_onnx(path, path.with_suffix(".int8.onnx"), images)
+        result["int8"] = {
+            "kept": quantized.kept,
+            "path": str(quantized.path),
+            "reason": quantized.reason,
+        }
+    return result
+
+
+def _noise_images(canvas: int, count: int = 128) -> list[np.ndarray]:
+    """Smooth random pictures of many shapes: a model folder carries no images to check with."""
+    rng = np.random.default_rng(0)
+    images = []
+    for _ in range(count):
+        height, width = rng.integers(canvas // 2, 2 * canvas, size=2)
+        coarse = rng.integers(0, 256, size=(4, 4, 3))
+        rows = np.linspace(0, 3, height).round().astype(int)
+        columns = np.linspace(0, 3, width).round().astype(int)
+        images.append(coarse[rows][:, columns].astype(np.uint8))
+    return images

@@ -1,0 +1,92 @@
+"""The feature bank: frozen-trunk features of a few views of every training image, made once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tutelage.augment import Center, Policy, Strong, Weak, apply
+from tutelage.augment.plan import Plan
+from tutelage.loader import Canvases, Rows
+
+Forward = Callable[[Tensor], Tensor]
+CLEAN_VIEWS = 2  # the centre view and its mirror image; the rest are noise for the student
+
+
+@dataclass(frozen=True)
+class Bank:
+    """Features (N, D) of each view of the same N images; the first two are un-noised."""
+
+    views: tuple[Tensor, ...]
+
+    def clean(self) -> tuple[Tensor, ...]:
+        """The views a teacher looks at."""
+        return self.views[:CLEAN_VIEWS]
+
+    def take(self, positions: Rows) -> Bank:
+        """The bank of some of the images."""
+        at = torch.from_numpy(np.ascontiguousarray(positions))
+        return Bank(tuple(view[at] for view in self.views))
+
+
+def bank_plans(views: int, crop_pct: float) -> list[tuple[Policy, bool]]:
+    """Policy of each view, and whether it is mirrored; alternating weak and strong after two."""
+    noise: list[Policy] = [Weak(scale=(0.35, 1.0)), Strong(erase=0.0)]
+    plans: list[tuple[Policy, bool]] = [(Center(crop_pct), False), (Center(crop_pct), True)]
+    plans += [(noise[number % 2], False) for number in range(max(0, views - CLEAN_VIEWS))]
+    return plans[:views]
+
+
+def look(
+    canvases: Canvases,
+    rows: Rows,
+    policy: Policy,
+    forward: Forward,
+    size: int,
+    *,
+    mirrored: bool = False,
+    generator: torch.Generator | None = None,
+    progress: Callable[[int], None] | None = None,
+    batch: int = 64,
+) -> Tensor:
+    """Outputs (N, D) of ``forward`` on one view of each row, on the CPU."""
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    outputs = []
+    for start in range(0, len(rows), batch):
+        images, aspect = canvases.take(rows[start : start + batch])
+        plan: Plan = policy.plan(images, aspect, generator)
+        view = apply(images, plan, size)
+        if mirrored:
+            view = view.flip(3)
+        outputs.append(forward(view).float().cpu())
+        if progress is not None:
+            progress(min(start + batch, len(rows)))
+    if not outputs:
+        return forward(torch.zeros(0, 3, size, size)).float().cpu()
+    return torch.cat(outputs)
+
+
+def make_bank(
+    canvases: Canvases,
+    rows: Rows,
+    forward: Forward,
+    size: int,
+    plans: Sequence[tuple[Policy, bool]],
+    *,
+    seed: int,
+    progress: Callable[[int], None] | None = None,
+) -> Bank:
+    """Features of every planned view; view ``v`` draws from a generator of its own."""
+    views = []
+    for number, (policy, mirrored) in enumerate(plans):
+        generator = torch.Generator().manual_seed(seed * 1000 + number)
+        views.append(
+            look(canvases, rows, policy, forward, size, mirrored=mirrored, generator=generator)
+        )
+        if progress is not None:
+            progress((number + 1) * len(rows))
+    return Bank(tuple(views))

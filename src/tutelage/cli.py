@@ -1,0 +1,156 @@
+"""The command line, built from the settings. Imports neither torch nor timm before it must."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tutelage._version import __version__
+from tutelage.config import field_type, group_fields
+from tutelage.errors import TutelageError
+
+TRAINING = {
+    "demo": "the whole pipeline on solar-cell photos that pip installed",
+    "run": "the whole pipeline on your images",
+    "transfer": "a new head on a pretrained trunk",
+    "self-train": "transfer, then rounds of pseudo-labels",
+    "distill": "a small student of a trained teacher (--teacher MODEL)",
+}
+DATA_HELP = (
+    "a folder (train/<class>/*, unlabeled/**, val/<class>/*, test/<class>/*; or only <class>/*), "
+    "or a .csv or .parquet manifest with the columns image, label, split"
+)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole parser; every training option is a field of ``tutelage.config``."""
+    parser = argparse.ArgumentParser(
+        prog="tutelage",
+        description="From a few labelled images and many unlabelled ones to a small, exported "
+        "classifier, with proof.",
+    )
+    parser.add_argument("--version", action="version", version=f"tutelage {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, summary in TRAINING.items():
+        command = commands.add_parser(name, help=summary, description=summary)
+        if name != "demo":
+            command.add_argument("data", metavar="DATA", help=DATA_HELP)
+        command.add_argument(
+            "--out",
+            default="tutelage-demo" if name == "demo" else None,
+            required=name != "demo",
+            help="the run folder; the same command continues a run that was cut off",
+        )
+        command.add_argument("--quiet", action="store_true", help="print nothing but errors")
+        _add_settings(command, name)
+    _add_model_commands(commands)
+    return parser
+
+
+def _add_settings(command: argparse.ArgumentParser, name: str) -> None:
+    for setting, (group, item) in group_fields(name).items():
+        default = "" if item.default is None else f" (default: {item.default})"
+        command.add_argument(
+            f"--{setting.replace('_', '-')}",
+            type=field_type(group, setting),
+            choices=item.metadata["choices"],
+            default=argparse.SUPPRESS,
+            metavar=None if item.metadata["choices"] else setting.upper(),
+            help=item.metadata["help"] + default,
+        )
+
+
+def _add_model_commands(commands: Any) -> None:
+    model = "an exported .onnx file, a model folder, or a run folder"
+    command = commands.add_parser("evaluate", help="accuracy and its interval on a data set")
+    command.add_argument("model", metavar="MODEL", help=model)
+    command.add_argument("data", metavar="DATA", help=DATA_HELP)
+    command.add_argument("--split", default="test", choices=("train", "val", "test"))
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+    command = commands.add_parser("predict", help="classify images")
+    command.add_argument("model", metavar="MODEL", help=model)
+    command.add_argument("images", metavar="IMAGES", nargs="+", help="image files or folders")
+    command.add_argument("--out", help="write .csv, .jsonl or .parquet instead of printing")
+    command = commands.add_parser("export", help="ONNX with the preprocessing inside, checked")
+    command.add_argument("model", metavar="MODEL", help="a model folder, such as RUN/student")
+    command.add_argument("--out", help="the file (default: MODEL/model.onnx)")
+    command.add_argument("--int8", action="store_true", help="also quantise, if that is faster")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; 0 when it worked, 2 for what the user can mend, 130 for Ctrl-C."""
+    options = vars(build_parser().parse_args(argv))
+    command = options.pop("command")
+    try:
+        if command in TRAINING:
+            _train(command, options)
+        elif command == "evaluate":
+            _evaluate(**options)
+        elif command == "predict":
+            _predict(**options)
+        else:
+            _export(**options)
+    except TutelageError as error:
+        print(f"tutelage {command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        hint = "; the same command continues from the last finished stage" * (command in TRAINING)
+        print(f"\ntutelage {command}: stopped{hint}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1
+    return 0
+
+
+def _train(command: str, options: dict[str, Any]) -> None:
+    from tutelage import api
+
+    getattr(api, command.replace("-", "_"))(**options)
+
+
+def _evaluate(model: str, data: str, split: str, json: bool) -> None:
+    from tutelage import api
+
+    figures = api.evaluate(model, data, split=split)
+    if json:
+        print(_dump(figures))
+        return
+    low, high = figures["accuracy_ci95"]
+    print(f"{figures['n']} {split} images")
+    print(f"accuracy  {figures['accuracy']:.4f}  [{low:.4f}, {high:.4f}] (95%)")
+    for name in ("macro_f1", "ece", "nll"):
+        print(f"{name:<9} {figures[name]:.4f}")
+    if figures["skipped"]:
+        print(f"{figures['skipped']} unreadable images were left out", file=sys.stderr)
+
+
+def _predict(model: str, images: Sequence[str], out: str | None) -> None:
+    from tutelage import api
+    from tutelage.tables import check_suffix, write_predictions
+
+    if out is not None:
+        check_suffix(Path(out))
+    rows, skipped = api.predict(model, images)
+    for name, reason in skipped:
+        print(f"skipped {name}: {reason}", file=sys.stderr)
+    if out is not None:
+        write_predictions(rows, Path(out))
+        return
+    for row in rows:
+        print(f"{row.image}\t{row.label}\t{row.confidence:.4f}")
+    if not rows:
+        raise TutelageError("none of the images could be read")
+
+
+def _export(model: str, out: str | None, int8: bool) -> None:
+    from tutelage import api
+
+    print(_dump(api.export(model, out, int8=int8)))
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, indent=2)

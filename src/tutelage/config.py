@@ -1,0 +1,218 @@
+"""Every setting, as frozen dataclasses; the command line is built from them. Imports no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_type_hints
+
+from tutelage.errors import TutelageError
+
+
+def setting(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
+    """A dataclass field whose help text is the command line's."""
+    return field(default=default, metadata={"help": help, "choices": choices})
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images, which labels, how long, on what."""
+
+    labels_per_class: int | None = setting(
+        None, "keep this many labels per class; the rest of train becomes unlabelled"
+    )
+    limit: int | None = setting(None, "at most this many training images besides the labelled ones")
+    seed: int = setting(0, "draws the labelled subset, the folds and every view")
+    device: str = setting("auto", "where to compute", ("auto", "cpu", "cuda"))
+    minutes: float | None = setting(
+        None, "time budget to plan for (default: 3, plus 1 per 1,000 images, at most 12)"
+    )
+    teacher: str = setting(
+        "tf_efficientnet_lite0", "any timm architecture, or the folder of a tutelage model"
+    )
+    weights: str | None = setting(
+        None, "a .safetensors file with the teacher's weights, or 'none' for random ones"
+    )
+    input_size: int | None = setting(None, "side of the square the network sees, in pixels")
+    canvas: int | None = setting(None, "side of the square every image is stored at, in pixels")
+
+
+@dataclass(frozen=True)
+class TransferConfig:
+    """A new head on a pretrained trunk."""
+
+    trunk: str = setting(
+        "auto", "train the trunk, freeze it, or let the plan choose", ("auto", "frozen", "trained")
+    )
+    lr_head: float = setting(3e-3, "learning rate of the head")
+    lr_trunk: float = setting(3e-4, "learning rate of the trunk's last layers")
+    layer_decay: float = setting(0.85, "factor on the learning rate per layer toward the input")
+    weight_decay: float = setting(0.02, "weight decay; none on norms and biases")
+    optimizer: str = setting("adamw", "optimiser", ("adamw", "sgd"))
+    drop_rate: float = setting(0.2, "dropout before the head")
+    drop_path_rate: float = setting(0.1, "stochastic depth of a trained trunk")
+    augment: str = setting(
+        "randaugment",
+        "operations of the strong view, on top of crop and flip",
+        ("none", "randaugment", "trivialaugment"),
+    )
+    num_ops: int = setting(2, "RandAugment: operations per image")
+    magnitude: int = setting(9, "RandAugment: strength, 0 to 30")
+    mix: str = setting(
+        "cutmix", "mix images and targets by area or by blending", ("none", "cutmix", "mixup")
+    )
+
+
+@dataclass(frozen=True)
+class SelfTrainConfig:
+    """Rounds of pseudo-labels for the pool."""
+
+    rounds: int | None = setting(None, "rounds of self-training (default: planned)")
+    pseudo_labels: str = setting(
+        "hard", "train on the teacher's probabilities or on its best guess", ("soft", "hard")
+    )
+    alignment: float = setting(
+        1.0, "how far the pool's class frequencies are moved to the labels', 0 to 1"
+    )
+    threshold: float = setting(0.95, "online pseudo-labels: confidence an image must reach")
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """A small student mimics the teacher."""
+
+    student: str = setting(
+        "cut", "'cut' or 'cut:N' (the teacher's first N stages), or any timm architecture"
+    )
+    temperature: float = setting(2.0, "T of the softened outputs")
+    alpha: float = setting(0.7, "weight of the teacher where a label is known, 0 to 1")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One call of the training loop, resolved from the settings and the plan."""
+
+    steps: int
+    lr_head: float = 3e-3
+    lr_trunk: float = 3e-4
+    layer_decay: float = 1.0
+    weight_decay: float = 0.02
+    optimizer: str = "adamw"
+    warmup: float = 0.1
+    clip_norm: float = 5.0
+    ema_decay: float = 0.99
+    log_every: int = 20
+
+
+Group = DataConfig | TransferConfig | SelfTrainConfig | DistillConfig
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The settings of a run; a stage command uses the groups it knows."""
+
+    data: DataConfig = DataConfig()
+    transfer: TransferConfig = TransferConfig()
+    self_train: SelfTrainConfig = SelfTrainConfig()
+    distill: DistillConfig = DistillConfig()
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Nested plain values, as config.json keeps them."""
+        return dataclasses.asdict(self)
+
+
+GROUPS: dict[str, tuple[str, ...]] = {
+    "demo": ("data", "transfer", "self_train", "distill"),
+    "run": ("data", "transfer", "self_train", "distill"),
+    "transfer": ("data", "transfer"),
+    "self-train": ("data", "transfer", "self_train"),
+    "distill": ("data", "transfer", "distill"),
+}
+"""The setting groups that each training command knows."""
+
+
+def group_fields(command: str) -> dict[str, tuple[str, dataclasses.Field[Any]]]:
+    """Setting name -> (group, field) for one command."""
+    defaults = RunConfig()
+    return {
+        item.name: (group, item)
+        for group in GROUPS[command]
+        for item in fields(getattr(defaults, group))
+    }
+
+
+def make_config(command: str, options: dict[str, Any]) -> RunConfig:
+    """Settings of ``command`` with ``options`` in place of the defaults.
+
+    Raises:
+        TutelageError: unknown settings or values outside their range; all are named at once.
+    """
+    known = group_fields(command)
+    problems = []
+    groups: dict[str, dict[str, Any]] = {group: {} for group in GROUPS[command]}
+    for name, value in options.items():
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = (
+                f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(sorted(known))}"
+            )
+            problems.append(f"'{command}' has no setting '{name}'{hint}")
+            continue
+        group, item = known[name]
+        groups[group][name] = value
+        choices = item.metadata["choices"]
+        if choices and value not in choices:
+            problems.append(f"{name} is {value!r}, expected one of {', '.join(choices)}")
+    if not problems:
+        config = RunConfig(
+            **{g: dataclasses.replace(getattr(RunConfig(), g), **v) for g, v in groups.items()}
+        )
+        problems = _out_of_range(config)
+        if not problems:
+            return config
+    raise TutelageError("; ".join(problems))
+
+
+_RANGES: dict[str, tuple[float, float]] = {
+    "labels_per_class": (1, float("inf")),
+    "limit": (0, float("inf")),
+    "minutes": (0.1, float("inf")),
+    "input_size": (32, 1024),
+    "canvas": (16, 1024),
+    "rounds": (0, 20),
+    "num_ops": (0, 10),
+    "magnitude": (0, 30),
+    "alignment": (0, 1),
+    "threshold": (0, 1),
+    "alpha": (0, 1),
+    "drop_rate": (0, 0.9),
+    "drop_path_rate": (0, 0.9),
+    "layer_decay": (0.01, 1),
+    "temperature": (0.1, 100),
+    "lr_head": (0, 10),
+    "lr_trunk": (0, 10),
+    "weight_decay": (0, 10),
+}
+
+
+def _out_of_range(config: RunConfig) -> list[str]:
+    problems = []
+    for group in config.to_dict().values():
+        for name, value in group.items():
+            if value is None or name not in _RANGES:
+                continue
+            low, high = _RANGES[name]
+            if not low <= value <= high:
+                problems.append(f"{name} is {value}, expected {low:g} to {high:g}")
+    return problems
+
+
+def field_type(group: str, name: str) -> type:
+    """The plain type of a setting, without its None."""
+    hint = get_type_hints(type(getattr(RunConfig(), group)))[name]
+    kinds: tuple[type, ...] = getattr(hint, "__args__", (hint,))
+    return next(kind for kind in kinds if kind is not type(None))
+
+
+Trunk = Literal["frozen", "trained", "online"]

@@ -1,0 +1,1 @@
+"""Where images and labels come from: catalog, decoding, the decode-once store, splits."""

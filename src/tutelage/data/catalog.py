@@ -1,0 +1,466 @@
+"""The table of images: a stable name, a label or none, a split, and where the bytes are."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tutelage.errors import TutelageError, need
+
+SPLITS = ("train", "val", "test")
+UNLABELED = ("unlabeled", "unlabelled")
+# The last row cannot be decoded, but is listed so that the images are reported, not overlooked.
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng"),
+    *(".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"),
+    *(".heic", ".heif", ".avif", ".jp2", ".jxl"),
+)
+
+
+class Source(Protocol):
+    """Where the bytes of a catalog's images come from."""
+
+    def read(self, index: int) -> bytes:
+        """Return the image file's bytes; raises OSError when they cannot be had."""
+
+    def signature(self, index: int) -> str:
+        """Return a cheap text that changes when the bytes may have changed; never raises."""
+
+    def select(self, indices: NDArray[np.intp]) -> Source:
+        """Return the source of these images, in this order."""
+
+
+@dataclass(frozen=True, eq=False)
+class Catalog:
+    """N images, sorted and deterministic; it knows no method.
+
+    Attributes:
+        names: N unique stable ids: the path relative to the root, or "<file>.parquet#<row>".
+        labels: int32 (N,) index into ``classes``, -1 = unlabelled.
+        splits: str (N,) "train", "val" or "test"; an unlabelled pool is part of "train".
+        classes: the class names of all splits, sorted (by value when all are whole numbers).
+        source: reads image i.
+        warnings: what a user should know about the data, each with its mend.
+    """
+
+    names: tuple[str, ...]
+    labels: NDArray[np.int32]
+    splits: NDArray[np.str_]
+    classes: tuple[str, ...]
+    source: Source
+    warnings: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.names)
+
+    def select(self, indices: ArrayLike) -> Catalog:
+        """Return the catalog of these images, in this order, with the same classes."""
+        chosen = np.asarray(indices, dtype=np.intp).reshape(-1)
+        names = tuple(self.names[i] for i in chosen)
+        source = self.source.select(chosen)
+        return Catalog(names, self.labels[chosen], self.splits[chosen], self.classes, source)
+
+
+def read_catalog(data: Path | str) -> Catalog:
+    """Read a folder tree, a ``.csv`` manifest or a ``.parquet`` manifest.
+
+    A folder holds ``train/<class>/**``, ``unlabeled/**``, ``val/<class>/**``, ``test/<class>/**``;
+    a bare ``<class>/**`` tree means train, and a folder of images alone is an unlabelled pool.
+    A manifest has the columns ``image`` (a path relative to the manifest; in Parquet also bytes
+    or Hugging Face's struct), ``label`` (empty = unlabelled) and optionally ``split``
+    (empty = train).
+
+    Raises:
+        TutelageError: nothing there, no images, or a manifest that contradicts itself.
+        MissingExtra: a Parquet manifest without pyarrow installed.
+    """
+    path = Path(data)
+    if not path.exists():
+        raise TutelageError(f"{path} does not exist; expected a folder, a .csv or a .parquet file")
+    if path.is_dir():
+        return _read_folder(path)
+    if path.suffix.lower() == ".csv":
+        return _read_csv(path)
+    if path.suffix.lower() == ".parquet":
+        return _read_parquet(path)
+    raise TutelageError(f"{path} is neither a folder nor a .csv or .parquet file")
+
+
+def catalog_from_arrays(
+    names: Sequence[str],
+    labels: ArrayLike,
+    splits: Sequence[str],
+    classes: Sequence[str],
+    paths: Sequence[Path | str],
+) -> Catalog:
+    """Make a catalog of image files from columns of equal length.
+
+    Args:
+        names: N unique ids.
+        labels: (N,) index into ``classes``, -1 = unlabelled.
+        splits: N of "train", "val", "test".
+        classes: class names, in the order of the indices.
+        paths: N image files.
+
+    Raises:
+        TutelageError: the lengths differ, a name is there twice, a label or split is unknown.
+    """
+    indices = np.asarray(labels, dtype=np.int32)
+    lengths = {len(names), len(indices), len(splits), len(paths)}
+    if len(lengths) > 1:
+        raise TutelageError(f"names, labels, splits and paths have different lengths: {lengths}")
+    if len(indices) and not -1 <= indices.min() <= indices.max() < len(classes):
+        raise TutelageError(
+            f"labels go from {indices.min()} to {indices.max()}; expected -1 (unlabelled) "
+            f"to {len(classes) - 1} for {len(classes)} classes"
+        )
+    source = FileSource(tuple(str(path) for path in paths))
+    checked = _check_rows("the arrays", names, splits)
+    return Catalog(tuple(names), indices, checked, tuple(classes), source)
+
+
+@dataclass(frozen=True)
+class FileSource:
+    """One file an image."""
+
+    paths: tuple[str, ...]
+
+    def read(self, index: int) -> bytes:
+        """Return the file's bytes."""
+        with open(self.paths[index], "rb") as file:
+            return file.read()
+
+    def signature(self, index: int) -> str:
+        """Return path, size and times: ctime betrays a replaced file that kept its mtime."""
+        return _stat_text(self.paths[index])
+
+    def select(self, indices: NDArray[np.intp]) -> FileSource:
+        """Return the source of these files."""
+        return FileSource(tuple(self.paths[i] for i in indices))
+
+
+class ParquetSource:
+    """Image bytes in a Parquet column, streamed in small batches: quick when read in order.
+
+    Two batches are kept, so threads that read nearly in order share them. Memory does not grow
+    with the file, even when it is one single row group.
+    """
+
+    _BATCH = 128
+
+    def __init__(self, path: Path, rows: NDArray[np.intp]) -> None:
+        """Read the ``image`` column's rows ``rows`` of the file ``path``."""
+        self.path = path
+        self.rows = rows
+        self._lock = threading.Lock()
+        self._batches: Iterator[Any] = iter(())
+        self._held: list[tuple[int, Any]] = []  # (first row, column), oldest first
+        self._groups: NDArray[np.intp] | None = None  # first row of each row group
+        self._file: Any = None
+
+    def read(self, index: int) -> bytes:
+        """Return the bytes of one image."""
+        row = int(self.rows[index])
+        failures = (need("pyarrow", "train").ArrowException, OSError, StopIteration)
+        with self._lock:
+            try:
+                value = self._value(row)
+            except failures as error:
+                self._held = []  # the stream is broken: the next read seeks anew
+                raise OSError(f"row {row} of {self.path} is damaged: {error}") from error
+        if isinstance(value, dict):
+            value = value.get("bytes")
+        if value is None:
+            raise OSError(f"row {row} has no image bytes")
+        return bytes(value)
+
+    def signature(self, index: int) -> str:
+        """Return the file's state and the row."""
+        return f"{_stat_text(self.path)}#{self.rows[index]}"
+
+    def select(self, indices: NDArray[np.intp]) -> ParquetSource:
+        """Return the source of these rows."""
+        return ParquetSource(self.path, self.rows[indices])
+
+    def _value(self, row: int) -> Any:
+        for first, column in self._held:
+            if first <= row < first + len(column):
+                return column[row - first].as_py()
+        self._seek(row)
+        while True:
+            first = self._held[-1][0] + len(self._held[-1][1])
+            self._held = [*self._held[-1:], (first, next(self._batches).column(0))]
+            if row < first + len(self._held[-1][1]):
+                return self._held[-1][1][row - first].as_py()
+
+    def _seek(self, row: int) -> None:
+        """Start streaming at the row's group, unless reading on from here gets there sooner."""
+        if self._groups is None:
+            self._file = open_parquet(self.path)
+            meta = self._file.metadata
+            sizes = [meta.row_group(g).num_rows for g in range(meta.num_row_groups)]
+            self._groups = np.cumsum([0, *sizes[:-1]])
+        group = int(np.searchsorted(self._groups, row, side="right")) - 1
+        first = int(self._groups[group])
+        here = self._held[-1][0] if self._held else -1
+        if not first <= here <= row:
+            groups = list(range(group, len(self._groups)))
+            self._batches = self._file.iter_batches(self._BATCH, groups, ["image"])
+            self._held = [(first, ())]
+
+
+def _read_folder(root: Path) -> Catalog:
+    folders = {p.name: p for p in _visible(root) if p.is_dir()}
+    warnings: list[str] = []
+    rows: list[tuple[str, str, str]] = []  # path, label, split
+    ignored: list[str] = []
+    reserved = folders.keys() & {*SPLITS, *UNLABELED}
+    pools = [place / name for place in (root, root / "train") for name in UNLABELED]
+    trees: dict[str, Path] = {}
+    if "train" in folders or reserved == folders.keys():
+        trees = {name: folders[name] for name in SPLITS if name in folders}
+        warnings += [
+            f"folder {name} is left out: beside train only unlabeled, val and test are read"
+            for name in sorted(folders.keys() - reserved)
+        ]
+    elif clash := sorted(reserved & {*SPLITS}):
+        raise TutelageError(
+            f"{root} holds class folders and a folder {clash[0]}; move the class folders into "
+            f"{root / 'train'} (a class must not be called {clash[0]})"
+        )
+    else:
+        trees = {"train": root}
+    for split, tree in trees.items():
+        for folder in sorted(p for p in _visible(tree) if p.is_dir() and p not in pools):
+            found = list(_images(folder, ignored))
+            rows += [(path, folder.name, split) for path in found]
+            if not found:
+                warnings.append(
+                    f"class folder {folder.relative_to(root).as_posix()} is empty: left out; "
+                    "add images or delete it"
+                )
+    rows += [(path, "", "train") for pool in pools for path in _images(pool, ignored)]
+    loose = [str(p) for tree in {root, *trees.values()} for p in _visible(tree) if p.is_file()]
+    loose_images = sorted(path for path in loose if _is_image(path))
+    ignored += [path for path in loose if not _is_image(path)]
+    if not folders:
+        rows += [(path, "", "train") for path in loose_images]
+    elif loose_images:
+        warnings.append(
+            f"{len(loose_images)} images outside a class folder (first: {loose_images[0]}) are "
+            "left out; move them into a class folder or into unlabeled"
+        )
+    if ignored:
+        warnings.append(f"{len(ignored)} other files are ignored (first: {min(ignored)})")
+    if not rows:
+        raise TutelageError(
+            f"no images in {root}; expected train/<class>/*.jpg, unlabeled/*.jpg, or "
+            f"<class>/*.jpg{'; ' + '; '.join(warnings) if warnings else ''}"
+        )
+    rows.sort()
+    # Linux allows file names that are no text; tables and reports do not.
+    names = [
+        os.fsencode(Path(path).relative_to(root).as_posix()).decode("utf-8", "backslashreplace")
+        for path, _, _ in rows
+    ]
+    source = FileSource(tuple(path for path, _, _ in rows))
+    labels, splits = [label for _, label, _ in rows], [split for _, _, split in rows]
+    return _catalog(str(root), names, labels, splits, source, warnings)
+
+
+def _read_csv(path: Path) -> Catalog:
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            header = file.readline()
+            file.seek(0)
+            delimiter = max(",;\t", key=header.count)  # spreadsheets in many countries write ;
+            cells = [row for row in csv.reader(file, delimiter=delimiter) if any(row)]
+    except UnicodeDecodeError as error:
+        raise TutelageError(f"{path} is not UTF-8 ({error}); save it as CSV UTF-8") from error
+    columns = [name.strip().lower() for name in cells[0]] if cells else []
+    _check_header(path, columns)
+    for number, row in enumerate(cells[1:], start=1):
+        if len(row) > len(columns):
+            raise TutelageError(
+                f"{path}: data row {number} has {len(row)} cells, the header {len(columns)}; "
+                f"put quotes around a path that contains a comma: {row}"
+            )
+    table = [
+        dict(zip(columns, row + [""] * (len(columns) - len(row)), strict=True)) for row in cells[1:]
+    ]
+    images = [row["image"].strip() for row in table]
+    labels = [row["label"].strip() for row in table]
+    return _of_paths(path, images, labels, [row.get("split", "") for row in table])
+
+
+def _read_parquet(path: Path) -> Catalog:
+    file = open_parquet(path)
+    schema = file.schema_arrow
+    _check_header(path, schema.names)
+    wanted = [name for name in ("label", "split", "file") if name in schema.names]
+    table = file.read(columns=wanted).to_pydict()
+    count = file.metadata.num_rows
+    labels = _parquet_labels(table["label"], schema)
+    splits = [str(split or "") for split in table.get("split", [""] * count)]
+    if (images := _parquet_paths(path, file)) is not None:
+        return _of_paths(path, images, labels, splits)
+    names = [str(name or "") for name in table.get("file", [])]
+    if "" in names or len(set(names)) < count:
+        names = [f"{path.name}#{row}" for row in range(count)]
+    source = ParquetSource(path, np.arange(count))
+    return _catalog(str(path), names, labels, splits, source, [])
+
+
+def _parquet_paths(path: Path, file: Any) -> list[str] | None:
+    """Return the image column's paths, or None when it holds the bytes."""
+    types = need("pyarrow", "train").types
+    kind = file.schema_arrow.field("image").type
+    if types.is_string(kind) or types.is_large_string(kind):
+        return [value or "" for value in file.read(columns=["image"]).column(0).to_pylist()]
+    fields = {kind.field(i).name for i in range(kind.num_fields)} if types.is_struct(kind) else {}
+    if not (types.is_binary(kind) or types.is_large_binary(kind) or "bytes" in fields):
+        raise TutelageError(
+            f"{path}: column image holds {kind}; expected paths, bytes or struct<bytes, path>"
+        )
+    if "path" in fields:  # Hugging Face writes the struct for both kinds
+        first = next(file.iter_batches(1, columns=["image"]), None)
+        if first is not None and (first.column(0)[0].as_py() or {}).get("bytes") is None:
+            column = file.read(columns=["image.path"]).column(0).to_pylist()
+            return [(value or {}).get("path") or "" for value in column]
+    return None
+
+
+def _parquet_labels(values: list[Any], schema: Any) -> list[str]:
+    """Label texts; Hugging Face keeps class names beside whole numbers, with -1 for none."""
+    meta = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    names = meta.get("info", {}).get("features", {}).get("label", {}).get("names")
+    if names:
+        return [names[v] if v is not None and v >= 0 else "" for v in values]
+    return [_label_text(value) for value in values]
+
+
+def _label_text(value: Any) -> str:
+    if value is None or value != value:  # pandas writes a missing whole number as NaN
+        return ""
+    return str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
+
+
+def _of_paths(path: Path, images: list[str], labels: list[str], splits: list[str]) -> Catalog:
+    """Make the catalog of a manifest whose images are files beside it."""
+    if "" in images:
+        raise TutelageError(f"{path}: data row {images.index('') + 1} has no image; fill it in")
+    names = [image.replace("\\", "/") for image in images]
+    paths = tuple(str(path.parent / name) for name in names)
+    if paths and not any(os.path.exists(p) for p in paths):
+        raise TutelageError(
+            f"{path}: none of the {len(paths)} images exists (first: {paths[0]}); "
+            "paths are relative to the manifest"
+        )
+    return _catalog(str(path), names, labels, splits, FileSource(paths), [])
+
+
+def _catalog(
+    where: str,
+    names: list[str],
+    labels: list[str],
+    splits: list[str],
+    source: Source,
+    warnings: list[str],
+) -> Catalog:
+    if not names:
+        raise TutelageError(f"{where} lists no images")
+    checked = _check_rows(where, names, splits)
+    found = set(labels) - {""}
+    whole = all(label.isdecimal() for label in found)
+    classes = tuple(sorted(found, key=lambda label: (int(label), label) if whole else label))
+    index = {name: i for i, name in enumerate(classes)} | {"": -1}
+    indices = np.array([index[label] for label in labels], dtype=np.int32)
+    return Catalog(tuple(names), indices, checked, classes, source, tuple(warnings))
+
+
+def _check_rows(where: str, names: Sequence[str], splits: Sequence[str]) -> NDArray[np.str_]:
+    """Return the cleaned splits; raise when a name is there twice or a split is unknown."""
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    if twice:
+        raise TutelageError(
+            f"{where}: {len(twice)} images are listed more than once (first: {twice[0]}); "
+            "keep one row each"
+        )
+    cleaned = [split.strip().lower() or "train" for split in splits]
+    unknown = sorted(set(cleaned) - set(SPLITS))
+    if unknown:
+        raise TutelageError(
+            f"{where}: unknown split {', '.join(map(repr, unknown[:5]))}; "
+            "use train, val, test, or leave it empty for train"
+        )
+    return np.array(cleaned, dtype="<U5")
+
+
+def _check_header(path: Path, columns: Sequence[str]) -> None:
+    missing = [name for name in ("image", "label") if name not in columns]
+    if missing:
+        raise TutelageError(
+            f"{path} lacks the column {' and '.join(missing)}; found: {', '.join(columns)}. "
+            "Expected image, label (empty = unlabelled) and, if you like, split"
+        )
+
+
+def open_parquet(path: Path) -> Any:
+    """Return the ``pyarrow.parquet.ParquetFile``, streaming rather than buffering.
+
+    Raises:
+        TutelageError: the file is missing or damaged.
+        MissingExtra: pyarrow is not installed.
+    """
+    parquet = need("pyarrow.parquet", "train")
+    arrow = need("pyarrow", "train")
+    try:
+        return parquet.ParquetFile(path, memory_map=True, pre_buffer=False)
+    except (arrow.ArrowException, OSError) as error:
+        raise TutelageError(f"{path} is not a readable Parquet file: {error}") from error
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _images(folder: Path, ignored: list[str]) -> Iterator[str]:
+    """Yield the image files below ``folder``; other visible files go to ``ignored``."""
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if name.startswith("."):
+                continue
+            path = os.path.join(parent, name)
+            if _is_image(path):
+                yield path
+            else:
+                ignored.append(path)
+
+
+def _is_image(path: str) -> bool:
+    return os.path.splitext(path)[1].lower() in SUFFIXES
+
+
+def _stat_text(path: Path | str) -> str:
+    try:
+        stat = os.stat(path)
+    except OSError as error:
+        return f"{path}|{error.errno}"
+    return f"{os.path.abspath(path)}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}"
+
+
+def image_files(folder: Path) -> list[Path]:
+    """All image files below a folder, sorted; other files are passed over."""
+    return [Path(path) for path in _images(folder, [])]

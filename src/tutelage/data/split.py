@@ -1,0 +1,211 @@
+"""Which image plays which role: drawn once from a seed, pinned in the run folder, never redrawn."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from tutelage.data.catalog import Catalog, open_parquet
+from tutelage.errors import TutelageError, need
+
+ROLES = ("labeled", "unlabeled", "val", "test", "unused")
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The role of each of a catalog's N images.
+
+    Attributes:
+        roles: str (N,), each one of ``ROLES``. Unreadable images, and val or test images without
+            a label, are "unused".
+        labels: int32 (N,) what training may see: the class of "labeled" and "val", else -1.
+        truth: int32 (N,) the class wherever it is known, for evaluation and the report only.
+        warnings: what the draw could not do as asked.
+    """
+
+    roles: NDArray[np.str_]
+    labels: NDArray[np.int32]
+    truth: NDArray[np.int32]
+    warnings: tuple[str, ...] = ()
+
+    def indices(self, role: str) -> NDArray[np.intp]:
+        """Return the catalog indices of one role, ascending.
+
+        Raises:
+            TutelageError: no such role.
+        """
+        if role not in ROLES:
+            raise TutelageError(f"unknown role {role!r}; the roles are {', '.join(ROLES)}")
+        return np.flatnonzero(self.roles == role)
+
+
+def make_split(
+    catalog: Catalog,
+    readable: NDArray[np.bool_],
+    *,
+    labels_per_class: int | None,
+    limit: int | None,
+    seed: int,
+) -> Split:
+    """Draw the roles.
+
+    The draw depends on the seed and the names alone, not on their order, and smaller draws are
+    parts of larger ones: the 4 labels of a class are among its 10.
+
+    Args:
+        catalog: N images.
+        readable: bool (N,) the others become "unused".
+        labels_per_class: labels to keep in each class; the other training images join the pool.
+            None keeps all.
+        limit: unlabelled images to keep; None keeps all.
+        seed: another seed is another draw.
+
+    Raises:
+        TutelageError: an option out of range, or fewer than two classes with a labelled image.
+    """
+    if labels_per_class is not None and labels_per_class < 1:
+        raise TutelageError(f"--labels-per-class is {labels_per_class}; it must be at least 1")
+    if limit is not None and limit < 0:
+        raise TutelageError(f"--limit is {limit}; it must be at least 0")
+    known = catalog.labels >= 0
+    train = (catalog.splits == "train") & readable
+    roles = np.full(len(catalog), "unused", dtype="<U9")
+    roles[train] = "unlabeled"
+    for split in ("val", "test"):
+        roles[(catalog.splits == split) & readable & known] = split
+    warnings = []
+    for label, name in enumerate(catalog.classes):
+        members = np.flatnonzero(train & (catalog.labels == label))
+        kept = _draw(catalog.names, members, labels_per_class, f"{seed}/labels")
+        roles[kept] = "labeled"
+        if not len(kept) or (labels_per_class and len(kept) < labels_per_class):
+            asked = f" of the {labels_per_class} asked for" if labels_per_class else ""
+            doom = "" if len(kept) else ", so it cannot be learned; label some or remove the class"
+            warnings.append(
+                f"class {name} has {len(kept)} readable labelled training images{asked}{doom}"
+            )
+    _check_labels(catalog, roles)
+    pool = np.flatnonzero(roles == "unlabeled")
+    roles[pool] = "unused"
+    roles[_draw(catalog.names, pool, limit, f"{seed}/pool")] = "unlabeled"
+    return _split(roles, catalog, tuple(warnings))
+
+
+def save_split(split: Split, catalog: Catalog, path: Path) -> None:
+    """Pin the split as Parquet, atomically: image, role, label, truth (class names or null)."""
+    arrow, parquet = need("pyarrow", "train"), need("pyarrow.parquet", "train")
+    names = np.array([*catalog.classes, None], dtype=object)  # index -1 is the null
+    columns = {
+        "image": list(catalog.names),
+        "role": split.roles.tolist(),
+        "label": names[split.labels].tolist(),
+        "truth": names[split.truth].tolist(),
+    }
+    schema = arrow.schema([(name, arrow.string()) for name in columns])
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    parquet.write_table(arrow.table(columns, schema=schema), partial)
+    partial.replace(path)
+
+
+def load_split(path: Path, catalog: Catalog, readable: NDArray[np.bool_] | None = None) -> Split:
+    """Read a pinned split back, in the catalog's order.
+
+    Args:
+        path: what ``save_split`` wrote.
+        catalog: N images.
+        readable: bool (N,); when given, an image with a role must still be readable.
+
+    Raises:
+        TutelageError: the catalog's images or labels are no longer those that were pinned.
+    """
+    table = open_parquet(path).read().to_pydict()
+    if missing := {"image", "role", "label", "truth"} - table.keys():
+        raise TutelageError(f"{path} is not a pinned split: it lacks {', '.join(sorted(missing))}")
+    rows = {name: row for row, name in enumerate(table["image"])}
+    added, gone = set(catalog.names) - rows.keys(), rows.keys() - set(catalog.names)
+    mend = "restore the data, or start anew with another --out folder"
+    if added or gone:
+        raise TutelageError(
+            f"the images changed since {path} was drawn: {len(added)} new, {len(gone)} gone "
+            f"(first: {min(added | gone)}); {mend}"
+        )
+    order = [rows[name] for name in catalog.names]
+    index = {name: i for i, name in enumerate(catalog.classes)} | {None: -1}
+    truth = [index.get(table["truth"][row], -2) for row in order]
+    changed = np.flatnonzero(catalog.labels != np.array(truth))
+    if len(changed):
+        raise TutelageError(
+            f"the labels of {len(changed)} images changed since {path} was drawn "
+            f"(first: {catalog.names[changed[0]]}); {mend}"
+        )
+    roles = np.array([table["role"][row] for row in order], dtype="<U9")
+    usable = np.ones(len(catalog), dtype=bool) if readable is None else readable
+    lost = np.flatnonzero((roles != "unused") & ~usable)
+    if len(lost):
+        raise TutelageError(
+            f"{len(lost)} images became unreadable since {path} was drawn "
+            f"(first: {catalog.names[lost[0]]}); {mend}"
+        )
+    return _split(roles, catalog)
+
+
+def folds(labels: ArrayLike, k: int, seed: int) -> NDArray[np.intp]:
+    """Deal images to k stratified folds of nearly equal size.
+
+    A class with fewer than k images is spread over as many folds as it has; one with a single
+    image is absent from what its own fold trains on. Fewer than k images give fewer folds.
+
+    Args:
+        labels: int (n,).
+        k: folds, at least 2.
+        seed: another seed is another deal.
+
+    Returns:
+        (n,) fold ids from 0 to min(k, n) - 1.
+
+    Raises:
+        TutelageError: k below 2.
+    """
+    if k < 2:
+        raise TutelageError(f"{k} folds asked for; at least 2 are needed")
+    classes = np.asarray(labels)
+    shuffled = np.random.default_rng(seed).permutation(len(classes))
+    by_class = shuffled[np.argsort(classes[shuffled], kind="stable")]
+    ids = np.empty(len(classes), dtype=np.intp)
+    ids[by_class] = np.arange(len(classes)) % k  # dealt on from class to class: equal sizes
+    return ids
+
+
+def _split(roles: NDArray[np.str_], catalog: Catalog, warnings: tuple[str, ...] = ()) -> Split:
+    seen = np.isin(roles, ("labeled", "val"))
+    labels = np.where(seen, catalog.labels, -1).astype(np.int32)
+    return Split(roles, labels, catalog.labels.copy(), warnings)
+
+
+def _check_labels(catalog: Catalog, roles: NDArray[np.str_]) -> None:
+    classes = set(catalog.labels[roles == "labeled"].tolist())
+    if len(classes) < 2:
+        found = ", ".join(catalog.classes[i] for i in classes) or "none"
+        raise TutelageError(
+            f"labelled training images of at least 2 classes are needed; found: {found}. "
+            "Put images into train/<class>/ or fill in the manifest's label column"
+        )
+
+
+def _draw(
+    names: tuple[str, ...], members: NDArray[np.intp], count: int | None, salt: str
+) -> NDArray[np.intp]:
+    """Return ``count`` members (None = all), those whose salted names hash lowest."""
+    if count is None or count >= len(members):
+        return members
+
+    def rank(i: np.intp) -> bytes:
+        text = f"{salt}/{names[i]}".encode("utf-8", "surrogateescape")
+        return hashlib.blake2b(text, digest_size=16).digest()
+
+    return np.sort(np.array(sorted(members, key=rank)[:count], dtype=np.intp))

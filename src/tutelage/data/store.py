@@ -1,0 +1,265 @@
+"""Every image decoded once, squashed to a square canvas, memory-mapped and cached by content."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import PIL
+from numpy.typing import NDArray
+from PIL import Image
+
+from tutelage.data.catalog import Catalog, Source
+from tutelage.data.decode import DECODER_VERSION, UnreadableImage, decode, read_size
+from tutelage.errors import TutelageError
+
+CANVASES = (32, 48, 64, 96, 128, 192, 256)
+_SAMPLE = 200  # images whose size decides the canvas
+_CHUNK = 128  # images in memory while building
+_DAY = 86_400.0  # seconds
+
+_T = TypeVar("_T")
+_U = TypeVar("_U")
+
+
+@dataclass(frozen=True, eq=False)
+class ImageStore:
+    """The pixels of a catalog, in its order.
+
+    Attributes:
+        images: read-only uint8 (N, C, C, 3) memory map, C = ``canvas``; unreadable ones are zeros.
+        aspect: float32 (N,) width / height of the upright original; unreadable ones are 1.
+        readable: bool (N,).
+        reasons: name -> why the image is unreadable.
+        canvas: side of the square in pixels.
+        reused: the pixels came from the cache.
+    """
+
+    images: NDArray[np.uint8]
+    aspect: NDArray[np.float32]
+    readable: NDArray[np.bool_]
+    reasons: dict[str, str]
+    canvas: int
+    reused: bool
+
+
+def open_store(
+    catalog: Catalog,
+    *,
+    canvas: int | None = None,
+    cache: Path | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> ImageStore:
+    """Return the catalog's pixels, from the cache when these bytes were decoded before.
+
+    The cache is keyed by content. A memo beside it remembers the files' sizes and times, so a
+    second run reads no image; a copied or touched folder is read and hashed, but not decoded.
+
+    Args:
+        catalog: the images.
+        canvas: side of the square in pixels; None takes the smallest of ``CANVASES`` that holds
+            the median short side.
+        cache: where caches live; None means $TUTELAGE_CACHE or ~/.cache/tutelage.
+        workers: decoding threads; None means one a core.
+        progress: called with (done, total) as images are decoded.
+
+    Raises:
+        TutelageError: no image is readable, or the cache cannot be written.
+    """
+    if not len(catalog):
+        raise TutelageError("the catalog has no images")
+    root = (cache or _default_cache()) / "stores"
+    version = f"{DECODER_VERSION}/{PIL.__version__}"
+    signatures = (catalog.source.signature(i) for i in range(len(catalog)))
+    # Taken before any byte is read: a file that changes meanwhile will not match next time.
+    memo = root / "memo" / _digest([version, str(canvas), *signatures])
+    store = _remembered(memo, root, catalog)
+    if store is None:
+        with _writable(root), _pool(workers) as pool:
+            memo.parent.mkdir(parents=True, exist_ok=True)
+            hashes = list(_in_order(pool, partial(_hash, catalog.source), range(len(catalog))))
+            side = canvas or _choose_canvas(catalog.source, len(catalog))
+            folder = root / _digest([version, str(side), *hashes])
+            store = _load(folder, catalog) or _build(catalog, side, folder, pool, progress)
+            if not any(text.startswith("!") for text in hashes):  # a failed read may work next time
+                _write_atomically(memo, folder.name)
+    if not store.readable.any():
+        name, reason = next(iter(store.reasons.items()))
+        raise TutelageError(f"none of the {len(catalog)} images is readable; {name}: {reason}")
+    return store
+
+
+def _remembered(memo: Path, root: Path, catalog: Catalog) -> ImageStore | None:
+    try:
+        return _load(root / memo.read_text(encoding="utf-8"), catalog)
+    except (OSError, ValueError):
+        return None
+
+
+def _build(
+    catalog: Catalog,
+    canvas: int,
+    folder: Path,
+    pool: ThreadPoolExecutor,
+    progress: Callable[[int, int], None] | None,
+) -> ImageStore:
+    """Decode into a temporary folder, then move it into place."""
+    count = len(catalog)
+    _remove_leftovers(folder.parent)
+    building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".building-"))
+    try:
+        aspects, reasons = [], {}
+        # Plain writes, not a writable memory map: on a full disk that one dies of SIGBUS.
+        with open(building / "pixels.npy", "wb") as file:
+            header = {"descr": "|u1", "fortran_order": False, "shape": (count, canvas, canvas, 3)}
+            np.lib.format.write_array_header_1_0(file, header)
+            squash = partial(_squash, catalog.source, canvas)
+            for i, (pixels, aspect, reason) in enumerate(_in_order(pool, squash, range(count))):
+                file.write(pixels.tobytes())
+                aspects.append(aspect)
+                if reason:
+                    reasons[str(i)] = reason
+                if progress:
+                    progress(i + 1, count)
+            file.flush()
+            os.fsync(file.fileno())
+        index = {"canvas": canvas, "count": count, "aspect": aspects, "reasons": reasons}
+        _write_atomically(building / "index.json", json.dumps(index))
+        _install(building, folder, catalog)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    store = _load(folder, catalog, reused=False)
+    if store is None:
+        raise TutelageError(f"the cache {folder} was changed while it was written; try again")
+    return store
+
+
+def _install(building: Path, folder: Path, catalog: Catalog) -> None:
+    """Rename; another process may have put the same store there first, or left a broken one."""
+    try:
+        building.rename(folder)
+    except OSError:
+        if _load(folder, catalog) is not None:
+            return
+        shutil.rmtree(folder)
+        building.rename(folder)
+
+
+def _load(folder: Path, catalog: Catalog, *, reused: bool = True) -> ImageStore | None:
+    """Return the cached store, or None when it is absent, half-written or of another shape."""
+    try:
+        index: dict[str, Any] = json.loads((folder / "index.json").read_text())
+        images = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
+        canvas, count = int(index["canvas"]), len(catalog)
+        aspect = np.array(index["aspect"], dtype=np.float32)
+        failed = {int(i): str(reason) for i, reason in index["reasons"].items()}
+        readable = np.ones(count, dtype=bool)
+        readable[list(failed)] = False
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return None
+    expected = (count, canvas, canvas, 3)
+    if images.shape != expected or images.dtype != np.uint8 or aspect.shape != (count,):
+        return None
+    reasons = {catalog.names[i]: reason for i, reason in failed.items()}
+    return ImageStore(images, aspect, readable, reasons, canvas, reused)
+
+
+def _squash(source: Source, canvas: int, index: int) -> tuple[NDArray[np.uint8], float, str]:
+    """Return pixels (canvas, canvas, 3), width / height, and why it failed (empty if not)."""
+    try:
+        rgb = decode(source.read(index))
+    except UnreadableImage as error:
+        reason = str(error)
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror or error}"
+    else:
+        height, width, _ = rgb.shape
+        if (height, width) != (canvas, canvas):
+            size = (canvas, canvas)
+            rgb = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BILINEAR))
+        return rgb, width / height, ""
+    return np.zeros((canvas, canvas, 3), dtype=np.uint8), 1.0, reason
+
+
+def _choose_canvas(source: Source, count: int) -> int:
+    short = []
+    for index in np.unique(np.linspace(0, count - 1, _SAMPLE).astype(int)):
+        with contextlib.suppress(UnreadableImage, OSError):
+            short.append(min(read_size(source.read(int(index)))))
+    median = float(np.median(short)) if short else CANVASES[0]
+    return next((side for side in CANVASES if side >= median), CANVASES[-1])
+
+
+def _hash(source: Source, index: int) -> str:
+    try:
+        return hashlib.blake2b(source.read(index), digest_size=16).hexdigest()
+    except OSError as error:
+        return f"!{error.strerror or error}"
+
+
+def _digest(texts: Iterable[str]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for text in texts:
+        digest.update(text.encode("utf-8", "surrogateescape") + b"\0")
+    return digest.hexdigest()
+
+
+def _in_order(
+    pool: ThreadPoolExecutor, function: Callable[[_T], _U], items: Iterable[_T]
+) -> Iterator[_U]:
+    """Map in threads, in order, with a bounded number of results in memory."""
+    todo = list(items)
+    for start in range(0, len(todo), _CHUNK):
+        yield from pool.map(function, todo[start : start + _CHUNK])
+
+
+def _pool(workers: int | None) -> ThreadPoolExecutor:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return ThreadPoolExecutor(workers or cores, thread_name_prefix="decode")
+
+
+def _default_cache() -> Path:
+    chosen = os.environ.get("TUTELAGE_CACHE")
+    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "tutelage"
+
+
+@contextlib.contextmanager
+def _writable(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TutelageError(
+            f"cannot write the image cache {root}: {error.strerror or error}; free some space "
+            "there, or set TUTELAGE_CACHE to a folder on another disk"
+        ) from error
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    partial_file = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    with open(partial_file, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial_file.replace(path)
+
+
+def _remove_leftovers(root: Path) -> None:
+    """Delete what killed builds left behind, once they are too old to be running."""
+    for folder in root.glob(".building-*"):
+        with contextlib.suppress(OSError):
+            if time.time() - folder.stat().st_mtime > _DAY:
+                shutil.rmtree(folder)

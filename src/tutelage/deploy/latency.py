@@ -1,0 +1,77 @@
+"""How long one image takes, and how large a model is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tutelage.deploy.runtime import OnnxModel
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Milliseconds of one call: median and 5th percentile (the machine at its quietest)."""
+
+    p50_ms: float
+    p05_ms: float
+    runs: int
+
+
+def latency(call: Callable[[], object], *, runs: int = 50, warmup: int = 5) -> Latency:
+    """Time a call."""
+    return latencies([call], runs=runs, warmup=warmup)[0]
+
+
+def latencies(
+    calls: Sequence[Callable[[], object]], *, runs: int = 50, warmup: int = 5
+) -> list[Latency]:
+    """Time calls in turns, so that a busy moment of the machine meets all of them.
+
+    Args:
+        calls: what to time.
+        runs: timed runs of each.
+        warmup: untimed runs of each before them.
+    """
+    if runs < 1:
+        raise ValueError(f"runs must be at least 1, got {runs}")
+    for call in calls:
+        for _ in range(warmup):
+            call()
+    seconds = np.empty((len(calls), runs))
+    for run in range(runs):
+        for index, call in enumerate(calls):
+            start = time.perf_counter()
+            call()
+            seconds[index, run] = time.perf_counter() - start
+    middle, low = np.percentile(seconds * 1000.0, [50, 5], axis=1)
+    return [Latency(float(m), float(p), runs) for m, p in zip(middle, low, strict=True)]
+
+
+def onnx_latency(path: Path | str, *, size: int | None = None, runs: int = 50) -> Latency:
+    """Time an exported model, preprocessing included: one image, one thread.
+
+    Args:
+        path: an exported model.
+        size: side in pixels of the square image; None takes the model's canvas, as in the store.
+        runs: timed runs.
+    """
+    return latency(onnx_call(path, size=size), runs=runs)
+
+
+def onnx_call(path: Path | str, *, size: int | None = None) -> Callable[[], object]:
+    """A call that runs an exported model on one blank image on one thread."""
+    model = OnnxModel(path, threads=1)
+    side = size or int(model.metadata["tutelage.canvas"])
+    image = [np.full((side, side, 3), 128, dtype=np.uint8)]
+    return lambda: model.probabilities(image)
+
+
+def size_bytes(path: Path | str) -> int:
+    """Bytes of a model file, or of all files of a model folder."""
+    path = Path(path)
+    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+    return sum(file.stat().st_size for file in files)

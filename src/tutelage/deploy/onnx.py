@@ -1,0 +1,234 @@
+"""Export to ONNX with the preprocessing inside, proof that it agrees with torch, and int8."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from tutelage._version import __version__
+from tutelage.deploy.graph import Deployed
+from tutelage.deploy.latency import Latency, latencies, onnx_call, size_bytes
+from tutelage.deploy.runtime import OnnxModel
+from tutelage.errors import TutelageError, need
+from tutelage.models.classifier import Classifier
+from tutelage.models.folder import write_atomically
+from tutelage.models.forward import trace
+
+TOLERANCE = 1e-3  # of a probability, between torch and the exported model
+
+
+@dataclass(frozen=True)
+class Parity:
+    """Agreement of an exported model with torch on n images."""
+
+    top1_agreement: float
+    max_difference: float
+    n: int
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What int8 brought.
+
+    Attributes:
+        kept: the format to use.
+        path: its file.
+        reason: why, for people.
+        fp32: latency of the model as it was.
+        int8: latency of the quantised model.
+        fp32_bytes: file size before.
+        int8_bytes: file size after.
+        top1_agreement: fraction of the calibration images with an unchanged answer.
+        max_difference: largest change of a probability on them.
+    """
+
+    kept: Literal["int8", "fp32"]
+    path: Path
+    reason: str
+    fp32: Latency
+    int8: Latency
+    fp32_bytes: int
+    int8_bytes: int
+    top1_agreement: float
+    max_difference: float
+
+
+def export_onnx(model: Classifier, path: Path | str) -> None:
+    """Write ``Deployed(model)`` as ONNX: uint8 ``images`` (N, H, W, 3) -> ``probabilities`` (N, K).
+
+    N, H and W are dynamic. The metadata holds what ``OnnxModel`` reads. The file appears whole
+    or not at all.
+
+    Raises:
+        MissingExtra: the package onnx is not installed.
+        TutelageError: the architecture cannot be exported.
+    """
+    onnx = need("onnx", "train")
+    example = torch.randint(0, 256, (2, 37, 53, 3), dtype=torch.uint8)
+    axes = {"images": {0: "N", 1: "H", 2: "W"}, "probabilities": {0: "N"}}
+    try:
+        content = trace(Deployed(model), example, ["images"], ["probabilities"], axes)
+        graph = onnx.load_from_string(content)
+        onnx.checker.check_model(graph, full_check=True)
+    except Exception as error:  # exporter and checker each raise kinds of their own
+        raise TutelageError(
+            f"{model.spec.architecture} cannot be exported to ONNX: {error}; "
+            "choose another student, for example one cut from tf_efficientnet_lite0"
+        ) from error
+    onnx.helper.set_model_props(graph, _metadata(model))
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, graph.SerializeToString())
+
+
+def parity(model: Classifier, path: Path | str, images: Sequence[np.ndarray]) -> Parity:
+    """Compare an exported model with torch.
+
+    Args:
+        model: what was exported.
+        path: the exported file.
+        images: uint8 (H, W, 3) each; sizes may differ.
+
+    Raises:
+        TutelageError: a probability differs by more than ``TOLERANCE``, or a top-1 answer differs
+            that was no tie within it.
+    """
+    if not images:
+        raise TutelageError("parity needs at least one image")
+    deployed = Deployed(model)
+    ours = np.concatenate([deployed(torch.tensor(image)[None]).numpy() for image in images])
+    result, same = _compare(ours, OnnxModel(path).probabilities(images))
+    ordered = np.sort(ours, axis=1)
+    tie = ordered[:, -1] - ordered[:, -2] <= TOLERANCE if ours.shape[1] > 1 else same
+    if result.max_difference > TOLERANCE or not (same | tie).all():
+        raise TutelageError(
+            f"the exported model {path} differs from torch: probabilities by up to "
+            f"{result.max_difference:.2g} (allowed {TOLERANCE:g}), top-1 equal on "
+            f"{result.top1_agreement:.1%} of {result.n} images; export it again from this model, "
+            "and if it stays, another --student or another onnxruntime version may be needed"
+        )
+    return result
+
+
+def quantize_onnx(
+    path: Path | str, out: Path | str, calibration_images: Sequence[np.ndarray]
+) -> Quantized:
+    """Quantise the network (not the preprocessing) of an exported model to int8, if it gets faster.
+
+    Static QDQ with unsigned activations and per-channel signed weights (Jacob et al. 2018).
+    Latencies are of one image on one thread, taken in turns.
+
+    Args:
+        path: an exported model.
+        out: where the int8 model goes; not written when fp32 is kept.
+        calibration_images: uint8 (H, W, 3) each; a hundred unlabelled ones do.
+
+    Raises:
+        TutelageError: no images, or not an exported model.
+    """
+    if not calibration_images:
+        raise TutelageError("int8 needs images to calibrate on, at least about 100")
+    path, out = Path(path), Path(out)
+    before = OnnxModel(path).probabilities(calibration_images)
+    with tempfile.TemporaryDirectory() as folder:
+        int8_file = Path(folder) / "int8.onnx"
+        _quantize(path, int8_file, calibration_images)
+        compared, _ = _compare(before, OnnxModel(int8_file).probabilities(calibration_images))
+        fp32, int8 = latencies([onnx_call(path), onnx_call(int8_file)])
+        faster = int8.p50_ms < fp32.p50_ms
+        int8_bytes = size_bytes(int8_file)
+        if faster:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(out, int8_file.read_bytes())
+    speed = f"int8 takes {int8.p50_ms:.1f} ms an image, fp32 {fp32.p50_ms:.1f} ms on this machine"
+    return Quantized(
+        kept="int8" if faster else "fp32",
+        path=out if faster else path,
+        reason=speed if faster else f"{speed}: fp32 is kept",
+        fp32=fp32,
+        int8=int8,
+        fp32_bytes=size_bytes(path),
+        int8_bytes=int8_bytes,
+        top1_agreement=compared.top1_agreement,
+        max_difference=compared.max_difference,
+    )
+
+
+def _metadata(model: Classifier) -> dict[str, str]:
+    spec = model.spec
+    values = {
+        "version": __version__,
+        "classes": json.dumps(spec.classes, ensure_ascii=False),
+        "temperature": repr(spec.temperature),
+        "input_size": spec.input_size,
+        "canvas": spec.canvas,
+        "crop_pct": spec.crop_pct,
+        "architecture": spec.architecture,
+        "cut": json.dumps(spec.cut),
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+    return {f"tutelage.{name}": str(value) for name, value in values.items()}
+
+
+def _compare(ours: np.ndarray, theirs: np.ndarray) -> tuple[Parity, np.ndarray]:
+    """Agreement of two (N, K), and which of the N have the same top-1."""
+    same = ours.argmax(axis=1) == theirs.argmax(axis=1)
+    return Parity(float(same.mean()), float(np.abs(ours - theirs).max()), len(ours)), same
+
+
+def _quantize(path: Path, out: Path, images: Sequence[np.ndarray]) -> None:
+    onnx = need("onnx", "train")
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    prepared = out.with_name("prepared.onnx")
+    with _quiet():
+        # Symbolic shapes are not needed for convolutions, and fail on the preprocessing.
+        quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
+        nodes = onnx.load(str(prepared)).graph.node
+        quantize_static(
+            str(prepared),
+            str(out),
+            _Images(images),
+            quant_format=QuantFormat.QDQ,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            # Named, since the default takes shape arithmetic too.
+            op_types_to_quantize=["Conv", "Gemm", "MatMul", "Add", "Clip", "GlobalAveragePool"],
+            nodes_to_exclude=[n.name for n in nodes if not n.name.startswith("/model/")],
+        )
+    graph = onnx.load(str(out))
+    onnx.helper.set_model_props(graph, OnnxModel(path).metadata)
+    onnx.save(graph, str(out))
+
+
+class _Images:
+    """onnxruntime's calibration reader: one image a call, then None."""
+
+    def __init__(self, images: Sequence[np.ndarray]) -> None:
+        self._rest: Iterator[np.ndarray] = iter(images)
+
+    def get_next(self) -> dict[str, Any] | None:
+        image = next(self._rest, None)
+        return None if image is None else {"images": image[None]}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the quantiser's advice on the root logger for a moment."""
+    logger = logging.getLogger()
+    disabled, logger.disabled = logger.disabled, True
+    try:
+        yield
+    finally:
+        logger.disabled = disabled

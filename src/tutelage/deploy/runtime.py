@@ -1,0 +1,90 @@
+"""Run an exported model with numpy and onnxruntime. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from tutelage.errors import TutelageError
+
+BATCH_PIXELS = 8_000_000  # bounds the float copies of a batch to about 100 MB
+
+
+class OnnxModel:
+    """A model exported by ``tutelage export``.
+
+    Attributes:
+        path: the .onnx file.
+        classes: class names in the order of the probabilities.
+        temperature: what the logits are divided by, inside the graph.
+        input_size: side in pixels of the view that the trunk sees.
+        metadata: everything the file says about itself.
+    """
+
+    def __init__(self, path: Path | str, *, threads: int = 0) -> None:
+        """Open an exported model.
+
+        Args:
+            path: the .onnx file.
+            threads: cores used for one batch; 0 means all.
+
+        Raises:
+            TutelageError: no such file, not ONNX, or not exported by tutelage.
+        """
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise TutelageError(f"no exported model {self.path}; tutelage export MODEL writes one")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self._session = onnxruntime.InferenceSession(
+                str(self.path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime has an exception class for each failure
+            raise TutelageError(f"{self.path} is not a readable ONNX model: {error}") from error
+        self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+        try:
+            self.classes: tuple[str, ...] = tuple(json.loads(self.metadata["tutelage.classes"]))
+            self.temperature = float(self.metadata["tutelage.temperature"])
+            self.input_size = int(self.metadata["tutelage.input_size"])
+        except (KeyError, ValueError, TypeError) as error:
+            raise TutelageError(
+                f"{self.path} is an ONNX model, but not one of tutelage: its metadata has no "
+                "classes; write one with tutelage export MODEL"
+            ) from error
+
+    def probabilities(self, images: Sequence[np.ndarray], batch: int = 32) -> np.ndarray:
+        """Class probabilities of upright RGB images.
+
+        Args:
+            images: uint8 (H, W, 3) each; sizes may differ.
+            batch: most images in one forward; fewer when they are large.
+
+        Returns:
+            (N, K) float32, in the order of the images.
+
+        Raises:
+            TutelageError: an array that is not an image.
+        """
+        by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for index, image in enumerate(images):
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+                raise TutelageError(
+                    f"image {index} is {image.dtype} {image.shape}; expected uint8 (H, W, 3)"
+                )
+            by_shape[image.shape].append(index)
+        result = np.empty((len(images), len(self.classes)), dtype=np.float32)
+        for (height, width, _), members in by_shape.items():
+            step = max(1, min(batch, BATCH_PIXELS // (height * width)))
+            for start in range(0, len(members), step):
+                chosen = members[start : start + step]
+                feed = {"images": np.stack([images[i] for i in chosen])}
+                result[chosen] = self._session.run(["probabilities"], feed)[0]
+        return result

@@ -1,0 +1,32 @@
+"""Errors that say what was found, what was expected, and the mend."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+
+class TutelageError(Exception):
+    """Something the user can mend; the command line prints it without a traceback."""
+
+
+class MissingExtra(TutelageError):
+    """A command needs packages that only an optional extra installs."""
+
+
+def need(module: str, extra: str) -> ModuleType:
+    """Import ``module``, or say which extra brings it.
+
+    Raises:
+        MissingExtra: the module's package is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        top = module.partition(".")[0]
+        if error.name is None or error.name.partition(".")[0] != top:
+            raise  # the package is there, but one of its own needs is broken: show that
+        raise MissingExtra(
+            f"this needs the package '{top}', which is not installed; "
+            f'install it with: pip install "tutelage[{extra}]"'
+        ) from error

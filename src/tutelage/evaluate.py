@@ -1,0 +1,126 @@
+"""Metrics from probabilities and true labels; numpy only, so an exported model needs no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating[Any]]
+Ints = NDArray[np.integer[Any]]
+
+
+def wilson_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
+    """The 95% score interval of a proportion (Wilson 1927); honest at 0, at 1 and at small n."""
+    if n == 0:
+        return (0.0, 1.0)
+    p = successes / n
+    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * float(np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)))
+    return (max(0.0, centre - half), min(1.0, centre + half))
+
+
+def confusion_matrix(labels: Ints, predicted: Ints, n_classes: int) -> NDArray[np.int64]:
+    """Counts (K, K): rows are true classes, columns predicted ones."""
+    flat = np.bincount(labels * n_classes + predicted, minlength=n_classes * n_classes)
+    return flat.reshape(n_classes, n_classes).astype(np.int64)
+
+
+def macro_f1(labels: Ints, predicted: Ints, n_classes: int) -> float:
+    """Mean F1 over the classes that occur in ``labels`` or in ``predicted``."""
+    counts = confusion_matrix(labels, predicted, n_classes)
+    right = np.diag(counts).astype(float)
+    support = counts.sum(axis=0) + counts.sum(axis=1)
+    seen = support > 0
+    return float((2 * right[seen] / support[seen]).mean())
+
+
+def ece(probs: Floats, labels: Ints, bins: int = 15) -> float:
+    """Expected calibration error with equal-width, right-closed bins (Guo et al. 2017, eq. 3)."""
+    confidence = probs.max(axis=1).astype(float)
+    correct = (probs.argmax(axis=1) == labels).astype(float)
+    index = np.clip(np.ceil(confidence * bins), 1, bins).astype(int) - 1
+    gaps = np.bincount(index, weights=confidence - correct, minlength=bins)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def nll(probs: Floats, labels: Ints) -> float:
+    """Mean negative log-likelihood of the true classes, in nats."""
+    chosen = probs[np.arange(len(labels)), labels].astype(float)
+    return float(-np.log(np.clip(chosen, 1e-12, 1.0)).mean())
+
+
+def metrics(probs: Floats, labels: Ints) -> dict[str, Any] | None:
+    """The figures of one evaluation, as metrics.json writes them; None without images.
+
+    Args:
+        probs: (N, K).
+        labels: (N,) true classes.
+    """
+    n = len(labels)
+    if n == 0:
+        return None
+    predicted = probs.argmax(axis=1)
+    right = int((predicted == labels).sum())
+    return {
+        "n": n,
+        "accuracy": right / n,
+        "accuracy_ci95": list(wilson_interval(right, n)),
+        "macro_f1": macro_f1(labels, predicted, probs.shape[1]),
+        "ece": ece(probs, labels),
+        "nll": nll(probs, labels),
+    }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A paired comparison of a stage with its predecessor on the same held-out images.
+
+    Attributes:
+        n: images compared.
+        wins: images that only the new stage got right.
+        losses: images that only the predecessor got right.
+        before: accuracy of the predecessor.
+        after: accuracy of the new stage.
+    """
+
+    n: int
+    wins: int
+    losses: int
+    before: float
+    after: float
+
+    @property
+    def accepted(self) -> bool:
+        """False when the stage lost by more than one standard error of the paired difference.
+
+        The difference is ``(wins - losses) / n`` and its standard error, under no difference,
+        ``sqrt(wins + losses) / n`` (McNemar 1947).
+        """
+        return bool(self.losses - self.wins <= np.sqrt(self.wins + self.losses))
+
+    @property
+    def reason(self) -> str:
+        """The verdict in words."""
+        if self.n == 0:
+            return "no held-out labels to compare on; kept"
+        score = f"{self.wins} won, {self.losses} lost of {self.n} held-out images"
+        if not self.accepted:
+            return f"lost against its predecessor: {score}"
+        return f"did not lose against its predecessor: {score}"
+
+
+def compare(before: Floats, after: Floats, labels: Ints) -> Comparison:
+    """Compare two (N, K) sets of held-out probabilities image by image."""
+    was = before.argmax(axis=1) == labels
+    now = after.argmax(axis=1) == labels
+    n = len(labels)
+    return Comparison(
+        n=n,
+        wins=int((now & ~was).sum()),
+        losses=int((was & ~now).sum()),
+        before=float(was.mean()) if n else 0.0,
+        after=float(now.mean()) if n else 0.0,
+    )

@@ -1,0 +1,223 @@
+"""From a finished run to what the report shows and the tables of the run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tutelage import stages
+from tutelage.augment import Center, apply
+from tutelage.deploy.latency import onnx_latency, size_bytes
+from tutelage.errors import need
+from tutelage.evaluate import Floats
+from tutelage.label import PseudoLabels
+from tutelage.loader import Rows
+from tutelage.pipeline import Finished, Run
+from tutelage.report.model import (
+    DecisionRow,
+    DeploymentRow,
+    PseudoRow,
+    Report,
+    Sheet,
+    StageTest,
+    Thumb,
+)
+
+SHOWN = 24  # pictures on a contact sheet
+SKIPPED_SHOWN = 200
+
+
+def pseudo_label_table(run: Run, finished: Sequence[Finished]) -> dict[str, list[Any]]:
+    """Every pool image in every round: what it was taken for, how surely, and why it was used."""
+    columns: dict[str, list[Any]] = {
+        name: [] for name in ("image", "label", "confidence", "round", "accepted", "reason")
+    }
+    names = [run.catalog.names[row] for row in run.task.pool]
+    for number, labels in _rounds(finished):
+        columns["image"] += names
+        columns["label"] += [run.catalog.classes[k] for k in labels.labels]
+        columns["confidence"] += labels.confidence.tolist()
+        columns["round"] += [number] * len(names)
+        columns["accepted"] += labels.accepted.tolist()
+        columns["reason"] += labels.reasons()
+    return columns
+
+
+def write_pseudo_labels(run: Run, finished: Sequence[Finished]) -> None:
+    """Write ``pseudo_labels.parquet``; without rounds it has no rows."""
+    arrow, parquet = need("pyarrow", "train"), need("pyarrow.parquet", "train")
+    schema = arrow.schema(
+        [
+            ("image", arrow.string()),
+            ("label", arrow.string()),
+            ("confidence", arrow.float64()),
+            ("round", arrow.int32()),
+            ("accepted", arrow.bool_()),
+            ("reason", arrow.string()),
+        ]
+    )
+    path = run.folder.path / "pseudo_labels.parquet"
+    partial = path.with_name(f".{path.name}")
+    parquet.write_table(arrow.table(pseudo_label_table(run, finished), schema=schema), partial)
+    partial.replace(path)
+
+
+def _rounds(finished: Sequence[Finished]) -> list[tuple[int, PseudoLabels]]:
+    return [
+        (int(done.name.rsplit("-", 1)[1]), done.outcome.pseudo_labels)
+        for done in finished
+        if done.name.startswith("self-train-") and done.outcome.pseudo_labels is not None
+    ]
+
+
+def pseudo_rows(run: Run, finished: Sequence[Finished]) -> list[PseudoRow]:
+    """Yield and, where the truth is known, precision of each round and class."""
+    truth = run.split.truth[run.task.pool]
+    rows: list[PseudoRow] = []
+    for number, labels in _rounds(finished):
+        for k, name in enumerate(run.catalog.classes):
+            members = labels.labels == k
+            taken = members & labels.accepted
+            known = taken & (truth >= 0)
+            rows.append(
+                {
+                    "round": number,
+                    "class": name,
+                    "selected": int(taken.sum()),
+                    "pool": int(members.sum()),
+                    "precision": float((truth[known] == k).mean()) if known.any() else None,
+                    "known": int(known.sum()),
+                    "mean_confidence": float(labels.confidence[taken].mean())
+                    if taken.any()
+                    else None,
+                }
+            )
+    return rows
+
+
+def decisions(finished: Sequence[Finished]) -> list[DecisionRow]:
+    """One row per judged stage."""
+    return [
+        {
+            "stage": done.name,
+            "accepted": done.accepted,
+            "reason": done.reason,
+            "before": done.comparison.before,
+            "after": done.comparison.after,
+            "n": done.comparison.n,
+            "wins": done.comparison.wins,
+            "losses": done.comparison.losses,
+        }
+        for done in finished
+        if done.comparison is not None
+    ]
+
+
+def deployment(named: Sequence[tuple[str, Finished, Path]]) -> list[DeploymentRow]:
+    """Size and latency (one image, one thread) of exported models."""
+    rows: list[DeploymentRow] = []
+    for name, done, path in named:
+        timed = onnx_latency(path)
+        rows.append(
+            {
+                "name": name,
+                "parameters": sum(p.numel() for p in done.outcome.model.parameters()),
+                "bytes": size_bytes(path),
+                "latency_ms_p50": timed.p50_ms,
+                "latency_ms_p05": timed.p05_ms,
+                "format": "ONNX float32",
+            }
+        )
+    return rows
+
+
+def sheets(run: Run, finished: Sequence[Finished], probs: dict[str, Floats]) -> list[Sheet]:
+    """Contact sheets: the student's views, sure and unsure pseudo-labels, the worst mistakes."""
+    out = [_views_sheet(run)]
+    rounds = _rounds([done for done in finished if done.accepted]) or _rounds(finished)
+    if rounds:
+        number, labels = rounds[-1]
+        order = np.argsort(-labels.confidence, kind="stable")
+        for title, note, chosen in (
+            ("Most confident pseudo-labels", "these should all look right", order[:SHOWN]),
+            ("Least confident pseudo-labels", "label these next", order[::-1][:SHOWN]),
+        ):
+            captions = [
+                f"{run.catalog.classes[labels.labels[i]]} {labels.confidence[i]:.0%}"
+                for i in chosen
+            ]
+            rows = run.task.pool[chosen]
+            out.append(Sheet(f"{title} (round {number})", note, _thumbs(run, rows, captions)))
+    test = run.split.indices("test")
+    if len(test) and finished:
+        name = finished[-1].name
+        truth, predicted = run.split.truth[test], probs[name].argmax(axis=1)
+        sure = probs[name].max(axis=1)
+        wrong = np.flatnonzero(predicted != truth)
+        worst = wrong[np.argsort(-sure[wrong], kind="stable")][:SHOWN]
+        captions = [
+            f"{run.catalog.classes[truth[i]]}, taken for "
+            f"{run.catalog.classes[predicted[i]]} {sure[i]:.0%}"
+            for i in worst
+        ]
+        note = f"the most confident wrong answers of the stage '{name}' on test"
+        out.append(Sheet("Worst mistakes", note, _thumbs(run, test[worst], captions)))
+    return out
+
+
+def _views_sheet(run: Run) -> Sheet:
+    """Strong views of a few training images, as the student sees them."""
+    rows = np.concatenate([run.task.labeled, run.task.pool])[:SHOWN]
+    images, aspect = run.task.canvases.take(rows)
+    images, aspect = images.cpu(), aspect.cpu()
+    generator = torch.Generator().manual_seed(run.config.data.seed)
+    plan = stages.strong_policy(run.config.transfer).plan(images, aspect, generator)
+    views = (apply(images, plan, 144) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    note = "training images as the student saw them: cropped, mirrored, changed in colour and shape"
+    thumbs = [Thumb(view, run.catalog.names[row]) for view, row in zip(views, rows, strict=True)]
+    return Sheet("Views the student learns from", note, thumbs)
+
+
+def _thumbs(run: Run, rows: Rows, captions: Sequence[str]) -> list[Thumb]:
+    if not len(rows):
+        return []
+    images, aspect = run.task.canvases.take(rows)
+    images, aspect = images.cpu(), aspect.cpu()
+    views = apply(images, Center(1.0).plan(images, aspect), 144)
+    pixels = (views * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    return [Thumb(image, text) for image, text in zip(pixels, captions, strict=True)]
+
+
+def make_report(
+    run: Run,
+    finished: Sequence[Finished],
+    metrics: dict[str, Any],
+    probs: dict[str, Floats],
+    deployed: Sequence[DeploymentRow],
+    command: str,
+) -> Report:
+    """Gather everything the page shows."""
+    labels = run.split.truth[run.split.indices("test")]
+    skipped = sorted(run.store.reasons.items())
+    return Report(
+        title=f"tutelage: {', '.join(run.catalog.classes[:6])}"
+        + (" ..." if len(run.catalog.classes) > 6 else ""),
+        command=command,
+        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        metrics=metrics,
+        classes=run.catalog.classes,
+        predictions={name: StageTest(p, labels) for name, p in probs.items()},
+        pseudo=pseudo_rows(run, finished),
+        sheets=sheets(run, finished, probs),
+        notes=run.notes,
+        skipped=skipped[:SKIPPED_SHOWN],
+        skipped_count=len(skipped),
+        decisions=decisions(finished),
+        deployment=deployed,
+        settings=run.folder.read_json("config.json"),
+    )

@@ -1,0 +1,162 @@
+"""Batches of views: which images, which views of them, and what they should be called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tutelage.augment import Policy, apply
+from tutelage.augment.mix import Mix, draw_cutmix, draw_mixup
+from tutelage.data.store import ImageStore
+from tutelage.steps.batch import Batch
+
+Rows = NDArray[np.intp]
+
+
+class Canvases:
+    """The store's pixels for the views: on the GPU whole if they fit, else read row by row."""
+
+    def __init__(self, store: ImageStore, rows: Rows, device: torch.device) -> None:
+        """Offer ``rows`` of the store; row numbers stay the store's."""
+        self._images, self._aspect, self._resident = store.images, store.aspect, None
+        if device.type == "cuda":
+            size = len(rows) * store.canvas * store.canvas * 3
+            free, _ = torch.cuda.mem_get_info(device)
+            if size < 0.4 * free:
+                self._position = np.full(len(store.images), -1)
+                self._position[rows] = np.arange(len(rows))
+                self._resident = torch.from_numpy(store.images[rows]).to(device)
+
+    def take(self, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Canvases (B, C, C, 3) uint8 and aspects (B,) of store rows (B,)."""
+        aspect = torch.from_numpy(self._aspect[rows])
+        if self._resident is None:
+            return torch.from_numpy(self._images[rows]), aspect
+        at = torch.from_numpy(self._position[rows]).to(self._resident.device)
+        return self._resident[at], aspect.to(self._resident.device)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Images with their targets.
+
+    Attributes:
+        rows: (N,) store rows.
+        targets: (N, K) probabilities.
+        weights: (N,) weight of each target; 0 where there is none.
+    """
+
+    rows: Rows
+    targets: Tensor
+    weights: Tensor
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.rows)
+
+
+@dataclass(frozen=True)
+class Views:
+    """The views that a step declares.
+
+    Attributes:
+        policy: of the view the student learns from.
+        size: side of that view in pixels.
+        mix: "none", "cutmix" or "mixup", on ``mix_share`` of the batches.
+        mix_share: fraction of batches that are mixed.
+        teacher_size: side of the same view for the teacher; None for none.
+        weak: policy of a second, weak view; None for none.
+    """
+
+    policy: Policy
+    size: int
+    mix: str = "none"
+    mix_share: float = 0.5
+    teacher_size: int | None = None
+    weak: Policy | None = None
+
+
+class Loader:
+    """An endless stream of batches; batch ``step`` is a pure function of the seed and the step.
+
+    A batch takes ``labeled_per_batch`` images from the labelled examples and the rest from the
+    pool. Each stream is dealt from its own shuffled passes, and a stream shorter than its share
+    of a batch simply comes round again: few labels are repeated, never dropped.
+    """
+
+    def __init__(
+        self,
+        canvases: Canvases,
+        labeled: Examples,
+        pool: Examples | None,
+        views: Views,
+        *,
+        batch_size: int,
+        labeled_per_batch: int,
+        seed: int,
+    ) -> None:
+        """Without a pool every image of a batch is a labelled one."""
+        self.canvases, self.views, self.seed = canvases, views, seed
+        self.streams = [(labeled, batch_size)]
+        if pool is not None and len(pool) > 0:
+            self.streams = [(labeled, labeled_per_batch), (pool, batch_size - labeled_per_batch)]
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Batches from step 0 on."""
+        step = 0
+        while True:
+            yield self.batch(step)
+            step += 1
+
+    def batch(self, step: int) -> Batch:
+        """The batch of one step."""
+        parts = [
+            (examples, deal(len(examples), count, step, (self.seed, number)))
+            for number, (examples, count) in enumerate(self.streams)
+        ]
+        rows = np.concatenate([examples.rows[at] for examples, at in parts])
+        targets = torch.cat([examples.targets[at] for examples, at in parts])
+        weights = torch.cat([examples.weights[at] for examples, at in parts])
+        generator = torch.Generator().manual_seed(_mixed_seed(self.seed, 9, step))
+        images, aspect = self.canvases.take(rows)
+        views = self.views
+        plan = views.policy.plan(images, aspect, generator)
+        student = apply(images, plan, views.size)
+        teacher = weak = None
+        if views.teacher_size is not None:
+            same = views.teacher_size == views.size
+            teacher = student if same else apply(images, plan, views.teacher_size)
+        if views.weak is not None:
+            weak = apply(images, views.weak.plan(images, aspect, generator), views.size)
+        mix = self._mix(len(rows), generator)
+        if mix is not None:
+            student = mix.images(student)
+            teacher = None if teacher is None else mix.images(teacher)
+            targets, weights = mix.weighted(targets, weights)
+        return Batch(student, targets, weights, teacher_images=teacher, weak=weak)
+
+    def _mix(self, count: int, generator: torch.Generator) -> Mix | None:
+        draw = float(torch.rand((), generator=generator))
+        if self.views.mix == "none" or draw >= self.views.mix_share:
+            return None
+        return (draw_cutmix if self.views.mix == "cutmix" else draw_mixup)(count, generator)
+
+
+def deal(n: int, count: int, step: int, seed: tuple[int, int]) -> Rows:
+    """Positions (count,) that ``step`` takes from endless shuffled passes over ``n`` images."""
+    wanted = np.arange(step * count, (step + 1) * count)
+    out = np.empty(count, dtype=np.intp)
+    for epoch in np.unique(wanted // n):
+        order = np.random.default_rng([*seed, int(epoch)]).permutation(n)
+        here = wanted // n == epoch
+        out[here] = order[wanted[here] % n]
+    return out
+
+
+def _mixed_seed(*parts: int) -> int:
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> np.uint64(1))

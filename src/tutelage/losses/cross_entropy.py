@@ -1,0 +1,22 @@
+"""Cross-entropy against probabilities: labels, mixed labels and beliefs share this one loss."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean over the batch of ``weight * H(target, softmax(logits))``.
+
+    The sum is divided by the batch size, not by the sum of the weights, so that an image of
+    weight zero (a belief below its threshold) lowers the loss as it does in FixMatch (Sohn et
+    al. 2020, eq. 4) instead of lending its share to the others.
+
+    Args:
+        logits: (B, K).
+        targets: (B, K) probabilities.
+        weights: (B,) or None for all ones.
+    """
+    losses = -(targets * torch.log_softmax(logits.float(), dim=1)).sum(dim=1)
+    return losses.mean() if weights is None else (losses * weights).sum() / len(losses)

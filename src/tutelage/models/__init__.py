@@ -1,0 +1,1 @@
+"""Models: pretrained trunks with a new head, students, and their folder on disk."""

@@ -1,0 +1,159 @@
+"""The one model class: normalisation, trunk, neck and head in one module."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tutelage.models.spec import ModelSpec
+
+
+class Stages(nn.Module):
+    """The first stages of a timm model: normalised images (B, 3, H, W) -> map (B, C, h, w)."""
+
+    def __init__(self, body: nn.Module) -> None:
+        """Wrap a timm model that was already pruned to its first stages."""
+        super().__init__()
+        self.body: Any = body
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The feature map (B, C, h, w) after the last kept stage."""
+        features: Tensor = self.body.forward_features(x)
+        return features
+
+
+class Classifier(nn.Module):
+    """Images (B, 3, H, W) in [0, 1] -> logits (B, K).
+
+    The normalisation lives inside, so that no caller can use another model's mean and std.
+
+    Attributes:
+        spec: what ``model.json`` remembers; replace it (it is frozen) to record a temperature.
+        num_features: width D of ``features``.
+        drop_rate: dropout before the head, in training mode only.
+        pretrained_head: weight (K0, D) of the classifier that came with pretrained weights, or
+            None. A prior for the probe; never trained, moved or saved.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, trunk: nn.Module, spec: ModelSpec, channels: int) -> None:
+        """Put a neck (for a cut trunk) and a new head on a trunk.
+
+        Args:
+            trunk: normalised images -> features (B, D), or a map (B, C, h, w) if ``spec.cut``.
+            spec: the model's description.
+            channels: D or C of the trunk's output.
+        """
+        super().__init__()
+        self.spec = spec
+        self.trunk = trunk
+        self.neck = nn.Identity() if spec.cut is None else _neck(channels, spec.head_hidden)
+        self.num_features = (spec.cut is not None and spec.head_hidden) or channels
+        self.head = nn.Linear(self.num_features, len(spec.classes))
+        # A fixed generator: building a model is deterministic and leaves the caller's draws alone.
+        nn.init.normal_(self.head.weight, std=0.01, generator=torch.Generator().manual_seed(0))
+        nn.init.zeros_(self.head.bias)
+        self.drop_rate = 0.0
+        self.pretrained_head: Tensor | None = None
+        self._frozen = False
+        self._frozen_norms = False
+        for name, values in (("mean", spec.mean), ("std", spec.std)):
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Pooled features (B, D) of images (B, 3, H, W) in [0, 1]."""
+        pooled: Tensor = self.neck(self.trunk((images - self.mean) / self.std))
+        return pooled
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Logits (B, K) of features (B, D); dropout in training mode."""
+        logits: Tensor = self.head(F.dropout(features, self.drop_rate, self.training))
+        return logits
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, K) of images (B, 3, H, W) in [0, 1]."""
+        return self.logits(self.features(images))
+
+    def freeze_trunk(self) -> None:
+        """Stop the trunk's gradients and keep its batch norms and noise in evaluation mode."""
+        self._frozen = True
+        self.trunk.requires_grad_(False)
+        self.trunk.eval()
+
+    def unfreeze_trunk(self) -> None:
+        """Let the trunk learn again, in the mode of the whole model."""
+        self._frozen = False
+        self.trunk.requires_grad_(True)
+        self.train(self.training)
+
+    def freeze_norms(self) -> None:
+        """Keep the trunk's batch statistics, whatever is trained: for batches of few images.
+
+        Scale and shift of the norms still learn.
+        """
+        self._frozen_norms = True
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Classifier:
+        """Set the mode as ``nn.Module.train``, but what is frozen stays in evaluation."""
+        super().train(mode)
+        if self._frozen:
+            self.trunk.eval()
+        if self._frozen_norms:
+            for module in self.trunk.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+    def set_noise(self, drop_rate: float, drop_path_rate: float) -> int:
+        """Set head dropout and the trunk's stochastic depth (Huang et al. 2016, eq. 4).
+
+        The probability of dropping a residual branch rises linearly with depth from 0 to
+        ``drop_path_rate``. Both act in training mode only, and never in a frozen trunk.
+
+        Returns:
+            The number of residual branches; 0 means that ``drop_path_rate`` has nothing to act on.
+        """
+        from timm.layers.drop import DropPath
+
+        self.drop_rate = drop_rate
+        blocks = [(m, names) for m in self.trunk.modules() if (names := _drop_paths(m))]
+        for depth, (block, names) in enumerate(blocks):
+            for name in names:
+                rate = drop_path_rate * depth / max(len(blocks) - 1, 1)
+                path = DropPath(rate) if rate else nn.Identity()
+                setattr(block, name, path.train(block.training))
+        return sum(len(names) for block, names in blocks if getattr(block, "has_skip", True))
+
+
+def _drop_paths(module: nn.Module) -> list[str]:
+    """Names of a block's stochastic depth slots; timm leaves them None or Identity at rate 0."""
+    slots = {**vars(module), **module._modules}
+    return [
+        name
+        for name, value in slots.items()
+        if name.startswith("drop_path") and (value is None or isinstance(value, nn.Module))
+    ]
+
+
+def _neck(channels: int, width: int | None) -> nn.Sequential:
+    """Map (B, channels, h, w) -> pooled (B, width or channels).
+
+    Widening before the pooling keeps what the mean would lose; ReLU6 quantises well.
+    """
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    if width:
+        layers["conv"] = conv = nn.Conv2d(channels, width, 1, bias=False)
+        layers["norm"] = nn.BatchNorm2d(width)
+        layers["act"] = nn.ReLU6()
+        generator = torch.Generator().manual_seed(0)
+        nn.init.kaiming_normal_(conv.weight, nonlinearity="relu", generator=generator)
+    layers["pool"] = nn.AdaptiveAvgPool2d(1)
+    layers["flatten"] = nn.Flatten()
+    return nn.Sequential(layers)

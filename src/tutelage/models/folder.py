@@ -1,0 +1,64 @@
+"""A model on disk: ``model.safetensors`` and ``model.json``. No pickles."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from tutelage.errors import TutelageError
+from tutelage.models.classifier import Classifier
+from tutelage.models.spec import ModelSpec
+from tutelage.models.zoo import build, load_strictly, read_tensors
+
+WEIGHTS, SPEC = "model.safetensors", "model.json"
+
+
+def save_model(model: Classifier, folder: Path | str) -> None:
+    """Write a model folder, made if needed; each file appears whole or not at all."""
+    from safetensors.torch import save
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    # Weights first: a folder with model.json is complete.
+    write_atomically(folder / WEIGHTS, save(tensors, metadata={"format": "pt"}))
+    write_atomically(folder / SPEC, model.spec.to_json().encode())
+
+
+def load_model(folder: Path | str) -> Classifier:
+    """Read a model folder: on the CPU, in evaluation mode, bitwise what was saved.
+
+    Raises:
+        TutelageError: no model there, another format version, or tensors that are missing,
+            foreign or of the wrong shape.
+    """
+    folder = Path(folder)
+    for name in (SPEC, WEIGHTS):
+        if not (folder / name).is_file():
+            raise TutelageError(
+                f"{folder} is not a model folder: it has no {name}; "
+                "give a folder that tutelage wrote, such as RUN/teacher or RUN/student"
+            )
+    try:
+        spec = ModelSpec.from_json((folder / SPEC).read_text(encoding="utf-8"))
+    except (TutelageError, UnicodeDecodeError) as error:
+        raise TutelageError(f"{folder / SPEC}: {error}") from error
+    model = build(spec)
+    load_strictly(model, read_tensors(folder / WEIGHTS), str(folder / WEIGHTS))
+    return model.eval()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file in one step, so that a killed process leaves the old one or the new one."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes it private
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,107 @@
+"""What a saved model must remember besides its weights. Imports no torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from tutelage.errors import TutelageError
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """The description of a classifier, written as ``model.json``.
+
+    Attributes:
+        architecture: timm model name.
+        cut: number of leading stages kept of the architecture; None keeps the whole trunk.
+        classes: class names in the order of the outputs (K).
+        input_size: side in pixels of the square view that the trunk sees.
+        canvas: side in pixels of the square canvas an image is squashed to first.
+        crop_pct: fraction of the short side kept by the centre view.
+        mean: per-channel mean of the normalisation, for images in [0, 1].
+        std: per-channel standard deviation of the normalisation.
+        temperature: divides the logits before the softmax.
+        thresholds: per-class confidence needed to accept a pseudo-label.
+        head_hidden: width of the neck of a cut student; None has no neck.
+        versions: package name -> version that made the model.
+    """
+
+    architecture: str
+    cut: int | None
+    classes: tuple[str, ...]
+    input_size: int
+    canvas: int
+    crop_pct: float
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    temperature: float = 1.0
+    thresholds: tuple[float, ...] | None = None
+    head_hidden: int | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse values no model can have.
+
+        Raises:
+            TutelageError: naming the first impossible value.
+        """
+        checks = {
+            "classes must be unique and not empty": len(set(self.classes)) == len(self.classes) > 0,
+            "input_size and canvas must be positive": min(self.input_size, self.canvas) > 0,
+            "crop_pct must lie in (0, 1]": 0.0 < self.crop_pct <= 1.0,
+            "mean and std must have three values": len(self.mean) == len(self.std) == 3,
+            "std must be positive": min(self.std, default=0.0) > 0.0,
+            "temperature must be positive": self.temperature > 0.0,
+            "thresholds must have one value a class": self.thresholds is None
+            or len(self.thresholds) == len(self.classes),
+        }
+        for rule, holds in checks.items():
+            if not holds:
+                raise TutelageError(f"bad model description: {rule}; got {self}")
+
+    def to_json(self) -> str:
+        """The description as the text of ``model.json``."""
+        fields = {"format": FORMAT, **dataclasses.asdict(self)}
+        return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelSpec:
+        """Read ``to_json``'s text.
+
+        Raises:
+            TutelageError: not JSON, another format version, or missing, unknown or
+                impossible fields.
+        """
+        try:
+            fields = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise TutelageError(f"the model description is not JSON: {error}") from error
+        if not isinstance(fields, dict) or "format" not in fields:
+            raise TutelageError("the model description has no 'format' field: not a tutelage model")
+        version = fields.pop("format")
+        if version != FORMAT:
+            raise TutelageError(
+                f"the model has format {version!r}, this tutelage reads format {FORMAT}; "
+                "use the tutelage version that wrote it (see 'versions' in model.json)"
+            )
+        known = {f.name: f for f in dataclasses.fields(cls)}
+        needed = {n for n, f in known.items() if f.default is f.default_factory}  # both MISSING
+        missing, unknown = sorted(needed - fields.keys()), sorted(fields.keys() - known.keys())
+        if missing or unknown:
+            raise TutelageError(
+                f"the model description lacks {missing or 'nothing'} and has unknown "
+                f"{unknown or 'nothing'}; restore model.json as it was saved"
+            )
+        try:
+            return cls(**{name: _from_json(value) for name, value in fields.items()})
+        except (TypeError, ValueError) as error:
+            raise TutelageError(f"the model description has a wrong type: {error}") from error
+
+
+def _from_json(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value

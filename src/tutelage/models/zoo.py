@@ -1,0 +1,349 @@
+"""Building classifiers: any timm architecture, students cut from a teacher, parameter groups."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tutelage._version import __version__
+from tutelage.errors import TutelageError
+from tutelage.models.classifier import Classifier, Stages
+from tutelage.models.pretrained import embedded_file, load_embedded
+from tutelage.models.spec import ModelSpec
+
+HUB_TIMEOUT_S = 5  # to answer at all; a download that has begun may take longer
+
+
+def create(
+    architecture: str,
+    classes: Sequence[str],
+    *,
+    canvas: int,
+    input_size: int | None = None,
+    weights: Path | str | None = None,
+    drop_rate: float = 0.0,
+    drop_path_rate: float = 0.0,
+) -> Classifier:
+    """A pretrained trunk with a new head.
+
+    Args:
+        architecture: any timm model name.
+        classes: class names in the order of the outputs.
+        canvas: side in pixels of the store's canvas, remembered for deployment.
+        input_size: side in pixels of the views; None takes the weights' own.
+        weights: None takes the pip-installed weights if the architecture has them, else timm's
+            hub; "none" starts from random weights (seed with ``torch.manual_seed``); anything
+            else is a .safetensors file with timm's names, with or without its classifier.
+        drop_rate: see ``Classifier.set_noise``.
+        drop_path_rate: see ``Classifier.set_noise``.
+
+    Raises:
+        TutelageError: unknown architecture, weights that do not fit, or no hub in reach.
+    """
+    if weights == "none":
+        body, old_head = _timm(architecture, num_classes=0, input_size=input_size), None
+    else:
+        body, old_head = _pretrained(architecture, weights, input_size)
+    config = body.pretrained_cfg
+    spec = ModelSpec(
+        architecture=architecture,
+        cut=None,
+        classes=tuple(classes),
+        input_size=input_size or int(config["input_size"][-1]),
+        canvas=canvas,
+        crop_pct=float(config["crop_pct"]),
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        versions=_versions(),
+    )
+    model = build(spec, trunk=body)
+    model.pretrained_head = old_head
+    model.set_noise(drop_rate, drop_path_rate)
+    return model
+
+
+def build(spec: ModelSpec, trunk: nn.Module | None = None) -> Classifier:
+    """A classifier of the described shape, with random weights unless a trunk is given."""
+    if trunk is None:
+        trunk = _timm(spec.architecture, num_classes=0, input_size=spec.input_size)
+        if spec.cut is not None:
+            trunk = Stages(_prune(trunk, spec.cut))
+    if spec.cut is None:
+        wanted: Any = trunk  # a timm model: it knows its width
+        channels = int(getattr(wanted, "head_hidden_size", None) or wanted.num_features)
+    else:
+        channels = _channels(trunk, spec)
+    return Classifier(trunk, spec, channels)
+
+
+def cut(teacher: Classifier, stages: int, *, neck: int | None) -> Classifier:
+    """A student of the teacher's own first stages, with their weights and a new head.
+
+    A stage is an entry of ``blocks`` in the EfficientNet and MobileNet families and an entry of
+    timm's ``feature_info`` elsewhere (in a ResNet the stem is the first). The student is on the
+    CPU and in training mode; its trunk is not frozen.
+
+    Args:
+        teacher: a classifier, whole or itself cut.
+        stages: how many stages to keep.
+        neck: width of a new 1x1 convolution before the pooling; None pools the stage's map.
+
+    Raises:
+        TutelageError: the architecture cannot be cut there.
+    """
+    spec = dataclasses.replace(
+        teacher.spec,
+        cut=stages,
+        head_hidden=neck,
+        temperature=1.0,
+        thresholds=None,
+        versions=_versions(),
+    )
+    if teacher.spec.cut is not None and not 1 <= stages <= teacher.spec.cut:
+        raise TutelageError(
+            f"the teacher has {teacher.spec.cut} stages of {spec.architecture}, a student cannot "
+            f"keep {stages}; choose 1 to {teacher.spec.cut}"
+        )
+    student = build(spec)
+    body = teacher.trunk.body if isinstance(teacher.trunk, Stages) else teacher.trunk
+    source = body.state_dict()
+    trunk: Any = student.trunk
+    trunk.body.load_state_dict({name: source[name] for name in trunk.body.state_dict()})
+    return student
+
+
+def param_groups(
+    model: Classifier,
+    *,
+    lr_head: float,
+    lr_trunk: float,
+    weight_decay: float,
+    layer_decay: float = 1.0,
+) -> list[dict[str, Any]]:
+    """Optimizer groups: head and neck at one rate, the trunk at a rate that falls with depth.
+
+    The deepest trunk layer (the nearest to the head) learns at ``lr_trunk``, each layer before it
+    at ``layer_decay`` times the next one's rate (ULMFiT, Howard and Ruder 2018, section 3.2).
+    Norms, biases and what the architecture names itself get no weight decay. Frozen parameters
+    are left out.
+
+    Returns:
+        Groups with ``params``, ``lr``, ``weight_decay`` and ``name`` ("head" or "trunk").
+    """
+    from timm.models import group_parameters
+
+    body: Any = model.trunk.body if isinstance(model.trunk, Stages) else model.trunk
+    depth: dict[str, int] = {}
+    if layer_decay != 1.0 and hasattr(body, "group_matcher"):
+        depth = group_parameters(body, body.group_matcher(), reverse=True)
+    deepest = max(depth.values(), default=0)
+    exempt = set(body.no_weight_decay()) if hasattr(body, "no_weight_decay") else set()
+    of_trunk = {id(parameter): name for name, parameter in body.named_parameters()}
+    groups: dict[tuple[str, float, float], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            continue
+        name = of_trunk.get(id(parameter))
+        decay = 0.0 if parameter.ndim <= 1 or name in exempt else weight_decay
+        if name is None:
+            key = ("head", lr_head, decay)
+        else:
+            steps = deepest - min(depth.get(name, deepest), deepest)
+            key = ("trunk", lr_trunk * layer_decay**steps, decay)
+        groups.setdefault(key, []).append(parameter)
+    return [
+        {"params": parameters, "lr": lr, "weight_decay": decay, "name": name}
+        for (name, lr, decay), parameters in groups.items()
+    ]
+
+
+def _timm(
+    architecture: str,
+    *,
+    pretrained: bool = False,
+    num_classes: int | None = None,
+    input_size: int | None = None,
+) -> Any:
+    """``timm.create_model`` with our errors; a fixed-size trunk is built for ``input_size``."""
+    import timm
+
+    if not timm.is_model(architecture):
+        close = difflib.get_close_matches(architecture, timm.list_models(), n=5, cutoff=0.5)
+        raise TutelageError(
+            f"timm knows no model '{architecture}'; "
+            + (f"did you mean {', '.join(close)}?" if close else "see timm.list_models()")
+        )
+    options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
+    config = timm.get_pretrained_cfg(architecture)
+    if input_size is not None and config is not None and config.fixed_input_size:
+        options["img_size"] = input_size
+    return timm.create_model(architecture, pretrained=pretrained, **options)
+
+
+def _pretrained(
+    architecture: str, weights: Path | str | None, input_size: int | None
+) -> tuple[Any, Tensor | None]:
+    """A timm trunk with weights and without classifier, and the classifier's weight (K0, D)."""
+    if weights is not None:
+        return _from_file(architecture, Path(weights), input_size)
+    found = embedded_file(architecture)
+    if found is not None:
+        body = _timm(architecture, input_size=input_size)
+        body.load_state_dict(load_embedded(architecture, found))
+    else:
+        body = _from_hub(architecture, input_size)
+    old = getattr(body.get_classifier(), "weight", None)
+    body.reset_classifier(0)
+    return body, None if old is None else old.detach().clone()
+
+
+def _from_file(architecture: str, path: Path, input_size: int | None) -> tuple[Any, Tensor | None]:
+    """As ``_pretrained``, from a .safetensors file."""
+    body = _timm(architecture, num_classes=0, input_size=input_size)
+    state = read_tensors(path)
+    if any(name.startswith("trunk.") for name in state):
+        raise TutelageError(
+            f"{path} belongs to a tutelage model folder; give the folder to --teacher instead, "
+            "--weights wants a file with timm's tensor names"
+        )
+    classifiers = body.pretrained_cfg.get("classifier") or ()
+    old_head = None
+    for name in (classifiers,) if isinstance(classifiers, str) else classifiers:
+        weight = state.pop(f"{name}.weight", None)
+        state.pop(f"{name}.bias", None)
+        old_head = weight if old_head is None else old_head
+    load_strictly(body, state, f"{path} for {architecture}")
+    return body, old_head
+
+
+def _from_hub(architecture: str, input_size: int | None) -> Any:
+    """A timm model with its hub weights, from the hub's cache, or soon the offline mend."""
+    _timm(architecture, num_classes=0, input_size=input_size)  # what fails after this is the hub
+    try:
+        with _offline_if_unreachable():
+            return _timm(architecture, pretrained=True, input_size=input_size)
+    except Exception as error:  # each transport has errors of its own
+        reason = (str(error) or type(error).__name__).strip().splitlines()[0].rstrip(".")
+        raise TutelageError(
+            f"could not get the pretrained weights of {architecture} from timm's hub: {reason}. "
+            "Offline: give a local file with --weights FILE.safetensors, start from random with "
+            "--weights none, or use the embedded default tf_efficientnet_lite0"
+        ) from error
+
+
+@contextmanager
+def _offline_if_unreachable() -> Iterator[None]:
+    """Look only into the hub's cache if the hub does not answer: its own retries take a minute."""
+    from huggingface_hub import constants, get_session
+
+    before = constants.HF_HUB_OFFLINE
+    try:
+        get_session().head(constants.ENDPOINT, timeout=HUB_TIMEOUT_S)
+    except Exception:  # the session's library, and so its errors, changed between releases
+        constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a .safetensors file.
+
+    Raises:
+        TutelageError: no such file, or not safetensors.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise TutelageError(f"no weights file {path}")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise TutelageError(
+            f"{path} is not a readable safetensors file ({error}); pickled checkpoints are not "
+            "read: convert with safetensors.torch.save_file"
+        ) from error
+
+
+def load_strictly(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
+    """``load_state_dict`` that names what is missing, foreign or of another shape.
+
+    Raises:
+        TutelageError: the tensors are not exactly the module's.
+    """
+    wanted = module.state_dict()
+    missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+    shapes = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(wanted[name].shape)}"
+        for name in sorted(wanted.keys() & state.keys())
+        if state[name].shape != wanted[name].shape
+    ]
+    parts = (("missing", missing), ("not of this model", extra), ("of the wrong shape", shapes))
+    problems = [f"{len(names)} {what}: {_some(names)}" for what, names in parts if names]
+    if problems:
+        raise TutelageError(f"the weights do not fit ({source}): {'; '.join(problems)}")
+    module.load_state_dict(state)
+
+
+def _some(names: list[str], limit: int = 3) -> str:
+    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
+
+
+def _prune(body: Any, stages: int) -> Any:
+    """A timm model without what follows its first ``stages`` stages.
+
+    Raises:
+        TutelageError: timm cannot cut this architecture, or not there.
+    """
+    name = body.pretrained_cfg["architecture"]
+    of_blocks = hasattr(body, "stage_ends") and hasattr(body, "blocks")
+    info = getattr(body, "feature_info", None) or []
+    count = len(body.blocks) if of_blocks else len(list(info))
+    if not hasattr(body, "prune_intermediate_layers") or not count:
+        raise TutelageError(
+            f"timm cannot cut {name} into stages; choose a student architecture by name instead, "
+            "for example --student tf_efficientnet_lite0"
+        )
+    if not 1 <= stages <= count:
+        raise TutelageError(f"{name} has {count} stages, a student cannot keep {stages} of them")
+    if of_blocks:  # index 0 is the stem here
+        body.prune_intermediate_layers([stages], prune_norm=True, extra_blocks=True)
+    else:
+        body.prune_intermediate_layers([stages - 1], prune_norm=True)
+    for unused in ("classifier", "head", "fc", "global_pool", "conv_head", "norm_head"):
+        if hasattr(body, unused):
+            setattr(body, unused, nn.Identity())
+    return body
+
+
+def _channels(trunk: nn.Module, spec: ModelSpec) -> int:
+    """Channels of a cut trunk's map, from one forward of a blank image."""
+    with torch.no_grad():
+        output = trunk.eval()(torch.zeros(1, 3, spec.input_size, spec.input_size))
+    trunk.train()
+    if output.ndim != 4 or output.shape[2] != output.shape[3]:
+        raise TutelageError(
+            f"{spec.architecture} cut after {spec.cut} stages gives {tuple(output.shape)}, not a "
+            "map (B, C, h, w); choose a convolutional teacher or a student by name"
+        )
+    return int(output.shape[1])
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "tutelage": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "timm": version("timm"),
+    }

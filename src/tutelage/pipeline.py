@@ -1,0 +1,618 @@
+"""The chain: probe, transfer, rounds of self-training, distilled student, ONNX, report.
+
+Every stage is kept in the run folder when it is finished; the same command goes on after the last
+one. Test images are looked at once, after the last decision.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tutelage import stages
+from tutelage.augment import Center
+from tutelage.bank import bank_plans, look, make_bank
+from tutelage.calibrate import fit_temperature, softmax
+from tutelage.config import RunConfig
+from tutelage.console import Console
+from tutelage.data.catalog import Catalog
+from tutelage.data.split import Split, load_split, make_split, save_split
+from tutelage.data.store import ImageStore, open_store
+from tutelage.evaluate import Comparison, Floats, compare, metrics
+from tutelage.label import PseudoLabels
+from tutelage.loader import Canvases, Examples, Loader, Rows, Views
+from tutelage.machine import choose_device, configure, measure_speed
+from tutelage.models.classifier import Classifier
+from tutelage.models.folder import load_model, save_model
+from tutelage.models.forward import Forward
+from tutelage.models.zoo import create, cut
+from tutelage.plan import Amounts, Plan, Work, make_plan
+from tutelage.runfolder import RunFolder, write_atomically
+from tutelage.stages import Beliefs, Outcome, Task, Workshop
+from tutelage.steps.distillation import DistillationStep
+
+NECK = 1024  # width of a cut student's 1x1 convolution: with it still a quarter of the teacher
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One finished stage, as its folder holds it.
+
+    Attributes:
+        name: as in metrics.json.
+        accepted: it became the teacher (or is the student).
+        reason: why, in words.
+        seconds: what it took.
+        comparison: with its predecessor on held-out labels; None for the first and the student.
+        outcome: its model and beliefs.
+    """
+
+    name: str
+    accepted: bool
+    reason: str
+    seconds: float
+    comparison: Comparison | None
+    outcome: Outcome
+
+
+@dataclass
+class Run:
+    """Everything a run holds while it works."""
+
+    folder: RunFolder
+    config: RunConfig
+    catalog: Catalog
+    store: ImageStore
+    split: Split
+    console: Console
+    device: torch.device
+    base: Classifier
+    plan: Plan
+    task: Task
+    notes: list[str]
+    started: float
+
+    def progress(self, label: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        """A progress bar."""
+        return self.console.bar(label, total)
+
+    @property
+    def out_of_time(self) -> bool:
+        """The budget is spent: rounds that were planned are left out, and the report says so."""
+        return time.monotonic() - self.started > self.plan.minutes * 60
+
+
+def cache_folder() -> Path:
+    """Where stores and machine measurements are kept between runs."""
+    return Path(os.environ.get("TUTELAGE_CACHE") or Path.home() / ".cache" / "tutelage")
+
+
+def prepare(
+    command: str,
+    catalog: Catalog,
+    data: str,
+    out: Path,
+    config: RunConfig,
+    *,
+    notes: Sequence[str] = (),
+    quiet: bool = False,
+) -> Run:
+    """Claim the folder, decode, split, load the trunk and plan: all that comes before a stage."""
+    started = time.monotonic()
+    folder = RunFolder(out)
+    request = {"command": command, "data": data, "settings": config.to_dict()}
+    resumed = folder.claim(request)
+    console = Console(folder.events, quiet=quiet)
+    if resumed:
+        console.say(f"continuing the run in {out}")
+    device = choose_device(config.data.device)
+    configure(device)
+    with console.bar("decoding", len(catalog), "image") as done:
+        store = open_store(
+            catalog,
+            canvas=config.data.canvas,
+            cache=cache_folder() / "stores",
+            progress=lambda n, total: done(n),
+        )
+    _write_skipped(store, out)
+    if store.reasons:
+        console.say(f"{len(store.reasons)} images could not be read: see {out / 'skipped.csv'}")
+    split = _pinned_split(folder, catalog, store, config)
+    all_notes = [*notes, *catalog.warnings, *split.warnings]
+    for note in all_notes:
+        console.say(f"note: {note}")
+    base = _base_model(catalog, store, config)
+    base.freeze_trunk()
+    counts = {role: len(split.indices(role)) for role in ("labeled", "unlabeled", "val", "test")}
+    console.say(
+        f"{counts['labeled']} labelled, {counts['unlabeled']} unlabelled, {counts['val']} val, "
+        f"{counts['test']} test images of {len(catalog.classes)} classes; on {device.type}"
+    )
+    plan = _pinned_plan(folder, config, counts, store, base, device)
+    console.say(
+        f"planned for {plan.minutes:g} minutes: {plan.size} px, {plan.views} views, "
+        f"{len(plan.rounds)} rounds, student {plan.student.steps} steps; "
+        f"expected {plan.estimated_seconds / 60:.1f} min"
+    )
+    base.spec = dataclasses.replace(base.spec, input_size=plan.size)
+    return Run(
+        folder=folder,
+        config=config,
+        catalog=catalog,
+        store=store,
+        split=split,
+        console=console,
+        device=device,
+        base=base,
+        plan=plan,
+        task=_make_task(catalog, store, split, plan, config, device),
+        notes=all_notes,
+        started=started,
+    )
+
+
+def _write_skipped(store: ImageStore, out: Path) -> None:
+    import csv
+    import io
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image", "reason"])
+    writer.writerows(sorted(store.reasons.items()))
+    write_atomically(out / "skipped.csv", text.getvalue())
+
+
+def _pinned_split(
+    folder: RunFolder, catalog: Catalog, store: ImageStore, config: RunConfig
+) -> Split:
+    path = folder.path / "split.parquet"
+    if path.exists():
+        return load_split(path, catalog, store.readable)
+    split = make_split(
+        catalog,
+        store.readable,
+        labels_per_class=config.data.labels_per_class,
+        limit=config.data.limit,
+        seed=config.data.seed,
+    )
+    save_split(split, catalog, path)
+    return split
+
+
+def _base_model(catalog: Catalog, store: ImageStore, config: RunConfig) -> Classifier:
+    """The pretrained trunk with a new, empty head; or the trunk of a tutelage model."""
+    teacher = config.data.teacher
+    torch.manual_seed(config.data.seed)  # for --weights none
+    if (Path(teacher) / "model.json").exists():
+        loaded = load_model(teacher)
+        from tutelage.models.zoo import build
+
+        spec = dataclasses.replace(
+            loaded.spec, classes=tuple(catalog.classes), canvas=store.canvas, temperature=1.0
+        )
+        model = build(spec, trunk=loaded.trunk)
+        model.neck.load_state_dict(loaded.neck.state_dict())
+        return model
+    return create(
+        teacher,
+        catalog.classes,
+        canvas=store.canvas,
+        input_size=config.data.input_size,
+        weights=config.data.weights,
+    )
+
+
+def _pinned_plan(
+    folder: RunFolder,
+    config: RunConfig,
+    counts: dict[str, int],
+    store: ImageStore,
+    base: Classifier,
+    device: torch.device,
+) -> Plan:
+    known = folder.read_json("config.json").get("plan")
+    if known is not None:
+        works = {
+            "transfer": Work(**known["transfer"]),
+            "rounds": tuple(Work(**work) for work in known["rounds"]),
+            "student": Work(**known["student"]),
+        }
+        return Plan(**{**known, **works})
+    speed = measure_speed(base, device, cache_folder())
+    amounts = Amounts(
+        labeled=counts["labeled"],
+        pool=counts["unlabeled"],
+        judged=counts["val"] or counts["labeled"],
+        test=counts["test"],
+        canvas=store.canvas,
+    )
+    plan = make_plan(config, amounts, speed, base.spec.input_size)
+    folder.pin("plan", dataclasses.asdict(plan))
+    folder.pin("machine", dataclasses.asdict(speed))
+    folder.pin("versions", base.spec.versions)
+    return plan
+
+
+def _make_task(
+    catalog: Catalog,
+    store: ImageStore,
+    split: Split,
+    plan: Plan,
+    config: RunConfig,
+    device: torch.device,
+) -> Task:
+    labeled, pool, val = (split.indices(role) for role in ("labeled", "unlabeled", "val"))
+    labels = split.labels[labeled]
+    return Task(
+        canvases=Canvases(store, np.flatnonzero(split.roles != "unused"), device),
+        labeled=labeled,
+        labels=labels,
+        pool=pool,
+        judged=val if len(val) else labeled,
+        judged_labels=split.labels[val] if len(val) else labels,
+        chains=stages.make_chains(labels, len(val), plan.folds, config.data.seed),
+        n_classes=len(catalog.classes),
+    )
+
+
+class Chain:
+    """Runs stages in order, judges each against its predecessor, and keeps them in the folder."""
+
+    def __init__(self, run: Run) -> None:
+        """Nothing is run yet."""
+        self.run = run
+        self.finished: list[Finished] = []
+        self._frozen: stages.Frozen | None = None
+
+    @property
+    def teacher(self) -> Finished:
+        """The last accepted stage."""
+        return [stage for stage in self.finished if stage.accepted][-1]
+
+    @property
+    def choice(self) -> dict[str, Any]:
+        """The head's metric and strength that transfer chose on held-out labels."""
+        chosen = [s.outcome.choice for s in self.finished if s.outcome.choice]
+        return chosen[-1] if chosen else {"metric": "plain", "strength": stages.PROBE_STRENGTH}
+
+    def stage(self, name: str, work: Callable[[], Outcome], *, judge: bool = True) -> Finished:
+        """Run a stage, or take it from the folder where it is finished."""
+        folder = self.run.folder.stages / name
+        if (folder / "stage.json").exists():
+            done = _load_stage(folder, name)
+        else:
+            began = time.monotonic()
+            self.run.console.record("stage", name=name)
+            outcome = work()
+            comparison = None
+            accepted, reason = True, "the first stage" if not self.finished else "not compared"
+            if judge and self.finished:
+                comparison = self._compare(outcome.beliefs)
+                accepted, reason = comparison.accepted, comparison.reason
+            seconds = time.monotonic() - began
+            done = Finished(name, accepted, reason, seconds, comparison, outcome)
+            _save_stage(folder, done)
+        self.finished.append(done)
+        verdict = "kept" if done.accepted else "REJECTED"
+        self.run.console.say(f"{name}: {verdict} ({done.reason}), {done.seconds:.0f} s")
+        return done
+
+    def _compare(self, after: Beliefs) -> Comparison:
+        before = self.teacher.outcome.beliefs
+        both = before.known & after.known
+        labels = self.run.task.judged_labels[both]
+        return compare(before.judged[both], after.judged[both], labels)
+
+    @property
+    def frozen(self) -> stages.Frozen:
+        """The pretrained trunk's features; made when first asked for."""
+        if self._frozen is None:
+            self._frozen = _make_frozen(self.run)
+        return self._frozen
+
+
+def _make_frozen(run: Run) -> stages.Frozen:
+    task, plan = run.task, run.plan
+    forward = Forward(run.base.to(run.device), "features")
+    plans = bank_plans(plan.views, run.base.spec.crop_pct)
+    rows = np.concatenate([task.labeled, task.pool])
+    with run.progress("features", len(rows) * len(plans)) as done:
+        bank = make_bank(
+            task.canvases,
+            rows,
+            forward,
+            plan.size,
+            plans,
+            seed=run.config.data.seed,
+            progress=done,
+        )
+    n = len(task.labeled)
+    labeled, pool = bank.take(np.arange(n)), bank.take(np.arange(n, len(rows)))
+    judged = labeled
+    if task.judged is not task.labeled:
+        clean = bank_plans(2, run.base.spec.crop_pct)
+        judged = make_bank(
+            task.canvases, task.judged, forward, plan.size, clean, seed=run.config.data.seed
+        )
+    run.base.cpu()
+    return stages.make_frozen(labeled, pool, judged, run.base.pretrained_head)
+
+
+def teach(chain: Chain, *, rounds: bool) -> None:
+    """Probe, transfer and, if asked, the planned rounds of self-training."""
+    run = chain.run
+    task, config, plan = run.task, run.config, run.plan
+    shop = Workshop(config, run.device, config.data.seed, run.progress)
+    chain.stage("probe", lambda: stages.probe(task, run.base, chain.frozen))
+    none: list[Any] = [None] * len(task.chains)
+
+    def transfer() -> Outcome:
+        frozen = stages.transfer_frozen(task, run.base, chain.frozen)
+        if plan.transfer.trunk == "frozen":
+            return frozen
+        heads = stages.fit_chain_heads(task, chain.frozen, frozen.choice, config, none, 0.0)
+        folds = len(task.chains) if plan.rounds else plan.judged_folds
+        trained = stages.train_trunk(
+            shop, task, run.base, heads, none, plan.transfer, folds, "transfer"
+        )
+        trained.choice = frozen.choice
+        return trained
+
+    chain.stage("transfer", transfer)
+    if not rounds or not len(task.pool):
+        return
+    stopped: set[str] = set()
+    for number, work in enumerate(plan.rounds, start=1):
+        if work.trunk in stopped:
+            continue  # a round of this kind did not help; another like it would not either
+        name = f"self-train-{number}"
+        done_before = (run.folder.stages / name / "stage.json").exists()
+        if run.out_of_time and not done_before:
+            note = f"the time budget was spent before {name}: it was left out"
+            run.notes.append(note)
+            run.console.say(f"note: {note}")
+            break
+        done = chain.stage(name, lambda work=work, name=name: _round(chain, shop, work, name))  # type: ignore[misc]
+        if not done.accepted:
+            stopped.add(work.trunk)
+
+
+def _round(chain: Chain, shop: Workshop, work: Work, name: str) -> Outcome:
+    run, teacher = chain.run, chain.teacher.outcome
+    temperature = teacher.model.spec.temperature
+    if work.trunk == "frozen":
+        return stages.self_train_frozen(
+            run.task,
+            run.base,
+            chain.frozen,
+            teacher.beliefs,
+            temperature,
+            chain.choice,
+            run.config,
+            work,
+        )
+    labels = stages.label_pool(run.task, teacher.beliefs, temperature, run.config, work.fraction)
+    heads = stages.fit_chain_heads(
+        run.task, chain.frozen, chain.choice, run.config, labels, work.fraction
+    )
+    return stages.train_trunk(
+        shop, run.task, run.base, heads, labels, work, run.plan.judged_folds, name
+    )
+
+
+def student_stage(chain: Chain, teacher: Classifier) -> Finished:
+    """Distil ``teacher`` into the student."""
+    return chain.stage("student", lambda: _distill(chain.run, teacher), judge=False)
+
+
+def _distill(run: Run, teacher: Classifier) -> Outcome:
+    config, task = run.config, run.task
+    work = run.plan.student
+    student = _new_student(run, teacher)
+    student.spec = dataclasses.replace(student.spec, input_size=work.size)
+    student.set_noise(config.transfer.drop_rate, 0.0)
+    n = len(task.labeled)
+    labeled = Examples(task.labeled, stages.one_hot(task.labels, task.n_classes), torch.ones(n))
+    pool = Examples(
+        task.pool, torch.zeros(len(task.pool), task.n_classes), torch.zeros(len(task.pool))
+    )
+    share = max(
+        1, min(round(0.25 * work.batch_size), round(work.batch_size * n / (n + len(pool)) * 2))
+    )
+    loader = Loader(
+        task.canvases,
+        labeled,
+        pool,
+        Views(
+            stages.strong_policy(config.transfer),
+            work.size,
+            mix=config.transfer.mix,
+            teacher_size=teacher.spec.input_size,
+        ),
+        batch_size=work.batch_size,
+        labeled_per_batch=share,
+        seed=config.data.seed,
+    )
+    forward = Forward(teacher.to(run.device), "logits")
+    temperature = teacher.spec.temperature
+
+    def calibrated(images: Tensor) -> Tensor:
+        return forward(images) / temperature
+
+    step = DistillationStep(
+        calibrated, temperature=config.distill.temperature, alpha=config.distill.alpha
+    )
+    settings = stages.train_config(
+        config, work, lr_trunk=STUDENT_LR, lr_head=STUDENT_LR, layer_decay=1.0
+    )
+    shop = Workshop(config, run.device, config.data.seed, run.progress)
+    student = stages.fit(shop, student, step, loader, settings, "student")
+    teacher.cpu()
+    known = task.pool if len(task.pool) else task.labeled
+    stages.set_temperature(student, _match_temperature(run, student, teacher, known))
+    nothing = Beliefs(
+        [None] * len(task.chains), np.full((len(task.judged), task.n_classes), np.nan)
+    )
+    return Outcome(student, nothing, frozen=False)
+
+
+STUDENT_LR = (
+    2e-3  # a cut student starts warm but has to move: lower rates left it behind (measured)
+)
+
+
+def _new_student(run: Run, teacher: Classifier) -> Classifier:
+    name = run.config.distill.student
+    if name == "cut" or name.startswith("cut:"):
+        stages_kept = int(name[4:]) if name.startswith("cut:") else 5
+        return cut(teacher, stages_kept, neck=NECK)
+    student = create(
+        name, run.catalog.classes, canvas=run.store.canvas, input_size=run.config.data.input_size
+    )
+    student.unfreeze_trunk()
+    return student
+
+
+def _match_temperature(run: Run, student: Classifier, teacher: Classifier, rows: Rows) -> float:
+    """The temperature at which the student is as confident as its calibrated teacher.
+
+    Fitted on at most 1,000 pool images against the teacher's own draws, so it needs no labels.
+    """
+    rows = rows[:: max(1, len(rows) // 1000)]
+    views = []
+    for model in (student, teacher):
+        forward = Forward(model.to(run.device), "logits")
+        center = Center(model.spec.crop_pct)
+        logits = look(run.task.canvases, rows, center, forward, model.spec.input_size)
+        views.append(logits.numpy().astype(np.float64))
+        model.cpu()
+    return fit_temperature(views[0], softmax(views[1], teacher.spec.temperature))
+
+
+def _save_stage(folder: Path, done: Finished) -> None:
+    """Write a stage into a neighbour folder, then rename: a kill leaves none or all of it."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    outcome = done.outcome
+    save_model(outcome.model, partial)
+    pools = {f"pool{i}": p for i, p in enumerate(outcome.beliefs.pool) if p is not None}
+    np.savez(partial / "beliefs.npz", judged=outcome.beliefs.judged, **pools)  # type: ignore[arg-type]
+    if outcome.pseudo_labels is not None:
+        labels = outcome.pseudo_labels
+        np.savez(
+            partial / "pseudo_labels.npz",
+            **{f.name: getattr(labels, f.name) for f in dataclasses.fields(labels)},
+        )
+    record = {
+        "accepted": done.accepted,
+        "reason": done.reason,
+        "seconds": done.seconds,
+        "comparison": None if done.comparison is None else dataclasses.asdict(done.comparison),
+        "frozen": outcome.frozen,
+        "chains": len(outcome.beliefs.pool),
+        "choice": outcome.choice,
+    }
+    (partial / "stage.json").write_text(json.dumps(record, indent=2) + "\n")
+    partial.rename(folder)
+
+
+def _load_stage(folder: Path, name: str) -> Finished:
+    record = json.loads((folder / "stage.json").read_text())
+    with np.load(folder / "beliefs.npz") as arrays:
+        pool = [arrays.get(f"pool{i}") for i in range(record["chains"])]
+        beliefs = Beliefs(pool, arrays["judged"])
+    pseudo_labels = None
+    if (folder / "pseudo_labels.npz").exists():
+        with np.load(folder / "pseudo_labels.npz") as arrays:
+            pseudo_labels = PseudoLabels(**dict(arrays))
+    outcome = Outcome(
+        load_model(folder), beliefs, record["frozen"], pseudo_labels, record["choice"]
+    )
+    comparison = record["comparison"]
+    return Finished(
+        name,
+        record["accepted"],
+        record["reason"],
+        record["seconds"],
+        None if comparison is None else Comparison(**comparison),
+        outcome,
+    )
+
+
+def predict_rows(run: Run, finished: Sequence[Finished], rows: Rows) -> dict[str, Floats]:
+    """Each stage's calibrated probabilities (N, K) of the same images, by stage name.
+
+    Stages that share the untouched trunk share its features.
+    """
+    features: Tensor | None = None
+    out: dict[str, Floats] = {}
+    for done in finished:
+        model = done.outcome.model
+        center = Center(model.spec.crop_pct)
+        with run.progress(f"test, {done.name}", len(rows)) as tick:
+            if done.outcome.frozen:
+                if features is None:
+                    forward = Forward(model.to(run.device), "features")
+                    features = look(
+                        run.task.canvases,
+                        rows,
+                        center,
+                        forward,
+                        model.spec.input_size,
+                        progress=tick,
+                    )
+                model.cpu()
+                with torch.no_grad():
+                    logits = model.head(features)
+            else:
+                own = Forward(model.to(run.device), "logits")
+                logits = look(
+                    run.task.canvases, rows, center, own, model.spec.input_size, progress=tick
+                )
+                model.cpu()
+        out[done.name] = softmax(logits.numpy().astype(np.float64), model.spec.temperature)
+    return out
+
+
+def measure(run: Run, finished: Sequence[Finished]) -> tuple[dict[str, Any], dict[str, Floats]]:
+    """The content of metrics.json, and the test probabilities behind it."""
+    rows = run.split.indices("test")
+    labels = run.split.truth[rows]
+    probs = predict_rows(run, finished, rows) if len(rows) else {}
+    entries = []
+    for done in finished:
+        known = done.outcome.beliefs.known
+        temperature = done.outcome.model.spec.temperature
+        val = None
+        if known.any():
+            held_out = softmax(done.outcome.beliefs.judged[known], temperature)
+            val = metrics(held_out, run.task.judged_labels[known])
+        entries.append(
+            {
+                "name": done.name,
+                "accepted": done.accepted,
+                "seconds": round(done.seconds, 2),
+                "parameters": sum(p.numel() for p in done.outcome.model.parameters()),
+                "val": val,
+                "test": metrics(probs[done.name], labels) if len(rows) else None,
+            }
+        )
+    teachers = [
+        e for e, d in zip(entries, finished, strict=True) if d.accepted and d.name != "student"
+    ]
+    teacher = teachers[-1] if teachers else None
+    final = entries[-1] if entries[-1]["name"] == "student" else teacher
+    return {"stages": entries, "final": final, "teacher": teacher}, probs

@@ -1,0 +1,1 @@
+"""The report: one self-contained page that tells gains and losses plainly."""

@@ -1,0 +1,179 @@
+"""The page: one self-contained HTML file without scripts and without any request.
+
+Names of classes, files and settings are untrusted: the template escapes them all, and a content
+security policy forbids the page to run or to fetch anything.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tutelage.errors import TutelageError, need
+from tutelage.report import numbers, plots
+from tutelage.report.model import Report, Sheet
+from tutelage.report.verdict import IMAGES, judge, percent, points
+
+TABLE_CLASSES = 20  # more classes: the confusion matrix is a picture, the long table is folded
+SHEET_BYTES = 2_500_000  # all thumbnails together, encoded: keeps the page under 5 MB
+THUMB_SIDE = 144  # pixels: half as many again as they are shown at
+SKIPPED_SHOWN = 200
+
+
+def render(report: Report) -> str:
+    """The whole page as text.
+
+    Raises:
+        MissingExtra: jinja2 or matplotlib is not installed.
+    """
+    jinja2 = need("jinja2", "train")
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {
+        "percent": percent,
+        "points": points,
+        "short": _short,
+        "duration": _duration,
+        "size": _size,
+    }
+    source = resources.files("tutelage.report").joinpath("report.html.j2")
+    page = environment.from_string(source.read_text(encoding="utf-8")).render(_context(report))
+    # File names from disk may hold bytes that are no text; the page must still be UTF-8.
+    return str(page).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def write(report: Report, path: Path) -> None:
+    """Render to ``path`` atomically: a reader sees the old page or the new one, never a part.
+
+    Raises:
+        TutelageError: the folder cannot be written to.
+    """
+    page = render(report).encode("utf-8")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(page)
+            Path(name).chmod(0o644)  # temporary files are private; a report is for sharing
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise TutelageError(
+            f"the report cannot be written to {path}: {error.strerror}; "
+            "free some space or choose another folder with --out"
+        ) from error
+
+
+def _context(report: Report) -> dict[str, Any]:
+    """Everything the template reads."""
+    markup = need("markupsafe", "train").Markup
+    verdict = judge(report)
+    tests = report.predictions
+    final = tests.get(verdict.final.name) if verdict.final else None
+    teacher = tests.get(verdict.teacher.name) if verdict.teacher else None
+    context: dict[str, Any] = {
+        "report": report,
+        "verdict": verdict,
+        "images": IMAGES[verdict.split],
+        "ladder": None,
+        "classes": [],
+        "rounds": numbers.rounds(report.pseudo),
+        "decisions": [
+            (row, numbers.paired_change(row["wins"], row["losses"], row["n"]) if row["n"] else None)
+            for row in report.decisions
+        ],
+        "sheets": [_sheet(sheet, SHEET_BYTES // len(report.sheets)) for sheet in report.sheets],
+        "skipped": report.skipped[:SKIPPED_SHOWN],
+        "skipped_count": max(report.skipped_count, len(report.skipped)),
+        "settings": list(_flat(report.settings)),
+        "table_classes": TABLE_CLASSES,
+    }
+    if any(step.rung.accuracy is not None for step in verdict.steps):
+        rungs = [step.rung for step in verdict.steps]
+        chart = plots.ladder(rungs, f"accuracy on {IMAGES[verdict.split]}, %")
+        context["ladder"] = markup(chart)
+    if final is not None and final.labels.size and verdict.final is not None:
+        matrix = numbers.confusion(final)
+        curves = {verdict.final.name: numbers.reliability(final)}
+        other: Sequence[numbers.ClassRow | None] = [None] * len(report.classes)
+        if teacher is not None and teacher.labels.size and verdict.teacher is not None:
+            curves[verdict.teacher.name] = numbers.reliability(teacher)
+            other = numbers.class_rows(numbers.confusion(teacher), report.classes)
+        rows = numbers.class_rows(matrix, report.classes)
+        context |= {
+            "classes": list(zip(rows, other, strict=True)),
+            "absent": [row.name for row in rows if not row.images],
+            "mistakes": numbers.mistakes(matrix, report.classes, limit=10),
+            "reliability": markup(plots.reliability(curves)),
+            "shares": (matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)).tolist(),
+            "matrix": matrix.tolist(),
+            "heatmap": markup(plots.heatmap(matrix)) if len(matrix) > TABLE_CLASSES else None,
+        }
+    return context
+
+
+def _sheet(sheet: Sheet, budget: int) -> dict[str, Any]:
+    """A sheet with its pictures encoded, as many as ``budget`` bytes hold."""
+    thumbs = []
+    for thumb in sheet.thumbs:
+        uri = _data_uri(thumb.image)
+        budget -= len(uri)
+        if budget < 0:
+            break
+        thumbs.append({"uri": uri, "caption": thumb.caption})
+    left_out = len(sheet.thumbs) - len(thumbs)
+    return {"title": sheet.title, "note": sheet.note, "thumbs": thumbs, "left_out": left_out}
+
+
+def _data_uri(image: NDArray[np.uint8]) -> str:
+    """A JPEG of the image (H, W, 3), shrunk to ``THUMB_SIDE``, inside a URI."""
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    picture.thumbnail((THUMB_SIDE, THUMB_SIDE))
+    data = io.BytesIO()
+    picture.save(data, format="JPEG", quality=85, subsampling=0)
+    return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode("ascii")
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Nested settings as (dotted name, value as JSON) pairs."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, default=str)
+            yield f"{prefix}{key}", text
+
+
+def _short(text: str, limit: int = 48) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "\N{EN DASH}"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _size(count: int | None) -> str:
+    if count is None:
+        return "\N{EN DASH}"
+    return f"{count / 1e6:.2f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"

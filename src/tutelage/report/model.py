@@ -1,0 +1,156 @@
+"""What a report is made of: plain data, filled by the pipeline, read by ``html``.
+
+Shape letters: n test images, K classes, H and W pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NotRequired, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+# The functional form, because one key is the keyword ``class``.
+PseudoRow = TypedDict(
+    "PseudoRow",
+    {
+        "round": int,  # 1 is the first round
+        "class": str,  # the class the teacher gave
+        "selected": int,  # pool images that trained under this class
+        "pool": int,  # pool images whose likeliest class this was; a round's pool is their sum
+        "precision": float | None,  # share of the selected that is right; None: truth unknown
+        "known": NotRequired[int],  # selected images with known truth; all of them when absent
+        "mean_confidence": float | None,  # of the selected
+    },
+)
+
+
+class DecisionRow(TypedDict):
+    """Why one stage was kept or rejected, judged on held-out labels and never on test."""
+
+    stage: str
+    accepted: bool
+    reason: str
+    before: float | None  # the predecessor's accuracy on the folds; None: no predecessor
+    after: float | None
+    n: int  # held-out images
+    wins: int  # of them, right only with the new stage
+    losses: int  # of them, right only with its predecessor
+
+
+class DeploymentRow(TypedDict):
+    """Size and speed of one model file; latency is for one image, in milliseconds."""
+
+    name: str  # "teacher" and "student" are compared with each other
+    parameters: int | None
+    bytes: int | None
+    latency_ms_p50: float | None
+    latency_ms_p05: float | None
+    format: str
+
+
+@dataclass(frozen=True)
+class StageTest:
+    """One stage's answers on the test images; all stages must use the same image order.
+
+    Attributes:
+        probs: (n, K) probabilities.
+        labels: (n,) true class indices.
+    """
+
+    probs: NDArray[Any]
+    labels: NDArray[Any]
+
+    def __post_init__(self) -> None:
+        """Refuse arrays that do not belong together.
+
+        Raises:
+            ValueError: shapes or label values do not fit.
+        """
+        n, *rest = self.probs.shape
+        if len(rest) != 1 or self.labels.shape != (n,):
+            raise ValueError(
+                f"expected probs (n, K) and labels (n,), "
+                f"found {self.probs.shape} and {self.labels.shape}"
+            )
+        if n and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < rest[0]:
+            raise ValueError(f"labels must lie in 0..{rest[0] - 1}, the classes of probs")
+
+    @property
+    def predicted(self) -> NDArray[np.intp]:
+        """(n,) indices of the likeliest class."""
+        return np.asarray(self.probs.argmax(axis=1))
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """(n,) whether the likeliest class is the true one."""
+        return np.asarray(self.predicted == self.labels)
+
+
+@dataclass(frozen=True)
+class Thumb:
+    """One picture of a contact sheet: ``image`` is uint8 (H, W, 3)."""
+
+    image: NDArray[np.uint8]
+    caption: str
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A contact sheet; ``note`` says what to look for."""
+
+    title: str
+    note: str
+    thumbs: Sequence[Thumb]
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything the page shows.
+
+    Attributes:
+        title: the page's heading.
+        command: the command line that made the run.
+        created: when, as text.
+        metrics: the content of metrics.json.
+        classes: (K,) names in index order.
+        predictions: stage name -> its answers on test; empty without a test split.
+        pseudo: one row per round and class.
+        sheets: contact sheets in reading order.
+        notes: warnings the reader must see before believing the figures.
+        skipped: (image name, reason) of unreadable images; may be only the first of them.
+        skipped_count: how many there are in all.
+        decisions: one row per judged stage.
+        deployment: one row per model file.
+        settings: every resolved setting, nested as it likes.
+    """
+
+    title: str
+    command: str
+    created: str
+    metrics: Mapping[str, Any]
+    classes: Sequence[str]
+    predictions: Mapping[str, StageTest] = field(default_factory=dict)
+    pseudo: Sequence[PseudoRow] = ()
+    sheets: Sequence[Sheet] = ()
+    notes: Sequence[str] = ()
+    skipped: Sequence[tuple[str, str]] = ()
+    skipped_count: int = 0
+    decisions: Sequence[DecisionRow] = ()
+    deployment: Sequence[DeploymentRow] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse predictions over other classes.
+
+        Raises:
+            ValueError: a stage's K is not the number of class names.
+        """
+        for name, test in self.predictions.items():
+            if test.probs.shape[1] != len(self.classes):
+                raise ValueError(
+                    f"stage {name!r} predicts {test.probs.shape[1]} classes, "
+                    f"but the report names {len(self.classes)}"
+                )

@@ -1,0 +1,186 @@
+"""The page's own arithmetic: intervals, class-wise scores, reliability, pseudo-label rounds.
+
+Shape letters: n test images, K classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import sqrt
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.report.model import PseudoRow, StageTest
+
+Z95 = 1.959964  # the normal's two-sided 95% point
+
+
+class Interval(NamedTuple):
+    """A value with its 95% interval, all fractions."""
+
+    value: float
+    low: float
+    high: float
+
+
+def wilson(hits: int, n: int) -> Interval:
+    """95% score interval of a proportion (Wilson 1927), n >= 1."""
+    share = hits / n
+    shrink = 1 + Z95**2 / n
+    centre = (share + Z95**2 / (2 * n)) / shrink
+    half = Z95 * sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2)) / shrink
+    # Rounding may leave a value at 0 or 1 a hair outside.
+    return Interval(share, min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half)))
+
+
+def paired_change(wins: int, losses: int, n: int) -> Interval:
+    """Change in accuracy between two models tested on the same n images, n >= 1.
+
+    The adjusted Wald interval of Bonett and Price, "Adjusted Wald confidence interval for a
+    difference of binomial proportions based on paired data" (2012): one image is added to either
+    side, so that it holds up for few images and never has zero width.
+
+    Args:
+        wins: images that only the new model gets right.
+        losses: images that only the old model gets right.
+        n: images in all.
+    """
+    up, down = (wins + 1) / (n + 2), (losses + 1) / (n + 2)
+    half = Z95 * sqrt((up + down - (up - down) ** 2) / (n + 2))
+    return Interval((wins - losses) / n, max(-1.0, up - down - half), min(1.0, up - down + half))
+
+
+def compare(before: StageTest | None, after: StageTest | None) -> Interval | None:
+    """``paired_change`` of two stages; None unless both were tested on the same images."""
+    if before is None or after is None or not after.labels.size:
+        return None
+    if not np.array_equal(before.labels, after.labels):
+        return None
+    wins = int((after.correct & ~before.correct).sum())
+    losses = int((before.correct & ~after.correct).sum())
+    return paired_change(wins, losses, after.labels.size)
+
+
+def confusion(test: StageTest) -> NDArray[np.int64]:
+    """(K, K) counts, true class by predicted class."""
+    classes = test.probs.shape[1]
+    flat = test.labels.astype(np.int64) * classes + test.predicted
+    return np.bincount(flat, minlength=classes**2).reshape(classes, classes)
+
+
+class ClassRow(NamedTuple):
+    """One class's scores; None where test cannot say."""
+
+    name: str
+    images: int
+    predicted: int
+    precision: float | None
+    recall: Interval | None
+    f1: float | None
+
+
+def class_rows(matrix: NDArray[np.int64], classes: Sequence[str]) -> list[ClassRow]:
+    """Scores of each class from its confusion ``matrix`` (K, K).
+
+    A class without test images has no recall and no F1; one never predicted has no precision.
+    """
+    rows = []
+    for k, name in enumerate(classes):
+        hits, images, predicted = (
+            int(count) for count in (matrix[k, k], matrix[k].sum(), matrix[:, k].sum())
+        )
+        rows.append(
+            ClassRow(
+                name,
+                images,
+                predicted,
+                precision=hits / predicted if predicted else None,
+                recall=wilson(hits, images) if images else None,
+                f1=2 * hits / (images + predicted) if images else None,
+            )
+        )
+    return rows
+
+
+class Mistake(NamedTuple):
+    """``images`` of class ``true`` were called ``predicted``; ``share`` is of that class."""
+
+    true: str
+    predicted: str
+    images: int
+    share: float
+
+
+def mistakes(matrix: NDArray[np.int64], classes: Sequence[str], limit: int) -> list[Mistake]:
+    """The ``limit`` commonest confusions of ``matrix`` (K, K), most frequent first."""
+    wrong = matrix - np.diag(matrix.diagonal())
+    order = np.argsort(-wrong, axis=None, kind="stable")[:limit]
+    return [
+        Mistake(classes[t], classes[p], int(wrong[t, p]), float(wrong[t, p] / matrix[t].sum()))
+        for t, p in zip(*np.unravel_index(order, wrong.shape), strict=True)
+        if wrong[t, p]
+    ]
+
+
+class Bin(NamedTuple):
+    """Answers of like confidence: how sure they were, and how often right."""
+
+    confidence: float
+    accuracy: Interval
+    images: int
+
+
+def reliability(test: StageTest, bins: int = 10) -> list[Bin]:
+    """Answers by confidence in ``bins`` equal widths, empty ones left out.
+
+    The reliability diagram of Guo et al., "On calibration of modern neural networks" (2017).
+    """
+    confidence = test.probs.max(axis=1, initial=0.0)
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    found = []
+    for b in range(bins):
+        here = place == b
+        count = int(here.sum())
+        if count:
+            accuracy = wilson(int(test.correct[here].sum()), count)
+            found.append(Bin(float(confidence[here].mean()), accuracy, count))
+    return found
+
+
+class Round(NamedTuple):
+    """One round of pseudo-labelling over all classes."""
+
+    number: int
+    selected: int
+    pool: int
+    precision: Interval | None
+    confidence: float | None
+
+
+def rounds(rows: Sequence[PseudoRow]) -> list[Round]:
+    """The rows of each round summed over its classes, in the order of the rounds."""
+    return [
+        _round(number, [row for row in rows if row["round"] == number])
+        for number in sorted({row["round"] for row in rows})
+    ]
+
+
+def _round(number: int, rows: Sequence[PseudoRow]) -> Round:
+    known = right = 0
+    sure = [(r["mean_confidence"], r["selected"]) for r in rows]
+    counted = [(mean, count) for mean, count in sure if mean is not None and count]
+    for row in rows:
+        if row["precision"] is not None:
+            judged = row.get("known", row["selected"])
+            known += judged
+            right += round(row["precision"] * judged)
+    total = sum(count for _, count in counted)
+    return Round(
+        number,
+        selected=sum(row["selected"] for row in rows),
+        pool=sum(row["pool"] for row in rows),
+        precision=wilson(right, known) if known else None,
+        confidence=sum(mean * count for mean, count in counted) / total if total else None,
+    )

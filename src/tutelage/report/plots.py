@@ -1,0 +1,168 @@
+"""Charts as inline SVG text: deterministic, without pyplot, coloured by the page's CSS."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from html import escape
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.errors import need
+from tutelage.report.numbers import Bin
+from tutelage.report.verdict import Rung
+
+# matplotlib knows no CSS variables, so it draws with stand-ins that become variables afterwards.
+INK, MUTED, LINE, STUDENT, TEACHER = (f"#0102{i:02x}" for i in range(1, 6))
+_VARIABLES = {
+    INK: "--ink",
+    MUTED: "--muted",
+    LINE: "--line",
+    STUDENT: "--student",
+    TEACHER: "--teacher",
+}
+_WIDTH = 5.0  # inches: 360 units, so that text is still legible on a phone
+_HEAT = (0x3B, 0x82, 0xC4)  # a mid blue that shows on white and on near-black
+
+
+@contextmanager
+def _plain_style() -> Iterator[None]:
+    """Keep the user's own matplotlib settings (LaTeX, fonts, sizes) out of the charts."""
+    with need("matplotlib.style", "train").context("default"):
+        yield
+
+
+@_plain_style()
+def ladder(rungs: Sequence[Rung], xlabel: str) -> str:
+    """Accuracy of each stage with its 95% interval, first stage on top.
+
+    Accepted stages are filled circles on solid lines, rejected ones crosses on dashed lines.
+    """
+    shown = [rung for rung in rungs if rung.accuracy is not None]
+    figure, axes = _figure(1.1 + 0.42 * len(shown))
+    for row, rung in enumerate(shown):
+        value = 100 * (rung.accuracy or 0.0)
+        color = INK if rung.accepted else MUTED
+        if rung.ci95 is not None:
+            style = "-" if rung.accepted else (0, (3, 2))
+            low, high = (100 * end for end in rung.ci95)
+            axes.plot([low, high], [row, row], color=color, linewidth=1.6, linestyle=style)
+        marker = "o" if rung.accepted else "x"
+        axes.plot([value], [row], marker=marker, color=color, markersize=7, markeredgewidth=2)
+        label = f"{value:.1f}" + ("" if rung.accepted else " rejected")
+        axes.annotate(
+            label, (value, row), (0, 7), textcoords="offset points", ha="center", color=color
+        )
+    names = [_clip(rung.name, 16) for rung in shown]
+    axes.set_yticks(range(len(shown)), names, parse_math=False)
+    axes.set_ylim(len(shown) - 0.5, -0.75)
+    axes.set_xlabel(xlabel)
+    axes.grid(axis="x", color=LINE, linewidth=0.6)
+    axes.margins(x=0.12)
+    alt = "Accuracy of each stage with its 95% interval. " + "; ".join(_told(r) for r in shown)
+    return _svg(figure, "ladder", alt)
+
+
+@_plain_style()
+def reliability(curves: Mapping[str, Sequence[Bin]]) -> str:
+    """Confidence against accuracy for each named model, its answers counted underneath.
+
+    The first model is drawn as the student (circles), the second as the teacher (squares).
+    """
+    figure, (top, bottom) = _figure(4.6, rows=(3, 1))
+    top.plot([0, 100], [0, 100], color=MUTED, linewidth=1, linestyle=(0, (2, 2)))
+    looks = ((STUDENT, "o", "-", -1.7), (TEACHER, "s", "--", 1.7))
+    for (name, bins), (color, marker, line, shift) in zip(curves.items(), looks, strict=False):
+        at = [100 * b.confidence for b in bins]
+        height = [100 * b.accuracy.value for b in bins]
+        spread = [
+            [100 * (b.accuracy.value - b.accuracy.low) for b in bins],
+            [100 * (b.accuracy.high - b.accuracy.value) for b in bins],
+        ]
+        top.errorbar(
+            at,
+            height,
+            spread,
+            color=color,
+            marker=marker,
+            linestyle=line,
+            markersize=5,
+            linewidth=1.4,
+            elinewidth=1,
+            label=_clip(name, 24),
+        )
+        bottom.bar([x + shift for x in at], [b.images for b in bins], width=3.2, color=color)
+    top.set(xlim=(0, 102), ylim=(0, 104), ylabel="right, %", xticklabels=[])
+    top.grid(color=LINE, linewidth=0.6)
+    bottom.set(xlim=(0, 102), xlabel="confidence, %", ylabel="images")
+    top.legend(loc="upper left", frameon=False, labelcolor=INK)
+    alt = "Reliability diagram: share right against confidence. " + "; ".join(
+        f"{name}: "
+        + ", ".join(
+            f"{100 * b.confidence:.0f}% sure, {100 * b.accuracy.value:.0f}% right ({b.images})"
+            for b in bins
+        )
+        for name, bins in curves.items()
+    )
+    return _svg(figure, "reliability", alt)
+
+
+@_plain_style()
+def heatmap(matrix: NDArray[np.int64]) -> str:
+    """A confusion matrix (K, K) too large for a table, each row scaled by its own images."""
+    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    pixels = np.zeros((*matrix.shape, 4), np.uint8)
+    pixels[..., :3] = _HEAT
+    # A single mistake must stay visible.
+    pixels[..., 3] = np.where(matrix > 0, 255 * (0.2 + 0.8 * share), 0)
+    figure, axes = _figure(_WIDTH)
+    axes.imshow(pixels, interpolation="none", extent=(0.5, len(matrix) + 0.5) * 2, origin="lower")
+    axes.invert_yaxis()
+    axes.set(xlabel="predicted class, number", ylabel="true class, number")
+    alt = f"Confusion matrix of {len(matrix)} classes as a heat map; the commonest mistakes are "
+    return _svg(figure, "confusion", alt + "listed beside it.")
+
+
+def _told(rung: Rung) -> str:
+    state = "accepted" if rung.accepted else "rejected"
+    interval = f", {100 * rung.ci95[0]:.1f} to {100 * rung.ci95[1]:.1f}" if rung.ci95 else ""
+    return f"{rung.name} ({state}): {100 * (rung.accuracy or 0.0):.1f}%{interval}"
+
+
+def _clip(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def _figure(height: float, rows: tuple[int, ...] = (1,)) -> tuple[Any, Any]:
+    """A figure of page width and its axes, drawn in the stand-in colours."""
+    figure = need("matplotlib.figure", "train").Figure((_WIDTH, height), layout="constrained")
+    axes = figure.subplots(len(rows), gridspec_kw={"height_ratios": rows})
+    for one in np.atleast_1d(axes):
+        one.set_facecolor("none")
+        one.tick_params(colors=INK, length=3)
+        one.xaxis.label.set_color(INK)
+        one.yaxis.label.set_color(INK)
+        one.set_axisbelow(True)
+        for side, spine in one.spines.items():
+            spine.set_color(MUTED)
+            spine.set_visible(side in ("left", "bottom"))
+    return figure, axes
+
+
+def _svg(figure: Any, name: str, alt: str) -> str:
+    """Write a figure as an SVG element that sits in the page without clashing ids."""
+    text = io.StringIO()
+    with need("matplotlib", "train").rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(text, format="svg", transparent=True, metadata=nothing)
+    svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', text.getvalue())
+    svg = re.sub(r'(url\(|href=")#', rf"\1#{name}-", svg)
+    for stand_in, variable in _VARIABLES.items():
+        svg = svg.replace(stand_in, f"var({variable})")
+    # The XML prolog and the fixed size of the root have no place inside a page.
+    _, box, body = re.split(r'<svg\b[^>]*?viewBox="([^"]+)"[^>]*>', svg, maxsplit=1)
+    return f'<svg class="chart" role="img" aria-label="{escape(alt)}" viewBox="{box}">{body}'

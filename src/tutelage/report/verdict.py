@@ -1,0 +1,279 @@
+"""The verdict in plain language: what each step gained or lost, and what was rejected."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, NamedTuple
+
+from tutelage.report.model import DecisionRow, DeploymentRow, Report
+from tutelage.report.numbers import Interval, compare, paired_change
+
+SplitName = Literal["test", "val"]
+IMAGES: dict[SplitName | None, str] = {
+    "test": "test images",
+    "val": "held-out labelled images",
+    None: "images",
+}
+
+
+class Rung(NamedTuple):
+    """One stage of metrics.json with its figures on the split that is reported."""
+
+    name: str
+    accepted: bool
+    seconds: float | None
+    parameters: int | None
+    n: int | None
+    accuracy: float | None
+    ci95: tuple[float, float] | None
+    macro_f1: float | None
+    ece: float | None
+    nll: float | None
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one stage changed against the last accepted stage before it."""
+
+    rung: Rung
+    change: Interval | None
+    sentence: str
+    reason: str | None
+    hindsight: str | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The top of the page.
+
+    Attributes:
+        split: where the figures come from; None when there are none.
+        headline: the final model's figure.
+        summary: sentences on the whole way, the student and the rejections.
+        steps: one per stage, in order.
+        final: the model that the run delivers.
+        teacher: the teacher the student learnt from; None when there is no student.
+    """
+
+    split: SplitName | None
+    headline: str
+    summary: list[str]
+    steps: list[Step]
+    final: Rung | None
+    teacher: Rung | None
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A fraction as ``84.9%``; a dash for None."""
+    return "\N{EN DASH}" if value is None else f"{100 * value:.{digits}f}%"
+
+
+def points(value: float) -> str:
+    """A difference of fractions as signed points: ``+4.5``."""
+    text = f"{100 * value:+.1f}"
+    return "0.0" if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
+
+
+def span(low: float, high: float, unit: str = "") -> str:
+    """The words for a 95% interval of a proportion."""
+    return f"95% interval {100 * low:.1f} to {100 * high:.1f}{unit}"
+
+
+def change_words(change: Interval) -> str:
+    """Whether a change is a gain, a loss or neither, with its interval."""
+    interval = f"(95% interval {points(change.low)} to {points(change.high)})"
+    size = f"{100 * abs(change.value):.1f} points"
+    if change.low > 0:
+        return f"gained {size} {interval}"
+    if change.high < 0:
+        return f"lost {size} {interval}"
+    return f"no clear change: {points(change.value)} points {interval}"
+
+
+def judge(report: Report) -> Verdict:
+    """Read the metrics, predictions and decisions into the verdict."""
+    split = _split(report.metrics)
+    rungs = [_rung(stage, split) for stage in report.metrics.get("stages") or ()]
+    final = _named(report.metrics.get("final"), rungs) or _last_accepted(rungs)
+    teacher = _named(report.metrics.get("teacher"), rungs)
+    if teacher is not None and final is not None and teacher.name == final.name:
+        teacher = None
+    steps = _steps(report, rungs, split, student=final.name if final and teacher else None)
+    return Verdict(
+        split=split,
+        headline=_headline(final, split),
+        summary=[
+            *_whole_way(report, rungs, final),
+            *_student(report, final, teacher),
+            *_deployment(report.deployment),
+            *_rejections(steps),
+        ],
+        steps=steps,
+        final=final,
+        teacher=teacher,
+    )
+
+
+def _split(metrics: Mapping[str, Any]) -> SplitName | None:
+    stages = metrics.get("stages") or ()
+    names: tuple[SplitName, ...] = ("test", "val")
+    return next((name for name in names if any(stage.get(name) for stage in stages)), None)
+
+
+def _rung(stage: Mapping[str, Any], split: SplitName | None) -> Rung:
+    figures = (split and stage.get(split)) or {}
+    ci95 = figures.get("accuracy_ci95")
+    return Rung(
+        name=str(stage["name"]),
+        accepted=bool(stage.get("accepted", True)),
+        seconds=stage.get("seconds"),
+        parameters=stage.get("parameters"),
+        n=figures.get("n"),
+        accuracy=figures.get("accuracy"),
+        ci95=(float(ci95[0]), float(ci95[1])) if ci95 else None,
+        macro_f1=figures.get("macro_f1"),
+        ece=figures.get("ece"),
+        nll=figures.get("nll"),
+    )
+
+
+def _named(stage: Mapping[str, Any] | None, rungs: Sequence[Rung]) -> Rung | None:
+    if not stage:
+        return None
+    return next((rung for rung in rungs if rung.name == stage["name"]), None)
+
+
+def _last_accepted(rungs: Sequence[Rung]) -> Rung | None:
+    return next((rung for rung in reversed(rungs) if rung.accepted), None)
+
+
+def _headline(final: Rung | None, split: SplitName | None) -> str:
+    if final is None:
+        return "No stage was accepted, so the run delivers no model."
+    if final.accuracy is None:
+        return (
+            "There is no accuracy to report: the run had neither test images nor held-out labels."
+        )
+    count = f"{final.n:,} " if final.n else ""
+    interval = f" ({span(*final.ci95)})" if final.ci95 else ""
+    return (
+        f"The final model, {final.name}, names {percent(final.accuracy)} of the {count}"
+        f"{IMAGES[split]} right{interval}; macro-F1 {percent(final.macro_f1)}."
+    )
+
+
+def _whole_way(report: Report, rungs: Sequence[Rung], final: Rung | None) -> list[str]:
+    if final is None or final.accuracy is None:
+        return []
+    first = rungs[0]
+    if first.name == final.name:
+        return ["Only one stage counts here, so there is nothing to compare it with."]
+    tests = report.predictions
+    change = compare(tests.get(first.name), tests.get(final.name))
+    if change is None:
+        return []
+    return [
+        f"All steps together, from {first.name} ({percent(first.accuracy)}) to {final.name}: "
+        f"{change_words(change)}."
+    ]
+
+
+def _student(report: Report, final: Rung | None, teacher: Rung | None) -> list[str]:
+    if final is None or teacher is None or final.accuracy is None or teacher.accuracy is None:
+        return []
+    figures = (
+        f"accuracy {percent(final.accuracy)} against {percent(teacher.accuracy)}, "
+        f"macro-F1 {percent(final.macro_f1)} against {percent(teacher.macro_f1)}"
+    )
+    change = compare(report.predictions.get(teacher.name), report.predictions.get(final.name))
+    if change is None:
+        return [f"Student against teacher: {figures}. Without paired answers no interval is known."]
+    interval = f"{points(change.value)} points, 95% interval {points(change.low)} to "
+    interval += points(change.high)
+    if change.high < 0:
+        return [f"The student did not keep the teacher's accuracy: {figures} ({interval})."]
+    if change.low > 0:
+        return [f"The student is more accurate than its teacher: {figures} ({interval})."]
+    return [
+        f"The student shows no clear loss against its teacher: {figures} ({interval}). "
+        f"A loss of up to {100 * -change.low:.1f} points cannot be ruled out."
+    ]
+
+
+def _deployment(rows: Sequence[DeploymentRow]) -> list[str]:
+    teacher = next((row for row in rows if row["name"] == "teacher"), None)
+    student = next((row for row in rows if row["name"] == "student"), None)
+    if teacher is None or student is None:
+        return []
+    parts = []
+    if teacher["parameters"] and student["parameters"]:
+        share = percent(student["parameters"] / teacher["parameters"], 0)
+        parts.append(f"has {share} of the teacher's parameters")
+    slow, quick = teacher["latency_ms_p50"], student["latency_ms_p50"]
+    # Across formats the ratio would measure the runtime, not the student.
+    if slow and quick and teacher["format"] == student["format"]:
+        parts.append(f"answers in {quick:.1f} ms where the teacher takes {slow:.1f} ms")
+    return [f"The student {' and '.join(parts)}."] if parts else []
+
+
+def _rejections(steps: Sequence[Step]) -> list[str]:
+    if len(steps) < 2:
+        return []
+    rejected = [step for step in steps if not step.rung.accepted]
+    return [
+        f"{step.rung.name} was rejected and is not part of the final model"
+        + (f": {step.reason}." if step.reason else ".")
+        for step in rejected
+    ] or ["No step was rejected."]
+
+
+def _steps(
+    report: Report, rungs: Sequence[Rung], split: SplitName | None, student: str | None
+) -> list[Step]:
+    decisions = {row["stage"]: row for row in report.decisions}
+    steps: list[Step] = []
+    before: Rung | None = None
+    for rung in rungs:
+        step = _step(report, before, rung, decisions.get(rung.name), split)
+        # A student is meant to be smaller, not better: its loss is told beside its size.
+        if split == "test" and step.change is not None and rung.name != student:
+            step = replace(step, hindsight=_hindsight(rung, step.change))
+        steps.append(step)
+        if rung.accepted:
+            before = rung
+    return steps
+
+
+def _step(
+    report: Report,
+    before: Rung | None,
+    rung: Rung,
+    decision: DecisionRow | None,
+    split: SplitName | None,
+) -> Step:
+    reason = decision["reason"] if decision else None
+    if before is None:
+        figure = "" if rung.accuracy is None else f": {percent(rung.accuracy)} right"
+        return Step(rung, None, f"the start{figure}", reason)
+    change = compare(report.predictions.get(before.name), report.predictions.get(rung.name))
+    if change is not None:
+        sentence = f"{change_words(change)} against {before.name} on {IMAGES['test']}"
+        return Step(rung, change, sentence, reason)
+    if split != "test" and decision and decision["n"] and decision["before"] is not None:
+        change = paired_change(decision["wins"], decision["losses"], decision["n"])
+        sentence = f"{change_words(change)} against {before.name} on {IMAGES['val']}"
+        return Step(rung, change, sentence, reason)
+    if rung.accuracy is None or before.accuracy is None:
+        return Step(rung, None, f"no figure to compare with {before.name}", reason)
+    gap = points(rung.accuracy - before.accuracy)
+    sentence = f"{gap} points against {before.name}, interval unknown (no paired answers)"
+    return Step(rung, None, sentence, reason)
+
+
+def _hindsight(rung: Rung, change: Interval) -> str | None:
+    if rung.accepted and change.high < 0:
+        return "It was kept on the held-out labels; the test images say it did harm."
+    if not rung.accepted and change.low > 0:
+        return "It was rejected on the held-out labels; the test images say it would have helped."
+    return None

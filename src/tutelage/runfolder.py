@@ -1,0 +1,102 @@
+"""The run folder: claimed by one command, written atomically, continued after a kill."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from tutelage.errors import TutelageError
+
+
+class RunFolder:
+    """Paths and small files of one run."""
+
+    def __init__(self, path: Path) -> None:
+        """Nothing is read or written yet."""
+        self.path = path
+
+    @property
+    def stages(self) -> Path:
+        """Where finished stages are kept."""
+        return self.path / "stages"
+
+    @property
+    def events(self) -> Path:
+        """The progress of the run, one JSON object a line."""
+        return self.path / "events.jsonl"
+
+    def claim(self, request: dict[str, Any]) -> bool:
+        """Start a run here, or continue the one of the same request.
+
+        Args:
+            request: the command, its data and its settings; what makes a run the same run.
+
+        Returns:
+            True when an earlier run of this request is continued.
+
+        Raises:
+            TutelageError: the folder holds something else.
+        """
+        config = self.path / "config.json"
+        if not self.path.exists() or not any(self.path.iterdir()):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self.write_json("config.json", {"request": request})
+            return False
+        if not config.exists():
+            raise TutelageError(
+                f"{self.path} is not empty and holds no tutelage run; "
+                "choose another --out folder, or empty it yourself"
+            )
+        earlier = self.read_json("config.json").get("request", {})
+        if earlier != request:
+            raise TutelageError(
+                f"{self.path} holds another run: {_difference(earlier, request)}; choose another "
+                "--out folder, or repeat that run's command to continue it"
+            )
+        return True
+
+    def pin(self, name: str, value: dict[str, Any]) -> None:
+        """Add a resolved part (plan, versions) to config.json."""
+        self.write_json("config.json", {**self.read_json("config.json"), name: value})
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """One JSON file of the folder.
+
+        Raises:
+            TutelageError: it is missing or not JSON.
+        """
+        path = self.path / name
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError) as error:
+            raise TutelageError(f"cannot read {path}: {error}; choose another --out") from error
+        if not isinstance(content, dict):
+            raise TutelageError(f"{path} holds {type(content).__name__}, expected an object")
+        return content
+
+    def write_json(self, name: str, value: dict[str, Any]) -> None:
+        """Write one JSON file so that a kill leaves the old one or the new one."""
+        write_atomically(self.path / name, json.dumps(value, indent=2) + "\n")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write to a neighbour, flush it to the disk, then rename."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def _difference(earlier: dict[str, Any], request: dict[str, Any]) -> str:
+    """The first setting that differs, in words."""
+    for name in sorted(earlier.keys() | request.keys()):
+        was, now = earlier.get(name), request.get(name)
+        if isinstance(was, dict) and isinstance(now, dict) and was != now:
+            return _difference(was, now)
+        if was != now:
+            return f"its {name} is {was!r}, this command's is {now!r}"
+    return "its settings differ"

@@ -1,0 +1,1 @@
+"""Training steps: ``step(model, batch) -> (loss, metrics)``, one method a file."""

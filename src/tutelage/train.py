@@ -1,0 +1,152 @@
+"""The one training loop. Methods are step functions; see ``tutelage.steps``."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from tutelage.config import TrainConfig
+from tutelage.errors import TutelageError
+from tutelage.models.classifier import Classifier
+from tutelage.models.zoo import param_groups
+from tutelage.steps.batch import Batch, Step
+
+
+@dataclass
+class Result:
+    """What a training run leaves.
+
+    Attributes:
+        model: the averaged (EMA) model, in eval mode.
+        steps: optimiser steps made.
+        history: per logged step, its metrics as plain numbers.
+    """
+
+    model: Classifier
+    steps: int
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class EMA:
+    """An exponential moving average of a model's parameters and buffers.
+
+    Buffers are averaged too: batch-norm statistics that lag behind averaged weights describe
+    another network. Early on the decay is ``(1 + t) / (10 + t)``, so that a short run is not
+    dominated by its start.
+    """
+
+    def __init__(self, model: Classifier, decay: float) -> None:
+        """Start from a copy of ``model``."""
+        self.model = copy.deepcopy(model).eval()
+        self.model.requires_grad_(False)
+        self.decay = decay
+        self.updates = 0
+
+    @torch.no_grad()
+    def update(self, model: Classifier) -> None:
+        """Move the average toward ``model``."""
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        averages, currents = self.model.state_dict(), model.state_dict()
+        floating = [name for name, value in averages.items() if value.is_floating_point()]
+        torch._foreach_lerp_(
+            [averages[name] for name in floating],
+            [currents[name] for name in floating],
+            1.0 - decay,
+        )
+        for name in averages.keys() - set(floating):
+            averages[name].copy_(currents[name])
+
+
+def learning_rate_factor(step: int, steps: int, warmup: int) -> float:
+    """Linear warm-up to 1, then half a cosine to 0; a pure function of the step."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    return 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def make_optimizer(
+    model: Classifier, config: TrainConfig, device: torch.device
+) -> torch.optim.Optimizer:
+    """AdamW or SGD over the model's parameter groups (head, trunk layers, no decay on norms)."""
+    groups = param_groups(
+        model,
+        lr_head=config.lr_head,
+        lr_trunk=config.lr_trunk,
+        weight_decay=config.weight_decay,
+        layer_decay=config.layer_decay,
+    )
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=0.9, nesterov=True)
+    return torch.optim.AdamW(groups, betas=(0.9, 0.999), fused=device.type == "cuda")
+
+
+def train(
+    model: Classifier,
+    batches: Iterable[Batch],
+    step: Step,
+    config: TrainConfig,
+    *,
+    device: torch.device,
+    on_step: Callable[[int, dict[str, float]], None] | None = None,
+) -> Result:
+    """Train ``model`` for ``config.steps`` steps and return its moving average.
+
+    Args:
+        model: modified in place; moved to ``device``.
+        batches: yields at least ``config.steps`` batches.
+        step: ``(model, batch) -> (loss, metrics)``.
+        config: optimiser, schedule, clipping, averaging.
+        device: cpu or cuda; on cuda the forward runs in bfloat16.
+        on_step: called with the step's number (from 1) and metrics every ``config.log_every``.
+
+    Raises:
+        TutelageError: the loss is not finite; the message names the step.
+    """
+    model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    optimizer = make_optimizer(model, config, device)
+    base_rates = [group["lr"] for group in optimizer.param_groups]
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    ema = EMA(model, config.ema_decay)
+    history: list[dict[str, float]] = []
+    warmup = max(1, round(config.warmup * config.steps))
+    first_bad = torch.full((), config.steps + 1, device=device)
+    for number, batch in zip(range(1, config.steps + 1), batches, strict=False):
+        factor = learning_rate_factor(number - 1, config.steps, warmup)
+        for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
+            group["lr"] = rate * factor
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            loss, metrics = step(model, batch.to(device))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(trained, config.clip_norm)
+        finite = torch.isfinite(loss.detach()) & torch.isfinite(norm)
+        first_bad = torch.where(finite, first_bad, first_bad.clamp_max(number))
+        logged = number % config.log_every == 0 or number == config.steps
+        # Reading a value back stalls a GPU's queue, so there it waits for the next log line.
+        if device.type == "cpu" or logged:
+            _require_finite(int(first_bad), config)
+        optimizer.step()
+        ema.update(model)
+        if logged:
+            row = {"step": float(number), "grad_norm": float(norm)}
+            row.update({name: float(value) for name, value in metrics.items()})
+            history.append(row)
+            if on_step is not None:
+                on_step(number, row)
+    return Result(ema.model, config.steps, history)
+
+
+def _require_finite(first_bad: int, config: TrainConfig) -> None:
+    if first_bad <= config.steps:
+        raise TutelageError(
+            f"the loss or its gradient was not finite at step {first_bad} of {config.steps}; "
+            f"lower the learning rates (now {config.lr_head:g} head, {config.lr_trunk:g} trunk) "
+            "or look for broken images"
+        )

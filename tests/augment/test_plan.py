@@ -1,0 +1,78 @@
+"""Plans can be indexed, joined, saved, loaded and read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from tutelage.augment import Plan, Strong, apply
+from tutelage.errors import TutelageError
+
+torch.set_num_threads(1)
+
+
+def sample(batch: int = 5) -> tuple[torch.Tensor, Plan]:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (batch, 16, 16, 3), dtype=torch.uint8, generator=generator)
+    return images, Strong(erase=1.0).plan(images, torch.ones(batch), generator)
+
+
+def test_shapes():
+    shapes = {name: tuple(part.shape) for name, part in Plan.identity(4).tensors().items()}
+    assert shapes == {
+        "matrix": (4, 2, 3),
+        "table": (4, 3, 256),
+        "color": (4, 3, 3),
+        "stencil": (4, 3, 3),
+        "table2": (4, 3, 256),
+        "erase": (4, 4),
+        "fill": (4, 3),
+    }
+
+
+def test_index_and_cat_round_trip():
+    images, plan = sample()
+    assert len(plan) == 5
+    assert len(plan[-1]) == 1
+    assert torch.equal(plan[-1].matrix, plan.matrix[4:])
+    joined = Plan.cat([plan[:2], plan[torch.tensor([2, 3])], plan[4]])
+    assert torch.equal(apply(images, joined, 12), apply(images, plan, 12))
+    with pytest.raises(IndexError):
+        plan[5]
+
+
+def test_save_and_load(tmp_path: Path):
+    images, plan = sample()
+    plan.save(tmp_path / "plan.safetensors")
+    again = Plan.load(tmp_path / "plan.safetensors")
+    assert torch.equal(apply(images, again, 16), apply(images, plan, 16))
+
+
+def test_load_refuses_other_files(tmp_path: Path):
+    save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(TutelageError, match="weight"):
+        Plan.load(tmp_path / "other.safetensors")
+
+
+def test_used_and_text():
+    plan = Plan.identity(3)
+    assert not any(plan.used(name).any() for name in plan.tensors())
+    plan.matrix[1, 0, 0] = -1
+    plan.table2[2, 1] = 7.0
+    plan.erase[2] = torch.tensor([0.0, 0.0, 0.5, 0.5])
+    assert plan.used("matrix").tolist() == [False, True, False]
+    assert plan.used("erase").tolist() == [False, False, True]
+    lines = str(plan).splitlines()
+    assert lines[0] == "image 0: identity"
+    assert lines[1] == "image 1: matrix -1 0 0 0 1 0"
+    assert "table2 (green) 0>7" in lines[2]
+    assert "erase 0 0 0.5 0.5" in lines[2]
+
+
+def test_to_keeps_all_parts():
+    _, plan = sample()
+    moved = plan.to("meta")
+    assert all(part.device.type == "meta" for part in moved.tensors().values())

@@ -1,0 +1,90 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tutelage.augment.resample import center_view
+from tutelage.deploy.graph import Deployed, squash
+from tutelage.models.classifier import Classifier
+from tutelage.models.zoo import create, cut
+
+SIZES = [(48, 48), (80, 120), (120, 80), (1, 70), (70, 1), (20, 30), (9, 7), (1, 1), (301, 203)]
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """A smooth colour image, uint8 (H, W, 3)."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return np.array(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+@pytest.fixture(scope="module")
+def model() -> Classifier:
+    torch.manual_seed(0)
+    options = {"canvas": 48, "input_size": 40, "weights": "none"}
+    model = cut(create("tf_efficientnet_lite0", ["a", "b", "c"], **options), 3, neck=None)
+    model(torch.rand(8, 3, 40, 40))
+    torch.nn.init.normal_(model.head.weight)
+    model.spec = dataclasses.replace(model.spec, temperature=1.5)
+    return model.eval()
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_squash_is_pillows_within_a_grey_level(size: tuple[int, int]) -> None:
+    image = picture(*size)
+    expected = np.asarray(Image.fromarray(image).resize((48, 48), Image.Resampling.BILINEAR))
+    found = squash(torch.tensor(image)[None], 48)[0].numpy()
+    difference = np.abs(found - expected)
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 0.05
+    assert np.array_equal(found, found.astype(np.uint8))
+
+
+def test_squash_keeps_an_image_of_the_canvas_size() -> None:
+    noise = torch.randint(0, 256, (2, 48, 48, 3), dtype=torch.uint8)
+    assert torch.equal(squash(noise, 48), noise.float())
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_same_probabilities_as_through_the_store(model: Classifier, size: tuple[int, int]) -> None:
+    image = picture(*size)
+    canvas = Image.fromarray(image).resize((48, 48), Image.Resampling.BILINEAR)
+    aspect = torch.tensor([size[1] / size[0]])
+    view = center_view(torch.tensor(np.asarray(canvas))[None], aspect, 40, model.spec.crop_pct)
+    with torch.no_grad():
+        expected = torch.softmax(model(view) / 1.5, dim=1)
+        found = Deployed(model)(torch.tensor(image)[None])
+    torch.testing.assert_close(found, expected, atol=5e-3, rtol=0)
+
+
+def test_temperature_is_used(model: Classifier) -> None:
+    image = torch.tensor(picture(50, 60))[None]
+    hot = Deployed(model)
+    hot.spec = dataclasses.replace(model.spec, temperature=50.0)
+    sharp, flat = Deployed(model)(image), hot(image)
+    assert sharp.max() > flat.max() + 0.05
+    torch.testing.assert_close(flat.sum(1), torch.ones(1))
+
+
+@pytest.mark.parametrize("size", [39, 40, 41, 64])
+def test_constant_padding_changes_nothing(size: int) -> None:
+    torch.manual_seed(0)
+    model = create(
+        "tf_efficientnet_lite0", ["a", "b"], canvas=48, input_size=size, weights="none"
+    ).eval()
+    deployed = Deployed(model)
+    assert any(type(m).__name__ == "Conv2dSame" for m in model.modules())
+    assert any(type(m).__name__ == "_Padded" for m in deployed.modules())
+    x = torch.rand(2, 3, size, size)
+    with torch.no_grad():
+        torch.testing.assert_close(deployed.model.features(x), model.features(x))
+
+
+def test_the_snapshot_does_not_touch_the_model(model: Classifier) -> None:
+    live = cut(create("test_efficientnet", ["a"], canvas=32, weights="none"), 2, neck=4).train()
+    before = {name: t.clone() for name, t in live.state_dict().items()}
+    Deployed(live)
+    assert live.training
+    assert all(p.requires_grad for p in live.parameters())
+    assert all(torch.equal(t, before[name]) for name, t in live.state_dict().items())

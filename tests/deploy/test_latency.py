@@ -1,0 +1,39 @@
+import time
+from pathlib import Path
+
+import pytest
+
+from tutelage.deploy.latency import latencies, latency, size_bytes
+
+
+def test_median_and_fifth_percentile_of_known_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    waits = iter([0.5, 0.5, 0.001, 0.002, 0.003, 0.004, 0.005])
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+
+    def call() -> None:
+        now[0] += next(waits)
+
+    result = latency(call, runs=5, warmup=2)
+    assert result.p50_ms == pytest.approx(3.0)
+    assert result.p05_ms == pytest.approx(1.2)
+    assert result.runs == 5
+
+
+def test_calls_take_turns() -> None:
+    order: list[str] = []
+    results = latencies([lambda: order.append("a"), lambda: order.append("b")], runs=2, warmup=1)
+    assert "".join(order) == "ababab"
+    assert len(results) == 2
+
+
+def test_runs_must_be_positive() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        latency(lambda: None, runs=0)
+
+
+def test_size_of_files_and_folders(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"123")
+    (tmp_path / "b").write_bytes(b"4567")
+    assert size_bytes(tmp_path / "a") == 3
+    assert size_bytes(tmp_path) == 7

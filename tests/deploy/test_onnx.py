@@ -1,0 +1,241 @@
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from PIL import Image
+
+from tutelage._version import __version__
+from tutelage.deploy import onnx as deploy
+from tutelage.deploy.graph import Deployed
+from tutelage.deploy.latency import Latency
+from tutelage.deploy.onnx import export_onnx, parity, quantize_onnx
+from tutelage.deploy.runtime import OnnxModel
+from tutelage.errors import TutelageError
+from tutelage.models.classifier import Classifier
+from tutelage.models.zoo import create, cut
+
+CLASSES = ["Ameise", 'bee "x", <y>', "蜂"]
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return np.array(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+SIZES = [(48, 48), (80, 120), (120, 80), (1, 70), (70, 1), (20, 30), (9, 7), (1, 1), (200, 203)]
+IMAGES = [picture(h, w, seed) for seed, (h, w) in enumerate(SIZES)]
+
+
+@pytest.fixture(scope="module")
+def model() -> Classifier:
+    torch.manual_seed(0)
+    options = {"canvas": 48, "input_size": 40, "weights": "none"}
+    model = cut(create("tf_efficientnet_lite0", CLASSES, **options), 3, neck=16)
+    model(torch.rand(8, 3, 40, 40))
+    torch.nn.init.normal_(model.head.weight)
+    model.spec = dataclasses.replace(model.spec, temperature=1.25)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def exported(model: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("onnx") / "deep" / "student.onnx"
+    export_onnx(model, path)
+    return path
+
+
+@pytest.mark.parametrize("index", range(len(SIZES)), ids=[f"{h}x{w}" for h, w in SIZES])
+def test_graph_equals_torch(model: Classifier, exported: Path, index: int) -> None:
+    image = IMAGES[index]
+    expected = Deployed(model)(torch.tensor(image)[None]).numpy()
+    found = OnnxModel(exported).probabilities([image])
+    assert found.shape == (1, 3)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    np.testing.assert_allclose(found.sum(1), 1.0, atol=1e-5)
+
+
+def test_batches_equal_single_images_and_keep_the_order(exported: Path) -> None:
+    images = [IMAGES[i] for i in (1, 0, 1, 2, 0, 5, 1)]
+    images[2] = picture(80, 120, seed=99)
+    model = OnnxModel(exported)
+    together = model.probabilities(images, batch=2)
+    alone = np.concatenate([model.probabilities([image]) for image in images])
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+    assert np.ptp(together, axis=0).max() > 0.01  # the images do differ
+
+
+def test_parity(model: Classifier, exported: Path) -> None:
+    result = parity(model, exported, IMAGES)
+    assert result.n == len(IMAGES)
+    assert result.top1_agreement == 1.0
+    assert result.max_difference < 1e-4
+
+
+def test_parity_refuses_another_model(model: Classifier, exported: Path) -> None:
+    other = dataclasses.replace(model.spec, temperature=2.0)
+    mine = model.spec
+    try:
+        model.spec = other
+        with pytest.raises(TutelageError, match="differs from torch"):
+            parity(model, exported, IMAGES)
+    finally:
+        model.spec = mine
+    with pytest.raises(TutelageError, match="at least one image"):
+        parity(model, exported, [])
+
+
+def test_parity_forgives_a_tie(
+    model: Classifier, exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = np.array([[0.4001, 0.3999, 0.2]], dtype=np.float32)
+    monkeypatch.setattr(deploy, "Deployed", lambda _: lambda image: torch.tensor(ours))
+    monkeypatch.setattr(OnnxModel, "probabilities", lambda *_: ours[:, [1, 0, 2]])
+    assert parity(model, exported, IMAGES[:1]).top1_agreement == 0.0
+
+
+def test_parity_refuses_a_changed_answer_within_the_tolerance(
+    model: Classifier, exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = np.array([[0.4008, 0.3996, 0.1996]], dtype=np.float32)
+    theirs = np.array([[0.4000, 0.4004, 0.1996]], dtype=np.float32)
+    monkeypatch.setattr(deploy, "Deployed", lambda _: lambda image: torch.tensor(ours))
+    monkeypatch.setattr(OnnxModel, "probabilities", lambda *_: theirs)
+    with pytest.raises(TutelageError, match=r"top-1 equal on 0\.0% of 1 images"):
+        parity(model, exported, IMAGES[:1])
+
+
+def test_metadata(model: Classifier, exported: Path) -> None:
+    read = {p.key: p.value for p in onnx.load(str(exported)).metadata_props}
+    assert json.loads(read["tutelage.classes"]) == CLASSES
+    assert read["tutelage.version"] == __version__
+    assert float(read["tutelage.temperature"]) == 1.25
+    opened = OnnxModel(exported)
+    assert opened.classes == tuple(CLASSES)
+    assert (opened.temperature, opened.input_size) == (1.25, 40)
+    assert opened.metadata == read
+    assert int(read["tutelage.parameters"]) == sum(p.numel() for p in model.parameters())
+
+
+def test_sizes_are_dynamic_and_the_graph_is_one_file(exported: Path) -> None:
+    graph = onnx.load(str(exported)).graph
+    (images,), (probabilities,) = graph.input, graph.output
+    assert images.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    dims = images.type.tensor_type.shape.dim
+    assert [d.dim_param or d.dim_value for d in dims] == ["N", "H", "W", 3]
+    assert probabilities.name == "probabilities"
+    assert [p.name for p in exported.parent.iterdir()] == [exported.name]
+
+
+def test_export_works_for_a_model_in_training_and_leaves_it_there(
+    model: Classifier, tmp_path: Path
+) -> None:
+    model.train()
+    try:
+        export_onnx(model, tmp_path / "m.onnx")
+        assert model.training
+    finally:
+        model.eval()
+    assert parity(model, tmp_path / "m.onnx", IMAGES[:2]).n == 2
+
+
+def test_failed_export_leaves_the_old_file(
+    model: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"old")
+
+    def broken(*args: object) -> bytes:
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr(deploy, "trace", broken)
+    with pytest.raises(TutelageError, match=r"cannot be exported.*no such operator"):
+        export_onnx(model, path)
+    assert path.read_bytes() == b"old"
+
+
+WITHOUT_TORCH = """
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "timm", "onnx", "pyarrow", "safetensors"):
+            raise ModuleNotFoundError(name, name=name)
+sys.meta_path.insert(0, Blocker())
+import numpy as np
+from tutelage.deploy.runtime import OnnxModel
+from tutelage.deploy.latency import onnx_latency
+model = OnnxModel(sys.argv[1])
+probabilities = model.probabilities([np.load(sys.argv[2])])
+onnx_latency(sys.argv[1], runs=1)
+assert "torch" not in sys.modules
+np.save(sys.argv[3], probabilities)
+"""
+
+
+def test_runs_where_torch_cannot_be_imported(exported: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "image.npy", IMAGES[1])
+    command = [sys.executable, "-W", "error", "-c", WITHOUT_TORCH, exported]
+    subprocess.run(
+        [*command, tmp_path / "image.npy", tmp_path / "p.npy"],
+        check=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+    )
+    expected = OnnxModel(exported).probabilities([IMAGES[1]])
+    np.testing.assert_array_equal(np.load(tmp_path / "p.npy"), expected)
+
+
+@pytest.fixture
+def timings(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Milliseconds that fp32 and int8 will be said to take."""
+    told = [2.0, 1.0]
+
+    def latencies(calls: list) -> list[Latency]:
+        for call in calls:
+            call()
+        return [Latency(ms, ms, 1) for ms in told]
+
+    monkeypatch.setattr(deploy, "latencies", latencies)
+    return told
+
+
+def test_int8_is_written_when_faster(exported: Path, tmp_path: Path, timings: list[float]) -> None:
+    images = [picture(60, 50, seed) for seed in range(24)]
+    result = quantize_onnx(exported, tmp_path / "int8.onnx", images)
+    assert (result.kept, result.path) == ("int8", tmp_path / "int8.onnx")
+    assert result.int8_bytes == result.path.stat().st_size
+    assert result.fp32_bytes == exported.stat().st_size
+    assert result.top1_agreement >= 0.9
+    assert 0 < result.max_difference < 0.2
+    assert OnnxModel(result.path).metadata == OnnxModel(exported).metadata
+    graph = onnx.load(str(result.path)).graph
+    weights = {t.name: t for t in graph.initializer}
+    for conv in (n for n in graph.node if n.op_type == "Conv"):
+        source = next(n for n in graph.node if conv.input[1] in n.output)
+        assert weights[source.input[0]].data_type == onnx.TensorProto.INT8
+    resampling = [n for n in graph.node if n.op_type == "MatMul"]
+    exact = {o for n in graph.node if n.op_type != "DequantizeLinear" for o in n.output}
+    assert len(resampling) == 4
+    assert all(name in exact for n in resampling for name in n.input)
+    for image in IMAGES:
+        assert OnnxModel(result.path).probabilities([image]).shape == (1, 3)
+
+
+def test_fp32_is_kept_when_int8_is_slower(
+    exported: Path, tmp_path: Path, timings: list[float]
+) -> None:
+    timings[:] = [1.0, 2.0]
+    result = quantize_onnx(exported, tmp_path / "int8.onnx", IMAGES[:3])
+    assert (result.kept, result.path) == ("fp32", exported)
+    assert "fp32 is kept" in result.reason
+    assert not (tmp_path / "int8.onnx").exists()
+
+
+def test_int8_needs_images(exported: Path, tmp_path: Path) -> None:
+    with pytest.raises(TutelageError, match="calibrate"):
+        quantize_onnx(exported, tmp_path / "int8.onnx", [])

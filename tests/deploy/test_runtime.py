@@ -1,0 +1,99 @@
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from tutelage.deploy.runtime import OnnxModel
+from tutelage.errors import TutelageError
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> Path:
+    value = helper.make_tensor_value_info
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["images"], ["probabilities"])],
+        "g",
+        [value("images", TensorProto.UINT8, ["N", "H", "W", 3])],
+        [value("probabilities", TensorProto.UINT8, ["N", "H", "W", 3])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.save(model, str(tmp_path / "foreign.onnx"))
+    return tmp_path / "foreign.onnx"
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """Mean of the red and the green channel as "probabilities", with our metadata."""
+    value = helper.make_tensor_value_info
+    nodes = [
+        helper.make_node("Cast", ["images"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["x"], ["m"], axes=[1, 2], keepdims=0),
+        helper.make_node("Slice", ["m", "zero", "two", "one"], ["probabilities"]),
+    ]
+    numbers = {"zero": 0, "two": 2, "one": 1}
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [value("images", TensorProto.UINT8, ["N", "H", "W", 3])],
+        [value("probabilities", TensorProto.FLOAT, ["N", 2])],
+        [helper.make_tensor(k, TensorProto.INT64, [1], [v]) for k, v in numbers.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    props = {"classes": '["r", "g"]', "temperature": "1.5", "input_size": "8", "canvas": "9"}
+    helper.set_model_props(model, {f"tutelage.{k}": v for k, v in props.items()})
+    onnx.save(model, str(tmp_path / "tiny.onnx"))
+    return tmp_path / "tiny.onnx"
+
+
+def test_order_is_kept_over_mixed_shapes(tiny: Path) -> None:
+    shapes = [(4, 5), (3, 3), (4, 5), (5, 4), (4, 5), (3, 3)]
+    images = [np.full((h, w, 3), i, dtype=np.uint8) for i, (h, w) in enumerate(shapes)]
+    result = OnnxModel(tiny).probabilities(images, batch=2)
+    np.testing.assert_array_equal(result, np.arange(6.0)[:, None].repeat(2, axis=1))
+    assert result.dtype == np.float32
+
+
+def test_large_images_make_smaller_batches(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = OnnxModel(tiny)
+    seen = []
+
+    class Session:
+        def run(self, names: list[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+            seen.append(len(feed["images"]))
+            return [np.zeros((len(feed["images"]), 2), dtype=np.float32)]
+
+    monkeypatch.setattr(model, "_session", Session())
+    monkeypatch.setattr("tutelage.deploy.runtime.BATCH_PIXELS", 50)
+    model.probabilities([np.zeros((4, 5, 3), dtype=np.uint8)] * 5)
+    model.probabilities([np.zeros((9, 9, 3), dtype=np.uint8)] * 2)
+    assert seen == [2, 2, 1, 1, 1]
+
+
+def test_no_images(tiny: Path) -> None:
+    assert OnnxModel(tiny).probabilities([]).shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros((4, 4), dtype=np.uint8),
+        np.zeros((4, 4, 4), dtype=np.uint8),
+        np.zeros((4, 4, 3), dtype=np.float32),
+        np.zeros((0, 4, 3), dtype=np.uint8),
+    ],
+)
+def test_what_is_no_image_is_refused(tiny: Path, image: np.ndarray) -> None:
+    with pytest.raises(TutelageError, match=r"image 1 is .*expected uint8 \(H, W, 3\)"):
+        OnnxModel(tiny).probabilities([np.zeros((4, 4, 3), dtype=np.uint8), image])
+
+
+def test_foreign_models_and_other_files_are_refused(foreign: Path, tmp_path: Path) -> None:
+    with pytest.raises(TutelageError, match="not one of tutelage"):
+        OnnxModel(foreign)
+    (tmp_path / "x.onnx").write_bytes(b"not a model")
+    with pytest.raises(TutelageError, match="not a readable ONNX model"):
+        OnnxModel(tmp_path / "x.onnx")
+    with pytest.raises(TutelageError, match="no exported model"):
+        OnnxModel(tmp_path / "absent.onnx")

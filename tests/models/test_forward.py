@@ -1,0 +1,102 @@
+import copy
+
+import pytest
+import torch
+
+from tutelage.errors import TutelageError
+from tutelage.models.classifier import Classifier
+from tutelage.models.forward import Forward
+from tutelage.models.zoo import create, cut
+
+
+@pytest.fixture(scope="module")
+def model() -> Classifier:
+    torch.manual_seed(0)
+    model = create(
+        "tf_efficientnet_lite0", ["a", "b", "c"], canvas=64, input_size=64, weights="none"
+    )
+    return cut(model, 4, neck=24).eval()
+
+
+@pytest.fixture(scope="module")
+def ort(model: Classifier) -> Forward:
+    return Forward(model, "both", "onnxruntime", batch=3)
+
+
+def images(*shape: int) -> torch.Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("size", [(64, 64), (96, 64), (33, 65), (128, 40)])
+@pytest.mark.parametrize("batch", [1, 2, 7])
+def test_onnxruntime_equals_torch(
+    model: Classifier, ort: Forward, size: tuple[int, int], batch: int
+) -> None:
+    x = images(batch, 3, *size)
+    logits, features = ort(x)
+    with torch.no_grad():
+        torch.testing.assert_close(logits, model(x), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(features, model.features(x), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("backend", ["torch", "onnxruntime"])
+def test_outputs(model: Classifier, backend: str) -> None:
+    x = images(2, 3, 64, 64)
+    logits, features = Forward(model, "both", backend)(x)
+    assert torch.equal(Forward(model, "logits", backend)(x), logits)
+    assert torch.equal(Forward(model, "features", backend)(x), features)
+    assert logits.shape == (2, 3)
+    assert features.shape == (2, 24)
+
+
+def test_no_images_give_empty_outputs(ort: Forward) -> None:
+    logits, features = ort(images(0, 3, 64, 64))
+    assert logits.shape == (0, 3)
+    assert features.shape == (0, 24)
+
+
+def test_auto_is_onnxruntime_on_a_cpu(model: Classifier) -> None:
+    assert Forward(model).backend == "onnxruntime"
+
+
+def test_auto_falls_back_to_torch_and_the_explicit_backend_says_why(
+    model: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object, **options: object) -> None:
+        raise RuntimeError("unsupported operator")
+
+    monkeypatch.setattr("tutelage.models.forward.trace", broken)
+    x = images(2, 3, 64, 64)
+    forward = Forward(model)
+    assert forward.backend == "torch"
+    with torch.no_grad():
+        torch.testing.assert_close(forward(x), model(x))
+    with pytest.raises(TutelageError, match=r"unsupported operator.*backend='torch'"):
+        Forward(model, backend="onnxruntime")
+
+
+@pytest.mark.parametrize("backend", ["torch", "onnxruntime"])
+def test_a_model_in_training_is_neither_changed_nor_followed(
+    model: Classifier, backend: str
+) -> None:
+    live = copy.deepcopy(model).train()
+    live.set_noise(0.5, 0.5)
+    before = copy.deepcopy(live.state_dict())
+    forward = Forward(live, backend=backend)
+    x = images(2, 3, 64, 64)
+    first = forward(x)
+    assert not first.requires_grad
+    assert live.training
+    assert all(p.requires_grad for p in live.parameters())
+    for name, tensor in live.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+    with torch.no_grad():
+        torch.testing.assert_close(first, model(x), atol=1e-4, rtol=1e-4)
+        live.head.weight.zero_()
+    assert torch.equal(forward(x), first)
+
+
+@pytest.mark.parametrize("options", [{"output": "probs"}, {"backend": "tensorrt"}])
+def test_unknown_choices_are_refused(model: Classifier, options: dict) -> None:
+    with pytest.raises(TutelageError, match="expected"):
+        Forward(model, **options)

@@ -1,0 +1,74 @@
+import dataclasses
+import json
+
+import pytest
+
+from tutelage.errors import TutelageError
+from tutelage.models.spec import ModelSpec
+
+SPEC = ModelSpec(
+    architecture="test_efficientnet",
+    cut=3,
+    classes=("Ameise", "蜂"),
+    input_size=48,
+    canvas=64,
+    crop_pct=0.875,
+    mean=(0.1, 0.2, 0.3),
+    std=(0.4, 0.5, 0.6),
+    temperature=1.7,
+    thresholds=(0.9, 0.8),
+    head_hidden=32,
+    versions={"tutelage": "0"},
+)
+
+
+def test_json_round_trip_is_exact() -> None:
+    assert ModelSpec.from_json(SPEC.to_json()) == SPEC
+
+
+def test_optional_fields_may_be_absent() -> None:
+    fields = json.loads(SPEC.to_json())
+    for name in ("temperature", "thresholds", "head_hidden", "versions"):
+        del fields[name]
+    read = ModelSpec.from_json(json.dumps(fields))
+    assert (read.temperature, read.thresholds, read.head_hidden) == (1.0, None, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 99}, "format 99"),
+        ({"format": None}, "format None"),
+        ({"colour": 1}, "unknown.*colour"),
+        ({"std": [0.5, 0.5]}, "three values"),
+        ({"std": [0.5, 0.5, 0.0]}, "std must be positive"),
+        ({"classes": ["a", "a"]}, "unique"),
+        ({"classes": []}, "unique and not empty"),
+        ({"temperature": 0}, "temperature must be positive"),
+        ({"thresholds": [0.5]}, "one value a class"),
+        ({"crop_pct": 1.5}, "crop_pct"),
+        ({"canvas": "big"}, "wrong type"),
+    ],
+)
+def test_bad_descriptions_are_refused(change: dict, message: str) -> None:
+    text = json.dumps({**json.loads(SPEC.to_json()), **change})
+    with pytest.raises(TutelageError, match=message):
+        ModelSpec.from_json(text)
+
+
+def test_missing_field_is_named() -> None:
+    fields = json.loads(SPEC.to_json())
+    del fields["canvas"]
+    with pytest.raises(TutelageError, match=r"lacks.*canvas"):
+        ModelSpec.from_json(json.dumps(fields))
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"classes": ["a"]}'])
+def test_other_json_is_refused(text: str) -> None:
+    with pytest.raises(TutelageError, match=r"not JSON|not a tutelage model"):
+        ModelSpec.from_json(text)
+
+
+def test_spec_is_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        SPEC.canvas = 3  # type: ignore[misc]

@@ -1,0 +1,245 @@
+import time
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from tutelage.errors import TutelageError
+from tutelage.models.classifier import Classifier
+from tutelage.models.pretrained import embedded_file
+from tutelage.models.zoo import create, cut, param_groups
+
+LITE0 = "tf_efficientnet_lite0"
+NATIVE = {
+    LITE0: (224, 0.875),
+    "tf_efficientnet_lite1": (240, 0.882),
+    "tf_efficientnet_lite2": (260, 0.89),
+}
+
+
+def tiny(architecture: str = "test_efficientnet", **options: object) -> Classifier:
+    options = {"canvas": 64, "weights": "none", **options}
+    return create(architecture, ["a", "b", "c"], **options)  # type: ignore[arg-type]
+
+
+def images(n: int = 2, size: int = 64) -> torch.Tensor:
+    return torch.rand(n, 3, size, size, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def lite0() -> Classifier:
+    if embedded_file(LITE0) is None:
+        pytest.skip("the weights of lite0 are not installed")
+    return create(LITE0, ["ant", "bee"], canvas=256)
+
+
+def count(model: torch.nn.Module) -> int:
+    return sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("architecture", NATIVE)
+def test_embedded_default_brings_its_own_preprocessing(architecture: str) -> None:
+    if embedded_file(architecture) is None:
+        pytest.skip("not installed")
+    model = create(architecture, ["ant", "bee"], canvas=192)
+    spec = model.spec
+    assert (spec.input_size, spec.crop_pct) == NATIVE[architecture]
+    assert spec.mean == spec.std == (0.5, 0.5, 0.5)
+    assert (spec.canvas, spec.cut, spec.architecture) == (192, None, architecture)
+    assert model.pretrained_head is not None
+    assert model.pretrained_head.shape == (1000, model.num_features)
+    # The old classifier comes from the package: its rows are trained, not initialised.
+    assert model.pretrained_head.std() > 0.02
+
+
+def test_options_reach_the_model() -> None:
+    model = tiny(input_size=96, drop_rate=0.3, drop_path_rate=0.2)
+    assert model.spec.input_size == 96
+    assert model.drop_rate == 0.3
+    assert any(type(m).__name__ == "DropPath" for m in model.modules())
+    assert tiny().spec.input_size == 160
+    assert set(model.spec.versions) == {"tutelage", "python", "torch", "timm"}
+
+
+def test_fixed_size_trunks_are_built_for_the_asked_size() -> None:
+    model = tiny("test_vit", input_size=64)
+    assert model(images(2, 64)).shape == (2, 3)
+
+
+def test_unknown_name_lists_close_ones() -> None:
+    with pytest.raises(TutelageError, match=r"did you mean.*resnet18"):
+        tiny("resnet81")
+    with pytest.raises(TutelageError, match=r"timm\.list_models"):
+        tiny("§§§")
+
+
+@pytest.mark.parametrize("with_classifier", [True, False])
+def test_local_file(tmp_path: Path, with_classifier: bool) -> None:
+    torch.manual_seed(3)
+    source = timm.create_model("test_efficientnet", num_classes=7 if with_classifier else 0)
+    save_file(source.state_dict(), tmp_path / "w.safetensors")
+    model = tiny(weights=tmp_path / "w.safetensors")
+    for name, tensor in model.trunk.state_dict().items():
+        assert torch.equal(tensor, source.state_dict()[name]), name
+    if with_classifier:
+        assert model.pretrained_head is not None
+        assert torch.equal(model.pretrained_head, source.classifier.weight)
+    else:
+        assert model.pretrained_head is None
+
+
+def test_local_file_of_another_network_is_refused(tmp_path: Path) -> None:
+    save_file(timm.create_model("test_resnet").state_dict(), tmp_path / "w.safetensors")
+    with pytest.raises(TutelageError, match=r"do not fit.*missing.*not of this model"):
+        tiny(weights=tmp_path / "w.safetensors")
+
+
+def test_pickles_missing_files_and_model_folders_are_refused(tmp_path: Path) -> None:
+    torch.save({"a": torch.zeros(1)}, tmp_path / "w.pth")
+    with pytest.raises(TutelageError, match="pickled checkpoints are not"):
+        tiny(weights=tmp_path / "w.pth")
+    with pytest.raises(TutelageError, match="no weights file"):
+        tiny(weights=tmp_path / "none.safetensors")
+    save_file({"trunk.x": torch.zeros(1)}, tmp_path / "w.safetensors")
+    with pytest.raises(TutelageError, match="--teacher"):
+        tiny(weights=tmp_path / "w.safetensors")
+
+
+def test_unreachable_hub_names_the_offline_mend_soon(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens there
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    start = time.monotonic()
+    with pytest.raises(TutelageError, match=r"Offline: .*--weights FILE\.safetensors"):
+        tiny("test_resnet", weights=None)
+    assert time.monotonic() - start < 10
+    assert not constants.HF_HUB_OFFLINE
+
+
+def test_cut_student_of_lite0_is_at_most_a_quarter(lite0: Classifier) -> None:
+    student = cut(lite0, 5, neck=1024)
+    assert count(lite0.trunk) == 3_371_008
+    assert count(student.trunk) == 700_768
+    assert count(student) <= count(lite0) / 4
+    assert student.num_features == 1024
+    assert [type(m).__name__ for m in student.neck] == [
+        "Conv2d",
+        "BatchNorm2d",
+        "ReLU6",
+        "AdaptiveAvgPool2d",
+        "Flatten",
+    ]
+    assert student.neck.conv.bias is None
+    assert (student.spec.cut, student.spec.head_hidden) == (5, 1024)
+    assert cut(lite0, 5, neck=None).num_features == 112
+
+
+def test_cut_student_starts_with_the_teachers_features(lite0: Classifier) -> None:
+    lite0.eval()
+    student = cut(lite0, 5, neck=1024).eval()
+    x = images(2, 96) * 2 - 1
+    with torch.no_grad():
+        _, stages = lite0.trunk.forward_intermediates(x, extra_blocks=True)
+        assert torch.equal(student.trunk(x), stages[5])
+    names = set(student.trunk.body.state_dict())
+    assert names < set(lite0.trunk.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("architecture", "stages", "channels"),
+    [("test_resnet", 3, 48), ("test_convnext", 2, 32), ("mobilenetv4_conv_small", 3, 96)],
+)
+def test_other_families_are_cut_at_their_feature_stages(
+    architecture: str, stages: int, channels: int
+) -> None:
+    teacher = tiny(architecture).eval()
+    student = cut(teacher, stages, neck=None).eval()
+    x = images() * 2 - 1
+    with torch.no_grad():
+        extra = {"extra_blocks": True} if hasattr(teacher.trunk, "stage_ends") else {}
+        _, maps = teacher.trunk.forward_intermediates(x, **extra)
+        assert torch.equal(student.trunk(x), maps[stages if extra else stages - 1])
+    assert student.num_features == channels
+    assert count(student) < count(teacher)
+
+
+def test_student_is_independent_of_the_teacher(lite0: Classifier) -> None:
+    student = cut(lite0, 2, neck=8)
+    before = lite0.trunk.conv_stem.weight.clone()
+    with torch.no_grad():
+        student.trunk.body.conv_stem.weight.zero_()
+    assert torch.equal(lite0.trunk.conv_stem.weight, before)
+
+
+def test_a_student_can_be_cut_again() -> None:
+    student = cut(tiny(), 4, neck=16)
+    again = cut(student, 2, neck=None).eval()
+    x = images()
+    assert torch.equal(again.trunk.body.conv_stem.weight, student.trunk.body.conv_stem.weight)
+    assert again(x).shape == (2, 3)
+    with pytest.raises(TutelageError, match="choose 1 to 4"):
+        cut(student, 5, neck=None)
+
+
+@pytest.mark.parametrize("stages", [0, 9, -1])
+def test_cut_outside_the_network_is_refused(stages: int) -> None:
+    with pytest.raises(TutelageError, match="has 5 stages"):
+        cut(tiny(), stages, neck=None)
+
+
+def test_networks_without_maps_are_not_cut() -> None:
+    with pytest.raises(TutelageError, match="convolutional teacher"):
+        cut(tiny("test_vit"), 2, neck=None)
+
+
+def test_groups_hold_each_trainable_parameter_once() -> None:
+    model = cut(tiny(), 4, neck=16)
+    groups = param_groups(model, lr_head=1.0, lr_trunk=0.1, weight_decay=0.05, layer_decay=0.7)
+    found = [id(p) for g in groups for p in g["params"]]
+    assert sorted(found) == sorted(id(p) for p in model.parameters())
+
+
+def test_no_decay_on_norms_and_biases() -> None:
+    model = tiny("test_vit")
+    named = {id(p): (n, p) for n, p in model.named_parameters()}
+    for group in param_groups(model, lr_head=1.0, lr_trunk=0.1, weight_decay=0.05):
+        for name, parameter in (named[id(p)] for p in group["params"]):
+            exempt = parameter.ndim == 1 or name.endswith(("cls_token", "pos_embed"))
+            assert group["weight_decay"] == (0.0 if exempt else 0.05), name
+
+
+def test_layer_decay_falls_towards_the_stem() -> None:
+    model = tiny()
+    rate = {}
+    for group in param_groups(model, lr_head=1.0, lr_trunk=0.1, weight_decay=0.0, layer_decay=0.5):
+        rate.update({id(p): group["lr"] for p in group["params"]})
+    trunk = model.trunk
+    by_depth = [trunk.conv_stem, *(stage[0].bn1 for stage in trunk.blocks)]
+    rates = [rate[id(layer.weight)] for layer in by_depth]
+    assert all(lower < higher for lower, higher in pairwise(rates))
+    assert rates[-1] == rate[id(trunk.conv_head.weight)] == pytest.approx(0.1)
+    assert rates[0] < 0.1 * 0.5**4
+    assert rate[id(model.head.weight)] == 1.0
+
+
+def test_without_layer_decay_there_are_four_groups() -> None:
+    groups = param_groups(tiny(), lr_head=1.0, lr_trunk=0.1, weight_decay=0.05)
+    assert sorted((g["name"], g["lr"], g["weight_decay"]) for g in groups) == [
+        ("head", 1.0, 0.0),
+        ("head", 1.0, 0.05),
+        ("trunk", 0.1, 0.0),
+        ("trunk", 0.1, 0.05),
+    ]
+
+
+def test_frozen_parameters_are_left_out() -> None:
+    model = tiny()
+    model.freeze_trunk()
+    groups = param_groups(model, lr_head=1.0, lr_trunk=0.1, weight_decay=0.05)
+    assert {g["name"] for g in groups} == {"head"}

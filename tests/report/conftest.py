@@ -1,0 +1,97 @@
+"""A small run with made-up answers, as the pipeline would hand it to the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tutelage.report.model import (
+    DecisionRow,
+    DeploymentRow,
+    PseudoRow,
+    Report,
+    Sheet,
+    StageTest,
+    Thumb,
+)
+
+ReportMaker = Callable[..., Report]
+
+
+@pytest.fixture
+def make_report() -> ReportMaker:
+    """``make_report(stages, classes=..., n=...)``: stages as name -> (share right, accepted)."""
+    return _make_report
+
+
+def _make_report(
+    stages: dict[str, tuple[float, bool]],
+    *,
+    classes: tuple[str, ...] = ("ant", "bee"),
+    n: int = 200,
+    labels: np.ndarray | None = None,
+    test: bool = True,
+    **fields: Any,
+) -> Report:
+    labels = np.arange(n) % len(classes) if labels is None else labels
+    predictions, entries = {}, []
+    for name, (share, accepted) in stages.items():
+        right = np.arange(len(labels)) < share * len(labels)
+        probs = np.full((len(labels), len(classes)), 0.2 / max(len(classes) - 1, 1))
+        answer = np.where(right, labels, (labels + 1) % len(classes))
+        probs[np.arange(len(labels)), answer] = 0.8
+        predictions[name] = StageTest(probs, labels)
+        figures = {"n": len(labels), "accuracy": share, "accuracy_ci95": [share - 0.05, share],
+                   "macro_f1": share - 0.01, "ece": 0.0512, "nll": 0.4321}  # fmt: skip
+        entries.append(
+            {
+                "name": name,
+                "accepted": accepted,
+                "seconds": 75.0,
+                "parameters": 1234567,
+                "val": {**figures, "n": 40},
+                "test": figures if test else None,
+            }
+        )
+    kept = [entry for entry in entries if entry["accepted"]]
+    teachers = [entry for entry in kept if entry["name"] != "student"]
+    metrics = {"stages": entries, "final": kept[-1], "teacher": teachers[-1]} if kept else {
+        "stages": entries}  # fmt: skip
+    return Report(
+        title="A run",
+        command="tutelage run photos --out runs/a",
+        created="2025-01-01 00:00",
+        metrics=metrics,
+        classes=classes,
+        predictions=predictions if test else {},
+        **fields,
+    )
+
+
+@pytest.fixture
+def full_fields() -> dict[str, Any]:
+    """Every optional part of a report, filled."""
+    image = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
+    pseudo: PseudoRow = {"round": 1, "class": "ant", "selected": 30, "pool": 40, "precision": 0.5,
+                         "mean_confidence": 0.97}  # fmt: skip
+    decision: DecisionRow = {"stage": "transfer", "accepted": True, "reason": "it wins more",
+                             "before": 0.7, "after": 0.8, "n": 40, "wins": 6,
+                             "losses": 2}  # fmt: skip
+    sizes: list[DeploymentRow] = [
+        {"name": name, "parameters": count, "bytes": 4 * count, "latency_ms_p50": time,
+         "latency_ms_p05": time - 1, "format": "ONNX"}
+        for name, count, time in (("teacher", 4_000_000, 12.0), ("student", 1_000_000, 4.0))
+    ]  # fmt: skip
+    return {
+        "pseudo": [pseudo],
+        "sheets": [Sheet("Views", "What the student saw.", [Thumb(image, "photo.png")])],
+        "notes": ["The figure is optimistic for a new plant."],
+        "skipped": [("broken.jpg", "cut short")],
+        "skipped_count": 3,
+        "decisions": [decision],
+        "deployment": sizes,
+        "settings": {"seed": 7, "teacher": {"lr": 0.01}, "limit": None},
+    }

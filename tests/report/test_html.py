@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+import dataclasses
+import re
+from html.parser import HTMLParser
+from importlib import resources
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tutelage.errors import MissingExtra, TutelageError
+from tutelage.report import html
+from tutelage.report.model import Sheet, Thumb
+
+LADDER = {"probe": (0.7, True), "transfer": (0.8, True), "self-train-1": (0.75, False),
+          "student": (0.79, True)}  # fmt: skip
+VOID = {"meta", "img", "br", "link", "input"}
+
+
+class Page(HTMLParser):
+    """The parsed page: its elements and visible text; fails on tags that do not nest."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words = ""
+        self._open: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self._open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+        if tag in {"td", "th"}:
+            self.words += " "
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self._open:
+            self.words += data
+
+    def text(self) -> str:
+        return " ".join(self.words.split())
+
+
+def test_the_full_page_tells_everything(make_report: Any, full_fields: dict[str, Any]) -> None:
+    page = Page(html.render(make_report(LADDER, **full_fields)))
+    text = page.text()
+    for words in (
+        "A run", "tutelage run photos --out runs/a", "2025-01-01 00:00",
+        "names 79.0% of the 200 test images right", "macro-F1 78.0%",
+        "Gained 10.0 points", "self-train-1 was rejected", "optimistic for a new plant",
+        "0.051", "0.432", "1,234,567", "1 min 15 s",
+        "Round 1 was over-confident", "photo.png", "What the student saw.",
+        "16.00 MB", "it wins more", "broken.jpg cut short", "3 files could not be read",
+        "teacher.lr 0.01", "limit null", "seed 7",
+    ):  # fmt: skip
+        assert words in text, words
+    assert sum(tag == "svg" for tag, _ in page.elements) == 2
+
+
+def test_the_page_needs_no_network_and_no_script(
+    make_report: Any, full_fields: dict[str, Any]
+) -> None:
+    text = html.render(make_report(LADDER, **full_fields))
+    page = Page(text)
+    for tag, attributes in page.elements:
+        assert tag not in {"script", "link", "iframe", "object", "embed", "base", "form"}
+        for key, value in attributes.items():
+            assert not key.startswith("on")
+            if key in {"src", "href", "xlink:href"}:
+                assert (value or "").startswith(("#", "data:image/"))
+    assert "http://" not in text
+    assert "https://" not in text
+    assert "@import" not in text
+    policy = [a["content"] for t, a in page.elements if a.get("http-equiv")]
+    assert policy == ["default-src 'none'; img-src data:; style-src 'unsafe-inline'"]
+
+
+def test_ids_are_unique_links_lead_somewhere_and_pictures_have_words(
+    make_report: Any, full_fields: dict[str, Any]
+) -> None:
+    page = Page(html.render(make_report(LADDER, **full_fields)))
+    ids = [a["id"] for _, a in page.elements if "id" in a]
+    assert len(ids) == len(set(ids))
+    links = {(a["href"] or "")[1:] for tag, a in page.elements if tag == "a"}
+    assert links
+    assert links <= set(ids)
+    assert all(a.get("alt") for tag, a in page.elements if tag == "img")
+    assert all(a.get("aria-label") for tag, a in page.elements if tag == "svg")
+
+
+HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "x" * 5000,
+           "{{ 7 * 7 }}", "\udcff\u202e$\\frac{")  # fmt: skip
+
+
+def test_hostile_names_stay_text(make_report: Any, full_fields: dict[str, Any]) -> None:
+    evil = HOSTILE[0]
+    full_fields["notes"] = [evil]
+    full_fields["skipped"] = [(name, name) for name in HOSTILE]
+    full_fields["settings"] = {name: {name: name} for name in HOSTILE}
+    full_fields["pseudo"] = [{**full_fields["pseudo"][0], "class": name} for name in HOSTILE]
+    full_fields["decisions"] = [{**full_fields["decisions"][0], "reason": evil}]
+    image = full_fields["sheets"][0].thumbs[0].image
+    full_fields["sheets"] = [Sheet(evil, evil, [Thumb(image, name) for name in HOSTILE])]
+    stages = {"probe": (0.7, True), evil: (0.8, True)}
+    report = make_report(stages, classes=HOSTILE, **full_fields)
+    report = dataclasses.replace(report, title=evil, command=evil, created=evil)
+    text = html.render(report)
+    page = Page(text)
+    assert "<script" not in text
+    assert "49" not in re.findall(r"<bdi[^>]*>([^<]*)</bdi>", text)
+    assert all(not key.startswith("on") for _, a in page.elements for key in a)
+    assert sum(tag == "img" for tag, _ in page.elements) == len(HOSTILE)
+    assert "<script>alert(1)</script>" in page.text()
+    assert "{{ 7 * 7 }}" in page.text()
+    assert "x" * 200 not in re.sub(r'title="[^"]*"', "", page.text().split("Every setting")[0])
+    text.encode("utf-8")
+
+
+def test_without_a_test_split_the_page_warns(make_report: Any, full_fields: dict[str, Any]) -> None:
+    text = Page(html.render(make_report(LADDER, test=False, **full_fields))).text()
+    assert "There is no test split" in text
+    assert "so they flatter" in text
+    assert "Accuracy on held-out labelled images with 95% intervals" in text
+    assert "Without test images there are no class-wise figures" in text
+
+
+def test_a_class_that_test_lacks_is_named(make_report: Any) -> None:
+    labels = np.array([0, 0, 2, 2] * 10)
+    report = make_report(LADDER, classes=("ant", "bee", "wasp"), labels=labels)
+    text = Page(html.render(report)).text()
+    assert "No test image shows bee: nothing here says how well it is recognised." in text
+
+
+def test_one_bare_stage_is_a_page_too(make_report: Any) -> None:
+    page = Page(html.render(make_report({"probe": (1.0, True)})))
+    text = page.text()
+    for words in (
+        "Only one stage counts here", "Not one mistake on the test images.",
+        "No pseudo-labels were used", "No contact sheets were made.",
+        "Nothing was exported or timed.", "No stage had to be chosen.",
+        "Every image could be read.", "No settings were recorded.",
+    ):  # fmt: skip
+        assert words in text, words
+    assert "Before you rely on this" not in text
+
+
+def test_no_stage_at_all_is_a_page_too(make_report: Any) -> None:
+    report = dataclasses.replace(make_report({"probe": (1.0, True)}), metrics={}, predictions={})
+    assert "No stage has finished." in Page(html.render(report)).text()
+
+
+def test_a_hundred_classes_fold_the_table_and_draw_the_matrix(make_report: Any) -> None:
+    classes = tuple(f"class {k}" for k in range(100))
+    page = Page(html.render(make_report(LADDER, classes=classes, n=1000)))
+    assert sum(tag == "svg" for tag, _ in page.elements) == 3
+    assert any(tag == "details" for tag, _ in page.elements)
+    assert not any(a.get("class") == "matrix" for _, a in page.elements)
+    assert "The ten weakest classes by F1" in page.text()
+    assert "100 class 99" in page.text()
+
+
+def test_the_confusion_table_has_the_counts(make_report: Any) -> None:
+    labels = np.array([0] * 30 + [1] * 10)
+    text = html.render(make_report({"probe": (0.9, True)}, labels=labels))
+    cells = re.findall(r'<td class="(hit|miss)" style="--share: ([\d.]+)%">([^<]*)</td>', text)
+    # The last four images are wrong, all of them bees called ants.
+    assert cells == [("hit", "45.0", "30"), ("miss", "0.0", "·"),
+                     ("miss", "18.0", "4"), ("hit", "27.0", "6")]  # fmt: skip
+
+
+def test_many_large_noisy_thumbnails_stay_under_five_megabytes(make_report: Any) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (150, 150, 3), dtype=np.uint8)
+    sheets = [Sheet(f"sheet {k}", "noise", [Thumb(noise, "n")] * 120) for k in range(3)]
+    text = html.render(make_report({"probe": (0.7, True)}, sheets=sheets))
+    assert len(text.encode()) < 5_000_000
+    shown = text.count("<img ")
+    left_out = [int(found) for found in re.findall(r"(\d+) more left out", text)]
+    assert len(left_out) == 3
+    assert shown + sum(left_out) == 360
+    assert shown >= 60
+
+
+def test_the_same_report_is_the_same_page(make_report: Any, full_fields: dict[str, Any]) -> None:
+    report = make_report(LADDER, **full_fields)
+    assert html.render(report) == html.render(report)
+
+
+def test_write_replaces_the_old_page_and_leaves_nothing_else(
+    make_report: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "new" / "report.html"
+    for share in (0.7, 0.8):
+        html.write(make_report({"probe": (share, True)}), path)
+    assert "80.0%" in path.read_text(encoding="utf-8")
+    assert [file.name for file in path.parent.iterdir()] == ["report.html"]
+
+
+def test_a_failed_write_keeps_the_old_page(
+    make_report: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("old", encoding="utf-8")
+
+    def full_disk(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(html.os, "replace", full_disk)
+    with pytest.raises(TutelageError, match=r"report\.html: No space left on device; free some"):
+        html.write(make_report({"probe": (0.7, True)}), path)
+    assert path.read_text(encoding="utf-8") == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_missing_extra_is_named(make_report: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "jinja2", None)
+    with pytest.raises(MissingExtra, match=r"tutelage\[train\]"):
+        html.render(make_report({"probe": (0.7, True)}))
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance of ``#rrggbb`` (WCAG 2.2)."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(one: str, other: str) -> float:
+    high, low = sorted((luminance(one), luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def blend(over: str, under: str, share: float) -> str:
+    pairs = [(int(over[i : i + 2], 16), int(under[i : i + 2], 16)) for i in (1, 3, 5)]
+    return "#" + "".join(f"{round(share * a + (1 - share) * b):02x}" for a, b in pairs)
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_text_meets_wcag_aa(scheme: int) -> None:
+    template = resources.files("tutelage.report").joinpath("report.html.j2").read_text("utf-8")
+    block = re.findall(r":root \{([^}]*--paper[^}]*)\}", template)[scheme]
+    colour = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", block))
+    texts = ("ink", "muted", "student", "teacher", "good", "bad")
+    for text, ground in product(texts, ("paper", "panel")):
+        assert contrast(colour[text], colour[ground]) >= 4.5, (text, ground)
+    assert contrast(colour["ink"], colour["warn"]) >= 4.5
+    for shade in ("student", "bad"):  # the confusion matrix shades its cells up to 45%
+        cell = blend(colour[shade], colour["paper"], 0.45)
+        assert contrast(colour["ink"], cell) >= 4.5

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import re
+from xml.etree import ElementTree
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+from tutelage.report import plots
+from tutelage.report.numbers import Bin, wilson
+from tutelage.report.verdict import Rung
+
+RUNGS = [
+    Rung("probe", True, 1.0, 10, 100, 0.7, (0.6, 0.79), 0.7, 0.1, 0.5),
+    Rung("$\\frac$<b>", False, 1.0, 10, 100, 0.65, None, 0.7, 0.1, 0.5),
+    Rung("unmeasured", True, 1.0, 10, None, None, None, None, None, None),
+]
+BINS = [Bin(0.55, wilson(3, 5), 5), Bin(0.95, wilson(18, 20), 20)]
+CHARTS = {
+    "ladder": lambda: plots.ladder(RUNGS, "accuracy, %"),
+    "reliability": lambda: plots.reliability({"student": BINS, 'teacher "<i>': BINS[:1]}),
+    "confusion": lambda: plots.heatmap(np.eye(30, dtype=np.int64) * 4),
+}
+every_chart = pytest.mark.parametrize("chart", CHARTS.values(), ids=CHARTS.keys())
+
+
+def parse(svg: str) -> ElementTree.Element:
+    # Inside HTML the prefix needs no declaration; outside it does.
+    return ElementTree.fromstring(svg.replace("<svg ", '<svg xmlns:xlink="x" ', 1))
+
+
+@every_chart
+def test_charts_are_deterministic_whatever_the_user_prefers(chart: object) -> None:
+    assert callable(chart)
+    first = chart()
+    with mpl.rc_context({"font.size": 31, "text.usetex": True, "axes.grid": True}):
+        assert chart() == first
+
+
+@every_chart
+def test_charts_follow_the_page_colours(chart: object) -> None:
+    assert callable(chart)
+    svg = chart()
+    assert "var(--ink)" in svg
+    assert "#0102" not in svg
+    assert "#000000" not in svg
+    assert "fill: #ffffff" not in svg
+
+
+@every_chart
+def test_charts_are_whole_labelled_and_fetch_nothing(chart: object) -> None:
+    assert callable(chart)
+    svg = chart()
+    root = parse(svg)
+    assert root.get("role") == "img"
+    assert root.get("aria-label")
+    assert root.get("width") is None
+    assert root.get("viewBox")
+    assert "http" not in svg
+
+
+def test_ids_clash_neither_inside_nor_between_charts() -> None:
+    page = "".join(chart() for chart in CHARTS.values())
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    used = re.findall(r'(?:url\(|href=")#([^")]+)', page)
+    assert used
+    assert set(used) <= set(ids)
+
+
+def test_ladder_tells_rejected_from_accepted_without_colour() -> None:
+    svg = plots.ladder(RUNGS, "accuracy, %")
+    root = parse(svg)
+    texts = [element.text for element in root.iter() if element.tag.endswith("text")]
+    assert "65.0 rejected" in texts
+    assert "70.0" in texts
+    assert "$\\frac$<b>" in texts
+    assert "unmeasured" not in texts
+    label = root.get("aria-label") or ""
+    assert "probe (accepted): 70.0%, 60.0 to 79.0" in label
+    assert "$\\frac$<b> (rejected): 65.0%" in label
+
+
+def test_ladder_marks_and_lines_differ_by_more_than_colour() -> None:
+    shapes = []
+    for accepted in (True, False):
+        svg = plots.ladder([RUNGS[0]._replace(accepted=accepted)], "x")
+        marker = re.search(
+            r'<path id="(ladder-m[^"]+)" d="([^"]+)" style="[^"]*stroke-width: 2', svg
+        )
+        assert marker
+        shapes.append((marker[2], "stroke-dasharray" in svg))
+    (circle, solid), (cross, dashed) = shapes
+    assert ("C" in circle, "C" in cross) == (True, False)
+    assert (solid, dashed) == (False, True)
+
+
+def test_ladder_draws_the_interval_where_it_belongs() -> None:
+    wide = RUNGS[0]._replace(ci95=(0.5, 0.9))
+    assert plots.ladder([wide], "x") != plots.ladder(RUNGS[:1], "x")
+
+
+def test_reliability_says_its_points_in_words() -> None:
+    label = parse(plots.reliability({"student": BINS})).get("aria-label") or ""
+    assert "student: 55% sure, 60% right (5), 95% sure, 90% right (20)" in label
