@@ -15,7 +15,7 @@ from tutelage.config import RunConfig, make_config
 from tutelage.data.catalog import Catalog, read_catalog
 from tutelage.data.decode import UnreadableImage, decode
 from tutelage.errors import TutelageError, need
-from tutelage.evaluate import metrics
+from tutelage.metrics import metrics
 
 PARITY_IMAGES = 64
 
@@ -65,7 +65,7 @@ def demo(
     out: Path | str = "tutelage-demo", *, quiet: bool = False, **settings: Any
 ) -> dict[str, Any]:
     """The whole chain on solar cells: functional or defective, from 20 labels a class."""
-    from tutelage.demo import NOTES, solar_cells
+    from tutelage.solar import NOTES, solar_cells
 
     settings = {"labels_per_class": 20, **settings}
     return _train(
@@ -124,13 +124,8 @@ def _given_teacher(work: Any, config: RunConfig) -> Any:
             f"the teacher knows {', '.join(teacher.spec.classes)}, the data has "
             f"{', '.join(work.catalog.classes)}; they must be the same classes"
         )
-    return dataclass_canvas(teacher, work.store.canvas)
-
-
-def dataclass_canvas(model: Any, canvas: int) -> Any:
-    """The model as it works on this store's canvases."""
-    model.spec = dataclasses.replace(model.spec, canvas=canvas)
-    return model
+    teacher.spec = dataclasses.replace(teacher.spec, canvas=work.store.canvas)
+    return teacher
 
 
 def _finish(work: Any, chain: Any, command: str) -> dict[str, Any]:
@@ -224,8 +219,12 @@ def load_predictor(model: Path | str) -> tuple[tuple[str, ...], Any]:
     install; a model folder needs the extra ``train``.
     """
     path = Path(model)
-    if path.is_dir() and not (path / "model.json").exists() and (path / "student.onnx").exists():
-        path = path / "student.onnx"
+    if path.is_dir() and (path / "config.json").exists():
+        exported_files = [path / "student.onnx", path / "teacher" / "model.onnx"]
+        ready = [file for file in exported_files if file.exists()]
+        if not ready:
+            raise TutelageError(f"the run {path} is unfinished; repeat its command to continue it")
+        path = ready[0]
     if path.is_dir():
         need("torch", "train")
         from tutelage.deploy.graph import Deployed

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tutelage.augment import Center, Policy, Strong, Weak, apply
+from tutelage.augment import Center, Policy, Weak, apply
 from tutelage.augment.plan import Plan
 from tutelage.loader import Canvases, Rows
 
-Forward = Callable[[Tensor], Tensor]
+Look = Callable[[Tensor], Tensor]
 CLEAN_VIEWS = 2  # the centre view and its mirror image; the rest are noise for the student
 
 
@@ -33,9 +33,9 @@ class Bank:
         return Bank(tuple(view[at] for view in self.views))
 
 
-def bank_plans(views: int, crop_pct: float) -> list[tuple[Policy, bool]]:
+def bank_plans(views: int, crop_pct: float, strong: Policy) -> list[tuple[Policy, bool]]:
     """Policy of each view, and whether it is mirrored; alternating weak and strong after two."""
-    noise: list[Policy] = [Weak(scale=(0.35, 1.0)), Strong(erase=0.0)]
+    noise: list[Policy] = [Weak(scale=(0.35, 1.0)), strong]
     plans: list[tuple[Policy, bool]] = [(Center(crop_pct), False), (Center(crop_pct), True)]
     plans += [(noise[number % 2], False) for number in range(max(0, views - CLEAN_VIEWS))]
     return plans[:views]
@@ -45,7 +45,7 @@ def look(
     canvases: Canvases,
     rows: Rows,
     policy: Policy,
-    forward: Forward,
+    forward: Look,
     size: int,
     *,
     mirrored: bool = False,
@@ -73,7 +73,7 @@ def look(
 def make_bank(
     canvases: Canvases,
     rows: Rows,
-    forward: Forward,
+    forward: Look,
     size: int,
     plans: Sequence[tuple[Policy, bool]],
     *,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tutelage.evaluate import Floats
+from tutelage.metrics import Floats
 
 
 def softmax(logits: Floats, temperature: float = 1.0) -> Floats:

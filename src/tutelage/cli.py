@@ -137,13 +137,13 @@ def _predict(model: str, images: Sequence[str], out: str | None) -> None:
     rows, skipped = api.predict(model, images)
     for name, reason in skipped:
         print(f"skipped {name}: {reason}", file=sys.stderr)
+    if not rows:
+        raise TutelageError("none of the images could be read")
     if out is not None:
         write_predictions(rows, Path(out))
         return
     for row in rows:
         print(f"{row.image}\t{row.label}\t{row.confidence:.4f}")
-    if not rows:
-        raise TutelageError("none of the images could be read")
 
 
 def _export(model: str, out: str | None, int8: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_type_hints
 
@@ -49,7 +50,7 @@ class TransferConfig:
     lr_trunk: float = setting(3e-4, "learning rate of the trunk's last layers")
     layer_decay: float = setting(0.85, "factor on the learning rate per layer toward the input")
     weight_decay: float = setting(0.02, "weight decay; none on norms and biases")
-    optimizer: str = setting("adamw", "optimiser", ("adamw", "sgd"))
+    optimizer: str = setting("adamw", "optimiser of trunk and head", ("adamw", "sgd"))
     drop_rate: float = setting(0.2, "dropout before the head")
     drop_path_rate: float = setting(0.1, "stochastic depth of a trained trunk")
     augment: str = setting(
@@ -73,7 +74,7 @@ class SelfTrainConfig:
         "hard", "train on the teacher's probabilities or on its best guess", ("soft", "hard")
     )
     alignment: float = setting(
-        1.0, "how far the pool's class frequencies are moved to the labels', 0 to 1"
+        0.5, "how far beliefs about the pool are moved to its estimated class frequencies, 0 to 1"
     )
     threshold: float = setting(0.95, "online pseudo-labels: confidence an image must reach")
 
@@ -85,6 +86,10 @@ class DistillConfig:
     student: str = setting(
         "cut", "'cut' or 'cut:N' (the teacher's first N stages), or any timm architecture"
     )
+    student_weights: str | None = setting(
+        None, "a .safetensors file with a named student's weights, or 'none' for random ones"
+    )
+    lr_student: float = setting(2e-3, "learning rate of the student")
     temperature: float = setting(2.0, "T of the softened outputs")
     alpha: float = setting(0.7, "weight of the teacher where a label is known, 0 to 1")
 
@@ -131,6 +136,10 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 """The setting groups that each training command knows."""
 
+_TRUNK_ONLY = ("trunk", "lr_head", "lr_trunk", "layer_decay", "drop_path_rate")
+_TRAINING_ONLY = ("weight_decay", "optimizer", "drop_rate", "mix")
+_LEFT_OUT = {"distill": _TRUNK_ONLY}  # no teacher is trained, so its settings are not offered
+
 
 def group_fields(command: str) -> dict[str, tuple[str, dataclasses.Field[Any]]]:
     """Setting name -> (group, field) for one command."""
@@ -139,7 +148,29 @@ def group_fields(command: str) -> dict[str, tuple[str, dataclasses.Field[Any]]]:
         item.name: (group, item)
         for group in GROUPS[command]
         for item in fields(getattr(defaults, group))
+        if item.name not in _LEFT_OUT.get(command, ())
     }
+
+
+def without_effect(config: RunConfig, *, trained: bool, online: bool, student: bool) -> list[str]:
+    """Settings that differ from their defaults but that the planned work does not read.
+
+    Args:
+        config: the settings of a run.
+        trained: a stage trains the teacher's trunk.
+        online: a round labels its own weak views.
+        student: a student is trained.
+    """
+    unused = set() if trained else {*_TRUNK_ONLY[1:]}
+    unused |= set() if trained or student else {*_TRAINING_ONLY}
+    unused |= set() if online else {"threshold"}
+    settings, defaults = config.to_dict(), RunConfig().to_dict()
+    return sorted(
+        name
+        for group, values in settings.items()
+        for name, value in values.items()
+        if name in unused and value != defaults[group][name]
+    )
 
 
 def make_config(command: str, options: dict[str, Any]) -> RunConfig:
@@ -160,7 +191,11 @@ def make_config(command: str, options: dict[str, Any]) -> RunConfig:
             problems.append(f"'{command}' has no setting '{name}'{hint}")
             continue
         group, item = known[name]
-        groups[group][name] = value
+        groups[group][name] = value = os.fspath(value) if isinstance(value, os.PathLike) else value
+        kind = field_type(group, name)
+        if not _fits(value, kind, optional=item.default is None):
+            problems.append(f"{name} is {value!r}, expected {_KINDS[kind]}")
+            continue
         choices = item.metadata["choices"]
         if choices and value not in choices:
             problems.append(f"{name} is {value!r}, expected one of {', '.join(choices)}")
@@ -177,6 +212,7 @@ def make_config(command: str, options: dict[str, Any]) -> RunConfig:
 _RANGES: dict[str, tuple[float, float]] = {
     "labels_per_class": (1, float("inf")),
     "limit": (0, float("inf")),
+    "seed": (0, 2**32 - 1),
     "minutes": (0.1, float("inf")),
     "input_size": (32, 1024),
     "canvas": (16, 1024),
@@ -192,8 +228,20 @@ _RANGES: dict[str, tuple[float, float]] = {
     "temperature": (0.1, 100),
     "lr_head": (0, 10),
     "lr_trunk": (0, 10),
+    "lr_student": (0, 10),
     "weight_decay": (0, 10),
 }
+
+
+_KINDS: dict[type, str] = {int: "a whole number", float: "a number", str: "text"}
+
+
+def _fits(value: Any, kind: type, *, optional: bool) -> bool:
+    """Whether a Python caller's value is of a setting's type, as config.json can keep it."""
+    if value is None:
+        return optional
+    accepted = (int, float) if kind is float else kind
+    return isinstance(value, accepted) and not isinstance(value, bool)
 
 
 def _out_of_range(config: RunConfig) -> list[str]:

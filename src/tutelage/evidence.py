@@ -14,9 +14,9 @@ from tutelage import stages
 from tutelage.augment import Center, apply
 from tutelage.deploy.latency import onnx_latency, size_bytes
 from tutelage.errors import need
-from tutelage.evaluate import Floats
 from tutelage.label import PseudoLabels
 from tutelage.loader import Rows
+from tutelage.metrics import Floats
 from tutelage.pipeline import Finished, Run
 from tutelage.report.model import (
     DecisionRow,
@@ -155,7 +155,7 @@ def sheets(run: Run, finished: Sequence[Finished], probs: dict[str, Floats]) -> 
             out.append(Sheet(f"{title} (round {number})", note, _thumbs(run, rows, captions)))
     test = run.split.indices("test")
     if len(test) and finished:
-        name = finished[-1].name
+        name = [done for done in finished if done.accepted][-1].name
         truth, predicted = run.split.truth[test], probs[name].argmax(axis=1)
         sure = probs[name].max(axis=1)
         wrong = np.flatnonzero(predicted != truth)

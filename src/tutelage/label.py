@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.evaluate import Floats, Ints
+from tutelage.metrics import Floats, Ints
 
 
 def class_prior(labels: Ints, n_classes: int, smoothing: float = 1.0) -> Floats:
@@ -122,7 +122,7 @@ def confusion(probs: Floats, labels: Ints, n_classes: int) -> Floats:
 
 
 def estimate_prior(
-    mean_belief: Floats, rates: Floats, labels: Ints, *, strength: float = 2.0
+    mean_belief: Floats, rates: Floats, labels: Ints, *, strength: float = 4.0
 ) -> Floats:
     """How frequent the classes are in the pool, from what the teacher believes on average.
 

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from tutelage.augment import Policy, apply
 from tutelage.augment.mix import Mix, draw_cutmix, draw_mixup
+from tutelage.batch import Batch
 from tutelage.data.store import ImageStore
-from tutelage.steps.batch import Batch
 
 Rows = NDArray[np.intp]
 
@@ -79,6 +79,15 @@ class Views:
     mix_share: float = 0.5
     teacher_size: int | None = None
     weak: Policy | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a mixing that the weak view would not share.
+
+        Raises:
+            ValueError: both are asked for.
+        """
+        if self.weak is not None and self.mix != "none":
+            raise ValueError("a weak view is not mixed, so its targets may not be: use mix='none'")
 
 
 class Loader:

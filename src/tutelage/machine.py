@@ -9,7 +9,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,9 @@ from tutelage.errors import TutelageError
 
 if TYPE_CHECKING:
     from tutelage.models.classifier import Classifier
+
+
+MEASURED_SIZE = 128  # side in pixels of the images that speed is measured on
 
 
 def choose_device(name: str) -> torch.device:
@@ -95,12 +98,15 @@ def measure_speed(model: Classifier, device: torch.device, cache: Path) -> Speed
         cache: folder of the measurements.
     """
     chip = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-    key = "|".join([model.spec.architecture, chip, str(torch.get_num_threads()), torch.__version__])
+    # An architecture of one fixed size runs at no other.
+    size = model.spec.input_size if fixed_size(model) else MEASURED_SIZE
+    parts = [model.spec.architecture, chip, torch.get_num_threads(), torch.__version__, size]
+    key = "|".join(map(str, parts))
     path = cache / "speed.json"
     known = _read(path)
-    if key in known:
+    if known.get(key, {}).keys() == {field.name for field in fields(Speed)}:
         return Speed(**known[key])
-    speed = _measure(model, device)
+    speed = _measure(model, device, size)
     cache.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.{os.getpid()}")
     partial.write_text(json.dumps({**_read(path), key: asdict(speed)}, indent=2))
@@ -126,13 +132,21 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _measure(model: Classifier, device: torch.device) -> Speed:
+def fixed_size(model: Classifier) -> bool:
+    """Whether the architecture takes images of one size only, as vision transformers do."""
+    import timm
+
+    config = timm.get_pretrained_cfg(model.spec.architecture, allow_unregistered=True)
+    return bool(config is not None and config.fixed_input_size)
+
+
+def _measure(model: Classifier, device: torch.device, size: int) -> Speed:
     import copy
 
     from tutelage.models.forward import Forward
 
-    forward_size = train_size = 128
-    images = torch.rand(32, 3, forward_size, forward_size, device=device)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(32, 3, size, size, generator=generator).to(device)
     trained = copy.deepcopy(model).to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     trained.unfreeze_trunk()
     forward = Forward(trained if device.type == "cuda" else model, "features")
@@ -146,8 +160,8 @@ def _measure(model: Classifier, device: torch.device) -> Speed:
         device=device.type,
         forward=_fastest(lambda: forward(images), device) / len(images),
         train=_fastest(backward, device) / len(images),
-        forward_size=forward_size,
-        train_size=train_size,
+        forward_size=size,
+        train_size=size,
     )
 
 

@@ -6,6 +6,8 @@ they rest on is measured once per machine: the same command plans the same work 
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tutelage.config import RunConfig, Trunk
@@ -33,20 +35,43 @@ STEPS = (
     40,
 )
 FRACTIONS = (0.3, 0.5, 0.7, 0.9)
+FOLDS = 4  # of the labels, that choices are made on
+JUDGED_FOLDS = 2  # of them, on which a stage that trains the trunk is repeated to be judged
 OVERHEAD_S = 35.0  # imports, decoding, export and its check, latency, report
 SAFETY = 0.8  # of the budget is planned for: the rest is for a machine that others use too
-HEAD_FIT_S = 6e-5  # seconds per image, view, chain and round of fitting a head (measured, 2 cores)
+LOOKS_SHARE = 0.4  # of the planned time, at most, goes into features and test figures
+ENOUGH_PASSES = 5000  # images a student must see before larger views are worth their time
+MOST_EPOCHS = 60  # of the student
+MOST_TRANSFER_STEPS = 400  # on labels alone
+STUDENT_BATCH = 32
+TRAINED_BATCH = 64
+TRAINED_SIZE = 128  # side in pixels at most, where the trunk is trained
+# Measured on two CPU cores with EfficientNet-lite0:
+HEAD_FIT_S = 6e-5  # seconds per image, view, chain and round of fitting a head
+VIEW_MS = 2.2  # milliseconds of making one 160-pixel view
+TEACHER_COST = 0.65  # of a full training step, with the first stages frozen
+STUDENT_COST = 0.5  # the same for the cut student
 
 
 @dataclass(frozen=True)
 class Work:
-    """One training: which trunk, how long, on views of which size."""
+    """One training: which trunk, how long, on views of which size.
+
+    Attributes:
+        trunk: "frozen" fits a head on features; "trained" and "online" train the trunk.
+        steps: of the optimiser.
+        batch_size: images a step.
+        size: side of the views in pixels.
+        fraction: of the pool that is accepted.
+        frozen_stages: first stages of a trained trunk that stay as they are.
+    """
 
     trunk: Trunk
     steps: int = 0
     batch_size: int = 32
     size: int = 0
     fraction: float = 1.0
+    frozen_stages: int = 0
 
 
 @dataclass(frozen=True)
@@ -92,7 +117,9 @@ def default_minutes(images: int) -> float:
     return min(12.0, 3.0 + images / 1000)
 
 
-def make_plan(config: RunConfig, amounts: Amounts, speed: Speed, native_size: int) -> Plan:
+def make_plan(
+    config: RunConfig, amounts: Amounts, speed: Speed, native_size: int, *, fixed: bool = False
+) -> Plan:
     """Choose resolution, trunk, rounds and steps that fit the budget.
 
     Args:
@@ -100,97 +127,113 @@ def make_plan(config: RunConfig, amounts: Amounts, speed: Speed, native_size: in
         amounts: images in each role.
         speed: of the teacher's architecture on this machine.
         native_size: the size the pretrained weights were made for.
+        fixed: the architecture takes no other size.
     """
     images = amounts.labeled + amounts.pool
     minutes = config.data.minutes or default_minutes(images)
     budget = minutes * 60 * SAFETY - OVERHEAD_S
-    on_gpu = speed.device == "cuda"
-    largest = max(96, 4 * amounts.canvas)  # more pixels than that are only interpolation
+    largest = min(native_size, max(96, 4 * amounts.canvas))  # beyond is only interpolation
 
-    def look(size: int, views: int) -> float:
-        looks = images * views + amounts.judged + 2 * amounts.test
-        return looks * speed.forward_ms(size) / 1e3
+    def looks(size: int, views: int) -> float:
+        count = images * views + amounts.judged + 2 * amounts.test
+        return count * (speed.forward_ms(size) + _view_ms(size, speed)) / 1e3
 
-    sizes = [s for s in SIZES if s <= min(largest, native_size)] or [min(largest, native_size)]
-    size = config.data.input_size or next(
-        (s for s in sizes if look(s, 2) <= 0.3 * budget), sizes[-1]
-    )
-    views = next((v for v in (8, 6, 4, 2) if look(size, v) <= 0.3 * budget), 2)
-    folds = 4
-    fractions = FRACTIONS if amounts.pool else ()
-    spent = look(size, views)
-    spent += HEAD_FIT_S * images * views * (1 + folds) * len(fractions)
+    sizes = [size for size in SIZES if size <= largest] or [largest]
+    if fixed or config.data.input_size:
+        sizes = [config.data.input_size or native_size]
+    size = _first(sizes, lambda s: looks(s, 2) <= LOOKS_SHARE * budget)
+    views = _first((4, 2), lambda v: looks(size, v) <= LOOKS_SHARE * budget)
+    fractions: tuple[float, ...] = FRACTIONS if amounts.pool else ()
+    more = (config.self_train.rounds or 0) - len(fractions)
+    fractions += FRACTIONS[-1:] * (more if amounts.pool else 0)
+    spent = looks(size, views)
+    spent += HEAD_FIT_S * images * views * (1 + FOLDS) * len(fractions)
     left = max(0.0, budget - spent)
 
-    batch_size = 64 if on_gpu or size <= 128 else 32
-    student_work, left = _student(config, speed, size, batch_size, left)
-    trained, judged_folds = _trained(config, amounts, speed, min(size, 128), left, on_gpu)
+    trained_size = size if len(sizes) == 1 else min(size, TRAINED_SIZE)
+    trained = _trained(config, amounts, speed, trained_size, left / 2)
+    repeats = 1 + JUDGED_FOLDS
+    if trained is not None:
+        left -= repeats * _seconds(trained, speed, TEACHER_COST)
+    student = _student([s for s in sizes if s <= size], speed, images, left)
+    alone = config.transfer.trunk == "trained" or amounts.pool == 0 or speed.device == "cuda"
     transfer = Work("frozen", size=size)
-    if trained is not None and (amounts.pool == 0 or on_gpu or config.transfer.trunk == "trained"):
-        steps = min(trained.steps, 400)
-        transfer = Work("trained", steps, trained.batch_size, trained.size)
-    rounds = [Work("frozen", size=size, fraction=f) for f in fractions]
+    if trained is not None and alone:
+        steps = min(trained.steps, MOST_TRANSFER_STEPS)
+        transfer = dataclasses.replace(trained, trunk="trained", steps=steps)
+    rounds = [Work("frozen", size=size, fraction=fraction) for fraction in fractions]
     if trained is not None and amounts.pool:
         rounds.append(trained)
     if config.self_train.rounds is not None:
-        rounds = rounds[len(rounds) - min(len(rounds), config.self_train.rounds) :]
-    estimate = OVERHEAD_S + spent + _seconds(student_work, speed, student=True)
-    repeats = 1 + judged_folds
-    estimate += sum(repeats * _seconds(work, speed, student=False) for work in (*rounds, transfer))
+        kept = config.self_train.rounds
+        rounds = rounds[len(rounds) - min(kept, len(rounds)) :]
+    estimate = OVERHEAD_S + spent + _seconds(student, speed, STUDENT_COST)
+    estimate += sum(repeats * _seconds(w, speed, TEACHER_COST) for w in (*rounds, transfer))
     return Plan(
         minutes=minutes,
         size=size,
         views=views,
-        folds=folds,
-        judged_folds=judged_folds,
+        folds=FOLDS,
+        judged_folds=JUDGED_FOLDS,
         transfer=transfer,
         rounds=tuple(rounds),
-        student=student_work,
+        student=student,
         estimated_seconds=round(estimate, 1),
     )
 
 
-STUDENT_COST = 0.65  # of the teacher's training step: the cut trunk and its neck (measured)
-VIEW_MS = 2.5  # making one 160-pixel view on a CPU core pair (measured)
+def _first(choices: Sequence[int], fits: Callable[[int], bool]) -> int:
+    """The first choice that fits, else the last: the cheapest."""
+    return next((choice for choice in choices if fits(choice)), choices[-1])
 
 
-def _per_image_ms(work: Work, speed: Speed, *, student: bool) -> float:
-    views = 0.0 if speed.device == "cuda" else VIEW_MS * (work.size / 160) ** 2
-    if student:
-        return views + STUDENT_COST * speed.train_ms(work.size) + speed.forward_ms(work.size)
-    forwards = 3 if work.trunk == "online" else 1
-    return views * forwards + speed.train_ms(work.size) * (2 if work.trunk == "online" else 1)
+def _view_ms(size: int, speed: Speed) -> float:
+    return 0.0 if speed.device == "cuda" else VIEW_MS * (size / 160) ** 2
 
 
-def _seconds(work: Work, speed: Speed, *, student: bool) -> float:
-    return work.steps * work.batch_size * _per_image_ms(work, speed, student=student) / 1e3
+def _frozen_stages(speed: Speed) -> int:
+    """Stages whose weights stay: on a CPU they are half the cost of a step."""
+    return 0 if speed.device == "cuda" else 3
 
 
-def _student(
-    config: RunConfig, speed: Speed, size: int, batch_size: int, left: float
-) -> tuple[Work, float]:
-    """The student's training: half of what is left, all of it where no trunk can be trained."""
-    share = 0.9 if config.transfer.trunk == "frozen" else 0.5
-    one = Work("trained", 1, batch_size, size)
-    most = left * share / _seconds(one, speed, student=True)
-    steps = next((s for s in STEPS if s <= most), STEPS[-1])
-    work = Work("trained", steps, batch_size, size)
-    return work, left - _seconds(work, speed, student=True)
+def _seconds(work: Work, speed: Speed, cost: float) -> float:
+    """Of a training, with the teacher's forward where it is distilled or labels online."""
+    if work.steps == 0:
+        return 0.0
+    share = 1.0 if speed.device == "cuda" else cost
+    step = share * speed.train_ms(work.size) + _view_ms(work.size, speed)
+    if work.trunk == "online":
+        step *= 2  # weak and strong view
+    elif cost == STUDENT_COST:
+        step += speed.forward_ms(work.size)
+    return work.steps * work.batch_size * step / 1e3
+
+
+def _student(sizes: Sequence[int], speed: Speed, images: int, left: float) -> Work:
+    """The largest views that leave enough passes; then all the steps that fit."""
+
+    def steps(size: int) -> int:
+        one = Work("trained", 1, STUDENT_BATCH, size)
+        most = min(left / _seconds(one, speed, STUDENT_COST), MOST_EPOCHS * images / STUDENT_BATCH)
+        return _first(STEPS, lambda s: s <= most)
+
+    enough = ENOUGH_PASSES / STUDENT_BATCH
+    size = _first(sizes, lambda s: steps(s) >= min(enough, MOST_EPOCHS * images / STUDENT_BATCH))
+    return Work("trained", steps(size), STUDENT_BATCH, size, frozen_stages=_frozen_stages(speed))
 
 
 def _trained(
-    config: RunConfig, amounts: Amounts, speed: Speed, size: int, left: float, on_gpu: bool
-) -> tuple[Work | None, int]:
+    config: RunConfig, amounts: Amounts, speed: Speed, size: int, left: float
+) -> Work | None:
     """A stage that trains the trunk, or None where the time is better spent on the student."""
     if config.transfer.trunk == "frozen":
-        return None, 0
-    judged_folds = 2
+        return None
+    on_gpu = speed.device == "cuda"
     kind: Trunk = "online" if on_gpu and amounts.pool else "trained"
-    one = Work(kind, 1, 64, size, fraction=1.0)
-    most = left / ((1 + judged_folds) * _seconds(one, speed, student=False))
+    one = Work(kind, 1, TRAINED_BATCH, size, frozen_stages=_frozen_stages(speed))
+    most = left / ((1 + JUDGED_FOLDS) * _seconds(one, speed, TEACHER_COST))
     passes = most * one.batch_size / max(1, amounts.labeled + amounts.pool)
-    # Fewer than this moves a pretrained trunk no further than noise (measured on 2 cores).
+    # Fewer than this moves a pretrained trunk no further than noise.
     if config.transfer.trunk == "auto" and not on_gpu and (most < 150 or passes < 1):
-        return None, 0
-    steps = next((s for s in STEPS if s <= most), STEPS[-1])
-    return Work(kind, steps, one.batch_size, size), judged_folds
+        return None
+    return dataclasses.replace(one, steps=_first(STEPS, lambda s: s <= most))

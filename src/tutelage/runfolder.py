@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -40,7 +41,10 @@ class RunFolder:
             TutelageError: the folder holds something else.
         """
         config = self.path / "config.json"
-        if not self.path.exists() or not any(self.path.iterdir()):
+        if self.path.exists() and not self.path.is_dir():
+            raise TutelageError(f"{self.path} is a file; --out wants a folder, choose another name")
+        # A kill while the very first file was written leaves its partial neighbour.
+        if not self.path.exists() or all(_is_partial(item) for item in self.path.iterdir()):
             self.path.mkdir(parents=True, exist_ok=True)
             self.write_json("config.json", {"request": request})
             return False
@@ -57,7 +61,14 @@ class RunFolder:
             )
         return True
 
-    def pin(self, name: str, value: dict[str, Any]) -> None:
+    def release(self) -> None:
+        """Undo a claim: for a command that was refused before any stage began."""
+        for name in ("config.json", "split.parquet", "skipped.csv", "events.jsonl"):
+            (self.path / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it was there before, with something in it
+            self.path.rmdir()
+
+    def pin(self, name: str, value: Any) -> None:
         """Add a resolved part (plan, versions) to config.json."""
         self.write_json("config.json", {**self.read_json("config.json"), name: value})
 
@@ -89,6 +100,10 @@ def write_atomically(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+
+
+def _is_partial(path: Path) -> bool:
+    return path.name.startswith(".config.json.")
 
 
 def _difference(earlier: dict[str, Any], request: dict[str, Any]) -> str:

@@ -18,17 +18,17 @@ from torch import Tensor
 
 from tutelage.augment import Center, Policy, RandAugment, Strong, TrivialAugment, Weak
 from tutelage.bank import Bank, look
+from tutelage.batch import Step
 from tutelage.calibrate import fit_temperature, softmax
 from tutelage.config import RunConfig, TrainConfig, TransferConfig
 from tutelage.data.split import folds
-from tutelage.evaluate import Floats, Ints, nll
 from tutelage.label import PseudoLabels, align, confusion, estimate_prior, select
 from tutelage.loader import Canvases, Examples, Loader, Rows, Views
+from tutelage.metrics import Floats, Ints, nll
 from tutelage.models.classifier import Classifier
 from tutelage.models.forward import Forward
 from tutelage.plan import Work
 from tutelage.probe import Head, Metric, fit_head, plain_metric, pretrained_metric
-from tutelage.steps.batch import Step
 from tutelage.steps.online import OnlinePseudoLabelStep
 from tutelage.steps.supervised import supervised_step
 from tutelage.train import Result, train
@@ -437,6 +437,7 @@ def _train_chain(
     model = with_head(base, head)
     model.spec = dataclasses.replace(model.spec, input_size=work.size)
     model.unfreeze_trunk()
+    model.freeze_stages(work.frozen_stages)
     model.set_noise(config.transfer.drop_rate, config.transfer.drop_path_rate)
     kept = int(chain.keep.sum())
     labeled = Examples(

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from tutelage.batch import Batch, Step
 from tutelage.config import TrainConfig
 from tutelage.errors import TutelageError
 from tutelage.models.classifier import Classifier
 from tutelage.models.zoo import param_groups
-from tutelage.steps.batch import Batch, Step
 
 
 @dataclass
@@ -107,7 +107,7 @@ def train(
         on_step: called with the step's number (from 1) and metrics every ``config.log_every``.
 
     Raises:
-        TutelageError: the loss is not finite; the message names the step.
+        TutelageError: the loss is not finite (the message names the step), or the batches ran out.
     """
     model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = make_optimizer(model, config, device)
@@ -117,6 +117,7 @@ def train(
     history: list[dict[str, float]] = []
     warmup = max(1, round(config.warmup * config.steps))
     first_bad = torch.full((), config.steps + 1, device=device)
+    number = 0
     for number, batch in zip(range(1, config.steps + 1), batches, strict=False):
         factor = learning_rate_factor(number - 1, config.steps, warmup)
         for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
@@ -140,6 +141,8 @@ def train(
             history.append(row)
             if on_step is not None:
                 on_step(number, row)
+    if number < config.steps:
+        raise TutelageError(f"the batches ran out after step {number} of {config.steps}")
     return Result(ema.model, config.steps, history)
 
 

@@ -18,5 +18,6 @@ def cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor | None = None
         targets: (B, K) probabilities.
         weights: (B,) or None for all ones.
     """
-    losses = -(targets * torch.log_softmax(logits.float(), dim=1)).sum(dim=1)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # not in bfloat16
+    losses = -(targets * torch.log_softmax(logits, dim=1)).sum(dim=1)
     return losses.mean() if weights is None else (losses * weights).sum() / len(losses)

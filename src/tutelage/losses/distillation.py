@@ -25,7 +25,8 @@ def kd_loss(
         temperature: T > 0.
         weights: (B,) or None for all ones.
     """
-    teacher = torch.log_softmax(teacher_logits.detach().float() / temperature, dim=1)
-    student = torch.log_softmax(student_logits.float() / temperature, dim=1)
+    precise = torch.promote_types(student_logits.dtype, torch.float32)  # not in bfloat16
+    teacher = torch.log_softmax(teacher_logits.detach().to(precise) / temperature, dim=1)
+    student = torch.log_softmax(student_logits.to(precise) / temperature, dim=1)
     divergence = (teacher.exp() * (teacher - student)).sum(dim=1) * temperature**2
     return divergence.mean() if weights is None else (divergence * weights).sum() / len(divergence)

@@ -63,6 +63,7 @@ class Classifier(nn.Module):
         self.pretrained_head: Tensor | None = None
         self._frozen = False
         self._frozen_norms = False
+        self._frozen_stages: list[nn.Module] = []
         for name, values in (("mean", spec.mean), ("std", spec.std)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
@@ -92,6 +93,21 @@ class Classifier(nn.Module):
         self.trunk.requires_grad_(True)
         self.train(self.training)
 
+    def freeze_stages(self, count: int) -> None:
+        """Freeze the stem and the first ``count`` stages: their weights and their statistics.
+
+        They see the most pixels and so cost the most to train, and what they compute (edges,
+        colours, textures) changes least from task to task. For architectures with ``blocks``
+        (EfficientNet, MobileNet); others are left as they are.
+        """
+        body: Any = getattr(self.trunk, "body", self.trunk)
+        if count == 0 or not hasattr(body, "blocks") or not hasattr(body, "conv_stem"):
+            return
+        self._frozen_stages = [body.conv_stem, body.bn1, *body.blocks[:count]]
+        for module in self._frozen_stages:
+            module.requires_grad_(False)
+        self.train(self.training)
+
     def freeze_norms(self) -> None:
         """Keep the trunk's batch statistics, whatever is trained: for batches of few images.
 
@@ -105,6 +121,8 @@ class Classifier(nn.Module):
         super().train(mode)
         if self._frozen:
             self.trunk.eval()
+        for module in self._frozen_stages:
+            module.eval()
         if self._frozen_norms:
             for module in self.trunk.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):

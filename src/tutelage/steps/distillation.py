@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from tutelage.batch import Batch, Metrics
 from tutelage.losses.cross_entropy import cross_entropy
 from tutelage.losses.distillation import kd_loss
-from tutelage.steps.batch import Batch, Metrics
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from tutelage.batch import Batch, Metrics
 from tutelage.losses.cross_entropy import cross_entropy
 from tutelage.losses.pseudo_label import pseudo_labels
-from tutelage.steps.batch import Batch, Metrics
 
 
 class OnlinePseudoLabelStep:

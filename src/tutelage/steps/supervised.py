@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from tutelage.batch import Batch, Metrics
 from tutelage.losses.cross_entropy import cross_entropy
-from tutelage.steps.batch import Batch, Metrics
 
 
 def supervised_step(model: nn.Module, batch: Batch) -> tuple[Tensor, Metrics]:

@@ -1,0 +1,41 @@
+import tiny
+import torch
+import torch.nn.functional as F
+
+from tutelage.batch import Batch
+from tutelage.steps.supervised import supervised_step
+
+
+def test_loss_and_accuracy_by_hand() -> None:
+    model = tiny.classifier().eval()
+    batch = tiny.batches(1)[0]
+    loss, metrics = supervised_step(model, batch)
+    logits = model(batch.images)
+    labels = batch.targets.argmax(dim=1)
+    torch.testing.assert_close(loss, F.cross_entropy(logits, labels))
+    torch.testing.assert_close(metrics["loss"], loss.detach())
+    right = (logits.argmax(dim=1) == labels).float().mean()
+    assert float(metrics["train_accuracy"]) == float(right)
+    assert loss.requires_grad
+    assert not metrics["loss"].requires_grad
+
+
+def test_weights_and_soft_targets_reach_the_loss() -> None:
+    model = tiny.classifier().eval()
+    batch = tiny.batches(1)[0]
+    targets = 0.7 * batch.targets + 0.15
+    weights = torch.linspace(0, 1, 8)
+    loss, _ = supervised_step(model, Batch(batch.images, targets, weights))
+    each = F.cross_entropy(model(batch.images), targets, reduction="none")
+    torch.testing.assert_close(loss, (each * weights).mean())
+
+
+def test_other_views_are_not_looked_at() -> None:
+    model = tiny.classifier().eval()
+    batch = tiny.batches(1)[0]
+    nan = torch.full_like(batch.images, torch.nan)
+    loss, _ = supervised_step(model, batch)
+    again, _ = supervised_step(
+        model, Batch(batch.images, batch.targets, batch.weights, teacher_images=nan, weak=nan)
+    )
+    assert torch.equal(loss, again)

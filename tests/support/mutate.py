@@ -1,0 +1,62 @@
+"""Put a bug into the package's source for the length of a test."""
+
+from __future__ import annotations
+import __future__
+
+import ast
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = ("tutelage", "tiny", "silent_checks")  # modules that may hold the mutated name
+
+
+def mutate(monkeypatch: pytest.MonkeyPatch, module_name: str, old: str, new: str) -> None:
+    """Replace ``old`` (it must occur once) by ``new`` in a module's source.
+
+    Only the function or class around it is compiled anew; it takes the original's place wherever
+    that was imported to.
+    """
+    module = importlib.import_module(module_name)
+    source = Path(str(module.__file__)).read_text(encoding="utf-8")
+    found = source.count(old)
+    assert found == 1, (
+        f"{module_name} holds the text of this mutation {found} times, not once: the code moved "
+        f"on, so put the same bug into the new code. The text: {old!r}"
+    )
+    start = source.index(old) + len(old) - len(old.lstrip())
+    line = source[:start].count("\n") + 1
+    name = _around(ast.parse(source), line).name
+    tree = ast.parse(source.replace(old, new))
+    node = next(n for n in tree.body if getattr(n, "name", None) == name)
+    code = compile(
+        ast.Module([node], []),
+        str(module.__file__),
+        "exec",
+        flags=__future__.annotations.compiler_flag,
+        dont_inherit=True,
+    )
+    scope: dict[str, Any] = {}
+    exec(code, vars(module), scope)
+    replace_everywhere(monkeypatch, getattr(module, name), scope[name])
+
+
+def replace_everywhere(monkeypatch: pytest.MonkeyPatch, original: object, other: object) -> None:
+    """Put ``other`` wherever a module holds ``original``."""
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in HERE:
+            for attribute, value in list(vars(module).items()):
+                if value is original:
+                    monkeypatch.setattr(module, attribute, other)
+
+
+def _around(tree: ast.Module, line: int) -> ast.FunctionDef | ast.ClassDef:
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+            if first <= line <= (node.end_lineno or first):
+                return node
+    raise AssertionError(f"line {line} is in no top-level function or class")

@@ -1,0 +1,725 @@
+"""One check for each known silent training bug: nothing crashes, the model is merely worse.
+
+``test_silent_bugs.py`` runs them on the package, ``test_mutations.py`` on the package with the bug
+put in, where each must fail.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tutelage import pipeline, stages
+from tutelage.augment import Center, Strong, Weak
+from tutelage.augment.mix import draw_cutmix
+from tutelage.bank import look
+from tutelage.batch import Batch
+from tutelage.config import RunConfig, TrainConfig, make_config
+from tutelage.data.catalog import read_catalog
+from tutelage.data.store import open_store
+from tutelage.deploy.graph import Deployed
+from tutelage.errors import TutelageError
+from tutelage.evidence import pseudo_rows
+from tutelage.label import PseudoLabels, select
+from tutelage.loader import Loader, Views
+from tutelage.losses.distillation import kd_loss
+from tutelage.machine import Speed
+from tutelage.models.forward import Forward
+from tutelage.models.zoo import create
+from tutelage.plan import Work
+from tutelage.steps.distillation import DistillationStep
+from tutelage.steps.online import OnlinePseudoLabelStep
+from tutelage.steps.supervised import supervised_step
+from tutelage.train import EMA, train
+
+Check = Callable[[Path, pytest.MonkeyPatch], None]
+SPEED = Speed("cpu", forward=0.05, train=0.15, forward_size=128, train_size=128)
+SETTINGS = {
+    "teacher": "test_efficientnet",
+    "weights": "none",
+    "input_size": 32,
+    "canvas": 32,
+    "labels_per_class": 4,
+    "student": "cut:2",
+    "rounds": 1,
+}
+
+
+@dataclass
+class Fit:
+    """One call of the training loop that a stage wanted to make."""
+
+    shop: Any
+    model: Any
+    step: Any
+    loader: Loader
+    settings: TrainConfig
+
+
+def prepared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str = "run", **settings: Any
+) -> pipeline.Run:
+    """A run on a tiny data set, ready for its first stage."""
+    data = tmp_path / "data"
+    if not data.exists():
+        tiny.write_data(data)
+    monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(pipeline, "measure_speed", lambda *_: SPEED)
+    config = make_config("run", {**SETTINGS, **settings})
+    return pipeline.prepare(
+        "run", read_catalog(data), str(data), tmp_path / name, config, quiet=True
+    )
+
+
+def captured_fits(monkeypatch: pytest.MonkeyPatch) -> list[Fit]:
+    """What stages give to the training loop from now on; models come back untrained."""
+    fits: list[Fit] = []
+
+    def note(shop: Any, model: Any, step: Any, loader: Any, settings: Any, label: str) -> Any:
+        fits.append(Fit(shop, model, step, loader, settings))
+        return copy.deepcopy(model).eval()
+
+    monkeypatch.setattr(stages, "fit", note)
+    return fits
+
+
+def some_beliefs(task: stages.Task, seed: int = 0) -> np.ndarray:
+    """Made-up logits over the pool."""
+    return np.random.default_rng(seed).normal(size=(len(task.pool), task.n_classes))
+
+
+def trunk_fit(
+    run: pipeline.Run, monkeypatch: pytest.MonkeyPatch, kind: Any, fraction: float = 0.5
+) -> tuple[Fit, PseudoLabels]:
+    """What a trained round of self-training gives to the loop."""
+    fits = captured_fits(monkeypatch)
+    task = dataclasses.replace(run.task, chains=run.task.chains[:1])
+    known = np.eye(task.n_classes)[task.judged_labels] + 0.1
+    beliefs = stages.Beliefs([some_beliefs(task)], known)
+    labels = stages.label_pool(task, beliefs, 1.0, run.config, fraction)
+    weight = torch.randn(run.base.head.weight.shape, generator=torch.Generator().manual_seed(0))
+    head = stages.Head(weight, torch.zeros(task.n_classes))
+    shop = stages.Workshop(run.config, run.device, 0, lambda *_: nullcontext(lambda _: None))
+    work = Work(kind, steps=2, batch_size=8, size=32)
+    stages.train_trunk(shop, task, run.base, [head], labels, work, 0, "round")
+    assert labels[0] is not None
+    return fits[0], labels[0]
+
+
+def student_fit(run: pipeline.Run, monkeypatch: pytest.MonkeyPatch, teacher: Any = None) -> Fit:
+    """What distillation gives to the loop."""
+    fits = captured_fits(monkeypatch)
+    work = dataclasses.replace(run.plan.student, batch_size=8)
+    run.plan = dataclasses.replace(run.plan, student=work)
+    pipeline._distill(run, copy.deepcopy(run.base) if teacher is None else teacher)
+    return fits[0]
+
+
+# --- weights that never change
+
+
+def trained_weights_move(_: Path, __: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = create("test_efficientnet", ["a", "b"], canvas=32, input_size=32, weights="none")
+    before = copy.deepcopy(model.state_dict())
+    config = TrainConfig(4, lr_head=1e-2, lr_trunk=1e-2, layer_decay=0.8, log_every=1)
+    result = train(model, tiny.batches(4), supervised_step, config, device=tiny.CPU)
+    for trained in (model, result.model):
+        for name, value in trained.state_dict().items():
+            assert not torch.equal(value, before[name]), f"{name} never changed"
+
+
+def frozen_weights_stay(_: Path, __: pytest.MonkeyPatch) -> None:
+    model = tiny.classifier()
+    model.freeze_trunk()
+    before = copy.deepcopy(model.state_dict())
+    result = train(model, tiny.batches(3), supervised_step, TrainConfig(3), device=tiny.CPU)
+    for trained in (model, result.model):
+        for name, value in trained.state_dict().items():
+            moved = not torch.equal(value, before[name])
+            assert moved == name.startswith("head."), f"{name}: moved is {moved}"
+
+
+# --- the distillation loss
+
+
+def kd_loss_keeps_its_scale(_: Path, __: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    student, teacher = torch.randn(2, 6, 5, generator=generator)
+    for temperature in (1.0, 4.0):
+        expected = temperature**2 * F.kl_div(
+            torch.log_softmax(student / temperature, dim=1),
+            torch.softmax(teacher / temperature, dim=1),
+            reduction="batchmean",
+        )
+        found = kd_loss(student, teacher, temperature=temperature)
+        torch.testing.assert_close(found, expected)
+        weighted = kd_loss(student, teacher, temperature=temperature, weights=torch.full((6,), 0.5))
+        torch.testing.assert_close(weighted, 0.5 * expected)
+
+
+def distillation_step_uses_the_loss_as_it_is(_: Path, __: pytest.MonkeyPatch) -> None:
+    student, teacher = tiny.classifier(seed=1).eval(), tiny.classifier(seed=2).eval()
+    batch = tiny.batches(1)[0]
+    weights = torch.tensor([1.0] * 3 + [0.0] * 5)
+    batch = dataclasses.replace(batch, teacher_images=batch.images, weights=weights)
+    step = DistillationStep(teacher, temperature=3.0, alpha=0.6)
+    loss, _metrics = step(student, batch)
+    logits, wanted = student(batch.images), teacher(batch.images)
+    hard = F.cross_entropy(logits, batch.targets, reduction="none")
+    soft = 9.0 * F.kl_div(
+        torch.log_softmax(logits / 3, dim=1), torch.softmax(wanted / 3, dim=1), reduction="none"
+    ).sum(dim=1)
+    labeled = weights > 0
+    by_hand = torch.where(labeled, 0.4 * hard + 0.6 * soft, soft).mean()
+    torch.testing.assert_close(loss, by_hand)
+
+
+# --- the teacher
+
+
+def teacher_gets_no_gradient(_: Path, __: pytest.MonkeyPatch) -> None:
+    student, teacher = tiny.classifier(seed=1), tiny.classifier(seed=2)
+    asked: list[bool] = []
+
+    def watched(images: Tensor) -> Tensor:
+        asked.append(torch.is_grad_enabled())
+        return teacher(images)
+
+    batch = tiny.batches(1)[0]
+    batch = dataclasses.replace(batch, teacher_images=batch.images)
+    loss, _metrics = DistillationStep(watched, temperature=2.0, alpha=0.5)(student, batch)
+    loss.backward()
+    assert asked == [False]
+    assert all(p.grad is None for p in teacher.parameters())
+    assert all(p.grad is not None for p in student.parameters())
+
+
+def kd_loss_gives_the_teacher_no_gradient(_: Path, __: pytest.MonkeyPatch) -> None:
+    student = torch.randn(4, 3, requires_grad=True)
+    teacher = torch.randn(4, 3, requires_grad=True)
+    kd_loss(student, teacher, temperature=2.0).backward()
+    assert student.grad is not None
+    assert teacher.grad is None
+
+
+def forward_is_an_evaluation_snapshot(_: Path, __: pytest.MonkeyPatch) -> None:
+    images = tiny.batches(1)[0].images
+    for backend in ("torch", "onnxruntime"):
+        model = tiny.classifier().train()
+        model.set_noise(0.5, 0.0)
+        before = copy.deepcopy(model.state_dict())
+        expected = copy.deepcopy(model).eval()(images)
+        forward = Forward(model, "logits", backend)
+        for _again in range(2):
+            found = forward(images)
+            torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+            assert not found.requires_grad
+        assert model.training
+        for name, value in model.state_dict().items():
+            assert torch.equal(value, before[name]), f"the snapshot changed {name}"
+        with torch.no_grad():
+            model.head.weight.add_(1.0)
+        torch.testing.assert_close(forward(images), expected, atol=1e-4, rtol=1e-4)
+
+
+def pipeline_teacher_is_in_evaluation_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = prepared(tmp_path, monkeypatch)
+    teacher = copy.deepcopy(run.base)
+    teacher.unfreeze_trunk()
+    teacher.set_noise(0.5, 0.0)
+    with torch.no_grad():
+        teacher.head.weight.normal_(generator=torch.Generator().manual_seed(0))
+    teacher.spec = dataclasses.replace(teacher.spec, temperature=2.0)
+    teacher.train()
+    before, still = copy.deepcopy(teacher.state_dict()), copy.deepcopy(teacher).eval()
+    fit = student_fit(run, monkeypatch, teacher)
+    batch = fit.loader.batch(0)
+    assert batch.teacher_images is not None
+    with torch.no_grad():
+        expected = still(batch.teacher_images) / 2.0
+    for _again in range(2):
+        found = fit.step.teacher(batch.teacher_images)
+        torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+    loss, _metrics = fit.step(fit.model.train(), batch)
+    loss.backward()
+    assert all(p.grad is None for p in teacher.parameters())
+    for name, value in teacher.state_dict().items():
+        assert torch.equal(value, before[name]), f"distillation changed the teacher's {name}"
+    of_teacher = {p.data_ptr() for p in teacher.parameters()}
+    assert not any(p.data_ptr() in of_teacher for p in fit.model.parameters())
+
+
+# --- views
+
+
+def _small_of(large: Tensor) -> Tensor:
+    return F.avg_pool2d(large, 2)
+
+
+def _paired_loader(mix: str, seed: int = 3) -> Loader:
+    images = tiny.smooth_images(24, 96)
+    data = tiny.canvases(images, np.linspace(0.7, 1.4, 24, dtype=np.float32))
+    views = Views(Strong(), 96, mix=mix, mix_share=1.0, teacher_size=192)
+    labeled = tiny.examples(np.arange(24), np.arange(24) % 2)
+    return Loader(data, labeled, None, views, batch_size=16, labeled_per_batch=16, seed=seed)
+
+
+def teacher_and_student_see_the_same_views(_: Path, __: pytest.MonkeyPatch) -> None:
+    batch = _paired_loader("none").batch(0)
+    assert batch.teacher_images is not None
+    gap = (_small_of(batch.teacher_images) - batch.images).abs().flatten(1).mean(dim=1)
+    other = (batch.images.roll(1, 0) - batch.images).abs().flatten(1).mean(dim=1)
+    assert float(gap.max()) < 0.05
+    assert float(gap.median()) < 0.01 < 0.1 < float(other.median())
+
+
+def teacher_and_student_see_the_same_mixing(_: Path, __: pytest.MonkeyPatch) -> None:
+    for mix in ("cutmix", "mixup"):
+        batch = _paired_loader(mix).batch(1)
+        assert batch.teacher_images is not None
+        gap = (_small_of(batch.teacher_images) - batch.images).abs().flatten(1).mean(dim=1)
+        assert float(gap.max()) < 0.05, mix
+        assert float(gap.median()) < 0.01, mix
+
+
+def pipeline_gives_both_the_same_view(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = prepared(tmp_path, monkeypatch)
+    teacher = copy.deepcopy(run.base)
+    teacher.spec = dataclasses.replace(teacher.spec, input_size=64)
+    batch = student_fit(run, monkeypatch, teacher).loader.batch(0)
+    assert batch.teacher_images is not None
+    assert batch.teacher_images.shape[-1] == 64
+    # Noise pictures: other pixels of the same picture agree only in their mean colour.
+    small, large = batch.images, _small_of(batch.teacher_images)
+    pairs = zip(small.flatten(1), large.flatten(1), strict=True)
+    alike = [float(torch.corrcoef(torch.stack(pair))[0, 1]) for pair in pairs]
+    assert np.median(alike) > 0.9
+
+
+def each_model_normalises_with_its_own_numbers(_: Path, __: pytest.MonkeyPatch) -> None:
+    batch = _paired_loader("none").batch(0)
+    assert 0.0 <= float(batch.images.min()) < 0.3 < 0.7 < float(batch.images.max()) <= 1.0
+    seen: dict[str, Tensor] = {}
+
+    def spy(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def note(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            seen[name] = inputs[0].detach()
+
+        return note
+
+    numbers = {"student": (0.5, 0.5), "teacher": (0.4, 0.2)}
+    models = {n: tiny.classifier(mean=(m,) * 3, std=(s,) * 3) for n, (m, s) in numbers.items()}
+    for name, model in models.items():
+        model.trunk.register_forward_pre_hook(spy(name))
+    step = DistillationStep(models["teacher"].eval(), temperature=1.0, alpha=1.0)
+    step(models["student"].eval(), batch)
+    assert batch.teacher_images is not None
+    for name, images in (("student", batch.images), ("teacher", batch.teacher_images)):
+        mean, std = numbers[name]
+        torch.testing.assert_close(seen[name], (images - mean) / std)
+
+
+# --- mixing
+
+
+def cutmix_share_is_the_clipped_box(_: Path, __: pytest.MonkeyPatch) -> None:
+    n = 256
+    mix = draw_cutmix(n, torch.Generator().manual_seed(0))
+    own = torch.arange(n, dtype=torch.float32)
+    mixed = mix.images(own.view(n, 1, 1, 1).expand(n, 1, 64, 64).contiguous())
+    kept = (mixed == own.view(n, 1, 1, 1)).float().mean(dim=(1, 2, 3))
+    others = mix.perm != torch.arange(n)
+    torch.testing.assert_close(mix.lam[others], kept[others])
+    targets, weights = mix.weighted(torch.eye(n), torch.ones(n))
+    torch.testing.assert_close(targets.diagonal()[others], kept[others])
+    torch.testing.assert_close(weights, torch.ones(n))
+
+
+# --- the average
+
+
+def ema_averages_the_buffers(_: Path, __: pytest.MonkeyPatch) -> None:
+    model = tiny.classifier()
+    ema = EMA(model, decay=0.5)
+    before = copy.deepcopy(model.state_dict())
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            value.add_(3)
+    ema.update(model)
+    decay = min(0.5, 2 / 11)
+    after = ema.model.state_dict()
+    names = [name for name in after if "running" in name]
+    assert len(names) == 2
+    for name in [*names, "head.weight", "trunk.0.weight"]:
+        torch.testing.assert_close(after[name], before[name] + 3 * (1 - decay))
+    assert int(after["trunk.1.num_batches_tracked"]) == 3
+
+
+# --- one forward
+
+
+class _Counted(nn.Module):
+    """Counts forwards; its batch norm remembers whose statistics it saw."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.norm = nn.BatchNorm2d(3, momentum=1.0)
+        self.head = nn.Linear(3, 2)
+        self.forwards = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.forwards += 1
+        out: Tensor = self.head(self.norm(images).flatten(2).square().mean(dim=2))
+        return out
+
+
+def _one_forward(step: Any, batch: Batch, seen: Tensor) -> None:
+    model = _Counted().train()
+    step(model, batch)
+    assert model.forwards == 1
+    assert model.norm.running_mean is not None
+    torch.testing.assert_close(model.norm.running_mean, seen.mean(dim=(0, 2, 3)))
+
+
+def _labeled_and_pool() -> Batch:
+    """Three labelled images and five of the pool, whose statistics differ."""
+    batch = tiny.batches(1)[0]
+    weights = torch.tensor([1.0] * 3 + [0.0] * 5)
+    scale = torch.where(weights > 0, 1.0, 0.3)[:, None, None, None]
+    images = batch.images * scale
+    return Batch(images, batch.targets, weights, teacher_images=images, weak=images.flip(3) * 0.9)
+
+
+def online_step_makes_one_forward(_: Path, __: pytest.MonkeyPatch) -> None:
+    batch = _labeled_and_pool()
+    assert batch.weak is not None
+    step = OnlinePseudoLabelStep(torch.full((2,), 0.5), threshold=0.5, unlabeled_weight=1.0)
+    _one_forward(step, batch, torch.cat([batch.weak, batch.images]))
+
+
+def supervised_step_makes_one_forward(_: Path, __: pytest.MonkeyPatch) -> None:
+    batch = _labeled_and_pool()
+    _one_forward(supervised_step, batch, batch.images)
+
+
+def distillation_step_makes_one_forward(_: Path, __: pytest.MonkeyPatch) -> None:
+    batch = _labeled_and_pool()
+    teacher = tiny.classifier().eval()
+    _one_forward(DistillationStep(teacher, 2.0, 0.5), batch, batch.images)
+
+
+# --- thresholds
+
+
+def online_counter_counts_what_the_loss_uses(_: Path, __: pytest.MonkeyPatch) -> None:
+    n = 8
+    weights = torch.tensor([1.0, 1.0] + [0.0] * 6)
+    weak = torch.tensor([[2.0, 0], [0, 2], [2, 0], [1.2, 0], [0.5, 0], [0, 0.2], [0, 0.6], [0, 3]])
+    strong = torch.linspace(-1, 1, 2 * n).view(n, 2).requires_grad_()
+    targets = F.one_hot(torch.tensor([0, 1] + [0] * 6), 2).float()
+    images = torch.zeros(n, 3, 2, 2)
+    batch = Batch(images, targets, weights, weak=images)
+    prior = torch.tensor([0.2, 0.8])
+    step = OnlinePseudoLabelStep(prior, threshold=0.7, unlabeled_weight=1.0)
+    step.marginal = torch.tensor([0.6, 0.4])
+
+    class Fixed(nn.Module):
+        def forward(self, _images: Tensor) -> Tensor:
+            return torch.cat([weak, strong])
+
+    loss, metrics = step(Fixed(), batch)
+    probs = torch.softmax(weak, dim=1)
+    marginal = 0.99 * torch.tensor([0.6, 0.4]) + 0.01 * probs[2:].mean(dim=0)
+    aligned = probs * prior / marginal
+    aligned = aligned / aligned.sum(dim=1, keepdim=True)
+    taken = aligned.amax(dim=1)[2:] >= 0.7
+    unaligned = probs.amax(dim=1)[2:] >= 0.7
+    assert not torch.equal(taken, unaligned)  # else the order could not be told
+    assert int(taken.sum()) != int(unaligned.sum())
+    assert float(metrics["pseudo_labeled"]) == pytest.approx(float(taken.float().mean()))
+    beliefs = aligned.argmax(dim=1)[2:]
+    each = F.cross_entropy(strong[2:], beliefs, reduction="none")
+    by_hand = F.cross_entropy(weak[:2], targets[:2]) + (each * taken).mean()
+    torch.testing.assert_close(loss, by_hand)
+    (gradient,) = torch.autograd.grad(loss, strong)
+    learned = gradient.abs().sum(dim=1) > 0
+    assert torch.equal(learned, torch.cat([torch.tensor([False, False]), taken]))
+
+
+def round_trains_on_what_the_report_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = prepared(tmp_path, monkeypatch)
+    fit, labels = trunk_fit(run, monkeypatch, "trained", fraction=0.5)
+    assert 0 < labels.accepted.sum() < len(labels.accepted)
+    (labeled, _count), (pool, _rest) = fit.loader.streams
+    assert pool.rows.tolist() == run.task.pool[labels.accepted].tolist()
+    assert labeled.rows.tolist() == run.task.labeled.tolist()
+    assert pool.targets.argmax(dim=1).tolist() == labels.labels[labels.accepted].tolist()
+    outcome = stages.Outcome(run.base, stages.Beliefs([None], np.zeros((0, 2))), False, labels)
+    done = pipeline.Finished("self-train-1", True, "", 0.0, None, outcome)
+    assert sum(row["selected"] for row in pseudo_rows(run, [done])) == len(pool)
+
+
+def selection_accepts_down_to_its_threshold(_: Path, __: pytest.MonkeyPatch) -> None:
+    probs = np.random.default_rng(0).dirichlet(np.ones(3), 60)
+    labels = select(probs, fraction=0.4)
+    cut = labels.thresholds[labels.labels]
+    assert np.array_equal(labels.accepted, labels.confidence >= cut)
+    assert 0 < labels.accepted.sum() < 60
+
+
+# --- batches
+
+
+def few_labels_are_repeated_not_dropped(_: Path, __: pytest.MonkeyPatch) -> None:
+    images = tiny.smooth_images(8)
+    labeled = tiny.examples(np.arange(3), np.array([0, 1, 0]))
+    pool = tiny.examples(np.arange(3, 8), np.full(5, -1))
+    for others, per_batch in ((None, 16), (pool, 12)):
+        loader = Loader(
+            tiny.canvases(images),
+            labeled,
+            others,
+            Views(Weak(), 32),
+            batch_size=16,
+            labeled_per_batch=12,
+            seed=0,
+        )
+        counts: list[int] = []
+        for step in range(2):
+            batch = loader.batch(step)
+            assert len(batch.images) == 16
+            assert int((batch.weights > 0).sum()) == per_batch
+            counts.append(int(batch.targets[batch.weights > 0][:, 1].sum()))
+        total = 2 * per_batch / 3
+        assert math.floor(total) <= sum(counts) <= math.ceil(total)
+
+
+# --- the split
+
+
+def labeled_images_leave_the_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = prepared(tmp_path, monkeypatch)
+    task = run.task
+    roles = {r: set(run.split.indices(r).tolist()) for r in ("labeled", "unlabeled", "test")}
+    assert len(task.labeled) == 8
+    assert len(task.pool) == 28  # 12 train images that lost their label, 16 that never had one
+    assert set(task.labeled.tolist()) == roles["labeled"]
+    assert set(task.pool.tolist()) == roles["unlabeled"]
+    assert not set(task.labeled.tolist()) & set(task.pool.tolist())
+    assert not (roles["labeled"] | roles["unlabeled"]) & roles["test"]
+    assert (run.split.labels[task.pool] == -1).all()
+    for chain in task.chains[1:]:
+        assert len(chain.judges)
+        assert not chain.keep[chain.judges].any()
+
+
+def held_out_labels_are_not_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = prepared(tmp_path, monkeypatch)
+    fits = captured_fits(monkeypatch)
+    task = run.task
+    heads = [
+        stages.Head(torch.zeros_like(run.base.head.weight), torch.zeros(2)) for _ in task.chains
+    ]
+    shop = stages.Workshop(run.config, run.device, 0, lambda *_: nullcontext(lambda _: None))
+    work = Work("trained", steps=2, batch_size=8, size=32)
+    none: list[Any] = [None] * len(heads)
+    stages.train_trunk(shop, task, run.base, heads, none, work, 1, "transfer")
+    assert len(fits) == 2
+    held_out = set(task.judged[task.chains[1].judges].tolist())
+    used = {int(row) for examples, _ in fits[1].loader.streams for row in examples.rows}
+    assert held_out
+    assert not held_out & used
+
+
+# --- test data
+
+
+def the_test_split_decides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for seed in (0, 1):
+        root = tmp_path / f"decisions{seed}"
+        tiny.write_data(root / "data")
+        if seed:  # other pixels, and every test label turned round
+            for name in ("ant", "bee"):
+                for i in range(6):
+                    picture = tiny.smooth_image(32, 40, np.random.default_rng(i))
+                    path = root / "data" / "test" / name / f"{name}{i}.png"
+                    tiny.Image.fromarray(picture).save(path)
+        run = prepared(root, monkeypatch, trunk="frozen", rounds=2)
+        if seed:
+            test = run.split.indices("test")
+            run.split.truth[test] = 1 - run.split.truth[test]
+            run.task = pipeline._make_task(
+                run.catalog, run.store, run.split, run.plan, run.config, run.device
+            )
+        chain = pipeline.Chain(run)
+        pipeline.teach(chain, rounds=True)
+        found.append(chain.finished)
+    for before, after in zip(*found, strict=True):
+        assert before.name == after.name
+        assert before.accepted == after.accepted
+        assert before.reason == after.reason
+        assert before.outcome.choice == after.outcome.choice
+        assert before.outcome.model.spec == after.outcome.model.spec
+        np.testing.assert_array_equal(before.outcome.beliefs.judged, after.outcome.beliefs.judged)
+        weights = after.outcome.model.state_dict()
+        for name, value in before.outcome.model.state_dict().items():
+            assert torch.equal(value, weights[name]), f"{before.name}: {name}"
+
+
+# --- one resize rule
+
+
+def training_and_export_see_the_same_view(tmp_path: Path, _: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    shapes = [(60, 90), (90, 60), (40, 40), (33, 100)]
+    pictures = [tiny.textured_image(*shape, rng) for shape in shapes]
+    for i, picture in enumerate(pictures):
+        folder = tmp_path / "resize" / "train" / "ab"[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        tiny.Image.fromarray(picture).save(folder / f"{i}.png")
+    catalog = read_catalog(tmp_path / "resize")
+    store = open_store(catalog, canvas=48, cache=tmp_path / "cache")
+    data = pipeline.Canvases(store, np.arange(4), tiny.CPU)
+    model = tiny.classifier(canvas=48, crop_pct=0.8)
+    evaluated = tiny.Recorder()
+    look(data, np.arange(4), Center(0.8), evaluated, 32)
+    deployed = Deployed(model)
+    exported = tiny.Recorder()
+    deployed.model = exported
+    order = [int(name.split("/")[-1].split(".")[0]) for name in catalog.names]
+    for position, number in enumerate(order):
+        deployed(torch.from_numpy(pictures[number])[None])
+        gap = (exported.seen[-1][0] - evaluated.seen[0][position]).abs()
+        assert float(gap.max()) < 2.5 / 255, shapes[number]
+
+
+# --- settings
+
+CHANGED: dict[str, Any] = {
+    "labels_per_class": 2,
+    "limit": 5,
+    "seed": 7,
+    "device": "cpu",
+    "minutes": 1.5,
+    "teacher": "test_resnet",
+    "weights": "no-such-file.safetensors",
+    "input_size": 64,
+    "canvas": 48,
+    "trunk": "trained",
+    "lr_head": 0.5,
+    "lr_trunk": 0.5,
+    "layer_decay": 0.5,
+    "weight_decay": 0.5,
+    "optimizer": "sgd",
+    "drop_rate": 0.7,
+    "drop_path_rate": 0.7,
+    "augment": "trivialaugment",
+    "num_ops": 5,
+    "magnitude": 28,
+    "mix": "mixup",
+    "rounds": 3,
+    "pseudo_labels": "soft",
+    "alignment": 0.2,
+    "threshold": 0.5,
+    "student": "cut:1",
+    "temperature": 7.0,
+    "alpha": 0.1,
+}
+OF_PREPARE = ("labels_per_class", "limit", "seed", "minutes", "teacher", "weights", "input_size",
+              "canvas", "trunk", "rounds")  # fmt: skip
+OF_STUDENT = ("student", "temperature", "alpha")
+OF_ONLINE = ("threshold",)
+
+
+def settings() -> list[str]:
+    """The name of every setting a user has."""
+    groups = RunConfig().to_dict().values()
+    return [name for group in groups for name in group]
+
+
+def observation_repeats(name: str) -> Check:
+    """A check that what ``setting_is_alive`` looks at is the same for equal settings."""
+
+    def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        first, second = (_observed(name, tmp_path, monkeypatch, f"same{i}", {}) for i in range(2))
+        assert first == second
+
+    return check
+
+
+def setting_is_alive(name: str) -> Check:
+    """A check that another value of the setting changes something that can be observed."""
+
+    def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        found = []
+        for number, changed in enumerate(({}, {name: CHANGED[name]})):
+            found.append(_observed(name, tmp_path, monkeypatch, f"run{number}", changed))
+        assert found[0] != found[1], f"{name} changes nothing"
+
+    return check
+
+
+def _observed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, changed: dict[str, Any]
+) -> str:
+    if name == "device":
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        return str(pipeline.choose_device(changed.get("device", "auto")))
+    if name == "minutes":
+        changed = {"minutes": 1.0, **changed}
+    if name == "drop_path_rate":  # test_efficientnet has no residual branch to drop
+        changed = {"teacher": "test_resnet", **changed}
+    try:
+        run = prepared(tmp_path, monkeypatch, folder, **changed)
+    except TutelageError as error:
+        return str(error)
+    if name in OF_PREPARE:
+        return _text(run.split.roles, dataclasses.astuple(run.plan)[1:], run.base.spec)
+    if name in OF_STUDENT:
+        fit = student_fit(run, monkeypatch)
+        return _text(fit.model.spec, *_of_step(fit))
+    kind = "online" if name in OF_ONLINE else "trained"
+    fit, labels = trunk_fit(run, monkeypatch, kind)
+    return _text(*_of_fit(fit), labels.probs)
+
+
+def _of_step(fit: Fit) -> list[Any]:
+    """The loss that the first batch gives in evaluation mode."""
+    batch = fit.loader.batch(0)
+    loss, metrics = fit.step(fit.model.eval(), batch)
+    return [loss, *metrics.values()]
+
+
+def _of_fit(fit: Fit) -> list[Any]:
+    """Settings of the loop, three batches, and the loss and rates of the model as it trains."""
+    batches = [fit.loader.batch(step) for step in range(3)]
+    torch.manual_seed(0)
+    loss, metrics = fit.step(fit.model.train(), batches[0])
+    pixels = [part for batch in batches for part in (batch.images, batch.targets, batch.weights)]
+    # A new residual branch may add nothing, so dropping it need not change the loss.
+    drops = [getattr(module, "drop_prob", None) for module in fit.model.modules()]
+    return [fit.settings, drops, loss, *metrics.values(), *pixels]
+
+
+def _text(*parts: Any) -> str:
+    return "\n".join(
+        repr(p.detach().numpy().tobytes() if isinstance(p, Tensor)
+             else p.tobytes() if isinstance(p, np.ndarray) else p)
+        for p in parts
+    )  # fmt: skip

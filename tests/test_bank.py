@@ -1,0 +1,76 @@
+import numpy as np
+import tiny
+import torch
+
+from tutelage.augment import Center, Strong, Weak, apply
+from tutelage.bank import CLEAN_VIEWS, Bank, bank_plans, look, make_bank
+
+IMAGES = tiny.smooth_images(7)
+DATA = tiny.canvases(IMAGES, np.linspace(0.5, 2.0, 7, dtype=np.float32))
+ROWS = np.array([4, 1, 6, 0, 2])
+
+
+def pixels(views: torch.Tensor) -> torch.Tensor:
+    return views.flatten(1)
+
+
+def test_plans_start_clean_and_alternate_weak_and_strong() -> None:
+    plans = bank_plans(6, 0.8)
+    assert plans[:2] == [(Center(0.8), False), (Center(0.8), True)]
+    assert [type(policy) for policy, _ in plans[2:]] == [Weak, Strong, Weak, Strong]
+    assert [len(bank_plans(n, 0.8)) for n in (1, 2, 8)] == [1, 2, 8]
+
+
+def test_look_is_in_the_order_of_the_rows_whatever_the_batch() -> None:
+    images, aspect = DATA.take(ROWS)
+    policy = Center(0.875)
+    expected = pixels(apply(images, policy.plan(images, aspect), 16))
+    for batch in (2, 64):
+        found = look(DATA, ROWS, policy, pixels, 16, batch=batch)
+        torch.testing.assert_close(found, expected)
+
+
+def test_look_can_mirror() -> None:
+    plain = look(DATA, ROWS, Center(0.875), pixels, 16).view(5, 3, 16, 16)
+    mirrored = look(DATA, ROWS, Center(0.875), pixels, 16, mirrored=True).view(5, 3, 16, 16)
+    torch.testing.assert_close(mirrored, plain.flip(3))
+
+
+def test_look_at_nothing_has_the_right_width() -> None:
+    assert look(DATA, np.arange(0), Center(), pixels, 16).shape == (0, 3 * 16 * 16)
+
+
+def test_look_reports_progress_and_draws_from_its_generator() -> None:
+    done: list[int] = []
+    draws = [torch.Generator().manual_seed(seed) for seed in (1, 1, 2)]
+    found = [
+        look(DATA, ROWS, Weak(), pixels, 16, generator=g, progress=done.append, batch=2)
+        for g in draws
+    ]
+    assert done == [2, 4, 5] * 3
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+def test_bank_has_a_view_each_from_generators_of_their_own() -> None:
+    done: list[int] = []
+    bank = make_bank(DATA, ROWS, pixels, 16, bank_plans(5, 0.875), seed=3, progress=done.append)
+    assert len(bank.views) == 5
+    assert done == [5, 10, 15, 20, 25]
+    fewer = make_bank(DATA, ROWS, pixels, 16, bank_plans(3, 0.875), seed=3)
+    for a, b in zip(fewer.views, bank.views, strict=False):
+        assert torch.equal(a, b)
+    other = make_bank(DATA, ROWS, pixels, 16, bank_plans(3, 0.875), seed=4)
+    assert torch.equal(other.views[0], fewer.views[0])
+    assert not torch.equal(other.views[2], fewer.views[2])
+    assert not torch.equal(bank.views[2], bank.views[4])
+
+
+def test_clean_views_have_no_noise_and_take_keeps_views_together() -> None:
+    bank = make_bank(DATA, ROWS, pixels, 16, bank_plans(4, 0.875), seed=3)
+    assert len(bank.clean()) == CLEAN_VIEWS
+    assert torch.equal(bank.clean()[0], look(DATA, ROWS, Center(0.875), pixels, 16))
+    some = bank.take(np.array([3, 0]))
+    assert isinstance(some, Bank)
+    for part, view in zip(some.views, bank.views, strict=True):
+        assert torch.equal(part, view[[3, 0]])

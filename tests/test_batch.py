@@ -1,0 +1,25 @@
+import torch
+
+from tutelage.batch import Batch
+
+
+def test_to_moves_every_part_and_keeps_what_is_missing() -> None:
+    images = torch.rand(2, 3, 4, 5)
+    batch = Batch(images, torch.eye(2), torch.ones(2), weak=images + 1)
+    moved = batch.to(torch.device("cpu"))
+    assert moved.teacher_images is None
+    torch.testing.assert_close(moved.weak, images + 1)
+    torch.testing.assert_close(moved.targets, torch.eye(2))
+    assert moved.images.is_contiguous(memory_format=torch.channels_last)
+    assert moved.weights.is_contiguous()
+    torch.testing.assert_close(moved.images, images)
+
+
+def test_to_reaches_another_device() -> None:
+    images = torch.rand(2, 3, 4, 5)
+    moved = Batch(images, torch.eye(2), torch.ones(2), teacher_images=images).to(
+        torch.device("meta")
+    )
+    assert {t.device.type for t in (moved.images, moved.targets, moved.weights)} == {"meta"}
+    assert moved.teacher_images is not None
+    assert moved.teacher_images.device.type == "meta"

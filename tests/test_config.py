@@ -1,0 +1,116 @@
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tutelage.config import GROUPS, RunConfig, field_type, group_fields, make_config
+from tutelage.errors import TutelageError
+
+
+def test_defaults_are_the_dataclasses_own() -> None:
+    assert make_config("run", {}) == RunConfig()
+
+
+def test_options_reach_their_group() -> None:
+    config = make_config("run", {"seed": 3, "mix": "mixup", "rounds": 2, "alpha": 0.5})
+    assert config.data.seed == 3
+    assert config.transfer.mix == "mixup"
+    assert config.self_train.rounds == 2
+    assert config.distill.alpha == 0.5
+    assert RunConfig().data.seed == 0
+
+
+def test_defaults_are_in_range() -> None:
+    for command in GROUPS:
+        known = group_fields(command)
+        values = {n: getattr(getattr(RunConfig(), group), n) for n, (group, _) in known.items()}
+        assert make_config(command, values) == RunConfig()
+
+
+def test_setting_names_are_unique_over_the_groups_and_have_help() -> None:
+    groups = RunConfig().to_dict()
+    names = [name for group in groups.values() for name in group]
+    assert len(names) == len(set(names))
+    for command, known in ((c, group_fields(c)) for c in GROUPS):
+        assert all(item.metadata["help"] for _, item in known.values()), command
+
+
+def test_each_command_knows_its_groups_only() -> None:
+    assert "alpha" not in group_fields("transfer")
+    assert "threshold" not in group_fields("distill")
+    assert set(group_fields("demo")) == set(group_fields("run"))
+    with pytest.raises(TutelageError, match="'transfer' has no setting 'alpha'"):
+        make_config("transfer", {"alpha": 0.5})
+
+
+def test_unknown_settings_get_a_suggestion() -> None:
+    with pytest.raises(TutelageError, match="no setting 'magnitud'; did you mean 'magnitude'"):
+        make_config("run", {"magnitud": 3})
+    with pytest.raises(TutelageError, match="no setting 'qqq'; known: alignment, alpha"):
+        make_config("run", {"qqq": 3})
+
+
+def test_all_problems_are_named_at_once() -> None:
+    with pytest.raises(TutelageError) as error:
+        make_config("run", {"qqq": 1, "mix": "paint", "limit": "many"})
+    for part in ("qqq", "mix is 'paint', expected one of none, cutmix, mixup", "limit is 'many'"):
+        assert part in str(error.value)
+    with pytest.raises(TutelageError, match=r"temperature is 0, .* to 100; alpha is 2, .* 0 to 1"):
+        make_config("distill", {"alpha": 2, "temperature": 0})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("seed", -1), ("seed", 2**40), ("labels_per_class", 0), ("limit", -1), ("minutes", 0),
+     ("input_size", 8), ("canvas", 4096), ("rounds", -1), ("alignment", 1.5), ("threshold", -0.1),
+     ("alpha", float("nan")), ("drop_rate", 1.0), ("layer_decay", 0), ("temperature", 0),
+     ("lr_head", -1), ("weight_decay", float("inf")), ("magnitude", 31), ("num_ops", 11)],
+)  # fmt: skip
+def test_values_out_of_range_are_refused(name: str, value: Any) -> None:
+    with pytest.raises(TutelageError, match=f"{name} is .*expected"):
+        make_config("run", {name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [("limit", "5", "a whole number"), ("limit", 5.0, "a whole number"),
+     ("seed", True, "a whole number"), ("alpha", "half", "a number"),
+     ("teacher", 3, "text"), ("seed", None, "a whole number")],
+)  # fmt: skip
+def test_values_of_another_type_are_refused(name: str, value: Any, kind: str) -> None:
+    with pytest.raises(TutelageError, match=f"{name} is .*expected {kind}"):
+        make_config("run", {name: value})
+
+
+def test_whole_numbers_are_numbers_and_none_is_a_default_of_none() -> None:
+    config = make_config("run", {"minutes": 3, "limit": None})
+    assert config.data.minutes == 3
+    assert config.data.limit is None
+
+
+def test_paths_become_text_that_json_can_keep() -> None:
+    config = make_config("run", {"weights": Path("w.safetensors"), "teacher": Path("run/teacher")})
+    assert config.data.weights == "w.safetensors"
+    assert config.data.teacher == "run/teacher"
+    assert json.loads(json.dumps(config.to_dict())) == config.to_dict()
+
+
+def test_field_types_are_plain() -> None:
+    assert field_type("data", "limit") is int
+    assert field_type("data", "minutes") is float
+    assert field_type("data", "weights") is str
+    assert field_type("transfer", "lr_head") is float
+
+
+def test_configs_are_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        RunConfig().data.seed = 1  # type: ignore[misc]
+
+
+def test_the_module_imports_no_torch() -> None:
+    code = "import sys, tutelage.config; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

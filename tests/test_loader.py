@@ -1,0 +1,173 @@
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from tutelage.augment import Center, Strong, Weak, apply
+from tutelage.loader import Canvases, Loader, Views, deal
+
+IMAGES = tiny.smooth_images(20)
+LABELED = tiny.examples(np.arange(6), np.arange(6) % 2)
+POOL = tiny.examples(np.arange(6, 20), np.full(14, -1))
+
+
+def loader(views: Views | None = None, *, pool: Any = POOL, **changes: Any) -> Loader:
+    options = {"batch_size": 8, "labeled_per_batch": 3, "seed": 0, **changes}
+    views = Views(Weak(), 32) if views is None else views
+    return Loader(tiny.canvases(IMAGES), LABELED, pool, views, **options)
+
+
+def equal(a: Any, b: Any) -> bool:
+    pairs = [(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a)]
+    return all(x is y is None or torch.equal(x, y) for x, y in pairs)
+
+
+def test_canvases_give_the_rows_asked_for() -> None:
+    aspect = np.linspace(0.5, 2, 20, dtype=np.float32)
+    images, ratio = tiny.canvases(IMAGES, aspect).take(np.array([3, 3, 0]))
+    assert np.array_equal(images.numpy(), IMAGES[[3, 3, 0]])
+    assert np.array_equal(ratio.numpy(), aspect[[3, 3, 0]])
+    assert images.dtype == torch.uint8
+
+
+def test_canvases_hand_out_copies() -> None:
+    data = tiny.canvases(IMAGES)
+    data.take(np.array([0]))[0].zero_()
+    assert np.array_equal(data.take(np.array([0]))[0][0].numpy(), IMAGES[0])
+
+
+def test_no_rows_are_no_images() -> None:
+    images, aspect = tiny.canvases(IMAGES).take(np.arange(0))
+    assert images.shape == (0, 32, 32, 3)
+    assert aspect.shape == (0,)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_canvases_on_a_gpu_keep_the_stores_row_numbers() -> None:
+    store = tiny.store(IMAGES)
+    data = Canvases(store, np.array([2, 5, 11]), torch.device("cuda"))
+    images, _ = data.take(np.array([11, 2]))
+    assert images.is_cuda
+    assert np.array_equal(images.cpu().numpy(), IMAGES[[11, 2]])
+
+
+@pytest.mark.parametrize(("n", "count"), [(5, 2), (3, 8), (4, 4), (1, 3), (7, 0)])
+def test_dealing_passes_over_all_before_any_comes_again(n: int, count: int) -> None:
+    taken = np.concatenate([deal(n, count, step, (0, 1)) for step in range(n)])
+    assert len(taken) == n * count
+    for start in range(0, len(taken), n):
+        assert sorted(taken[start : start + n]) == list(range(n))
+
+
+def test_dealing_depends_on_the_seed_and_passes_differ() -> None:
+    assert not np.array_equal(deal(50, 50, 0, (0, 0)), deal(50, 50, 1, (0, 0)))
+    assert not np.array_equal(deal(50, 50, 0, (0, 0)), deal(50, 50, 0, (1, 0)))
+    assert not np.array_equal(deal(50, 50, 0, (0, 0)), deal(50, 50, 0, (0, 1)))
+    assert np.array_equal(deal(50, 9, 4, (3, 1)), deal(50, 9, 4, (3, 1)))
+
+
+def test_a_batch_is_a_pure_function_of_seed_and_step() -> None:
+    first, second = loader(), loader()
+    second.batch(7)
+    assert equal(first.batch(3), second.batch(3))
+    assert not equal(first.batch(3), first.batch(4))
+    assert not equal(first.batch(3), loader(seed=1).batch(3))
+
+
+def test_iterating_starts_at_step_zero_each_time() -> None:
+    stream = loader()
+    for _ in range(2):
+        iterator = iter(stream)
+        assert equal(next(iterator), stream.batch(0))
+        assert equal(next(iterator), stream.batch(1))
+
+
+def test_a_batch_holds_labels_and_pool_in_the_asked_shares() -> None:
+    batch = loader().batch(0)
+    assert batch.images.shape == (8, 3, 32, 32)
+    assert batch.weights.tolist() == [1.0] * 3 + [0.0] * 5
+    assert batch.targets[:3].sum(dim=1).tolist() == [1.0] * 3
+    assert batch.teacher_images is None
+    assert batch.weak is None
+
+
+def test_targets_belong_to_their_images() -> None:
+    flat = np.arange(20)[:, None, None, None] * np.full((1, 32, 32, 3), 10, dtype=np.uint8)
+    data = tiny.canvases(flat.astype(np.uint8))
+    stream = Loader(
+        data, LABELED, POOL, Views(Center(1.0), 32), batch_size=8, labeled_per_batch=4, seed=0
+    )
+    for step in range(4):
+        batch = stream.batch(step)
+        rows = (batch.images.mean(dim=(1, 2, 3)) * 255 / 10).round().int()
+        labeled = batch.weights > 0
+        assert torch.equal(batch.targets[labeled].argmax(dim=1), rows[labeled].long() % 2)
+        assert (rows[labeled] < 6).all()
+        assert (rows[~labeled] >= 6).all()
+
+
+@pytest.mark.parametrize("pool", [None, tiny.examples(np.arange(0), np.arange(0))])
+def test_without_a_pool_every_image_is_labelled(pool: Any) -> None:
+    batch = loader(pool=pool).batch(0)
+    assert batch.weights.tolist() == [1.0] * 8
+    assert equal(batch, loader(pool=None).batch(0))
+
+
+def test_the_weak_view_is_of_the_same_images() -> None:
+    views = Views(Center(1.0), 32, weak=Weak(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=1.0))
+    batch = loader(views).batch(0)
+    assert batch.weak is not None
+    torch.testing.assert_close(batch.weak.flip(3), batch.images, atol=1e-5, rtol=0)
+
+
+def test_a_teacher_of_the_same_size_gets_the_same_pixels() -> None:
+    batch = loader(Views(Strong(), 32, teacher_size=32, mix="cutmix", mix_share=1.0)).batch(0)
+    assert batch.teacher_images is not None
+    assert torch.equal(batch.teacher_images, batch.images)
+
+
+def test_a_teacher_of_another_size_gets_the_same_plan() -> None:
+    batch = loader(Views(Center(0.8), 32, teacher_size=48)).batch(0)
+    rows = np.concatenate([LABELED.rows[deal(6, 3, 0, (0, 0))], POOL.rows[deal(14, 5, 0, (0, 1))]])
+    images, aspect = tiny.canvases(IMAGES).take(rows)
+    plan = Center(0.8).plan(images, aspect)
+    torch.testing.assert_close(batch.teacher_images, apply(images, plan, 48))
+    torch.testing.assert_close(batch.images, apply(images, plan, 32))
+
+
+@pytest.mark.parametrize("mix", ["cutmix", "mixup"])
+def test_mixing_changes_images_and_targets_by_one_share(mix: str) -> None:
+    flat = np.zeros((20, 32, 32, 3), dtype=np.uint8)
+    flat[1:6:2] = 255  # class 1 is white
+    data = tiny.canvases(flat)
+    views = Views(Center(1.0), 32, mix=mix, mix_share=1.0)
+    stream = Loader(data, LABELED, None, views, batch_size=8, labeled_per_batch=8, seed=0)
+    for step in range(3):
+        batch = stream.batch(step)
+        white = batch.images.mean(dim=(1, 2, 3))
+        torch.testing.assert_close(batch.targets[:, 1], white, atol=1e-5, rtol=0)
+        assert ((white > 0.01) & (white < 0.99)).any()
+
+
+def test_a_pool_partner_lends_pixels_but_no_target() -> None:
+    views = Views(Center(1.0), 32, mix="cutmix", mix_share=1.0)
+    batch = loader(views).batch(0)
+    known = batch.weights > 0
+    assert ((batch.weights > 0) & (batch.weights < 1)).any()
+    torch.testing.assert_close(batch.targets[known].sum(dim=1), torch.ones(int(known.sum())))
+
+
+@pytest.mark.parametrize(("share", "low", "high"), [(0.0, 0, 0), (0.5, 8, 32), (1.0, 40, 40)])
+def test_mix_share_is_the_share_of_mixed_batches(share: float, low: int, high: int) -> None:
+    stream = loader(Views(Center(1.0), 32, mix="mixup", mix_share=share), pool=None)
+    targets = (stream.batch(step).targets for step in range(40))
+    mixed = sum(bool((t.amax(dim=1) < 1).any()) for t in targets)
+    assert low <= mixed <= high
+
+
+def test_mixing_beside_a_weak_view_is_refused() -> None:
+    with pytest.raises(ValueError, match="weak"):
+        Views(Weak(), 32, mix="cutmix", weak=Weak())

@@ -1,0 +1,441 @@
+"""Each silent bug is put into the source; the check of it must fail."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import silent_checks as checks
+import torch
+from mutate import mutate, replace_everywhere
+
+pytest.importorskip("timm")
+
+from tutelage import pipeline, stages
+
+NO_DECAY = "        if not parameter.requires_grad:\n"
+
+# name -> (check, module, text of the source, text with the bug)
+MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
+    "optimizer never steps": (
+        checks.trained_weights_move,
+        "train",
+        "        optimizer.step()\n",
+        "",
+    ),
+    "gradients thrown away before the step": (
+        checks.trained_weights_move,
+        "train",
+        "        optimizer.step()\n",
+        "        optimizer.zero_grad(set_to_none=True)\n        optimizer.step()\n",
+    ),
+    "convolutions missing from the optimizer": (
+        checks.trained_weights_move,
+        "models.zoo",
+        NO_DECAY,
+        "        if not parameter.requires_grad or parameter.ndim == 4:\n",
+    ),
+    "head missing from the optimizer": (
+        checks.trained_weights_move,
+        "models.zoo",
+        NO_DECAY,
+        "        if not parameter.requires_grad or parameter is model.head.weight:\n",
+    ),
+    "average of the start": (
+        checks.trained_weights_move,
+        "train",
+        "        ema.update(model)\n",
+        "",
+    ),
+    "frozen norms follow train()": (
+        checks.frozen_weights_stay,
+        "models.classifier",
+        "        if self._frozen:\n            self.trunk.eval()\n",
+        "",
+    ),
+    "frozen trunk still has gradients": (
+        checks.frozen_weights_stay,
+        "models.classifier",
+        "        self.trunk.requires_grad_(False)\n",
+        "",
+    ),
+    "no T squared": (
+        checks.kd_loss_keeps_its_scale,
+        "losses.distillation",
+        ".sum(dim=1) * temperature**2",
+        ".sum(dim=1)",
+    ),
+    "mean over classes instead of batchmean": (
+        checks.kd_loss_keeps_its_scale,
+        "losses.distillation",
+        ".sum(dim=1) * temperature**2",
+        ".mean(dim=1) * temperature**2",
+    ),
+    "KL the wrong way round": (
+        checks.kd_loss_keeps_its_scale,
+        "losses.distillation",
+        "teacher.exp() * (teacher - student)",
+        "student.exp() * (student - teacher)",
+    ),
+    "temperature is ignored by the step": (
+        checks.distillation_step_uses_the_loss_as_it_is,
+        "steps.distillation",
+        "temperature=self.temperature",
+        "temperature=1.0",
+    ),
+    "teacher's share forgotten where there is a label": (
+        checks.distillation_step_uses_the_loss_as_it_is,
+        "steps.distillation",
+        "weights=1.0 - (1.0 - self.alpha) * batch.weights",
+        "weights=1.0 - batch.weights",
+    ),
+    "teacher called with gradient": (
+        checks.teacher_gets_no_gradient,
+        "steps.distillation",
+        "with torch.no_grad()",
+        "with torch.enable_grad()",
+    ),
+    "teacher's logits not detached": (
+        checks.kd_loss_gives_the_teacher_no_gradient,
+        "losses.distillation",
+        "teacher_logits.detach()",
+        "teacher_logits",
+    ),
+    "forward in training mode": (
+        checks.forward_is_an_evaluation_snapshot,
+        "models.forward",
+        "_Outputs(copy.deepcopy(model)).eval()",
+        "_Outputs(copy.deepcopy(model)).train()",
+    ),
+    "forward shares the live weights": (
+        checks.forward_is_an_evaluation_snapshot,
+        "models.forward",
+        "_Outputs(copy.deepcopy(model)).eval()",
+        "_Outputs(model).eval()",
+    ),
+    "teacher draws its own view": (
+        checks.teacher_and_student_see_the_same_views,
+        "loader",
+        "apply(images, plan, views.teacher_size)",
+        "apply(images, views.policy.plan(images, aspect, generator), views.teacher_size)",
+    ),
+    "teacher sees the clean view": (
+        checks.pipeline_gives_both_the_same_view,
+        "loader",
+        "apply(images, plan, views.teacher_size)",
+        "apply(images, type(plan).identity(len(images)), views.teacher_size)",
+    ),
+    "teacher sees unmixed images": (
+        checks.teacher_and_student_see_the_same_mixing,
+        "loader",
+        "else mix.images(teacher)",
+        "else teacher",
+    ),
+    "teacher sees another mixing": (
+        checks.teacher_and_student_see_the_same_mixing,
+        "loader",
+        "else mix.images(teacher)",
+        "else (self._mix(len(rows), generator) or mix).images(teacher)",
+    ),
+    "box in whole pixels of one size": (
+        checks.teacher_and_student_see_the_same_mixing,
+        "augment.mix",
+        "columns, rows = _overlap(x0, x1, width), _overlap(y0, y1, height)",
+        "columns, rows = _overlap(x0 * 96 / width, x1 * 96 / width, width), "
+        "_overlap(y0 * 96 / height, y1 * 96 / height, height)",
+    ),
+    "one normalisation for all": (
+        checks.each_model_normalises_with_its_own_numbers,
+        "models.classifier",
+        "(images - self.mean) / self.std",
+        "(images - 0.5) / 0.5",
+    ),
+    "loader normalises for the student": (
+        checks.each_model_normalises_with_its_own_numbers,
+        "loader",
+        "student = apply(images, plan, views.size)",
+        "student = apply(images, plan, views.size) * 2 - 1",
+    ),
+    "lambda of the box before clipping": (
+        checks.cutmix_share_is_the_clipped_box,
+        "augment.mix",
+        "    lam = 1 - (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])\n",
+        "    lam = share\n",
+    ),
+    "lambda before the grid": (
+        checks.cutmix_share_is_the_clipped_box,
+        "augment.mix",
+        "    lam = 1 - (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])\n",
+        "    x0, y0, x1, y1 = corners.unbind(dim=1)\n    lam = 1 - (x1 - x0) * (y1 - y0)\n",
+    ),
+    "targets mixed by the partner's share": (
+        checks.cutmix_share_is_the_clipped_box,
+        "augment.mix",
+        "return torch.lerp(targets[self.perm.to(targets.device)], targets, lam)",
+        "return torch.lerp(targets, targets[self.perm.to(targets.device)], lam)",
+    ),
+    "EMA without buffers": (
+        checks.ema_averages_the_buffers,
+        "train",
+        "averages, currents = self.model.state_dict(), model.state_dict()",
+        "averages, currents = dict(self.model.named_parameters()), dict(model.named_parameters())",
+    ),
+    "EMA copies integer buffers never": (
+        checks.ema_averages_the_buffers,
+        "train",
+        "            averages[name].copy_(currents[name])\n",
+        "            pass\n",
+    ),
+    "weak and strong views apart": (
+        checks.online_step_makes_one_forward,
+        "steps.online",
+        "model(torch.cat([batch.weak, batch.images])).chunk(2)",
+        "model(batch.weak), model(batch.images)",
+    ),
+    "labelled and pool images apart, supervised": (
+        checks.supervised_step_makes_one_forward,
+        "steps.supervised",
+        "logits = model(batch.images)",
+        "logits = torch.cat([model(batch.images[batch.weights > 0]), "
+        "model(batch.images[batch.weights == 0])])",
+    ),
+    "labelled and pool images apart, distillation": (
+        checks.distillation_step_makes_one_forward,
+        "steps.distillation",
+        "logits = model(batch.images)",
+        "logits = torch.cat([model(batch.images[batch.weights > 0]), "
+        "model(batch.images[batch.weights == 0])])",
+    ),
+    "threshold before alignment": (
+        checks.online_counter_counts_what_the_loss_uses,
+        "losses.pseudo_label",
+        "(confidence >= threshold)",
+        "(probs.amax(dim=1) >= threshold)",
+    ),
+    "counter on the raw confidence": (
+        checks.online_counter_counts_what_the_loss_uses,
+        "steps.online",
+        '"pseudo_labeled": used.sum() / pool.sum().clamp_min(1)',
+        '"pseudo_labeled": (probs.amax(dim=1) >= self.threshold)[pool].float().mean()',
+    ),
+    "counter counts labelled images": (
+        checks.online_counter_counts_what_the_loss_uses,
+        "steps.online",
+        '"pseudo_labeled": used.sum() / pool.sum().clamp_min(1)',
+        '"pseudo_labeled": beliefs.weights.mean()',
+    ),
+    "beliefs replace the labels": (
+        checks.online_counter_counts_what_the_loss_uses,
+        "steps.online",
+        "used = beliefs.weights * pool",
+        "used = beliefs.weights",
+    ),
+    "gradient through the weak view's belief": (
+        checks.online_counter_counts_what_the_loss_uses,
+        "steps.online",
+        "unsupervised = cross_entropy(strong_logits, ",
+        "unsupervised = cross_entropy(weak_logits, ",
+    ),
+    "accepted by one rule, reported by another": (
+        checks.selection_accepts_down_to_its_threshold,
+        "label",
+        "        thresholds[k] = confidence[taken].min()\n",
+        "        thresholds[k] = confidence[members].mean()\n",
+    ),
+    "a short stream cuts the batch": (
+        checks.few_labels_are_repeated_not_dropped,
+        "loader",
+        "    wanted = np.arange(step * count, (step + 1) * count)\n",
+        "    count = min(count, n)\n    wanted = np.arange(step * count, (step + 1) * count)\n",
+    ),
+    "a short stream is left out": (
+        checks.few_labels_are_repeated_not_dropped,
+        "loader",
+        "            for number, (examples, count) in enumerate(self.streams)\n",
+        "            for number, (examples, count) in enumerate(self.streams)\n"
+        "            if len(examples) >= count or len(self.streams) == 1\n",
+    ),
+    "an image drawn with replacement": (
+        checks.few_labels_are_repeated_not_dropped,
+        "loader",
+        "order = np.random.default_rng([*seed, int(epoch)]).permutation(n)",
+        "order = np.random.default_rng([*seed, int(epoch)]).integers(0, 2, n)",
+    ),
+    "labelled images left in the pool": (
+        checks.labeled_images_leave_the_pool,
+        "data.split",
+        "return np.flatnonzero(self.roles == role)",
+        'return np.flatnonzero(np.isin(self.roles, (role, "labeled")))',
+    ),
+    "the pool keeps its labels": (
+        checks.labeled_images_leave_the_pool,
+        "data.split",
+        "labels = np.where(seen, catalog.labels, -1)",
+        "labels = np.where(seen | True, catalog.labels, -1)",
+    ),
+    "a fold keeps the labels it is judged on": (
+        checks.labeled_images_leave_the_pool,
+        "stages",
+        "            keep[held_out] = False\n",
+        "",
+    ),
+    "export crops as if all images were square": (
+        checks.training_and_export_see_the_same_view,
+        "deploy.graph",
+        "center_view(canvas, width / height, ",
+        "center_view(canvas, torch.ones(1), ",
+    ),
+    "export squashes by torch's plain bilinear": (
+        checks.training_and_export_see_the_same_view,
+        "deploy.graph",
+        "canvas = squash(images, self.spec.canvas)",
+        "canvas = F.interpolate(images.permute(0, 3, 1, 2).float(), (48, 48), mode='bilinear')"
+        ".permute(0, 2, 3, 1)",
+    ),
+    "export resizes without antialiasing": (
+        checks.training_and_export_see_the_same_view,
+        "augment.resample",
+        "    width = scale.abs().clamp(min=1.0)\n",
+        "    width = torch.ones_like(scale)\n",
+    ),
+    "evaluation looks at the whole image": (
+        checks.training_and_export_see_the_same_view,
+        "augment.policy",
+        "resample.center_box(aspect.float(), 1, self.crop_pct)",
+        "resample.center_box(aspect.float(), 1, 1.0)",
+    ),
+    "evaluation looks at another crop of the store": (
+        checks.training_and_export_see_the_same_view,
+        "data.store",
+        "return rgb, width / height, ",
+        "return rgb, height / width, ",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MUTATIONS)
+def test_a_bug_in_the_source_is_found(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check, module, old, new = MUTATIONS[name]
+    if module == "steps.supervised":  # the buggy text needs a name that the module has not
+        monkeypatch.setattr("tutelage.steps.supervised.torch", __import__("torch"), raising=False)
+    mutate(monkeypatch, f"tutelage.{module}", old, new)
+    with pytest.raises(AssertionError):
+        check(tmp_path, monkeypatch)
+
+
+def _live_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Distillation asks the live teacher, in training mode."""
+
+    def live(model: Any, output: str = "logits") -> Any:
+        model.train()
+        return torch.no_grad()(model.features if output == "features" else model.forward)
+
+    monkeypatch.setattr(pipeline, "Forward", live)
+
+
+def _uncalibrated_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The student mimics the logits before calibration."""
+    step = pipeline.DistillationStep
+    monkeypatch.setattr(
+        pipeline,
+        "DistillationStep",
+        lambda teacher, **kw: step(lambda images: 2.0 * teacher(images), **kw),
+    )
+
+
+def _choice_on_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stages are chosen, judged and calibrated on the test images."""
+    make_task = pipeline._make_task
+
+    def leaky(catalog: Any, store: Any, split: Any, *rest: Any) -> Any:
+        task = make_task(catalog, store, split, *rest)
+        test = split.indices("test")
+        chain = stages.Chain(np.ones(len(task.labels), dtype=bool), np.arange(len(test)))
+        return dataclasses.replace(
+            task, judged=test, judged_labels=split.truth[test], chains=(chain,)
+        )
+
+    monkeypatch.setattr(pipeline, "_make_task", leaky)
+
+
+def _test_in_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Test images are pseudo-labelled and trained on."""
+    make_task = pipeline._make_task
+
+    def leaky(catalog: Any, store: Any, split: Any, *rest: Any) -> Any:
+        task = make_task(catalog, store, split, *rest)
+        return dataclasses.replace(task, pool=np.concatenate([task.pool, split.indices("test")]))
+
+    monkeypatch.setattr(pipeline, "_make_task", leaky)
+
+
+def _all_beliefs_are_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The round learns from every belief, whatever was accepted."""
+    believed = stages._believed
+
+    def everything(labels: Any, config: Any) -> Any:
+        everyone = np.ones_like(labels.accepted)
+        return believed(dataclasses.replace(labels, accepted=everyone), config)
+
+    monkeypatch.setattr(stages, "_believed", everything)
+
+
+def _folds_keep_every_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fold's chain trains on all labels."""
+    train_chain = stages._train_chain
+
+    def whole(shop: Any, task: Any, chain: Any, *rest: Any) -> Any:
+        everything = dataclasses.replace(chain, keep=np.ones_like(chain.keep))
+        return train_chain(shop, task, everything, *rest)
+
+    replace_everywhere(monkeypatch, train_chain, whole)
+
+
+@pytest.mark.parametrize(
+    ("check", "bug"),
+    [
+        (checks.pipeline_teacher_is_in_evaluation_mode, _live_teacher),
+        (checks.pipeline_teacher_is_in_evaluation_mode, _uncalibrated_teacher),
+        (checks.the_test_split_decides_nothing, _choice_on_test),
+        (checks.the_test_split_decides_nothing, _test_in_the_pool),
+        (checks.labeled_images_leave_the_pool, _test_in_the_pool),
+        (checks.round_trains_on_what_the_report_counts, _all_beliefs_are_trained_on),
+        (checks.held_out_labels_are_not_trained_on, _folds_keep_every_label),
+    ],
+    ids=lambda part: part.__name__.lstrip("_"),
+)
+def test_a_bug_in_the_chain_is_found(
+    check: checks.Check,
+    bug: Callable[[pytest.MonkeyPatch], None],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bug(monkeypatch)
+    with pytest.raises(AssertionError):
+        check(tmp_path, monkeypatch)
+
+
+INERT: dict[str, tuple[str, str, str]] = {
+    "magnitude": ("stages", "float(config.magnitude)", "9.0"),
+    "weight_decay": ("stages", "        weight_decay=t.weight_decay,\n", ""),
+    "drop_path_rate": ("stages", "config.transfer.drop_path_rate)", "0.1)"),
+    "alignment": ("stages", "strength=config.self_train.alignment", "strength=1.0"),
+    "threshold": ("stages", "threshold=config.self_train.threshold", "threshold=0.95"),
+    "temperature": ("steps.distillation", "temperature=self.temperature", "temperature=1.0"),
+    "alpha": ("pipeline", "alpha=config.distill.alpha", "alpha=0.7"),
+    "limit": ("data.split", '_draw(catalog.names, pool, limit, f"{seed}/pool")', "pool"),
+}
+
+
+@pytest.mark.parametrize("name", INERT)
+def test_a_setting_that_does_nothing_is_found(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, old, new = INERT[name]
+    mutate(monkeypatch, f"tutelage.{module}", old, new)
+    with pytest.raises(AssertionError, match=f"{name} changes nothing"):
+        checks.setting_is_alive(name)(tmp_path, monkeypatch)

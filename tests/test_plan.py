@@ -1,0 +1,92 @@
+import dataclasses
+import itertools
+from typing import Any
+
+import pytest
+
+from tutelage.config import make_config
+from tutelage.machine import Speed
+from tutelage.plan import SIZES, STEPS, Amounts, Plan, default_minutes, make_plan
+
+SLOW = Speed("cpu", forward=4.0, train=20.0, forward_size=128, train_size=128)
+QUICK = Speed("cpu", forward=0.05, train=0.15, forward_size=128, train_size=128)
+GPU = Speed("cuda", forward=0.05, train=0.2, forward_size=128, train_size=128)
+AMOUNTS = Amounts(labeled=40, pool=1000, judged=40, test=300, canvas=96)
+
+
+def plan(speed: Speed = SLOW, amounts: Amounts = AMOUNTS, native: int = 224, **s: Any) -> Plan:
+    return make_plan(make_config("run", s), amounts, speed, native)
+
+
+@pytest.mark.parametrize(("images", "minutes"), [(0, 3), (1000, 4), (5500, 8.5), (10**6, 12)])
+def test_default_minutes(images: int, minutes: float) -> None:
+    assert default_minutes(images) == minutes
+
+
+def test_the_same_inputs_plan_the_same_work() -> None:
+    assert plan() == plan()
+    almost = dataclasses.replace(SLOW, forward=SLOW.forward * 1.001, train=SLOW.train * 1.001)
+    assert plan(almost).student.steps == plan().student.steps
+
+
+@pytest.mark.parametrize("speed", [SLOW, QUICK, GPU])
+@pytest.mark.parametrize("minutes", [3, 6, 20])
+def test_the_estimate_keeps_the_budget(speed: Speed, minutes: float) -> None:
+    found = plan(speed, minutes=minutes)
+    assert found.minutes == minutes
+    assert found.estimated_seconds <= minutes * 60
+
+
+def test_more_time_never_plans_less() -> None:
+    for speed in (SLOW, QUICK, GPU):
+        plans = [plan(speed, minutes=m) for m in (2, 4, 8, 16, 32)]
+        for before, after in itertools.pairwise(plans):
+            assert after.size >= before.size
+            assert len(after.rounds) >= len(before.rounds)
+
+
+def test_a_faster_machine_sees_more() -> None:
+    slow, quick = plan(SLOW, minutes=3), plan(QUICK, minutes=3)
+    assert (quick.size, quick.views) >= (slow.size, slow.views)
+    assert quick.student.steps > slow.student.steps
+
+
+def test_choices_are_rungs_of_the_ladder() -> None:
+    found = plan()
+    assert found.size in SIZES
+    assert found.student.steps in STEPS
+    assert found.views in (2, 4, 6, 8)
+
+
+def test_views_are_no_larger_than_the_weights_or_the_canvas_are_worth() -> None:
+    assert plan(QUICK, native=160).size <= 160
+    assert plan(QUICK, dataclasses.replace(AMOUNTS, canvas=32)).size <= 128
+    assert plan(QUICK, native=32).size == 32
+
+
+def test_without_a_pool_there_are_no_rounds() -> None:
+    for speed in (SLOW, QUICK, GPU):
+        found = plan(speed, dataclasses.replace(AMOUNTS, pool=0))
+        assert found.rounds == ()
+        assert found.transfer.trunk in ("frozen", "trained")
+
+
+def test_what_the_user_fixed_stays_fixed() -> None:
+    assert plan(input_size=160).size == 160
+    for speed in (SLOW, QUICK, GPU):
+        frozen = plan(speed, trunk="frozen")
+        assert {work.trunk for work in (*frozen.rounds, frozen.transfer)} == {"frozen"}
+        assert plan(speed, trunk="trained").transfer.trunk == "trained"
+    assert plan(rounds=0).rounds == ()
+    assert len(plan(QUICK, rounds=2).rounds) == 2
+
+
+def test_only_a_gpu_learns_online() -> None:
+    assert plan(GPU).rounds[-1].trunk == "online"
+    assert "online" not in {work.trunk for work in plan(QUICK).rounds}
+
+
+def test_rounds_take_more_and_more_of_the_pool() -> None:
+    fractions = [work.fraction for work in plan(QUICK).rounds]
+    assert fractions == sorted(fractions)
+    assert all(0 < f <= 1 for f in fractions)

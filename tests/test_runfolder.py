@@ -1,0 +1,121 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tutelage.errors import TutelageError
+from tutelage.runfolder import RunFolder, write_atomically
+
+REQUEST: dict[str, Any] = {
+    "command": "run",
+    "data": "photos",
+    "settings": {"data": {"seed": 0, "minutes": None}, "distill": {"alpha": 0.7}},
+}
+
+
+def changed(seed: int) -> dict[str, Any]:
+    return {**REQUEST, "settings": {"data": {"seed": seed, "minutes": None}}}
+
+
+def test_a_new_folder_is_claimed_and_the_same_request_continues_it(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "a" / "run")
+    assert folder.claim(REQUEST) is False
+    assert folder.read_json("config.json") == {"request": REQUEST}
+    assert folder.claim(REQUEST) is True
+    assert folder.stages == folder.path / "stages"
+    assert folder.events == folder.path / "events.jsonl"
+
+
+def test_an_empty_folder_is_claimed(tmp_path: Path) -> None:
+    assert RunFolder(tmp_path).claim(REQUEST) is False
+
+
+def test_what_a_kill_left_of_the_first_write_does_not_block(tmp_path: Path) -> None:
+    (tmp_path / ".config.json.4711").write_text('{"req')
+    folder = RunFolder(tmp_path)
+    assert folder.claim(REQUEST) is False
+    assert folder.claim(REQUEST) is True
+
+
+def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(TutelageError, match="holds no tutelage run; choose another --out"):
+        RunFolder(tmp_path).claim(REQUEST)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    with pytest.raises(TutelageError, match=r"is a file.* folder"):
+        RunFolder(tmp_path / "out").claim(REQUEST)
+
+
+@pytest.mark.parametrize(
+    ("request_", "difference"),
+    [({**REQUEST, "data": "other"}, "its data is 'photos', this command's is 'other'"),
+     ({**REQUEST, "settings": {**REQUEST["settings"], "data": {"seed": 1, "minutes": None}}},
+      "its seed is 0, this command's is 1"),
+     ({**REQUEST, "command": "demo"}, "its command is 'run', this command's is 'demo'")],
+)  # fmt: skip
+def test_another_run_is_refused_by_its_first_difference(
+    tmp_path: Path, request_: dict[str, Any], difference: str
+) -> None:
+    folder = RunFolder(tmp_path)
+    folder.claim(REQUEST)
+    with pytest.raises(TutelageError) as error:
+        folder.claim(request_)
+    assert difference in str(error.value)
+    assert "choose another --out" in str(error.value)
+    assert folder.read_json("config.json") == {"request": REQUEST}
+
+
+def test_a_released_folder_can_be_claimed_by_another_request(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.claim(REQUEST)
+    folder.release()
+    assert not folder.path.exists()
+    assert folder.claim(changed(1)) is False
+    (folder.path / "notes.txt").write_text("mine")
+    folder.release()
+    assert [p.name for p in folder.path.iterdir()] == ["notes.txt"]
+
+
+def test_pinned_parts_stay_beside_the_request(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.claim(REQUEST)
+    folder.pin("plan", {"size": 96})
+    folder.pin("versions", {"torch": "2"})
+    assert folder.read_json("config.json") == {
+        "request": REQUEST, "plan": {"size": 96}, "versions": {"torch": "2"},
+    }  # fmt: skip
+    assert folder.claim(REQUEST) is True
+
+
+@pytest.mark.parametrize(("text", "found"), [("{", "cannot read"), ("[1]", "holds list")])
+def test_a_broken_config_is_said(tmp_path: Path, text: str, found: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(TutelageError, match=found):
+        RunFolder(tmp_path).claim(REQUEST)
+
+
+def test_atomic_writes_replace_whole_files_and_leave_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    write_atomically(path, "old")
+    write_atomically(path, "größer")
+    assert path.read_text(encoding="utf-8") == "größer"
+    assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_a_write_that_fails_keeps_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "metrics.json"
+    write_atomically(path, "old")
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
