@@ -1,7 +1,8 @@
-"""What every test shares: one thread, and the helper modules of ``tests/support``."""
+"""What every test shares: one thread, a finished run, and the helpers of ``tests/support``."""
 
 import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,42 @@ pytest.register_assert_rewrite("silent_checks")
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     """Equal numbers on every machine, and no fight for the cores."""
+    one_thread()
+
+
+def one_thread() -> None:
+    """Fixtures of the session come before those of a test, so they call it themselves."""
     with contextlib.suppress(ModuleNotFoundError):  # the base install has none
         import torch
 
         torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache of the session's own in place of the user's."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TUTELAGE_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 images of three coloured shapes."""
+    from shapes import write_shapes
+
+    return write_shapes(tmp_path_factory.mktemp("shapes") / "data")
+
+
+@pytest.fixture(scope="session")
+def finished(photos: Path, own_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an undisturbed run on them; tests only read it."""
+    from shapes import FINISHED
+
+    from tutelage import api
+
+    one_thread()
+    out = tmp_path_factory.mktemp("finished") / "run"
+    api.run(photos, out, quiet=True, **FINISHED)
+    return out

@@ -59,7 +59,7 @@ def test_all_problems_are_named_at_once() -> None:
         make_config("run", {"qqq": 1, "mix": "paint", "limit": "many"})
     for part in ("qqq", "mix is 'paint', expected one of none, cutmix, mixup", "limit is 'many'"):
         assert part in str(error.value)
-    with pytest.raises(TutelageError, match=r"temperature is 0, .* to 100; alpha is 2, .* 0 to 1"):
+    with pytest.raises(TutelageError, match=r"alpha is 2, .* 0 to 1; temperature is 0, .* to 100"):
         make_config("distill", {"alpha": 2, "temperature": 0})
 
 

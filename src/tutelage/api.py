@@ -94,10 +94,11 @@ def _train(
             f"distill needs a trained teacher, but {config.data.teacher!r} is no model folder; "
             "give one, such as --teacher RUN/teacher"
         )
+    teacher = _given_teacher(catalog, config) if distilling else None
     work = pipeline.prepare(command, catalog, data, out, config, notes=notes, quiet=quiet)
     chain = pipeline.Chain(work)
-    if distilling:
-        teacher = _given_teacher(work, config)
+    if teacher is not None:
+        teacher.spec = dataclasses.replace(teacher.spec, canvas=work.store.canvas)
         pipeline.student_stage(chain, teacher)
     else:
         pipeline.teach(chain, rounds=command != "transfer")
@@ -115,16 +116,15 @@ def _command_line(command: str, data: str, out: Path, settings: dict[str, Any]) 
     return shlex.join(words)
 
 
-def _given_teacher(work: Any, config: RunConfig) -> Any:
+def _given_teacher(catalog: Catalog, config: RunConfig) -> Any:
     from tutelage.models.folder import load_model
 
     teacher = load_model(config.data.teacher)
-    if teacher.spec.classes != work.catalog.classes:
+    if teacher.spec.classes != catalog.classes:
         raise TutelageError(
             f"the teacher knows {', '.join(teacher.spec.classes)}, the data has "
-            f"{', '.join(work.catalog.classes)}; they must be the same classes"
+            f"{', '.join(catalog.classes)}; they must be the same classes"
         )
-    teacher.spec = dataclasses.replace(teacher.spec, canvas=work.store.canvas)
     return teacher
 
 

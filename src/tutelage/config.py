@@ -74,7 +74,7 @@ class SelfTrainConfig:
         "hard", "train on the teacher's probabilities or on its best guess", ("soft", "hard")
     )
     alignment: float = setting(
-        0.5, "how far beliefs about the pool are moved to its estimated class frequencies, 0 to 1"
+        1.0, "how far beliefs about the pool are moved to its estimated class frequencies, 0 to 1"
     )
     threshold: float = setting(0.95, "online pseudo-labels: confidence an image must reach")
 
@@ -197,16 +197,16 @@ def make_config(command: str, options: dict[str, Any]) -> RunConfig:
             problems.append(f"{name} is {value!r}, expected {_KINDS[kind]}")
             continue
         choices = item.metadata["choices"]
+        low, high = _RANGES.get(name, (0, 0))
         if choices and value not in choices:
             problems.append(f"{name} is {value!r}, expected one of {', '.join(choices)}")
-    if not problems:
-        config = RunConfig(
-            **{g: dataclasses.replace(getattr(RunConfig(), g), **v) for g, v in groups.items()}
-        )
-        problems = _out_of_range(config)
-        if not problems:
-            return config
-    raise TutelageError("; ".join(problems))
+        elif name in _RANGES and value is not None and not low <= value <= high:
+            problems.append(f"{name} is {value}, expected {low:g} to {high:g}")
+    if problems:
+        raise TutelageError("; ".join(problems))
+    return RunConfig(
+        **{g: dataclasses.replace(getattr(RunConfig(), g), **v) for g, v in groups.items()}
+    )
 
 
 _RANGES: dict[str, tuple[float, float]] = {
@@ -242,18 +242,6 @@ def _fits(value: Any, kind: type, *, optional: bool) -> bool:
         return optional
     accepted = (int, float) if kind is float else kind
     return isinstance(value, accepted) and not isinstance(value, bool)
-
-
-def _out_of_range(config: RunConfig) -> list[str]:
-    problems = []
-    for group in config.to_dict().values():
-        for name, value in group.items():
-            if value is None or name not in _RANGES:
-                continue
-            low, high = _RANGES[name]
-            if not low <= value <= high:
-                problems.append(f"{name} is {value}, expected {low:g} to {high:g}")
-    return problems
 
 
 def field_type(group: str, name: str) -> type:

@@ -517,8 +517,8 @@ def _distill(run: Run, teacher: Classifier) -> Outcome:
     return Outcome(student, nothing, frozen=False)
 
 
-WARM_IMAGES = 1000
-WARM_VIEWS = 4
+WARM_IMAGES = 500
+WARM_VIEWS = 2
 
 
 def _warm_head(run: Run, student: Classifier, teacher: Classifier) -> None:

@@ -34,7 +34,7 @@ STEPS = (
     60,
     40,
 )
-FRACTIONS = (0.3, 0.5, 0.7, 0.9)
+FRACTIONS = (0.2, 0.3, 0.4, 0.5)  # of the pool, accepted round by round
 FOLDS = 4  # of the labels, that choices are made on
 JUDGED_FOLDS = 2  # of them, on which a stage that trains the trunk is repeated to be judged
 OVERHEAD_S = 35.0  # imports, decoding, export and its check, latency, report

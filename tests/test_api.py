@@ -1,0 +1,235 @@
+"""The verbs as functions: one model in three forms gives one answer, and refusals name the mend."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("timm")
+
+import shapes
+from shapes import CLASSES, SETTINGS, contents, read_metrics, write_shapes
+
+import tutelage
+from tutelage import api
+from tutelage.deploy.runtime import OnnxModel
+from tutelage.errors import TutelageError
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+TRANSFER = {k: v for k, v in SETTINGS.items() if k not in ("student", "rounds")}
+
+
+# --- predict
+
+
+def test_the_exported_student_and_its_folder_give_the_same_answers(
+    finished: Path, photos: Path
+) -> None:
+    exported, none = api.predict(finished / "student.onnx", [photos / "test", photos / "unlabeled"])
+    folder, nor_here = api.predict(finished / "student", [photos / "test", photos / "unlabeled"])
+    assert none == nor_here == []
+    assert len(exported) == 36
+    assert [row.image for row in exported] == [row.image for row in folder]
+    assert [row.label for row in exported] == [row.label for row in folder]
+    assert len({row.label for row in exported}) > 1
+    for a, b in zip(exported, folder, strict=True):
+        assert a.probabilities == pytest.approx(b.probabilities, abs=1e-3)
+        assert a.confidence == max(a.probabilities.values()) == a.probabilities[a.label]
+        assert sum(a.probabilities.values()) == pytest.approx(1, abs=1e-5)
+    of_run, _ = api.predict(finished, [photos / "test", photos / "unlabeled"])
+    assert of_run == exported
+
+
+def test_the_exported_teacher_and_its_folder_give_the_same_answers(
+    finished: Path, photos: Path
+) -> None:
+    exported, _ = api.predict(finished / "teacher" / "model.onnx", [photos / "test"])
+    folder, _ = api.predict(finished / "teacher", [photos / "test"])
+    assert [row.label for row in exported] == [row.label for row in folder]
+    for a, b in zip(exported, folder, strict=True):
+        assert a.probabilities == pytest.approx(b.probabilities, abs=1e-3)
+
+
+def test_classes_are_in_the_metadata_and_in_the_folder(finished: Path) -> None:
+    assert OnnxModel(finished / "student.onnx").classes == CLASSES
+    spec = json.loads((finished / "student" / "model.json").read_text())
+    assert tuple(spec["classes"]) == CLASSES
+
+
+def test_predictions_are_in_order_and_batches_do_not_matter(finished: Path, photos: Path) -> None:
+    paths = sorted((photos / "test" / "square").iterdir())[::-1]
+    rows, _ = api.predict(finished, paths, batch=64)
+    assert [row.image for row in rows] == [str(path) for path in paths]
+    singly, _ = api.predict(finished, paths, batch=1)
+    for a, b in zip(rows, singly, strict=True):
+        assert a.probabilities == pytest.approx(b.probabilities, abs=1e-5)
+
+
+def test_unreadable_images_come_back_with_a_reason(
+    finished: Path, photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "torn.jpg").write_bytes(b"\xff\xd8\xff")
+    good = photos / "test" / "disc" / "disc0.png"
+    rows, skipped = api.predict(finished, [tmp_path / "torn.jpg", good])
+    assert [row.image for row in rows] == [str(good)]
+    ((name, reason),) = skipped
+    assert name == str(tmp_path / "torn.jpg")
+    assert reason
+    rows, skipped = api.predict(finished, [tmp_path / "torn.jpg"])
+    assert rows == []
+    assert len(skipped) == 1
+
+
+def test_missing_images_and_models_are_said(finished: Path, photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(TutelageError, match=r"no such image or folder: .*nothing"):
+        api.predict(finished, [tmp_path / "nothing.png"])
+    with pytest.raises(TutelageError, match="no images in"):
+        api.predict(finished, [tmp_path])
+    with pytest.raises(TutelageError, match=r"absent\.onnx"):
+        api.predict(tmp_path / "absent.onnx", [photos])
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
+    with pytest.raises(TutelageError, match="is unfinished; repeat its command to continue it"):
+        api.predict(tmp_path / "run", [photos])
+
+
+# --- evaluate
+
+
+@pytest.mark.parametrize("form", ["", "student.onnx", "student"])
+def test_evaluate_agrees_with_metrics_json(form: str, finished: Path, photos: Path) -> None:
+    expected = read_metrics(finished)["final"]["test"]
+    figures = api.evaluate(finished / form, photos)
+    assert set(figures) == {"split", "skipped", *expected}
+    assert (figures["split"], figures["n"], figures["skipped"]) == ("test", 18, 0)
+    assert abs(figures["accuracy"] - expected["accuracy"]) * 18 < 1 + 1e-9
+    assert figures["nll"] == pytest.approx(expected["nll"], abs=0.05)
+
+
+def test_evaluate_counts_by_class_name(finished: Path, photos: Path, tmp_path: Path) -> None:
+    rows, _ = api.predict(finished, [photos / "train"])
+    right = [row.label == Path(row.image).parent.name for row in rows]
+    figures = api.evaluate(finished, photos, split="train")
+    assert figures["n"] == 24
+    assert figures["accuracy"] == pytest.approx(np.mean(right))
+    # A data set of fewer classes numbers them otherwise.
+    shutil.copytree(photos / "test" / "triangle", tmp_path / "few" / "test" / "triangle")
+    rows, _ = api.predict(finished, [photos / "test" / "triangle"])
+    share = np.mean([row.label == "triangle" for row in rows])
+    assert api.evaluate(finished, tmp_path / "few")["accuracy"] == pytest.approx(share)
+
+
+def test_evaluate_refuses_what_it_cannot_count(
+    finished: Path, photos: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(TutelageError, match="no labelled 'val' images; its splits are: test, tra"):
+        api.evaluate(finished, photos, split="val")
+    shutil.copytree(photos / "test" / "disc", tmp_path / "more" / "test" / "wasp")
+    with pytest.raises(TutelageError, match=r"does not know the classes wasp; it knows disc, sq"):
+        api.evaluate(finished, tmp_path / "more")
+    (tmp_path / "torn" / "test" / "disc").mkdir(parents=True)
+    (tmp_path / "torn" / "test" / "disc" / "a.png").write_bytes(b"")
+    with pytest.raises(TutelageError, match="none of the 1 'test' images"):
+        api.evaluate(finished, tmp_path / "torn")
+
+
+# --- export
+
+
+def test_export_writes_a_graph_that_agrees(finished: Path, photos: Path, tmp_path: Path) -> None:
+    result = api.export(finished / "student", tmp_path / "small.onnx")
+    assert result["path"] == str(tmp_path / "small.onnx")
+    assert result["n"] > 100
+    assert result["top1_agreement"] == 1
+    assert result["max_difference"] < 1e-3
+    rows, _ = api.predict(tmp_path / "small.onnx", [photos / "test"])
+    expected, _ = api.predict(finished, [photos / "test"])
+    assert [row.label for row in rows] == [row.label for row in expected]
+
+
+def test_export_of_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TutelageError):
+        api.export(tmp_path, tmp_path / "x.onnx")
+    assert contents(tmp_path) == {}
+
+
+# --- training verbs
+
+
+@pytest.mark.parametrize("verb", [api.run, api.transfer, api.self_train, api.distill])
+def test_unknown_and_impossible_settings_are_named_at_once(
+    verb: Callable[..., Any], photos: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(TutelageError) as error:
+        verb(photos, tmp_path / "run", sed=1, drop_rate=2.0, mix="paint", limit="many", canvas=1)
+    for part in (
+        "has no setting 'sed'; did you mean 'seed'?",
+        "drop_rate is 2.0, expected 0 to 0.9",
+        "mix is 'paint', expected one of none, cutmix, mixup",
+        "limit is 'many', expected a whole number",
+        "canvas is 1, expected 16 to 1024",
+    ):
+        assert part in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_distill_learns_from_a_given_teacher(
+    finished: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tutelage.plan.STEPS", (4,))
+    settings = {"canvas": 32, "student": "cut:2", "minutes": 0.7, "labels_per_class": 4}
+    run = tmp_path / "run"
+    metrics = api.distill(photos, run, quiet=True, teacher=str(finished / "teacher"), **settings)
+    assert [entry["name"] for entry in metrics["stages"]] == ["student"]
+    assert metrics["teacher"] is None
+    assert metrics["final"]["test"]["n"] == 18
+    assert (run / "student.onnx").exists()
+    assert (run / "report.html").exists()
+    assert not (run / "teacher").exists()
+    assert api.predict(run, [photos / "test"])[0]
+
+
+def test_distill_refuses_what_is_no_teacher(finished: Path, photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(TutelageError, match=r"'tf_efficientnet_lite0' is no model folder; give"):
+        api.distill(photos, tmp_path / "run", quiet=True)
+    data = write_shapes(tmp_path / "data", train=2, pool=0, test=0)
+    (data / "train" / "disc").rename(data / "train" / "ring")
+    with pytest.raises(TutelageError, match="teacher knows disc, square, triangle, the data has"):
+        api.distill(data, tmp_path / "run", quiet=True, teacher=str(finished / "teacher"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_folder_can_be_the_trunk_of_the_next_run(
+    finished: Path, photos: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    trunk = finished / "student"
+    settings = {**TRANSFER, "weights": None, "teacher": trunk, "labels_per_class": 4}
+    metrics = api.transfer(photos, run, quiet=True, **settings)
+    assert metrics["final"] == metrics["teacher"]
+    assert not (run / "student.onnx").exists()
+    student = read_metrics(finished)["final"]
+    assert metrics["teacher"]["parameters"] == student["parameters"]
+    with pytest.raises(TutelageError, match="which has weights of its own; leave one of them out"):
+        api.transfer(photos, tmp_path / "other", quiet=True, **{**settings, "weights": "none"})
+
+
+def test_the_reports_command_repeats_the_run() -> None:
+    line = api._command_line(
+        "self-train", "my photos", Path("out"), {"labels_per_class": 4, "seed": 0, "limit": None}
+    )
+    assert line == "tutelage self-train 'my photos' --out out --labels-per-class 4 --seed 0"
+    assert api._command_line("demo", "elpv-dataset", Path("o"), {}) == "tutelage demo --out o"
+    words = shapes.as_options(SETTINGS)
+    assert all(word in api._command_line("run", "d", Path("o"), SETTINGS) for word in words)
+
+
+def test_the_verbs_are_the_packages() -> None:
+    for name in ("demo", "run", "transfer", "self_train", "distill", "evaluate", "predict"):
+        assert getattr(tutelage, name) is getattr(api, name)
+    with pytest.raises(AttributeError, match="no attribute 'fly'"):
+        _ = tutelage.fly

@@ -1,0 +1,294 @@
+"""The command line: its options, its output, its exit codes, and the base install."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tutelage import api, cli
+from tutelage.config import GROUPS, field_type, group_fields
+
+VERBS = ("demo", "run", "transfer", "self-train", "distill", "evaluate", "predict", "export")
+
+
+def python(code: str, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
+    )
+
+
+# --- help
+
+
+def test_help_names_every_command_and_imports_no_torch() -> None:
+    code = """
+import sys
+from tutelage import cli
+try:
+    cli.main(sys.argv[1:])
+except SystemExit as end:
+    assert end.code == 0
+heavy = {"torch", "torchvision", "timm", "onnxruntime", "matplotlib", "pyarrow"}
+sys.exit(f"imported {heavy & set(sys.modules)}" if heavy & set(sys.modules) else 0)
+"""
+    for words in ((), ("run",), ("predict",)):
+        done = python(code, *words, "--help")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.startswith("usage: tutelage")
+        if not words:
+            assert set(VERBS) <= set(done.stdout.split())
+
+
+def test_python_m_tutelage_is_the_command() -> None:
+    words = [sys.executable, "-m", "tutelage", "--version"]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("tutelage ")
+
+
+@pytest.mark.parametrize("command", GROUPS)
+def test_every_setting_is_an_option_that_reaches_the_verb(
+    command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(api, command.replace("-", "_"), lambda **options: given.update(options))
+    words, expected = [], {}
+    for name, (group, item) in group_fields(command).items():
+        choices = item.metadata["choices"]
+        value = choices[-1] if choices else item.default if item.default is not None else 1
+        words += [f"--{name.replace('_', '-')}", str(value)]
+        expected[name] = field_type(group, name)(value)
+    data = [] if command == "demo" else ["photos"]
+    assert cli.main([command, *data, "--out", "run", *words]) == 0
+    assert {name: given[name] for name in expected} == expected
+    assert all(type(given[name]) is type(value) for name, value in expected.items())
+    assert given["out"] == "run"
+    assert given["quiet"] is False
+    assert given.get("data") == (None if command == "demo" else "photos")
+
+
+def test_options_that_were_not_given_are_not_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+    monkeypatch.setattr(api, "demo", lambda **options: given.update(options))
+    assert cli.main(["demo"]) == 0
+    assert given == {"out": "tutelage-demo", "quiet": False}
+
+
+# --- exit codes
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["run", "d", "--out", "o", "--seed", "x"], "argument --seed: invalid int value: 'x'"),
+        (["run", "d", "--out", "o", "--mix", "paint"], "argument --mix: invalid choice: 'paint'"),
+        (["run", "d", "--out", "o", "--qqq", "1"], "unrecognized arguments: --qqq 1"),
+        (["run", "d"], "the following arguments are required: --out"),
+        (["evaluate", "m", "d", "--split", "all"], "argument --split: invalid choice"),
+        (["paint"], "invalid choice: 'paint'"),
+        ([], "required: COMMAND"),
+    ],
+)
+def test_words_that_do_not_parse_end_with_2_and_are_named(
+    words: list[str], part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(words)
+    assert end.value.code == 2
+    assert part in capsys.readouterr().err
+
+
+def test_values_out_of_range_are_named_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("timm")
+    for name in ("ant", "bee"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        (tmp_path / "data" / name / "a.png").write_bytes(b"")
+    words = ["--alpha", "7", "--magnitude", "31", "--minutes", "0", "--threshold", "-1"]
+    out = str(tmp_path / "run")
+    assert cli.main(["run", str(tmp_path / "data"), "--out", out, *words]) == 2
+    said = capsys.readouterr().err
+    for part in (
+        "alpha is 7.0, expected 0 to 1",
+        "magnitude is 31, expected 0 to 30",
+        "minutes is 0.0, expected 0.1 to inf",
+        "threshold is -1.0, expected 0 to 1",
+    ):
+        assert part in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_the_user_can_mend_is_one_line_without_traceback(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (
+        ["predict", str(tmp_path / "absent.onnx"), str(tmp_path)],
+        ["evaluate", str(tmp_path / "absent.onnx"), str(tmp_path)],
+    ):
+        assert cli.main(words) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.startswith(f"tutelage {words[0]}: ")
+        assert "absent.onnx" in captured.err
+        assert captured.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("command", "hint"), [("run", True), ("evaluate", False)])
+def test_ctrl_c_ends_with_130_and_a_hint_where_there_is_something_to_continue(
+    command: str,
+    hint: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(api, command, interrupted)
+    words = {"run": ["run", "d", "--out", "o"], "evaluate": ["evaluate", "m", "d"]}[command]
+    assert cli.main(words) == 130
+    said = capsys.readouterr().err
+    assert f"tutelage {command}: stopped" in said
+    assert ("the same command continues from the last finished stage" in said) == hint
+
+
+def test_a_closed_pipe_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: Any, **__: Any) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(api, "evaluate", closed)
+    assert cli.main(["evaluate", "m", "d"]) == 1
+
+
+# --- model commands
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".csv":
+        with path.open(encoding="utf-8", newline="") as file:
+            rows: list[dict[str, Any]] = list(csv.DictReader(file))
+        for row in rows:
+            row["confidence"] = float(row["confidence"])
+            row["probabilities"] = json.loads(row["probabilities"])
+        return rows
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text().splitlines()]
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = parquet.read_table(path).to_pylist()
+    return [{**row, "probabilities": dict(row["probabilities"])} for row in rows]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_predict_writes_a_row_an_image(
+    suffix: str, finished: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / f"answers{suffix}"
+    (tmp_path / "torn.png").write_bytes(b"\x89PNG")
+    images = [str(photos / "test"), str(tmp_path / "torn.png")]
+    assert cli.main(["predict", str(finished / "student.onnx"), *images, "--out", str(out)]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith(f"skipped {tmp_path / 'torn.png'}: ")
+    expected, _ = api.predict(finished / "student.onnx", [photos / "test"])
+    assert read_rows(out) == [row.__dict__ for row in expected]
+    before = out.read_bytes()
+    assert cli.main(["predict", str(finished), *images, "--out", str(out)]) == 2
+    assert "exists; choose another name, or delete it first" in capsys.readouterr().err
+    assert out.read_bytes() == before
+
+
+def test_predict_prints_and_checks_the_suffix_first(
+    finished: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = str(photos / "test" / "disc" / "disc0.png")
+    assert cli.main(["predict", str(finished), image]) == 0
+    (row,), _ = api.predict(finished, [image])
+    assert capsys.readouterr().out == f"{image}\t{row.label}\t{row.confidence:.4f}\n"
+    assert cli.main(["predict", "absent.onnx", image, "--out", str(tmp_path / "a.txt")]) == 2
+    assert "the suffix must be one of .csv, .jsonl, .parquet" in capsys.readouterr().err
+    (tmp_path / "torn.png").write_bytes(b"")
+    assert cli.main(["predict", str(finished), str(tmp_path / "torn.png")]) == 2
+    assert "none of the images could be read" in capsys.readouterr().err
+
+
+def test_evaluate_prints_for_people_and_for_programs(
+    finished: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = api.evaluate(finished, photos)
+    assert cli.main(["evaluate", str(finished), str(photos), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == expected
+    assert cli.main(["evaluate", str(finished), str(photos)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "18 test images"
+    assert lines[1].startswith(f"accuracy  {expected['accuracy']:.4f}  [")
+    assert [line.split()[0] for line in lines[2:]] == ["macro_f1", "ece", "nll"]
+
+
+def test_export_prints_what_it_checked(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "m.onnx"
+    assert cli.main(["export", str(finished / "student"), "--out", str(out)]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["path"], result["top1_agreement"]) == (str(out), 1.0)
+    assert out.exists()
+
+
+# --- the base install
+
+BASE = """
+import contextlib, io, json, sys
+
+EXTRAS = {"torch", "torchvision", "timm", "pyarrow", "jinja2", "matplotlib", "onnx", "safetensors"}
+
+class Missing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in EXTRAS:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+from tutelage import cli
+results = []
+for words in json.loads(sys.argv[1]):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = cli.main(words)
+    results.append((code, out.getvalue(), err.getvalue()))
+assert not EXTRAS & set(sys.modules)
+print(json.dumps(results))
+"""
+
+
+def test_the_base_install_runs_an_exported_model_and_names_the_extra(
+    finished: Path, photos: Path, tmp_path: Path
+) -> None:
+    onnx, data, out = str(finished / "student.onnx"), str(photos), str(tmp_path / "run")
+    test = str(photos / "test")
+    commands = [
+        ["predict", onnx, test, "--out", str(tmp_path / "a.csv")],
+        ["evaluate", onnx, data, "--json"],
+        ["predict", str(finished), test],
+        ["predict", onnx, test, "--out", str(tmp_path / "a.parquet")],
+        ["predict", str(finished / "student"), test],
+        ["export", str(finished / "student"), "--out", str(tmp_path / "m.onnx")],
+        *([verb, data, "--out", out] for verb in ("run", "transfer", "self-train", "distill")),
+    ]
+    done = python(BASE, json.dumps(commands))
+    assert done.returncode == 0, done.stderr
+    written, evaluated, printed, *refused = json.loads(done.stdout)
+    expected, _ = api.predict(onnx, [test])
+    assert written == [0, "", ""]
+    assert read_rows(tmp_path / "a.csv") == [row.__dict__ for row in expected]
+    assert evaluated[0] == 0
+    assert json.loads(evaluated[1]) == api.evaluate(onnx, data)
+    assert printed[0] == 0
+    assert len(printed[1].splitlines()) == 18
+    for (code, said, error), words in zip(refused, commands[3:], strict=True):
+        assert code == 2, words
+        assert said == ""
+        assert error.startswith(f"tutelage {words[0]}: this needs the package '"), words
+        assert error.endswith('install it with: pip install "tutelage[train]"\n'), words
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv"]

@@ -1,0 +1,495 @@
+"""Whole runs: their folder, that they repeat, that a kill costs nothing, and odd data sets."""
+
+import csv
+import dataclasses
+import json
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("timm")
+
+import silent_checks as checks
+from commands import Commands
+from shapes import (
+    CLASSES,
+    FINISHED,
+    SETTINGS,
+    as_options,
+    contents,
+    read_metrics,
+    read_stage,
+    write_shapes,
+)
+
+from tutelage import api, cli, pipeline, stages
+from tutelage.errors import TutelageError
+
+parquet = pytest.importorskip("pyarrow.parquet")
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+STAGES = ["probe", "transfer", "self-train-1", "self-train-2", "student"]
+FIGURES = {"n", "accuracy", "accuracy_ci95", "macro_f1", "ece", "nll"}
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings of four steps, where what is learned does not matter."""
+    monkeypatch.setattr("tutelage.plan.STEPS", (4,))
+
+
+def events(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+
+
+# --- the folder
+
+
+def test_a_run_folder_is_complete(finished: Path) -> None:
+    found = {path.name for path in finished.iterdir()}
+    assert found == {
+        "config.json", "split.parquet", "metrics.json", "events.jsonl", "teacher", "student",
+        "student.onnx", "pseudo_labels.parquet", "skipped.csv", "report.html", "stages",
+    }  # fmt: skip
+    for model in ("teacher", "student"):
+        assert {"model.safetensors", "model.json"} <= set(contents(finished / model))
+    assert sorted(p.name for p in (finished / "stages").iterdir()) == sorted(STAGES)
+
+
+def test_metrics_json_is_as_documented(finished: Path) -> None:
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert set(metrics) == {"stages", "final", "teacher"}
+    assert [entry["name"] for entry in metrics["stages"]] == STAGES
+    for entry in metrics["stages"]:
+        name = entry["name"]
+        assert set(entry) == {"name", "accepted", "seconds", "parameters", "val", "test"}, name
+        assert isinstance(entry["accepted"], bool), name
+        assert entry["seconds"] >= 0, name
+        assert isinstance(entry["parameters"], int), name
+        assert set(entry["test"]) == FIGURES, name
+        assert entry["test"]["n"] == 18, name
+        low, high = entry["test"]["accuracy_ci95"]
+        assert 0 <= low < entry["test"]["accuracy"] <= high + 1e-12 <= 1 + 1e-12, name
+        if name == "student":  # judged by test alone: it chose nothing
+            assert entry["val"] is None
+        else:
+            assert set(entry["val"]) == FIGURES, name
+            assert entry["val"]["n"] == 12, name
+    accepted = [e for e in metrics["stages"] if e["accepted"] and e["name"] != "student"]
+    assert metrics["teacher"] == accepted[-1]
+    assert metrics["final"] == metrics["stages"][-1]
+    assert metrics["final"]["parameters"] < metrics["teacher"]["parameters"]
+
+
+def test_the_trained_models_know_the_shapes(finished: Path) -> None:
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert metrics["teacher"]["test"]["accuracy"] > 0.6
+    assert metrics["final"]["test"]["accuracy"] > 0.6
+
+
+def test_events_are_objects_in_order(finished: Path) -> None:
+    rows = events(finished)
+    assert all({"time", "event"} <= set(row) for row in rows)
+    times = [row["time"] for row in rows]
+    assert times == sorted(times)
+    assert [row["name"] for row in rows if row["event"] == "stage"] == STAGES
+    started = [row["label"] for row in rows if row["event"] == "start"]
+    assert started == [row["label"] for row in rows if row["event"] == "end"]
+    assert {"decoding", "features", "student", "test, student"} <= set(started)
+    assert any("agrees with torch" in row.get("text", "") for row in rows)
+
+
+def test_config_json_holds_every_setting_and_what_was_resolved(
+    finished: Path, photos: Path
+) -> None:
+    config = json.loads((finished / "config.json").read_text())
+    assert set(config) == {"request", "plan", "machine", "versions", "notes"}
+    assert config["request"]["command"] == "run"
+    assert config["request"]["data"] == str(photos)
+    settings = {k: v for g in config["request"]["settings"].values() for k, v in g.items()}
+    assert settings.keys() == set(checks.settings())
+    assert settings.items() >= FINISHED.items()
+    assert config["plan"]["size"] == 32
+    assert len(config["plan"]["rounds"]) == 2
+    assert {"tutelage", "torch", "timm"} <= set(config["versions"])
+
+
+def test_split_parquet_says_which_image_had_which_role(finished: Path, photos: Path) -> None:
+    rows = parquet.read_table(finished / "split.parquet").to_pylist()
+    files = {str(p.relative_to(photos)) for p in photos.rglob("*") if p.is_file()}
+    assert {row["image"] for row in rows} == files
+    roles = [row["role"] for row in rows]
+    assert {role: roles.count(role) for role in set(roles)} == {
+        "labeled": 12, "unlabeled": 30, "test": 18,
+    }  # fmt: skip
+    for row in rows:
+        folder = row["image"].split("/")
+        assert row["role"] == "test" or folder[0] in ("train", "unlabeled")
+        assert row["label"] == (folder[1] if row["role"] == "labeled" else None)
+        assert row["truth"] == (None if folder[0] == "unlabeled" else folder[1])
+
+
+def test_pseudo_labels_parquet_tells_every_round(finished: Path) -> None:
+    table = parquet.read_table(finished / "pseudo_labels.parquet")
+    assert table.column_names == ["image", "label", "confidence", "round", "accepted", "reason"]
+    rows = table.to_pylist()
+    split = parquet.read_table(finished / "split.parquet").to_pylist()
+    pool = sorted(row["image"] for row in split if row["role"] == "unlabeled")
+    for number, share in ((1, 0.7), (2, 0.9)):
+        of_round = [row for row in rows if row["round"] == number]
+        assert sorted(row["image"] for row in of_round) == pool
+        assert {row["label"] for row in of_round} <= set(CLASSES)
+        assert all(1 / 3 <= row["confidence"] <= 1 for row in of_round)
+        assert all(row["reason"] for row in of_round)
+        assert sum(row["accepted"] for row in of_round) == pytest.approx(share * 30, abs=3)
+    assert len(rows) == 60
+
+
+def test_the_report_is_of_this_run(finished: Path, photos: Path) -> None:
+    page = (finished / "report.html").read_text(encoding="utf-8")
+    for text in (*STAGES, *CLASSES, f"tutelage run {photos}", "--labels-per-class 4"):
+        assert text in page
+    assert "skipped.csv" not in page
+    assert (finished / "skipped.csv").read_text() == "image,reason\n"
+
+
+# --- repeating
+
+
+def test_the_same_command_gives_the_same_numbers(
+    finished: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["run", str(photos), "--out", str(tmp_path / "run"), *as_options(FINISHED)]
+    assert cli.main(words) == 0
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "12 labelled, 30 unlabelled, 0 val, 18 test images of 3 classes" in captured.err
+    assert "student: kept" in captured.err
+    assert f"report: {tmp_path / 'run' / 'report.html'}" in captured.err
+    assert read_metrics(tmp_path / "run") == read_metrics(finished)
+    ours, theirs = contents(tmp_path / "run"), contents(finished)
+    same = [name for name in ours if name.endswith(("safetensors", "parquet", "model.json"))]
+    assert len(same) == 2 * (len(STAGES) + 2) + 2
+    for name in same:
+        assert ours[name] == theirs[name], name
+
+    # Repeated on the finished folder, it decides nothing again and changes no figure.
+    assert cli.main([*words, "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+    again = contents(tmp_path / "run")
+    for name in again:
+        if name not in ("events.jsonl", "report.html") and not name.endswith(".onnx"):
+            assert again[name] == ours[name], name
+
+
+def test_kills_in_every_stage_change_nothing(finished: Path, photos: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ["run", str(photos), "--out", str(run), *as_options(FINISHED)]
+
+    def began(label: str) -> Callable[[], bool]:
+        text = f'"event": "start", "label": "{label}"'
+        return lambda: (
+            (run / "events.jsonl").exists() and text in (run / "events.jsonl").read_text()
+        )
+
+    with Commands(tmp_path / "stderr") as commands:
+        assert commands.run(words, sent=signal.SIGINT, when=began("features")) == 130
+        said = commands.log.read_text()
+        assert "stopped; the same command continues from the last finished stage" in said
+        assert "Traceback" not in said
+        for number, stage in enumerate(STAGES):
+            if stage == "student":
+                killed = commands.run(words, sent=signal.SIGKILL, when=began("student"))
+                assert killed == -signal.SIGKILL
+                assert not (run / "stages" / "student").exists()
+            folder = run / "stages" / stage
+            assert commands.run(words, sent=signal.SIGKILL, when=folder.exists) == -signal.SIGKILL
+            assert not (run / "metrics.json").exists()
+            assert all((run / "stages" / s / "stage.json").exists() for s in STAGES[: number + 1])
+        assert commands.run(words) == 0, commands.log.read_text()
+        assert f"continuing the run in {run}" in commands.log.read_text()
+    assert read_metrics(run) == read_metrics(finished)
+    for stage in STAGES:
+        assert read_stage(run, stage) == read_stage(finished, stage)
+    assert contents(run / "student") == contents(finished / "student")
+    assert contents(run).keys() == contents(finished).keys()
+    began_stages = [row["name"] for row in events(run) if row["event"] == "stage"]
+    assert began_stages[-1] == "student"  # and nothing that was finished began once more:
+    assert sorted(set(began_stages), key=began_stages.index) == STAGES
+    config = json.loads((run / "config.json").read_text())
+    expected = json.loads((finished / "config.json").read_text())
+    assert config["plan"] == {**expected["plan"]}
+    assert config["notes"] == expected["notes"]
+
+
+# --- folders
+
+
+def test_a_foreign_folder_is_refused_and_left_alone(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(TutelageError, match="holds no tutelage run; choose another --out"):
+        api.run(photos, tmp_path, quiet=True, **SETTINGS)
+    assert contents(tmp_path) == {"thesis.tex": b"precious"}
+
+
+def test_another_runs_folder_is_refused_by_what_differs(
+    finished: Path, photos: Path, tmp_path: Path
+) -> None:
+    before = contents(finished)
+    copied = shutil.copytree(photos, tmp_path / "data")
+    for data, settings, difference in (
+        (photos, {**FINISHED, "seed": 1}, "its seed is 0, this command's is 1"),
+        (photos, {**FINISHED, "student": "cut:3"}, "its student is 'cut:2', this command's is"),
+        (copied, FINISHED, f"its data is '{photos}'"),
+    ):
+        with pytest.raises(TutelageError) as error:
+            api.run(data, finished, quiet=True, **settings)
+        assert difference in str(error.value)
+    with pytest.raises(TutelageError, match="its command is 'run', this command's is 'transfer'"):
+        api.transfer(photos, finished, quiet=True)
+    assert contents(finished) == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"student": "cut:99"}, "99"),
+        ({"student": "cut:two"}, "expected cut, cut:N or a timm architecture"),
+        ({"student": "test_efficientne"}, "test_efficientnet"),
+        ({"student_weights": "x.safetensors"}, "not for one that is cut"),
+        ({"teacher": "tset_resnet"}, "test_resnet"),
+        ({"weights": "nowhere.safetensors"}, "nowhere.safetensors"),
+        ({"labels_per_class": 0}, "labels_per_class is 0, expected 1 to inf"),
+    ],
+)
+def test_a_refused_command_gives_a_new_folder_back(
+    settings: dict[str, Any], reason: str, photos: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(TutelageError, match=reason):
+        api.run(photos, tmp_path / "run", quiet=True, **{**SETTINGS, **settings})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_refused_command_keeps_the_run_that_it_would_have_continued(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = shutil.copytree(photos, tmp_path / "data")
+    config = checks.make_config("run", FINISHED)
+    catalog = checks.read_catalog(data)
+    pipeline.prepare("run", catalog, str(data), tmp_path / "run", config, quiet=True)
+    before = contents(tmp_path / "run")
+    (data / "train" / "disc" / "disc0.png").unlink()
+    with pytest.raises(TutelageError, match=r"the images changed since .* 0 new, 1 gone"):
+        api.run(data, tmp_path / "run", quiet=True, **FINISHED)
+    after = contents(tmp_path / "run")
+    assert {n: c for n, c in after.items() if n != "events.jsonl"} == {
+        n: c for n, c in before.items() if n != "events.jsonl"
+    }
+
+
+# --- choices
+
+
+def test_permuted_test_labels_change_test_figures_only(
+    finished: Path, photos: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(photos, tmp_path / "data")
+    (data / "test").rename(data / "was")
+    for k, name in enumerate(CLASSES):
+        shutil.copytree(data / "was" / name, data / "test" / CLASSES[(k + 1) % 3])
+    shutil.rmtree(data / "was")
+    run = tmp_path / "run"
+    ours = api.run(data, run, quiet=True, **FINISHED)
+    for stage in STAGES:
+        assert read_stage(run, stage) == read_stage(finished, stage)
+        for name in ("model.safetensors", "model.json", "beliefs.npz"):
+            same = (run / "stages" / stage / name, finished / "stages" / stage / name)
+            assert same[0].read_bytes() == same[1].read_bytes(), (stage, name)
+    assert contents(run / "student") == contents(finished / "student")
+    name = "pseudo_labels.parquet"
+    assert (run / name).read_bytes() == (finished / name).read_bytes()
+    theirs = read_metrics(finished)
+    assert [e["val"] for e in ours["stages"]] == [e["val"] for e in theirs["stages"]]
+    assert ours["final"]["test"]["accuracy"] < 0.5 < theirs["final"]["test"]["accuracy"]
+
+
+def test_val_is_what_choices_are_made_on(tmp_path: Path) -> None:
+    data = write_shapes(tmp_path / "data", train=4, pool=6, val=5, test=2)
+    run = tmp_path / "run"
+    metrics = api.transfer(data, run, quiet=True, **_without("student", "rounds"))
+    assert [entry["name"] for entry in metrics["stages"]] == ["probe", "transfer"]
+    truth = np.repeat([0, 1, 2], 5)
+    right = []
+    for entry in metrics["stages"]:
+        folder = run / "stages" / entry["name"]
+        with np.load(folder / "beliefs.npz") as beliefs:
+            assert set(beliefs) == {"judged", "pool0"}  # one chain: no label is held out
+            right.append(beliefs["judged"].argmax(axis=1) == truth)
+        assert entry["val"]["n"] == 15
+        assert entry["val"]["accuracy"] == pytest.approx(right[-1].mean())
+    comparison = read_stage(run, "transfer")["comparison"]
+    assert comparison["n"] == 15
+    assert comparison["before"] == pytest.approx(right[0].mean())
+    assert comparison["after"] == pytest.approx(right[1].mean())
+    assert comparison["wins"] == int((right[1] & ~right[0]).sum())
+
+
+def test_a_round_that_loses_is_rejected_and_ends_its_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = checks.prepared(tmp_path, monkeypatch, trunk="frozen", rounds=3)
+    real = stages.self_train_frozen
+    teachers = []
+
+    def worse(task: Any, base: Any, frozen: Any, teacher: Any, *rest: Any) -> stages.Outcome:
+        teachers.append(teacher)
+        outcome = real(task, base, frozen, teacher, *rest)
+        outcome.beliefs.judged = -100 * np.eye(task.n_classes)[task.judged_labels]
+        return outcome
+
+    monkeypatch.setattr(stages, "self_train_frozen", worse)
+    chain = pipeline.Chain(run)
+    pipeline.teach(chain, rounds=True)
+    assert [done.name for done in chain.finished] == ["probe", "transfer", "self-train-1"]
+    lost = chain.finished[-1]
+    assert not lost.accepted
+    assert lost.reason.startswith("lost against its predecessor: 0 won")
+    assert chain.teacher.name == "transfer"
+    assert teachers == [chain.teacher.outcome.beliefs]
+    loaded = pipeline._load_stage(run.folder.stages / "self-train-1", "self-train-1")
+    assert not loaded.accepted
+    assert loaded.comparison == lost.comparison
+    metrics, probs = pipeline.measure(run, chain.finished)
+    assert metrics["teacher"]["name"] == metrics["final"]["name"] == "transfer"
+    assert set(probs) == {"probe", "transfer", "self-train-1"}
+
+
+def test_a_spent_budget_leaves_rounds_out_for_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for minutes in (0.0, 60.0):  # the second is the same run, continued
+        run = checks.prepared(tmp_path, monkeypatch, trunk="frozen", rounds=2)
+        run.plan = dataclasses.replace(run.plan, minutes=minutes)
+        chain = pipeline.Chain(run)
+        pipeline.teach(chain, rounds=True)
+        assert [done.name for done in chain.finished] == ["probe", "transfer"]
+        note = "the time budget was spent before self-train-1: it was left out"
+        assert run.notes.count(note) == 1
+
+
+# --- odd data sets
+
+
+def _without(*names: str) -> dict[str, Any]:
+    return {name: value for name, value in SETTINGS.items() if name not in names}
+
+
+ODD: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "no unlabelled images": ({"pool": 0}, {}),
+    "no unlabelled images, trained trunk": ({"pool": 0, "train": 4}, {"trunk": "trained"}),
+    "no test split": ({"test": 0}, {}),
+    "1 label per class": ({}, {"labels_per_class": 1}),
+    "500:5:5": ({"train": (500, 5, 5), "pool": 0, "test": 3, "side": 8}, {}),
+    "12 images": ({"train": 4, "pool": 0, "test": 0}, {}),
+    "greyscale": ({"mode": "L"}, {"labels_per_class": 4}),
+}
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("name", ODD)
+def test_odd_data_sets_give_a_complete_run(name: str, tmp_path: Path) -> None:
+    images, settings = ODD[name]
+    data = write_shapes(tmp_path / "data", **images)
+    run = tmp_path / "run"
+    metrics = api.run(data, run, quiet=True, **{**SETTINGS, **settings})
+    names = [entry["name"] for entry in metrics["stages"]]
+    pool = images.get("pool", 18) > 0 or "labels_per_class" in settings
+    assert names == ["probe", "transfer", *(["self-train-1"] if pool else []), "student"]
+    assert json.loads((run / "metrics.json").read_text()) == metrics
+    if images.get("test") == 0:
+        assert all(entry["test"] is None for entry in metrics["stages"])
+    else:
+        assert metrics["final"]["test"]["n"] == 3 * images.get("test", 6)
+    if settings.get("labels_per_class") == 1:  # no label can be held out
+        assert all(entry["val"] is None for entry in metrics["stages"])
+        assert read_stage(run, "transfer")["reason"] == "no held-out labels to compare on; kept"
+    table = parquet.read_table(run / "pseudo_labels.parquet")
+    assert len(table) == (0 if not pool else len(read_pool(run)))
+    for path in (run / "report.html", run / "teacher" / "model.onnx"):
+        assert path.stat().st_size > 10_000
+    (row, *_), skipped = api.predict(run, [data / "train" / "disc"])
+    assert not skipped
+    assert set(row.probabilities) == set(CLASSES)
+    assert sum(row.probabilities.values()) == pytest.approx(1, abs=1e-4)
+
+
+def read_pool(run: Path) -> list[str]:
+    rows = parquet.read_table(run / "split.parquet").to_pylist()
+    return [row["image"] for row in rows if row["role"] == "unlabeled"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_class_missing_from_test_and_an_empty_class_folder_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_shapes(tmp_path / "data", train=4, pool=0)
+    shutil.rmtree(data / "test" / "square")
+    (data / "train" / "wasp").mkdir()
+    run = tmp_path / "run"
+    metrics = api.run(data, run, **SETTINGS)
+    test = metrics["final"]["test"]
+    assert test["n"] == 12
+    assert 0 <= test["macro_f1"] <= 1
+    note = "class folder train/wasp is empty: left out"
+    assert note in capsys.readouterr().err
+    assert any(note in text for text in json.loads((run / "config.json").read_text())["notes"])
+    assert note in (run / "report.html").read_text()
+    assert api.evaluate(run, data)["n"] == 12
+
+
+def test_too_little_to_learn_from_is_said(tmp_path: Path) -> None:
+    data = write_shapes(tmp_path / "data", train=(3, 0, 0), pool=2, test=0)
+    with pytest.raises(TutelageError, match=r"at least 2 classes are needed; found: disc\. Put"):
+        api.run(data, tmp_path / "run", quiet=True, **SETTINGS)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_unreadable_image_is_skipped_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_shapes(tmp_path / "data", train=4, pool=4, test=2)
+    whole = (data / "train" / "disc" / "disc0.png").read_bytes()
+    (data / "unlabeled" / "torn.png").write_bytes(whole[: len(whole) // 2])
+    (data / "test" / "disc" / "text.jpg").write_text("no image")
+    run = tmp_path / "run"
+    assert api.transfer(data, run, **_without("student", "rounds"))["final"]["test"]["n"] == 6
+    said = capsys.readouterr().err
+    assert f"2 images could not be read: see {run / 'skipped.csv'}" in said
+    assert "2 unreadable images were skipped (skipped.csv)" in said
+    with (run / "skipped.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == ["test/disc/text.jpg", "unlabeled/torn.png"]
+    assert all(row["reason"] for row in rows)
+    page = (run / "report.html").read_text()
+    assert "unlabeled/torn.png" in page
+    split = {r["image"]: r["role"] for r in parquet.read_table(run / "split.parquet").to_pylist()}
+    assert split["unlabeled/torn.png"] == split["test/disc/text.jpg"] == "unused"
+    figures = api.evaluate(run, data)
+    assert (figures["n"], figures["skipped"]) == (6, 1)
+
+
+def test_settings_that_this_plan_cannot_use_are_said(tmp_path: Path) -> None:
+    data = write_shapes(tmp_path / "data", train=3, pool=0, test=0)
+    settings = {**SETTINGS, "lr_trunk": 0.01, "threshold": 0.5}
+    config = checks.make_config("run", settings)
+    run = pipeline.prepare(
+        "run", checks.read_catalog(data), str(data), tmp_path / "run", config, quiet=True
+    )
+    (note,) = [note for note in run.notes if "no effect" in note]
+    assert note.startswith("no effect in this plan: lr_trunk, threshold;")

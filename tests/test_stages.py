@@ -1,0 +1,257 @@
+"""Chains, heads and trained rounds, on two coloured classes."""
+
+import copy
+import dataclasses
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("timm")
+
+import silent_checks as checks
+import torch
+
+from tutelage import pipeline, stages
+from tutelage.augment import RandAugment, TrivialAugment, Weak
+from tutelage.calibrate import softmax
+from tutelage.config import TransferConfig, make_config
+from tutelage.metrics import nll
+from tutelage.plan import Work
+
+# --- chains
+
+
+@pytest.mark.parametrize("counts", [(4, 4), (10, 3, 2), (1, 5), (50, 2, 2), (2, 2)])
+def test_folds_judge_every_label_once_on_models_that_have_not_seen_it(
+    counts: tuple[int, ...],
+) -> None:
+    labels = np.repeat(np.arange(len(counts)), counts)
+    first, *others = stages.make_chains(labels, 0, 4, seed=0)
+    assert first.keep.all()
+    assert len(first.judges) == 0
+    judged = np.concatenate([chain.judges for chain in others])
+    expected = np.flatnonzero(np.bincount(labels)[labels] >= 2)
+    assert sorted(judged.tolist()) == expected.tolist()
+    for chain in others:
+        assert len(chain.judges)
+        np.testing.assert_array_equal(np.flatnonzero(~chain.keep), np.sort(chain.judges))
+        for k, count in enumerate(counts):  # what is alone stays where it can be learned
+            assert count > 1 or chain.keep[labels == k].all()
+    assert len(others) <= 4
+
+
+def test_single_labels_cannot_be_judged() -> None:
+    (chain,) = stages.make_chains(np.array([0, 1, 2]), 0, 4, seed=0)
+    assert chain.keep.all()
+    assert len(chain.judges) == 0
+
+
+def test_val_judges_one_chain_that_keeps_every_label() -> None:
+    (chain,) = stages.make_chains(np.array([0, 0, 1, 1]), 7, 4, seed=0)
+    assert chain.keep.tolist() == [True] * 4
+    assert chain.judges.tolist() == list(range(7))
+
+
+def test_folds_are_drawn_from_the_seed() -> None:
+    labels = np.repeat([0, 1], 12)
+    draws = [[c.judges.tolist() for c in stages.make_chains(labels, 0, 4, s)] for s in (0, 0, 1)]
+    assert draws[0] == draws[1] != draws[2]
+
+
+# --- heads on a frozen trunk
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pipeline.Run:
+    return checks.prepared(tmp_path, monkeypatch, trunk="frozen")
+
+
+@pytest.fixture
+def chain(run: pipeline.Run) -> pipeline.Chain:
+    return pipeline.Chain(run)
+
+
+def test_probe_and_transfer_judge_every_label_and_leave_the_trunk_alone(
+    run: pipeline.Run, chain: pipeline.Chain
+) -> None:
+    before = copy.deepcopy(run.base.state_dict())
+    probe = stages.probe(run.task, run.base, chain.frozen)
+    transfer = stages.transfer_frozen(run.task, run.base, chain.frozen)
+    for outcome in (probe, transfer):
+        assert outcome.frozen
+        assert outcome.pseudo_labels is None
+        assert outcome.beliefs.known.all()
+        assert [p.shape for p in outcome.beliefs.pool if p is not None] == [(28, 2)] * 5
+        for name, value in outcome.model.state_dict().items():
+            assert torch.equal(value, before[name]) != name.startswith("head."), name
+        temperature = outcome.model.spec.temperature
+        assert temperature == stages.temperature_of(run.task, outcome.beliefs)
+        labels = run.task.judged_labels
+        fitted = nll(softmax(outcome.beliefs.judged, temperature), labels)
+        assert fitted <= nll(softmax(outcome.beliefs.judged, 1.0), labels) + 1e-6
+        assert (outcome.beliefs.judged.argmax(axis=1) == labels).mean() >= 0.75
+    for name, value in run.base.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_transfer_takes_the_choice_with_the_best_held_out_likelihood(
+    run: pipeline.Run, chain: pipeline.Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = {}
+    for strength in stages.STRENGTHS:
+        with monkeypatch.context() as patch:
+            patch.setattr(stages, "STRENGTHS", (strength,))
+            outcome = stages.transfer_frozen(run.task, run.base, chain.frozen)
+        assert set(chain.frozen.metrics) == {"plain"}  # random weights have no fc layer to trust
+        assert outcome.choice["metric"] == "plain"
+        scores[strength] = outcome.choice["held_out_nll"]
+        by_hand = softmax(outcome.beliefs.judged, outcome.model.spec.temperature)
+        assert scores[strength] == pytest.approx(nll(by_hand, run.task.judged_labels))
+    assert len(set(scores.values())) == 2
+    best = stages.transfer_frozen(run.task, run.base, chain.frozen).choice
+    assert best["held_out_nll"] == pytest.approx(min(scores.values()))
+    assert scores[best["strength"]] == min(scores.values())
+
+
+def test_a_head_of_a_fold_does_not_depend_on_the_labels_it_is_judged_on(
+    run: pipeline.Run, chain: pipeline.Chain
+) -> None:
+    frozen = chain.frozen
+    fold = run.task.chains[1]
+    turned = run.task.labels.copy()
+    turned[fold.judges] = 1 - turned[fold.judges]
+    other = dataclasses.replace(run.task, labels=turned)
+    heads = [
+        stages._head(task, fold, frozen, frozen.metrics["plain"], 3.0) for task in (run.task, other)
+    ]
+    assert torch.equal(heads[0].weight, heads[1].weight)
+    whole = run.task.chains[0]
+    heads = [
+        stages._head(task, whole, frozen, frozen.metrics["plain"], 3.0)
+        for task in (run.task, other)
+    ]
+    assert not torch.equal(heads[0].weight, heads[1].weight)
+
+
+def test_a_round_learns_from_what_its_chain_believes(
+    run: pipeline.Run, chain: pipeline.Chain
+) -> None:
+    teacher = stages.transfer_frozen(run.task, run.base, chain.frozen)
+    outcome = stages.self_train_frozen(
+        run.task, run.base, chain.frozen, teacher.beliefs, teacher.model.spec.temperature,
+        teacher.choice, run.config, Work("frozen", fraction=0.5),
+    )  # fmt: skip
+    labels = outcome.pseudo_labels
+    assert labels is not None
+    assert labels.accepted.sum() == pytest.approx(14, abs=2)
+    assert outcome.choice == teacher.choice
+    assert outcome.beliefs.known.all()
+    assert not torch.equal(outcome.model.head.weight, teacher.model.head.weight)
+    # Another teacher gives other labels: they are the teacher's beliefs, not the student's own.
+    opposite = stages.Beliefs(
+        [None if pool is None else -9 * pool for pool in teacher.beliefs.pool],
+        teacher.beliefs.judged,
+    )
+    turned = stages.label_pool(run.task, opposite, 1.0, run.config, 0.5)[0]
+    assert turned is not None
+    assert (turned.labels != labels.labels).mean() > 0.5
+
+
+def test_without_a_pool_nothing_is_believed(run: pipeline.Run) -> None:
+    task = dataclasses.replace(run.task, pool=np.arange(0))
+    judged = np.eye(2)[task.judged_labels]
+    pools: list[Any] = [None, *[np.zeros((0, 2))] * (len(task.chains) - 1)]
+    labels = stages.label_pool(task, stages.Beliefs(pools, judged), 1.0, run.config, 0.5)
+    assert labels == [None] * len(task.chains)
+
+
+# --- trained trunks
+
+
+def shop(run: pipeline.Run) -> stages.Workshop:
+    return stages.Workshop(run.config, run.device, 0, lambda *_: nullcontext(lambda _: None))
+
+
+def test_a_trained_stage_judges_the_planned_folds_and_keeps_the_base(
+    run: pipeline.Run, chain: pipeline.Chain
+) -> None:
+    teacher = stages.transfer_frozen(run.task, run.base, chain.frozen)
+    labels = stages.label_pool(run.task, teacher.beliefs, 1.0, run.config, 0.5)
+    heads = stages.fit_chain_heads(run.task, chain.frozen, teacher.choice, run.config, labels, 0.5)
+    before = copy.deepcopy(run.base.state_dict())
+    work = Work("trained", steps=3, batch_size=8, size=32)
+    first, again = (
+        stages.train_trunk(shop(run), run.task, run.base, heads, labels, work, 2, "round")
+        for _ in range(2)
+    )
+    held_out = np.concatenate([c.judges for c in run.task.chains[1:3]])
+    assert np.flatnonzero(first.beliefs.known).tolist() == sorted(held_out.tolist())
+    assert [pool is None for pool in first.beliefs.pool] == [False] * 3 + [True] * 2
+    assert not first.frozen
+    assert first.pseudo_labels is labels[0]
+    for name, value in run.base.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    moved = [n for n, v in first.model.state_dict().items() if not torch.equal(v, before[n])]
+    assert any(name.startswith("trunk.") for name in moved)
+    for name, value in again.model.state_dict().items():
+        assert torch.equal(value, first.model.state_dict()[name]), name
+    np.testing.assert_array_equal(again.beliefs.judged, first.beliefs.judged)
+
+
+@pytest.mark.parametrize("pool", [True, False])
+def test_labels_alone_leave_the_statistics_of_norms(
+    pool: bool, run: pipeline.Run, chain: pipeline.Chain
+) -> None:
+    none: list[Any] = [None] * len(run.task.chains)
+    teacher = stages.transfer_frozen(run.task, run.base, chain.frozen)
+    labels = stages.label_pool(run.task, teacher.beliefs, 1.0, run.config, 0.5) if pool else none
+    heads = stages.fit_chain_heads(run.task, chain.frozen, teacher.choice, run.config, none, 0.0)
+    task = dataclasses.replace(run.task, chains=run.task.chains[:1])
+    work = Work("trained", steps=2, batch_size=8, size=32)
+    outcome = stages.train_trunk(shop(run), task, run.base, heads, labels, work, 0, "x")
+    before = run.base.state_dict()
+    running = [name for name in before if "running_mean" in name]
+    assert running
+    moved = [not torch.equal(outcome.model.state_dict()[name], before[name]) for name in running]
+    assert any(moved) == pool
+
+
+def test_first_stages_stay_where_the_work_says_so(run: pipeline.Run, chain: pipeline.Chain) -> None:
+    none: list[Any] = [None] * len(run.task.chains)
+    choice = {"metric": "plain", "strength": 3.0}
+    heads = stages.fit_chain_heads(run.task, chain.frozen, choice, run.config, none, 0.0)
+    task = dataclasses.replace(run.task, chains=run.task.chains[:1])
+    moved = {}
+    for frozen in (0, 2):
+        work = Work("trained", steps=2, batch_size=8, size=32, frozen_stages=frozen)
+        outcome = stages.train_trunk(shop(run), task, run.base, heads, none, work, 0, "x")
+        before = run.base.state_dict()
+        moved[frozen] = {
+            name
+            for name, value in outcome.model.state_dict().items()
+            if not torch.equal(value, before[name])
+        }
+    assert "trunk.conv_stem.weight" in moved[0] - moved[2]
+    assert any(name.startswith("trunk.") for name in moved[2])
+
+
+def test_the_students_view_is_the_one_that_was_asked_for() -> None:
+    found = {
+        name: stages.strong_policy(TransferConfig(augment=name, num_ops=3, magnitude=11))
+        for name in ("none", "randaugment", "trivialaugment")
+    }
+    assert isinstance(found["none"], Weak)
+    assert isinstance(found["randaugment"].augment, RandAugment)  # type: ignore[union-attr]
+    assert found["randaugment"].augment.num_ops == 3  # type: ignore[union-attr]
+    assert found["randaugment"].augment.magnitude == 11.0  # type: ignore[union-attr]
+    assert isinstance(found["trivialaugment"].augment, TrivialAugment)  # type: ignore[union-attr]
+
+
+def test_the_loop_gets_the_users_rates_and_the_plans_steps() -> None:
+    config = make_config("run", {"lr_head": 0.5, "weight_decay": 0.25, "optimizer": "sgd"})
+    settings = stages.train_config(config, Work("trained", steps=7), lr_trunk=0.125)
+    assert (settings.steps, settings.lr_head, settings.lr_trunk) == (7, 0.5, 0.125)
+    assert (settings.weight_decay, settings.optimizer) == (0.25, "sgd")
