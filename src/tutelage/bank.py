@@ -51,7 +51,7 @@ def look(
     mirrored: bool = False,
     generator: torch.Generator | None = None,
     progress: Callable[[int], None] | None = None,
-    batch: int = 64,
+    batch: int = 32,
 ) -> Tensor:
     """Outputs (N, D) of ``forward`` on one view of each row, on the CPU."""
     generator = torch.Generator().manual_seed(0) if generator is None else generator

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tutelage import stages
 from tutelage.augment import Center
@@ -471,6 +471,11 @@ def _distill(run: Run, teacher: Classifier) -> Outcome:
     student = _new_student(config, run.catalog, run.store.canvas, teacher)
     student.spec = dataclasses.replace(student.spec, input_size=work.size)
     student.freeze_stages(work.frozen_stages)
+    if student.spec.cut is not None:
+        # Statistics of strong views mislead a model that will see plain ones, and so few steps
+        # cannot average them out: the pretrained ones stay (measured on solar cells).
+        _measure_neck(run, student)
+        student.freeze_norms()
     _warm_head(run, student, teacher)
     student.set_noise(config.transfer.drop_rate, 0.0)
     n = len(task.labeled)
@@ -519,6 +524,22 @@ def _distill(run: Run, teacher: Classifier) -> Outcome:
 
 WARM_IMAGES = 500
 WARM_VIEWS = 2
+
+
+@torch.no_grad()
+def _measure_neck(run: Run, student: Classifier) -> None:
+    """Give a new neck's norm the statistics of clean views."""
+    student.eval()
+    student.neck.train()
+    momenta = {m: m.momentum for m in student.neck.modules() if isinstance(m, nn.BatchNorm2d)}
+    for norm in momenta:
+        norm.momentum = None  # a plain average over the batches
+    rows = np.concatenate([run.task.pool, run.task.labeled])
+    rows = rows[:: -(-len(rows) // WARM_IMAGES)]
+    center = Center(student.spec.crop_pct)
+    look(run.task.canvases, rows, center, student, student.spec.input_size)
+    for norm, momentum in momenta.items():
+        norm.momentum = momentum
 
 
 def _warm_head(run: Run, student: Classifier, teacher: Classifier) -> None:

@@ -109,7 +109,7 @@ class Classifier(nn.Module):
         self.train(self.training)
 
     def freeze_norms(self) -> None:
-        """Keep the trunk's batch statistics, whatever is trained: for batches of few images.
+        """Keep all batch statistics as they are, whatever is trained: for batches of few images.
 
         Scale and shift of the norms still learn.
         """
@@ -124,7 +124,7 @@ class Classifier(nn.Module):
         for module in self._frozen_stages:
             module.eval()
         if self._frozen_norms:
-            for module in self.trunk.modules():
+            for module in self.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
         return self
