@@ -38,7 +38,7 @@ def test_speed_is_measured_once_per_machine(
 ) -> None:
     calls: list[Any] = []
 
-    def measured(model: Any, device: torch.device) -> Speed:
+    def measured(model: Any, device: torch.device, size: int) -> Speed:
         calls.append(model)
         return Speed(device.type, float(len(calls)), 2.0, 128, 128)
 

@@ -121,10 +121,10 @@ def test_compare_counts_wins_and_losses() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wins", "losses", "accepted"), [(0, 0, True), (0, 1, True), (0, 2, False), (6, 10, True),
-                                     (6, 11, False), (100, 80, True)],
+    ("wins", "losses", "accepted"), [(0, 0, True), (0, 2, True), (0, 3, False), (6, 12, True),
+                                     (6, 14, False), (100, 80, True)],
 )  # fmt: skip
-def test_a_stage_is_rejected_beyond_one_standard_error(
+def test_a_stage_is_rejected_when_it_lost_beyond_chance(
     wins: int, losses: int, accepted: bool
 ) -> None:
     found = Comparison(200, wins, losses, 0.5, 0.5)

@@ -638,12 +638,14 @@ CHANGED: dict[str, Any] = {
     "alignment": 0.2,
     "threshold": 0.5,
     "student": "cut:1",
+    "student_weights": "no-such-file.safetensors",
+    "lr_student": 0.5,
     "temperature": 7.0,
     "alpha": 0.1,
 }
 OF_PREPARE = ("labels_per_class", "limit", "seed", "minutes", "teacher", "weights", "input_size",
               "canvas", "trunk", "rounds")  # fmt: skip
-OF_STUDENT = ("student", "temperature", "alpha")
+OF_STUDENT = ("student", "student_weights", "lr_student", "temperature", "alpha")
 OF_ONLINE = ("threshold",)
 
 
@@ -693,7 +695,7 @@ def _observed(
         return _text(run.split.roles, dataclasses.astuple(run.plan)[1:], run.base.spec)
     if name in OF_STUDENT:
         fit = student_fit(run, monkeypatch)
-        return _text(fit.model.spec, *_of_step(fit))
+        return _text(fit.model.spec, fit.settings, *_of_step(fit))
     kind = "online" if name in OF_ONLINE else "trained"
     fit, labels = trunk_fit(run, monkeypatch, kind)
     return _text(*_of_fit(fit), labels.probs)
