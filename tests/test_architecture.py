@@ -10,7 +10,7 @@ ROOT = Path(tutelage.__file__).parent
 
 # Each layer may import itself and the ones above it in this list.
 LAYERS = (
-    ("errors", "_version"),
+    ("errors", "_version", "files"),
     ("config", "console", "data", "augment", "models", "losses"),
     ("batch", "metrics", "calibrate", "loader", "bank", "label", "machine", "plan", "probe",
      "runfolder", "solar", "steps", "train"),
@@ -21,7 +21,7 @@ LAYERS = (
 ROOMS = ("data", "augment", "models", "losses")  # know nothing of each other
 TORCH_FREE = (
     "__init__", "__main__", "_version", "api", "cli", "config", "console", "deploy.runtime",
-    "deploy.latency", "errors", "metrics", "runfolder", "solar", "tables",
+    "deploy.latency", "errors", "files", "metrics", "runfolder", "solar", "tables",
 )  # fmt: skip
 
 

@@ -110,9 +110,6 @@ class TrainConfig:
     log_every: int = 20
 
 
-Group = DataConfig | TransferConfig | SelfTrainConfig | DistillConfig
-
-
 @dataclass(frozen=True)
 class RunConfig:
     """The settings of a run; a stage command uses the groups it knows."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import json
-import os
 import platform
 import sys
 import time
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tutelage.errors import TutelageError
+from tutelage.files import write_atomically
 
 if TYPE_CHECKING:
     from tutelage.models.classifier import Classifier
@@ -108,9 +108,8 @@ def measure_speed(model: Classifier, device: torch.device, cache: Path) -> Speed
         return Speed(**known[key])
     speed = _measure(model, device, size)
     cache.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps({**_read(path), key: asdict(speed)}, indent=2))
-    partial.replace(path)
+    content = json.dumps({**_read(path), key: asdict(speed)}, indent=2)
+    write_atomically(path, content.encode())
     return speed
 
 

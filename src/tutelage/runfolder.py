@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from tutelage import files
 from tutelage.errors import TutelageError
 
 
@@ -93,13 +93,8 @@ class RunFolder:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write to a neighbour, flush it to the disk, then rename."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    """``files.write_atomically`` for UTF-8 text."""
+    files.write_atomically(path, text.encode("utf-8"))
 
 
 def _is_partial(path: Path) -> bool:

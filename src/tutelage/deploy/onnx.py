@@ -19,8 +19,8 @@ from tutelage.deploy.graph import Deployed
 from tutelage.deploy.latency import Latency, latencies, onnx_call, size_bytes
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.errors import TutelageError, need
+from tutelage.files import write_atomically
 from tutelage.models.classifier import Classifier
-from tutelage.models.folder import write_atomically
 from tutelage.models.forward import trace
 
 TOLERANCE = 1e-3  # of a probability, between torch and the exported model

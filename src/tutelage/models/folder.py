@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 from tutelage.errors import TutelageError
+from tutelage.files import write_atomically
 from tutelage.models.classifier import Classifier
 from tutelage.models.spec import ModelSpec
 from tutelage.models.zoo import build, load_strictly, read_tensors
@@ -47,18 +46,3 @@ def load_model(folder: Path | str) -> Classifier:
     model = build(spec)
     load_strictly(model, read_tensors(folder / WEIGHTS), str(folder / WEIGHTS))
     return model.eval()
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file in one step, so that a killed process leaves the old one or the new one."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp makes it private
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
