@@ -13,7 +13,7 @@ from mutate import mutate, replace_everywhere
 
 pytest.importorskip("timm")
 
-from tutelage import pipeline, stages
+from tutelage import pipeline, stages, student
 
 NO_DECAY = "        if not parameter.requires_grad:\n"
 
@@ -334,14 +334,14 @@ def _live_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
         model.train()
         return torch.no_grad()(model.features if output == "features" else model.forward)
 
-    monkeypatch.setattr(pipeline, "Forward", live)
+    monkeypatch.setattr(student, "Forward", live)
 
 
 def _uncalibrated_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
     """The student mimics the logits before calibration."""
-    step = pipeline.DistillationStep
+    step = student.DistillationStep
     monkeypatch.setattr(
-        pipeline,
+        student,
         "DistillationStep",
         lambda teacher, **kw: step(lambda images: 2.0 * teacher(images), **kw),
     )
@@ -426,7 +426,7 @@ INERT: dict[str, tuple[str, str, str]] = {
     "alignment": ("stages", "strength=config.self_train.alignment", "strength=1.0"),
     "threshold": ("stages", "threshold=config.self_train.threshold", "threshold=0.95"),
     "temperature": ("steps.distillation", "temperature=self.temperature", "temperature=1.0"),
-    "alpha": ("pipeline", "alpha=config.distill.alpha", "alpha=0.7"),
+    "alpha": ("student", "alpha=config.distill.alpha", "alpha=0.7"),
     "limit": ("data.split", '_draw(catalog.names, pool, limit, f"{seed}/pool")', "pool"),
 }
 

@@ -6,7 +6,17 @@ import pytest
 
 from tutelage.config import make_config
 from tutelage.machine import Speed
-from tutelage.plan import SIZES, STEPS, Amounts, Plan, default_minutes, make_plan
+from tutelage.plan import (
+    SIZES,
+    STEPS,
+    VIEW_MS,
+    Amounts,
+    Plan,
+    Work,
+    _student_seconds,
+    default_minutes,
+    make_plan,
+)
 
 SLOW = Speed("cpu", forward=4.0, train=20.0, forward_size=128, train_size=128)
 QUICK = Speed("cpu", forward=0.05, train=0.15, forward_size=128, train_size=128)
@@ -18,7 +28,7 @@ def plan(speed: Speed = SLOW, amounts: Amounts = AMOUNTS, native: int = 224, **s
     return make_plan(make_config("run", s), amounts, speed, native)
 
 
-@pytest.mark.parametrize(("images", "minutes"), [(0, 3), (1000, 4), (5500, 8.5), (10**6, 12)])
+@pytest.mark.parametrize(("images", "minutes"), [(0, 3.5), (1000, 4.5), (5500, 9), (10**6, 12)])
 def test_default_minutes(images: int, minutes: float) -> None:
     assert default_minutes(images) == minutes
 
@@ -62,6 +72,15 @@ def test_views_are_no_larger_than_the_weights_or_the_canvas_are_worth() -> None:
     assert plan(QUICK, native=160).size <= 160
     assert plan(QUICK, dataclasses.replace(AMOUNTS, canvas=32)).size <= 128
     assert plan(QUICK, native=32).size == 32
+
+
+def test_a_student_pays_for_the_teachers_view_too() -> None:
+    seconds = {
+        size: _student_seconds(Work("trained", 10, 32, 128), SLOW, size) for size in (128, 224)
+    }
+    # The teacher's own view and its larger forward, for each of 320 images.
+    extra = SLOW.forward_ms(224) - SLOW.forward_ms(128) + VIEW_MS * (224 / 160) ** 2
+    assert seconds[224] - seconds[128] == pytest.approx(0.32 * extra)
 
 
 def test_without_a_pool_there_are_no_rounds() -> None:

@@ -160,6 +160,19 @@ def test_a_round_learns_from_what_its_chain_believes(
     assert (turned.labels != labels.labels).mean() > 0.5
 
 
+def test_a_doubtful_teacher_passes_on_less_of_the_pool(
+    run: pipeline.Run, chain: pipeline.Chain
+) -> None:
+    teacher = stages.transfer_frozen(run.task, run.base, chain.frozen).beliefs
+    accepted = []
+    for temperature in (0.01, 1e6):  # sure of everything, and of nothing: half are right by chance
+        labels = stages.label_pool(run.task, teacher, temperature, run.config, 0.5)[0]
+        assert labels is not None
+        accepted.append(labels.accepted.mean())
+    assert accepted[0] == pytest.approx(0.5, abs=0.08)
+    assert accepted[1] == pytest.approx(0.25, abs=0.08)
+
+
 def test_without_a_pool_nothing_is_believed(run: pipeline.Run) -> None:
     task = dataclasses.replace(run.task, pool=np.arange(0))
     judged = np.eye(2)[task.judged_labels]
@@ -180,7 +193,7 @@ def test_a_trained_stage_judges_the_planned_folds_and_keeps_the_base(
 ) -> None:
     teacher = stages.transfer_frozen(run.task, run.base, chain.frozen)
     labels = stages.label_pool(run.task, teacher.beliefs, 1.0, run.config, 0.5)
-    heads = stages.fit_chain_heads(run.task, chain.frozen, teacher.choice, run.config, labels, 0.5)
+    heads = stages.fit_chain_heads(run.task, chain.frozen, teacher.choice, run.config, labels)
     before = copy.deepcopy(run.base.state_dict())
     work = Work("trained", steps=3, batch_size=8, size=32)
     first, again = (
@@ -208,7 +221,7 @@ def test_labels_alone_leave_the_statistics_of_norms(
     none: list[Any] = [None] * len(run.task.chains)
     teacher = stages.transfer_frozen(run.task, run.base, chain.frozen)
     labels = stages.label_pool(run.task, teacher.beliefs, 1.0, run.config, 0.5) if pool else none
-    heads = stages.fit_chain_heads(run.task, chain.frozen, teacher.choice, run.config, none, 0.0)
+    heads = stages.fit_chain_heads(run.task, chain.frozen, teacher.choice, run.config, none)
     task = dataclasses.replace(run.task, chains=run.task.chains[:1])
     work = Work("trained", steps=2, batch_size=8, size=32)
     outcome = stages.train_trunk(shop(run), task, run.base, heads, labels, work, 0, "x")
@@ -222,7 +235,7 @@ def test_labels_alone_leave_the_statistics_of_norms(
 def test_first_stages_stay_where_the_work_says_so(run: pipeline.Run, chain: pipeline.Chain) -> None:
     none: list[Any] = [None] * len(run.task.chains)
     choice = {"metric": "plain", "strength": 3.0}
-    heads = stages.fit_chain_heads(run.task, chain.frozen, choice, run.config, none, 0.0)
+    heads = stages.fit_chain_heads(run.task, chain.frozen, choice, run.config, none)
     task = dataclasses.replace(run.task, chains=run.task.chains[:1])
     moved = {}
     for frozen in (0, 2):

@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tutelage import stages
+from tutelage import stages, student
 from tutelage.augment import Center
 from tutelage.bank import CLEAN_VIEWS, bank_plans, look, make_bank
-from tutelage.calibrate import fit_temperature, softmax
+from tutelage.calibrate import softmax
 from tutelage.config import RunConfig, without_effect
 from tutelage.console import Console
 from tutelage.data.catalog import Catalog
@@ -32,20 +32,16 @@ from tutelage.data.split import Split, load_split, make_split, save_split
 from tutelage.data.store import ImageStore, open_store
 from tutelage.errors import TutelageError
 from tutelage.label import PseudoLabels
-from tutelage.loader import Canvases, Examples, Loader, Rows, Views
+from tutelage.loader import Canvases, Rows
 from tutelage.machine import choose_device, configure, fixed_size, measure_speed
 from tutelage.metrics import Comparison, Floats, compare, metrics
 from tutelage.models.classifier import Classifier
 from tutelage.models.folder import load_model, save_model
 from tutelage.models.forward import Forward
-from tutelage.models.zoo import build, create, cut
+from tutelage.models.zoo import build, create
 from tutelage.plan import Amounts, Plan, Work, make_plan
-from tutelage.probe import fit_head, plain_metric
 from tutelage.runfolder import RunFolder, write_atomically
 from tutelage.stages import Beliefs, Outcome, Task, Workshop
-from tutelage.steps.distillation import DistillationStep
-
-NECK = 1024  # width of a cut student's 1x1 convolution: with it still a quarter of the teacher
 
 
 @dataclass(frozen=True)
@@ -151,7 +147,7 @@ def _prepare(
     base = _base_model(catalog, store, config)
     base.freeze_trunk()
     if command in ("run", "demo", "distill"):
-        _new_student(config, catalog, store.canvas, base)  # refuse a bad one now, not at the end
+        student.create_student(config, base)
     counts = {role: len(split.indices(role)) for role in ("labeled", "unlabeled", "val", "test")}
     console.say(
         f"{counts['labeled']} labelled, {counts['unlabeled']} unlabelled, {counts['val']} val, "
@@ -160,7 +156,8 @@ def _prepare(
     plan = _pinned_plan(folder, config, counts, store, base, device)
     all_notes = folder.read_json("config.json").get("notes")
     if all_notes is None:
-        all_notes = [*notes, *catalog.warnings, *split.warnings, *_unused(command, config, plan)]
+        all_notes = [*notes, *catalog.warnings, *split.warnings]
+        all_notes += [*_unused(command, config, plan), *_too_short(plan)]
         folder.pin("notes", all_notes)
     for note in all_notes:
         console.say(f"note: {note}")
@@ -199,6 +196,16 @@ def _unused(command: str, config: RunConfig, plan: Plan) -> list[str]:
     return [
         f"no effect in this plan: {', '.join(names)}; --trunk trained (with more --minutes) trains "
         "the trunk, online pseudo-labels need a GPU"
+    ]
+
+
+def _too_short(plan: Plan) -> list[str]:
+    """A note where even the least work takes longer than the budget."""
+    if plan.estimated_seconds <= plan.minutes * 60:
+        return []
+    return [
+        f"the least there is to do takes about {plan.estimated_seconds / 60:.1f} minutes here, "
+        f"more than the {plan.minutes:g} of --minutes"
     ]
 
 
@@ -405,7 +412,7 @@ def teach(chain: Chain, *, rounds: bool) -> None:
         frozen = stages.transfer_frozen(task, run.base, chain.frozen)
         if plan.transfer.trunk == "frozen":
             return frozen
-        heads = stages.fit_chain_heads(task, chain.frozen, frozen.choice, config, none, 0.0)
+        heads = stages.fit_chain_heads(task, chain.frozen, frozen.choice, config, none)
         folds = len(task.chains) if plan.rounds else plan.judged_folds
         trained = stages.train_trunk(
             shop, task, run.base, heads, none, plan.transfer, folds, "transfer"
@@ -452,9 +459,7 @@ def _round(chain: Chain, shop: Workshop, work: Work, name: str) -> Outcome:
             work,
         )
     labels = stages.label_pool(run.task, teacher.beliefs, temperature, run.config, work.fraction)
-    heads = stages.fit_chain_heads(
-        run.task, chain.frozen, chain.choice, run.config, labels, work.fraction
-    )
+    heads = stages.fit_chain_heads(run.task, chain.frozen, chain.choice, run.config, labels)
     return stages.train_trunk(
         shop, run.task, run.base, heads, labels, work, run.plan.judged_folds, name
     )
@@ -462,158 +467,13 @@ def _round(chain: Chain, shop: Workshop, work: Work, name: str) -> Outcome:
 
 def student_stage(chain: Chain, teacher: Classifier) -> Finished:
     """Distil ``teacher`` into the student."""
-    return chain.stage("student", lambda: _distill(chain.run, teacher), judge=False)
+    run = chain.run
+    shop = Workshop(run.config, run.device, run.config.data.seed, run.progress)
 
+    def distill() -> Outcome:
+        return student.distill(shop, run.task, teacher, run.plan.student)
 
-def _distill(run: Run, teacher: Classifier) -> Outcome:
-    config, task = run.config, run.task
-    work = run.plan.student
-    student = _new_student(config, run.catalog, run.store.canvas, teacher)
-    student.spec = dataclasses.replace(student.spec, input_size=work.size)
-    student.freeze_stages(work.frozen_stages)
-    if student.spec.cut is not None:
-        # Statistics of strong views mislead a model that will see plain ones, and so few steps
-        # cannot average them out: the pretrained ones stay (measured on solar cells).
-        _measure_neck(run, student)
-        student.freeze_norms()
-    _warm_head(run, student, teacher)
-    student.set_noise(config.transfer.drop_rate, 0.0)
-    n = len(task.labeled)
-    labeled = Examples(task.labeled, stages.one_hot(task.labels, task.n_classes), torch.ones(n))
-    pool = Examples(
-        task.pool, torch.zeros(len(task.pool), task.n_classes), torch.zeros(len(task.pool))
-    )
-    share = max(
-        1, min(round(0.25 * work.batch_size), round(work.batch_size * n / (n + len(pool)) * 2))
-    )
-    loader = Loader(
-        task.canvases,
-        labeled,
-        pool,
-        Views(
-            stages.strong_policy(config.transfer),
-            work.size,
-            mix=config.transfer.mix,
-            teacher_size=teacher.spec.input_size,
-        ),
-        batch_size=work.batch_size,
-        labeled_per_batch=share,
-        seed=config.data.seed,
-    )
-    forward = Forward(teacher.to(run.device), "logits")
-    temperature = teacher.spec.temperature
-
-    def calibrated(images: Tensor) -> Tensor:
-        return forward(images) / temperature
-
-    step = DistillationStep(
-        calibrated, temperature=config.distill.temperature, alpha=config.distill.alpha
-    )
-    rate = config.distill.lr_student
-    settings = stages.train_config(config, work, lr_trunk=rate, lr_head=rate, layer_decay=1.0)
-    shop = Workshop(config, run.device, config.data.seed, run.progress)
-    student = stages.fit(shop, student, step, loader, settings, "student")
-    teacher.cpu()
-    known = task.pool if len(task.pool) else task.labeled
-    stages.set_temperature(student, _match_temperature(run, student, teacher, known))
-    nothing = Beliefs(
-        [None] * len(task.chains), np.full((len(task.judged), task.n_classes), np.nan)
-    )
-    return Outcome(student, nothing, frozen=False)
-
-
-WARM_IMAGES = 500
-WARM_VIEWS = 2
-
-
-@torch.no_grad()
-def _measure_neck(run: Run, student: Classifier) -> None:
-    """Give a new neck's norm the statistics of clean views."""
-    student.eval()
-    student.neck.train()
-    momenta = {m: m.momentum for m in student.neck.modules() if isinstance(m, nn.BatchNorm2d)}
-    for norm in momenta:
-        norm.momentum = None  # a plain average over the batches
-    rows = np.concatenate([run.task.pool, run.task.labeled])
-    rows = rows[:: -(-len(rows) // WARM_IMAGES)]
-    center = Center(student.spec.crop_pct)
-    look(run.task.canvases, rows, center, student, student.spec.input_size)
-    for norm, momentum in momenta.items():
-        norm.momentum = momentum
-
-
-def _warm_head(run: Run, student: Classifier, teacher: Classifier) -> None:
-    """Start the student's head where its untrained trunk already agrees best with the teacher.
-
-    A head from zero first drags the warm trunk away from what it knows; a fitted one does not
-    (measured on ants and bees: 0.83 -> 0.91 after the same training).
-    """
-    task = run.task
-    rows = np.concatenate([task.labeled, task.pool])
-    rows = rows[:: -(-len(rows) // WARM_IMAGES)]
-    strong = stages.strong_policy(run.config.transfer)
-    plans = bank_plans(WARM_VIEWS, student.spec.crop_pct, strong)
-
-    def outputs(forward: Forward[Tensor], size: int) -> Tensor:
-        # One seed: both models look at the same views.
-        bank = make_bank(task.canvases, rows, forward, size, plans, seed=run.config.data.seed)
-        return torch.cat(bank.views)
-
-    features = outputs(Forward(student.to(run.device), "features"), student.spec.input_size)
-    logits = outputs(Forward(teacher.to(run.device), "logits"), teacher.spec.input_size)
-    student.cpu()
-    teacher.cpu()
-    targets = torch.softmax(logits / teacher.spec.temperature, dim=1)
-    weights = torch.full((len(features),), 1.0 / WARM_VIEWS)
-    head = fit_head(
-        features, targets, weights, plain_metric(features), strength=stages.PROBE_STRENGTH
-    )
-    with torch.no_grad():
-        student.head.weight.copy_(head.weight)
-        student.head.bias.copy_(head.bias)
-
-
-def _new_student(
-    config: RunConfig, catalog: Catalog, canvas: int, teacher: Classifier
-) -> Classifier:
-    """The student before it learns: cut from the teacher's trunk, or a timm architecture.
-
-    Raises:
-        TutelageError: the architecture cannot be cut there, or is not known.
-    """
-    name = config.distill.student
-    if name == "cut" or name.startswith("cut:"):
-        if config.distill.student_weights is not None:
-            raise TutelageError("--student-weights is for a named student, not for one that is cut")
-        count = name[4:] or "5"
-        if not count.isdigit():
-            raise TutelageError(f"--student {name}: expected cut, cut:N or a timm architecture")
-        return cut(teacher, int(count), neck=NECK)
-    student = create(
-        name,
-        catalog.classes,
-        canvas=canvas,
-        input_size=config.data.input_size,
-        weights=config.distill.student_weights,
-    )
-    student.unfreeze_trunk()
-    return student
-
-
-def _match_temperature(run: Run, student: Classifier, teacher: Classifier, rows: Rows) -> float:
-    """The temperature at which the student is as confident as its calibrated teacher.
-
-    Fitted on at most 1,000 pool images against the teacher's own draws, so it needs no labels.
-    """
-    rows = rows[:: max(1, len(rows) // 1000)]
-    views = []
-    for model in (student, teacher):
-        forward = Forward(model.to(run.device), "logits")
-        center = Center(model.spec.crop_pct)
-        logits = look(run.task.canvases, rows, center, forward, model.spec.input_size)
-        views.append(logits.numpy().astype(np.float64))
-        model.cpu()
-    return fit_temperature(views[0], softmax(views[1], teacher.spec.temperature))
+    return chain.stage("student", distill, judge=False)
 
 
 def _save_stage(folder: Path, done: Finished) -> None:

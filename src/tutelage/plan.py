@@ -34,11 +34,11 @@ STEPS = (
     60,
     40,
 )
-FRACTIONS = (0.2, 0.3, 0.4, 0.5)  # of the pool, accepted round by round
+FRACTIONS = (0.4, 0.6, 0.8, 1.0)  # round by round, of what the teacher is expected to get right
 FOLDS = 4  # of the labels, that choices are made on
 JUDGED_FOLDS = 2  # of them, on which a stage that trains the trunk is repeated to be judged
 OVERHEAD_S = 35.0  # imports, decoding, export and its check, latency, report
-SAFETY = 0.8  # of the budget is planned for: the rest is for a machine that others use too
+SAFETY = 0.85  # of the budget is planned for: the rest is for a machine that others use too
 LOOKS_SHARE = 0.4  # of the planned time, at most, goes into features and test figures
 ENOUGH_PASSES = 5000  # images a student must see before larger views are worth their time
 MOST_EPOCHS = 60  # of the student
@@ -62,7 +62,8 @@ class Work:
         steps: of the optimiser.
         batch_size: images a step.
         size: side of the views in pixels.
-        fraction: of the pool that is accepted.
+        fraction: of the pool images that the teacher is expected to get right, how many are
+            accepted.
         frozen_stages: first stages of a trained trunk that stay as they are.
     """
 
@@ -113,8 +114,8 @@ class Amounts:
 
 
 def default_minutes(images: int) -> float:
-    """3 minutes, plus 1 per 1,000 training images, at most 12."""
-    return min(12.0, 3.0 + images / 1000)
+    """3.5 minutes, plus 1 per 1,000 training images, at most 12."""
+    return min(12.0, 3.5 + images / 1000)
 
 
 def make_plan(
@@ -154,7 +155,7 @@ def make_plan(
     trained = _trained(config, amounts, speed, trained_size, left / 2)
     repeats = 1 + JUDGED_FOLDS
     if trained is not None:
-        left -= repeats * _seconds(trained, speed, TEACHER_COST)
+        left -= repeats * _trained_seconds(trained, speed)
     student = _student([s for s in sizes if s <= size], speed, images, left)
     alone = config.transfer.trunk == "trained" or amounts.pool == 0 or speed.device == "cuda"
     transfer = Work("frozen", size=size)
@@ -167,8 +168,8 @@ def make_plan(
     if config.self_train.rounds is not None:
         kept = config.self_train.rounds
         rounds = rounds[len(rounds) - min(kept, len(rounds)) :]
-    estimate = OVERHEAD_S + spent + _seconds(student, speed, STUDENT_COST)
-    estimate += sum(repeats * _seconds(w, speed, TEACHER_COST) for w in (*rounds, transfer))
+    estimate = OVERHEAD_S + spent + _student_seconds(student, speed, size)
+    estimate += sum(repeats * _trained_seconds(w, speed) for w in (*rounds, transfer))
     return Plan(
         minutes=minutes,
         size=size,
@@ -196,29 +197,42 @@ def _frozen_stages(speed: Speed) -> int:
     return 0 if speed.device == "cuda" else 3
 
 
-def _seconds(work: Work, speed: Speed, cost: float) -> float:
-    """Of a training, with the teacher's forward where it is distilled or labels online."""
-    if work.steps == 0:
-        return 0.0
-    share = 1.0 if speed.device == "cuda" else cost
+def _trained_seconds(work: Work, speed: Speed) -> float:
+    """Of training the teacher's trunk."""
+    share = 1.0 if speed.device == "cuda" else TEACHER_COST
     step = share * speed.train_ms(work.size) + _view_ms(work.size, speed)
     if work.trunk == "online":
         step *= 2  # weak and strong view
-    elif cost == STUDENT_COST:
-        step += speed.forward_ms(work.size)
+    return work.steps * work.batch_size * step / 1e3
+
+
+def _student_seconds(work: Work, speed: Speed, teacher_size: int) -> float:
+    """Of distilling the student: both models' views, the teacher's forward, and the step."""
+    share = 1.0 if speed.device == "cuda" else STUDENT_COST
+    step = share * speed.train_ms(work.size) + _view_ms(work.size, speed)
+    step += speed.forward_ms(teacher_size)
+    if teacher_size != work.size:
+        step += _view_ms(teacher_size, speed)
     return work.steps * work.batch_size * step / 1e3
 
 
 def _student(sizes: Sequence[int], speed: Speed, images: int, left: float) -> Work:
-    """The largest views that leave enough passes; then all the steps that fit."""
+    """The largest views that leave enough passes; then all the steps that fit.
+
+    Args:
+        sizes: to choose from, the teacher's first, then smaller ones.
+        speed: of the teacher on this machine.
+        images: in training.
+        left: seconds.
+    """
+    most_steps = MOST_EPOCHS * images / STUDENT_BATCH
 
     def steps(size: int) -> int:
-        one = Work("trained", 1, STUDENT_BATCH, size)
-        most = min(left / _seconds(one, speed, STUDENT_COST), MOST_EPOCHS * images / STUDENT_BATCH)
-        return _first(STEPS, lambda s: s <= most)
+        one = _student_seconds(Work("trained", 1, STUDENT_BATCH, size), speed, sizes[0])
+        return _first(STEPS, lambda s: s <= min(left / one, most_steps))
 
-    enough = ENOUGH_PASSES / STUDENT_BATCH
-    size = _first(sizes, lambda s: steps(s) >= min(enough, MOST_EPOCHS * images / STUDENT_BATCH))
+    enough = min(ENOUGH_PASSES / STUDENT_BATCH, most_steps)
+    size = _first(sizes, lambda s: steps(s) >= enough)
     return Work("trained", steps(size), STUDENT_BATCH, size, frozen_stages=_frozen_stages(speed))
 
 
@@ -231,7 +245,7 @@ def _trained(
     on_gpu = speed.device == "cuda"
     kind: Trunk = "online" if on_gpu and amounts.pool else "trained"
     one = Work(kind, 1, TRAINED_BATCH, size, frozen_stages=_frozen_stages(speed))
-    most = left / ((1 + JUDGED_FOLDS) * _seconds(one, speed, TEACHER_COST))
+    most = left / ((1 + JUDGED_FOLDS) * _trained_seconds(one, speed))
     passes = most * one.batch_size / max(1, amounts.labeled + amounts.pool)
     # Fewer than this moves a pretrained trunk no further than noise.
     if config.transfer.trunk == "auto" and not on_gpu and (most < 150 or passes < 1):

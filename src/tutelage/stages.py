@@ -250,7 +250,6 @@ def _head(
     metric: Metric,
     strength: float,
     beliefs: tuple[Rows, Tensor] | None = None,
-    fraction: float = 0.0,
 ) -> Head:
     """A head over all views of the chain's labels and, if given, of the believed pool images."""
     labeled = frozen.labeled.take(np.flatnonzero(chain.keep))
@@ -263,8 +262,8 @@ def _head(
         pool = frozen.pool.take(positions)
         views = tuple(torch.cat(pair) for pair in zip(views, pool.views, strict=True))
         targets = torch.cat([targets, believed.float()])
-        # Labels and beliefs weigh half each; together they grow with what the teacher covers.
-        total = n * (1 + 2 * fraction)
+        # Labels and beliefs weigh half each; together they grow with the share of the pool.
+        total = n * (1 + 2 * len(positions) / len(frozen.pool.views[0]))
         weights = torch.cat(
             [
                 torch.full((n,), total / (2 * n)),
@@ -280,7 +279,11 @@ def _head(
 def label_pool(
     task: Task, teacher: Beliefs, temperature: float, config: RunConfig, fraction: float
 ) -> list[PseudoLabels | None]:
-    """Pseudo-labels per chain: calibrated, aligned to the pool's estimated classes, selected."""
+    """Pseudo-labels per chain: calibrated, aligned to the pool's estimated classes, selected.
+
+    A calibrated teacher's mean confidence is the share it expects to get right; ``fraction`` of
+    that is accepted, so that a weak teacher passes on less of the pool than a strong one.
+    """
     known = teacher.known
     probs = softmax(teacher.judged[known], temperature)
     rates = confusion(probs, task.judged_labels[known], task.n_classes)
@@ -292,7 +295,8 @@ def label_pool(
         beliefs = softmax(logits, temperature)
         prior = estimate_prior(beliefs.mean(axis=0), rates, task.labels[chain.keep])
         beliefs = align(beliefs, prior, strength=config.self_train.alignment)
-        out.append(select(beliefs, fraction=fraction))
+        expected = float(beliefs.max(axis=1).mean())
+        out.append(select(beliefs, fraction=fraction * expected))
     return out
 
 
@@ -318,7 +322,7 @@ def self_train_frozen(
     heads = []
     for chain, believed in zip(task.chains, labels, strict=True):
         pair = None if believed is None else _believed(believed, config)
-        heads.append(_head(task, chain, frozen, metric, choice["strength"], pair, work.fraction))
+        heads.append(_head(task, chain, frozen, metric, choice["strength"], pair))
     beliefs = _beliefs(task, heads, frozen)
     model = with_head(base, heads[0])
     set_temperature(model, temperature_of(task, beliefs))
@@ -487,7 +491,6 @@ def fit_chain_heads(
     choice: dict[str, Any],
     config: RunConfig,
     labels: Sequence[PseudoLabels | None],
-    fraction: float,
 ) -> list[Head]:
     """Heads for trained stages to start from, one per chain.
 
@@ -503,7 +506,6 @@ def fit_chain_heads(
             metric,
             choice["strength"],
             None if believed is None else _believed(believed, config),
-            fraction,
         )
         for chain, believed in zip(task.chains, labels, strict=True)
     ]

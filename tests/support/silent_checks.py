@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutelage import pipeline, stages
+from tutelage import pipeline, stages, student
 from tutelage.augment import Center, Strong, Weak
 from tutelage.augment.mix import draw_cutmix
 from tutelage.bank import look
@@ -124,7 +124,9 @@ def student_fit(run: pipeline.Run, monkeypatch: pytest.MonkeyPatch, teacher: Any
     fits = captured_fits(monkeypatch)
     work = dataclasses.replace(run.plan.student, batch_size=8)
     run.plan = dataclasses.replace(run.plan, student=work)
-    pipeline._distill(run, copy.deepcopy(run.base) if teacher is None else teacher)
+    shop = stages.Workshop(run.config, run.device, 0, run.progress)
+    teacher = copy.deepcopy(run.base) if teacher is None else teacher
+    student.distill(shop, run.task, teacher, work)
     return fits[0]
 
 

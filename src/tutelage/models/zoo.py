@@ -85,7 +85,7 @@ def build(spec: ModelSpec, trunk: nn.Module | None = None) -> Classifier:
     return Classifier(trunk, spec, channels)
 
 
-def cut(teacher: Classifier, stages: int, *, neck: int | None) -> Classifier:
+def cut(teacher: Classifier, stages: int, *, neck: int | None = None) -> Classifier:
     """A student of the teacher's own first stages, with their weights and a new head.
 
     A stage is an entry of ``blocks`` in the EfficientNet and MobileNet families and an entry of
@@ -307,9 +307,7 @@ def _prune(body: Any, stages: int) -> Any:
         TutelageError: timm cannot cut this architecture, or not there.
     """
     name = body.pretrained_cfg["architecture"]
-    of_blocks = hasattr(body, "stage_ends") and hasattr(body, "blocks")
-    info = getattr(body, "feature_info", None) or []
-    count = len(body.blocks) if of_blocks else len(list(info))
+    count = _stages_of(body)
     if not hasattr(body, "prune_intermediate_layers") or not count:
         raise TutelageError(
             f"timm cannot cut {name} into stages; choose a student architecture by name instead, "
@@ -317,7 +315,7 @@ def _prune(body: Any, stages: int) -> Any:
         )
     if not 1 <= stages <= count:
         raise TutelageError(f"{name} has {count} stages, a student cannot keep {stages} of them")
-    if of_blocks:  # index 0 is the stem here
+    if _of_blocks(body):  # index 0 is the stem here
         body.prune_intermediate_layers([stages], prune_norm=True, extra_blocks=True)
     else:
         body.prune_intermediate_layers([stages - 1], prune_norm=True)
@@ -325,6 +323,22 @@ def _prune(body: Any, stages: int) -> Any:
         if hasattr(body, unused):
             setattr(body, unused, nn.Identity())
     return body
+
+
+def _of_blocks(body: Any) -> bool:
+    """EfficientNet and MobileNet: their stages are entries of ``blocks``."""
+    return hasattr(body, "stage_ends") and hasattr(body, "blocks")
+
+
+def _stages_of(body: Any) -> int:
+    if _of_blocks(body):
+        return len(body.blocks)
+    return len(list(getattr(body, "feature_info", None) or []))
+
+
+def count_stages(model: Classifier) -> int:
+    """Stages of a classifier's trunk that a student cut from it could keep, at least 1."""
+    return model.spec.cut or max(1, _stages_of(model.trunk))
 
 
 def _channels(trunk: nn.Module, spec: ModelSpec) -> int:
