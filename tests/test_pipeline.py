@@ -140,13 +140,14 @@ def test_pseudo_labels_parquet_tells_every_round(finished: Path) -> None:
     rows = table.to_pylist()
     split = parquet.read_table(finished / "split.parquet").to_pylist()
     pool = sorted(row["image"] for row in split if row["role"] == "unlabeled")
-    for number, share in ((1, 0.4), (2, 0.5)):
+    for number, share in ((1, 0.8), (2, 1.0)):
         of_round = [row for row in rows if row["round"] == number]
         assert sorted(row["image"] for row in of_round) == pool
         assert {row["label"] for row in of_round} <= set(CLASSES)
         assert all(1 / 3 <= row["confidence"] <= 1 for row in of_round)
         assert all(row["reason"] for row in of_round)
-        assert sum(row["accepted"] for row in of_round) == pytest.approx(share * 30, abs=3)
+        expected = share * sum(row["confidence"] for row in of_round)  # of 30 to be right
+        assert sum(row["accepted"] for row in of_round) == pytest.approx(expected, abs=3)
     assert len(rows) == 60
 
 
@@ -493,3 +494,13 @@ def test_settings_that_this_plan_cannot_use_are_said(tmp_path: Path) -> None:
     )
     (note,) = [note for note in run.notes if "no effect" in note]
     assert note.startswith("no effect in this plan: lr_trunk, threshold;")
+
+
+def test_a_budget_that_is_too_short_is_said(tmp_path: Path) -> None:
+    data = write_shapes(tmp_path / "data", train=3, pool=0, test=0)
+    config = checks.make_config("run", {**SETTINGS, "minutes": 0.1})
+    run = pipeline.prepare(
+        "run", checks.read_catalog(data), str(data), tmp_path / "run", config, quiet=True
+    )
+    (note,) = [note for note in run.notes if "the least there is to do" in note]
+    assert "more than the 0.1 of --minutes" in note
