@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from tutelage.errors import TutelageError
-from tutelage.runfolder import RunFolder, write_atomically
+from tutelage.runfolder import RunFolder
 
 REQUEST: dict[str, Any] = {
     "command": "run",
@@ -96,26 +96,3 @@ def test_a_broken_config_is_said(tmp_path: Path, text: str, found: str) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(TutelageError, match=found):
         RunFolder(tmp_path).claim(REQUEST)
-
-
-def test_atomic_writes_replace_whole_files_and_leave_no_other(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.json"
-    write_atomically(path, "old")
-    write_atomically(path, "größer")
-    assert path.read_text(encoding="utf-8") == "größer"
-    assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
-
-
-def test_a_write_that_fails_keeps_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "metrics.json"
-    write_atomically(path, "old")
-
-    def full(_descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        write_atomically(path, "new")
-    assert path.read_text() == "old"

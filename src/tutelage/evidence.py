@@ -14,6 +14,7 @@ from tutelage import stages
 from tutelage.augment import Center, apply
 from tutelage.deploy.latency import onnx_latency, size_bytes
 from tutelage.errors import need
+from tutelage.files import replacing
 from tutelage.label import PseudoLabels
 from tutelage.loader import Rows
 from tutelage.metrics import Floats
@@ -62,9 +63,8 @@ def write_pseudo_labels(run: Run, finished: Sequence[Finished]) -> None:
         ]
     )
     path = run.folder.path / "pseudo_labels.parquet"
-    partial = path.with_name(f".{path.name}")
-    parquet.write_table(arrow.table(pseudo_label_table(run, finished), schema=schema), partial)
-    partial.replace(path)
+    with replacing(path) as partial:
+        parquet.write_table(arrow.table(pseudo_label_table(run, finished), schema=schema), partial)
 
 
 def _rounds(finished: Sequence[Finished]) -> list[tuple[int, PseudoLabels]]:

@@ -31,6 +31,7 @@ from tutelage.data.catalog import Catalog
 from tutelage.data.split import Split, load_split, make_split, save_split
 from tutelage.data.store import ImageStore, open_store
 from tutelage.errors import TutelageError
+from tutelage.files import write_atomically
 from tutelage.label import PseudoLabels
 from tutelage.loader import Canvases, Rows
 from tutelage.machine import choose_device, configure, fixed_size, measure_speed
@@ -40,7 +41,7 @@ from tutelage.models.folder import load_model, save_model
 from tutelage.models.forward import Forward
 from tutelage.models.zoo import build, create
 from tutelage.plan import Amounts, Plan, Work, make_plan
-from tutelage.runfolder import RunFolder, write_atomically
+from tutelage.runfolder import RunFolder
 from tutelage.stages import Beliefs, Outcome, Task, Workshop
 
 

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tutelage import files
 from tutelage.errors import TutelageError
+from tutelage.files import write_atomically
 
 
 class RunFolder:
@@ -90,11 +90,6 @@ class RunFolder:
     def write_json(self, name: str, value: dict[str, Any]) -> None:
         """Write one JSON file so that a kill leaves the old one or the new one."""
         write_atomically(self.path / name, json.dumps(value, indent=2) + "\n")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """``files.write_atomically`` for UTF-8 text."""
-    files.write_atomically(path, text.encode("utf-8"))
 
 
 def _is_partial(path: Path) -> bool:

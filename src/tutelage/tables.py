@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from tutelage.api import Prediction
 from tutelage.errors import TutelageError, need
+from tutelage.files import replacing
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 
@@ -31,21 +31,25 @@ def check_suffix(path: Path) -> None:
 def write_predictions(rows: Sequence[Prediction], path: Path) -> None:
     """Write predictions atomically; probabilities are a JSON object in .csv, a map in .parquet."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    if path.suffix == ".parquet":
-        _write_parquet(rows, partial)
-    else:
-        with partial.open("w", encoding="utf-8", newline="") as file:
-            if path.suffix == ".csv":
-                writer = csv.writer(file, lineterminator="\n")
-                writer.writerow(["image", "label", "confidence", "probabilities"])
-                for row in rows:
-                    probabilities = json.dumps(row.probabilities, ensure_ascii=False)
-                    writer.writerow([row.image, row.label, row.confidence, probabilities])
-            else:
-                for row in rows:
-                    file.write(json.dumps(row.__dict__, ensure_ascii=False) + "\n")
-    partial.replace(path)
+    with replacing(path) as partial:
+        {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[path.suffix](
+            rows, partial
+        )
+
+
+def _write_csv(rows: Sequence[Prediction], path: Path) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["image", "label", "confidence", "probabilities"])
+        for row in rows:
+            probabilities = json.dumps(row.probabilities, ensure_ascii=False)
+            writer.writerow([row.image, row.label, row.confidence, probabilities])
+
+
+def _write_jsonl(rows: Sequence[Prediction], path: Path) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row.__dict__, ensure_ascii=False) + "\n")
 
 
 def _write_parquet(rows: Sequence[Prediction], path: Path) -> None:

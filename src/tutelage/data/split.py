@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tutelage.data.catalog import Catalog, open_parquet
 from tutelage.errors import TutelageError, need
+from tutelage.files import replacing
 
 ROLES = ("labeled", "unlabeled", "val", "test", "unused")
 
@@ -107,9 +107,8 @@ def save_split(split: Split, catalog: Catalog, path: Path) -> None:
         "truth": names[split.truth].tolist(),
     }
     schema = arrow.schema([(name, arrow.string()) for name in columns])
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    parquet.write_table(arrow.table(columns, schema=schema), partial)
-    partial.replace(path)
+    with replacing(path) as partial:
+        parquet.write_table(arrow.table(columns, schema=schema), partial)
 
 
 def load_split(path: Path, catalog: Catalog, readable: NDArray[np.bool_] | None = None) -> Split:

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +24,7 @@ from PIL import Image
 from tutelage.data.catalog import Catalog, Source
 from tutelage.data.decode import DECODER_VERSION, UnreadableImage, decode, read_size
 from tutelage.errors import TutelageError
+from tutelage.files import write_atomically
 
 CANVASES = (32, 48, 64, 96, 128, 192, 256)
 _SAMPLE = 200  # images whose size decides the canvas
@@ -96,7 +96,7 @@ def open_store(
             folder = root / _digest([version, str(side), *hashes])
             store = _load(folder, catalog) or _build(catalog, side, folder, pool, progress)
             if not any(text.startswith("!") for text in hashes):  # a failed read may work next time
-                _write_atomically(memo, folder.name)
+                write_atomically(memo, folder.name)
     if not store.readable.any():
         name, reason = next(iter(store.reasons.items()))
         raise TutelageError(f"none of the {len(catalog)} images is readable; {name}: {reason}")
@@ -138,7 +138,7 @@ def _build(
             file.flush()
             os.fsync(file.fileno())
         index = {"canvas": canvas, "count": count, "aspect": aspects, "reasons": reasons}
-        _write_atomically(building / "index.json", json.dumps(index))
+        write_atomically(building / "index.json", json.dumps(index))
         _install(building, folder, catalog)
     finally:
         shutil.rmtree(building, ignore_errors=True)
@@ -246,15 +246,6 @@ def _writable(root: Path) -> Iterator[None]:
             f"cannot write the image cache {root}: {error.strerror or error}; free some space "
             "there, or set TUTELAGE_CACHE to a folder on another disk"
         ) from error
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    partial_file = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    with open(partial_file, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial_file.replace(path)
 
 
 def _remove_leftovers(root: Path) -> None:
