@@ -340,6 +340,16 @@ def test_val_is_what_choices_are_made_on(tmp_path: Path) -> None:
     assert comparison["wins"] == int((right[1] & ~right[0]).sum())
 
 
+def test_the_student_answers_val_too(tmp_path: Path) -> None:
+    data = write_shapes(tmp_path / "data", train=4, pool=6, val=5, test=2)
+    metrics = api.run(data, tmp_path / "run", quiet=True, **FINISHED)
+    val = metrics["final"]["val"]
+    again = api.evaluate(tmp_path / "run" / "student", data, split="val")
+    assert val["n"] == again["n"] == 15
+    assert val["accuracy"] == again["accuracy"]
+    assert val["nll"] == pytest.approx(again["nll"], abs=1e-2)
+
+
 def test_a_round_that_loses_is_rejected_and_ends_its_kind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -118,10 +118,20 @@ def distill(shop: Workshop, task: Task, teacher: Classifier, work: Work) -> Outc
     teacher.cpu()
     known = task.pool if len(task.pool) else task.labeled
     stages.set_temperature(student, _match_temperature(shop, task, student, teacher, known))
-    nothing = Beliefs(
-        [None] * len(task.chains), np.full((len(task.judged), task.n_classes), np.nan)
-    )
-    return Outcome(student, nothing, frozen=False)
+    return Outcome(student, _held_out(shop, task, student), frozen=False)
+
+
+def _held_out(shop: Workshop, task: Task, student: Classifier) -> Beliefs:
+    """The student's answers to a ``val`` split; folds of the labels it has all learned from."""
+    unseen = task.chains[0].judges
+    judged = np.full((len(task.judged), task.n_classes), np.nan)
+    if len(unseen):
+        forward = Forward(student.to(shop.device), "logits")
+        center = Center(student.spec.crop_pct)
+        rows = task.judged[unseen]
+        judged[unseen] = look(task.canvases, rows, center, forward, student.spec.input_size).numpy()
+        student.cpu()
+    return Beliefs([None] * len(task.chains), judged)
 
 
 def _loader(shop: Workshop, task: Task, work: Work, teacher_size: int) -> Loader:
