@@ -349,7 +349,7 @@ class Chain:
             comparison = None
             accepted, reason = True, "the first stage" if not self.finished else "not compared"
             if judge and self.finished:
-                comparison = self._compare(outcome.beliefs)
+                comparison = self._compare(outcome)
                 accepted, reason = comparison.accepted, comparison.reason
             seconds = time.monotonic() - began
             done = Finished(name, accepted, reason, seconds, comparison, outcome)
@@ -359,11 +359,14 @@ class Chain:
         self.run.console.say(f"{name}: {verdict} ({done.reason}), {done.seconds:.0f} s")
         return done
 
-    def _compare(self, after: Beliefs) -> Comparison:
-        before = self.teacher.outcome.beliefs
-        both = before.known & after.known
-        labels = self.run.task.judged_labels[both]
-        return compare(before.judged[both], after.judged[both], labels)
+    def _compare(self, after: Outcome) -> Comparison:
+        before = self.teacher.outcome
+        both = before.beliefs.known & after.beliefs.known
+        was, now = (
+            softmax(outcome.beliefs.judged[both], outcome.model.spec.temperature)
+            for outcome in (before, after)
+        )
+        return compare(was, now, self.run.task.judged_labels[both])
 
     @property
     def frozen(self) -> stages.Frozen:
