@@ -81,7 +81,9 @@ def test_without_truth_there_is_no_precision() -> None:
 
 
 def test_decisions_are_the_comparisons() -> None:
-    comparison = Comparison(n=20, wins=1, losses=9, before=0.8, after=0.4)
+    comparison = Comparison(
+        n=20, wins=1, losses=9, before=0.8, after=0.4, nll_before=0.5, nll_after=1.0
+    )
     finished = [done("probe"), done("transfer", accepted=False, comparison=comparison)]
     assert evidence.decisions(finished) == [
         {

@@ -127,9 +127,19 @@ def test_compare_counts_wins_and_losses() -> None:
 def test_a_stage_is_rejected_when_it_lost_beyond_chance(
     wins: int, losses: int, accepted: bool
 ) -> None:
-    found = Comparison(200, wins, losses, 0.5, 0.5)
+    found = Comparison(200, wins, losses, 0.5, 0.5, nll_before=0.7, nll_after=0.7)
     assert found.accepted is accepted
     assert ("lost against" in found.reason) is not accepted
+
+
+@pytest.mark.parametrize(("sure", "accepted"), [(0.9, True), (0.8, True), (0.7, False)])
+def test_a_stage_is_rejected_when_it_lost_likelihood(sure: float, accepted: bool) -> None:
+    before, after = ([[p, 1 - p]] * 3 + [[0.6, 0.4]] for p in (0.8, sure))
+    found = compare(np.array(before), np.array(after), np.array([0, 0, 0, 1]))
+    assert (found.wins, found.losses) == (0, 0)
+    assert found.nll_before == pytest.approx(-(3 * np.log(0.8) + np.log(0.4)) / 4)
+    assert found.accepted is accepted
+    assert f"log-loss {found.nll_before:.3f} to {found.nll_after:.3f}" in found.reason
 
 
 def test_nothing_to_compare_is_kept_and_said() -> None:
