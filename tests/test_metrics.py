@@ -140,6 +140,7 @@ def test_a_stage_is_rejected_when_it_lost_likelihood(sure: float, accepted: bool
     assert found.nll_before == pytest.approx(-(3 * np.log(0.8) + np.log(0.4)) / 4)
     assert found.accepted is accepted
     assert f"log-loss {found.nll_before:.3f} to {found.nll_after:.3f}" in found.reason
+    assert ("became less likely" in found.reason) is not accepted
 
 
 def test_nothing_to_compare_is_kept_and_said() -> None:

@@ -116,13 +116,13 @@ class Comparison:
         """The verdict in words."""
         if self.n == 0:
             return "no held-out labels to compare on; kept"
-        score = (
-            f"{self.wins} won, {self.losses} lost of {self.n} held-out images, "
-            f"log-loss {self.nll_before:.3f} to {self.nll_after:.3f}"
-        )
-        if self.accepted:
-            return f"did not lose against its predecessor: {score}"
-        return f"lost against its predecessor: {score}"
+        score = f"{self.wins} won, {self.losses} lost of {self.n} held-out images"
+        change = f"log-loss {self.nll_before:.3f} to {self.nll_after:.3f}"
+        if self._lost_images:
+            return f"lost against its predecessor: {score}, {change}"
+        if not self.accepted:
+            return f"held-out labels became less likely than before it: {change}, {score}"
+        return f"did not lose against its predecessor: {score}, {change}"
 
 
 def compare(before: Floats, after: Floats, labels: Ints) -> Comparison:
