@@ -20,6 +20,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import results
+
 PACKAGES = ("tutelage", "torch", "timm", "onnxruntime", "numpy")
 
 
@@ -96,9 +98,7 @@ def main() -> None:
         "runs": runs,
     }
     print(json.dumps(result["summary"], indent=2))
-    if options.json:
-        earlier = json.loads(options.json.read_text()) if options.json.exists() else []
-        options.json.write_text(json.dumps([*earlier, result], indent=1) + "\n")
+    results.append(result, options.json)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import results
+
 POLL_S = 0.02
 IN_TRAINING_S = 10.0  # after the student's training began
 
@@ -93,9 +95,7 @@ def main() -> None:
             "same_student": (out / weights).read_bytes() == (options.run / weights).read_bytes(),
         }
     print(json.dumps(result, indent=2))
-    if options.json:
-        earlier = json.loads(options.json.read_text()) if options.json.exists() else []
-        options.json.write_text(json.dumps([*earlier, result], indent=1) + "\n")
+    results.append(result, options.json)
     if killed != stages or not result["same_metrics"]:
         raise SystemExit("the continued run differs from the undisturbed one")
 

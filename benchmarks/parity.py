@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+import results
 import tutelage
 from tutelage.data.catalog import read_catalog
-
-TOLERANCE = 1e-3  # between probabilities
+from tutelage.deploy.onnx import TOLERANCE
 
 
 def write_photos(data: str, count: int, folder: Path) -> list[Path]:
@@ -79,9 +79,7 @@ def main() -> None:
             },
         }
     print(json.dumps(result, indent=2))
-    if options.json:
-        earlier = json.loads(options.json.read_text()) if options.json.exists() else []
-        options.json.write_text(json.dumps([*earlier, result], indent=1) + "\n")
+    results.append(result, options.json)
     if not (result["teacher"]["agrees"] and result["student"]["agrees"]):
         raise SystemExit("the exported graph and torch do not agree")
 
