@@ -18,6 +18,7 @@ from tutelage.files import replacing
 from tutelage.label import PseudoLabels
 from tutelage.loader import Rows
 from tutelage.metrics import Floats
+from tutelage.models.classifier import count_parameters
 from tutelage.pipeline import Finished, Run
 from tutelage.report.model import (
     DecisionRow,
@@ -126,7 +127,7 @@ def deployment(named: Sequence[tuple[str, Finished, Path]]) -> list[DeploymentRo
         rows.append(
             {
                 "name": name,
-                "parameters": sum(p.numel() for p in done.outcome.model.parameters()),
+                "parameters": count_parameters(done.outcome.model),
                 "bytes": size_bytes(path),
                 "latency_ms_p50": timed.p50_ms,
                 "latency_ms_p05": timed.p05_ms,

@@ -7,6 +7,7 @@ one. Test images are looked at once, after the last decision.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -22,8 +23,7 @@ import torch
 from torch import Tensor
 
 from tutelage import stages, student
-from tutelage.augment import Center
-from tutelage.bank import CLEAN_VIEWS, bank_plans, look, make_bank
+from tutelage.bank import CLEAN_VIEWS, bank_plans, make_bank
 from tutelage.calibrate import softmax
 from tutelage.config import RunConfig, without_effect
 from tutelage.console import Console
@@ -36,7 +36,7 @@ from tutelage.label import PseudoLabels
 from tutelage.loader import Canvases, Rows
 from tutelage.machine import choose_device, configure, fixed_size, measure_speed
 from tutelage.metrics import Comparison, Floats, compare, metrics
-from tutelage.models.classifier import Classifier
+from tutelage.models.classifier import Classifier, count_parameters
 from tutelage.models.folder import load_model, save_model
 from tutelage.models.forward import Forward
 from tutelage.models.zoo import build, create
@@ -81,6 +81,11 @@ class Run:
     plan: Plan
     task: Task
     notes: list[str]
+
+    @property
+    def shop(self) -> Workshop:
+        """What trained stages need of the run."""
+        return Workshop(self.config, self.device, self.config.data.seed, self.progress)
 
     def progress(self, label: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
         """A progress bar."""
@@ -408,7 +413,7 @@ def teach(chain: Chain, *, rounds: bool) -> None:
     """Probe, transfer and, if asked, the planned rounds of self-training."""
     run = chain.run
     task, config, plan = run.task, run.config, run.plan
-    shop = Workshop(config, run.device, config.data.seed, run.progress)
+    shop = run.shop
     chain.stage("probe", lambda: stages.probe(task, run.base, chain.frozen))
     none: list[Any] = [None] * len(task.chains)
 
@@ -472,10 +477,9 @@ def _round(chain: Chain, shop: Workshop, work: Work, name: str) -> Outcome:
 def student_stage(chain: Chain, teacher: Classifier) -> Finished:
     """Distil ``teacher`` into the student."""
     run = chain.run
-    shop = Workshop(run.config, run.device, run.config.data.seed, run.progress)
 
     def distill() -> Outcome:
-        return student.distill(shop, run.task, teacher, run.plan.student)
+        return student.distill(run.shop, run.task, teacher, run.plan.student)
 
     return chain.stage("student", distill, judge=False)
 
@@ -540,28 +544,17 @@ def predict_rows(run: Run, finished: Sequence[Finished], rows: Rows) -> dict[str
     out: dict[str, Floats] = {}
     for done in finished:
         model = done.outcome.model
-        center = Center(model.spec.crop_pct)
+        looked = functools.partial(
+            stages.evaluation_look, run.task.canvases, rows, model, run.device
+        )
         with run.progress(f"test, {done.name}", len(rows)) as tick:
-            if done.outcome.frozen:
+            if not done.outcome.frozen:
+                logits = looked(progress=tick)
+            else:
                 if features is None:
-                    forward = Forward(model.to(run.device), "features")
-                    features = look(
-                        run.task.canvases,
-                        rows,
-                        center,
-                        forward,
-                        model.spec.input_size,
-                        progress=tick,
-                    )
-                model.cpu()
+                    features = looked("features", progress=tick)
                 with torch.no_grad():
                     logits = model.head(features)
-            else:
-                own = Forward(model.to(run.device), "logits")
-                logits = look(
-                    run.task.canvases, rows, center, own, model.spec.input_size, progress=tick
-                )
-                model.cpu()
         out[done.name] = softmax(logits.numpy().astype(np.float64), model.spec.temperature)
     return out
 
@@ -584,7 +577,7 @@ def measure(run: Run, finished: Sequence[Finished]) -> tuple[dict[str, Any], dic
                 "name": done.name,
                 "accepted": done.accepted,
                 "seconds": round(done.seconds, 2),
-                "parameters": sum(p.numel() for p in done.outcome.model.parameters()),
+                "parameters": count_parameters(done.outcome.model),
                 "val": val,
                 "test": metrics(probs[done.name], labels) if len(rows) else None,
             }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -182,20 +182,53 @@ def one_hot(labels: Ints, n_classes: int) -> Tensor:
     return torch.eye(n_classes)[torch.from_numpy(np.asarray(labels, dtype=np.int64))]
 
 
+def labeled_examples(task: Task, chain: Chain) -> Examples:
+    """The labels that a chain may learn from."""
+    targets = one_hot(task.labels[chain.keep], task.n_classes)
+    return Examples(task.labeled[chain.keep], targets, torch.ones(len(targets)))
+
+
+def unlabeled(task: Task) -> Examples:
+    """The whole pool without targets, for steps whose targets come from a model."""
+    n = len(task.pool)
+    return Examples(task.pool, torch.zeros(n, task.n_classes), torch.zeros(n))
+
+
 def with_head(model: Classifier, head: Head) -> Classifier:
     """A copy of ``model`` with another head."""
     import copy
 
     model = copy.deepcopy(model)
-    with torch.no_grad():
-        model.head.weight.copy_(head.weight)
-        model.head.bias.copy_(head.bias)
+    set_head(model, head)
     return model
+
+
+@torch.no_grad()
+def set_head(model: Classifier, head: Head) -> None:
+    """Copy a fitted head into the model's own."""
+    model.head.weight.copy_(head.weight)
+    model.head.bias.copy_(head.bias)
 
 
 def set_temperature(model: Classifier, temperature: float) -> None:
     """Record the temperature that makes the model's probabilities calibrated."""
     model.spec = dataclasses.replace(model.spec, temperature=temperature)
+
+
+def evaluation_look(
+    canvases: Canvases,
+    rows: Rows,
+    model: Classifier,
+    device: torch.device,
+    output: Literal["logits", "features"] = "logits",
+    progress: Callable[[int], None] | None = None,
+) -> Tensor:
+    """Outputs (N, ...) on the view that the model is deployed with; it ends up on the CPU."""
+    forward = Forward(model.to(device), output)
+    center = Center(model.spec.crop_pct)
+    outputs = look(canvases, rows, center, forward, model.spec.input_size, progress=progress)
+    model.cpu()
+    return outputs
 
 
 def probe(task: Task, base: Classifier, frozen: Frozen) -> Outcome:
@@ -318,11 +351,7 @@ def self_train_frozen(
 ) -> Outcome:
     """A round whose student is a head on the frozen trunk, noised by the bank's views."""
     labels = label_pool(task, teacher, temperature, config, work.fraction)
-    metric = frozen.metrics[choice["metric"]]
-    heads = []
-    for chain, believed in zip(task.chains, labels, strict=True):
-        pair = None if believed is None else _believed(believed, config)
-        heads.append(_head(task, chain, frozen, metric, choice["strength"], pair))
+    heads = fit_chain_heads(task, frozen, choice, config, labels)
     beliefs = _beliefs(task, heads, frozen)
     model = with_head(base, heads[0])
     set_temperature(model, temperature_of(task, beliefs))
@@ -443,21 +472,14 @@ def _train_chain(
     model.unfreeze_trunk()
     model.freeze_stages(work.frozen_stages)
     model.set_noise(config.transfer.drop_rate, config.transfer.drop_path_rate)
-    kept = int(chain.keep.sum())
-    labeled = Examples(
-        task.labeled[chain.keep],
-        one_hot(task.labels[chain.keep], task.n_classes),
-        torch.ones(kept),
-    )
+    labeled = labeled_examples(task, chain)
     views = Views(strong_policy(config.transfer), work.size, mix=config.transfer.mix)
     step: Step = supervised_step
     settings = train_config(config, work)
     pool = None
     if work.trunk == "online":
         assert labels is not None  # the planner plans no online round without a pool
-        pool = Examples(
-            task.pool, torch.zeros(len(task.pool), task.n_classes), torch.zeros(len(task.pool))
-        )
+        pool = unlabeled(task)
         views = dataclasses.replace(views, mix="none", weak=Weak())
         prior = torch.from_numpy(labels.probs.mean(axis=0)).float().to(shop.device)
         step = OnlinePseudoLabelStep(
@@ -492,9 +514,10 @@ def fit_chain_heads(
     config: RunConfig,
     labels: Sequence[PseudoLabels | None],
 ) -> list[Head]:
-    """Heads for trained stages to start from, one per chain.
+    """Heads on the labels and what is believed of the pool, one per chain.
 
-    Linear probing, then fine-tuning: Kumar et al. 2022, "Fine-Tuning can Distort Pretrained
+    A frozen round is these heads; a trained one starts from them. Linear probing, then
+    fine-tuning: Kumar et al. 2022, "Fine-Tuning can Distort Pretrained
     Features and Underperform Out-of-Distribution".
     """
     metric = frozen.metrics[choice["metric"]]

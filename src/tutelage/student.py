@@ -14,8 +14,8 @@ from tutelage.bank import bank_plans, look, make_bank
 from tutelage.calibrate import fit_temperature, softmax
 from tutelage.config import RunConfig
 from tutelage.errors import TutelageError
-from tutelage.loader import Examples, Loader, Rows, Views
-from tutelage.models.classifier import Classifier
+from tutelage.loader import Loader, Rows, Views
+from tutelage.models.classifier import Classifier, count_parameters
 from tutelage.models.forward import Forward
 from tutelage.models.zoo import count_stages, create, cut
 from tutelage.plan import Work
@@ -27,7 +27,6 @@ SHARE = 0.25  # of the teacher's parameters that a cut student may have
 NECKS = (256, 1024)  # least and greatest width of a cut student's 1x1 convolution
 WARM_IMAGES = 500
 WARM_VIEWS = 2
-LABELED_SHARE = 0.25  # of a batch, at most: most of what a student learns is on the pool
 
 
 def create_student(config: RunConfig, teacher: Classifier) -> Classifier:
@@ -76,13 +75,9 @@ def _with_neck(teacher: Classifier, count: int, width: int) -> Classifier:
 def _neck_width(teacher: Classifier, count: int) -> int:
     """The neck that uses up a cut student's share of the teacher's parameters; maybe negative."""
     bare, classes = cut(teacher, count), len(teacher.spec.classes)
-    room = SHARE * _parameters(teacher) - _parameters(bare.trunk) - classes
+    room = SHARE * count_parameters(teacher) - count_parameters(bare.trunk) - classes
     width = int(room / (bare.num_features + 2 + classes))  # convolution, norm, head
     return width - width % 8
-
-
-def _parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def distill(shop: Workshop, task: Task, teacher: Classifier, work: Work) -> Outcome:
@@ -126,11 +121,8 @@ def _held_out(shop: Workshop, task: Task, student: Classifier) -> Beliefs:
     unseen = task.chains[0].judges
     judged = np.full((len(task.judged), task.n_classes), np.nan)
     if len(unseen):
-        forward = Forward(student.to(shop.device), "logits")
-        center = Center(student.spec.crop_pct)
         rows = task.judged[unseen]
-        judged[unseen] = look(task.canvases, rows, center, forward, student.spec.input_size).numpy()
-        student.cpu()
+        judged[unseen] = stages.evaluation_look(task.canvases, rows, student, shop.device).numpy()
     return Beliefs([None] * len(task.chains), judged)
 
 
@@ -138,11 +130,11 @@ def _loader(shop: Workshop, task: Task, work: Work, teacher_size: int) -> Loader
     """Batches of labelled and pool images together, each view at both models' sizes."""
     n, m = len(task.labeled), len(task.pool)
     fair = 2 * work.batch_size * n / (n + m)  # labels come twice as often as they are frequent
-    share = min(LABELED_SHARE * work.batch_size, fair)
+    share = min(stages.LABELED_SHARE * work.batch_size, fair)
     return Loader(
         task.canvases,
-        Examples(task.labeled, stages.one_hot(task.labels, task.n_classes), torch.ones(n)),
-        Examples(task.pool, torch.zeros(m, task.n_classes), torch.zeros(m)),
+        stages.labeled_examples(task, task.chains[0]),
+        stages.unlabeled(task),
         Views(
             stages.strong_policy(shop.config.transfer),
             work.size,
@@ -198,9 +190,7 @@ def _warm_head(shop: Workshop, task: Task, student: Classifier, teacher: Classif
     head = fit_head(
         features, targets, weights, plain_metric(features), strength=stages.PROBE_STRENGTH
     )
-    with torch.no_grad():
-        student.head.weight.copy_(head.weight)
-        student.head.bias.copy_(head.bias)
+    stages.set_head(student, head)
 
 
 def _match_temperature(
@@ -211,11 +201,8 @@ def _match_temperature(
     Fitted on at most 1,000 images against the teacher's own draws, so it needs no labels.
     """
     rows = rows[:: max(1, len(rows) // 1000)]
-    views = []
-    for model in (student, teacher):
-        forward = Forward(model.to(shop.device), "logits")
-        center = Center(model.spec.crop_pct)
-        logits = look(task.canvases, rows, center, forward, model.spec.input_size)
-        views.append(logits.numpy().astype(np.float64))
-        model.cpu()
-    return fit_temperature(views[0], softmax(views[1], teacher.spec.temperature))
+    ours, theirs = (
+        stages.evaluation_look(task.canvases, rows, model, shop.device).numpy().astype(np.float64)
+        for model in (student, teacher)
+    )
+    return fit_temperature(ours, softmax(theirs, teacher.spec.temperature))

@@ -20,7 +20,7 @@ from tutelage.deploy.latency import Latency, latencies, onnx_call, size_bytes
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.errors import TutelageError, need
 from tutelage.files import write_atomically
-from tutelage.models.classifier import Classifier
+from tutelage.models.classifier import Classifier, count_parameters
 from tutelage.models.forward import trace
 
 TOLERANCE = 1e-3  # of a probability, between torch and the exported model
@@ -174,7 +174,7 @@ def _metadata(model: Classifier) -> dict[str, str]:
         "crop_pct": spec.crop_pct,
         "architecture": spec.architecture,
         "cut": json.dumps(spec.cut),
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": count_parameters(model),
     }
     return {f"tutelage.{name}": str(value) for name, value in values.items()}
 

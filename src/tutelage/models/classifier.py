@@ -150,6 +150,11 @@ class Classifier(nn.Module):
         return sum(len(names) for block, names in blocks if getattr(block, "has_skip", True))
 
 
+def count_parameters(module: nn.Module) -> int:
+    """Trained and frozen numbers, without buffers."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
 def _drop_paths(module: nn.Module) -> list[str]:
     """Names of a block's stochastic depth slots; timm leaves them None or Identity at rate 0."""
     slots = {**vars(module), **module._modules}
