@@ -14,7 +14,7 @@ LAYERS = (
     ("config", "console", "data", "augment", "models", "losses"),
     ("batch", "metrics", "calibrate", "loader", "bank", "label", "machine", "plan", "probe",
      "runfolder", "solar", "steps", "train"),
-    ("stages", "student", "pipeline", "evidence", "report", "deploy"),
+    ("stages", "student", "tune", "pipeline", "evidence", "survey", "report", "deploy", "bench"),
     ("api",),
     ("tables", "cli", "__main__", "__init__"),
 )  # fmt: skip

@@ -15,16 +15,17 @@ def pixels(views: torch.Tensor) -> torch.Tensor:
 
 
 def test_plans_start_clean_and_alternate_weak_and_strong() -> None:
-    plans = bank_plans(6, 0.8, Strong())
+    plans = bank_plans(6, 0.8, Strong(), 0.35)
     assert plans[:2] == [(Center(0.8), False), (Center(0.8), True)]
     assert [type(policy) for policy, _ in plans[2:]] == [Weak, Strong, Weak, Strong]
-    assert [len(bank_plans(n, 0.8, Strong())) for n in (1, 2, 8)] == [1, 2, 8]
+    assert plans[2][0] == Weak(scale=(0.35, 1.0))
+    assert [len(bank_plans(n, 0.8, Strong(), 0.35)) for n in (1, 2, 8)] == [1, 2, 8]
 
 
 def test_look_is_in_the_order_of_the_rows_whatever_the_batch() -> None:
     images, aspect = DATA.take(ROWS)
     policy = Center(0.875)
-    expected = pixels(apply(images, policy.plan(images, aspect), 16))
+    expected = pixels(apply(images, policy.plan(aspect), 16))
     for batch in (2, 64):
         found = look(DATA, ROWS, policy, pixels, 16, batch=batch)
         torch.testing.assert_close(found, expected)
@@ -55,21 +56,21 @@ def test_look_reports_progress_and_draws_from_its_generator() -> None:
 def test_bank_has_a_view_each_from_generators_of_their_own() -> None:
     done: list[int] = []
     bank = make_bank(
-        DATA, ROWS, pixels, 16, bank_plans(5, 0.875, Strong()), seed=3, progress=done.append
+        DATA, ROWS, pixels, 16, bank_plans(5, 0.875, Strong(), 0.35), seed=3, progress=done.append
     )
     assert len(bank.views) == 5
     assert done == [5, 10, 15, 20, 25]
-    fewer = make_bank(DATA, ROWS, pixels, 16, bank_plans(3, 0.875, Strong()), seed=3)
+    fewer = make_bank(DATA, ROWS, pixels, 16, bank_plans(3, 0.875, Strong(), 0.35), seed=3)
     for a, b in zip(fewer.views, bank.views, strict=False):
         assert torch.equal(a, b)
-    other = make_bank(DATA, ROWS, pixels, 16, bank_plans(3, 0.875, Strong()), seed=4)
+    other = make_bank(DATA, ROWS, pixels, 16, bank_plans(3, 0.875, Strong(), 0.35), seed=4)
     assert torch.equal(other.views[0], fewer.views[0])
     assert not torch.equal(other.views[2], fewer.views[2])
     assert not torch.equal(bank.views[2], bank.views[4])
 
 
 def test_clean_views_have_no_noise_and_take_keeps_views_together() -> None:
-    bank = make_bank(DATA, ROWS, pixels, 16, bank_plans(4, 0.875, Strong()), seed=3)
+    bank = make_bank(DATA, ROWS, pixels, 16, bank_plans(4, 0.875, Strong(), 0.35), seed=3)
     assert len(bank.clean()) == CLEAN_VIEWS
     assert torch.equal(bank.clean()[0], look(DATA, ROWS, Center(0.875), pixels, 16))
     some = bank.take(np.array([3, 0]))

@@ -12,7 +12,8 @@ import pytest
 from tutelage import api, cli
 from tutelage.config import GROUPS, field_type, group_fields
 
-VERBS = ("demo", "run", "transfer", "self-train", "distill", "evaluate", "predict", "export")
+VERBS = ("demo", "run", "transfer", "self-train", "distill", "augment", "evaluate", "predict",
+         "export", "bench")  # fmt: skip
 
 
 def python(code: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -275,6 +276,7 @@ def test_the_base_install_runs_an_exported_model_and_names_the_extra(
         ["predict", str(finished / "student"), test],
         ["export", str(finished / "student"), "--out", str(tmp_path / "m.onnx")],
         *([verb, data, "--out", out] for verb in ("run", "transfer", "self-train", "distill")),
+        ["bench", "augment"],
     ]
     done = python(BASE, json.dumps(commands))
     assert done.returncode == 0, done.stderr

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tutelage.config import GROUPS, RunConfig, field_type, group_fields, make_config
+from tutelage.config import GROUPS, RunConfig, field_type, group_fields, make_config, without_effect
 from tutelage.errors import TutelageError
 
 
@@ -47,6 +47,19 @@ def test_each_command_knows_its_groups_only() -> None:
         make_config("transfer", {"alpha": 0.5})
 
 
+def test_augment_knows_the_data_and_the_strong_view_only() -> None:
+    strong = {"augment", "crop_scale", "num_ops", "magnitude"}
+    data = {item.name for item in dataclasses.fields(RunConfig().data)} - {"minutes"}
+    assert set(group_fields("augment")) == strong | data
+
+
+def test_what_auto_chooses_has_no_effect_when_it_is_given() -> None:
+    given = {"num_ops": 3, "magnitude": 20, "crop_scale": 0.5}
+    for augment, expected in (("auto", sorted(given)), ("randaugment", [])):
+        config = make_config("run", {**given, "augment": augment})
+        assert without_effect(config, trained=True, online=True, student=True) == expected
+
+
 def test_unknown_settings_get_a_suggestion() -> None:
     with pytest.raises(TutelageError, match="no setting 'magnitud'; did you mean 'magnitude'"):
         make_config("run", {"magnitud": 3})
@@ -68,7 +81,8 @@ def test_all_problems_are_named_at_once() -> None:
     [("seed", -1), ("seed", 2**40), ("labels_per_class", 0), ("limit", -1), ("minutes", 0),
      ("input_size", 8), ("canvas", 4096), ("rounds", -1), ("alignment", 1.5), ("threshold", -0.1),
      ("alpha", float("nan")), ("drop_rate", 1.0), ("layer_decay", 0), ("temperature", 0),
-     ("lr_head", -1), ("weight_decay", float("inf")), ("magnitude", 31), ("num_ops", 11)],
+     ("lr_head", -1), ("weight_decay", float("inf")), ("magnitude", 31), ("num_ops", 11),
+     ("crop_scale", 0), ("crop_scale", 1.2)],
 )  # fmt: skip
 def test_values_out_of_range_are_refused(name: str, value: Any) -> None:
     with pytest.raises(TutelageError, match=f"{name} is .*expected"):

@@ -133,7 +133,7 @@ def test_a_teacher_of_another_size_gets_the_same_plan() -> None:
     batch = loader(Views(Center(0.8), 32, teacher_size=48)).batch(0)
     rows = np.concatenate([LABELED.rows[deal(6, 3, 0, (0, 0))], POOL.rows[deal(14, 5, 0, (0, 1))]])
     images, aspect = tiny.canvases(IMAGES).take(rows)
-    plan = Center(0.8).plan(images, aspect)
+    plan = Center(0.8).plan(aspect)
     torch.testing.assert_close(batch.teacher_images, apply(images, plan, 48))
     torch.testing.assert_close(batch.images, apply(images, plan, 32))
 

@@ -119,7 +119,7 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
         checks.teacher_and_student_see_the_same_views,
         "loader",
         "apply(images, plan, views.teacher_size)",
-        "apply(images, views.policy.plan(images, aspect, generator), views.teacher_size)",
+        "apply(images, views.policy.plan(aspect, generator), views.teacher_size)",
     ),
     "teacher sees the clean view": (
         checks.pipeline_gives_both_the_same_view,
@@ -161,14 +161,15 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     "lambda of the box before clipping": (
         checks.cutmix_share_is_the_clipped_box,
         "augment.mix",
-        "    lam = 1 - (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])\n",
-        "    lam = share\n",
+        "return Mix.of(perm, (corners * _GRID).round() / _GRID, torch.ones(batch))",
+        "return Mix(perm, share, (corners * _GRID).round() / _GRID, torch.ones(batch))",
     ),
     "lambda before the grid": (
         checks.cutmix_share_is_the_clipped_box,
         "augment.mix",
-        "    lam = 1 - (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])\n",
-        "    x0, y0, x1, y1 = corners.unbind(dim=1)\n    lam = 1 - (x1 - x0) * (y1 - y0)\n",
+        "return Mix.of(perm, (corners * _GRID).round() / _GRID, torch.ones(batch))",
+        "lam = Mix.of(perm, corners, torch.ones(batch)).lam\n"
+        "    return Mix(perm, lam, (corners * _GRID).round() / _GRID, torch.ones(batch))",
     ),
     "targets mixed by the partner's share": (
         checks.cutmix_share_is_the_clipped_box,
@@ -303,8 +304,8 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     "evaluation looks at the whole image": (
         checks.training_and_export_see_the_same_view,
         "augment.policy",
-        "resample.center_box(aspect.float(), 1, self.crop_pct)",
-        "resample.center_box(aspect.float(), 1, 1.0)",
+        "resample.center_box(aspect.cpu().float(), 1, self.crop_pct)",
+        "resample.center_box(aspect.cpu().float(), 1, 1.0)",
     ),
     "evaluation looks at another crop of the store": (
         checks.training_and_export_see_the_same_view,
@@ -421,6 +422,7 @@ def test_a_bug_in_the_chain_is_found(
 
 INERT: dict[str, tuple[str, str, str]] = {
     "magnitude": ("stages", "float(config.magnitude)", "9.0"),
+    "crop_scale": ("stages", "scale=(config.crop_scale, 1.0)", "scale=(0.35, 1.0)"),
     "weight_decay": ("stages", "        weight_decay=t.weight_decay,\n", ""),
     "drop_path_rate": ("stages", "config.transfer.drop_path_rate)", "0.1)"),
     "alignment": ("stages", "strength=config.self_train.alignment", "strength=1.0"),

@@ -27,7 +27,10 @@ from shapes import (
     write_shapes,
 )
 
-from tutelage import api, cli, pipeline, stages
+from tutelage import api, cli, pipeline, stages, tune
+from tutelage.augment import RandAugment, Strong, Weak
+from tutelage.config import make_config
+from tutelage.data.catalog import read_catalog
 from tutelage.errors import TutelageError
 
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -504,6 +507,52 @@ def test_settings_that_this_plan_cannot_use_are_said(tmp_path: Path) -> None:
     )
     (note,) = [note for note in run.notes if "no effect" in note]
     assert note.startswith("no effect in this plan: lr_trunk, threshold;")
+
+
+def test_auto_measures_the_strong_view_once_and_pins_it(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Any] = []
+    chosen = {"augment": "randaugment", "num_ops": 3, "magnitude": 21, "crop_scale": 0.6}
+
+    def made_up(sample: Any, *, progress: Any) -> tune.Tuning:
+        calls.append(sample)
+        return tune.Tuning((), {}, chosen, "it covers more", 7.0, 123)
+
+    monkeypatch.setattr(tune, "tune", made_up)
+    settings = {**FINISHED, "augment": "auto", "magnitude": 4}
+    config, catalog = make_config("run", settings), read_catalog(photos)
+    for _ in range(2):  # the second continues the first
+        run = pipeline.prepare("run", catalog, str(photos), tmp_path / "r", config, quiet=True)
+        expected = Weak(scale=(0.6, 1.0))
+        strong = stages.strong_policy(run.config.transfer)
+        assert strong == Strong(augment=RandAugment(3, 21.0, view=expected))
+        assert "--augment auto: it covers more (7 s)" in run.notes
+        assert "no effect: magnitude; --augment auto chooses them" in run.notes
+    assert len(calls) == 1
+    assert (len(calls[0].labeled), len(calls[0].pool)) == (12, 30)
+    assert set(run.split.indices("test")).isdisjoint([*calls[0].labeled, *calls[0].pool])
+    kept = run.folder.read_json("config.json")
+    assert kept["strong_view"]["settings"] == chosen
+    assert kept["request"]["settings"]["transfer"]["augment"] == "auto"
+
+
+def test_a_run_with_auto_trains_with_what_it_chose(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tutelage.tune.TUNE_GRID", ({"augment": "none"}, {"magnitude": 27}))
+    monkeypatch.setattr("tutelage.tune.TUNE_CROPS", ())
+    monkeypatch.setattr("tutelage.plan.STEPS", (4,))
+    monkeypatch.setattr(tune, "choose", lambda rows: (rows[2].settings, "the third of all"))
+    run = tmp_path / "run"
+    settings = {**FINISHED, "augment": "auto", "rounds": 0, "minutes": 3}  # time for either
+    api.run(photos, run, quiet=True, **settings)
+    pinned = json.loads((run / "config.json").read_text())["strong_view"]
+    assert pinned["settings"]["magnitude"] == 27
+    assert "--augment auto: the third of all" in (run / "report.html").read_text()
+    given = {**{k: v for k, v in settings.items() if k != "augment"}, **pinned["settings"]}
+    api.run(photos, tmp_path / "same", quiet=True, **given)
+    assert read_metrics(tmp_path / "same") == read_metrics(run)
 
 
 def test_a_budget_that_is_too_short_is_said(tmp_path: Path) -> None:

@@ -9,6 +9,11 @@ from tutelage.machine import Speed
 from tutelage.plan import (
     SIZES,
     STEPS,
+    TUNE_LABELED,
+    TUNE_MOST,
+    TUNE_POOL,
+    TUNE_SIZE,
+    TUNE_VIEWS,
     VIEW_MS,
     Amounts,
     Plan,
@@ -16,6 +21,7 @@ from tutelage.plan import (
     _student_seconds,
     default_minutes,
     make_plan,
+    tune_seconds,
 )
 
 SLOW = Speed("cpu", forward=4.0, train=20.0, forward_size=128, train_size=128)
@@ -45,6 +51,23 @@ def test_the_estimate_keeps_the_budget(speed: Speed, minutes: float) -> None:
     found = plan(speed, minutes=minutes)
     assert found.minutes == minutes
     assert found.estimated_seconds <= minutes * 60
+
+
+def test_the_search_for_the_strong_view_is_counted() -> None:
+    for speed in (SLOW, QUICK, GPU):
+        seconds = tune_seconds(AMOUNTS, speed, TUNE_SIZE)
+        looks = TUNE_POOL + 40 * (1 + TUNE_VIEWS * (1 + TUNE_MOST))
+        assert seconds > looks * speed.forward_ms(TUNE_SIZE) / 1e3
+        searching, plain = (plan(speed, minutes=6, augment=a) for a in ("auto", "randaugment"))
+        assert searching.student.steps <= plain.student.steps
+        assert searching.estimated_seconds <= 360
+        short, shorter = (plan(speed, minutes=0.1, augment=a) for a in ("auto", "none"))
+        assert short.estimated_seconds == pytest.approx(shorter.estimated_seconds + seconds, abs=1)
+    alone = dataclasses.replace(AMOUNTS, pool=0)
+    assert plan(amounts=alone, augment="auto") == plan(amounts=alone)
+    many = dataclasses.replace(AMOUNTS, labeled=10**4, pool=10**6)
+    capped = dataclasses.replace(AMOUNTS, labeled=TUNE_LABELED, pool=TUNE_POOL)
+    assert tune_seconds(many, SLOW, 128) == tune_seconds(capped, SLOW, 128)
 
 
 def test_more_time_never_plans_less() -> None:

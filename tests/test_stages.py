@@ -261,6 +261,11 @@ def test_the_students_view_is_the_one_that_was_asked_for() -> None:
     assert found["randaugment"].augment.num_ops == 3  # type: ignore[union-attr]
     assert found["randaugment"].augment.magnitude == 11.0  # type: ignore[union-attr]
     assert isinstance(found["trivialaugment"].augment, TrivialAugment)  # type: ignore[union-attr]
+    assert found["none"].scale == (0.35, 1.0)  # type: ignore[union-attr]
+    narrow = stages.strong_policy(TransferConfig(augment="none", crop_scale=0.8))
+    assert narrow == Weak(scale=(0.8, 1.0))
+    with pytest.raises(ValueError, match="'auto' was not resolved"):
+        stages.strong_policy(TransferConfig(augment="auto"))
 
 
 def test_the_loop_gets_the_users_rates_and_the_plans_steps() -> None:

@@ -73,6 +73,60 @@ def demo(
     )
 
 
+def augment(
+    data: Path | str, out: Path | str, *, tune: bool = False, quiet: bool = False, **settings: Any
+) -> dict[str, Any]:
+    """Show what augmentation does to your images, and whether it helps to cover the unlabelled.
+
+    Writes ``augment.html`` and ``augment.json`` into ``out``.
+
+    Args:
+        data: a folder, or a .csv or .parquet manifest.
+        out: the folder; the same call writes both files anew.
+        tune: also search for the strong view that covers the unlabelled images best.
+        quiet: print nothing.
+        settings: any setting of ``tutelage augment --help``, by name.
+
+    Returns:
+        The content of augment.json.
+
+    Raises:
+        TutelageError: what was found, what was expected, and the mend.
+    """
+    for package in ("torch", "timm", "pyarrow", "jinja2", "matplotlib"):
+        need(package, "train")
+    from datetime import UTC, datetime
+
+    from tutelage import pipeline, survey
+    from tutelage.report.augment import render
+    from tutelage.report.html import write_page
+
+    config = make_config("augment", settings)
+    catalog = read_catalog(data)
+    tuned = tune or config.transfer.augment == "auto"
+    with pipeline.opened("augment", catalog, str(data), Path(out), config, quiet=quiet) as work:
+        opened, folder, console = work
+        done = survey.survey(opened, console, tuned=tuned)
+    line = _command_line("augment", str(data), Path(out), settings) + " --tune" * tune
+    created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    content = {"command": line, "created": created, **survey.to_dict(done, catalog.names)}
+    folder.write_json("augment.json", content)
+    page = folder.path / "augment.html"
+    write_page(render(survey.make_page(done, opened, line, created)), page)
+    for name, cloud in content.get("clouds", {}).items():
+        told = [
+            f"{metric} {cloud[metric]['value']:.2f} [{cloud[metric]['low']:.2f}, "
+            f"{cloud[metric]['high']:.2f}]"
+            for metric in ("coverage", "density", "precision")
+        ]
+        console.say(f"  {name:<12} {'  '.join(told)}")
+    console.say(content.get("verdict", f"not measured: {done.lack}"))
+    if done.tuning is not None:
+        console.say(f"search: {done.tuning.reason} ({done.tuning.seconds:.0f} s)")
+    console.say(f"page: {page}")
+    return content
+
+
 def _train(
     command: str,
     catalog: Catalog,

@@ -33,9 +33,11 @@ class Bank:
         return Bank(tuple(view[at] for view in self.views))
 
 
-def bank_plans(views: int, crop_pct: float, strong: Policy) -> list[tuple[Policy, bool]]:
-    """Policy of each view, and whether it is mirrored; alternating weak and strong after two."""
-    noise: list[Policy] = [Weak(scale=(0.35, 1.0)), strong]
+def bank_plans(
+    views: int, crop_pct: float, strong: Policy, crop_scale: float
+) -> list[tuple[Policy, bool]]:
+    """Policy of each view, and whether it is mirrored; alternating cropped and strong after two."""
+    noise: list[Policy] = [Weak(scale=(crop_scale, 1.0)), strong]
     plans: list[tuple[Policy, bool]] = [(Center(crop_pct), False), (Center(crop_pct), True)]
     plans += [(noise[number % 2], False) for number in range(max(0, views - CLEAN_VIEWS))]
     return plans[:views]
@@ -58,7 +60,7 @@ def look(
     outputs = []
     for start in range(0, len(rows), batch):
         images, aspect = canvases.take(rows[start : start + batch])
-        plan: Plan = policy.plan(images, aspect, generator)
+        plan: Plan = policy.plan(aspect, generator)
         view = apply(images, plan, size)
         if mirrored:
             view = view.flip(3)

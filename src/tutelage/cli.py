@@ -11,7 +11,7 @@ from typing import Any
 
 from tutelage._version import __version__
 from tutelage.config import field_type, group_fields
-from tutelage.errors import TutelageError
+from tutelage.errors import TutelageError, need
 
 TRAINING = {
     "demo": "the whole pipeline on solar-cell photos that pip installed",
@@ -47,8 +47,23 @@ def build_parser() -> argparse.ArgumentParser:
         )
         command.add_argument("--quiet", action="store_true", help="print nothing but errors")
         _add_settings(command, name)
+    _add_augment(commands)
     _add_model_commands(commands)
+    _add_bench(commands)
     return parser
+
+
+def _add_augment(commands: Any) -> None:
+    summary = "what augmentation does to your images, and whether it helps to cover the unlabelled"
+    command = commands.add_parser("augment", help=summary, description=summary)
+    command.add_argument("data", metavar="DATA", help=DATA_HELP)
+    command.add_argument("--out", required=True, help="folder for augment.html and augment.json")
+    command.add_argument(
+        "--tune", action="store_true", help="search for the view that covers them best"
+    )
+    command.add_argument("--json", action="store_true", help="print augment.json, too")
+    command.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    _add_settings(command, "augment")
 
 
 def _add_settings(command: argparse.ArgumentParser, name: str) -> None:
@@ -81,6 +96,30 @@ def _add_model_commands(commands: Any) -> None:
     command.add_argument("--int8", action="store_true", help="also quantise, if that is faster")
 
 
+def _add_bench(commands: Any) -> None:
+    summary = "how fast this library is, beside its peers and the machine's limit"
+    benchmarks = commands.add_parser("bench", help=summary, description=summary).add_subparsers(
+        dest="benchmark", required=True, metavar="BENCHMARK"
+    )
+    summary = "crop, flip and RandAugment on the CPU, against the peers that are installed"
+    command = benchmarks.add_parser("augment", help=summary, description=summary)
+    command.add_argument(
+        "--images", metavar="DATA", help=f"photos to measure on (default: generated); {DATA_HELP}"
+    )
+    command.add_argument(
+        "--seconds", type=float, default=150.0, help="to measure, in all (default: 150)"
+    )
+    command.add_argument("--threads", type=int, default=1, help="of torch and OpenCV (default: 1)")
+    command.add_argument(
+        "--peers",
+        dest="only",
+        metavar="A,B",
+        type=lambda text: text.split(","),
+        help="of torchvision, timm, albumentations, kornia (default: all that are installed)",
+    )
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; 0 when it worked, 2 for what the user can mend, 130 for Ctrl-C."""
     options = vars(build_parser().parse_args(argv))
@@ -88,10 +127,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if command in TRAINING:
             _train(command, options)
+        elif command == "augment":
+            _augment(**options)
         elif command == "evaluate":
             _evaluate(**options)
         elif command == "predict":
             _predict(**options)
+        elif command == "bench":
+            _bench(**options)
         else:
             _export(**options)
     except TutelageError as error:
@@ -110,6 +153,14 @@ def _train(command: str, options: dict[str, Any]) -> None:
     from tutelage import api
 
     getattr(api, command.replace("-", "_"))(**options)
+
+
+def _augment(json: bool, **options: Any) -> None:
+    from tutelage import api
+
+    content = api.augment(**options)
+    if json:
+        print(_dump(content))
 
 
 def _evaluate(model: str, data: str, split: str, json: bool) -> None:
@@ -150,6 +201,15 @@ def _export(model: str, out: str | None, int8: bool) -> None:
     from tutelage import api
 
     print(_dump(api.export(model, out, int8=int8)))
+
+
+def _bench(benchmark: str, json: bool, **options: Any) -> None:
+    need("torch", "train")
+    from tutelage.bench.augment import bench_augment
+    from tutelage.bench.words import describe
+
+    result = bench_augment(quiet=False, **options)
+    print(_dump(result) if json else describe(result))
 
 
 def _dump(value: Any) -> str:

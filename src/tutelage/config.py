@@ -55,8 +55,12 @@ class TransferConfig:
     drop_path_rate: float = setting(0.1, "stochastic depth of a trained trunk")
     augment: str = setting(
         "randaugment",
-        "operations of the strong view, on top of crop and flip",
-        ("none", "randaugment", "trivialaugment"),
+        "operations of the strong view, on top of crop and flip; 'auto' measures which view covers "
+        "the unlabelled images best",
+        ("none", "randaugment", "trivialaugment", "auto"),
+    )
+    crop_scale: float = setting(
+        0.35, "least area of the strong view's crop, a fraction of the image's"
     )
     num_ops: int = setting(2, "RandAugment: operations per image")
     magnitude: int = setting(9, "RandAugment: strength, 0 to 30")
@@ -130,12 +134,18 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "transfer": ("data", "transfer"),
     "self-train": ("data", "transfer", "self_train"),
     "distill": ("data", "transfer", "distill"),
+    "augment": ("data", "transfer"),
 }
-"""The setting groups that each training command knows."""
+"""The setting groups that each command on a data set knows."""
 
+STRONG_VIEW = ("num_ops", "magnitude", "crop_scale")
 _TRUNK_ONLY = ("trunk", "lr_head", "lr_trunk", "layer_decay", "drop_path_rate")
 _TRAINING_ONLY = ("weight_decay", "optimizer", "drop_rate", "mix")
-_LEFT_OUT = {"distill": _TRUNK_ONLY}  # no teacher is trained, so its settings are not offered
+# Nothing is trained by "augment", and no teacher by "distill": such settings are not offered.
+_LEFT_OUT = {
+    "distill": _TRUNK_ONLY,
+    "augment": (*_TRUNK_ONLY, *_TRAINING_ONLY, "minutes"),
+}
 
 
 def group_fields(command: str) -> dict[str, tuple[str, dataclasses.Field[Any]]]:
@@ -161,6 +171,7 @@ def without_effect(config: RunConfig, *, trained: bool, online: bool, student: b
     unused = set() if trained else {*_TRUNK_ONLY[1:]}
     unused |= set() if trained or student else {*_TRAINING_ONLY}
     unused |= set() if online else {"threshold"}
+    unused |= {*STRONG_VIEW} if config.transfer.augment == "auto" else set()
     settings, defaults = config.to_dict(), RunConfig().to_dict()
     return sorted(
         name
@@ -215,6 +226,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "canvas": (16, 1024),
     "rounds": (0, 20),
     "num_ops": (0, 10),
+    "crop_scale": (0.01, 1),
     "magnitude": (0, 30),
     "alignment": (0, 1),
     "threshold": (0, 1),

@@ -177,7 +177,7 @@ def _views_sheet(run: Run) -> Sheet:
     images, aspect = run.task.canvases.take(rows)
     images, aspect = images.cpu(), aspect.cpu()
     generator = torch.Generator().manual_seed(run.config.data.seed)
-    plan = stages.strong_policy(run.config.transfer).plan(images, aspect, generator)
+    plan = stages.strong_policy(run.config.transfer).plan(aspect, generator)
     views = (apply(images, plan, 144) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     note = "training images as the student saw them: cropped, mirrored, changed in colour and shape"
     thumbs = [Thumb(view, run.catalog.names[row]) for view, row in zip(views, rows, strict=True)]
@@ -189,7 +189,7 @@ def _thumbs(run: Run, rows: Rows, captions: Sequence[str]) -> list[Thumb]:
         return []
     images, aspect = run.task.canvases.take(rows)
     images, aspect = images.cpu(), aspect.cpu()
-    views = apply(images, Center(1.0).plan(images, aspect), 144)
+    views = apply(images, Center(1.0).plan(aspect), 144)
     pixels = (views * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     return [Thumb(image, text) for image, text in zip(pixels, captions, strict=True)]
 

@@ -134,14 +134,14 @@ class Loader:
         generator = torch.Generator().manual_seed(_mixed_seed(self.seed, 9, step))
         images, aspect = self.canvases.take(rows)
         views = self.views
-        plan = views.policy.plan(images, aspect, generator)
+        plan = views.policy.plan(aspect, generator)
         student = apply(images, plan, views.size)
         teacher = weak = None
         if views.teacher_size is not None:
             same = views.teacher_size == views.size
             teacher = student if same else apply(images, plan, views.teacher_size)
         if views.weak is not None:
-            weak = apply(images, views.weak.plan(images, aspect, generator), views.size)
+            weak = apply(images, views.weak.plan(aspect, generator), views.size)
         mix = self._mix(len(rows), generator)
         if mix is not None:
             student = mix.images(student)

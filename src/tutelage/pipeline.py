@@ -12,8 +12,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tutelage import stages, student
+from tutelage import stages, student, tune
 from tutelage.bank import CLEAN_VIEWS, bank_plans, make_bank
 from tutelage.calibrate import softmax
-from tutelage.config import RunConfig, without_effect
+from tutelage.config import STRONG_VIEW, RunConfig, without_effect
 from tutelage.console import Console
 from tutelage.data.catalog import Catalog
 from tutelage.data.split import Split, load_split, make_split, save_split
@@ -40,7 +40,16 @@ from tutelage.models.classifier import Classifier, count_parameters
 from tutelage.models.folder import load_model, save_model
 from tutelage.models.forward import Forward
 from tutelage.models.zoo import build, create
-from tutelage.plan import Amounts, Plan, Work, make_plan
+from tutelage.plan import (
+    TUNE_LABELED,
+    TUNE_MOST,
+    TUNE_POOL,
+    TUNE_SIZE,
+    Amounts,
+    Plan,
+    Work,
+    make_plan,
+)
 from tutelage.runfolder import RunFolder
 from tutelage.stages import Beliefs, Outcome, Task, Workshop
 
@@ -133,12 +142,100 @@ def _prepare(
     resumed: bool,
     quiet: bool,
 ) -> Run:
-    out = folder.path
     console = Console(folder.events, quiet=quiet)
     if resumed:
-        console.say(f"continuing the run in {out}")
+        console.say(f"continuing the run in {folder.path}")
     device = choose_device(config.data.device)
     configure(device)
+    data = open_data(folder, catalog, config, console, device)
+    store, split, base = data.store, data.split, data.base
+    if command in ("run", "demo", "distill"):
+        student.create_student(config, base)
+    plan = _pinned_plan(folder, config, data.counts, store, base, device)
+    all_notes = folder.read_json("config.json").get("notes")
+    if all_notes is None:
+        all_notes = [*notes, *catalog.warnings, *split.warnings]
+        all_notes += [*_unused(command, config, plan), *_too_short(plan)]
+        folder.pin("notes", all_notes)
+    for note in all_notes:
+        console.say(f"note: {note}")
+    console.say(
+        f"planned for {plan.minutes:g} minutes: {plan.size} px, {plan.views} views, "
+        f"{len(plan.rounds)} rounds, student {plan.student.steps} steps; "
+        f"expected {plan.estimated_seconds / 60:.1f} min"
+    )
+    task = _make_task(catalog, store, split, plan, config, device)
+    strong, said = _pinned_strong_view(folder, config, data, task, console)
+    config = dataclasses.replace(config, transfer=dataclasses.replace(config.transfer, **strong))
+    base.spec = dataclasses.replace(base.spec, input_size=plan.size)
+    return Run(
+        folder=folder,
+        config=config,
+        catalog=catalog,
+        store=store,
+        split=split,
+        console=console,
+        device=device,
+        base=base,
+        plan=plan,
+        task=task,
+        notes=[*all_notes, *said],
+    )
+
+
+@dataclass
+class Data:
+    """A data set opened for one command: pixels, roles, and the trunk to look with."""
+
+    catalog: Catalog
+    store: ImageStore
+    split: Split
+    base: Classifier
+    config: RunConfig
+    device: torch.device
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images in each role that takes part."""
+        roles = ("labeled", "unlabeled", "val", "test")
+        return {role: len(self.split.indices(role)) for role in roles}
+
+    def sample(self, canvases: Canvases, most_pool: int = TUNE_POOL) -> tune.Sample:
+        """What coverage is measured on: some labelled images and ``most_pool`` of the pool."""
+        spec, config = self.base.spec, self.config
+        size, head = spec.input_size, self.base.pretrained_head
+        labeled = self.split.indices("labeled")
+        rows, labels, pool = tune.draw_sample(
+            labeled,
+            self.split.labels[labeled],
+            self.split.indices("unlabeled"),
+            most_labeled=TUNE_LABELED,
+            most_pool=most_pool,
+            seed=config.data.seed,
+        )
+        return tune.Sample(
+            canvases=canvases,
+            labeled=rows,
+            labels=labels,
+            pool=pool,
+            n_classes=len(self.catalog.classes),
+            forward=Forward(self.base.to(self.device), "features"),
+            size=size if fixed_size(self.base) else min(TUNE_SIZE, size),
+            crop_pct=spec.crop_pct,
+            seed=config.data.seed,
+            pretrained_head=None if head is None else head.cpu(),
+        )
+
+
+def open_data(
+    folder: RunFolder,
+    catalog: Catalog,
+    config: RunConfig,
+    console: Console,
+    device: torch.device,
+) -> Data:
+    """Decode, split and load the trunk; the split and the unreadable images go into the folder."""
+    out = folder.path
     with console.bar("decoding", len(catalog), "image") as done:
         store = open_store(
             catalog,
@@ -152,40 +249,59 @@ def _prepare(
     split = _pinned_split(folder, catalog, store, config)
     base = _base_model(catalog, store, config)
     base.freeze_trunk()
-    if command in ("run", "demo", "distill"):
-        student.create_student(config, base)
-    counts = {role: len(split.indices(role)) for role in ("labeled", "unlabeled", "val", "test")}
+    data = Data(catalog, store, split, base, config, device)
+    counts = data.counts
     console.say(
         f"{counts['labeled']} labelled, {counts['unlabeled']} unlabelled, {counts['val']} val, "
         f"{counts['test']} test images of {len(catalog.classes)} classes; on {device.type}"
     )
-    plan = _pinned_plan(folder, config, counts, store, base, device)
-    all_notes = folder.read_json("config.json").get("notes")
-    if all_notes is None:
-        all_notes = [*notes, *catalog.warnings, *split.warnings]
-        all_notes += [*_unused(command, config, plan), *_too_short(plan)]
-        folder.pin("notes", all_notes)
-    for note in all_notes:
-        console.say(f"note: {note}")
-    console.say(
-        f"planned for {plan.minutes:g} minutes: {plan.size} px, {plan.views} views, "
-        f"{len(plan.rounds)} rounds, student {plan.student.steps} steps; "
-        f"expected {plan.estimated_seconds / 60:.1f} min"
-    )
-    base.spec = dataclasses.replace(base.spec, input_size=plan.size)
-    return Run(
-        folder=folder,
-        config=config,
-        catalog=catalog,
-        store=store,
-        split=split,
-        console=console,
-        device=device,
-        base=base,
-        plan=plan,
-        task=_make_task(catalog, store, split, plan, config, device),
-        notes=all_notes,
-    )
+    return data
+
+
+@contextmanager
+def opened(
+    command: str, catalog: Catalog, data: str, out: Path, config: RunConfig, *, quiet: bool
+) -> Iterator[tuple[Data, RunFolder, Console]]:
+    """Claim the folder and open the data, for a command that trains nothing.
+
+    Raises:
+        TutelageError: as ``prepare``; also then a new folder is given back.
+    """
+    folder = RunFolder(out)
+    request = {"command": command, "data": os.path.normpath(data), "settings": config.to_dict()}
+    resumed = folder.claim(request)
+    try:
+        console = Console(folder.events, quiet=quiet)
+        device = choose_device(config.data.device)
+        configure(device)
+        yield open_data(folder, catalog, config, console, device), folder, console
+    except TutelageError:
+        if not resumed:
+            folder.release()
+        raise
+
+
+def _pinned_strong_view(
+    folder: RunFolder, config: RunConfig, data: Data, task: Task, console: Console
+) -> tuple[dict[str, Any], list[str]]:
+    """Settings that "--augment auto" came to, chosen once per run folder, and a note on them."""
+    if config.transfer.augment != "auto":
+        return {}, []
+    known = folder.read_json("config.json").get("strong_view")
+    if known is None:
+        with console.bar("augmentation", TUNE_MOST, "candidate") as done:
+            tuning = tune.tune(data.sample(task.canvases), progress=done)
+        data.base.cpu()
+        known = {
+            "settings": tuning.chosen,
+            "reason": tuning.reason,
+            "seconds": round(tuning.seconds, 1),
+            "looks": tuning.looks,
+        }
+        folder.pin("strong_view", known)
+    note = f"--augment auto: {known['reason']} ({known['seconds']:.0f} s)"
+    console.say(f"note: {note}")
+    return known["settings"], [note]
 
 
 def _unused(command: str, config: RunConfig, plan: Plan) -> list[str]:
@@ -197,11 +313,15 @@ def _unused(command: str, config: RunConfig, plan: Plan) -> list[str]:
         online=any(work.trunk == "online" for work in works),
         student=command not in ("transfer", "self-train"),
     )
+    chosen = [name for name in names if name in STRONG_VIEW]
+    notes = [f"no effect: {', '.join(chosen)}; --augment auto chooses them"] if chosen else []
+    names = [name for name in names if name not in STRONG_VIEW]
     if not names or command == "distill":
-        return []
+        return notes
     return [
+        *notes,
         f"no effect in this plan: {', '.join(names)}; --trunk trained (with more --minutes) trains "
-        "the trunk, online pseudo-labels need a GPU"
+        "the trunk, online pseudo-labels need a GPU",
     ]
 
 
@@ -385,7 +505,8 @@ def _make_frozen(run: Run) -> stages.Frozen:
     task, plan = run.task, run.plan
     forward = Forward(run.base.to(run.device), "features")
     strong = stages.strong_policy(run.config.transfer)
-    plans = bank_plans(plan.views, run.base.spec.crop_pct, strong)
+    crop_pct, crop_scale = run.base.spec.crop_pct, run.config.transfer.crop_scale
+    plans = bank_plans(plan.views, crop_pct, strong, crop_scale)
     rows = np.concatenate([task.labeled, task.pool])
     with run.progress("features", len(rows) * len(plans)) as done:
         bank = make_bank(
@@ -401,7 +522,7 @@ def _make_frozen(run: Run) -> stages.Frozen:
     labeled, pool = bank.take(np.arange(n)), bank.take(np.arange(n, len(rows)))
     judged = labeled
     if task.judged is not task.labeled:
-        clean = bank_plans(CLEAN_VIEWS, run.base.spec.crop_pct, strong)
+        clean = bank_plans(CLEAN_VIEWS, crop_pct, strong, crop_scale)
         judged = make_bank(
             task.canvases, task.judged, forward, plan.size, clean, seed=run.config.data.seed
         )
@@ -439,8 +560,10 @@ def teach(chain: Chain, *, rounds: bool) -> None:
         name = f"self-train-{number}"
         # The stages' own seconds are counted, kept with them: a kill buys no time, and what was
         # left out once stays out.
+        pinned = run.folder.read_json("config.json")
         spent = sum(done.seconds for done in chain.finished)
-        left_out = run.folder.read_json("config.json").get("left_out")
+        spent += pinned.get("strong_view", {}).get("seconds", 0.0)
+        left_out = pinned.get("left_out")
         finished = (run.folder.stages / name / "stage.json").exists()
         if not finished and (left_out == name or spent > plan.minutes * 60):
             run.folder.pin("left_out", name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from tutelage.config import RunConfig, Trunk
 from tutelage.machine import Speed
@@ -46,9 +47,24 @@ MOST_TRANSFER_STEPS = 400  # on labels alone
 STUDENT_BATCH = 32
 TRAINED_BATCH = 64
 TRAINED_SIZE = 128  # side in pixels at most, where the trunk is trained
+# What a search for the strong view may look at; tune reads it, the planner counts it.
+TUNE_SIZE = 128  # side in pixels at most
+TUNE_POOL = 300
+TUNE_LABELED = 60
+TUNE_VIEWS = 4  # of each labelled image and candidate
+TUNE_GRID: tuple[dict[str, Any], ...] = (
+    {"augment": "none"},
+    {"augment": "trivialaugment"},
+    *({"num_ops": n, "magnitude": m} for n in (1, 2, 3) for m in (4, 9, 14, 20, 27)),
+)
+TUNE_CROPS = (0.1, 0.2, 0.6, 0.85)  # least area of the crop, tried for the best of the grid
+TUNE_REFINED = 2  # how many those are
+TUNE_FINALISTS = 3  # candidates that are checked on folds of the labels, besides the default
+TUNE_MOST = len(TUNE_GRID) + TUNE_REFINED * len(TUNE_CROPS)  # candidates; the grid has the default
 # Measured on two CPU cores with EfficientNet-lite0:
 HEAD_FIT_S = 6e-5  # seconds per image, view, chain and round of fitting a head
-VIEW_MS = 2.2  # milliseconds of making one 160-pixel view
+VIEW_MS = 0.3  # milliseconds of making one strong, mixed 160-pixel view
+TUNE_CANDIDATE_S = 0.3  # seconds of a candidate's figures, and its share of the folds
 TEACHER_COST = 0.65  # of a full training step, with the first stages frozen
 STUDENT_COST = 0.5  # the same for the cut student
 
@@ -134,6 +150,10 @@ def make_plan(
     minutes = config.data.minutes or default_minutes(images)
     budget = minutes * 60 * SAFETY - OVERHEAD_S
     largest = min(native_size, max(96, 4 * amounts.canvas))  # beyond is only interpolation
+    search = 0.0
+    if config.transfer.augment == "auto" and amounts.pool:
+        search = tune_seconds(amounts, speed, native_size if fixed else min(TUNE_SIZE, native_size))
+    budget -= search
 
     def looks(size: int, views: int) -> float:
         count = images * views + amounts.judged + 2 * amounts.test
@@ -168,7 +188,7 @@ def make_plan(
     if config.self_train.rounds is not None:
         kept = config.self_train.rounds
         rounds = rounds[len(rounds) - min(kept, len(rounds)) :]
-    estimate = OVERHEAD_S + spent + _student_seconds(student, speed, size)
+    estimate = OVERHEAD_S + search + spent + _student_seconds(student, speed, size)
     estimate += sum(repeats * _trained_seconds(w, speed) for w in (*rounds, transfer))
     return Plan(
         minutes=minutes,
@@ -180,6 +200,15 @@ def make_plan(
         rounds=tuple(rounds),
         student=student,
         estimated_seconds=round(estimate, 1),
+    )
+
+
+def tune_seconds(amounts: Amounts, speed: Speed, size: int) -> float:
+    """What the search for the strong view takes at most."""
+    views = TUNE_VIEWS * (1 + TUNE_MOST) + 1
+    looks = min(amounts.pool, TUNE_POOL) + min(amounts.labeled, TUNE_LABELED) * views
+    return looks * (speed.forward_ms(size) + _view_ms(size, speed)) / 1e3 + (
+        TUNE_CANDIDATE_S * TUNE_MOST
     )
 
 

@@ -359,8 +359,10 @@ def self_train_frozen(
 
 
 def strong_policy(config: TransferConfig) -> Policy:
-    """The view a student learns from."""
-    view = Weak(scale=(0.35, 1.0))
+    """The view a student learns from; ``augment`` is no longer "auto": the search came before."""
+    if config.augment == "auto":
+        raise ValueError("'auto' was not resolved; settings come from the run folder's config.json")
+    view = Weak(scale=(config.crop_scale, 1.0))
     if config.augment == "none":
         return view
     if config.augment == "trivialaugment":

@@ -174,7 +174,7 @@ def _warm_head(shop: Workshop, task: Task, student: Classifier, teacher: Classif
     (measured on ants and bees: 0.83 -> 0.91 after the same training).
     """
     strong = stages.strong_policy(shop.config.transfer)
-    plans = bank_plans(WARM_VIEWS, student.spec.crop_pct, strong)
+    plans = bank_plans(WARM_VIEWS, student.spec.crop_pct, strong, shop.config.transfer.crop_scale)
     rows = _some(task)
 
     def outputs(forward: Forward[Tensor], size: int) -> Tensor:

@@ -6,7 +6,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tutelage.augment import Mix, cutmix, draw_cutmix, draw_mixup, mixup
+from tutelage.augment import (
+    CutMix,
+    Mix,
+    MixUp,
+    cutmix,
+    draw_cutmix,
+    draw_either,
+    draw_mixup,
+    mixup,
+)
 from tutelage.errors import TutelageError
 
 torch.set_num_threads(1)
@@ -30,7 +39,6 @@ def test_cutmix_share_is_the_area_really_kept(size):
 
 def test_boxes_are_clipped_and_on_the_grid():
     mix = draw_cutmix(2000, seeded(), alpha=1.0)
-    assert mix.box is not None
     assert mix.box.min() >= 0
     assert mix.box.max() <= 1
     assert torch.equal(mix.box * 32, (mix.box * 32).round())
@@ -100,9 +108,8 @@ def test_alpha_is_alive_and_checked():
 
 
 def test_by_hand():
-    mix = Mix(
-        torch.tensor([1, 0]), torch.tensor([0.75, 0.75]), torch.tensor([[0.5, 0, 1, 0.5]] * 2)
-    )
+    box = torch.tensor([[0.5, 0, 1, 0.5]] * 2)
+    mix = Mix.of(torch.tensor([1, 0]), box, torch.ones(2))
     images = torch.zeros(2, 1, 4, 4)
     images[1] = 1
     expected = torch.zeros(4, 4)
@@ -110,3 +117,55 @@ def test_by_hand():
     assert torch.equal(mix.images(images)[0, 0], expected)
     assert torch.equal(mix.images(images)[1, 0], 1 - expected)
     assert torch.equal(mix.targets(torch.eye(2)), torch.tensor([[0.75, 0.25], [0.25, 0.75]]))
+
+
+@pytest.mark.parametrize("draw", [draw_cutmix, draw_mixup, draw_either])
+def test_one_draw_for_the_batch_or_one_an_image(draw):
+    own, shared = draw(500, seeded()), draw(500, seeded(), per_image=False)
+    assert len(own.lam.unique()) > 100
+    assert len(shared.lam.unique()) == 1
+    assert len(shared.box.unique(dim=0)) == 1
+    assert len(shared.perm.unique()) == 500  # partners are always an image's own
+
+
+def test_either_is_cutmix_for_its_share_of_the_images():
+    mix = draw_either(4000, seeded(), cutmix_share=0.3)
+    cut = mix.taken == 1
+    assert cut.float().mean().item() == pytest.approx(0.3, abs=0.03)
+    whole = torch.tensor([0.0, 0.0, 1.0, 1.0])
+    assert torch.equal(mix.box[~cut], whole.expand(len(mix.box[~cut]), 4))
+    area = (mix.box[:, 2:] - mix.box[:, :2]).prod(1)
+    torch.testing.assert_close(mix.lam, 1 - mix.taken * area)
+    images = torch.rand(8, 3, 32, 32, generator=seeded(1))
+    few = draw_either(8, seeded(2))
+    kept = (few.images(images) - images[few.perm]) / (images - images[few.perm])
+    moved = few.perm != torch.arange(8)
+    torch.testing.assert_close(kept.mean((1, 2, 3))[moved], few.lam[moved], atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("kind", [CutMix, MixUp])
+def test_transforms_of_a_batch(kind):
+    images, labels = torch.rand(6, 3, 32, 32, generator=seeded()), torch.arange(6) % 3
+    mixed, targets = kind(num_classes=3, generator=seeded(4))(images, labels)
+    draw = draw_cutmix if kind is CutMix else draw_mixup
+    mix = draw(6, seeded(4))
+    assert torch.equal(mixed, mix.images(images))
+    torch.testing.assert_close(targets, mix.targets(torch.eye(3)[labels]))
+    again, same = kind(generator=seeded(4))(images, torch.eye(3)[labels])
+    assert torch.equal(again, mixed)
+    assert torch.equal(same, targets)
+    with pytest.raises(TutelageError, match="num_classes"):
+        kind()(images, labels)
+    with pytest.raises(TutelageError, match="go from 0 to 2, but num_classes is 2"):
+        kind(num_classes=2)(images, labels)
+    with pytest.raises(TutelageError, match=r"shape \(6, 1\)"):
+        kind(num_classes=2)(images, labels[:, None])
+
+
+def test_whole_numbers_stay_whole():
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=seeded())
+    mix = draw_mixup(4, seeded(1), alpha=1.0)
+    mixed = mix.images(images)
+    assert mixed.dtype == torch.uint8
+    exact = mix.images(images.float())
+    assert (mixed.float() - exact).abs().max() <= 0.5

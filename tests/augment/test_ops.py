@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,12 +12,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
-from tutelage.augment import Plan, apply, ops
-from tutelage.errors import TutelageError
+from tutelage.augment import Plan, apply, extend, then
 
 torch.set_num_threads(1)
 SIZE = 48
-WHOLE = torch.tensor([0.0, 0.0, 1.0, 1.0])
+
+
+def noise(seed: int) -> Tensor:
+    """No two pixels alike, every grey level: (2, C, C, 3)."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (2, SIZE, SIZE, 3), dtype=torch.uint8, generator=generator)
 
 
 def textured(
@@ -36,13 +41,10 @@ def textured(
 
 def one_pass(images: Tensor, *steps: tuple[str, float]) -> Tensor:
     """(B, 3, C, C) float 0..255 after the steps, compiled into one plan."""
-    batch = len(images)
-    plan = Plan.identity(batch)
-    rows = torch.arange(batch)
+    plan = Plan.identity(len(images))
     for name, amount in steps:
-        window = WHOLE.expand(batch, 4)
-        ops.append(plan, name, torch.full((batch,), float(amount)), rows, images, window)
-    return apply(images, plan, images.shape[1]) * 255
+        plan = then(plan, name, float(amount))
+    return apply(images, plan, images.shape[1], backend="reference") * 255
 
 
 THEIRS = {
@@ -52,6 +54,8 @@ THEIRS = {
     "saturation": tv.adjust_saturation,
     "sharpness": tv.adjust_sharpness,
     "gamma": tv.adjust_gamma,
+    "hue": tv.adjust_hue,
+    "blur": lambda x, a: tv.gaussian_blur(x, [3, 3], [a, a]),
     "invert": lambda x, a: tv.invert(x),
     "posterize": lambda x, a: tv.posterize(x, int(a)),
     "solarize": tv.solarize,
@@ -78,6 +82,8 @@ COLOR = {
     "contrast": (0.0, 2.0),
     "saturation": (0.0, 2.0),
     "sharpness": (0.0, 2.0),
+    "hue": (-0.5, 0.5),
+    "blur": (0.1, 5.0),
     "gamma": (0.4, 2.5),
     "posterize": (1, 8),
     "solarize": (0.0, 255.0),
@@ -99,27 +105,39 @@ GEOMETRY = {
 
 
 def test_every_operation_is_compared():
-    assert set(COLOR) | set(GEOMETRY) == set(ops.NAMES) == set(THEIRS)
+    assert set(COLOR) | set(GEOMETRY) == set(extend.NAMES) == set(THEIRS)
 
 
 @pytest.mark.parametrize("name", COLOR)
-@settings(max_examples=12, deadline=None, derandomize=True)
-@given(data=st.data(), seed=st.integers(0, 10))
-def test_color_equals_torchvision(name, data, seed):
+@settings(max_examples=16, deadline=None, derandomize=True)
+@given(data=st.data(), seed=st.integers(0, 10), picture=st.sampled_from([textured, noise]))
+def test_color_equals_torchvision(name, data, seed, picture):
     low, high = COLOR[name]
     kind = st.integers if name == "posterize" else st.floats
     amount = data.draw(kind(low, high))
-    images = textured(seed=seed)
+    images = picture(seed=seed)
     pixels = images.permute(0, 3, 1, 2)
     ours = one_pass(images, (name, amount))
+    inner = (slice(None), slice(None), slice(1, -1), slice(1, -1))
+    if name == "blur":  # torchvision mirrors at the border, where a stencil keeps the pixels
+        ours, pixels = ours[inner], pixels.float()
+        assert (ours - THEIRS[name](pixels, amount)[inner]).abs().max() <= 0.15
+        return
     if name in ("posterize", "solarize", "equalize"):  # defined on grey levels
         assert (ours - THEIRS[name](pixels, amount)).abs().max() <= 1e-3
         return
-    # Ours does not round, so it equals torchvision on float images; on uint8 torchvision cuts the
-    # fraction off, and for some operations that of a value in between as well.
+    # On float images torchvision does not round; on uint8 it cuts the fraction off, and for some
+    # operations that of a value in between as well.
     theirs = THEIRS[name](pixels / 255, amount) * 255
-    assert (ours - theirs).abs().max() <= 0.05
-    assert (ours.floor() - THEIRS[name](pixels, amount)).abs().max() <= 1
+    assert (ours - theirs).abs().max() <= 0.56
+    whole = by_pillow(pixels, amount) if name == "saturation" else THEIRS[name](pixels, amount)
+    assert (ours.floor() - whole).abs().max() <= 1
+
+
+def by_pillow(pixels: Tensor, amount: float) -> Tensor:
+    """Saturation as Pillow defines it; torchvision's on tensors cuts off two fractions."""
+    images = [tv.to_pil_image(image) for image in pixels]
+    return torch.stack([tv.pil_to_tensor(tv.adjust_saturation(i, amount)) for i in images])
 
 
 @pytest.mark.parametrize("name", GEOMETRY)
@@ -164,7 +182,10 @@ def test_two_operations_compile_in_their_order(steps):
     images = textured(seed=3)
     theirs = images.permute(0, 3, 1, 2)
     for name, amount in steps:
-        theirs = THEIRS[name](theirs, amount)
+        if name == "saturation":  # on uint8 torchvision cuts off two fractions
+            theirs = (tv.adjust_saturation(theirs / 255, amount) * 255).round().to(torch.uint8)
+        else:
+            theirs = THEIRS[name](theirs, amount)
     error = (one_pass(images, *steps) - theirs).abs()
     # Each uint8 step of the chain rounds, and the second amplifies or thresholds what the first
     # rounded: a few pixels at a step of the table may fall on its other side.
@@ -187,61 +208,34 @@ def test_two_warps_compose_in_their_order():
     assert (one_pass(images, *steps[::-1]) - theirs)[middle].abs().mean() > 2
 
 
-def test_sharpness_twice_multiplies_strengths():
-    plan = Plan.identity(1)
-    for amount in (0.5, 0.4):
-        ops.append(plan, "sharpness", torch.tensor([amount]), torch.tensor([0]), *blank())
-    torch.testing.assert_close(plan.stencil, ops.sharpness(torch.tensor([0.2])))
+def test_two_stencils_become_one_that_is_near_both():
+    images = textured(seed=5).permute(0, 3, 1, 2)
+    for steps in ([("sharpness", 0.4), ("blur", 0.6)], [("sharpness", 1.7), ("sharpness", 0.2)]):
+        theirs = images / 255
+        for name, amount in steps:
+            theirs = THEIRS[name](theirs, amount)
+        theirs = theirs * 255
+        ours = one_pass(images.permute(0, 2, 3, 1), *steps)
+        plan = then(then(Plan.identity(2), *steps[0]), *steps[1])
+        torch.testing.assert_close(plan.stencil.sum((1, 2)), torch.ones(2))
+        middle = (slice(None), slice(None), slice(2, -2), slice(2, -2))
+        assert (ours - theirs)[middle].abs().mean() < 0.35 * (images - theirs)[middle].abs().mean()
 
 
-def blank() -> tuple[Tensor, Tensor]:
-    return torch.zeros(1, 8, 8, 3, dtype=torch.uint8), WHOLE[None]
-
-
-def test_statistics_see_only_the_window():
-    images = textured(1, size=32, low=90, high=160)
-    images[:, :, 16:] = 255
-    window = torch.tensor([[0.0, 0.0, 0.5, 1.0]])
-    plan = Plan.identity(1)
-    ops.append(plan, "autocontrast", torch.ones(1), torch.tensor([0]), images, window)
-    theirs = tv.autocontrast(images[:, :, :16].permute(0, 3, 1, 2)).float()
-    ours = apply(images, plan, 32)[..., :16] * 255
-    assert (ours - theirs).abs().max() <= 1.01
-
-
-def test_counts_equal_numpy_style_histogram():
-    images = textured(3, size=16)
-    window = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.25, 0.5, 0.75, 1.0], [-0.3, 0.0, 0.5, 1.2]])
-    counts = ops.count_levels(images, window)
-    assert counts.shape == (3, 3, 256)
-    parts = [images[0], images[1, 8:, 4:12], images[2, :, :8]]
-    for count, part in zip(counts, parts, strict=True):
-        for channel in range(3):
-            expected = torch.bincount(part[..., channel].flatten(), minlength=256)
-            assert torch.equal(count[channel], expected.float())
-
-
-def test_flat_images_and_empty_windows_survive_statistics():
-    for images in (torch.full((1, 8, 8, 3), 77, dtype=torch.uint8), blank()[0]):
+def test_flat_images_survive_statistics():
+    for level in (77, 0):
+        images = torch.full((1, 8, 8, 3), level, dtype=torch.uint8)
         for name in ("contrast", "autocontrast", "equalize"):
-            assert one_pass(images, (name, 1.0)).sub(images[0, 0, 0, 0]).abs().max() < 1e-2
-    nothing = torch.tensor([[0.5, 0.5, 0.5, 0.5]])
-    for name in ("contrast", "autocontrast", "equalize"):
-        plan = Plan.identity(1)
-        ops.append(plan, name, torch.ones(1), torch.tensor([0]), textured(1), nothing)
-        assert torch.isfinite(plan.table).all()
-        assert (plan.table - torch.arange(256.0)).abs().max() < 1e-3
+            assert one_pass(images, (name, 1.0)).sub(level).abs().max() < 1e-2
 
 
-def test_append_changes_only_its_rows():
-    images = textured(3)
-    for name in ops.NAMES:
-        plan = Plan.identity(3)
-        window = WHOLE.expand(3, 4)
-        ops.append(plan, name, torch.tensor([3.0]), torch.tensor([1]), images, window)
-        still = Plan.identity(2).tensors()
-        for part, value in plan.tensors().items():
-            assert torch.equal(value[[0, 2]], still[part]), (name, part)
+def test_hue_turns_the_colour_circle():
+    red = torch.tensor([[[[255, 0, 0]]]], dtype=torch.uint8).expand(1, 4, 4, 3)
+    for turns, expected in ((1 / 3, (0, 255, 0)), (-1 / 3, (0, 0, 255)), (0.5, (0, 255, 255))):
+        assert one_pass(red, ("hue", turns))[0, :, 0, 0].tolist() == pytest.approx(expected, abs=1)
+    images = textured(seed=8)
+    once = one_pass(images, ("hue", 0.2), ("hue", -0.2))
+    assert (once - images.permute(0, 3, 1, 2)).abs().max() <= 1
 
 
 def test_third_operation_merges_before_the_second_table():
@@ -250,6 +244,70 @@ def test_third_operation_merges_before_the_second_table():
     assert (ours.amax(1) - ours.amin(1)).max() < 0.1  # grey, as asked
 
 
-def test_unknown_operation_lists_the_known():
-    with pytest.raises(TutelageError, match=r"'rotat'.*rotate"):
-        ops.append(Plan.identity(1), "rotat", torch.ones(1), torch.tensor([0]), *blank())
+GEOMETRIC = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y", "scale")
+POINTWISE = ("brightness", "gamma", "invert", "posterize", "solarize", "saturation")
+
+
+def at_scale(x: Tensor, name: str, amount: float) -> Tensor:
+    """torchvision's operation on float images of any size, where lengths are fractions."""
+    size = x.shape[-1]
+    if name == "translate_x":
+        return affine(x, translate=[amount * size, 0])
+    if name == "translate_y":
+        return affine(x, translate=[0, amount * size])
+    if name in GEOMETRIC:
+        return THEIRS[name](x, amount)
+    if name in ("posterize", "solarize"):  # defined on grey levels
+        return THEIRS[name](x.round().to(torch.uint8), amount).float()
+    return THEIRS[name](x / 255, amount) * 255
+
+
+RANGES = {**COLOR, "saturation": (0.2, 1.8), "rotate": (-40, 40), "scale": (1.0, 1.4),
+          "shear_x": (-0.3, 0.3), "shear_y": (-0.3, 0.3), "translate_x": (-0.1, 0.1),
+          "translate_y": (-0.1, 0.1), "posterize": (2, 8)}  # fmt: skip
+
+
+def errors(steps: list[tuple[str, float]], seed: int) -> tuple[float, float]:
+    """Mean distance to the truth, off the border: of one pass, and of one step after another.
+
+    The truth: the same operations one after another on four times as many pixels a side.
+    """
+    fine = textured(1, size=4 * SIZE, seed=seed).permute(0, 3, 1, 2).float()
+    small = torch.nn.functional.avg_pool2d(fine, 4).round()
+    truth, chain, inside = fine, small, torch.ones_like(small)
+    for name, amount in steps:
+        truth = at_scale(truth, name, amount)
+        chain = at_scale(chain, name, amount).round()  # an 8-bit pipeline writes grey levels
+        if name in GEOMETRIC:
+            inside = at_scale(inside, name, amount)
+    truth = torch.nn.functional.avg_pool2d(truth, 4)
+    inside = -torch.nn.functional.max_pool2d(-inside, 5, 1, 2) > 0.999
+    ours = one_pass(small.to(torch.uint8).permute(0, 2, 3, 1), *steps)
+    assert inside.any()
+    return (ours - truth)[inside].abs().mean().item(), (chain - truth)[inside].abs().mean().item()
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(data=st.data(), seed=st.integers(0, 1000))
+def test_one_pass_is_never_farther_from_the_truth_than_the_chain(data, seed):
+    # Not posterize and solarize, whose ragged edges in few pixels the chain's blur happens to hide.
+    smooth = ("brightness", "gamma", "invert", "saturation")
+    names = data.draw(st.tuples(*[st.sampled_from(GEOMETRIC)] * 3, st.sampled_from(smooth)))
+    steps = []
+    for name in data.draw(st.permutations(names)):
+        steps.append((name, data.draw(st.floats(*RANGES[name]))))
+    ours, theirs = errors(steps, seed)
+    assert ours <= theirs + 0.15  # rounding, where next to nothing is resampled
+
+
+def test_one_pass_is_closer_to_the_truth_on_average():
+    generator = np.random.default_rng(0)
+    both = []
+    for seed in range(40):
+        names = [*generator.choice(GEOMETRIC, 3), generator.choice(POINTWISE)]
+        steps = [(name, generator.uniform(*RANGES[name])) for name in generator.permutation(names)]
+        steps = [(name, round(a) if name == "posterize" else a) for name, a in steps]
+        both.append(errors(steps, seed))
+    ours, theirs = np.array(both).T
+    assert ours.mean() < 0.85 * theirs.mean()
+    assert (ours < theirs).mean() > 0.85

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tutelage.augment import Plan, Strong, apply
+from tutelage.augment import Plan, Strong, apply, then
 from tutelage.errors import TutelageError
 
 torch.set_num_threads(1)
@@ -17,17 +17,19 @@ torch.set_num_threads(1)
 def sample(batch: int = 5) -> tuple[torch.Tensor, Plan]:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (batch, 16, 16, 3), dtype=torch.uint8, generator=generator)
-    return images, Strong(erase=1.0).plan(images, torch.ones(batch), generator)
+    return images, Strong(erase=1.0).plan(torch.ones(batch), generator)
 
 
 def test_shapes():
     shapes = {name: tuple(part.shape) for name, part in Plan.identity(4).tensors().items()}
     assert shapes == {
         "matrix": (4, 2, 3),
-        "table": (4, 3, 256),
+        "ops": (4, 0),
+        "amounts": (4, 0),
         "color": (4, 3, 3),
+        "hue": (4,),
         "stencil": (4, 3, 3),
-        "table2": (4, 3, 256),
+        "window": (4, 4),
         "erase": (4, 4),
         "fill": (4, 3),
     }
@@ -57,19 +59,25 @@ def test_load_refuses_other_files(tmp_path: Path):
         Plan.load(tmp_path / "other.safetensors")
 
 
-def test_used_and_text():
+def test_cat_pads_the_shorter_list_of_operations():
+    images, plan = sample()
+    joined = Plan.cat([plan, Plan.identity(5)])
+    assert joined.ops.shape == (10, plan.ops.shape[1])
+    twice = torch.cat([images, images])
+    views = apply(twice, joined, 16)
+    assert torch.equal(views[:5], apply(images, plan, 16))
+    assert torch.equal(views[5:], apply(images, Plan.identity(5), 16))
+
+
+def test_text():
     plan = Plan.identity(3)
-    assert not any(plan.used(name).any() for name in plan.tensors())
+    assert str(plan).splitlines() == [f"image {i}: identity" for i in range(3)]
+    plan = then(then(plan, "solarize", torch.tensor([0.0, 178.5, 3.0])), "equalize", 1.0)
     plan.matrix[1, 0, 0] = -1
-    plan.table2[2, 1] = 7.0
     plan.erase[2] = torch.tensor([0.0, 0.0, 0.5, 0.5])
-    assert plan.used("matrix").tolist() == [False, True, False]
-    assert plan.used("erase").tolist() == [False, False, True]
     lines = str(plan).splitlines()
-    assert lines[0] == "image 0: identity"
-    assert lines[1] == "image 1: matrix -1 0 0 0 1 0"
-    assert "table2 (green) 0>7" in lines[2]
-    assert "erase 0 0 0.5 0.5" in lines[2]
+    assert lines[1] == "image 1: matrix -1 0 0 0 1 0; solarize 178; equalize 1"
+    assert lines[2] == "image 2: solarize 3; equalize 1; erase 0 0 0.5 0.5"
 
 
 def test_to_keeps_all_parts():

@@ -4,12 +4,28 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from tutelage.augment import Plan, RandAugment, Strong, TrivialAugment, Weak, apply
-from tutelage.augment.policy import RANDAUGMENT, draw_crop
+from tutelage.augment import (
+    AutoAugment,
+    ColorJitter,
+    Plan,
+    RandAugment,
+    RandomCrop,
+    RandomErasing,
+    Still,
+    Strong,
+    ThreeAugment,
+    TrivialAugment,
+    Weak,
+    apply,
+)
+from tutelage.augment.plan import COLOR_OPS
+from tutelage.augment.policy import draw_crop
+from tutelage.augment.randaugment import RANDAUGMENT
 from tutelage.errors import TutelageError
 
 torch.set_num_threads(1)
@@ -25,14 +41,32 @@ def canvases(batch: int, size: int = 32) -> Tensor:
 
 def draw(policy, batch: int = 64, seed: int = 0, aspect: float = 1.0) -> Plan:
     generator = torch.Generator().manual_seed(seed)
-    return policy.plan(canvases(batch), torch.full((batch,), aspect), generator)
+    return policy.plan(torch.full((batch,), aspect), generator)
 
 
 def equal(a: Plan, b: Plan) -> bool:
     return all(torch.equal(part, b.tensors()[name]) for name, part in a.tensors().items())
 
 
-POLICIES = [Weak(), RandAugment(), TrivialAugment(), Strong(), Strong(augment=TrivialAugment())]
+POLICIES = [
+    Weak(),
+    RandAugment(),
+    TrivialAugment(),
+    Strong(),
+    Strong(augment=TrivialAugment()),
+    AutoAugment(),
+    ColorJitter(0.4, 0.4, 0.4, 0.1),
+    ThreeAugment(),
+    RandomCrop(),
+    RandomErasing(),
+]
+
+
+def counts(plan: Plan) -> dict[str, float]:
+    """How often each operation is drawn, a colour operation by its code, a warp by its matrix."""
+    shares = {name: (plan.ops == i).float().mean().item() for i, name in enumerate(COLOR_OPS)}
+    moved = (plan.matrix != torch.eye(2, 3)).flatten(1).any(1)
+    return {**shares, "matrix": moved.float().mean().item()}
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=lambda policy: type(policy).__name__)
@@ -58,9 +92,30 @@ def test_equal_seeds_give_equal_plans(policy):
         (RandAugment(), {"num_ops": 3}),
         (RandAugment(), {"magnitude": 15.0}),
         (RandAugment(), {"magnitude_std": 0.0}),
+        (RandAugment(), {"num_magnitude_bins": 11}),
         (RandAugment(), {"operations": ("rotate", "gamma")}),
-        (RandAugment(), {"view": STILL}),
-        (TrivialAugment(), {"view": STILL}),
+        (RandAugment(), {"view": Weak()}),
+        (TrivialAugment(), {"view": Weak()}),
+        (TrivialAugment(), {"num_magnitude_bins": 11}),
+        (AutoAugment(), {"policy": "cifar10"}),
+        (AutoAugment(), {"view": Weak()}),
+        (ColorJitter(0.1, 0.1, 0.1, 0.1), {"brightness": 0.2}),
+        (ColorJitter(0.1, 0.1, 0.1, 0.1), {"contrast": 0.2}),
+        (ColorJitter(0.1, 0.1, 0.1, 0.1), {"saturation": 0.2}),
+        (ColorJitter(0.1, 0.1, 0.1, 0.1), {"hue": 0.2}),
+        (ColorJitter(0.1, 0.1, 0.1, 0.1), {"view": Weak()}),
+        (ThreeAugment(), {"jitter": 0.1}),
+        (ThreeAugment(), {"view": STILL}),
+        (RandomCrop(), {"padding": 0.3}),
+        (RandomCrop(), {"hflip": 0.0}),
+        (RandomCrop(), {"fill": 9.0}),
+        (RandomErasing(), {"p": 0.9}),
+        (RandomErasing(), {"scale": (0.4, 0.5)}),
+        (RandomErasing(), {"ratio": (1.0, 1.0)}),
+        (RandomErasing(), {"fill": (1.0, 2.0, 3.0)}),
+        (RandomErasing(), {"view": Weak()}),
+        (Weak(), {"fill": 9.0}),
+        (Still(), {"fill": 9.0}),
         (Strong(), {"augment": TrivialAugment()}),
         (Strong(), {"erase": 0.9}),
         (Strong(), {"erase_scale": (0.4, 0.5)}),
@@ -72,12 +127,14 @@ def test_every_setting_is_alive(policy, changes):
 
 
 @pytest.mark.parametrize(
-    "name", [n for n in RANDAUGMENT if n != "identity"] + ["gamma", "invert", "scale", "vflip"]
+    "name",
+    [n for n in RANDAUGMENT if n != "identity"]
+    + ["gamma", "invert", "scale", "vflip", "hue", "blur"],
 )
 def test_no_operation_is_dead(name):
     images = canvases(16)
     plain = apply(images, draw(STILL, 16), 32)
-    policy = RandAugment(num_ops=1, operations=(name,), view=STILL)
+    policy = RandAugment(1, operations=(name,), view=STILL)
     changes = [
         (apply(images, draw(replace(policy, magnitude=m), 16), 32) - plain).abs().mean((1, 2, 3))
         for m in (10.0, 28.0)
@@ -93,7 +150,11 @@ def test_no_operation_is_dead(name):
 
 def test_identity_only_leaves_the_view():
     policy = RandAugment(operations=("identity",), view=STILL)
-    assert equal(draw(policy), draw(STILL))
+    still = draw(STILL)
+    plan = draw(policy)
+    assert torch.equal(plan.matrix, still.matrix)
+    assert not plan.ops.any()
+    assert torch.equal(apply(canvases(64), plan, 24), apply(canvases(64), still, 24))
 
 
 def test_magnitudes_are_torchvisions():
@@ -105,26 +166,103 @@ def test_magnitudes_are_torchvisions():
     matrix = draw(replace(fixed, operations=("rotate",))).matrix
     degrees = torch.atan2(matrix[:, 1, 0], matrix[:, 0, 0]).rad2deg()
     torch.testing.assert_close(degrees.abs(), torch.full((64,), 9.0))
-    table = draw(replace(fixed, operations=("brightness",))).table
-    factors = set((table[:, 0, 100] / 100).mul(100).round().tolist())
-    assert factors == {73.0, 127.0}
-    table = draw(replace(fixed, operations=("solarize",))).table
-    assert table[0, 0, 178] == 178
-    assert table[0, 0, 179] == 255 - 179  # the threshold is 255 * (1 - 9 / 30) = 178.5
-    table = draw(replace(fixed, operations=("posterize",))).table
-    assert table[0, 0, :4].tolist() == [0, 0, 2, 2]  # 7 bits
+    amounts = draw(replace(fixed, operations=("brightness",))).amounts
+    assert set(amounts.mul(100).round().flatten().tolist()) == {73.0, 127.0}
+    amounts = draw(replace(fixed, operations=("solarize",))).amounts
+    torch.testing.assert_close(amounts, torch.full((64, 1), 178.5))
+    plan = draw(replace(fixed, operations=("posterize",)))
+    levels = torch.arange(256, dtype=torch.uint8).view(1, 16, 16, 1).repeat(64, 1, 1, 3)
+    assert (apply(levels, plan, 16)[0, 0, 0, :4] * 255).tolist() == [0, 0, 2, 2]  # 7 bits
 
 
 def test_each_image_draws_its_own_operations():
-    plan = draw(RandAugment(num_ops=1, view=STILL), 1400)
-    share = {name: plan.used(name).float().mean().item() for name in plan.tensors()}
-    # 14 operations: five warps, two of them alone in a part each; the rest are tables.
-    assert share["matrix"] == pytest.approx(5 / 14, abs=0.05)
-    assert share["color"] == pytest.approx(1 / 14, abs=0.03)
-    assert share["stencil"] == pytest.approx(1 / 14, abs=0.03)
-    assert share["table"] == pytest.approx(6 / 14, abs=0.06)
+    plan = draw(RandAugment(num_ops=1), 4000)
+    share = counts(plan)
+    for name in ("brightness", "contrast", "saturation", "sharpness", "posterize", "solarize",
+                 "autocontrast", "equalize"):  # fmt: skip
+        assert share[name] == pytest.approx(1 / 14, abs=0.016), name  # 4 standard errors
+    assert share["matrix"] == pytest.approx(5 / 14, abs=0.03)
     signs = plan.matrix[:, 0, 2].sign()
-    assert abs((signs > 0).sum() - (signs < 0).sum()) < 60
+    assert abs((signs > 0).sum() - (signs < 0).sum()) < 130
+
+
+def test_two_operations_are_drawn_with_replacement_and_in_any_order():
+    plan = draw(RandAugment(num_ops=2, operations=("brightness", "solarize")), 2000)
+    pairs, number = plan.ops.unique(dim=0, return_counts=True)
+    assert len(pairs) == 4
+    assert ((number / 2000 - 0.25).abs() < 0.04).all()
+
+
+def test_magnitudes_spread_around_their_mean():
+    plan = draw(RandAugment(1, 9.0, 3.0, operations=("solarize",)), 4000)
+    strength = 30 * (1 - plan.amounts[:, 0] / 255)
+    assert strength.mean().item() == pytest.approx(9.0, abs=0.2)
+    assert strength.std().item() == pytest.approx(3.0, abs=0.2)
+    assert strength.min() >= 0
+
+
+def test_color_jitter_draws_evenly_and_in_every_order():
+    plan = draw(ColorJitter(0.4, 0.2, 0.3, 0.1), 3000)
+    ranges = {"brightness": (0.6, 1.4), "contrast": (0.8, 1.2), "saturation": (0.7, 1.3),
+              "hue": (-0.1, 0.1)}  # fmt: skip
+    for name, (low, high) in ranges.items():
+        amounts = plan.amounts[plan.ops == COLOR_OPS.index(name)]
+        assert len(amounts) == 3000
+        assert amounts.min().item() == pytest.approx(low, abs=0.02)
+        assert amounts.max().item() == pytest.approx(high, abs=0.02)
+        assert amounts.mean().item() == pytest.approx((low + high) / 2, abs=0.02)
+    assert len(plan.ops.unique(dim=0)) == 24
+
+
+def test_three_augment_takes_one_of_three_evenly():
+    plan = draw(ThreeAugment(view=Still()), 3000)
+    first = plan.ops[:, 0]
+    for name in ("saturation", "solarize", "blur"):
+        chosen = first == COLOR_OPS.index(name)
+        assert chosen.float().mean().item() == pytest.approx(1 / 3, abs=0.04)
+    grey = first == COLOR_OPS.index("saturation")
+    views = apply(canvases(3000, 8)[grey][:20], plan[grey.nonzero()[:20, 0]], 8)
+    assert (views.amax(1) - views.amin(1)).max() < 0.01
+    jitter = plan.ops[:, 1:].sort(dim=1).values.unique(dim=0)
+    names = [COLOR_OPS[i] for i in jitter[0].tolist()]
+    assert len(jitter) == 1
+    assert sorted(names) == ["brightness", "contrast", "saturation"]
+
+
+def test_auto_augment_is_torchvisions():
+    from torchvision.transforms import autoaugment
+
+    names = {"Posterize": "posterize", "Rotate": "rotate", "Solarize": "solarize",
+             "AutoContrast": "autocontrast", "Equalize": "equalize", "Invert": "invert",
+             "Color": "saturation", "Contrast": "contrast", "Brightness": "brightness",
+             "Sharpness": "sharpness", "ShearX": "shear_x", "ShearY": "shear_y",
+             "TranslateX": "translate_x", "TranslateY": "translate_y"}  # fmt: skip
+    from tutelage.augment import randaugment
+
+    for name in ("imagenet", "cifar10"):
+        choices, numbers = randaugment._found(name)
+        theirs = autoaugment.AutoAugment(autoaugment.AutoAugmentPolicy(name)).policies
+        assert len(choices) == len(theirs) == 25
+        for choice, number, pair in zip(choices.tolist(), numbers.tolist(), theirs, strict=True):
+            for at, (chance, strength), (op, p, bin_) in zip(choice, number, pair, strict=True):
+                assert list(randaugment._AUTO)[at] == names[op]
+                assert chance == pytest.approx(p)
+                assert strength == pytest.approx((bin_ or 0) / 9)
+
+
+def test_random_crop_pads_and_keeps_the_size():
+    plan = draw(RandomCrop(padding=1 / 8, fill=7.0), 2000)
+    assert plan.matrix[:, 0, 0].abs().unique().tolist() == [1.0]
+    shift = plan.matrix[:, :, 2] / 2
+    assert shift.abs().max().item() == pytest.approx(1 / 8, abs=0.01)
+    assert shift.mean().item() == pytest.approx(0.0, abs=0.01)
+    assert apply(canvases(2000), plan, 32).mul(255).sub(7).abs().lt(1e-3).any()
+
+
+def test_fill_has_one_value_or_one_a_channel():
+    assert draw(Weak(fill=(1.0, 2.0, 3.0)), 2).fill.tolist() == [[1, 2, 3]] * 2
+    with pytest.raises(TutelageError, match="fill has 2 values"):
+        draw(Weak(fill=(1.0, 2.0)), 2)
 
 
 def test_trivial_augment_draws_all_strengths():
@@ -137,7 +275,9 @@ def test_trivial_augment_draws_all_strengths():
 @pytest.mark.parametrize("aspect", [0.3, 0.8, 1.0, 1.6, 5.0])
 def test_crop_distribution(aspect):
     generator = torch.Generator().manual_seed(0)
-    box = draw_crop(torch.full((4000,), aspect), (0.3, 0.9), (3 / 4, 4 / 3), generator)
+    draws = torch.rand(4000, 22, generator=generator).numpy()
+    aspects = np.full(4000, aspect, np.float32)
+    box = torch.from_numpy(draw_crop(aspects, (0.3, 0.9), (3 / 4, 4 / 3), draws))
     x0, y0, width, height = box.unbind(1)
     assert box.min() >= 0
     assert (x0 + width).max() <= 1 + 1e-6
@@ -169,7 +309,7 @@ def test_view_undoes_the_squash():
     disk = ((x[None, :] - 0.5) * 2) ** 2 + (x[:, None] - 0.5) ** 2 < 0.2**2
     images = (disk * 255).to(torch.uint8)[None, :, :, None].repeat(1, 1, 1, 3)
     policy = Weak(scale=(0.5, 0.5), ratio=(1.0, 1.0), hflip=0.0)
-    plan = policy.plan(images, torch.tensor([2.0]), torch.Generator().manual_seed(0))
+    plan = policy.plan(torch.tensor([2.0]), torch.Generator().manual_seed(0))
     plan.matrix[:, :, 2] = 0  # its centre
     view = apply(images, plan, 64)[0, 0] > 0.5
     rows, columns = view.any(1).sum().item(), view.any(0).sum().item()
@@ -192,7 +332,7 @@ def test_flipped_view_is_the_mirror_of_its_crop():
 
 def test_erase_has_its_probability_and_area():
     plan = draw(Strong(erase=0.4, erase_scale=(0.1, 0.2)), 2000)
-    used = plan.used("erase")
+    used = plan.erase[:, 2] > plan.erase[:, 0]
     assert used.float().mean().item() == pytest.approx(0.4, abs=0.04)
     box = plan.erase[used]
     area = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
@@ -203,5 +343,5 @@ def test_erase_has_its_probability_and_area():
 
 
 def test_unknown_operation_is_refused():
-    with pytest.raises(TutelageError, match=r"blur.*rotate"):
-        draw(RandAugment(operations=("blur",)))
+    with pytest.raises(TutelageError, match=r"smear.*rotate"):
+        draw(RandAugment(operations=("smear",)))

@@ -17,7 +17,12 @@ RUNGS = [
     Rung("unmeasured", True, 1.0, 10, None, None, None, None, None, None),
 ]
 BINS = [Bin(0.55, wilson(3, 5), 5), Bin(0.95, wilson(18, 20), 20)]
+PLANE = {
+    name: np.random.default_rng(0).normal(size=(n, 2)).astype(np.float32)
+    for name, n in (("pool", 1501), ("strong view", 9), ("labelled", 3), ("weak view", 5))
+}
 CHARTS = {
+    "clouds": lambda: plots.clouds(PLANE),
     "ladder": lambda: plots.ladder(RUNGS, "accuracy, %"),
     "reliability": lambda: plots.reliability({"student": BINS, 'teacher "<i>': BINS[:1]}),
     "confusion": lambda: plots.heatmap(np.eye(30, dtype=np.int64) * 4),
@@ -104,3 +109,10 @@ def test_ladder_draws_the_interval_where_it_belongs() -> None:
 def test_reliability_says_its_points_in_words() -> None:
     label = parse(plots.reliability({"student": BINS})).get("aria-label") or ""
     assert "student: 55% sure, 60% right (5), 95% sure, 90% right (20)" in label
+
+
+def test_clouds_draw_at_most_a_thousand_points_of_a_kind() -> None:
+    svg = plots.clouds(PLANE)
+    legend = 3
+    assert svg.count("<use ") == 751 + 9 + 3 + legend  # every second of the pool
+    assert "1501 real images; 9 strong views; 3 labelled images" in svg

@@ -632,6 +632,7 @@ CHANGED: dict[str, Any] = {
     "drop_rate": 0.7,
     "drop_path_rate": 0.7,
     "augment": "trivialaugment",
+    "crop_scale": 0.9,
     "num_ops": 5,
     "magnitude": 28,
     "mix": "mixup",

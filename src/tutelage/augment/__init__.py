@@ -1,18 +1,46 @@
 """Augmentation: a policy is sampled into a plan, and a plan is applied in one pass."""
 
 from tutelage.augment.apply import apply
-from tutelage.augment.mix import Mix, cutmix, draw_cutmix, draw_mixup, mixup
+from tutelage.augment.extend import then
+from tutelage.augment.mix import (
+    CutMix,
+    Mix,
+    MixUp,
+    cutmix,
+    draw_cutmix,
+    draw_either,
+    draw_mixup,
+    mixup,
+)
 from tutelage.augment.plan import Plan
-from tutelage.augment.policy import Center, Policy, RandAugment, Strong, TrivialAugment, Weak
+from tutelage.augment.policy import Center, Policy, RandomCrop, RandomErasing, Still, Weak
+from tutelage.augment.randaugment import (
+    AutoAugment,
+    ColorJitter,
+    RandAugment,
+    Strong,
+    ThreeAugment,
+    TrivialAugment,
+)
 from tutelage.augment.resample import center_box, center_view
+from tutelage.augment.transforms import Transform
 
 __all__ = [
+    "AutoAugment",
     "Center",
+    "ColorJitter",
+    "CutMix",
     "Mix",
+    "MixUp",
     "Plan",
     "Policy",
     "RandAugment",
+    "RandomCrop",
+    "RandomErasing",
+    "Still",
     "Strong",
+    "ThreeAugment",
+    "Transform",
     "TrivialAugment",
     "Weak",
     "apply",
@@ -20,6 +48,8 @@ __all__ = [
     "center_view",
     "cutmix",
     "draw_cutmix",
+    "draw_either",
     "draw_mixup",
     "mixup",
+    "then",
 ]

@@ -37,9 +37,23 @@ def render(report: Report) -> str:
     Raises:
         MissingExtra: jinja2 or matplotlib is not installed.
     """
+    return fill("report.html.j2", _context(report))
+
+
+def fill(template: str, context: Mapping[str, Any]) -> str:
+    """A page of this folder's templates as text.
+
+    Raises:
+        MissingExtra: jinja2 is not installed.
+    """
     jinja2 = need("jinja2", "train")
+    folder = resources.files("tutelage.report")
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=jinja2.FunctionLoader(lambda name: folder.joinpath(name).read_text("utf-8")),
     )
     environment.filters |= {
         "percent": percent,
@@ -48,8 +62,7 @@ def render(report: Report) -> str:
         "duration": _duration,
         "size": _size,
     }
-    source = resources.files("tutelage.report").joinpath("report.html.j2")
-    page = environment.from_string(source.read_text(encoding="utf-8")).render(_context(report))
+    page = environment.get_template(template).render(context)
     # File names from disk may hold bytes that are no text; the page must still be UTF-8.
     return str(page).encode("utf-8", "backslashreplace").decode("utf-8")
 
@@ -60,7 +73,16 @@ def write(report: Report, path: Path) -> None:
     Raises:
         TutelageError: the folder cannot be written to.
     """
-    page = render(report).encode("utf-8")
+    write_page(render(report), path)
+
+
+def write_page(text: str, path: Path) -> None:
+    """Write a page atomically.
+
+    Raises:
+        TutelageError: the folder cannot be written to.
+    """
+    page = text.encode("utf-8")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -97,7 +119,7 @@ def _context(report: Report) -> dict[str, Any]:
             (row, numbers.paired_change(row["wins"], row["losses"], row["n"]) if row["n"] else None)
             for row in report.decisions
         ],
-        "sheets": [_sheet(sheet, SHEET_BYTES // len(report.sheets)) for sheet in report.sheets],
+        "sheets": encode_sheets(report.sheets),
         "skipped": report.skipped[:SKIPPED_SHOWN],
         "skipped_count": max(report.skipped_count, len(report.skipped)),
         "settings": list(_flat(report.settings)),
@@ -127,6 +149,11 @@ def _context(report: Report) -> dict[str, Any]:
     return context
 
 
+def encode_sheets(sheets: Sequence[Sheet]) -> list[dict[str, Any]]:
+    """Sheets with their pictures encoded, each in its share of what a page may weigh."""
+    return [_sheet(sheet, SHEET_BYTES // len(sheets)) for sheet in sheets]
+
+
 def _sheet(sheet: Sheet, budget: int) -> dict[str, Any]:
     """A sheet with its pictures encoded, as many as ``budget`` bytes hold."""
     thumbs = []
@@ -144,6 +171,11 @@ def _data_uri(image: NDArray[np.uint8]) -> str:
     """A JPEG of the image (H, W, 3), shrunk to ``THUMB_SIDE``, inside a URI."""
     picture = Image.fromarray(np.ascontiguousarray(image))
     picture.thumbnail((THUMB_SIDE, THUMB_SIDE))
+    return jpeg_uri(picture)
+
+
+def jpeg_uri(picture: Image.Image) -> str:
+    """A picture as a JPEG inside a URI."""
     data = io.BytesIO()
     picture.save(data, format="JPEG", quality=85, subsampling=0)
     return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode("ascii")

@@ -1,0 +1,186 @@
+"""Does the measured strong view train better models than the defaults? Paired over label draws.
+
+python benchmarks/magnitude.py DATA --labels-per-class 10 --seeds 5 --json results.json
+
+Each draw of labels trains the same chain under four strong views: a trunk trained on the labels
+(the teacher), then a student distilled from it on labels and pool. Split, seed, steps and sizes
+are the same; only the strong view differs. "tuned" is what --augment auto chooses; where that is
+another arm's, its result is that arm's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import results
+from chain import PACKAGES, hardware
+from tutelage import pipeline, tune
+from tutelage.augment.coverage import t_quantile
+from tutelage.config import make_config
+from tutelage.data.catalog import Catalog, read_catalog
+from tutelage.plan import Work
+from tutelage.solar import solar_cells
+
+ARMS: dict[str, dict[str, Any]] = {
+    "randaugment": {},
+    "none": {"augment": "none"},
+    "trivialaugment": {"augment": "trivialaugment"},
+    "tuned": {"augment": "auto"},
+}
+DEFAULT = "randaugment"
+MODELS = ("teacher", "student")
+
+
+def catalog_of(data: str) -> Catalog:
+    return solar_cells() if data == "demo" else read_catalog(data)
+
+
+def prepared(options: argparse.Namespace, catalog: Catalog, seed: int, arm: str, out: Path) -> Any:
+    """A run of one arm whose plan is the benchmark's own."""
+    settings = {
+        "seed": seed,
+        "labels_per_class": options.labels_per_class,
+        "limit": options.limit,
+        "trunk": "trained",
+        "rounds": 0,
+        "device": "cpu",
+        **ARMS[arm],
+    }
+    config = make_config("run", settings)
+    run = pipeline.prepare("run", catalog, options.data, out, config, quiet=True)
+    work = Work("trained", options.steps, 32, options.size, frozen_stages=3)
+    run.plan = dataclasses.replace(
+        run.plan, size=options.size, views=4, judged_folds=0, transfer=work, student=work, rounds=()
+    )
+    run.base.spec = dataclasses.replace(run.base.spec, input_size=options.size)
+    test = run.split.indices("test")
+    left_out = np.random.default_rng(0).permutation(test)[options.test :]
+    run.split.roles[left_out] = "unused"  # the same for every seed and arm
+    return run
+
+
+def one_arm(
+    options: argparse.Namespace,
+    catalog: Catalog,
+    seed: int,
+    arm: str,
+    out: Path,
+    known: Sequence[Any] = (),
+) -> Any:
+    """Test accuracy of teacher and student, the strong view, and seconds.
+
+    Args:
+        options: of the command line.
+        catalog: the data.
+        seed: of labels, views and training.
+        arm: which strong view.
+        out: a new folder.
+        known: this seed's earlier results; a strong view that was trained with is not again.
+    """
+    began = time.perf_counter()
+    run = prepared(options, catalog, seed, arm, out)
+    view = tune.policy_name(**tune.settings_of(run.config.transfer))
+    pinned = run.folder.read_json("config.json").get("strong_view", {})
+    same = [row for row in known if row["strong_view"] == view]
+    scores = {m: same[0][m] for m in MODELS} if same else trained(run)
+    return {
+        "seed": seed,
+        "arm": arm,
+        "strong_view": view,
+        "reason": pinned.get("reason"),
+        "search_seconds": pinned.get("seconds"),
+        **scores,
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+
+
+def trained(run: Any) -> dict[str, float]:
+    """Test accuracy of a teacher trained on the labels and of the student distilled from it."""
+    chain = pipeline.Chain(run)
+    pipeline.teach(chain, rounds=False)
+    pipeline.student_stage(chain, chain.finished[-1].outcome.model)
+    measured, _ = pipeline.measure(run, chain.finished)
+    scores = {stage["name"]: stage["test"]["accuracy"] for stage in measured["stages"]}
+    return {"teacher": scores["transfer"], "student": scores["student"]}
+
+
+def one_seed(options: argparse.Namespace, catalog: Catalog, seed: int) -> list[Any]:
+    """All arms on one draw of labels."""
+    rows: list[Any] = []
+    for arm in ARMS:
+        with tempfile.TemporaryDirectory() as folder:
+            rows.append(one_arm(options, catalog, seed, arm, Path(folder) / arm, rows))
+        print(json.dumps({k: v for k, v in rows[-1].items() if k != "reason"}), flush=True)
+    return rows
+
+
+def summary(rows: Sequence[Any]) -> dict[str, Any]:
+    """Mean of each arm, and its paired difference to the default with a 95% t interval."""
+    out: dict[str, Any] = {}
+    for arm in ARMS:
+        out[arm] = {}
+        for model in MODELS:
+            mine, default = (
+                [row[model] for row in sorted(rows, key=lambda r: r["seed"]) if row["arm"] == name]
+                for name in (arm, DEFAULT)
+            )
+            change = [a - b for a, b in zip(mine, default, strict=True)]
+            n = len(change)
+            half = t_quantile(n - 1) * statistics.stdev(change) / n**0.5 if n > 1 else None
+            mean = statistics.mean(change)
+            out[arm][model] = {
+                "mean": round(statistics.mean(mine), 4),
+                "each": [round(value, 4) for value in mine],
+                "minus_default": round(mean, 4),
+                "ci95": None if half is None else [round(mean - half, 4), round(mean + half, 4)],
+            }
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", help="a folder or manifest; 'demo' takes the solar cells")
+    parser.add_argument("--labels-per-class", type=int, default=10)
+    parser.add_argument("--limit", type=int, default=500, help="pool images at most")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=60, help="of teacher and of student")
+    parser.add_argument("--size", type=int, default=128, help="side of the views in pixels")
+    parser.add_argument("--test", type=int, default=1000, help="test images at most")
+    parser.add_argument("--json", type=Path, help="append the result to this file's list")
+    options = parser.parse_args()
+    catalog = catalog_of(options.data)
+    rows = [row for seed in range(options.seeds) for row in one_seed(options, catalog, seed)]
+    result = {
+        "benchmark": "magnitude",
+        "data": Path(options.data).name,
+        "labels_per_class": options.labels_per_class,
+        "limit": options.limit,
+        "steps": options.steps,
+        "size": options.size,
+        "test": options.test,
+        "date": datetime.now(UTC).date().isoformat(),
+        "hardware": hardware(),
+        "versions": {name: version(name) for name in PACKAGES},
+        "summary": summary(rows),
+        "runs": rows,
+    }
+    print(json.dumps(result["summary"], indent=2))
+    results.append(result, options.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""Policies as transforms: what torchvision's v2 transforms take goes in, and comes out again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Generator, Tensor
+
+from tutelage.augment.apply import Interpolation, Outside, apply
+from tutelage.augment.plan import Plan
+from tutelage.errors import TutelageError
+
+_MODES = ("L", "RGB")
+
+
+class Samples(Protocol):
+    """What a transform needs of a policy."""
+
+    def plan(self, aspect: Tensor, generator: Generator | None, ratio: float) -> Plan:
+        """Sample a plan; see ``policy.Policy.plan``."""
+
+
+@dataclass(frozen=True)
+class Transform:
+    """A policy, a size and a normalisation: everything between a decoded image and a model.
+
+    An image may be a PIL image, a tensor (C, H, W), a batch (..., C, H, W), or a
+    ``torchvision.tv_tensors.Image``; tensors are uint8, or floating in [0, 1]. Each image of a
+    batch has its own draw. Floating images stay differentiable and are worked on in plain torch.
+
+    Attributes:
+        policy: what is done.
+        size: height and width of the result in pixels; None keeps the image's.
+        mean: of each channel, subtracted from values in [0, 1].
+        std: of each channel, what is divided by afterwards. With either, the result is float32.
+        outside: what lies beyond the image.
+        interpolation: between pixels.
+        generator: source of the draws; None is torch's own, which a DataLoader seeds per worker.
+    """
+
+    policy: Samples
+    size: int | tuple[int, int] | None = None
+    mean: Sequence[float] | None = None
+    std: Sequence[float] | None = None
+    outside: Outside = "constant"
+    interpolation: Interpolation = "bilinear"
+    generator: Generator | None = None
+
+    def __call__(self, *inputs: Any) -> Any:
+        """Augment the first input; labels and whatever else follows are returned as they are.
+
+        Raises:
+            TutelageError: the first input is no image.
+        """
+        if not inputs:
+            raise TutelageError("a transform was called without an image")
+        image, *others = inputs
+        result = self._one(image)
+        return (result, *others) if others else result
+
+    def _one(self, image: Any) -> Any:
+        pixels = _canvases(image)
+        height, width = pixels.shape[1:3]
+        size = (height, width) if self.size is None else self.size
+        rows, columns = (size, size) if isinstance(size, int) else size
+        aspect = torch.full((len(pixels),), width / height)
+        plan = self.policy.plan(aspect, self.generator, columns / rows)
+        normalised = self.mean is not None or self.std is not None
+        whole = pixels.dtype == torch.uint8 and not normalised
+        views = apply(
+            pixels,
+            plan,
+            (rows, columns),
+            mean=self.mean,
+            std=self.std,
+            dtype=torch.uint8 if whole else torch.float32,
+            outside=self.outside,
+            interpolation=self.interpolation,
+        )
+        return _like(image, views, normalised=normalised)
+
+
+def transform(policy: Samples, *inputs: Any) -> Any:
+    """Apply a policy to the first input at its own size; see ``Transform``."""
+    return Transform(policy)(*inputs)
+
+
+def _canvases(image: Any) -> Tensor:
+    """(B, H, W, C) pixels, uint8 or float of 0..255.
+
+    Raises:
+        TutelageError: it is no image that a transform knows.
+    """
+    if isinstance(image, Image.Image):
+        if image.mode not in _MODES:
+            raise TutelageError(
+                f"a PIL image of mode {image.mode}; expected {' or '.join(_MODES)}: "
+                "use image.convert('RGB')"
+            )
+        pixels = torch.from_numpy(np.array(image))
+        return pixels.view(1, image.height, image.width, len(image.getbands()))
+    if not isinstance(image, Tensor) or type(image).__name__ in ("BoundingBoxes", "Mask"):
+        raise TutelageError(
+            f"a {type(image).__name__} is no image; expected a PIL image, a tensor (C, H, W), or a "
+            "batch (..., C, H, W)"
+        )
+    if image.ndim < 3 or not (image.dtype == torch.uint8 or image.is_floating_point()):
+        raise TutelageError(
+            f"a tensor of shape {tuple(image.shape)} and type {image.dtype}; expected "
+            "(..., C, H, W) of uint8, or floating in [0, 1]"
+        )
+    pixels = image.as_subclass(Tensor).reshape(-1, *image.shape[-3:]).permute(0, 2, 3, 1)
+    return pixels.contiguous() if image.dtype == torch.uint8 else pixels * 255.0
+
+
+def _like(image: Any, views: Tensor, *, normalised: bool) -> Any:
+    """Views (B, C, h, w) in the form of the image that they were made from."""
+    if isinstance(image, Image.Image):
+        if normalised:
+            return views[0]
+        pixels = views[0].permute(1, 2, 0).numpy()
+        return Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+    views = views.reshape(*image.shape[:-3], *views.shape[1:])
+    views = views.to(image.dtype) if image.is_floating_point() else views
+    if type(image) is Tensor:
+        return views
+    from torchvision import tv_tensors
+
+    return tv_tensors.wrap(views, like=image)

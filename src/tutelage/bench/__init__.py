@@ -1,0 +1,1 @@
+"""Benchmarks: tutelage beside its peers, and beside what the machine could do at most."""

@@ -1,0 +1,359 @@
+"""``tutelage bench augment``: images a second, beside the peers and beside the machine's limits."""
+
+from __future__ import annotations
+
+import io
+import os
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tutelage.augment import Plan
+from tutelage.bench import peers
+from tutelage.bench.peers import Job, Pipeline
+from tutelage.bench.photos import choose_photos, shrink, to_jpeg
+from tutelage.console import Console
+from tutelage.errors import TutelageError
+from tutelage.machine import keep_freed_memory
+
+BATCH = 64
+PHOTOS = 2 * BATCH
+ROUNDS = 5
+CASES = ((256, 224), (32, 32))
+"""Sides of the images and of the views."""
+
+Rates = dict[str, list[float]]
+Row = dict[str, Any]
+
+
+def bench_augment(
+    images: Path | str | None = None,
+    *,
+    seconds: float = 150.0,
+    threads: int = 1,
+    only: Sequence[str] | None = None,
+    quiet: bool = True,
+) -> dict[str, Any]:
+    """Measure the augmentation of this library and of those installed beside it, on the CPU.
+
+    It lets this process keep freed memory, as training does: fresh memory for each batch would
+    cost every contender the same time, and so make them look more alike.
+
+    Args:
+        images: a folder or manifest of photos; None generates some.
+        seconds: to measure, in all; a batch takes as long as it takes, so slow peers need more.
+        threads: of torch and OpenCV in this process.
+        only: names of the peers to measure; None is all of them.
+        quiet: show no progress.
+
+    Returns:
+        What ``--json`` prints: "device", "threads", "rows" (float32 views), and more ("uint8" has
+        the rows of uint8 views, "limits" what the machine could do, "absent" why a peer is not
+        there, "scaling" and "breakdown" this library alone).
+
+    Raises:
+        TutelageError: a peer is unknown, a number is out of range, or the images cannot be read.
+    """
+    names = _check(only, seconds, threads)
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    source = choose_photos(images, PHOTOS, CASES[0][0])
+    pixels = {CASES[0][0]: source.pixels, CASES[1][0]: shrink(source.pixels, CASES[1][0])}
+    jobs = [Job(pixels[side], size, norm) for norm in (True, False) for side, size in CASES]
+    keep_freed_memory()
+    with _threads(threads):
+        began = time.perf_counter()
+        peers.tutelage(jobs[0])(slice(0, BATCH))
+        first = time.perf_counter() - began
+        absent: dict[str, str] = {}
+        contests = [_contenders(job, names, absent) for job in jobs]
+        contests += [_by_threads(jobs[0]), _stages(jobs[0])]
+        share = seconds / (ROUNDS * sum(map(len, contests)))
+        rates: list[Rates] = []
+        with Console(quiet=quiet).bar("bench", len(contests), "table") as done:
+            for contest in contests:
+                rates.append(interleave(contest, share))
+                done(len(rates))
+    rows = [row for job, each in zip(jobs, rates, strict=False) for row in _rows(job, each)]
+    return {
+        "device": "cpu",
+        "backend": "cpu" if peers.installed("numba") else "reference",
+        "threads": threads,
+        "photos": source.origin,
+        "batch": BATCH,
+        "rounds": ROUNDS,
+        "load_before": load,
+        "rows": [row for row in rows if row["dtype"] == "float32" and row["name"] != "decode"],
+        "uint8": [row for row in rows if row["dtype"] == "uint8"],
+        "limits": [row for row in rows if row["name"] in ("copy", "decode")],
+        "absent": absent,
+        "scaling": _scaling(rates[-2]),
+        "breakdown": _breakdown(rates[-1]),
+        "first_call_seconds": round(first, 3),
+    }
+
+
+def _check(only: Sequence[str] | None, seconds: float, threads: int) -> list[str]:
+    names = list(peers.PEERS) if only is None else list(dict.fromkeys(only))
+    if unknown := [name for name in names if name not in peers.PEERS]:
+        raise TutelageError(f"no peer is named {unknown}; there are: {', '.join(peers.PEERS)}")
+    if not seconds > 0:
+        raise TutelageError(f"seconds is {seconds}, expected more than 0")
+    if not 1 <= threads <= _cores():
+        raise TutelageError(f"threads is {threads}, expected 1 to {_cores()}, this machine's cores")
+    return names
+
+
+# --- who takes part
+
+
+def _contenders(job: Job, names: Sequence[str], absent: dict[str, str]) -> dict[str, Pipeline]:
+    """What is measured, by name or "name/form"; who cannot is added to ``absent``."""
+    contest = {"tutelage": _checked(peers.tutelage(job), job)}
+    for name in names:
+        if not peers.installed(name):
+            absent[name] = "not installed"
+        if name in absent:
+            continue
+        try:
+            contest |= _forms(name, job)
+        except Exception as error:  # another version of a peer may raise anything: it is reported
+            absent[name] = f"does not work here: {type(error).__name__}: {error}"
+    if job.normalise:
+        contest |= {"copy": copying(job), "decode": decoding(job)}
+    return contest
+
+
+def _forms(name: str, job: Job) -> dict[str, Pipeline]:
+    """The forms of a peer, tried on one batch."""
+    found = {}
+    for form, build in peers.PEERS[name].items():
+        with _silence():
+            pipeline = build(job)
+        peers.set_threads(torch.get_num_threads())  # building it may have imported OpenCV
+        found[f"{name}/{form}"] = _checked(_silenced(pipeline), job)
+    return found
+
+
+def _checked(pipeline: Pipeline, job: Job) -> Pipeline:
+    check(pipeline(slice(0, BATCH)), job)
+    return pipeline
+
+
+def check(views: Tensor, job: Job) -> None:
+    """Refuse views (B, 3, h, w) that are not what was to be made.
+
+    Raises:
+        TutelageError: another shape or type, or too many of the views show nothing.
+    """
+    shape = (BATCH, 3, job.size, job.size)
+    dtype = torch.float32 if job.normalise else torch.uint8
+    if tuple(views.shape) != shape or views.dtype != dtype or not views.is_contiguous():
+        raise TutelageError(
+            f"it made {tuple(views.shape)} {views.dtype}, expected contiguous {shape} {dtype}"
+        )
+    flat = int((views.float().flatten(1).std(dim=1) == 0).sum())
+    if flat > BATCH // 8:
+        raise TutelageError(f"{flat} of {BATCH} views have one colour")
+
+
+def copying(job: Job) -> Pipeline:
+    """Reading and writing as many bytes as the job does, at the speed of a plain copy."""
+    read = job.pixels[0].nbytes
+    written = 3 * job.size**2 * (4 if job.normalise else 1)
+    source = torch.ones(BATCH * (read + written) // 2, dtype=torch.uint8)
+    target = torch.empty_like(source)
+    return lambda rows: target.copy_(source)
+
+
+def decoding(job: Job) -> Pipeline:
+    """Pillow's decoding of the same images from JPEG files in memory."""
+    files = to_jpeg(job.pixels)
+
+    def batch(rows: slice) -> Tensor:
+        for file in files[rows]:
+            array = np.asarray(Image.open(io.BytesIO(file)))
+        return torch.from_numpy(array.copy())
+
+    return batch
+
+
+def _by_threads(job: Job) -> dict[str, Pipeline]:
+    """This library on one thread, two, and all cores."""
+
+    def on(threads: int) -> Pipeline:
+        pipeline = peers.tutelage(job)
+
+        def batch(rows: slice) -> Tensor:
+            with _threads(threads):
+                return pipeline(rows)
+
+        return _checked(batch, job)  # which starts the threads
+
+    cores = _cores()
+    return {str(count): on(count) for count in sorted({1, 2, cores}) if count <= cores}
+
+
+def _stages(job: Job) -> dict[str, Pipeline]:
+    """The job in steps, whose differences say what each costs."""
+    canvases = torch.from_numpy(job.pixels)
+    bytes_only = replace(job, normalise=False)
+    corner = canvases[:, : job.size, : job.size].contiguous()
+    identity = Plan.identity(BATCH)
+    aspect = torch.ones(BATCH)
+    order = torch.randperm(len(canvases), generator=torch.Generator().manual_seed(0))
+
+    def plans(sample: Callable[[Tensor], Plan]) -> dict[int, Plan]:
+        starts = range(0, len(canvases) - BATCH + 1, BATCH)
+        return {start: sample(canvases[start : start + BATCH]) for start in starts}
+
+    def seeded() -> torch.Generator:
+        return torch.Generator().manual_seed(0)
+
+    # The same draws, so the same crops: the policy's view draws first.
+    full = plans(lambda images: peers.POLICY.plan(aspect, seeded()))
+    crop = plans(lambda images: peers.POLICY.view.plan(aspect, seeded()))
+    slant = {start: replace(crop[start], matrix=plan.matrix) for start, plan in full.items()}
+    generator = seeded()
+
+    def rendering(plans: Mapping[int, Plan], how: Job) -> Pipeline:
+        return lambda rows: peers.render(canvases[rows], plans[rows.start], how)
+
+    return {
+        "plan": lambda rows: peers.POLICY.plan(aspect, generator).matrix,
+        "copy": lambda rows: peers.render(corner[rows], identity, bytes_only),
+        "crop": rendering(crop, bytes_only),
+        "slant": rendering(slant, bytes_only),
+        "color": rendering(full, bytes_only),
+        "normalise": rendering(full, job),
+        "gather": lambda rows: canvases[order[rows]],
+    }
+
+
+# --- measuring
+
+
+def interleave(contest: Mapping[str, Pipeline], share: float) -> Rates:
+    """Images a second of each contender in each round; whatever else the machine does hits all.
+
+    Args:
+        contest: makes a batch of some rows.
+        share: seconds for a contender in a round; it makes at least one batch.
+    """
+    rates: Rates = {name: [] for name in contest}
+    for _ in range(ROUNDS):
+        for name, pipeline in contest.items():
+            rates[name].append(_rate(pipeline, share))
+    return rates
+
+
+def _rate(pipeline: Pipeline, share: float) -> float:
+    batches, began = 0, time.perf_counter()
+    while (spent := time.perf_counter() - began) < share or not batches:
+        start = batches * BATCH % PHOTOS
+        pipeline(slice(start, start + BATCH))
+        batches += 1
+    return BATCH * batches / spent
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """Torch and OpenCV on ``count`` threads; afterwards both on as many as torch had."""
+    before = torch.get_num_threads()
+    peers.set_threads(count)
+    try:
+        yield
+    finally:
+        peers.set_threads(before)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _silenced(pipeline: Pipeline) -> Pipeline:
+    def batch(rows: slice) -> Tensor:
+        with _silence():
+            return pipeline(rows)
+
+    return batch
+
+
+# --- what came out
+
+
+def _rows(job: Job, rates: Rates) -> list[Row]:
+    """A row a name, with its fastest form."""
+    forms: dict[str, dict[str, list[float]]] = {}
+    for key, each in rates.items():
+        name, _, form = key.partition("/")
+        forms.setdefault(name, {})[form] = each
+    rows = []
+    for name, found in forms.items():
+        form, each = max(found.items(), key=lambda item: statistics.median(item[1]))
+        row = {
+            "name": name,
+            "size": job.size,
+            "from": job.pixels.shape[1],
+            "dtype": "float32" if job.normalise else "uint8",
+            **_spread(each),
+            "ratio": _ratio(rates["tutelage"], each),
+        }
+        if form:
+            row |= {"form": form, "forms": {key: _spread(rate) for key, rate in found.items()}}
+        if name == "copy":
+            moved = job.pixels[0].nbytes + 12 * job.size**2
+            row["gigabytes_per_second"] = round(statistics.median(each) * moved / 1e9, 2)
+        rows.append(row)
+    return rows
+
+
+def _spread(each: Sequence[float]) -> dict[str, float]:
+    return {
+        "images_per_second": round(statistics.median(each), 1),
+        "min": round(min(each), 1),
+        "max": round(max(each), 1),
+    }
+
+
+def _ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """How many times as fast we are: the median over the rounds, each compared with itself."""
+    return float(f"{statistics.median(a / b for a, b in zip(ours, theirs, strict=True)):.3g}")
+
+
+def _scaling(rates: Rates) -> list[Row]:
+    return [
+        {"threads": int(name), **_spread(each), "ratio": _ratio(each, rates["1"])}
+        for name, each in rates.items()
+    ]
+
+
+def _breakdown(rates: Rates) -> list[Row]:
+    """Microseconds an image of each stage; from "crop" on, what it adds to the one before."""
+    cost = {name: 1e6 / statistics.median(each) for name, each in rates.items()}
+    chain = ["copy", "crop", "slant", "color", "normalise"]
+    added = {after: cost[after] - cost[before] for before, after in pairwise(chain)}
+    whole = cost["plan"] + cost["normalise"]
+    return [
+        {"stage": name, "microseconds": round(time, 1), "share": round(time / whole, 3)}
+        for name, time in {**cost, **added}.items()
+    ]
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -1,0 +1,269 @@
+"""The augmentation benchmark: its contract, that all contenders do the job, and who is absent."""
+
+import importlib.util
+import json
+import re
+import warnings
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from tutelage import cli  # noqa: E402
+from tutelage.augment import RandAugment, Weak  # noqa: E402
+from tutelage.augment.plan import COLOR_OPS  # noqa: E402
+from tutelage.augment.randaugment import RANDAUGMENT  # noqa: E402
+from tutelage.bench import augment, peers  # noqa: E402
+from tutelage.bench.augment import BATCH, bench_augment, check, interleave  # noqa: E402
+from tutelage.bench.peers import PEERS, POLICY, Job  # noqa: E402
+from tutelage.bench.photos import choose_photos, generate, shrink, to_jpeg  # noqa: E402
+from tutelage.bench.words import STAGES, describe  # noqa: E402
+from tutelage.errors import TutelageError  # noqa: E402
+
+HERE = [name for name in PEERS if find_spec(name)]
+FORMS = [(name, form) for name in HERE for form in PEERS[name]]
+NAMES = {"tutelage", "copy", *PEERS}
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A benchmark of seconds: its tables are as long, its figures mean nothing."""
+    for name, value in {"BATCH": 8, "PHOTOS": 16, "ROUNDS": 2}.items():
+        monkeypatch.setattr(augment, name, value)
+
+
+def without(*names: str) -> Callable[..., Any]:
+    return lambda name, *rest: None if name in names else find_spec(name, *rest)
+
+
+# --- the result
+
+
+@pytest.mark.usefixtures("small")
+def test_json_holds_the_contract(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench", "augment", "--seconds", "0.01", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (result["device"], result["threads"]) == ("cpu", 1)
+    assert set(result["absent"]) == set(PEERS) - set(HERE)
+    here = ["tutelage", *HERE]
+    for key, names in (("rows", [*here, "copy"]), ("uint8", here), ("limits", ["copy", "decode"])):
+        found = [(row["size"], row["name"]) for row in result[key]]
+        assert found == [(size, name) for size in (224, 32) for name in names], key
+    for row in result["rows"]:
+        assert row["name"] in NAMES
+        assert 0 < row["min"] <= row["images_per_second"] <= row["max"]
+        assert row["dtype"] == "float32"
+        if row["name"] == "tutelage":
+            assert row["ratio"] == 1
+    both = next(row for row in result["rows"] if row["name"] == "torchvision")
+    fastest = max(both["forms"], key=lambda form: both["forms"][form]["images_per_second"])
+    assert both["form"] == fastest
+    assert set(both["forms"]) == {"Pillow images", "uint8 tensors"}
+    assert next(row["threads"] for row in result["scaling"]) == 1
+    assert [row["stage"] for row in result["breakdown"]] == list(STAGES)
+    assert result["first_call_seconds"] > 0
+
+
+@pytest.mark.usefixtures("small")
+def test_the_breakdown_adds_up_to_plan_and_kernel() -> None:
+    rates = {"plan": [1e6 / 20], "copy": [1e6 / 100], "crop": [1e6 / 90], "slant": [1e6 / 120],
+             "color": [1e6 / 200], "normalise": [1e6 / 230], "gather": [1e6 / 70]}  # fmt: skip
+    rows = {row["stage"]: row for row in augment._breakdown(rates)}
+    cost = {stage: row["microseconds"] for stage, row in rows.items()}
+    assert cost == {"plan": 20, "copy": 100, "crop": -10, "slant": 30, "color": 80,
+                    "normalise": 30, "gather": 70}  # fmt: skip
+    assert sum(row["share"] for stage, row in rows.items() if stage != "gather") == 1
+
+
+@pytest.mark.usefixtures("small")
+def test_people_read_who_is_absent_and_on_what_it_was_measured(
+    photos: Path,
+    own_cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(peers, "find_spec", without("kornia", "timm"))
+    words = ["--images", str(photos), "--peers", "timm,kornia", "--seconds", "0.01"]
+    assert cli.main(["bench", "augment", *words]) == 0
+    said = capsys.readouterr().out
+    assert "absent: timm (not installed)\nabsent: kornia (not installed)\n" in said
+    assert f"16 images of {photos}" in said
+    assert "torchvision" not in said
+    for line in ("256 -> 224 pixels, normalised float32", "32 -> 32 pixels, uint8"):
+        assert line in said
+    for start in ("  tutelage ", "  copy ", "  decode ", "    1 thread ", "first call"):
+        assert re.search(f"^{start}", said, re.MULTILINE), start
+
+
+@pytest.mark.usefixtures("small")
+def test_a_peer_that_raises_is_said_and_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(job: Job) -> Any:
+        raise AttributeError("no RandAugment here")
+
+    def wrong(job: Job) -> Any:
+        return lambda rows: torch.zeros(8, 3, 4, 4)
+
+    monkeypatch.setattr(peers, "PEERS", {"timm": {"old": broken}, "torchvision": {"new": wrong}})
+    result = bench_augment(seconds=0.01)
+    assert result["absent"]["timm"] == "does not work here: AttributeError: no RandAugment here"
+    assert "it made (8, 3, 4, 4) torch.float32, expected" in result["absent"]["torchvision"]
+    assert {row["name"] for row in result["rows"]} == {"tutelage", "copy"}
+    assert "absent: timm (does not work here" in describe(result)
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["--peers", "timm,dali"], "no peer is named ['dali']; there are: torchvision, timm, albu"),
+        (["--seconds", "0"], "seconds is 0.0, expected more than 0"),
+        (["--threads", "9999"], "threads is 9999, expected 1 to "),
+        (["--images", "absent/"], "absent"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(
+    words: list[str], part: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["bench", "augment", *words]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("tutelage bench: ")
+    assert part in said
+
+
+def test_threads_are_given_back() -> None:
+    torch.set_num_threads(1)
+    with augment._threads(2):
+        assert torch.get_num_threads() == 2
+    assert torch.get_num_threads() == 1
+
+
+def test_rounds_are_interleaved() -> None:
+    calls: list[tuple[str, slice]] = []
+    contest = {name: lambda rows, name=name: calls.append((name, rows)) for name in "ab"}
+    rates = interleave(contest, 0.0)
+    assert [name for name, _ in calls] == ["a", "b"] * augment.ROUNDS
+    assert {len(each) for each in rates.values()} == {augment.ROUNDS}
+    assert calls[0][1] == slice(0, BATCH)
+
+
+# --- the contenders
+
+
+@pytest.fixture(scope="module")
+def pixels() -> Any:
+    return generate(BATCH, 256)
+
+
+def run(build: Callable[[Job], Any], job: Job) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the peers' own
+        return build(job)(slice(0, BATCH))
+
+
+@pytest.mark.parametrize(("name", "form"), [("tutelage", ""), *FORMS])
+def test_every_contender_does_the_job(name: str, form: str, pixels: Any) -> None:
+    build = PEERS[name][form] if form else peers.tutelage
+    views = run(build, Job(pixels, 224, normalise=True))
+    assert views.shape == (64, 3, 224, 224)
+    assert views.dtype == torch.float32
+    assert views.is_contiguous()
+    assert abs(float(views.mean())) < 0.5  # the images' mean lies 0.1 from ImageNet's
+    assert 0.7 < float(views.std()) < 1.5
+    same = np.repeat(pixels[:1], BATCH, axis=0)
+    each = run(build, Job(shrink(same, 32), 32, normalise=False))
+    assert (each.shape, each.dtype) == ((64, 3, 32, 32), torch.uint8)
+    assert len({view.numpy().tobytes() for view in each}) > 60  # draws of each image's own
+    assert 60 < float(each.float().mean()) < 190
+
+
+def test_peers_are_given_the_policys_amounts() -> None:
+    plan = POLICY.plan(torch.ones(512), torch.Generator().manual_seed(0))
+    codes, amounts = plan.ops.flatten(), plan.amounts.flatten()
+    for name in ("brightness", "contrast", "saturation", "sharpness"):
+        found = amounts[codes == COLOR_OPS.index(name)].unique()
+        assert found.tolist() == pytest.approx([1 - peers._BLEND, 1 + peers._BLEND]), name
+    posterize = amounts[codes == COLOR_OPS.index("posterize")].unique()
+    assert posterize.round().tolist() == [peers._BITS]
+    solarize = amounts[codes == COLOR_OPS.index("solarize")].unique()
+    assert solarize.tolist() == pytest.approx([255 * peers._SOLARIZE])
+
+
+@pytest.mark.parametrize(("number", "name"), list(enumerate(RANDAUGMENT)))
+def test_albumentations_operations_are_randaugments(number: int, name: str, pixels: Any) -> None:
+    pytest.importorskip("albumentations")
+    image, inner = pixels[0], slice(None)
+    moves = name.startswith(("shear", "translate"))
+    if moves:  # of whole pixels there, and about the centre: of a slope, all but a constant is left
+        x, y = np.meshgrid(np.arange(256), np.arange(256))
+        image, inner = np.stack([0.3 * x + 0.6 * y] * 3, axis=2).astype(np.uint8), slice(64, 192)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        *_, some = peers._albumentations_chain(Job(pixels, 224, normalise=False))
+        theirs = [some.transforms[i](image=image)["image"] for i in (number, number + 14)]
+    whole = Weak(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.0, fill=0.0)
+    one = RandAugment(1, 9, 0.0, operations=(name,), view=whole)
+    images = torch.from_numpy(np.repeat(image[None], 16, axis=0))
+    plan = one.plan(torch.ones(16), torch.Generator().manual_seed(0))
+    ours = peers.render(images, plan, Job(pixels, 256, normalise=False)).float()
+    for view in theirs:
+        gap = (ours - torch.from_numpy(view).permute(2, 0, 1))[:, :, inner, inner].flatten(1)
+        if moves:
+            gap -= gap.mean(dim=1, keepdim=True)
+        nearest = float(gap.abs().mean(dim=1).min())
+        assert nearest < (4 if name == "equalize" else 1), f"{nearest} of 255"  # OpenCV's equalize
+
+
+def test_views_that_are_not_what_was_asked_for_are_refused(pixels: Any) -> None:
+    job = Job(pixels, 4, normalise=True)
+    views = torch.rand(BATCH, 3, 4, 4)
+    check(views, job)
+    for bad in (views[:2], views.double(), views.transpose(2, 3)):
+        with pytest.raises(TutelageError, match="expected contiguous"):
+            check(bad, job)
+    with pytest.raises(TutelageError, match="64 of 64 views have one colour"):
+        check(torch.ones(BATCH, 3, 4, 4), job)
+
+
+# --- the photos
+
+
+def test_generated_images_cost_what_photos_cost() -> None:
+    images = generate(16, 256)
+    assert np.array_equal(images, generate(16, 256))
+    assert 100 < images.mean() < 150
+    assert 40 < images.std() < 70
+    assert all(len(np.unique(image)) > 150 for image in images)
+    assert 15_000 < np.mean([len(file) for file in to_jpeg(images)]) < 30_000
+
+
+def test_shrink_averages_blocks() -> None:
+    images = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
+    small = shrink(images, 2)
+    assert small.shape == (2, 2, 2, 3)
+    assert small[1, 0, 1, 2] == round(images[1, :2, 2:, 2].mean())
+
+
+def test_few_photos_are_repeated(photos: Path, own_cache: Path) -> None:
+    found = choose_photos(photos, 100, 64)
+    assert found.pixels.shape == (100, 64, 64, 3)
+    count = int(found.origin.partition(" ")[0])
+    assert 0 < count < 100
+    assert np.array_equal(found.pixels[0], found.pixels[count])
+
+
+# --- the table in the docs
+
+
+def test_the_docs_show_the_newest_result() -> None:
+    root = Path(__file__).parents[1]
+    found = json.loads((root / "benchmarks" / "results.json").read_text())
+    spec = importlib.util.spec_from_file_location("tables", root / "benchmarks" / "tables.py")
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    text = (root / "docs" / "augmentation.md").read_text()
+    mend = "run: python benchmarks/tables.py"
+    assert tables.filled(text, "augment_cpu", found) == text, mend
