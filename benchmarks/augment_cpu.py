@@ -1,6 +1,6 @@
 """``tutelage bench augment`` several times, each in a process of its own: figures with a spread.
 
-python benchmarks/augment_cpu.py --images ../shared/data/hymenoptera.parquet --json results.json
+python benchmarks/augment_cpu.py --images photos.parquet --json results.json
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def render(
         else np.ones(len(images), np.int64),
         _array(plan.ops),
         *(_array(part.to(torch.float32)) for part in
-          (plan.amounts, plan.color, plan.hue.remainder(1.0), plan.stencil, plan.window, plan.erase,
+          (plan.amounts, plan.color, plan.hue, plan.stencil, plan.window, plan.erase,
            fill.expand(-1, channels))),
     ]  # fmt: skip
     common = [np.array(scale, np.float32), np.array(shift, np.float32), _OUTSIDE[outside], nearest]

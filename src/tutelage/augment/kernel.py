@@ -166,15 +166,16 @@ def _weigh(length: int, count: int, step: float, start: float, first: Array, wei
         weights: (count, taps) written.
     """
     reach = max(1.0, abs(step))
+    limit = 0.999 * reach  # farther out the border pixel goes on
     taps = 2
     for place in range(count):
-        center = start + step * place
+        center = min(max(start + step * place, -limit), length - 1 + limit)
         low = max(0, int(np.floor(center - reach)) + 1)
         high = min(length - 1, int(np.ceil(center + reach)) - 1)
         taps = max(taps, high + 1 - low)
         first[place] = low
     for place in range(count):
-        center = start + step * place
+        center = min(max(start + step * place, -limit), length - 1 + limit)
         first[place] = max(0, min(first[place], length - taps))
         total = 0.0
         for tap in range(taps):

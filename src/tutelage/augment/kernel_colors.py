@@ -248,7 +248,7 @@ def mix(
     one = np.rint(min(max(color[0, 0] * r + color[0, 1] * g + color[0, 2] * b, _ZERO), _TOP))
     two = np.rint(min(max(color[1, 0] * r + color[1, 1] * g + color[1, 2] * b, _ZERO), _TOP))
     three = np.rint(min(max(color[2, 0] * r + color[2, 1] * g + color[2, 2] * b, _ZERO), _TOP))
-    if hue != 0:
+    if hue != np.floor(hue):
         one, two, three = _turn(one, two, three, hue)
     return np.uint8(one), np.uint8(two), np.uint8(three)
 
@@ -361,7 +361,7 @@ def _pack_mixed(
             reds[x] = np.float32(before[0, row[x, 0]])
             greens[x] = np.float32(before[1, row[x, 1]])
             blues[x] = np.float32(before[2, row[x, 2]])
-        if hue == 0:
+        if hue == np.floor(hue):
             for x in range(x0, x1, BLOCK):  # the last block may go beyond the part
                 mix_pixels(reds, greens, blues, x, color)
         else:

@@ -20,6 +20,7 @@ from tutelage.augment.plan import Plan
 _CHUNK = 4_000_000
 BILINEAR_LIMIT = 1.5  # canvas pixels an output pixel: above this bilinear sampling aliases
 MOST_SAMPLES = 8  # a side of the supersampled pixel
+NEARLY = 1e-4  # canvas pixels: a turned canvas's step of 2 may come out as 2.0000002
 TIE = 1e-6  # a sample on the edge of two pixels falls on the same side in every backend
 
 
@@ -79,7 +80,7 @@ def samples(matrix: Tensor, canvas: tuple[int, int], size: tuple[int, int]) -> T
         / size[1 - axis]
         for axis in (0, 1)
     ]
-    step = torch.maximum(*steps)
+    step = torch.maximum(*steps) - NEARLY
     return torch.where(step > BILINEAR_LIMIT, step.ceil().clamp(max=MOST_SAMPLES), 1.0).int()
 
 
@@ -107,7 +108,14 @@ def _straight(pixels: Tensor, matrix: Tensor, size: tuple[int, int]) -> Tensor:
     for axis, line in ((0, pixels.shape[3]), (1, pixels.shape[2])):
         length = matrix[:, axis, axis] * line
         start = (matrix[:, axis, 2] + 1) * (line / 2) - length / 2
-        weights.append(resample.matrix(line, size[1 - axis], start, length).float())
+        rows = resample.matrix(line, size[1 - axis], start, length)
+        # Far out there is nothing under the triangle: the border goes on, as in _slanted.
+        steps = torch.arange(size[1 - axis], device=matrix.device) + 0.5
+        centers = start[:, None] + steps * (length / size[1 - axis])[:, None]
+        outside = rows.sum(dim=2) == 0
+        rows[:, :, 0] += outside & (centers < 0)
+        rows[:, :, -1] += outside & (centers > 0)
+        weights.append(rows.float())
     return resample.resize(pixels, rows=weights[1], columns=weights[0])
 
 
