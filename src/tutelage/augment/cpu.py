@@ -16,7 +16,6 @@ from tutelage.augment import kernel, reference
 from tutelage.augment.colors import check_channels
 from tutelage.augment.plan import Plan
 
-_SHARE = 4  # images a thread takes at a time, at least: handing over costs about 30 microseconds
 _OUTSIDE = {"constant": kernel.CONSTANT, "edge": kernel.EDGE, "reflect": kernel.REFLECT}
 
 
@@ -40,32 +39,25 @@ def render(
     matrix = plan.matrix.to(torch.float32)
     fill = plan.fill if channels == 3 else plan.fill.mean(dim=1, keepdim=True)
     views = torch.empty(len(images), channels, *size, dtype=dtype)
-    each = [
-        _array(images),
-        _array(matrix.double()),
-        _array(reference.straight(matrix, outside, nearest=nearest)),
-        _array(reference.samples(matrix, (images.shape[1], images.shape[2]), size).long())
-        if not nearest
-        else np.ones(len(images), np.int64),
-        _array(plan.ops),
-        *(_array(part.to(torch.float32)) for part in
-          (plan.amounts, plan.color, plan.hue, plan.stencil, plan.window, plan.erase,
-           fill.expand(-1, channels))),
+    parts = (plan.amounts, plan.color, plan.hue, plan.stencil, plan.window, plan.erase)
+    side = reference.samples(matrix, (images.shape[1], images.shape[2]), size).long()
+    arguments = [
+        *(_array(part) for part in
+          (images, matrix.double(), reference.straight(matrix, outside, nearest=nearest),
+           torch.ones_like(side) if nearest else side, plan.ops)),
+        *(_array(part.to(torch.float32)) for part in (*parts, fill.expand(-1, channels))),
+        np.array(scale, np.float32), np.array(shift, np.float32), _OUTSIDE[outside], nearest,
+        np.zeros(1, np.int64), views.numpy(),
     ]  # fmt: skip
-    common = [np.array(scale, np.float32), np.array(shift, np.float32), _OUTSIDE[outside], nearest]
-    out = views.numpy()
-    threads = torch.get_num_threads()
-    share = max(_SHARE, -(-len(images) // (4 * threads)))
-    if threads == 1 or len(images) <= share:
-        kernel.render(*each, *common, out)
-        return views
-
-    def work(first: int) -> None:
-        part = slice(first, first + share)
-        kernel.render(*(array[part] for array in each), *common, out[part])
-
-    # list() waits, and raises what a thread raised.
-    list(_pool(threads, os.getpid()).map(work, range(0, len(images), share)))
+    threads = min(torch.get_num_threads(), len(images))
+    if threads > 1:
+        # result() waits, and raises what a thread raised.
+        others = [_pool(os.getpid()).submit(kernel.render, *arguments) for _ in range(threads - 1)]
+        kernel.render(*arguments)
+        for other in others:
+            other.result()
+    else:
+        kernel.render(*arguments)
     return views
 
 
@@ -74,6 +66,6 @@ def _array(tensor: Tensor) -> np.ndarray[Any, Any]:
 
 
 @cache
-def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+def _pool(process: int) -> ThreadPoolExecutor:
     """Threads of this process: a forked one has none of its parent's."""
-    return ThreadPoolExecutor(threads, thread_name_prefix="augment")
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="augment")

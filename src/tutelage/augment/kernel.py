@@ -21,6 +21,7 @@ from tutelage.augment.simd import (
     convolve,
     four_taps,
     take_channel,
+    take_next,
     three_taps,
     two_taps,
 )
@@ -53,9 +54,13 @@ def render(
     shift: Array,
     outside: int,
     nearest: bool,
+    counter: Array,
     out: Array,
 ) -> None:
     """Views ``out`` (B, C, h, w) of images (B, H, W, C) uint8; the rest is as in ``Plan``.
+
+    Any number of threads may call this with the same arguments at once: each takes the next image
+    that no other has taken.
 
     Args:
         images: canvases.
@@ -74,6 +79,7 @@ def render(
         shift: (C,) what is added to that.
         outside: CONSTANT, EDGE or REFLECT.
         nearest: read single pixels.
+        counter: (1,) int64, the next image.
         out: float32 or uint8.
     """
     height, width, channels = images.shape[1:]
@@ -89,7 +95,8 @@ def render(
     taps = 2 * int(max(height / rows, width / columns, 1.0)) + 4
     first = np.empty((2, max(rows, columns)), np.int64)
     weights = np.empty((2, max(rows, columns), taps), np.float32)
-    for i in range(len(images)):
+    i = take_next(counter)
+    while i < len(images):
         stage, mixed, late = compile_tables(
             images[i], ops[i], amounts[i], color[i], hue[i], stencil[i], window[i], packed, tables
         )
@@ -103,8 +110,10 @@ def render(
                 weights = np.empty((2, max(rows, columns), taps), np.float32)
             column_taps = _weigh(width, columns, across[0], across[2], first[0], weights[0])
             row_taps = _weigh(height, rows, down[0], down[2], first[1], weights[1])
-            x0, x1 = first[0, :columns].min(), first[0, :columns].max() + column_taps
-            y0, y1 = first[1, :rows].min(), first[1, :rows].max() + row_taps
+            ends = first[0, 0], first[0, columns - 1]  # a mirrored view begins at the far one
+            x0, x1 = min(ends[0], ends[1]), max(ends[0], ends[1]) + column_taps
+            ends = first[1, 0], first[1, rows - 1]
+            y0, y1 = min(ends[0], ends[1]), max(ends[0], ends[1]) + row_taps
         else:
             x0, x1 = _needed(across, columns, rows, width, outside == REFLECT)
             y0, y1 = _needed(down, rows, columns, height, outside == REFLECT)
@@ -132,6 +141,7 @@ def render(
             if clipped:
                 _fade(matrix[i], done, rows, columns, nearest, fill[i], ring[3])
             _write(ring[3], done, rows, columns, erase[i], fill[i], scale, shift, out[i])
+        i = take_next(counter)
 
 
 @_compiled
@@ -271,7 +281,9 @@ def _sample_row(
             place[0, k] = x_start + x_step * k
             place[1, k] = y_start + y_step * k
         if nearest:
-            place[:, :fine] = np.floor(place[:, :fine] + (0.5 + TIE))
+            for k in range(fine):
+                place[0, k] = np.floor(place[0, k] + (0.5 + TIE))
+                place[1, k] = np.floor(place[1, k] + (0.5 + TIE))
         if mirrored:
             _mirror(place[0], fine, width)
             _mirror(place[1], fine, height)
@@ -287,7 +299,8 @@ def _sample_row(
             bilinear(packed, at, at + 4 * width, part[0, k], part[1, k], target, 4 * k)
         if samples > 1:
             if repeat == 0:
-                row[: 4 * count] = 0.0
+                for x in range(4 * count):
+                    row[x] = 0.0
             for x in range(count):
                 for k in range(samples):
                     add_tap(line, 4 * (samples * x + k), share, row, 4 * x)
@@ -306,14 +319,16 @@ def _mirror(place: Array, count: int, length: int) -> None:
 def _sharpen(ring: Array, y: int, inner: bool, count: int, stencil: Array, row: Array) -> None:
     """A row of the view through its stencil; the outermost pixels are kept."""
     here = ring[y % 3]
+    last = 4 * (count - 1)
     if inner:
         up, down = ring[(y - 1) % 3], ring[(y + 1) % 3]
-        for k in range(4, 4 * (count - 1), BLOCK):
+        for k in range(4, last, BLOCK):
             convolve(up, here, down, stencil, k, row)
-        row[:4] = here[:4]
-        row[4 * (count - 1) : 4 * count] = here[4 * (count - 1) : 4 * count]
+        for k in range(4):
+            row[k], row[last + k] = here[k], here[last + k]
     else:
-        row[: 4 * count] = here[: 4 * count]
+        for k in range(last + 4):
+            row[k] = here[k]
 
 
 @_compiled
@@ -331,8 +346,9 @@ def _look_up(table: Array, count: int, row: Array) -> None:
 @_compiled
 def _reaches_out(matrix: Array) -> bool:
     """Whether the view reaches beyond the canvas."""
-    ends = np.abs(matrix).sum(axis=1)
-    return bool(ends[0] > 1 + 1e-5 or ends[1] > 1 + 1e-5)
+    across = abs(matrix[0, 0]) + abs(matrix[0, 1]) + abs(matrix[0, 2])
+    down = abs(matrix[1, 0]) + abs(matrix[1, 1]) + abs(matrix[1, 2])
+    return across > 1 + 1e-5 or down > 1 + 1e-5
 
 
 @_compiled

@@ -1,6 +1,7 @@
 """The colour half of the CPU kernel: tables, statistics, and the canvas read through them.
 
-It does what ``colors`` does, for one image, compiled by numba.
+It does what ``colors`` does, for one image, compiled by numba. Loops are written out here and in
+``kernel``: an array expression takes seconds to compile.
 """
 
 from __future__ import annotations
@@ -47,12 +48,16 @@ def compile_tables(
         The last stage that is used, whether channels mix, and whether the last table is used.
     """
     height, width, channels = image.shape
-    for level in range(256):
-        tables[:, :, level] = level
+    for number in range(3):
+        for c in range(channels):
+            for level in range(256):
+                tables[number, c, level] = level
     x0, x1 = _between(window[0], window[2], width)
     y0, y1 = _between(window[1], window[3], height)
     stage, late = 0, False
-    mixed = bool(np.any((ops == SATURATION) | (ops == HUE)))
+    mixed = False
+    for code in ops:
+        mixed = mixed or code in (SATURATION, HUE)
     for code, amount in zip(ops, amounts):  # noqa: B905 - numba knows no strict
         if code == 0:
             continue
@@ -151,7 +156,8 @@ def _autocontrast(table: Array, counts: Array) -> None:
 def _equalize(table: Array, counts: Array) -> None:
     histogram, flat = np.empty(256, np.int64), np.empty(256, np.int64)
     for c in range(table.shape[0]):
-        histogram[:] = 0
+        for level in range(256):
+            histogram[level] = 0
         pixels = lightest = 0
         for level in range(256):
             histogram[int(table[c, level] + _TINY)] += counts[c, level]
@@ -187,8 +193,9 @@ def _count(image: Array, x0: int, x1: int, y0: int, y1: int, counts: Array) -> N
             else:
                 for c in range(channels):
                     here[c, row[x, c]] += one
-    counts += both[0]
-    counts += both[1]
+    for c in range(channels):
+        for level in range(256):
+            counts[c, level] = both[0, c, level] + both[1, c, level]
 
 
 @_compiled
@@ -236,7 +243,11 @@ def _count_sharpened(
 @_compiled
 def levels(table: Array) -> Array:
     """A table (C, 256) rounded to grey levels."""
-    return np.rint(table).astype(np.uint8)
+    rounded = np.empty(table.shape, np.uint8)
+    for c in range(table.shape[0]):
+        for level in range(256):
+            rounded[c, level] = np.uint8(np.rint(table[c, level]))
+    return rounded
 
 
 @njit(nogil=True, cache=True, inline="always")

@@ -202,6 +202,17 @@ def take_channel(
 
 
 @intrinsic
+def take_next(typing: Any, counter: Any) -> Any:
+    """The counter (1,) int64 before this call adds one to it, whichever thread calls."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        (counter,) = _Code(context, builder, signature, arguments).arguments
+        return builder.atomic_rmw("add", counter, _I64(1), "monotonic")
+
+    return types.int64(counter), generate
+
+
+@intrinsic
 def spread_pixels(typing: Any, pixels: Any, first: Any, out: Any, at: Any) -> Any:
     """``out[at:at + 64]`` = 16 neighbouring uint8 pixels of three, each followed by a zero."""
     signature = types.void(pixels, types.int64, out, types.int64)
