@@ -2,10 +2,11 @@
 
 python benchmarks/magnitude.py DATA --labels-per-class 10 --seeds 5 --json results.json
 
-Each draw of labels trains the same chain under four strong views: a trunk trained on the labels
-(the teacher), then a student distilled from it on labels and pool. Split, seed, steps and sizes
-are the same; only the strong view differs. "tuned" is what --augment auto chooses; where that is
-another arm's, its result is that arm's.
+Each draw of labels trains the same chain under four strong views: a teacher (a head over the views
+of a frozen trunk, as run does on a CPU; --trunk trained trains the trunk on the labels), then a
+student distilled from it on labels and pool. Split, seed, steps and sizes are the same; only the
+strong view differs. "tuned" is what --augment auto chooses; where that is another arm's, its result
+is that arm's.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def prepared(options: argparse.Namespace, catalog: Catalog, seed: int, arm: str,
         "seed": seed,
         "labels_per_class": options.labels_per_class,
         "limit": options.limit,
-        "trunk": "trained",
+        "trunk": options.trunk,
         "rounds": 0,
         "device": "cpu",
         **ARMS[arm],
@@ -62,7 +63,13 @@ def prepared(options: argparse.Namespace, catalog: Catalog, seed: int, arm: str,
     run = pipeline.prepare("run", catalog, options.data, out, config, quiet=True)
     work = Work("trained", options.steps, 32, options.size, frozen_stages=3)
     run.plan = dataclasses.replace(
-        run.plan, size=options.size, views=4, judged_folds=0, transfer=work, student=work, rounds=()
+        run.plan,
+        size=options.size,
+        views=4,
+        judged_folds=0,
+        transfer=work if options.trunk == "trained" else Work("frozen", size=options.size),
+        student=work,
+        rounds=(),
     )
     run.base.spec = dataclasses.replace(run.base.spec, input_size=options.size)
     test = run.split.indices("test")
@@ -107,7 +114,7 @@ def one_arm(
 
 
 def trained(run: Any) -> dict[str, float]:
-    """Test accuracy of a teacher trained on the labels and of the student distilled from it."""
+    """Test accuracy of the teacher and of the student distilled from it."""
     chain = pipeline.Chain(run)
     pipeline.teach(chain, rounds=False)
     pipeline.student_stage(chain, chain.finished[-1].outcome.model)
@@ -157,8 +164,9 @@ def main() -> None:
     parser.add_argument("--labels-per-class", type=int, default=10)
     parser.add_argument("--limit", type=int, default=500, help="pool images at most")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=60, help="of teacher and of student")
-    parser.add_argument("--size", type=int, default=128, help="side of the views in pixels")
+    parser.add_argument("--trunk", choices=("frozen", "trained"), default="frozen")
+    parser.add_argument("--steps", type=int, default=100, help="of the student, and of a trunk")
+    parser.add_argument("--size", type=int, default=112, help="side of the views in pixels")
     parser.add_argument("--test", type=int, default=1000, help="test images at most")
     parser.add_argument("--json", type=Path, help="append the result to this file's list")
     options = parser.parse_args()
@@ -169,6 +177,7 @@ def main() -> None:
         "data": Path(options.data).name,
         "labels_per_class": options.labels_per_class,
         "limit": options.limit,
+        "trunk": options.trunk,
         "steps": options.steps,
         "size": options.size,
         "test": options.test,

@@ -33,12 +33,12 @@ class Canvases:
                 self._resident = torch.from_numpy(store.images[rows]).to(device)
 
     def take(self, rows: Rows) -> tuple[Tensor, Tensor]:
-        """Canvases (B, C, C, 3) uint8 and aspects (B,) of store rows (B,)."""
+        """Canvases (B, C, C, 3) uint8 of store rows (B,), and on the CPU their aspects (B,)."""
         aspect = torch.from_numpy(self._aspect[rows])
         if self._resident is None:
             return torch.from_numpy(self._images[rows]), aspect
         at = torch.from_numpy(self._position[rows]).to(self._resident.device)
-        return self._resident[at], aspect.to(self._resident.device)
+        return self._resident[at], aspect
 
 
 @dataclass(frozen=True)

@@ -196,3 +196,36 @@ def test_far_out_of_the_canvas_there_is_only_fill():
     for backend in ("cpu", "reference"):
         views = apply(images, plan, 16, backend=backend)
         assert np.allclose(views.numpy(), 0.5)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(data=st.data(), seed=st.integers(0, 100))
+def test_extreme_plans_stay_in_memory_and_in_range(data, seed):
+    """Compiled code checks no index: whatever a plan says, a view is a picture."""
+    images = pictures("noise", 2, 24, 31, seed)
+    numbers = st.floats(-1e30, 1e30) | st.floats(-5, 5)
+    plan = Plan.identity(2)
+    for name in data.draw(st.lists(st.sampled_from(extend.NAMES[8:]), max_size=4)):
+        plan = then(plan, name, data.draw(st.floats(-1e4, 1e4)))
+    plan.matrix.copy_(
+        torch.tensor(data.draw(st.lists(numbers, min_size=12, max_size=12))).view(2, 2, 3)
+    )
+    plan.window.copy_(torch.tensor(data.draw(st.lists(numbers, min_size=4, max_size=4))))
+    plan.erase.copy_(torch.tensor(data.draw(st.lists(numbers, min_size=4, max_size=4))))
+    outside = data.draw(st.sampled_from(["constant", "edge", "reflect"]))
+    views = apply(images, plan, data.draw(st.sampled_from([16, (1, 40), (23, 2)])),
+                  outside=outside, backend="cpu")  # fmt: skip
+    assert views.isfinite().all()
+    assert views.min() >= 0
+    assert views.max() <= 1
+
+
+def test_numbers_that_are_not_finite_are_refused():
+    from tutelage.errors import TutelageError
+
+    images = pictures("noise", 1, 16, 16, 0)
+    for name, value in (("matrix", float("nan")), ("amounts", float("inf"))):
+        plan = then(Plan.identity(1), "brightness", 1.0)
+        getattr(plan, name)[0, 0] = value
+        with pytest.raises(TutelageError, match="not finite"):
+            apply(images, plan, 16, backend="cpu")

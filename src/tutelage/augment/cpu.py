@@ -15,6 +15,7 @@ from torch import Tensor
 from tutelage.augment import kernel, reference
 from tutelage.augment.colors import check_channels
 from tutelage.augment.plan import Plan
+from tutelage.errors import TutelageError
 
 _OUTSIDE = {"constant": kernel.CONSTANT, "edge": kernel.EDGE, "reflect": kernel.REFLECT}
 
@@ -32,11 +33,17 @@ def render(
     """Views (B, C, h, w) of canvases (B, H, W, C) uint8 as float32 or uint8; see ``apply``.
 
     It works on as many threads as torch does (``torch.set_num_threads``).
+
+    Raises:
+        TutelageError: the plan holds numbers that are not finite, or asks for 3 channels.
     """
     channels = images.shape[3]
     check_channels(plan, channels)
     nearest = interpolation == "nearest"
     matrix = plan.matrix.to(torch.float32)
+    # Compiled code checks no index, and one made of NaN would be anywhere.
+    if not (matrix.isfinite().all() and plan.amounts.isfinite().all()):
+        raise TutelageError("the plan's matrix or amounts hold numbers that are not finite")
     fill = plan.fill if channels == 3 else plan.fill.mean(dim=1, keepdim=True)
     views = torch.empty(len(images), channels, *size, dtype=dtype)
     parts = (plan.amounts, plan.color, plan.hue, plan.stencil, plan.window, plan.erase)

@@ -21,7 +21,7 @@ from torch import Tensor
 from tutelage.augment.colors import check_channels
 from tutelage.augment.ops import LUMA, TINY
 from tutelage.augment.plan import BLUR, COLOR_OPS, HUE, SATURATION, SHARPNESS, Plan
-from tutelage.augment.reference import BILINEAR_LIMIT, MOST_SAMPLES, NEARLY, TIE
+from tutelage.augment.reference import BILINEAR_LIMIT, MOST_SAMPLES, NEARLY, POINT, TIE
 from tutelage.errors import TutelageError
 
 if TYPE_CHECKING:  # triton has no types
@@ -45,7 +45,7 @@ _SHARPNESS, _BLUR = tl.constexpr(SHARPNESS), tl.constexpr(BLUR)
 _RED, _GREEN, _BLUE = (tl.constexpr(weight) for weight in LUMA)
 _TINY, _TIE = tl.constexpr(TINY), tl.constexpr(TIE)
 _LIMIT, _MOST = tl.constexpr(BILINEAR_LIMIT), tl.constexpr(MOST_SAMPLES)
-_NEARLY = tl.constexpr(NEARLY)
+_NEARLY, _POINT = tl.constexpr(NEARLY), tl.constexpr(POINT)
 _REFLECT, _CONSTANT, _EDGE = (tl.constexpr(number) for number in range(3))
 _OUTSIDE = {"reflect": 0, "constant": 1, "edge": 2}
 
@@ -409,7 +409,7 @@ def _pointwise(table: Lanes, code: Number, amount: Number) -> Lanes:
         # In double, whose library functions are exact enough to round as the reference does.
         base = tl.log2(tl.div_rn(table, 255.0).to(tl.float64))
         power = tl.exp2(amount.to(tl.float64) * base).to(tl.float32)
-        value = 255.0 * tl.where(amount == 0, 1.0, power)
+        value = _clamp(255.0 * tl.where(amount == 0, 1.0, power))
     elif code == _INVERT:
         value = 255.0 - table
     elif code == _POSTERIZE:
@@ -628,7 +628,7 @@ def _cover(
     by_x, by_y, shift = tl.load(row), tl.load(row + 1), tl.load(row + 2)
     across, down = 1.0 / COLUMNS, 1.0 / tl.cast(rows, tl.float32)
     center = by_x * ((2 * x + 1) * across - 1.0) + by_y * ((2 * y + 1) * down - 1.0) + shift
-    half = tl.abs(by_x) * across + tl.abs(by_y) * down
+    half = tl.maximum(tl.abs(by_x) * across + tl.abs(by_y) * down, _POINT)
     overlap = tl.minimum(center + half, 1.0) - tl.maximum(center - half, -1.0)
     part = tl.minimum(tl.maximum(overlap / (2.0 * half), 0.0), 1.0)
     if NEAREST:

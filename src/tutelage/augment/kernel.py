@@ -13,7 +13,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from tutelage.augment.kernel_colors import compile_tables, pack
-from tutelage.augment.reference import MOST_SAMPLES, TIE
+from tutelage.augment.reference import MOST_SAMPLES, POINT, TIE
 from tutelage.augment.simd import (
     BLOCK,
     add_tap,
@@ -356,8 +356,8 @@ def _fade(
     matrix: Array, y: int, rows: int, count: int, nearest: bool, fill: Array, row: Array
 ) -> None:
     """Blend a row with the fill by the fraction of each output pixel that lies outside."""
-    half_x = abs(matrix[0, 0]) / count + abs(matrix[0, 1]) / rows
-    half_y = abs(matrix[1, 0]) / count + abs(matrix[1, 1]) / rows
+    half_x = max(abs(matrix[0, 0]) / count + abs(matrix[0, 1]) / rows, POINT)
+    half_y = max(abs(matrix[1, 0]) / count + abs(matrix[1, 1]) / rows, POINT)
     middle = (2 * y + 1) / rows - 1
     start_x = matrix[0, 1] * middle + matrix[0, 2]
     start_y = matrix[1, 1] * middle + matrix[1, 2]

@@ -102,14 +102,14 @@ def _between(start: float, end: float, length: int) -> tuple[int, int]:
 
 @_compiled
 def _pointwise(table: Array, code: int, amount: float) -> None:
-    step = np.float32(2.0 ** (8.0 - np.rint(amount)))
+    step = np.float32(2.0 ** (8.0 - min(max(np.rint(amount), 0.0), 8.0)))
     for c in range(table.shape[0]):
         for level in range(256):
             value = table[c, level]
             if code == _BRIGHTNESS:
                 value = min(max(value * amount, _ZERO), _TOP)
             elif code == _GAMMA:
-                value = _TOP * np.float32(value / _TOP) ** amount
+                value = min(max(_TOP * np.float32(value / _TOP) ** amount, _ZERO), _TOP)
             elif code == _INVERT:
                 value = _TOP - value
             elif code == _POSTERIZE:

@@ -24,7 +24,7 @@ def brightness(values: Tensor, factor: Tensor) -> Tensor:
 
 def gamma(values: Tensor, exponent: Tensor) -> Tensor:
     """255 (v / 255)^exponent: below 1 lightens the shadows."""
-    return 255.0 * (values / 255.0) ** exponent[:, None, None]
+    return (255.0 * (values / 255.0) ** exponent[:, None, None]).clamp(0.0, 255.0)
 
 
 def invert(values: Tensor, amount: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ def invert(values: Tensor, amount: Tensor) -> Tensor:
 
 def posterize(values: Tensor, bits: Tensor) -> Tensor:
     """Keep the highest ``bits`` of 8 bits."""
-    step = (2.0 ** (8 - bits.round()))[:, None, None]
+    step = (2.0 ** (8 - bits.round().clamp(0, 8)))[:, None, None]
     kept = ((values + TINY) / step).floor() * step
     return torch.where(step > 1, kept, values)
 

@@ -20,6 +20,7 @@ from tutelage.augment.plan import Plan
 _CHUNK = 4_000_000
 BILINEAR_LIMIT = 1.5  # canvas pixels an output pixel: above this bilinear sampling aliases
 MOST_SAMPLES = 8  # a side of the supersampled pixel
+POINT = 1e-12  # half a side, at least, of what an output pixel covers of the canvas
 NEARLY = 1e-4  # canvas pixels: a turned canvas's step of 2 may come out as 2.0000002
 TIE = 1e-6  # a sample on the edge of two pixels falls on the same side in every backend
 
@@ -166,7 +167,7 @@ def _cover(matrix: Tensor, size: tuple[int, int], *, nearest: bool) -> Tensor:
     if nearest:
         return (centers.abs() <= 1 + TIE).all(dim=3)[:, None].float()
     pixel = matrix.new_tensor([size[1], size[0]])
-    half = (matrix[:, :, :2].abs() / pixel).sum(dim=2)[:, None, None]
+    half = (matrix[:, :, :2].abs() / pixel).sum(dim=2)[:, None, None].clamp(min=POINT)
     overlap = (centers + half).clamp(max=1.0) - (centers - half).clamp(min=-1.0)
     return (overlap / (2 * half)).clamp(0.0, 1.0).prod(dim=3)[:, None]
 
