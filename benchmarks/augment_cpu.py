@@ -11,7 +11,6 @@ import statistics
 import subprocess
 import sys
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +21,6 @@ PACKAGES = (
     *("tutelage", "torch", "numba", "numpy", "pillow"),
     *("torchvision", "timm", "albumentations", "opencv-python-headless", "kornia"),
 )
-
-
-def versions() -> dict[str, str]:
-    """Of the packages that are installed."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def joined(runs: list[list[dict[str, Any]]], *key: str) -> list[dict[str, Any]]:
@@ -86,7 +74,7 @@ def main() -> None:
         "benchmark": "augment_cpu",
         "date": datetime.now(UTC).date().isoformat(),
         "hardware": hardware(),
-        "versions": versions(),
+        "versions": results.versions(PACKAGES),
         "photos": photos,
         **{name: runs[0][name] for name in ("device", "backend", "threads", "batch", "absent")},
         "runs": options.runs,

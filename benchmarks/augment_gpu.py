@@ -23,7 +23,6 @@ import statistics
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -158,17 +157,6 @@ def one_shape(
     }
 
 
-def versions() -> dict[str, str]:
-    """Of the packages that are installed."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -183,7 +171,7 @@ def main() -> None:
         "benchmark": "augment_gpu",
         "date": datetime.now(UTC).date().isoformat(),
         "hardware": {"gpu": torch.cuda.get_device_name(), "threads": torch.get_num_threads()},
-        "versions": versions(),
+        "versions": results.versions(PACKAGES),
         "policy": repr(POLICY),
         "shapes": [
             one_shape(*shape, options.repeats, options.rounds, "cuda") for shape in SHAPES

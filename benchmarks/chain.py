@@ -16,7 +16,6 @@ import sys
 import tempfile
 import time
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +92,7 @@ def main() -> None:
         "minutes": options.minutes,
         "date": datetime.now(UTC).date().isoformat(),
         "hardware": hardware(),
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": results.versions(PACKAGES),
         "summary": summary(runs),
         "runs": runs,
     }

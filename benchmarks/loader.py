@@ -12,7 +12,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +95,7 @@ def main() -> None:
         "data": "demo",
         "date": datetime.now(UTC).date().isoformat(),
         "hardware": hardware(),
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": results.versions(PACKAGES),
         **measured(options.steps, options.device),
     }
     print(json.dumps(result, indent=2))

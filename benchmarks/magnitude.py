@@ -19,7 +19,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +182,7 @@ def main() -> None:
         "test": options.test,
         "date": datetime.now(UTC).date().isoformat(),
         "hardware": hardware(),
-        "versions": {name: version(name) for name in PACKAGES},
+        "versions": results.versions(PACKAGES),
         "summary": summary(rows),
         "runs": rows,
     }

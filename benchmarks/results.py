@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """Of the packages that are installed."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def append(result: dict[str, Any], path: Path | None) -> None:

@@ -105,7 +105,9 @@ def render(
         down = _line(m[1, 1], m[1, 0], m[1, 2], height, rows, columns)
         row_taps = column_taps = 0
         if upright[i]:
-            taps = 2 * int(max(abs(across[0]), abs(down[0]), 1.0)) + 4
+            # No more than the canvas has pixels, however far the view shrinks it.
+            widest = min(max(abs(across[0]), abs(down[0]), 1.0), float(max(height, width)))
+            taps = 2 * int(widest) + 4
             if taps > weights.shape[2]:
                 weights = np.empty((2, max(rows, columns), taps), np.float32)
             column_taps = _weigh(width, columns, across[0], across[2], first[0], weights[0])
@@ -379,8 +381,9 @@ def _clear(start: float, slope: float, room: float, count: int) -> tuple[int, in
         return (0, count) if abs(start) <= room else (0, 0)
     ends = (-room - start) / slope, (room - start) / slope
     low, high = min(ends[0], ends[1]), max(ends[0], ends[1])
-    first = int(np.ceil(((max(low, -1.0) + 1) * count - 1) / 2))
-    return first, int(np.floor(((min(high, 1.0) + 1) * count - 1) / 2)) + 1
+    low, high = min(max(low, -1.0), 2.0), max(min(high, 1.0), -2.0)  # also what no integer holds
+    first = int(np.ceil(((low + 1) * count - 1) / 2))
+    return first, int(np.floor(((high + 1) * count - 1) / 2)) + 1
 
 
 @njit(nogil=True, cache=True, inline="always")
