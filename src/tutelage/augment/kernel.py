@@ -350,7 +350,7 @@ def _reaches_out(matrix: Array) -> bool:
     """Whether the view reaches beyond the canvas."""
     across = abs(matrix[0, 0]) + abs(matrix[0, 1]) + abs(matrix[0, 2])
     down = abs(matrix[1, 0]) + abs(matrix[1, 1]) + abs(matrix[1, 2])
-    return across > 1 + 1e-5 or down > 1 + 1e-5
+    return bool(across > 1 + 1e-5 or down > 1 + 1e-5)
 
 
 @_compiled
