@@ -63,14 +63,43 @@ def _spread(row: dict[str, Any]) -> str:
     return f"{row['images_per_second']:,.0f} ({row['min']:,.0f} to {row['max']:,.0f})"
 
 
-TABLES = {"augment_cpu": (augment_cpu, "augmentation.md")}
+def magnitude(found: list[dict[str, Any]]) -> str:
+    """The newest ``magnitude`` result of each data set, one line an arm, as Markdown."""
+    lines = [
+        "| data | strong view | teacher | minus the default | student | minus the default |",
+        "|---|---|---|---|---|---|",
+    ]
+    newest = {(result["data"], result["labels_per_class"]): result for result in found}
+    for (data, labels), result in newest.items():
+        draws = len({row["seed"] for row in result["runs"]})
+        name = f"{data}, {labels} labels a class, {draws} draws, {result['steps']} steps"
+        for arm, models in result["summary"].items():
+            cells = [name, arm]
+            for model in ("teacher", "student"):
+                cells += [f"{100 * models[model]['mean']:.1f}", _change(models[model])]
+            lines.append(f"| {' | '.join(cells)} |")
+            name = ""
+    return "\n".join(lines)
+
+
+def _change(figures: dict[str, Any]) -> str:
+    if figures["ci95"] is None or figures["ci95"] == [0.0, 0.0]:
+        return "–"
+    low, high = (100 * end for end in figures["ci95"])
+    return f"{100 * figures['minus_default']:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+TABLES = {
+    "augment_cpu": (lambda found: augment_cpu(found[-1]), "augmentation.md"),
+    "magnitude": (magnitude, "augmentation.md"),
+}
 
 
 def filled(text: str, name: str, found: list[dict[str, Any]]) -> str:
-    """A document with the table of the newest result between its marks."""
+    """A document with the table of the newest results between its marks."""
     write, _ = TABLES[name]
     mine = [result for result in found if result["benchmark"] == name]
-    table = write(mine[-1]) if mine else "Not measured yet."
+    table = write(mine) if mine else "Not measured yet."
     marks = f"<!-- {name}: written by benchmarks/tables.py -->", f"<!-- end of {name} -->"
     between = f"{re.escape(marks[0])}.*?{re.escape(marks[1])}"
     if not re.search(between, text, re.DOTALL):
