@@ -84,7 +84,7 @@ def magnitude(found: list[dict[str, Any]]) -> str:
 
 def _change(figures: dict[str, Any]) -> str:
     if figures["ci95"] is None or figures["ci95"] == [0.0, 0.0]:
-        return "–"
+        return ""
     low, high = (100 * end for end in figures["ci95"])
     return f"{100 * figures['minus_default']:+.1f} ({low:+.1f} to {high:+.1f})"
 
