@@ -50,11 +50,11 @@ _REFLECT, _CONSTANT, _EDGE = (tl.constexpr(number) for number in range(3))
 _OUTSIDE = {"reflect": 0, "constant": 1, "edge": 2}
 
 # What an image needs, one bit each; the table of stage s is 1 << s. Above them, ``side``.
-_BEFORE, _BETWEEN, _AFTER, _MIXED, _TURNED, _STENCIL, _UPRIGHT, _BEYOND, _ERASED = (
-    tl.constexpr(1 << bit) for bit in range(9)
+_BEFORE, _BETWEEN, _AFTER, _MIXED, _TURNED, _STENCIL, _BEYOND, _ERASED = (
+    tl.constexpr(1 << bit) for bit in range(8)
 )
 _COLORS = tl.constexpr(1 | 2 | 8 | 16)  # on the canvas
-_SIDE = tl.constexpr(9)
+_SIDE = tl.constexpr(8)
 _MIDDLE = tl.constexpr(4)  # of the nine places of a stencil
 
 # Pixels of a program, at most, and of a thread: four keep enough loads on their way, and with more
@@ -249,10 +249,10 @@ def _frame(
         side = _side(xx, xy, yx, yy, height, width, rows, columns)
     _line(frame, xx, xy, x1, width, columns * side, rows * side, upright)
     _line(frame + 4, yy, yx, y1, height, rows * side, columns * side, upright)
-    bits = tl.where(upright, _UPRIGHT, 0)
+    bits = side << _SIDE
     if OUTSIDE == _CONSTANT:
         bits += tl.where(beyond, _BEYOND, 0)
-    return bits + (side << _SIDE)
+    return bits
 
 
 @jit
@@ -525,8 +525,8 @@ def _render(
             row = ((y + (k // 3 - 1)) * side + s // side).to(tl.float64)
             u = tl.load(frame) + tl.load(frame + 1) * column + tl.load(frame + 2) * row
             v = tl.load(frame + 4) + tl.load(frame + 5) * row + tl.load(frame + 6) * column
-            left, near_u, share_u = _first(u, width, reach_u, taps_u, need, OUTSIDE, NEAREST)
-            top, near_v, share_v = _first(v, height, reach_v, taps_v, need, OUTSIDE, NEAREST)
+            left, near_u, share_u = _first(u, width, reach_u, taps_u, OUTSIDE, NEAREST)
+            top, near_v, share_v = _first(v, height, reach_v, taps_v, OUTSIDE, NEAREST)
             share = factor * share_u * share_v / (side * side)
             for tap_v in range(taps_v):
                 part = share * _weight(near_v, tap_v, reach_v)
@@ -572,7 +572,6 @@ def _first(
     length: Number,
     reach: Number,
     taps: Number,
-    need: Number,
     OUTSIDE: tl.constexpr,
     NEAREST: tl.constexpr,
 ) -> tuple[Lanes, Lanes, Lanes]:
