@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import results
-from chain import hardware
 
 PACKAGES = (
     *("tutelage", "torch", "numba", "numpy", "pillow"),
@@ -73,7 +72,7 @@ def main() -> None:
     result = {
         "benchmark": "augment_cpu",
         "date": datetime.now(UTC).date().isoformat(),
-        "hardware": hardware(),
+        "hardware": results.hardware(),
         "versions": results.versions(PACKAGES),
         "photos": photos,
         **{name: runs[0][name] for name in ("device", "backend", "threads", "batch", "absent")},

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -56,16 +54,6 @@ def summary(runs: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def hardware() -> dict[str, Any]:
-    """Processor and cores, as Linux names them."""
-    name = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
-        name = names[0].partition(":")[2].strip() if names else name
-    return {"processor": name, "cores": os.cpu_count()}
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", help="a folder or manifest; 'demo' runs the demo")
@@ -91,7 +79,7 @@ def main() -> None:
         "limit": options.limit,
         "minutes": options.minutes,
         "date": datetime.now(UTC).date().isoformat(),
-        "hardware": hardware(),
+        "hardware": results.hardware(),
         "versions": results.versions(PACKAGES),
         "summary": summary(runs),
         "runs": runs,

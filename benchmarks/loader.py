@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import results
-from chain import PACKAGES, hardware
+from chain import PACKAGES
 from tutelage import pipeline, stages
 from tutelage.batch import Batch
 from tutelage.config import make_config
@@ -94,7 +94,7 @@ def main() -> None:
         "benchmark": "loader",
         "data": "demo",
         "date": datetime.now(UTC).date().isoformat(),
-        "hardware": hardware(),
+        "hardware": results.hardware(),
         "versions": results.versions(PACKAGES),
         **measured(options.steps, options.device),
     }

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
-import statistics
 import tempfile
 import time
 from collections.abc import Sequence
@@ -25,9 +24,8 @@ from typing import Any
 import numpy as np
 
 import results
-from chain import PACKAGES, hardware
+from chain import PACKAGES
 from tutelage import pipeline, tune
-from tutelage.augment.coverage import t_quantile
 from tutelage.config import make_config
 from tutelage.data.catalog import Catalog, read_catalog
 from tutelage.plan import Work
@@ -143,14 +141,12 @@ def summary(rows: Sequence[Any]) -> dict[str, Any]:
                 for name in (arm, DEFAULT)
             )
             change = [a - b for a, b in zip(mine, default, strict=True)]
-            n = len(change)
-            half = t_quantile(n - 1) * statistics.stdev(change) / n**0.5 if n > 1 else None
-            mean = statistics.mean(change)
+            difference = results.mean(change)
             out[arm][model] = {
-                "mean": round(statistics.mean(mine), 4),
+                "mean": results.mean(mine)["mean"],
                 "each": [round(value, 4) for value in mine],
-                "minus_default": round(mean, 4),
-                "ci95": None if half is None else [round(mean - half, 4), round(mean + half, 4)],
+                "minus_default": difference["mean"],
+                "ci95": difference["ci95"],
             }
     return out
 
@@ -181,7 +177,7 @@ def main() -> None:
         "size": options.size,
         "test": options.test,
         "date": datetime.now(UTC).date().isoformat(),
-        "hardware": hardware(),
+        "hardware": results.hardware(),
         "versions": results.versions(PACKAGES),
         "summary": summary(rows),
         "runs": rows,

@@ -1,12 +1,35 @@
-"""Where the benchmarks keep what they measured: a JSON list, one object a run."""
+"""What the benchmarks share: the machine, paired differences, and where results are kept."""
 
 from __future__ import annotations
 
 import json
+import os
+import platform
+import statistics
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from tutelage.metrics import t_interval
+
+
+def hardware() -> dict[str, Any]:
+    """Processor and cores, as Linux names them."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line for line in info.read_text().splitlines() if line.startswith("model name")]
+        name = names[0].partition(":")[2].strip() if names else name
+    return {"processor": name, "cores": os.cpu_count()}
+
+
+def mean(values: Sequence[float]) -> dict[str, Any]:
+    """Mean of independent draws with its 95% t interval, which one draw alone does not have."""
+    if len(values) < 2:
+        return {"mean": round(statistics.fmean(values), 4), "ci95": None}
+    middle, *ends = t_interval(values)
+    return {"mean": round(middle, 4), "ci95": [round(end, 4) for end in ends]}
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:

@@ -1,0 +1,314 @@
+"""How accurate from how few labels: tutelage and its peers on the same draws, weights and minutes.
+
+python benchmarks/efficiency.py cifar10 --labels-per-class 4 --seeds 5 --minutes 10 \
+    --arms probe,finetune,freematch,tutelage --out efficiency.jsonl
+python benchmarks/efficiency.py --out efficiency.jsonl
+
+Every (data set, labels, seed, arm) appends one line of JSON; lines that are there are not made
+again, so the same command goes on after a kill, and two processes with different seeds or arms and
+``--threads 1`` may share a file. The last lines printed are means over the draws and, for every
+arm, the paired differences to ``--against``. Without a data set only that is printed.
+
+The arms probe, tutelage (the teacher) and student come from one run of the chain. kd distils that
+run's teacher into the same untrained student in the student's own seconds. All others get the whole
+of ``--minutes`` for training alone; the chain decodes nothing either, but judges on folds in it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import fcntl
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import datasets
+import results
+from peers import finetune, kd, selftraining, usb
+from peers.common import Draw, Trained
+from tutelage import pipeline, stages, student
+from tutelage.calibrate import softmax
+from tutelage.config import make_config
+from tutelage.data.catalog import Catalog, read_catalog
+from tutelage.metrics import metrics
+from tutelage.plan import TRAINED_SIZE
+
+PACKAGES = ("tutelage", "torch", "timm", "onnxruntime", "numpy", "scikit-learn", "semilearn")
+CHAIN = ("probe", "tutelage", "student")
+PEERS: dict[str, Callable[[Draw, pipeline.Chain], Trained]] = {
+    "finetune": lambda draw, chain: finetune.finetune(draw),
+    "fixmatch": lambda draw, chain: usb.train(draw, "fixmatch"),
+    "freematch": lambda draw, chain: usb.train(draw, "freematch"),
+    "self-training": lambda draw, chain: self_trained(draw, chain, "threshold"),
+    "self-training-k": lambda draw, chain: self_trained(draw, chain, "k_best"),
+    "kd": lambda draw, chain: distilled(draw, chain),
+}
+ARMS = (*CHAIN, *PEERS)
+KEY = ("data", "labels_per_class", "seed", "limit", "minutes", "size", "test", "device", "arm")
+
+
+def load(name: str, folder: Path | None, most_test: int) -> Catalog:
+    """A named data set or a path, with at most ``most_test`` test images: the same for all."""
+    named = name in datasets.NAMES
+    catalog = datasets.catalog(name, folder) if named else read_catalog(name)
+    test = np.flatnonzero(catalog.splits == "test")
+    left_out = np.random.default_rng(0).permutation(test)[most_test:]
+    return catalog.select(np.setdiff1d(np.arange(len(catalog)), left_out))
+
+
+def prepare(options: argparse.Namespace, catalog: Catalog, seed: int, out: Path) -> pipeline.Run:
+    """Split, store, trunk and plan of one draw."""
+    settings = {
+        "seed": seed,
+        "labels_per_class": options.labels_per_class,
+        "limit": options.limit,
+        "minutes": options.minutes,
+        "input_size": options.size,
+        "device": options.device,
+    }
+    config = make_config("run", settings)
+    return pipeline.prepare("run", catalog, options.data, out, config, quiet=True)
+
+
+def as_draw(options: argparse.Namespace, run: pipeline.Run) -> Draw:
+    """What peers see of a run; the size is the one at which tutelage trains a trunk."""
+    return Draw(
+        store=run.store,
+        labeled=run.task.labeled,
+        labels=run.task.labels,
+        pool=run.task.pool,
+        base=run.base,
+        size=options.size or min(run.plan.size, TRAINED_SIZE),
+        seconds=60 * options.minutes,
+        device=run.device,
+        seed=run.config.data.seed,
+        workers=options.workers,
+    )
+
+
+def self_trained(draw: Draw, chain: pipeline.Chain, criterion: Any) -> Trained:
+    """On the centre view, which is what the model is used on; the features count as given."""
+    labeled, pool = (bank.views[0] for bank in (chain.frozen.labeled, chain.frozen.pool))
+    trained = selftraining.self_training(draw, labeled, pool, criterion)
+    trained.model.spec = dataclasses.replace(trained.model.spec, input_size=chain.run.plan.size)
+    return trained
+
+
+def distilled(draw: Draw, chain: pipeline.Chain) -> Trained:
+    """From the chain's teacher, in the seconds and at the size of the chain's own student."""
+    teach(chain, with_student=True)
+    own, teacher = chain.finished[-1], chain.teacher.outcome.model
+    draw = dataclasses.replace(draw, seconds=own.seconds, size=own.outcome.model.spec.input_size)
+    return kd.distill(draw, teacher, student.create_student(chain.run.config, teacher))
+
+
+def teach(chain: pipeline.Chain, *, with_student: bool) -> None:
+    """Run what of the chain has not been run."""
+    if not chain.finished:
+        pipeline.teach(chain, rounds=True)
+    if with_student and chain.finished[-1].name != "student":
+        pipeline.student_stage(chain, chain.teacher.outcome.model)
+
+
+def chain_rows(chain: pipeline.Chain, wanted: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Rows of the chain's own arms; seconds are those of all stages up to theirs."""
+    teach(chain, with_student="student" in wanted)
+    finished = [stage for stage in chain.finished if stage.name != "student"]
+    last = {"probe": chain.finished[0], "tutelage": [s for s in finished if s.accepted][-1]}
+    spent = {"probe": finished[:1], "tutelage": finished, "student": chain.finished}
+    last["student"] = chain.finished[-1]
+    for arm in wanted:
+        model = last[arm].outcome.model
+        yield {
+            "arm": arm,
+            **judged(chain.run, model),
+            "seconds": round(sum(stage.seconds for stage in spent[arm]), 1),
+            "stage": last[arm].name,
+            "stages": [stage.name for stage in spent[arm]],
+        }
+
+
+def judged(run: pipeline.Run, model: Any) -> dict[str, Any]:
+    """Test figures of a classifier, at the view and temperature of its own spec."""
+    rows = run.split.indices("test")
+    canvases = pipeline.Canvases(run.store, rows, run.device)
+    logits = stages.evaluation_look(canvases, rows, model, run.device).numpy().astype(np.float64)
+    found = metrics(softmax(logits, model.spec.temperature), run.split.truth[rows])
+    return {**(found or {}), "size_used": model.spec.input_size}
+
+
+def peer_row(run: pipeline.Run, arm: str, draw: Draw, chain: pipeline.Chain) -> dict[str, Any]:
+    """Row of one peer."""
+    trained = PEERS[arm](draw, chain)
+    return {
+        "arm": arm,
+        **judged(run, trained.model),
+        "seconds": round(trained.seconds, 1),
+        "steps": trained.steps,
+    }
+
+
+def one_seed(
+    options: argparse.Namespace, catalog: Catalog, seed: int, arms: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """Rows of the arms that are still to be made, on one draw."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = prepare(options, catalog, seed, Path(folder) / "run")
+        chain, draw = pipeline.Chain(run), as_draw(options, run)
+        of_chain = [arm for arm in arms if arm in CHAIN]
+        if of_chain:
+            yield from chain_rows(chain, of_chain)
+        for arm in arms:
+            if arm in PEERS:
+                yield peer_row(run, arm, draw, chain)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def append_row(row: dict[str, Any], path: Path) -> None:
+    """One line, whole, also when two processes write."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(json.dumps(row) + "\n")
+
+
+def asked(options: argparse.Namespace) -> dict[str, Any]:
+    """What the rows of this command have in common."""
+    shared = {name: getattr(options, name) for name in KEY if hasattr(options, name)}
+    named = options.data in datasets.NAMES
+    return {**shared, "data": options.data if named else Path(options.data).stem}
+
+
+def measure(options: argparse.Namespace) -> None:
+    """Make the rows that are not in the file."""
+    if set(options.arms) & set(usb.METHODS):
+        usb.semilearn()  # what is missing shall be missed before the work, not after half of it
+    catalog = load(options.data, options.data_dir, options.test)
+    machine = {**results.hardware(), "threads": torch.get_num_threads()}
+    if options.device != "cpu" and torch.cuda.is_available():
+        machine["gpu"] = torch.cuda.get_device_name()
+    shared = asked(options)
+    for seed in range(options.first_seed, options.first_seed + options.seeds):
+        rows = read_rows(options.out)
+        key = {**shared, "seed": seed}
+        done = [row["arm"] for row in rows if all(row[name] == key[name] for name in key)]
+        arms = [arm for arm in options.arms if arm not in done]
+        if not arms:
+            continue
+        began = time.monotonic()
+        for row in one_seed(options, catalog, seed, arms):
+            row = {
+                "benchmark": "efficiency",
+                **key,
+                **row,
+                "date": datetime.now(UTC).date().isoformat(),
+                "hardware": machine,
+                "versions": results.versions(PACKAGES),
+            }
+            append_row(row, options.out)
+            print(
+                f"{shared['data']} {options.labels_per_class} labels, seed {seed}, {row['arm']}: "
+                f"{row['accuracy']:.4f} in {row['seconds']:.0f} s "
+                f"({time.monotonic() - began:.0f} s since the draw)",
+                flush=True,
+            )
+
+
+def summary(rows: Sequence[dict[str, Any]], against: str) -> list[dict[str, Any]]:
+    """One object for every arm of every setting: mean, and difference to ``against`` in pairs."""
+    settings = [name for name in KEY if name not in ("seed", "arm")]
+    groups: dict[tuple[Any, ...], dict[str, dict[int, dict[str, Any]]]] = {}
+    for row in rows:
+        setting = tuple(row[name] for name in settings)
+        groups.setdefault(setting, {}).setdefault(row["arm"], {})[row["seed"]] = row
+    out = []
+    for setting, arms in groups.items():
+        for arm, by_seed in arms.items():
+            seeds = sorted(by_seed)
+            pairs = [seed for seed in seeds if seed in arms.get(against, {})]
+            change = [by_seed[s]["accuracy"] - arms[against][s]["accuracy"] for s in pairs]
+            out.append(
+                {
+                    **dict(zip(settings, setting, strict=True)),
+                    "arm": arm,
+                    "draws": len(seeds),
+                    "accuracy": results.mean([by_seed[s]["accuracy"] for s in seeds]),
+                    "ece": results.mean([by_seed[s]["ece"] for s in seeds]),
+                    "seconds": results.mean([by_seed[s]["seconds"] for s in seeds]),
+                    "against": against,
+                    "pairs": len(pairs),
+                    "difference": results.mean(change) if pairs and arm != against else None,
+                }
+            )
+    return out
+
+
+def show(found: Sequence[dict[str, Any]]) -> None:
+    """The summary, one line an arm, in percent."""
+    for row in found:
+        name = f"{row['data']}, {row['labels_per_class']} labels a class, {row['minutes']:g} min"
+        line = f"{name}: {row['arm']:16} {_percent(row['accuracy'])}, {row['draws']} draws"
+        if row["difference"]:
+            line += f"; minus {row['against']}: {_percent(row['difference'], '+')}"
+        print(line)
+
+
+def _percent(figure: dict[str, Any], sign: str = "") -> str:
+    text = f"{100 * figure['mean']:{sign}.1f}"
+    if figure["ci95"]:
+        text += " ({:{s}.1f} to {:{s}.1f})".format(*(100 * end for end in figure["ci95"]), s=sign)
+    return text
+
+
+def arm_list(text: str) -> list[str]:
+    """``a,b`` -> arms, once each."""
+    arms = list(dict.fromkeys(text.split(",")))
+    if unknown := [arm for arm in arms if arm not in ARMS]:
+        raise argparse.ArgumentTypeError(f"unknown {', '.join(unknown)}; use {', '.join(ARMS)}")
+    return arms
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    known = ", ".join(datasets.NAMES)
+    parser.add_argument("data", nargs="?", help=f"{known}, or a folder or manifest")
+    parser.add_argument("--data-dir", type=Path, help="of the named sets (or $TUTELAGE_DATA)")
+    parser.add_argument("--labels-per-class", type=int, default=10)
+    parser.add_argument("--limit", type=int, help="pool images at most")
+    parser.add_argument("--seeds", type=int, default=5, help="how many draws")
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--arms", type=arm_list, default=[*ARMS], help="separated by commas")
+    parser.add_argument("--minutes", type=float, default=10.0, help="for each arm")
+    parser.add_argument("--size", type=int, help="of the input, for all (default: planned)")
+    parser.add_argument("--test", type=int, default=2000, help="test images at most")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--threads", type=int, help="of torch (default: all cores)")
+    parser.add_argument("--workers", type=int, default=0, help="processes for the peers' views")
+    parser.add_argument("--against", default="tutelage", choices=ARMS, help="of the differences")
+    parser.add_argument("--out", type=Path, required=True, help="a .jsonl file, appended to")
+    parser.add_argument("--json", type=Path, help="append the summary to this file's list")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    if options.data:
+        measure(options)
+    found = summary(read_rows(options.out), options.against)
+    show(found)
+    today = datetime.now(UTC).date().isoformat()
+    results.append({"benchmark": "efficiency", "date": today, "arms": found}, options.json)
+
+
+if __name__ == "__main__":
+    main()
