@@ -1,5 +1,6 @@
 """The verbs as functions: one model in three forms gives one answer, and refusals name the mend."""
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -16,8 +17,13 @@ from shapes import CLASSES, SETTINGS, contents, read_metrics, write_shapes
 
 import tutelage
 from tutelage import api
+from tutelage.config import make_config
+from tutelage.data.catalog import read_catalog
+from tutelage.data.decode import decode
+from tutelage.deploy.graph import TorchModel
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.errors import TutelageError
+from tutelage.models.folder import load_model, save_model
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 TRANSFER = {k: v for k, v in SETTINGS.items() if k not in ("student", "rounds")}
@@ -52,6 +58,32 @@ def test_the_exported_teacher_and_its_folder_give_the_same_answers(
     assert [row.label for row in exported] == [row.label for row in folder]
     for a, b in zip(exported, folder, strict=True):
         assert a.probabilities == pytest.approx(b.probabilities, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["student", "teacher"])
+def test_a_threshold_rejects_alike_in_file_and_folder(
+    name: str, finished: Path, photos: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / name
+    shutil.copytree(finished / name, folder)
+    model = load_model(folder)
+    assert model.spec.unknown_threshold is not None
+    paths = sorted((photos / "unlabeled").iterdir())
+    energies = np.sort(TorchModel(model).answers([decode(p.read_bytes()) for p in paths])[1])
+    half = len(paths) // 2
+    middle = float(energies[half - 1 : half + 1].mean())
+    model.spec = dataclasses.replace(
+        model.spec, unknown_threshold=middle, classes=("unknown", "(unknown)", "square")
+    )
+    save_model(model, folder)
+    api.export(folder)
+    for form in (folder, folder / "model.onnx"):
+        rows, _ = api.predict(form, paths, reject=True)
+        assert sum(bool(row.rejected) for row in rows) == len(paths) - half
+        assert all((row.label == "((unknown))") == row.rejected for row in rows)
+        plain, _ = api.predict(form, paths)
+        assert {row.rejected for row in plain} == {None}
+        assert [row.probabilities for row in plain] == [row.probabilities for row in rows]
 
 
 def test_classes_are_in_the_metadata_and_in_the_folder(finished: Path) -> None:
@@ -201,6 +233,29 @@ def test_distill_refuses_what_is_no_teacher(finished: Path, photos: Path, tmp_pa
     with pytest.raises(TutelageError, match="teacher knows disc, square, triangle, the data has"):
         api.distill(data, tmp_path / "run", quiet=True, teacher=str(finished / "teacher"))
     assert not (tmp_path / "run").exists()
+
+
+def test_distill_takes_several_teachers_in_the_order_given(
+    finished: Path, photos: Path, tmp_path: Path
+) -> None:
+    names = [str(finished / name) for name in ("teacher", "student")]
+    catalog = read_catalog(photos)
+
+    def given(*folders: str) -> list[Any]:
+        config = make_config("distill", {"teacher": ",".join(folders)})
+        return api._given_teachers(catalog, config)
+
+    cuts = [[teacher.spec.cut for teacher in given(*order)] for order in (names, names[::-1])]
+    assert cuts[0] == cuts[1][::-1]
+    assert cuts[0][0] is None
+    with pytest.raises(TutelageError, match="'nowhere' is no model folder"):
+        given(names[0], "nowhere")
+    other = tmp_path / "other"
+    shutil.copytree(names[0], other)
+    text = (other / "model.json").read_text().replace("disc", "ring")
+    (other / "model.json").write_text(text)
+    with pytest.raises(TutelageError, match=r"knows ring, .*, the data has disc.*other\)"):
+        given(names[0], str(other))
 
 
 def test_a_model_folder_can_be_the_trunk_of_the_next_run(

@@ -11,10 +11,11 @@ ROOT = Path(tutelage.__file__).parent
 # Each layer may import itself and the ones above it in this list.
 LAYERS = (
     ("errors", "_version", "files"),
-    ("config", "console", "data", "augment", "models", "losses"),
-    ("batch", "metrics", "calibrate", "loader", "bank", "label", "machine", "plan", "probe",
-     "runfolder", "solar", "steps", "train"),
-    ("stages", "student", "tune", "pipeline", "evidence", "survey", "report", "deploy", "bench"),
+    ("config", "console", "metrics", "data", "augment", "models", "losses"),
+    ("batch", "calibrate", "ema", "loader", "bank", "label", "machine", "outofclass", "plan",
+     "probe", "runfolder", "solar", "steps", "teachers", "train"),
+    ("stages", "student", "tune", "pipeline", "evidence", "ladder", "survey", "report", "deploy",
+     "bench"),
     ("api",),
     ("tables", "cli", "__main__", "__init__"),
 )  # fmt: skip

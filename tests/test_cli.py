@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,8 @@ import pytest
 from tutelage import api, cli
 from tutelage.config import GROUPS, field_type, group_fields
 
-VERBS = ("demo", "run", "transfer", "self-train", "distill", "augment", "evaluate", "predict",
-         "export", "bench")  # fmt: skip
+VERBS = ("demo", "run", "transfer", "self-train", "distill", "augment", "ladder", "evaluate",
+         "predict", "export", "bench")  # fmt: skip
 
 
 def python(code: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -194,11 +195,48 @@ def test_predict_writes_a_row_an_image(
     assert captured.out == ""
     assert captured.err.startswith(f"skipped {tmp_path / 'torn.png'}: ")
     expected, _ = api.predict(finished / "student.onnx", [photos / "test"])
-    assert read_rows(out) == [row.__dict__ for row in expected]
+    assert read_rows(out) == [
+        {name: value for name, value in vars(row).items() if name != "rejected"} for row in expected
+    ]
     before = out.read_bytes()
     assert cli.main(["predict", str(finished), *images, "--out", str(out)]) == 2
     assert "exists; choose another name, or delete it first" in capsys.readouterr().err
     assert out.read_bytes() == before
+
+
+def test_predict_rejects_what_looks_like_none_of_the_classes(
+    finished: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = str(finished / "student.onnx")
+    images = str(photos / "unlabeled")
+    out = tmp_path / "answers.jsonl"
+    assert cli.main(["predict", model, images, "--reject", "--out", str(out)]) == 0
+    rows = read_rows(out)
+    plain, _ = api.predict(model, [images])
+    assert [row["probabilities"] for row in rows] == [row.probabilities for row in plain]
+    for row, before in zip(rows, plain, strict=True):
+        assert row["label"] == ("unknown" if row["rejected"] else before.label)
+        assert row["confidence"] == before.confidence
+    capsys.readouterr()
+    assert cli.main(["predict", model, images, "--reject"]) == 0
+    printed = [line.split("\t")[1] for line in capsys.readouterr().out.splitlines()]
+    assert printed == [row["label"] for row in rows]
+
+
+def test_a_model_without_a_threshold_cannot_reject(
+    finished: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(finished / "student", old)
+    fields = json.loads((old / "model.json").read_text())
+    assert isinstance(fields.pop("unknown_threshold"), float)
+    (old / "model.json").write_text(json.dumps(fields))
+    image = str(photos / "test" / "disc" / "disc0.png")
+    assert cli.main(["predict", str(old), image]) == 0
+    assert cli.main(["predict", str(old), image, "--reject"]) == 2
+    error = capsys.readouterr().err
+    assert "has no threshold for unknown images" in error
+    assert "leave out --reject" in error
 
 
 def test_predict_prints_and_checks_the_suffix_first(
@@ -276,6 +314,7 @@ def test_the_base_install_runs_an_exported_model_and_names_the_extra(
         ["predict", str(finished / "student"), test],
         ["export", str(finished / "student"), "--out", str(tmp_path / "m.onnx")],
         *([verb, data, "--out", out] for verb in ("run", "transfer", "self-train", "distill")),
+        ["ladder", data, "--out", out],
         ["bench", "augment"],
     ]
     done = python(BASE, json.dumps(commands))
@@ -283,7 +322,8 @@ def test_the_base_install_runs_an_exported_model_and_names_the_extra(
     written, evaluated, printed, *refused = json.loads(done.stdout)
     expected, _ = api.predict(onnx, [test])
     assert written == [0, "", ""]
-    assert read_rows(tmp_path / "a.csv") == [row.__dict__ for row in expected]
+    unasked = [{k: v for k, v in row.__dict__.items() if k != "rejected"} for row in expected]
+    assert read_rows(tmp_path / "a.csv") == unasked
     assert evaluated[0] == 0
     assert json.loads(evaluated[1]) == api.evaluate(onnx, data)
     assert printed[0] == 0

@@ -60,6 +60,28 @@ def test_what_auto_chooses_has_no_effect_when_it_is_given() -> None:
         assert without_effect(config, trained=True, online=True, student=True) == expected
 
 
+@pytest.mark.parametrize(
+    ("method", "online", "expected"),
+    [("fixmatch", True, []), ("flexmatch", True, []), ("freematch", True, ["threshold"]),
+     ("softmatch", True, ["threshold"]), ("mean-teacher", True, ["threshold"]),
+     ("fixmatch", False, ["threshold"]), ("freematch", False, ["online", "threshold"])],
+)  # fmt: skip
+def test_only_online_methods_with_a_fixed_threshold_read_it(
+    method: str, online: bool, expected: list[str]
+) -> None:
+    config = make_config("run", {"online": method, "threshold": 0.5})
+    assert without_effect(config, trained=True, online=online, student=True) == expected
+
+
+def test_only_distill_takes_several_teachers(tmp_path: Path) -> None:
+    assert make_config("distill", {"teacher": "a,b"}).data.teacher == "a,b"
+    with pytest.raises(TutelageError, match="teacher is 'a,b', expected one; only 'distill' takes"):
+        make_config("run", {"teacher": "a,b"})
+    odd = tmp_path / "a,b"
+    odd.mkdir()
+    assert make_config("run", {"teacher": odd}).data.teacher == str(odd)
+
+
 def test_unknown_settings_get_a_suggestion() -> None:
     with pytest.raises(TutelageError, match="no setting 'magnitud'; did you mean 'magnitude'"):
         make_config("run", {"magnitud": 3})
@@ -82,7 +104,7 @@ def test_all_problems_are_named_at_once() -> None:
      ("input_size", 8), ("canvas", 4096), ("rounds", -1), ("alignment", 1.5), ("threshold", -0.1),
      ("alpha", float("nan")), ("drop_rate", 1.0), ("layer_decay", 0), ("temperature", 0),
      ("lr_head", -1), ("weight_decay", float("inf")), ("magnitude", 31), ("num_ops", 11),
-     ("crop_scale", 0), ("crop_scale", 1.2)],
+     ("crop_scale", 0), ("crop_scale", 1.2), ("hint_weight", -1), ("teacher_cache", -1)],
 )  # fmt: skip
 def test_values_out_of_range_are_refused(name: str, value: Any) -> None:
     with pytest.raises(TutelageError, match=f"{name} is .*expected"):

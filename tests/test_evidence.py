@@ -16,6 +16,7 @@ from shapes import contents, read_metrics
 from tutelage import evidence, pipeline, stages
 from tutelage.label import PseudoLabels, select
 from tutelage.metrics import Comparison
+from tutelage.outofclass import Detection
 
 parquet = pytest.importorskip("pyarrow.parquet")
 PROBS = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7], [0.05, 0.95]])
@@ -152,6 +153,25 @@ def test_sheets_show_views_sure_and_unsure_labels_and_worst_mistakes(
                                                      1 - run.split.truth[test[3]]))  # fmt: skip
     assert worst.thumbs[0].caption == f"{truth}, taken for {other} 100%"
     assert "self-train-1" in worst.note
+
+
+def test_images_out_of_class_have_a_sheet_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = checks.prepared(tmp_path, monkeypatch, trunk="frozen")
+    n = len(run.task.pool)
+    probs = np.random.default_rng(0).dirichlet([1, 1], n)
+    detection = Detection(np.arange(n, dtype=float), limit=n - 4.0)
+    done_round = done("self-train-1", select(probs, fraction=0.5, detection=detection))
+    run.split.roles[run.split.indices("test")] = "unused"
+    sheets = {sheet.title: sheet for sheet in evidence.sheets(run, [done_round], {})}
+    far = sheets["Out of class (round 1)"].thumbs
+    for thumb, row in zip(far, run.task.pool[[n - 1, n - 2, n - 3]], strict=True):
+        (expected,) = evidence._thumbs(run, np.array([row]), [""])
+        np.testing.assert_array_equal(thumb.image, expected.image)
+    others = sheets["Least confident pseudo-labels (round 1)"].thumbs
+    assert not any(np.array_equal(a.image, b.image) for a in far for b in others)
+    assert sum(row["pool"] for row in evidence.pseudo_rows(run, [done_round])) == n - 3
 
 
 def test_without_test_images_and_rounds_there_are_only_views(

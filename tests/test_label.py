@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from tutelage.label import align, class_prior, confusion, estimate_prior, select
+from tutelage.outofclass import Detection
 
 RNG = np.random.default_rng(0)
 PROBS = RNG.dirichlet(np.array([2.0, 1.0, 0.5]), 200)
@@ -74,6 +75,20 @@ def test_reasons_say_who_was_taken_and_why_not() -> None:
     assert found.reasons() == [
         "confidence 0.600 below its class's cut 0.900", "accepted", "accepted",
     ]  # fmt: skip
+
+
+def test_images_out_of_class_are_never_accepted_and_do_not_count() -> None:
+    probs = np.array([[0.99, 0.01], [0.6, 0.4], [0.9, 0.1], [0.3, 0.7]])
+    detection = Detection(np.array([1.23, 0.5, 0.98, 0.1]), limit=0.98)
+    found = select(probs, fraction=0.5, detection=detection)
+    assert found.outside.tolist() == [True, False, False, False]
+    assert found.accepted.tolist() == [False, False, True, True]
+    assert found.thresholds.tolist() == [0.9, 0.7]
+    assert found.reasons() == [
+        "out of class: distance 1.230 above 0.980",
+        "confidence 0.600 below its class's cut 0.900", "accepted", "accepted",
+    ]  # fmt: skip
+    assert not select(probs, fraction=0.5).outside.any()
 
 
 def test_confusion_columns_are_mean_beliefs_with_one_uniform_one_added() -> None:

@@ -21,8 +21,14 @@ def loader(views: Views | None = None, *, pool: Any = POOL, **changes: Any) -> L
 
 
 def equal(a: Any, b: Any) -> bool:
-    pairs = [(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a)]
-    return all(x is y is None or torch.equal(x, y) for x, y in pairs)
+    names = [field.name for field in dataclasses.fields(a) if field.name != "key"]
+    return all(_equal(getattr(a, name), getattr(b, name)) for name in names)
+
+
+def _equal(x: Any, y: Any) -> bool:
+    if isinstance(x, tuple):
+        return len(x) == len(y) and all(map(_equal, x, y))
+    return x is y is None or torch.equal(x, y)
 
 
 def test_canvases_give_the_rows_asked_for() -> None:
@@ -90,7 +96,7 @@ def test_a_batch_holds_labels_and_pool_in_the_asked_shares() -> None:
     assert batch.images.shape == (8, 3, 32, 32)
     assert batch.weights.tolist() == [1.0] * 3 + [0.0] * 5
     assert batch.targets[:3].sum(dim=1).tolist() == [1.0] * 3
-    assert batch.teacher_images is None
+    assert batch.teacher_images == ()
     assert batch.weak is None
 
 
@@ -109,6 +115,24 @@ def test_targets_belong_to_their_images() -> None:
         assert (rows[~labeled] >= 6).all()
 
 
+def test_ids_are_positions_in_the_pool_and_labelled_images_have_none() -> None:
+    flat = np.arange(20)[:, None, None, None] * np.full((1, 32, 32, 3), 10, dtype=np.uint8)
+    pool = tiny.examples(np.array([19, 7, 12, 9, 15]), np.full(5, -1))
+    views = Views(Center(1.0), 32)
+    options: Any = {"batch_size": 5, "labeled_per_batch": 2, "seed": 0}
+    stream = Loader(tiny.canvases(flat.astype(np.uint8)), LABELED, pool, views, **options)
+    for step in range(4):
+        batch = stream.batch(step)
+        assert batch.ids is not None
+        assert batch.ids.dtype == torch.int64
+        assert batch.ids[:2].tolist() == [-1, -1]
+        rows = (batch.images.mean(dim=(1, 2, 3)) * 255 / 10).round().int()
+        assert pool.rows[batch.ids[2:].numpy()].tolist() == rows[2:].tolist()
+    alone = loader(pool=None).batch(0)
+    assert alone.ids is not None
+    assert alone.ids.tolist() == [-1] * 8
+
+
 @pytest.mark.parametrize("pool", [None, tiny.examples(np.arange(0), np.arange(0))])
 def test_without_a_pool_every_image_is_labelled(pool: Any) -> None:
     batch = loader(pool=pool).batch(0)
@@ -124,18 +148,61 @@ def test_the_weak_view_is_of_the_same_images() -> None:
 
 
 def test_a_teacher_of_the_same_size_gets_the_same_pixels() -> None:
-    batch = loader(Views(Strong(), 32, teacher_size=32, mix="cutmix", mix_share=1.0)).batch(0)
-    assert batch.teacher_images is not None
-    assert torch.equal(batch.teacher_images, batch.images)
+    batch = loader(Views(Strong(), 32, teacher_sizes=(32,), mix="cutmix", mix_share=1.0)).batch(0)
+    (seen,) = batch.teacher_images
+    assert torch.equal(seen, batch.images)
 
 
 def test_a_teacher_of_another_size_gets_the_same_plan() -> None:
-    batch = loader(Views(Center(0.8), 32, teacher_size=48)).batch(0)
+    batch = loader(Views(Center(0.8), 32, teacher_sizes=(48,))).batch(0)
     rows = np.concatenate([LABELED.rows[deal(6, 3, 0, (0, 0))], POOL.rows[deal(14, 5, 0, (0, 1))]])
     images, aspect = tiny.canvases(IMAGES).take(rows)
     plan = Center(0.8).plan(aspect)
-    torch.testing.assert_close(batch.teacher_images, apply(images, plan, 48))
+    torch.testing.assert_close(batch.teacher_images[0], apply(images, plan, 48))
     torch.testing.assert_close(batch.images, apply(images, plan, 32))
+
+
+def test_each_teacher_gets_its_size_in_the_order_asked_for() -> None:
+    views = Views(Strong(), 32, mix="mixup", mix_share=1.0, teacher_sizes=(64, 32, 48, 64))
+    batch = loader(views).batch(0)
+    assert [t.shape[-1] for t in batch.teacher_images] == [64, 32, 48, 64]
+    assert torch.equal(batch.teacher_images[1], batch.images)
+    for size, found in zip((48, 64), batch.teacher_images[2:], strict=True):
+        alone = loader(dataclasses.replace(views, teacher_sizes=(size,))).batch(0)
+        assert torch.equal(alone.teacher_images[0], found)
+        assert torch.equal(alone.images, batch.images)
+
+
+def test_a_cycle_repeats_its_batches_in_another_order() -> None:
+    views = Views(Strong(), 32, mix="cutmix", mix_share=0.5, teacher_sizes=(48,))
+    endless, cycle = loader(views), loader(views, cycle=5)
+    passes = [[cycle.batch(5 * n + i) for i in range(5)] for n in range(4)]
+    first = {batch.key: batch for batch in passes[0]}
+    assert first.keys() == {endless.batch(step).key for step in range(5)}
+    for later in passes:
+        assert {batch.key for batch in later} == first.keys()
+        assert all(equal(batch, first[batch.key]) for batch in later)
+    for step in range(5):
+        plain = endless.batch(step)
+        assert equal(plain, first[plain.key])
+    assert len({tuple(batch.key for batch in one) for one in passes}) > 1
+    assert equal(cycle.batch(7), loader(views, cycle=5).batch(7))
+
+
+def test_a_key_belongs_to_one_seed_batch_and_way_of_viewing() -> None:
+    views = Views(Strong(), 32, mix="cutmix", teacher_sizes=(48,))
+    key = loader(views).batch(3).key
+    assert key == loader(views).batch(3).key
+    others = [
+        loader(views).batch(4),
+        loader(views, seed=1).batch(3),
+        loader(dataclasses.replace(views, mix="mixup")).batch(3),
+        loader(dataclasses.replace(views, mix="none")).batch(3),
+        loader(dataclasses.replace(views, mix_share=0.7)).batch(3),
+        loader(dataclasses.replace(views, policy=Weak())).batch(3),
+        loader(dataclasses.replace(views, teacher_sizes=(64,))).batch(3),
+    ]
+    assert len({key, *(batch.key for batch in others)}) == 1 + len(others)
 
 
 @pytest.mark.parametrize("mix", ["cutmix", "mixup"])

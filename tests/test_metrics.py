@@ -9,6 +9,8 @@ from tutelage.metrics import (
     macro_f1,
     metrics,
     nll,
+    t_interval,
+    t_quantile,
     wilson_interval,
 )
 
@@ -29,6 +31,22 @@ def test_wilson_by_hand_and_at_the_ends() -> None:
     assert high == pytest.approx(1.0)
     assert wilson_interval(0, 10)[0] == pytest.approx(0.0)
     assert 1 - wilson_interval(0, 10)[1] == pytest.approx(low)
+
+
+@pytest.mark.parametrize(
+    ("freedom", "expected"),
+    [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (19, 2.0930), (30, 2.0423)],
+)
+def test_t_quantiles_are_those_of_the_tables(freedom: int, expected: float) -> None:
+    assert t_quantile(freedom) == pytest.approx(expected, abs=5e-5)
+
+
+def test_t_interval_by_hand() -> None:
+    # mean 2, standard deviation sqrt((1 + 0 + 1) / 2) = 1, standard error 1 / sqrt(3)
+    mean, low, high = t_interval([1.0, 2.0, 3.0])
+    assert mean == 2.0
+    assert (low, high) == pytest.approx((2 - 4.30265 / 3**0.5, 2 + 4.30265 / 3**0.5), abs=1e-4)
+    assert t_interval([0.5] * 5) == (0.5, 0.5, 0.5)
 
 
 def test_wilson_narrows_and_holds_the_proportion() -> None:

@@ -13,12 +13,31 @@ from mutate import mutate, replace_everywhere
 
 pytest.importorskip("timm")
 
-from tutelage import pipeline, stages, student
+from tutelage import pipeline, stages, student, teachers
+from tutelage.steps.distillation import Answer
 
 NO_DECAY = "        if not parameter.requires_grad:\n"
 
 # name -> (check, module, text of the source, text with the bug)
 MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
+    "an arm of the ladder becomes the teacher": (
+        checks.an_arm_never_teaches,
+        "pipeline",
+        "        return self._made(name, work, judge=False)\n",
+        "        return self.stage(name, work, judge=False)\n",
+    ),
+    "the ladder's draws are not paired": (
+        checks.ladder_differences_are_paired,
+        "ladder",
+        "(accuracy[arm] - accuracy[minus])",
+        "(np.sort(accuracy[arm]) - accuracy[minus])",
+    ),
+    "every draw of the ladder is the first": (
+        checks.ladder_draws_are_different,
+        "ladder",
+        "dataclasses.replace(config.data, seed=seed)",
+        "dataclasses.replace(config.data, seed=first)",
+    ),
     "optimizer never steps": (
         checks.trained_weights_move,
         "train",
@@ -98,10 +117,112 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
         "with torch.enable_grad()",
     ),
     "teacher's logits not detached": (
-        checks.kd_loss_gives_the_teacher_no_gradient,
+        checks.losses_give_the_teacher_no_gradient,
         "losses.distillation",
         "teacher_logits.detach()",
         "teacher_logits",
+    ),
+    "teacher's logits not detached, decoupled": (
+        checks.losses_give_the_teacher_no_gradient,
+        "losses.dkd",
+        "teacher_logits.detach()",
+        "teacher_logits",
+    ),
+    "teacher's logits not detached, relations": (
+        checks.losses_give_the_teacher_no_gradient,
+        "losses.dist",
+        "teacher_logits.detach()",
+        "teacher_logits",
+    ),
+    "hint's gradient goes into the teacher": (
+        checks.losses_give_the_teacher_no_gradient,
+        "losses.hints",
+        "hints.detach()",
+        "hints",
+    ),
+    "no T squared, decoupled": (
+        checks.dkd_loss_decouples_the_target,
+        "losses.dkd",
+        "(alpha * tckd + beta * nckd) * temperature**2",
+        "(alpha * tckd + beta * nckd)",
+    ),
+    "target class left among the others": (
+        checks.dkd_loss_decouples_the_target,
+        "losses.dkd",
+        "return torch.log_softmax(log_probs.gather(1, others), dim=1)",
+        "return log_probs",
+    ),
+    "others as if the target were the last class": (
+        checks.dkd_loss_decouples_the_target,
+        "losses.dkd",
+        "others = positions + (positions >= target[:, None])",
+        "others = positions + 0 * target[:, None]",
+    ),
+    "label of a part taken for the whole image": (
+        checks.dkd_target_is_not_a_mixed_images_label,
+        "losses.dkd",
+        "confidence * weights > 1.0 - 1e-4",
+        "confidence * weights > 0.5",
+    ),
+    "pool image's empty target taken for class 0": (
+        checks.dkd_target_is_not_a_mixed_images_label,
+        "losses.dkd",
+        "return torch.where(known, label, teacher_logits.argmax(dim=1))",
+        "return label",
+    ),
+    "correlation of what is not centred": (
+        checks.dist_loss_correlates_rows_and_weighted_columns,
+        "losses.dist",
+        "rows - (shares * rows).sum(dim=1, keepdim=True)",
+        "rows",
+    ),
+    "intra-class relation of images that do not count": (
+        checks.dist_loss_correlates_rows_and_weighted_columns,
+        "losses.dist",
+        "correlation(student.T, teacher.T, rows)",
+        "correlation(student.T, teacher.T, torch.ones_like(rows))",
+    ),
+    "mean of the teachers' logits": (
+        checks.several_teachers_are_the_mean_of_calibrated_probabilities,
+        "teachers",
+        "return log_probs.logsumexp(dim=0) - math.log(len(logits))",
+        "return log_probs.mean(dim=0)",
+    ),
+    "teachers averaged before calibration": (
+        checks.several_teachers_are_the_mean_of_calibrated_probabilities,
+        "teachers",
+        "return logits / temperature, features",
+        "return logits, features",
+    ),
+    "cached answers of another seed": (
+        checks.cached_answers_belong_to_their_views,
+        "loader",
+        "key=(self.seed, step, views)",
+        "key=(step, views)",
+    ),
+    "cached answers of another batch": (
+        checks.cached_answers_belong_to_their_views,
+        "loader",
+        "key=(self.seed, step, views)",
+        "key=(self.seed, views)",
+    ),
+    "cached answers of another mixing": (
+        checks.cached_answers_belong_to_their_views,
+        "loader",
+        "key=(self.seed, step, views)",
+        "key=(self.seed, step)",
+    ),
+    "connector saved with the student": (
+        checks.connector_is_thrown_away,
+        "student",
+        "        del student.connector  # no part of the student: it was there to learn through\n",
+        "        pass\n",
+    ),
+    "student alone learns from the pool's empty targets": (
+        checks.student_alone_sees_labels_only,
+        "student",
+        "        labeled,\n        None,\n",
+        "        labeled,\n        stages.unlabeled(task, task.pool),\n",
     ),
     "forward in training mode": (
         checks.forward_is_an_evaluation_snapshot,
@@ -118,26 +239,29 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     "teacher draws its own view": (
         checks.teacher_and_student_see_the_same_views,
         "loader",
-        "apply(images, plan, views.teacher_size)",
-        "apply(images, views.policy.plan(aspect, generator), views.teacher_size)",
+        "apply(images, plan, size) for size in sizes",
+        "apply(images, plan if size == views.size else views.policy.plan(aspect, generator), size)"
+        " for size in sizes",
     ),
     "teacher sees the clean view": (
         checks.pipeline_gives_both_the_same_view,
         "loader",
-        "apply(images, plan, views.teacher_size)",
-        "apply(images, type(plan).identity(len(images)), views.teacher_size)",
+        "apply(images, plan, size) for size in sizes",
+        "apply(images, plan if size == views.size else type(plan).identity(len(images)), size)"
+        " for size in sizes",
     ),
     "teacher sees unmixed images": (
         checks.teacher_and_student_see_the_same_mixing,
         "loader",
-        "else mix.images(teacher)",
-        "else teacher",
+        "mix.images(view) for size, view",
+        "mix.images(view) if size == views.size else view for size, view",
     ),
     "teacher sees another mixing": (
         checks.teacher_and_student_see_the_same_mixing,
         "loader",
-        "else mix.images(teacher)",
-        "else (self._mix(len(rows), generator) or mix).images(teacher)",
+        "mix.images(view) for size, view",
+        "(mix if size == views.size else self._mix(len(rows), generator) or mix).images(view)"
+        " for size, view",
     ),
     "box in whole pixels of one size": (
         checks.teacher_and_student_see_the_same_mixing,
@@ -155,8 +279,8 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     "loader normalises for the student": (
         checks.each_model_normalises_with_its_own_numbers,
         "loader",
-        "student = apply(images, plan, views.size)",
-        "student = apply(images, plan, views.size) * 2 - 1",
+        "            seen[views.size],\n",
+        "            seen[views.size] * 2 - 1,\n",
     ),
     "lambda of the box before clipping": (
         checks.cutmix_share_is_the_clipped_box,
@@ -179,13 +303,13 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     ),
     "EMA without buffers": (
         checks.ema_averages_the_buffers,
-        "train",
+        "ema",
         "averages, currents = self.model.state_dict(), model.state_dict()",
         "averages, currents = dict(self.model.named_parameters()), dict(model.named_parameters())",
     ),
     "EMA copies integer buffers never": (
         checks.ema_averages_the_buffers,
-        "train",
+        "ema",
         "            averages[name].copy_(currents[name])\n",
         "            pass\n",
     ),
@@ -211,15 +335,15 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     ),
     "threshold before alignment": (
         checks.online_counter_counts_what_the_loss_uses,
-        "losses.pseudo_label",
-        "(confidence >= threshold)",
-        "(probs.amax(dim=1) >= threshold)",
+        "steps.online",
+        "Beliefs(weak.aligned, confident(weak.aligned, self.threshold))",
+        "Beliefs(weak.aligned, confident(weak.probs, self.threshold))",
     ),
     "counter on the raw confidence": (
         checks.online_counter_counts_what_the_loss_uses,
         "steps.online",
         '"pseudo_labeled": used.sum() / pool.sum().clamp_min(1)',
-        '"pseudo_labeled": (probs.amax(dim=1) >= self.threshold)[pool].float().mean()',
+        '"pseudo_labeled": (probs.amax(dim=1) >= 0.7)[pool > 0].float().mean()',
     ),
     "counter counts labelled images": (
         checks.online_counter_counts_what_the_loss_uses,
@@ -232,6 +356,109 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
         "steps.online",
         "used = beliefs.weights * pool",
         "used = beliefs.weights",
+    ),
+    "beliefs are not aligned": (
+        checks.online_counter_counts_what_the_loss_uses,
+        "steps.online",
+        "WeakViews(probs, aligned, pool, batch.ids)",
+        "WeakViews(probs, probs, pool, batch.ids)",
+    ),
+    "FlexMatch counts labelled images": (
+        checks.flexmatch_counts_sure_images_of_the_pool,
+        "steps.online",
+        "flexmatch.learning_effect(self.marks[:-1], self.n_classes)",
+        "flexmatch.learning_effect(self.marks, self.n_classes)",
+    ),
+    "FlexMatch marks images it is not sure of": (
+        checks.flexmatch_counts_sure_images_of_the_pool,
+        "steps.online",
+        "self.marks[torch.where(sure, weak.ids, -1)]",
+        "self.marks[weak.ids]",
+    ),
+    "FlexMatch without its warm-up": (
+        checks.flexmatch_counts_sure_images_of_the_pool,
+        "losses.flexmatch",
+        "torch.maximum(effect.max(), unused).clamp_min(1)",
+        "effect.max().clamp_min(1)",
+    ),
+    "FlexMatch without its mapping": (
+        checks.flexmatch_counts_sure_images_of_the_pool,
+        "losses.flexmatch",
+        "beta / (2 - beta) * threshold",
+        "beta * threshold",
+    ),
+    "FreeMatch's local thresholds not over the largest": (
+        checks.freematch_asks_the_global_threshold_of_the_largest_class,
+        "losses.freematch",
+        "marginal / marginal.max() * confidence",
+        "marginal * confidence",
+    ),
+    "FreeMatch's statistics of labelled images too": (
+        checks.freematch_asks_the_global_threshold_of_the_largest_class,
+        "steps.online",
+        "_running(self.confidence, confidence, weak.pool, self.momentum)",
+        "_running(self.confidence, confidence, torch.ones_like(weak.pool), self.momentum)",
+    ),
+    "FreeMatch's fairness with the other sign": (
+        checks.freematch_asks_the_global_threshold_of_the_largest_class,
+        "losses.freematch",
+        "return (expected * torch.where(present, shares, 1.0).log()).sum()",
+        "return -(expected * torch.where(present, shares, 1.0).log()).sum()",
+    ),
+    "FreeMatch's fairness without histograms": (
+        checks.freematch_asks_the_global_threshold_of_the_largest_class,
+        "losses.freematch",
+        ".sum(dim=0) / counts.clamp_min(1) * present",
+        ".sum(dim=0) * present",
+    ),
+    "SoftMatch's Gaussian not truncated above the mean": (
+        checks.softmatch_weighs_down_only_what_is_below_the_mean,
+        "losses.softmatch",
+        "(confidence - mean).clamp_max(0)",
+        "confidence - mean",
+    ),
+    "SoftMatch's variance of two sigma": (
+        checks.softmatch_weighs_down_only_what_is_below_the_mean,
+        "losses.softmatch",
+        "(2 * variance.clamp_min(1e-12))",
+        "(variance.clamp_min(1e-12) / 2)",
+    ),
+    "running means in half precision": (
+        checks.online_statistics_are_not_in_half_precision,
+        "steps.online",
+        "total = (values.movedim(0, -1) * pool).sum(dim=-1)",
+        "total = pool @ values",
+    ),
+    "labelled and pool images apart, Mean Teacher": (
+        checks.mean_teacher_step_makes_one_forward,
+        "steps.mean_teacher",
+        "logits = model(batch.images)",
+        "logits = torch.cat([model(batch.images[batch.weights > 0]), "
+        "model(batch.images[batch.weights == 0])])",
+    ),
+    "the mean teacher is never updated": (
+        checks.mean_teacher_is_a_snapshot_of_the_average,
+        "steps.mean_teacher",
+        "self.teacher.update(model)",
+        "pass",
+    ),
+    "the mean teacher in train mode": (
+        checks.mean_teacher_is_a_snapshot_of_the_average,
+        "steps.mean_teacher",
+        "teacher_logits = self.teacher.model(batch.weak)",
+        "teacher_logits = self.teacher.model.train()(batch.weak)",
+    ),
+    "the mean teacher without its buffers": (
+        checks.mean_teacher_is_a_snapshot_of_the_average,
+        "ema",
+        "averages, currents = self.model.state_dict(), model.state_dict()",
+        "averages, currents = dict(self.model.named_parameters()), dict(model.named_parameters())",
+    ),
+    "the mean teacher sees the strong view": (
+        checks.mean_teacher_is_a_snapshot_of_the_average,
+        "steps.mean_teacher",
+        "self.teacher.model(batch.weak)",
+        "self.teacher.model(batch.images)",
     ),
     "gradient through the weak view's belief": (
         checks.online_counter_counts_what_the_loss_uses,
@@ -313,6 +540,49 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
         "return rgb, width / height, ",
         "return rgb, height / width, ",
     ),
+    "limit fitted on images that made the means": (
+        checks.limit_comes_from_held_out_images,
+        "outofclass",
+        "fit_limit(held_out_distances(features, labels))",
+        "fit_limit(mean_distances(features, labels, features))",
+    ),
+    "the held-out image stays in its mean": (
+        checks.limit_comes_from_held_out_images,
+        "outofclass",
+        "_unit(sums[index[scored]] - features[scored])",
+        "_unit(sums[index[scored]])",
+    ),
+    "a fold's limit knows its judged images": (
+        checks.judged_images_are_no_part_of_their_chains_limit,
+        "stages",
+        "    labeled = frozen.labeled.take(np.flatnonzero(chain.keep))\n"
+        "    return detect(features(labeled), task.labels[chain.keep], features(frozen.pool))\n",
+        "    return detect(features(frozen.labeled), task.labels, features(frozen.pool))\n",
+    ),
+    "images out of class in the prior": (
+        checks.images_out_of_class_decide_nothing,
+        "stages",
+        "beliefs[inside].mean(axis=0)",
+        "beliefs.mean(axis=0)",
+    ),
+    "images out of class in the alignment": (
+        checks.images_out_of_class_decide_nothing,
+        "stages",
+        "beliefs[inside] = align(beliefs[inside], prior",
+        "beliefs = align(beliefs, prior",
+    ),
+    "images out of class accepted": (
+        checks.images_out_of_class_decide_nothing,
+        "label",
+        "(labels == k) & ~detection.outside",
+        "labels == k",
+    ),
+    "images out of class in an online round": (
+        checks.online_round_leaves_out_of_class_images,
+        "stages",
+        "unlabeled(task, task.pool[inside])",
+        "unlabeled(task, task.pool)",
+    ),
 }
 
 
@@ -331,11 +601,11 @@ def test_a_bug_in_the_source_is_found(
 def _live_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
     """Distillation asks the live teacher, in training mode."""
 
-    def live(model: Any, output: str = "logits") -> Any:
+    def live(model: Any, _output: str) -> Any:
         model.train()
-        return torch.no_grad()(model.features if output == "features" else model.forward)
+        return torch.no_grad()(lambda images: (model(images), model.features(images)))
 
-    monkeypatch.setattr(student, "Forward", live)
+    monkeypatch.setattr(teachers, "Forward", live)
 
 
 def _uncalibrated_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,7 +614,7 @@ def _uncalibrated_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         student,
         "DistillationStep",
-        lambda teacher, **kw: step(lambda images: 2.0 * teacher(images), **kw),
+        lambda teacher, **kw: step(lambda view: Answer(2.0 * teacher(view).logits), **kw),
     )
 
 
@@ -426,9 +696,14 @@ INERT: dict[str, tuple[str, str, str]] = {
     "weight_decay": ("stages", "        weight_decay=t.weight_decay,\n", ""),
     "drop_path_rate": ("stages", "config.transfer.drop_path_rate)", "0.1)"),
     "alignment": ("stages", "strength=config.self_train.alignment", "strength=1.0"),
+    "out_of_class": ("stages", 'config.self_train.out_of_class == "auto"', "True"),
+    "online": ("stages", "            config.self_train.online,\n", '            "fixmatch",\n'),
     "threshold": ("stages", "threshold=config.self_train.threshold", "threshold=0.95"),
     "temperature": ("steps.distillation", "temperature=self.temperature", "temperature=1.0"),
-    "alpha": ("student", "alpha=config.distill.alpha", "alpha=0.7"),
+    "alpha": ("student", "alpha=config.alpha", "alpha=0.7"),
+    "kd": ("student", "kd=config.kd", 'kd="kd"'),
+    "hint_weight": ("student", "hint_weight=config.hint_weight", "hint_weight=0.0"),
+    "teacher_cache": ("student", "cycle=shop.config.distill.teacher_cache", "cycle=0"),
     "limit": ("data.split", '_draw(catalog.names, pool, limit, f"{seed}/pool")', "pool"),
 }
 

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import json
 from pathlib import Path
 
@@ -12,6 +13,11 @@ ROWS = [
     Prediction('a,b "c".png', "bee", 0.75, {"ant": 0.25, "bee": 0.75}),
     Prediction("größe.png", "ant", 1.0, {"ant": 1.0, "bee": 0.0}),
 ]
+
+
+def plain(row: Prediction) -> dict:
+    """The columns of a prediction that nobody asked rejections of."""
+    return {name: value for name, value in vars(row).items() if name != "rejected"}
 
 
 def read(path: Path) -> list[dict]:
@@ -35,8 +41,23 @@ def test_what_is_written_is_read_back(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / "new" / f"predictions{suffix}"
     check_suffix(path)
     write_predictions(ROWS, path)
-    assert read(path) == [row.__dict__ for row in ROWS]
+    assert read(path) == [plain(row) for row in ROWS]
     assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_rejections_are_a_column_where_they_were_asked_for(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"rejected{suffix}"
+    rows = [
+        dataclasses.replace(ROWS[0], label="unknown", rejected=True),
+        dataclasses.replace(ROWS[1], rejected=False),
+    ]
+    write_predictions(rows, path)
+    found = read(path)
+    answers = ["true", "false"] if suffix == ".csv" else [True, False]
+    assert [row["rejected"] for row in found] == answers
+    assert [row["label"] for row in found] == ["unknown", "ant"]
+    assert list(found[0]) == ["image", "label", "confidence", "probabilities", "rejected"]
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

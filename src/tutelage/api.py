@@ -127,6 +127,67 @@ def augment(
     return content
 
 
+def ladder(
+    data: Path | str,
+    out: Path | str,
+    *,
+    seeds: int = 5,
+    arms: Sequence[str] | None = None,
+    quiet: bool = False,
+    **settings: Any,
+) -> dict[str, Any]:
+    """What each stage buys on your data: the same arms on paired label draws, with intervals.
+
+    Writes ``ladder.html`` and ``ladder.json`` into ``out``, and a run folder for each seed.
+
+    Args:
+        data: a folder, or a .csv or .parquet manifest, with test images.
+        out: the folder; the same call goes on where it was cut off, also with more ``seeds``.
+        seeds: label draws, at least 2: ``seed``, ``seed + 1``, and so on.
+        arms: which of ``tutelage.ladder.ARMS`` to train; None trains them all.
+        quiet: print nothing.
+        settings: any setting of ``tutelage ladder --help``, by name; ``minutes`` is for each seed.
+
+    Returns:
+        The content of ladder.json.
+
+    Raises:
+        TutelageError: what was found, what was expected, and the mend.
+    """
+    for package in ("torch", "timm", "pyarrow", "jinja2", "matplotlib", "onnx"):
+        need(package, "train")
+    from datetime import UTC, datetime
+
+    from tutelage import ladder as rungs
+    from tutelage.report.html import write_page
+    from tutelage.report.ladder import render
+
+    config = make_config("ladder", settings)
+    wanted = rungs.check_request(arms, seeds, config.data.seed)
+    catalog = read_catalog(data)
+    rungs.check_test(catalog)
+    draws, folder, console = rungs.run_seeds(
+        catalog, str(data), Path(out), config, wanted, seeds, quiet=quiet
+    )
+    words = _command_line("ladder", str(data), Path(out), settings) + f" --seeds {seeds}"
+    words += "" if arms is None else f" --arms {','.join(wanted)}"
+    created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    page = rungs.make_page(draws, catalog, config, command=words, created=created)
+    content = rungs.to_dict(page)
+    folder.write_json("ladder.json", content)
+    path = folder.path / "ladder.html"
+    write_page(render(page), path)
+    for change in content["differences"]:
+        mean, low, high = (100 * part for part in (change["mean"], *change["ci95"]))
+        console.say(
+            f"  {change['arm']:<14} minus {change['minus']:<14} {mean:+5.1f} points "
+            f"[{low:+.1f}, {high:+.1f}]  {change['verdict']}"
+        )
+    console.say(content["verdict"])
+    console.say(f"page: {path}")
+    return content
+
+
 def _train(
     command: str,
     catalog: Catalog,
@@ -142,18 +203,13 @@ def _train(
     from tutelage import pipeline
 
     config = make_config(command, settings)
-    distilling = command == "distill"
-    if distilling and not (Path(config.data.teacher) / "model.json").exists():
-        raise TutelageError(
-            f"distill needs a trained teacher, but {config.data.teacher!r} is no model folder; "
-            "give one, such as --teacher RUN/teacher"
-        )
-    teacher = _given_teacher(catalog, config) if distilling else None
+    teachers = _given_teachers(catalog, config) if command == "distill" else []
     work = pipeline.prepare(command, catalog, data, out, config, notes=notes, quiet=quiet)
     chain = pipeline.Chain(work)
-    if teacher is not None:
-        teacher.spec = dataclasses.replace(teacher.spec, canvas=work.store.canvas)
-        pipeline.student_stage(chain, teacher)
+    if teachers:
+        for teacher in teachers:
+            teacher.spec = dataclasses.replace(teacher.spec, canvas=work.store.canvas)
+        pipeline.student_stage(chain, teachers[0], teachers[1:])
     else:
         pipeline.teach(chain, rounds=command != "transfer")
         if command in ("run", "demo"):
@@ -170,16 +226,25 @@ def _command_line(command: str, data: str, out: Path, settings: dict[str, Any]) 
     return shlex.join(words)
 
 
-def _given_teacher(catalog: Catalog, config: RunConfig) -> Any:
-    from tutelage.models.folder import load_model
+def _given_teachers(catalog: Catalog, config: RunConfig) -> list[Any]:
+    """The models whose folders the setting ``teacher`` names, at least one."""
+    from tutelage.models.folder import load_model, model_folders
 
-    teacher = load_model(config.data.teacher)
-    if teacher.spec.classes != catalog.classes:
-        raise TutelageError(
-            f"the teacher knows {', '.join(teacher.spec.classes)}, the data has "
-            f"{', '.join(catalog.classes)}; they must be the same classes"
-        )
-    return teacher
+    teachers = []
+    for folder in model_folders(config.data.teacher):
+        if not (Path(folder) / "model.json").exists():
+            raise TutelageError(
+                f"distill needs a trained teacher, but {folder!r} is no model folder; "
+                "give one, such as --teacher RUN/teacher, or several separated by commas"
+            )
+        teacher = load_model(folder)
+        if teacher.spec.classes != catalog.classes:
+            raise TutelageError(
+                f"the teacher knows {', '.join(teacher.spec.classes)}, the data has "
+                f"{', '.join(catalog.classes)}; they must be the same classes ({folder})"
+            )
+        teachers.append(teacher)
+    return teachers
 
 
 def _finish(work: Any, chain: Any, command: str) -> dict[str, Any]:
@@ -255,15 +320,17 @@ class Prediction:
 
     Attributes:
         image: as it was named.
-        label: most likely class.
-        confidence: its probability.
+        label: most likely class; "unknown" where it was rejected.
+        confidence: probability of the most likely class.
         probabilities: class -> probability.
+        rejected: the image looks like none of the classes; None where nobody asked.
     """
 
     image: str
     label: str
     confidence: float
     probabilities: dict[str, float]
+    rejected: bool | None = None
 
 
 def load_predictor(model: Path | str) -> tuple[tuple[str, ...], Any]:
@@ -272,7 +339,12 @@ def load_predictor(model: Path | str) -> tuple[tuple[str, ...], Any]:
     An exported ``.onnx`` file (or a run folder with ``student.onnx``) needs only the base
     install; a model folder needs the extra ``train``.
     """
-    path = Path(model)
+    opened = _open_model(Path(model))
+    return opened.classes, opened.probabilities
+
+
+def _open_model(path: Path) -> Any:
+    """An ``OnnxModel``, or a ``TorchModel`` for a model folder."""
     if path.is_dir() and (path / "config.json").exists():
         exported_files = [path / "student.onnx", path / "teacher" / "model.onnx"]
         ready = [file for file in exported_files if file.exists()]
@@ -281,27 +353,17 @@ def load_predictor(model: Path | str) -> tuple[tuple[str, ...], Any]:
         path = ready[0]
     if path.is_dir():
         need("torch", "train")
-        from tutelage.deploy.graph import Deployed
+        from tutelage.deploy.graph import TorchModel
         from tutelage.models.folder import load_model
 
-        loaded = load_model(path)
-        deployed = Deployed(loaded)
-
-        def torch_probabilities(images: Sequence[np.ndarray]) -> np.ndarray:
-            import torch
-
-            parts = [deployed(torch.tensor(image)[None]).numpy() for image in images]
-            return np.concatenate(parts)
-
-        return loaded.spec.classes, torch_probabilities
+        return TorchModel(load_model(path))
     from tutelage.deploy.runtime import OnnxModel
 
-    exported = OnnxModel(path)
-    return exported.classes, exported.probabilities
+    return OnnxModel(path)
 
 
 def predict(
-    model: Path | str, images: Sequence[Path | str], *, batch: int = 64
+    model: Path | str, images: Sequence[Path | str], *, batch: int = 64, reject: bool = False
 ) -> tuple[list[Prediction], list[tuple[str, str]]]:
     """Classify image files.
 
@@ -309,14 +371,23 @@ def predict(
         model: an exported .onnx file, a model folder, or a run folder.
         images: files, or folders that are searched for images.
         batch: images in memory at once.
+        reject: call images "unknown" whose energy lies above the model's threshold, which about
+            95% of the labelled images stayed below when they were held out. The probabilities
+            stay as they are. A class of that name makes it "(unknown)".
 
     Returns:
         The predictions in order, and (image, reason) of those that could not be read.
 
     Raises:
-        TutelageError: no such model or image.
+        TutelageError: no such model or image, or nothing to reject by.
     """
-    classes, probabilities = load_predictor(model)
+    opened = _open_model(Path(model))
+    if reject and opened.unknown_threshold is None:
+        raise TutelageError(
+            f"{model} has no threshold for unknown images: it was made without held-out labels or "
+            "before there was one; train it again with 2 or more labels per class (and export it "
+            "again), or leave out --reject"
+        )
     paths = _image_files(images)
     rows: list[Prediction] = []
     skipped: list[tuple[str, str]] = []
@@ -330,11 +401,35 @@ def predict(
                 skipped.append((str(path), str(error)))
         if not pixels:
             continue
-        for name, probs in zip(names, probabilities(pixels), strict=True):
-            best = int(probs.argmax())
-            by_class = dict(zip(classes, (float(p) for p in probs), strict=True))
-            rows.append(Prediction(name, classes[best], float(probs[best]), by_class))
+        rows += _answer(opened, names, pixels, reject=reject)
     return rows, skipped
+
+
+def _answer(
+    opened: Any, names: Sequence[str], pixels: Sequence[np.ndarray], *, reject: bool
+) -> list[Prediction]:
+    """Predictions for images in memory."""
+    rejected: list[bool | None] = [None] * len(names)
+    if reject:
+        probabilities, energy = opened.answers(pixels)
+        rejected = [bool(e > opened.unknown_threshold) for e in energy]
+    else:
+        probabilities = opened.probabilities(pixels)
+    rows = []
+    for name, probs, out in zip(names, probabilities, rejected, strict=True):
+        best = int(probs.argmax())
+        label = _unknown(opened.classes) if out else opened.classes[best]
+        by_class = dict(zip(opened.classes, (float(p) for p in probs), strict=True))
+        rows.append(Prediction(name, label, float(probs[best]), by_class, out))
+    return rows
+
+
+def _unknown(classes: Sequence[str]) -> str:
+    """The label of a rejected image: no class may have it."""
+    label = "unknown"
+    while label in classes:
+        label = f"({label})"
+    return label
 
 
 def _image_files(images: Sequence[Path | str]) -> list[Path]:

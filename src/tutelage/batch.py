@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,30 +19,36 @@ class Batch:
         targets: (B, K) probabilities.
         weights: (B,) weight of each image's target; 0 where there is no target.
         teacher_images: (B, 3, H', W') the same view (same crop, colours and mixing) at the
-            teacher's resolution; None where no teacher looks.
+            resolution of each teacher; empty where no teacher looks.
         weak: (B, 3, H, W) the weak view of the same images; None unless the step asks for it.
+        key: equal for two batches of a data set only where they hold the same views and mixing;
+            None where nobody keeps what was worked out of a batch.
+        ids: (B,) int64, each image's position in the pool, -1 for a labelled one; None where no
+            step asks which image it sees.
     """
 
     images: Tensor
     targets: Tensor
     weights: Tensor
-    teacher_images: Tensor | None = None
+    teacher_images: tuple[Tensor, ...] = ()
     weak: Tensor | None = None
+    key: Hashable = None
+    ids: Tensor | None = None
 
     def to(self, device: torch.device) -> Batch:
         """The batch on ``device``; images are channels-last there."""
-        moved = {}
-        for field in fields(self):
-            tensor = getattr(self, field.name)
-            if tensor is not None:
-                moved[field.name] = tensor.to(
-                    device,
-                    non_blocking=True,
-                    memory_format=torch.channels_last
-                    if tensor.ndim == 4
-                    else torch.preserve_format,
-                )
+        moved = {f.name: _moved(getattr(self, f.name), device) for f in fields(self)}
         return replace(self, **moved)
+
+
+def _moved(part: Any, device: torch.device) -> Any:
+    """A batch's tensor, or each of several, on ``device``; what is no tensor as it is."""
+    if isinstance(part, tuple):
+        return tuple(_moved(each, device) for each in part)
+    if not isinstance(part, Tensor):
+        return part
+    layout = torch.channels_last if part.ndim == 4 else torch.preserve_format
+    return part.to(device, non_blocking=True, memory_format=layout)
 
 
 Metrics = dict[str, Tensor]

@@ -20,6 +20,7 @@ TRAINING = {
     "self-train": "transfer, then rounds of pseudo-labels",
     "distill": "a small student of a trained teacher (--teacher MODEL)",
 }
+CONTINUED = (*TRAINING, "ladder")
 DATA_HELP = (
     "a folder (train/<class>/*, unlabeled/**, val/<class>/*, test/<class>/*; or only <class>/*), "
     "or a .csv or .parquet manifest with the columns image, label, split"
@@ -48,6 +49,7 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_argument("--quiet", action="store_true", help="print nothing but errors")
         _add_settings(command, name)
     _add_augment(commands)
+    _add_ladder(commands)
     _add_model_commands(commands)
     _add_bench(commands)
     return parser
@@ -64,6 +66,31 @@ def _add_augment(commands: Any) -> None:
     command.add_argument("--json", action="store_true", help="print augment.json, too")
     command.add_argument("--quiet", action="store_true", help="print nothing but errors")
     _add_settings(command, "augment")
+
+
+def _add_ladder(commands: Any) -> None:
+    summary = "what each stage buys on your data, over label draws, with intervals"
+    command = commands.add_parser("ladder", help=summary, description=summary)
+    command.add_argument("data", metavar="DATA", help=f"{DATA_HELP}; test images are needed")
+    command.add_argument(
+        "--out",
+        required=True,
+        help="folder for ladder.html, ladder.json and a run folder for each seed; the same command "
+        "continues a ladder that was cut off, also with more --seeds",
+    )
+    command.add_argument(
+        "--seeds", type=int, default=5, help="label draws, from --seed on (default: 5)"
+    )
+    command.add_argument(
+        "--arms",
+        metavar="A,B",
+        type=lambda text: text.split(","),
+        help="of probe, fine-tune, transfer, self-train, student-alone, student (default: all); "
+        "without self-train there are no rounds, and the student learns from transfer",
+    )
+    command.add_argument("--json", action="store_true", help="print ladder.json, too")
+    command.add_argument("--quiet", action="store_true", help="print nothing but errors")
+    _add_settings(command, "ladder")
 
 
 def _add_settings(command: argparse.ArgumentParser, name: str) -> None:
@@ -90,6 +117,12 @@ def _add_model_commands(commands: Any) -> None:
     command.add_argument("model", metavar="MODEL", help=model)
     command.add_argument("images", metavar="IMAGES", nargs="+", help="image files or folders")
     command.add_argument("--out", help="write .csv, .jsonl or .parquet instead of printing")
+    command.add_argument(
+        "--reject",
+        action="store_true",
+        help='call images that look like none of the classes "unknown"; about 5%% of the images '
+        "of the classes are lost to it",
+    )
     command = commands.add_parser("export", help="ONNX with the preprocessing inside, checked")
     command.add_argument("model", metavar="MODEL", help="a model folder, such as RUN/student")
     command.add_argument("--out", help="the file (default: MODEL/model.onnx)")
@@ -127,8 +160,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if command in TRAINING:
             _train(command, options)
-        elif command == "augment":
-            _augment(**options)
+        elif command in ("augment", "ladder"):
+            _look(command, **options)
         elif command == "evaluate":
             _evaluate(**options)
         elif command == "predict":
@@ -141,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"tutelage {command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        hint = "; the same command continues from the last finished stage" * (command in TRAINING)
+        hint = "; the same command continues from the last finished stage" * (command in CONTINUED)
         print(f"\ntutelage {command}: stopped{hint}", file=sys.stderr)
         return 130
     except BrokenPipeError:
@@ -155,10 +188,10 @@ def _train(command: str, options: dict[str, Any]) -> None:
     getattr(api, command.replace("-", "_"))(**options)
 
 
-def _augment(json: bool, **options: Any) -> None:
+def _look(command: str, json: bool, **options: Any) -> None:
     from tutelage import api
 
-    content = api.augment(**options)
+    content = getattr(api, command)(**options)
     if json:
         print(_dump(content))
 
@@ -179,13 +212,13 @@ def _evaluate(model: str, data: str, split: str, json: bool) -> None:
         print(f"{figures['skipped']} unreadable images were left out", file=sys.stderr)
 
 
-def _predict(model: str, images: Sequence[str], out: str | None) -> None:
+def _predict(model: str, images: Sequence[str], out: str | None, reject: bool) -> None:
     from tutelage import api
     from tutelage.tables import check_suffix, write_predictions
 
     if out is not None:
         check_suffix(Path(out))
-    rows, skipped = api.predict(model, images)
+    rows, skipped = api.predict(model, images, reject=reject)
     for name, reason in skipped:
         print(f"skipped {name}: {reason}", file=sys.stderr)
     if not rows:

@@ -30,7 +30,9 @@ class DataConfig:
         None, "time budget to plan for (default: 3, plus 1 per 1,000 images, at most 12)"
     )
     teacher: str = setting(
-        "tf_efficientnet_lite0", "any timm architecture, or the folder of a tutelage model"
+        "tf_efficientnet_lite0",
+        "any timm architecture, or the folder of a tutelage model; for 'distill' one or several "
+        "folders, separated by commas",
     )
     weights: str | None = setting(
         None, "a .safetensors file with the teacher's weights, or 'none' for random ones"
@@ -51,6 +53,22 @@ class TransferConfig:
     layer_decay: float = setting(0.85, "factor on the learning rate per layer toward the input")
     weight_decay: float = setting(0.02, "weight decay; none on norms and biases")
     optimizer: str = setting("adamw", "optimiser of trunk and head", ("adamw", "sgd"))
+    unfreeze: str = setting(
+        "all",
+        "train all layers of the trunk at once, or start one after the other from the head down "
+        "over the first half of the steps",
+        ("all", "gradual"),
+    )
+    balance: str = setting(
+        "none",
+        "classes with unequal numbers of labels: leave them, weigh the rare ones more, adjust the "
+        "logits in training, or adjust them where held-out labels say so; online rounds align "
+        "to the pool's classes instead",
+        ("none", "weights", "logit-adjustment", "auto"),
+    )
+    label_smoothing: float = setting(
+        0.0, "share of the uniform distribution in the teacher's labels, 0 to 0.9"
+    )
     drop_rate: float = setting(0.2, "dropout before the head")
     drop_path_rate: float = setting(0.1, "stochastic depth of a trained trunk")
     augment: str = setting(
@@ -80,7 +98,19 @@ class SelfTrainConfig:
     alignment: float = setting(
         1.0, "how far beliefs about the pool are moved to its estimated class frequencies, 0 to 1"
     )
-    threshold: float = setting(0.95, "online pseudo-labels: confidence an image must reach")
+    out_of_class: str = setting(
+        "auto",
+        "pool images that belong to none of the classes: leave out what is detected, or keep all",
+        ("auto", "keep"),
+    )
+    online: str = setting(
+        "fixmatch",
+        "online pseudo-labels: how the weak view of an image teaches its strong view",
+        ("fixmatch", "flexmatch", "freematch", "softmatch", "mean-teacher"),
+    )
+    threshold: float = setting(
+        0.95, "confidence an image must reach; for fixmatch, and flexmatch's best class"
+    )
 
 
 @dataclass(frozen=True)
@@ -96,6 +126,21 @@ class DistillConfig:
     lr_student: float = setting(2e-3, "learning rate of the student")
     temperature: float = setting(2.0, "T of the softened outputs")
     alpha: float = setting(0.7, "weight of the teacher where a label is known, 0 to 1")
+    kd: str = setting(
+        "kd",
+        "how student and teacher are compared: KL, decoupled KL (the same of two classes), or "
+        "correlation",
+        ("kd", "dkd", "dist"),
+    )
+    standardize: str = setting(
+        "no",
+        "standardise each image's logits of both models before; for three classes or more",
+        ("no", "yes"),
+    )
+    hint_weight: float = setting(0.0, "weight of foretelling the teacher's features; 0 for none")
+    teacher_cache: int = setting(
+        0, "ask the teacher about this many batches only and repeat them; 0 for new ones each step"
+    )
 
 
 @dataclass(frozen=True)
@@ -108,6 +153,7 @@ class TrainConfig:
     layer_decay: float = 1.0
     weight_decay: float = 0.02
     optimizer: str = "adamw"
+    unfreeze: str = "all"
     warmup: float = 0.1
     clip_norm: float = 5.0
     ema_decay: float = 0.99
@@ -135,16 +181,18 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "self-train": ("data", "transfer", "self_train"),
     "distill": ("data", "transfer", "distill"),
     "augment": ("data", "transfer"),
+    "ladder": ("data", "transfer", "self_train", "distill"),
 }
 """The setting groups that each command on a data set knows."""
 
 STRONG_VIEW = ("num_ops", "magnitude", "crop_scale")
-_TRUNK_ONLY = ("trunk", "lr_head", "lr_trunk", "layer_decay", "drop_path_rate")
+_TRUNK_ONLY = ("trunk", "lr_head", "lr_trunk", "layer_decay", "drop_path_rate", "unfreeze")
+_TEACHER_ONLY = ("balance", "label_smoothing")
 _TRAINING_ONLY = ("weight_decay", "optimizer", "drop_rate", "mix")
 # Nothing is trained by "augment", and no teacher by "distill": such settings are not offered.
 _LEFT_OUT = {
-    "distill": _TRUNK_ONLY,
-    "augment": (*_TRUNK_ONLY, *_TRAINING_ONLY, "minutes"),
+    "distill": (*_TRUNK_ONLY, *_TEACHER_ONLY),
+    "augment": (*_TRUNK_ONLY, *_TEACHER_ONLY, *_TRAINING_ONLY, "minutes"),
 }
 
 
@@ -170,7 +218,9 @@ def without_effect(config: RunConfig, *, trained: bool, online: bool, student: b
     """
     unused = set() if trained else {*_TRUNK_ONLY[1:]}
     unused |= set() if trained or student else {*_TRAINING_ONLY}
-    unused |= set() if online else {"threshold"}
+    unused |= set() if online else {"online"}
+    fixed_threshold = online and config.self_train.online in ("fixmatch", "flexmatch")
+    unused |= set() if fixed_threshold else {"threshold"}
     unused |= {*STRONG_VIEW} if config.transfer.augment == "auto" else set()
     settings, defaults = config.to_dict(), RunConfig().to_dict()
     return sorted(
@@ -208,6 +258,8 @@ def make_config(command: str, options: dict[str, Any]) -> RunConfig:
         low, high = _RANGES.get(name, (0, 0))
         if choices and value not in choices:
             problems.append(f"{name} is {value!r}, expected one of {', '.join(choices)}")
+        elif name == "teacher" and command != "distill" and _is_list(value):
+            problems.append(f"teacher is {value!r}, expected one; only 'distill' takes several")
         elif name in _RANGES and value is not None and not low <= value <= high:
             problems.append(f"{name} is {value}, expected {low:g} to {high:g}")
     if problems:
@@ -231,9 +283,12 @@ _RANGES: dict[str, tuple[float, float]] = {
     "alignment": (0, 1),
     "threshold": (0, 1),
     "alpha": (0, 1),
+    "hint_weight": (0, 1e6),
+    "teacher_cache": (0, 1e6),
     "drop_rate": (0, 0.9),
     "drop_path_rate": (0, 0.9),
     "layer_decay": (0.01, 1),
+    "label_smoothing": (0, 0.9),
     "temperature": (0.1, 100),
     "lr_head": (0, 10),
     "lr_trunk": (0, 10),
@@ -243,6 +298,11 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 
 _KINDS: dict[type, str] = {int: "a whole number", float: "a number", str: "text"}
+
+
+def _is_list(value: str) -> bool:
+    """Whether a text names several things; a folder's own name may have a comma."""
+    return "," in value and not os.path.isdir(value)
 
 
 def _fits(value: Any, kind: type, *, optional: bool) -> bool:

@@ -82,7 +82,7 @@ def pseudo_rows(run: Run, finished: Sequence[Finished]) -> list[PseudoRow]:
     rows: list[PseudoRow] = []
     for number, labels in _rounds(finished):
         for k, name in enumerate(run.catalog.classes):
-            members = labels.labels == k
+            members = (labels.labels == k) & ~labels.outside
             taken = members & labels.accepted
             known = taken & (truth >= 0)
             rows.append(
@@ -144,10 +144,15 @@ def sheets(run: Run, finished: Sequence[Finished], probs: dict[str, Floats]) -> 
     if rounds:
         number, labels = rounds[-1]
         order = np.argsort(-labels.confidence, kind="stable")
+        order = order[~labels.outside[order]]
+        far = np.argsort(-labels.distances, kind="stable")[: labels.outside.sum()]
         for title, note, chosen in (
             ("Most confident pseudo-labels", "these should all look right", order[:SHOWN]),
             ("Least confident pseudo-labels", "label these next", order[::-1][:SHOWN]),
+            ("Out of class", "left out: these should be none of the classes", far[:SHOWN]),
         ):
+            if not len(chosen):
+                continue
             captions = [
                 f"{run.catalog.classes[labels.labels[i]]} {labels.confidence[i]:.0%}"
                 for i in chosen

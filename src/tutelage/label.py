@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.metrics import Floats, Ints
+from tutelage.outofclass import Detection
 
 
 def class_prior(labels: Ints, n_classes: int, smoothing: float = 1.0) -> Floats:
@@ -52,6 +54,8 @@ class PseudoLabels:
         confidence: (N,) probability of that class.
         accepted: (N,) bool.
         thresholds: (K,) the lowest accepted confidence of each class; 1.0 where none is.
+        distances: (N,) from the classes, as ``tutelage.outofclass`` measures them.
+        limit: images farther away are out of class and never accepted; infinite for none.
     """
 
     probs: Floats
@@ -59,6 +63,13 @@ class PseudoLabels:
     confidence: Floats
     accepted: NDArray[np.bool_]
     thresholds: Floats
+    distances: Floats
+    limit: float
+
+    @property
+    def outside(self) -> NDArray[np.bool_]:
+        """(N,) which images belong to none of the classes."""
+        return np.asarray(self.distances > self.limit)
 
     def targets(self, *, hard: bool) -> Floats:
         """Training targets (N, K): one-hot labels, or the beliefs themselves."""
@@ -68,18 +79,21 @@ class PseudoLabels:
 
     def reasons(self) -> list[str]:
         """Why each image was taken or left, for the audit table."""
-        return [
-            "accepted"
-            if taken
-            else f"confidence {confidence:.3f} below its class's cut {self.thresholds[label]:.3f}"
-            for taken, confidence, label in zip(
-                self.accepted, self.confidence, self.labels, strict=True
-            )
-        ]
+        return [self._reason(number) for number in range(len(self.labels))]
+
+    def _reason(self, number: int) -> str:
+        if self.outside[number]:
+            return f"out of class: distance {self.distances[number]:.3f} above {self.limit:.3f}"
+        if self.accepted[number]:
+            return "accepted"
+        cut = self.thresholds[self.labels[number]]
+        return f"confidence {self.confidence[number]:.3f} below its class's cut {cut:.3f}"
 
 
-def select(probs: Floats, *, fraction: float) -> PseudoLabels:
+def select(probs: Floats, *, fraction: float, detection: Detection | None = None) -> PseudoLabels:
     """Accept the most confident ``fraction`` of each predicted class, at least one image each.
+
+    Images out of class take no part.
 
     Per class, because one threshold for all lets the easy classes crowd out the hard ones
     (curriculum by percentile: Cascante-Bonilla et al. 2021, "Curriculum Labeling").
@@ -87,21 +101,25 @@ def select(probs: Floats, *, fraction: float) -> PseudoLabels:
     Args:
         probs: (N, K).
         fraction: in (0, 1].
+        detection: which images are out of class; None is none.
     """
     n_classes = probs.shape[1]
+    detection = detection or Detection(np.zeros(len(probs)), inf)
     labels = probs.argmax(axis=1)
     confidence = probs.max(axis=1)
     accepted = np.zeros(len(probs), dtype=bool)
     thresholds = np.ones(n_classes)
     for k in range(n_classes):
-        members = np.flatnonzero(labels == k)
+        members = np.flatnonzero((labels == k) & ~detection.outside)
         if len(members) == 0:
             continue
         best = members[np.argsort(-confidence[members], kind="stable")]
         taken = best[: max(1, round(fraction * len(members)))]
         accepted[taken] = True
         thresholds[k] = confidence[taken].min()
-    return PseudoLabels(probs, labels, confidence, accepted, thresholds)
+    return PseudoLabels(
+        probs, labels, confidence, accepted, thresholds, detection.distances, detection.limit
+    )
 
 
 def confusion(probs: Floats, labels: Ints, n_classes: int) -> Floats:

@@ -16,6 +16,7 @@ from tutelage.batch import Batch
 from tutelage.data.store import ImageStore
 
 Rows = NDArray[np.intp]
+_CYCLE = 2  # number of the stream of batches; 0 and 1 are those of the images
 
 
 class Canvases:
@@ -69,7 +70,7 @@ class Views:
         size: side of that view in pixels.
         mix: "none", "cutmix" or "mixup", on ``mix_share`` of the batches.
         mix_share: fraction of batches that are mixed.
-        teacher_size: side of the same view for the teacher; None for none.
+        teacher_sizes: side of the same view for each teacher.
         weak: policy of a second, weak view; None for none.
     """
 
@@ -77,7 +78,7 @@ class Views:
     size: int
     mix: str = "none"
     mix_share: float = 0.5
-    teacher_size: int | None = None
+    teacher_sizes: tuple[int, ...] = ()
     weak: Policy | None = None
 
     def __post_init__(self) -> None:
@@ -96,6 +97,9 @@ class Loader:
     A batch takes ``labeled_per_batch`` images from the labelled examples and the rest from the
     pool. Each stream is dealt from its own shuffled passes, and a stream shorter than its share
     of a batch simply comes round again: few labels are repeated, never dropped.
+
+    With ``cycle`` there are only that many different batches, the same in every pass over them
+    and in another order each time: what a teacher says of one need be worked out only once.
     """
 
     def __init__(
@@ -108,9 +112,10 @@ class Loader:
         batch_size: int,
         labeled_per_batch: int,
         seed: int,
+        cycle: int = 0,
     ) -> None:
-        """Without a pool every image of a batch is a labelled one."""
-        self.canvases, self.views, self.seed = canvases, views, seed
+        """Without a pool every image of a batch is a labelled one; without a cycle none repeats."""
+        self.canvases, self.views, self.seed, self.cycle = canvases, views, seed, cycle
         self.streams = [(labeled, batch_size)]
         if pool is not None and len(pool) > 0:
             self.streams = [(labeled, labeled_per_batch), (pool, batch_size - labeled_per_batch)]
@@ -124,6 +129,12 @@ class Loader:
 
     def batch(self, step: int) -> Batch:
         """The batch of one step."""
+        if not self.cycle:
+            return self._batch(step)
+        return self._batch(int(deal(self.cycle, 1, step, (self.seed, _CYCLE))[0]))
+
+    def _batch(self, step: int) -> Batch:
+        """The batch that a stream without a cycle has at ``step``."""
         parts = [
             (examples, deal(len(examples), count, step, (self.seed, number)))
             for number, (examples, count) in enumerate(self.streams)
@@ -131,23 +142,31 @@ class Loader:
         rows = np.concatenate([examples.rows[at] for examples, at in parts])
         targets = torch.cat([examples.targets[at] for examples, at in parts])
         weights = torch.cat([examples.weights[at] for examples, at in parts])
+        ids = torch.from_numpy(
+            np.concatenate([np.full(len(parts[0][1]), -1), *(at for _, at in parts[1:])])
+        )
         generator = torch.Generator().manual_seed(_mixed_seed(self.seed, 9, step))
         images, aspect = self.canvases.take(rows)
         views = self.views
         plan = views.policy.plan(aspect, generator)
-        student = apply(images, plan, views.size)
-        teacher = weak = None
-        if views.teacher_size is not None:
-            same = views.teacher_size == views.size
-            teacher = student if same else apply(images, plan, views.teacher_size)
+        sizes = {views.size, *views.teacher_sizes}
+        seen = {size: apply(images, plan, size) for size in sizes}
+        weak = None
         if views.weak is not None:
             weak = apply(images, views.weak.plan(aspect, generator), views.size)
         mix = self._mix(len(rows), generator)
         if mix is not None:
-            student = mix.images(student)
-            teacher = None if teacher is None else mix.images(teacher)
+            seen = {size: mix.images(view) for size, view in seen.items()}
             targets, weights = mix.weighted(targets, weights)
-        return Batch(student, targets, weights, teacher_images=teacher, weak=weak)
+        return Batch(
+            seen[views.size],
+            targets,
+            weights,
+            teacher_images=tuple(seen[size] for size in views.teacher_sizes),
+            weak=weak,
+            ids=ids,
+            key=(self.seed, step, views),
+        )
 
     def _mix(self, count: int, generator: torch.Generator) -> Mix | None:
         draw = float(torch.rand((), generator=generator))

@@ -37,7 +37,7 @@ from tutelage.loader import Canvases, Rows
 from tutelage.machine import choose_device, configure, fixed_size, measure_speed
 from tutelage.metrics import Comparison, Floats, compare, metrics
 from tutelage.models.classifier import Classifier, count_parameters
-from tutelage.models.folder import load_model, save_model
+from tutelage.models.folder import load_model, model_folders, save_model
 from tutelage.models.forward import Forward
 from tutelage.models.zoo import build, create
 from tutelage.plan import (
@@ -149,7 +149,7 @@ def _prepare(
     configure(device)
     data = open_data(folder, catalog, config, console, device)
     store, split, base = data.store, data.split, data.base
-    if command in ("run", "demo", "distill"):
+    if command in ("run", "demo", "distill", "ladder"):
         student.create_student(config, base)
     plan = _pinned_plan(folder, config, data.counts, store, base, device)
     all_notes = folder.read_json("config.json").get("notes")
@@ -309,7 +309,7 @@ def _unused(command: str, config: RunConfig, plan: Plan) -> list[str]:
     works = (plan.transfer, *plan.rounds)
     names = without_effect(
         config,
-        trained=any(work.trunk != "frozen" for work in works),
+        trained=command == "ladder" or any(work.trunk != "frozen" for work in works),
         online=any(work.trunk == "online" for work in works),
         student=command not in ("transfer", "self-train"),
     )
@@ -365,7 +365,7 @@ def _pinned_split(
 
 def _base_model(catalog: Catalog, store: ImageStore, config: RunConfig) -> Classifier:
     """The pretrained trunk with a new, empty head; or the trunk of a tutelage model."""
-    teacher = config.data.teacher
+    teacher = model_folders(config.data.teacher)[0]  # of several, students are cut from the first
     torch.manual_seed(config.data.seed)  # for --weights none
     if (Path(teacher) / "model.json").exists():
         if config.data.weights is not None:
@@ -375,7 +375,11 @@ def _base_model(catalog: Catalog, store: ImageStore, config: RunConfig) -> Class
             )
         loaded = load_model(teacher)
         spec = dataclasses.replace(
-            loaded.spec, classes=tuple(catalog.classes), canvas=store.canvas, temperature=1.0
+            loaded.spec,
+            classes=tuple(catalog.classes),
+            canvas=store.canvas,
+            temperature=1.0,
+            unknown_threshold=None,
         )
         model = build(spec, trunk=loaded.trunk)
         model.neck.load_state_dict(loaded.neck.state_dict())
@@ -464,6 +468,15 @@ class Chain:
 
     def stage(self, name: str, work: Callable[[], Outcome], *, judge: bool = True) -> Finished:
         """Run a stage, or take it from the folder where it is finished."""
+        done = self._made(name, work, judge=judge)
+        self.finished.append(done)
+        return done
+
+    def arm(self, name: str, work: Callable[[], Outcome]) -> Finished:
+        """A stage to compare the chain with: it is kept in the folder, but never in the chain."""
+        return self._made(name, work, judge=False)
+
+    def _made(self, name: str, work: Callable[[], Outcome], *, judge: bool) -> Finished:
         folder = self.run.folder.stages / name
         if (folder / "stage.json").exists():
             done = _load_stage(folder, name)
@@ -479,7 +492,6 @@ class Chain:
             seconds = time.monotonic() - began
             done = Finished(name, accepted, reason, seconds, comparison, outcome)
             _save_stage(folder, done)
-        self.finished.append(done)
         verdict = "kept" if done.accepted else "REJECTED"
         self.run.console.say(f"{name}: {verdict} ({done.reason}), {done.seconds:.0f} s")
         return done
@@ -535,17 +547,17 @@ def teach(chain: Chain, *, rounds: bool) -> None:
     run = chain.run
     task, config, plan = run.task, run.config, run.plan
     shop = run.shop
-    chain.stage("probe", lambda: stages.probe(task, run.base, chain.frozen))
+    chain.stage("probe", lambda: stages.probe(task, run.base, chain.frozen, config.transfer))
     none: list[Any] = [None] * len(task.chains)
 
     def transfer() -> Outcome:
-        frozen = stages.transfer_frozen(task, run.base, chain.frozen)
+        frozen = stages.transfer_frozen(task, run.base, chain.frozen, config.transfer)
         if plan.transfer.trunk == "frozen":
             return frozen
         heads = stages.fit_chain_heads(task, chain.frozen, frozen.choice, config, none)
         folds = len(task.chains) if plan.rounds else plan.judged_folds
         trained = stages.train_trunk(
-            shop, task, run.base, heads, none, plan.transfer, folds, "transfer"
+            shop, task, run.base, heads, none, plan.transfer, folds, "transfer", frozen.choice
         )
         trained.choice = frozen.choice
         return trained
@@ -572,8 +584,22 @@ def teach(chain: Chain, *, rounds: bool) -> None:
             run.console.say(f"note: {note}")
             break
         done = chain.stage(name, lambda work=work, name=name: _round(chain, shop, work, name))  # type: ignore[misc]
+        _say_left_out(run, done)
         if not done.accepted:
             stopped.add(work.trunk)
+
+
+def _say_left_out(run: Run, done: Finished) -> None:
+    labels = done.outcome.pseudo_labels
+    if labels is None or not labels.outside.any():
+        return
+    note = (
+        f"{done.name}: {labels.outside.sum()} of {len(labels.outside)} pool images look like none "
+        "of the classes and were left out (see pseudo_labels.parquet; --out-of-class keep keeps "
+        "them)"
+    )
+    run.notes.append(note)
+    run.console.say(f"note: {note}")
 
 
 def _round(chain: Chain, shop: Workshop, work: Work, name: str) -> Outcome:
@@ -590,19 +616,21 @@ def _round(chain: Chain, shop: Workshop, work: Work, name: str) -> Outcome:
             run.config,
             work,
         )
-    labels = stages.label_pool(run.task, teacher.beliefs, temperature, run.config, work.fraction)
+    labels = stages.label_pool(
+        run.task, chain.frozen, teacher.beliefs, temperature, run.config, work.fraction
+    )
     heads = stages.fit_chain_heads(run.task, chain.frozen, chain.choice, run.config, labels)
     return stages.train_trunk(
-        shop, run.task, run.base, heads, labels, work, run.plan.judged_folds, name
+        shop, run.task, run.base, heads, labels, work, run.plan.judged_folds, name, chain.choice
     )
 
 
-def student_stage(chain: Chain, teacher: Classifier) -> Finished:
-    """Distil ``teacher`` into the student."""
+def student_stage(chain: Chain, teacher: Classifier, others: Sequence[Classifier] = ()) -> Finished:
+    """Distil ``teacher``, or the mean of it and ``others``, into the student."""
     run = chain.run
 
     def distill() -> Outcome:
-        return student.distill(run.shop, run.task, teacher, run.plan.student)
+        return student.distill(run.shop, run.task, teacher, run.plan.student, others)
 
     return chain.stage("student", distill, judge=False)
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from tutelage.losses.logit_adjustment import adjust_logits
+from tutelage.metrics import Floats
 
 
 @dataclass(frozen=True)
@@ -17,7 +21,7 @@ class Metric:
 
     Attributes:
         mean: (D,).
-        factor: (D, D) or, for a diagonal map, (D,).
+        factor: (D, R) with R <= D or, for a diagonal map, (D,).
     """
 
     mean: Tensor
@@ -57,6 +61,21 @@ def pretrained_metric(features: Tensor, pretrained_head: Tensor) -> Metric:
     return Metric(plain.mean, factor)
 
 
+def span_metric(metric: Metric, features: Tensor) -> Metric:
+    """``metric`` in as few coordinates as ``features`` (N, D) span.
+
+    A head that is fitted on these features or on some of them is a sum of them (the penalty
+    leaves nothing else), so where N < D an orthonormal basis of their span loses nothing, and
+    fitting costs N / D of what it did.
+    """
+    mapped = metric(features)
+    if mapped.shape[0] >= mapped.shape[1]:
+        return metric
+    basis, _ = torch.linalg.qr(mapped.T)
+    factor = metric.factor
+    return Metric(metric.mean, factor[:, None] * basis if factor.ndim == 1 else factor @ basis)
+
+
 def _rms_norm(rows: Tensor) -> Tensor:
     return rows.square().sum(dim=1).mean().sqrt().clamp_min(1e-6)
 
@@ -80,6 +99,7 @@ def fit_head(
     metric: Metric,
     *,
     strength: float,
+    log_prior: Tensor | None = None,
     iterations: int = 100,
 ) -> Head:
     """Multinomial logistic regression on soft targets, by L-BFGS.
@@ -90,16 +110,72 @@ def fit_head(
 
     Args:
         features: (N, D).
-        targets: (N, K) probabilities.
+        targets: (N, K) probabilities, or these times the weight of each class.
         weights: (N,).
         metric: coordinates of the penalty.
         strength: weight of the data against the penalty.
+        log_prior: (K,) added to the logits while fitting, not in the head (logit adjustment).
         iterations: L-BFGS iterations at most.
     """
-    inputs = metric(features)
-    n_classes = targets.shape[1]
-    weight = torch.zeros(n_classes, inputs.shape[1], requires_grad=True)
-    bias = torch.zeros(n_classes, requires_grad=True)
+    (head,) = fit_heads(
+        metric(features),
+        targets,
+        weights,
+        metric,
+        strengths=(strength,),
+        log_prior=log_prior,
+        iterations=iterations,
+    )
+    return head
+
+
+def fit_heads(
+    inputs: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    metric: Metric,
+    *,
+    strengths: Sequence[float],
+    log_prior: Tensor | None = None,
+    iterations: int = 100,
+) -> list[Head]:
+    """``fit_head`` for several strengths, each started from the solution before it.
+
+    The objective is convex, so the start changes the solution by no more than the tolerance, but
+    a neighbour's solution is near (warm starts along the path: Friedman et al. 2010, section 2.5).
+
+    Args:
+        inputs: (N, D) features that ``metric`` has mapped.
+        targets: as in ``fit_head``.
+        weights: as in ``fit_head``.
+        metric: coordinates of ``inputs``; the heads take features that it has not mapped.
+        strengths: rising, so that each start is the simpler head.
+        log_prior: as in ``fit_head``.
+        iterations: L-BFGS iterations at most, for each strength.
+    """
+    weight = torch.zeros(targets.shape[1], inputs.shape[1], requires_grad=True)
+    bias = torch.zeros(targets.shape[1], requires_grad=True)
+    heads = []
+    for strength in strengths:
+        _minimise(inputs, targets, weights, weight, bias, strength, log_prior, iterations)
+        with torch.no_grad():
+            factor = metric.factor
+            raw = weight * factor if factor.ndim == 1 else weight @ factor.T
+            heads.append(Head(raw.contiguous(), bias - raw @ metric.mean))
+    return heads
+
+
+def _minimise(
+    inputs: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    strength: float,
+    log_prior: Tensor | None,
+    iterations: int,
+) -> None:
+    """Move ``weight`` (K, D) and ``bias`` (K,) to the minimum."""
     optimizer = torch.optim.LBFGS(
         [weight, bias],
         max_iter=iterations,
@@ -110,14 +186,35 @@ def fit_head(
 
     def objective() -> Tensor:
         optimizer.zero_grad()
-        log_probs = torch.log_softmax(inputs @ weight.T + bias, dim=1)
+        logits = inputs @ weight.T + bias
+        adjusted = logits if log_prior is None else adjust_logits(logits, log_prior)
+        log_probs = torch.log_softmax(adjusted, dim=1)
         data = -(weights * (targets * log_probs).sum(dim=1)).sum()
         loss = strength * data + 0.5 * weight.square().sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
     optimizer.step(objective)  # type: ignore[no-untyped-call]
-    with torch.no_grad():
-        factor = metric.factor
-        raw = weight * factor if factor.ndim == 1 else weight @ factor.T
-        return Head(raw.contiguous(), bias - raw @ metric.mean)
+
+
+def choose(losses: Floats, default: int, *, guard: float = 0.0) -> int:
+    """The candidate with the least mean held-out loss.
+
+    Few labels hardly tell good candidates apart, and the least of many noisy means flatters its
+    owner. ``guard`` 1 is the one-standard-error rule (Breiman et al. 1984, section 3.4.3) on
+    paired differences, with a default in place of the simplest model.
+
+    Args:
+        losses: (C, J) of each candidate on the same J images; J may be 0.
+        default: the candidate that stands when the others are not told apart from it.
+        guard: standard errors of the paired difference by which another must be better.
+    """
+    n = losses.shape[1]
+    if n == 0:
+        return default
+    best = int(losses.mean(axis=1).argmin())
+    if guard == 0:
+        return best
+    gains = losses[default] - losses[best]
+    told_apart = n > 1 and gains.mean() > guard * gains.std(ddof=1) / n**0.5
+    return best if told_apart else default

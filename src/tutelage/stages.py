@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -24,18 +25,40 @@ from tutelage.config import RunConfig, TrainConfig, TransferConfig
 from tutelage.data.split import folds
 from tutelage.label import PseudoLabels, align, confusion, estimate_prior, select
 from tutelage.loader import Canvases, Examples, Loader, Rows, Views
-from tutelage.metrics import Floats, Ints, nll
+from tutelage.losses.class_weights import inverse_frequency
+from tutelage.losses.label_smoothing import smooth_targets
+from tutelage.losses.logit_adjustment import log_prior
+from tutelage.metrics import Floats, Ints
 from tutelage.models.classifier import Classifier
 from tutelage.models.forward import Forward
+from tutelage.outofclass import Detection, detect, energy, fit_limit
 from tutelage.plan import Work
-from tutelage.probe import Head, Metric, fit_head, plain_metric, pretrained_metric
-from tutelage.steps.online import OnlinePseudoLabelStep
+from tutelage.probe import (
+    Head,
+    Metric,
+    choose,
+    fit_head,
+    fit_heads,
+    plain_metric,
+    pretrained_metric,
+    span_metric,
+)
+from tutelage.steps.mean_teacher import MeanTeacherStep
+from tutelage.steps.online import (
+    FixMatch,
+    FlexMatch,
+    FreeMatch,
+    OnlinePseudoLabelStep,
+    SoftMatch,
+)
 from tutelage.steps.supervised import supervised_step
 from tutelage.train import Result, train
 
 PROBE_STRENGTH = 10.0
-STRENGTHS = (3.0, 30.0)
+STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0)  # rising: each fit starts from the one before
+IMBALANCED = 2.0  # times as many labels in the largest class as in the smallest
 LABELED_SHARE = 0.25  # of a batch, and of the weight, goes to the true labels
+MOMENTUM = 0.99  # of online statistics: the papers' 0.999 is for a million steps, not thousands
 
 
 @dataclass(frozen=True)
@@ -160,14 +183,19 @@ def _logits(head: Head, views: Sequence[Tensor]) -> Floats:
 
 def _beliefs(task: Task, heads: Sequence[Head], frozen: Frozen, *, clean: bool = True) -> Beliefs:
     """Beliefs of one head per chain on the frozen features."""
+    views = frozen.pool.clean() if clean else frozen.pool.views[:1]
+    pool: list[Floats | None] = [_logits(head, views) for head in heads]
+    return Beliefs(pool, _judged(task, heads, frozen, clean=clean))
+
+
+def _judged(task: Task, heads: Sequence[Head], frozen: Frozen, *, clean: bool = True) -> Floats:
+    """Held-out logits (J, K) of one head per chain."""
     judged = np.full((len(task.judged), task.n_classes), np.nan)
-    pool: list[Floats | None] = []
     for chain, head in zip(task.chains, heads, strict=True):
-        pool.append(_logits(head, frozen.pool.clean() if clean else frozen.pool.views[:1]))
         held_out = frozen.judged.take(chain.judges)
         views = held_out.clean() if clean else held_out.views[:1]
         judged[chain.judges] = _logits(head, views)
-    return Beliefs(pool, judged)
+    return judged
 
 
 def temperature_of(task: Task, beliefs: Beliefs) -> float:
@@ -182,16 +210,16 @@ def one_hot(labels: Ints, n_classes: int) -> Tensor:
     return torch.eye(n_classes)[torch.from_numpy(np.asarray(labels, dtype=np.int64))]
 
 
-def labeled_examples(task: Task, chain: Chain) -> Examples:
+def labeled_examples(task: Task, chain: Chain, *, smoothing: float = 0.0) -> Examples:
     """The labels that a chain may learn from."""
-    targets = one_hot(task.labels[chain.keep], task.n_classes)
+    targets = smooth_targets(one_hot(task.labels[chain.keep], task.n_classes), smoothing)
     return Examples(task.labeled[chain.keep], targets, torch.ones(len(targets)))
 
 
-def unlabeled(task: Task) -> Examples:
-    """The whole pool without targets, for steps whose targets come from a model."""
-    n = len(task.pool)
-    return Examples(task.pool, torch.zeros(n, task.n_classes), torch.zeros(n))
+def unlabeled(task: Task, rows: Rows) -> Examples:
+    """Images of the pool (N,) without targets, for steps whose targets come from a model."""
+    n = len(rows)
+    return Examples(rows, torch.zeros(n, task.n_classes), torch.zeros(n))
 
 
 def with_head(model: Classifier, head: Head) -> Classifier:
@@ -210,9 +238,17 @@ def set_head(model: Classifier, head: Head) -> None:
     model.head.bias.copy_(head.bias)
 
 
-def set_temperature(model: Classifier, temperature: float) -> None:
-    """Record the temperature that makes the model's probabilities calibrated."""
-    model.spec = dataclasses.replace(model.spec, temperature=temperature)
+def unknown_threshold_of(beliefs: Beliefs) -> float | None:
+    """The energy that about 95% of held-out predictions stay below; None without any."""
+    known = beliefs.known
+    return fit_limit(energy(beliefs.judged[known])).value if known.any() else None
+
+
+def set_calibration(model: Classifier, temperature: float, unknown_threshold: float | None) -> None:
+    """Record what makes the model's probabilities calibrated, and when it knows no answer."""
+    model.spec = dataclasses.replace(
+        model.spec, temperature=temperature, unknown_threshold=unknown_threshold
+    )
 
 
 def evaluation_look(
@@ -231,49 +267,151 @@ def evaluation_look(
     return outputs
 
 
-def probe(task: Task, base: Classifier, frozen: Frozen) -> Outcome:
-    """Stage "probe": logistic regression on the centre view's features, nothing else."""
-    heads = [
-        fit_head(
-            frozen.labeled.views[0][chain.keep],
-            one_hot(task.labels[chain.keep], task.n_classes),
-            torch.ones(int(chain.keep.sum())),
-            frozen.metrics["plain"],
-            strength=PROBE_STRENGTH,
+def probe(
+    task: Task, base: Classifier, frozen: Frozen, config: TransferConfig | None = None
+) -> Outcome:
+    """Stage "probe": logistic regression on the centre view's features, nothing else.
+
+    Where ``config`` asks to balance the classes it does, so that what follows is not compared
+    with a model that was free to leave the rare ones out.
+    """
+    balance = _balances("none" if config is None else config.balance, task)[-1]
+    heads = []
+    for chain in task.chains:
+        targets = one_hot(task.labels[chain.keep], task.n_classes)
+        balancing = balance_of(balance, targets.sum(dim=0))
+        heads.append(
+            fit_head(
+                frozen.labeled.views[0][chain.keep],
+                balancing.targets(targets),
+                torch.ones(len(targets)),
+                frozen.metrics["plain"],
+                strength=PROBE_STRENGTH,
+                log_prior=balancing.log_prior,
+            )
         )
-        for chain in task.chains
-    ]
     beliefs = _beliefs(task, heads, frozen, clean=False)
     model = with_head(base, heads[0])
-    set_temperature(model, temperature_of(task, beliefs))
+    set_calibration(model, temperature_of(task, beliefs), unknown_threshold_of(beliefs))
     return Outcome(model, beliefs, frozen=True)
 
 
-def transfer_frozen(task: Task, base: Classifier, frozen: Frozen) -> Outcome:
+def transfer_frozen(
+    task: Task, base: Classifier, frozen: Frozen, config: TransferConfig | None = None
+) -> Outcome:
     """Stage "transfer" with a frozen trunk: a new head over several augmented views.
 
-    The metric (plain, or with the pretrained fc layer as a prior) and the strength are those
-    with the best held-out likelihood.
+    The metric (plain, or with the pretrained fc layer as a prior), the strength and, if it is
+    "auto", the balance are those with the best held-out likelihood.
+
+    Args:
+        task: what may be seen.
+        base: the pretrained trunk.
+        frozen: its features.
+        config: for ``balance`` and ``label_smoothing``; None for the defaults.
     """
-    best: tuple[float, Outcome] | None = None
-    for name, metric in frozen.metrics.items():
-        for strength in STRENGTHS:
-            heads = [_head(task, chain, frozen, metric, strength) for chain in task.chains]
-            beliefs = _beliefs(task, heads, frozen)
-            temperature = temperature_of(task, beliefs)
-            known = beliefs.known
-            score = (
-                nll(softmax(beliefs.judged[known], temperature), task.judged_labels[known])
-                if known.any()
-                else 0.0
+    config = TransferConfig() if config is None else config
+    balances = _balances(config.balance, task)
+    grid: list[tuple[dict[str, Any], tuple[Head, ...]]] = []
+    for name, whole in frozen.metrics.items():
+        metric = span_metric(whole, torch.cat(frozen.labeled.views))
+        for balance in balances:
+            paths = _paths(task, frozen, metric, balance, config.label_smoothing)
+            for strength, heads in zip(STRENGTHS, zip(*paths, strict=True), strict=True):
+                grid.append(({"metric": name, "strength": strength, "balance": balance}, heads))
+    losses = np.stack([_held_out_losses(task, heads, frozen) for _, heads in grid])
+    if balances != ("none",):  # asked to serve all classes alike, so they are judged alike
+        losses = losses * _judged_weights(task)
+    usual = {"metric": "plain", "strength": PROBE_STRENGTH, "balance": balances[0]}
+    default = next((i for i, (choice, _) in enumerate(grid) if choice == usual), 0)
+    best = choose(losses, default)
+    choice, heads = grid[best]
+    choice["held_out_nll"] = float(losses[best].mean()) if losses.shape[1] else 0.0
+    beliefs = _beliefs(task, heads, frozen)
+    model = with_head(base, heads[0])
+    set_calibration(model, temperature_of(task, beliefs), unknown_threshold_of(beliefs))
+    return Outcome(model, beliefs, frozen=True, choice=choice)
+
+
+def _paths(
+    task: Task, frozen: Frozen, metric: Metric, balance: str, smoothing: float
+) -> list[list[Head]]:
+    """Per chain, a head over all views of its labels for each of ``STRENGTHS``."""
+    mapped = Bank(tuple(metric(view) for view in frozen.labeled.views))
+    paths = []
+    for chain in task.chains:
+        examples = labeled_examples(task, chain, smoothing=smoothing)
+        views = mapped.take(np.flatnonzero(chain.keep)).views
+        v = len(views)
+        balancing = balance_of(balance, examples.weights @ examples.targets)
+        paths.append(
+            fit_heads(
+                torch.cat(views),
+                balancing.targets(examples.targets).repeat(v, 1),
+                examples.weights.repeat(v) / v,
+                metric,
+                strengths=STRENGTHS,
+                log_prior=balancing.log_prior,
             )
-            if best is None or score < best[0]:
-                model = with_head(base, heads[0])
-                set_temperature(model, temperature)
-                choice = {"metric": name, "strength": strength, "held_out_nll": score}
-                best = (score, Outcome(model, beliefs, frozen=True, choice=choice))
-    assert best is not None  # "plain" is always there
-    return best[1]
+        )
+    return paths
+
+
+def _held_out_losses(task: Task, heads: Sequence[Head], frozen: Frozen) -> Floats:
+    """Negative log-likelihoods (J',) of the judged images at the fitted temperature."""
+    beliefs = Beliefs([], _judged(task, heads, frozen))
+    known = beliefs.known
+    probs = softmax(beliefs.judged[known], temperature_of(task, beliefs))
+    true = probs[np.arange(len(probs)), task.judged_labels[known]]
+    return np.asarray(-np.log(np.clip(true, 1e-12, 1.0)))
+
+
+def _judged_weights(task: Task) -> Floats:
+    """Weights (J',) of the judged images by which every class counts the same; their mean is 1."""
+    judges = np.unique(np.concatenate([chain.judges for chain in task.chains]))
+    labels = task.judged_labels[judges]
+    counts = torch.from_numpy(np.bincount(labels, minlength=task.n_classes)).double()
+    return np.asarray(inverse_frequency(counts).numpy()[labels])
+
+
+def _balances(setting: str, task: Task) -> tuple[str, ...]:
+    """The balances to try; "auto" tries an adjustment only where the labels are imbalanced."""
+    if setting != "auto":
+        return (setting,)
+    counts = np.bincount(task.labels, minlength=task.n_classes)
+    imbalanced = counts.max() >= IMBALANCED * counts.min()
+    return ("none", "logit-adjustment") if imbalanced else ("none",)
+
+
+@dataclass(frozen=True)
+class Balancing:
+    """What training does about classes of unequal frequency; never part of the model.
+
+    Attributes:
+        class_weights: (K,) weight of each class in the loss, or None.
+        log_prior: (K,) to add to the logits in the loss, or None.
+    """
+
+    class_weights: Tensor | None = None
+    log_prior: Tensor | None = None
+
+    def targets(self, targets: Tensor) -> Tensor:
+        """Targets (N, K) times the weight of each class."""
+        return targets if self.class_weights is None else targets * self.class_weights
+
+
+def balance_of(balance: str, counts: Tensor) -> Balancing:
+    """The balancing called ``balance`` for ``counts`` (K,) images of each class in training."""
+    if balance == "weights":
+        return Balancing(class_weights=inverse_frequency(counts))
+    if balance == "logit-adjustment":
+        return Balancing(log_prior=log_prior(counts))
+    return Balancing()
+
+
+def chosen_balance(config: TransferConfig, choice: dict[str, Any]) -> str:
+    """The user's balance or, if that is "auto", the one that ``transfer_frozen`` chose."""
+    return str(choice.get("balance", "none")) if config.balance == "auto" else config.balance
 
 
 def _head(
@@ -283,11 +421,14 @@ def _head(
     metric: Metric,
     strength: float,
     beliefs: tuple[Rows, Tensor] | None = None,
+    *,
+    balance: str = "none",
+    smoothing: float = 0.0,
 ) -> Head:
     """A head over all views of the chain's labels and, if given, of the believed pool images."""
     labeled = frozen.labeled.take(np.flatnonzero(chain.keep))
     n = int(chain.keep.sum())
-    targets = one_hot(task.labels[chain.keep], task.n_classes)
+    targets = labeled_examples(task, chain, smoothing=smoothing).targets
     weights = torch.ones(n)
     views = labeled.views
     if beliefs is not None and len(beliefs[0]):
@@ -304,18 +445,30 @@ def _head(
             ]
         )
     v = len(views)
+    balancing = balance_of(balance, weights @ targets)
     return fit_head(
-        torch.cat(views), targets.repeat(v, 1), weights.repeat(v) / v, metric, strength=strength
+        torch.cat(views),
+        balancing.targets(targets).repeat(v, 1),
+        weights.repeat(v) / v,
+        metric,
+        strength=strength,
+        log_prior=balancing.log_prior,
     )
 
 
 def label_pool(
-    task: Task, teacher: Beliefs, temperature: float, config: RunConfig, fraction: float
+    task: Task,
+    frozen: Frozen,
+    teacher: Beliefs,
+    temperature: float,
+    config: RunConfig,
+    fraction: float,
 ) -> list[PseudoLabels | None]:
     """Pseudo-labels per chain: calibrated, aligned to the pool's estimated classes, selected.
 
     A calibrated teacher's mean confidence is the share it expects to get right; ``fraction`` of
-    that is accepted, so that a weak teacher passes on less of the pool than a strong one.
+    that is accepted, so that a weak teacher passes on less of the pool than a strong one. Images
+    out of class are left out first: they say nothing about how frequent the classes are.
     """
     known = teacher.known
     probs = softmax(teacher.judged[known], temperature)
@@ -325,12 +478,28 @@ def label_pool(
         if logits is None or len(logits) == 0:
             out.append(None)
             continue
+        detection = None
+        inside = np.ones(len(logits), dtype=bool)
+        if config.self_train.out_of_class == "auto":
+            detection = detect_out_of_class(task, chain, frozen)
+            inside = ~detection.outside
         beliefs = softmax(logits, temperature)
-        prior = estimate_prior(beliefs.mean(axis=0), rates, task.labels[chain.keep])
-        beliefs = align(beliefs, prior, strength=config.self_train.alignment)
-        expected = float(beliefs.max(axis=1).mean())
-        out.append(select(beliefs, fraction=fraction * expected))
+        prior = estimate_prior(beliefs[inside].mean(axis=0), rates, task.labels[chain.keep])
+        beliefs[inside] = align(beliefs[inside], prior, strength=config.self_train.alignment)
+        expected = float(beliefs[inside].max(axis=1).mean())
+        out.append(select(beliefs, fraction=fraction * expected, detection=detection))
     return out
+
+
+def detect_out_of_class(task: Task, chain: Chain, frozen: Frozen) -> Detection:
+    """The pool images that are none of the classes, as far as the labels of a chain can tell."""
+
+    def features(bank: Bank) -> Floats:
+        clean = torch.stack(bank.clean()).mean(dim=0)
+        return frozen.metrics["plain"](clean).numpy().astype(np.float64)
+
+    labeled = frozen.labeled.take(np.flatnonzero(chain.keep))
+    return detect(features(labeled), task.labels[chain.keep], features(frozen.pool))
 
 
 def _believed(labels: PseudoLabels, config: RunConfig) -> tuple[Rows, Tensor]:
@@ -350,11 +519,11 @@ def self_train_frozen(
     work: Work,
 ) -> Outcome:
     """A round whose student is a head on the frozen trunk, noised by the bank's views."""
-    labels = label_pool(task, teacher, temperature, config, work.fraction)
+    labels = label_pool(task, frozen, teacher, temperature, config, work.fraction)
     heads = fit_chain_heads(task, frozen, choice, config, labels)
     beliefs = _beliefs(task, heads, frozen)
     model = with_head(base, heads[0])
-    set_temperature(model, temperature_of(task, beliefs))
+    set_calibration(model, temperature_of(task, beliefs), unknown_threshold_of(beliefs))
     return Outcome(model, beliefs, frozen=True, pseudo_labels=labels[0], choice=choice)
 
 
@@ -424,13 +593,16 @@ def train_trunk(
     work: Work,
     judged_folds: int,
     name: str,
+    choice: dict[str, Any] | None = None,
 ) -> Outcome:
     """A stage that trains trunk and head together, from the pretrained trunk and a fitted head.
 
     On labels alone this is "transfer"; with pseudo-labels it is a round of self-training, whose
     student is noised by strong views, mixing, dropout and stochastic depth; with
-    ``work.trunk == "online"`` the student labels its own weak views as it learns.
+    ``work.trunk == "online"`` the student labels its own weak views as it learns, and no balance
+    is applied: its beliefs are aligned to the pool's classes. ``choice`` is ``transfer_frozen``'s.
     """
+    balance = chosen_balance(shop.config.transfer, choice or {})
     judged = np.full((len(task.judged), task.n_classes), np.nan)
     pool: list[Floats | None] = [None] * len(task.chains)
     models = []
@@ -438,7 +610,9 @@ def train_trunk(
     for number in run:
         chain = task.chains[number]
         label = name if number == 0 else f"{name}, fold {number}"
-        model = _train_chain(shop, task, chain, base, heads[number], labels[number], work, label)
+        model = _train_chain(
+            shop, task, chain, base, heads[number], labels[number], work, balance, label
+        )
         # Wider than a quarter of a batch is not needed for a forward; the device stays the run's.
         forward = Forward(model.to(shop.device), "logits")
         views = [(Center(model.spec.crop_pct), False), (Center(model.spec.crop_pct), True)]
@@ -454,7 +628,7 @@ def train_trunk(
         judged[chain.judges] = clean_logits(task.judged[chain.judges])
         models.append(model.cpu())
     beliefs = Beliefs(pool, judged)
-    set_temperature(models[0], temperature_of(task, beliefs))
+    set_calibration(models[0], temperature_of(task, beliefs), unknown_threshold_of(beliefs))
     return Outcome(models[0], beliefs, frozen=False, pseudo_labels=labels[0])
 
 
@@ -466,6 +640,7 @@ def _train_chain(
     head: Head,
     labels: PseudoLabels | None,
     work: Work,
+    balance: str,
     label: str,
 ) -> Classifier:
     config = shop.config
@@ -474,26 +649,35 @@ def _train_chain(
     model.unfreeze_trunk()
     model.freeze_stages(work.frozen_stages)
     model.set_noise(config.transfer.drop_rate, config.transfer.drop_path_rate)
-    labeled = labeled_examples(task, chain)
+    labeled = labeled_examples(task, chain, smoothing=config.transfer.label_smoothing)
     views = Views(strong_policy(config.transfer), work.size, mix=config.transfer.mix)
-    step: Step = supervised_step
-    settings = train_config(config, work)
+    settings = train_config(config, work, unfreeze=config.transfer.unfreeze)
     pool = None
     if work.trunk == "online":
         assert labels is not None  # the planner plans no online round without a pool
-        pool = unlabeled(task)
+        inside = ~labels.outside
+        pool = unlabeled(task, task.pool[inside])
         views = dataclasses.replace(views, mix="none", weak=Weak())
-        prior = torch.from_numpy(labels.probs.mean(axis=0)).float().to(shop.device)
-        step = OnlinePseudoLabelStep(
+        prior = torch.from_numpy(labels.probs[inside].mean(axis=0)).float().to(shop.device)
+        step: Step = make_online_step(
+            config.self_train.online,
             prior,
+            n_pool=len(pool),
+            steps=work.steps,
             threshold=config.self_train.threshold,
-            unlabeled_weight=1.0,
             hard=config.self_train.pseudo_labels == "hard",
         )
         settings = dataclasses.replace(settings, ema_decay=0.999)
-    elif labels is not None:
-        taken, targets = _believed(labels, config)
-        pool = Examples(task.pool[taken], targets.float(), torch.ones(len(taken)))
+    else:
+        if labels is not None:
+            taken, targets = _believed(labels, config)
+            pool = Examples(task.pool[taken], targets.float(), torch.ones(len(taken)))
+        balancing = balance_of(balance, _class_counts(labeled, pool))
+        step = partial(
+            supervised_step,
+            class_weights=_on(balancing.class_weights, shop.device),
+            log_prior=_on(balancing.log_prior, shop.device),
+        )
     loader = Loader(
         task.canvases,
         labeled,
@@ -507,6 +691,51 @@ def _train_chain(
         # A few labelled images have no batch statistics worth having: keep the pretrained ones.
         model.freeze_norms()
     return fit(shop, model, step, loader, settings, label)
+
+
+def _class_counts(labeled: Examples, pool: Examples | None) -> Tensor:
+    """Images (K,) of each class in training, labels and beliefs in their shares of a batch."""
+    counts = labeled.weights @ labeled.targets
+    if pool is None or len(pool) == 0:
+        return counts
+    believed = pool.weights @ pool.targets
+    shares = LABELED_SHARE * counts / counts.sum() + (1 - LABELED_SHARE) * believed / believed.sum()
+    return (counts.sum() + believed.sum()) * shares
+
+
+def _on(tensor: Tensor | None, device: torch.device) -> Tensor | None:
+    return None if tensor is None else tensor.to(device)
+
+
+def make_online_step(
+    method: str, prior: Tensor, *, n_pool: int, steps: int, threshold: float, hard: bool
+) -> Step:
+    """The step of one online method, with its state at the start.
+
+    Args:
+        method: a choice of the setting ``online``.
+        prior: (K,) estimated class distribution of the pool, on the device of the run.
+        n_pool: images in the pool.
+        steps: length of the round.
+        threshold: of FixMatch, and of FlexMatch's best class.
+        hard: pseudo-labels are best guesses; Mean Teacher has none and compares probabilities.
+    """
+    if method == "mean-teacher":
+        # The authors ramp up for 40,000 of 150,000 steps.
+        return MeanTeacherStep(ramp_steps=steps * 4 // 15)
+    k, device = len(prior), prior.device
+    step = partial(OnlinePseudoLabelStep, hard=hard, momentum=MOMENTUM)
+    if method == "fixmatch":
+        return step(prior, FixMatch(threshold))
+    if method == "flexmatch":
+        return step(prior, FlexMatch(k, n_pool, threshold, device))
+    if method == "freematch":
+        free = FreeMatch(k, momentum=MOMENTUM, device=device)
+        return step(prior, free, penalty=free.fairness)
+    if method == "softmatch":
+        uniform = torch.full_like(prior, 1 / k)
+        return step(uniform, SoftMatch(k, momentum=MOMENTUM, device=device))
+    raise ValueError(f"'{method}' is no online method")
 
 
 def fit_chain_heads(
@@ -531,6 +760,8 @@ def fit_chain_heads(
             metric,
             choice["strength"],
             None if believed is None else _believed(believed, config),
+            balance=chosen_balance(config.transfer, choice),
+            smoothing=config.transfer.label_smoothing,
         )
         for chain, believed in zip(task.chains, labels, strict=True)
     ]

@@ -1,8 +1,9 @@
-"""The distilled student: cut from the teacher or built by name, warmed up, trained, calibrated."""
+"""The small student: cut from the teacher or built by name, warmed up, trained, calibrated."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from tutelage import stages
 from tutelage.augment import Center
 from tutelage.bank import bank_plans, look, make_bank
+from tutelage.batch import Step
 from tutelage.calibrate import fit_temperature, softmax
 from tutelage.config import RunConfig
 from tutelage.errors import TutelageError
@@ -18,23 +20,33 @@ from tutelage.loader import Loader, Rows, Views
 from tutelage.models.classifier import Classifier, count_parameters
 from tutelage.models.forward import Forward
 from tutelage.models.zoo import count_stages, create, cut
+from tutelage.outofclass import energy, match_threshold
 from tutelage.plan import Work
 from tutelage.probe import fit_head, plain_metric
 from tutelage.stages import Beliefs, Outcome, Task, Workshop
 from tutelage.steps.distillation import DistillationStep
+from tutelage.steps.supervised import supervised_step
+from tutelage.teachers import Teachers
 
 SHARE = 0.25  # of the teacher's parameters that a cut student may have
 NECKS = (256, 1024)  # least and greatest width of a cut student's 1x1 convolution
 WARM_IMAGES = 500
 WARM_VIEWS = 2
+RIDGE = 0.1  # penalty of a connector's weights, in units of the features' mean variance
 
 
 def create_student(config: RunConfig, teacher: Classifier) -> Classifier:
     """The student before it learns: cut from the teacher's trunk, or a timm architecture.
 
     Raises:
-        TutelageError: the architecture cannot be cut there, or is not known.
+        TutelageError: the architecture cannot be cut there, or is not known; or the settings
+            cannot teach so few classes.
     """
+    if config.distill.standardize == "yes" and len(teacher.spec.classes) < 3:
+        raise TutelageError(
+            "--standardize yes needs three classes or more: of two, all standardised logits are "
+            "1 and -1, and nothing is left to learn; use --standardize no"
+        )
     name = config.distill.student
     if name == "cut" or name.startswith("cut:"):
         if config.distill.student_weights is not None:
@@ -45,6 +57,7 @@ def create_student(config: RunConfig, teacher: Classifier) -> Classifier:
         if not count.isdigit():
             raise TutelageError(f"--student {name}: expected cut, cut:N or a timm architecture")
         return _with_neck(teacher, int(count), _neck_width(teacher, int(count)))
+    torch.manual_seed(config.data.seed)  # for --student-weights none
     student = create(
         name,
         teacher.spec.classes,
@@ -80,14 +93,79 @@ def _neck_width(teacher: Classifier, count: int) -> int:
     return width - width % 8
 
 
-def distill(shop: Workshop, task: Task, teacher: Classifier, work: Work) -> Outcome:
+def distill(
+    shop: Workshop, task: Task, teacher: Classifier, work: Work, others: Sequence[Classifier] = ()
+) -> Outcome:
     """Stage "student": mimic the calibrated teacher on strong views of labels and pool.
 
+    Args:
+        shop: settings and device.
+        task: the images.
+        teacher: what a cut student is cut from.
+        work: steps and sizes.
+        others: more teachers; the student mimics the mean of all.
+
     Raises:
-        TutelageError: as ``create_student``; or the training diverged.
+        TutelageError: as ``create_student``; the teachers' classes differ; the training diverged.
     """
-    config = shop.config
-    student = create_student(config, teacher)
+    config = shop.config.distill
+    models = [teacher, *others]
+    teachers = Teachers([m.to(shop.device) for m in models], hints=config.hint_weight > 0)
+    student = _begin(shop, task, teacher, work)
+    _warm_up(shop, task, student, teachers)
+    step = DistillationStep(
+        teachers,
+        temperature=config.temperature,
+        alpha=config.alpha,
+        kd=config.kd,
+        standardize=config.standardize == "yes",
+        hint_weight=config.hint_weight,
+        cache={} if config.teacher_cache else None,
+    )
+    student = _fit(shop, student, step, _loader(shop, task, work, teachers.sizes), work)
+    if config.hint_weight:
+        del student.connector  # no part of the student: it was there to learn through
+    for model in models:
+        model.cpu()
+    _calibrate(shop, task, student, models)
+    return Outcome(student, _held_out(shop, task, student), frozen=False)
+
+
+def train_alone(shop: Workshop, task: Task, base: Classifier, work: Work) -> Outcome:
+    """What ``distill`` is to be compared with: the same student for as many steps, but no teacher.
+
+    The student is cut from the pretrained trunk ``base``, its head is fitted to the labels, and
+    it learns from the same kind of views and mixing of the labelled images alone. Only its new
+    neck's norm is measured on pool images too, as in ``distill``. Its temperature is fitted on a
+    ``val`` split, and 1 without one.
+
+    Raises:
+        TutelageError: as ``create_student``; the training diverged.
+    """
+    student = _begin(shop, task, base, work)
+    everything = task.chains[0]
+    labeled = stages.labeled_examples(task, everything)
+    features = _warm_features(shop, task, labeled.rows, student)
+    _set_warm_head(student, features, labeled.targets.repeat(WARM_VIEWS, 1))
+    loader = Loader(
+        task.canvases,
+        labeled,
+        None,
+        _views(shop, work),
+        batch_size=work.batch_size,
+        labeled_per_batch=work.batch_size,
+        seed=shop.seed,
+    )
+    student = _fit(shop, student, supervised_step, loader, work)
+    beliefs = _held_out(shop, task, student)
+    temperature = stages.temperature_of(task, beliefs)
+    stages.set_calibration(student, temperature, stages.unknown_threshold_of(beliefs))
+    return Outcome(student, beliefs, frozen=False)
+
+
+def _begin(shop: Workshop, task: Task, teacher: Classifier, work: Work) -> Classifier:
+    """The student with its size, its frozen parts and its norms, before its head is fitted."""
+    student = create_student(shop.config, teacher)
     student.spec = dataclasses.replace(student.spec, input_size=work.size)
     student.freeze_stages(work.frozen_stages)
     if student.spec.cut is not None:
@@ -95,25 +173,15 @@ def distill(shop: Workshop, task: Task, teacher: Classifier, work: Work) -> Outc
         # cannot average them out: the pretrained ones stay (docs/log.md).
         _measure_neck(task, student)
         student.freeze_norms()
-    _warm_head(shop, task, student, teacher)
-    student.set_noise(config.transfer.drop_rate, 0.0)
-    forward = Forward(teacher.to(shop.device), "logits")
-    temperature = teacher.spec.temperature
+    return student
 
-    def calibrated(images: Tensor) -> Tensor:
-        return forward(images) / temperature
 
-    step = DistillationStep(
-        calibrated, temperature=config.distill.temperature, alpha=config.distill.alpha
-    )
-    rate = config.distill.lr_student
-    settings = stages.train_config(config, work, lr_trunk=rate, lr_head=rate, layer_decay=1.0)
-    loader = _loader(shop, task, work, teacher.spec.input_size)
-    student = stages.fit(shop, student, step, loader, settings, "student")
-    teacher.cpu()
-    known = task.pool if len(task.pool) else task.labeled
-    stages.set_temperature(student, _match_temperature(shop, task, student, teacher, known))
-    return Outcome(student, _held_out(shop, task, student), frozen=False)
+def _fit(shop: Workshop, student: Classifier, step: Step, loader: Loader, work: Work) -> Classifier:
+    """The trained student."""
+    student.set_noise(shop.config.transfer.drop_rate, 0.0)
+    rate = shop.config.distill.lr_student
+    settings = stages.train_config(shop.config, work, lr_trunk=rate, lr_head=rate, layer_decay=1.0)
+    return stages.fit(shop, student, step, loader, settings, "student")
 
 
 def _held_out(shop: Workshop, task: Task, student: Classifier) -> Beliefs:
@@ -126,24 +194,27 @@ def _held_out(shop: Workshop, task: Task, student: Classifier) -> Beliefs:
     return Beliefs([None] * len(task.chains), judged)
 
 
-def _loader(shop: Workshop, task: Task, work: Work, teacher_size: int) -> Loader:
-    """Batches of labelled and pool images together, each view at both models' sizes."""
+def _views(shop: Workshop, work: Work, teacher_sizes: tuple[int, ...] = ()) -> Views:
+    transfer = shop.config.transfer
+    return Views(
+        stages.strong_policy(transfer), work.size, mix=transfer.mix, teacher_sizes=teacher_sizes
+    )
+
+
+def _loader(shop: Workshop, task: Task, work: Work, teacher_sizes: tuple[int, ...]) -> Loader:
+    """Batches of labelled and pool images together, each view at all models' sizes."""
     n, m = len(task.labeled), len(task.pool)
     fair = 2 * work.batch_size * n / (n + m)  # labels come twice as often as they are frequent
     share = min(stages.LABELED_SHARE * work.batch_size, fair)
     return Loader(
         task.canvases,
         stages.labeled_examples(task, task.chains[0]),
-        stages.unlabeled(task),
-        Views(
-            stages.strong_policy(shop.config.transfer),
-            work.size,
-            mix=shop.config.transfer.mix,
-            teacher_size=teacher_size,
-        ),
+        stages.unlabeled(task, task.pool),
+        _views(shop, work, teacher_sizes),
         batch_size=work.batch_size,
         labeled_per_batch=max(1, round(share)),
         seed=shop.seed,
+        cycle=shop.config.distill.teacher_cache,
     )
 
 
@@ -167,42 +238,92 @@ def _measure_neck(task: Task, student: Classifier) -> None:
         norm.momentum = momentum
 
 
-def _warm_head(shop: Workshop, task: Task, student: Classifier, teacher: Classifier) -> None:
+def _warm_up(shop: Workshop, task: Task, student: Classifier, teachers: Teachers) -> None:
     """Start the student's head where its untrained trunk already agrees best with the teacher.
 
     A head from zero first drags the warm trunk away from what it knows; a fitted one does not
-    (measured on ants and bees: 0.83 -> 0.91 after the same training).
+    (measured on ants and bees: 0.83 -> 0.91 after the same training). Where the teacher gives
+    hints, the student gets its connector here, and fitted for the same reason.
     """
+    rows = _some(task)
+    features = _warm_features(shop, task, rows, student)
+    pairs = zip(teachers.members, teachers.sizes, strict=True)
+    outputs = [_warm_outputs(shop, task, rows, student, ask, size) for ask, size in pairs]
+    answer = teachers.combine(outputs)
+    _set_warm_head(student, features, torch.softmax(answer.logits, dim=1))
+    if answer.features is not None:
+        student.connector = fit_connector(features, answer.features)
+
+
+def _warm_features(shop: Workshop, task: Task, rows: Rows, student: Classifier) -> Tensor:
+    """Features (V * N, D) of the untrained student."""
+    forward = Forward(student.to(shop.device), "both")
+    size = student.spec.input_size
+    _logits, features = _warm_outputs(shop, task, rows, student, forward, size)
+    student.cpu()
+    return features
+
+
+def _warm_outputs(
+    shop: Workshop,
+    task: Task,
+    rows: Rows,
+    student: Classifier,
+    forward: Callable[[Tensor], tuple[Tensor, Tensor]],
+    size: int,
+) -> tuple[Tensor, Tensor]:
+    """Logits (V * N, K) and features (V * N, D); the same views whatever model looks."""
     strong = stages.strong_policy(shop.config.transfer)
     plans = bank_plans(WARM_VIEWS, student.spec.crop_pct, strong, shop.config.transfer.crop_scale)
-    rows = _some(task)
 
-    def outputs(forward: Forward[Tensor], size: int) -> Tensor:
-        # One seed: both models look at the same views.
-        return torch.cat(make_bank(task.canvases, rows, forward, size, plans, seed=shop.seed).views)
+    def joined(images: Tensor) -> Tensor:
+        return torch.cat(forward(images), dim=1)
 
-    features = outputs(Forward(student.to(shop.device), "features"), student.spec.input_size)
-    logits = outputs(Forward(teacher.to(shop.device), "logits"), teacher.spec.input_size)
-    student.cpu()
-    teacher.cpu()
-    targets = torch.softmax(logits / teacher.spec.temperature, dim=1)
+    bank = make_bank(task.canvases, rows, joined, size, plans, seed=shop.seed)
+    both = torch.cat(bank.views)
+    return both[:, : task.n_classes], both[:, task.n_classes :]
+
+
+def _set_warm_head(student: Classifier, features: Tensor, targets: Tensor) -> None:
+    """Fit the head to targets (V * N, K)."""
     weights = torch.full((len(features),), 1.0 / WARM_VIEWS)
-    head = fit_head(
-        features, targets, weights, plain_metric(features), strength=stages.PROBE_STRENGTH
-    )
+    metric = plain_metric(features)
+    head = fit_head(features, targets, weights, metric, strength=stages.PROBE_STRENGTH)
     stages.set_head(student, head)
 
 
-def _match_temperature(
-    shop: Workshop, task: Task, student: Classifier, teacher: Classifier, rows: Rows
-) -> float:
-    """The temperature at which the student is as confident as its calibrated teacher.
+def fit_connector(features: Tensor, hints: Tensor) -> nn.Linear:
+    """The linear map of features (N, D) that foretells hints (N, D') best: ridge regression."""
+    metric = plain_metric(features)
+    inputs, mean = metric(features).double(), hints.mean(dim=0)
+    n, width = inputs.shape
+    penalty = RIDGE * n / width * torch.eye(width, dtype=torch.float64)  # of mean eigenvalue 1 / D
+    solved = torch.linalg.solve(inputs.T @ inputs + penalty, inputs.T @ (hints - mean).double())
+    connector = nn.Linear(width, hints.shape[1])
+    with torch.no_grad():
+        connector.weight.copy_(solved.T * metric.factor)
+        connector.bias.copy_(mean - connector.weight @ metric.mean)
+    return connector
 
-    Fitted on at most 1,000 images against the teacher's own draws, so it needs no labels.
+
+def _calibrate(
+    shop: Workshop, task: Task, student: Classifier, teachers: Sequence[Classifier]
+) -> None:
+    """Make the student as confident as its teachers' mean, and as often sure of no class.
+
+    Fitted on at most 1,000 images against the teachers' own draws, so it needs no labels. An
+    energy means something for one model only, so its threshold is that of the first teacher.
     """
+    rows = task.pool if len(task.pool) else task.labeled
     rows = rows[:: max(1, len(rows) // 1000)]
-    ours, theirs = (
+    ours, *theirs = (
         stages.evaluation_look(task.canvases, rows, model, shop.device).numpy().astype(np.float64)
-        for model in (student, teacher)
+        for model in (student, *teachers)
     )
-    return fit_temperature(ours, softmax(theirs, teacher.spec.temperature))
+    pairs = zip(theirs, teachers, strict=True)
+    believed = [softmax(logits, teacher.spec.temperature) for logits, teacher in pairs]
+    threshold = teachers[0].spec.unknown_threshold
+    if threshold is not None:
+        threshold = match_threshold(energy(ours), energy(theirs[0]), threshold)
+    temperature = fit_temperature(ours, np.mean(believed, axis=0))
+    stages.set_calibration(student, temperature, threshold)

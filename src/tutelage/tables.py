@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from tutelage.api import Prediction
@@ -37,35 +38,41 @@ def write_predictions(rows: Sequence[Prediction], path: Path) -> None:
         )
 
 
+def _columns(rows: Sequence[Prediction]) -> list[str]:
+    """Names of the columns; ``rejected`` only where it was asked for."""
+    asked = any(row.rejected is not None for row in rows)
+    return [f.name for f in fields(Prediction) if f.name != "rejected" or asked]
+
+
 def _write_csv(rows: Sequence[Prediction], path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["image", "label", "confidence", "probabilities"])
+        writer = csv.DictWriter(file, _columns(rows), extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
         for row in rows:
             probabilities = json.dumps(row.probabilities, ensure_ascii=False)
-            writer.writerow([row.image, row.label, row.confidence, probabilities])
+            rejected = None if row.rejected is None else json.dumps(row.rejected)
+            writer.writerow({**vars(row), "probabilities": probabilities, "rejected": rejected})
 
 
 def _write_jsonl(rows: Sequence[Prediction], path: Path) -> None:
+    names = _columns(rows)
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
-            file.write(json.dumps(row.__dict__, ensure_ascii=False) + "\n")
+            values = {name: getattr(row, name) for name in names}
+            file.write(json.dumps(values, ensure_ascii=False) + "\n")
 
 
 def _write_parquet(rows: Sequence[Prediction], path: Path) -> None:
     arrow, parquet = need("pyarrow", "train"), need("pyarrow.parquet", "train")
-    schema = arrow.schema(
-        [
-            ("image", arrow.string()),
-            ("label", arrow.string()),
-            ("confidence", arrow.float64()),
-            ("probabilities", arrow.map_(arrow.string(), arrow.float64())),
-        ]
-    )
-    columns = {
-        "image": [row.image for row in rows],
-        "label": [row.label for row in rows],
-        "confidence": [row.confidence for row in rows],
-        "probabilities": [list(row.probabilities.items()) for row in rows],
+    types = {
+        "image": arrow.string(),
+        "label": arrow.string(),
+        "confidence": arrow.float64(),
+        "probabilities": arrow.map_(arrow.string(), arrow.float64()),
+        "rejected": arrow.bool_(),
     }
+    names = _columns(rows)
+    columns = {name: [getattr(row, name) for row in rows] for name in names}
+    columns["probabilities"] = [list(row.probabilities.items()) for row in rows]
+    schema = arrow.schema([(name, types[name]) for name in names])
     parquet.write_table(arrow.table(columns, schema=schema), path)

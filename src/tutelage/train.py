@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -12,6 +11,7 @@ from torch import nn
 
 from tutelage.batch import Batch, Step
 from tutelage.config import TrainConfig
+from tutelage.ema import EMA
 from tutelage.errors import TutelageError
 from tutelage.models.classifier import Classifier
 from tutelage.models.zoo import param_groups
@@ -32,43 +32,27 @@ class Result:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-class EMA:
-    """An exponential moving average of a model's parameters and buffers.
-
-    Buffers are averaged too: batch-norm statistics that lag behind averaged weights describe
-    another network. Early on the decay is ``(1 + t) / (10 + t)``, so that a short run is not
-    dominated by its start.
-    """
-
-    def __init__(self, model: Classifier, decay: float) -> None:
-        """Start from a copy of ``model``."""
-        self.model = copy.deepcopy(model).eval()
-        self.model.requires_grad_(False)
-        self.decay = decay
-        self.updates = 0
-
-    @torch.no_grad()
-    def update(self, model: Classifier) -> None:
-        """Move the average toward ``model``."""
-        self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        averages, currents = self.model.state_dict(), model.state_dict()
-        floating = [name for name, value in averages.items() if value.is_floating_point()]
-        torch._foreach_lerp_(
-            [averages[name] for name in floating],
-            [currents[name] for name in floating],
-            1.0 - decay,
-        )
-        for name in averages.keys() - set(floating):
-            averages[name].copy_(currents[name])
-
-
 def learning_rate_factor(step: int, steps: int, warmup: int) -> float:
     """Linear warm-up to 1, then half a cosine to 0; a pure function of the step."""
     if step < warmup:
         return (step + 1) / warmup
     progress = (step - warmup) / max(1, steps - warmup)
     return 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def first_steps(depths: Sequence[int], steps: int) -> list[int]:
+    """The step, from 0, at which each parameter group starts to learn; gradual unfreezing.
+
+    The layers start one after the other from the head down, evenly over the first half of the
+    steps (Howard and Ruder 2018, arXiv:1801.06146, section 3.3, has one epoch for each).
+
+    Args:
+        depths: of the groups; the smallest is the head's.
+        steps: of the whole run.
+    """
+    layers = sorted(set(depths))
+    gap = 0.5 * steps / max(1, len(layers) - 1)
+    return [round(layers.index(depth) * gap) for depth in depths]
 
 
 def make_optimizer(
@@ -81,6 +65,7 @@ def make_optimizer(
         lr_trunk=config.lr_trunk,
         weight_decay=config.weight_decay,
         layer_decay=config.layer_decay,
+        layered=config.unfreeze == "gradual",
     )
     if config.optimizer == "sgd":
         return torch.optim.SGD(groups, momentum=0.9, nesterov=True)
@@ -113,6 +98,9 @@ def train(
     optimizer = make_optimizer(model, config, device)
     base_rates = [group["lr"] for group in optimizer.param_groups]
     trained = [p for group in optimizer.param_groups for p in group["params"]]
+    starts = [0] * len(base_rates)
+    if config.unfreeze == "gradual":
+        starts = first_steps([group["depth"] for group in optimizer.param_groups], config.steps)
     ema = EMA(model, config.ema_decay)
     history: list[dict[str, float]] = []
     warmup = max(1, round(config.warmup * config.steps))
@@ -126,6 +114,9 @@ def train(
             loss, metrics = step(model, batch.to(device))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        for group, start in zip(optimizer.param_groups, starts, strict=True):
+            if number <= start:
+                _hold(group["params"])
         norm = nn.utils.clip_grad_norm_(trained, config.clip_norm)
         finite = torch.isfinite(loss.detach()) & torch.isfinite(norm)
         first_bad = torch.where(finite, first_bad, first_bad.clamp_max(number))
@@ -144,6 +135,16 @@ def train(
     if number < config.steps:
         raise TutelageError(f"the batches ran out after step {number} of {config.steps}")
     return Result(ema.model, config.steps, history)
+
+
+def _hold(parameters: Iterable[nn.Parameter]) -> None:
+    """Leave ``parameters`` out of this step.
+
+    The optimiser skips what has no gradient: no decay, no moments. A rate of 0 would still fill
+    the moments, and switching ``requires_grad`` would have a compiled model traced anew.
+    """
+    for parameter in parameters:
+        parameter.grad = None
 
 
 def _require_finite(first_bad: int, config: TrainConfig) -> None:

@@ -25,15 +25,16 @@ from tutelage.augment.coverage import (
     Figures,
     Interval,
     measure,
-    t_quantile,
 )
 from tutelage.bank import Look, look
 from tutelage.calibrate import fit_temperature, softmax
 from tutelage.config import TransferConfig
 from tutelage.loader import Canvases, Rows
-from tutelage.metrics import Floats, Ints
+from tutelage.metrics import Floats, Ints, t_quantile
 from tutelage.plan import FOLDS, TUNE_CROPS, TUNE_FINALISTS, TUNE_GRID, TUNE_REFINED, TUNE_VIEWS
 from tutelage.probe import Metric, fit_head, plain_metric, pretrained_metric
+
+STRENGTHS = (3.0, 30.0)  # of the heads that a view is judged by
 
 
 @dataclass(frozen=True)
@@ -381,7 +382,7 @@ def held_out_losses(
     truth = sample.labels[judged]
     best: Floats | None = None
     for metric in metrics:
-        for strength in stages.STRENGTHS:
+        for strength in STRENGTHS:
             logits = np.concatenate(
                 [_fold_logits(sample, chain, clean, views, metric, strength) for chain in chains]
             )

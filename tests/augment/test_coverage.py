@@ -17,7 +17,6 @@ from tutelage.augment.coverage import (
     precision,
     radii,
     recall,
-    t_quantile,
 )
 
 
@@ -192,11 +191,6 @@ def test_too_few_images_and_unpaired_clouds_are_refused() -> None:
         measure(normal(20, 2), {"a": normal(4, 3, 2)}, seed=0)
     with pytest.raises(ValueError, match=r"of \[5, 6\] images; they must be of the same"):
         measure(normal(20, 2), {"a": normal(1, 6, 2), "b": normal(1, 5, 2)}, seed=0)
-
-
-@pytest.mark.parametrize(("freedom", "expected"), [(3, 3.182), (7, 2.365), (19, 2.093)])
-def test_t_quantiles_are_those_of_the_tables(freedom: int, expected: float) -> None:
-    assert t_quantile(freedom) == pytest.approx(expected, rel=0.01)
 
 
 def test_a_planted_hole_is_found_before_an_outlier() -> None:

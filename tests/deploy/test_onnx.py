@@ -13,7 +13,7 @@ from PIL import Image
 
 from tutelage._version import __version__
 from tutelage.deploy import onnx as deploy
-from tutelage.deploy.graph import Deployed
+from tutelage.deploy.graph import Answers, Deployed, TorchModel
 from tutelage.deploy.latency import Latency
 from tutelage.deploy.onnx import export_onnx, parity, quantize_onnx
 from tutelage.deploy.runtime import OnnxModel
@@ -40,7 +40,7 @@ def model() -> Classifier:
     model = cut(create("tf_efficientnet_lite0", CLASSES, **options), 3, neck=16)
     model(torch.rand(8, 3, 40, 40))
     torch.nn.init.normal_(model.head.weight)
-    model.spec = dataclasses.replace(model.spec, temperature=1.25)
+    model.spec = dataclasses.replace(model.spec, temperature=1.25, unknown_threshold=-0.5)
     return model.eval()
 
 
@@ -54,10 +54,15 @@ def exported(model: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.mark.parametrize("index", range(len(SIZES)), ids=[f"{h}x{w}" for h, w in SIZES])
 def test_graph_equals_torch(model: Classifier, exported: Path, index: int) -> None:
     image = IMAGES[index]
-    expected = Deployed(model)(torch.tensor(image)[None]).numpy()
-    found = OnnxModel(exported).probabilities([image])
+    expected, energy = Deployed(model)(torch.tensor(image)[None])
+    opened = OnnxModel(exported)
+    found = opened.probabilities([image])
     assert found.shape == (1, 3)
     np.testing.assert_allclose(found, expected, atol=1e-4)
+    same, their_energy = opened.answers([image])
+    np.testing.assert_array_equal(same, found)
+    assert their_energy.shape == (1,)
+    np.testing.assert_allclose(their_energy, energy, atol=1e-3)
     np.testing.assert_allclose(found.sum(1), 1.0, atol=1e-5)
 
 
@@ -69,6 +74,18 @@ def test_batches_equal_single_images_and_keep_the_order(exported: Path) -> None:
     alone = np.concatenate([model.probabilities([image]) for image in images])
     np.testing.assert_allclose(together, alone, atol=1e-6)
     assert np.ptp(together, axis=0).max() > 0.01  # the images do differ
+    _, energies = model.answers(images, batch=2)
+    alone = np.concatenate([model.answers([image])[1] for image in images])
+    np.testing.assert_allclose(energies, alone, atol=1e-5)
+    assert np.ptp(energies) > 0.01
+
+
+def test_a_model_in_torch_gives_the_same_answers(model: Classifier, exported: Path) -> None:
+    ours, theirs = TorchModel(model), OnnxModel(exported)
+    assert ours.classes == theirs.classes
+    np.testing.assert_allclose(ours.probabilities(IMAGES), theirs.probabilities(IMAGES), atol=1e-4)
+    for a, b in zip(ours.answers(IMAGES), theirs.answers(IMAGES), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-3)
 
 
 def test_parity(model: Classifier, exported: Path) -> None:
@@ -91,11 +108,15 @@ def test_parity_refuses_another_model(model: Classifier, exported: Path) -> None
         parity(model, exported, [])
 
 
+def _answer(probabilities: np.ndarray) -> Answers:
+    return Answers(torch.tensor(probabilities), torch.zeros(1))
+
+
 def test_parity_forgives_a_tie(
     model: Classifier, exported: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = np.array([[0.4001, 0.3999, 0.2]], dtype=np.float32)
-    monkeypatch.setattr(deploy, "Deployed", lambda _: lambda image: torch.tensor(ours))
+    monkeypatch.setattr(deploy, "Deployed", lambda _: lambda image: _answer(ours))
     monkeypatch.setattr(OnnxModel, "probabilities", lambda *_: ours[:, [1, 0, 2]])
     assert parity(model, exported, IMAGES[:1]).top1_agreement == 0.0
 
@@ -105,7 +126,7 @@ def test_parity_refuses_a_changed_answer_within_the_tolerance(
 ) -> None:
     ours = np.array([[0.4008, 0.3996, 0.1996]], dtype=np.float32)
     theirs = np.array([[0.4000, 0.4004, 0.1996]], dtype=np.float32)
-    monkeypatch.setattr(deploy, "Deployed", lambda _: lambda image: torch.tensor(ours))
+    monkeypatch.setattr(deploy, "Deployed", lambda _: lambda image: _answer(ours))
     monkeypatch.setattr(OnnxModel, "probabilities", lambda *_: theirs)
     with pytest.raises(TutelageError, match=r"top-1 equal on 0\.0% of 1 images"):
         parity(model, exported, IMAGES[:1])
@@ -119,17 +140,21 @@ def test_metadata(model: Classifier, exported: Path) -> None:
     opened = OnnxModel(exported)
     assert opened.classes == tuple(CLASSES)
     assert (opened.temperature, opened.input_size) == (1.25, 40)
+    assert opened.unknown_threshold == TorchModel(model).unknown_threshold == -0.5
     assert opened.metadata == read
     assert int(read["tutelage.parameters"]) == sum(p.numel() for p in model.parameters())
 
 
 def test_sizes_are_dynamic_and_the_graph_is_one_file(exported: Path) -> None:
     graph = onnx.load(str(exported)).graph
-    (images,), (probabilities,) = graph.input, graph.output
+    (images,), (probabilities, energy) = graph.input, graph.output
     assert images.type.tensor_type.elem_type == onnx.TensorProto.UINT8
     dims = images.type.tensor_type.shape.dim
     assert [d.dim_param or d.dim_value for d in dims] == ["N", "H", "W", 3]
-    assert probabilities.name == "probabilities"
+    # Programs read the first output; what is new comes after it.
+    assert (probabilities.name, energy.name) == ("probabilities", "energy")
+    shape = [d.dim_param or d.dim_value for d in energy.type.tensor_type.shape.dim]
+    assert shape == ["N"]
     assert [p.name for p in exported.parent.iterdir()] == [exported.name]
 
 
@@ -223,7 +248,8 @@ def test_int8_is_written_when_faster(exported: Path, tmp_path: Path, timings: li
     assert len(resampling) == 4
     assert all(name in exact for n in resampling for name in n.input)
     for image in IMAGES:
-        assert OnnxModel(result.path).probabilities([image]).shape == (1, 3)
+        probabilities, energy = OnnxModel(result.path).answers([image])
+        assert (probabilities.shape, energy.shape) == ((1, 3), (1,))
 
 
 def test_fp32_is_kept_when_int8_is_slower(

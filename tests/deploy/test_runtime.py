@@ -75,6 +75,10 @@ def test_no_images(tiny: Path) -> None:
     assert OnnxModel(tiny).probabilities([]).shape == (0, 2)
 
 
+def test_a_file_from_before_thresholds_still_answers(tiny: Path) -> None:
+    assert OnnxModel(tiny).unknown_threshold is None
+
+
 @pytest.mark.parametrize(
     "image",
     [

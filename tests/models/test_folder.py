@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from tutelage.errors import TutelageError
 from tutelage.models.classifier import Classifier
-from tutelage.models.folder import load_model, save_model
+from tutelage.models.folder import load_model, model_folders, save_model
 from tutelage.models.zoo import create, cut
 
 
@@ -111,3 +111,12 @@ def test_pickle_under_the_right_name_is_refused(folder: Path) -> None:
     torch.save({}, folder / "model.safetensors")
     with pytest.raises(TutelageError, match="not a readable safetensors"):
         load_model(folder)
+
+
+def test_folders_are_separated_by_commas_unless_one_is_called_so(tmp_path: Path) -> None:
+    assert model_folders("a/teacher") == ["a/teacher"]
+    assert model_folders("a/teacher, b,c") == ["a/teacher", "b", "c"]
+    assert model_folders(",") == [","]
+    odd = tmp_path / "a,b"
+    save_model(whole(), odd)
+    assert model_folders(str(odd)) == [str(odd)]

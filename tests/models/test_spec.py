@@ -17,6 +17,7 @@ SPEC = ModelSpec(
     std=(0.4, 0.5, 0.6),
     temperature=1.7,
     thresholds=(0.9, 0.8),
+    unknown_threshold=-1.5,
     head_hidden=32,
     versions={"tutelage": "0"},
 )
@@ -28,10 +29,11 @@ def test_json_round_trip_is_exact() -> None:
 
 def test_optional_fields_may_be_absent() -> None:
     fields = json.loads(SPEC.to_json())
-    for name in ("temperature", "thresholds", "head_hidden", "versions"):
+    for name in ("temperature", "thresholds", "unknown_threshold", "head_hidden", "versions"):
         del fields[name]
     read = ModelSpec.from_json(json.dumps(fields))
     assert (read.temperature, read.thresholds, read.head_hidden) == (1.0, None, None)
+    assert read.unknown_threshold is None
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,7 @@ def test_optional_fields_may_be_absent() -> None:
         ({"classes": []}, "unique and not empty"),
         ({"temperature": 0}, "temperature must be positive"),
         ({"thresholds": [0.5]}, "one value a class"),
+        ({"unknown_threshold": float("inf")}, "unknown_threshold must be finite"),
         ({"crop_pct": 1.5}, "crop_pct"),
         ({"canvas": "big"}, "wrong type"),
     ],

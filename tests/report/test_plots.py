@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tutelage.report import plots
-from tutelage.report.numbers import Bin, wilson
+from tutelage.report.numbers import Bin, Interval, wilson
 from tutelage.report.verdict import Rung
 
 RUNGS = [
@@ -21,8 +21,13 @@ PLANE = {
     name: np.random.default_rng(0).normal(size=(n, 2)).astype(np.float32)
     for name, n in (("pool", 1501), ("strong view", 9), ("labelled", 3), ("weak view", 5))
 }
+DRAWS = [
+    plots.Draws("probe", [0.5, 0.62, 0.7], Interval(0.607, 0.36, 0.86)),
+    plots.Draws("$\\frac$<b>", [0.6, 0.7, 0.8], Interval(0.7, 0.45, 0.95)),
+]
 CHARTS = {
     "clouds": lambda: plots.clouds(PLANE),
+    "draws": lambda: plots.draws(DRAWS, "accuracy, %"),
     "ladder": lambda: plots.ladder(RUNGS, "accuracy, %"),
     "reliability": lambda: plots.reliability({"student": BINS, 'teacher "<i>': BINS[:1]}),
     "confusion": lambda: plots.heatmap(np.eye(30, dtype=np.int64) * 4),

@@ -30,6 +30,26 @@ def test_weights_and_soft_targets_reach_the_loss() -> None:
     torch.testing.assert_close(loss, (each * weights).mean())
 
 
+def test_class_weights_and_the_prior_act_in_the_loss_alone() -> None:
+    model = tiny.classifier().eval()
+    batch = tiny.batches(1)[0]
+    logits = model(batch.images)
+    believed = F.one_hot(logits.argmax(dim=1), 2).float()
+    believed[0] = believed[0].flip(0)  # one wrong, the others right
+    targets = 0.7 * believed + 0.15
+    batch = Batch(batch.images, targets, batch.weights)
+    _, plain = supervised_step(model, batch)
+    class_weights = torch.tensor([3.0, 0.5])
+    loss, _ = supervised_step(model, batch, class_weights=class_weights)
+    each = F.cross_entropy(logits, targets, weight=class_weights, reduction="none")
+    torch.testing.assert_close(loss, each.mean())
+    log_prior = torch.tensor([0.98, 0.02]).log()
+    loss, adjusted = supervised_step(model, batch, log_prior=log_prior)
+    torch.testing.assert_close(loss, F.cross_entropy(logits + log_prior, targets))
+    assert 0 < float(plain["train_accuracy"]) < 1
+    assert adjusted["train_accuracy"] == plain["train_accuracy"]  # as deployed: without the prior
+
+
 def test_other_views_are_not_looked_at() -> None:
     model = tiny.classifier().eval()
     batch = tiny.batches(1)[0]

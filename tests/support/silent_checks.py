@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,28 +23,44 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutelage import pipeline, stages, student
+from tutelage import ladder, pipeline, stages, student
 from tutelage.augment import Center, Strong, Weak
 from tutelage.augment.mix import draw_cutmix
-from tutelage.bank import look
+from tutelage.bank import Bank, look
 from tutelage.batch import Batch
 from tutelage.config import RunConfig, TrainConfig, make_config
 from tutelage.data.catalog import read_catalog
 from tutelage.data.store import open_store
 from tutelage.deploy.graph import Deployed
+from tutelage.ema import EMA
 from tutelage.errors import TutelageError
 from tutelage.evidence import pseudo_rows
 from tutelage.label import PseudoLabels, select
 from tutelage.loader import Loader, Views
+from tutelage.losses.dist import dist_loss
 from tutelage.losses.distillation import kd_loss
+from tutelage.losses.dkd import dkd_loss, target_class
+from tutelage.losses.hints import hint_loss
 from tutelage.machine import Speed
+from tutelage.models.folder import load_model, save_model
 from tutelage.models.forward import Forward
 from tutelage.models.zoo import create
+from tutelage.outofclass import MOST, detect, fit_limit, held_out_distances, mean_distances
 from tutelage.plan import Work
 from tutelage.steps.distillation import DistillationStep
-from tutelage.steps.online import OnlinePseudoLabelStep
+from tutelage.steps.mean_teacher import MeanTeacherStep
+from tutelage.steps.online import (
+    Beliefs,
+    FixMatch,
+    FlexMatch,
+    FreeMatch,
+    OnlinePseudoLabelStep,
+    SoftMatch,
+    WeakViews,
+)
 from tutelage.steps.supervised import supervised_step
-from tutelage.train import EMA, train
+from tutelage.teachers import Teachers
+from tutelage.train import train
 
 Check = Callable[[Path, pytest.MonkeyPatch], None]
 SPEED = Speed("cpu", forward=0.05, train=0.15, forward_size=128, train_size=128)
@@ -101,6 +118,20 @@ def some_beliefs(task: stages.Task, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(len(task.pool), task.n_classes))
 
 
+def half_foreign(task: stages.Task) -> stages.Frozen:
+    """Made-up features: the two classes apart, every other pool image apart from both."""
+    rng = np.random.default_rng(0)
+
+    def bank(kinds: np.ndarray) -> Bank:
+        views = np.eye(3)[kinds] + 0.05 * rng.normal(size=(2, len(kinds), 3))
+        return Bank(tuple(torch.from_numpy(views).float()))
+
+    kinds = np.arange(len(task.pool))
+    pool = np.where(kinds % 2, 2, kinds // 2 % 2)
+    labeled = bank(task.labels)
+    return stages.make_frozen(labeled, bank(pool), labeled, None)
+
+
 def trunk_fit(
     run: pipeline.Run, monkeypatch: pytest.MonkeyPatch, kind: Any, fraction: float = 0.5
 ) -> tuple[Fit, PseudoLabels]:
@@ -109,7 +140,7 @@ def trunk_fit(
     task = dataclasses.replace(run.task, chains=run.task.chains[:1])
     known = np.eye(task.n_classes)[task.judged_labels] + 0.1
     beliefs = stages.Beliefs([some_beliefs(task)], known)
-    labels = stages.label_pool(task, beliefs, 1.0, run.config, fraction)
+    labels = stages.label_pool(task, half_foreign(task), beliefs, 1.0, run.config, fraction)
     weight = torch.randn(run.base.head.weight.shape, generator=torch.Generator().manual_seed(0))
     head = stages.Head(weight, torch.zeros(task.n_classes))
     shop = stages.Workshop(run.config, run.device, 0, lambda *_: nullcontext(lambda _: None))
@@ -177,8 +208,8 @@ def distillation_step_uses_the_loss_as_it_is(_: Path, __: pytest.MonkeyPatch) ->
     student, teacher = tiny.classifier(seed=1).eval(), tiny.classifier(seed=2).eval()
     batch = tiny.batches(1)[0]
     weights = torch.tensor([1.0] * 3 + [0.0] * 5)
-    batch = dataclasses.replace(batch, teacher_images=batch.images, weights=weights)
-    step = DistillationStep(teacher, temperature=3.0, alpha=0.6)
+    batch = dataclasses.replace(batch, teacher_images=(batch.images,), weights=weights)
+    step = DistillationStep(tiny.answering(teacher), temperature=3.0, alpha=0.6)
     loss, _metrics = step(student, batch)
     logits, wanted = student(batch.images), teacher(batch.images)
     hard = F.cross_entropy(logits, batch.targets, reduction="none")
@@ -202,20 +233,137 @@ def teacher_gets_no_gradient(_: Path, __: pytest.MonkeyPatch) -> None:
         return teacher(images)
 
     batch = tiny.batches(1)[0]
-    batch = dataclasses.replace(batch, teacher_images=batch.images)
-    loss, _metrics = DistillationStep(watched, temperature=2.0, alpha=0.5)(student, batch)
+    batch = dataclasses.replace(batch, teacher_images=(batch.images,))
+    step = DistillationStep(tiny.answering(watched), temperature=2.0, alpha=0.5)
+    loss, _metrics = step(student, batch)
     loss.backward()
     assert asked == [False]
     assert all(p.grad is None for p in teacher.parameters())
     assert all(p.grad is not None for p in student.parameters())
 
 
-def kd_loss_gives_the_teacher_no_gradient(_: Path, __: pytest.MonkeyPatch) -> None:
-    student = torch.randn(4, 3, requires_grad=True)
-    teacher = torch.randn(4, 3, requires_grad=True)
-    kd_loss(student, teacher, temperature=2.0).backward()
-    assert student.grad is not None
-    assert teacher.grad is None
+def losses_give_the_teacher_no_gradient(_: Path, __: pytest.MonkeyPatch) -> None:
+    target = torch.tensor([0, 1, 2, 0])
+    for loss in (
+        partial(kd_loss, temperature=2.0),
+        partial(dkd_loss, temperature=2.0, target=target),
+        partial(dist_loss, temperature=2.0),
+        hint_loss,
+    ):
+        student = torch.randn(4, 3, requires_grad=True)
+        teacher = torch.randn(4, 3, requires_grad=True)
+        loss(student, teacher).backward()
+        assert student.grad is not None
+        assert teacher.grad is None
+
+
+def dkd_loss_decouples_the_target(_: Path, __: pytest.MonkeyPatch) -> None:
+    student, teacher = torch.zeros(1, 3), torch.tensor([[0.5, 0.375, 0.125]]).log()
+    tckd = 0.5 * math.log(1.5) + 0.5 * math.log(0.75)
+    nckd = 0.75 * math.log(1.5) + 0.25 * math.log(0.5)
+    for temperature in (1.0, 3.0):
+        found = dkd_loss(
+            student,
+            temperature * teacher,
+            target=torch.tensor([0]),
+            temperature=temperature,
+            beta=2.0,
+        )
+        assert float(found) == pytest.approx(temperature**2 * (tckd + 2 * nckd))
+
+
+def dkd_target_is_not_a_mixed_images_label(_: Path, __: pytest.MonkeyPatch) -> None:
+    teacher = torch.tensor([[0.0, 1.0]] * 4)
+    targets = torch.tensor([[1.0, 0.0], [0.6, 0.4], [1.0, 0.0], [0.0, 0.0]])
+    weights = torch.tensor([1.0, 1.0, 0.6, 0.0])  # a label, two, one beside pool pixels, none
+    assert target_class(targets, weights, teacher).tolist() == [0, 1, 1, 1]
+
+
+def dist_loss_correlates_rows_and_weighted_columns(_: Path, __: pytest.MonkeyPatch) -> None:
+    student, teacher = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(0)).unbind()
+    ours, theirs = torch.softmax(student / 2, dim=1), torch.softmax(teacher / 2, dim=1)
+
+    def gap(a: Tensor, b: Tensor) -> Tensor:
+        return 1.0 - torch.corrcoef(torch.stack([a, b]))[0, 1]
+
+    used = torch.tensor([0, 2, 3, 5])
+    inter = sum(gap(ours[i], theirs[i]) for i in used) / 6
+    intra = sum(gap(ours[used, k], theirs[used, k]) for k in range(4)) / 4 * 4 / 6
+    weights = torch.tensor([1.0, 0, 1, 1, 0, 1])
+    found = dist_loss(student, teacher, temperature=2.0, beta=3.0, gamma=2.0, weights=weights)
+    torch.testing.assert_close(found, 3 * inter + 2 * intra)
+
+
+def several_teachers_are_the_mean_of_calibrated_probabilities(
+    _: Path, __: pytest.MonkeyPatch
+) -> None:
+    models = [tiny.classifier(seed=seed).eval() for seed in (1, 2)]
+    for model, temperature in zip(models, (3.0, 0.5), strict=True):
+        model.spec = dataclasses.replace(model.spec, temperature=temperature)
+    images = tiny.batches(1)[0].images
+    with torch.no_grad():
+        each = [torch.softmax(m(images) / m.spec.temperature, dim=1) for m in models]
+    answer = Teachers(models)(images, images)
+    found = torch.softmax(answer.logits, dim=1)
+    torch.testing.assert_close(found, (each[0] + each[1]) / 2, atol=1e-4, rtol=1e-3)
+
+
+def cached_answers_belong_to_their_views(_: Path, __: pytest.MonkeyPatch) -> None:
+    student, teacher = tiny.classifier(seed=1).eval(), tiny.classifier(seed=2).eval()
+    cached = DistillationStep(tiny.answering(teacher), 2.0, 0.5, cache={})
+    plain = dataclasses.replace(cached, cache=None)
+    data = tiny.canvases(tiny.smooth_images(12))
+    labeled = tiny.examples(np.arange(12), np.arange(12) % 2)
+    views = Views(Strong(), 32, mix="cutmix", mix_share=1.0, teacher_sizes=(32,))
+    blended = dataclasses.replace(views, mix="mixup")
+    loaders = [
+        Loader(data, labeled, None, v, batch_size=8, labeled_per_batch=8, seed=seed, cycle=3)
+        for v, seed in ((views, 0), (views, 1), (blended, 0))
+    ]
+    for step in range(6):  # the second pass is answered from the cache
+        for loader in loaders:
+            batch = loader.batch(step)
+            found, expected = cached(student, batch)[0], plain(student, batch)[0]
+            torch.testing.assert_close(found, expected)
+    assert cached.cache is not None
+    assert len(cached.cache) == 9
+
+
+def connector_is_thrown_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = prepared(tmp_path, monkeypatch, hint_weight=1.0)
+    fits = captured_fits(monkeypatch)
+    teacher = copy.deepcopy(run.base)
+    outcome = student.distill(run.shop, run.task, teacher, run.plan.student)
+    widths = (outcome.model.num_features, teacher.num_features)
+    assert (fits[0].model.connector.in_features, fits[0].model.connector.out_features) == widths
+    names = [name for name, _ in outcome.model.named_parameters()]
+    assert not any("connector" in name for name in names)
+    save_model(outcome.model, tmp_path / "saved")
+    load_model(tmp_path / "saved")
+
+
+def student_alone_sees_labels_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = prepared(tmp_path, monkeypatch)
+    taught = student_fit(run, monkeypatch)
+    fits = captured_fits(monkeypatch)
+    student.train_alone(run.shop, run.task, run.base, run.plan.student)
+    (alone,) = fits
+    assert alone.step is supervised_step
+    assert alone.settings == taught.settings
+    assert len(alone.loader.streams) == 1
+    ((labeled, count),) = alone.loader.streams
+    assert (labeled.rows.tolist(), count) == (run.task.labeled.tolist(), 8)
+    assert alone.loader.views == dataclasses.replace(taught.loader.views, teacher_sizes=())
+    taught_state = taught.model.state_dict()
+    for name, value in alone.model.state_dict().items():
+        if not name.startswith("head."):
+            assert torch.equal(value, taught_state[name]), name
+    trained = {n for n, p in alone.model.named_parameters() if p.requires_grad}
+    assert trained == {n for n, p in taught.model.named_parameters() if p.requires_grad}
+    alone.model.train()
+    taught.model.train()
+    modes = [[m.training for m in model.modules()] for model in (alone.model, taught.model)]
+    assert modes[0] == modes[1]
 
 
 def forward_is_an_evaluation_snapshot(_: Path, __: pytest.MonkeyPatch) -> None:
@@ -250,11 +398,10 @@ def pipeline_teacher_is_in_evaluation_mode(tmp_path: Path, monkeypatch: pytest.M
     before, still = copy.deepcopy(teacher.state_dict()), copy.deepcopy(teacher).eval()
     fit = student_fit(run, monkeypatch, teacher)
     batch = fit.loader.batch(0)
-    assert batch.teacher_images is not None
     with torch.no_grad():
-        expected = still(batch.teacher_images) / 2.0
+        expected = torch.log_softmax(still(*batch.teacher_images) / 2.0, dim=1)
     for _again in range(2):
-        found = fit.step.teacher(batch.teacher_images)
+        found = fit.step.teacher(*batch.teacher_images).logits
         torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
     loss, _metrics = fit.step(fit.model.train(), batch)
     loss.backward()
@@ -275,15 +422,15 @@ def _small_of(large: Tensor) -> Tensor:
 def _paired_loader(mix: str, seed: int = 3) -> Loader:
     images = tiny.smooth_images(24, 96)
     data = tiny.canvases(images, np.linspace(0.7, 1.4, 24, dtype=np.float32))
-    views = Views(Strong(), 96, mix=mix, mix_share=1.0, teacher_size=192)
+    views = Views(Strong(), 96, mix=mix, mix_share=1.0, teacher_sizes=(192,))
     labeled = tiny.examples(np.arange(24), np.arange(24) % 2)
     return Loader(data, labeled, None, views, batch_size=16, labeled_per_batch=16, seed=seed)
 
 
 def teacher_and_student_see_the_same_views(_: Path, __: pytest.MonkeyPatch) -> None:
     batch = _paired_loader("none").batch(0)
-    assert batch.teacher_images is not None
-    gap = (_small_of(batch.teacher_images) - batch.images).abs().flatten(1).mean(dim=1)
+    (large,) = batch.teacher_images
+    gap = (_small_of(large) - batch.images).abs().flatten(1).mean(dim=1)
     other = (batch.images.roll(1, 0) - batch.images).abs().flatten(1).mean(dim=1)
     assert float(gap.max()) < 0.05
     assert float(gap.median()) < 0.01 < 0.1 < float(other.median())
@@ -292,8 +439,8 @@ def teacher_and_student_see_the_same_views(_: Path, __: pytest.MonkeyPatch) -> N
 def teacher_and_student_see_the_same_mixing(_: Path, __: pytest.MonkeyPatch) -> None:
     for mix in ("cutmix", "mixup"):
         batch = _paired_loader(mix).batch(1)
-        assert batch.teacher_images is not None
-        gap = (_small_of(batch.teacher_images) - batch.images).abs().flatten(1).mean(dim=1)
+        (large,) = batch.teacher_images
+        gap = (_small_of(large) - batch.images).abs().flatten(1).mean(dim=1)
         assert float(gap.max()) < 0.05, mix
         assert float(gap.median()) < 0.01, mix
 
@@ -303,10 +450,10 @@ def pipeline_gives_both_the_same_view(tmp_path: Path, monkeypatch: pytest.Monkey
     teacher = copy.deepcopy(run.base)
     teacher.spec = dataclasses.replace(teacher.spec, input_size=64)
     batch = student_fit(run, monkeypatch, teacher).loader.batch(0)
-    assert batch.teacher_images is not None
-    assert batch.teacher_images.shape[-1] == 64
+    (view,) = batch.teacher_images
+    assert view.shape[-1] == 64
     # Noise pictures: other pixels of the same picture agree only in their mean colour.
-    small, large = batch.images, _small_of(batch.teacher_images)
+    small, large = batch.images, _small_of(view)
     pairs = zip(small.flatten(1), large.flatten(1), strict=True)
     alike = [float(torch.corrcoef(torch.stack(pair))[0, 1]) for pair in pairs]
     assert np.median(alike) > 0.9
@@ -327,10 +474,9 @@ def each_model_normalises_with_its_own_numbers(_: Path, __: pytest.MonkeyPatch) 
     models = {n: tiny.classifier(mean=(m,) * 3, std=(s,) * 3) for n, (m, s) in numbers.items()}
     for name, model in models.items():
         model.trunk.register_forward_pre_hook(spy(name))
-    step = DistillationStep(models["teacher"].eval(), temperature=1.0, alpha=1.0)
-    step(models["student"].eval(), batch)
-    assert batch.teacher_images is not None
-    for name, images in (("student", batch.images), ("teacher", batch.teacher_images)):
+    teacher = tiny.answering(models["teacher"].eval())
+    DistillationStep(teacher, temperature=1.0, alpha=1.0)(models["student"].eval(), batch)
+    for name, images in (("student", batch.images), ("teacher", batch.teacher_images[0])):
         mean, std = numbers[name]
         torch.testing.assert_close(seen[name], (images - mean) / std)
 
@@ -404,14 +550,20 @@ def _labeled_and_pool() -> Batch:
     weights = torch.tensor([1.0] * 3 + [0.0] * 5)
     scale = torch.where(weights > 0, 1.0, 0.3)[:, None, None, None]
     images = batch.images * scale
-    return Batch(images, batch.targets, weights, teacher_images=images, weak=images.flip(3) * 0.9)
+    weak = images.flip(3) * 0.9
+    return Batch(images, batch.targets, weights, teacher_images=(images,), weak=weak)
 
 
 def online_step_makes_one_forward(_: Path, __: pytest.MonkeyPatch) -> None:
     batch = _labeled_and_pool()
     assert batch.weak is not None
-    step = OnlinePseudoLabelStep(torch.full((2,), 0.5), threshold=0.5, unlabeled_weight=1.0)
+    step = OnlinePseudoLabelStep(torch.full((2,), 0.5), FixMatch(0.5))
     _one_forward(step, batch, torch.cat([batch.weak, batch.images]))
+
+
+def mean_teacher_step_makes_one_forward(_: Path, __: pytest.MonkeyPatch) -> None:
+    batch = _labeled_and_pool()
+    _one_forward(MeanTeacherStep(ramp_steps=0), batch, batch.images)
 
 
 def supervised_step_makes_one_forward(_: Path, __: pytest.MonkeyPatch) -> None:
@@ -422,7 +574,7 @@ def supervised_step_makes_one_forward(_: Path, __: pytest.MonkeyPatch) -> None:
 def distillation_step_makes_one_forward(_: Path, __: pytest.MonkeyPatch) -> None:
     batch = _labeled_and_pool()
     teacher = tiny.classifier().eval()
-    _one_forward(DistillationStep(teacher, 2.0, 0.5), batch, batch.images)
+    _one_forward(DistillationStep(tiny.answering(teacher), 2.0, 0.5), batch, batch.images)
 
 
 # --- thresholds
@@ -437,7 +589,7 @@ def online_counter_counts_what_the_loss_uses(_: Path, __: pytest.MonkeyPatch) ->
     images = torch.zeros(n, 3, 2, 2)
     batch = Batch(images, targets, weights, weak=images)
     prior = torch.tensor([0.2, 0.8])
-    step = OnlinePseudoLabelStep(prior, threshold=0.7, unlabeled_weight=1.0)
+    step = OnlinePseudoLabelStep(prior, FixMatch(0.7))
     step.marginal = torch.tensor([0.6, 0.4])
 
     class Fixed(nn.Module):
@@ -463,6 +615,84 @@ def online_counter_counts_what_the_loss_uses(_: Path, __: pytest.MonkeyPatch) ->
     assert torch.equal(learned, torch.cat([torch.tensor([False, False]), taken]))
 
 
+def _weak_views(rows: list[list[float]], pool: list[float], ids: list[int]) -> WeakViews:
+    probs = torch.tensor(rows)
+    return WeakViews(probs, probs, torch.tensor(pool), torch.tensor(ids))
+
+
+def flexmatch_counts_sure_images_of_the_pool(_: Path, __: pytest.MonkeyPatch) -> None:
+    flex = FlexMatch(2, 4, 0.8)
+    rows = [[0.9, 0.1], [0.3, 0.7], [0.1, 0.9], [0.1, 0.9]]
+    flex(_weak_views(rows, [1.0, 1.0, 1.0, 0.0], [0, 1, 2, -1]))
+    # One sure image a class; image 1 is unsure and 3 unseen, so 2 are unused: beta = 1/2, M = 1/3.
+    low, high = 0.8 / 3 - 0.01, 0.8 / 3 + 0.01
+    probs = torch.tensor([[low, 0.0], [high, 0.0], [0.0, low], [0.0, high]])
+    found = flex(WeakViews(probs, probs, torch.ones(4), torch.tensor([0, 0, 0, 0])))
+    assert found.weights.tolist() == [0.0, 1.0, 0.0, 1.0]
+
+
+def freematch_asks_the_global_threshold_of_the_largest_class(
+    _: Path, __: pytest.MonkeyPatch
+) -> None:
+    free = FreeMatch(2, momentum=0.0)
+    rows = [[0.9, 0.1], [0.75, 0.25], [0.15, 0.85], [0.8, 0.2], [0.45, 0.55]]
+    found = free(_weak_views(rows, [1.0] * 4 + [0.0], [0, 1, 2, 3, -1]))
+    # Of the pool: confidence 0.825, marginal (0.65, 0.35), thresholds 0.825 and 0.444.
+    assert found.weights.tolist() == [1.0, 0.0, 1.0, 0.0, 1.0]
+    strong = torch.tensor([[0.8, 0.2], [0.6, 0.4], [0.3, 0.7]]).log()
+    free.marginal, free.histogram = torch.tensor([0.6, 0.4]), torch.tensor([0.75, 0.25])
+    by_hand = 0.01 * (math.log(0.85 / 2.15) / 3 + 2 * math.log(1.3 / 2.15) / 3)
+    assert float(free.fairness(strong, torch.ones(3))) == pytest.approx(by_hand)
+
+
+def softmatch_weighs_down_only_what_is_below_the_mean(_: Path, __: pytest.MonkeyPatch) -> None:
+    soft = SoftMatch(2, momentum=0.0)
+    found = soft(_weak_views([[0.6, 0.4], [0.2, 0.8], [1.0, 0.0]], [1.0] * 3, [0, 1, 2]))
+    # mean 0.8, variance 0.08 / 2: a sigma of 0.2
+    assert found.weights.tolist() == pytest.approx([math.exp(-0.5), 1.0, 1.0])
+
+
+def online_statistics_are_not_in_half_precision(_: Path, __: pytest.MonkeyPatch) -> None:
+    seen: list[WeakViews] = []
+
+    def spy(weak: WeakViews) -> Beliefs:
+        seen.append(weak)
+        return Beliefs(weak.aligned, weak.pool)
+
+    step = OnlinePseudoLabelStep(torch.full((2,), 0.5), spy, momentum=0.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        step(tiny.classifier().eval(), _labeled_and_pool())
+    exact = seen[0].probs[3:].mean(dim=0)
+    torch.testing.assert_close(step.marginal, exact, atol=1e-6, rtol=0.0)
+
+
+def mean_teacher_is_a_snapshot_of_the_average(_: Path, __: pytest.MonkeyPatch) -> None:
+    model, batch = tiny.classifier().train(), _labeled_and_pool()
+    step = MeanTeacherStep(ramp_steps=0, consistency_weight=1.0, decay=0.1)
+    before = copy.deepcopy(model).eval()
+    step(model, batch)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    average = copy.deepcopy(before)
+    for mine, first, last in zip(
+        average.state_dict().values(),
+        before.state_dict().values(),
+        model.state_dict().values(),
+        strict=True,
+    ):
+        mine.copy_(0.1 * first + 0.9 * last)
+    loss, metrics = step(model.eval(), batch)
+    teacher, student = (
+        torch.softmax(network(images).detach(), dim=1)
+        for network, images in ((average, batch.weak), (model, batch.images))
+    )
+    torch.testing.assert_close(metrics["consistency"], (teacher - student).square().mean())
+    labels = batch.targets[:3].argmax(dim=1)
+    supervised = F.cross_entropy(model(batch.images)[:3], labels)
+    torch.testing.assert_close(loss, supervised + metrics["consistency"])
+
+
 def round_trains_on_what_the_report_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = prepared(tmp_path, monkeypatch)
     fit, labels = trunk_fit(run, monkeypatch, "trained", fraction=0.5)
@@ -474,6 +704,77 @@ def round_trains_on_what_the_report_counts(tmp_path: Path, monkeypatch: pytest.M
     outcome = stages.Outcome(run.base, stages.Beliefs([None], np.zeros((0, 2))), False, labels)
     done = pipeline.Finished("self-train-1", True, "", 0.0, None, outcome)
     assert sum(row["selected"] for row in pseudo_rows(run, [done])) == len(pool)
+
+
+def online_round_leaves_out_of_class_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = prepared(tmp_path, monkeypatch)
+    fit, labels = trunk_fit(run, monkeypatch, "online")
+    (_labeled, _count), (pool, _rest) = fit.loader.streams
+    assert 0 < labels.outside.sum() < len(labels.outside)
+    assert pool.rows.tolist() == run.task.pool[~labels.outside].tolist()
+    prior = torch.from_numpy(labels.probs[~labels.outside].mean(axis=0)).float()
+    torch.testing.assert_close(fit.step.prior, prior)
+
+
+def images_out_of_class_decide_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = prepared(tmp_path, monkeypatch)
+    task = dataclasses.replace(run.task, chains=run.task.chains[:1])
+    frozen, known = half_foreign(task), np.eye(2)[task.judged_labels]
+    logits = some_beliefs(task)
+    odd = np.arange(len(logits)) % 2 == 1
+    found = []
+    for foreign in (-9.0, 9.0):
+        pool = logits.copy()
+        pool[odd] = [0.0, foreign]
+        beliefs = stages.Beliefs([pool], known)
+        found.append(stages.label_pool(task, frozen, beliefs, 1.0, run.config, 0.5)[0])
+    one, other = found
+    for labels in found:
+        assert np.array_equal(labels.outside, odd)
+        assert not labels.accepted[odd].any()
+        assert labels.accepted.any()
+        reasons = np.array(labels.reasons())
+        assert all(reason.startswith("out of class: distance ") for reason in reasons[odd])
+        assert not any(reason.startswith("out of class") for reason in reasons[~odd])
+    np.testing.assert_array_equal(one.probs[~odd], other.probs[~odd])
+    np.testing.assert_array_equal(one.accepted, other.accepted)
+    np.testing.assert_array_equal(one.thresholds, other.thresholds)
+
+
+def limit_comes_from_held_out_images(_: Path, __: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    means = 0.5 * rng.normal(size=(2, 60))
+    labels, classes = np.arange(12) % 2, np.arange(400) % 2
+    features = means[labels] + rng.normal(size=(12, 60))
+    pool = means[classes] + rng.normal(size=(400, 60))
+    alone = [
+        mean_distances(np.delete(features, i, 0), np.delete(labels, i), features[[i]])[0]
+        for i in range(12)
+    ]
+    np.testing.assert_allclose(held_out_distances(features, labels), alone)
+    found = detect(features, labels, pool)
+    assert not found.outside.any()
+    seen = fit_limit(mean_distances(features, labels, features))
+    assert seen.share < (found.distances > seen.value).mean() <= MOST  # else the bug is not told
+
+
+def judged_images_are_no_part_of_their_chains_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = prepared(tmp_path, monkeypatch)
+    task = run.task
+    frozen = half_foreign(task)
+    fold = task.chains[1]
+    views = tuple(view.clone() for view in frozen.labeled.views)
+    for view in views:
+        view[torch.from_numpy(fold.judges)] += 5.0
+    moved = dataclasses.replace(frozen, labeled=Bank(views))
+    for chain, same in ((fold, True), (task.chains[0], False)):
+        before, after = (stages.detect_out_of_class(task, chain, f) for f in (frozen, moved))
+        assert np.array_equal(before.distances, after.distances) == same
+        assert not same or before.limit == after.limit
 
 
 def selection_accepts_down_to_its_threshold(_: Path, __: pytest.MonkeyPatch) -> None:
@@ -584,6 +885,53 @@ def the_test_split_decides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             assert torch.equal(value, weights[name]), f"{before.name}: {name}"
 
 
+# --- the ladder
+
+
+def an_arm_never_teaches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = prepared(tmp_path, monkeypatch)
+    captured_fits(monkeypatch)
+    chain = pipeline.Chain(run)
+    model = copy.deepcopy(run.base)
+    beliefs = stages.Beliefs([None], np.full((len(run.task.judged), 2), np.nan))
+    chain.stage("probe", lambda: stages.Outcome(run.base, beliefs, frozen=False))
+    done = chain.arm("fine-tune", lambda: stages.Outcome(model, beliefs, frozen=False))
+    assert done.outcome.model is model
+    assert chain.teacher.name == "probe"
+    assert [stage.name for stage in chain.finished] == ["probe"]
+
+
+def ladder_differences_are_paired(_: Path, __: pytest.MonkeyPatch) -> None:
+    def drawn(seed: int, **accuracy: float) -> dict[str, Any]:
+        shared = {"kept": None, "seconds": 1.0, "parameters": 1, "latency_ms": None}
+        arms = [
+            {"arm": arm, "test": {"n": 100, "accuracy": value, "ece": 0.1}, **shared}
+            for arm, value in accuracy.items()
+        ]
+        return {"seed": seed, "arms": arms}
+
+    draws = [drawn(0, probe=0.7, transfer=0.8), drawn(1, probe=0.5, transfer=0.61),
+             drawn(2, probe=0.6, transfer=0.69)]  # fmt: skip
+    (change,) = ladder.summarise(draws)[1]
+    assert change.each == pytest.approx([0.1, 0.11, 0.09])
+    half = 4.302653 * 0.01 / 3**0.5
+    assert change.mean == pytest.approx((0.1, 0.1 - half, 0.1 + half), abs=1e-6)
+
+
+def ladder_draws_are_different(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[tuple[int, str]] = []
+
+    def noted(_: Any, __: Any, out: Path, config: RunConfig, *___: Any, **____: Any) -> Any:
+        seeds.append((config.data.seed, out.name))
+        return {}
+
+    monkeypatch.setattr(ladder, "run_seed", noted)
+    config = make_config("ladder", {"seed": 5})
+    ladder.run_seeds(read_catalog(tiny.write_data(tmp_path / "d")), "d", tmp_path / "out", config,
+                     ladder.ARMS, 3, quiet=True)  # fmt: skip
+    assert seeds == [(5, "seed-5"), (6, "seed-6"), (7, "seed-7")]
+
+
 # --- one resize rule
 
 
@@ -629,6 +977,9 @@ CHANGED: dict[str, Any] = {
     "layer_decay": 0.5,
     "weight_decay": 0.5,
     "optimizer": "sgd",
+    "unfreeze": "gradual",
+    "balance": "weights",
+    "label_smoothing": 0.5,
     "drop_rate": 0.7,
     "drop_path_rate": 0.7,
     "augment": "trivialaugment",
@@ -639,17 +990,24 @@ CHANGED: dict[str, Any] = {
     "rounds": 3,
     "pseudo_labels": "soft",
     "alignment": 0.2,
+    "out_of_class": "keep",
+    "online": "freematch",
     "threshold": 0.5,
     "student": "cut:1",
     "student_weights": "no-such-file.safetensors",
     "lr_student": 0.5,
     "temperature": 7.0,
     "alpha": 0.1,
+    "kd": "dist",
+    "standardize": "yes",
+    "hint_weight": 1.0,
+    "teacher_cache": 1,
 }
 OF_PREPARE = ("labels_per_class", "limit", "seed", "minutes", "teacher", "weights", "input_size",
               "canvas", "trunk", "rounds")  # fmt: skip
-OF_STUDENT = ("student", "student_weights", "lr_student", "temperature", "alpha")
-OF_ONLINE = ("threshold",)
+OF_STUDENT = ("student", "student_weights", "lr_student", "temperature", "alpha", "kd",
+              "standardize", "hint_weight", "teacher_cache")  # fmt: skip
+OF_ONLINE = ("online", "threshold")
 
 
 def settings() -> list[str]:
@@ -698,7 +1056,8 @@ def _observed(
         return _text(run.split.roles, dataclasses.astuple(run.plan)[1:], run.base.spec)
     if name in OF_STUDENT:
         fit = student_fit(run, monkeypatch)
-        return _text(fit.model.spec, fit.settings, *_of_step(fit))
+        keys = [fit.loader.batch(step).key for step in range(3)]
+        return _text(fit.model.spec, fit.settings, keys, *_of_step(fit))
     kind = "online" if name in OF_ONLINE else "trained"
     fit, labels = trunk_fit(run, monkeypatch, kind)
     return _text(*_of_fit(fit), labels.probs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from tutelage.data.store import ImageStore
 from tutelage.loader import Canvases, Examples
 from tutelage.models.classifier import Classifier
 from tutelage.models.spec import ModelSpec
+from tutelage.steps.distillation import Answer
 
 CPU = torch.device("cpu")
 GREY = (0.5, 0.5, 0.5)
@@ -124,6 +125,11 @@ def write_data(root: Path, *, train: int = 10, pool: int = 8, test: int = 6, see
                 image[:, :, 2 * k] += 60
                 Image.fromarray(image.astype(np.uint8)).save(where / f"{name}{i}.png")
     return root
+
+
+def answering(model: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Answer]:
+    """A model's logits as a teacher gives them."""
+    return lambda images: Answer(model(images))
 
 
 @dataclass

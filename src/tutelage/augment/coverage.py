@@ -15,6 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tutelage.metrics import t_quantile
+
 NEAREST = 5  # k of density and coverage, as in the paper
 NEAREST_OF_PRECISION = 3  # k of precision and recall, as in the paper
 LEAST_POOL = 2 * (NEAREST + 1)  # half of it must still have k neighbours
@@ -284,17 +286,6 @@ def _figures(table: Tensor, quantile: float, n_views: int) -> Figures:
             high = min(1.0, high)
         values[metric], halves[metric] = Interval(value, low, high), column[1:]
     return Figures(values, halves, quantile, n_views)
-
-
-def t_quantile(freedom: int) -> float:
-    """97.5% point of Student's t (Abramowitz and Stegun 26.7.5); within 1% from 3 degrees on."""
-    z, v = 1.959964, float(freedom)
-    return (
-        z
-        + (z**3 + z) / (4 * v)
-        + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * v**2)
-        + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * v**3)
-    )
 
 
 @dataclass(frozen=True)

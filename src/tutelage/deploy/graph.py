@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -13,8 +15,21 @@ from tutelage.augment.resample import center_view, matrix
 from tutelage.models.classifier import Classifier
 
 
+class Answers(NamedTuple):
+    """What a model says of N images.
+
+    Attributes:
+        probabilities: (N, K) float32, calibrated.
+        energy: (N,) float32, ``tutelage.outofclass.energy`` of the logits; high for none of the
+            classes.
+    """
+
+    probabilities: Tensor
+    energy: Tensor
+
+
 class Deployed(nn.Module):
-    """uint8 images (N, H, W, 3), any H and W -> probabilities (N, K) float32.
+    """uint8 images (N, H, W, 3), any H and W -> ``Answers``.
 
     Does what training and evaluation do through the store: squash to the canvas as Pillow does,
     centre view, model, softmax of the logits divided by the temperature. Traces to ONNX with
@@ -28,12 +43,34 @@ class Deployed(nn.Module):
         self.spec = model.spec
         _fix_padding(self.model)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Probabilities (N, K) of uint8 images (N, H, W, 3)."""
+    def forward(self, images: Tensor) -> Answers:
+        """Answers for uint8 images (N, H, W, 3)."""
         height, width = _size(images, 1), _size(images, 2)
         canvas = squash(images, self.spec.canvas)
         view = center_view(canvas, width / height, self.spec.input_size, self.spec.crop_pct)
-        return torch.softmax(self.model(view) / self.spec.temperature, dim=-1)
+        logits = self.model(view)
+        probabilities = torch.softmax(logits / self.spec.temperature, dim=-1)
+        return Answers(probabilities, -torch.logsumexp(logits, dim=-1))
+
+
+class TorchModel:
+    """A model folder's classifier behind the methods of ``tutelage.deploy.runtime.OnnxModel``."""
+
+    def __init__(self, model: Classifier) -> None:
+        """Take a snapshot of a model."""
+        self.classes = model.spec.classes
+        self.unknown_threshold = model.spec.unknown_threshold
+        self._deployed = Deployed(model)
+
+    def probabilities(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Class probabilities (N, K) of uint8 RGB images (H, W, 3) of any sizes."""
+        return self.answers(images)[0]
+
+    def answers(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """``probabilities`` (N, K) and energies (N,)."""
+        found = [self._deployed(torch.tensor(image)[None]) for image in images]
+        probabilities, energies = zip(*found, strict=True)
+        return torch.cat(probabilities).numpy(), torch.cat(energies).numpy()
 
 
 def squash(images: Tensor, canvas: int) -> Tensor:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from tutelage._version import __version__
-from tutelage.deploy.graph import Deployed
+from tutelage.deploy.graph import Answers, Deployed
 from tutelage.deploy.latency import Latency, latencies, onnx_call, size_bytes
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.errors import TutelageError, need
@@ -63,10 +63,10 @@ class Quantized:
 
 
 def export_onnx(model: Classifier, path: Path | str) -> None:
-    """Write ``Deployed(model)`` as ONNX: uint8 ``images`` (N, H, W, 3) -> ``probabilities`` (N, K).
+    """Write ``Deployed(model)`` as ONNX.
 
-    N, H and W are dynamic. The metadata holds what ``OnnxModel`` reads. The file appears whole
-    or not at all.
+    uint8 ``images`` (N, H, W, 3) -> ``probabilities`` (N, K), ``energy`` (N,). N, H and W are
+    dynamic. The metadata holds what ``OnnxModel`` reads. The file appears whole or not at all.
 
     Raises:
         MissingExtra: the package onnx is not installed.
@@ -74,9 +74,10 @@ def export_onnx(model: Classifier, path: Path | str) -> None:
     """
     onnx = need("onnx", "train")
     example = torch.randint(0, 256, (2, 37, 53, 3), dtype=torch.uint8)
-    axes = {"images": {0: "N", 1: "H", 2: "W"}, "probabilities": {0: "N"}}
+    outputs = list(Answers._fields)
+    axes = {"images": {0: "N", 1: "H", 2: "W"}, **{name: {0: "N"} for name in outputs}}
     try:
-        content = trace(Deployed(model), example, ["images"], ["probabilities"], axes)
+        content = trace(Deployed(model), example, ["images"], outputs, axes)
         graph = onnx.load_from_string(content)
         onnx.checker.check_model(graph, full_check=True)
     except Exception as error:  # exporter and checker each raise kinds of their own
@@ -105,7 +106,8 @@ def parity(model: Classifier, path: Path | str, images: Sequence[np.ndarray]) ->
     if not images:
         raise TutelageError("parity needs at least one image")
     deployed = Deployed(model)
-    ours = np.concatenate([deployed(torch.tensor(image)[None]).numpy() for image in images])
+    answers = [deployed(torch.tensor(image)[None]) for image in images]
+    ours = np.concatenate([answer.probabilities.numpy() for answer in answers])
     result, same = _compare(ours, OnnxModel(path).probabilities(images))
     ordered = np.sort(ours, axis=1)
     tie = ordered[:, -1] - ordered[:, -2] <= TOLERANCE if ours.shape[1] > 1 else same
@@ -169,6 +171,7 @@ def _metadata(model: Classifier) -> dict[str, str]:
         "version": __version__,
         "classes": json.dumps(spec.classes, ensure_ascii=False),
         "temperature": repr(spec.temperature),
+        "unknown_threshold": json.dumps(spec.unknown_threshold),
         "input_size": spec.input_size,
         "canvas": spec.canvas,
         "crop_pct": spec.crop_pct,

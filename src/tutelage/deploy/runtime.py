@@ -23,6 +23,8 @@ class OnnxModel:
         classes: class names in the order of the probabilities.
         temperature: what the logits are divided by, inside the graph.
         input_size: side in pixels of the view that the trunk sees.
+        unknown_threshold: an energy above it means none of the classes; None in a model that
+            does not know.
         metadata: everything the file says about itself.
     """
 
@@ -54,6 +56,10 @@ class OnnxModel:
             self.classes: tuple[str, ...] = tuple(json.loads(self.metadata["tutelage.classes"]))
             self.temperature = float(self.metadata["tutelage.temperature"])
             self.input_size = int(self.metadata["tutelage.input_size"])
+            # Files exported before there was one have no energy either.
+            self.unknown_threshold: float | None = json.loads(
+                self.metadata.get("tutelage.unknown_threshold", "null")
+            )
         except (KeyError, ValueError, TypeError) as error:
             raise TutelageError(
                 f"{self.path} is an ONNX model, but not one of tutelage: its metadata has no "
@@ -73,6 +79,23 @@ class OnnxModel:
         Raises:
             TutelageError: an array that is not an image.
         """
+        (result,) = self._run(["probabilities"], images, batch)
+        return result.reshape(-1, len(self.classes))
+
+    def answers(
+        self, images: Sequence[np.ndarray], batch: int = 32
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """``probabilities`` (N, K) and energies (N,), for a model with an ``unknown_threshold``.
+
+        Raises:
+            TutelageError: an array that is not an image.
+        """
+        probabilities, energy = self._run(["probabilities", "energy"], images, batch)
+        return probabilities.reshape(-1, len(self.classes)), energy
+
+    def _run(
+        self, outputs: list[str], images: Sequence[np.ndarray], batch: int
+    ) -> list[np.ndarray]:
         by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for index, image in enumerate(images):
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
@@ -80,11 +103,16 @@ class OnnxModel:
                     f"image {index} is {image.dtype} {image.shape}; expected uint8 (H, W, 3)"
                 )
             by_shape[image.shape].append(index)
-        result = np.empty((len(images), len(self.classes)), dtype=np.float32)
+        order: list[int] = []
+        parts: list[list[np.ndarray]] = []
         for (height, width, _), members in by_shape.items():
             step = max(1, min(batch, BATCH_PIXELS // (height * width)))
             for start in range(0, len(members), step):
                 chosen = members[start : start + step]
+                order += chosen
                 feed = {"images": np.stack([images[i] for i in chosen])}
-                result[chosen] = self._session.run(["probabilities"], feed)[0]
-        return result
+                parts.append(self._session.run(outputs, feed))
+        if not parts:
+            return [np.zeros(0, dtype=np.float32) for _ in outputs]
+        back = np.argsort(order)
+        return [np.concatenate(column)[back] for column in zip(*parts, strict=True)]

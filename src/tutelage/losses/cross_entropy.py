@@ -15,7 +15,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor | None = None
 
     Args:
         logits: (B, K).
-        targets: (B, K) probabilities.
+        targets: (B, K) probabilities, or these times the weight of each class.
         weights: (B,) or None for all ones.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # not in bfloat16

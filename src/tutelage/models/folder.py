@@ -46,3 +46,10 @@ def load_model(folder: Path | str) -> Classifier:
     model = build(spec)
     load_strictly(model, read_tensors(folder / WEIGHTS), str(folder / WEIGHTS))
     return model.eval()
+
+
+def model_folders(names: str) -> list[str]:
+    """The folders (one at least) of a setting that may name several, separated by commas."""
+    if (Path(names) / SPEC).is_file():  # a folder's own name may have a comma
+        return [names]
+    return [name.strip() for name in names.split(",") if name.strip()] or [names]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,8 @@ class ModelSpec:
         std: per-channel standard deviation of the normalisation.
         temperature: divides the logits before the softmax.
         thresholds: per-class confidence needed to accept a pseudo-label.
+        unknown_threshold: an image whose energy (``tutelage.outofclass.energy`` of the logits,
+            not divided by the temperature) is higher is none of the classes; None was not fitted.
         head_hidden: width of the neck of a cut student; None has no neck.
         versions: package name -> version that made the model.
     """
@@ -41,6 +44,7 @@ class ModelSpec:
     std: tuple[float, float, float]
     temperature: float = 1.0
     thresholds: tuple[float, ...] | None = None
+    unknown_threshold: float | None = None
     head_hidden: int | None = None
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -59,6 +63,8 @@ class ModelSpec:
             "temperature must be positive": self.temperature > 0.0,
             "thresholds must have one value a class": self.thresholds is None
             or len(self.thresholds) == len(self.classes),
+            "unknown_threshold must be finite": self.unknown_threshold is None
+            or math.isfinite(self.unknown_threshold),
         }
         for rule, holds in checks.items():
             if not holds:

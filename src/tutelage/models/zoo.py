@@ -106,6 +106,7 @@ def cut(teacher: Classifier, stages: int, *, neck: int | None = None) -> Classif
         head_hidden=neck,
         temperature=1.0,
         thresholds=None,
+        unknown_threshold=None,
         versions=_versions(),
     )
     if teacher.spec.cut is not None and not 1 <= stages <= teacher.spec.cut:
@@ -128,6 +129,7 @@ def param_groups(
     lr_trunk: float,
     weight_decay: float,
     layer_decay: float = 1.0,
+    layered: bool = False,
 ) -> list[dict[str, Any]]:
     """Optimizer groups: head and neck at one rate, the trunk at a rate that falls with depth.
 
@@ -136,33 +138,42 @@ def param_groups(
     Norms, biases and what the architecture names itself get no weight decay. Frozen parameters
     are left out.
 
+    Args:
+        model: the classifier.
+        lr_head: rate of head and neck.
+        lr_trunk: rate of the deepest trunk layer.
+        weight_decay: of what is not exempt.
+        layer_decay: factor on the rate per layer.
+        layered: one group per layer also where all layers learn at one rate.
+
     Returns:
-        Groups with ``params``, ``lr``, ``weight_decay`` and ``name`` ("head" or "trunk").
+        Groups with ``params``, ``lr``, ``weight_decay``, ``name`` ("head" or "trunk") and
+        ``depth``, counted from the head (0).
     """
     from timm.models import group_parameters
 
     body: Any = model.trunk.body if isinstance(model.trunk, Stages) else model.trunk
     depth: dict[str, int] = {}
-    if layer_decay != 1.0 and hasattr(body, "group_matcher"):
+    if (layered or layer_decay != 1.0) and hasattr(body, "group_matcher"):
         depth = group_parameters(body, body.group_matcher(), reverse=True)
     deepest = max(depth.values(), default=0)
     exempt = set(body.no_weight_decay()) if hasattr(body, "no_weight_decay") else set()
     of_trunk = {id(parameter): name for name, parameter in body.named_parameters()}
-    groups: dict[tuple[str, float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[str, int, float, float], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if not parameter.requires_grad:
             continue
         name = of_trunk.get(id(parameter))
         decay = 0.0 if parameter.ndim <= 1 or name in exempt else weight_decay
         if name is None:
-            key = ("head", lr_head, decay)
+            key = ("head", 0, lr_head, decay)
         else:
             steps = deepest - min(depth.get(name, deepest), deepest)
-            key = ("trunk", lr_trunk * layer_decay**steps, decay)
+            key = ("trunk", 1 + steps, lr_trunk * layer_decay**steps, decay)
         groups.setdefault(key, []).append(parameter)
     return [
-        {"params": parameters, "lr": lr, "weight_decay": decay, "name": name}
-        for (name, lr, decay), parameters in groups.items()
+        {"params": parameters, "lr": lr, "weight_decay": decay, "name": name, "depth": at}
+        for (name, at, lr, decay), parameters in groups.items()
     ]
 
 

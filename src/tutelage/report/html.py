@@ -122,7 +122,7 @@ def _context(report: Report) -> dict[str, Any]:
         "sheets": encode_sheets(report.sheets),
         "skipped": report.skipped[:SKIPPED_SHOWN],
         "skipped_count": max(report.skipped_count, len(report.skipped)),
-        "settings": list(_flat(report.settings)),
+        "settings": list(flat(report.settings)),
         "table_classes": TABLE_CLASSES,
     }
     if any(step.rung.accuracy is not None for step in verdict.steps):
@@ -181,11 +181,11 @@ def jpeg_uri(picture: Image.Image) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode("ascii")
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
     """Nested settings as (dotted name, value as JSON) pairs."""
     for key, value in settings.items():
         if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             text = value if isinstance(value, str) else json.dumps(value, default=str)
             yield f"{prefix}{key}", text

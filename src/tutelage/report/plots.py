@@ -7,13 +7,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.errors import need
-from tutelage.report.numbers import Bin
+from tutelage.report.numbers import Bin, Interval
 from tutelage.report.verdict import Rung
 
 # matplotlib knows no CSS variables, so it draws with stand-ins that become variables afterwards.
@@ -28,6 +28,14 @@ _VARIABLES = {
 MOST_POINTS = 1000
 _WIDTH = 5.0  # inches: 360 units, so that text is still legible on a phone
 _HEAT = (0x3B, 0x82, 0xC4)  # a mid blue that shows on white and on near-black
+
+
+class Draws(NamedTuple):
+    """One arm of ``draws``: its accuracy in each draw (S,), and their mean, as fractions."""
+
+    name: str
+    each: Sequence[float]
+    mean: Interval
 
 
 @contextmanager
@@ -66,6 +74,41 @@ def ladder(rungs: Sequence[Rung], xlabel: str) -> str:
     axes.margins(x=0.12)
     alt = "Accuracy of each stage with its 95% interval. " + "; ".join(_told(r) for r in shown)
     return _svg(figure, "ladder", alt)
+
+
+@_plain_style()
+def draws(rows: Sequence[Draws], xlabel: str) -> str:
+    """Accuracy of each arm in each of S label draws, first arm on top.
+
+    The points of one draw are joined by a line, since they are paired; below them stand the mean
+    (a diamond) and its 95% interval.
+    """
+    figure, axes = _figure(1.1 + 0.6 * len(rows))
+    places = range(len(rows))
+    for one in zip(*(row.each for row in rows), strict=True):
+        values = [100 * value for value in one]
+        axes.plot(values, places, color=MUTED, marker="o", markersize=3.5, linewidth=0.7, alpha=0.7)
+    for place, row in zip(places, rows, strict=True):
+        value, low, high = (100 * part for part in row.mean)
+        below = place + 0.22
+        axes.plot([low, high], [below, below], color=STUDENT, linewidth=1.8)
+        axes.plot([value], [below], color=STUDENT, marker="D", markersize=6)
+        axes.annotate(
+            f"{value:.1f}", (value, below), (0, -14), textcoords="offset points", ha="center",
+            color=INK,
+        )  # fmt: skip
+    axes.set_yticks(places, [_clip(row.name, 16) for row in rows], parse_math=False)
+    axes.set_ylim(len(rows) - 0.25, -0.4)
+    axes.set_xlabel(xlabel)
+    axes.grid(axis="x", color=LINE, linewidth=0.6)
+    axes.margins(x=0.08)
+    told = (
+        f"{row.name}: {100 * row.mean.value:.1f}%, {100 * row.mean.low:.1f} to "
+        f"{100 * row.mean.high:.1f}"
+        for row in rows
+    )
+    alt = "Mean accuracy of each arm with its 95% interval. " + "; ".join(told)
+    return _svg(figure, "draws", alt)
 
 
 @_plain_style()

@@ -6,11 +6,27 @@ from torch import Tensor, nn
 
 from tutelage.batch import Batch, Metrics
 from tutelage.losses.cross_entropy import cross_entropy
+from tutelage.losses.logit_adjustment import adjust_logits
 
 
-def supervised_step(model: nn.Module, batch: Batch) -> tuple[Tensor, Metrics]:
-    """Cross-entropy of one view against its target."""
+def supervised_step(
+    model: nn.Module,
+    batch: Batch,
+    *,
+    class_weights: Tensor | None = None,
+    log_prior: Tensor | None = None,
+) -> tuple[Tensor, Metrics]:
+    """Cross-entropy of one view against its target.
+
+    Args:
+        model: views to logits (B, K).
+        batch: views and targets.
+        class_weights: (K,) weight of each class's part of a target; None for all ones.
+        log_prior: (K,) added to the logits in the loss alone (logit adjustment); None for none.
+    """
     logits = model(batch.images)
-    loss = cross_entropy(logits, batch.targets, batch.weights)
+    targets = batch.targets if class_weights is None else batch.targets * class_weights
+    adjusted = logits if log_prior is None else adjust_logits(logits, log_prior)
+    loss = cross_entropy(adjusted, targets, batch.weights)
     right = (logits.argmax(dim=1) == batch.targets.argmax(dim=1)).float().mean()
     return loss, {"loss": loss.detach(), "train_accuracy": right}
