@@ -39,7 +39,7 @@ from tutelage.calibrate import softmax
 from tutelage.config import make_config
 from tutelage.data.catalog import Catalog, read_catalog
 from tutelage.metrics import metrics
-from tutelage.plan import TRAINED_SIZE
+from tutelage.plan import Plan
 
 PACKAGES = ("tutelage", "torch", "timm", "onnxruntime", "numpy", "scikit-learn", "semilearn")
 CHAIN = ("probe", "tutelage", "student")
@@ -86,12 +86,18 @@ def as_draw(options: argparse.Namespace, run: pipeline.Run) -> Draw:
         labels=run.task.labels,
         pool=run.task.pool,
         base=run.base,
-        size=options.size or min(run.plan.size, TRAINED_SIZE),
+        size=options.size or _trained_size(run.plan),
         seconds=60 * options.minutes,
         device=run.device,
         seed=run.config.data.seed,
         workers=options.workers,
     )
+
+
+def _trained_size(plan: Plan) -> int:
+    """The side of the views at which a trunk is trained, or else the student."""
+    trained = [work for work in (plan.transfer, *plan.rounds) if work.trunk != "frozen"]
+    return (trained or [plan.student])[0].size
 
 
 def self_trained(draw: Draw, chain: pipeline.Chain, criterion: Any) -> Trained:

@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from tutelage.label import align, class_prior, confusion, estimate_prior, select
+from tutelage.label import (
+    align,
+    class_prior,
+    confusion,
+    estimate_prior,
+    revise,
+    select,
+    sharpen,
+)
 from tutelage.outofclass import Detection
 
 RNG = np.random.default_rng(0)
@@ -62,12 +70,38 @@ def test_selection_of_everything_of_one_image_and_of_a_class_nobody_is_in() -> N
     assert len(select(np.zeros((0, 3)), fraction=0.5).accepted) == 0
 
 
-def test_targets_are_one_hot_or_the_beliefs() -> None:
+def test_targets_are_one_hot_the_beliefs_or_between() -> None:
     found = select(PROBS, fraction=0.5)
-    assert found.targets(hard=False) is PROBS
-    hard = found.targets(hard=True)
+    assert found.targets("soft") is PROBS
+    hard = found.targets("hard")
     assert np.array_equal(hard.argmax(axis=1), found.labels)
     assert set(np.unique(hard)) == {0.0, 1.0}
+    assert np.array_equal(found.targets("sharpened"), sharpen(PROBS))
+
+
+def test_sharpening_by_hand() -> None:
+    beliefs = np.array([[0.6, 0.3, 0.1], [0.5, 0.5, 0.0]])
+    expected = [[0.36 / 0.46, 0.09 / 0.46, 0.01 / 0.46], [0.5, 0.5, 0.0]]
+    np.testing.assert_allclose(sharpen(beliefs), expected)
+
+
+def test_revised_labels_are_the_mean_of_both_looks() -> None:
+    first = select(np.array([[0.8, 0.2], [0.4, 0.6], [0.3, 0.7]]), fraction=0.5)
+    look = np.array([[0.4, 0.6], [0.8, 0.2], [0.1, 0.9]])
+    found = revise(first, look, strength=0.0)
+    np.testing.assert_allclose(found.probs, [[0.6, 0.4], [0.6, 0.4], [0.2, 0.8]])
+    assert found.labels.tolist() == [0, 0, 1]
+    assert found.accepted.all()
+
+
+def test_a_revision_keeps_the_frequencies_and_who_is_out_of_class() -> None:
+    detection = Detection(np.where(np.arange(200) < 20, 0.9, 0.1), 0.5)
+    first = select(PROBS, fraction=1.0, detection=detection)
+    found = revise(first, RNG.dirichlet(np.ones(3), 200), strength=1.0)
+    assert np.array_equal(found.outside, np.arange(200) < 20)
+    assert np.array_equal(found.accepted, ~found.outside)
+    inside = found.probs[20:].mean(axis=0)
+    np.testing.assert_allclose(inside, PROBS[20:].mean(axis=0), atol=0.01)
 
 
 def test_reasons_say_who_was_taken_and_why_not() -> None:

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 from typing import Any
 
 import numpy as np
@@ -89,6 +90,12 @@ def test_iterating_starts_at_step_zero_each_time() -> None:
         iterator = iter(stream)
         assert equal(next(iterator), stream.batch(0))
         assert equal(next(iterator), stream.batch(1))
+
+
+def test_a_loader_can_go_on_from_another() -> None:
+    whole, rest = loader(), loader(first=2)
+    for expected, found in zip(itertools.islice(whole, 2, 4), rest, strict=False):
+        assert torch.equal(found.images, expected.images)
 
 
 def test_a_batch_holds_labels_and_pool_in_the_asked_shares() -> None:

@@ -695,7 +695,7 @@ INERT: dict[str, tuple[str, str, str]] = {
     "crop_scale": ("stages", "scale=(config.crop_scale, 1.0)", "scale=(0.35, 1.0)"),
     "weight_decay": ("stages", "        weight_decay=t.weight_decay,\n", ""),
     "drop_path_rate": ("stages", "config.transfer.drop_path_rate)", "0.1)"),
-    "alignment": ("stages", "strength=config.self_train.alignment", "strength=1.0"),
+    "alignment": ("stages", "prior, strength=config.self_train.alignment", "prior"),
     "out_of_class": ("stages", 'config.self_train.out_of_class == "auto"', "True"),
     "online": ("stages", "            config.self_train.online,\n", '            "fixmatch",\n'),
     "threshold": ("stages", "threshold=config.self_train.threshold", "threshold=0.95"),

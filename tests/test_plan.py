@@ -7,8 +7,15 @@ import pytest
 from tutelage.config import make_config
 from tutelage.machine import Speed
 from tutelage.plan import (
+    FOLDS,
+    JUDGED_FOLDS,
+    LEAST_TRAINED,
+    MIN_JUDGED,
+    MOST_TRAINED_EPOCHS,
+    REVISIONS,
     SIZES,
     STEPS,
+    TRAINED_SIZE,
     TUNE_LABELED,
     TUNE_MOST,
     TUNE_POOL,
@@ -123,12 +130,47 @@ def test_what_the_user_fixed_stays_fixed() -> None:
     assert len(plan(QUICK, rounds=2).rounds) == 2
 
 
+def test_a_trained_round_sees_enough_or_is_left_out() -> None:
+    found = [plan(minutes=m).rounds for m in (2, 4, 8, 16, 32)]
+    trained = [[work for work in rounds if work.trunk == "trained"] for rounds in found]
+    assert not trained[0]
+    assert trained[-1]
+    for (work,) in filter(None, trained):
+        assert work.steps * work.batch_size >= LEAST_TRAINED
+        assert work.steps * work.batch_size <= MOST_TRAINED_EPOCHS * 1040
+        assert work.size <= TRAINED_SIZE
+    (work,) = trained[-1]
+    assert work.revisions == REVISIONS
+    small = plan(amounts=dataclasses.replace(AMOUNTS, canvas=32), minutes=32)
+    assert small.rounds[-1].size == 96  # three times the canvas
+    assert small.size == 128
+
+
+def test_a_large_pool_is_labelled_anew_less_often() -> None:
+    large = dataclasses.replace(AMOUNTS, pool=50_000, canvas=32)
+    counts = [plan(amounts=large, minutes=m).rounds[-1].revisions for m in (25, 40, 100)]
+    assert counts == sorted(counts)
+    assert counts[0] < counts[-1] == REVISIONS
+
+
+def test_a_few_held_out_labels_judge_no_trained_round() -> None:
+    few = MIN_JUDGED * FOLDS // JUDGED_FOLDS
+    counts = {
+        judged: plan(amounts=dataclasses.replace(AMOUNTS, judged=judged)).judged_folds
+        for judged in (few - 1, few)
+    }
+    assert counts == {few - 1: 0, few: JUDGED_FOLDS}
+
+
 def test_only_a_gpu_learns_online() -> None:
     assert plan(GPU).rounds[-1].trunk == "online"
     assert "online" not in {work.trunk for work in plan(QUICK).rounds}
 
 
-def test_rounds_take_more_and_more_of_the_pool() -> None:
-    fractions = [work.fraction for work in plan(QUICK).rounds]
+def test_rounds_of_a_curriculum_take_more_and_more_of_the_pool() -> None:
+    assert {work.fraction for work in plan(QUICK).rounds} == {None}
+    rounds = plan(QUICK, curriculum="percentiles", rounds=6, trunk="frozen").rounds
+    fractions = [work.fraction for work in rounds if work.fraction is not None]
+    assert len(fractions) == 6
     assert fractions == sorted(fractions)
     assert all(0 < f <= 1 for f in fractions)

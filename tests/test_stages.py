@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import itertools
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from tutelage import pipeline, stages
 from tutelage.augment import RandAugment, TrivialAugment, Weak
 from tutelage.calibrate import softmax
 from tutelage.config import SelfTrainConfig, TrainConfig, TransferConfig, make_config
+from tutelage.label import select
 from tutelage.loader import Loader, Views
 from tutelage.metrics import nll
 from tutelage.plan import Work
@@ -219,26 +221,91 @@ def test_a_trained_stage_judges_the_planned_folds_and_keeps_the_base(
     np.testing.assert_array_equal(again.beliefs.judged, first.beliefs.judged)
 
 
-@pytest.mark.parametrize("pool", [True, False])
-def test_labels_alone_leave_the_statistics_of_norms(
-    pool: bool, run: pipeline.Run, chain: pipeline.Chain
+def test_the_pool_is_labelled_anew_between_the_legs(
+    run: pipeline.Run, chain: pipeline.Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = dataclasses.replace(run.task, chains=run.task.chains[:1])
+    teacher = stages.transfer_frozen(run.task, run.base, chain.frozen)
+    labels = stages.label_pool(run.task, chain.frozen, teacher.beliefs, 1.0, run.config, 1.0)[:1]
+    heads = stages.fit_chain_heads(task, chain.frozen, teacher.choice, run.config, labels)
+    fits = []
+    fit = stages.fit
+
+    def noted(shop: Any, model: Any, step: Any, loader: Any, settings: Any, label: str) -> Any:
+        before = copy.deepcopy(model.state_dict())
+        after = fit(shop, model, step, loader, settings, label)
+        fits.append((before, after.state_dict(), loader, settings))
+        return after
+
+    monkeypatch.setattr(stages, "fit", noted)
+    work = Work("trained", steps=7, batch_size=8, size=32, revisions=2)
+    outcome = stages.train_trunk(shop(run), task, run.base, heads, labels, work, 0, "round")
+    assert [settings.steps for *_, settings in fits] == [2, 2, 2]
+    assert [loader.first for _, _, loader, _ in fits] == [0, 2, 4]  # no batch comes twice
+    for (_, after, *_), (before, *_) in itertools.pairwise(fits):  # each goes on from the last
+        assert all(torch.equal(value, after[name]) for name, value in before.items())
+    first, second, third = (loader.streams[1][0].targets.numpy() for _, _, loader, _ in fits)
+    assert np.abs(first - second).max() > 1e-4
+    assert np.abs(second - third).max() > 1e-4
+    assert labels[0] is not None
+    assert outcome.pseudo_labels is not None
+    np.testing.assert_allclose(first, labels[0].targets("sharpened"), atol=1e-6)
+    np.testing.assert_allclose(third, outcome.pseudo_labels.targets("sharpened"), atol=1e-6)
+
+
+def test_without_held_out_labels_the_model_is_as_sure_as_its_pseudo_labels(
+    run: pipeline.Run, chain: pipeline.Chain
+) -> None:
+    task = dataclasses.replace(run.task, chains=run.task.chains[:1])
+    teacher = stages.transfer_frozen(run.task, run.base, chain.frozen)
+    heads = stages.fit_chain_heads(task, chain.frozen, teacher.choice, run.config, [None])
+    work = Work("trained", steps=1, batch_size=8, size=32)
+    assert teacher.beliefs.pool[0] is not None
+    sure, unsure = (
+        select(softmax(teacher.beliefs.pool[0], temperature), fraction=1.0)
+        for temperature in (0.5, 4.0)
+    )
+    temperatures = [
+        stages.train_trunk(
+            shop(run), task, run.base, heads, [labels], work, 0, "x"
+        ).model.spec.temperature
+        for labels in (sure, unsure)
+    ]
+    assert temperatures[0] < temperatures[1]
+
+
+def test_a_fold_takes_half_the_steps(
+    run: pipeline.Run, chain: pipeline.Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits = checks.captured_fits(monkeypatch)
+    none: list[Any] = [None] * len(run.task.chains)
+    choice = {"metric": "plain", "strength": 3.0}
+    heads = stages.fit_chain_heads(run.task, chain.frozen, choice, run.config, none)
+    work = Work("trained", steps=6, batch_size=8, size=32)
+    stages.train_trunk(shop(run), run.task, run.base, heads, none, work, 2, "x")
+    assert [fit.settings.steps for fit in fits] == [6, 3, 3]
+
+
+@pytest.mark.parametrize("kind", ["trained", "online", "labels alone"])
+def test_only_online_rounds_learn_the_statistics_of_norms(
+    kind: Any, run: pipeline.Run, chain: pipeline.Chain
 ) -> None:
     none: list[Any] = [None] * len(run.task.chains)
     teacher = stages.transfer_frozen(run.task, run.base, chain.frozen)
     labels = (
         stages.label_pool(run.task, chain.frozen, teacher.beliefs, 1.0, run.config, 0.5)
-        if pool
+        if kind != "labels alone"
         else none
     )
     heads = stages.fit_chain_heads(run.task, chain.frozen, teacher.choice, run.config, none)
     task = dataclasses.replace(run.task, chains=run.task.chains[:1])
-    work = Work("trained", steps=2, batch_size=8, size=32)
+    work = Work("online" if kind == "online" else "trained", steps=2, batch_size=8, size=32)
     outcome = stages.train_trunk(shop(run), task, run.base, heads, labels, work, 0, "x")
     before = run.base.state_dict()
     running = [name for name in before if "running_mean" in name]
     assert running
     moved = [not torch.equal(outcome.model.state_dict()[name], before[name]) for name in running]
-    assert any(moved) == pool
+    assert any(moved) == (kind == "online")
 
 
 def test_first_stages_stay_where_the_work_says_so(run: pipeline.Run, chain: pipeline.Chain) -> None:

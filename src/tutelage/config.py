@@ -93,7 +93,16 @@ class SelfTrainConfig:
 
     rounds: int | None = setting(None, "rounds of self-training (default: planned)")
     pseudo_labels: str = setting(
-        "hard", "train on the teacher's probabilities or on its best guess", ("soft", "hard")
+        "sharpened",
+        "train on the teacher's best guess, on its probabilities, or on these with their square "
+        "taken",
+        ("sharpened", "hard", "soft"),
+    )
+    curriculum: str = setting(
+        "none",
+        "let every round learn from the whole pool, or from more and more of what the teacher is "
+        "surest of, class by class",
+        ("none", "percentiles"),
     )
     alignment: float = setting(
         1.0, "how far beliefs about the pool are moved to its estimated class frequencies, 0 to 1"

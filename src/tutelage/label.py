@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from tutelage.metrics import Floats, Ints
 from tutelage.outofclass import Detection
 
+SHARPENING = 0.5  # T of MixMatch
+
 
 def class_prior(labels: Ints, n_classes: int, smoothing: float = 1.0) -> Floats:
     """Class frequencies (K,) of the labels, smoothed so that no class is impossible."""
@@ -71,11 +73,15 @@ class PseudoLabels:
         """(N,) which images belong to none of the classes."""
         return np.asarray(self.distances > self.limit)
 
-    def targets(self, *, hard: bool) -> Floats:
-        """Training targets (N, K): one-hot labels, or the beliefs themselves."""
-        if not hard:
-            return self.probs
-        return np.eye(self.probs.shape[1])[self.labels]
+    def targets(self, kind: str) -> Floats:
+        """Training targets (N, K).
+
+        Args:
+            kind: "hard" (one-hot), "soft" (the beliefs themselves), or "sharpened" (between).
+        """
+        if kind == "hard":
+            return np.asarray(np.eye(self.probs.shape[1])[self.labels])
+        return sharpen(self.probs) if kind == "sharpened" else self.probs
 
     def reasons(self) -> list[str]:
         """Why each image was taken or left, for the audit table."""
@@ -88,6 +94,35 @@ class PseudoLabels:
             return "accepted"
         cut = self.thresholds[self.labels[number]]
         return f"confidence {self.confidence[number]:.3f} below its class's cut {cut:.3f}"
+
+
+def sharpen(probs: Floats) -> Floats:
+    """Probabilities (N, K) to the power ``1 / SHARPENING``, normalised.
+
+    Less uncertain than the beliefs, so that the student goes on from its teacher, but an image
+    that could be either stays so (Berthelot et al. 2019, "MixMatch", eq. 7).
+    """
+    power = probs ** (1.0 / SHARPENING)
+    return np.asarray(power / power.sum(axis=1, keepdims=True))
+
+
+def revise(labels: PseudoLabels, probs: Floats, *, strength: float) -> PseudoLabels:
+    """Pseudo-labels after another look at the pool: the mean of the earlier and the new beliefs.
+
+    One training's errors about an image are not the next one's, so their mean is right more often
+    (temporal ensembling: Laine and Aila 2017, arXiv:1610.02242). The class frequencies stay what
+    they were estimated to be, and so does which images are out of class; all others take part.
+
+    Args:
+        labels: the earlier ones.
+        probs: (N, K) new beliefs.
+        strength: of the alignment to the earlier mean belief, in [0, 1].
+    """
+    inside = ~labels.outside
+    mean = (labels.probs + probs) / 2
+    frequencies = labels.probs[inside].mean(axis=0)
+    mean[inside] = align(mean[inside], frequencies, strength=strength)
+    return select(mean, fraction=1.0, detection=Detection(labels.distances, labels.limit))
 
 
 def select(probs: Floats, *, fraction: float, detection: Detection | None = None) -> PseudoLabels:

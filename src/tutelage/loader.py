@@ -113,16 +113,21 @@ class Loader:
         labeled_per_batch: int,
         seed: int,
         cycle: int = 0,
+        first: int = 0,
     ) -> None:
-        """Without a pool every image of a batch is a labelled one; without a cycle none repeats."""
+        """Without a pool every image of a batch is a labelled one; without a cycle none repeats.
+
+        ``first`` is the step to begin with, for a training that goes on from another.
+        """
         self.canvases, self.views, self.seed, self.cycle = canvases, views, seed, cycle
+        self.first = first
         self.streams = [(labeled, batch_size)]
         if pool is not None and len(pool) > 0:
             self.streams = [(labeled, labeled_per_batch), (pool, batch_size - labeled_per_batch)]
 
     def __iter__(self) -> Iterator[Batch]:
-        """Batches from step 0 on."""
-        step = 0
+        """Batches from the first step on."""
+        step = self.first
         while True:
             yield self.batch(step)
             step += 1

@@ -619,7 +619,10 @@ def _round(chain: Chain, shop: Workshop, work: Work, name: str) -> Outcome:
     labels = stages.label_pool(
         run.task, chain.frozen, teacher.beliefs, temperature, run.config, work.fraction
     )
-    heads = stages.fit_chain_heads(run.task, chain.frozen, chain.choice, run.config, labels)
+    few = dataclasses.replace(run.task, chains=run.task.chains[: 1 + run.plan.judged_folds])
+    heads = stages.fit_chain_heads(
+        few, chain.frozen, chain.choice, run.config, labels[: len(few.chains)]
+    )
     return stages.train_trunk(
         shop, run.task, run.base, heads, labels, work, run.plan.judged_folds, name, chain.choice
     )

@@ -35,18 +35,29 @@ STEPS = (
     60,
     40,
 )
-FRACTIONS = (0.4, 0.6, 0.8, 1.0)  # round by round, of what the teacher is expected to get right
+ROUNDS = 4  # on the frozen trunk
+FRACTIONS = (0.4, 0.6, 0.8, 1.0)  # of a curriculum, round by round
 FOLDS = 4  # of the labels, that choices are made on
 JUDGED_FOLDS = 2  # of them, on which a stage that trains the trunk is repeated to be judged
+FOLD_STEPS = 0.5  # of its steps: a fold is there to show harm, its model is not used
+MIN_JUDGED = 50  # held-out labels; fewer tell nothing that is worth twice the time
 OVERHEAD_S = 35.0  # imports, decoding, export and its check, latency, report
 SAFETY = 0.85  # of the budget is planned for: the rest is for a machine that others use too
 LOOKS_SHARE = 0.4  # of the planned time, at most, goes into features and test figures
 ENOUGH_PASSES = 5000  # images a student must see before larger views are worth their time
 MOST_EPOCHS = 60  # of the student
+MOST_TRAINED_EPOCHS = 20  # of a trunk
 MOST_TRANSFER_STEPS = 400  # on labels alone
 STUDENT_BATCH = 32
-TRAINED_BATCH = 64
-TRAINED_SIZE = 128  # side in pixels at most, where the trunk is trained
+TRAINED_BATCH = 32
+ONLINE_BATCH = 64
+TRAINED_SHARE = 0.6  # of the time that is left after the frozen rounds; the rest is the student's
+TRAINED_SIZE = 160  # side in pixels at most, where the trunk is trained
+TRAINED_SCALE = 3  # times the canvas at most, the same
+ENOUGH_TRAINED = 7500  # images a trunk must see before larger views are worth their time
+LEAST_TRAINED = 2000  # images; fewer move a pretrained trunk no further than noise
+REVISIONS = 2  # of the pool's labels while a trunk trains
+REVISIONS_SHARE = 0.25  # of the training's own time that they may take
 # What a search for the strong view may look at; tune reads it, the planner counts it.
 TUNE_SIZE = 128  # side in pixels at most
 TUNE_POOL = 300
@@ -79,16 +90,18 @@ class Work:
         batch_size: images a step.
         size: side of the views in pixels.
         fraction: of the pool images that the teacher is expected to get right, how many are
-            accepted.
+            accepted; None accepts all.
         frozen_stages: first stages of a trained trunk that stay as they are.
+        revisions: how often, at equal distances, the pool is labelled anew while a trunk trains.
     """
 
     trunk: Trunk
     steps: int = 0
     batch_size: int = 32
     size: int = 0
-    fraction: float = 1.0
+    fraction: float | None = None
     frozen_stages: int = 0
+    revisions: int = 0
 
 
 @dataclass(frozen=True)
@@ -164,24 +177,28 @@ def make_plan(
         sizes = [config.data.input_size or native_size]
     size = _first(sizes, lambda s: looks(s, 2) <= LOOKS_SHARE * budget)
     views = _first((4, 2), lambda v: looks(size, v) <= LOOKS_SHARE * budget)
-    fractions: tuple[float, ...] = FRACTIONS if amounts.pool else ()
-    more = (config.self_train.rounds or 0) - len(fractions)
-    fractions += FRACTIONS[-1:] * (more if amounts.pool else 0)
+    frozen_rounds = max(ROUNDS, config.self_train.rounds or 0) if amounts.pool else 0
+    fractions: list[float | None] = [None] * frozen_rounds
+    if config.self_train.curriculum == "percentiles":
+        fractions = [FRACTIONS[min(i, len(FRACTIONS) - 1)] for i in range(frozen_rounds)]
     spent = looks(size, views)
     spent += HEAD_FIT_S * images * views * (1 + FOLDS) * len(fractions)
     left = max(0.0, budget - spent)
 
-    trained_size = size if len(sizes) == 1 else min(size, TRAINED_SIZE)
-    trained = _trained(config, amounts, speed, trained_size, left / 2)
-    repeats = 1 + JUDGED_FOLDS
+    judged_folds = JUDGED_FOLDS
+    if amounts.judged * JUDGED_FOLDS / FOLDS < MIN_JUDGED:
+        judged_folds = 0
+    narrow = min(size, TRAINED_SIZE, max(96, TRAINED_SCALE * amounts.canvas))
+    trained_sizes = [s for s in sizes if s <= narrow] if len(sizes) > 1 else sizes
+    trained = _trained(config, amounts, speed, trained_sizes, TRAINED_SHARE * left, judged_folds)
     if trained is not None:
-        left -= repeats * _trained_seconds(trained, speed)
+        left -= _trained_seconds(trained, amounts, speed, judged_folds)
     student = _student([s for s in sizes if s <= size], speed, images, left)
     alone = config.transfer.trunk == "trained" or amounts.pool == 0 or speed.device == "cuda"
     transfer = Work("frozen", size=size)
     if trained is not None and alone:
         steps = min(trained.steps, MOST_TRANSFER_STEPS)
-        transfer = dataclasses.replace(trained, trunk="trained", steps=steps)
+        transfer = dataclasses.replace(trained, trunk="trained", steps=steps, revisions=0)
     rounds = [Work("frozen", size=size, fraction=fraction) for fraction in fractions]
     if trained is not None and amounts.pool:
         rounds.append(trained)
@@ -189,13 +206,14 @@ def make_plan(
         kept = config.self_train.rounds
         rounds = rounds[len(rounds) - min(kept, len(rounds)) :]
     estimate = OVERHEAD_S + search + spent + _student_seconds(student, speed, size)
-    estimate += sum(repeats * _trained_seconds(w, speed) for w in (*rounds, transfer))
+    works = [work for work in (transfer, *rounds) if work.trunk != "frozen"]
+    estimate += sum(_trained_seconds(work, amounts, speed, judged_folds) for work in works)
     return Plan(
         minutes=minutes,
         size=size,
         views=views,
         folds=FOLDS,
-        judged_folds=JUDGED_FOLDS,
+        judged_folds=judged_folds,
         transfer=transfer,
         rounds=tuple(rounds),
         student=student,
@@ -226,13 +244,21 @@ def _frozen_stages(speed: Speed) -> int:
     return 0 if speed.device == "cuda" else 3
 
 
-def _trained_seconds(work: Work, speed: Speed) -> float:
-    """Of training the teacher's trunk."""
+def _trained_seconds(work: Work, amounts: Amounts, speed: Speed, judged_folds: int) -> float:
+    """Of training the teacher's trunk, on all labels and on the folds that judge it."""
+    revisions = work.revisions * amounts.pool * speed.forward_ms(work.size) / 1e3
+    answers = 2 * (amounts.pool + amounts.judged) * speed.forward_ms(work.size) / 1e3
+    seconds = work.steps * work.batch_size * _trained_step_ms(work, speed) / 1e3
+    return (
+        seconds + revisions + answers + judged_folds * (FOLD_STEPS * seconds + revisions + answers)
+    )
+
+
+def _trained_step_ms(work: Work, speed: Speed) -> float:
+    """Milliseconds per image of a step: its view, forward and backward."""
     share = 1.0 if speed.device == "cuda" else TEACHER_COST
     step = share * speed.train_ms(work.size) + _view_ms(work.size, speed)
-    if work.trunk == "online":
-        step *= 2  # weak and strong view
-    return work.steps * work.batch_size * step / 1e3
+    return 2 * step if work.trunk == "online" else step  # weak and strong view
 
 
 def _student_seconds(work: Work, speed: Speed, teacher_size: int) -> float:
@@ -266,17 +292,53 @@ def _student(sizes: Sequence[int], speed: Speed, images: int, left: float) -> Wo
 
 
 def _trained(
-    config: RunConfig, amounts: Amounts, speed: Speed, size: int, left: float
+    config: RunConfig,
+    amounts: Amounts,
+    speed: Speed,
+    sizes: Sequence[int],
+    left: float,
+    judged_folds: int,
 ) -> Work | None:
-    """A stage that trains the trunk, or None where the time is better spent on the student."""
+    """A stage that trains the trunk, or None where the time is better spent on the student.
+
+    Args:
+        config: the user may want a frozen trunk, or a trained one in any case.
+        amounts: of images.
+        speed: of the trunk on this machine.
+        sizes: to choose from, falling.
+        left: seconds.
+        judged_folds: on how many it is repeated.
+    """
     if config.transfer.trunk == "frozen":
         return None
     on_gpu = speed.device == "cuda"
     kind: Trunk = "online" if on_gpu and amounts.pool else "trained"
-    one = Work(kind, 1, TRAINED_BATCH, size, frozen_stages=_frozen_stages(speed))
-    most = left / ((1 + JUDGED_FOLDS) * _trained_seconds(one, speed))
-    passes = most * one.batch_size / max(1, amounts.labeled + amounts.pool)
-    # Fewer than this moves a pretrained trunk no further than noise.
-    if config.transfer.trunk == "auto" and not on_gpu and (most < 150 or passes < 1):
+    batch = ONLINE_BATCH if kind == "online" else TRAINED_BATCH
+    images = amounts.labeled + amounts.pool
+
+    def fitting(size: int) -> Work:
+        one = Work(kind, 1, batch, size, frozen_stages=_frozen_stages(speed))
+        step = batch * _trained_step_ms(one, speed) / 1e3
+        fixed = _trained_seconds(dataclasses.replace(one, steps=0), amounts, speed, judged_folds)
+        room = max(0.0, left - fixed)
+        most = room / (step * (1 + FOLD_STEPS * judged_folds))
+        if kind == "online":
+            return dataclasses.replace(one, steps=_first(STEPS, lambda s: s <= most))
+        relabel = amounts.pool * speed.forward_ms(size) / 1e3
+        revisions = _first(
+            range(REVISIONS, -1, -1), lambda r: r * relabel <= REVISIONS_SHARE * most * step
+        )
+        room -= revisions * relabel * (1 + judged_folds)
+        most = min(
+            room / (step * (1 + FOLD_STEPS * judged_folds)), MOST_TRAINED_EPOCHS * images / batch
+        )
+        steps = _first(STEPS, lambda s: s <= most)
+        return dataclasses.replace(one, steps=steps, revisions=revisions)
+
+    enough = min(ENOUGH_TRAINED, MOST_TRAINED_EPOCHS * images)
+    size = _first(sizes, lambda s: fitting(s).steps * batch >= enough)
+    work = fitting(size)
+    seen = work.steps * batch
+    if config.transfer.trunk == "auto" and not on_gpu and seen < min(LEAST_TRAINED, enough):
         return None
-    return dataclasses.replace(one, steps=_first(STEPS, lambda s: s <= most))
+    return work

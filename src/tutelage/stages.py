@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.augment import Center, Policy, RandAugment, Strong, TrivialAugment, Weak
-from tutelage.bank import Bank, look
+from tutelage.bank import CLEAN_VIEWS, Bank, look
 from tutelage.batch import Step
 from tutelage.calibrate import fit_temperature, softmax
 from tutelage.config import RunConfig, TrainConfig, TransferConfig
 from tutelage.data.split import folds
-from tutelage.label import PseudoLabels, align, confusion, estimate_prior, select
+from tutelage.label import PseudoLabels, align, confusion, estimate_prior, revise, select
 from tutelage.loader import Canvases, Examples, Loader, Rows, Views
 from tutelage.losses.class_weights import inverse_frequency
 from tutelage.losses.label_smoothing import smooth_targets
@@ -32,7 +32,7 @@ from tutelage.metrics import Floats, Ints
 from tutelage.models.classifier import Classifier
 from tutelage.models.forward import Forward
 from tutelage.outofclass import Detection, detect, energy, fit_limit
-from tutelage.plan import Work
+from tutelage.plan import FOLD_STEPS, Work
 from tutelage.probe import (
     Head,
     Metric,
@@ -57,7 +57,7 @@ from tutelage.train import Result, train
 PROBE_STRENGTH = 10.0
 STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0)  # rising: each fit starts from the one before
 IMBALANCED = 2.0  # times as many labels in the largest class as in the smallest
-LABELED_SHARE = 0.25  # of a batch, and of the weight, goes to the true labels
+LABELED_SHARE = 0.125  # of a batch, and of the weight, goes to the true labels
 MOMENTUM = 0.99  # of online statistics: the papers' 0.999 is for a million steps, not thousands
 
 
@@ -462,13 +462,14 @@ def label_pool(
     teacher: Beliefs,
     temperature: float,
     config: RunConfig,
-    fraction: float,
+    fraction: float | None,
 ) -> list[PseudoLabels | None]:
     """Pseudo-labels per chain: calibrated, aligned to the pool's estimated classes, selected.
 
     A calibrated teacher's mean confidence is the share it expects to get right; ``fraction`` of
-    that is accepted, so that a weak teacher passes on less of the pool than a strong one. Images
-    out of class are left out first: they say nothing about how frequent the classes are.
+    that is accepted, so that a weak teacher passes on less of the pool than a strong one. None
+    accepts all. Images out of class are left out first: they say nothing about how frequent the
+    classes are.
     """
     known = teacher.known
     probs = softmax(teacher.judged[known], temperature)
@@ -487,7 +488,8 @@ def label_pool(
         prior = estimate_prior(beliefs[inside].mean(axis=0), rates, task.labels[chain.keep])
         beliefs[inside] = align(beliefs[inside], prior, strength=config.self_train.alignment)
         expected = float(beliefs[inside].max(axis=1).mean())
-        out.append(select(beliefs, fraction=fraction * expected, detection=detection))
+        taken = 1.0 if fraction is None else fraction * expected
+        out.append(select(beliefs, fraction=taken, detection=detection))
     return out
 
 
@@ -504,7 +506,7 @@ def detect_out_of_class(task: Task, chain: Chain, frozen: Frozen) -> Detection:
 
 def _believed(labels: PseudoLabels, config: RunConfig) -> tuple[Rows, Tensor]:
     taken = np.flatnonzero(labels.accepted)
-    targets = labels.targets(hard=config.self_train.pseudo_labels == "hard")
+    targets = labels.targets(config.self_train.pseudo_labels)
     return taken, torch.from_numpy(targets[taken])
 
 
@@ -598,54 +600,110 @@ def train_trunk(
     """A stage that trains trunk and head together, from the pretrained trunk and a fitted head.
 
     On labels alone this is "transfer"; with pseudo-labels it is a round of self-training, whose
-    student is noised by strong views, mixing, dropout and stochastic depth; with
-    ``work.trunk == "online"`` the student labels its own weak views as it learns, and no balance
-    is applied: its beliefs are aligned to the pool's classes. ``choice`` is ``transfer_frozen``'s.
+    student is noised by strong views, mixing, dropout and stochastic depth, and whose pool is
+    labelled anew ``work.revisions`` times; with ``work.trunk == "online"`` the student labels its
+    own weak views as it learns, and no balance is applied: its beliefs are aligned to the pool's
+    classes.
+
+    Args:
+        shop: settings and device.
+        task: the images.
+        base: the pretrained trunk.
+        heads: the head that each chain starts from; those of chains that are not run may lack.
+        labels: the pseudo-labels of each chain, or None; the same holds.
+        work: steps and sizes; a fold takes ``FOLD_STEPS`` of the steps.
+        judged_folds: how many folds to repeat it on. Without held-out answers the temperature is
+            the one that makes the model as confident about the pool as its pseudo-labels are.
+        name: of the stage, for the progress bar.
+        choice: what ``transfer_frozen`` chose.
     """
     balance = chosen_balance(shop.config.transfer, choice or {})
     judged = np.full((len(task.judged), task.n_classes), np.nan)
     pool: list[Floats | None] = [None] * len(task.chains)
-    models = []
+    models, learned = [], []
     run = range(len(task.chains)) if judged_folds >= len(task.chains) else range(1 + judged_folds)
     for number in run:
         chain = task.chains[number]
         label = name if number == 0 else f"{name}, fold {number}"
-        model = _train_chain(
-            shop, task, chain, base, heads[number], labels[number], work, balance, label
+        steps = work.steps if number == 0 else max(1, round(FOLD_STEPS * work.steps))
+        model, last = _train_chain(
+            shop,
+            task,
+            chain,
+            with_head(base, heads[number]),
+            labels[number],
+            dataclasses.replace(work, steps=steps),
+            balance,
+            label,
         )
-        # Wider than a quarter of a batch is not needed for a forward; the device stays the run's.
-        forward = Forward(model.to(shop.device), "logits")
-        views = [(Center(model.spec.crop_pct), False), (Center(model.spec.crop_pct), True)]
-
-        def clean_logits(rows: Rows, forward: Any = forward, views: Any = views) -> Floats:
-            sides = [
-                look(task.canvases, rows, policy, forward, work.size, mirrored=mirrored)
-                for policy, mirrored in views
-            ]
-            return torch.stack(sides).mean(dim=0).numpy().astype(np.float64)
-
-        pool[number] = clean_logits(task.pool)
-        judged[chain.judges] = clean_logits(task.judged[chain.judges])
-        models.append(model.cpu())
+        pool[number] = _clean_logits(shop, task, model, task.pool)
+        judged[chain.judges] = _clean_logits(shop, task, model, task.judged[chain.judges])
+        models.append(model)
+        learned.append(last)
     beliefs = Beliefs(pool, judged)
-    set_calibration(models[0], temperature_of(task, beliefs), unknown_threshold_of(beliefs))
-    return Outcome(models[0], beliefs, frozen=False, pseudo_labels=labels[0])
+    if not beliefs.known.any() and learned[0] is not None and pool[0] is not None:
+        temperature = fit_temperature(pool[0], learned[0].probs)
+    else:
+        temperature = temperature_of(task, beliefs)
+    set_calibration(models[0], temperature, unknown_threshold_of(beliefs))
+    return Outcome(models[0], beliefs, frozen=False, pseudo_labels=learned[0])
+
+
+def _clean_logits(
+    shop: Workshop, task: Task, model: Classifier, rows: Rows, *, views: int = CLEAN_VIEWS
+) -> Floats:
+    """Mean logits (N, K) over the centre view and, with 2 views, its mirror image."""
+    forward = Forward(model.to(shop.device), "logits")
+    center, size = Center(model.spec.crop_pct), model.spec.input_size
+    sides = [
+        look(task.canvases, rows, center, forward, size, mirrored=mirrored)
+        for mirrored in (False, True)[:views]
+    ]
+    model.cpu()
+    return torch.stack(sides).mean(dim=0).numpy().astype(np.float64)
 
 
 def _train_chain(
     shop: Workshop,
     task: Task,
     chain: Chain,
-    base: Classifier,
-    head: Head,
+    model: Classifier,
     labels: PseudoLabels | None,
     work: Work,
     balance: str,
     label: str,
+) -> tuple[Classifier, PseudoLabels | None]:
+    """The trained model of one chain, and the pseudo-labels it learned from last.
+
+    The steps are divided into legs of equal length, each with a schedule of its own. Between them
+    the pool is labelled anew: a round of self-training that goes on from the student's weights.
+    """
+    config = shop.config
+    legs = 1 + (work.revisions if labels is not None and work.trunk == "trained" else 0)
+    work = dataclasses.replace(work, steps=max(1, work.steps // legs))
+    model.spec = dataclasses.replace(model.spec, input_size=work.size)
+    for leg in range(legs):
+        if leg and labels is not None:
+            probs = softmax(_clean_logits(shop, task, model, task.pool, views=1))
+            labels = revise(labels, probs, strength=config.self_train.alignment)
+        words = f"{label}, {leg + 1} of {legs}" if legs > 1 else label
+        model = _train_leg(shop, task, chain, model, labels, work, balance, words, leg=leg)
+    return model, labels
+
+
+def _train_leg(
+    shop: Workshop,
+    task: Task,
+    chain: Chain,
+    model: Classifier,
+    labels: PseudoLabels | None,
+    work: Work,
+    balance: str,
+    label: str,
+    *,
+    leg: int,
 ) -> Classifier:
     config = shop.config
-    model = with_head(base, head)
-    model.spec = dataclasses.replace(model.spec, input_size=work.size)
     model.unfreeze_trunk()
     model.freeze_stages(work.frozen_stages)
     model.set_noise(config.transfer.drop_rate, config.transfer.drop_path_rate)
@@ -665,7 +723,7 @@ def _train_chain(
             n_pool=len(pool),
             steps=work.steps,
             threshold=config.self_train.threshold,
-            hard=config.self_train.pseudo_labels == "hard",
+            hard=config.self_train.pseudo_labels != "soft",
         )
         settings = dataclasses.replace(settings, ema_decay=0.999)
     else:
@@ -678,6 +736,9 @@ def _train_chain(
             class_weights=_on(balancing.class_weights, shop.device),
             log_prior=_on(balancing.log_prior, shop.device),
         )
+        # A few labelled images have no batch statistics worth having, and those of strong views
+        # mislead a model that will see plain ones: the pretrained ones stay (docs/log.md).
+        model.freeze_norms()
     loader = Loader(
         task.canvases,
         labeled,
@@ -686,10 +747,8 @@ def _train_chain(
         batch_size=work.batch_size,
         labeled_per_batch=max(1, round(LABELED_SHARE * work.batch_size)),
         seed=shop.seed,
+        first=leg * work.steps,
     )
-    if pool is None:
-        # A few labelled images have no batch statistics worth having: keep the pretrained ones.
-        model.freeze_norms()
     return fit(shop, model, step, loader, settings, label)
 
 

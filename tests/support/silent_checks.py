@@ -966,7 +966,7 @@ CHANGED: dict[str, Any] = {
     "limit": 5,
     "seed": 7,
     "device": "cpu",
-    "minutes": 1.5,
+    "minutes": 0.5,
     "teacher": "test_resnet",
     "weights": "no-such-file.safetensors",
     "input_size": 64,
@@ -989,6 +989,7 @@ CHANGED: dict[str, Any] = {
     "mix": "mixup",
     "rounds": 3,
     "pseudo_labels": "soft",
+    "curriculum": "percentiles",
     "alignment": 0.2,
     "out_of_class": "keep",
     "online": "freematch",
@@ -1004,7 +1005,7 @@ CHANGED: dict[str, Any] = {
     "teacher_cache": 1,
 }
 OF_PREPARE = ("labels_per_class", "limit", "seed", "minutes", "teacher", "weights", "input_size",
-              "canvas", "trunk", "rounds")  # fmt: skip
+              "canvas", "trunk", "rounds", "curriculum")  # fmt: skip
 OF_STUDENT = ("student", "student_weights", "lr_student", "temperature", "alpha", "kd",
               "standardize", "hint_weight", "teacher_cache")  # fmt: skip
 OF_ONLINE = ("online", "threshold")
@@ -1046,6 +1047,8 @@ def _observed(
         return str(pipeline.choose_device(changed.get("device", "auto")))
     if name == "minutes":
         changed = {"minutes": 1.0, **changed}
+    if name == "curriculum":  # of the rounds on the frozen trunk
+        changed = {"rounds": 4, **changed}
     if name == "drop_path_rate":  # test_efficientnet has no residual branch to drop
         changed = {"teacher": "test_resnet", **changed}
     try:
