@@ -188,6 +188,26 @@ def test_without_a_pool_nothing_is_believed(run: pipeline.Run) -> None:
     assert labels == [None] * len(task.chains)
 
 
+def test_an_ensemble_of_folds_labels_the_pool_for_the_model_on_all_labels_only(
+    run: pipeline.Run,
+) -> None:
+    task, frozen = run.task, checks.half_foreign(run.task)
+    pool = [checks.some_beliefs(task, seed) for seed in range(len(task.chains))]
+    beliefs = stages.Beliefs(list(pool), np.eye(2)[task.judged_labels] + 0.1)
+
+    def labels(ensemble: str) -> list[Any]:
+        config = make_config(
+            "run", {"ensemble": ensemble, "alignment": 0.0, "out_of_class": "keep"}
+        )
+        return stages.label_pool(task, frozen, beliefs, 2.0, config, None)
+
+    alone, together = labels("none"), labels("folds")
+    np.testing.assert_allclose(alone[0].probs, softmax(pool[0], 2.0))
+    np.testing.assert_allclose(together[0].probs, np.mean([softmax(p, 2.0) for p in pool], axis=0))
+    for fold, same in zip(alone[1:], together[1:], strict=True):
+        np.testing.assert_array_equal(fold.probs, same.probs)
+
+
 # --- trained trunks
 
 

@@ -98,6 +98,11 @@ class SelfTrainConfig:
         "taken",
         ("sharpened", "hard", "soft"),
     )
+    ensemble: str = setting(
+        "none",
+        "who labels the pool: the teacher alone, or its mean with the models of the folds",
+        ("none", "folds"),
+    )
     curriculum: str = setting(
         "none",
         "let every round learn from the whole pool, or from more and more of what the teacher is "

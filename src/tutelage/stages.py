@@ -475,16 +475,20 @@ def label_pool(
     probs = softmax(teacher.judged[known], temperature)
     rates = confusion(probs, task.judged_labels[known], task.n_classes)
     out: list[PseudoLabels | None] = []
-    for chain, logits in zip(task.chains, teacher.pool, strict=True):
+    for number, (chain, logits) in enumerate(zip(task.chains, teacher.pool, strict=True)):
         if logits is None or len(logits) == 0:
             out.append(None)
             continue
+        beliefs = softmax(logits, temperature)
+        if number == 0 and config.self_train.ensemble == "folds":
+            # On all labels only: a fold's own held-out labels were seen by all its neighbours.
+            members = [pool for pool in teacher.pool if pool is not None]
+            beliefs = np.mean([softmax(member, temperature) for member in members], axis=0)
         detection = None
         inside = np.ones(len(logits), dtype=bool)
         if config.self_train.out_of_class == "auto":
             detection = detect_out_of_class(task, chain, frozen)
             inside = ~detection.outside
-        beliefs = softmax(logits, temperature)
         prior = estimate_prior(beliefs[inside].mean(axis=0), rates, task.labels[chain.keep])
         beliefs[inside] = align(beliefs[inside], prior, strength=config.self_train.alignment)
         expected = float(beliefs[inside].max(axis=1).mean())

@@ -137,10 +137,13 @@ def trunk_fit(
 ) -> tuple[Fit, PseudoLabels]:
     """What a trained round of self-training gives to the loop."""
     fits = captured_fits(monkeypatch)
+    known = np.eye(run.task.n_classes)[run.task.judged_labels] + 0.1
+    folds = [some_beliefs(run.task, seed) for seed in range(len(run.task.chains))]
+    beliefs = stages.Beliefs(list(folds), known)
+    labels = stages.label_pool(
+        run.task, half_foreign(run.task), beliefs, 1.0, run.config, fraction
+    )[:1]
     task = dataclasses.replace(run.task, chains=run.task.chains[:1])
-    known = np.eye(task.n_classes)[task.judged_labels] + 0.1
-    beliefs = stages.Beliefs([some_beliefs(task)], known)
-    labels = stages.label_pool(task, half_foreign(task), beliefs, 1.0, run.config, fraction)
     weight = torch.randn(run.base.head.weight.shape, generator=torch.Generator().manual_seed(0))
     head = stages.Head(weight, torch.zeros(task.n_classes))
     shop = stages.Workshop(run.config, run.device, 0, lambda *_: nullcontext(lambda _: None))
@@ -989,6 +992,7 @@ CHANGED: dict[str, Any] = {
     "mix": "mixup",
     "rounds": 3,
     "pseudo_labels": "soft",
+    "ensemble": "folds",
     "curriculum": "percentiles",
     "alignment": 0.2,
     "out_of_class": "keep",
