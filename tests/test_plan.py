@@ -162,9 +162,14 @@ def test_a_few_held_out_labels_judge_no_trained_round() -> None:
     assert counts == {few - 1: 0, few: JUDGED_FOLDS}
 
 
-def test_only_a_gpu_learns_online() -> None:
+def test_a_gpu_learns_online_and_who_asks_for_it() -> None:
     assert plan(GPU).rounds[-1].trunk == "online"
     assert "online" not in {work.trunk for work in plan(QUICK).rounds}
+    asked = plan(QUICK, trunk="online")
+    assert [work.trunk for work in asked.rounds[-2:]] == ["frozen", "online"]
+    assert asked.transfer.trunk == "frozen"
+    alone = dataclasses.replace(AMOUNTS, pool=0)
+    assert plan(QUICK, alone, trunk="online").rounds == ()
 
 
 def test_rounds_of_a_curriculum_take_more_and_more_of_the_pool() -> None:

@@ -46,7 +46,9 @@ class TransferConfig:
     """A new head on a pretrained trunk."""
 
     trunk: str = setting(
-        "auto", "train the trunk, freeze it, or let the plan choose", ("auto", "frozen", "trained")
+        "auto",
+        "train the trunk, train it with online pseudo-labels, freeze it, or let the plan choose",
+        ("auto", "frozen", "trained", "online"),
     )
     lr_head: float = setting(3e-3, "learning rate of the head")
     lr_trunk: float = setting(3e-4, "learning rate of the trunk's last layers")

@@ -321,7 +321,7 @@ def _unused(command: str, config: RunConfig, plan: Plan) -> list[str]:
     return [
         *notes,
         f"no effect in this plan: {', '.join(names)}; --trunk trained (with more --minutes) trains "
-        "the trunk, online pseudo-labels need a GPU",
+        "the trunk, --trunk online does with online pseudo-labels",
     ]
 
 

@@ -312,7 +312,8 @@ def _trained(
     if config.transfer.trunk == "frozen":
         return None
     on_gpu = speed.device == "cuda"
-    kind: Trunk = "online" if on_gpu and amounts.pool else "trained"
+    online = amounts.pool and (on_gpu or config.transfer.trunk == "online")
+    kind: Trunk = "online" if online else "trained"
     batch = ONLINE_BATCH if kind == "online" else TRAINED_BATCH
     images = amounts.labeled + amounts.pool
 
