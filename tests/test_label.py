@@ -86,22 +86,40 @@ def test_sharpening_by_hand() -> None:
 
 
 def test_revised_labels_are_the_mean_of_both_looks() -> None:
-    first = select(np.array([[0.8, 0.2], [0.4, 0.6], [0.3, 0.7]]), fraction=0.5)
-    look = np.array([[0.4, 0.6], [0.8, 0.2], [0.1, 0.9]])
-    found = revise(first, look, strength=0.0)
-    np.testing.assert_allclose(found.probs, [[0.6, 0.4], [0.6, 0.4], [0.2, 0.8]])
-    assert found.labels.tolist() == [0, 0, 1]
-    assert found.accepted.all()
+    first = select(np.array([[0.8, 0.2], [0.6, 0.4], [0.4, 0.6], [0.3, 0.7]]), fraction=0.5)
+    assert first.accepted.tolist() == [True, False, False, True]
+    found = revise(first, np.array([[0.4, 0.6], [0.1, 0.9]]), strength=0.0)
+    np.testing.assert_allclose(found.probs, [[0.6, 0.4], [0.6, 0.4], [0.4, 0.6], [0.2, 0.8]])
+    assert found.labels.tolist() == [0, 0, 1, 1]
+    assert np.array_equal(found.accepted, first.accepted)
+    turned = revise(first, np.array([[0.0, 1.0], [0.1, 0.9]]), strength=0.0)
+    assert turned.labels.tolist() == [1, 0, 1, 1]
+    assert turned.confidence.tolist() == pytest.approx([0.6, 0.6, 0.6, 0.8])
 
 
 def test_a_revision_keeps_the_frequencies_and_who_is_out_of_class() -> None:
     detection = Detection(np.where(np.arange(200) < 20, 0.9, 0.1), 0.5)
     first = select(PROBS, fraction=1.0, detection=detection)
-    found = revise(first, RNG.dirichlet(np.ones(3), 200), strength=1.0)
+    found = revise(first, RNG.dirichlet(np.ones(3), 180), strength=1.0)
     assert np.array_equal(found.outside, np.arange(200) < 20)
     assert np.array_equal(found.accepted, ~found.outside)
     inside = found.probs[20:].mean(axis=0)
     np.testing.assert_allclose(inside, PROBS[20:].mean(axis=0), atol=0.01)
+
+
+def test_some_of_the_accepted_are_drawn_at_random_and_the_rest_say_why_not() -> None:
+    first = select(PROBS, fraction=0.5)
+    taken = int(first.accepted.sum())
+    few, others = first.some(10, seed=0), first.some(10, seed=1)
+    assert few.accepted.sum() == 10
+    assert not (few.accepted & ~first.accepted).any()
+    assert not np.array_equal(few.accepted, others.accepted)
+    assert np.array_equal(few.accepted, first.some(10, seed=0).accepted)
+    assert np.array_equal(first.some(taken, seed=0).accepted, first.accepted)
+    words = few.reasons()
+    assert words.count("accepted") == 10
+    assert words.count("no time to learn from it") == taken - 10
+    assert sum("below its class's cut" in word for word in words) == 200 - taken
 
 
 def test_reasons_say_who_was_taken_and_why_not() -> None:

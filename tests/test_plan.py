@@ -28,6 +28,7 @@ from tutelage.plan import (
     _student_seconds,
     default_minutes,
     make_plan,
+    pool_share,
     tune_seconds,
 )
 
@@ -66,7 +67,7 @@ def test_the_search_for_the_strong_view_is_counted() -> None:
         looks = TUNE_POOL + 40 * (1 + TUNE_VIEWS * (1 + TUNE_MOST))
         assert seconds > looks * speed.forward_ms(TUNE_SIZE) / 1e3
         searching, plain = (plan(speed, minutes=6, augment=a) for a in ("auto", "randaugment"))
-        assert searching.student.steps <= plain.student.steps
+        assert (searching.views, searching.student.steps) <= (plain.views, plain.student.steps)
         assert searching.estimated_seconds <= 360
         short, shorter = (plan(speed, minutes=0.1, augment=a) for a in ("auto", "none"))
         assert short.estimated_seconds == pytest.approx(shorter.estimated_seconds + seconds, abs=1)
@@ -146,11 +147,24 @@ def test_a_trained_round_sees_enough_or_is_left_out() -> None:
     assert small.size == 128
 
 
-def test_a_large_pool_is_labelled_anew_less_often() -> None:
+def test_of_a_large_pool_only_what_is_learned_from_is_labelled_anew() -> None:
+    work = Work("trained", steps=300, batch_size=32, size=96, revisions=2)
+    assert pool_share(work, 10**6) == 100 * 28  # a leg's steps times the unlabelled of a batch
+    assert pool_share(work, 1000) == 1000
     large = dataclasses.replace(AMOUNTS, pool=50_000, canvas=32)
-    counts = [plan(amounts=large, minutes=m).rounds[-1].revisions for m in (25, 40, 100)]
-    assert counts == sorted(counts)
-    assert counts[0] < counts[-1] == REVISIONS
+    larger = dataclasses.replace(large, pool=60_000)
+    works = [plan(amounts=amounts, minutes=40).rounds[-1] for amounts in (large, larger)]
+    assert works[0].revisions == REVISIONS
+    assert works[0].steps >= works[1].steps > 0.7 * works[0].steps
+
+
+@pytest.mark.parametrize("speed", [SLOW, QUICK])
+@pytest.mark.parametrize("pool", [0, 1000])
+def test_a_trunk_trained_on_the_labels_keeps_the_budget_too(speed: Speed, pool: int) -> None:
+    amounts = dataclasses.replace(AMOUNTS, pool=pool)
+    found = plan(speed, amounts, trunk="trained", minutes=20)
+    assert found.transfer.trunk == "trained"
+    assert found.estimated_seconds <= 20 * 60
 
 
 def test_a_few_held_out_labels_judge_no_trained_round() -> None:

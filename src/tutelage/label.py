@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from math import inf
 
@@ -55,7 +56,7 @@ class PseudoLabels:
         labels: (N,) most likely class.
         confidence: (N,) probability of that class.
         accepted: (N,) bool.
-        thresholds: (K,) the lowest accepted confidence of each class; 1.0 where none is.
+        thresholds: (K,) the confidence that was asked of each class; 1.0 where none was met.
         distances: (N,) from the classes, as ``tutelage.outofclass`` measures them.
         limit: images farther away are out of class and never accepted; infinite for none.
     """
@@ -83,6 +84,11 @@ class PseudoLabels:
             return np.asarray(np.eye(self.probs.shape[1])[self.labels])
         return sharpen(self.probs) if kind == "sharpened" else self.probs
 
+    def some(self, count: int, seed: int) -> PseudoLabels:
+        """The same with ``count`` of the accepted images, drawn at random, or all of fewer."""
+        drawn = np.random.default_rng(seed).permutation(np.flatnonzero(self.accepted))[:count]
+        return dataclasses.replace(self, accepted=np.isin(np.arange(len(self.labels)), drawn))
+
     def reasons(self) -> list[str]:
         """Why each image was taken or left, for the audit table."""
         return [self._reason(number) for number in range(len(self.labels))]
@@ -93,6 +99,8 @@ class PseudoLabels:
         if self.accepted[number]:
             return "accepted"
         cut = self.thresholds[self.labels[number]]
+        if self.confidence[number] >= cut:
+            return "no time to learn from it"
         return f"confidence {self.confidence[number]:.3f} below its class's cut {cut:.3f}"
 
 
@@ -107,22 +115,25 @@ def sharpen(probs: Floats) -> Floats:
 
 
 def revise(labels: PseudoLabels, probs: Floats, *, strength: float) -> PseudoLabels:
-    """Pseudo-labels after another look at the pool: the mean of the earlier and the new beliefs.
+    """Pseudo-labels after another look: the mean of the earlier and the new beliefs.
 
     One training's errors about an image are not the next one's, so their mean is right more often
     (temporal ensembling: Laine and Aila 2017, arXiv:1610.02242). The class frequencies stay what
-    they were estimated to be, and so does which images are out of class; all others take part.
+    they were estimated to be, and so does which images are accepted.
 
     Args:
         labels: the earlier ones.
-        probs: (N, K) new beliefs.
+        probs: (A, K) new beliefs about the accepted images, in their order.
         strength: of the alignment to the earlier mean belief, in [0, 1].
     """
-    inside = ~labels.outside
-    mean = (labels.probs + probs) / 2
-    frequencies = labels.probs[inside].mean(axis=0)
-    mean[inside] = align(mean[inside], frequencies, strength=strength)
-    return select(mean, fraction=1.0, detection=Detection(labels.distances, labels.limit))
+    believed = labels.probs[labels.accepted]
+    revised = labels.probs.copy()
+    revised[labels.accepted] = align(
+        (believed + probs) / 2, believed.mean(axis=0), strength=strength
+    )
+    return dataclasses.replace(
+        labels, probs=revised, labels=revised.argmax(axis=1), confidence=revised.max(axis=1)
+    )
 
 
 def select(probs: Floats, *, fraction: float, detection: Detection | None = None) -> PseudoLabels:

@@ -6,11 +6,11 @@ they rest on is measured once per machine: the same command plans the same work 
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tutelage.bank import CLEAN_VIEWS
 from tutelage.config import RunConfig, Trunk
 from tutelage.machine import Speed
 
@@ -38,12 +38,13 @@ STEPS = (
 ROUNDS = 4  # on the frozen trunk
 FRACTIONS = (0.4, 0.6, 0.8, 1.0)  # of a curriculum, round by round
 FOLDS = 4  # of the labels, that choices are made on
-JUDGED_FOLDS = 2  # of them, on which a stage that trains the trunk is repeated to be judged
+JUDGED_FOLDS = 1  # of them, on which a stage that trains the trunk is repeated to be judged
 FOLD_STEPS = 0.5  # of its steps: a fold is there to show harm, its model is not used
 MIN_JUDGED = 50  # held-out labels; fewer tell nothing that is worth twice the time
 OVERHEAD_S = 35.0  # imports, decoding, export and its check, latency, report
 SAFETY = 0.85  # of the budget is planned for: the rest is for a machine that others use too
 LOOKS_SHARE = 0.4  # of the planned time, at most, goes into features and test figures
+MORE_VIEWS_SHARE = 0.25  # the same for more than two views: a large pool varies enough by itself
 ENOUGH_PASSES = 5000  # images a student must see before larger views are worth their time
 MOST_EPOCHS = 60  # of the student
 MOST_TRAINED_EPOCHS = 20  # of a trunk
@@ -56,8 +57,10 @@ TRAINED_SIZE = 160  # side in pixels at most, where the trunk is trained
 TRAINED_SCALE = 3  # times the canvas at most, the same
 ENOUGH_TRAINED = 7500  # images a trunk must see before larger views are worth their time
 LEAST_TRAINED = 2000  # images; fewer move a pretrained trunk no further than noise
+TRAINED_LEAST_SHARE = 0.7  # of the best trained size; views much smaller hide what counts
 REVISIONS = 2  # of the pool's labels while a trunk trains
-REVISIONS_SHARE = 0.25  # of the training's own time that they may take
+LABELED_SHARE = 0.125  # of a batch, and of the weight, goes to the true labels
+TRANSFER_SHARE = 0.3  # of what a trained round has, for training on the labels before it
 # What a search for the strong view may look at; tune reads it, the planner counts it.
 TUNE_SIZE = 128  # side in pixels at most
 TUNE_POOL = 300
@@ -176,7 +179,7 @@ def make_plan(
     if fixed or config.data.input_size:
         sizes = [config.data.input_size or native_size]
     size = _first(sizes, lambda s: looks(s, 2) <= LOOKS_SHARE * budget)
-    views = _first((4, 2), lambda v: looks(size, v) <= LOOKS_SHARE * budget)
+    views = _first((4, 2), lambda v: looks(size, v) <= MORE_VIEWS_SHARE * budget)
     frozen_rounds = max(ROUNDS, config.self_train.rounds or 0) if amounts.pool else 0
     fractions: list[float | None] = [None] * frozen_rounds
     if config.self_train.curriculum == "percentiles":
@@ -188,33 +191,27 @@ def make_plan(
     judged_folds = JUDGED_FOLDS
     if amounts.judged * JUDGED_FOLDS / FOLDS < MIN_JUDGED:
         judged_folds = 0
-    narrow = min(size, TRAINED_SIZE, max(96, TRAINED_SCALE * amounts.canvas))
-    trained_sizes = [s for s in sizes if s <= narrow] if len(sizes) > 1 else sizes
-    trained = _trained(config, amounts, speed, trained_sizes, TRAINED_SHARE * left, judged_folds)
-    if trained is not None:
-        left -= _trained_seconds(trained, amounts, speed, judged_folds)
-    student = _student([s for s in sizes if s <= size], speed, images, left)
-    alone = config.transfer.trunk == "trained" or amounts.pool == 0 or speed.device == "cuda"
-    transfer = Work("frozen", size=size)
-    if trained is not None and alone:
-        steps = min(trained.steps, MOST_TRANSFER_STEPS)
-        transfer = dataclasses.replace(trained, trunk="trained", steps=steps, revisions=0)
+    best = min(size, TRAINED_SIZE, max(96, TRAINED_SCALE * amounts.canvas))
+    trained_sizes = sizes
+    if len(sizes) > 1:
+        trained_sizes = [s for s in sizes if TRAINED_LEAST_SHARE * best <= s <= best]
+    trainer = _Trainer(config, amounts, speed, trained_sizes, judged_folds)
+    transfer, trained, seconds = trainer.stages(TRAINED_SHARE * left)
+    student = _student([s for s in sizes if s <= size], speed, images, left - seconds)
     rounds = [Work("frozen", size=size, fraction=fraction) for fraction in fractions]
-    if trained is not None and amounts.pool:
+    if trained is not None:
         rounds.append(trained)
     if config.self_train.rounds is not None:
         kept = config.self_train.rounds
         rounds = rounds[len(rounds) - min(kept, len(rounds)) :]
-    estimate = OVERHEAD_S + search + spent + _student_seconds(student, speed, size)
-    works = [work for work in (transfer, *rounds) if work.trunk != "frozen"]
-    estimate += sum(_trained_seconds(work, amounts, speed, judged_folds) for work in works)
+    estimate = OVERHEAD_S + search + spent + seconds + _student_seconds(student, speed, size)
     return Plan(
         minutes=minutes,
         size=size,
         views=views,
         folds=FOLDS,
         judged_folds=judged_folds,
-        transfer=transfer,
+        transfer=transfer or Work("frozen", size=size),
         rounds=tuple(rounds),
         student=student,
         estimated_seconds=round(estimate, 1),
@@ -242,23 +239,6 @@ def _view_ms(size: int, speed: Speed) -> float:
 def _frozen_stages(speed: Speed) -> int:
     """Stages whose weights stay: on a CPU they are half the cost of a step."""
     return 0 if speed.device == "cuda" else 3
-
-
-def _trained_seconds(work: Work, amounts: Amounts, speed: Speed, judged_folds: int) -> float:
-    """Of training the teacher's trunk, on all labels and on the folds that judge it."""
-    revisions = work.revisions * amounts.pool * speed.forward_ms(work.size) / 1e3
-    answers = 2 * (amounts.pool + amounts.judged) * speed.forward_ms(work.size) / 1e3
-    seconds = work.steps * work.batch_size * _trained_step_ms(work, speed) / 1e3
-    return (
-        seconds + revisions + answers + judged_folds * (FOLD_STEPS * seconds + revisions + answers)
-    )
-
-
-def _trained_step_ms(work: Work, speed: Speed) -> float:
-    """Milliseconds per image of a step: its view, forward and backward."""
-    share = 1.0 if speed.device == "cuda" else TEACHER_COST
-    step = share * speed.train_ms(work.size) + _view_ms(work.size, speed)
-    return 2 * step if work.trunk == "online" else step  # weak and strong view
 
 
 def _student_seconds(work: Work, speed: Speed, teacher_size: int) -> float:
@@ -291,55 +271,94 @@ def _student(sizes: Sequence[int], speed: Speed, images: int, left: float) -> Wo
     return Work("trained", steps(size), STUDENT_BATCH, size, frozen_stages=_frozen_stages(speed))
 
 
-def _trained(
-    config: RunConfig,
-    amounts: Amounts,
-    speed: Speed,
-    sizes: Sequence[int],
-    left: float,
-    judged_folds: int,
-) -> Work | None:
-    """A stage that trains the trunk, or None where the time is better spent on the student.
+@dataclass(frozen=True)
+class _Trainer:
+    """Plans the stages that train the teacher's trunk.
 
-    Args:
+    Attributes:
         config: the user may want a frozen trunk, or a trained one in any case.
         amounts: of images.
         speed: of the trunk on this machine.
-        sizes: to choose from, falling.
-        left: seconds.
-        judged_folds: on how many it is repeated.
+        sizes: of the views to choose from, falling.
+        judged_folds: on how many a round is repeated.
     """
-    if config.transfer.trunk == "frozen":
-        return None
-    on_gpu = speed.device == "cuda"
-    online = amounts.pool and (on_gpu or config.transfer.trunk == "online")
-    kind: Trunk = "online" if online else "trained"
-    batch = ONLINE_BATCH if kind == "online" else TRAINED_BATCH
-    images = amounts.labeled + amounts.pool
 
-    def fitting(size: int) -> Work:
-        one = Work(kind, 1, batch, size, frozen_stages=_frozen_stages(speed))
-        step = batch * _trained_step_ms(one, speed) / 1e3
-        fixed = _trained_seconds(dataclasses.replace(one, steps=0), amounts, speed, judged_folds)
-        room = max(0.0, left - fixed)
-        most = room / (step * (1 + FOLD_STEPS * judged_folds))
-        if kind == "online":
-            return dataclasses.replace(one, steps=_first(STEPS, lambda s: s <= most))
-        relabel = amounts.pool * speed.forward_ms(size) / 1e3
-        revisions = _first(
-            range(REVISIONS, -1, -1), lambda r: r * relabel <= REVISIONS_SHARE * most * step
-        )
-        room -= revisions * relabel * (1 + judged_folds)
-        most = min(
-            room / (step * (1 + FOLD_STEPS * judged_folds)), MOST_TRAINED_EPOCHS * images / batch
-        )
-        steps = _first(STEPS, lambda s: s <= most)
-        return dataclasses.replace(one, steps=steps, revisions=revisions)
+    config: RunConfig
+    amounts: Amounts
+    speed: Speed
+    sizes: Sequence[int]
+    judged_folds: int
 
-    enough = min(ENOUGH_TRAINED, MOST_TRAINED_EPOCHS * images)
-    size = _first(sizes, lambda s: fitting(s).steps * batch >= enough)
-    work = fitting(size)
-    seen = work.steps * batch
-    if config.transfer.trunk == "auto" and not on_gpu and seen < min(LEAST_TRAINED, enough):
-        return None
-    return work
+    def stages(self, left: float) -> tuple[Work | None, Work | None, float]:
+        """Training on labels alone, a round of self-training, and the seconds of both.
+
+        On a CPU with a pool the former only has the time where the user asks for it.
+        """
+        transfer, seconds, pool = None, 0.0, self.amounts.pool
+        if self.config.transfer.trunk == "trained" or not pool or self.speed.device == "cuda":
+            # All folds, because the rounds after it need its answers on each.
+            folds = FOLDS if pool else self.judged_folds
+            transfer = self.transfer(TRANSFER_SHARE * left if pool else left, folds)
+            seconds = 0.0 if transfer is None else self.seconds(transfer, folds)
+        trained = self.round(left - seconds, self.judged_folds) if pool else None
+        if trained is not None:
+            seconds += self.seconds(trained, self.judged_folds)
+        return transfer, trained, seconds
+
+    def transfer(self, left: float, folds: int) -> Work | None:
+        """Training on the labels alone that fits into ``left`` seconds, if it is worth it."""
+        return self._longest("trained", left, folds, most=MOST_TRANSFER_STEPS, revisions=0)
+
+    def round(self, left: float, folds: int) -> Work | None:
+        """A round of self-training that fits into ``left`` seconds, if it is worth them."""
+        if self.speed.device == "cuda" or self.config.transfer.trunk == "online":
+            return self._longest("online", left, folds, most=STEPS[0], revisions=0)
+        return self._longest("trained", left, folds, most=STEPS[0], revisions=REVISIONS)
+
+    def seconds(self, work: Work, folds: int) -> float:
+        """Of a stage, repeated on ``folds``."""
+        look = self.speed.forward_ms(work.size) / 1e3
+        seconds = work.steps * work.batch_size * self._step_ms(work) / 1e3
+        seconds += work.revisions * pool_share(work, self.amounts.pool) * look
+        seconds *= 1 + FOLD_STEPS * folds
+        answers = self.amounts.judged * folds / FOLDS
+        if work.trunk == "trained" and not work.revisions:
+            answers += (1 + folds) * self.amounts.pool  # the rounds after it ask for them
+        return seconds + CLEAN_VIEWS * answers * look
+
+    def _step_ms(self, work: Work) -> float:
+        """Milliseconds per image of a step: its view, forward and backward."""
+        share = 1.0 if self.speed.device == "cuda" else TEACHER_COST
+        step = share * self.speed.train_ms(work.size) + _view_ms(work.size, self.speed)
+        return 2 * step if work.trunk == "online" else step  # weak and strong view
+
+    def _longest(
+        self, trunk: Trunk, left: float, folds: int, *, most: int, revisions: int
+    ) -> Work | None:
+        """The steps that fit, on the largest views that leave enough passes; None if too few."""
+        if self.config.transfer.trunk == "frozen":
+            return None
+        batch = ONLINE_BATCH if trunk == "online" else TRAINED_BATCH
+        all_passes = MOST_TRAINED_EPOCHS * (self.amounts.labeled + self.amounts.pool)
+        if trunk == "trained":
+            most = min(most, all_passes // batch)
+        frozen = _frozen_stages(self.speed)
+
+        def fitting(size: int) -> Work:
+            works = [Work(trunk, s, batch, size, None, frozen, revisions) for s in STEPS]
+            fits = (w for w in works if w.steps <= most and self.seconds(w, folds) <= left)
+            return next(fits, works[-1])
+
+        enough = min(ENOUGH_TRAINED, all_passes)
+        size = _first(self.sizes, lambda s: fitting(s).steps * batch >= enough)
+        work = fitting(size)
+        seen = work.steps * batch
+        unasked = self.config.transfer.trunk == "auto" and self.speed.device != "cuda"
+        too_few = seen < min(LEAST_TRAINED, enough) or self.seconds(work, folds) > left
+        return None if unasked and too_few else work
+
+
+def pool_share(work: Work, pool: int) -> int:
+    """Pool images that a training of ``1 + revisions`` legs learns from: each leg sees all once."""
+    images = work.steps // (1 + work.revisions) * work.batch_size
+    return min(pool, round((1 - LABELED_SHARE) * images))

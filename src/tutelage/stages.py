@@ -32,7 +32,7 @@ from tutelage.metrics import Floats, Ints
 from tutelage.models.classifier import Classifier
 from tutelage.models.forward import Forward
 from tutelage.outofclass import Detection, detect, energy, fit_limit
-from tutelage.plan import FOLD_STEPS, Work
+from tutelage.plan import FOLD_STEPS, LABELED_SHARE, Work, pool_share
 from tutelage.probe import (
     Head,
     Metric,
@@ -57,7 +57,7 @@ from tutelage.train import Result, train
 PROBE_STRENGTH = 10.0
 STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0)  # rising: each fit starts from the one before
 IMBALANCED = 2.0  # times as many labels in the largest class as in the smallest
-LABELED_SHARE = 0.125  # of a batch, and of the weight, goes to the true labels
+MATCHED_IMAGES = 1000  # of the pool, at most, by which a temperature is matched
 MOMENTUM = 0.99  # of online statistics: the papers' 0.999 is for a million steps, not thousands
 
 
@@ -630,25 +630,22 @@ def train_trunk(
         chain = task.chains[number]
         label = name if number == 0 else f"{name}, fold {number}"
         steps = work.steps if number == 0 else max(1, round(FOLD_STEPS * work.steps))
-        model, last = _train_chain(
-            shop,
-            task,
-            chain,
-            with_head(base, heads[number]),
-            labels[number],
-            dataclasses.replace(work, steps=steps),
-            balance,
-            label,
-        )
-        pool[number] = _clean_logits(shop, task, model, task.pool)
+        share = dataclasses.replace(work, steps=steps)
+        begun, believed = with_head(base, heads[number]), labels[number]
+        if believed is not None and work.trunk == "trained":
+            believed = believed.some(pool_share(share, len(task.pool)), shop.seed)
+        model, last = _train_chain(shop, task, chain, begun, believed, share, balance, label)
+        if last is None:  # a round labels the pool as it goes, and none comes after it
+            pool[number] = _clean_logits(shop, task, model, task.pool)
         judged[chain.judges] = _clean_logits(shop, task, model, task.judged[chain.judges])
         models.append(model)
         learned.append(last)
     beliefs = Beliefs(pool, judged)
-    if not beliefs.known.any() and learned[0] is not None and pool[0] is not None:
-        temperature = fit_temperature(pool[0], learned[0].probs)
-    else:
-        temperature = temperature_of(task, beliefs)
+    temperature = temperature_of(task, beliefs)
+    if not beliefs.known.any() and learned[0] is not None:
+        some = np.flatnonzero(learned[0].some(MATCHED_IMAGES, shop.seed).accepted)
+        logits = _clean_logits(shop, task, models[0], task.pool[some])
+        temperature = fit_temperature(logits, learned[0].probs[some])
     set_calibration(models[0], temperature, unknown_threshold_of(beliefs))
     return Outcome(models[0], beliefs, frozen=False, pseudo_labels=learned[0])
 
@@ -680,7 +677,8 @@ def _train_chain(
     """The trained model of one chain, and the pseudo-labels it learned from last.
 
     The steps are divided into legs of equal length, each with a schedule of its own. Between them
-    the pool is labelled anew: a round of self-training that goes on from the student's weights.
+    the images that are learned from are labelled anew: a round of self-training that goes on from
+    the student's weights.
     """
     config = shop.config
     legs = 1 + (work.revisions if labels is not None and work.trunk == "trained" else 0)
@@ -688,7 +686,8 @@ def _train_chain(
     model.spec = dataclasses.replace(model.spec, input_size=work.size)
     for leg in range(legs):
         if leg and labels is not None:
-            probs = softmax(_clean_logits(shop, task, model, task.pool, views=1))
+            rows = task.pool[labels.accepted]
+            probs = softmax(_clean_logits(shop, task, model, rows, views=1))
             labels = revise(labels, probs, strength=config.self_train.alignment)
         words = f"{label}, {leg + 1} of {legs}" if legs > 1 else label
         model = _train_leg(shop, task, chain, model, labels, work, balance, words, leg=leg)

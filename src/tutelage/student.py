@@ -21,7 +21,7 @@ from tutelage.models.classifier import Classifier, count_parameters
 from tutelage.models.forward import Forward
 from tutelage.models.zoo import count_stages, create, cut
 from tutelage.outofclass import energy, match_threshold
-from tutelage.plan import Work
+from tutelage.plan import LABELED_SHARE, Work
 from tutelage.probe import fit_head, plain_metric
 from tutelage.stages import Beliefs, Outcome, Task, Workshop
 from tutelage.steps.distillation import DistillationStep
@@ -205,7 +205,7 @@ def _loader(shop: Workshop, task: Task, work: Work, teacher_sizes: tuple[int, ..
     """Batches of labelled and pool images together, each view at all models' sizes."""
     n, m = len(task.labeled), len(task.pool)
     fair = 2 * work.batch_size * n / (n + m)  # labels come twice as often as they are frequent
-    share = min(stages.LABELED_SHARE * work.batch_size, fair)
+    share = min(LABELED_SHARE * work.batch_size, fair)
     return Loader(
         task.canvases,
         stages.labeled_examples(task, task.chains[0]),
