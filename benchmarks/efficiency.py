@@ -1,7 +1,7 @@
 """How accurate from how few labels: tutelage and its peers on the same draws, weights and minutes.
 
 python benchmarks/efficiency.py cifar10 --labels-per-class 4 --seeds 5 --minutes 10 \
-    --arms probe,finetune,freematch,tutelage --out efficiency.jsonl
+    --arms probe,fine-tune,self-train,timm-fine-tune,freematch --out efficiency.jsonl
 python benchmarks/efficiency.py --out efficiency.jsonl
 
 Every (data set, labels, seed, arm) appends one line of JSON; lines that are there are not made
@@ -9,9 +9,10 @@ again, so the same command goes on after a kill, and two processes with differen
 ``--threads 1`` may share a file. The last lines printed are means over the draws and, for every
 arm, the paired differences to ``--against``. Without a data set only that is printed.
 
-The arms probe, tutelage (the teacher) and student come from one run of the chain. kd distils that
-run's teacher into the same untrained student in the student's own seconds. All others get the whole
-of ``--minutes`` for training alone; the chain decodes nothing either, but judges on folds in it.
+The arms of ``tutelage ladder`` (self-train is the teacher) come from one run; their seconds are of
+their own stages, which together have about ``--minutes``: fine-tune and student-alone come on top.
+kd distils that run's teacher into the same untrained student in the student's own seconds. The
+other peers get the whole of ``--minutes`` for training alone.
 """
 
 from __future__ import annotations
@@ -34,24 +35,24 @@ import datasets
 import results
 from peers import finetune, kd, selftraining, usb
 from peers.common import Draw, Trained
-from tutelage import pipeline, stages, student
+from tutelage import ladder, pipeline, stages, student
 from tutelage.calibrate import softmax
 from tutelage.config import make_config
 from tutelage.data.catalog import Catalog, read_catalog
 from tutelage.metrics import metrics
+from tutelage.models.classifier import count_parameters
 from tutelage.plan import Plan
 
 PACKAGES = ("tutelage", "torch", "timm", "onnxruntime", "numpy", "scikit-learn", "semilearn")
-CHAIN = ("probe", "tutelage", "student")
 PEERS: dict[str, Callable[[Draw, pipeline.Chain], Trained]] = {
-    "finetune": lambda draw, chain: finetune.finetune(draw),
+    "timm-fine-tune": lambda draw, chain: finetune.finetune(draw),
     "fixmatch": lambda draw, chain: usb.train(draw, "fixmatch"),
     "freematch": lambda draw, chain: usb.train(draw, "freematch"),
-    "self-training": lambda draw, chain: self_trained(draw, chain, "threshold"),
-    "self-training-k": lambda draw, chain: self_trained(draw, chain, "k_best"),
+    "sklearn-threshold": lambda draw, chain: self_trained(draw, chain, "threshold"),
+    "sklearn-k-best": lambda draw, chain: self_trained(draw, chain, "k_best"),
     "kd": lambda draw, chain: distilled(draw, chain),
 }
-ARMS = (*CHAIN, *PEERS)
+ARMS = (*ladder.ARMS, *PEERS)
 KEY = ("data", "labels_per_class", "seed", "limit", "minutes", "size", "test", "device", "arm")
 
 
@@ -110,35 +111,27 @@ def self_trained(draw: Draw, chain: pipeline.Chain, criterion: Any) -> Trained:
 
 def distilled(draw: Draw, chain: pipeline.Chain) -> Trained:
     """From the chain's teacher, in the seconds and at the size of the chain's own student."""
-    teach(chain, with_student=True)
-    own, teacher = chain.finished[-1], chain.teacher.outcome.model
+    if not chain.finished:
+        pipeline.teach(chain, rounds=True)
+    teacher = chain.teacher.outcome.model
+    if chain.finished[-1].name != "student":
+        pipeline.student_stage(chain, teacher)
+    own = chain.finished[-1]
     draw = dataclasses.replace(draw, seconds=own.seconds, size=own.outcome.model.spec.input_size)
     return kd.distill(draw, teacher, student.create_student(chain.run.config, teacher))
 
 
-def teach(chain: pipeline.Chain, *, with_student: bool) -> None:
-    """Run what of the chain has not been run."""
-    if not chain.finished:
-        pipeline.teach(chain, rounds=True)
-    if with_student and chain.finished[-1].name != "student":
-        pipeline.student_stage(chain, chain.teacher.outcome.model)
-
-
 def chain_rows(chain: pipeline.Chain, wanted: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Rows of the chain's own arms; seconds are those of all stages up to theirs."""
-    teach(chain, with_student="student" in wanted)
-    finished = [stage for stage in chain.finished if stage.name != "student"]
-    last = {"probe": chain.finished[0], "tutelage": [s for s in finished if s.accepted][-1]}
-    spent = {"probe": finished[:1], "tutelage": finished, "student": chain.finished}
-    last["student"] = chain.finished[-1]
-    for arm in wanted:
-        model = last[arm].outcome.model
+    """Rows of the ladder's arms; test is read after the last of them has been trained."""
+    finished, seconds = ladder.climb(chain, wanted)
+    for arm, stage in finished.items():
+        model = stage.outcome.model
         yield {
             "arm": arm,
             **judged(chain.run, model),
-            "seconds": round(sum(stage.seconds for stage in spent[arm]), 1),
-            "stage": last[arm].name,
-            "stages": [stage.name for stage in spent[arm]],
+            "seconds": round(seconds[arm], 1),
+            "stage": stage.name,
+            "parameters": count_parameters(model),
         }
 
 
@@ -169,7 +162,7 @@ def one_seed(
     with tempfile.TemporaryDirectory() as folder:
         run = prepare(options, catalog, seed, Path(folder) / "run")
         chain, draw = pipeline.Chain(run), as_draw(options, run)
-        of_chain = [arm for arm in arms if arm in CHAIN]
+        of_chain = [arm for arm in arms if arm in ladder.ARMS]
         if of_chain:
             yield from chain_rows(chain, of_chain)
         for arm in arms:
@@ -302,7 +295,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, help="of torch (default: all cores)")
     parser.add_argument("--workers", type=int, default=0, help="processes for the peers' views")
-    parser.add_argument("--against", default="tutelage", choices=ARMS, help="of the differences")
+    parser.add_argument("--against", default="self-train", choices=ARMS, help="of the differences")
     parser.add_argument("--out", type=Path, required=True, help="a .jsonl file, appended to")
     parser.add_argument("--json", type=Path, help="append the summary to this file's list")
     options = parser.parse_args()

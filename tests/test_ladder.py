@@ -100,7 +100,7 @@ def test_the_extra_arms_get_the_same_rows_views_and_steps(
 ) -> None:
     run = prepared(data, tmp_path)
     fits = checks.captured_fits(monkeypatch)
-    ladder.climb(run, ladder.ARMS)
+    ladder.climb(pipeline.Chain(run), ladder.ARMS)
     assert len(fits) == 3
     fine_tune, alone, distilled = fits
     labeled = set(run.task.labeled.tolist())
@@ -258,7 +258,7 @@ def test_arms_that_are_left_out_are_not_trained(
     fits = checks.captured_fits(monkeypatch)
     expected = set[str]()
     for arms, trained in ((("student-alone",), {"student-alone"}), (("probe",), {"probe"})):
-        done, seconds = ladder.climb(run, arms)
+        done, seconds = ladder.climb(pipeline.Chain(run), arms)
         expected |= trained | ({"transfer"} if "probe" in arms else set())
         assert (tuple(done), tuple(seconds)) == (arms, arms)
         assert {path.name for path in run.folder.stages.iterdir()} == expected

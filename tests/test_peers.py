@@ -307,10 +307,10 @@ def row(seed: int, arm: str, accuracy: float) -> dict[str, Any]:
 
 
 def test_differences_are_between_arms_of_the_same_draw() -> None:
-    rows = [row(0, "tutelage", 0.8), row(1, "tutelage", 0.6), row(2, "tutelage", 0.1)]
+    rows = [row(0, "student", 0.8), row(1, "student", 0.6), row(2, "student", 0.1)]
     rows += [row(1, "probe", 0.5), row(0, "probe", 0.5)]
-    tutelage, probe = efficiency.summary(rows, "tutelage")
-    assert (tutelage["draws"], tutelage["difference"]) == (3, None)
+    student, probe = efficiency.summary(rows, "student")
+    assert (student["draws"], student["difference"]) == (3, None)
     assert (probe["draws"], probe["pairs"]) == (2, 2)
     assert probe["difference"]["mean"] == pytest.approx(-0.2)  # of -0.3 and -0.1
 

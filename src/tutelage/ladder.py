@@ -153,7 +153,7 @@ def run_seed(
     run = pipeline.prepare("ladder", catalog, data, out, config, quiet=quiet)
     if not len(run.split.indices("test")):
         raise _no_test(catalog)
-    finished, seconds = climb(run, arms)
+    finished, seconds = climb(pipeline.Chain(run), arms)
     result = {
         "seed": config.data.seed,
         "labeled": len(run.task.labeled),
@@ -165,14 +165,20 @@ def run_seed(
     return result
 
 
-def climb(run: Run, arms: Sequence[str]) -> tuple[dict[str, Finished], dict[str, float]]:
+def climb(
+    chain: pipeline.Chain, arms: Sequence[str]
+) -> tuple[dict[str, Finished], dict[str, float]]:
     """Train the arms, and make every decision between them, without a look at test.
+
+    Args:
+        chain: nothing is finished in it yet; afterwards the stages of the arms are.
+        arms: some of ``ARMS``.
 
     Returns:
         arm -> the stage it stands for, and arm -> seconds of its own work. Without unlabelled
         images or planned rounds there is no "self-train".
     """
-    chain = pipeline.Chain(run)
+    run = chain.run
     done: dict[str, Finished] = {}
     seconds: dict[str, float] = {}
     rounds = "self-train" in arms and len(run.task.pool) > 0 and len(run.plan.rounds) > 0

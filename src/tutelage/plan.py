@@ -45,7 +45,8 @@ OVERHEAD_S = 35.0  # imports, decoding, export and its check, latency, report
 SAFETY = 0.85  # of the budget is planned for: the rest is for a machine that others use too
 LOOKS_SHARE = 0.4  # of the planned time, at most, goes into features and test figures
 MORE_VIEWS_SHARE = 0.25  # the same for more than two views: a large pool varies enough by itself
-ENOUGH_PASSES = 5000  # images a student must see before larger views are worth their time
+ENOUGH_PASSES = 3000  # images a student must see before larger views are worth their time
+STUDENT_LEAST_SHARE = 0.55  # of its teacher's size; smaller views lose more than steps gain
 MOST_EPOCHS = 60  # of the student
 MOST_TRAINED_EPOCHS = 20  # of a trunk
 MOST_TRANSFER_STEPS = 400  # on labels alone
@@ -58,7 +59,7 @@ TRAINED_SCALE = 3  # times the canvas at most, the same
 ENOUGH_TRAINED = 7500  # images a trunk must see before larger views are worth their time
 LEAST_TRAINED = 2000  # images; fewer move a pretrained trunk no further than noise
 TRAINED_LEAST_SHARE = 0.7  # of the best trained size; views much smaller hide what counts
-REVISIONS = 2  # of the pool's labels while a trunk trains
+LEGS = (3, 6)  # least and most, of a pass over the pool each; the pool is labelled anew between
 LABELED_SHARE = 0.125  # of a batch, and of the weight, goes to the true labels
 TRANSFER_SHARE = 0.3  # of what a trained round has, for training on the labels before it
 # What a search for the strong view may look at; tune reads it, the planner counts it.
@@ -267,7 +268,8 @@ def _student(sizes: Sequence[int], speed: Speed, images: int, left: float) -> Wo
         return _first(STEPS, lambda s: s <= min(left / one, most_steps))
 
     enough = min(ENOUGH_PASSES / STUDENT_BATCH, most_steps)
-    size = _first(sizes, lambda s: steps(s) >= enough)
+    large = [size for size in sizes if size >= STUDENT_LEAST_SHARE * sizes[0]]
+    size = _first(large, lambda s: steps(s) >= enough)
     return Work("trained", steps(size), STUDENT_BATCH, size, frozen_stages=_frozen_stages(speed))
 
 
@@ -307,13 +309,13 @@ class _Trainer:
 
     def transfer(self, left: float, folds: int) -> Work | None:
         """Training on the labels alone that fits into ``left`` seconds, if it is worth it."""
-        return self._longest("trained", left, folds, most=MOST_TRANSFER_STEPS, revisions=0)
+        return self._longest("trained", left, folds, most=MOST_TRANSFER_STEPS)
 
     def round(self, left: float, folds: int) -> Work | None:
         """A round of self-training that fits into ``left`` seconds, if it is worth them."""
         if self.speed.device == "cuda" or self.config.transfer.trunk == "online":
-            return self._longest("online", left, folds, most=STEPS[0], revisions=0)
-        return self._longest("trained", left, folds, most=STEPS[0], revisions=REVISIONS)
+            return self._longest("online", left, folds, most=STEPS[0])
+        return self._longest("trained", left, folds, most=STEPS[0], pool=self.amounts.pool)
 
     def seconds(self, work: Work, folds: int) -> float:
         """Of a stage, repeated on ``folds``."""
@@ -333,9 +335,12 @@ class _Trainer:
         return 2 * step if work.trunk == "online" else step  # weak and strong view
 
     def _longest(
-        self, trunk: Trunk, left: float, folds: int, *, most: int, revisions: int
+        self, trunk: Trunk, left: float, folds: int, *, most: int, pool: int = 0
     ) -> Work | None:
-        """The steps that fit, on the largest views that leave enough passes; None if too few."""
+        """The steps that fit, on the largest views that leave enough passes; None if too few.
+
+        Its ``pool`` images, if any, are labelled anew between its legs.
+        """
         if self.config.transfer.trunk == "frozen":
             return None
         batch = ONLINE_BATCH if trunk == "online" else TRAINED_BATCH
@@ -345,7 +350,7 @@ class _Trainer:
         frozen = _frozen_stages(self.speed)
 
         def fitting(size: int) -> Work:
-            works = [Work(trunk, s, batch, size, None, frozen, revisions) for s in STEPS]
+            works = [Work(trunk, s, batch, size, None, frozen, _revisions(s, pool)) for s in STEPS]
             fits = (w for w in works if w.steps <= most and self.seconds(w, folds) <= left)
             return next(fits, works[-1])
 
@@ -356,6 +361,14 @@ class _Trainer:
         unasked = self.config.transfer.trunk == "auto" and self.speed.device != "cuda"
         too_few = seen < min(LEAST_TRAINED, enough) or self.seconds(work, folds) > left
         return None if unasked and too_few else work
+
+
+def _revisions(steps: int, pool: int) -> int:
+    """So many that a leg is about one pass over the pool, within ``LEGS``."""
+    if not pool:
+        return 0
+    passes = (1 - LABELED_SHARE) * TRAINED_BATCH * steps / pool
+    return min(max(round(passes), LEGS[0]), LEGS[1]) - 1
 
 
 def pool_share(work: Work, pool: int) -> int:
