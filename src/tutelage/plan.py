@@ -53,12 +53,10 @@ MOST_TRANSFER_STEPS = 400  # on labels alone
 STUDENT_BATCH = 32
 TRAINED_BATCH = 32
 ONLINE_BATCH = 64
-TRAINED_SHARE = 0.6  # of the time that is left after the frozen rounds; the rest is the student's
+TRAINED_SHARE = 0.5  # of the time that is left after the frozen rounds; the rest is the student's
 TRAINED_SIZE = 160  # side in pixels at most, where the trunk is trained
 TRAINED_SCALE = 3  # times the canvas at most, the same
-ENOUGH_TRAINED = 7500  # images a trunk must see before larger views are worth their time
 LEAST_TRAINED = 2000  # images; fewer move a pretrained trunk no further than noise
-TRAINED_LEAST_SHARE = 0.7  # of the best trained size; views much smaller hide what counts
 LEGS = (3, 6)  # least and most, of a pass over the pool each; the pool is labelled anew between
 LABELED_SHARE = 0.125  # of a batch, and of the weight, goes to the true labels
 TRANSFER_SHARE = 0.3  # of what a trained round has, for training on the labels before it
@@ -193,19 +191,20 @@ def make_plan(
     if amounts.judged * JUDGED_FOLDS / FOLDS < MIN_JUDGED:
         judged_folds = 0
     best = min(size, TRAINED_SIZE, max(96, TRAINED_SCALE * amounts.canvas))
-    trained_sizes = sizes
-    if len(sizes) > 1:
-        trained_sizes = [s for s in sizes if TRAINED_LEAST_SHARE * best <= s <= best]
-    trainer = _Trainer(config, amounts, speed, trained_sizes, judged_folds)
+    trained_size = _first(sizes, lambda s: s <= best)
+    trainer = _Trainer(config, amounts, speed, trained_size, judged_folds)
     transfer, trained, seconds = trainer.stages(TRAINED_SHARE * left)
-    student = _student([s for s in sizes if s <= size], speed, images, left - seconds)
+    # A round that nothing judges is the teacher; of one that is judged the chain may think better.
+    teacher_size = size if trained is None or judged_folds else trained.size
+    student = _student([s for s in sizes if s <= teacher_size], speed, images, left - seconds)
     rounds = [Work("frozen", size=size, fraction=fraction) for fraction in fractions]
     if trained is not None:
         rounds.append(trained)
     if config.self_train.rounds is not None:
         kept = config.self_train.rounds
         rounds = rounds[len(rounds) - min(kept, len(rounds)) :]
-    estimate = OVERHEAD_S + search + spent + seconds + _student_seconds(student, speed, size)
+    seconds += _student_seconds(student, speed, teacher_size)
+    estimate = OVERHEAD_S + search + spent + seconds
     return Plan(
         minutes=minutes,
         size=size,
@@ -281,14 +280,14 @@ class _Trainer:
         config: the user may want a frozen trunk, or a trained one in any case.
         amounts: of images.
         speed: of the trunk on this machine.
-        sizes: of the views to choose from, falling.
+        size: of the views in pixels.
         judged_folds: on how many a round is repeated.
     """
 
     config: RunConfig
     amounts: Amounts
     speed: Speed
-    sizes: Sequence[int]
+    size: int
     judged_folds: int
 
     def stages(self, left: float) -> tuple[Work | None, Work | None, float]:
@@ -337,7 +336,7 @@ class _Trainer:
     def _longest(
         self, trunk: Trunk, left: float, folds: int, *, most: int, pool: int = 0
     ) -> Work | None:
-        """The steps that fit, on the largest views that leave enough passes; None if too few.
+        """All the steps that fit, or None if those are too few.
 
         Its ``pool`` images, if any, are labelled anew between its legs.
         """
@@ -349,18 +348,15 @@ class _Trainer:
             most = min(most, all_passes // batch)
         frozen = _frozen_stages(self.speed)
 
-        def fitting(size: int) -> Work:
-            works = [Work(trunk, s, batch, size, None, frozen, _revisions(s, pool)) for s in STEPS]
-            fits = (w for w in works if w.steps <= most and self.seconds(w, folds) <= left)
-            return next(fits, works[-1])
-
-        enough = min(ENOUGH_TRAINED, all_passes)
-        size = _first(self.sizes, lambda s: fitting(s).steps * batch >= enough)
-        work = fitting(size)
-        seen = work.steps * batch
+        works = [
+            Work(trunk, steps, batch, self.size, None, frozen, _revisions(steps, pool))
+            for steps in STEPS
+        ]
+        fits = (w for w in works if w.steps <= most and self.seconds(w, folds) <= left)
+        work = next(fits, works[-1])
         unasked = self.config.transfer.trunk == "auto" and self.speed.device != "cuda"
-        too_few = seen < min(LEAST_TRAINED, enough) or self.seconds(work, folds) > left
-        return None if unasked and too_few else work
+        too_few = work.steps * batch < min(LEAST_TRAINED, all_passes)
+        return None if unasked and (too_few or self.seconds(work, folds) > left) else work
 
 
 def _revisions(steps: int, pool: int) -> int:
