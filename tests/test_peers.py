@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 try:
     import datasets
     import efficiency
+    import foreign
     import results
     from peers import finetune, kd, selftraining, usb
     from peers.common import Clock, Draw, Photos, batches, cosine, endless, photo
@@ -95,6 +96,28 @@ def test_an_unknown_data_set_and_a_missing_one_say_what_to_do(tmp_path: Path) ->
         datasets.catalog("mnist")
     with pytest.raises(TutelageError, match=r"cifar10\.parquet.*--data-dir or \$TUTELAGE_DATA"):
         datasets.catalog("cifar10", tmp_path)
+
+
+def test_half_of_a_mixed_pool_is_foreign_and_has_no_name(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    rows = (
+        (f"{i}.png", b"?", "abcd"[i % 4], "test" if i % 3 == 0 else "train") for i in range(120)
+    )
+    datasets.write_manifest(rows, tmp_path / "m.parquet")
+    whole = read_catalog(tmp_path / "m.parquet")
+    truth = dict(zip(whole.names, whole.labels.tolist(), strict=True))
+    mixed, of_no_class = foreign.mixed_catalog(whole, 2, 3, 20, 10, seed=0)
+    assert len(mixed.classes) == 2
+    names = [whole.classes[truth[name]] for name in mixed.names]
+    test, named = mixed.splits == "test", mixed.labels >= 0
+    assert np.bincount(mixed.labels[named & ~test]).tolist() == [3, 3]
+    assert (test.sum(), (~named).sum(), of_no_class.sum()) == (10, 20, 10)
+    assert named[test].all()
+    for name, label, outside in zip(names, mixed.labels, of_no_class, strict=True):
+        assert (name in mixed.classes) != outside
+        assert label == -1 or mixed.classes[label] == name
+    others, _ = foreign.mixed_catalog(whole, 2, 3, 20, 10, seed=1)
+    assert others.names != mixed.names
 
 
 # --- what peers are given
