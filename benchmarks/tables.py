@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from tutelage.metrics import t_interval
 
 ROOT = Path(__file__).parent
 DOCS = ROOT.parent / "docs"
@@ -89,29 +93,132 @@ def _change(figures: dict[str, Any]) -> str:
     return f"{100 * figures['minus_default']:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
-TABLES = {
-    "augment_cpu": (lambda found: augment_cpu(found[-1]), "augmentation.md"),
-    "magnitude": (magnitude, "augmentation.md"),
+ARMS = {
+    "probe": "probe",
+    "fine-tune": "fine-tune",
+    "transfer": "transfer",
+    "self-train": "teacher",
+    "student-alone": "student alone",
+    "student": "student",
+}
+PAIRS = (("self-train", "probe"), ("self-train", "fine-tune"), ("student", "student-alone"))
+
+
+def efficiency(rows: list[dict[str, Any]]) -> str:
+    """Accuracy of the ladder's arms and their paired differences, one line a cell, as Markdown.
+
+    Args:
+        rows: lines of ``efficiency.jsonl``; each is one arm of one draw.
+    """
+    cells: dict[str, dict[str, dict[int, dict[str, Any]]]] = {}
+    for row in sorted(rows, key=lambda r: (r["data"], r["labels_per_class"])):
+        name = f"{row['data']}, {row['labels_per_class']}"
+        cells.setdefault(name, {}).setdefault(row["arm"], {})[row["seed"]] = row
+    head = ["data, labels a class", "draws", "pool", "minutes"]
+    lines = [_line([*head, *ARMS.values()]), _line(["---"] * (len(head) + len(ARMS)))]
+    for name, arms in cells.items():
+        some = next(iter(arms["self-train"].values()))
+        setting = [len(arms["self-train"]), f"at most {some['limit']:,}", f"{some['minutes']:g}"]
+        lines.append(_line([name, *map(str, setting), *(_accuracy(arms.get(a)) for a in ARMS)]))
+    names = [f"{ARMS[arm]} minus {ARMS[minus]}" for arm, minus in PAIRS]
+    more = ["student's share of the teacher", "student's calibration error"]
+    lines += ["", _line([head[0], *names, *more]), _line(["---"] * (1 + len(PAIRS) + len(more)))]
+    gains: dict[tuple[str, str], list[float]] = {pair: [] for pair in PAIRS}
+    for name, arms in cells.items():
+        changes = [_paired(arms, *pair) for pair in PAIRS]
+        for pair, change in zip(PAIRS, changes, strict=True):
+            gains[pair] += [statistics.fmean(change)] if change else []
+        teacher, student = (arms.get(arm, {}) for arm in ("self-train", "student"))
+        kept = [student[s]["accuracy"] / teacher[s]["accuracy"] for s in student if s in teacher]
+        ece = [row["ece"] for row in student.values()]
+        figures = [f"{100 * statistics.fmean(kept):.1f}%", f"{statistics.fmean(ece):.3f}"]
+        lines.append(_line([name, *map(_interval, changes), *figures]))
+    means = [f"{100 * statistics.fmean(found):+.1f}" if found else "" for found in gains.values()]
+    return "\n".join([*lines, _line(["mean of the lines", *means, "", ""])])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _accuracy(draws: dict[int, dict[str, Any]] | None) -> str:
+    """Mean over the draws, and half the width of its 95% interval."""
+    if not draws:
+        return ""
+    values = [row["accuracy"] for row in draws.values()]
+    if len(values) < 2:
+        return f"{100 * values[0]:.1f}"
+    mean, low, high = t_interval(values)
+    return f"{100 * mean:.1f} ± {50 * (high - low):.1f}"
+
+
+def _paired(arms: dict[str, dict[int, dict[str, Any]]], arm: str, minus: str) -> list[float]:
+    """Differences in accuracy on the draws that both arms have."""
+    first, second = arms.get(arm, {}), arms.get(minus, {})
+    return [first[s]["accuracy"] - second[s]["accuracy"] for s in first if s in second]
+
+
+def _interval(change: Sequence[float]) -> str:
+    if len(change) < 2:
+        return "".join(f"{100 * value:+.1f}" for value in change)
+    mean, low, high = (100 * value for value in t_interval(change))
+    return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def foreign(found: list[dict[str, Any]]) -> str:
+    """The newest ``foreign`` result of each setting, one line an arm, as Markdown."""
+    names = ["data, labels a class", "draws", "out of class", "transfer", "teacher"]
+    names += ["teacher minus transfer", "AUROC", "foreign left out", "own left out"]
+    lines = [_line(names), _line(["---"] * len(names))]
+    newest = {(result["data"], result["labels_per_class"]): result for result in found}
+    for (data, labels), result in newest.items():
+        for arm, figures in result["summary"].items():
+            change = [row[arm]["teacher"] - row[arm]["transfer"] for row in result["runs"]]
+            cells = [f"{data}, {labels}", str(len(result["runs"])), arm]
+            cells += [f"{100 * figures[name]['mean']:.1f}" for name in ("transfer", "teacher")]
+            cells.append(_interval(change))
+            cells.append(f"{figures['auroc']['mean']:.3f}" if "auroc" in figures else "")
+            left_out = [figures.get(f"{whose}_left_out") for whose in ("foreign", "own")]
+            cells += [f"{100 * part['mean']:.0f}%" if part else "" for part in left_out]
+            lines.append(_line(cells))
+    return "\n".join(lines)
+
+
+def results(name: str) -> list[dict[str, Any]]:
+    """What ``results.json`` has of one benchmark, oldest first."""
+    found = json.loads((ROOT / "results.json").read_text())
+    return [result for result in found if result["benchmark"] == name]
+
+
+def draws() -> list[dict[str, Any]]:
+    """The rows of ``efficiency.jsonl``."""
+    path = ROOT / "efficiency.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+TABLES: dict[str, tuple[Callable[[], str], str]] = {
+    "augment_cpu": (lambda: augment_cpu(results("augment_cpu")[-1]), "augmentation.md"),
+    "magnitude": (lambda: magnitude(results("magnitude")), "augmentation.md"),
+    "efficiency": (lambda: efficiency(draws()), "efficiency.md"),
+    "foreign": (lambda: foreign(results("foreign")), "efficiency.md"),
 }
 
 
-def filled(text: str, name: str, found: list[dict[str, Any]]) -> str:
+def filled(text: str, name: str) -> str:
     """A document with the table of the newest results between its marks."""
     write, _ = TABLES[name]
-    mine = [result for result in found if result["benchmark"] == name]
-    table = write(mine) if mine else "Not measured yet."
     marks = f"<!-- {name}: written by benchmarks/tables.py -->", f"<!-- end of {name} -->"
     between = f"{re.escape(marks[0])}.*?{re.escape(marks[1])}"
     if not re.search(between, text, re.DOTALL):
         raise SystemExit(f"no {marks[0]} ... {marks[1]} in the document; put both where it belongs")
-    return re.sub(between, lambda _: f"{marks[0]}\n{table}\n{marks[1]}", text, flags=re.DOTALL)
+    table = f"{marks[0]}\n{write()}\n{marks[1]}"
+    return re.sub(between, lambda _: table, text, flags=re.DOTALL)
 
 
 def main() -> None:
-    found = json.loads((ROOT / "results.json").read_text())
     for name, (_, document) in TABLES.items():
         path = DOCS / document
-        path.write_text(filled(path.read_text(), name, found))
+        path.write_text(filled(path.read_text(), name))
 
 
 if __name__ == "__main__":
