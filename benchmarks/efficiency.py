@@ -5,7 +5,7 @@ python benchmarks/efficiency.py cifar10 --labels-per-class 4 --seeds 5 --minutes
 python benchmarks/efficiency.py --out efficiency.jsonl
 
 Every (data set, labels, seed, arm) appends one line of JSON; lines that are there are not made
-again, so the same command goes on after a kill, and two processes with different seeds or arms and
+again, so the same command goes on after a kill, and two processes with different seeds and
 ``--threads 1`` may share a file. The last lines printed are means over the draws and, for every
 arm, the paired differences to ``--against``. Without a data set only that is printed.
 
@@ -53,7 +53,6 @@ PEERS: dict[str, Callable[[Draw, pipeline.Chain], Trained]] = {
     "kd": lambda draw, chain: distilled(draw, chain),
 }
 ARMS = (*ladder.ARMS, *PEERS)
-KEY = ("data", "labels_per_class", "seed", "limit", "minutes", "size", "test", "device", "arm")
 
 
 def load(name: str, folder: Path | None, most_test: int) -> Catalog:
@@ -111,28 +110,28 @@ def self_trained(draw: Draw, chain: pipeline.Chain, criterion: Any) -> Trained:
 
 def distilled(draw: Draw, chain: pipeline.Chain) -> Trained:
     """From the chain's teacher, in the seconds and at the size of the chain's own student."""
-    if not chain.finished:
-        pipeline.teach(chain, rounds=True)
+    chain = pipeline.Chain(chain.run)  # from the start; what is finished is in the run folder
+    pipeline.teach(chain, rounds=True)
     teacher = chain.teacher.outcome.model
-    if chain.finished[-1].name != "student":
-        pipeline.student_stage(chain, teacher)
-    own = chain.finished[-1]
+    own = pipeline.student_stage(chain, teacher)
     draw = dataclasses.replace(draw, seconds=own.seconds, size=own.outcome.model.spec.input_size)
     return kd.distill(draw, teacher, student.create_student(chain.run.config, teacher))
 
 
 def chain_rows(chain: pipeline.Chain, wanted: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Rows of the ladder's arms; test is read after the last of them has been trained."""
-    finished, seconds = ladder.climb(chain, wanted)
-    for arm, stage in finished.items():
-        model = stage.outcome.model
-        yield {
-            "arm": arm,
-            **judged(chain.run, model),
-            "seconds": round(seconds[arm], 1),
-            "stage": stage.name,
-            "parameters": count_parameters(model),
-        }
+    # A student learns from the self-trained teacher, whichever rows are there already.
+    climbed = {*wanted, "self-train"} if "student" in wanted else {*wanted}
+    finished, seconds = ladder.climb(chain, sorted(climbed, key=ladder.ARMS.index))
+    for arm in wanted:
+        if arm in finished:
+            stage = finished[arm]
+            yield {
+                "arm": arm,
+                **judged(chain.run, stage.outcome.model),
+                "seconds": round(seconds[arm], 1),
+                "stage": stage.name,
+            }
 
 
 def judged(run: pipeline.Run, model: Any) -> dict[str, Any]:
@@ -141,7 +140,8 @@ def judged(run: pipeline.Run, model: Any) -> dict[str, Any]:
     canvases = pipeline.Canvases(run.store, rows, run.device)
     logits = stages.evaluation_look(canvases, rows, model, run.device).numpy().astype(np.float64)
     found = metrics(softmax(logits, model.spec.temperature), run.split.truth[rows])
-    return {**(found or {}), "size_used": model.spec.input_size}
+    parameters = count_parameters(model)
+    return {**(found or {}), "size_used": model.spec.input_size, "parameters": parameters}
 
 
 def peer_row(run: pipeline.Run, arm: str, draw: Draw, chain: pipeline.Chain) -> dict[str, Any]:
@@ -183,7 +183,7 @@ def append_row(row: dict[str, Any], path: Path) -> None:
 
 def asked(options: argparse.Namespace) -> dict[str, Any]:
     """What the rows of this command have in common."""
-    shared = {name: getattr(options, name) for name in KEY if hasattr(options, name)}
+    shared = {name: getattr(options, name) for name in results.SETTING}
     named = options.data in datasets.NAMES
     return {**shared, "data": options.data if named else Path(options.data).stem}
 
@@ -213,6 +213,7 @@ def measure(options: argparse.Namespace) -> None:
                 "date": datetime.now(UTC).date().isoformat(),
                 "hardware": machine,
                 "versions": results.versions(PACKAGES),
+                "commit": results.commit(),
             }
             append_row(row, options.out)
             print(
@@ -225,20 +226,15 @@ def measure(options: argparse.Namespace) -> None:
 
 def summary(rows: Sequence[dict[str, Any]], against: str) -> list[dict[str, Any]]:
     """One object for every arm of every setting: mean, and difference to ``against`` in pairs."""
-    settings = [name for name in KEY if name not in ("seed", "arm")]
-    groups: dict[tuple[Any, ...], dict[str, dict[int, dict[str, Any]]]] = {}
-    for row in rows:
-        setting = tuple(row[name] for name in settings)
-        groups.setdefault(setting, {}).setdefault(row["arm"], {})[row["seed"]] = row
     out = []
-    for setting, arms in groups.items():
+    for setting, arms in results.grouped(rows).items():
         for arm, by_seed in arms.items():
             seeds = sorted(by_seed)
             pairs = [seed for seed in seeds if seed in arms.get(against, {})]
             change = [by_seed[s]["accuracy"] - arms[against][s]["accuracy"] for s in pairs]
             out.append(
                 {
-                    **dict(zip(settings, setting, strict=True)),
+                    **dict(zip(results.SETTING, setting, strict=True)),
                     "arm": arm,
                     "draws": len(seeds),
                     "accuracy": results.mean([by_seed[s]["accuracy"] for s in seeds]),

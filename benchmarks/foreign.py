@@ -122,17 +122,16 @@ def one_seed(options: argparse.Namespace, catalog: Catalog, seed: int) -> dict[s
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Means over the draws, and what self-training changed in pairs."""
+    """Means over the draws, and in pairs what self-training and the detector changed."""
     out: dict[str, Any] = {}
+    names = ("transfer", "teacher", "auroc", "foreign_left_out", "own_left_out")
     for arm in ARMS:
-        figures = {
-            name: results.mean([row[arm][name] for row in rows])
-            for name in ("transfer", "teacher", "auroc", "foreign_left_out", "own_left_out")
-            if name in rows[0][arm]
-        }
+        found = {name: [row[arm][name] for row in rows if name in row[arm]] for name in names}
         change = [row[arm]["teacher"] - row[arm]["transfer"] for row in rows]
-        out[arm] = {**figures, "teacher_minus_transfer": results.mean(change)}
-    return out
+        out[arm] = {name: results.mean(values) for name, values in found.items() if values}
+        out[arm]["teacher_minus_transfer"] = results.mean(change)
+    change = [row["auto"]["teacher"] - row["keep"]["teacher"] for row in rows]
+    return {**out, "auto_minus_keep": results.mean(change)}
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -41,6 +42,28 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+SETTING = ("data", "labels_per_class", "limit", "minutes", "size", "test", "device", "threads")
+"""What two rows of ``efficiency.jsonl`` must share to be compared; then come seed and arm."""
+
+Draws = dict[int, dict[str, Any]]  # seed -> row
+
+
+def grouped(rows: Sequence[dict[str, Any]]) -> dict[tuple[Any, ...], dict[str, Draws]]:
+    """Setting -> arm -> seed -> row."""
+    groups: dict[tuple[Any, ...], dict[str, Draws]] = {}
+    for row in rows:
+        setting = tuple(row[name] for name in SETTING)
+        groups.setdefault(setting, {}).setdefault(row["arm"], {})[row["seed"]] = row
+    return groups
+
+
+def commit() -> str:
+    """Of the checkout that the benchmark runs in, "-dirty" after changes; "" outside of one."""
+    command = ["git", "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]
+    said = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    return said.stdout.strip()
 
 
 def append(result: dict[str, Any], path: Path | None) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from results import SETTING, Draws, grouped
 from tutelage.metrics import t_interval
 
 ROOT = Path(__file__).parent
@@ -101,6 +102,15 @@ ARMS = {
     "student-alone": "student alone",
     "student": "student",
 }
+PEERS = {  # words, and the arm to compare with
+    "timm-fine-tune": ("timm's fine-tuning", "self-train"),
+    "fixmatch": ("USB's FixMatch", "self-train"),
+    "freematch": ("USB's FreeMatch", "self-train"),
+    "sklearn-threshold": ("scikit-learn's self-training, threshold", "self-train"),
+    "sklearn-k-best": ("scikit-learn's self-training, k best", "self-train"),
+    "kd": ("plain distillation", "student"),
+}
+CELL = ("data, labels a class", "pool", "minutes", "threads")
 PAIRS = (("self-train", "probe"), ("self-train", "fine-tune"), ("student", "student-alone"))
 
 
@@ -110,19 +120,15 @@ def efficiency(rows: list[dict[str, Any]]) -> str:
     Args:
         rows: lines of ``efficiency.jsonl``; each is one arm of one draw.
     """
-    cells: dict[str, dict[str, dict[int, dict[str, Any]]]] = {}
-    for row in sorted(rows, key=lambda r: (r["data"], r["labels_per_class"])):
-        name = f"{row['data']}, {row['labels_per_class']}"
-        cells.setdefault(name, {}).setdefault(row["arm"], {})[row["seed"]] = row
-    head = ["data, labels a class", "draws", "pool", "minutes"]
-    lines = [_line([*head, *ARMS.values()]), _line(["---"] * (len(head) + len(ARMS)))]
+    cells = _cells(rows, "self-train")
+    head = [*CELL, "draws", *ARMS.values()]
+    lines = [_line(head), _line(["---"] * len(head))]
     for name, arms in cells.items():
-        some = next(iter(arms["self-train"].values()))
-        setting = [len(arms["self-train"]), f"at most {some['limit']:,}", f"{some['minutes']:g}"]
-        lines.append(_line([name, *map(str, setting), *(_accuracy(arms.get(a)) for a in ARMS)]))
+        draws = str(len(arms["self-train"]))
+        lines.append(_line([*name, draws, *(_accuracy(arms.get(arm)) for arm in ARMS)]))
     names = [f"{ARMS[arm]} minus {ARMS[minus]}" for arm, minus in PAIRS]
-    more = ["student's share of the teacher", "student's calibration error"]
-    lines += ["", _line([head[0], *names, *more]), _line(["---"] * (1 + len(PAIRS) + len(more)))]
+    head = [*CELL, *names, "student's share of the teacher", "student's calibration error"]
+    lines += ["", _line(head), _line(["---"] * len(head))]
     gains: dict[tuple[str, str], list[float]] = {pair: [] for pair in PAIRS}
     for name, arms in cells.items():
         changes = [_paired(arms, *pair) for pair in PAIRS]
@@ -130,18 +136,56 @@ def efficiency(rows: list[dict[str, Any]]) -> str:
             gains[pair] += [statistics.fmean(change)] if change else []
         teacher, student = (arms.get(arm, {}) for arm in ("self-train", "student"))
         kept = [student[s]["accuracy"] / teacher[s]["accuracy"] for s in student if s in teacher]
-        ece = [row["ece"] for row in student.values()]
-        figures = [f"{100 * statistics.fmean(kept):.1f}%", f"{statistics.fmean(ece):.3f}"]
-        lines.append(_line([name, *map(_interval, changes), *figures]))
+        figures = [
+            f"{100 * statistics.fmean(kept):.1f}%" if kept else "",
+            f"{statistics.fmean(row['ece'] for row in student.values()):.3f}" if student else "",
+        ]
+        lines.append(_line([*name, *map(_interval, changes), *figures]))
     means = [f"{100 * statistics.fmean(found):+.1f}" if found else "" for found in gains.values()]
-    return "\n".join([*lines, _line(["mean of the lines", *means, "", ""])])
+    return "\n".join(
+        [*lines, _line(["mean of the lines", *[""] * (len(CELL) - 1), *means, "", ""])]
+    )
+
+
+def peers(rows: list[dict[str, Any]]) -> str:
+    """Accuracy of the peers, and what tutelage has more on the same draws, as Markdown.
+
+    Args:
+        rows: lines of ``efficiency.jsonl``.
+    """
+    head = [*CELL, "peer", "draws", "accuracy", "tutelage on these", "tutelage minus peer"]
+    lines = [_line(head), _line(["---"] * len(head))]
+    for name, arms in _cells(rows, "self-train").items():
+        for peer, (words, ours) in PEERS.items():
+            theirs, own = arms.get(peer, {}), arms.get(ours, {})
+            both = {seed: own[seed] for seed in theirs if seed in own}
+            if theirs:
+                change = _interval(_paired(arms, ours, peer))
+                cells = [words, str(len(theirs)), _accuracy(theirs), _accuracy(both), change]
+                lines.append(_line([*name, *cells]))
+    return "\n".join(lines)
+
+
+def _cells(rows: list[dict[str, Any]], arm: str) -> dict[tuple[str, ...], dict[str, Draws]]:
+    """Arms and their draws by what ``CELL`` says of a setting, where ``arm`` was measured."""
+    found = {}
+    for setting, arms in sorted(grouped(rows).items(), key=lambda group: group[0][:2]):
+        of = dict(zip(SETTING, setting, strict=True))
+        pool = f"at most {of['limit']:,}" if of["limit"] else "all"
+        threads = of["threads"] or "all"
+        name = f"{of['data']}, {of['labels_per_class']}", pool, f"{of['minutes']:g}", f"{threads}"
+        if arm in arms:
+            if name in found:
+                raise SystemExit(f"two settings of efficiency.jsonl would both be called {name}")
+            found[name] = arms
+    return found
 
 
 def _line(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _accuracy(draws: dict[int, dict[str, Any]] | None) -> str:
+def _accuracy(draws: Draws | None) -> str:
     """Mean over the draws, and half the width of its 95% interval."""
     if not draws:
         return ""
@@ -152,7 +196,7 @@ def _accuracy(draws: dict[int, dict[str, Any]] | None) -> str:
     return f"{100 * mean:.1f} ± {50 * (high - low):.1f}"
 
 
-def _paired(arms: dict[str, dict[int, dict[str, Any]]], arm: str, minus: str) -> list[float]:
+def _paired(arms: dict[str, Draws], arm: str, minus: str) -> list[float]:
     """Differences in accuracy on the draws that both arms have."""
     first, second = arms.get(arm, {}), arms.get(minus, {})
     return [first[s]["accuracy"] - second[s]["accuracy"] for s in first if s in second]
@@ -162,6 +206,8 @@ def _interval(change: Sequence[float]) -> str:
     if len(change) < 2:
         return "".join(f"{100 * value:+.1f}" for value in change)
     mean, low, high = (100 * value for value in t_interval(change))
+    if high - low < 1e-9:
+        return f"{mean:+.1f}"  # all draws differ by the same: their spread is not seen
     return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
@@ -172,7 +218,8 @@ def foreign(found: list[dict[str, Any]]) -> str:
     lines = [_line(names), _line(["---"] * len(names))]
     newest = {(result["data"], result["labels_per_class"]): result for result in found}
     for (data, labels), result in newest.items():
-        for arm, figures in result["summary"].items():
+        for arm in ("auto", "keep"):
+            figures = result["summary"][arm]
             change = [row[arm]["teacher"] - row[arm]["transfer"] for row in result["runs"]]
             cells = [f"{data}, {labels}", str(len(result["runs"])), arm]
             cells += [f"{100 * figures[name]['mean']:.1f}" for name in ("transfer", "teacher")]
@@ -184,7 +231,7 @@ def foreign(found: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def results(name: str) -> list[dict[str, Any]]:
+def recorded(name: str) -> list[dict[str, Any]]:
     """What ``results.json`` has of one benchmark, oldest first."""
     found = json.loads((ROOT / "results.json").read_text())
     return [result for result in found if result["benchmark"] == name]
@@ -197,10 +244,11 @@ def draws() -> list[dict[str, Any]]:
 
 
 TABLES: dict[str, tuple[Callable[[], str], str]] = {
-    "augment_cpu": (lambda: augment_cpu(results("augment_cpu")[-1]), "augmentation.md"),
-    "magnitude": (lambda: magnitude(results("magnitude")), "augmentation.md"),
+    "augment_cpu": (lambda: augment_cpu(recorded("augment_cpu")[-1]), "augmentation.md"),
+    "magnitude": (lambda: magnitude(recorded("magnitude")), "augmentation.md"),
     "efficiency": (lambda: efficiency(draws()), "efficiency.md"),
-    "foreign": (lambda: foreign(results("foreign")), "efficiency.md"),
+    "peers": (lambda: peers(draws()), "efficiency.md"),
+    "foreign": (lambda: foreign(recorded("foreign")), "efficiency.md"),
 }
 
 

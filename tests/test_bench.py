@@ -276,7 +276,7 @@ def test_the_docs_show_the_newest_results() -> None:
 
 
 def test_the_efficiency_table_compares_in_pairs() -> None:
-    setting = {"data": "x", "labels_per_class": 4, "limit": 1000, "minutes": 5.0, "ece": 0.02}
+    setting = efficiency_setting(limit=1000, minutes=5.0)
     accuracies = {
         "probe": {0: 0.5, 1: 0.6},
         "self-train": {0: 0.7, 1: 0.8},
@@ -284,15 +284,52 @@ def test_the_efficiency_table_compares_in_pairs() -> None:
         "fine-tune": {1: 0.9},
     }
     rows = [
-        {**setting, "arm": arm, "seed": seed, "accuracy": accuracy}
+        {**setting, "arm": arm, "seed": seed, "accuracy": accuracy, "ece": 0.02}
         for arm, draws in accuracies.items()
         for seed, accuracy in draws.items()
     ]
     lines = benchmark_tables().efficiency(rows).splitlines()
     half = 12.706 * 7.0711 / 2**0.5  # Student's t with one degree of freedom, in points
     assert lines[2] == (
-        f"| x, 4 | 2 | at most 1,000 | 5 | 55.0 ± {half:.1f} | 90.0 |  | 75.0 ± {half:.1f} |  "
+        f"| x, 4 | at most 1,000 | 5 | 1 | 2 | 55.0 ± {half:.1f} | 90.0 |  | 75.0 ± {half:.1f} |  "
         f"| 67.5 ± {12.706 * 6.364 / 2**0.5:.1f} |"
     )
-    assert lines[6] == "| x, 4 | +20.0 (+20.0 to +20.0) | -10.0 |  | 90.0% | 0.020 |"
-    assert lines[7] == "| mean of the lines | +20.0 | -10.0 |  |  |  |"
+    assert lines[6] == "| x, 4 | at most 1,000 | 5 | 1 | +20.0 | -10.0 |  | 90.0% | 0.020 |"
+    assert lines[7] == "| mean of the lines |  |  |  | +20.0 | -10.0 |  |  |  |"
+    assert len(lines) == 8
+
+
+def efficiency_setting(**changes: Any) -> dict[str, Any]:
+    setting = {"data": "x", "labels_per_class": 4, "limit": None, "minutes": 4.0, "size": None}
+    return {**setting, "test": 2000, "device": "cpu", "threads": 1, **changes}
+
+
+def test_the_efficiency_table_keeps_settings_apart() -> None:
+    rows = [
+        {
+            **efficiency_setting(minutes=minutes),
+            "arm": "self-train",
+            "seed": 0,
+            "accuracy": accuracy,
+        }
+        for minutes, accuracy in ((4.0, 0.5), (8.0, 0.6))
+    ]
+    lines = benchmark_tables().efficiency(rows).splitlines()
+    assert lines[2] == "| x, 4 | all | 4 | 1 | 1 |  |  |  | 50.0 |  |  |"
+    assert lines[3] == "| x, 4 | all | 8 | 1 | 1 |  |  |  | 60.0 |  |  |"
+    other = {**rows[0], "test": 100}
+    with pytest.raises(SystemExit, match="two settings"):
+        benchmark_tables().efficiency([*rows, other])
+
+
+def test_the_table_of_peers_compares_on_their_draws() -> None:
+    figures = {"self-train": (0.7, 0.9), "kd": (0.5,), "student": (0.6, 0.8), "freematch": (0.4,)}
+    rows = [
+        {**efficiency_setting(), "arm": arm, "seed": seed, "accuracy": accuracy}
+        for arm, accuracies in figures.items()
+        for seed, accuracy in enumerate(accuracies)
+    ]
+    assert benchmark_tables().peers(rows).splitlines()[2:] == [
+        "| x, 4 | all | 4 | 1 | USB's FreeMatch | 1 | 40.0 | 70.0 | +30.0 |",
+        "| x, 4 | all | 4 | 1 | plain distillation | 1 | 50.0 | 60.0 | +10.0 |",
+    ]

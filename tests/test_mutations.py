@@ -38,6 +38,18 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
         "dataclasses.replace(config.data, seed=seed)",
         "dataclasses.replace(config.data, seed=first)",
     ),
+    "the head learns in the first leg only": (
+        checks.every_leg_trains_head_and_trunk,
+        "stages",
+        "    model.requires_grad_(True)  # the averaged model of the leg before learns nothing\n",
+        "",
+    ),
+    "a fold's pseudo-labels know its held-out labels": (
+        checks.held_out_labels_are_no_part_of_their_chains_pseudo_labels,
+        "stages",
+        "        known[chain.judges] = False\n",
+        "        pass\n",
+    ),
     "optimizer never steps": (
         checks.trained_weights_move,
         "train",
@@ -555,9 +567,8 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     "a fold's limit knows its judged images": (
         checks.judged_images_are_no_part_of_their_chains_limit,
         "stages",
-        "    labeled = frozen.labeled.take(np.flatnonzero(chain.keep))\n"
-        "    return detect(features(labeled), task.labels[chain.keep], features(frozen.pool))\n",
-        "    return detect(features(frozen.labeled), task.labels, features(frozen.pool))\n",
+        "detect(labeled[chain.keep], task.labels[chain.keep], pool)",
+        "detect(labeled, task.labels, pool)",
     ),
     "images out of class in the prior": (
         checks.images_out_of_class_decide_nothing,
@@ -696,7 +707,7 @@ INERT: dict[str, tuple[str, str, str]] = {
     "weight_decay": ("stages", "        weight_decay=t.weight_decay,\n", ""),
     "drop_path_rate": ("stages", "config.transfer.drop_path_rate)", "0.1)"),
     "alignment": ("stages", "prior, strength=config.self_train.alignment", "prior"),
-    "out_of_class": ("stages", 'config.self_train.out_of_class == "auto"', "True"),
+    "out_of_class": ("stages", 'config.self_train.out_of_class == "keep"', "False"),
     "online": ("stages", "            config.self_train.online,\n", '            "fixmatch",\n'),
     "threshold": ("stages", "threshold=config.self_train.threshold", "threshold=0.95"),
     "temperature": ("steps.distillation", "temperature=self.temperature", "temperature=1.0"),

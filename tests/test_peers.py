@@ -325,7 +325,7 @@ def test_a_mean_has_students_interval() -> None:
 
 
 def row(seed: int, arm: str, accuracy: float) -> dict[str, Any]:
-    setting = dict.fromkeys(efficiency.KEY, 1)
+    setting = dict.fromkeys(results.SETTING, 1)
     return {**setting, "seed": seed, "arm": arm, "accuracy": accuracy, "ece": 0.1, "seconds": 1}
 
 

@@ -107,7 +107,7 @@ def test_views_are_no_larger_than_the_weights_or_the_canvas_are_worth() -> None:
 
 def test_a_student_pays_for_the_teachers_view_too() -> None:
     seconds = {
-        size: _student_seconds(Work("trained", 10, 32, 128), SLOW, size) for size in (128, 224)
+        size: _student_seconds(Work("trained", 10, 32, 128), SLOW, size, 1) for size in (128, 224)
     }
     # The teacher's own view and its larger forward, for each of 320 images.
     extra = SLOW.forward_ms(224) - SLOW.forward_ms(128) + VIEW_MS * (224 / 160) ** 2
@@ -182,6 +182,7 @@ def test_a_gpu_learns_online_and_who_asks_for_it() -> None:
     asked = plan(QUICK, trunk="online")
     assert [work.trunk for work in asked.rounds[-2:]] == ["frozen", "online"]
     assert asked.transfer.trunk == "frozen"
+    assert plan(GPU, trunk="trained").rounds[-1].trunk == "trained"
     alone = dataclasses.replace(AMOUNTS, pool=0)
     assert plan(QUICK, alone, trunk="online").rounds == ()
 
@@ -193,3 +194,57 @@ def test_rounds_of_a_curriculum_take_more_and_more_of_the_pool() -> None:
     assert len(fractions) == 6
     assert fractions == sorted(fractions)
     assert all(0 < f <= 1 for f in fractions)
+
+
+def test_a_cpu_trains_no_trunk_on_views_that_show_less() -> None:
+    quick = dataclasses.replace(QUICK, forward=0.5, train=1.5)
+    large = dataclasses.replace(AMOUNTS, canvas=256)
+    assert plan(quick).rounds[-1].trunk == "trained"
+    assert {work.trunk for work in plan(quick, large).rounds} == {"frozen"}
+    assert plan(quick, large, trunk="trained").rounds[-1].trunk == "trained"
+
+
+@pytest.mark.parametrize("labels", [20, 40, 64, 80, 120, 160, 400])
+def test_a_trunk_is_trained_on_labels_alone_if_they_are_enough(labels: int) -> None:
+    alone = dataclasses.replace(AMOUNTS, labeled=labels, judged=labels, pool=0)
+    work = plan(QUICK, alone, minutes=10).transfer
+    assert (work.trunk == "trained") == (labels >= 100)
+    assert work.steps * work.batch_size <= MOST_TRAINED_EPOCHS * labels
+
+
+def test_rounds_count_the_trained_one() -> None:
+    assert [work.trunk for work in plan(QUICK, rounds=1).rounds] == ["trained"]
+    assert [work.trunk for work in plan(QUICK, rounds=3).rounds] == ["frozen", "frozen", "trained"]
+    assert len(plan(QUICK, rounds=6).rounds) == 6
+    fractions = [w.fraction for w in plan(QUICK, rounds=3, curriculum="percentiles").rounds]
+    assert fractions == [0.4, 1.0, None]
+
+
+def test_time_goes_to_no_stage_that_a_command_leaves_out() -> None:
+    def of(command: str, **settings: Any) -> Plan:
+        config = make_config("run", settings)
+        return make_plan(config, AMOUNTS, SLOW, 224, command=command)
+
+    run = of("run", minutes=8)
+    assert of("transfer", minutes=8).rounds == of("distill", minutes=8).rounds == ()
+    assert of("run", minutes=8, rounds=0).rounds == ()
+    alone = of("distill", minutes=8).student
+    assert alone.steps * alone.size > run.student.steps * run.student.size
+    assert of("self-train", minutes=8).rounds[-1].steps > run.rounds[-1].steps
+    assert of("transfer", minutes=8).estimated_seconds < run.estimated_seconds
+
+
+def test_a_validation_split_repeats_nothing() -> None:
+    val = dataclasses.replace(AMOUNTS, judged=1000, folds=0)
+    found, folds = plan(SLOW, val, minutes=8), plan(SLOW, minutes=8)
+    assert found.judged_folds == 0
+    assert found.rounds[-1].steps >= folds.rounds[-1].steps
+
+
+def test_more_teachers_leave_fewer_steps() -> None:
+    config = make_config("distill", {"teacher": "a", "minutes": 4})
+    one, five = (
+        make_plan(config, dataclasses.replace(AMOUNTS, teachers=n), SLOW, 224, command="distill")
+        for n in (1, 5)
+    )
+    assert five.student.steps * five.student.size < one.student.steps * one.student.size

@@ -45,6 +45,8 @@ CHECKS: tuple[checks.Check, ...] = (
     checks.limit_comes_from_held_out_images,
     checks.judged_images_are_no_part_of_their_chains_limit,
     checks.selection_accepts_down_to_its_threshold,
+    checks.every_leg_trains_head_and_trunk,
+    checks.held_out_labels_are_no_part_of_their_chains_pseudo_labels,
     checks.few_labels_are_repeated_not_dropped,
     checks.labeled_images_leave_the_pool,
     checks.held_out_labels_are_not_trained_on,

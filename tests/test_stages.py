@@ -146,10 +146,13 @@ def test_a_round_learns_from_what_its_chain_believes(
     run: pipeline.Run, chain: pipeline.Chain
 ) -> None:
     teacher = stages.transfer_frozen(run.task, run.base, chain.frozen)
+    temperature = teacher.model.spec.temperature
+    believed = stages.label_pool(
+        run.task, teacher.beliefs, temperature, run.config, 0.5, chain.detections
+    )
     outcome = stages.self_train_frozen(
-        run.task, run.base, chain.frozen, teacher.beliefs, teacher.model.spec.temperature,
-        teacher.choice, run.config, Work("frozen", fraction=0.5),
-    )  # fmt: skip
+        run.task, run.base, chain.frozen, believed, teacher.choice, run.config
+    )
     labels = outcome.pseudo_labels
     assert labels is not None
     assert labels.accepted.sum() == pytest.approx(14, abs=2)
@@ -161,9 +164,20 @@ def test_a_round_learns_from_what_its_chain_believes(
         [None if pool is None else -9 * pool for pool in teacher.beliefs.pool],
         teacher.beliefs.judged,
     )
-    turned = stages.label_pool(run.task, chain.frozen, opposite, 1.0, run.config, 0.5)[0]
+    turned = label_pool(run, chain, opposite, 1.0, 0.5)[0]
     assert turned is not None
     assert (turned.labels != labels.labels).mean() > 0.5
+
+
+def label_pool(
+    run: pipeline.Run,
+    chain: pipeline.Chain,
+    teacher: stages.Beliefs,
+    temperature: float,
+    fraction: float,
+) -> list[Any]:
+    detections = chain.detections
+    return stages.label_pool(run.task, teacher, temperature, run.config, fraction, detections)
 
 
 def test_a_doubtful_teacher_passes_on_less_of_the_pool(
@@ -172,7 +186,7 @@ def test_a_doubtful_teacher_passes_on_less_of_the_pool(
     teacher = stages.transfer_frozen(run.task, run.base, chain.frozen).beliefs
     accepted = []
     for temperature in (0.01, 1e6):  # sure of everything, and of nothing: half are right by chance
-        labels = stages.label_pool(run.task, chain.frozen, teacher, temperature, run.config, 0.5)[0]
+        labels = label_pool(run, chain, teacher, temperature, 0.5)[0]
         assert labels is not None
         accepted.append(labels.accepted.mean())
     assert accepted[0] == pytest.approx(0.5, abs=0.08)
@@ -184,22 +198,20 @@ def test_without_a_pool_nothing_is_believed(run: pipeline.Run) -> None:
     judged = np.eye(2)[task.judged_labels]
     pools: list[Any] = [None, *[np.zeros((0, 2))] * (len(task.chains) - 1)]
     beliefs = stages.Beliefs(pools, judged)
-    labels = stages.label_pool(task, checks.half_foreign(task), beliefs, 1.0, run.config, 0.5)
+    labels = stages.label_pool(task, beliefs, 1.0, run.config, 0.5, [None] * len(task.chains))
     assert labels == [None] * len(task.chains)
 
 
 def test_an_ensemble_of_folds_labels_the_pool_for_the_model_on_all_labels_only(
     run: pipeline.Run,
 ) -> None:
-    task, frozen = run.task, checks.half_foreign(run.task)
+    task = run.task
     pool = [checks.some_beliefs(task, seed) for seed in range(len(task.chains))]
     beliefs = stages.Beliefs(list(pool), np.eye(2)[task.judged_labels] + 0.1)
 
     def labels(ensemble: str) -> list[Any]:
-        config = make_config(
-            "run", {"ensemble": ensemble, "alignment": 0.0, "out_of_class": "keep"}
-        )
-        return stages.label_pool(task, frozen, beliefs, 2.0, config, None)
+        config = make_config("run", {"ensemble": ensemble, "alignment": 0.0})
+        return stages.label_pool(task, beliefs, 2.0, config, None, [None] * len(task.chains))
 
     alone, together = labels("none"), labels("folds")
     np.testing.assert_allclose(alone[0].probs, softmax(pool[0], 2.0))
@@ -219,7 +231,7 @@ def test_a_trained_stage_judges_the_planned_folds_and_keeps_the_base(
     run: pipeline.Run, chain: pipeline.Chain
 ) -> None:
     teacher = stages.transfer_frozen(run.task, run.base, chain.frozen)
-    labels = stages.label_pool(run.task, chain.frozen, teacher.beliefs, 1.0, run.config, 0.5)
+    labels = label_pool(run, chain, teacher.beliefs, 1.0, 0.5)
     heads = stages.fit_chain_heads(run.task, chain.frozen, teacher.choice, run.config, labels)
     before = copy.deepcopy(run.base.state_dict())
     work = Work("trained", steps=3, batch_size=8, size=32)
@@ -249,7 +261,7 @@ def test_the_pool_is_labelled_anew_between_the_legs(
 ) -> None:
     task = dataclasses.replace(run.task, chains=run.task.chains[:1])
     teacher = stages.transfer_frozen(run.task, run.base, chain.frozen)
-    labels = stages.label_pool(run.task, chain.frozen, teacher.beliefs, 1.0, run.config, 1.0)[:1]
+    labels = label_pool(run, chain, teacher.beliefs, 1.0, 1.0)[:1]
     heads = stages.fit_chain_heads(task, chain.frozen, teacher.choice, run.config, labels)
     fits = []
     fit = stages.fit
@@ -258,6 +270,8 @@ def test_the_pool_is_labelled_anew_between_the_legs(
         before = copy.deepcopy(model.state_dict())
         after = fit(shop, model, step, loader, settings, label)
         fits.append((before, after.state_dict(), loader, settings))
+        for name in ("head.weight", "trunk.conv_head.weight"):
+            assert not torch.equal(before[name], after.state_dict()[name]), name
         return after
 
     monkeypatch.setattr(stages, "fit", noted)
@@ -320,11 +334,7 @@ def test_only_online_rounds_learn_the_statistics_of_norms(
 ) -> None:
     none: list[Any] = [None] * len(run.task.chains)
     teacher = stages.transfer_frozen(run.task, run.base, chain.frozen)
-    labels = (
-        stages.label_pool(run.task, chain.frozen, teacher.beliefs, 1.0, run.config, 0.5)
-        if kind != "labels alone"
-        else none
-    )
+    labels = label_pool(run, chain, teacher.beliefs, 1.0, 0.5) if kind != "labels alone" else none
     heads = stages.fit_chain_heads(run.task, chain.frozen, teacher.choice, run.config, none)
     task = dataclasses.replace(run.task, chains=run.task.chains[:1])
     work = Work("online" if kind == "online" else "trained", steps=2, batch_size=8, size=32)

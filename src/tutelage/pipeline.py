@@ -40,11 +40,14 @@ from tutelage.models.classifier import Classifier, count_parameters
 from tutelage.models.folder import load_model, model_folders, save_model
 from tutelage.models.forward import Forward
 from tutelage.models.zoo import build, create
+from tutelage.outofclass import Detection
 from tutelage.plan import (
+    FOLDS,
     TUNE_LABELED,
     TUNE_MOST,
     TUNE_POOL,
     TUNE_SIZE,
+    WITH_STUDENT,
     Amounts,
     Plan,
     Work,
@@ -149,9 +152,9 @@ def _prepare(
     configure(device)
     data = open_data(folder, catalog, config, console, device)
     store, split, base = data.store, data.split, data.base
-    if command in ("run", "demo", "distill", "ladder"):
+    if command in WITH_STUDENT:
         student.create_student(config, base)
-    plan = _pinned_plan(folder, config, data.counts, store, base, device)
+    plan = _pinned_plan(folder, command, data)
     all_notes = folder.read_json("config.json").get("notes")
     if all_notes is None:
         all_notes = [*notes, *catalog.warnings, *split.warnings]
@@ -311,7 +314,7 @@ def _unused(command: str, config: RunConfig, plan: Plan) -> list[str]:
         config,
         trained=command == "ladder" or any(work.trunk != "frozen" for work in works),
         online=any(work.trunk == "online" for work in works),
-        student=command not in ("transfer", "self-train"),
+        student=command in WITH_STUDENT,
     )
     chosen = [name for name in names if name in STRONG_VIEW]
     notes = [f"no effect: {', '.join(chosen)}; --augment auto chooses them"] if chosen else []
@@ -393,14 +396,7 @@ def _base_model(catalog: Catalog, store: ImageStore, config: RunConfig) -> Class
     )
 
 
-def _pinned_plan(
-    folder: RunFolder,
-    config: RunConfig,
-    counts: dict[str, int],
-    store: ImageStore,
-    base: Classifier,
-    device: torch.device,
-) -> Plan:
+def _pinned_plan(folder: RunFolder, command: str, data: Data) -> Plan:
     known = folder.read_json("config.json").get("plan")
     if known is not None:
         works = {
@@ -409,15 +405,22 @@ def _pinned_plan(
             "student": Work(**known["student"]),
         }
         return Plan(**{**known, **works})
-    speed = measure_speed(base, device, cache_folder())
+    base, config, counts = data.base, data.config, data.counts
+    speed = measure_speed(base, data.device, cache_folder())
+    labels = data.split.labels[data.split.indices("labeled")]
+    chains = stages.make_chains(labels, counts["val"], FOLDS, config.data.seed)
     amounts = Amounts(
         labeled=counts["labeled"],
         pool=counts["unlabeled"],
         judged=counts["val"] or counts["labeled"],
         test=counts["test"],
-        canvas=store.canvas,
+        canvas=data.store.canvas,
+        folds=len(chains) - 1,
+        teachers=len(model_folders(config.data.teacher)),
     )
-    plan = make_plan(config, amounts, speed, base.spec.input_size, fixed=fixed_size(base))
+    plan = make_plan(
+        config, amounts, speed, base.spec.input_size, fixed=fixed_size(base), command=command
+    )
     folder.pin("plan", dataclasses.asdict(plan))
     folder.pin("machine", dataclasses.asdict(speed))
     folder.pin("versions", base.spec.versions)
@@ -454,6 +457,7 @@ class Chain:
         self.run = run
         self.finished: list[Finished] = []
         self._frozen: stages.Frozen | None = None
+        self._detections: list[Detection | None] | None = None
 
     @property
     def teacher(self) -> Finished:
@@ -497,13 +501,7 @@ class Chain:
         return done
 
     def _compare(self, after: Outcome) -> Comparison:
-        before = self.teacher.outcome
-        both = before.beliefs.known & after.beliefs.known
-        was, now = (
-            softmax(outcome.beliefs.judged[both], outcome.model.spec.temperature)
-            for outcome in (before, after)
-        )
-        return compare(was, now, self.run.task.judged_labels[both])
+        return _judge(self.run.task, self.teacher.outcome, after)
 
     @property
     def frozen(self) -> stages.Frozen:
@@ -511,6 +509,24 @@ class Chain:
         if self._frozen is None:
             self._frozen = _make_frozen(self.run)
         return self._frozen
+
+    @property
+    def detections(self) -> list[Detection | None]:
+        """The pool images out of class, by the labels of each of the task's chains."""
+        if self._detections is None:
+            run = self.run
+            self._detections = stages.detections_of(run.task, self.frozen, run.config)
+        return self._detections
+
+
+def _judge(task: Task, before: Outcome, after: Outcome) -> Comparison:
+    """Two outcomes' calibrated answers to the images that both were judged on."""
+    both = before.beliefs.known & after.beliefs.known
+    was, now = (
+        softmax(outcome.beliefs.judged[both], outcome.model.spec.temperature)
+        for outcome in (before, after)
+    )
+    return compare(was, now, task.judged_labels[both])
 
 
 def _make_frozen(run: Run) -> stages.Frozen:
@@ -554,13 +570,17 @@ def teach(chain: Chain, *, rounds: bool) -> None:
         frozen = stages.transfer_frozen(task, run.base, chain.frozen, config.transfer)
         if plan.transfer.trunk == "frozen":
             return frozen
-        heads = stages.fit_chain_heads(task, chain.frozen, frozen.choice, config, none)
-        folds = len(task.chains) if plan.rounds else plan.judged_folds
+        choice, folds = frozen.choice, len(task.chains)
+        heads = stages.fit_chain_heads(task, chain.frozen, choice, config, none)
         trained = stages.train_trunk(
-            shop, task, run.base, heads, none, plan.transfer, folds, "transfer", frozen.choice
+            shop, task, run.base, heads, none, plan.transfer, folds, "transfer", choice
         )
-        trained.choice = frozen.choice
-        return trained
+        trained.choice = choice
+        # Only a trained trunk that the labels speak for takes the place of the head alone.
+        if config.transfer.trunk == "trained":
+            return trained
+        judged = _judge(task, frozen, trained)
+        return trained if judged.n and judged.accepted else frozen
 
     chain.stage("transfer", transfer)
     if not rounds or not len(task.pool):
@@ -604,28 +624,28 @@ def _say_left_out(run: Run, done: Finished) -> None:
 
 def _round(chain: Chain, shop: Workshop, work: Work, name: str) -> Outcome:
     run, teacher = chain.run, chain.teacher.outcome
-    temperature = teacher.model.spec.temperature
+    labels = stages.label_pool(
+        run.task,
+        teacher.beliefs,
+        teacher.model.spec.temperature,
+        run.config,
+        work.fraction,
+        chain.detections,
+    )
     if work.trunk == "frozen":
         return stages.self_train_frozen(
-            run.task,
-            run.base,
-            chain.frozen,
-            teacher.beliefs,
-            temperature,
-            chain.choice,
-            run.config,
-            work,
+            run.task, run.base, chain.frozen, labels, chain.choice, run.config
         )
-    labels = stages.label_pool(
-        run.task, chain.frozen, teacher.beliefs, temperature, run.config, work.fraction
-    )
     few = dataclasses.replace(run.task, chains=run.task.chains[: 1 + run.plan.judged_folds])
     heads = stages.fit_chain_heads(
         few, chain.frozen, chain.choice, run.config, labels[: len(few.chains)]
     )
-    return stages.train_trunk(
+    outcome = stages.train_trunk(
         shop, run.task, run.base, heads, labels, work, run.plan.judged_folds, name, chain.choice
     )
+    if outcome.model.spec.unknown_threshold is None:
+        stages.inherit_threshold(shop, run.task, outcome.model, teacher)
+    return outcome
 
 
 def student_stage(chain: Chain, teacher: Classifier, others: Sequence[Classifier] = ()) -> Finished:

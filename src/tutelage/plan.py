@@ -50,6 +50,7 @@ STUDENT_LEAST_SHARE = 0.55  # of its teacher's size; smaller views lose more tha
 MOST_EPOCHS = 60  # of the student
 MOST_TRAINED_EPOCHS = 20  # of a trunk
 MOST_TRANSFER_STEPS = 400  # on labels alone
+WITH_STUDENT = ("demo", "run", "ladder", "distill")  # commands
 STUDENT_BATCH = 32
 TRAINED_BATCH = 32
 ONLINE_BATCH = 64
@@ -135,13 +136,25 @@ class Plan:
 
 @dataclass(frozen=True)
 class Amounts:
-    """How much there is of everything the planner counts."""
+    """How much there is of everything the planner counts.
+
+    Attributes:
+        labeled: images with a label to learn from.
+        pool: images without one.
+        judged: images that stages are compared on.
+        test: images that are looked at once, at the end.
+        canvas: side in pixels of the stored images.
+        folds: how many times a stage is repeated to be judged; 0 with a val split.
+        teachers: how many a student has.
+    """
 
     labeled: int
     pool: int
     judged: int
     test: int
     canvas: int
+    folds: int = FOLDS
+    teachers: int = 1
 
 
 def default_minutes(images: int) -> float:
@@ -150,7 +163,13 @@ def default_minutes(images: int) -> float:
 
 
 def make_plan(
-    config: RunConfig, amounts: Amounts, speed: Speed, native_size: int, *, fixed: bool = False
+    config: RunConfig,
+    amounts: Amounts,
+    speed: Speed,
+    native_size: int,
+    *,
+    fixed: bool = False,
+    command: str = "run",
 ) -> Plan:
     """Choose resolution, trunk, rounds and steps that fit the budget.
 
@@ -160,6 +179,7 @@ def make_plan(
         speed: of the teacher's architecture on this machine.
         native_size: the size the pretrained weights were made for.
         fixed: the architecture takes no other size.
+        command: that the plan is for; time goes to no stage that it leaves out.
     """
     images = amounts.labeled + amounts.pool
     minutes = config.data.minutes or default_minutes(images)
@@ -179,31 +199,40 @@ def make_plan(
         sizes = [config.data.input_size or native_size]
     size = _first(sizes, lambda s: looks(s, 2) <= LOOKS_SHARE * budget)
     views = _first((4, 2), lambda v: looks(size, v) <= MORE_VIEWS_SHARE * budget)
-    frozen_rounds = max(ROUNDS, config.self_train.rounds or 0) if amounts.pool else 0
-    fractions: list[float | None] = [None] * frozen_rounds
-    if config.self_train.curriculum == "percentiles":
-        fractions = [FRACTIONS[min(i, len(FRACTIONS) - 1)] for i in range(frozen_rounds)]
-    spent = looks(size, views)
-    spent += HEAD_FIT_S * images * views * (1 + FOLDS) * len(fractions)
+    asked_rounds = 0 if command in ("transfer", "distill") else config.self_train.rounds
+    rounds = asked_rounds != 0 and amounts.pool > 0
+    spent = 0.0
+    if command != "distill":
+        fits = (1 + amounts.folds) * (ROUNDS if rounds else 1)
+        spent = looks(size, views) + HEAD_FIT_S * images * views * fits
     left = max(0.0, budget - spent)
 
-    judged_folds = JUDGED_FOLDS
-    if amounts.judged * JUDGED_FOLDS / FOLDS < MIN_JUDGED:
+    judged_folds = min(JUDGED_FOLDS, amounts.folds)
+    if amounts.folds and amounts.judged * judged_folds / amounts.folds < MIN_JUDGED:
         judged_folds = 0
     best = min(size, TRAINED_SIZE, max(96, TRAINED_SCALE * amounts.canvas))
     trained_size = _first(sizes, lambda s: s <= best)
-    trainer = _Trainer(config, amounts, speed, trained_size, judged_folds)
-    transfer, trained, seconds = trainer.stages(TRAINED_SHARE * left)
+    keeps_detail = trained_size >= min(size, amounts.canvas)
+    share = TRAINED_SHARE if command in WITH_STUDENT else 1.0
+    transfer: Work | None = None
+    trained: Work | None = None
+    seconds = 0.0
+    if command != "distill":
+        trainer = _Trainer(config, amounts, speed, trained_size, judged_folds, keeps_detail, rounds)
+        transfer, trained, seconds = trainer.stages(share * left)
     # A round that nothing judges is the teacher; of one that is judged the chain may think better.
-    teacher_size = size if trained is None or judged_folds else trained.size
-    student = _student([s for s in sizes if s <= teacher_size], speed, images, left - seconds)
-    rounds = [Work("frozen", size=size, fraction=fraction) for fraction in fractions]
-    if trained is not None:
-        rounds.append(trained)
-    if config.self_train.rounds is not None:
-        kept = config.self_train.rounds
-        rounds = rounds[len(rounds) - min(kept, len(rounds)) :]
-    seconds += _student_seconds(student, speed, teacher_size)
+    unjudged = trained is not None and amounts.folds > 0 and not judged_folds
+    teacher_size = trained_size if unjudged else size
+    if command == "distill":
+        teacher_size = min(native_size, sizes[0])
+    student = _student(
+        [s for s in sizes if s <= teacher_size], speed, images, left - seconds, amounts.teachers
+    )
+    frozen = _frozen_rounds(config, asked_rounds, trained) if rounds else []
+    planned = [Work("frozen", size=size, fraction=fraction) for fraction in frozen]
+    planned += [trained] if trained is not None else []
+    if command in WITH_STUDENT:
+        seconds += _student_seconds(student, speed, teacher_size, amounts.teachers)
     estimate = OVERHEAD_S + search + spent + seconds
     return Plan(
         minutes=minutes,
@@ -212,10 +241,23 @@ def make_plan(
         folds=FOLDS,
         judged_folds=judged_folds,
         transfer=transfer or Work("frozen", size=size),
-        rounds=tuple(rounds),
+        rounds=tuple(planned),
         student=student,
         estimated_seconds=round(estimate, 1),
     )
+
+
+def _frozen_rounds(
+    config: RunConfig, asked: int | None, trained: Work | None
+) -> list[float | None]:
+    """The fraction of each round on the frozen trunk; a trained one after them counts as asked."""
+    count = ROUNDS if asked is None else asked - (trained is not None)
+    if config.self_train.curriculum != "percentiles":
+        return [None] * count
+    last = len(FRACTIONS) - 1
+    return [
+        FRACTIONS[last - round((count - 1 - i) * last / max(1, count - 1))] for i in range(count)
+    ]
 
 
 def tune_seconds(amounts: Amounts, speed: Speed, size: int) -> float:
@@ -241,17 +283,17 @@ def _frozen_stages(speed: Speed) -> int:
     return 0 if speed.device == "cuda" else 3
 
 
-def _student_seconds(work: Work, speed: Speed, teacher_size: int) -> float:
-    """Of distilling the student: both models' views, the teacher's forward, and the step."""
+def _student_seconds(work: Work, speed: Speed, teacher_size: int, teachers: int) -> float:
+    """Of distilling the student: the models' views, the teachers' forwards, and the step."""
     share = 1.0 if speed.device == "cuda" else STUDENT_COST
     step = share * speed.train_ms(work.size) + _view_ms(work.size, speed)
-    step += speed.forward_ms(teacher_size)
+    step += teachers * speed.forward_ms(teacher_size)
     if teacher_size != work.size:
         step += _view_ms(teacher_size, speed)
     return work.steps * work.batch_size * step / 1e3
 
 
-def _student(sizes: Sequence[int], speed: Speed, images: int, left: float) -> Work:
+def _student(sizes: Sequence[int], speed: Speed, images: int, left: float, teachers: int) -> Work:
     """The largest views that leave enough passes; then all the steps that fit.
 
     Args:
@@ -259,11 +301,13 @@ def _student(sizes: Sequence[int], speed: Speed, images: int, left: float) -> Wo
         speed: of the teacher on this machine.
         images: in training.
         left: seconds.
+        teachers: how many it learns from.
     """
     most_steps = MOST_EPOCHS * images / STUDENT_BATCH
 
     def steps(size: int) -> int:
-        one = _student_seconds(Work("trained", 1, STUDENT_BATCH, size), speed, sizes[0])
+        work = Work("trained", 1, STUDENT_BATCH, size)
+        one = _student_seconds(work, speed, sizes[0], teachers)
         return _first(STEPS, lambda s: s <= min(left / one, most_steps))
 
     enough = min(ENOUGH_PASSES / STUDENT_BATCH, most_steps)
@@ -282,6 +326,8 @@ class _Trainer:
         speed: of the trunk on this machine.
         size: of the views in pixels.
         judged_folds: on how many a round is repeated.
+        keeps_detail: views of that size show all that those of the frozen trunk do.
+        rounds: self-training is planned.
     """
 
     config: RunConfig
@@ -289,32 +335,50 @@ class _Trainer:
     speed: Speed
     size: int
     judged_folds: int
+    keeps_detail: bool
+    rounds: bool
 
     def stages(self, left: float) -> tuple[Work | None, Work | None, float]:
         """Training on labels alone, a round of self-training, and the seconds of both.
 
-        On a CPU with a pool the former only has the time where the user asks for it.
+        On a CPU with rounds to come the former only has the time where the user asks for it.
         """
-        transfer, seconds, pool = None, 0.0, self.amounts.pool
-        if self.config.transfer.trunk == "trained" or not pool or self.speed.device == "cuda":
-            # All folds, because the rounds after it need its answers on each.
-            folds = FOLDS if pool else self.judged_folds
-            transfer = self.transfer(TRANSFER_SHARE * left if pool else left, folds)
-            seconds = 0.0 if transfer is None else self.seconds(transfer, folds)
-        trained = self.round(left - seconds, self.judged_folds) if pool else None
+        transfer, trained, seconds = None, None, 0.0
+        if not self.rounds or self.config.transfer.trunk == "trained" or self._cuda:
+            transfer = self.transfer(TRANSFER_SHARE * left if self.rounds else left)
+            seconds = 0.0 if transfer is None else self.seconds(transfer, self.amounts.folds)
+        if self.rounds:
+            trained = self.round(left - seconds)
         if trained is not None:
             seconds += self.seconds(trained, self.judged_folds)
         return transfer, trained, seconds
 
-    def transfer(self, left: float, folds: int) -> Work | None:
-        """Training on the labels alone that fits into ``left`` seconds, if it is worth it."""
-        return self._longest("trained", left, folds, most=MOST_TRANSFER_STEPS)
+    @property
+    def _cuda(self) -> bool:
+        return self.speed.device == "cuda"
 
-    def round(self, left: float, folds: int) -> Work | None:
-        """A round of self-training that fits into ``left`` seconds, if it is worth them."""
-        if self.speed.device == "cuda" or self.config.transfer.trunk == "online":
-            return self._longest("online", left, folds, most=STEPS[0])
-        return self._longest("trained", left, folds, most=STEPS[0], pool=self.amounts.pool)
+    def transfer(self, left: float) -> Work | None:
+        """Training on the labels alone that fits into ``left`` seconds, if it is worth it.
+
+        All folds repeat it: it is compared with the head on the frozen trunk, and the rounds
+        after it need its answers on each.
+        """
+        passes = MOST_TRAINED_EPOCHS * self.amounts.labeled
+        return self._longest("trained", left, self.amounts.folds, passes, most=MOST_TRANSFER_STEPS)
+
+    def round(self, left: float) -> Work | None:
+        """A round of self-training that fits into ``left`` seconds, if it is worth them.
+
+        Where views that a CPU can train on show less than those of the frozen trunk, it is not:
+        on solar cells it lost 4 points, on ants and bees nothing was gained (docs/log.md).
+        """
+        asked, pool = self.config.transfer.trunk, self.amounts.pool
+        if asked == "auto" and not self._cuda and not self.keeps_detail:
+            return None
+        passes = MOST_TRAINED_EPOCHS * (self.amounts.labeled + pool)
+        if asked == "online" or (asked == "auto" and self._cuda):
+            return self._longest("online", left, self.judged_folds, passes)
+        return self._longest("trained", left, self.judged_folds, passes, pool=pool)
 
     def seconds(self, work: Work, folds: int) -> float:
         """Of a stage, repeated on ``folds``."""
@@ -322,7 +386,7 @@ class _Trainer:
         seconds = work.steps * work.batch_size * self._step_ms(work) / 1e3
         seconds += work.revisions * pool_share(work, self.amounts.pool) * look
         seconds *= 1 + FOLD_STEPS * folds
-        answers = self.amounts.judged * folds / FOLDS
+        answers = self.amounts.judged * (folds / self.amounts.folds if self.amounts.folds else 1)
         if work.trunk == "trained" and not work.revisions:
             answers += (1 + folds) * self.amounts.pool  # the rounds after it ask for them
         return seconds + CLEAN_VIEWS * answers * look
@@ -334,29 +398,40 @@ class _Trainer:
         return 2 * step if work.trunk == "online" else step  # weak and strong view
 
     def _longest(
-        self, trunk: Trunk, left: float, folds: int, *, most: int, pool: int = 0
+        self,
+        trunk: Trunk,
+        left: float,
+        folds: int,
+        passes: int,
+        *,
+        most: int = STEPS[0],
+        pool: int = 0,
     ) -> Work | None:
-        """All the steps that fit, or None if those are too few.
+        """All the steps that fit, or None if those are too few and the user did not ask for it.
 
-        Its ``pool`` images, if any, are labelled anew between its legs.
+        Args:
+            trunk: "trained" or "online".
+            left: seconds.
+            folds: on how many it is repeated.
+            passes: images it may see at most before it learns them by heart.
+            most: steps at most.
+            pool: images that are labelled anew between its legs, if any.
         """
         if self.config.transfer.trunk == "frozen":
             return None
         batch = ONLINE_BATCH if trunk == "online" else TRAINED_BATCH
-        all_passes = MOST_TRAINED_EPOCHS * (self.amounts.labeled + self.amounts.pool)
         if trunk == "trained":
-            most = min(most, all_passes // batch)
+            most = min(most, passes // batch)
         frozen = _frozen_stages(self.speed)
-
         works = [
             Work(trunk, steps, batch, self.size, None, frozen, _revisions(steps, pool))
             for steps in STEPS
         ]
         fits = (w for w in works if w.steps <= most and self.seconds(w, folds) <= left)
-        work = next(fits, works[-1])
-        unasked = self.config.transfer.trunk == "auto" and self.speed.device != "cuda"
-        too_few = work.steps * batch < min(LEAST_TRAINED, all_passes)
-        return None if unasked and (too_few or self.seconds(work, folds) > left) else work
+        work = next(fits, None)
+        if self.config.transfer.trunk == trunk:
+            return work or works[-1]
+        return None if work is None or work.steps * batch < LEAST_TRAINED else work
 
 
 def _revisions(steps: int, pool: int) -> int:

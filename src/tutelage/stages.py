@@ -6,6 +6,7 @@ does not hold them.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,7 +32,7 @@ from tutelage.losses.logit_adjustment import log_prior
 from tutelage.metrics import Floats, Ints
 from tutelage.models.classifier import Classifier
 from tutelage.models.forward import Forward
-from tutelage.outofclass import Detection, detect, energy, fit_limit
+from tutelage.outofclass import Detection, detect, energy, fit_limit, match_threshold
 from tutelage.plan import FOLD_STEPS, LABELED_SHARE, Work, pool_share
 from tutelage.probe import (
     Head,
@@ -126,8 +127,9 @@ class Beliefs:
     """What one stage believes.
 
     Attributes:
-        pool: per chain (M, K) logits over the pool, un-noised; None for a chain that was not run.
-        judged: (J, K) held-out logits; NaN rows where no chain judged.
+        pool: per chain (M, K) logits over the pool, the mean of the centre view and its mirror
+            image; None for a chain that was not run.
+        judged: (J, K) held-out logits of the centre view; NaN rows where no chain judged.
     """
 
     pool: list[Floats | None]
@@ -181,20 +183,17 @@ def _logits(head: Head, views: Sequence[Tensor]) -> Floats:
     return torch.stack([head(view) for view in views]).mean(dim=0).numpy().astype(np.float64)
 
 
-def _beliefs(task: Task, heads: Sequence[Head], frozen: Frozen, *, clean: bool = True) -> Beliefs:
+def _beliefs(task: Task, heads: Sequence[Head], frozen: Frozen) -> Beliefs:
     """Beliefs of one head per chain on the frozen features."""
-    views = frozen.pool.clean() if clean else frozen.pool.views[:1]
-    pool: list[Floats | None] = [_logits(head, views) for head in heads]
-    return Beliefs(pool, _judged(task, heads, frozen, clean=clean))
+    pool: list[Floats | None] = [_logits(head, frozen.pool.clean()) for head in heads]
+    return Beliefs(pool, _judged(task, heads, frozen))
 
 
-def _judged(task: Task, heads: Sequence[Head], frozen: Frozen, *, clean: bool = True) -> Floats:
-    """Held-out logits (J, K) of one head per chain."""
+def _judged(task: Task, heads: Sequence[Head], frozen: Frozen) -> Floats:
+    """Held-out logits (J, K) of one head per chain, on the view that a model is deployed with."""
     judged = np.full((len(task.judged), task.n_classes), np.nan)
     for chain, head in zip(task.chains, heads, strict=True):
-        held_out = frozen.judged.take(chain.judges)
-        views = held_out.clean() if clean else held_out.views[:1]
-        judged[chain.judges] = _logits(head, views)
+        judged[chain.judges] = _logits(head, frozen.judged.take(chain.judges).views[:1])
     return judged
 
 
@@ -224,8 +223,6 @@ def unlabeled(task: Task, rows: Rows) -> Examples:
 
 def with_head(model: Classifier, head: Head) -> Classifier:
     """A copy of ``model`` with another head."""
-    import copy
-
     model = copy.deepcopy(model)
     set_head(model, head)
     return model
@@ -290,7 +287,7 @@ def probe(
                 log_prior=balancing.log_prior,
             )
         )
-    beliefs = _beliefs(task, heads, frozen, clean=False)
+    beliefs = _beliefs(task, heads, frozen)
     model = with_head(base, heads[0])
     set_calibration(model, temperature_of(task, beliefs), unknown_threshold_of(beliefs))
     return Outcome(model, beliefs, frozen=True)
@@ -458,24 +455,28 @@ def _head(
 
 def label_pool(
     task: Task,
-    frozen: Frozen,
     teacher: Beliefs,
     temperature: float,
     config: RunConfig,
     fraction: float | None,
+    detections: Sequence[Detection | None],
 ) -> list[PseudoLabels | None]:
     """Pseudo-labels per chain: calibrated, aligned to the pool's estimated classes, selected.
 
-    A calibrated teacher's mean confidence is the share it expects to get right; ``fraction`` of
-    that is accepted, so that a weak teacher passes on less of the pool than a strong one. None
-    accepts all. Images out of class are left out first: they say nothing about how frequent the
-    classes are.
+    Args:
+        task: the images.
+        teacher: what the stage before believes.
+        temperature: that calibrates it.
+        config: for ``self_train``.
+        fraction: of what a calibrated teacher expects to get right, its mean confidence, how much
+            is accepted, so that a weak teacher passes on less of the pool than a strong one; None
+            accepts all.
+        detections: per chain, the pool images out of class. They are left out first: they say
+            nothing about how frequent the classes are.
     """
-    known = teacher.known
-    probs = softmax(teacher.judged[known], temperature)
-    rates = confusion(probs, task.judged_labels[known], task.n_classes)
     out: list[PseudoLabels | None] = []
-    for number, (chain, logits) in enumerate(zip(task.chains, teacher.pool, strict=True)):
+    chains = zip(task.chains, teacher.pool, detections, strict=True)
+    for number, (chain, logits, detection) in enumerate(chains):
         if logits is None or len(logits) == 0:
             out.append(None)
             continue
@@ -484,11 +485,8 @@ def label_pool(
             # On all labels only: a fold's own held-out labels were seen by all its neighbours.
             members = [pool for pool in teacher.pool if pool is not None]
             beliefs = np.mean([softmax(member, temperature) for member in members], axis=0)
-        detection = None
-        inside = np.ones(len(logits), dtype=bool)
-        if config.self_train.out_of_class == "auto":
-            detection = detect_out_of_class(task, chain, frozen)
-            inside = ~detection.outside
+        inside = np.ones(len(logits), dtype=bool) if detection is None else ~detection.outside
+        rates = _held_out_confusion(task, chain, teacher, temperature)
         prior = estimate_prior(beliefs[inside].mean(axis=0), rates, task.labels[chain.keep])
         beliefs[inside] = align(beliefs[inside], prior, strength=config.self_train.alignment)
         expected = float(beliefs[inside].max(axis=1).mean())
@@ -497,15 +495,26 @@ def label_pool(
     return out
 
 
-def detect_out_of_class(task: Task, chain: Chain, frozen: Frozen) -> Detection:
-    """The pool images that are none of the classes, as far as the labels of a chain can tell."""
+def _held_out_confusion(task: Task, chain: Chain, teacher: Beliefs, temperature: float) -> Floats:
+    """``confusion`` (K, K) of the judged images, without those that the chain is judged on."""
+    known = teacher.known
+    if not chain.keep.all():
+        known[chain.judges] = False
+    probs = softmax(teacher.judged[known], temperature)
+    return confusion(probs, task.judged_labels[known], task.n_classes)
+
+
+def detections_of(task: Task, frozen: Frozen, config: RunConfig) -> list[Detection | None]:
+    """Per chain, the pool images that are none of the classes, as far as its labels can tell."""
+    if config.self_train.out_of_class == "keep" or len(task.pool) == 0:
+        return [None] * len(task.chains)
 
     def features(bank: Bank) -> Floats:
         clean = torch.stack(bank.clean()).mean(dim=0)
         return frozen.metrics["plain"](clean).numpy().astype(np.float64)
 
-    labeled = frozen.labeled.take(np.flatnonzero(chain.keep))
-    return detect(features(labeled), task.labels[chain.keep], features(frozen.pool))
+    labeled, pool = features(frozen.labeled), features(frozen.pool)
+    return [detect(labeled[chain.keep], task.labels[chain.keep], pool) for chain in task.chains]
 
 
 def _believed(labels: PseudoLabels, config: RunConfig) -> tuple[Rows, Tensor]:
@@ -518,14 +527,11 @@ def self_train_frozen(
     task: Task,
     base: Classifier,
     frozen: Frozen,
-    teacher: Beliefs,
-    temperature: float,
+    labels: Sequence[PseudoLabels | None],
     choice: dict[str, Any],
     config: RunConfig,
-    work: Work,
 ) -> Outcome:
     """A round whose student is a head on the frozen trunk, noised by the bank's views."""
-    labels = label_pool(task, frozen, teacher, temperature, config, work.fraction)
     heads = fit_chain_heads(task, frozen, choice, config, labels)
     beliefs = _beliefs(task, heads, frozen)
     model = with_head(base, heads[0])
@@ -579,8 +585,6 @@ def fit(
     label: str,
 ) -> Classifier:
     """Run the loop on a copy of ``model`` and return the averaged model on the CPU."""
-    import copy
-
     model = copy.deepcopy(model)
     torch.manual_seed(shop.seed)  # dropout and stochastic depth draw from torch's own generator
     with shop.progress(label, settings.steps) as done:
@@ -617,7 +621,7 @@ def train_trunk(
         labels: the pseudo-labels of each chain, or None; the same holds.
         work: steps and sizes; a fold takes ``FOLD_STEPS`` of the steps.
         judged_folds: how many folds to repeat it on. Without held-out answers the temperature is
-            the one that makes the model as confident about the pool as its pseudo-labels are.
+            the one that makes the model as confident about the pool as its last labels are.
         name: of the stage, for the progress bar.
         choice: what ``transfer_frozen`` chose.
     """
@@ -637,17 +641,49 @@ def train_trunk(
         model, last = _train_chain(shop, task, chain, begun, believed, share, balance, label)
         if last is None:  # a round labels the pool as it goes, and none comes after it
             pool[number] = _clean_logits(shop, task, model, task.pool)
-        judged[chain.judges] = _clean_logits(shop, task, model, task.judged[chain.judges])
+        held_out = task.judged[chain.judges]
+        judged[chain.judges] = _clean_logits(shop, task, model, held_out, views=1)
         models.append(model)
         learned.append(last)
     beliefs = Beliefs(pool, judged)
     temperature = temperature_of(task, beliefs)
     if not beliefs.known.any() and learned[0] is not None:
-        some = np.flatnonzero(learned[0].some(MATCHED_IMAGES, shop.seed).accepted)
-        logits = _clean_logits(shop, task, models[0], task.pool[some])
-        temperature = fit_temperature(logits, learned[0].probs[some])
+        temperature = _matched_temperature(
+            shop, task, models[0], learned[0], online=work.trunk == "online"
+        )
     set_calibration(models[0], temperature, unknown_threshold_of(beliefs))
     return Outcome(models[0], beliefs, frozen=False, pseudo_labels=learned[0])
+
+
+def _matched_temperature(
+    shop: Workshop, task: Task, model: Classifier, labels: PseudoLabels, *, online: bool
+) -> float:
+    """That which makes the model as confident about the pool as it and its labels are together.
+
+    The labels of a round in legs are such a mean already; those of an online round are still its
+    teacher's, who knew less.
+    """
+    labels = labels.some(MATCHED_IMAGES, shop.seed)
+    rows = task.pool[labels.accepted]
+    logits = _clean_logits(shop, task, model, rows, views=1)
+    if online:
+        labels = revise(labels, softmax(logits), strength=shop.config.self_train.alignment)
+    return fit_temperature(logits, labels.probs[labels.accepted])
+
+
+def inherit_threshold(shop: Workshop, task: Task, model: Classifier, teacher: Outcome) -> None:
+    """Give a model that nothing held out was shown to its teacher's threshold for unknown images.
+
+    An energy means something for one model only, so it is the one that as many images of the pool
+    lie beyond.
+    """
+    threshold, theirs = teacher.model.spec.unknown_threshold, teacher.beliefs.pool[0]
+    if threshold is None or theirs is None:
+        return
+    some = np.arange(0, len(theirs), -(-len(theirs) // MATCHED_IMAGES))
+    ours = _clean_logits(shop, task, model, task.pool[some], views=1)
+    threshold = match_threshold(energy(ours), energy(theirs[some]), threshold)
+    set_calibration(model, model.spec.temperature, threshold)
 
 
 def _clean_logits(
@@ -707,15 +743,18 @@ def _train_leg(
     leg: int,
 ) -> Classifier:
     config = shop.config
+    model.requires_grad_(True)  # the averaged model of the leg before learns nothing
     model.unfreeze_trunk()
     model.freeze_stages(work.frozen_stages)
     model.set_noise(config.transfer.drop_rate, config.transfer.drop_path_rate)
     labeled = labeled_examples(task, chain, smoothing=config.transfer.label_smoothing)
     views = Views(strong_policy(config.transfer), work.size, mix=config.transfer.mix)
-    settings = train_config(config, work, unfreeze=config.transfer.unfreeze)
+    # Gradually in the first leg only: after it every layer has begun to learn.
+    settings = train_config(config, work, unfreeze="all" if leg else config.transfer.unfreeze)
     pool = None
     if work.trunk == "online":
-        assert labels is not None  # the planner plans no online round without a pool
+        if labels is None:
+            raise ValueError("an online round needs a pool")
         inside = ~labels.outside
         pool = unlabeled(task, task.pool[inside])
         views = dataclasses.replace(views, mix="none", weak=Weak())

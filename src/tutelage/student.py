@@ -171,7 +171,7 @@ def _begin(shop: Workshop, task: Task, teacher: Classifier, work: Work) -> Class
     if student.spec.cut is not None:
         # Statistics of strong views mislead a model that will see plain ones, and so few steps
         # cannot average them out: the pretrained ones stay (docs/log.md).
-        _measure_neck(task, student)
+        _measure_neck(shop, task, student)
         student.freeze_norms()
     return student
 
@@ -225,15 +225,16 @@ def _some(task: Task) -> Rows:
 
 
 @torch.no_grad()
-def _measure_neck(task: Task, student: Classifier) -> None:
+def _measure_neck(shop: Workshop, task: Task, student: Classifier) -> None:
     """Give a new neck's norm the statistics of clean views."""
-    student.eval()
+    student.to(shop.device).eval()
     student.neck.train()
     momenta = {m: m.momentum for m in student.neck.modules() if isinstance(m, nn.BatchNorm2d)}
     for norm in momenta:
         norm.momentum = None  # a plain average over the batches
     center = Center(student.spec.crop_pct)
     look(task.canvases, _some(task), center, student, student.spec.input_size)
+    student.cpu()
     for norm, momentum in momenta.items():
         norm.momentum = momentum
 
@@ -311,11 +312,12 @@ def _calibrate(
 ) -> None:
     """Make the student as confident as its teachers' mean, and as often sure of no class.
 
-    Fitted on at most 1,000 images against the teachers' own draws, so it needs no labels. An
-    energy means something for one model only, so its threshold is that of the first teacher.
+    Fitted on at most ``stages.MATCHED_IMAGES`` images against what the teachers believe of them,
+    so it needs no labels. An energy means something for one model only, so its threshold is
+    matched to the first teacher's.
     """
     rows = task.pool if len(task.pool) else task.labeled
-    rows = rows[:: max(1, len(rows) // 1000)]
+    rows = rows[:: -(-len(rows) // stages.MATCHED_IMAGES)]
     ours, *theirs = (
         stages.evaluation_look(task.canvases, rows, model, shop.device).numpy().astype(np.float64)
         for model in (student, *teachers)

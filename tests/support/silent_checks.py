@@ -28,6 +28,7 @@ from tutelage.augment import Center, Strong, Weak
 from tutelage.augment.mix import draw_cutmix
 from tutelage.bank import Bank, look
 from tutelage.batch import Batch
+from tutelage.calibrate import softmax
 from tutelage.config import RunConfig, TrainConfig, make_config
 from tutelage.data.catalog import read_catalog
 from tutelage.data.store import open_store
@@ -140,9 +141,8 @@ def trunk_fit(
     known = np.eye(run.task.n_classes)[run.task.judged_labels] + 0.1
     folds = [some_beliefs(run.task, seed) for seed in range(len(run.task.chains))]
     beliefs = stages.Beliefs(list(folds), known)
-    labels = stages.label_pool(
-        run.task, half_foreign(run.task), beliefs, 1.0, run.config, fraction
-    )[:1]
+    detections = stages.detections_of(run.task, half_foreign(run.task), run.config)
+    labels = stages.label_pool(run.task, beliefs, 1.0, run.config, fraction, detections)[:1]
     task = dataclasses.replace(run.task, chains=run.task.chains[:1])
     weight = torch.randn(run.base.head.weight.shape, generator=torch.Generator().manual_seed(0))
     head = stages.Head(weight, torch.zeros(task.n_classes))
@@ -732,7 +732,8 @@ def images_out_of_class_decide_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         pool = logits.copy()
         pool[odd] = [0.0, foreign]
         beliefs = stages.Beliefs([pool], known)
-        found.append(stages.label_pool(task, frozen, beliefs, 1.0, run.config, 0.5)[0])
+        detections = stages.detections_of(task, frozen, run.config)
+        found.append(stages.label_pool(task, beliefs, 1.0, run.config, 0.5, detections)[0])
     one, other = found
     for labels in found:
         assert np.array_equal(labels.outside, odd)
@@ -774,8 +775,11 @@ def judged_images_are_no_part_of_their_chains_limit(
     for view in views:
         view[torch.from_numpy(fold.judges)] += 5.0
     moved = dataclasses.replace(frozen, labeled=Bank(views))
-    for chain, same in ((fold, True), (task.chains[0], False)):
-        before, after = (stages.detect_out_of_class(task, chain, f) for f in (frozen, moved))
+    found = [stages.detections_of(task, f, run.config) for f in (frozen, moved)]
+    for number, same in ((1, True), (0, False)):
+        before, after = (detections[number] for detections in found)
+        assert before is not None
+        assert after is not None
         assert np.array_equal(before.distances, after.distances) == same
         assert not same or before.limit == after.limit
 
@@ -1094,3 +1098,47 @@ def _text(*parts: Any) -> str:
              else p.tobytes() if isinstance(p, np.ndarray) else p)
         for p in parts
     )  # fmt: skip
+
+
+def every_leg_trains_head_and_trunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved = []
+    fit = stages.fit
+
+    def noted(shop: Any, model: Any, *rest: Any) -> Any:
+        after = fit(shop, model, *rest)
+        was, now = model.state_dict(), after.state_dict()
+        names = ("head.weight", "trunk.conv_head.weight")
+        moved.append([not torch.equal(was[name], now[name]) for name in names])
+        return after
+
+    run = prepared(tmp_path, monkeypatch)
+    monkeypatch.setattr(stages, "fit", noted)
+    task = dataclasses.replace(run.task, chains=run.task.chains[:1])
+    labels = [select(softmax(some_beliefs(task), 1.0), fraction=1.0)]
+    head = stages.Head(torch.zeros_like(run.base.head.weight), torch.zeros(task.n_classes))
+    shop = stages.Workshop(run.config, run.device, 0, lambda *_: nullcontext(lambda _: None))
+    work = Work("trained", steps=6, batch_size=8, size=32, revisions=2)
+    stages.train_trunk(shop, task, run.base, [head], labels, work, 0, "round")
+    assert moved == [[True, True]] * 3
+
+
+def held_out_labels_are_no_part_of_their_chains_pseudo_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = prepared(tmp_path, monkeypatch)
+    task = run.task
+    pool: list[Any] = [some_beliefs(task, seed) for seed in range(len(task.chains))]
+    none: list[Any] = [None] * len(task.chains)
+    known = np.eye(2)[task.judged_labels] + 0.1
+    turned = known.copy()
+    held_out = task.chains[1].judges
+    turned[held_out] = known[held_out][:, ::-1]
+    before, after = (
+        stages.label_pool(task, stages.Beliefs(pool, judged), 1.0, run.config, None, none)
+        for judged in (known, turned)
+    )
+    for number, same in ((0, False), (1, True)):
+        one, other = before[number], after[number]
+        assert one is not None
+        assert other is not None
+        assert np.array_equal(one.probs, other.probs) == same
