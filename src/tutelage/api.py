@@ -384,9 +384,9 @@ def predict(
     opened = _open_model(Path(model))
     if reject and opened.unknown_threshold is None:
         raise TutelageError(
-            f"{model} has no threshold for unknown images: it was made without held-out labels or "
-            "before there was one; train it again with 2 or more labels per class (and export it "
-            "again), or leave out --reject"
+            f"{model} has no threshold for unknown images: no label was held out while its teacher "
+            "was made, or it is older than the threshold; train it again, with 2 or more labels "
+            "per class (and export it again), or leave out --reject"
         )
     paths = _image_files(images)
     rows: list[Prediction] = []

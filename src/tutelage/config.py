@@ -27,7 +27,7 @@ class DataConfig:
     seed: int = setting(0, "draws the labelled subset, the folds and every view")
     device: str = setting("auto", "where to compute", ("auto", "cpu", "cuda"))
     minutes: float | None = setting(
-        None, "time budget to plan for (default: 3, plus 1 per 1,000 images, at most 12)"
+        None, "time budget to plan for (default: 3.5, plus 1 per 1,000 images, at most 12)"
     )
     teacher: str = setting(
         "tf_efficientnet_lite0",

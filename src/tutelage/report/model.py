@@ -33,9 +33,9 @@ class DecisionRow(TypedDict):
     stage: str
     accepted: bool
     reason: str
-    before: float | None  # the predecessor's accuracy on the folds; None: no predecessor
+    before: float | None  # the predecessor's accuracy on the held-out images; None: not judged
     after: float | None
-    n: int  # held-out images
+    n: int  # held-out images; 0: kept without being judged
     wins: int  # of them, right only with the new stage
     losses: int  # of them, right only with its predecessor
 

@@ -235,10 +235,12 @@ def _steps(
     steps: list[Step] = []
     before: Rung | None = None
     for rung in rungs:
-        step = _step(report, before, rung, decisions.get(rung.name), split)
+        decision = decisions.get(rung.name)
+        step = _step(report, before, rung, decision, split)
         # A student is meant to be smaller, not better: its loss is told beside its size.
         if split == "test" and step.change is not None and rung.name != student:
-            step = replace(step, hindsight=_hindsight(rung, step.change))
+            judged = decision is not None and decision["n"] > 0
+            step = replace(step, hindsight=_hindsight(rung, step.change, judged=judged))
         steps.append(step)
         if rung.accepted:
             before = rung
@@ -271,9 +273,12 @@ def _step(
     return Step(rung, None, sentence, reason)
 
 
-def _hindsight(rung: Rung, change: Interval) -> str | None:
+def _hindsight(rung: Rung, change: Interval, *, judged: bool) -> str | None:
     if rung.accepted and change.high < 0:
-        return "It was kept on the held-out labels; the test images say it did harm."
+        kept = (
+            "kept on the held-out labels" if judged else "kept without held-out labels to judge it"
+        )
+        return f"It was {kept}; the test images say it did harm."
     if not rung.accepted and change.low > 0:
         return "It was rejected on the held-out labels; the test images say it would have helped."
     return None
