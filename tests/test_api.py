@@ -18,7 +18,6 @@ from shapes import CLASSES, SETTINGS, contents, read_metrics, write_shapes
 import tutelage
 from tutelage import api
 from tutelage.config import make_config
-from tutelage.data.catalog import read_catalog
 from tutelage.data.decode import decode
 from tutelage.deploy.graph import TorchModel
 from tutelage.deploy.runtime import OnnxModel
@@ -225,25 +224,41 @@ def test_distill_learns_from_a_given_teacher(
     assert api.predict(run, [photos / "test"])[0]
 
 
+def test_distill_needs_no_label(
+    finished: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tutelage.plan.STEPS", (4,))
+    settings = {"canvas": 32, "student": "cut:2", "minutes": 0.7}
+    run, teacher = tmp_path / "run", str(finished / "teacher")
+    metrics = api.distill(photos / "unlabeled", run, quiet=True, teacher=teacher, **settings)
+    assert metrics["final"]["test"] is None
+    before, after = load_model(teacher), load_model(run / "student")
+    assert after.spec.classes == before.spec.classes
+    assert (run / "report.html").exists()
+    rows, _ = api.predict(run, [photos / "test"])
+    assert {row.label for row in rows} <= set(before.spec.classes)
+    with pytest.raises(TutelageError, match="labelled training images of at least 2 classes"):
+        api.transfer(photos / "unlabeled", tmp_path / "other", quiet=True)
+
+
 def test_distill_refuses_what_is_no_teacher(finished: Path, photos: Path, tmp_path: Path) -> None:
     with pytest.raises(TutelageError, match=r"'tf_efficientnet_lite0' is no model folder; give"):
         api.distill(photos, tmp_path / "run", quiet=True)
     data = write_shapes(tmp_path / "data", train=2, pool=0, test=0)
     (data / "train" / "disc").rename(data / "train" / "ring")
-    with pytest.raises(TutelageError, match="teacher knows disc, square, triangle, the data has"):
+    with pytest.raises(
+        TutelageError, match=r"classes ring, which .* it knows disc, square, triangle"
+    ):
         api.distill(data, tmp_path / "run", quiet=True, teacher=str(finished / "teacher"))
     assert not (tmp_path / "run").exists()
 
 
-def test_distill_takes_several_teachers_in_the_order_given(
-    finished: Path, photos: Path, tmp_path: Path
-) -> None:
+def test_distill_takes_several_teachers_in_the_order_given(finished: Path, tmp_path: Path) -> None:
     names = [str(finished / name) for name in ("teacher", "student")]
-    catalog = read_catalog(photos)
 
     def given(*folders: str) -> list[Any]:
         config = make_config("distill", {"teacher": ",".join(folders)})
-        return api._given_teachers(catalog, config)
+        return api._given_teachers(config)
 
     cuts = [[teacher.spec.cut for teacher in given(*order)] for order in (names, names[::-1])]
     assert cuts[0] == cuts[1][::-1]
@@ -254,7 +269,7 @@ def test_distill_takes_several_teachers_in_the_order_given(
     shutil.copytree(names[0], other)
     text = (other / "model.json").read_text().replace("disc", "ring")
     (other / "model.json").write_text(text)
-    with pytest.raises(TutelageError, match=r"knows ring, .*, the data has disc.*other\)"):
+    with pytest.raises(TutelageError, match=r"first teacher knows disc, .*other knows ring"):
         given(names[0], str(other))
 
 

@@ -73,6 +73,15 @@ def test_only_online_methods_with_a_fixed_threshold_read_it(
     assert without_effect(config, trained=True, online=online, student=True) == expected
 
 
+def test_settings_of_self_training_need_a_round_and_an_ensemble_needs_folds() -> None:
+    given = {"alignment": 0.5, "ensemble": "folds", "pseudo_labels": "hard"}
+    config = make_config("run", given)
+    plan = {"trained": True, "online": True, "student": True}
+    assert without_effect(config, **plan) == []
+    assert without_effect(config, **plan, rounds=False) == sorted(given)
+    assert without_effect(config, **plan, folds=False) == ["ensemble"]
+
+
 def test_only_distill_takes_several_teachers(tmp_path: Path) -> None:
     assert make_config("distill", {"teacher": "a,b"}).data.teacher == "a,b"
     with pytest.raises(TutelageError, match="teacher is 'a,b', expected one; only 'distill' takes"):

@@ -505,8 +505,9 @@ def test_settings_that_this_plan_cannot_use_are_said(tmp_path: Path) -> None:
     run = pipeline.prepare(
         "run", checks.read_catalog(data), str(data), tmp_path / "run", config, quiet=True
     )
-    (note,) = [note for note in run.notes if "no effect" in note]
-    assert note.startswith("no effect in this plan: lr_trunk, threshold;")
+    notes = [note for note in run.notes if "no effect" in note]
+    assert notes[0] == "no effect: threshold; no round of self-training is planned"
+    assert notes[1].startswith("no effect in this plan: lr_trunk; --trunk trained")
 
 
 def test_auto_measures_the_strong_view_once_and_pins_it(

@@ -57,7 +57,10 @@ def self_train(
 def distill(
     data: Path | str, out: Path | str, *, quiet: bool = False, **settings: Any
 ) -> dict[str, Any]:
-    """Distil the model folder ``teacher=`` into a small student, on labelled and other images."""
+    """Distil the model folder ``teacher=`` into a small student, on images with and without label.
+
+    A pool alone will do: the classes are the teacher's.
+    """
     return _train("distill", read_catalog(data), str(data), Path(out), settings, quiet=quiet)
 
 
@@ -203,7 +206,9 @@ def _train(
     from tutelage import pipeline
 
     config = make_config(command, settings)
-    teachers = _given_teachers(catalog, config) if command == "distill" else []
+    teachers = _given_teachers(config) if command == "distill" else []
+    if teachers:
+        catalog = catalog.named(teachers[0].spec.classes)
     work = pipeline.prepare(command, catalog, data, out, config, notes=notes, quiet=quiet)
     chain = pipeline.Chain(work)
     if teachers:
@@ -226,8 +231,8 @@ def _command_line(command: str, data: str, out: Path, settings: dict[str, Any]) 
     return shlex.join(words)
 
 
-def _given_teachers(catalog: Catalog, config: RunConfig) -> list[Any]:
-    """The models whose folders the setting ``teacher`` names, at least one."""
+def _given_teachers(config: RunConfig) -> list[Any]:
+    """The models, all of the same classes, whose folders the setting ``teacher`` names."""
     from tutelage.models.folder import load_model, model_folders
 
     teachers = []
@@ -238,12 +243,13 @@ def _given_teachers(catalog: Catalog, config: RunConfig) -> list[Any]:
                 "give one, such as --teacher RUN/teacher, or several separated by commas"
             )
         teacher = load_model(folder)
-        if teacher.spec.classes != catalog.classes:
-            raise TutelageError(
-                f"the teacher knows {', '.join(teacher.spec.classes)}, the data has "
-                f"{', '.join(catalog.classes)}; they must be the same classes ({folder})"
-            )
         teachers.append(teacher)
+        known, others = teachers[0].spec.classes, teacher.spec.classes
+        if others != known:
+            raise TutelageError(
+                f"the first teacher knows {', '.join(known)}, {folder} knows {', '.join(others)}; "
+                "they must be the same classes"
+            )
     return teachers
 
 

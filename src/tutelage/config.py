@@ -202,6 +202,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 """The setting groups that each command on a data set knows."""
 
 STRONG_VIEW = ("num_ops", "magnitude", "crop_scale")
+SELF_TRAINING = tuple(item.name for item in fields(SelfTrainConfig) if item.name != "rounds")
 _TRUNK_ONLY = ("trunk", "lr_head", "lr_trunk", "layer_decay", "drop_path_rate", "unfreeze")
 _TEACHER_ONLY = ("balance", "label_smoothing")
 _TRAINING_ONLY = ("weight_decay", "optimizer", "drop_rate", "mix")
@@ -223,7 +224,15 @@ def group_fields(command: str) -> dict[str, tuple[str, dataclasses.Field[Any]]]:
     }
 
 
-def without_effect(config: RunConfig, *, trained: bool, online: bool, student: bool) -> list[str]:
+def without_effect(
+    config: RunConfig,
+    *,
+    trained: bool,
+    online: bool,
+    student: bool,
+    rounds: bool = True,
+    folds: bool = True,
+) -> list[str]:
     """Settings that differ from their defaults but that the planned work does not read.
 
     Args:
@@ -231,12 +240,16 @@ def without_effect(config: RunConfig, *, trained: bool, online: bool, student: b
         trained: a stage trains the teacher's trunk.
         online: a round labels its own weak views.
         student: a student is trained.
+        rounds: self-training is planned.
+        folds: choices are made on folds of the labels, each with models of its own.
     """
     unused = set() if trained else {*_TRUNK_ONLY[1:]}
     unused |= set() if trained or student else {*_TRAINING_ONLY}
     unused |= set() if online else {"online"}
     fixed_threshold = online and config.self_train.online in ("fixmatch", "flexmatch")
     unused |= set() if fixed_threshold else {"threshold"}
+    unused |= set() if rounds else {*SELF_TRAINING}
+    unused |= set() if folds else {"ensemble"}
     unused |= {*STRONG_VIEW} if config.transfer.augment == "auto" else set()
     settings, defaults = config.to_dict(), RunConfig().to_dict()
     return sorted(

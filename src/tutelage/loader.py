@@ -115,13 +115,17 @@ class Loader:
         cycle: int = 0,
         first: int = 0,
     ) -> None:
-        """Without a pool every image of a batch is a labelled one; without a cycle none repeats.
+        """Without a pool every image of a batch is a labelled one, without labels none is.
+
+        Without a cycle no batch repeats.
 
         ``first`` is the step to begin with, for a training that goes on from another.
         """
         self.canvases, self.views, self.seed, self.cycle = canvases, views, seed, cycle
         self.first = first
         self.streams = [(labeled, batch_size)]
+        if len(labeled) == 0:
+            labeled_per_batch = 0
         if pool is not None and len(pool) > 0:
             self.streams = [(labeled, labeled_per_batch), (pool, batch_size - labeled_per_batch)]
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from tutelage import stages, student, tune
 from tutelage.bank import CLEAN_VIEWS, bank_plans, make_bank
 from tutelage.calibrate import softmax
-from tutelage.config import STRONG_VIEW, RunConfig, without_effect
+from tutelage.config import SELF_TRAINING, STRONG_VIEW, RunConfig, without_effect
 from tutelage.console import Console
 from tutelage.data.catalog import Catalog
 from tutelage.data.split import Split, load_split, make_split, save_split
@@ -150,7 +150,8 @@ def _prepare(
         console.say(f"continuing the run in {folder.path}")
     device = choose_device(config.data.device)
     configure(device)
-    data = open_data(folder, catalog, config, console, device)
+    labels_needed = command != "distill"
+    data = open_data(folder, catalog, config, console, device, labels_needed=labels_needed)
     store, split, base = data.store, data.split, data.base
     if command in WITH_STUDENT:
         student.create_student(config, base)
@@ -158,7 +159,8 @@ def _prepare(
     all_notes = folder.read_json("config.json").get("notes")
     if all_notes is None:
         all_notes = [*notes, *catalog.warnings, *split.warnings]
-        all_notes += [*_unused(command, config, plan), *_too_short(plan)]
+        all_notes += _unused(command, config, plan, folds=not data.counts["val"])
+        all_notes += _too_short(plan)
         folder.pin("notes", all_notes)
     for note in all_notes:
         console.say(f"note: {note}")
@@ -236,6 +238,8 @@ def open_data(
     config: RunConfig,
     console: Console,
     device: torch.device,
+    *,
+    labels_needed: bool = True,
 ) -> Data:
     """Decode, split and load the trunk; the split and the unreadable images go into the folder."""
     out = folder.path
@@ -249,7 +253,7 @@ def open_data(
     _write_skipped(store, out)
     if store.reasons:
         console.say(f"{len(store.reasons)} images could not be read: see {out / 'skipped.csv'}")
-    split = _pinned_split(folder, catalog, store, config)
+    split = _pinned_split(folder, catalog, store, config, labels_needed=labels_needed)
     base = _base_model(catalog, store, config)
     base.freeze_trunk()
     data = Data(catalog, store, split, base, config, device)
@@ -307,25 +311,35 @@ def _pinned_strong_view(
     return known["settings"], [note]
 
 
-def _unused(command: str, config: RunConfig, plan: Plan) -> list[str]:
-    """A note on settings that were given but that this plan cannot use."""
+def _unused(command: str, config: RunConfig, plan: Plan, *, folds: bool) -> list[str]:
+    """Notes on settings that were given but that this plan cannot use."""
     works = (plan.transfer, *plan.rounds)
     names = without_effect(
         config,
         trained=command == "ladder" or any(work.trunk != "frozen" for work in works),
         online=any(work.trunk == "online" for work in works),
         student=command in WITH_STUDENT,
+        rounds=len(plan.rounds) > 0,
+        folds=folds,
     )
-    chosen = [name for name in names if name in STRONG_VIEW]
-    notes = [f"no effect: {', '.join(chosen)}; --augment auto chooses them"] if chosen else []
-    names = [name for name in names if name not in STRONG_VIEW]
-    if not names or command == "distill":
-        return notes
-    return [
-        *notes,
-        f"no effect in this plan: {', '.join(names)}; --trunk trained (with more --minutes) trains "
-        "the trunk, --trunk online does with online pseudo-labels",
-    ]
+    if command == "distill":
+        names = [name for name in names if name in STRONG_VIEW]
+    reasons: list[tuple[tuple[str, ...], str]]
+    reasons = [(STRONG_VIEW, "no effect: {}; --augment auto chooses them")]
+    if not plan.rounds:
+        reasons.append((SELF_TRAINING, "no effect: {}; no round of self-training is planned"))
+    reasons.append((("ensemble",), "no effect: {}; with a val split there are no folds"))
+    words = (
+        "no effect in this plan: {}; --trunk trained (with more --minutes) trains the trunk, "
+        "--trunk online does with online pseudo-labels"
+    )
+    reasons.append((tuple(names), words))
+    notes = []
+    for group, reason in reasons:
+        if found := [name for name in names if name in group]:
+            notes.append(reason.format(", ".join(found)))
+            names = [name for name in names if name not in found]
+    return notes
 
 
 def _too_short(plan: Plan) -> list[str]:
@@ -350,7 +364,12 @@ def _write_skipped(store: ImageStore, out: Path) -> None:
 
 
 def _pinned_split(
-    folder: RunFolder, catalog: Catalog, store: ImageStore, config: RunConfig
+    folder: RunFolder,
+    catalog: Catalog,
+    store: ImageStore,
+    config: RunConfig,
+    *,
+    labels_needed: bool,
 ) -> Split:
     path = folder.path / "split.parquet"
     if path.exists():
@@ -361,6 +380,7 @@ def _pinned_split(
         labels_per_class=config.data.labels_per_class,
         limit=config.data.limit,
         seed=config.data.seed,
+        labels_needed=labels_needed,
     )
     save_split(split, catalog, path)
     return split

@@ -8,7 +8,7 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -70,6 +70,20 @@ class Catalog:
         names = tuple(self.names[i] for i in chosen)
         source = self.source.select(chosen)
         return Catalog(names, self.labels[chosen], self.splits[chosen], self.classes, source)
+
+    def named(self, classes: tuple[str, ...]) -> Catalog:
+        """Return the same catalog with the classes of a model, which may know more.
+
+        Raises:
+            TutelageError: an image has a class that is none of them.
+        """
+        if unknown := [name for name in self.classes if name not in classes]:
+            raise TutelageError(
+                f"the data has the classes {', '.join(unknown)}, which the model does not know; "
+                f"it knows {', '.join(classes)}"
+            )
+        index = np.array([*map(classes.index, self.classes), -1], dtype=np.int32)  # -1 stays -1
+        return replace(self, labels=index[self.labels], classes=classes)
 
 
 def read_catalog(data: Path | str) -> Catalog:

@@ -51,6 +51,7 @@ def make_split(
     labels_per_class: int | None,
     limit: int | None,
     seed: int,
+    labels_needed: bool = True,
 ) -> Split:
     """Draw the roles.
 
@@ -64,9 +65,11 @@ def make_split(
             None keeps all.
         limit: unlabelled images to keep; None keeps all.
         seed: another seed is another draw.
+        labels_needed: False accepts a pool alone.
 
     Raises:
-        TutelageError: an option out of range, or fewer than two classes with a labelled image.
+        TutelageError: an option out of range, or fewer than two classes with a labelled image; or,
+            where none is needed, no image at all.
     """
     if labels_per_class is not None and labels_per_class < 1:
         raise TutelageError(f"--labels-per-class is {labels_per_class}; it must be at least 1")
@@ -83,13 +86,19 @@ def make_split(
         members = np.flatnonzero(train & (catalog.labels == label))
         kept = _draw(catalog.names, members, labels_per_class, f"{seed}/labels")
         roles[kept] = "labeled"
-        if not len(kept) or (labels_per_class and len(kept) < labels_per_class):
+        if labels_needed and len(kept) < (labels_per_class or 1):
             asked = f" of the {labels_per_class} asked for" if labels_per_class else ""
             doom = "" if len(kept) else ", so it cannot be learned; label some or remove the class"
             warnings.append(
                 f"class {name} has {len(kept)} readable labelled training images{asked}{doom}"
             )
-    _check_labels(catalog, roles)
+    if labels_needed:
+        _check_labels(catalog, roles)
+    elif not train.any():
+        raise TutelageError(
+            "there are no images to learn from; put some into unlabeled/ or train/<class>/, or "
+            "into a manifest without the split val or test"
+        )
     pool = np.flatnonzero(roles == "unlabeled")
     roles[pool] = "unused"
     roles[_draw(catalog.names, pool, limit, f"{seed}/pool")] = "unlabeled"
