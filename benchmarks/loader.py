@@ -17,7 +17,7 @@ from typing import Any
 
 import results
 from chain import PACKAGES
-from tutelage import pipeline, stages
+from tutelage import pipeline, trunk
 from tutelage.batch import Batch
 from tutelage.config import make_config
 from tutelage.solar import solar_cells
@@ -44,7 +44,7 @@ def measured(steps: int, device: str) -> dict[str, Any]:
     """Milliseconds a step: all of it, and the loader's part, without the first five steps."""
     ends: list[float] = []
     clocks: list[Timed] = []
-    fit = stages.fit
+    fit = trunk.fit
 
     def timed_fit(shop: Any, model: Any, step: Any, loader: Any, *rest: Any) -> Any:
         clocks.append(Timed(loader))
@@ -64,11 +64,11 @@ def measured(steps: int, device: str) -> dict[str, Any]:
         run.plan = dataclasses.replace(run.plan, student=work)
         chain = pipeline.Chain(run)
         pipeline.teach(chain, rounds=False)
-        stages.fit = timed_fit  # type: ignore[assignment]
+        trunk.fit = timed_fit  # type: ignore[assignment]
         try:
             pipeline.student_stage(chain, chain.teacher.outcome.model)
         finally:
-            stages.fit = fit
+            trunk.fit = fit
         views = {"student": work.size, "teacher": run.plan.size, "batch": work.batch_size}
     first = 5
     whole = (ends[-1] - ends[first]) / (len(ends) - 1 - first)

@@ -14,8 +14,8 @@ LAYERS = (
     ("config", "console", "metrics", "data", "augment", "models", "losses"),
     ("batch", "calibrate", "ema", "loader", "bank", "label", "machine", "outofclass", "plan",
      "probe", "runfolder", "solar", "steps", "teachers", "train"),
-    ("stages", "student", "tune", "pipeline", "evidence", "ladder", "survey", "report", "deploy",
-     "bench"),
+    ("stages", "trunk", "student", "tune", "pipeline", "evidence", "ladder", "survey", "report",
+     "deploy", "bench"),
     ("api",),
     ("tables", "cli", "__main__", "__init__"),
 )  # fmt: skip

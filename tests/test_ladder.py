@@ -17,7 +17,7 @@ pytest.importorskip("timm")
 import silent_checks as checks
 import tiny
 
-from tutelage import api, cli, ladder, pipeline, plan, stages
+from tutelage import api, cli, ladder, pipeline, plan, trunk
 from tutelage.config import RunConfig, make_config
 from tutelage.data.catalog import read_catalog
 from tutelage.errors import TutelageError
@@ -219,13 +219,13 @@ def test_a_ladder_that_was_cut_off_goes_on(
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the trainings from now on."""
     trained: list[str] = []
-    fit: Callable[..., Any] = stages.fit
+    fit: Callable[..., Any] = trunk.fit
 
     def noted(shop: Any, model: Any, step: Any, loader: Any, settings: Any, label: str) -> Any:
         trained.append(label)
         return fit(shop, model, step, loader, settings, label)
 
-    monkeypatch.setattr(stages, "fit", noted)
+    monkeypatch.setattr(trunk, "fit", noted)
     return trained
 
 

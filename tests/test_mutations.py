@@ -13,7 +13,7 @@ from mutate import mutate, replace_everywhere
 
 pytest.importorskip("timm")
 
-from tutelage import pipeline, stages, student, teachers
+from tutelage import pipeline, stages, student, teachers, trunk
 from tutelage.steps.distillation import Answer
 
 NO_DECAY = "        if not parameter.requires_grad:\n"
@@ -40,7 +40,7 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     ),
     "the head learns in the first leg only": (
         checks.every_leg_trains_head_and_trunk,
-        "stages",
+        "trunk",
         "    model.requires_grad_(True)  # the averaged model of the leg before learns nothing\n",
         "",
     ),
@@ -590,7 +590,7 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     ),
     "images out of class in an online round": (
         checks.online_round_leaves_out_of_class_images,
-        "stages",
+        "trunk",
         "unlabeled(task, task.pool[inside])",
         "unlabeled(task, task.pool)",
     ),
@@ -657,18 +657,18 @@ def _test_in_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _all_beliefs_are_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """The round learns from every belief, whatever was accepted."""
-    believed = stages._believed
+    believed = stages.believed_targets
 
     def everything(labels: Any, config: Any) -> Any:
         everyone = np.ones_like(labels.accepted)
         return believed(dataclasses.replace(labels, accepted=everyone), config)
 
-    monkeypatch.setattr(stages, "_believed", everything)
+    monkeypatch.setattr(stages, "believed_targets", everything)
 
 
 def _folds_keep_every_label(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fold's chain trains on all labels."""
-    train_chain = stages._train_chain
+    train_chain = trunk._train_chain
 
     def whole(shop: Any, task: Any, chain: Any, *rest: Any) -> Any:
         everything = dataclasses.replace(chain, keep=np.ones_like(chain.keep))
@@ -702,14 +702,14 @@ def test_a_bug_in_the_chain_is_found(
 
 
 INERT: dict[str, tuple[str, str, str]] = {
-    "magnitude": ("stages", "float(config.magnitude)", "9.0"),
-    "crop_scale": ("stages", "scale=(config.crop_scale, 1.0)", "scale=(0.35, 1.0)"),
-    "weight_decay": ("stages", "        weight_decay=t.weight_decay,\n", ""),
-    "drop_path_rate": ("stages", "config.transfer.drop_path_rate)", "0.1)"),
+    "magnitude": ("trunk", "float(config.magnitude)", "9.0"),
+    "crop_scale": ("trunk", "scale=(config.crop_scale, 1.0)", "scale=(0.35, 1.0)"),
+    "weight_decay": ("trunk", "        weight_decay=t.weight_decay,\n", ""),
+    "drop_path_rate": ("trunk", "config.transfer.drop_path_rate)", "0.1)"),
     "alignment": ("stages", "prior, strength=config.self_train.alignment", "prior"),
     "out_of_class": ("stages", 'config.self_train.out_of_class == "keep"', "False"),
-    "online": ("stages", "            config.self_train.online,\n", '            "fixmatch",\n'),
-    "threshold": ("stages", "threshold=config.self_train.threshold", "threshold=0.95"),
+    "online": ("trunk", "            config.self_train.online,\n", '            "fixmatch",\n'),
+    "threshold": ("trunk", "threshold=config.self_train.threshold", "threshold=0.95"),
     "temperature": ("steps.distillation", "temperature=self.temperature", "temperature=1.0"),
     "alpha": ("student", "alpha=config.alpha", "alpha=0.7"),
     "kd": ("student", "kd=config.kd", 'kd="kd"'),

@@ -27,7 +27,7 @@ from shapes import (
     write_shapes,
 )
 
-from tutelage import api, cli, pipeline, stages, tune
+from tutelage import api, cli, pipeline, stages, trunk, tune
 from tutelage.augment import RandAugment, Strong, Weak
 from tutelage.config import make_config
 from tutelage.data.catalog import read_catalog
@@ -526,7 +526,7 @@ def test_auto_measures_the_strong_view_once_and_pins_it(
     for _ in range(2):  # the second continues the first
         run = pipeline.prepare("run", catalog, str(photos), tmp_path / "r", config, quiet=True)
         expected = Weak(scale=(0.6, 1.0))
-        strong = stages.strong_policy(run.config.transfer)
+        strong = trunk.strong_policy(run.config.transfer)
         assert strong == Strong(augment=RandAugment(3, 21.0, view=expected))
         assert "--augment auto: it covers more (7 s)" in run.notes
         assert "no effect: magnitude; --augment auto chooses them" in run.notes

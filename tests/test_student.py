@@ -19,8 +19,9 @@ from tutelage.errors import TutelageError
 from tutelage.models.classifier import Classifier
 from tutelage.models.zoo import create, cut
 from tutelage.plan import Work
-from tutelage.stages import Workshop, evaluation_look
+from tutelage.stages import evaluation_look
 from tutelage.student import create_student, distill, fit_connector, train_alone
+from tutelage.trunk import Workshop
 
 
 def teacher(architecture: str, classes: int) -> Classifier:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tutelage import pipeline, stages, student
+from tutelage import pipeline, stages, student, trunk
 from tutelage.config import RunConfig
 from tutelage.console import Console
 from tutelage.data.catalog import Catalog
@@ -219,7 +219,7 @@ def fine_tune(chain: pipeline.Chain) -> Outcome:
     plain = {"metric": "plain", "strength": stages.PROBE_STRENGTH}
     heads = stages.fit_chain_heads(task, chain.frozen, plain, run.config, [None])
     work = fine_tune_work(run.plan)
-    return stages.train_trunk(run.shop, task, run.base, heads, [None], work, 0, "fine-tune")
+    return trunk.train_trunk(run.shop, task, run.base, heads, [None], work, 0, "fine-tune")
 
 
 def _test(

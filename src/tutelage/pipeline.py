@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tutelage import stages, student, tune
+from tutelage import stages, student, trunk, tune
 from tutelage.bank import CLEAN_VIEWS, bank_plans, make_bank
 from tutelage.calibrate import softmax
 from tutelage.config import SELF_TRAINING, STRONG_VIEW, RunConfig, without_effect
@@ -54,7 +54,8 @@ from tutelage.plan import (
     make_plan,
 )
 from tutelage.runfolder import RunFolder
-from tutelage.stages import Beliefs, Outcome, Task, Workshop
+from tutelage.stages import Beliefs, Outcome, Task
+from tutelage.trunk import Workshop
 
 
 @dataclass(frozen=True)
@@ -552,7 +553,7 @@ def _judge(task: Task, before: Outcome, after: Outcome) -> Comparison:
 def _make_frozen(run: Run) -> stages.Frozen:
     task, plan = run.task, run.plan
     forward = Forward(run.base.to(run.device), "features")
-    strong = stages.strong_policy(run.config.transfer)
+    strong = trunk.strong_policy(run.config.transfer)
     crop_pct, crop_scale = run.base.spec.crop_pct, run.config.transfer.crop_scale
     plans = bank_plans(plan.views, crop_pct, strong, crop_scale)
     rows = np.concatenate([task.labeled, task.pool])
@@ -592,7 +593,7 @@ def teach(chain: Chain, *, rounds: bool) -> None:
             return frozen
         choice, folds = frozen.choice, len(task.chains)
         heads = stages.fit_chain_heads(task, chain.frozen, choice, config, none)
-        trained = stages.train_trunk(
+        trained = trunk.train_trunk(
             shop, task, run.base, heads, none, plan.transfer, folds, "transfer", choice
         )
         trained.choice = choice
@@ -660,11 +661,11 @@ def _round(chain: Chain, shop: Workshop, work: Work, name: str) -> Outcome:
     heads = stages.fit_chain_heads(
         few, chain.frozen, chain.choice, run.config, labels[: len(few.chains)]
     )
-    outcome = stages.train_trunk(
+    outcome = trunk.train_trunk(
         shop, run.task, run.base, heads, labels, work, run.plan.judged_folds, name, chain.choice
     )
     if outcome.model.spec.unknown_threshold is None:
-        stages.inherit_threshold(shop, run.task, outcome.model, teacher)
+        trunk.inherit_threshold(shop, run.task, outcome.model, teacher)
     return outcome
 
 

@@ -10,7 +10,6 @@ import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -18,22 +17,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tutelage.augment import Center, Policy, RandAugment, Strong, TrivialAugment, Weak
-from tutelage.bank import CLEAN_VIEWS, Bank, look
-from tutelage.batch import Step
+from tutelage.augment import Center
+from tutelage.bank import Bank, look
 from tutelage.calibrate import fit_temperature, softmax
-from tutelage.config import RunConfig, TrainConfig, TransferConfig
+from tutelage.config import RunConfig, TransferConfig
 from tutelage.data.split import folds
-from tutelage.label import PseudoLabels, align, confusion, estimate_prior, revise, select
-from tutelage.loader import Canvases, Examples, Loader, Rows, Views
+from tutelage.label import PseudoLabels, align, confusion, estimate_prior, select
+from tutelage.loader import Canvases, Examples, Rows
 from tutelage.losses.class_weights import inverse_frequency
 from tutelage.losses.label_smoothing import smooth_targets
 from tutelage.losses.logit_adjustment import log_prior
 from tutelage.metrics import Floats, Ints
 from tutelage.models.classifier import Classifier
 from tutelage.models.forward import Forward
-from tutelage.outofclass import Detection, detect, energy, fit_limit, match_threshold
-from tutelage.plan import FOLD_STEPS, LABELED_SHARE, Work, pool_share
+from tutelage.outofclass import Detection, detect, energy, fit_limit
 from tutelage.probe import (
     Head,
     Metric,
@@ -44,22 +41,10 @@ from tutelage.probe import (
     pretrained_metric,
     span_metric,
 )
-from tutelage.steps.mean_teacher import MeanTeacherStep
-from tutelage.steps.online import (
-    FixMatch,
-    FlexMatch,
-    FreeMatch,
-    OnlinePseudoLabelStep,
-    SoftMatch,
-)
-from tutelage.steps.supervised import supervised_step
-from tutelage.train import Result, train
 
 PROBE_STRENGTH = 10.0
 STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0)  # rising: each fit starts from the one before
 IMBALANCED = 2.0  # times as many labels in the largest class as in the smallest
-MATCHED_IMAGES = 1000  # of the pool, at most, by which a temperature is matched
-MOMENTUM = 0.99  # of online statistics: the papers' 0.999 is for a million steps, not thousands
 
 
 @dataclass(frozen=True)
@@ -517,7 +502,8 @@ def detections_of(task: Task, frozen: Frozen, config: RunConfig) -> list[Detecti
     return [detect(labeled[chain.keep], task.labels[chain.keep], pool) for chain in task.chains]
 
 
-def _believed(labels: PseudoLabels, config: RunConfig) -> tuple[Rows, Tensor]:
+def believed_targets(labels: PseudoLabels, config: RunConfig) -> tuple[Rows, Tensor]:
+    """Positions (A,) of the accepted pool images, and their targets (A, K)."""
     taken = np.flatnonzero(labels.accepted)
     targets = labels.targets(config.self_train.pseudo_labels)
     return taken, torch.from_numpy(targets[taken])
@@ -537,306 +523,6 @@ def self_train_frozen(
     model = with_head(base, heads[0])
     set_calibration(model, temperature_of(task, beliefs), unknown_threshold_of(beliefs))
     return Outcome(model, beliefs, frozen=True, pseudo_labels=labels[0], choice=choice)
-
-
-def strong_policy(config: TransferConfig) -> Policy:
-    """The view a student learns from; ``augment`` is no longer "auto": the search came before."""
-    if config.augment == "auto":
-        raise ValueError("'auto' was not resolved; settings come from the run folder's config.json")
-    view = Weak(scale=(config.crop_scale, 1.0))
-    if config.augment == "none":
-        return view
-    if config.augment == "trivialaugment":
-        return Strong(augment=TrivialAugment(view=view))
-    augment = RandAugment(config.num_ops, float(config.magnitude), view=view)
-    return Strong(augment=augment)
-
-
-def train_config(config: RunConfig, work: Work, **changes: Any) -> TrainConfig:
-    """The loop's settings for one work."""
-    t = config.transfer
-    settings = TrainConfig(
-        steps=work.steps,
-        lr_head=t.lr_head,
-        lr_trunk=t.lr_trunk,
-        layer_decay=t.layer_decay,
-        weight_decay=t.weight_decay,
-        optimizer=t.optimizer,
-    )
-    return dataclasses.replace(settings, **changes)
-
-
-@dataclass(frozen=True)
-class Workshop:
-    """What trained stages need besides the task."""
-
-    config: RunConfig
-    device: torch.device
-    seed: int
-    progress: Callable[[str, int], Any]
-
-
-def fit(
-    shop: Workshop,
-    model: Classifier,
-    step: Step,
-    loader: Loader,
-    settings: TrainConfig,
-    label: str,
-) -> Classifier:
-    """Run the loop on a copy of ``model`` and return the averaged model on the CPU."""
-    model = copy.deepcopy(model)
-    torch.manual_seed(shop.seed)  # dropout and stochastic depth draw from torch's own generator
-    with shop.progress(label, settings.steps) as done:
-        result: Result = train(
-            model, loader, step, settings, device=shop.device, on_step=lambda n, row: done(n)
-        )
-    return result.model.cpu().to(memory_format=torch.contiguous_format)
-
-
-def train_trunk(
-    shop: Workshop,
-    task: Task,
-    base: Classifier,
-    heads: Sequence[Head],
-    labels: Sequence[PseudoLabels | None],
-    work: Work,
-    judged_folds: int,
-    name: str,
-    choice: dict[str, Any] | None = None,
-) -> Outcome:
-    """A stage that trains trunk and head together, from the pretrained trunk and a fitted head.
-
-    On labels alone this is "transfer"; with pseudo-labels it is a round of self-training, whose
-    student is noised by strong views, mixing, dropout and stochastic depth, and whose pool is
-    labelled anew ``work.revisions`` times; with ``work.trunk == "online"`` the student labels its
-    own weak views as it learns, and no balance is applied: its beliefs are aligned to the pool's
-    classes.
-
-    Args:
-        shop: settings and device.
-        task: the images.
-        base: the pretrained trunk.
-        heads: the head that each chain starts from; those of chains that are not run may lack.
-        labels: the pseudo-labels of each chain, or None; the same holds.
-        work: steps and sizes; a fold takes ``FOLD_STEPS`` of the steps.
-        judged_folds: how many folds to repeat it on. Without held-out answers the temperature is
-            the one that makes the model as confident about the pool as its last labels are.
-        name: of the stage, for the progress bar.
-        choice: what ``transfer_frozen`` chose.
-    """
-    balance = chosen_balance(shop.config.transfer, choice or {})
-    judged = np.full((len(task.judged), task.n_classes), np.nan)
-    pool: list[Floats | None] = [None] * len(task.chains)
-    models, learned = [], []
-    run = range(len(task.chains)) if judged_folds >= len(task.chains) else range(1 + judged_folds)
-    for number in run:
-        chain = task.chains[number]
-        label = name if number == 0 else f"{name}, fold {number}"
-        steps = work.steps if number == 0 else max(1, round(FOLD_STEPS * work.steps))
-        share = dataclasses.replace(work, steps=steps)
-        begun, believed = with_head(base, heads[number]), labels[number]
-        if believed is not None and work.trunk == "trained":
-            believed = believed.some(pool_share(share, len(task.pool)), shop.seed)
-        model, last = _train_chain(shop, task, chain, begun, believed, share, balance, label)
-        if last is None:  # a round labels the pool as it goes, and none comes after it
-            pool[number] = _clean_logits(shop, task, model, task.pool)
-        held_out = task.judged[chain.judges]
-        judged[chain.judges] = _clean_logits(shop, task, model, held_out, views=1)
-        models.append(model)
-        learned.append(last)
-    beliefs = Beliefs(pool, judged)
-    temperature = temperature_of(task, beliefs)
-    if not beliefs.known.any() and learned[0] is not None:
-        temperature = _matched_temperature(
-            shop, task, models[0], learned[0], online=work.trunk == "online"
-        )
-    set_calibration(models[0], temperature, unknown_threshold_of(beliefs))
-    return Outcome(models[0], beliefs, frozen=False, pseudo_labels=learned[0])
-
-
-def _matched_temperature(
-    shop: Workshop, task: Task, model: Classifier, labels: PseudoLabels, *, online: bool
-) -> float:
-    """That which makes the model as confident about the pool as it and its labels are together.
-
-    The labels of a round in legs are such a mean already; those of an online round are still its
-    teacher's, who knew less.
-    """
-    labels = labels.some(MATCHED_IMAGES, shop.seed)
-    rows = task.pool[labels.accepted]
-    logits = _clean_logits(shop, task, model, rows, views=1)
-    if online:
-        labels = revise(labels, softmax(logits), strength=shop.config.self_train.alignment)
-    return fit_temperature(logits, labels.probs[labels.accepted])
-
-
-def inherit_threshold(shop: Workshop, task: Task, model: Classifier, teacher: Outcome) -> None:
-    """Give a model that nothing held out was shown to its teacher's threshold for unknown images.
-
-    An energy means something for one model only, so it is the one that as many images of the pool
-    lie beyond.
-    """
-    threshold, theirs = teacher.model.spec.unknown_threshold, teacher.beliefs.pool[0]
-    if threshold is None or theirs is None:
-        return
-    some = np.arange(0, len(theirs), -(-len(theirs) // MATCHED_IMAGES))
-    ours = _clean_logits(shop, task, model, task.pool[some], views=1)
-    threshold = match_threshold(energy(ours), energy(theirs[some]), threshold)
-    set_calibration(model, model.spec.temperature, threshold)
-
-
-def _clean_logits(
-    shop: Workshop, task: Task, model: Classifier, rows: Rows, *, views: int = CLEAN_VIEWS
-) -> Floats:
-    """Mean logits (N, K) over the centre view and, with 2 views, its mirror image."""
-    forward = Forward(model.to(shop.device), "logits")
-    center, size = Center(model.spec.crop_pct), model.spec.input_size
-    sides = [
-        look(task.canvases, rows, center, forward, size, mirrored=mirrored)
-        for mirrored in (False, True)[:views]
-    ]
-    model.cpu()
-    return torch.stack(sides).mean(dim=0).numpy().astype(np.float64)
-
-
-def _train_chain(
-    shop: Workshop,
-    task: Task,
-    chain: Chain,
-    model: Classifier,
-    labels: PseudoLabels | None,
-    work: Work,
-    balance: str,
-    label: str,
-) -> tuple[Classifier, PseudoLabels | None]:
-    """The trained model of one chain, and the pseudo-labels it learned from last.
-
-    The steps are divided into legs of equal length, each with a schedule of its own. Between them
-    the images that are learned from are labelled anew: a round of self-training that goes on from
-    the student's weights.
-    """
-    config = shop.config
-    legs = 1 + (work.revisions if labels is not None and work.trunk == "trained" else 0)
-    work = dataclasses.replace(work, steps=max(1, work.steps // legs))
-    model.spec = dataclasses.replace(model.spec, input_size=work.size)
-    for leg in range(legs):
-        if leg and labels is not None:
-            rows = task.pool[labels.accepted]
-            probs = softmax(_clean_logits(shop, task, model, rows, views=1))
-            labels = revise(labels, probs, strength=config.self_train.alignment)
-        words = f"{label}, {leg + 1} of {legs}" if legs > 1 else label
-        model = _train_leg(shop, task, chain, model, labels, work, balance, words, leg=leg)
-    return model, labels
-
-
-def _train_leg(
-    shop: Workshop,
-    task: Task,
-    chain: Chain,
-    model: Classifier,
-    labels: PseudoLabels | None,
-    work: Work,
-    balance: str,
-    label: str,
-    *,
-    leg: int,
-) -> Classifier:
-    config = shop.config
-    model.requires_grad_(True)  # the averaged model of the leg before learns nothing
-    model.unfreeze_trunk()
-    model.freeze_stages(work.frozen_stages)
-    model.set_noise(config.transfer.drop_rate, config.transfer.drop_path_rate)
-    labeled = labeled_examples(task, chain, smoothing=config.transfer.label_smoothing)
-    views = Views(strong_policy(config.transfer), work.size, mix=config.transfer.mix)
-    # Gradually in the first leg only: after it every layer has begun to learn.
-    settings = train_config(config, work, unfreeze="all" if leg else config.transfer.unfreeze)
-    pool = None
-    if work.trunk == "online":
-        if labels is None:
-            raise ValueError("an online round needs a pool")
-        inside = ~labels.outside
-        pool = unlabeled(task, task.pool[inside])
-        views = dataclasses.replace(views, mix="none", weak=Weak())
-        prior = torch.from_numpy(labels.probs[inside].mean(axis=0)).float().to(shop.device)
-        step: Step = make_online_step(
-            config.self_train.online,
-            prior,
-            n_pool=len(pool),
-            steps=work.steps,
-            threshold=config.self_train.threshold,
-            hard=config.self_train.pseudo_labels != "soft",
-        )
-        settings = dataclasses.replace(settings, ema_decay=0.999)
-    else:
-        if labels is not None:
-            taken, targets = _believed(labels, config)
-            pool = Examples(task.pool[taken], targets.float(), torch.ones(len(taken)))
-        balancing = balance_of(balance, _class_counts(labeled, pool))
-        step = partial(
-            supervised_step,
-            class_weights=_on(balancing.class_weights, shop.device),
-            log_prior=_on(balancing.log_prior, shop.device),
-        )
-        # A few labelled images have no batch statistics worth having, and those of strong views
-        # mislead a model that will see plain ones: the pretrained ones stay (docs/log.md).
-        model.freeze_norms()
-    loader = Loader(
-        task.canvases,
-        labeled,
-        pool,
-        views,
-        batch_size=work.batch_size,
-        labeled_per_batch=max(1, round(LABELED_SHARE * work.batch_size)),
-        seed=shop.seed,
-        first=leg * work.steps,
-    )
-    return fit(shop, model, step, loader, settings, label)
-
-
-def _class_counts(labeled: Examples, pool: Examples | None) -> Tensor:
-    """Images (K,) of each class in training, labels and beliefs in their shares of a batch."""
-    counts = labeled.weights @ labeled.targets
-    if pool is None or len(pool) == 0:
-        return counts
-    believed = pool.weights @ pool.targets
-    shares = LABELED_SHARE * counts / counts.sum() + (1 - LABELED_SHARE) * believed / believed.sum()
-    return (counts.sum() + believed.sum()) * shares
-
-
-def _on(tensor: Tensor | None, device: torch.device) -> Tensor | None:
-    return None if tensor is None else tensor.to(device)
-
-
-def make_online_step(
-    method: str, prior: Tensor, *, n_pool: int, steps: int, threshold: float, hard: bool
-) -> Step:
-    """The step of one online method, with its state at the start.
-
-    Args:
-        method: a choice of the setting ``online``.
-        prior: (K,) estimated class distribution of the pool, on the device of the run.
-        n_pool: images in the pool.
-        steps: length of the round.
-        threshold: of FixMatch, and of FlexMatch's best class.
-        hard: pseudo-labels are best guesses; Mean Teacher has none and compares probabilities.
-    """
-    if method == "mean-teacher":
-        # The authors ramp up for 40,000 of 150,000 steps.
-        return MeanTeacherStep(ramp_steps=steps * 4 // 15)
-    k, device = len(prior), prior.device
-    step = partial(OnlinePseudoLabelStep, hard=hard, momentum=MOMENTUM)
-    if method == "fixmatch":
-        return step(prior, FixMatch(threshold))
-    if method == "flexmatch":
-        return step(prior, FlexMatch(k, n_pool, threshold, device))
-    if method == "freematch":
-        free = FreeMatch(k, momentum=MOMENTUM, device=device)
-        return step(prior, free, penalty=free.fairness)
-    if method == "softmatch":
-        uniform = torch.full_like(prior, 1 / k)
-        return step(uniform, SoftMatch(k, momentum=MOMENTUM, device=device))
-    raise ValueError(f"'{method}' is no online method")
 
 
 def fit_chain_heads(
@@ -860,7 +546,7 @@ def fit_chain_heads(
             frozen,
             metric,
             choice["strength"],
-            None if believed is None else _believed(believed, config),
+            None if believed is None else believed_targets(believed, config),
             balance=chosen_balance(config.transfer, choice),
             smoothing=config.transfer.label_smoothing,
         )

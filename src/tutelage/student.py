@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tutelage import stages
+from tutelage import stages, trunk
 from tutelage.augment import Center
 from tutelage.bank import bank_plans, look, make_bank
 from tutelage.batch import Step
@@ -23,10 +23,11 @@ from tutelage.models.zoo import count_stages, create, cut
 from tutelage.outofclass import energy, match_threshold
 from tutelage.plan import LABELED_SHARE, Work
 from tutelage.probe import fit_head, plain_metric
-from tutelage.stages import Beliefs, Outcome, Task, Workshop
+from tutelage.stages import Beliefs, Outcome, Task
 from tutelage.steps.distillation import DistillationStep
 from tutelage.steps.supervised import supervised_step
 from tutelage.teachers import Teachers
+from tutelage.trunk import Workshop
 
 SHARE = 0.25  # of the teacher's parameters that a cut student may have
 NECKS = (256, 1024)  # least and greatest width of a cut student's 1x1 convolution
@@ -180,8 +181,8 @@ def _fit(shop: Workshop, student: Classifier, step: Step, loader: Loader, work: 
     """The trained student."""
     student.set_noise(shop.config.transfer.drop_rate, 0.0)
     rate = shop.config.distill.lr_student
-    settings = stages.train_config(shop.config, work, lr_trunk=rate, lr_head=rate, layer_decay=1.0)
-    return stages.fit(shop, student, step, loader, settings, "student")
+    settings = trunk.train_config(shop.config, work, lr_trunk=rate, lr_head=rate, layer_decay=1.0)
+    return trunk.fit(shop, student, step, loader, settings, "student")
 
 
 def _held_out(shop: Workshop, task: Task, student: Classifier) -> Beliefs:
@@ -197,7 +198,7 @@ def _held_out(shop: Workshop, task: Task, student: Classifier) -> Beliefs:
 def _views(shop: Workshop, work: Work, teacher_sizes: tuple[int, ...] = ()) -> Views:
     transfer = shop.config.transfer
     return Views(
-        stages.strong_policy(transfer), work.size, mix=transfer.mix, teacher_sizes=teacher_sizes
+        trunk.strong_policy(transfer), work.size, mix=transfer.mix, teacher_sizes=teacher_sizes
     )
 
 
@@ -274,7 +275,7 @@ def _warm_outputs(
     size: int,
 ) -> tuple[Tensor, Tensor]:
     """Logits (V * N, K) and features (V * N, D); the same views whatever model looks."""
-    strong = stages.strong_policy(shop.config.transfer)
+    strong = trunk.strong_policy(shop.config.transfer)
     plans = bank_plans(WARM_VIEWS, student.spec.crop_pct, strong, shop.config.transfer.crop_scale)
 
     def joined(images: Tensor) -> Tensor:
@@ -312,12 +313,12 @@ def _calibrate(
 ) -> None:
     """Make the student as confident as its teachers' mean, and as often sure of no class.
 
-    Fitted on at most ``stages.MATCHED_IMAGES`` images against what the teachers believe of them,
+    Fitted on at most ``trunk.MATCHED_IMAGES`` images against what the teachers believe of them,
     so it needs no labels. An energy means something for one model only, so its threshold is
     matched to the first teacher's.
     """
     rows = task.pool if len(task.pool) else task.labeled
-    rows = rows[:: -(-len(rows) // stages.MATCHED_IMAGES)]
+    rows = rows[:: -(-len(rows) // trunk.MATCHED_IMAGES)]
     ours, *theirs = (
         stages.evaluation_look(task.canvases, rows, model, shop.device).numpy().astype(np.float64)
         for model in (student, *teachers)

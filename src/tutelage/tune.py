@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tutelage import stages
+from tutelage import stages, trunk
 from tutelage.augment import Center, Policy, Weak
 from tutelage.augment.coverage import (
     LEAST_POOL,
@@ -304,7 +304,7 @@ def _no_choice(sample: Sample) -> str:
 
 def policy_of(settings: dict[str, Any]) -> Policy:
     """The strong view of some settings, made where every stage gets it from."""
-    return stages.strong_policy(TransferConfig(**settings))
+    return trunk.strong_policy(TransferConfig(**settings))
 
 
 def fidelity_bounds(weak: Figures) -> dict[str, float]:

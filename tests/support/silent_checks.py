@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutelage import ladder, pipeline, stages, student
+from tutelage import ladder, pipeline, stages, student, trunk
 from tutelage.augment import Center, Strong, Weak
 from tutelage.augment.mix import draw_cutmix
 from tutelage.bank import Bank, look
@@ -110,7 +110,7 @@ def captured_fits(monkeypatch: pytest.MonkeyPatch) -> list[Fit]:
         fits.append(Fit(shop, model, step, loader, settings))
         return copy.deepcopy(model).eval()
 
-    monkeypatch.setattr(stages, "fit", note)
+    monkeypatch.setattr(trunk, "fit", note)
     return fits
 
 
@@ -133,6 +133,18 @@ def half_foreign(task: stages.Task) -> stages.Frozen:
     return stages.make_frozen(labeled, bank(pool), labeled, None)
 
 
+def label_pool(
+    run: pipeline.Run,
+    chain: pipeline.Chain,
+    teacher: stages.Beliefs,
+    temperature: float,
+    fraction: float,
+) -> list[Any]:
+    """Pseudo-labels as a round of the chain makes them."""
+    detections = chain.detections
+    return stages.label_pool(run.task, teacher, temperature, run.config, fraction, detections)
+
+
 def trunk_fit(
     run: pipeline.Run, monkeypatch: pytest.MonkeyPatch, kind: Any, fraction: float = 0.5
 ) -> tuple[Fit, PseudoLabels]:
@@ -146,9 +158,9 @@ def trunk_fit(
     task = dataclasses.replace(run.task, chains=run.task.chains[:1])
     weight = torch.randn(run.base.head.weight.shape, generator=torch.Generator().manual_seed(0))
     head = stages.Head(weight, torch.zeros(task.n_classes))
-    shop = stages.Workshop(run.config, run.device, 0, lambda *_: nullcontext(lambda _: None))
+    shop = trunk.Workshop(run.config, run.device, 0, lambda *_: nullcontext(lambda _: None))
     work = Work(kind, steps=2, batch_size=8, size=32)
-    stages.train_trunk(shop, task, run.base, [head], labels, work, 0, "round")
+    trunk.train_trunk(shop, task, run.base, [head], labels, work, 0, "round")
     assert labels[0] is not None
     return fits[0], labels[0]
 
@@ -158,7 +170,7 @@ def student_fit(run: pipeline.Run, monkeypatch: pytest.MonkeyPatch, teacher: Any
     fits = captured_fits(monkeypatch)
     work = dataclasses.replace(run.plan.student, batch_size=8)
     run.plan = dataclasses.replace(run.plan, student=work)
-    shop = stages.Workshop(run.config, run.device, 0, run.progress)
+    shop = trunk.Workshop(run.config, run.device, 0, run.progress)
     teacher = copy.deepcopy(run.base) if teacher is None else teacher
     student.distill(shop, run.task, teacher, work)
     return fits[0]
@@ -845,10 +857,10 @@ def held_out_labels_are_not_trained_on(tmp_path: Path, monkeypatch: pytest.Monke
     heads = [
         stages.Head(torch.zeros_like(run.base.head.weight), torch.zeros(2)) for _ in task.chains
     ]
-    shop = stages.Workshop(run.config, run.device, 0, lambda *_: nullcontext(lambda _: None))
+    shop = trunk.Workshop(run.config, run.device, 0, lambda *_: nullcontext(lambda _: None))
     work = Work("trained", steps=2, batch_size=8, size=32)
     none: list[Any] = [None] * len(heads)
-    stages.train_trunk(shop, task, run.base, heads, none, work, 1, "transfer")
+    trunk.train_trunk(shop, task, run.base, heads, none, work, 1, "transfer")
     assert len(fits) == 2
     held_out = set(task.judged[task.chains[1].judges].tolist())
     used = {int(row) for examples, _ in fits[1].loader.streams for row in examples.rows}
@@ -1102,7 +1114,7 @@ def _text(*parts: Any) -> str:
 
 def every_leg_trains_head_and_trunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moved = []
-    fit = stages.fit
+    fit = trunk.fit
 
     def noted(shop: Any, model: Any, *rest: Any) -> Any:
         after = fit(shop, model, *rest)
@@ -1112,13 +1124,13 @@ def every_leg_trains_head_and_trunk(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         return after
 
     run = prepared(tmp_path, monkeypatch)
-    monkeypatch.setattr(stages, "fit", noted)
+    monkeypatch.setattr(trunk, "fit", noted)
     task = dataclasses.replace(run.task, chains=run.task.chains[:1])
     labels = [select(softmax(some_beliefs(task), 1.0), fraction=1.0)]
     head = stages.Head(torch.zeros_like(run.base.head.weight), torch.zeros(task.n_classes))
-    shop = stages.Workshop(run.config, run.device, 0, lambda *_: nullcontext(lambda _: None))
+    shop = trunk.Workshop(run.config, run.device, 0, lambda *_: nullcontext(lambda _: None))
     work = Work("trained", steps=6, batch_size=8, size=32, revisions=2)
-    stages.train_trunk(shop, task, run.base, [head], labels, work, 0, "round")
+    trunk.train_trunk(shop, task, run.base, [head], labels, work, 0, "round")
     assert moved == [[True, True]] * 3
 
 
