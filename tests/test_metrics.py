@@ -161,6 +161,12 @@ def test_a_stage_is_rejected_when_it_lost_likelihood(sure: float, accepted: bool
     assert ("became less likely" in found.reason) is not accepted
 
 
+def test_likelihood_is_not_asked_of_a_model_that_was_trained_for_less() -> None:
+    before, after = (np.array([[p, 1 - p]] * 8) for p in (0.9, 0.6))
+    assert compare(before, after, np.zeros(8, dtype=int), shortened=True).accepted
+    assert not compare(before, 1 - after, np.zeros(8, dtype=int), shortened=True).accepted
+
+
 def test_nothing_to_compare_is_kept_and_said() -> None:
     found = compare(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0, dtype=int))
     assert found.accepted

@@ -663,7 +663,7 @@ def _all_beliefs_are_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
         everyone = np.ones_like(labels.accepted)
         return believed(dataclasses.replace(labels, accepted=everyone), config)
 
-    monkeypatch.setattr(stages, "believed_targets", everything)
+    replace_everywhere(monkeypatch, believed, everything)
 
 
 def _folds_keep_every_label(monkeypatch: pytest.MonkeyPatch) -> None:

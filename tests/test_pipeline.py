@@ -143,7 +143,7 @@ def test_pseudo_labels_parquet_tells_every_round(finished: Path) -> None:
     rows = table.to_pylist()
     split = parquet.read_table(finished / "split.parquet").to_pylist()
     pool = sorted(row["image"] for row in split if row["role"] == "unlabeled")
-    for number, share in ((1, 0.8), (2, 1.0)):
+    for number, share in ((1, 0.4), (2, 1.0)):
         of_round = [row for row in rows if row["round"] == number]
         assert sorted(row["image"] for row in of_round) == pool
         assert {row["label"] for row in of_round} <= set(CLASSES)
@@ -358,11 +358,11 @@ def test_a_round_that_loses_is_rejected_and_ends_its_kind(
 ) -> None:
     run = checks.prepared(tmp_path, monkeypatch, trunk="frozen", rounds=3)
     real = stages.self_train_frozen
-    teachers = []
+    rounds = []
 
-    def worse(task: Any, base: Any, frozen: Any, teacher: Any, *rest: Any) -> stages.Outcome:
-        teachers.append(teacher)
-        outcome = real(task, base, frozen, teacher, *rest)
+    def worse(task: Any, *rest: Any) -> stages.Outcome:
+        rounds.append(len(rest))
+        outcome = real(task, *rest)
         outcome.beliefs.judged = -100 * np.eye(task.n_classes)[task.judged_labels]
         return outcome
 
@@ -374,7 +374,7 @@ def test_a_round_that_loses_is_rejected_and_ends_its_kind(
     assert not lost.accepted
     assert lost.reason.startswith("lost against its predecessor: 0 won")
     assert chain.teacher.name == "transfer"
-    assert teachers == [chain.teacher.outcome.beliefs]
+    assert len(rounds) == 1
     loaded = pipeline._load_stage(run.folder.stages / "self-train-1", "self-train-1")
     assert not loaded.accepted
     assert loaded.comparison == lost.comparison

@@ -123,6 +123,7 @@ class Comparison:
         after: accuracy of the new stage.
         nll_before: mean negative log-likelihood of the predecessor's probabilities, in nats.
         nll_after: the same of the new stage's.
+        shortened: the new stage's models of the folds were trained for fewer steps than its own.
     """
 
     n: int
@@ -132,6 +133,7 @@ class Comparison:
     after: float
     nll_before: float
     nll_after: float
+    shortened: bool = False
 
     @property
     def accepted(self) -> bool:
@@ -140,9 +142,10 @@ class Comparison:
         Images: more lost than chance explains (one-sided, 5%). The difference is
         ``(wins - losses) / n`` and its standard error, under no difference,
         ``sqrt(wins + losses) / n`` (McNemar 1947). Of 20 images hardly one changes sides, so that
-        alone lets through what does harm slowly; the likelihood moves with every image.
+        alone lets through what does harm slowly; the likelihood moves with every image. It is not
+        asked of a model that was trained for half as long as the one it stands for.
         """
-        return not self._lost_images and self.nll_after <= self.nll_before
+        return not self._lost_images and (self.shortened or self.nll_after <= self.nll_before)
 
     @property
     def _lost_images(self) -> bool:
@@ -162,7 +165,7 @@ class Comparison:
         return f"did not lose against its predecessor: {score}, {change}"
 
 
-def compare(before: Floats, after: Floats, labels: Ints) -> Comparison:
+def compare(before: Floats, after: Floats, labels: Ints, *, shortened: bool = False) -> Comparison:
     """Compare two (N, K) sets of calibrated held-out probabilities image by image."""
     was = before.argmax(axis=1) == labels
     now = after.argmax(axis=1) == labels
@@ -175,4 +178,5 @@ def compare(before: Floats, after: Floats, labels: Ints) -> Comparison:
         after=float(now.mean()) if n else 0.0,
         nll_before=nll(before, labels) if n else 0.0,
         nll_after=nll(after, labels) if n else 0.0,
+        shortened=shortened,
     )

@@ -547,7 +547,9 @@ def _judge(task: Task, before: Outcome, after: Outcome) -> Comparison:
         softmax(outcome.beliefs.judged[both], outcome.model.spec.temperature)
         for outcome in (before, after)
     )
-    return compare(was, now, task.judged_labels[both])
+    # With a val split there are no folds: the model itself is judged.
+    shortened = not after.frozen and len(task.chains) > 1
+    return compare(was, now, task.judged_labels[both], shortened=shortened)
 
 
 def _make_frozen(run: Run) -> stages.Frozen:
@@ -601,7 +603,8 @@ def teach(chain: Chain, *, rounds: bool) -> None:
         if config.transfer.trunk == "trained":
             return trained
         judged = _judge(task, frozen, trained)
-        return trained if judged.n and judged.accepted else frozen
+        better = judged.n > 0 and judged.accepted and judged.nll_after <= judged.nll_before
+        return trained if better else frozen
 
     chain.stage("transfer", transfer)
     if not rounds or not len(task.pool):
