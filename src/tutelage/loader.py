@@ -17,6 +17,7 @@ from tutelage.data.store import ImageStore
 
 Rows = NDArray[np.intp]
 _CYCLE = 2  # number of the stream of batches; 0 and 1 are those of the images
+_VIEWS = 9  # the same of the views
 
 
 class Canvases:
@@ -154,7 +155,7 @@ class Loader:
         ids = torch.from_numpy(
             np.concatenate([np.full(len(parts[0][1]), -1), *(at for _, at in parts[1:])])
         )
-        generator = torch.Generator().manual_seed(_mixed_seed(self.seed, 9, step))
+        generator = torch.Generator().manual_seed(_mixed_seed(self.seed, _VIEWS, step))
         images, aspect = self.canvases.take(rows)
         views = self.views
         plan = views.policy.plan(aspect, generator)
