@@ -27,6 +27,7 @@ from tutelage.plan import (
     Work,
     _student_seconds,
     default_minutes,
+    labeled_share,
     make_plan,
     pool_share,
     tune_seconds,
@@ -232,6 +233,23 @@ def test_time_goes_to_no_stage_that_a_command_leaves_out() -> None:
     assert alone.steps * alone.size > run.student.steps * run.student.size
     assert of("self-train", minutes=8).rounds[-1].steps > run.rounds[-1].steps
     assert of("transfer", minutes=8).estimated_seconds < run.estimated_seconds
+
+
+@pytest.mark.parametrize(
+    ("labeled", "pool", "images", "share"),
+    [(20, 2000, 4800, 0.125), (40, 1000, 4800, 0.25), (400, 4000, 4800, 0.5), (90, 10, 9600, 0.9)],
+)
+def test_true_labels_are_seen_often_but_leave_half_of_a_batch(
+    labeled: int, pool: int, images: int, share: float
+) -> None:
+    amounts = dataclasses.replace(AMOUNTS, labeled=labeled, pool=pool)
+    assert labeled_share(amounts, images) == pytest.approx(share)
+
+
+def test_trained_work_says_how_many_of_a_batch_are_labels() -> None:
+    found = plan(QUICK)
+    for work in (found.rounds[-1], found.student):
+        assert work.labeled_share == labeled_share(AMOUNTS, work.steps * work.batch_size)
 
 
 def test_a_validation_split_repeats_nothing() -> None:

@@ -87,7 +87,8 @@ def test_learning_rate_rises_then_falls_along_a_cosine() -> None:
     assert math.isfinite(learning_rate_factor(5, 5, 5))
 
 
-def test_rates_of_the_groups_follow_the_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+def rates(monkeypatch: pytest.MonkeyPatch, config: TrainConfig) -> list[dict[str, float]]:
+    """Learning rates of the groups at every step."""
     seen: list[dict[str, float]] = []
     step = torch.optim.AdamW.step
 
@@ -95,8 +96,15 @@ def test_rates_of_the_groups_follow_the_schedule(monkeypatch: pytest.MonkeyPatch
         seen.append({group["name"]: group["lr"] for group in self.param_groups})
         return step(self, *args)
 
-    monkeypatch.setattr(torch.optim.AdamW, "step", spy)
-    run(dataclasses.replace(CONFIG, lr_head=1e-2, lr_trunk=1e-3, warmup=0.25))
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.optim.AdamW, "step", spy)
+        run(config)
+    return seen
+
+
+def test_rates_of_the_groups_follow_the_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = dataclasses.replace(CONFIG, lr_head=1e-2, lr_trunk=1e-3, warmup=0.25)
+    seen = rates(monkeypatch, config)
     factors = [learning_rate_factor(number, 12, 3) for number in range(12)]
     assert [row["head"] for row in seen] == pytest.approx([1e-2 * f for f in factors])
     assert [row["trunk"] for row in seen] == pytest.approx([1e-3 * f for f in factors])
@@ -147,6 +155,20 @@ def test_an_endless_loader_is_asked_for_no_more_than_the_steps() -> None:
     assert taken == 12
 
 
+def test_a_leg_has_its_part_of_the_whole_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = rates(monkeypatch, dataclasses.replace(CONFIG, steps=6, warmup=0.2))
+    legs = [
+        rates(
+            monkeypatch,
+            dataclasses.replace(
+                CONFIG, steps=3, warmup=0.2, schedule_first=first, schedule_steps=6
+            ),
+        )
+        for first in (0, 3)
+    ]
+    assert legs[0] + legs[1] == whole
+
+
 def test_history_and_callback_come_every_log_every_and_at_the_end() -> None:
     calls: list[tuple[int, float]] = []
     config = dataclasses.replace(CONFIG, steps=10, log_every=4)
@@ -165,6 +187,8 @@ def test_sgd_has_nesterov_momentum() -> None:
 
 ALIVE: dict[str, Any] = {
     "steps": 7,
+    "schedule_first": 3,
+    "schedule_steps": 50,
     "lr_head": 2e-2,
     "lr_trunk": 2e-2,
     "layer_decay": 0.5,

@@ -161,9 +161,15 @@ class DistillConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """One call of the training loop, resolved from the settings and the plan."""
+    """One call of the training loop, resolved from the settings and the plan.
+
+    With ``schedule_steps`` the learning rates are those of a longer training's ``steps`` from
+    ``schedule_first`` on: a part of it that something happens after.
+    """
 
     steps: int
+    schedule_first: int = 0
+    schedule_steps: int = 0
     lr_head: float = 3e-3
     lr_trunk: float = 3e-4
     layer_decay: float = 1.0

@@ -59,7 +59,8 @@ TRAINED_SIZE = 160  # side in pixels at most, where the trunk is trained
 TRAINED_SCALE = 3  # times the canvas at most, the same
 LEAST_TRAINED = 2000  # images; fewer move a pretrained trunk no further than noise
 LEGS = (3, 6)  # least and most, of a pass over the pool each; the pool is labelled anew between
-LABELED_SHARE = 0.125  # of a batch, and of the weight, goes to the true labels
+LABELED_SHARE = (0.125, 0.5)  # least and most of a batch, and of the weight, for the true labels
+LABEL_PASSES = 30  # over the true labels, between those two: few steps must not miss them
 TRANSFER_SHARE = 0.3  # of what a trained round has, for training on the labels before it
 # What a search for the strong view may look at; tune reads it, the planner counts it.
 TUNE_SIZE = 128  # side in pixels at most
@@ -96,6 +97,7 @@ class Work:
             accepted; None accepts all.
         frozen_stages: first stages of a trained trunk that stay as they are.
         revisions: how often, at equal distances, the pool is labelled anew while a trunk trains.
+        labeled_share: of a batch, and so of the weight, that goes to the true labels.
     """
 
     trunk: Trunk
@@ -105,6 +107,7 @@ class Work:
     fraction: float | None = None
     frozen_stages: int = 0
     revisions: int = 0
+    labeled_share: float = LABELED_SHARE[0]
 
 
 @dataclass(frozen=True)
@@ -225,9 +228,7 @@ def make_plan(
     teacher_size = trained_size if unjudged else size
     if command == "distill":
         teacher_size = min(native_size, sizes[0])
-    student = _student(
-        [s for s in sizes if s <= teacher_size], speed, images, left - seconds, amounts.teachers
-    )
+    student = _student([s for s in sizes if s <= teacher_size], speed, amounts, left - seconds)
     frozen = _frozen_rounds(config, asked_rounds, trained) if rounds else []
     planned = [Work("frozen", size=size, fraction=fraction) for fraction in frozen]
     planned += [trained] if trained is not None else []
@@ -293,27 +294,34 @@ def _student_seconds(work: Work, speed: Speed, teacher_size: int, teachers: int)
     return work.steps * work.batch_size * step / 1e3
 
 
-def _student(sizes: Sequence[int], speed: Speed, images: int, left: float, teachers: int) -> Work:
+def _student(sizes: Sequence[int], speed: Speed, amounts: Amounts, left: float) -> Work:
     """The largest views that leave enough passes; then all the steps that fit.
 
     Args:
         sizes: to choose from, the teacher's first, then smaller ones.
         speed: of the teacher on this machine.
-        images: in training.
+        amounts: of images and teachers.
         left: seconds.
-        teachers: how many it learns from.
     """
+    images = amounts.labeled + amounts.pool
     most_steps = MOST_EPOCHS * images / STUDENT_BATCH
 
     def steps(size: int) -> int:
         work = Work("trained", 1, STUDENT_BATCH, size)
-        one = _student_seconds(work, speed, sizes[0], teachers)
+        one = _student_seconds(work, speed, sizes[0], amounts.teachers)
         return _first(STEPS, lambda s: s <= min(left / one, most_steps))
 
     enough = min(ENOUGH_PASSES / STUDENT_BATCH, most_steps)
     large = [size for size in sizes if size >= STUDENT_LEAST_SHARE * sizes[0]]
     size = _first(large, lambda s: steps(s) >= enough)
-    return Work("trained", steps(size), STUDENT_BATCH, size, frozen_stages=_frozen_stages(speed))
+    return Work(
+        "trained",
+        steps(size),
+        STUDENT_BATCH,
+        size,
+        frozen_stages=_frozen_stages(speed),
+        labeled_share=labeled_share(amounts, steps(size) * STUDENT_BATCH),
+    )
 
 
 @dataclass(frozen=True)
@@ -423,10 +431,11 @@ class _Trainer:
         if trunk == "trained":
             most = min(most, passes // batch)
         frozen = _frozen_stages(self.speed)
-        works = [
-            Work(trunk, steps, batch, self.size, None, frozen, _revisions(steps, pool))
-            for steps in STEPS
-        ]
+        works = []
+        for steps in STEPS:
+            share = labeled_share(self.amounts, steps * batch) if pool else LABELED_SHARE[0]
+            legs = _revisions((1 - share) * steps * batch, pool)
+            works.append(Work(trunk, steps, batch, self.size, None, frozen, legs, share))
         fits = (w for w in works if w.steps <= most and self.seconds(w, folds) <= left)
         work = next(fits, None)
         if self.config.transfer.trunk == trunk:
@@ -434,15 +443,26 @@ class _Trainer:
         return None if work is None or work.steps * batch < LEAST_TRAINED else work
 
 
-def _revisions(steps: int, pool: int) -> int:
-    """So many that a leg is about one pass over the pool, within ``LEGS``."""
+def _revisions(images: float, pool: int) -> int:
+    """So many for ``images`` of the pool that a leg is about one pass over it, within ``LEGS``."""
     if not pool:
         return 0
-    passes = (1 - LABELED_SHARE) * TRAINED_BATCH * steps / pool
-    return min(max(round(passes), LEGS[0]), LEGS[1]) - 1
+    return min(max(round(images / pool), LEGS[0]), LEGS[1]) - 1
+
+
+def labeled_share(amounts: Amounts, images: int) -> float:
+    """The share of a training on ``images`` in all that goes to the true labels.
+
+    No less than theirs of all images, and so much that each is seen ``LABEL_PASSES`` times, within
+    ``LABELED_SHARE``.
+    """
+    least, most = LABELED_SHARE
+    wanted = LABEL_PASSES * amounts.labeled / images
+    frequent = amounts.labeled / (amounts.labeled + amounts.pool)
+    return max(min(max(wanted, least), most), frequent)
 
 
 def pool_share(work: Work, pool: int) -> int:
     """Pool images that a training of ``1 + revisions`` legs learns from: each leg sees all once."""
     images = work.steps // (1 + work.revisions) * work.batch_size
-    return min(pool, round((1 - LABELED_SHARE) * images))
+    return min(pool, round((1 - work.labeled_share) * images))

@@ -21,7 +21,7 @@ from tutelage.models.classifier import Classifier, count_parameters
 from tutelage.models.forward import Forward
 from tutelage.models.zoo import count_stages, create, cut
 from tutelage.outofclass import energy, match_threshold
-from tutelage.plan import LABELED_SHARE, Work
+from tutelage.plan import Work
 from tutelage.probe import fit_head, plain_metric
 from tutelage.stages import Beliefs, Outcome, Task
 from tutelage.steps.distillation import DistillationStep
@@ -204,16 +204,13 @@ def _views(shop: Workshop, work: Work, teacher_sizes: tuple[int, ...] = ()) -> V
 
 def _loader(shop: Workshop, task: Task, work: Work, teacher_sizes: tuple[int, ...]) -> Loader:
     """Batches of labelled and pool images together, each view at all models' sizes."""
-    n, m = len(task.labeled), len(task.pool)
-    fair = 2 * work.batch_size * n / (n + m)  # labels come twice as often as they are frequent
-    share = min(LABELED_SHARE * work.batch_size, fair)
     return Loader(
         task.canvases,
         stages.labeled_examples(task, task.chains[0]),
         stages.unlabeled(task, task.pool),
         _views(shop, work, teacher_sizes),
         batch_size=work.batch_size,
-        labeled_per_batch=max(1, round(share)),
+        labeled_per_batch=max(1, round(work.labeled_share * work.batch_size)),
         seed=shop.seed,
         cycle=shop.config.distill.teacher_cache,
     )

@@ -103,11 +103,12 @@ def train(
         starts = first_steps([group["depth"] for group in optimizer.param_groups], config.steps)
     ema = EMA(model, config.ema_decay)
     history: list[dict[str, float]] = []
-    warmup = max(1, round(config.warmup * config.steps))
+    whole = config.schedule_steps or config.steps
+    warmup = max(1, round(config.warmup * whole))
     first_bad = torch.full((), config.steps + 1, device=device)
     number = 0
     for number, batch in zip(range(1, config.steps + 1), batches, strict=False):
-        factor = learning_rate_factor(number - 1, config.steps, warmup)
+        factor = learning_rate_factor(config.schedule_first + number - 1, whole, warmup)
         for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
             group["lr"] = rate * factor
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):

@@ -24,7 +24,7 @@ from tutelage.metrics import Floats
 from tutelage.models.classifier import Classifier
 from tutelage.models.forward import Forward
 from tutelage.outofclass import energy, match_threshold
-from tutelage.plan import FOLD_STEPS, LABELED_SHARE, Work, pool_share
+from tutelage.plan import FOLD_STEPS, Work, pool_share
 from tutelage.probe import Head
 from tutelage.stages import (
     Beliefs,
@@ -223,9 +223,9 @@ def _train_chain(
 ) -> tuple[Classifier, PseudoLabels | None]:
     """The trained model of one chain, and the pseudo-labels it learned from last.
 
-    The steps are divided into legs of equal length, each with a schedule of its own. Between them
-    the images that are learned from are labelled anew: a round of self-training that goes on from
-    the student's weights.
+    The steps are divided into legs of equal length. Between them the images that are learned from
+    are labelled anew: a round of self-training that goes on from the student's weights, and from
+    its learning rates, which fall once over all legs.
     """
     config = shop.config
     legs = 1 + (work.revisions if labels is not None and work.trunk == "trained" else 0)
@@ -237,7 +237,8 @@ def _train_chain(
             probs = softmax(_clean_logits(shop, task, model, rows, views=1))
             labels = revise(labels, probs, strength=config.self_train.alignment)
         words = f"{label}, {leg + 1} of {legs}" if legs > 1 else label
-        model = _train_leg(shop, task, chain, model, labels, work, balance, words, leg=leg)
+        schedule = leg * work.steps, legs * work.steps
+        model = _train_leg(shop, task, chain, model, labels, work, balance, words, schedule)
     return model, labels
 
 
@@ -250,9 +251,10 @@ def _train_leg(
     work: Work,
     balance: str,
     label: str,
-    *,
-    leg: int,
+    schedule: tuple[int, int],
 ) -> Classifier:
+    """One leg: ``schedule`` is its first step and the number of steps of all legs."""
+    first, whole = schedule
     config = shop.config
     model.requires_grad_(True)  # the averaged model of the leg before learns nothing
     model.unfreeze_trunk()
@@ -261,7 +263,8 @@ def _train_leg(
     labeled = labeled_examples(task, chain, smoothing=config.transfer.label_smoothing)
     views = Views(strong_policy(config.transfer), work.size, mix=config.transfer.mix)
     # Gradually in the first leg only: after it every layer has begun to learn.
-    settings = train_config(config, work, unfreeze="all" if leg else config.transfer.unfreeze)
+    settings = train_config(config, work, unfreeze="all" if first else config.transfer.unfreeze)
+    settings = dataclasses.replace(settings, schedule_first=first, schedule_steps=whole)
     pool = None
     if work.trunk == "online":
         if labels is None:
@@ -283,7 +286,8 @@ def _train_leg(
         if labels is not None:
             taken, targets = believed_targets(labels, config)
             pool = Examples(task.pool[taken], targets.float(), torch.ones(len(taken)))
-        balancing = balance_of(balance, _class_counts(labeled, pool))
+        counts = _class_counts(labeled, pool, work.labeled_share)
+        balancing = balance_of(balance, counts)
         step = partial(
             supervised_step,
             class_weights=_on(balancing.class_weights, shop.device),
@@ -298,20 +302,20 @@ def _train_leg(
         pool,
         views,
         batch_size=work.batch_size,
-        labeled_per_batch=max(1, round(LABELED_SHARE * work.batch_size)),
+        labeled_per_batch=max(1, round(work.labeled_share * work.batch_size)),
         seed=shop.seed,
-        first=leg * work.steps,
+        first=first,
     )
     return fit(shop, model, step, loader, settings, label)
 
 
-def _class_counts(labeled: Examples, pool: Examples | None) -> Tensor:
+def _class_counts(labeled: Examples, pool: Examples | None, share: float) -> Tensor:
     """Images (K,) of each class in training, labels and beliefs in their shares of a batch."""
     counts = labeled.weights @ labeled.targets
     if pool is None or len(pool) == 0:
         return counts
     believed = pool.weights @ pool.targets
-    shares = LABELED_SHARE * counts / counts.sum() + (1 - LABELED_SHARE) * believed / believed.sum()
+    shares = share * counts / counts.sum() + (1 - share) * believed / believed.sum()
     return (counts.sum() + believed.sum()) * shares
 
 
