@@ -250,6 +250,10 @@ def test_trained_work_says_how_many_of_a_batch_are_labels() -> None:
     found = plan(QUICK)
     for work in (found.rounds[-1], found.student):
         assert work.labeled_share == labeled_share(AMOUNTS, work.steps * work.batch_size)
+    few = dataclasses.replace(AMOUNTS, labeled=10, judged=10)
+    many = dataclasses.replace(AMOUNTS, labeled=400, judged=400)
+    assert plan(QUICK, few).rounds[-1].restarts
+    assert not plan(QUICK, many).rounds[-1].restarts
 
 
 def test_a_validation_split_repeats_nothing() -> None:

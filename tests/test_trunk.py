@@ -95,6 +95,11 @@ def test_the_pool_is_labelled_anew_between_the_legs(
     assert [loader.first for _, _, loader, _ in fits] == [0, 2, 4]  # no batch comes twice
     assert [settings.schedule_first for *_, settings in fits] == [0, 2, 4]
     assert [settings.schedule_steps for *_, settings in fits] == [6, 6, 6]
+    alone = dataclasses.replace(work, restarts=True)
+    trunk.train_trunk(shop(run), task, run.base, heads, labels, alone, 0, "round")
+    assert [settings.schedule_first for *_, settings in fits[3:]] == [0, 0, 0]
+    assert [settings.schedule_steps for *_, settings in fits[3:]] == [0, 0, 0]
+    del fits[3:]
     for (_, after, *_), (before, *_) in itertools.pairwise(fits):  # each goes on from the last
         assert all(torch.equal(value, after[name]) for name, value in before.items())
     first, second, third = (loader.streams[1][0].targets.numpy() for _, _, loader, _ in fits)

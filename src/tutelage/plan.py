@@ -98,6 +98,7 @@ class Work:
         frozen_stages: first stages of a trained trunk that stay as they are.
         revisions: how often, at equal distances, the pool is labelled anew while a trunk trains.
         labeled_share: of a batch, and so of the weight, that goes to the true labels.
+        restarts: the learning rates start anew whenever the pool was labelled anew.
     """
 
     trunk: Trunk
@@ -108,6 +109,7 @@ class Work:
     frozen_stages: int = 0
     revisions: int = 0
     labeled_share: float = LABELED_SHARE[0]
+    restarts: bool = False
 
 
 @dataclass(frozen=True)
@@ -435,7 +437,10 @@ class _Trainer:
         for steps in STEPS:
             share = labeled_share(self.amounts, steps * batch) if pool else LABELED_SHARE[0]
             legs = _revisions((1 - share) * steps * batch, pool)
-            works.append(Work(trunk, steps, batch, self.size, None, frozen, legs, share))
+            # With few labels every leg has to move away from its teacher, so it is a round of its
+            # own; more of them lead, and short schedules only slow them down (docs/log.md).
+            restarts = pool > 0 and share == LABELED_SHARE[0]
+            works.append(Work(trunk, steps, batch, self.size, None, frozen, legs, share, restarts))
         fits = (w for w in works if w.steps <= most and self.seconds(w, folds) <= left)
         work = next(fits, None)
         if self.config.transfer.trunk == trunk:

@@ -224,8 +224,8 @@ def _train_chain(
     """The trained model of one chain, and the pseudo-labels it learned from last.
 
     The steps are divided into legs of equal length. Between them the images that are learned from
-    are labelled anew: a round of self-training that goes on from the student's weights, and from
-    its learning rates, which fall once over all legs.
+    are labelled anew: a round of self-training that goes on from the student's weights. The
+    learning rates fall once over all legs, or with ``work.restarts`` in each.
     """
     config = shop.config
     legs = 1 + (work.revisions if labels is not None and work.trunk == "trained" else 0)
@@ -237,8 +237,7 @@ def _train_chain(
             probs = softmax(_clean_logits(shop, task, model, rows, views=1))
             labels = revise(labels, probs, strength=config.self_train.alignment)
         words = f"{label}, {leg + 1} of {legs}" if legs > 1 else label
-        schedule = leg * work.steps, legs * work.steps
-        model = _train_leg(shop, task, chain, model, labels, work, balance, words, schedule)
+        model = _train_leg(shop, task, chain, model, labels, work, balance, words, (leg, legs))
     return model, labels
 
 
@@ -251,10 +250,11 @@ def _train_leg(
     work: Work,
     balance: str,
     label: str,
-    schedule: tuple[int, int],
+    place: tuple[int, int],
 ) -> Classifier:
-    """One leg: ``schedule`` is its first step and the number of steps of all legs."""
-    first, whole = schedule
+    """One leg; ``place`` is its number and how many there are."""
+    leg, legs = place
+    first = leg * work.steps
     config = shop.config
     model.requires_grad_(True)  # the averaged model of the leg before learns nothing
     model.unfreeze_trunk()
@@ -264,7 +264,10 @@ def _train_leg(
     views = Views(strong_policy(config.transfer), work.size, mix=config.transfer.mix)
     # Gradually in the first leg only: after it every layer has begun to learn.
     settings = train_config(config, work, unfreeze="all" if first else config.transfer.unfreeze)
-    settings = dataclasses.replace(settings, schedule_first=first, schedule_steps=whole)
+    if not work.restarts:
+        settings = dataclasses.replace(
+            settings, schedule_first=first, schedule_steps=legs * work.steps
+        )
     pool = None
     if work.trunk == "online":
         if labels is None:
