@@ -256,6 +256,13 @@ def test_trained_work_says_how_many_of_a_batch_are_labels() -> None:
     assert not plan(QUICK, many).rounds[-1].restarts
 
 
+@pytest.mark.parametrize("minutes", [4, 8, 30])
+def test_a_students_views_are_small_enough_to_be_quick(minutes: float) -> None:
+    found = plan(QUICK, dataclasses.replace(AMOUNTS, canvas=256), minutes=minutes)
+    assert found.size == 224
+    assert found.student.size <= 0.75 * found.size
+
+
 def test_a_validation_split_repeats_nothing() -> None:
     val = dataclasses.replace(AMOUNTS, judged=1000, folds=0)
     found, folds = plan(SLOW, val, minutes=8), plan(SLOW, minutes=8)

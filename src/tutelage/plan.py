@@ -46,7 +46,9 @@ SAFETY = 0.85  # of the budget is planned for: the rest is for a machine that ot
 LOOKS_SHARE = 0.4  # of the planned time, at most, goes into features and test figures
 MORE_VIEWS_SHARE = 0.25  # the same for more than two views: a large pool varies enough by itself
 ENOUGH_PASSES = 3000  # images a student must see before larger views are worth their time
-STUDENT_LEAST_SHARE = 0.55  # of its teacher's size; smaller views lose more than steps gain
+# Of its teacher's size: smaller views lose more than steps gain; on larger ones the cut student,
+# which has its teacher's first stages, takes more than half of its teacher's time (docs/log.md).
+STUDENT_SHARE = (0.55, 0.75)
 MOST_EPOCHS = 60  # of the student
 MOST_TRAINED_EPOCHS = 20  # of a trunk
 MOST_TRANSFER_STEPS = 400  # on labels alone
@@ -314,8 +316,9 @@ def _student(sizes: Sequence[int], speed: Speed, amounts: Amounts, left: float) 
         return _first(STEPS, lambda s: s <= min(left / one, most_steps))
 
     enough = min(ENOUGH_PASSES / STUDENT_BATCH, most_steps)
-    large = [size for size in sizes if size >= STUDENT_LEAST_SHARE * sizes[0]]
-    size = _first(large, lambda s: steps(s) >= enough)
+    least, most = (share * sizes[0] for share in STUDENT_SHARE)
+    between = [size for size in sizes if least <= size <= most] or sizes[-1:]
+    size = _first(between, lambda s: steps(s) >= enough)
     return Work(
         "trained",
         steps(size),
