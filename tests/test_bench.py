@@ -259,12 +259,14 @@ def test_few_photos_are_repeated(photos: Path, own_cache: Path) -> None:
 
 
 def benchmark_tables() -> Any:
-    root = Path(__file__).parents[1]
-    spec = importlib.util.spec_from_file_location("tables", root / "benchmarks" / "tables.py")
+    folder = Path(__file__).parents[1] / "benchmarks"
+    spec = importlib.util.spec_from_file_location("tables", folder / "tables.py")
     assert spec is not None
     assert spec.loader is not None
     tables = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tables)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.syspath_prepend(folder)  # as a script has it
+        spec.loader.exec_module(tables)
     return tables
 
 
