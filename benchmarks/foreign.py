@@ -27,7 +27,7 @@ from efficiency import judged
 from tutelage import pipeline
 from tutelage.config import make_config
 from tutelage.data.catalog import Catalog
-from tutelage.errors import need
+from tutelage.outofclass import auroc
 
 ARMS = ("auto", "keep")
 
@@ -98,11 +98,8 @@ def one_run(
     }
     labels = stages["self-train-1"].outcome.pseudo_labels
     if arm == "auto" and labels is not None:
-        need("sklearn", "test")
-        from sklearn.metrics import roc_auc_score
-
         truth = foreign[run.task.pool]
-        found["auroc"] = float(roc_auc_score(truth, labels.distances))
+        found["auroc"] = auroc(labels.distances, truth)
         found["foreign_left_out"] = float(labels.outside[truth].mean())
         found["own_left_out"] = float(labels.outside[~truth].mean())
     return found

@@ -262,12 +262,14 @@ def _train_leg(
     model.set_noise(config.transfer.drop_rate, config.transfer.drop_path_rate)
     labeled = labeled_examples(task, chain, smoothing=config.transfer.label_smoothing)
     views = Views(strong_policy(config.transfer), work.size, mix=config.transfer.mix)
-    # Gradually in the first leg only: after it every layer has begun to learn.
-    settings = train_config(config, work, unfreeze="all" if first else config.transfer.unfreeze)
-    if not work.restarts:
-        settings = dataclasses.replace(
-            settings, schedule_first=first, schedule_steps=legs * work.steps
-        )
+    settings = train_config(
+        config,
+        work,
+        # Gradually in the first leg only: after it every layer has begun to learn.
+        unfreeze="all" if first else config.transfer.unfreeze,
+        schedule_first=0 if work.restarts else first,
+        schedule_steps=0 if work.restarts else legs * work.steps,
+    )
     pool = None
     if work.trunk == "online":
         if labels is None:
