@@ -41,6 +41,7 @@ from tutelage.config import make_config
 from tutelage.data.catalog import Catalog, read_catalog
 from tutelage.metrics import metrics
 from tutelage.models.classifier import count_parameters
+from tutelage.models.zoo import without_levels
 from tutelage.plan import Plan
 
 PACKAGES = ("tutelage", "torch", "timm", "onnxruntime", "numpy", "scikit-learn", "semilearn")
@@ -85,7 +86,7 @@ def as_draw(options: argparse.Namespace, run: pipeline.Run) -> Draw:
         labeled=run.task.labeled,
         labels=run.task.labels,
         pool=run.task.pool,
-        base=run.base,
+        base=without_levels(run.base),
         size=options.size or _trained_size(run.plan),
         seconds=60 * options.minutes,
         device=run.device,
@@ -102,7 +103,8 @@ def _trained_size(plan: Plan) -> int:
 
 def self_trained(draw: Draw, chain: pipeline.Chain, criterion: Any) -> Trained:
     """On the centre view, which is what the model is used on; the features count as given."""
-    labeled, pool = (bank.views[0] for bank in (chain.frozen.labeled, chain.frozen.pool))
+    own, frozen = draw.base.num_features, chain.frozen
+    labeled, pool = (bank.views[0][:, :own] for bank in (frozen.labeled, frozen.pool))
     trained = selftraining.self_training(draw, labeled, pool, criterion)
     trained.model.spec = dataclasses.replace(trained.model.spec, input_size=chain.run.plan.size)
     return trained

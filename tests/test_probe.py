@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 import torch
 
-from tutelage.probe import Head, Metric, fit_head, plain_metric, pretrained_metric
+from tutelage.probe import (
+    Head,
+    Metric,
+    fit_head,
+    plain_metric,
+    pretrained_metric,
+    span_metric,
+)
 
 
 def data(n: int = 60, d: int = 6, k: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
@@ -12,6 +19,31 @@ def data(n: int = 60, d: int = 6, k: int = 3) -> tuple[torch.Tensor, torch.Tenso
     scale = torch.linspace(0.2, 3.0, d)
     features = (centres[labels] + torch.randn(n, d, generator=generator)) * scale + 5
     return features, torch.eye(k)[labels]
+
+
+def test_a_metric_of_some_columns_gives_heads_that_look_at_no_others() -> None:
+    features, targets = data()
+    metric = plain_metric(features, slice(2, 5))
+    torch.testing.assert_close(metric(features), plain_metric(features[:, 2:5])(features[:, 2:5]))
+    head = fit_head(features, targets, torch.ones(60), metric, strength=5.0)
+    alone = features[:, 2:5]
+    other = fit_head(alone, targets, torch.ones(60), plain_metric(alone), strength=5.0)
+    torch.testing.assert_close(head.weight[:, 2:5], other.weight)
+    torch.testing.assert_close(head(features), other(alone))
+    assert not head.weight[:, [0, 1, 5]].any()
+
+
+def test_the_pretrained_metric_looks_at_the_features_of_the_old_head_only() -> None:
+    features, targets = data()
+    old = torch.randn(10, 4, generator=torch.Generator().manual_seed(1))
+    metric = pretrained_metric(features, old)
+    torch.testing.assert_close(
+        metric(features), pretrained_metric(features[:, :4], old)(features[:, :4])
+    )
+    spanned = span_metric(metric, features[:3])
+    assert spanned(features).shape == (60, 3)
+    head = fit_head(features, targets, torch.ones(60), spanned, strength=5.0)
+    assert not head.weight[:, 4:].any()
 
 
 def test_head_is_linear() -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -97,20 +98,44 @@ def test_probe_and_transfer_judge_every_label_and_leave_the_trunk_alone(
 def test_transfer_takes_the_choice_with_the_best_held_out_likelihood(
     run: pipeline.Run, chain: pipeline.Chain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    metrics = chain.frozen.metrics
+    assert list(metrics) == ["plain", "levels", "all"]  # random weights have no fc layer to trust
     scores = {}
-    for strength in stages.STRENGTHS:
+    for name, strength in itertools.product(metrics, stages.STRENGTHS):
+        only = dataclasses.replace(chain.frozen, metrics={name: metrics[name]})
         with monkeypatch.context() as patch:
             patch.setattr(stages, "STRENGTHS", (strength,))
-            outcome = stages.transfer_frozen(run.task, run.base, chain.frozen)
-        assert set(chain.frozen.metrics) == {"plain"}  # random weights have no fc layer to trust
-        assert outcome.choice["metric"] == "plain"
-        scores[strength] = outcome.choice["held_out_nll"]
+            outcome = stages.transfer_frozen(run.task, run.base, only)
+        assert outcome.choice["metric"] == name
+        scores[name, strength] = outcome.choice["held_out_nll"]
         by_hand = softmax(outcome.beliefs.judged, outcome.model.spec.temperature)
-        assert scores[strength] == pytest.approx(nll(by_hand, run.task.judged_labels))
-    assert len(set(scores.values())) == len(stages.STRENGTHS)
+        assert scores[name, strength] == pytest.approx(nll(by_hand, run.task.judged_labels))
+    assert len(set(scores.values())) == len(scores)
     best = stages.transfer_frozen(run.task, run.base, chain.frozen).choice
-    assert best["held_out_nll"] == pytest.approx(min(scores.values()), rel=1e-3)  # warm-started
-    assert scores[best["strength"]] == min(scores.values())
+    least = min(scores.values())
+    assert best["held_out_nll"] == pytest.approx(least, rel=1e-3)  # warm-started
+    assert scores[best["metric"], best["strength"]] == pytest.approx(least, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("asked", "metric"), [("last", "plain"), ("levels", "levels"), ("all", "all")]
+)
+def test_transfer_looks_at_the_features_that_were_asked_for(
+    run: pipeline.Run, chain: pipeline.Chain, asked: str, metric: str
+) -> None:
+    config = dataclasses.replace(run.config.transfer, features=asked)
+    outcome = stages.transfer_frozen(run.task, run.base, chain.frozen, config)
+    assert outcome.choice["metric"] == metric
+    own, model = run.base.own_features, outcome.model
+    assert run.base.spec.levels
+    assert model.spec.levels == (() if asked == "last" else run.base.spec.levels)
+    weights = model.head.weight
+    assert bool(weights[:, :own].any()) == (asked != "levels")
+    assert bool(weights[:, own:].any()) == (asked != "last")
+    # What the model sees is what its head was fitted on.
+    logits = stages.evaluation_look(run.task.canvases, run.task.pool, model, run.device).numpy()
+    features = chain.frozen.pool.views[0][:, : model.num_features]
+    np.testing.assert_allclose(logits, model.head(features).detach().numpy(), atol=1e-3)
 
 
 def test_a_head_of_a_fold_does_not_depend_on_the_labels_it_is_judged_on(

@@ -50,6 +50,12 @@ class TransferConfig:
         "train the trunk, train it with online pseudo-labels, freeze it, or let the plan choose",
         ("auto", "frozen", "trained", "online"),
     )
+    features: str = setting(
+        "auto",
+        "what the head looks at: the trunk's last features, means and deviations of its middle "
+        "stages, all of these, or what held-out labels choose",
+        ("auto", "last", "levels", "all"),
+    )
     lr_head: float = setting(3e-3, "learning rate of the head")
     lr_trunk: float = setting(3e-4, "learning rate of the trunk's last layers")
     layer_decay: float = setting(0.85, "factor on the learning rate per layer toward the input")
@@ -210,7 +216,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 STRONG_VIEW = ("num_ops", "magnitude", "crop_scale")
 SELF_TRAINING = tuple(item.name for item in fields(SelfTrainConfig) if item.name != "rounds")
 _TRUNK_ONLY = ("trunk", "lr_head", "lr_trunk", "layer_decay", "drop_path_rate", "unfreeze")
-_TEACHER_ONLY = ("balance", "label_smoothing")
+_TEACHER_ONLY = ("features", "balance", "label_smoothing")
 _TRAINING_ONLY = ("weight_decay", "optimizer", "drop_rate", "mix")
 # Nothing is trained by "augment", and no teacher by "distill": such settings are not offered.
 _LEFT_OUT = {

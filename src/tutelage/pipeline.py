@@ -39,7 +39,7 @@ from tutelage.metrics import Comparison, Floats, compare, metrics
 from tutelage.models.classifier import Classifier, count_parameters
 from tutelage.models.folder import load_model, model_folders, save_model
 from tutelage.models.forward import Forward
-from tutelage.models.zoo import build, create
+from tutelage.models.zoo import build, create, with_levels
 from tutelage.outofclass import Detection
 from tutelage.plan import (
     FOLDS,
@@ -174,6 +174,8 @@ def _prepare(
     strong, said = _pinned_strong_view(folder, config, data, task, console)
     config = dataclasses.replace(config, transfer=dataclasses.replace(config.transfer, **strong))
     base.spec = dataclasses.replace(base.spec, input_size=plan.size)
+    if config.transfer.features != "last" and command != "distill":
+        base = with_levels(base)
     return Run(
         folder=folder,
         config=config,
@@ -578,7 +580,8 @@ def _make_frozen(run: Run) -> stages.Frozen:
             task.canvases, task.judged, forward, plan.size, clean, seed=run.config.data.seed
         )
     run.base.cpu()
-    return stages.make_frozen(labeled, pool, judged, run.base.pretrained_head)
+    own = run.base.own_features
+    return stages.make_frozen(labeled, pool, judged, own, run.base.pretrained_head)
 
 
 def teach(chain: Chain, *, rounds: bool) -> None:
@@ -752,7 +755,7 @@ def predict_rows(run: Run, finished: Sequence[Finished], rows: Rows) -> dict[str
                 if features is None:
                     features = looked("features", progress=tick)
                 with torch.no_grad():
-                    logits = model.head(features)
+                    logits = model.head(features[:, : model.num_features])
         out[done.name] = softmax(logits.numpy().astype(np.float64), model.spec.temperature)
     return out
 

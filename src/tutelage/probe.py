@@ -20,25 +20,39 @@ class Metric:
     one range of penalties serves every trunk.
 
     Attributes:
-        mean: (D,).
-        factor: (D, R) with R <= D or, for a diagonal map, (D,).
+        mean: (C,).
+        factor: (C, R) with R <= C or, for a diagonal map, (C,).
+        columns: which C of the D features it looks at; all if None.
     """
 
     mean: Tensor
     factor: Tensor
+    columns: slice | None = None
 
     def __call__(self, features: Tensor) -> Tensor:
         """Map features (..., D)."""
-        centred = features - self.mean
+        centred = _columns(features, self.columns) - self.mean
         return centred * self.factor if self.factor.ndim == 1 else centred @ self.factor
 
+    def lift(self, weight: Tensor, bias: Tensor, width: int) -> Head:
+        """What weight (K, R) and bias are to mapped features, as a head of all ``width``."""
+        raw = weight * self.factor if self.factor.ndim == 1 else weight @ self.factor.T
+        whole = torch.zeros(len(raw), width)
+        _columns(whole, self.columns).copy_(raw)
+        return Head(whole, bias - raw @ self.mean)
 
-def plain_metric(features: Tensor) -> Metric:
-    """Every feature scaled to unit variance over ``features`` (N, D): the usual probe."""
+
+def _columns(features: Tensor, columns: slice | None) -> Tensor:
+    return features if columns is None else features[..., columns]
+
+
+def plain_metric(features: Tensor, columns: slice | None = None) -> Metric:
+    """Every feature of ``columns`` scaled to unit variance over ``features`` (N, D)."""
+    features = _columns(features, columns)
     mean = features.mean(dim=0)
     # The small constant keeps a feature that is almost always zero from being blown up.
     scale = 1.0 / (features.std(dim=0, correction=0) + 1e-3)
-    return Metric(mean, scale / _rms_norm((features - mean) * scale))
+    return Metric(mean, scale / _rms_norm((features - mean) * scale), columns)
 
 
 def pretrained_metric(features: Tensor, pretrained_head: Tensor) -> Metric:
@@ -50,15 +64,17 @@ def pretrained_metric(features: Tensor, pretrained_head: Tensor) -> Metric:
 
     Args:
         features: (N, D).
-        pretrained_head: (K', D) weight of the pretrained fc layer.
+        pretrained_head: (K', C) weight of the pretrained fc layer, of the first C features.
     """
-    plain = plain_metric(features)
+    own = slice(pretrained_head.shape[1])
+    plain = plain_metric(features, own)
+    features = _columns(features, own)
     centred = features - plain.mean
     gram = (pretrained_head.T @ pretrained_head).double()
     outputs = (centred.double() @ gram * centred.double()).sum(dim=1).mean()
     mixed = 0.5 * torch.diag(plain.factor.double() ** 2) + 0.5 * gram / outputs
     factor = torch.linalg.cholesky(mixed).to(features.dtype)
-    return Metric(plain.mean, factor)
+    return Metric(plain.mean, factor, own)
 
 
 def span_metric(metric: Metric, features: Tensor) -> Metric:
@@ -73,7 +89,8 @@ def span_metric(metric: Metric, features: Tensor) -> Metric:
         return metric
     basis, _ = torch.linalg.qr(mapped.T)
     factor = metric.factor
-    return Metric(metric.mean, factor[:, None] * basis if factor.ndim == 1 else factor @ basis)
+    factor = factor[:, None] * basis if factor.ndim == 1 else factor @ basis
+    return Metric(metric.mean, factor, metric.columns)
 
 
 def _rms_norm(rows: Tensor) -> Tensor:
@@ -123,6 +140,7 @@ def fit_head(
         weights,
         metric,
         strengths=(strength,),
+        width=features.shape[1],
         log_prior=log_prior,
         iterations=iterations,
     )
@@ -136,6 +154,7 @@ def fit_heads(
     metric: Metric,
     *,
     strengths: Sequence[float],
+    width: int,
     log_prior: Tensor | None = None,
     iterations: int = 100,
 ) -> list[Head]:
@@ -145,11 +164,12 @@ def fit_heads(
     a neighbour's solution is near (warm starts along the path: Friedman et al. 2010, section 2.5).
 
     Args:
-        inputs: (N, D) features that ``metric`` has mapped.
+        inputs: (N, R) features that ``metric`` has mapped.
         targets: as in ``fit_head``.
         weights: as in ``fit_head``.
         metric: coordinates of ``inputs``; the heads take features that it has not mapped.
         strengths: rising, so that each start is the simpler head.
+        width: D, of the features that the heads take.
         log_prior: as in ``fit_head``.
         iterations: L-BFGS iterations at most, for each strength.
     """
@@ -159,9 +179,7 @@ def fit_heads(
     for strength in strengths:
         _minimise(inputs, targets, weights, weight, bias, strength, log_prior, iterations)
         with torch.no_grad():
-            factor = metric.factor
-            raw = weight * factor if factor.ndim == 1 else weight @ factor.T
-            heads.append(Head(raw.contiguous(), bias - raw @ metric.mean))
+            heads.append(metric.lift(weight, bias, width))
     return heads
 
 

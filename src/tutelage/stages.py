@@ -30,6 +30,7 @@ from tutelage.losses.logit_adjustment import log_prior
 from tutelage.metrics import Floats, Ints
 from tutelage.models.classifier import Classifier
 from tutelage.models.forward import Forward
+from tutelage.models.zoo import without_levels
 from tutelage.outofclass import Detection, detect, energy, fit_limit
 from tutelage.probe import (
     Head,
@@ -155,12 +156,25 @@ class Frozen:
     metrics: dict[str, Metric]
 
 
-def make_frozen(labeled: Bank, pool: Bank, judged: Bank, pretrained_head: Tensor | None) -> Frozen:
-    """Fit the metrics on the centre views of all training images, labelled or not."""
+def make_frozen(
+    labeled: Bank, pool: Bank, judged: Bank, own: int, pretrained_head: Tensor | None
+) -> Frozen:
+    """Fit the metrics on the centre views of all training images, labelled or not.
+
+    Args:
+        labeled: features of the labelled images.
+        pool: of the pool.
+        judged: of the images that choices are made on.
+        own: how many features are the trunk's own; those after them are of its middle stages.
+        pretrained_head: (K', own) weight of the pretrained fc layer, if there is one.
+    """
     center = torch.cat([labeled.views[0], pool.views[0]])
-    metrics = {"plain": plain_metric(center)}
+    metrics = {"plain": plain_metric(center, slice(own))}
     if pretrained_head is not None:
         metrics["pretrained"] = pretrained_metric(center, pretrained_head)
+    if center.shape[1] > own:
+        metrics["levels"] = plain_metric(center, slice(own, None))
+        metrics["all"] = plain_metric(center)
     return Frozen(labeled, pool, judged, metrics)
 
 
@@ -207,7 +221,10 @@ def unlabeled(task: Task, rows: Rows) -> Examples:
 
 
 def with_head(model: Classifier, head: Head) -> Classifier:
-    """A copy of ``model`` with another head."""
+    """A copy of ``model`` with another head; without levels that the head does not look at."""
+    own = model.own_features
+    if model.spec.levels and not head.weight[:, own:].any():
+        model, head = without_levels(model), Head(head.weight[:, :own], head.bias)
     model = copy.deepcopy(model)
     set_head(model, head)
     return model
@@ -283,8 +300,9 @@ def transfer_frozen(
 ) -> Outcome:
     """Stage "transfer" with a frozen trunk: a new head over several augmented views.
 
-    The metric (plain, or with the pretrained fc layer as a prior), the strength and, if it is
-    "auto", the balance are those with the best held-out likelihood.
+    The metric (the trunk's own features, plain or with the pretrained fc layer as a prior; those
+    of its middle stages; or all), the strength and, if it is "auto", the balance are those with
+    the best held-out likelihood.
 
     Args:
         task: what may be seen.
@@ -295,7 +313,8 @@ def transfer_frozen(
     config = TransferConfig() if config is None else config
     balances = _balances(config.balance, task)
     grid: list[tuple[dict[str, Any], tuple[Head, ...]]] = []
-    for name, whole in frozen.metrics.items():
+    for name in _metric_names(frozen, config):
+        whole = frozen.metrics[name]
         metric = span_metric(whole, torch.cat(frozen.labeled.views))
         for balance in balances:
             paths = _paths(task, frozen, metric, balance, config.label_smoothing)
@@ -315,11 +334,20 @@ def transfer_frozen(
     return Outcome(model, beliefs, frozen=True, choice=choice)
 
 
+def _metric_names(frozen: Frozen, config: TransferConfig) -> list[str]:
+    """The metrics to choose from; those of the trunk's own features if the asked ones lack."""
+    last = [name for name in frozen.metrics if name in ("plain", "pretrained")]
+    if config.features == "auto":
+        return list(frozen.metrics)
+    return [config.features] if config.features in frozen.metrics else last
+
+
 def _paths(
     task: Task, frozen: Frozen, metric: Metric, balance: str, smoothing: float
 ) -> list[list[Head]]:
     """Per chain, a head over all views of its labels for each of ``STRENGTHS``."""
     mapped = Bank(tuple(metric(view) for view in frozen.labeled.views))
+    width = frozen.labeled.views[0].shape[1]
     paths = []
     for chain in task.chains:
         examples = labeled_examples(task, chain, smoothing=smoothing)
@@ -333,6 +361,7 @@ def _paths(
                 examples.weights.repeat(v) / v,
                 metric,
                 strengths=STRENGTHS,
+                width=width,
                 log_prior=balancing.log_prior,
             )
         )

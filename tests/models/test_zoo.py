@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from tutelage.errors import TutelageError
 from tutelage.models.classifier import Classifier
 from tutelage.models.pretrained import embedded_file
-from tutelage.models.zoo import create, cut, param_groups
+from tutelage.models.zoo import create, cut, param_groups, with_levels, without_levels
 
 LITE0 = "tf_efficientnet_lite0"
 NATIVE = {
@@ -196,6 +196,99 @@ def test_cut_outside_the_network_is_refused(stages: int) -> None:
 def test_networks_without_maps_are_not_cut() -> None:
     with pytest.raises(TutelageError, match="convolutional teacher"):
         cut(tiny("test_vit"), 2, neck=None)
+
+
+def stage_maps(model: Classifier, x: torch.Tensor) -> list[torch.Tensor]:
+    """The map after each stage of an EfficientNet, one block list after the other."""
+    body, maps = model.trunk, []
+    x = body.bn1(body.conv_stem((x - model.mean) / model.std))
+    for stage in body.blocks:
+        x = stage(x)
+        maps.append(x)
+    return maps
+
+
+@torch.no_grad()
+def test_levels_are_means_and_deviations_of_the_middle_stages_maps() -> None:
+    model = tiny().eval()
+    levelled = with_levels(model)
+    n = len(model.trunk.blocks)
+    assert levelled.spec.levels == tuple(range(n // 2 + 1, n))
+    assert not levelled.training
+    maps = stage_maps(model, images())
+    expected = [model.features(images())]
+    for level in levelled.spec.levels:
+        flat = maps[level - 1].flatten(2)
+        expected += [flat.mean(dim=2), (flat.var(dim=2, correction=0) + 1e-6).sqrt()]
+    found = levelled.features(images())
+    torch.testing.assert_close(found, torch.cat(expected, dim=1))
+    assert (levelled.own_features, levelled.num_features) == (model.num_features, found.shape[1])
+    assert levelled(images()).shape == (2, 3)
+
+
+def test_levels_of_lite0_are_its_fourth_to_sixth_stage(lite0: Classifier) -> None:
+    levelled = with_levels(lite0)
+    assert levelled.spec.levels == (4, 5, 6)
+    assert levelled.num_features == 1280 + 2 * (80 + 112 + 192)
+    assert levelled.pretrained_head is lite0.pretrained_head
+    assert with_levels(levelled) is levelled
+
+
+@pytest.mark.parametrize(
+    ("architecture", "levels"),
+    [
+        ("test_resnet", (3, 4)),
+        ("test_convnext", (3,)),
+        ("vit_tiny_patch16_224", (7, 8, 9, 10, 11)),
+        ("swin_tiny_patch4_window7_224", (3,)),
+    ],
+)
+@torch.no_grad()
+def test_other_families_show_levels_and_keep_their_own_features(
+    architecture: str, levels: tuple[int, ...]
+) -> None:
+    model = tiny(architecture).eval()
+    levelled = with_levels(model)
+    assert levelled.spec.levels == levels
+    x = images(size=model.spec.input_size)
+    own = levelled.features(x)[:, : levelled.own_features]
+    torch.testing.assert_close(own, model.features(x))
+
+
+@torch.no_grad()
+def test_without_levels_is_the_plain_model_again() -> None:
+    model = tiny().eval()
+    model.freeze_trunk()
+    back = without_levels(with_levels(model))
+    assert back.spec == model.spec
+    assert back.is_frozen
+    assert not back.training
+    torch.testing.assert_close(back(images()), model(images()))  # new heads start equal
+
+
+@torch.no_grad()
+def test_a_network_of_one_stage_has_no_middle() -> None:
+    model = cut(tiny(), 1)
+    assert with_levels(model) is model
+
+
+@torch.no_grad()
+def test_a_cut_student_looks_at_its_last_map_only() -> None:
+    teacher = with_levels(tiny()).eval()
+    student = cut(teacher, teacher.spec.levels[-1], neck=8).eval()
+    assert student.spec.levels == ()
+    assert student.features(images()).shape == (2, 8)
+    levelled = with_levels(student)  # as the trunk of another run, it has levels of its own
+    torch.testing.assert_close(levelled.features(images())[:, :8], student.features(images()))
+    assert levelled.num_features > 8
+
+
+def test_gradients_through_levels_are_finite_where_a_channel_is_constant() -> None:
+    model = with_levels(tiny()).train()
+    model(torch.zeros(2, 3, 64, 64)).sum().backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert gradients
+    assert all(bool(torch.isfinite(g).all()) for g in gradients)
 
 
 def test_groups_hold_each_trainable_parameter_once() -> None:

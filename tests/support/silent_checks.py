@@ -130,7 +130,7 @@ def half_foreign(task: stages.Task) -> stages.Frozen:
     kinds = np.arange(len(task.pool))
     pool = np.where(kinds % 2, 2, kinds // 2 % 2)
     labeled = bank(task.labels)
-    return stages.make_frozen(labeled, bank(pool), labeled, None)
+    return stages.make_frozen(labeled, bank(pool), labeled, labeled.views[0].shape[1], None)
 
 
 def label_pool(

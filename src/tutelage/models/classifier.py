@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ class Classifier(nn.Module):
     Attributes:
         spec: what ``model.json`` remembers; replace it (it is frozen) to record a temperature.
         num_features: width D of ``features``.
+        own_features: how many of them, the first, are the trunk's own; the rest are of its levels.
         drop_rate: dropout before the head, in training mode only.
         pretrained_head: weight (K0, D) of the classifier that came with pretrained weights, or
             None. A prior for the probe; never trained, moved or saved.
@@ -42,19 +44,23 @@ class Classifier(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, trunk: nn.Module, spec: ModelSpec, channels: int) -> None:
+    def __init__(
+        self, trunk: nn.Module, spec: ModelSpec, channels: int, level_channels: int = 0
+    ) -> None:
         """Put a neck (for a cut trunk) and a new head on a trunk.
 
         Args:
             trunk: normalised images -> features (B, D), or a map (B, C, h, w) if ``spec.cut``.
             spec: the model's description.
             channels: D or C of the trunk's output.
+            level_channels: of the maps of ``spec.levels``, together.
         """
         super().__init__()
         self.spec = spec
         self.trunk = trunk
         self.neck = nn.Identity() if spec.cut is None else _neck(channels, spec.head_hidden)
-        self.num_features = (spec.cut is not None and spec.head_hidden) or channels
+        self.own_features = (spec.cut is not None and spec.head_hidden) or channels
+        self.num_features = self.own_features + 2 * level_channels
         self.head = nn.Linear(self.num_features, len(spec.classes))
         # A fixed generator: building a model is deterministic and leaves the caller's draws alone.
         nn.init.normal_(self.head.weight, std=0.01, generator=torch.Generator().manual_seed(0))
@@ -69,8 +75,14 @@ class Classifier(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Pooled features (B, D) of images (B, 3, H, W) in [0, 1]."""
-        pooled: Tensor = self.neck(self.trunk((images - self.mean) / self.std))
-        return pooled
+        x = (images - self.mean) / self.std
+        if not self.spec.levels:
+            pooled: Tensor = self.neck(self.trunk(x))
+            return pooled
+        body: Any = body_of(self.trunk)
+        last, maps = level_maps(body, x, self.spec.levels)
+        own = self.neck(last if self.spec.cut else body.forward_head(last, pre_logits=True))
+        return torch.cat([own, *(_mean_and_std(m) for m in maps)], dim=1)
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits (B, K) of features (B, D); dropout in training mode."""
@@ -80,6 +92,11 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits (B, K) of images (B, 3, H, W) in [0, 1]."""
         return self.logits(self.features(images))
+
+    @property
+    def is_frozen(self) -> bool:
+        """The whole trunk is frozen."""
+        return self._frozen
 
     def freeze_trunk(self) -> None:
         """Stop the trunk's gradients and keep its batch norms and noise in evaluation mode."""
@@ -100,7 +117,7 @@ class Classifier(nn.Module):
         colours, textures) changes least from task to task. For architectures with ``blocks``
         (EfficientNet, MobileNet); others are left as they are.
         """
-        body: Any = getattr(self.trunk, "body", self.trunk)
+        body: Any = body_of(self.trunk)
         if count == 0 or not hasattr(body, "blocks") or not hasattr(body, "conv_stem"):
             return
         self._frozen_stages = [body.conv_stem, body.bn1, *body.blocks[:count]]
@@ -148,6 +165,40 @@ class Classifier(nn.Module):
                 path = DropPath(rate) if rate else nn.Identity()
                 setattr(block, name, path.train(block.training))
         return sum(len(names) for block, names in blocks if getattr(block, "has_skip", True))
+
+
+def body_of(trunk: nn.Module) -> nn.Module:
+    """The timm model of a classifier's trunk, whole or cut."""
+    return trunk.body if isinstance(trunk, Stages) else trunk
+
+
+def has_blocks(body: Any) -> bool:
+    """EfficientNet and MobileNet: their stages are entries of ``blocks``."""
+    return hasattr(body, "stage_ends") and hasattr(body, "blocks")
+
+
+def level_maps(body: Any, x: Tensor, levels: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
+    """A timm model's output before its pooling, and the maps (B, C, h, w) of its ``levels``.
+
+    Args:
+        body: the model, whole or pruned.
+        x: normalised images (B, 3, H, W).
+        levels: numbers of stages, from 1, as ``zoo.cut`` counts them.
+    """
+    if has_blocks(body):  # index 0 is the stem here
+        found = body.forward_intermediates(x, indices=list(levels), extra_blocks=True)
+    else:
+        found = body.forward_intermediates(x, indices=[level - 1 for level in levels])
+    last, maps = found
+    return last, maps
+
+
+def _mean_and_std(maps: Tensor) -> Tensor:
+    """Maps (B, C, h, w) -> means and standard deviations over the positions (B, 2 C)."""
+    mean = maps.mean(dim=(2, 3), keepdim=True)
+    # The constant keeps the root's gradient finite where a channel is the same everywhere.
+    std = ((maps - mean).square().mean(dim=(2, 3)) + 1e-6).sqrt()
+    return torch.cat([mean.flatten(1), std], dim=1)
 
 
 def count_parameters(module: nn.Module) -> int:

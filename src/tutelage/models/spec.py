@@ -31,6 +31,8 @@ class ModelSpec:
         unknown_threshold: an image whose energy (``tutelage.outofclass.energy`` of the logits,
             not divided by the temperature) is higher is none of the classes; None was not fitted.
         head_hidden: width of the neck of a cut student; None has no neck.
+        levels: numbers, from 1, of the stages whose maps' channel means and standard deviations
+            are features too, after the trunk's own.
         versions: package name -> version that made the model.
     """
 
@@ -46,6 +48,7 @@ class ModelSpec:
     thresholds: tuple[float, ...] | None = None
     unknown_threshold: float | None = None
     head_hidden: int | None = None
+    levels: tuple[int, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -63,6 +66,7 @@ class ModelSpec:
             "temperature must be positive": self.temperature > 0.0,
             "thresholds must have one value a class": self.thresholds is None
             or len(self.thresholds) == len(self.classes),
+            "levels must rise from 1 and lie within the cut": _within(self.levels, self.cut),
             "unknown_threshold must be finite": self.unknown_threshold is None
             or math.isfinite(self.unknown_threshold),
         }
@@ -111,3 +115,8 @@ class ModelSpec:
 
 def _from_json(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
+
+
+def _within(levels: tuple[int, ...], cut: int | None) -> bool:
+    rising = list(levels) == sorted(set(levels))
+    return rising and all(1 <= level <= (cut or level) for level in levels)

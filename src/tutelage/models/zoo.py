@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tutelage._version import __version__
 from tutelage.errors import TutelageError
-from tutelage.models.classifier import Classifier, Stages
+from tutelage.models.classifier import Classifier, Stages, body_of, has_blocks, level_maps
 from tutelage.models.pretrained import embedded_file, load_embedded
 from tutelage.models.spec import ModelSpec
 
@@ -82,7 +82,36 @@ def build(spec: ModelSpec, trunk: nn.Module | None = None) -> Classifier:
         channels = int(getattr(wanted, "head_hidden_size", None) or wanted.num_features)
     else:
         channels = _channels(trunk, spec)
-    return Classifier(trunk, spec, channels)
+    return Classifier(trunk, spec, channels, _level_channels(trunk, spec))
+
+
+def with_levels(model: Classifier) -> Classifier:
+    """``model`` with the features of its middle stages too, and a new head; its trunk is shared.
+
+    Those are the stages of the second half but the last: what a trunk has learned late is about
+    the classes of its pretraining, and says less about images that are nothing like them (Evci
+    et al. 2022, Head2Toe, arXiv:2201.03529). An architecture of which timm does not show them
+    comes back as it is.
+    """
+    count, body = count_stages(model), body_of(model.trunk)
+    levels = tuple(range(count // 2 + 1, count))
+    if model.spec.levels or not levels or not hasattr(body, "forward_intermediates"):
+        return model
+    return _levelled(model, levels)
+
+
+def without_levels(model: Classifier) -> Classifier:
+    """``model`` with its trunk's own features only, and a new head; its trunk is shared."""
+    return _levelled(model, ())
+
+
+def _levelled(model: Classifier, levels: tuple[int, ...]) -> Classifier:
+    levelled = build(dataclasses.replace(model.spec, levels=levels), trunk=model.trunk)
+    levelled.neck.load_state_dict(model.neck.state_dict())
+    levelled.pretrained_head = model.pretrained_head
+    if model.is_frozen:
+        levelled.freeze_trunk()
+    return levelled.train(model.training)
 
 
 def cut(teacher: Classifier, stages: int, *, neck: int | None = None) -> Classifier:
@@ -95,7 +124,8 @@ def cut(teacher: Classifier, stages: int, *, neck: int | None = None) -> Classif
     Args:
         teacher: a classifier, whole or itself cut.
         stages: how many stages to keep.
-        neck: width of a new 1x1 convolution before the pooling; None pools the stage's map.
+        neck: width of a new 1x1 convolution before the pooling; None pools the stage's map. That
+            is all the student's head looks at, whatever the teacher's does.
 
     Raises:
         TutelageError: the architecture cannot be cut there.
@@ -104,6 +134,7 @@ def cut(teacher: Classifier, stages: int, *, neck: int | None = None) -> Classif
         teacher.spec,
         cut=stages,
         head_hidden=neck,
+        levels=(),  # a trained neck gains nothing from them (docs/log.md)
         temperature=1.0,
         thresholds=None,
         unknown_threshold=None,
@@ -115,10 +146,8 @@ def cut(teacher: Classifier, stages: int, *, neck: int | None = None) -> Classif
             f"keep {stages}; choose 1 to {teacher.spec.cut}"
         )
     student = build(spec)
-    body = teacher.trunk.body if isinstance(teacher.trunk, Stages) else teacher.trunk
-    source = body.state_dict()
-    trunk: Any = student.trunk
-    trunk.body.load_state_dict({name: source[name] for name in trunk.body.state_dict()})
+    source, body = body_of(teacher.trunk).state_dict(), body_of(student.trunk)
+    body.load_state_dict({name: source[name] for name in body.state_dict()})
     return student
 
 
@@ -152,7 +181,7 @@ def param_groups(
     """
     from timm.models import group_parameters
 
-    body: Any = model.trunk.body if isinstance(model.trunk, Stages) else model.trunk
+    body: Any = body_of(model.trunk)
     depth: dict[str, int] = {}
     if (layered or layer_decay != 1.0) and hasattr(body, "group_matcher"):
         depth = group_parameters(body, body.group_matcher(), reverse=True)
@@ -326,7 +355,7 @@ def _prune(body: Any, stages: int) -> Any:
         )
     if not 1 <= stages <= count:
         raise TutelageError(f"{name} has {count} stages, a student cannot keep {stages} of them")
-    if _of_blocks(body):  # index 0 is the stem here
+    if has_blocks(body):  # index 0 is the stem here
         body.prune_intermediate_layers([stages], prune_norm=True, extra_blocks=True)
     else:
         body.prune_intermediate_layers([stages - 1], prune_norm=True)
@@ -336,13 +365,8 @@ def _prune(body: Any, stages: int) -> Any:
     return body
 
 
-def _of_blocks(body: Any) -> bool:
-    """EfficientNet and MobileNet: their stages are entries of ``blocks``."""
-    return hasattr(body, "stage_ends") and hasattr(body, "blocks")
-
-
 def _stages_of(body: Any) -> int:
-    if _of_blocks(body):
+    if has_blocks(body):
         return len(body.blocks)
     return len(list(getattr(body, "feature_info", None) or []))
 
@@ -363,6 +387,18 @@ def _channels(trunk: nn.Module, spec: ModelSpec) -> int:
             "map (B, C, h, w); choose a convolutional teacher or a student by name"
         )
     return int(output.shape[1])
+
+
+@torch.no_grad()
+def _level_channels(trunk: nn.Module, spec: ModelSpec) -> int:
+    """Channels of the maps of ``spec.levels`` together, from one forward of a blank image."""
+    if not spec.levels:
+        return 0
+    mode = trunk.training
+    blank = torch.zeros(1, 3, spec.input_size, spec.input_size)
+    _last, maps = level_maps(body_of(trunk.eval()), blank, spec.levels)
+    trunk.train(mode)
+    return sum(int(found.shape[1]) for found in maps)
 
 
 def _versions() -> dict[str, str]:
