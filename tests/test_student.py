@@ -2,9 +2,11 @@
 
 import copy
 import dataclasses
+import re
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("timm")
@@ -13,7 +15,8 @@ import silent_checks
 import torch
 from torch import nn
 
-from tutelage import pipeline
+from tutelage import pipeline, trunk
+from tutelage.calibrate import softmax
 from tutelage.config import make_config
 from tutelage.errors import TutelageError
 from tutelage.models.classifier import Classifier
@@ -174,6 +177,42 @@ def test_the_same_teacher_twice_is_that_teacher(
         models.append(distill(run.shop, run.task, answers(run, 1), short(run), others).model)
     torch.testing.assert_close(fits[1].model.state_dict(), fits[0].model.state_dict())
     assert models[0].spec == models[1].spec
+
+
+@pytest.mark.parametrize("harm", [False, True])
+def test_the_student_closer_to_its_teacher_is_kept(
+    run: pipeline.Run, monkeypatch: pytest.MonkeyPatch, harm: bool
+) -> None:
+    """Training that took it away from its teacher on plain views is not kept."""
+    teacher = answers(run, 1, temperature=2.0)
+    started: list[Classifier] = []
+
+    def fit(shop: Any, model: Classifier, *rest: Any) -> Classifier:
+        started.append(copy.deepcopy(model))
+        trained = copy.deepcopy(model).eval()
+        with torch.no_grad():  # in place of training: worse answers, or none but equal ones
+            trained.head.weight.mul_(-1 if harm else 1)
+            trained.head.bias.mul_(-1 if harm else 1)
+            trained.head.requires_grad_(False)
+        return trained
+
+    monkeypatch.setattr(trunk, "fit", fit)
+    outcome = distill(run.shop, run.task, teacher, short(run))
+    (start,) = started
+    torch.testing.assert_close(outcome.model.head.weight, start.head.weight)
+    is_start = outcome.model.head.weight.requires_grad
+    assert is_start == harm
+    assert ("as it started" in outcome.remark) == harm
+    theirs, ours = (
+        softmax(
+            evaluation_look(run.task.canvases, run.task.pool, model, run.device).numpy(),
+            model.spec.temperature,
+        )
+        for model in (teacher, outcome.model)
+    )
+    divergence = float((theirs * np.log(theirs / ours)).sum(axis=1).mean())
+    before, after = re.findall(r"\d+\.\d+", outcome.remark)
+    assert float(before if harm else after) == pytest.approx(divergence, abs=1e-3)
 
 
 def test_teachers_of_other_classes_are_refused(run: pipeline.Run) -> None:

@@ -512,7 +512,8 @@ class Chain:
             self.run.console.record("stage", name=name)
             outcome = work()
             comparison = None
-            accepted, reason = True, "the first stage" if not self.finished else "not compared"
+            accepted = True
+            reason = "the first stage" if not self.finished else outcome.remark or "not compared"
             if judge and self.finished:
                 comparison = self._compare(outcome)
                 accepted, reason = comparison.accepted, comparison.reason

@@ -137,6 +137,7 @@ class Outcome:
         frozen: the trunk is the pretrained one, untouched.
         pseudo_labels: what the pool was taken for, on all labels; None without a pool.
         choice: what was chosen on held-out labels, for the stages after it and the report.
+        remark: in words, for a stage that is not compared with the one before it.
     """
 
     model: Classifier
@@ -144,6 +145,7 @@ class Outcome:
     frozen: bool
     pseudo_labels: PseudoLabels | None = None
     choice: dict[str, Any] = dataclasses.field(default_factory=dict)
+    remark: str = ""
 
 
 @dataclass(frozen=True)

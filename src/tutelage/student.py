@@ -17,6 +17,7 @@ from tutelage.calibrate import fit_temperature, softmax
 from tutelage.config import RunConfig
 from tutelage.errors import TutelageError
 from tutelage.loader import Loader, Rows, Views
+from tutelage.metrics import Floats
 from tutelage.models.classifier import Classifier, count_parameters
 from tutelage.models.forward import Forward
 from tutelage.models.zoo import count_stages, create, cut
@@ -33,6 +34,7 @@ SHARE = 0.25  # of the teacher's parameters that a cut student may have
 NECKS = (256, 1024)  # least and greatest width of a cut student's 1x1 convolution
 WARM_IMAGES = 500
 WARM_VIEWS = 2
+LEAST_UNSEEN = 50  # images that the warm start was not fitted to; of fewer all are compared on
 RIDGE = 0.1  # penalty of a connector's weights, in units of the features' mean variance
 
 
@@ -123,13 +125,13 @@ def distill(
         hint_weight=config.hint_weight,
         cache={} if config.teacher_cache else None,
     )
-    student = _fit(shop, student, step, _loader(shop, task, work, teachers.sizes), work)
-    if config.hint_weight:
-        del student.connector  # no part of the student: it was there to learn through
+    trained = _fit(shop, student, step, _loader(shop, task, work, teachers.sizes), work)
     for model in models:
         model.cpu()
-    _calibrate(shop, task, student, models)
-    return Outcome(student, _held_out(shop, task, student), frozen=False)
+    student, remark = _closer(shop, task, student.eval(), trained, models)
+    if config.hint_weight:
+        del student.connector  # no part of the student: it was there to learn through
+    return Outcome(student, _held_out(shop, task, student), frozen=False, remark=remark)
 
 
 def train_alone(shop: Workshop, task: Task, base: Classifier, work: Work) -> Outcome:
@@ -305,25 +307,68 @@ def fit_connector(features: Tensor, hints: Tensor) -> nn.Linear:
     return connector
 
 
-def _calibrate(
-    shop: Workshop, task: Task, student: Classifier, teachers: Sequence[Classifier]
-) -> None:
-    """Make the student as confident as its teachers' mean, and as often sure of no class.
+def _closer(
+    shop: Workshop,
+    task: Task,
+    start: Classifier,
+    trained: Classifier,
+    teachers: Sequence[Classifier],
+) -> tuple[Classifier, str]:
+    """The student before or after its training, calibrated, and which it is in words.
 
-    Fitted on at most ``trunk.MATCHED_IMAGES`` images against what the teachers believe of them,
-    so it needs no labels. An energy means something for one model only, so its threshold is
-    matched to the first teacher's.
+    Strong views can teach what plain ones contradict: on solar cells a crop without the crack is
+    still called defective, and training took the student away from its teacher. No labels are
+    needed to see that: the student that deviates less from the teacher's beliefs about images
+    that its start was not fitted to is kept.
     """
     rows = task.pool if len(task.pool) else task.labeled
+    unseen = np.setdiff1d(rows, _some(task))
+    rows = unseen if len(unseen) >= LEAST_UNSEEN else rows
     rows = rows[:: -(-len(rows) // trunk.MATCHED_IMAGES)]
-    ours, *theirs = (
-        stages.evaluation_look(task.canvases, rows, model, shop.device).numpy().astype(np.float64)
-        for model in (student, *teachers)
-    )
+    theirs = [_plain_logits(shop, task, model, rows) for model in teachers]
+    before, after = (_calibrate(shop, task, m, rows, teachers, theirs) for m in (start, trained))
+    if before < after:
+        remark = f"as it started; training took it away from its teacher (KL {before:.3f} to"
+        return start, f"{remark} {after:.3f})"
+    return trained, f"training brought it closer to its teacher (KL {before:.3f} to {after:.3f})"
+
+
+def _calibrate(
+    shop: Workshop,
+    task: Task,
+    student: Classifier,
+    rows: Rows,
+    teachers: Sequence[Classifier],
+    theirs: Sequence[Floats],
+) -> float:
+    """Make the student as confident as its teachers' mean, and as often sure of no class.
+
+    Fitted against what the teachers believe, so it needs no labels. An energy means something for
+    one model only, so its threshold is matched to the first teacher's.
+
+    Args:
+        shop: settings and device.
+        task: the images.
+        student: its spec is replaced.
+        rows: (N,) images to compare on.
+        teachers: for their temperatures and threshold.
+        theirs: their logits (N, K).
+
+    Returns:
+        Mean KL divergence of the calibrated student from its teachers' mean, in nats.
+    """
+    ours = _plain_logits(shop, task, student, rows)
     pairs = zip(theirs, teachers, strict=True)
-    believed = [softmax(logits, teacher.spec.temperature) for logits, teacher in pairs]
+    believed = np.mean([softmax(logits, model.spec.temperature) for logits, model in pairs], axis=0)
     threshold = teachers[0].spec.unknown_threshold
     if threshold is not None:
         threshold = match_threshold(energy(ours), energy(theirs[0]), threshold)
-    temperature = fit_temperature(ours, np.mean(believed, axis=0))
+    temperature = fit_temperature(ours, believed)
     stages.set_calibration(student, temperature, threshold)
+    ratio = np.clip(believed, 1e-12, 1.0) / np.clip(softmax(ours, temperature), 1e-12, 1.0)
+    return float((believed * np.log(ratio)).sum(axis=1).mean())
+
+
+def _plain_logits(shop: Workshop, task: Task, model: Classifier, rows: Rows) -> Floats:
+    logits = stages.evaluation_look(task.canvases, rows, model, shop.device)
+    return np.asarray(logits.numpy().astype(np.float64))

@@ -991,6 +991,7 @@ CHANGED: dict[str, Any] = {
     "input_size": 64,
     "canvas": 48,
     "trunk": "trained",
+    "features": "last",
     "lr_head": 0.5,
     "lr_trunk": 0.5,
     "layer_decay": 0.5,
@@ -1025,7 +1026,7 @@ CHANGED: dict[str, Any] = {
     "teacher_cache": 1,
 }
 OF_PREPARE = ("labels_per_class", "limit", "seed", "minutes", "teacher", "weights", "input_size",
-              "canvas", "trunk", "rounds", "curriculum")  # fmt: skip
+              "canvas", "trunk", "features", "rounds", "curriculum")  # fmt: skip
 OF_STUDENT = ("student", "student_weights", "lr_student", "temperature", "alpha", "kd",
               "standardize", "hint_weight", "teacher_cache")  # fmt: skip
 OF_ONLINE = ("online", "threshold")
