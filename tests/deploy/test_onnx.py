@@ -19,7 +19,7 @@ from tutelage.deploy.onnx import export_onnx, parity, quantize_onnx
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.errors import TutelageError
 from tutelage.models.classifier import Classifier
-from tutelage.models.zoo import create, cut
+from tutelage.models.zoo import create, cut, with_levels
 
 CLASSES = ["Ameise", 'bee "x", <y>', "蜂"]
 
@@ -64,6 +64,18 @@ def test_graph_equals_torch(model: Classifier, exported: Path, index: int) -> No
     assert their_energy.shape == (1,)
     np.testing.assert_allclose(their_energy, energy, atol=1e-3)
     np.testing.assert_allclose(found.sum(1), 1.0, atol=1e-5)
+
+
+def test_a_head_that_looks_at_middle_stages_is_exported_with_them(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    options = {"canvas": 48, "input_size": 40, "weights": "none"}
+    levelled = with_levels(create("test_efficientnet", CLASSES, **options)).eval()
+    torch.nn.init.normal_(levelled.head.weight)
+    export_onnx(levelled, tmp_path / "model.onnx")
+    found = OnnxModel(tmp_path / "model.onnx").probabilities(IMAGES)
+    expected = [Deployed(levelled)(torch.tensor(image)[None])[0][0] for image in IMAGES]
+    np.testing.assert_allclose(found, torch.stack(expected).numpy(), atol=1e-4)
+    assert np.ptp(found, axis=0).max() > 0.01
 
 
 def test_batches_equal_single_images_and_keep_the_order(exported: Path) -> None:

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from tutelage.errors import TutelageError
 from tutelage.models.classifier import Classifier
 from tutelage.models.folder import load_model, model_folders, save_model
-from tutelage.models.zoo import create, cut
+from tutelage.models.zoo import create, cut, with_levels
 
 
 def whole() -> Classifier:
@@ -23,13 +23,17 @@ def student() -> Classifier:
     return cut(whole(), 3, neck=20)
 
 
+def levelled() -> Classifier:
+    return with_levels(whole())
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     save_model(whole(), tmp_path / "m")
     return tmp_path / "m"
 
 
-@pytest.mark.parametrize("make", [whole, student])
+@pytest.mark.parametrize("make", [whole, student, levelled])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_round_trip_is_bitwise(make, layout: torch.memory_format, tmp_path: Path) -> None:
     model = make().to(memory_format=layout).eval()

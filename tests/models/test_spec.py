@@ -29,7 +29,14 @@ def test_json_round_trip_is_exact() -> None:
 
 def test_optional_fields_may_be_absent() -> None:
     fields = json.loads(SPEC.to_json())
-    for name in ("temperature", "thresholds", "unknown_threshold", "head_hidden", "versions"):
+    for name in (
+        "temperature",
+        "thresholds",
+        "unknown_threshold",
+        "head_hidden",
+        "levels",
+        "versions",
+    ):
         del fields[name]
     read = ModelSpec.from_json(json.dumps(fields))
     assert (read.temperature, read.thresholds, read.head_hidden) == (1.0, None, None)
@@ -40,6 +47,9 @@ def test_optional_fields_may_be_absent() -> None:
     ("change", "message"),
     [
         ({"format": 99}, "format 99"),
+        ({"levels": [4, 3]}, "levels must rise"),
+        ({"levels": [0]}, "levels must rise"),
+        ({"levels": [2, 9]}, "within the cut"),
         ({"format": None}, "format None"),
         ({"colour": 1}, "unknown.*colour"),
         ({"std": [0.5, 0.5]}, "three values"),
