@@ -111,10 +111,12 @@ def test_transfer_takes_the_choice_with_the_best_held_out_likelihood(
         by_hand = softmax(outcome.beliefs.judged, outcome.model.spec.temperature)
         assert scores[name, strength] == pytest.approx(nll(by_hand, run.task.judged_labels))
     assert len(set(scores.values())) == len(scores)
-    best = stages.transfer_frozen(run.task, run.base, chain.frozen).choice
-    least = min(scores.values())
-    assert best["held_out_nll"] == pytest.approx(least, rel=1e-3)  # warm-started
-    assert scores[best["metric"], best["strength"]] == pytest.approx(least, rel=1e-3)
+    for guard, names in ((0.0, list(metrics)), (1e6, ["plain"])):
+        monkeypatch.setattr(stages, "LEVELS_GUARD", guard)
+        best = stages.transfer_frozen(run.task, run.base, chain.frozen).choice
+        least = min(scores[name, strength] for name in names for strength in stages.STRENGTHS)
+        assert best["held_out_nll"] == pytest.approx(least, rel=1e-3)  # warm-started
+        assert scores[best["metric"], best["strength"]] == pytest.approx(least, rel=1e-3)
 
 
 @pytest.mark.parametrize(

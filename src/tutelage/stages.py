@@ -45,6 +45,8 @@ from tutelage.probe import (
 
 PROBE_STRENGTH = 10.0
 STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0)  # rising: each fit starts from the one before
+LAST = ("plain", "pretrained")  # the metrics of the trunk's last features
+LEVELS_GUARD = 1.645  # standard errors by which middle stages must be better
 IMBALANCED = 2.0  # times as many labels in the largest class as in the smallest
 
 
@@ -304,7 +306,8 @@ def transfer_frozen(
 
     The metric (the trunk's own features, plain or with the pretrained fc layer as a prior; those
     of its middle stages; or all), the strength and, if it is "auto", the balance are those with
-    the best held-out likelihood.
+    the best held-out likelihood. The middle stages must be better by more than chance explains: a
+    few labels call them better where they are much worse.
 
     Args:
         task: what may be seen.
@@ -327,7 +330,10 @@ def transfer_frozen(
         losses = losses * _judged_weights(task)
     usual = {"metric": "plain", "strength": PROBE_STRENGTH, "balance": balances[0]}
     default = next((i for i, (choice, _) in enumerate(grid) if choice == usual), 0)
-    best = choose(losses, default)
+    last = [i for i, (choice, _) in enumerate(grid) if choice["metric"] in LAST]
+    if last:  # they come first, and the default is one of them
+        default = choose(losses[last], default)
+    best = choose(losses, default, guard=LEVELS_GUARD if last else 0.0)
     choice, heads = grid[best]
     choice["held_out_nll"] = float(losses[best].mean()) if losses.shape[1] else 0.0
     beliefs = _beliefs(task, heads, frozen)
@@ -338,7 +344,7 @@ def transfer_frozen(
 
 def _metric_names(frozen: Frozen, config: TransferConfig) -> list[str]:
     """The metrics to choose from; those of the trunk's own features if the asked ones lack."""
-    last = [name for name in frozen.metrics if name in ("plain", "pretrained")]
+    last = [name for name in frozen.metrics if name in LAST]
     if config.features == "auto":
         return list(frozen.metrics)
     return [config.features] if config.features in frozen.metrics else last
