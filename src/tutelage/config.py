@@ -53,8 +53,8 @@ class TransferConfig:
     features: str = setting(
         "auto",
         "what the head looks at: the trunk's last features, means and deviations of its middle "
-        "stages, all of these, or what held-out labels choose",
-        ("auto", "last", "levels", "all"),
+        "stages, or what held-out labels choose",
+        ("auto", "last", "levels"),
     )
     lr_head: float = setting(3e-3, "learning rate of the head")
     lr_trunk: float = setting(3e-4, "learning rate of the trunk's last layers")

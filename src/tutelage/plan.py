@@ -79,7 +79,7 @@ TUNE_REFINED = 2  # how many those are
 TUNE_FINALISTS = 3  # candidates that are checked on folds of the labels, besides the default
 TUNE_MOST = len(TUNE_GRID) + TUNE_REFINED * len(TUNE_CROPS)  # candidates; the grid has the default
 # Measured on two CPU cores with EfficientNet-lite0:
-HEAD_FIT_S = 1e-4  # seconds per image, view, chain and round of fitting a head
+HEAD_FIT_S = 6e-5  # seconds per image, view, chain and round of fitting a head
 VIEW_MS = 0.3  # milliseconds of making one strong, mixed 160-pixel view
 TUNE_CANDIDATE_S = 0.3  # seconds of a candidate's figures, and its share of the folds
 TEACHER_COST = 0.65  # of a full training step, with the first stages frozen

@@ -46,7 +46,7 @@ from tutelage.probe import (
 PROBE_STRENGTH = 10.0
 STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0)  # rising: each fit starts from the one before
 LAST = ("plain", "pretrained")  # the metrics of the trunk's last features
-LEVELS_GUARD = 1.645  # standard errors by which middle stages must be better
+LEVELS_GUARD = 1.0  # standard errors by which middle stages must be better
 IMBALANCED = 2.0  # times as many labels in the largest class as in the smallest
 
 
@@ -178,7 +178,6 @@ def make_frozen(
         metrics["pretrained"] = pretrained_metric(center, pretrained_head)
     if center.shape[1] > own:
         metrics["levels"] = plain_metric(center, slice(own, None))
-        metrics["all"] = plain_metric(center)
     return Frozen(labeled, pool, judged, metrics)
 
 
@@ -304,10 +303,10 @@ def transfer_frozen(
 ) -> Outcome:
     """Stage "transfer" with a frozen trunk: a new head over several augmented views.
 
-    The metric (the trunk's own features, plain or with the pretrained fc layer as a prior; those
-    of its middle stages; or all), the strength and, if it is "auto", the balance are those with
-    the best held-out likelihood. The middle stages must be better by more than chance explains: a
-    few labels call them better where they are much worse.
+    The metric (the trunk's own features, plain or with the pretrained fc layer as a prior; or those
+    of its middle stages), the strength and, if it is "auto", the balance are those with the best
+    held-out likelihood. The middle stages must be better by a standard error: a few labels call
+    them better where they are much worse.
 
     Args:
         task: what may be seen.
@@ -343,11 +342,10 @@ def transfer_frozen(
 
 
 def _metric_names(frozen: Frozen, config: TransferConfig) -> list[str]:
-    """The metrics to choose from; those of the trunk's own features if the asked ones lack."""
-    last = [name for name in frozen.metrics if name in LAST]
-    if config.features == "auto":
-        return list(frozen.metrics)
-    return [config.features] if config.features in frozen.metrics else last
+    """The metrics to choose from; those of the last features where the trunk shows no others."""
+    if config.features == "levels" and "levels" in frozen.metrics:
+        return ["levels"]
+    return [name for name in frozen.metrics if config.features == "auto" or name in LAST]
 
 
 def _paths(
