@@ -46,7 +46,7 @@ from tutelage.probe import (
 PROBE_STRENGTH = 10.0
 STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0)  # rising: each fit starts from the one before
 LAST = ("plain", "pretrained")  # the metrics of the trunk's last features
-LEVELS_GUARD = 1.0  # standard errors by which middle stages must be better
+LEVELS_GUARD = 2.33  # standard errors by which middle stages must be better: 1%, one-sided
 IMBALANCED = 2.0  # times as many labels in the largest class as in the smallest
 
 
@@ -305,7 +305,7 @@ def transfer_frozen(
 
     The metric (the trunk's own features, plain or with the pretrained fc layer as a prior; or those
     of its middle stages), the strength and, if it is "auto", the balance are those with the best
-    held-out likelihood. The middle stages must be better by a standard error: a few labels call
+    held-out likelihood. The middle stages must be better beyond chance: a few labels call
     them better where they are much worse.
 
     Args:
