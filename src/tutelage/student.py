@@ -89,9 +89,13 @@ def _with_neck(teacher: Classifier, count: int, width: int) -> Classifier:
 
 
 def _neck_width(teacher: Classifier, count: int) -> int:
-    """The neck that uses up a cut student's share of the teacher's parameters; maybe negative."""
+    """The neck that uses up a cut student's share of the teacher's parameters; maybe negative.
+
+    The teacher's weights on its middle stages do not count: its student is the same without them.
+    """
     bare, classes = cut(teacher, count), len(teacher.spec.classes)
-    room = SHARE * count_parameters(teacher) - count_parameters(bare.trunk) - classes
+    whole = count_parameters(teacher) - classes * (teacher.num_features - teacher.own_features)
+    room = SHARE * whole - count_parameters(bare.trunk) - classes
     width = int(room / (bare.num_features + 2 + classes))  # convolution, norm, head
     return width - width % 8
 
