@@ -173,12 +173,23 @@ def make_frozen(
         pretrained_head: (K', own) weight of the pretrained fc layer, if there is one.
     """
     center = torch.cat([labeled.views[0], pool.views[0]])
+    return Frozen(labeled, pool, judged, head_metrics(center, own, pretrained_head))
+
+
+def head_metrics(center: Tensor, own: int, pretrained_head: Tensor | None) -> dict[str, Metric]:
+    """The metrics that heads are fitted in, from the centre views (N, D) of all images.
+
+    Args:
+        center: features.
+        own: as in ``make_frozen``.
+        pretrained_head: the same.
+    """
     metrics = {"plain": plain_metric(center, slice(own))}
     if pretrained_head is not None:
         metrics["pretrained"] = pretrained_metric(center, pretrained_head)
     if center.shape[1] > own:
         metrics["levels"] = plain_metric(center, slice(own, None))
-    return Frozen(labeled, pool, judged, metrics)
+    return metrics
 
 
 def _logits(head: Head, views: Sequence[Tensor]) -> Floats:

@@ -224,8 +224,12 @@ def _loader(shop: Workshop, task: Task, work: Work, teacher_sizes: tuple[int, ..
 
 def _some(task: Task) -> Rows:
     """At most ``WARM_IMAGES`` training images, evenly spaced."""
-    rows = np.concatenate([task.labeled, task.pool])
-    return rows[:: -(-len(rows) // WARM_IMAGES)]
+    return _spaced(np.concatenate([task.labeled, task.pool]), WARM_IMAGES)
+
+
+def _spaced(rows: Rows, most: int) -> Rows:
+    """At most ``most`` of the rows (N,), evenly spaced."""
+    return rows[:: -(-len(rows) // most)]
 
 
 @torch.no_grad()
@@ -327,23 +331,25 @@ def _closer(
     """
     rows = task.pool if len(task.pool) else task.labeled
     unseen = np.setdiff1d(rows, _some(task))
-    rows = unseen if len(unseen) >= LEAST_UNSEEN else rows
-    rows = rows[:: -(-len(rows) // trunk.MATCHED_IMAGES)]
-    theirs = [_plain_logits(shop, task, model, rows) for model in teachers]
-    before, after = (_calibrate(shop, task, m, rows, teachers, theirs) for m in (start, trained))
-    if before < after:
-        remark = f"as it started; training took it away from its teacher (KL {before:.3f} to"
-        return start, f"{remark} {after:.3f})"
-    return trained, f"training brought it closer to its teacher (KL {before:.3f} to {after:.3f})"
+    rows = _spaced(unseen if len(unseen) >= LEAST_UNSEEN else rows, trunk.MATCHED_IMAGES)
+    before, after, *theirs = (
+        trunk.clean_logits(shop, task, model, rows, views=1)
+        for model in (start, trained, *teachers)
+    )
+    specs = [teacher.spec for teacher in teachers]
+    pairs = zip(theirs, specs, strict=True)
+    believed = np.mean([softmax(logits, spec.temperature) for logits, spec in pairs], axis=0)
+    threshold = specs[0].unknown_threshold
+    was = _calibrate(start, before, believed, theirs[0], threshold)
+    now = _calibrate(trained, after, believed, theirs[0], threshold)
+    change = f"KL {was:.3f} to {now:.3f}"
+    if was < now:
+        return start, f"as it started; training took it away from its teacher ({change})"
+    return trained, f"training brought it closer to its teacher ({change})"
 
 
 def _calibrate(
-    shop: Workshop,
-    task: Task,
-    student: Classifier,
-    rows: Rows,
-    teachers: Sequence[Classifier],
-    theirs: Sequence[Floats],
+    student: Classifier, ours: Floats, believed: Floats, first: Floats, threshold: float | None
 ) -> float:
     """Make the student as confident as its teachers' mean, and as often sure of no class.
 
@@ -351,28 +357,18 @@ def _calibrate(
     one model only, so its threshold is matched to the first teacher's.
 
     Args:
-        shop: settings and device.
-        task: the images.
         student: its spec is replaced.
-        rows: (N,) images to compare on.
-        teachers: for their temperatures and threshold.
-        theirs: their logits (N, K).
+        ours: (N, K) its logits.
+        believed: (N, K) what the teachers believe of the same images, their mean.
+        first: (N, K) logits of the first teacher.
+        threshold: of the first teacher for images of no class, if it has one.
 
     Returns:
-        Mean KL divergence of the calibrated student from its teachers' mean, in nats.
+        Mean KL divergence of the calibrated student from what is believed, in nats.
     """
-    ours = _plain_logits(shop, task, student, rows)
-    pairs = zip(theirs, teachers, strict=True)
-    believed = np.mean([softmax(logits, model.spec.temperature) for logits, model in pairs], axis=0)
-    threshold = teachers[0].spec.unknown_threshold
     if threshold is not None:
-        threshold = match_threshold(energy(ours), energy(theirs[0]), threshold)
+        threshold = match_threshold(energy(ours), energy(first), threshold)
     temperature = fit_temperature(ours, believed)
     stages.set_calibration(student, temperature, threshold)
     ratio = np.clip(believed, 1e-12, 1.0) / np.clip(softmax(ours, temperature), 1e-12, 1.0)
     return float((believed * np.log(ratio)).sum(axis=1).mean())
-
-
-def _plain_logits(shop: Workshop, task: Task, model: Classifier, rows: Rows) -> Floats:
-    logits = stages.evaluation_look(task.canvases, rows, model, shop.device)
-    return np.asarray(logits.numpy().astype(np.float64))

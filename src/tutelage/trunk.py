@@ -151,9 +151,9 @@ def train_trunk(
             believed = believed.some(pool_share(share, len(task.pool)), shop.seed)
         model, last = _train_chain(shop, task, chain, begun, believed, share, balance, label)
         if last is None:  # a round labels the pool as it goes, and none comes after it
-            pool[number] = _clean_logits(shop, task, model, task.pool)
+            pool[number] = clean_logits(shop, task, model, task.pool)
         held_out = task.judged[chain.judges]
-        judged[chain.judges] = _clean_logits(shop, task, model, held_out, views=1)
+        judged[chain.judges] = clean_logits(shop, task, model, held_out, views=1)
         models.append(model)
         learned.append(last)
     beliefs = Beliefs(pool, judged)
@@ -176,7 +176,7 @@ def _matched_temperature(
     """
     labels = labels.some(MATCHED_IMAGES, shop.seed)
     rows = task.pool[labels.accepted]
-    logits = _clean_logits(shop, task, model, rows, views=1)
+    logits = clean_logits(shop, task, model, rows, views=1)
     if online:
         labels = revise(labels, softmax(logits), strength=shop.config.self_train.alignment)
     return fit_temperature(logits, labels.probs[labels.accepted])
@@ -192,12 +192,12 @@ def inherit_threshold(shop: Workshop, task: Task, model: Classifier, teacher: Ou
     if threshold is None or theirs is None:
         return
     some = np.arange(0, len(theirs), -(-len(theirs) // MATCHED_IMAGES))
-    ours = _clean_logits(shop, task, model, task.pool[some], views=1)
+    ours = clean_logits(shop, task, model, task.pool[some], views=1)
     threshold = match_threshold(energy(ours), energy(theirs[some]), threshold)
     set_calibration(model, model.spec.temperature, threshold)
 
 
-def _clean_logits(
+def clean_logits(
     shop: Workshop, task: Task, model: Classifier, rows: Rows, *, views: int = CLEAN_VIEWS
 ) -> Floats:
     """Mean logits (N, K) over the centre view and, with 2 views, its mirror image."""
@@ -234,7 +234,7 @@ def _train_chain(
     for leg in range(legs):
         if leg and labels is not None:
             rows = task.pool[labels.accepted]
-            probs = softmax(_clean_logits(shop, task, model, rows, views=1))
+            probs = softmax(clean_logits(shop, task, model, rows, views=1))
             labels = revise(labels, probs, strength=config.self_train.alignment)
         words = f"{label}, {leg + 1} of {legs}" if legs > 1 else label
         model = _train_leg(shop, task, chain, model, labels, work, balance, words, (leg, legs))

@@ -32,7 +32,7 @@ from tutelage.config import TransferConfig
 from tutelage.loader import Canvases, Rows
 from tutelage.metrics import Floats, Ints, t_quantile
 from tutelage.plan import FOLDS, TUNE_CROPS, TUNE_FINALISTS, TUNE_GRID, TUNE_REFINED, TUNE_VIEWS
-from tutelage.probe import Metric, fit_head, plain_metric, pretrained_metric
+from tutelage.probe import Metric, fit_head
 
 STRENGTHS = (3.0, 30.0)  # of the heads that a view is judged by
 
@@ -356,11 +356,8 @@ def _percent(interval: Interval) -> str:
 
 
 def head_metrics(center: Tensor, pretrained_head: Tensor | None) -> list[Metric]:
-    """The metrics that stages fit heads in, from the evaluation views (N, D) of all images."""
-    metrics = [plain_metric(center)]
-    if pretrained_head is not None:
-        metrics.append(pretrained_metric(center, pretrained_head))
-    return metrics
+    """Those of stages, from the evaluation views (N, D) of all images; all are the trunk's own."""
+    return list(stages.head_metrics(center, center.shape[1], pretrained_head).values())
 
 
 def held_out_losses(
