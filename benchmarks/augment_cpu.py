@@ -10,7 +10,6 @@ import json
 import statistics
 import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +69,7 @@ def main() -> None:
         print(f"run {number}, load {runs[-1]['load_before']}: {json.dumps(ratios)}", flush=True)
     photos = runs[0]["photos"].replace(str(options.images), Path(options.images or "").name)
     result = {
-        "benchmark": "augment_cpu",
-        "date": datetime.now(UTC).date().isoformat(),
-        "hardware": results.hardware(),
-        "versions": results.versions(PACKAGES),
+        **results.provenance("augment_cpu", PACKAGES),
         "photos": photos,
         **{name: runs[0][name] for name in ("device", "backend", "threads", "batch", "absent")},
         "runs": options.runs,

@@ -22,7 +22,6 @@ import json
 import statistics
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -168,10 +167,8 @@ def main() -> None:
     if not torch.cuda.is_available():
         raise SystemExit("this benchmark needs a CUDA device, torch sees none")
     result = {
-        "benchmark": "augment_gpu",
-        "date": datetime.now(UTC).date().isoformat(),
+        **results.provenance("augment_gpu", PACKAGES),
         "hardware": {"gpu": torch.cuda.get_device_name(), "threads": torch.get_num_threads()},
-        "versions": results.versions(PACKAGES),
         "policy": repr(POLICY),
         "shapes": [
             one_shape(*shape, options.repeats, options.rounds, "cuda") for shape in SHAPES

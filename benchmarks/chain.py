@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -73,14 +72,11 @@ def main() -> None:
         runs.append(one_run([*command, "--seed", str(seed)]))
         print(f"seed {seed}: {json.dumps(summary(runs[-1:]))}", flush=True)
     result = {
-        "benchmark": "chain",
+        **results.provenance("chain", PACKAGES),
         "data": Path(options.data).name,
         "labels_per_class": options.labels_per_class,
         "limit": options.limit,
         "minutes": options.minutes,
-        "date": datetime.now(UTC).date().isoformat(),
-        "hardware": results.hardware(),
-        "versions": results.versions(PACKAGES),
         "summary": summary(runs),
         "runs": runs,
     }

@@ -24,7 +24,6 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -208,15 +207,8 @@ def measure(options: argparse.Namespace) -> None:
             continue
         began = time.monotonic()
         for row in one_seed(options, catalog, seed, arms):
-            row = {
-                "benchmark": "efficiency",
-                **key,
-                **row,
-                "date": datetime.now(UTC).date().isoformat(),
-                "hardware": machine,
-                "versions": results.versions(PACKAGES),
-                "commit": results.commit(),
-            }
+            made = results.provenance("efficiency", PACKAGES)
+            row = {**made, **key, **row, "hardware": machine}
             append_row(row, options.out)
             print(
                 f"{shared['data']} {options.labels_per_class} labels, seed {seed}, {row['arm']}: "
@@ -303,8 +295,7 @@ def main() -> None:
         measure(options)
     found = summary(read_rows(options.out), options.against)
     show(found)
-    today = datetime.now(UTC).date().isoformat()
-    results.append({"benchmark": "efficiency", "date": today, "arms": found}, options.json)
+    results.append({**results.provenance("efficiency", PACKAGES), "arms": found}, options.json)
 
 
 if __name__ == "__main__":

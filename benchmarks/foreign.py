@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -153,15 +152,12 @@ def main() -> None:
     catalog = datasets.catalog(options.data, options.data_dir)
     rows = [one_seed(options, catalog, seed) for seed in range(options.seeds)]
     result = {
-        "benchmark": "foreign",
+        **results.provenance("foreign", PACKAGES),
         "data": options.data,
         **{
             name: getattr(options, name)
             for name in ("known", "labels_per_class", "pool", "test", "minutes", "trunk", "threads")
         },
-        "date": datetime.now(UTC).date().isoformat(),
-        "hardware": results.hardware(),
-        "versions": results.versions(PACKAGES),
         "summary": summary(rows),
         "runs": rows,
     }

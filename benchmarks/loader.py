@@ -11,7 +11,6 @@ import json
 import tempfile
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -91,11 +90,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="append the result to this file's list")
     options = parser.parse_args()
     result = {
-        "benchmark": "loader",
+        **results.provenance("loader", PACKAGES),
         "data": "demo",
-        "date": datetime.now(UTC).date().isoformat(),
-        "hardware": results.hardware(),
-        "versions": results.versions(PACKAGES),
         **measured(options.steps, options.device),
     }
     print(json.dumps(result, indent=2))

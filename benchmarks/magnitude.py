@@ -17,7 +17,6 @@ import json
 import tempfile
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +167,7 @@ def main() -> None:
     catalog = catalog_of(options.data)
     rows = [row for seed in range(options.seeds) for row in one_seed(options, catalog, seed)]
     result = {
-        "benchmark": "magnitude",
+        **results.provenance("magnitude", PACKAGES),
         "data": Path(options.data).name,
         "labels_per_class": options.labels_per_class,
         "limit": options.limit,
@@ -176,9 +175,6 @@ def main() -> None:
         "steps": options.steps,
         "size": options.size,
         "test": options.test,
-        "date": datetime.now(UTC).date().isoformat(),
-        "hardware": results.hardware(),
-        "versions": results.versions(PACKAGES),
         "summary": summary(rows),
         "runs": rows,
     }

@@ -8,6 +8,7 @@ import platform
 import statistics
 import subprocess
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,24 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def commit() -> str:
+    """Of the checkout that the benchmark runs in, "-dirty" after changes; "" outside of one."""
+    command = ["git", "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]
+    said = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    return said.stdout.strip()
+
+
+def provenance(benchmark: str, packages: Sequence[str]) -> dict[str, Any]:
+    """What every result begins with: which benchmark, when, on what, by which code."""
+    return {
+        "benchmark": benchmark,
+        "date": datetime.now(UTC).date().isoformat(),
+        "hardware": hardware(),
+        "versions": versions(packages),
+        "commit": commit(),
+    }
+
+
 SETTING = ("data", "labels_per_class", "limit", "minutes", "size", "test", "device", "threads")
 """What two rows of ``efficiency.jsonl`` must share to be compared; then come seed and arm."""
 
@@ -57,13 +76,6 @@ def grouped(rows: Sequence[dict[str, Any]]) -> dict[tuple[Any, ...], dict[str, D
         setting = tuple(row[name] for name in SETTING)
         groups.setdefault(setting, {}).setdefault(row["arm"], {})[row["seed"]] = row
     return groups
-
-
-def commit() -> str:
-    """Of the checkout that the benchmark runs in, "-dirty" after changes; "" outside of one."""
-    command = ["git", "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]
-    said = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
-    return said.stdout.strip()
 
 
 def append(result: dict[str, Any], path: Path | None) -> None:

@@ -61,9 +61,9 @@ def test_json_holds_the_contract(capsys: pytest.CaptureFixture[str]) -> None:
         if row["name"] == "tutelage":
             assert row["ratio"] == 1
     both = next(row for row in result["rows"] if row["name"] == "torchvision")
-    fastest = max(both["forms"], key=lambda form: both["forms"][form]["images_per_second"])
-    assert both["form"] == fastest
-    assert set(both["forms"]) == {"Pillow images", "uint8 tensors"}
+    speeds = {form: rate["images_per_second"] for form, rate in both["forms"].items()}
+    assert set(speeds) == {"Pillow images", "uint8 tensors"}
+    assert speeds[both["form"]] == max(speeds.values())  # rounded, they may be equal
     assert next(row["threads"] for row in result["scaling"]) == 1
     assert [row["stage"] for row in result["breakdown"]] == list(STAGES)
     assert result["first_call_seconds"] > 0

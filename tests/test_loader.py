@@ -8,7 +8,7 @@ import tiny
 import torch
 
 from tutelage.augment import Center, Strong, Weak, apply
-from tutelage.loader import Canvases, Loader, Views, deal
+from tutelage.loader import Canvases, Loader, Views, deal, spaced
 
 IMAGES = tiny.smooth_images(20)
 LABELED = tiny.examples(np.arange(6), np.arange(6) % 2)
@@ -30,6 +30,13 @@ def _equal(x: Any, y: Any) -> bool:
     if isinstance(x, tuple):
         return len(x) == len(y) and all(map(_equal, x, y))
     return x is y is None or torch.equal(x, y)
+
+
+@pytest.mark.parametrize(
+    ("n", "most", "expected"), [(0, 3, []), (3, 3, [0, 1, 2]), (4, 3, [0, 2]), (9, 3, [0, 3, 6])]
+)
+def test_spaced_rows_are_at_most_so_many(n: int, most: int, expected: list[int]) -> None:
+    assert spaced(np.arange(n), most).tolist() == expected
 
 
 def test_canvases_give_the_rows_asked_for() -> None:

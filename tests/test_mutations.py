@@ -670,9 +670,9 @@ def _folds_keep_every_label(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fold's chain trains on all labels."""
     train_chain = trunk._train_chain
 
-    def whole(shop: Any, task: Any, chain: Any, *rest: Any) -> Any:
-        everything = dataclasses.replace(chain, keep=np.ones_like(chain.keep))
-        return train_chain(shop, task, everything, *rest)
+    def whole(shop: Any, course: Any, *rest: Any) -> Any:
+        everything = dataclasses.replace(course.chain, keep=np.ones_like(course.chain.keep))
+        return train_chain(shop, dataclasses.replace(course, chain=everything), *rest)
 
     replace_everywhere(monkeypatch, train_chain, whole)
 

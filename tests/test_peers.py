@@ -17,7 +17,9 @@ import pytest
 import tiny
 import torch
 from PIL import Image
+from shapes import SETTINGS, write_shapes
 
+from tutelage.config import make_config
 from tutelage.data.catalog import read_catalog
 from tutelage.errors import TutelageError
 from tutelage.models.zoo import create
@@ -363,6 +365,27 @@ def test_rows_that_are_there_are_not_made_again(
         efficiency.main()
     assert made == [(0, "probe"), (1, "probe"), (0, "kd"), (1, "kd")]
     assert len(efficiency.read_rows(out)) == 4
+
+
+def test_a_draw_from_labels_to_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = write_shapes(tmp_path / "data", train=6)
+    monkeypatch.setattr(
+        efficiency, "make_config", lambda name, given: make_config(name, {**given, **SETTINGS})
+    )
+    arms = ["probe", "self-train", "student", "timm-fine-tune", "sklearn-k-best", "kd"]
+    out = tmp_path / "rows.jsonl"
+    command = f"efficiency {data} --labels-per-class 4 --seeds 1 --minutes 0.02 --arms"
+    monkeypatch.setattr(sys, "argv", [*command.split(), ",".join(arms), "--out", str(out)])
+    efficiency.main()
+    rows = {row["arm"]: row for row in efficiency.read_rows(out)}
+    assert list(rows) == arms
+    for arm, found in rows.items():
+        assert (found["data"], found["n"], found["seed"]) == ("data", 18, 0), arm
+        assert 0 <= found["accuracy"] <= 1, arm
+    sizes = {arm: found["parameters"] for arm, found in rows.items()}
+    assert sizes["kd"] == sizes["student"] < sizes["probe"]
+    assert {sizes[arm] for arm in arms if arm not in ("kd", "student")} == {sizes["probe"]}
+    assert rows["timm-fine-tune"]["steps"] > 0
 
 
 def test_all_arms_see_the_same_test_images(tmp_path: Path) -> None:

@@ -510,6 +510,19 @@ def test_settings_that_this_plan_cannot_use_are_said(tmp_path: Path) -> None:
     assert notes[1].startswith("no effect in this plan: lr_trunk; --trunk trained")
 
 
+@pytest.mark.parametrize("features", ["last", "levels"])
+def test_a_head_on_the_middle_stages_is_said(tmp_path: Path, features: str) -> None:
+    data = write_shapes(tmp_path / "data", train=3, pool=0, test=0)
+    config = checks.make_config("run", {**SETTINGS, "features": features})
+    run = pipeline.prepare(
+        "run", checks.read_catalog(data), str(data), tmp_path / "run", config, quiet=True
+    )
+    pipeline.teach(pipeline.Chain(run), rounds=False)
+    said = [note for note in run.notes if "middle stages" in note]
+    expected = "transfer: the head looks at the trunk's middle stages: as --features levels says"
+    assert said == ([expected] if features == "levels" else [])
+
+
 def test_auto_measures_the_strong_view_once_and_pins_it(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,6 +119,26 @@ def test_transfer_takes_the_choice_with_the_best_held_out_likelihood(
         assert scores[best["metric"], best["strength"]] == pytest.approx(least, rel=1e-3)
 
 
+def test_a_trained_trunk_starts_from_middle_stages_only_where_they_are_far_better(
+    run: pipeline.Run, chain: pipeline.Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert stages.levels_guard(0) == stages.levels_guard(40) == stages.LEVELS_GUARD
+    assert stages.levels_guard(160) == pytest.approx(stages.LEVELS_GUARD / 2)
+    losses = stages._held_out_losses
+
+    def better(task: Any, heads: Any, frozen: Any) -> Any:
+        own = run.base.own_features
+        gain = np.where(np.arange(len(task.labels)) % 2, 0.2, 0.0)  # 2.6 standard errors
+        return losses(task, heads, frozen) * 0 + 1.0 - gain * bool(heads[0].weight[:, own:].any())
+
+    monkeypatch.setattr(stages, "_held_out_losses", better)
+    for guard, frozen, trained in ((2.0, "levels", "levels"), (3.0, "levels", "plain")):
+        monkeypatch.setattr(stages, "LEVELS_GUARD", guard)
+        monkeypatch.setattr(stages, "LEVELS_LABELS", 4)
+        choice = stages.transfer_frozen(run.task, run.base, chain.frozen).choice
+        assert (choice["metric"], choice["trained"]["metric"]) == (frozen, trained), guard
+
+
 @pytest.mark.parametrize(("asked", "metric"), [("last", "plain"), ("levels", "levels")])
 def test_transfer_looks_at_the_features_that_were_asked_for(
     run: pipeline.Run, chain: pipeline.Chain, asked: str, metric: str

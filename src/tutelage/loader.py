@@ -20,6 +20,11 @@ _CYCLE = 2  # number of the stream of batches; 0 and 1 are those of the images
 _VIEWS = 9  # the same of the views
 
 
+def spaced(rows: Rows, most: int) -> Rows:
+    """At most ``most`` of the rows (N,), evenly spaced."""
+    return rows[:: -(-len(rows) // most)]
+
+
 class Canvases:
     """The store's pixels for the views: on the GPU whole if they fit, else read row by row."""
 

@@ -489,9 +489,14 @@ class Chain:
 
     @property
     def choice(self) -> dict[str, Any]:
-        """The head's metric and strength that transfer chose on held-out labels."""
+        """What transfer chose on held-out labels for heads on the frozen trunk."""
         chosen = [s.outcome.choice for s in self.finished if s.outcome.choice]
         return chosen[-1] if chosen else {"metric": "plain", "strength": stages.PROBE_STRENGTH}
+
+    @property
+    def start(self) -> dict[str, Any]:
+        """The same of the head that a trained trunk starts from."""
+        return dict(self.choice.get("trained", self.choice))
 
     def stage(self, name: str, work: Callable[[], Outcome], *, judge: bool = True) -> Finished:
         """Run a stage, or take it from the folder where it is finished."""
@@ -597,12 +602,12 @@ def teach(chain: Chain, *, rounds: bool) -> None:
         frozen = stages.transfer_frozen(task, run.base, chain.frozen, config.transfer)
         if plan.transfer.trunk == "frozen":
             return frozen
-        choice, folds = frozen.choice, len(task.chains)
-        heads = stages.fit_chain_heads(task, chain.frozen, choice, config, none)
+        start, folds = frozen.choice["trained"], len(task.chains)
+        heads = stages.fit_chain_heads(task, chain.frozen, start, config, none)
         trained = trunk.train_trunk(
-            shop, task, run.base, heads, none, plan.transfer, folds, "transfer", choice
+            shop, task, run.base, heads, none, plan.transfer, folds, "transfer", start
         )
-        trained.choice = choice
+        trained.choice = frozen.choice
         # Only a trained trunk that the labels speak for takes the place of the head alone.
         if config.transfer.trunk == "trained":
             return trained
@@ -610,7 +615,7 @@ def teach(chain: Chain, *, rounds: bool) -> None:
         better = judged.n > 0 and judged.accepted and judged.nll_after <= judged.nll_before
         return trained if better else frozen
 
-    chain.stage("transfer", transfer)
+    _say_features(run, chain.stage("transfer", transfer))
     if not rounds or not len(task.pool):
         return
     stopped: set[str] = set()
@@ -635,6 +640,17 @@ def teach(chain: Chain, *, rounds: bool) -> None:
         _say_left_out(run, done)
         if not done.accepted:
             stopped.add(work.trunk)
+
+
+def _say_features(run: Run, done: Finished) -> None:
+    if not done.outcome.model.spec.levels:
+        return
+    reason = "as --features levels says"
+    if run.config.transfer.features == "auto":
+        reason = "held-out labels are likelier with them (--features last keeps the last features)"
+    note = f"{done.name}: the head looks at the trunk's middle stages: {reason}"
+    run.notes.append(note)
+    run.console.say(f"note: {note}")
 
 
 def _say_left_out(run: Run, done: Finished) -> None:
@@ -666,10 +682,10 @@ def _round(chain: Chain, shop: Workshop, work: Work, name: str) -> Outcome:
         )
     few = dataclasses.replace(run.task, chains=run.task.chains[: 1 + run.plan.judged_folds])
     heads = stages.fit_chain_heads(
-        few, chain.frozen, chain.choice, run.config, labels[: len(few.chains)]
+        few, chain.frozen, chain.start, run.config, labels[: len(few.chains)]
     )
     outcome = trunk.train_trunk(
-        shop, run.task, run.base, heads, labels, work, run.plan.judged_folds, name, chain.choice
+        shop, run.task, run.base, heads, labels, work, run.plan.judged_folds, name, chain.start
     )
     if outcome.model.spec.unknown_threshold is None:
         trunk.inherit_threshold(shop, run.task, outcome.model, teacher)

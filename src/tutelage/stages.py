@@ -47,6 +47,7 @@ PROBE_STRENGTH = 10.0
 STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0)  # rising: each fit starts from the one before
 LAST = ("plain", "pretrained")  # the metrics of the trunk's last features
 LEVELS_GUARD = 2.33  # standard errors by which middle stages must be better: 1%, one-sided
+LEVELS_LABELS = 40  # held-out labels from which on a frozen trunk needs fewer of them
 IMBALANCED = 2.0  # times as many labels in the largest class as in the smallest
 
 
@@ -270,12 +271,17 @@ def evaluation_look(
     model: Classifier,
     device: torch.device,
     output: Literal["logits", "features"] = "logits",
+    *,
+    mirrored: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """Outputs (N, ...) on the view that the model is deployed with; it ends up on the CPU."""
+    """Outputs (N, ...) on the view that the model is deployed with; it ends up on the CPU.
+
+    Or, ``mirrored``, on that view's mirror image.
+    """
     forward = Forward(model.to(device), output)
-    center = Center(model.spec.crop_pct)
-    outputs = look(canvases, rows, center, forward, model.spec.input_size, progress=progress)
+    center, size = Center(model.spec.crop_pct), model.spec.input_size
+    outputs = look(canvases, rows, center, forward, size, mirrored=mirrored, progress=progress)
     model.cpu()
     return outputs
 
@@ -317,7 +323,9 @@ def transfer_frozen(
     The metric (the trunk's own features, plain or with the pretrained fc layer as a prior; or those
     of its middle stages), the strength and, if it is "auto", the balance are those with the best
     held-out likelihood. The middle stages must be better beyond chance: a few labels call
-    them better where they are much worse.
+    them better where they are much worse. ``choice["trained"]`` is what a trained trunk starts
+    from: from there the middle stages must be better by more, because the last stages, which
+    their head does not read, learn to be better (docs/log.md).
 
     Args:
         task: what may be seen.
@@ -343,13 +351,24 @@ def transfer_frozen(
     last = [i for i, (choice, _) in enumerate(grid) if choice["metric"] in LAST]
     if last:  # they come first, and the default is one of them
         default = choose(losses[last], default)
-    best = choose(losses, default, guard=LEVELS_GUARD if last else 0.0)
-    choice, heads = grid[best]
+    best = choose(losses, default, guard=levels_guard(losses.shape[1]) if last else 0.0)
+    start = choose(losses, default, guard=LEVELS_GUARD if last else 0.0)
+    choice, heads = {**grid[best][0], "trained": grid[start][0]}, grid[best][1]
     choice["held_out_nll"] = float(losses[best].mean()) if losses.shape[1] else 0.0
     beliefs = _beliefs(task, heads, frozen)
     model = with_head(base, heads[0])
     set_calibration(model, temperature_of(task, beliefs), unknown_threshold_of(beliefs))
     return Outcome(model, beliefs, frozen=True, choice=choice)
+
+
+def levels_guard(n: int) -> float:
+    """Standard errors by which middle stages must be better on ``n`` held-out labels.
+
+    What is known before, that last features are rarely worse, counts as some labels do, and more
+    labels outweigh it: the bar of a Gaussian belief falls as ``1 / sqrt(n)``. Where labels are so
+    few that it would never be met, it stays where it is.
+    """
+    return LEVELS_GUARD * min(1.0, (LEVELS_LABELS / max(1, n)) ** 0.5)
 
 
 def _metric_names(frozen: Frozen, config: TransferConfig) -> list[str]:

@@ -16,7 +16,7 @@ from tutelage.batch import Step
 from tutelage.calibrate import fit_temperature, softmax
 from tutelage.config import RunConfig
 from tutelage.errors import TutelageError
-from tutelage.loader import Loader, Rows, Views
+from tutelage.loader import Loader, Rows, Views, spaced
 from tutelage.metrics import Floats
 from tutelage.models.classifier import Classifier, count_parameters
 from tutelage.models.forward import Forward
@@ -224,12 +224,7 @@ def _loader(shop: Workshop, task: Task, work: Work, teacher_sizes: tuple[int, ..
 
 def _some(task: Task) -> Rows:
     """At most ``WARM_IMAGES`` training images, evenly spaced."""
-    return _spaced(np.concatenate([task.labeled, task.pool]), WARM_IMAGES)
-
-
-def _spaced(rows: Rows, most: int) -> Rows:
-    """At most ``most`` of the rows (N,), evenly spaced."""
-    return rows[:: -(-len(rows) // most)]
+    return spaced(np.concatenate([task.labeled, task.pool]), WARM_IMAGES)
 
 
 @torch.no_grad()
@@ -331,7 +326,7 @@ def _closer(
     """
     rows = task.pool if len(task.pool) else task.labeled
     unseen = np.setdiff1d(rows, _some(task))
-    rows = _spaced(unseen if len(unseen) >= LEAST_UNSEEN else rows, trunk.MATCHED_IMAGES)
+    rows = spaced(unseen if len(unseen) >= LEAST_UNSEEN else rows, trunk.MATCHED_IMAGES)
     before, after, *theirs = (
         trunk.clean_logits(shop, task, model, rows, views=1)
         for model in (start, trained, *teachers)

@@ -13,16 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tutelage.augment import Center, Policy, RandAugment, Strong, TrivialAugment, Weak
-from tutelage.bank import CLEAN_VIEWS, look
+from tutelage.augment import Policy, RandAugment, Strong, TrivialAugment, Weak
+from tutelage.bank import CLEAN_VIEWS
 from tutelage.batch import Step
 from tutelage.calibrate import fit_temperature, softmax
 from tutelage.config import RunConfig, TrainConfig, TransferConfig
 from tutelage.label import PseudoLabels, revise
-from tutelage.loader import Examples, Loader, Rows, Views
+from tutelage.loader import Examples, Loader, Rows, Views, spaced
 from tutelage.metrics import Floats
 from tutelage.models.classifier import Classifier
-from tutelage.models.forward import Forward
 from tutelage.outofclass import energy, match_threshold
 from tutelage.plan import FOLD_STEPS, Work, pool_share
 from tutelage.probe import Head
@@ -34,6 +33,7 @@ from tutelage.stages import (
     balance_of,
     believed_targets,
     chosen_balance,
+    evaluation_look,
     labeled_examples,
     set_calibration,
     temperature_of,
@@ -105,6 +105,25 @@ def fit(
     return result.model.cpu().to(memory_format=torch.contiguous_format)
 
 
+@dataclass(frozen=True)
+class Course:
+    """What the training of one chain is made of, besides the model and its pseudo-labels.
+
+    Attributes:
+        task: the images.
+        chain: whose labels may be learned from.
+        work: steps and sizes.
+        balance: what is done about classes of unequal frequency.
+        label: for the progress bar.
+    """
+
+    task: Task
+    chain: Chain
+    work: Work
+    balance: str
+    label: str
+
+
 def train_trunk(
     shop: Workshop,
     task: Task,
@@ -146,10 +165,11 @@ def train_trunk(
         label = name if number == 0 else f"{name}, fold {number}"
         steps = work.steps if number == 0 else max(1, round(FOLD_STEPS * work.steps))
         share = dataclasses.replace(work, steps=steps)
+        course = Course(task, chain, share, balance, label)
         begun, believed = with_head(base, heads[number]), labels[number]
         if believed is not None and work.trunk == "trained":
             believed = believed.some(pool_share(share, len(task.pool)), shop.seed)
-        model, last = _train_chain(shop, task, chain, begun, believed, share, balance, label)
+        model, last = _train_chain(shop, course, begun, believed)
         if last is None:  # a round labels the pool as it goes, and none comes after it
             pool[number] = clean_logits(shop, task, model, task.pool)
         held_out = task.judged[chain.judges]
@@ -191,7 +211,7 @@ def inherit_threshold(shop: Workshop, task: Task, model: Classifier, teacher: Ou
     threshold, theirs = teacher.model.spec.unknown_threshold, teacher.beliefs.pool[0]
     if threshold is None or theirs is None:
         return
-    some = np.arange(0, len(theirs), -(-len(theirs) // MATCHED_IMAGES))
+    some = spaced(np.arange(len(theirs)), MATCHED_IMAGES)
     ours = clean_logits(shop, task, model, task.pool[some], views=1)
     threshold = match_threshold(energy(ours), energy(theirs[some]), threshold)
     set_calibration(model, model.spec.temperature, threshold)
@@ -201,25 +221,15 @@ def clean_logits(
     shop: Workshop, task: Task, model: Classifier, rows: Rows, *, views: int = CLEAN_VIEWS
 ) -> Floats:
     """Mean logits (N, K) over the centre view and, with 2 views, its mirror image."""
-    forward = Forward(model.to(shop.device), "logits")
-    center, size = Center(model.spec.crop_pct), model.spec.input_size
     sides = [
-        look(task.canvases, rows, center, forward, size, mirrored=mirrored)
+        evaluation_look(task.canvases, rows, model, shop.device, mirrored=mirrored)
         for mirrored in (False, True)[:views]
     ]
-    model.cpu()
     return torch.stack(sides).mean(dim=0).numpy().astype(np.float64)
 
 
 def _train_chain(
-    shop: Workshop,
-    task: Task,
-    chain: Chain,
-    model: Classifier,
-    labels: PseudoLabels | None,
-    work: Work,
-    balance: str,
-    label: str,
+    shop: Workshop, course: Course, model: Classifier, labels: PseudoLabels | None
 ) -> tuple[Classifier, PseudoLabels | None]:
     """The trained model of one chain, and the pseudo-labels it learned from last.
 
@@ -227,7 +237,7 @@ def _train_chain(
     are labelled anew: a round of self-training that goes on from the student's weights. The
     learning rates fall once over all legs, or with ``work.restarts`` in each.
     """
-    config = shop.config
+    task, work = course.task, course.work
     legs = 1 + (work.revisions if labels is not None and work.trunk == "trained" else 0)
     work = dataclasses.replace(work, steps=max(1, work.steps // legs))
     model.spec = dataclasses.replace(model.spec, input_size=work.size)
@@ -235,32 +245,29 @@ def _train_chain(
         if leg and labels is not None:
             rows = task.pool[labels.accepted]
             probs = softmax(clean_logits(shop, task, model, rows, views=1))
-            labels = revise(labels, probs, strength=config.self_train.alignment)
-        words = f"{label}, {leg + 1} of {legs}" if legs > 1 else label
-        model = _train_leg(shop, task, chain, model, labels, work, balance, words, (leg, legs))
+            labels = revise(labels, probs, strength=shop.config.self_train.alignment)
+        label = f"{course.label}, {leg + 1} of {legs}" if legs > 1 else course.label
+        part = dataclasses.replace(course, work=work, label=label)
+        model = _train_leg(shop, part, model, labels, leg, legs)
     return model, labels
 
 
 def _train_leg(
     shop: Workshop,
-    task: Task,
-    chain: Chain,
+    course: Course,
     model: Classifier,
     labels: PseudoLabels | None,
-    work: Work,
-    balance: str,
-    label: str,
-    place: tuple[int, int],
+    leg: int,
+    legs: int,
 ) -> Classifier:
-    """One leg; ``place`` is its number and how many there are."""
-    leg, legs = place
+    """Leg number ``leg`` of ``legs``, counted from 0; ``course.work`` is that of one leg."""
+    config, task, work = shop.config, course.task, course.work
     first = leg * work.steps
-    config = shop.config
     model.requires_grad_(True)  # the averaged model of the leg before learns nothing
     model.unfreeze_trunk()
     model.freeze_stages(work.frozen_stages)
     model.set_noise(config.transfer.drop_rate, config.transfer.drop_path_rate)
-    labeled = labeled_examples(task, chain, smoothing=config.transfer.label_smoothing)
+    labeled = labeled_examples(task, course.chain, smoothing=config.transfer.label_smoothing)
     views = Views(strong_policy(config.transfer), work.size, mix=config.transfer.mix)
     settings = train_config(
         config,
@@ -292,7 +299,7 @@ def _train_leg(
             taken, targets = believed_targets(labels, config)
             pool = Examples(task.pool[taken], targets.float(), torch.ones(len(taken)))
         counts = _class_counts(labeled, pool, work.labeled_share)
-        balancing = balance_of(balance, counts)
+        balancing = balance_of(course.balance, counts)
         step = partial(
             supervised_step,
             class_weights=_on(balancing.class_weights, shop.device),
@@ -311,7 +318,7 @@ def _train_leg(
         seed=shop.seed,
         first=first,
     )
-    return fit(shop, model, step, loader, settings, label)
+    return fit(shop, model, step, loader, settings, course.label)
 
 
 def _class_counts(labeled: Examples, pool: Examples | None, share: float) -> Tensor:
