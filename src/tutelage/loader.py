@@ -22,7 +22,7 @@ _VIEWS = 9  # the same of the views
 
 def spaced(rows: Rows, most: int) -> Rows:
     """At most ``most`` of the rows (N,), evenly spaced."""
-    return rows[:: -(-len(rows) // most)]
+    return rows[:: max(1, -(-len(rows) // most))]
 
 
 class Canvases:

@@ -756,21 +756,22 @@ def _load_stage(folder: Path, name: str) -> Finished:
 def predict_rows(run: Run, finished: Sequence[Finished], rows: Rows) -> dict[str, Floats]:
     """Each stage's calibrated probabilities (N, K) of the same images, by stage name.
 
-    Stages that share the untouched trunk share its features.
+    Stages that share the untouched trunk share its features: those of the model that looks at most
+    of them, which begin with the trunk's own.
     """
     features: Tensor | None = None
+    frozen = [done.outcome.model for done in finished if done.outcome.frozen]
+    widest = max(frozen, key=lambda model: model.num_features, default=None)
+    look = functools.partial(stages.evaluation_look, run.task.canvases, rows)
     out: dict[str, Floats] = {}
     for done in finished:
         model = done.outcome.model
-        looked = functools.partial(
-            stages.evaluation_look, run.task.canvases, rows, model, run.device
-        )
         with run.progress(f"test, {done.name}", len(rows)) as tick:
-            if not done.outcome.frozen:
-                logits = looked(progress=tick)
+            if widest is None or not done.outcome.frozen:
+                logits = look(model, run.device, progress=tick)
             else:
                 if features is None:
-                    features = looked("features", progress=tick)
+                    features = look(widest, run.device, "features", progress=tick)
                 with torch.no_grad():
                     logits = model.head(features[:, : model.num_features])
         out[done.name] = softmax(logits.numpy().astype(np.float64), model.spec.temperature)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -368,7 +369,7 @@ def levels_guard(n: int) -> float:
     labels outweigh it: the bar of a Gaussian belief falls as ``1 / sqrt(n)``. Where labels are so
     few that it would never be met, it stays where it is.
     """
-    return LEVELS_GUARD * min(1.0, (LEVELS_LABELS / max(1, n)) ** 0.5)
+    return LEVELS_GUARD * math.sqrt(min(1.0, LEVELS_LABELS / max(1, n)))
 
 
 def _metric_names(frozen: Frozen, config: TransferConfig) -> list[str]:
