@@ -524,6 +524,29 @@ def test_a_head_on_the_middle_stages_is_said(tmp_path: Path, features: str) -> N
     assert said == ([expected] if features == "levels" else [])
 
 
+@pytest.mark.usefixtures("quick")
+def test_a_trained_round_starts_from_a_choice_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_shapes(tmp_path / "data", train=3, test=0)
+    config = checks.make_config("run", {**SETTINGS, "trunk": "trained", "rounds": 2})
+    run = pipeline.prepare(
+        "run", checks.read_catalog(data), str(data), tmp_path / "run", config, quiet=True
+    )
+    assert [work.trunk for work in run.plan.rounds] == ["frozen", "trained"]
+    monkeypatch.setattr(pipeline.Chain, "start", {"metric": "plain", "strength": 77.0})
+    fit, used = stages.fit_chain_heads, []
+
+    def noted(task: Any, frozen: Any, choice: Any, *rest: Any) -> Any:
+        used.append(choice["strength"])
+        return fit(task, frozen, choice, *rest)
+
+    monkeypatch.setattr(stages, "fit_chain_heads", noted)
+    chain = pipeline.Chain(run)
+    pipeline.teach(chain, rounds=True)
+    assert used[-2:] == [chain.choice["strength"], 77.0]
+
+
 def test_auto_measures_the_strong_view_once_and_pins_it(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
