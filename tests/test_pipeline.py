@@ -46,6 +46,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tutelage.plan.STEPS", (4,))
 
 
+def prepared(data: Path, out: Path, **settings: Any) -> pipeline.Run:
+    config = make_config("run", {**SETTINGS, **settings})
+    return pipeline.prepare("run", read_catalog(data), str(data), out, config, quiet=True)
+
+
 def events(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
 
@@ -501,11 +506,7 @@ def test_an_unreadable_image_is_skipped_and_said(
 
 def test_settings_that_this_plan_cannot_use_are_said(tmp_path: Path) -> None:
     data = write_shapes(tmp_path / "data", train=3, pool=0, test=0)
-    settings = {**SETTINGS, "lr_trunk": 0.01, "threshold": 0.5}
-    config = checks.make_config("run", settings)
-    run = pipeline.prepare(
-        "run", checks.read_catalog(data), str(data), tmp_path / "run", config, quiet=True
-    )
+    run = prepared(data, tmp_path / "run", lr_trunk=0.01, threshold=0.5)
     notes = [note for note in run.notes if "no effect" in note]
     assert notes[0] == "no effect: threshold; no round of self-training is planned"
     assert notes[1].startswith("no effect in this plan: lr_trunk; --trunk trained")
@@ -514,10 +515,7 @@ def test_settings_that_this_plan_cannot_use_are_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize("features", ["last", "levels"])
 def test_a_head_on_the_middle_stages_is_said(tmp_path: Path, features: str) -> None:
     data = write_shapes(tmp_path / "data", train=3, pool=0, test=0)
-    config = checks.make_config("run", {**SETTINGS, "features": features})
-    run = pipeline.prepare(
-        "run", checks.read_catalog(data), str(data), tmp_path / "run", config, quiet=True
-    )
+    run = prepared(data, tmp_path / "run", features=features)
     pipeline.teach(pipeline.Chain(run), rounds=False)
     said = [note for note in run.notes if "middle stages" in note]
     expected = "transfer: the head looks at the trunk's middle stages: as --features levels says"
@@ -529,10 +527,7 @@ def test_a_trained_round_starts_from_a_choice_of_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = write_shapes(tmp_path / "data", train=3, test=0)
-    config = checks.make_config("run", {**SETTINGS, "trunk": "trained", "rounds": 2})
-    run = pipeline.prepare(
-        "run", checks.read_catalog(data), str(data), tmp_path / "run", config, quiet=True
-    )
+    run = prepared(data, tmp_path / "run", trunk="trained", rounds=2)
     assert [work.trunk for work in run.plan.rounds] == ["frozen", "trained"]
     monkeypatch.setattr(pipeline.Chain, "start", {"metric": "plain", "strength": 77.0})
     fit, used = stages.fit_chain_heads, []
@@ -595,9 +590,6 @@ def test_a_run_with_auto_trains_with_what_it_chose(
 
 def test_a_budget_that_is_too_short_is_said(tmp_path: Path) -> None:
     data = write_shapes(tmp_path / "data", train=3, pool=0, test=0)
-    config = checks.make_config("run", {**SETTINGS, "minutes": 0.1})
-    run = pipeline.prepare(
-        "run", checks.read_catalog(data), str(data), tmp_path / "run", config, quiet=True
-    )
+    run = prepared(data, tmp_path / "run", minutes=0.1)
     (note,) = [note for note in run.notes if "the least there is to do" in note]
     assert "more than the 0.1 of --minutes" in note

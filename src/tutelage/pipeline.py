@@ -104,6 +104,11 @@ class Run:
         """A progress bar."""
         return self.console.bar(label, total)
 
+    def note(self, text: str) -> None:
+        """Something the user must know: said now, and in the report."""
+        self.notes.append(text)
+        self.console.say(f"note: {text}")
+
 
 def cache_folder() -> Path:
     """Where stores and machine measurements are kept between runs."""
@@ -632,9 +637,7 @@ def teach(chain: Chain, *, rounds: bool) -> None:
         finished = (run.folder.stages / name / "stage.json").exists()
         if not finished and (left_out == name or spent > plan.minutes * 60):
             run.folder.pin("left_out", name)
-            note = f"the time budget was spent before {name}: it was left out"
-            run.notes.append(note)
-            run.console.say(f"note: {note}")
+            run.note(f"the time budget was spent before {name}: it was left out")
             break
         done = chain.stage(name, lambda work=work, name=name: _round(chain, shop, work, name))  # type: ignore[misc]
         _say_left_out(run, done)
@@ -648,22 +651,18 @@ def _say_features(run: Run, done: Finished) -> None:
     reason = "as --features levels says"
     if run.config.transfer.features == "auto":
         reason = "held-out labels are likelier with them (--features last keeps the last features)"
-    note = f"{done.name}: the head looks at the trunk's middle stages: {reason}"
-    run.notes.append(note)
-    run.console.say(f"note: {note}")
+    run.note(f"{done.name}: the head looks at the trunk's middle stages: {reason}")
 
 
 def _say_left_out(run: Run, done: Finished) -> None:
     labels = done.outcome.pseudo_labels
     if labels is None or not labels.outside.any():
         return
-    note = (
+    run.note(
         f"{done.name}: {labels.outside.sum()} of {len(labels.outside)} pool images look like none "
         "of the classes and were left out (see pseudo_labels.parquet; --out-of-class keep keeps "
         "them)"
     )
-    run.notes.append(note)
-    run.console.say(f"note: {note}")
 
 
 def _round(chain: Chain, shop: Workshop, work: Work, name: str) -> Outcome:

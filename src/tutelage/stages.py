@@ -273,18 +273,21 @@ def evaluation_look(
     device: torch.device,
     output: Literal["logits", "features"] = "logits",
     *,
-    mirrored: bool = False,
+    views: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Outputs (N, ...) on the view that the model is deployed with; it ends up on the CPU.
 
-    Or, ``mirrored``, on that view's mirror image.
+    With 2 views, the mean of the outputs on it and on its mirror image.
     """
     forward = Forward(model.to(device), output)
     center, size = Center(model.spec.crop_pct), model.spec.input_size
-    outputs = look(canvases, rows, center, forward, size, mirrored=mirrored, progress=progress)
+    sides = [
+        look(canvases, rows, center, forward, size, mirrored=mirrored, progress=progress)
+        for mirrored in (False, True)[:views]
+    ]
     model.cpu()
-    return outputs
+    return torch.stack(sides).mean(dim=0)
 
 
 def probe(
@@ -352,8 +355,8 @@ def transfer_frozen(
     last = [i for i, (choice, _) in enumerate(grid) if choice["metric"] in LAST]
     if last:  # they come first, and the default is one of them
         default = choose(losses[last], default)
-    best = choose(losses, default, guard=levels_guard(losses.shape[1]) if last else 0.0)
-    start = choose(losses, default, guard=LEVELS_GUARD if last else 0.0)
+    guards = (levels_guard(losses.shape[1]), LEVELS_GUARD) if last else (0.0, 0.0)
+    best, start = (choose(losses, default, guard=guard) for guard in guards)
     choice, heads = {**grid[best][0], "trained": grid[start][0]}, grid[best][1]
     choice["held_out_nll"] = float(losses[best].mean()) if losses.shape[1] else 0.0
     beliefs = _beliefs(task, heads, frozen)

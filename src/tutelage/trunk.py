@@ -221,11 +221,8 @@ def clean_logits(
     shop: Workshop, task: Task, model: Classifier, rows: Rows, *, views: int = CLEAN_VIEWS
 ) -> Floats:
     """Mean logits (N, K) over the centre view and, with 2 views, its mirror image."""
-    sides = [
-        evaluation_look(task.canvases, rows, model, shop.device, mirrored=mirrored)
-        for mirrored in (False, True)[:views]
-    ]
-    return torch.stack(sides).mean(dim=0).numpy().astype(np.float64)
+    logits = evaluation_look(task.canvases, rows, model, shop.device, views=views)
+    return np.asarray(logits.numpy().astype(np.float64))
 
 
 def _train_chain(
