@@ -1,10 +1,11 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from tutelage.probe import (
     Head,
-    Metric,
     fit_head,
     plain_metric,
     pretrained_metric,
@@ -143,7 +144,7 @@ def test_fitting_is_deterministic_and_strength_is_alive() -> None:
 def test_a_full_metric_and_its_diagonal_give_the_same_head() -> None:
     features, targets = data()
     plain = plain_metric(features)
-    full = Metric(plain.mean, torch.diag(plain.factor))
+    full = dataclasses.replace(plain, factor=torch.diag(plain.factor))
     heads = [
         fit_head(features, targets, torch.ones(60), metric, strength=5.0)
         for metric in (plain, full)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,11 +23,13 @@ class Metric:
     Attributes:
         mean: (C,).
         factor: (C, R) with R <= C or, for a diagonal map, (C,).
+        width: D, of the features it maps.
         columns: which C of the D features it looks at; all if None.
     """
 
     mean: Tensor
     factor: Tensor
+    width: int
     columns: slice | None = None
 
     def __call__(self, features: Tensor) -> Tensor:
@@ -34,10 +37,10 @@ class Metric:
         centred = _columns(features, self.columns) - self.mean
         return centred * self.factor if self.factor.ndim == 1 else centred @ self.factor
 
-    def lift(self, weight: Tensor, bias: Tensor, width: int) -> Head:
-        """What weight (K, R) and bias are to mapped features, as a head of all ``width``."""
+    def lift(self, weight: Tensor, bias: Tensor) -> Head:
+        """What weight (K, R) and bias are to mapped features, as a head of the D unmapped."""
         raw = weight * self.factor if self.factor.ndim == 1 else weight @ self.factor.T
-        whole = torch.zeros(len(raw), width)
+        whole = torch.zeros(len(raw), self.width)
         _columns(whole, self.columns).copy_(raw)
         return Head(whole, bias - raw @ self.mean)
 
@@ -48,11 +51,12 @@ def _columns(features: Tensor, columns: slice | None) -> Tensor:
 
 def plain_metric(features: Tensor, columns: slice | None = None) -> Metric:
     """Every feature of ``columns`` scaled to unit variance over ``features`` (N, D)."""
+    width = features.shape[1]
     features = _columns(features, columns)
     mean = features.mean(dim=0)
     # The small constant keeps a feature that is almost always zero from being blown up.
     scale = 1.0 / (features.std(dim=0, correction=0) + 1e-3)
-    return Metric(mean, scale / _rms_norm((features - mean) * scale), columns)
+    return Metric(mean, scale / _rms_norm((features - mean) * scale), width, columns)
 
 
 def pretrained_metric(features: Tensor, pretrained_head: Tensor) -> Metric:
@@ -74,7 +78,7 @@ def pretrained_metric(features: Tensor, pretrained_head: Tensor) -> Metric:
     outputs = (centred.double() @ gram * centred.double()).sum(dim=1).mean()
     mixed = 0.5 * torch.diag(plain.factor.double() ** 2) + 0.5 * gram / outputs
     factor = torch.linalg.cholesky(mixed).to(features.dtype)
-    return Metric(plain.mean, factor, own)
+    return dataclasses.replace(plain, factor=factor)
 
 
 def span_metric(metric: Metric, features: Tensor) -> Metric:
@@ -90,7 +94,7 @@ def span_metric(metric: Metric, features: Tensor) -> Metric:
     basis, _ = torch.linalg.qr(mapped.T)
     factor = metric.factor
     factor = factor[:, None] * basis if factor.ndim == 1 else factor @ basis
-    return Metric(metric.mean, factor, metric.columns)
+    return dataclasses.replace(metric, factor=factor)
 
 
 def _rms_norm(rows: Tensor) -> Tensor:
@@ -140,7 +144,6 @@ def fit_head(
         weights,
         metric,
         strengths=(strength,),
-        width=features.shape[1],
         log_prior=log_prior,
         iterations=iterations,
     )
@@ -154,7 +157,6 @@ def fit_heads(
     metric: Metric,
     *,
     strengths: Sequence[float],
-    width: int,
     log_prior: Tensor | None = None,
     iterations: int = 100,
 ) -> list[Head]:
@@ -169,7 +171,6 @@ def fit_heads(
         weights: as in ``fit_head``.
         metric: coordinates of ``inputs``; the heads take features that it has not mapped.
         strengths: rising, so that each start is the simpler head.
-        width: D, of the features that the heads take.
         log_prior: as in ``fit_head``.
         iterations: L-BFGS iterations at most, for each strength.
     """
@@ -179,7 +180,7 @@ def fit_heads(
     for strength in strengths:
         _minimise(inputs, targets, weights, weight, bias, strength, log_prior, iterations)
         with torch.no_grad():
-            heads.append(metric.lift(weight, bias, width))
+            heads.append(metric.lift(weight, bias))
     return heads
 
 

@@ -387,7 +387,6 @@ def _paths(
 ) -> list[list[Head]]:
     """Per chain, a head over all views of its labels for each of ``STRENGTHS``."""
     mapped = Bank(tuple(metric(view) for view in frozen.labeled.views))
-    width = frozen.labeled.views[0].shape[1]
     paths = []
     for chain in task.chains:
         examples = labeled_examples(task, chain, smoothing=smoothing)
@@ -401,7 +400,6 @@ def _paths(
                 examples.weights.repeat(v) / v,
                 metric,
                 strengths=STRENGTHS,
-                width=width,
                 log_prior=balancing.log_prior,
             )
         )
