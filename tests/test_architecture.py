@@ -12,10 +12,10 @@ ROOT = Path(tutelage.__file__).parent
 LAYERS = (
     ("errors", "_version", "files"),
     ("config", "console", "metrics", "data", "augment", "models", "losses"),
-    ("batch", "calibrate", "ema", "loader", "bank", "label", "machine", "outofclass", "plan",
-     "probe", "runfolder", "solar", "steps", "teachers", "train"),
-    ("stages", "trunk", "student", "tune", "pipeline", "evidence", "ladder", "survey", "report",
-     "deploy", "bench"),
+    ("batch", "calibrate", "clusters", "ema", "loader", "bank", "label", "machine", "outofclass",
+     "plan", "probe", "runfolder", "solar", "steps", "teachers", "train"),
+    ("stages", "selftrain", "trunk", "student", "tune", "pipeline", "evidence", "ladder", "survey",
+     "report", "deploy", "bench"),
     ("api",),
     ("tables", "cli", "__main__", "__init__"),
 )  # fmt: skip

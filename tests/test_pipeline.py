@@ -27,11 +27,12 @@ from shapes import (
     write_shapes,
 )
 
-from tutelage import api, cli, pipeline, stages, trunk, tune
+from tutelage import api, cli, pipeline, selftrain, stages, trunk, tune
 from tutelage.augment import RandAugment, Strong, Weak
 from tutelage.config import make_config
 from tutelage.data.catalog import read_catalog
 from tutelage.errors import TutelageError
+from tutelage.metrics import Comparison
 
 parquet = pytest.importorskip("pyarrow.parquet")
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -386,6 +387,86 @@ def test_a_round_that_loses_is_rejected_and_ends_its_kind(
     metrics, probs = pipeline.measure(run, chain.finished)
     assert metrics["teacher"]["name"] == metrics["final"]["name"] == "transfer"
     assert set(probs) == {"probe", "transfer", "self-train-1"}
+
+
+def clusters_say(
+    monkeypatch: pytest.MonkeyPatch, *, agreement: float, likelier: bool
+) -> list[stages.Beliefs]:
+    """Let made-up beliefs be what the pool's clusters say; returns them as they are asked for."""
+    asked = []
+
+    def ask(task: stages.Task, *_: Any) -> selftrain.Clustered:
+        pool: list[Any] = [checks.some_beliefs(task, 1) for _ in task.chains]
+        beliefs = stages.Beliefs(pool, 3 * np.eye(task.n_classes)[task.judged_labels])
+        asked.append(beliefs)
+        return selftrain.Clustered(beliefs, agreement, likelier)
+
+    monkeypatch.setattr(selftrain, "ask_clusters", ask)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("rounds", "agreement", "likelier", "trained"),
+    [(None, 0.1, False, 0), (1, 0.1, False, 1), (None, 0.3, False, 1), (None, 0.1, True, 1)],
+)
+def test_planned_rounds_end_before_they_begin_where_clusters_are_not_the_classes(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    rounds: int | None,
+    agreement: float,
+    likelier: bool,
+    trained: int,
+) -> None:
+    clusters_say(monkeypatch, agreement=agreement, likelier=likelier)
+    run = checks.prepared(tmp_path, monkeypatch, trunk="frozen", rounds=rounds)
+    run.plan = dataclasses.replace(run.plan, rounds=run.plan.rounds[:1])
+    chain = pipeline.Chain(run)
+    pipeline.teach(chain, rounds=True)
+    names = ["self-train-1"][:trained]
+    assert [done.name for done in chain.finished] == ["probe", "transfer", *names]
+    left_out = "no round of self-training: the pool falls into other clusters than the classes "
+    assert any(note.startswith(left_out) for note in run.notes) == (trained == 0)
+
+
+@pytest.mark.parametrize("likelier", [True, False])
+def test_clusters_label_the_pool_for_the_first_round_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, likelier: bool
+) -> None:
+    asked = clusters_say(monkeypatch, agreement=0.7, likelier=likelier)
+    teachers = []
+    real = selftrain.label_pool
+
+    def note(task: stages.Task, teacher: stages.Beliefs, *rest: Any) -> Any:
+        teachers.append((teacher, rest[0]))
+        return real(task, teacher, *rest)
+
+    monkeypatch.setattr(selftrain, "label_pool", note)
+    monkeypatch.setattr(pipeline, "_judge", lambda *_: Comparison(8, 3, 0, 0.5, 0.9, 0.7, 0.4))
+    run = checks.prepared(tmp_path, monkeypatch, trunk="frozen", rounds=2)
+    chain = pipeline.Chain(run)
+    pipeline.teach(chain, rounds=True)
+    (clusters,) = asked
+    transfer, first = (done.outcome for done in chain.finished[1:3])
+    expected = clusters if likelier else transfer.beliefs
+    temperature = stages.temperature_of(run.task, expected)
+    assert [id(teacher) for teacher, _ in teachers] == [id(expected), id(first.beliefs)]
+    assert [t for _, t in teachers] == [temperature, first.model.spec.temperature]
+    said = any(note.startswith("self-train-1: its pseudo-labels are") for note in run.notes)
+    assert said == likelier
+    # The run that goes on asks no clusters again: what they were worth is in its folder.
+    again = checks.prepared(tmp_path, monkeypatch, trunk="frozen", rounds=2)
+    pipeline.teach(pipeline.Chain(again), rounds=True)
+    assert len(asked) == 1
+    assert again.notes == run.notes
+
+
+def test_clusters_can_be_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = clusters_say(monkeypatch, agreement=0.0, likelier=True)
+    run = checks.prepared(tmp_path, monkeypatch, trunk="frozen", rounds=None, clusters="ignore")
+    chain = pipeline.Chain(run)
+    pipeline.teach(chain, rounds=True)
+    assert not asked
+    assert chain.finished[2].name == "self-train-1"
 
 
 def test_a_spent_budget_leaves_rounds_out_for_good(

@@ -14,9 +14,8 @@ pytest.importorskip("timm")
 import silent_checks as checks
 import torch
 
-from tutelage import pipeline, stages
+from tutelage import pipeline, selftrain, stages
 from tutelage.calibrate import softmax
-from tutelage.config import make_config
 from tutelage.metrics import nll
 
 # --- chains
@@ -105,36 +104,50 @@ def test_transfer_takes_the_choice_with_the_best_held_out_likelihood(
         only = dataclasses.replace(chain.frozen, metrics={name: metrics[name]})
         with monkeypatch.context() as patch:
             patch.setattr(stages, "STRENGTHS", (strength,))
+            patch.setattr(stages, "PROBE_STRENGTH", strength)
             outcome = stages.transfer_frozen(run.task, run.base, only)
         assert outcome.choice["metric"] == name
         scores[name, strength] = outcome.choice["held_out_nll"]
         by_hand = softmax(outcome.beliefs.judged, outcome.model.spec.temperature)
         assert scores[name, strength] == pytest.approx(nll(by_hand, run.task.judged_labels))
     assert len(set(scores.values())) == len(scores)
-    for guard, names in ((0.0, list(metrics)), (1e6, ["plain"])):
-        monkeypatch.setattr(stages, "LEVELS_GUARD", guard)
+    usual = stages.PROBE_STRENGTH
+    for guard, candidates in ((0.0, list(scores)), (1e6, [("plain", usual)])):
+        monkeypatch.setattr(stages, "GUARD", guard)
         best = stages.transfer_frozen(run.task, run.base, chain.frozen).choice
-        least = min(scores[name, strength] for name in names for strength in stages.STRENGTHS)
+        least = min(scores[candidate] for candidate in candidates)
         assert best["held_out_nll"] == pytest.approx(least, rel=1e-3)  # warm-started
         assert scores[best["metric"], best["strength"]] == pytest.approx(least, rel=1e-3)
+    # Two metrics of the last features need no bar between them, only strengths do.
+    for one, other in (("plain", "levels"), ("levels", "plain")):
+        both = {"plain": metrics[one], "pretrained": metrics[other]}
+        frozen = dataclasses.replace(chain.frozen, metrics=both)
+        best = stages.transfer_frozen(run.task, run.base, frozen).choice
+        assert best["strength"] == usual
+        found = one if best["metric"] == "plain" else other
+        assert scores[found, usual] == min(scores["plain", usual], scores["levels", usual])
 
 
 def test_a_trained_trunk_starts_from_middle_stages_only_where_they_are_far_better(
     run: pipeline.Run, chain: pipeline.Chain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert stages.levels_guard(0) == stages.levels_guard(40) == stages.LEVELS_GUARD
-    assert stages.levels_guard(160) == pytest.approx(stages.LEVELS_GUARD / 2)
-    losses = stages._held_out_losses
+    assert stages.guard(0) == stages.guard(40) == stages.GUARD
+    assert stages.guard(160) == pytest.approx(stages.GUARD / 2)
+    judge, looks_at_levels = stages._judged, []
 
-    def better(task: Any, heads: Any, frozen: Any) -> Any:
-        own = run.base.own_features
+    def judged(task: Any, heads: Any, frozen: Any) -> Any:
+        looks_at_levels.append(bool(heads[0].weight[:, run.base.own_features :].any()))
+        return judge(task, heads, frozen)
+
+    def better(task: Any, _judged: Any) -> Any:
         gain = np.where(np.arange(len(task.labels)) % 2, 0.2, 0.0)  # 2.6 standard errors
-        return losses(task, heads, frozen) * 0 + 1.0 - gain * bool(heads[0].weight[:, own:].any())
+        return 1.0 - gain * looks_at_levels[-1]
 
-    monkeypatch.setattr(stages, "_held_out_losses", better)
+    monkeypatch.setattr(stages, "_judged", judged)
+    monkeypatch.setattr(stages, "held_out_losses", better)
     for guard, frozen, trained in ((2.0, "levels", "levels"), (3.0, "levels", "plain")):
-        monkeypatch.setattr(stages, "LEVELS_GUARD", guard)
-        monkeypatch.setattr(stages, "LEVELS_LABELS", 4)
+        monkeypatch.setattr(stages, "GUARD", guard)
+        monkeypatch.setattr(stages, "GUARD_LABELS", 4)
         choice = stages.transfer_frozen(run.task, run.base, chain.frozen).choice
         assert (choice["metric"], choice["trained"]["metric"]) == (frozen, trained), guard
 
@@ -183,7 +196,7 @@ def test_a_round_learns_from_what_its_chain_believes(
 ) -> None:
     teacher = stages.transfer_frozen(run.task, run.base, chain.frozen)
     temperature = teacher.model.spec.temperature
-    believed = stages.label_pool(
+    believed = selftrain.label_pool(
         run.task, teacher.beliefs, temperature, run.config, 0.5, chain.detections
     )
     outcome = stages.self_train_frozen(
@@ -203,43 +216,3 @@ def test_a_round_learns_from_what_its_chain_believes(
     turned = checks.label_pool(run, chain, opposite, 1.0, 0.5)[0]
     assert turned is not None
     assert (turned.labels != labels.labels).mean() > 0.5
-
-
-def test_a_doubtful_teacher_passes_on_less_of_the_pool(
-    run: pipeline.Run, chain: pipeline.Chain
-) -> None:
-    teacher = stages.transfer_frozen(run.task, run.base, chain.frozen).beliefs
-    accepted = []
-    for temperature in (0.01, 1e6):  # sure of everything, and of nothing: half are right by chance
-        labels = checks.label_pool(run, chain, teacher, temperature, 0.5)[0]
-        assert labels is not None
-        accepted.append(labels.accepted.mean())
-    assert accepted[0] == pytest.approx(0.5, abs=0.08)
-    assert accepted[1] == pytest.approx(0.25, abs=0.08)
-
-
-def test_without_a_pool_nothing_is_believed(run: pipeline.Run) -> None:
-    task = dataclasses.replace(run.task, pool=np.arange(0))
-    judged = np.eye(2)[task.judged_labels]
-    pools: list[Any] = [None, *[np.zeros((0, 2))] * (len(task.chains) - 1)]
-    beliefs = stages.Beliefs(pools, judged)
-    labels = stages.label_pool(task, beliefs, 1.0, run.config, 0.5, [None] * len(task.chains))
-    assert labels == [None] * len(task.chains)
-
-
-def test_an_ensemble_of_folds_labels_the_pool_for_the_model_on_all_labels_only(
-    run: pipeline.Run,
-) -> None:
-    task = run.task
-    pool = [checks.some_beliefs(task, seed) for seed in range(len(task.chains))]
-    beliefs = stages.Beliefs(list(pool), np.eye(2)[task.judged_labels] + 0.1)
-
-    def labels(ensemble: str) -> list[Any]:
-        config = make_config("run", {"ensemble": ensemble, "alignment": 0.0})
-        return stages.label_pool(task, beliefs, 2.0, config, None, [None] * len(task.chains))
-
-    alone, together = labels("none"), labels("folds")
-    np.testing.assert_allclose(alone[0].probs, softmax(pool[0], 2.0))
-    np.testing.assert_allclose(together[0].probs, np.mean([softmax(p, 2.0) for p in pool], axis=0))
-    for fold, same in zip(alone[1:], together[1:], strict=True):
-        np.testing.assert_array_equal(fold.probs, same.probs)

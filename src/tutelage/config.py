@@ -125,6 +125,12 @@ class SelfTrainConfig:
         "pool images that belong to none of the classes: leave out what is detected, or keep all",
         ("auto", "keep"),
     )
+    clusters: str = setting(
+        "auto",
+        "the pool's clusters: they label it first where held-out labels are likelier so, and where "
+        "they contradict the labels no round is planned; or ignore them",
+        ("auto", "ignore"),
+    )
     online: str = setting(
         "fixmatch",
         "online pseudo-labels: how the weak view of an image teaches its strong view",

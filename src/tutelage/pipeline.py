@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tutelage import stages, student, trunk, tune
+from tutelage import selftrain, stages, student, trunk, tune
 from tutelage.bank import CLEAN_VIEWS, bank_plans, make_bank
 from tutelage.calibrate import softmax
 from tutelage.config import SELF_TRAINING, STRONG_VIEW, RunConfig, without_effect
@@ -486,6 +486,7 @@ class Chain:
         self.finished: list[Finished] = []
         self._frozen: stages.Frozen | None = None
         self._detections: list[Detection | None] | None = None
+        self._clustered: selftrain.Clustered | None = None
 
     @property
     def teacher(self) -> Finished:
@@ -549,8 +550,23 @@ class Chain:
         """The pool images out of class, by the labels of each of the task's chains."""
         if self._detections is None:
             run = self.run
-            self._detections = stages.detections_of(run.task, self.frozen, run.config)
+            self._detections = selftrain.detections_of(run.task, self.frozen, run.config)
         return self._detections
+
+    @property
+    def clustered(self) -> selftrain.Clustered:
+        """What the pool's clusters say to the teacher of the first round."""
+        if self._clustered is None:
+            teacher = self.teacher.outcome
+            self._clustered = selftrain.ask_clusters(
+                self.run.task,
+                self.frozen,
+                self.choice["metric"],
+                teacher.beliefs,
+                teacher.model.spec.temperature,
+                self.detections,
+            )
+        return self._clustered
 
 
 def _judge(task: Task, before: Outcome, after: Outcome) -> Comparison:
@@ -621,7 +637,9 @@ def teach(chain: Chain, *, rounds: bool) -> None:
         return trained if better else frozen
 
     _say_features(run, chain.stage("transfer", transfer))
-    if not rounds or not len(task.pool):
+    if not rounds or not plan.rounds or not len(task.pool):
+        return
+    if _contradicted(chain):
         return
     stopped: set[str] = set()
     for number, work in enumerate(plan.rounds, start=1):
@@ -643,6 +661,39 @@ def teach(chain: Chain, *, rounds: bool) -> None:
         _say_left_out(run, done)
         if not done.accepted:
             stopped.add(work.trunk)
+
+
+def _verdict(chain: Chain) -> dict[str, Any]:
+    """What the pool's clusters are worth, found once per run folder."""
+    run = chain.run
+    known = run.folder.read_json("config.json").get("clusters")
+    if known is None:
+        known = {"agreement": 1.0, "likelier": False}
+        if run.config.self_train.clusters == "auto":
+            found = chain.clustered
+            known = {"agreement": round(found.agreement, 3), "likelier": found.likelier}
+        run.folder.pin("clusters", known)
+    return dict(known)
+
+
+def _contradicted(chain: Chain) -> bool:
+    """Whether planned rounds are left out, because the pool's clusters are not its classes."""
+    run, verdict = chain.run, _verdict(chain)
+    agreement = f"agreement with the labels' head: kappa {verdict['agreement']:.2f}"
+    if verdict["likelier"]:
+        run.note(
+            f"self-train-1: its pseudo-labels are the pool's clusters ({agreement}): held-out "
+            "labels are likelier so; --clusters ignore asks the head instead"
+        )
+        return False
+    planned = run.config.self_train.rounds is None
+    if planned and verdict["agreement"] < selftrain.LEAST_AGREEMENT:
+        run.note(
+            f"no round of self-training: the pool falls into other clusters than the classes "
+            f"({agreement}), and rounds would learn those; --rounds N trains them all the same"
+        )
+        return True
+    return False
 
 
 def _say_features(run: Run, done: Finished) -> None:
@@ -667,10 +718,14 @@ def _say_left_out(run: Run, done: Finished) -> None:
 
 def _round(chain: Chain, shop: Workshop, work: Work, name: str) -> Outcome:
     run, teacher = chain.run, chain.teacher.outcome
-    labels = stages.label_pool(
+    beliefs, temperature = teacher.beliefs, teacher.model.spec.temperature
+    if teacher.pseudo_labels is None and _verdict(chain)["likelier"]:
+        beliefs = chain.clustered.beliefs
+        temperature = stages.temperature_of(run.task, beliefs)
+    labels = selftrain.label_pool(
         run.task,
-        teacher.beliefs,
-        teacher.model.spec.temperature,
+        beliefs,
+        temperature,
         run.config,
         work.fraction,
         chain.detections,

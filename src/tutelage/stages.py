@@ -23,7 +23,7 @@ from tutelage.bank import Bank, look
 from tutelage.calibrate import fit_temperature, softmax
 from tutelage.config import RunConfig, TransferConfig
 from tutelage.data.split import folds
-from tutelage.label import PseudoLabels, align, confusion, estimate_prior, select
+from tutelage.label import PseudoLabels
 from tutelage.loader import Canvases, Examples, Rows
 from tutelage.losses.class_weights import inverse_frequency
 from tutelage.losses.label_smoothing import smooth_targets
@@ -32,7 +32,7 @@ from tutelage.metrics import Floats, Ints
 from tutelage.models.classifier import Classifier
 from tutelage.models.forward import Forward
 from tutelage.models.zoo import without_levels
-from tutelage.outofclass import Detection, detect, energy, fit_limit
+from tutelage.outofclass import energy, fit_limit
 from tutelage.probe import (
     Head,
     Metric,
@@ -47,8 +47,8 @@ from tutelage.probe import (
 PROBE_STRENGTH = 10.0
 STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0)  # rising: each fit starts from the one before
 LAST = ("plain", "pretrained")  # the metrics of the trunk's last features
-LEVELS_GUARD = 2.33  # standard errors by which middle stages must be better: 1%, one-sided
-LEVELS_LABELS = 40  # held-out labels from which on a frozen trunk needs fewer of them
+GUARD = 2.33  # standard errors by which what is rarely better must be better: 1%, one-sided
+GUARD_LABELS = 40  # held-out labels from which on a frozen trunk needs fewer of them
 IMBALANCED = 2.0  # times as many labels in the largest class as in the smallest
 
 
@@ -325,11 +325,11 @@ def transfer_frozen(
     """Stage "transfer" with a frozen trunk: a new head over several augmented views.
 
     The metric (the trunk's own features, plain or with the pretrained fc layer as a prior; or those
-    of its middle stages), the strength and, if it is "auto", the balance are those with the best
-    held-out likelihood. The middle stages must be better beyond chance: a few labels call
-    them better where they are much worse. ``choice["trained"]`` is what a trained trunk starts
-    from: from there the middle stages must be better by more, because the last stages, which
-    their head does not read, learn to be better (docs/log.md).
+    of its middle stages) and, if it is "auto", the balance are those with the best held-out
+    likelihood. Another strength than the usual one, and the middle stages, must be better beyond
+    chance: a few labels call them better where they are worse. ``choice["trained"]`` is what a
+    trained trunk starts from: from there the middle stages must be better by more, because the
+    last stages, which their head does not read, learn to be better (docs/log.md).
 
     Args:
         task: what may be seen.
@@ -347,16 +347,20 @@ def transfer_frozen(
             paths = _paths(task, frozen, metric, balance, config.label_smoothing)
             for strength, heads in zip(STRENGTHS, zip(*paths, strict=True), strict=True):
                 grid.append(({"metric": name, "strength": strength, "balance": balance}, heads))
-    losses = np.stack([_held_out_losses(task, heads, frozen) for _, heads in grid])
+    losses = np.stack([held_out_losses(task, _judged(task, heads, frozen)) for _, heads in grid])
     if balances != ("none",):  # asked to serve all classes alike, so they are judged alike
         losses = losses * _judged_weights(task)
-    usual = {"metric": "plain", "strength": PROBE_STRENGTH, "balance": balances[0]}
-    default = next((i for i, (choice, _) in enumerate(grid) if choice == usual), 0)
-    last = [i for i, (choice, _) in enumerate(grid) if choice["metric"] in LAST]
-    if last:  # they come first, and the default is one of them
-        default = choose(losses[last], default)
-    guards = (levels_guard(losses.shape[1]), LEVELS_GUARD) if last else (0.0, 0.0)
-    best, start = (choose(losses, default, guard=guard) for guard in guards)
+    # The last features come first; where the user wants none of them, all are alike.
+    last = sum(choice["metric"] in LAST for choice, _ in grid) or len(grid)
+    usual = [i for i in range(last) if grid[i][0]["strength"] == PROBE_STRENGTH]
+    default = usual[choose(losses[usual], 0)]
+    falling = guard(losses.shape[1])
+
+    def chosen(errors: float) -> int:
+        best = choose(losses, choose(losses[:last], default), guard=errors)
+        return best if best >= last else choose(losses[:last], default, guard=falling)
+
+    best, start = chosen(falling), chosen(GUARD)
     choice, heads = {**grid[best][0], "trained": grid[start][0]}, grid[best][1]
     choice["held_out_nll"] = float(losses[best].mean()) if losses.shape[1] else 0.0
     beliefs = _beliefs(task, heads, frozen)
@@ -365,14 +369,14 @@ def transfer_frozen(
     return Outcome(model, beliefs, frozen=True, choice=choice)
 
 
-def levels_guard(n: int) -> float:
-    """Standard errors by which middle stages must be better on ``n`` held-out labels.
+def guard(n: int) -> float:
+    """Standard errors by which what is rarely better must be better on ``n`` held-out labels.
 
-    What is known before, that last features are rarely worse, counts as some labels do, and more
-    labels outweigh it: the bar of a Gaussian belief falls as ``1 / sqrt(n)``. Where labels are so
-    few that it would never be met, it stays where it is.
+    What is known before, that middle stages and other strengths are rarely better, counts as some
+    labels do, and more labels outweigh it: the bar of a Gaussian belief falls as ``1 / sqrt(n)``.
+    Where labels are so few that it would never be met, it stays where it is.
     """
-    return LEVELS_GUARD * math.sqrt(min(1.0, LEVELS_LABELS / max(1, n)))
+    return GUARD * math.sqrt(min(1.0, GUARD_LABELS / max(1, n)))
 
 
 def _metric_names(frozen: Frozen, config: TransferConfig) -> list[str]:
@@ -406,11 +410,11 @@ def _paths(
     return paths
 
 
-def _held_out_losses(task: Task, heads: Sequence[Head], frozen: Frozen) -> Floats:
-    """Negative log-likelihoods (J',) of the judged images at the fitted temperature."""
-    beliefs = Beliefs([], _judged(task, heads, frozen))
+def held_out_losses(task: Task, judged: Floats) -> Floats:
+    """Negative log-likelihoods (J',) of held-out logits (J, K) at the fitted temperature."""
+    beliefs = Beliefs([], judged)
     known = beliefs.known
-    probs = softmax(beliefs.judged[known], temperature_of(task, beliefs))
+    probs = softmax(judged[known], temperature_of(task, beliefs))
     true = probs[np.arange(len(probs)), task.judged_labels[known]]
     return np.asarray(-np.log(np.clip(true, 1e-12, 1.0)))
 
@@ -503,70 +507,6 @@ def _head(
         strength=strength,
         log_prior=balancing.log_prior,
     )
-
-
-def label_pool(
-    task: Task,
-    teacher: Beliefs,
-    temperature: float,
-    config: RunConfig,
-    fraction: float | None,
-    detections: Sequence[Detection | None],
-) -> list[PseudoLabels | None]:
-    """Pseudo-labels per chain: calibrated, aligned to the pool's estimated classes, selected.
-
-    Args:
-        task: the images.
-        teacher: what the stage before believes.
-        temperature: that calibrates it.
-        config: for ``self_train``.
-        fraction: of what a calibrated teacher expects to get right, its mean confidence, how much
-            is accepted, so that a weak teacher passes on less of the pool than a strong one; None
-            accepts all.
-        detections: per chain, the pool images out of class. They are left out first: they say
-            nothing about how frequent the classes are.
-    """
-    out: list[PseudoLabels | None] = []
-    chains = zip(task.chains, teacher.pool, detections, strict=True)
-    for number, (chain, logits, detection) in enumerate(chains):
-        if logits is None or len(logits) == 0:
-            out.append(None)
-            continue
-        beliefs = softmax(logits, temperature)
-        if number == 0 and config.self_train.ensemble == "folds":
-            # On all labels only: a fold's own held-out labels were seen by all its neighbours.
-            members = [pool for pool in teacher.pool if pool is not None]
-            beliefs = np.mean([softmax(member, temperature) for member in members], axis=0)
-        inside = np.ones(len(logits), dtype=bool) if detection is None else ~detection.outside
-        rates = _held_out_confusion(task, chain, teacher, temperature)
-        prior = estimate_prior(beliefs[inside].mean(axis=0), rates, task.labels[chain.keep])
-        beliefs[inside] = align(beliefs[inside], prior, strength=config.self_train.alignment)
-        expected = float(beliefs[inside].max(axis=1).mean())
-        taken = 1.0 if fraction is None else fraction * expected
-        out.append(select(beliefs, fraction=taken, detection=detection))
-    return out
-
-
-def _held_out_confusion(task: Task, chain: Chain, teacher: Beliefs, temperature: float) -> Floats:
-    """``confusion`` (K, K) of the judged images, without those that the chain is judged on."""
-    known = teacher.known
-    if not chain.keep.all():
-        known[chain.judges] = False
-    probs = softmax(teacher.judged[known], temperature)
-    return confusion(probs, task.judged_labels[known], task.n_classes)
-
-
-def detections_of(task: Task, frozen: Frozen, config: RunConfig) -> list[Detection | None]:
-    """Per chain, the pool images that are none of the classes, as far as its labels can tell."""
-    if config.self_train.out_of_class == "keep" or len(task.pool) == 0:
-        return [None] * len(task.chains)
-
-    def features(bank: Bank) -> Floats:
-        clean = torch.stack(bank.clean()).mean(dim=0)
-        return frozen.metrics["plain"](clean).numpy().astype(np.float64)
-
-    labeled, pool = features(frozen.labeled), features(frozen.pool)
-    return [detect(labeled[chain.keep], task.labels[chain.keep], pool) for chain in task.chains]
 
 
 def believed_targets(labels: PseudoLabels, config: RunConfig) -> tuple[Rows, Tensor]:

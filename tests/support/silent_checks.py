@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutelage import ladder, pipeline, stages, student, trunk
+from tutelage import ladder, pipeline, selftrain, stages, student, trunk
 from tutelage.augment import Center, Strong, Weak
 from tutelage.augment.mix import draw_cutmix
 from tutelage.bank import Bank, look
@@ -142,7 +142,7 @@ def label_pool(
 ) -> list[Any]:
     """Pseudo-labels as a round of the chain makes them."""
     detections = chain.detections
-    return stages.label_pool(run.task, teacher, temperature, run.config, fraction, detections)
+    return selftrain.label_pool(run.task, teacher, temperature, run.config, fraction, detections)
 
 
 def trunk_fit(
@@ -153,8 +153,8 @@ def trunk_fit(
     known = np.eye(run.task.n_classes)[run.task.judged_labels] + 0.1
     folds = [some_beliefs(run.task, seed) for seed in range(len(run.task.chains))]
     beliefs = stages.Beliefs(list(folds), known)
-    detections = stages.detections_of(run.task, half_foreign(run.task), run.config)
-    labels = stages.label_pool(run.task, beliefs, 1.0, run.config, fraction, detections)[:1]
+    detections = selftrain.detections_of(run.task, half_foreign(run.task), run.config)
+    labels = selftrain.label_pool(run.task, beliefs, 1.0, run.config, fraction, detections)[:1]
     task = dataclasses.replace(run.task, chains=run.task.chains[:1])
     weight = torch.randn(run.base.head.weight.shape, generator=torch.Generator().manual_seed(0))
     head = stages.Head(weight, torch.zeros(task.n_classes))
@@ -744,8 +744,8 @@ def images_out_of_class_decide_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         pool = logits.copy()
         pool[odd] = [0.0, foreign]
         beliefs = stages.Beliefs([pool], known)
-        detections = stages.detections_of(task, frozen, run.config)
-        found.append(stages.label_pool(task, beliefs, 1.0, run.config, 0.5, detections)[0])
+        detections = selftrain.detections_of(task, frozen, run.config)
+        found.append(selftrain.label_pool(task, beliefs, 1.0, run.config, 0.5, detections)[0])
     one, other = found
     for labels in found:
         assert np.array_equal(labels.outside, odd)
@@ -787,7 +787,7 @@ def judged_images_are_no_part_of_their_chains_limit(
     for view in views:
         view[torch.from_numpy(fold.judges)] += 5.0
     moved = dataclasses.replace(frozen, labeled=Bank(views))
-    found = [stages.detections_of(task, f, run.config) for f in (frozen, moved)]
+    found = [selftrain.detections_of(task, f, run.config) for f in (frozen, moved)]
     for number, same in ((1, True), (0, False)):
         before, after = (detections[number] for detections in found)
         assert before is not None
@@ -1147,7 +1147,7 @@ def held_out_labels_are_no_part_of_their_chains_pseudo_labels(
     held_out = task.chains[1].judges
     turned[held_out] = known[held_out][:, ::-1]
     before, after = (
-        stages.label_pool(task, stages.Beliefs(pool, judged), 1.0, run.config, None, none)
+        selftrain.label_pool(task, stages.Beliefs(pool, judged), 1.0, run.config, None, none)
         for judged in (known, turned)
     )
     for number, same in ((0, False), (1, True)):
