@@ -20,7 +20,7 @@ from tutelage.calibrate import softmax
 from tutelage.config import make_config
 from tutelage.errors import TutelageError
 from tutelage.models.classifier import Classifier
-from tutelage.models.zoo import create, cut
+from tutelage.models.zoo import create, cut, residual_blocks
 from tutelage.plan import Work
 from tutelage.stages import evaluation_look
 from tutelage.student import create_student, distill, fit_connector, train_alone
@@ -40,16 +40,16 @@ def parameters(module: nn.Module) -> int:
 
 
 @pytest.mark.parametrize("classes", [2, 35, 100, 1000])
-def test_lite0s_student_keeps_five_stages_in_a_quarter_at_any_number_of_classes(
+def test_lite0s_student_keeps_six_stages_in_a_quarter_at_any_number_of_classes(
     classes: int,
 ) -> None:
     whole = teacher("tf_efficientnet_lite0", classes)
     student = student_of(whole)
-    assert student.spec.cut == 5
+    assert student.spec.cut == 6
+    assert student.spec.skipped == ("blocks.4.2", "blocks.5.1", "blocks.5.2", "blocks.5.3")
     assert student.spec.head_hidden is not None
     assert 256 <= student.spec.head_hidden <= 1024
     assert 0.2 < parameters(student) / parameters(whole) <= 0.25
-    assert (student.spec.head_hidden == 1024) == (classes <= 35)
 
 
 @pytest.mark.parametrize("architecture", ["resnet18", "resnet50", "mobilenetv3_large_100"])
@@ -58,8 +58,12 @@ def test_other_families_are_cut_to_a_quarter(architecture: str) -> None:
     student = student_of(whole)
     assert student.spec.cut is not None
     assert parameters(student) <= 0.25 * parameters(whole)
-    deeper = cut(whole, student.spec.cut + 1, neck=256)
+    count, skipped = student.spec.cut, student.spec.skipped
+    deeper = cut(whole, count + 1, neck=256, skipped=list(residual_blocks(whole, count + 1)))
     assert parameters(deeper) > 0.25 * parameters(whole)
+    for name in skipped:
+        wider = cut(whole, count, neck=256, skipped=[other for other in skipped if other != name])
+        assert parameters(wider) > 0.25 * parameters(whole)
 
 
 def test_a_named_cut_is_kept_whatever_its_size() -> None:

@@ -248,7 +248,14 @@ def _test(
 def _shape(model: Classifier) -> tuple[Any, ...]:
     """Models of one shape take the same time."""
     spec = model.spec
-    return spec.architecture, spec.cut, spec.head_hidden, spec.input_size
+    return (
+        spec.architecture,
+        spec.cut,
+        spec.skipped,
+        spec.head_hidden,
+        spec.levels,
+        spec.input_size,
+    )
 
 
 def _latencies(models: Sequence[Classifier]) -> dict[tuple[Any, ...], float]:

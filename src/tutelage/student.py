@@ -20,7 +20,7 @@ from tutelage.loader import Loader, Rows, Views, spaced
 from tutelage.metrics import Floats
 from tutelage.models.classifier import Classifier, count_parameters
 from tutelage.models.forward import Forward
-from tutelage.models.zoo import count_stages, create, cut
+from tutelage.models.zoo import count_stages, create, cut, residual_blocks
 from tutelage.outofclass import energy, match_threshold
 from tutelage.plan import Work
 from tutelage.probe import fit_head, plain_metric
@@ -59,7 +59,7 @@ def create_student(config: RunConfig, teacher: Classifier) -> Classifier:
             return _quarter(teacher)
         if not count.isdigit():
             raise TutelageError(f"--student {name}: expected cut, cut:N or a timm architecture")
-        return _with_neck(teacher, int(count), _neck_width(teacher, int(count)))
+        return _named_cut(teacher, int(count))
     torch.manual_seed(config.data.seed)  # for --student-weights none
     student = create(
         name,
@@ -75,27 +75,48 @@ def create_student(config: RunConfig, teacher: Classifier) -> Classifier:
 def _quarter(teacher: Classifier) -> Classifier:
     """The deepest cut that, with a neck, has at most a quarter of the teacher's parameters.
 
-    Depth before width: a later stage's features are worth more than a wider neck.
+    Depth before width: a later stage's features are worth more than a wider neck, and more than
+    the residual blocks before it (docs/log.md). Of those the first ones are kept that find room.
     """
     for count in range(count_stages(teacher), 1, -1):
-        width = _neck_width(teacher, count)
-        if width >= NECKS[0]:
-            return _with_neck(teacher, count, width)
-    return _with_neck(teacher, 1, _neck_width(teacher, 1))
+        bare, blocks = cut(teacher, count), residual_blocks(teacher, count)
+        size = count_parameters(bare.trunk) - sum(blocks.values())
+        if _neck_width(teacher, bare, size) < NECKS[0]:
+            continue
+        skipped = []
+        for name, more in blocks.items():
+            if _neck_width(teacher, bare, size + more) >= NECKS[0]:
+                size += more
+            else:
+                skipped.append(name)
+        return _with_neck(teacher, count, _neck_width(teacher, bare, size), skipped)
+    return _named_cut(teacher, 1)
 
 
-def _with_neck(teacher: Classifier, count: int, width: int) -> Classifier:
-    return cut(teacher, count, neck=min(max(width, NECKS[0]), NECKS[1]))
+def _named_cut(teacher: Classifier, count: int) -> Classifier:
+    bare = cut(teacher, count)
+    return _with_neck(teacher, count, _neck_width(teacher, bare, count_parameters(bare.trunk)))
 
 
-def _neck_width(teacher: Classifier, count: int) -> int:
+def _with_neck(
+    teacher: Classifier, count: int, width: int, skipped: Sequence[str] = ()
+) -> Classifier:
+    return cut(teacher, count, neck=min(max(width, NECKS[0]), NECKS[1]), skipped=skipped)
+
+
+def _neck_width(teacher: Classifier, bare: Classifier, size: int) -> int:
     """The neck that uses up a cut student's share of the teacher's parameters; maybe negative.
 
     The teacher's weights on its middle stages do not count: its student is the same without them.
+
+    Args:
+        teacher: that the student is cut from.
+        bare: the cut without a neck.
+        size: parameters of its trunk, or of what will be left of it.
     """
-    bare, classes = cut(teacher, count), len(teacher.spec.classes)
+    classes = len(teacher.spec.classes)
     whole = count_parameters(teacher) - classes * (teacher.num_features - teacher.own_features)
-    room = SHARE * whole - count_parameters(bare.trunk) - classes
+    room = SHARE * whole - size - classes
     width = int(room / (bare.num_features + 2 + classes))  # convolution, norm, head
     return width - width % 8
 

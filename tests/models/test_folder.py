@@ -23,6 +23,11 @@ def student() -> Classifier:
     return cut(whole(), 3, neck=20)
 
 
+def skipping() -> Classifier:
+    model = create("mobilenetv3_small_050", ["a", "b"], canvas=64, input_size=48, weights="none")
+    return cut(model, 4, neck=20, skipped=["blocks.3.1"])
+
+
 def levelled() -> Classifier:
     return with_levels(whole())
 
@@ -33,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "m"
 
 
-@pytest.mark.parametrize("make", [whole, student, levelled])
+@pytest.mark.parametrize("make", [whole, student, skipping, levelled])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_round_trip_is_bitwise(make, layout: torch.memory_format, tmp_path: Path) -> None:
     model = make().to(memory_format=layout).eval()

@@ -34,6 +34,7 @@ def test_optional_fields_may_be_absent() -> None:
         "thresholds",
         "unknown_threshold",
         "head_hidden",
+        "skipped",
         "levels",
         "versions",
     ):
@@ -47,6 +48,7 @@ def test_optional_fields_may_be_absent() -> None:
     ("change", "message"),
     [
         ({"format": 99}, "format 99"),
+        ({"cut": None, "skipped": ["blocks.1.1"]}, "only of a cut trunk"),
         ({"levels": [4, 3]}, "levels must rise"),
         ({"levels": [0]}, "levels must rise"),
         ({"levels": [2, 9]}, "within the cut"),

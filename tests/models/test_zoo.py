@@ -10,7 +10,14 @@ from safetensors.torch import save_file
 from tutelage.errors import TutelageError
 from tutelage.models.classifier import Classifier
 from tutelage.models.pretrained import embedded_file
-from tutelage.models.zoo import create, cut, param_groups, with_levels, without_levels
+from tutelage.models.zoo import (
+    create,
+    cut,
+    param_groups,
+    residual_blocks,
+    with_levels,
+    without_levels,
+)
 
 LITE0 = "tf_efficientnet_lite0"
 NATIVE = {
@@ -149,6 +156,39 @@ def test_cut_student_starts_with_the_teachers_features(lite0: Classifier) -> Non
         assert torch.equal(student.trunk(x), stages[5])
     names = set(student.trunk.body.state_dict())
     assert names < set(lite0.trunk.state_dict())
+
+
+def test_a_skipped_block_lets_its_input_pass(lite0: Classifier) -> None:
+    lite0.eval()
+    blocks = residual_blocks(lite0, 3)
+    assert list(blocks) == ["blocks.1.1", "blocks.2.1"]
+    student = cut(lite0, 3, neck=8, skipped=["blocks.2.1"]).eval()
+    assert student.spec.skipped == ("blocks.2.1",)
+    assert count(student.trunk) == count(cut(lite0, 3).trunk) - blocks["blocks.2.1"]
+    x = images(2, 96) * 2 - 1
+    with torch.no_grad():
+        expected = lite0.trunk.bn1(lite0.trunk.conv_stem(x))
+        for number in ((0, 0), (1, 0), (1, 1), (2, 0)):
+            expected = lite0.trunk.blocks[number[0]][number[1]](expected)
+        assert torch.equal(student.trunk(x), expected)
+        assert not torch.equal(cut(lite0, 3).eval().trunk(x), expected)
+
+
+def test_a_student_of_a_student_skips_what_that_one_lacks(lite0: Classifier) -> None:
+    student = cut(lite0, 4, neck=8, skipped=["blocks.2.1", "blocks.3.2"])
+    assert list(residual_blocks(student, 4)) == ["blocks.1.1", "blocks.3.1"]
+    assert cut(student, 3, skipped=["blocks.1.1"]).spec.skipped == ("blocks.2.1", "blocks.1.1")
+    assert cut(student, 4).spec.skipped == student.spec.skipped
+
+
+@pytest.mark.parametrize("name", ["blocks.2.0", "blocks.9.1", "conv_stem", ""])
+def test_only_residual_blocks_can_be_skipped(lite0: Classifier, name: str) -> None:
+    with pytest.raises(TutelageError, match="cut after 4 stages has no residual block '"):
+        cut(lite0, 4, skipped=[name])
+
+
+def test_residual_blocks_are_known_of_blocks_only() -> None:
+    assert residual_blocks(tiny("test_resnet"), 3) == {}
 
 
 @pytest.mark.parametrize(

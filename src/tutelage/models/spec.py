@@ -20,6 +20,7 @@ class ModelSpec:
     Attributes:
         architecture: timm model name.
         cut: number of leading stages kept of the architecture; None keeps the whole trunk.
+        skipped: names of residual blocks of a cut trunk that are left out: their input passes.
         classes: class names in the order of the outputs (K).
         input_size: side in pixels of the square view that the trunk sees.
         canvas: side in pixels of the square canvas an image is squashed to first.
@@ -48,6 +49,7 @@ class ModelSpec:
     thresholds: tuple[float, ...] | None = None
     unknown_threshold: float | None = None
     head_hidden: int | None = None
+    skipped: tuple[str, ...] = ()
     levels: tuple[int, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -66,6 +68,7 @@ class ModelSpec:
             "temperature must be positive": self.temperature > 0.0,
             "thresholds must have one value a class": self.thresholds is None
             or len(self.thresholds) == len(self.classes),
+            "only of a cut trunk blocks can be skipped": not self.skipped or self.cut is not None,
             "levels must rise from 1 and lie within the cut": _within(self.levels, self.cut),
             "unknown_threshold must be finite": self.unknown_threshold is None
             or math.isfinite(self.unknown_threshold),

@@ -16,7 +16,14 @@ from torch import Tensor, nn
 
 from tutelage._version import __version__
 from tutelage.errors import TutelageError
-from tutelage.models.classifier import Classifier, Stages, body_of, has_blocks, level_maps
+from tutelage.models.classifier import (
+    Classifier,
+    Stages,
+    body_of,
+    count_parameters,
+    has_blocks,
+    level_maps,
+)
 from tutelage.models.pretrained import embedded_file, load_embedded
 from tutelage.models.spec import ModelSpec
 
@@ -76,7 +83,7 @@ def build(spec: ModelSpec, trunk: nn.Module | None = None) -> Classifier:
     if trunk is None:
         trunk = _timm(spec.architecture, num_classes=0, input_size=spec.input_size)
         if spec.cut is not None:
-            trunk = Stages(_prune(trunk, spec.cut))
+            trunk = Stages(_skip(_prune(trunk, spec.cut), spec))
     if spec.cut is None:
         wanted: Any = trunk  # a timm model: it knows its width
         channels = int(getattr(wanted, "head_hidden_size", None) or wanted.num_features)
@@ -114,7 +121,9 @@ def _levelled(model: Classifier, levels: tuple[int, ...]) -> Classifier:
     return levelled.train(model.training)
 
 
-def cut(teacher: Classifier, stages: int, *, neck: int | None = None) -> Classifier:
+def cut(
+    teacher: Classifier, stages: int, *, neck: int | None = None, skipped: Sequence[str] = ()
+) -> Classifier:
     """A student of the teacher's own first stages, with their weights and a new head.
 
     A stage is an entry of ``blocks`` in the EfficientNet and MobileNet families and an entry of
@@ -126,14 +135,16 @@ def cut(teacher: Classifier, stages: int, *, neck: int | None = None) -> Classif
         stages: how many stages to keep.
         neck: width of a new 1x1 convolution before the pooling; None pools the stage's map. That
             is all the student's head looks at, whatever the teacher's does.
+        skipped: some of ``residual_blocks``, to leave out besides those that the teacher lacks.
 
     Raises:
-        TutelageError: the architecture cannot be cut there.
+        TutelageError: the architecture cannot be cut there, or has no such residual block there.
     """
     spec = dataclasses.replace(
         teacher.spec,
         cut=stages,
         head_hidden=neck,
+        skipped=tuple(dict.fromkeys([*_kept_skips(teacher, stages), *skipped])),
         levels=(),  # a trained neck gains nothing from them (docs/log.md)
         temperature=1.0,
         thresholds=None,
@@ -149,6 +160,42 @@ def cut(teacher: Classifier, stages: int, *, neck: int | None = None) -> Classif
     source, body = body_of(teacher.trunk).state_dict(), body_of(student.trunk)
     body.load_state_dict({name: source[name] for name in body.state_dict()})
     return student
+
+
+def residual_blocks(model: Classifier, stages: int) -> dict[str, int]:
+    """Blocks of the first stages that only add to their input, and the parameters of each.
+
+    Without one of them, what follows still finds its features (Veit et al. 2016, "Residual
+    Networks Behave Like Ensembles of Relatively Shallow Networks"). In the EfficientNet and
+    MobileNet families, from the first block to the last; of others none are known.
+    """
+    body: Any = body_of(model.trunk)
+    if not has_blocks(body):
+        return {}
+    return {
+        f"blocks.{stage}.{number}": count_parameters(block)
+        for stage, blocks in enumerate(body.blocks[:stages])
+        for number, block in enumerate(blocks)
+        if getattr(block, "has_skip", False)
+    }
+
+
+def _kept_skips(teacher: Classifier, stages: int) -> list[str]:
+    """What a teacher that is itself cut has skipped of its first stages."""
+    return [name for name in teacher.spec.skipped if int(name.split(".")[1]) < stages]
+
+
+def _skip(body: Any, spec: ModelSpec) -> Any:
+    """A pruned timm model without the blocks that ``spec`` skips."""
+    for name in spec.skipped:
+        block = dict(body.named_modules()).get(name)
+        if not getattr(block, "has_skip", False):
+            raise TutelageError(
+                f"{spec.architecture} cut after {spec.cut} stages has no residual block '{name}' "
+                "to skip"
+            )
+        body.set_submodule(name, nn.Identity())
+    return body
 
 
 def param_groups(
