@@ -10,13 +10,10 @@ import pytest
 pytest.importorskip("timm")
 
 import silent_checks as checks
-import torch
 
 from tutelage import pipeline, selftrain, stages
-from tutelage.bank import Bank
 from tutelage.calibrate import softmax
 from tutelage.config import make_config
-from tutelage.outofclass import Detection
 
 
 @pytest.fixture
@@ -75,94 +72,36 @@ def test_an_ensemble_of_folds_labels_the_pool_for_the_model_on_all_labels_only(
 # --- clusters
 
 
-def two_clusters(task: stages.Task, pool: np.ndarray, labels: np.ndarray) -> stages.Frozen:
-    """Made-up features in which an image's cluster is the number given for it."""
-    rng = np.random.default_rng(0)
-
-    def bank(kinds: np.ndarray) -> Bank:
-        views = np.eye(4)[kinds] + 0.1 * rng.normal(size=(2, len(kinds), 4))
-        return Bank(tuple(torch.from_numpy(views).float()))
-
-    labeled = bank(labels)
-    return stages.make_frozen(labeled, bank(pool), labeled, 4, None)
-
-
-def ask(
-    task: stages.Task,
-    frozen: stages.Frozen,
-    teacher: stages.Beliefs,
-    detections: list[Detection | None] | None = None,
-) -> selftrain.Clustered:
-    detections = detections or [None] * len(task.chains)
-    return selftrain.ask_clusters(task, frozen, "plain", teacher, 1.0, detections)
-
-
-def teacher_of(task: stages.Task, pool: np.ndarray, judged: np.ndarray) -> stages.Beliefs:
-    """One that takes the pool and the judged images for these classes, in every chain."""
-    return stages.Beliefs([4 * np.eye(2)[pool] for _ in task.chains], 4 * np.eye(2)[judged])
-
-
 def test_clusters_name_the_pool_and_the_held_out_labels(run: pipeline.Run) -> None:
     task = run.task
     truth = np.arange(len(task.pool)) % 2
-    frozen = two_clusters(task, truth, task.labels)
+    frozen = checks.two_clusters(task, truth, task.labels)
     half_right = np.where(np.arange(len(truth)) % 4 < 2, truth, 1 - truth)
-    wrong = teacher_of(task, half_right, 1 - task.judged_labels)
-    found = ask(task, frozen, wrong)
+    wrong = checks.teacher_of(task, half_right, 1 - task.judged_labels)
+    found = checks.ask_clusters(task, frozen, wrong)
     for pool in found.beliefs.pool:
         assert pool is not None
         assert np.array_equal(pool.argmax(axis=1), truth)
     assert np.array_equal(found.beliefs.judged.argmax(axis=1), task.judged_labels)
     assert found.agreement == pytest.approx(0)
     assert found.likelier
-    right = ask(task, frozen, teacher_of(task, truth, task.judged_labels))
+    right = checks.ask_clusters(task, frozen, checks.teacher_of(task, truth, task.judged_labels))
     assert right.agreement == 1
 
 
 def test_clusters_that_are_not_the_classes_are_found_out(run: pipeline.Run) -> None:
     task = run.task
     truth, clusters = np.arange(len(task.pool)) % 2, np.arange(len(task.pool)) // 2 % 2
-    frozen = two_clusters(task, clusters, np.arange(len(task.labels)) // 2 % 2)
-    found = ask(task, frozen, teacher_of(task, truth, task.judged_labels))
+    frozen = checks.two_clusters(task, clusters, np.arange(len(task.labels)) // 2 % 2)
+    found = checks.ask_clusters(task, frozen, checks.teacher_of(task, truth, task.judged_labels))
     assert abs(found.agreement) < selftrain.LEAST_AGREEMENT
     assert not found.likelier
-
-
-def test_clusters_of_a_fold_do_not_know_the_labels_it_is_judged_on(run: pipeline.Run) -> None:
-    task = run.task
-    truth = np.arange(len(task.pool)) % 2
-    frozen = two_clusters(task, truth, task.labels)
-    teacher = teacher_of(task, truth, task.judged_labels)
-    fold = task.chains[1]
-    turned = task.labels.copy()
-    turned[fold.judges] = 1 - turned[fold.judges]
-    other = dataclasses.replace(task, labels=turned, judged_labels=turned)
-    one, two = ask(task, frozen, teacher).beliefs, ask(other, frozen, teacher).beliefs
-    np.testing.assert_array_equal(one.pool[1], two.pool[1])
-    np.testing.assert_array_equal(one.judged[fold.judges], two.judged[fold.judges])
-    assert not np.array_equal(one.pool[0], two.pool[0])
-
-
-def test_images_out_of_class_move_no_cluster(run: pipeline.Run) -> None:
-    task = run.task
-    truth = np.arange(len(task.pool)) % 2
-    odd = np.arange(len(truth)) % 3 == 0
-    detections: list[Detection | None] = [Detection(odd.astype(float), 0.5) for _ in task.chains]
-    found = []
-    for place in (2, 3):
-        frozen = two_clusters(task, np.where(odd, place, truth), task.labels)
-        teacher = teacher_of(task, truth, task.judged_labels)
-        metrics = two_clusters(task, truth, task.labels).metrics  # no part of what is compared
-        frozen = dataclasses.replace(frozen, metrics=metrics)
-        found.append(ask(task, frozen, teacher, detections).beliefs.pool[0])
-    np.testing.assert_array_equal(found[0][~odd], found[1][~odd])
-    assert not np.array_equal(found[0][odd], found[1][odd])
 
 
 def test_without_held_out_labels_clusters_are_not_likelier(run: pipeline.Run) -> None:
     task = dataclasses.replace(run.task, chains=run.task.chains[:1])
     truth = np.arange(len(task.pool)) % 2
-    frozen = two_clusters(task, truth, task.labels)
-    teacher = teacher_of(task, truth, task.judged_labels)
+    frozen = checks.two_clusters(task, truth, task.labels)
+    teacher = checks.teacher_of(task, truth, task.judged_labels)
     unjudged = stages.Beliefs(teacher.pool, np.full_like(teacher.judged, np.nan))
-    assert not ask(task, frozen, unjudged).likelier
+    assert not checks.ask_clusters(task, frozen, unjudged).likelier

@@ -47,6 +47,8 @@ CHECKS: tuple[checks.Check, ...] = (
     checks.selection_accepts_down_to_its_threshold,
     checks.every_leg_trains_head_and_trunk,
     checks.held_out_labels_are_no_part_of_their_chains_pseudo_labels,
+    checks.held_out_labels_start_no_cluster_of_their_chain,
+    checks.images_out_of_class_move_no_cluster,
     checks.few_labels_are_repeated_not_dropped,
     checks.labeled_images_leave_the_pool,
     checks.held_out_labels_are_not_trained_on,

@@ -46,7 +46,14 @@ from tutelage.machine import Speed
 from tutelage.models.folder import load_model, save_model
 from tutelage.models.forward import Forward
 from tutelage.models.zoo import create
-from tutelage.outofclass import MOST, detect, fit_limit, held_out_distances, mean_distances
+from tutelage.outofclass import (
+    MOST,
+    Detection,
+    detect,
+    fit_limit,
+    held_out_distances,
+    mean_distances,
+)
 from tutelage.plan import Work
 from tutelage.steps.distillation import DistillationStep
 from tutelage.steps.mean_teacher import MeanTeacherStep
@@ -1013,6 +1020,7 @@ CHANGED: dict[str, Any] = {
     "curriculum": "percentiles",
     "alignment": 0.2,
     "out_of_class": "keep",
+    "clusters": "ignore",
     "online": "freematch",
     "threshold": 0.5,
     "student": "cut:1",
@@ -1076,6 +1084,10 @@ def _observed(
         run = prepared(tmp_path, monkeypatch, folder, **changed)
     except TutelageError as error:
         return str(error)
+    if name == "clusters":
+        chain = pipeline.Chain(run)
+        chain.stage("probe", lambda: stages.probe(run.task, run.base, chain.frozen))
+        return _text(pipeline._verdict(chain))
     if name in OF_PREPARE:
         return _text(run.split.roles, dataclasses.astuple(run.plan)[1:], run.base.spec)
     if name in OF_STUDENT:
@@ -1133,6 +1145,73 @@ def every_leg_trains_head_and_trunk(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     work = Work("trained", steps=6, batch_size=8, size=32, revisions=2)
     trunk.train_trunk(shop, task, run.base, [head], labels, work, 0, "round")
     assert moved == [[True, True]] * 3
+
+
+def two_clusters(task: stages.Task, pool: np.ndarray, labels: np.ndarray) -> stages.Frozen:
+    """Made-up features in which an image's cluster is the number given for it."""
+    rng = np.random.default_rng(0)
+
+    def bank(kinds: np.ndarray) -> Bank:
+        views = np.eye(4)[kinds] + 0.1 * rng.normal(size=(2, len(kinds), 4))
+        return Bank(tuple(torch.from_numpy(views).float()))
+
+    labeled = bank(labels)
+    return stages.make_frozen(labeled, bank(pool), labeled, 4, None)
+
+
+def teacher_of(task: stages.Task, pool: np.ndarray, judged: np.ndarray) -> stages.Beliefs:
+    """One that takes the pool and the judged images for these classes, in every chain."""
+    return stages.Beliefs([4 * np.eye(2)[pool] for _ in task.chains], 4 * np.eye(2)[judged])
+
+
+def ask_clusters(
+    task: stages.Task,
+    frozen: stages.Frozen,
+    teacher: stages.Beliefs,
+    detections: list[Any] | None = None,
+) -> selftrain.Clustered:
+    """What the clusters say to a calibrated teacher."""
+    detections = detections or [None] * len(task.chains)
+    return selftrain.ask_clusters(task, frozen, "plain", teacher, 1.0, detections)
+
+
+def held_out_labels_start_no_cluster_of_their_chain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = prepared(tmp_path, monkeypatch).task
+    truth = np.arange(len(task.pool)) % 2
+    frozen = two_clusters(task, truth, task.labels)
+    teacher = teacher_of(task, truth, task.judged_labels)
+    held_out = task.chains[1].judges
+    turned = task.labels.copy()
+    turned[held_out] = 1 - turned[held_out]
+    other = dataclasses.replace(task, labels=turned, judged_labels=turned)
+    before, after = (ask_clusters(t, frozen, teacher).beliefs for t in (task, other))
+    for number, same in ((0, False), (1, True)):
+        one, two = before.pool[number], after.pool[number]
+        assert one is not None
+        assert two is not None
+        assert np.array_equal(one, two) == same
+    assert np.array_equal(before.judged[held_out], after.judged[held_out])
+
+
+def images_out_of_class_move_no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = prepared(tmp_path, monkeypatch).task
+    truth = np.arange(len(task.pool)) % 2
+    odd = np.arange(len(truth)) % 3 == 0
+    detections = [Detection(odd.astype(float), 0.5) for _ in task.chains]
+    metrics = two_clusters(task, truth, task.labels).metrics  # no part of what is compared
+    teacher = teacher_of(task, truth, task.judged_labels)
+    found = []
+    for place in (2, 3):
+        frozen = two_clusters(task, np.where(odd, place, truth), task.labels)
+        frozen = dataclasses.replace(frozen, metrics=metrics)
+        found.append(ask_clusters(task, frozen, teacher, detections).beliefs.pool[0])
+    one, other = found
+    assert one is not None
+    assert other is not None
+    assert np.array_equal(one[~odd], other[~odd])
+    assert not np.array_equal(one[odd], other[odd])
 
 
 def held_out_labels_are_no_part_of_their_chains_pseudo_labels(
