@@ -148,7 +148,9 @@ def detect(features: Floats, labels: Ints, pool: Floats) -> Detection:
 
     All stay unless a larger share of the pool lies beyond the limit than images of the classes
     would put there, and unless nearly all does: then the pool was taken otherwise than the
-    labelled images, and being far says nothing about the class.
+    labelled images, and being far says nothing about the class. All stay too where no more than
+    ``FEW`` held-out scores would draw the limit: it would be their maximum, and of two labels of a
+    class each is scored by the other.
 
     Args:
         features: (n, D) of labelled images, as ``mean_distances`` wants them.
@@ -156,9 +158,10 @@ def detect(features: Floats, labels: Ints, pool: Floats) -> Detection:
         pool: (M, D).
     """
     distances = mean_distances(features, labels, pool)
-    limit = fit_limit(held_out_distances(features, labels))
+    held_out = held_out_distances(features, labels)
+    limit = fit_limit(held_out)
     beyond = float((distances > limit.value).mean()) if len(distances) else 0.0
-    found = limit.share < beyond <= MOST
+    found = len(held_out) > FEW and limit.share < beyond <= MOST
     return Detection(distances, limit.value if found else inf)
 
 
