@@ -555,8 +555,8 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     "limit fitted on images that made the means": (
         checks.limit_comes_from_held_out_images,
         "outofclass",
-        "fit_limit(held_out_distances(features, labels))",
-        "fit_limit(mean_distances(features, labels, features))",
+        "    held_out = held_out_distances(features, labels)\n",
+        "    held_out = mean_distances(features, labels, features)\n",
     ),
     "the held-out image stays in its mean": (
         checks.limit_comes_from_held_out_images,

@@ -101,7 +101,7 @@ def clusters(counts: tuple[int, int, int], seed: int = 0) -> tuple[np.ndarray, n
     return features - 3 * np.eye(3, 16).mean(axis=0), kinds
 
 
-@pytest.mark.parametrize("per_class", [10, 50])
+@pytest.mark.parametrize("per_class", [11, 50])
 def test_an_outlying_cluster_is_found(per_class: int) -> None:
     features, labels = clusters((per_class, per_class, 0))
     pool, kinds = clusters((300, 300, 200), seed=1)
@@ -130,8 +130,9 @@ def test_a_pool_that_lies_apart_as_a_whole_stays() -> None:
     assert not found.outside.any()
 
 
-def test_too_few_labels_leave_everything() -> None:
-    features, labels = clusters((1, 1, 0))
+@pytest.mark.parametrize("per_class", [1, 2, 10])
+def test_too_few_labels_leave_everything(per_class: int) -> None:
+    features, labels = clusters((per_class, per_class, 0))
     pool, _ = clusters((20, 20, 20), seed=1)
     assert not detect(features, labels, pool).outside.any()
     assert detect(features, labels, pool[:0]).outside.shape == (0,)

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutelage import ladder, pipeline, selftrain, stages, student, trunk
+from tutelage import ladder, outofclass, pipeline, selftrain, stages, student, trunk
 from tutelage.augment import Center, Strong, Weak
 from tutelage.augment.mix import draw_cutmix
 from tutelage.bank import Bank, look
@@ -126,8 +126,12 @@ def some_beliefs(task: stages.Task, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(len(task.pool), task.n_classes))
 
 
-def half_foreign(task: stages.Task) -> stages.Frozen:
-    """Made-up features: the two classes apart, every other pool image apart from both."""
+def half_foreign(task: stages.Task, monkeypatch: pytest.MonkeyPatch) -> stages.Frozen:
+    """Made-up features: the two classes apart, every other pool image apart from both.
+
+    The eight labels of these tests are enough to see it: more would only take longer.
+    """
+    monkeypatch.setattr(outofclass, "FEW", 4)
     rng = np.random.default_rng(0)
 
     def bank(kinds: np.ndarray) -> Bank:
@@ -160,7 +164,7 @@ def trunk_fit(
     known = np.eye(run.task.n_classes)[run.task.judged_labels] + 0.1
     folds = [some_beliefs(run.task, seed) for seed in range(len(run.task.chains))]
     beliefs = stages.Beliefs(list(folds), known)
-    detections = selftrain.detections_of(run.task, half_foreign(run.task), run.config)
+    detections = selftrain.detections_of(run.task, half_foreign(run.task, monkeypatch), run.config)
     labels = selftrain.label_pool(run.task, beliefs, 1.0, run.config, fraction, detections)[:1]
     task = dataclasses.replace(run.task, chains=run.task.chains[:1])
     weight = torch.randn(run.base.head.weight.shape, generator=torch.Generator().manual_seed(0))
@@ -743,7 +747,7 @@ def online_round_leaves_out_of_class_images(
 def images_out_of_class_decide_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = prepared(tmp_path, monkeypatch)
     task = dataclasses.replace(run.task, chains=run.task.chains[:1])
-    frozen, known = half_foreign(task), np.eye(2)[task.judged_labels]
+    frozen, known = half_foreign(task, monkeypatch), np.eye(2)[task.judged_labels]
     logits = some_beliefs(task)
     odd = np.arange(len(logits)) % 2 == 1
     found = []
@@ -766,7 +770,8 @@ def images_out_of_class_decide_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     np.testing.assert_array_equal(one.thresholds, other.thresholds)
 
 
-def limit_comes_from_held_out_images(_: Path, __: pytest.MonkeyPatch) -> None:
+def limit_comes_from_held_out_images(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outofclass, "FEW", 4)
     rng = np.random.default_rng(0)
     means = 0.5 * rng.normal(size=(2, 60))
     labels, classes = np.arange(12) % 2, np.arange(400) % 2
@@ -788,7 +793,7 @@ def judged_images_are_no_part_of_their_chains_limit(
 ) -> None:
     run = prepared(tmp_path, monkeypatch)
     task = run.task
-    frozen = half_foreign(task)
+    frozen = half_foreign(task, monkeypatch)
     fold = task.chains[1]
     views = tuple(view.clone() for view in frozen.labeled.views)
     for view in views:
