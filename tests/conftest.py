@@ -4,8 +4,12 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tutelage import pipeline
 
 # The tests are imported with importmode=importlib, which leaves sys.path alone.
 sys.path.insert(0, str(Path(__file__).parent / "support"))
@@ -24,6 +28,22 @@ def one_thread() -> None:
         import torch
 
         torch.set_num_threads(1)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "pipeline.Run":
+    """A run on two coloured classes, ready for its first stage; its trunk stays frozen."""
+    import silent_checks
+
+    return silent_checks.prepared(tmp_path, monkeypatch, trunk="frozen")
+
+
+@pytest.fixture
+def chain(run: "pipeline.Run") -> "pipeline.Chain":
+    """Its chain, before the first stage."""
+    from tutelage import pipeline
+
+    return pipeline.Chain(run)
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,6 @@
 """What a round of self-training learns from, on two coloured classes and on made-up features."""
 
 import dataclasses
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,17 +13,6 @@ import silent_checks as checks
 from tutelage import pipeline, selftrain, stages
 from tutelage.calibrate import softmax
 from tutelage.config import make_config
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pipeline.Run:
-    return checks.prepared(tmp_path, monkeypatch, trunk="frozen")
-
-
-@pytest.fixture
-def chain(run: pipeline.Run) -> pipeline.Chain:
-    return pipeline.Chain(run)
-
 
 # --- pseudo-labels
 
@@ -75,7 +63,7 @@ def test_an_ensemble_of_folds_labels_the_pool_for_the_model_on_all_labels_only(
 def test_clusters_name_the_pool_and_the_held_out_labels(run: pipeline.Run) -> None:
     task = run.task
     truth = np.arange(len(task.pool)) % 2
-    frozen = checks.two_clusters(task, truth, task.labels)
+    frozen = checks.made_up(truth, task.labels)
     half_right = np.where(np.arange(len(truth)) % 4 < 2, truth, 1 - truth)
     wrong = checks.teacher_of(task, half_right, 1 - task.judged_labels)
     found = checks.ask_clusters(task, frozen, wrong)
@@ -92,7 +80,7 @@ def test_clusters_name_the_pool_and_the_held_out_labels(run: pipeline.Run) -> No
 def test_clusters_that_are_not_the_classes_are_found_out(run: pipeline.Run) -> None:
     task = run.task
     truth, clusters = np.arange(len(task.pool)) % 2, np.arange(len(task.pool)) // 2 % 2
-    frozen = checks.two_clusters(task, clusters, np.arange(len(task.labels)) // 2 % 2)
+    frozen = checks.made_up(clusters, np.arange(len(task.labels)) // 2 % 2)
     found = checks.ask_clusters(task, frozen, checks.teacher_of(task, truth, task.judged_labels))
     assert abs(found.agreement) < selftrain.LEAST_AGREEMENT
     assert not found.likelier
@@ -101,7 +89,7 @@ def test_clusters_that_are_not_the_classes_are_found_out(run: pipeline.Run) -> N
 def test_without_held_out_labels_clusters_are_not_likelier(run: pipeline.Run) -> None:
     task = dataclasses.replace(run.task, chains=run.task.chains[:1])
     truth = np.arange(len(task.pool)) % 2
-    frozen = checks.two_clusters(task, truth, task.labels)
+    frozen = checks.made_up(truth, task.labels)
     teacher = checks.teacher_of(task, truth, task.judged_labels)
     unjudged = stages.Beliefs(teacher.pool, np.full_like(teacher.judged, np.nan))
     assert not checks.ask_clusters(task, frozen, unjudged).likelier

@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import itertools
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,16 +58,6 @@ def test_folds_are_drawn_from_the_seed() -> None:
 
 
 # --- heads on a frozen trunk
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pipeline.Run:
-    return checks.prepared(tmp_path, monkeypatch, trunk="frozen")
-
-
-@pytest.fixture
-def chain(run: pipeline.Run) -> pipeline.Chain:
-    return pipeline.Chain(run)
 
 
 def test_probe_and_transfer_judge_every_label_and_leave_the_trunk_alone(

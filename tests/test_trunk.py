@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import itertools
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,16 +24,6 @@ from tutelage.loader import Loader, Views
 from tutelage.plan import Work
 from tutelage.steps.online import FixMatch
 from tutelage.train import train
-
-
-@pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pipeline.Run:
-    return checks.prepared(tmp_path, monkeypatch, trunk="frozen")
-
-
-@pytest.fixture
-def chain(run: pipeline.Run) -> pipeline.Chain:
-    return pipeline.Chain(run)
 
 
 def shop(run: pipeline.Run) -> trunk.Workshop:

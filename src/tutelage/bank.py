@@ -27,6 +27,10 @@ class Bank:
         """The views a teacher looks at."""
         return self.views[:CLEAN_VIEWS]
 
+    def clean_mean(self) -> Tensor:
+        """The mean (N, D) of those views' features."""
+        return torch.stack(self.clean()).mean(dim=0)
+
     def take(self, positions: Rows) -> Bank:
         """The bank of some of the images."""
         at = torch.from_numpy(np.ascontiguousarray(positions))

@@ -38,7 +38,7 @@ class Clusters:
 
     def __call__(self, features: Tensor) -> Floats:
         """Logits (N, K) of features (N, D)."""
-        return _distances(_unit(features - self.mean), self.centers) * -SHARPNESS + self.bias
+        return _scores(_unit(features - self.mean), self.centers) + self.bias
 
 
 def fit_clusters(labeled: Tensor, labels: Ints, pool: Tensor, prior: Floats) -> Clusters:
@@ -59,25 +59,22 @@ def fit_clusters(labeled: Tensor, labels: Ints, pool: Tensor, prior: Floats) -> 
     own = torch.eye(len(prior))[torch.from_numpy(labels)]
     centers = own.T @ known / own.sum(dim=0)[:, None]
     for _ in range(STEPS):
-        beliefs = torch.from_numpy(_assign(unknown, centers, prior)).float()
+        aligned = align(softmax(_scores(unknown, centers)), prior)
+        beliefs = torch.from_numpy(aligned).float()
         members = own.sum(dim=0) + beliefs.sum(dim=0)
         means = (own.T @ known + beliefs.T @ unknown) / members[:, None]
         centers = centers + RATE * (means - centers)
-    free = softmax(-SHARPNESS * _distances(unknown, centers))
+    free = softmax(_scores(unknown, centers))
     # Alignment multiplies each class by one number, the same for all images, and scales the rows.
-    ratio = np.log(_assign(unknown, centers, prior) + 1e-30) - np.log(free + 1e-30)
+    ratio = np.log(align(free, prior) + 1e-30) - np.log(free + 1e-30)
     bias = np.median(ratio - ratio.mean(axis=1, keepdims=True), axis=0)
     return Clusters(mean, centers, bias)
 
 
-def _assign(unit: Tensor, centers: Tensor, prior: Floats) -> Floats:
-    return align(softmax(-SHARPNESS * _distances(unit, centers)), prior)
-
-
-def _distances(unit: Tensor, centers: Tensor) -> Floats:
-    """Squared distances (N, K) of unit vectors from centres, less one for all."""
+def _scores(unit: Tensor, centers: Tensor) -> Floats:
+    """Logits (N, K): minus ``SHARPNESS`` times the squared distance from the centres, less one."""
     squared = centers.square().sum(dim=1) - 2 * unit @ centers.T
-    return np.asarray(squared.numpy().astype(np.float64))
+    return np.asarray(-SHARPNESS * squared.numpy().astype(np.float64))
 
 
 def _unit(features: Tensor) -> Tensor:

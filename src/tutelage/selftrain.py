@@ -56,8 +56,7 @@ def ask_clusters(
     """
     mapped = frozen.metrics[metric]
     labeled, unlabeled, judged = (
-        mapped(torch.stack(bank.clean()).mean(dim=0))
-        for bank in (frozen.labeled, frozen.pool, frozen.judged)
+        mapped(bank.clean_mean()) for bank in (frozen.labeled, frozen.pool, frozen.judged)
     )
     pool: list[Floats | None] = []
     held_out = np.full((len(task.judged), task.n_classes), np.nan)
@@ -158,8 +157,7 @@ def detections_of(task: Task, frozen: Frozen, config: RunConfig) -> list[Detecti
         return [None] * len(task.chains)
 
     def features(bank: Bank) -> Floats:
-        clean = torch.stack(bank.clean()).mean(dim=0)
-        return frozen.metrics["plain"](clean).numpy().astype(np.float64)
+        return frozen.metrics["plain"](bank.clean_mean()).numpy().astype(np.float64)
 
     labeled, pool = features(frozen.labeled), features(frozen.pool)
     return [detect(labeled[chain.keep], task.labels[chain.keep], pool) for chain in task.chains]

@@ -355,10 +355,12 @@ def transfer_frozen(
     usual = [i for i in range(last) if grid[i][0]["strength"] == PROBE_STRENGTH]
     default = usual[choose(losses[usual], 0)]
     falling = guard(losses.shape[1])
+    rival = choose(losses[:last], default)  # what the middle stages must be better than
+    stands = choose(losses[:last], default, guard=falling)  # where they are not
 
     def chosen(errors: float) -> int:
-        best = choose(losses, choose(losses[:last], default), guard=errors)
-        return best if best >= last else choose(losses[:last], default, guard=falling)
+        best = choose(losses, rival, guard=errors)
+        return best if best >= last else stands
 
     best, start = chosen(falling), chosen(GUARD)
     choice, heads = {**grid[best][0], "trained": grid[start][0]}, grid[best][1]

@@ -132,16 +132,22 @@ def half_foreign(task: stages.Task, monkeypatch: pytest.MonkeyPatch) -> stages.F
     The eight labels of these tests are enough to see it: more would only take longer.
     """
     monkeypatch.setattr(outofclass, "FEW", 4)
+    number = np.arange(len(task.pool))
+    return made_up(np.where(number % 2, 2, number // 2 % 2), task.labels, width=3, noise=0.05)
+
+
+def made_up(
+    pool: np.ndarray, labeled: np.ndarray, *, width: int = 4, noise: float = 0.1
+) -> stages.Frozen:
+    """Features in which an image's cluster is the number given for it."""
     rng = np.random.default_rng(0)
 
     def bank(kinds: np.ndarray) -> Bank:
-        views = np.eye(3)[kinds] + 0.05 * rng.normal(size=(2, len(kinds), 3))
+        views = np.eye(width)[kinds] + noise * rng.normal(size=(2, len(kinds), width))
         return Bank(tuple(torch.from_numpy(views).float()))
 
-    kinds = np.arange(len(task.pool))
-    pool = np.where(kinds % 2, 2, kinds // 2 % 2)
-    labeled = bank(task.labels)
-    return stages.make_frozen(labeled, bank(pool), labeled, labeled.views[0].shape[1], None)
+    labels = bank(labeled)
+    return stages.make_frozen(labels, bank(pool), labels, width, None)
 
 
 def label_pool(
@@ -1152,18 +1158,6 @@ def every_leg_trains_head_and_trunk(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert moved == [[True, True]] * 3
 
 
-def two_clusters(task: stages.Task, pool: np.ndarray, labels: np.ndarray) -> stages.Frozen:
-    """Made-up features in which an image's cluster is the number given for it."""
-    rng = np.random.default_rng(0)
-
-    def bank(kinds: np.ndarray) -> Bank:
-        views = np.eye(4)[kinds] + 0.1 * rng.normal(size=(2, len(kinds), 4))
-        return Bank(tuple(torch.from_numpy(views).float()))
-
-    labeled = bank(labels)
-    return stages.make_frozen(labeled, bank(pool), labeled, 4, None)
-
-
 def teacher_of(task: stages.Task, pool: np.ndarray, judged: np.ndarray) -> stages.Beliefs:
     """One that takes the pool and the judged images for these classes, in every chain."""
     return stages.Beliefs([4 * np.eye(2)[pool] for _ in task.chains], 4 * np.eye(2)[judged])
@@ -1185,7 +1179,7 @@ def held_out_labels_start_no_cluster_of_their_chain(
 ) -> None:
     task = prepared(tmp_path, monkeypatch).task
     truth = np.arange(len(task.pool)) % 2
-    frozen = two_clusters(task, truth, task.labels)
+    frozen = made_up(truth, task.labels)
     teacher = teacher_of(task, truth, task.judged_labels)
     held_out = task.chains[1].judges
     turned = task.labels.copy()
@@ -1205,11 +1199,11 @@ def images_out_of_class_move_no_cluster(tmp_path: Path, monkeypatch: pytest.Monk
     truth = np.arange(len(task.pool)) % 2
     odd = np.arange(len(truth)) % 3 == 0
     detections = [Detection(odd.astype(float), 0.5) for _ in task.chains]
-    metrics = two_clusters(task, truth, task.labels).metrics  # no part of what is compared
+    metrics = made_up(truth, task.labels).metrics  # no part of what is compared
     teacher = teacher_of(task, truth, task.judged_labels)
     found = []
     for place in (2, 3):
-        frozen = two_clusters(task, np.where(odd, place, truth), task.labels)
+        frozen = made_up(np.where(odd, place, truth), task.labels)
         frozen = dataclasses.replace(frozen, metrics=metrics)
         found.append(ask_clusters(task, frozen, teacher, detections).beliefs.pool[0])
     one, other = found
