@@ -7,14 +7,17 @@ import pytest
 from tutelage.config import make_config
 from tutelage.machine import Speed
 from tutelage.plan import (
+    CALL,
     FOLDS,
     JUDGED_FOLDS,
     LEAST_TRAINED,
     LEGS,
     MIN_JUDGED,
     MOST_TRAINED_EPOCHS,
+    RESIZE,
     SIZES,
     STEPS,
+    STUDENT_TIME,
     TRAINED_SIZE,
     TUNE_LABELED,
     TUNE_MOST,
@@ -27,6 +30,7 @@ from tutelage.plan import (
     Work,
     _student_seconds,
     default_minutes,
+    half_time,
     labeled_share,
     make_plan,
     pool_share,
@@ -113,6 +117,37 @@ def test_a_student_pays_for_the_teachers_view_too() -> None:
     # The teacher's own view and its larger forward, for each of 320 images.
     extra = SLOW.forward_ms(224) - SLOW.forward_ms(128) + VIEW_MS * (224 / 160) ** 2
     assert seconds[224] - seconds[128] == pytest.approx(0.32 * extra)
+
+
+@pytest.mark.parametrize("canvas", [32, 96, 256])
+@pytest.mark.parametrize("teacher", [96, 160, 224])
+def test_half_of_a_teachers_time(teacher: int, canvas: int) -> None:
+    size, fixed = half_time(teacher, canvas), CALL + RESIZE * canvas**2
+    if size:
+        assert STUDENT_TIME * size**2 + fixed == pytest.approx((teacher**2 + fixed) / 2)
+    else:
+        assert teacher**2 <= fixed
+
+
+@pytest.mark.parametrize(
+    ("settings", "native", "canvas", "teacher", "student"),
+    [
+        ({}, 224, 256, 224, 144),
+        ({}, 224, 32, 96, 72),  # that its last round trains
+        ({"trunk": "frozen"}, 224, 32, 128, 96),
+        ({}, 128, 256, 128, 72),  # resizing alone takes more than half: the least that keeps detail
+        ({}, 64, 256, 64, 64),
+        ({"input_size": 160}, 224, 256, 160, 160),  # asked for
+    ],
+)
+def test_a_student_is_as_large_as_half_of_the_time_allows(
+    settings: dict[str, Any], native: int, canvas: int, teacher: int, student: int
+) -> None:
+    amounts = dataclasses.replace(AMOUNTS, canvas=canvas)
+    found = plan(QUICK, amounts, native, **settings)
+    sizes = [found.size, *(work.size for work in found.rounds if work.trunk == "trained")]
+    assert teacher == sizes[-1]
+    assert found.student.size == student
 
 
 def test_without_a_pool_there_are_no_rounds() -> None:
@@ -254,13 +289,6 @@ def test_trained_work_says_how_many_of_a_batch_are_labels() -> None:
     many = dataclasses.replace(AMOUNTS, labeled=400, judged=400)
     assert plan(QUICK, few).rounds[-1].restarts
     assert not plan(QUICK, many).rounds[-1].restarts
-
-
-@pytest.mark.parametrize("minutes", [4, 8, 30])
-def test_a_students_views_are_small_enough_to_be_quick(minutes: float) -> None:
-    found = plan(QUICK, dataclasses.replace(AMOUNTS, canvas=256), minutes=minutes)
-    assert found.size == 224
-    assert found.student.size <= 0.75 * found.size
 
 
 def test_a_validation_split_repeats_nothing() -> None:

@@ -6,6 +6,7 @@ they rest on is measured once per machine: the same command plans the same work 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from tutelage.config import RunConfig, Trunk
 from tutelage.machine import Speed
 
 SIZES = (224, 192, 160, 128, 96)
+STUDENT_SIZES = (224, 192, 160, 144, 128, 112, 96, 80, 72)
 STEPS = (
     3000,
     2400,
@@ -46,9 +48,7 @@ SAFETY = 0.85  # of the budget is planned for: the rest is for a machine that ot
 LOOKS_SHARE = 0.4  # of the planned time, at most, goes into features and test figures
 MORE_VIEWS_SHARE = 0.25  # the same for more than two views: a large pool varies enough by itself
 ENOUGH_PASSES = 3000  # images a student must see before larger views are worth their time
-# Of its teacher's size: smaller views lose more than steps gain; on larger ones the cut student,
-# which has its teacher's first stages, takes more than half of its teacher's time (docs/log.md).
-STUDENT_SHARE = (0.55, 0.75)
+LEAST_STUDENT_SHARE = 0.55  # of its teacher's side: smaller views lose more than steps gain
 MOST_EPOCHS = 60  # of the student
 MOST_TRAINED_EPOCHS = 20  # of a trunk
 MOST_TRANSFER_STEPS = 400  # on labels alone
@@ -82,6 +82,11 @@ TUNE_MOST = len(TUNE_GRID) + TUNE_REFINED * len(TUNE_CROPS)  # candidates; the g
 HEAD_FIT_S = 6e-5  # seconds per image, view, chain and round of fitting a head
 VIEW_MS = 0.3  # milliseconds of making one strong, mixed 160-pixel view
 TUNE_CANDIDATE_S = 0.3  # seconds of a candidate's figures, and its share of the folds
+# One image through an exported model takes as long as the square of the view's side, the network
+# alone, and CALL + RESIZE * canvas^2 pixels more:
+CALL = 1600.0
+RESIZE = 0.25
+STUDENT_TIME = 0.67  # of its teacher's network on the same view: it has the large first maps
 TEACHER_COST = 0.65  # of a full training step, with the first stages frozen
 STUDENT_COST = 0.5  # the same for the cut student
 
@@ -201,9 +206,8 @@ def make_plan(
         count = images * views + amounts.judged + 2 * amounts.test
         return count * (speed.forward_ms(size) + _view_ms(size, speed)) / 1e3
 
-    sizes = [size for size in SIZES if size <= largest] or [largest]
-    if fixed or config.data.input_size:
-        sizes = [config.data.input_size or native_size]
+    given = [config.data.input_size or native_size] if fixed or config.data.input_size else []
+    sizes = given or [size for size in SIZES if size <= largest] or [largest]
     size = _first(sizes, lambda s: looks(s, 2) <= LOOKS_SHARE * budget)
     views = _first((4, 2), lambda v: looks(size, v) <= MORE_VIEWS_SHARE * budget)
     asked_rounds = 0 if command in ("transfer", "distill") else config.self_train.rounds
@@ -232,7 +236,7 @@ def make_plan(
     teacher_size = trained_size if unjudged else size
     if command == "distill":
         teacher_size = min(native_size, sizes[0])
-    student = _student([s for s in sizes if s <= teacher_size], speed, amounts, left - seconds)
+    student = _student(teacher_size, given or STUDENT_SIZES, speed, amounts, left - seconds)
     frozen = _frozen_rounds(config, asked_rounds, trained) if rounds else []
     planned = [Work("frozen", size=size, fraction=fraction) for fraction in frozen]
     planned += [trained] if trained is not None else []
@@ -298,11 +302,20 @@ def _student_seconds(work: Work, speed: Speed, teacher_size: int, teachers: int)
     return work.steps * work.batch_size * step / 1e3
 
 
-def _student(sizes: Sequence[int], speed: Speed, amounts: Amounts, left: float) -> Work:
+def half_time(teacher_size: int, canvas: int) -> float:
+    """Side in pixels at which the cut student's latency is half its teacher's, all included."""
+    fixed = CALL + RESIZE * canvas**2
+    return math.sqrt(max(0.0, (teacher_size**2 - fixed) / 2 / STUDENT_TIME))
+
+
+def _student(
+    teacher_size: int, sizes: Sequence[int], speed: Speed, amounts: Amounts, left: float
+) -> Work:
     """The largest views that leave enough passes; then all the steps that fit.
 
     Args:
-        sizes: to choose from, the teacher's first, then smaller ones.
+        teacher_size: side of the teacher's views.
+        sizes: to choose from, falling.
         speed: of the teacher on this machine.
         amounts: of images and teachers.
         left: seconds.
@@ -312,13 +325,14 @@ def _student(sizes: Sequence[int], speed: Speed, amounts: Amounts, left: float) 
 
     def steps(size: int) -> int:
         work = Work("trained", 1, STUDENT_BATCH, size)
-        one = _student_seconds(work, speed, sizes[0], amounts.teachers)
+        one = _student_seconds(work, speed, teacher_size, amounts.teachers)
         return _first(STEPS, lambda s: s <= min(left / one, most_steps))
 
     enough = min(ENOUGH_PASSES / STUDENT_BATCH, most_steps)
-    least, most = (share * sizes[0] for share in STUDENT_SHARE)
-    between = [size for size in sizes if least <= size <= most] or sizes[-1:]
-    size = _first(between, lambda s: steps(s) >= enough)
+    least, most = LEAST_STUDENT_SHARE * teacher_size, half_time(teacher_size, amounts.canvas)
+    detailed = [s for s in sizes if least <= s <= teacher_size] or [teacher_size]
+    quick = [s for s in detailed if s <= most] or detailed[-1:]
+    size = _first(quick, lambda s: steps(s) >= enough)
     return Work(
         "trained",
         steps(size),
