@@ -34,7 +34,7 @@ import datasets
 import results
 from peers import finetune, kd, selftraining, usb
 from peers.common import Draw, Trained
-from tutelage import ladder, pipeline, stages, student
+from tutelage import ladder, pipeline, runs, stages, student
 from tutelage.calibrate import softmax
 from tutelage.config import make_config
 from tutelage.data.catalog import Catalog, read_catalog
@@ -64,7 +64,7 @@ def load(name: str, folder: Path | None, most_test: int) -> Catalog:
     return catalog.select(np.setdiff1d(np.arange(len(catalog)), left_out))
 
 
-def prepare(options: argparse.Namespace, catalog: Catalog, seed: int, out: Path) -> pipeline.Run:
+def prepare(options: argparse.Namespace, catalog: Catalog, seed: int, out: Path) -> runs.Run:
     """Split, store, trunk and plan of one draw."""
     settings = {
         "seed": seed,
@@ -75,10 +75,10 @@ def prepare(options: argparse.Namespace, catalog: Catalog, seed: int, out: Path)
         "device": options.device,
     }
     config = make_config("run", settings)
-    return pipeline.prepare("run", catalog, options.data, out, config, quiet=True)
+    return runs.prepare("run", catalog, options.data, out, config, quiet=True)
 
 
-def as_draw(options: argparse.Namespace, run: pipeline.Run) -> Draw:
+def as_draw(options: argparse.Namespace, run: runs.Run) -> Draw:
     """What peers see of a run; the size is the one at which tutelage trains a trunk."""
     return Draw(
         store=run.store,
@@ -135,7 +135,7 @@ def chain_rows(chain: pipeline.Chain, wanted: Sequence[str]) -> Iterator[dict[st
             }
 
 
-def judged(run: pipeline.Run, model: Any) -> dict[str, Any]:
+def judged(run: runs.Run, model: Any) -> dict[str, Any]:
     """Test figures of a classifier, at the view and temperature of its own spec."""
     rows = run.split.indices("test")
     canvases = pipeline.Canvases(run.store, rows, run.device)
@@ -145,7 +145,7 @@ def judged(run: pipeline.Run, model: Any) -> dict[str, Any]:
     return {**(found or {}), "size_used": model.spec.input_size, "parameters": parameters}
 
 
-def peer_row(run: pipeline.Run, arm: str, draw: Draw, chain: pipeline.Chain) -> dict[str, Any]:
+def peer_row(run: runs.Run, arm: str, draw: Draw, chain: pipeline.Chain) -> dict[str, Any]:
     """Row of one peer."""
     trained = PEERS[arm](draw, chain)
     return {

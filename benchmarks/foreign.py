@@ -23,7 +23,7 @@ import datasets
 import results
 from chain import PACKAGES
 from efficiency import judged
-from tutelage import pipeline
+from tutelage import pipeline, runs
 from tutelage.config import make_config
 from tutelage.data.catalog import Catalog
 from tutelage.outofclass import auroc
@@ -84,7 +84,7 @@ def one_run(
         "out_of_class": arm,
         "device": options.device,
     }
-    run = pipeline.prepare(
+    run = runs.prepare(
         "run", catalog, options.data, folder, make_config("run", settings), quiet=True
     )
     chain = pipeline.Chain(run)

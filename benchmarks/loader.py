@@ -16,7 +16,7 @@ from typing import Any
 
 import results
 from chain import PACKAGES
-from tutelage import pipeline, trunk
+from tutelage import pipeline, runs, trunk
 from tutelage.batch import Batch
 from tutelage.config import make_config
 from tutelage.solar import solar_cells
@@ -56,7 +56,7 @@ def measured(steps: int, device: str) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as folder:
         config = make_config("demo", {"labels_per_class": 20, "device": device})
-        run = pipeline.prepare(
+        run = runs.prepare(
             "demo", solar_cells(), "elpv-dataset", Path(folder) / "run", config, quiet=True
         )
         work = dataclasses.replace(run.plan.student, steps=steps)

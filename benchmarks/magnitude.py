@@ -24,7 +24,7 @@ import numpy as np
 
 import results
 from chain import PACKAGES
-from tutelage import pipeline, tune
+from tutelage import pipeline, runs, tune
 from tutelage.config import make_config
 from tutelage.data.catalog import Catalog, read_catalog
 from tutelage.plan import Work
@@ -56,7 +56,7 @@ def prepared(options: argparse.Namespace, catalog: Catalog, seed: int, arm: str,
         **ARMS[arm],
     }
     config = make_config("run", settings)
-    run = pipeline.prepare("run", catalog, options.data, out, config, quiet=True)
+    run = runs.prepare("run", catalog, options.data, out, config, quiet=True)
     work = Work("trained", options.steps, 32, options.size, frozen_stages=3)
     run.plan = dataclasses.replace(
         run.plan,

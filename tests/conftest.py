@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tutelage import pipeline
+    from tutelage import pipeline, runs
 
 # The tests are imported with importmode=importlib, which leaves sys.path alone.
 sys.path.insert(0, str(Path(__file__).parent / "support"))
@@ -31,7 +31,7 @@ def one_thread() -> None:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "pipeline.Run":
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "runs.Run":
     """A run on two coloured classes, ready for its first stage; its trunk stays frozen."""
     import silent_checks
 
@@ -39,7 +39,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "pipeline.Run":
 
 
 @pytest.fixture
-def chain(run: "pipeline.Run") -> "pipeline.Chain":
+def chain(run: "runs.Run") -> "pipeline.Chain":
     """Its chain, before the first stage."""
     from tutelage import pipeline
 

@@ -17,7 +17,7 @@ pytest.importorskip("timm")
 import silent_checks as checks
 import tiny
 
-from tutelage import api, cli, ladder, pipeline, plan, trunk
+from tutelage import api, cli, ladder, pipeline, plan, runs, trunk
 from tutelage.config import RunConfig, make_config
 from tutelage.data.catalog import read_catalog
 from tutelage.errors import TutelageError
@@ -38,7 +38,7 @@ def _quick(own_cache: Path) -> Iterator[None]:
 def quick() -> Iterator[None]:
     """A known machine, and trainings of four steps."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "measure_speed", lambda *_: checks.SPEED)
+        patch.setattr(runs, "measure_speed", lambda *_: checks.SPEED)
         patch.setattr(plan, "STEPS", (4,))
         yield
 
@@ -117,10 +117,10 @@ def test_the_extra_arms_get_the_same_rows_views_and_steps(
     assert shapes[0] == shapes[1]
 
 
-def prepared(data: Path, tmp_path: Path, **settings: Any) -> pipeline.Run:
+def prepared(data: Path, tmp_path: Path, **settings: Any) -> runs.Run:
     config = make_config("ladder", {**SETTINGS, **settings})
     catalog = read_catalog(data)
-    return pipeline.prepare("ladder", catalog, str(data), tmp_path / "run", config, quiet=True)
+    return runs.prepare("ladder", catalog, str(data), tmp_path / "run", config, quiet=True)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_a_second_call_trains_nothing_and_finds_the_same(
     out, content = climbed
     copy = tmp_path / "ladder"
     shutil.copytree(out, copy)
-    monkeypatch.setattr(pipeline, "prepare", never)
+    monkeypatch.setattr(runs, "prepare", never)
     again = api.ladder(data, copy, seeds=2, quiet=True, **SETTINGS)
     assert again | {"created": ""} == content | {"created": "", "command": again["command"]}
 
@@ -244,7 +244,7 @@ def test_other_arms_are_another_ladder_and_more_seeds_are_the_same(
     third.parent.mkdir()
     known = json.loads((copy / "seed-1" / "metrics.json").read_text())
     third.write_text(json.dumps(known | {"seed": 2}))
-    monkeypatch.setattr(pipeline, "prepare", never)
+    monkeypatch.setattr(runs, "prepare", never)
     more = api.ladder(data, copy, seeds=3, quiet=True, **SETTINGS)
     assert more["seeds"] == [0, 1, 2]
     for arm, before in zip(more["arms"], content["arms"], strict=True):

@@ -13,7 +13,7 @@ from mutate import mutate, replace_everywhere
 
 pytest.importorskip("timm")
 
-from tutelage import pipeline, stages, student, teachers, trunk
+from tutelage import runs, stages, student, teachers, trunk
 from tutelage.steps.distillation import Answer
 
 NO_DECAY = "        if not parameter.requires_grad:\n"
@@ -647,7 +647,7 @@ def _uncalibrated_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _choice_on_test(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stages are chosen, judged and calibrated on the test images."""
-    make_task = pipeline._make_task
+    make_task = runs.make_task
 
     def leaky(catalog: Any, store: Any, split: Any, *rest: Any) -> Any:
         task = make_task(catalog, store, split, *rest)
@@ -657,18 +657,18 @@ def _choice_on_test(monkeypatch: pytest.MonkeyPatch) -> None:
             task, judged=test, judged_labels=split.truth[test], chains=(chain,)
         )
 
-    monkeypatch.setattr(pipeline, "_make_task", leaky)
+    monkeypatch.setattr(runs, "make_task", leaky)
 
 
 def _test_in_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     """Test images are pseudo-labelled and trained on."""
-    make_task = pipeline._make_task
+    make_task = runs.make_task
 
     def leaky(catalog: Any, store: Any, split: Any, *rest: Any) -> Any:
         task = make_task(catalog, store, split, *rest)
         return dataclasses.replace(task, pool=np.concatenate([task.pool, split.indices("test")]))
 
-    monkeypatch.setattr(pipeline, "_make_task", leaky)
+    monkeypatch.setattr(runs, "make_task", leaky)
 
 
 def _all_beliefs_are_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -724,7 +724,7 @@ INERT: dict[str, tuple[str, str, str]] = {
     "drop_path_rate": ("trunk", "config.transfer.drop_path_rate)", "0.1)"),
     "alignment": ("selftrain", "prior, strength=config.self_train.alignment", "prior"),
     "out_of_class": ("selftrain", 'config.self_train.out_of_class == "keep"', "False"),
-    "clusters": ("pipeline", 'run.config.self_train.clusters == "auto"', "True"),
+    "clusters": ("pipeline", 'run.config.self_train.clusters == "ignore"', "False"),
     "online": ("trunk", "            config.self_train.online,\n", '            "fixmatch",\n'),
     "threshold": ("trunk", "threshold=config.self_train.threshold", "threshold=0.95"),
     "temperature": ("steps.distillation", "temperature=self.temperature", "temperature=1.0"),

@@ -27,7 +27,7 @@ from shapes import (
     write_shapes,
 )
 
-from tutelage import api, cli, pipeline, selftrain, stages, trunk, tune
+from tutelage import api, cli, pipeline, runs, selftrain, stages, trunk, tune
 from tutelage.augment import RandAugment, Strong, Weak
 from tutelage.config import make_config
 from tutelage.data.catalog import read_catalog
@@ -47,9 +47,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tutelage.plan.STEPS", (4,))
 
 
-def prepared(data: Path, out: Path, **settings: Any) -> pipeline.Run:
+def prepared(data: Path, out: Path, **settings: Any) -> runs.Run:
     config = make_config("run", {**SETTINGS, **settings})
-    return pipeline.prepare("run", read_catalog(data), str(data), out, config, quiet=True)
+    return runs.prepare("run", read_catalog(data), str(data), out, config, quiet=True)
 
 
 def events(run: Path) -> list[dict[str, Any]]:
@@ -291,7 +291,7 @@ def test_a_refused_command_keeps_the_run_that_it_would_have_continued(
     data = shutil.copytree(photos, tmp_path / "data")
     config = checks.make_config("run", FINISHED)
     catalog = checks.read_catalog(data)
-    pipeline.prepare("run", catalog, str(data), tmp_path / "run", config, quiet=True)
+    runs.prepare("run", catalog, str(data), tmp_path / "run", config, quiet=True)
     before = contents(tmp_path / "run")
     (data / "train" / "disc" / "disc0.png").unlink()
     with pytest.raises(TutelageError, match=r"the images changed since .* 0 new, 1 gone"):
@@ -637,7 +637,7 @@ def test_auto_measures_the_strong_view_once_and_pins_it(
     settings = {**FINISHED, "augment": "auto", "magnitude": 4}
     config, catalog = make_config("run", settings), read_catalog(photos)
     for _ in range(2):  # the second continues the first
-        run = pipeline.prepare("run", catalog, str(photos), tmp_path / "r", config, quiet=True)
+        run = runs.prepare("run", catalog, str(photos), tmp_path / "r", config, quiet=True)
         expected = Weak(scale=(0.6, 1.0))
         strong = trunk.strong_policy(run.config.transfer)
         assert strong == Strong(augment=RandAugment(3, 21.0, view=expected))

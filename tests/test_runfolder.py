@@ -91,6 +91,15 @@ def test_pinned_parts_stay_beside_the_request(tmp_path: Path) -> None:
     assert folder.claim(REQUEST) is True
 
 
+def test_a_part_is_made_once(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.claim(REQUEST)
+    values = iter([{"size": 96}, {"size": 224}])
+    for _ in range(2):
+        assert folder.pinned("plan", lambda: next(values)) == {"size": 96}
+    assert folder.pinned("notes", list) == folder.pinned("notes", lambda: ["late"]) == []
+
+
 @pytest.mark.parametrize(("text", "found"), [("{", "cannot read"), ("[1]", "holds list")])
 def test_a_broken_config_is_said(tmp_path: Path, text: str, found: str) -> None:
     (tmp_path / "config.json").write_text(text)

@@ -10,7 +10,7 @@ pytest.importorskip("timm")
 
 import silent_checks as checks
 
-from tutelage import pipeline, selftrain, stages
+from tutelage import pipeline, runs, selftrain, stages
 from tutelage.calibrate import softmax
 from tutelage.config import make_config
 
@@ -18,7 +18,7 @@ from tutelage.config import make_config
 
 
 def test_a_doubtful_teacher_passes_on_less_of_the_pool(
-    run: pipeline.Run, chain: pipeline.Chain
+    run: runs.Run, chain: pipeline.Chain
 ) -> None:
     teacher = stages.transfer_frozen(run.task, run.base, chain.frozen).beliefs
     accepted = []
@@ -30,7 +30,7 @@ def test_a_doubtful_teacher_passes_on_less_of_the_pool(
     assert accepted[1] == pytest.approx(0.25, abs=0.08)
 
 
-def test_without_a_pool_nothing_is_believed(run: pipeline.Run) -> None:
+def test_without_a_pool_nothing_is_believed(run: runs.Run) -> None:
     task = dataclasses.replace(run.task, pool=np.arange(0))
     judged = np.eye(2)[task.judged_labels]
     pools: list[Any] = [None, *[np.zeros((0, 2))] * (len(task.chains) - 1)]
@@ -40,7 +40,7 @@ def test_without_a_pool_nothing_is_believed(run: pipeline.Run) -> None:
 
 
 def test_an_ensemble_of_folds_labels_the_pool_for_the_model_on_all_labels_only(
-    run: pipeline.Run,
+    run: runs.Run,
 ) -> None:
     task = run.task
     pool = [checks.some_beliefs(task, seed) for seed in range(len(task.chains))]
@@ -60,7 +60,7 @@ def test_an_ensemble_of_folds_labels_the_pool_for_the_model_on_all_labels_only(
 # --- clusters
 
 
-def test_clusters_name_the_pool_and_the_held_out_labels(run: pipeline.Run) -> None:
+def test_clusters_name_the_pool_and_the_held_out_labels(run: runs.Run) -> None:
     task = run.task
     truth = np.arange(len(task.pool)) % 2
     frozen = checks.made_up(truth, task.labels)
@@ -77,7 +77,7 @@ def test_clusters_name_the_pool_and_the_held_out_labels(run: pipeline.Run) -> No
     assert right.agreement == 1
 
 
-def test_clusters_that_are_not_the_classes_are_found_out(run: pipeline.Run) -> None:
+def test_clusters_that_are_not_the_classes_are_found_out(run: runs.Run) -> None:
     task = run.task
     truth, clusters = np.arange(len(task.pool)) % 2, np.arange(len(task.pool)) // 2 % 2
     frozen = checks.made_up(clusters, np.arange(len(task.labels)) // 2 % 2)
@@ -86,7 +86,7 @@ def test_clusters_that_are_not_the_classes_are_found_out(run: pipeline.Run) -> N
     assert not found.likelier
 
 
-def test_without_held_out_labels_clusters_are_not_likelier(run: pipeline.Run) -> None:
+def test_without_held_out_labels_clusters_are_not_likelier(run: runs.Run) -> None:
     task = dataclasses.replace(run.task, chains=run.task.chains[:1])
     truth = np.arange(len(task.pool)) % 2
     frozen = checks.made_up(truth, task.labels)

@@ -13,7 +13,7 @@ pytest.importorskip("timm")
 import silent_checks as checks
 import torch
 
-from tutelage import pipeline, selftrain, stages
+from tutelage import pipeline, runs, selftrain, stages
 from tutelage.calibrate import softmax
 from tutelage.metrics import nll
 
@@ -61,7 +61,7 @@ def test_folds_are_drawn_from_the_seed() -> None:
 
 
 def test_probe_and_transfer_judge_every_label_and_leave_the_trunk_alone(
-    run: pipeline.Run, chain: pipeline.Chain
+    run: runs.Run, chain: pipeline.Chain
 ) -> None:
     before = copy.deepcopy(run.base.state_dict())
     probe = stages.probe(run.task, run.base, chain.frozen)
@@ -84,7 +84,7 @@ def test_probe_and_transfer_judge_every_label_and_leave_the_trunk_alone(
 
 
 def test_transfer_takes_the_choice_with_the_best_held_out_likelihood(
-    run: pipeline.Run, chain: pipeline.Chain, monkeypatch: pytest.MonkeyPatch
+    run: runs.Run, chain: pipeline.Chain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     metrics = chain.frozen.metrics
     assert list(metrics) == ["plain", "levels"]  # random weights have no fc layer to trust
@@ -118,7 +118,7 @@ def test_transfer_takes_the_choice_with_the_best_held_out_likelihood(
 
 
 def test_a_trained_trunk_starts_from_middle_stages_only_where_they_are_far_better(
-    run: pipeline.Run, chain: pipeline.Chain, monkeypatch: pytest.MonkeyPatch
+    run: runs.Run, chain: pipeline.Chain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert stages.guard(0) == stages.guard(40) == stages.GUARD
     assert stages.guard(160) == pytest.approx(stages.GUARD / 2)
@@ -143,7 +143,7 @@ def test_a_trained_trunk_starts_from_middle_stages_only_where_they_are_far_bette
 
 @pytest.mark.parametrize(("asked", "metric"), [("last", "plain"), ("levels", "levels")])
 def test_transfer_looks_at_the_features_that_were_asked_for(
-    run: pipeline.Run, chain: pipeline.Chain, asked: str, metric: str
+    run: runs.Run, chain: pipeline.Chain, asked: str, metric: str
 ) -> None:
     config = dataclasses.replace(run.config.transfer, features=asked)
     outcome = stages.transfer_frozen(run.task, run.base, chain.frozen, config)
@@ -161,7 +161,7 @@ def test_transfer_looks_at_the_features_that_were_asked_for(
 
 
 def test_a_head_of_a_fold_does_not_depend_on_the_labels_it_is_judged_on(
-    run: pipeline.Run, chain: pipeline.Chain
+    run: runs.Run, chain: pipeline.Chain
 ) -> None:
     frozen = chain.frozen
     fold = run.task.chains[1]
@@ -180,9 +180,7 @@ def test_a_head_of_a_fold_does_not_depend_on_the_labels_it_is_judged_on(
     assert not torch.equal(heads[0].weight, heads[1].weight)
 
 
-def test_a_round_learns_from_what_its_chain_believes(
-    run: pipeline.Run, chain: pipeline.Chain
-) -> None:
+def test_a_round_learns_from_what_its_chain_believes(run: runs.Run, chain: pipeline.Chain) -> None:
     teacher = stages.transfer_frozen(run.task, run.base, chain.frozen)
     temperature = teacher.model.spec.temperature
     believed = selftrain.label_pool(

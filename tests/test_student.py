@@ -15,7 +15,7 @@ import silent_checks
 import torch
 from torch import nn
 
-from tutelage import pipeline, trunk
+from tutelage import runs, trunk
 from tutelage.calibrate import softmax
 from tutelage.config import make_config
 from tutelage.errors import TutelageError
@@ -119,21 +119,21 @@ def test_a_connector_of_more_features_than_images_stays_small() -> None:
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pipeline.Run]:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[runs.Run]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         yield silent_checks.prepared(tmp_path_factory.mktemp("student"), monkeypatch)
 
 
-def changed(run: pipeline.Run, **settings: Any) -> Workshop:
+def changed(run: runs.Run, **settings: Any) -> Workshop:
     distill = dataclasses.replace(run.config.distill, **settings)
     return dataclasses.replace(run.shop, config=dataclasses.replace(run.config, distill=distill))
 
 
-def short(run: pipeline.Run, steps: int = 2) -> Work:
+def short(run: runs.Run, steps: int = 2) -> Work:
     return dataclasses.replace(run.plan.student, steps=steps, batch_size=8)
 
 
-def answers(run: pipeline.Run, seed: int, size: int = 32, temperature: float = 1.0) -> Classifier:
+def answers(run: runs.Run, seed: int, size: int = 32, temperature: float = 1.0) -> Classifier:
     """The run's trunk with a head that says something."""
     made = copy.deepcopy(run.base)
     torch.nn.init.normal_(made.head.weight, generator=torch.Generator().manual_seed(seed))
@@ -145,7 +145,7 @@ def answers(run: pipeline.Run, seed: int, size: int = 32, temperature: float = 1
     "settings", [{}, {"kd": "dkd"}, {"kd": "dist"}, {"hint_weight": 1.0}, {"teacher_cache": 1}]
 )
 def test_every_kind_of_distillation_trains_a_student(
-    run: pipeline.Run, settings: dict[str, Any]
+    run: runs.Run, settings: dict[str, Any]
 ) -> None:
     outcome = distill(changed(run, **settings), run.task, answers(run, 1), short(run))
     assert not outcome.model.training
@@ -155,7 +155,7 @@ def test_every_kind_of_distillation_trains_a_student(
 
 
 def test_several_teachers_of_several_sizes_teach_one_student(
-    run: pipeline.Run, monkeypatch: pytest.MonkeyPatch
+    run: runs.Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fits = silent_checks.captured_fits(monkeypatch)
     first, second = answers(run, 1, temperature=2.0), answers(run, 2, size=64)
@@ -173,7 +173,7 @@ def test_several_teachers_of_several_sizes_teach_one_student(
 
 
 def test_the_same_teacher_twice_is_that_teacher(
-    run: pipeline.Run, monkeypatch: pytest.MonkeyPatch
+    run: runs.Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fits = silent_checks.captured_fits(monkeypatch)
     models = []
@@ -185,7 +185,7 @@ def test_the_same_teacher_twice_is_that_teacher(
 
 @pytest.mark.parametrize("harm", [False, True])
 def test_the_student_closer_to_its_teacher_is_kept(
-    run: pipeline.Run, monkeypatch: pytest.MonkeyPatch, harm: bool
+    run: runs.Run, monkeypatch: pytest.MonkeyPatch, harm: bool
 ) -> None:
     """Training that took it away from its teacher on plain views is not kept."""
     teacher = answers(run, 1, temperature=2.0)
@@ -219,7 +219,7 @@ def test_the_student_closer_to_its_teacher_is_kept(
     assert float(before if harm else after) == pytest.approx(divergence, abs=1e-3)
 
 
-def test_teachers_of_other_classes_are_refused(run: pipeline.Run) -> None:
+def test_teachers_of_other_classes_are_refused(run: runs.Run) -> None:
     other = answers(run, 2)
     other.spec = dataclasses.replace(other.spec, classes=("bee", "ant"))
     with pytest.raises(TutelageError, match="teacher 2 knows bee, ant, the first knows ant, bee"):
@@ -227,7 +227,7 @@ def test_teachers_of_other_classes_are_refused(run: pipeline.Run) -> None:
 
 
 def test_a_cache_asks_the_teacher_about_its_batches_only(
-    run: pipeline.Run, monkeypatch: pytest.MonkeyPatch
+    run: runs.Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fits = silent_checks.captured_fits(monkeypatch)
     for size in (0, 3):
@@ -241,7 +241,7 @@ def test_a_cache_asks_the_teacher_about_its_batches_only(
     assert len(cached.step.cache) == 3
 
 
-def test_a_student_alone_is_as_the_distilled_one_but_for_what_it_learned(run: pipeline.Run) -> None:
+def test_a_student_alone_is_as_the_distilled_one_but_for_what_it_learned(run: runs.Run) -> None:
     alone = train_alone(run.shop, run.task, run.base, short(run))
     taught = distill(run.shop, run.task, answers(run, 1), short(run))
     assert alone.model.spec == dataclasses.replace(taught.model.spec, temperature=1.0)
@@ -251,7 +251,7 @@ def test_a_student_alone_is_as_the_distilled_one_but_for_what_it_learned(run: pi
     assert not torch.equal(alone.model.head.weight, taught.model.head.weight)
 
 
-def test_a_student_alone_learns_the_labels(run: pipeline.Run) -> None:
+def test_a_student_alone_learns_the_labels(run: runs.Run) -> None:
     silent = dataclasses.replace(run.config.transfer, drop_rate=0.0, mix="none", augment="none")
     shop = dataclasses.replace(run.shop, config=dataclasses.replace(run.config, transfer=silent))
     model = train_alone(shop, run.task, run.base, short(run, steps=30)).model

@@ -15,7 +15,7 @@ import silent_checks as checks
 import tiny
 import torch
 
-from tutelage import pipeline, stages, trunk
+from tutelage import pipeline, runs, stages, trunk
 from tutelage.augment import RandAugment, TrivialAugment, Weak
 from tutelage.calibrate import softmax
 from tutelage.config import SelfTrainConfig, TrainConfig, TransferConfig, make_config
@@ -26,12 +26,12 @@ from tutelage.steps.online import FixMatch
 from tutelage.train import train
 
 
-def shop(run: pipeline.Run) -> trunk.Workshop:
+def shop(run: runs.Run) -> trunk.Workshop:
     return trunk.Workshop(run.config, run.device, 0, lambda *_: nullcontext(lambda _: None))
 
 
 def test_a_trained_stage_judges_the_planned_folds_and_keeps_the_base(
-    run: pipeline.Run, chain: pipeline.Chain
+    run: runs.Run, chain: pipeline.Chain
 ) -> None:
     teacher = stages.transfer_frozen(run.task, run.base, chain.frozen)
     labels = checks.label_pool(run, chain, teacher.beliefs, 1.0, 0.5)
@@ -60,7 +60,7 @@ def test_a_trained_stage_judges_the_planned_folds_and_keeps_the_base(
 
 
 def test_the_pool_is_labelled_anew_between_the_legs(
-    run: pipeline.Run, chain: pipeline.Chain, monkeypatch: pytest.MonkeyPatch
+    run: runs.Run, chain: pipeline.Chain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = dataclasses.replace(run.task, chains=run.task.chains[:1])
     teacher = stages.transfer_frozen(run.task, run.base, chain.frozen)
@@ -106,7 +106,7 @@ def test_the_pool_is_labelled_anew_between_the_legs(
 
 
 def test_without_held_out_labels_the_model_is_as_sure_as_its_pseudo_labels(
-    run: pipeline.Run, chain: pipeline.Chain
+    run: runs.Run, chain: pipeline.Chain
 ) -> None:
     task = dataclasses.replace(run.task, chains=run.task.chains[:1])
     teacher = stages.transfer_frozen(run.task, run.base, chain.frozen)
@@ -127,7 +127,7 @@ def test_without_held_out_labels_the_model_is_as_sure_as_its_pseudo_labels(
 
 
 def test_a_fold_takes_half_the_steps(
-    run: pipeline.Run, chain: pipeline.Chain, monkeypatch: pytest.MonkeyPatch
+    run: runs.Run, chain: pipeline.Chain, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fits = checks.captured_fits(monkeypatch)
     none: list[Any] = [None] * len(run.task.chains)
@@ -140,7 +140,7 @@ def test_a_fold_takes_half_the_steps(
 
 @pytest.mark.parametrize("kind", ["trained", "online", "labels alone"])
 def test_only_online_rounds_learn_the_statistics_of_norms(
-    kind: Any, run: pipeline.Run, chain: pipeline.Chain
+    kind: Any, run: runs.Run, chain: pipeline.Chain
 ) -> None:
     none: list[Any] = [None] * len(run.task.chains)
     teacher = stages.transfer_frozen(run.task, run.base, chain.frozen)
@@ -158,7 +158,7 @@ def test_only_online_rounds_learn_the_statistics_of_norms(
     assert any(moved) == (kind == "online")
 
 
-def test_first_stages_stay_where_the_work_says_so(run: pipeline.Run, chain: pipeline.Chain) -> None:
+def test_first_stages_stay_where_the_work_says_so(run: runs.Run, chain: pipeline.Chain) -> None:
     none: list[Any] = [None] * len(run.task.chains)
     choice = {"metric": "plain", "strength": 3.0}
     heads = stages.fit_chain_heads(run.task, chain.frozen, choice, run.config, none)

@@ -100,14 +100,14 @@ def augment(
         need(package, "train")
     from datetime import UTC, datetime
 
-    from tutelage import pipeline, survey
+    from tutelage import runs, survey
     from tutelage.report.augment import render
     from tutelage.report.html import write_page
 
     config = make_config("augment", settings)
     catalog = read_catalog(data)
     tuned = tune or config.transfer.augment == "auto"
-    with pipeline.opened("augment", catalog, str(data), Path(out), config, quiet=quiet) as work:
+    with runs.opened("augment", catalog, str(data), Path(out), config, quiet=quiet) as work:
         opened, folder, console = work
         done = survey.survey(opened, console, tuned=tuned)
     line = _command_line("augment", str(data), Path(out), settings) + " --tune" * tune
@@ -203,13 +203,13 @@ def _train(
 ) -> dict[str, Any]:
     for package in ("torch", "timm", "pyarrow", "jinja2", "matplotlib", "onnx"):
         need(package, "train")
-    from tutelage import pipeline
+    from tutelage import pipeline, runs
 
     config = make_config(command, settings)
     teachers = _given_teachers(config) if command == "distill" else []
     if teachers:
         catalog = catalog.named(teachers[0].spec.classes)
-    work = pipeline.prepare(command, catalog, data, out, config, notes=notes, quiet=quiet)
+    work = runs.prepare(command, catalog, data, out, config, notes=notes, quiet=quiet)
     chain = pipeline.Chain(work)
     if teachers:
         for teacher in teachers:

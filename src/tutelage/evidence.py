@@ -19,7 +19,7 @@ from tutelage.label import PseudoLabels
 from tutelage.loader import Rows
 from tutelage.metrics import Floats
 from tutelage.models.classifier import count_parameters
-from tutelage.pipeline import Finished, Run
+from tutelage.pipeline import Finished
 from tutelage.report.model import (
     DecisionRow,
     DeploymentRow,
@@ -29,6 +29,7 @@ from tutelage.report.model import (
     StageTest,
     Thumb,
 )
+from tutelage.runs import Run
 
 SHOWN = 24  # pictures on a contact sheet
 SKIPPED_SHOWN = 200

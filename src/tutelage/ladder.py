@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from tutelage import pipeline, stages, student, trunk
+from tutelage import pipeline, runs, stages, student, trunk
 from tutelage.config import RunConfig
 from tutelage.console import Console
 from tutelage.data.catalog import Catalog
@@ -25,11 +25,12 @@ from tutelage.deploy.onnx import export_onnx
 from tutelage.errors import TutelageError
 from tutelage.metrics import metrics, t_interval
 from tutelage.models.classifier import Classifier, count_parameters
-from tutelage.pipeline import Finished, Run
+from tutelage.pipeline import Finished
 from tutelage.plan import MOST_TRANSFER_STEPS, Plan, Work
 from tutelage.report.ladder import BASELINE, Arm, Difference, LadderPage, headline
 from tutelage.report.numbers import Interval
 from tutelage.runfolder import RunFolder
+from tutelage.runs import Run
 from tutelage.stages import Outcome
 
 ARMS = ("probe", "fine-tune", "transfer", "self-train", "student-alone", "student")
@@ -145,12 +146,12 @@ def run_seed(
         The content of the folder's metrics.json.
 
     Raises:
-        TutelageError: as ``pipeline.prepare``, or no test image can be read.
+        TutelageError: as ``runs.prepare``, or no test image can be read.
     """
     folder = RunFolder(out)
     if (out / "metrics.json").exists():
         return folder.read_json("metrics.json")
-    run = pipeline.prepare("ladder", catalog, data, out, config, quiet=quiet)
+    run = runs.prepare("ladder", catalog, data, out, config, quiet=quiet)
     if not len(run.split.indices("test")):
         raise _no_test(catalog)
     finished, seconds = climb(pipeline.Chain(run), arms)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,14 @@ class RunFolder:
     def pin(self, name: str, value: Any) -> None:
         """Add a resolved part (plan, versions) to config.json."""
         self.write_json("config.json", {**self.read_json("config.json"), name: value})
+
+    def pinned(self, name: str, make: Callable[[], Any]) -> Any:
+        """A part of config.json; one that is not there is made, once for all that continue."""
+        known = self.read_json("config.json").get(name)
+        if known is None:
+            known = make()
+            self.pin(name, known)
+        return known
 
     def read_json(self, name: str) -> dict[str, Any]:
         """One JSON file of the folder.

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tutelage import pipeline, tune
+from tutelage import runs, tune
 from tutelage.augment import (
     Center,
     Policy,
@@ -85,7 +85,7 @@ class Survey:
     seconds: float
 
 
-def survey(data: pipeline.Data, console: Console, *, tuned: bool) -> Survey:
+def survey(data: runs.Data, console: Console, *, tuned: bool) -> Survey:
     """Measure how the strong view covers the pool, and search for a better one if asked.
 
     Args:
@@ -263,7 +263,7 @@ def _hole_rows(found: Holes, pool: Rows, names: Sequence[str]) -> list[dict[str,
     ]
 
 
-def make_page(done: Survey, data: pipeline.Data, command: str, created: str) -> AugmentPage:
+def make_page(done: Survey, data: runs.Data, command: str, created: str) -> AugmentPage:
     """Everything the page shows."""
     sample = done.sample
     head, said = "", list[str]()
@@ -317,7 +317,7 @@ def make_page(done: Survey, data: pipeline.Data, command: str, created: str) -> 
     )
 
 
-def _sheet(found: Holes, data: pipeline.Data, sample: tune.Sample, title: str, note: str) -> Sheet:
+def _sheet(found: Holes, data: runs.Data, sample: tune.Sample, title: str, note: str) -> Sheet:
     if not len(found.rows):
         return Sheet(title, "None: every real image has a training view near to it.", [])
     rows = sample.pool[found.rows.numpy()]

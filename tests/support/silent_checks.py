@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutelage import ladder, outofclass, pipeline, selftrain, stages, student, trunk
+from tutelage import ladder, outofclass, pipeline, runs, selftrain, stages, student, trunk
 from tutelage.augment import Center, Strong, Weak
 from tutelage.augment.mix import draw_cutmix
 from tutelage.bank import Bank, look
@@ -96,17 +96,15 @@ class Fit:
 
 def prepared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str = "run", **settings: Any
-) -> pipeline.Run:
+) -> runs.Run:
     """A run on a tiny data set, ready for its first stage."""
     data = tmp_path / "data"
     if not data.exists():
         tiny.write_data(data)
     monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(pipeline, "measure_speed", lambda *_: SPEED)
+    monkeypatch.setattr(runs, "measure_speed", lambda *_: SPEED)
     config = make_config("run", {**SETTINGS, **settings})
-    return pipeline.prepare(
-        "run", read_catalog(data), str(data), tmp_path / name, config, quiet=True
-    )
+    return runs.prepare("run", read_catalog(data), str(data), tmp_path / name, config, quiet=True)
 
 
 def captured_fits(monkeypatch: pytest.MonkeyPatch) -> list[Fit]:
@@ -151,7 +149,7 @@ def made_up(
 
 
 def label_pool(
-    run: pipeline.Run,
+    run: runs.Run,
     chain: pipeline.Chain,
     teacher: stages.Beliefs,
     temperature: float,
@@ -163,7 +161,7 @@ def label_pool(
 
 
 def trunk_fit(
-    run: pipeline.Run, monkeypatch: pytest.MonkeyPatch, kind: Any, fraction: float = 0.5
+    run: runs.Run, monkeypatch: pytest.MonkeyPatch, kind: Any, fraction: float = 0.5
 ) -> tuple[Fit, PseudoLabels]:
     """What a trained round of self-training gives to the loop."""
     fits = captured_fits(monkeypatch)
@@ -182,7 +180,7 @@ def trunk_fit(
     return fits[0], labels[0]
 
 
-def student_fit(run: pipeline.Run, monkeypatch: pytest.MonkeyPatch, teacher: Any = None) -> Fit:
+def student_fit(run: runs.Run, monkeypatch: pytest.MonkeyPatch, teacher: Any = None) -> Fit:
     """What distillation gives to the loop."""
     fits = captured_fits(monkeypatch)
     work = dataclasses.replace(run.plan.student, batch_size=8)
@@ -904,7 +902,7 @@ def the_test_split_decides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         if seed:
             test = run.split.indices("test")
             run.split.truth[test] = 1 - run.split.truth[test]
-            run.task = pipeline._make_task(
+            run.task = runs.make_task(
                 run.catalog, run.store, run.split, run.plan, run.config, run.device
             )
         chain = pipeline.Chain(run)
@@ -1084,7 +1082,7 @@ def _observed(
 ) -> str:
     if name == "device":
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        return str(pipeline.choose_device(changed.get("device", "auto")))
+        return str(runs.choose_device(changed.get("device", "auto")))
     if name == "minutes":
         changed = {"minutes": 1.0, **changed}
     if name == "curriculum":  # of the rounds on the frozen trunk

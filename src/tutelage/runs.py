@@ -1,0 +1,450 @@
+"""What a command works with: its run folder claimed, its data opened, its plan made.
+
+What was decided once is pinned in the run folder, so that the same command goes on with it.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from tutelage import stages, student, tune
+from tutelage.config import SELF_TRAINING, STRONG_VIEW, RunConfig, without_effect
+from tutelage.console import Console
+from tutelage.data.catalog import Catalog
+from tutelage.data.split import Split, load_split, make_split, save_split
+from tutelage.data.store import ImageStore, open_store
+from tutelage.errors import TutelageError
+from tutelage.files import write_atomically
+from tutelage.loader import Canvases
+from tutelage.machine import choose_device, configure, fixed_size, measure_speed
+from tutelage.models.classifier import Classifier
+from tutelage.models.folder import load_model, model_folders
+from tutelage.models.forward import Forward
+from tutelage.models.zoo import build, create, with_levels
+from tutelage.plan import (
+    FOLDS,
+    TUNE_LABELED,
+    TUNE_MOST,
+    TUNE_POOL,
+    TUNE_SIZE,
+    WITH_STUDENT,
+    Amounts,
+    Plan,
+    Work,
+    make_plan,
+)
+from tutelage.runfolder import RunFolder
+from tutelage.stages import Task
+from tutelage.trunk import Workshop
+
+
+@dataclass
+class Run:
+    """Everything a run holds while it works."""
+
+    folder: RunFolder
+    config: RunConfig
+    catalog: Catalog
+    store: ImageStore
+    split: Split
+    console: Console
+    device: torch.device
+    base: Classifier
+    plan: Plan
+    task: Task
+    notes: list[str]
+
+    @property
+    def shop(self) -> Workshop:
+        """What trained stages need of the run."""
+        return Workshop(self.config, self.device, self.config.data.seed, self.progress)
+
+    def progress(self, label: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+        """A progress bar."""
+        return self.console.bar(label, total)
+
+    def note(self, text: str) -> None:
+        """Something the user must know: said now, and in the report."""
+        self.notes.append(text)
+        self.console.say(f"note: {text}")
+
+
+def cache_folder() -> Path:
+    """Where stores and machine measurements are kept between runs."""
+    return Path(os.environ.get("TUTELAGE_CACHE") or Path.home() / ".cache" / "tutelage")
+
+
+def prepare(
+    command: str,
+    catalog: Catalog,
+    data: str,
+    out: Path,
+    config: RunConfig,
+    *,
+    notes: Sequence[str] = (),
+    quiet: bool = False,
+) -> Run:
+    """Claim the folder, decode, split, load the trunk and plan: all that comes before a stage.
+
+    Raises:
+        TutelageError: the data, a setting or the folder is refused; a new folder is given back.
+    """
+    folder = RunFolder(out)
+    request = {"command": command, "data": os.path.normpath(data), "settings": config.to_dict()}
+    resumed = folder.claim(request)
+    try:
+        return _prepare(command, catalog, folder, config, notes, resumed=resumed, quiet=quiet)
+    except TutelageError:
+        if not resumed:
+            folder.release()
+        raise
+
+
+def _prepare(
+    command: str,
+    catalog: Catalog,
+    folder: RunFolder,
+    config: RunConfig,
+    notes: Sequence[str],
+    *,
+    resumed: bool,
+    quiet: bool,
+) -> Run:
+    console = Console(folder.events, quiet=quiet)
+    if resumed:
+        console.say(f"continuing the run in {folder.path}")
+    device = choose_device(config.data.device)
+    configure(device)
+    labels_needed = command != "distill"
+    data = open_data(folder, catalog, config, console, device, labels_needed=labels_needed)
+    store, split, base = data.store, data.split, data.base
+    if command in WITH_STUDENT:
+        student.create_student(config, base)
+    plan = _pinned_plan(folder, command, data)
+    all_notes = folder.pinned(
+        "notes",
+        lambda: [
+            *notes,
+            *catalog.warnings,
+            *split.warnings,
+            *_unused(command, config, plan, folds=not data.counts["val"]),
+            *_too_short(plan),
+        ],
+    )
+    for note in all_notes:
+        console.say(f"note: {note}")
+    console.say(
+        f"planned for {plan.minutes:g} minutes: {plan.size} px, {plan.views} views, "
+        f"{len(plan.rounds)} rounds, student {plan.student.steps} steps; "
+        f"expected {plan.estimated_seconds / 60:.1f} min"
+    )
+    task = make_task(catalog, store, split, plan, config, device)
+    strong, said = _pinned_strong_view(folder, config, data, task, console)
+    config = dataclasses.replace(config, transfer=dataclasses.replace(config.transfer, **strong))
+    base.spec = dataclasses.replace(base.spec, input_size=plan.size)
+    if config.transfer.features != "last" and command != "distill":
+        base = with_levels(base)
+    return Run(
+        folder=folder,
+        config=config,
+        catalog=catalog,
+        store=store,
+        split=split,
+        console=console,
+        device=device,
+        base=base,
+        plan=plan,
+        task=task,
+        notes=[*all_notes, *said],
+    )
+
+
+@dataclass
+class Data:
+    """A data set opened for one command: pixels, roles, and the trunk to look with."""
+
+    catalog: Catalog
+    store: ImageStore
+    split: Split
+    base: Classifier
+    config: RunConfig
+    device: torch.device
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images in each role that takes part."""
+        roles = ("labeled", "unlabeled", "val", "test")
+        return {role: len(self.split.indices(role)) for role in roles}
+
+    def sample(self, canvases: Canvases, most_pool: int = TUNE_POOL) -> tune.Sample:
+        """What coverage is measured on: some labelled images and ``most_pool`` of the pool."""
+        spec, config = self.base.spec, self.config
+        size, head = spec.input_size, self.base.pretrained_head
+        labeled = self.split.indices("labeled")
+        rows, labels, pool = tune.draw_sample(
+            labeled,
+            self.split.labels[labeled],
+            self.split.indices("unlabeled"),
+            most_labeled=TUNE_LABELED,
+            most_pool=most_pool,
+            seed=config.data.seed,
+        )
+        return tune.Sample(
+            canvases=canvases,
+            labeled=rows,
+            labels=labels,
+            pool=pool,
+            n_classes=len(self.catalog.classes),
+            forward=Forward(self.base.to(self.device), "features"),
+            size=size if fixed_size(self.base) else min(TUNE_SIZE, size),
+            crop_pct=spec.crop_pct,
+            seed=config.data.seed,
+            pretrained_head=None if head is None else head.cpu(),
+        )
+
+
+def open_data(
+    folder: RunFolder,
+    catalog: Catalog,
+    config: RunConfig,
+    console: Console,
+    device: torch.device,
+    *,
+    labels_needed: bool = True,
+) -> Data:
+    """Decode, split and load the trunk; the split and the unreadable images go into the folder."""
+    out = folder.path
+    with console.bar("decoding", len(catalog), "image") as done:
+        store = open_store(
+            catalog,
+            canvas=config.data.canvas,
+            cache=cache_folder(),
+            progress=lambda n, total: done(n),
+        )
+    _write_skipped(store, out)
+    if store.reasons:
+        console.say(f"{len(store.reasons)} images could not be read: see {out / 'skipped.csv'}")
+    split = _pinned_split(folder, catalog, store, config, labels_needed=labels_needed)
+    base = _base_model(catalog, store, config)
+    base.freeze_trunk()
+    data = Data(catalog, store, split, base, config, device)
+    counts = data.counts
+    console.say(
+        f"{counts['labeled']} labelled, {counts['unlabeled']} unlabelled, {counts['val']} val, "
+        f"{counts['test']} test images of {len(catalog.classes)} classes; on {device.type}"
+    )
+    return data
+
+
+@contextmanager
+def opened(
+    command: str, catalog: Catalog, data: str, out: Path, config: RunConfig, *, quiet: bool
+) -> Iterator[tuple[Data, RunFolder, Console]]:
+    """Claim the folder and open the data, for a command that trains nothing.
+
+    Raises:
+        TutelageError: as ``prepare``; also then a new folder is given back.
+    """
+    folder = RunFolder(out)
+    request = {"command": command, "data": os.path.normpath(data), "settings": config.to_dict()}
+    resumed = folder.claim(request)
+    try:
+        console = Console(folder.events, quiet=quiet)
+        device = choose_device(config.data.device)
+        configure(device)
+        yield open_data(folder, catalog, config, console, device), folder, console
+    except TutelageError:
+        if not resumed:
+            folder.release()
+        raise
+
+
+def _pinned_strong_view(
+    folder: RunFolder, config: RunConfig, data: Data, task: Task, console: Console
+) -> tuple[dict[str, Any], list[str]]:
+    """Settings that "--augment auto" came to, chosen once per run folder, and a note on them."""
+    if config.transfer.augment != "auto":
+        return {}, []
+
+    def search() -> dict[str, Any]:
+        with console.bar("augmentation", TUNE_MOST, "candidate") as done:
+            tuning = tune.tune(data.sample(task.canvases), progress=done)
+        data.base.cpu()
+        return {
+            "settings": tuning.chosen,
+            "reason": tuning.reason,
+            "seconds": round(tuning.seconds, 1),
+            "looks": tuning.looks,
+        }
+
+    known = folder.pinned("strong_view", search)
+    note = f"--augment auto: {known['reason']} ({known['seconds']:.0f} s)"
+    console.say(f"note: {note}")
+    return known["settings"], [note]
+
+
+def _unused(command: str, config: RunConfig, plan: Plan, *, folds: bool) -> list[str]:
+    """Notes on settings that were given but that this plan cannot use."""
+    works = (plan.transfer, *plan.rounds)
+    names = without_effect(
+        config,
+        trained=command == "ladder" or any(work.trunk != "frozen" for work in works),
+        online=any(work.trunk == "online" for work in works),
+        student=command in WITH_STUDENT,
+        rounds=len(plan.rounds) > 0,
+        folds=folds,
+    )
+    if command == "distill":
+        names = [name for name in names if name in STRONG_VIEW]
+    reasons: list[tuple[tuple[str, ...], str]]
+    reasons = [(STRONG_VIEW, "no effect: {}; --augment auto chooses them")]
+    if not plan.rounds:
+        reasons.append((SELF_TRAINING, "no effect: {}; no round of self-training is planned"))
+    reasons.append((("ensemble",), "no effect: {}; with a val split there are no folds"))
+    words = (
+        "no effect in this plan: {}; --trunk trained (with more --minutes) trains the trunk, "
+        "--trunk online does with online pseudo-labels"
+    )
+    reasons.append((tuple(names), words))
+    notes = []
+    for group, reason in reasons:
+        if found := [name for name in names if name in group]:
+            notes.append(reason.format(", ".join(found)))
+            names = [name for name in names if name not in found]
+    return notes
+
+
+def _too_short(plan: Plan) -> list[str]:
+    """A note where even the least work takes longer than the budget."""
+    if plan.estimated_seconds <= plan.minutes * 60:
+        return []
+    return [
+        f"the least there is to do takes about {plan.estimated_seconds / 60:.1f} minutes here, "
+        f"more than the {plan.minutes:g} of --minutes"
+    ]
+
+
+def _write_skipped(store: ImageStore, out: Path) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image", "reason"])
+    writer.writerows(sorted(store.reasons.items()))
+    write_atomically(out / "skipped.csv", text.getvalue())
+
+
+def _pinned_split(
+    folder: RunFolder,
+    catalog: Catalog,
+    store: ImageStore,
+    config: RunConfig,
+    *,
+    labels_needed: bool,
+) -> Split:
+    path = folder.path / "split.parquet"
+    if path.exists():
+        return load_split(path, catalog, store.readable)
+    split = make_split(
+        catalog,
+        store.readable,
+        labels_per_class=config.data.labels_per_class,
+        limit=config.data.limit,
+        seed=config.data.seed,
+        labels_needed=labels_needed,
+    )
+    save_split(split, catalog, path)
+    return split
+
+
+def _base_model(catalog: Catalog, store: ImageStore, config: RunConfig) -> Classifier:
+    """The pretrained trunk with a new, empty head; or the trunk of a tutelage model."""
+    teacher = model_folders(config.data.teacher)[0]  # of several, students are cut from the first
+    torch.manual_seed(config.data.seed)  # for --weights none
+    if (Path(teacher) / "model.json").exists():
+        if config.data.weights is not None:
+            raise TutelageError(
+                f"--weights {config.data.weights} with the model folder --teacher {teacher}, which "
+                "has weights of its own; leave one of them out"
+            )
+        loaded = load_model(teacher)
+        spec = dataclasses.replace(
+            loaded.spec,
+            classes=tuple(catalog.classes),
+            canvas=store.canvas,
+            temperature=1.0,
+            unknown_threshold=None,
+        )
+        model = build(spec, trunk=loaded.trunk)
+        model.neck.load_state_dict(loaded.neck.state_dict())
+        return model
+    return create(
+        teacher,
+        catalog.classes,
+        canvas=store.canvas,
+        input_size=config.data.input_size,
+        weights=config.data.weights,
+    )
+
+
+def _pinned_plan(folder: RunFolder, command: str, data: Data) -> Plan:
+    base, config, counts = data.base, data.config, data.counts
+
+    def planned() -> dict[str, Any]:
+        speed = measure_speed(base, data.device, cache_folder())
+        folder.pin("machine", dataclasses.asdict(speed))
+        folder.pin("versions", base.spec.versions)
+        labels = data.split.labels[data.split.indices("labeled")]
+        chains = stages.make_chains(labels, counts["val"], FOLDS, config.data.seed)
+        amounts = Amounts(
+            labeled=counts["labeled"],
+            pool=counts["unlabeled"],
+            judged=counts["val"] or counts["labeled"],
+            test=counts["test"],
+            canvas=data.store.canvas,
+            folds=len(chains) - 1,
+            teachers=len(model_folders(config.data.teacher)),
+        )
+        size, fixed = base.spec.input_size, fixed_size(base)
+        plan = make_plan(config, amounts, speed, size, fixed=fixed, command=command)
+        return dataclasses.asdict(plan)
+
+    known = folder.pinned("plan", planned)
+    works = {
+        "transfer": Work(**known["transfer"]),
+        "rounds": tuple(Work(**work) for work in known["rounds"]),
+        "student": Work(**known["student"]),
+    }
+    return Plan(**{**known, **works})
+
+
+def make_task(
+    catalog: Catalog,
+    store: ImageStore,
+    split: Split,
+    plan: Plan,
+    config: RunConfig,
+    device: torch.device,
+) -> Task:
+    """What training and choosing may see of a data set: no test images."""
+    labeled, pool, val = (split.indices(role) for role in ("labeled", "unlabeled", "val"))
+    labels = split.labels[labeled]
+    return Task(
+        canvases=Canvases(store, np.flatnonzero(split.roles != "unused"), device),
+        labeled=labeled,
+        labels=labels,
+        pool=pool,
+        judged=val if len(val) else labeled,
+        judged_labels=split.labels[val] if len(val) else labels,
+        chains=stages.make_chains(labels, len(val), plan.folds, config.data.seed),
+        n_classes=len(catalog.classes),
+    )
