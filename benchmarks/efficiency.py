@@ -18,6 +18,7 @@ other peers get the whole of ``--minutes`` for training alone.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import fcntl
 import json
@@ -160,8 +161,10 @@ def one_seed(
     options: argparse.Namespace, catalog: Catalog, seed: int, arms: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
     """Rows of the arms that are still to be made, on one draw."""
-    with tempfile.TemporaryDirectory() as folder:
-        run = prepare(options, catalog, seed, Path(folder) / "run")
+    with contextlib.ExitStack() as stack:
+        folder = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        name = f"{asked(options)['data']}-{options.labels_per_class}-{options.minutes:g}-{seed}"
+        run = prepare(options, catalog, seed, folder / name)
         chain, draw = pipeline.Chain(run), as_draw(options, run)
         of_chain = [arm for arm in arms if arm in ladder.ARMS]
         if of_chain:
@@ -285,6 +288,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, help="of torch (default: all cores)")
     parser.add_argument("--workers", type=int, default=0, help="processes for the peers' views")
+    parser.add_argument("--keep", type=Path, help="run folders, for arms that are asked for later")
     parser.add_argument("--against", default="self-train", choices=ARMS, help="of the differences")
     parser.add_argument("--out", type=Path, required=True, help="a .jsonl file, appended to")
     parser.add_argument("--json", type=Path, help="append the summary to this file's list")
