@@ -39,6 +39,7 @@ from tutelage import ladder, pipeline, runs, stages, student
 from tutelage.calibrate import softmax
 from tutelage.config import make_config
 from tutelage.data.catalog import Catalog, read_catalog
+from tutelage.loader import Canvases
 from tutelage.metrics import metrics
 from tutelage.models.classifier import count_parameters
 from tutelage.models.zoo import without_levels
@@ -139,7 +140,7 @@ def chain_rows(chain: pipeline.Chain, wanted: Sequence[str]) -> Iterator[dict[st
 def judged(run: runs.Run, model: Any) -> dict[str, Any]:
     """Test figures of a classifier, at the view and temperature of its own spec."""
     rows = run.split.indices("test")
-    canvases = pipeline.Canvases(run.store, rows, run.device)
+    canvases = Canvases(run.store, rows, run.device)
     logits = stages.evaluation_look(canvases, rows, model, run.device).numpy().astype(np.float64)
     found = metrics(softmax(logits, model.spec.temperature), run.split.truth[rows])
     parameters = count_parameters(model)

@@ -16,6 +16,7 @@ from shapes import contents, read_metrics
 from tutelage import evidence, pipeline, stages
 from tutelage.label import PseudoLabels, select
 from tutelage.metrics import Comparison
+from tutelage.models.folder import load_model
 from tutelage.outofclass import Detection
 
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -107,7 +108,7 @@ def test_an_empty_table_keeps_its_columns(tmp_path: Path) -> None:
 
 
 def test_deployment_measures_what_is_delivered(finished: Path) -> None:
-    models = {name: pipeline.load_model(finished / name) for name in ("teacher", "student")}
+    models = {name: load_model(finished / name) for name in ("teacher", "student")}
     paths = {"teacher": finished / "teacher" / "model.onnx", "student": finished / "student.onnx"}
     named = []
     for name, model in models.items():

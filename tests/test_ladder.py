@@ -20,6 +20,7 @@ import tiny
 from tutelage import api, cli, ladder, pipeline, plan, runs, trunk
 from tutelage.config import RunConfig, make_config
 from tutelage.data.catalog import read_catalog
+from tutelage.data.split import load_split
 from tutelage.errors import TutelageError
 from tutelage.loader import Canvases
 from tutelage.plan import Work
@@ -79,7 +80,7 @@ def test_arms_share_their_seeds_split_and_seeds_differ(
     roles = []
     for seed in content["seeds"]:
         folder = out / f"seed-{seed}"
-        split = pipeline.load_split(folder / "split.parquet", catalog)
+        split = load_split(folder / "split.parquet", catalog)
         assert len(split.indices("labeled")) == 8
         roles.append(split.roles)
         stored = {path.name for path in (folder / "stages").iterdir()}

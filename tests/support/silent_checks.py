@@ -37,7 +37,7 @@ from tutelage.ema import EMA
 from tutelage.errors import TutelageError
 from tutelage.evidence import pseudo_rows
 from tutelage.label import PseudoLabels, select
-from tutelage.loader import Loader, Views
+from tutelage.loader import Canvases, Loader, Views
 from tutelage.losses.dist import dist_loss
 from tutelage.losses.distillation import kd_loss
 from tutelage.losses.dkd import dkd_loss, target_class
@@ -980,7 +980,7 @@ def training_and_export_see_the_same_view(tmp_path: Path, _: pytest.MonkeyPatch)
         tiny.Image.fromarray(picture).save(folder / f"{i}.png")
     catalog = read_catalog(tmp_path / "resize")
     store = open_store(catalog, canvas=48, cache=tmp_path / "cache")
-    data = pipeline.Canvases(store, np.arange(4), tiny.CPU)
+    data = Canvases(store, np.arange(4), tiny.CPU)
     model = tiny.classifier(canvas=48, crop_pct=0.8)
     evaluated = tiny.Recorder()
     look(data, np.arange(4), Center(0.8), evaluated, 32)
