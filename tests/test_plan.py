@@ -150,6 +150,15 @@ def test_a_student_is_as_large_as_half_of_the_time_allows(
     assert found.student.size == student
 
 
+def test_a_student_is_quick_whichever_round_becomes_its_teacher() -> None:
+    many = dataclasses.replace(AMOUNTS, labeled=400, judged=400, canvas=32)
+    found = plan(QUICK, many)
+    assert found.judged_folds  # so the round at 96 px may be rejected, and the one at 128 px teach
+    assert (found.size, found.rounds[-1].size, found.student.size) == (128, 96, 72)
+    alone = plan(QUICK, dataclasses.replace(many, pool=0))
+    assert (alone.transfer.trunk, alone.transfer.size, alone.student.size) == ("trained", 96, 72)
+
+
 def test_without_a_pool_there_are_no_rounds() -> None:
     for speed in (SLOW, QUICK, GPU):
         found = plan(speed, dataclasses.replace(AMOUNTS, pool=0))

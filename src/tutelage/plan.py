@@ -236,7 +236,9 @@ def make_plan(
     teacher_size = trained_size if unjudged else size
     if command == "distill":
         teacher_size = min(native_size, sizes[0])
-    student = _student(teacher_size, given or STUDENT_SIZES, speed, amounts, left - seconds)
+    smallest = min([teacher_size, *(work.size for work in (transfer, trained) if work)])
+    student_sizes = given or _quick_sizes(smallest, amounts.canvas)
+    student = _student(student_sizes, teacher_size, speed, amounts, left - seconds)
     frozen = _frozen_rounds(config, asked_rounds, trained) if rounds else []
     planned = [Work("frozen", size=size, fraction=fraction) for fraction in frozen]
     planned += [trained] if trained is not None else []
@@ -308,14 +310,21 @@ def half_time(teacher_size: int, canvas: int) -> float:
     return math.sqrt(max(0.0, (teacher_size**2 - fixed) / 2 / STUDENT_TIME))
 
 
+def _quick_sizes(teacher_size: int, canvas: int) -> list[int]:
+    """Sizes at which a student takes half of its teacher's time, or nearly, and keeps detail."""
+    least, most = LEAST_STUDENT_SHARE * teacher_size, half_time(teacher_size, canvas)
+    detailed = [size for size in STUDENT_SIZES if least <= size <= teacher_size] or [teacher_size]
+    return [size for size in detailed if size <= most] or detailed[-1:]
+
+
 def _student(
-    teacher_size: int, sizes: Sequence[int], speed: Speed, amounts: Amounts, left: float
+    sizes: Sequence[int], teacher_size: int, speed: Speed, amounts: Amounts, left: float
 ) -> Work:
     """The largest views that leave enough passes; then all the steps that fit.
 
     Args:
-        teacher_size: side of the teacher's views.
         sizes: to choose from, falling.
+        teacher_size: side of the teacher's views.
         speed: of the teacher on this machine.
         amounts: of images and teachers.
         left: seconds.
@@ -329,10 +338,7 @@ def _student(
         return _first(STEPS, lambda s: s <= min(left / one, most_steps))
 
     enough = min(ENOUGH_PASSES / STUDENT_BATCH, most_steps)
-    least, most = LEAST_STUDENT_SHARE * teacher_size, half_time(teacher_size, amounts.canvas)
-    detailed = [s for s in sizes if least <= s <= teacher_size] or [teacher_size]
-    quick = [s for s in detailed if s <= most] or detailed[-1:]
-    size = _first(quick, lambda s: steps(s) >= enough)
+    size = _first(sizes, lambda s: steps(s) >= enough)
     return Work(
         "trained",
         steps(size),
