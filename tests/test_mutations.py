@@ -724,7 +724,7 @@ INERT: dict[str, tuple[str, str, str]] = {
     "drop_path_rate": ("trunk", "config.transfer.drop_path_rate)", "0.1)"),
     "alignment": ("selftrain", "prior, strength=config.self_train.alignment", "prior"),
     "out_of_class": ("selftrain", 'config.self_train.out_of_class == "keep"', "False"),
-    "clusters": ("pipeline", 'run.config.self_train.clusters == "ignore"', "False"),
+    "clusters": ("pipeline", 'chain.run.config.self_train.clusters == "ignore"', "False"),
     "online": ("trunk", "            config.self_train.online,\n", '            "fixmatch",\n'),
     "threshold": ("trunk", "threshold=config.self_train.threshold", "threshold=0.95"),
     "temperature": ("steps.distillation", "temperature=self.temperature", "temperature=1.0"),
