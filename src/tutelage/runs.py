@@ -100,11 +100,20 @@ def prepare(
     Raises:
         TutelageError: the data, a setting or the folder is refused; a new folder is given back.
     """
+    with _claimed(command, data, out, config) as (folder, resumed):
+        return _prepare(command, catalog, folder, config, notes, resumed=resumed, quiet=quiet)
+
+
+@contextmanager
+def _claimed(
+    command: str, data: str, out: Path, config: RunConfig
+) -> Iterator[tuple[RunFolder, bool]]:
+    """The folder, and whether its run is continued; a new one is given back on a refusal."""
     folder = RunFolder(out)
     request = {"command": command, "data": os.path.normpath(data), "settings": config.to_dict()}
     resumed = folder.claim(request)
     try:
-        return _prepare(command, catalog, folder, config, notes, resumed=resumed, quiet=quiet)
+        yield folder, resumed
     except TutelageError:
         if not resumed:
             folder.release()
@@ -124,11 +133,8 @@ def _prepare(
     console = Console(folder.events, quiet=quiet)
     if resumed:
         console.say(f"continuing the run in {folder.path}")
-    device = choose_device(config.data.device)
-    configure(device)
-    labels_needed = command != "distill"
-    data = open_data(folder, catalog, config, console, device, labels_needed=labels_needed)
-    store, split, base = data.store, data.split, data.base
+    data = open_data(folder, catalog, config, console, labels_needed=command != "distill")
+    store, split, base, device = data.store, data.split, data.base, data.device
     if command in WITH_STUDENT:
         student.create_student(config, base)
     plan = _pinned_plan(folder, command, data)
@@ -219,11 +225,12 @@ def open_data(
     catalog: Catalog,
     config: RunConfig,
     console: Console,
-    device: torch.device,
     *,
     labels_needed: bool = True,
 ) -> Data:
     """Decode, split and load the trunk; the split and the unreadable images go into the folder."""
+    device = choose_device(config.data.device)
+    configure(device)
     out = folder.path
     with console.bar("decoding", len(catalog), "image") as done:
         store = open_store(
@@ -256,18 +263,9 @@ def opened(
     Raises:
         TutelageError: as ``prepare``; also then a new folder is given back.
     """
-    folder = RunFolder(out)
-    request = {"command": command, "data": os.path.normpath(data), "settings": config.to_dict()}
-    resumed = folder.claim(request)
-    try:
+    with _claimed(command, data, out, config) as (folder, _):
         console = Console(folder.events, quiet=quiet)
-        device = choose_device(config.data.device)
-        configure(device)
-        yield open_data(folder, catalog, config, console, device), folder, console
-    except TutelageError:
-        if not resumed:
-            folder.release()
-        raise
+        yield open_data(folder, catalog, config, console), folder, console
 
 
 def _pinned_strong_view(

@@ -42,7 +42,7 @@ from tutelage.losses.dist import dist_loss
 from tutelage.losses.distillation import kd_loss
 from tutelage.losses.dkd import dkd_loss, target_class
 from tutelage.losses.hints import hint_loss
-from tutelage.machine import Speed
+from tutelage.machine import Speed, choose_device
 from tutelage.models.folder import load_model, save_model
 from tutelage.models.forward import Forward
 from tutelage.models.zoo import create
@@ -1082,7 +1082,7 @@ def _observed(
 ) -> str:
     if name == "device":
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        return str(runs.choose_device(changed.get("device", "auto")))
+        return str(choose_device(changed.get("device", "auto")))
     if name == "minutes":
         changed = {"minutes": 1.0, **changed}
     if name == "curriculum":  # of the rounds on the frozen trunk
