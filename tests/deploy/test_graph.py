@@ -35,15 +35,15 @@ def test_squash_is_pillows_within_a_grey_level(size: tuple[int, int]) -> None:
     image = picture(*size)
     expected = np.asarray(Image.fromarray(image).resize((48, 48), Image.Resampling.BILINEAR))
     found = squash(torch.tensor(image)[None], 48)[0].numpy()
-    difference = np.abs(found - expected)
+    difference = np.abs(found.astype(int) - expected)
     assert difference.max() <= 1
-    assert (difference > 0).mean() < 0.05
-    assert np.array_equal(found, found.astype(np.uint8))
+    assert (difference > 0).mean() < 0.01
+    assert found.dtype == np.uint8
 
 
 def test_squash_keeps_an_image_of_the_canvas_size() -> None:
     noise = torch.randint(0, 256, (2, 48, 48, 3), dtype=torch.uint8)
-    assert torch.equal(squash(noise, 48), noise.float())
+    assert torch.equal(squash(noise, 48), noise)
 
 
 @pytest.mark.parametrize("size", SIZES)

@@ -23,7 +23,10 @@ from tutelage.files import write_atomically
 from tutelage.models.classifier import Classifier, count_parameters
 from tutelage.models.forward import trace
 
-TOLERANCE = 1e-3  # of a probability, between torch and the exported model
+# Of a probability, between torch behind Pillow and the exported model. The resizes differ by a grey
+# level in a few pixels: 5e-7 in the median of 240 photos, 0.007 in one (1,000 classes, lite0).
+TOLERANCE = 0.02
+MEAN_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -100,23 +103,27 @@ def parity(model: Classifier, path: Path | str, images: Sequence[np.ndarray]) ->
         images: uint8 (H, W, 3) each; sizes may differ.
 
     Raises:
-        TutelageError: a probability differs by more than ``TOLERANCE``, or a top-1 answer differs
-            that was no tie within it.
+        TutelageError: a probability differs by more than ``TOLERANCE``, or by ``MEAN_TOLERANCE``
+            on average over the images, or a top-1 answer differs that was no tie within the former.
     """
     if not images:
         raise TutelageError("parity needs at least one image")
     deployed = Deployed(model)
     answers = [deployed(torch.tensor(image)[None]) for image in images]
     ours = np.concatenate([answer.probabilities.numpy() for answer in answers])
-    result, same = _compare(ours, OnnxModel(path).probabilities(images))
+    theirs = OnnxModel(path).probabilities(images)
+    result, same = _compare(ours, theirs)
+    mean = float(np.abs(ours - theirs).max(axis=1).mean())
     ordered = np.sort(ours, axis=1)
     tie = ordered[:, -1] - ordered[:, -2] <= TOLERANCE if ours.shape[1] > 1 else same
-    if result.max_difference > TOLERANCE or not (same | tie).all():
+    near = result.max_difference <= TOLERANCE and mean <= MEAN_TOLERANCE
+    if not near or not (same | tie).all():
         raise TutelageError(
             f"the exported model {path} differs from torch: probabilities by up to "
-            f"{result.max_difference:.2g} (allowed {TOLERANCE:g}), top-1 equal on "
-            f"{result.top1_agreement:.1%} of {result.n} images; export it again from this model, "
-            "and if it stays, another --student or another onnxruntime version may be needed"
+            f"{result.max_difference:.2g} (allowed {TOLERANCE:g}) and {mean:.2g} on average "
+            f"({MEAN_TOLERANCE:g}), top-1 equal on {result.top1_agreement:.1%} of {result.n} "
+            "images; export it again from this model, and if it stays, another --student or "
+            "another onnxruntime version may be needed"
         )
     return result
 

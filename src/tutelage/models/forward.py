@@ -16,7 +16,7 @@ from tutelage.models.classifier import Classifier
 
 Both = tuple[Tensor, Tensor]
 T = TypeVar("T", Tensor, Both)
-OPSET = 17
+OPSET = 18  # the first whose Resize is antialiased, for the exported graph
 
 
 class Forward(Generic[T]):
