@@ -12,17 +12,20 @@ ROOT = Path(tutelage.__file__).parent
 LAYERS = (
     ("errors", "_version", "files"),
     ("config", "console", "metrics", "data", "augment", "models", "losses"),
-    ("batch", "calibrate", "clusters", "ema", "loader", "bank", "label", "machine", "outofclass",
-     "plan", "probe", "runfolder", "solar", "steps", "teachers", "train"),
+    ("batch", "calibrate", "clusters", "decisions", "ema", "loader", "bank", "label",
+     "labelerrors", "machine", "outofclass", "plan", "probe", "runfolder", "solar", "steps",
+     "suggest", "teachers", "train"),
     ("stages", "selftrain", "trunk", "student", "tune", "runs", "pipeline", "evidence", "ladder",
-     "survey", "report", "deploy", "bench"),
+     "survey", "worklist", "report", "deploy", "bench", "review", "web"),
     ("api",),
     ("tables", "cli", "__main__", "__init__"),
 )  # fmt: skip
 ROOMS = ("data", "augment", "models", "losses")  # know nothing of each other
 TORCH_FREE = (
     "__init__", "__main__", "_version", "api", "cli", "config", "console", "deploy.runtime",
-    "deploy.latency", "errors", "files", "metrics", "runfolder", "solar", "tables",
+    "deploy.latency", "deploy.answers", "deploy.openapi", "deploy.serve", "decisions", "errors",
+    "files", "labelerrors", "metrics", "review.app", "review.items", "runfolder", "solar", "tables",
+    "web",
 )  # fmt: skip
 
 

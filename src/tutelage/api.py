@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 from tutelage.config import RunConfig, make_config
 from tutelage.data.catalog import Catalog, read_catalog
 from tutelage.data.decode import UnreadableImage, decode
+from tutelage.deploy.answers import Prediction, answer
 from tutelage.errors import TutelageError, need
 from tutelage.metrics import metrics
 
@@ -255,7 +255,7 @@ def _given_teachers(config: RunConfig) -> list[Any]:
 
 def _finish(work: Any, chain: Any, command: str) -> dict[str, Any]:
     """Everything after the last decision: models, export, test figures, tables, report."""
-    from tutelage import evidence, pipeline
+    from tutelage import evidence, pipeline, worklist
     from tutelage.deploy.onnx import export_onnx, parity
     from tutelage.models.folder import save_model
     from tutelage.report.html import write
@@ -277,6 +277,8 @@ def _finish(work: Any, chain: Any, command: str) -> dict[str, Any]:
             f"(largest difference {checked.max_difference:.1e})"
         )
     evidence.write_pseudo_labels(work, chain.finished)
+    if _last_teacher(chain.finished) is not None:
+        worklist.write_worklist(chain)
     deployed = evidence.deployment(named)
     result, probs = pipeline.measure(work, chain.finished)
     work.folder.write_json("metrics.json", result)
@@ -320,25 +322,6 @@ def _summary(work: Any, result: dict[str, Any], deployed: Sequence[Any]) -> None
     say(f"report: {work.folder.path / 'report.html'}")
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """One image's answer.
-
-    Attributes:
-        image: as it was named.
-        label: most likely class; "unknown" where it was rejected.
-        confidence: probability of the most likely class.
-        probabilities: class -> probability.
-        rejected: the image looks like none of the classes; None where nobody asked.
-    """
-
-    image: str
-    label: str
-    confidence: float
-    probabilities: dict[str, float]
-    rejected: bool | None = None
-
-
 def load_predictor(model: Path | str) -> tuple[tuple[str, ...], Any]:
     """Classes, and a function from uint8 RGB images to probabilities (N, K).
 
@@ -351,12 +334,7 @@ def load_predictor(model: Path | str) -> tuple[tuple[str, ...], Any]:
 
 def _open_model(path: Path) -> Any:
     """An ``OnnxModel``, or a ``TorchModel`` for a model folder."""
-    if path.is_dir() and (path / "config.json").exists():
-        exported_files = [path / "student.onnx", path / "teacher" / "model.onnx"]
-        ready = [file for file in exported_files if file.exists()]
-        if not ready:
-            raise TutelageError(f"the run {path} is unfinished; repeat its command to continue it")
-        path = ready[0]
+    path = _exported_file(path)
     if path.is_dir():
         need("torch", "train")
         from tutelage.deploy.graph import TorchModel
@@ -366,6 +344,16 @@ def _open_model(path: Path) -> Any:
     from tutelage.deploy.runtime import OnnxModel
 
     return OnnxModel(path)
+
+
+def _exported_file(path: Path) -> Path:
+    """The exported model of a run folder; any other path as it is."""
+    if not (path.is_dir() and (path / "config.json").exists()):
+        return path
+    ready = [f for f in (path / "student.onnx", path / "teacher" / "model.onnx") if f.exists()]
+    if not ready:
+        raise TutelageError(f"the run {path} is unfinished; repeat its command to continue it")
+    return ready[0]
 
 
 def predict(
@@ -407,35 +395,8 @@ def predict(
                 skipped.append((str(path), str(error)))
         if not pixels:
             continue
-        rows += _answer(opened, names, pixels, reject=reject)
+        rows += answer(opened, names, pixels, reject=reject)
     return rows, skipped
-
-
-def _answer(
-    opened: Any, names: Sequence[str], pixels: Sequence[np.ndarray], *, reject: bool
-) -> list[Prediction]:
-    """Predictions for images in memory."""
-    rejected: list[bool | None] = [None] * len(names)
-    if reject:
-        probabilities, energy = opened.answers(pixels)
-        rejected = [bool(e > opened.unknown_threshold) for e in energy]
-    else:
-        probabilities = opened.probabilities(pixels)
-    rows = []
-    for name, probs, out in zip(names, probabilities, rejected, strict=True):
-        best = int(probs.argmax())
-        label = _unknown(opened.classes) if out else opened.classes[best]
-        by_class = dict(zip(opened.classes, (float(p) for p in probs), strict=True))
-        rows.append(Prediction(name, label, float(probs[best]), by_class, out))
-    return rows
-
-
-def _unknown(classes: Sequence[str]) -> str:
-    """The label of a rejected image: no class may have it."""
-    label = "unknown"
-    while label in classes:
-        label = f"({label})"
-    return label
 
 
 def _image_files(images: Sequence[Path | str]) -> list[Path]:
@@ -548,3 +509,95 @@ def _noise_images(canvas: int, count: int = 128) -> list[np.ndarray]:
         columns = np.linspace(0, 3, width).round().astype(int)
         images.append(coarse[rows][:, columns].astype(np.uint8))
     return images
+
+
+def review(run: Path | str, *, port: int = 0, browser: bool = True) -> None:
+    """Show a run's beliefs on a local page, and save what a person decides about them.
+
+    The page is served on the loopback address until Ctrl-C, to who has the printed address.
+    Decisions go to ``decisions.jsonl`` in the run folder; ``--decisions RUN`` gives them to
+    another run as labels.
+
+    Args:
+        run: a finished run's folder.
+        port: 0 for a free one.
+        browser: open the page there.
+
+    Raises:
+        TutelageError: nothing to review, or the port is taken.
+    """
+    import secrets
+    import webbrowser
+
+    from tutelage.decisions import FILE, Decisions
+    from tutelage.review.app import make_app
+    from tutelage.review.items import open_run
+    from tutelage.web import bound_socket, run_app
+
+    folder = Path(run)
+    items = open_run(folder)
+    with Decisions(folder / FILE) as decisions:
+        listening = bound_socket("127.0.0.1", port)
+        port = listening.getsockname()[1]
+        token = secrets.token_urlsafe(24)
+        address = f"http://127.0.0.1:{port}/?token={token}"
+        app = make_app(items, decisions, title=str(folder), port=port, token=token)
+        print(f"review: {address}", flush=True)
+        print(f"decisions are saved in {decisions.path}; Ctrl-C stops", flush=True)
+        if browser:
+            webbrowser.open(address)
+        run_app(app, listening)
+
+
+def serve(
+    model: Path | str,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    threads: int | None = None,
+    max_mb: float = 32.0,
+    max_images: int = 64,
+    timeout: float = 30.0,
+) -> None:
+    """Answer HTTP requests with an exported model's predictions, until Ctrl-C.
+
+    Args:
+        model: an exported .onnx file, or a run folder.
+        host: loopback alone by default; there is no authentication.
+        port: 0 for a free one.
+        threads: requests computed at once; None takes all cores.
+        max_mb: megabytes of a request, at most.
+        max_images: in one request, at most.
+        timeout: seconds from a request to its answer, at most.
+
+    Raises:
+        TutelageError: no exported model there, a limit out of range, or the port is taken.
+    """
+    import os
+
+    from tutelage.deploy.openapi import Limits
+    from tutelage.deploy.runtime import OnnxModel
+    from tutelage.deploy.serve import make_app
+    from tutelage.web import bound_socket, run_app
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = cores or 1 if threads is None else threads
+    for name, value in (("threads", threads), ("max-images", max_images)):
+        if value < 1:
+            raise TutelageError(f"--{name} is {value}; it must be at least 1")
+    if not (max_mb > 0 and timeout > 0):
+        raise TutelageError(f"--max-mb {max_mb:g} and --timeout {timeout:g} must be more than 0")
+    path = _exported_file(Path(model))
+    opened = OnnxModel(path, threads=1)
+    listening = bound_socket(host, port)
+    limits = Limits(
+        request_bytes=round(max_mb * 1e6),
+        images=max_images,
+        seconds=timeout,
+        threads=threads,
+        total_bytes=round(max(256.0, 2 * max_mb) * 1e6),
+    )
+    app = make_app(opened, path.name, limits)
+    where = f"[{host}]" if ":" in host else host
+    print(f"serving {path} on http://{where}:{listening.getsockname()[1]}/", flush=True)
+    run_app(app, listening)

@@ -127,6 +127,33 @@ def _add_model_commands(commands: Any) -> None:
     command.add_argument("model", metavar="MODEL", help="a model folder, such as RUN/student")
     command.add_argument("--out", help="the file (default: MODEL/model.onnx)")
     command.add_argument("--int8", action="store_true", help="also quantise, if that is faster")
+    summary = "look at what the machine believed, and correct it, on a local page"
+    command = commands.add_parser("review", help=summary, description=summary)
+    command.add_argument("run", metavar="RUN", help="the folder of a finished run")
+    command.add_argument("--port", type=int, default=0, help="of the page (default: a free one)")
+    command.add_argument(
+        "--no-browser", dest="browser", action="store_false", help="only print the page's address"
+    )
+    summary = "an exported model over HTTP"
+    command = commands.add_parser("serve", help=summary, description=summary)
+    command.add_argument("model", metavar="MODEL", help="an exported .onnx file, or a run folder")
+    command.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to serve on (default: 127.0.0.1, this machine alone; there is no "
+        "authentication)",
+    )
+    command.add_argument("--port", type=int, default=8000, help="0 for a free one (default: 8000)")
+    command.add_argument("--threads", type=int, help="requests computed at once (default: cores)")
+    command.add_argument(
+        "--max-mb", type=float, default=32.0, help="megabytes of a request (default: 32)"
+    )
+    command.add_argument(
+        "--max-images", type=int, default=64, help="images in a request (default: 64)"
+    )
+    command.add_argument(
+        "--timeout", type=float, default=30.0, help="seconds to an answer (default: 30)"
+    )
 
 
 def _add_bench(commands: Any) -> None:
@@ -168,6 +195,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _predict(**options)
         elif command == "bench":
             _bench(**options)
+        elif command in ("review", "serve"):
+            _serve(command, options)
         else:
             _export(**options)
     except TutelageError as error:
@@ -186,6 +215,12 @@ def _train(command: str, options: dict[str, Any]) -> None:
     from tutelage import api
 
     getattr(api, command.replace("-", "_"))(**options)
+
+
+def _serve(command: str, options: dict[str, Any]) -> None:
+    from tutelage import api
+
+    getattr(api, command)(**options)
 
 
 def _look(command: str, json: bool, **options: Any) -> None:

@@ -24,6 +24,11 @@ class DataConfig:
         None, "keep this many labels per class; the rest of train becomes unlabelled"
     )
     limit: int | None = setting(None, "at most this many training images besides the labelled ones")
+    decisions: str | None = setting(
+        None,
+        "a run folder whose images were reviewed (tutelage review), or several, separated by "
+        "commas: what was decided there are labels here",
+    )
     seed: int = setting(0, "draws the labelled subset, the folds and every view")
     device: str = setting("auto", "where to compute", ("auto", "cpu", "cuda"))
     minutes: float | None = setting(

@@ -24,6 +24,7 @@ from tutelage.console import Console
 from tutelage.data.catalog import Catalog
 from tutelage.data.split import Split, load_split, make_split, save_split
 from tutelage.data.store import ImageStore, open_store
+from tutelage.decisions import apply_decisions
 from tutelage.errors import TutelageError
 from tutelage.files import write_atomically
 from tutelage.loader import Canvases
@@ -100,6 +101,7 @@ def prepare(
     Raises:
         TutelageError: the data, a setting or the folder is refused; a new folder is given back.
     """
+    catalog = apply_decisions(catalog, config.data.decisions)
     with _claimed(command, data, out, config) as (folder, resumed):
         return _prepare(command, catalog, folder, config, notes, resumed=resumed, quiet=quiet)
 
@@ -263,6 +265,7 @@ def opened(
     Raises:
         TutelageError: as ``prepare``; also then a new folder is given back.
     """
+    catalog = apply_decisions(catalog, config.data.decisions)
     with _claimed(command, data, out, config) as (folder, _):
         console = Console(folder.events, quiet=quiet)
         yield open_data(folder, catalog, config, console), folder, console

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
-from tutelage.api import Prediction
+from tutelage.deploy.answers import Prediction
 from tutelage.errors import TutelageError, need
 from tutelage.files import replacing
 

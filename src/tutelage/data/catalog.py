@@ -51,6 +51,8 @@ class Catalog:
         classes: the class names of all splits, sorted (by value when all are whole numbers).
         source: reads image i.
         warnings: what a user should know about the data, each with its mend.
+        reviewed: names of training images whose label a person gave in a review; they have it
+            in every label draw.
     """
 
     names: tuple[str, ...]
@@ -59,6 +61,7 @@ class Catalog:
     classes: tuple[str, ...]
     source: Source
     warnings: tuple[str, ...] = ()
+    reviewed: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
         """Return N."""
@@ -68,8 +71,15 @@ class Catalog:
         """Return the catalog of these images, in this order, with the same classes."""
         chosen = np.asarray(indices, dtype=np.intp).reshape(-1)
         names = tuple(self.names[i] for i in chosen)
-        source = self.source.select(chosen)
-        return Catalog(names, self.labels[chosen], self.splits[chosen], self.classes, source)
+        return replace(
+            self,
+            names=names,
+            labels=self.labels[chosen],
+            splits=self.splits[chosen],
+            source=self.source.select(chosen),
+            warnings=(),
+            reviewed=self.reviewed & frozenset(names),
+        )
 
     def named(self, classes: tuple[str, ...]) -> Catalog:
         """Return the same catalog with the classes of a model, which may know more.

@@ -56,7 +56,7 @@ def make_split(
     """Draw the roles.
 
     The draw depends on the seed and the names alone, not on their order, and smaller draws are
-    parts of larger ones: the 4 labels of a class are among its 10.
+    parts of larger ones: the 4 labels of a class are among its 10. Reviewed images come on top.
 
     Args:
         catalog: N images.
@@ -81,10 +81,13 @@ def make_split(
     roles[train] = "unlabeled"
     for split in ("val", "test"):
         roles[(catalog.splits == split) & readable & known] = split
+    reviewed = np.array([name in catalog.reviewed for name in catalog.names], dtype=bool)
     warnings = []
     for label, name in enumerate(catalog.classes):
-        members = np.flatnonzero(train & (catalog.labels == label))
+        of_class = train & (catalog.labels == label)
+        members = np.flatnonzero(of_class)
         kept = _draw(catalog.names, members, labels_per_class, f"{seed}/labels")
+        kept = np.union1d(kept, np.flatnonzero(of_class & reviewed))
         roles[kept] = "labeled"
         if labels_needed and len(kept) < (labels_per_class or 1):
             asked = f" of the {labels_per_class} asked for" if labels_per_class else ""

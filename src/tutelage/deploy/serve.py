@@ -1,0 +1,279 @@
+"""An exported model over HTTP: predictions, health, metrics, with limits on all that costs.
+
+Nothing of a request is written to disk by name, and no request names a file. There is no
+authentication: bind it to loopback, or put it behind a proxy that has some.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import resources
+from typing import Any
+
+import anyio.to_thread
+import numpy as np
+from anyio import CapacityLimiter
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from starlette.applications import Starlette
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import Message, Receive
+
+from tutelage._version import __version__
+from tutelage.data.decode import UnreadableImage, decode, read_size
+from tutelage.deploy.answers import Prediction, answer
+from tutelage.deploy.openapi import Limits, describe
+from tutelage.deploy.runtime import OnnxModel
+
+CHUNK_IMAGES = 32  # decoded at once, or fewer whose pixels come to CHUNK_PIXELS
+CHUNK_PIXELS = 8_000_000
+TEXT = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus's exposition format
+
+
+def make_app(model: OnnxModel, name: str, limits: Limits) -> Starlette:
+    """The application.
+
+    Args:
+        model: opened with one thread; ``limits.threads`` requests use it at once.
+        name: what answers call it.
+        limits: of requests.
+    """
+    service = _Service(model, name, limits)
+    return Starlette(
+        routes=[
+            Route("/", service.page),
+            Route("/openapi.json", service.openapi),
+            Route("/health", service.health),
+            Route("/metrics", service.metrics),
+            Route("/predict", service.predict, methods=["POST"]),
+        ],
+        exception_handlers={HTTPException: _refusal},
+    )
+
+
+class _Service:
+    """The handlers and what they share."""
+
+    def __init__(self, model: OnnxModel, name: str, limits: Limits) -> None:
+        self._model = model
+        self._name = name
+        self._limits = limits
+        self._limiter = CapacityLimiter(limits.threads)
+        self._held = 0  # bytes of bodies in memory; only the event loop's thread changes it
+        self._registry = CollectorRegistry()
+        self._requests = Counter(
+            "tutelage_requests", "predict requests by status", ["status"], registry=self._registry
+        )
+        self._images = Counter(
+            "tutelage_images", "images by outcome", ["outcome"], registry=self._registry
+        )
+        self._labels = Counter(
+            "tutelage_predictions", "predictions by class", ["label"], registry=self._registry
+        )
+        self._seconds = Histogram(
+            "tutelage_request_seconds", "from head to answer", registry=self._registry
+        )
+        self._busy = Gauge(
+            "tutelage_requests_in_flight", "requests not yet answered", registry=self._registry
+        )
+
+    async def page(self, request: Request) -> Response:
+        """How to ask, for people."""
+        page = resources.files("tutelage.deploy").joinpath("serve.html").read_bytes()
+        policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+        return Response(page, media_type="text/html", headers={"Content-Security-Policy": policy})
+
+    async def openapi(self, request: Request) -> Response:
+        """How to ask, for programs."""
+        return JSONResponse(describe(self._model.classes, self._limits))
+
+    async def health(self, request: Request) -> Response:
+        """Whether it answers, and what it is."""
+        return JSONResponse(
+            {
+                "status": "ok",
+                "model": self._name,
+                "classes": list(self._model.classes),
+                "parameters": int(self._model.metadata.get("tutelage.parameters", 0)),
+                "rejects": self._model.unknown_threshold is not None,
+                "version": __version__,
+            }
+        )
+
+    async def metrics(self, request: Request) -> Response:
+        """Counters for Prometheus; those by class show when the images drift."""
+        return Response(generate_latest(self._registry), media_type=TEXT)
+
+    async def predict(self, request: Request) -> Response:
+        """Classify the body's image or images."""
+        began = time.monotonic()
+        status = 500
+        with self._busy.track_inprogress():
+            try:
+                async with asyncio.timeout(self._limits.seconds):
+                    response = await self._predict(request, began + self._limits.seconds)
+                status = response.status_code
+                return response
+            except TimeoutError:
+                status = 504
+                raise HTTPException(
+                    504, f"no answer within {self._limits.seconds:g} s; send fewer images at once"
+                ) from None
+            except HTTPException as error:
+                status = error.status_code
+                raise
+            finally:
+                self._requests.labels(str(status)).inc()
+                self._seconds.observe(time.monotonic() - began)
+
+    async def _predict(self, request: Request, deadline: float) -> Response:
+        reject = _flag(request, "reject")
+        if reject and self._model.unknown_threshold is None:
+            raise HTTPException(400, "this model has no threshold to reject by: leave out reject")
+        with self._holding() as hold:
+            named = await _images_of(request, self._limits, hold)
+            rows = await anyio.to_thread.run_sync(
+                self._rows, named, reject, deadline, limiter=self._limiter
+            )
+        readable = [row for row in rows if "error" not in row]
+        self._images.labels("answered").inc(len(readable))
+        self._images.labels("unreadable").inc(len(rows) - len(readable))
+        for row in readable:
+            self._labels.labels(row["label"]).inc()
+        content = {"model": self._name, "predictions": rows}
+        return JSONResponse(content, status_code=200 if readable else 422)
+
+    @contextmanager
+    def _holding(self) -> Iterator[Any]:
+        """Counts the bytes of one body against the total, until its answer is made."""
+        mine = 0
+
+        def hold(count: int) -> None:
+            nonlocal mine
+            if self._held + count > self._limits.total_bytes:
+                raise HTTPException(
+                    503, "too many images are waiting; try again", headers={"Retry-After": "1"}
+                )
+            self._held += count
+            mine += count
+
+        try:
+            yield hold
+        finally:
+            self._held -= mine
+
+    def _rows(
+        self, named: Sequence[tuple[str, bytes]], reject: bool, deadline: float
+    ) -> list[dict[str, Any]]:
+        """One row an image, in order: a prediction, or an error for an unreadable one."""
+        rows: list[dict[str, Any]] = []
+        for chunk in _chunks(named, self._limits.pixels):
+            if time.monotonic() > deadline:
+                break  # nobody waits for the answer any more
+            good = [(name, pixels) for name, pixels in chunk if not isinstance(pixels, str)]
+            names, pixels = [name for name, _ in good], [image for _, image in good]
+            found = iter(answer(self._model, names, pixels, reject=reject) if good else [])
+            rows += [
+                {"image": name, "error": what} if isinstance(what, str) else _row(next(found))
+                for name, what in chunk
+            ]
+        return rows
+
+
+def _row(prediction: Prediction) -> dict[str, Any]:
+    row = dict(vars(prediction))
+    if row["rejected"] is None:
+        del row["rejected"]
+    return row
+
+
+def _chunks(
+    named: Sequence[tuple[str, bytes]], most_pixels: int
+) -> Iterator[list[tuple[str, Any]]]:
+    """(name, pixels or the reason why there are none), a few images at a time."""
+    chunk: list[tuple[str, Any]] = []
+    held = 0
+    for name, content in named:
+        what = _decoded(content, most_pixels)
+        held += 0 if isinstance(what, str) else what.shape[0] * what.shape[1]
+        chunk.append((name, what))
+        if len(chunk) == CHUNK_IMAGES or held >= CHUNK_PIXELS:
+            yield chunk
+            chunk, held = [], 0
+    if chunk:
+        yield chunk
+
+
+def _decoded(content: bytes, most_pixels: int) -> np.ndarray | str:
+    try:
+        width, height = read_size(content)
+        if width * height > most_pixels:
+            return f"has {width} x {height} pixels, more than {most_pixels:,}: scale it down"
+        return decode(content)
+    except UnreadableImage as error:
+        return str(error)
+
+
+async def _images_of(request: Request, limits: Limits, hold: Any) -> list[tuple[str, bytes]]:
+    """(name, file content) of the images of a request.
+
+    Raises:
+        HTTPException: what was sent is none, or more than the limits allow.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    counted = Request(request.scope, _counting(request.receive, limits.request_bytes, hold))
+    if kind == "multipart/form-data":
+        async with counted.form(max_files=limits.images, max_fields=0) as form:
+            named = [
+                (item.filename or "image", await item.read())
+                for _, item in form.multi_items()
+                if isinstance(item, UploadFile)
+            ]
+    elif kind.startswith("image/") or kind == "application/octet-stream":
+        named = [("image", await counted.body())]
+    else:
+        raise HTTPException(
+            415,
+            f"the body is {kind or 'of no type'}; expected an image (image/jpeg, image/png, ... or "
+            "application/octet-stream), or multipart/form-data with several",
+        )
+    if not named:
+        raise HTTPException(400, "there is no image in the request")
+    return named
+
+
+def _counting(receive: Receive, most: int, hold: Any) -> Receive:
+    """``receive``, stopping at a body of more than ``most`` bytes; all are told to ``hold``."""
+    received = 0
+
+    async def counting() -> Message:
+        nonlocal received
+        message = await receive()
+        size = len(message.get("body", b""))
+        received += size
+        if received > most:
+            raise HTTPException(413, f"the body has more than {most:,} bytes; send fewer images")
+        hold(size)
+        return message
+
+    return counting
+
+
+def _flag(request: Request, name: str) -> bool:
+    text = request.query_params.get(name, "false").lower()
+    if text not in ("true", "false", "1", "0"):
+        raise HTTPException(400, f"{name} is {text!r}, expected true or false")
+    return text in ("true", "1")
+
+
+async def _refusal(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    # What is left of the body will not be read, so the connection ends with the answer.
+    headers = {**(error.headers or {}), "Connection": "close"}
+    return JSONResponse({"error": error.detail}, status_code=error.status_code, headers=headers)

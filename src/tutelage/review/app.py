@@ -1,0 +1,267 @@
+"""The review's server: one page, its items and pictures, and decisions. Loopback only.
+
+What keeps other programs' pages out: the server answers only under its own name (no DNS
+rebinding), only to who holds the token of this start (a cookie that no other site's page can
+send), and takes decisions only from a page of its own origin. No request names a file.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import threading
+from importlib import resources
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from tutelage.data.decode import UnreadableImage
+from tutelage.decisions import Action, Decision, Decisions
+from tutelage.errors import TutelageError
+from tutelage.review.items import VIEWS, Items
+
+PAGE_ITEMS = 60  # items in one answer
+SIDES = {"small": 256, "large": 1600}  # pixels of the pictures
+BODY_BYTES = 10_000
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+STATIC = {"page.css": "text/css", "page.js": "text/javascript"}
+
+
+def make_app(items: Items, decisions: Decisions, *, title: str, port: int, token: str) -> Starlette:
+    """The application for one start.
+
+    Args:
+        items: what there is to review.
+        decisions: where decisions go.
+        title: of the page.
+        port: where it is served, which is part of the names it answers to.
+        token: what the first request must bring.
+    """
+    review = _Review(items, decisions, title)
+    routes = [
+        Route("/", review.page),
+        Route("/favicon.ico", lambda request: Response(status_code=204)),
+        Route("/static/{name}", review.static),
+        Route("/api/state", review.state),
+        Route("/api/items", review.items_of_view),
+        Route("/api/decisions", review.decide, methods=["POST"]),
+        Route("/images/{item:int}/{size}", review.picture),
+    ]
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(_Guard, port=port, token=token)],
+        exception_handlers={HTTPException: _refusal, TutelageError: _failure},
+    )
+
+
+class _Guard:
+    """Lets requests of this start's page through and nobody else's."""
+
+    def __init__(self, app: ASGIApp, *, port: int, token: str) -> None:
+        self._app = app
+        self._token = token
+        self._hosts = {f"127.0.0.1:{port}", f"localhost:{port}"}
+        self._cookie = f"tutelage-review-{port}"  # browsers share cookies between ports
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request, headers = Request(scope), dict(HEADERS)
+        refusal = self._refuse(request)
+        if refusal is None and self._brings_token(request):
+            cookie = f"{self._cookie}={self._token}; Path=/; HttpOnly; SameSite=Strict"
+            headers["Set-Cookie"] = cookie
+        await (refusal or self._app)(scope, receive, _with_headers(send, headers))
+
+    def _refuse(self, request: Request) -> Response | None:
+        host = request.headers.get("host", "")
+        if host not in self._hosts:
+            return _text(421, "this server answers on its own loopback address only")
+        if request.method not in ("GET", "HEAD", "POST"):
+            return _text(405, "GET, HEAD or POST")
+        if request.method == "POST" and request.headers.get("origin") != f"http://{host}":
+            return _text(403, "decisions are taken from this server's own page only")
+        known = self._is_token(request.cookies.get(self._cookie, ""))
+        if not (known or self._brings_token(request)):
+            return _text(
+                403, "open the address that tutelage review printed: it holds this start's token"
+            )
+        return None
+
+    def _brings_token(self, request: Request) -> bool:
+        """Whether this is the printed address; a cookie takes the token's place from here on."""
+        return request.url.path == "/" and self._is_token(request.query_params.get("token", ""))
+
+    def _is_token(self, text: str) -> bool:
+        return secrets.compare_digest(text.encode(), self._token.encode())
+
+
+def _with_headers(send: Send, headers: dict[str, str]) -> Send:
+    added = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", []), *added]}
+        await send(message)
+
+    return sending
+
+
+class _Review:
+    """The handlers."""
+
+    def __init__(self, items: Items, decisions: Decisions, title: str) -> None:
+        self._items = items
+        self._decisions = decisions
+        self._title = title
+        self._lock = threading.Lock()  # one decision after the other
+
+    async def page(self, request: Request) -> Response:
+        """The page itself; what it shows it asks for."""
+        return Response(_resource("page.html"), media_type="text/html")
+
+    async def static(self, request: Request) -> Response:
+        """Its script and its style sheet."""
+        name = request.path_params["name"]
+        if name not in STATIC:
+            raise HTTPException(404, "no such file")
+        return Response(_resource(name), media_type=STATIC[name])
+
+    async def state(self, request: Request) -> Response:
+        """Classes, views with their counts, and what the run says about its labels."""
+        return JSONResponse(await run_in_threadpool(self._state))
+
+    def _state(self) -> dict[str, Any]:
+        standing = self._decisions.standing
+        views = [
+            {"name": name, "about": about, "count": len(self._items.view(name, None, standing))}
+            for name, about in VIEWS.items()
+        ]
+        return {
+            "title": self._title,
+            "classes": self._items.classes,
+            "views": views,
+            "decided": len(standing),
+            "sentences": self._items.sentences,
+            "next_run": self._items.next_run,
+        }
+
+    async def items_of_view(self, request: Request) -> Response:
+        """A page of the items of one view."""
+        query = request.query_params
+        view, of_class = query.get("view", ""), query.get("class") or None
+        if view not in VIEWS:
+            raise HTTPException(400, f"view must be one of {', '.join(VIEWS)}")
+        if of_class is not None and of_class not in self._items.classes:
+            raise HTTPException(400, "no such class")
+        first = query.get("first", "0")
+        if not (first.isascii() and first.isdigit()):
+            raise HTTPException(400, "first must be a whole number")
+        return JSONResponse(await run_in_threadpool(self._page_of, view, of_class, int(first)))
+
+    def _page_of(self, view: str, of_class: str | None, first: int) -> dict[str, Any]:
+        standing = self._decisions.standing
+        found = self._items.view(view, of_class, standing)
+        shown = found[first : first + PAGE_ITEMS]
+        described = [self._items.describe(i, standing.get(self._items.name(i))) for i in shown]
+        return {"count": len(found), "items": described}
+
+    async def decide(self, request: Request) -> Response:
+        """Take a decision, or take one back; it is on the disk before the answer."""
+        body = await _json_body(request)
+        return JSONResponse(await run_in_threadpool(self._decide, body))
+
+    def _decide(self, body: dict[str, Any]) -> dict[str, Any]:
+        action, item, label = body.get("action"), body.get("id"), body.get("label")
+        with self._lock:
+            if action == "undo" and item is None:
+                taken_back = self._decisions.undo()
+                names = {self._items.name(i): i for i in range(len(self._items))}
+                item = names.get(taken_back.image) if taken_back else None
+                if item is None:
+                    return {"item": None, "decided": len(self._decisions.standing)}
+            elif type(item) is not int or not 0 <= item < len(self._items):
+                raise HTTPException(400, f"id must be a number from 0 to {len(self._items) - 1}")
+            elif action == "undo":
+                self._decisions.undo(self._items.name(item))
+            elif action == "accept":
+                self._take(item, "accept", self._items.shown(item))
+            elif action == "reject":
+                self._take(item, "reject", None)
+            elif action == "relabel":
+                if label not in self._items.classes:
+                    raise HTTPException(400, "label must be one of the classes")
+                same = label == self._items.shown(item)
+                self._take(item, "accept" if same else "relabel", label)
+            else:
+                raise HTTPException(400, "action must be accept, relabel, reject or undo")
+            standing = self._decisions.standing
+            decision = standing.get(self._items.name(item))
+            return {"item": self._items.describe(item, decision), "decided": len(standing)}
+
+    def _take(self, item: int, action: Action, label: str | None) -> None:
+        self._decisions.decide(Decision(self._items.name(item), action, label))
+
+    async def picture(self, request: Request) -> Response:
+        """One image, small or large."""
+        item, size = request.path_params["item"], request.path_params["size"]
+        if not 0 <= item < len(self._items) or size not in SIDES:
+            raise HTTPException(404, "no such image")
+        try:
+            content = await run_in_threadpool(self._items.picture, item, SIDES[size])
+        except (OSError, UnreadableImage) as error:
+            raise HTTPException(404, f"the image cannot be read: {error}") from error
+        return Response(content, media_type="image/jpeg")
+
+
+async def _json_body(request: Request) -> dict[str, Any]:
+    if request.headers.get("content-type", "").partition(";")[0] != "application/json":
+        raise HTTPException(415, "decisions are JSON")
+    content = b""
+    async for part in request.stream():
+        content += part
+        if len(content) > BODY_BYTES:
+            raise HTTPException(413, f"a decision has at most {BODY_BYTES} bytes")
+    try:
+        body = json.loads(content)
+    except ValueError as error:
+        raise HTTPException(400, f"not JSON: {error}") from error
+    if not isinstance(body, dict):
+        raise HTTPException(400, "expected an object")
+    return body
+
+
+def _resource(name: str) -> bytes:
+    return resources.files("tutelage.review").joinpath(name).read_bytes()
+
+
+def _text(status: int, text: str) -> Response:
+    return Response(text + "\n", status_code=status, media_type="text/plain")
+
+
+async def _refusal(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"error": error.detail}, status_code=error.status_code)
+
+
+async def _failure(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, status_code=500)

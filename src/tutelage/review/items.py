@@ -1,0 +1,175 @@
+"""What there is to review in a run folder: its table and its pixels. Imports no torch."""
+
+from __future__ import annotations
+
+import io
+import json
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from tutelage.data.catalog import Catalog, open_parquet, read_catalog
+from tutelage.data.decode import decode
+from tutelage.decisions import Decision
+from tutelage.errors import TutelageError
+from tutelage.labelerrors import CUT
+from tutelage.solar import solar_cells
+
+TABLE, FACTS = "review.parquet", "review.json"
+VIEWS = {
+    "next": "unlabelled images that would teach the most, the most telling first",
+    "suspicious": "your own labels, the most doubtful first",
+    "unsure": "pseudo-labels, the least sure first",
+    "sure": "pseudo-labels, the surest first",
+    "decided": "what you decided, the latest first",
+}
+Rows = np.ndarray[Any, np.dtype[np.intp]]
+
+
+@dataclass(frozen=True)
+class Items:
+    """The images of a run that a person may decide about.
+
+    Attributes:
+        catalog: the run's data.
+        classes: the classes that the run knows.
+        rows: (n,) where each image is in the catalog.
+        given: (n,) the label it came with, or None.
+        labels: (n,) what the teacher takes it for, held out where it has a label.
+        confidence: (n,) how surely.
+        others: (n,) the next likely class.
+        suspicion: (n,) how likely the given label is wrong; NaN without one.
+        ranks: (n,) place among the images to label next; -1 for no place.
+        sentences: what the run found out about its labels, for people.
+        next_run: the command that takes the decisions as labels.
+    """
+
+    catalog: Catalog
+    classes: tuple[str, ...]
+    rows: Rows
+    given: list[str | None]
+    labels: list[str]
+    confidence: np.ndarray[Any, np.dtype[np.float64]]
+    others: list[str]
+    suspicion: np.ndarray[Any, np.dtype[np.float64]]
+    ranks: Rows
+    sentences: list[str]
+    next_run: str
+
+    def __len__(self) -> int:
+        """Return n."""
+        return len(self.rows)
+
+    def name(self, item: int) -> str:
+        """The image's name in the catalog."""
+        return self.catalog.names[int(self.rows[item])]
+
+    def view(self, name: str, of_class: str | None, standing: dict[str, Decision]) -> list[int]:
+        """The items of one of ``VIEWS`` in its order.
+
+        Args:
+            name: which view.
+            of_class: only those of this class: the given one, or else the one it is taken for.
+            standing: decisions by image, in the order they were made.
+        """
+        unlabelled = np.isnan(self.suspicion)
+        if name == "next":
+            chosen = np.flatnonzero(self.ranks >= 0)
+            order = chosen[np.argsort(self.ranks[chosen], kind="stable")]
+        elif name == "suspicious":
+            chosen = np.flatnonzero(~unlabelled)
+            order = chosen[np.argsort(-self.suspicion[chosen], kind="stable")]
+        elif name == "decided":
+            items = {self.name(item): item for item in range(len(self))}
+            order = np.array([items[i] for i in reversed(standing) if i in items], dtype=np.intp)
+        else:
+            chosen = np.flatnonzero(unlabelled)
+            sign = 1 if name == "unsure" else -1
+            order = chosen[np.argsort(sign * self.confidence[chosen], kind="stable")]
+        return [int(i) for i in order if of_class is None or self.shown(int(i)) == of_class]
+
+    def shown(self, item: int) -> str:
+        """The label that is shown and that "accept" agrees to."""
+        return self.given[item] or self.labels[item]
+
+    def describe(self, item: int, decision: Decision | None) -> dict[str, Any]:
+        """One item as the page gets it."""
+        suspicion = self.suspicion[item]
+        known = not np.isnan(suspicion)
+        return {
+            "id": item,
+            "image": self.name(item),
+            "given": self.given[item],
+            "label": self.labels[item],
+            "other": self.others[item],
+            "confidence": round(float(self.confidence[item]), 4),
+            "suspicion": round(float(suspicion), 4) if known else None,
+            "suspected": bool(known and suspicion > CUT),
+            "decision": None
+            if decision is None
+            else {"action": decision.action, "label": decision.label},
+        }
+
+    def picture(self, item: int, side: int) -> bytes:
+        """The image as a JPEG of at most ``side`` pixels.
+
+        Raises:
+            OSError: the file is gone.
+            UnreadableImage: it is no image any more.
+        """
+        picture = Image.fromarray(decode(self.catalog.source.read(int(self.rows[item]))))
+        picture.thumbnail((side, side))
+        content = io.BytesIO()
+        picture.save(content, format="JPEG", quality=88)
+        return content.getvalue()
+
+
+def open_run(folder: Path) -> Items:
+    """Read what a finished run left to review.
+
+    Raises:
+        TutelageError: no finished run, or its data is not what it was.
+    """
+    config = folder / "config.json"
+    if not config.is_file():
+        raise TutelageError(
+            f"{folder} is no run folder; tutelage review wants one, such as the --out of "
+            "tutelage run"
+        )
+    table, facts = folder / TABLE, folder / FACTS
+    if not (table.is_file() and facts.is_file()):
+        raise TutelageError(
+            f"{folder} has nothing to review: the run is unfinished (repeat its command to "
+            "continue it), made by distill or ladder, or older than the review (train it again)"
+        )
+    request = json.loads(config.read_text(encoding="utf-8"))["request"]
+    catalog = solar_cells() if request["command"] == "demo" else read_catalog(request["data"])
+    columns = open_parquet(table).read().to_pydict()
+    where = {name: row for row, name in enumerate(catalog.names)}
+    gone = [name for name in columns["image"] if name not in where]
+    if gone:
+        raise TutelageError(
+            f"{len(gone)} images of the run are no longer in {request['data']} (first: {gone[0]}); "
+            "restore the data, or run again on what is there"
+        )
+    words = ["tutelage", request["command"]]
+    words += [] if request["command"] == "demo" else [request["data"]]
+    told = json.loads(facts.read_text(encoding="utf-8"))
+    ranks = [-1 if rank is None else rank for rank in columns["next"]]
+    return Items(
+        catalog=catalog,
+        classes=tuple(told["classes"]),
+        rows=np.array([where[name] for name in columns["image"]], dtype=np.intp),
+        given=columns["given"],
+        labels=columns["label"],
+        confidence=np.array(columns["confidence"], dtype=np.float64),
+        others=columns["other"],
+        suspicion=np.array(columns["suspicion"], dtype=np.float64),
+        ranks=np.array(ranks, dtype=np.intp),
+        sentences=told["sentences"],
+        next_run=shlex.join([*words, "--out", "NEW", "--decisions", str(folder)]),
+    )

@@ -1,0 +1,203 @@
+"""What the server answers, and what it refuses."""
+
+import io
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from answering import write_model
+from PIL import Image
+from starlette.testclient import TestClient
+
+from tutelage.deploy import serve
+from tutelage.deploy.openapi import Limits
+from tutelage.deploy.runtime import OnnxModel
+
+
+def picture(
+    colour: tuple[int, int, int], kind: str = "PNG", size: tuple[int, int] = (8, 6)
+) -> bytes:
+    content = io.BytesIO()
+    Image.new("RGB", size, colour).save(content, format=kind)
+    return content.getvalue()
+
+
+RED, GREEN = (255, 0, 0), (0, 255, 0)
+
+
+def client(tmp_path: Path, threshold: float | None = None, **limits: object) -> TestClient:
+    model = OnnxModel(write_model(tmp_path / "m.onnx", threshold=threshold), threads=1)
+    return TestClient(serve.make_app(model, "m.onnx", Limits(**limits)))  # type: ignore[arg-type]
+
+
+def test_one_image_as_the_body(tmp_path: Path) -> None:
+    answer = client(tmp_path).post(
+        "/predict", content=picture(RED), headers={"Content-Type": "image/png"}
+    )
+    assert answer.status_code == 200
+    assert answer.json() == {
+        "model": "m.onnx",
+        "predictions": [
+            {
+                "image": "image",
+                "label": "r",
+                "confidence": 1.0,
+                "probabilities": {"r": 1.0, "g": 0.0},
+            }
+        ],
+    }
+
+
+def test_several_keep_their_order_and_a_broken_one_stops_nothing(tmp_path: Path) -> None:
+    sent = [picture(RED), b"no image", picture(GREEN, size=(5, 5)), picture(RED, "BMP")]
+    files = [("images", (f"{i}.png", content)) for i, content in enumerate(sent)]
+    answer = client(tmp_path).post("/predict", files=files)
+    assert answer.status_code == 200
+    rows = answer.json()["predictions"]
+    assert [row["image"] for row in rows] == ["0.png", "1.png", "2.png", "3.png"]
+    assert [row.get("label") for row in rows] == ["r", None, "g", "r"]
+    assert "not a JPEG, PNG" in rows[1]["error"]
+
+
+def test_more_images_than_are_decoded_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "CHUNK_IMAGES", 2)
+    colours = [RED, GREEN, GREEN, RED, GREEN]
+    files = [("images", (str(i), picture(c))) for i, c in enumerate(colours)]
+    rows = client(tmp_path).post("/predict", files=files).json()["predictions"]
+    assert [row["label"] for row in rows] == ["r", "g", "g", "r", "g"]
+
+
+def test_unknown_images_are_rejected_where_asked(tmp_path: Path) -> None:
+    asked = client(tmp_path, threshold=0.5)
+    files = [("images", ("a", picture((200, 0, 255)))), ("images", ("b", picture(RED)))]
+    rows = asked.post("/predict?reject=true", files=files).json()["predictions"]
+    assert [(row["label"], row["rejected"]) for row in rows] == [("unknown", True), ("r", False)]
+    assert "rejected" not in asked.post("/predict", files=files).json()["predictions"][0]
+    assert asked.post("/predict?reject=maybe", files=files).status_code == 400
+    without = client(tmp_path).post("/predict?reject=true", files=files)
+    assert (without.status_code, "no threshold" in without.json()["error"]) == (400, True)
+
+
+@pytest.mark.parametrize(
+    ("headers", "content", "status", "said"),
+    [
+        ({"Content-Type": "text/html"}, b"<p>", 415, "the body is text/html; expected an image"),
+        ({}, b"x", 415, "of no type"),
+        ({"Content-Type": "image/png"}, b"x" * 2001, 413, "more than 2,000 bytes"),
+        ({"Content-Type": "multipart/form-data"}, b"x", 400, "boundary"),
+        ({"Content-Type": "multipart/form-data; boundary=b"}, b"--b--\r\n", 400, "no image"),
+        ({"Content-Type": "image/png"}, b"x", 422, ""),
+    ],
+)
+def test_what_it_refuses(
+    tmp_path: Path, headers: dict[str, str], content: bytes, status: int, said: str
+) -> None:
+    answer = client(tmp_path, request_bytes=2000).post("/predict", content=content, headers=headers)
+    assert answer.status_code == status
+    assert said in answer.text
+
+
+def test_too_many_images_or_pixels(tmp_path: Path) -> None:
+    asked = client(tmp_path, images=2, pixels=100)
+    files = [("images", (str(i), picture(RED))) for i in range(3)]
+    assert asked.post("/predict", files=files).status_code == 400
+    large = [("images", ("large", picture(RED, size=(11, 10)))), files[0]]
+    rows = asked.post("/predict", files=large).json()["predictions"]
+    assert rows[0]["error"] == "has 11 x 10 pixels, more than 100: scale it down"
+    assert rows[1]["label"] == "r"
+
+
+def test_a_slow_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded = []
+
+    def slow(content: bytes, most_pixels: int) -> np.ndarray:
+        decoded.append(content)
+        time.sleep(0.15)
+        return np.zeros((2, 2, 3), np.uint8)
+
+    monkeypatch.setattr(serve, "_decoded", slow)
+    monkeypatch.setattr(serve, "CHUNK_IMAGES", 1)
+    files = [("images", (str(i), b"x")) for i in range(20)]
+    with client(tmp_path, seconds=0.2) as asked:
+        answer = asked.post("/predict", files=files)
+        assert answer.status_code == 504
+        assert "within 0.2 s" in answer.json()["error"]
+        assert 'requests_total{status="504"} 1.0' in asked.get("/metrics").text
+    assert len(decoded) < 20, "work that nobody waits for ends"
+
+
+def test_waiting_bodies_are_bounded_and_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = picture(RED)
+    inside, go_on = threading.Event(), threading.Event()
+    decode = serve.decode
+
+    def held(data: bytes) -> np.ndarray:
+        inside.set()
+        assert go_on.wait(10)
+        return decode(data)
+
+    monkeypatch.setattr(serve, "decode", held)
+    headers = {"Content-Type": "image/png"}
+    with client(tmp_path, total_bytes=int(1.5 * len(content))) as asked:
+        answers = []
+        first = threading.Thread(
+            target=lambda: answers.append(asked.post("/predict", content=content, headers=headers))
+        )
+        first.start()
+        assert inside.wait(10)
+        refused = asked.post("/predict", content=content, headers=headers)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert "requests_in_flight 1.0" in asked.get("/metrics").text
+        go_on.set()
+        first.join()
+        assert answers[0].status_code == 200
+        assert asked.post("/predict", content=content, headers=headers).status_code == 200
+
+
+def test_health_metrics_and_descriptions(tmp_path: Path) -> None:
+    asked = client(tmp_path)
+    assert asked.get("/health").json() == {
+        "status": "ok",
+        "model": "m.onnx",
+        "classes": ["r", "g"],
+        "parameters": 7,
+        "rejects": False,
+        "version": asked.get("/openapi.json").json()["info"]["version"],
+    }
+    files = [("images", ("a", picture(RED))), ("images", ("b", b"?"))]
+    asked.post("/predict", files=files)
+    counters = asked.get("/metrics").text
+    for line in (
+        'tutelage_requests_total{status="200"} 1.0',
+        'tutelage_images_total{outcome="answered"} 1.0',
+        'tutelage_images_total{outcome="unreadable"} 1.0',
+        'tutelage_predictions_total{label="r"} 1.0',
+        "tutelage_request_seconds_count 1.0",
+        "tutelage_requests_in_flight 0.0",
+    ):
+        assert line in counters
+    page = asked.get("/")
+    assert "POST /predict" in page.text
+    assert page.headers["content-security-policy"].startswith("default-src 'none'")
+    assert asked.get("/predict").status_code == 405
+    assert asked.get("/etc/passwd").status_code == 404
+
+
+def test_the_description_is_that_of_the_answers(tmp_path: Path) -> None:
+    asked = client(tmp_path, images=3)
+    document = asked.get("/openapi.json").json()
+    assert set(document["paths"]) == {"/predict", "/health", "/metrics"}
+    post = document["paths"]["/predict"]["post"]
+    schema = post["responses"]["200"]["content"]["application/json"]["schema"]
+    row = asked.post("/predict", files=[("images", ("a", picture(RED)))]).json()["predictions"][0]
+    described = schema["properties"]["predictions"]["items"]["properties"]
+    assert row.keys() <= described.keys()
+    assert set(described["probabilities"]["properties"]) == {"r", "g"}
+    multipart = post["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert multipart["properties"]["images"]["maxItems"] == 3

@@ -1,0 +1,41 @@
+"""What a run folder leaves to review."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tutelage.errors import TutelageError
+from tutelage.review.items import open_run
+
+
+def test_it_says_the_next_command(reviewed: Path, photos: Path) -> None:
+    items = open_run(reviewed)
+    assert items.next_run == f"tutelage run {photos} --out NEW --decisions {reviewed}"
+    assert len(items) == 42
+
+
+def test_test_images_are_not_there(reviewed: Path) -> None:
+    items = open_run(reviewed)
+    assert not [name for i in range(len(items)) if (name := items.name(i)).startswith("test/")]
+
+
+def test_folders_without_a_review(reviewed: Path, tmp_path: Path) -> None:
+    with pytest.raises(TutelageError, match="is no run folder"):
+        open_run(tmp_path / "none")
+    (reviewed / "review.json").unlink()
+    with pytest.raises(TutelageError, match=r"has nothing to review: the run is unfinished"):
+        open_run(reviewed)
+
+
+def test_data_that_is_no_longer_there(reviewed: Path, photos: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "data"
+    shutil.copytree(photos, moved)
+    gone = next((moved / "unlabeled").iterdir())
+    gone.unlink()
+    config = json.loads((reviewed / "config.json").read_text())
+    config["request"]["data"] = str(moved)
+    (reviewed / "config.json").write_text(json.dumps(config))
+    with pytest.raises(TutelageError, match=rf"1 images .* \(first: unlabeled/{gone.name}\)"):
+        open_run(reviewed)

@@ -1,0 +1,38 @@
+"""The browser that the machine has, driven by Playwright; tests are skipped where there is none."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+# As root there is no sandbox to be had, and a browser that asks its maker for news on each start
+# fails slowly where there is no network.
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@contextmanager
+def browser() -> Iterator[Any]:
+    """A Playwright browser."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    found = [path for name in NAMES if (path := shutil.which(name))]
+    if not found:
+        pytest.skip("no Chromium on this machine")
+    with sync_api.sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=found[0], args=FLAGS)
+        try:
+            yield started
+        finally:
+            started.close()
