@@ -14,7 +14,7 @@ LAYERS = (
     ("config", "console", "metrics", "data", "augment", "models", "losses"),
     ("batch", "calibrate", "clusters", "decisions", "ema", "loader", "bank", "label",
      "labelerrors", "machine", "outofclass", "plan", "probe", "runfolder", "solar", "steps",
-     "suggest", "teachers", "train"),
+     "suggest", "teachers", "tracking", "train"),
     ("stages", "selftrain", "trunk", "student", "tune", "runs", "pipeline", "evidence", "ladder",
      "survey", "worklist", "report", "deploy", "bench", "review", "web"),
     ("api",),
@@ -25,7 +25,7 @@ TORCH_FREE = (
     "__init__", "__main__", "_version", "api", "cli", "config", "console", "deploy.runtime",
     "deploy.latency", "deploy.answers", "deploy.openapi", "deploy.serve", "decisions", "errors",
     "files", "labelerrors", "metrics", "review.app", "review.items", "runfolder", "solar", "tables",
-    "web",
+    "tracking", "web",
 )  # fmt: skip
 
 

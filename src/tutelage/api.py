@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import shlex
 from collections.abc import Sequence
@@ -210,16 +211,17 @@ def _train(
     if teachers:
         catalog = catalog.named(teachers[0].spec.classes)
     work = runs.prepare(command, catalog, data, out, config, notes=notes, quiet=quiet)
-    chain = pipeline.Chain(work)
-    if teachers:
-        for teacher in teachers:
-            teacher.spec = dataclasses.replace(teacher.spec, canvas=work.store.canvas)
-        pipeline.student_stage(chain, teachers[0], teachers[1:])
-    else:
-        pipeline.teach(chain, rounds=command != "transfer")
-        if command in ("run", "demo"):
-            pipeline.student_stage(chain, chain.teacher.outcome.model)
-    return _finish(work, chain, _command_line(command, data, out, settings))
+    with contextlib.closing(work.tracking):
+        chain = pipeline.Chain(work)
+        if teachers:
+            for teacher in teachers:
+                teacher.spec = dataclasses.replace(teacher.spec, canvas=work.store.canvas)
+            pipeline.student_stage(chain, teachers[0], teachers[1:])
+        else:
+            pipeline.teach(chain, rounds=command != "transfer")
+            if command in ("run", "demo"):
+                pipeline.student_stage(chain, chain.teacher.outcome.model)
+        return _finish(work, chain, _command_line(command, data, out, settings))
 
 
 def _command_line(command: str, data: str, out: Path, settings: dict[str, Any]) -> str:
@@ -282,6 +284,8 @@ def _finish(work: Any, chain: Any, command: str) -> dict[str, Any]:
     deployed = evidence.deployment(named)
     result, probs = pipeline.measure(work, chain.finished)
     work.folder.write_json("metrics.json", result)
+    for entry in result["stages"]:
+        work.console.record("result", stage=entry["name"], figures=entry)
     report = evidence.make_report(work, chain.finished, result, probs, deployed, command)
     write(report, out / "report.html")
     _summary(work, result, deployed)

@@ -42,6 +42,10 @@ class DataConfig:
     weights: str | None = setting(
         None, "a .safetensors file with the teacher's weights, or 'none' for random ones"
     )
+    track: str | None = setting(
+        None,
+        "also send figures to tensorboard, mlflow or wandb, or to several, separated by commas",
+    )
     input_size: int | None = setting(None, "side of the square the network sees, in pixels")
     canvas: int | None = setting(None, "side of the square every image is stored at, in pixels")
 
@@ -232,7 +236,8 @@ _TRAINING_ONLY = ("weight_decay", "optimizer", "drop_rate", "mix")
 # Nothing is trained by "augment", and no teacher by "distill": such settings are not offered.
 _LEFT_OUT = {
     "distill": (*_TRUNK_ONLY, *_TEACHER_ONLY),
-    "augment": (*_TRUNK_ONLY, *_TEACHER_ONLY, *_TRAINING_ONLY, "minutes"),
+    "augment": (*_TRUNK_ONLY, *_TEACHER_ONLY, *_TRAINING_ONLY, "minutes", "track"),
+    "ladder": ("track",),
 }
 
 

@@ -14,12 +14,19 @@ from tqdm import tqdm
 
 
 class Console:
-    """Lines and progress bars on stderr; the same as objects in ``events.jsonl``."""
+    """Lines and progress bars on stderr; the same as objects in ``events.jsonl``.
+
+    Attributes:
+        events: the file; without it nothing is recorded.
+        quiet: print nothing.
+        listen: is told of every event, too: its kind and its facts.
+    """
 
     def __init__(self, events: Path | None = None, *, quiet: bool = False) -> None:
-        """Without ``events`` nothing is recorded; ``quiet`` prints nothing."""
+        """Nobody else listens yet."""
         self.events = events
         self.quiet = quiet
+        self.listen: Callable[[str, dict[str, Any]], None] | None = None
 
     def say(self, text: str, **facts: Any) -> None:
         """Print one line and record it."""
@@ -29,6 +36,8 @@ class Console:
 
     def record(self, kind: str, **facts: Any) -> None:
         """Append one object to ``events.jsonl``."""
+        if self.listen is not None:
+            self.listen(kind, facts)
         if self.events is None:
             return
         row = {"time": round(time.time(), 3), "event": kind, **facts}
@@ -36,14 +45,19 @@ class Console:
             file.write(json.dumps(row) + "\n")
 
     @contextmanager
-    def bar(self, label: str, total: int, unit: str = "step") -> Iterator[Callable[[int], None]]:
-        """A progress bar with the time left; call the result with what has been done so far."""
+    def bar(self, label: str, total: int, unit: str = "step") -> Iterator[Callable[..., None]]:
+        """A progress bar with the time left; call the result with what has been done so far.
+
+        A second argument, figures by name, is recorded.
+        """
         self.record("start", label=label, total=total)
         shown = not self.quiet and sys.stderr.isatty()
         with tqdm(total=total, desc=label, unit=unit, leave=False, disable=not shown) as bar:
 
-            def done(count: int) -> None:
+            def done(count: int, metrics: dict[str, float] | None = None) -> None:
                 bar.update(count - bar.n)
+                if metrics is not None:
+                    self.record("progress", label=label, done=count, metrics=metrics)
 
             yield done
         self.record("end", label=label)

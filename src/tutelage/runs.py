@@ -47,6 +47,7 @@ from tutelage.plan import (
 )
 from tutelage.runfolder import RunFolder
 from tutelage.stages import Task
+from tutelage.tracking import Tracking, open_trackers
 from tutelage.trunk import Workshop
 
 
@@ -65,6 +66,7 @@ class Run:
     plan: Plan
     task: Task
     notes: list[str]
+    tracking: Tracking
 
     @property
     def shop(self) -> Workshop:
@@ -133,6 +135,9 @@ def _prepare(
     quiet: bool,
 ) -> Run:
     console = Console(folder.events, quiet=quiet)
+    tracking = Tracking(open_trackers(config.data.track, folder.path), console.say)
+    console.listen = tracking.event
+    console.record("settings", settings=config.to_dict())
     if resumed:
         console.say(f"continuing the run in {folder.path}")
     data = open_data(folder, catalog, config, console, labels_needed=command != "distill")
@@ -175,6 +180,7 @@ def _prepare(
         plan=plan,
         task=task,
         notes=[*all_notes, *said],
+        tracking=tracking,
     )
 
 

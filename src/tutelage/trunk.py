@@ -99,9 +99,7 @@ def fit(
     model = copy.deepcopy(model)
     torch.manual_seed(shop.seed)  # dropout and stochastic depth draw from torch's own generator
     with shop.progress(label, settings.steps) as done:
-        result: Result = train(
-            model, loader, step, settings, device=shop.device, on_step=lambda n, row: done(n)
-        )
+        result: Result = train(model, loader, step, settings, device=shop.device, on_step=done)
     return result.model.cpu().to(memory_format=torch.contiguous_format)
 
 
