@@ -18,7 +18,7 @@ LAYERS = (
     ("stages", "selftrain", "trunk", "student", "tune", "runs", "pipeline", "evidence", "ladder",
      "survey", "worklist", "report", "deploy", "bench", "review", "web"),
     ("api",),
-    ("tables", "cli", "__main__", "__init__"),
+    ("tables", "cli", "estimator", "__main__", "__init__"),
 )  # fmt: skip
 ROOMS = ("data", "augment", "models", "losses")  # know nothing of each other
 TORCH_FREE = (

@@ -9,10 +9,12 @@ from tutelage.errors import MissingExtra, TutelageError
 
 if TYPE_CHECKING:
     from tutelage.api import demo, distill, evaluate, export, predict, run, self_train, transfer
+    from tutelage.estimator import FewLabelClassifier
 
 _VERBS = ("demo", "run", "transfer", "self_train", "distill", "evaluate", "predict", "export")
 
 __all__ = [
+    "FewLabelClassifier",
     "MissingExtra",
     "TutelageError",
     "__version__",
@@ -33,4 +35,8 @@ def __getattr__(name: str) -> Any:
         from tutelage import api
 
         return getattr(api, name)
+    if name == "FewLabelClassifier":
+        from tutelage.estimator import FewLabelClassifier
+
+        return FewLabelClassifier
     raise AttributeError(f"module 'tutelage' has no attribute '{name}'")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -190,6 +191,20 @@ def ladder(
     console.say(content["verdict"])
     console.say(f"page: {path}")
     return content
+
+
+def fit_catalog(
+    command: str, catalog: Catalog, out: Path | str, settings: dict[str, Any]
+) -> dict[str, Any]:
+    """Run ``command`` on a catalog that was made in memory, quietly; return metrics.json.
+
+    What the images are is part of the run's name, so that no other images' run is continued.
+    """
+    digest = hashlib.blake2b(catalog.labels.tobytes(), digest_size=8)
+    for row in range(len(catalog)):
+        digest.update(catalog.source.signature(row).encode("utf-8", "surrogateescape"))
+    data = f"{len(catalog)} images in memory, {digest.hexdigest()}"
+    return _train(command, catalog, data, Path(out), settings, quiet=True)
 
 
 def _train(

@@ -1,0 +1,259 @@
+"""The whole chain as a scikit-learn classifier."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tutelage.data.catalog import Catalog, FileSource, Source
+from tutelage.data.decode import UnreadableImage, decode
+from tutelage.deploy.runtime import OnnxModel
+from tutelage.errors import TutelageError, need
+
+need("sklearn", "sklearn")
+
+from sklearn.base import BaseEstimator, ClassifierMixin  # noqa: E402  # after the plain error
+from sklearn.utils import Tags  # noqa: E402
+from sklearn.utils.validation import check_is_fitted  # noqa: E402
+
+BATCH = 64  # images decoded at once
+
+
+class FewLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Probe, transfer, self-training on the unlabelled images, a distilled student.
+
+    Images are paths, uint8 arrays (H, W, 3) or (H, W), one array (N, H, W, 3) or (N, H, W), or a
+    data frame with a column ``image`` of these. As elsewhere in scikit-learn, a label of -1 (or
+    None, or NaN) marks an unlabelled image, whose pixels are learned from.
+
+    Args:
+        minutes: time budget to plan for; None for the default.
+        teacher: any timm architecture, or the folder of a tutelage model.
+        student: as ``tutelage run --student``; "none" keeps the teacher.
+        device: "auto", "cpu" or "cuda".
+        random_state: of folds and views, a whole number.
+        run_folder: where the run is kept, with its report; None for a temporary folder.
+        settings: any further setting of ``tutelage run --help``, by name.
+
+    Attributes:
+        classes_: (K,) the labels, sorted, of the type that they were given in.
+        metrics_: the content of the run's metrics.json.
+
+    Raises:
+        MissingExtra: scikit-learn is not installed.
+    """
+
+    def __init__(
+        self,
+        *,
+        minutes: float | None = None,
+        teacher: str = "tf_efficientnet_lite0",
+        student: str = "cut",
+        device: str = "auto",
+        random_state: int = 0,
+        run_folder: str | None = None,
+        settings: dict[str, Any] | None = None,
+    ) -> None:
+        """Keep the settings; nothing is checked before ``fit``."""
+        self.minutes = minutes
+        self.teacher = teacher
+        self.student = student
+        self.device = device
+        self.random_state = random_state
+        self.run_folder = run_folder
+        self.settings = settings
+
+    def __sklearn_tags__(self) -> Tags:
+        """Images, not a table of numbers."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        tags.input_tags.string = True
+        tags.non_deterministic = True  # a time budget is planned by this machine's speed
+        return tags
+
+    def fit(self, X: Any, y: Any) -> Self:
+        """Learn from N images.
+
+        Args:
+            X: N images.
+            y: N labels; -1, None or NaN for none.
+
+        Raises:
+            TutelageError: what was found, what was expected, and the mend.
+        """
+        from tutelage import api
+
+        images = _images(X)
+        labels = [None if _missing(label) else label for label in _column(y)]
+        if len(labels) != len(images):
+            raise TutelageError(f"{len(images)} images but {len(labels)} labels; give one for each")
+        known = [label for label in labels if label is not None]
+        if not known:
+            raise TutelageError("every label is -1, None or NaN; give some of at least two classes")
+        classes = np.unique(np.array(known))
+        where = {label: k for k, label in enumerate(classes.tolist())}
+        indices = [-1 if label is None else where[_plain(label)] for label in labels]
+        catalog = Catalog(
+            names=tuple(f"image {number}" for number in range(len(images))),
+            labels=np.array(indices, dtype=np.int32),
+            splits=np.full(len(images), "train", dtype="<U5"),
+            classes=tuple(str(label) for label in classes),
+            source=_source(images),
+        )
+        settings = {
+            "minutes": self.minutes,
+            "teacher": self.teacher,
+            "device": self.device,
+            "seed": self.random_state,
+            **({} if self.student == "none" else {"student": self.student}),
+            **(self.settings or {}),
+        }
+        command = "self-train" if self.student == "none" else "run"
+        folder = Path(self.run_folder or tempfile.mkdtemp(prefix="tutelage-"))
+        try:
+            self.metrics_ = api.fit_catalog(command, catalog, folder, settings)
+            final = "teacher/model.onnx" if self.student == "none" else "student.onnx"
+            self._onnx = (folder / final).read_bytes()
+        finally:
+            if self.run_folder is None:
+                shutil.rmtree(folder, ignore_errors=True)
+        self.classes_ = classes
+        self._model: OnnxModel | None = None
+        return self
+
+    def predict_proba(self, X: Any) -> NDArray[np.float32]:
+        """Calibrated probabilities (N, K) of N images, in the order of ``classes_``.
+
+        Raises:
+            NotFittedError: before ``fit``.
+            TutelageError: an image cannot be read; the message names it.
+        """
+        check_is_fitted(self, "classes_")
+        images = _images(X)
+        parts = [np.zeros((0, len(self.classes_)), dtype=np.float32)]
+        for start in range(0, len(images), BATCH):
+            pixels = [_pixels(image, start + i) for i, image in enumerate(images[start:][:BATCH])]
+            parts.append(self._opened().probabilities(pixels))
+        return np.concatenate(parts)
+
+    def predict(self, X: Any) -> NDArray[Any]:
+        """The most likely class (N,) of each image."""
+        probabilities = self.predict_proba(X)
+        return np.asarray(self.classes_[probabilities.argmax(axis=1)])
+
+    def save_onnx(self, path: Path | str) -> None:
+        """Write the exported model, which ``tutelage predict`` and ``serve`` take."""
+        check_is_fitted(self, "classes_")
+        Path(path).write_bytes(self._onnx)
+
+    def _opened(self) -> OnnxModel:
+        """The model; a session cannot be pickled, so it is opened when it is first used."""
+        if self._model is None:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "model.onnx"
+                path.write_bytes(self._onnx)
+                self._model = OnnxModel(path)
+        return self._model
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything but the session."""
+        state: dict[str, Any] = dict(super().__getstate__())
+        return {**state, "_model": None} if "_model" in state else state
+
+
+@dataclass(frozen=True)
+class ArraySource:
+    """Images in memory, as files of a lossless kind where bytes are asked for."""
+
+    images: tuple[NDArray[np.uint8], ...]
+
+    def read(self, index: int) -> bytes:
+        """Return the image as a PNG file's bytes."""
+        content = io.BytesIO()
+        Image.fromarray(self.images[index]).save(content, format="PNG", compress_level=1)
+        return content.getvalue()
+
+    def signature(self, index: int) -> str:
+        """Return a hash of the pixels."""
+        image = self.images[index]
+        return hashlib.blake2b(image.tobytes() + repr(image.shape).encode()).hexdigest()
+
+    def select(self, indices: NDArray[np.intp]) -> ArraySource:
+        """Return the source of these images."""
+        return ArraySource(tuple(self.images[i] for i in indices))
+
+
+def _images(X: Any) -> list[Any]:
+    """Paths or arrays, one an image."""
+    if hasattr(X, "columns"):
+        if "image" not in X.columns:
+            raise TutelageError(
+                f"the frame has the columns {', '.join(map(str, X.columns))}; expected one called "
+                "image, with paths or arrays"
+            )
+        X = X["image"]
+    images = _column(X)
+    if not images:
+        raise TutelageError("there are no images")
+    for number, image in enumerate(images):
+        if isinstance(image, str | os.PathLike):
+            continue
+        if (
+            not isinstance(image, np.ndarray)
+            or image.dtype != np.uint8
+            or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3))
+            or not image.size
+        ):
+            found = type(image).__name__
+            if isinstance(image, np.ndarray):
+                found = f"{image.dtype} {image.shape}"
+            raise TutelageError(
+                f"image {number} is {found}; expected a path, or uint8 of (H, W, 3) or (H, W)"
+            )
+    kinds = {isinstance(image, np.ndarray) for image in images}
+    if len(kinds) > 1:
+        raise TutelageError("some images are paths and some are arrays; give one kind")
+    return images
+
+
+def _column(values: Any) -> list[Any]:
+    """A sequence's items; numbers of arrays stay NumPy's, arrays of more axes are cut in rows."""
+    if isinstance(values, str | bytes | os.PathLike):
+        raise TutelageError(f"expected a sequence, found one {type(values).__name__}: {values!r}")
+    return list(values)
+
+
+def _plain(label: Any) -> Any:
+    """A label as Python's own kind."""
+    return label.item() if isinstance(label, np.generic) else label
+
+
+def _missing(label: Any) -> bool:
+    return label is None or label != label or (not isinstance(label, str) and label == -1)
+
+
+def _source(images: Sequence[Any]) -> Source:
+    if isinstance(images[0], np.ndarray):
+        return ArraySource(tuple(images))
+    return FileSource(tuple(os.fspath(image) for image in images))
+
+
+def _pixels(image: Any, number: int) -> NDArray[np.uint8]:
+    if isinstance(image, np.ndarray):
+        return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
+    try:
+        return decode(Path(image).read_bytes())
+    except (OSError, UnreadableImage) as error:
+        raise TutelageError(f"image {number}, {image}: {error}") from error
