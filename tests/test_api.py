@@ -174,12 +174,31 @@ def test_evaluate_refuses_what_it_cannot_count(
 def test_export_writes_a_graph_that_agrees(finished: Path, photos: Path, tmp_path: Path) -> None:
     result = api.export(finished / "student", tmp_path / "small.onnx")
     assert result["path"] == str(tmp_path / "small.onnx")
-    assert result["n"] > 100
+    assert result["n"] == 42  # the training images of the run that it lies in
     assert result["top1_agreement"] == 1
     assert result["max_difference"] < 1e-3
     rows, _ = api.predict(tmp_path / "small.onnx", [photos / "test"])
     expected, _ = api.predict(finished, [photos / "test"])
     assert [row.label for row in rows] == [row.label for row in expected]
+
+
+def test_int8_is_calibrated_on_the_images_of_the_run(
+    finished: Path, photos: Path, tmp_path: Path
+) -> None:
+    told = api.export(finished / "student", tmp_path / "m.onnx", int8=True)
+    json.dumps(told)  # for --json and programs
+    int8 = told["int8"]
+    assert int8["kept"] in ("int8", "fp32")  # as this machine's clock has it
+    assert int8["loss"] <= 1.0
+    assert Path(int8["path"]).exists()
+    alone = tmp_path / "alone"
+    shutil.copytree(finished / "student", alone)
+    with pytest.raises(TutelageError, match="lies in no run folder; give some with --images"):
+        api.export(alone, tmp_path / "n.onnx", int8=True)
+    assert not (tmp_path / "n.onnx").exists()
+    again = api.export(alone, tmp_path / "n.onnx", int8=True, images=photos, max_loss=-1.0)
+    assert again["int8"]["kept"] == "fp32"
+    assert again["int8"]["top1_agreement"] == int8["top1_agreement"]
 
 
 def test_export_of_no_model_is_refused(tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from tutelage.errors import TutelageError, need
 from tutelage.metrics import metrics
 
 PARITY_IMAGES = 64
+CALIBRATION_IMAGES = 128  # for int8
+JUDGED_IMAGES = 512  # others, on which int8 is judged
 
 
 def run(
@@ -481,20 +483,30 @@ def evaluate(model: Path | str, data: Path | str, *, split: str = "test") -> dic
 
 
 def export(
-    model: Path | str, out: Path | str | None = None, *, int8: bool = False
+    model: Path | str,
+    out: Path | str | None = None,
+    *,
+    int8: bool = False,
+    images: Path | str | None = None,
+    max_loss: float = 0.01,
 ) -> dict[str, Any]:
     """Export a model folder to ONNX, its preprocessing inside, checked against torch.
 
     Args:
         model: a model folder (``RUN/teacher``, ``RUN/student``).
         out: the file; default ``model.onnx`` in the model folder.
-        int8: also quantise; the float file is kept where int8 is not faster.
+        int8: also quantise, calibrated on ``images``; the float file is kept where int8 is not
+            faster, or loses more than ``max_loss``.
+        images: a folder or a manifest, to check and to calibrate on; None takes the training
+            images of the run that the model folder lies in, or else generated pictures to check.
+        max_loss: of accuracy, as estimated; 0.01 is one point.
 
     Returns:
         What was written and how well it agrees.
 
     Raises:
-        TutelageError: no model there, or the exported graph differs from torch.
+        TutelageError: no model there, the exported graph differs from torch, or there are no
+            images to calibrate on.
     """
     for package in ("torch", "timm", "onnx"):
         need(package, "train")
@@ -503,18 +515,40 @@ def export(
 
     loaded = load_model(model)
     path = Path(out) if out is not None else Path(model) / "model.onnx"
+    own = _own_images(Path(model), None if images is None else Path(images))
+    if int8 and not own:
+        raise TutelageError(
+            f"int8 is calibrated on real images, but {model} lies in no run folder; "
+            "give some with --images"
+        )
     export_onnx(loaded, path)
-    images = _noise_images(loaded.spec.canvas)
-    checked = parity(loaded, path, images)
+    checked = parity(loaded, path, own[:PARITY_IMAGES] or _noise_images(loaded.spec.canvas))
     result: dict[str, Any] = {"path": str(path), **dataclasses.asdict(checked)}
     if int8:
-        quantized = quantize_onnx(path, path.with_suffix(".int8.onnx"), images)
-        result["int8"] = {
-            "kept": quantized.kept,
-            "path": str(quantized.path),
-            "reason": quantized.reason,
-        }
+        half = min(CALIBRATION_IMAGES, (len(own) + 1) // 2)
+        quantized = quantize_onnx(
+            path, path.with_suffix(".int8.onnx"), own[:half], own[half:], max_loss=max_loss
+        )
+        result["int8"] = {**dataclasses.asdict(quantized), "path": str(quantized.path)}
     return result
+
+
+def _own_images(model: Path, images: Path | None) -> list[np.ndarray]:
+    """Training images of a data set, or of the run that a model folder lies in, as files hold them.
+
+    Drawn at random, always the same; unreadable ones are passed over. Empty without either.
+    """
+    from tutelage.runfolder import catalog_of
+
+    if images is None and not (model.parent / "config.json").is_file():
+        return []
+    catalog = catalog_of(model.parent) if images is None else read_catalog(images)
+    rows = np.random.default_rng(0).permutation(np.flatnonzero(catalog.splits == "train"))
+    found: list[np.ndarray] = []
+    for row in rows[: CALIBRATION_IMAGES + JUDGED_IMAGES]:
+        with contextlib.suppress(UnreadableImage, OSError):
+            found.append(decode(catalog.source.read(int(row))))
+    return found
 
 
 def _noise_images(canvas: int, count: int = 128) -> list[np.ndarray]:

@@ -126,7 +126,20 @@ def _add_model_commands(commands: Any) -> None:
     command = commands.add_parser("export", help="ONNX with the preprocessing inside, checked")
     command.add_argument("model", metavar="MODEL", help="a model folder, such as RUN/student")
     command.add_argument("--out", help="the file (default: MODEL/model.onnx)")
-    command.add_argument("--int8", action="store_true", help="also quantise, if that is faster")
+    command.add_argument(
+        "--int8", action="store_true", help="also quantise, if that is faster and does no harm"
+    )
+    command.add_argument(
+        "--images",
+        metavar="DATA",
+        help="images to check and calibrate on (default: those of the run MODEL lies in)",
+    )
+    command.add_argument(
+        "--max-loss",
+        type=float,
+        default=0.01,
+        help="of accuracy that int8 may cost, as estimated (default: 0.01, one point)",
+    )
     summary = "look at what the machine believed, and correct it, on a local page"
     command = commands.add_parser("review", help=summary, description=summary)
     command.add_argument("run", metavar="RUN", help="the folder of a finished run")
@@ -198,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif command in ("review", "serve"):
             _serve(command, options)
         else:
-            _export(**options)
+            _export(options)
     except TutelageError as error:
         print(f"tutelage {command}: {error}", file=sys.stderr)
         return 2
@@ -265,10 +278,10 @@ def _predict(model: str, images: Sequence[str], out: str | None, reject: bool) -
         print(f"{row.image}\t{row.label}\t{row.confidence:.4f}")
 
 
-def _export(model: str, out: str | None, int8: bool) -> None:
+def _export(options: dict[str, Any]) -> None:
     from tutelage import api
 
-    print(_dump(api.export(model, out, int8=int8)))
+    print(_dump(api.export(**options)))
 
 
 def _bench(benchmark: str, json: bool, **options: Any) -> None:

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tutelage.data.catalog import Catalog, read_catalog
 from tutelage.errors import TutelageError
 from tutelage.files import write_atomically
+from tutelage.solar import solar_cells
 
 
 class RunFolder:
@@ -99,6 +101,16 @@ class RunFolder:
     def write_json(self, name: str, value: dict[str, Any]) -> None:
         """Write one JSON file so that a kill leaves the old one or the new one."""
         write_atomically(self.path / name, json.dumps(value, indent=2) + "\n")
+
+
+def catalog_of(folder: Path) -> Catalog:
+    """The data of the run in a folder, as it is now.
+
+    Raises:
+        TutelageError: no run there, or its data is gone.
+    """
+    request = RunFolder(folder).read_json("config.json")["request"]
+    return solar_cells() if request["command"] == "demo" else read_catalog(request["data"])
 
 
 def _is_partial(path: Path) -> bool:

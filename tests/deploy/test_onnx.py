@@ -274,6 +274,22 @@ def test_fp32_is_kept_when_int8_is_slower(
     assert not (tmp_path / "int8.onnx").exists()
 
 
+def test_fp32_is_kept_when_int8_changes_too_much(
+    exported: Path, tmp_path: Path, timings: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = quantize_onnx(exported, tmp_path / "int8.onnx", IMAGES[:4], IMAGES, max_loss=-1e-9)
+    assert result.kept == "fp32"
+    assert not (tmp_path / "int8.onnx").exists()
+    assert result.reason.endswith("fp32 is kept")
+
+
+def test_the_loss_is_what_changed_answers_cost() -> None:
+    before = np.array([[0.6, 0.4], [0.9, 0.1], [0.3, 0.7]])
+    after = np.array([[0.4, 0.6], [0.8, 0.2], [0.3, 0.7]])
+    assert deploy._estimated_loss(before, after) == pytest.approx(0.2 / 3)
+    assert deploy._estimated_loss(before, before) == 0.0
+
+
 def test_int8_needs_images(exported: Path, tmp_path: Path) -> None:
     with pytest.raises(TutelageError, match="calibrate"):
         quantize_onnx(exported, tmp_path / "int8.onnx", [])

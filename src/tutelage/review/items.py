@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tutelage.data.catalog import Catalog, open_parquet, read_catalog
+from tutelage.data.catalog import Catalog, open_parquet
 from tutelage.data.decode import decode
 from tutelage.decisions import Decision
 from tutelage.errors import TutelageError
 from tutelage.labelerrors import CUT
-from tutelage.solar import solar_cells
+from tutelage.runfolder import catalog_of
 
 TABLE, FACTS = "review.parquet", "review.json"
 VIEWS = {
@@ -147,7 +147,7 @@ def open_run(folder: Path) -> Items:
             "continue it), made by distill or ladder, or older than the review (train it again)"
         )
     request = json.loads(config.read_text(encoding="utf-8"))["request"]
-    catalog = solar_cells() if request["command"] == "demo" else read_catalog(request["data"])
+    catalog = catalog_of(folder)
     columns = open_parquet(table).read().to_pydict()
     where = {name: row for row, name in enumerate(catalog.names)}
     gone = [name for name in columns["image"] if name not in where]
