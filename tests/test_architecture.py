@@ -25,7 +25,7 @@ TORCH_FREE = (
     "__init__", "__main__", "_version", "api", "cli", "config", "console", "deploy.runtime",
     "deploy.latency", "deploy.answers", "deploy.openapi", "deploy.serve", "decisions", "errors",
     "files", "labelerrors", "metrics", "review.app", "review.items", "runfolder", "solar", "tables",
-    "tracking", "web",
+    "bench.model", "tracking", "web",
 )  # fmt: skip
 
 

@@ -377,6 +377,25 @@ def _exported_file(path: Path) -> Path:
     return ready[0]
 
 
+def exported_files(models: Sequence[Path | str]) -> list[Path]:
+    """Exported files, in the place of a run folder those of its teacher and its student.
+
+    Raises:
+        TutelageError: a run folder without any, or a path that is no file.
+    """
+    files: list[Path] = []
+    for model in map(Path, models):
+        final = _exported_file(model)
+        teacher = model / "teacher" / "model.onnx"
+        files += [teacher] if final != model and teacher.exists() and teacher != final else []
+        files.append(final)
+        int8 = model / "student" / "model.int8.onnx"
+        files += [int8] if final != model and int8.exists() else []
+    if absent := [str(file) for file in files if not file.is_file()]:
+        raise TutelageError(f"{absent[0]} is no exported model; tutelage export MODEL writes one")
+    return files
+
+
 def predict(
     model: Path | str, images: Sequence[Path | str], *, batch: int = 64, reject: bool = False
 ) -> tuple[list[Prediction], list[tuple[str, str]]]:

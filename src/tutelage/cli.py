@@ -191,6 +191,17 @@ def _add_bench(commands: Any) -> None:
         help="of torchvision, timm, albumentations, kornia (default: all that are installed)",
     )
     command.add_argument("--json", action="store_true", help="print one JSON object")
+    summary = "latency, memory and size of exported models, one image and 32 at once"
+    command = benchmarks.add_parser("model", help=summary, description=summary)
+    command.add_argument(
+        "models", metavar="MODEL", nargs="+", help="exported .onnx files, or run folders"
+    )
+    command.add_argument("--threads", type=int, default=1, help="for a batch (default: 1)")
+    command.add_argument(
+        "--size", type=int, help="side of the images in pixels (default: each model's canvas)"
+    )
+    command.add_argument("--runs", type=int, default=50, help="timed runs (default: 50)")
+    command.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -285,6 +296,13 @@ def _export(options: dict[str, Any]) -> None:
 
 
 def _bench(benchmark: str, json: bool, **options: Any) -> None:
+    if benchmark == "model":
+        from tutelage.api import exported_files
+        from tutelage.bench import model
+
+        measured = model.bench_model(exported_files(options.pop("models")), **options)
+        print(_dump(measured) if json else model.describe(measured))
+        return
     need("torch", "train")
     from tutelage.bench.augment import bench_augment
     from tutelage.bench.words import describe

@@ -62,12 +62,14 @@ def onnx_latency(path: Path | str, *, size: int | None = None, runs: int = 50) -
     return latency(onnx_call(path, size=size), runs=runs)
 
 
-def onnx_call(path: Path | str, *, size: int | None = None) -> Callable[[], object]:
-    """A call that runs an exported model on one blank image on one thread."""
-    model = OnnxModel(path, threads=1)
+def onnx_call(
+    path: Path | str, *, size: int | None = None, batch: int = 1, threads: int = 1
+) -> Callable[[], object]:
+    """A call that runs an exported model on blank images, by default one on one thread."""
+    model = OnnxModel(path, threads=threads)
     side = size or int(model.metadata["tutelage.canvas"])
-    image = [np.full((side, side, 3), 128, dtype=np.uint8)]
-    return lambda: model.probabilities(image)
+    images = [np.full((side, side, 3), 128, dtype=np.uint8)] * batch
+    return lambda: model.probabilities(images)
 
 
 def size_bytes(path: Path | str) -> int:
