@@ -277,7 +277,8 @@ def _finish(work: Any, chain: Any, command: str) -> dict[str, Any]:
     from tutelage import evidence, pipeline, worklist
     from tutelage.deploy.onnx import export_onnx, parity
     from tutelage.models.folder import save_model
-    from tutelage.report.html import write
+    from tutelage.report import card
+    from tutelage.report.html import write, write_page
 
     out = work.folder.path
     named = []
@@ -305,6 +306,7 @@ def _finish(work: Any, chain: Any, command: str) -> dict[str, Any]:
         work.console.record("result", stage=entry["name"], figures=entry)
     report = evidence.make_report(work, chain.finished, result, probs, deployed, command)
     write(report, out / "report.html")
+    write_page(card.render(report), out / "MODEL_CARD.md")
     _summary(work, result, deployed)
     return result
 

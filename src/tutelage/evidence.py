@@ -12,6 +12,7 @@ import torch
 
 from tutelage import trunk
 from tutelage.augment import Center, apply
+from tutelage.data.split import ROLES
 from tutelage.deploy.latency import onnx_latency, size_bytes
 from tutelage.errors import need
 from tutelage.files import replacing
@@ -227,4 +228,5 @@ def make_report(
         decisions=decisions(finished),
         deployment=deployed,
         settings=run.folder.read_json("config.json"),
+        counts={role: len(run.split.indices(role)) for role in ROLES},
     )

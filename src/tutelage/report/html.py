@@ -10,6 +10,7 @@ import base64
 import io
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
@@ -49,7 +50,7 @@ def fill(template: str, context: Mapping[str, Any]) -> str:
     jinja2 = need("jinja2", "train")
     folder = resources.files("tutelage.report")
     environment = jinja2.Environment(
-        autoescape=True,
+        autoescape=template.endswith(".html.j2"),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -61,6 +62,7 @@ def fill(template: str, context: Mapping[str, Any]) -> str:
         "short": _short,
         "duration": _duration,
         "size": _size,
+        "cell": _cell,
     }
     page = environment.get_template(template).render(context)
     # File names from disk may hold bytes that are no text; the page must still be UTF-8.
@@ -189,6 +191,11 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, s
         else:
             text = value if isinstance(value, str) else json.dumps(value, default=str)
             yield f"{prefix}{key}", text
+
+
+def _cell(text: str) -> str:
+    """A name as Markdown shows it: no cell, markup or heading of its own."""
+    return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", " ".join(text.split()))
 
 
 def _short(text: str, limit: int = 48) -> str:

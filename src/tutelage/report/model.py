@@ -125,6 +125,7 @@ class Report:
         decisions: one row per judged stage.
         deployment: one row per model file.
         settings: every resolved setting, nested as it likes.
+        counts: images by role: labeled, unlabeled, val, test.
     """
 
     title: str
@@ -141,6 +142,7 @@ class Report:
     decisions: Sequence[DecisionRow] = ()
     deployment: Sequence[DeploymentRow] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuse predictions over other classes.

@@ -1,0 +1,40 @@
+"""The model card: what a model is for, how good it is, and what to know before relying on it.
+
+The sections are those of Mitchell et al. 2019, "Model Cards for Model Reporting", as far as a run
+knows them; the head is the Hugging Face hub's.
+"""
+
+from __future__ import annotations
+
+import re
+
+from tutelage._version import __version__
+from tutelage.report.html import fill
+from tutelage.report.model import Report
+from tutelage.report.numbers import class_rows, confusion, mistakes
+from tutelage.report.verdict import IMAGES, judge
+
+ROLES = (("labeled", "labelled"), ("unlabeled", "unlabelled"), ("val", "held-out"))
+MISTAKES = 5
+
+
+def render(report: Report) -> str:
+    """The card as Markdown."""
+    verdict = judge(report)
+    final = report.predictions.get(verdict.final.name) if verdict.final else None
+    final = final if final is not None and final.labels.size else None
+    matrix = None if final is None else confusion(final)
+    text = fill(
+        "card.md.j2",
+        {
+            "report": report,
+            "verdict": verdict,
+            "version": __version__,
+            "images": IMAGES[verdict.split],
+            "roles": ROLES,
+            "final": final,
+            "rows": [] if matrix is None else class_rows(matrix, report.classes),
+            "mistakes": [] if matrix is None else mistakes(matrix, report.classes, MISTAKES),
+        },
+    )
+    return re.sub(r"\n{3,}", "\n\n", text)

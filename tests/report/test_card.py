@@ -1,0 +1,48 @@
+"""The model card says what the page says, and names from disk stay names."""
+
+import re
+from typing import Any
+
+import pytest
+
+from tutelage.report.card import render
+
+pytest.importorskip("jinja2")
+
+STAGES = {"probe": (0.7, True), "transfer": (0.6, False), "student": (0.8, True)}
+
+
+def test_it_holds_the_figures(make_report: Any, full_fields: dict[str, Any]) -> None:
+    counts = {"labeled": 40, "unlabeled": 1200, "val": 0, "test": 200}
+    text = render(make_report(STAGES, counts=counts, **full_fields))
+    assert text.startswith("---\nlicense: other\n")
+    assert "| accuracy | 80.0% (95% interval 75.0% to 80.0%) |" in text
+    assert "40 labelled, 1,200 unlabelled images" in text
+    assert "| ant | 100 | 80.0% (" in text
+    assert "**transfer** (rejected)" in text
+    assert "tutelage run photos --out runs/a" in text
+    assert not re.search(r"\n{3,}", text)
+    for row in re.findall(r"^\|.*\|$", text, re.M):
+        assert row.count("|") in (3, 5), row
+
+
+def test_without_test_images_it_says_so(make_report: Any) -> None:
+    text = render(make_report(STAGES, test=False))
+    assert "so they flatter" in text
+    assert "| accuracy |" not in text
+
+
+def test_names_are_no_markup(make_report: Any) -> None:
+    names = ("# big", "a|b", "<img src=x>", "x\n\n# y", "*z*")
+    text = render(make_report(STAGES, classes=names))
+    for name in (r"\# big", r"a\|b", r"\<img src=x\>", r"x \# y", r"\*z\*"):
+        assert name in text
+    assert "<img" not in text.replace(r"\<img", "")
+    assert not re.search(r"^# (big|y)", text, re.M)
+
+
+def test_it_is_plain_text_not_html(make_report: Any) -> None:
+    text = render(make_report(STAGES, classes=("R&D", "it's")))
+    assert "R&D" in text
+    assert "it's" in text
+    assert "&amp;" not in text
