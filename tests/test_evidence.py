@@ -182,3 +182,23 @@ def test_without_test_images_and_rounds_there_are_only_views(
     run.split.roles[run.split.indices("test")] = "unused"
     sheets = evidence.sheets(run, [done("probe")], {})
     assert [sheet.title for sheet in sheets] == ["Views the student learns from"]
+
+
+def test_the_cloud_holds_labelled_and_unlabelled_images_in_the_unit_square(
+    chain: pipeline.Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline.teach(chain, rounds=False)
+    monkeypatch.setattr(evidence, "CLOUD", (3, 5))
+    points = evidence.cloud(chain)
+    assert [point.labeled for point in points] == [True] * 3 + [False] * 5
+    xy = np.array([[point.x, point.y] for point in points])
+    np.testing.assert_allclose([xy.min(axis=0), xy.max(axis=0)], [[0, 0], [1, 1]])
+    classes = chain.run.catalog.classes
+    for point in points:
+        word = "labelled" if point.labeled else "taken for"
+        assert f": {word} {classes[point.group]}" in point.caption
+        assert point.image.shape == (evidence.CLOUD_SIDE, evidence.CLOUD_SIDE, 3)
+    names = {point.caption.rpartition(": ")[0] for point in points}
+    assert len(names) == 8
+    test = {chain.run.catalog.names[row] for row in chain.run.split.indices("test")}
+    assert not names & test

@@ -285,7 +285,7 @@ def _finish(work: Any, chain: Any, command: str) -> dict[str, Any]:
     for stage in [s for s in chain.finished if s.accepted]:
         if stage.name == "student":
             named.append(("student", stage, out / "student.onnx"))
-        elif stage is _last_teacher(chain.finished):
+        elif stage is chain.teachers[-1]:
             named.append(("teacher", stage, out / "teacher" / "model.onnx"))
     sample = _sample_images(work)
     for name, stage, path in named:
@@ -297,23 +297,19 @@ def _finish(work: Any, chain: Any, command: str) -> dict[str, Any]:
             f"(largest difference {checked.max_difference:.1e})"
         )
     evidence.write_pseudo_labels(work, chain.finished)
-    if _last_teacher(chain.finished) is not None:
+    if chain.teachers:
         worklist.write_worklist(chain)
     deployed = evidence.deployment(named)
     result, probs = pipeline.measure(work, chain.finished)
     work.folder.write_json("metrics.json", result)
     for entry in result["stages"]:
         work.console.record("result", stage=entry["name"], figures=entry)
-    report = evidence.make_report(work, chain.finished, result, probs, deployed, command)
+    points = evidence.cloud(chain) if chain.teachers else []
+    report = evidence.make_report(work, chain.finished, result, probs, deployed, command, points)
     write(report, out / "report.html")
     write_page(card.render(report), out / "MODEL_CARD.md")
     _summary(work, result, deployed)
     return result
-
-
-def _last_teacher(finished: Sequence[Any]) -> Any:
-    teachers = [s for s in finished if s.accepted and s.name != "student"]
-    return teachers[-1] if teachers else None
 
 
 def _sample_images(work: Any) -> list[np.ndarray]:

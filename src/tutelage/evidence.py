@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import torch
 
 from tutelage import trunk
 from tutelage.augment import Center, apply
+from tutelage.calibrate import softmax
 from tutelage.data.split import ROLES
 from tutelage.deploy.latency import onnx_latency, size_bytes
 from tutelage.errors import need
@@ -20,10 +23,11 @@ from tutelage.label import PseudoLabels
 from tutelage.loader import Rows
 from tutelage.metrics import Floats
 from tutelage.models.classifier import count_parameters
-from tutelage.pipeline import Finished
+from tutelage.pipeline import Chain, Finished
 from tutelage.report.model import (
     DecisionRow,
     DeploymentRow,
+    Point,
     PseudoRow,
     Report,
     Sheet,
@@ -31,8 +35,12 @@ from tutelage.report.model import (
     Thumb,
 )
 from tutelage.runs import Run
+from tutelage.worklist import principal
 
 SHOWN = 24  # pictures on a contact sheet
+MISTAKES = 60  # on the sheet that can be filtered
+CLOUD = (150, 250)  # labelled and unlabelled images in the cloud, at most
+CLOUD_SIDE = 56  # pixels of each
 SKIPPED_SHOWN = 200
 
 
@@ -167,14 +175,19 @@ def sheets(run: Run, finished: Sequence[Finished], probs: dict[str, Floats]) -> 
         truth, predicted = run.split.truth[test], probs[name].argmax(axis=1)
         sure = probs[name].max(axis=1)
         wrong = np.flatnonzero(predicted != truth)
-        worst = wrong[np.argsort(-sure[wrong], kind="stable")][:SHOWN]
+        worst = wrong[np.argsort(-sure[wrong], kind="stable")][:MISTAKES]
         captions = [
             f"{run.catalog.classes[truth[i]]}, taken for "
             f"{run.catalog.classes[predicted[i]]} {sure[i]:.0%}"
             for i in worst
         ]
         note = f"the most confident wrong answers of the stage '{name}' on test"
-        out.append(Sheet("Worst mistakes", note, _thumbs(run, test[worst], captions)))
+        both = [tuple(sorted({int(truth[i]), int(predicted[i])})) for i in worst]
+        thumbs = [
+            dataclasses.replace(thumb, tags=tags)
+            for thumb, tags in zip(_thumbs(run, test[worst], captions), both, strict=True)
+        ]
+        out.append(Sheet("Worst mistakes", note, thumbs, filters=run.catalog.classes))
     return out
 
 
@@ -191,14 +204,61 @@ def _views_sheet(run: Run) -> Sheet:
     return Sheet("Views the student learns from", note, thumbs)
 
 
-def _thumbs(run: Run, rows: Rows, captions: Sequence[str]) -> list[Thumb]:
+def _thumbs(run: Run, rows: Rows, captions: Sequence[str], side: int = 144) -> list[Thumb]:
     if not len(rows):
         return []
     images, aspect = run.task.canvases.take(rows)
     images, aspect = images.cpu(), aspect.cpu()
-    views = apply(images, Center(1.0).plan(aspect), 144)
+    views = apply(images, Center(1.0).plan(aspect), side)
     pixels = (views * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     return [Thumb(image, text) for image, text in zip(pixels, captions, strict=True)]
+
+
+def cloud(chain: Chain) -> list[Point]:
+    """Some training images, in the plane, by the pretrained trunk's features.
+
+    By t-SNE (van der Maaten and Hinton 2008) where scikit-learn is installed, else in their first
+    two principal directions.
+    """
+    run, task = chain.run, chain.run.task
+    rng = np.random.default_rng(run.config.data.seed)
+    labeled, pool = (
+        np.sort(rng.permutation(len(rows))[:most])
+        for rows, most in zip((task.labeled, task.pool), CLOUD, strict=True)
+    )
+    own = run.base.own_features
+    features = [
+        bank.views[0][torch.from_numpy(chosen), :own]
+        for bank, chosen in ((chain.frozen.labeled, labeled), (chain.frozen.pool, pool))
+    ]
+    plane = _plane(np.concatenate(principal(*features)))
+    outcome = chain.teachers[-1].outcome
+    beliefs = outcome.beliefs.pool[0]
+    assert beliefs is not None
+    probs = softmax(beliefs[pool], outcome.model.spec.temperature)
+    names, classes = run.catalog.names, run.catalog.classes
+    rows = np.concatenate([task.labeled[labeled], task.pool[pool]])
+    groups = [*task.labels[labeled].tolist(), *probs.argmax(axis=1).tolist()]
+    said = [f"labelled {classes[k]}" for k in task.labels[labeled]]
+    said += [f"taken for {classes[p.argmax()]}, {p.max():.0%}" for p in probs]
+    captions = [f"{names[row]}: {words}" for row, words in zip(rows, said, strict=True)]
+    thumbs = _thumbs(run, rows, captions, CLOUD_SIDE)
+    return [
+        Point(float(x), float(y), int(group), number < len(labeled), thumb.caption, thumb.image)
+        for number, ((x, y), group, thumb) in enumerate(zip(plane, groups, thumbs, strict=True))
+    ]
+
+
+def _plane(features: Floats) -> Floats:
+    """Features (N, D) in the unit square (N, 2)."""
+    plane = features[:, :2]
+    if len(features) > 10 and find_spec("sklearn"):
+        from sklearn.manifold import TSNE
+
+        perplexity = min(30.0, (len(features) - 1) / 3)
+        plane = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(features)
+    span = np.ptp(plane, axis=0)
+    return np.asarray((plane - plane.min(axis=0)) / np.where(span > 0, span, 1.0))
 
 
 def make_report(
@@ -208,6 +268,7 @@ def make_report(
     probs: dict[str, Floats],
     deployed: Sequence[DeploymentRow],
     command: str,
+    points: Sequence[Point] = (),
 ) -> Report:
     """Gather everything the page shows."""
     labels = run.split.truth[run.split.indices("test")]
@@ -228,5 +289,6 @@ def make_report(
         decisions=decisions(finished),
         deployment=deployed,
         settings=run.folder.read_json("config.json"),
+        cloud=points,
         counts={role: len(run.split.indices(role)) for role in ROLES},
     )

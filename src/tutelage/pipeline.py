@@ -74,6 +74,11 @@ class Chain:
         return [stage for stage in self.finished if stage.accepted][-1]
 
     @property
+    def teachers(self) -> list[Finished]:
+        """The accepted stages without the student, in order."""
+        return [stage for stage in self.finished if stage.accepted and stage.name != "student"]
+
+    @property
     def choice(self) -> dict[str, Any]:
         """What transfer chose on held-out labels for heads on the frozen trunk."""
         chosen = [s.outcome.choice for s in self.finished if s.outcome.choice]

@@ -63,15 +63,14 @@ def write_worklist(chain: Chain) -> None:
     run, frozen = chain.run, chain.frozen
     task, classes = run.task, run.catalog.classes
     names = run.catalog.names
-    teachers = [done for done in chain.finished if done.accepted and done.name != "student"]
-    held_out = held_out_beliefs(chain, teachers)
+    held_out = held_out_beliefs(chain, chain.teachers)
     known = ~np.isnan(held_out[:, 0])
     log_probs = np.log(np.clip(held_out[known], 1e-12, None))
     errors = find_label_errors(log_probs, task.labels[known])
     suspicion = np.zeros(len(task.labeled))  # of what none could judge there is none
     suspicion[known] = errors.probability
     given = np.where(known[:, None], held_out, np.eye(len(classes))[task.labels])
-    shown = teachers[-1].outcome
+    shown = chain.teachers[-1].outcome
     pool = shown.beliefs.pool[0]
     assert pool is not None, "the chain on all labels always has beliefs"
     beliefs = softmax(pool, shown.model.spec.temperature)

@@ -11,6 +11,7 @@ import pytest
 from tutelage.report.model import (
     DecisionRow,
     DeploymentRow,
+    Point,
     PseudoRow,
     Report,
     Sheet,
@@ -94,4 +95,10 @@ def full_fields() -> dict[str, Any]:
         "decisions": [decision],
         "deployment": sizes,
         "settings": {"seed": 7, "teacher": {"lr": 0.01}, "limit": None},
+        "cloud": [
+            Point(x, x, k % 2, k == 0, f"{'abc'[k]}.png: {said}", np.full((8, 8, 3), 100 * k, "u1"))
+            for k, (x, said) in enumerate(
+                [(0.0, "labelled ant"), (0.5, "taken for bee"), (1.0, "taken for ant")]
+            )
+        ],
     }

@@ -1,12 +1,13 @@
-"""The page: one self-contained HTML file without scripts and without any request.
+"""The page: one self-contained HTML file without any request.
 
 Names of classes, files and settings are untrusted: the template escapes them all, and a content
-security policy forbids the page to run or to fetch anything.
+security policy forbids the page to fetch anything and to run anything but its own script, by hash.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import os
@@ -26,6 +27,9 @@ from tutelage.report import numbers, plots
 from tutelage.report.model import Report, Sheet
 from tutelage.report.verdict import IMAGES, judge, percent, points
 
+TILE = 56  # pixels of an image of the cloud
+TILE_COLUMNS = 20
+PALETTE = 8  # classes that have a colour of their own
 TABLE_CLASSES = 20  # more classes: the confusion matrix is a picture, the long table is folded
 SHEET_BYTES = 2_500_000  # all thumbnails together, encoded: keeps the page under 5 MB
 THUMB_SIDE = 144  # pixels: half as many again as they are shown at
@@ -125,6 +129,10 @@ def _context(report: Report) -> dict[str, Any]:
         "skipped": report.skipped[:SKIPPED_SHOWN],
         "skipped_count": max(report.skipped_count, len(report.skipped)),
         "settings": list(flat(report.settings)),
+        "cloud": _cloud(report),
+        "palette": PALETTE,
+        "script": markup(script := _resource("report.js")),
+        "script_hash": _hash(script),
         "table_classes": TABLE_CLASSES,
     }
     if any(step.rung.accuracy is not None for step in verdict.steps):
@@ -151,6 +159,37 @@ def _context(report: Report) -> dict[str, Any]:
     return context
 
 
+def _cloud(report: Report) -> dict[str, Any] | None:
+    """The points, and all their images in one picture of tiles."""
+    if not report.cloud:
+        return None
+    columns = min(TILE_COLUMNS, len(report.cloud))
+    rows = -(-len(report.cloud) // columns)
+    sprite = Image.new("RGB", (columns * TILE, rows * TILE))
+    for number, point in enumerate(report.cloud):
+        tile = Image.fromarray(np.ascontiguousarray(point.image)).resize((TILE, TILE))
+        sprite.paste(tile, (number % columns * TILE, number // columns * TILE))
+    seen = sorted({point.group for point in report.cloud})
+    return {
+        "points": report.cloud,
+        "columns": columns,
+        "rows": rows,
+        "sprite": jpeg_uri(sprite),
+        "groups": [(k, report.classes[k]) for k in seen[:PALETTE]],
+        "more": len(seen) - PALETTE,
+    }
+
+
+def _resource(name: str) -> str:
+    return resources.files("tutelage.report").joinpath(name).read_text("utf-8")
+
+
+def _hash(script: str) -> str:
+    """What the content security policy calls the text between the script tags."""
+    digest = hashlib.sha256(f"\n{script}".encode()).digest()
+    return base64.b64encode(digest).decode()
+
+
 def encode_sheets(sheets: Sequence[Sheet]) -> list[dict[str, Any]]:
     """Sheets with their pictures encoded, each in its share of what a page may weigh."""
     return [_sheet(sheet, SHEET_BYTES // len(sheets)) for sheet in sheets]
@@ -164,9 +203,15 @@ def _sheet(sheet: Sheet, budget: int) -> dict[str, Any]:
         budget -= len(uri)
         if budget < 0:
             break
-        thumbs.append({"uri": uri, "caption": thumb.caption})
-    left_out = len(sheet.thumbs) - len(thumbs)
-    return {"title": sheet.title, "note": sheet.note, "thumbs": thumbs, "left_out": left_out}
+        tags = " ".join(map(str, thumb.tags))
+        thumbs.append({"uri": uri, "caption": thumb.caption, "tags": tags})
+    return {
+        "title": sheet.title,
+        "note": sheet.note,
+        "thumbs": thumbs,
+        "left_out": len(sheet.thumbs) - len(thumbs),
+        "filters": json.dumps(list(sheet.filters)) if sheet.filters else None,
+    }
 
 
 def _data_uri(image: NDArray[np.uint8]) -> str:

@@ -91,19 +91,48 @@ class StageTest:
 
 @dataclass(frozen=True)
 class Thumb:
-    """One picture of a contact sheet: ``image`` is uint8 (H, W, 3)."""
+    """One picture of a contact sheet.
+
+    Attributes:
+        image: uint8 (H, W, 3).
+        caption: below it.
+        tags: positions among the sheet's filters under which it is shown.
+    """
 
     image: NDArray[np.uint8]
     caption: str
+    tags: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A contact sheet; ``note`` says what to look for."""
+    """A contact sheet; ``note`` says what to look for, ``filters`` are what readers may choose."""
 
     title: str
     note: str
     thumbs: Sequence[Thumb]
+    filters: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Point:
+    """One image among all.
+
+    Attributes:
+        x: from 0, left, to 1.
+        y: from 0, top, to 1.
+        group: index of the class it has or is taken for.
+        labeled: whether it has it.
+        caption: what it is, in words.
+        image: uint8 (S, S, 3), S the same for all.
+    """
+
+    x: float
+    y: float
+    group: int
+    labeled: bool
+    caption: str
+    image: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -126,6 +155,7 @@ class Report:
         deployment: one row per model file.
         settings: every resolved setting, nested as it likes.
         counts: images by role: labeled, unlabeled, val, test.
+        cloud: training images where alike ones lie together.
     """
 
     title: str
@@ -143,6 +173,7 @@ class Report:
     deployment: Sequence[DeploymentRow] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
+    cloud: Sequence[Point] = ()
 
     def __post_init__(self) -> None:
         """Refuse predictions over other classes.
