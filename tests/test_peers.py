@@ -30,6 +30,7 @@ try:
     import efficiency
     import foreign
     import results
+    import review
     from peers import finetune, kd, selftraining, usb
     from peers.common import Clock, Draw, Photos, batches, cosine, endless, photo
 finally:
@@ -123,6 +124,16 @@ def test_half_of_a_mixed_pool_is_foreign_and_has_no_name(tmp_path: Path) -> None
 
 
 # --- what peers are given
+
+
+def test_wrong_labels_are_wrong_and_only_in_training(tmp_path: Path) -> None:
+    catalog = read_catalog(write_shapes(tmp_path / "shapes", train=40))
+    noisy = review.with_wrong_labels(catalog, 0.25, seed=0)
+    changed = np.flatnonzero(noisy.labels != catalog.labels)
+    train = (catalog.splits == "train") & (catalog.labels >= 0)
+    assert len(changed) == round(0.25 * train.sum())
+    assert train[changed].all()
+    assert set(noisy.labels[changed]) == {0, 1, 2}
 
 
 def test_the_rate_follows_the_clock_and_ends_at_zero() -> None:

@@ -64,6 +64,7 @@ def test_a_run_folder_is_complete(finished: Path) -> None:
     assert found == {
         "config.json", "split.parquet", "metrics.json", "events.jsonl", "teacher", "student",
         "student.onnx", "pseudo_labels.parquet", "skipped.csv", "report.html", "stages",
+        "review.parquet", "review.json", "MODEL_CARD.md",
     }  # fmt: skip
     for model in ("teacher", "student"):
         assert {"model.safetensors", "model.json"} <= set(contents(finished / model))
