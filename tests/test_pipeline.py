@@ -185,7 +185,7 @@ def test_the_same_command_gives_the_same_numbers(
     assert read_metrics(tmp_path / "run") == read_metrics(finished)
     ours, theirs = contents(tmp_path / "run"), contents(finished)
     same = [name for name in ours if name.endswith(("safetensors", "parquet", "model.json"))]
-    assert len(same) == 2 * (len(STAGES) + 2) + 2
+    assert len(same) == 2 * (len(STAGES) + 2) + 3
     for name in same:
         assert ours[name] == theirs[name], name
 

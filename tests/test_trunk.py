@@ -27,7 +27,7 @@ from tutelage.train import train
 
 
 def shop(run: runs.Run) -> trunk.Workshop:
-    return trunk.Workshop(run.config, run.device, 0, lambda *_: nullcontext(lambda _: None))
+    return trunk.Workshop(run.config, run.device, 0, lambda *_: nullcontext(lambda *_: None))
 
 
 def test_a_trained_stage_judges_the_planned_folds_and_keeps_the_base(

@@ -173,7 +173,7 @@ def trunk_fit(
     task = dataclasses.replace(run.task, chains=run.task.chains[:1])
     weight = torch.randn(run.base.head.weight.shape, generator=torch.Generator().manual_seed(0))
     head = stages.Head(weight, torch.zeros(task.n_classes))
-    shop = trunk.Workshop(run.config, run.device, 0, lambda *_: nullcontext(lambda _: None))
+    shop = trunk.Workshop(run.config, run.device, 0, lambda *_: nullcontext(lambda *_: None))
     work = Work(kind, steps=2, batch_size=8, size=32)
     trunk.train_trunk(shop, task, run.base, [head], labels, work, 0, "round")
     assert labels[0] is not None
@@ -873,7 +873,7 @@ def held_out_labels_are_not_trained_on(tmp_path: Path, monkeypatch: pytest.Monke
     heads = [
         stages.Head(torch.zeros_like(run.base.head.weight), torch.zeros(2)) for _ in task.chains
     ]
-    shop = trunk.Workshop(run.config, run.device, 0, lambda *_: nullcontext(lambda _: None))
+    shop = trunk.Workshop(run.config, run.device, 0, lambda *_: nullcontext(lambda *_: None))
     work = Work("trained", steps=2, batch_size=8, size=32)
     none: list[Any] = [None] * len(heads)
     trunk.train_trunk(shop, task, run.base, heads, none, work, 1, "transfer")
@@ -999,11 +999,13 @@ def training_and_export_see_the_same_view(tmp_path: Path, _: pytest.MonkeyPatch)
 CHANGED: dict[str, Any] = {
     "labels_per_class": 2,
     "limit": 5,
+    "decisions": "no-such-run",
     "seed": 7,
     "device": "cpu",
     "minutes": 0.5,
     "teacher": "test_resnet",
     "weights": "no-such-file.safetensors",
+    "track": "no-such-tracker",
     "input_size": 64,
     "canvas": 48,
     "trunk": "trained",
@@ -1150,7 +1152,7 @@ def every_leg_trains_head_and_trunk(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     task = dataclasses.replace(run.task, chains=run.task.chains[:1])
     labels = [select(softmax(some_beliefs(task), 1.0), fraction=1.0)]
     head = stages.Head(torch.zeros_like(run.base.head.weight), torch.zeros(task.n_classes))
-    shop = trunk.Workshop(run.config, run.device, 0, lambda *_: nullcontext(lambda _: None))
+    shop = trunk.Workshop(run.config, run.device, 0, lambda *_: nullcontext(lambda *_: None))
     work = Work("trained", steps=6, batch_size=8, size=32, revisions=2)
     trunk.train_trunk(shop, task, run.base, [head], labels, work, 0, "round")
     assert moved == [[True, True]] * 3
