@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shapes import FINISHED, as_options
 
 from tutelage import api, cli
 from tutelage.config import GROUPS, field_type, group_fields
 
 VERBS = ("demo", "run", "transfer", "self-train", "distill", "augment", "ladder", "evaluate",
-         "predict", "export", "bench")  # fmt: skip
+         "predict", "export", "bench", "review", "serve", "completion")  # fmt: skip
 
 
 def python(code: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -246,6 +247,9 @@ def test_predict_prints_and_checks_the_suffix_first(
     assert cli.main(["predict", str(finished), image]) == 0
     (row,), _ = api.predict(finished, [image])
     assert capsys.readouterr().out == f"{image}\t{row.label}\t{row.confidence:.4f}\n"
+    assert cli.main(["predict", str(finished), image, "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == {name: value for name, value in vars(row).items() if name != "rejected"}
     assert cli.main(["predict", "absent.onnx", image, "--out", str(tmp_path / "a.txt")]) == 2
     assert "the suffix must be one of .csv, .jsonl, .parquet" in capsys.readouterr().err
     (tmp_path / "torn.png").write_bytes(b"")
@@ -334,3 +338,23 @@ def test_the_base_install_runs_an_exported_model_and_names_the_extra(
         assert error.startswith(f"tutelage {words[0]}: this needs the package '"), words
         assert error.endswith('install it with: pip install "tutelage[train]"\n'), words
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv"]
+
+
+def test_a_training_command_prints_its_metrics_where_asked(
+    finished: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)  # the same command has nothing left to train
+    words = ["run", str(photos), "--out", str(run), *as_options(FINISHED), "--json", "--quiet"]
+    assert cli.main(words) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads((run / "metrics.json").read_text())
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
+def test_a_shell_learns_the_commands(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert "--labels-per-class" in script or "labels-per-class" in script
+    if shutil.which(shell):
+        done = subprocess.run([shell, "-n"], input=script, text=True, capture_output=True)
+        assert done.returncode == 0, done.stderr

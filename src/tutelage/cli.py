@@ -46,12 +46,20 @@ def build_parser() -> argparse.ArgumentParser:
             required=name != "demo",
             help="the run folder; the same command continues a run that was cut off",
         )
+        command.add_argument("--json", action="store_true", help="print metrics.json, too")
         command.add_argument("--quiet", action="store_true", help="print nothing but errors")
         _add_settings(command, name)
     _add_augment(commands)
     _add_ladder(commands)
     _add_model_commands(commands)
     _add_bench(commands)
+    summary = "what makes a shell complete commands and options"
+    command = commands.add_parser(
+        "completion",
+        help=summary,
+        description=f'{summary[:1].upper()}{summary[1:]}: eval "$(tutelage completion bash)"',
+    )
+    command.add_argument("shell", metavar="SHELL", choices=("bash", "zsh", "tcsh"))
     return parser
 
 
@@ -117,6 +125,7 @@ def _add_model_commands(commands: Any) -> None:
     command.add_argument("model", metavar="MODEL", help=model)
     command.add_argument("images", metavar="IMAGES", nargs="+", help="image files or folders")
     command.add_argument("--out", help="write .csv, .jsonl or .parquet instead of printing")
+    command.add_argument("--json", action="store_true", help="print one JSON object an image")
     command.add_argument(
         "--reject",
         action="store_true",
@@ -209,10 +218,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = vars(build_parser().parse_args(argv))
     command = options.pop("command")
     try:
-        if command in TRAINING:
-            _train(command, options)
-        elif command in ("augment", "ladder"):
-            _look(command, **options)
+        if command in (*TRAINING, "augment", "ladder"):
+            _work(command, **options)
         elif command == "evaluate":
             _evaluate(**options)
         elif command == "predict":
@@ -221,6 +228,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _bench(**options)
         elif command in ("review", "serve"):
             _serve(command, options)
+        elif command == "completion":
+            _completion(**options)
         else:
             _export(options)
     except TutelageError as error:
@@ -235,10 +244,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _train(command: str, options: dict[str, Any]) -> None:
-    from tutelage import api
+def _completion(shell: str) -> None:
+    import shtab
 
-    getattr(api, command.replace("-", "_"))(**options)
+    print(shtab.complete(build_parser(), shell=shell))
 
 
 def _serve(command: str, options: dict[str, Any]) -> None:
@@ -247,10 +256,10 @@ def _serve(command: str, options: dict[str, Any]) -> None:
     getattr(api, command)(**options)
 
 
-def _look(command: str, json: bool, **options: Any) -> None:
+def _work(command: str, json: bool, **options: Any) -> None:
     from tutelage import api
 
-    content = getattr(api, command)(**options)
+    content = getattr(api, command.replace("-", "_"))(**options)
     if json:
         print(_dump(content))
 
@@ -271,9 +280,9 @@ def _evaluate(model: str, data: str, split: str, json: bool) -> None:
         print(f"{figures['skipped']} unreadable images were left out", file=sys.stderr)
 
 
-def _predict(model: str, images: Sequence[str], out: str | None, reject: bool) -> None:
+def _predict(model: str, images: Sequence[str], out: str | None, json: bool, reject: bool) -> None:
     from tutelage import api
-    from tutelage.tables import check_suffix, write_predictions
+    from tutelage.tables import as_json, check_suffix, write_predictions
 
     if out is not None:
         check_suffix(Path(out))
@@ -284,6 +293,9 @@ def _predict(model: str, images: Sequence[str], out: str | None, reject: bool) -
         raise TutelageError("none of the images could be read")
     if out is not None:
         write_predictions(rows, Path(out))
+        return
+    if json:
+        print("\n".join(as_json(rows)))
         return
     for row in rows:
         print(f"{row.image}\t{row.label}\t{row.confidence:.4f}")

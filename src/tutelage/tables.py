@@ -54,12 +54,17 @@ def _write_csv(rows: Sequence[Prediction], path: Path) -> None:
             writer.writerow({**vars(row), "probabilities": probabilities, "rejected": rejected})
 
 
-def _write_jsonl(rows: Sequence[Prediction], path: Path) -> None:
+def as_json(rows: Sequence[Prediction]) -> list[str]:
+    """One JSON object a prediction."""
     names = _columns(rows)
+    return [
+        json.dumps({name: getattr(row, name) for name in names}, ensure_ascii=False) for row in rows
+    ]
+
+
+def _write_jsonl(rows: Sequence[Prediction], path: Path) -> None:
     with path.open("w", encoding="utf-8") as file:
-        for row in rows:
-            values = {name: getattr(row, name) for name in names}
-            file.write(json.dumps(values, ensure_ascii=False) + "\n")
+        file.writelines(line + "\n" for line in as_json(rows))
 
 
 def _write_parquet(rows: Sequence[Prediction], path: Path) -> None:
