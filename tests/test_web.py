@@ -69,6 +69,23 @@ def test_who_never_finishes_a_head_is_sent_away(
         assert client.get("/health").status_code == 200
 
 
+def test_who_hangs_up_is_counted_and_nothing_else_happens(
+    served: tuple[str, int, "subprocess.Popen[str]"],
+) -> None:
+    address, port, _ = served
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as gone:
+        head = b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: image/png\r\n"
+        gone.sendall(head + b"Content-Length: 1000\r\n\r\nxyz")
+    for _ in range(100):
+        counters = httpx.get(f"{address}metrics").text
+        if 'tutelage_requests_total{status="499"} 1.0' in counters:
+            break
+        time.sleep(0.05)
+    else:
+        pytest.fail(counters)
+    assert "tutelage_requests_in_flight 0.0" in counters
+
+
 def test_a_port_that_is_taken() -> None:
     with bound_socket("127.0.0.1", 0) as first:
         port = first.getsockname()[1]

@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from starlette.applications import Starlette
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Message, Receive
@@ -125,6 +125,9 @@ class _Service:
                 raise HTTPException(
                     504, f"no answer within {self._limits.seconds:g} s; send fewer images at once"
                 ) from None
+            except ClientDisconnect:
+                status = 499  # as nginx counts them; nobody reads the answer
+                return Response(status_code=400)
             except HTTPException as error:
                 status = error.status_code
                 raise
