@@ -383,12 +383,11 @@ def exported_files(models: Sequence[Path | str]) -> list[Path]:
     """
     files: list[Path] = []
     for model in map(Path, models):
-        final = _exported_file(model)
-        teacher = model / "teacher" / "model.onnx"
-        files += [teacher] if final != model and teacher.exists() and teacher != final else []
-        files.append(final)
-        int8 = model / "student" / "model.int8.onnx"
-        files += [int8] if final != model and int8.exists() else []
+        if _exported_file(model) == model:
+            files.append(model)
+            continue
+        parts = ("teacher/model.onnx", "student.onnx", "student/model.int8.onnx")
+        files += [file for part in parts if (file := model / part).exists()]
     if absent := [str(file) for file in files if not file.is_file()]:
         raise TutelageError(f"{absent[0]} is no exported model; tutelage export MODEL writes one")
     return files

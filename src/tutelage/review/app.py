@@ -195,8 +195,7 @@ class _Review:
         with self._lock:
             if action == "undo" and item is None:
                 taken_back = self._decisions.undo()
-                names = {self._items.name(i): i for i in range(len(self._items))}
-                item = names.get(taken_back.image) if taken_back else None
+                item = self._items.by_name.get(taken_back.image) if taken_back else None
                 if item is None:
                     return {"item": None, "decided": len(self._decisions.standing)}
             elif type(item) is not int or not 0 <= item < len(self._items):

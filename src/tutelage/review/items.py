@@ -6,6 +6,7 @@ import io
 import json
 import shlex
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,11 @@ class Items:
         """Return n."""
         return len(self.rows)
 
+    @cached_property
+    def by_name(self) -> dict[str, int]:
+        """The item of each image's name."""
+        return {self.name(item): item for item in range(len(self))}
+
     def name(self, item: int) -> str:
         """The image's name in the catalog."""
         return self.catalog.names[int(self.rows[item])]
@@ -84,8 +90,8 @@ class Items:
             chosen = np.flatnonzero(~unlabelled)
             order = chosen[np.argsort(-self.suspicion[chosen], kind="stable")]
         elif name == "decided":
-            items = {self.name(item): item for item in range(len(self))}
-            order = np.array([items[i] for i in reversed(standing) if i in items], dtype=np.intp)
+            known = [self.by_name[i] for i in reversed(standing) if i in self.by_name]
+            order = np.array(known, dtype=np.intp)
         else:
             chosen = np.flatnonzero(unlabelled)
             sign = 1 if name == "unsure" else -1
