@@ -135,17 +135,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", choices=datasets.NAMES)
-    parser.add_argument("--data-dir", type=Path, help="of the data sets (or $TUTELAGE_DATA)")
     parser.add_argument("--known", type=int, default=6, help="classes that have labels")
-    parser.add_argument("--labels-per-class", type=int, default=25)
     parser.add_argument("--pool", type=int, default=4000, help="images, half of other classes")
-    parser.add_argument("--test", type=int, default=2000, help="test images at most")
     parser.add_argument("--minutes", type=float, default=5.0, help="of a whole run, student too")
     parser.add_argument("--trunk", default="auto", choices=("auto", "frozen", "trained", "online"))
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--threads", type=int, help="of torch (default: all cores)")
-    parser.add_argument("--json", type=Path, help="append the result to this file's list")
+    results.add_draw_options(parser)
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)

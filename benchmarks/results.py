@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -32,6 +33,17 @@ def mean(values: Sequence[float]) -> dict[str, Any]:
         return {"mean": round(statistics.fmean(values), 4), "ci95": None}
     middle, *ends = t_interval(values)
     return {"mean": round(middle, 4), "ci95": [round(end, 4) for end in ends]}
+
+
+def add_draw_options(parser: argparse.ArgumentParser) -> None:
+    """Options of the benchmarks over label draws of a named data set."""
+    parser.add_argument("--data-dir", type=Path, help="of the data sets (or $TUTELAGE_DATA)")
+    parser.add_argument("--labels-per-class", type=int, default=25)
+    parser.add_argument("--test", type=int, default=2000, help="test images at most")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--threads", type=int, help="of torch (default: all cores)")
+    parser.add_argument("--json", type=Path, help="append the result to this file's list")
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ ROOT = Path(tutelage.__file__).parent
 
 # Each layer may import itself and the ones above it in this list.
 LAYERS = (
-    ("errors", "_version", "files"),
+    ("errors", "_version", "files", "cores"),
     ("config", "console", "metrics", "data", "augment", "models", "losses"),
     ("batch", "calibrate", "clusters", "decisions", "ema", "loader", "bank", "label",
      "labelerrors", "machine", "outofclass", "plan", "probe", "runfolder", "solar", "steps",
@@ -22,7 +22,7 @@ LAYERS = (
 )  # fmt: skip
 ROOMS = ("data", "augment", "models", "losses")  # know nothing of each other
 TORCH_FREE = (
-    "__init__", "__main__", "_version", "api", "cli", "config", "console", "deploy.runtime",
+    "__init__", "__main__", "_version", "api", "cli", "config", "console", "cores", "deploy.runtime",
     "deploy.latency", "deploy.answers", "deploy.openapi", "deploy.serve", "decisions", "errors",
     "files", "labelerrors", "metrics", "review.app", "review.items", "runfolder", "solar", "tables",
     "bench.model", "tracking", "web",

@@ -642,15 +642,13 @@ def serve(
     Raises:
         TutelageError: no exported model there, a limit out of range, or the port is taken.
     """
-    import os
-
+    from tutelage.cores import cores
     from tutelage.deploy.openapi import Limits
     from tutelage.deploy.runtime import OnnxModel
     from tutelage.deploy.serve import make_app
     from tutelage.web import bound_socket, run_app
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = cores or 1 if threads is None else threads
+    threads = cores() if threads is None else threads
     for name, value in (("threads", threads), ("max-images", max_images)):
         if value < 1:
             raise TutelageError(f"--{name} is {value}; it must be at least 1")

@@ -24,6 +24,7 @@ from tutelage.bench import peers
 from tutelage.bench.peers import Job, Pipeline
 from tutelage.bench.photos import choose_photos, shrink, to_jpeg
 from tutelage.console import Console
+from tutelage.cores import cores
 from tutelage.errors import TutelageError
 from tutelage.machine import keep_freed_memory
 
@@ -109,8 +110,8 @@ def _check(only: Sequence[str] | None, seconds: float, threads: int) -> list[str
         raise TutelageError(f"no peer is named {unknown}; there are: {', '.join(peers.PEERS)}")
     if not seconds > 0:
         raise TutelageError(f"seconds is {seconds}, expected more than 0")
-    if not 1 <= threads <= _cores():
-        raise TutelageError(f"threads is {threads}, expected 1 to {_cores()}, this machine's cores")
+    if not 1 <= threads <= cores():
+        raise TutelageError(f"threads is {threads}, expected 1 to {cores()}, this machine's cores")
     return names
 
 
@@ -200,8 +201,8 @@ def _by_threads(job: Job) -> dict[str, Pipeline]:
 
         return _checked(batch, job)  # which starts the threads
 
-    cores = _cores()
-    return {str(count): on(count) for count in sorted({1, 2, cores}) if count <= cores}
+    most = cores()
+    return {str(count): on(count) for count in sorted({1, 2, most}) if count <= most}
 
 
 def _stages(job: Job) -> dict[str, Pipeline]:
@@ -351,9 +352,3 @@ def _breakdown(rates: Rates) -> list[Row]:
         {"stage": name, "microseconds": round(time, 1), "share": round(time / whole, 3)}
         for name, time in {**cost, **added}.items()
     ]
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -21,6 +21,7 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
+from tutelage.cores import cores
 from tutelage.data.catalog import Catalog, Source
 from tutelage.data.decode import DECODER_VERSION, UnreadableImage, decode, read_size
 from tutelage.errors import TutelageError
@@ -228,8 +229,7 @@ def _in_order(
 
 
 def _pool(workers: int | None) -> ThreadPoolExecutor:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return ThreadPoolExecutor(workers or cores, thread_name_prefix="decode")
+    return ThreadPoolExecutor(workers or cores(), thread_name_prefix="decode")
 
 
 def _default_cache() -> Path:
