@@ -23,9 +23,9 @@ LAYERS = (
 ROOMS = ("data", "augment", "models", "losses")  # know nothing of each other
 TORCH_FREE = (
     "__init__", "__main__", "_version", "api", "cli", "config", "console", "cores",
-    "deploy.runtime", "deploy.latency", "deploy.answers", "deploy.openapi", "deploy.serve", "decisions",
-    "errors", "files", "labelerrors", "metrics", "review.app", "review.items", "runfolder", "solar",
-    "tables", "bench.model", "tracking", "web",
+    "deploy.runtime", "deploy.latency", "deploy.answers", "deploy.openapi", "deploy.serve",
+    "decisions", "errors", "files", "labelerrors", "metrics", "review.app", "review.items",
+    "runfolder", "solar", "tables", "bench.model", "tracking", "web",
 )  # fmt: skip
 
 
