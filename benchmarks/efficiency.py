@@ -35,7 +35,8 @@ import datasets
 import results
 from peers import finetune, kd, selftraining, usb
 from peers.common import Draw, Trained
-from tutelage import ladder, pipeline, runs, stages, student
+from tutelage import arms as rungs
+from tutelage import pipeline, runs, stages, student
 from tutelage.calibrate import softmax
 from tutelage.config import make_config
 from tutelage.data.catalog import Catalog, read_catalog
@@ -54,7 +55,7 @@ PEERS: dict[str, Callable[[Draw, pipeline.Chain], Trained]] = {
     "sklearn-k-best": lambda draw, chain: self_trained(draw, chain, "k_best"),
     "kd": lambda draw, chain: distilled(draw, chain),
 }
-ARMS = (*ladder.ARMS, *PEERS)
+ARMS = (*rungs.RUNGS, *PEERS)
 
 
 def load(name: str, folder: Path | None, most_test: int) -> Catalog:
@@ -125,14 +126,14 @@ def chain_rows(chain: pipeline.Chain, wanted: Sequence[str]) -> Iterator[dict[st
     """Rows of the ladder's arms; test is read after the last of them has been trained."""
     # A student learns from the self-trained teacher, whichever rows are there already.
     climbed = {*wanted, "self-train"} if "student" in wanted else {*wanted}
-    finished, seconds = ladder.climb(chain, sorted(climbed, key=ladder.ARMS.index))
+    done = rungs.climb(chain, sorted(climbed, key=rungs.RUNGS.index))
     for arm in wanted:
-        if arm in finished:
-            stage = finished[arm]
+        if arm in done:
+            stage = done[arm].stage
             yield {
                 "arm": arm,
                 **judged(chain.run, stage.outcome.model),
-                "seconds": round(seconds[arm], 1),
+                "seconds": round(done[arm].seconds, 1),
                 "stage": stage.name,
             }
 
@@ -167,7 +168,7 @@ def one_seed(
         name = f"{asked(options)['data']}-{options.labels_per_class}-{options.minutes:g}-{seed}"
         run = prepare(options, catalog, seed, folder / name)
         chain, draw = pipeline.Chain(run), as_draw(options, run)
-        of_chain = [arm for arm in arms if arm in ladder.ARMS]
+        of_chain = [arm for arm in arms if arm in rungs.RUNGS]
         if of_chain:
             yield from chain_rows(chain, of_chain)
         for arm in arms:

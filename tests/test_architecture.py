@@ -12,18 +12,18 @@ ROOT = Path(tutelage.__file__).parent
 LAYERS = (
     ("errors", "_version", "files", "cores"),
     ("config", "console", "metrics", "data", "augment", "models", "losses"),
-    ("batch", "calibrate", "clusters", "decisions", "ema", "loader", "bank", "label",
+    ("batch", "calibrate", "clusters", "curve", "decisions", "ema", "loader", "bank", "label",
      "labelerrors", "machine", "outofclass", "plan", "probe", "runfolder", "solar", "steps",
      "suggest", "teachers", "tracking", "train"),
-    ("stages", "selftrain", "trunk", "student", "tune", "runs", "pipeline", "evidence", "ladder",
-     "survey", "worklist", "report", "deploy", "bench", "review", "web"),
+    ("stages", "selftrain", "trunk", "student", "tune", "runs", "pipeline", "arms", "evidence",
+     "ladder", "survey", "worklist", "report", "deploy", "bench", "review", "web"),
     ("api",),
     ("tables", "cli", "estimator", "__main__", "__init__"),
 )  # fmt: skip
 ROOMS = ("data", "augment", "models", "losses")  # know nothing of each other
 TORCH_FREE = (
     "__init__", "__main__", "_version", "api", "cli", "config", "console", "cores",
-    "deploy.runtime", "deploy.latency", "deploy.answers", "deploy.openapi", "deploy.serve",
+    "curve", "deploy.runtime", "deploy.latency", "deploy.answers", "deploy.openapi", "deploy.serve",
     "decisions", "errors", "files", "labelerrors", "metrics", "review.app", "review.items",
     "runfolder", "solar", "tables", "bench.model", "tracking", "web",
 )  # fmt: skip

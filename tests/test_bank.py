@@ -20,6 +20,7 @@ def test_plans_start_clean_and_alternate_weak_and_strong() -> None:
     assert [type(policy) for policy, _ in plans[2:]] == [Weak, Strong, Weak, Strong]
     assert plans[2][0] == Weak(scale=(0.35, 1.0))
     assert [len(bank_plans(n, 0.8, Strong(), 0.35)) for n in (1, 2, 8)] == [1, 2, 8]
+    assert {policy for policy, _ in bank_plans(4, 0.8, Center(0.8), 0.35)} == {Center(0.8)}
 
 
 def test_look_is_in_the_order_of_the_rows_whatever_the_batch() -> None:

@@ -23,10 +23,10 @@ from tutelage.data.catalog import read_catalog
 from tutelage.data.split import load_split
 from tutelage.errors import TutelageError
 from tutelage.loader import Canvases
-from tutelage.plan import Work
 from tutelage.report.ladder import HELPS, HURTS, UNCLEAR
 
 SETTINGS = {**checks.SETTINGS, "minutes": 0.7, "trunk": "frozen"}
+CHAIN = ("probe", "fine-tune", "transfer", "self-train", "student-alone", "student")
 
 
 @pytest.fixture(autouse=True)
@@ -56,13 +56,13 @@ def climbed(
     """An undisturbed ladder over two draws; tests only read it."""
     out = tmp_path_factory.mktemp("climbed") / "ladder"
     with quick():
-        return out, api.ladder(data, out, seeds=2, quiet=True, **SETTINGS)
+        return out, api.ladder(data, out, seeds=2, curve=[2], quiet=True, **SETTINGS)
 
 
 def figures(content: dict[str, Any]) -> dict[str, Any]:
     """What two equal ladders share: all but the clock's figures and the command."""
     arms = [
-        {k: v for k, v in arm.items() if k not in ("seconds", "latency_ms")}
+        {k: v for k, v in arm.items() if k not in ("seconds", "total_seconds", "latency_ms")}
         for arm in content["arms"]
     ]
     return {"arms": arms} | {k: content[k] for k in ("seeds", "n_test", "differences", "verdict")}
@@ -84,8 +84,8 @@ def test_arms_share_their_seeds_split_and_seeds_differ(
         assert len(split.indices("labeled")) == 8
         roles.append(split.roles)
         stored = {path.name for path in (folder / "stages").iterdir()}
-        assert stored == {"probe", "transfer", "self-train-1", "fine-tune", "student-alone",
-                          "student"}  # fmt: skip
+        assert stored == {"scratch", "augment", "probe", "transfer", "self-train-1", "fine-tune",
+                          "student-alone", "student"} | without_rounds(folder)  # fmt: skip
         config = json.loads((folder / "config.json").read_text())
         assert config["request"]["settings"]["data"]["seed"] == seed
     test = roles[0] == "test"
@@ -96,52 +96,10 @@ def test_arms_share_their_seeds_split_and_seeds_differ(
     assert plans[0] == plans[1]
 
 
-def test_the_extra_arms_get_the_same_rows_views_and_steps(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = prepared(data, tmp_path)
-    fits = checks.captured_fits(monkeypatch)
-    ladder.climb(pipeline.Chain(run), ladder.ARMS)
-    assert len(fits) == 3
-    fine_tune, alone, distilled = fits
-    labeled = set(run.task.labeled.tolist())
-    for fit in (fine_tune, alone):
-        assert {int(r) for e, _ in fit.loader.streams for r in e.rows} == labeled
-    pool = {int(row) for row in run.task.pool}
-    assert {int(r) for e, _ in distilled.loader.streams for r in e.rows} == labeled | pool
-    assert {fit.settings.steps for fit in fits} == {4}
-    assert {fit.loader.views.size for fit in fits} == {run.plan.student.size}
-    assert len({repr(fit.loader.views.policy) for fit in fits}) == 1
-    assert {fit.loader.seed for fit in fits} == {run.config.data.seed}
-    assert any(p.requires_grad for p in fine_tune.model.trunk.parameters())
-    shapes = [{n: p.shape for n, p in fit.model.named_parameters()} for fit in (alone, distilled)]
-    assert shapes[0] == shapes[1]
-
-
-def prepared(data: Path, tmp_path: Path, **settings: Any) -> runs.Run:
-    config = make_config("ladder", {**SETTINGS, **settings})
-    catalog = read_catalog(data)
-    return runs.prepare("ladder", catalog, str(data), tmp_path / "run", config, quiet=True)
-
-
-@pytest.mark.parametrize(
-    ("transfer", "rounds", "expected"),
-    [
-        ("frozen", ("frozen",), (300, 32)),
-        ("frozen", ("frozen", "trained"), (200, 64)),
-        ("trained", ("online",), (100, 64)),
-    ],
-)
-def test_fine_tuning_works_as_the_plan_trains_a_trunk_or_else_the_student(
-    transfer: Any, rounds: Any, expected: tuple[int, int], data: Path
-) -> None:
-    chosen = plan.Plan(
-        minutes=1, size=64, views=2, folds=4, judged_folds=2, estimated_seconds=1,
-        transfer=Work(transfer, 100, 64, 96), rounds=tuple(Work(r, 200, 64, 96) for r in rounds),
-        student=Work("trained", 300, 32, 64),
-    )  # fmt: skip
-    work = ladder.fine_tune_work(chosen)
-    assert (work.trunk, work.steps, work.batch_size) == ("trained", *expected)
+def without_rounds(folder: Path) -> set[str]:
+    """The stage of the student before the rounds, which only differs where one was kept."""
+    stage = json.loads((folder / "stages" / "self-train-1" / "stage.json").read_text())
+    return {"no-self-train"} if stage["accepted"] else set()
 
 
 def test_test_images_are_looked_at_after_the_last_stage_and_once_by_each(
@@ -162,7 +120,7 @@ def test_test_images_are_looked_at_after_the_last_stage_and_once_by_each(
     monkeypatch.setattr(pipeline, "_save_stage", noted)
     catalog, out = read_catalog(data), tmp_path / "run"
     config = make_config("ladder", SETTINGS)
-    ladder.run_seed(catalog, str(data), out, config, ladder.ARMS, quiet=True)
+    ladder.run_seed(catalog, str(data), out, config, CHAIN, quiet=True)
     test = set(np.flatnonzero(catalog.splits == "test").tolist())
     last = max(place for place, entry in enumerate(log) if isinstance(entry, str))
     assert log[last] == "student"
@@ -186,7 +144,7 @@ def test_a_second_call_trains_nothing_and_finds_the_same(
     copy = tmp_path / "ladder"
     shutil.copytree(out, copy)
     monkeypatch.setattr(runs, "prepare", never)
-    again = api.ladder(data, copy, seeds=2, quiet=True, **SETTINGS)
+    again = api.ladder(data, copy, seeds=2, curve=[2], quiet=True, **SETTINGS)
     assert again | {"created": ""} == content | {"created": "", "command": again["command"]}
 
 
@@ -209,12 +167,13 @@ def test_a_ladder_that_was_cut_off_goes_on(
     shutil.rmtree(copy / "seed-1" / "stages" / "student")
     before = (copy / "seed-1" / "stages" / "fine-tune" / "stage.json").read_bytes()
     trained = counted(monkeypatch)
-    again = api.ladder(data, copy, seeds=2, quiet=True, **SETTINGS)
+    again = api.ladder(data, copy, seeds=2, curve=[2], quiet=True, **SETTINGS)
     assert trained == ["student"]
     assert figures(again) == figures(content)
     assert (copy / "seed-1" / "stages" / "fine-tune" / "stage.json").read_bytes() == before
-    for seconds in zip(again["arms"][:-1], content["arms"][:-1], strict=True):
-        assert seconds[0]["seconds"] == seconds[1]["seconds"]
+    for now, was in zip(again["arms"], content["arms"], strict=True):
+        # Without an accepted round the student before the rounds is the student.
+        assert now["seconds"] == was["seconds"] or now["name"] in ("student", "no-self-train")
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -241,29 +200,15 @@ def test_other_arms_are_another_ladder_and_more_seeds_are_the_same(
         api.ladder(data, out, seeds=2, arms=["probe"], quiet=True, **SETTINGS)
     copy = tmp_path / "ladder"
     shutil.copytree(out, copy)
-    third = copy / "seed-2" / "metrics.json"  # as if it had been run
-    third.parent.mkdir()
+    shutil.copytree(copy / "seed-1", copy / "seed-2")  # as if it had been run
+    third = copy / "seed-2" / "metrics.json"
     known = json.loads((copy / "seed-1" / "metrics.json").read_text())
     third.write_text(json.dumps(known | {"seed": 2}))
     monkeypatch.setattr(runs, "prepare", never)
-    more = api.ladder(data, copy, seeds=3, quiet=True, **SETTINGS)
+    more = api.ladder(data, copy, seeds=3, curve=[2], quiet=True, **SETTINGS)
     assert more["seeds"] == [0, 1, 2]
     for arm, before in zip(more["arms"], content["arms"], strict=True):
         assert arm["each"] == [*before["each"], before["each"][1]]
-
-
-def test_arms_that_are_left_out_are_not_trained(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = prepared(data, tmp_path)
-    fits = checks.captured_fits(monkeypatch)
-    expected = set[str]()
-    for arms, trained in ((("student-alone",), {"student-alone"}), (("probe",), {"probe"})):
-        done, seconds = ladder.climb(pipeline.Chain(run), arms)
-        expected |= trained | ({"transfer"} if "probe" in arms else set())
-        assert (tuple(done), tuple(seconds)) == (arms, arms)
-        assert {path.name for path in run.folder.stages.iterdir()} == expected
-    assert len(fits) == 1
 
 
 def test_what_cannot_be_climbed_is_refused_before_anything_is_written(
@@ -275,7 +220,10 @@ def test_what_cannot_be_climbed_is_refused_before_anything_is_written(
     for call, words in (
         ((bare, {}), "needs labelled test images .* the splits are: train. Put some into test/"),
         ((data, {"seeds": 1}), "--seeds is 1, expected 2 or more"),
-        ((data, {"arms": ["probe", "prob"]}), "no arm called 'prob'; --arms takes some of probe,"),
+        (
+            (data, {"arms": ["probe", "prob"]}),
+            "no arm called 'prob'; --arms takes some of scratch,",
+        ),
         ((data, {"arms": []}), "no arms given"),
         ((data, {"alhpa": 1}), "'ladder' has no setting 'alhpa'; did you mean 'alpha'"),
         ((data, {"weights": "nowhere"}), "nowhere"),
@@ -296,11 +244,18 @@ def test_the_command_line_gives_arms_and_seeds(
         return {"arms": []}
 
     monkeypatch.setattr(api, "ladder", noted)
-    words = ["ladder", "photos", "--out", "l", "--arms", "probe,student", "--json", "--seed", "3"]
+    words = ["ladder", "photos", "--out", "l", "--arms", "probe,student", "--json", "--seed", "3",
+             "--curve", "5,10", "--hourly-price", "0.5"]  # fmt: skip
     assert cli.main(words) == 0
     assert json.loads(capsys.readouterr().out) == {"arms": []}
     assert given == {"data": "photos", "out": "l", "seeds": 5, "arms": ["probe", "student"],
-                     "quiet": False, "seed": 3}  # fmt: skip
+                     "curve": [5, 10], "hourly_price": 0.5, "quiet": False,
+                     "seed": 3}  # fmt: skip
+    assert cli.main([*words[:4], "--curve", "none"]) == 0
+    assert given["curve"] == []
+    with pytest.raises(SystemExit):
+        cli.main([*words[:4], "--curve", "some"])
+    assert "argument --curve: invalid" in capsys.readouterr().err
 
 
 # --- the figures
@@ -314,6 +269,7 @@ def seed_of(number: int, **accuracy: float) -> dict[str, Any]:
             "stage": name,
             "kept": number > 0 if name == "transfer" else None,
             "seconds": float(number),
+            "total_seconds": 10.0 + number,
             "parameters": 100,
             "latency_ms": 2.0 if number == 0 else None,
             "test": {"n": 100, "accuracy": value, "ece": 0.1 * number},
@@ -321,7 +277,10 @@ def seed_of(number: int, **accuracy: float) -> dict[str, Any]:
         for name, value in accuracy.items()
     ]
     note = {"notes": ["odd"] if number == 1 else ["same"]}
-    return {"seed": number, "labeled": 4, "versions": {"torch": "1"}, "arms": arms} | note
+    point = {"labels": 4, "without": 0.5, "within": 0.6, "own": True}
+    more = {"labels": 8, "without": 0.7, "within": 0.8, "own": False}
+    return {"seed": number, "labeled": 4, "versions": {"torch": "1"}, "arms": arms,
+            "curve": [more, point]} | note  # fmt: skip
 
 
 SEEDS = [
@@ -339,7 +298,7 @@ def test_the_figures_of_three_draws_by_hand() -> None:
     assert probe.each == [0.5, 0.6, 0.7]
     half = T2 * 0.1 / 3**0.5  # standard deviation 0.1
     assert probe.mean == pytest.approx((0.6, 0.6 - half, 0.6 + half), abs=1e-6)
-    assert (probe.ece, probe.seconds) == (pytest.approx(0.1), 1.0)
+    assert (probe.ece, probe.seconds, probe.total) == (pytest.approx(0.1), 1.0, 11.0)
     assert (probe.parameters, probe.latency_ms, probe.kept) == (100, 2.0, None)
     assert transfer.kept == 2
     by_pair = {(d.arm, d.minus): d for d in differences}
@@ -375,7 +334,10 @@ def test_differences_without_spread_are_no_proof() -> None:
 
 def test_each_arm_is_compared_with_the_one_before_its_teacher_and_fine_tuning() -> None:
     assert list(ladder.pairs(ladder.ARMS)) == [
+        ("augment", "scratch"),
+        ("probe", "augment"),
         ("fine-tune", "probe"),
+        ("fine-tune", "augment"),
         ("transfer", "fine-tune"),
         ("self-train", "transfer"),
         ("self-train", "fine-tune"),
@@ -384,6 +346,9 @@ def test_each_arm_is_compared_with_the_one_before_its_teacher_and_fine_tuning() 
         ("student", "student-alone"),
         ("student", "self-train"),
         ("student", "fine-tune"),
+        ("student", "no-augmentation"),
+        ("student", "no-transfer"),
+        ("student", "no-self-train"),
     ]
     assert list(ladder.pairs(["probe", "transfer", "student-alone", "student"])) == [
         ("transfer", "probe"),
@@ -406,6 +371,29 @@ def test_notes_say_what_the_draws_share_and_whose_a_note_is(data: Path) -> None:
     assert few.title == "tutelage ladder: ant, bee"
 
 
+def test_the_page_grows_with_every_draw_from_the_second_on(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draws = iter(SEEDS)
+    monkeypatch.setattr(ladder, "run_seed", lambda *_, **__: dict(next(draws)))
+    out = tmp_path / "ladder"
+    seen = []
+    page = ladder.make_page
+
+    def noted(seeds: Any, *rest: Any, **options: Any) -> Any:
+        seen.append((len(seeds), (out / "ladder.html").exists()))
+        return page(seeds, *rest, **options)
+
+    monkeypatch.setattr(ladder, "make_page", noted)
+    wanted = ["probe", "fine-tune", "transfer", "student"]
+    content = api.ladder(data, out, seeds=3, arms=wanted, quiet=True, hourly_price=36.0, **SETTINGS)
+    assert seen == [(2, False), (3, True)]
+    assert content["seeds"] == [0, 1, 2]
+    assert content["arms"][0]["total_seconds"] == 11.0
+    assert content["arms"][0]["cost"] == pytest.approx(0.11)
+    assert content["curve"] == []
+
+
 def test_the_page_and_the_file_say_the_same(climbed: tuple[Path, dict[str, Any]]) -> None:
     out, content = climbed
     assert json.loads((out / "ladder.json").read_text()) == content
@@ -414,6 +402,15 @@ def test_the_page_and_the_file_say_the_same(climbed: tuple[Path, dict[str, Any]]
     for change in content["differences"]:
         assert change["verdict"] in (HELPS, HURTS, UNCLEAR)
         assert change["mean"] == pytest.approx(np.mean(change["each"]))
-    assert content["command"].endswith("--seeds 2")
+    assert content["command"].endswith("--seeds 2 --curve 2")
+    assert content["summary"].startswith(content["verdict"])
+    assert content["summary"].replace("'", "&#39;") in text
+    fewer, own = content["curve"]
+    assert (fewer["labels"], fewer["own"], own["labels"], own["own"]) == (4, False, 8, True)
+    by_name = {arm["name"]: arm for arm in content["arms"]}
+    assert own["each_without_pool"] == by_name["transfer"]["each"]
+    assert own["each_with_pool"] == by_name["self-train"]["each"]
+    assert content["worth"]["labels"] == 8
+    assert not content["worth"]["more"]
     assert content["arms"][-1]["latency_ms"] > 0
     assert content["settings"]["data"]["labels_per_class"] == 4

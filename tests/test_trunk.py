@@ -16,7 +16,7 @@ import tiny
 import torch
 
 from tutelage import pipeline, runs, stages, trunk
-from tutelage.augment import RandAugment, TrivialAugment, Weak
+from tutelage.augment import Center, RandAugment, TrivialAugment, Weak
 from tutelage.calibrate import softmax
 from tutelage.config import SelfTrainConfig, TrainConfig, TransferConfig, make_config
 from tutelage.label import select
@@ -28,6 +28,12 @@ from tutelage.train import train
 
 def shop(run: runs.Run) -> trunk.Workshop:
     return trunk.Workshop(run.config, run.device, 0, lambda *_: nullcontext(lambda *_: None))
+
+
+def as_pretrained(run: runs.Run) -> trunk.Workshop:
+    """The tests' random weights, taken for ones that are worth keeping."""
+    data = dataclasses.replace(run.config.data, weights=None)
+    return dataclasses.replace(shop(run), config=dataclasses.replace(run.config, data=data))
 
 
 def test_a_trained_stage_judges_the_planned_folds_and_keeps_the_base(
@@ -150,7 +156,7 @@ def test_only_online_rounds_learn_the_statistics_of_norms(
     heads = stages.fit_chain_heads(run.task, chain.frozen, teacher.choice, run.config, none)
     task = dataclasses.replace(run.task, chains=run.task.chains[:1])
     work = Work("online" if kind == "online" else "trained", steps=2, batch_size=8, size=32)
-    outcome = trunk.train_trunk(shop(run), task, run.base, heads, labels, work, 0, "x")
+    outcome = trunk.train_trunk(as_pretrained(run), task, run.base, heads, labels, work, 0, "x")
     before = run.base.state_dict()
     running = [name for name in before if "running_mean" in name]
     assert running
@@ -158,23 +164,30 @@ def test_only_online_rounds_learn_the_statistics_of_norms(
     assert any(moved) == (kind == "online")
 
 
-def test_first_stages_stay_where_the_work_says_so(run: runs.Run, chain: pipeline.Chain) -> None:
+def test_first_stages_stay_where_the_work_says_so_but_random_ones_learn(
+    run: runs.Run, chain: pipeline.Chain
+) -> None:
     none: list[Any] = [None] * len(run.task.chains)
     choice = {"metric": "plain", "strength": 3.0}
     heads = stages.fit_chain_heads(run.task, chain.frozen, choice, run.config, none)
     task = dataclasses.replace(run.task, chains=run.task.chains[:1])
     moved = {}
-    for frozen in (0, 2):
+    for name, where, frozen in (
+        ("free", as_pretrained(run), 0),
+        ("frozen", as_pretrained(run), 2),
+        ("random", shop(run), 2),
+    ):
         work = Work("trained", steps=2, batch_size=8, size=32, frozen_stages=frozen)
-        outcome = trunk.train_trunk(shop(run), task, run.base, heads, none, work, 0, "x")
+        outcome = trunk.train_trunk(where, task, run.base, heads, none, work, 0, "x")
         before = run.base.state_dict()
-        moved[frozen] = {
-            name
-            for name, value in outcome.model.state_dict().items()
-            if not torch.equal(value, before[name])
+        moved[name] = {
+            key
+            for key, value in outcome.model.state_dict().items()
+            if not torch.equal(value, before[key])
         }
-    assert "trunk.conv_stem.weight" in moved[0] - moved[2]
-    assert any(name.startswith("trunk.") for name in moved[2])
+    assert "trunk.conv_stem.weight" in moved["free"] - moved["frozen"]
+    assert any(key.startswith("trunk.") for key in moved["frozen"])
+    assert {"trunk.conv_stem.weight", "trunk.bn1.running_mean"} <= moved["random"]
 
 
 def test_the_students_view_is_the_one_that_was_asked_for() -> None:
@@ -190,6 +203,7 @@ def test_the_students_view_is_the_one_that_was_asked_for() -> None:
     assert found["none"].scale == (0.35, 1.0)  # type: ignore[union-attr]
     narrow = trunk.strong_policy(TransferConfig(augment="none", crop_scale=0.8))
     assert narrow == Weak(scale=(0.8, 1.0))
+    assert trunk.strong_policy(TransferConfig(augment="center"), 0.9) == Center(0.9)
     with pytest.raises(ValueError, match="'auto' was not resolved"):
         trunk.strong_policy(TransferConfig(augment="auto"))
 

@@ -140,18 +140,24 @@ def ladder(
     *,
     seeds: int = 5,
     arms: Sequence[str] | None = None,
+    curve: Sequence[int] | None = None,
+    hourly_price: float | None = None,
     quiet: bool = False,
     **settings: Any,
 ) -> dict[str, Any]:
     """What each stage buys on your data: the same arms on paired label draws, with intervals.
 
-    Writes ``ladder.html`` and ``ladder.json`` into ``out``, and a run folder for each seed.
+    Writes ``ladder.html`` and ``ladder.json`` into ``out``, anew after each draw from the second
+    on, and a run folder for each seed.
 
     Args:
         data: a folder, or a .csv or .parquet manifest, with test images.
         out: the folder; the same call goes on where it was cut off, also with more ``seeds``.
         seeds: label draws, at least 2: ``seed``, ``seed + 1``, and so on.
-        arms: which of ``tutelage.ladder.ARMS`` to train; None trains them all.
+        arms: which of ``tutelage.arms.ARMS`` to train; None trains them all.
+        curve: labels per class at which the unlabelled images are weighed, besides your own; empty
+            for none; None for half and a quarter, or twice and four times as many.
+        hourly_price: of this machine, to tell what each arm costs.
         quiet: print nothing.
         settings: any setting of ``tutelage ladder --help``, by name; ``minutes`` is for each seed.
 
@@ -165,6 +171,7 @@ def ladder(
         need(package, "train")
     from datetime import UTC, datetime
 
+    from tutelage import curve as curves
     from tutelage import ladder as rungs
     from tutelage.report.html import write_page
     from tutelage.report.ladder import render
@@ -173,24 +180,30 @@ def ladder(
     wanted = rungs.check_request(arms, seeds, config.data.seed)
     catalog = read_catalog(data)
     rungs.check_test(catalog)
-    draws, folder, console = rungs.run_seeds(
-        catalog, str(data), Path(out), config, wanted, seeds, quiet=quiet
-    )
+    budgets = curves.check_budgets(curve, catalog, config.data.labels_per_class, wanted)
     words = _command_line("ladder", str(data), Path(out), settings) + f" --seeds {seeds}"
     words += "" if arms is None else f" --arms {','.join(wanted)}"
-    created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-    page = rungs.make_page(draws, catalog, config, command=words, created=created)
-    content = rungs.to_dict(page)
-    folder.write_json("ladder.json", content)
-    path = folder.path / "ladder.html"
-    write_page(render(page), path)
+    words += "" if curve is None else f" --curve {','.join(map(str, budgets)) or 'none'}"
+    for draws, folder, console in rungs.run_seeds(
+        catalog, str(data), Path(out), config, wanted, seeds, budgets, quiet=quiet
+    ):
+        created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+        page = rungs.make_page(
+            draws, catalog, config, command=words, created=created, price=hourly_price
+        )
+        content = rungs.to_dict(page)
+        folder.write_json("ladder.json", content)
+        path = folder.path / "ladder.html"
+        write_page(render(page), path)
+        if len(draws) < seeds:
+            console.say(f"page of {len(draws)} draws so far: {path}")
     for change in content["differences"]:
         mean, low, high = (100 * part for part in (change["mean"], *change["ci95"]))
         console.say(
             f"  {change['arm']:<14} minus {change['minus']:<14} {mean:+5.1f} points "
             f"[{low:+.1f}, {high:+.1f}]  {change['verdict']}"
         )
-    console.say(content["verdict"])
+    console.say(content["summary"])
     console.say(f"page: {path}")
     return content
 

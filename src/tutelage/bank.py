@@ -41,7 +41,8 @@ def bank_plans(
     views: int, crop_pct: float, strong: Policy, crop_scale: float
 ) -> list[tuple[Policy, bool]]:
     """Policy of each view, and whether it is mirrored; alternating cropped and strong after two."""
-    noise: list[Policy] = [Weak(scale=(crop_scale, 1.0)), strong]
+    weak = strong if isinstance(strong, Center) else Weak(scale=(crop_scale, 1.0))
+    noise: list[Policy] = [weak, strong]
     plans: list[tuple[Policy, bool]] = [(Center(crop_pct), False), (Center(crop_pct), True)]
     plans += [(noise[number % 2], False) for number in range(max(0, views - CLEAN_VIEWS))]
     return plans[:views]

@@ -93,12 +93,28 @@ def _add_ladder(commands: Any) -> None:
         "--arms",
         metavar="A,B",
         type=lambda text: text.split(","),
-        help="of probe, fine-tune, transfer, self-train, student-alone, student (default: all); "
-        "without self-train there are no rounds, and the student learns from transfer",
+        help="of scratch, augment, probe, fine-tune, transfer, self-train, student-alone, student, "
+        "no-augmentation, no-transfer, no-self-train (default: all); without self-train there are "
+        "no rounds, and the student learns from transfer",
+    )
+    command.add_argument(
+        "--curve",
+        metavar="N,N",
+        type=_budgets,
+        help="labels per class at which the unlabelled images are weighed besides your own, or "
+        "none (default: half and a quarter as many, and twice and four times if there are)",
+    )
+    command.add_argument(
+        "--hourly-price", type=float, help="of this machine, to tell what each arm costs"
     )
     command.add_argument("--json", action="store_true", help="print ladder.json, too")
     command.add_argument("--quiet", action="store_true", help="print nothing but errors")
     _add_settings(command, "ladder")
+
+
+def _budgets(text: str) -> list[int]:
+    """The numbers of ``--curve``; argparse turns a ValueError into its own message."""
+    return [] if text == "none" else [int(part) for part in text.split(",")]
 
 
 def _add_settings(command: argparse.ArgumentParser, name: str) -> None:

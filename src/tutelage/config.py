@@ -90,9 +90,9 @@ class TransferConfig:
     drop_path_rate: float = setting(0.1, "stochastic depth of a trained trunk")
     augment: str = setting(
         "randaugment",
-        "operations of the strong view, on top of crop and flip; 'auto' measures which view covers "
-        "the unlabelled images best",
-        ("none", "randaugment", "trivialaugment", "auto"),
+        "operations of the strong view, on top of crop and flip; 'center' leaves those out, too; "
+        "'auto' measures which view covers the unlabelled images best",
+        ("center", "none", "randaugment", "trivialaugment", "auto"),
     )
     crop_scale: float = setting(
         0.35, "least area of the strong view's crop, a fraction of the image's"
@@ -212,6 +212,11 @@ class RunConfig:
     self_train: SelfTrainConfig = SelfTrainConfig()
     distill: DistillConfig = DistillConfig()
 
+    @property
+    def pretrained(self) -> bool:
+        """The trunk starts with weights and statistics that are worth keeping."""
+        return self.data.weights != "none"
+
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Nested plain values, as config.json keeps them."""
         return dataclasses.asdict(self)
@@ -278,7 +283,7 @@ def without_effect(
     unused |= set() if fixed_threshold else {"threshold"}
     unused |= set() if rounds else {*SELF_TRAINING}
     unused |= set() if folds else {"ensemble"}
-    unused |= {*STRONG_VIEW} if config.transfer.augment == "auto" else set()
+    unused |= {*STRONG_VIEW} if config.transfer.augment in ("auto", "center") else set()
     settings, defaults = config.to_dict(), RunConfig().to_dict()
     return sorted(
         name

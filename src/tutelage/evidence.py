@@ -197,7 +197,7 @@ def _views_sheet(run: Run) -> Sheet:
     images, aspect = run.task.canvases.take(rows)
     images, aspect = images.cpu(), aspect.cpu()
     generator = torch.Generator().manual_seed(run.config.data.seed)
-    plan = trunk.strong_policy(run.config.transfer).plan(aspect, generator)
+    plan = trunk.strong_policy(run.config.transfer, run.base.spec.crop_pct).plan(aspect, generator)
     views = (apply(images, plan, 144) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     note = "training images as the student saw them: cropped, mirrored, changed in colour and shape"
     thumbs = [Thumb(view, run.catalog.names[row]) for view, row in zip(views, rows, strict=True)]

@@ -10,32 +10,29 @@ import dataclasses
 import os
 import statistics
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tutelage import pipeline, runs, stages, student, trunk
+from tutelage import pipeline, runs
+from tutelage.arms import ALONE, ARMS, LEFT_OUT, RUNGS, Climbed, climb, is_round
 from tutelage.config import RunConfig
 from tutelage.console import Console
+from tutelage.curve import NEED, Point, worth
 from tutelage.data.catalog import Catalog
 from tutelage.deploy.latency import onnx_latency
 from tutelage.deploy.onnx import export_onnx
 from tutelage.errors import TutelageError
 from tutelage.metrics import metrics, t_interval
 from tutelage.models.classifier import Classifier, count_parameters
-from tutelage.pipeline import Finished
-from tutelage.plan import MOST_TRANSFER_STEPS, Plan, Work
-from tutelage.report.ladder import BASELINE, Arm, Difference, LadderPage, headline
+from tutelage.report.ladder import BASELINE, Arm, Difference, LadderPage, headline, paragraph
 from tutelage.report.numbers import Interval
 from tutelage.runfolder import RunFolder
 from tutelage.runs import Run
-from tutelage.stages import Outcome
 
-ARMS = ("probe", "fine-tune", "transfer", "self-train", "student-alone", "student")
-"""From the plainest to the whole chain."""
-ALONE = ("fine-tune", "student-alone")  # beside the chain, which learns nothing from them
 FEWEST_SEEDS = 2  # one draw has no interval
 
 
@@ -88,13 +85,25 @@ def run_seeds(
     config: RunConfig,
     arms: Sequence[str],
     seeds: int,
+    budgets: Sequence[int] = (),
     *,
     quiet: bool = False,
-) -> tuple[list[dict[str, Any]], RunFolder, Console]:
+) -> Iterator[tuple[list[dict[str, Any]], RunFolder, Console]]:
     """Every seed in turn, each in ``out / "seed-N"``.
 
-    Returns:
-        The contents of the seeds' metrics.json, the folder ``out``, and its console.
+    Args:
+        catalog: the data.
+        data: what the user called it.
+        out: the ladder's folder.
+        config: settings; the first seed among them.
+        arms: some of ``ARMS``.
+        seeds: how many.
+        budgets: labels per class of the curve's other points.
+        quiet: print nothing.
+
+    Yields:
+        After each seed from the second on: the contents of the seeds' metrics.json so far, the
+        folder ``out``, and its console.
 
     Raises:
         TutelageError: as ``run_seed``, or the folder holds something else; a new folder in which
@@ -102,23 +111,48 @@ def run_seeds(
     """
     folder = RunFolder(out)
     request = {"command": "ladder", "data": os.path.normpath(data), "arms": list(arms)}
-    folder.claim({**request, "settings": config.to_dict()})
+    folder.claim({**request, "curve": list(budgets), "settings": config.to_dict()})
     console = Console(folder.events, quiet=quiet)
     first = config.data.seed
     draws = []
     try:
         for number, seed in enumerate(range(first, first + seeds), start=1):
+            began = time.monotonic()
             console.say(f"seed {seed}, {number} of {seeds}", seed=seed)
             where = out / f"seed-{seed}"
-            drawn = dataclasses.replace(config, data=dataclasses.replace(config.data, seed=seed))
-            draws.append(
-                run_seed(catalog, data, where, drawn, arms, timed=number == 1, quiet=quiet)
-            )
+            drawn = _changed(config, seed=seed)
+            done = run_seed(catalog, data, where, drawn, arms, timed=number == 1, quiet=quiet)
+            done["curve"] = [_point(done, own=True)] if set(NEED) <= set(arms) else []
+            for budget in budgets:
+                console.say(f"seed {seed}, {budget} labels per class")
+                fewer = _changed(drawn, labels_per_class=budget)
+                place = where / f"labels-{budget}"
+                point = run_seed(catalog, data, place, fewer, NEED, quiet=quiet)
+                done["curve"].append(_point(point, own=False))
+            draws.append(done)
+            took = (time.monotonic() - began) / 60
+            if number < seeds and took > 1:  # no more than that, and it was there already
+                console.say(
+                    f"the draw took {took:.0f} minutes; {seeds - number} more, about "
+                    f"{took * (seeds - number):.0f} minutes (--arms and --curve choose less)"
+                )
+            if number >= FEWEST_SEEDS:
+                yield draws, folder, console
     except TutelageError:
         if not any(out.glob("seed-*")):
             folder.release()
         raise
-    return draws, folder, console
+
+
+def _changed(config: RunConfig, **data: Any) -> RunConfig:
+    return dataclasses.replace(config, data=dataclasses.replace(config.data, **data))
+
+
+def _point(draw: Mapping[str, Any], *, own: bool) -> dict[str, Any]:
+    """One draw's point of the curve; without planned rounds the teacher is transfer's."""
+    accuracy = {entry["arm"]: entry["test"]["accuracy"] for entry in draw["arms"]}
+    without, within = (accuracy.get(arm, accuracy["transfer"]) for arm in NEED)
+    return {"labels": draw["labeled"], "without": without, "within": within, "own": own}
 
 
 def run_seed(
@@ -154,96 +188,43 @@ def run_seed(
     run = runs.prepare("ladder", catalog, data, out, config, quiet=quiet)
     if not len(run.split.indices("test")):
         raise _no_test(catalog)
-    finished, seconds = climb(pipeline.Chain(run), arms)
+    climbed = climb(pipeline.Chain(run), arms)
     result = {
         "seed": config.data.seed,
         "labeled": len(run.task.labeled),
         "notes": run.notes,
         "versions": run.base.spec.versions,
-        "arms": _test(run, finished, seconds, timed=timed),
+        "arms": _test(run, climbed, timed=timed),
     }
     folder.write_json("metrics.json", result)
     return result
 
 
-def climb(
-    chain: pipeline.Chain, arms: Sequence[str]
-) -> tuple[dict[str, Finished], dict[str, float]]:
-    """Train the arms, and make every decision between them, without a look at test.
-
-    Args:
-        chain: nothing is finished in it yet; afterwards the stages of the arms are.
-        arms: some of ``ARMS``.
-
-    Returns:
-        arm -> the stage it stands for, and arm -> seconds of its own work. Without unlabelled
-        images or planned rounds there is no "self-train".
-    """
-    run = chain.run
-    done: dict[str, Finished] = {}
-    seconds: dict[str, float] = {}
-    rounds = "self-train" in arms and len(run.task.pool) > 0 and len(run.plan.rounds) > 0
-    if set(arms) - set(ALONE):
-        pipeline.teach(chain, rounds=rounds)
-        done = {stage.name: stage for stage in chain.finished if stage.name in ARMS}
-    if rounds:
-        done["self-train"] = chain.teacher
-        seconds["self-train"] = sum(s.seconds for s in chain.finished if _is_round(s))
-    if "fine-tune" in arms:
-        done["fine-tune"] = chain.arm("fine-tune", lambda: fine_tune(chain))
-    if "student-alone" in arms:
-        done["student-alone"] = chain.arm(
-            "student-alone",
-            lambda: student.train_alone(run.shop, run.task, run.base, run.plan.student),
-        )
-    if "student" in arms:
-        done["student"] = pipeline.student_stage(chain, chain.teacher.outcome.model)
-    done = {arm: done[arm] for arm in ARMS if arm in arms and arm in done}
-    return done, {arm: stage.seconds for arm, stage in done.items()} | seconds
-
-
-def _is_round(stage: Finished) -> bool:
-    return stage.name.startswith("self-train-")
-
-
-def fine_tune_work(plan: Plan) -> Work:
-    """The plan's own training of a trunk, on labels alone; if it has none, the student's steps."""
-    trained = [work for work in (plan.transfer, *plan.rounds) if work.trunk != "frozen"]
-    work = trained[0] if trained else plan.student
-    return dataclasses.replace(work, trunk="trained", steps=min(work.steps, MOST_TRANSFER_STEPS))
-
-
-def fine_tune(chain: pipeline.Chain) -> Outcome:
-    """Arm "fine-tune": the trunk trained on the labels, from a plain head; nothing is judged."""
-    run = chain.run
-    task = dataclasses.replace(run.task, chains=run.task.chains[:1], pool=run.task.pool[:0])
-    plain = {"metric": "plain", "strength": stages.PROBE_STRENGTH}
-    heads = stages.fit_chain_heads(task, chain.frozen, plain, run.config, [None])
-    work = fine_tune_work(run.plan)
-    return trunk.train_trunk(run.shop, task, run.base, heads, [None], work, 0, "fine-tune")
-
-
-def _test(
-    run: Run, finished: Mapping[str, Finished], seconds: Mapping[str, float], *, timed: bool
-) -> list[dict[str, Any]]:
+def _test(run: Run, climbed: Mapping[str, Climbed], *, timed: bool) -> list[dict[str, Any]]:
     """Test every arm once; a stage that stands for two arms is looked at once."""
     rows = run.split.indices("test")
-    different = {stage.name: stage for stage in finished.values()}
-    probs = pipeline.predict_rows(run, list(different.values()), rows)
-    times = _latencies([stage.outcome.model for stage in different.values()]) if timed else {}
-    kept = {"transfer": lambda stage: stage.accepted, "self-train": _is_round}
-    return [
-        {
-            "arm": arm,
-            "stage": stage.name,
-            "kept": kept[arm](stage) if arm in kept else None,
-            "seconds": round(seconds[arm], 2),
-            "parameters": count_parameters(stage.outcome.model),
-            "latency_ms": times.get(_shape(stage.outcome.model)),
-            "test": metrics(probs[stage.name], run.split.truth[rows]),
-        }
-        for arm, stage in finished.items()
-    ]
+    # By name: the whole chains less a part each have a stage "student" of their own.
+    different = {id(one.stage): (arm, one.stage) for arm, one in climbed.items()}
+    shown = [dataclasses.replace(stage, name=arm) for arm, stage in different.values()]
+    probs = pipeline.predict_rows(run, shown, rows)
+    times = _latencies([stage.outcome.model for stage in shown]) if timed else {}
+    kept = {"transfer": lambda stage: stage.accepted, "self-train": is_round}
+    entries = []
+    for arm, one in climbed.items():
+        model = one.stage.outcome.model
+        entries.append(
+            {
+                "arm": arm,
+                "stage": one.stage.name,
+                "kept": kept[arm](one.stage) if arm in kept else None,
+                "seconds": round(one.seconds, 2),
+                "total_seconds": round(one.total, 2),
+                "parameters": count_parameters(model),
+                "latency_ms": times.get(_shape(model)),
+                "test": metrics(probs[different[id(one.stage)][0]], run.split.truth[rows]),
+            }
+        )
+    return entries
 
 
 def _shape(model: Classifier) -> tuple[Any, ...]:
@@ -288,13 +269,22 @@ def summarise(seeds: Sequence[Mapping[str, Any]]) -> tuple[list[Arm], list[Diffe
 
 
 def pairs(names: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Each arm and what it is compared with: the one before it, its teacher, and fine-tuning."""
-    for position, arm in enumerate(names[1:], start=1):
-        before = [names[position - 1]]
+    """What is compared with what.
+
+    Each rung with the one before it and with fine-tuning, fine-tuning with the same training from
+    random weights, the student with its teacher, and the student with those of the chain less a
+    part.
+    """
+    rungs = [name for name in names if name in RUNGS]
+    for position, arm in enumerate(rungs[1:], start=1):
+        before = [rungs[position - 1]]
         if arm == "student":
-            before += [teacher for teacher in ("self-train", "transfer") if teacher in names][:1]
-        before += [BASELINE] * (BASELINE in names[:position])
+            before += [teacher for teacher in ("self-train", "transfer") if teacher in rungs][:1]
+        before += ["augment"] * (arm == BASELINE and "augment" in rungs)
+        before += [BASELINE] * (BASELINE in rungs[:position])
         yield from ((arm, minus) for minus in dict.fromkeys(before))
+    if "student" in rungs:
+        yield from (("student", name) for name in names if name in LEFT_OUT)
 
 
 def _arm(name: str, entries: Sequence[Mapping[str, Any]]) -> Arm:
@@ -308,6 +298,7 @@ def _arm(name: str, entries: Sequence[Mapping[str, Any]]) -> Arm:
         ece=statistics.fmean(entry["test"]["ece"] for entry in entries),
         parameters=entries[0]["parameters"],
         seconds=statistics.fmean(entry["seconds"] for entry in entries),
+        total=statistics.fmean(entry["total_seconds"] for entry in entries),
         latency_ms=entries[0]["latency_ms"],
         kept=sum(kept) if kept else None,
     )
@@ -320,9 +311,20 @@ def make_page(
     *,
     command: str,
     created: str,
+    price: float | None = None,
 ) -> LadderPage:
-    """Everything the page shows, from the contents of the seeds' metrics.json."""
+    """Everything the page shows.
+
+    Args:
+        seeds: the contents of the seeds' metrics.json, and their points of the curve.
+        catalog: the data.
+        config: settings.
+        command: the command line that makes the page.
+        created: when, as text.
+        price: of an hour of this machine; None tells no cost.
+    """
     arms, differences = summarise(seeds)
+    points = _points(seeds)
     return LadderPage(
         title=f"tutelage ladder: {', '.join(catalog.classes[:6])}"
         + (" ..." if len(catalog.classes) > 6 else ""),
@@ -332,9 +334,22 @@ def make_page(
         n_test=seeds[0]["arms"][0]["test"]["n"],
         arms=arms,
         differences=differences,
+        points=points,
+        worth=worth(points),
+        price=price,
         notes=_notes(seeds, config, arms),
         settings={"versions": seeds[0]["versions"], **config.to_dict()},
     )
+
+
+def _points(seeds: Sequence[Mapping[str, Any]]) -> list[Point]:
+    """The curve's points over the draws, rising in labels."""
+    points = []
+    for draws in zip(*(seed["curve"] for seed in seeds), strict=True):
+        each = {name: [draw[name] for draw in draws] for name in ("labels", "without", "within")}
+        labels = statistics.fmean(each["labels"])
+        points.append(Point(labels, each["without"], each["within"], draws[0]["own"]))
+    return sorted(points, key=lambda point: point.labels)
 
 
 def to_dict(page: LadderPage) -> dict[str, Any]:
@@ -345,6 +360,7 @@ def to_dict(page: LadderPage) -> dict[str, Any]:
         "seeds": list(page.seeds),
         "n_test": page.n_test,
         "verdict": headline(page),
+        "summary": paragraph(page),
         "arms": [
             {
                 "name": arm.name,
@@ -354,6 +370,8 @@ def to_dict(page: LadderPage) -> dict[str, Any]:
                 "ece": arm.ece,
                 "parameters": arm.parameters,
                 "seconds": round(arm.seconds, 2),
+                "total_seconds": round(arm.total, 2),
+                "cost": page.cost(arm),
                 "latency_ms": arm.latency_ms,
                 "kept": arm.kept,
             }
@@ -370,6 +388,18 @@ def to_dict(page: LadderPage) -> dict[str, Any]:
             }
             for change in page.differences
         ],
+        "curve": [
+            {
+                "labels": point.labels,
+                "without_pool": statistics.fmean(point.without),
+                "with_pool": statistics.fmean(point.within),
+                "each_without_pool": list(point.without),
+                "each_with_pool": list(point.within),
+                "own": point.own,
+            }
+            for point in page.points
+        ],
+        "worth": None if page.worth is None else dataclasses.asdict(page.worth),
         "notes": list(page.notes),
         "settings": dict(page.settings),
     }

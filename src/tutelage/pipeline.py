@@ -169,8 +169,8 @@ def _judge(task: Task, before: Outcome, after: Outcome) -> Comparison:
 def _make_frozen(run: Run) -> stages.Frozen:
     task, plan = run.task, run.plan
     forward = Forward(run.base.to(run.device), "features")
-    strong = trunk.strong_policy(run.config.transfer)
     crop_pct, crop_scale = run.base.spec.crop_pct, run.config.transfer.crop_scale
+    strong = trunk.strong_policy(run.config.transfer, crop_pct)
     plans = bank_plans(plan.views, crop_pct, strong, crop_scale)
     rows = np.concatenate([task.labeled, task.pool])
     with run.progress("features", len(rows) * len(plans)) as done:

@@ -315,7 +315,9 @@ def _unused(command: str, config: RunConfig, plan: Plan, *, folds: bool) -> list
     if command == "distill":
         names = [name for name in names if name in STRONG_VIEW]
     reasons: list[tuple[tuple[str, ...], str]]
-    reasons = [(STRONG_VIEW, "no effect: {}; --augment auto chooses them")]
+    augment = config.transfer.augment
+    does = "chooses them" if augment == "auto" else "has neither operations nor crops"
+    reasons = [(STRONG_VIEW, f"no effect: {{}}; --augment {augment} {does}")]
     if not plan.rounds:
         reasons.append((SELF_TRAINING, "no effect: {}; no round of self-training is planned"))
     reasons.append((("ensemble",), "no effect: {}; with a val split there are no folds"))

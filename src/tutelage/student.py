@@ -150,7 +150,7 @@ def distill(
         hint_weight=config.hint_weight,
         cache={} if config.teacher_cache else None,
     )
-    trained = _fit(shop, student, step, _loader(shop, task, work, teachers.sizes), work)
+    trained = _fit(shop, student, step, _loader(shop, task, student, work, teachers.sizes), work)
     for model in models:
         model.cpu()
     student, remark = _closer(shop, task, student.eval(), trained, models)
@@ -179,7 +179,7 @@ def train_alone(shop: Workshop, task: Task, base: Classifier, work: Work) -> Out
         task.canvases,
         labeled,
         None,
-        _views(shop, work),
+        _views(shop, student),
         batch_size=work.batch_size,
         labeled_per_batch=work.batch_size,
         seed=shop.seed,
@@ -195,6 +195,8 @@ def _begin(shop: Workshop, task: Task, teacher: Classifier, work: Work) -> Class
     """The student with its size, its frozen parts and its norms, before its head is fitted."""
     student = create_student(shop.config, teacher)
     student.spec = dataclasses.replace(student.spec, input_size=work.size)
+    if not shop.config.pretrained:
+        return student
     student.freeze_stages(work.frozen_stages)
     if student.spec.cut is not None:
         # Statistics of strong views mislead a model that will see plain ones, and so few steps
@@ -222,20 +224,21 @@ def _held_out(shop: Workshop, task: Task, student: Classifier) -> Beliefs:
     return Beliefs([None] * len(task.chains), judged)
 
 
-def _views(shop: Workshop, work: Work, teacher_sizes: tuple[int, ...] = ()) -> Views:
-    transfer = shop.config.transfer
-    return Views(
-        trunk.strong_policy(transfer), work.size, mix=transfer.mix, teacher_sizes=teacher_sizes
-    )
+def _views(shop: Workshop, student: Classifier, teacher_sizes: tuple[int, ...] = ()) -> Views:
+    transfer, spec = shop.config.transfer, student.spec
+    strong = trunk.strong_policy(transfer, spec.crop_pct)
+    return Views(strong, spec.input_size, mix=transfer.mix, teacher_sizes=teacher_sizes)
 
 
-def _loader(shop: Workshop, task: Task, work: Work, teacher_sizes: tuple[int, ...]) -> Loader:
+def _loader(
+    shop: Workshop, task: Task, student: Classifier, work: Work, teacher_sizes: tuple[int, ...]
+) -> Loader:
     """Batches of labelled and pool images together, each view at all models' sizes."""
     return Loader(
         task.canvases,
         stages.labeled_examples(task, task.chains[0]),
         stages.unlabeled(task, task.pool),
-        _views(shop, work, teacher_sizes),
+        _views(shop, student, teacher_sizes),
         batch_size=work.batch_size,
         labeled_per_batch=max(1, round(work.labeled_share * work.batch_size)),
         seed=shop.seed,
@@ -298,8 +301,9 @@ def _warm_outputs(
     size: int,
 ) -> tuple[Tensor, Tensor]:
     """Logits (V * N, K) and features (V * N, D); the same views whatever model looks."""
-    strong = trunk.strong_policy(shop.config.transfer)
-    plans = bank_plans(WARM_VIEWS, student.spec.crop_pct, strong, shop.config.transfer.crop_scale)
+    transfer, crop_pct = shop.config.transfer, student.spec.crop_pct
+    strong = trunk.strong_policy(transfer, crop_pct)
+    plans = bank_plans(WARM_VIEWS, crop_pct, strong, transfer.crop_scale)
 
     def joined(images: Tensor) -> Tensor:
         return torch.cat(forward(images), dim=1)

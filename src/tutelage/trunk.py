@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tutelage.augment import Policy, RandAugment, Strong, TrivialAugment, Weak
+from tutelage.augment import Center, Policy, RandAugment, Strong, TrivialAugment, Weak
 from tutelage.bank import CLEAN_VIEWS
 from tutelage.batch import Step
 from tutelage.calibrate import fit_temperature, softmax
@@ -50,10 +50,17 @@ MATCHED_IMAGES = 1000  # of the pool, at most, by which a temperature is matched
 MOMENTUM = 0.99  # of online statistics: the papers' 0.999 is for a million steps, not thousands
 
 
-def strong_policy(config: TransferConfig) -> Policy:
-    """The view a student learns from; ``augment`` is no longer "auto": the search came before."""
+def strong_policy(config: TransferConfig, crop_pct: float = Center.crop_pct) -> Policy:
+    """The view a student learns from; ``augment`` is no longer "auto": the search came before.
+
+    Args:
+        config: its kind and strength.
+        crop_pct: of the evaluation view, which "center" trains on as well.
+    """
     if config.augment == "auto":
         raise ValueError("'auto' was not resolved; settings come from the run folder's config.json")
+    if config.augment == "center":
+        return Center(crop_pct)
     view = Weak(scale=(config.crop_scale, 1.0))
     if config.augment == "none":
         return view
@@ -260,10 +267,11 @@ def _train_leg(
     first = leg * work.steps
     model.requires_grad_(True)  # the averaged model of the leg before learns nothing
     model.unfreeze_trunk()
-    model.freeze_stages(work.frozen_stages)
+    model.freeze_stages(work.frozen_stages if config.pretrained else 0)
     model.set_noise(config.transfer.drop_rate, config.transfer.drop_path_rate)
     labeled = labeled_examples(task, course.chain, smoothing=config.transfer.label_smoothing)
-    views = Views(strong_policy(config.transfer), work.size, mix=config.transfer.mix)
+    strong = strong_policy(config.transfer, model.spec.crop_pct)
+    views = Views(strong, work.size, mix=config.transfer.mix)
     settings = train_config(
         config,
         work,
@@ -278,7 +286,8 @@ def _train_leg(
             raise ValueError("an online round needs a pool")
         inside = ~labels.outside
         pool = unlabeled(task, task.pool[inside])
-        views = dataclasses.replace(views, mix="none", weak=Weak())
+        weak = strong if config.transfer.augment == "center" else Weak()
+        views = dataclasses.replace(views, mix="none", weak=weak)
         prior = torch.from_numpy(labels.probs[inside].mean(axis=0)).float().to(shop.device)
         step: Step = make_online_step(
             config.self_train.online,
@@ -302,7 +311,8 @@ def _train_leg(
         )
         # A few labelled images have no batch statistics worth having, and those of strong views
         # mislead a model that will see plain ones: the pretrained ones stay (docs/log.md).
-        model.freeze_norms()
+        if config.pretrained:
+            model.freeze_norms()
     loader = Loader(
         task.canvases,
         labeled,

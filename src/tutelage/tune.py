@@ -188,6 +188,8 @@ def plain(interval: Interval) -> dict[str, float]:
 
 def policy_name(augment: str, num_ops: int, magnitude: int, crop_scale: float) -> str:
     """Settings of a strong view in words."""
+    if augment == "center":
+        return "centre view"
     crop = f"crop from {crop_scale:g}"
     if augment == "none":
         return f"no operations, {crop}"

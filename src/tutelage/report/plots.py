@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from html import escape
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.curve import Point
 from tutelage.errors import need
 from tutelage.report.numbers import Bin, Interval
 from tutelage.report.verdict import Rung
@@ -109,6 +111,37 @@ def draws(rows: Sequence[Draws], xlabel: str) -> str:
     )
     alt = "Mean accuracy of each arm with its 95% interval. " + "; ".join(told)
     return _svg(figure, "draws", alt)
+
+
+@_plain_style()
+def label_curve(points: Sequence[Point]) -> str:
+    """Accuracy against the number of labels (logarithmic), with and without unlabelled images.
+
+    Means are joined by lines; the small points are the draws.
+    """
+    figure, axes = _figure(3.4)
+    counts = [point.labels for point in points]
+    curves = {
+        "with unlabelled images": ([p.within for p in points], STUDENT, "o", "-"),
+        "labels only": ([p.without for p in points], TEACHER, "s", "--"),
+    }
+    told = []
+    for name, (draws_of, color, marker, line) in curves.items():
+        means = [100 * statistics.fmean(each) for each in draws_of]
+        axes.plot(counts, means, color=color, marker=marker, linestyle=line, label=name)
+        for count, each in zip(counts, draws_of, strict=True):
+            axes.plot([count] * len(each), [100 * value for value in each], color=color,
+                      marker=marker, markersize=2.5, linewidth=0, alpha=0.6)  # fmt: skip
+        at = ", ".join(f"{m:.1f}% at {c:.0f}" for c, m in zip(counts, means, strict=True))
+        told.append(f"{name}: {at}")
+    axes.set_xscale("log")
+    axes.set_xticks(counts, [f"{count:.0f}" for count in counts])
+    axes.minorticks_off()
+    axes.set(xlabel="labels in all", ylabel="accuracy on test images, %")
+    axes.grid(color=LINE, linewidth=0.6)
+    axes.legend(loc="lower right", frameon=False, labelcolor=INK)
+    alt = "Accuracy against the number of labels. " + "; ".join(told)
+    return _svg(figure, "labels", alt)
 
 
 @_plain_style()
