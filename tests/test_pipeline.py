@@ -501,6 +501,8 @@ def _without(*names: str) -> dict[str, Any]:
 ODD: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "no unlabelled images": ({"pool": 0}, {}),
     "no unlabelled images, trained trunk": ({"pool": 0, "train": 4}, {"trunk": "trained"}),
+    "a trained round": ({}, {"labels_per_class": 4, "trunk": "trained"}),
+    "an online round": ({}, {"labels_per_class": 4, "trunk": "online"}),
     "no test split": ({"test": 0}, {}),
     "1 label per class": ({}, {"labels_per_class": 1}),
     "500:5:5": ({"train": (500, 5, 5), "pool": 0, "test": 3, "side": 8}, {}),

@@ -47,6 +47,25 @@ def test_every_training_image_is_listed_once(taught: pipeline.Chain) -> None:
     assert facts["label_errors"]["judged"] == n
 
 
+def test_a_teacher_that_labelled_the_pool_as_it_learned_is_asked_about_it(
+    taught: pipeline.Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = taught.teacher.outcome
+    known = outcome.beliefs.pool[0]
+    asked = []
+    look = pipeline.trunk.clean_logits
+
+    def noted(*arguments: object) -> object:
+        asked.append(arguments[2])
+        return look(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pipeline.trunk, "clean_logits", noted)
+    outcome.beliefs.pool[0] = None
+    worklist.write_worklist(taught)
+    np.testing.assert_allclose(taught.pool_logits, known, atol=1e-4)
+    assert asked == [outcome.model]  # once
+
+
 def test_a_label_is_judged_by_models_that_did_not_see_it(taught: pipeline.Chain) -> None:
     before = held_out_beliefs(taught, taught.finished)
     assert np.isfinite(before).all()

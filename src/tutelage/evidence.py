@@ -232,10 +232,8 @@ def cloud(chain: Chain) -> list[Point]:
         for bank, chosen in ((chain.frozen.labeled, labeled), (chain.frozen.pool, pool))
     ]
     plane = _plane(np.concatenate(principal(*features)))
-    outcome = chain.teachers[-1].outcome
-    beliefs = outcome.beliefs.pool[0]
-    assert beliefs is not None
-    probs = softmax(beliefs[pool], outcome.model.spec.temperature)
+    temperature = chain.teachers[-1].outcome.model.spec.temperature
+    probs = softmax(chain.pool_logits[pool], temperature)
     names, classes = run.catalog.names, run.catalog.classes
     rows = np.concatenate([task.labeled[labeled], task.pool[pool]])
     groups = [*task.labels[labeled].tolist(), *probs.argmax(axis=1).tolist()]

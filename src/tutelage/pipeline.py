@@ -79,6 +79,16 @@ class Chain:
         return [stage for stage in self.finished if stage.accepted and stage.name != "student"]
 
     @property
+    def pool_logits(self) -> Floats:
+        """The teacher's answers (M, K) to the pool; one that labelled it as it learned is asked."""
+        outcome, run = self.teachers[-1].outcome, self.run
+        known = outcome.beliefs.pool[0]
+        if known is None:
+            known = trunk.clean_logits(run.shop, run.task, outcome.model, run.task.pool)
+            outcome.beliefs.pool[0] = known
+        return known
+
+    @property
     def choice(self) -> dict[str, Any]:
         """What transfer chose on held-out labels for heads on the frozen trunk."""
         chosen = [s.outcome.choice for s in self.finished if s.outcome.choice]

@@ -70,10 +70,8 @@ def write_worklist(chain: Chain) -> None:
     suspicion = np.zeros(len(task.labeled))  # of what none could judge there is none
     suspicion[known] = errors.probability
     given = np.where(known[:, None], held_out, np.eye(len(classes))[task.labels])
-    shown = chain.teachers[-1].outcome
-    pool = shown.beliefs.pool[0]
-    assert pool is not None, "the chain on all labels always has beliefs"
-    beliefs = softmax(pool, shown.model.spec.temperature)
+    temperature = chain.teachers[-1].outcome.model.spec.temperature
+    beliefs = softmax(chain.pool_logits, temperature)
     labeled, unlabeled = principal(
         frozen.labeled.views[0][:, : run.base.own_features],
         frozen.pool.views[0][:, : run.base.own_features],
