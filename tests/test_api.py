@@ -91,13 +91,14 @@ def test_classes_are_in_the_metadata_and_in_the_folder(finished: Path) -> None:
     assert tuple(spec["classes"]) == CLASSES
 
 
-def test_predictions_are_in_order_and_batches_do_not_matter(finished: Path, photos: Path) -> None:
+def test_predictions_are_in_order_and_those_of_a_batch(finished: Path, photos: Path) -> None:
     paths = sorted((photos / "test" / "square").iterdir())[::-1]
-    rows, _ = api.predict(finished, paths, batch=64)
+    rows, _ = api.predict(finished, paths)
     assert [row.image for row in rows] == [str(path) for path in paths]
-    singly, _ = api.predict(finished, paths, batch=1)
-    for a, b in zip(rows, singly, strict=True):
-        assert a.probabilities == pytest.approx(b.probabilities, abs=1e-5)
+    _, probabilities = api.load_predictor(finished)
+    batch = probabilities([decode(path.read_bytes()) for path in paths])
+    for row, probs in zip(rows, batch, strict=True):
+        assert list(row.probabilities.values()) == pytest.approx(probs.tolist(), abs=1e-5)
 
 
 def test_unreadable_images_come_back_with_a_reason(

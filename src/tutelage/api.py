@@ -15,7 +15,7 @@ import numpy as np
 from tutelage.config import RunConfig, make_config
 from tutelage.data.catalog import Catalog, read_catalog
 from tutelage.data.decode import UnreadableImage, decode
-from tutelage.deploy.answers import Prediction, answer
+from tutelage.deploy.answers import Prediction, answer, each_image
 from tutelage.errors import TutelageError, need
 from tutelage.metrics import metrics
 
@@ -364,8 +364,8 @@ def load_predictor(model: Path | str) -> tuple[tuple[str, ...], Any]:
     return opened.classes, opened.probabilities
 
 
-def _open_model(path: Path) -> Any:
-    """An ``OnnxModel``, or a ``TorchModel`` for a model folder."""
+def _open_model(path: Path, *, threads: int = 0) -> Any:
+    """An ``OnnxModel`` with so many threads for a batch, or a ``TorchModel`` for a model folder."""
     path = _exported_file(path)
     if path.is_dir():
         need("torch", "train")
@@ -375,7 +375,7 @@ def _open_model(path: Path) -> Any:
         return TorchModel(load_model(path))
     from tutelage.deploy.runtime import OnnxModel
 
-    return OnnxModel(path)
+    return OnnxModel(path, threads=threads)
 
 
 def _exported_file(path: Path) -> Path:
@@ -407,14 +407,13 @@ def exported_files(models: Sequence[Path | str]) -> list[Path]:
 
 
 def predict(
-    model: Path | str, images: Sequence[Path | str], *, batch: int = 64, reject: bool = False
+    model: Path | str, images: Sequence[Path | str], *, reject: bool = False
 ) -> tuple[list[Prediction], list[tuple[str, str]]]:
     """Classify image files.
 
     Args:
         model: an exported .onnx file, a model folder, or a run folder.
         images: files, or folders that are searched for images.
-        batch: images in memory at once.
         reject: call images "unknown" whose energy lies above the model's threshold, which about
             95% of the labelled images stayed below when they were held out. The probabilities
             stay as they are. A class of that name makes it "(unknown)".
@@ -425,7 +424,7 @@ def predict(
     Raises:
         TutelageError: no such model or image, or nothing to reject by.
     """
-    opened = _open_model(Path(model))
+    opened = _open_model(Path(model), threads=1)
     if reject and opened.unknown_threshold is None:
         raise TutelageError(
             f"{model} has no threshold for unknown images: no label was held out while its teacher "
@@ -433,19 +432,18 @@ def predict(
             "per class (and export it again), or leave out --reject"
         )
     paths = _image_files(images)
+
+    def look(path: Path) -> Prediction:
+        (row,) = answer(opened, [str(path)], [decode(path.read_bytes())], reject=reject)
+        return row
+
     rows: list[Prediction] = []
     skipped: list[tuple[str, str]] = []
-    for start in range(0, len(paths), batch):
-        names, pixels = [], []
-        for path in paths[start : start + batch]:
-            try:
-                pixels.append(decode(path.read_bytes()))
-                names.append(str(path))
-            except (UnreadableImage, OSError) as error:
-                skipped.append((str(path), str(error)))
-        if not pixels:
-            continue
-        rows += answer(opened, names, pixels, reject=reject)
+    for path, found in zip(paths, each_image(look, paths), strict=True):
+        if isinstance(found, Prediction):
+            rows.append(found)
+        else:
+            skipped.append((str(path), str(found)))
     return rows, skipped
 
 
@@ -480,35 +478,35 @@ def evaluate(model: Path | str, data: Path | str, *, split: str = "test") -> dic
     Raises:
         TutelageError: the split has no labelled image, or classes the model does not know.
     """
-    classes, probabilities = load_predictor(model)
+    opened = _open_model(Path(model), threads=1)
     catalog = read_catalog(data)
     rows = np.flatnonzero((catalog.splits == split) & (catalog.labels >= 0))
     if not len(rows):
         found = ", ".join(sorted(set(catalog.splits.tolist())))
         raise TutelageError(f"{data} has no labelled '{split}' images; its splits are: {found}")
-    unknown = {catalog.classes[k] for k in catalog.labels[rows]} - set(classes)
+    unknown = {catalog.classes[k] for k in catalog.labels[rows]} - set(opened.classes)
     if unknown:
         raise TutelageError(
             f"the model does not know the classes {', '.join(sorted(unknown))}; "
-            f"it knows {', '.join(classes)}"
+            f"it knows {', '.join(opened.classes)}"
         )
-    index = {name: k for k, name in enumerate(classes)}
-    probs, labels, skipped = [], [], 0
-    for start in range(0, len(rows), 64):
-        pixels = []
-        for row in rows[start : start + 64]:
-            try:
-                pixels.append(decode(catalog.source.read(int(row))))
-                labels.append(index[catalog.classes[catalog.labels[row]]])
-            except (UnreadableImage, OSError):
-                skipped += 1
-        if pixels:
-            probs.append(probabilities(pixels))
+    index = {name: k for k, name in enumerate(opened.classes)}
+
+    def look(row: int) -> np.ndarray:
+        probs: np.ndarray = opened.probabilities([decode(catalog.source.read(row))])[0]
+        return probs
+
+    probs: list[np.ndarray] = []
+    labels: list[int] = []
+    for at, seen in zip(rows, each_image(look, rows.tolist()), strict=True):
+        if isinstance(seen, np.ndarray):
+            probs.append(seen)
+            labels.append(index[catalog.classes[catalog.labels[at]]])
     if not probs:
         raise TutelageError(f"none of the {len(rows)} '{split}' images of {data} can be read")
-    figures = metrics(np.concatenate(probs), np.array(labels))
+    figures = metrics(np.stack(probs), np.array(labels))
     assert figures is not None
-    return {"split": split, **figures, "skipped": skipped}
+    return {"split": split, **figures, "skipped": len(rows) - len(probs)}
 
 
 def export(

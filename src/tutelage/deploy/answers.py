@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+
+from tutelage.cores import cores
+from tutelage.data.decode import UnreadableImage
+
+IN_FLIGHT = 1024  # images handed to the threads at once, which bounds what waits in memory
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -52,6 +60,32 @@ def answer(
         by_class = dict(zip(opened.classes, (float(p) for p in probs), strict=True))
         rows.append(Prediction(name, label, float(probs[best]), by_class, out))
     return rows
+
+
+def each_image(
+    work: Callable[[Item], Result], items: Sequence[Item]
+) -> Iterator[Result | UnreadableImage | OSError]:
+    """``work`` on each item, in order, on all cores: one image is decoded while another is run.
+
+    Pillow and onnxruntime let other threads go on while they compute.
+
+    Args:
+        work: reads one image and returns what is wanted of it; called by several threads.
+        items: what it is called with.
+
+    Yields:
+        Its results; in the place of an image that cannot be read, the reason.
+    """
+
+    def attempt(item: Item) -> Result | UnreadableImage | OSError:
+        try:
+            return work(item)
+        except (UnreadableImage, OSError) as error:
+            return error
+
+    with ThreadPoolExecutor(cores()) as pool:
+        for start in range(0, len(items), IN_FLIGHT):
+            yield from pool.map(attempt, items[start : start + IN_FLIGHT])
 
 
 def _unknown(classes: Sequence[str]) -> str:
