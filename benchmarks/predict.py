@@ -75,9 +75,11 @@ def main() -> None:
             content = photos[number % len(photos)].read_bytes()
             (folder / f"{number:06d}.jpg").write_bytes(content)
         ours = [sys.executable, "-m", "tutelage", "predict", options.model, str(folder)]
-        ours += ["--out", str(Path(place) / "answers.csv")]
         theirs = [sys.executable, __file__, options.model, "--images", str(folder), "--bare"]
-        times = [(seconds(ours), seconds(theirs)) for _ in range(options.rounds)]
+        times = [
+            (seconds([*ours, "--out", str(Path(place) / f"{number}.csv")]), seconds(theirs))
+            for number in range(options.rounds)
+        ]
     best = [min(column) for column in zip(*times, strict=True)]
     result = {
         **results.provenance("predict", (*PACKAGES, "onnxruntime", "pillow")),
