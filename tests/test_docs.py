@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from browser import browser
 
 from tutelage.cli import build_parser
 
@@ -80,9 +81,13 @@ def test_the_snippet_that_needs_onnxruntime_alone_runs(
     assert 1 / 3 < float(probability) <= 1
 
 
-@pytest.mark.skipif(find_spec("mkdocs") is None, reason="the extra docs is not installed")
-def test_the_site_builds_without_a_broken_link(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(tmp_path)]
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The built pages; strict: a broken link fails."""
+    if find_spec("mkdocs") is None:
+        pytest.skip("the extra docs is not installed")
+    out = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", str(out)]
     done = subprocess.run(
         command,
         cwd=DOCS.parent,
@@ -91,4 +96,23 @@ def test_the_site_builds_without_a_broken_link(tmp_path: Path) -> None:
         env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
     )
     assert done.returncode == 0, done.stderr
-    assert "FewLabelClassifier" in (tmp_path / "python" / "index.html").read_text("utf-8")
+    return out
+
+
+def test_the_python_reference_is_made_from_the_code(site: Path) -> None:
+    assert "FewLabelClassifier" in (site / "python" / "index.html").read_text("utf-8")
+
+
+def test_every_page_fits_a_phone_and_asks_no_other_host(site: Path) -> None:
+    pages = sorted(site.glob("**/index.html"))
+    assert len(pages) > 10
+    with browser() as chromium:
+        page = chromium.new_page(viewport={"width": 360, "height": 700})
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        for path in pages:
+            page.goto(path.as_uri())
+            assert page.locator("h1").count() == 1, path
+            wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            assert page.evaluate(wide) <= 0, path
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
