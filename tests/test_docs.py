@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 from browser import browser
+from shown import COMMANDS, DOCS
 
 from tutelage.cli import build_parser
 
-DOCS = Path(__file__).parents[1] / "docs"
 BLOCKS = {
     f"{path.name}, block {number}": block
     for path in sorted(DOCS.glob("*.md"))
@@ -33,27 +33,16 @@ def test_there_are_blocks() -> None:
     assert len(BLOCKS) >= 2
 
 
-PAGES = [*sorted(DOCS.glob("*.md")), DOCS.parent / "README.md"]
-COMMANDS = sorted(
-    {
-        line.strip()
-        for page in PAGES
-        if page.name != "cli.md"
-        for block in re.findall(r"```\n(.*?)```", page.read_text("utf-8"), re.S)
-        for part in block.splitlines()
-        for line in part.split("&&")
-        if line.strip().startswith("tutelage ")
-    }
-)
+ALL = sorted({command for commands in COMMANDS.values() for command in commands})
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", ALL)
 def test_a_command_that_is_shown_is_one(command: str) -> None:
     build_parser().parse_args(shlex.split(command)[1:])  # exits where it is not
 
 
 def test_there_are_commands() -> None:
-    assert len(COMMANDS) >= 15
+    assert len(ALL) >= 15
 
 
 def test_the_command_line_reference_is_the_parsers() -> None:

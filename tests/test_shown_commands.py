@@ -1,0 +1,111 @@
+"""The commands of each page work, one after the other, for someone who types them."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import webbrowser
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as parquet
+import pytest
+
+pytest.importorskip("timm")
+
+import silent_checks as checks
+from shapes import CLASSES, write_shapes
+from shown import COMMANDS
+
+from tutelage import cli, ladder, plan, runfolder, runs, solar, web
+from tutelage.bench import augment
+from tutelage.data.catalog import read_catalog
+from tutelage.decisions import FILE, Decision, Decisions
+from tutelage.metrics import metrics
+from tutelage.models import zoo
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick(own_cache: Path) -> Iterator[None]:
+    """A known machine, the tiniest model and trainings; servers and browsers return at once."""
+
+    def tiny(_: str, classes: Sequence[str], **options: Any) -> Any:
+        return zoo.create(
+            "test_efficientnet", classes, **{**options, "input_size": 32, "weights": "none"}
+        )
+
+    bench, bound = augment.bench_augment, web.bound_socket
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "create", tiny)
+        patch.setattr(runs, "measure_speed", lambda *_: checks.SPEED)
+        patch.setattr(plan, "STEPS", (4,))
+        patch.setattr(ladder, "run_seed", made_up)
+        patch.setattr(augment, "bench_augment", lambda **o: bench(**{**o, "seconds": 1.0}))
+        for module in (solar, runfolder):
+            patch.setattr(module, "solar_cells", lambda: read_catalog("photos"))
+        patch.setattr(web, "bound_socket", lambda host, port: bound(host, 0))
+        patch.setattr(web, "run_app", lambda app, listening: listening.close())
+        patch.setattr(webbrowser, "open", lambda _: True)
+        yield
+
+
+def made_up(
+    catalog: Any, data: str, out: Path, config: Any, arms: Sequence[str], **_: Any
+) -> dict[str, Any]:
+    """A draw of a ladder whose arms were not trained: test_ladder.py trains them."""
+    rng = np.random.default_rng(config.data.seed)
+    test = metrics(rng.dirichlet([1, 1, 1], 30), rng.integers(0, 3, 30))
+    figures = {"seconds": 1.0, "total_seconds": 2.0, "parameters": 9, "latency_ms": None}
+    rows = [{"arm": arm, "stage": arm, "kept": None, **figures, "test": test} for arm in arms]
+    return {"seed": config.data.seed, "labeled": 9, "notes": [], "versions": {}, "arms": rows}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A user's folder: photos, a table of them, and what an earlier run left."""
+    folder = tmp_path_factory.mktemp("place")
+    photos = write_shapes(folder / "photos", train=(40, 10, 10))  # the ladder's page asks for 40
+    for name in ("new", "new_photos", "some_cells"):
+        shutil.copytree(photos / "test" / "disc", folder / name)
+    rows = [f"{path.relative_to(folder)},{path.parent.name}" for path in photos.glob("train/*/*")]
+    (folder / "photos.csv").write_text("\n".join(["image,label", *rows]))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert cli.main(["run", "photos/", "--out", "runs/first", "--quiet"]) == 0
+    return folder
+
+
+@pytest.mark.parametrize("page", COMMANDS)
+def test_the_commands_of_a_page_work_in_their_order(
+    page: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "place"
+    shutil.copytree(place, folder)
+    monkeypatch.chdir(folder)
+    for command in COMMANDS[page]:
+        words = shlex.split(command)[1:]
+        if "--track" in words:
+            pytest.importorskip("tensorboard")
+            shutil.rmtree("runs")
+        assert cli.main(words) == 0, command
+        if words[0] == "review":
+            decide(Path(words[1]))
+
+
+def decide(run: Path) -> None:
+    """What a person does on the page of ``tutelage review``."""
+    image = parquet.read_table(run / "review.parquet")["image"][-1].as_py()
+    with Decisions(run / FILE) as decisions:
+        decisions.decide(Decision(image, "relabel", CLASSES[0]))
+
+
+def test_the_answers_are_those_of_the_classes(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+    assert cli.main(["predict", "runs/first", "new/"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 6
+    assert {line.split("\t")[1] for line in lines} <= set(CLASSES)
