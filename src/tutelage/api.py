@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from tutelage.config import RunConfig, make_config
-from tutelage.data.catalog import Catalog, read_catalog
+from tutelage.data.catalog import Catalog
 from tutelage.data.decode import UnreadableImage, decode
+from tutelage.data.foreign import Data, in_memory, is_in_memory, open_data
 from tutelage.deploy.answers import Prediction, answer
 from tutelage.errors import TutelageError, need
 from tutelage.metrics import metrics
@@ -24,13 +24,12 @@ CALIBRATION_IMAGES = 128  # for int8
 JUDGED_IMAGES = 512  # others, on which int8 is judged
 
 
-def run(
-    data: Path | str, out: Path | str, *, quiet: bool = False, **settings: Any
-) -> dict[str, Any]:
+def run(data: Data, out: Path | str, *, quiet: bool = False, **settings: Any) -> dict[str, Any]:
     """The whole chain on your images: teacher, student, ONNX, report.
 
     Args:
-        data: a folder, or a .csv or .parquet manifest.
+        data: a folder, a .csv or .parquet manifest, a data set of Hugging Face or torchvision, or
+            several by their splits, as in ``{"train": a, "test": b, "unlabeled": c}``.
         out: the run folder; the same call continues a run that was cut off.
         quiet: print nothing.
         settings: any setting of ``tutelage run --help``, by name.
@@ -41,31 +40,29 @@ def run(
     Raises:
         TutelageError: what was found, what was expected, and the mend.
     """
-    return _train("run", read_catalog(data), str(data), Path(out), settings, quiet=quiet)
+    return _train("run", *open_data(data), Path(out), settings, quiet=quiet)
 
 
 def transfer(
-    data: Path | str, out: Path | str, *, quiet: bool = False, **settings: Any
+    data: Data, out: Path | str, *, quiet: bool = False, **settings: Any
 ) -> dict[str, Any]:
     """A new head on a pretrained trunk: probe and transfer; the better one is ``teacher/``."""
-    return _train("transfer", read_catalog(data), str(data), Path(out), settings, quiet=quiet)
+    return _train("transfer", *open_data(data), Path(out), settings, quiet=quiet)
 
 
 def self_train(
-    data: Path | str, out: Path | str, *, quiet: bool = False, **settings: Any
+    data: Data, out: Path | str, *, quiet: bool = False, **settings: Any
 ) -> dict[str, Any]:
     """Probe, transfer and rounds of self-training on the pool; the result is ``teacher/``."""
-    return _train("self-train", read_catalog(data), str(data), Path(out), settings, quiet=quiet)
+    return _train("self-train", *open_data(data), Path(out), settings, quiet=quiet)
 
 
-def distill(
-    data: Path | str, out: Path | str, *, quiet: bool = False, **settings: Any
-) -> dict[str, Any]:
+def distill(data: Data, out: Path | str, *, quiet: bool = False, **settings: Any) -> dict[str, Any]:
     """Distil the model folder ``teacher=`` into a small student, on images with and without label.
 
     A pool alone will do: the classes are the teacher's.
     """
-    return _train("distill", read_catalog(data), str(data), Path(out), settings, quiet=quiet)
+    return _train("distill", *open_data(data), Path(out), settings, quiet=quiet)
 
 
 def demo(
@@ -81,14 +78,14 @@ def demo(
 
 
 def augment(
-    data: Path | str, out: Path | str, *, tune: bool = False, quiet: bool = False, **settings: Any
+    data: Data, out: Path | str, *, tune: bool = False, quiet: bool = False, **settings: Any
 ) -> dict[str, Any]:
     """Show what augmentation does to your images, and whether it helps to cover the unlabelled.
 
     Writes ``augment.html`` and ``augment.json`` into ``out``.
 
     Args:
-        data: a folder, or a .csv or .parquet manifest.
+        data: as for ``run``.
         out: the folder; the same call writes both files anew.
         tune: also search for the strong view that covers the unlabelled images best.
         quiet: print nothing.
@@ -109,12 +106,12 @@ def augment(
     from tutelage.report.html import write_page
 
     config = make_config("augment", settings)
-    catalog = read_catalog(data)
+    catalog, told_data = open_data(data)
     tuned = tune or config.transfer.augment == "auto"
-    with runs.opened("augment", catalog, str(data), Path(out), config, quiet=quiet) as work:
+    with runs.opened("augment", catalog, told_data, Path(out), config, quiet=quiet) as work:
         opened, folder, console = work
         done = survey.survey(opened, console, tuned=tuned)
-    line = _command_line("augment", str(data), Path(out), settings) + " --tune" * tune
+    line = _command_line("augment", told_data, Path(out), settings) + " --tune" * tune
     created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     content = {"command": line, "created": created, **survey.to_dict(done, catalog.names)}
     folder.write_json("augment.json", content)
@@ -135,7 +132,7 @@ def augment(
 
 
 def ladder(
-    data: Path | str,
+    data: Data,
     out: Path | str,
     *,
     seeds: int = 5,
@@ -148,7 +145,7 @@ def ladder(
     Writes ``ladder.html`` and ``ladder.json`` into ``out``, and a run folder for each seed.
 
     Args:
-        data: a folder, or a .csv or .parquet manifest, with test images.
+        data: as for ``run``, with test images.
         out: the folder; the same call goes on where it was cut off, also with more ``seeds``.
         seeds: label draws, at least 2: ``seed``, ``seed + 1``, and so on.
         arms: which of ``tutelage.ladder.ARMS`` to train; None trains them all.
@@ -171,12 +168,12 @@ def ladder(
 
     config = make_config("ladder", settings)
     wanted = rungs.check_request(arms, seeds, config.data.seed)
-    catalog = read_catalog(data)
+    catalog, told = open_data(data)
     rungs.check_test(catalog)
     draws, folder, console = rungs.run_seeds(
-        catalog, str(data), Path(out), config, wanted, seeds, quiet=quiet
+        catalog, told, Path(out), config, wanted, seeds, quiet=quiet
     )
-    words = _command_line("ladder", str(data), Path(out), settings) + f" --seeds {seeds}"
+    words = _command_line("ladder", told, Path(out), settings) + f" --seeds {seeds}"
     words += "" if arms is None else f" --arms {','.join(wanted)}"
     created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     page = rungs.make_page(draws, catalog, config, command=words, created=created)
@@ -202,11 +199,7 @@ def fit_catalog(
 
     What the images are is part of the run's name, so that no other images' run is continued.
     """
-    digest = hashlib.blake2b(catalog.labels.tobytes(), digest_size=8)
-    for row in range(len(catalog)):
-        digest.update(catalog.source.signature(row).encode("utf-8", "surrogateescape"))
-    data = f"{len(catalog)} images in memory, {digest.hexdigest()}"
-    return _train(command, catalog, data, Path(out), settings, quiet=True)
+    return _train(command, catalog, in_memory(catalog), Path(out), settings, quiet=True)
 
 
 def _train(
@@ -242,7 +235,12 @@ def _train(
 
 
 def _command_line(command: str, data: str, out: Path, settings: dict[str, Any]) -> str:
-    """The shell command that repeats this run."""
+    """The shell command that repeats this run, or the call, if the data was in memory."""
+    if is_in_memory(data):
+        given = "".join(
+            f", {name}={value!r}" for name, value in settings.items() if value is not None
+        )
+        return f"tutelage.{command.replace('-', '_')}(DATA, {str(out)!r}{given})  # DATA: {data}"
     words = ["tutelage", command, *([] if command == "demo" else [data]), "--out", str(out)]
     for name, value in settings.items():
         if value is not None:
@@ -453,12 +451,12 @@ def _image_files(images: Sequence[Path | str]) -> list[Path]:
     return out
 
 
-def evaluate(model: Path | str, data: Path | str, *, split: str = "test") -> dict[str, Any]:
+def evaluate(model: Path | str, data: Data, *, split: str = "test") -> dict[str, Any]:
     """Accuracy with its 95% interval and the other figures on one split of a data set.
 
     Args:
         model: an exported .onnx file, a model folder, or a run folder.
-        data: a folder, or a .csv or .parquet manifest.
+        data: as for ``run``; a single data set in memory is the split that is asked for.
         split: "test", "val" or "train".
 
     Returns:
@@ -468,11 +466,11 @@ def evaluate(model: Path | str, data: Path | str, *, split: str = "test") -> dic
         TutelageError: the split has no labelled image, or classes the model does not know.
     """
     classes, probabilities = load_predictor(model)
-    catalog = read_catalog(data)
+    catalog, told = open_data(data, lone=split)
     rows = np.flatnonzero((catalog.splits == split) & (catalog.labels >= 0))
     if not len(rows):
         found = ", ".join(sorted(set(catalog.splits.tolist())))
-        raise TutelageError(f"{data} has no labelled '{split}' images; its splits are: {found}")
+        raise TutelageError(f"{told} has no labelled '{split}' images; its splits are: {found}")
     unknown = {catalog.classes[k] for k in catalog.labels[rows]} - set(classes)
     if unknown:
         raise TutelageError(
@@ -492,7 +490,7 @@ def evaluate(model: Path | str, data: Path | str, *, split: str = "test") -> dic
         if pixels:
             probs.append(probabilities(pixels))
     if not probs:
-        raise TutelageError(f"none of the {len(rows)} '{split}' images of {data} can be read")
+        raise TutelageError(f"none of the {len(rows)} '{split}' images of {told} can be read")
     figures = metrics(np.concatenate(probs), np.array(labels))
     assert figures is not None
     return {"split": split, **figures, "skipped": skipped}
@@ -503,7 +501,7 @@ def export(
     out: Path | str | None = None,
     *,
     int8: bool = False,
-    images: Path | str | None = None,
+    images: Data | None = None,
     max_loss: float = 0.01,
 ) -> dict[str, Any]:
     """Export a model folder to ONNX, its preprocessing inside, checked against torch.
@@ -531,7 +529,7 @@ def export(
 
     loaded = load_model(model)
     path = Path(out) if out is not None else Path(model) / "model.onnx"
-    own = _own_images(Path(model), None if images is None else Path(images))
+    own = _own_images(Path(model), images)
     if int8 and not own:
         raise TutelageError(
             f"int8 is calibrated on real images, but {model} lies in no run folder; "
@@ -549,7 +547,7 @@ def export(
     return result
 
 
-def _own_images(model: Path, images: Path | None) -> list[np.ndarray]:
+def _own_images(model: Path, images: Data | None) -> list[np.ndarray]:
     """Training images of a data set, or of the run that a model folder lies in, as files hold them.
 
     Drawn at random, always the same; unreadable ones are passed over. Empty without either.
@@ -558,7 +556,7 @@ def _own_images(model: Path, images: Path | None) -> list[np.ndarray]:
 
     if images is None and not (model.parent / "config.json").is_file():
         return []
-    catalog = catalog_of(model.parent) if images is None else read_catalog(images)
+    catalog = catalog_of(model.parent) if images is None else open_data(images)[0]
     rows = np.random.default_rng(0).permutation(np.flatnonzero(catalog.splits == "train"))
     found: list[np.ndarray] = []
     for row in rows[: CALIBRATION_IMAGES + JUDGED_IMAGES]:
@@ -580,7 +578,9 @@ def _noise_images(canvas: int, count: int = 128) -> list[np.ndarray]:
     return images
 
 
-def review(run: Path | str, *, port: int = 0, browser: bool = True) -> None:
+def review(
+    run: Path | str, *, data: Data | None = None, port: int = 0, browser: bool = True
+) -> None:
     """Show a run's beliefs on a local page, and save what a person decides about them.
 
     The page is served on the loopback address until Ctrl-C, to who has the printed address.
@@ -589,6 +589,7 @@ def review(run: Path | str, *, port: int = 0, browser: bool = True) -> None:
 
     Args:
         run: a finished run's folder.
+        data: what the run was made from, if that was a data set in memory.
         port: 0 for a free one.
         browser: open the page there.
 
@@ -604,7 +605,7 @@ def review(run: Path | str, *, port: int = 0, browser: bool = True) -> None:
     from tutelage.web import bound_socket, run_app
 
     folder = Path(run)
-    items = open_run(folder)
+    items = open_run(folder) if data is None else open_run(folder, *open_data(data))
     with Decisions(folder / FILE) as decisions:
         listening = bound_socket("127.0.0.1", port)
         port = listening.getsockname()[1]

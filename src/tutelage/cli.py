@@ -23,7 +23,8 @@ TRAINING = {
 CONTINUED = (*TRAINING, "ladder")
 DATA_HELP = (
     "a folder (train/<class>/*, unlabeled/**, val/<class>/*, test/<class>/*; or only <class>/*), "
-    "or a .csv or .parquet manifest with the columns image, label, split"
+    "a .csv or .parquet manifest with the columns image, label, split, or a folder that Hugging "
+    "Face wrote (save_to_disk, or the hub's Parquet files)"
 )
 
 

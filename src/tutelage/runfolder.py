@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tutelage.data.catalog import Catalog, read_catalog
+from tutelage.data.catalog import Catalog
+from tutelage.data.foreign import is_in_memory, read_path
 from tutelage.errors import TutelageError
 from tutelage.files import write_atomically
 from tutelage.solar import solar_cells
@@ -107,10 +108,16 @@ def catalog_of(folder: Path) -> Catalog:
     """The data of the run in a folder, as it is now.
 
     Raises:
-        TutelageError: no run there, or its data is gone.
+        TutelageError: no run there, or its data is gone, or was never on a disk.
     """
     request = RunFolder(folder).read_json("config.json")["request"]
-    return solar_cells() if request["command"] == "demo" else read_catalog(request["data"])
+    if is_in_memory(request["data"]):
+        raise TutelageError(
+            f"{folder} was made from {request['data']}, which cannot be opened again from here; "
+            "give them in Python: tutelage.api.review(RUN, data=DATA) or tutelage.export(MODEL, "
+            "images=DATA). A data set that was saved to a folder, and its run, need no Python"
+        )
+    return solar_cells() if request["command"] == "demo" else read_path(request["data"])
 
 
 def _is_partial(path: Path) -> bool:
