@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from tutelage.deploy.answers import Prediction, answer
 from tutelage.errors import TutelageError, need
 from tutelage.metrics import metrics
 
+FORMATS = ("onnx", "timm", "hub")  # of exported models
 PARITY_IMAGES = 64
 CALIBRATION_IMAGES = 128  # for int8
 JUDGED_IMAGES = 512  # others, on which int8 is judged
@@ -367,6 +369,8 @@ def _exported_file(path: Path) -> Path:
     """The exported model of a run folder; any other path as it is."""
     if not (path.is_dir() and (path / "config.json").exists()):
         return path
+    if "architecture" in json.loads((path / "config.json").read_text(encoding="utf-8")):
+        raise TutelageError(f"{path} is an export for timm; give the model that it was made from")
     ready = [f for f in (path / "student.onnx", path / "teacher" / "model.onnx") if f.exists()]
     if not ready:
         raise TutelageError(f"the run {path} is unfinished; repeat its command to continue it")
@@ -500,44 +504,68 @@ def export(
     model: Path | str,
     out: Path | str | None = None,
     *,
+    format: str = "onnx",
     int8: bool = False,
     images: Data | None = None,
     max_loss: float = 0.01,
 ) -> dict[str, Any]:
-    """Export a model folder to ONNX, its preprocessing inside, checked against torch.
+    """Export a model folder for another program, checked against torch.
 
     Args:
         model: a model folder (``RUN/teacher``, ``RUN/student``).
-        out: the file; default ``model.onnx`` in the model folder.
+        out: the file, or of the formats timm and hub the new folder; default ``model.onnx``,
+            ``timm`` or ``hub`` in the model folder.
+        format: "onnx" (the preprocessing inside), "timm" (a folder that ``timm.create_model``
+            loads) or "hub" (a model folder with its ONNX file and a card).
         int8: also quantise, calibrated on ``images``; the float file is kept where int8 is not
             faster, or loses more than ``max_loss``.
-        images: a folder or a manifest, to check and to calibrate on; None takes the training
-            images of the run that the model folder lies in, or else generated pictures to check.
+        images: data as for ``run``, to check and to calibrate on; None takes the training images
+            of the run that the model folder lies in, or else generated pictures to check.
         max_loss: of accuracy, as estimated; 0.01 is one point.
 
     Returns:
         What was written and how well it agrees.
 
     Raises:
-        TutelageError: no model there, the exported graph differs from torch, or there are no
-            images to calibrate on.
+        TutelageError: no model there, the exported model differs from torch or cannot be had in
+            this format, or there are no images to calibrate on.
     """
     for package in ("torch", "timm", "onnx"):
         need(package, "train")
-    from tutelage.deploy.onnx import export_onnx, parity, quantize_onnx
     from tutelage.models.folder import load_model
 
+    if format not in FORMATS:
+        raise TutelageError(f"format is {format!r}, expected one of {', '.join(FORMATS)}")
+    if int8 and format != "onnx":
+        raise TutelageError(f"int8 models are ONNX files; leave out --format {format} or --int8")
     loaded = load_model(model)
-    path = Path(out) if out is not None else Path(model) / "model.onnx"
     own = _own_images(Path(model), images)
     if int8 and not own:
         raise TutelageError(
             f"int8 is calibrated on real images, but {model} lies in no run folder; "
             "give some with --images"
         )
+    if format == "onnx":
+        path = Path(out) if out is not None else Path(model) / "model.onnx"
+        return _export_onnx(loaded, path, own, int8=int8, max_loss=max_loss)
+    from tutelage.deploy import hub
+
+    write = {"timm": hub.export_timm, "hub": hub.export_hub}[format]
+    folder = Path(out) if out is not None else Path(model) / format
+    sample = own[:PARITY_IMAGES] or _noise_images(loaded.spec.canvas)
+    checked: Any = write(loaded, folder, sample, Path(model))
+    return {"path": str(folder), **dataclasses.asdict(checked), "images": _told_images(own)}
+
+
+def _export_onnx(
+    loaded: Any, path: Path, own: list[np.ndarray], *, int8: bool, max_loss: float
+) -> dict[str, Any]:
+    """As ``export``, of a loaded model; ``own`` are images of the data, or none."""
+    from tutelage.deploy.onnx import export_onnx, parity, quantize_onnx
+
     export_onnx(loaded, path)
     checked = parity(loaded, path, own[:PARITY_IMAGES] or _noise_images(loaded.spec.canvas))
-    result: dict[str, Any] = {"path": str(path), **dataclasses.asdict(checked)}
+    result = {"path": str(path), **dataclasses.asdict(checked), "images": _told_images(own)}
     if int8:
         half = min(CALIBRATION_IMAGES, (len(own) + 1) // 2)
         quantized = quantize_onnx(
@@ -547,14 +575,19 @@ def export(
     return result
 
 
+def _told_images(own: Sequence[np.ndarray]) -> str:
+    return "training images" if own else "generated"
+
+
 def _own_images(model: Path, images: Data | None) -> list[np.ndarray]:
     """Training images of a data set, or of the run that a model folder lies in, as files hold them.
 
-    Drawn at random, always the same; unreadable ones are passed over. Empty without either.
+    Drawn at random, always the same; unreadable ones are passed over. Empty without either, and
+    where the run's data was in memory.
     """
-    from tutelage.runfolder import catalog_of
+    from tutelage.runfolder import catalog_of, has_data
 
-    if images is None and not (model.parent / "config.json").is_file():
+    if images is None and not has_data(model.parent):
         return []
     catalog = catalog_of(model.parent) if images is None else open_data(images)[0]
     rows = np.random.default_rng(0).permutation(np.flatnonzero(catalog.splits == "train"))

@@ -104,6 +104,13 @@ class RunFolder:
         write_atomically(self.path / name, json.dumps(value, indent=2) + "\n")
 
 
+def has_data(folder: Path) -> bool:
+    """Whether a folder holds a run on data that ``catalog_of`` can open."""
+    if not (folder / "config.json").is_file():
+        return False
+    return not is_in_memory(RunFolder(folder).read_json("config.json")["request"]["data"])
+
+
 def catalog_of(folder: Path) -> Catalog:
     """The data of the run in a folder, as it is now.
 
@@ -113,9 +120,9 @@ def catalog_of(folder: Path) -> Catalog:
     request = RunFolder(folder).read_json("config.json")["request"]
     if is_in_memory(request["data"]):
         raise TutelageError(
-            f"{folder} was made from {request['data']}, which cannot be opened again from here; "
-            "give them in Python: tutelage.api.review(RUN, data=DATA) or tutelage.export(MODEL, "
-            "images=DATA). A data set that was saved to a folder, and its run, need no Python"
+            f"{folder} was made from {request['data']}, which cannot be opened from here; give the "
+            "same data in Python: tutelage.api.review(RUN, data=DATA), or save it to a folder "
+            "(dataset.save_to_disk) and run on that"
         )
     return solar_cells() if request["command"] == "demo" else read_path(request["data"])
 
