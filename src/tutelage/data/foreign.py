@@ -133,31 +133,32 @@ def _rows(dataset: Any) -> Rows:
         mend = "load it without streaming=True" if streams else EXPECTED
         raise TutelageError(f"DATA is {_kind(dataset)}, without items by number; {mend}")
     places = [_resolve(dataset, index) for index in range(len(dataset))]
-    whole = {id(leaf): leaf for leaf, _ in places}
-    numbers = {key: number for number, key in enumerate(whole)}
-    leaves = [_leaf(leaf) for leaf in whole.values()]
-    which = np.array([numbers[id(leaf)] for leaf, _ in places], dtype=np.intp)
-    rows = np.array([index for _, index in places], dtype=np.intp)
-    several = len(leaves) > 1
-    pairs = list(zip(which.tolist(), rows.tolist(), strict=True))
+    whole = {id(leaf): leaf for leaf, _, _ in places}
+    leaves = {key: _leaf(leaf) for key, leaf in whole.items()}
+    numbers = {key: number for number, key in enumerate(leaves)}
     return Rows(
-        names=[(f"{w}/" if several else "") + leaves[w].name(row) for w, row in pairs],
-        labels=[leaves[w].label(row) for w, row in pairs],
-        source=Parts(tuple(leaf.source for leaf in leaves), which, rows),
+        names=[prefix + leaves[id(leaf)].name(index) for leaf, index, prefix in places],
+        labels=[leaves[id(leaf)].label(index) for leaf, index, _ in places],
+        source=Parts(
+            tuple(leaf.source for leaf in leaves.values()),
+            np.array([numbers[id(leaf)] for leaf, _, _ in places], dtype=np.intp),
+            np.array([index for _, index, _ in places], dtype=np.intp),
+        ),
     )
 
 
-def _resolve(dataset: Any, index: int) -> tuple[Any, int]:
-    """The data set that holds an image itself, and its number there."""
+def _resolve(dataset: Any, index: int) -> tuple[Any, int, str]:
+    """The data set that holds an image itself, its number there, and which parts lead to it."""
+    prefix = ""
     while True:
         if hasattr(dataset, "dataset") and hasattr(dataset, "indices"):  # torch's Subset
             index, dataset = int(dataset.indices[index]), dataset.dataset
         elif hasattr(dataset, "datasets") and hasattr(dataset, "cumulative_sizes"):
             part = bisect.bisect_right(dataset.cumulative_sizes, index)
             index -= dataset.cumulative_sizes[part - 1] if part else 0
-            dataset = dataset.datasets[part]
+            dataset, prefix = dataset.datasets[part], f"{prefix}{part}/"
         else:
-            return dataset, index
+            return dataset, index, prefix
 
 
 def _leaf(dataset: Any) -> _Leaf:
