@@ -205,8 +205,10 @@ def _new_folder(folder: Path) -> Iterator[Path]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".exporting-"))
     try:
-        building.chmod(0o755)  # mkdtemp makes it private
         yield building
+        building.chmod(0o755)  # mkdtemp makes it private, and safetensors its files
+        for file in building.iterdir():
+            file.chmod(0o644)
         if folder.exists():
             folder.rmdir()
         building.rename(folder)
