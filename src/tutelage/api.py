@@ -113,7 +113,8 @@ def augment(
     with runs.opened("augment", catalog, told_data, Path(out), config, quiet=quiet) as work:
         opened, folder, console = work
         done = survey.survey(opened, console, tuned=tuned)
-    line = _command_line("augment", told_data, Path(out), settings) + " --tune" * tune
+    given = {**settings, "tune": tune or None}
+    line = _command_line("augment", told_data, Path(out), given)
     created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     content = {"command": line, "created": created, **survey.to_dict(done, catalog.names)}
     folder.write_json("augment.json", content)
@@ -175,8 +176,8 @@ def ladder(
     draws, folder, console = rungs.run_seeds(
         catalog, told, Path(out), config, wanted, seeds, quiet=quiet
     )
-    words = _command_line("ladder", told, Path(out), settings) + f" --seeds {seeds}"
-    words += "" if arms is None else f" --arms {','.join(wanted)}"
+    given = {**settings, "seeds": seeds, "arms": None if arms is None else list(wanted)}
+    words = _command_line("ladder", told, Path(out), given)
     created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     page = rungs.make_page(draws, catalog, config, command=words, created=created)
     content = rungs.to_dict(page)
@@ -238,15 +239,15 @@ def _train(
 
 def _command_line(command: str, data: str, out: Path, settings: dict[str, Any]) -> str:
     """The shell command that repeats this run, or the call, if the data was in memory."""
+    given = {name: value for name, value in settings.items() if value is not None}
     if is_in_memory(data):
-        given = "".join(
-            f", {name}={value!r}" for name, value in settings.items() if value is not None
-        )
-        return f"tutelage.{command.replace('-', '_')}(DATA, {str(out)!r}{given})  # DATA: {data}"
+        values = "".join(f", {name}={value!r}" for name, value in given.items())
+        return f"tutelage.{command.replace('-', '_')}(DATA, {str(out)!r}{values})  # DATA: {data}"
     words = ["tutelage", command, *([] if command == "demo" else [data]), "--out", str(out)]
-    for name, value in settings.items():
-        if value is not None:
-            words += [f"--{name.replace('_', '-')}", str(value)]
+    for name, value in given.items():
+        words.append(f"--{name.replace('_', '-')}")
+        if value is not True:
+            words.append(",".join(value) if isinstance(value, list) else str(value))
     return shlex.join(words)
 
 

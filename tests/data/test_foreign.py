@@ -95,7 +95,7 @@ def test_the_package_s_own_objects(tmp_path: Path) -> None:
 def test_arrays_are_encoded_when_they_are_read_and_labels_come_from_targets() -> None:
     dataset = Arrays(4)
     catalog, _ = open_data({"train": dataset, "test": Arrays(2, 50)})
-    assert dataset.asked <= 5  # one look at the first, and a hash of each
+    assert dataset.asked == 6  # two looks at the first, and a hash of each
     assert catalog.classes == ("ant", "wasp")
     assert [catalog.classes[k] for k in catalog.labels] == ["wasp", "ant"] * 3
     assert catalog.names == ("train/0", "train/1", "train/2", "train/3", "test/0", "test/1")
@@ -175,6 +175,19 @@ def test_an_item_that_fails_later_is_an_unreadable_image() -> None:
     catalog, _ = open_data(bad)
     with pytest.raises(OSError, match=r"item 1 cannot be read: .*float64"):
         catalog.source.read(1)
+
+
+def test_a_damaged_file_stops_nothing(tmp_path: Path) -> None:
+    class Files(Arrays):
+        def __getitem__(self, index: int) -> tuple[Any, Any]:
+            if index == 0:
+                Image.open(tmp_path)  # no file
+            return super().__getitem__(index)
+
+    catalog, _ = open_data(Files())
+    assert catalog.labels.tolist() == [-1, 0, 1, 0]
+    with pytest.raises(OSError, match="item 0 cannot be read"):
+        catalog.source.read(0)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ and pixels are fetched when an image is read.
 from __future__ import annotations
 
 import bisect
+import contextlib
 import hashlib
 import io
 import os
@@ -224,20 +225,21 @@ def _of_files(dataset: Any, samples: Sequence[tuple[Any, Any]], names: Sequence[
 def _of_items(dataset: Any, names: Sequence[str]) -> _Leaf:
     """Pairs of (image, label), asked for one at a time."""
     source = _ItemSource(dataset, threading.Lock())
-    image, first = source.item(0)
-    _pixels(image)  # what cannot be an image is refused at once
+    with contextlib.suppress(OSError):
+        _pixels(source.item(0)[0])  # what cannot be an image is refused at once
 
     def of_item(index: int) -> str:
-        return _class_of(source.item(index)[1], names, f"item {index}")
+        try:
+            return _class_of(source.item(index)[1], names, f"item {index}")
+        except OSError:
+            return ""  # when its pixels are read, it is told to be unreadable
 
     known = getattr(dataset, "targets", None)
     known = getattr(dataset, "labels", None) if known is None else known
     if known is None or len(known) != len(dataset) or _transformed(dataset):
         return _Leaf(str, of_item, source)  # decodes every image once for its label
     labels = [_class_of(value, names, f"item {i}") for i, value in enumerate(known)]
-    if labels[0] != _class_of(first, names, "item 0"):
-        return _Leaf(str, of_item, source)
-    return _Leaf(str, labels.__getitem__, source)
+    return _Leaf(str, labels.__getitem__ if labels[0] == of_item(0) else of_item, source)
 
 
 @dataclass(frozen=True)
@@ -251,6 +253,7 @@ class _ItemSource:
         """Return (image, label).
 
         Raises:
+            OSError: the data set fails to give it.
             TutelageError: that is not what the data set holds.
         """
         with self.lock:
@@ -258,6 +261,8 @@ class _ItemSource:
                 item = self.dataset[index]
             except KeyError as error:
                 raise TutelageError(f"DATA is {_kind(self.dataset)}; {EXPECTED}") from error
+            except Exception as error:  # a data set may raise anything
+                raise OSError(f"item {index} cannot be read: {error}") from error
         if not isinstance(item, tuple | list) or len(item) != 2:
             raise TutelageError(
                 f"item {index} of {_kind(self.dataset)} is {_kind(item)}; expected a pair of image "
@@ -269,9 +274,7 @@ class _ItemSource:
         """Return the image as a file's bytes."""
         try:
             return encoded(_pixels(self.item(index)[0]))
-        except OSError:
-            raise
-        except Exception as error:  # a data set may raise anything
+        except TutelageError as error:
             raise OSError(f"item {index} cannot be read: {error}") from error
 
     def signature(self, index: int) -> str:
