@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("timm")
 
+import huggingface as hf
 import shapes
 from shapes import CLASSES, SETTINGS, contents, read_metrics, write_shapes
 
@@ -19,10 +20,12 @@ import tutelage
 from tutelage import api
 from tutelage.config import make_config
 from tutelage.data.decode import decode
+from tutelage.data.foreign import open_data
 from tutelage.deploy.graph import TorchModel
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.errors import TutelageError
 from tutelage.models.folder import load_model, save_model
+from tutelage.review.items import open_run
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 TRANSFER = {k: v for k, v in SETTINGS.items() if k not in ("student", "rounds")}
@@ -226,6 +229,41 @@ def test_unknown_and_impossible_settings_are_named_at_once(
     ):
         assert part in str(error.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_data_set_in_memory_is_the_run_of_its_folder(photos: Path, tmp_path: Path) -> None:
+    paths = sorted((photos / "train").rglob("*.*")), sorted((photos / "test").rglob("*.*"))
+    tables = {
+        split: hf.table(
+            [path.read_bytes() for path in found],
+            [CLASSES.index(path.parent.name) for path in found],
+            names=CLASSES,
+        )
+        for split, found in zip(("train", "test"), paths, strict=True)
+    }
+    given = {split: hf.dataset(rows) for split, rows in tables.items()}
+    disk = hf.save_to_disk(tables, tmp_path / "disk")
+    settings = {**TRANSFER, "labels_per_class": 4}
+    run = tmp_path / "memory"
+    metrics = api.transfer(given, run, quiet=True, **settings)
+    api.transfer(disk, tmp_path / "run", quiet=True, **settings)
+    assert read_metrics(run) == read_metrics(tmp_path / "run")
+    figures = api.evaluate(run / "teacher", given)
+    assert figures["accuracy"] == metrics["final"]["test"]["accuracy"]
+    assert figures == api.evaluate(run / "teacher", given["test"])  # a single one is what is asked
+    card = (run / "MODEL_CARD.md").read_text()
+    assert f"tutelage.transfer(DATA, '{run}', teacher='test_efficientnet'" in card
+    assert api.transfer(given, run, quiet=True, **settings) == metrics  # continued
+    with pytest.raises(TutelageError, match="holds another run: its data is '42 images in memory"):
+        api.transfer(given["train"], run, quiet=True, **settings)
+    with pytest.raises(TutelageError, match="cannot be opened from here; give the same data"):
+        open_run(run)
+    items = open_run(run, *open_data(given))
+    assert items.picture(0, 16)
+    assert items.next_run == f"tutelage.transfer(DATA, 'NEW', decisions='{run}')"
+    with pytest.raises(TutelageError, match=r"but 24 images in memory, .* were given"):
+        open_run(run, *open_data(given["train"]))
+    assert api.export(run / "teacher")["images"] == "generated"
 
 
 def test_distill_learns_from_a_given_teacher(

@@ -10,6 +10,7 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 from browser import browser
 from shown import COMMANDS, DOCS
@@ -68,6 +69,23 @@ def test_the_snippet_that_needs_onnxruntime_alone_runs(
     label, probability = capsys.readouterr().out.split()
     assert label in ("disc", "square", "triangle")
     assert 1 / 3 < float(probability) <= 1
+
+
+@pytest.mark.skipif(find_spec("timm") is None, reason="the extra train is not installed")
+def test_the_snippet_that_needs_timm_alone_runs(tmp_path: Path) -> None:
+    from PIL import Image
+
+    from tutelage.deploy.hub import export_timm
+    from tutelage.models import zoo
+
+    model = zoo.create("test_efficientnet", ("ant", "bee"), canvas=32, weights="none")
+    export_timm(model, tmp_path / "photos-timm", [np.zeros((32, 40, 3), np.uint8)], tmp_path)
+    page = (DOCS / "howto.md").read_text("utf-8")
+    (snippet,) = re.findall(r"```\n(import timm.*?)```", page, re.S)
+    room = {"image": Image.new("RGB", (50, 40))}
+    exec(snippet.replace("photos-timm", str(tmp_path / "photos-timm")), room)
+    assert room["probabilities"].shape == (1, 2)
+    assert tuple(room["classes"]) == ("ant", "bee")
 
 
 @pytest.fixture(scope="module")

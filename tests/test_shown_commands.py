@@ -15,6 +15,7 @@ import pytest
 
 pytest.importorskip("timm")
 
+import huggingface
 import silent_checks as checks
 from shapes import CLASSES, write_shapes
 from shown import COMMANDS
@@ -71,6 +72,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(photos / "test" / "disc", folder / name)
     rows = [f"{path.relative_to(folder)},{path.parent.name}" for path in photos.glob("train/*/*")]
     (folder / "photos.csv").write_text("\n".join(["image,label", *rows]))
+    images = sorted((photos / "train").glob("*/*"))[::4]
+    contents = [path.read_bytes() for path in images]
+    labels = [CLASSES.index(path.parent.name) for path in images]
+    saved = huggingface.table(contents, labels, names=CLASSES)
+    huggingface.save_to_disk({"train": saved}, folder / "photos_saved_to_disk")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert cli.main(["run", "photos/", "--out", "runs/first", "--quiet"]) == 0

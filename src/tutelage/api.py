@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
+import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,24 +13,25 @@ from typing import Any
 import numpy as np
 
 from tutelage.config import RunConfig, make_config
-from tutelage.data.catalog import Catalog, read_catalog
+from tutelage.data.catalog import Catalog
 from tutelage.data.decode import UnreadableImage, decode
+from tutelage.data.foreign import Data, in_memory, is_in_memory, open_data
 from tutelage.deploy.answers import Prediction, answer, each_image
 from tutelage.errors import TutelageError, need
 from tutelage.metrics import metrics
 
+FORMATS = ("onnx", "timm", "hub")  # of exported models
 PARITY_IMAGES = 64
 CALIBRATION_IMAGES = 128  # for int8
 JUDGED_IMAGES = 512  # others, on which int8 is judged
 
 
-def run(
-    data: Path | str, out: Path | str, *, quiet: bool = False, **settings: Any
-) -> dict[str, Any]:
+def run(data: Data, out: Path | str, *, quiet: bool = False, **settings: Any) -> dict[str, Any]:
     """The whole chain on your images: teacher, student, ONNX, report.
 
     Args:
-        data: a folder, or a .csv or .parquet manifest.
+        data: a folder, a .csv or .parquet manifest, a data set of Hugging Face or torchvision, or
+            several by their splits, as in ``{"train": a, "test": b, "unlabeled": c}``.
         out: the run folder; the same call continues a run that was cut off.
         quiet: print nothing.
         settings: any setting of ``tutelage run --help``, by name.
@@ -41,31 +42,29 @@ def run(
     Raises:
         TutelageError: what was found, what was expected, and the mend.
     """
-    return _train("run", read_catalog(data), str(data), Path(out), settings, quiet=quiet)
+    return _train("run", *open_data(data), Path(out), settings, quiet=quiet)
 
 
 def transfer(
-    data: Path | str, out: Path | str, *, quiet: bool = False, **settings: Any
+    data: Data, out: Path | str, *, quiet: bool = False, **settings: Any
 ) -> dict[str, Any]:
     """A new head on a pretrained trunk: probe and transfer; the better one is ``teacher/``."""
-    return _train("transfer", read_catalog(data), str(data), Path(out), settings, quiet=quiet)
+    return _train("transfer", *open_data(data), Path(out), settings, quiet=quiet)
 
 
 def self_train(
-    data: Path | str, out: Path | str, *, quiet: bool = False, **settings: Any
+    data: Data, out: Path | str, *, quiet: bool = False, **settings: Any
 ) -> dict[str, Any]:
     """Probe, transfer and rounds of self-training on the pool; the result is ``teacher/``."""
-    return _train("self-train", read_catalog(data), str(data), Path(out), settings, quiet=quiet)
+    return _train("self-train", *open_data(data), Path(out), settings, quiet=quiet)
 
 
-def distill(
-    data: Path | str, out: Path | str, *, quiet: bool = False, **settings: Any
-) -> dict[str, Any]:
+def distill(data: Data, out: Path | str, *, quiet: bool = False, **settings: Any) -> dict[str, Any]:
     """Distil the model folder ``teacher=`` into a small student, on images with and without label.
 
     A pool alone will do: the classes are the teacher's.
     """
-    return _train("distill", read_catalog(data), str(data), Path(out), settings, quiet=quiet)
+    return _train("distill", *open_data(data), Path(out), settings, quiet=quiet)
 
 
 def demo(
@@ -81,14 +80,14 @@ def demo(
 
 
 def augment(
-    data: Path | str, out: Path | str, *, tune: bool = False, quiet: bool = False, **settings: Any
+    data: Data, out: Path | str, *, tune: bool = False, quiet: bool = False, **settings: Any
 ) -> dict[str, Any]:
     """Show what augmentation does to your images, and whether it helps to cover the unlabelled.
 
     Writes ``augment.html`` and ``augment.json`` into ``out``.
 
     Args:
-        data: a folder, or a .csv or .parquet manifest.
+        data: as for ``run``.
         out: the folder; the same call writes both files anew.
         tune: also search for the strong view that covers the unlabelled images best.
         quiet: print nothing.
@@ -109,12 +108,13 @@ def augment(
     from tutelage.report.html import write_page
 
     config = make_config("augment", settings)
-    catalog = read_catalog(data)
+    catalog, told_data = open_data(data)
     tuned = tune or config.transfer.augment == "auto"
-    with runs.opened("augment", catalog, str(data), Path(out), config, quiet=quiet) as work:
+    with runs.opened("augment", catalog, told_data, Path(out), config, quiet=quiet) as work:
         opened, folder, console = work
         done = survey.survey(opened, console, tuned=tuned)
-    line = _command_line("augment", str(data), Path(out), settings) + " --tune" * tune
+    given = {**settings, "tune": tune or None}
+    line = _command_line("augment", told_data, Path(out), given)
     created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     content = {"command": line, "created": created, **survey.to_dict(done, catalog.names)}
     folder.write_json("augment.json", content)
@@ -135,7 +135,7 @@ def augment(
 
 
 def ladder(
-    data: Path | str,
+    data: Data,
     out: Path | str,
     *,
     seeds: int = 5,
@@ -151,7 +151,7 @@ def ladder(
     on, and a run folder for each seed.
 
     Args:
-        data: a folder, or a .csv or .parquet manifest, with test images.
+        data: as for ``run``, with test images.
         out: the folder; the same call goes on where it was cut off, also with more ``seeds``.
         seeds: label draws, at least 2: ``seed``, ``seed + 1``, and so on.
         arms: which of ``tutelage.arms.ARMS`` to train; None trains them all.
@@ -178,14 +178,19 @@ def ladder(
 
     config = make_config("ladder", settings)
     wanted = rungs.check_request(arms, seeds, config.data.seed)
-    catalog = read_catalog(data)
+    catalog, told = open_data(data)
     rungs.check_test(catalog)
     budgets = curves.check_budgets(curve, catalog, config.data.labels_per_class, wanted)
-    words = _command_line("ladder", str(data), Path(out), settings) + f" --seeds {seeds}"
-    words += "" if arms is None else f" --arms {','.join(wanted)}"
-    words += "" if curve is None else f" --curve {','.join(map(str, budgets)) or 'none'}"
+    given = {
+        **settings,
+        "seeds": seeds,
+        "arms": None if arms is None else list(wanted),
+        "curve": None if curve is None else list(budgets),
+        "hourly_price": hourly_price,
+    }
+    words = _command_line("ladder", told, Path(out), given)
     for draws, folder, console in rungs.run_seeds(
-        catalog, str(data), Path(out), config, wanted, seeds, budgets, quiet=quiet
+        catalog, told, Path(out), config, wanted, seeds, budgets, quiet=quiet
     ):
         created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
         page = rungs.make_page(
@@ -215,11 +220,7 @@ def fit_catalog(
 
     What the images are is part of the run's name, so that no other images' run is continued.
     """
-    digest = hashlib.blake2b(catalog.labels.tobytes(), digest_size=8)
-    for row in range(len(catalog)):
-        digest.update(catalog.source.signature(row).encode("utf-8", "surrogateescape"))
-    data = f"{len(catalog)} images in memory, {digest.hexdigest()}"
-    return _train(command, catalog, data, Path(out), settings, quiet=True)
+    return _train(command, catalog, in_memory(catalog), Path(out), settings, quiet=True)
 
 
 def _train(
@@ -255,11 +256,17 @@ def _train(
 
 
 def _command_line(command: str, data: str, out: Path, settings: dict[str, Any]) -> str:
-    """The shell command that repeats this run."""
+    """The shell command that repeats this run, or the call, if the data was in memory."""
+    given = {name: value for name, value in settings.items() if value is not None}
+    if is_in_memory(data):
+        values = "".join(f", {name}={value!r}" for name, value in given.items())
+        return f"tutelage.{command.replace('-', '_')}(DATA, {str(out)!r}{values})  # DATA: {data}"
     words = ["tutelage", command, *([] if command == "demo" else [data]), "--out", str(out)]
-    for name, value in settings.items():
-        if value is not None:
-            words += [f"--{name.replace('_', '-')}", str(value)]
+    for name, value in given.items():
+        words.append(f"--{name.replace('_', '-')}")
+        if value is not True:
+            listed = isinstance(value, list)
+            words.append((",".join(map(str, value)) or "none") if listed else str(value))
     return shlex.join(words)
 
 
@@ -382,6 +389,8 @@ def _exported_file(path: Path) -> Path:
     """The exported model of a run folder; any other path as it is."""
     if not (path.is_dir() and (path / "config.json").exists()):
         return path
+    if "architecture" in json.loads((path / "config.json").read_text(encoding="utf-8")):
+        raise TutelageError(f"{path} is an export for timm; give the model that it was made from")
     ready = [f for f in (path / "student.onnx", path / "teacher" / "model.onnx") if f.exists()]
     if not ready:
         raise TutelageError(f"the run {path} is unfinished; repeat its command to continue it")
@@ -464,12 +473,12 @@ def _image_files(images: Sequence[Path | str]) -> list[Path]:
     return out
 
 
-def evaluate(model: Path | str, data: Path | str, *, split: str = "test") -> dict[str, Any]:
+def evaluate(model: Path | str, data: Data, *, split: str = "test") -> dict[str, Any]:
     """Accuracy with its 95% interval and the other figures on one split of a data set.
 
     Args:
         model: an exported .onnx file, a model folder, or a run folder.
-        data: a folder, or a .csv or .parquet manifest.
+        data: as for ``run``; a single data set in memory is the split that is asked for.
         split: "test", "val" or "train".
 
     Returns:
@@ -479,11 +488,11 @@ def evaluate(model: Path | str, data: Path | str, *, split: str = "test") -> dic
         TutelageError: the split has no labelled image, or classes the model does not know.
     """
     opened = _open_model(Path(model), threads=1)
-    catalog = read_catalog(data)
+    catalog, told = open_data(data, lone=split)
     rows = np.flatnonzero((catalog.splits == split) & (catalog.labels >= 0))
     if not len(rows):
         found = ", ".join(sorted(set(catalog.splits.tolist())))
-        raise TutelageError(f"{data} has no labelled '{split}' images; its splits are: {found}")
+        raise TutelageError(f"{told} has no labelled '{split}' images; its splits are: {found}")
     unknown = {catalog.classes[k] for k in catalog.labels[rows]} - set(opened.classes)
     if unknown:
         raise TutelageError(
@@ -503,7 +512,7 @@ def evaluate(model: Path | str, data: Path | str, *, split: str = "test") -> dic
             probs.append(seen)
             labels.append(index[catalog.classes[catalog.labels[at]]])
     if not probs:
-        raise TutelageError(f"none of the {len(rows)} '{split}' images of {data} can be read")
+        raise TutelageError(f"none of the {len(rows)} '{split}' images of {told} can be read")
     figures = metrics(np.stack(probs), np.array(labels))
     assert figures is not None
     return {"split": split, **figures, "skipped": len(rows) - len(probs)}
@@ -513,44 +522,68 @@ def export(
     model: Path | str,
     out: Path | str | None = None,
     *,
+    format: str = "onnx",
     int8: bool = False,
-    images: Path | str | None = None,
+    images: Data | None = None,
     max_loss: float = 0.01,
 ) -> dict[str, Any]:
-    """Export a model folder to ONNX, its preprocessing inside, checked against torch.
+    """Export a model folder for another program, checked against torch.
 
     Args:
         model: a model folder (``RUN/teacher``, ``RUN/student``).
-        out: the file; default ``model.onnx`` in the model folder.
+        out: the file, or of the formats timm and hub the new folder; default ``model.onnx``,
+            ``timm`` or ``hub`` in the model folder.
+        format: "onnx" (the preprocessing inside), "timm" (a folder that ``timm.create_model``
+            loads) or "hub" (a model folder with its ONNX file and a card).
         int8: also quantise, calibrated on ``images``; the float file is kept where int8 is not
             faster, or loses more than ``max_loss``.
-        images: a folder or a manifest, to check and to calibrate on; None takes the training
-            images of the run that the model folder lies in, or else generated pictures to check.
+        images: data as for ``run``, to check and to calibrate on; None takes the training images
+            of the run that the model folder lies in, or else generated pictures to check.
         max_loss: of accuracy, as estimated; 0.01 is one point.
 
     Returns:
         What was written and how well it agrees.
 
     Raises:
-        TutelageError: no model there, the exported graph differs from torch, or there are no
-            images to calibrate on.
+        TutelageError: no model there, the exported model differs from torch or cannot be had in
+            this format, or there are no images to calibrate on.
     """
     for package in ("torch", "timm", "onnx"):
         need(package, "train")
-    from tutelage.deploy.onnx import export_onnx, parity, quantize_onnx
     from tutelage.models.folder import load_model
 
+    if format not in FORMATS:
+        raise TutelageError(f"format is {format!r}, expected one of {', '.join(FORMATS)}")
+    if int8 and format != "onnx":
+        raise TutelageError(f"int8 models are ONNX files; leave out --format {format} or --int8")
     loaded = load_model(model)
-    path = Path(out) if out is not None else Path(model) / "model.onnx"
-    own = _own_images(Path(model), None if images is None else Path(images))
+    own = _own_images(Path(model), images)
     if int8 and not own:
         raise TutelageError(
             f"int8 is calibrated on real images, but {model} lies in no run folder; "
             "give some with --images"
         )
+    if format == "onnx":
+        path = Path(out) if out is not None else Path(model) / "model.onnx"
+        return _export_onnx(loaded, path, own, int8=int8, max_loss=max_loss)
+    from tutelage.deploy import hub
+
+    write = {"timm": hub.export_timm, "hub": hub.export_hub}[format]
+    folder = Path(out) if out is not None else Path(model) / format
+    sample = own[:PARITY_IMAGES] or _noise_images(loaded.spec.canvas)
+    checked: Any = write(loaded, folder, sample, Path(model))
+    return {"path": str(folder), **dataclasses.asdict(checked), "images": _told_images(own)}
+
+
+def _export_onnx(
+    loaded: Any, path: Path, own: list[np.ndarray], *, int8: bool, max_loss: float
+) -> dict[str, Any]:
+    """As ``export``, of a loaded model; ``own`` are images of the data, or none."""
+    from tutelage.deploy.onnx import export_onnx, parity, quantize_onnx
+
     export_onnx(loaded, path)
     checked = parity(loaded, path, own[:PARITY_IMAGES] or _noise_images(loaded.spec.canvas))
-    result: dict[str, Any] = {"path": str(path), **dataclasses.asdict(checked)}
+    result = {"path": str(path), **dataclasses.asdict(checked), "images": _told_images(own)}
     if int8:
         half = min(CALIBRATION_IMAGES, (len(own) + 1) // 2)
         quantized = quantize_onnx(
@@ -560,16 +593,21 @@ def export(
     return result
 
 
-def _own_images(model: Path, images: Path | None) -> list[np.ndarray]:
+def _told_images(own: Sequence[np.ndarray]) -> str:
+    return "training images" if own else "generated"
+
+
+def _own_images(model: Path, images: Data | None) -> list[np.ndarray]:
     """Training images of a data set, or of the run that a model folder lies in, as files hold them.
 
-    Drawn at random, always the same; unreadable ones are passed over. Empty without either.
+    Drawn at random, always the same; unreadable ones are passed over. Empty without either, and
+    where the run's data was in memory.
     """
-    from tutelage.runfolder import catalog_of
+    from tutelage.runfolder import catalog_of, has_data
 
-    if images is None and not (model.parent / "config.json").is_file():
+    if images is None and not has_data(model.parent):
         return []
-    catalog = catalog_of(model.parent) if images is None else read_catalog(images)
+    catalog = catalog_of(model.parent) if images is None else open_data(images)[0]
     rows = np.random.default_rng(0).permutation(np.flatnonzero(catalog.splits == "train"))
     found: list[np.ndarray] = []
     for row in rows[: CALIBRATION_IMAGES + JUDGED_IMAGES]:
@@ -591,7 +629,9 @@ def _noise_images(canvas: int, count: int = 128) -> list[np.ndarray]:
     return images
 
 
-def review(run: Path | str, *, port: int = 0, browser: bool = True) -> None:
+def review(
+    run: Path | str, *, data: Data | None = None, port: int = 0, browser: bool = True
+) -> None:
     """Show a run's beliefs on a local page, and save what a person decides about them.
 
     The page is served on the loopback address until Ctrl-C, to who has the printed address.
@@ -600,6 +640,7 @@ def review(run: Path | str, *, port: int = 0, browser: bool = True) -> None:
 
     Args:
         run: a finished run's folder.
+        data: what the run was made from, if that was a data set in memory.
         port: 0 for a free one.
         browser: open the page there.
 
@@ -615,7 +656,7 @@ def review(run: Path | str, *, port: int = 0, browser: bool = True) -> None:
     from tutelage.web import bound_socket, run_app
 
     folder = Path(run)
-    items = open_run(folder)
+    items = open_run(folder) if data is None else open_run(folder, *open_data(data))
     with Decisions(folder / FILE) as decisions:
         listening = bound_socket("127.0.0.1", port)
         port = listening.getsockname()[1]

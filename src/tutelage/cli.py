@@ -23,7 +23,8 @@ TRAINING = {
 CONTINUED = (*TRAINING, "ladder")
 DATA_HELP = (
     "a folder (train/<class>/*, unlabeled/**, val/<class>/*, test/<class>/*; or only <class>/*), "
-    "or a .csv or .parquet manifest with the columns image, label, split"
+    "a .csv or .parquet manifest with the columns image, label, split, or a folder that Hugging "
+    "Face wrote (save_to_disk, or the hub's Parquet files)"
 )
 
 
@@ -148,9 +149,18 @@ def _add_model_commands(commands: Any) -> None:
         help='call images that look like none of the classes "unknown"; about 5%% of the images '
         "of the classes are lost to it",
     )
-    command = commands.add_parser("export", help="ONNX with the preprocessing inside, checked")
+    command = commands.add_parser("export", help="a model for other programs, checked")
     command.add_argument("model", metavar="MODEL", help="a model folder, such as RUN/student")
-    command.add_argument("--out", help="the file (default: MODEL/model.onnx)")
+    command.add_argument(
+        "--format",
+        choices=("onnx", "timm", "hub"),
+        default="onnx",
+        help="onnx, with the preprocessing inside; timm, a folder for timm.create_model; hub, a "
+        "model folder with its ONNX file and a card (default: onnx)",
+    )
+    command.add_argument(
+        "--out", help="the file (default: MODEL/model.onnx), or the folder (MODEL/timm, MODEL/hub)"
+    )
     command.add_argument(
         "--int8", action="store_true", help="also quantise, if that is faster and does no harm"
     )

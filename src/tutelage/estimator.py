@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import shutil
 import tempfile
@@ -18,6 +17,7 @@ from PIL import Image
 
 from tutelage.data.catalog import Catalog, FileSource, Source
 from tutelage.data.decode import UnreadableImage, decode
+from tutelage.data.foreign import encoded
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.errors import TutelageError, need
 
@@ -181,9 +181,7 @@ class ArraySource:
 
     def read(self, index: int) -> bytes:
         """Return the image as a PNG file's bytes."""
-        content = io.BytesIO()
-        Image.fromarray(self.images[index]).save(content, format="PNG", compress_level=1)
-        return content.getvalue()
+        return encoded(Image.fromarray(self.images[index]))
 
     def signature(self, index: int) -> str:
         """Return a hash of the pixels."""

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tutelage.data.catalog import Catalog, read_catalog
+from tutelage.data.catalog import Catalog
+from tutelage.data.foreign import is_in_memory, read_path
 from tutelage.errors import TutelageError
 from tutelage.files import write_atomically
 from tutelage.solar import solar_cells
@@ -103,14 +104,27 @@ class RunFolder:
         write_atomically(self.path / name, json.dumps(value, indent=2) + "\n")
 
 
+def has_data(folder: Path) -> bool:
+    """Whether a folder holds a run on data that ``catalog_of`` can open."""
+    if not (folder / "config.json").is_file():
+        return False
+    return not is_in_memory(RunFolder(folder).read_json("config.json")["request"]["data"])
+
+
 def catalog_of(folder: Path) -> Catalog:
     """The data of the run in a folder, as it is now.
 
     Raises:
-        TutelageError: no run there, or its data is gone.
+        TutelageError: no run there, or its data is gone, or was never on a disk.
     """
     request = RunFolder(folder).read_json("config.json")["request"]
-    return solar_cells() if request["command"] == "demo" else read_catalog(request["data"])
+    if is_in_memory(request["data"]):
+        raise TutelageError(
+            f"{folder} was made from {request['data']}, which cannot be opened from here; give the "
+            "same data in Python: tutelage.api.review(RUN, data=DATA), or save it to a folder "
+            "(dataset.save_to_disk) and run on that"
+        )
+    return solar_cells() if request["command"] == "demo" else read_path(request["data"])
 
 
 def _is_partial(path: Path) -> bool:

@@ -286,8 +286,8 @@ def test_fp32_is_kept_when_int8_changes_too_much(
 def test_the_loss_is_what_changed_answers_cost() -> None:
     before = np.array([[0.6, 0.4], [0.9, 0.1], [0.3, 0.7]])
     after = np.array([[0.4, 0.6], [0.8, 0.2], [0.3, 0.7]])
-    assert deploy._estimated_loss(before, after) == pytest.approx(0.2 / 3)
-    assert deploy._estimated_loss(before, before) == 0.0
+    assert deploy.estimated_loss(before, after) == pytest.approx(0.2 / 3)
+    assert deploy.estimated_loss(before, before) == 0.0
 
 
 def test_int8_needs_images(exported: Path, tmp_path: Path) -> None:

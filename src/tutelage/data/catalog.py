@@ -167,7 +167,7 @@ class FileSource:
 
     def signature(self, index: int) -> str:
         """Return path, size and times: ctime betrays a replaced file that kept its mtime."""
-        return _stat_text(self.paths[index])
+        return stat_text(self.paths[index])
 
     def select(self, indices: NDArray[np.intp]) -> FileSource:
         """Return the source of these files."""
@@ -183,10 +183,11 @@ class ParquetSource:
 
     _BATCH = 128
 
-    def __init__(self, path: Path, rows: NDArray[np.intp]) -> None:
-        """Read the ``image`` column's rows ``rows`` of the file ``path``."""
+    def __init__(self, path: Path, rows: NDArray[np.intp], column: str = "image") -> None:
+        """Read a column's rows ``rows`` of the file ``path``."""
         self.path = path
         self.rows = rows
+        self.column = column
         self._lock = threading.Lock()
         self._batches: Iterator[Any] = iter(())
         self._held: list[tuple[int, Any]] = []  # (first row, column), oldest first
@@ -211,11 +212,11 @@ class ParquetSource:
 
     def signature(self, index: int) -> str:
         """Return the file's state and the row."""
-        return f"{_stat_text(self.path)}#{self.rows[index]}"
+        return f"{stat_text(self.path)}#{self.rows[index]}"
 
     def select(self, indices: NDArray[np.intp]) -> ParquetSource:
         """Return the source of these rows."""
-        return ParquetSource(self.path, self.rows[indices])
+        return ParquetSource(self.path, self.rows[indices], self.column)
 
     def _value(self, row: int) -> Any:
         for first, column in self._held:
@@ -240,7 +241,7 @@ class ParquetSource:
         here = self._held[-1][0] if self._held else -1
         if not first <= here <= row:
             groups = list(range(group, len(self._groups)))
-            self._batches = self._file.iter_batches(self._BATCH, groups, ["image"])
+            self._batches = self._file.iter_batches(self._BATCH, groups, [self.column])
             self._held = [(first, ())]
 
 
@@ -300,7 +301,7 @@ def _read_folder(root: Path) -> Catalog:
     ]
     source = FileSource(tuple(path for path, _, _ in rows))
     labels, splits = [label for _, label, _ in rows], [split for _, _, split in rows]
-    return _catalog(str(root), names, labels, splits, source, warnings)
+    return make_catalog(str(root), names, labels, splits, source, warnings)
 
 
 def _read_csv(path: Path) -> Catalog:
@@ -343,7 +344,7 @@ def _read_parquet(path: Path) -> Catalog:
     if "" in names or len(set(names)) < count:
         names = [f"{path.name}#{row}" for row in range(count)]
     source = ParquetSource(path, np.arange(count))
-    return _catalog(str(path), names, labels, splits, source, [])
+    return make_catalog(str(path), names, labels, splits, source)
 
 
 def _parquet_paths(path: Path, file: Any) -> list[str] | None:
@@ -366,15 +367,30 @@ def _parquet_paths(path: Path, file: Any) -> list[str] | None:
 
 
 def _parquet_labels(values: list[Any], schema: Any) -> list[str]:
-    """Label texts; Hugging Face keeps class names beside whole numbers, with -1 for none."""
+    names = features(schema).get("label", {}).get("names")
+    return [label_text(value, names) for value in values]
+
+
+def features(schema: Any) -> dict[str, Any]:
+    """What Hugging Face remembers of the columns of an Arrow schema; empty where nothing is."""
     meta = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    names = meta.get("info", {}).get("features", {}).get("label", {}).get("names")
+    found: dict[str, Any] = meta.get("info", {}).get("features", {})
+    return found
+
+
+def label_text(value: Any, names: Sequence[str] | None = None) -> str:
+    """A label as a class name, empty for none; with ``names``, whole numbers count these from 0.
+
+    Raises:
+        TutelageError: a number beyond the names.
+    """
     if names:
-        return [names[v] if v is not None and v >= 0 else "" for v in values]
-    return [_label_text(value) for value in values]
-
-
-def _label_text(value: Any) -> str:
+        if value is not None and value >= len(names):
+            raise TutelageError(
+                f"a label is {value}, but there are {len(names)} class names: {', '.join(names)}; "
+                "number the classes from 0, and give -1 to what has no label"
+            )
+        return names[value] if value is not None and value >= 0 else ""
     if value is None or value != value:  # pandas writes a missing whole number as NaN
         return ""
     return str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
@@ -391,17 +407,30 @@ def _of_paths(path: Path, images: list[str], labels: list[str], splits: list[str
             f"{path}: none of the {len(paths)} images exists (first: {paths[0]}); "
             "paths are relative to the manifest"
         )
-    return _catalog(str(path), names, labels, splits, FileSource(paths), [])
+    return make_catalog(str(path), names, labels, splits, FileSource(paths))
 
 
-def _catalog(
+def make_catalog(
     where: str,
     names: list[str],
     labels: list[str],
     splits: list[str],
     source: Source,
-    warnings: list[str],
+    warnings: Sequence[str] = (),
 ) -> Catalog:
+    """Make a catalog of a table's columns, each of N values.
+
+    Args:
+        where: what the table is called in an error.
+        names: unique ids.
+        labels: class names, empty = unlabelled.
+        splits: "train", "val", "test" or empty, which is train.
+        source: reads image i.
+        warnings: what a user should know about the data.
+
+    Raises:
+        TutelageError: no row, a name that is there twice, or an unknown split.
+    """
     if not names:
         raise TutelageError(f"{where} lists no images")
     checked = _check_rows(where, names, splits)
@@ -477,7 +506,8 @@ def _is_image(path: str) -> bool:
     return os.path.splitext(path)[1].lower() in SUFFIXES
 
 
-def _stat_text(path: Path | str) -> str:
+def stat_text(path: Path | str) -> str:
+    """Path, size and times of a file, or why it has none; never raises OSError."""
     try:
         stat = os.stat(path)
     except OSError as error:

@@ -168,7 +168,7 @@ def quantize_onnx(
         after = OnnxModel(int8_file).probabilities(judged)
         compared, _ = _compare(before, after)
         fp32, int8 = latencies([onnx_call(path), onnx_call(int8_file)])
-        loss = _estimated_loss(before, after)
+        loss = estimated_loss(before, after)
         accepted = int8.p50_ms < fp32.p50_ms and loss <= max_loss
         int8_bytes = size_bytes(int8_file)
         if accepted:
@@ -192,7 +192,7 @@ def quantize_onnx(
     )
 
 
-def _estimated_loss(before: np.ndarray, after: np.ndarray) -> float:
+def estimated_loss(before: np.ndarray, after: np.ndarray) -> float:
     """What the answers of ``after`` (N, K) lose by the probabilities ``before`` (N, K)."""
     rows = np.arange(len(before))
     return float((before.max(axis=1) - before[rows, after.argmax(axis=1)]).mean())

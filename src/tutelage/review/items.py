@@ -15,6 +15,7 @@ from PIL import Image
 
 from tutelage.data.catalog import Catalog, open_parquet
 from tutelage.data.decode import decode
+from tutelage.data.foreign import is_in_memory
 from tutelage.decisions import Decision
 from tutelage.errors import TutelageError
 from tutelage.labelerrors import CUT
@@ -134,8 +135,13 @@ class Items:
         return content.getvalue()
 
 
-def open_run(folder: Path) -> Items:
+def open_run(folder: Path, catalog: Catalog | None = None, data: str = "") -> Items:
     """Read what a finished run left to review.
+
+    Args:
+        folder: of the run.
+        catalog: its data, if that was in memory.
+        data: the words for it, as the run remembers them.
 
     Raises:
         TutelageError: no finished run, or its data is not what it was.
@@ -153,7 +159,12 @@ def open_run(folder: Path) -> Items:
             "continue it), made by distill or ladder, or older than the review (train it again)"
         )
     request = json.loads(config.read_text(encoding="utf-8"))["request"]
-    catalog = catalog_of(folder)
+    if catalog is None:
+        catalog = catalog_of(folder)
+    elif data != request["data"]:
+        raise TutelageError(
+            f"{folder} was made from {request['data']}, but {data} were given; give the same data"
+        )
     columns = open_parquet(table).read().to_pydict()
     where = {name: row for row, name in enumerate(catalog.names)}
     gone = [name for name in columns["image"] if name not in where]
@@ -162,8 +173,6 @@ def open_run(folder: Path) -> Items:
             f"{len(gone)} images of the run are no longer in {request['data']} (first: {gone[0]}); "
             "restore the data, or run again on what is there"
         )
-    words = ["tutelage", request["command"]]
-    words += [] if request["command"] == "demo" else [request["data"]]
     told = json.loads(facts.read_text(encoding="utf-8"))
     ranks = [-1 if rank is None else rank for rank in columns["next"]]
     return Items(
@@ -177,5 +186,13 @@ def open_run(folder: Path) -> Items:
         suspicion=np.array(columns["suspicion"], dtype=np.float64),
         ranks=np.array(ranks, dtype=np.intp),
         sentences=told["sentences"],
-        next_run=shlex.join([*words, "--out", "NEW", "--decisions", str(folder)]),
+        next_run=_next_run(folder, request),
     )
+
+
+def _next_run(folder: Path, request: dict[str, Any]) -> str:
+    command, data = request["command"], request["data"]
+    if is_in_memory(data):
+        return f"tutelage.{command.replace('-', '_')}(DATA, 'NEW', decisions={str(folder)!r})"
+    words = ["tutelage", command, *([] if command == "demo" else [data])]
+    return shlex.join([*words, "--out", "NEW", "--decisions", str(folder)])

@@ -1,0 +1,276 @@
+"""Folders in the layout of the Hugging Face hub: for timm, and for tutelage itself."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from tutelage._version import __version__
+from tutelage.deploy.graph import TorchModel
+from tutelage.deploy.onnx import Parity, estimated_loss, export_onnx, parity
+from tutelage.errors import TutelageError, need
+from tutelage.models.classifier import Classifier
+from tutelage.models.folder import save_model
+
+TOLERANCE = 1e-4  # of a logit, relative to the largest where that is above 1
+README = "README.md"
+
+
+@dataclass(frozen=True)
+class TimmExport:
+    """How timm's model answers beside ours.
+
+    Attributes:
+        max_logit_difference: on the same views, drawn at random.
+        top1_agreement: fraction of n images with the same answer, each behind its own
+            preprocessing: timm resizes once, tutelage to its canvas and then to the view.
+        max_difference: largest difference of a probability on them.
+        mean_difference: the mean over the images of each one's largest.
+        loss: of accuracy, as our calibrated probabilities estimate it on them.
+        n: images compared.
+    """
+
+    max_logit_difference: float
+    top1_agreement: float
+    max_difference: float
+    mean_difference: float
+    loss: float
+    n: int
+
+
+def export_timm(
+    model: Classifier, folder: Path, images: Sequence[np.ndarray], origin: Path
+) -> TimmExport:
+    """Write what ``timm.create_model("local-dir:FOLDER", pretrained=True)`` loads.
+
+    The temperature divides the head, so the softmax of timm's logits is calibrated.
+
+    Args:
+        model: a whole trunk with a head on its last features.
+        folder: new, or empty.
+        images: uint8 (H, W, 3) each, to compare the preprocessing on.
+        origin: the model's own folder, beside which a run's figures may lie.
+
+    Raises:
+        TutelageError: timm cannot build the model, its answers differ, or the folder is taken.
+    """
+    import timm
+    from timm.models import save_for_hf
+
+    twin = _twin(model)
+    with _new_folder(folder) as building:
+        classes = list(model.spec.classes)
+        fixed = twin.pretrained_cfg.get("fixed_input_size")
+        save_for_hf(
+            twin,
+            str(building),
+            model_config={"label_names": classes},
+            model_args={"img_size": model.spec.input_size} if fixed else None,
+            safe_serialization=True,
+        )
+        (building / README).write_text(_card(model, origin, "timm", TIMM_USAGE), encoding="utf-8")
+        loaded = timm.create_model(f"local-dir:{building}", pretrained=True).eval()
+        return _compare(model, loaded, images)
+
+
+def export_hub(
+    model: Classifier, folder: Path, images: Sequence[np.ndarray], origin: Path
+) -> Parity:
+    """Write a model folder with its ONNX file and a card, as the hub shows them.
+
+    Args:
+        model: any.
+        folder: new, or empty.
+        images: uint8 (H, W, 3) each, to compare the ONNX file on.
+        origin: the model's own folder, beside which a run's figures may lie.
+
+    Raises:
+        TutelageError: the ONNX file differs from torch, or the folder is taken.
+    """
+    with _new_folder(folder) as building:
+        save_model(model, building)
+        export_onnx(model, building / "model.onnx")
+        checked = parity(model, building / "model.onnx", images)
+        card = _card(model, origin, "tutelage", HUB_USAGE)
+        (building / README).write_text(card, encoding="utf-8")
+        return checked
+
+
+def _twin(model: Classifier) -> Any:
+    """The model as timm builds it, with the classifier's weights and preprocessing.
+
+    Raises:
+        TutelageError: timm cannot build it.
+    """
+    import timm
+
+    spec = model.spec
+    reasons = {
+        f"it is cut after {spec.cut} stages": spec.cut is not None,
+        "its head also looks at middle stages": bool(spec.levels),
+    }
+    if why := [reason for reason, holds in reasons.items() if holds]:
+        raise _refusal(spec.architecture, " and ".join(why))
+    config = timm.get_pretrained_cfg(spec.architecture)
+    size: dict[str, Any] = {}
+    if config is not None and config.fixed_input_size:
+        size["img_size"] = spec.input_size
+    twin: Any = timm.create_model(spec.architecture, num_classes=len(spec.classes), **size)
+    head = twin.get_classifier()
+    if not isinstance(head, nn.Linear) or head.weight.shape != model.head.weight.shape:
+        raise _refusal(spec.architecture, "timm puts another kind of head on this architecture")
+    (name,) = [name for name, module in twin.named_modules() if module is head]
+    state = dict(model.trunk.state_dict())
+    state[f"{name}.weight"] = model.head.weight.detach() / spec.temperature
+    if head.bias is not None:
+        state[f"{name}.bias"] = model.head.bias.detach() / spec.temperature
+    twin.load_state_dict(state)
+    twin.pretrained_cfg = {
+        **twin.pretrained_cfg,
+        "num_classes": len(spec.classes),
+        "input_size": (3, spec.input_size, spec.input_size),
+        "mean": spec.mean,
+        "std": spec.std,
+        "crop_pct": spec.crop_pct,
+        "crop_mode": "center",
+        "interpolation": "bilinear",
+        # What is true of the weights that it started from only.
+        **dict.fromkeys(("test_input_size", "test_crop_pct", "pool_size", "tag", "license")),
+    }
+    return twin.eval()
+
+
+def _refusal(architecture: str, why: str) -> TutelageError:
+    return TutelageError(
+        f"timm cannot build this model of {architecture}: {why}. Export it with --format onnx or "
+        "--format hub; or train one that timm knows: a teacher with --features last, or a whole "
+        "student by name, such as --student mobilenetv3_small_100"
+    )
+
+
+@torch.no_grad()
+def _compare(model: Classifier, loaded: Any, images: Sequence[np.ndarray]) -> TimmExport:
+    """The answers of the model and of what timm loaded.
+
+    Raises:
+        TutelageError: the logits differ on the same views.
+    """
+    data: Any = need("timm.data", "train")  # only partly typed
+    spec = model.spec
+    size = spec.input_size
+    views = torch.rand(4, 3, size, size, generator=torch.Generator().manual_seed(0))
+    ours = model.eval()(views) / spec.temperature
+    theirs = loaded((views - model.mean) / model.std)
+    difference = float((ours - theirs).abs().max())
+    if not difference <= TOLERANCE * max(1.0, float(ours.abs().max())):
+        raise _refusal(spec.architecture, f"its logits differ from timm's by {difference:.2g}")
+    transform = data.create_transform(**data.resolve_data_config({}, model=loaded))
+    seen = [transform(Image.fromarray(image))[None] for image in images]
+    after = torch.cat([loaded(view).softmax(dim=-1) for view in seen]).numpy()
+    before = TorchModel(model).probabilities(images)
+    largest = np.abs(before - after).max(axis=1)
+    return TimmExport(
+        max_logit_difference=difference,
+        top1_agreement=float((before.argmax(axis=1) == after.argmax(axis=1)).mean()),
+        max_difference=float(largest.max()),
+        mean_difference=float(largest.mean()),
+        loss=estimated_loss(before, after),
+        n=len(images),
+    )
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """A neighbour to write into, which becomes ``folder`` when all went well.
+
+    Raises:
+        TutelageError: there is something already.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise TutelageError(
+            f"{folder} is there already and not empty; choose another --out, or remove it yourself"
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".exporting-"))
+    try:
+        yield building
+        building.chmod(0o755)  # mkdtemp makes it private, and safetensors its files
+        for file in building.iterdir():
+            file.chmod(0o644)
+        if folder.exists():
+            folder.rmdir()
+        building.rename(folder)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+TIMM_USAGE = """\
+    import timm
+
+    model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()
+    transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=model))
+    probabilities = model(transform(image.convert("RGB"))[None]).softmax(dim=-1)
+
+From the hub: "hf-hub:USER/NAME" in the place of "local-dir:FOLDER". The classes, in the order of
+the outputs, are `label_names` in `config.json`. The temperature is part of the last layer.
+"""
+HUB_USAGE = """\
+    pip install "tutelage[train]"
+    tutelage predict FOLDER photo.jpg
+
+The base install alone runs `FOLDER/model.onnx`, whose input is uint8 RGB images (N, H, W, 3) of any
+size and whose output is probabilities; the classes are in `model.json` and in its metadata.
+"""
+
+
+def _card(model: Classifier, origin: Path, library: str, usage: str) -> str:
+    """The README: what the hub reads first, how to load the model, and what its run knew of it."""
+    tags = dict.fromkeys(("image-classification", library, "tutelage"))
+    classes = ", ".join(model.spec.classes)
+    parts = [
+        "---",
+        f"library_name: {library}",
+        "pipeline_tag: image-classification",
+        "tags:",
+        *[f"- {tag}" for tag in tags],
+        "---",
+        f"# {model.spec.architecture}, {len(model.spec.classes)} classes\n",
+        f"Made by `tutelage {__version__}`. It tells apart: {classes}.\n",
+        "## Load it\n",
+        usage,
+        *_of_run(origin),
+    ]
+    return "\n".join(parts).rstrip("\n") + "\n"
+
+
+def _of_run(origin: Path) -> list[str]:
+    """What the run that a model folder lies in knows of the model."""
+    run = origin.resolve().parent
+    card, figures = run / "MODEL_CARD.md", run / "metrics.json"
+    if not (card.is_file() and figures.is_file()):
+        return []
+    told = json.loads(figures.read_text(encoding="utf-8"))
+    kind = "final" if origin.resolve().name == "student" else "teacher"
+    parts = []
+    if test := (told[kind] or {}).get("test"):
+        low, high = (100 * end for end in test["accuracy_ci95"])
+        parts.append(
+            f"Accuracy of this model on {test['n']} test images of its run: "
+            f"{100 * test['accuracy']:.1f}% (95% interval {low:.1f}% to {high:.1f}%).\n"
+        )
+    *_, body = card.read_text(encoding="utf-8").split("---\n", maxsplit=2)
+    final = told["final"]["name"] if told["final"] else "final model"
+    parts.append(f"What follows is the card of the run; its figures are those of the {final}.\n")
+    return [*parts, re.sub(r"^#", "##", body, flags=re.MULTILINE)]

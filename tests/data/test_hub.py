@@ -1,0 +1,167 @@
+"""Folders that Hugging Face wrote are one catalog in every layout, and say what they lack."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pyarrow")
+
+import huggingface as hf
+from PIL import Image
+
+from tutelage.data.catalog import Catalog, read_catalog
+from tutelage.data.foreign import encoded, read_path
+from tutelage.data.hub import is_hub_folder
+from tutelage.errors import TutelageError
+
+
+def pictures(count: int, first: int = 0) -> list[bytes]:
+    return [encoded(Image.new("RGB", (4, 4), (first + i, 0, 0))) for i in range(count)]
+
+
+SPLITS = {
+    "train": hf.table(pictures(5), [0, 1, 1, -1, None]),
+    "validation": hf.table(pictures(1, 10), [1]),
+    "test": hf.table(pictures(2, 20), [0, 1]),
+    "unsupervised": hf.table(pictures(3, 30), [1, 1, -1]),
+}
+WRITERS = {
+    "save_to_disk": hf.save_to_disk,
+    "two arrow files": lambda s, f: hf.save_to_disk(s, f, shards=2),
+    "parquet": hf.write_hub,
+    "two parquet files, in data": lambda s, f: hf.write_hub(s, f / "data", shards=2).parent,
+}
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_every_layout_is_the_same_catalog(layout: str, tmp_path: Path) -> None:
+    catalog = read_path(WRITERS[layout](SPLITS, tmp_path / "set"))
+    assert catalog.classes == ("ant", "bee")
+    assert catalog.names[:6] == tuple([f"train/{i}" for i in range(5)] + ["validation/0"])
+    assert catalog.labels.tolist() == [1, 0, 0, -1, -1, 0, 1, 0, -1, -1, -1]
+    assert catalog.splits.tolist() == ["train"] * 5 + ["val"] + ["test"] * 2 + ["train"] * 3
+    expected = [*pictures(5), *pictures(1, 10), *pictures(2, 20), *pictures(3, 30)]
+    assert [catalog.source.read(i) for i in range(11)] == expected
+    chosen = catalog.select([10, 0])
+    assert [chosen.source.read(i) for i in range(2)] == [expected[10], expected[0]]
+    assert len({catalog.source.signature(i) for i in range(11)}) == 11
+
+
+def test_a_signature_changes_with_the_file(tmp_path: Path) -> None:
+    folder = hf.save_split_to_disk(SPLITS["train"], tmp_path / "set")
+    before = read_path(folder).source.signature(0)
+    (file,) = folder.glob("*.arrow")
+    file.write_bytes(file.read_bytes() + b"\0")
+    assert read_path(folder).source.signature(0) != before
+
+
+def test_the_hub_s_own_conversion_has_a_folder_for_each_split(tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        hf.write_hub({name: SPLITS[name]}, tmp_path / "default" / name)
+        next((tmp_path / "default" / name).iterdir()).rename(
+            tmp_path / "default" / name / "0000.parquet"
+        )
+    assert read_path(tmp_path).splits.tolist() == ["train"] * 5 + ["test"] * 2
+
+
+def test_a_single_split_is_train(tmp_path: Path) -> None:
+    catalog = read_path(hf.save_split_to_disk(SPLITS["test"], tmp_path / "set"))
+    assert catalog.splits.tolist() == ["train", "train"]
+
+
+def test_columns_are_known_by_their_kind(tmp_path: Path) -> None:
+    rows = hf.table(pictures(2), [0, 1], image="img", label="fine_label")
+    catalog = read_path(hf.write_hub({"train": rows}, tmp_path))
+    assert [catalog.classes[k] for k in catalog.labels] == ["bee", "ant"]
+    assert catalog.source.read(1) == pictures(2)[1]
+
+
+def test_images_may_be_paths(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(pictures(1)[0])
+    rows = hf.table([None, None], [0, 1], paths=[str(tmp_path / "a.png"), "gone.png"])
+    catalog = read_path(hf.save_split_to_disk(rows, tmp_path / "set"))
+    assert catalog.source.read(0) == pictures(1)[0]
+    with pytest.raises(OSError, match=r"gone\.png"):
+        catalog.source.read(1)
+
+
+def _unknown_split(folder: Path) -> None:
+    hf.write_hub({"extra": SPLITS["train"]}, folder)
+
+
+def _two_labels(folder: Path) -> None:
+    rows = hf.table(pictures(1), [0])
+    kinds = rows.schema.metadata[b"huggingface"].replace(b'"label"', b'"fine"')
+    kinds = kinds.replace(b'{"image"', b'{"coarse": {"_type": "ClassLabel"}, "image"')
+    rows = rows.append_column("coarse", rows["label"]).rename_columns(["image", "fine", "coarse"])
+    rows = rows.replace_schema_metadata({"huggingface": kinds})
+    hf.write_hub({"train": rows}, folder)
+
+
+def _no_image(folder: Path) -> None:
+    hf.write_hub({"train": SPLITS["train"].select(["label"])}, folder)
+
+
+def _two_sets(folder: Path) -> None:
+    for name in ("small", "large"):
+        hf.write_hub({"train": SPLITS["train"]}, folder / name)
+
+
+def _beyond(folder: Path) -> None:
+    hf.write_hub({"train": hf.table(pictures(1), [2])}, folder)
+
+
+def _damaged(folder: Path) -> None:
+    (file,) = hf.save_split_to_disk(SPLITS["test"], folder).glob("*.arrow")
+    file.write_bytes(b"no arrow")
+
+
+def _no_state(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "state.json").write_text("{")
+
+
+@pytest.mark.parametrize(
+    ("write", "said"),
+    [
+        (_unknown_split, r"has the split extra; known are train, .*Give the splits you mean"),
+        (_two_labels, r"several columns of the kind ClassLabel: .*; call the one you mean label"),
+        (_no_image, "no column of images; found: label"),
+        (_two_sets, "several data sets or versions; give one of the folders .*large, .*small"),
+        (_beyond, "a label is 2, but there are 2 class names: bee, ant"),
+        (_damaged, "is not a readable Arrow file"),
+        (_no_state, r"cannot read .*state\.json: .*; save the data set again"),
+    ],
+)
+def test_what_cannot_be_read_is_said(
+    write: Callable[[Path], None], said: str, tmp_path: Path
+) -> None:
+    write(tmp_path / "set")
+    with pytest.raises(TutelageError, match=said):
+        read_path(tmp_path / "set")
+
+
+def test_folders_of_images_stay_what_they_were(photos: Path, tmp_path: Path) -> None:
+    assert not is_hub_folder(photos)
+    assert read_path(photos).names == read_catalog(photos).names
+    hf.write_hub({"train": SPLITS["train"]}, tmp_path)
+    (tmp_path / "ant").mkdir()
+    (tmp_path / "ant" / "a.png").write_bytes(pictures(1)[0])
+    assert not is_hub_folder(tmp_path)
+
+
+def test_what_the_package_itself_writes(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(hf.NAMES))}
+    )
+    images = [{"bytes": b, "path": None} for b in pictures(4)]
+    made = datasets.Dataset.from_dict({"image": images, "label": [0, 1, -1, 1]}, features)
+    made.save_to_disk(tmp_path / "disk", num_shards=2)
+    made.to_parquet(tmp_path / "hub" / "data" / "train-00000-of-00001.parquet")
+    for folder in ("disk", "hub"):
+        catalog: Catalog = read_path(tmp_path / folder)
+        assert np.array_equal(catalog.labels, [1, 0, -1, 0])
+        assert [catalog.source.read(i) for i in range(4)] == pictures(4)
