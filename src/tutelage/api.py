@@ -221,7 +221,7 @@ def _train(
 ) -> dict[str, Any]:
     for package in ("torch", "timm", "pyarrow", "jinja2", "matplotlib", "onnx"):
         need(package, "train")
-    from tutelage import pipeline, runs
+    from tutelage import pipeline, runs, students
 
     config = make_config(command, settings)
     teachers = _given_teachers(config) if command == "distill" else []
@@ -233,11 +233,11 @@ def _train(
         if teachers:
             for teacher in teachers:
                 teacher.spec = dataclasses.replace(teacher.spec, canvas=work.store.canvas)
-            pipeline.student_stage(chain, teachers[0], teachers[1:])
+            students.student_stage(chain, teachers[0], teachers[1:])
         else:
             pipeline.teach(chain, rounds=command != "transfer")
             if command in ("run", "demo"):
-                pipeline.student_stage(chain, chain.teacher.outcome.model)
+                students.student_stage(chain, chain.teacher.outcome.model)
         return _finish(work, chain, _command_line(command, data, out, settings))
 
 
@@ -274,7 +274,7 @@ def _given_teachers(config: RunConfig) -> list[Any]:
 
 def _finish(work: Any, chain: Any, command: str) -> dict[str, Any]:
     """Everything after the last decision: models, export, test figures, tables, report."""
-    from tutelage import evidence, pipeline, worklist
+    from tutelage import candidates, evidence, pipeline, students, worklist
     from tutelage.deploy.onnx import export_onnx, parity
     from tutelage.models.folder import save_model
     from tutelage.report import card
@@ -300,7 +300,11 @@ def _finish(work: Any, chain: Any, command: str) -> dict[str, Any]:
     if chain.teachers:
         worklist.write_worklist(chain)
     deployed = evidence.deployment(named)
+    for row in deployed:
+        if row["name"] == "student":
+            _say_excess(work, candidates.excess(work.config.distill, *_cost(row)))
     result, probs = pipeline.measure(work, chain.finished)
+    result |= students.measure(work)
     work.folder.write_json("metrics.json", result)
     for entry in result["stages"]:
         work.console.record("result", stage=entry["name"], figures=entry)
@@ -310,6 +314,20 @@ def _finish(work: Any, chain: Any, command: str) -> dict[str, Any]:
     write_page(card.render(report), out / "MODEL_CARD.md")
     _summary(work, result, deployed)
     return result
+
+
+def _cost(row: Any) -> tuple[float, float]:
+    """Milliseconds and megabytes of a deployed model."""
+    return row["latency_ms_p50"], row["bytes"] / 1e6
+
+
+def _say_excess(work: Any, excess: Sequence[str]) -> None:
+    """Tell of a student that was chosen within its limits and now exceeds them."""
+    if excess:
+        work.note(
+            f"the finished student is over the limit: {' and '.join(excess)}; when it was chosen "
+            "it fitted, so it may be that the machine is busy: tutelage bench model times it again"
+        )
 
 
 def _sample_images(work: Any) -> list[np.ndarray]:

@@ -111,8 +111,9 @@ def run_seeds(
             console.say(f"seed {seed}, {number} of {seeds}", seed=seed)
             where = out / f"seed-{seed}"
             drawn = dataclasses.replace(config, data=dataclasses.replace(config.data, seed=seed))
+            timed = number == 1
             draws.append(
-                run_seed(catalog, data, where, drawn, arms, timed=number == 1, quiet=quiet)
+                run_seed(catalog, data, where, drawn, arms, timed=timed, quiet=quiet, shared=folder)
             )
     except TutelageError:
         if not any(out.glob("seed-*")):
@@ -130,6 +131,7 @@ def run_seed(
     *,
     timed: bool = False,
     quiet: bool = False,
+    shared: RunFolder | None = None,
 ) -> dict[str, Any]:
     """Train and test the arms on one draw of labels; what the run folder ``out`` has is kept.
 
@@ -141,6 +143,7 @@ def run_seed(
         arms: some of ``ARMS``.
         timed: also measure the latency of each model.
         quiet: print nothing.
+        shared: where the choice of a student is pinned, so that all seeds train the same one.
 
     Returns:
         The content of the folder's metrics.json.
@@ -151,7 +154,7 @@ def run_seed(
     folder = RunFolder(out)
     if (out / "metrics.json").exists():
         return folder.read_json("metrics.json")
-    run = runs.prepare("ladder", catalog, data, out, config, quiet=quiet)
+    run = runs.prepare("ladder", catalog, data, out, config, quiet=quiet, shared=shared)
     if not len(run.split.indices("test")):
         raise _no_test(catalog)
     finished, seconds = climb(pipeline.Chain(run), arms)
