@@ -21,6 +21,7 @@ from tutelage.metrics import metrics
 
 PARITY_IMAGES = 64
 CALIBRATION_IMAGES = 128  # for int8
+FORMATS = {"onnx": ".onnx", "torch": ".pt2"}  # of exported files
 JUDGED_IMAGES = 512  # others, on which int8 is judged
 
 
@@ -300,9 +301,8 @@ def _finish(work: Any, chain: Any, command: str) -> dict[str, Any]:
     if chain.teachers:
         worklist.write_worklist(chain)
     deployed = evidence.deployment(named)
-    for row in deployed:
-        if row["name"] == "student":
-            _say_excess(work, candidates.excess(work.config.distill, *_cost(row)))
+    for note in candidates.exceeded(work.config.distill, deployed):
+        work.note(note)
     result, probs = pipeline.measure(work, chain.finished)
     result |= students.measure(work)
     work.folder.write_json("metrics.json", result)
@@ -314,20 +314,6 @@ def _finish(work: Any, chain: Any, command: str) -> dict[str, Any]:
     write_page(card.render(report), out / "MODEL_CARD.md")
     _summary(work, result, deployed)
     return result
-
-
-def _cost(row: Any) -> tuple[float, float]:
-    """Milliseconds and megabytes of a deployed model."""
-    return row["latency_ms_p50"], row["bytes"] / 1e6
-
-
-def _say_excess(work: Any, excess: Sequence[str]) -> None:
-    """Tell of a student that was chosen within its limits and now exceeds them."""
-    if excess:
-        work.note(
-            f"the finished student is over the limit: {' and '.join(excess)}; when it was chosen "
-            "it fitted, so it may be that the machine is busy: tutelage bench model times it again"
-        )
 
 
 def _sample_images(work: Any) -> list[np.ndarray]:
@@ -520,15 +506,17 @@ def export(
     model: Path | str,
     out: Path | str | None = None,
     *,
+    format: str = "onnx",
     int8: bool = False,
     images: Path | str | None = None,
     max_loss: float = 0.01,
 ) -> dict[str, Any]:
-    """Export a model folder to ONNX, its preprocessing inside, checked against torch.
+    """Export a model folder, its preprocessing inside, checked against torch.
 
     Args:
         model: a model folder (``RUN/teacher``, ``RUN/student``).
-        out: the file; default ``model.onnx`` in the model folder.
+        out: the file; default ``model.onnx`` or ``model.pt2`` in the model folder.
+        format: "onnx", or "torch" for a .pt2 file of ``torch.export``.
         int8: also quantise, calibrated on ``images``; the float file is kept where int8 is not
             faster, or loses more than ``max_loss``.
         images: a folder or a manifest, to check and to calibrate on; None takes the training
@@ -542,21 +530,34 @@ def export(
         TutelageError: no model there, the exported graph differs from torch, or there are no
             images to calibrate on.
     """
+    if format not in FORMATS:
+        raise TutelageError(f"format is {format!r}, expected one of {', '.join(FORMATS)}")
+    if int8 and format != "onnx":
+        raise TutelageError(
+            "int8 is made for --format onnx alone; leave out --int8 or --format torch"
+        )
     for package in ("torch", "timm", "onnx"):
         need(package, "train")
     from tutelage.deploy.onnx import export_onnx, parity, quantize_onnx
     from tutelage.models.folder import load_model
 
     loaded = load_model(model)
-    path = Path(out) if out is not None else Path(model) / "model.onnx"
+    path = Path(out) if out is not None else Path(model) / f"model{FORMATS[format]}"
     own = _own_images(Path(model), None if images is None else Path(images))
     if int8 and not own:
         raise TutelageError(
             f"int8 is calibrated on real images, but {model} lies in no run folder; "
             "give some with --images"
         )
-    export_onnx(loaded, path)
-    checked = parity(loaded, path, own[:PARITY_IMAGES] or _noise_images(loaded.spec.canvas))
+    shown = own[:PARITY_IMAGES] or _noise_images(loaded.spec.canvas)
+    if format == "torch":
+        from tutelage.deploy.program import export_torch, probabilities
+
+        export_torch(loaded, path)
+        checked = parity(loaded, path, shown, lambda images: probabilities(path, images))
+    else:
+        export_onnx(loaded, path)
+        checked = parity(loaded, path, shown)
     result: dict[str, Any] = {"path": str(path), **dataclasses.asdict(checked)}
     if int8:
         half = min(CALIBRATION_IMAGES, (len(own) + 1) // 2)

@@ -19,6 +19,7 @@ from tutelage.deploy.onnx import export_onnx
 from tutelage.errors import TutelageError
 from tutelage.models.classifier import Classifier, count_parameters
 from tutelage.models.zoo import count_stages
+from tutelage.report.model import DeploymentRow
 from tutelage.student import create_student
 
 Shape = tuple[str, int]  # the setting ``student``, and the side of the views in pixels
@@ -160,6 +161,19 @@ def excess(settings: DistillConfig, latency_ms: float, megabytes: float) -> list
     ]
 
 
+def exceeded(settings: DistillConfig, deployed: Sequence[DeploymentRow]) -> list[str]:
+    """A note where the finished student exceeds a limit that it kept when it was chosen."""
+    student = next((row for row in deployed if row["name"] == "student"), None)
+    if student is None or student["latency_ms_p50"] is None or student["bytes"] is None:
+        return []
+    found = excess(settings, student["latency_ms_p50"], student["bytes"] / 1e6)
+    return [
+        f"the finished student does not keep its limit: {words}; it did when it was chosen, so the "
+        "machine may have been busy: tutelage bench model measures it again"
+        for words in found
+    ]
+
+
 def _limits(settings: DistillConfig) -> str:
     """The limits as options, in words."""
     options = {
@@ -184,7 +198,7 @@ def _among_offers(
 def _offers(
     settings: DistillConfig, names: Sequence[str], sizes: Sequence[int], measure: Measure
 ) -> list[Candidate]:
-    """What fits, fastest first; only its least and greatest views were measured.
+    """What fits and is worth its time, fastest first; only least and greatest views are measured.
 
     Between these a network's latency rises with the square of the side.
     """
@@ -199,7 +213,18 @@ def _offers(
         for small, large in zip(fitting, greatest, strict=True)
         for size in sizes
     ]
-    return sorted(_fitting(settings, offers), key=lambda offer: offer.latency_ms)
+    fitting = _fitting(settings, offers)
+    worth = [offer for offer in fitting if not any(_beats(other, offer) for other in fitting)]
+    return sorted(worth, key=lambda offer: offer.latency_ms)
+
+
+def _beats(other: Candidate, offer: Candidate) -> bool:
+    """Whether another has as many parameters and as large views in less time.
+
+    The first stages of a trunk have few channels and large maps, on which a new neck is slow.
+    """
+    as_large = other.parameters >= offer.parameters and other.size >= offer.size
+    return as_large and other.latency_ms < offer.latency_ms
 
 
 def _between(small: Candidate, large: Candidate, size: int) -> Candidate:

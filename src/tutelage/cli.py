@@ -132,9 +132,15 @@ def _add_model_commands(commands: Any) -> None:
         help='call images that look like none of the classes "unknown"; about 5%% of the images '
         "of the classes are lost to it",
     )
-    command = commands.add_parser("export", help="ONNX with the preprocessing inside, checked")
+    command = commands.add_parser("export", help="a file with the preprocessing inside, checked")
     command.add_argument("model", metavar="MODEL", help="a model folder, such as RUN/student")
-    command.add_argument("--out", help="the file (default: MODEL/model.onnx)")
+    command.add_argument("--out", help="the file (default: MODEL/model.onnx, or .pt2)")
+    command.add_argument(
+        "--format",
+        default="onnx",
+        choices=("onnx", "torch"),
+        help="ONNX, or a .pt2 file of torch.export (default: onnx)",
+    )
     command.add_argument(
         "--int8", action="store_true", help="also quantise, if that is faster and does no harm"
     )

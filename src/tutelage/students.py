@@ -19,7 +19,7 @@ from tutelage.metrics import metrics
 from tutelage.models.classifier import Classifier
 from tutelage.pipeline import Chain, Finished
 from tutelage.runs import Run
-from tutelage.stages import Outcome, Task
+from tutelage.stages import Outcome
 
 HELD_OUT_SHARE = 0.1  # of the pool, on which students are compared
 HELD_OUT = (50, 500)  # least and most images of it; but no more than a quarter of the pool
@@ -40,7 +40,7 @@ def _best(chain: Chain, teacher: Classifier, others: Sequence[Classifier]) -> Ou
     run = chain.run
     held_out = held_out_pool(run)
     task = dataclasses.replace(run.task, pool=np.setdiff1d(run.task.pool, held_out))
-    arms = []
+    arms: list[Outcome] = []
     for number, (candidate, work) in enumerate(run.students, start=1):
         shop = dataclasses.replace(run.shop, config=with_student(run.config, candidate.student))
 
@@ -51,7 +51,7 @@ def _best(chain: Chain, teacher: Classifier, others: Sequence[Classifier]) -> Ou
     verdict = run.folder.pinned(
         "student_choice", lambda: _choose(run, arms, [teacher, *others], held_out)
     )
-    best = arms[verdict["chosen"]]
+    best: Outcome = arms[verdict["chosen"]]
     return dataclasses.replace(best, remark=f"chosen of {len(arms)} students: {verdict['reason']}")
 
 
