@@ -250,20 +250,17 @@ def _measured(
     settings: DistillConfig, offers: Sequence[Candidate], places: Sequence[int], measure: Measure
 ) -> list[Candidate]:
     """The offers at these places, measured; in the place of one that does not fit, a faster one."""
-    found: list[Candidate] = []
-    slowest = None
-    for place in places:
-        for offer in reversed(offers[: place + 1]):
-            if offer.shape in {candidate.shape for candidate in found}:
-                continue
-            (slowest,) = measure([offer.shape])
-            if _fitting(settings, [slowest]):
-                found.append(slowest)
-                break
+    tried = measure([offers[place].shape for place in places])
+    found: dict[Shape, Candidate] = {}
+    for place, candidate in zip(places, tuple(tried), strict=True):
+        faster = [offer.shape for offer in offers[:place]]
+        while faster and not _fitting(settings, [candidate]):
+            (candidate,) = measure([faster.pop()])
+            tried.append(candidate)
+        found |= {fits.shape: fits for fits in _fitting(settings, [candidate])}
     if not found:
-        assert slowest is not None
-        raise _nothing_fits(settings, [slowest])
-    return sorted(found, key=lambda candidate: candidate.latency_ms)
+        raise _nothing_fits(settings, tried)
+    return sorted(found.values(), key=lambda candidate: candidate.latency_ms)
 
 
 def _nothing_fits(settings: DistillConfig, measured: Sequence[Candidate]) -> TutelageError:

@@ -1048,7 +1048,8 @@ CHANGED: dict[str, Any] = {
     "candidates": 2,
 }
 OF_PREPARE = ("labels_per_class", "limit", "seed", "minutes", "teacher", "weights", "input_size",
-              "canvas", "trunk", "features", "rounds", "curriculum")  # fmt: skip
+              "canvas", "trunk", "features", "rounds", "curriculum", "max_latency_ms",
+              "max_size_mb", "candidates")  # fmt: skip
 OF_STUDENT = ("student", "student_weights", "lr_student", "temperature", "alpha", "kd",
               "standardize", "hint_weight", "teacher_cache")  # fmt: skip
 OF_ONLINE = ("online", "threshold")

@@ -21,7 +21,12 @@ SPEC = "tutelage/model.json"  # the model's description inside the file
 
 
 class Program(nn.Module):
-    """``Deployed`` in operators that torch.export knows: Pillow's resize is none of them."""
+    """``Deployed`` in operators that torch.export knows: Pillow's resize is none of them.
+
+    torch's own antialiased resize of uint8 has coarser weights. On 80 photos it differs from Pillow
+    by one grey level in 0.2% of the pixels, and of a thousand probabilities (lite0) the one that
+    moves most moves by 5e-4 on average and by 0.012 at most.
+    """
 
     def __init__(self, model: Classifier) -> None:
         """Take a snapshot of a model."""
