@@ -14,14 +14,17 @@ import pytest
 pytest.importorskip("timm")
 
 import silent_checks as checks
+import tiny
 from costs import PARAMETERS, Fake
 
 from tutelage import candidates, runs
 from tutelage.candidates import Candidate, Untrained, choose, exceeded, names_on_offer
 from tutelage.config import DistillConfig, make_config
+from tutelage.data.catalog import read_catalog
 from tutelage.errors import TutelageError
 from tutelage.models.zoo import create
 from tutelage.report.model import DeploymentRow
+from tutelage.runfolder import RunFolder
 
 SIZES = (224, 160, 96)
 PLANNED = ("cut", 160)
@@ -144,7 +147,7 @@ def test_a_finished_student_over_its_limit_is_told() -> None:
 
 
 @pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
+def fake(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
     fake = Fake()
     monkeypatch.setattr(runs, "Untrained", lambda *_: fake)
     return fake
@@ -167,6 +170,23 @@ def test_the_choice_is_pinned_and_followed(
     assert again.students == first.students
     assert again.plan == first.plan
     assert again.notes == first.notes
+
+
+def test_runs_that_must_agree_share_one_choice(
+    fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny.write_data(tmp_path / "data")
+    monkeypatch.setattr(runs, "measure_speed", lambda *_: checks.SPEED)
+    both = RunFolder(tmp_path / "both")
+    both.claim({"command": "ladder"})
+    catalog, chosen = read_catalog(tmp_path / "data"), []
+    for seed in (0, 1):
+        settings = {**checks.SETTINGS, "student": "cut", "max_latency_ms": 0.15, "seed": seed}
+        config, out = make_config("ladder", settings), tmp_path / f"seed-{seed}"
+        run = runs.prepare("ladder", catalog, "data", out, config, quiet=True, shared=both)
+        chosen.append(run.students)
+        fake.slower = {"cut:2@32": 100.0}
+    assert chosen[0] == chosen[1]
 
 
 def test_with_a_fixed_size_only_the_cuts_vary(

@@ -47,7 +47,8 @@ class Deployed(nn.Module):
     def forward(self, images: Tensor) -> Answers:
         """Answers for uint8 images (N, H, W, 3)."""
         height, width = _size(images, 1), _size(images, 2)
-        return self.answers(squash(images, self.spec.canvas), width / height)
+        canvas = squash(images, self.spec.canvas)
+        return self.answers(canvas, width / height)
 
     def answers(self, canvas: Tensor, aspect: Tensor) -> Answers:
         """Answers for canvases (N, C, C, 3) of 0..255, of images with this width / height (1,)."""
