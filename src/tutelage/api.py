@@ -538,7 +538,7 @@ def export(
         )
     for package in ("torch", "timm", "onnx"):
         need(package, "train")
-    from tutelage.deploy.onnx import export_onnx, parity, quantize_onnx
+    from tutelage.deploy.onnx import quantize_onnx
     from tutelage.models.folder import load_model
 
     loaded = load_model(model)
@@ -550,14 +550,7 @@ def export(
             "give some with --images"
         )
     shown = own[:PARITY_IMAGES] or _noise_images(loaded.spec.canvas)
-    if format == "torch":
-        from tutelage.deploy.program import export_torch, probabilities
-
-        export_torch(loaded, path)
-        checked = parity(loaded, path, shown, lambda images: probabilities(path, images))
-    else:
-        export_onnx(loaded, path)
-        checked = parity(loaded, path, shown)
+    checked = _export_checked(loaded, path, format, shown)
     result: dict[str, Any] = {"path": str(path), **dataclasses.asdict(checked)}
     if int8:
         half = min(CALIBRATION_IMAGES, (len(own) + 1) // 2)
@@ -566,6 +559,19 @@ def export(
         )
         result["int8"] = {**dataclasses.asdict(quantized), "path": str(quantized.path)}
     return result
+
+
+def _export_checked(model: Any, path: Path, format: str, images: Sequence[np.ndarray]) -> Any:
+    """Write a model's file and compare it with torch."""
+    from tutelage.deploy.onnx import export_onnx, parity
+
+    if format == "onnx":
+        export_onnx(model, path)
+        return parity(model, path, images)
+    from tutelage.deploy.program import export_torch, probabilities
+
+    export_torch(model, path)
+    return parity(model, path, images, lambda shown: probabilities(path, shown))
 
 
 def _own_images(model: Path, images: Path | None) -> list[np.ndarray]:

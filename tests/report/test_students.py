@@ -46,7 +46,7 @@ def test_the_page_has_chart_and_table_of_several_students_alone(make_report: Any
     page = render(report)
     assert 'id="pareto-' in page
     assert "✓ chosen" in page
-    assert "cut:2&lt;b&gt;" in page
+    assert "cut:2&lt;b&gt;</bdi> at 96 px" in page
     report.metrics["students"] = [{**one, "test": None} for one in rows]
     page = render(report)
     assert 'id="pareto-' not in page

@@ -125,8 +125,8 @@ def draws(rows: Sequence[Draws], xlabel: str) -> str:
 def pareto(points: Sequence[StudentPoint], xlabel: str, ylabel: str) -> str:
     """Accuracy of each student with its 95% interval against its latency, on a log axis.
 
-    A marker's area is the file's size; the chosen student is a diamond, the others are circles. The
-    line is the frontier: the best accuracy to be had within a latency.
+    A marker's area is the file's size; the chosen student is a diamond, others are circles, and
+    each has its number. The line is the frontier: the best accuracy to be had within a latency.
     """
     figure, axes = _figure(3.6)
     most = max(point.megabytes for point in points)
@@ -143,18 +143,18 @@ def pareto(points: Sequence[StudentPoint], xlabel: str, ylabel: str) -> str:
             zorder=3,
         )
         axes.annotate(
-            f"{_clip(point.name, 16)}{' chosen' * point.chosen}",
-            (point.latency_ms, low),
-            (0, -12),
+            _clip(point.name.removeprefix("student-"), 16),
+            (point.latency_ms, value),
+            (9, 6),
             textcoords="offset points",
-            ha="center",
             color=color,
             parse_math=False,
         )
     edge = frontier(points)
+    slowest = max(point.latency_ms for point in points)
     axes.plot(
-        [point.latency_ms for point in edge],
-        [100 * point.accuracy.value for point in edge],
+        [*(point.latency_ms for point in edge), slowest],
+        [100 * point.accuracy.value for point in (*edge, edge[-1])],
         color=MUTED,
         linewidth=1.2,
         linestyle=(0, (3, 2)),
