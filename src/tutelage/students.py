@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -43,10 +44,7 @@ def _best(chain: Chain, teacher: Classifier, others: Sequence[Classifier]) -> Ou
     arms: list[Outcome] = []
     for number, (candidate, work) in enumerate(run.students, start=1):
         shop = dataclasses.replace(run.shop, config=with_student(run.config, candidate.student))
-
-        def distill(shop: trunk.Workshop = shop, work: Any = work) -> Outcome:
-            return student.distill(shop, task, teacher, work, others)
-
+        distill = partial(student.distill, shop, task, teacher, work, others)
         arms.append(chain.arm(f"student-{number}", distill).outcome)
     verdict = run.folder.pinned(
         "student_choice", lambda: _choose(run, arms, [teacher, *others], held_out)
