@@ -186,6 +186,17 @@ def test_export_writes_a_graph_that_agrees(finished: Path, photos: Path, tmp_pat
     assert [row.label for row in rows] == [row.label for row in expected]
 
 
+def test_export_to_torch_is_checked_too(finished: Path, tmp_path: Path) -> None:
+    result = api.export(finished / "student", tmp_path / "small.pt2", format="torch")
+    assert result["path"] == str(tmp_path / "small.pt2")
+    assert result["n"] == 42
+    assert result["mean_difference"] <= result["max_difference"] < 0.02
+    for options, words in (({"int8": True}, "--int8"), ({"format": "tf"}, "one of onnx, torch")):
+        with pytest.raises(TutelageError, match=words):
+            api.export(finished / "student", tmp_path / "no.pt2", **{"format": "torch", **options})
+    assert not (tmp_path / "no.pt2").exists()
+
+
 def test_int8_is_calibrated_on_the_images_of_the_run(
     finished: Path, photos: Path, tmp_path: Path
 ) -> None:

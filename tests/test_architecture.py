@@ -15,8 +15,9 @@ LAYERS = (
     ("batch", "calibrate", "clusters", "curve", "decisions", "ema", "loader", "bank", "label",
      "labelerrors", "machine", "outofclass", "plan", "probe", "runfolder", "solar", "steps",
      "suggest", "teachers", "tracking", "train"),
-    ("stages", "selftrain", "trunk", "student", "tune", "runs", "pipeline", "arms", "evidence",
-     "ladder", "survey", "worklist", "report", "deploy", "bench", "review", "web"),
+    ("stages", "selftrain", "trunk", "student", "candidates", "tune", "runs", "pipeline", "arms",
+     "students", "evidence", "ladder", "survey", "worklist", "report", "deploy", "bench", "review",
+     "web"),
     ("api",),
     ("tables", "cli", "estimator", "__main__", "__init__"),
 )  # fmt: skip

@@ -15,6 +15,7 @@ import pytest
 from browser import browser
 from shown import COMMANDS, DOCS
 
+from tutelage import api
 from tutelage.cli import build_parser
 
 BLOCKS = {
@@ -69,6 +70,18 @@ def test_the_snippet_that_needs_onnxruntime_alone_runs(
     label, probability = capsys.readouterr().out.split()
     assert label in ("disc", "square", "triangle")
     assert 1 / 3 < float(probability) <= 1
+
+
+def test_the_snippet_that_needs_torch_alone_runs(finished: Path, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    page = (DOCS / "howto.md").read_text("utf-8")
+    (snippet,) = re.findall(r"```\n(program = .*?)```", page, re.S)
+    path = tmp_path / "model.pt2"
+    api.export(finished / "student", path, format="torch")
+    names = {"torch": torch, "images": torch.zeros(5, 40, 30, 3, dtype=torch.uint8)}
+    exec(snippet.replace("runs/first/student/model.pt2", str(path)), names)
+    assert names["probabilities"].shape == (5, 3)
+    assert names["energy"].shape == (5,)
 
 
 @pytest.mark.skipif(find_spec("timm") is None, reason="the extra train is not installed")

@@ -414,3 +414,13 @@ def test_the_page_and_the_file_say_the_same(climbed: tuple[Path, dict[str, Any]]
     assert not content["worth"]["more"]
     assert content["arms"][-1]["latency_ms"] > 0
     assert content["settings"]["data"]["labels_per_class"] == 4
+
+
+def test_all_seeds_share_the_choice_of_a_student(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = []
+    monkeypatch.setattr(ladder, "run_seed", lambda *_, **k: shared.append(k["shared"].path) or {})
+    config = make_config("ladder", SETTINGS)
+    ladder.run_seeds(read_catalog(data), "data", tmp_path / "all", config, ["probe"], 2, quiet=True)
+    assert shared == [tmp_path / "all"] * 2

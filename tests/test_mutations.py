@@ -524,8 +524,8 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     "export crops as if all images were square": (
         checks.training_and_export_see_the_same_view,
         "deploy.graph",
-        "center_view(canvas, width / height, ",
-        "center_view(canvas, torch.ones(1), ",
+        "self.answers(canvas, width / height)",
+        "self.answers(canvas, torch.ones(1))",
     ),
     "export squashes by torch's plain bilinear": (
         checks.training_and_export_see_the_same_view,

@@ -390,7 +390,7 @@ def test_a_round_that_loses_is_rejected_and_ends_its_kind(
     assert lost.reason.startswith("lost against its predecessor: 0 won")
     assert chain.teacher.name == "transfer"
     assert len(rounds) == 1
-    loaded = pipeline._load_stage(run.folder.stages / "self-train-1", "self-train-1")
+    loaded = pipeline.load_stage(run.folder.stages / "self-train-1", "self-train-1")
     assert not loaded.accepted
     assert loaded.comparison == lost.comparison
     metrics, probs = pipeline.measure(run, chain.finished)

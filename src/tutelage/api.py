@@ -20,7 +20,8 @@ from tutelage.deploy.answers import Prediction, answer, each_image
 from tutelage.errors import TutelageError, need
 from tutelage.metrics import metrics
 
-FORMATS = ("onnx", "timm", "hub")  # of exported models
+# Of exported models, and what each is called in the model folder.
+FORMATS = {"onnx": "model.onnx", "torch": "model.pt2", "timm": "timm", "hub": "hub"}
 PARITY_IMAGES = 64
 CALIBRATION_IMAGES = 128  # for int8
 JUDGED_IMAGES = 512  # others, on which int8 is judged
@@ -235,7 +236,7 @@ def _train(
 ) -> dict[str, Any]:
     for package in ("torch", "timm", "pyarrow", "jinja2", "matplotlib", "onnx"):
         need(package, "train")
-    from tutelage import pipeline, runs
+    from tutelage import pipeline, runs, students
 
     config = make_config(command, settings)
     teachers = _given_teachers(config) if command == "distill" else []
@@ -247,11 +248,11 @@ def _train(
         if teachers:
             for teacher in teachers:
                 teacher.spec = dataclasses.replace(teacher.spec, canvas=work.store.canvas)
-            pipeline.student_stage(chain, teachers[0], teachers[1:])
+            students.student_stage(chain, teachers[0], teachers[1:])
         else:
             pipeline.teach(chain, rounds=command != "transfer")
             if command in ("run", "demo"):
-                pipeline.student_stage(chain, chain.teacher.outcome.model)
+                students.student_stage(chain, chain.teacher.outcome.model)
         return _finish(work, chain, _command_line(command, data, out, settings))
 
 
@@ -294,7 +295,7 @@ def _given_teachers(config: RunConfig) -> list[Any]:
 
 def _finish(work: Any, chain: Any, command: str) -> dict[str, Any]:
     """Everything after the last decision: models, export, test figures, tables, report."""
-    from tutelage import evidence, pipeline, worklist
+    from tutelage import candidates, evidence, pipeline, students, worklist
     from tutelage.deploy.onnx import export_onnx, parity
     from tutelage.models.folder import save_model
     from tutelage.report import card
@@ -320,7 +321,10 @@ def _finish(work: Any, chain: Any, command: str) -> dict[str, Any]:
     if chain.teachers:
         worklist.write_worklist(chain)
     deployed = evidence.deployment(named)
+    for note in candidates.exceeded(work.config.distill, deployed):
+        work.note(note)
     result, probs = pipeline.measure(work, chain.finished)
+    result |= students.measure(work)
     work.folder.write_json("metrics.json", result)
     for entry in result["stages"]:
         work.console.record("result", stage=entry["name"], figures=entry)
@@ -532,9 +536,10 @@ def export(
     Args:
         model: a model folder (``RUN/teacher``, ``RUN/student``).
         out: the file, or of the formats timm and hub the new folder; default ``model.onnx``,
-            ``timm`` or ``hub`` in the model folder.
-        format: "onnx" (the preprocessing inside), "timm" (a folder that ``timm.create_model``
-            loads) or "hub" (a model folder with its ONNX file and a card).
+            ``model.pt2``, ``timm`` or ``hub`` in the model folder.
+        format: "onnx" or "torch" (a .pt2 file of ``torch.export``), both with the preprocessing
+            inside; "timm" (a folder that ``timm.create_model`` loads) or "hub" (a model folder
+            with its ONNX file and a card).
         int8: also quantise, calibrated on ``images``; the float file is kept where int8 is not
             faster, or loses more than ``max_loss``.
         images: data as for ``run``, to check and to calibrate on; None takes the training images
@@ -548,43 +553,29 @@ def export(
         TutelageError: no model there, the exported model differs from torch or cannot be had in
             this format, or there are no images to calibrate on.
     """
-    for package in ("torch", "timm", "onnx"):
-        need(package, "train")
-    from tutelage.models.folder import load_model
-
     if format not in FORMATS:
         raise TutelageError(f"format is {format!r}, expected one of {', '.join(FORMATS)}")
     if int8 and format != "onnx":
         raise TutelageError(f"int8 models are ONNX files; leave out --format {format} or --int8")
+    for package in ("torch", "timm", "onnx"):
+        need(package, "train")
+    from tutelage.models.folder import load_model
+
     loaded = load_model(model)
+    path = Path(out) if out is not None else Path(model) / FORMATS[format]
     own = _own_images(Path(model), images)
     if int8 and not own:
         raise TutelageError(
             f"int8 is calibrated on real images, but {model} lies in no run folder; "
             "give some with --images"
         )
-    if format == "onnx":
-        path = Path(out) if out is not None else Path(model) / "model.onnx"
-        return _export_onnx(loaded, path, own, int8=int8, max_loss=max_loss)
-    from tutelage.deploy import hub
-
-    write = {"timm": hub.export_timm, "hub": hub.export_hub}[format]
-    folder = Path(out) if out is not None else Path(model) / format
-    sample = own[:PARITY_IMAGES] or _noise_images(loaded.spec.canvas)
-    checked: Any = write(loaded, folder, sample, Path(model))
-    return {"path": str(folder), **dataclasses.asdict(checked), "images": _told_images(own)}
-
-
-def _export_onnx(
-    loaded: Any, path: Path, own: list[np.ndarray], *, int8: bool, max_loss: float
-) -> dict[str, Any]:
-    """As ``export``, of a loaded model; ``own`` are images of the data, or none."""
-    from tutelage.deploy.onnx import export_onnx, parity, quantize_onnx
-
-    export_onnx(loaded, path)
-    checked = parity(loaded, path, own[:PARITY_IMAGES] or _noise_images(loaded.spec.canvas))
-    result = {"path": str(path), **dataclasses.asdict(checked), "images": _told_images(own)}
+    shown = own[:PARITY_IMAGES] or _noise_images(loaded.spec.canvas)
+    checked = _written(loaded, path, format, shown, Path(model))
+    told = "training images" if own else "generated"
+    result: dict[str, Any] = {"path": str(path), **dataclasses.asdict(checked), "images": told}
     if int8:
+        from tutelage.deploy.onnx import quantize_onnx
+
         half = min(CALIBRATION_IMAGES, (len(own) + 1) // 2)
         quantized = quantize_onnx(
             path, path.with_suffix(".int8.onnx"), own[:half], own[half:], max_loss=max_loss
@@ -593,8 +584,21 @@ def _export_onnx(
     return result
 
 
-def _told_images(own: Sequence[np.ndarray]) -> str:
-    return "training images" if own else "generated"
+def _written(
+    model: Any, path: Path, format: str, images: Sequence[np.ndarray], origin: Path
+) -> Any:
+    """Write a model in one of the ``FORMATS`` and compare what was written with torch."""
+    from tutelage.deploy import hub, onnx, program
+
+    if format == "timm":
+        return hub.export_timm(model, path, images, origin)
+    if format == "hub":
+        return hub.export_hub(model, path, images, origin)
+    if format == "torch":
+        program.export_torch(model, path)
+        return onnx.parity(model, path, images, lambda shown: program.probabilities(path, shown))
+    onnx.export_onnx(model, path)
+    return onnx.parity(model, path, images)
 
 
 def _own_images(model: Path, images: Data | None) -> list[np.ndarray]:

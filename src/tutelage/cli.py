@@ -153,13 +153,14 @@ def _add_model_commands(commands: Any) -> None:
     command.add_argument("model", metavar="MODEL", help="a model folder, such as RUN/student")
     command.add_argument(
         "--format",
-        choices=("onnx", "timm", "hub"),
+        choices=("onnx", "torch", "timm", "hub"),
         default="onnx",
-        help="onnx, with the preprocessing inside; timm, a folder for timm.create_model; hub, a "
-        "model folder with its ONNX file and a card (default: onnx)",
+        help="onnx, or torch (a .pt2 file of torch.export), with the preprocessing inside; timm, "
+        "a folder for timm.create_model; hub, a model folder with its ONNX file and a card "
+        "(default: onnx)",
     )
     command.add_argument(
-        "--out", help="the file (default: MODEL/model.onnx), or the folder (MODEL/timm, MODEL/hub)"
+        "--out", help="the file or the folder (default: model.onnx, model.pt2, timm, hub in MODEL)"
     )
     command.add_argument(
         "--int8", action="store_true", help="also quantise, if that is faster and does no harm"

@@ -178,6 +178,23 @@ class DistillConfig:
     teacher_cache: int = setting(
         0, "ask the teacher about this many batches only and repeat them; 0 for new ones each step"
     )
+    max_latency_ms: float | None = setting(
+        None,
+        "most milliseconds of the exported student for one image on one core, preprocessing "
+        "included; where the planned student is slower, the slowest that is not is trained",
+    )
+    max_size_mb: float | None = setting(
+        None, "most megabytes of the exported student, chosen in the same way"
+    )
+    candidates: int = setting(
+        1, "students of different cost that share the time; held-out images choose among them"
+    )
+
+    @property
+    def limited(self) -> bool:
+        """Whether the student is chosen by what it costs."""
+        limits = (self.max_latency_ms, self.max_size_mb)
+        return self.candidates > 1 or any(limit is not None for limit in limits)
 
 
 @dataclass(frozen=True)
@@ -242,7 +259,7 @@ _TRAINING_ONLY = ("weight_decay", "optimizer", "drop_rate", "mix")
 _LEFT_OUT = {
     "distill": (*_TRUNK_ONLY, *_TEACHER_ONLY),
     "augment": (*_TRUNK_ONLY, *_TEACHER_ONLY, *_TRAINING_ONLY, "minutes", "track"),
-    "ladder": ("track",),
+    "ladder": ("track", "candidates"),
 }
 
 
@@ -347,6 +364,9 @@ _RANGES: dict[str, tuple[float, float]] = {
     "alpha": (0, 1),
     "hint_weight": (0, 1e6),
     "teacher_cache": (0, 1e6),
+    "max_latency_ms": (1e-3, float("inf")),
+    "max_size_mb": (1e-3, float("inf")),
+    "candidates": (1, 20),
     "drop_rate": (0, 0.9),
     "drop_path_rate": (0, 0.9),
     "layer_decay": (0.01, 1),

@@ -12,6 +12,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -121,13 +122,13 @@ def run_seeds(
             console.say(f"seed {seed}, {number} of {seeds}", seed=seed)
             where = out / f"seed-{seed}"
             drawn = _changed(config, seed=seed)
-            done = run_seed(catalog, data, where, drawn, arms, timed=number == 1, quiet=quiet)
+            run = partial(run_seed, catalog, data, quiet=quiet, shared=folder)
+            done = run(where, drawn, arms, timed=number == 1)
             done["curve"] = [_point(done, own=True)] if set(NEED) <= set(arms) else []
             for budget in budgets:
                 console.say(f"seed {seed}, {budget} labels per class")
                 fewer = _changed(drawn, labels_per_class=budget)
-                place = where / f"labels-{budget}"
-                point = run_seed(catalog, data, place, fewer, NEED, quiet=quiet)
+                point = run(where / f"labels-{budget}", fewer, NEED)
                 done["curve"].append(_point(point, own=False))
             draws.append(done)
             took = (time.monotonic() - began) / 60
@@ -164,6 +165,7 @@ def run_seed(
     *,
     timed: bool = False,
     quiet: bool = False,
+    shared: RunFolder | None = None,
 ) -> dict[str, Any]:
     """Train and test the arms on one draw of labels; what the run folder ``out`` has is kept.
 
@@ -175,6 +177,7 @@ def run_seed(
         arms: some of ``ARMS``.
         timed: also measure the latency of each model.
         quiet: print nothing.
+        shared: where the choice of a student is pinned, so that all seeds train the same one.
 
     Returns:
         The content of the folder's metrics.json.
@@ -185,7 +188,7 @@ def run_seed(
     folder = RunFolder(out)
     if (out / "metrics.json").exists():
         return folder.read_json("metrics.json")
-    run = runs.prepare("ladder", catalog, data, out, config, quiet=quiet)
+    run = runs.prepare("ladder", catalog, data, out, config, quiet=quiet, shared=shared)
     if not len(run.split.indices("test")):
         raise _no_test(catalog)
     climbed = climb(pipeline.Chain(run), arms)

@@ -112,7 +112,7 @@ class Chain:
     def _made(self, name: str, work: Callable[[], Outcome], *, judge: bool) -> Finished:
         folder = self.run.folder.stages / name
         if (folder / "stage.json").exists():
-            done = _load_stage(folder, name)
+            done = load_stage(folder, name)
         else:
             began = time.monotonic()
             self.run.console.record("stage", name=name)
@@ -380,7 +380,8 @@ def _save_stage(folder: Path, done: Finished) -> None:
     partial.rename(folder)
 
 
-def _load_stage(folder: Path, name: str) -> Finished:
+def load_stage(folder: Path, name: str) -> Finished:
+    """A finished stage, as its folder holds it."""
     record = json.loads((folder / "stage.json").read_text())
     with np.load(folder / "beliefs.npz") as arrays:
         pool = [arrays.get(f"pool{i}") for i in range(record["chains"])]

@@ -44,6 +44,7 @@ JUDGED_FOLDS = 1  # of them, on which a stage that trains the trunk is repeated 
 FOLD_STEPS = 0.5  # of its steps: a fold is there to show harm, its model is not used
 MIN_JUDGED = 50  # held-out labels; fewer tell nothing that is worth twice the time
 OVERHEAD_S = 35.0  # imports, decoding, export and its check, latency, report
+OFFERS_S = 12.0  # exporting and timing the students to choose from, of EfficientNet-lite0
 SAFETY = 0.85  # of the budget is planned for: the rest is for a machine that others use too
 LOOKS_SHARE = 0.4  # of the planned time, at most, goes into features and test figures
 MORE_VIEWS_SHARE = 0.25  # the same for more than two views: a large pool varies enough by itself
@@ -182,6 +183,7 @@ def make_plan(
     *,
     fixed: bool = False,
     command: str = "run",
+    student_size: int | None = None,
 ) -> Plan:
     """Choose resolution, trunk, rounds and steps that fit the budget.
 
@@ -192,6 +194,7 @@ def make_plan(
         native_size: the size the pretrained weights were made for.
         fixed: the architecture takes no other size.
         command: that the plan is for; time goes to no stage that it leaves out.
+        student_size: side of the student's views in pixels; None chooses it.
     """
     images = amounts.labeled + amounts.pool
     minutes = config.data.minutes or default_minutes(images)
@@ -200,6 +203,8 @@ def make_plan(
     search = 0.0
     if config.transfer.augment == "auto" and amounts.pool:
         search = tune_seconds(amounts, speed, native_size if fixed else min(TUNE_SIZE, native_size))
+    if command in WITH_STUDENT and config.distill.limited:
+        search += OFFERS_S
     budget -= search
 
     def looks(size: int, views: int) -> float:
@@ -238,12 +243,15 @@ def make_plan(
         teacher_size = min(native_size, sizes[0])
     smallest = min([teacher_size, *(work.size for work in (transfer, trained) if work)])
     student_sizes = given or _quick_sizes(smallest, amounts.canvas)
-    student = _student(student_sizes, teacher_size, speed, amounts, left - seconds)
+    if student_size is not None:
+        student_sizes = [student_size]
+    students = config.distill.candidates
+    student = _student(student_sizes, teacher_size, speed, amounts, (left - seconds) / students)
     frozen = _frozen_rounds(config, asked_rounds, trained) if rounds else []
     planned = [Work("frozen", size=size, fraction=fraction) for fraction in frozen]
     planned += [trained] if trained is not None else []
     if command in WITH_STUDENT:
-        seconds += _student_seconds(student, speed, teacher_size, amounts.teachers)
+        seconds += students * _student_seconds(student, speed, teacher_size, amounts.teachers)
     estimate = OVERHEAD_S + search + spent + seconds
     return Plan(
         minutes=minutes,
@@ -302,6 +310,13 @@ def _student_seconds(work: Work, speed: Speed, teacher_size: int, teachers: int)
     if teacher_size != work.size:
         step += _view_ms(teacher_size, speed)
     return work.steps * work.batch_size * step / 1e3
+
+
+def offered_sizes(plan: Plan) -> list[int]:
+    """Sides of the views, falling, at which students may be offered in place of the planned one."""
+    teachers = min(work.size for work in (plan.transfer, *plan.rounds))
+    largest = max(plan.student.size, teachers)
+    return sorted({plan.student.size, *(s for s in STUDENT_SIZES if s <= largest)}, reverse=True)
 
 
 def half_time(teacher_size: int, canvas: int) -> float:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from tutelage import stages, student, tune
+from tutelage.candidates import Candidate, Untrained, choose, names_on_offer, with_student
 from tutelage.config import SELF_TRAINING, STRONG_VIEW, RunConfig, without_effect
 from tutelage.console import Console
 from tutelage.data.catalog import Catalog
@@ -44,6 +45,7 @@ from tutelage.plan import (
     Plan,
     Work,
     make_plan,
+    offered_sizes,
 )
 from tutelage.runfolder import RunFolder
 from tutelage.stages import Task
@@ -53,7 +55,11 @@ from tutelage.trunk import Workshop
 
 @dataclass
 class Run:
-    """Everything a run holds while it works."""
+    """Everything a run holds while it works.
+
+    Attributes:
+        students: those to distil, cheapest first, where they were chosen by what they cost.
+    """
 
     folder: RunFolder
     config: RunConfig
@@ -67,6 +73,7 @@ class Run:
     task: Task
     notes: list[str]
     tracking: Tracking
+    students: tuple[tuple[Candidate, Work], ...] = ()
 
     @property
     def shop(self) -> Workshop:
@@ -97,15 +104,28 @@ def prepare(
     *,
     notes: Sequence[str] = (),
     quiet: bool = False,
+    shared: RunFolder | None = None,
 ) -> Run:
     """Claim the folder, decode, split, load the trunk and plan: all that comes before a stage.
+
+    Args:
+        command: what is asked for.
+        catalog: the data.
+        data: what the user called it.
+        out: the run folder.
+        config: settings.
+        notes: what the user must know besides.
+        quiet: print nothing.
+        shared: where the choice of a student is pinned, for runs that must agree on it.
 
     Raises:
         TutelageError: the data, a setting or the folder is refused; a new folder is given back.
     """
     catalog = apply_decisions(catalog, config.data.decisions)
     with _claimed(command, data, out, config) as (folder, resumed):
-        return _prepare(command, catalog, folder, config, notes, resumed=resumed, quiet=quiet)
+        return _prepare(
+            command, catalog, folder, config, notes, shared or folder, resumed=resumed, quiet=quiet
+        )
 
 
 @contextmanager
@@ -130,6 +150,7 @@ def _prepare(
     folder: RunFolder,
     config: RunConfig,
     notes: Sequence[str],
+    shared: RunFolder,
     *,
     resumed: bool,
     quiet: bool,
@@ -145,6 +166,10 @@ def _prepare(
     if command in WITH_STUDENT:
         student.create_student(config, base)
     plan = _pinned_plan(folder, command, data)
+    students, chosen = _pinned_students(shared, command, data, plan, console)
+    if len(students) == 1:
+        ((only, work),) = students
+        config, plan = with_student(config, only.student), dataclasses.replace(plan, student=work)
     all_notes = folder.pinned(
         "notes",
         lambda: [
@@ -153,6 +178,7 @@ def _prepare(
             *split.warnings,
             *_unused(command, config, plan, folds=not data.counts["val"]),
             *_too_short(plan),
+            *chosen,
         ],
     )
     for note in all_notes:
@@ -181,6 +207,7 @@ def _prepare(
         task=task,
         notes=[*all_notes, *said],
         tracking=tracking,
+        students=students,
     )
 
 
@@ -406,26 +433,11 @@ def _base_model(catalog: Catalog, store: ImageStore, config: RunConfig) -> Class
 
 
 def _pinned_plan(folder: RunFolder, command: str, data: Data) -> Plan:
-    base, config, counts = data.base, data.config, data.counts
-
     def planned() -> dict[str, Any]:
-        speed = measure_speed(base, data.device, cache_folder())
+        speed = measure_speed(data.base, data.device, cache_folder())
         folder.pin("machine", dataclasses.asdict(speed))
-        folder.pin("versions", base.spec.versions)
-        labels = data.split.labels[data.split.indices("labeled")]
-        chains = stages.make_chains(labels, counts["val"], FOLDS, config.data.seed)
-        amounts = Amounts(
-            labeled=counts["labeled"],
-            pool=counts["unlabeled"],
-            judged=counts["val"] or counts["labeled"],
-            test=counts["test"],
-            canvas=data.store.canvas,
-            folds=len(chains) - 1,
-            teachers=len(model_folders(config.data.teacher)),
-        )
-        size, fixed = base.spec.input_size, fixed_size(base)
-        plan = make_plan(config, amounts, speed, size, fixed=fixed, command=command)
-        return dataclasses.asdict(plan)
+        folder.pin("versions", data.base.spec.versions)
+        return dataclasses.asdict(_plan(command, data))
 
     known = folder.pinned("plan", planned)
     works = {
@@ -434,6 +446,59 @@ def _pinned_plan(folder: RunFolder, command: str, data: Data) -> Plan:
         "student": Work(**known["student"]),
     }
     return Plan(**{**known, **works})
+
+
+def _plan(command: str, data: Data, student_size: int | None = None) -> Plan:
+    base, config, counts = data.base, data.config, data.counts
+    labels = data.split.labels[data.split.indices("labeled")]
+    chains = stages.make_chains(labels, counts["val"], FOLDS, config.data.seed)
+    amounts = Amounts(
+        labeled=counts["labeled"],
+        pool=counts["unlabeled"],
+        judged=counts["val"] or counts["labeled"],
+        test=counts["test"],
+        canvas=data.store.canvas,
+        folds=len(chains) - 1,
+        teachers=len(model_folders(config.data.teacher)),
+    )
+    return make_plan(
+        config,
+        amounts,
+        measure_speed(base, data.device, cache_folder()),
+        base.spec.input_size,
+        fixed=fixed_size(base),
+        command=command,
+        student_size=student_size,
+    )
+
+
+def _pinned_students(
+    folder: RunFolder, command: str, data: Data, plan: Plan, console: Console
+) -> tuple[tuple[tuple[Candidate, Work], ...], list[str]]:
+    """The students whose cost was asked for, chosen once per run folder, and a note on them."""
+    config, base = data.config, data.base
+    if command not in WITH_STUDENT or not config.distill.limited:
+        return (), []
+
+    def chosen() -> dict[str, Any]:
+        console.say("measuring students")
+        planned = config.distill.student, plan.student.size
+        sizes = offered_sizes(plan)
+        if config.data.input_size or fixed_size(base):
+            sizes = [plan.student.size]
+        measure = Untrained(config, base)
+        found, note = choose(config.distill, planned, names_on_offer(config, base), sizes, measure)
+        works = [_plan(command, data, candidate.size).student for candidate in found]
+        return {
+            "note": note,
+            "candidates": [dataclasses.asdict(candidate) for candidate in found],
+            "works": [dataclasses.asdict(work) for work in works],
+        }
+
+    known = folder.pinned("students", chosen)
+    candidates = (Candidate(**values) for values in known["candidates"])
+    works = (Work(**values) for values in known["works"])
+    return tuple(zip(candidates, works, strict=True)), [known["note"]]
 
 
 def make_task(

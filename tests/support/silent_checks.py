@@ -1043,9 +1043,13 @@ CHANGED: dict[str, Any] = {
     "standardize": "yes",
     "hint_weight": 1.0,
     "teacher_cache": 1,
+    "max_latency_ms": 0.001,
+    "max_size_mb": 0.001,
+    "candidates": 2,
 }
 OF_PREPARE = ("labels_per_class", "limit", "seed", "minutes", "teacher", "weights", "input_size",
-              "canvas", "trunk", "features", "rounds", "curriculum")  # fmt: skip
+              "canvas", "trunk", "features", "rounds", "curriculum", "max_latency_ms",
+              "max_size_mb", "candidates")  # fmt: skip
 OF_STUDENT = ("student", "student_weights", "lr_student", "temperature", "alpha", "kd",
               "standardize", "hint_weight", "teacher_cache")  # fmt: skip
 OF_ONLINE = ("online", "threshold")

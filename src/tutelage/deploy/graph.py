@@ -48,7 +48,11 @@ class Deployed(nn.Module):
         """Answers for uint8 images (N, H, W, 3)."""
         height, width = _size(images, 1), _size(images, 2)
         canvas = squash(images, self.spec.canvas)
-        view = center_view(canvas, width / height, self.spec.input_size, self.spec.crop_pct)
+        return self.answers(canvas, width / height)
+
+    def answers(self, canvas: Tensor, aspect: Tensor) -> Answers:
+        """Answers for canvases (N, C, C, 3) of 0..255, of images with this width / height (1,)."""
+        view = center_view(canvas, aspect, self.spec.input_size, self.spec.crop_pct)
         logits = self.model(view)
         probabilities = torch.softmax(logits / self.spec.temperature, dim=-1)
         return Answers(probabilities, -torch.logsumexp(logits, dim=-1))

@@ -1,0 +1,91 @@
+import copy
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tutelage.deploy import program
+from tutelage.deploy.graph import Deployed
+from tutelage.deploy.onnx import parity
+from tutelage.deploy.program import export_torch, load_program, probabilities
+from tutelage.errors import TutelageError
+from tutelage.models.classifier import Classifier
+from tutelage.models.spec import ModelSpec
+from tutelage.models.zoo import create, cut
+
+SIZES = [(48, 48), (80, 120), (120, 80), (1, 70), (70, 1), (20, 30), (9, 7), (1, 1), (200, 203)]
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    return np.array(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+IMAGES = [picture(h, w, seed) for seed, (h, w) in enumerate(SIZES)]
+
+
+@pytest.fixture(scope="module")
+def model() -> Classifier:
+    torch.manual_seed(0)
+    options = {"canvas": 48, "input_size": 40, "weights": "none"}
+    model = cut(create("tf_efficientnet_lite0", ["a", "b", "c"], **options), 3, neck=16)
+    model(torch.rand(8, 3, 40, 40))
+    torch.nn.init.normal_(model.head.weight)
+    model.spec = dataclasses.replace(model.spec, temperature=1.25)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def exported(model: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("program") / "deep" / "student.pt2"
+    export_torch(model, path)
+    return path
+
+
+def test_images_of_every_shape_give_the_models_answers(model: Classifier, exported: Path) -> None:
+    module, deployed = load_program(exported), Deployed(model)
+    for image in IMAGES:
+        found, energy = module(torch.tensor(image)[None])
+        expected = deployed(torch.tensor(image)[None])
+        torch.testing.assert_close(found, expected.probabilities, atol=5e-3, rtol=0)
+        torch.testing.assert_close(energy, expected.energy, atol=3e-2, rtol=0)
+
+
+def test_a_batch_of_any_size_is_its_images(exported: Path) -> None:
+    module = load_program(exported)
+    for count in (1, 3):
+        batch = torch.tensor(np.stack([picture(30, 50, seed) for seed in range(count)]))
+        together, _ = module(batch)
+        alone = torch.cat([module(image[None])[0] for image in batch])
+        torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
+
+
+def test_parity_is_checked_and_a_wrong_file_refused(model: Classifier, exported: Path) -> None:
+    result = parity(model, exported, IMAGES, lambda images: probabilities(exported, images))
+    assert result.n == len(IMAGES)
+    assert result.mean_difference <= result.max_difference < 0.02
+    hot = copy.deepcopy(model)
+    hot.spec = dataclasses.replace(model.spec, temperature=9.0)
+    with pytest.raises(TutelageError, match="differs from torch"):
+        parity(hot, exported, IMAGES, lambda images: probabilities(exported, images))
+
+
+def test_the_file_says_what_model_it_is(model: Classifier, exported: Path) -> None:
+    extra = {program.SPEC: ""}
+    torch.export.load(exported, extra_files=extra)
+    assert ModelSpec.from_json(extra[program.SPEC]) == model.spec
+
+
+def test_what_cannot_be_exported_is_named_and_leaves_no_file(
+    model: Classifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("no such operator")
+
+    monkeypatch.setattr(torch.export, "export", fails)
+    with pytest.raises(TutelageError, match=r"lite0 cannot be exported .*no such.*--format onnx"):
+        export_torch(model, tmp_path / "m.pt2")
+    assert list(tmp_path.iterdir()) == []
