@@ -363,7 +363,7 @@ def to_dict(page: LadderPage) -> dict[str, Any]:
         "seeds": list(page.seeds),
         "n_test": page.n_test,
         "verdict": headline(page),
-        "summary": paragraph(page),
+        "summary": f"{headline(page)} {paragraph(page)}",
         "arms": [
             {
                 "name": arm.name,
@@ -421,7 +421,7 @@ def _notes(seeds: Sequence[Mapping[str, Any]], config: RunConfig, arms: Sequence
     alone = [arm.name for arm in arms if arm.name in ALONE]
     if alone:
         out.append(
-            f"{' and '.join(alone)}: no labels are held out for a temperature, so without a val "
+            f"{', '.join(alone)}: no labels are held out for a temperature, so without a val "
             "split their ECE is that of uncalibrated probabilities."
         )
     by_note: dict[str, list[int]] = {}

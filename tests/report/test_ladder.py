@@ -113,8 +113,9 @@ def test_each_part_left_out_is_told_with_what_it_adds() -> None:
     less = [arm(name, 0.78) for name in ("student-alone", *LEFT_OUT)]
     shown = page(arms=[arm("student", 0.83), *less], differences=whole)
     told = ladder.paragraph(shown)
+    # Not the arm that stands last.
+    assert ladder.headline(shown).startswith("Over 3 label draws, student names 83.0%")
     for part in (
-        "Over 3 label draws, student names 83.0%",  # not the arm that stands last
         "The whole chain needs augmentation (+5.0 points), pretrained weights (+30.0 points).",
         "It would be better without self-training (\N{MINUS SIGN}3.0 points).",
         "3 draws do not show what it would be without distillation (+1.0 points).",

@@ -191,8 +191,8 @@ def parts(differences: Sequence[Difference]) -> list[tuple[str, Difference]]:
 
 
 def paragraph(page: LadderPage) -> str:
-    """What a reader without statistics should take from the page."""
-    sentences = [headline(page)]
+    """What a reader without statistics should take from the page, after its headline."""
+    sentences = []
     by_verdict: dict[str, list[tuple[str, Difference]]] = {HELPS: [], HURTS: [], UNCLEAR: []}
     for part, change in parts(page.differences):
         by_verdict[change.verdict].append((part, change))
