@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 
-import datasets
+import named_sets
 import results
 from peers import finetune, kd, selftraining, usb
 from peers.common import Draw, Trained
@@ -60,8 +60,8 @@ ARMS = (*rungs.RUNGS, *PEERS)
 
 def load(name: str, folder: Path | None, most_test: int) -> Catalog:
     """A named data set or a path, with at most ``most_test`` test images: the same for all."""
-    named = name in datasets.NAMES
-    catalog = datasets.catalog(name, folder) if named else read_catalog(name)
+    known = name in named_sets.NAMES
+    catalog = named_sets.catalog(name, folder) if known else read_catalog(name)
     test = np.flatnonzero(catalog.splits == "test")
     left_out = np.random.default_rng(0).permutation(test)[most_test:]
     return catalog.select(np.setdiff1d(np.arange(len(catalog)), left_out))
@@ -190,7 +190,7 @@ def append_row(row: dict[str, Any], path: Path) -> None:
 def asked(options: argparse.Namespace) -> dict[str, Any]:
     """What the rows of this command have in common."""
     shared = {name: getattr(options, name) for name in results.SETTING}
-    named = options.data in datasets.NAMES
+    named = options.data in named_sets.NAMES
     return {**shared, "data": options.data if named else Path(options.data).stem}
 
 
@@ -276,7 +276,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    known = ", ".join(datasets.NAMES)
+    known = ", ".join(named_sets.NAMES)
     parser.add_argument("data", nargs="?", help=f"{known}, or a folder or manifest")
     parser.add_argument("--data-dir", type=Path, help="of the named sets (or $TUTELAGE_DATA)")
     parser.add_argument("--labels-per-class", type=int, default=10)

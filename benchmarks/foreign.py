@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-import datasets
+import named_sets
 import results
 from chain import PACKAGES
 from efficiency import judged
@@ -134,7 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data", choices=datasets.NAMES)
+    parser.add_argument("data", choices=named_sets.NAMES)
     parser.add_argument("--known", type=int, default=6, help="classes that have labels")
     parser.add_argument("--pool", type=int, default=4000, help="images, half of other classes")
     parser.add_argument("--minutes", type=float, default=5.0, help="of a whole run, student too")
@@ -143,7 +143,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    catalog = datasets.catalog(options.data, options.data_dir)
+    catalog = named_sets.catalog(options.data, options.data_dir)
     rows = [one_seed(options, catalog, seed) for seed in range(options.seeds)]
     result = {
         **results.provenance("foreign", PACKAGES),

@@ -21,8 +21,8 @@ import numpy as np
 import pyarrow.parquet as parquet
 import torch
 
-import datasets
 import efficiency
+import named_sets
 import results
 from chain import PACKAGES
 from tutelage import api
@@ -118,7 +118,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("task", choices=("errors", "suggestions"))
-    parser.add_argument("data", choices=datasets.NAMES)
+    parser.add_argument("data", choices=named_sets.NAMES)
     parser.add_argument("--limit", type=int, default=4000, help="images of the pool at most")
     parser.add_argument("--wrong", type=float, default=0.1, help="share of wrong labels")
     parser.add_argument("--more", type=int, default=50, help="labels that a review adds")

@@ -423,5 +423,6 @@ def test_all_seeds_share_the_choice_of_a_student(
     shared = []
     monkeypatch.setattr(ladder, "run_seed", lambda *_, **k: shared.append(k["shared"].path) or {})
     config = make_config("ladder", SETTINGS)
-    ladder.run_seeds(read_catalog(data), "data", tmp_path / "all", config, ["probe"], 2, quiet=True)
+    catalog, out = read_catalog(data), tmp_path / "all"
+    list(ladder.run_seeds(catalog, "data", out, config, ["probe"], 2, quiet=True))
     assert shared == [tmp_path / "all"] * 2

@@ -26,9 +26,9 @@ from tutelage.models.zoo import create
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 try:
-    import datasets
     import efficiency
     import foreign
+    import named_sets
     import results
     import review
     from peers import finetune, kd, selftraining, usb
@@ -65,18 +65,18 @@ def draw(n: int = 6, classes: int = 3, **changes: Any) -> Draw:
 def test_an_idx_file_is_read_row_by_row(tmp_path: Path) -> None:
     header = b"\0\0\x08\x03" + b"".join(n.to_bytes(4, "big") for n in (2, 1, 3))
     (tmp_path / "x.gz").write_bytes(gzip.compress(header + bytes([1, 2, 3, 4, 5, 6])))
-    assert datasets.read_idx(tmp_path / "x.gz").tolist() == [[[1, 2, 3]], [[4, 5, 6]]]
+    assert named_sets.read_idx(tmp_path / "x.gz").tolist() == [[[1, 2, 3]], [[4, 5, 6]]]
     (tmp_path / "y.gz").write_bytes(gzip.compress(b"\0\0\x0d\x01" + bytes(4)))
     with pytest.raises(TutelageError, match="no IDX file of bytes: it starts with 00000d01"):
-        datasets.read_idx(tmp_path / "y.gz")
+        named_sets.read_idx(tmp_path / "y.gz")
 
 
 def test_a_manifest_keeps_pixels_labels_and_splits(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     pixels = np.arange(16, dtype=np.uint8).reshape(4, 4)
-    rows = [("a.png", datasets.png(pixels), "x", "train"), ("b.png", b"?", "y", "test")]
+    rows = [("a.png", named_sets.png(pixels), "x", "train"), ("b.png", b"?", "y", "test")]
     rows.append(("c.png", b"?", "", "train"))
-    datasets.write_manifest(iter(rows), tmp_path / "m.parquet")
+    named_sets.write_manifest(iter(rows), tmp_path / "m.parquet")
     catalog = read_catalog(tmp_path / "m.parquet")
     assert catalog.names == ("a.png", "b.png", "c.png")
     assert catalog.classes == ("x", "y")
@@ -87,18 +87,18 @@ def test_a_manifest_keeps_pixels_labels_and_splits(tmp_path: Path) -> None:
 
 def test_digits_have_a_stratified_test_split() -> None:
     pytest.importorskip("sklearn")
-    rows = list(datasets.digits())
+    rows = list(named_sets.digits())
     tested = [label for _, _, label, split in rows if split == "test"]
     assert (len(rows), len(tested)) == (1797, 500)
     assert {tested.count(str(digit)) for digit in range(10)} <= set(range(48, 52))
-    assert rows == list(datasets.digits())
+    assert rows == list(named_sets.digits())
 
 
 def test_an_unknown_data_set_and_a_missing_one_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(TutelageError, match="unknown data set 'mnist'; there are fashion-mnist"):
-        datasets.catalog("mnist")
+        named_sets.catalog("mnist")
     with pytest.raises(TutelageError, match=r"cifar10\.parquet.*--data-dir or \$TUTELAGE_DATA"):
-        datasets.catalog("cifar10", tmp_path)
+        named_sets.catalog("cifar10", tmp_path)
 
 
 def test_half_of_a_mixed_pool_is_foreign_and_has_no_name(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_half_of_a_mixed_pool_is_foreign_and_has_no_name(tmp_path: Path) -> None
     rows = (
         (f"{i}.png", b"?", "abcd"[i % 4], "test" if i % 3 == 0 else "train") for i in range(120)
     )
-    datasets.write_manifest(rows, tmp_path / "m.parquet")
+    named_sets.write_manifest(rows, tmp_path / "m.parquet")
     whole = read_catalog(tmp_path / "m.parquet")
     truth = dict(zip(whole.names, whole.labels.tolist(), strict=True))
     mixed, of_no_class = foreign.mixed_catalog(whole, 2, 3, 20, 10, seed=0)
@@ -402,7 +402,7 @@ def test_a_draw_from_labels_to_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_all_arms_see_the_same_test_images(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     cells = ((f"{i}.png", b"?", "ab"[i % 2], "test" if i < 20 else "train") for i in range(30))
-    datasets.write_manifest(cells, tmp_path / "m.parquet")
+    named_sets.write_manifest(cells, tmp_path / "m.parquet")
     first, again = (efficiency.load(str(tmp_path / "m.parquet"), None, 7) for _ in range(2))
     assert first.names == again.names
     assert [(first.splits == split).sum() for split in ("test", "train")] == [7, 10]

@@ -938,7 +938,8 @@ def an_arm_never_teaches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def ladder_differences_are_paired(_: Path, __: pytest.MonkeyPatch) -> None:
     def drawn(seed: int, **accuracy: float) -> dict[str, Any]:
-        shared = {"kept": None, "seconds": 1.0, "parameters": 1, "latency_ms": None}
+        shared = {"kept": None, "seconds": 1.0, "total_seconds": 1.0, "parameters": 1,
+                  "latency_ms": None}  # fmt: skip
         arms = [
             {"arm": arm, "test": {"n": 100, "accuracy": value, "ece": 0.1}, **shared}
             for arm, value in accuracy.items()
@@ -962,8 +963,8 @@ def ladder_draws_are_different(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(ladder, "run_seed", noted)
     config = make_config("ladder", {"seed": 5})
-    ladder.run_seeds(read_catalog(tiny.write_data(tmp_path / "d")), "d", tmp_path / "out", config,
-                     ladder.ARMS, 3, quiet=True)  # fmt: skip
+    catalog = read_catalog(tiny.write_data(tmp_path / "d"))
+    list(ladder.run_seeds(catalog, "d", tmp_path / "out", config, ["probe"], 3, quiet=True))
     assert seeds == [(5, "seed-5"), (6, "seed-6"), (7, "seed-7")]
 
 

@@ -1,6 +1,6 @@
 """The data sets of the benchmarks, each as one Parquet manifest with the image bytes inside.
 
-python benchmarks/datasets.py fashion-mnist fashion-mnist.parquet
+python benchmarks/named_sets.py fashion-mnist fashion-mnist.parquet
 
 fashion-mnist: Xiao et al. 2017, from the Debian package dataset-fashion-mnist; its own split.
 digits: Alpaydin and Kaynak 1998, as scikit-learn ships it; 500 images, stratified, are test.
