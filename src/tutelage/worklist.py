@@ -72,11 +72,11 @@ def write_worklist(chain: Chain) -> None:
     given = np.where(known[:, None], held_out, np.eye(len(classes))[task.labels])
     temperature = chain.teachers[-1].outcome.model.spec.temperature
     beliefs = softmax(chain.pool_logits, temperature)
-    labeled, unlabeled = principal(
+    _, unlabeled = principal(
         frozen.labeled.views[0][:, : run.base.own_features],
         frozen.pool.views[0][:, : run.base.own_features],
     )
-    wanted = next_to_label(beliefs, unlabeled, labeled, SUGGESTED, seed=run.config.data.seed)
+    wanted = next_to_label(beliefs, unlabeled, SUGGESTED, seed=run.config.data.seed)
     ranks: list[int | None] = [None] * len(task.pool)
     for rank, position in enumerate(wanted):
         ranks[position] = rank
