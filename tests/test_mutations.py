@@ -35,8 +35,8 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     "every draw of the ladder is the first": (
         checks.ladder_draws_are_different,
         "ladder",
-        "_changed(config, seed=seed)",
-        "_changed(config, seed=first)",
+        'config.changed("data", seed=seed)',
+        'config.changed("data", seed=first)',
     ),
     "the head learns in the first leg only": (
         checks.every_leg_trains_head_and_trunk,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -257,18 +256,11 @@ def _train(
 
 
 def _command_line(command: str, data: str, out: Path, settings: dict[str, Any]) -> str:
-    """The shell command that repeats this run, or the call, if the data was in memory."""
-    given = {name: value for name, value in settings.items() if value is not None}
-    if is_in_memory(data):
-        values = "".join(f", {name}={value!r}" for name, value in given.items())
-        return f"tutelage.{command.replace('-', '_')}(DATA, {str(out)!r}{values})  # DATA: {data}"
-    words = ["tutelage", command, *([] if command == "demo" else [data]), "--out", str(out)]
-    for name, value in given.items():
-        words.append(f"--{name.replace('_', '-')}")
-        if value is not True:
-            listed = isinstance(value, list)
-            words.append((",".join(map(str, value)) or "none") if listed else str(value))
-    return shlex.join(words)
+    """What repeats this run; of data in memory also what the images were."""
+    from tutelage.runfolder import command_line
+
+    what = f"  # DATA: {data}" if is_in_memory(data) else ""
+    return command_line(command, data, str(out), settings) + what
 
 
 def _given_teachers(config: RunConfig) -> list[Any]:

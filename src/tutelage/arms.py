@@ -15,7 +15,7 @@ from tutelage.plan import MOST_TRANSFER_STEPS, Plan, Work
 from tutelage.probe import Head
 from tutelage.runfolder import RunFolder
 from tutelage.runs import Run
-from tutelage.stages import Outcome
+from tutelage.stages import Outcome, Task
 
 RUNGS = (
     "scratch",
@@ -78,9 +78,9 @@ def climb(chain: Chain, arms: Sequence[str]) -> dict[str, Climbed]:
         done["student"] = Climbed(stage, stage.seconds, spent + stage.seconds)
     if "no-self-train" in arms:
         done["no-self-train"] = _no_self_train(chain, done)
-    for name, less in _LESS.items():
+    for name, change in _LESS.items():
         if name in arms:
-            done[name] = _whole(less(run), rounds=rounds)
+            done[name] = _less(run, name, change, rounds=rounds)
     return {arm: done[arm] for arm in ARMS if arm in arms and arm in done}
 
 
@@ -109,10 +109,15 @@ def fine_tune_work(plan: Plan) -> Work:
     return dataclasses.replace(work, trunk="trained", steps=min(work.steps, MOST_TRANSFER_STEPS))
 
 
+def _labels_alone(run: Run) -> Task:
+    """All labels, no unlabelled images, and no fold that a training is repeated on."""
+    task = run.task
+    return dataclasses.replace(task, chains=task.chains[:1], pool=task.pool[:0])
+
+
 def _fine_tune(chain: Chain) -> Outcome:
     """The trunk trained on the labels, from a plain head; nothing is judged."""
-    run = chain.run
-    task = dataclasses.replace(run.task, chains=run.task.chains[:1], pool=run.task.pool[:0])
+    run, task = chain.run, _labels_alone(chain.run)
     plain = {"metric": "plain", "strength": stages.PROBE_STRENGTH}
     heads = stages.fit_chain_heads(task, chain.frozen, plain, run.config, [None])
     work = fine_tune_work(run.plan)
@@ -121,11 +126,10 @@ def _fine_tune(chain: Chain) -> Outcome:
 
 def _from_scratch(run: Run, name: str) -> Outcome:
     """As many steps as fine-tuning from random weights, all layers at the rate of the head."""
-    run = without_weights(run)
-    task = dataclasses.replace(run.task, chains=run.task.chains[:1], pool=run.task.pool[:0])
-    transfer = run.config.transfer
-    even = dataclasses.replace(transfer, lr_trunk=transfer.lr_head, layer_decay=1.0)
-    run = dataclasses.replace(run, config=dataclasses.replace(run.config, transfer=even))
+    run, task = without_weights(run), _labels_alone(run)
+    rate = run.config.transfer.lr_head
+    even = run.config.changed("transfer", lr_trunk=rate, layer_decay=1.0)
+    run = dataclasses.replace(run, config=even)
     empty = Head(torch.zeros_like(run.base.head.weight), torch.zeros_like(run.base.head.bias))
     work = fine_tune_work(run.plan)
     return trunk.train_trunk(run.shop, task, run.base, [empty], [None], work, 0, name)
@@ -146,36 +150,30 @@ _SINGLE: Mapping[str, Callable[[Chain], Outcome]] = {
 
 def without_augmentation(run: Run) -> Run:
     """The same run, but every training view is the evaluation view and nothing is mixed."""
-    plain = dataclasses.replace(run.config.transfer, augment="center", mix="none")
-    return dataclasses.replace(run, config=dataclasses.replace(run.config, transfer=plain))
+    plain = run.config.changed("transfer", augment="center", mix="none")
+    return dataclasses.replace(run, config=plain)
 
 
 def without_weights(run: Run) -> Run:
     """The same run from random weights, none of which is kept as it is."""
-    data = dataclasses.replace(run.config.data, weights="none")
-    torch.manual_seed(data.seed)
+    torch.manual_seed(run.config.data.seed)
     base = build(run.base.spec)
     base.freeze_trunk()
-    return dataclasses.replace(run, base=base, config=dataclasses.replace(run.config, data=data))
-
-
-def _less(run: Run, name: str, change: Callable[[Run], Run]) -> Run:
-    """The changed run, in a folder of its own within this one's: same split, plan and seed."""
-    run.console.say(f"{name}:")
-    folder = RunFolder(run.folder.path / name)
-    folder.claim({"command": "ladder", "arm": name, "settings": run.config.to_dict()})
-    return change(dataclasses.replace(run, folder=folder, notes=[]))
+    return dataclasses.replace(run, base=base, config=run.config.changed("data", weights="none"))
 
 
 _LESS: Mapping[str, Callable[[Run], Run]] = {
-    "no-augmentation": lambda run: _less(run, "no-augmentation", without_augmentation),
-    "no-transfer": lambda run: _less(run, "no-transfer", without_weights),
+    "no-augmentation": without_augmentation,
+    "no-transfer": without_weights,
 }
 
 
-def _whole(run: Run, *, rounds: bool) -> Climbed:
-    """The student of a whole chain."""
-    chain = Chain(run)
+def _less(run: Run, name: str, change: Callable[[Run], Run], *, rounds: bool) -> Climbed:
+    """The student of a changed chain, in a folder within the run's: same split, plan and seed."""
+    run.console.say(f"{name}:")
+    folder = RunFolder(run.folder.path / name)
+    folder.claim({"command": "ladder", "arm": name, "settings": run.config.to_dict()})
+    chain = Chain(change(dataclasses.replace(run, folder=folder, notes=[])))
     pipeline.teach(chain, rounds=rounds)
     stage = pipeline.student_stage(chain, chain.teacher.outcome.model)
     total = sum(stage.seconds for stage in chain.finished)

@@ -89,7 +89,8 @@ class Untrained:
         if shape not in self._exported:
             name, size = shape
             if name not in self._models:
-                self._models[name] = create_student(with_student(self._config, name), self._base)
+                config = self._config.changed("distill", student=name)
+                self._models[name] = create_student(config, self._base)
             model = self._models[name]
             model.spec = dataclasses.replace(model.spec, input_size=size)
             with tempfile.TemporaryDirectory() as folder:
@@ -97,11 +98,6 @@ class Untrained:
                 export_onnx(model, path)
                 self._exported[shape] = onnx_call(path), size_bytes(path) / 1e6
         return self._exported[shape]
-
-
-def with_student(config: RunConfig, student: str) -> RunConfig:
-    """The settings with another student."""
-    return dataclasses.replace(config, distill=dataclasses.replace(config.distill, student=student))
 
 
 def choose(

@@ -234,6 +234,11 @@ class RunConfig:
         """The trunk starts with weights and statistics that are worth keeping."""
         return self.data.weights != "none"
 
+    def changed(self, group: str, **values: Any) -> RunConfig:
+        """The same settings but for some of one group."""
+        part = dataclasses.replace(getattr(self, group), **values)
+        return dataclasses.replace(self, **{group: part})
+
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Nested plain values, as config.json keeps them."""
         return dataclasses.asdict(self)
@@ -343,9 +348,10 @@ def make_config(command: str, options: dict[str, Any]) -> RunConfig:
             problems.append(f"{name} is {value}, expected {low:g} to {high:g}")
     if problems:
         raise TutelageError("; ".join(problems))
-    return RunConfig(
-        **{g: dataclasses.replace(getattr(RunConfig(), g), **v) for g, v in groups.items()}
-    )
+    config = RunConfig()
+    for group, values in groups.items():
+        config = config.changed(group, **values)
+    return config
 
 
 _RANGES: dict[str, tuple[float, float]] = {

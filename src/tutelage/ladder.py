@@ -121,13 +121,13 @@ def run_seeds(
             began = time.monotonic()
             console.say(f"seed {seed}, {number} of {seeds}", seed=seed)
             where = out / f"seed-{seed}"
-            drawn = _changed(config, seed=seed)
+            drawn = config.changed("data", seed=seed)
             run = partial(run_seed, catalog, data, quiet=quiet, shared=folder)
             done = run(where, drawn, arms, timed=number == 1)
             done["curve"] = [_point(done, own=True)] if set(NEED) <= set(arms) else []
             for budget in budgets:
                 console.say(f"seed {seed}, {budget} labels per class")
-                fewer = _changed(drawn, labels_per_class=budget)
+                fewer = drawn.changed("data", labels_per_class=budget)
                 point = run(where / f"labels-{budget}", fewer, NEED)
                 done["curve"].append(_point(point, own=False))
             draws.append(done)
@@ -143,10 +143,6 @@ def run_seeds(
         if not any(out.glob("seed-*")):
             folder.release()
         raise
-
-
-def _changed(config: RunConfig, **data: Any) -> RunConfig:
-    return dataclasses.replace(config, data=dataclasses.replace(config.data, **data))
 
 
 def _point(draw: Mapping[str, Any], *, own: bool) -> dict[str, Any]:

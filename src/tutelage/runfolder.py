@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,28 @@ def catalog_of(folder: Path) -> Catalog:
             "(dataset.save_to_disk) and run on that"
         )
     return solar_cells() if request["command"] == "demo" else read_path(request["data"])
+
+
+def command_line(command: str, data: str, out: str, settings: Mapping[str, Any]) -> str:
+    """The shell command of a run, or, if its data is in memory, the call in Python.
+
+    Args:
+        command: such as "run".
+        data: what the user called it, or the words of ``foreign.in_memory``.
+        out: the run folder.
+        settings: by name; those of None are left out.
+    """
+    given = {name: value for name, value in settings.items() if value is not None}
+    if is_in_memory(data):
+        values = "".join(f", {name}={value!r}" for name, value in given.items())
+        return f"tutelage.{command.replace('-', '_')}(DATA, {out!r}{values})"
+    words = ["tutelage", command, *([] if command == "demo" else [data]), "--out", out]
+    for name, value in given.items():
+        words.append(f"--{name.replace('_', '-')}")
+        if value is not True:
+            listed = isinstance(value, list)
+            words.append((",".join(map(str, value)) or "none") if listed else str(value))
+    return shlex.join(words)
 
 
 def _is_partial(path: Path) -> bool:

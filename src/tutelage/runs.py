@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from tutelage import stages, student, tune
-from tutelage.candidates import Candidate, Untrained, choose, names_on_offer, with_student
+from tutelage.candidates import Candidate, Untrained, choose, names_on_offer
 from tutelage.config import SELF_TRAINING, STRONG_VIEW, RunConfig, without_effect
 from tutelage.console import Console
 from tutelage.data.catalog import Catalog
@@ -169,7 +169,8 @@ def _prepare(
     students, chosen = _pinned_students(shared, command, data, plan, console)
     if len(students) == 1:
         ((only, work),) = students
-        config, plan = with_student(config, only.student), dataclasses.replace(plan, student=work)
+        config = config.changed("distill", student=only.student)
+        plan = dataclasses.replace(plan, student=work)
     all_notes = folder.pinned(
         "notes",
         lambda: [
@@ -190,7 +191,7 @@ def _prepare(
     )
     task = make_task(catalog, store, split, plan, config, device)
     strong, said = _pinned_strong_view(folder, config, data, task, console)
-    config = dataclasses.replace(config, transfer=dataclasses.replace(config.transfer, **strong))
+    config = config.changed("transfer", **strong)
     base.spec = dataclasses.replace(base.spec, input_size=plan.size)
     if config.transfer.features != "last" and command != "distill":
         base = with_levels(base)

@@ -14,7 +14,6 @@ import numpy as np
 
 from tutelage import pipeline, student, trunk
 from tutelage.calibrate import softmax
-from tutelage.candidates import with_student
 from tutelage.loader import Rows
 from tutelage.metrics import metrics
 from tutelage.models.classifier import Classifier
@@ -43,7 +42,8 @@ def _best(chain: Chain, teacher: Classifier, others: Sequence[Classifier]) -> Ou
     task = dataclasses.replace(run.task, pool=np.setdiff1d(run.task.pool, held_out))
     arms: list[Outcome] = []
     for number, (candidate, work) in enumerate(run.students, start=1):
-        shop = dataclasses.replace(run.shop, config=with_student(run.config, candidate.student))
+        config = run.config.changed("distill", student=candidate.student)
+        shop = dataclasses.replace(run.shop, config=config)
         distill = partial(student.distill, shop, task, teacher, work, others)
         arms.append(chain.arm(f"student-{number}", distill).outcome)
     verdict = run.folder.pinned(

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from tutelage.data.catalog import (
@@ -32,6 +31,7 @@ from tutelage.data.catalog import (
 from tutelage.data.hub import (
     Parts,
     Rows,
+    Selectable,
     bytes_of,
     catalog_of_splits,
     class_text,
@@ -189,7 +189,7 @@ def _of_hub(dataset: Any) -> _Leaf:
 
 
 @dataclass(frozen=True)
-class _HubSource:
+class _HubSource(Selectable):
     """The undecoded images of a Hugging Face data set."""
 
     dataset: Any
@@ -203,10 +203,6 @@ class _HubSource:
         """Return a hash of the bytes, or the file's state."""
         held = held_of(self.dataset[index][self.column])
         return stat_text(held) if isinstance(held, str) else _hash_of(self, index)
-
-    def select(self, indices: NDArray[np.intp]) -> Parts:
-        """Return the source of these rows."""
-        return Parts((self,), np.zeros(len(indices), dtype=np.intp), indices)
 
 
 def _of_files(dataset: Any, samples: Sequence[tuple[Any, Any]], names: Sequence[str]) -> _Leaf:
@@ -243,7 +239,7 @@ def _of_items(dataset: Any, names: Sequence[str]) -> _Leaf:
 
 
 @dataclass(frozen=True)
-class _ItemSource:
+class _ItemSource(Selectable):
     """The images of a data set of pairs, as files of a lossless kind where bytes are asked for."""
 
     dataset: Any
@@ -280,10 +276,6 @@ class _ItemSource:
     def signature(self, index: int) -> str:
         """Return a hash of what is read."""
         return _hash_of(self, index)
-
-    def select(self, indices: NDArray[np.intp]) -> Parts:
-        """Return the source of these items."""
-        return Parts((self,), np.zeros(len(indices), dtype=np.intp), indices)
 
 
 def _pixels(image: Any) -> Image.Image:

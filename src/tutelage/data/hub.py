@@ -75,7 +75,15 @@ class Parts:
         return Parts(self.sources, self.which[indices], self.rows[indices])
 
 
-class ArrowSource:
+class Selectable:
+    """A source of which some images are taken by their numbers."""
+
+    def select(self: Any, indices: NDArray[np.intp]) -> Parts:
+        """Return the source of these images."""
+        return Parts((self,), np.zeros(len(indices), dtype=np.intp), indices)
+
+
+class ArrowSource(Selectable):
     """Image bytes in a memory-mapped Arrow stream file: quick in any order."""
 
     def __init__(self, path: Path, column: str) -> None:
@@ -90,10 +98,6 @@ class ArrowSource:
     def signature(self, index: int) -> str:
         """Return the file's state and the row."""
         return f"{stat_text(self.path)}#{index}"
-
-    def select(self, indices: NDArray[np.intp]) -> Parts:
-        """Return the source of these rows."""
-        return Parts((self,), np.zeros(len(indices), dtype=np.intp), indices)
 
 
 def held_of(value: Any) -> Any:

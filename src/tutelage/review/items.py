@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import shlex
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,11 +14,10 @@ from PIL import Image
 
 from tutelage.data.catalog import Catalog, open_parquet
 from tutelage.data.decode import decode
-from tutelage.data.foreign import is_in_memory
 from tutelage.decisions import Decision
 from tutelage.errors import TutelageError
 from tutelage.labelerrors import CUT
-from tutelage.runfolder import catalog_of
+from tutelage.runfolder import catalog_of, command_line
 
 TABLE, FACTS = "review.parquet", "review.json"
 VIEWS = {
@@ -186,13 +184,7 @@ def open_run(folder: Path, catalog: Catalog | None = None, data: str = "") -> It
         suspicion=np.array(columns["suspicion"], dtype=np.float64),
         ranks=np.array(ranks, dtype=np.intp),
         sentences=told["sentences"],
-        next_run=_next_run(folder, request),
+        next_run=command_line(
+            request["command"], request["data"], "NEW", {"decisions": str(folder)}
+        ),
     )
-
-
-def _next_run(folder: Path, request: dict[str, Any]) -> str:
-    command, data = request["command"], request["data"]
-    if is_in_memory(data):
-        return f"tutelage.{command.replace('-', '_')}(DATA, 'NEW', decisions={str(folder)!r})"
-    words = ["tutelage", command, *([] if command == "demo" else [data])]
-    return shlex.join([*words, "--out", "NEW", "--decisions", str(folder)])
