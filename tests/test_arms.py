@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,9 @@ CHAIN = ("probe", "fine-tune", "transfer", "self-train", "student-alone", "stude
 
 
 @pytest.fixture(autouse=True)
-def _quick(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A known machine, and trainings of four steps."""
-    monkeypatch.setattr(runs, "measure_speed", lambda *_: checks.SPEED)
-    monkeypatch.setattr(plan, "STEPS", (4,))
+def _quick(own_cache: Path) -> Iterator[None]:
+    with checks.quick():
+        yield
 
 
 @pytest.fixture(scope="module")

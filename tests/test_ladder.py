@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ pytest.importorskip("timm")
 import silent_checks as checks
 import tiny
 
-from tutelage import api, cli, ladder, pipeline, plan, runs, trunk
+from tutelage import api, cli, ladder, pipeline, runs, trunk
 from tutelage.config import RunConfig, make_config
 from tutelage.data.catalog import read_catalog
 from tutelage.data.split import load_split
@@ -31,16 +30,7 @@ CHAIN = ("probe", "fine-tune", "transfer", "self-train", "student-alone", "stude
 
 @pytest.fixture(autouse=True)
 def _quick(own_cache: Path) -> Iterator[None]:
-    with quick():
-        yield
-
-
-@contextmanager
-def quick() -> Iterator[None]:
-    """A known machine, and trainings of four steps."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "measure_speed", lambda *_: checks.SPEED)
-        patch.setattr(plan, "STEPS", (4,))
+    with checks.quick():
         yield
 
 
@@ -55,7 +45,7 @@ def climbed(
 ) -> tuple[Path, dict[str, Any]]:
     """An undisturbed ladder over two draws; tests only read it."""
     out = tmp_path_factory.mktemp("climbed") / "ladder"
-    with quick():
+    with checks.quick():
         return out, api.ladder(data, out, seeds=2, curve=[2], quiet=True, **SETTINGS)
 
 

@@ -20,7 +20,7 @@ import silent_checks as checks
 from shapes import CLASSES, write_shapes
 from shown import COMMANDS
 
-from tutelage import cli, ladder, plan, runfolder, runs, solar, web
+from tutelage import cli, ladder, runfolder, runs, solar, web
 from tutelage.bench import augment
 from tutelage.data.catalog import read_catalog
 from tutelage.decisions import FILE, Decision, Decisions
@@ -38,10 +38,8 @@ def _quick(own_cache: Path) -> Iterator[None]:
         )
 
     bench, bound = augment.bench_augment, web.bound_socket
-    with pytest.MonkeyPatch.context() as patch:
+    with checks.quick() as patch:
         patch.setattr(runs, "create", tiny)
-        patch.setattr(runs, "measure_speed", lambda *_: checks.SPEED)
-        patch.setattr(plan, "STEPS", (4,))
         patch.setattr(ladder, "run_seed", made_up)
         patch.setattr(augment, "bench_augment", lambda **o: bench(**{**o, "seconds": 1.0}))
         for module in (solar, runfolder):

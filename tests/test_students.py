@@ -19,7 +19,7 @@ import silent_checks as checks
 import tiny
 from costs import Fake
 
-from tutelage import api, pipeline, plan, runs, student, students
+from tutelage import api, pipeline, runs, student, students
 from tutelage.candidates import Candidate
 from tutelage.plan import Work
 from tutelage.stages import Beliefs, Chain, Outcome
@@ -42,11 +42,9 @@ def _quick(own_cache: Path) -> Iterator[None]:
 
 @contextmanager
 def quick() -> Iterator[None]:
-    """A known machine, made-up costs, and trainings of four steps."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "measure_speed", lambda *_: checks.SPEED)
+    """``checks.quick``, and made-up costs."""
+    with checks.quick() as patch:
         patch.setattr(runs, "Untrained", lambda *_: Fake())
-        patch.setattr(plan, "STEPS", (4,))
         yield
 
 

@@ -3,6 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from deployed import picture, small_model
 from PIL import Image
 
 from tutelage.augment.resample import center_view
@@ -13,21 +14,9 @@ from tutelage.models.zoo import create, cut
 SIZES = [(48, 48), (80, 120), (120, 80), (1, 70), (70, 1), (20, 30), (9, 7), (1, 1), (301, 203)]
 
 
-def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
-    """A smooth colour image, uint8 (H, W, 3)."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
-    return np.array(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
-
-
 @pytest.fixture(scope="module")
 def model() -> Classifier:
-    torch.manual_seed(0)
-    options = {"canvas": 48, "input_size": 40, "weights": "none"}
-    model = cut(create("tf_efficientnet_lite0", ["a", "b", "c"], **options), 3, neck=None)
-    model(torch.rand(8, 3, 40, 40))
-    torch.nn.init.normal_(model.head.weight)
-    model.spec = dataclasses.replace(model.spec, temperature=1.5)
-    return model.eval()
+    return small_model(["a", "b", "c"], neck=None, temperature=1.5)
 
 
 @pytest.mark.parametrize("size", SIZES)

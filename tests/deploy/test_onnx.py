@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from PIL import Image
+from deployed import IMAGES, SIZES, picture, small_model
 
 from tutelage._version import __version__
 from tutelage.deploy import onnx as deploy
@@ -19,29 +19,14 @@ from tutelage.deploy.onnx import export_onnx, parity, quantize_onnx
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.errors import TutelageError
 from tutelage.models.classifier import Classifier
-from tutelage.models.zoo import create, cut, with_levels
+from tutelage.models.zoo import create, with_levels
 
 CLASSES = ["Ameise", 'bee "x", <y>', "蜂"]
 
 
-def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
-    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
-    return np.array(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
-
-
-SIZES = [(48, 48), (80, 120), (120, 80), (1, 70), (70, 1), (20, 30), (9, 7), (1, 1), (200, 203)]
-IMAGES = [picture(h, w, seed) for seed, (h, w) in enumerate(SIZES)]
-
-
 @pytest.fixture(scope="module")
 def model() -> Classifier:
-    torch.manual_seed(0)
-    options = {"canvas": 48, "input_size": 40, "weights": "none"}
-    model = cut(create("tf_efficientnet_lite0", CLASSES, **options), 3, neck=16)
-    model(torch.rand(8, 3, 40, 40))
-    torch.nn.init.normal_(model.head.weight)
-    model.spec = dataclasses.replace(model.spec, temperature=1.25, unknown_threshold=-0.5)
-    return model.eval()
+    return small_model(CLASSES, temperature=1.25, unknown_threshold=-0.5)
 
 
 @pytest.fixture(scope="module")

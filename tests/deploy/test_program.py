@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from deployed import IMAGES, picture, small_model
 
 from tutelage.deploy import program
 from tutelage.deploy.graph import Deployed
@@ -14,28 +14,11 @@ from tutelage.deploy.program import export_torch, load_program, probabilities
 from tutelage.errors import TutelageError
 from tutelage.models.classifier import Classifier
 from tutelage.models.spec import ModelSpec
-from tutelage.models.zoo import create, cut
-
-SIZES = [(48, 48), (80, 120), (120, 80), (1, 70), (70, 1), (20, 30), (9, 7), (1, 1), (200, 203)]
-
-
-def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
-    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
-    return np.array(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
-
-
-IMAGES = [picture(h, w, seed) for seed, (h, w) in enumerate(SIZES)]
 
 
 @pytest.fixture(scope="module")
 def model() -> Classifier:
-    torch.manual_seed(0)
-    options = {"canvas": 48, "input_size": 40, "weights": "none"}
-    model = cut(create("tf_efficientnet_lite0", ["a", "b", "c"], **options), 3, neck=16)
-    model(torch.rand(8, 3, 40, 40))
-    torch.nn.init.normal_(model.head.weight)
-    model.spec = dataclasses.replace(model.spec, temperature=1.25)
-    return model.eval()
+    return small_model(["a", "b", "c"], temperature=1.25)
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tutelage import ladder, outofclass, pipeline, runs, selftrain, stages, student, trunk
+from tutelage import ladder, outofclass, pipeline, plan, runs, selftrain, stages, student, trunk
 from tutelage.augment import Center, Strong, Weak
 from tutelage.augment.mix import draw_cutmix
 from tutelage.bank import Bank, look
@@ -92,6 +92,15 @@ class Fit:
     step: Any
     loader: Loader
     settings: TrainConfig
+
+
+@contextmanager
+def quick() -> Iterator[pytest.MonkeyPatch]:
+    """A known machine, and trainings of four steps; what patches it, for more of that kind."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, "measure_speed", lambda *_: SPEED)
+        patch.setattr(plan, "STEPS", (4,))
+        yield patch
 
 
 def prepared(
