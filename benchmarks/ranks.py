@@ -51,7 +51,7 @@ from trainings import Double
 KINDS = ("supervised", "freematch", "distillation")
 CPU = torch.device("cpu")
 MOST_DIFFERENT = 1e-5
-ZERO = 1e-6  # a norm below it
+ZERO = 1e-4  # a norm below it
 POLL_S = 0.01
 LABELED, IMAGES, CLASSES = 12, 60, 3
 
