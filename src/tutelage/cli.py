@@ -12,6 +12,7 @@ from typing import Any
 from tutelage._version import __version__
 from tutelage.config import field_type, group_fields
 from tutelage.errors import TutelageError, need
+from tutelage.files import explain
 
 TRAINING = {
     "demo": "the whole pipeline on solar-cell photos that pip installed",
@@ -21,6 +22,7 @@ TRAINING = {
     "distill": "a small student of a trained teacher (--teacher MODEL)",
 }
 CONTINUED = (*TRAINING, "ladder")
+CONTINUES = "; the same command continues from the last finished stage"
 DATA_HELP = (
     "a folder (train/<class>/*, unlabeled/**, val/<class>/*, test/<class>/*; or only <class>/*), "
     "a .csv or .parquet manifest with the columns image, label, split, or a folder that Hugging "
@@ -263,11 +265,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"tutelage {command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        hint = "; the same command continues from the last finished stage" * (command in CONTINUED)
+        hint = CONTINUES * (command in CONTINUED)
         print(f"\ntutelage {command}: stopped{hint}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 1
+    except OSError as error:
+        told = explain(error, Path(options["out"]) if options.get("out") else None)
+        print(f"tutelage {command}: {told}{CONTINUES * (command in CONTINUED)}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from tutelage.data.catalog import Catalog
 from tutelage.errors import TutelageError
+from tutelage.files import sync
 
 FILE = "decisions.jsonl"
 ACTIONS = ("accept", "relabel", "reject", "undo")
@@ -61,6 +62,7 @@ class Decisions:
             raise TutelageError(f"{path} cannot be written: {error.strerror}") from error
         try:
             _lock(self._file, path)
+            sync(path.parent)  # a new file's name
             self._file.seek(0)
             content = self._file.read()
             lines, torn = _whole_lines(content)
