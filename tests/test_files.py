@@ -103,7 +103,7 @@ def test_an_error_names_the_file_that_was_meant(code: int, tmp_path: Path) -> No
         with replacing(path):
             raise OSError(code, os.strerror(code))
 
-    with pytest.raises(OSError, match="table.parquet") as error:
+    with pytest.raises(OSError, match=r"table\.parquet") as error:
         fail()
     assert error.value.filename == str(path)
     assert error.value.errno == code
