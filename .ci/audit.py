@@ -12,6 +12,7 @@ The bill is CycloneDX 1.6, ``dist/sbom.cdx.json``.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import re
 import subprocess
@@ -92,7 +93,7 @@ def licence_of(package: Distribution, words: Mapping[str, str]) -> str:
 
 def permitted(expression: str, allowed: Iterable[str]) -> bool:
     """Whether an SPDX expression can be met with allowed licences alone."""
-    spdx = get_spdx_licensing()
+    spdx = _spdx()
     try:
         parsed = spdx.parse(expression, validate=True)
     except ExpressionError:
@@ -127,6 +128,12 @@ def check_licences(packages: Sequence[Distribution], rules: Mapping[str, Any]) -
                 "replace the package, or say in audit.toml why it may stay"
             )
     return wrong
+
+
+@functools.cache
+def _spdx() -> Any:
+    """Every SPDX licence; they take a while to load."""
+    return get_spdx_licensing()
 
 
 # --- vulnerabilities

@@ -1,4 +1,4 @@
-"""Disks that are full, fail or are slow: ``faults.c``, compiled and put before the C library.
+"""Disks that are full, fail or are slow: ``disk.c``, compiled and put before the C library.
 
 It reaches whatever writes through the C library's ``open``, ``write``, ``fsync``, ``rename`` and
 so on, Python, NumPy and Arrow alike; it does not reach memory maps, nor C's own ``FILE``. Linux
@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 SOURCE = Path(__file__).with_suffix(".c")
-KINDS = ("create", "write", "sync", "rename", "mkdir", "open", "read")  # bits, as in faults.c
+KINDS = ("create", "write", "sync", "rename", "mkdir", "open", "read")  # bits, as in disk.c
 CHANGES = KINDS[:5]
 EVER = 2**62
 _LAYOUT = struct.Struct("8q1024s1024s")
@@ -37,7 +37,7 @@ class Faults:
 
     def __init__(self, folder: Path) -> None:
         """Compile into ``folder``."""
-        library, control = folder / "faults.so", folder / "faults.control"
+        library, control = folder / "faults.so", folder / "disk.control"
         command = ["cc", "-O1", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared"]
         subprocess.run([*command, "-o", str(library), str(SOURCE), "-ldl"], check=True)
         control.write_bytes(bytes(_LAYOUT.size))

@@ -1,6 +1,6 @@
 /* A file system that fails on request, as a library for LD_PRELOAD: calls of the C library on files
  * whose path matches a pattern fail or are delayed. What to do stands in a file that is mapped into
- * memory (see faults.py), so that it can change while a process works and counts across processes.
+ * memory (see disk.py), so that it can change while a process works and counts across processes.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -20,7 +20,7 @@
 
 enum { CREATE = 1, WRITE = 2, SYNC = 4, RENAME = 8, MKDIR = 16, OPEN = 32, READ = 64 };
 
-struct control {          /* the layout that faults.py packs */
+struct control {          /* the layout that disk.py packs */
     int64_t kinds;        /* of calls that are counted */
     int64_t error;        /* errno of those that fail */
     int64_t first;        /* number of the first call that fails, from 0 */
