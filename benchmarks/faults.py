@@ -1,9 +1,9 @@
-"""Let the disk fail at random calls of whole runs; what is finished in the end must be the same.
+"""Let the disk fail at random calls of whole commands; what comes of them must be the same.
 
 python benchmarks/faults.py --json trust.json
 
-A run on small generated images is done undisturbed. Then it is done again and again from the start,
-each time on a disk that is full or fails from a random call on (creating, writing, syncing or
+A run on small generated images is done undisturbed, and a ``label`` of them in shards by the model
+that comes of it. Then each is done again and again from the start, each time on a disk that is full or fails from a random call on (creating, writing, syncing or
 renaming a file, making a folder) until the command has ended; the disk is mended, and the same
 command goes on, until it finishes. Every failure must end with one message that says the mend and
 leave only whole files, and in the end the folder must equal the undisturbed one, bitwise but for
@@ -15,13 +15,14 @@ from __future__ import annotations
 import argparse
 import errno
 import json
-import os
 import random
 import shutil
 import sys
+import tarfile
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -94,96 +95,124 @@ def said_badly(text: str, command: str) -> str:
     return "" if any(mend in lines[0] for mend in mends) else f"no mend: {lines[0]}"
 
 
-def walk(
-    words: Sequence[str], out: Path, place: Path, disk: Faults, commands: Commands, calls: int,
-    dice: random.Random, most: int,
-) -> tuple[int, list[str]]:  # fmt: skip
-    """Do a command to its end through at most ``most`` failures; how many, and what was wrong."""
-    failures, wrong = 0, []
-    while True:
-        if failures < most:
-            code = dice.choice((errno.ENOSPC, errno.EIO))
-            disk.set(f"{place}/*", *CHANGES, error=code, first=dice.randrange(calls))
-        ended = commands.run(words)
-        failed, where = disk.failed, disk.victim
-        disk.clear()
-        if not failed:
-            break
-        failures += 1
-        said = commands.log.read_text()
-        # A log that cannot be written stops nothing, so that the work may have been finished.
-        if ended not in (0, 2):
-            wrong.append(f"{where}: ended with {ended}: {said[-500:]}")
-        elif ended == 2 and (fault := said_badly(said, words[0])):
-            wrong.append(f"{where}: {fault}")
-        wrong += [f"{where}: {broken}" for broken in whole(out)] if out.exists() else []
-        if ended == 0:
-            break
-    if ended != 0:
-        wrong.append(f"on a good disk it ended with {ended}: {commands.log.read_text()[-500:]}")
-    return failures, wrong
+@dataclass
+class Trial:
+    """One command, and where it is tried.
+
+    Attributes:
+        place: everything that it writes is below; this is the disk that fails.
+        words: the command that writes to a given folder.
+    """
+
+    commands: Commands
+    disk: Faults
+    place: Path
+    words: Callable[[Path], list[str]]
+    dice: random.Random
+
+    def run(self, most: int) -> dict[str, Any]:
+        """Do it undisturbed, then through ``most`` failures in all."""
+        undisturbed = self.place / "undisturbed"
+        self.disk.set(f"{self.place}/*", *CHANGES, first=EVER)
+        if self.commands.run(self.words(undisturbed)) != 0:  # this measures the machine's speed
+            raise SystemExit(self.commands.log.read_text())
+        calls, expected = self.disk.seen, content(undisturbed)
+        failures, walks, wrong = 0, 0, list[str]()
+        while failures < most:
+            walks += 1
+            out = self.place / f"walk{walks}"
+            shutil.rmtree(self.place / "cache" / "stores", ignore_errors=True)
+            met, bad = self.walk(out, calls, most - failures)
+            failures += met
+            found = content(out)
+            bad += [
+                f"{name} differs"
+                for name in sorted(found.keys() | expected.keys())
+                if found.get(name, b"") != expected.get(name, b"")
+            ]
+            wrong += [f"walk {walks}: {text}" for text in bad]
+            shutil.rmtree(out)
+        return {"calls": calls, "failures": failures, "restarted": walks, "wrong": wrong}
+
+    def walk(self, out: Path, calls: int, most: int) -> tuple[int, list[str]]:
+        """Do it to its end through at most ``most`` failures; how many, and what was wrong."""
+        words, failures, wrong = self.words(out), 0, list[str]()
+        while True:
+            if failures < most:
+                code = self.dice.choice((errno.ENOSPC, errno.EIO))
+                first = self.dice.randrange(calls)
+                self.disk.set(f"{self.place}/*", *CHANGES, error=code, first=first)
+            ended = self.commands.run(words)
+            failed, where = self.disk.failed, self.disk.victim
+            self.disk.clear()
+            said = self.commands.log.read_text()
+            if not failed:
+                break
+            failures += 1
+            if ended == 2:
+                fault = said_badly(said, words[0])
+                wrong += [f"{where}: {fault}"] * bool(fault)
+            elif ended != 0:
+                wrong.append(f"{where}: ended with {ended}: {said[-500:]}")
+            wrong += [f"{where}: {broken}" for broken in whole(out)] if out.exists() else []
+            if ended == 0:  # what could not be written was its log alone
+                break
+        if ended != 0:
+            wrong.append(f"on a good disk it ended with {ended}: {said[-500:]}")
+        return failures, wrong
+
+
+def write_pool(photos: Path, folder: Path, shards: int = 4) -> Path:
+    """The photos as tars."""
+    folder.mkdir()
+    files = sorted(path for path in photos.rglob("*") if path.is_file())
+    for number in range(shards):
+        with tarfile.open(folder / f"{number:03d}.tar", "w") as tar:
+            for path in files[number::shards]:
+                tar.add(path, arcname=str(path.relative_to(photos)).replace("/", "-"))
+    return folder
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--faults", type=int, default=100, help="failures in all (default: 100)")
+    parser.add_argument("--faults", type=int, default=100, help="of each command (default: 100)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--short", action="store_true", help="4 failures")
+    parser.add_argument("--short", action="store_true", help="4 failures of each")
     parser.add_argument("--json", type=Path, help="append the result to this file's list")
     options = parser.parse_args()
     if reason := why_not():
         print(f"not done: {reason}")
         return 0
     most = 4 if options.short else options.faults
-    dice, failures, walks, wrong = random.Random(options.seed), 0, 0, list[str]()
-    began = time.monotonic()
+    dice, began = random.Random(options.seed), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder).resolve() / "disk"
-        place.mkdir()
-        photos = write_shapes(Path(folder) / "photos")
-        disk = Faults(Path(folder))
-        cache = {"TUTELAGE_CACHE": str(place / "cache")}
+        root = Path(folder).resolve()
+        photos = write_shapes(root / "photos")
+        pool = write_pool(photos, root / "pool")
         settings = [*as_options(FINISHED), "--quiet"]
-        with Commands(Path(folder) / "said", disk.environment | cache) as commands:
-
-            def words(name: str) -> list[str]:
-                return ["run", str(photos), "--out", str(place / name), *settings]
-
-            disk.set(f"{place}/*", *CHANGES, first=EVER)
-            if commands.run(words("undisturbed")) != 0:  # the machine's speed is measured here
-                raise SystemExit(commands.log.read_text())
-            calls = disk.seen
-            expected = content(place / "undisturbed")
-            while failures < most:
-                walks += 1
-                out = place / f"walk{walks}"
-                shutil.rmtree(place / "cache" / "stores")
-                met, bad = walk(
-                    words(out.name), out, place, disk, commands, calls, dice, most - failures
-                )
-                failures += met
-                found = content(out)
-                bad += [
-                    f"{name} differs"
-                    for name in sorted(found.keys() | expected.keys())
-                    if found.get(name, b"") != expected.get(name, b"")
-                ]
-                wrong += [f"walk {walks}: {text}" for text in bad]
-                shutil.rmtree(out)
+        model = root / "run" / "undisturbed" / "student.onnx"
+        asked: dict[str, Callable[[Path], list[str]]] = {
+            "run": lambda out: ["run", str(photos), "--out", str(out), *settings],
+            "label": lambda out: ["label", str(model), str(pool), "--out", str(out), "--quiet"],
+        }
+        disk, tried = Faults(root), {}
+        for name, words in asked.items():
+            place = root / name
+            place.mkdir()
+            here = {**disk.environment, "TUTELAGE_CACHE": str(place / "cache")}
+            with Commands(root / "said", here) as commands:
+                tried[name] = Trial(commands, disk, place, words, dice).run(most)
+            disk.clear()
     result = {
         **results.provenance("faults", PACKAGES),
-        "cores": os.cpu_count(),
-        "calls_of_a_run": calls,
-        "failures": failures,
-        "restarted_runs": walks,
-        "wrong": wrong,
+        "tried": tried,
         "seconds": round(time.monotonic() - began, 1),
     }
     print(json.dumps(result, indent=2))
     results.append(result, options.json)
-    return int(bool(wrong))
+    return int(any(trial["wrong"] for trial in tried.values()))
 
 
 if __name__ == "__main__":

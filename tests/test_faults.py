@@ -34,11 +34,9 @@ WALK = [
     ("*/run/.split.parquet.*", "write", FULL, "run/split.parquet"),
     ("*/cache/.speed.json.*", "sync", FAILS, "cache/speed.json"),
     ("*/stages/.probe.partial/.beliefs.npz.*", "write", FULL, "probe.partial/beliefs.npz"),
-    ("*/stages/.probe.partial", "sync", FAILS, "stages/.probe.partial"),
     ("*/stages/transfer", "rename", FAILS, "stages/.transfer.partial"),
     ("*/stages/.self-train-1.partial/*", "space", FULL, "partial/model.safetensors"),
     ("*/stages/.student.partial", "mkdir", FULL, "stages/.student.partial"),
-    ("*/run/student.onnx", "rename", FAILS, "run/student.onnx"),
     ("*/run/.metrics.json.*", "write", FULL, "run/metrics.json"),
     ("*/run/.report.html.*", "sync", FAILS, "run/report.html"),
 ]
