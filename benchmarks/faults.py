@@ -3,11 +3,11 @@
 python benchmarks/faults.py --json trust.json
 
 A run on small generated images is done undisturbed, and a ``label`` of them in shards by the model
-that comes of it. Then each is done again and again from the start, each time on a disk that is full or fails from a random call on (creating, writing, syncing or
-renaming a file, making a folder) until the command has ended; the disk is mended, and the same
-command goes on, until it finishes. Every failure must end with one message that says the mend and
-leave only whole files, and in the end the folder must equal the undisturbed one, bitwise but for
-the times it tells.
+that comes of it. Then each is done again and again from the start, each time on a disk that is full
+or fails from a random call on (creating, writing, syncing or renaming a file, making a folder)
+until the command has ended; the disk is mended, and the same command goes on, until it finishes.
+Every failure must end with one message that says the mend and leave only whole files, and in the
+end the folder must equal the undisturbed one, bitwise but for the times it tells.
 """
 
 from __future__ import annotations
