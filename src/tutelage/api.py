@@ -41,6 +41,7 @@ def run(data: Data, out: Path | str, *, quiet: bool = False, **settings: Any) ->
 
     Raises:
         TutelageError: what was found, what was expected, and the mend.
+        OSError: a file, which it names, cannot be read or written; the same call goes on.
     """
     return _train("run", *open_data(data), Path(out), settings, quiet=quiet)
 
