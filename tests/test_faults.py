@@ -32,6 +32,7 @@ WALK = [
     ("*/cache/stores/????????????????????????????????", "rename", FAILS, "cache/stores"),
     ("*/run/.skipped.csv.*", "write", FULL, "run/skipped.csv"),
     ("*/run/.split.parquet.*", "write", FULL, "run/split.parquet"),
+    ("*/tmp/*/model.onnx", "create", FULL, "model.onnx"),
     ("*/cache/.speed.json.*", "sync", FAILS, "cache/speed.json"),
     ("*/stages/.probe.partial/.beliefs.npz.*", "write", FULL, "probe.partial/beliefs.npz"),
     ("*/stages/transfer", "rename", FAILS, "stages/.transfer.partial"),
@@ -49,8 +50,9 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Faults:
 
 @pytest.fixture
 def commands(disk: Faults, tmp_path: Path) -> Iterator[Commands]:
-    cache = {"TUTELAGE_CACHE": str(tmp_path / "cache")}
-    with Commands(tmp_path / "stderr", disk.environment | cache) as started:
+    (tmp_path / "tmp").mkdir()
+    places = {"TUTELAGE_CACHE": str(tmp_path / "cache"), "TMPDIR": str(tmp_path / "tmp")}
+    with Commands(tmp_path / "stderr", disk.environment | places) as started:
         yield started
     disk.clear()
 
@@ -78,9 +80,8 @@ def test_a_run_whose_every_kind_of_write_failed_once_ends_as_an_undisturbed_one(
         assert said.count("\n") == 1, said
         assert named in said, said
         assert MEND[error] in said, said
-        assert (
-            "TUTELAGE_CACHE" if "cache" in pattern or "building" in pattern else "--out"
-        ) in said
+        way = "TUTELAGE_CACHE" if named.startswith("cache") else "--out"
+        assert ("TMPDIR" if named == "model.onnx" else way) in said, said
         after = contents(run / "stages")
         assert {name: after[name] for name in before if ".partial" not in name} == {
             name: content for name, content in before.items() if ".partial" not in name
@@ -136,6 +137,26 @@ def test_predictions_on_a_slow_disk_and_on_a_full_one(
         "another --out\n"
     )
     assert not [path.name for path in tmp_path.iterdir() if "full" in path.name]
+
+
+def test_exports_to_a_full_disk(
+    finished: Path, tmp_path: Path, disk: Faults, commands: Commands
+) -> None:
+    for words, out in (
+        (["export", str(finished / "student")], "model.onnx"),
+        (["export", str(finished / "student"), "--format", "torch"], "model.pt2"),
+        (["export", str(finished / "student"), "--format", "hub"], "hub"),
+        (["export", str(finished / "teacher"), "--format", "timm"], "timm"),
+    ):
+        path = tmp_path / out
+        disk.set(str(tmp_path / f".{out}.*"), "write")
+        assert commands.run([*words, "--out", str(path)]) == 2
+        assert disk.failed, out
+        assert commands.log.read_text() == (
+            f"tutelage export: {path}: No space left on device; free some space there, or choose "
+            "another --out\n"
+        )
+        assert not [p.name for p in tmp_path.iterdir() if out in p.name]
 
 
 def test_the_library_fails_what_it_is_told_to(tmp_path: Path, disk: Faults) -> None:

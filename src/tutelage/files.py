@@ -111,11 +111,15 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def about(path: Path) -> Iterator[None]:
-    """Let an OSError name ``path`` where it names no file, as after a write, or a neighbour."""
+    """Let an OSError name ``path`` where it names no file, as after a write, or a neighbour.
+
+    A neighbour's name, or that of a folder it lies in, begins with a dot and that of ``path``.
+    """
     try:
         yield
     except OSError as error:
-        if error.filename is None or Path(str(error.filename)).name.startswith(f".{path.name}."):
+        parts = Path(str(error.filename)).parts
+        if error.filename is None or any(part.startswith(f".{path.name}.") for part in parts):
             error.filename = str(path)
         raise
 

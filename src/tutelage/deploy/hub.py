@@ -204,9 +204,9 @@ def _new_folder(folder: Path) -> Iterator[Path]:
             f"{folder} is there already and not empty; choose another --out, or remove it yourself"
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".exporting-"))
+    building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
-        with about(folder):
+        with about(folder), _disk_errors():
             yield building
         building.chmod(0o755)  # mkdtemp makes it private, and safetensors its files
         for file in building.iterdir():
@@ -216,6 +216,19 @@ def _new_folder(folder: Path) -> Iterator[Path]:
         install(building, folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    """Turn what safetensors says of the disk, with Rust's words for an errno, into an OSError."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        if code := re.search(r"\(os error (\d+)\)", str(error)):
+            raise OSError(int(code[1]), str(error)) from error
+        raise
 
 
 TIMM_USAGE = """\
