@@ -158,6 +158,28 @@ def test_ctrl_c_ends_with_130_and_a_hint_where_there_is_something_to_continue(
     assert ("the same command goes on where it was saved" in said) == hint
 
 
+@pytest.mark.parametrize(("command", "hint"), [("run", True), ("predict", False)])
+def test_a_full_disk_is_one_line_with_the_mend(
+    command: str,
+    hint: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out.csv"
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device", str(out))
+
+    monkeypatch.setattr(api, command, full)
+    assert cli.main([command, "d", "--out", str(out), *["i"] * (command == "predict")]) == 2
+    continues = "; the same command goes on where it was saved" * hint
+    assert capsys.readouterr().err == (
+        f"tutelage {command}: {out}: No space left on device; free some space there, or choose "
+        f"another --out{continues}\n"
+    )
+
+
 def test_a_closed_pipe_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def closed(*_: Any, **__: Any) -> None:
         raise BrokenPipeError

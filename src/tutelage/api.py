@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ def run(data: Data, out: Path | str, *, quiet: bool = False, **settings: Any) ->
 
     Raises:
         TutelageError: what was found, what was expected, and the mend.
+        OSError: a file, which it names, cannot be read or written; the same call goes on.
     """
     return _train("run", *open_data(data), Path(out), settings, quiet=quiet)
 
@@ -337,7 +338,15 @@ def _sample_images(work: Any) -> list[np.ndarray]:
     """A few training images as files hold them, to check the export on."""
     rows = np.flatnonzero(work.split.roles != "unused")
     rows = rows[:: max(1, len(rows) // PARITY_IMAGES)][:PARITY_IMAGES]
-    return [decode(work.catalog.source.read(int(row))) for row in rows]
+    found = list(_readable(work.catalog, rows))
+    return found or _noise_images(work.store.canvas)
+
+
+def _readable(catalog: Catalog, rows: np.ndarray) -> Iterator[np.ndarray]:
+    """The images in rows (n,) of a catalog, as files hold them; unreadable ones are passed over."""
+    for row in rows:
+        with contextlib.suppress(UnreadableImage, OSError):
+            yield decode(catalog.source.read(int(row)))
 
 
 def _summary(work: Any, result: dict[str, Any], deployed: Sequence[Any]) -> None:
@@ -610,11 +619,7 @@ def _own_images(model: Path, images: Data | None) -> list[np.ndarray]:
         return []
     catalog = catalog_of(model.parent) if images is None else open_data(images)[0]
     rows = np.random.default_rng(0).permutation(np.flatnonzero(catalog.splits == "train"))
-    found: list[np.ndarray] = []
-    for row in rows[: CALIBRATION_IMAGES + JUDGED_IMAGES]:
-        with contextlib.suppress(UnreadableImage, OSError):
-            found.append(decode(catalog.source.read(int(row))))
-    return found
+    return list(_readable(catalog, rows[: CALIBRATION_IMAGES + JUDGED_IMAGES]))
 
 
 def _noise_images(canvas: int, count: int = 128) -> list[np.ndarray]:

@@ -14,6 +14,7 @@ from typing import Any
 from tutelage._version import __version__
 from tutelage.config import field_type, group_fields
 from tutelage.errors import TutelageError, need
+from tutelage.files import explain
 from tutelage.stop import EXIT_CODE, Terminated, handled
 
 TRAINING = {
@@ -262,6 +263,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return EXIT_CODE
     except BrokenPipeError:
         return 1
+    except OSError as error:
+        told = explain(error, Path(options["out"]) if options.get("out") else None)
+        print(f"tutelage {command}: {told}{_continues(command)}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -28,7 +28,7 @@ from tutelage.data.split import Split, load_split, make_split, save_split
 from tutelage.data.store import ImageStore, open_store
 from tutelage.decisions import apply_decisions
 from tutelage.errors import TutelageError
-from tutelage.files import write_atomically
+from tutelage.files import cache_folder, write_atomically
 from tutelage.loader import Canvases
 from tutelage.machine import choose_device, configure, fixed_size, measure_speed
 from tutelage.models.classifier import Classifier
@@ -97,11 +97,6 @@ class Run:
         """Something the user must know: said now, and in the report."""
         self.notes.append(text)
         self.console.say(f"note: {text}")
-
-
-def cache_folder() -> Path:
-    """Where stores and machine measurements are kept between runs."""
-    return Path(os.environ.get("TUTELAGE_CACHE") or Path.home() / ".cache" / "tutelage")
 
 
 def prepare(

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tutelage.errors import MissingExtra, TutelageError
+from tutelage.errors import MissingExtra
 from tutelage.report import html
 from tutelage.report.model import Sheet, Thumb
 
@@ -255,8 +255,8 @@ def test_a_failed_write_keeps_the_old_page(
     def full_disk(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(html.os, "replace", full_disk)
-    with pytest.raises(TutelageError, match=r"report\.html: No space left on device; free some"):
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(OSError, match=r"No space left on device: .*report\.html'"):
         html.write(make_report({"probe": (0.7, True)}), path)
     assert path.read_text(encoding="utf-8") == "old"
     assert list(tmp_path.iterdir()) == [path]

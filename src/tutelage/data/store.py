@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -25,7 +24,7 @@ from tutelage.cores import cores
 from tutelage.data.catalog import Catalog, Source
 from tutelage.data.decode import DECODER_VERSION, UnreadableImage, decode, read_size
 from tutelage.errors import TutelageError
-from tutelage.files import write_atomically
+from tutelage.files import cache_folder, install, write_atomically
 
 CANVASES = (32, 48, 64, 96, 128, 192, 256)
 _SAMPLE = 200  # images whose size decides the canvas
@@ -83,7 +82,7 @@ def open_store(
     """
     if not len(catalog):
         raise TutelageError("the catalog has no images")
-    root = (cache or _default_cache()) / "stores"
+    root = (cache or cache_folder()) / "stores"
     version = f"{DECODER_VERSION}/{PIL.__version__}"
     signatures = (catalog.source.signature(i) for i in range(len(catalog)))
     # Taken before any byte is read: a file that changes meanwhile will not match next time.
@@ -136,8 +135,6 @@ def _build(
                     reasons[str(i)] = reason
                 if progress:
                     progress(i + 1, count)
-            file.flush()
-            os.fsync(file.fileno())
         index = {"canvas": canvas, "count": count, "aspect": aspects, "reasons": reasons}
         write_atomically(building / "index.json", json.dumps(index))
         _install(building, folder, catalog)
@@ -152,12 +149,14 @@ def _build(
 def _install(building: Path, folder: Path, catalog: Catalog) -> None:
     """Rename; another process may have put the same store there first, or left a broken one."""
     try:
-        building.rename(folder)
+        install(building, folder)
     except OSError:
         if _load(folder, catalog) is not None:
             return
+        if not folder.exists():
+            raise
         shutil.rmtree(folder)
-        building.rename(folder)
+        install(building, folder)
 
 
 def _load(folder: Path, catalog: Catalog, *, reused: bool = True) -> ImageStore | None:
@@ -230,11 +229,6 @@ def _in_order(
 
 def _pool(workers: int | None) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(workers or cores(), thread_name_prefix="decode")
-
-
-def _default_cache() -> Path:
-    chosen = os.environ.get("TUTELAGE_CACHE")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "tutelage"
 
 
 @contextlib.contextmanager
