@@ -1,4 +1,4 @@
-"""What every test shares: one thread, a finished run, and the helpers of ``tests/support``."""
+"""What every test shares: its place in the order, one thread, a finished run, ``tests/support``."""
 
 import contextlib
 import sys
@@ -14,6 +14,18 @@ if TYPE_CHECKING:
 # The tests are imported with importmode=importlib, which leaves sys.path alone.
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 pytest.register_assert_rewrite("silent_checks")
+
+
+# Files whose tests take 15 s of a core and more. Begun last, one of them would keep a process busy
+# while the other is done.
+LONGEST = ("test_pipeline", "test_shown_commands", "test_cuda", "test_mutations", "test_api",
+           "test_ladder", "test_arms")  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first; the others, and the tests of each, stay in their order."""
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 @pytest.fixture(autouse=True)
