@@ -18,8 +18,8 @@ pytest.register_assert_rewrite("silent_checks")
 
 # Files whose tests take 15 s of a core and more. Begun last, one of them would keep a process busy
 # while the other is done.
-LONGEST = ("test_pipeline", "test_shown_commands", "test_cuda", "test_mutations", "test_api",
-           "test_ladder", "test_arms")  # fmt: skip
+LONGEST = ("test_pipeline", "test_shown_commands", "test_silent_bugs", "test_mutations",
+           "test_cuda", "test_ladder", "test_api", "test_arms")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
