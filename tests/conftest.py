@@ -34,8 +34,14 @@ def _one_thread() -> None:
     one_thread()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread_from_the_start() -> None:
+    """Fixtures of a session or a module come before those of a test."""
+    one_thread()
+
+
 def one_thread() -> None:
-    """Fixtures of the session come before those of a test, so they call it themselves."""
+    """Torch computes in one thread from now on."""
     with contextlib.suppress(ModuleNotFoundError):  # the base install has none
         import torch
 
