@@ -1,6 +1,7 @@
 """Imports point one way, as CONTRIBUTING.md says."""
 
 import ast
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -30,6 +31,7 @@ TORCH_FREE = (
 )  # fmt: skip
 
 
+@cache
 def modules() -> dict[str, ast.Module]:
     return {
         ".".join(path.relative_to(ROOT).with_suffix("").parts): ast.parse(path.read_text())
@@ -63,6 +65,7 @@ def layer(module: str) -> int:
     return number
 
 
+@cache
 def graph() -> dict[str, set[str]]:
     trees = modules()
     return {name: imports(tree, set(trees)) for name, tree in trees.items()}

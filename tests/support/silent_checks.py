@@ -1074,26 +1074,48 @@ def settings() -> list[str]:
     return [name for group in groups for name in group]
 
 
-def observation_repeats(name: str) -> Check:
+def observation_repeats(name: str, usual: dict[str, str]) -> Check:
     """A check that what ``setting_is_alive`` looks at is the same for equal settings."""
 
-    def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        first, second = (_observed(name, tmp_path, monkeypatch, f"same{i}", {}) for i in range(2))
-        assert first == second
+    def check(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        first = _usually(name, folder, monkeypatch, usual)
+        assert first == _observed(name, folder, monkeypatch, f"same-{name}", {})
 
     return check
 
 
-def setting_is_alive(name: str) -> Check:
-    """A check that another value of the setting changes something that can be observed."""
+def setting_is_alive(name: str, usual: dict[str, str] | None = None) -> Check:
+    """A check that another value of the setting changes something that can be observed.
 
-    def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        found = []
-        for number, changed in enumerate(({}, {name: CHANGED[name]})):
-            found.append(_observed(name, tmp_path, monkeypatch, f"run{number}", changed))
-        assert found[0] != found[1], f"{name} changes nothing"
+    Args:
+        name: of the setting.
+        usual: what checks in the same folder saw at the usual settings, by what they looked at;
+            what this one sees is added.
+    """
+
+    def check(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        before = _usually(name, folder, monkeypatch, {} if usual is None else usual)
+        after = _observed(name, folder, monkeypatch, f"other-{name}", {name: CHANGED[name]})
+        assert before != after, f"{name} changes nothing"
 
     return check
+
+
+def _usually(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, usual: dict[str, str]
+) -> str:
+    kind = _looked_at(name)
+    if kind not in usual:
+        usual[kind] = _observed(name, folder, monkeypatch, f"usual-{kind}", {})
+    return usual[kind]
+
+
+def _looked_at(name: str) -> str:
+    """What shows a setting: the same for all that ``_observed`` treats alike."""
+    if name in ("device", "minutes", "curriculum", "drop_path_rate", "clusters"):
+        return name
+    kinds = {"prepare": OF_PREPARE, "student": OF_STUDENT, "online": OF_ONLINE}
+    return next((kind for kind, names in kinds.items() if name in names), "trained")
 
 
 def _observed(
