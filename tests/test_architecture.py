@@ -10,7 +10,7 @@ ROOT = Path(tutelage.__file__).parent
 
 # Each layer may import itself and the ones above it in this list.
 LAYERS = (
-    ("errors", "_version", "files", "cores"),
+    ("errors", "_version", "files", "cores", "claims"),
     ("config", "console", "metrics", "data", "augment", "models", "losses"),
     ("batch", "calibrate", "clusters", "curve", "decisions", "ema", "loader", "bank", "label",
      "labelerrors", "machine", "outofclass", "plan", "probe", "runfolder", "solar", "steps",
@@ -23,8 +23,9 @@ LAYERS = (
 )  # fmt: skip
 ROOMS = ("data", "augment", "models", "losses")  # know nothing of each other
 TORCH_FREE = (
-    "__init__", "__main__", "_version", "api", "cli", "config", "console", "cores",
-    "curve", "deploy.runtime", "deploy.latency", "deploy.answers", "deploy.openapi", "deploy.serve",
+    "__init__", "__main__", "_version", "api", "claims", "cli", "config", "console", "cores",
+    "curve", "deploy.runtime", "deploy.latency", "deploy.answers", "deploy.openapi", "deploy.pool",
+    "deploy.serve",
     "decisions", "errors", "files", "labelerrors", "metrics", "review.app", "review.items",
     "runfolder", "solar", "tables", "bench.model", "tracking", "web",
 )  # fmt: skip

@@ -149,6 +149,30 @@ def _add_model_commands(commands: Any) -> None:
         help='call images that look like none of the classes "unknown"; about 5%% of the images '
         "of the classes are lost to it",
     )
+    summary = "pseudo-label a pool of any size, in shards, by any number of processes"
+    command = commands.add_parser("label", help=summary, description=summary)
+    command.add_argument("model", metavar="MODEL", help=model)
+    command.add_argument(
+        "images",
+        metavar="IMAGES",
+        nargs="+",
+        help=".tar or .parquet shards, folders of images or of such shards, as paths or URLs "
+        "(s3://...); patterns with * and {000..099} stand for several",
+    )
+    command.add_argument(
+        "--out",
+        required=True,
+        help="folder for the labels; the same command continues what was cut off, and several at "
+        "once share the work",
+    )
+    command.add_argument(
+        "--threshold",
+        type=float,
+        default=0.95,
+        help="probability that a pseudo-label needs to be accepted (default: 0.95)",
+    )
+    command.add_argument("--json", action="store_true", help="print label.json, too")
+    command.add_argument("--quiet", action="store_true", help="print nothing but errors")
     command = commands.add_parser("export", help="a model for other programs, checked")
     command.add_argument("model", metavar="MODEL", help="a model folder, such as RUN/student")
     command.add_argument(
@@ -251,6 +275,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _evaluate(**options)
         elif command == "predict":
             _predict(**options)
+        elif command == "label":
+            _label(**options)
         elif command == "bench":
             _bench(**options)
         elif command in ("review", "serve"):
@@ -264,6 +290,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         hint = "; the same command continues from the last finished stage" * (command in CONTINUED)
+        hint += "; the same command continues with the shards that are left" * (command == "label")
         print(f"\ntutelage {command}: stopped{hint}", file=sys.stderr)
         return 130
     except BrokenPipeError:
@@ -326,6 +353,23 @@ def _predict(model: str, images: Sequence[str], out: str | None, json: bool, rej
         return
     for row in rows:
         print(f"{row.image}\t{row.label}\t{row.confidence:.4f}")
+
+
+def _label(json: bool, quiet: bool, **options: Any) -> None:
+    from tutelage import api
+
+    found = api.label(quiet=quiet, **options)
+    if found is None:
+        return
+    if json:
+        print(_dump(found))
+    if not quiet:
+        print(
+            f"{found['images']:,} images: {found['labelled']:,} labelled, {found['accepted']:,} of "
+            f"them accepted; {found['skipped']:,} could not be read\n"
+            f"labels: {Path(options['out']) / 'labels'}",
+            file=sys.stderr,
+        )
 
 
 def _export(options: dict[str, Any]) -> None:
