@@ -352,12 +352,21 @@ def _remote_places(text: str) -> list[Place]:
 
 
 def _shards_at(place: Place) -> list[Shard]:
-    if shard := _as_shard(place):
+    folder = not place.remote and os.path.isdir(place.name)
+    if not folder and (shard := _as_shard(place)):
         return [shard]
+    if re.search(r"\.tgz$|\.tar\.\w+$", place.name.lower()):
+        raise TutelageError(
+            f"{place.name} is a compressed tar, which allows no seeking, and images get no "
+            "smaller; unpack it to a plain .tar (gunzip)"
+        )
+    if not folder and not place.remote:
+        raise TutelageError(
+            f"{place.name} is no .tar or .parquet shard; of single images give the folder, or use "
+            "tutelage predict"
+        )
     files = dict(_remote_files(place) if place.remote else _local_files(place.name))
-    inside = [
-        shard for file in sorted(files) if (shard := _as_shard(_below(place, file))) is not None
-    ]
+    inside = [shard for file in sorted(files) if (shard := _as_shard(_below(place, file)))]
     images = sorted(file for file in files if _suffix(file) in SUFFIXES)
     if inside and images:
         raise TutelageError(
@@ -379,24 +388,9 @@ def _shards_at(place: Place) -> list[Shard]:
 
 def _as_shard(place: Place) -> Shard | None:
     """The tar or Parquet file at a place, by its suffix; None for anything else."""
-    name = place.name.lower()
-    if not place.remote and os.path.isdir(place.name):
-        return None
-    if name.endswith(".tar"):
-        return TarShard(place)
-    if name.endswith(".parquet"):
-        return ParquetShard(place)
-    if re.search(r"\.tgz$|\.tar\.\w+$", name):
-        raise TutelageError(
-            f"{place.name} is a compressed tar, which allows no seeking, and images get no "
-            "smaller; unpack it to a plain .tar (gunzip)"
-        )
-    if not place.remote and os.path.isfile(place.name):
-        raise TutelageError(
-            f"{place.name} is no .tar or .parquet shard; of single images give the folder, or use "
-            "tutelage predict"
-        )
-    return None
+    kinds: dict[str, Callable[[Place], Shard]] = {".tar": TarShard, ".parquet": ParquetShard}
+    kind = kinds.get(_suffix(place.name))
+    return None if kind is None else kind(place)
 
 
 def _below(folder: Place, file: str) -> Place:

@@ -23,7 +23,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -285,22 +285,24 @@ class _Work:
 
     def run(self, progress: Callable[[], None]) -> None:
         with closing(self._parts()) as parts:
-            for job, group in itertools.groupby(parts, key=itemgetter(0)):
+            for job, first in parts:
                 try:
-                    self._write(job, map(itemgetter(1), group))
+                    self._write(job, first, map(itemgetter(1), parts))
                 finally:
                     job.open.close()
                     self.deal.claims.release(job.shard.name)
                 progress()
 
     def _parts(self) -> Generator[tuple[_Job, _Part | Exception | None], None, None]:
-        """Every job's parts, then None or why it cannot be read; a job has at least that one."""
+        """Every job's parts, then None or why it cannot be read, one job after the other."""
         window: deque[tuple[_Job, Future[_Part] | Exception | None]] = deque()
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="label")
         opener = ThreadPoolExecutor(1, thread_name_prefix="open")
         try:
             upcoming = opener.submit(self._open)
             while True:
+                while window and not upcoming.done():  # which may have to be copied from far away
+                    yield _answered(*window.popleft())
                 job = upcoming.result()
                 if job is None:
                     while window:
@@ -353,8 +355,10 @@ class _Work:
             part.prepared.append(self.engine.prepare(images))
         return part
 
-    def _write(self, job: _Job, parts: Iterable[_Part | Exception | None]) -> None:
-        """A shard's labels, or why it has none, under its name."""
+    def _write(
+        self, job: _Job, part: _Part | Exception | None, rest: Iterator[_Part | Exception | None]
+    ) -> None:
+        """A shard's labels, or why it has none, under its name; takes its parts from ``rest``."""
         name = output_name(job.shard.name)
         failure = self.out / FAILED / f"{name}.json"
         facts = {
@@ -370,11 +374,11 @@ class _Work:
             _sweep(path)
             try:
                 with replacing(path) as partial, closing(_Table(partial, self.engine, facts)) as to:
-                    for part in parts:
+                    while part is not None:
                         if isinstance(part, Exception):
                             raise _Unreadable(str(part)) from part
-                        if part is not None:
-                            to.add(part)
+                        to.add(part)
+                        part = next(rest)
                     to.finish()
             except _Unreadable as error:
                 self.deal.console.say(f"{job.shard.name} is left out: {error}")
