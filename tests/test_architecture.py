@@ -24,8 +24,8 @@ LAYERS = (
 ROOMS = ("data", "augment", "models", "losses")  # know nothing of each other
 TORCH_FREE = (
     "__init__", "__main__", "_version", "api", "claims", "cli", "config", "console", "cores",
-    "curve", "deploy.runtime", "deploy.latency", "deploy.answers", "deploy.openapi", "deploy.pool",
-    "deploy.serve",
+    "curve", "deploy.accepted", "deploy.runtime", "deploy.latency", "deploy.answers",
+    "deploy.openapi", "deploy.pool", "deploy.serve",
     "decisions", "errors", "files", "labelerrors", "metrics", "review.app", "review.items",
     "runfolder", "solar", "tables", "bench.model", "tracking", "web",
 )  # fmt: skip

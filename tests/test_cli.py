@@ -220,6 +220,11 @@ def test_label_names_its_files_and_its_failures(
     assert found["unknown"] == sum(bool(row.rejected) for row in expected)
     sure = [row for row in expected if row.confidence >= 0.95 and not row.rejected]
     assert found["accepted"] == len(sure)
+    manifest = tmp_path / "accepted.csv"
+    assert cli.main([*words, "--accepted", str(manifest), "--quiet"]) == 0
+    assert len(manifest.read_text().splitlines()) == 1 + found["accepted"]
+    assert cli.main([*words, "--accepted", str(manifest), "--quiet"]) == 2
+    assert "accepted.csv exists" in capsys.readouterr().err
     assert cli.main([*words, "--threshold", "0.5", "--quiet"]) == 2
     assert "made with another threshold" in capsys.readouterr().err
     assert cli.main([*words, "--threshold", "1.5"]) == 2

@@ -461,6 +461,7 @@ def label(
     out: Path | str,
     *,
     threshold: float = 0.95,
+    accepted: Path | str | None = None,
     quiet: bool = False,
 ) -> dict[str, Any] | None:
     """Pseudo-label a pool, shard by shard; the same call continues what was cut off.
@@ -476,6 +477,8 @@ def label(
         out: the folder of the labels, on a disk that all processes share.
         threshold: the probability that a pseudo-label needs to be accepted; 0.95 as in FixMatch
             (Sohn et al. 2020, arXiv:2001.07685).
+        accepted: in the end, also write the accepted images to this manifest for ``run``: a .csv of
+            paths, or a .parquet that holds the images, which shards need.
         quiet: print nothing.
 
     Returns:
@@ -487,6 +490,7 @@ def label(
     """
     from tutelage.console import Console
     from tutelage.data.shards import find_shards
+    from tutelage.deploy.accepted import check_manifest, write_accepted
     from tutelage.deploy.pool import label_pool
 
     if not 0 <= threshold <= 1:
@@ -494,6 +498,8 @@ def label(
     need("pyarrow", "train")
     path = _exported_file(Path(model))
     shards = find_shards(images)
+    if accepted is not None:
+        check_manifest(Path(accepted), shards)
     summary = label_pool(
         _engine(path),
         _digest_of(path),
@@ -505,6 +511,8 @@ def label(
         world=_environment("WORLD_SIZE", 1),
         console=Console(quiet=quiet),
     )
+    if summary is not None and accepted is not None:
+        write_accepted(shards, Path(out), Path(accepted))
     if summary is not None and summary["failed"]:
         first, count = summary["failed"][0], len(summary["failed"])
         raise TutelageError(

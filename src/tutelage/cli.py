@@ -171,6 +171,12 @@ def _add_model_commands(commands: Any) -> None:
         default=0.95,
         help="probability that a pseudo-label needs to be accepted (default: 0.95)",
     )
+    command.add_argument(
+        "--accepted",
+        metavar="FILE",
+        help="in the end, also write the accepted images to this manifest for tutelage run: a .csv "
+        "of paths, or a .parquet that holds the images, which shards need",
+    )
     command.add_argument("--json", action="store_true", help="print label.json, too")
     command.add_argument("--quiet", action="store_true", help="print nothing but errors")
     command = commands.add_parser("export", help="a model for other programs, checked")
