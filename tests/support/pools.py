@@ -23,6 +23,7 @@ from PIL import Image
 from tutelage.console import Console
 from tutelage.data.shards import find_shards
 from tutelage.deploy import pool
+from tutelage.stop import Terminated, handled
 
 CLASSES = ("red", "green", "blue")
 
@@ -136,9 +137,10 @@ def _main(out: str, seconds: str, log: str, *places: str) -> None:
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     engine = ByColour(seconds=float(seconds))
     try:
-        label(Path(out), *places, engine=engine, rank=rank, world=world)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        with handled():
+            label(Path(out), *places, engine=engine, rank=rank, world=world)
+    except Terminated:
+        sys.exit(143)
 
 
 if __name__ == "__main__":

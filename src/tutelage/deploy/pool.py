@@ -19,7 +19,6 @@ import hashlib
 import itertools
 import json
 import re
-import signal
 import threading
 import time
 from collections import deque
@@ -137,7 +136,7 @@ def label_pool(
         for name in (LABELS, FAILED):
             (out / name).mkdir(parents=True, exist_ok=True)
         claims = Claims(out / ".claims")
-    with closing(claims), _terminated():
+    with closing(claims):
         _pin(out, engine, fingerprint, threshold)
         deal = _Deal(shards, claims, out, rank, world, console)
         work = _Work(engine, threshold, fingerprint, out, workers, deal)
@@ -612,20 +611,3 @@ def _writable(out: Path) -> Iterator[None]:
             f"cannot write to {out}: {error.strerror or error}; free some space there, or mend the "
             "folder, and repeat the command: the shards that are finished stay"
         ) from error
-
-
-@contextmanager
-def _terminated() -> Iterator[None]:
-    """Let SIGTERM stop the work as Ctrl-C does, at once and with nothing half-written."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
