@@ -501,6 +501,9 @@ def label(
     if not 0 <= threshold <= 1:
         raise TutelageError(f"--threshold {threshold}: expected a probability, from 0 to 1")
     need("pyarrow", "train")
+    inside = [p for p in map(Path, images) if Path(out).resolve().is_relative_to(p.resolve())]
+    if inside:
+        raise TutelageError(f"--out {out} lies in {inside[0]}, whose images are labelled; move it")
     path = _exported_file(Path(model))
     shards = find_shards(images)
     if accepted is not None:

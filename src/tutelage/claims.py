@@ -15,7 +15,9 @@ from pathlib import Path
 
 
 class Claims:
-    """Claims of this process in one file.
+    """Claims of this process in one file; a second object for the same file would end the first's.
+
+    (Closing any descriptor of a file lets go of all record locks that the process has on it.)
 
     Attributes:
         work: the file system has such locks. Without them (Windows, some network mounts) every

@@ -520,6 +520,15 @@ def test_the_answers_are_those_of_predict(kind: str, model: Path, tmp_path: Path
     assert summary["labelled"] == len(answers)
 
 
+def test_labels_do_not_lie_among_the_images(tmp_path: Path) -> None:
+    from tutelage import api
+
+    place = pools.write_folder(tmp_path / "pool", pools.images(2))
+    with pytest.raises(TutelageError, match=r"--out .* lies in .*pool"):
+        api.label("absent.onnx", [place], place / "labels")
+    assert sorted(p.name for p in place.iterdir()) == ["00000.png", "00001.png"]
+
+
 def test_claims_are_closed_in_the_end(tmp_path: Path) -> None:
     place = pools.write_pool(tmp_path / "pool", 2, 4)
     pools.label(tmp_path / "out", place)

@@ -180,7 +180,9 @@ class ParquetShard:
     def _explained(self, file: BinaryIO) -> Iterator[tuple[str, Read]]:
         try:
             yield from self._rows(file)
-        except need("pyarrow", "train").ArrowException as error:
+        except (TutelageError, OSError):
+            raise
+        except Exception as error:  # on damaged pages pyarrow raises nearly every kind
             raise TutelageError(f"{self.name} is not a readable Parquet file: {error}") from error
 
     def _rows(self, file: BinaryIO) -> Iterator[tuple[str, Read]]:
