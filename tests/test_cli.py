@@ -230,7 +230,7 @@ def test_label_names_its_files_and_its_failures(
     assert cli.main([*words, "--threshold", "1.5"]) == 2
     assert "expected a probability" in capsys.readouterr().err
     (tmp_path / "torn.tar").write_bytes(b"x" * 2000)
-    assert cli.main([*words, str(tmp_path / "torn.tar"), "--quiet"]) == 2
+    assert cli.main([*words[:3], str(tmp_path / "torn.tar"), *words[3:], "--quiet"]) == 2
     error = capsys.readouterr().err
     assert "1 of 2 shards could not be read" in error
     assert "torn.tar is not a readable tar" in error

@@ -543,8 +543,9 @@ def _engine(path: Path) -> Any:
     from tutelage.deploy.graph import TorchModel
     from tutelage.models.folder import load_model
 
-    gpu = f"cuda:{_environment('LOCAL_RANK', 0)}"
-    return TorchModel(load_model(path), gpu if torch.cuda.is_available() else "cpu")
+    gpus = torch.cuda.device_count()  # several processes may share one, since decoding is slower
+    device = f"cuda:{_environment('LOCAL_RANK', 0) % gpus}" if gpus else "cpu"
+    return TorchModel(load_model(path), device)
 
 
 def _digest_of(model: Path) -> str:
