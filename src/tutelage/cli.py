@@ -14,7 +14,7 @@ from typing import Any
 from tutelage._version import __version__
 from tutelage.config import field_type, group_fields
 from tutelage.errors import TutelageError, need
-from tutelage.stop import Terminated, handled
+from tutelage.stop import EXIT_CODE, Terminated, handled
 
 TRAINING = {
     "demo": "the whole pipeline on solar-cell photos that pip installed",
@@ -289,7 +289,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     except Terminated:
         print(f"tutelage {command}: ended by SIGTERM{_continues(command)}", file=sys.stderr)
-        return 143
+        return EXIT_CODE
     except BrokenPipeError:
         return 1
     return 0
