@@ -23,6 +23,13 @@ from tutelage.candidates import Candidate, Untrained, choose, names_on_offer
 from tutelage.config import SELF_TRAINING, STRONG_VIEW, RunConfig, without_effect
 from tutelage.console import Console
 from tutelage.data.catalog import Catalog
+from tutelage.data.duplicates import (
+    FILE as DUPLICATES,
+    Duplicates,
+    find_duplicates,
+    read_duplicates,
+    write_duplicates,
+)
 from tutelage.data.split import Split, load_split, make_split, save_split
 from tutelage.data.store import ImageStore, open_store
 from tutelage.decisions import apply_decisions
@@ -58,6 +65,7 @@ class Run:
     """Everything a run holds while it works.
 
     Attributes:
+        copies: images that are there more than once.
         students: those to distil, cheapest first, where they were chosen by what they cost.
     """
 
@@ -73,6 +81,7 @@ class Run:
     task: Task
     notes: list[str]
     tracking: Tracking
+    copies: Duplicates
     students: tuple[tuple[Candidate, Work], ...] = ()
 
     @property
@@ -177,6 +186,7 @@ def _prepare(
             *notes,
             *catalog.warnings,
             *split.warnings,
+            *data.copies.notes,
             *_unused(command, config, plan, folds=not data.counts["val"]),
             *_too_short(plan),
             *chosen,
@@ -208,6 +218,7 @@ def _prepare(
         task=task,
         notes=[*all_notes, *said],
         tracking=tracking,
+        copies=data.copies,
         students=students,
     )
 
@@ -219,6 +230,7 @@ class Data:
     catalog: Catalog
     store: ImageStore
     split: Split
+    copies: Duplicates
     base: Classifier
     config: RunConfig
     device: torch.device
@@ -278,10 +290,12 @@ def open_data(
     _write_skipped(store, out)
     if store.reasons:
         console.say(f"{len(store.reasons)} images could not be read: see {out / 'skipped.csv'}")
-    split = _pinned_split(folder, catalog, store, config, labels_needed=labels_needed)
+    split, copies = _pinned_split(
+        folder, catalog, store, config, console, labels_needed=labels_needed
+    )
     base = _base_model(catalog, store, config)
     base.freeze_trunk()
-    data = Data(catalog, store, split, base, config, device)
+    data = Data(catalog, store, split, copies, base, config, device)
     counts = data.counts
     console.say(
         f"{counts['labeled']} labelled, {counts['unlabeled']} unlabelled, {counts['val']} val, "
@@ -302,7 +316,10 @@ def opened(
     catalog = apply_decisions(catalog, config.data.decisions)
     with _claimed(command, data, out, config) as (folder, _):
         console = Console(folder.events, quiet=quiet)
-        yield open_data(folder, catalog, config, console), folder, console
+        opened = open_data(folder, catalog, config, console)
+        for note in opened.copies.notes:
+            console.say(f"note: {note}")
+        yield opened, folder, console
 
 
 def _pinned_strong_view(
@@ -385,22 +402,30 @@ def _pinned_split(
     catalog: Catalog,
     store: ImageStore,
     config: RunConfig,
+    console: Console,
     *,
     labels_needed: bool,
-) -> Split:
-    path = folder.path / "split.parquet"
+) -> tuple[Split, Duplicates]:
+    """The split and the copies it was made without; the copies are written first."""
+    path, listed = folder.path / "split.parquet", folder.path / DUPLICATES
+    keep = config.data.duplicates == "keep"
     if path.exists():
-        return load_split(path, catalog, store.readable)
+        copies = read_duplicates(listed, keep=keep)
+        return load_split(path, catalog, store.readable), copies
+    with console.bar("looking for copies", len(catalog), "image") as done:
+        copies = find_duplicates(catalog, store, keep=keep, progress=done)
+    write_duplicates(copies, listed)
+    gone = copies.left_out
     split = make_split(
         catalog,
-        store.readable,
+        store.readable & np.array([name not in gone for name in catalog.names]),
         labels_per_class=config.data.labels_per_class,
         limit=config.data.limit,
         seed=config.data.seed,
         labels_needed=labels_needed,
     )
     save_split(split, catalog, path)
-    return split
+    return split, copies
 
 
 def _base_model(catalog: Catalog, store: ImageStore, config: RunConfig) -> Classifier:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -1010,6 +1011,7 @@ CHANGED: dict[str, Any] = {
     "labels_per_class": 2,
     "limit": 5,
     "decisions": "no-such-run",
+    "duplicates": "keep",
     "seed": 7,
     "device": "cpu",
     "minutes": 0.5,
@@ -1059,7 +1061,7 @@ CHANGED: dict[str, Any] = {
 }
 OF_PREPARE = ("labels_per_class", "limit", "seed", "minutes", "teacher", "weights", "input_size",
               "canvas", "trunk", "features", "rounds", "curriculum", "max_latency_ms",
-              "max_size_mb", "candidates")  # fmt: skip
+              "max_size_mb", "candidates", "duplicates")  # fmt: skip
 OF_STUDENT = ("student", "student_weights", "lr_student", "temperature", "alpha", "kd",
               "standardize", "hint_weight", "teacher_cache")  # fmt: skip
 OF_ONLINE = ("online", "threshold")
@@ -1101,6 +1103,9 @@ def _observed(
         return str(choose_device(changed.get("device", "auto")))
     if name == "minutes":
         changed = {"minutes": 1.0, **changed}
+    if name == "duplicates" and not (tmp_path / "data").exists():
+        data = tiny.write_data(tmp_path / "data")
+        shutil.copy(data / "test" / "ant" / "ant0.png", data / "unlabeled" / "again.png")
     if name == "curriculum":  # of the rounds on the frozen trunk
         changed = {"rounds": 4, **changed}
     if name == "drop_path_rate":  # test_efficientnet has no residual branch to drop
