@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.data.catalog import Catalog
-from tutelage.data.duplicates import FILE as DUPLICATES
+from tutelage.data.duplicates import DUPLICATES
 from tutelage.data.foreign import is_in_memory, read_path
 from tutelage.errors import TutelageError
 from tutelage.files import write_atomically

@@ -24,7 +24,7 @@ from tutelage.config import SELF_TRAINING, STRONG_VIEW, RunConfig, without_effec
 from tutelage.console import Console
 from tutelage.data.catalog import Catalog
 from tutelage.data.duplicates import (
-    FILE as DUPLICATES,
+    DUPLICATES,
     Duplicates,
     find_duplicates,
     read_duplicates,

@@ -24,7 +24,7 @@ from tutelage.data.store import ImageStore
 from tutelage.errors import TutelageError
 from tutelage.files import write_atomically
 
-FILE = "duplicates.csv"
+DUPLICATES = "duplicates.csv"
 NONE, TEST, VAL, LABELED, UNLABELED = -1, 0, 1, 2, 3  # ranks
 NAMED = 3  # pairs in a note
 RADIUS = 7  # bits of 64: where 98 of 100 photos are after JPEG at quality 50, or halved
@@ -34,7 +34,7 @@ SIDE = 32  # of the small pictures
 FLAT = 3.0  # grey levels of deviation below which only equal pixels make a copy
 ASPECT = 0.05  # relative difference of width / height
 SHARE_OF_NEAREST = 0.03  # a copy is this much nearer than an image's nearest other, typically
-DISTANCES = (0.0005, 0.015)  # within which that is: 1 - correlation
+DISTANCES = (0.001, 0.015)  # within which that is: 1 - correlation
 SAMPLE = 2000  # images that tell how near the nearest other typically is
 
 _BANDS = 4
@@ -126,7 +126,7 @@ class Duplicates:
             done = "they took part" if self.kept else "they took no part, test images apart"
             notes.append(
                 f"{_many(len(two), 'pair')} of copies under two labels ({first}): {done}; correct "
-                f"the labels, or decide with tutelage review ({FILE} lists them)"
+                f"the labels, or decide with tutelage review ({DUPLICATES} lists them)"
             )
         rest = [p for p in self.found if not p.leaks and not p.contradicts]
         if copies := [p for p in rest if p.left_out]:
@@ -149,7 +149,7 @@ class Duplicates:
         done = (
             f"took part, as --duplicates keep says: figures on {split} images flatter"
             if self.kept
-            else f"took no part (--duplicates keep keeps them; {FILE} lists them)"
+            else f"took no part (--duplicates keep keeps them; {DUPLICATES} lists them)"
         )
         return (
             f"leakage: {_many(len(copies), 'image')} that {split} images are held out from "
