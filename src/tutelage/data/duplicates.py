@@ -306,6 +306,8 @@ def _hashes(
 def _shrunk(images: _Floats) -> _Floats:
     """Images (B, C, C, D) as area means (B, 32, 32, D)."""
     count, side, _, depth = images.shape
+    if side == SIDE:
+        return images
     edges, pixel = np.linspace(0, side, SIDE + 1), np.arange(side)
     share = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
     weights = (share.clip(min=0) * SIDE / side).astype(np.float32)
