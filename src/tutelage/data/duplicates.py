@@ -33,8 +33,10 @@ MOST_COMPARISONS = 2_000_000_000  # of hashes
 SIDE = 32  # of the small pictures
 FLAT = 3.0  # grey levels of deviation below which only equal pixels make a copy
 ASPECT = 0.05  # relative difference of width / height
-SHARE_OF_NEAREST = 0.03  # a copy is this much nearer than an image's nearest other, typically
-DISTANCES = (0.001, 0.015)  # within which that is: 1 - correlation
+SHARE_OF_NEAREST = 0.1  # a copy is this much nearer than an image's nearest other
+MOST_COPIES = 4  # of one image, as far as telling how near other images are goes
+FEW = 0.05  # share of images that have an other nearer than that
+DISTANCES = (0.001, 0.02)  # within which that is: 1 - correlation
 SAMPLE = 2000  # images that tell how near the nearest other typically is
 
 _BANDS = 4
@@ -268,7 +270,9 @@ def find_pairs(
     leaders = np.flatnonzero((leader == np.arange(len(rows))) & ~flat)
     asked = int((rank[rows[leaders]] != UNLABELED).sum())
     near = leaders[_similar(hashes[leaders], asked)]
-    near = near[_confirmed(store, rows[near], rows[leaders])]
+    if len(near):
+        allowed = _allowed(store, rows[leaders], hashes[leaders])
+        near = near[_confirmed(store, rows[near], allowed)]
     first, second = _with_copies(near, leader)
     image = rows[np.concatenate([copies, second])]
     other = rows[np.concatenate([leader[copies], first])]
@@ -392,26 +396,31 @@ def _parts(counts: NDArray[np.intp]) -> Iterator[slice]:
 
 def _bits(values: NDArray[np.uint64]) -> NDArray[np.uint8]:
     """How many bits are set."""
-    parts = _ONES[values.view(np.uint16).reshape(-1, 4)]
-    return np.asarray(parts[:, 0] + parts[:, 1] + parts[:, 2] + parts[:, 3])
+    parts = _ONES[values.view(np.uint16).reshape(*values.shape, 4)]
+    return np.asarray(parts[..., 0] + parts[..., 1] + parts[..., 2] + parts[..., 3])
 
 
-def _confirmed(store: ImageStore, pairs: _Rows, others: _Rows) -> NDArray[np.bool_]:
-    """Whether pairs (P, 2) of images correlate as only copies do.
+def _allowed(store: ImageStore, rows: _Rows, hashes: NDArray[np.uint64]) -> float:
+    """The most that 1 - r of two copies may be, r the correlation of their small pictures.
 
-    How near that is depends on the images: photos of anything at 1 - r = 0.01 are copies, while
-    a solar cell has a hundred others that near. So a copy must be much nearer than the nearest
-    other image is, in the median over a sample of images.
+    It depends on the images: photos of anything at 0.01 are copies, while a solar cell has others
+    that near. So a copy must be much nearer than the nearest other image is, for nearly all of a
+    sample. Others are those with another hash, and those beyond the nearest four, which may be
+    copies themselves.
     """
+    sample = np.sort(np.random.default_rng(0).permutation(len(rows))[:SAMPLE])
+    pictures = _standardized(store, rows[sample])
+    distance = 1 - pictures @ pictures.T
+    np.fill_diagonal(distance, 2.0)
+    beyond = np.partition(distance, min(MOST_COPIES, len(sample) - 1), axis=1)[:, MOST_COPIES:]
+    distance[_bits(hashes[sample][:, None] ^ hashes[sample]) <= RADIUS] = 2.0
+    nearest = np.minimum(distance.min(axis=1), beyond.min(axis=1, initial=2.0))
+    return float(np.clip(SHARE_OF_NEAREST * np.quantile(nearest, FEW), *DISTANCES))
+
+
+def _confirmed(store: ImageStore, pairs: _Rows, allowed: float) -> NDArray[np.bool_]:
+    """Whether pairs (P, 2) of images have one shape and are at most ``allowed`` apart."""
     same = np.zeros(len(pairs), dtype=bool)
-    if not len(pairs):
-        return same
-    sample = np.random.default_rng(0).permutation(len(others))[:SAMPLE]
-    pictures = _standardized(store, others[np.sort(sample)])
-    likeness = pictures @ pictures.T
-    np.fill_diagonal(likeness, -1.0)
-    typical = float(np.median(1 - likeness.max(axis=1)))
-    allowed = np.clip(SHARE_OF_NEAREST * typical, *DISTANCES)
     shape = np.log(store.aspect[pairs])
     alike = np.abs(shape[:, 0] - shape[:, 1]) <= ASPECT
     for start in range(0, len(pairs), _PAIRS):
