@@ -55,6 +55,7 @@ CHECKS: tuple[checks.Check, ...] = (
     checks.images_out_of_class_move_no_cluster,
     checks.few_labels_are_repeated_not_dropped,
     checks.labeled_images_leave_the_pool,
+    checks.copies_are_not_counted_twice,
     checks.held_out_labels_are_not_trained_on,
     checks.the_test_split_decides_nothing,
     checks.an_arm_never_teaches,

@@ -326,6 +326,7 @@ def _finish(work: Any, chain: Any, command: str) -> dict[str, Any]:
         work.note(note)
     result, probs = pipeline.measure(work, chain.finished)
     result |= students.measure(work)
+    result["leakage"] = evidence.leakage(work, probs)
     work.folder.write_json("metrics.json", result)
     for entry in result["stages"]:
         work.console.record("result", stage=entry["name"], figures=entry)
