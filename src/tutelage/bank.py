@@ -14,6 +14,7 @@ from tutelage.augment.plan import Plan
 from tutelage.loader import Canvases, Rows
 
 Look = Callable[[Tensor], Tensor]
+_SPAN = 1024  # images; whole batches of ``look``, so that they are the same as in one span
 CLEAN_VIEWS = 2  # the centre view and its mirror image; the rest are noise for the student
 
 
@@ -63,8 +64,10 @@ def look(
     """Outputs (N, D) of ``forward`` on one view of each row, on the CPU."""
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     outputs = []
-    for start in range(0, len(rows), batch):
-        images, aspect = canvases.take(rows[start : start + batch])
+    starts = range(0, len(rows), batch)
+    parts = [rows[start : start + batch] for start in starts]
+    for start, part, _ in zip(starts, parts, canvases.ahead(parts), strict=False):
+        images, aspect = canvases.take(part)
         plan: Plan = policy.plan(aspect, generator)
         view = apply(images, plan, size)
         if mirrored:
@@ -87,13 +90,21 @@ def make_bank(
     seed: int,
     progress: Callable[[int], None] | None = None,
 ) -> Bank:
-    """Features of every planned view; view ``v`` draws from a generator of its own."""
-    views = []
-    for number, (policy, mirrored) in enumerate(plans):
-        generator = torch.Generator().manual_seed(seed * 1000 + number)
-        views.append(
-            look(canvases, rows, policy, forward, size, mirrored=mirrored, generator=generator)
-        )
-        if progress is not None:
-            progress((number + 1) * len(rows))
-    return Bank(tuple(views))
+    """Features of every planned view; view ``v`` draws from a generator of its own.
+
+    Images that must be decoded are looked at in all views before the next ones are.
+    """
+    generators = [torch.Generator().manual_seed(seed * 1000 + v) for v in range(len(plans))]
+    span = max(1, len(rows)) if canvases.buffer is None else _SPAN
+    spans = [rows[start : start + span] for start in range(0, len(rows), span)] or [rows]
+    found: list[list[Tensor]] = [[] for _ in plans]
+    done = 0
+    for part, _ in zip(spans, canvases.ahead(spans), strict=False):
+        for (policy, mirrored), generator, outputs in zip(plans, generators, found, strict=True):
+            outputs.append(
+                look(canvases, part, policy, forward, size, mirrored=mirrored, generator=generator)
+            )
+            done += len(part)
+            if progress is not None:
+                progress(done)
+    return Bank(tuple(torch.cat(outputs) for outputs in found))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +15,12 @@ from tutelage.augment import Policy, apply
 from tutelage.augment.mix import Mix, draw_cutmix, draw_mixup
 from tutelage.batch import Batch
 from tutelage.data.store import ImageStore
+from tutelage.data.stream import StreamedImages, windowed
 
 Rows = NDArray[np.intp]
 _CYCLE = 2  # number of the stream of batches; 0 and 1 are those of the images
 _VIEWS = 9  # the same of the views
+_COPIED = 4096  # images moved to a GPU at a time
 
 
 def spaced(rows: Rows, most: int) -> Rows:
@@ -26,18 +29,28 @@ def spaced(rows: Rows, most: int) -> Rows:
 
 
 class Canvases:
-    """The store's pixels for the views: on the GPU whole if they fit, else read row by row."""
+    """The store's pixels for the views: on the GPU whole if they fit, else read row by row.
+
+    Attributes:
+        buffer: how many images are held decoded at a time; None if the store holds all.
+    """
 
     def __init__(self, store: ImageStore, rows: Rows, device: torch.device) -> None:
         """Offer ``rows`` of the store; row numbers stay the store's."""
-        self._images, self._aspect, self._resident = store.images, store.aspect, None
+        self._images, self._aspect = store.images, store.aspect
+        self._resident: Tensor | None = None
+        self.buffer = store.images.buffer if isinstance(store.images, StreamedImages) else None
         if device.type == "cuda":
             size = len(rows) * store.canvas * store.canvas * 3
             free, _ = torch.cuda.mem_get_info(device)
             if size < 0.4 * free:
                 self._position = np.full(len(store.images), -1)
                 self._position[rows] = np.arange(len(rows))
-                self._resident = torch.from_numpy(store.images[rows]).to(device)
+                shape = (len(rows), store.canvas, store.canvas, 3)
+                self._resident = torch.empty(shape, dtype=torch.uint8, device=device)
+                for start in range(0, len(rows), _COPIED):  # all at once may not fit beside it
+                    part = store.images[rows[start : start + _COPIED]]
+                    self._resident[start : start + _COPIED] = torch.from_numpy(part)
 
     def take(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """Canvases (B, C, C, 3) uint8 of store rows (B,), and on the CPU their aspects (B,)."""
@@ -46,6 +59,12 @@ class Canvases:
             return torch.from_numpy(self._images[rows]), aspect
         at = torch.from_numpy(self._position[rows]).to(self._resident.device)
         return self._resident[at], aspect
+
+    def ahead(self, batches: Iterable[Rows]) -> Iterator[None]:
+        """Yield before each of the batches is taken; what must be decoded is by then."""
+        if self._resident is None and isinstance(self._images, StreamedImages):
+            return self._images.ahead(batches)
+        return itertools.repeat(None)
 
 
 @dataclass(frozen=True)
@@ -102,7 +121,8 @@ class Loader:
 
     A batch takes ``labeled_per_batch`` images from the labelled examples and the rest from the
     pool. Each stream is dealt from its own shuffled passes, and a stream shorter than its share
-    of a batch simply comes round again: few labels are repeated, never dropped.
+    of a batch simply comes round again: few labels are repeated, never dropped. Images that no
+    store holds are shuffled within windows, as many as their share of what is held decoded.
 
     With ``cycle`` there are only that many different batches, the same in every pass over them
     and in another order each time: what a teacher says of one need be worked out only once.
@@ -136,24 +156,40 @@ class Loader:
             self.streams = [(labeled, labeled_per_batch), (pool, batch_size - labeled_per_batch)]
 
     def __iter__(self) -> Iterator[Batch]:
-        """Batches from the first step on."""
-        step = self.first
-        while True:
+        """Batches from the first step on; images that must be decoded are, ahead of them."""
+        ready = self.canvases.ahead(map(self._rows, itertools.count(self.first)))
+        for step, _ in zip(itertools.count(self.first), ready, strict=False):
             yield self.batch(step)
-            step += 1
 
     def batch(self, step: int) -> Batch:
         """The batch of one step."""
-        if not self.cycle:
-            return self._batch(step)
-        return self._batch(int(deal(self.cycle, 1, step, (self.seed, _CYCLE))[0]))
+        return self._batch(self._uncycled(step))
+
+    def _uncycled(self, step: int) -> int:
+        """The step that has this step's batch in a stream without a cycle."""
+        return int(deal(self.cycle, 1, step, (self.seed, _CYCLE))[0]) if self.cycle else step
+
+    def _dealt(self, step: int) -> list[tuple[Examples, Rows]]:
+        """Of each stream the positions that ``step`` takes, in a stream without a cycle."""
+        return [
+            (examples, deal(len(examples), count, step, (self.seed, number), self._window(count)))
+            for number, (examples, count) in enumerate(self.streams)
+        ]
+
+    def _rows(self, step: int) -> Rows:
+        """Store rows of the images of a step's batch."""
+        parts = self._dealt(self._uncycled(step))
+        return np.concatenate([examples.rows[at] for examples, at in parts])
+
+    def _window(self, count: int) -> int | None:
+        """The part of the images held decoded for a stream that fills ``count`` of a batch."""
+        if self.canvases.buffer is None:
+            return None
+        return max(1, self.canvases.buffer * count // sum(count for _, count in self.streams))
 
     def _batch(self, step: int) -> Batch:
         """The batch that a stream without a cycle has at ``step``."""
-        parts = [
-            (examples, deal(len(examples), count, step, (self.seed, number)))
-            for number, (examples, count) in enumerate(self.streams)
-        ]
+        parts = self._dealt(step)
         rows = np.concatenate([examples.rows[at] for examples, at in parts])
         targets = torch.cat([examples.targets[at] for examples, at in parts])
         weights = torch.cat([examples.weights[at] for examples, at in parts])
@@ -190,14 +226,20 @@ class Loader:
         return (draw_cutmix if self.views.mix == "cutmix" else draw_mixup)(count, generator)
 
 
-def deal(n: int, count: int, step: int, seed: tuple[int, int]) -> Rows:
-    """Positions (count,) that ``step`` takes from endless shuffled passes over ``n`` images."""
+def deal(n: int, count: int, step: int, seed: tuple[int, int], window: int | None = None) -> Rows:
+    """Positions (count,) that ``step`` takes from endless shuffled passes over ``n`` images.
+
+    With a ``window`` of fewer images each pass is shuffled in windows, see ``stream.windowed``.
+    """
     wanted = np.arange(step * count, (step + 1) * count)
     out = np.empty(count, dtype=np.intp)
     for epoch in np.unique(wanted // n):
-        order = np.random.default_rng([*seed, int(epoch)]).permutation(n)
         here = wanted // n == epoch
-        out[here] = order[wanted[here] % n]
+        if window is not None and window < n:
+            out[here] = windowed(n, window, (*seed, int(epoch)), wanted[here] % n)
+        else:
+            order = np.random.default_rng([*seed, int(epoch)]).permutation(n)
+            out[here] = order[wanted[here] % n]
     return out
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -177,6 +178,7 @@ def _prepare(
             *notes,
             *catalog.warnings,
             *split.warnings,
+            *filter(None, [store.note]),
             *_unused(command, config, plan, folds=not data.counts["val"]),
             *_too_short(plan),
             *chosen,
@@ -273,8 +275,10 @@ def open_data(
             catalog,
             canvas=config.data.canvas,
             cache=cache_folder(),
+            budget=_budget(folder, config),
             progress=lambda n, total: done(n),
         )
+    folder.pinned("streamed", lambda: bool(store.note))
     _write_skipped(store, out)
     if store.reasons:
         console.say(f"{len(store.reasons)} images could not be read: see {out / 'skipped.csv'}")
@@ -302,7 +306,10 @@ def opened(
     catalog = apply_decisions(catalog, config.data.decisions)
     with _claimed(command, data, out, config) as (folder, _):
         console = Console(folder.events, quiet=quiet)
-        yield open_data(folder, catalog, config, console), folder, console
+        found = open_data(folder, catalog, config, console)
+        if found.store.note:
+            console.say(f"note: {found.store.note}")
+        yield found, folder, console
 
 
 def _pinned_strong_view(
@@ -370,6 +377,15 @@ def _too_short(plan: Plan) -> list[str]:
         f"the least there is to do takes about {plan.estimated_seconds / 60:.1f} minutes here, "
         f"more than the {plan.minutes:g} of --minutes"
     ]
+
+
+def _budget(folder: RunFolder, config: RunConfig) -> float | None:
+    """Bytes for pixels; a run that goes on deals its images in the order in which it began."""
+    streamed = folder.read_json("config.json").get("streamed")
+    if streamed is not None:
+        return 0.0 if streamed else math.inf
+    limit = config.data.store_gb
+    return None if limit is None else limit * 1e9
 
 
 def _write_skipped(store: ImageStore, out: Path) -> None:

@@ -1018,6 +1018,7 @@ CHANGED: dict[str, Any] = {
     "track": "no-such-tracker",
     "input_size": 64,
     "canvas": 48,
+    "store_gb": 0.0,
     "trunk": "trained",
     "features": "last",
     "lr_head": 0.5,
@@ -1113,6 +1114,8 @@ def _observed(
         chain = pipeline.Chain(run)
         chain.stage("probe", lambda: stages.probe(run.task, run.base, chain.frozen))
         return _text(pipeline._verdict(chain))
+    if name == "store_gb":
+        return type(run.store.images).__name__
     if name in OF_PREPARE:
         return _text(run.split.roles, dataclasses.astuple(run.plan)[1:], run.base.spec)
     if name in OF_STUDENT:
