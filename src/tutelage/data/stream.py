@@ -18,10 +18,9 @@ from tutelage.cores import cores
 # Bytes of canvases in a buffer, of which two are in memory: 14,563 images of 96 x 96 pixels are
 # much to shuffle, and twice half a GiB is little beside a network in training.
 BUFFER = 2**29
-# A window mixes at least so many places of the data. Its blocks are the shorter for it, but not
-# shorter than a disk needs to read in one go where an image file has 50 kB or more.
-_BLOCKS = 32
-_BLOCK = 1024  # images in a block at most: longer ones are not read any faster
+# A window mixes about so many places of the data. Its blocks are then about a megabyte of files
+# each, whatever the canvas, so that a disk reads more than it seeks.
+_BLOCKS = 128
 _CHUNK = 128  # images decoded before a thread asks whether they are still wanted
 
 Rows = NDArray[np.intp]
@@ -200,7 +199,7 @@ def windowed(n: int, window: int, seed: tuple[int, ...], at: Rows) -> Rows:
 
 
 def _block(window: int) -> int:
-    return max(1, min(_BLOCK, window // _BLOCKS))
+    return max(1, window // _BLOCKS)
 
 
 @lru_cache(maxsize=8)
