@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from processes import on_ranks
 
 from tutelage.augment import Center, Strong, Weak, apply
 from tutelage.bank import CLEAN_VIEWS, Bank, bank_plans, look, make_bank
@@ -111,6 +112,31 @@ def test_a_bank_of_streamed_images_is_that_of_a_store(monkeypatch: pytest.Monkey
     assert decoded == Counter(dict.fromkeys(range(1, 70), 1)), "once for all views"
     assert done[-1] == 5 * 69
     assert done == sorted(done)
+
+
+def test_ranks_make_a_bank_of_streamed_images_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tutelage.bank._SPAN", 64)
+    images = tiny.smooth_images(200, 8)
+    plans = bank_plans(3, 0.875, Strong(), 0.35)
+
+    def made() -> tuple[tuple[torch.Tensor, ...], int]:
+        decoded = Counter[int]()
+
+        def squash(row: int) -> tuple[np.ndarray, float, str]:
+            decoded[row] += 1
+            return images[row], 1.0, ""
+
+        found = StreamedImages(squash, 200, 8, print)
+        rows = np.arange(200)
+        data = Canvases(dataclasses.replace(tiny.store(images), images=found), rows, tiny.CPU)
+        return make_bank(data, rows, pixels, 8, plans, seed=3).views, decoded.total()
+
+    expected = make_bank(tiny.canvases(images), np.arange(200), pixels, 8, plans, seed=3).views
+    total = 0
+    for views, count in on_ranks(2, made):
+        assert all(torch.equal(a, b) for a, b in zip(views, expected, strict=True))
+        total += count
+    assert total == 200, "each image is decoded by one rank, once"
 
 
 def test_streamed_images_are_looked_at_as_those_of_a_store() -> None:

@@ -155,7 +155,7 @@ def test_ctrl_c_ends_with_130_and_a_hint_where_there_is_something_to_continue(
     assert cli.main(words) == 130
     said = capsys.readouterr().err
     assert f"tutelage {command}: stopped" in said
-    assert ("the same command continues from the last finished stage" in said) == hint
+    assert ("the same command goes on where it was saved" in said) == hint
 
 
 def test_a_closed_pipe_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import torch
 from tutelage.augment import Center, Strong, Weak, apply
 from tutelage.data.stream import StreamedImages
 from tutelage.loader import Canvases, Loader, Views, deal, spaced
+from tutelage.ranks import Ranks
 
 IMAGES = tiny.smooth_images(20)
 LABELED = tiny.examples(np.arange(6), np.arange(6) % 2)
@@ -187,6 +188,38 @@ def test_streamed_passes_hold_every_image_once(streams: Any) -> None:
     ordinary = deal(len(examples), share, 0, (0, int(examples is streams[1])))
     assert not np.array_equal(rows[:share], examples.rows[ordinary])
     assert np.ptp(rows[:16]) > 100, "from all over the data"
+
+
+@pytest.mark.usefixtures("small_buffers")
+@pytest.mark.parametrize("cycle", [0, 5])
+@pytest.mark.parametrize("mix", ["none", "cutmix"])
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_rank_decodes_what_it_takes_and_all_of_it_ahead(
+    cycle: int, mix: str, world: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = StreamedImages._take
+
+    def watched(self: StreamedImages, rows: np.ndarray, stop: Any = None) -> np.ndarray:
+        if stop is None:  # in the training itself
+            assert self._held is not None
+            here, _ = self._held.find(rows)
+            assert here.all()
+        else:
+            decoded.append(len(rows))
+        return take(self, rows, stop)
+
+    monkeypatch.setattr(StreamedImages, "_take", watched)
+    views = Views(Weak(), 8, mix=mix, mix_share=1.0)
+    for rank in range(world):
+        monkeypatch.setattr("tutelage.ranks._current", Ranks(rank, world))
+        decoded: list[int] = []
+        data = streamed(MANY)
+        stream = Loader(data, *STREAMS[1], views, batch_size=16, labeled_per_batch=4, seed=0,
+                        cycle=cycle)  # fmt: skip
+        for batch in itertools.islice(stream, 15):
+            assert len(batch.images) == 16 // world
+        assert decoded[0] == len(set(stream._rows(0).tolist()))
+        assert decoded[0] <= 16 // world * (1 if mix == "none" else 2)
 
 
 def test_a_store_deals_as_ever() -> None:

@@ -12,8 +12,11 @@ from torch import Tensor
 from tutelage.augment import Center, Policy, Weak, apply
 from tutelage.augment.plan import Plan
 from tutelage.loader import Canvases, Rows
+from tutelage.ranks import current
+from tutelage.together import concatenated
 
 Look = Callable[[Tensor], Tensor]
+BATCH = 32  # images in a forward
 _SPAN = 1024  # images; whole batches of ``look``, so that they are the same as in one span
 CLEAN_VIEWS = 2  # the centre view and its mirror image; the rest are noise for the student
 
@@ -59,25 +62,30 @@ def look(
     mirrored: bool = False,
     generator: torch.Generator | None = None,
     progress: Callable[[int], None] | None = None,
-    batch: int = 32,
+    batch: int = BATCH,
 ) -> Tensor:
-    """Outputs (N, D) of ``forward`` on one view of each row, on the CPU."""
+    """Outputs (N, D) of ``forward`` on one view of each row, on the CPU.
+
+    Of several ranks each works on a share of the batches, and each has all outputs.
+    """
     generator = torch.Generator().manual_seed(0) if generator is None else generator
+    starts, own = _starts(rows, batch)
     outputs = []
-    starts = range(0, len(rows), batch)
-    parts = [rows[start : start + batch] for start in starts]
-    for start, part, _ in zip(starts, parts, canvases.ahead(parts), strict=False):
-        images, aspect = canvases.take(part)
-        plan: Plan = policy.plan(aspect, generator)
-        view = apply(images, plan, size)
-        if mirrored:
-            view = view.flip(3)
-        outputs.append(forward(view).float().cpu())
+    ready = canvases.ahead(rows[start : start + batch] for start in own)
+    for start in starts:
+        part = rows[start : start + batch]
+        plan: Plan = policy.plan(canvases.aspect(part), generator)  # all: they draw in turn
+        if start in own:
+            next(ready)
+            view = apply(canvases.take(part)[0], plan, size)
+            if mirrored:
+                view = view.flip(3)
+            outputs.append(forward(view).float().cpu())
         if progress is not None:
             progress(min(start + batch, len(rows)))
     if not outputs:
-        return forward(torch.zeros(0, 3, size, size)).float().cpu()
-    return torch.cat(outputs)
+        outputs = [forward(torch.zeros(0, 3, size, size)).float().cpu()]
+    return concatenated(torch.cat(outputs))
 
 
 def make_bank(
@@ -99,7 +107,7 @@ def make_bank(
     spans = [rows[start : start + span] for start in range(0, len(rows), span)] or [rows]
     found: list[list[Tensor]] = [[] for _ in plans]
     done = 0
-    for part, _ in zip(spans, canvases.ahead(spans), strict=False):
+    for part, _ in zip(spans, canvases.ahead(map(_own, spans)), strict=False):
         for (policy, mirrored), generator, outputs in zip(plans, generators, found, strict=True):
             outputs.append(
                 look(canvases, part, policy, forward, size, mirrored=mirrored, generator=generator)
@@ -108,3 +116,15 @@ def make_bank(
             if progress is not None:
                 progress(done)
     return Bank(tuple(torch.cat(outputs) for outputs in found))
+
+
+def _own(rows: Rows) -> Rows:
+    """The rows that this rank looks at."""
+    starts = _starts(rows, BATCH)[1]
+    return rows[starts.start : starts.stop]
+
+
+def _starts(rows: Rows, batch: int) -> tuple[range, range]:
+    """Where the batches of rows start: all of them, and this rank's share."""
+    starts = range(0, len(rows), batch)
+    return starts, starts[current().share(len(starts))]

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from tutelage._version import __version__
 from tutelage.config import field_type, group_fields
 from tutelage.errors import TutelageError, need
+from tutelage.stop import Terminated, handled
 
 TRAINING = {
     "demo": "the whole pipeline on solar-cell photos that pip installed",
@@ -242,34 +245,55 @@ def _add_bench(commands: Any) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; 0 when it worked, 2 for what the user can mend, 130 for Ctrl-C."""
+    """Run one command; 0 when it worked, 2 for what the user can mend, 130 and 143 for signals."""
     options = vars(build_parser().parse_args(argv))
     command = options.pop("command")
     try:
-        if command in (*TRAINING, "augment", "ladder"):
-            _work(command, **options)
-        elif command == "evaluate":
-            _evaluate(**options)
-        elif command == "predict":
-            _predict(**options)
-        elif command == "bench":
-            _bench(**options)
-        elif command in ("review", "serve"):
-            _serve(command, options)
-        elif command == "completion":
-            _completion(**options)
-        else:
-            _export(options)
+        _check_ranks(command)
+        with handled() if command in CONTINUED else nullcontext():
+            _run(command, options)
     except TutelageError as error:
         print(f"tutelage {command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        hint = "; the same command continues from the last finished stage" * (command in CONTINUED)
-        print(f"\ntutelage {command}: stopped{hint}", file=sys.stderr)
+        print(f"\ntutelage {command}: stopped{_continues(command)}", file=sys.stderr)
         return 130
+    except Terminated:
+        print(f"tutelage {command}: ended by SIGTERM{_continues(command)}", file=sys.stderr)
+        return 143
     except BrokenPipeError:
         return 1
     return 0
+
+
+def _check_ranks(command: str) -> None:
+    """Refuse to do what one process does several times, side by side."""
+    if command not in TRAINING and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise TutelageError(
+            f"{command} is the work of one process; start it without torchrun, which is for "
+            f"{', '.join(TRAINING)}"
+        )
+
+
+def _run(command: str, options: dict[str, Any]) -> None:
+    if command in (*TRAINING, "augment", "ladder"):
+        _work(command, **options)
+    elif command == "evaluate":
+        _evaluate(**options)
+    elif command == "predict":
+        _predict(**options)
+    elif command == "bench":
+        _bench(**options)
+    elif command in ("review", "serve"):
+        _serve(command, options)
+    elif command == "completion":
+        _completion(**options)
+    else:
+        _export(options)
+
+
+def _continues(command: str) -> str:
+    return "; the same command goes on where it was saved" * (command in CONTINUED)
 
 
 def _completion(shell: str) -> None:
@@ -288,7 +312,7 @@ def _work(command: str, json: bool, **options: Any) -> None:
     from tutelage import api
 
     content = getattr(api, command.replace("-", "_"))(**options)
-    if json:
+    if json and content:  # only the lead of several ranks has any
         print(_dump(content))
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from tutelage.data.catalog import Catalog
 from tutelage.errors import TutelageError
+from tutelage.files import lock
 
 FILE = "decisions.jsonl"
 ACTIONS = ("accept", "relabel", "reject", "undo")
@@ -60,7 +61,7 @@ class Decisions:
         except OSError as error:
             raise TutelageError(f"{path} cannot be written: {error.strerror}") from error
         try:
-            _lock(self._file, path)
+            lock(self._file, f"another review has {path} open; use its page, or stop it first")
             self._file.seek(0)
             content = self._file.read()
             lines, torn = _whole_lines(content)
@@ -219,17 +220,3 @@ def _standing(rows: Iterable[dict[str, Any]]) -> list[Decision]:
         past[number] = Decision(image, row["action"], row["label"])
         about[image].append(number)
     return list(past.values())
-
-
-def _lock(file: Any, path: Path) -> None:
-    """Keep a second review of the same run out, where the system can."""
-    try:
-        import fcntl
-    except ModuleNotFoundError:  # not on Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise TutelageError(
-            f"another review has {path} open; use its page, or stop it first"
-        ) from None

@@ -13,9 +13,12 @@ from torch import Tensor
 
 from tutelage.augment import Policy, apply
 from tutelage.augment.mix import Mix, draw_cutmix, draw_mixup
+from tutelage.augment.plan import Plan
 from tutelage.batch import Batch
 from tutelage.data.store import ImageStore
 from tutelage.data.stream import StreamedImages, windowed
+from tutelage.errors import TutelageError
+from tutelage.ranks import current
 
 Rows = NDArray[np.intp]
 _CYCLE = 2  # number of the stream of batches; 0 and 1 are those of the images
@@ -54,7 +57,7 @@ class Canvases:
 
     def take(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """Canvases (B, C, C, 3) uint8 of store rows (B,), and on the CPU their aspects (B,)."""
-        aspect = torch.from_numpy(self._aspect[rows])
+        aspect = self.aspect(rows)
         if self._resident is None:
             return torch.from_numpy(self._images[rows]), aspect
         at = torch.from_numpy(self._position[rows]).to(self._resident.device)
@@ -65,6 +68,10 @@ class Canvases:
         if self._resident is None and isinstance(self._images, StreamedImages):
             return self._images.ahead(batches)
         return itertools.repeat(None)
+
+    def aspect(self, rows: Rows) -> Tensor:
+        """Width / height (B,) alone: to plan a view takes no pixels."""
+        return torch.from_numpy(self._aspect[rows])
 
 
 @dataclass(frozen=True)
@@ -146,7 +153,15 @@ class Loader:
         Without a cycle no batch repeats.
 
         ``first`` is the step to begin with, for a training that goes on from another.
+
+        Raises:
+            TutelageError: there are more ranks than images in a batch.
         """
+        if batch_size < current().world:
+            raise TutelageError(
+                f"{current().world} ranks share batches of {batch_size} images; start no more "
+                "ranks than images in a batch"
+            )
         self.canvases, self.views, self.seed, self.cycle = canvases, views, seed, cycle
         self.first = first
         self.streams = [(labeled, batch_size)]
@@ -156,13 +171,21 @@ class Loader:
             self.streams = [(labeled, labeled_per_batch), (pool, batch_size - labeled_per_batch)]
 
     def __iter__(self) -> Iterator[Batch]:
-        """Batches from the first step on; images that must be decoded are, ahead of them."""
-        ready = self.canvases.ahead(map(self._rows, itertools.count(self.first)))
-        for step, _ in zip(itertools.count(self.first), ready, strict=False):
+        """Batches from the first step on."""
+        return self.after(0)
+
+    def after(self, steps: int) -> Iterator[Batch]:
+        """Batches from the first step on, without the first ``steps`` of them.
+
+        Images that must be decoded are, ahead of the batches.
+        """
+        first = self.first + steps
+        ready = self.canvases.ahead(map(self._rows, itertools.count(first)))
+        for step, _ in zip(itertools.count(first), ready, strict=False):
             yield self.batch(step)
 
     def batch(self, step: int) -> Batch:
-        """The batch of one step."""
+        """The batch of one step; of its views this rank's share."""
         return self._batch(self._uncycled(step))
 
     def _uncycled(self, step: int) -> int:
@@ -177,9 +200,11 @@ class Loader:
         ]
 
     def _rows(self, step: int) -> Rows:
-        """Store rows of the images of a step's batch."""
-        parts = self._dealt(self._uncycled(step))
-        return np.concatenate([examples.rows[at] for examples, at in parts])
+        """Store rows of the images that this rank looks at for a step's batch."""
+        _, rows, _, _, mix, own = self._draw(self._uncycled(step))
+        at = own if mix is None else mix.part(own)[0]
+        taken: Rows = rows[at.numpy()]
+        return taken
 
     def _window(self, count: int) -> int | None:
         """The part of the images held decoded for a stream that fills ``count`` of a batch."""
@@ -187,28 +212,39 @@ class Loader:
             return None
         return max(1, self.canvases.buffer * count // sum(count for _, count in self.streams))
 
-    def _batch(self, step: int) -> Batch:
-        """The batch that a stream without a cycle has at ``step``."""
+    def _draw(
+        self, step: int
+    ) -> tuple[list[tuple[Examples, Rows]], Rows, Plan, Plan | None, Mix | None, Tensor]:
+        """All of a batch but its pixels, and the positions that are this rank's share."""
         parts = self._dealt(step)
         rows = np.concatenate([examples.rows[at] for examples, at in parts])
+        generator = torch.Generator().manual_seed(_mixed_seed(self.seed, _VIEWS, step))
+        # All ranks plan the whole batch, so that an image's view is the same on any of them.
+        aspect = self.canvases.aspect(rows)
+        plan, weak = self.views.policy.plan(aspect, generator), self.views.weak
+        weak_plan = None if weak is None else weak.plan(aspect, generator)
+        mix = self._mix(len(rows), generator)
+        own = torch.arange(len(rows))[current().share(len(rows))]
+        return parts, rows, plan, weak_plan, mix, own
+
+    def _batch(self, step: int) -> Batch:
+        """The batch that a stream without a cycle has at ``step``."""
+        parts, rows, plan, weak_plan, mix, own = self._draw(step)
         targets = torch.cat([examples.targets[at] for examples, at in parts])
         weights = torch.cat([examples.weights[at] for examples, at in parts])
         ids = torch.from_numpy(
             np.concatenate([np.full(len(parts[0][1]), -1), *(at for _, at in parts[1:])])
         )
-        generator = torch.Generator().manual_seed(_mixed_seed(self.seed, _VIEWS, step))
-        images, aspect = self.canvases.take(rows)
-        views = self.views
-        plan = views.policy.plan(aspect, generator)
+        views, at = self.views, own
+        if mix is not None:
+            targets, weights = mix.weighted(targets, weights)
+            at, mix = mix.part(own)
+        images, _ = self.canvases.take(rows[at.numpy()])
         sizes = {views.size, *views.teacher_sizes}
-        seen = {size: apply(images, plan, size) for size in sizes}
-        weak = None
-        if views.weak is not None:
-            weak = apply(images, views.weak.plan(aspect, generator), views.size)
-        mix = self._mix(len(rows), generator)
+        seen = {size: apply(images, plan[at], size) for size in sizes}
         if mix is not None:
             seen = {size: mix.images(view) for size, view in seen.items()}
-            targets, weights = mix.weighted(targets, weights)
+        weak = None if weak_plan is None else apply(images, weak_plan[own], views.size)
         return Batch(
             seen[views.size],
             targets,

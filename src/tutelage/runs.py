@@ -21,6 +21,7 @@ import torch
 
 from tutelage import stages, student, tune
 from tutelage.candidates import Candidate, Untrained, choose, names_on_offer
+from tutelage.checkpoint import Trainings
 from tutelage.config import SELF_TRAINING, STRONG_VIEW, RunConfig, without_effect
 from tutelage.console import Console
 from tutelage.data.catalog import Catalog
@@ -48,6 +49,7 @@ from tutelage.plan import (
     make_plan,
     offered_sizes,
 )
+from tutelage.ranks import agreed, by_lead, current, is_lead, lead_first, wait
 from tutelage.runfolder import RunFolder
 from tutelage.stages import Task
 from tutelage.tracking import Tracking, open_trackers
@@ -74,12 +76,19 @@ class Run:
     task: Task
     notes: list[str]
     tracking: Tracking
+    trainings: Trainings
     students: tuple[tuple[Candidate, Work], ...] = ()
 
     @property
     def shop(self) -> Workshop:
         """What trained stages need of the run."""
-        return Workshop(self.config, self.device, self.config.data.seed, self.progress)
+        seed = self.config.data.seed
+        return Workshop(self.config, self.device, seed, self.progress, self.trainings)
+
+    def close(self) -> None:
+        """End what was opened: the trackers, and this process's hold on the folder."""
+        self.tracking.close()
+        self.folder.unlock()
 
     def progress(self, label: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
         """A progress bar."""
@@ -136,7 +145,12 @@ def _claimed(
     """The folder, and whether its run is continued; a new one is given back on a refusal."""
     folder = RunFolder(out)
     request = {"command": command, "data": os.path.normpath(data), "settings": config.to_dict()}
-    resumed = folder.claim(request)
+    resumed = by_lead(lambda: folder.claim(request))
+    if not folder.path.is_dir():
+        raise TutelageError(
+            f"rank {current().rank} sees no folder {folder.path}; give --out a folder on a disk "
+            "that all machines share"
+        )
     try:
         yield folder, resumed
     except TutelageError:
@@ -156,8 +170,9 @@ def _prepare(
     resumed: bool,
     quiet: bool,
 ) -> Run:
-    console = Console(folder.events, quiet=quiet)
-    tracking = Tracking(open_trackers(config.data.track, folder.path), console.say)
+    console = _console(folder, quiet=quiet)
+    trackers = open_trackers(config.data.track, folder.path) if is_lead() else []
+    tracking = Tracking(trackers, console.say)
     console.listen = tracking.event
     console.record("settings", settings=config.to_dict())
     if resumed:
@@ -210,6 +225,7 @@ def _prepare(
         task=task,
         notes=[*all_notes, *said],
         tracking=tracking,
+        trainings=Trainings(config.data.checkpoint_seconds, console.say),
         students=students,
     )
 
@@ -270,16 +286,9 @@ def open_data(
     device = choose_device(config.data.device)
     configure(device)
     out = folder.path
-    with console.bar("decoding", len(catalog), "image") as done:
-        store = open_store(
-            catalog,
-            canvas=config.data.canvas,
-            cache=cache_folder(),
-            budget=_budget(folder, config),
-            progress=lambda n, total: done(n),
-        )
-    folder.pinned("streamed", lambda: bool(store.note))
-    _write_skipped(store, out)
+    store = _open_store(folder, catalog, config, console)
+    if is_lead():
+        _write_skipped(store, out)
     if store.reasons:
         console.say(f"{len(store.reasons)} images could not be read: see {out / 'skipped.csv'}")
     split = _pinned_split(folder, catalog, store, config, labels_needed=labels_needed)
@@ -294,6 +303,11 @@ def open_data(
     return data
 
 
+def _console(folder: RunFolder, *, quiet: bool) -> Console:
+    """The lead speaks and records for all ranks."""
+    return Console(folder.events, quiet=quiet) if is_lead() else Console(quiet=True)
+
+
 @contextmanager
 def opened(
     command: str, catalog: Catalog, data: str, out: Path, config: RunConfig, *, quiet: bool
@@ -305,7 +319,7 @@ def opened(
     """
     catalog = apply_decisions(catalog, config.data.decisions)
     with _claimed(command, data, out, config) as (folder, _):
-        console = Console(folder.events, quiet=quiet)
+        console = _console(folder, quiet=quiet)
         found = open_data(folder, catalog, config, console)
         if found.store.note:
             console.say(f"note: {found.store.note}")
@@ -379,13 +393,32 @@ def _too_short(plan: Plan) -> list[str]:
     ]
 
 
-def _budget(folder: RunFolder, config: RunConfig) -> float | None:
-    """Bytes for pixels; a run that goes on deals its images in the order in which it began."""
-    streamed = folder.read_json("config.json").get("streamed")
-    if streamed is not None:
-        return 0.0 if streamed else math.inf
+def _open_store(
+    folder: RunFolder, catalog: Catalog, config: RunConfig, console: Console
+) -> ImageStore:
+    """The pixels, streamed by a run that goes on if it began so, and by all ranks if the lead does.
+
+    The order in which a training sees its images hangs on it.
+    """
     limit = config.data.store_gb
-    return None if limit is None else limit * 1e9
+
+    def opened(streamed: bool | None) -> ImageStore:
+        budget = None if limit is None else limit * 1e9
+        if streamed is not None:
+            budget = 0.0 if streamed else math.inf
+        with console.bar("decoding", len(catalog), "image") as done:
+            return open_store(
+                catalog,
+                canvas=config.data.canvas,
+                cache=cache_folder(),
+                budget=budget,
+                progress=lambda n, total: done(n),
+            )
+
+    known = agreed(folder.read_json("config.json").get("streamed"))
+    store = lead_first(lambda: opened(known))
+    streamed: bool = folder.pinned("streamed", lambda: bool(store.note))
+    return store if bool(store.note) == streamed else opened(streamed)
 
 
 def _write_skipped(store: ImageStore, out: Path) -> None:
@@ -405,7 +438,7 @@ def _pinned_split(
     labels_needed: bool,
 ) -> Split:
     path = folder.path / "split.parquet"
-    if path.exists():
+    if by_lead(path.exists):
         return load_split(path, catalog, store.readable)
     split = make_split(
         catalog,
@@ -415,7 +448,9 @@ def _pinned_split(
         seed=config.data.seed,
         labels_needed=labels_needed,
     )
-    save_split(split, catalog, path)
+    if is_lead():
+        save_split(split, catalog, path)
+    wait()
     return split
 
 

@@ -49,10 +49,11 @@ def made(monkeypatch):
     found = []
     fill = StreamedImages._fill
 
-    def kept(self, rows, stop):
-        buffer = fill(self, rows, stop)
-        found.append(weakref.ref(buffer.pixels))
-        return buffer
+    def kept(self, plan, stop):
+        filled = fill(self, plan, stop)
+        if filled is not None:
+            found.append(weakref.ref(filled[1].pixels))
+        return filled
 
     monkeypatch.setattr(StreamedImages, "_fill", kept)
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, SupportsIndex
@@ -103,7 +103,8 @@ class StreamedImages:
         the iterator ends the thread.
 
         Args:
-            batches: the rows of each batch, in the order in which they will be taken.
+            batches: the rows of each batch, in the order in which they will be taken; asked for
+                in the thread.
         """
         if not self._busy.acquire(blocking=False):
             yield from itertools.repeat(None)
@@ -121,16 +122,12 @@ class StreamedImages:
     def _through(
         self, plan: Iterator[tuple[int, Rows]], filler: ThreadPoolExecutor, stop: threading.Event
     ) -> Iterator[None]:
-        coming = next(plan, None)
-        filling: Future[_Buffer] | None = None
-        while coming is not None:
-            count, rows = coming
-            if filling is None:
-                filling = filler.submit(self._fill, rows, stop)
-            self._held = filling.result()
-            coming = next(plan, None)
-            # Named anew at once: the old future would keep a third buffer alive.
-            filling = None if coming is None else filler.submit(self._fill, coming[1], stop)
+        filling = filler.submit(self._fill, plan, stop)
+        while (found := filling.result()) is not None:
+            count, self._held = found
+            # Forgotten at once: they would keep a third buffer alive while the next is filled.
+            del found, filling
+            filling = filler.submit(self._fill, plan, stop)
             for _ in range(count):
                 yield
 
@@ -148,8 +145,14 @@ class StreamedImages:
         if group:
             yield len(group), np.unique(np.concatenate(group))
 
-    def _fill(self, rows: Rows, stop: threading.Event) -> _Buffer:
-        return _Buffer(rows, self._take(rows, stop))
+    def _fill(
+        self, plan: Iterator[tuple[int, Rows]], stop: threading.Event
+    ) -> tuple[int, _Buffer] | None:
+        """The next buffer and how many batches it has; None after the last."""
+        if (coming := next(plan, None)) is None:
+            return None
+        count, rows = coming
+        return count, _Buffer(rows, self._take(rows, stop))
 
     def _take(self, rows: Rows, stop: threading.Event | None = None) -> NDArray[np.uint8]:
         """Canvases (n, C, C, 3); after ``stop`` they are not worth anything."""
