@@ -504,8 +504,8 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     "every rank evaluates every image": (
         checks.ranks_count_every_image_once,
         "bank",
-        "    own = starts[current().share(len(starts))]\n",
-        "    own = starts\n",
+        "starts, starts[current().share(len(starts))]",
+        "starts, starts",
     ),
     "a norm is measured on each rank's own share": (
         checks.ranks_measure_a_neck_as_one,
@@ -609,6 +609,36 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
         "loader",
         "order = np.random.default_rng([*seed, int(epoch)]).permutation(n)",
         "order = np.random.default_rng([*seed, int(epoch)]).integers(0, 2, n)",
+    ),
+    "a streamed pass is the one before again": (
+        checks.streamed_passes_are_shuffled_anew_and_whole,
+        "loader",
+        "windowed(n, window, (*seed, int(epoch)), wanted",
+        "windowed(n, window, seed, wanted",
+    ),
+    "streamed windows are not shuffled": (
+        checks.streamed_passes_are_shuffled_anew_and_whole,
+        "data.stream",
+        ".permutation(positions[positions < n])",
+        ".permutation(1) + positions[positions < n]",
+    ),
+    "streamed blocks are dealt in order": (
+        checks.streamed_passes_are_shuffled_anew_and_whole,
+        "data.stream",
+        "blocks = np.random.default_rng(seed).permutation(-(-n // block))",
+        "blocks = np.arange(-(-n // block))",
+    ),
+    "the end of a streamed pass is cut off": (
+        checks.streamed_passes_are_shuffled_anew_and_whole,
+        "data.stream",
+        "blocks = np.random.default_rng(seed).permutation(-(-n // block))",
+        "blocks = np.random.default_rng(seed).permutation(n // block)",
+    ),
+    "a streamed image is its neighbour": (
+        checks.streamed_images_are_the_stored_ones,
+        "data.stream",
+        "return here, at[here]",
+        "return here, at[here] - 1",
     ),
     "labelled images left in the pool": (
         checks.labeled_images_leave_the_pool,

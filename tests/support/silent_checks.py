@@ -32,6 +32,7 @@ from tutelage.bank import Bank, look
 from tutelage.batch import Batch
 from tutelage.calibrate import softmax
 from tutelage.config import RunConfig, TrainConfig, make_config
+from tutelage.data import stream
 from tutelage.data.catalog import read_catalog
 from tutelage.data.store import open_store
 from tutelage.deploy.graph import Deployed
@@ -39,7 +40,7 @@ from tutelage.ema import EMA
 from tutelage.errors import TutelageError
 from tutelage.evidence import pseudo_rows
 from tutelage.label import PseudoLabels, select
-from tutelage.loader import Canvases, Loader, Views
+from tutelage.loader import Canvases, Loader, Views, deal
 from tutelage.losses.dist import dist_loss
 from tutelage.losses.distillation import kd_loss
 from tutelage.losses.dkd import dkd_loss, target_class
@@ -859,6 +860,31 @@ def few_labels_are_repeated_not_dropped(_: Path, __: pytest.MonkeyPatch) -> None
 
 
 # --- the split
+
+
+def streamed_passes_are_shuffled_anew_and_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n, window = 1003, 512  # blocks of four
+    stream._windows.cache_clear()
+    stream._shuffled.cache_clear()
+    passes = [deal(n, n, step, (0, 1), window) for step in range(2)]
+    for one in passes:
+        assert sorted(one) == list(range(n)), "images are left out or doubled"
+        assert np.ptp(one[: window // 2]) > n // 2, "a window is of one place"
+        assert (np.abs(np.diff(one)) == 1).mean() < 0.1, "images come in the order of the data"
+    assert not np.array_equal(*passes)
+
+
+def streamed_images_are_the_stored_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = tiny.smooth_images(40)
+    streamed = stream.StreamedImages(lambda row: (images[row], 1.0, ""), 40, 32, print)
+    data = Canvases(
+        dataclasses.replace(tiny.store(images), images=streamed), np.arange(40), tiny.CPU
+    )
+    batches = [np.random.default_rng(step).permutation(40)[:8] for step in range(12)]
+    for rows, _ in zip(batches, data.ahead(batches), strict=False):
+        assert np.array_equal(data.take(rows)[0].numpy(), images[rows])
 
 
 def labeled_images_leave_the_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
