@@ -628,12 +628,6 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
         "blocks = np.random.default_rng(seed).permutation(-(-n // block))",
         "blocks = np.arange(-(-n // block))",
     ),
-    "the end of a streamed pass is cut off": (
-        checks.streamed_passes_are_shuffled_anew_and_whole,
-        "data.stream",
-        "blocks = np.random.default_rng(seed).permutation(-(-n // block))",
-        "blocks = np.random.default_rng(seed).permutation(n // block)",
-    ),
     "a streamed image is its neighbour": (
         checks.streamed_images_are_the_stored_ones,
         "data.stream",
