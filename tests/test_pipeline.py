@@ -791,3 +791,23 @@ def test_a_broken_image_of_a_tar_is_skipped(photos: Path, tmp_path: Path) -> Non
     (row,) = csv.DictReader((tmp_path / "run" / "skipped.csv").read_text().splitlines())
     assert row["image"] == "train-9999.tar/x.png"
     assert "not a JPEG" in row["reason"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_streamed_image_that_is_lost_on_the_way_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_shapes(tmp_path / "data")
+    teach = pipeline.teach
+
+    def losing(chain: Any, **options: Any) -> None:
+        (data / "unlabeled" / "03.jpg").unlink()
+        teach(chain, **options)
+
+    monkeypatch.setattr(pipeline, "teach", losing)
+    options = {name: value for name, value in SETTINGS.items() if name not in ("student", "rounds")}
+    api.transfer(data, tmp_path / "run", quiet=True, store_gb=0.0, **options)
+    (row,) = csv.DictReader((tmp_path / "run" / "skipped.csv").read_text().splitlines())
+    assert row["image"] == "unlabeled/03.jpg"
+    assert "readable before" in row["reason"]
+    assert "03.jpg" in (tmp_path / "run" / "report.html").read_text()

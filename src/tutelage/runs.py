@@ -288,7 +288,7 @@ def open_data(
     out = folder.path
     store = _open_store(folder, catalog, config, console)
     if is_lead():
-        _write_skipped(store, out)
+        write_skipped(store, out)
     if store.reasons:
         console.say(f"{len(store.reasons)} images could not be read: see {out / 'skipped.csv'}")
     split = _pinned_split(folder, catalog, store, config, labels_needed=labels_needed)
@@ -421,7 +421,8 @@ def _open_store(
     return store if bool(store.note) == streamed else opened(streamed)
 
 
-def _write_skipped(store: ImageStore, out: Path) -> None:
+def write_skipped(store: ImageStore, out: Path) -> None:
+    """List the unreadable images in ``skipped.csv``."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["image", "reason"])
