@@ -1,9 +1,16 @@
+import dataclasses
+from collections import Counter
+
 import numpy as np
+import pytest
 import tiny
 import torch
+from processes import on_ranks
 
 from tutelage.augment import Center, Strong, Weak, apply
 from tutelage.bank import CLEAN_VIEWS, Bank, bank_plans, look, make_bank
+from tutelage.data.stream import StreamedImages
+from tutelage.loader import Canvases
 
 IMAGES = tiny.smooth_images(7)
 DATA = tiny.canvases(IMAGES, np.linspace(0.5, 2.0, 7, dtype=np.float32))
@@ -78,3 +85,62 @@ def test_clean_views_have_no_noise_and_take_keeps_views_together() -> None:
     assert isinstance(some, Bank)
     for part, view in zip(some.views, bank.views, strict=True):
         assert torch.equal(part, view[[3, 0]])
+
+
+def test_a_bank_of_streamed_images_is_that_of_a_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tutelage.bank._SPAN", 32)
+    images = tiny.smooth_images(70, 16)
+    aspect = np.linspace(0.5, 2.0, 70, dtype=np.float32)
+    decoded = Counter[int]()
+
+    def squash(row: int) -> tuple[np.ndarray, float, str]:
+        decoded[row] += 1
+        return images[row], 1.0, ""
+
+    found = StreamedImages(squash, 70, 16, print)
+    store = dataclasses.replace(tiny.store(images, aspect), images=found)
+    rows = np.arange(1, 70)
+    plans = bank_plans(5, 0.875, Strong(), 0.35)
+    done: list[int] = []
+    stored = make_bank(Canvases(tiny.store(images, aspect), rows, tiny.CPU), rows, pixels, 16,
+                       plans, seed=3)  # fmt: skip
+    bank = make_bank(
+        Canvases(store, rows, tiny.CPU), rows, pixels, 16, plans, seed=3, progress=done.append
+    )
+    for expected, view in zip(stored.views, bank.views, strict=True):
+        assert torch.equal(expected, view)
+    assert decoded == Counter(dict.fromkeys(range(1, 70), 1)), "once for all views"
+    assert done[-1] == 5 * 69
+    assert done == sorted(done)
+
+
+def test_ranks_make_a_bank_of_streamed_images_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tutelage.bank._SPAN", 64)
+    images = tiny.smooth_images(200, 8)
+    plans = bank_plans(3, 0.875, Strong(), 0.35)
+
+    def made() -> tuple[tuple[torch.Tensor, ...], int]:
+        decoded = Counter[int]()
+
+        def squash(row: int) -> tuple[np.ndarray, float, str]:
+            decoded[row] += 1
+            return images[row], 1.0, ""
+
+        found = StreamedImages(squash, 200, 8, print)
+        rows = np.arange(200)
+        data = Canvases(dataclasses.replace(tiny.store(images), images=found), rows, tiny.CPU)
+        return make_bank(data, rows, pixels, 8, plans, seed=3).views, decoded.total()
+
+    expected = make_bank(tiny.canvases(images), np.arange(200), pixels, 8, plans, seed=3).views
+    total = 0
+    for views, count in on_ranks(2, made):
+        assert all(torch.equal(a, b) for a, b in zip(views, expected, strict=True))
+        total += count
+    assert total == 200, "each image is decoded by one rank, once"
+
+
+def test_streamed_images_are_looked_at_as_those_of_a_store() -> None:
+    found = StreamedImages(lambda row: (IMAGES[row], 1.0, ""), 7, 32, print)
+    data = Canvases(dataclasses.replace(tiny.store(IMAGES), images=found), ROWS, tiny.CPU)
+    expected = look(tiny.canvases(IMAGES), ROWS, Center(0.875), pixels, 16, batch=2)
+    assert torch.equal(look(data, ROWS, Center(0.875), pixels, 16, batch=2), expected)

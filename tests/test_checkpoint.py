@@ -144,10 +144,10 @@ def test_if_all_are_damaged_the_training_begins_anew(tmp_path: Path) -> None:
 def test_one_is_due_when_the_time_is_over(tmp_path: Path) -> None:
     assert only(tmp_path, every=0.0).due()
     assert not only(tmp_path, every=60.0).due()
-    soon = only(tmp_path, every=0.02)
+    soon = only(tmp_path, every=0.2)
     save(soon, 1)
     assert not soon.due()
-    time.sleep(0.03)
+    time.sleep(0.25)
     assert soon.due()
 
 

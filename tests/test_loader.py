@@ -8,7 +8,9 @@ import tiny
 import torch
 
 from tutelage.augment import Center, Strong, Weak, apply
+from tutelage.data.stream import StreamedImages
 from tutelage.loader import Canvases, Loader, Views, deal, spaced
+from tutelage.ranks import Ranks
 
 IMAGES = tiny.smooth_images(20)
 LABELED = tiny.examples(np.arange(6), np.arange(6) % 2)
@@ -59,6 +61,14 @@ def test_no_rows_are_no_images() -> None:
     assert aspect.shape == (0,)
 
 
+def streamed(images: np.ndarray = IMAGES) -> Canvases:
+    """Canvases of images that no store holds."""
+    canvas = images.shape[1]
+    found = StreamedImages(lambda row: (images[row], 1.0, ""), len(images), canvas, print)
+    store = dataclasses.replace(tiny.store(images), images=found)
+    return Canvases(store, np.arange(len(images)), tiny.CPU)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_canvases_on_a_gpu_keep_the_stores_row_numbers() -> None:
     store = tiny.store(IMAGES)
@@ -83,6 +93,20 @@ def test_dealing_depends_on_the_seed_and_passes_differ() -> None:
     assert np.array_equal(deal(50, 9, 4, (3, 1)), deal(50, 9, 4, (3, 1)))
 
 
+@pytest.mark.parametrize(("n", "count"), [(40, 6), (41, 7), (64, 64), (40, 100)])
+def test_dealing_in_windows_passes_over_all_before_any_comes_again(n: int, count: int) -> None:
+    taken = np.concatenate([deal(n, count, step, (0, 1), window=8) for step in range(n)])
+    for start in range(0, len(taken) - n + 1, n):
+        assert sorted(taken[start : start + n]) == list(range(n))
+    assert not np.array_equal(taken[:n], taken[n : 2 * n])
+    assert not np.array_equal(taken[:count], deal(n, count, 0, (1, 1), window=8))
+
+
+@pytest.mark.parametrize("window", [None, 50, 51])
+def test_a_window_of_all_is_the_ordinary_shuffle(window: int | None) -> None:
+    assert np.array_equal(deal(50, 9, 4, (3, 1), window), deal(50, 9, 4, (3, 1)))
+
+
 def test_a_batch_is_a_pure_function_of_seed_and_step() -> None:
     first, second = loader(), loader()
     second.batch(7)
@@ -103,6 +127,105 @@ def test_a_loader_can_go_on_from_another() -> None:
     whole, rest = loader(), loader(first=2)
     for expected, found in zip(itertools.islice(whole, 2, 4), rest, strict=False):
         assert torch.equal(found.images, expected.images)
+
+
+MANY = tiny.smooth_images(300, 8)
+STREAMS: Any = [
+    (tiny.examples(np.arange(300), np.arange(300) % 2), None),
+    (
+        tiny.examples(np.arange(6), np.arange(6) % 2),
+        tiny.examples(np.arange(6, 300), np.full(294, -1)),
+    ),
+]
+
+
+@pytest.fixture
+def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Buffers of 64 images of 8 x 8 pixels."""
+    monkeypatch.setattr("tutelage.data.stream.BUFFER", 64 * 8 * 8 * 3)
+
+
+def of_stream(labeled: Any, pool: Any, data: Canvases | None = None, **options: Any) -> Loader:
+    data = streamed(MANY) if data is None else data
+    options = {"batch_size": 16, "labeled_per_batch": 4, "seed": 0, **options}
+    return Loader(data, labeled, pool, Views(Weak(), 8, mix="mixup"), **options)
+
+
+@pytest.mark.usefixtures("small_buffers")
+@pytest.mark.parametrize("streams", STREAMS)
+def test_streamed_batches_can_be_gone_on_with_at_any_step(streams: Any) -> None:
+    whole = list(itertools.islice(of_stream(*streams), 50))  # over two passes
+    for first in (1, 18, 19, 37):  # 18: the pass ends inside the batch
+        rest = of_stream(*streams, first=first)
+        for expected, found in zip(whole[first : first + 3], rest, strict=False):
+            assert equal(expected, found)
+    for step in (0, 18, 49):
+        assert equal(of_stream(*streams).batch(step), whole[step])
+    assert not equal(whole[3], of_stream(*streams, seed=1).batch(3))
+
+
+@pytest.mark.usefixtures("small_buffers")
+@pytest.mark.parametrize("streams", STREAMS)
+@pytest.mark.parametrize("cycle", [0, 5])
+def test_streamed_batches_are_those_of_a_store_in_that_order(streams: Any, cycle: int) -> None:
+    stored = tiny.canvases(MANY)
+    stored.buffer = 64
+    ordinary = of_stream(*streams, stored, cycle=cycle)
+    found = of_stream(*streams, cycle=cycle)
+    for expected, batch in itertools.islice(zip(ordinary, found, strict=True), 25):
+        assert equal(expected, batch)
+
+
+@pytest.mark.usefixtures("small_buffers")
+@pytest.mark.parametrize("streams", STREAMS)
+def test_streamed_passes_hold_every_image_once(streams: Any) -> None:
+    stream = of_stream(*streams)
+    examples = streams[1] or streams[0]
+    share = 12 if streams[1] else 16
+    rows = np.concatenate([stream._rows(step)[-share:] for step in range(60)])
+    for start in range(0, len(rows) - len(examples), len(examples)):
+        assert sorted(rows[start : start + len(examples)]) == sorted(examples.rows)
+    ordinary = deal(len(examples), share, 0, (0, int(examples is streams[1])))
+    assert not np.array_equal(rows[:share], examples.rows[ordinary])
+    assert np.ptp(rows[:16]) > 100, "from all over the data"
+
+
+@pytest.mark.usefixtures("small_buffers")
+@pytest.mark.parametrize("cycle", [0, 5])
+@pytest.mark.parametrize("mix", ["none", "cutmix"])
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_rank_decodes_what_it_takes_and_all_of_it_ahead(
+    cycle: int, mix: str, world: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = StreamedImages._take
+
+    def watched(self: StreamedImages, rows: np.ndarray, stop: Any = None) -> np.ndarray:
+        if stop is None:  # in the training itself
+            assert self._held is not None
+            here, _ = self._held.find(rows)
+            assert here.all()
+        else:
+            decoded.append(len(rows))
+        return take(self, rows, stop)
+
+    monkeypatch.setattr(StreamedImages, "_take", watched)
+    views = Views(Weak(), 8, mix=mix, mix_share=1.0)
+    for rank in range(world):
+        monkeypatch.setattr("tutelage.ranks._current", Ranks(rank, world))
+        decoded: list[int] = []
+        data = streamed(MANY)
+        stream = Loader(data, *STREAMS[1], views, batch_size=16, labeled_per_batch=4, seed=0,
+                        cycle=cycle)  # fmt: skip
+        for batch in itertools.islice(stream, 15):
+            assert len(batch.images) == 16 // world
+        assert decoded[0] == len(set(stream._rows(0).tolist()))
+        assert decoded[0] <= 16 // world * (1 if mix == "none" else 2)
+
+
+def test_a_store_deals_as_ever() -> None:
+    rows = np.concatenate([LABELED.rows[deal(6, 3, 2, (0, 0))], POOL.rows[deal(14, 5, 2, (0, 1))]])
+    assert np.array_equal(loader()._rows(2), rows)
+    assert Canvases(tiny.store(IMAGES), np.arange(20), tiny.CPU).buffer is None
 
 
 def test_a_batch_holds_labels_and_pool_in_the_asked_shares() -> None:

@@ -253,8 +253,7 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
         checks.teacher_and_student_see_the_same_views,
         "loader",
         "plan[at], size) for size in sizes",
-        "(plan if size == views.size else views.policy.plan(aspect, generator))[at], size)"
-        " for size in sizes",
+        "(plan if size == views.size else self._draw(step + 1)[2])[at], size) for size in sizes",
     ),
     "teacher sees the clean view": (
         checks.pipeline_gives_both_the_same_view,
@@ -273,7 +272,7 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
         checks.teacher_and_student_see_the_same_mixing,
         "loader",
         "mix.images(view) for size, view",
-        "(mix if size == views.size else self._mix(len(rows), generator) or mix).images(view)"
+        "(mix if size == views.size else self._draw(step + 1)[4] or mix).images(view)"
         " for size, view",
     ),
     "box in whole pixels of one size": (
@@ -483,13 +482,15 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
         checks.ranks_train_as_one,
         "loader",
         "plan[at], size) for size in sizes",
-        "views.policy.plan(aspect[at], generator), size) for size in sizes",
+        "views.policy.plan(self.canvases.aspect(rows[at.numpy()]), "
+        "torch.Generator().manual_seed(step)), size) for size in sizes",
     ),
     "partners for the mixing from the rank's own share": (
         checks.ranks_train_as_one,
         "loader",
         "            at, mix = mix.part(own)\n",
-        "            mix = self._mix(len(own), generator) or mix.part(own)[1]\n",
+        "            mix = self._mix(len(own), torch.Generator().manual_seed(step)) "
+        "or mix.part(own)[1]\n",
     ),
     "thresholds of each rank's own share": (
         checks.ranks_train_as_one,
@@ -503,8 +504,8 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     "every rank evaluates every image": (
         checks.ranks_count_every_image_once,
         "bank",
-        "    own = starts[current().share(len(starts))]\n",
-        "    own = starts\n",
+        "starts, starts[current().share(len(starts))]",
+        "starts, starts",
     ),
     "a norm is measured on each rank's own share": (
         checks.ranks_measure_a_neck_as_one,
@@ -539,8 +540,8 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     "resumed at the first images": (
         checks.a_training_goes_on_as_it_was,
         "loader",
-        "itertools.count(self.first + steps)",
-        "itertools.count(self.first)",
+        "        first = self.first + steps\n",
+        "        first = self.first\n",
     ),
     "resumed at the first learning rate": (
         checks.a_training_goes_on_as_it_was,
@@ -608,6 +609,30 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
         "loader",
         "order = np.random.default_rng([*seed, int(epoch)]).permutation(n)",
         "order = np.random.default_rng([*seed, int(epoch)]).integers(0, 2, n)",
+    ),
+    "a streamed pass is the one before again": (
+        checks.streamed_passes_are_shuffled_anew_and_whole,
+        "loader",
+        "windowed(n, window, (*seed, int(epoch)), wanted",
+        "windowed(n, window, seed, wanted",
+    ),
+    "streamed windows are not shuffled": (
+        checks.streamed_passes_are_shuffled_anew_and_whole,
+        "data.stream",
+        ".permutation(positions[positions < n])",
+        ".permutation(1) + positions[positions < n]",
+    ),
+    "streamed blocks are dealt in order": (
+        checks.streamed_passes_are_shuffled_anew_and_whole,
+        "data.stream",
+        "blocks = np.random.default_rng(seed).permutation(-(-n // block))",
+        "blocks = np.arange(-(-n // block))",
+    ),
+    "a streamed image is its neighbour": (
+        checks.streamed_images_are_the_stored_ones,
+        "data.stream",
+        "return here, at[here]",
+        "return here, at[here] - 1",
     ),
     "labelled images left in the pool": (
         checks.labeled_images_leave_the_pool,

@@ -29,11 +29,15 @@ from shapes import (
     read_stage,
     write_shapes,
 )
+from tarred import tar_tree, write_tar
 
 from tutelage import api, cli, pipeline, runs, selftrain, stages, trunk, tune
 from tutelage.augment import RandAugment, Strong, Weak
 from tutelage.config import make_config
+from tutelage.data import store
 from tutelage.data.catalog import read_catalog
+from tutelage.data.foreign import read_path
+from tutelage.data.stream import StreamedImages
 from tutelage.errors import TutelageError
 from tutelage.metrics import Comparison
 
@@ -52,7 +56,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def prepared(data: Path, out: Path, **settings: Any) -> runs.Run:
     config = make_config("run", {**SETTINGS, **settings})
-    return runs.prepare("run", read_catalog(data), str(data), out, config, quiet=True)
+    return runs.prepare("run", read_path(data), str(data), out, config, quiet=True)
 
 
 def events(run: Path) -> list[dict[str, Any]]:
@@ -735,3 +739,75 @@ def test_a_budget_that_is_too_short_is_said(tmp_path: Path) -> None:
     run = prepared(data, tmp_path / "run", minutes=0.1)
     (note,) = [note for note in run.notes if "the least there is to do" in note]
     assert "more than the 0.1 of --minutes" in note
+
+
+# --- images that no disk holds
+
+
+def test_a_streamed_run_is_the_one_with_a_store(
+    photos: Path, finished: Path, tmp_path: Path
+) -> None:
+    api.run(photos, tmp_path / "run", quiet=True, store_gb=0.0, **FINISHED)
+    assert read_metrics(tmp_path / "run") == read_metrics(finished)
+    for name in ("student/model.safetensors", "stages/transfer/beliefs.npz"):
+        assert contents(tmp_path / "run")[name] == contents(finished)[name], name
+    assert "--store-gb" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.usefixtures("quick")
+def test_tars_are_data(photos: Path, tmp_path: Path) -> None:
+    options = {name: value for name, value in SETTINGS.items() if name not in ("student", "rounds")}
+    out = tmp_path / "run"
+    command = ["transfer", str(tar_tree(photos, tmp_path / "tars")), "--out", str(out), "--quiet"]
+    assert cli.main([*command, "--store-gb", "0", *as_options(options)]) == 0
+    metrics = read_metrics(out)
+    assert metrics["final"]["test"]["n"] == 18
+    assert metrics["final"]["test"]["accuracy"] > 0.5
+
+
+def test_a_run_goes_on_with_streaming_when_there_is_room_again(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path / "cache"))
+    room = store._room
+    monkeypatch.setattr(store, "_room", lambda *_: False)
+    first = prepared(photos, tmp_path / "streamed")
+    assert isinstance(first.store.images, StreamedImages)
+    (note,) = [note for note in first.notes if "--store-gb" in note]
+    monkeypatch.setattr(store, "_room", room)
+    again = prepared(photos, tmp_path / "streamed")
+    assert isinstance(again.store.images, StreamedImages)
+    assert note in again.notes
+    other = prepared(photos, tmp_path / "stored")
+    assert isinstance(other.store.images, np.memmap)
+    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: (0, 0, 0))
+    assert isinstance(prepared(photos, tmp_path / "stored").store.images, np.memmap)
+
+
+def test_a_broken_image_of_a_tar_is_skipped(photos: Path, tmp_path: Path) -> None:
+    tars = tar_tree(photos, tmp_path / "tars")
+    write_tar(tars / "train-9999.tar", [("x.png", b"no image"), ("x.cls", b"disc")])
+    prepared(tars, tmp_path / "run", store_gb=0.0)
+    (row,) = csv.DictReader((tmp_path / "run" / "skipped.csv").read_text().splitlines())
+    assert row["image"] == "train-9999.tar/x.png"
+    assert "not a JPEG" in row["reason"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_streamed_image_that_is_lost_on_the_way_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_shapes(tmp_path / "data")
+    teach = pipeline.teach
+
+    def losing(chain: Any, **options: Any) -> None:
+        (data / "unlabeled" / "03.jpg").unlink()
+        teach(chain, **options)
+
+    monkeypatch.setattr(pipeline, "teach", losing)
+    options = {name: value for name, value in SETTINGS.items() if name not in ("student", "rounds")}
+    api.transfer(data, tmp_path / "run", quiet=True, store_gb=0.0, **options)
+    (row,) = csv.DictReader((tmp_path / "run" / "skipped.csv").read_text().splitlines())
+    assert row["image"] == "unlabeled/03.jpg"
+    assert "readable before" in row["reason"]
+    assert "03.jpg" in (tmp_path / "run" / "report.html").read_text()

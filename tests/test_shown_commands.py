@@ -19,6 +19,7 @@ import huggingface
 import silent_checks as checks
 from shapes import CLASSES, write_shapes
 from shown import COMMANDS
+from tarred import tar_tree
 
 from tutelage import cli, ladder, runfolder, runs, solar, web
 from tutelage.bench import augment
@@ -75,6 +76,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copytree(photos / "test" / "disc", folder / name)
     rows = [f"{path.relative_to(folder)},{path.parent.name}" for path in photos.glob("train/*/*")]
     (folder / "photos.csv").write_text("\n".join(["image,label", *rows]))
+    tar_tree(photos, folder / "shards")
     images = sorted((photos / "train").glob("*/*"))[::4]
     contents = [path.read_bytes() for path in images]
     labels = [CLASSES.index(path.parent.name) for path in images]

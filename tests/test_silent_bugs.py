@@ -54,6 +54,8 @@ CHECKS: tuple[checks.Check, ...] = (
     checks.held_out_labels_start_no_cluster_of_their_chain,
     checks.images_out_of_class_move_no_cluster,
     checks.few_labels_are_repeated_not_dropped,
+    checks.streamed_passes_are_shuffled_anew_and_whole,
+    checks.streamed_images_are_the_stored_ones,
     checks.labeled_images_leave_the_pool,
     checks.copies_are_not_counted_twice,
     checks.held_out_labels_are_not_trained_on,

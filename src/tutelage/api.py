@@ -296,7 +296,7 @@ def _given_teachers(config: RunConfig) -> list[Any]:
 
 def _finish(work: Any, chain: Any, command: str) -> dict[str, Any]:
     """Everything after the last decision: models, export, test figures, tables, report."""
-    from tutelage import candidates, evidence, pipeline, students, worklist
+    from tutelage import candidates, evidence, pipeline, runs, students, worklist
     from tutelage.deploy.onnx import export_onnx, parity
     from tutelage.models.folder import save_model
     from tutelage.report import card
@@ -331,6 +331,7 @@ def _finish(work: Any, chain: Any, command: str) -> dict[str, Any]:
     for entry in result["stages"]:
         work.console.record("result", stage=entry["name"], figures=entry)
     points = evidence.cloud(chain) if chain.teachers else []
+    runs.write_skipped(work.store, out)  # of streamed images some may have been lost by now
     report = evidence.make_report(work, chain.finished, result, probs, deployed, command, points)
     write(report, out / "report.html")
     write_page(card.render(report), out / "MODEL_CARD.md")

@@ -16,6 +16,8 @@ from tutelage.ranks import current
 from tutelage.together import concatenated
 
 Look = Callable[[Tensor], Tensor]
+BATCH = 32  # images in a forward
+_SPAN = 1024  # images; whole batches of ``look``, so that they are the same as in one span
 CLEAN_VIEWS = 2  # the centre view and its mirror image; the rest are noise for the student
 
 
@@ -60,20 +62,21 @@ def look(
     mirrored: bool = False,
     generator: torch.Generator | None = None,
     progress: Callable[[int], None] | None = None,
-    batch: int = 32,
+    batch: int = BATCH,
 ) -> Tensor:
     """Outputs (N, D) of ``forward`` on one view of each row, on the CPU.
 
     Of several ranks each works on a share of the batches, and each has all outputs.
     """
     generator = torch.Generator().manual_seed(0) if generator is None else generator
-    starts = range(0, len(rows), batch)
-    own = starts[current().share(len(starts))]
+    starts, own = _starts(rows, batch)
     outputs = []
+    ready = canvases.ahead(rows[start : start + batch] for start in own)
     for start in starts:
         part = rows[start : start + batch]
         plan: Plan = policy.plan(canvases.aspect(part), generator)  # all: they draw in turn
         if start in own:
+            next(ready)
             view = apply(canvases.take(part)[0], plan, size)
             if mirrored:
                 view = view.flip(3)
@@ -95,13 +98,33 @@ def make_bank(
     seed: int,
     progress: Callable[[int], None] | None = None,
 ) -> Bank:
-    """Features of every planned view; view ``v`` draws from a generator of its own."""
-    views = []
-    for number, (policy, mirrored) in enumerate(plans):
-        generator = torch.Generator().manual_seed(seed * 1000 + number)
-        views.append(
-            look(canvases, rows, policy, forward, size, mirrored=mirrored, generator=generator)
-        )
-        if progress is not None:
-            progress((number + 1) * len(rows))
-    return Bank(tuple(views))
+    """Features of every planned view; view ``v`` draws from a generator of its own.
+
+    Images that must be decoded are looked at in all views before the next ones are.
+    """
+    generators = [torch.Generator().manual_seed(seed * 1000 + v) for v in range(len(plans))]
+    span = max(1, len(rows)) if canvases.buffer is None else _SPAN
+    spans = [rows[start : start + span] for start in range(0, len(rows), span)] or [rows]
+    found: list[list[Tensor]] = [[] for _ in plans]
+    done = 0
+    for part, _ in zip(spans, canvases.ahead(map(_own, spans)), strict=False):
+        for (policy, mirrored), generator, outputs in zip(plans, generators, found, strict=True):
+            outputs.append(
+                look(canvases, part, policy, forward, size, mirrored=mirrored, generator=generator)
+            )
+            done += len(part)
+            if progress is not None:
+                progress(done)
+    return Bank(tuple(torch.cat(outputs) for outputs in found))
+
+
+def _own(rows: Rows) -> Rows:
+    """The rows that this rank looks at."""
+    starts = _starts(rows, BATCH)[1]
+    return rows[starts.start : starts.stop]
+
+
+def _starts(rows: Rows, batch: int) -> tuple[range, range]:
+    """Where the batches of rows start: all of them, and this rank's share."""
+    starts = range(0, len(rows), batch)
+    return starts, starts[current().share(len(starts))]

@@ -129,9 +129,11 @@ class Checkpoints:
 
     def save(self, step: int, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         """Write one and delete all but the ``KEPT`` newest; the lead does it for all ranks."""
+        if is_lead():
+            self._write(step, tensors, facts)
         self._last = time.monotonic()
-        if not is_lead():
-            return
+
+    def _write(self, step: int, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         facts = {"step": step, "seconds": self._trainings.seconds(), **facts}
         plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         content = save(plain, {"facts": json.dumps(facts)})

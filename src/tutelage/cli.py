@@ -27,8 +27,9 @@ TRAINING = {
 CONTINUED = (*TRAINING, "ladder", "label")
 DATA_HELP = (
     "a folder (train/<class>/*, unlabeled/**, val/<class>/*, test/<class>/*; or only <class>/*), "
-    "a .csv or .parquet manifest with the columns image, label, split, or a folder that Hugging "
-    "Face wrote (save_to_disk, or the hub's Parquet files)"
+    "the same as WebDataset tars (train-*.tar, ...), a .csv or .parquet manifest with the columns "
+    "image, label, split, or a folder that Hugging Face wrote (save_to_disk, or the hub's Parquet "
+    "files)"
 )
 
 

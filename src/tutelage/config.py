@@ -57,6 +57,11 @@ class DataConfig:
     )
     input_size: int | None = setting(None, "side of the square the network sees, in pixels")
     canvas: int | None = setting(None, "side of the square every image is stored at, in pixels")
+    store_gb: float | None = setting(
+        None,
+        "most gigabytes of disk for decoded images; more of them are decoded anew whenever they "
+        "are needed (default: nine tenths of what is free)",
+    )
 
 
 @dataclass(frozen=True)
@@ -378,6 +383,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "checkpoint_seconds": (0, float("inf")),
     "input_size": (32, 1024),
     "canvas": (16, 1024),
+    "store_gb": (0, float("inf")),
     "rounds": (0, 20),
     "num_ops": (0, 10),
     "crop_scale": (0.01, 1),

@@ -225,7 +225,7 @@ def _copies_sheet(run: Run) -> Sheet:
     """Both images of the first pairs, side by side; the worst ones first."""
     found = sorted(run.copies.found, key=lambda p: (not p.leaks, not p.contradicts))[:SHOWN]
     where = {name: row for row, name in enumerate(run.catalog.names)}
-    rows = [where[name] for pair in found for name in (pair.image, pair.other)]
+    rows = np.array([where[name] for pair in found for name in (pair.image, pair.other)])
     images, aspect = run.store.images[rows], run.store.aspect[rows]
     pixels = _whole(torch.from_numpy(images), torch.from_numpy(aspect), 144)
     both = np.concatenate([pixels[::2], pixels[1::2]], axis=2)

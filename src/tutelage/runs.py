@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -55,7 +56,7 @@ from tutelage.plan import (
     make_plan,
     offered_sizes,
 )
-from tutelage.ranks import by_lead, current, is_lead, lead_first, wait
+from tutelage.ranks import agreed, by_lead, current, is_lead, lead_first, wait
 from tutelage.runfolder import RunFolder
 from tutelage.stages import Task
 from tutelage.tracking import Tracking, open_trackers
@@ -196,6 +197,7 @@ def _prepare(
             *notes,
             *catalog.warnings,
             *split.warnings,
+            *filter(None, [store.note]),
             *data.copies.notes,
             *_unused(command, config, plan, folds=not data.counts["val"]),
             *_too_short(plan),
@@ -291,17 +293,9 @@ def open_data(
     device = choose_device(config.data.device)
     configure(device)
     out = folder.path
-    with console.bar("decoding", len(catalog), "image") as done:
-        store = lead_first(
-            lambda: open_store(
-                catalog,
-                canvas=config.data.canvas,
-                cache=cache_folder(),
-                progress=lambda n, total: done(n),
-            )
-        )
+    store = _open_store(folder, catalog, config, console)
     if is_lead():
-        _write_skipped(store, out)
+        write_skipped(store, out)
     if store.reasons:
         console.say(f"{len(store.reasons)} images could not be read: see {out / 'skipped.csv'}")
     split, copies = _pinned_split(
@@ -336,7 +330,7 @@ def opened(
     with _claimed(command, data, out, config) as (folder, _):
         console = _console(folder, quiet=quiet)
         opened = open_data(folder, catalog, config, console)
-        for note in opened.copies.notes:
+        for note in (*filter(None, [opened.store.note]), *opened.copies.notes):
             console.say(f"note: {note}")
         yield opened, folder, console
 
@@ -408,7 +402,36 @@ def _too_short(plan: Plan) -> list[str]:
     ]
 
 
-def _write_skipped(store: ImageStore, out: Path) -> None:
+def _open_store(
+    folder: RunFolder, catalog: Catalog, config: RunConfig, console: Console
+) -> ImageStore:
+    """The pixels, streamed by a run that goes on if it began so, and by all ranks if the lead does.
+
+    The order in which a training sees its images hangs on it.
+    """
+    limit = config.data.store_gb
+
+    def opened(streamed: bool | None) -> ImageStore:
+        budget = None if limit is None else limit * 1e9
+        if streamed is not None:
+            budget = 0.0 if streamed else math.inf
+        with console.bar("decoding", len(catalog), "image") as done:
+            return open_store(
+                catalog,
+                canvas=config.data.canvas,
+                cache=cache_folder(),
+                budget=budget,
+                progress=lambda n, total: done(n),
+            )
+
+    known = agreed(folder.read_json("config.json").get("streamed"))
+    store = lead_first(lambda: opened(known))
+    streamed: bool = folder.pinned("streamed", lambda: bool(store.note))
+    return store if bool(store.note) == streamed else opened(streamed)
+
+
+def write_skipped(store: ImageStore, out: Path) -> None:
+    """List the unreadable images in ``skipped.csv``."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["image", "reason"])

@@ -15,6 +15,7 @@ from PIL import Image
 from tutelage.data import store as store_module
 from tutelage.data.catalog import FileSource, read_catalog
 from tutelage.data.store import open_store
+from tutelage.data.stream import StreamedImages
 from tutelage.errors import TutelageError
 
 
@@ -381,3 +382,105 @@ def test_labels_and_splits_do_not_matter_to_the_pixels(photos, cache):
     open_store(catalog, cache=cache)
     relabelled = replace(catalog, labels=np.full(12, -1, np.int32))
     assert open_store(relabelled, cache=cache).reused
+
+
+# --- no room for the pixels
+
+
+@pytest.fixture
+def full(monkeypatch):
+    """A disk with so many bytes free."""
+
+    def change(free):
+        usage = shutil._ntuple_diskusage(10**12, 10**12 - free, free)
+        monkeypatch.setattr(store_module.shutil, "disk_usage", lambda _: usage)
+
+    return change
+
+
+def test_without_room_the_canvases_are_the_same_and_no_pixels_are_kept(photos, cache):
+    (photos / "ants/broken.png").write_bytes(b"no image")
+    catalog = read_catalog(photos)
+    kept = open_store(catalog, canvas=24, cache=cache / "kept")
+    store = open_store(catalog, canvas=24, cache=cache, budget=0)
+    assert isinstance(store.images, StreamedImages)
+    np.testing.assert_array_equal(store.images[:], kept.images)
+    np.testing.assert_array_equal(store.aspect, kept.aspect)
+    np.testing.assert_array_equal(store.readable, kept.readable)
+    assert store.readable.sum() == 12
+    assert store.reasons == kept.reasons
+    assert store.canvas == kept.canvas
+    assert not store.reused
+    assert kept.note == ""
+    assert [p.name for p in only_store(cache).iterdir()] == ["surveyed.json"]
+
+
+def test_what_is_known_of_the_images_is_cached(photos, cache, calls):
+    first = open_store(read_catalog(photos), canvas=24, cache=cache, budget=0)
+    calls.clear()
+    second = open_store(read_catalog(photos), canvas=24, cache=cache, budget=0)
+    assert second.reused
+    assert calls["decode"] == calls["read"] == 0
+    np.testing.assert_array_equal(second.aspect, first.aspect)
+    assert second.note == first.note
+
+
+@pytest.mark.parametrize("damage", ["", "[]", "{}", '{"canvas": 24}', '{"canvas": "x"}'])
+def test_a_damaged_survey_is_made_anew(photos, cache, damage):
+    open_store(read_catalog(photos), canvas=24, cache=cache, budget=0)
+    (only_store(cache) / "surveyed.json").write_text(damage)
+    assert not open_store(read_catalog(photos), canvas=24, cache=cache, budget=0).reused
+    assert open_store(read_catalog(photos), canvas=24, cache=cache, budget=0).reused
+
+
+def test_the_free_disk_decides(photos, cache, full):
+    size = 12 * 24 * 24 * 3
+    full(size)
+    store = open_store(read_catalog(photos), canvas=24, cache=cache)
+    assert isinstance(store.images, StreamedImages), "a tenth of the disk stays free"
+    full(int(size / 0.9) + 1)
+    kept = open_store(read_catalog(photos), canvas=24, cache=cache)
+    assert not isinstance(kept.images, StreamedImages)
+    assert not kept.reused
+    full(0)
+    assert open_store(read_catalog(photos), canvas=24, cache=cache).reused, "it takes no more room"
+    assert isinstance(kept.images, np.memmap)
+
+
+def test_a_budget_decides_whatever_is_free_or_there(photos, cache, full):
+    full(0)
+    size = 12 * 24 * 24 * 3
+    kept = open_store(read_catalog(photos), canvas=24, cache=cache, budget=size)
+    assert isinstance(kept.images, np.memmap)
+    less = open_store(read_catalog(photos), canvas=24, cache=cache, budget=size - 1)
+    assert isinstance(less.images, StreamedImages)
+    again = open_store(read_catalog(photos), canvas=24, cache=cache, budget=size)
+    assert isinstance(again.images, np.memmap)
+    assert again.reused
+
+
+def test_the_note_says_what_it_costs(photos, cache):
+    note = open_store(read_catalog(photos), canvas=100, cache=cache, budget=0).note
+    assert "12 images" in note
+    assert "0.00036 GB" in note
+    assert "100 px" in note
+    assert "--store-gb" in note
+
+
+def test_an_image_that_is_lost_later_is_named(photos, cache):
+    catalog = read_catalog(photos)
+    store = open_store(catalog, canvas=24, cache=cache, budget=0)
+    (photos / catalog.names[4]).unlink()
+    found = store.images[np.array([3, 4])]
+    assert found[0].any()
+    assert not found[1].any()
+    assert list(store.reasons) == [catalog.names[4]]
+    assert "No such file" in store.reasons[catalog.names[4]]
+    assert "readable before" in store.reasons[catalog.names[4]]
+
+
+def test_without_room_nothing_readable_is_an_error_too(tmp_path, cache):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/x.png").write_bytes(b"")
+    with pytest.raises(TutelageError, match="none of the 1 images is readable"):
+        open_store(read_catalog(tmp_path), cache=cache, budget=0)

@@ -33,6 +33,7 @@ from tutelage.bank import Bank, look
 from tutelage.batch import Batch
 from tutelage.calibrate import softmax
 from tutelage.config import RunConfig, TrainConfig, make_config
+from tutelage.data import stream
 from tutelage.data.catalog import read_catalog
 from tutelage.data.store import open_store
 from tutelage.deploy.graph import Deployed
@@ -40,7 +41,7 @@ from tutelage.ema import EMA
 from tutelage.errors import TutelageError
 from tutelage.evidence import pseudo_rows
 from tutelage.label import PseudoLabels, select
-from tutelage.loader import Canvases, Loader, Views
+from tutelage.loader import Canvases, Loader, Views, deal
 from tutelage.losses.dist import dist_loss
 from tutelage.losses.distillation import kd_loss
 from tutelage.losses.dkd import dkd_loss, target_class
@@ -862,6 +863,31 @@ def few_labels_are_repeated_not_dropped(_: Path, __: pytest.MonkeyPatch) -> None
 # --- the split
 
 
+def streamed_passes_are_shuffled_anew_and_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    n, window = 1003, 512  # blocks of four
+    stream._windows.cache_clear()
+    stream._shuffled.cache_clear()
+    passes = [deal(n, n, step, (0, 1), window) for step in range(2)]
+    for one in passes:
+        assert sorted(one) == list(range(n)), "images are left out or doubled"
+        assert np.ptp(one[: window // 2]) > n // 2, "a window is of one place"
+        assert (np.abs(np.diff(one)) == 1).mean() < 0.1, "images come in the order of the data"
+    assert not np.array_equal(*passes)
+
+
+def streamed_images_are_the_stored_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = tiny.smooth_images(40)
+    streamed = stream.StreamedImages(lambda row: (images[row], 1.0, ""), 40, 32, print)
+    data = Canvases(
+        dataclasses.replace(tiny.store(images), images=streamed), np.arange(40), tiny.CPU
+    )
+    batches = [np.random.default_rng(step).permutation(40)[:8] for step in range(12)]
+    for rows, _ in zip(batches, data.ahead(batches), strict=False):
+        assert np.array_equal(data.take(rows)[0].numpy(), images[rows])
+
+
 def labeled_images_leave_the_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = prepared(tmp_path, monkeypatch)
     task = run.task
@@ -1045,6 +1071,7 @@ CHANGED: dict[str, Any] = {
     "checkpoint_seconds": 0.0,
     "input_size": 64,
     "canvas": 48,
+    "store_gb": 0.0,
     "trunk": "trained",
     "features": "last",
     "lr_head": 0.5,
@@ -1108,6 +1135,10 @@ def observation_repeats(name: str, usual: dict[str, str]) -> Check:
     return check
 
 
+OF_THEIR_OWN = ("device", "minutes", "curriculum", "drop_path_rate", "clusters", "duplicates",
+                "store_gb", "checkpoint_seconds")  # fmt: skip
+
+
 def setting_is_alive(name: str, usual: dict[str, str] | None = None) -> Check:
     """A check that another value of the setting changes something that can be observed.
 
@@ -1136,7 +1167,7 @@ def _usually(
 
 def _looked_at(name: str) -> str:
     """What shows a setting: the same for all that ``_observed`` treats alike."""
-    if name in ("device", "minutes", "curriculum", "drop_path_rate", "clusters"):
+    if name in OF_THEIR_OWN:
         return name
     kinds = {"prepare": OF_PREPARE, "student": OF_STUDENT, "online": OF_ONLINE}
     return next((kind for kind, names in kinds.items() if name in names), "trained")
@@ -1150,7 +1181,8 @@ def _observed(
         return str(choose_device(changed.get("device", "auto")))
     if name == "minutes":
         changed = {"minutes": 1.0, **changed}
-    if name == "duplicates" and not (tmp_path / "data").exists():
+    if name == "duplicates":
+        tmp_path = tmp_path / "copies"
         data = tiny.write_data(tmp_path / "data")
         shutil.copy(data / "test" / "ant" / "ant0.png", data / "unlabeled" / "again.png")
     if name == "curriculum":  # of the rounds on the frozen trunk
@@ -1165,6 +1197,8 @@ def _observed(
         chain = pipeline.Chain(run)
         chain.stage("probe", lambda: stages.probe(run.task, run.base, chain.frozen))
         return _text(pipeline._verdict(chain))
+    if name == "store_gb":
+        return type(run.store.images).__name__
     if name == "checkpoint_seconds":
         with run.trainings.of(run.folder.stages / "transfer"):
             checkpoints = run.trainings.next()

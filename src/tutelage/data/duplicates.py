@@ -297,7 +297,7 @@ def _hashes(
     step = max(1, store.canvas // _FINEST)
     for start in range(0, len(rows), _CHUNK):
         part = slice(start, start + _CHUNK)
-        grey = store.images[rows[part], step // 2 :: step, step // 2 :: step] @ _LUMA
+        grey = store.images[rows[part]][:, step // 2 :: step, step // 2 :: step] @ _LUMA
         small = _shrunk(grey[..., None])[..., 0]
         waves = (cosine @ small @ cosine.T).reshape(len(small), -1)
         bits = np.packbits(waves > np.median(waves, axis=1, keepdims=True), axis=1)

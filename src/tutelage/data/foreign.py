@@ -41,6 +41,7 @@ from tutelage.data.hub import (
     label_column,
     read_hub_folder,
 )
+from tutelage.data.webdataset import has_tars, read_tars
 from tutelage.errors import TutelageError
 
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16")  # TIFF holds the others
@@ -88,9 +89,11 @@ def open_data(data: Data, lone: str = "train") -> tuple[Catalog, str]:
 
 
 def read_path(data: Path | str) -> Catalog:
-    """The catalog of a folder or a manifest, of ours or as Hugging Face writes them."""
+    """The catalog of a folder, a manifest or tars, of ours or as Hugging Face writes them."""
     path = Path(data)
-    return read_hub_folder(path) if is_hub_folder(path) else read_catalog(path)
+    if is_hub_folder(path):
+        return read_hub_folder(path)
+    return read_tars(path) if has_tars(path) else read_catalog(path)
 
 
 def in_memory(catalog: Catalog) -> str:

@@ -1,4 +1,8 @@
-"""Every image decoded once, squashed to a square canvas, memory-mapped and cached by content."""
+"""Every image decoded once, squashed to a square canvas, memory-mapped and cached by content.
+
+Where the canvases would take more than the disk has, only what is known of the images is cached,
+and they are decoded whenever they are needed.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +27,7 @@ from PIL import Image
 from tutelage.cores import cores
 from tutelage.data.catalog import Catalog, Source
 from tutelage.data.decode import DECODER_VERSION, UnreadableImage, decode, read_size
+from tutelage.data.stream import StreamedImages
 from tutelage.errors import TutelageError
 from tutelage.files import cache_folder, install, write_atomically
 
@@ -30,6 +35,9 @@ CANVASES = (32, 48, 64, 96, 128, 192, 256)
 _SAMPLE = 200  # images whose size decides the canvas
 _CHUNK = 128  # images in memory while building
 _DAY = 86_400.0  # seconds
+_INDEX, _SURVEYED = "index.json", "surveyed.json"  # beside the pixels, and without any
+_NO_INDEX = (ValueError, KeyError, TypeError, AttributeError, IndexError)  # of damaged JSON
+_FREE_SHARE = 0.9  # of the free disk for a store: runs and other programs write too
 
 _T = TypeVar("_T")
 _U = TypeVar("_U")
@@ -41,19 +49,22 @@ class ImageStore:
 
     Attributes:
         images: read-only uint8 (N, C, C, 3) memory map, C = ``canvas``; unreadable ones are zeros.
+            Where it would not fit, something that is indexed alike and decodes.
         aspect: float32 (N,) width / height of the upright original; unreadable ones are 1.
         readable: bool (N,).
-        reasons: name -> why the image is unreadable.
+        reasons: name -> why the image is unreadable; one that fails later is added.
         canvas: side of the square in pixels.
-        reused: the pixels came from the cache.
+        reused: the pixels, or what is known of the images, came from the cache.
+        note: why the pixels are not on the disk and what that costs; empty where they are.
     """
 
-    images: NDArray[np.uint8]
+    images: NDArray[np.uint8] | StreamedImages
     aspect: NDArray[np.float32]
     readable: NDArray[np.bool_]
     reasons: dict[str, str]
     canvas: int
     reused: bool
+    note: str = ""
 
 
 def open_store(
@@ -61,6 +72,7 @@ def open_store(
     *,
     canvas: int | None = None,
     cache: Path | None = None,
+    budget: float | None = None,
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ImageStore:
@@ -69,11 +81,16 @@ def open_store(
     The cache is keyed by content. A memo beside it remembers the files' sizes and times, so a
     second run reads no image; a copied or touched folder is read and hashed, but not decoded.
 
+    Pixels that would take more than ``budget`` are not kept: every image is decoded once to learn
+    its shape and whether it is readable, and again whenever it is looked at.
+
     Args:
         catalog: the images.
         canvas: side of the square in pixels; None takes the smallest of ``CANVASES`` that holds
             the median short side.
         cache: where caches live; None means $TUTELAGE_CACHE or ~/.cache/tutelage.
+        budget: most bytes of pixels; None means nine tenths of the disk's free space, or whatever
+            the cache holds already.
         workers: decoding threads; None means one a core.
         progress: called with (done, total) as images are decoded.
 
@@ -87,14 +104,17 @@ def open_store(
     signatures = (catalog.source.signature(i) for i in range(len(catalog)))
     # Taken before any byte is read: a file that changes meanwhile will not match next time.
     memo = root / "memo" / _digest([version, str(canvas), *signatures])
-    store = _remembered(memo, root, catalog)
+    store = _remembered(memo, root, catalog, budget)
     if store is None:
         with _writable(root), _pool(workers) as pool:
             memo.parent.mkdir(parents=True, exist_ok=True)
             hashes = list(_in_order(pool, partial(_hash, catalog.source), range(len(catalog))))
             side = canvas or _choose_canvas(catalog.source, len(catalog))
             folder = root / _digest([version, str(side), *hashes])
-            store = _load(folder, catalog) or _build(catalog, side, folder, pool, progress)
+            store = _load(folder, catalog, budget)
+            if store is None:
+                build = _build if _room(len(catalog), side, root, budget) else _survey
+                store = build(catalog, side, folder, pool, progress)
             if not any(text.startswith("!") for text in hashes):  # a failed read may work next time
                 write_atomically(memo, folder.name)
     if not store.readable.any():
@@ -103,9 +123,23 @@ def open_store(
     return store
 
 
-def _remembered(memo: Path, root: Path, catalog: Catalog) -> ImageStore | None:
+def _room(count: int, canvas: int, root: Path, budget: float | None) -> bool:
+    """Whether the pixels may be kept."""
+    if budget is None:
+        budget = _FREE_SHARE * shutil.disk_usage(root).free
+    return _size(count, canvas) <= budget
+
+
+def _size(count: int, canvas: int) -> int:
+    """Bytes of the pixels."""
+    return count * canvas * canvas * 3
+
+
+def _remembered(
+    memo: Path, root: Path, catalog: Catalog, budget: float | None
+) -> ImageStore | None:
     try:
-        return _load(root / memo.read_text(encoding="utf-8"), catalog)
+        return _load(root / memo.read_text(encoding="utf-8"), catalog, budget)
     except (OSError, ValueError):
         return None
 
@@ -122,28 +156,58 @@ def _build(
     _remove_leftovers(folder.parent)
     building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".building-"))
     try:
-        aspects, reasons = [], {}
         # Plain writes, not a writable memory map: on a full disk that one dies of SIGBUS.
         with open(building / "pixels.npy", "wb") as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": (count, canvas, canvas, 3)}
             np.lib.format.write_array_header_1_0(file, header)
-            squash = partial(_squash, catalog.source, canvas)
-            for i, (pixels, aspect, reason) in enumerate(_in_order(pool, squash, range(count))):
-                file.write(pixels.tobytes())
-                aspects.append(aspect)
-                if reason:
-                    reasons[str(i)] = reason
-                if progress:
-                    progress(i + 1, count)
-        index = {"canvas": canvas, "count": count, "aspect": aspects, "reasons": reasons}
-        write_atomically(building / "index.json", json.dumps(index))
+            index = _decode_all(
+                catalog, canvas, pool, progress, lambda pixels: file.write(pixels.tobytes())
+            )
+        write_atomically(building / _INDEX, json.dumps(index))
         _install(building, folder, catalog)
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    store = _load(folder, catalog, reused=False)
+    store = _stored(folder, catalog, reused=False)
     if store is None:
         raise TutelageError(f"the cache {folder} was changed while it was written; try again")
     return store
+
+
+def _survey(
+    catalog: Catalog,
+    canvas: int,
+    folder: Path,
+    pool: ThreadPoolExecutor,
+    progress: Callable[[int, int], None] | None,
+) -> ImageStore:
+    """Decode to learn what is readable and of what shape; no pixels are kept."""
+    index = _decode_all(catalog, canvas, pool, progress, lambda pixels: None)
+    folder.mkdir(exist_ok=True)
+    write_atomically(folder / _SURVEYED, json.dumps(index))
+    return _streamed(index, catalog, reused=False)
+
+
+def _decode_all(
+    catalog: Catalog,
+    canvas: int,
+    pool: ThreadPoolExecutor,
+    progress: Callable[[int, int], None] | None,
+    keep: Callable[[NDArray[np.uint8]], object],
+) -> dict[str, Any]:
+    """Give the pixels of every image to ``keep``; return what is known of them."""
+    began, count = time.monotonic(), len(catalog)
+    aspects, reasons = [], {}
+    squash = partial(_squash, catalog.source, canvas)
+    for i, (pixels, aspect, reason) in enumerate(_in_order(pool, squash, range(count))):
+        keep(pixels)
+        aspects.append(aspect)
+        if reason:
+            reasons[str(i)] = reason
+        if progress:
+            progress(i + 1, count)
+    seconds = round(time.monotonic() - began, 1)
+    known = {"canvas": canvas, "count": count, "aspect": aspects, "reasons": reasons}
+    return {**known, "seconds": seconds}
 
 
 def _install(building: Path, folder: Path, catalog: Catalog) -> None:
@@ -151,7 +215,7 @@ def _install(building: Path, folder: Path, catalog: Catalog) -> None:
     try:
         install(building, folder)
     except OSError:
-        if _load(folder, catalog) is not None:
+        if _stored(folder, catalog) is not None:
             return
         if not folder.exists():
             raise
@@ -159,23 +223,79 @@ def _install(building: Path, folder: Path, catalog: Catalog) -> None:
         install(building, folder)
 
 
-def _load(folder: Path, catalog: Catalog, *, reused: bool = True) -> ImageStore | None:
+def _load(folder: Path, catalog: Catalog, budget: float | None) -> ImageStore | None:
+    """Return what the cache holds and the budget allows, or None."""
+    store = _stored(folder, catalog)
+    if store is not None and (budget is None or _size(len(catalog), store.canvas) <= budget):
+        return store
+    try:
+        index: dict[str, Any] = json.loads((folder / _SURVEYED).read_text())
+        if _room(len(catalog), int(index["canvas"]), folder, budget):
+            return None
+        return _streamed(index, catalog, reused=True)
+    except (OSError, *_NO_INDEX):
+        return None
+
+
+def _stored(folder: Path, catalog: Catalog, *, reused: bool = True) -> ImageStore | None:
     """Return the cached store, or None when it is absent, half-written or of another shape."""
     try:
-        index: dict[str, Any] = json.loads((folder / "index.json").read_text())
+        index: dict[str, Any] = json.loads((folder / _INDEX).read_text())
         images = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
-        canvas, count = int(index["canvas"]), len(catalog)
-        aspect = np.array(index["aspect"], dtype=np.float32)
-        failed = {int(i): str(reason) for i, reason in index["reasons"].items()}
-        readable = np.ones(count, dtype=bool)
-        readable[list(failed)] = False
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError):
+        expected = (len(catalog), index["canvas"], index["canvas"], 3)
+        if images.shape != expected or images.dtype != np.uint8:
+            return None
+        return _known(index, catalog, images, reused=reused)
+    except (OSError, *_NO_INDEX):
         return None
-    expected = (count, canvas, canvas, 3)
-    if images.shape != expected or images.dtype != np.uint8 or aspect.shape != (count,):
-        return None
+
+
+def _streamed(index: dict[str, Any], catalog: Catalog, *, reused: bool) -> ImageStore:
+    """The store without pixels.
+
+    Raises:
+        ValueError: the index is of other images, or another of ``_NO_INDEX``.
+    """
+    count, canvas = len(catalog), int(index["canvas"])
+    reasons: dict[str, str] = {}
+
+    def lost(row: int, reason: str) -> None:
+        reasons.setdefault(catalog.names[row], f"{reason} (it was readable before)")
+
+    images = StreamedImages(partial(_squash, catalog.source, canvas), count, canvas, lost)
+    seconds = float(index["seconds"])
+    note = (
+        f"the {count:,} images would take {_size(count, canvas) / 1e9:.3g} GB of disk as squares "
+        f"of {canvas} px, more than there is room for (--store-gb): they are decoded from DATA "
+        f"whenever they are looked at, {_time(seconds)} a pass over all when they were first "
+        "read, and dealt in shuffled blocks"
+    )
+    store = _known(index, catalog, images, reused=reused, note=note)
+    reasons.update(store.reasons)
+    return replace(store, reasons=reasons)
+
+
+def _time(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} minutes"
+
+
+def _known(
+    index: dict[str, Any],
+    catalog: Catalog,
+    images: NDArray[np.uint8] | StreamedImages,
+    *,
+    reused: bool,
+    note: str = "",
+) -> ImageStore:
+    """The store of these pixels and what an index tells of them."""
+    aspect = np.array(index["aspect"], dtype=np.float32)
+    failed = {int(i): str(reason) for i, reason in index["reasons"].items()}
+    readable = np.ones(len(catalog), dtype=bool)
+    readable[list(failed)] = False
+    if aspect.shape != readable.shape:
+        raise ValueError("an index of another catalog")
     reasons = {catalog.names[i]: reason for i, reason in failed.items()}
-    return ImageStore(images, aspect, readable, reasons, canvas, reused)
+    return ImageStore(images, aspect, readable, reasons, int(index["canvas"]), reused, note)
 
 
 def _squash(source: Source, canvas: int, index: int) -> tuple[NDArray[np.uint8], float, str]:

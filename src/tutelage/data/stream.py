@@ -1,0 +1,225 @@
+"""Canvases that no disk holds: decoded when they are asked for, ahead of their use."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, SupportsIndex
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.cores import cores
+
+# Bytes of canvases in a buffer, of which two are in memory: 14,563 images of 96 x 96 pixels are
+# much to shuffle, and twice half a GiB is little beside a network in training.
+BUFFER = 2**29
+# A window mixes about so many places of the data. Its blocks are then about a megabyte of files
+# each, whatever the canvas, so that a disk reads more than it seeks.
+_BLOCKS = 128
+_CHUNK = 128  # images decoded before a thread asks whether they are still wanted
+
+Rows = NDArray[np.intp]
+Squash = Callable[[int], tuple[NDArray[np.uint8], float, str]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Buffer:
+    """Canvases (n, C, C, 3) of n rows, ascending."""
+
+    rows: Rows
+    pixels: NDArray[np.uint8]
+
+    def find(self, rows: Rows) -> tuple[NDArray[np.bool_], Rows]:
+        """Which of ``rows`` are here, and where those are."""
+        if not len(self.rows):
+            return np.zeros(len(rows), dtype=bool), np.zeros(0, dtype=np.intp)
+        at = np.searchsorted(self.rows, rows).clip(max=len(self.rows) - 1)
+        here = self.rows[at] == rows
+        return here, at[here]
+
+
+class StreamedImages:
+    """In the place of a store's memory map: uint8 (N, C, C, 3), indexed by row, rows or slice.
+
+    Nothing is kept but what ``ahead`` holds; all else is decoded anew, by all cores.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(
+        self, squash: Squash, count: int, canvas: int, lost: Callable[[int, str], None]
+    ) -> None:
+        """Nothing is decoded yet.
+
+        Args:
+            squash: row -> canvas (C, C, 3), aspect, and why it failed (empty if not).
+            count: N.
+            canvas: C.
+            lost: told the row and the reason of an image that failed; its canvas is black.
+        """
+        self.shape = (count, canvas, canvas, 3)
+        self._squash, self._lost = squash, lost
+        self._held: _Buffer | None = None
+        self._busy = threading.Lock()  # somebody's ``ahead`` is at work
+        self._pool = ThreadPoolExecutor(cores(), thread_name_prefix="stream")
+
+    def __len__(self) -> int:
+        """N."""
+        return self.shape[0]
+
+    def __getitem__(self, key: SupportsIndex | slice | NDArray[Any]) -> NDArray[np.uint8]:
+        """The canvases of some rows, or the one of a row; a new array each time.
+
+        Raises:
+            IndexError: there is no such row.
+        """
+        if isinstance(key, slice):
+            return self._take(np.array(range(len(self))[key], dtype=np.intp))
+        if not isinstance(key, np.ndarray):
+            (canvas,) = self._take(np.array([range(len(self))[key]]))
+            return np.asarray(canvas)
+        rows = np.flatnonzero(key) if key.dtype == bool else key.astype(np.intp)
+        if len(rows) and not -len(self) <= rows.min() <= rows.max() < len(self):
+            raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)} images")
+        return self._take(rows % len(self))
+
+    @property
+    def buffer(self) -> int:
+        """How many images a buffer holds."""
+        return max(1, BUFFER // int(np.prod(self.shape[1:])))
+
+    def ahead(self, batches: Iterable[Rows]) -> Iterator[None]:
+        """Yield before each batch is taken, once its images are in memory.
+
+        While the batches of one buffer are used, a thread fills the next, reading the data in its
+        order; images of the present buffer are not decoded again, so what is few is decoded once.
+        The first buffers are short, each twice as long as the one before, so that work begins at
+        once. At most two buffers exist: within another ``ahead`` this one holds nothing. Closing
+        the iterator ends the thread.
+
+        Args:
+            batches: the rows of each batch, in the order in which they will be taken; asked for
+                in the thread.
+        """
+        if not self._busy.acquire(blocking=False):
+            yield from itertools.repeat(None)
+        stop = threading.Event()
+        try:
+            with ThreadPoolExecutor(1, thread_name_prefix="ahead") as filler:
+                try:
+                    yield from self._through(self._plan(batches), filler, stop)
+                finally:
+                    stop.set()
+                    self._held = None
+        finally:
+            self._busy.release()
+
+    def _through(
+        self, plan: Iterator[tuple[int, Rows]], filler: ThreadPoolExecutor, stop: threading.Event
+    ) -> Iterator[None]:
+        filling = filler.submit(self._fill, plan, stop)
+        while (found := filling.result()) is not None:
+            count, self._held = found
+            # Forgotten at once: they would keep a third buffer alive while the next is filled.
+            del found, filling
+            filling = filler.submit(self._fill, plan, stop)
+            for _ in range(count):
+                yield
+
+    def _plan(self, batches: Iterable[Rows]) -> Iterator[tuple[int, Rows]]:
+        """Number of batches and distinct rows, ascending, of each buffer."""
+        group: list[Rows] = []
+        count = most = 0
+        for rows in batches:
+            if group and count + len(rows) > most:
+                yield len(group), np.unique(np.concatenate(group))
+                most = min(self.buffer, 2 * count)
+                group, count = [], 0
+            group.append(rows)
+            count += len(rows)
+        if group:
+            yield len(group), np.unique(np.concatenate(group))
+
+    def _fill(
+        self, plan: Iterator[tuple[int, Rows]], stop: threading.Event
+    ) -> tuple[int, _Buffer] | None:
+        """The next buffer and how many batches it has; None after the last."""
+        if (coming := next(plan, None)) is None:
+            return None
+        count, rows = coming
+        return count, _Buffer(rows, self._take(rows, stop))
+
+    def _take(self, rows: Rows, stop: threading.Event | None = None) -> NDArray[np.uint8]:
+        """Canvases (n, C, C, 3); after ``stop`` they are not worth anything."""
+        out = np.empty((len(rows), *self.shape[1:]), dtype=np.uint8)
+        missing = np.arange(len(rows))
+        if (held := self._held) is not None:
+            here, at = held.find(rows)
+            out[here] = held.pixels[at]
+            missing = np.flatnonzero(~here)
+
+        def work(at: int) -> None:
+            out[at], _, reason = self._squash(int(rows[at]))
+            if reason:
+                self._lost(int(rows[at]), reason)
+
+        for start in range(0, len(missing), _CHUNK):
+            if stop is not None and stop.is_set():
+                break
+            list(self._pool.map(work, missing[start : start + _CHUNK].tolist()))
+        return out
+
+
+def windowed(n: int, window: int, seed: tuple[int, ...], at: Rows) -> Rows:
+    """Entries ``at`` of a permutation of ``n`` positions that reads them in long runs.
+
+    The positions are cut into blocks, the blocks are permuted and joined into windows of at most
+    ``window`` positions, and the positions are permuted in each window. As a function of the seed
+    it has no state: any entry can be had without those before it, where a shuffle buffer would
+    have to be filled again. After the block shuffles of MosaicML Streaming (py1b,
+    docs.mosaicml.com/projects/streaming, "Shuffling"), whose blocks are windows here.
+
+    Args:
+        n: positions.
+        window: positions of a window; at least one block.
+        seed: of the permutation, another one for every pass.
+        at: (m,) which of its entries, 0 to n - 1.
+    """
+    _, ends = _windows(n, window, seed)
+    out = np.empty(len(at), dtype=np.intp)
+    of = np.searchsorted(ends, at, side="right")
+    for number in np.unique(of):
+        here = of == number
+        first = ends[number - 1] if number else 0
+        order = _shuffled(n, window, seed, int(number))
+        out[here] = order[at[here] - first]
+    return out
+
+
+def _block(window: int) -> int:
+    return max(1, window // _BLOCKS)
+
+
+@lru_cache(maxsize=8)
+def _windows(n: int, window: int, seed: tuple[int, ...]) -> tuple[list[Rows], Rows]:
+    """The blocks of each window, and the entry of the permutation at which it ends."""
+    block = _block(window)
+    blocks = np.random.default_rng(seed).permutation(-(-n // block))
+    parts = np.array_split(blocks, -(-len(blocks) // max(1, window // block)))
+    sizes = [np.minimum(block, n - part * block).sum() for part in parts]
+    return parts, np.cumsum(sizes)
+
+
+@lru_cache(maxsize=16)  # windows in use and windows planned, of two streams
+def _shuffled(n: int, window: int, seed: tuple[int, ...], number: int) -> Rows:
+    """The positions of window ``number`` in their order."""
+    block = _block(window)
+    starts = _windows(n, window, seed)[0][number] * block
+    positions = (starts[:, None] + np.arange(block)).ravel()
+    # Numbered from 1: a seed with a 0 behind it is the same seed, which the blocks have.
+    return np.random.default_rng((*seed, number + 1)).permutation(positions[positions < n])
