@@ -26,64 +26,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 import results
+from alike import content, differences, whole
 from chain import PACKAGES
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from commands import Commands
 from disk import CHANGES, EVER, Faults, why_not
 from shapes import FINISHED, as_options, write_shapes
-
-TIMED = ("events.jsonl", "report.html", "MODEL_CARD.md")  # tell when they were written
-
-
-def whole(folder: Path) -> list[str]:
-    """Files below a folder, of the names they are to keep, that cannot be read to their end."""
-    import pyarrow.parquet
-    from safetensors.numpy import load_file
-
-    def read_arrays(path: Path) -> None:
-        with np.load(path) as arrays:
-            [arrays[name] for name in arrays.files]
-
-    readers: dict[str, Any] = {
-        ".json": lambda path: json.loads(path.read_text()),
-        ".jsonl": lambda path: [json.loads(line) for line in path.read_text().splitlines()],
-        ".parquet": pyarrow.parquet.read_table,
-        ".safetensors": load_file,
-        ".npz": read_arrays,
-    }
-    broken = []
-    for path in sorted(folder.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.suffix in readers and not hidden:
-            try:
-                readers[path.suffix](path)
-            except Exception as error:  # each reader has kinds of its own
-                broken.append(f"{path.relative_to(folder)}: {error}")
-    return broken
-
-
-def timeless(part: Any) -> Any:
-    """JSON without the seconds that things took."""
-    if isinstance(part, dict):
-        return {k: timeless(v) for k, v in part.items() if "seconds" not in k}
-    return [timeless(v) for v in part] if isinstance(part, list) else part
-
-
-def content(folder: Path) -> dict[str, Any]:
-    """What a finished folder holds, by file, that must not depend on how it came about."""
-    found: dict[str, Any] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.is_file():
-            data = path.read_bytes()
-            keeps = path.name not in TIMED
-            found[str(path.relative_to(folder))] = (
-                (timeless(json.loads(data)) if path.suffix == ".json" else data) if keeps else None
-            )
-    return found
 
 
 def said_badly(text: str, command: str) -> str:
@@ -124,12 +74,7 @@ class Trial:
             shutil.rmtree(self.place / "cache" / "stores", ignore_errors=True)
             met, bad = self.walk(out, calls, most - failures)
             failures += met
-            found = content(out)
-            bad += [
-                f"{name} differs"
-                for name in sorted(found.keys() | expected.keys())
-                if found.get(name, b"") != expected.get(name, b"")
-            ]
+            bad += [f"{name} differs" for name in differences(content(out), expected)]
             wrong += [f"walk {walks}: {text}" for text in bad]
             shutil.rmtree(out)
         return {"calls": calls, "failures": failures, "restarted": walks, "wrong": wrong}

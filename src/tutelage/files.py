@@ -64,7 +64,7 @@ def digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def lock(file: IO[Any], refusal: str) -> None:
+def lock(file: IO[Any] | int, refusal: str) -> None:
     """Keep other processes from locking an open file, until it is closed or the process ends.
 
     Windows, and file systems that know no locks, let all in.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from tutelage.data.catalog import Catalog
 from tutelage.data.duplicates import DUPLICATES
@@ -17,7 +18,7 @@ from tutelage.files import lock, write_atomically
 from tutelage.ranks import agreed, is_lead, wait
 from tutelage.solar import solar_cells
 
-_LOCKED: dict[Path, IO[str]] = {}  # by folder, the file whose lock this process holds
+_LOCKED: dict[Path, int] = {}  # by folder, the open file whose lock this process holds
 
 
 class RunFolder:
@@ -76,7 +77,7 @@ class RunFolder:
         """Keep other processes out until ``unlock``, or until this one ends, however it does."""
         place = self.path.resolve()
         if place not in _LOCKED:  # a process may claim again what it holds
-            file = self.events.open("a")
+            file = os.open(self.events, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             refusal = (
                 f"another process works in {self.path}; wait for it or stop it, or choose another "
                 "--out folder"
@@ -84,14 +85,15 @@ class RunFolder:
             try:
                 lock(file, refusal)
             except TutelageError:
-                file.close()
+                os.close(file)
                 raise
             _LOCKED[place] = file
 
     def unlock(self) -> None:
         """Let other processes in."""
-        if file := _LOCKED.pop(self.path.resolve(), None):
-            file.close()
+        file = _LOCKED.pop(self.path.resolve(), None)
+        if file is not None:
+            os.close(file)
 
     def release(self) -> None:
         """Undo a claim: for a command that was refused before any stage began."""
