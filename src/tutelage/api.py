@@ -335,10 +335,19 @@ def _finish(work: Any, chain: Any, command: str) -> dict[str, Any]:
 
 
 def _sample_images(work: Any) -> list[np.ndarray]:
-    """A few training images as files hold them, to check the export on."""
+    """A few training images as files hold them, to check the export on; some may be lost by now."""
     rows = np.flatnonzero(work.split.roles != "unused")
     rows = rows[:: max(1, len(rows) // PARITY_IMAGES)][:PARITY_IMAGES]
-    return [decode(work.catalog.source.read(int(row))) for row in rows]
+    return _decoded(work.catalog, rows) or _noise_images(work.store.canvas)
+
+
+def _decoded(catalog: Catalog, rows: np.ndarray) -> list[np.ndarray]:
+    """Images as files hold them; unreadable ones are passed over."""
+    found: list[np.ndarray] = []
+    for row in rows:
+        with contextlib.suppress(UnreadableImage, OSError):
+            found.append(decode(catalog.source.read(int(row))))
+    return found
 
 
 def _summary(work: Any, result: dict[str, Any], deployed: Sequence[Any]) -> None:
@@ -611,11 +620,7 @@ def _own_images(model: Path, images: Data | None) -> list[np.ndarray]:
         return []
     catalog = catalog_of(model.parent) if images is None else open_data(images)[0]
     rows = np.random.default_rng(0).permutation(np.flatnonzero(catalog.splits == "train"))
-    found: list[np.ndarray] = []
-    for row in rows[: CALIBRATION_IMAGES + JUDGED_IMAGES]:
-        with contextlib.suppress(UnreadableImage, OSError):
-            found.append(decode(catalog.source.read(int(row))))
-    return found
+    return _decoded(catalog, rows[: CALIBRATION_IMAGES + JUDGED_IMAGES])
 
 
 def _noise_images(canvas: int, count: int = 128) -> list[np.ndarray]:
