@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,33 @@ from tutelage.review.items import open_run
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 TRANSFER = {k: v for k, v in SETTINGS.items() if k not in ("student", "rounds")}
+
+
+# --- run
+
+
+def test_images_that_can_be_read_no_more_do_not_stop_the_end_of_a_run(photos: Path) -> None:
+    catalog = open_data(photos)[0]
+
+    class Source:
+        def read(self, row: int) -> bytes:
+            if row % 2 == 0 or row in lost:
+                raise OSError(5, "Input/output error")
+            return catalog.source.read(row)
+
+    lost: set[int] = set()
+    roles = np.array(["labeled"] * 6 + ["unused"] * (len(catalog) - 6))
+    work = SimpleNamespace(
+        catalog=dataclasses.replace(catalog, source=Source()),
+        split=SimpleNamespace(roles=roles),
+        store=SimpleNamespace(canvas=32),
+    )
+    found = api._sample_images(work)
+    assert [image.tobytes() for image in found] == [
+        decode(catalog.source.read(row)).tobytes() for row in (1, 3, 5)
+    ]
+    lost.update(range(6))
+    assert len(api._sample_images(work)) > 0  # generated ones
 
 
 # --- predict

@@ -62,3 +62,25 @@ def test_without_a_file_nothing_is_recorded(capsys: pytest.CaptureFixture[str]) 
     with console.bar("work", 1) as done:
         done(1)
     assert "hello" in capsys.readouterr().err
+
+
+def test_an_event_that_cannot_be_recorded_is_said_once_and_leaves_no_half_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    resource = pytest.importorskip("resource")
+    console = Console(tmp_path / "events.jsonl", quiet=True)
+    console.record("start", label="probe")
+    whole = (tmp_path / "events.jsonl").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 4, limits[1]))  # four bytes still fit
+    try:
+        console.say("kept")
+        console.say("kept, too")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert f"not recorded: {tmp_path / 'events.jsonl'}: File too large; free some space" in said
+    assert (tmp_path / "events.jsonl").read_bytes() == whole
+    console.record("end", label="probe")
+    assert [row["event"] for row in events(tmp_path / "events.jsonl")] == ["start", "end"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tutelage.data.catalog import Catalog, catalog_from_arrays
@@ -60,6 +60,7 @@ def test_undo_is_a_line_and_brings_back_what_held_before(tmp_path: Path) -> None
     assert read_decisions(path) == {"b": Decision("b", "accept", "bee")}
 
 
+@settings(deadline=None)  # each decision waits for the disk
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["ant", "bee", None, "undo"]))))
 def test_what_is_read_back_is_what_held(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str | None]]

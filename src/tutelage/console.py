@@ -12,6 +12,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from tutelage.files import append_line, explain
+
 
 class Console:
     """Lines and progress bars on stderr; the same as objects in ``events.jsonl``.
@@ -27,6 +29,7 @@ class Console:
         self.events = events
         self.quiet = quiet
         self.listen: Callable[[str, dict[str, Any]], None] | None = None
+        self._complained = False
 
     def say(self, text: str, **facts: Any) -> None:
         """Print one line and record it."""
@@ -35,14 +38,19 @@ class Console:
         self.record("message", text=text, **facts)
 
     def record(self, kind: str, **facts: Any) -> None:
-        """Append one object to ``events.jsonl``."""
+        """Append one object to ``events.jsonl``; where that fails, the work goes on without it."""
         if self.listen is not None:
             self.listen(kind, facts)
         if self.events is None:
             return
         row = {"time": round(time.time(), 3), "event": kind, **facts}
-        with self.events.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        try:
+            append_line(self.events, json.dumps(row))
+        except OSError as error:
+            if not self._complained:  # also where quiet: it is an error
+                told = explain(error, self.events.parent)
+                tqdm.write(f"events are not recorded: {told}", file=sys.stderr)
+            self._complained = True
 
     @contextmanager
     def bar(self, label: str, total: int, unit: str = "step") -> Iterator[Callable[..., None]]:

@@ -20,7 +20,7 @@ import numpy as np
 
 from tutelage.data.catalog import Catalog
 from tutelage.errors import TutelageError
-from tutelage.files import lock
+from tutelage.files import lock, sync
 
 FILE = "decisions.jsonl"
 ACTIONS = ("accept", "relabel", "reject", "undo")
@@ -62,6 +62,7 @@ class Decisions:
             raise TutelageError(f"{path} cannot be written: {error.strerror}") from error
         try:
             lock(self._file, f"another review has {path} open; use its page, or stop it first")
+            sync(path.parent)  # a new file's name
             self._file.seek(0)
             content = self._file.read()
             lines, torn = _whole_lines(content)

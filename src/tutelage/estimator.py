@@ -20,6 +20,7 @@ from tutelage.data.decode import UnreadableImage, decode
 from tutelage.data.foreign import encoded
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.errors import TutelageError, need
+from tutelage.files import write_atomically
 
 need("sklearn", "sklearn")
 
@@ -156,7 +157,7 @@ class FewLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def save_onnx(self, path: Path | str) -> None:
         """Write the exported model, which ``tutelage predict`` and ``serve`` take."""
         check_is_fitted(self, "classes_")
-        Path(path).write_bytes(self._onnx)
+        write_atomically(Path(path), self._onnx)
 
     def _opened(self) -> OnnxModel:
         """The model; a session cannot be pickled, so it is opened when it is first used."""

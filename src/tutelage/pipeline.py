@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import io
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ from torch import Tensor
 from tutelage import selftrain, stages, student, trunk
 from tutelage.bank import CLEAN_VIEWS, bank_plans, make_bank
 from tutelage.calibrate import softmax
-from tutelage.files import digest
+from tutelage.files import digest, install, write_atomically
 from tutelage.label import PseudoLabels
 from tutelage.loader import Rows
 from tutelage.metrics import Comparison, Floats, compare, metrics
@@ -371,13 +372,11 @@ def _save_stage(folder: Path, done: Finished) -> None:
     outcome = done.outcome
     save_model(outcome.model, partial)
     pools = {f"pool{i}": p for i, p in enumerate(outcome.beliefs.pool) if p is not None}
-    np.savez(partial / "beliefs.npz", judged=outcome.beliefs.judged, **pools)  # type: ignore[arg-type]
+    _save_arrays(partial / "beliefs.npz", judged=outcome.beliefs.judged, **pools)
     if outcome.pseudo_labels is not None:
         labels = outcome.pseudo_labels
-        np.savez(
-            partial / "pseudo_labels.npz",
-            **{f.name: getattr(labels, f.name) for f in dataclasses.fields(labels)},
-        )
+        named = {f.name: getattr(labels, f.name) for f in dataclasses.fields(labels)}
+        _save_arrays(partial / "pseudo_labels.npz", **named)
     record = {
         "accepted": done.accepted,
         "reason": done.reason,
@@ -388,8 +387,15 @@ def _save_stage(folder: Path, done: Finished) -> None:
         "choice": outcome.choice,
         "files": {path.name: digest(path.read_bytes()) for path in sorted(partial.iterdir())},
     }
-    (partial / "stage.json").write_text(json.dumps(record, indent=2) + "\n")
-    partial.rename(folder)
+    write_atomically(partial / "stage.json", json.dumps(record, indent=2) + "\n")
+    install(partial, folder)
+
+
+def _save_arrays(path: Path, **arrays: Any) -> None:
+    """``np.savez``, whose archive cannot be closed once a write of it has failed."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    write_atomically(path, buffer.getvalue())
 
 
 def _is_whole(folder: Path, say: Callable[[str], None]) -> bool:

@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tutelage.errors import TutelageError
 
@@ -57,7 +57,8 @@ def joined() -> Iterator[Ranks]:
     Gloo carries what lies in main memory and NCCL what lies on GPUs; local rank i takes GPU i.
 
     Raises:
-        TutelageError: there are more ranks on a machine than GPUs.
+        TutelageError: there are more ranks on a machine than GPUs; or torchrun would restart ranks
+            on several machines with what they knew of one another before.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1 or "MASTER_ADDR" not in os.environ:
@@ -78,7 +79,10 @@ def joined() -> Iterator[Ranks]:
         backend = "cpu:gloo,cuda:nccl"
     ours = not distributed.is_initialized()  # a caller in Python may have connected them already
     if ours:
-        distributed.init_process_group(backend, timeout=PATIENCE)
+        rank = int(os.environ["RANK"])
+        distributed.init_process_group(
+            backend, store=_fresh_store(), rank=rank, world_size=world, timeout=PATIENCE
+        )
     ranks = Ranks(distributed.get_rank(), distributed.get_world_size())
     try:
         with _being(ranks):
@@ -86,6 +90,31 @@ def joined() -> Iterator[Ranks]:
     finally:
         if ours:
             distributed.destroy_process_group()
+
+
+def _fresh_store() -> Any:
+    """Where ranks find one another's addresses: none that earlier ranks left; None for torch's own.
+
+    Since 2.5 torchrun keeps one store over restarts, in which a rank may find the address of one
+    that is dead, and wait for it forever (pytorch/pytorch#135712). Restarts are counted alike on
+    one machine only.
+    """
+    from torch import distributed
+
+    environment = os.environ
+    if environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    restarts = int(environment.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
+    if restarts and environment.get("LOCAL_WORLD_SIZE") != environment["WORLD_SIZE"]:
+        raise TutelageError(
+            "torchrun --max-restarts on several machines needs "
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in its environment, or ranks that were "
+            "restarted wait for dead ones"
+        )
+    address, port = environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
+    shared = distributed.TCPStore(address, port, is_master=False)  # type: ignore[attr-defined]
+    attempt = environment.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return distributed.PrefixStore(f"tutelage/{attempt}", shared)  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager

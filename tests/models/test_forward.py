@@ -75,6 +75,17 @@ def test_auto_falls_back_to_torch_and_the_explicit_backend_says_why(
         Forward(model, backend="onnxruntime")
 
 
+def test_a_full_disk_is_no_reason_for_other_numbers(
+    model: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device", "model.onnx")
+
+    monkeypatch.setattr(torch.onnx, "export", full)
+    with pytest.raises(OSError, match="No space left"):
+        Forward(model)
+
+
 @pytest.mark.parametrize("backend", ["torch", "onnxruntime"])
 def test_a_model_in_training_is_neither_changed_nor_followed(
     model: Classifier, backend: str

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -30,7 +29,7 @@ from tutelage.data.catalog import Catalog, Source
 from tutelage.data.decode import DECODER_VERSION, UnreadableImage, decode, read_size
 from tutelage.data.stream import StreamedImages
 from tutelage.errors import TutelageError
-from tutelage.files import write_atomically
+from tutelage.files import cache_folder, install, write_atomically
 
 CANVASES = (32, 48, 64, 96, 128, 192, 256)
 _SAMPLE = 200  # images whose size decides the canvas
@@ -100,7 +99,7 @@ def open_store(
     """
     if not len(catalog):
         raise TutelageError("the catalog has no images")
-    root = (cache or _default_cache()) / "stores"
+    root = (cache or cache_folder()) / "stores"
     version = f"{DECODER_VERSION}/{PIL.__version__}"
     signatures = (catalog.source.signature(i) for i in range(len(catalog)))
     # Taken before any byte is read: a file that changes meanwhile will not match next time.
@@ -164,8 +163,6 @@ def _build(
             index = _decode_all(
                 catalog, canvas, pool, progress, lambda pixels: file.write(pixels.tobytes())
             )
-            file.flush()
-            os.fsync(file.fileno())
         write_atomically(building / _INDEX, json.dumps(index))
         _install(building, folder, catalog)
     finally:
@@ -216,12 +213,14 @@ def _decode_all(
 def _install(building: Path, folder: Path, catalog: Catalog) -> None:
     """Rename; another process may have put the same store there first, or left a broken one."""
     try:
-        building.rename(folder)
+        install(building, folder)
     except OSError:
         if _stored(folder, catalog) is not None:
             return
+        if not folder.exists():
+            raise
         shutil.rmtree(folder)
-        building.rename(folder)
+        install(building, folder)
 
 
 def _load(folder: Path, catalog: Catalog, budget: float | None) -> ImageStore | None:
@@ -350,11 +349,6 @@ def _in_order(
 
 def _pool(workers: int | None) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(workers or cores(), thread_name_prefix="decode")
-
-
-def _default_cache() -> Path:
-    chosen = os.environ.get("TUTELAGE_CACHE")
-    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "tutelage"
 
 
 @contextlib.contextmanager

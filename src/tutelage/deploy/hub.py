@@ -21,6 +21,7 @@ from tutelage._version import __version__
 from tutelage.deploy.graph import TorchModel
 from tutelage.deploy.onnx import Parity, estimated_loss, export_onnx, parity
 from tutelage.errors import TutelageError, need
+from tutelage.files import about, install, write_atomically
 from tutelage.models.classifier import Classifier
 from tutelage.models.folder import save_model
 
@@ -80,7 +81,7 @@ def export_timm(
             model_args={"img_size": model.spec.input_size} if fixed else None,
             safe_serialization=True,
         )
-        (building / README).write_text(_card(model, origin, "timm", TIMM_USAGE), encoding="utf-8")
+        write_atomically(building / README, _card(model, origin, "timm", TIMM_USAGE))
         loaded = timm.create_model(f"local-dir:{building}", pretrained=True).eval()
         return _compare(model, loaded, images)
 
@@ -104,7 +105,7 @@ def export_hub(
         export_onnx(model, building / "model.onnx")
         checked = parity(model, building / "model.onnx", images)
         card = _card(model, origin, "tutelage", HUB_USAGE)
-        (building / README).write_text(card, encoding="utf-8")
+        write_atomically(building / README, card)
         return checked
 
 
@@ -203,17 +204,31 @@ def _new_folder(folder: Path) -> Iterator[Path]:
             f"{folder} is there already and not empty; choose another --out, or remove it yourself"
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".exporting-"))
+    building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
-        yield building
+        with about(folder), _disk_errors():
+            yield building
         building.chmod(0o755)  # mkdtemp makes it private, and safetensors its files
         for file in building.iterdir():
             file.chmod(0o644)
         if folder.exists():
             folder.rmdir()
-        building.rename(folder)
+        install(building, folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    """Turn what safetensors says of the disk, with Rust's words for an errno, into an OSError."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        if code := re.search(r"\(os error (\d+)\)", str(error)):
+            raise OSError(int(code[1]), str(error)) from error
+        raise
 
 
 TIMM_USAGE = """\

@@ -93,6 +93,8 @@ def export_onnx(model: Classifier, path: Path | str) -> None:
         content = trace(Deployed(model), example, ["images"], outputs, axes)
         graph = onnx.load_from_string(content)
         onnx.checker.check_model(graph, full_check=True)
+    except OSError:
+        raise  # of the disk, not of the architecture
     except Exception as error:  # exporter and checker each raise kinds of their own
         raise TutelageError(
             f"{model.spec.architecture} cannot be exported to ONNX: {error}; "

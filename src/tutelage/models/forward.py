@@ -66,6 +66,7 @@ class Forward(Generic[T]):
 
         Raises:
             TutelageError: unknown output or backend, or "onnxruntime" cannot run this model.
+            OSError: the temporary file that onnxruntime reads cannot be written.
         """
         if output not in ("logits", "features", "both"):
             raise TutelageError(f"output {output!r}: expected 'logits', 'features' or 'both'")
@@ -79,6 +80,8 @@ class Forward(Generic[T]):
             size = model.spec.input_size
             try:
                 self._session = _session(self._net, size)
+            except OSError:
+                raise  # a full disk for temporary files must not change the numbers
             except Exception as error:  # exporter and runtime each raise kinds of their own
                 if backend == "onnxruntime":
                     raise TutelageError(

@@ -10,9 +10,7 @@ import base64
 import hashlib
 import io
 import json
-import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -22,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tutelage.errors import TutelageError, need
+from tutelage.errors import need
+from tutelage.files import write_atomically
 from tutelage.report import numbers, plots, students
 from tutelage.report.model import Report, Sheet
 from tutelage.report.verdict import IMAGES, judge, percent, points
@@ -77,7 +76,7 @@ def write(report: Report, path: Path) -> None:
     """Render to ``path`` atomically: a reader sees the old page or the new one, never a part.
 
     Raises:
-        TutelageError: the folder cannot be written to.
+        OSError: the folder cannot be written to.
     """
     write_page(render(report), path)
 
@@ -86,25 +85,10 @@ def write_page(text: str, path: Path) -> None:
     """Write a page atomically.
 
     Raises:
-        TutelageError: the folder cannot be written to.
+        OSError: the folder cannot be written to.
     """
-    page = text.encode("utf-8")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(page)
-            Path(name).chmod(0o644)  # temporary files are private; a report is for sharing
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise TutelageError(
-            f"the report cannot be written to {path}: {error.strerror}; "
-            "free some space or choose another folder with --out"
-        ) from error
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, text)
 
 
 def _context(report: Report) -> dict[str, Any]:
@@ -126,6 +110,7 @@ def _context(report: Report) -> dict[str, Any]:
             for row in report.decisions
         ],
         "sheets": encode_sheets(report.sheets),
+        "leakage": report.metrics.get("leakage") or {"pairs": 0},
         "skipped": report.skipped[:SKIPPED_SHOWN],
         "skipped_count": max(report.skipped_count, len(report.skipped)),
         "settings": list(flat(report.settings)),
