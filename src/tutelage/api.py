@@ -340,7 +340,7 @@ def _finish(work: Any, chain: Any, command: str) -> dict[str, Any]:
 
 
 def _sample_images(work: Any) -> list[np.ndarray]:
-    """A few training images as files hold them, to check the export on."""
+    """A few training images as files hold them, to check the export on; some may be lost by now."""
     rows = np.flatnonzero(work.split.roles != "unused")
     rows = rows[:: max(1, len(rows) // PARITY_IMAGES)][:PARITY_IMAGES]
     found = list(_readable(work.catalog, rows))

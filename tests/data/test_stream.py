@@ -66,6 +66,7 @@ def made(monkeypatch):
     "key",
     [
         *(3, -1, np.int64(7), slice(None), slice(5, 2), slice(40, None, 3)),
+        *([4, 1], (np.array([3, 9]), slice(1, 4, 2), slice(None, 2))),
         *(np.array([3, 3, 0]), np.array([-1, 4]), np.arange(0), np.arange(COUNT) % 7 == 0),
     ],
     ids=str,

@@ -438,7 +438,7 @@ def _standardized(store: ImageStore, rows: _Rows) -> _Floats:
     for start in range(0, len(rows), _CHUNK):
         part = rows[start : start + _CHUNK]
         # Whole numbers first: five times as fast as in floating point.
-        coarse = [np.asarray(Image.fromarray(store.images[row]).reduce(factor)) for row in part]
+        coarse = [np.asarray(Image.fromarray(c).reduce(factor)) for c in store.images[part]]
         shrunk = _shrunk(np.stack(coarse).astype(np.float32))
         small[start : start + _CHUNK] = shrunk.reshape(len(part), -1)
     small -= small.mean(axis=1, keepdims=True)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, SupportsIndex
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,18 +72,25 @@ class StreamedImages:
         """N."""
         return self.shape[0]
 
-    def __getitem__(self, key: SupportsIndex | slice | NDArray[Any]) -> NDArray[np.uint8]:
+    def __getitem__(self, key: Any) -> NDArray[np.uint8]:
         """The canvases of some rows, or the one of a row; a new array each time.
+
+        Args:
+            key: a row, a slice, or rows as an array, a list or a mask; in a tuple these last may be
+                followed by slices of the canvases.
 
         Raises:
             IndexError: there is no such row.
         """
+        if isinstance(key, tuple):
+            return self[np.asarray(key[0])][:, *key[1:]]
         if isinstance(key, slice):
             return self._take(np.array(range(len(self))[key], dtype=np.intp))
-        if not isinstance(key, np.ndarray):
+        if np.ndim(key) == 0:
             (canvas,) = self._take(np.array([range(len(self))[key]]))
             return np.asarray(canvas)
-        rows = np.flatnonzero(key) if key.dtype == bool else key.astype(np.intp)
+        rows = np.asarray(key)
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.intp)
         if len(rows) and not -len(self) <= rows.min() <= rows.max() < len(self):
             raise IndexError(f"rows {rows.min()} to {rows.max()} of {len(self)} images")
         return self._take(rows % len(self))
