@@ -10,11 +10,11 @@ ROOT = Path(tutelage.__file__).parent
 
 # Each layer may import itself and the ones above it in this list.
 LAYERS = (
-    ("errors", "_version", "files", "cores"),
+    ("errors", "_version", "files", "cores", "ranks", "stop"),
     ("config", "console", "metrics", "data", "augment", "models", "losses"),
-    ("batch", "calibrate", "clusters", "curve", "decisions", "ema", "loader", "bank", "label",
-     "labelerrors", "machine", "outofclass", "plan", "probe", "runfolder", "solar", "steps",
-     "suggest", "teachers", "tracking", "train"),
+    ("batch", "calibrate", "checkpoint", "clusters", "curve", "decisions", "ema", "loader",
+     "bank", "label", "labelerrors", "machine", "outofclass", "plan", "probe", "runfolder",
+     "solar", "steps", "suggest", "teachers", "together", "tracking", "train"),
     ("stages", "selftrain", "trunk", "student", "candidates", "tune", "runs", "pipeline", "arms",
      "students", "evidence", "ladder", "survey", "worklist", "report", "deploy", "bench", "review",
      "web"),
@@ -25,8 +25,8 @@ ROOMS = ("data", "augment", "models", "losses")  # know nothing of each other
 TORCH_FREE = (
     "__init__", "__main__", "_version", "api", "cli", "config", "console", "cores",
     "curve", "deploy.runtime", "deploy.latency", "deploy.answers", "deploy.openapi", "deploy.serve",
-    "decisions", "errors", "files", "labelerrors", "metrics", "review.app", "review.items",
-    "runfolder", "solar", "tables", "bench.model", "tracking", "web",
+    "decisions", "errors", "files", "labelerrors", "metrics", "ranks", "review.app",
+    "review.items", "runfolder", "solar", "stop", "tables", "bench.model", "tracking", "web",
 )  # fmt: skip
 
 

@@ -59,8 +59,8 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     "gradients thrown away before the step": (
         checks.trained_weights_move,
         "train",
-        "        optimizer.step()\n",
-        "        optimizer.zero_grad(set_to_none=True)\n        optimizer.step()\n",
+        "            optimizer.step()\n",
+        "            optimizer.zero_grad(set_to_none=True)\n            optimizer.step()\n",
     ),
     "convolutions missing from the optimizer": (
         checks.trained_weights_move,
@@ -77,7 +77,7 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     "average of the start": (
         checks.trained_weights_move,
         "train",
-        "        ema.update(model)\n",
+        "            training.ema.update(model)\n",
         "",
     ),
     "frozen norms follow train()": (
@@ -227,7 +227,8 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     "connector saved with the student": (
         checks.connector_is_thrown_away,
         "student",
-        "        del student.connector  # no part of the student: it was there to learn through\n",
+        "        student.connector = None  # it was there to learn through, "
+        "and is no part of the student\n",
         "        pass\n",
     ),
     "student alone learns from the pool's empty targets": (
@@ -251,15 +252,15 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     "teacher draws its own view": (
         checks.teacher_and_student_see_the_same_views,
         "loader",
-        "apply(images, plan, size) for size in sizes",
-        "apply(images, plan if size == views.size else views.policy.plan(aspect, generator), size)"
+        "plan[at], size) for size in sizes",
+        "(plan if size == views.size else views.policy.plan(aspect, generator))[at], size)"
         " for size in sizes",
     ),
     "teacher sees the clean view": (
         checks.pipeline_gives_both_the_same_view,
         "loader",
-        "apply(images, plan, size) for size in sizes",
-        "apply(images, plan if size == views.size else type(plan).identity(len(images)), size)"
+        "plan[at], size) for size in sizes",
+        "plan[at] if size == views.size else type(plan).identity(len(images)), size)"
         " for size in sizes",
     ),
     "teacher sees unmixed images": (
@@ -329,19 +330,19 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
         checks.online_step_makes_one_forward,
         "steps.online",
         "model(torch.cat([batch.weak, batch.images])).chunk(2)",
-        "model(batch.weak), model(batch.images)",
+        "(model(batch.weak), model(batch.images))",
     ),
     "labelled and pool images apart, supervised": (
         checks.supervised_step_makes_one_forward,
         "steps.supervised",
-        "logits = model(batch.images)",
+        "logits = whole(model(batch.images))",
         "logits = torch.cat([model(batch.images[batch.weights > 0]), "
         "model(batch.images[batch.weights == 0])])",
     ),
     "labelled and pool images apart, distillation": (
         checks.distillation_step_makes_one_forward,
         "steps.distillation",
-        "logits = model(batch.images)",
+        "logits = whole(model(batch.images))",
         "logits = torch.cat([model(batch.images[batch.weights > 0]), "
         "model(batch.images[batch.weights == 0])])",
     ),
@@ -444,21 +445,126 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     "labelled and pool images apart, Mean Teacher": (
         checks.mean_teacher_step_makes_one_forward,
         "steps.mean_teacher",
-        "logits = model(batch.images)",
+        "logits = whole(model(batch.images))",
         "logits = torch.cat([model(batch.images[batch.weights > 0]), "
         "model(batch.images[batch.weights == 0])])",
+    ),
+    "gradients of the ranks are averaged, not added": (
+        checks.ranks_train_as_one,
+        "train",
+        "(loss * current().world).backward()",
+        "loss.backward()",
+    ),
+    "gradients are not exchanged": (
+        checks.ranks_train_as_one,
+        "together",
+        "    if current().world == 1:\n        return model\n",
+        "    return model\n",
+    ),
+    "norms of each rank's own share": (
+        checks.ranks_train_as_one,
+        "together",
+        "        if func is F.batch_norm:\n            return self._batch_norm(*args, **kwargs)\n",
+        "",
+    ),
+    "a norm's gradient of each rank's own share": (
+        checks.ranks_train_as_one,
+        "together",
+        "        distributed.all_reduce(sums)\n",
+        "",
+    ),
+    "noise of each rank's own share": (
+        checks.ranks_train_as_one,
+        "together",
+        "        if func is F.dropout:\n            return self._dropout(*args, **kwargs)\n",
+        "",
+    ),
+    "views drawn for each rank's own share": (
+        checks.ranks_train_as_one,
+        "loader",
+        "plan[at], size) for size in sizes",
+        "views.policy.plan(aspect[at], generator), size) for size in sizes",
+    ),
+    "partners for the mixing from the rank's own share": (
+        checks.ranks_train_as_one,
+        "loader",
+        "            at, mix = mix.part(own)\n",
+        "            mix = self._mix(len(own), generator) or mix.part(own)[1]\n",
+    ),
+    "thresholds of each rank's own share": (
+        checks.ranks_train_as_one,
+        "steps.online",
+        "            beliefs = self.method(WeakViews(probs, aligned, pool, batch.ids))\n",
+        "            from tutelage.ranks import current\n"
+        "            own = current().share(len(probs))\n"
+        "            self.method(WeakViews(probs[own], aligned[own], pool[own], batch.ids[own]))\n"
+        "            beliefs = self.method(WeakViews(probs, aligned, pool, batch.ids))\n",
+    ),
+    "every rank evaluates every image": (
+        checks.ranks_count_every_image_once,
+        "bank",
+        "    own = starts[current().share(len(starts))]\n",
+        "    own = starts\n",
+    ),
+    "a norm is measured on each rank's own share": (
+        checks.ranks_measure_a_neck_as_one,
+        "student",
+        "    with apart():  # every rank's norm sees all batches\n        look(",
+        "    if True:\n        look(",
+    ),
+    "resumed without the average": (
+        checks.a_training_goes_on_as_it_was,
+        "train",
+        '        self.ema.load_state_dict(part("ema"))\n',
+        "",
+    ),
+    "resumed without the optimiser's moments": (
+        checks.a_training_goes_on_as_it_was,
+        "train",
+        "self.optimizer.state[parameter][name] = torch.empty_like(like).copy_(value)",
+        "pass",
+    ),
+    "resumed without the generator": (
+        checks.a_training_goes_on_as_it_was,
+        "train",
+        '        torch.set_rng_state(saved.tensors["generator"])\n',
+        "",
+    ),
+    "resumed without the thresholds": (
+        checks.a_training_goes_on_as_it_was,
+        "train",
+        '            self.step.load_state_dict(part("step"))\n',
+        "            pass\n",
+    ),
+    "resumed at the first images": (
+        checks.a_training_goes_on_as_it_was,
+        "loader",
+        "itertools.count(self.first + steps)",
+        "itertools.count(self.first)",
+    ),
+    "resumed at the first learning rate": (
+        checks.a_training_goes_on_as_it_was,
+        "train",
+        "config.schedule_first + number - 1, whole",
+        "config.schedule_first + number - 1 - done, whole",
+    ),
+    "resumed without the mean teacher": (
+        checks.a_training_goes_on_as_it_was,
+        "steps.mean_teacher",
+        "                self.teacher.load_state_dict(self._saved)\n",
+        "                pass\n",
     ),
     "the mean teacher is never updated": (
         checks.mean_teacher_is_a_snapshot_of_the_average,
         "steps.mean_teacher",
-        "self.teacher.update(model)",
+        "self.teacher.update(bare(model))",
         "pass",
     ),
     "the mean teacher in train mode": (
         checks.mean_teacher_is_a_snapshot_of_the_average,
         "steps.mean_teacher",
-        "teacher_logits = self.teacher.model(batch.weak)",
-        "teacher_logits = self.teacher.model.train()(batch.weak)",
+        "teacher_logits = whole(self.teacher.model(batch.weak))",
+        "teacher_logits = whole(self.teacher.model.train()(batch.weak))",
     ),
     "the mean teacher without its buffers": (
         checks.mean_teacher_is_a_snapshot_of_the_average,

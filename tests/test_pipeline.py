@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ pytest.importorskip("timm")
 
 import silent_checks as checks
 from commands import Commands
+from processes import on_ranks
 from shapes import (
     CLASSES,
     FINISHED,
@@ -206,9 +208,54 @@ def test_the_same_command_gives_the_same_numbers(
             assert timeless(again[name], name) == timeless(ours[name], name), name
 
 
+def checkpointed(run: Path) -> int:
+    """The student's newest step that was saved."""
+    saved = (run / "stages" / ".student.trainings").glob("*/0*.safetensors")
+    return max((int(path.name.partition("-")[0]) for path in saved), default=0)
+
+
+def test_ranks_do_what_one_process_does(finished: Path, photos: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    told = on_ranks(2, lambda: api.run(photos, run, quiet=True, **FINISHED))
+    assert told[0] == json.loads((run / "metrics.json").read_text())
+    assert told[1] == {}
+    assert contents(run).keys() == contents(finished).keys()
+    assert [e["name"] for e in events(run) if e["event"] == "stage"] == STAGES
+    ours, theirs = read_metrics(run), read_metrics(finished)
+    for entry, expected in zip(ours["stages"], theirs["stages"], strict=True):
+        assert entry["accepted"] == expected["accepted"]
+        assert entry["test"]["n"] == 18  # each once, though the ranks shared them
+        for split in ("val", "test"):
+            if expected[split] is not None:
+                figures = {n: v for n, v in entry[split].items() if n != "accuracy_ci95"}
+                assert figures == pytest.approx(
+                    {name: expected[split][name] for name in figures}, rel=1e-3
+                ), entry["name"]
+    pools = [
+        np.load(folder / "stages" / "probe" / "beliefs.npz")["pool0"] for folder in (run, finished)
+    ]
+    np.testing.assert_allclose(*pools, rtol=1e-6)
+
+
+def test_a_stage_that_the_disk_damaged_is_named_and_done_anew(
+    finished: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    weights = run / "stages" / "student" / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    api.run(photos, run, **FINISHED)
+    said = capsys.readouterr().err
+    assert "stage student is damaged (the bytes of model.safetensors are not those" in said
+    assert weights.read_bytes() == whole
+    assert read_metrics(run) == read_metrics(finished)
+    assert (run / "stages" / ".student.damaged" / "model.safetensors").exists()
+
+
 def test_kills_in_every_stage_change_nothing(finished: Path, photos: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    words = ["run", str(photos), "--out", str(run), *as_options(FINISHED)]
+    settings = {**FINISHED, "checkpoint_seconds": 0.05}
+    words = ["run", str(photos), "--out", str(run), *as_options(settings)]
 
     def began(label: str) -> Callable[[], bool]:
         text = f'"event": "start", "label": "{label}"'
@@ -219,12 +266,15 @@ def test_kills_in_every_stage_change_nothing(finished: Path, photos: Path, tmp_p
     with Commands(tmp_path / "stderr") as commands:
         assert commands.run(words, sent=signal.SIGINT, when=began("features")) == 130
         said = commands.log.read_text()
-        assert "stopped; the same command continues from the last finished stage" in said
+        assert "stopped; the same command goes on where it was saved" in said
         assert "Traceback" not in said
         for number, stage in enumerate(STAGES):
             if stage == "student":
-                killed = commands.run(words, sent=signal.SIGKILL, when=began("student"))
-                assert killed == -signal.SIGKILL
+                saved = partial(checkpointed, run)
+                assert commands.run(words, sent=signal.SIGTERM, when=saved) == 143
+                assert "ended by SIGTERM; the same command goes on" in commands.log.read_text()
+                further = partial(lambda at: checkpointed(run) > at, checkpointed(run))
+                assert commands.run(words, sent=signal.SIGKILL, when=further) == -signal.SIGKILL
                 assert not (run / "stages" / "student").exists()
             folder = run / "stages" / stage
             assert commands.run(words, sent=signal.SIGKILL, when=folder.exists) == -signal.SIGKILL

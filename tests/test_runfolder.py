@@ -2,6 +2,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shapes import contents
 
 from tutelage.errors import TutelageError
 from tutelage.runfolder import RunFolder
@@ -67,6 +68,26 @@ def test_another_run_is_refused_by_its_first_difference(
     assert difference in str(error.value)
     assert "choose another --out" in str(error.value)
     assert folder.read_json("config.json") == {"request": REQUEST}
+
+
+def test_a_folder_that_another_process_works_in_is_refused(tmp_path: Path) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    folder = RunFolder(tmp_path / "run")
+    folder.claim(REQUEST)
+    folder.unlock()
+    with folder.events.open("a") as theirs:
+        fcntl.flock(theirs, fcntl.LOCK_EX)
+        before = contents(tmp_path)
+        with pytest.raises(TutelageError, match=r"another process works in .*run; wait for it"):
+            RunFolder(tmp_path / "run").claim(REQUEST)
+        assert contents(tmp_path) == before
+    assert RunFolder(tmp_path / "run").claim(REQUEST)
+    assert RunFolder(tmp_path / "run").claim(REQUEST)  # this process may claim it again
+    with folder.events.open("a") as theirs, pytest.raises(BlockingIOError):
+        fcntl.flock(theirs, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    RunFolder(tmp_path / "run").unlock()
+    with folder.events.open("a") as theirs:
+        fcntl.flock(theirs, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_a_released_folder_can_be_claimed_by_another_request(tmp_path: Path) -> None:

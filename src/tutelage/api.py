@@ -237,23 +237,28 @@ def _train(
     for package in ("torch", "timm", "pyarrow", "jinja2", "matplotlib", "onnx"):
         need(package, "train")
     from tutelage import pipeline, runs, students
+    from tutelage.ranks import apart, is_lead, joined
 
     config = make_config(command, settings)
     teachers = _given_teachers(config) if command == "distill" else []
     if teachers:
         catalog = catalog.named(teachers[0].spec.classes)
-    work = runs.prepare(command, catalog, data, out, config, notes=notes, quiet=quiet)
-    with contextlib.closing(work.tracking):
-        chain = pipeline.Chain(work)
-        if teachers:
-            for teacher in teachers:
-                teacher.spec = dataclasses.replace(teacher.spec, canvas=work.store.canvas)
-            students.student_stage(chain, teachers[0], teachers[1:])
-        else:
-            pipeline.teach(chain, rounds=command != "transfer")
-            if command in ("run", "demo"):
-                students.student_stage(chain, chain.teacher.outcome.model)
-        return _finish(work, chain, _command_line(command, data, out, settings))
+    with joined():
+        work = runs.prepare(command, catalog, data, out, config, notes=notes, quiet=quiet)
+        with contextlib.closing(work):
+            chain = pipeline.Chain(work)
+            if teachers:
+                for teacher in teachers:
+                    teacher.spec = dataclasses.replace(teacher.spec, canvas=work.store.canvas)
+                students.student_stage(chain, teachers[0], teachers[1:])
+            else:
+                pipeline.teach(chain, rounds=command != "transfer")
+                if command in ("run", "demo"):
+                    students.student_stage(chain, chain.teacher.outcome.model)
+            if not is_lead():
+                return {}
+            with apart():  # the other ranks are gone
+                return _finish(work, chain, _command_line(command, data, out, settings))
 
 
 def _command_line(command: str, data: str, out: Path, settings: dict[str, Any]) -> str:

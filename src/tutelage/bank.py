@@ -12,6 +12,8 @@ from torch import Tensor
 from tutelage.augment import Center, Policy, Weak, apply
 from tutelage.augment.plan import Plan
 from tutelage.loader import Canvases, Rows
+from tutelage.ranks import current
+from tutelage.together import concatenated
 
 Look = Callable[[Tensor], Tensor]
 CLEAN_VIEWS = 2  # the centre view and its mirror image; the rest are noise for the student
@@ -60,21 +62,27 @@ def look(
     progress: Callable[[int], None] | None = None,
     batch: int = 32,
 ) -> Tensor:
-    """Outputs (N, D) of ``forward`` on one view of each row, on the CPU."""
+    """Outputs (N, D) of ``forward`` on one view of each row, on the CPU.
+
+    Of several ranks each works on a share of the batches, and each has all outputs.
+    """
     generator = torch.Generator().manual_seed(0) if generator is None else generator
+    starts = range(0, len(rows), batch)
+    own = starts[current().share(len(starts))]
     outputs = []
-    for start in range(0, len(rows), batch):
-        images, aspect = canvases.take(rows[start : start + batch])
-        plan: Plan = policy.plan(aspect, generator)
-        view = apply(images, plan, size)
-        if mirrored:
-            view = view.flip(3)
-        outputs.append(forward(view).float().cpu())
+    for start in starts:
+        part = rows[start : start + batch]
+        plan: Plan = policy.plan(canvases.aspect(part), generator)  # all: they draw in turn
+        if start in own:
+            view = apply(canvases.take(part)[0], plan, size)
+            if mirrored:
+                view = view.flip(3)
+            outputs.append(forward(view).float().cpu())
         if progress is not None:
             progress(min(start + batch, len(rows)))
     if not outputs:
-        return forward(torch.zeros(0, 3, size, size)).float().cpu()
-    return torch.cat(outputs)
+        outputs = [forward(torch.zeros(0, 3, size, size)).float().cpu()]
+    return concatenated(torch.cat(outputs))
 
 
 def make_bank(

@@ -14,13 +14,16 @@ from torch import Tensor, nn
 class Batch:
     """One batch; every step reads the parts it declares and no others.
 
+    Of the views a rank has its share alone (``tutelage.ranks``): b of the B images, all of them in
+    a single process. What is called for them is made whole again with ``tutelage.together.whole``.
+
     Attributes:
-        images: (B, 3, H, W) in [0, 1], the view that the student learns from.
+        images: (b, 3, H, W) in [0, 1], the view that the student learns from.
         targets: (B, K) probabilities.
         weights: (B,) weight of each image's target; 0 where there is no target.
-        teacher_images: (B, 3, H', W') the same view (same crop, colours and mixing) at the
+        teacher_images: (b, 3, H', W') the same view (same crop, colours and mixing) at the
             resolution of each teacher; empty where no teacher looks.
-        weak: (B, 3, H, W) the weak view of the same images; None unless the step asks for it.
+        weak: (b, 3, H, W) the weak view of the same images; None unless the step asks for it.
         key: equal for two batches of a data set only where they hold the same views and mixing;
             None where nobody keeps what was worked out of a batch.
         ids: (B,) int64, each image's position in the pool, -1 for a labelled one; None where no
@@ -34,6 +37,10 @@ class Batch:
     weak: Tensor | None = None
     key: Hashable = None
     ids: Tensor | None = None
+
+    def __len__(self) -> int:
+        """B."""
+        return len(self.targets)
 
     def to(self, device: torch.device) -> Batch:
         """The batch on ``device``; images are channels-last there."""

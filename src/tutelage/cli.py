@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from tutelage._version import __version__
 from tutelage.config import field_type, group_fields
 from tutelage.errors import TutelageError, need
 from tutelage.files import explain
+from tutelage.stop import EXIT_CODE, Terminated, handled
 
 TRAINING = {
     "demo": "the whole pipeline on solar-cell photos that pip installed",
@@ -22,7 +25,6 @@ TRAINING = {
     "distill": "a small student of a trained teacher (--teacher MODEL)",
 }
 CONTINUED = (*TRAINING, "ladder")
-CONTINUES = "; the same command continues from the last finished stage"
 DATA_HELP = (
     "a folder (train/<class>/*, unlabeled/**, val/<class>/*, test/<class>/*; or only <class>/*), "
     "a .csv or .parquet manifest with the columns image, label, split, or a folder that Hugging "
@@ -243,38 +245,59 @@ def _add_bench(commands: Any) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; 0 when it worked, 2 for what the user can mend, 130 for Ctrl-C."""
+    """Run one command; 0 when it worked, 2 for what the user can mend, 130 and 143 for signals."""
     options = vars(build_parser().parse_args(argv))
     command = options.pop("command")
     try:
-        if command in (*TRAINING, "augment", "ladder"):
-            _work(command, **options)
-        elif command == "evaluate":
-            _evaluate(**options)
-        elif command == "predict":
-            _predict(**options)
-        elif command == "bench":
-            _bench(**options)
-        elif command in ("review", "serve"):
-            _serve(command, options)
-        elif command == "completion":
-            _completion(**options)
-        else:
-            _export(options)
+        _check_ranks(command)
+        with handled() if command in CONTINUED else nullcontext():
+            _run(command, options)
     except TutelageError as error:
         print(f"tutelage {command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        hint = CONTINUES * (command in CONTINUED)
-        print(f"\ntutelage {command}: stopped{hint}", file=sys.stderr)
+        print(f"\ntutelage {command}: stopped{_continues(command)}", file=sys.stderr)
         return 130
+    except Terminated:
+        print(f"tutelage {command}: ended by SIGTERM{_continues(command)}", file=sys.stderr)
+        return EXIT_CODE
     except BrokenPipeError:
         return 1
     except OSError as error:
         told = explain(error, Path(options["out"]) if options.get("out") else None)
-        print(f"tutelage {command}: {told}{CONTINUES * (command in CONTINUED)}", file=sys.stderr)
+        print(f"tutelage {command}: {told}{_continues(command)}", file=sys.stderr)
         return 2
     return 0
+
+
+def _check_ranks(command: str) -> None:
+    """Refuse to do what one process does several times, side by side."""
+    if command not in TRAINING and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise TutelageError(
+            f"{command} is the work of one process; start it without torchrun, which is for "
+            f"{', '.join(TRAINING)}"
+        )
+
+
+def _run(command: str, options: dict[str, Any]) -> None:
+    if command in (*TRAINING, "augment", "ladder"):
+        _work(command, **options)
+    elif command == "evaluate":
+        _evaluate(**options)
+    elif command == "predict":
+        _predict(**options)
+    elif command == "bench":
+        _bench(**options)
+    elif command in ("review", "serve"):
+        _serve(command, options)
+    elif command == "completion":
+        _completion(**options)
+    else:
+        _export(options)
+
+
+def _continues(command: str) -> str:
+    return "; the same command goes on where it was saved" * (command in CONTINUED)
 
 
 def _completion(shell: str) -> None:
@@ -293,7 +316,7 @@ def _work(command: str, json: bool, **options: Any) -> None:
     from tutelage import api
 
     content = getattr(api, command.replace("-", "_"))(**options)
-    if json:
+    if json and content:  # only the lead of several ranks has any
         print(_dump(content))
 
 

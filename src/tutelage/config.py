@@ -46,6 +46,9 @@ class DataConfig:
         None,
         "also send figures to tensorboard, mlflow or wandb, or to several, separated by commas",
     )
+    checkpoint_seconds: float = setting(
+        60.0, "between checkpoints within a training, which a run that was cut off goes on from"
+    )
     input_size: int | None = setting(None, "side of the square the network sees, in pixels")
     canvas: int | None = setting(None, "side of the square every image is stored at, in pixels")
 
@@ -263,7 +266,14 @@ _TRAINING_ONLY = ("weight_decay", "optimizer", "drop_rate", "mix")
 # Nothing is trained by "augment", and no teacher by "distill": such settings are not offered.
 _LEFT_OUT = {
     "distill": (*_TRUNK_ONLY, *_TEACHER_ONLY),
-    "augment": (*_TRUNK_ONLY, *_TEACHER_ONLY, *_TRAINING_ONLY, "minutes", "track"),
+    "augment": (
+        *_TRUNK_ONLY,
+        *_TEACHER_ONLY,
+        *_TRAINING_ONLY,
+        "minutes",
+        "track",
+        "checkpoint_seconds",
+    ),
     "ladder": ("track", "candidates"),
 }
 
@@ -359,6 +369,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "limit": (0, float("inf")),
     "seed": (0, 2**32 - 1),
     "minutes": (0.1, float("inf")),
+    "checkpoint_seconds": (0, float("inf")),
     "input_size": (32, 1024),
     "canvas": (16, 1024),
     "rounds": (0, 20),

@@ -20,7 +20,7 @@ import numpy as np
 
 from tutelage.data.catalog import Catalog
 from tutelage.errors import TutelageError
-from tutelage.files import sync
+from tutelage.files import lock, sync
 
 FILE = "decisions.jsonl"
 ACTIONS = ("accept", "relabel", "reject", "undo")
@@ -61,7 +61,7 @@ class Decisions:
         except OSError as error:
             raise TutelageError(f"{path} cannot be written: {error.strerror}") from error
         try:
-            _lock(self._file, path)
+            lock(self._file, f"another review has {path} open; use its page, or stop it first")
             sync(path.parent)  # a new file's name
             self._file.seek(0)
             content = self._file.read()
@@ -221,17 +221,3 @@ def _standing(rows: Iterable[dict[str, Any]]) -> list[Decision]:
         past[number] = Decision(image, row["action"], row["label"])
         about[image].append(number)
     return list(past.values())
-
-
-def _lock(file: Any, path: Path) -> None:
-    """Keep a second review of the same run out, where the system can."""
-    try:
-        import fcntl
-    except ModuleNotFoundError:  # not on Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise TutelageError(
-            f"another review has {path} open; use its page, or stop it first"
-        ) from None

@@ -6,9 +6,10 @@ import copy
 from typing import Generic, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 Model = TypeVar("Model", bound=nn.Module)
+_UPDATES = "updates"  # beside the model's tensors
 
 
 class EMA(Generic[Model]):
@@ -40,3 +41,13 @@ class EMA(Generic[Model]):
         )
         for name in averages.keys() - set(floating):
             averages[name].copy_(currents[name])
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The averaged model's tensors, and how often it was updated."""
+        return {**self.model.state_dict(), _UPDATES: torch.tensor(self.updates)}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on from a ``state_dict``."""
+        tensors = dict(state)
+        self.updates = int(tensors.pop(_UPDATES))
+        self.model.load_state_dict(tensors)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -14,6 +15,8 @@ from tutelage.augment import Policy, apply
 from tutelage.augment.mix import Mix, draw_cutmix, draw_mixup
 from tutelage.batch import Batch
 from tutelage.data.store import ImageStore
+from tutelage.errors import TutelageError
+from tutelage.ranks import current
 
 Rows = NDArray[np.intp]
 _CYCLE = 2  # number of the stream of batches; 0 and 1 are those of the images
@@ -41,11 +44,15 @@ class Canvases:
 
     def take(self, rows: Rows) -> tuple[Tensor, Tensor]:
         """Canvases (B, C, C, 3) uint8 of store rows (B,), and on the CPU their aspects (B,)."""
-        aspect = torch.from_numpy(self._aspect[rows])
+        aspect = self.aspect(rows)
         if self._resident is None:
             return torch.from_numpy(self._images[rows]), aspect
         at = torch.from_numpy(self._position[rows]).to(self._resident.device)
         return self._resident[at], aspect
+
+    def aspect(self, rows: Rows) -> Tensor:
+        """Width / height (B,) alone: to plan a view takes no pixels."""
+        return torch.from_numpy(self._aspect[rows])
 
 
 @dataclass(frozen=True)
@@ -126,7 +133,15 @@ class Loader:
         Without a cycle no batch repeats.
 
         ``first`` is the step to begin with, for a training that goes on from another.
+
+        Raises:
+            TutelageError: there are more ranks than images in a batch.
         """
+        if batch_size < current().world:
+            raise TutelageError(
+                f"{current().world} ranks share batches of {batch_size} images; start no more "
+                "ranks than images in a batch"
+            )
         self.canvases, self.views, self.seed, self.cycle = canvases, views, seed, cycle
         self.first = first
         self.streams = [(labeled, batch_size)]
@@ -137,13 +152,14 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches from the first step on."""
-        step = self.first
-        while True:
-            yield self.batch(step)
-            step += 1
+        return self.after(0)
+
+    def after(self, steps: int) -> Iterator[Batch]:
+        """Batches from the first step on, without the first ``steps`` of them."""
+        return map(self.batch, itertools.count(self.first + steps))
 
     def batch(self, step: int) -> Batch:
-        """The batch of one step."""
+        """The batch of one step; of its views this rank's share."""
         if not self.cycle:
             return self._batch(step)
         return self._batch(int(deal(self.cycle, 1, step, (self.seed, _CYCLE))[0]))
@@ -161,18 +177,22 @@ class Loader:
             np.concatenate([np.full(len(parts[0][1]), -1), *(at for _, at in parts[1:])])
         )
         generator = torch.Generator().manual_seed(_mixed_seed(self.seed, _VIEWS, step))
-        images, aspect = self.canvases.take(rows)
+        # All ranks plan the whole batch, so that an image's view is the same on any of them.
+        aspect = self.canvases.aspect(rows)
         views = self.views
         plan = views.policy.plan(aspect, generator)
-        sizes = {views.size, *views.teacher_sizes}
-        seen = {size: apply(images, plan, size) for size in sizes}
-        weak = None
-        if views.weak is not None:
-            weak = apply(images, views.weak.plan(aspect, generator), views.size)
+        weak_plan = None if views.weak is None else views.weak.plan(aspect, generator)
         mix = self._mix(len(rows), generator)
+        at = own = torch.arange(len(rows))[current().share(len(rows))]
+        if mix is not None:
+            targets, weights = mix.weighted(targets, weights)
+            at, mix = mix.part(own)
+        images, _ = self.canvases.take(rows[at.numpy()])
+        sizes = {views.size, *views.teacher_sizes}
+        seen = {size: apply(images, plan[at], size) for size in sizes}
         if mix is not None:
             seen = {size: mix.images(view) for size, view in seen.items()}
-            targets, weights = mix.weighted(targets, weights)
+        weak = None if weak_plan is None else apply(images, weak_plan[own], views.size)
         return Batch(
             seen[views.size],
             targets,

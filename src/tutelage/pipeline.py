@@ -11,7 +11,6 @@ import functools
 import io
 import json
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from torch import Tensor
 from tutelage import selftrain, stages, student, trunk
 from tutelage.bank import CLEAN_VIEWS, bank_plans, make_bank
 from tutelage.calibrate import softmax
-from tutelage.files import install, write_atomically
+from tutelage.files import digest, install, write_atomically
 from tutelage.label import PseudoLabels
 from tutelage.loader import Rows
 from tutelage.metrics import Comparison, Floats, compare, metrics
@@ -33,6 +32,7 @@ from tutelage.models.folder import load_model, save_model
 from tutelage.models.forward import Forward
 from tutelage.outofclass import Detection
 from tutelage.plan import Work
+from tutelage.ranks import by_lead, is_lead, wait
 from tutelage.runs import Run
 from tutelage.stages import Beliefs, Outcome, Task
 from tutelage.trunk import Workshop
@@ -113,11 +113,22 @@ class Chain:
 
     def _made(self, name: str, work: Callable[[], Outcome], *, judge: bool) -> Finished:
         folder = self.run.folder.stages / name
-        if (folder / "stage.json").exists():
+        if by_lead(lambda: _is_whole(folder, self.run.console.say)):
             done = load_stage(folder, name)
         else:
-            began = time.monotonic()
-            self.run.console.record("stage", name=name)
+            done = self._worked(name, folder, work, judge=judge)
+        if is_lead():
+            self.run.trainings.forget(folder)
+        verdict = "kept" if done.accepted else "REJECTED"
+        self.run.console.say(f"{name}: {verdict} ({done.reason}), {done.seconds:.0f} s")
+        return done
+
+    def _worked(
+        self, name: str, folder: Path, work: Callable[[], Outcome], *, judge: bool
+    ) -> Finished:
+        """Do a stage's work and keep it; every rank goes on with what the lead kept."""
+        self.run.console.record("stage", name=name)
+        with self.run.trainings.of(folder) as seconds:
             outcome = work()
             comparison = None
             accepted = True
@@ -125,12 +136,11 @@ class Chain:
             if judge and self.finished:
                 comparison = self._compare(outcome)
                 accepted, reason = comparison.accepted, comparison.reason
-            seconds = time.monotonic() - began
-            done = Finished(name, accepted, reason, seconds, comparison, outcome)
-            _save_stage(folder, done)
-        verdict = "kept" if done.accepted else "REJECTED"
-        self.run.console.say(f"{name}: {verdict} ({done.reason}), {done.seconds:.0f} s")
-        return done
+            done = Finished(name, accepted, reason, seconds(), comparison, outcome)
+            if is_lead():
+                _save_stage(folder, done)
+            wait()
+        return done if is_lead() else load_stage(folder, name)
 
     def _compare(self, after: Outcome) -> Comparison:
         return _judge(self.run.task, self.teacher.outcome, after)
@@ -375,6 +385,7 @@ def _save_stage(folder: Path, done: Finished) -> None:
         "frozen": outcome.frozen,
         "chains": len(outcome.beliefs.pool),
         "choice": outcome.choice,
+        "files": {path.name: digest(path.read_bytes()) for path in sorted(partial.iterdir())},
     }
     write_atomically(partial / "stage.json", json.dumps(record, indent=2) + "\n")
     install(partial, folder)
@@ -385,6 +396,24 @@ def _save_arrays(path: Path, **arrays: Any) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     write_atomically(path, buffer.getvalue())
+
+
+def _is_whole(folder: Path, say: Callable[[str], None]) -> bool:
+    """Whether a stage is kept in ``folder``; one that the disk damaged is named and moved aside."""
+    if not (folder / "stage.json").exists():
+        return False
+    try:
+        record = json.loads((folder / "stage.json").read_text())
+        for name, written in record.get("files", {}).items():
+            if digest((folder / name).read_bytes()) != written:
+                raise ValueError(f"the bytes of {name} are not those that were written")
+    except (OSError, ValueError) as error:
+        aside = folder.with_name(f".{folder.name}.damaged")
+        shutil.rmtree(aside, ignore_errors=True)
+        folder.rename(aside)
+        say(f"stage {folder.name} is damaged ({error}): it is kept as {aside} and done anew")
+        return False
+    return True
 
 
 def load_stage(folder: Path, name: str) -> Finished:

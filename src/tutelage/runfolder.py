@@ -7,13 +7,16 @@ import json
 import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tutelage.data.catalog import Catalog
 from tutelage.data.foreign import is_in_memory, read_path
 from tutelage.errors import TutelageError
-from tutelage.files import write_atomically
+from tutelage.files import lock, write_atomically
+from tutelage.ranks import agreed, is_lead, wait
 from tutelage.solar import solar_cells
+
+_LOCKED: dict[Path, IO[str]] = {}  # by folder, the file whose lock this process holds
 
 
 class RunFolder:
@@ -43,21 +46,23 @@ class RunFolder:
             True when an earlier run of this request is continued.
 
         Raises:
-            TutelageError: the folder holds something else.
+            TutelageError: the folder holds something else, or another process works in it.
         """
         config = self.path / "config.json"
         if self.path.exists() and not self.path.is_dir():
             raise TutelageError(f"{self.path} is a file; --out wants a folder, choose another name")
-        # A kill while the very first file was written leaves its partial neighbour.
-        if not self.path.exists() or all(_is_partial(item) for item in self.path.iterdir()):
-            self.path.mkdir(parents=True, exist_ok=True)
-            self.write_json("config.json", {"request": request})
-            return False
-        if not config.exists():
+        # A kill while the very first files were written leaves its partial neighbours.
+        known = config.exists() or not self.path.exists()
+        if not known and not all(_is_partial(item) for item in self.path.iterdir()):
             raise TutelageError(
                 f"{self.path} is not empty and holds no tutelage run; "
                 "choose another --out folder, or empty it yourself"
             )
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock()
+        if not config.exists():
+            self.write_json("config.json", {"request": request})
+            return False
         earlier = self.read_json("config.json").get("request", {})
         if earlier != request:
             raise TutelageError(
@@ -66,22 +71,49 @@ class RunFolder:
             )
         return True
 
+    def _lock(self) -> None:
+        """Keep other processes out until ``unlock``, or until this one ends, however it does."""
+        place = self.path.resolve()
+        if place not in _LOCKED:  # a process may claim again what it holds
+            file = self.events.open("a")
+            refusal = (
+                f"another process works in {self.path}; wait for it or stop it, or choose another "
+                "--out folder"
+            )
+            try:
+                lock(file, refusal)
+            except TutelageError:
+                file.close()
+                raise
+            _LOCKED[place] = file
+
+    def unlock(self) -> None:
+        """Let other processes in."""
+        if file := _LOCKED.pop(self.path.resolve(), None):
+            file.close()
+
     def release(self) -> None:
         """Undo a claim: for a command that was refused before any stage began."""
+        self.unlock()
         for name in ("config.json", "split.parquet", "skipped.csv", "events.jsonl"):
             (self.path / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # it was there before, with something in it
             self.path.rmdir()
 
     def pin(self, name: str, value: Any) -> None:
-        """Add a resolved part (plan, versions) to config.json."""
-        self.write_json("config.json", {**self.read_json("config.json"), name: value})
+        """Add a resolved part (plan, versions) to config.json; the lead does, all wait for it."""
+        if is_lead():
+            self.write_json("config.json", {**self.read_json("config.json"), name: value})
+        wait()
 
     def pinned(self, name: str, make: Callable[[], Any]) -> Any:
-        """A part of config.json; one that is not there is made, once for all that continue."""
-        known = self.read_json("config.json").get(name)
+        """A part of config.json; one that is not there is made, once for all that continue.
+
+        All ranks make it, since that may take them all, and the lead's is pinned.
+        """
+        known = agreed(self.read_json("config.json").get(name))
         if known is None:
-            known = make()
+            known = agreed(make())
             self.pin(name, known)
         return known
 
@@ -151,7 +183,8 @@ def command_line(command: str, data: str, out: str, settings: Mapping[str, Any])
 
 
 def _is_partial(path: Path) -> bool:
-    return path.name.startswith(".config.json.")
+    unused = path.name == "events.jsonl" and path.stat().st_size == 0
+    return unused or path.name.startswith(".config.json.")
 
 
 def _difference(earlier: dict[str, Any], request: dict[str, Any]) -> str:

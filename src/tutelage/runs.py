@@ -20,6 +20,7 @@ import torch
 
 from tutelage import stages, student, tune
 from tutelage.candidates import Candidate, Untrained, choose, names_on_offer
+from tutelage.checkpoint import Trainings
 from tutelage.config import SELF_TRAINING, STRONG_VIEW, RunConfig, without_effect
 from tutelage.console import Console
 from tutelage.data.catalog import Catalog
@@ -47,6 +48,7 @@ from tutelage.plan import (
     make_plan,
     offered_sizes,
 )
+from tutelage.ranks import by_lead, current, is_lead, lead_first, wait
 from tutelage.runfolder import RunFolder
 from tutelage.stages import Task
 from tutelage.tracking import Tracking, open_trackers
@@ -73,12 +75,19 @@ class Run:
     task: Task
     notes: list[str]
     tracking: Tracking
+    trainings: Trainings
     students: tuple[tuple[Candidate, Work], ...] = ()
 
     @property
     def shop(self) -> Workshop:
         """What trained stages need of the run."""
-        return Workshop(self.config, self.device, self.config.data.seed, self.progress)
+        seed = self.config.data.seed
+        return Workshop(self.config, self.device, seed, self.progress, self.trainings)
+
+    def close(self) -> None:
+        """End what was opened: the trackers, and this process's hold on the folder."""
+        self.tracking.close()
+        self.folder.unlock()
 
     def progress(self, label: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
         """A progress bar."""
@@ -130,7 +139,12 @@ def _claimed(
     """The folder, and whether its run is continued; a new one is given back on a refusal."""
     folder = RunFolder(out)
     request = {"command": command, "data": os.path.normpath(data), "settings": config.to_dict()}
-    resumed = folder.claim(request)
+    resumed = by_lead(lambda: folder.claim(request))
+    if not folder.path.is_dir():
+        raise TutelageError(
+            f"rank {current().rank} sees no folder {folder.path}; give --out a folder on a disk "
+            "that all machines share"
+        )
     try:
         yield folder, resumed
     except TutelageError:
@@ -150,8 +164,9 @@ def _prepare(
     resumed: bool,
     quiet: bool,
 ) -> Run:
-    console = Console(folder.events, quiet=quiet)
-    tracking = Tracking(open_trackers(config.data.track, folder.path), console.say)
+    console = _console(folder, quiet=quiet)
+    trackers = open_trackers(config.data.track, folder.path) if is_lead() else []
+    tracking = Tracking(trackers, console.say)
     console.listen = tracking.event
     console.record("settings", settings=config.to_dict())
     if resumed:
@@ -203,6 +218,7 @@ def _prepare(
         task=task,
         notes=[*all_notes, *said],
         tracking=tracking,
+        trainings=Trainings(config.data.checkpoint_seconds, console.say),
         students=students,
     )
 
@@ -264,13 +280,16 @@ def open_data(
     configure(device)
     out = folder.path
     with console.bar("decoding", len(catalog), "image") as done:
-        store = open_store(
-            catalog,
-            canvas=config.data.canvas,
-            cache=cache_folder(),
-            progress=lambda n, total: done(n),
+        store = lead_first(
+            lambda: open_store(
+                catalog,
+                canvas=config.data.canvas,
+                cache=cache_folder(),
+                progress=lambda n, total: done(n),
+            )
         )
-    _write_skipped(store, out)
+    if is_lead():
+        _write_skipped(store, out)
     if store.reasons:
         console.say(f"{len(store.reasons)} images could not be read: see {out / 'skipped.csv'}")
     split = _pinned_split(folder, catalog, store, config, labels_needed=labels_needed)
@@ -285,6 +304,11 @@ def open_data(
     return data
 
 
+def _console(folder: RunFolder, *, quiet: bool) -> Console:
+    """The lead speaks and records for all ranks."""
+    return Console(folder.events, quiet=quiet) if is_lead() else Console(quiet=True)
+
+
 @contextmanager
 def opened(
     command: str, catalog: Catalog, data: str, out: Path, config: RunConfig, *, quiet: bool
@@ -296,7 +320,7 @@ def opened(
     """
     catalog = apply_decisions(catalog, config.data.decisions)
     with _claimed(command, data, out, config) as (folder, _):
-        console = Console(folder.events, quiet=quiet)
+        console = _console(folder, quiet=quiet)
         yield open_data(folder, catalog, config, console), folder, console
 
 
@@ -384,7 +408,7 @@ def _pinned_split(
     labels_needed: bool,
 ) -> Split:
     path = folder.path / "split.parquet"
-    if path.exists():
+    if by_lead(path.exists):
         return load_split(path, catalog, store.readable)
     split = make_split(
         catalog,
@@ -394,7 +418,9 @@ def _pinned_split(
         seed=config.data.seed,
         labels_needed=labels_needed,
     )
-    save_split(split, catalog, path)
+    if is_lead():
+        save_split(split, catalog, path)
+    wait()
     return split
 
 

@@ -24,6 +24,7 @@ from tutelage.models.zoo import count_stages, create, cut, residual_blocks
 from tutelage.outofclass import energy, match_threshold
 from tutelage.plan import Work
 from tutelage.probe import fit_head, plain_metric
+from tutelage.ranks import apart
 from tutelage.stages import Beliefs, Outcome, Task
 from tutelage.steps.distillation import DistillationStep
 from tutelage.steps.supervised import supervised_step
@@ -155,7 +156,7 @@ def distill(
         model.cpu()
     student, remark = _closer(shop, task, student.eval(), trained, models)
     if config.hint_weight:
-        del student.connector  # no part of the student: it was there to learn through
+        student.connector = None  # it was there to learn through, and is no part of the student
     return Outcome(student, _held_out(shop, task, student), frozen=False, remark=remark)
 
 
@@ -260,7 +261,8 @@ def _measure_neck(shop: Workshop, task: Task, student: Classifier) -> None:
     for norm in momenta:
         norm.momentum = None  # a plain average over the batches
     center = Center(student.spec.crop_pct)
-    look(task.canvases, _some(task), center, student, student.spec.input_size)
+    with apart():  # every rank's norm sees all batches
+        look(task.canvases, _some(task), center, student, student.spec.input_size)
     student.cpu()
     for norm, momentum in momenta.items():
         norm.momentum = momentum

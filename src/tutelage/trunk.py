@@ -17,6 +17,7 @@ from tutelage.augment import Center, Policy, RandAugment, Strong, TrivialAugment
 from tutelage.bank import CLEAN_VIEWS
 from tutelage.batch import Step
 from tutelage.calibrate import fit_temperature, softmax
+from tutelage.checkpoint import Trainings
 from tutelage.config import RunConfig, TrainConfig, TransferConfig
 from tutelage.label import PseudoLabels, revise
 from tutelage.loader import Examples, Loader, Rows, Views, spaced
@@ -86,12 +87,17 @@ def train_config(config: RunConfig, work: Work, **changes: Any) -> TrainConfig:
 
 @dataclass(frozen=True)
 class Workshop:
-    """What trained stages need besides the task."""
+    """What trained stages need besides the task.
+
+    Attributes:
+        trainings: where their checkpoints are kept; None keeps none.
+    """
 
     config: RunConfig
     device: torch.device
     seed: int
     progress: Callable[[str, int], Any]
+    trainings: Trainings | None = None
 
 
 def fit(
@@ -102,11 +108,25 @@ def fit(
     settings: TrainConfig,
     label: str,
 ) -> Classifier:
-    """Run the loop on a copy of ``model`` and return the averaged model on the CPU."""
+    """Run the loop on a copy of ``model`` and return the averaged model on the CPU.
+
+    A training that was cut off goes on from its newest checkpoint.
+    """
     model = copy.deepcopy(model)
     torch.manual_seed(shop.seed)  # dropout and stochastic depth draw from torch's own generator
+    checkpoints = None if shop.trainings is None else shop.trainings.next()
+    resumed = None if checkpoints is None else checkpoints.newest()
     with shop.progress(label, settings.steps) as done:
-        result: Result = train(model, loader, step, settings, device=shop.device, on_step=done)
+        result: Result = train(
+            model,
+            loader.after(0 if resumed is None else resumed.step),
+            step,
+            settings,
+            device=shop.device,
+            on_step=done,
+            checkpoints=checkpoints,
+            resumed=resumed,
+        )
     return result.model.cpu().to(memory_format=torch.contiguous_format)
 
 

@@ -72,7 +72,7 @@ class Commands:
         self._server.communicate()
 
     def run(
-        self, words: Sequence[str], *, sent: int = 0, when: Callable[[], bool] | None = None
+        self, words: Sequence[str], *, sent: int = 0, when: Callable[[], object] | None = None
     ) -> int:
         """The exit code of a command that gets the signal ``sent`` once ``when`` is true."""
         assert self._server.stdin is not None

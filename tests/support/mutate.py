@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-HERE = ("tutelage", "tiny", "silent_checks")  # modules that may hold the mutated name
+HERE = ("tutelage", "tiny", "trainings", "silent_checks")  # modules that may hold the mutated name
 
 
 def mutate(monkeypatch: pytest.MonkeyPatch, module_name: str, old: str, new: str) -> None:

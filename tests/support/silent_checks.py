@@ -21,6 +21,8 @@ import pytest
 import tiny
 import torch
 import torch.nn.functional as F
+import trainings
+from processes import on_ranks
 from torch import Tensor, nn
 
 from tutelage import ladder, outofclass, pipeline, plan, runs, selftrain, stages, student, trunk
@@ -1016,6 +1018,7 @@ CHANGED: dict[str, Any] = {
     "teacher": "test_resnet",
     "weights": "no-such-file.safetensors",
     "track": "no-such-tracker",
+    "checkpoint_seconds": 0.0,
     "input_size": 64,
     "canvas": 48,
     "trunk": "trained",
@@ -1113,6 +1116,11 @@ def _observed(
         chain = pipeline.Chain(run)
         chain.stage("probe", lambda: stages.probe(run.task, run.base, chain.frozen))
         return _text(pipeline._verdict(chain))
+    if name == "checkpoint_seconds":
+        with run.trainings.of(run.folder.stages / "transfer"):
+            checkpoints = run.trainings.next()
+            assert checkpoints is not None
+            return str(checkpoints.due())
     if name in OF_PREPARE:
         return _text(run.split.roles, dataclasses.astuple(run.plan)[1:], run.base.spec)
     if name in OF_STUDENT:
@@ -1148,6 +1156,57 @@ def _text(*parts: Any) -> str:
              else p.tobytes() if isinstance(p, np.ndarray) else p)
         for p in parts
     )  # fmt: skip
+
+
+def ranks_train_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = ("sgd", "softmatch")  # AdamW would not tell a gradient from its half
+    alone = [trainings.trained(kind) for kind in kinds]
+    both = on_ranks(2, lambda: [trainings.trained(kind) for kind in kinds])
+    for found in both:
+        for kind, (weights, _), (expected, _) in zip(kinds, found, alone, strict=True):
+            for name, value in expected.items():
+                torch.testing.assert_close(
+                    weights[name], value, rtol=1e-6, atol=1e-9, msg=f"{kind}: {name}"
+                )
+
+
+def ranks_count_every_image_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = tiny.smooth_images(7)
+    model = tiny.classifier().eval().requires_grad_(False)
+
+    def seen() -> Tensor:
+        view = Strong()
+        return look(tiny.canvases(images), np.arange(7), view, model, 32, batch=2)
+
+    alone = seen()
+    for found in on_ranks(3, seen):
+        assert found.shape == alone.shape, "images are counted twice or not at all"
+        assert torch.equal(found, alone)
+
+
+def ranks_measure_a_neck_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = prepared(tmp_path, monkeypatch)
+    monkeypatch.setattr(student, "_some", lambda task: np.tile(task.pool, 5))  # several batches
+
+    def measured() -> Tensor:
+        model = student.create_student(run.config, run.base)
+        student._measure_neck(run.shop, run.task, model)
+        statistics: Tensor = model.neck.norm.running_mean
+        return statistics
+
+    alone = measured()
+    for found in on_ranks(2, measured):
+        assert torch.equal(found, alone)
+
+
+def a_training_goes_on_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in ("supervised", "freematch", "mean-teacher"):
+        expected, history = trainings.trained(kind)
+        resumed = trainings.cut_off(kind, tmp_path / kind, after=3)
+        torch.manual_seed(99)  # of another process
+        found, told = trainings.continued(kind, resumed)
+        assert told == history, kind
+        assert all(torch.equal(found[name], value) for name, value in expected.items()), kind
 
 
 def every_leg_trains_head_and_trunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

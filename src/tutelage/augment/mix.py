@@ -39,12 +39,29 @@ class Mix:
         area = (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
         return cls(perm, 1 - taken * area, box, taken)
 
+    def part(self, at: Tensor) -> tuple[Tensor, Mix]:
+        """The mixing of some images of the batch alone.
+
+        Args:
+            at: (b,) int64 their positions.
+
+        Returns:
+            Positions (n,) of the images it needs, those ``at`` first and their other partners
+            after them; and the mixing of the first b of these.
+        """
+        others = self.perm[at][~torch.isin(self.perm[at], at)]
+        needed = torch.cat([at, others])
+        place = torch.empty_like(self.perm)
+        place[needed] = torch.arange(len(needed))
+        return needed, Mix(place[self.perm[at]], self.lam[at], self.box[at], self.taken[at])
+
     def images(self, images: Tensor) -> Tensor:
-        """Mix images (B, C, H, W) of any size."""
+        """Mix images (B, C, H, W) of any size; more than B are partners only."""
         if images.device.type == "cpu" and (corners := self._corners(*images.shape[2:])):
             return self._paste(images, corners)
         kept = self._kept(*images.shape[2:]).to(images.device)
         partners = images[self.perm.to(images.device)]
+        images = images[: len(self.perm)]
         if images.is_floating_point():
             return torch.lerp(partners, images, kept.to(images.dtype))
         return torch.lerp(partners.float(), images.float(), kept).round().to(images.dtype)
@@ -74,7 +91,7 @@ class Mix:
 
     def _paste(self, images: Tensor, corners: list[list[int]]) -> Tensor:
         """Only the boxes are written: five times as fast on a CPU as weighing every pixel."""
-        mixed = images.clone()
+        mixed = images[: len(self.perm)].clone()
         for i, (partner, (x0, y0, x1, y1)) in enumerate(
             zip(self.perm.tolist(), corners, strict=True)
         ):

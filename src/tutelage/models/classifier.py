@@ -39,6 +39,7 @@ class Classifier(nn.Module):
         drop_rate: dropout before the head, in training mode only.
         pretrained_head: weight (K0, D) of the classifier that came with pretrained weights, or
             None. A prior for the probe; never trained, moved or saved.
+        connector: from ``features`` to those of a teacher, while it gives hints; else None.
     """
 
     mean: Tensor
@@ -67,6 +68,7 @@ class Classifier(nn.Module):
         nn.init.zeros_(self.head.bias)
         self.drop_rate = 0.0
         self.pretrained_head: Tensor | None = None
+        self.connector: nn.Linear | None = None
         self._frozen = False
         self._frozen_norms = False
         self._frozen_stages: list[nn.Module] = []
@@ -89,9 +91,16 @@ class Classifier(nn.Module):
         logits: Tensor = self.head(F.dropout(features, self.drop_rate, self.training))
         return logits
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, K) of images (B, 3, H, W) in [0, 1]."""
-        return self.logits(self.features(images))
+    def forward(self, images: Tensor, *, hints: bool = False) -> Any:
+        """Logits (B, K) of images (B, 3, H, W) in [0, 1].
+
+        With ``hints``, these and what the connector makes of the features (B, D'): from one call,
+        since a model that trains on several ranks is called in no other way.
+        """
+        features = self.features(images)
+        if hints and self.connector is not None:
+            return self.logits(features), self.connector(features)
+        return self.logits(features)
 
     @property
     def is_frozen(self) -> bool:

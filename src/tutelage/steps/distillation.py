@@ -16,6 +16,7 @@ from tutelage.losses.distillation import kd_loss
 from tutelage.losses.dkd import dkd_loss, target_class
 from tutelage.losses.hints import hint_loss
 from tutelage.losses.standardize import standardize
+from tutelage.together import whole
 
 
 class Answer(NamedTuple):
@@ -38,7 +39,7 @@ class DistillationStep:
         kd: what stands in KL's place: "kd" (KL itself), "dkd" or "dist".
         standardize: whether both models' logits are standardised before they are compared.
         hint_weight: of the hint loss, on every image; 0 takes no hints. The student then is a
-            ``Classifier`` with a module ``connector`` from its features to the teacher's.
+            ``Classifier`` whose ``connector`` leads from its features to the teacher's.
         cache: answers by the key of their batch, for batches that come again; None for no cache.
     """
 
@@ -57,7 +58,7 @@ class DistillationStep:
         if self.hint_weight:
             logits, hint = _with_hint(model, batch, answer)
         else:
-            logits = model(batch.images)
+            logits = whole(model(batch.images))
             hint = logits.new_zeros(())
         hard = cross_entropy(logits, batch.targets, batch.weights)
         soft = self._soft(logits, answer.logits, batch)
@@ -75,12 +76,17 @@ class DistillationStep:
         if not batch.teacher_images:
             raise ValueError("distillation needs the batch's view at the teacher's resolution")
         if self.cache is None:
-            return self.teacher(*batch.teacher_images)
+            return self._whole_answer(batch)
         if batch.key is None:
             raise ValueError("a cached teacher needs batches with a key")
         if batch.key not in self.cache:
-            self.cache[batch.key] = self.teacher(*batch.teacher_images)
+            self.cache[batch.key] = self._whole_answer(batch)
         return self.cache[batch.key]
+
+    def _whole_answer(self, batch: Batch) -> Answer:
+        answer = self.teacher(*batch.teacher_images)
+        features = None if answer.features is None else whole(answer.features)
+        return Answer(whole(answer.logits), features)
 
     def _soft(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         """The distillation loss of logits (B, K)."""
@@ -107,5 +113,5 @@ def _with_hint(model: Any, batch: Batch, answer: Answer) -> tuple[Tensor, Tensor
     """The student's logits (B, K) and the hint loss, from one forward."""
     if answer.features is None:
         raise ValueError("hints need a teacher that gives its features")
-    features = model.features(batch.images)
-    return model.logits(features), hint_loss(model.connector(features), answer.features)
+    logits, hints = model(batch.images, hints=True)
+    return whole(logits), hint_loss(whole(hints), answer.features)

@@ -9,6 +9,7 @@ from tutelage.batch import Batch, Metrics
 from tutelage.ema import EMA
 from tutelage.losses.cross_entropy import cross_entropy
 from tutelage.losses.mean_teacher import consistency_mse, ramp_up
+from tutelage.together import bare, whole
 
 
 class MeanTeacherStep:
@@ -34,21 +35,33 @@ class MeanTeacherStep:
         self.consistency_weight = consistency_weight
         self.decay = decay
         self.teacher: EMA[nn.Module] | None = None
+        self._saved: dict[str, Tensor] = {}  # a teacher to go on with
 
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Metrics]:
         """One step; ``batch.weak`` and ``batch.images`` are two views of the same images."""
         if batch.weak is None:
             raise ValueError("Mean Teacher needs the weak view of the batch")
+        first = self.teacher is None and not self._saved
         if self.teacher is None:
-            self.teacher = EMA(model, self.decay)
-        else:
-            self.teacher.update(model)  # the optimiser has stepped since the last call
+            self.teacher = EMA(bare(model), self.decay)
+            if self._saved:
+                self.teacher.load_state_dict(self._saved)
+        if not first:
+            self.teacher.update(bare(model))  # the optimiser has stepped since the last call
         with torch.no_grad():
-            teacher_logits = self.teacher.model(batch.weak)
-        logits = model(batch.images)
+            teacher_logits = whole(self.teacher.model(batch.weak))
+        logits = whole(model(batch.images))
         labels = batch.weights.sum().clamp_min(1e-6) / len(batch.weights)
         supervised = cross_entropy(logits, batch.targets, batch.weights) / labels
         consistency = consistency_mse(logits, teacher_logits)
         share = ramp_up(self.teacher.updates, self.ramp_steps)
         loss = supervised + share * self.consistency_weight * consistency
         return loss, {"loss": loss.detach(), "consistency": consistency.detach()}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """That of the teacher."""
+        return {} if self.teacher is None else self.teacher.state_dict()
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on with a saved teacher; it takes its place when the student is next seen."""
+        self._saved = state

@@ -19,6 +19,7 @@ from tutelage.losses import flexmatch, freematch, softmatch
 from tutelage.losses.cross_entropy import cross_entropy
 from tutelage.losses.fixmatch import confident, harden
 from tutelage.losses.remixmatch import align
+from tutelage.together import whole
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,23 @@ class Beliefs(NamedTuple):
 
 Method = Callable[[WeakViews], Beliefs]
 Penalty = Callable[[Tensor, Tensor], Tensor]
+_METHOD = "method."  # before the names of what the method remembers
 
 
-class OnlinePseudoLabelStep:
+class Statistics:
+    """An object whose tensors are what it remembers from step to step."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The tensors by the names of their attributes."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on with those of a ``state_dict``."""
+        for name, value in state.items():
+            setattr(self, name, value.to(getattr(self, name).device))
+
+
+class OnlinePseudoLabelStep(Statistics):
     """Cross-entropy on labels plus ``unlabeled_weight`` times that on weighted beliefs.
 
     A batch holds labelled images (weight > 0) and pool images (weight 0) together, and all
@@ -91,7 +106,9 @@ class OnlinePseudoLabelStep:
         """One step; ``batch.weak`` and ``batch.images`` are two views of the same images."""
         if batch.weak is None:
             raise ValueError("online pseudo-labels need the weak view of the batch")
-        weak_logits, strong_logits = model(torch.cat([batch.weak, batch.images])).chunk(2)
+        weak_logits, strong_logits = (
+            whole(part) for part in model(torch.cat([batch.weak, batch.images])).chunk(2)
+        )
         with torch.no_grad():
             pool = (batch.weights == 0).float()
             probs = torch.softmax(weak_logits.float(), dim=1)
@@ -114,6 +131,22 @@ class OnlinePseudoLabelStep:
             "pseudo_labeled": used.sum() / pool.sum().clamp_min(1),
         }
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """The running mean of beliefs, and what the method remembers."""
+        state = super().state_dict()
+        if isinstance(self.method, Statistics):
+            state |= {f"{_METHOD}{name}": t for name, t in self.method.state_dict().items()}
+        return state
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Go on with those of a ``state_dict``."""
+        own = {name: t for name, t in state.items() if not name.startswith(_METHOD)}
+        super().load_state_dict(own)
+        if isinstance(self.method, Statistics):
+            self.method.load_state_dict(
+                {name.removeprefix(_METHOD): state[name] for name in state.keys() - own.keys()}
+            )
+
 
 @dataclass(frozen=True)
 class FixMatch:
@@ -126,7 +159,7 @@ class FixMatch:
         return Beliefs(weak.aligned, confident(weak.aligned, self.threshold))
 
 
-class FlexMatch:
+class FlexMatch(Statistics):
     """Lower thresholds for classes that few pool images reached ``threshold`` in (Zhang 2021).
 
     As in the paper's Algorithm 1 a batch is judged by the marks of earlier batches, an image keeps
@@ -156,7 +189,7 @@ class FlexMatch:
         return Beliefs(weak.aligned, confident(weak.aligned, thresholds))
 
 
-class FreeMatch:
+class FreeMatch(Statistics):
     """Thresholds from the model's own running confidence (Wang et al. 2023).
 
     The global threshold is compared with aligned confidences and so follows them. The class-wise
@@ -194,7 +227,7 @@ class FreeMatch:
         return self.fairness_weight * loss
 
 
-class SoftMatch:
+class SoftMatch(Statistics):
     """A truncated Gaussian of the confidence instead of a threshold (Chen et al. 2023).
 
     Targets are the beliefs before alignment. The paper aligns to uniform classes: give the step a

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from tutelage.batch import Batch, Metrics
 from tutelage.losses.cross_entropy import cross_entropy
 from tutelage.losses.logit_adjustment import adjust_logits
+from tutelage.together import whole
 
 
 def supervised_step(
@@ -24,7 +25,7 @@ def supervised_step(
         class_weights: (K,) weight of each class's part of a target; None for all ones.
         log_prior: (K,) added to the logits in the loss alone (logit adjustment); None for none.
     """
-    logits = model(batch.images)
+    logits = whole(model(batch.images))
     targets = batch.targets if class_weights is None else batch.targets * class_weights
     adjusted = logits if log_prior is None else adjust_logits(logits, log_prior)
     loss = cross_entropy(adjusted, targets, batch.weights)
