@@ -131,6 +131,7 @@ class Trial:
                 if found.get(name, b"") != expected.get(name, b"")
             ]
             wrong += [f"walk {walks}: {text}" for text in bad]
+            print(f"{failures} of {most} failures, {len(wrong)} wrong", file=sys.stderr, flush=True)
             shutil.rmtree(out)
         return {"calls": calls, "failures": failures, "restarted": walks, "wrong": wrong}
 
