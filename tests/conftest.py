@@ -1,4 +1,4 @@
-"""What every test shares: one thread, a finished run, and the helpers of ``tests/support``."""
+"""What every test shares: its place in the order, one thread, a finished run, ``tests/support``."""
 
 import contextlib
 import sys
@@ -16,14 +16,32 @@ sys.path.insert(0, str(Path(__file__).parent / "support"))
 pytest.register_assert_rewrite("silent_checks")
 
 
+# Files whose tests take 15 s of a core and more. Begun last, one of them would keep a process busy
+# while the other is done.
+LONGEST = ("test_pipeline", "test_shown_commands", "test_silent_bugs", "test_mutations",
+           "test_cuda", "test_ladder", "test_api", "test_arms")  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first; the others, and the tests of each, stay in their order."""
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     """Equal numbers on every machine, and no fight for the cores."""
     one_thread()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread_from_the_start() -> None:
+    """Fixtures of a session or a module come before those of a test."""
+    one_thread()
+
+
 def one_thread() -> None:
-    """Fixtures of the session come before those of a test, so they call it themselves."""
+    """Torch computes in one thread from now on."""
     with contextlib.suppress(ModuleNotFoundError):  # the base install has none
         import torch
 

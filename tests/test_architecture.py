@@ -1,6 +1,7 @@
 """Imports point one way, as CONTRIBUTING.md says."""
 
 import ast
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -10,7 +11,7 @@ ROOT = Path(tutelage.__file__).parent
 
 # Each layer may import itself and the ones above it in this list.
 LAYERS = (
-    ("errors", "_version", "files", "cores", "ranks", "stop"),
+    ("errors", "_version", "files", "cores", "claims", "ranks", "stop"),
     ("config", "console", "metrics", "data", "augment", "models", "losses"),
     ("batch", "calibrate", "checkpoint", "clusters", "curve", "decisions", "ema", "loader",
      "bank", "label", "labelerrors", "machine", "outofclass", "plan", "probe", "runfolder",
@@ -23,13 +24,15 @@ LAYERS = (
 )  # fmt: skip
 ROOMS = ("data", "augment", "models", "losses")  # know nothing of each other
 TORCH_FREE = (
-    "__init__", "__main__", "_version", "api", "cli", "config", "console", "cores",
-    "curve", "deploy.runtime", "deploy.latency", "deploy.answers", "deploy.openapi", "deploy.serve",
+    "__init__", "__main__", "_version", "api", "claims", "cli", "config", "console", "cores",
+    "curve", "deploy.accepted", "deploy.runtime", "deploy.latency", "deploy.answers",
+    "deploy.openapi", "deploy.pool", "deploy.serve",
     "decisions", "errors", "files", "labelerrors", "metrics", "ranks", "review.app",
     "review.items", "runfolder", "solar", "stop", "tables", "bench.model", "tracking", "web",
 )  # fmt: skip
 
 
+@cache
 def modules() -> dict[str, ast.Module]:
     return {
         ".".join(path.relative_to(ROOT).with_suffix("").parts): ast.parse(path.read_text())
@@ -63,6 +66,7 @@ def layer(module: str) -> int:
     return number
 
 
+@cache
 def graph() -> dict[str, set[str]]:
     trees = modules()
     return {name: imports(tree, set(trees)) for name, tree in trees.items()}

@@ -15,7 +15,7 @@ from tutelage import api, cli
 from tutelage.config import GROUPS, field_type, group_fields
 
 VERBS = ("demo", "run", "transfer", "self-train", "distill", "augment", "ladder", "evaluate",
-         "predict", "export", "bench", "review", "serve", "completion")  # fmt: skip
+         "predict", "label", "export", "bench", "review", "serve", "completion")  # fmt: skip
 
 
 def python(code: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -225,6 +225,38 @@ def test_predict_writes_a_row_an_image(
     assert cli.main(["predict", str(finished), *images, "--out", str(out)]) == 2
     assert "exists; choose another name, or delete it first" in capsys.readouterr().err
     assert out.read_bytes() == before
+
+
+def test_label_names_its_files_and_its_failures(
+    finished: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, out = str(finished), tmp_path / "labels"
+    words = ["label", model, str(photos / "unlabeled"), "--out", str(out)]
+    assert cli.main([*words, "--json"]) == 0
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)
+    assert found == json.loads((out / "label.json").read_text())
+    assert f"{found['images']} images: {found['labelled']} labelled" in captured.err
+    expected, _ = api.predict(model, [photos / "unlabeled"], reject=True)
+    assert found["labelled"] == len(expected) > 0
+    assert found["unknown"] == sum(bool(row.rejected) for row in expected)
+    sure = [row for row in expected if row.confidence >= 0.95 and not row.rejected]
+    assert found["accepted"] == len(sure)
+    manifest = tmp_path / "accepted.csv"
+    assert cli.main([*words, "--accepted", str(manifest), "--quiet"]) == 0
+    assert len(manifest.read_text().splitlines()) == 1 + found["accepted"]
+    assert cli.main([*words, "--accepted", str(manifest), "--quiet"]) == 2
+    assert "accepted.csv exists" in capsys.readouterr().err
+    assert cli.main([*words, "--threshold", "0.5", "--quiet"]) == 2
+    assert "made with another threshold" in capsys.readouterr().err
+    assert cli.main([*words, "--threshold", "1.5"]) == 2
+    assert "expected a probability" in capsys.readouterr().err
+    (tmp_path / "torn.tar").write_bytes(b"x" * 2000)
+    assert cli.main([*words[:3], str(tmp_path / "torn.tar"), *words[3:], "--quiet"]) == 2
+    error = capsys.readouterr().err
+    assert "1 of 2 shards could not be read" in error
+    assert "torn.tar is not a readable tar" in error
+    assert len(json.loads((out / "label.json").read_text())["failed"]) == 1
 
 
 def test_predict_rejects_what_looks_like_none_of_the_classes(

@@ -1,6 +1,7 @@
 """What a finished run shows: tables by hand, sheets of the right images."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 pytest.importorskip("timm")
 
 import silent_checks as checks
+import tiny
 from shapes import contents, read_metrics
 
 from tutelage import evidence, pipeline, stages
@@ -202,3 +204,40 @@ def test_the_cloud_holds_labelled_and_unlabelled_images_in_the_unit_square(
     assert len(names) == 8
     test = {chain.run.catalog.names[row] for row in chain.run.split.indices("test")}
     assert not names & test
+
+
+def test_copies_are_shown_side_by_side_and_test_figures_told_without_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = tiny.write_data(tmp_path / "data")
+    shutil.copy(data / "test" / "bee" / "bee3.png", data / "train" / "ant" / "same.png")
+    shutil.copy(data / "train" / "ant" / "ant1.png", data / "unlabeled" / "again.png")
+    run = checks.prepared(tmp_path, monkeypatch, trunk="frozen")
+    test = run.split.indices("test")
+    where = [run.catalog.names[row] for row in test].index("test/bee/bee3.png")
+    right = np.eye(2)[run.split.truth[test]] * 0.8 + 0.1
+    right[where] = right[where][::-1]  # the only mistake
+    found = evidence.leakage(run, {"probe": right})
+    assert {name: found[name] for name in ("test", "val", "two_labels", "left_out", "pairs")} == {
+        "test": 1, "val": 0, "two_labels": 1, "left_out": 2, "pairs": 2
+    }  # fmt: skip
+    assert found["without"]["probe"]["n"] == len(test) - 1
+    assert found["without"]["probe"]["accuracy"] == 1.0
+    sheet = evidence._copies_sheet(run)
+    assert [thumb.caption for thumb in sheet.thumbs] == [
+        "exact: train/ant/same.png (train, ant) of test/bee/bee3.png (test, bee)",
+        "exact: unlabeled/again.png (train, unlabelled) of train/ant/ant1.png (train, ant)",
+    ]
+    for thumb in sheet.thumbs:
+        left, right_half = np.split(thumb.image, 2, axis=1)
+        np.testing.assert_array_equal(left, right_half)
+    assert "Copies" in [sheet.title for sheet in evidence.sheets(run, [], {})]
+
+
+def test_without_copies_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = checks.prepared(tmp_path, monkeypatch, trunk="frozen")
+    found = evidence.leakage(run, {"probe": np.full((12, 2), 0.5)})
+    assert found == {
+        "test": 0, "val": 0, "two_labels": 0, "left_out": 0, "pairs": 0, "without": {}
+    }  # fmt: skip
+    assert not any("copies" in note for note in run.notes)

@@ -615,6 +615,30 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
         "return np.flatnonzero(self.roles == role)",
         'return np.flatnonzero(np.isin(self.roles, (role, "labeled")))',
     ),
+    "copies are found and used": (
+        checks.copies_are_not_counted_twice,
+        "runs",
+        "[name not in gone for name in catalog.names]",
+        "[name not in () for name in catalog.names]",
+    ),
+    "copies of test images are trained on": (
+        checks.copies_are_not_counted_twice,
+        "data.duplicates",
+        "return self.split != self.other_split",
+        "return False",
+    ),
+    "labelled images counted in the pool": (
+        checks.copies_are_not_counted_twice,
+        "data.duplicates",
+        'return "image" if pair.kind == "exact" and pair.split == "train" else ""',
+        'return ""',
+    ),
+    "images under two labels are trained on": (
+        checks.copies_are_not_counted_twice,
+        "data.duplicates",
+        "self.label != self.other_label",
+        "False",
+    ),
     "the pool keeps its labels": (
         checks.labeled_images_leave_the_pool,
         "data.split",

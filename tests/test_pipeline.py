@@ -555,7 +555,7 @@ ODD: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "an online round": ({}, {"labels_per_class": 4, "trunk": "online"}),
     "no test split": ({"test": 0}, {}),
     "1 label per class": ({}, {"labels_per_class": 1}),
-    "500:5:5": ({"train": (500, 5, 5), "pool": 0, "test": 3, "side": 8}, {}),
+    "200:2:2": ({"train": (200, 2, 2), "pool": 0, "test": 3, "side": 8}, {}),
     "12 images": ({"train": 4, "pool": 0, "test": 0}, {}),
     "greyscale": ({"mode": "L"}, {"labels_per_class": 4}),
     "middle stages": ({}, {"labels_per_class": 4, "features": "levels"}),

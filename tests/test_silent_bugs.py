@@ -55,6 +55,7 @@ CHECKS: tuple[checks.Check, ...] = (
     checks.images_out_of_class_move_no_cluster,
     checks.few_labels_are_repeated_not_dropped,
     checks.labeled_images_leave_the_pool,
+    checks.copies_are_not_counted_twice,
     checks.held_out_labels_are_not_trained_on,
     checks.the_test_split_decides_nothing,
     checks.an_arm_never_teaches,
@@ -75,15 +76,27 @@ def test_every_setting_has_another_value_to_try() -> None:
     assert checks.settings() == list(checks.CHANGED)
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where all settings are tried, each in a run of its own on the same images."""
+    return tmp_path_factory.mktemp("settings")
+
+
+@pytest.fixture(scope="module")
+def usual() -> dict[str, str]:
+    """What is seen there at the usual settings."""
+    return {}
+
+
 @pytest.mark.parametrize("name", checks.CHANGED)
 def test_every_setting_changes_something(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, folder: Path, usual: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checks.setting_is_alive(name)(tmp_path, monkeypatch)
+    checks.setting_is_alive(name, usual)(folder, monkeypatch)
 
 
 @pytest.mark.parametrize("name", ["limit", "alpha", "threshold", "drop_rate"])
 def test_what_settings_are_judged_by_repeats(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, folder: Path, usual: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checks.observation_repeats(name)(tmp_path, monkeypatch)
+    checks.observation_repeats(name, usual)(folder, monkeypatch)

@@ -8,10 +8,30 @@ from tutelage._version import __version__
 from tutelage.errors import MissingExtra, TutelageError
 
 if TYPE_CHECKING:
-    from tutelage.api import demo, distill, evaluate, export, predict, run, self_train, transfer
+    from tutelage.api import (
+        demo,
+        distill,
+        evaluate,
+        export,
+        label,
+        predict,
+        run,
+        self_train,
+        transfer,
+    )
     from tutelage.estimator import FewLabelClassifier
 
-_VERBS = ("demo", "run", "transfer", "self_train", "distill", "evaluate", "predict", "export")
+_VERBS = (
+    "demo",
+    "run",
+    "transfer",
+    "self_train",
+    "distill",
+    "evaluate",
+    "predict",
+    "label",
+    "export",
+)
 
 __all__ = [
     "FewLabelClassifier",
@@ -22,6 +42,7 @@ __all__ = [
     "distill",
     "evaluate",
     "export",
+    "label",
     "predict",
     "run",
     "self_train",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tutelage.config import RunConfig, make_config
+from tutelage.cores import cores
 from tutelage.data.catalog import Catalog
 from tutelage.data.decode import UnreadableImage, decode
 from tutelage.data.foreign import Data, in_memory, is_in_memory, open_data
@@ -323,6 +326,7 @@ def _finish(work: Any, chain: Any, command: str) -> dict[str, Any]:
         work.note(note)
     result, probs = pipeline.measure(work, chain.finished)
     result |= students.measure(work)
+    result["leakage"] = evidence.leakage(work, probs)
     work.folder.write_json("metrics.json", result)
     for entry in result["stages"]:
         work.console.record("result", stage=entry["name"], figures=entry)
@@ -464,6 +468,111 @@ def predict(
         else:
             skipped.append((str(path), str(found)))
     return rows, skipped
+
+
+def label(
+    model: Path | str,
+    images: Sequence[Path | str],
+    out: Path | str,
+    *,
+    threshold: float = 0.95,
+    accepted: Path | str | None = None,
+    quiet: bool = False,
+) -> dict[str, Any] | None:
+    """Pseudo-label a pool, shard by shard; the same call continues what was cut off.
+
+    Any number of processes may do so at the same time with the same arguments, on one machine or
+    several that share ``out``: under torchrun, or started by hand.
+
+    Args:
+        model: an exported .onnx file, a run folder, or a model folder, which runs on the GPU
+            ``LOCAL_RANK`` if there is one.
+        images: tars, Parquet files, folders of images or of such shards, as paths or URLs;
+            patterns with ``*`` and ``{000..099}`` stand for several.
+        out: the folder of the labels, on a disk that all processes share.
+        threshold: the probability that a pseudo-label needs to be accepted; 0.95 as in FixMatch
+            (Sohn et al. 2020, arXiv:2001.07685).
+        accepted: in the end, also write the accepted images to this manifest for ``run``: a .csv of
+            paths, or a .parquet that holds the images, which shards need.
+        quiet: print nothing.
+
+    Returns:
+        The content of ``label.json``; None when another process writes it.
+
+    Raises:
+        TutelageError: nothing to label, labels of another model in ``out``, a full disk, or shards
+            that could not be read, after all others were labelled.
+    """
+    from tutelage.console import Console
+    from tutelage.data.shards import find_shards
+    from tutelage.deploy.accepted import check_manifest, write_accepted
+    from tutelage.deploy.pool import label_pool
+
+    if not 0 <= threshold <= 1:
+        raise TutelageError(f"--threshold {threshold}: expected a probability, from 0 to 1")
+    need("pyarrow", "train")
+    inside = [p for p in map(Path, images) if Path(out).resolve().is_relative_to(p.resolve())]
+    if inside:
+        raise TutelageError(f"--out {out} lies in {inside[0]}, whose images are labelled; move it")
+    path = _exported_file(Path(model))
+    shards = find_shards(images)
+    if accepted is not None:
+        check_manifest(Path(accepted), shards)
+    summary = label_pool(
+        _engine(path),
+        _digest_of(path),
+        shards,
+        Path(out),
+        threshold=threshold,
+        workers=max(1, cores() // _environment("LOCAL_WORLD_SIZE", 1)),
+        rank=_environment("RANK", 0),
+        world=_environment("WORLD_SIZE", 1),
+        console=Console(quiet=quiet),
+    )
+    if summary is not None and accepted is not None:
+        write_accepted(shards, Path(out), Path(accepted))
+    if summary is not None and summary["failed"]:
+        first, count = summary["failed"][0], len(summary["failed"])
+        raise TutelageError(
+            f"{count} of {len(shards)} shards could not be read (first: {first['shard']}: "
+            f"{first['reason']}); the others are labelled. Mend {'it' if count == 1 else 'them'} "
+            "and repeat the command, which tries them again"
+        )
+    return summary
+
+
+def _engine(path: Path) -> Any:
+    """A model as ``label_pool`` takes it."""
+    from tutelage.deploy.pool import OnnxEngine
+
+    if not path.is_dir():
+        return OnnxEngine(_open_model(path, threads=1))
+    need("torch", "train")
+    import torch
+
+    from tutelage.deploy.graph import TorchModel
+    from tutelage.models.folder import load_model
+
+    gpus = torch.cuda.device_count()  # several processes may share one, since decoding is slower
+    device = f"cuda:{_environment('LOCAL_RANK', 0) % gpus}" if gpus else "cpu"
+    return TorchModel(load_model(path), device)
+
+
+def _digest_of(model: Path) -> str:
+    """A digest of a model's files."""
+    digest = hashlib.blake2b(digest_size=16)
+    for file in (model / "model.json", model / "model.safetensors") if model.is_dir() else (model,):
+        with file.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "blake2b").digest())
+    return digest.hexdigest()
+
+
+def _environment(name: str, default: int) -> int:
+    """A number that torchrun tells its workers."""
+    text = os.environ.get(name, "")
+    if text and not text.isdecimal():
+        raise TutelageError(f"{name}={text} in the environment: expected a whole number")
+    return int(text or default)
 
 
 def _image_files(images: Sequence[Path | str]) -> list[Path]:

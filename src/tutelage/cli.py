@@ -24,7 +24,7 @@ TRAINING = {
     "self-train": "transfer, then rounds of pseudo-labels",
     "distill": "a small student of a trained teacher (--teacher MODEL)",
 }
-CONTINUED = (*TRAINING, "ladder")
+CONTINUED = (*TRAINING, "ladder", "label")
 DATA_HELP = (
     "a folder (train/<class>/*, unlabeled/**, val/<class>/*, test/<class>/*; or only <class>/*), "
     "a .csv or .parquet manifest with the columns image, label, split, or a folder that Hugging "
@@ -153,6 +153,36 @@ def _add_model_commands(commands: Any) -> None:
         help='call images that look like none of the classes "unknown"; about 5%% of the images '
         "of the classes are lost to it",
     )
+    summary = "pseudo-label a pool of any size, in shards, by any number of processes"
+    command = commands.add_parser("label", help=summary, description=summary)
+    command.add_argument("model", metavar="MODEL", help=model)
+    command.add_argument(
+        "images",
+        metavar="IMAGES",
+        nargs="+",
+        help=".tar or .parquet shards, folders of images or of such shards, as paths or URLs "
+        "(s3://...); patterns with * and {000..099} stand for several",
+    )
+    command.add_argument(
+        "--out",
+        required=True,
+        help="folder for the labels; the same command continues what was cut off, and several at "
+        "once share the work",
+    )
+    command.add_argument(
+        "--threshold",
+        type=float,
+        default=0.95,
+        help="probability that a pseudo-label needs to be accepted (default: 0.95)",
+    )
+    command.add_argument(
+        "--accepted",
+        metavar="FILE",
+        help="in the end, also write the accepted images to this manifest for tutelage run: a .csv "
+        "of paths, or a .parquet that holds the images, which shards need",
+    )
+    command.add_argument("--json", action="store_true", help="print label.json, too")
+    command.add_argument("--quiet", action="store_true", help="print nothing but errors")
     command = commands.add_parser("export", help="a model for other programs, checked")
     command.add_argument("model", metavar="MODEL", help="a model folder, such as RUN/student")
     command.add_argument(
@@ -272,10 +302,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check_ranks(command: str) -> None:
     """Refuse to do what one process does several times, side by side."""
-    if command not in TRAINING and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if command not in (*TRAINING, "label") and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise TutelageError(
             f"{command} is the work of one process; start it without torchrun, which is for "
-            f"{', '.join(TRAINING)}"
+            f"{', '.join((*TRAINING, 'label'))}"
         )
 
 
@@ -286,6 +316,8 @@ def _run(command: str, options: dict[str, Any]) -> None:
         _evaluate(**options)
     elif command == "predict":
         _predict(**options)
+    elif command == "label":
+        _label(**options)
     elif command == "bench":
         _bench(**options)
     elif command in ("review", "serve"):
@@ -355,6 +387,23 @@ def _predict(model: str, images: Sequence[str], out: str | None, json: bool, rej
         return
     for row in rows:
         print(f"{row.image}\t{row.label}\t{row.confidence:.4f}")
+
+
+def _label(json: bool, quiet: bool, **options: Any) -> None:
+    from tutelage import api
+
+    found = api.label(quiet=quiet, **options)
+    if found is None:
+        return
+    if json:
+        print(_dump(found))
+    if not quiet:
+        print(
+            f"{found['images']:,} images: {found['labelled']:,} labelled, {found['accepted']:,} of "
+            f"them accepted; {found['skipped']:,} could not be read\n"
+            f"labels: {Path(options['out']) / 'labels'}",
+            file=sys.stderr,
+        )
 
 
 def _export(options: dict[str, Any]) -> None:

@@ -29,6 +29,12 @@ class DataConfig:
         "a run folder whose images were reviewed (tutelage review), or several, separated by "
         "commas: what was decided there are labels here",
     )
+    duplicates: str = setting(
+        "drop",
+        "copies of test and val images, images under two labels and exact copies of labelled "
+        "ones: leave them out of training, or only report them",
+        ("drop", "keep"),
+    )
     seed: int = setting(0, "draws the labelled subset, the folds and every view")
     device: str = setting("auto", "where to compute", ("auto", "cpu", "cuda"))
     minutes: float | None = setting(

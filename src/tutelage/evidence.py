@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from tutelage import trunk
 from tutelage.augment import Center, apply
@@ -21,7 +22,7 @@ from tutelage.errors import need
 from tutelage.files import replacing
 from tutelage.label import PseudoLabels
 from tutelage.loader import Rows
-from tutelage.metrics import Floats
+from tutelage.metrics import Floats, metrics
 from tutelage.models.classifier import count_parameters
 from tutelage.pipeline import Chain, Finished
 from tutelage.report.model import (
@@ -169,6 +170,8 @@ def sheets(run: Run, finished: Sequence[Finished], probs: dict[str, Floats]) -> 
             ]
             rows = run.task.pool[chosen]
             out.append(Sheet(f"{title} (round {number})", note, _thumbs(run, rows, captions)))
+    if run.copies.found:
+        out.append(_copies_sheet(run))
     test = run.split.indices("test")
     if len(test) and finished:
         name = [done for done in finished if done.accepted][-1].name
@@ -208,10 +211,57 @@ def _thumbs(run: Run, rows: Rows, captions: Sequence[str], side: int = 144) -> l
     if not len(rows):
         return []
     images, aspect = run.task.canvases.take(rows)
-    images, aspect = images.cpu(), aspect.cpu()
-    views = apply(images, Center(1.0).plan(aspect), side)
-    pixels = (views * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    pixels = _whole(images.cpu(), aspect.cpu(), side)
     return [Thumb(image, text) for image, text in zip(pixels, captions, strict=True)]
+
+
+def _whole(images: torch.Tensor, aspect: torch.Tensor, side: int) -> NDArray[np.uint8]:
+    """Canvases as pictures uint8 (B, side, side, 3) of their true shape."""
+    views = apply(images, Center(1.0).plan(aspect), side)
+    return np.asarray((views * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
+
+
+def _copies_sheet(run: Run) -> Sheet:
+    """Both images of the first pairs, side by side; the worst ones first."""
+    found = sorted(run.copies.found, key=lambda p: (not p.leaks, not p.contradicts))[:SHOWN]
+    where = {name: row for row, name in enumerate(run.catalog.names)}
+    rows = [where[name] for pair in found for name in (pair.image, pair.other)]
+    images, aspect = run.store.images[rows], run.store.aspect[rows]
+    pixels = _whole(torch.from_numpy(images), torch.from_numpy(aspect), 144)
+    both = np.concatenate([pixels[::2], pixels[1::2]], axis=2)
+    captions = [
+        f"{p.kind}: {p.image} ({p.split}, {p.label or 'unlabelled'}) of {p.other} "
+        f"({p.other_split}, {p.other_label or 'unlabelled'})"
+        for p in found
+    ]
+    note = (
+        "the same image twice: across splits, then under two labels, then within a split; "
+        "all are in duplicates.csv"
+    )
+    thumbs = [Thumb(image, text) for image, text in zip(both, captions, strict=True)]
+    return Sheet("Copies", note, thumbs)
+
+
+def leakage(run: Run, probs: Mapping[str, Floats]) -> dict[str, Any]:
+    """What copies there were and, if any of test, each stage's figures without those test images.
+
+    Args:
+        run: the run.
+        probs: stage name -> (N, K) for the N test images.
+    """
+    copies, rows = run.copies, run.split.indices("test")
+    clean = np.array([run.catalog.names[row] not in copies.leaking("test") for row in rows], bool)
+    truth = run.split.truth[rows]
+    return {
+        "test": int((~clean).sum()),
+        "val": len(copies.leaking("val")),
+        "two_labels": sum(pair.contradicts for pair in copies.found),
+        "left_out": len(copies.left_out),
+        "pairs": len(copies.found),
+        "without": {name: metrics(stage[clean], truth[clean]) for name, stage in probs.items()}
+        if clean.any() and not clean.all()
+        else {},
+    }
 
 
 def cloud(chain: Chain) -> list[Point]:

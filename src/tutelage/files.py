@@ -59,6 +59,31 @@ def write_atomically(path: Path, content: bytes | str) -> None:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
+def digest(content: bytes) -> str:
+    """What tells whether bytes are those that were written: BLAKE2b, 128 bits, in hex."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def lock(file: IO[Any], refusal: str) -> None:
+    """Keep other processes from locking an open file, until it is closed or the process ends.
+
+    Windows, and file systems that know no locks, let all in.
+
+    Raises:
+        TutelageError: another process has locked it; the message is ``refusal``.
+    """
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # not on Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise TutelageError(refusal) from None
+    except OSError:  # some network file systems
+        return
+
+
 def append_line(path: Path, text: str) -> None:
     """Add a line to a file, or nothing: half a line would spoil the one after it.
 
@@ -159,28 +184,3 @@ def explain(error: OSError, out: Path | None = None) -> str:
 
 def _within(path: Path, place: Path) -> bool:
     return path.is_relative_to(place.absolute())
-
-
-def digest(content: bytes) -> str:
-    """What tells whether bytes are those that were written: BLAKE2b, 128 bits, in hex."""
-    return hashlib.blake2b(content, digest_size=16).hexdigest()
-
-
-def lock(file: IO[Any], refusal: str) -> None:
-    """Keep other processes from locking an open file, until it is closed or the process ends.
-
-    Windows, and file systems that know no locks, let all in.
-
-    Raises:
-        TutelageError: another process has locked it; the message is ``refusal``.
-    """
-    try:
-        import fcntl
-    except ModuleNotFoundError:  # not on Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise TutelageError(refusal) from None
-    except OSError:  # some network file systems
-        return

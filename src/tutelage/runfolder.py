@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from tutelage.data.catalog import Catalog
+from tutelage.data.duplicates import DUPLICATES
 from tutelage.data.foreign import is_in_memory, read_path
 from tutelage.errors import TutelageError
 from tutelage.files import lock, write_atomically
@@ -95,7 +96,7 @@ class RunFolder:
     def release(self) -> None:
         """Undo a claim: for a command that was refused before any stage began."""
         self.unlock()
-        for name in ("config.json", "split.parquet", "skipped.csv", "events.jsonl"):
+        for name in ("config.json", "split.parquet", "skipped.csv", DUPLICATES, "events.jsonl"):
             (self.path / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # it was there before, with something in it
             self.path.rmdir()

@@ -24,6 +24,13 @@ from tutelage.checkpoint import Trainings
 from tutelage.config import SELF_TRAINING, STRONG_VIEW, RunConfig, without_effect
 from tutelage.console import Console
 from tutelage.data.catalog import Catalog
+from tutelage.data.duplicates import (
+    DUPLICATES,
+    Duplicates,
+    find_duplicates,
+    read_duplicates,
+    write_duplicates,
+)
 from tutelage.data.split import Split, load_split, make_split, save_split
 from tutelage.data.store import ImageStore, open_store
 from tutelage.decisions import apply_decisions
@@ -60,6 +67,7 @@ class Run:
     """Everything a run holds while it works.
 
     Attributes:
+        copies: images that are there more than once.
         students: those to distil, cheapest first, where they were chosen by what they cost.
     """
 
@@ -76,6 +84,7 @@ class Run:
     notes: list[str]
     tracking: Tracking
     trainings: Trainings
+    copies: Duplicates
     students: tuple[tuple[Candidate, Work], ...] = ()
 
     @property
@@ -187,6 +196,7 @@ def _prepare(
             *notes,
             *catalog.warnings,
             *split.warnings,
+            *data.copies.notes,
             *_unused(command, config, plan, folds=not data.counts["val"]),
             *_too_short(plan),
             *chosen,
@@ -219,6 +229,7 @@ def _prepare(
         notes=[*all_notes, *said],
         tracking=tracking,
         trainings=Trainings(config.data.checkpoint_seconds, console.say),
+        copies=data.copies,
         students=students,
     )
 
@@ -230,6 +241,7 @@ class Data:
     catalog: Catalog
     store: ImageStore
     split: Split
+    copies: Duplicates
     base: Classifier
     config: RunConfig
     device: torch.device
@@ -292,10 +304,12 @@ def open_data(
         _write_skipped(store, out)
     if store.reasons:
         console.say(f"{len(store.reasons)} images could not be read: see {out / 'skipped.csv'}")
-    split = _pinned_split(folder, catalog, store, config, labels_needed=labels_needed)
+    split, copies = _pinned_split(
+        folder, catalog, store, config, console, labels_needed=labels_needed
+    )
     base = _base_model(catalog, store, config)
     base.freeze_trunk()
-    data = Data(catalog, store, split, base, config, device)
+    data = Data(catalog, store, split, copies, base, config, device)
     counts = data.counts
     console.say(
         f"{counts['labeled']} labelled, {counts['unlabeled']} unlabelled, {counts['val']} val, "
@@ -321,7 +335,10 @@ def opened(
     catalog = apply_decisions(catalog, config.data.decisions)
     with _claimed(command, data, out, config) as (folder, _):
         console = _console(folder, quiet=quiet)
-        yield open_data(folder, catalog, config, console), folder, console
+        opened = open_data(folder, catalog, config, console)
+        for note in opened.copies.notes:
+            console.say(f"note: {note}")
+        yield opened, folder, console
 
 
 def _pinned_strong_view(
@@ -404,24 +421,32 @@ def _pinned_split(
     catalog: Catalog,
     store: ImageStore,
     config: RunConfig,
+    console: Console,
     *,
     labels_needed: bool,
-) -> Split:
-    path = folder.path / "split.parquet"
-    if by_lead(path.exists):
-        return load_split(path, catalog, store.readable)
-    split = make_split(
-        catalog,
-        store.readable,
-        labels_per_class=config.data.labels_per_class,
-        limit=config.data.limit,
-        seed=config.data.seed,
-        labels_needed=labels_needed,
-    )
-    if is_lead():
+) -> tuple[Split, Duplicates]:
+    """The split and the copies it was made without; the lead makes them, the copies first."""
+    path, listed = folder.path / "split.parquet", folder.path / DUPLICATES
+    keep = config.data.duplicates == "keep"
+    if is_lead() and not path.exists():
+        with console.bar("looking for copies", len(catalog), "image") as done:
+            copies = find_duplicates(catalog, store, keep=keep, progress=done)
+        write_duplicates(copies, listed)
+        gone = copies.left_out
+        split = make_split(
+            catalog,
+            store.readable & np.array([name not in gone for name in catalog.names]),
+            labels_per_class=config.data.labels_per_class,
+            limit=config.data.limit,
+            seed=config.data.seed,
+            labels_needed=labels_needed,
+        )
         save_split(split, catalog, path)
+        wait()
+        return split, copies
     wait()
-    return split
+    copies = read_duplicates(listed, keep=keep)
+    return load_split(path, catalog, store.readable), copies
 
 
 def _base_model(catalog: Catalog, store: ImageStore, config: RunConfig) -> Classifier:

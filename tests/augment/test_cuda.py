@@ -66,7 +66,7 @@ class Case:
     plan: Callable[[Tensor], Plan]
     canvas: tuple[int, int, int] = (33, 38, 3)
     size: tuple[int, int] = (24, 30)
-    batch: int = 3
+    batch: int = 2
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -113,7 +113,7 @@ GREY_TOO = ("brightness", "contrast", "posterize", "equalize", "autocontrast", "
 CASES: dict[str, Case] = {
     **{name: Case(chain(name)) for name in AMOUNTS},
     **{
-        f"{first}, {second}": Case(chain(first, second), batch=2)
+        f"{first}, {second}": Case(chain(first, second))
         for first, second in (
             ("equalize", "contrast"), ("posterize", "equalize"), ("saturation", "equalize"),
             ("hue", "autocontrast"), ("sharpness", "equalize"), ("blur", "posterize"),
@@ -121,7 +121,7 @@ CASES: dict[str, Case] = {
         )
     },
     "all stages": Case(
-        chain("gamma", "saturation", "contrast", "hue", "sharpness", "equalize"), batch=2
+        chain("gamma", "saturation", "contrast", "hue", "sharpness", "equalize")
     ),
     "weak": Case(drawn(Weak())),
     "randaugment": Case(drawn(RandAugment(view=Weak())), batch=10),
@@ -131,8 +131,8 @@ CASES: dict[str, Case] = {
     "threeaugment": Case(drawn(ThreeAugment()), batch=4),
     "colorjitter": Case(drawn(ColorJitter(0.5, 0.5, 0.5, 0.3, view=Weak())), batch=4),
     "minified": Case(drawn(Weak()), canvas=(40, 50, 3), size=(12, 15)),
-    "minified, sharpened": Case(chain("sharpness"), canvas=(37, 45, 3), size=(12, 15), batch=2),
-    "minified, turned": Case(turned, canvas=(40, 47, 3), size=(12, 15), batch=2),
+    "minified, sharpened": Case(chain("sharpness"), canvas=(37, 45, 3), size=(12, 15)),
+    "minified, turned": Case(turned, canvas=(40, 47, 3), size=(12, 15)),
     "halved, turned": Case(
         lambda images: then(still(images), "rotate", 30.0), canvas=(24, 30, 3), size=(12, 15)
     ),
@@ -148,7 +148,7 @@ CASES: dict[str, Case] = {
     "moved, reflect": Case(moved, options={"outside": "reflect"}),
     **{
         f"turned, {outside}, {interpolation}": Case(
-            turned, batch=2, options={"outside": outside, "interpolation": interpolation}
+            turned, options={"outside": outside, "interpolation": interpolation}
         )
         for outside in ("constant", "edge", "reflect")
         for interpolation in ("bilinear", "nearest")

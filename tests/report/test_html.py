@@ -143,6 +143,26 @@ HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "x" * 
            "{{ 7 * 7 }}", "\udcff\u202e$\\frac{")  # fmt: skip
 
 
+def test_copies_are_told_with_what_they_were_worth(make_report: Any) -> None:
+    report = make_report({"probe": (0.7, True), "student": (0.8, True)})
+    assert "Copies" not in Page(html.render(report)).text()
+    counts = {"test": 3, "val": 0, "two_labels": 1, "left_out": 4, "pairs": 5}
+    clean = {"probe": {"n": 197, "accuracy": 0.643, "accuracy_ci95": [0.6, 0.7]}}
+    leakage = {**counts, "without": clean}
+    told = dataclasses.replace(report, metrics={**report.metrics, "leakage": leakage})
+    said = " ".join(Page(html.render(told)).text().split())
+    assert "5 pairs of images show the same; 4 images took no part for that." in said
+    assert "3 test and 0 val images have a copy" in said
+    assert "1 pair has two labels" in said
+    table = said.split("without copied images")[1].split("Skipped files")[0]
+    assert "70.0%" in table
+    assert "64.3%" in table
+    assert "197" in table
+    nothing = {**report.metrics, "leakage": {**counts, "pairs": 0, "without": {}}}
+    report = dataclasses.replace(report, metrics=nothing)
+    assert "Copies" not in Page(html.render(report)).text()
+
+
 def test_hostile_names_stay_text(make_report: Any, full_fields: dict[str, Any]) -> None:
     evil = HOSTILE[0]
     full_fields["notes"] = [evil]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -877,6 +878,28 @@ def labeled_images_leave_the_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert not chain.keep[chain.judges].any()
 
 
+def copies_are_not_counted_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of a test image trains nothing; nor does one of a labelled image, in the pool."""
+    data = tiny.write_data(tmp_path / "data")
+    train, test, pool = (data / name for name in ("train", "test", "unlabeled"))
+    shutil.copy(test / "ant" / "ant0.png", train / "ant" / "same.png")
+    shutil.copy(test / "bee" / "bee0.png", pool / "same.png")
+    shutil.copy(train / "ant" / "ant1.png", pool / "labelled.png")
+    shutil.copy(train / "ant" / "ant2.png", train / "bee" / "wrong.png")
+    gone = {"train/ant/same.png", "unlabeled/same.png", "unlabeled/labelled.png"}
+    gone |= {"train/bee/wrong.png", "train/ant/ant2.png"}
+    everything = {"labels_per_class": None, "rounds": 1, "trunk": "frozen"}
+    run = prepared(tmp_path, monkeypatch, **everything)
+    names = np.array(run.catalog.names)
+    assert {*names[run.split.indices("unused")].tolist()} == gone
+    assert not {*names[run.task.labeled].tolist(), *names[run.task.pool].tolist()} & gone
+    assert len(run.split.indices("test")) == 12
+    assert any("leakage" in note for note in run.notes)
+    again = prepared(tmp_path, monkeypatch, **everything)  # goes on in the same folder
+    assert again.copies == run.copies
+    np.testing.assert_array_equal(again.split.roles, run.split.roles)
+
+
 def held_out_labels_are_not_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = prepared(tmp_path, monkeypatch)
     fits = captured_fits(monkeypatch)
@@ -1012,6 +1035,7 @@ CHANGED: dict[str, Any] = {
     "labels_per_class": 2,
     "limit": 5,
     "decisions": "no-such-run",
+    "duplicates": "keep",
     "seed": 7,
     "device": "cpu",
     "minutes": 0.5,
@@ -1062,7 +1086,7 @@ CHANGED: dict[str, Any] = {
 }
 OF_PREPARE = ("labels_per_class", "limit", "seed", "minutes", "teacher", "weights", "input_size",
               "canvas", "trunk", "features", "rounds", "curriculum", "max_latency_ms",
-              "max_size_mb", "candidates")  # fmt: skip
+              "max_size_mb", "candidates", "duplicates")  # fmt: skip
 OF_STUDENT = ("student", "student_weights", "lr_student", "temperature", "alpha", "kd",
               "standardize", "hint_weight", "teacher_cache")  # fmt: skip
 OF_ONLINE = ("online", "threshold")
@@ -1074,26 +1098,48 @@ def settings() -> list[str]:
     return [name for group in groups for name in group]
 
 
-def observation_repeats(name: str) -> Check:
+def observation_repeats(name: str, usual: dict[str, str]) -> Check:
     """A check that what ``setting_is_alive`` looks at is the same for equal settings."""
 
-    def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        first, second = (_observed(name, tmp_path, monkeypatch, f"same{i}", {}) for i in range(2))
-        assert first == second
+    def check(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        first = _usually(name, folder, monkeypatch, usual)
+        assert first == _observed(name, folder, monkeypatch, f"same-{name}", {})
 
     return check
 
 
-def setting_is_alive(name: str) -> Check:
-    """A check that another value of the setting changes something that can be observed."""
+def setting_is_alive(name: str, usual: dict[str, str] | None = None) -> Check:
+    """A check that another value of the setting changes something that can be observed.
 
-    def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        found = []
-        for number, changed in enumerate(({}, {name: CHANGED[name]})):
-            found.append(_observed(name, tmp_path, monkeypatch, f"run{number}", changed))
-        assert found[0] != found[1], f"{name} changes nothing"
+    Args:
+        name: of the setting.
+        usual: what checks in the same folder saw at the usual settings, by what they looked at;
+            what this one sees is added.
+    """
+
+    def check(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        before = _usually(name, folder, monkeypatch, {} if usual is None else usual)
+        after = _observed(name, folder, monkeypatch, f"other-{name}", {name: CHANGED[name]})
+        assert before != after, f"{name} changes nothing"
 
     return check
+
+
+def _usually(
+    name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, usual: dict[str, str]
+) -> str:
+    kind = _looked_at(name)
+    if kind not in usual:
+        usual[kind] = _observed(name, folder, monkeypatch, f"usual-{kind}", {})
+    return usual[kind]
+
+
+def _looked_at(name: str) -> str:
+    """What shows a setting: the same for all that ``_observed`` treats alike."""
+    if name in ("device", "minutes", "curriculum", "drop_path_rate", "clusters"):
+        return name
+    kinds = {"prepare": OF_PREPARE, "student": OF_STUDENT, "online": OF_ONLINE}
+    return next((kind for kind, names in kinds.items() if name in names), "trained")
 
 
 def _observed(
@@ -1104,6 +1150,9 @@ def _observed(
         return str(choose_device(changed.get("device", "auto")))
     if name == "minutes":
         changed = {"minutes": 1.0, **changed}
+    if name == "duplicates" and not (tmp_path / "data").exists():
+        data = tiny.write_data(tmp_path / "data")
+        shutil.copy(data / "test" / "ant" / "ant0.png", data / "unlabeled" / "again.png")
     if name == "curriculum":  # of the rounds on the frozen trunk
         changed = {"rounds": 4, **changed}
     if name == "drop_path_rate":  # test_efficientnet has no residual branch to drop

@@ -7,7 +7,7 @@ import json
 import os
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,16 +15,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tutelage.data.decode import SUFFIXES
 from tutelage.errors import TutelageError, need
 
 SPLITS = ("train", "val", "test")
 UNLABELED = ("unlabeled", "unlabelled")
-# The last row cannot be decoded, but is listed so that the images are reported, not overlooked.
-SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng"),
-    *(".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"),
-    *(".heic", ".heif", ".avif", ".jp2", ".jxl"),
-)
 
 
 class Source(Protocol):
@@ -294,14 +289,18 @@ def _read_folder(root: Path) -> Catalog:
             f"<class>/*.jpg{'; ' + '; '.join(warnings) if warnings else ''}"
         )
     rows.sort()
-    # Linux allows file names that are no text; tables and reports do not.
-    names = [
-        os.fsencode(Path(path).relative_to(root).as_posix()).decode("utf-8", "backslashreplace")
-        for path, _, _ in rows
-    ]
-    source = FileSource(tuple(path for path, _, _ in rows))
-    labels, splits = [label for _, label, _ in rows], [split for _, _, split in rows]
-    return make_catalog(str(root), names, labels, splits, source, warnings)
+    paths, labels, splits = zip(*rows, strict=True)
+    rows.clear()
+    start = 0 if root == Path() else len(os.path.join(root, ""))
+    names = [_as_text(path[start:].replace(os.sep, "/")) for path in paths]
+    return make_catalog(str(root), names, labels, splits, FileSource(paths), warnings)
+
+
+def _as_text(name: str) -> str:
+    """Linux allows file names that are no text; tables and reports do not."""
+    if name.isascii():
+        return name
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _read_csv(path: Path) -> Catalog:
@@ -310,23 +309,31 @@ def _read_csv(path: Path) -> Catalog:
             header = file.readline()
             file.seek(0)
             delimiter = max(",;\t", key=header.count)  # spreadsheets in many countries write ;
-            cells = [row for row in csv.reader(file, delimiter=delimiter) if any(row)]
+            rows = (row for row in csv.reader(file, delimiter=delimiter) if any(row))
+            columns = [name.strip().lower() for name in next(rows, [])]
+            _check_header(path, columns)
+            places = {name: place for place, name in enumerate(columns)}  # the last of equal names
+            wanted = [places.get(name, len(columns)) for name in ("image", "label", "split")]
+            images, labels, splits = _csv_columns(path, rows, len(columns), wanted)
     except UnicodeDecodeError as error:
         raise TutelageError(f"{path} is not UTF-8 ({error}); save it as CSV UTF-8") from error
-    columns = [name.strip().lower() for name in cells[0]] if cells else []
-    _check_header(path, columns)
-    for number, row in enumerate(cells[1:], start=1):
-        if len(row) > len(columns):
+    return _of_paths(path, images, labels, splits)
+
+
+def _csv_columns(
+    path: Path, rows: Iterable[list[str]], width: int, wanted: Sequence[int]
+) -> list[list[str]]:
+    """The wanted columns; a short row's missing cells, and a place beyond ``width``, are empty."""
+    columns: list[list[str]] = [[] for _ in wanted]
+    for number, row in enumerate(rows, start=1):
+        if len(row) > width:
             raise TutelageError(
-                f"{path}: data row {number} has {len(row)} cells, the header {len(columns)}; "
+                f"{path}: data row {number} has {len(row)} cells, the header {width}; "
                 f"put quotes around a path that contains a comma: {row}"
             )
-    table = [
-        dict(zip(columns, row + [""] * (len(columns) - len(row)), strict=True)) for row in cells[1:]
-    ]
-    images = [row["image"].strip() for row in table]
-    labels = [row["label"].strip() for row in table]
-    return _of_paths(path, images, labels, [row.get("split", "") for row in table])
+        for column, place in zip(columns, wanted, strict=True):
+            column.append(row[place].strip() if place < len(row) else "")
+    return columns
 
 
 def _read_parquet(path: Path) -> Catalog:
@@ -412,9 +419,9 @@ def _of_paths(path: Path, images: list[str], labels: list[str], splits: list[str
 
 def make_catalog(
     where: str,
-    names: list[str],
-    labels: list[str],
-    splits: list[str],
+    names: Sequence[str],
+    labels: Sequence[str],
+    splits: Sequence[str],
     source: Source,
     warnings: Sequence[str] = (),
 ) -> Catalog:
@@ -444,20 +451,20 @@ def make_catalog(
 
 def _check_rows(where: str, names: Sequence[str], splits: Sequence[str]) -> NDArray[np.str_]:
     """Return the cleaned splits; raise when a name is there twice or a split is unknown."""
-    twice = sorted(name for name, count in Counter(names).items() if count > 1)
-    if twice:
+    if len(set(names)) < len(names):
+        twice = sorted(name for name, count in Counter(names).items() if count > 1)
         raise TutelageError(
             f"{where}: {len(twice)} images are listed more than once (first: {twice[0]}); "
             "keep one row each"
         )
-    cleaned = [split.strip().lower() or "train" for split in splits]
-    unknown = sorted(set(cleaned) - set(SPLITS))
+    cleaned = {split: split.strip().lower() or "train" for split in set(splits)}
+    unknown = sorted(set(cleaned.values()) - set(SPLITS))
     if unknown:
         raise TutelageError(
             f"{where}: unknown split {', '.join(map(repr, unknown[:5]))}; "
             "use train, val, test, or leave it empty for train"
         )
-    return np.array(cleaned, dtype="<U5")
+    return np.array([cleaned[split] for split in splits], dtype="<U5")
 
 
 def _check_header(path: Path, columns: Sequence[str]) -> None:
@@ -492,18 +499,18 @@ def _images(folder: Path, ignored: list[str]) -> Iterator[str]:
     """Yield the image files below ``folder``; other visible files go to ``ignored``."""
     for parent, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+        prefix = os.path.join(parent, "")
         for name in sorted(files):
             if name.startswith("."):
                 continue
-            path = os.path.join(parent, name)
-            if _is_image(path):
-                yield path
+            if _is_image(name):
+                yield prefix + name
             else:
-                ignored.append(path)
+                ignored.append(prefix + name)
 
 
 def _is_image(path: str) -> bool:
-    return os.path.splitext(path)[1].lower() in SUFFIXES
+    return path.lower().endswith(SUFFIXES)
 
 
 def stat_text(path: Path | str) -> str:

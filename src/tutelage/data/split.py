@@ -134,27 +134,29 @@ def load_split(path: Path, catalog: Catalog, readable: NDArray[np.bool_] | None 
     Raises:
         TutelageError: the catalog's images or labels are no longer those that were pinned.
     """
-    table = open_parquet(path).read().to_pydict()
-    if missing := {"image", "role", "label", "truth"} - table.keys():
+    table = open_parquet(path).read()
+    if missing := {"image", "role", "label", "truth"} - {*table.column_names}:
         raise TutelageError(f"{path} is not a pinned split: it lacks {', '.join(sorted(missing))}")
-    rows = {name: row for row, name in enumerate(table["image"])}
-    added, gone = set(catalog.names) - rows.keys(), rows.keys() - set(catalog.names)
+    names = table["image"].to_pylist()
     mend = "restore the data, or start anew with another --out folder"
-    if added or gone:
-        raise TutelageError(
-            f"the images changed since {path} was drawn: {len(added)} new, {len(gone)} gone "
-            f"(first: {min(added | gone)}); {mend}"
-        )
-    order = [rows[name] for name in catalog.names]
+    if tuple(names) != catalog.names:
+        rows = {name: row for row, name in enumerate(names)}
+        added, gone = set(catalog.names) - rows.keys(), rows.keys() - set(catalog.names)
+        if added or gone:
+            raise TutelageError(
+                f"the images changed since {path} was drawn: {len(added)} new, {len(gone)} gone "
+                f"(first: {min(added | gone)}); {mend}"
+            )
+        table = table.take([rows[name] for name in catalog.names])
     index = {name: i for i, name in enumerate(catalog.classes)} | {None: -1}
-    truth = [index.get(table["truth"][row], -2) for row in order]
-    changed = np.flatnonzero(catalog.labels != np.array(truth))
+    truth = np.array([index.get(name, -2) for name in table["truth"].to_pylist()])
+    changed = np.flatnonzero(catalog.labels != truth)
     if len(changed):
         raise TutelageError(
             f"the labels of {len(changed)} images changed since {path} was drawn "
             f"(first: {catalog.names[changed[0]]}); {mend}"
         )
-    roles = np.array([table["role"][row] for row in order], dtype="<U9")
+    roles = np.array(table["role"].to_pylist(), dtype="<U9")
     usable = np.ones(len(catalog), dtype=bool) if readable is None else readable
     lost = np.flatnonzero((roles != "unused") & ~usable)
     if len(lost):

@@ -59,13 +59,19 @@ class Deployed(nn.Module):
 
 
 class TorchModel:
-    """A model folder's classifier behind the methods of ``tutelage.deploy.runtime.OnnxModel``."""
+    """A model folder's classifier behind the methods of ``tutelage.deploy.runtime.OnnxModel``.
 
-    def __init__(self, model: Classifier) -> None:
-        """Take a snapshot of a model."""
+    Also an ``Engine`` of ``tutelage.deploy.pool``: threads squash, the device runs whole batches.
+    """
+
+    batch = 64  # images of a forward in `finish`
+
+    def __init__(self, model: Classifier, device: str = "cpu") -> None:
+        """Take a snapshot of a model, to run on a device."""
         self.classes = model.spec.classes
         self.unknown_threshold = model.spec.unknown_threshold
-        self._deployed = Deployed(model)
+        self._device = torch.device(device)
+        self._deployed = Deployed(model).to(self._device)
 
     def probabilities(self, images: Sequence[np.ndarray]) -> np.ndarray:
         """Class probabilities (N, K) of uint8 RGB images (H, W, 3) of any sizes."""
@@ -73,9 +79,23 @@ class TorchModel:
 
     def answers(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """``probabilities`` (N, K) and energies (N,)."""
-        found = [self._deployed(torch.tensor(image)[None]) for image in images]
+        found = [self.finish(self.prepare([image])) for image in images]
         probabilities, energies = zip(*found, strict=True)
-        return torch.cat(probabilities).numpy(), torch.cat(energies).numpy()
+        return np.concatenate(probabilities), np.concatenate(energies)
+
+    def prepare(self, pixels: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+        """Canvases uint8 (N, C, C, 3) and width / height (N,) of such images."""
+        side = self._deployed.spec.canvas
+        canvases = [squash(torch.tensor(image)[None], side) for image in pixels]
+        sides = torch.tensor([image.shape[:2] for image in pixels], dtype=torch.float32)
+        return torch.cat(canvases), sides[:, 1] / sides[:, 0]
+
+    def finish(self, prepared: tuple[Tensor, Tensor]) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities (N, K) and energies (N,) of what ``prepare`` returned."""
+        canvases, aspects = (part.to(self._device) for part in prepared)
+        with torch.no_grad():
+            probabilities, energies = self._deployed.answers(canvases, aspects)
+        return probabilities.cpu().numpy(), energies.cpu().numpy()
 
 
 def squash(images: Tensor, canvas: int) -> Tensor:

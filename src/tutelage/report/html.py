@@ -110,6 +110,7 @@ def _context(report: Report) -> dict[str, Any]:
             for row in report.decisions
         ],
         "sheets": encode_sheets(report.sheets),
+        "leakage": report.metrics.get("leakage") or {"pairs": 0},
         "skipped": report.skipped[:SKIPPED_SHOWN],
         "skipped_count": max(report.skipped_count, len(report.skipped)),
         "settings": list(flat(report.settings)),

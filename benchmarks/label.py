@@ -1,0 +1,300 @@
+"""Does ``tutelage label`` keep its promises: constant memory, no time wasted, no death that hurts?
+
+python benchmarks/label.py --json results.json
+python benchmarks/label.py --kill 50 --json results.json
+
+The first labels 200,000 small images in tars and Parquet files with a student like the demo's (its
+architecture and views; what one costs does not depend on its weights), samples the resident memory
+of the process, and compares the whole command, from its start to its last file, with decoding alone
+and with the network alone in as many threads: the ratio to the slower of the two, and to what the
+cores could do if nothing but both had to be done. Core-milliseconds an image tell the same on a
+machine that others use. The second kills the command at random moments, continues it, and compares
+every file with those of an undisturbed one. ``--short`` does both in two minutes for both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import io
+import itertools
+import json
+import random
+import resource
+import signal
+import statistics
+import subprocess
+import sys
+import tarfile
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+import results
+from chain import PACKAGES
+from tutelage.cores import cores
+from tutelage.data.decode import decode
+from tutelage.data.shards import find_shards
+from tutelage.deploy.pool import LABELS, OnnxEngine
+from tutelage.deploy.runtime import OnnxModel
+
+DISTINCT = 4000  # images, reused: the pool is of any size, the generator of seconds
+ALONE = 20_000  # images of the measurements of decoding and of the network
+FLAT = 0.05  # how much the memory may differ after a fifth of the way
+ENOUGH = 0.9  # of the speed of the slower part alone
+
+
+def photo(rng: np.random.Generator, side: int) -> bytes:
+    """A JPEG of smooth colours and some noise, about as large as a photo of its side."""
+    coarse = rng.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    smooth = np.asarray(Image.fromarray(coarse).resize((side, side), Image.Resampling.BICUBIC))
+    noisy = smooth.astype(int) + rng.integers(-12, 13, smooth.shape)
+    file = io.BytesIO()
+    Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def write_pool(folder: Path, photos: Sequence[bytes], count: int, each: int) -> None:
+    """Shards of ``each`` images, tars and Parquet files in turn."""
+    import pyarrow as arrow
+    from pyarrow import parquet
+
+    folder.mkdir()
+    for number, first in enumerate(range(0, count, each)):
+        numbers = range(first, min(first + each, count))
+        content = [photos[i % len(photos)] for i in numbers]
+        names = [f"{i:09d}.jpg" for i in numbers]
+        path = folder / f"pool-{number:06d}"
+        if number % 2:
+            table = arrow.table({"key": names, "image": content})
+            parquet.write_table(table, f"{path}.parquet", row_group_size=512, compression="none")
+            continue
+        with tarfile.open(f"{path}.tar", "w") as tar:
+            for name, data in zip(names, content, strict=True):
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+
+
+def write_student(path: Path, view: int, canvas: int) -> None:
+    """A student as ``tutelage demo`` distils it, untrained."""
+    import torch
+
+    from tutelage.deploy.onnx import export_onnx
+    from tutelage.models.zoo import create, cut
+
+    torch.manual_seed(0)
+    options = {"canvas": canvas, "input_size": view, "weights": "none"}
+    model = cut(create("tf_efficientnet_lite0", ["functional", "defective"], **options), 5)
+    model(torch.rand(16, 3, view, view))
+    torch.nn.init.normal_(model.head.weight)
+    model.spec = dataclasses.replace(model.spec, unknown_threshold=0.0)
+    export_onnx(model.eval(), path)
+
+
+def command(model: Path, pool: Path, out: Path) -> list[str]:
+    """The command line that labels a pool."""
+    words = ["label", str(model), str(pool), "--out", str(out), "--quiet"]
+    return [sys.executable, "-m", "tutelage", *words]
+
+
+def resident(process: int) -> int:
+    """Bytes of memory that a process holds; 0 once it has ended."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return 0
+    found = [line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")]
+    return int(found[0]) * 1024 if found else 0
+
+
+def watched(words: list[str], out: Path, shards: int) -> tuple[float, list[tuple[float, int]]]:
+    """Seconds of a command, and (fraction of the shards, resident bytes) all along."""
+    began = time.perf_counter()
+    samples = []
+    with subprocess.Popen(words) as process:
+        while process.poll() is None:
+            done = sum(1 for _ in (out / LABELS).glob("pool-*")) / shards
+            if held := resident(process.pid):
+                samples.append((done, held))
+            time.sleep(0.1)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(words)} ended with {process.returncode}")
+    return time.perf_counter() - began, samples
+
+
+def chunks(pool: Path, size: int) -> Iterator[list[Callable[[], bytes]]]:
+    """What reads the images of a pool, in batches as ``label`` takes them."""
+    for shard in find_shards([pool]):
+        with shard.opened(threading.Event()) as entries:
+            while chunk := list(itertools.islice(entries, size)):
+                yield [read for _, read in chunk]
+
+
+def rate(work: Callable[[Any], int], items: list[Any]) -> tuple[float, float]:
+    """Images a second, and core-seconds an image, of ``work`` in as many threads as cores.
+
+    ``work`` tells how many images it did.
+    """
+    began, busy = time.perf_counter(), time.process_time()
+    with ThreadPoolExecutor(cores()) as threads:
+        count = sum(threads.map(work, items))
+    return count / (time.perf_counter() - began), (time.process_time() - busy) / count
+
+
+def alone(
+    model: Path, pool: Path, photos: Sequence[bytes], count: int
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """What ``rate`` says of decoding alone, and of the network alone."""
+    engine = OnnxEngine(OnnxModel(model, threads=1))
+    size = engine.batch
+
+    def read(chunk: list[bytes]) -> int:
+        return len([decode(content) for content in chunk])
+
+    def run(chunk: list[np.ndarray]) -> int:
+        engine.prepare(chunk)
+        return len(chunk)
+
+    read_ahead = []
+    for chunk in itertools.islice(chunks(pool, size), count // size):
+        read_ahead.append([content() for content in chunk])
+    pixels = [decode(content) for content in photos]
+    starts = [start % (len(pixels) - size) for start in range(0, count, size)]
+    return rate(read, read_ahead), rate(run, [pixels[s : s + size] for s in starts])
+
+
+def throughput(options: argparse.Namespace, place: Path) -> dict[str, Any]:
+    """Memory and speed over a large pool."""
+    model, pool, out = options.model or place / "student.onnx", place / "pool", place / "out"
+    rng = np.random.default_rng(0)
+    photos = [photo(rng, options.side) for _ in range(DISTINCT)]
+    write_pool(pool, photos, options.images, options.each)
+    if options.model is None:
+        write_student(model, options.view, options.view * 4 // 3)
+    shards = len(find_shards([pool]))
+    count = min(ALONE, options.images)
+    before = alone(model, pool, photos, count)
+    seconds, samples = watched(command(model, pool, out), out, shards)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    after = alone(model, pool, photos, count)
+    decoding, network = (max(pair)[0] for pair in zip(before, after, strict=True))
+    # Without the last moment, when the process gives its memory back.
+    later = [held for done, held in samples if 0.2 <= done < 1]
+    parts = [statistics.median(h for d, h in samples if low <= d < low + 0.2) for low in (0.2, 0.8)]
+    speed = options.images / seconds
+    summary = json.loads((out / "label.json").read_text())
+    return {
+        "images": summary["images"],
+        "shards": shards,
+        "side": options.side,
+        "view": options.view,
+        "threads": cores(),
+        "seconds": round(seconds, 1),
+        "images_per_second": round(speed, 1),
+        "decoding_alone": [round(one[0][0], 1) for one in (before, after)],
+        "network_alone": [round(one[1][0], 1) for one in (before, after)],
+        "ratio_to_slower": round(speed / min(decoding, network), 3),
+        "ratio_to_both": round(speed * (1 / decoding + 1 / network), 3),
+        "core_ms": {
+            "label": round(1e3 * (used.ru_utime + used.ru_stime) / options.images, 3),
+            "decoding": [round(1e3 * one[0][1], 3) for one in (before, after)],
+            "network": [round(1e3 * one[1][1], 3) for one in (before, after)],
+        },
+        "resident_mib": [round(held / 2**20, 1) for held in (min(later), max(later))],
+        "resident_growth": round(parts[1] / parts[0] - 1, 4),
+        "resident_spread": round(max(later) / min(later) - 1, 4),
+    }
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """Every file of a folder of labels."""
+    return {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+
+
+def killed(options: argparse.Namespace, place: Path) -> dict[str, Any]:
+    """Kill -9 at random moments: does the same command put everything right?"""
+    model, pool = options.model or place / "small.onnx", place / "killed"
+    rng = np.random.default_rng(1)
+    write_pool(pool, [photo(rng, 64) for _ in range(1000)], 40 * 150, 150)
+    if options.model is None:
+        write_student(model, 48, 64)
+    whole = place / "undisturbed"
+    began = time.perf_counter()
+    subprocess.run(command(model, pool, whole), check=True)
+    seconds = time.perf_counter() - began
+    expected = contents(whole)
+    moments = random.Random(0)
+    wrong: list[str] = []
+    finished = []
+    for number in range(options.kill):
+        out = place / f"out-{number}"
+        with subprocess.Popen(command(model, pool, out)) as process:
+            time.sleep(moments.uniform(0, seconds))
+            process.send_signal(signal.SIGKILL)
+        done = {p: p.stat().st_mtime_ns for p in out.glob(f"{LABELS}/pool-*")}
+        finished.append(len(done))
+        for path in done:
+            if path.read_bytes() != expected[path.relative_to(out).as_posix()]:
+                wrong.append(f"{number}: {path.name} is half-written")
+        code = subprocess.run(command(model, pool, out)).returncode
+        if code:
+            wrong.append(f"{number}: the second command ended with {code}")
+        if any(path.stat().st_mtime_ns != when for path, when in done.items()):
+            wrong.append(f"{number}: a finished shard was labelled again")
+        if contents(out) != expected:
+            wrong.append(f"{number}: the files differ from those of an undisturbed command")
+    return {
+        "kills": options.kill,
+        "shards": 40,
+        "images": json.loads(expected["label.json"])["images"],
+        "seconds_undisturbed": round(seconds, 2),
+        "shards_finished_when_killed": sorted(finished),
+        "wrong": wrong,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, help="an exported model (default: like the demo's)")
+    parser.add_argument("--images", type=int, default=200_000)
+    parser.add_argument("--each", type=int, default=2000, help="images of a shard")
+    parser.add_argument("--side", type=int, default=64, help="of the images, in pixels")
+    parser.add_argument("--view", type=int, default=144, help="of the default model, in pixels")
+    parser.add_argument("--kill", type=int, help="kill it at so many moments instead")
+    parser.add_argument("--short", action="store_true", help="8,000 images, then 5 kills")
+    parser.add_argument("--json", type=Path, help="append the results to this file's list")
+    options = parser.parse_args()
+    works = [killed if options.kill else throughput]
+    if options.short:
+        options.images, options.each, options.kill = 8000, 200, options.kill or 5
+        works = [throughput, killed]
+    failures = []
+    for work in works:
+        with tempfile.TemporaryDirectory() as place:
+            found = work(options, Path(place))
+        name = "label" if work is throughput else "label-kill"
+        result = {**results.provenance(name, (*PACKAGES, "pillow", "pyarrow")), **found}
+        print(json.dumps(result, indent=2))
+        results.append(result, options.json)
+        failures += found.get("wrong", [])
+        if work is throughput and not options.short:  # a minute says little of either
+            if abs(found["resident_growth"]) > FLAT:
+                failures.append("the memory is not flat")
+            if found["ratio_to_slower"] < ENOUGH:
+                failures.append("slower than nine tenths of the slower part alone")
+    if failures:
+        raise SystemExit("\n".join(failures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,462 @@
+"""The same image twice: in train and test, under two labels, or in the pool and among the labels.
+
+Exact copies have equal canvases. Near copies (encoded again, resized, brightened) are candidates
+by a perceptual hash, confirmed by the correlation of small pictures. Crops and mirrored copies are
+not looked for.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from collections.abc import Callable, Iterator
+from dataclasses import astuple, dataclass, fields, replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tutelage.data.catalog import Catalog
+from tutelage.data.store import ImageStore
+from tutelage.errors import TutelageError
+from tutelage.files import write_atomically
+
+DUPLICATES = "duplicates.csv"
+NONE, TEST, VAL, LABELED, UNLABELED = -1, 0, 1, 2, 3  # ranks
+NAMED = 3  # pairs in a note
+RADIUS = 7  # bits of 64: where 98 of 100 photos are after JPEG at quality 50, or halved
+MOST_CANDIDATES = 500_000  # pairs that are compared by their pixels
+MOST_COMPARISONS = 2_000_000_000  # of hashes
+SIDE = 32  # of the small pictures
+FLAT = 3.0  # grey levels of deviation below which only equal pixels make a copy
+ASPECT = 0.05  # relative difference of width / height
+SHARE_OF_NEAREST = 0.1  # a copy is this much nearer than an image's nearest other
+MOST_COPIES = 4  # of one image, as far as telling how near other images are goes
+FEW = 0.05  # share of images that have an other nearer than that
+DISTANCES = (0.001, 0.02)  # within which that is: 1 - correlation
+SAMPLE = 2000  # images that tell how near the nearest other typically is
+
+_BANDS = 4
+_CHUNK = 128  # canvases in memory
+_PAIRS = 4096  # small pictures in memory, twice
+_STEP = 1 << 21  # comparisons in memory
+_FINEST = 64  # pixels of a canvas's side that are hashed; more would cost more than decoding
+_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
+_ONES = np.array([bin(value).count("1") for value in range(1 << 16)], dtype=np.uint8)
+
+_Rows = NDArray[np.intp]
+_Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """P pairs of indices; of each, ``other`` has the lower rank, or an equal one and comes first.
+
+    Attributes:
+        image: intp (P,).
+        other: intp (P,).
+        exact: bool (P,) the canvases and shapes are equal.
+    """
+
+    image: _Rows
+    other: _Rows
+    exact: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Duplicate:
+    """One line of ``duplicates.csv``.
+
+    Attributes:
+        image: its name.
+        split: "train", "val" or "test".
+        label: its class, empty if it has none.
+        other: the image that it is a copy of; ``other_split`` and ``other_label`` likewise.
+        kind: "exact" or "near".
+        left_out: which of the two take no part: "image", "both", "other" or, for none, "".
+    """
+
+    image: str
+    split: str
+    label: str
+    other: str
+    other_split: str
+    other_label: str
+    kind: str
+    left_out: str = ""
+
+    @property
+    def leaks(self) -> bool:
+        """Whether training or choosing would see what is held out from it."""
+        return self.split != self.other_split
+
+    @property
+    def contradicts(self) -> bool:
+        """Whether the two have different labels."""
+        return bool(self.label and self.other_label) and self.label != self.other_label
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """The copies in a catalog, and whether they were kept all the same."""
+
+    found: tuple[Duplicate, ...] = ()
+    kept: bool = False
+
+    @property
+    def left_out(self) -> frozenset[str]:
+        """Names of the images that take no part."""
+        images = {p.image for p in self.found if p.left_out in ("image", "both")}
+        others = {p.other for p in self.found if p.left_out in ("other", "both")}
+        return frozenset(images | others)
+
+    def leaking(self, split: str) -> frozenset[str]:
+        """Names of the images of "test" or "val" that have a copy where they are held out from."""
+        return frozenset(p.other for p in self.found if p.leaks and p.other_split == split)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user must know, each with its mend."""
+        notes = [self._leak(split) for split in ("test", "val") if self.leaking(split)]
+        if two := [p for p in self.found if p.contradicts]:
+            first = "; ".join(
+                f"{p.image} is {p.label}, {p.other} is {p.other_label}" for p in two[:NAMED]
+            )
+            done = "they took part" if self.kept else "they took no part, test images apart"
+            notes.append(
+                f"{_many(len(two), 'pair')} of copies under two labels ({first}): {done}; correct "
+                f"the labels, or decide with tutelage review ({DUPLICATES} lists them)"
+            )
+        rest = [p for p in self.found if not p.leaks and not p.contradicts]
+        if copies := [p for p in rest if p.left_out]:
+            notes.append(
+                f"{_many(len(copies), 'training image')} took no part as exact copies of labelled "
+                f"ones (first: {copies[0].image} of {copies[0].other}): none counts twice, and "
+                "none is in the pool, too"
+            )
+        if alike := [p for p in rest if not p.left_out and p.split == "train"]:
+            notes.append(
+                f"{_many(len(alike), 'pair')} of copies among the training images took part "
+                f"(first: {alike[0].image} of {alike[0].other})"
+            )
+        return tuple(notes)
+
+    def _leak(self, split: str) -> str:
+        pairs = [p for p in self.found if p.leaks and p.other_split == split]
+        copies = {p.image for p in pairs}
+        exact = {p.image for p in pairs if p.kind == "exact"}
+        done = (
+            f"took part, as --duplicates keep says: figures on {split} images flatter"
+            if self.kept
+            else f"took no part (--duplicates keep keeps them; {DUPLICATES} lists them)"
+        )
+        return (
+            f"leakage: {_many(len(copies), 'image')} that {split} images are held out from "
+            f"{'is a copy' if len(copies) == 1 else 'are copies'} of "
+            f"{_many(len(self.leaking(split)), 'of these', plural='of these')} "
+            f"({len(exact)} exact, {len(copies - exact)} near; first: {pairs[0].image} of "
+            f"{pairs[0].other}) and {done}"
+        )
+
+
+def find_duplicates(
+    catalog: Catalog,
+    store: ImageStore,
+    *,
+    keep: bool = False,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Duplicates:
+    """Find copies and decide what becomes of them.
+
+    A copy of a test image takes no part in val and train, a copy of a val image none in train;
+    test images always stay. Two images of train, or of val, under two labels both take no part,
+    except where a person gave the label in a review. Of exact copies in train one stays, a
+    labelled one where there is one. Near copies within a split stay. Unlabelled images are not
+    compared with each other.
+
+    Args:
+        catalog: N images.
+        store: their pixels.
+        keep: all take part; only report.
+        progress: called with the number of images looked at.
+    """
+    known = catalog.labels >= 0
+    rank = np.where(known, LABELED, UNLABELED)
+    rank[known & (catalog.splits == "val")] = VAL
+    rank[known & (catalog.splits == "test")] = TEST
+    rank[~store.readable | (~known & (catalog.splits != "train"))] = NONE
+    pairs = find_pairs(store, rank, progress=progress)
+    names, labels = catalog.names, [*catalog.classes, ""]
+    found = []
+    for image, other, exact in zip(pairs.image, pairs.other, pairs.exact, strict=True):
+        pair = Duplicate(
+            image=names[image],
+            split=str(catalog.splits[image]),
+            label=labels[catalog.labels[image]],
+            other=names[other],
+            other_split=str(catalog.splits[other]),
+            other_label=labels[catalog.labels[other]],
+            kind="exact" if exact else "near",
+        )
+        left_out = "" if keep else _left_out(pair, catalog.reviewed)
+        found.append(replace(pair, left_out=left_out))
+    return Duplicates(tuple(found), keep)
+
+
+def _left_out(pair: Duplicate, reviewed: frozenset[str]) -> str:
+    if pair.leaks:
+        return "image"
+    if pair.split == "test":
+        return ""
+    if pair.contradicts:
+        gone = (pair.image not in reviewed, pair.other not in reviewed)
+        return {(True, True): "both", (True, False): "image", (False, True): "other"}.get(gone, "")
+    return "image" if pair.kind == "exact" and pair.split == "train" else ""
+
+
+def write_duplicates(duplicates: Duplicates, path: Path) -> None:
+    """Write ``duplicates.csv`` atomically."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([item.name for item in fields(Duplicate)])
+    writer.writerows(astuple(pair) for pair in duplicates.found)
+    write_atomically(path, text.getvalue().encode("utf-8", "backslashreplace"))
+
+
+def read_duplicates(path: Path, *, keep: bool = False) -> Duplicates:
+    """Read back what ``write_duplicates`` wrote; nothing where no copies were looked for.
+
+    Raises:
+        TutelageError: the file is damaged.
+    """
+    if not path.exists():
+        return Duplicates(kept=keep)
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            found = tuple(Duplicate(**row) for row in csv.DictReader(file))
+    except (OSError, TypeError, ValueError, csv.Error) as error:
+        raise TutelageError(
+            f"{path} is damaged ({error}); start anew with another --out"
+        ) from error
+    return Duplicates(found, keep)
+
+
+def find_pairs(
+    store: ImageStore,
+    rank: NDArray[np.intp],
+    *,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Pairs:
+    """Find the pairs of images that show the same.
+
+    Of three or more exact copies each is paired with the one of lowest rank, and all of them with
+    the near copies of that one.
+
+    Args:
+        store: N images.
+        rank: int (N,): images of rank ``UNLABELED`` are not compared with each other, those of
+            rank ``NONE`` with none.
+        progress: called with the number of images looked at.
+    """
+    rows = np.flatnonzero(rank != NONE)
+    rows = rows[np.argsort(rank[rows], kind="stable")]  # by rank: the first of copies is kept
+    hashes, flat = _hashes(store, rows, progress)
+    leader = _leaders(store, rows, hashes)
+    copies = np.flatnonzero(leader != np.arange(len(rows)))
+    copies = copies[rank[rows[leader[copies]]] != UNLABELED]
+    leaders = np.flatnonzero((leader == np.arange(len(rows))) & ~flat)
+    asked = int((rank[rows[leaders]] != UNLABELED).sum())
+    near = leaders[_similar(hashes[leaders], asked)]
+    if len(near):
+        allowed = _allowed(store, rows[leaders], hashes[leaders])
+        near = near[_confirmed(store, rows[near], allowed)]
+    first, second = _with_copies(near, leader)
+    image = rows[np.concatenate([copies, second])]
+    other = rows[np.concatenate([leader[copies], first])]
+    exact = np.arange(len(image)) < len(copies)
+    order = np.lexsort((image, other))
+    return Pairs(image[order], other[order], exact[order])
+
+
+def _hashes(
+    store: ImageStore, rows: _Rows, progress: Callable[[int], None]
+) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+    """A perceptual hash of each image, and whether it is too flat to have one.
+
+    The 64 bits are the signs of the lowest frequencies of the discrete cosine transform of a
+    32x32 grey picture, against their median, without the constant rows (Zauner 2010,
+    "Implementation and Benchmarking of Perceptual Image Hash Functions", section 3.2.1).
+    """
+    frequency, place = np.arange(1, 9)[:, None], np.arange(SIDE)[None]
+    cosine = np.cos(np.pi * (2 * place + 1) * frequency / (2 * SIDE)).astype(np.float32)
+    hashes = np.zeros(len(rows), dtype=np.uint64)
+    flat = np.zeros(len(rows), dtype=bool)
+    step = max(1, store.canvas // _FINEST)
+    for start in range(0, len(rows), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        grey = store.images[rows[part], step // 2 :: step, step // 2 :: step] @ _LUMA
+        small = _shrunk(grey[..., None])[..., 0]
+        waves = (cosine @ small @ cosine.T).reshape(len(small), -1)
+        bits = np.packbits(waves > np.median(waves, axis=1, keepdims=True), axis=1)
+        hashes[part] = bits.view(np.uint64)[:, 0]
+        flat[part] = small.std(axis=(1, 2)) < FLAT
+        progress(min(start + _CHUNK, len(rows)))
+    return hashes, flat
+
+
+def _shrunk(images: _Floats) -> _Floats:
+    """Images (B, C, C, D) as area means (B, 32, 32, D)."""
+    count, side, _, depth = images.shape
+    if side == SIDE:
+        return images
+    edges, pixel = np.linspace(0, side, SIDE + 1), np.arange(side)
+    share = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
+    weights = (share.clip(min=0) * SIDE / side).astype(np.float32)
+    rows = weights @ images.reshape(count, side, side * depth)
+    return np.asarray(weights @ rows.reshape(count, SIDE, side, depth))
+
+
+def _leaders(store: ImageStore, rows: _Rows, hashes: NDArray[np.uint64]) -> _Rows:
+    """For each image the first with the same pixels and shape: often itself."""
+    leader = np.arange(len(rows))
+    _, group, sizes = np.unique(hashes, return_inverse=True, return_counts=True)
+    seen: dict[tuple[bytes, float], int] = {}
+    for i in np.flatnonzero(sizes[group] > 1):  # others have no equal
+        digest = hashlib.blake2b(store.images[rows[i]].tobytes(), digest_size=16).digest()
+        leader[i] = seen.setdefault((digest, float(store.aspect[rows[i]])), int(i))
+    return leader
+
+
+def _similar(hashes: NDArray[np.uint64], asked: int) -> NDArray[np.intp]:
+    """Pairs (P, 2), the lower first, of hashes that differ in at most ``RADIUS`` bits.
+
+    By multi-index hashing (Norouzi, Punjani and Fleet 2012): of four bands of 16 bits, one differs
+    in at most one bit. Memory is bounded; so is time, by passing over the bands that most images
+    share, and by a smaller radius where too many pairs are alike.
+
+    Args:
+        hashes: uint64 (M,).
+        asked: at least one of each pair is among the first so many.
+    """
+    radius, count = RADIUS, len(hashes)
+    pairs, distances = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.uint8)
+    for band in range(_BANDS):
+        keys = (hashes >> np.uint64(16 * band)).astype(np.uint16)
+        order = np.argsort(keys, kind="stable")
+        sizes = np.bincount(keys, minlength=1 << 16)
+        starts = np.cumsum(sizes) - sizes
+        flips = np.array([0, *(1 << bit for bit in range(16))], dtype=np.uint16)
+        most = _largest_bucket(sizes, np.bincount(keys[:asked], minlength=1 << 16), flips)
+        for flip in flips:
+            bucket = keys[:asked] ^ flip
+            found = np.where(sizes[bucket] <= most, sizes[bucket], 0)
+            for part in _parts(found):
+                left = np.repeat(np.arange(part.start, part.stop), found[part])
+                begins = np.repeat(starts[bucket[part]], found[part])
+                before = np.repeat(np.cumsum(found[part]) - found[part], found[part])
+                right = order[begins + np.arange(len(left)) - before]
+                distance = _bits(hashes[left] ^ hashes[right])
+                # Of two that are both asked about, each finds the other.
+                near = (distance <= radius) & ((left < right) | (right >= asked))
+                pairs = np.concatenate([pairs, left[near] * count + right[near]])
+                distances = np.concatenate([distances, distance[near]])
+                while len(pairs) > MOST_CANDIDATES:
+                    pairs, kept = np.unique(pairs, return_index=True)
+                    distances = distances[kept]
+                    if len(pairs) <= MOST_CANDIDATES or radius == 0:
+                        break
+                    radius -= 1
+                    pairs, distances = pairs[distances <= radius], distances[distances <= radius]
+    return np.stack(np.divmod(np.unique(pairs), max(count, 1)), axis=1)
+
+
+def _largest_bucket(
+    sizes: NDArray[np.intp], asked: NDArray[np.intp], flips: NDArray[np.uint16]
+) -> int:
+    """The most images of equal bits that can be looked through in the time there is."""
+    keys = np.arange(1 << 16, dtype=np.uint16)
+    most = int(sizes.max(initial=0))
+    while most > 1:
+        looked = np.where(sizes <= most, sizes, 0)
+        if sum(int(asked @ looked[keys ^ flip]) for flip in flips) <= MOST_COMPARISONS // _BANDS:
+            break
+        most //= 2
+    return most
+
+
+def _parts(counts: NDArray[np.intp]) -> Iterator[slice]:
+    """Slices whose counts sum to little more than ``_STEP``."""
+    part = np.cumsum(counts) // _STEP
+    edges = [0, *(np.flatnonzero(np.diff(part)) + 1).tolist(), len(counts)]
+    yield from (slice(start, stop) for start, stop in pairwise(edges))
+
+
+def _bits(values: NDArray[np.uint64]) -> NDArray[np.uint8]:
+    """How many bits are set."""
+    parts = _ONES[values.view(np.uint16).reshape(*values.shape, 4)]
+    return np.asarray(parts[..., 0] + parts[..., 1] + parts[..., 2] + parts[..., 3])
+
+
+def _allowed(store: ImageStore, rows: _Rows, hashes: NDArray[np.uint64]) -> float:
+    """The most that 1 - r of two copies may be, r the correlation of their small pictures.
+
+    It depends on the images: photos of anything at 0.01 are copies, while a solar cell has others
+    that near. So a copy must be much nearer than the nearest other image is, for nearly all of a
+    sample. Others are those with another hash, and those beyond the nearest four, which may be
+    copies themselves.
+    """
+    sample = np.sort(np.random.default_rng(0).permutation(len(rows))[:SAMPLE])
+    pictures = _standardized(store, rows[sample])
+    distance = 1 - pictures @ pictures.T
+    np.fill_diagonal(distance, 2.0)
+    beyond = np.partition(distance, min(MOST_COPIES, len(sample) - 1), axis=1)[:, MOST_COPIES:]
+    distance[_bits(hashes[sample][:, None] ^ hashes[sample]) <= RADIUS] = 2.0
+    nearest = np.minimum(distance.min(axis=1), beyond.min(axis=1, initial=2.0))
+    return float(np.clip(SHARE_OF_NEAREST * np.quantile(nearest, FEW), *DISTANCES))
+
+
+def _confirmed(store: ImageStore, pairs: _Rows, allowed: float) -> NDArray[np.bool_]:
+    """Whether pairs (P, 2) of images have one shape and are at most ``allowed`` apart."""
+    same = np.zeros(len(pairs), dtype=bool)
+    shape = np.log(store.aspect[pairs])
+    alike = np.abs(shape[:, 0] - shape[:, 1]) <= ASPECT
+    for start in range(0, len(pairs), _PAIRS):
+        part = slice(start, start + _PAIRS)
+        rows, place = np.unique(pairs[part], return_inverse=True)
+        left, right = _standardized(store, rows)[place.reshape(-1, 2).T]
+        same[part] = 1 - np.einsum("nd,nd->n", left, right) <= allowed
+    return np.asarray(same & alike)
+
+
+def _standardized(store: ImageStore, rows: _Rows) -> _Floats:
+    """Small colour pictures (B, D) of mean 0 and length 1: their products are correlations."""
+    small = np.empty((len(rows), SIDE * SIDE * 3), dtype=np.float32)
+    factor = max(1, store.canvas // SIDE)
+    for start in range(0, len(rows), _CHUNK):
+        part = rows[start : start + _CHUNK]
+        # Whole numbers first: five times as fast as in floating point.
+        coarse = [np.asarray(Image.fromarray(store.images[row]).reduce(factor)) for row in part]
+        shrunk = _shrunk(np.stack(coarse).astype(np.float32))
+        small[start : start + _CHUNK] = shrunk.reshape(len(part), -1)
+    small -= small.mean(axis=1, keepdims=True)
+    return np.asarray(small / np.maximum(np.linalg.norm(small, axis=1, keepdims=True), 1e-6))
+
+
+def _with_copies(near: _Rows, leader: _Rows) -> tuple[_Rows, _Rows]:
+    """Pairs (P, 2) of leaders as (first, second), where each exact copy of the second follows it.
+
+    So that a training image is not forgotten because another one has the same pixels.
+    """
+    order = np.argsort(leader, kind="stable")
+    starts = np.searchsorted(leader[order], near[:, 1])
+    sizes = np.searchsorted(leader[order], near[:, 1], side="right") - starts
+    before = np.repeat(np.cumsum(sizes) - sizes, sizes)
+    second = order[np.repeat(starts, sizes) + np.arange(int(sizes.sum())) - before]
+    return np.repeat(near[:, 0], sizes), second
+
+
+def _many(count: int, what: str, plural: str | None = None) -> str:
+    return f"{count} {what if count == 1 else plural or what + 's'}"

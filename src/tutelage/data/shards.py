@@ -1,0 +1,466 @@
+"""A pool of images as shards: tars, Parquet files and blocks of folders, here or in object stores.
+
+A shard is a unit of work: it is read once, from its start to its end, by one process. One that lies
+in an object store is copied to a nameless temporary file first, in large requests: a tar is
+then indexed and read like a local one, nothing is read twice, and a killed process leaves nothing.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import itertools
+import os
+import re
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, BinaryIO, NoReturn, Protocol
+
+from tutelage.data.decode import SUFFIXES, UnreadableImage
+from tutelage.data.tars import Member, index_tar, read_member, samples
+from tutelage.errors import TutelageError, need
+
+BLOCK = 4096  # files of a folder in one shard
+MAX_BYTES = 1 << 29  # of one image file: more is no photo, and would not fit beside the others
+_ROWS = 64  # of a Parquet file in memory at once
+_PIECE = 1 << 24  # bytes of a remote file in one request
+_NAMES = ("file", "key", "__key__")  # columns that name a Parquet row's image
+_STATES = ("ETag", "etag", "md5Hash", "md5", "mtime", "LastModified", "last_modified", "created")
+_PACKAGES = {  # what fsspec needs for them
+    **dict.fromkeys(("s3", "s3a"), "s3fs"),
+    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
+    **dict.fromkeys(("az", "abfs", "abfss"), "adlfs"),
+    **dict.fromkeys(("http", "https"), "aiohttp"),
+}
+
+Read = Callable[[], bytes]
+
+
+class Shard(Protocol):
+    """A part of a pool.
+
+    Attributes:
+        name: unique and the same from any working directory: a path or URL, with the number of
+            the block where a folder has several.
+    """
+
+    @property
+    def name(self) -> str:
+        """Which one."""
+
+    def fingerprint(self) -> str:
+        """Return a cheap text that changes when the bytes may have changed.
+
+        Raises:
+            OSError: it is not there.
+        """
+
+    def opened(self, stop: threading.Event) -> AbstractContextManager[Iterator[tuple[str, Read]]]:
+        """Open it; gives each image's name in the shard and what reads its bytes, in order.
+
+        The readers may be called by several threads while the shard is open; they raise OSError
+        or UnreadableImage. What is refused has a reader that says why.
+
+        Args:
+            stop: set by who wants the copying of a remote shard to end.
+
+        Raises:
+            TutelageError: it is no such shard, or has no images; also from the iterator.
+            OSError: it cannot be read; also from the iterator.
+        """
+
+
+@dataclass(frozen=True)
+class Place:
+    """A path or a URL."""
+
+    name: str
+    remote: bool
+
+    @cached_property
+    def system(self) -> tuple[Any, str]:
+        """The fsspec file system and the path in it."""
+        return file_system(self.name)
+
+    def fingerprint(self) -> str:
+        """Size and time here; size and the store's own checksum or time elsewhere.
+
+        The times of a local file are those of its content: a copy, a rename of the folder, new
+        permissions or another mount change nothing.
+        """
+        if not self.remote:
+            stat = os.stat(self.name)
+            return f"{stat.st_size} {stat.st_mtime_ns}"
+        with _remote_errors(self.name):
+            system, path = self.system
+            return _state(system.info(path))
+
+    @contextmanager
+    def opened(self, stop: threading.Event) -> Iterator[BinaryIO]:
+        """A seekable binary file; a remote one is copied here."""
+        if not self.remote:
+            with open(self.name, "rb") as file:
+                yield file
+            return
+        with tempfile.TemporaryFile() as here:
+            for piece in self._pieces():
+                if stop.is_set():
+                    raise OSError(f"the copying of {self.name} was stopped")
+                here.write(piece)
+            here.seek(0)
+            yield here
+
+    def _pieces(self) -> Iterator[bytes]:
+        with _remote_errors(self.name):
+            system, path = self.system
+            with system.open(path, "rb", block_size=_PIECE) as there:
+                while piece := there.read(_PIECE):
+                    yield piece
+
+
+@dataclass(frozen=True)
+class TarShard:
+    """A WebDataset tar; hidden files and members that are no images are left out."""
+
+    place: Place
+
+    @property
+    def name(self) -> str:
+        """The tar."""
+        return self.place.name
+
+    def fingerprint(self) -> str:
+        """The tar's."""
+        return self.place.fingerprint()
+
+    @contextmanager
+    def opened(self, stop: threading.Event) -> Iterator[Iterator[tuple[str, Read]]]:
+        """The members in the tar's order, then those that are refused."""
+        with self.place.opened(stop) as file:
+            index = index_tar(file, self.name)
+            images = [sample.image for sample in samples(index.members)]
+            if not images and not index.refused:
+                raise TutelageError(f"{self.name} has no images")
+            lock = threading.Lock()
+            yield itertools.chain(
+                ((image.name, partial(_member, file, lock, image)) for image in images),
+                ((name, partial(_refuse, reason)) for name, reason in index.refused),
+            )
+
+
+@dataclass(frozen=True)
+class ParquetShard:
+    """A Parquet file with the column ``image`` (bytes, or Hugging Face's struct).
+
+    The images are called after the column ``file``, ``key`` or ``__key__``, or "#" and the row.
+    """
+
+    place: Place
+
+    @property
+    def name(self) -> str:
+        """The file."""
+        return self.place.name
+
+    def fingerprint(self) -> str:
+        """The file's."""
+        return self.place.fingerprint()
+
+    @contextmanager
+    def opened(self, stop: threading.Event) -> Iterator[Iterator[tuple[str, Read]]]:
+        """The rows in order."""
+        with self.place.opened(stop) as file:
+            yield self._explained(file)
+
+    def _explained(self, file: BinaryIO) -> Iterator[tuple[str, Read]]:
+        try:
+            yield from self._rows(file)
+        except (TutelageError, OSError):
+            raise
+        except Exception as error:  # on damaged pages pyarrow raises nearly every kind
+            raise TutelageError(f"{self.name} is not a readable Parquet file: {error}") from error
+
+    def _rows(self, file: BinaryIO) -> Iterator[tuple[str, Read]]:
+        # Not memory-mapped: mapped pages would count as this process's memory.
+        table = need("pyarrow.parquet", "train").ParquetFile(file, pre_buffer=False)
+        schema = table.schema_arrow
+        if "image" not in schema.names:
+            raise TutelageError(
+                f"{self.name} lacks the column image; found: {', '.join(schema.names)}"
+            )
+        types = need("pyarrow", "train").types
+        kind = schema.field("image").type
+        held = types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+        if not (held or types.is_binary(kind) or types.is_large_binary(kind)):
+            raise TutelageError(
+                f"{self.name}: column image holds {kind}; expected bytes or struct<bytes, path>. "
+                "Of a manifest of paths, give the folder that the images lie in"
+            )
+        if not table.metadata.num_rows:
+            raise TutelageError(f"{self.name} has no images")
+        named = next((name for name in _NAMES if name in schema.names), None)
+        columns = ["image"] if named is None else ["image", named]
+        row = 0
+        for batch in table.iter_batches(_ROWS, columns=columns):
+            texts = [None] * len(batch) if named is None else batch.column(1).to_pylist()
+            for value, text in zip(batch.column(0), texts, strict=True):
+                yield str(text or f"#{row}"), partial(_cell, value)
+                row += 1
+
+
+@dataclass(frozen=True)
+class FolderShard:
+    """A block of a folder's image files.
+
+    Attributes:
+        place: the folder.
+        number: which block.
+        files: paths relative to the folder, sorted.
+        states: of remote files, what the listing told of them.
+    """
+
+    place: Place
+    number: int
+    files: Sequence[str]
+    states: Sequence[str] = ()
+
+    @property
+    def name(self) -> str:
+        """The folder and the block."""
+        return f"{self.place.name}#{self.number}"
+
+    def fingerprint(self) -> str:
+        """A digest of the files' names, sizes and times."""
+        digest = hashlib.blake2b(digest_size=16)
+        for file, state in zip(self.files, self.states or map(self._stat, self.files), strict=True):
+            digest.update(f"{file}\0{state}\0".encode(errors="surrogateescape"))
+        return digest.hexdigest()
+
+    @contextmanager
+    def opened(self, stop: threading.Event) -> Iterator[Iterator[tuple[str, Read]]]:
+        """The files in order; each is read by who decodes it, so that waiting overlaps."""
+        # Linux allows file names that are no text; tables do not.
+        yield (
+            (os.fsencode(file).decode("utf-8", "backslashreplace"), partial(self._read, file))
+            for file in self.files
+        )
+
+    def _stat(self, file: str) -> str:
+        try:
+            return Place(os.path.join(self.place.name, file), remote=False).fingerprint()
+        except OSError as error:
+            return str(error.errno)
+
+    def _read(self, file: str) -> bytes:
+        if self.place.remote:
+            with _remote_errors(file):
+                system, path = self.place.system
+                content: bytes = system.cat_file(f"{path.rstrip('/')}/{file}")
+                return content
+        with open(os.path.join(self.place.name, file), "rb") as opened:
+            _check_size(os.fstat(opened.fileno()).st_size)
+            return opened.read()
+
+
+def find_shards(images: Iterable[str | os.PathLike[str]]) -> list[Shard]:
+    """The shards of a pool, in the order of ``images`` and sorted within each.
+
+    Args:
+        images: tars, Parquet files, folders of images or of such shards, as paths or as URLs that
+            fsspec knows; ``*``, ``?``, ``[...]``, ``{000..099}`` and ``{a,b}`` stand for several.
+
+    Raises:
+        TutelageError: nothing there, nothing that is a shard, a folder of both kinds, or a shard
+            that is named twice.
+    """
+    shards: list[Shard] = []
+    try:
+        for one in images:
+            for place in _places(os.fspath(one)):
+                shards += _shards_at(place)
+    except OSError as error:
+        raise TutelageError(f"the images cannot be listed: {error}") from error
+    (name, count), *_ = Counter(shard.name for shard in shards).most_common(1)
+    if count > 1:
+        raise TutelageError(f"{name} is named twice; name it once")
+    return shards
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL, and the path in it.
+
+    Raises:
+        TutelageError: what fsspec needs for this kind of URL is not installed.
+        MissingExtra: fsspec itself is not installed.
+    """
+    core = need("fsspec.core", "train")
+    try:
+        system, path = core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        package = _PACKAGES.get(url.partition("://")[0])
+        mend = f"; install it with: pip install {package}" if package else ""
+        raise TutelageError(f"{url}: {error}{mend}") from error
+    return system, str(path)
+
+
+def braces(text: str) -> list[str]:
+    """``{a,b}`` and ``{000..099}`` written out, as a shell does; a padded bound pads them all."""
+    found = re.search(r"\{([^{}]*(?:,|\.\.)[^{}]*)\}", text)
+    if found is None:
+        return [text]
+    inner = found.group(1)
+    span = re.fullmatch(r"(\d+)\.\.(\d+)", inner)
+    if span:
+        first, last = span.groups()
+        width = max(map(len, (first, last))) if {first[0], last[0]} & {"0"} else 0
+        words = [f"{number:0{width}d}" for number in range(int(first), int(last) + 1)]
+    else:
+        words = inner.split(",")
+    head, tail = text[: found.start()], text[found.end() :]
+    return [head + word + rest for word in words for rest in braces(tail)]
+
+
+def _places(text: str) -> list[Place]:
+    """What a path, URL or pattern stands for."""
+    if "://" in text and not text.startswith("file://"):
+        return _remote_places(text)
+    text = text.removeprefix("file://")
+    if os.path.exists(text):
+        return [Place(os.path.abspath(text), remote=False)]
+    found: list[str] = []
+    for one in braces(text):
+        matches = sorted(glob.glob(one, recursive=True)) if glob.has_magic(one) else [one]
+        if not matches or not os.path.exists(matches[0]):
+            raise TutelageError(f"no such file or folder: {one}")
+        found += matches
+    return [Place(os.path.abspath(path), remote=False) for path in found]
+
+
+def _remote_places(text: str) -> list[Place]:
+    found: list[str] = []
+    for one in braces(text):
+        system, path = file_system(one)
+        with _remote_errors(one):
+            matches = sorted(system.glob(path)) if glob.has_magic(path) else [path]
+        if not matches:
+            raise TutelageError(f"nothing matches {one}")
+        found += map(system.unstrip_protocol, matches)
+    return [Place(url, remote=True) for url in found]
+
+
+def _shards_at(place: Place) -> list[Shard]:
+    folder = not place.remote and os.path.isdir(place.name)
+    if not folder and (shard := _as_shard(place)):
+        return [shard]
+    if re.search(r"\.tgz$|\.tar\.\w+$", place.name.lower()):
+        raise TutelageError(
+            f"{place.name} is a compressed tar, which allows no seeking, and images get no "
+            "smaller; unpack it to a plain .tar (gunzip)"
+        )
+    if not folder and not place.remote:
+        raise TutelageError(
+            f"{place.name} is no .tar or .parquet shard; of single images give the folder, or use "
+            "tutelage predict"
+        )
+    files = dict(_remote_files(place) if place.remote else _local_files(place.name))
+    inside = [shard for file in sorted(files) if (shard := _as_shard(_below(place, file)))]
+    images = sorted(file for file in files if _suffix(file) in SUFFIXES)
+    if inside and images:
+        raise TutelageError(
+            f"{place.name} holds shards ({inside[0].name}) and images ({images[0]}); name the "
+            "shards, or move them to a folder of their own"
+        )
+    if not inside and not images:
+        raise TutelageError(
+            f"no images in {place.name}; expected a .tar or .parquet shard, or a folder of "
+            "shards or of images"
+        )
+    starts = range(0, len(images), BLOCK)
+    blocks = (images[start : start + BLOCK] for start in starts)
+    return inside or [
+        FolderShard(place, number, block, [files[f] for f in block] if place.remote else ())
+        for number, block in enumerate(blocks)
+    ]
+
+
+def _as_shard(place: Place) -> Shard | None:
+    """The tar or Parquet file at a place, by its suffix; None for anything else."""
+    kinds: dict[str, Callable[[Place], Shard]] = {".tar": TarShard, ".parquet": ParquetShard}
+    kind = kinds.get(_suffix(place.name))
+    return None if kind is None else kind(place)
+
+
+def _below(folder: Place, file: str) -> Place:
+    return Place(f"{folder.name.rstrip('/')}/{file}", folder.remote)
+
+
+def _local_files(root: str) -> Iterator[tuple[str, str]]:
+    """The visible images and shards below a folder, relative to it."""
+    for parent, folders, files in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        below = os.path.relpath(parent, root)
+        for name in files:
+            if not name.startswith(".") and _suffix(name) in (*SUFFIXES, ".tar", ".parquet"):
+                yield (name if below == "." else f"{below}/{name}"), ""
+
+
+def _remote_files(place: Place) -> Iterator[tuple[str, str]]:
+    """The same of an object store, with what its listing tells of each file."""
+    with _remote_errors(place.name):
+        system, root = place.system
+        found = system.find(root, detail=True)
+    root = root.rstrip("/")
+    for path, info in found.items():
+        below = path[len(root) :].lstrip("/")
+        hidden = any(part.startswith(".") for part in below.split("/"))
+        if below and not hidden and _suffix(below) in (*SUFFIXES, ".tar", ".parquet"):
+            yield below, _state(info)
+
+
+@contextmanager
+def _remote_errors(where: str) -> Iterator[None]:
+    """Object stores' clients raise kinds of their own for what a disk reports as OSError."""
+    try:
+        yield
+    except TutelageError:
+        raise
+    except Exception as error:
+        raise OSError(f"{where}: {str(error) or type(error).__name__}") from error
+
+
+def _state(info: dict[str, Any]) -> str:
+    known = next((str(info[key]) for key in _STATES if info.get(key)), "")
+    return f"{info.get('size')} {known}"
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def _member(file: BinaryIO, lock: threading.Lock, member: Member) -> bytes:
+    _check_size(member.size)
+    with lock:
+        return read_member(file, member)
+
+
+def _cell(value: Any) -> bytes:
+    content = value.as_py()
+    if isinstance(content, dict):
+        content = content.get("bytes")
+    if content is None:
+        raise UnreadableImage("the row has no image bytes")
+    return bytes(content)
+
+
+def _refuse(reason: str) -> NoReturn:
+    raise UnreadableImage(reason)
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_BYTES:
+        raise UnreadableImage(f"its file has {size} bytes; at most {MAX_BYTES} are read")

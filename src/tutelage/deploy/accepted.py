@@ -1,0 +1,122 @@
+"""The accepted images of a labelled pool as a manifest to train from."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tutelage.data.decode import UnreadableImage
+from tutelage.data.shards import FolderShard, Shard
+from tutelage.deploy.pool import LABELS, output_name
+from tutelage.errors import TutelageError, need
+from tutelage.files import replacing
+
+_ROWS = 64  # of a row group: images in memory at once
+
+
+def check_manifest(path: Path, shards: Sequence[Shard]) -> None:
+    """Refuse a manifest that could not be written, before any work is done.
+
+    Raises:
+        TutelageError: it exists, has another suffix, or would need paths that there are not.
+    """
+    if path.suffix not in (".csv", ".parquet"):
+        raise TutelageError(
+            f"--accepted {path}: expected .csv (paths) or .parquet (the images themselves)"
+        )
+    if path.exists():
+        raise TutelageError(f"--accepted {path} exists; choose another name, or delete it first")
+    inside = [s for s in shards if not (isinstance(s, FolderShard) and not s.place.remote)]
+    if path.suffix == ".csv" and inside:
+        raise TutelageError(
+            f"--accepted {path}: the images of {inside[0].name} have no paths here; give a "
+            ".parquet file, which holds the images themselves"
+        )
+
+
+def write_accepted(shards: Sequence[Shard], out: Path, path: Path) -> int:
+    """Write the images whose pseudo-label was accepted, in the order of the pool.
+
+    The columns are ``image`` (in .csv the path, relative to the manifest; in .parquet the bytes),
+    ``label`` and ``split`` (train), in .parquet also ``file``: shard and image. Shards without
+    labels are left out.
+
+    Args:
+        shards: the pool.
+        out: the folder of its labels.
+        path: the manifest, checked by ``check_manifest``.
+
+    Returns:
+        How many.
+
+    Raises:
+        TutelageError: a shard is no longer what was labelled, or the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with replacing(path) as partial:
+            if path.suffix == ".csv":
+                return _write_csv(_accepted(shards, out, contents=False), partial, path.parent)
+            return _write_parquet(_accepted(shards, out, contents=True), partial)
+    except OSError as error:
+        raise TutelageError(f"cannot write {path}: {error}; the labels stay") from error
+
+
+def _accepted(
+    shards: Sequence[Shard], out: Path, *, contents: bool
+) -> Iterator[tuple[Shard, str, str, bytes]]:
+    """(shard, image, label, its bytes if wanted) of each."""
+    parquet = need("pyarrow.parquet", "train")
+    for shard in shards:
+        labels = out / LABELS / f"{output_name(shard.name)}.parquet"
+        if not labels.exists():  # it could not be read
+            continue
+        batches = parquet.ParquetFile(labels).iter_batches(columns=["image", "label", "accepted"])
+        rows = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
+        try:
+            with shard.opened(threading.Event()) as entries:
+                for (name, read), row in zip(entries, rows, strict=True):
+                    if name != row["image"]:
+                        raise ValueError(f"{name} is in the place of {row['image']}")
+                    if row["accepted"]:
+                        yield shard, name, row["label"], read() if contents else b""
+        except (ValueError, UnreadableImage, OSError) as error:
+            raise TutelageError(
+                f"{shard.name} has changed since it was labelled ({error}); repeat the command"
+            ) from error
+
+
+def _write_csv(rows: Iterator[tuple[Shard, str, str, bytes]], partial: Path, beside: Path) -> int:
+    count = 0
+    with partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("image", "label", "split"))
+        for shard, name, label, _ in rows:
+            assert isinstance(shard, FolderShard)  # checked before the work began
+            image = os.path.relpath(os.path.join(shard.place.name, name), beside)
+            writer.writerow((image, label, "train"))
+            count += 1
+    return count
+
+
+def _write_parquet(rows: Iterator[tuple[Shard, str, str, bytes]], partial: Path) -> int:
+    arrow, parquet = need("pyarrow", "train"), need("pyarrow.parquet", "train")
+    kinds = {"image": arrow.large_binary(), "label": arrow.string(), "split": arrow.string(),
+             "file": arrow.string()}  # fmt: skip
+    schema = arrow.schema(kinds)
+    count = 0
+    with parquet.ParquetWriter(partial, schema, compression="none") as writer:
+        while group := list(itertools.islice(rows, _ROWS)):
+            table = {
+                "image": [content for *_, content in group],
+                "label": [label for _, _, label, _ in group],
+                "split": ["train"] * len(group),
+                "file": [f"{shard.name}/{name}" for shard, name, _, _ in group],
+            }
+            writer.write_table(arrow.table(table, schema=schema))
+            count += len(group)
+    return count

@@ -1,0 +1,86 @@
+from pathlib import Path
+
+import fsspec
+import pools
+import pytest
+
+from tutelage.data.catalog import read_catalog
+from tutelage.data.shards import find_shards
+from tutelage.deploy import accepted
+from tutelage.deploy.accepted import check_manifest, write_accepted
+from tutelage.errors import TutelageError
+
+pytest.importorskip("pyarrow")
+
+
+def labelled(out: Path, *places: Path | str) -> dict[tuple[str, str], str]:
+    """(shard, image) -> label of what was accepted."""
+    pools.label(out, *places)
+    rows = pools.rows(out)
+    assert {row["accepted"] for row in rows} == {True, False}
+    return {(row["shard"], row["image"]): row["label"] for row in rows if row["accepted"]}
+
+
+def test_a_folder_becomes_a_manifest_of_paths(tmp_path: Path) -> None:
+    files = pools.images(20) | {"torn.png": b""} | {"b, c/x.png": pools.png(23)}
+    place = pools.write_folder(tmp_path / "pool", files)
+    expected = labelled(tmp_path / "out", place)
+    manifest = tmp_path / "made" / "accepted.csv"
+    shards = find_shards([place])
+    check_manifest(manifest, shards)
+    assert write_accepted(shards, tmp_path / "out", manifest) == len(expected)
+    catalog = read_catalog(manifest)
+    found = {
+        Path(n).name: catalog.classes[k] for n, k in zip(catalog.names, catalog.labels, strict=True)
+    }
+    assert found == {Path(image).name: label for (_, image), label in expected.items()}
+    assert set(catalog.splits) == {"train"}
+    contents = [catalog.source.read(i) for i in range(len(catalog))]
+    assert contents == [files[image] for _, image in expected]
+
+
+def test_shards_become_a_manifest_of_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accepted, "_ROWS", 5)
+    tars = [pools.write_tar(tmp_path / f"{n}.tar", pools.images(12)) for n in "ab"]
+    table = pools.write_parquet(tmp_path / "c.parquet", pools.images(12, 12))
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/accepted/d.tar", tars[0].read_bytes())
+    try:
+        places = [*tars, table, "memory://accepted/d.tar"]
+        expected = labelled(tmp_path / "out", *places)
+        manifest = tmp_path / "accepted.parquet"
+        assert write_accepted(find_shards(places), tmp_path / "out", manifest) == len(expected)
+    finally:
+        memory.rm("/accepted", recursive=True)
+    catalog = read_catalog(manifest)
+    found = {n: catalog.classes[k] for n, k in zip(catalog.names, catalog.labels, strict=True)}
+    assert found == {f"{shard}/{image}": label for (shard, image), label in expected.items()}
+    for number, name in enumerate(catalog.names):
+        assert catalog.source.read(number) == pools.images(24)[name[-9:]]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("a.txt", r"expected \.csv \(paths\) or \.parquet"),
+        ("there.csv", "exists; choose another name"),
+        ("a.csv", r"give a \.parquet file"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_at_once(name: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "there.csv").write_text("")
+    tar = pools.write_tar(tmp_path / "a.tar", pools.images(2))
+    with pytest.raises(TutelageError, match=message):
+        check_manifest(tmp_path / name, find_shards([tar]))
+
+
+def test_a_shard_that_changed_meanwhile_is_an_error_and_no_manifest(tmp_path: Path) -> None:
+    tar = pools.write_tar(tmp_path / "a.tar", pools.images(20))
+    labelled(tmp_path / "out", tar)
+    for other in (pools.images(19), pools.images(20, 7)):
+        pools.write_tar(tar, other)
+        with pytest.raises(TutelageError, match="has changed since it was labelled"):
+            write_accepted(find_shards([tar]), tmp_path / "out", tmp_path / "a.parquet")
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["a.tar", "out"]

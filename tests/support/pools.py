@@ -1,0 +1,147 @@
+"""Small pools of shards, and a model of a few lines to label them with.
+
+python tests/support/pools.py OUT SECONDS LOG IMAGES...
+
+labels them in a process of its own, to be killed, with a model that takes so long for a batch;
+every shard that is begun is a line of LOG.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import tarfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from tutelage.console import Console
+from tutelage.data.shards import find_shards
+from tutelage.deploy import pool
+from tutelage.stop import Terminated, handled
+
+CLASSES = ("red", "green", "blue")
+
+
+def png(number: int, side: int = 8) -> bytes:
+    """An image whose strongest colour is class ``number % 3``, more so for higher numbers."""
+    pixels = np.full((side, side, 3), 40, np.uint8)
+    pixels[..., number % 3] = 60 + 7 * (number % 24)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def images(count: int, first: int = 0) -> dict[str, bytes]:
+    """So many of them, by name."""
+    return {f"{number:05d}.png": png(number) for number in range(first, first + count)}
+
+
+def write_tar(path: Path, files: Mapping[str, bytes]) -> Path:
+    """A tar of these members."""
+    with tarfile.open(path, "w") as tar:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return path
+
+
+def write_parquet(path: Path, files: Mapping[str, bytes], **options: Any) -> Path:
+    """A Parquet file with the columns key and image."""
+    import pyarrow as arrow
+    from pyarrow import parquet
+
+    columns = {"key": list(files), "image": list(files.values())}
+    parquet.write_table(arrow.table(columns), path, **options)
+    return path
+
+
+def write_folder(path: Path, files: Mapping[str, bytes]) -> Path:
+    """A folder of these files."""
+    for name, content in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(content)
+    return path
+
+
+def write_pool(folder: Path, shards: int, each: int) -> Path:
+    """A folder of tars."""
+    folder.mkdir(parents=True)
+    for number in range(shards):
+        write_tar(folder / f"pool-{number:03d}.tar", images(each, number * each))
+    return folder
+
+
+class ByColour:
+    """An engine that names the strongest colour; the share of it is the confidence."""
+
+    classes = CLASSES
+    batch = 4
+
+    def __init__(self, *, unknown_threshold: float | None = None, seconds: float = 0.0) -> None:
+        """``seconds`` is what a batch takes."""
+        self.unknown_threshold = unknown_threshold
+        self.seconds = seconds
+        self.seen = 0
+
+    def prepare(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
+        """Mean colours (N, 3)."""
+        time.sleep(self.seconds)
+        return np.stack([image.reshape(-1, 3).mean(axis=0) for image in pixels])
+
+    def finish(self, prepared: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        """Their shares, and minus their sum as an energy."""
+        self.seen += len(prepared)
+        probabilities = (prepared / prepared.sum(axis=1, keepdims=True)).astype(np.float32)
+        energy = None if self.unknown_threshold is None else -prepared.sum(axis=1)
+        return probabilities, energy
+
+
+def label(out: Path, *places: Path | str, **options: Any) -> dict[str, Any] | None:
+    """Label a pool with two threads; the console is quiet."""
+    defaults = {"threshold": 0.5, "workers": 2, "console": Console(quiet=True)}
+    engine = options.pop("engine", None) or ByColour()
+    fingerprint = options.pop("fingerprint", "by colour")
+    return pool.label_pool(engine, fingerprint, find_shards(places), out, **{**defaults, **options})
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    """All rows of all label files, in the order of the files' names."""
+    from pyarrow import parquet
+
+    paths = sorted((out / pool.LABELS).glob("*.parquet"))
+    return [row for path in paths for row in parquet.read_table(path).to_pylist()]
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    """Every file below a folder, by its path."""
+    return {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+
+
+def _main(out: str, seconds: str, log: str, *places: str) -> None:
+    class Logged(pool._Deal):
+        def next(self) -> Any:
+            found = super().next()
+            if found is not None:
+                with open(log, "a") as file:
+                    file.write(f"{os.getpid()} {found[0].name}\n")
+            return found
+
+    pool._Deal = Logged  # type: ignore[misc]
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    engine = ByColour(seconds=float(seconds))
+    try:
+        with handled():
+            label(Path(out), *places, engine=engine, rank=rank, world=world)
+    except Terminated:
+        sys.exit(143)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
