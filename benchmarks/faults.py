@@ -76,6 +76,7 @@ class Trial:
             failures += met
             bad += [f"{name} differs" for name in differences(content(out), expected)]
             wrong += [f"walk {walks}: {text}" for text in bad]
+            print(f"{failures} of {most} failures, {len(wrong)} wrong", file=sys.stderr, flush=True)
             shutil.rmtree(out)
         return {"calls": calls, "failures": failures, "restarted": walks, "wrong": wrong}
 

@@ -20,16 +20,17 @@ from pathlib import Path
 
 import results
 
-TRIALS: tuple[tuple[str, ...], ...] = (
-    ("ranks.py",),  # several processes against one; killed workers
-    ("kill.py",),  # kill -9 across a whole run
-    ("label.py",),  # memory and throughput of labelling shards
-    ("label.py", "--kill"),  # kill -9 across a whole label
-    ("stream.py",),  # training from shards
-    ("catalog.py",),  # a million images listed and split
-    ("hostile.py",),  # mutated images, manifests, tars and model folders
-    ("faults.py",),  # disks that are full or fail
-)
+TRIALS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "ranks": ((),),  # several processes against one; killed workers
+    "kill": ((),),  # kill -9 across a whole run
+    "label": ((), ("--kill", "50")),  # memory and throughput; kill -9 across a whole label
+    "stream": ((),),  # training from shards
+    "catalog": ((),),  # a million images listed and split
+    "hostile": ((),),  # mutated images, manifests, tars and model folders
+    "faults": ((),),  # disks that are full or fail
+}
+"""Scripts, and the options of each of their long forms; the short form of each is one."""
+
 SHORT_SECONDS = 600.0  # after which a short form hangs; on two idle cores all take 300
 
 
@@ -61,18 +62,18 @@ def main(argv: Sequence[str] | None = None, folder: Path = Path(__file__).parent
     parser.add_argument("--only", metavar="A,B", help="scripts to run, such as kill,faults")
     parser.add_argument("--json", type=Path, help="append the results to this file's list")
     options = parser.parse_args(argv)
-    wanted = options.only.split(",") if options.only else [Path(t[0]).stem for t in TRIALS]
-    if unknown := set(wanted) - {Path(trial[0]).stem for trial in TRIALS}:
-        parser.error(f"--only {', '.join(sorted(unknown))}: no such trial")
-    extra = ["--short"] * options.short
-    extra += [] if options.json is None else ["--json", str(options.json)]
+    wanted = options.only.split(",") if options.only else list(TRIALS)
+    if unknown := set(wanted) - TRIALS.keys():
+        parser.error(f"--only {', '.join(sorted(unknown))}: expected some of {', '.join(TRIALS)}")
+    limit = SHORT_SECONDS if options.short else None
+    kept = [] if options.json is None else ["--json", str(options.json)]
     rows: list[tuple[str, str, float]] = []
-    for trial in TRIALS:
-        if Path(trial[0]).stem in wanted:
-            print(f"--- {' '.join(trial)}", flush=True)
-            limit = SHORT_SECONDS if options.short else None
-            rows.append((" ".join(trial), *attempt([*trial, *extra], folder, limit)))
-    print("\n" + "\n".join(f"{name:<18}{ended:<22}{took:8.0f} s" for name, ended, took in rows))
+    for name in wanted:
+        for form in (("--short",),) if options.short else TRIALS[name]:
+            words = [f"{name}.py", *form]
+            print(f"--- {' '.join(words)}", flush=True)
+            rows.append((" ".join(words), *attempt([*words, *kept], folder, limit)))
+    print("\n" + "\n".join(f"{name:<22}{ended:<22}{took:8.0f} s" for name, ended, took in rows))
     result = {
         **results.provenance("trust", ("tutelage", "torch")),
         "short": options.short,

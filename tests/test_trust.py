@@ -34,7 +34,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         f"open({str(tmp_path / 'pid')!r}, 'w').write(str(child.pid))\n"
         "child.wait()\n"
     )
-    trials = (("good.py", "--kill"), ("bad.py",), ("absent.py",), ("hangs.py",))
+    trials = {"good": ((), ("--kill", "5")), "bad": ((),), "absent": ((),), "hangs": ((),)}
     monkeypatch.setattr(trust, "TRIALS", trials)
     monkeypatch.setattr(trust, "SHORT_SECONDS", 2.0)
     return tmp_path
@@ -47,14 +47,14 @@ def test_what_fails_hangs_or_is_not_there_is_named(
     assert trust.main(["--short", "--json", str(report)], folder) == 1
     said = capfd.readouterr().out
     for name, ended in (
-        ("good.py --kill", "passed"),
+        ("good.py", "passed"),
         ("bad.py", "FAILED with 3"),
         ("absent.py", "NOT THERE"),
         ("hangs.py", "HANGS after 2 s"),
     ):
-        assert f"{name:<18}{ended}" in said
+        assert f"{name + ' --short':<22}{ended}" in said
     first, last = json.loads(report.read_text())
-    assert first["words"] == ["--kill", "--short", "--json", str(report)]
+    assert first["words"] == ["--short", "--json", str(report)]
     assert [trial["ended"].split()[0] for trial in last["trials"]] == [
         "passed", "FAILED", "NOT", "HANGS",
     ]  # fmt: skip
@@ -71,10 +71,12 @@ def gone(pid: int) -> bool:
     return False
 
 
-def test_one_can_be_run_alone(folder: Path) -> None:
+def test_all_long_forms_of_one_can_be_run_alone(folder: Path) -> None:
     report = folder / "trust.json"
     assert trust.main(["--only", "good", "--json", str(report)], folder) == 0
-    assert json.loads(report.read_text())[0]["words"] == ["--kill", "--json", str(report)]
+    *runs, _ = json.loads(report.read_text())
+    kept = ["--json", str(report)]
+    assert [run["words"] for run in runs] == [kept, ["--kill", "5", *kept]]
 
 
 def test_an_unknown_one_is_refused(folder: Path) -> None:
