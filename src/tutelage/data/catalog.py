@@ -15,16 +15,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from tutelage.data.decode import SUFFIXES
 from tutelage.errors import TutelageError, need
 
 SPLITS = ("train", "val", "test")
 UNLABELED = ("unlabeled", "unlabelled")
-# The last row cannot be decoded, but is listed so that the images are reported, not overlooked.
-SUFFIXES = (
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng"),
-    *(".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"),
-    *(".heic", ".heif", ".avif", ".jp2", ".jxl"),
-)
 
 
 class Source(Protocol):

@@ -16,6 +16,12 @@ from tutelage.errors import TutelageError
 
 DECODER_VERSION = 1  # part of every cache key: raise it when the same bytes give other pixels
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")  # a JPEG may hold an MPO inside
+# The last row cannot be decoded, but is listed so that the images are reported, not overlooked.
+SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng"),
+    *(".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"),
+    *(".heic", ".heif", ".avif", ".jp2", ".jxl"),
+)
 _ORIENTATION = 0x0112  # EXIF and TIFF share the tag
 _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
 _TURNS = {

@@ -21,13 +21,13 @@ import numpy as np
 from PIL import Image
 
 from tutelage.data.catalog import (
-    SUFFIXES,
     Catalog,
     FileSource,
     Source,
     read_catalog,
     stat_text,
 )
+from tutelage.data.decode import SUFFIXES
 from tutelage.data.hub import (
     Parts,
     Rows,

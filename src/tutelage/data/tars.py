@@ -1,0 +1,217 @@
+"""Images in WebDataset-style tars, found without writing a member to disk.
+
+One pass over the headers gives where each member's bytes lie in the tar, so any member is one seek
+and one read, and a hostile name is never more than a text. Compressed tars are refused: they allow
+no seek, and images do not get smaller.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import PureWindowsPath
+from typing import BinaryIO
+
+from tutelage.data.decode import SUFFIXES
+from tutelage.errors import TutelageError
+
+LABELS = ("cls", "txt", "json")  # of these the first that a key has is its label
+_COMPRESSED = {
+    b"\x1f\x8b": ("gzip", "gunzip"),
+    b"BZh": ("bzip2", "bunzip2"),
+    b"\xfd7zXZ": ("xz", "unxz"),
+    b"\x28\xb5\x2f\xfd": ("zstandard", "unzstd"),
+}
+_KINDS = (
+    (tarfile.TarInfo.issym, "is a symbolic link"),
+    (tarfile.TarInfo.islnk, "is a hard link"),
+    (tarfile.TarInfo.isdev, "is a device or a pipe"),
+    (tarfile.TarInfo.issparse, "is a sparse file"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A regular file in a tar.
+
+    Attributes:
+        name: as it is stored; bytes that are no UTF-8 are written as backslash escapes.
+        offset: of its first byte in the tar.
+        size: bytes.
+    """
+
+    name: str
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Index:
+    """What a tar holds.
+
+    Attributes:
+        members: the regular files, in the order of the tar; names are unique.
+        refused: (member, reason) of those that are not read. Damage is named here too, after the
+            last member before it.
+    """
+
+    members: tuple[Member, ...]
+    refused: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """An image and, if its key has one, its label's member (``.cls``, ``.txt`` or ``.json``)."""
+
+    key: str
+    image: Member
+    label: Member | None
+
+
+def index_tar(file: BinaryIO, where: str) -> Index:
+    """List a tar's regular files with their places.
+
+    Absolute names, names with ``..``, links, devices, sparse files and the second member of a name
+    are refused one by one. Of a tar that is cut off or damaged, all before the damage is kept.
+
+    Args:
+        file: a seekable binary file, local or from fsspec.
+        where: what messages call it.
+
+    Raises:
+        TutelageError: empty, compressed, or not a tar from its first byte.
+        OSError: it cannot be read.
+    """
+    start = file.read(6)
+    for magic, (kind, mend) in _COMPRESSED.items():
+        if start.startswith(magic):
+            raise TutelageError(
+                f"{where} is compressed with {kind}, which allows no seeking, and images get no "
+                f"smaller; unpack it to a plain .tar ({mend} {where})"
+            )
+    end = file.seek(0, 2)
+    file.seek(0)
+    members: list[Member] = []
+    refused: list[tuple[str, str]] = []
+    seen: set[str] = set()
+    try:
+        for info in _headers(file):
+            name = info.name.encode(errors="surrogateescape").decode(errors="backslashreplace")
+            if info.isdir():
+                continue
+            if info.offset_data + info.size > end:
+                refused.append((name, f"is cut off: the tar ends before its {info.size} bytes do"))
+                break
+            plain = posixpath.normpath(name)
+            if reason := _refusal(info, name, plain in seen):
+                refused.append((name, reason))
+                continue
+            seen.add(plain)
+            members.append(Member(name, info.offset_data, info.size))
+    except _Damage as damage:
+        if not members and not refused:
+            raise TutelageError(f"{where} is not a readable tar: {damage}") from damage
+        refused.append((where, str(damage)))
+    return Index(tuple(members), tuple(refused))
+
+
+def samples(members: tuple[Member, ...]) -> list[Sample]:
+    """The images, in the order of the tar; members of another kind and hidden files are left out.
+
+    A key is the name up to the first dot of its last part, as WebDataset cuts it. Each image of a
+    key with several is a sample of its own.
+    """
+    labels: dict[str, dict[str, Member]] = {}
+    images: list[tuple[str, Member]] = []
+    for member in members:
+        folder, _, name = member.name.rpartition("/")
+        if name.startswith("."):  # macOS packs a "._photo.jpg" beside each photo.jpg
+            continue
+        stem, _, extension = name.partition(".")
+        key = f"{folder}/{stem}" if folder else stem
+        if extension.lower() in LABELS:
+            labels.setdefault(key, {})[extension.lower()] = member
+        elif posixpath.splitext(name)[1].lower() in SUFFIXES:
+            images.append((key, member))
+    return [Sample(key, image, _label(labels.get(key, {}))) for key, image in images]
+
+
+def _label(members: dict[str, Member]) -> Member | None:
+    return next((members[extension] for extension in LABELS if extension in members), None)
+
+
+def read_member(file: BinaryIO, member: Member) -> bytes:
+    """A member's bytes; the file must not be shared with another thread.
+
+    Raises:
+        OSError: it cannot be read, or the tar has become shorter.
+    """
+    file.seek(member.offset)
+    data = file.read(member.size)
+    if len(data) < member.size:
+        raise OSError(f"{member.name}: {len(data)} of {member.size} bytes are there")
+    return data
+
+
+def label_of(member: Member, content: bytes) -> str:
+    """The class that a label member names: its text, or JSON's ``label`` or ``cls``.
+
+    Raises:
+        TutelageError: neither text nor such JSON.
+    """
+    try:
+        text = content.decode("utf-8-sig").strip()
+        if member.name.lower().endswith(".json"):
+            value = json.loads(text)
+            if isinstance(value, dict):
+                value = value.get("label", value.get("cls"))
+            if isinstance(value, bool) or not isinstance(value, str | int):
+                raise ValueError("it has no text or whole number under label or cls")
+            text = str(value).strip()
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError too
+        raise TutelageError(f"{member.name} is not a label: {error}") from error
+    return text
+
+
+class _Damage(Exception):
+    """What follows in the tar cannot be read."""
+
+
+def _headers(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
+    """Yield the members' headers; a tar that does not end as it should raises _Damage at last."""
+    try:
+        with tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as tar:
+            at = -1
+            while (info := tar.next()) is not None:
+                if tar.offset <= at:  # a negative size would send tarfile in circles
+                    raise _Damage("a member's size is negative; what follows is not read")
+                at = tar.offset
+                yield info
+                tar.members.clear()  # type: ignore[attr-defined] # undocumented: it keeps them all
+            file.seek(tar.offset)
+            rest = file.read(tarfile.RECORDSIZE)
+    except (_Damage, OSError):
+        raise
+    except Exception as error:  # hostile headers make tarfile raise nearly every builtin exception
+        raise _Damage(f"the tar is damaged: {str(error) or type(error).__name__}") from error
+    if len(rest) < tarfile.BLOCKSIZE:
+        raise _Damage("the tar has no end marker: it was cut off, and members may be missing")
+    if rest.strip(b"\0"):
+        raise _Damage("a header is damaged or data follows the end marker; the rest is not read")
+
+
+def _refusal(info: tarfile.TarInfo, name: str, twice: bool) -> str | None:
+    for is_kind, reason in _KINDS:
+        if is_kind(info):
+            return f"{reason}; only regular files are read"
+    if not info.isreg():
+        return f"is of the unknown kind {info.type!r}; only regular files are read"
+    path = PureWindowsPath(name)  # knows / and \ and drives
+    if path.root or path.is_absolute():
+        return "has an absolute name"
+    if ".." in path.parts:
+        return "has .. in its name"
+    return "is there twice; the first is read" if twice else None
