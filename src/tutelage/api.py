@@ -13,7 +13,7 @@ import numpy as np
 
 from tutelage.config import RunConfig, make_config
 from tutelage.data.catalog import Catalog
-from tutelage.data.decode import UnreadableImage, decode
+from tutelage.data.decode import UnreadableImage, decode, read_file
 from tutelage.data.foreign import Data, in_memory, is_in_memory, open_data
 from tutelage.deploy.answers import Prediction, answer, each_image
 from tutelage.errors import TutelageError, need
@@ -439,7 +439,7 @@ def predict(
     paths = _image_files(images)
 
     def look(path: Path) -> Prediction:
-        (row,) = answer(opened, [str(path)], [decode(path.read_bytes())], reject=reject)
+        (row,) = answer(opened, [str(path)], [decode(read_file(path))], reject=reject)
         return row
 
     rows: list[Prediction] = []
