@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tutelage.config import RunConfig, make_config
-from tutelage.data.catalog import Catalog
+from tutelage.data.catalog import Catalog, as_text
 from tutelage.data.decode import UnreadableImage, decode, read_file
 from tutelage.data.foreign import Data, in_memory, is_in_memory, open_data
 from tutelage.deploy.answers import Prediction, answer, each_image
@@ -385,7 +384,9 @@ def _exported_file(path: Path) -> Path:
     """The exported model of a run folder; any other path as it is."""
     if not (path.is_dir() and (path / "config.json").exists()):
         return path
-    if "architecture" in json.loads((path / "config.json").read_text(encoding="utf-8")):
+    from tutelage.runfolder import RunFolder
+
+    if "architecture" in RunFolder(path).read_json("config.json"):
         raise TutelageError(f"{path} is an export for timm; give the model that it was made from")
     ready = [f for f in (path / "student.onnx", path / "teacher" / "model.onnx") if f.exists()]
     if not ready:
@@ -439,7 +440,8 @@ def predict(
     paths = _image_files(images)
 
     def look(path: Path) -> Prediction:
-        (row,) = answer(opened, [str(path)], [decode(read_file(path))], reject=reject)
+        name = as_text(str(path))
+        (row,) = answer(opened, [name], [decode(read_file(path))], reject=reject)
         return row
 
     rows: list[Prediction] = []
@@ -448,7 +450,7 @@ def predict(
         if isinstance(found, Prediction):
             rows.append(found)
         else:
-            skipped.append((str(path), str(found)))
+            skipped.append((as_text(str(path)), str(found)))
     return rows, skipped
 
 

@@ -260,7 +260,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             _export(options)
     except TutelageError as error:
-        print(f"tutelage {command}: {error}", file=sys.stderr)
+        from tutelage.console import printable
+
+        print(printable(f"tutelage {command}: {error}", keep="\n\t"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         hint = "; the same command continues from the last finished stage" * (command in CONTINUED)
@@ -309,23 +311,30 @@ def _evaluate(model: str, data: str, split: str, json: bool) -> None:
 
 def _predict(model: str, images: Sequence[str], out: str | None, json: bool, reject: bool) -> None:
     from tutelage import api
-    from tutelage.tables import as_json, check_suffix, write_predictions
+    from tutelage.console import printable
+    from tutelage.tables import as_json, check_suffix, formula_cells, write_predictions
 
     if out is not None:
         check_suffix(Path(out))
     rows, skipped = api.predict(model, images, reject=reject)
     for name, reason in skipped:
-        print(f"skipped {name}: {reason}", file=sys.stderr)
+        print(printable(f"skipped {name}: {reason}"), file=sys.stderr)
     if not rows:
         raise TutelageError("none of the images could be read")
     if out is not None:
         write_predictions(rows, Path(out))
+        if Path(out).suffix == ".csv" and (count := formula_cells(rows)):
+            print(
+                f"{count} cells of {out} begin with =, +, - or @, which a spreadsheet takes for "
+                "formulas: import those columns as text",
+                file=sys.stderr,
+            )
         return
     if json:
         print("\n".join(as_json(rows)))
         return
     for row in rows:
-        print(f"{row.image}\t{row.label}\t{row.confidence:.4f}")
+        print(f"{printable(row.image)}\t{printable(row.label)}\t{row.confidence:.4f}")
 
 
 def _export(options: dict[str, Any]) -> None:
