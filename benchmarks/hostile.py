@@ -47,7 +47,7 @@ def work(kind: str, seeds: mutants.Seeds, calls: Connection) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
-        name = [*seeds[kind]][0]
+        name = next(iter(seeds[kind]))
         mutants.TRIES[kind](name, seeds[kind][name], place)  # imports
         calls.send(None)
         while (number := calls.recv()) is not None:
@@ -57,14 +57,20 @@ def work(kind: str, seeds: mutants.Seeds, calls: Connection) -> None:
                 reason, raised = mutants.TRIES[kind](name, data, place), ""
             except BaseException as error:
                 reason, raised = "", f"{type(error).__name__}: {error}"[:200]
-            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-            calls.send((name, reason, raised, time.perf_counter() - began, peak))
+            calls.send((name, reason, raised, time.perf_counter() - began, peak_mib()))
+
+
+def peak_mib() -> int:
+    """Most memory that this process held; getrusage would count the parent's before the exec."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) // 1024
 
 
 class Child:
     """A process that may die."""
 
     def __init__(self, kind: str, seeds: mutants.Seeds) -> None:
+        """Start it, and wait until it has read a whole file."""
         context = multiprocessing.get_context("spawn")
         self.calls, theirs = context.Pipe()
         self.process = context.Process(target=work, args=(kind, seeds, theirs), daemon=True)
@@ -86,6 +92,7 @@ class Child:
         return f"hung for {LIMIT_S:g} s"
 
     def end(self) -> None:
+        """Kill it."""
         self.process.kill()
         self.process.join()
 

@@ -14,7 +14,7 @@ from tutelage.config import RunConfig, make_config
 from tutelage.data.catalog import Catalog, as_text
 from tutelage.data.decode import UnreadableImage, decode, read_file
 from tutelage.data.foreign import Data, in_memory, is_in_memory, open_data
-from tutelage.deploy.answers import Prediction, answer, each_image
+from tutelage.deploy.answers import Prediction, answer, each_image, reason_of
 from tutelage.errors import TutelageError, need
 from tutelage.metrics import metrics
 
@@ -450,7 +450,7 @@ def predict(
         if isinstance(found, Prediction):
             rows.append(found)
         else:
-            skipped.append((as_text(str(path)), str(found)))
+            skipped.append((as_text(str(path)), reason_of(found)))
     return rows, skipped
 
 
@@ -480,7 +480,8 @@ def evaluate(model: Path | str, data: Data, *, split: str = "test") -> dict[str,
         split: "test", "val" or "train".
 
     Returns:
-        The figures of metrics.json, with ``skipped``: unreadable or unlabelled images.
+        The figures of metrics.json, with ``skipped``, how many images cannot be read, and their
+        ``reasons`` by name.
 
     Raises:
         TutelageError: the split has no labelled image, or classes the model does not know.
@@ -505,15 +506,18 @@ def evaluate(model: Path | str, data: Data, *, split: str = "test") -> dict[str,
 
     probs: list[np.ndarray] = []
     labels: list[int] = []
+    reasons: dict[str, str] = {}
     for at, seen in zip(rows, each_image(look, rows.tolist()), strict=True):
         if isinstance(seen, np.ndarray):
             probs.append(seen)
             labels.append(index[catalog.classes[catalog.labels[at]]])
+        else:
+            reasons[catalog.names[at]] = reason_of(seen)
     if not probs:
         raise TutelageError(f"none of the {len(rows)} '{split}' images of {told} can be read")
     figures = metrics(np.stack(probs), np.array(labels))
     assert figures is not None
-    return {"split": split, **figures, "skipped": len(rows) - len(probs)}
+    return {"split": split, **figures, "skipped": len(reasons), "reasons": reasons}
 
 
 def export(

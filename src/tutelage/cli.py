@@ -295,8 +295,11 @@ def _work(command: str, json: bool, **options: Any) -> None:
 
 def _evaluate(model: str, data: str, split: str, json: bool) -> None:
     from tutelage import api
+    from tutelage.console import printable
 
     figures = api.evaluate(model, data, split=split)
+    for name, reason in figures["reasons"].items():
+        print(printable(f"skipped {name}: {reason}"), file=sys.stderr)
     if json:
         print(_dump(figures))
         return
@@ -305,8 +308,6 @@ def _evaluate(model: str, data: str, split: str, json: bool) -> None:
     print(f"accuracy  {figures['accuracy']:.4f}  [{low:.4f}, {high:.4f}] (95%)")
     for name in ("macro_f1", "ece", "nll"):
         print(f"{name:<9} {figures[name]:.4f}")
-    if figures["skipped"]:
-        print(f"{figures['skipped']} unreadable images were left out", file=sys.stderr)
 
 
 def _predict(model: str, images: Sequence[str], out: str | None, json: bool, reject: bool) -> None:

@@ -542,6 +542,9 @@ def _check_rows(where: str, names: Sequence[str], splits: Sequence[str]) -> NDAr
 
 
 def _check_header(path: Path, columns: Sequence[str]) -> None:
+    twice = [name for name in ("image", "label", "split") if columns.count(name) > 1]
+    if twice:
+        raise TutelageError(f"{path} has the column {twice[0]} twice; keep one")
     missing = [name for name in ("image", "label") if name not in columns]
     if missing:
         raise TutelageError(

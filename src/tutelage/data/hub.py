@@ -95,7 +95,7 @@ class ArrowSource(Selectable):
     def __init__(self, path: Path, column: str) -> None:
         """Map the file and look at one of its columns."""
         self.path = path
-        self._column = open_arrow(path).column(column)
+        self._column = _sound(open_arrow(path).column(column), path)
 
     def read(self, index: int) -> bytes:
         """Return the bytes of one image."""
@@ -252,11 +252,19 @@ def _shard(file: Path) -> Rows:
         check_labels(file, schema, label)
         names = class_names(known.get(label, {}))
         with undamaged(file):
-            values = (opened if arrow else opened.read(columns=[label])).column(label).to_pylist()
+            column = (opened if arrow else opened.read(columns=[label])).column(label)
+            values = _sound(column, file).to_pylist()
         labels = [class_text(value, names) for value in values]
         count = len(labels)
     source = ArrowSource(file, images) if arrow else ParquetSource(file, np.arange(count), images)
     return Rows([str(row) for row in range(count)], labels, source)
+
+
+def _sound(column: Any, path: Path) -> Any:
+    """A column whose offsets lie inside its data: others would make pyarrow crash the process."""
+    with undamaged(path):
+        column.validate(full=True)
+    return column
 
 
 def open_arrow(path: Path) -> Any:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tutelage.augment.resample import center_view
+from tutelage.errors import TutelageError
 from tutelage.models.classifier import Classifier
 
 
@@ -72,9 +73,18 @@ class TorchModel:
         return self.answers(images)[0]
 
     def answers(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """``probabilities`` (N, K) and energies (N,)."""
+        """``probabilities`` (N, K) and energies (N,).
+
+        Raises:
+            TutelageError: they are not finite.
+        """
         found = [self._deployed(torch.tensor(image)[None]) for image in images]
         probabilities, energies = zip(*found, strict=True)
+        if not all(torch.isfinite(part).all() for part in (*probabilities, *energies)):
+            raise TutelageError(
+                "the model answers with values that are not finite; its weights or its "
+                "description (mean, std, temperature in model.json) are damaged"
+            )
         return torch.cat(probabilities).numpy(), torch.cat(energies).numpy()
 
 

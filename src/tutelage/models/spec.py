@@ -14,7 +14,7 @@ from tutelage.errors import TutelageError
 
 FORMAT = 1
 # A network is built before its weights are read: a file must not ask for one of any size.
-MAX_SIDE = 4096  # pixels
+MAX_SIDE = 2048  # pixels; timm's largest are made for 1024
 MAX_WIDTH = 65_536  # classes, and channels of a neck
 
 

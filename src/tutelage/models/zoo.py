@@ -377,7 +377,7 @@ def load_strictly(module: nn.Module, state: dict[str, Tensor], source: str) -> N
     ]
     common = sorted(wanted.keys() & state.keys())
     kinds = [n for n in common if state[n].is_floating_point() != wanted[n].is_floating_point()]
-    broken = [name for name in common if not torch.isfinite(state[name].float()).all()]
+    broken = [n for n in sorted({*common} - {*kinds}) if not torch.isfinite(state[n].float()).all()]
     parts = (
         ("missing", missing),
         ("not of this model", extra),
