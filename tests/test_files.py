@@ -1,8 +1,10 @@
+import csv
+import io
 from pathlib import Path
 
 import pytest
 
-from tutelage.files import replacing, write_atomically
+from tutelage.files import csv_line, replacing, write_atomically
 
 
 def test_atomic_writes_replace_whole_files_and_leave_no_other(tmp_path: Path) -> None:
@@ -46,3 +48,10 @@ def test_a_written_file_can_be_read_by_others(tmp_path: Path) -> None:
     path = tmp_path / "answers.csv"
     write_atomically(path, b"a,b")
     assert path.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_csv_line_is_one_row_whatever_is_in_its_cells() -> None:
+    rows = [["a\rb", "c\r\nd", "e\nf", 'g"h', "i,j", "=k", "", "ü"], ["x"]]
+    text = "".join(map(csv_line, rows))
+    assert list(csv.reader(io.StringIO(text, newline=""))) == rows
+    assert csv_line(["a", 1, None]) == "a,1,\n"
