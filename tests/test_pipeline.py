@@ -685,3 +685,26 @@ def test_a_budget_that_is_too_short_is_said(tmp_path: Path) -> None:
     run = prepared(data, tmp_path / "run", minutes=0.1)
     (note,) = [note for note in run.notes if "the least there is to do" in note]
     assert "more than the 0.1 of --minutes" in note
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("stage.json", b"["),
+        ("stage.json", b"[]"),
+        ("stage.json", b'{"chains": "x"}'),
+        ("beliefs.npz", b""),
+        ("beliefs.npz", b"\x80\x04N."),  # a pickle
+        ("model.json", b"{}"),
+        ("model.safetensors", b""),
+    ],
+)
+def test_a_damaged_stage_is_named_with_the_mend(
+    name: str, content: bytes, finished: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "probe"
+    shutil.copytree(finished / "stages" / "probe", folder)
+    pipeline.load_stage(folder, "probe")
+    (folder / name).write_bytes(content)
+    with pytest.raises(TutelageError, match=r"the stage in .*probe cannot be read.*delete that"):
+        pipeline.load_stage(folder, "probe")

@@ -405,8 +405,8 @@ def test_a_lack_of_memory_is_the_images_fault(monkeypatch):
         decode(encode(Image.fromarray(quadrants()), "PNG"))
 
 
-def test_thousands_of_frames_cost_no_more_than_the_first():
-    frames = [Image.new("L", (4, 4), i % 2 * 255) for i in range(2000)]
+def test_hundreds_of_frames_cost_no_more_than_the_first():
+    frames = [Image.new("L", (4, 4), i % 2 * 255) for i in range(500)]
     for kind in ("GIF", "TIFF"):
         data = encode(frames[0], kind, save_all=True, append_images=frames[1:])
         began = time.perf_counter()
