@@ -366,7 +366,7 @@ def test_a_jpeg_of_thousands_of_scans_is_refused():
 
 
 def test_a_video_behind_a_photo_is_not_taken_for_its_scans():
-    data = with_scans(1, tail=b"\xff\xda\0\2" * 1000)
+    data = with_scans(1, tail=b"\0\2" + b"\xff\xda\0\2" * 1000)
     assert_close(decode(data), quadrants(), "JPEG")
 
 
