@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from shapes import FINISHED, as_options
 
 from tutelage import api, cli
 from tutelage.config import GROUPS, field_type, group_fields
+from tutelage.console import printable
 
 VERBS = ("demo", "run", "transfer", "self-train", "distill", "augment", "ladder", "evaluate",
          "predict", "label", "export", "bench", "review", "serve", "completion")  # fmt: skip
@@ -412,3 +414,93 @@ def test_a_shell_learns_the_commands(shell: str, capsys: pytest.CaptureFixture[s
     if shutil.which(shell):
         done = subprocess.run([shell, "-n"], input=script, text=True, capture_output=True)
         assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture
+def hostile(tmp_path: Path, photos: Path) -> Path:
+    """Test images of the shapes, some of which are none, or are called as no image is."""
+    folder = tmp_path / "hostile" / "test" / "disc"
+    folder.mkdir(parents=True)
+    good = next((photos / "test" / "disc").iterdir())
+    (tmp_path / "hostile" / "train").mkdir()
+    for name in ("good.png", "=1+1.png", "a\n\x1b[31m\t.png", "\u202egnp.png", "n" * 251 + ".png"):
+        shutil.copy(good, folder / name)
+    shutil.copy(good, folder / os.fsdecode(b"\xff.png"))
+    os.mkfifo(folder / "pipe.png")
+    (folder / "dangling.png").symlink_to("nowhere")
+    (folder / "up").symlink_to(tmp_path)
+    (folder / "page\n.jpg").write_text("<html>")
+    return tmp_path / "hostile"
+
+
+@pytest.mark.parametrize("suffix", [None, ".csv", ".jsonl", ".parquet"])
+def test_predict_answers_for_what_is_good_of_a_hostile_folder(
+    suffix: str | None,
+    hostile: Path,
+    finished: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(hostile / "test" / "disc")
+    words = ["predict", str(finished / "student.onnx"), "."]
+    out = tmp_path / f"answers{suffix}"
+    assert cli.main(words + (["--out", str(out)] if suffix else [])) == 0
+    captured = capsys.readouterr()
+    skipped = [line for line in captured.err.splitlines() if line.startswith("skipped ")]
+    assert [line.partition(": ")[0] for line in skipped] == [
+        "skipped dangling.png",
+        r"skipped page\n.jpg",
+        "skipped pipe.png",
+    ]
+    names = {
+        "good.png",
+        "=1+1.png",
+        "a\n\x1b[31m\t.png",
+        "\u202egnp.png",
+        "n" * 251 + ".png",
+        r"\xff.png",
+    }
+    if suffix is None:
+        rows = [line.split("\t") for line in captured.out.splitlines()]
+        assert {row[0] for row in rows} == {printable(name) for name in names}
+        assert {len(row) for row in rows} == {3}
+    else:
+        assert {row["image"] for row in read_rows(out)} == names
+        told = (
+            "1 cells of" in captured.err
+            and "which a spreadsheet takes for formulas" in captured.err
+        )
+        assert told == (suffix == ".csv")
+
+
+def test_evaluate_says_what_it_could_not_read_and_why(
+    hostile: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["evaluate", str(finished), str(hostile)]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("6 test images\n")
+    assert captured.err.splitlines() == [
+        "skipped test/disc/dangling.png: No such file or directory",
+        r"skipped test/disc/page\n.jpg: is not a JPEG, PNG, WebP, BMP, TIFF or GIF image, or its "
+        "header is damaged",
+        "skipped test/disc/pipe.png: it is a pipe, a device or a socket, not a file",
+    ]
+    figures = api.evaluate(finished, hostile)
+    assert figures["skipped"] == len(figures["reasons"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("metrics.json", "[]"), ("metrics.json", "{"), ("config.json", "[]"), ("config.json", "{}")],
+)
+def test_export_from_a_damaged_run_is_refused(
+    name: str, content: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(finished, run)
+    (run / name).write_text(content)
+    words = ["export", str(run / "student"), "--format", "hub", "--out", str(tmp_path / "hub")]
+    assert cli.main(words) == 2
+    assert name in capsys.readouterr().err
+    assert not (tmp_path / "hub").exists()

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tutelage.console import Console
+from tutelage.console import Console, printable
 
 
 def events(path: Path) -> list[dict]:
@@ -84,3 +84,17 @@ def test_an_event_that_cannot_be_recorded_is_said_once_and_leaves_no_half_line(
     assert (tmp_path / "events.jsonl").read_bytes() == whole
     console.record("end", label="probe")
     assert [row["event"] for row in events(tmp_path / "events.jsonl")] == ["start", "end"]
+
+
+def test_a_name_cannot_move_the_cursor_or_turn_the_line() -> None:
+    assert printable("a\n\x1b[31mb\t\x7f\x9b") == r"a\n\x1b[31mb\t\x7f\x9b"
+    assert printable("a\n\tb\r", keep="\n\t") == "a\n\tb\\r"
+    assert printable("\u202egnp.exe\u2066") == r"\u202egnp.exe\u2066"
+    assert printable("\udcff") == r"\udcff"
+    for kept in ("ü 蜂 👨\u200d👩\u200d👧", "蜂\u200c蜂", "naïve=+1"):
+        assert printable(kept) == kept
+
+
+def test_what_is_said_is_printable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Console().say("2 files (first: \x1b]0;x\x07.jpg)\nand more")
+    assert capsys.readouterr().err == "2 files (first: \\x1b]0;x\\x07.jpg)\nand more\n"

@@ -167,3 +167,10 @@ def test_decisions_that_do_not_fit_are_refused(catalog: Catalog, tmp_path: Path)
         TutelageError, match="calls a 'wasp', which is none of the classes ant, bee"
     ):
         apply_decisions(catalog, str(path))
+
+
+@pytest.mark.parametrize("line", [b"[" * 100_000, b"\xff", b"3", b'{"image": 1}', b"null"])
+def test_a_hostile_line_is_named(line: bytes, tmp_path: Path) -> None:
+    (tmp_path / "decisions.jsonl").write_bytes(line + b"\n")
+    with pytest.raises(TutelageError, match=r"line 1 of .* is no decision"):
+        read_decisions(tmp_path)

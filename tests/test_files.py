@@ -1,10 +1,12 @@
+import csv
 import errno
+import io
 import os
 from pathlib import Path
 
 import pytest
 
-from tutelage.files import explain, install, replacing, write_atomically
+from tutelage.files import csv_line, explain, install, replacing, write_atomically
 
 
 def test_atomic_writes_replace_whole_files_and_leave_no_other(tmp_path: Path) -> None:
@@ -146,3 +148,10 @@ def test_the_mend_depends_on_what_happened_and_where(
     assert told(errno.EISDIR, run / "a") == f"{run / 'a'}: Is a directory"
     assert told(errno.ENOMEM, None) == "Cannot allocate memory"
     assert explain(OSError("odd")) == "odd"
+
+
+def test_a_csv_line_is_one_row_whatever_is_in_its_cells() -> None:
+    rows = [["a\rb", "c\r\nd", "e\nf", 'g"h', "i,j", "=k", "", "ü"], ["x"]]
+    text = "".join(map(csv_line, rows))
+    assert list(csv.reader(io.StringIO(text, newline=""))) == rows
+    assert csv_line(["a", 1, None]) == "a,1,\n"

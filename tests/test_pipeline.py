@@ -811,3 +811,26 @@ def test_a_streamed_image_that_is_lost_on_the_way_is_listed(
     assert row["image"] == "unlabeled/03.jpg"
     assert "readable before" in row["reason"]
     assert "03.jpg" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("stage.json", b"["),
+        ("stage.json", b"[]"),
+        ("stage.json", b'{"chains": "x"}'),
+        ("beliefs.npz", b""),
+        ("beliefs.npz", b"\x80\x04N."),  # a pickle
+        ("model.json", b"{}"),
+        ("model.safetensors", b""),
+    ],
+)
+def test_a_damaged_stage_is_named_with_the_mend(
+    name: str, content: bytes, finished: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "probe"
+    shutil.copytree(finished / "stages" / "probe", folder)
+    pipeline.load_stage(folder, "probe")
+    (folder / name).write_bytes(content)
+    with pytest.raises(TutelageError, match=r"the stage in .*probe cannot be read.*delete that"):
+        pipeline.load_stage(folder, "probe")

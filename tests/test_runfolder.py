@@ -5,7 +5,7 @@ import pytest
 from shapes import contents
 
 from tutelage.errors import TutelageError
-from tutelage.runfolder import RunFolder
+from tutelage.runfolder import RunFolder, catalog_of, has_data
 
 REQUEST: dict[str, Any] = {
     "command": "run",
@@ -126,3 +126,15 @@ def test_a_broken_config_is_said(tmp_path: Path, text: str, found: str) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(TutelageError, match=found):
         RunFolder(tmp_path).claim(REQUEST)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"{", b"[]", b"3", b"\xff", b"[" * 100_000, b'{"request": 3}', b"{}",
+     b'{"request": {"command": "run", "data": 5}}', b'{"request": {"data": "photos"}}'],
+)  # fmt: skip
+def test_a_hostile_config_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(content)
+    for look in (has_data, catalog_of, lambda path: RunFolder(path).claim(REQUEST)):
+        with pytest.raises(TutelageError, match=r"config\.json|holds another run"):
+            look(tmp_path)

@@ -7,7 +7,7 @@ import pytest
 
 from tutelage.api import Prediction
 from tutelage.errors import TutelageError
-from tutelage.tables import SUFFIXES, check_suffix, write_predictions
+from tutelage.tables import SUFFIXES, check_suffix, formula_cells, write_predictions
 
 ROWS = [
     Prediction('a,b "c".png', "bee", 0.75, {"ant": 0.25, "bee": 0.75}),
@@ -84,3 +84,15 @@ def test_an_existing_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text("precious")
     with pytest.raises(TutelageError, match="exists; choose another name"):
         check_suffix(tmp_path / "p.csv")
+
+
+@pytest.mark.parametrize("first", ["=", "+", "-", "@", "\t", "\r"])
+def test_cells_that_a_spreadsheet_would_run_are_counted_and_written_as_they_are(
+    first: str, tmp_path: Path
+) -> None:
+    name = f"{first}cmd|' /C calc'!A0.jpg"
+    rows = [Prediction(name, "-1", 1.0, {"-1": 1.0}), Prediction("a=b.jpg", "ant", 1.0, {})]
+    assert formula_cells(rows) == 2
+    write_predictions(rows, tmp_path / "p.csv")
+    with (tmp_path / "p.csv").open(encoding="utf-8", newline="") as file:
+        assert next(csv.DictReader(file))["image"] == name

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,10 +14,10 @@ import numpy as np
 
 from tutelage.config import RunConfig, make_config
 from tutelage.cores import cores
-from tutelage.data.catalog import Catalog
-from tutelage.data.decode import UnreadableImage, decode
+from tutelage.data.catalog import Catalog, as_text
+from tutelage.data.decode import UnreadableImage, decode, read_file
 from tutelage.data.foreign import Data, in_memory, is_in_memory, open_data
-from tutelage.deploy.answers import Prediction, answer, each_image
+from tutelage.deploy.answers import Prediction, answer, each_image, reason_of
 from tutelage.errors import TutelageError, need
 from tutelage.metrics import metrics
 
@@ -404,7 +403,9 @@ def _exported_file(path: Path) -> Path:
     """The exported model of a run folder; any other path as it is."""
     if not (path.is_dir() and (path / "config.json").exists()):
         return path
-    if "architecture" in json.loads((path / "config.json").read_text(encoding="utf-8")):
+    from tutelage.runfolder import RunFolder
+
+    if "architecture" in RunFolder(path).read_json("config.json"):
         raise TutelageError(f"{path} is an export for timm; give the model that it was made from")
     ready = [f for f in (path / "student.onnx", path / "teacher" / "model.onnx") if f.exists()]
     if not ready:
@@ -458,7 +459,8 @@ def predict(
     paths = _image_files(images)
 
     def look(path: Path) -> Prediction:
-        (row,) = answer(opened, [str(path)], [decode(path.read_bytes())], reject=reject)
+        name = as_text(str(path))
+        (row,) = answer(opened, [name], [decode(read_file(path))], reject=reject)
         return row
 
     rows: list[Prediction] = []
@@ -467,7 +469,7 @@ def predict(
         if isinstance(found, Prediction):
             rows.append(found)
         else:
-            skipped.append((str(path), str(found)))
+            skipped.append((as_text(str(path)), reason_of(found)))
     return rows, skipped
 
 
@@ -602,7 +604,8 @@ def evaluate(model: Path | str, data: Data, *, split: str = "test") -> dict[str,
         split: "test", "val" or "train".
 
     Returns:
-        The figures of metrics.json, with ``skipped``: unreadable or unlabelled images.
+        The figures of metrics.json, with ``skipped``, how many images cannot be read, and their
+        ``reasons`` by name.
 
     Raises:
         TutelageError: the split has no labelled image, or classes the model does not know.
@@ -627,15 +630,18 @@ def evaluate(model: Path | str, data: Data, *, split: str = "test") -> dict[str,
 
     probs: list[np.ndarray] = []
     labels: list[int] = []
+    reasons: dict[str, str] = {}
     for at, seen in zip(rows, each_image(look, rows.tolist()), strict=True):
         if isinstance(seen, np.ndarray):
             probs.append(seen)
             labels.append(index[catalog.classes[catalog.labels[at]]])
+        else:
+            reasons[catalog.names[at]] = reason_of(seen)
     if not probs:
         raise TutelageError(f"none of the {len(rows)} '{split}' images of {told} can be read")
     figures = metrics(np.stack(probs), np.array(labels))
     assert figures is not None
-    return {"split": split, **figures, "skipped": len(rows) - len(probs)}
+    return {"split": split, **figures, "skipped": len(reasons), "reasons": reasons}
 
 
 def export(

@@ -284,7 +284,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         with handled() if command in CONTINUED else nullcontext():
             _run(command, options)
     except TutelageError as error:
-        print(f"tutelage {command}: {error}", file=sys.stderr)
+        from tutelage.console import printable
+
+        print(printable(f"tutelage {command}: {error}", keep="\n\t"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"\ntutelage {command}: stopped{_continues(command)}", file=sys.stderr)
@@ -355,8 +357,11 @@ def _work(command: str, json: bool, **options: Any) -> None:
 
 def _evaluate(model: str, data: str, split: str, json: bool) -> None:
     from tutelage import api
+    from tutelage.console import printable
 
     figures = api.evaluate(model, data, split=split)
+    for name, reason in figures["reasons"].items():
+        print(printable(f"skipped {name}: {reason}"), file=sys.stderr)
     if json:
         print(_dump(figures))
         return
@@ -365,29 +370,34 @@ def _evaluate(model: str, data: str, split: str, json: bool) -> None:
     print(f"accuracy  {figures['accuracy']:.4f}  [{low:.4f}, {high:.4f}] (95%)")
     for name in ("macro_f1", "ece", "nll"):
         print(f"{name:<9} {figures[name]:.4f}")
-    if figures["skipped"]:
-        print(f"{figures['skipped']} unreadable images were left out", file=sys.stderr)
 
 
 def _predict(model: str, images: Sequence[str], out: str | None, json: bool, reject: bool) -> None:
     from tutelage import api
-    from tutelage.tables import as_json, check_suffix, write_predictions
+    from tutelage.console import printable
+    from tutelage.tables import as_json, check_suffix, formula_cells, write_predictions
 
     if out is not None:
         check_suffix(Path(out))
     rows, skipped = api.predict(model, images, reject=reject)
     for name, reason in skipped:
-        print(f"skipped {name}: {reason}", file=sys.stderr)
+        print(printable(f"skipped {name}: {reason}"), file=sys.stderr)
     if not rows:
         raise TutelageError("none of the images could be read")
     if out is not None:
         write_predictions(rows, Path(out))
+        if Path(out).suffix == ".csv" and (count := formula_cells(rows)):
+            print(
+                f"{count} cells of {out} begin with =, +, - or @, which a spreadsheet takes for "
+                "formulas: import those columns as text",
+                file=sys.stderr,
+            )
         return
     if json:
         print("\n".join(as_json(rows)))
         return
     for row in rows:
-        print(f"{row.image}\t{row.label}\t{row.confidence:.4f}")
+        print(f"{printable(row.image)}\t{printable(row.label)}\t{row.confidence:.4f}")
 
 
 def _label(json: bool, quiet: bool, **options: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,25 @@ from typing import Any
 from tqdm import tqdm
 
 from tutelage.files import append_line, explain
+
+# They turn the reading order, so that a name can look like another: Unicode's UAX #9.
+_TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Text as it can be shown in a terminal: a name in it cannot move the cursor or end the line.
+
+    Args:
+        text: control characters and halves of surrogate pairs in it become backslash escapes.
+        keep: control characters that stay.
+    """
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if character not in keep
+        and (character in _TURNING or unicodedata.category(character) in ("Cc", "Cs"))
+        else character
+        for character in text
+    )
 
 
 class Console:
@@ -34,7 +54,7 @@ class Console:
     def say(self, text: str, **facts: Any) -> None:
         """Print one line and record it."""
         if not self.quiet:
-            tqdm.write(text, file=sys.stderr)
+            tqdm.write(printable(text, keep="\n\t"), file=sys.stderr)
         self.record("message", text=text, **facts)
 
     def record(self, kind: str, **facts: Any) -> None:

@@ -199,7 +199,7 @@ def _parsed(lines: Iterable[bytes], path: Path) -> Iterator[dict[str, Any]]:
             row = json.loads(line)
             known = isinstance(row["image"], str) and row["action"] in ACTIONS
             named = row["label"] is None or isinstance(row["label"], str)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             known = named = False
         if not (known and named):
             raise TutelageError(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
 import hashlib
+import io
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -184,3 +186,14 @@ def explain(error: OSError, out: Path | None = None) -> str:
 
 def _within(path: Path, place: Path) -> bool:
     return path.is_relative_to(place.absolute())
+
+
+def csv_line(cells: Iterable[object]) -> str:
+    """One row of a CSV file, ending with a line feed alone.
+
+    Python 3.11's writer quotes only the characters of its own line end, but a bare carriage return
+    in a file's name ends the row for readers.
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue().removesuffix("\r\n") + "\n"

@@ -23,6 +23,7 @@ from torch import Tensor
 from tutelage import selftrain, stages, student, trunk
 from tutelage.bank import CLEAN_VIEWS, bank_plans, make_bank
 from tutelage.calibrate import softmax
+from tutelage.errors import TutelageError
 from tutelage.files import digest, install, write_atomically
 from tutelage.label import PseudoLabels
 from tutelage.loader import Rows
@@ -417,7 +418,21 @@ def _is_whole(folder: Path, say: Callable[[str], None]) -> bool:
 
 
 def load_stage(folder: Path, name: str) -> Finished:
-    """A finished stage, as its folder holds it."""
+    """A finished stage, as its folder holds it.
+
+    Raises:
+        TutelageError: the folder is damaged.
+    """
+    try:
+        return _read_stage(folder, name)
+    except Exception as error:  # numpy, zipfile and json each raise their own
+        raise TutelageError(
+            f"the stage in {folder} cannot be read: {str(error) or type(error).__name__}; delete "
+            "that folder, and the same command makes it again"
+        ) from error
+
+
+def _read_stage(folder: Path, name: str) -> Finished:
     record = json.loads((folder / "stage.json").read_text())
     with np.load(folder / "beliefs.npz") as arrays:
         pool = [arrays.get(f"pool{i}") for i in range(record["chains"])]

@@ -66,6 +66,8 @@ class RunFolder:
             self.write_json("config.json", {"request": request})
             return False
         earlier = self.read_json("config.json").get("request", {})
+        if not isinstance(earlier, dict):
+            raise TutelageError(f"{config} is damaged; restore it, or choose another --out folder")
         if earlier != request:
             raise TutelageError(
                 f"{self.path} holds another run: {_difference(earlier, request)}; choose another "
@@ -94,6 +96,22 @@ class RunFolder:
         file = _LOCKED.pop(self.path.resolve(), None)
         if file is not None:
             os.close(file)
+
+    def request(self) -> dict[str, Any]:
+        """What made the run in this folder.
+
+        Raises:
+            TutelageError: no run here, or its config.json is damaged.
+        """
+        found = self.read_json("config.json").get("request")
+        if not isinstance(found, dict) or not all(
+            isinstance(found.get(name), str) for name in ("command", "data")
+        ):
+            raise TutelageError(
+                f"{self.path / 'config.json'} does not say which command and data made the run; "
+                "restore it, or choose another --out"
+            )
+        return found
 
     def release(self) -> None:
         """Undo a claim: for a command that was refused before any stage began."""
@@ -129,7 +147,7 @@ class RunFolder:
         path = self.path / name
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
+        except (OSError, ValueError, RecursionError) as error:  # no UTF-8, no JSON
             raise TutelageError(f"cannot read {path}: {error}; choose another --out") from error
         if not isinstance(content, dict):
             raise TutelageError(f"{path} holds {type(content).__name__}, expected an object")
@@ -144,7 +162,7 @@ def has_data(folder: Path) -> bool:
     """Whether a folder holds a run on data that ``catalog_of`` can open."""
     if not (folder / "config.json").is_file():
         return False
-    return not is_in_memory(RunFolder(folder).read_json("config.json")["request"]["data"])
+    return not is_in_memory(RunFolder(folder).request()["data"])
 
 
 def catalog_of(folder: Path) -> Catalog:
@@ -153,7 +171,7 @@ def catalog_of(folder: Path) -> Catalog:
     Raises:
         TutelageError: no run there, or its data is gone, or was never on a disk.
     """
-    request = RunFolder(folder).read_json("config.json")["request"]
+    request = RunFolder(folder).request()
     if is_in_memory(request["data"]):
         raise TutelageError(
             f"{folder} was made from {request['data']}, which cannot be opened from here; give the "

@@ -5,9 +5,7 @@ What was decided once is pinned in the run folder, so that the same command goes
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import io
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +34,7 @@ from tutelage.data.split import Split, load_split, make_split, save_split
 from tutelage.data.store import ImageStore, open_store
 from tutelage.decisions import apply_decisions
 from tutelage.errors import TutelageError
-from tutelage.files import cache_folder, write_atomically
+from tutelage.files import cache_folder, csv_line, write_atomically
 from tutelage.loader import Canvases
 from tutelage.machine import choose_device, configure, fixed_size, measure_speed
 from tutelage.models.classifier import Classifier
@@ -432,11 +430,8 @@ def _open_store(
 
 def write_skipped(store: ImageStore, out: Path) -> None:
     """List the unreadable images in ``skipped.csv``."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "reason"])
-    writer.writerows(sorted(store.reasons.items()))
-    write_atomically(out / "skipped.csv", text.getvalue())
+    rows = [("image", "reason"), *sorted(store.reasons.items())]
+    write_atomically(out / "skipped.csv", "".join(map(csv_line, rows)))
 
 
 def _pinned_split(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import fields
@@ -10,7 +9,7 @@ from pathlib import Path
 
 from tutelage.deploy.answers import Prediction
 from tutelage.errors import TutelageError, need
-from tutelage.files import replacing
+from tutelage.files import csv_line, replacing
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 
@@ -46,12 +45,23 @@ def _columns(rows: Sequence[Prediction]) -> list[str]:
 
 def _write_csv(rows: Sequence[Prediction], path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, _columns(rows), extrasaction="ignore", lineterminator="\n")
-        writer.writeheader()
+        columns = _columns(rows)
+        file.write(csv_line(columns))
         for row in rows:
             probabilities = json.dumps(row.probabilities, ensure_ascii=False)
             rejected = None if row.rejected is None else json.dumps(row.rejected)
-            writer.writerow({**vars(row), "probabilities": probabilities, "rejected": rejected})
+            cells = {**vars(row), "probabilities": probabilities, "rejected": rejected}
+            file.write(csv_line(cells[name] for name in columns))
+
+
+def formula_cells(rows: Sequence[Prediction]) -> int:
+    """How many names and labels a spreadsheet would take for formulas.
+
+    They are written as they are, since the programs that read the file match them, and OWASP calls
+    no escape safe for all spreadsheets (owasp.org/www-community/attacks/CSV_Injection).
+    """
+    cells = [cell for row in rows for cell in (row.image, row.label)]
+    return sum(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in cells)
 
 
 def as_json(rows: Sequence[Prediction]) -> list[str]:

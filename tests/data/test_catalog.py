@@ -1,6 +1,9 @@
+import inspect
 import json
 import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -8,7 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tutelage.data import catalog as catalog_module
-from tutelage.data.catalog import FileSource, catalog_from_arrays, read_catalog
+from tutelage.data.catalog import FileSource, catalog_from_arrays, image_files, read_catalog
+from tutelage.data.foreign import read_path
 from tutelage.errors import TutelageError
 
 
@@ -97,6 +101,248 @@ def test_class_folders_beside_test_are_refused_with_the_mend(tmp_path):
     put(tmp_path / "test/ants/b.jpg")
     with pytest.raises(TutelageError, match="move the class folders into"):
         read_catalog(tmp_path)
+
+
+def test_what_is_called_like_an_image_is_listed_whatever_it_is(tree):
+    os.mkfifo(tree / "train/ant/pipe.jpg")
+    (tree / "train/ant/dangling.jpg").symlink_to("nowhere")
+    (tree / "train/ant/circle.jpg").symlink_to("circle.jpg")
+    (tree / "train/ant/zero.jpg").symlink_to("/dev/zero")
+    catalog = read_catalog(tree)
+    for name in ("pipe", "dangling", "circle", "zero"):
+        row = catalog.names.index(f"train/ant/{name}.jpg")
+        catalog.source.signature(row)
+        with pytest.raises(OSError, match=r"pipe|No such file|Too many levels"):
+            catalog.source.read(row)
+
+
+def test_images_beside_each_other_are_listed_whatever_they_are(tmp_path):
+    put(tmp_path / "a.jpg")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "dangling.jpg").symlink_to("nowhere")
+    assert read_catalog(tmp_path).names == ("a.jpg", "dangling.jpg", "pipe.jpg")
+
+
+def test_links_to_files_are_followed_also_out_of_the_folder(tree, tmp_path):
+    (tree / "train/ant/link.png").symlink_to(put(tmp_path / "elsewhere.png", b"far"))
+    catalog = read_catalog(tree)
+    assert catalog.source.read(catalog.names.index("train/ant/link.png")) == b"far"
+
+
+def test_links_to_folders_are_followed_for_a_class_but_not_below(tree, tmp_path):
+    put(tmp_path / "far/a.jpg")
+    (tree / "train/fly").symlink_to(tmp_path / "far")
+    (tree / "train/ant/more").symlink_to(tmp_path / "far")
+    catalog = read_catalog(tree)
+    assert by_name(catalog)["train/fly/a.jpg"] == ("fly", "train")
+    assert len(catalog) == 8
+    (warning,) = catalog.warnings
+    assert warning.startswith("1 folders are left out, since they are links")
+    assert str(tree / "train/ant/more") in warning
+
+
+def test_links_that_lead_up_end(tree):
+    places = ("train/ant/up", "train/up", "val/ant/up")
+    for place in places:
+        (tree / place).symlink_to(tree)
+    (tree / "unlabelled").symlink_to(".")
+    catalog = read_catalog(tree)
+    assert len(catalog) == 7
+    (warning,) = catalog.warnings
+    assert warning.startswith("4 folders are left out")
+    assert len(image_files(tree)) == 7
+
+
+def test_a_folder_that_cannot_be_opened_is_told(tree, monkeypatch):
+    put(tree / "train/ant/shut/a.jpg")
+    opened = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("shut"):
+            raise PermissionError(13, "Permission denied")
+        return opened(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    catalog = read_catalog(tree)
+    assert len(catalog) == 7
+    assert "1 folders are left out" in catalog.warnings[0]
+
+
+def test_a_tree_deeper_than_pythons_stack(tmp_path):
+    put(tmp_path / "/".join(["ant", *"d" * 150, "b.jpg"]))
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack(0)) + 100)
+    try:
+        assert len(read_path(tmp_path)) == 1
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+def test_a_folder_whose_path_is_too_long_is_told(tmp_path, monkeypatch):
+    put(tmp_path / "ant/a.jpg")
+    monkeypatch.chdir(tmp_path / "ant")
+    for _ in range(17):
+        os.mkdir("n" * 250)
+        os.chdir("n" * 250)
+    Path("b.jpg").touch()
+    catalog = read_catalog(tmp_path)
+    assert catalog.names == ("ant/a.jpg",)
+    assert "1 folders are left out" in catalog.warnings[0]
+
+
+def test_names_of_every_kind(tmp_path):
+    names = [
+        "a\nb.png",
+        "\x1b[31m.png",
+        "\u202egnp.png",
+        "n" * 251 + ".png",
+        "=1+1.png",
+        "ü 蜂.png",
+    ]
+    for name in names:
+        put(tmp_path / "ant" / name, name.encode())
+    (tmp_path / "ant").joinpath(os.fsdecode(b"\xff.png")).write_bytes(b"\xff")
+    put(tmp_path / os.fsdecode(b"caf\xe9") / "a.png")
+    catalog = read_catalog(tmp_path)
+    assert {*catalog.names} == {*(f"ant/{n}" for n in names), "ant/\\xff.png", "caf\\xe9/a.png"}
+    assert catalog.classes == ("ant", "caf\\xe9")
+    for name in (*catalog.names, *catalog.classes):
+        name.encode()  # tables and pages are UTF-8
+
+
+@pytest.mark.parametrize("name", ["m.csv", "m.parquet", "m"])
+def test_a_pipe_is_no_manifest(name, tmp_path):
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(TutelageError, match="no file, but a folder, a pipe"):
+        read_catalog(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"image,label\na.jpg," + b"x" * 200_000, "field larger than field limit"),
+        (b"image,label\na\0.jpg,ant\n", "data row 1 holds a NUL byte"),
+        ("image,label\na.jpg,ant\n".encode("utf-16"), "is not UTF-8"),
+        ("image,label\na.jpg,ant\n".encode("utf-16-be"), "lacks the column image and label"),
+        (b'image,label\na.jpg,"ant\nb.jpg,bee\n', "line break.*is a quote left open"),
+        (b"image,label\na.jpg,x\0y\n", "control character"),
+        (b"image,label,label\na.jpg,ant,bee\n", "column label twice"),
+        (b"image,label\na.jpg,ant\na.jpg,bee\n", "listed more than once"),
+        (b"\0" * 100, "lacks the column"),
+        (b",".join(b"c%d" % i for i in range(100_000)), "lacks the column"),
+    ],
+)
+def test_a_hostile_csv_is_refused(content, message, tmp_path):
+    put(tmp_path / "a.jpg")
+    put(tmp_path / "b.jpg")
+    with pytest.raises(TutelageError, match=message) as caught:
+        read_catalog(put(tmp_path / "m.csv", content))
+    assert len(str(caught.value)) < 1000
+
+
+def test_what_a_spreadsheet_takes_for_a_formula_is_a_class_name(tmp_path):
+    put(tmp_path / "a.jpg")
+    content = b"\xef\xbb\xbfimage,label\na.jpg,=cmd|' /C calc'!A0\n"
+    assert read_catalog(put(tmp_path / "m.csv", content)).classes == ("=cmd|' /C calc'!A0",)
+
+
+def test_a_manifest_may_name_any_file(tmp_path):
+    far = put(tmp_path / "far/a.jpg", b"far")
+    rows = f"image,label\n{far},ant\n../far/a.jpg,bee\n/dev/zero,bee\n"
+    catalog = read_catalog(put(tmp_path / "here/m.csv", rows.encode()))
+    assert [catalog.source.read(i) for i in range(2)] == [b"far", b"far"]
+    with pytest.raises(OSError, match="a device"):
+        catalog.source.read(2)
+
+
+def test_class_names_of_thousands_of_digits_are_sorted(tmp_path):
+    for name in "abc":
+        put(tmp_path / f"{name}.jpg")
+    rows = f"image,label\na.jpg,{'9' * 5000}\nb.jpg,10\nc.jpg,9\n"
+    catalog = read_catalog(put(tmp_path / "m.csv", rows.encode()))
+    assert catalog.classes == ("10", "9", "9" * 5000)
+
+
+def write_parquet(path, meta=None, **columns):
+    table = pa.table(columns)
+    if meta is not None:
+        table = table.replace_schema_metadata({"huggingface": meta})
+    pq.write_table(table, path)
+    return path
+
+
+TWO_IMAGES = pa.array([b"x", b"y"], pa.binary())
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"label": [["a"], ["b"]]}, "column label holds list"),
+        ({"label": pa.array([b"a", b"b"])}, "column label holds binary"),
+        ({"label": pa.array([1, 2], pa.timestamp("s"))}, "column label holds timestamp"),
+        ({"label": [{"a": 1}, {"a": 2}]}, "column label holds struct"),
+        ({"label": ["a\nb", "c"]}, "line break"),
+        ({"label": ["a", "b"], "image": [1, 2]}, "column image holds int64"),
+        ({"label": ["a", "b"], "image": [[1], [2]]}, "column image holds list"),
+        ({"label": ["a", "b"], "image": ["x", None]}, "data row 2 has no image"),
+        ({"label": ["a", "b"], "image": [{"bytes": None, "path": 1}] * 2}, "an image is 1; expect"),
+        ({"label": ["a", "b"], "split": [["test"], []]}, "unknown split"),
+    ],
+)
+def test_a_parquet_of_wrong_types_is_refused(columns, message, tmp_path):
+    with pytest.raises(TutelageError, match=message):
+        read_catalog(write_parquet(tmp_path / "m.parquet", **{"image": TWO_IMAGES, **columns}))
+
+
+def test_a_number_in_the_place_of_bytes_is_unreadable_and_allocates_nothing(tmp_path):
+    images = [{"bytes": 10**15}, {"bytes": None}]
+    catalog = read_catalog(write_parquet(tmp_path / "m.parquet", image=images, label=["a", None]))
+    for row in range(2):
+        with pytest.raises(OSError, match="no image bytes"):
+            catalog.source.read(row)
+
+
+def test_dictionary_encoded_columns_are_read(tmp_path):
+    labels = pa.array(["a", "b"]).dictionary_encode()
+    path = write_parquet(tmp_path / "m.parquet", image=TWO_IMAGES.dictionary_encode(), label=labels)
+    catalog = read_catalog(path)
+    assert catalog.source.read(1) == b"y"
+    assert catalog.classes == ("a", "b")
+
+
+@pytest.mark.parametrize(
+    "meta",
+    ["{", "[]", "null", '{"info": []}', '{"info": {"features": {"label": 3}}}', "[" * 100_000,
+     '{"info": {"features": {"label": {"names": 3}}}}', b"\xff",
+     '{"info": {"features": {"label": {"names": [1, 2]}}}}',
+     '{"info": {"features": {"label": {"names": "ab"}}}}'],
+)  # fmt: skip
+def test_hostile_metadata_is_refused(meta, tmp_path):
+    path = write_parquet(tmp_path / "m.parquet", meta, image=TWO_IMAGES, label=[0, 1])
+    with pytest.raises(TutelageError, match=r"metadata of Hugging Face|class names of the data"):
+        read_catalog(path)
+
+
+@pytest.mark.parametrize("labels", [["x", "y"], [0.5, 0.0], [0, 7]])
+def test_labels_that_are_no_numbers_of_the_class_names_are_refused(labels, tmp_path):
+    meta = '{"info": {"features": {"label": {"names": ["a", "b"]}}}}'
+    with pytest.raises(TutelageError, match="there are 2 class names"):
+        read_catalog(write_parquet(tmp_path / "m.parquet", meta, image=TWO_IMAGES, label=labels))
+
+
+def test_a_footer_that_claims_more_rows_than_bytes_is_refused(tmp_path, monkeypatch):
+    path = write_parquet(tmp_path / "m.parquet", image=TWO_IMAGES, label=["a", "b"])
+    size = path.stat().st_size
+    opened = pq.ParquetFile
+
+    class Lying(opened):
+        @property
+        def metadata(self):
+            return type("Metadata", (), {"num_rows": size + 1})
+
+    monkeypatch.setattr(pq, "ParquetFile", Lying)
+    with pytest.raises(TutelageError, match=f"claims {size + 1:,} rows in {size:,} bytes"):
+        read_catalog(path)
 
 
 def test_an_empty_class_folder_is_left_out_and_said(tree):

@@ -1,14 +1,20 @@
 import io
+import os
+import socket
 import struct
+import threading
+import time
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tutelage.data.decode import UnreadableImage, decode, read_size
+from tutelage.data import decode as decoding
+from tutelage.data.decode import UnreadableImage, decode, read_file, read_size
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 HEIGHT, WIDTH = 24, 40
@@ -263,12 +269,19 @@ def test_float_with_nan_infinity_or_one_value():
     assert decode(encode(Image.fromarray(same * np.nan), "TIFF")).max() == 0
 
 
-def test_16_bit_colour_png():
-    def chunk(name, body):
-        return (
-            struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
-        )
+def chunk(name, body):
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
+
+def flat_png(width, height, *before_pixels):
+    """A black RGB PNG, of which a good part is zeros."""
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    rows = zlib.compress(bytes((1 + 3 * width) * height))
+    parts = [chunk(b"IHDR", head), *before_pixels, chunk(b"IDAT", rows), chunk(b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+def test_16_bit_colour_png():
     row = b"\0" + struct.pack(">6H", 0xFF00, 0x8000, 0, 0x0102, 0xFFFF, 0x7F00)
     data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0))
     data += chunk(b"IDAT", zlib.compress(row)) + chunk(b"IEND", b"")
@@ -302,11 +315,175 @@ def test_what_is_no_image_has_a_reason(data, reason):
         read_size(data)
 
 
-def test_a_decompression_bomb_is_refused_before_it_is_decoded():
+@pytest.mark.parametrize("read", [decode, read_size])
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(read):
     data = bytearray(encode(Image.new("1", (64, 64)), "BMP"))
     struct.pack_into("<ii", data, 18, 50_000, 50_000)
     with pytest.raises(UnreadableImage, match="large"):
-        decode(bytes(data))
+        read(bytes(data))
+
+
+@pytest.mark.parametrize("read", [decode, read_size])
+def test_an_image_that_pillow_only_warns_of_is_refused_with_its_size(monkeypatch, read):
+    monkeypatch.setattr(decoding, "MAX_PIXELS", HEIGHT * WIDTH - 1)
+    data = encode(Image.fromarray(quadrants()), "PNG")
+    with pytest.raises(UnreadableImage, match=f"large: {WIDTH} x {HEIGHT} pixels, more than 959"):
+        read(data)
+    monkeypatch.setattr(decoding, "MAX_PIXELS", HEIGHT * WIDTH)
+    read(data)
+
+
+def test_the_photo_of_a_108_megapixel_phone_is_not_a_bomb():
+    assert decoding.MAX_PIXELS > 12_000 * 9_000
+
+
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        chunk(b"iCCP", b"x\0\0" + zlib.compress(bytes(50_000_000))),
+        chunk(b"zTXt", b"x\0\0" + zlib.compress(bytes(50_000_000))),
+        chunk(b"iTXt", b"x\0\1\0\0\0" + zlib.compress(bytes(50_000_000))),
+        chunk(b"zTXt", b"x\0\0" + zlib.compress(bytes(900_000))) * 80,
+    ],
+    ids=["iCCP", "zTXt", "iTXt", "many zTXt"],
+)
+def test_metadata_that_unpacks_to_a_thousand_times_its_size_is_refused(bomb):
+    with pytest.raises(UnreadableImage, match=r"too large|Too much memory"):
+        decode(flat_png(4, 4, bomb))
+
+
+def with_scans(count, *, tail=b""):
+    """A progressive JPEG whose last scan is there ``count`` times."""
+    data = encode(Image.fromarray(quadrants()), "JPEG", progressive=True)
+    scan = data[data.rindex(b"\xff\xda") : -2]
+    return data[:-2] + scan * (count - 1) + b"\xff\xd9" + tail
+
+
+def test_a_jpeg_of_thousands_of_scans_is_refused():
+    with pytest.raises(UnreadableImage, match="more than 100 scans"):
+        decode(with_scans(2000))
+    assert_close(decode(with_scans(20)), quadrants(), "JPEG")
+
+
+def test_a_video_behind_a_photo_is_not_taken_for_its_scans():
+    data = with_scans(1, tail=b"\0\2" + b"\xff\xda\0\2" * 1000)
+    assert_close(decode(data), quadrants(), "JPEG")
+
+
+def test_large_images_are_decoded_one_at_a_time(monkeypatch):
+    monkeypatch.setattr(decoding, "LARGE_PIXELS", 0)
+    busy, most = 0, 0
+    rgb = decoding._rgb
+
+    def counted(image):
+        nonlocal busy, most
+        busy += 1
+        most = max(most, busy)
+        time.sleep(0.01)
+        busy -= 1
+        return rgb(image)
+
+    monkeypatch.setattr(decoding, "_rgb", counted)
+    data = encode(Image.fromarray(quadrants()), "PNG")
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(decode, [data] * 8))
+    assert most == 1
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 20_000), (20_000, 1)])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "BMP", "TIFF"])
+def test_a_single_pixel_and_extreme_ratios(kind, size):
+    assert decode(encode(Image.new("RGB", size, WHITE), kind)).shape == (size[1], size[0], 3)
+
+
+def test_a_lack_of_memory_is_the_images_fault(monkeypatch):
+    def exhausted(image):
+        raise MemoryError
+
+    monkeypatch.setattr(decoding, "_rgb", exhausted)
+    with pytest.raises(UnreadableImage, match="more memory than there is"):
+        decode(encode(Image.fromarray(quadrants()), "PNG"))
+
+
+def test_hundreds_of_frames_cost_no_more_than_the_first():
+    frames = [Image.new("L", (4, 4), i % 2 * 255) for i in range(500)]
+    for kind in ("GIF", "TIFF"):
+        data = encode(frames[0], kind, save_all=True, append_images=frames[1:])
+        began = time.perf_counter()
+        assert decode(data).max() == 0
+        assert time.perf_counter() - began < 2
+
+
+def test_tiff_directories_in_a_circle():
+    data = bytearray(tiff(ramp(np.uint16, 65535), 16))
+    at = struct.unpack_from("<I", data, 4)[0]
+    struct.pack_into("<I", data, at + 2 + 12 * struct.unpack_from("<H", data, at)[0], at)
+    assert decode(bytes(data)).shape == (HEIGHT, WIDTH, 3)
+
+
+@pytest.mark.parametrize(
+    ("kind", "plugin"),
+    [("EPS", "EpsImagePlugin"), ("ICO", "IcoImagePlugin"), ("PPM", "PpmImagePlugin"),
+     ("TGA", "TgaImagePlugin"), ("PCX", "PcxImagePlugin"), ("PDF", "PdfImagePlugin")],
+)  # fmt: skip
+def test_other_decoders_of_pillow_are_never_reached(kind, plugin, monkeypatch):
+    data = encode(Image.fromarray(quadrants()), kind)
+    Image.init()
+
+    def reached(*arguments):
+        raise SystemExit(f"{plugin} was asked")  # no Exception, so that nothing catches it
+
+    for name in set(Image.OPEN) - {*decoding.FORMATS}:
+        monkeypatch.setitem(Image.OPEN, name, (reached, reached))
+    with pytest.raises(UnreadableImage, match="is not a JPEG"):
+        decode(data)
+
+
+def test_the_content_counts_not_the_name(tmp_path: Path):
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(encode(Image.fromarray(quadrants()), "PNG"))
+    assert_close(decode(read_file(path)), quadrants())
+
+
+def test_what_never_answers_is_no_image_file(tmp_path: Path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "link.jpg").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as bound:
+        os.chdir(tmp_path)  # a socket's path may have 107 bytes
+        bound.bind("socket.jpg")
+        for name in ("pipe.jpg", "link.jpg", "socket.jpg"):
+            with pytest.raises(OSError, match="a pipe, a device or a socket"):
+                read_file(name)
+    (tmp_path / "folder.jpg").mkdir()
+    with pytest.raises(OSError, match="a folder"):
+        read_file(tmp_path / "folder.jpg")
+
+
+def test_a_file_that_turns_into_a_pipe_does_not_block(tmp_path: Path, monkeypatch):
+    path = tmp_path / "a.jpg"
+    path.write_bytes(b"1234")
+    before = os.stat(path)
+    path.unlink()
+    os.mkfifo(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", lambda name: before)
+        reading = threading.Thread(target=read_file, args=(path,), daemon=True)
+        reading.start()
+        reading.join(5)
+        assert not reading.is_alive()
+
+
+def test_a_file_of_a_terabyte_is_not_read(tmp_path: Path):
+    with (tmp_path / "huge.png").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(OSError, match="1,099,511,627,776 bytes; expected at most"):
+        read_file(tmp_path / "huge.png")
+
+
+@pytest.mark.parametrize("name", ["a\0.jpg", "\ud800.jpg", "n" * 256, "d/" * 2048 + "a.jpg"])
+def test_a_name_that_no_file_has_is_told(name, tmp_path: Path):
+    with pytest.raises(OSError, match=r"no file can be called|too long"):
+        read_file(str(tmp_path / name))
 
 
 def test_pillows_warnings_stay_inside(monkeypatch):

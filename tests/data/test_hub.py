@@ -1,5 +1,10 @@
 """Folders that Hugging Face wrote are one catalog in every layout, and say what they lack."""
 
+import io
+import os
+import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +14,8 @@ import pytest
 pytest.importorskip("pyarrow")
 
 import huggingface as hf
+import pyarrow as pa
+import pyarrow.ipc as ipc
 from PIL import Image
 
 from tutelage.data.catalog import Catalog, read_catalog
@@ -165,3 +172,77 @@ def test_what_the_package_itself_writes(tmp_path: Path) -> None:
         catalog: Catalog = read_path(tmp_path / folder)
         assert np.array_equal(catalog.labels, [1, 0, -1, 0])
         assert [catalog.source.read(i) for i in range(4)] == pictures(4)
+
+
+def arrow_folder(folder: Path, change: Callable[[bytes], bytes]) -> Path:
+    """Three images in an Arrow stream file of which the bytes are changed."""
+    images = [{"bytes": bytes([65 + i]) * (1000 + i), "path": None} for i in range(3)]
+    table = pa.table({"image": images, "label": ["a", "b", "c"]})
+    content = io.BytesIO()
+    with ipc.new_stream(content, table.schema) as stream:
+        stream.write_table(table)
+    folder.mkdir()
+    (folder / "a.arrow").write_bytes(change(content.getvalue()))
+    (folder / "state.json").write_text('{"_data_files": [{"filename": "a.arrow"}]}')
+    return folder
+
+
+OFFSETS = struct.pack("<4i", 0, 1000, 2001, 3003)  # of the images, in their buffer
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (OFFSETS, struct.pack("<4i", 0, 1000, 2001, 2**31 - 1)),
+        (OFFSETS, struct.pack("<4i", 0, 1000, -5_000_000, 3003)),
+        (struct.pack("<4i", 0, 1, 2, 3), struct.pack("<4i", 0, 1, 2, 2**31 - 1)),  # of the labels
+    ],
+)
+def test_offsets_out_of_an_arrow_file_do_not_end_the_process(
+    old: bytes, new: bytes, tmp_path: Path
+) -> None:
+    def change(content: bytes) -> bytes:
+        assert content.count(old) == 1
+        return content.replace(old, new)
+
+    good = read_path(arrow_folder(tmp_path / "good", bytes))
+    assert [len(good.source.read(i)) for i in range(3)] == [1000, 1001, 1002]
+    bad = arrow_folder(tmp_path / "bad", change)
+    code = "import sys; from tutelage.cli import main; sys.exit(main(sys.argv[1:]))"
+    words = ["transfer", str(bad), "--out", str(tmp_path / "run")]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr  # not -11, of a segmentation fault
+    assert "a.arrow is not a readable Arrow file" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("dataset_dict.json", '{"splits": ["../elsewhere"]}'),
+        ("dataset_dict.json", '{"splits": ["/etc"]}'),
+        ("dataset_dict.json", '{"splits": [".."]}'),
+        ("dataset_dict.json", '{"splits": 3}'),
+        ("dataset_dict.json", '{"splits": [null]}'),
+        ("dataset_dict.json", "[]"),
+        ("dataset_dict.json", "[" * 100_000),
+        ("state.json", '{"_data_files": [{"filename": "../../etc/passwd"}]}'),
+        ("state.json", '{"_data_files": ["a/b.arrow"]}'),
+        ("state.json", '{"_data_files": [{}]}'),
+        ("state.json", '{"_data_files": {}}'),
+        ("state.json", "{}"),
+    ],
+)
+def test_a_folder_s_description_names_nothing_outside_of_it(
+    name: str, content: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(TutelageError, match=r"expected names of what lies beside|cannot read"):
+        read_path(tmp_path)
+
+
+def test_a_pipe_is_no_data_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.arrow")
+    (tmp_path / "state.json").write_text('{"_data_files": [{"filename": "a.arrow"}]}')
+    with pytest.raises(TutelageError, match="a pipe"):
+        read_path(tmp_path)

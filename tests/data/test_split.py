@@ -1,6 +1,8 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -293,3 +295,26 @@ def test_folds_are_balanced_overall_and_within_each_class(labels, k, seed):
     for label in set(labels):
         inside = np.bincount(ids[np.array(labels) == label], minlength=count)
         assert inside.max() - inside.min() <= 1
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [("role", ["evil"]), ("role", [None]), ("image", [None]), ("image", [["a"]])],
+)
+def test_a_hostile_pinned_split_is_refused(catalog, tmp_path, column, values):
+    save_split(draw(catalog), catalog, tmp_path / "split.parquet")
+    table = pq.read_table(tmp_path / "split.parquet").to_pydict()
+    table[column] = values * len(catalog)
+    pq.write_table(pa.table(table), tmp_path / "split.parquet")
+    with pytest.raises(TutelageError, match="is damaged: an image without a name, or with a role"):
+        load_split(tmp_path / "split.parquet", catalog)
+
+
+def test_a_pinned_split_with_damaged_pages_is_refused(catalog, tmp_path):
+    path = tmp_path / "split.parquet"
+    save_split(draw(catalog), catalog, path)
+    content = bytearray(path.read_bytes())
+    content[4:60] = b"\xff" * 56
+    path.write_bytes(bytes(content))
+    with pytest.raises(TutelageError, match="is not a readable Parquet file"):
+        load_split(path, catalog)

@@ -101,3 +101,90 @@ def test_foreign_models_and_other_files_are_refused(foreign: Path, tmp_path: Pat
         OnnxModel(tmp_path / "x.onnx")
     with pytest.raises(TutelageError, match="no exported model"):
         OnnxModel(tmp_path / "absent.onnx")
+
+
+def changed(tiny: Path, **metadata: str) -> Path:
+    """The same file with other metadata."""
+    model = onnx.load(str(tiny))
+    known = {entry.key: entry.value for entry in model.metadata_props}
+    given = {f"tutelage.{name}": value for name, value in metadata.items()}
+    helper.set_model_props(model, {**known, **given})
+    onnx.save(model, str(tiny))
+    return tiny
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"classes": "3"},
+        {"classes": '"ab"'},
+        {"classes": "[1, 2]"},
+        {"classes": "[]"},
+        {"classes": '["a", "a"]'},
+        {"classes": "[" * 100_000},
+        {"temperature": "warm"},
+        {"input_size": "big"},
+        {"unknown_threshold": '"x"'},
+        {"unknown_threshold": "[]"},
+    ],
+)
+def test_metadata_of_wrong_types_is_refused(tiny: Path, metadata: dict[str, str]) -> None:
+    with pytest.raises(TutelageError, match="not one of tutelage"):
+        OnnxModel(changed(tiny, **metadata))
+
+
+def test_a_model_that_promises_energies_must_give_them(tiny: Path) -> None:
+    with pytest.raises(TutelageError, match=r"gives \['probabilities'\]; expected"):
+        OnnxModel(changed(tiny, unknown_threshold="1.5"))
+
+
+def test_answers_of_another_number_of_classes_are_refused(tiny: Path) -> None:
+    opened = OnnxModel(changed(tiny, classes='["a", "b", "c"]'))
+    with pytest.raises(TutelageError, match=r"probabilities \(1, 2\), expected .*\(1, 3\)"):
+        opened.probabilities([np.zeros((4, 5, 3), dtype=np.uint8)])
+
+
+def test_answers_that_are_no_numbers_are_refused(
+    tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = OnnxModel(tiny)
+
+    class Session:
+        def run(self, names: list[str], feed: dict[str, np.ndarray]) -> list[np.ndarray]:
+            return [np.full((1, 2), np.nan, dtype=np.float32)]
+
+    monkeypatch.setattr(opened, "_session", Session())
+    with pytest.raises(TutelageError, match="expected finite values"):
+        opened.probabilities([np.zeros((4, 5, 3), dtype=np.uint8)])
+
+
+@pytest.mark.parametrize("place", ["../secret.bin", "ABSOLUTE", "link.bin"])
+def test_weights_outside_of_the_folder_are_not_read(tmp_path: Path, place: str) -> None:
+    (tmp_path / "secret.bin").write_bytes(b"0123456789abcdef")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "link.bin").symlink_to("../secret.bin")
+    weights = onnx.TensorProto(name="w", data_type=TensorProto.UINT8, dims=[16])
+    weights.data_location = TensorProto.EXTERNAL
+    where = place if place != "ABSOLUTE" else str(tmp_path / "secret.bin")
+    weights.external_data.add(key="location", value=where)
+    value = helper.make_tensor_value_info("probabilities", TensorProto.UINT8, [16])
+    node = helper.make_node("Identity", ["w"], ["probabilities"])
+    graph = helper.make_graph([node], "g", [], [value], [weights])
+    opset = [helper.make_opsetid("", 17)]
+    model = helper.make_model(graph, opset_imports=opset, ir_version=8)
+    (folder / "m.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(TutelageError, match="not a readable ONNX model"):
+        OnnxModel(folder / "m.onnx")
+
+
+def test_operators_of_strangers_are_refused(tmp_path: Path) -> None:
+    images = helper.make_tensor_value_info("images", TensorProto.UINT8, ["N", "H", "W", 3])
+    value = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", 2])
+    node = helper.make_node("Run", ["images"], ["probabilities"], domain="evil")
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("evil", 1)]
+    graph = helper.make_graph([node], "g", [images], [value])
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    onnx.save(model, str(tmp_path / "m.onnx"))
+    with pytest.raises(TutelageError, match="not a readable ONNX model"):
+        OnnxModel(tmp_path / "m.onnx")

@@ -14,6 +14,7 @@ from starlette.testclient import TestClient
 from tutelage.deploy import serve
 from tutelage.deploy.openapi import Limits
 from tutelage.deploy.runtime import OnnxModel
+from tutelage.errors import TutelageError
 
 
 def picture(
@@ -201,3 +202,15 @@ def test_the_description_is_that_of_the_answers(tmp_path: Path) -> None:
     assert set(described["probabilities"]["properties"]) == {"r", "g"}
     multipart = post["requestBody"]["content"]["multipart/form-data"]["schema"]
     assert multipart["properties"]["images"]["maxItems"] == 3
+
+
+def test_a_model_that_cannot_answer_is_told_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def damaged(*arguments: object) -> list[np.ndarray]:
+        raise TutelageError("m.onnx answers with NaN")
+
+    monkeypatch.setattr(OnnxModel, "_answers", damaged)
+    headers = {"Content-Type": "image/png"}
+    answer = client(tmp_path).post("/predict", content=picture(RED), headers=headers)
+    assert (answer.status_code, answer.json()) == (500, {"error": "m.onnx answers with NaN"})

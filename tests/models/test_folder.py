@@ -1,5 +1,8 @@
 import dataclasses
+import errno
 import json
+import pickle
+import struct
 from pathlib import Path
 
 import pytest
@@ -69,7 +72,7 @@ def test_interrupted_save_keeps_the_old_model(
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
 
     def full_disk(descriptor: int) -> None:
-        raise OSError("no space left")
+        raise OSError(errno.ENOSPC, "no space left")
 
     monkeypatch.setattr("os.fsync", full_disk)
     with pytest.raises(OSError, match="no space"):
@@ -129,3 +132,85 @@ def test_folders_are_separated_by_commas_unless_one_is_called_so(tmp_path: Path)
     odd = tmp_path / "a,b"
     save_model(whole(), odd)
     assert model_folders(str(odd)) == [str(odd)]
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda t: t["head.weight"][0].fill_(float("nan")), "not finite: head.weight"),
+        (lambda t: t["head.bias"].fill_(float("inf")), "not finite: head.bias"),
+        (lambda t: t.update({"head.bias": torch.zeros(2).int()}), "wrong type: head.bias"),
+        (lambda t: t.update({"head.bias": torch.zeros(2) * 1j}), "wrong type: head.bias"),
+    ],
+)
+def test_values_that_no_model_can_work_with_are_refused(folder: Path, edit, message: str) -> None:
+    change(folder, edit)
+    with pytest.raises(TutelageError, match=message):
+        load_model(folder)
+
+
+class Planted:
+    """What a pickle runs when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+@pytest.mark.parametrize("write", [torch.save, lambda value, p: p.write_bytes(pickle.dumps(value))])
+def test_no_pickle_is_run(folder: Path, tmp_path: Path, write) -> None:
+    planted = tmp_path / "planted"
+    with (tmp_path / "code.pth").open("wb") as file:
+        pickle.dump(Planted(planted), file)
+    for path in (folder / "model.safetensors", tmp_path / "weights.pth"):
+        path.unlink(missing_ok=True)
+        write(Planted(planted), path)
+    with pytest.raises(TutelageError, match="pickled checkpoints are not read"):
+        load_model(folder)
+    options = {"canvas": 64, "input_size": 48}
+    with pytest.raises(TutelageError, match="pickled checkpoints are not read"):
+        create("test_efficientnet", ["a"], weights=tmp_path / "weights.pth", **options)
+    with pytest.raises(TutelageError, match="timm knows no model"):
+        create(str(tmp_path / "weights.pth"), ["a"], **options)
+    assert not planted.exists()
+    pickle.loads((tmp_path / "code.pth").read_bytes()).close()
+    assert planted.exists()  # the trap works
+
+
+@pytest.mark.parametrize(
+    "name", ["hf-hub:timm/resnet18", "local-dir:/tmp", "../resnet18", "", "os"]
+)
+def test_an_architecture_is_a_name_that_timm_knows(folder: Path, name: str) -> None:
+    spec = folder / "model.json"
+    spec.write_text(json.dumps({**json.loads(spec.read_text()), "architecture": name}))
+    with pytest.raises(TutelageError, match="timm knows no model"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [struct.pack("<Q", 2**60) + b"{}", struct.pack("<Q", 4) + b"[[[[", b"", b"\0" * 8,
+     struct.pack("<Q", 62) + b'{"x":{"dtype":"F32","shape":[9999999999],"data_offsets":[0,4]}}'],
+)  # fmt: skip
+def test_a_hostile_header_is_refused(folder: Path, content: bytes) -> None:
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(TutelageError, match="not a readable safetensors file"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "null", "3", '{"format": 1}'])
+def test_a_description_that_is_none_is_refused(folder: Path, content: str) -> None:
+    (folder / "model.json").write_text(content)
+    with pytest.raises(TutelageError, match=r"model\.json: "):
+        load_model(folder)
+
+
+def test_what_timm_cannot_build_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(spec):
+        raise AssertionError("the sides must be whole patches")
+
+    monkeypatch.setattr("tutelage.models.folder.build", failing)
+    with pytest.raises(TutelageError, match="cannot be built as described: the sides must"):
+        load_model(folder)

@@ -39,3 +39,14 @@ def test_data_that_is_no_longer_there(reviewed: Path, photos: Path, tmp_path: Pa
     (reviewed / "config.json").write_text(json.dumps(config))
     with pytest.raises(TutelageError, match=rf"1 images .* \(first: unlabeled/{gone.name}\)"):
         open_run(reviewed)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("review.json", "[]"), ("review.json", "{}"), ("review.json", "{"), ("review.parquet", "PAR1"),
+     ("config.json", "[]"), ("config.json", '{"request": {}}')],
+)  # fmt: skip
+def test_damaged_files_are_named(reviewed: Path, name: str, content: str) -> None:
+    (reviewed / name).write_text(content)
+    with pytest.raises(TutelageError, match=name.partition(".")[0]):
+        open_run(reviewed)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import os
+import stat
 import threading
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,11 +18,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tutelage.data.decode import SUFFIXES
+from tutelage.data.decode import SUFFIXES, read_file
 from tutelage.errors import TutelageError, need
 
 SPLITS = ("train", "val", "test")
 UNLABELED = ("unlabeled", "unlabelled")
+_DIGITS = 1000  # of a class name that is sorted as a number; Python refuses to read 4,301
 
 
 class Source(Protocol):
@@ -109,6 +113,7 @@ def read_catalog(data: Path | str) -> Catalog:
         raise TutelageError(f"{path} does not exist; expected a folder, a .csv or a .parquet file")
     if path.is_dir():
         return _read_folder(path)
+    check_file(path)
     if path.suffix.lower() == ".csv":
         return _read_csv(path)
     if path.suffix.lower() == ".parquet":
@@ -157,8 +162,7 @@ class FileSource:
 
     def read(self, index: int) -> bytes:
         """Return the file's bytes."""
-        with open(self.paths[index], "rb") as file:
-            return file.read()
+        return read_file(self.paths[index])
 
     def signature(self, index: int) -> str:
         """Return path, size and times: ctime betrays a replaced file that kept its mtime."""
@@ -192,18 +196,17 @@ class ParquetSource:
     def read(self, index: int) -> bytes:
         """Return the bytes of one image."""
         row = int(self.rows[index])
-        failures = (need("pyarrow", "train").ArrowException, OSError, StopIteration)
         with self._lock:
             try:
                 value = self._value(row)
-            except failures as error:
+            except Exception as error:  # on damaged pages pyarrow raises nearly every kind
                 self._held = []  # the stream is broken: the next read seeks anew
                 raise OSError(f"row {row} of {self.path} is damaged: {error}") from error
         if isinstance(value, dict):
             value = value.get("bytes")
-        if value is None:
+        if not isinstance(value, bytes):
             raise OSError(f"row {row} has no image bytes")
-        return bytes(value)
+        return value
 
     def signature(self, index: int) -> str:
         """Return the file's state and the row."""
@@ -241,12 +244,14 @@ class ParquetSource:
 
 
 def _read_folder(root: Path) -> Catalog:
-    folders = {p.name: p for p in _visible(root) if p.is_dir()}
+    closed: list[str] = []
+    folders = {p.name: p for p in _folders(root, closed)}
     warnings: list[str] = []
     rows: list[tuple[str, str, str]] = []  # path, label, split
     ignored: list[str] = []
     reserved = folders.keys() & {*SPLITS, *UNLABELED}
-    pools = [place / name for place in (root, root / "train") for name in UNLABELED]
+    places = [place / name for place in (root, root / "train") for name in UNLABELED]
+    pools = [place for place in places if not _leads_up(place)]
     trees: dict[str, Path] = {}
     if "train" in folders or reserved == folders.keys():
         trees = {name: folders[name] for name in SPLITS if name in folders}
@@ -262,18 +267,19 @@ def _read_folder(root: Path) -> Catalog:
     else:
         trees = {"train": root}
     for split, tree in trees.items():
-        for folder in sorted(p for p in _visible(tree) if p.is_dir() and p not in pools):
-            found = list(_images(folder, ignored))
-            rows += [(path, folder.name, split) for path in found]
+        of_tree = folders.values() if tree is root else _folders(tree, closed)
+        for folder in sorted(p for p in of_tree if p not in pools):
+            found = list(_images(folder, ignored, closed))
+            rows += [(path, as_text(folder.name), split) for path in found]
             if not found:
                 warnings.append(
                     f"class folder {folder.relative_to(root).as_posix()} is empty: left out; "
                     "add images or delete it"
                 )
-    rows += [(path, "", "train") for pool in pools for path in _images(pool, ignored)]
-    loose = [str(p) for tree in {root, *trees.values()} for p in _visible(tree) if p.is_file()]
-    loose_images = sorted(path for path in loose if _is_image(path))
-    ignored += [path for path in loose if not _is_image(path)]
+    rows += [(path, "", "train") for pool in pools for path in _images(pool, ignored, closed)]
+    loose = [str(p) for tree in {root, *trees.values()} for p in _visible(tree) if not p.is_dir()]
+    loose_images = sorted(path for path in loose if is_image(path))
+    ignored += [path for path in loose if not is_image(path)]
     if not folders:
         rows += [(path, "", "train") for path in loose_images]
     elif loose_images:
@@ -283,6 +289,11 @@ def _read_folder(root: Path) -> Catalog:
         )
     if ignored:
         warnings.append(f"{len(ignored)} other files are ignored (first: {min(ignored)})")
+    if closed:
+        warnings.append(
+            f"{len(closed)} folders are left out, since they are links or cannot be opened (first: "
+            f"{min(closed)}); move their images here"
+        )
     if not rows:
         raise TutelageError(
             f"no images in {root}; expected train/<class>/*.jpg, unlabeled/*.jpg, or "
@@ -292,11 +303,11 @@ def _read_folder(root: Path) -> Catalog:
     paths, labels, splits = zip(*rows, strict=True)
     rows.clear()
     start = 0 if root == Path() else len(os.path.join(root, ""))
-    names = [_as_text(path[start:].replace(os.sep, "/")) for path in paths]
+    names = [as_text(path[start:].replace(os.sep, "/")) for path in paths]
     return make_catalog(str(root), names, labels, splits, FileSource(paths), warnings)
 
 
-def _as_text(name: str) -> str:
+def as_text(name: str) -> str:
     """Linux allows file names that are no text; tables and reports do not."""
     if name.isascii():
         return name
@@ -317,6 +328,10 @@ def _read_csv(path: Path) -> Catalog:
             images, labels, splits = _csv_columns(path, rows, len(columns), wanted)
     except UnicodeDecodeError as error:
         raise TutelageError(f"{path} is not UTF-8 ({error}); save it as CSV UTF-8") from error
+    except csv.Error as error:  # a cell of more than csv.field_size_limit
+        raise TutelageError(
+            f"{path} is not a readable CSV file: {error}; is a quote left open?"
+        ) from error
     return _of_paths(path, images, labels, splits)
 
 
@@ -340,12 +355,15 @@ def _read_parquet(path: Path) -> Catalog:
     file = open_parquet(path)
     schema = file.schema_arrow
     _check_header(path, schema.names)
+    check_labels(path, schema, "label")
     wanted = [name for name in ("label", "split", "file") if name in schema.names]
-    table = file.read(columns=wanted).to_pydict()
-    count = file.metadata.num_rows
+    with undamaged(path):
+        table = file.read(columns=wanted).to_pydict()
+        images = _parquet_paths(path, file)
     labels = _parquet_labels(table["label"], schema)
+    count = len(labels)
     splits = [str(split or "") for split in table.get("split", [""] * count)]
-    if (images := _parquet_paths(path, file)) is not None:
+    if images is not None:
         return _of_paths(path, images, labels, splits)
     names = [str(name or "") for name in table.get("file", [])]
     if "" in names or len(set(names)) < count:
@@ -354,10 +372,10 @@ def _read_parquet(path: Path) -> Catalog:
     return make_catalog(str(path), names, labels, splits, source)
 
 
-def _parquet_paths(path: Path, file: Any) -> list[str] | None:
+def _parquet_paths(path: Path, file: Any) -> list[Any] | None:
     """Return the image column's paths, or None when it holds the bytes."""
     types = need("pyarrow", "train").types
-    kind = file.schema_arrow.field("image").type
+    kind = _value_type(file.schema_arrow.field("image").type)
     if types.is_string(kind) or types.is_large_string(kind):
         return [value or "" for value in file.read(columns=["image"]).column(0).to_pylist()]
     fields = {kind.field(i).name for i in range(kind.num_fields)} if types.is_struct(kind) else {}
@@ -373,16 +391,62 @@ def _parquet_paths(path: Path, file: Any) -> list[str] | None:
     return None
 
 
+def _value_type(kind: Any) -> Any:
+    """The Arrow type of a column's values, also where they are dictionary-encoded."""
+    return kind.value_type if need("pyarrow", "train").types.is_dictionary(kind) else kind
+
+
+def check_labels(path: Path, schema: Any, column: str) -> None:
+    """Refuse a column of lists, say, whose values cannot be labels.
+
+    Raises:
+        TutelageError: the column's type.
+    """
+    types = need("pyarrow", "train").types
+    kind = _value_type(schema.field(column).type)
+    names = ("string", "large_string", "integer", "floating", "boolean", "null")
+    if not any(getattr(types, f"is_{name}")(kind) for name in names):
+        raise TutelageError(
+            f"{path}: column {column} holds {kind}; expected class names or whole numbers"
+        )
+
+
 def _parquet_labels(values: list[Any], schema: Any) -> list[str]:
-    names = features(schema).get("label", {}).get("names")
+    names = class_names(features(schema).get("label", {}))
     return [label_text(value, names) for value in values]
 
 
-def features(schema: Any) -> dict[str, Any]:
-    """What Hugging Face remembers of the columns of an Arrow schema; empty where nothing is."""
-    meta = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    found: dict[str, Any] = meta.get("info", {}).get("features", {})
-    return found
+def features(schema: Any) -> dict[str, dict[str, Any]]:
+    """What Hugging Face remembers of the columns of an Arrow schema; empty where nothing is.
+
+    Raises:
+        TutelageError: it is not what Hugging Face writes.
+    """
+    try:
+        found: Any = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+        for key in ("info", "features"):
+            found = found.get(key, {})
+        return {name: dict(of) for name, of in found.items()}
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise TutelageError(
+            f"the metadata of Hugging Face in the data set is damaged ({error}); save it again"
+        ) from error
+
+
+def class_names(feature: dict[str, Any]) -> list[str] | None:
+    """The class names of one of ``features``, if it has any.
+
+    Raises:
+        TutelageError: they are not a list of texts.
+    """
+    names = feature.get("names")
+    if names is None:
+        return None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise TutelageError(
+            f"the class names of the data set are {str(names)[:80]}; expected a list of texts"
+        )
+    return names
 
 
 def label_text(value: Any, names: Sequence[str] | None = None) -> str:
@@ -391,22 +455,31 @@ def label_text(value: Any, names: Sequence[str] | None = None) -> str:
     Raises:
         TutelageError: a number beyond the names.
     """
-    if names:
-        if value is not None and value >= len(names):
-            raise TutelageError(
-                f"a label is {value}, but there are {len(names)} class names: {', '.join(names)}; "
-                "number the classes from 0, and give -1 to what has no label"
-            )
-        return names[value] if value is not None and value >= 0 else ""
     if value is None or value != value:  # pandas writes a missing whole number as NaN
         return ""
-    return str(int(value) if isinstance(value, float) and value.is_integer() else value).strip()
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not names:
+        return str(value).strip()
+    if not isinstance(value, int) or value >= len(names):
+        raise TutelageError(
+            f"a label is {value}, but there are {len(names)} class names: {', '.join(names)}; "
+            "number the classes from 0, and give -1 to what has no label"
+        )
+    return names[value] if value >= 0 else ""
 
 
-def _of_paths(path: Path, images: list[str], labels: list[str], splits: list[str]) -> Catalog:
+def _of_paths(path: Path, images: list[Any], labels: list[str], splits: list[str]) -> Catalog:
     """Make the catalog of a manifest whose images are files beside it."""
+    if odd := [image for image in images if not isinstance(image, str)]:
+        raise TutelageError(f"{path}: an image is {odd[0]!r:.80}; expected a path")
     if "" in images:
         raise TutelageError(f"{path}: data row {images.index('') + 1} has no image; fill it in")
+    if nul := [row for row, image in enumerate(images, start=1) if "\0" in image]:
+        raise TutelageError(
+            f"{path}: the image of data row {nul[0]} holds a NUL byte; mend it, "
+            "or save the manifest as UTF-8 if it is UTF-16"
+        )
     names = [image.replace("\\", "/") for image in images]
     paths = tuple(str(path.parent / name) for name in names)
     if paths and not any(os.path.exists(p) for p in paths):
@@ -436,17 +509,27 @@ def make_catalog(
         warnings: what a user should know about the data.
 
     Raises:
-        TutelageError: no row, a name that is there twice, or an unknown split.
+        TutelageError: no row, a name that is there twice, an unknown split, or a class name of
+            several lines.
     """
     if not names:
         raise TutelageError(f"{where} lists no images")
     checked = _check_rows(where, names, splits)
     found = set(labels) - {""}
-    whole = all(label.isdecimal() for label in found)
+    if odd := sorted(name for name in found if any(map(_is_control, name))):
+        raise TutelageError(
+            f"{where}: the class name {odd[0]!r:.80} holds a line break or another control "
+            "character; rename the class (in a .csv manifest, is a quote left open?)"
+        )
+    whole = all(label.isdecimal() and len(label) < _DIGITS for label in found)
     classes = tuple(sorted(found, key=lambda label: (int(label), label) if whole else label))
     index = {name: i for i, name in enumerate(classes)} | {"": -1}
     indices = np.array([index[label] for label in labels], dtype=np.int32)
     return Catalog(tuple(names), indices, checked, classes, source, tuple(warnings))
+
+
+def _is_control(character: str) -> bool:
+    return unicodedata.category(character) == "Cc"
 
 
 def _check_rows(where: str, names: Sequence[str], splits: Sequence[str]) -> NDArray[np.str_]:
@@ -468,10 +551,13 @@ def _check_rows(where: str, names: Sequence[str], splits: Sequence[str]) -> NDAr
 
 
 def _check_header(path: Path, columns: Sequence[str]) -> None:
+    twice = [name for name in ("image", "label", "split") if columns.count(name) > 1]
+    if twice:
+        raise TutelageError(f"{path} has the column {twice[0]} twice; keep one")
     missing = [name for name in ("image", "label") if name not in columns]
     if missing:
         raise TutelageError(
-            f"{path} lacks the column {' and '.join(missing)}; found: {', '.join(columns)}. "
+            f"{path} lacks the column {' and '.join(missing)}; found: {', '.join(columns[:20])}. "
             "Expected image, label (empty = unlabelled) and, if you like, split"
         )
 
@@ -484,44 +570,111 @@ def open_parquet(path: Path) -> Any:
         MissingExtra: pyarrow is not installed.
     """
     parquet = need("pyarrow.parquet", "train")
-    arrow = need("pyarrow", "train")
+    with undamaged(path):
+        check_file(path)
+        file = parquet.ParquetFile(path, memory_map=True, pre_buffer=False)
+        rows, size = file.metadata.num_rows, path.stat().st_size
+    if rows > size:
+        raise TutelageError(f"{path} is damaged: it claims {rows:,} rows in {size:,} bytes")
+    return file
+
+
+def check_file(path: Path) -> None:
+    """Refuse what could never answer, such as a pipe; nothing there raises OSError."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise TutelageError(f"{path} is no file, but a folder, a pipe, a device or a socket")
+
+
+@contextlib.contextmanager
+def undamaged(path: Path) -> Iterator[None]:
+    """Turn whatever pyarrow raises on a damaged file into a TutelageError.
+
+    Raises:
+        TutelageError: the file and the reason.
+    """
     try:
-        return parquet.ParquetFile(path, memory_map=True, pre_buffer=False)
-    except (arrow.ArrowException, OSError) as error:
-        raise TutelageError(f"{path} is not a readable Parquet file: {error}") from error
+        yield
+    except TutelageError:
+        raise
+    except Exception as error:  # nearly every builtin exception, besides those of Arrow
+        raise TutelageError(
+            f"{path} is not a readable {path.suffix[1:].capitalize()} file: "
+            f"{str(error) or type(error).__name__}"
+        ) from error
 
 
 def _visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
-def _images(folder: Path, ignored: list[str]) -> Iterator[str]:
+def _images(folder: Path, ignored: list[str], closed: list[str]) -> Iterator[str]:
     """Yield the image files below ``folder``; other visible files go to ``ignored``."""
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        prefix = os.path.join(parent, "")
-        for name in sorted(files):
-            if name.startswith("."):
+    for path in files_below(folder, closed):
+        if is_image(path):
+            yield path
+        else:
+            ignored.append(path)
+
+
+def files_below(folder: Path, closed: list[str]) -> Iterator[str]:
+    """Yield all below ``folder`` that is visible and no folder, as links to files are.
+
+    To ``closed`` go folders that are links, which could lead anywhere and in circles, and those
+    that cannot be listed. ``folder`` itself may be a link, or not there.
+    """
+    todo = [str(folder)]  # os.walk recurses, and deep trees exhaust Python's stack before 3.12
+    while todo:
+        parent = todo.pop()
+        try:
+            with os.scandir(parent) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            closed.append(parent)
+            continue
+        folders = []
+        for entry in entries:
+            if entry.name.startswith("."):
                 continue
-            if _is_image(name):
-                yield prefix + name
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(entry.path)
+            elif entry.is_symlink() and os.path.isdir(entry.path):
+                closed.append(entry.path)
             else:
-                ignored.append(prefix + name)
+                yield entry.path
+        todo += reversed(folders)
 
 
-def _is_image(path: str) -> bool:
+def _folders(parent: Path, closed: list[str]) -> list[Path]:
+    """The visible folders in ``parent``; links to a folder that they lie in go to ``closed``."""
+    found = [path for path in _visible(parent) if path.is_dir()]
+    closed += [str(path) for path in found if _leads_up(path)]
+    return [path for path in found if not _leads_up(path)]
+
+
+def _leads_up(folder: Path) -> bool:
+    """Whether it is a link to a folder that it lies in."""
+    home = Path(os.path.realpath(folder.parent))  # Path.resolve raises on links in a circle
+    return folder.is_symlink() and home.is_relative_to(os.path.realpath(folder))
+
+
+def is_image(path: str) -> bool:
+    """Whether a file is called one; some of these cannot be decoded, which is told."""
     return path.lower().endswith(SUFFIXES)
 
 
 def stat_text(path: Path | str) -> str:
     """Path, size and times of a file, or why it has none; never raises OSError."""
     try:
-        stat = os.stat(path)
+        found = os.stat(path)
     except OSError as error:
         return f"{path}|{error.errno}"
-    return f"{os.path.abspath(path)}|{stat.st_size}|{stat.st_mtime_ns}|{stat.st_ctime_ns}"
+    except ValueError:  # no file can be called so
+        return f"{path}|"
+    return f"{os.path.abspath(path)}|{found.st_size}|{found.st_mtime_ns}|{found.st_ctime_ns}"
 
 
 def image_files(folder: Path) -> list[Path]:
-    """All image files below a folder, sorted; other files are passed over."""
-    return [Path(path) for path in _images(folder, [])]
+    """All image files below a folder, sorted; other files and linked folders are passed over."""
+    return [Path(path) for path in _images(folder, [], [])]

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
+import re
+import stat
 import threading
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +26,16 @@ SUFFIXES = (
     *(".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif"),
     *(".heic", ".heif", ".avif", ".jp2", ".jxl"),
 )
+# Photos of 108-megapixel phones pass. At 10 to 25 bytes a pixel while it is decoded, the largest
+# image needs up to 3 GB, which a file of a few hundred kilobytes can ask for.
+MAX_PIXELS = 128_000_000
+MAX_BYTES = 4 * MAX_PIXELS  # of a file: the largest image with alpha, uncompressed
+LARGE_PIXELS = 32_000_000  # larger ones are decoded one at a time, however many threads there are
+# Encoders write about ten. Every scan is a pass over all pixels for a few bytes ("Two Issues with
+# the JPEG Standard", libjpeg-turbo.org): 2,000 in 160 kB took a minute.
+MAX_SCANS = 100
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # none is in entropy-coded data: T.81, B.1.1.5
+_START_OF_SCAN, _END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 _ORIENTATION = 0x0112  # EXIF and TIFF share the tag
 _BITS_PER_SAMPLE, _PHOTOMETRIC = 258, 262
 _TURNS = {
@@ -51,9 +65,9 @@ def decode(data: bytes) -> NDArray[np.uint8]:
         uint8 (H, W, 3).
 
     Raises:
-        UnreadableImage: empty, unknown, damaged, truncated or implausibly large.
+        UnreadableImage: empty, unknown, damaged, truncated, or larger than ``MAX_PIXELS``.
     """
-    with _explained(data), _open(data) as image:
+    with _explained(data), _open(data) as image, _turn_of(image):
         image.load()
         turn = _TURNS.get(_orientation(image))  # after load: Pillow may have turned it already
         rgb = _rgb(image)
@@ -71,11 +85,67 @@ def read_size(data: bytes) -> tuple[int, int]:
         return image.size
 
 
+def read_file(path: Path | str) -> bytes:
+    """Read an image file, also where it may be something that never ends or never answers.
+
+    Links are followed.
+
+    Raises:
+        OSError: it cannot be read, is a pipe, a device or a socket, or is larger than any image.
+    """
+    name = os.fspath(path)
+    try:
+        found = os.stat(name)
+    except ValueError as error:  # a NUL byte, say
+        raise OSError(f"no file can be called {name!r}") from error
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError("it is a folder")
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError("it is a pipe, a device or a socket, not a file")
+    if found.st_size > MAX_BYTES:
+        raise OSError(f"it has {found.st_size:,} bytes; expected at most {MAX_BYTES:,} of an image")
+    with open(name, "rb", opener=_without_waiting) as file:
+        return file.read(found.st_size)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file that may have become a pipe since it was looked at."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 def _open(data: bytes) -> Image.Image:
     image = Image.open(io.BytesIO(data), formats=FORMATS)
-    if min(image.size) < 1:
-        raise UnreadableImage(f"has no pixels: {image.width} x {image.height}")
+    width, height = image.size
+    if min(width, height) < 1:
+        raise UnreadableImage(f"has no pixels: {width} x {height}")
+    if width * height > MAX_PIXELS:
+        raise UnreadableImage(
+            f"is implausibly large: {width} x {height} pixels, more than {MAX_PIXELS:,} (a "
+            "decompression bomb?); scale it down"
+        )
+    if image.format in ("JPEG", "MPO") and _has_many_scans(data):
+        raise UnreadableImage(
+            f"is a JPEG of more than {MAX_SCANS} scans (a decompression bomb?); save it again"
+        )
     return image
+
+
+def _has_many_scans(jpeg: bytes) -> bool:
+    if jpeg.count(_START_OF_SCAN) <= MAX_SCANS:  # a video behind the photo has some by chance
+        return False
+    scans, at = 0, 2
+    while scans <= MAX_SCANS and (found := _MARKER.search(jpeg, at)):
+        if found[0] == _END_OF_IMAGE:
+            return False
+        scans += found[0] == _START_OF_SCAN
+        at = found.end() + max(2, int.from_bytes(jpeg[found.end() : found.end() + 2], "big"))
+    return scans > MAX_SCANS
+
+
+def _turn_of(image: Image.Image) -> contextlib.AbstractContextManager[object]:
+    """What a large image waits for."""
+    large = image.width * image.height > LARGE_PIXELS
+    return _large if large else contextlib.nullcontext()
 
 
 def _orientation(image: Image.Image) -> int:
@@ -92,7 +162,7 @@ def _rgb(image: Image.Image) -> Image.Image:
         rgba = image.convert("RGBA")
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
@@ -107,8 +177,11 @@ def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
         finite = np.isfinite(values)
         low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0, 0)
         span = max(float(high) - float(low), np.finfo(np.float64).tiny)
-        scaled = (np.where(finite, values, low).astype(np.float64) - float(low)) / span
-        grey = np.rint(scaled * 255).astype(np.uint8)
+        scaled = np.where(finite, values, low).astype(np.float64)
+        scaled -= float(low)  # in place: a large image's copies are what its memory goes to
+        scaled /= span
+        scaled *= 255
+        grey = np.rint(scaled, out=scaled).astype(np.uint8)
     if tags.get(_PHOTOMETRIC) == 0:  # WhiteIsZero, which Pillow undoes for 8 bits only
         grey = ~grey
     transparent = image.info.get("transparency")
@@ -138,6 +211,8 @@ def _reason(data: bytes, error: Exception) -> str:
         return "is not a JPEG, PNG, WebP, BMP, TIFF or GIF image, or its header is damaged"
     if isinstance(error, Image.DecompressionBombError):
         return "is implausibly large (a decompression bomb?); scale it down"
+    if isinstance(error, MemoryError):
+        return "needs more memory than there is; scale it down"
     return f"is damaged: {str(error) or type(error).__name__}"
 
 
@@ -169,3 +244,4 @@ class _Quiet:
 
 
 _quiet = _Quiet()
+_large = threading.Lock()

@@ -19,13 +19,19 @@ from tutelage.data.catalog import (
     Catalog,
     ParquetSource,
     Source,
+    check_file,
+    check_labels,
+    class_names,
     features,
+    files_below,
     image_files,
     label_text,
     make_catalog,
     open_parquet,
     stat_text,
+    undamaged,
 )
+from tutelage.data.decode import read_file
 from tutelage.errors import TutelageError, need
 
 # What data sets call their splits -> split here; "" is train without its labels.
@@ -89,7 +95,7 @@ class ArrowSource(Selectable):
     def __init__(self, path: Path, column: str) -> None:
         """Map the file and look at one of its columns."""
         self.path = path
-        self._column = open_arrow(path).column(column)
+        self._column = _sound(open_arrow(path).column(column), path)
 
     def read(self, index: int) -> bytes:
         """Return the bytes of one image."""
@@ -116,7 +122,11 @@ def bytes_of(value: Any, where: str) -> bytes:
     held = held_of(value)
     if held is None:
         raise OSError(f"{where} has neither image bytes nor a path")
-    return Path(held).read_bytes() if isinstance(held, str) else bytes(held)
+    if isinstance(held, str):
+        return read_file(held)
+    if not isinstance(held, bytes | bytearray | memoryview):  # of a number, bytes() makes zeros
+        raise OSError(f"{where} holds {type(held).__name__}, not image bytes")
+    return bytes(held)
 
 
 def is_hub_folder(path: Path) -> bool:
@@ -239,11 +249,22 @@ def _shard(file: Path) -> Rows:
     count = opened.num_rows if arrow else opened.metadata.num_rows
     labels = [""] * count
     if label is not None:
-        column = (opened if arrow else opened.read(columns=[label])).column(label)
-        names = known.get(label, {}).get("names")
-        labels = [class_text(value, names) for value in column.to_pylist()]
+        check_labels(file, schema, label)
+        names = class_names(known.get(label, {}))
+        with undamaged(file):
+            column = (opened if arrow else opened.read(columns=[label])).column(label)
+            values = _sound(column, file).to_pylist()
+        labels = [class_text(value, names) for value in values]
+        count = len(labels)
     source = ArrowSource(file, images) if arrow else ParquetSource(file, np.arange(count), images)
     return Rows([str(row) for row in range(count)], labels, source)
+
+
+def _sound(column: Any, path: Path) -> Any:
+    """A column whose offsets lie inside its data: others would make pyarrow crash the process."""
+    with undamaged(path):
+        column.validate(full=True)
+    return column
 
 
 def open_arrow(path: Path) -> Any:
@@ -254,21 +275,34 @@ def open_arrow(path: Path) -> Any:
         MissingExtra: pyarrow is not installed.
     """
     arrow, ipc = need("pyarrow", "train"), need("pyarrow.ipc", "train")
-    try:
+    with undamaged(path):
+        check_file(path)
         return ipc.open_stream(arrow.memory_map(str(path))).read_all()
-    except (arrow.ArrowException, OSError) as error:
-        raise TutelageError(f"{path} is not a readable Arrow file: {error}") from error
 
 
 def _files(path: Path) -> Iterator[tuple[str, Path]]:
     """(split, file) of a folder, in the order of the rows."""
     if (path / _DICT).is_file():
-        for split in _json(path / _DICT)["splits"]:
-            yield from ((split, file) for _, file in _files(path / split))
+        for split in _parts(path, _DICT, _json(path / _DICT).get("splits")):
+            yield from ((split.name, file) for _, file in _files(split))
     elif (path / _STATE).is_file():
-        yield from (("train", path / f["filename"]) for f in _json(path / _STATE)["_data_files"])
+        files = _json(path / _STATE).get("_data_files")
+        if isinstance(files, list):
+            files = [f.get("filename") if isinstance(f, dict) else f for f in files]
+        yield from (("train", file) for file in _parts(path, _STATE, files))
     else:
         yield from _of_parquet(path)
+
+
+def _parts(path: Path, told_by: str, names: Any) -> list[Path]:
+    """What a folder's JSON file says that the folder holds; nothing outside of it."""
+    known = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not known or any(name in ("", "..") or Path(name).name != name for name in names):
+        raise TutelageError(
+            f"{path / told_by} lists {str(names)[:80]}; expected names of what lies beside it; "
+            "save the data set again"
+        )
+    return [path / name for name in names]
 
 
 def _of_parquet(path: Path) -> Iterator[tuple[str, Path]]:
@@ -286,13 +320,12 @@ def _of_parquet(path: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _parquet_files(path: Path) -> list[Path]:
-    found = sorted(path.rglob("*.parquet"))
-    return [f for f in found if not any(p.startswith(".") for p in f.relative_to(path).parts)]
+    return sorted(Path(f) for f in files_below(path, []) if f.endswith(".parquet"))
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content: dict[str, Any] = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise TutelageError(f"cannot read {path}: {error}; save the data set again") from error
     return content

@@ -19,14 +19,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, Protocol
 
-from tutelage.data.decode import SUFFIXES, UnreadableImage
+from tutelage.data.catalog import as_text, files_below
+from tutelage.data.decode import MAX_BYTES, SUFFIXES, UnreadableImage, read_file
 from tutelage.data.tars import Member, index_tar, read_member, samples
 from tutelage.errors import TutelageError, need
 
 BLOCK = 4096  # files of a folder in one shard
-MAX_BYTES = 1 << 29  # of one image file: more is no photo, and would not fit beside the others
 _ROWS = 64  # of a Parquet file in memory at once
 _PIECE = 1 << 24  # bytes of a remote file in one request
 _NAMES = ("file", "key", "__key__")  # columns that name a Parquet row's image
@@ -244,11 +245,7 @@ class FolderShard:
     @contextmanager
     def opened(self, stop: threading.Event) -> Iterator[Iterator[tuple[str, Read]]]:
         """The files in order; each is read by who decodes it, so that waiting overlaps."""
-        # Linux allows file names that are no text; tables do not.
-        yield (
-            (os.fsencode(file).decode("utf-8", "backslashreplace"), partial(self._read, file))
-            for file in self.files
-        )
+        yield ((as_text(file), partial(self._read, file)) for file in self.files)
 
     def _stat(self, file: str) -> str:
         try:
@@ -262,9 +259,7 @@ class FolderShard:
                 system, path = self.place.system
                 content: bytes = system.cat_file(f"{path.rstrip('/')}/{file}")
                 return content
-        with open(os.path.join(self.place.name, file), "rb") as opened:
-            _check_size(os.fstat(opened.fileno()).st_size)
-            return opened.read()
+        return read_file(os.path.join(self.place.name, file))
 
 
 def find_shards(images: Iterable[str | os.PathLike[str]]) -> list[Shard]:
@@ -401,12 +396,15 @@ def _below(folder: Place, file: str) -> Place:
 
 def _local_files(root: str) -> Iterator[tuple[str, str]]:
     """The visible images and shards below a folder, relative to it."""
-    for parent, folders, files in os.walk(root):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        below = os.path.relpath(parent, root)
-        for name in files:
-            if not name.startswith(".") and _suffix(name) in (*SUFFIXES, ".tar", ".parquet"):
-                yield (name if below == "." else f"{below}/{name}"), ""
+    closed: list[str] = []
+    for path in files_below(Path(root), closed):
+        if _suffix(path) in (*SUFFIXES, ".tar", ".parquet"):
+            yield os.path.relpath(path, root).replace(os.sep, "/"), ""
+    if closed:
+        raise TutelageError(
+            f"{closed[0]} is a link to a folder or cannot be opened; take it out, and name the "
+            "folder it leads to as well"
+        )
 
 
 def _remote_files(place: Place) -> Iterator[tuple[str, str]]:

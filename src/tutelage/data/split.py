@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tutelage.data.catalog import Catalog, open_parquet
+from tutelage.data.catalog import Catalog, open_parquet, undamaged
 from tutelage.errors import TutelageError, need
 from tutelage.files import replacing
 
@@ -132,12 +132,20 @@ def load_split(path: Path, catalog: Catalog, readable: NDArray[np.bool_] | None 
         readable: bool (N,); when given, an image with a role must still be readable.
 
     Raises:
-        TutelageError: the catalog's images or labels are no longer those that were pinned.
+        TutelageError: the catalog's images or labels are no longer those that were pinned, or the
+            file is damaged.
     """
-    table = open_parquet(path).read()
+    file = open_parquet(path)
+    with undamaged(path):
+        table = file.read()
     if missing := {"image", "role", "label", "truth"} - {*table.column_names}:
         raise TutelageError(f"{path} is not a pinned split: it lacks {', '.join(sorted(missing))}")
-    names = table["image"].to_pylist()
+    names, pinned = table["image"].to_pylist(), set(table["role"].unique().to_pylist())
+    if table["image"].type != "string" or None in names or pinned - {*ROLES}:
+        raise TutelageError(
+            f"{path} is damaged: an image without a name, or with a role that is none of "
+            f"{', '.join(ROLES)}; restore it, or start anew with another --out folder"
+        )
     mend = "restore the data, or start anew with another --out folder"
     if tuple(names) != catalog.names:
         rows = {name: row for row, name in enumerate(names)}

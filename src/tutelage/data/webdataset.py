@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.data.catalog import Catalog, image_files, make_catalog, stat_text
+from tutelage.data.catalog import Catalog, files_below, is_image, make_catalog, stat_text
 from tutelage.data.hub import SPLIT_NAMES
 from tutelage.data.tars import Member, index_tar, label_of, read_member, samples
 from tutelage.errors import TutelageError
@@ -89,7 +89,12 @@ def has_tars(path: Path) -> bool:
     """A tar, or a folder with some and without image files."""
     if path.is_file():
         return path.suffix.lower() == ".tar"
-    return path.is_dir() and next(_tars(path), None) is not None and not image_files(path)
+    found = False
+    for file in files_below(path, []):
+        if is_image(file):
+            return False
+        found = found or file.endswith(".tar")
+    return found
 
 
 def read_tars(path: Path) -> Catalog:
@@ -169,7 +174,4 @@ def _split(name: str) -> str:
 
 
 def _tars(folder: Path) -> Iterator[Path]:
-    for path in folder.rglob("*.tar"):
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if path.is_file() and not hidden:
-            yield path
+    return (Path(file) for file in files_below(folder, []) if file.endswith(".tar"))

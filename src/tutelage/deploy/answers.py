@@ -88,6 +88,11 @@ def each_image(
             yield from pool.map(attempt, items[start : start + IN_FLIGHT])
 
 
+def reason_of(error: UnreadableImage | OSError) -> str:
+    """Why an image cannot be read, without its name."""
+    return str(getattr(error, "strerror", None) or error)
+
+
 def _unknown(classes: Sequence[str]) -> str:
     """The label of a rejected image: no class may have it."""
     label = "unknown"

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tutelage.augment.resample import center_view
+from tutelage.errors import TutelageError
 from tutelage.models.classifier import Classifier
 
 
@@ -78,7 +79,11 @@ class TorchModel:
         return self.answers(images)[0]
 
     def answers(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """``probabilities`` (N, K) and energies (N,)."""
+        """``probabilities`` (N, K) and energies (N,).
+
+        Raises:
+            TutelageError: they are not finite.
+        """
         found = [self.finish(self.prepare([image])) for image in images]
         probabilities, energies = zip(*found, strict=True)
         return np.concatenate(probabilities), np.concatenate(energies)
@@ -91,10 +96,19 @@ class TorchModel:
         return torch.cat(canvases), sides[:, 1] / sides[:, 0]
 
     def finish(self, prepared: tuple[Tensor, Tensor]) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities (N, K) and energies (N,) of what ``prepare`` returned."""
+        """Probabilities (N, K) and energies (N,) of what ``prepare`` returned.
+
+        Raises:
+            TutelageError: they are not finite.
+        """
         canvases, aspects = (part.to(self._device) for part in prepared)
         with torch.no_grad():
             probabilities, energies = self._deployed.answers(canvases, aspects)
+        if not (torch.isfinite(probabilities).all() and torch.isfinite(energies).all()):
+            raise TutelageError(
+                "the model answers with values that are not finite; its weights or its "
+                "description (mean, std, temperature in model.json) are damaged"
+            )
         return probabilities.cpu().numpy(), energies.cpu().numpy()
 
 

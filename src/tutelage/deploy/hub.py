@@ -276,16 +276,22 @@ def _of_run(origin: Path) -> list[str]:
     card, figures = run / "MODEL_CARD.md", run / "metrics.json"
     if not (card.is_file() and figures.is_file()):
         return []
-    told = json.loads(figures.read_text(encoding="utf-8"))
     kind = "final" if origin.resolve().name == "student" else "teacher"
     parts = []
-    if test := (told[kind] or {}).get("test"):
-        low, high = (100 * end for end in test["accuracy_ci95"])
-        parts.append(
-            f"Accuracy of this model on {test['n']} test images of its run: "
-            f"{100 * test['accuracy']:.1f}% (95% interval {low:.1f}% to {high:.1f}%).\n"
-        )
-    *_, body = card.read_text(encoding="utf-8").split("---\n", maxsplit=2)
-    final = told["final"]["name"] if told["final"] else "final model"
+    try:
+        told = json.loads(figures.read_text(encoding="utf-8"))
+        if test := (told[kind] or {}).get("test"):
+            low, high = (100 * end for end in test["accuracy_ci95"])
+            parts.append(
+                f"Accuracy of this model on {test['n']} test images of its run: "
+                f"{100 * test['accuracy']:.1f}% (95% interval {low:.1f}% to {high:.1f}%).\n"
+            )
+        final = told["final"]["name"] if told["final"] else "final model"
+        *_, body = card.read_text(encoding="utf-8").split("---\n", maxsplit=2)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise TutelageError(
+            f"{figures} or {card.name} beside it is damaged ({error}); restore them, or give a "
+            "copy of the model folder that lies outside the run"
+        ) from error
     parts.append(f"What follows is the card of the run; its figures are those of the {final}.\n")
     return [*parts, re.sub(r"^#", "##", body, flags=re.MULTILINE)]

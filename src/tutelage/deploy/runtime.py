@@ -53,18 +53,25 @@ class OnnxModel:
             raise TutelageError(f"{self.path} is not a readable ONNX model: {error}") from error
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         try:
-            self.classes: tuple[str, ...] = tuple(json.loads(self.metadata["tutelage.classes"]))
+            self.classes = _classes(self.metadata["tutelage.classes"])
             self.temperature = float(self.metadata["tutelage.temperature"])
             self.input_size = int(self.metadata["tutelage.input_size"])
             # Files exported before there was one have no energy either.
-            self.unknown_threshold: float | None = json.loads(
-                self.metadata.get("tutelage.unknown_threshold", "null")
-            )
-        except (KeyError, ValueError, TypeError) as error:
+            threshold = json.loads(self.metadata.get("tutelage.unknown_threshold", "null"))
+            self.unknown_threshold = None if threshold is None else float(threshold)
+        except (KeyError, ValueError, TypeError, RecursionError) as error:
             raise TutelageError(
                 f"{self.path} is an ONNX model, but not one of tutelage: its metadata has no "
                 "classes; write one with tutelage export MODEL"
             ) from error
+        inputs = [(known.name, known.type) for known in self._session.get_inputs()]
+        outputs = {known.name for known in self._session.get_outputs()}
+        wanted = {"probabilities"} | ({"energy"} if self.unknown_threshold is not None else set())
+        if inputs != [("images", "tensor(uint8)")] or not wanted <= outputs:
+            raise TutelageError(
+                f"{self.path} takes {inputs} and gives {sorted(outputs)}; expected uint8 images "
+                "and probabilities: write one with tutelage export MODEL"
+            )
 
     def probabilities(self, images: Sequence[np.ndarray], batch: int = 32) -> np.ndarray:
         """Class probabilities of upright RGB images.
@@ -110,9 +117,37 @@ class OnnxModel:
             for start in range(0, len(members), step):
                 chosen = members[start : start + step]
                 order += chosen
-                feed = {"images": np.stack([images[i] for i in chosen])}
-                parts.append(self._session.run(outputs, feed))
+                parts.append(self._answers(outputs, np.stack([images[i] for i in chosen])))
         if not parts:
             return [np.zeros(0, dtype=np.float32) for _ in outputs]
         back = np.argsort(order)
         return [np.concatenate(column)[back] for column in zip(*parts, strict=True)]
+
+    def _answers(self, outputs: list[str], images: np.ndarray) -> list[np.ndarray]:
+        """One forward of images (N, H, W, 3); an altered graph may answer anything."""
+        try:
+            found: list[np.ndarray] = self._session.run(outputs, {"images": images})
+        except Exception as error:  # as in opening
+            raise TutelageError(f"{self.path} cannot be run: {error}") from error
+        shapes = {"probabilities": (len(images), len(self.classes)), "energy": (len(images),)}
+        for name, values in zip(outputs, found, strict=True):
+            if values.shape != shapes[name] or not np.isfinite(values).all():
+                raise TutelageError(
+                    f"{self.path} answers with {name} {values.shape}, expected finite values "
+                    f"{shapes[name]}: it is damaged, export it again"
+                )
+        return found
+
+
+def _classes(text: str) -> tuple[str, ...]:
+    """The class names in a file's metadata.
+
+    Raises:
+        ValueError: they are not a list of different texts.
+    """
+    found = json.loads(text)
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise ValueError("the classes are no list of texts")
+    if not 0 < len(found) == len(set(found)):
+        raise ValueError("there are no classes, or one is there twice")
+    return tuple(found)

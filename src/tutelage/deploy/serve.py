@@ -30,6 +30,7 @@ from tutelage.data.decode import UnreadableImage, decode, read_size
 from tutelage.deploy.answers import Prediction, answer
 from tutelage.deploy.openapi import Limits, describe
 from tutelage.deploy.runtime import OnnxModel
+from tutelage.errors import TutelageError
 
 CHUNK_IMAGES = 32  # decoded at once, or fewer whose pixels come to CHUNK_PIXELS
 CHUNK_PIXELS = 8_000_000
@@ -131,6 +132,8 @@ class _Service:
             except HTTPException as error:
                 status = error.status_code
                 raise
+            except TutelageError as error:  # the model is damaged
+                raise HTTPException(500, str(error)) from error
             finally:
                 self._requests.labels(str(status)).inc()
                 self._seconds.observe(time.monotonic() - began)

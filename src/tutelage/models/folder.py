@@ -29,8 +29,8 @@ def load_model(folder: Path | str) -> Classifier:
     """Read a model folder: on the CPU, in evaluation mode, bitwise what was saved.
 
     Raises:
-        TutelageError: no model there, another format version, or tensors that are missing,
-            foreign or of the wrong shape.
+        TutelageError: no model there, another format version, a description of which no model can
+            be built, or tensors that are missing, foreign, of the wrong shape or not finite.
     """
     folder = Path(folder)
     for name in (SPEC, WEIGHTS):
@@ -43,7 +43,14 @@ def load_model(folder: Path | str) -> Classifier:
         spec = ModelSpec.from_json((folder / SPEC).read_text(encoding="utf-8"))
     except (TutelageError, UnicodeDecodeError) as error:
         raise TutelageError(f"{folder / SPEC}: {error}") from error
-    model = build(spec)
+    try:
+        model = build(spec)
+    except TutelageError:
+        raise
+    except Exception as error:  # each of timm's architectures fails in its own way
+        raise TutelageError(
+            f"{folder / SPEC}: {spec.architecture} cannot be built as described: {error}"
+        ) from error
     load_strictly(model, read_tensors(folder / WEIGHTS), str(folder / WEIGHTS))
     return model.eval()
 

@@ -5,12 +5,17 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import typing
 from dataclasses import dataclass, field
+from types import UnionType
 from typing import Any
 
 from tutelage.errors import TutelageError
 
 FORMAT = 1
+# A network is built before its weights are read: a file must not ask for one of any size.
+MAX_SIDE = 2048  # pixels; timm's largest are made for 1024
+MAX_WIDTH = 65_536  # classes, and channels of a neck
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,11 @@ class ModelSpec:
         """
         checks = {
             "classes must be unique and not empty": len(set(self.classes)) == len(self.classes) > 0,
+            f"there may be {MAX_WIDTH:,} classes at most": len(self.classes) <= MAX_WIDTH,
             "input_size and canvas must be positive": min(self.input_size, self.canvas) > 0,
+            f"input_size and canvas may be {MAX_SIDE} at most": max(self.input_size, self.canvas)
+            <= MAX_SIDE,
+            f"head_hidden must be 1 to {MAX_WIDTH:,}": 1 <= (self.head_hidden or 1) <= MAX_WIDTH,
             "crop_pct must lie in (0, 1]": 0.0 < self.crop_pct <= 1.0,
             "mean and std must have three values": len(self.mean) == len(self.std) == 3,
             "std must be positive": min(self.std, default=0.0) > 0.0,
@@ -75,7 +84,7 @@ class ModelSpec:
         }
         for rule, holds in checks.items():
             if not holds:
-                raise TutelageError(f"bad model description: {rule}; got {self}")
+                raise TutelageError(f"bad model description: {rule}; got {self!r:.1000}")
 
     def to_json(self) -> str:
         """The description as the text of ``model.json``."""
@@ -92,7 +101,7 @@ class ModelSpec:
         """
         try:
             fields = json.loads(text)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise TutelageError(f"the model description is not JSON: {error}") from error
         if not isinstance(fields, dict) or "format" not in fields:
             raise TutelageError("the model description has no 'format' field: not a tutelage model")
@@ -110,14 +119,34 @@ class ModelSpec:
                 f"the model description lacks {missing or 'nothing'} and has unknown "
                 f"{unknown or 'nothing'}; restore model.json as it was saved"
             )
-        try:
-            return cls(**{name: _from_json(value) for name, value in fields.items()})
-        except (TypeError, ValueError) as error:
-            raise TutelageError(f"the model description has a wrong type: {error}") from error
+        values: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in fields.items()
+        }
+        hints = typing.get_type_hints(cls)
+        if wrong := [name for name, value in values.items() if not _fits(value, hints[name])]:
+            name = wrong[0]
+            raise TutelageError(
+                f"the model description has a wrong type: {name} is {fields[name]!r:.80}, expected "
+                f"{known[name].type}; restore model.json as it was saved"
+            )
+        return cls(**values)
 
 
-def _from_json(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value read from JSON, its lists made tuples, is of a field's type."""
+    inner = typing.get_args(hint)
+    if isinstance(hint, UnionType):
+        return any(_fits(value, option) for option in inner)
+    if typing.get_origin(hint) is tuple:
+        each = inner[:1] * len(value) if inner[-1] is ... and isinstance(value, tuple) else inner
+        return isinstance(value, tuple) and len(value) == len(each) and all(map(_fits, value, each))
+    if typing.get_origin(hint) is dict:
+        return isinstance(value, dict) and all(_fits(v, inner[1]) for v in value.values())
+    if hint in (int, float):
+        number = isinstance(value, int | hint) and not isinstance(value, bool)
+        return number and abs(value) < 1e300  # Python's JSON knows NaN, Infinity and any integer
+    return isinstance(value, hint)
 
 
 def _within(levels: tuple[int, ...], cut: int | None) -> bool:

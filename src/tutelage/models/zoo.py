@@ -349,14 +349,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         TutelageError: no such file, or not safetensors.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if not path.is_file():
         raise TutelageError(f"no weights file {path}")
     try:
         return load_file(path)
-    except SafetensorError as error:
+    except Exception as error:  # SafetensorError, and KeyError for a type that torch has not
         raise TutelageError(
             f"{path} is not a readable safetensors file ({error}); pickled checkpoints are not "
             "read: convert with safetensors.torch.save_file"
@@ -364,10 +363,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def load_strictly(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """``load_state_dict`` that names what is missing, foreign or of another shape.
+    """``load_state_dict`` that names what is missing, foreign, of another shape or not finite.
 
     Raises:
-        TutelageError: the tensors are not exactly the module's.
+        TutelageError: the tensors are not exactly the module's, or no model could work with them.
     """
     wanted = module.state_dict()
     missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
@@ -376,7 +375,16 @@ def load_strictly(module: nn.Module, state: dict[str, Tensor], source: str) -> N
         for name in sorted(wanted.keys() & state.keys())
         if state[name].shape != wanted[name].shape
     ]
-    parts = (("missing", missing), ("not of this model", extra), ("of the wrong shape", shapes))
+    common = sorted(wanted.keys() & state.keys())
+    kinds = [n for n in common if state[n].is_floating_point() != wanted[n].is_floating_point()]
+    broken = [n for n in sorted({*common} - {*kinds}) if not torch.isfinite(state[n].float()).all()]
+    parts = (
+        ("missing", missing),
+        ("not of this model", extra),
+        ("of the wrong shape", shapes),
+        ("of the wrong type", kinds),
+        ("with values that are not finite", broken),
+    )
     problems = [f"{len(names)} {what}: {_some(names)}" for what, names in parts if names]
     if problems:
         raise TutelageError(f"the weights do not fit ({source}): {'; '.join(problems)}")

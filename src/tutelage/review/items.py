@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,12 +11,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tutelage.data.catalog import Catalog, open_parquet
+from tutelage.data.catalog import Catalog, open_parquet, undamaged
 from tutelage.data.decode import decode
 from tutelage.decisions import Decision
 from tutelage.errors import TutelageError
 from tutelage.labelerrors import CUT
-from tutelage.runfolder import catalog_of, command_line
+from tutelage.runfolder import RunFolder, catalog_of, command_line
 
 TABLE, FACTS = "review.parquet", "review.json"
 VIEWS = {
@@ -156,22 +155,40 @@ def open_run(folder: Path, catalog: Catalog | None = None, data: str = "") -> It
             f"{folder} has nothing to review: the run is unfinished (repeat its command to "
             "continue it), made by distill or ladder, or older than the review (train it again)"
         )
-    request = json.loads(config.read_text(encoding="utf-8"))["request"]
+    request = RunFolder(folder).request()
     if catalog is None:
         catalog = catalog_of(folder)
     elif data != request["data"]:
         raise TutelageError(
             f"{folder} was made from {request['data']}, but {data} were given; give the same data"
         )
-    columns = open_parquet(table).read().to_pydict()
+    with undamaged(table):
+        columns = open_parquet(table).read().to_pydict()
     where = {name: row for row, name in enumerate(catalog.names)}
-    gone = [name for name in columns["image"] if name not in where]
+    gone = [name for name in columns.get("image", []) if name not in where]
     if gone:
         raise TutelageError(
             f"{len(gone)} images of the run are no longer in {request['data']} (first: {gone[0]}); "
             "restore the data, or run again on what is there"
         )
-    told = json.loads(facts.read_text(encoding="utf-8"))
+    told = RunFolder(folder).read_json(FACTS)
+    try:
+        return _items(folder, catalog, request, columns, told)
+    except (KeyError, TypeError, ValueError) as error:
+        raise TutelageError(
+            f"{table} or {FACTS} beside it is damaged ({error!r}); restore them, or train the run "
+            "again in another folder"
+        ) from error
+
+
+def _items(
+    folder: Path,
+    catalog: Catalog,
+    request: dict[str, Any],
+    columns: dict[str, list[Any]],
+    told: dict[str, Any],
+) -> Items:
+    where = {name: row for row, name in enumerate(catalog.names)}
     ranks = [-1 if rank is None else rank for rank in columns["next"]]
     return Items(
         catalog=catalog,
