@@ -23,13 +23,13 @@ import results
 TRIALS: dict[str, tuple[tuple[str, ...], ...]] = {
     "ranks": ((),),  # several processes against one; killed workers
     "kill": ((),),  # kill -9 across a whole run
-    "label": ((), ("--kill", "50")),  # memory and throughput; kill -9 across a whole label
+    "label": ((), ("--kill",)),  # memory and throughput; kill -9 across a whole label
     "stream": ((),),  # training from shards
     "catalog": ((),),  # a million images listed and split
     "hostile": ((),),  # mutated images, manifests, tars and model folders
     "faults": ((),),  # disks that are full or fail
 }
-"""Scripts, and the options of each of their long forms; the short form of each is one."""
+"""Scripts, and the options of each of their forms, all of which have a short one."""
 
 SHORT_SECONDS = 600.0  # after which a short form hangs; on two idle cores all take 300
 
@@ -66,11 +66,12 @@ def main(argv: Sequence[str] | None = None, folder: Path = Path(__file__).parent
     if unknown := set(wanted) - TRIALS.keys():
         parser.error(f"--only {', '.join(sorted(unknown))}: expected some of {', '.join(TRIALS)}")
     limit = SHORT_SECONDS if options.short else None
+    short = ["--short"] * options.short
     kept = [] if options.json is None else ["--json", str(options.json)]
     rows: list[tuple[str, str, float]] = []
     for name in wanted:
-        for form in (("--short",),) if options.short else TRIALS[name]:
-            words = [f"{name}.py", *form]
+        for form in TRIALS[name]:
+            words = [f"{name}.py", *form, *short]
             print(f"--- {' '.join(words)}", flush=True)
             rows.append((" ".join(words), *attempt([*words, *kept], folder, limit)))
     print("\n" + "\n".join(f"{name:<22}{ended:<22}{took:8.0f} s" for name, ended, took in rows))

@@ -53,10 +53,11 @@ def test_what_fails_hangs_or_is_not_there_is_named(
         ("hangs.py", "HANGS after 2 s"),
     ):
         assert f"{name + ' --short':<22}{ended}" in said
-    first, last = json.loads(report.read_text())
-    assert first["words"] == ["--short", "--json", str(report)]
+    *runs, last = json.loads(report.read_text())
+    kept = ["--short", "--json", str(report)]
+    assert [run["words"] for run in runs] == [kept, ["--kill", "5", *kept]]
     assert [trial["ended"].split()[0] for trial in last["trials"]] == [
-        "passed", "FAILED", "NOT", "HANGS",
+        "passed", "passed", "FAILED", "NOT", "HANGS",
     ]  # fmt: skip
     assert gone(int((folder / "pid").read_text()))
 
