@@ -125,7 +125,9 @@ def test_config_json_holds_every_setting_and_what_was_resolved(
     finished: Path, photos: Path
 ) -> None:
     config = json.loads((finished / "config.json").read_text())
-    assert set(config) == {"request", "plan", "machine", "versions", "notes", "clusters"}
+    resolved = {"plan", "machine", "versions", "notes", "clusters", "streamed"}
+    assert set(config) == {"request", *resolved}
+    assert config["streamed"] is False
     assert config["request"]["command"] == "run"
     assert config["request"]["data"] == str(photos)
     settings = {k: v for g in config["request"]["settings"].values() for k, v in g.items()}
