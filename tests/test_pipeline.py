@@ -71,7 +71,7 @@ def test_a_run_folder_is_complete(finished: Path) -> None:
     assert found == {
         "config.json", "split.parquet", "metrics.json", "events.jsonl", "teacher", "student",
         "student.onnx", "pseudo_labels.parquet", "skipped.csv", "report.html", "stages",
-        "review.parquet", "review.json", "MODEL_CARD.md",
+        "review.parquet", "review.json", "MODEL_CARD.md", "duplicates.csv",
     }  # fmt: skip
     for model in ("teacher", "student"):
         assert {"model.safetensors", "model.json"} <= set(contents(finished / model))
@@ -80,7 +80,8 @@ def test_a_run_folder_is_complete(finished: Path) -> None:
 
 def test_metrics_json_is_as_documented(finished: Path) -> None:
     metrics = json.loads((finished / "metrics.json").read_text())
-    assert set(metrics) == {"stages", "final", "teacher"}
+    assert set(metrics) == {"stages", "final", "teacher", "leakage"}
+    assert metrics["leakage"]["pairs"] == 0
     assert [entry["name"] for entry in metrics["stages"]] == STAGES
     for entry in metrics["stages"]:
         name = entry["name"]

@@ -290,3 +290,17 @@ def test_copying_a_remote_shard_can_be_stopped() -> None:
     stop.set()
     with pytest.raises(OSError, match="was stopped"), shard.opened(stop):
         pass
+
+
+def test_a_pipe_in_a_pool_is_named_and_does_not_block(tmp_path: Path) -> None:
+    folder = pools.write_folder(tmp_path / "pool", {"a.png": b"1"})
+    os.mkfifo(folder / "b.png")
+    (shard,) = find_shards([folder])
+    assert "a pipe, a device or a socket" in str(dict(entries(shard))["b.png"])
+
+
+def test_a_link_to_a_folder_is_refused_with_the_mend(tmp_path: Path) -> None:
+    folder = pools.write_folder(tmp_path / "pool", {"a.png": b"1"})
+    (folder / "up").symlink_to(tmp_path)
+    with pytest.raises(TutelageError, match=r"pool/up is a link to a folder.*name the folder it"):
+        find_shards([folder])

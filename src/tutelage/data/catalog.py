@@ -616,7 +616,7 @@ def _images(folder: Path, ignored: list[str], closed: list[str]) -> Iterator[str
             ignored.append(path)
 
 
-def files_below(folder: Path, closed: list[str]) -> Iterator[str]:
+def files_below(folder: Path | str, closed: list[str]) -> Iterator[str]:
     """Yield all below ``folder`` that is visible and no folder, as links to files are.
 
     To ``closed`` go folders that are links, which could lead anywhere and in circles, and those

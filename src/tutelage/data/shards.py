@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, Protocol
 
 from tutelage.data.catalog import as_text, files_below
@@ -397,7 +396,7 @@ def _below(folder: Place, file: str) -> Place:
 def _local_files(root: str) -> Iterator[tuple[str, str]]:
     """The visible images and shards below a folder, relative to it."""
     closed: list[str] = []
-    for path in files_below(Path(root), closed):
+    for path in files_below(root, closed):
         if _suffix(path) in (*SUFFIXES, ".tar", ".parquet"):
             yield os.path.relpath(path, root).replace(os.sep, "/"), ""
     if closed:

@@ -138,6 +138,7 @@ def load_split(path: Path, catalog: Catalog, readable: NDArray[np.bool_] | None 
     file = open_parquet(path)
     with undamaged(path):
         table = file.read()
+        table.validate(full=True)
     if missing := {"image", "role", "label", "truth"} - {*table.column_names}:
         raise TutelageError(f"{path} is not a pinned split: it lacks {', '.join(sorted(missing))}")
     names, pinned = table["image"].to_pylist(), set(table["role"].unique().to_pylist())
