@@ -250,7 +250,8 @@ def leakage(run: Run, probs: Mapping[str, Floats]) -> dict[str, Any]:
         probs: stage name -> (N, K) for the N test images.
     """
     copies, rows = run.copies, run.split.indices("test")
-    clean = np.array([run.catalog.names[row] not in copies.leaking("test") for row in rows], bool)
+    leaking = copies.leaking("test")
+    clean = np.array([run.catalog.names[row] not in leaking for row in rows], dtype=bool)
     truth = run.split.truth[rows]
     return {
         "test": int((~clean).sum()),
