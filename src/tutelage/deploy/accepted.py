@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import os
 import threading
@@ -13,7 +12,7 @@ from tutelage.data.decode import UnreadableImage
 from tutelage.data.shards import FolderShard, Shard
 from tutelage.deploy.pool import LABELS, output_name
 from tutelage.errors import TutelageError, need
-from tutelage.files import replacing
+from tutelage.files import csv_line, replacing
 
 _ROWS = 64  # of a row group: images in memory at once
 
@@ -54,16 +53,14 @@ def write_accepted(shards: Sequence[Shard], out: Path, path: Path) -> int:
         How many.
 
     Raises:
-        TutelageError: a shard is no longer what was labelled, or the disk is full.
+        TutelageError: a shard is no longer what was labelled.
+        OSError: the manifest cannot be written; the labels stay.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with replacing(path) as partial:
-            if path.suffix == ".csv":
-                return _write_csv(_accepted(shards, out, contents=False), partial, path.parent)
-            return _write_parquet(_accepted(shards, out, contents=True), partial)
-    except OSError as error:
-        raise TutelageError(f"cannot write {path}: {error}; the labels stay") from error
+    with replacing(path) as partial:
+        if path.suffix == ".csv":
+            return _write_csv(_accepted(shards, out, contents=False), partial, path.parent)
+        return _write_parquet(_accepted(shards, out, contents=True), partial)
 
 
 def _accepted(
@@ -93,12 +90,11 @@ def _accepted(
 def _write_csv(rows: Iterator[tuple[Shard, str, str, bytes]], partial: Path, beside: Path) -> int:
     count = 0
     with partial.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("image", "label", "split"))
+        file.write(csv_line(("image", "label", "split")))
         for shard, name, label, _ in rows:
             assert isinstance(shard, FolderShard)  # checked before the work began
             image = os.path.relpath(os.path.join(shard.place.name, name), beside)
-            writer.writerow((image, label, "train"))
+            file.write(csv_line((image, label, "train")))
             count += 1
     return count
 

@@ -24,7 +24,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
@@ -127,15 +127,14 @@ def label_pool(
         The content of ``label.json``; None when another process writes it.
 
     Raises:
-        TutelageError: the folder holds labels of another model or threshold, or it cannot be
-            written; what was finished stays.
+        TutelageError: the folder holds labels of another model or threshold.
+        OSError: it cannot be written; the shards that are finished stay.
         MissingExtra: pyarrow is not installed.
     """
     need("pyarrow.parquet", "train")
-    with _writable(out):
-        for name in (LABELS, FAILED):
-            (out / name).mkdir(parents=True, exist_ok=True)
-        claims = Claims(out / ".claims")
+    for name in (LABELS, FAILED):
+        (out / name).mkdir(parents=True, exist_ok=True)
+    claims = Claims(out / ".claims")
     with closing(claims):
         _pin(out, engine, fingerprint, threshold)
         deal = _Deal(shards, claims, out, rank, world, console)
@@ -368,23 +367,22 @@ class _Work:
             "threshold": self.threshold,
             "version": __version__,
         }
-        with _writable(self.out):
-            path = self.out / LABELS / f"{name}.parquet"
-            _sweep(path)
-            try:
-                with replacing(path) as partial, closing(_Table(partial, self.engine, facts)) as to:
-                    while part is not None:
-                        if isinstance(part, Exception):
-                            raise _Unreadable(str(part)) from part
-                        to.add(part)
-                        part = next(rest)
-                    to.finish()
-            except _Unreadable as error:
-                self.deal.console.say(f"{job.shard.name} is left out: {error}")
-                record = {"shard": job.shard.name, "reason": str(error)}
-                write_atomically(failure, json.dumps(record, indent=2) + "\n")
-            else:
-                failure.unlink(missing_ok=True)
+        path = self.out / LABELS / f"{name}.parquet"
+        _sweep(path)
+        try:
+            with replacing(path) as partial, closing(_Table(partial, self.engine, facts)) as to:
+                while part is not None:
+                    if isinstance(part, Exception):
+                        raise _Unreadable(str(part)) from part
+                    to.add(part)
+                    part = next(rest)
+                to.finish()
+        except _Unreadable as error:
+            self.deal.console.say(f"{job.shard.name} is left out: {error}")
+            record = {"shard": job.shard.name, "reason": str(error)}
+            write_atomically(failure, json.dumps(record, indent=2) + "\n")
+        else:
+            failure.unlink(missing_ok=True)
 
 
 class _Table:
@@ -527,13 +525,12 @@ def _pin(out: Path, engine: Engine, fingerprint: str, threshold: float) -> None:
     path = out / OPTIONS
     ours = {"format": FORMAT, "model": fingerprint, "threshold": threshold,
             "classes": list(engine.classes)}  # fmt: skip
-    with _writable(out):
-        if not path.exists():
-            write_atomically(path, json.dumps(ours, indent=2, ensure_ascii=False) + "\n")
-        try:
-            theirs = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise TutelageError(f"{path} is damaged ({error}); delete it or {out}") from error
+    if not path.exists():
+        write_atomically(path, json.dumps(ours, indent=2, ensure_ascii=False) + "\n")
+    try:
+        theirs = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise TutelageError(f"{path} is damaged ({error}); delete it or {out}") from error
     changed = [key for key in ours if not isinstance(theirs, dict) or theirs.get(key) != ours[key]]
     if changed:
         raise TutelageError(
@@ -589,10 +586,9 @@ def _summarise(
         },
         "failed": failed,
     }
-    with _writable(out):
-        _sweep(out / SUMMARY)
-        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        write_atomically(out / SUMMARY, text)
+    _sweep(out / SUMMARY)
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(out / SUMMARY, text)
     return content
 
 
@@ -600,14 +596,3 @@ def _sweep(path: Path) -> None:
     """Remove what a killed process left of a file; the caller has claimed it."""
     for leftover in path.parent.glob(f".{path.name}.*"):
         leftover.unlink(missing_ok=True)
-
-
-@contextmanager
-def _writable(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise TutelageError(
-            f"cannot write to {out}: {error.strerror or error}; free some space there, or mend the "
-            "folder, and repeat the command: the shards that are finished stay"
-        ) from error
