@@ -10,7 +10,18 @@ from processes import on_ranks
 
 from tutelage.errors import TutelageError
 from tutelage.loader import Loader
-from tutelage.ranks import Ranks, agreed, apart, by_lead, current, is_lead, joined, lead_first, wait
+from tutelage.ranks import (
+    Ranks,
+    agreed,
+    any_of,
+    apart,
+    by_lead,
+    current,
+    is_lead,
+    joined,
+    lead_first,
+    wait,
+)
 
 
 def test_shares_are_the_whole_in_order() -> None:
@@ -29,6 +40,7 @@ def test_alone_nothing_is_asked_of_others(monkeypatch: pytest.MonkeyPatch) -> No
         assert by_lead(lambda: 5) == 5
         assert lead_first(lambda: 6) == 6
         assert is_lead()
+        assert [any_of(flag) for flag in (False, True)] == [False, True]
 
 
 def test_ranks_agree_on_what_the_lead_found() -> None:
@@ -55,6 +67,28 @@ def test_one_rank_of_a_machine_fills_the_cache_for_the_others(tmp_path: Path) ->
         return lead_first(build)
 
     assert on_ranks(3, work) == [False, True, True]
+
+
+def test_a_flag_of_one_rank_is_known_to_all() -> None:
+    assert on_ranks(3, lambda: any_of(current().rank == 2)) == [True] * 3
+    assert on_ranks(2, lambda: any_of(False)) == [False] * 2
+
+
+@pytest.mark.parametrize("share", [by_lead, lead_first])
+def test_an_error_of_the_first_is_told_by_it_alone_and_ends_all(share: Any) -> None:
+    def fails() -> None:
+        raise TutelageError("no image is readable")
+
+    def work() -> str:
+        try:
+            share(fails)
+        except TutelageError as error:
+            return str(error)
+        except SystemExit as ending:
+            return f"ended with {ending.code}"
+        return "went on"
+
+    assert on_ranks(3, work) == ["no image is readable", "ended with 2", "ended with 2"]
 
 
 def test_apart_each_works_on_the_whole() -> None:

@@ -10,7 +10,7 @@ from processes import on_ranks
 from torch import Tensor, nn
 
 from tutelage.ranks import current
-from tutelage.together import any_of, concatenated, parallel, whole, whole_batch
+from tutelage.together import concatenated, parallel, whole, whole_batch
 
 
 def test_alone_nothing_changes() -> None:
@@ -19,7 +19,6 @@ def test_alone_nothing_changes() -> None:
     assert whole(part) is part
     assert concatenated(part) is part
     assert parallel(model) is model
-    assert [any_of(flag) for flag in (False, True)] == [False, True]
 
 
 def test_parts_of_unequal_length_are_put_together_in_order() -> None:
@@ -30,11 +29,6 @@ def test_parts_of_unequal_length_are_put_together_in_order() -> None:
     for joined, empty in on_ranks(3, work):
         assert joined == list(range(10))
         assert tuple(empty) == (0, 4)
-
-
-def test_a_flag_of_one_rank_is_known_to_all() -> None:
-    assert on_ranks(3, lambda: any_of(current().rank == 2)) == [True] * 3
-    assert on_ranks(2, lambda: any_of(False)) == [False] * 2
 
 
 def test_a_gradient_of_the_whole_flows_to_ones_own_part_alone() -> None:

@@ -158,18 +158,52 @@ def agreed(value: T) -> T:
     return result
 
 
+def any_of(flag: bool) -> bool:
+    """Whether it is true on any rank; all go on when all have come here."""
+    if _current.world == 1:
+        return flag
+    import torch
+    from torch import distributed
+
+    count = torch.tensor([int(flag)])
+    distributed.all_reduce(count)
+    return bool(count)
+
+
 def by_lead(work: Callable[[], T]) -> T:
     """What ``work`` gave the lead, on every rank; the others wait for it.
 
-    If it raises, the lead's process ends and torchrun ends the others.
+    Raises:
+        TutelageError: it did on the lead, which tells the user; the others end.
     """
-    return agreed(work() if is_lead() else None)  # type: ignore[return-value]
+    result, error = _attempt(work) if is_lead() else (None, None)
+    _end_together(error)
+    return agreed(result)  # type: ignore[return-value]
 
 
 def lead_first(work: Callable[[], T]) -> T:
-    """``work`` on each rank, but first on one of each machine, which fills caches for the rest."""
+    """``work`` on each rank, but first on one of each machine, which fills caches for the rest.
+
+    Raises:
+        TutelageError: it did on one that went first; the others end.
+    """
     first = os.environ.get("LOCAL_RANK", "0") == "0"
-    if first:
-        result = work()
-    wait()
-    return result if first else work()
+    result, error = _attempt(work) if first else (None, None)
+    _end_together(error)
+    return result if first else work()  # type: ignore[return-value]
+
+
+def _attempt(work: Callable[[], T]) -> tuple[T | None, TutelageError | None]:
+    try:
+        return work(), None
+    except TutelageError as error:
+        return None, error
+
+
+def _end_together(error: TutelageError | None) -> None:
+    """End all ranks where one met an error; it raises that, and so one alone tells it."""
+    failed = any_of(error is not None)
+    if error is not None:
+        raise error
+    if failed:
+        raise SystemExit(2)

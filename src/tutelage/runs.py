@@ -54,7 +54,7 @@ from tutelage.plan import (
     make_plan,
     offered_sizes,
 )
-from tutelage.ranks import agreed, by_lead, current, is_lead, lead_first, wait
+from tutelage.ranks import agreed, by_lead, current, is_lead, lead_first
 from tutelage.runfolder import RunFolder
 from tutelage.stages import Task
 from tutelage.tracking import Tracking, open_trackers
@@ -446,7 +446,11 @@ def _pinned_split(
     """The split and the copies it was made without; the lead makes them, the copies first."""
     path, listed = folder.path / "split.parquet", folder.path / DUPLICATES
     keep = config.data.duplicates == "keep"
-    if is_lead() and not path.exists():
+    made: list[tuple[Split, Duplicates]] = []
+
+    def make() -> None:
+        if path.exists():
+            return
         with console.bar("looking for copies", len(catalog), "image") as done:
             copies = find_duplicates(catalog, store, keep=keep, progress=done)
         write_duplicates(copies, listed)
@@ -460,9 +464,11 @@ def _pinned_split(
             labels_needed=labels_needed,
         )
         save_split(split, catalog, path)
-        wait()
-        return split, copies
-    wait()
+        made.append((split, copies))
+
+    by_lead(make)
+    if made:
+        return made[0]
     copies = read_duplicates(listed, keep=keep)
     return load_split(path, catalog, store.readable), copies
 

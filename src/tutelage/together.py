@@ -20,15 +20,6 @@ from torch.overrides import TorchFunctionMode
 from tutelage.ranks import Ranks, current
 
 
-def any_of(flag: bool) -> bool:
-    """Whether it is true on any rank."""
-    if current().world == 1:
-        return flag
-    count = torch.tensor([int(flag)])
-    distributed.all_reduce(count)
-    return bool(count)
-
-
 def concatenated(part: Tensor) -> Tensor:
     """The parts (n, ...) of all ranks one after the other (N, ...), without a gradient.
 

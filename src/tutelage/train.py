@@ -17,9 +17,9 @@ from tutelage.ema import EMA
 from tutelage.errors import TutelageError
 from tutelage.models.classifier import Classifier
 from tutelage.models.zoo import param_groups
-from tutelage.ranks import current
+from tutelage.ranks import any_of, current
 from tutelage.stop import Terminated, deferred
-from tutelage.together import any_of, parallel, whole_batch
+from tutelage.together import parallel, whole_batch
 
 
 @dataclass
