@@ -124,19 +124,23 @@ class Place:
 
 
 @dataclass(frozen=True)
-class TarShard:
-    """A WebDataset tar; hidden files and members that are no images are left out."""
+class _FileShard:
+    """A shard that is one file."""
 
     place: Place
 
     @property
     def name(self) -> str:
-        """The tar."""
+        """The file."""
         return self.place.name
 
     def fingerprint(self) -> str:
-        """The tar's."""
+        """The file's."""
         return self.place.fingerprint()
+
+
+class TarShard(_FileShard):
+    """A WebDataset tar; hidden files and members that are no images are left out."""
 
     @contextmanager
     def opened(self, stop: threading.Event) -> Iterator[Iterator[tuple[str, Read]]]:
@@ -153,23 +157,11 @@ class TarShard:
             )
 
 
-@dataclass(frozen=True)
-class ParquetShard:
+class ParquetShard(_FileShard):
     """A Parquet file with the column ``image`` (bytes, or Hugging Face's struct).
 
     The images are called after the column ``file``, ``key`` or ``__key__``, or "#" and the row.
     """
-
-    place: Place
-
-    @property
-    def name(self) -> str:
-        """The file."""
-        return self.place.name
-
-    def fingerprint(self) -> str:
-        """The file's."""
-        return self.place.fingerprint()
 
     @contextmanager
     def opened(self, stop: threading.Event) -> Iterator[Iterator[tuple[str, Read]]]:
