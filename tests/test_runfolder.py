@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -5,6 +6,7 @@ import pytest
 from shapes import contents
 
 from tutelage.errors import TutelageError
+from tutelage.files import replacing, sweep, write_atomically
 from tutelage.runfolder import RunFolder, catalog_of, has_data
 
 REQUEST: dict[str, Any] = {
@@ -36,6 +38,30 @@ def test_what_a_kill_left_of_the_first_write_does_not_block(tmp_path: Path) -> N
     folder = RunFolder(tmp_path)
     assert folder.claim(REQUEST) is False
     assert folder.claim(REQUEST) is True
+
+
+def test_what_a_kill_left_of_other_files_is_swept_away(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.claim(REQUEST)
+    (tmp_path / "teacher").mkdir()
+    for name in ("a.json", "teacher/model.safetensors", ".mine"):
+        write_atomically(tmp_path / name, "whole")
+    half = [tmp_path / ".a.json.x_y12345.partial", tmp_path / "teacher" / ".b.c.12345678.partial"]
+    for path in half:
+        path.write_text("ha")
+    assert folder.claim(REQUEST)
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [
+        ".mine", "a.json", "config.json", "events.jsonl", "model.safetensors",
+    ]  # fmt: skip
+
+
+def test_a_kill_leaves_a_name_that_is_swept(tmp_path: Path) -> None:
+    with replacing(tmp_path / "a.json") as partial:
+        partial.write_text("half")
+        kept = shutil.copy(partial, tmp_path / f"{partial.name[:-9]}0.partial")
+    sweep(tmp_path)
+    assert not Path(kept).exists()
+    assert (tmp_path / "a.json").read_text() == "half"
 
 
 def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ _MENDS = {
 }
 """What to do about an error that storage gives, by its numbers."""
 
+_PARTIAL = ".partial"  # ends the name of a file that is being written
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -36,7 +38,7 @@ def replacing(path: Path) -> Iterator[Path]:
         OSError: it cannot be written; the error names ``path``.
     """
     with about(path):
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        descriptor, name = tempfile.mkstemp(_PARTIAL, f".{path.name}.", path.parent)
         os.close(descriptor)
         temporary = Path(name)
         try:
@@ -84,6 +86,13 @@ def lock(file: IO[Any] | int, refusal: str) -> None:
         raise TutelageError(refusal) from None
     except OSError:  # some network file systems
         return
+
+
+def sweep(folder: Path) -> None:
+    """Delete what killed processes left of files below a folder in which no other one works."""
+    for path in folder.rglob(f".*{_PARTIAL}"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def append_line(path: Path, text: str) -> None:

@@ -14,7 +14,7 @@ from tutelage.data.catalog import Catalog
 from tutelage.data.duplicates import DUPLICATES
 from tutelage.data.foreign import is_in_memory, read_path
 from tutelage.errors import TutelageError
-from tutelage.files import lock, write_atomically
+from tutelage.files import lock, sweep, write_atomically
 from tutelage.ranks import agreed, is_lead, wait
 from tutelage.solar import solar_cells
 
@@ -62,6 +62,7 @@ class RunFolder:
             )
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock()
+        sweep(self.path)
         if not config.exists():
             self.write_json("config.json", {"request": request})
             return False
