@@ -193,7 +193,7 @@ def kills(command: list[str], out: Path, times: int, rng: random.Random) -> Iter
     with subprocess.Popen(command, env=quiet_environment()) as job:
         while job.poll() is None and times:
             before = saved_steps(out)
-            wanted = rng.randint(1, 12)  # steps further, in whatever training comes
+            wanted = rng.randint(1, 5)  # steps further, in whatever training comes
             while job.poll() is None:
                 now = saved_steps(out)
                 further = {p: n for p, n in now.items() if n >= before.get(p, 0) + wanted}
