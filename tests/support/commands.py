@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -87,5 +88,6 @@ class Commands:
                 raise AssertionError(f"the moment did not come:\n{self.log.read_text()}")
             time.sleep(0.002)
         if when is not None:
-            os.kill(child, sent)
+            with suppress(ProcessLookupError):  # it has just ended
+                os.kill(child, sent)
         return int(self._server.stdout.readline())
