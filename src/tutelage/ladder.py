@@ -6,6 +6,7 @@ stage. Within a seed, the test images are looked at once, after the last decisio
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import statistics
@@ -143,6 +144,8 @@ def run_seeds(
         if not any(out.glob("seed-*")):
             folder.release()
         raise
+    finally:
+        folder.unlock()
 
 
 def _point(draw: Mapping[str, Any], *, own: bool) -> dict[str, Any]:
@@ -187,15 +190,16 @@ def run_seed(
     run = runs.prepare("ladder", catalog, data, out, config, quiet=quiet, shared=shared)
     if not len(run.split.indices("test")):
         raise _no_test(catalog)
-    climbed = climb(pipeline.Chain(run), arms)
-    result = {
-        "seed": config.data.seed,
-        "labeled": len(run.task.labeled),
-        "notes": run.notes,
-        "versions": run.base.spec.versions,
-        "arms": _test(run, climbed, timed=timed),
-    }
-    folder.write_json("metrics.json", result)
+    with contextlib.closing(run):
+        climbed = climb(pipeline.Chain(run), arms)
+        result = {
+            "seed": config.data.seed,
+            "labeled": len(run.task.labeled),
+            "notes": run.notes,
+            "versions": run.base.spec.versions,
+            "arms": _test(run, climbed, timed=timed),
+        }
+        folder.write_json("metrics.json", result)
     return result
 
 

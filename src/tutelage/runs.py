@@ -156,7 +156,7 @@ def _claimed(
     try:
         yield folder, resumed
     except TutelageError:
-        if not resumed:
+        if not resumed and is_lead():
             folder.release()
         raise
 
@@ -330,7 +330,10 @@ def opened(
         opened = open_data(folder, catalog, config, console)
         for note in (*filter(None, [opened.store.note]), *opened.copies.notes):
             console.say(f"note: {note}")
-        yield opened, folder, console
+        try:
+            yield opened, folder, console
+        finally:
+            folder.unlock()
 
 
 def _pinned_strong_view(
