@@ -45,8 +45,8 @@ def saved_step(out: Path) -> int:
     return max((int(path.name.partition("-")[0]) for path in saved), default=0)
 
 
-def kill_at(moments: list[float], folder: Path) -> dict[str, Any]:
-    """Begin, kill and go on, once for each of the moments, fractions of an undisturbed run."""
+def kill_often(kills: int, dice: random.Random, folder: Path) -> dict[str, Any]:
+    """Begin, kill at a random moment and go on, until so many were killed before their end."""
     words = ["run", str(write_shapes(folder / "data")), "--quiet", *as_options(SETTINGS)]
     wrong: list[str] = []
     killed: list[dict[str, Any]] = []
@@ -60,7 +60,8 @@ def kill_at(moments: list[float], folder: Path) -> dict[str, Any]:
             seconds = time.monotonic() - began
         # The command is told in the report alone, whose content is not compared.
         expected = content(undisturbed)
-        for moment in moments:
+        while len(killed) < kills:
+            moment = dice.uniform(0.02, 1.0)  # of the time that the undisturbed run took
             again = [*words, "--out", str(out)]
             end = time.monotonic() + moment * seconds
             code = commands.run(again, sent=signal.SIGKILL, when=lambda: time.monotonic() > end)  # noqa: B023
@@ -75,7 +76,6 @@ def kill_at(moments: list[float], folder: Path) -> dict[str, Any]:
             shutil.rmtree(out)
     return {
         "seconds_undisturbed": round(seconds, 2),
-        "moments": len(moments),
         "killed": killed,
         "wrong": wrong,
     }
@@ -85,17 +85,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--kills", type=int, help=f"moments (default: {KILLS})")
-    parser.add_argument("--short", action="store_true", help=f"{SHORT} moments")
+    parser.add_argument("--kills", type=int, help=f"how many (default: {KILLS})")
+    parser.add_argument("--short", action="store_true", help=f"{SHORT} kills")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--json", type=Path, help="append the result to this file's list")
     options = parser.parse_args()
     dice = random.Random(options.seed)
     count = options.kills or (SHORT if options.short else KILLS)
-    moments = [dice.uniform(0.02, 1.0) for _ in range(count)]
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TUTELAGE_CACHE"] = str(Path(folder) / "cache")
-        found = kill_at(moments, Path(folder).resolve())
+        found = kill_often(count, dice, Path(folder).resolve())
     result = {**results.provenance("kill", PACKAGES), **found}
     print(json.dumps(result, indent=2))
     results.append(result, options.json)
