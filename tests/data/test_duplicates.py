@@ -199,7 +199,7 @@ def test_copies_of_test_and_val_take_no_part_in_training() -> None:
     assert found.left_out == {"b", "c", "d", "f"}
     assert found.leaking("test") == {"a"}
     assert found.leaking("val") == {"e"}
-    assert "3 images that test images are held out from are copies of 1 of these" in found.notes[0]
+    assert "3 images outside of test are copies of 1 test image (" in found.notes[0]
     assert "(2 exact, 1 near; first: b of a)" in found.notes[0]
     catalog = catalog_of(rows)
     used = np.array([name not in found.left_out for name in catalog.names])

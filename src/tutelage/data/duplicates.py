@@ -154,9 +154,9 @@ class Duplicates:
             else f"took no part (--duplicates keep keeps them; {DUPLICATES} lists them)"
         )
         return (
-            f"leakage: {_many(len(copies), 'image')} that {split} images are held out from "
+            f"leakage: {_many(len(copies), 'image')} outside of {split} "
             f"{'is a copy' if len(copies) == 1 else 'are copies'} of "
-            f"{_many(len(self.leaking(split)), 'of these', plural='of these')} "
+            f"{_many(len(self.leaking(split)), f'{split} image')} "
             f"({len(exact)} exact, {len(copies - exact)} near; first: {pairs[0].image} of "
             f"{pairs[0].other}) and {done}"
         )
@@ -458,5 +458,5 @@ def _with_copies(near: _Rows, leader: _Rows) -> tuple[_Rows, _Rows]:
     return np.repeat(near[:, 0], sizes), second
 
 
-def _many(count: int, what: str, plural: str | None = None) -> str:
-    return f"{count} {what if count == 1 else plural or what + 's'}"
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
