@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from tutelage.data.foreign import Data, in_memory, is_in_memory, open_data
 from tutelage.deploy.answers import Prediction, answer, each_image, reason_of
 from tutelage.errors import TutelageError, need
 from tutelage.metrics import metrics
+from tutelage.ranks import told
 
 # Of exported models, and what each is called in the model folder.
 FORMATS = {"onnx": "model.onnx", "torch": "model.pt2", "timm": "timm", "hub": "hub"}
@@ -527,9 +527,9 @@ def label(
         shards,
         Path(out),
         threshold=threshold,
-        workers=max(1, cores() // _environment("LOCAL_WORLD_SIZE", 1)),
-        rank=_environment("RANK", 0),
-        world=_environment("WORLD_SIZE", 1),
+        workers=max(1, cores() // told("LOCAL_WORLD_SIZE", 1)),
+        rank=told("RANK", 0),
+        world=told("WORLD_SIZE", 1),
         console=Console(quiet=quiet),
     )
     if summary is not None and accepted is not None:
@@ -557,7 +557,7 @@ def _engine(path: Path) -> Any:
     from tutelage.models.folder import load_model
 
     gpus = torch.cuda.device_count()  # several processes may share one, since decoding is slower
-    device = f"cuda:{_environment('LOCAL_RANK', 0) % gpus}" if gpus else "cpu"
+    device = f"cuda:{told('LOCAL_RANK', 0) % gpus}" if gpus else "cpu"
     return TorchModel(load_model(path), device)
 
 
@@ -568,14 +568,6 @@ def _digest_of(model: Path) -> str:
         with file.open("rb") as opened:
             digest.update(hashlib.file_digest(opened, "blake2b").digest())
     return digest.hexdigest()
-
-
-def _environment(name: str, default: int) -> int:
-    """A number that torchrun tells its workers."""
-    text = os.environ.get(name, "")
-    if text and not text.isdecimal():
-        raise TutelageError(f"{name}={text} in the environment: expected a whole number")
-    return int(text or default)
 
 
 def _image_files(images: Sequence[Path | str]) -> list[Path]:

@@ -49,7 +49,7 @@ class Trainings:
             say: tells the user of a checkpoint that is damaged.
         """
         self.every = every
-        self._say = say
+        self.say = say
         self._folder: Path | None = None
         self._count = 0
         self._began = time.monotonic()
@@ -86,10 +86,6 @@ class Trainings:
     def credit(self, seconds: float) -> None:
         """Count what the stage had taken when the checkpoint was saved from which it goes on."""
         self._began = min(self._began, time.monotonic() - seconds)
-
-    def say(self, text: str) -> None:
-        """Tell the user."""
-        self._say(text)
 
 
 class Checkpoints:

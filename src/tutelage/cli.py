@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -15,6 +14,7 @@ from tutelage._version import __version__
 from tutelage.config import field_type, group_fields
 from tutelage.errors import TutelageError, need
 from tutelage.files import explain
+from tutelage.ranks import told
 from tutelage.stop import EXIT_CODE, Terminated, handled
 
 TRAINING = {
@@ -305,7 +305,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check_ranks(command: str) -> None:
     """Refuse to do what one process does several times, side by side."""
-    if command not in (*TRAINING, "label") and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if command not in (*TRAINING, "label") and told("WORLD_SIZE", 1) > 1:
         raise TutelageError(
             f"{command} is the work of one process; start it without torchrun, which is for "
             f"{', '.join((*TRAINING, 'label'))}"

@@ -88,9 +88,14 @@ def lock(file: IO[Any] | int, refusal: str) -> None:
         return
 
 
-def sweep(folder: Path) -> None:
-    """Delete what killed processes left of files below a folder in which no other one works."""
-    for path in folder.rglob(f".*{_PARTIAL}"):
+def sweep(folder: Path, name: str = "*") -> None:
+    """Delete what killed processes left of files below a folder, which no other one writes.
+
+    Args:
+        folder: where.
+        name: of the file that was being written; all of them by default.
+    """
+    for path in folder.rglob(f".{name}.*{_PARTIAL}"):
         if path.is_file():
             path.unlink(missing_ok=True)
 

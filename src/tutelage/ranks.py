@@ -50,6 +50,18 @@ def is_lead() -> bool:
     return _current.rank == 0
 
 
+def told(name: str, default: int) -> int:
+    """A number that torchrun tells its processes in their environment.
+
+    Raises:
+        TutelageError: it is no whole number.
+    """
+    text = os.environ.get(name, "")
+    if text and not text.isdecimal():
+        raise TutelageError(f"{name}={text} in the environment: expected a whole number")
+    return int(text or default)
+
+
 @contextlib.contextmanager
 def joined() -> Iterator[Ranks]:
     """Connect the processes that torchrun started; without torchrun there is one.
@@ -60,7 +72,7 @@ def joined() -> Iterator[Ranks]:
         TutelageError: there are more ranks on a machine than GPUs; or torchrun would restart ranks
             on several machines with what they knew of one another before.
     """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    world = told("WORLD_SIZE", 1)
     if world == 1 or "MASTER_ADDR" not in os.environ:
         yield Ranks()
         return
@@ -69,7 +81,7 @@ def joined() -> Iterator[Ranks]:
 
     backend = "gloo"
     if torch.cuda.is_available():
-        local = int(os.environ.get("LOCAL_RANK", "0"))
+        local = told("LOCAL_RANK", 0)
         if local >= torch.cuda.device_count():
             raise TutelageError(
                 f"local rank {local} has no GPU of its own, there are {torch.cuda.device_count()}; "
@@ -79,9 +91,12 @@ def joined() -> Iterator[Ranks]:
         backend = "cpu:gloo,cuda:nccl"
     ours = not distributed.is_initialized()  # a caller in Python may have connected them already
     if ours:
-        rank = int(os.environ["RANK"])
         distributed.init_process_group(
-            backend, store=_fresh_store(), rank=rank, world_size=world, timeout=PATIENCE
+            backend,
+            store=_fresh_store(),
+            rank=told("RANK", 0),
+            world_size=world,
+            timeout=PATIENCE,
         )
     ranks = Ranks(distributed.get_rank(), distributed.get_world_size())
     try:
@@ -104,8 +119,10 @@ def _fresh_store() -> Any:
     environment = os.environ
     if environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
-    restarts = int(environment.get("TORCHELASTIC_MAX_RESTARTS", "0")) > 0
-    if restarts and environment.get("LOCAL_WORLD_SIZE") != environment["WORLD_SIZE"]:
+    if (
+        told("TORCHELASTIC_MAX_RESTARTS", 0)
+        and environment.get("LOCAL_WORLD_SIZE") != environment["WORLD_SIZE"]
+    ):
         raise TutelageError(
             "torchrun --max-restarts on several machines needs "
             "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in its environment, or ranks that were "
@@ -187,7 +204,7 @@ def lead_first(work: Callable[[], T]) -> T:
     Raises:
         TutelageError: it did on one that went first; the others end.
     """
-    first = os.environ.get("LOCAL_RANK", "0") == "0"
+    first = told("LOCAL_RANK", 0) == 0
     result, error = _attempt(work) if first else (None, None)
     _end_together(error)
     return result if first else work()  # type: ignore[return-value]

@@ -111,7 +111,6 @@ def train(
     model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = make_optimizer(model, config, device)
     base_rates = [group["lr"] for group in optimizer.param_groups]
-    trained = [p for group in optimizer.param_groups for p in group["params"]]
     starts = [0] * len(base_rates)
     if config.unfreeze == "gradual":
         starts = first_steps([group["depth"] for group in optimizer.param_groups], config.steps)
@@ -136,11 +135,10 @@ def train(
             for group, start in zip(optimizer.param_groups, starts, strict=True):
                 if number <= start:
                     _hold(group["params"])
-            norm = nn.utils.clip_grad_norm_(trained, config.clip_norm)
+            norm = nn.utils.clip_grad_norm_(training.trained, config.clip_norm)
             finite = torch.isfinite(loss.detach()) & torch.isfinite(norm)
             first_bad = torch.where(finite, first_bad, first_bad.clamp_max(number))
-            last = number == config.steps
-            logged = number % config.log_every == 0 or last
+            logged = number % config.log_every == 0 or number == config.steps
             stopping = any_of(asked_to_stop())
             saved = checkpoints is not None and (stopping or checkpoints.due())
             # Reading a value back stalls a GPU's queue, so there it waits for the next log line.
@@ -176,7 +174,7 @@ class Training:
     @property
     def on_cuda(self) -> bool:
         """Noise is drawn on the GPU, by its own generator."""
-        return self._trained()[0].is_cuda
+        return self.trained[0].is_cuda
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and facts for a checkpoint: weights, average, moments, generators, statistics.
@@ -191,7 +189,7 @@ class Training:
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
             "step": remembered,
-            **{f"optimizer.{i}": self.optimizer.state[p] for i, p in enumerate(self._trained())},
+            **{f"optimizer.{i}": self.optimizer.state[p] for i, p in enumerate(self.trained)},
         }
         for part, state in parts.items():
             tensors |= {f"{part}.{name}": value for name, value in state.items()}
@@ -209,7 +207,7 @@ class Training:
         self.ema.load_state_dict(part("ema"))
         if hasattr(self.step, "load_state_dict"):
             self.step.load_state_dict(part("step"))
-        for i, parameter in enumerate(self._trained()):
+        for i, parameter in enumerate(self.trained):
             for name, value in part(f"optimizer.{i}").items():
                 # Laid out in memory as the optimiser does it, or sums would round otherwise.
                 like = parameter if value.shape == parameter.shape else value
@@ -220,7 +218,9 @@ class Training:
         self.history = list(saved.facts["history"])
         return saved.step
 
-    def _trained(self) -> list[nn.Parameter]:
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        """The parameters that learn, in the optimiser's order."""
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
 

@@ -53,6 +53,13 @@ class UnreadableImage(TutelageError):
     """The bytes are not an image that can be shown; the message is the reason."""
 
 
+def why_skipped(error: UnreadableImage | OSError) -> str:
+    """The reason that is listed for an image without pixels."""
+    if isinstance(error, UnreadableImage):
+        return str(error)
+    return f"cannot be read: {error.strerror or error}"
+
+
 def decode(data: bytes) -> NDArray[np.uint8]:
     """Decode an image file the way a viewer would show it on a white page.
 

@@ -26,10 +26,10 @@ from PIL import Image
 
 from tutelage.cores import cores
 from tutelage.data.catalog import Catalog, Source
-from tutelage.data.decode import DECODER_VERSION, UnreadableImage, decode, read_size
+from tutelage.data.decode import DECODER_VERSION, UnreadableImage, decode, read_size, why_skipped
 from tutelage.data.stream import StreamedImages
 from tutelage.errors import TutelageError
-from tutelage.files import cache_folder, install, write_atomically
+from tutelage.files import cache_folder, digest, install, write_atomically
 
 CANVASES = (32, 48, 64, 96, 128, 192, 256)
 _SAMPLE = 200  # images whose size decides the canvas
@@ -302,17 +302,13 @@ def _squash(source: Source, canvas: int, index: int) -> tuple[NDArray[np.uint8],
     """Return pixels (canvas, canvas, 3), width / height, and why it failed (empty if not)."""
     try:
         rgb = decode(source.read(index))
-    except UnreadableImage as error:
-        reason = str(error)
-    except OSError as error:
-        reason = f"cannot be read: {error.strerror or error}"
-    else:
-        height, width, _ = rgb.shape
-        if (height, width) != (canvas, canvas):
-            size = (canvas, canvas)
-            rgb = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BILINEAR))
-        return rgb, width / height, ""
-    return np.zeros((canvas, canvas, 3), dtype=np.uint8), 1.0, reason
+    except (UnreadableImage, OSError) as error:
+        return np.zeros((canvas, canvas, 3), dtype=np.uint8), 1.0, why_skipped(error)
+    height, width, _ = rgb.shape
+    if (height, width) != (canvas, canvas):
+        size = (canvas, canvas)
+        rgb = np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BILINEAR))
+    return rgb, width / height, ""
 
 
 def _choose_canvas(source: Source, count: int) -> int:
@@ -326,16 +322,16 @@ def _choose_canvas(source: Source, count: int) -> int:
 
 def _hash(source: Source, index: int) -> str:
     try:
-        return hashlib.blake2b(source.read(index), digest_size=16).hexdigest()
+        return digest(source.read(index))
     except OSError as error:
         return f"!{error.strerror or error}"
 
 
 def _digest(texts: Iterable[str]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
+    hashed = hashlib.blake2b(digest_size=16)
     for text in texts:
-        digest.update(text.encode("utf-8", "surrogateescape") + b"\0")
-    return digest.hexdigest()
+        hashed.update(text.encode("utf-8", "surrogateescape") + b"\0")
+    return hashed.hexdigest()
 
 
 def _in_order(

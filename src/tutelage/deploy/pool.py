@@ -35,11 +35,11 @@ import numpy as np
 from tutelage._version import __version__
 from tutelage.claims import Claims
 from tutelage.console import Console
-from tutelage.data.decode import UnreadableImage, decode
+from tutelage.data.decode import UnreadableImage, decode, why_skipped
 from tutelage.data.shards import Read, Shard
 from tutelage.deploy.runtime import BATCH_PIXELS, OnnxModel
 from tutelage.errors import TutelageError, need
-from tutelage.files import replacing, write_atomically
+from tutelage.files import replacing, sweep, write_atomically
 
 SUMMARY, OPTIONS, LABELS, FAILED = "label.json", "options.json", "labels", "failed"
 COUNTS = ("images", "labelled", "accepted", "unknown", "skipped")
@@ -368,7 +368,7 @@ class _Work:
             "version": __version__,
         }
         path = self.out / LABELS / f"{name}.parquet"
-        _sweep(path)
+        sweep(path.parent, path.name)
         try:
             with replacing(path) as partial, closing(_Table(partial, self.engine, facts)) as to:
                 while part is not None:
@@ -504,10 +504,8 @@ def _decoded(read: Read) -> tuple[np.ndarray | None, str | None]:
     """An image's pixels, or why it has none."""
     try:
         return decode(read()), None
-    except UnreadableImage as error:
-        return None, str(error)
-    except OSError as error:
-        return None, f"cannot be read: {error.strerror or error}"
+    except (UnreadableImage, OSError) as error:
+        return None, why_skipped(error)
 
 
 def _fingerprint(shard: Shard) -> str:
@@ -586,13 +584,7 @@ def _summarise(
         },
         "failed": failed,
     }
-    _sweep(out / SUMMARY)
+    sweep(out, SUMMARY)
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     write_atomically(out / SUMMARY, text)
     return content
-
-
-def _sweep(path: Path) -> None:
-    """Remove what a killed process left of a file; the caller has claimed it."""
-    for leftover in path.parent.glob(f".{path.name}.*"):
-        leftover.unlink(missing_ok=True)
