@@ -816,6 +816,19 @@ def test_a_streamed_image_that_is_lost_on_the_way_is_listed(
     assert "03.jpg" in (tmp_path / "run" / "report.html").read_text()
 
 
+@pytest.mark.parametrize("record", ["[", "[]", '{"files": []}', '{"files": {"model.json": 5}}'])
+def test_a_stage_whose_record_is_damaged_is_moved_aside(
+    record: str, finished: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(finished / "stages" / "probe", tmp_path / "probe")
+    (folder / "stage.json").write_text(record)
+    said: list[str] = []
+    assert not pipeline._is_whole(folder, said.append)
+    assert not folder.exists()
+    assert "stage probe is damaged" in said[0]
+    assert (tmp_path / ".probe.damaged" / "stage.json").read_text() == record
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

@@ -408,11 +408,8 @@ def _is_whole(folder: Path, say: Callable[[str], None]) -> bool:
         for name, written in record.get("files", {}).items():
             if digest((folder / name).read_bytes()) != written:
                 raise ValueError(f"the bytes of {name} are not those that were written")
-    except (
-        FileNotFoundError,
-        ValueError,
-        AttributeError,
-    ) as error:  # not a disk that fails for a moment
+    # Not a disk that fails for a moment. A record that is a list has no attributes of an object.
+    except (FileNotFoundError, ValueError, AttributeError) as error:
         aside = folder.with_name(f".{folder.name}.damaged")
         shutil.rmtree(aside, ignore_errors=True)
         folder.rename(aside)
