@@ -31,8 +31,8 @@ import results
 from tutelage.data import duplicates
 from tutelage.data.catalog import Catalog, read_catalog
 from tutelage.data.decode import decode
+from tutelage.data.demo import solar_cells
 from tutelage.data.store import open_store
-from tutelage.solar import solar_cells
 
 
 def encoded(image: Image.Image, quality: int = 90) -> bytes:

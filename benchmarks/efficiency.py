@@ -35,16 +35,16 @@ import named_sets
 import results
 from peers import finetune, kd, selftraining, usb
 from peers.common import Draw, Trained
-from tutelage import arms as rungs
-from tutelage import pipeline, runs, stages, student
-from tutelage.calibrate import softmax
+from tutelage.chain import pipeline, runs, stages, student
+from tutelage.chain.plan import Plan
 from tutelage.config import make_config
 from tutelage.data.catalog import Catalog, read_catalog
-from tutelage.loader import Canvases
-from tutelage.metrics import metrics
+from tutelage.ladder import arms as rungs
 from tutelage.models.classifier import count_parameters
 from tutelage.models.zoo import without_levels
-from tutelage.plan import Plan
+from tutelage.stats.calibrate import softmax
+from tutelage.stats.metrics import metrics
+from tutelage.training.loader import Canvases
 
 PACKAGES = ("tutelage", "torch", "timm", "onnxruntime", "numpy", "scikit-learn", "semilearn")
 PEERS: dict[str, Callable[[Draw, pipeline.Chain], Trained]] = {

@@ -23,10 +23,10 @@ import named_sets
 import results
 from chain import PACKAGES
 from efficiency import judged
-from tutelage import pipeline, runs
+from tutelage.chain import pipeline, runs
 from tutelage.config import make_config
 from tutelage.data.catalog import Catalog
-from tutelage.outofclass import auroc
+from tutelage.stats.unknown import auroc
 
 ARMS = ("auto", "keep")
 

@@ -39,11 +39,11 @@ from PIL import Image
 
 import results
 from chain import PACKAGES
-from tutelage.cores import cores
 from tutelage.data.decode import decode
 from tutelage.data.shards import find_shards
-from tutelage.deploy.pool import LABELS, OnnxEngine
+from tutelage.deploy.label_shards import LABELS, OnnxEngine
 from tutelage.deploy.runtime import OnnxModel
+from tutelage.system.cores import cores
 
 DISTINCT = 4000  # images, reused: the pool is of any size, the generator of seconds
 ALONE = 20_000  # images of the measurements of decoding and of the network

@@ -16,10 +16,10 @@ from typing import Any
 
 import results
 from chain import PACKAGES
-from tutelage import pipeline, runs, trunk
-from tutelage.batch import Batch
+from tutelage.chain import pipeline, runs, trunk
 from tutelage.config import make_config
-from tutelage.solar import solar_cells
+from tutelage.data.demo import solar_cells
+from tutelage.training.batch import Batch
 
 
 class Timed:

@@ -24,11 +24,11 @@ import numpy as np
 
 import results
 from chain import PACKAGES
-from tutelage import pipeline, runs, tune
+from tutelage.chain import pipeline, runs, tune
+from tutelage.chain.plan import Work
 from tutelage.config import make_config
 from tutelage.data.catalog import Catalog, read_catalog
-from tutelage.plan import Work
-from tutelage.solar import solar_cells
+from tutelage.data.demo import solar_cells
 
 ARMS: dict[str, dict[str, Any]] = {
     "randaugment": {},

@@ -4,7 +4,7 @@ python benchmarks/named_sets.py fashion-mnist fashion-mnist.parquet
 
 fashion-mnist: Xiao et al. 2017, from the Debian package dataset-fashion-mnist; its own split.
 digits: Alpaydin and Kaynak 1998, as scikit-learn ships it; 500 images, stratified, are test.
-elpv: the demo's solar cells, see ``tutelage.solar``.
+elpv: the demo's solar cells, see ``tutelage.data.demo``.
 cifar10, hymenoptera: nothing installs these, so their manifests have to be there already.
 """
 
@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tutelage.data.catalog import Catalog, read_catalog
-from tutelage.errors import TutelageError, need
-from tutelage.files import replacing
-from tutelage.solar import solar_cells
+from tutelage.data.demo import solar_cells
+from tutelage.system.errors import TutelageError, need
+from tutelage.system.files import replacing
 
 Row = tuple[str, bytes, str, str]  # name, image file, label (empty = none), split
 

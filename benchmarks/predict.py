@@ -24,8 +24,8 @@ from PIL import Image
 
 import results
 from chain import PACKAGES
-from tutelage.cores import cores
 from tutelage.data.catalog import image_files
+from tutelage.system.cores import cores
 
 
 def bare(model: str, folder: Path) -> None:

@@ -33,16 +33,16 @@ from safetensors.torch import load_file, save_file
 
 import results
 from chain import PACKAGES
-from tutelage import trunk
 from tutelage.augment import RandAugment, Strong, Weak
+from tutelage.chain import trunk
 from tutelage.config import TrainConfig
 from tutelage.data.store import ImageStore
-from tutelage.loader import Canvases, Examples, Loader, Views
 from tutelage.models.zoo import create
-from tutelage.ranks import is_lead, joined
 from tutelage.steps.distillation import Answer, DistillationStep
 from tutelage.steps.supervised import supervised_step
-from tutelage.train import train
+from tutelage.system.ranks import is_lead, joined
+from tutelage.training.loader import Canvases, Examples, Loader, Views
+from tutelage.training.loop import train
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from shapes import FINISHED, as_options, write_shapes

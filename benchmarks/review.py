@@ -27,7 +27,7 @@ import results
 from chain import PACKAGES
 from tutelage import api
 from tutelage.data.catalog import Catalog
-from tutelage.decisions import FILE, Decision, Decisions
+from tutelage.data.decisions import FILE, Decision, Decisions
 
 
 def with_wrong_labels(catalog: Catalog, share: float, seed: int) -> Catalog:

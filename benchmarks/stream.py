@@ -35,15 +35,15 @@ from chain import PACKAGES
 from tutelage.augment import Strong
 from tutelage.bench.photos import choose_photos, to_jpeg
 from tutelage.config import TrainConfig
-from tutelage.cores import cores
 from tutelage.data import stream
 from tutelage.data.catalog import Catalog
-from tutelage.data.foreign import read_path
+from tutelage.data.memory import read_path
 from tutelage.data.store import ImageStore, open_store
-from tutelage.loader import Canvases, Examples, Loader, Views, deal
 from tutelage.models.zoo import create
 from tutelage.steps.supervised import supervised_step
-from tutelage.train import train
+from tutelage.system.cores import cores
+from tutelage.training.loader import Canvases, Examples, Loader, Views, deal
+from tutelage.training.loop import train
 
 CLASSES = 10
 WARM = 3  # steps that are not counted

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tutelage import pipeline, runs
+    from tutelage.chain import pipeline, runs
 
 # The tests are imported with importmode=importlib, which leaves sys.path alone.
 sys.path.insert(0, str(Path(__file__).parent / "support"))
@@ -19,7 +19,7 @@ pytest.register_assert_rewrite("silent_checks")
 # Files whose tests take 15 s of a core and more. Begun last, one of them would keep a process busy
 # while the other is done.
 LONGEST = ("test_pipeline", "test_shown_commands", "test_silent_bugs", "test_mutations",
-           "test_cuda", "test_ladder", "test_api", "test_arms")  # fmt: skip
+           "test_cuda", "test_seeds", "test_api", "test_arms")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -59,7 +59,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "runs.Run":
 @pytest.fixture
 def chain(run: "runs.Run") -> "pipeline.Chain":
     """Its chain, before the first stage."""
-    from tutelage import pipeline
+    from tutelage.chain import pipeline
 
     return pipeline.Chain(run)
 

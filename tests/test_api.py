@@ -21,12 +21,12 @@ import tutelage
 from tutelage import api
 from tutelage.config import make_config
 from tutelage.data.decode import decode
-from tutelage.data.foreign import open_data
+from tutelage.data.memory import open_data
 from tutelage.deploy.graph import TorchModel
 from tutelage.deploy.runtime import OnnxModel
-from tutelage.errors import TutelageError
 from tutelage.models.folder import load_model, save_model
 from tutelage.review.items import open_run
+from tutelage.system.errors import TutelageError
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 TRANSFER = {k: v for k, v in SETTINGS.items() if k not in ("student", "rounds")}
@@ -308,7 +308,7 @@ def test_a_data_set_in_memory_is_the_run_of_its_folder(photos: Path, tmp_path: P
 def test_distill_learns_from_a_given_teacher(
     finished: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tutelage.plan.STEPS", (4,))
+    monkeypatch.setattr("tutelage.chain.plan.STEPS", (4,))
     settings = {"canvas": 32, "student": "cut:2", "minutes": 0.7, "labels_per_class": 4}
     run = tmp_path / "run"
     metrics = api.distill(photos, run, quiet=True, teacher=str(finished / "teacher"), **settings)
@@ -324,7 +324,7 @@ def test_distill_learns_from_a_given_teacher(
 def test_distill_needs_no_label(
     finished: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tutelage.plan.STEPS", (4,))
+    monkeypatch.setattr("tutelage.chain.plan.STEPS", (4,))
     settings = {"canvas": 32, "student": "cut:2", "minutes": 0.7}
     run, teacher = tmp_path / "run", str(finished / "teacher")
     metrics = api.distill(photos / "unlabeled", run, quiet=True, teacher=teacher, **settings)

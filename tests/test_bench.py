@@ -23,7 +23,7 @@ from tutelage.bench.augment import BATCH, bench_augment, check, interleave  # no
 from tutelage.bench.peers import PEERS, POLICY, Job  # noqa: E402
 from tutelage.bench.photos import choose_photos, generate, shrink, to_jpeg  # noqa: E402
 from tutelage.bench.words import STAGES, describe  # noqa: E402
-from tutelage.errors import TutelageError  # noqa: E402
+from tutelage.system.errors import TutelageError  # noqa: E402
 
 HERE = [name for name in PEERS if find_spec(name)]
 FORMS = [(name, form) for name in HERE for form in PEERS[name]]

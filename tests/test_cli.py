@@ -14,7 +14,7 @@ from shapes import FINISHED, as_options
 
 from tutelage import api, cli
 from tutelage.config import GROUPS, field_type, group_fields
-from tutelage.console import printable
+from tutelage.system.console import printable
 
 VERBS = ("demo", "run", "transfer", "self-train", "distill", "augment", "ladder", "evaluate",
          "predict", "label", "export", "bench", "review", "serve", "completion")  # fmt: skip

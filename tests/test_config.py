@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tutelage.config import GROUPS, RunConfig, field_type, group_fields, make_config, without_effect
-from tutelage.errors import TutelageError
+from tutelage.system.errors import TutelageError
 
 
 def test_defaults_are_the_dataclasses_own() -> None:

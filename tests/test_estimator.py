@@ -18,8 +18,8 @@ from sklearn.utils import estimator_checks
 
 import tutelage
 from tutelage.data.decode import decode
-from tutelage.errors import TutelageError
 from tutelage.estimator import ArraySource, FewLabelClassifier, _images
+from tutelage.system.errors import TutelageError
 
 CHECKS = (
     "check_estimator_cloneable",

@@ -13,7 +13,8 @@ from mutate import mutate, replace_everywhere
 
 pytest.importorskip("timm")
 
-from tutelage import runs, stages, student, teachers, trunk
+from tutelage.chain import runs, stages, student, trunk
+from tutelage.steps import teachers
 from tutelage.steps.distillation import Answer
 
 NO_DECAY = "        if not parameter.requires_grad:\n"
@@ -496,7 +497,7 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
         checks.ranks_train_as_one,
         "steps.online",
         "            beliefs = self.method(WeakViews(probs, aligned, pool, batch.ids))\n",
-        "            from tutelage.ranks import current\n"
+        "            from tutelage.system.ranks import current\n"
         "            own = current().share(len(probs))\n"
         "            self.method(WeakViews(probs[own], aligned[own], pool[own], batch.ids[own]))\n"
         "            beliefs = self.method(WeakViews(probs, aligned, pool, batch.ids))\n",

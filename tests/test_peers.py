@@ -21,8 +21,8 @@ from shapes import SETTINGS, write_shapes
 
 from tutelage.config import make_config
 from tutelage.data.catalog import read_catalog
-from tutelage.errors import TutelageError
 from tutelage.models.zoo import create
+from tutelage.system.errors import TutelageError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 try:

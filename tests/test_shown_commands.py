@@ -21,12 +21,17 @@ from shapes import CLASSES, write_shapes
 from shown import COMMANDS
 from tarred import tar_tree
 
-from tutelage import cli, ladder, runfolder, runs, solar, web
+from tutelage import cli
 from tutelage.bench import augment
+from tutelage.chain import runs
+from tutelage.data import demo as solar
+from tutelage.data import runfolder
 from tutelage.data.catalog import read_catalog
-from tutelage.decisions import FILE, Decision, Decisions
-from tutelage.metrics import metrics
+from tutelage.data.decisions import FILE, Decision, Decisions
+from tutelage.ladder import seeds as ladder
 from tutelage.models import zoo
+from tutelage.stats.metrics import metrics
+from tutelage.system import web
 
 SLOW = ("run", "demo", "augment", "bench", "ladder")
 """Commands that a second page runs again only where it builds on what they write."""

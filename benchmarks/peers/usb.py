@@ -30,8 +30,8 @@ from torch import Tensor, nn
 
 from peers.common import Clock, Draw, Photos, Trained, batches
 from peers.finetune import seed_everything
-from tutelage.errors import TutelageError
 from tutelage.models.classifier import Classifier
+from tutelage.system.errors import TutelageError
 
 METHODS = ("fixmatch", "freematch")
 # Without aim, which semilearn also asks for: see semilearn().

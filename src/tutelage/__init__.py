@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tutelage._version import __version__
-from tutelage.errors import MissingExtra, TutelageError
+from tutelage.system.errors import MissingExtra, TutelageError
 
 if TYPE_CHECKING:
     from tutelage.api import (

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from tutelage.config import RunConfig, make_config
-from tutelage.cores import cores
 from tutelage.data.catalog import Catalog, as_text
 from tutelage.data.decode import UnreadableImage, decode, read_file
-from tutelage.data.foreign import Data, in_memory, is_in_memory, open_data
+from tutelage.data.memory import Data, in_memory, is_in_memory, open_data
 from tutelage.deploy.answers import Prediction, answer, each_image, reason_of
-from tutelage.errors import TutelageError, need
-from tutelage.metrics import metrics
-from tutelage.ranks import told
+from tutelage.stats.metrics import metrics
+from tutelage.system.cores import cores
+from tutelage.system.errors import TutelageError, need
+from tutelage.system.ranks import told
 
 # Of exported models, and what each is called in the model folder.
 FORMATS = {"onnx": "model.onnx", "torch": "model.pt2", "timm": "timm", "hub": "hub"}
@@ -74,7 +74,7 @@ def demo(
     out: Path | str = "tutelage-demo", *, quiet: bool = False, **settings: Any
 ) -> dict[str, Any]:
     """The whole chain on solar cells: functional or defective, from 20 labels a class."""
-    from tutelage.solar import NOTES, solar_cells
+    from tutelage.data.demo import NOTES, solar_cells
 
     settings = {"labels_per_class": 20, **settings}
     return _train(
@@ -106,8 +106,9 @@ def augment(
         need(package, "train")
     from datetime import UTC, datetime
 
-    from tutelage import runs, survey
-    from tutelage.report.augment import render
+    from tutelage.chain import runs
+    from tutelage.explore import survey
+    from tutelage.explore.page import render
     from tutelage.report.html import write_page
 
     config = make_config("augment", settings)
@@ -157,7 +158,7 @@ def ladder(
         data: as for ``run``, with test images.
         out: the folder; the same call goes on where it was cut off, also with more ``seeds``.
         seeds: label draws, at least 2: ``seed``, ``seed + 1``, and so on.
-        arms: which of ``tutelage.arms.ARMS`` to train; None trains them all.
+        arms: which of ``tutelage.ladder.arms.ARMS`` to train; None trains them all.
         curve: labels per class at which the unlabelled images are weighed, besides your own; empty
             for none; None for half and a quarter, or twice and four times as many.
         hourly_price: of this machine, to tell what each arm costs.
@@ -174,10 +175,10 @@ def ladder(
         need(package, "train")
     from datetime import UTC, datetime
 
-    from tutelage import curve as curves
-    from tutelage import ladder as rungs
+    from tutelage.ladder import curve as curves
+    from tutelage.ladder import seeds as rungs
+    from tutelage.ladder.page import render
     from tutelage.report.html import write_page
-    from tutelage.report.ladder import render
 
     config = make_config("ladder", settings)
     wanted = rungs.check_request(arms, seeds, config.data.seed)
@@ -238,8 +239,8 @@ def _train(
 ) -> dict[str, Any]:
     for package in ("torch", "timm", "pyarrow", "jinja2", "matplotlib", "onnx"):
         need(package, "train")
-    from tutelage import pipeline, runs, students
-    from tutelage.ranks import apart, is_lead, joined
+    from tutelage.chain import pipeline, runs, students
+    from tutelage.system.ranks import apart, is_lead, joined
 
     config = make_config(command, settings)
     teachers = _given_teachers(config) if command == "distill" else []
@@ -265,7 +266,7 @@ def _train(
 
 def _command_line(command: str, data: str, out: Path, settings: dict[str, Any]) -> str:
     """What repeats this run; of data in memory also what the images were."""
-    from tutelage.runfolder import command_line
+    from tutelage.data.runfolder import command_line
 
     what = f"  # DATA: {data}" if is_in_memory(data) else ""
     return command_line(command, data, str(out), settings) + what
@@ -295,7 +296,7 @@ def _given_teachers(config: RunConfig) -> list[Any]:
 
 def _finish(work: Any, chain: Any, command: str) -> dict[str, Any]:
     """Everything after the last decision: models, export, test figures, tables, report."""
-    from tutelage import candidates, evidence, pipeline, runs, students, worklist
+    from tutelage.chain import candidates, evidence, pipeline, runs, students, worklist
     from tutelage.deploy.onnx import export_onnx, parity
     from tutelage.models.folder import save_model
     from tutelage.report import card
@@ -403,7 +404,7 @@ def _exported_file(path: Path) -> Path:
     """The exported model of a run folder; any other path as it is."""
     if not (path.is_dir() and (path / "config.json").exists()):
         return path
-    from tutelage.runfolder import RunFolder
+    from tutelage.data.runfolder import RunFolder
 
     if "architecture" in RunFolder(path).read_json("config.json"):
         raise TutelageError(f"{path} is an export for timm; give the model that it was made from")
@@ -506,10 +507,10 @@ def label(
         TutelageError: nothing to label, labels of another model in ``out``, a full disk, or shards
             that could not be read, after all others were labelled.
     """
-    from tutelage.console import Console
     from tutelage.data.shards import find_shards
     from tutelage.deploy.accepted import check_manifest, write_accepted
-    from tutelage.deploy.pool import label_pool
+    from tutelage.deploy.label_shards import label_pool
+    from tutelage.system.console import Console
 
     if not 0 <= threshold <= 1:
         raise TutelageError(f"--threshold {threshold}: expected a probability, from 0 to 1")
@@ -546,7 +547,7 @@ def label(
 
 def _engine(path: Path) -> Any:
     """A model as ``label_pool`` takes it."""
-    from tutelage.deploy.pool import OnnxEngine
+    from tutelage.deploy.label_shards import OnnxEngine
 
     if not path.is_dir():
         return OnnxEngine(_open_model(path, threads=1))
@@ -721,7 +722,7 @@ def _own_images(model: Path, images: Data | None) -> list[np.ndarray]:
     Drawn at random, always the same; unreadable ones are passed over. Empty without either, and
     where the run's data was in memory.
     """
-    from tutelage.runfolder import catalog_of, has_data
+    from tutelage.data.runfolder import catalog_of, has_data
 
     if images is None and not has_data(model.parent):
         return []
@@ -764,10 +765,10 @@ def review(
     import secrets
     import webbrowser
 
-    from tutelage.decisions import FILE, Decisions
+    from tutelage.data.decisions import FILE, Decisions
     from tutelage.review.app import make_app
     from tutelage.review.items import open_run
-    from tutelage.web import bound_socket, run_app
+    from tutelage.system.web import bound_socket, run_app
 
     folder = Path(run)
     items = open_run(folder) if data is None else open_run(folder, *open_data(data))
@@ -808,11 +809,11 @@ def serve(
     Raises:
         TutelageError: no exported model there, a limit out of range, or the port is taken.
     """
-    from tutelage.cores import cores
     from tutelage.deploy.openapi import Limits
     from tutelage.deploy.runtime import OnnxModel
     from tutelage.deploy.serve import make_app
-    from tutelage.web import bound_socket, run_app
+    from tutelage.system.cores import cores
+    from tutelage.system.web import bound_socket, run_app
 
     threads = cores() if threads is None else threads
     for name, value in (("threads", threads), ("max-images", max_images)):

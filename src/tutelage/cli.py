@@ -12,10 +12,10 @@ from typing import Any
 
 from tutelage._version import __version__
 from tutelage.config import field_type, group_fields
-from tutelage.errors import TutelageError, need
-from tutelage.files import explain
-from tutelage.ranks import told
-from tutelage.stop import EXIT_CODE, Terminated, handled
+from tutelage.system.errors import TutelageError, need
+from tutelage.system.files import explain
+from tutelage.system.ranks import told
+from tutelage.system.stop import EXIT_CODE, Terminated, handled
 
 TRAINING = {
     "demo": "the whole pipeline on solar-cell photos that pip installed",
@@ -284,7 +284,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with handled() if command in CONTINUED else nullcontext():
             _run(command, options)
     except TutelageError as error:
-        from tutelage.console import printable
+        from tutelage.system.console import printable
 
         print(printable(f"tutelage {command}: {error}", keep="\n\t"), file=sys.stderr)
         return 2
@@ -357,7 +357,7 @@ def _work(command: str, json: bool, **options: Any) -> None:
 
 def _evaluate(model: str, data: str, split: str, json: bool) -> None:
     from tutelage import api
-    from tutelage.console import printable
+    from tutelage.system.console import printable
 
     figures = api.evaluate(model, data, split=split)
     for name, reason in figures["reasons"].items():
@@ -374,8 +374,8 @@ def _evaluate(model: str, data: str, split: str, json: bool) -> None:
 
 def _predict(model: str, images: Sequence[str], out: str | None, json: bool, reject: bool) -> None:
     from tutelage import api
-    from tutelage.console import printable
-    from tutelage.tables import as_json, check_suffix, formula_cells, write_predictions
+    from tutelage.deploy.tables import as_json, check_suffix, formula_cells, write_predictions
+    from tutelage.system.console import printable
 
     if out is not None:
         check_suffix(Path(out))
@@ -426,7 +426,7 @@ def _export(options: dict[str, Any]) -> None:
 def _bench(benchmark: str, json: bool, **options: Any) -> None:
     if benchmark == "model":
         from tutelage.api import exported_files
-        from tutelage.bench import model
+        from tutelage.deploy import bench as model
 
         measured = model.bench_model(exported_files(options.pop("models")), **options)
         print(_dump(measured) if json else model.describe(measured))

@@ -8,7 +8,7 @@ import os
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_type_hints
 
-from tutelage.errors import TutelageError
+from tutelage.system.errors import TutelageError
 
 
 def setting(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:

@@ -17,10 +17,10 @@ from PIL import Image
 
 from tutelage.data.catalog import Catalog, FileSource, Source
 from tutelage.data.decode import UnreadableImage, decode
-from tutelage.data.foreign import encoded
+from tutelage.data.memory import encoded
 from tutelage.deploy.runtime import OnnxModel
-from tutelage.errors import TutelageError, need
-from tutelage.files import write_atomically
+from tutelage.system.errors import TutelageError, need
+from tutelage.system.files import write_atomically
 
 need("sklearn", "sklearn")
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tutelage.augment import Plan, extend, then
-from tutelage.errors import TutelageError
+from tutelage.system.errors import TutelageError
 
 torch.set_num_threads(1)
 

@@ -16,7 +16,7 @@ from tutelage.augment import (
     draw_mixup,
     mixup,
 )
-from tutelage.errors import TutelageError
+from tutelage.system.errors import TutelageError
 
 torch.set_num_threads(1)
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from tutelage.augment import Plan, Strong, apply, then
-from tutelage.errors import TutelageError
+from tutelage.system.errors import TutelageError
 
 torch.set_num_threads(1)
 

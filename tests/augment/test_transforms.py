@@ -19,7 +19,7 @@ from tutelage.augment import (
     Weak,
     apply,
 )
-from tutelage.errors import TutelageError
+from tutelage.system.errors import TutelageError
 
 torch.set_num_threads(1)
 

@@ -12,8 +12,8 @@ import pytest
 
 from tutelage.data import catalog as catalog_module
 from tutelage.data.catalog import FileSource, catalog_from_arrays, image_files, read_catalog
-from tutelage.data.foreign import read_path
-from tutelage.errors import TutelageError
+from tutelage.data.memory import read_path
+from tutelage.system.errors import TutelageError
 
 
 def put(path, data=b"x"):

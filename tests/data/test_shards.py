@@ -12,7 +12,7 @@ import pytest
 from tutelage.data import decode, shards
 from tutelage.data.decode import UnreadableImage
 from tutelage.data.shards import Shard, braces, find_shards
-from tutelage.errors import MissingExtra, TutelageError
+from tutelage.system.errors import MissingExtra, TutelageError
 
 
 def entries(shard: Shard) -> list[tuple[str, Any]]:

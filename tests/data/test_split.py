@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tutelage.data.catalog import catalog_from_arrays
 from tutelage.data.split import ROLES, Split, folds, load_split, make_split, save_split
-from tutelage.errors import TutelageError
+from tutelage.system.errors import TutelageError
 
 
 def make_catalog(labels, splits=None, classes=("ant", "bee", "wasp")):

@@ -16,7 +16,7 @@ from tutelage.data import store as store_module
 from tutelage.data.catalog import FileSource, read_catalog
 from tutelage.data.store import open_store
 from tutelage.data.stream import StreamedImages
-from tutelage.errors import TutelageError
+from tutelage.system.errors import TutelageError
 
 
 def png(height, width, seed):

@@ -5,7 +5,7 @@ import fsspec
 import pytest
 
 from tutelage.data.tars import Index, index_tar, label_of, read_member, samples
-from tutelage.errors import TutelageError
+from tutelage.system.errors import TutelageError
 
 
 def member(name: str, kind: bytes = tarfile.REGTYPE, **fields: object) -> tarfile.TarInfo:

@@ -10,10 +10,10 @@ from PIL import Image
 from tarred import tar_tree, write_tar
 
 from tutelage.data.catalog import read_catalog
-from tutelage.data.foreign import read_path
+from tutelage.data.memory import read_path
 from tutelage.data.store import open_store
 from tutelage.data.webdataset import has_tars
-from tutelage.errors import TutelageError
+from tutelage.system.errors import TutelageError
 
 
 def png(shade):

@@ -8,7 +8,7 @@ from tutelage.data.catalog import read_catalog
 from tutelage.data.shards import find_shards
 from tutelage.deploy import accepted
 from tutelage.deploy.accepted import check_manifest, write_accepted
-from tutelage.errors import TutelageError
+from tutelage.system.errors import TutelageError
 
 pytest.importorskip("pyarrow")
 

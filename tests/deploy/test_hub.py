@@ -17,9 +17,9 @@ from torch import nn
 
 from tutelage import api
 from tutelage.deploy import hub
-from tutelage.errors import TutelageError
 from tutelage.models import zoo
 from tutelage.models.classifier import Classifier
+from tutelage.system.errors import TutelageError
 
 CLASSES = ("ant", "bee", "wasp")
 

@@ -17,9 +17,9 @@ from tutelage.deploy.graph import Answers, Deployed, TorchModel
 from tutelage.deploy.latency import Latency
 from tutelage.deploy.onnx import export_onnx, parity, quantize_onnx
 from tutelage.deploy.runtime import OnnxModel
-from tutelage.errors import TutelageError
 from tutelage.models.classifier import Classifier
 from tutelage.models.zoo import create, with_levels
+from tutelage.system.errors import TutelageError
 
 CLASSES = ["Ameise", 'bee "x", <y>', "蜂"]
 

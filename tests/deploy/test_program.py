@@ -11,9 +11,9 @@ from tutelage.deploy import program
 from tutelage.deploy.graph import Deployed
 from tutelage.deploy.onnx import parity
 from tutelage.deploy.program import export_torch, load_program, probabilities
-from tutelage.errors import TutelageError
 from tutelage.models.classifier import Classifier
 from tutelage.models.spec import ModelSpec
+from tutelage.system.errors import TutelageError
 
 
 @pytest.fixture(scope="module")

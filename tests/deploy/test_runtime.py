@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from tutelage.deploy.runtime import OnnxModel
-from tutelage.errors import TutelageError
+from tutelage.system.errors import TutelageError
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from tutelage.deploy import serve
 from tutelage.deploy.openapi import Limits
 from tutelage.deploy.runtime import OnnxModel
-from tutelage.errors import TutelageError
+from tutelage.system.errors import TutelageError
 
 
 def picture(

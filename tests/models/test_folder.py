@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tutelage.errors import TutelageError
 from tutelage.models.classifier import Classifier
 from tutelage.models.folder import load_model, model_folders, save_model
 from tutelage.models.zoo import create, cut, with_levels
+from tutelage.system.errors import TutelageError
 
 
 def whole() -> Classifier:

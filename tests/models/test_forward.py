@@ -3,10 +3,10 @@ import copy
 import pytest
 import torch
 
-from tutelage.errors import TutelageError
 from tutelage.models.classifier import Classifier
 from tutelage.models.forward import Forward
 from tutelage.models.zoo import create, cut
+from tutelage.system.errors import TutelageError
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import pytest
 import timm
 import torch
 
-from tutelage.errors import TutelageError
 from tutelage.models.pretrained import EMBEDDED, embedded_file, load_embedded
+from tutelage.system.errors import TutelageError
 
 PARAMETERS = {
     "tf_efficientnet_lite0": 4_652_008,

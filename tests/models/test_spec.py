@@ -3,8 +3,8 @@ import json
 
 import pytest
 
-from tutelage.errors import TutelageError
 from tutelage.models.spec import ModelSpec
+from tutelage.system.errors import TutelageError
 
 SPEC = ModelSpec(
     architecture="test_efficientnet",

@@ -7,7 +7,6 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from tutelage.errors import TutelageError
 from tutelage.models.classifier import Classifier
 from tutelage.models.pretrained import embedded_file
 from tutelage.models.zoo import (
@@ -18,6 +17,7 @@ from tutelage.models.zoo import (
     with_levels,
     without_levels,
 )
+from tutelage.system.errors import TutelageError
 
 LITE0 = "tf_efficientnet_lite0"
 NATIVE = {

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from browser import browser
 
-from tutelage.curve import Point, worth
-from tutelage.report import ladder
+from tutelage.ladder import page as ladder
+from tutelage.ladder.curve import Point, worth
 from tutelage.report.html import render
 from tutelage.report.model import Sheet, Thumb
 from tutelage.report.numbers import Interval

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tutelage.errors import MissingExtra
 from tutelage.report import html
 from tutelage.report.model import Sheet, Thumb
+from tutelage.system.errors import MissingExtra
 
 LADDER = {"probe": (0.7, True), "transfer": (0.8, True), "self-train-1": (0.75, False),
           "student": (0.79, True)}  # fmt: skip

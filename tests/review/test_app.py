@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from tutelage.decisions import FILE, Decisions, read_decisions
+from tutelage.data.decisions import FILE, Decisions, read_decisions
 from tutelage.review.app import make_app
 from tutelage.review.items import open_run
 

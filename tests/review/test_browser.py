@@ -15,7 +15,7 @@ from browser import browser
 from shapes import FINISHED
 
 from tutelage import api
-from tutelage.decisions import read_decisions
+from tutelage.data.decisions import read_decisions
 
 
 @contextmanager

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tutelage.errors import TutelageError
 from tutelage.review.items import open_run
+from tutelage.system.errors import TutelageError
 
 
 def test_it_says_the_next_command(reviewed: Path, photos: Path) -> None:

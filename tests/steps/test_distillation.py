@@ -5,12 +5,12 @@ import tiny
 import torch
 import torch.nn.functional as F
 
-from tutelage.batch import Batch
 from tutelage.losses.dist import dist_loss
 from tutelage.losses.distillation import kd_loss
 from tutelage.losses.dkd import dkd_loss
 from tutelage.losses.standardize import standardize
 from tutelage.steps.distillation import Answer, DistillationStep
+from tutelage.training.batch import Batch
 
 
 def batch(labeled: int = 3) -> Batch:

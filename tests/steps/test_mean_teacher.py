@@ -8,8 +8,8 @@ import tiny
 import torch
 import torch.nn.functional as F
 
-from tutelage.batch import Batch
 from tutelage.steps.mean_teacher import MeanTeacherStep
+from tutelage.training.batch import Batch
 
 
 def batch(labeled: int = 3) -> Batch:

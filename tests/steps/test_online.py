@@ -6,7 +6,6 @@ import tiny
 import torch
 import torch.nn.functional as F
 
-from tutelage.batch import Batch
 from tutelage.steps.online import (
     Beliefs,
     FixMatch,
@@ -16,6 +15,7 @@ from tutelage.steps.online import (
     SoftMatch,
     WeakViews,
 )
+from tutelage.training.batch import Batch
 
 EVEN = torch.tensor([0.5, 0.5])
 

@@ -2,8 +2,8 @@ import tiny
 import torch
 import torch.nn.functional as F
 
-from tutelage.batch import Batch
 from tutelage.steps.supervised import supervised_step
+from tutelage.training.batch import Batch
 
 
 def test_loss_and_accuracy_by_hand() -> None:

@@ -19,7 +19,8 @@ SERVER = """
 import json, os, signal, sys, traceback
 import matplotlib.figure, onnx, onnxruntime, pyarrow.parquet, timm, torch
 torch.set_num_threads(1)
-from tutelage import api, cli, evidence, pipeline
+from tutelage import api, cli
+from tutelage.chain import evidence, pipeline
 for line in sys.stdin:
     words, log = json.loads(line)
     child = os.fork()

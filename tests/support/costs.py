@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tutelage.candidates import Candidate, Shape
+from tutelage.chain.candidates import Candidate, Shape
 
 PARAMETERS = {"cut": 500, "cut:1": 10, "cut:2": 100, "cut:3": 400, "cut:4": 2000}
 

@@ -246,8 +246,8 @@ def try_image(name: str, data: bytes, folder: Path) -> str:
 
 def try_manifest(name: str, data: bytes, folder: Path) -> str:
     """Read a manifest and its images."""
-    from tutelage.data.foreign import read_path
-    from tutelage.errors import TutelageError
+    from tutelage.data.memory import read_path
+    from tutelage.system.errors import TutelageError
 
     place = folder / ("m.csv" if name == "csv" else "train.parquet")
     whole: Path = place
@@ -281,7 +281,7 @@ def _unreadable(read: Callable[[int], bytes], count: int, folder: Path) -> str:
 def try_tar(name: str, data: bytes, folder: Path) -> str:
     """Index a tar and read its images and labels."""
     from tutelage.data.tars import index_tar, label_of, read_member, samples
-    from tutelage.errors import TutelageError
+    from tutelage.system.errors import TutelageError
 
     file = io.BytesIO(data)
     try:
@@ -301,8 +301,8 @@ def try_model(name: str, data: bytes, folder: Path) -> str:
     """Open a model folder or an exported file and ask it about an image."""
     from tutelage.deploy.graph import TorchModel
     from tutelage.deploy.runtime import OnnxModel
-    from tutelage.errors import TutelageError
     from tutelage.models.folder import load_model
+    from tutelage.system.errors import TutelageError
 
     whole = folder / "whole"
     if not whole.exists():

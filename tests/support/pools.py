@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tutelage.console import Console
 from tutelage.data.shards import find_shards
-from tutelage.deploy import pool
-from tutelage.stop import Terminated, handled
+from tutelage.deploy import label_shards as pool
+from tutelage.system.console import Console
+from tutelage.system.stop import Terminated, handled
 
 CLASSES = ("red", "green", "blue")
 

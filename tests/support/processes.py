@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable
 from typing import TypeVar
 
-from tutelage.ranks import joined
+from tutelage.system.ranks import joined
 
 T = TypeVar("T")
 

@@ -26,31 +26,31 @@ import trainings
 from processes import on_ranks
 from torch import Tensor, nn
 
-from tutelage import ladder, outofclass, pipeline, plan, runs, selftrain, stages, student, trunk
 from tutelage.augment import Center, Strong, Weak
 from tutelage.augment.mix import draw_cutmix
-from tutelage.bank import Bank, look
-from tutelage.batch import Batch
-from tutelage.calibrate import softmax
+from tutelage.chain import pipeline, plan, runs, selftrain, stages, student, trunk
+from tutelage.chain.evidence import pseudo_rows
+from tutelage.chain.machine import Speed, choose_device
+from tutelage.chain.plan import Work
 from tutelage.config import RunConfig, TrainConfig, make_config
 from tutelage.data import stream
 from tutelage.data.catalog import read_catalog
 from tutelage.data.store import open_store
 from tutelage.deploy.graph import Deployed
-from tutelage.ema import EMA
-from tutelage.errors import TutelageError
-from tutelage.evidence import pseudo_rows
-from tutelage.label import PseudoLabels, select
-from tutelage.loader import Canvases, Loader, Views, deal
+from tutelage.heads.bank import Bank, look
+from tutelage.ladder import seeds as ladder
 from tutelage.losses.dist import dist_loss
 from tutelage.losses.distillation import kd_loss
 from tutelage.losses.dkd import dkd_loss, target_class
 from tutelage.losses.hints import hint_loss
-from tutelage.machine import Speed, choose_device
+from tutelage.models.ema import EMA
 from tutelage.models.folder import load_model, save_model
 from tutelage.models.forward import Forward
 from tutelage.models.zoo import create
-from tutelage.outofclass import (
+from tutelage.stats import unknown as outofclass
+from tutelage.stats.calibrate import softmax
+from tutelage.stats.pseudo_labels import PseudoLabels, select
+from tutelage.stats.unknown import (
     MOST,
     Detection,
     detect,
@@ -58,7 +58,6 @@ from tutelage.outofclass import (
     held_out_distances,
     mean_distances,
 )
-from tutelage.plan import Work
 from tutelage.steps.distillation import DistillationStep
 from tutelage.steps.mean_teacher import MeanTeacherStep
 from tutelage.steps.online import (
@@ -71,8 +70,11 @@ from tutelage.steps.online import (
     WeakViews,
 )
 from tutelage.steps.supervised import supervised_step
-from tutelage.teachers import Teachers
-from tutelage.train import train
+from tutelage.steps.teachers import Teachers
+from tutelage.system.errors import TutelageError
+from tutelage.training.batch import Batch
+from tutelage.training.loader import Canvases, Loader, Views, deal
+from tutelage.training.loop import train
 
 Check = Callable[[Path, pytest.MonkeyPatch], None]
 SPEED = Speed("cpu", forward=0.05, train=0.15, forward_size=128, train_size=128)

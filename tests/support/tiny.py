@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from tutelage.batch import Batch
 from tutelage.data.store import ImageStore
-from tutelage.loader import Canvases, Examples
 from tutelage.models.classifier import Classifier
 from tutelage.models.spec import ModelSpec
 from tutelage.steps.distillation import Answer
+from tutelage.training.batch import Batch
+from tutelage.training.loader import Canvases, Examples
 
 CPU = torch.device("cpu")
 GREY = (0.5, 0.5, 0.5)

@@ -15,15 +15,15 @@ import tiny
 import torch
 from torch import Tensor, nn
 
-from tutelage import trunk
 from tutelage.augment import RandAugment, Strong, Weak
-from tutelage.batch import Batch
-from tutelage.checkpoint import Checkpoint, Checkpoints, Trainings
+from tutelage.chain import trunk
 from tutelage.config import TrainConfig
-from tutelage.loader import Loader, Views
 from tutelage.steps.distillation import Answer, DistillationStep
 from tutelage.steps.supervised import supervised_step
-from tutelage.train import Result, train
+from tutelage.training.batch import Batch
+from tutelage.training.checkpoint import Checkpoint, Checkpoints, Trainings
+from tutelage.training.loader import Loader, Views
+from tutelage.training.loop import Result, train
 
 ONLINE = ("fixmatch", "flexmatch", "freematch", "softmatch", "mean-teacher")
 KINDS = ("supervised", "sgd", "cached distillation", *ONLINE)

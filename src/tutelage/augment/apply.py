@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tutelage.augment import reference
+from tutelage.augment.engine import reference
 from tutelage.augment.plan import Plan
-from tutelage.errors import TutelageError
+from tutelage.system.errors import TutelageError
 
 Outside = Literal["constant", "edge", "reflect"]
 Interpolation = Literal["bilinear", "nearest"]
@@ -63,13 +63,13 @@ def apply(
     plan = plan.to(images.device)
     chosen = _choose(backend, images, dtype)
     if chosen == "cpu":
-        from tutelage.augment import cpu
+        from tutelage.augment.engine import cpu
 
         return cpu.render(
             images, plan, (height, width), scale, shift, dtype, outside, interpolation
         )
     if chosen == "cuda":
-        from tutelage.augment import cuda
+        from tutelage.augment.engine import cuda
 
         return cuda.render(
             images, plan, (height, width), scale, shift, dtype, outside, interpolation

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tutelage.augment.ops import LUMA
 from tutelage.augment.plan import COLOR_OPS, Plan
-from tutelage.errors import TutelageError
+from tutelage.system.errors import TutelageError
 
 Real = NDArray[np.float32]
 Whole = NDArray[np.int64]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from tutelage.errors import TutelageError
+from tutelage.system.errors import TutelageError
 
 _GRID = 32  # boxes end on pixel edges at every size that is a multiple of this
 

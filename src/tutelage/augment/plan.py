@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tutelage.errors import TutelageError
+from tutelage.system.errors import TutelageError
 
 GREY = 127.5
 

@@ -21,7 +21,7 @@ from tutelage.augment import extend, resample
 from tutelage.augment.extend import Real
 from tutelage.augment.plan import GREY, Plan
 from tutelage.augment.transforms import transform
-from tutelage.errors import TutelageError
+from tutelage.system.errors import TutelageError
 
 Range = tuple[float, float]
 Fill = float | Sequence[float]

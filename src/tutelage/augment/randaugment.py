@@ -15,7 +15,7 @@ from tutelage.augment import extend
 from tutelage.augment.extend import Real, Whole
 from tutelage.augment.plan import Plan
 from tutelage.augment.policy import Flags, Policy, RandomErasing, Range, Still, Weak, draw
-from tutelage.errors import TutelageError
+from tutelage.system.errors import TutelageError
 
 
 class Scale(NamedTuple):

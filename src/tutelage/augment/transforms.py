@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 
 from tutelage.augment.apply import Interpolation, Outside, apply
 from tutelage.augment.plan import Plan
-from tutelage.errors import TutelageError
+from tutelage.system.errors import TutelageError
 
 _MODES = ("L", "RGB")
 

@@ -23,10 +23,10 @@ from tutelage.augment import Plan
 from tutelage.bench import peers
 from tutelage.bench.peers import Job, Pipeline
 from tutelage.bench.photos import choose_photos, shrink, to_jpeg
-from tutelage.console import Console
-from tutelage.cores import cores
-from tutelage.errors import TutelageError
-from tutelage.machine import keep_freed_memory
+from tutelage.chain.machine import keep_freed_memory
+from tutelage.system.console import Console
+from tutelage.system.cores import cores
+from tutelage.system.errors import TutelageError
 
 BATCH = 64
 PHOTOS = 2 * BATCH

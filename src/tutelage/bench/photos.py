@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tutelage.data.foreign import read_path
+from tutelage.data.memory import read_path
 from tutelage.data.store import open_store
 
 JPEG_QUALITY = 90

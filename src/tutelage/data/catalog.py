@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tutelage.data.decode import SUFFIXES, read_file
-from tutelage.errors import TutelageError, need
+from tutelage.system.errors import TutelageError, need
 
 SPLITS = ("train", "val", "test")
 UNLABELED = ("unlabeled", "unlabelled")

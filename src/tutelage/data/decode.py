@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from tutelage.errors import TutelageError
+from tutelage.system.errors import TutelageError
 
 DECODER_VERSION = 1  # part of every cache key: raise it when the same bytes give other pixels
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")  # a JPEG may hold an MPO inside

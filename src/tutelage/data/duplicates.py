@@ -21,8 +21,8 @@ from PIL import Image
 
 from tutelage.data.catalog import Catalog
 from tutelage.data.store import ImageStore
-from tutelage.errors import TutelageError
-from tutelage.files import write_atomically
+from tutelage.system.errors import TutelageError
+from tutelage.system.files import write_atomically
 
 DUPLICATES = "duplicates.csv"
 NONE, TEST, VAL, LABELED, UNLABELED = -1, 0, 1, 2, 3  # ranks

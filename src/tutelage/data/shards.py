@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, NoReturn, Protocol
 from tutelage.data.catalog import as_text, files_below
 from tutelage.data.decode import MAX_BYTES, SUFFIXES, UnreadableImage, read_file
 from tutelage.data.tars import Member, index_tar, read_member, samples
-from tutelage.errors import TutelageError, need
+from tutelage.system.errors import TutelageError, need
 
 BLOCK = 4096  # files of a folder in one shard
 _ROWS = 64  # of a Parquet file in memory at once

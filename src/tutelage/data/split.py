@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from tutelage.data.catalog import Catalog, open_parquet, undamaged
-from tutelage.errors import TutelageError, need
-from tutelage.files import replacing
+from tutelage.system.errors import TutelageError, need
+from tutelage.system.files import replacing
 
 ROLES = ("labeled", "unlabeled", "val", "test", "unused")
 

@@ -24,12 +24,12 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
-from tutelage.cores import cores
 from tutelage.data.catalog import Catalog, Source
 from tutelage.data.decode import DECODER_VERSION, UnreadableImage, decode, read_size, why_skipped
 from tutelage.data.stream import StreamedImages
-from tutelage.errors import TutelageError
-from tutelage.files import cache_folder, digest, install, write_atomically
+from tutelage.system.cores import cores
+from tutelage.system.errors import TutelageError
+from tutelage.system.files import cache_folder, digest, install, write_atomically
 
 CANVASES = (32, 48, 64, 96, 128, 192, 256)
 _SAMPLE = 200  # images whose size decides the canvas

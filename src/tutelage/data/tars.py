@@ -16,7 +16,7 @@ from pathlib import PureWindowsPath
 from typing import BinaryIO
 
 from tutelage.data.decode import SUFFIXES
-from tutelage.errors import TutelageError
+from tutelage.system.errors import TutelageError
 
 LABELS = ("cls", "txt", "json")  # of these the first that a key has is its label
 _COMPRESSED = {

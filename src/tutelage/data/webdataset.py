@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.data.catalog import Catalog, files_below, is_image, make_catalog, stat_text
-from tutelage.data.hub import SPLIT_NAMES
+from tutelage.data.hf import SPLIT_NAMES
 from tutelage.data.tars import Member, index_tar, label_of, read_member, samples
-from tutelage.errors import TutelageError
+from tutelage.system.errors import TutelageError
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from tutelage.data.decode import UnreadableImage
 from tutelage.data.shards import FolderShard, Shard
-from tutelage.deploy.pool import LABELS, output_name
-from tutelage.errors import TutelageError, need
-from tutelage.files import csv_line, replacing
+from tutelage.deploy.label_shards import LABELS, output_name
+from tutelage.system.errors import TutelageError, need
+from tutelage.system.files import csv_line, replacing
 
 _ROWS = 64  # of a row group: images in memory at once
 

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from tutelage.cores import cores
 from tutelage.data.decode import UnreadableImage
+from tutelage.system.cores import cores
 
 IN_FLIGHT = 1024  # images handed to the threads at once, which bounds what waits in memory
 Item = TypeVar("Item")

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tutelage.augment.resample import center_view
-from tutelage.errors import TutelageError
 from tutelage.models.classifier import Classifier
+from tutelage.system.errors import TutelageError
 
 
 class Answers(NamedTuple):
@@ -22,7 +22,7 @@ class Answers(NamedTuple):
 
     Attributes:
         probabilities: (N, K) float32, calibrated.
-        energy: (N,) float32, ``tutelage.outofclass.energy`` of the logits; high for none of the
+        energy: (N,) float32, ``tutelage.stats.unknown.energy`` of the logits; high for none of the
             classes.
     """
 
@@ -62,7 +62,8 @@ class Deployed(nn.Module):
 class TorchModel:
     """A model folder's classifier behind the methods of ``tutelage.deploy.runtime.OnnxModel``.
 
-    Also an ``Engine`` of ``tutelage.deploy.pool``: threads squash, the device runs whole batches.
+    Also an ``Engine`` of ``tutelage.deploy.label_shards``: threads squash, the device runs whole
+    batches.
     """
 
     batch = 64  # images of a forward in `finish`

@@ -20,10 +20,10 @@ from torch import nn
 from tutelage._version import __version__
 from tutelage.deploy.graph import TorchModel
 from tutelage.deploy.onnx import Parity, estimated_loss, export_onnx, parity
-from tutelage.errors import TutelageError, need
-from tutelage.files import about, install, write_atomically
 from tutelage.models.classifier import Classifier
 from tutelage.models.folder import save_model
+from tutelage.system.errors import TutelageError, need
+from tutelage.system.files import about, install, write_atomically
 
 TOLERANCE = 1e-4  # of a logit, relative to the largest where that is above 1
 README = "README.md"

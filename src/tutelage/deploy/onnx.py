@@ -18,10 +18,10 @@ from tutelage._version import __version__
 from tutelage.deploy.graph import Answers, Deployed
 from tutelage.deploy.latency import Latency, latencies, onnx_call, size_bytes
 from tutelage.deploy.runtime import OnnxModel
-from tutelage.errors import TutelageError, need
-from tutelage.files import write_atomically
 from tutelage.models.classifier import Classifier, count_parameters
 from tutelage.models.forward import trace
+from tutelage.system.errors import TutelageError, need
+from tutelage.system.files import write_atomically
 
 # Of a probability, between torch behind Pillow and the exported model. The resizes differ by a grey
 # level in a few pixels: 5e-7 in the median of 240 photos, 0.007 in one (1,000 classes, lite0).

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tutelage.deploy.graph import Deployed
-from tutelage.errors import TutelageError
-from tutelage.files import write_atomically
 from tutelage.models.classifier import Classifier
+from tutelage.system.errors import TutelageError
+from tutelage.system.files import write_atomically
 
 SPEC = "tutelage/model.json"  # the model's description inside the file
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 
-from tutelage.errors import TutelageError
+from tutelage.system.errors import TutelageError
 
 BATCH_PIXELS = 8_000_000  # bounds the float copies of a batch to about 100 MB
 

@@ -30,7 +30,7 @@ from tutelage.data.decode import UnreadableImage, decode, read_size
 from tutelage.deploy.answers import Prediction, answer
 from tutelage.deploy.openapi import Limits, describe
 from tutelage.deploy.runtime import OnnxModel
-from tutelage.errors import TutelageError
+from tutelage.system.errors import TutelageError
 
 CHUNK_IMAGES = 32  # decoded at once, or fewer whose pixels come to CHUNK_PIXELS
 CHUNK_PIXELS = 8_000_000

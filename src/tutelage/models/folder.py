@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tutelage.errors import TutelageError
-from tutelage.files import write_atomically
 from tutelage.models.classifier import Classifier
 from tutelage.models.spec import ModelSpec
 from tutelage.models.zoo import build, load_strictly, read_tensors
+from tutelage.system.errors import TutelageError
+from tutelage.system.files import write_atomically
 
 WEIGHTS, SPEC = "model.safetensors", "model.json"
 

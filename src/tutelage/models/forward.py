@@ -11,8 +11,8 @@ from typing import Any, Generic, Literal, TypeVar, overload
 import torch
 from torch import Tensor, nn
 
-from tutelage.errors import TutelageError
 from tutelage.models.classifier import Classifier
+from tutelage.system.errors import TutelageError
 
 Both = tuple[Tensor, Tensor]
 T = TypeVar("T", Tensor, Both)

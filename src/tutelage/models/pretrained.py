@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tutelage.errors import TutelageError
+from tutelage.system.errors import TutelageError
 
 # architecture -> (package, SHA-256 of its checkpoint, blocks in each stage)
 EMBEDDED = {

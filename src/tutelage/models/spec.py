@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from types import UnionType
 from typing import Any
 
-from tutelage.errors import TutelageError
+from tutelage.system.errors import TutelageError
 
 FORMAT = 1
 # A network is built before its weights are read: a file must not ask for one of any size.
@@ -34,7 +34,7 @@ class ModelSpec:
         std: per-channel standard deviation of the normalisation.
         temperature: divides the logits before the softmax.
         thresholds: per-class confidence needed to accept a pseudo-label.
-        unknown_threshold: an image whose energy (``tutelage.outofclass.energy`` of the logits,
+        unknown_threshold: an image whose energy (``tutelage.stats.unknown.energy`` of the logits,
             not divided by the temperature) is higher is none of the classes; None was not fitted.
         head_hidden: width of the neck of a cut student; None has no neck.
         levels: numbers, from 1, of the stages whose maps' channel means and standard deviations

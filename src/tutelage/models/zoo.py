@@ -15,7 +15,6 @@ import torch
 from torch import Tensor, nn
 
 from tutelage._version import __version__
-from tutelage.errors import TutelageError
 from tutelage.models.classifier import (
     Classifier,
     Stages,
@@ -26,6 +25,7 @@ from tutelage.models.classifier import (
 )
 from tutelage.models.pretrained import embedded_file, load_embedded
 from tutelage.models.spec import ModelSpec
+from tutelage.system.errors import TutelageError
 
 HUB_TIMEOUT_S = 5  # to answer at all; a download that has begun may take longer
 

@@ -20,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tutelage.errors import need
-from tutelage.files import write_atomically
 from tutelage.report import numbers, plots, students
 from tutelage.report.model import Report, Sheet
 from tutelage.report.verdict import IMAGES, judge, percent, points
+from tutelage.system.errors import need
+from tutelage.system.files import write_atomically
 
 TILE = 56  # pixels of an image of the cloud
 TILE_COLUMNS = 20
@@ -45,13 +45,13 @@ def render(report: Report) -> str:
 
 
 def fill(template: str, context: Mapping[str, Any]) -> str:
-    """A page of this folder's templates as text.
+    """A page of the templates as text.
 
     Raises:
         MissingExtra: jinja2 is not installed.
     """
     jinja2 = need("jinja2", "train")
-    folder = resources.files("tutelage.report")
+    folder = resources.files("tutelage.report").joinpath("templates")
     environment = jinja2.Environment(
         autoescape=template.endswith(".html.j2"),
         undefined=jinja2.StrictUndefined,

@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.curve import Point
-from tutelage.errors import need
 from tutelage.report.numbers import Bin, Interval
 from tutelage.report.verdict import Rung
+from tutelage.system.errors import need
 
 # matplotlib knows no CSS variables, so it draws with stand-ins that become variables afterwards.
 INK, MUTED, LINE, STUDENT, TEACHER = (f"#0102{i:02x}" for i in range(1, 6))
@@ -124,16 +123,24 @@ def draws(rows: Sequence[Draws], xlabel: str) -> str:
 
 
 @_plain_style()
-def label_curve(points: Sequence[Point]) -> str:
+def label_curve(
+    counts: Sequence[float],
+    within: Sequence[Sequence[float]],
+    without: Sequence[Sequence[float]],
+) -> str:
     """Accuracy against the number of labels (logarithmic), with and without unlabelled images.
 
     Means are joined by lines; the small points are the draws.
+
+    Args:
+        counts: labels in all, one a point.
+        within: each draw's accuracy with the unlabelled images, per point.
+        without: the same from the labels alone.
     """
     figure, axes = _figure(3.4)
-    counts = [point.labels for point in points]
     curves = {
-        "with unlabelled images": ([p.within for p in points], STUDENT, "o", "-"),
-        "labels only": ([p.without for p in points], TEACHER, "s", "--"),
+        "with unlabelled images": (within, STUDENT, "o", "-"),
+        "labels only": (without, TEACHER, "s", "--"),
     }
     told = []
     for name, (draws_of, color, marker, line) in curves.items():

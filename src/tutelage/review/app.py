@@ -22,10 +22,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tutelage.data.decisions import Action, Decision, Decisions
 from tutelage.data.decode import UnreadableImage
-from tutelage.decisions import Action, Decision, Decisions
-from tutelage.errors import TutelageError
 from tutelage.review.items import VIEWS, Items
+from tutelage.system.errors import TutelageError
 
 PAGE_ITEMS = 60  # items in one answer
 SIDES = {"small": 256, "large": 1600}  # pixels of the pictures

@@ -12,11 +12,11 @@ import numpy as np
 from PIL import Image
 
 from tutelage.data.catalog import Catalog, open_parquet, undamaged
+from tutelage.data.decisions import Decision
 from tutelage.data.decode import decode
-from tutelage.decisions import Decision
-from tutelage.errors import TutelageError
-from tutelage.labelerrors import CUT
-from tutelage.runfolder import RunFolder, catalog_of, command_line
+from tutelage.data.runfolder import RunFolder, catalog_of, command_line
+from tutelage.stats.label_errors import CUT
+from tutelage.system.errors import TutelageError
 
 TABLE, FACTS = "review.parquet", "review.json"
 VIEWS = {

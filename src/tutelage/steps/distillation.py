@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tutelage.batch import Batch, Metrics
 from tutelage.losses.cross_entropy import cross_entropy
 from tutelage.losses.dist import dist_loss
 from tutelage.losses.distillation import kd_loss
 from tutelage.losses.dkd import dkd_loss, target_class
 from tutelage.losses.hints import hint_loss
 from tutelage.losses.standardize import standardize
-from tutelage.together import whole
+from tutelage.training.batch import Batch, Metrics
+from tutelage.training.together import whole
 
 
 class Answer(NamedTuple):

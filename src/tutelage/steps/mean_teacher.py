@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tutelage.batch import Batch, Metrics
-from tutelage.ema import EMA
 from tutelage.losses.cross_entropy import cross_entropy
 from tutelage.losses.mean_teacher import consistency_mse, ramp_up
-from tutelage.together import bare, whole
+from tutelage.models.ema import EMA
+from tutelage.training.batch import Batch, Metrics
+from tutelage.training.together import bare, whole
 
 
 class MeanTeacherStep:

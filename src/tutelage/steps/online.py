@@ -14,12 +14,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tutelage.batch import Batch, Metrics
 from tutelage.losses import flexmatch, freematch, softmatch
 from tutelage.losses.cross_entropy import cross_entropy
 from tutelage.losses.fixmatch import confident, harden
 from tutelage.losses.remixmatch import align
-from tutelage.together import whole
+from tutelage.training.batch import Batch, Metrics
+from tutelage.training.together import whole
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from tutelage.batch import Batch, Metrics
 from tutelage.losses.cross_entropy import cross_entropy
 from tutelage.losses.logit_adjustment import adjust_logits
-from tutelage.together import whole
+from tutelage.training.batch import Batch, Metrics
+from tutelage.training.together import whole
 
 
 def supervised_step(

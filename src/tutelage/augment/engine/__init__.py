@@ -1,0 +1,1 @@
+"""The three backends that carry a plan out, and their kernels."""

@@ -1,0 +1,454 @@
+"""The CPU kernel: one image at a time, compiled by numba, without the GIL.
+
+It does what ``reference`` does, in this order: compile the tables, read the needed part of the
+canvas once through them into packed pixels, warp it row by row, and write each row once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from tutelage.augment.engine.kernel_colors import compile_tables, pack
+from tutelage.augment.engine.reference import MOST_SAMPLES, POINT, TIE
+from tutelage.augment.engine.simd import (
+    BLOCK,
+    add_tap,
+    bilinear,
+    convolve,
+    four_taps,
+    take_channel,
+    take_next,
+    three_taps,
+    two_taps,
+)
+
+Array = NDArray[Any]
+
+_ZERO, _TOP = np.float32(0.0), np.float32(255.0)
+CONSTANT, EDGE, REFLECT = range(3)
+
+_compiled = njit(nogil=True, cache=True)
+# What is called once a row is copied into its caller: passing a dozen arrays costs as much as it.
+_inline = njit(nogil=True, forceinline=True)
+
+
+@_compiled
+def render(
+    images: Array,
+    matrix: Array,
+    upright: Array,
+    samples: Array,
+    ops: Array,
+    amounts: Array,
+    color: Array,
+    hue: Array,
+    stencil: Array,
+    window: Array,
+    erase: Array,
+    fill: Array,
+    scale: Array,
+    shift: Array,
+    outside: int,
+    nearest: bool,
+    counter: Array,
+    out: Array,
+) -> None:
+    """Views ``out`` (B, C, h, w) of images (B, H, W, C) uint8; the rest is as in ``Plan``.
+
+    Any number of threads may call this with the same arguments at once: each takes the next image
+    that no other has taken.
+
+    Args:
+        images: canvases.
+        matrix: float64 (B, 2, 3).
+        upright: (B,) bool, views that are made by weights along rows and columns.
+        samples: (B,) side of the grid of samples in an output pixel, of the other views.
+        ops: colour operations.
+        amounts: their strengths.
+        color: channel mixers.
+        hue: turns.
+        stencil: of the view.
+        window: of the canvas.
+        erase: of the view.
+        fill: (B, C).
+        scale: (C,) factor of a value 0..255 of the view.
+        shift: (C,) what is added to that.
+        outside: CONSTANT, EDGE or REFLECT.
+        nearest: read single pixels.
+        counter: (1,) int64, the next image.
+        out: float32 or uint8.
+    """
+    height, width, channels = images.shape[1:]
+    rows, columns = out.shape[2:]
+    fine = MOST_SAMPLES * columns
+    packed = np.zeros((height, 4 * width), np.uint8)
+    tables = np.empty((3, channels, 256), np.float32)
+    # Three rows for a stencil, and its result; a block may write beyond a row's end.
+    ring = np.zeros((4, 4 * columns + BLOCK), np.float32)
+    line = np.zeros(4 * max(width, fine), np.float32)
+    place, index = np.empty((2, fine), np.float64), np.empty(fine, np.int32)
+    part = np.empty((2, fine), np.float32)
+    taps = 2 * int(max(height / rows, width / columns, 1.0)) + 4
+    first = np.empty((2, max(rows, columns)), np.int64)
+    weights = np.empty((2, max(rows, columns), taps), np.float32)
+    i = take_next(counter)
+    while i < len(images):
+        stage, mixed, late = compile_tables(
+            images[i], ops[i], amounts[i], color[i], hue[i], stencil[i], window[i], packed, tables
+        )
+        m = matrix[i]
+        across = _line(m[0, 0], m[0, 1], m[0, 2], width, columns, rows)
+        down = _line(m[1, 1], m[1, 0], m[1, 2], height, rows, columns)
+        row_taps = column_taps = 0
+        if upright[i]:
+            # No more than the canvas has pixels, however far the view shrinks it.
+            widest = min(max(abs(across[0]), abs(down[0]), 1.0), float(max(height, width)))
+            taps = 2 * int(widest) + 4
+            if taps > weights.shape[2]:
+                weights = np.empty((2, max(rows, columns), taps), np.float32)
+            column_taps = _weigh(width, columns, across[0], across[2], first[0], weights[0])
+            row_taps = _weigh(height, rows, down[0], down[2], first[1], weights[1])
+            ends = first[0, 0], first[0, columns - 1]  # a mirrored view begins at the far one
+            x0, x1 = min(ends[0], ends[1]), max(ends[0], ends[1]) + column_taps
+            ends = first[1, 0], first[1, rows - 1]
+            y0, y1 = min(ends[0], ends[1]), max(ends[0], ends[1]) + row_taps
+        else:
+            x0, x1 = _needed(across, columns, rows, width, outside == REFLECT)
+            y0, y1 = _needed(down, rows, columns, height, outside == REFLECT)
+        pack(images[i], x0, x1, y0, y1, mixed, tables, color[i], hue[i], packed)
+        sharpened = stage == 2 and rows > 2 and columns > 2
+        clipped = outside == CONSTANT and _reaches_out(matrix[i])
+        for y in range(rows + 1):
+            if y < rows:
+                row = ring[y % 3] if sharpened else ring[3]
+                if upright[i]:
+                    _sum_rows(packed, first[1, y], weights[1, y], row_taps, 4 * x0, 4 * x1, line)
+                    _sum_columns(line, first[0], weights[0], column_taps, columns, row)
+                else:
+                    _sample_row(packed, across, down, y, samples[i], outside == REFLECT, nearest,
+                                place, index, part, line, columns, row)  # fmt: skip
+            # A stencil needs the row below, so it works one row behind.
+            done = y - 1 if sharpened else y
+            if done < 0 or done == rows:
+                continue
+            if sharpened:
+                inner = 0 < done < rows - 1
+                _sharpen(ring, done, inner, columns, stencil[i], ring[3])
+            if late:
+                _look_up(tables[2], columns, ring[3])
+            if clipped:
+                _fade(matrix[i], done, rows, columns, nearest, fill[i], ring[3])
+            _write(ring[3], done, rows, columns, erase[i], fill[i], scale, shift, out[i])
+        i = take_next(counter)
+
+
+@_compiled
+def _line(
+    own: float, other: float, shift: float, length: int, count: int, others: int
+) -> tuple[float, float, float]:
+    """A canvas coordinate in pixel indices: its slopes along the view's axes, and its start.
+
+    Args:
+        own: the matrix's factor of the same axis of the view.
+        other: that of the view's other axis.
+        shift: the matrix's last column.
+        length: of the canvas along the axis, in pixels.
+        count: pixels of the view along the axis.
+        others: pixels of the view along the other axis.
+    """
+    half = length / 2
+    start = half * (own * (1 / count - 1) + other * (1 / others - 1) + shift + 1) - 0.5
+    return own * length / count, other * length / others, start
+
+
+@_compiled
+def _weigh(length: int, count: int, step: float, start: float, first: Array, weights: Array) -> int:
+    """Antialiased weights of a line of pixels, as ``resample.matrix``; the number of taps.
+
+    Args:
+        length: of the canvas.
+        count: of the view.
+        step: canvas pixels an output pixel.
+        start: index of the canvas pixel at output pixel 0.
+        first: (count,) index of each output pixel's first tap; written.
+        weights: (count, taps) written.
+    """
+    reach = max(1.0, abs(step))
+    limit = 0.999 * reach  # farther out the border pixel goes on
+    taps = 2
+    for place in range(count):
+        center = min(max(start + step * place, -limit), length - 1 + limit)
+        low = max(0, int(np.floor(center - reach)) + 1)
+        high = min(length - 1, int(np.ceil(center + reach)) - 1)
+        taps = max(taps, high + 1 - low)
+        first[place] = low
+    for place in range(count):
+        center = min(max(start + step * place, -limit), length - 1 + limit)
+        first[place] = max(0, min(first[place], length - taps))
+        total = 0.0
+        for tap in range(taps):
+            weight = max(0.0, 1.0 - abs(first[place] + tap - center) / reach)
+            weights[place, tap] = weight
+            total += weight
+        for tap in range(taps):
+            weights[place, tap] /= max(total, 1e-6)
+    return taps
+
+
+@_compiled
+def _needed(
+    line: tuple[float, float, float], count: int, others: int, length: int, mirrored: bool
+) -> tuple[int, int]:
+    """The canvas pixels along one axis that any sample of the view may read."""
+    own, other, start = line
+    spread = (abs(own) + abs(other)) / 2 + 1
+    ends = (own * (count - 1), other * (others - 1))
+    low = start + min(ends[0], 0.0) + min(ends[1], 0.0) - spread
+    high = start + max(ends[0], 0.0) + max(ends[1], 0.0) + spread
+    if mirrored and (low < 0 or high > length - 1):
+        return 0, length
+    first = min(max(int(np.floor(low)), 0), length - 2)
+    return first, min(max(int(np.ceil(high)) + 2, first + 2), length)
+
+
+@_inline
+def _sum_rows(
+    packed: Array, first: int, weights: Array, taps: int, start: int, end: int, line: Array
+) -> None:
+    """``line`` = the weighted sum of rows of packed pixels, from value ``start`` to ``end``."""
+    one, two, p, q = packed[first], packed[first + 1], weights[0], weights[1]
+    if taps == 3:
+        three, r = packed[first + 2], weights[2]
+        for k in range(np.uint64(start), np.uint64(end)):
+            line[k] = p * np.float32(one[k]) + q * np.float32(two[k]) + r * np.float32(three[k])
+        return
+    for k in range(np.uint64(start), np.uint64(end)):
+        line[k] = p * np.float32(one[k]) + q * np.float32(two[k])
+    for tap in range(2, taps):
+        more, r = packed[first + tap], weights[tap]
+        for k in range(np.uint64(start), np.uint64(end)):
+            line[k] += r * np.float32(more[k])
+
+
+@_inline
+def _sum_columns(
+    line: Array, first: Array, weights: Array, taps: int, count: int, row: Array
+) -> None:
+    """``row`` = each output pixel's weighted sum of pixels of a float line."""
+    stride = weights.shape[1]
+    if taps == 2:
+        for x in range(count):
+            two_taps(line, 4 * first[x], weights, stride * x, row, 4 * x)
+    elif taps == 3:
+        for x in range(count):
+            three_taps(line, 4 * first[x], weights, stride * x, row, 4 * x)
+    else:
+        for x in range(count):
+            four_taps(line, 4 * first[x], weights, stride * x, row, 4 * x)
+            for tap in range(4, taps):
+                add_tap(line, 4 * (first[x] + tap), weights[x, tap], row, 4 * x)
+
+
+@_inline
+def _sample_row(
+    packed: Array,
+    across: tuple[float, float, float],
+    down: tuple[float, float, float],
+    y: int,
+    samples: int,
+    mirrored: bool,
+    nearest: bool,
+    place: Array,
+    index: Array,
+    part: Array,
+    line: Array,
+    count: int,
+    row: Array,
+) -> None:
+    """One row of the view by bilinear (or nearest) samples of the canvas."""
+    height, width = packed.shape[0], packed.shape[1] // 4
+    fine, share = count * samples, np.float32(1.0 / (samples * samples))
+    target = row if samples == 1 else line
+    for repeat in range(samples):
+        middle = y + (repeat + 0.5) / samples - 0.5
+        offset = 0.5 / samples - 0.5
+        x_start = across[2] + across[1] * middle + across[0] * offset
+        y_start = down[2] + down[0] * middle + down[1] * offset
+        x_step, y_step = across[0] / samples, down[1] / samples
+        for k in range(fine):
+            place[0, k] = x_start + x_step * k
+            place[1, k] = y_start + y_step * k
+        if nearest:
+            for k in range(fine):
+                place[0, k] = np.floor(place[0, k] + (0.5 + TIE))
+                place[1, k] = np.floor(place[1, k] + (0.5 + TIE))
+        if mirrored:
+            _mirror(place[0], fine, width)
+            _mirror(place[1], fine, height)
+        last_x, last_y = np.int32(width - 2), np.int32(height - 2)
+        for k in range(fine):
+            u = min(max(place[0, k], 0.0), width - 1.0)
+            v = min(max(place[1, k], 0.0), height - 1.0)
+            left, top = min(np.int32(u), last_x), min(np.int32(v), last_y)
+            part[0, k], part[1, k] = u - left, v - top
+            index[k] = top * np.int32(4 * width) + 4 * left
+        for k in range(fine):
+            at = np.int64(index[k])
+            bilinear(packed, at, at + 4 * width, part[0, k], part[1, k], target, 4 * k)
+        if samples > 1:
+            if repeat == 0:
+                for x in range(4 * count):
+                    row[x] = 0.0
+            for x in range(count):
+                for k in range(samples):
+                    add_tap(line, 4 * (samples * x + k), share, row, 4 * x)
+
+
+@_compiled
+def _mirror(place: Array, count: int, length: int) -> None:
+    """Fold pixel coordinates at the canvas's outer edges."""
+    for k in range(count):
+        turn = place[k] + 0.5
+        turn -= np.floor(turn / (2 * length)) * (2 * length)
+        place[k] = min(turn, 2 * length - turn) - 0.5
+
+
+@_compiled
+def _sharpen(ring: Array, y: int, inner: bool, count: int, stencil: Array, row: Array) -> None:
+    """A row of the view through its stencil; the outermost pixels are kept."""
+    here = ring[y % 3]
+    last = 4 * (count - 1)
+    if inner:
+        up, down = ring[(y - 1) % 3], ring[(y + 1) % 3]
+        for k in range(4, last, BLOCK):
+            convolve(up, here, down, stencil, k, row)
+        for k in range(4):
+            row[k], row[last + k] = here[k], here[last + k]
+    else:
+        for k in range(last + 4):
+            row[k] = here[k]
+
+
+@_compiled
+def _look_up(table: Array, count: int, row: Array) -> None:
+    """A row through a table (C, 256), linear between the grey levels."""
+    for c in range(table.shape[0]):
+        values = table[c]
+        for x in range(count):
+            value = row[4 * x + c]
+            below = min(max(int(value), 0), 255)
+            step = values[min(below + 1, 255)] - values[below]
+            row[4 * x + c] = values[below] + step * (value - np.float32(below))
+
+
+@_compiled
+def _reaches_out(matrix: Array) -> bool:
+    """Whether the view reaches beyond the canvas."""
+    across = abs(matrix[0, 0]) + abs(matrix[0, 1]) + abs(matrix[0, 2])
+    down = abs(matrix[1, 0]) + abs(matrix[1, 1]) + abs(matrix[1, 2])
+    return bool(across > 1 + 1e-5 or down > 1 + 1e-5)
+
+
+@_compiled
+def _fade(
+    matrix: Array, y: int, rows: int, count: int, nearest: bool, fill: Array, row: Array
+) -> None:
+    """Blend a row with the fill by the fraction of each output pixel that lies outside."""
+    half_x = max(abs(matrix[0, 0]) / count + abs(matrix[0, 1]) / rows, POINT)
+    half_y = max(abs(matrix[1, 0]) / count + abs(matrix[1, 1]) / rows, POINT)
+    middle = (2 * y + 1) / rows - 1
+    start_x = matrix[0, 1] * middle + matrix[0, 2]
+    start_y = matrix[1, 1] * middle + matrix[1, 2]
+    low_x, high_x = _clear(start_x, matrix[0, 0], 1 - half_x, count)
+    low_y, high_y = _clear(start_y, matrix[1, 0], 1 - half_y, count)
+    low, high = max(low_x, low_y), min(high_x, high_y)
+    for x in range(count):
+        if x == low and low < high:
+            break
+        _fade_pixel(x, matrix, start_x, start_y, half_x, half_y, count, nearest, fill, row)
+    for x in range(max(high, 0) if low < high else count, count):
+        _fade_pixel(x, matrix, start_x, start_y, half_x, half_y, count, nearest, fill, row)
+
+
+@_compiled
+def _clear(start: float, slope: float, room: float, count: int) -> tuple[int, int]:
+    """The pixels of a row, from and up to, whose coordinate stays within ``room`` of the middle."""
+    if slope == 0:
+        return (0, count) if abs(start) <= room else (0, 0)
+    ends = (-room - start) / slope, (room - start) / slope
+    low, high = min(ends[0], ends[1]), max(ends[0], ends[1])
+    low, high = min(max(low, -1.0), 2.0), max(min(high, 1.0), -2.0)  # also what no integer holds
+    first = int(np.ceil(((low + 1) * count - 1) / 2))
+    return first, int(np.floor(((high + 1) * count - 1) / 2)) + 1
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _fade_pixel(
+    x: int,
+    matrix: Array,
+    start_x: float,
+    start_y: float,
+    half_x: float,
+    half_y: float,
+    count: int,
+    nearest: bool,
+    fill: Array,
+    row: Array,
+) -> None:
+    here = (2 * x + 1) / count - 1
+    u, v = start_x + matrix[0, 0] * here, start_y + matrix[1, 0] * here
+    if nearest:
+        inside = 1.0 if abs(u) <= 1 + TIE and abs(v) <= 1 + TIE else 0.0
+    else:
+        inside = _overlap(u, half_x) * _overlap(v, half_y)
+    share = np.float32(inside)
+    for c in range(len(fill)):
+        row[4 * x + c] = fill[c] + share * (row[4 * x + c] - fill[c])
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _overlap(center: float, half: float) -> float:
+    length = min(center + half, 1.0) - max(center - half, -1.0)
+    return min(max(length / (2 * half), 0.0), 1.0)
+
+
+@_inline
+def _write(
+    row: Array,
+    y: int,
+    rows: int,
+    count: int,
+    erase: Array,
+    fill: Array,
+    scale: Array,
+    shift: Array,
+    out: Array,
+) -> None:
+    """Erase, normalise, and put a row where it belongs, channel by channel."""
+    height = np.float32(np.float32(y + 0.5) / np.float32(rows))
+    if erase[2] > erase[0] and erase[1] <= height < erase[3]:
+        for x in range(count):
+            if erase[0] <= np.float32(np.float32(x + 0.5) / np.float32(count)) < erase[2]:
+                for c in range(len(fill)):
+                    row[4 * x + c] = fill[c]
+    whole = count - count % BLOCK
+    for c in range(out.shape[0]):
+        factor, term = scale[c], shift[c]
+        line = out[c, y]
+        for x in range(0, whole, BLOCK):
+            take_channel(row, 4 * x + c, factor, term, line, x)
+        _write_rest(row, whole, count, c, factor, term, line)
+
+
+@_inline
+def _write_rest(
+    row: Array, start: int, end: int, c: int, factor: float, term: float, line: Array
+) -> None:
+    """What is left of a row that is no multiple of ``BLOCK``."""
+    half = np.float32(0.5) if line.itemsize == 1 else _ZERO
+    for x in range(start, end):
+        line[x] = min(max(row[4 * x + c], _ZERO), _TOP) * factor + term + half

@@ -1,0 +1,387 @@
+"""The colour half of the CPU kernel: tables, statistics, and the canvas read through them.
+
+It does what ``colors`` does, for one image, compiled by numba. Loops are written out here and in
+``kernel``: an array expression takes seconds to compile.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from tutelage.augment.engine.simd import BLOCK, join_pixels, mix_pixels, split_pixels, spread_pixels
+from tutelage.augment.ops import LUMA, TINY
+from tutelage.augment.plan import BLUR, COLOR_OPS, HUE, SATURATION, SHARPNESS
+
+Array = NDArray[Any]
+
+_BRIGHTNESS, _GAMMA, _INVERT = (COLOR_OPS.index(n) for n in ("brightness", "gamma", "invert"))
+_POSTERIZE, _SOLARIZE = COLOR_OPS.index("posterize"), COLOR_OPS.index("solarize")
+_CONTRAST, _AUTOCONTRAST = COLOR_OPS.index("contrast"), COLOR_OPS.index("autocontrast")
+_EQUALIZE = COLOR_OPS.index("equalize")
+_TINY = np.float32(TINY)
+_ZERO, _TOP = np.float32(0.0), np.float32(255.0)
+
+# No fast mathematics: numba would apply it to every function that is called, and the tables decide
+# by the last bit on which side of a step a grey level falls. ``simd`` fuses where that is harmless.
+_compiled = njit(nogil=True, cache=True)
+
+
+@_compiled
+def compile_tables(
+    image: Array,
+    ops: Array,
+    amounts: Array,
+    color: Array,
+    hue: float,
+    stencil: Array,
+    window: Array,
+    packed: Array,
+    tables: Array,
+) -> tuple[int, bool, bool]:
+    """Fill the tables (3, C, 256).
+
+    Returns:
+        The last stage that is used, whether channels mix, and whether the last table is used.
+    """
+    height, width, channels = image.shape
+    for number in range(3):
+        for c in range(channels):
+            for level in range(256):
+                tables[number, c, level] = level
+    x0, x1 = _between(window[0], window[2], width)
+    y0, y1 = _between(window[1], window[3], height)
+    stage, late = 0, False
+    mixed = False
+    for code in ops:
+        mixed = mixed or code in (SATURATION, HUE)
+    for code, amount in zip(ops, amounts):  # noqa: B905 - numba knows no strict
+        if code == 0:
+            continue
+        if code in (SATURATION, HUE):
+            stage = max(stage, 1)
+            continue
+        if code in (SHARPNESS, BLUR):
+            stage = 2
+            continue
+        late = stage == 2
+        if code in (_CONTRAST, _AUTOCONTRAST, _EQUALIZE):
+            counts = np.zeros((channels, 256), np.int64)
+            if stage == 0:
+                _count(image, x0, x1, y0, y1, counts)
+            elif stage == 1:
+                _count_mixed(image, x0, x1, y0, y1, tables, color, hue, counts)
+            else:
+                pack(image, max(0, x0 - 1), min(width, x1 + 1), max(0, y0 - 1),
+                      min(height, y1 + 1), mixed, tables, color, hue, packed)  # fmt: skip
+                _count_sharpened(packed, x0, x1, y0, y1, stencil, counts)
+            if code == _CONTRAST:
+                _contrast(tables[stage], amount, counts)
+            elif code == _AUTOCONTRAST:
+                _autocontrast(tables[stage], counts)
+            else:
+                _equalize(tables[stage], counts)
+        else:
+            _pointwise(tables[stage], code, amount)
+    return stage, mixed, late
+
+
+@_compiled
+def _between(start: float, end: float, length: int) -> tuple[int, int]:
+    """The pixels whose centres lie in [start, end), fractions of a line of ``length``."""
+    low, high = length, 0
+    for pixel in range(length):
+        center = np.float32(np.float32(pixel + 0.5) / np.float32(length))
+        if start <= center < end:
+            low, high = min(low, pixel), pixel + 1
+    return min(low, high), high
+
+
+@_compiled
+def _pointwise(table: Array, code: int, amount: float) -> None:
+    step = np.float32(2.0 ** (8.0 - min(max(np.rint(amount), 0.0), 8.0)))
+    for c in range(table.shape[0]):
+        for level in range(256):
+            value = table[c, level]
+            if code == _BRIGHTNESS:
+                value = min(max(value * amount, _ZERO), _TOP)
+            elif code == _GAMMA:
+                value = min(max(_TOP * np.float32(value / _TOP) ** amount, _ZERO), _TOP)
+            elif code == _INVERT:
+                value = _TOP - value
+            elif code == _POSTERIZE:
+                if step > 1:
+                    value = np.floor((value + _TINY) / step) * step
+            elif code == _SOLARIZE and np.floor(value + _TINY) >= amount:
+                value = _TOP - value
+            table[c, level] = value
+
+
+@_compiled
+def _contrast(table: Array, factor: float, counts: Array) -> None:
+    channels = table.shape[0]
+    mean = 0.0
+    for c in range(channels):
+        total, pixels = 0.0, 0
+        for level in range(256):
+            total += float(table[c, level]) * counts[c, level]
+            pixels += counts[c, level]
+        weight = 1.0 / channels
+        if channels == 3:
+            weight = LUMA[0] if c == 0 else (LUMA[1] if c == 1 else LUMA[2])
+        mean += weight * (total / max(pixels, 1))
+    for c in range(channels):
+        for level in range(256):
+            value = mean + float(factor) * (float(table[c, level]) - mean)
+            table[c, level] = min(max(value, 0.0), 255.0)
+
+
+@_compiled
+def _autocontrast(table: Array, counts: Array) -> None:
+    for c in range(table.shape[0]):
+        low, high = np.inf, -np.inf
+        for level in range(256):
+            if counts[c, level]:
+                low, high = min(low, table[c, level]), max(high, table[c, level])
+        if high > low:
+            factor = 255.0 / (high - low)
+            for level in range(256):
+                table[c, level] = min(max((table[c, level] - low) * factor, 0.0), 255.0)
+
+
+@_compiled
+def _equalize(table: Array, counts: Array) -> None:
+    histogram, flat = np.empty(256, np.int64), np.empty(256, np.int64)
+    for c in range(table.shape[0]):
+        for level in range(256):
+            histogram[level] = 0
+        pixels = lightest = 0
+        for level in range(256):
+            histogram[int(table[c, level] + _TINY)] += counts[c, level]
+            pixels += counts[c, level]
+        for level in range(256):
+            if histogram[level]:
+                lightest = level
+        step = (pixels - histogram[lightest]) // 255
+        if step == 0:
+            continue
+        darker = 0
+        for level in range(256):
+            flat[level] = min((darker + step // 2) // step, 255)
+            darker += histogram[level]
+        for level in range(256):
+            table[c, level] = flat[int(table[c, level] + _TINY)]
+
+
+@_compiled
+def _count(image: Array, x0: int, x1: int, y0: int, y1: int, counts: Array) -> None:
+    channels = image.shape[2]
+    # Two sets in turn: neighbours are often equal, and adding to the same place again has to wait.
+    both = np.zeros((2, channels, 256), np.uint32)
+    one = np.uint32(1)
+    for y in range(y0, y1):
+        row = image[y]
+        for x in range(x0, x1):
+            here = both[x & 1]
+            if channels == 3:
+                here[0, row[x, 0]] += one
+                here[1, row[x, 1]] += one
+                here[2, row[x, 2]] += one
+            else:
+                for c in range(channels):
+                    here[c, row[x, c]] += one
+    for c in range(channels):
+        for level in range(256):
+            counts[c, level] = both[0, c, level] + both[1, c, level]
+
+
+@_compiled
+def _count_mixed(
+    image: Array,
+    x0: int,
+    x1: int,
+    y0: int,
+    y1: int,
+    tables: Array,
+    color: Array,
+    hue: float,
+    counts: Array,
+) -> None:
+    before = levels(tables[0])
+    for y in range(y0, y1):
+        for x in range(x0, x1):
+            red, green, blue = mix(before[0, image[y, x, 0]], before[1, image[y, x, 1]],
+                                    before[2, image[y, x, 2]], color, hue)  # fmt: skip
+            counts[0, red] += 1
+            counts[1, green] += 1
+            counts[2, blue] += 1
+
+
+@_compiled
+def _count_sharpened(
+    packed: Array, x0: int, x1: int, y0: int, y1: int, stencil: Array, counts: Array
+) -> None:
+    height, width = packed.shape[0], packed.shape[1] // 4
+    for y in range(y0, y1):
+        for x in range(x0, x1):
+            border = y == 0 or x == 0 or y == height - 1 or x == width - 1
+            for c in range(counts.shape[0]):
+                value = np.float32(packed[y, 4 * x + c])
+                if not border:
+                    total = _ZERO
+                    for dy in range(3):
+                        for dx in range(3):
+                            pixel = np.float32(packed[y + dy - 1, 4 * (x + dx - 1) + c])
+                            total += stencil[dy, dx] * pixel
+                    value = min(max(total, _ZERO), _TOP)
+                counts[c, int(np.rint(value))] += 1
+
+
+@_compiled
+def levels(table: Array) -> Array:
+    """A table (C, 256) rounded to grey levels."""
+    rounded = np.empty(table.shape, np.uint8)
+    for c in range(table.shape[0]):
+        for level in range(256):
+            rounded[c, level] = np.uint8(np.rint(table[c, level]))
+    return rounded
+
+
+@njit(nogil=True, cache=True, inline="always")
+def mix(
+    red: int, green: int, blue: int, color: Array, hue: float
+) -> tuple[np.uint8, np.uint8, np.uint8]:
+    """One pixel's grey levels after its channels are mixed and its hue is turned."""
+    r, g, b = np.float32(red), np.float32(green), np.float32(blue)
+    one = np.rint(min(max(color[0, 0] * r + color[0, 1] * g + color[0, 2] * b, _ZERO), _TOP))
+    two = np.rint(min(max(color[1, 0] * r + color[1, 1] * g + color[1, 2] * b, _ZERO), _TOP))
+    three = np.rint(min(max(color[2, 0] * r + color[2, 1] * g + color[2, 2] * b, _ZERO), _TOP))
+    if hue != np.floor(hue):
+        one, two, three = _turn(one, two, three, hue)
+    return np.uint8(one), np.uint8(two), np.uint8(three)
+
+
+@_compiled
+def _turn(
+    red: np.float32, green: np.float32, blue: np.float32, hue: np.float32
+) -> tuple[np.float32, np.float32, np.float32]:
+    """``ops.turn_hue`` of one pixel, rounded."""
+    r, g, b = float(red), float(green), float(blue)
+    value = max(r, g, b)
+    chroma = value - min(r, g, b)
+    safe = chroma if chroma > 0 else 1.0
+    if value == r:
+        sixths = (g - b) / safe
+    elif value == g:
+        sixths = 2.0 + (b - r) / safe
+    else:
+        sixths = 4.0 + (r - g) / safe
+    sixths += 6.0 * float(hue)
+    return (
+        _wheel(value, chroma, sixths + 5.0),
+        _wheel(value, chroma, sixths + 3.0),
+        _wheel(value, chroma, sixths + 1.0),
+    )
+
+
+@_compiled
+def _wheel(value: float, chroma: float, sixths: float) -> np.float32:
+    k = sixths - np.floor(sixths / 6.0) * 6.0
+    return np.float32(np.rint(np.float32(value - chroma * min(max(min(k, 4.0 - k), 0.0), 1.0))))
+
+
+@_compiled
+def pack(
+    image: Array,
+    x0: int,
+    x1: int,
+    y0: int,
+    y1: int,
+    mixed: bool,
+    tables: Array,
+    color: Array,
+    hue: float,
+    packed: Array,
+) -> None:
+    """Part of a canvas (H, W, C) through its colours into packed pixels (H, 4 W)."""
+    channels = image.shape[2]
+    before, between = levels(tables[0]), levels(tables[1])
+    if mixed:
+        _pack_mixed(image, x0, x1, y0, y1, before, between, color, hue, packed)
+        return
+    for c in range(channels):
+        for level in range(256):
+            before[c, level] = between[c, before[c, level]]
+    plain = _is_plain(before)
+    for y in range(y0, y1):
+        row, out = image[y], packed[y]
+        if channels == 3 and plain:
+            # A block writes four values a pixel: the fourth is never read.
+            whole = x0 + (x1 - x0) // BLOCK * BLOCK
+            for x in range(x0, whole, BLOCK):
+                spread_pixels(row, 3 * x, out, 4 * x)
+            for x in range(whole, x1):
+                for c in range(3):
+                    out[4 * x + c] = row[x, c]
+        elif channels == 3:
+            for x in range(np.uint64(x0), np.uint64(x1)):
+                out[4 * x] = before[0, row[x, 0]]
+                out[4 * x + 1] = before[1, row[x, 1]]
+                out[4 * x + 2] = before[2, row[x, 2]]
+        else:
+            for x in range(x0, x1):
+                for c in range(channels):
+                    out[4 * x + c] = before[c, row[x, c]]
+
+
+@_compiled
+def _is_plain(table: Array) -> bool:
+    """Whether a table (C, 256) of grey levels changes nothing."""
+    for c in range(table.shape[0]):
+        for level in range(256):
+            if table[c, level] != level:
+                return False
+    return True
+
+
+@_compiled
+def _pack_mixed(
+    image: Array,
+    x0: int,
+    x1: int,
+    y0: int,
+    y1: int,
+    before: Array,
+    between: Array,
+    color: Array,
+    hue: float,
+    packed: Array,
+) -> None:
+    """``_pack`` where channels mix: through rows of floats, so that the mixing is vector code."""
+    plain, straight_out = _is_plain(before), _is_plain(between)
+    reds, greens, blues = np.zeros((3, image.shape[1] + BLOCK), np.float32)
+    for y in range(y0, y1):
+        row, out = image[y], packed[y]
+        whole = x0 + (x1 - x0) // BLOCK * BLOCK if plain else x0
+        for x in range(x0, whole, BLOCK):
+            split_pixels(row, 3 * x, reds, greens, blues, x)
+        for x in range(np.uint64(whole), np.uint64(x1)):
+            reds[x] = np.float32(before[0, row[x, 0]])
+            greens[x] = np.float32(before[1, row[x, 1]])
+            blues[x] = np.float32(before[2, row[x, 2]])
+        if hue == np.floor(hue):
+            for x in range(x0, x1, BLOCK):  # the last block may go beyond the part
+                mix_pixels(reds, greens, blues, x, color)
+        else:
+            for x in range(x0, x1):
+                reds[x], greens[x], blues[x] = mix(reds[x], greens[x], blues[x], color, hue)
+        whole = x0 + (x1 - x0) // BLOCK * BLOCK if straight_out else x0
+        for x in range(x0, whole, BLOCK):
+            join_pixels(reds, greens, blues, x, out, 4 * x)
+        for x in range(np.uint64(whole), np.uint64(x1)):
+            out[4 * x] = between[0, np.uint8(reds[x])]
+            out[4 * x + 1] = between[1, np.uint8(greens[x])]
+            out[4 * x + 2] = between[2, np.uint8(blues[x])]

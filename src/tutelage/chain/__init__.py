@@ -1,0 +1,1 @@
+"""The chain of stages that makes a teacher and a student."""

@@ -1,0 +1,274 @@
+"""Which students there are to choose from, what each costs on this machine, and which may be used.
+
+What a network costs does not depend on its weights, so candidates are exported and timed before
+anything is trained, and a limit that nothing fits is told at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tutelage.chain.student import create_student
+from tutelage.config import DistillConfig, RunConfig
+from tutelage.deploy.latency import latencies, onnx_call, size_bytes
+from tutelage.deploy.onnx import export_onnx
+from tutelage.models.classifier import Classifier, count_parameters
+from tutelage.models.zoo import count_stages
+from tutelage.report.model import DeploymentRow
+from tutelage.system.errors import TutelageError
+
+Shape = tuple[str, int]  # the setting ``student``, and the side of the views in pixels
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One student that could be trained, and what it costs.
+
+    Attributes:
+        student: as the setting of that name: a cut, or a timm architecture.
+        size: side of its views in pixels.
+        parameters: how many it has.
+        latency_ms: median of one image on one core, preprocessing included.
+        megabytes: of the exported file.
+    """
+
+    student: str
+    size: int
+    parameters: int
+    latency_ms: float
+    megabytes: float
+
+    @property
+    def shape(self) -> Shape:
+        """What it is, without its cost."""
+        return self.student, self.size
+
+    def __str__(self) -> str:
+        """What it is and costs, for people."""
+        return (
+            f"{self.student} at {self.size} px ({self.latency_ms:.2f} ms, {self.megabytes:.2f} MB)"
+        )
+
+
+Measure = Callable[[Sequence[Shape]], list[Candidate]]
+
+
+class Untrained:
+    """Measures students that are not trained yet."""
+
+    def __init__(self, config: RunConfig, base: Classifier) -> None:
+        """Nothing is built yet.
+
+        Args:
+            config: settings, among them those of the student.
+            base: the trunk that students are cut from.
+        """
+        self._config, self._base = config, base
+        self._models: dict[str, Classifier] = {}
+        self._exported: dict[Shape, tuple[Callable[[], object], float]] = {}
+
+    def __call__(self, shapes: Sequence[Shape]) -> list[Candidate]:
+        """Export the students, each once, and time them in turns.
+
+        Raises:
+            TutelageError: one cannot be built or exported.
+        """
+        exported = [self._export(shape) for shape in shapes]
+        timed = latencies([call for call, _ in exported])
+        return [
+            Candidate(name, size, count_parameters(self._models[name]), time.p50_ms, megabytes)
+            for (name, size), (_, megabytes), time in zip(shapes, exported, timed, strict=True)
+        ]
+
+    def _export(self, shape: Shape) -> tuple[Callable[[], object], float]:
+        if shape not in self._exported:
+            name, size = shape
+            if name not in self._models:
+                config = self._config.changed("distill", student=name)
+                self._models[name] = create_student(config, self._base)
+            model = self._models[name]
+            model.spec = dataclasses.replace(model.spec, input_size=size)
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "student.onnx"
+                export_onnx(model, path)
+                self._exported[shape] = onnx_call(path), size_bytes(path) / 1e6
+        return self._exported[shape]
+
+
+def choose(
+    settings: DistillConfig,
+    planned: Shape,
+    names: Sequence[str],
+    sizes: Sequence[int],
+    measure: Measure,
+) -> tuple[list[Candidate], str]:
+    """The students to train, cheapest first, and what to tell about them.
+
+    One is the planned student where it fits the limits, else the slowest that does. Several are
+    spread evenly in log latency from the fastest to the slowest that fit. A student that another
+    beats in latency with as many parameters and as large views is not on offer.
+
+    Args:
+        settings: limits and number.
+        planned: the student of the plan.
+        names: students on offer.
+        sizes: sides of the views on offer, in pixels.
+        measure: what a student costs.
+
+    Raises:
+        TutelageError: nothing on offer fits.
+    """
+    if settings.candidates > 1:
+        chosen = _among_offers(settings, names, sizes, measure)
+        fewer = f" ({settings.candidates} were asked for)" * (len(chosen) < settings.candidates)
+        told = "; ".join(str(candidate) for candidate in chosen)
+        return chosen, f"{len(chosen)} students share the time{fewer}: {told}"
+    (first,) = measure([planned])
+    told = f"the planned student, {first},"
+    if _fitting(settings, [first]):
+        return [first], f"{told} fits {_limits(settings)}"
+    chosen = _among_offers(settings, names, sizes, measure)
+    told += f" does not fit {_limits(settings)}; the slowest that does takes its place"
+    return chosen, f"{told}: {chosen[0]}"
+
+
+def names_on_offer(config: RunConfig, base: Classifier) -> list[str]:
+    """Values of the setting ``student``: every cut where it is "cut", else what the user named."""
+    student = config.distill.student
+    if student != "cut":
+        return [student]
+    return ["cut", *(f"cut:{stages}" for stages in range(1, count_stages(base) + 1))]
+
+
+def excess(settings: DistillConfig, latency_ms: float, megabytes: float) -> list[str]:
+    """Each limit that a student exceeds, in words."""
+    figures = (
+        (settings.max_latency_ms, latency_ms, "--max-latency-ms", "ms"),
+        (settings.max_size_mb, megabytes, "--max-size-mb", "MB"),
+    )
+    return [
+        f"{value:.2f} {unit} exceed {option} {limit:g}"
+        for limit, value, option, unit in figures
+        if limit is not None and value > limit
+    ]
+
+
+def exceeded(settings: DistillConfig, deployed: Sequence[DeploymentRow]) -> list[str]:
+    """A note where the finished student exceeds a limit that it kept when it was chosen."""
+    student = next((row for row in deployed if row["name"] == "student"), None)
+    if student is None or student["latency_ms_p50"] is None or student["bytes"] is None:
+        return []
+    found = excess(settings, student["latency_ms_p50"], student["bytes"] / 1e6)
+    return [
+        f"the finished student does not keep its limit: {words}; it did when it was chosen, so the "
+        "machine may have been busy: tutelage bench model measures it again"
+        for words in found
+    ]
+
+
+def _limits(settings: DistillConfig) -> str:
+    """The limits as options, in words."""
+    options = {
+        "--max-latency-ms": settings.max_latency_ms,
+        "--max-size-mb": settings.max_size_mb,
+    }
+    return " and ".join(f"{name} {limit:g}" for name, limit in options.items() if limit is not None)
+
+
+def _fitting(settings: DistillConfig, candidates: Iterable[Candidate]) -> list[Candidate]:
+    return [c for c in candidates if not excess(settings, c.latency_ms, c.megabytes)]
+
+
+def _among_offers(
+    settings: DistillConfig, names: Sequence[str], sizes: Sequence[int], measure: Measure
+) -> list[Candidate]:
+    """As many as were asked for, fastest first; fewer where no more are on offer."""
+    offers = _offers(settings, names, sizes, measure)
+    return _measured(settings, offers, _spread(offers, settings.candidates), measure)
+
+
+def _offers(
+    settings: DistillConfig, names: Sequence[str], sizes: Sequence[int], measure: Measure
+) -> list[Candidate]:
+    """What fits and is worth its time, fastest first; only least and greatest views are measured.
+
+    Between these a network's latency rises with the square of the side.
+    """
+    low, high = min(sizes), max(sizes)
+    least = measure([(name, low) for name in names])
+    fitting = _fitting(settings, least)
+    if not fitting:
+        raise _nothing_fits(settings, least)
+    greatest = fitting if low == high else measure([(c.student, high) for c in fitting])
+    offers = [
+        _between(small, large, size)
+        for small, large in zip(fitting, greatest, strict=True)
+        for size in sizes
+    ]
+    fitting = _fitting(settings, offers)
+    worth = [offer for offer in fitting if not any(_beats(other, offer) for other in fitting)]
+    return sorted(worth, key=lambda offer: offer.latency_ms)
+
+
+def _beats(other: Candidate, offer: Candidate) -> bool:
+    """Whether another has as many parameters and as large views in less time.
+
+    The first stages of a trunk have few channels and large maps, on which a new neck is slow.
+    """
+    as_large = other.parameters >= offer.parameters and other.size >= offer.size
+    return as_large and other.latency_ms < offer.latency_ms
+
+
+def _between(small: Candidate, large: Candidate, size: int) -> Candidate:
+    """The same student with views of another size."""
+    span = large.size**2 - small.size**2
+    share = (size**2 - small.size**2) / span if span else 0.0
+    latency = small.latency_ms + share * (large.latency_ms - small.latency_ms)
+    return dataclasses.replace(small, size=size, latency_ms=latency)
+
+
+def _spread(offers: Sequence[Candidate], count: int) -> list[int]:
+    """Positions of ``count`` offers, slowest first, evenly in log latency; of fewer, all."""
+    slow, fast = (math.log(offers[end].latency_ms) for end in (-1, 0))
+    chosen: list[int] = []
+    for number in range(min(count, len(offers))):
+        target = slow + number / max(1, count - 1) * (fast - slow)
+        left = [place for place in range(len(offers)) if place not in chosen]
+        chosen.append(min(left, key=lambda p: abs(math.log(offers[p].latency_ms) - target)))
+    return chosen
+
+
+def _measured(
+    settings: DistillConfig, offers: Sequence[Candidate], places: Sequence[int], measure: Measure
+) -> list[Candidate]:
+    """The offers at these places, measured; in the place of one that does not fit, a faster one."""
+    tried = measure([offers[place].shape for place in places])
+    found: dict[Shape, Candidate] = {}
+    for place, candidate in zip(places, tuple(tried), strict=True):
+        faster = [offer.shape for offer in offers[:place]]
+        while faster and not _fitting(settings, [candidate]):
+            (candidate,) = measure([faster.pop()])
+            tried.append(candidate)
+        found |= {fits.shape: fits for fits in _fitting(settings, [candidate])}
+    if not found:
+        raise _nothing_fits(settings, tried)
+    return sorted(found.values(), key=lambda candidate: candidate.latency_ms)
+
+
+def _nothing_fits(settings: DistillConfig, measured: Sequence[Candidate]) -> TutelageError:
+    fastest = min(measured, key=lambda c: c.latency_ms)
+    smallest = min(measured, key=lambda c: c.megabytes)
+    told = f"the fastest is {fastest}"
+    if smallest.megabytes < fastest.megabytes:
+        told += f", the smallest {smallest}"
+    mend = "allow more than that"
+    if settings.max_latency_ms is not None and fastest.latency_ms > settings.max_latency_ms:
+        mend += ", or store the images on a smaller --canvas, which takes less time to resize to"
+    return TutelageError(
+        f"no student fits {_limits(settings)}: {told}, as measured on this machine; {mend}"
+    )

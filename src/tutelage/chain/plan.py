@@ -1,0 +1,511 @@
+"""The planner: what fits into the minutes, decided before the work and pinned in the run folder.
+
+The choices are steps of a ladder (sizes, views, numbers of steps), not continuous, and the speed
+they rest on is measured once per machine: the same command plans the same work again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tutelage.chain.machine import Speed
+from tutelage.config import RunConfig, Trunk
+from tutelage.heads.bank import CLEAN_VIEWS
+
+SIZES = (224, 192, 160, 128, 96)
+STUDENT_SIZES = (224, 192, 160, 144, 128, 112, 96, 80, 72)
+STEPS = (
+    3000,
+    2400,
+    2000,
+    1600,
+    1200,
+    1000,
+    800,
+    600,
+    500,
+    400,
+    300,
+    240,
+    200,
+    160,
+    120,
+    90,
+    60,
+    40,
+)
+ROUNDS = 4  # on the frozen trunk
+FRACTIONS = (0.4, 0.6, 0.8, 1.0)  # of a curriculum, round by round
+FOLDS = 4  # of the labels, that choices are made on
+JUDGED_FOLDS = 1  # of them, on which a stage that trains the trunk is repeated to be judged
+FOLD_STEPS = 0.5  # of its steps: a fold is there to show harm, its model is not used
+MIN_JUDGED = 50  # held-out labels; fewer tell nothing that is worth twice the time
+OVERHEAD_S = 35.0  # imports, decoding, export and its check, latency, report
+OFFERS_S = 12.0  # exporting and timing the students to choose from, of EfficientNet-lite0
+SAFETY = 0.85  # of the budget is planned for: the rest is for a machine that others use too
+LOOKS_SHARE = 0.4  # of the planned time, at most, goes into features and test figures
+MORE_VIEWS_SHARE = 0.25  # the same for more than two views: a large pool varies enough by itself
+ENOUGH_PASSES = 3000  # images a student must see before larger views are worth their time
+LEAST_STUDENT_SHARE = 0.55  # of its teacher's side: smaller views lose more than steps gain
+MOST_EPOCHS = 60  # of the student
+MOST_TRAINED_EPOCHS = 20  # of a trunk
+MOST_TRANSFER_STEPS = 400  # on labels alone
+WITH_STUDENT = ("demo", "run", "ladder", "distill")  # commands
+STUDENT_BATCH = 32
+TRAINED_BATCH = 32
+ONLINE_BATCH = 64
+TRAINED_SHARE = 0.5  # of the time that is left after the frozen rounds; the rest is the student's
+TRAINED_SIZE = 160  # side in pixels at most, where the trunk is trained
+TRAINED_SCALE = 3  # times the canvas at most, the same
+LEAST_TRAINED = 2000  # images; fewer move a pretrained trunk no further than noise
+LEGS = (3, 6)  # least and most, of a pass over the pool each; the pool is labelled anew between
+LABELED_SHARE = (0.125, 0.5)  # least and most of a batch, and of the weight, for the true labels
+LABEL_PASSES = 30  # over the true labels, between those two: few steps must not miss them
+TRANSFER_SHARE = 0.3  # of what a trained round has, for training on the labels before it
+# What a search for the strong view may look at; tune reads it, the planner counts it.
+TUNE_SIZE = 128  # side in pixels at most
+TUNE_POOL = 300
+TUNE_LABELED = 60
+TUNE_VIEWS = 4  # of each labelled image and candidate
+TUNE_GRID: tuple[dict[str, Any], ...] = (
+    {"augment": "none"},
+    {"augment": "trivialaugment"},
+    *({"num_ops": n, "magnitude": m} for n in (1, 2, 3) for m in (4, 9, 14, 20, 27)),
+)
+TUNE_CROPS = (0.1, 0.2, 0.6, 0.85)  # least area of the crop, tried for the best of the grid
+TUNE_REFINED = 2  # how many those are
+TUNE_FINALISTS = 3  # candidates that are checked on folds of the labels, besides the default
+TUNE_MOST = len(TUNE_GRID) + TUNE_REFINED * len(TUNE_CROPS)  # candidates; the grid has the default
+# Measured on two CPU cores with EfficientNet-lite0:
+HEAD_FIT_S = 6e-5  # seconds per image, view, chain and round of fitting a head
+VIEW_MS = 0.3  # milliseconds of making one strong, mixed 160-pixel view
+TUNE_CANDIDATE_S = 0.3  # seconds of a candidate's figures, and its share of the folds
+# One image through an exported model takes as long as the square of the view's side, the network
+# alone, and CALL + RESIZE * canvas^2 pixels more:
+CALL = 1600.0
+RESIZE = 0.25
+STUDENT_TIME = 0.67  # of its teacher's network on the same view: it has the large first maps
+TEACHER_COST = 0.65  # of a full training step, with the first stages frozen
+STUDENT_COST = 0.5  # the same for the cut student
+
+
+@dataclass(frozen=True)
+class Work:
+    """One training: which trunk, how long, on views of which size.
+
+    Attributes:
+        trunk: "frozen" fits a head on features; "trained" and "online" train the trunk.
+        steps: of the optimiser.
+        batch_size: images a step.
+        size: side of the views in pixels.
+        fraction: of the pool images that the teacher is expected to get right, how many are
+            accepted; None accepts all.
+        frozen_stages: first stages of a trained trunk that stay as they are.
+        revisions: how often, at equal distances, the pool is labelled anew while a trunk trains.
+        labeled_share: of a batch, and so of the weight, that goes to the true labels.
+        restarts: the learning rates start anew whenever the pool was labelled anew.
+    """
+
+    trunk: Trunk
+    steps: int = 0
+    batch_size: int = 32
+    size: int = 0
+    fraction: float | None = None
+    frozen_stages: int = 0
+    revisions: int = 0
+    labeled_share: float = LABELED_SHARE[0]
+    restarts: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will do.
+
+    Attributes:
+        minutes: the budget.
+        size: side in pixels of the views of the frozen trunk.
+        views: views per image in the feature bank.
+        folds: folds of the labels that choices are made on.
+        judged_folds: folds on which a trained (not frozen) stage is repeated to be judged.
+        transfer: the transfer stage.
+        rounds: the rounds of self-training.
+        student: the distilled student.
+        estimated_seconds: what the planner expects of the machine.
+    """
+
+    minutes: float
+    size: int
+    views: int
+    folds: int
+    judged_folds: int
+    transfer: Work
+    rounds: tuple[Work, ...]
+    student: Work
+    estimated_seconds: float
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """How much there is of everything the planner counts.
+
+    Attributes:
+        labeled: images with a label to learn from.
+        pool: images without one.
+        judged: images that stages are compared on.
+        test: images that are looked at once, at the end.
+        canvas: side in pixels of the stored images.
+        folds: how many times a stage is repeated to be judged; 0 with a val split.
+        teachers: how many a student has.
+    """
+
+    labeled: int
+    pool: int
+    judged: int
+    test: int
+    canvas: int
+    folds: int = FOLDS
+    teachers: int = 1
+
+
+def default_minutes(images: int) -> float:
+    """3.5 minutes, plus 1 per 1,000 training images, at most 12."""
+    return min(12.0, 3.5 + images / 1000)
+
+
+def make_plan(
+    config: RunConfig,
+    amounts: Amounts,
+    speed: Speed,
+    native_size: int,
+    *,
+    fixed: bool = False,
+    command: str = "run",
+    student_size: int | None = None,
+) -> Plan:
+    """Choose resolution, trunk, rounds and steps that fit the budget.
+
+    Args:
+        config: what the user fixed stays fixed.
+        amounts: images in each role.
+        speed: of the teacher's architecture on this machine.
+        native_size: the size the pretrained weights were made for.
+        fixed: the architecture takes no other size.
+        command: that the plan is for; time goes to no stage that it leaves out.
+        student_size: side of the student's views in pixels; None chooses it.
+    """
+    images = amounts.labeled + amounts.pool
+    minutes = config.data.minutes or default_minutes(images)
+    budget = minutes * 60 * SAFETY - OVERHEAD_S
+    largest = min(native_size, max(96, 4 * amounts.canvas))  # beyond is only interpolation
+    search = 0.0
+    if config.transfer.augment == "auto" and amounts.pool:
+        search = tune_seconds(amounts, speed, native_size if fixed else min(TUNE_SIZE, native_size))
+    if command in WITH_STUDENT and config.distill.limited:
+        search += OFFERS_S
+    budget -= search
+
+    def looks(size: int, views: int) -> float:
+        count = images * views + amounts.judged + 2 * amounts.test
+        return count * (speed.forward_ms(size) + _view_ms(size, speed)) / 1e3
+
+    given = [config.data.input_size or native_size] if fixed or config.data.input_size else []
+    sizes = given or [size for size in SIZES if size <= largest] or [largest]
+    size = _first(sizes, lambda s: looks(s, 2) <= LOOKS_SHARE * budget)
+    views = _first((4, 2), lambda v: looks(size, v) <= MORE_VIEWS_SHARE * budget)
+    asked_rounds = 0 if command in ("transfer", "distill") else config.self_train.rounds
+    rounds = asked_rounds != 0 and amounts.pool > 0
+    spent = 0.0
+    if command != "distill":
+        fits = (1 + amounts.folds) * (ROUNDS if rounds else 1)
+        spent = looks(size, views) + HEAD_FIT_S * images * views * fits
+    left = max(0.0, budget - spent)
+
+    judged_folds = min(JUDGED_FOLDS, amounts.folds)
+    if amounts.folds and amounts.judged * judged_folds / amounts.folds < MIN_JUDGED:
+        judged_folds = 0
+    best = min(size, TRAINED_SIZE, max(96, TRAINED_SCALE * amounts.canvas))
+    trained_size = _first(sizes, lambda s: s <= best)
+    keeps_detail = trained_size >= min(size, amounts.canvas)
+    share = TRAINED_SHARE if command in WITH_STUDENT else 1.0
+    transfer: Work | None = None
+    trained: Work | None = None
+    seconds = 0.0
+    if command != "distill":
+        trainer = _Trainer(config, amounts, speed, trained_size, judged_folds, keeps_detail, rounds)
+        transfer, trained, seconds = trainer.stages(share * left)
+    # A round that nothing judges is the teacher; of one that is judged the chain may think better.
+    unjudged = trained is not None and amounts.folds > 0 and not judged_folds
+    teacher_size = trained_size if unjudged else size
+    if command == "distill":
+        teacher_size = min(native_size, sizes[0])
+    smallest = min([teacher_size, *(work.size for work in (transfer, trained) if work)])
+    student_sizes = given or _quick_sizes(smallest, amounts.canvas)
+    if student_size is not None:
+        student_sizes = [student_size]
+    students = config.distill.candidates
+    student = _student(student_sizes, teacher_size, speed, amounts, (left - seconds) / students)
+    frozen = _frozen_rounds(config, asked_rounds, trained) if rounds else []
+    planned = [Work("frozen", size=size, fraction=fraction) for fraction in frozen]
+    planned += [trained] if trained is not None else []
+    if command in WITH_STUDENT:
+        seconds += students * _student_seconds(student, speed, teacher_size, amounts.teachers)
+    estimate = OVERHEAD_S + search + spent + seconds
+    return Plan(
+        minutes=minutes,
+        size=size,
+        views=views,
+        folds=FOLDS,
+        judged_folds=judged_folds,
+        transfer=transfer or Work("frozen", size=size),
+        rounds=tuple(planned),
+        student=student,
+        estimated_seconds=round(estimate, 1),
+    )
+
+
+def _frozen_rounds(
+    config: RunConfig, asked: int | None, trained: Work | None
+) -> list[float | None]:
+    """The fraction of each round on the frozen trunk; a trained one after them counts as asked."""
+    count = ROUNDS if asked is None else asked - (trained is not None)
+    if config.self_train.curriculum != "percentiles":
+        return [None] * count
+    last = len(FRACTIONS) - 1
+    return [
+        FRACTIONS[last - round((count - 1 - i) * last / max(1, count - 1))] for i in range(count)
+    ]
+
+
+def tune_seconds(amounts: Amounts, speed: Speed, size: int) -> float:
+    """What the search for the strong view takes at most."""
+    views = TUNE_VIEWS * (1 + TUNE_MOST) + 1
+    looks = min(amounts.pool, TUNE_POOL) + min(amounts.labeled, TUNE_LABELED) * views
+    return looks * (speed.forward_ms(size) + _view_ms(size, speed)) / 1e3 + (
+        TUNE_CANDIDATE_S * TUNE_MOST
+    )
+
+
+def _first(choices: Sequence[int], fits: Callable[[int], bool]) -> int:
+    """The first choice that fits, else the last: the cheapest."""
+    return next((choice for choice in choices if fits(choice)), choices[-1])
+
+
+def _view_ms(size: int, speed: Speed) -> float:
+    return 0.0 if speed.device == "cuda" else VIEW_MS * (size / 160) ** 2
+
+
+def _frozen_stages(speed: Speed) -> int:
+    """Stages whose weights stay: on a CPU they are half the cost of a step."""
+    return 0 if speed.device == "cuda" else 3
+
+
+def _student_seconds(work: Work, speed: Speed, teacher_size: int, teachers: int) -> float:
+    """Of distilling the student: the models' views, the teachers' forwards, and the step."""
+    share = 1.0 if speed.device == "cuda" else STUDENT_COST
+    step = share * speed.train_ms(work.size) + _view_ms(work.size, speed)
+    step += teachers * speed.forward_ms(teacher_size)
+    if teacher_size != work.size:
+        step += _view_ms(teacher_size, speed)
+    return work.steps * work.batch_size * step / 1e3
+
+
+def offered_sizes(plan: Plan) -> list[int]:
+    """Sides of the views, falling, at which students may be offered in place of the planned one."""
+    teachers = min(work.size for work in (plan.transfer, *plan.rounds))
+    largest = max(plan.student.size, teachers)
+    return sorted({plan.student.size, *(s for s in STUDENT_SIZES if s <= largest)}, reverse=True)
+
+
+def half_time(teacher_size: int, canvas: int) -> float:
+    """Side in pixels at which the cut student's latency is half its teacher's, all included."""
+    fixed = CALL + RESIZE * canvas**2
+    return math.sqrt(max(0.0, (teacher_size**2 - fixed) / 2 / STUDENT_TIME))
+
+
+def _quick_sizes(teacher_size: int, canvas: int) -> list[int]:
+    """Sizes at which a student takes half of its teacher's time, or nearly, and keeps detail."""
+    least, most = LEAST_STUDENT_SHARE * teacher_size, half_time(teacher_size, canvas)
+    detailed = [size for size in STUDENT_SIZES if least <= size <= teacher_size] or [teacher_size]
+    return [size for size in detailed if size <= most] or detailed[-1:]
+
+
+def _student(
+    sizes: Sequence[int], teacher_size: int, speed: Speed, amounts: Amounts, left: float
+) -> Work:
+    """The largest views that leave enough passes; then all the steps that fit.
+
+    Args:
+        sizes: to choose from, falling.
+        teacher_size: side of the teacher's views.
+        speed: of the teacher on this machine.
+        amounts: of images and teachers.
+        left: seconds.
+    """
+    images = amounts.labeled + amounts.pool
+    most_steps = MOST_EPOCHS * images / STUDENT_BATCH
+
+    def steps(size: int) -> int:
+        work = Work("trained", 1, STUDENT_BATCH, size)
+        one = _student_seconds(work, speed, teacher_size, amounts.teachers)
+        return _first(STEPS, lambda s: s <= min(left / one, most_steps))
+
+    enough = min(ENOUGH_PASSES / STUDENT_BATCH, most_steps)
+    size = _first(sizes, lambda s: steps(s) >= enough)
+    return Work(
+        "trained",
+        steps(size),
+        STUDENT_BATCH,
+        size,
+        frozen_stages=_frozen_stages(speed),
+        labeled_share=labeled_share(amounts, steps(size) * STUDENT_BATCH),
+    )
+
+
+@dataclass(frozen=True)
+class _Trainer:
+    """Plans the stages that train the teacher's trunk.
+
+    Attributes:
+        config: the user may want a frozen trunk, or a trained one in any case.
+        amounts: of images.
+        speed: of the trunk on this machine.
+        size: of the views in pixels.
+        judged_folds: on how many a round is repeated.
+        keeps_detail: views of that size show all that those of the frozen trunk do.
+        rounds: self-training is planned.
+    """
+
+    config: RunConfig
+    amounts: Amounts
+    speed: Speed
+    size: int
+    judged_folds: int
+    keeps_detail: bool
+    rounds: bool
+
+    def stages(self, left: float) -> tuple[Work | None, Work | None, float]:
+        """Training on labels alone, a round of self-training, and the seconds of both.
+
+        On a CPU with rounds to come the former only has the time where the user asks for it.
+        """
+        transfer, trained, seconds = None, None, 0.0
+        if not self.rounds or self.config.transfer.trunk == "trained" or self._cuda:
+            transfer = self.transfer(TRANSFER_SHARE * left if self.rounds else left)
+            seconds = 0.0 if transfer is None else self.seconds(transfer, self.amounts.folds)
+        if self.rounds:
+            trained = self.round(left - seconds)
+        if trained is not None:
+            seconds += self.seconds(trained, self.judged_folds)
+        return transfer, trained, seconds
+
+    @property
+    def _cuda(self) -> bool:
+        return self.speed.device == "cuda"
+
+    def transfer(self, left: float) -> Work | None:
+        """Training on the labels alone that fits into ``left`` seconds, if it is worth it.
+
+        All folds repeat it: it is compared with the head on the frozen trunk, and the rounds
+        after it need its answers on each.
+        """
+        passes = MOST_TRAINED_EPOCHS * self.amounts.labeled
+        return self._longest("trained", left, self.amounts.folds, passes, most=MOST_TRANSFER_STEPS)
+
+    def round(self, left: float) -> Work | None:
+        """A round of self-training that fits into ``left`` seconds, if it is worth them.
+
+        Where views that a CPU can train on show less than those of the frozen trunk, it is not:
+        on solar cells it lost 4 points, on ants and bees nothing was gained (docs/log.md).
+        """
+        asked, pool = self.config.transfer.trunk, self.amounts.pool
+        if asked == "auto" and not self._cuda and not self.keeps_detail:
+            return None
+        passes = MOST_TRAINED_EPOCHS * (self.amounts.labeled + pool)
+        if asked == "online" or (asked == "auto" and self._cuda):
+            return self._longest("online", left, self.judged_folds, passes)
+        return self._longest("trained", left, self.judged_folds, passes, pool=pool)
+
+    def seconds(self, work: Work, folds: int) -> float:
+        """Of a stage, repeated on ``folds``."""
+        look = self.speed.forward_ms(work.size) / 1e3
+        seconds = work.steps * work.batch_size * self._step_ms(work) / 1e3
+        seconds += work.revisions * pool_share(work, self.amounts.pool) * look
+        seconds *= 1 + FOLD_STEPS * folds
+        answers = self.amounts.judged * (folds / self.amounts.folds if self.amounts.folds else 1)
+        if work.trunk == "trained" and not work.revisions:
+            answers += (1 + folds) * self.amounts.pool  # the rounds after it ask for them
+        return seconds + CLEAN_VIEWS * answers * look
+
+    def _step_ms(self, work: Work) -> float:
+        """Milliseconds per image of a step: its view, forward and backward."""
+        share = 1.0 if self.speed.device == "cuda" else TEACHER_COST
+        step = share * self.speed.train_ms(work.size) + _view_ms(work.size, self.speed)
+        return 2 * step if work.trunk == "online" else step  # weak and strong view
+
+    def _longest(
+        self,
+        trunk: Trunk,
+        left: float,
+        folds: int,
+        passes: int,
+        *,
+        most: int = STEPS[0],
+        pool: int = 0,
+    ) -> Work | None:
+        """All the steps that fit, or None if those are too few and the user did not ask for it.
+
+        Args:
+            trunk: "trained" or "online".
+            left: seconds.
+            folds: on how many it is repeated.
+            passes: images it may see at most before it learns them by heart.
+            most: steps at most.
+            pool: images that are labelled anew between its legs, if any.
+        """
+        if self.config.transfer.trunk == "frozen":
+            return None
+        batch = ONLINE_BATCH if trunk == "online" else TRAINED_BATCH
+        if trunk == "trained":
+            most = min(most, passes // batch)
+        frozen = _frozen_stages(self.speed)
+        works = []
+        for steps in STEPS:
+            share = labeled_share(self.amounts, steps * batch) if pool else LABELED_SHARE[0]
+            legs = _revisions((1 - share) * steps * batch, pool)
+            # With few labels every leg has to move away from its teacher, so it is a round of its
+            # own; more of them lead, and short schedules only slow them down (docs/log.md).
+            restarts = pool > 0 and share == LABELED_SHARE[0]
+            works.append(Work(trunk, steps, batch, self.size, None, frozen, legs, share, restarts))
+        fits = (w for w in works if w.steps <= most and self.seconds(w, folds) <= left)
+        work = next(fits, None)
+        if self.config.transfer.trunk == trunk:
+            return work or works[-1]
+        return None if work is None or work.steps * batch < LEAST_TRAINED else work
+
+
+def _revisions(images: float, pool: int) -> int:
+    """So many for ``images`` of the pool that a leg is about one pass over it, within ``LEGS``."""
+    if not pool:
+        return 0
+    return min(max(round(images / pool), LEGS[0]), LEGS[1]) - 1
+
+
+def labeled_share(amounts: Amounts, images: int) -> float:
+    """The share of a training on ``images`` in all that goes to the true labels.
+
+    No less than theirs of all images, and so much that each is seen ``LABEL_PASSES`` times, within
+    ``LABELED_SHARE``.
+    """
+    least, most = LABELED_SHARE
+    wanted = LABEL_PASSES * amounts.labeled / images
+    frequent = amounts.labeled / (amounts.labeled + amounts.pool)
+    return max(min(max(wanted, least), most), frequent)
+
+
+def pool_share(work: Work, pool: int) -> int:
+    """Pool images that a training of ``1 + revisions`` legs learns from: each leg sees all once."""
+    images = work.steps // (1 + work.revisions) * work.batch_size
+    return min(pool, round((1 - work.labeled_share) * images))

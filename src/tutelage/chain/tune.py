@@ -1,0 +1,425 @@
+"""Choosing the strong view by measurement: which augmentation covers the real images best.
+
+Every candidate is looked at through the frozen trunk. It must stay as close to the pool as a weak
+view (fidelity held); of those, the one that covers most of the pool is taken, if a head that
+learned from its views does not make held-out labels less likely than the default's views do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tutelage.augment import Center, Policy, Weak
+from tutelage.chain import stages, trunk
+from tutelage.chain.plan import (
+    FOLDS,
+    TUNE_CROPS,
+    TUNE_FINALISTS,
+    TUNE_GRID,
+    TUNE_REFINED,
+    TUNE_VIEWS,
+)
+from tutelage.config import TransferConfig
+from tutelage.heads.bank import Look, look
+from tutelage.heads.probe import Metric, fit_head
+from tutelage.stats.calibrate import fit_temperature, softmax
+from tutelage.stats.coverage import (
+    LEAST_POOL,
+    LEAST_SOURCES,
+    Figures,
+    Interval,
+    measure,
+)
+from tutelage.stats.metrics import Floats, Ints, t_quantile
+from tutelage.training.loader import Canvases, Rows
+
+STRENGTHS = (3.0, 30.0)  # of the heads that a view is judged by
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The images a measurement looks at, and the eye it looks with.
+
+    Attributes:
+        canvases: pixels by store row.
+        labeled: (n,) store rows with labels.
+        labels: (n,) their classes.
+        pool: (N,) store rows of real images without labels.
+        n_classes: K.
+        forward: the frozen trunk, views to features.
+        size: side of the views in pixels.
+        crop_pct: of the evaluation view.
+        seed: of views, folds and half samples.
+        pretrained_head: (K', D) weight of the pretrained fc layer, if there is one.
+    """
+
+    canvases: Canvases
+    labeled: Rows
+    labels: Ints
+    pool: Rows
+    n_classes: int
+    forward: Look
+    size: int
+    crop_pct: float
+    seed: int
+    pretrained_head: Tensor | None = None
+
+    @property
+    def lack(self) -> str:
+        """What is missing for coverage to be measured, in words; empty if nothing is."""
+        if len(self.pool) < LEAST_POOL:
+            return (
+                f"coverage needs {LEAST_POOL} unlabelled images to be measured against, "
+                f"found {len(self.pool)}"
+            )
+        if len(self.labeled) < LEAST_SOURCES:
+            return f"coverage needs {LEAST_SOURCES} labelled images, found {len(self.labeled)}"
+        return ""
+
+    def clean(self, rows: Rows) -> Tensor:
+        """Features (N, D) of the evaluation view."""
+        return look(self.canvases, rows, Center(self.crop_pct), self.forward, self.size)
+
+    def views(self, policy: Policy, count: int) -> Tensor:
+        """Features (V, n, D) of ``count`` views of each labelled image.
+
+        View ``v`` of every policy draws from the same seed, so that policies differ by as little
+        as they can.
+        """
+        parts = []
+        for number in range(count):
+            draws = torch.Generator().manual_seed(1000 * self.seed + number)
+            parts.append(
+                look(self.canvases, self.labeled, policy, self.forward, self.size, generator=draws)
+            )
+        return torch.stack(parts)
+
+
+def draw_sample(
+    labeled: Rows, labels: Ints, pool: Rows, *, most_labeled: int, most_pool: int, seed: int
+) -> tuple[Rows, Ints, Rows]:
+    """Labelled rows, their labels and pool rows, at most so many; labels go round the classes."""
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(labeled))
+    turn = np.empty(len(labeled), dtype=np.intp)  # how many of its class come before an image
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        turn[members] = np.arange(len(members))
+    kept = np.sort(order[np.argsort(turn[order], kind="stable")][:most_labeled])
+    some = np.sort(rng.permutation(len(pool))[:most_pool])
+    return labeled[kept], labels[kept], pool[some]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One strong view and how it did.
+
+    Attributes:
+        settings: ``augment``, ``num_ops``, ``magnitude`` and ``crop_scale`` of a TransferConfig.
+        figures: metric -> interval, of its views against the pool.
+        gain: its coverage minus the default's, paired; the intervals of all candidates hold
+            together.
+        lost: the figures in which fidelity fell below the bound; empty if it is held.
+        log_loss: mean held-out log-loss of a head on its views; None for those not checked.
+        worse: log-loss minus the default's, paired by image; None for those not checked.
+    """
+
+    settings: dict[str, Any]
+    figures: dict[str, Interval]
+    gain: Interval
+    lost: tuple[str, ...]
+    log_loss: float | None = None
+    worse: Interval | None = None
+
+    @property
+    def name(self) -> str:
+        """The settings in words."""
+        return policy_name(**self.settings)
+
+    @property
+    def operations(self) -> str:
+        """The settings in words, without the crop."""
+        return self.name.replace(f", crop from {self.settings['crop_scale']:g}", "")
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """A finished search.
+
+    Attributes:
+        candidates: all of them, the default first.
+        bounds: figure -> what a candidate must reach ("distance": must not exceed).
+        chosen: settings to train with.
+        reason: why, in words.
+        seconds: what it took.
+        looks: views that were looked at.
+    """
+
+    candidates: tuple[Candidate, ...]
+    bounds: dict[str, float]
+    chosen: dict[str, Any]
+    reason: str
+    seconds: float
+    looks: int
+
+    @property
+    def name(self) -> str:
+        """The chosen settings in words."""
+        return policy_name(**self.chosen)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as augment.json keeps them."""
+        rows = []
+        for one in self.candidates:
+            row = {"name": one.name, **dataclasses.asdict(one)}
+            row["figures"] = {name: plain(value) for name, value in one.figures.items()}
+            row["gain"] = plain(one.gain)
+            row["worse"] = None if one.worse is None else plain(one.worse)
+            row["lost"] = list(one.lost)
+            rows.append(row)
+        return {**dataclasses.asdict(self), "name": self.name, "candidates": rows}
+
+
+def plain(interval: Interval) -> dict[str, float]:
+    """An interval for JSON."""
+    return {name: round(value, 6) for name, value in interval._asdict().items()}
+
+
+def policy_name(augment: str, num_ops: int, magnitude: int, crop_scale: float) -> str:
+    """Settings of a strong view in words."""
+    if augment == "center":
+        return "centre view"
+    crop = f"crop from {crop_scale:g}"
+    if augment == "none":
+        return f"no operations, {crop}"
+    if augment == "trivialaugment":
+        return f"TrivialAugment, {crop}"
+    return f"RandAugment {num_ops}/{magnitude}, {crop}"
+
+
+def settings_of(config: TransferConfig) -> dict[str, Any]:
+    """The settings that a search may change."""
+    names = ("augment", "num_ops", "magnitude", "crop_scale")
+    return {name: getattr(config, name) for name in names}
+
+
+DEFAULT = settings_of(TransferConfig())
+FIDELITY = ("density", "precision", "distance")
+
+
+def tune(sample: Sample, *, progress: Callable[[int], None] | None = None) -> Tuning:
+    """Search number of operations, magnitude and crop of the strong view.
+
+    First a grid of operations and magnitudes, TrivialAugment and the bare crop; then other crops
+    for the best of them; then the best few and the default are checked on folds of the labels.
+
+    Fidelity is held if density and precision are not below, and the kernel distance not above,
+    those of the weak view by more than half the weak view's own interval: less cannot be told
+    from the weak view. The distance is there because density alone rewards views that crowd where
+    the pool is densest.
+
+    Args:
+        sample: what to look at.
+        progress: called with the number of candidates looked at.
+    """
+    began = time.monotonic()
+    if lack := _no_choice(sample):
+        reason = f"kept the default {policy_name(**DEFAULT)}: {lack}"
+        return Tuning((), {}, DEFAULT, reason, time.monotonic() - began, 0)
+    pool = sample.clean(sample.pool)
+    labeled = sample.clean(sample.labeled)
+    weak = measure(pool, {"weak": sample.views(Weak(), TUNE_VIEWS)}, seed=sample.seed)["weak"]
+    bounds = fidelity_bounds(weak)
+    seen: dict[str, tuple[dict[str, Any], Tensor, Figures]] = {}
+
+    def see(settings: dict[str, Any]) -> None:
+        name = policy_name(**settings)
+        if name not in seen:
+            views = sample.views(policy_of(settings), TUNE_VIEWS)
+            figures = measure(pool, {name: views}, seed=sample.seed)[name]
+            seen[name] = settings, views, figures
+            if progress is not None:
+                progress(len(seen))
+
+    def best(count: int) -> list[str]:
+        held = [name for name, (_, _, figures) in seen.items() if not fallen(figures, bounds)]
+        held.sort(key=lambda name: -seen[name][2].values["coverage"].value)
+        return held[:count]
+
+    see(DEFAULT)
+    for changes in TUNE_GRID:
+        see({**DEFAULT, **changes})
+    for name in best(TUNE_REFINED):
+        for crop in TUNE_CROPS:
+            see({**seen[name][0], "crop_scale": crop})
+    default = policy_name(**DEFAULT)
+    finalists = [default, *(name for name in best(TUNE_FINALISTS + 1) if name != default)]
+    finalists = finalists[: TUNE_FINALISTS + 1]
+    metrics = head_metrics(torch.cat([labeled, pool]), sample.pretrained_head)
+    losses = {name: held_out_losses(sample, labeled, seen[name][1], metrics) for name in finalists}
+    gains = joint_gains({name: figures for name, (_, _, figures) in seen.items()}, default)
+    candidates = tuple(
+        Candidate(
+            settings,
+            figures.values,
+            gains[name],
+            fallen(figures, bounds),
+            float(losses[name].mean()) if name in losses else None,
+            _mean_interval(losses[name] - losses[default]) if name in losses else None,
+        )
+        for name, (settings, _, figures) in seen.items()
+    )
+    chosen, reason = choose(candidates)
+    looks = len(pool) + len(labeled) * (1 + TUNE_VIEWS * (1 + len(seen)))
+    return Tuning(candidates, bounds, chosen, reason, time.monotonic() - began, looks)
+
+
+def joint_gains(figures: dict[str, Figures], default: str) -> dict[str, Interval]:
+    """Gains in coverage over the default, with 95% intervals that hold for all of them together.
+
+    The best of many candidates flatters itself. An interval's half width is that many standard
+    errors which, over the half samples, no candidate's gain strays from its mean by in 95% (the
+    maximum of the studentised differences), times what the t quantile exceeds the normal one by.
+    """
+    names = [name for name in figures if name != default]
+    base = figures[default]
+    strays = torch.stack([figures[n].halves["coverage"] - base.halves["coverage"] for n in names])
+    strays = strays - strays.mean(dim=1, keepdim=True)
+    error = strays.std(dim=1, keepdim=True).clamp_min(1e-12)
+    widest = float((strays / error).abs().amax(dim=0).quantile(0.95))
+    factor = widest * base.quantile / 1.959964
+    gains = {default: Interval(0.0, 0.0, 0.0)}
+    for name, sd in zip(names, error[:, 0].tolist(), strict=True):
+        value = figures[name].values["coverage"].value - base.values["coverage"].value
+        gains[name] = Interval(value, value - factor * sd, value + factor * sd)
+    return gains
+
+
+def _no_choice(sample: Sample) -> str:
+    if sample.lack:
+        return sample.lack
+    if np.bincount(sample.labels).max() < 2:
+        return "every class has a single label, so no label can be held out to check a choice"
+    return ""
+
+
+def policy_of(settings: dict[str, Any]) -> Policy:
+    """The strong view of some settings, made where every stage gets it from."""
+    return trunk.strong_policy(TransferConfig(**settings))
+
+
+def fidelity_bounds(weak: Figures) -> dict[str, float]:
+    """What a candidate's figures may not pass: the weak view's, less half its interval."""
+    half = {m: weak.quantile * float(weak.halves[m].std()) for m in FIDELITY}
+    return {m: weak.values[m].value + half[m] * (1 if m == "distance" else -1) for m in FIDELITY}
+
+
+def fallen(figures: Figures, bounds: dict[str, float]) -> tuple[str, ...]:
+    """The fidelity figures that are worse than their bounds."""
+    sign = {m: -1 if m == "distance" else 1 for m in FIDELITY}
+    return tuple(m for m in FIDELITY if sign[m] * (figures.values[m].value - bounds[m]) < 0)
+
+
+def choose(candidates: Sequence[Candidate]) -> tuple[dict[str, Any], str]:
+    """Settings and reason: the most coverage among those that did not lose held-out likelihood.
+
+    Args:
+        candidates: the default first; those with a log-loss were checked.
+    """
+    default = candidates[0]
+    checked = [one for one in candidates[1:] if one.log_loss is not None]
+    better = [one for one in checked if one.gain.value > 0]
+    passed = [one for one in better if one.worse is not None and one.worse.value <= 0]
+    kept = f"kept the default {default.name}: "
+    if not checked:
+        return default.settings, kept + "no other candidate holds the weak view's fidelity"
+    if not better:
+        return default.settings, kept + "no candidate that holds fidelity covers more of the pool"
+    if not passed:
+        best = max(better, key=lambda one: one.gain.value)
+        return default.settings, kept + (
+            f"{best.name} covers {_percent(best.figures['coverage'])} of the pool instead of "
+            f"{_percent(default.figures['coverage'])}, but held-out labels became less likely "
+            f"with it (log-loss {best.log_loss:.3f} instead of {default.log_loss:.3f})"
+        )
+    best = max(passed, key=lambda one: one.gain.value)
+    sure = "more than chance explains" if best.gain.low > 0 else "which may be chance"
+    return best.settings, (
+        f"{best.name} covers {_percent(best.figures['coverage'])} of the pool instead of the "
+        f"default's {_percent(default.figures['coverage'])} ({sure}) at held fidelity, and "
+        f"held-out labels are no less likely with it (log-loss {best.log_loss:.3f}, "
+        f"default {default.log_loss:.3f})"
+    )
+
+
+def _percent(interval: Interval) -> str:
+    return f"{100 * interval.value:.0f}%"
+
+
+def head_metrics(center: Tensor, pretrained_head: Tensor | None) -> list[Metric]:
+    """Those of stages, from the evaluation views (N, D) of all images; all are the trunk's own."""
+    return list(stages.head_metrics(center, center.shape[1], pretrained_head).values())
+
+
+def held_out_losses(
+    sample: Sample, clean: Tensor, views: Tensor, metrics: Sequence[Metric]
+) -> Floats:
+    """Log-loss (J,) of each held-out label under heads fitted on the views of the others.
+
+    As in the stage "transfer": the head's metric and strength are the best ones for these views,
+    the temperature is fitted on the held-out answers.
+
+    Args:
+        sample: for labels and folds.
+        clean: (n, D) evaluation views, to be judged on.
+        views: (V, n, D) views to learn from.
+        metrics: to choose from.
+    """
+    chains = stages.make_chains(sample.labels, 0, FOLDS, sample.seed)[1:]
+    judged = np.concatenate([chain.judges for chain in chains])
+    truth = sample.labels[judged]
+    best: Floats | None = None
+    for metric in metrics:
+        for strength in STRENGTHS:
+            logits = np.concatenate(
+                [_fold_logits(sample, chain, clean, views, metric, strength) for chain in chains]
+            )
+            temperature = fit_temperature(logits, np.eye(sample.n_classes)[truth])
+            probs = softmax(logits, temperature)[np.arange(len(truth)), truth]
+            losses = -np.log(np.clip(probs, 1e-12, 1.0))
+            if best is None or losses.mean() < best.mean():
+                best = losses
+    assert best is not None  # the plain metric is always there
+    return best
+
+
+def _fold_logits(
+    sample: Sample,
+    chain: stages.Chain,
+    clean: Tensor,
+    views: Tensor,
+    metric: Metric,
+    strength: float,
+) -> Floats:
+    keep = torch.from_numpy(chain.keep)
+    seen = views[:, keep]
+    targets = stages.one_hot(sample.labels[chain.keep], sample.n_classes).repeat(len(seen), 1)
+    weights = torch.full((len(targets),), 1.0 / len(seen))
+    head = fit_head(seen.flatten(0, 1), targets, weights, metric, strength=strength)
+    answers: Floats = head(clean[torch.from_numpy(chain.judges)]).numpy().astype(np.float64)
+    return answers
+
+
+def _mean_interval(differences: Floats) -> Interval:
+    """Mean of paired differences with a t interval."""
+    n, mean = len(differences), float(differences.mean())
+    half = t_quantile(n - 1) * float(differences.std(ddof=1)) / n**0.5 if n > 1 else float("inf")
+    return Interval(mean, mean - half, mean + half)

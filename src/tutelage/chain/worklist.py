@@ -1,0 +1,210 @@
+"""What a person should look at after a run: doubtful labels, and images to label next.
+
+Written as ``review.parquet`` and ``review.json`` into the run folder, for ``tutelage review``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tutelage.chain import stages
+from tutelage.chain.pipeline import Chain, Finished
+from tutelage.chain.plan import FOLDS
+from tutelage.chain.stages import Beliefs
+from tutelage.heads.probe import Head, fit_head, span_metric
+from tutelage.stats.calibrate import softmax
+from tutelage.stats.label_errors import LabelErrors, find_label_errors
+from tutelage.stats.metrics import Floats, Ints
+from tutelage.stats.suggest import next_to_label
+from tutelage.system.errors import need
+from tutelage.system.files import replacing
+
+SUGGESTED = 200  # images to label next, at most
+DIRECTIONS = 32  # principal ones, in which distances are taken
+STEP = 50  # labels more, whose gain is foretold
+CURVE = (0.25, 0.5, 1.0)  # shares of the labels that the foretelling is from
+LEAST_LABELS = 40  # below, it would be noise
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Held-out error of a head on the pretrained trunk against its number of labels.
+
+    Attributes:
+        labels: how many each head learned from.
+        errors: its error on held-out labels.
+    """
+
+    labels: Floats
+    errors: Floats
+
+    def gain(self, more: int) -> float:
+        """Accuracy that ``more`` labels would bring, by a power law through the points.
+
+        Errors fall as a power of the number of labels (Cortes et al. 1993, "Learning Curves";
+        Hestness et al. 2017, arXiv:1712.00409).
+        """
+        x, y = np.log(self.labels), np.log(np.clip(self.errors, 1e-3, None))
+        slope = min(0.0, float(np.polyfit(x, y, 1)[0]))
+        now = float(self.errors[-1])
+        return float(now * (1 - ((self.labels[-1] + more) / self.labels[-1]) ** slope))
+
+
+def write_worklist(chain: Chain) -> None:
+    """Write both files, from the chain's teacher and its frozen features."""
+    run, frozen = chain.run, chain.frozen
+    task, classes = run.task, run.catalog.classes
+    names = run.catalog.names
+    held_out = held_out_beliefs(chain, chain.teachers)
+    known = ~np.isnan(held_out[:, 0])
+    log_probs = np.log(np.clip(held_out[known], 1e-12, None))
+    errors = find_label_errors(log_probs, task.labels[known])
+    suspicion = np.zeros(len(task.labeled))  # of what none could judge there is none
+    suspicion[known] = errors.probability
+    given = np.where(known[:, None], held_out, np.eye(len(classes))[task.labels])
+    temperature = chain.teachers[-1].outcome.model.spec.temperature
+    beliefs = softmax(chain.pool_logits, temperature)
+    _, unlabeled = principal(
+        frozen.labeled.views[0][:, : run.base.own_features],
+        frozen.pool.views[0][:, : run.base.own_features],
+    )
+    wanted = next_to_label(beliefs, unlabeled, SUGGESTED, seed=run.config.data.seed)
+    ranks: list[int | None] = [None] * len(task.pool)
+    for rank, position in enumerate(wanted):
+        ranks[position] = rank
+    probs = np.concatenate([given, beliefs])
+    order = np.argsort(-probs, axis=1, kind="stable")
+    columns: dict[str, list[Any]] = {
+        "image": [names[row] for row in (*task.labeled, *task.pool)],
+        "given": [*(classes[k] for k in task.labels), *([None] * len(task.pool))],
+        "label": [classes[k] for k in order[:, 0]],
+        "confidence": probs.max(axis=1).tolist(),
+        "other": [classes[k] for k in order[:, 1]],
+        "suspicion": [*suspicion.tolist(), *([math.nan] * len(task.pool))],
+        "next": [*([None] * len(task.labeled)), *ranks],
+    }
+    _write_table(run, columns)
+    curve = learning_curve(chain) if len(task.labels) >= LEAST_LABELS else None
+    run.folder.write_json("review.json", facts(chain, errors, curve))
+
+
+def facts(chain: Chain, errors: LabelErrors, curve: Curve | None) -> dict[str, Any]:
+    """What is said above the images."""
+    run = chain.run
+    n, suspected = len(errors.probability), int(errors.suspected.sum())
+    sentences = []
+    if n:
+        sentences.append(
+            f"{suspected} of {n} labels are more likely wrong than right; in all about "
+            f"{errors.rate:.0%} may be."
+        )
+    gain = None
+    if curve is not None and len(run.task.pool):
+        gain = curve.gain(STEP)
+        sentences.append(
+            f"{STEP} more labels would bring a head on the pretrained trunk about "
+            f"{100 * gain:+.1f} points (extrapolated from {curve.labels[0]:.0f} to "
+            f"{curve.labels[-1]:.0f} labels)."
+        )
+    return {
+        "classes": list(run.catalog.classes),
+        "sentences": sentences,
+        "label_errors": {"judged": n, "suspected": suspected, "rate": errors.rate},
+        "gain_of_50_labels": gain,
+    }
+
+
+def held_out_beliefs(chain: Chain, teachers: list[Finished]) -> Floats:
+    """Probabilities (n, K) of the labelled images by models that did not learn from them.
+
+    Of the stages that were kept, the latest that was judged on an image has the say about it. With
+    a val split none was judged on the labelled images, so heads are fitted on folds of them. Rows
+    of NaN are images that none was held out of.
+    """
+    task = chain.run.task
+    probs = np.full((len(task.labeled), task.n_classes), np.nan)
+    if task.judged is task.labeled:
+        for done in teachers:
+            known = done.outcome.beliefs.known
+            temperature = done.outcome.model.spec.temperature
+            probs[known] = softmax(done.outcome.beliefs.judged[known], temperature)
+        return probs
+    dealt = dataclasses.replace(task, judged=task.labeled, judged_labels=task.labels)
+    folds = stages.make_chains(task.labels, 0, FOLDS, chain.run.config.data.seed)[1:]
+    for fold in folds:
+        view = chain.frozen.labeled.take(fold.judges).views[0]
+        probs[fold.judges] = _head(chain, fold.keep)(view).numpy()
+    known = ~np.isnan(probs[:, 0])
+    probs[known] = softmax(probs[known], stages.temperature_of(dealt, Beliefs([], probs)))
+    return probs
+
+
+def learning_curve(chain: Chain) -> Curve:
+    """Errors of heads on shares of the labels, on labels that they were not fitted on."""
+    task, frozen = chain.run.task, chain.frozen
+    rng = np.random.default_rng(chain.run.config.data.seed)
+    folds = task.chains[1:] or task.chains
+    sizes, errors = [], []
+    for share in CURVE:
+        used, wrong, judged = 0, 0, 0
+        for fold in folds:
+            keep = _share(fold.keep, task.labels, share, rng)
+            head = _head(chain, keep)
+            answers = head(frozen.judged.take(fold.judges).views[0]).argmax(dim=1).numpy()
+            wrong += int((answers != task.judged_labels[fold.judges]).sum())
+            judged += len(answers)
+            used += int(keep.sum())
+        sizes.append(used / len(folds))
+        errors.append(wrong / max(1, judged))
+    return Curve(np.array(sizes), np.array(errors))
+
+
+def _head(chain: Chain, keep: NDArray[np.bool_]) -> Head:
+    """A head on the pretrained trunk, of the kind that transfer chose, from the kept labels."""
+    task, frozen, choice = chain.run.task, chain.frozen, chain.choice
+    features = frozen.labeled.views[0][torch.from_numpy(keep)]
+    return fit_head(
+        features,
+        stages.one_hot(task.labels[keep], task.n_classes),
+        torch.ones(len(features)),
+        span_metric(frozen.metrics[choice["metric"]], features),
+        strength=choice["strength"],
+    )
+
+
+def _share(
+    keep: NDArray[np.bool_], labels: Ints, share: float, rng: np.random.Generator
+) -> NDArray[np.bool_]:
+    """``keep`` (n,) bool with ``share`` of each class, at least one image."""
+    part = np.zeros_like(keep)
+    for k in np.unique(labels[keep]):
+        members = rng.permutation(np.flatnonzero(keep & (labels == k)))
+        part[members[: max(1, round(share * len(members)))]] = True
+    return part
+
+
+def principal(labeled: Tensor, pool: Tensor) -> tuple[Floats, Floats]:
+    """Unit vectors in the principal directions of all images: (n, D) and (M, D), D at most 32."""
+    everything = torch.cat([labeled, pool]).double()
+    centred = everything - everything.mean(dim=0)
+    centred = centred / (centred.std(dim=0, correction=0) + 1e-3)
+    _, directions = torch.linalg.eigh(centred.T @ centred)
+    projected = (centred @ directions[:, -DIRECTIONS:].flip(1)).numpy()
+    projected /= np.linalg.norm(projected, axis=1, keepdims=True) + 1e-12
+    return projected[: len(labeled)], projected[len(labeled) :]
+
+
+def _write_table(run: Any, columns: dict[str, list[Any]]) -> None:
+    arrow, parquet = need("pyarrow", "train"), need("pyarrow.parquet", "train")
+    numbers = {"confidence": arrow.float64(), "suspicion": arrow.float64(), "next": arrow.int32()}
+    schema = arrow.schema([(name, numbers.get(name, arrow.string())) for name in columns])
+    with replacing(run.folder.path / "review.parquet") as partial:
+        parquet.write_table(arrow.table(columns, schema=schema), partial)

@@ -1,0 +1,223 @@
+"""What a person decided about images in a review: an append-only file, and labels for a run.
+
+Every decision is a line of ``decisions.jsonl`` in the run folder, on the disk before the next
+one is taken. Nothing is rewritten: taking a decision back is a line, too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+
+from tutelage.data.catalog import Catalog
+from tutelage.system.errors import TutelageError
+from tutelage.system.files import lock, sync
+
+FILE = "decisions.jsonl"
+ACTIONS = ("accept", "relabel", "reject", "undo")
+Action = Literal["accept", "relabel", "reject"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What holds for one image.
+
+    Attributes:
+        image: its name in the catalog.
+        action: the label shown was right, another one is, or the image is of no use.
+        label: the class from now on; None for a rejected image.
+    """
+
+    image: str
+    action: Action
+    label: str | None
+
+
+class Decisions:
+    """The decisions about one run, in memory and in their file.
+
+    Opened for one review at a time: the file is locked until it is closed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Read what was decided earlier, and hold the file for more.
+
+        Raises:
+            TutelageError: another review holds it, it cannot be written, or a line in it is none.
+        """
+        self.path = path
+        self._past: list[Decision] = []
+        try:
+            self._file = path.open("ab+")
+        except OSError as error:
+            raise TutelageError(f"{path} cannot be written: {error.strerror}") from error
+        try:
+            lock(self._file, f"another review has {path} open; use its page, or stop it first")
+            sync(path.parent)  # a new file's name
+            self._file.seek(0)
+            content = self._file.read()
+            lines, torn = _whole_lines(content)
+            self._past = _standing(_parsed(lines, path))
+            if torn:  # a kill in mid-line: what is there was never confirmed to anyone
+                self._file.truncate(len(content) - torn)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        """Close the file."""
+        self._file.close()
+
+    @property
+    def standing(self) -> dict[str, Decision]:
+        """The last decision about each image that was not taken back, by image."""
+        return {decision.image: decision for decision in self._past}
+
+    def decide(self, decision: Decision) -> None:
+        """Add a decision; it is on the disk when this returns.
+
+        Raises:
+            TutelageError: it could not be written.
+        """
+        self._append(dataclasses.asdict(decision))
+        self._past.append(decision)
+
+    def undo(self, image: str | None = None) -> Decision | None:
+        """Take back the last decision, or the last about ``image``; return it, or None."""
+        about = [i for i, d in enumerate(self._past) if image is None or d.image == image]
+        if not about:
+            return None
+        taken_back = self._past[about[-1]]
+        self._append({"image": taken_back.image, "action": "undo", "label": None})
+        del self._past[about[-1]]
+        return taken_back
+
+    def _append(self, row: dict[str, Any]) -> None:
+        line = json.dumps({"time": round(time.time(), 3), **row}) + "\n"
+        end = self._file.seek(0, os.SEEK_END)
+        try:
+            self._file.write(line.encode())
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            self._file.truncate(end)  # half a line would hide what is appended after it
+            raise TutelageError(
+                f"the decision could not be saved to {self.path}: {error.strerror}; "
+                "free some space and decide again"
+            ) from error
+
+
+def read_decisions(path: Path) -> dict[str, Decision]:
+    """The decisions of a run folder or of a decisions file, by image.
+
+    Raises:
+        TutelageError: there are none, or the file is damaged.
+    """
+    file = path / FILE if path.is_dir() else path
+    try:
+        lines, _ = _whole_lines(file.read_bytes())
+    except OSError as error:
+        raise TutelageError(
+            f"no decisions in {file}: {error.strerror}; tutelage review RUN makes them"
+        ) from error
+    return {decision.image: decision for decision in _standing(_parsed(lines, file))}
+
+
+def apply_decisions(catalog: Catalog, setting: str | None) -> Catalog:
+    """The catalog with what was decided about its training images.
+
+    Accepted and relabelled images carry their label in every label draw; rejected ones are gone.
+
+    Args:
+        catalog: N images.
+        setting: run folders or files of decisions, separated by commas, the later ones
+            counting more; None for none.
+
+    Raises:
+        TutelageError: a file without decisions, or none of them is about these images, or a label
+            that is no class.
+    """
+    if setting is None:
+        return catalog
+    decided: dict[str, Decision] = {}
+    for place in [setting] if os.path.exists(setting) else setting.split(","):
+        decided |= read_decisions(Path(place))
+    rows = {
+        name: row
+        for row, name in enumerate(catalog.names)
+        if name in decided and catalog.splits[row] == "train"
+    }
+    if not rows:
+        raise TutelageError(
+            f"none of the {len(decided)} decisions in {setting} is about a training image of this "
+            "data; --decisions wants a run that was reviewed on the same data"
+        )
+    index = {name: k for k, name in enumerate(catalog.classes)}
+    labels, rejected = catalog.labels.copy(), []
+    for name, row in rows.items():
+        label = decided[name].label
+        if label is None:
+            rejected.append(row)
+        elif label in index:
+            labels[row] = index[label]
+        else:
+            raise TutelageError(
+                f"{setting} calls {name} {label!r}, which is none of the classes "
+                f"{', '.join(catalog.classes)}"
+            )
+    labelled = [name for name in rows if decided[name].label is not None]
+    said = [f"by review {len(labelled)} images have labels and {len(rejected)} are left out"]
+    if others := len(decided) - len(rows):
+        said.append(f"{others} decisions of {setting} are about no training image of this data")
+    kept = np.setdiff1d(np.arange(len(catalog)), rejected)
+    changed = dataclasses.replace(catalog, labels=labels, reviewed=frozenset(labelled))
+    return dataclasses.replace(changed.select(kept), warnings=(*catalog.warnings, *said))
+
+
+def _whole_lines(content: bytes) -> tuple[list[bytes], int]:
+    """The lines that were written to their end, and the bytes of one that was not."""
+    *lines, rest = content.split(b"\n")
+    return lines, len(rest)
+
+
+def _parsed(lines: Iterable[bytes], path: Path) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            known = isinstance(row["image"], str) and row["action"] in ACTIONS
+            named = row["label"] is None or isinstance(row["label"], str)
+        except (ValueError, KeyError, TypeError, RecursionError):
+            known = named = False
+        if not (known and named):
+            raise TutelageError(
+                f"line {number} of {path} is no decision: {line[:80]!r}; delete or mend that line"
+            )
+        yield row
+
+
+def _standing(rows: Iterable[dict[str, Any]]) -> list[Decision]:
+    """Decisions in the order they were made, without those that were taken back."""
+    past: dict[int, Decision] = {}
+    about: dict[str, list[int]] = defaultdict(list)
+    for number, row in enumerate(rows):
+        image = row["image"]
+        if row["action"] == "undo":
+            if about[image]:
+                del past[about[image].pop()]
+            continue
+        past[number] = Decision(image, row["action"], row["label"])
+        about[image].append(number)
+    return list(past.values())

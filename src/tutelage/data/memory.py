@@ -1,0 +1,348 @@
+"""Any DATA as a catalog: paths, and data sets of Hugging Face and torchvision in memory.
+
+Objects are known by what they can do, so neither library is imported. Nothing is copied: bytes
+and pixels are fetched when an image is read.
+"""
+
+from __future__ import annotations
+
+import bisect
+import contextlib
+import hashlib
+import io
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from tutelage.data.catalog import (
+    Catalog,
+    FileSource,
+    Source,
+    read_catalog,
+    stat_text,
+)
+from tutelage.data.decode import SUFFIXES
+from tutelage.data.hf import (
+    Parts,
+    Rows,
+    Selectable,
+    bytes_of,
+    catalog_of_splits,
+    class_text,
+    held_of,
+    image_column,
+    is_hub_folder,
+    label_column,
+    read_hub_folder,
+)
+from tutelage.data.webdataset import has_tars, read_tars
+from tutelage.system.errors import TutelageError
+
+PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16")  # TIFF holds the others
+EXPECTED = (
+    "expected a path, a data set of Hugging Face, one of torchvision (its items are pairs of "
+    "image and label), or several of them by split: {'train': ..., 'test': ..., 'unlabeled': ...}"
+)
+
+
+class MapStyle(Protocol):
+    """A data set in memory: of Hugging Face, of torchvision, or any of (image, label) pairs."""
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+
+    def __getitem__(self, index: Any, /) -> Any:
+        """Return one of them."""
+
+
+Data: TypeAlias = Path | str | MapStyle | Mapping[str, MapStyle]
+
+
+def open_data(data: Data, lone: str = "train") -> tuple[Catalog, str]:
+    """The catalog of any DATA, and the words by which a run remembers it.
+
+    Args:
+        data: a folder or file, a data set in memory, or several by the names of their splits.
+        lone: the split that a single data set in memory is.
+
+    Returns:
+        The catalog, and the path or, for data in memory, what the images are.
+
+    Raises:
+        TutelageError: what was found, what was expected, and the mend.
+    """
+    if isinstance(data, str | os.PathLike):
+        return read_path(data), str(data)
+    splits = data if isinstance(data, Mapping) else {lone: data}
+    if not splits:
+        raise TutelageError(f"DATA is an empty {type(data).__name__}; {EXPECTED}")
+    catalog = catalog_of_splits(
+        "the data set in memory", {str(name): _rows(of) for name, of in splits.items()}
+    )
+    return catalog, in_memory(catalog)
+
+
+def read_path(data: Path | str) -> Catalog:
+    """The catalog of a folder, a manifest or tars, of ours or as Hugging Face writes them."""
+    path = Path(data)
+    if is_hub_folder(path):
+        return read_hub_folder(path)
+    return read_tars(path) if has_tars(path) else read_catalog(path)
+
+
+def in_memory(catalog: Catalog) -> str:
+    """Words for a catalog that was made in memory; other images, labels or splits, other words."""
+    digest = hashlib.blake2b(catalog.labels.tobytes(), digest_size=8)
+    texts = [*catalog.classes, *catalog.splits.tolist()]
+    for text in (*texts, *map(catalog.source.signature, range(len(catalog)))):
+        digest.update(text.encode("utf-8", "surrogateescape") + b"\0")
+    return f"{len(catalog)} images in memory, {digest.hexdigest()}"
+
+
+def is_in_memory(words: str) -> bool:
+    """Whether ``in_memory`` wrote this."""
+    count, _, rest = words.partition(" ")
+    return count.isdecimal() and rest.startswith("images in memory, ")
+
+
+def encoded(image: Image.Image) -> bytes:
+    """An image as a file of a lossless kind."""
+    content = io.BytesIO()
+    if image.mode in PNG_MODES:
+        image.save(content, format="PNG", compress_level=1)
+    else:
+        image.save(content, format="TIFF")
+    return content.getvalue()
+
+
+@dataclass(frozen=True)
+class _Leaf:
+    """A data set that is made of no other: how its images are called, labelled and read."""
+
+    name: Callable[[int], str]
+    label: Callable[[int], str]
+    source: Source
+
+
+def _rows(dataset: Any) -> Rows:
+    """The images of a data set, also one made of others by Subset and ConcatDataset."""
+    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        streams = hasattr(dataset, "__iter__")
+        mend = "load it without streaming=True" if streams else EXPECTED
+        raise TutelageError(f"DATA is {_kind(dataset)}, without items by number; {mend}")
+    places = [_resolve(dataset, index) for index in range(len(dataset))]
+    whole = {id(leaf): leaf for leaf, _, _ in places}
+    leaves = {key: _leaf(leaf) for key, leaf in whole.items()}
+    numbers = {key: number for number, key in enumerate(leaves)}
+    return Rows(
+        names=[prefix + leaves[id(leaf)].name(index) for leaf, index, prefix in places],
+        labels=[leaves[id(leaf)].label(index) for leaf, index, _ in places],
+        source=Parts(
+            tuple(leaf.source for leaf in leaves.values()),
+            np.array([numbers[id(leaf)] for leaf, _, _ in places], dtype=np.intp),
+            np.array([index for _, index, _ in places], dtype=np.intp),
+        ),
+    )
+
+
+def _resolve(dataset: Any, index: int) -> tuple[Any, int, str]:
+    """The data set that holds an image itself, its number there, and which parts lead to it."""
+    prefix = ""
+    while True:
+        if hasattr(dataset, "dataset") and hasattr(dataset, "indices"):  # torch's Subset
+            index, dataset = int(dataset.indices[index]), dataset.dataset
+        elif hasattr(dataset, "datasets") and hasattr(dataset, "cumulative_sizes"):
+            part = bisect.bisect_right(dataset.cumulative_sizes, index)
+            index -= dataset.cumulative_sizes[part - 1] if part else 0
+            dataset, prefix = dataset.datasets[part], f"{prefix}{part}/"
+        else:
+            return dataset, index, prefix
+
+
+def _leaf(dataset: Any) -> _Leaf:
+    if hasattr(dataset, "features") and hasattr(dataset, "cast_column"):
+        return _of_hub(dataset)
+    names = _class_names(dataset)
+    samples = getattr(dataset, "samples", None) or getattr(dataset, "imgs", None)
+    if samples and not _transformed(dataset) and _are_files(samples):
+        return _of_files(dataset, samples, names)
+    return _of_items(dataset, names)
+
+
+def _of_hub(dataset: Any) -> _Leaf:
+    """A Hugging Face data set, read undecoded."""
+    where = "the data set in memory"
+    kinds = {name: type(kind).__name__ for name, kind in dataset.features.items()}
+    images, label = image_column(kinds, where), label_column(kinds, where)
+    plain = dataset.with_format(None)
+    labels = [""] * len(dataset)
+    if label is not None:
+        names = getattr(dataset.features[label], "names", None)
+        labels = [class_text(value, names) for value in plain.select_columns([label])[:][label]]
+    pixels = plain.select_columns([images])
+    if kinds[images] == "Image":
+        pixels = pixels.cast_column(images, type(dataset.features[images])(decode=False))
+    return _Leaf(str, labels.__getitem__, _HubSource(pixels, images))
+
+
+@dataclass(frozen=True)
+class _HubSource(Selectable):
+    """The undecoded images of a Hugging Face data set."""
+
+    dataset: Any
+    column: str
+
+    def read(self, index: int) -> bytes:
+        """Return the bytes of one image."""
+        return bytes_of(self.dataset[index][self.column], f"row {index}")
+
+    def signature(self, index: int) -> str:
+        """Return a hash of the bytes, or the file's state."""
+        held = held_of(self.dataset[index][self.column])
+        return stat_text(held) if isinstance(held, str) else _hash_of(self, index)
+
+
+def _of_files(dataset: Any, samples: Sequence[tuple[Any, Any]], names: Sequence[str]) -> _Leaf:
+    """ImageFolder and its kind: the files themselves, called by their paths below the root."""
+    paths = [os.fspath(path) for path, _ in samples]
+    root = os.fspath(getattr(dataset, "root", ""))
+    inside = bool(root) and all(path.startswith(root) for path in paths)
+    called = [Path(p).relative_to(root).as_posix() if inside else Path(p).as_posix() for p in paths]
+    return _Leaf(
+        called.__getitem__,
+        lambda index: _class_of(samples[index][1], names, f"item {index}"),
+        FileSource(tuple(paths)),
+    )
+
+
+def _of_items(dataset: Any, names: Sequence[str]) -> _Leaf:
+    """Pairs of (image, label), asked for one at a time."""
+    source = _ItemSource(dataset, threading.Lock())
+    with contextlib.suppress(OSError):
+        _pixels(source.item(0)[0])  # what cannot be an image is refused at once
+
+    def of_item(index: int) -> str:
+        try:
+            return _class_of(source.item(index)[1], names, f"item {index}")
+        except OSError:
+            return ""  # when its pixels are read, it is told to be unreadable
+
+    known = getattr(dataset, "targets", None)
+    known = getattr(dataset, "labels", None) if known is None else known
+    if known is None or len(known) != len(dataset) or _transformed(dataset):
+        return _Leaf(str, of_item, source)  # decodes every image once for its label
+    labels = [_class_of(value, names, f"item {i}") for i, value in enumerate(known)]
+    return _Leaf(str, labels.__getitem__ if labels[0] == of_item(0) else of_item, source)
+
+
+@dataclass(frozen=True)
+class _ItemSource(Selectable):
+    """The images of a data set of pairs, as files of a lossless kind where bytes are asked for."""
+
+    dataset: Any
+    lock: Any  # data loaders use processes, so few data sets bear threads
+
+    def item(self, index: int) -> tuple[Any, Any]:
+        """Return (image, label).
+
+        Raises:
+            OSError: the data set fails to give it.
+            TutelageError: that is not what the data set holds.
+        """
+        with self.lock:
+            try:
+                item = self.dataset[index]
+            except KeyError as error:
+                raise TutelageError(f"DATA is {_kind(self.dataset)}; {EXPECTED}") from error
+            except Exception as error:  # a data set may raise anything
+                raise OSError(f"item {index} cannot be read: {error}") from error
+        if not isinstance(item, tuple | list) or len(item) != 2:
+            raise TutelageError(
+                f"item {index} of {_kind(self.dataset)} is {_kind(item)}; expected a pair of image "
+                f"and label. As DATA, {EXPECTED}"
+            )
+        return item[0], item[1]
+
+    def read(self, index: int) -> bytes:
+        """Return the image as a file's bytes."""
+        try:
+            return encoded(_pixels(self.item(index)[0]))
+        except TutelageError as error:
+            raise OSError(f"item {index} cannot be read: {error}") from error
+
+    def signature(self, index: int) -> str:
+        """Return a hash of what is read."""
+        return _hash_of(self, index)
+
+
+def _pixels(image: Any) -> Image.Image:
+    """A PIL image, an array (H, W[, 3]) or a tensor (C, H, W) of uint8 as a PIL image."""
+    if isinstance(image, Image.Image):
+        image.load()
+        return image
+    values = np.asarray(image)
+    if hasattr(image, "detach") and values.ndim == 3:  # torch puts the channels first
+        values = values.transpose(1, 2, 0)
+    if values.ndim == 3 and values.shape[2] == 1:
+        values = values[:, :, 0]
+    if values.dtype != np.uint8 or not (values.ndim == 2 or values.shape[2:] in ((3,), (4,))):
+        raise TutelageError(
+            f"the data set gives images of {values.dtype} {values.shape}; expected PIL images or "
+            "uint8 of (H, W), (H, W, 3), or as a tensor (3, H, W). Make it without transform=: "
+            "tutelage resizes, augments and normalises itself"
+        )
+    return Image.fromarray(np.ascontiguousarray(values))
+
+
+def _class_names(dataset: Any) -> list[str]:
+    """The class names of a torchvision data set; ImageNet's are tuples of synonyms."""
+    classes = getattr(dataset, "classes", None) or ()
+    names = [", ".join(map(str, c)) if isinstance(c, tuple) else str(c) for c in classes]
+    if len(set(names)) < len(names):
+        raise TutelageError(
+            f"{_kind(dataset)} has a class name twice: {', '.join(names)}; make them unique in its "
+            "attribute classes"
+        )
+    return names
+
+
+def _class_of(label: Any, names: Sequence[str], where: str) -> str:
+    value = label.item() if hasattr(label, "item") and np.ndim(label) == 0 else label
+    if value is not None and not isinstance(value, int | str):
+        raise TutelageError(
+            f"the label of {where} is {_kind(value)}; expected a whole number, a class name, or "
+            "None or -1 for none"
+        )
+    return class_text(value, None if isinstance(value, str) else names)
+
+
+def _transformed(dataset: Any) -> bool:
+    names = ("transform", "target_transform", "transforms")
+    return any(getattr(dataset, name, None) is not None for name in names)
+
+
+def _are_files(samples: Any) -> bool:
+    return all(
+        isinstance(sample, tuple | list)
+        and len(sample) == 2
+        and isinstance(sample[0], str | os.PathLike)
+        and Path(sample[0]).suffix.lower() in SUFFIXES
+        for sample in samples
+    )
+
+
+def _hash_of(source: Source, index: int) -> str:
+    try:
+        return hashlib.blake2b(source.read(index), digest_size=16).hexdigest()
+    except OSError as error:
+        return f"!{error}"
+
+
+def _kind(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")

@@ -1,0 +1,220 @@
+"""The run folder: claimed by one command, written atomically, continued after a kill."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tutelage.data.catalog import Catalog
+from tutelage.data.demo import solar_cells
+from tutelage.data.duplicates import DUPLICATES
+from tutelage.data.memory import is_in_memory, read_path
+from tutelage.system.errors import TutelageError
+from tutelage.system.files import lock, sweep, write_atomically
+from tutelage.system.ranks import agreed, is_lead, wait
+
+_LOCKED: dict[Path, int] = {}  # by folder, the open file whose lock this process holds
+
+
+class RunFolder:
+    """Paths and small files of one run."""
+
+    def __init__(self, path: Path) -> None:
+        """Nothing is read or written yet."""
+        self.path = path
+
+    @property
+    def stages(self) -> Path:
+        """Where finished stages are kept."""
+        return self.path / "stages"
+
+    @property
+    def events(self) -> Path:
+        """The progress of the run, one JSON object a line."""
+        return self.path / "events.jsonl"
+
+    def claim(self, request: dict[str, Any]) -> bool:
+        """Start a run here, or continue the one of the same request.
+
+        Args:
+            request: the command, its data and its settings; what makes a run the same run.
+
+        Returns:
+            True when an earlier run of this request is continued.
+
+        Raises:
+            TutelageError: the folder holds something else, or another process works in it.
+        """
+        config = self.path / "config.json"
+        if self.path.exists() and not self.path.is_dir():
+            raise TutelageError(f"{self.path} is a file; --out wants a folder, choose another name")
+        # A kill while the very first files were written leaves its partial neighbours.
+        known = config.exists() or not self.path.exists()
+        if not known and not all(_is_partial(item) for item in self.path.iterdir()):
+            raise TutelageError(
+                f"{self.path} is not empty and holds no tutelage run; "
+                "choose another --out folder, or empty it yourself"
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock()
+        sweep(self.path)
+        if not config.exists():
+            self.write_json("config.json", {"request": request})
+            return False
+        earlier = self.read_json("config.json").get("request", {})
+        if not isinstance(earlier, dict):
+            raise TutelageError(f"{config} is damaged; restore it, or choose another --out folder")
+        if earlier != request:
+            raise TutelageError(
+                f"{self.path} holds another run: {_difference(earlier, request)}; choose another "
+                "--out folder, or repeat that run's command to continue it"
+            )
+        return True
+
+    def _lock(self) -> None:
+        """Keep other processes out until ``unlock``, or until this one ends, however it does."""
+        place = self.path.resolve()
+        if place not in _LOCKED:  # a process may claim again what it holds
+            file = os.open(self.events, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            refusal = (
+                f"another process works in {self.path}; wait for it or stop it, or choose another "
+                "--out folder"
+            )
+            try:
+                lock(file, refusal)
+            except TutelageError:
+                os.close(file)
+                raise
+            _LOCKED[place] = file
+
+    def unlock(self) -> None:
+        """Let other processes in."""
+        file = _LOCKED.pop(self.path.resolve(), None)
+        if file is not None:
+            os.close(file)
+
+    def request(self) -> dict[str, Any]:
+        """What made the run in this folder.
+
+        Raises:
+            TutelageError: no run here, or its config.json is damaged.
+        """
+        found = self.read_json("config.json").get("request")
+        if not isinstance(found, dict) or not all(
+            isinstance(found.get(name), str) for name in ("command", "data")
+        ):
+            raise TutelageError(
+                f"{self.path / 'config.json'} does not say which command and data made the run; "
+                "restore it, or choose another --out"
+            )
+        return found
+
+    def release(self) -> None:
+        """Undo a claim: for a command that was refused before any stage began."""
+        self.unlock()
+        for name in ("config.json", "split.parquet", "skipped.csv", DUPLICATES, "events.jsonl"):
+            (self.path / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it was there before, with something in it
+            self.path.rmdir()
+
+    def pin(self, name: str, value: Any) -> None:
+        """Add a resolved part (plan, versions) to config.json; the lead does, all wait for it."""
+        if is_lead():
+            self.write_json("config.json", {**self.read_json("config.json"), name: value})
+        wait()
+
+    def pinned(self, name: str, make: Callable[[], Any]) -> Any:
+        """A part of config.json; one that is not there is made, once for all that continue.
+
+        All ranks make it, since that may take them all, and the lead's is pinned.
+        """
+        known = agreed(self.read_json("config.json").get(name))
+        if known is None:
+            known = agreed(make())
+            self.pin(name, known)
+        return known
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """One JSON file of the folder.
+
+        Raises:
+            TutelageError: it is missing or not JSON.
+        """
+        path = self.path / name
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:  # no UTF-8, no JSON
+            raise TutelageError(f"cannot read {path}: {error}; choose another --out") from error
+        if not isinstance(content, dict):
+            raise TutelageError(f"{path} holds {type(content).__name__}, expected an object")
+        return content
+
+    def write_json(self, name: str, value: dict[str, Any]) -> None:
+        """Write one JSON file so that a kill leaves the old one or the new one."""
+        write_atomically(self.path / name, json.dumps(value, indent=2) + "\n")
+
+
+def has_data(folder: Path) -> bool:
+    """Whether a folder holds a run on data that ``catalog_of`` can open."""
+    if not (folder / "config.json").is_file():
+        return False
+    return not is_in_memory(RunFolder(folder).request()["data"])
+
+
+def catalog_of(folder: Path) -> Catalog:
+    """The data of the run in a folder, as it is now.
+
+    Raises:
+        TutelageError: no run there, or its data is gone, or was never on a disk.
+    """
+    request = RunFolder(folder).request()
+    if is_in_memory(request["data"]):
+        raise TutelageError(
+            f"{folder} was made from {request['data']}, which cannot be opened from here; give the "
+            "same data in Python: tutelage.api.review(RUN, data=DATA), or save it to a folder "
+            "(dataset.save_to_disk) and run on that"
+        )
+    return solar_cells() if request["command"] == "demo" else read_path(request["data"])
+
+
+def command_line(command: str, data: str, out: str, settings: Mapping[str, Any]) -> str:
+    """The shell command of a run, or, if its data is in memory, the call in Python.
+
+    Args:
+        command: such as "run".
+        data: what the user called it, or the words of ``foreign.in_memory``.
+        out: the run folder.
+        settings: by name; those of None are left out.
+    """
+    given = {name: value for name, value in settings.items() if value is not None}
+    if is_in_memory(data):
+        values = "".join(f", {name}={value!r}" for name, value in given.items())
+        return f"tutelage.{command.replace('-', '_')}(DATA, {out!r}{values})"
+    words = ["tutelage", command, *([] if command == "demo" else [data]), "--out", out]
+    for name, value in given.items():
+        words.append(f"--{name.replace('_', '-')}")
+        if value is not True:
+            listed = isinstance(value, list)
+            words.append((",".join(map(str, value)) or "none") if listed else str(value))
+    return shlex.join(words)
+
+
+def _is_partial(path: Path) -> bool:
+    unused = path.name == "events.jsonl" and path.stat().st_size == 0
+    return unused or path.name.startswith(".config.json.")
+
+
+def _difference(earlier: dict[str, Any], request: dict[str, Any]) -> str:
+    """The first setting that differs, in words."""
+    for name in sorted(earlier.keys() | request.keys()):
+        was, now = earlier.get(name), request.get(name)
+        if isinstance(was, dict) and isinstance(now, dict) and was != now:
+            return _difference(was, now)
+        if was != now:
+            return f"its {name} is {was!r}, this command's is {now!r}"
+    return "its settings differ"

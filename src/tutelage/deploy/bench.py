@@ -1,0 +1,103 @@
+"""What exported models cost where they run: latency, memory, size. Imports no torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tutelage.deploy.latency import latencies, onnx_call, size_bytes
+from tutelage.deploy.runtime import OnnxModel
+from tutelage.system.errors import TutelageError
+
+BATCHES = (1, 32)
+MEMORY = """
+import resource, sys
+import numpy as np
+from tutelage.deploy.runtime import OnnxModel
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+model = OnnxModel(sys.argv[1], threads=int(sys.argv[2]))
+image = np.full((int(sys.argv[3]), int(sys.argv[3]), 3), 128, dtype=np.uint8)
+for _ in range(3):
+    model.probabilities([image] * int(sys.argv[4]))
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print((after - before) * (1 if sys.platform == "darwin" else 1024))
+"""
+
+
+def bench_model(
+    paths: Sequence[Path | str], *, threads: int = 1, size: int | None = None, runs: int = 50
+) -> dict[str, Any]:
+    """Time exported models on blank images, preprocessing included, all of them in turns.
+
+    Args:
+        paths: exported .onnx files.
+        threads: cores used for one batch.
+        size: side in pixels of the square images; None takes each model's own canvas.
+        runs: timed runs of each model and batch.
+
+    Returns:
+        "threads", "runs" and "models": for each its "path", "bytes", "parameters", "input_size",
+        "image" (side in pixels), and for each batch "latency_ms_p50" and "latency_ms_p05" of the
+        whole batch and "memory_bytes" on top of the imports (None where the system does not tell).
+
+    Raises:
+        TutelageError: no exported model there, or a number is out of range.
+    """
+    if threads < 1 or runs < 1 or (size is not None and size < 1):
+        raise TutelageError(f"threads {threads}, runs {runs}, size {size}: each must be at least 1")
+    if not paths:
+        raise TutelageError("there is no model to measure")
+    opened = [OnnxModel(path, threads=threads) for path in paths]
+    sides = [size or int(model.metadata["tutelage.canvas"]) for model in opened]
+    models: list[dict[str, Any]] = [
+        {
+            "path": str(path),
+            "bytes": size_bytes(path),
+            "parameters": int(model.metadata["tutelage.parameters"]),
+            "input_size": model.input_size,
+            "image": side,
+            "batches": {},
+        }
+        for path, model, side in zip(paths, opened, sides, strict=True)
+    ]
+    for batch in BATCHES:
+        calls = [
+            onnx_call(path, size=side, batch=batch, threads=threads)
+            for path, side in zip(paths, sides, strict=True)
+        ]
+        timed = latencies(calls, runs=runs if batch == 1 else max(1, runs // 5))
+        for row, found, path, side in zip(models, timed, paths, sides, strict=True):
+            row["batches"][str(batch)] = {
+                "latency_ms_p50": found.p50_ms,
+                "latency_ms_p05": found.p05_ms,
+                "memory_bytes": _memory(path, threads, side, batch),
+            }
+    return {"threads": threads, "runs": runs, "models": models}
+
+
+def describe(result: dict[str, Any]) -> str:
+    """The result for people."""
+    threads = f"{result['threads']} thread{'s' * (result['threads'] > 1)}"
+    lines = [
+        f"median (and 5th percentile) of {result['runs']} runs in turns, preprocessing included, "
+        f"{threads}; memory on top of the imports",
+        f"  {'model':<32}{'size':>9}{'1 image':>20}{'32 images, each':>20}{'memory, 32':>12}",
+    ]
+    for row in result["models"]:
+        one, many = row["batches"]["1"], row["batches"]["32"]
+        memory = "-" if many["memory_bytes"] is None else f"{many['memory_bytes'] / 1e6:.0f} MB"
+        single = f"{one['latency_ms_p50']:.1f} ({one['latency_ms_p05']:.1f}) ms"
+        each = f"{many['latency_ms_p50'] / 32:.1f} ({many['latency_ms_p05'] / 32:.1f}) ms"
+        name = row["path"][-32:]
+        lines.append(f"  {name:<32}{row['bytes'] / 1e6:>6.1f} MB{single:>20}{each:>20}{memory:>12}")
+    return "\n".join(lines)
+
+
+def _memory(path: Path | str, threads: int, side: int, batch: int) -> int | None:
+    """Most bytes that a process of its own holds more for the model than without it."""
+    command = [sys.executable, "-c", MEMORY, str(path), str(threads), str(side), str(batch)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return int(done.stdout) if done.returncode == 0 else None

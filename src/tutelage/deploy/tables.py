@@ -1,0 +1,93 @@
+"""Prediction files: .csv, .jsonl or .parquet by suffix."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from tutelage.deploy.answers import Prediction
+from tutelage.system.errors import TutelageError, need
+from tutelage.system.files import csv_line, replacing
+
+SUFFIXES = (".csv", ".jsonl", ".parquet")
+
+
+def check_suffix(path: Path) -> None:
+    """Refuse a file name whose suffix names no known format, or an existing file.
+
+    Raises:
+        TutelageError: the mend is a suffix or another name.
+    """
+    if path.suffix not in SUFFIXES:
+        raise TutelageError(f"--out {path}: the suffix must be one of {', '.join(SUFFIXES)}")
+    if path.suffix == ".parquet":
+        need("pyarrow", "train")
+    if path.exists():
+        raise TutelageError(f"--out {path} exists; choose another name, or delete it first")
+
+
+def write_predictions(rows: Sequence[Prediction], path: Path) -> None:
+    """Write predictions atomically; probabilities are a JSON object in .csv, a map in .parquet."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
+        {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[path.suffix](
+            rows, partial
+        )
+
+
+def _columns(rows: Sequence[Prediction]) -> list[str]:
+    """Names of the columns; ``rejected`` only where it was asked for."""
+    asked = any(row.rejected is not None for row in rows)
+    return [f.name for f in fields(Prediction) if f.name != "rejected" or asked]
+
+
+def _write_csv(rows: Sequence[Prediction], path: Path) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        columns = _columns(rows)
+        file.write(csv_line(columns))
+        for row in rows:
+            probabilities = json.dumps(row.probabilities, ensure_ascii=False)
+            rejected = None if row.rejected is None else json.dumps(row.rejected)
+            cells = {**vars(row), "probabilities": probabilities, "rejected": rejected}
+            file.write(csv_line(cells[name] for name in columns))
+
+
+def formula_cells(rows: Sequence[Prediction]) -> int:
+    """How many names and labels a spreadsheet would take for formulas.
+
+    They are written as they are, since the programs that read the file match them, and OWASP calls
+    no escape safe for all spreadsheets (owasp.org/www-community/attacks/CSV_Injection).
+    """
+    cells = [cell for row in rows for cell in (row.image, row.label)]
+    return sum(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in cells)
+
+
+def as_json(rows: Sequence[Prediction]) -> list[str]:
+    """One JSON object a prediction."""
+    names = _columns(rows)
+    return [
+        json.dumps({name: getattr(row, name) for name in names}, ensure_ascii=False) for row in rows
+    ]
+
+
+def _write_jsonl(rows: Sequence[Prediction], path: Path) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(line + "\n" for line in as_json(rows))
+
+
+def _write_parquet(rows: Sequence[Prediction], path: Path) -> None:
+    arrow, parquet = need("pyarrow", "train"), need("pyarrow.parquet", "train")
+    types = {
+        "image": arrow.string(),
+        "label": arrow.string(),
+        "confidence": arrow.float64(),
+        "probabilities": arrow.map_(arrow.string(), arrow.float64()),
+        "rejected": arrow.bool_(),
+    }
+    names = _columns(rows)
+    columns = {name: [getattr(row, name) for row in rows] for name in names}
+    columns["probabilities"] = [list(row.probabilities.items()) for row in rows]
+    schema = arrow.schema([(name, types[name]) for name in names])
+    parquet.write_table(arrow.table(columns, schema=schema), path)

@@ -1,0 +1,391 @@
+"""What ``tutelage augment`` looks at and says: contact sheet, coverage, holes, and the search."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tutelage.augment import (
+    Center,
+    Policy,
+    RandAugment,
+    Weak,
+    apply,
+    draw_cutmix,
+)
+from tutelage.augment.randaugment import RANDAUGMENT
+from tutelage.chain import runs, tune
+from tutelage.chain.plan import TUNE_MOST, TUNE_POOL, TUNE_VIEWS
+from tutelage.config import RunConfig
+from tutelage.explore.page import AugmentPage, Cloud, Strip
+from tutelage.report.model import Sheet, Thumb
+from tutelage.stats.coverage import (
+    METRICS,
+    NEAREST,
+    Figures,
+    Holes,
+    Interval,
+    coverage_of_equals,
+    farthest,
+    fit_plane,
+    holes,
+    measure,
+)
+from tutelage.system.console import Console
+from tutelage.training.loader import Canvases, Rows
+
+SHOWN_POOL = 1000  # pool images that coverage is measured on and holes are looked for among
+SHOWN_HOLES = 18
+SHOWN_ALONE = 6
+MAGNITUDES = (3, 9, 15, 21, 30)
+EXAMPLES = 2  # labelled images on the contact sheet
+TILE = 96  # side of a picture on it, in pixels
+PRESETS: tuple[dict[str, Any], ...] = (
+    tune.DEFAULT,
+    {**tune.DEFAULT, "augment": "trivialaugment"},
+)  # shown beside the strong view
+STILL = Weak(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.0)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Everything that was measured.
+
+    Attributes:
+        config: settings.
+        sample: the images looked at.
+        lack: why nothing was measured, in words; empty where it was.
+        strong: settings of the strong view that is shown: those given, or the search's choice.
+        figures: name of a cloud -> its figures.
+        tuning: the search, if it was asked for.
+        found: holes under the strong view.
+        outliers: the pool images farthest from any view by bare distance.
+        plane: cloud -> (.., 2) coordinates; the pool is one of them.
+        share: of the pool's variance that the plane shows.
+        seconds: what all of it took.
+    """
+
+    config: RunConfig
+    sample: tune.Sample
+    lack: str
+    strong: dict[str, Any]
+    figures: Mapping[str, Figures]
+    tuning: tune.Tuning | None
+    found: Holes | None
+    outliers: Holes | None
+    plane: Mapping[str, NDArray[np.float32]]
+    share: float
+    seconds: float
+
+
+def survey(data: runs.Data, console: Console, *, tuned: bool) -> Survey:
+    """Measure how the strong view covers the pool, and search for a better one if asked.
+
+    Args:
+        data: an opened data set.
+        console: for progress.
+        tuned: search for the strong view.
+    """
+    began = time.monotonic()
+    rows = np.flatnonzero(data.split.roles != "unused")
+    canvases = Canvases(data.store, rows, data.device)
+    sample = data.sample(canvases, SHOWN_POOL)
+    settings = tune.settings_of(data.config.transfer)
+    tuning = None
+    if tuned:
+        with console.bar("search", TUNE_MOST, "candidate") as done:
+            # A search is what a run does, on as many pool images.
+            tuning = tune.tune(data.sample(canvases, TUNE_POOL), progress=done)
+    if settings["augment"] == "auto":
+        settings = tuning.chosen if tuning else tune.DEFAULT
+    if sample.lack:
+        return Survey(data.config, sample, sample.lack, settings, {}, tuning, None, None, {}, 0.0,
+                      time.monotonic() - began)  # fmt: skip
+    views = {"labelled": sample.clean(sample.labeled)[None]}
+    shown: dict[str, Policy] = {"weak view": Weak(), "strong view": tune.policy_of(settings)}
+    if tuning is not None and tuning.chosen != settings:
+        shown["tuned view"] = tune.policy_of(tuning.chosen)
+    with console.bar("coverage", 1 + len(shown), "cloud") as done:
+        pool = sample.clean(sample.pool)
+        done(1)
+        for number, (name, policy) in enumerate(shown.items(), start=2):
+            views[name] = sample.views(policy, TUNE_VIEWS)
+            done(number)
+    figures = measure(pool, views, seed=data.config.data.seed)
+    plane = fit_plane(pool)
+    trained_on = torch.cat([views["labelled"], views["strong view"]]).flatten(0, 1)
+    flat = {"pool": pool, **{name: part.flatten(0, 1) for name, part in views.items()}}
+    return Survey(
+        config=data.config,
+        sample=sample,
+        lack="",
+        strong=settings,
+        figures=figures,
+        tuning=tuning,
+        found=holes(pool, trained_on, count=SHOWN_HOLES),
+        outliers=farthest(pool, trained_on, count=SHOWN_ALONE),
+        plane={name: plane(part).numpy() for name, part in flat.items()},
+        share=plane.share,
+        seconds=time.monotonic() - began,
+    )
+
+
+CLOUDS = {
+    "labelled": "the evaluation view of the labelled images, one each",
+    "weak view": "a crop and a mirror image: the control, as many views as the strong view has",
+    "strong view": "",
+    "tuned view": "",
+}
+
+
+def verdict(figures: Mapping[str, Figures], n_labeled: int, n_pool: int) -> tuple[str, list[str]]:
+    """A headline that answers whether augmentation helped to cover the pool, and sentences.
+
+    The strong view is compared with the weak view, which has as many views: against one view per
+    image nearly anything covers more.
+    """
+    strong, weak, plain = (figures[name] for name in ("strong view", "weak view", "labelled"))
+    covers, away = (strong.minus(weak, metric) for metric in ("coverage", "distance"))
+    both = f"{_whole(strong)} of the real images, the weak view {_whole(weak)}"
+    if covers.low > 0 and away.low <= 0:
+        head = f"Yes: the strong view covers {both}."
+    elif covers.low > 0:
+        head = f"In part: the strong view covers {both}, but its views as a whole moved away."
+    elif covers.high < 0 or away.low > 0:
+        head = f"No: the strong view moves away from the real images. It covers {both}."
+    else:
+        head = f"Cannot tell: the strong view covers {both}; the difference may be chance."
+    said = [
+        f"Coverage, strong minus weak view: {_points(covers)}.",
+        f"Kernel distance to the real images, strong minus weak view: {_signed(away)} "
+        "(below 0: nearer).",
+        f"Against the {n_labeled} labelled images as they are, which cover "
+        f"{_whole(plain)}: {_points(strong.minus(plain, 'coverage'))}. There are "
+        f"{strong.n_views} strong views of each, so part of that is their number.",
+    ]
+    for metric in ("density", "precision"):
+        change = strong.minus(weak, metric)
+        if change.high < 0:
+            said.append(f"Worse: {metric} fell by {-change.value:.2f} ({_signed(change)}).")
+    fresh = coverage_of_equals(n_pool, n_labeled)
+    said.append(
+        f"{n_labeled} other images drawn evenly from the pool would cover about "
+        f"{100 * fresh:.0f}% of it, {n_labeled * strong.n_views} of them "
+        f"{100 * coverage_of_equals(n_pool, n_labeled * strong.n_views):.0f}%."
+    )
+    return head, said
+
+
+def _whole(figures: Figures) -> str:
+    return f"{100 * figures.values['coverage'].value:.0f}%"
+
+
+def _points(change: Interval) -> str:
+    value, low, high = (100 * part for part in change)
+    return _minus(f"{value:+.0f} points, 95% interval {low:+.0f} to {high:+.0f}")
+
+
+def _signed(change: Interval) -> str:
+    return _minus(f"{change.value:+.3f}, 95% interval {change.low:+.3f} to {change.high:+.3f}")
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def to_dict(done: Survey, names: Sequence[str]) -> dict[str, Any]:
+    """The content of augment.json.
+
+    Args:
+        done: a survey.
+        names: image name of each store row.
+    """
+    sample = done.sample
+    out: dict[str, Any] = {
+        "labeled": len(sample.labeled),
+        "pool": len(sample.pool),
+        "size": sample.size,
+        "seed": sample.seed,
+        "strong_view": {"name": tune.policy_name(**done.strong), **done.strong},
+        "measured": not done.lack,
+        "reason": done.lack,
+        "seconds": round(done.seconds, 1),
+        "tuning": done.tuning.to_dict() if done.tuning else None,
+    }
+    if done.lack or done.found is None or done.outliers is None:
+        return out
+    head, said = verdict(done.figures, len(sample.labeled), len(sample.pool))
+    strong = done.figures["strong view"]
+    return out | {
+        "verdict": head,
+        "sentences": said,
+        "neighbours": NEAREST,
+        "clouds": {
+            name: {
+                "views": one.n_views,
+                **{metric: tune.plain(one.values[metric]) for metric in METRICS},
+            }
+            for name, one in done.figures.items()
+        },
+        "strong_minus": {
+            name: {m: tune.plain(strong.minus(one, m)) for m in METRICS}
+            for name, one in done.figures.items()
+            if name != "strong view"
+        },
+        "coverage_of_equals": {
+            name: round(coverage_of_equals(len(sample.pool), len(sample.labeled) * v), 4)
+            for name, v in (("one view each", 1), ("all views", strong.n_views))
+        },
+        "plane_share": round(done.share, 4),
+        "holes": _hole_rows(done.found, sample.pool, names),
+        "farthest": _hole_rows(done.outliers, sample.pool, names),
+    }
+
+
+def _hole_rows(found: Holes, pool: Rows, names: Sequence[str]) -> list[dict[str, Any]]:
+    columns = (found.rows.tolist(), found.distance.tolist(), found.radius.tolist(),
+               found.alone.tolist())  # fmt: skip
+    return [
+        {
+            "image": names[pool[row]],
+            "distance": round(distance, 4),
+            "radius": round(radius, 4),
+            "alone": alone,
+        }
+        for row, distance, radius, alone in zip(*columns, strict=True)
+    ]
+
+
+def make_page(done: Survey, data: runs.Data, command: str, created: str) -> AugmentPage:
+    """Everything the page shows."""
+    sample = done.sample
+    head, said = "", list[str]()
+    if not done.lack:
+        head, said = verdict(done.figures, len(sample.labeled), len(sample.pool))
+    notes = {
+        **CLOUDS,
+        "strong view": tune.policy_name(**done.strong),
+        "tuned view": done.tuning.name if done.tuning else "",
+    }
+    sheets = []
+    if done.found is not None and done.outliers is not None:
+        sheets = [
+            _sheet(
+                done.found,
+                data,
+                sample,
+                "Holes",
+                "Real images that no training view is near to, though other real images are: the "
+                "number is the distance to the nearest training view, in units of the distance to "
+                f"the {NEAREST}th nearest real image. Images like these are worth a label.",
+            ),
+            _sheet(
+                done.outliers,
+                data,
+                sample,
+                "Farthest of all",
+                "By bare distance, covered or not. “Alone” means that the other real images are "
+                "far, too: rather an odd image than a hole.",
+            ),
+        ]
+    return AugmentPage(
+        title=f"tutelage augment: {', '.join(data.catalog.classes[:6])}"
+        + (" ..." if len(data.catalog.classes) > 6 else ""),
+        command=command,
+        created=created,
+        headline=head,
+        sentences=said,
+        lack=done.lack,
+        looked=f"{len(sample.labeled)} labelled images against {len(sample.pool)} of the pool, "
+        f"features of {data.base.spec.architecture} at {sample.size} px",
+        clouds=[
+            Cloud(name, notes[name], one.n_views, one.values) for name, one in done.figures.items()
+        ],
+        plane=done.plane,
+        share=done.share,
+        sheets=sheets,
+        strips=contact_sheet(sample, done.strong, done.tuning),
+        tuning=done.tuning,
+        warnings=[*data.catalog.warnings, *data.split.warnings],
+    )
+
+
+def _sheet(found: Holes, data: runs.Data, sample: tune.Sample, title: str, note: str) -> Sheet:
+    if not len(found.rows):
+        return Sheet(title, "None: every real image has a training view near to it.", [])
+    rows = sample.pool[found.rows.numpy()]
+    images = _views(sample, rows, Center(1.0))
+    ratios = (found.distance / found.radius.clamp_min(1e-12)).tolist()
+    captions = [
+        f"{ratio:.1f}{' alone' if alone else ''}, {data.catalog.names[row]}"
+        for ratio, alone, row in zip(ratios, found.alone.tolist(), rows, strict=True)
+    ]
+    return Sheet(title, note, [Thumb(i, c) for i, c in zip(images, captions, strict=True)])
+
+
+def _views(sample: tune.Sample, rows: Rows, policy: Policy, seed: int = 0) -> NDArray[np.uint8]:
+    """Views uint8 (B, H, W, 3) of store rows, for people."""
+    return _pixels(_floats(sample, rows, policy, seed))
+
+
+def _floats(sample: tune.Sample, rows: Rows, policy: Policy, seed: int) -> Tensor:
+    images, aspect = sample.canvases.take(rows)
+    images, aspect = images.cpu(), aspect.cpu()
+    draws = torch.Generator().manual_seed(seed)
+    return apply(images, policy.plan(aspect, draws), TILE)
+
+
+def _pixels(views: Tensor) -> NDArray[np.uint8]:
+    out: NDArray[np.uint8] = (views * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    return out
+
+
+def contact_sheet(
+    sample: tune.Sample, strong: dict[str, Any], tuning: tune.Tuning | None
+) -> list[Strip]:
+    """A strip of pictures per policy, and per operation at rising magnitude, of the user's own."""
+    few = sample.labeled[:: max(1, len(sample.labeled) // EXAMPLES)][:EXAMPLES]
+    count = 1 + len(MAGNITUDES)
+    views = {"weak view": Weak(), "strong view": tune.policy_of(strong)}
+    if tuning is not None:
+        views["tuned view"] = tune.policy_of(tuning.chosen)
+    presets = {tune.policy_name(**one): tune.policy_of(one) for one in PRESETS}
+    views |= {name: one for name, one in presets.items() if one not in views.values()}
+    columns = [f"view {number}" for number in range(1, count + 1)]
+    strips = []
+    for name, policy in views.items():
+        rows = [_views(sample, np.repeat(row, count), policy, i) for i, row in enumerate(few)]
+        strips.append(Strip("policies", name, columns, rows))
+    draws = torch.Generator().manual_seed(0)
+    pairs = np.resize(few, count)
+    mixed = draw_cutmix(count, draws).images(_floats(sample, pairs, Weak(), 0))
+    strips.append(Strip("policies", "CutMix", columns, [_pixels(mixed)]))
+    columns = ["as it is", *(f"magnitude {m}" for m in MAGNITUDES)]
+    for operation in RANDAUGMENT:
+        if operation == "identity":
+            continue
+        rows = []
+        for row in few:
+            one = np.array([row])
+            policies: list[Policy] = [STILL]
+            policies += [
+                RandAugment(
+                    num_ops=1,
+                    magnitude=float(m),
+                    magnitude_std=0.0,
+                    operations=(operation,),
+                    view=STILL,
+                )
+                for m in MAGNITUDES
+            ]
+            # One seed: the crop and the direction are the same at every magnitude.
+            rows.append(np.concatenate([_views(sample, one, policy) for policy in policies]))
+        strips.append(Strip("operations", operation.replace("_", " "), columns, rows))
+    return strips

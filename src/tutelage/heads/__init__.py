@@ -1,0 +1,1 @@
+"""Features of a frozen trunk, and linear heads on them."""

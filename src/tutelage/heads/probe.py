@@ -1,0 +1,239 @@
+"""A linear head on frozen features: the baseline, and the cheap student of early rounds."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tutelage.losses.logit_adjustment import adjust_logits
+from tutelage.stats.metrics import Floats
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A linear map of features in which a plain L2 penalty is a good one.
+
+    ``(x - mean) @ factor`` has a mean squared norm of 1 over the images it was fitted on, so that
+    one range of penalties serves every trunk.
+
+    Attributes:
+        mean: (C,).
+        factor: (C, R) with R <= C or, for a diagonal map, (C,).
+        width: D, of the features it maps.
+        columns: which C of the D features it looks at; all if None.
+    """
+
+    mean: Tensor
+    factor: Tensor
+    width: int
+    columns: slice | None = None
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Map features (..., D)."""
+        centred = _columns(features, self.columns) - self.mean
+        return centred * self.factor if self.factor.ndim == 1 else centred @ self.factor
+
+    def lift(self, weight: Tensor, bias: Tensor) -> Head:
+        """What weight (K, R) and bias are to mapped features, as a head of the D unmapped."""
+        raw = weight * self.factor if self.factor.ndim == 1 else weight @ self.factor.T
+        whole = torch.zeros(len(raw), self.width)
+        _columns(whole, self.columns).copy_(raw)
+        return Head(whole, bias - raw @ self.mean)
+
+
+def _columns(features: Tensor, columns: slice | None) -> Tensor:
+    return features if columns is None else features[..., columns]
+
+
+def plain_metric(features: Tensor, columns: slice | None = None) -> Metric:
+    """Every feature of ``columns`` scaled to unit variance over ``features`` (N, D)."""
+    width = features.shape[1]
+    features = _columns(features, columns)
+    mean = features.mean(dim=0)
+    # The small constant keeps a feature that is almost always zero from being blown up.
+    scale = 1.0 / (features.std(dim=0, correction=0) + 1e-3)
+    return Metric(mean, scale / _rms_norm((features - mean) * scale), width, columns)
+
+
+def pretrained_metric(features: Tensor, pretrained_head: Tensor) -> Metric:
+    """The plain metric and that of the pretrained classifier's outputs, half each.
+
+    The fc layer that transfer cuts off still says which directions of feature space tell things
+    apart. A head ``w = A W_fc`` with a penalty on ``A`` prefers those directions; averaging that
+    Gram matrix with the plain one keeps every direction reachable.
+
+    Args:
+        features: (N, D).
+        pretrained_head: (K', C) weight of the pretrained fc layer, of the first C features.
+    """
+    own = slice(pretrained_head.shape[1])
+    plain = plain_metric(features, own)
+    features = _columns(features, own)
+    centred = features - plain.mean
+    gram = (pretrained_head.T @ pretrained_head).double()
+    outputs = (centred.double() @ gram * centred.double()).sum(dim=1).mean()
+    mixed = 0.5 * torch.diag(plain.factor.double() ** 2) + 0.5 * gram / outputs
+    factor = torch.linalg.cholesky(mixed).to(features.dtype)
+    return dataclasses.replace(plain, factor=factor)
+
+
+def span_metric(metric: Metric, features: Tensor) -> Metric:
+    """``metric`` in as few coordinates as ``features`` (N, D) span.
+
+    A head that is fitted on these features or on some of them is a sum of them (the penalty
+    leaves nothing else), so where N < D an orthonormal basis of their span loses nothing, and
+    fitting costs N / D of what it did.
+    """
+    mapped = metric(features)
+    if mapped.shape[0] >= mapped.shape[1]:
+        return metric
+    basis, _ = torch.linalg.qr(mapped.T)
+    factor = metric.factor
+    factor = factor[:, None] * basis if factor.ndim == 1 else factor @ basis
+    return dataclasses.replace(metric, factor=factor)
+
+
+def _rms_norm(rows: Tensor) -> Tensor:
+    return rows.square().sum(dim=1).mean().sqrt().clamp_min(1e-6)
+
+
+@dataclass(frozen=True)
+class Head:
+    """A linear head in feature space: ``logits = features @ weight.T + bias``."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Logits (N, K) of features (N, D)."""
+        return features @ self.weight.T + self.bias
+
+
+def fit_head(
+    features: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    metric: Metric,
+    *,
+    strength: float,
+    log_prior: Tensor | None = None,
+    iterations: int = 100,
+) -> Head:
+    """Multinomial logistic regression on soft targets, by L-BFGS.
+
+    Minimises ``strength * sum(weights * H(targets, softmax)) + 0.5 * ||weight||^2`` in the
+    metric's coordinates (``strength`` is scikit-learn's C). Deterministic: starts from zero, full
+    batches.
+
+    Args:
+        features: (N, D).
+        targets: (N, K) probabilities, or these times the weight of each class.
+        weights: (N,).
+        metric: coordinates of the penalty.
+        strength: weight of the data against the penalty.
+        log_prior: (K,) added to the logits while fitting, not in the head (logit adjustment).
+        iterations: L-BFGS iterations at most.
+    """
+    (head,) = fit_heads(
+        metric(features),
+        targets,
+        weights,
+        metric,
+        strengths=(strength,),
+        log_prior=log_prior,
+        iterations=iterations,
+    )
+    return head
+
+
+def fit_heads(
+    inputs: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    metric: Metric,
+    *,
+    strengths: Sequence[float],
+    log_prior: Tensor | None = None,
+    iterations: int = 100,
+) -> list[Head]:
+    """``fit_head`` for several strengths, each started from the solution before it.
+
+    The objective is convex, so the start changes the solution by no more than the tolerance, but
+    a neighbour's solution is near (warm starts along the path: Friedman et al. 2010, section 2.5).
+
+    Args:
+        inputs: (N, R) features that ``metric`` has mapped.
+        targets: as in ``fit_head``.
+        weights: as in ``fit_head``.
+        metric: coordinates of ``inputs``; the heads take features that it has not mapped.
+        strengths: rising, so that each start is the simpler head.
+        log_prior: as in ``fit_head``.
+        iterations: L-BFGS iterations at most, for each strength.
+    """
+    weight = torch.zeros(targets.shape[1], inputs.shape[1], requires_grad=True)
+    bias = torch.zeros(targets.shape[1], requires_grad=True)
+    heads = []
+    for strength in strengths:
+        _minimise(inputs, targets, weights, weight, bias, strength, log_prior, iterations)
+        with torch.no_grad():
+            heads.append(metric.lift(weight, bias))
+    return heads
+
+
+def _minimise(
+    inputs: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    strength: float,
+    log_prior: Tensor | None,
+    iterations: int,
+) -> None:
+    """Move ``weight`` (K, D) and ``bias`` (K,) to the minimum."""
+    optimizer = torch.optim.LBFGS(
+        [weight, bias],
+        max_iter=iterations,
+        history_size=10,
+        tolerance_grad=1e-4,
+        line_search_fn="strong_wolfe",
+    )
+
+    def objective() -> Tensor:
+        optimizer.zero_grad()
+        logits = inputs @ weight.T + bias
+        adjusted = logits if log_prior is None else adjust_logits(logits, log_prior)
+        log_probs = torch.log_softmax(adjusted, dim=1)
+        data = -(weights * (targets * log_probs).sum(dim=1)).sum()
+        loss = strength * data + 0.5 * weight.square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimizer.step(objective)  # type: ignore[no-untyped-call]
+
+
+def choose(losses: Floats, default: int, *, guard: float = 0.0) -> int:
+    """The candidate with the least mean held-out loss.
+
+    Few labels hardly tell good candidates apart, and the least of many noisy means flatters its
+    owner. ``guard`` 1 is the one-standard-error rule (Breiman et al. 1984, section 3.4.3) on
+    paired differences, with a default in place of the simplest model.
+
+    Args:
+        losses: (C, J) of each candidate on the same J images; J may be 0.
+        default: the candidate that stands when the others are not told apart from it.
+        guard: standard errors of the paired difference by which another must be better.
+    """
+    n = losses.shape[1]
+    if n == 0:
+        return default
+    best = int(losses.mean(axis=1).argmin())
+    if guard == 0:
+        return best
+    gains = losses[default] - losses[best]
+    told_apart = n > 1 and gains.mean() > guard * gains.std(ddof=1) / n**0.5
+    return best if told_apart else default

@@ -1,0 +1,1 @@
+"""The same arms over paired label draws."""

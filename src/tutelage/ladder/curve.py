@@ -1,0 +1,165 @@
+"""Label efficiency: accuracy against the number of labels, with and without the unlabelled images.
+
+How many labels they are worth is the horizontal distance between the two curves.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tutelage.data.catalog import Catalog
+from tutelage.stats.metrics import t_interval
+from tutelage.system.errors import TutelageError
+
+NEED = ("transfer", "self-train")  # the arms without and with the unlabelled images
+FEWEST_LABELS = 2  # per class, that are tried unasked
+MOST_BUDGETS = 3  # besides the user's own, that are tried unasked
+LEAST_STEP = 1.25  # from the user's own number of labels to the next greater
+
+
+@dataclass(frozen=True)
+class Point:
+    """One number of labels over S draws.
+
+    Attributes:
+        labels: in all classes together, the mean of the draws.
+        without: (S,) test accuracies of transfer, which sees labels only.
+        within: (S,) those of the teacher after self-training on the unlabelled images.
+        own: it is the number of labels that the ladder was asked for.
+    """
+
+    labels: float
+    without: Sequence[float]
+    within: Sequence[float]
+    own: bool
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A number of labels read off a curve; ``beyond`` is 1 for "more than", -1 for "fewer than"."""
+
+    count: float
+    beyond: int = 0
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What the unlabelled images are worth at the user's own number of labels.
+
+    Attributes:
+        labels: the user's own.
+        more: more labels were tried: ``equal`` is how many labels alone do what ``labels`` do with
+            the unlabelled images. Else it is how many do with these what ``labels`` do alone.
+        equal: that number.
+        low: the end of its 95% interval at which the unlabelled images are worth least.
+        high: the other end.
+    """
+
+    labels: float
+    more: bool
+    equal: Labels
+    low: Labels
+    high: Labels
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the whole interval lies on one side of nothing."""
+        least, most = (self.low, self.high) if self.more else (self.high, self.low)
+        return self.labels < least.count or most.count < self.labels
+
+
+def check_budgets(
+    asked: Sequence[int] | None, catalog: Catalog, own: int | None, arms: Sequence[str]
+) -> tuple[int, ...]:
+    """Labels per class of the curve's points, without the user's own.
+
+    Args:
+        asked: by the user; empty for no curve; None for half and a quarter of the user's own
+            number of labels and, if there are that many, twice and four times as many.
+        catalog: whose labels are counted.
+        own: labels per class that the ladder draws; None takes all.
+        arms: that the ladder trains.
+
+    Raises:
+        TutelageError: no whole numbers from 1 to what there is, or the arms lack ``NEED``.
+    """
+    if asked is None:
+        return _usual(catalog, own) if set(NEED) <= set(arms) else ()
+    if not asked:
+        return ()
+    lacking = [arm for arm in NEED if arm not in arms]
+    if lacking:
+        raise TutelageError(
+            f"--curve compares {' with '.join(NEED)}, and --arms leaves out {', '.join(lacking)}; "
+            "add them, or give --curve none"
+        )
+    most = max(_counts(catalog))
+    wrong = [budget for budget in asked if not 1 <= budget <= most]
+    if wrong:
+        raise TutelageError(
+            f"--curve has {wrong[0]}; it takes labels per class from 1 to {most}, which is how "
+            "many the class with the most labelled training images has"
+        )
+    return tuple(sorted(set(asked) - {own}))
+
+
+def _counts(catalog: Catalog) -> list[int]:
+    train = catalog.labels[(catalog.splits == "train") & (catalog.labels >= 0)]
+    return [int(count) for count in np.bincount(train, minlength=len(catalog.classes))]
+
+
+def _usual(catalog: Catalog, own: int | None) -> tuple[int, ...]:
+    most = int(statistics.median(_counts(catalog)))
+    here = most if own is None else min(own, most)
+    fewer = {here // 4, here // 2}
+    more = {min(2 * here, most), min(4 * here, most)}
+    found = {b for b in fewer if b >= FEWEST_LABELS} | {b for b in more if b > LEAST_STEP * here}
+    return tuple(sorted(found)[-MOST_BUDGETS:])
+
+
+def worth(points: Sequence[Point]) -> Worth | None:
+    """What the unlabelled images are worth in labels.
+
+    The curves are means over the draws, made monotone, linear in the logarithm of the labels. The
+    interval is that of the paired difference in accuracy at the user's own labels (Student's t),
+    read off the curve, whose own shape is taken as known.
+
+    Args:
+        points: at least 2, rising in labels, one of them the user's own; else None comes back.
+    """
+    if len(points) < 2:
+        return None
+    (at,) = [place for place, point in enumerate(points) if point.own]
+    own, more = points[at], at < len(points) - 1
+    gains = [b - a for a, b in zip(own.without, own.within, strict=True)]
+    if more:
+        curve = _mean_curve([point.without for point in points])
+        reached = [curve[at] + gain for gain in t_interval(gains)]
+    else:
+        curve = _mean_curve([point.within for point in points])
+        reached = [curve[at] - gain for gain in t_interval(gains)]
+    counts = [point.labels for point in points]
+    equal, low, high = (_read(counts, curve, value) for value in reached)
+    return Worth(own.labels, more, equal, low, high)
+
+
+def _mean_curve(draws: Sequence[Sequence[float]]) -> list[float]:
+    means = [statistics.fmean(each) for each in draws]
+    return [float(value) for value in np.maximum.accumulate(means)]
+
+
+def _read(counts: Sequence[float], curve: Sequence[float], value: float) -> Labels:
+    """The number of labels at which a rising curve reaches ``value``."""
+    after = int(np.searchsorted(curve, value))
+    if after == len(curve):
+        return Labels(counts[-1], beyond=1)
+    if after == 0:
+        return Labels(counts[0], beyond=-1 if value < curve[0] else 0)
+    share = (value - curve[after - 1]) / (curve[after] - curve[after - 1])
+    low, high = (math.log(count) for count in counts[after - 1 : after + 1])
+    return Labels(math.exp(low + share * (high - low)))

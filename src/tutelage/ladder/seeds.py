@@ -1,0 +1,434 @@
+"""What each stage buys on the user's own data: paired label draws, every arm on the same split.
+
+Each seed is a run folder of its own, so a ladder that was cut off goes on after the last finished
+stage. Within a seed, the test images are looked at once, after the last decision.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tutelage.chain import pipeline, runs
+from tutelage.chain.runs import Run
+from tutelage.config import RunConfig
+from tutelage.data.catalog import Catalog
+from tutelage.data.runfolder import RunFolder
+from tutelage.deploy.latency import onnx_latency
+from tutelage.deploy.onnx import export_onnx
+from tutelage.ladder.arms import ALONE, ARMS, LEFT_OUT, RUNGS, Climbed, climb, is_round
+from tutelage.ladder.curve import NEED, Point, worth
+from tutelage.ladder.page import BASELINE, Arm, Difference, LadderPage, headline, paragraph
+from tutelage.models.classifier import Classifier, count_parameters
+from tutelage.report.numbers import Interval
+from tutelage.stats.metrics import metrics, t_interval
+from tutelage.system.console import Console
+from tutelage.system.errors import TutelageError
+
+FEWEST_SEEDS = 2  # one draw has no interval
+
+
+def check_request(arms: Sequence[str] | None, seeds: int, first: int) -> tuple[str, ...]:
+    """The arms that were asked for, in the ladder's order.
+
+    Args:
+        arms: names of ``ARMS``; None takes them all.
+        seeds: label draws.
+        first: seed of the first of them.
+
+    Raises:
+        TutelageError: an unknown arm, none at all, or too few or too many seeds.
+    """
+    wanted = ARMS if arms is None else tuple(arms)
+    unknown = sorted(set(wanted) - set(ARMS))
+    if unknown or not wanted:
+        found = f"no arm called {', '.join(map(repr, unknown))}" if unknown else "no arms given"
+        raise TutelageError(f"{found}; --arms takes some of {','.join(ARMS)}")
+    if not FEWEST_SEEDS <= seeds <= 2**32 - first:
+        raise TutelageError(
+            f"--seeds is {seeds}, expected {FEWEST_SEEDS} or more label draws: an interval over "
+            "draws needs them (5 or more are worth reading)"
+        )
+    return tuple(arm for arm in ARMS if arm in wanted)
+
+
+def check_test(catalog: Catalog) -> None:
+    """Refuse data without test images.
+
+    Raises:
+        TutelageError: there are none with a label.
+    """
+    if not ((catalog.splits == "test") & (catalog.labels >= 0)).any():
+        raise _no_test(catalog)
+
+
+def _no_test(catalog: Catalog) -> TutelageError:
+    found = ", ".join(sorted(set(catalog.splits.tolist()))) or "none"
+    return TutelageError(
+        f"a ladder needs labelled test images that can be read, and there are none; the splits "
+        f"are: {found}. Put some into test/<class>/ or mark rows of the manifest with split test"
+    )
+
+
+def run_seeds(
+    catalog: Catalog,
+    data: str,
+    out: Path,
+    config: RunConfig,
+    arms: Sequence[str],
+    seeds: int,
+    budgets: Sequence[int] = (),
+    *,
+    quiet: bool = False,
+) -> Iterator[tuple[list[dict[str, Any]], RunFolder, Console]]:
+    """Every seed in turn, each in ``out / "seed-N"``.
+
+    Args:
+        catalog: the data.
+        data: what the user called it.
+        out: the ladder's folder.
+        config: settings; the first seed among them.
+        arms: some of ``ARMS``.
+        seeds: how many.
+        budgets: labels per class of the curve's other points.
+        quiet: print nothing.
+
+    Yields:
+        After each seed from the second on: the contents of the seeds' metrics.json so far, the
+        folder ``out``, and its console.
+
+    Raises:
+        TutelageError: as ``run_seed``, or the folder holds something else; a new folder in which
+            nothing was begun is given back.
+    """
+    folder = RunFolder(out)
+    request = {"command": "ladder", "data": os.path.normpath(data), "arms": list(arms)}
+    folder.claim({**request, "curve": list(budgets), "settings": config.to_dict()})
+    console = Console(folder.events, quiet=quiet)
+    first = config.data.seed
+    draws = []
+    try:
+        for number, seed in enumerate(range(first, first + seeds), start=1):
+            began = time.monotonic()
+            console.say(f"seed {seed}, {number} of {seeds}", seed=seed)
+            where = out / f"seed-{seed}"
+            drawn = config.changed("data", seed=seed)
+            run = partial(run_seed, catalog, data, quiet=quiet, shared=folder)
+            done = run(where, drawn, arms, timed=number == 1)
+            done["curve"] = [_point(done, own=True)] if set(NEED) <= set(arms) else []
+            for budget in budgets:
+                console.say(f"seed {seed}, {budget} labels per class")
+                fewer = drawn.changed("data", labels_per_class=budget)
+                point = run(where / f"labels-{budget}", fewer, NEED)
+                done["curve"].append(_point(point, own=False))
+            draws.append(done)
+            took = (time.monotonic() - began) / 60
+            if number < seeds and took > 1:  # no more than that, and it was there already
+                console.say(
+                    f"the draw took {took:.0f} minutes; {seeds - number} more, about "
+                    f"{took * (seeds - number):.0f} minutes (--arms and --curve choose less)"
+                )
+            if number >= FEWEST_SEEDS:
+                yield draws, folder, console
+    except TutelageError:
+        if not any(out.glob("seed-*")):
+            folder.release()
+        raise
+    finally:
+        folder.unlock()
+
+
+def _point(draw: Mapping[str, Any], *, own: bool) -> dict[str, Any]:
+    """One draw's point of the curve; without planned rounds the teacher is transfer's."""
+    accuracy = {entry["arm"]: entry["test"]["accuracy"] for entry in draw["arms"]}
+    without, within = (accuracy.get(arm, accuracy["transfer"]) for arm in NEED)
+    return {"labels": draw["labeled"], "without": without, "within": within, "own": own}
+
+
+def run_seed(
+    catalog: Catalog,
+    data: str,
+    out: Path,
+    config: RunConfig,
+    arms: Sequence[str],
+    *,
+    timed: bool = False,
+    quiet: bool = False,
+    shared: RunFolder | None = None,
+) -> dict[str, Any]:
+    """Train and test the arms on one draw of labels; what the run folder ``out`` has is kept.
+
+    Args:
+        catalog: the data.
+        data: what the user called it.
+        out: the seed's run folder.
+        config: settings, the seed among them.
+        arms: some of ``ARMS``.
+        timed: also measure the latency of each model.
+        quiet: print nothing.
+        shared: where the choice of a student is pinned, so that all seeds train the same one.
+
+    Returns:
+        The content of the folder's metrics.json.
+
+    Raises:
+        TutelageError: as ``runs.prepare``, or no test image can be read.
+    """
+    folder = RunFolder(out)
+    if (out / "metrics.json").exists():
+        return folder.read_json("metrics.json")
+    run = runs.prepare("ladder", catalog, data, out, config, quiet=quiet, shared=shared)
+    if not len(run.split.indices("test")):
+        raise _no_test(catalog)
+    with contextlib.closing(run):
+        climbed = climb(pipeline.Chain(run), arms)
+        result = {
+            "seed": config.data.seed,
+            "labeled": len(run.task.labeled),
+            "notes": run.notes,
+            "versions": run.base.spec.versions,
+            "arms": _test(run, climbed, timed=timed),
+        }
+        folder.write_json("metrics.json", result)
+    return result
+
+
+def _test(run: Run, climbed: Mapping[str, Climbed], *, timed: bool) -> list[dict[str, Any]]:
+    """Test every arm once; a stage that stands for two arms is looked at once."""
+    rows = run.split.indices("test")
+    # By name: the whole chains less a part each have a stage "student" of their own.
+    different = {id(one.stage): (arm, one.stage) for arm, one in climbed.items()}
+    shown = [dataclasses.replace(stage, name=arm) for arm, stage in different.values()]
+    probs = pipeline.predict_rows(run, shown, rows)
+    times = _latencies([stage.outcome.model for stage in shown]) if timed else {}
+    kept = {"transfer": lambda stage: stage.accepted, "self-train": is_round}
+    entries = []
+    for arm, one in climbed.items():
+        model = one.stage.outcome.model
+        entries.append(
+            {
+                "arm": arm,
+                "stage": one.stage.name,
+                "kept": kept[arm](one.stage) if arm in kept else None,
+                "seconds": round(one.seconds, 2),
+                "total_seconds": round(one.total, 2),
+                "parameters": count_parameters(model),
+                "latency_ms": times.get(_shape(model)),
+                "test": metrics(probs[different[id(one.stage)][0]], run.split.truth[rows]),
+            }
+        )
+    return entries
+
+
+def _shape(model: Classifier) -> tuple[Any, ...]:
+    """Models of one shape take the same time."""
+    spec = model.spec
+    return (
+        spec.architecture,
+        spec.cut,
+        spec.skipped,
+        spec.head_hidden,
+        spec.levels,
+        spec.input_size,
+    )
+
+
+def _latencies(models: Sequence[Classifier]) -> dict[tuple[Any, ...], float]:
+    """Median milliseconds of one image on one core, by the shape of the exported model."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        out = {}
+        for shape, model in {_shape(model): model for model in models}.items():
+            export_onnx(model, path)
+            out[shape] = round(onnx_latency(path).p50_ms, 3)
+    return out
+
+
+def summarise(seeds: Sequence[Mapping[str, Any]]) -> tuple[list[Arm], list[Difference]]:
+    """The arms that every seed has, and their paired differences.
+
+    Args:
+        seeds: contents of the seeds' metrics.json, at least 2.
+    """
+    tables = [{entry["arm"]: entry for entry in seed["arms"]} for seed in seeds]
+    names = [name for name in ARMS if all(name in table for table in tables)]
+    arms = [_arm(name, [table[name] for table in tables]) for name in names]
+    accuracy = {arm.name: np.array(arm.each) for arm in arms}
+    differences = []
+    for arm, minus in pairs(names):
+        each = (accuracy[arm] - accuracy[minus]).tolist()
+        differences.append(Difference(arm, minus, each, Interval(*t_interval(each))))
+    return arms, differences
+
+
+def pairs(names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """What is compared with what.
+
+    Each rung with the one before it and with fine-tuning, fine-tuning with the same training from
+    random weights, the student with its teacher, and the student with those of the chain less a
+    part.
+    """
+    rungs = [name for name in names if name in RUNGS]
+    for position, arm in enumerate(rungs[1:], start=1):
+        before = [rungs[position - 1]]
+        if arm == "student":
+            before += [teacher for teacher in ("self-train", "transfer") if teacher in rungs][:1]
+        before += ["augment"] * (arm == BASELINE and "augment" in rungs)
+        before += [BASELINE] * (BASELINE in rungs[:position])
+        yield from ((arm, minus) for minus in dict.fromkeys(before))
+    if "student" in rungs:
+        yield from (("student", name) for name in names if name in LEFT_OUT)
+
+
+def _arm(name: str, entries: Sequence[Mapping[str, Any]]) -> Arm:
+    each = [entry["test"]["accuracy"] for entry in entries]
+    mean, low, high = t_interval(each)
+    kept = [entry["kept"] for entry in entries if entry["kept"] is not None]
+    return Arm(
+        name=name,
+        each=each,
+        mean=Interval(mean, max(0.0, low), min(1.0, high)),
+        ece=statistics.fmean(entry["test"]["ece"] for entry in entries),
+        parameters=entries[0]["parameters"],
+        seconds=statistics.fmean(entry["seconds"] for entry in entries),
+        total=statistics.fmean(entry["total_seconds"] for entry in entries),
+        latency_ms=entries[0]["latency_ms"],
+        kept=sum(kept) if kept else None,
+    )
+
+
+def make_page(
+    seeds: Sequence[Mapping[str, Any]],
+    catalog: Catalog,
+    config: RunConfig,
+    *,
+    command: str,
+    created: str,
+    price: float | None = None,
+) -> LadderPage:
+    """Everything the page shows.
+
+    Args:
+        seeds: the contents of the seeds' metrics.json, and their points of the curve.
+        catalog: the data.
+        config: settings.
+        command: the command line that makes the page.
+        created: when, as text.
+        price: of an hour of this machine; None tells no cost.
+    """
+    arms, differences = summarise(seeds)
+    points = _points(seeds)
+    return LadderPage(
+        title=f"tutelage ladder: {', '.join(catalog.classes[:6])}"
+        + (" ..." if len(catalog.classes) > 6 else ""),
+        command=command,
+        created=created,
+        seeds=[seed["seed"] for seed in seeds],
+        n_test=seeds[0]["arms"][0]["test"]["n"],
+        arms=arms,
+        differences=differences,
+        points=points,
+        worth=worth(points),
+        price=price,
+        notes=_notes(seeds, config, arms),
+        settings={"versions": seeds[0]["versions"], **config.to_dict()},
+    )
+
+
+def _points(seeds: Sequence[Mapping[str, Any]]) -> list[Point]:
+    """The curve's points over the draws, rising in labels."""
+    points = []
+    for draws in zip(*(seed["curve"] for seed in seeds), strict=True):
+        each = {name: [draw[name] for draw in draws] for name in ("labels", "without", "within")}
+        labels = statistics.fmean(each["labels"])
+        points.append(Point(labels, each["without"], each["within"], draws[0]["own"]))
+    return sorted(points, key=lambda point: point.labels)
+
+
+def to_dict(page: LadderPage) -> dict[str, Any]:
+    """The content of ladder.json; accuracies and differences are fractions."""
+    return {
+        "command": page.command,
+        "created": page.created,
+        "seeds": list(page.seeds),
+        "n_test": page.n_test,
+        "verdict": headline(page),
+        "summary": f"{headline(page)} {paragraph(page)}",
+        "arms": [
+            {
+                "name": arm.name,
+                "accuracy": arm.mean.value,
+                "accuracy_ci95": [arm.mean.low, arm.mean.high],
+                "each": list(arm.each),
+                "ece": arm.ece,
+                "parameters": arm.parameters,
+                "seconds": round(arm.seconds, 2),
+                "total_seconds": round(arm.total, 2),
+                "cost": page.cost(arm),
+                "latency_ms": arm.latency_ms,
+                "kept": arm.kept,
+            }
+            for arm in page.arms
+        ],
+        "differences": [
+            {
+                "arm": change.arm,
+                "minus": change.minus,
+                "mean": change.mean.value,
+                "ci95": [change.mean.low, change.mean.high],
+                "each": list(change.each),
+                "verdict": change.verdict,
+            }
+            for change in page.differences
+        ],
+        "curve": [
+            {
+                "labels": point.labels,
+                "without_pool": statistics.fmean(point.without),
+                "with_pool": statistics.fmean(point.within),
+                "each_without_pool": list(point.without),
+                "each_with_pool": list(point.within),
+                "own": point.own,
+            }
+            for point in page.points
+        ],
+        "worth": None if page.worth is None else dataclasses.asdict(page.worth),
+        "notes": list(page.notes),
+        "settings": dict(page.settings),
+    }
+
+
+def _notes(seeds: Sequence[Mapping[str, Any]], config: RunConfig, arms: Sequence[Arm]) -> list[str]:
+    """What the reader must know: of the design first, then each seed's own, said once."""
+    out = []
+    if config.data.labels_per_class is None:
+        out.append(
+            "Every draw had all labels, so the draws differ in views and training only; "
+            "--labels-per-class N draws N other labels each time."
+        )
+    if "self-train" not in {arm.name for arm in arms}:
+        out.append("No rounds of self-training took part.")
+    alone = [arm.name for arm in arms if arm.name in ALONE]
+    if alone:
+        out.append(
+            f"{', '.join(alone)}: no labels are held out for a temperature, so without a val "
+            "split their ECE is that of uncalibrated probabilities."
+        )
+    by_note: dict[str, list[int]] = {}
+    for seed in seeds:
+        for note in seed["notes"]:
+            by_note.setdefault(note, []).append(seed["seed"])
+    for note, found in by_note.items():
+        where = "" if len(found) == len(seeds) else f" (seed {', '.join(map(str, found))})"
+        out.append(f"{note}{where}")
+    return out

@@ -1,0 +1,1 @@
+"""Figures, intervals and estimates; they know nothing of images."""

@@ -1,0 +1,89 @@
+"""What the pool's own clusters say about its classes: soft k-means that starts at the labels.
+
+A few labels place a boundary badly, but they name the clusters that the pool falls into. Where it
+falls into others than the classes, its clusters contradict the labels, and self-training, which
+moves boundaries to where the pool is thin, would too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tutelage.stats.calibrate import softmax
+from tutelage.stats.metrics import Floats, Ints
+from tutelage.stats.pseudo_labels import align
+
+SHARPNESS = 10.0  # of the assignment, per squared distance of unit vectors
+RATE = 0.2  # by which a centre moves to its members' mean
+STEPS = 20
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """One cluster a class, on the unit sphere around the mean of all images.
+
+    Attributes:
+        mean: (D,).
+        centers: (K, D).
+        bias: (K,) that gives the clusters the class frequencies they were fitted to.
+    """
+
+    mean: Tensor
+    centers: Tensor
+    bias: Floats
+
+    def __call__(self, features: Tensor) -> Floats:
+        """Logits (N, K) of features (N, D)."""
+        return _scores(_unit(features - self.mean), self.centers) + self.bias
+
+
+def fit_clusters(labeled: Tensor, labels: Ints, pool: Tensor, prior: Floats) -> Clusters:
+    """Soft k-means with class frequencies held at ``prior``.
+
+    The MAP of Hu, Gripon and Pateux 2021, "Leveraging the Feature Distribution in Transfer-based
+    Few-Shot Learning" (arXiv:2006.03806, algorithm 1), with their constants. Labelled images
+    belong to their class's cluster throughout.
+
+    Args:
+        labeled: (n, D) features in a metric where distances mean something.
+        labels: (n,) their classes, each at least once.
+        pool: (M, D).
+        prior: (K,) class frequencies of the pool.
+    """
+    mean = torch.cat([labeled, pool]).mean(dim=0)
+    known, unknown = _unit(labeled - mean), _unit(pool - mean)
+    own = torch.eye(len(prior))[torch.from_numpy(labels)]
+    centers = own.T @ known / own.sum(dim=0)[:, None]
+    for _ in range(STEPS):
+        aligned = align(softmax(_scores(unknown, centers)), prior)
+        beliefs = torch.from_numpy(aligned).float()
+        members = own.sum(dim=0) + beliefs.sum(dim=0)
+        means = (own.T @ known + beliefs.T @ unknown) / members[:, None]
+        centers = centers + RATE * (means - centers)
+    free = softmax(_scores(unknown, centers))
+    # Alignment multiplies each class by one number, the same for all images, and scales the rows.
+    ratio = np.log(align(free, prior) + 1e-30) - np.log(free + 1e-30)
+    bias = np.median(ratio - ratio.mean(axis=1, keepdims=True), axis=0)
+    return Clusters(mean, centers, bias)
+
+
+def _scores(unit: Tensor, centers: Tensor) -> Floats:
+    """Logits (N, K): minus ``SHARPNESS`` times the squared distance from the centres, less one."""
+    squared = centers.square().sum(dim=1) - 2 * unit @ centers.T
+    return np.asarray(-SHARPNESS * squared.numpy().astype(np.float64))
+
+
+def _unit(features: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(features, dim=1)
+
+
+def agreement(ours: Ints, theirs: Ints, n_classes: int) -> float:
+    """Cohen's kappa (1960) of two labellings (N,): 0 for chance, 1 for the same."""
+    same = float((ours == theirs).mean())
+    shares = [np.bincount(labels, minlength=n_classes) / len(labels) for labels in (ours, theirs)]
+    chance = float(shares[0] @ shares[1])
+    return 1.0 if chance == 1.0 else (same - chance) / (1.0 - chance)

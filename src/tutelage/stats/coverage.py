@@ -1,0 +1,381 @@
+"""Do the training views fill the space of the real images? Fidelity, coverage, and their intervals.
+
+Everything is measured in a feature space: ``pool`` are features of real (unlabelled) images,
+``views`` those of what a model would be trained on.
+
+Shape letters: N pool images, n labelled images, V views of each, M = V n views, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from tutelage.stats.metrics import t_quantile
+
+NEAREST = 5  # k of density and coverage, as in the paper
+NEAREST_OF_PRECISION = 3  # k of precision and recall, as in the paper
+LEAST_POOL = 2 * (NEAREST + 1)  # half of it must still have k neighbours
+LEAST_SOURCES = 4  # half of it must still be two images
+HALVES = 200  # half samples behind an interval
+METRICS = ("coverage", "density", "precision", "recall", "distance")
+"""Higher is better for all but the last."""
+
+
+class Interval(NamedTuple):
+    """A value with its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def distances(a: Tensor, b: Tensor, *, chunk: int = 512) -> Tensor:
+    """Euclidean distances (A, B) of features (A, D) and (B, D), in double precision.
+
+    Args:
+        a: (A, D).
+        b: (B, D).
+        chunk: rows of ``a`` in double precision at once; bounds the memory beside the result.
+    """
+    other = b.double()
+    parts = [torch.cdist(part.double(), other) for part in torch.split(a, chunk)]
+    return torch.cat(parts).float()
+
+
+def radii(among: Tensor, k: int) -> Tensor:
+    """Distance (A,) of each point to its k-th nearest other, from distances (A, A) of all."""
+    others = among.clone().fill_diagonal_(torch.inf)
+    return others.kthvalue(k, dim=1).values
+
+
+def precision(cross: Tensor, pool_radii: Tensor) -> float:
+    """Share of the views that lie in the ball of some pool image.
+
+    Kynkäänniemi et al. 2019, "Improved Precision and Recall Metric for Assessing Generative
+    Models", eq. 1 and 2 (arXiv:1904.06991).
+
+    Args:
+        cross: (N, M) distances of pool images and views.
+        pool_radii: (N,) of the balls.
+    """
+    return float((cross <= pool_radii[:, None]).any(dim=0).float().mean())
+
+
+def recall(cross: Tensor, view_radii: Tensor) -> float:
+    """Share of the pool that lies in the ball of some view; the other half of ``precision``.
+
+    Args:
+        cross: (N, M) distances of pool images and views.
+        view_radii: (M,) of the balls.
+    """
+    return float((cross <= view_radii).any(dim=1).float().mean())
+
+
+def density(cross: Tensor, pool_radii: Tensor, k: int) -> float:
+    """Mean number of pool balls that a view lies in, over k; 1 for equal distributions.
+
+    Naeem et al. 2020, "Reliable Fidelity and Diversity Metrics for Generative Models", section 3
+    (arXiv:2002.09797). It can exceed 1: views that crowd where the pool is densest.
+
+    Args:
+        cross: (N, M) distances of pool images and views.
+        pool_radii: (N,) distances to the k-th nearest other pool image.
+        k: the same k.
+    """
+    return float((cross <= pool_radii[:, None]).sum(dim=0).float().mean() / k)
+
+
+def coverage(cross: Tensor, pool_radii: Tensor) -> float:
+    """Share of the pool whose ball holds a view (Naeem et al. 2020, section 3).
+
+    The balls are the pool's, so views far from everything cover nothing, and more views of the
+    same kind can only add: compare clouds with the same number of views.
+
+    Args:
+        cross: (N, M) distances of pool images and views.
+        pool_radii: (N,) of the balls.
+    """
+    return float((cross <= pool_radii[:, None]).any(dim=1).float().mean())
+
+
+def coverage_of_equals(n_pool: int, n_views: int, k: int = NEAREST) -> float:
+    """Expected coverage when the views are as many fresh draws of the pool's own distribution.
+
+    Of the other pool images and the views around a pool image, all orders are equally likely; it
+    stays uncovered if its k nearest are pool images (Naeem et al. 2020, the appendix' lemma on the
+    expected coverage).
+    """
+    miss = 1.0
+    for i in range(1, k + 1):
+        miss *= (n_pool - i) / (n_views + n_pool - i)
+    return 1.0 - miss
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Sums of a Gaussian kernel, by image: all that kernel distances of subsets need.
+
+    Attributes:
+        pool: (N, N).
+        cross: (N, n) summed over an image's views.
+        views: (n, n) summed over pairs of views.
+        n_views: V.
+    """
+
+    pool: Tensor
+    cross: Tensor
+    views: Tensor
+    n_views: int
+
+    def distance(self, in_pool: Tensor, in_sources: Tensor) -> Tensor:
+        """Unbiased squared maximum mean discrepancies (R,) of R subsets.
+
+        Gretton et al. 2012, "A Kernel Two-Sample Test", eq. 3, with one change: pairs of views of
+        one image are left out like pairs of an image and itself. Two views of one image are
+        closer than views of two images, so with them the estimate would be too high.
+
+        Args:
+            in_pool: (R, N) 1 for the pool images of the subset, else 0.
+            in_sources: (R, n) the same for the labelled images.
+        """
+        a, b = in_pool.sum(dim=1), in_sources.sum(dim=1)
+        real = ((in_pool @ self.pool) * in_pool).sum(dim=1) - in_pool @ self.pool.diagonal()
+        fake = ((in_sources @ self.views) * in_sources).sum(dim=1)
+        fake = fake - in_sources @ self.views.diagonal()
+        both = ((in_pool @ self.cross) * in_sources).sum(dim=1)
+        v = self.n_views
+        return real / (a * (a - 1)) + fake / (b * (b - 1) * v * v) - 2 * both / (a * b * v)
+
+
+def gaussian_kernel(pool: Tensor, cross: Tensor, views: Tensor, n_views: int) -> Kernel:
+    """Kernel sums from distances; the width is the median distance within the pool.
+
+    That is the heuristic of Gretton et al. 2012, section 8, but from the pool alone, so that all
+    clouds of views are measured by one kernel.
+
+    Args:
+        pool: (N, N) distances.
+        cross: (N, V n), view by view.
+        views: (V n, V n), view by view.
+        n_views: V.
+    """
+    rows, columns = torch.triu_indices(len(pool), len(pool), offset=1)
+    width = pool[rows, columns].median().clamp_min(1e-12).double()
+
+    def kernel(distance: Tensor) -> Tensor:
+        return torch.exp(-0.5 * (distance.double() / width) ** 2)
+
+    n = cross.shape[1] // n_views
+    return Kernel(
+        kernel(pool),
+        kernel(cross).view(len(pool), n_views, n).sum(dim=1),
+        kernel(views).view(n_views, n, n_views, n).sum(dim=(0, 2)),
+        n_views,
+    )
+
+
+@dataclass(frozen=True)
+class Figures:
+    """How one cloud of training views lies to the pool.
+
+    Attributes:
+        values: metric -> its value with an interval.
+        halves: metric -> (R,) its values on the half samples, the same halves for every cloud.
+        quantile: standard errors from the value to an end of the interval.
+        n_views: V.
+    """
+
+    values: dict[str, Interval]
+    halves: dict[str, Tensor]
+    quantile: float
+    n_views: int
+
+    def minus(self, other: Figures, metric: str) -> Interval:
+        """The difference in a metric; the interval uses that both saw the same images."""
+        value = self.values[metric].value - other.values[metric].value
+        half = self.quantile * float((self.halves[metric] - other.halves[metric]).std())
+        return Interval(value, value - half, value + half)
+
+
+def measure(
+    pool: Tensor, clouds: Mapping[str, Tensor], *, seed: int, halves: int = HALVES
+) -> dict[str, Figures]:
+    """All metrics of several clouds of views of the same labelled images, with intervals.
+
+    The intervals say how far a figure would move with other labelled images and another pool of
+    the same kind and number. Views of one image are not independent, so whole images are drawn,
+    with all their views; and the figures are made of nearest neighbours, which a bootstrap ruins
+    (an image drawn twice has a neighbour at distance 0). So half of the labelled images and half
+    of the pool are drawn without repeats, many times: the spread of a figure over halves is its
+    standard error (the delete-d jackknife with d = n / 2: Shao and Wu 1989, "A General Theory for
+    Jackknife Variance Estimation"). Halves cover less than the whole, so only their spread is
+    used; the ends are a t quantile of n - 1 degrees of freedom away.
+
+    Args:
+        pool: (N, D) features, N at least ``LEAST_POOL``.
+        clouds: name -> (V, n, D) features of V views of the same n images, at least
+            ``LEAST_SOURCES``; V may differ.
+        seed: of the halves.
+        halves: R, how many.
+
+    Raises:
+        ValueError: too few images, or clouds of different images.
+    """
+    counts = {views.shape[1] for views in clouds.values()}
+    if len(counts) != 1:
+        raise ValueError(f"the clouds are of {sorted(counts)} images; they must be of the same")
+    n_pool, n = len(pool), counts.pop()
+    if n_pool < LEAST_POOL or n < LEAST_SOURCES:
+        raise ValueError(
+            f"found {n_pool} pool and {n} labelled images; "
+            f"at least {LEAST_POOL} and {LEAST_SOURCES} are needed"
+        )
+    among = distances(pool, pool)
+    draws = torch.Generator().manual_seed(seed)
+    in_pool, in_sources = (
+        torch.stack([torch.randperm(count, generator=draws) < count // 2 for _ in range(halves)])
+        for count in (n_pool, n)
+    )
+    in_pool = torch.cat([torch.ones(1, n_pool, dtype=torch.bool), in_pool])
+    in_sources = torch.cat([torch.ones(1, n, dtype=torch.bool), in_sources])
+    samples = [rows.nonzero()[:, 0] for rows in in_pool]
+    near = [_pool_radii(among[rows][:, rows]) for rows in samples]
+    out = {}
+    for name, views in clouds.items():
+        flat = views.flatten(0, 1)
+        cross, within = distances(pool, flat), distances(flat, flat)
+        kernel = gaussian_kernel(among, cross, within, len(views))
+        table = torch.empty(halves + 1, len(METRICS), dtype=torch.float64)
+        table[:, -1] = kernel.distance(in_pool.double(), in_sources.double())
+        # Recall's k must fit into a half; it is the same for the whole, or they would not compare.
+        k = min(NEAREST_OF_PRECISION, n // 2 * len(views) - 1)
+        for number, (rows, (close, closer)) in enumerate(zip(samples, near, strict=True)):
+            columns = in_sources[number].repeat(len(views)).nonzero()[:, 0]
+            seen = cross[rows][:, columns]
+            own = radii(within[columns][:, columns], k)
+            table[number, :4] = torch.tensor(
+                [
+                    coverage(seen, close),
+                    density(seen, close, NEAREST),
+                    precision(seen, closer),
+                    recall(seen, own),
+                ]
+            )
+        out[name] = _figures(table, t_quantile(n - 1), len(views))
+    return out
+
+
+def _pool_radii(among: Tensor) -> tuple[Tensor, Tensor]:
+    return radii(among, NEAREST), radii(among, NEAREST_OF_PRECISION)
+
+
+def _figures(table: Tensor, quantile: float, n_views: int) -> Figures:
+    """From a table (1 + R, metrics) whose first row is of the whole sample."""
+    values, halves = {}, {}
+    for metric, column in zip(METRICS, table.T, strict=True):
+        value, half = float(column[0]), quantile * float(column[1:].std())
+        low, high = value - half, value + half
+        if metric != "distance":  # an unbiased estimate of a distance near 0 may be negative
+            low = max(0.0, low)
+        if metric in ("coverage", "precision", "recall"):
+            high = min(1.0, high)
+        values[metric], halves[metric] = Interval(value, low, high), column[1:]
+    return Figures(values, halves, quantile, n_views)
+
+
+@dataclass(frozen=True)
+class Holes:
+    """Pool images that are far from any training view, the worst first.
+
+    Attributes:
+        rows: (H,) positions in the pool.
+        distance: (H,) to the nearest training view.
+        radius: (H,) to the k-th nearest other pool image: of the image's own ball.
+        alone: (H,) bool; the ball is among the pool's widest twentieth, so the image is unlike the
+            rest of the pool, too: an outlier rather than a hole.
+    """
+
+    rows: Tensor
+    distance: Tensor
+    radius: Tensor
+    alone: Tensor
+
+
+def holes(pool: Tensor, views: Tensor, *, count: int, k: int = NEAREST) -> Holes:
+    """Uncovered pool images by their distance to the nearest view over their own ball's radius.
+
+    The bare distance puts lone outliers first; over the radius, an image counts that has company
+    in the pool but none in training. An image inside the ball of one that is already in the list
+    shows the same hole and is left out.
+
+    Args:
+        pool: (N, D) features.
+        views: (M, D) of all training views.
+        count: at most so many.
+        k: neighbours of a ball, as for coverage.
+    """
+    among, nearest = distances(pool, pool), distances(pool, views).amin(dim=1)
+    radius = radii(among, k)
+    # More than k copies of an image have a radius of 0.
+    ratio = nearest / radius.clamp_min(float(radius.quantile(0.05)) + 1e-12)
+    order = ratio.argsort(descending=True, stable=True)
+    taken: list[int] = []
+    for row in order[ratio[order] > 1].tolist():
+        if len(taken) == count:
+            break
+        if all(among[other, row] > radius[other] for other in taken):
+            taken.append(row)
+    return _holes(torch.tensor(taken, dtype=torch.long), nearest, radius)
+
+
+def farthest(pool: Tensor, views: Tensor, *, count: int, k: int = NEAREST) -> Holes:
+    """The pool images farthest from any training view by bare distance, covered or not.
+
+    Args:
+        pool: (N, D) features.
+        views: (M, D) of all training views.
+        count: at most so many.
+        k: neighbours of a ball, to tell who is alone.
+    """
+    nearest = distances(pool, views).amin(dim=1)
+    rows = nearest.argsort(descending=True, stable=True)[:count]
+    return _holes(rows, nearest, radii(distances(pool, pool), k))
+
+
+def _holes(rows: Tensor, nearest: Tensor, radius: Tensor) -> Holes:
+    alone = radius >= radius.quantile(0.95)
+    return Holes(rows, nearest[rows], radius[rows], alone[rows])
+
+
+@dataclass(frozen=True)
+class Plane:
+    """The two directions in which a pool varies most.
+
+    Attributes:
+        mean: (D,).
+        axes: (D, 2) orthonormal.
+        share: of the pool's variance that the plane shows.
+    """
+
+    mean: Tensor
+    axes: Tensor
+    share: float
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Coordinates (..., 2) of features (..., D)."""
+        return (features - self.mean) @ self.axes
+
+
+def fit_plane(pool: Tensor) -> Plane:
+    """Principal components of the pool (N, D); the largest loading of each axis is positive."""
+    mean = pool.mean(dim=0)
+    _, scale, directions = torch.linalg.svd((pool - mean).double(), full_matrices=False)
+    axes = directions[:2].T
+    largest = axes.gather(0, axes.abs().argmax(dim=0, keepdim=True))
+    share = scale[:2].square().sum() / scale.square().sum().clamp_min(1e-12)
+    return Plane(mean, (axes * largest.sign()).to(pool.dtype), float(share))

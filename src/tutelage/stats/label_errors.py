@@ -1,0 +1,69 @@
+"""Which of the given labels are likely wrong, by beliefs of models that did not learn from them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.stats.calibrate import softmax
+from tutelage.stats.metrics import Floats, Ints
+
+RIGHT_BEFORE = 20.0  # images that the belief in right labels counts as
+TEMPERATURE_WEIGHT = 4.0  # as in ``calibrate.fit_temperature``
+CUT = 0.5  # a label more likely wrong than right
+RATES = np.linspace(0.0, 0.6, 61)
+
+
+@dataclass(frozen=True)
+class LabelErrors:
+    """How likely each given label is wrong.
+
+    Attributes:
+        probability: (n,) that it is.
+        rate: share of all labels that is wrong, as estimated.
+    """
+
+    probability: Floats
+    rate: float
+
+    @property
+    def suspected(self) -> NDArray[np.bool_]:
+        """(n,) labels more likely wrong than right."""
+        return np.asarray(self.probability > CUT)
+
+
+def find_label_errors(logits: Floats, labels: Ints) -> LabelErrors:
+    """Weigh what held-out models believe against the labels that were given.
+
+    A label is taken to be the true class with probability ``1 - rate`` and otherwise any other
+    class alike (symmetric noise: Patrini et al. 2017, arXiv:1609.03683, section 2). How often
+    labels are wrong and how sure the models may be are found together, by the likelihood of the
+    labels: fitted alone, a temperature would read every wrong label as a reason for doubt. Few
+    labels leave both open, so the answer is the mean over all pairs, weighed by their posterior.
+
+    Args:
+        logits: (n, K) about images that their model did not learn from; K at least 2.
+        labels: (n,) the given classes.
+    """
+    n, n_classes = logits.shape
+    if n == 0:
+        return LabelErrors(np.zeros(0), 0.0)
+    temperatures = np.exp(np.linspace(np.log(0.05), np.log(20.0), 121))
+    rights = np.stack([softmax(logits, t)[np.arange(n), labels] for t in temperatures])  # (T, n)
+    wrongs = (1 - rights) / (n_classes - 1)
+    scores = np.empty((len(RATES), len(temperatures)))
+    for at, rate in enumerate(RATES):
+        likelihood = (1 - rate) * rights + rate * wrongs
+        scores[at] = np.log(np.clip(likelihood, 1e-12, None)).sum(axis=1)
+    scores += RIGHT_BEFORE * np.log(1 - RATES)[:, None]
+    scores -= TEMPERATURE_WEIGHT * np.log(temperatures) ** 2
+    weights = np.exp(scores - scores.max())
+    weights /= weights.sum()
+    probability = np.zeros(n)
+    for at, rate in enumerate(RATES):
+        wrong = rate * wrongs
+        share = wrong / np.clip((1 - rate) * rights + wrong, 1e-12, None)
+        probability += weights[at] @ share
+    return LabelErrors(probability, float(weights.sum(axis=1) @ RATES))

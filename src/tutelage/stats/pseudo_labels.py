@@ -1,0 +1,213 @@
+"""From a teacher's beliefs about the pool to pseudo-labels: align, then select per class."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from math import inf
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.stats.metrics import Floats, Ints
+from tutelage.stats.unknown import Detection
+
+SHARPENING = 0.5  # T of MixMatch
+
+
+def class_prior(labels: Ints, n_classes: int, smoothing: float = 1.0) -> Floats:
+    """Class frequencies (K,) of the labels, smoothed so that no class is impossible."""
+    counts = np.bincount(labels, minlength=n_classes).astype(float) + smoothing
+    return np.asarray(counts / counts.sum())
+
+
+def align(probs: Floats, prior: Floats, *, strength: float = 1.0, iterations: int = 20) -> Floats:
+    """Move the mean belief over the pool toward ``prior`` (distribution alignment).
+
+    ``strength`` 0 leaves the beliefs alone, 1 makes their mean the prior, and between them the
+    target is the normalised geometric mean of the two: labels that were picked class by class
+    say little about how frequent the classes are in the pool. The rows and the column means are
+    scaled in turn (Sinkhorn and Knopp 1967).
+
+    Args:
+        probs: (N, K).
+        prior: (K,).
+        strength: in [0, 1].
+        iterations: of the two scalings.
+    """
+    if strength == 0 or len(probs) == 0:
+        return probs
+    marginal = np.clip(probs.mean(axis=0), 1e-6, None)
+    target = marginal ** (1 - strength) * prior**strength
+    target = target / target.sum()
+    aligned = probs.astype(float)
+    for _ in range(iterations):
+        aligned = aligned * (target / np.clip(aligned.mean(axis=0), 1e-9, None))
+        aligned = aligned / aligned.sum(axis=1, keepdims=True)
+    return np.asarray(aligned)
+
+
+@dataclass(frozen=True)
+class PseudoLabels:
+    """Beliefs about the pool and which of them the student may learn from.
+
+    Attributes:
+        probs: (N, K) calibrated, aligned.
+        labels: (N,) most likely class.
+        confidence: (N,) probability of that class.
+        accepted: (N,) bool.
+        thresholds: (K,) the confidence that was asked of each class; 1.0 where none was met.
+        distances: (N,) from the classes, as ``tutelage.stats.unknown`` measures them.
+        limit: images farther away are out of class and never accepted; infinite for none.
+    """
+
+    probs: Floats
+    labels: NDArray[np.int64]
+    confidence: Floats
+    accepted: NDArray[np.bool_]
+    thresholds: Floats
+    distances: Floats
+    limit: float
+
+    @property
+    def outside(self) -> NDArray[np.bool_]:
+        """(N,) which images belong to none of the classes."""
+        return np.asarray(self.distances > self.limit)
+
+    def targets(self, kind: str) -> Floats:
+        """Training targets (N, K).
+
+        Args:
+            kind: "hard" (one-hot), "soft" (the beliefs themselves), or "sharpened" (between).
+        """
+        if kind == "hard":
+            return np.asarray(np.eye(self.probs.shape[1])[self.labels])
+        return sharpen(self.probs) if kind == "sharpened" else self.probs
+
+    def some(self, count: int, seed: int) -> PseudoLabels:
+        """The same with ``count`` of the accepted images, drawn at random, or all of fewer."""
+        drawn = np.random.default_rng(seed).permutation(np.flatnonzero(self.accepted))[:count]
+        return dataclasses.replace(self, accepted=np.isin(np.arange(len(self.labels)), drawn))
+
+    def reasons(self) -> list[str]:
+        """Why each image was taken or left, for the audit table."""
+        return [self._reason(number) for number in range(len(self.labels))]
+
+    def _reason(self, number: int) -> str:
+        if self.outside[number]:
+            return f"out of class: distance {self.distances[number]:.3f} above {self.limit:.3f}"
+        if self.accepted[number]:
+            return "accepted"
+        cut = self.thresholds[self.labels[number]]
+        if self.confidence[number] >= cut:
+            return "no time to learn from it"
+        return f"confidence {self.confidence[number]:.3f} below its class's cut {cut:.3f}"
+
+
+def sharpen(probs: Floats) -> Floats:
+    """Probabilities (N, K) to the power ``1 / SHARPENING``, normalised.
+
+    Less uncertain than the beliefs, so that the student goes on from its teacher, but an image
+    that could be either stays so (Berthelot et al. 2019, "MixMatch", eq. 7).
+    """
+    power = probs ** (1.0 / SHARPENING)
+    return np.asarray(power / power.sum(axis=1, keepdims=True))
+
+
+def revise(labels: PseudoLabels, probs: Floats, *, strength: float) -> PseudoLabels:
+    """Pseudo-labels after another look: the mean of the earlier and the new beliefs.
+
+    One training's errors about an image are not the next one's, so their mean is right more often
+    (temporal ensembling: Laine and Aila 2017, arXiv:1610.02242). The class frequencies stay what
+    they were estimated to be, and so does which images are accepted.
+
+    Args:
+        labels: the earlier ones.
+        probs: (A, K) new beliefs about the accepted images, in their order.
+        strength: of the alignment to the earlier mean belief, in [0, 1].
+    """
+    believed = labels.probs[labels.accepted]
+    revised = labels.probs.copy()
+    revised[labels.accepted] = align(
+        (believed + probs) / 2, believed.mean(axis=0), strength=strength
+    )
+    return dataclasses.replace(
+        labels, probs=revised, labels=revised.argmax(axis=1), confidence=revised.max(axis=1)
+    )
+
+
+def select(probs: Floats, *, fraction: float, detection: Detection | None = None) -> PseudoLabels:
+    """Accept the most confident ``fraction`` of each predicted class, at least one image each.
+
+    Images out of class take no part.
+
+    Per class, because one threshold for all lets the easy classes crowd out the hard ones
+    (curriculum by percentile: Cascante-Bonilla et al. 2021, "Curriculum Labeling").
+
+    Args:
+        probs: (N, K).
+        fraction: in (0, 1].
+        detection: which images are out of class; None is none.
+    """
+    n_classes = probs.shape[1]
+    detection = detection or Detection(np.zeros(len(probs)), inf)
+    labels = probs.argmax(axis=1)
+    confidence = probs.max(axis=1)
+    accepted = np.zeros(len(probs), dtype=bool)
+    thresholds = np.ones(n_classes)
+    for k in range(n_classes):
+        members = np.flatnonzero((labels == k) & ~detection.outside)
+        if len(members) == 0:
+            continue
+        best = members[np.argsort(-confidence[members], kind="stable")]
+        taken = best[: max(1, round(fraction * len(members)))]
+        accepted[taken] = True
+        thresholds[k] = confidence[taken].min()
+    return PseudoLabels(
+        probs, labels, confidence, accepted, thresholds, detection.distances, detection.limit
+    )
+
+
+def confusion(probs: Floats, labels: Ints, n_classes: int) -> Floats:
+    """(K, K): column k is the mean held-out belief about images of true class k.
+
+    One uniform belief is added to each class, so that a class nobody was held out of says nothing.
+
+    Args:
+        probs: (J, K) held-out.
+        labels: (J,) true classes.
+        n_classes: K.
+    """
+    columns = []
+    for k in range(n_classes):
+        members = probs[labels == k]
+        columns.append((members.sum(axis=0) + 1.0 / n_classes) / (len(members) + 1.0))
+    return np.stack(columns, axis=1)
+
+
+def estimate_prior(
+    mean_belief: Floats, rates: Floats, labels: Ints, *, strength: float = 4.0
+) -> Floats:
+    """How frequent the classes are in the pool, from what the teacher believes on average.
+
+    The mean belief is a mixture of the columns of ``rates``; its proportions are found by
+    expectation maximisation, with a Dirichlet prior of ``strength`` images a class at the labels'
+    own frequencies. The idea is black-box shift estimation (Lipton et al. 2018), made
+    positive and regularised because few labels make the rates uncertain.
+
+    Args:
+        mean_belief: (K,) mean probability over the pool.
+        rates: (K, K) from ``confusion``.
+        labels: (n,) the labels; their number is how much the evidence counts.
+        strength: images per class that the prior counts as.
+    """
+    n_classes = len(mean_belief)
+    start = class_prior(labels, n_classes)
+    prior = start
+    for _ in range(200):
+        share = rates * prior
+        share = share / share.sum(axis=1, keepdims=True)
+        counts = len(labels) * (mean_belief[:, None] * share).sum(axis=0)
+        prior = counts + strength * n_classes * start
+        prior = prior / prior.sum()
+    return np.asarray(prior)

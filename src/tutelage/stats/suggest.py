@@ -1,0 +1,94 @@
+"""Which unlabelled images to label next: those the model doubts, one of each kind there is."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tutelage.stats.metrics import Floats, Ints
+
+BATCH = 50  # images that are chosen together, and are worth labelling together
+KMEANS_STEPS = 15
+MOST = 50_000  # images of a pool that are looked at; of a larger one a random share
+
+
+def doubt(probs: Floats) -> Floats:
+    """One minus the lead of the likeliest class over the next (N,): 0 is sure, 1 is torn.
+
+    Margin sampling (Scheffer et al. 2001); unlike entropy it asks nothing about the classes that
+    an image is not.
+    """
+    ordered = np.sort(probs, axis=1)
+    return np.asarray(1 - (ordered[:, -1] - ordered[:, -2]))
+
+
+def next_to_label(probs: Floats, features: Floats, count: int, *, seed: int = 0) -> Ints:
+    """Positions (at most ``count``,) in the order in which to label them.
+
+    The image in the middle of each cluster of a k-means that weighs every image by its doubt
+    (Zhdanov 2019, "Diverse mini-batch Active Learning", arXiv:1901.05954), clusters with the most
+    doubt first: an image that stands for many doubtful ones teaches more than a doubtful oddity.
+    The first ``BATCH`` come from so many clusters, the next from those of twice as many that none
+    was chosen of, and so on.
+
+    Args:
+        probs: (M, K) calibrated beliefs about the pool.
+        features: (M, D) of the pool.
+        count: how many to choose.
+        seed: of where the clusters start, and of the share of a large pool.
+    """
+    rng = np.random.default_rng(seed)
+    weights = doubt(probs)
+    looked = np.flatnonzero(weights > 0)
+    if len(looked) > MOST:
+        looked = np.sort(rng.choice(looked, MOST, replace=False))
+    points, weights = features[looked], weights[looked]
+    chosen: list[int] = []
+    wanted = min(count, len(looked))
+    while len(chosen) < wanted:
+        upto = min(len(chosen) + BATCH, wanted)
+        distances = _kmeans(points, weights, -(-upto // BATCH) * BATCH, rng)
+        found = _middles(distances, weights, chosen)[: upto - len(chosen)]
+        if not found:  # as many clusters as different images, and one chosen of each
+            break
+        chosen += found
+    return np.asarray(looked[chosen], dtype=np.int64)
+
+
+def _middles(distances: Floats, weights: Floats, chosen: list[int]) -> list[int]:
+    """The most central point of each cluster that none was chosen of, by falling weight."""
+    own = distances.argmin(axis=1)
+    total = np.bincount(own, weights=weights, minlength=distances.shape[1])
+    total[own[chosen]] = 0.0
+    order = [k for k in np.argsort(-total, kind="stable") if total[k] > 0]
+    members = (np.flatnonzero(own == k) for k in order)
+    return [int(m[distances[m, k].argmin()]) for k, m in zip(order, members, strict=True)]
+
+
+def _kmeans(points: Floats, weights: Floats, count: int, rng: np.random.Generator) -> Floats:
+    """Squared distances (M, at most ``count``) of weighted points to the centres of clusters.
+
+    Starts as k-means++ does (Arthur and Vassilvitskii 2007).
+    """
+    picks: list[int] = []
+    score = weights.copy()
+    nearest = np.full(len(points), np.inf)
+    while len(picks) < count and (total := score.sum()) > 0:
+        picks.append(int(rng.choice(len(points), p=score / total)))
+        nearest = np.minimum(nearest, np.square(points - points[picks[-1]]).sum(axis=1))
+        score = weights * nearest
+    centers = points[picks]
+    for _ in range(KMEANS_STEPS):
+        own = _squared_distances(points, centers).argmin(axis=1)
+        total = np.bincount(own, weights=weights, minlength=len(centers))
+        sums = np.stack(
+            [np.bincount(own, weights * column, minlength=len(centers)) for column in points.T],
+            axis=1,
+        )
+        filled = total > 0
+        centers = np.where(filled[:, None], sums / np.where(filled, total, 1.0)[:, None], centers)
+    return _squared_distances(points, centers)
+
+
+def _squared_distances(points: Floats, centers: Floats) -> Floats:
+    squared = np.square(points).sum(axis=1)[:, None] + np.square(centers).sum(axis=1)
+    return np.asarray(squared - 2 * points @ centers.T)

@@ -1,0 +1,180 @@
+"""Images that belong to none of the classes: scores, and a limit from labels that were held out.
+
+A score is higher the less an image looks like any class. Of those tried on a frozen ImageNet trunk
+with 4 and 25 labels a class, the cosine distance to the nearest class mean, in the probe's metric,
+told CIFAR-10's other classes apart best (docs/log.md); what a deployed model can compute from its
+own logits is the energy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, inf, lgamma
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.stats.metrics import Floats, Ints
+
+KEPT = 0.95  # of the images of the classes that stay within the limit
+FEW = 20  # held-out scores; up to that many their maximum says little about the tail
+MARGIN = 0.25  # beyond the maximum of few scores, as a share of its height above their median
+CONFIDENCE = 0.95  # that images of the classes alone do not explain what is left out
+MOST = 0.9  # of a pool; if more lies beyond the limit, the pool differs in something else
+
+
+def energy(logits: Floats) -> Floats:
+    """The negative log-sum-exp of the logits (Liu et al. 2020, arXiv:2010.03759, eq. 4 at T = 1).
+
+    Args:
+        logits: (N, K), not divided by a temperature.
+
+    Returns:
+        (N,); high where no class has a high logit.
+    """
+    highest = logits.max(axis=1)
+    return np.asarray(-(highest + np.log(np.exp(logits - highest[:, None]).sum(axis=1))))
+
+
+def mean_distances(features: Floats, labels: Ints, others: Floats) -> Floats:
+    """Cosine distance (M,), 0 to 2, of ``others`` (M, D) to the nearest mean of a class.
+
+    Args:
+        features: (n, D) of labelled images, centred, in a metric where directions compare.
+        labels: (n,) their classes; one without a label has no mean.
+        others: (M, D) in the same metric.
+    """
+    means = np.stack([features[labels == k].mean(axis=0) for k in np.unique(labels)])
+    return np.asarray(1.0 - (_unit(others) @ _unit(means).T).max(axis=1))
+
+
+def held_out_distances(features: Floats, labels: Ints) -> Floats:
+    """``mean_distances`` (n',) of each labelled image to means it has no part in.
+
+    Leaving out one image is the largest fold there is, so the means are nearly those that the
+    pool meets; they are a little worse, which errs toward keeping pool images. A class's only
+    image is not scored: without it there is no class to be near to.
+    """
+    classes, index, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    sums = np.stack([features[labels == k].sum(axis=0) for k in classes])
+    scored = np.flatnonzero(counts[index] >= 2)
+    if not len(scored):
+        return np.zeros(0)
+    images = _unit(features[scored])
+    cosines = images @ _unit(sums).T  # a sum points where its mean does
+    rest = _unit(sums[index[scored]] - features[scored])
+    cosines[np.arange(len(scored)), index[scored]] = (images * rest).sum(axis=1)
+    return np.asarray(1.0 - cosines.max(axis=1))
+
+
+def _unit(rows: Floats) -> Floats:
+    return np.asarray(rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12))
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Where an image stops to look like one of the classes.
+
+    Attributes:
+        value: scores above it are out of class; infinite without held-out scores.
+        share: of images that are all of the classes at most this share lies beyond, with
+            ``CONFIDENCE`` over the draw of the labels.
+    """
+
+    value: float
+    share: float
+
+
+def fit_limit(held_out: Floats) -> Limit:
+    """The limit that keeps about ``KEPT`` of the images of the classes.
+
+    It is the order statistic of rank ``k = ceil(KEPT * (n + 1))``, so that a new image lies
+    beyond with probability at most ``1 - KEPT`` (Vovk et al. 2005, conformal prediction); up to
+    ``FEW`` scores it is their maximum and a margin. Whatever the distribution, the share beyond
+    the k-th of n scores follows Beta(n + 1 - k, k) (Wilks 1941), which gives ``share``.
+
+    Args:
+        held_out: (n,) scores of images of the classes, from models that have not seen them.
+    """
+    n = len(held_out)
+    if n == 0:
+        return Limit(inf, 1.0)
+    ordered = np.sort(held_out)
+    k = min(n, ceil(KEPT * (n + 1)))
+    margin = MARGIN * (ordered[-1] - np.median(ordered)) if n <= FEW else 0.0
+    return Limit(float(ordered[k - 1] + margin), _upper_share(n, k))
+
+
+def _upper_share(n: int, k: int) -> float:
+    """The ``CONFIDENCE`` quantile of Beta(n + 1 - k, k), for whole n and k, by bisection.
+
+    P(Beta(n + 1 - k, k) <= x) is the probability of more than ``n - k`` hits in n draws at x.
+    """
+    hits = np.arange(n - k + 1)
+    ways = np.array([lgamma(n + 1) - lgamma(j + 1) - lgamma(n - j + 1) for j in hits])
+    low, high = 0.0, 1.0
+    for _ in range(60):
+        x = (low + high) / 2
+        few_hits = np.exp(ways + hits * np.log(x) + (n - hits) * np.log1p(-x)).sum()
+        low, high = (low, x) if 1.0 - few_hits >= CONFIDENCE else (x, high)
+    return high
+
+
+def match_threshold(ours: Floats, theirs: Floats, threshold: float) -> float:
+    """The threshold on ``ours`` (N,) that as many exceed as ``threshold`` on ``theirs`` (N,)."""
+    return float(np.quantile(ours, float((theirs <= threshold).mean())))
+
+
+@dataclass(frozen=True)
+class Detection:
+    """How far each pool image lies from the classes, and which are too far.
+
+    Attributes:
+        distances: (M,).
+        limit: largest distance of an image that stays; infinite where all stay.
+    """
+
+    distances: Floats
+    limit: float
+
+    @property
+    def outside(self) -> NDArray[np.bool_]:
+        """(M,) which images are out of class."""
+        return np.asarray(self.distances > self.limit)
+
+
+def detect(features: Floats, labels: Ints, pool: Floats) -> Detection:
+    """Find the pool images that belong to no class, or none if chance explains them.
+
+    All stay unless a larger share of the pool lies beyond the limit than images of the classes
+    would put there, and unless nearly all does: then the pool was taken otherwise than the
+    labelled images, and being far says nothing about the class. All stay too where no more than
+    ``FEW`` held-out scores would draw the limit: it would be their maximum, and of two labels of a
+    class each is scored by the other.
+
+    Args:
+        features: (n, D) of labelled images, as ``mean_distances`` wants them.
+        labels: (n,) their classes.
+        pool: (M, D).
+    """
+    distances = mean_distances(features, labels, pool)
+    held_out = held_out_distances(features, labels)
+    limit = fit_limit(held_out)
+    beyond = float((distances > limit.value).mean()) if len(distances) else 0.0
+    found = len(held_out) > FEW and limit.share < beyond <= MOST
+    return Detection(distances, limit.value if found else inf)
+
+
+def auroc(scores: Floats, outside: NDArray[np.bool_]) -> float:
+    """The chance that an image out of class scores higher than one that is not; ties count half.
+
+    The rank-sum statistic (Hanley and McNeil 1982).
+
+    Args:
+        scores: (N,).
+        outside: (N,) which images are out of class; some must be, and some not.
+    """
+    _, index, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[index]
+    n_out, n_in = int(outside.sum()), int((~outside).sum())
+    return float((ranks[outside].sum() - n_out * (n_out + 1) / 2) / (n_out * n_in))

@@ -1,0 +1,213 @@
+"""Writing files so that a death, a full disk or a power cut leaves the old one or the new one."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import errno
+import hashlib
+import io
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from tutelage.system.errors import TutelageError
+
+_MENDS = {
+    (errno.ENOSPC, errno.EDQUOT, errno.EFBIG): "free some space there",
+    (errno.EACCES, errno.EPERM, errno.EROFS): "give yourself the right to it",
+    (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENXIO, errno.ENODEV): (
+        "the disk, or the way to it, fails: mend that"
+    ),
+}
+"""What to do about an error that storage gives, by its numbers."""
+
+_PARTIAL = ".partial"  # ends the name of a file that is being written
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A neighbour to write to, which replaces ``path`` in one step when all went well.
+
+    Then it is on the disk. After a failure there is the old file, or none, and no neighbour.
+
+    Raises:
+        OSError: it cannot be written; the error names ``path``.
+    """
+    with about(path):
+        descriptor, name = tempfile.mkstemp(_PARTIAL, f".{path.name}.", path.parent)
+        os.close(descriptor)
+        temporary = Path(name)
+        try:
+            yield temporary
+            sync(temporary)
+            temporary.chmod(0o644)  # mkstemp makes it private
+            temporary.replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):  # a disk that fails may not even delete
+                temporary.unlink(missing_ok=True)
+            raise
+        sync(path.parent)
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Replace a file in one step; text is written as UTF-8.
+
+    Raises:
+        OSError: as ``replacing``.
+    """
+    with replacing(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def digest(content: bytes) -> str:
+    """What tells whether bytes are those that were written: BLAKE2b, 128 bits, in hex."""
+    return hashlib.blake2b(content, digest_size=16).hexdigest()
+
+
+def lock(file: IO[Any] | int, refusal: str) -> None:
+    """Keep other processes from locking an open file, until it is closed or the process ends.
+
+    Windows, and file systems that know no locks, let all in.
+
+    Raises:
+        TutelageError: another process has locked it; the message is ``refusal``.
+    """
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # not on Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise TutelageError(refusal) from None
+    except OSError:  # some network file systems
+        return
+
+
+def sweep(folder: Path, name: str = "*") -> None:
+    """Delete what killed processes left of files below a folder, which no other one writes.
+
+    Args:
+        folder: where.
+        name: of the file that was being written; all of them by default.
+    """
+    for path in folder.rglob(f".{name}.*{_PARTIAL}"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
+
+
+def append_line(path: Path, text: str) -> None:
+    """Add a line to a file, or nothing: half a line would spoil the one after it.
+
+    Raises:
+        OSError: it cannot be written; the error names ``path``.
+    """
+    left = text.encode() + b"\n"
+    with about(path), path.open("ab", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        try:
+            while left:  # a disk that is nearly full takes a part
+                left = left[file.write(left) :]
+        except OSError:
+            file.truncate(end)
+            raise
+
+
+def install(building: Path, folder: Path) -> None:
+    """Rename a folder that was built under another name; nobody sees a part of it.
+
+    All of it is on the disk before the rename: a file system may keep a rename through a power cut
+    and lose what the files held (Pillai et al. 2014, "All File Systems Are Not Created Equal").
+
+    Raises:
+        OSError: it cannot be written, or ``folder`` is there and not empty.
+    """
+    for parent, _, files in os.walk(building):
+        for file in files:
+            sync(Path(parent, file))
+        sync(Path(parent))
+    building.rename(folder)
+    sync(folder.parent)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's bytes, or a folder's names, are on the disk.
+
+    Raises:
+        OSError: they cannot get there.
+    """
+    if os.name == "nt" and path.is_dir():
+        return  # Windows opens no folders
+    descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems cannot sync a folder; there is nothing to do about that.
+        if not (path.is_dir() and error.errno in (errno.EINVAL, errno.ENOTSUP)):
+            error.filename = str(path)
+            raise
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def about(path: Path) -> Iterator[None]:
+    """Let an OSError name ``path`` where it names no file, as after a write, or a neighbour.
+
+    A neighbour's name, or that of a folder it lies in, begins with a dot and that of ``path``.
+    """
+    try:
+        yield
+    except OSError as error:
+        parts = Path(str(error.filename)).parts
+        if error.filename is None or any(part.startswith(f".{path.name}.") for part in parts):
+            error.filename = str(path)
+        raise
+
+
+def cache_folder() -> Path:
+    """Where stores and machine measurements are kept between runs: $TUTELAGE_CACHE if set."""
+    chosen = os.environ.get("TUTELAGE_CACHE")
+    return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "tutelage"
+
+
+def explain(error: OSError, out: Path | None = None) -> str:
+    """What happened to which file, and what to do about it.
+
+    Args:
+        error: of any call on a file.
+        out: where the command was asked to write.
+    """
+    what = os.strerror(error.errno) if error.errno else str(error)
+    if error.filename is None:
+        return what
+    path = Path(os.fsdecode(error.filename)).absolute()
+    places = [
+        (out, "choose another --out"),
+        (cache_folder(), "set TUTELAGE_CACHE to a folder on another disk"),
+        (Path(tempfile.gettempdir()), "set TMPDIR to a folder on another disk"),
+    ]
+    other = [f", or {way}" for place, way in places if place and _within(path, place)][:1]
+    for codes, mend in _MENDS.items():
+        if error.errno in codes:
+            return f"{path}: {what}; {mend}{''.join(other)}"
+    return f"{path}: {what}"
+
+
+def _within(path: Path, place: Path) -> bool:
+    return path.is_relative_to(place.absolute())
+
+
+def csv_line(cells: Iterable[object]) -> str:
+    """One row of a CSV file, ending with a line feed alone.
+
+    Python 3.11's writer quotes only the characters of its own line end, but a bare carriage return
+    in a file's name ends the row for readers.
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\r\n").writerow(cells)
+    return text.getvalue().removesuffix("\r\n") + "\n"

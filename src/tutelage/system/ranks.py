@@ -1,0 +1,226 @@
+"""Processes that train as one: torchrun starts them, torch.distributed connects them.
+
+Each process, a rank, holds the whole model and works on its share of every batch. What a step
+needs of the others' shares is gathered (``tutelage.training.together``), so that all ranks see the
+same numbers and take the same decisions; the lead, rank 0, writes the files. A single process is
+the lead of one. Imports torch only where there are several.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from tutelage.system.errors import TutelageError
+
+# The others wait while the lead decodes or exports; torchrun itself ends the job if a rank dies.
+PATIENCE = timedelta(days=1)
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Who this process is among how many."""
+
+    rank: int = 0
+    world: int = 1
+
+    def share(self, n: int) -> slice:
+        """This rank's part of ``n`` things in order; all parts together are the whole."""
+        if self.world == 1:  # ``apart`` too, whatever the rank
+            return slice(0, n)
+        return slice(n * self.rank // self.world, n * (self.rank + 1) // self.world)
+
+
+_current = Ranks()
+
+
+def current() -> Ranks:
+    """The ranks that work together now; one alone unless ``joined``."""
+    return _current
+
+
+def is_lead() -> bool:
+    """Whether this process writes the files and speaks to the user."""
+    return _current.rank == 0
+
+
+def told(name: str, default: int) -> int:
+    """A number that torchrun tells its processes in their environment.
+
+    Raises:
+        TutelageError: it is no whole number.
+    """
+    text = os.environ.get(name, "")
+    if text and not text.isdecimal():
+        raise TutelageError(f"{name}={text} in the environment: expected a whole number")
+    return int(text or default)
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[Ranks]:
+    """Connect the processes that torchrun started; without torchrun there is one.
+
+    Gloo carries what lies in main memory and NCCL what lies on GPUs; local rank i takes GPU i.
+
+    Raises:
+        TutelageError: there are more ranks on a machine than GPUs; or torchrun would restart ranks
+            on several machines with what they knew of one another before.
+    """
+    world = told("WORLD_SIZE", 1)
+    if world == 1 or "MASTER_ADDR" not in os.environ:
+        yield Ranks()
+        return
+    import torch
+    from torch import distributed
+
+    backend = "gloo"
+    if torch.cuda.is_available():
+        local = told("LOCAL_RANK", 0)
+        if local >= torch.cuda.device_count():
+            raise TutelageError(
+                f"local rank {local} has no GPU of its own, there are {torch.cuda.device_count()}; "
+                f"start torchrun with --nproc-per-node {torch.cuda.device_count()}"
+            )
+        torch.cuda.set_device(local)
+        backend = "cpu:gloo,cuda:nccl"
+    ours = not distributed.is_initialized()  # a caller in Python may have connected them already
+    if ours:
+        distributed.init_process_group(
+            backend,
+            store=_fresh_store(),
+            rank=told("RANK", 0),
+            world_size=world,
+            timeout=PATIENCE,
+        )
+    ranks = Ranks(distributed.get_rank(), distributed.get_world_size())
+    try:
+        with _being(ranks):
+            yield ranks
+    finally:
+        if ours:
+            distributed.destroy_process_group()
+
+
+def _fresh_store() -> Any:
+    """Where ranks find one another's addresses: none that earlier ranks left; None for torch's own.
+
+    Since 2.5 torchrun keeps one store over restarts, in which a rank may find the address of one
+    that is dead, and wait for it forever (pytorch/pytorch#135712). Restarts are counted alike on
+    one machine only.
+    """
+    from torch import distributed
+
+    environment = os.environ
+    if environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    if (
+        told("TORCHELASTIC_MAX_RESTARTS", 0)
+        and environment.get("LOCAL_WORLD_SIZE") != environment["WORLD_SIZE"]
+    ):
+        raise TutelageError(
+            "torchrun --max-restarts on several machines needs "
+            "TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 in its environment, or ranks that were "
+            "restarted wait for dead ones"
+        )
+    address, port = environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
+    shared = distributed.TCPStore(address, port, is_master=False)  # type: ignore[attr-defined]
+    attempt = environment.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return distributed.PrefixStore(f"tutelage/{attempt}", shared)  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def apart() -> Iterator[None]:
+    """Let each rank do what follows alone and whole: all do the same, or only the lead does it."""
+    with _being(Ranks(_current.rank)):
+        yield
+
+
+@contextlib.contextmanager
+def _being(ranks: Ranks) -> Iterator[None]:
+    global _current
+    before, _current = _current, ranks
+    try:
+        yield
+    finally:
+        _current = before
+
+
+def wait() -> None:
+    """Go on when all ranks have come here."""
+    if _current.world > 1:
+        from torch import distributed
+
+        distributed.barrier()
+
+
+def agreed(value: T) -> T:
+    """The lead's value, which is of JSON's types, on every rank."""
+    if _current.world == 1:
+        return value
+    import torch
+    from torch import distributed
+
+    content = bytearray(json.dumps(value).encode()) if is_lead() else bytearray()
+    length = torch.tensor([len(content)])
+    distributed.broadcast(length, 0)
+    message = torch.frombuffer(content or bytearray(int(length)), dtype=torch.uint8)
+    distributed.broadcast(message, 0)
+    result: T = json.loads(message.numpy().tobytes())
+    return result
+
+
+def any_of(flag: bool) -> bool:
+    """Whether it is true on any rank; all go on when all have come here."""
+    if _current.world == 1:
+        return flag
+    import torch
+    from torch import distributed
+
+    count = torch.tensor([int(flag)])
+    distributed.all_reduce(count)
+    return bool(count)
+
+
+def by_lead(work: Callable[[], T]) -> T:
+    """What ``work`` gave the lead, on every rank; the others wait for it.
+
+    Raises:
+        TutelageError: it did on the lead, which tells the user; the others end.
+    """
+    result, error = _attempt(work) if is_lead() else (None, None)
+    _end_together(error)
+    return agreed(result)  # type: ignore[return-value]
+
+
+def lead_first(work: Callable[[], T]) -> T:
+    """``work`` on each rank, but first on one of each machine, which fills caches for the rest.
+
+    Raises:
+        TutelageError: it did on one that went first; the others end.
+    """
+    first = told("LOCAL_RANK", 0) == 0
+    result, error = _attempt(work) if first else (None, None)
+    _end_together(error)
+    return result if first else work()  # type: ignore[return-value]
+
+
+def _attempt(work: Callable[[], T]) -> tuple[T | None, TutelageError | None]:
+    try:
+        return work(), None
+    except TutelageError as error:
+        return None, error
+
+
+def _end_together(error: TutelageError | None) -> None:
+    """End all ranks where one met an error; it raises that, and so one alone tells it."""
+    failed = any_of(error is not None)
+    if error is not None:
+        raise error
+    if failed:
+        raise SystemExit(2)

@@ -1,0 +1,153 @@
+"""Checkpoints within a training: all that the next step depends on, in files that prove whole.
+
+A checkpoint is one safetensors file whose name holds the step and a digest of its bytes. It is
+written beside its place, flushed and renamed, so a kill leaves no half of it; and should the disk
+damage one later, its digest tells, and the one before it is used.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from tutelage.system.files import digest, write_atomically
+from tutelage.system.ranks import agreed, is_lead
+
+KEPT = 2  # of one training: the newest, and one to fall back on
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A training after ``step`` steps: its tensors by name, and facts of JSON's types."""
+
+    step: int
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
+
+
+class Trainings:
+    """The checkpoints of a run: of the stage at work, one folder for each of its trainings.
+
+    They lie beside the stage's folder until the stage is kept there.
+    """
+
+    def __init__(self, every: float, say: Callable[[str], None]) -> None:
+        """No stage is at work.
+
+        Args:
+            every: seconds between two checkpoints; 0 saves after each step.
+            say: tells the user of a checkpoint that is damaged.
+        """
+        self.every = every
+        self.say = say
+        self._folder: Path | None = None
+        self._count = 0
+        self._began = time.monotonic()
+
+    @contextmanager
+    def of(self, stage: Path) -> Iterator[Callable[[], float]]:
+        """While a stage that will be kept in the folder ``stage`` works.
+
+        Yields:
+            What tells its seconds so far, those before it was cut off included.
+        """
+        before = self._folder, self._count, self._began
+        self._folder, self._count, self._began = _beside(stage), 0, time.monotonic()
+        try:
+            yield self.seconds
+        finally:
+            self._folder, self._count, self._began = before
+
+    def forget(self, stage: Path) -> None:
+        """Delete those of a stage that is kept."""
+        shutil.rmtree(_beside(stage), ignore_errors=True)
+
+    def next(self) -> Checkpoints | None:
+        """Those of the stage's next training; a stage makes the same ones in the same order."""
+        if self._folder is None:
+            return None
+        self._count += 1
+        return Checkpoints(self._folder / str(self._count), self)
+
+    def seconds(self) -> float:
+        """Of the stage so far."""
+        return time.monotonic() - self._began
+
+    def credit(self, seconds: float) -> None:
+        """Count what the stage had taken when the checkpoint was saved from which it goes on."""
+        self._began = min(self._began, time.monotonic() - seconds)
+
+
+class Checkpoints:
+    """The checkpoints of one training."""
+
+    def __init__(self, folder: Path, trainings: Trainings) -> None:
+        """Nothing is read or written yet."""
+        self._folder = folder
+        self._trainings = trainings
+        self._last = time.monotonic()
+
+    def newest(self) -> Checkpoint | None:
+        """The newest that is whole, for every rank the lead's; damaged ones are named."""
+        name = agreed(self._newest_whole() if is_lead() else None)
+        if name is None:
+            return None
+        found = _read((self._folder / name).read_bytes())
+        self._trainings.credit(found.facts["seconds"])
+        return found
+
+    def _newest_whole(self) -> str | None:
+        for path in self._files():
+            content = path.read_bytes()
+            try:
+                if digest(content) != path.stem.partition("-")[2]:
+                    raise ValueError("its bytes are not those that were written")
+                _read(content)
+            except (ValueError, KeyError, SafetensorError) as error:
+                self._trainings.say(f"checkpoint {path} is damaged and is not used: {error}")
+                continue
+            return path.name
+        return None
+
+    def due(self) -> bool:
+        """Whether the last one, or the start, is long enough ago."""
+        return time.monotonic() - self._last >= self._trainings.every
+
+    def save(self, step: int, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Write one and delete all but the ``KEPT`` newest; the lead does it for all ranks."""
+        if is_lead():
+            self._write(step, tensors, facts)
+        self._last = time.monotonic()
+
+    def _write(self, step: int, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        facts = {"step": step, "seconds": self._trainings.seconds(), **facts}
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        content = save(plain, {"facts": json.dumps(facts)})
+        self._folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._folder / f"{step:08d}-{digest(content)}.safetensors", content)
+        for old in self._files()[KEPT:]:
+            old.unlink()
+
+    def _files(self) -> list[Path]:
+        """The newest first."""
+        return sorted(self._folder.glob("[0-9]*.safetensors"), reverse=True)
+
+
+def _beside(stage: Path) -> Path:
+    return stage.with_name(f".{stage.name}.trainings")
+
+
+def _read(content: bytes) -> Checkpoint:
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    facts = json.loads(header["__metadata__"]["facts"])
+    return Checkpoint(facts["step"], load(content), facts)

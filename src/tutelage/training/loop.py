@@ -1,0 +1,243 @@
+"""The one training loop. Methods are step functions; see ``tutelage.steps``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.config import TrainConfig
+from tutelage.models.classifier import Classifier
+from tutelage.models.ema import EMA
+from tutelage.models.zoo import param_groups
+from tutelage.system.errors import TutelageError
+from tutelage.system.ranks import any_of, current
+from tutelage.system.stop import Terminated, deferred
+from tutelage.training.batch import Batch, Step
+from tutelage.training.checkpoint import Checkpoint, Checkpoints
+from tutelage.training.together import parallel, whole_batch
+
+
+@dataclass
+class Result:
+    """What a training run leaves.
+
+    Attributes:
+        model: the averaged (EMA) model, in eval mode.
+        steps: optimiser steps made.
+        history: per logged step, its metrics as plain numbers.
+    """
+
+    model: Classifier
+    steps: int
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+def learning_rate_factor(step: int, steps: int, warmup: int) -> float:
+    """Linear warm-up to 1, then half a cosine to 0; a pure function of the step."""
+    if step < warmup:
+        return (step + 1) / warmup
+    progress = (step - warmup) / max(1, steps - warmup)
+    return 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def first_steps(depths: Sequence[int], steps: int) -> list[int]:
+    """The step, from 0, at which each parameter group starts to learn; gradual unfreezing.
+
+    The layers start one after the other from the head down, evenly over the first half of the
+    steps (Howard and Ruder 2018, arXiv:1801.06146, section 3.3, has one epoch for each).
+
+    Args:
+        depths: of the groups; the smallest is the head's.
+        steps: of the whole run.
+    """
+    layers = sorted(set(depths))
+    gap = 0.5 * steps / max(1, len(layers) - 1)
+    return [round(layers.index(depth) * gap) for depth in depths]
+
+
+def make_optimizer(
+    model: Classifier, config: TrainConfig, device: torch.device
+) -> torch.optim.Optimizer:
+    """AdamW or SGD over the model's parameter groups (head, trunk layers, no decay on norms)."""
+    groups = param_groups(
+        model,
+        lr_head=config.lr_head,
+        lr_trunk=config.lr_trunk,
+        weight_decay=config.weight_decay,
+        layer_decay=config.layer_decay,
+        layered=config.unfreeze == "gradual",
+    )
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=0.9, nesterov=True)
+    return torch.optim.AdamW(groups, betas=(0.9, 0.999), fused=device.type == "cuda")
+
+
+def train(
+    model: Classifier,
+    batches: Iterable[Batch],
+    step: Step,
+    config: TrainConfig,
+    *,
+    device: torch.device,
+    on_step: Callable[[int, dict[str, float]], None] | None = None,
+    checkpoints: Checkpoints | None = None,
+    resumed: Checkpoint | None = None,
+) -> Result:
+    """Train ``model`` for ``config.steps`` steps and return its moving average.
+
+    With several ranks (``tutelage.system.ranks``) each trains on its share of every batch, and all
+    end with the same model.
+
+    Args:
+        model: modified in place; moved to ``device``.
+        batches: yields at least as many batches as there are steps to make.
+        step: ``(model, batch) -> (loss, metrics)``; what it remembers from step to step is its
+            ``state_dict``.
+        config: optimiser, schedule, clipping, averaging.
+        device: cpu or cuda; on cuda the forward runs in bfloat16.
+        on_step: called with the step's number (from 1) and metrics every ``config.log_every``.
+        checkpoints: where to save the training as it goes, and when SIGTERM comes.
+        resumed: one of its checkpoints, to go on from; ``batches`` begins after its steps.
+
+    Raises:
+        TutelageError: the loss is not finite (the message names the step), or the batches ran out.
+        Terminated: SIGTERM came; the training was saved.
+    """
+    model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    optimizer = make_optimizer(model, config, device)
+    base_rates = [group["lr"] for group in optimizer.param_groups]
+    starts = [0] * len(base_rates)
+    if config.unfreeze == "gradual":
+        starts = first_steps([group["depth"] for group in optimizer.param_groups], config.steps)
+    training = Training(model, EMA(model, config.ema_decay), optimizer, step)
+    number = done = 0 if resumed is None else training.restore(resumed)
+    learner = parallel(model)
+    whole = config.schedule_steps or config.steps
+    warmup = max(1, round(config.warmup * whole))
+    first_bad = torch.full((), config.steps + 1, device=device)
+    with deferred() as asked_to_stop:
+        for number, batch in zip(range(done + 1, config.steps + 1), batches, strict=False):
+            factor = learning_rate_factor(config.schedule_first + number - 1, whole, warmup)
+            for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
+                group["lr"] = rate * factor
+            bfloat16 = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
+            with bfloat16, whole_batch(len(batch)):
+                loss, metrics = step(learner, batch.to(device))
+            optimizer.zero_grad(set_to_none=True)
+            # Every rank has the loss of the whole batch, of which its gradient is one summand;
+            # ``parallel`` takes their mean.
+            (loss * current().world).backward()  # type: ignore[no-untyped-call]
+            for group, start in zip(optimizer.param_groups, starts, strict=True):
+                if number <= start:
+                    _hold(group["params"])
+            norm = nn.utils.clip_grad_norm_(training.trained, config.clip_norm)
+            finite = torch.isfinite(loss.detach()) & torch.isfinite(norm)
+            first_bad = torch.where(finite, first_bad, first_bad.clamp_max(number))
+            logged = number % config.log_every == 0 or number == config.steps
+            stopping = any_of(asked_to_stop())
+            saved = checkpoints is not None and (stopping or checkpoints.due())
+            # Reading a value back stalls a GPU's queue, so there it waits for the next log line.
+            if device.type == "cpu" or logged or saved:
+                _require_finite(int(first_bad), config)
+            optimizer.step()
+            training.ema.update(model)
+            if logged:
+                row = {"step": float(number), "grad_norm": float(norm)}
+                row.update({name: float(value) for name, value in metrics.items()})
+                training.history.append(row)
+                if on_step is not None:
+                    on_step(number, row)
+            if saved and checkpoints is not None:
+                checkpoints.save(number, *training.state())
+            if stopping:
+                raise Terminated
+    if number < config.steps:
+        raise TutelageError(f"the batches ran out after step {number} of {config.steps}")
+    return Result(training.ema.model, config.steps, training.history)
+
+
+@dataclass
+class Training:
+    """All that a training's next step depends on, besides its batch and its number."""
+
+    model: Classifier
+    ema: EMA[Classifier]
+    optimizer: torch.optim.Optimizer
+    step: Step
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def on_cuda(self) -> bool:
+        """Noise is drawn on the GPU, by its own generator."""
+        return self.trained[0].is_cuda
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and facts for a checkpoint: weights, average, moments, generators, statistics.
+
+        The schedule and the order of the images are functions of the step's number.
+        """
+        tensors = {"generator": torch.get_rng_state()}
+        if self.on_cuda:
+            tensors["generator.cuda"] = torch.cuda.get_rng_state()
+        remembered = self.step.state_dict() if hasattr(self.step, "state_dict") else {}
+        parts = {
+            "model": self.model.state_dict(),
+            "ema": self.ema.state_dict(),
+            "step": remembered,
+            **{f"optimizer.{i}": self.optimizer.state[p] for i, p in enumerate(self.trained)},
+        }
+        for part, state in parts.items():
+            tensors |= {f"{part}.{name}": value for name, value in state.items()}
+        return tensors, {"history": self.history}
+
+    def restore(self, saved: Checkpoint) -> int:
+        """Put everything back as it was; the number of steps that were made."""
+
+        def part(name: str) -> dict[str, Tensor]:
+            start = f"{name}."
+            found = saved.tensors.items()
+            return {key.removeprefix(start): t for key, t in found if key.startswith(start)}
+
+        self.model.load_state_dict(part("model"))
+        self.ema.load_state_dict(part("ema"))
+        if hasattr(self.step, "load_state_dict"):
+            self.step.load_state_dict(part("step"))
+        for i, parameter in enumerate(self.trained):
+            for name, value in part(f"optimizer.{i}").items():
+                # Laid out in memory as the optimiser does it, or sums would round otherwise.
+                like = parameter if value.shape == parameter.shape else value
+                self.optimizer.state[parameter][name] = torch.empty_like(like).copy_(value)
+        torch.set_rng_state(saved.tensors["generator"])
+        if self.on_cuda and "generator.cuda" in saved.tensors:
+            torch.cuda.set_rng_state(saved.tensors["generator.cuda"])
+        self.history = list(saved.facts["history"])
+        return saved.step
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        """The parameters that learn, in the optimiser's order."""
+        return [p for group in self.optimizer.param_groups for p in group["params"]]
+
+
+def _hold(parameters: Iterable[nn.Parameter]) -> None:
+    """Leave ``parameters`` out of this step.
+
+    The optimiser skips what has no gradient: no decay, no moments. A rate of 0 would still fill
+    the moments, and switching ``requires_grad`` would have a compiled model traced anew.
+    """
+    for parameter in parameters:
+        parameter.grad = None
+
+
+def _require_finite(first_bad: int, config: TrainConfig) -> None:
+    if first_bad <= config.steps:
+        raise TutelageError(
+            f"the loss or its gradient was not finite at step {first_bad} of {config.steps}; "
+            f"lower the learning rates (now {config.lr_head:g} head, {config.lr_trunk:g} trunk) "
+            "or look for broken images"
+        )

@@ -1,0 +1,85 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+from tutelage.chain import machine
+from tutelage.chain.machine import Speed, choose_device, configure, keep_freed_memory, measure_speed
+from tutelage.system.errors import TutelageError
+
+
+@pytest.mark.parametrize(
+    ("name", "available", "expected"),
+    [("auto", False, "cpu"), ("auto", True, "cuda"), ("cpu", True, "cpu"), ("cuda", True, "cuda")],
+)
+def test_device(name: str, available: bool, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    assert choose_device(name).type == expected
+
+
+def test_cuda_where_there_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(TutelageError, match="no CUDA device here; use --device cpu"):
+        choose_device("cuda")
+
+
+def test_speed_grows_with_the_area() -> None:
+    speed = Speed("cpu", forward=2.0, train=8.0, forward_size=100, train_size=50)
+    assert speed.forward_ms(100) == 2.0
+    assert speed.forward_ms(200) == 8.0
+    assert speed.train_ms(25) == 2.0
+
+
+def test_speed_is_measured_once_per_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Any] = []
+
+    def measured(model: Any, device: torch.device, size: int) -> Speed:
+        calls.append(model)
+        return Speed(device.type, float(len(calls)), 2.0, 128, 128)
+
+    monkeypatch.setattr(machine, "_measure", measured)
+    model = tiny.classifier()
+    first = measure_speed(model, tiny.CPU, tmp_path / "cache")
+    assert measure_speed(model, tiny.CPU, tmp_path / "cache") == first
+    assert len(calls) == 1
+    (key,) = json.loads((tmp_path / "cache" / "speed.json").read_text())
+    assert key.startswith("tiny|")
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads + 1)
+    assert measure_speed(model, tiny.CPU, tmp_path / "cache").forward == 2.0
+
+
+@pytest.mark.parametrize("text", ["{", "[]", ""])
+def test_a_broken_memory_is_measured_again(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speed = Speed("cpu", 1.0, 2.0, 128, 128)
+    monkeypatch.setattr(machine, "_measure", lambda *_: speed)
+    (tmp_path / "speed.json").write_text(text)
+    assert measure_speed(tiny.classifier(), tiny.CPU, tmp_path) == speed
+
+
+def test_measuring_changes_no_weight_and_no_mode(tmp_path: Path) -> None:
+    model = tiny.classifier()
+    model.freeze_trunk()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    speed = measure_speed(model, tiny.CPU, tmp_path)
+    assert 0 < speed.forward < speed.train * 3
+    assert model.training
+    assert not any(p.requires_grad for p in model.trunk.parameters())
+    assert all(p.grad is None for p in model.parameters())
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_memory_setting_works_or_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    keep_freed_memory()
+    configure(torch.device("cpu"))
+    monkeypatch.setattr(machine.sys, "platform", "darwin")
+    monkeypatch.setattr(machine.ctypes, "CDLL", None)
+    keep_freed_memory()

@@ -1,0 +1,853 @@
+"""Whole runs: their folder, that they repeat, that a kill costs nothing, and odd data sets."""
+
+import csv
+import dataclasses
+import json
+import re
+import shutil
+import signal
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("timm")
+
+import silent_checks as checks
+from commands import Commands
+from processes import on_ranks
+from shapes import (
+    CLASSES,
+    FINISHED,
+    SETTINGS,
+    as_options,
+    contents,
+    read_metrics,
+    read_stage,
+    write_shapes,
+)
+from tarred import tar_tree, write_tar
+
+from tutelage import api, cli
+from tutelage.augment import RandAugment, Strong, Weak
+from tutelage.chain import pipeline, runs, selftrain, stages, trunk, tune
+from tutelage.config import make_config
+from tutelage.data import store
+from tutelage.data.catalog import read_catalog
+from tutelage.data.memory import read_path
+from tutelage.data.stream import StreamedImages
+from tutelage.stats.metrics import Comparison
+from tutelage.system.errors import TutelageError
+
+parquet = pytest.importorskip("pyarrow.parquet")
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+STAGES = ["probe", "transfer", "self-train-1", "self-train-2", "student"]
+FIGURES = {"n", "accuracy", "accuracy_ci95", "macro_f1", "ece", "nll"}
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trainings of four steps, where what is learned does not matter."""
+    monkeypatch.setattr("tutelage.chain.plan.STEPS", (4,))
+
+
+def prepared(data: Path, out: Path, **settings: Any) -> runs.Run:
+    config = make_config("run", {**SETTINGS, **settings})
+    return runs.prepare("run", read_path(data), str(data), out, config, quiet=True)
+
+
+def events(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+
+
+# --- the folder
+
+
+def test_a_run_folder_is_complete(finished: Path) -> None:
+    found = {path.name for path in finished.iterdir()}
+    assert found == {
+        "config.json", "split.parquet", "metrics.json", "events.jsonl", "teacher", "student",
+        "student.onnx", "pseudo_labels.parquet", "skipped.csv", "report.html", "stages",
+        "review.parquet", "review.json", "MODEL_CARD.md", "duplicates.csv",
+    }  # fmt: skip
+    for model in ("teacher", "student"):
+        assert {"model.safetensors", "model.json"} <= set(contents(finished / model))
+    assert sorted(p.name for p in (finished / "stages").iterdir()) == sorted(STAGES)
+
+
+def test_metrics_json_is_as_documented(finished: Path) -> None:
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert set(metrics) == {"stages", "final", "teacher", "leakage"}
+    assert metrics["leakage"]["pairs"] == 0
+    assert [entry["name"] for entry in metrics["stages"]] == STAGES
+    for entry in metrics["stages"]:
+        name = entry["name"]
+        assert set(entry) == {"name", "accepted", "seconds", "parameters", "val", "test"}, name
+        assert isinstance(entry["accepted"], bool), name
+        assert entry["seconds"] >= 0, name
+        assert isinstance(entry["parameters"], int), name
+        assert set(entry["test"]) == FIGURES, name
+        assert entry["test"]["n"] == 18, name
+        low, high = entry["test"]["accuracy_ci95"]
+        assert 0 <= low < entry["test"]["accuracy"] <= high + 1e-12 <= 1 + 1e-12, name
+        if name == "student":  # judged by test alone: it chose nothing
+            assert entry["val"] is None
+        else:
+            assert set(entry["val"]) == FIGURES, name
+            assert entry["val"]["n"] == 12, name
+    accepted = [e for e in metrics["stages"] if e["accepted"] and e["name"] != "student"]
+    assert metrics["teacher"] == accepted[-1]
+    assert metrics["final"] == metrics["stages"][-1]
+    assert metrics["final"]["parameters"] < metrics["teacher"]["parameters"]
+
+
+def test_the_trained_models_know_the_shapes(finished: Path) -> None:
+    metrics = json.loads((finished / "metrics.json").read_text())
+    assert metrics["teacher"]["test"]["accuracy"] > 0.6
+    assert metrics["final"]["test"]["accuracy"] > 0.6
+
+
+def test_events_are_objects_in_order(finished: Path) -> None:
+    rows = events(finished)
+    assert all({"time", "event"} <= set(row) for row in rows)
+    times = [row["time"] for row in rows]
+    assert times == sorted(times)
+    assert [row["name"] for row in rows if row["event"] == "stage"] == STAGES
+    started = [row["label"] for row in rows if row["event"] == "start"]
+    assert started == [row["label"] for row in rows if row["event"] == "end"]
+    assert {"decoding", "features", "student", "test, student"} <= set(started)
+    assert any("agrees with torch" in row.get("text", "") for row in rows)
+
+
+def test_config_json_holds_every_setting_and_what_was_resolved(
+    finished: Path, photos: Path
+) -> None:
+    config = json.loads((finished / "config.json").read_text())
+    resolved = {"plan", "machine", "versions", "notes", "clusters", "streamed"}
+    assert set(config) == {"request", *resolved}
+    assert config["streamed"] is False
+    assert config["request"]["command"] == "run"
+    assert config["request"]["data"] == str(photos)
+    settings = {k: v for g in config["request"]["settings"].values() for k, v in g.items()}
+    assert settings.keys() == set(checks.settings())
+    assert settings.items() >= FINISHED.items()
+    assert config["plan"]["size"] == 32
+    assert len(config["plan"]["rounds"]) == 2
+    assert {"tutelage", "torch", "timm"} <= set(config["versions"])
+
+
+def test_split_parquet_says_which_image_had_which_role(finished: Path, photos: Path) -> None:
+    rows = parquet.read_table(finished / "split.parquet").to_pylist()
+    files = {str(p.relative_to(photos)) for p in photos.rglob("*") if p.is_file()}
+    assert {row["image"] for row in rows} == files
+    roles = [row["role"] for row in rows]
+    assert {role: roles.count(role) for role in set(roles)} == {
+        "labeled": 12, "unlabeled": 30, "test": 18,
+    }  # fmt: skip
+    for row in rows:
+        folder = row["image"].split("/")
+        assert row["role"] == "test" or folder[0] in ("train", "unlabeled")
+        assert row["label"] == (folder[1] if row["role"] == "labeled" else None)
+        assert row["truth"] == (None if folder[0] == "unlabeled" else folder[1])
+
+
+def test_pseudo_labels_parquet_tells_every_round(finished: Path) -> None:
+    table = parquet.read_table(finished / "pseudo_labels.parquet")
+    assert table.column_names == ["image", "label", "confidence", "round", "accepted", "reason"]
+    rows = table.to_pylist()
+    split = parquet.read_table(finished / "split.parquet").to_pylist()
+    pool = sorted(row["image"] for row in split if row["role"] == "unlabeled")
+    for number, share in ((1, 0.4), (2, 1.0)):
+        of_round = [row for row in rows if row["round"] == number]
+        assert sorted(row["image"] for row in of_round) == pool
+        assert {row["label"] for row in of_round} <= set(CLASSES)
+        assert all(1 / 3 <= row["confidence"] <= 1 for row in of_round)
+        assert all(row["reason"] for row in of_round)
+        expected = share * sum(row["confidence"] for row in of_round)  # of 30 to be right
+        assert sum(row["accepted"] for row in of_round) == pytest.approx(expected, abs=3)
+    assert len(rows) == 60
+
+
+def test_the_report_is_of_this_run(finished: Path, photos: Path) -> None:
+    page = (finished / "report.html").read_text(encoding="utf-8")
+    for text in (*STAGES, *CLASSES, f"tutelage run {photos}", "--labels-per-class 4"):
+        assert text in page
+    assert "skipped.csv" not in page
+    assert (finished / "skipped.csv").read_text() == "image,reason\n"
+
+
+# --- repeating
+
+
+def timeless(content: bytes, name: str) -> bytes:
+    """A file without what the clock says; only the model card holds any of that."""
+    if name != "MODEL_CARD.md":
+        return content
+    return re.sub(rb"\d{4}-\d\d-\d\d \d\d:\d\d UTC|\d+\.\d+ ms", b"", content)
+
+
+def test_the_same_command_gives_the_same_numbers(
+    finished: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["run", str(photos), "--out", str(tmp_path / "run"), *as_options(FINISHED)]
+    assert cli.main(words) == 0
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "12 labelled, 30 unlabelled, 0 val, 18 test images of 3 classes" in captured.err
+    assert "student: kept" in captured.err
+    assert f"report: {tmp_path / 'run' / 'report.html'}" in captured.err
+    assert read_metrics(tmp_path / "run") == read_metrics(finished)
+    ours, theirs = contents(tmp_path / "run"), contents(finished)
+    same = [name for name in ours if name.endswith(("safetensors", "parquet", "model.json"))]
+    assert len(same) == 2 * (len(STAGES) + 2) + 3
+    for name in same:
+        assert ours[name] == theirs[name], name
+
+    # Repeated on the finished folder, it decides nothing again and changes no figure.
+    assert cli.main([*words, "--quiet"]) == 0
+    assert capsys.readouterr().err == ""
+    again = contents(tmp_path / "run")
+    for name in again:
+        if name not in ("events.jsonl", "report.html") and not name.endswith(".onnx"):
+            assert timeless(again[name], name) == timeless(ours[name], name), name
+
+
+def checkpointed(run: Path) -> int:
+    """The student's newest step that was saved."""
+    saved = (run / "stages" / ".student.trainings").glob("*/0*.safetensors")
+    return max((int(path.name.partition("-")[0]) for path in saved), default=0)
+
+
+def test_ranks_do_what_one_process_does(finished: Path, photos: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    told = on_ranks(2, lambda: api.run(photos, run, quiet=True, **FINISHED))
+    assert told[0] == json.loads((run / "metrics.json").read_text())
+    assert told[1] == {}
+    assert contents(run).keys() == contents(finished).keys()
+    assert [e["name"] for e in events(run) if e["event"] == "stage"] == STAGES
+    ours, theirs = read_metrics(run), read_metrics(finished)
+    for entry, expected in zip(ours["stages"], theirs["stages"], strict=True):
+        assert entry["accepted"] == expected["accepted"]
+        assert entry["test"]["n"] == 18  # each once, though the ranks shared them
+        for split in ("val", "test"):
+            if expected[split] is not None:
+                figures = {n: v for n, v in entry[split].items() if n != "accuracy_ci95"}
+                assert figures == pytest.approx(
+                    {name: expected[split][name] for name in figures}, rel=1e-3
+                ), entry["name"]
+    pools = [
+        np.load(folder / "stages" / "probe" / "beliefs.npz")["pool0"] for folder in (run, finished)
+    ]
+    np.testing.assert_allclose(*pools, rtol=1e-6)
+
+
+def test_a_stage_that_the_disk_damaged_is_named_and_done_anew(
+    finished: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    weights = run / "stages" / "student" / "model.safetensors"
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    api.run(photos, run, **FINISHED)
+    said = capsys.readouterr().err
+    assert "stage student is damaged (the bytes of model.safetensors are not those" in said
+    assert weights.read_bytes() == whole
+    assert read_metrics(run) == read_metrics(finished)
+    assert (run / "stages" / ".student.damaged" / "model.safetensors").exists()
+
+
+def test_kills_in_every_stage_change_nothing(finished: Path, photos: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    settings = {**FINISHED, "checkpoint_seconds": 0.05}
+    words = ["run", str(photos), "--out", str(run), *as_options(settings)]
+
+    def began(label: str) -> Callable[[], bool]:
+        text = f'"event": "start", "label": "{label}"'
+        return lambda: (
+            (run / "events.jsonl").exists() and text in (run / "events.jsonl").read_text()
+        )
+
+    with Commands(tmp_path / "stderr") as commands:
+        assert commands.run(words, sent=signal.SIGINT, when=began("features")) == 130
+        said = commands.log.read_text()
+        assert "stopped; the same command goes on where it was saved" in said
+        assert "Traceback" not in said
+        for number, stage in enumerate(STAGES):
+            if stage == "student":
+                saved = partial(checkpointed, run)
+                assert commands.run(words, sent=signal.SIGTERM, when=saved) == 143
+                assert "ended by SIGTERM; the same command goes on" in commands.log.read_text()
+                further = partial(lambda at: checkpointed(run) > at, checkpointed(run))
+                assert commands.run(words, sent=signal.SIGKILL, when=further) == -signal.SIGKILL
+                assert not (run / "stages" / "student").exists()
+            folder = run / "stages" / stage
+            assert commands.run(words, sent=signal.SIGKILL, when=folder.exists) == -signal.SIGKILL
+            assert not (run / "metrics.json").exists()
+            assert all((run / "stages" / s / "stage.json").exists() for s in STAGES[: number + 1])
+        assert commands.run(words) == 0, commands.log.read_text()
+        assert f"continuing the run in {run}" in commands.log.read_text()
+    assert read_metrics(run) == read_metrics(finished)
+    for stage in STAGES:
+        assert read_stage(run, stage) == read_stage(finished, stage)
+    assert contents(run / "student") == contents(finished / "student")
+    assert contents(run).keys() == contents(finished).keys()
+    began_stages = [row["name"] for row in events(run) if row["event"] == "stage"]
+    assert began_stages[-1] == "student"  # and nothing that was finished began once more:
+    assert sorted(set(began_stages), key=began_stages.index) == STAGES
+    config = json.loads((run / "config.json").read_text())
+    expected = json.loads((finished / "config.json").read_text())
+    assert config["plan"] == {**expected["plan"]}
+    assert config["notes"] == expected["notes"]
+
+
+# --- folders
+
+
+def test_a_foreign_folder_is_refused_and_left_alone(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(TutelageError, match="holds no tutelage run; choose another --out"):
+        api.run(photos, tmp_path, quiet=True, **SETTINGS)
+    assert contents(tmp_path) == {"thesis.tex": b"precious"}
+
+
+def test_another_runs_folder_is_refused_by_what_differs(
+    finished: Path, photos: Path, tmp_path: Path
+) -> None:
+    before = contents(finished)
+    copied = shutil.copytree(photos, tmp_path / "data")
+    for data, settings, difference in (
+        (photos, {**FINISHED, "seed": 0}, "its seed is 1, this command's is 0"),
+        (photos, {**FINISHED, "student": "cut:3"}, "its student is 'cut:2', this command's is"),
+        (copied, FINISHED, f"its data is '{photos}'"),
+    ):
+        with pytest.raises(TutelageError) as error:
+            api.run(data, finished, quiet=True, **settings)
+        assert difference in str(error.value)
+    with pytest.raises(TutelageError, match="its command is 'run', this command's is 'transfer'"):
+        api.transfer(photos, finished, quiet=True)
+    assert contents(finished) == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"student": "cut:99"}, "99"),
+        ({"student": "cut:two"}, "expected cut, cut:N or a timm architecture"),
+        ({"student": "test_efficientne"}, "test_efficientnet"),
+        ({"student_weights": "x.safetensors"}, "not for one that is cut"),
+        ({"teacher": "tset_resnet"}, "test_resnet"),
+        ({"weights": "nowhere.safetensors"}, "nowhere.safetensors"),
+        ({"labels_per_class": 0}, "labels_per_class is 0, expected 1 to inf"),
+    ],
+)
+def test_a_refused_command_gives_a_new_folder_back(
+    settings: dict[str, Any], reason: str, photos: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(TutelageError, match=reason):
+        api.run(photos, tmp_path / "run", quiet=True, **{**SETTINGS, **settings})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_refused_command_keeps_the_run_that_it_would_have_continued(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = shutil.copytree(photos, tmp_path / "data")
+    config = checks.make_config("run", FINISHED)
+    catalog = checks.read_catalog(data)
+    runs.prepare("run", catalog, str(data), tmp_path / "run", config, quiet=True)
+    before = contents(tmp_path / "run")
+    (data / "train" / "disc" / "disc0.png").unlink()
+    with pytest.raises(TutelageError, match=r"the images changed since .* 0 new, 1 gone"):
+        api.run(data, tmp_path / "run", quiet=True, **FINISHED)
+    after = contents(tmp_path / "run")
+    assert {n: c for n, c in after.items() if n != "events.jsonl"} == {
+        n: c for n, c in before.items() if n != "events.jsonl"
+    }
+
+
+# --- choices
+
+
+def test_permuted_test_labels_change_test_figures_only(
+    finished: Path, photos: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(photos, tmp_path / "data")
+    (data / "test").rename(data / "was")
+    for k, name in enumerate(CLASSES):
+        shutil.copytree(data / "was" / name, data / "test" / CLASSES[(k + 1) % 3])
+    shutil.rmtree(data / "was")
+    run = tmp_path / "run"
+    ours = api.run(data, run, quiet=True, **FINISHED)
+    for stage in STAGES:
+        assert read_stage(run, stage) == read_stage(finished, stage)
+        for name in ("model.safetensors", "model.json", "beliefs.npz"):
+            same = (run / "stages" / stage / name, finished / "stages" / stage / name)
+            assert same[0].read_bytes() == same[1].read_bytes(), (stage, name)
+    assert contents(run / "student") == contents(finished / "student")
+    name = "pseudo_labels.parquet"
+    assert (run / name).read_bytes() == (finished / name).read_bytes()
+    theirs = read_metrics(finished)
+    assert [e["val"] for e in ours["stages"]] == [e["val"] for e in theirs["stages"]]
+    assert ours["final"]["test"]["accuracy"] < 0.5 < theirs["final"]["test"]["accuracy"]
+
+
+def test_val_is_what_choices_are_made_on(tmp_path: Path) -> None:
+    data = write_shapes(tmp_path / "data", train=4, pool=6, val=5, test=2)
+    run = tmp_path / "run"
+    metrics = api.transfer(data, run, quiet=True, **_without("student", "rounds"))
+    assert [entry["name"] for entry in metrics["stages"]] == ["probe", "transfer"]
+    truth = np.repeat([0, 1, 2], 5)
+    right = []
+    for entry in metrics["stages"]:
+        folder = run / "stages" / entry["name"]
+        with np.load(folder / "beliefs.npz") as beliefs:
+            assert set(beliefs) == {"judged", "pool0"}  # one chain: no label is held out
+            right.append(beliefs["judged"].argmax(axis=1) == truth)
+        assert entry["val"]["n"] == 15
+        assert entry["val"]["accuracy"] == pytest.approx(right[-1].mean())
+    comparison = read_stage(run, "transfer")["comparison"]
+    assert comparison["n"] == 15
+    assert comparison["before"] == pytest.approx(right[0].mean())
+    assert comparison["after"] == pytest.approx(right[1].mean())
+    assert comparison["wins"] == int((right[1] & ~right[0]).sum())
+
+
+def test_the_student_answers_val_too(tmp_path: Path) -> None:
+    data = write_shapes(tmp_path / "data", train=4, pool=6, val=5, test=2)
+    metrics = api.run(data, tmp_path / "run", quiet=True, **FINISHED)
+    val = metrics["final"]["val"]
+    again = api.evaluate(tmp_path / "run" / "student", data, split="val")
+    assert val["n"] == again["n"] == 15
+    assert val["accuracy"] == again["accuracy"]
+    assert val["nll"] == pytest.approx(again["nll"], abs=1e-2)
+
+
+def test_a_round_that_loses_is_rejected_and_ends_its_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = checks.prepared(tmp_path, monkeypatch, trunk="frozen", rounds=3)
+    real = stages.self_train_frozen
+    rounds = []
+
+    def worse(task: Any, *rest: Any) -> stages.Outcome:
+        rounds.append(len(rest))
+        outcome = real(task, *rest)
+        outcome.beliefs.judged = -100 * np.eye(task.n_classes)[task.judged_labels]
+        return outcome
+
+    monkeypatch.setattr(stages, "self_train_frozen", worse)
+    chain = pipeline.Chain(run)
+    pipeline.teach(chain, rounds=True)
+    assert [done.name for done in chain.finished] == ["probe", "transfer", "self-train-1"]
+    lost = chain.finished[-1]
+    assert not lost.accepted
+    assert lost.reason.startswith("lost against its predecessor: 0 won")
+    assert chain.teacher.name == "transfer"
+    assert len(rounds) == 1
+    loaded = pipeline.load_stage(run.folder.stages / "self-train-1", "self-train-1")
+    assert not loaded.accepted
+    assert loaded.comparison == lost.comparison
+    metrics, probs = pipeline.measure(run, chain.finished)
+    assert metrics["teacher"]["name"] == metrics["final"]["name"] == "transfer"
+    assert set(probs) == {"probe", "transfer", "self-train-1"}
+
+
+def clusters_say(
+    monkeypatch: pytest.MonkeyPatch, *, agreement: float, likelier: bool
+) -> list[stages.Beliefs]:
+    """Let made-up beliefs be what the pool's clusters say; returns them as they are asked for."""
+    asked = []
+
+    def ask(task: stages.Task, *_: Any) -> selftrain.Clustered:
+        pool: list[Any] = [checks.some_beliefs(task, 1) for _ in task.chains]
+        beliefs = stages.Beliefs(pool, 3 * np.eye(task.n_classes)[task.judged_labels])
+        asked.append(beliefs)
+        return selftrain.Clustered(beliefs, agreement, likelier)
+
+    monkeypatch.setattr(selftrain, "ask_clusters", ask)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("rounds", "agreement", "likelier", "trained"),
+    [(None, 0.1, False, 0), (1, 0.1, False, 1), (None, 0.3, False, 1), (None, 0.1, True, 1)],
+)
+def test_planned_rounds_end_before_they_begin_where_clusters_are_not_the_classes(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    rounds: int | None,
+    agreement: float,
+    likelier: bool,
+    trained: int,
+) -> None:
+    clusters_say(monkeypatch, agreement=agreement, likelier=likelier)
+    run = checks.prepared(tmp_path, monkeypatch, trunk="frozen", rounds=rounds)
+    run.plan = dataclasses.replace(run.plan, rounds=run.plan.rounds[:1])
+    chain = pipeline.Chain(run)
+    pipeline.teach(chain, rounds=True)
+    names = ["self-train-1"][:trained]
+    assert [done.name for done in chain.finished] == ["probe", "transfer", *names]
+    left_out = "no round of self-training: the pool falls into other clusters than the classes "
+    assert any(note.startswith(left_out) for note in run.notes) == (trained == 0)
+
+
+@pytest.mark.parametrize("likelier", [True, False])
+def test_clusters_label_the_pool_for_the_first_round_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, likelier: bool
+) -> None:
+    asked = clusters_say(monkeypatch, agreement=0.7, likelier=likelier)
+    teachers = []
+    real = selftrain.label_pool
+
+    def note(task: stages.Task, teacher: stages.Beliefs, *rest: Any) -> Any:
+        teachers.append((teacher, rest[0]))
+        return real(task, teacher, *rest)
+
+    monkeypatch.setattr(selftrain, "label_pool", note)
+    monkeypatch.setattr(pipeline, "_judge", lambda *_: Comparison(8, 3, 0, 0.5, 0.9, 0.7, 0.4))
+    run = checks.prepared(tmp_path, monkeypatch, trunk="frozen", rounds=2)
+    chain = pipeline.Chain(run)
+    pipeline.teach(chain, rounds=True)
+    (clusters,) = asked
+    transfer, first = (done.outcome for done in chain.finished[1:3])
+    expected = clusters if likelier else transfer.beliefs
+    temperature = stages.temperature_of(run.task, expected)
+    assert [id(teacher) for teacher, _ in teachers] == [id(expected), id(first.beliefs)]
+    assert [t for _, t in teachers] == [temperature, first.model.spec.temperature]
+    said = any(note.startswith("self-train-1: its pseudo-labels are") for note in run.notes)
+    assert said == likelier
+    # The run that goes on asks no clusters again: what they were worth is in its folder.
+    again = checks.prepared(tmp_path, monkeypatch, trunk="frozen", rounds=2)
+    pipeline.teach(pipeline.Chain(again), rounds=True)
+    assert len(asked) == 1
+    assert again.notes == run.notes
+
+
+def test_clusters_can_be_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = clusters_say(monkeypatch, agreement=0.0, likelier=True)
+    run = checks.prepared(tmp_path, monkeypatch, trunk="frozen", rounds=None, clusters="ignore")
+    chain = pipeline.Chain(run)
+    pipeline.teach(chain, rounds=True)
+    assert not asked
+    assert chain.finished[2].name == "self-train-1"
+
+
+def test_a_spent_budget_leaves_rounds_out_for_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for minutes in (0.0, 60.0):  # the second is the same run, continued
+        run = checks.prepared(tmp_path, monkeypatch, trunk="frozen", rounds=2)
+        run.plan = dataclasses.replace(run.plan, minutes=minutes)
+        chain = pipeline.Chain(run)
+        pipeline.teach(chain, rounds=True)
+        assert [done.name for done in chain.finished] == ["probe", "transfer"]
+        note = "the time budget was spent before self-train-1: it was left out"
+        assert run.notes.count(note) == 1
+
+
+# --- odd data sets
+
+
+def _without(*names: str) -> dict[str, Any]:
+    return {name: value for name, value in SETTINGS.items() if name not in names}
+
+
+ODD: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "no unlabelled images": ({"pool": 0}, {}),
+    "no unlabelled images, trained trunk": ({"pool": 0, "train": 4}, {"trunk": "trained"}),
+    "a trained round": ({}, {"labels_per_class": 4, "trunk": "trained"}),
+    "an online round": ({}, {"labels_per_class": 4, "trunk": "online"}),
+    "no test split": ({"test": 0}, {}),
+    "1 label per class": ({}, {"labels_per_class": 1}),
+    "200:2:2": ({"train": (200, 2, 2), "pool": 0, "test": 3, "side": 8}, {}),
+    "12 images": ({"train": 4, "pool": 0, "test": 0}, {}),
+    "greyscale": ({"mode": "L"}, {"labels_per_class": 4}),
+    "middle stages": ({}, {"labels_per_class": 4, "features": "levels"}),
+}
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("name", ODD)
+def test_odd_data_sets_give_a_complete_run(name: str, tmp_path: Path) -> None:
+    images, settings = ODD[name]
+    data = write_shapes(tmp_path / "data", **images)
+    run = tmp_path / "run"
+    metrics = api.run(data, run, quiet=True, **{**SETTINGS, **settings})
+    names = [entry["name"] for entry in metrics["stages"]]
+    pool = images.get("pool", 18) > 0 or "labels_per_class" in settings
+    assert names == ["probe", "transfer", *(["self-train-1"] if pool else []), "student"]
+    assert json.loads((run / "metrics.json").read_text()) == metrics
+    if images.get("test") == 0:
+        assert all(entry["test"] is None for entry in metrics["stages"])
+    else:
+        assert metrics["final"]["test"]["n"] == 3 * images.get("test", 6)
+    if settings.get("labels_per_class") == 1:  # no label can be held out
+        assert all(entry["val"] is None for entry in metrics["stages"])
+        assert read_stage(run, "transfer")["reason"] == "no held-out labels to compare on; kept"
+    table = parquet.read_table(run / "pseudo_labels.parquet")
+    assert len(table) == (0 if not pool else len(read_pool(run)))
+    for path in (run / "report.html", run / "teacher" / "model.onnx"):
+        assert path.stat().st_size > 10_000
+    (row, *_), skipped = api.predict(run, [data / "train" / "disc"])
+    assert not skipped
+    assert set(row.probabilities) == set(CLASSES)
+    assert sum(row.probabilities.values()) == pytest.approx(1, abs=1e-4)
+
+
+def read_pool(run: Path) -> list[str]:
+    rows = parquet.read_table(run / "split.parquet").to_pylist()
+    return [row["image"] for row in rows if row["role"] == "unlabeled"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_class_missing_from_test_and_an_empty_class_folder_are_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_shapes(tmp_path / "data", train=4, pool=0)
+    shutil.rmtree(data / "test" / "square")
+    (data / "train" / "wasp").mkdir()
+    run = tmp_path / "run"
+    metrics = api.run(data, run, **SETTINGS)
+    test = metrics["final"]["test"]
+    assert test["n"] == 12
+    assert 0 <= test["macro_f1"] <= 1
+    note = "class folder train/wasp is empty: left out"
+    assert note in capsys.readouterr().err
+    assert any(note in text for text in json.loads((run / "config.json").read_text())["notes"])
+    assert note in (run / "report.html").read_text()
+    assert api.evaluate(run, data)["n"] == 12
+
+
+def test_too_little_to_learn_from_is_said(tmp_path: Path) -> None:
+    data = write_shapes(tmp_path / "data", train=(3, 0, 0), pool=2, test=0)
+    with pytest.raises(TutelageError, match=r"at least 2 classes are needed; found: disc\. Put"):
+        api.run(data, tmp_path / "run", quiet=True, **SETTINGS)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_unreadable_image_is_skipped_and_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_shapes(tmp_path / "data", train=4, pool=4, test=2)
+    whole = (data / "train" / "disc" / "disc0.png").read_bytes()
+    (data / "unlabeled" / "torn.png").write_bytes(whole[: len(whole) // 2])
+    (data / "test" / "disc" / "text.jpg").write_text("no image")
+    run = tmp_path / "run"
+    assert api.transfer(data, run, **_without("student", "rounds"))["final"]["test"]["n"] == 6
+    said = capsys.readouterr().err
+    assert f"2 images could not be read: see {run / 'skipped.csv'}" in said
+    assert "2 unreadable images were skipped (skipped.csv)" in said
+    with (run / "skipped.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == ["test/disc/text.jpg", "unlabeled/torn.png"]
+    assert all(row["reason"] for row in rows)
+    page = (run / "report.html").read_text()
+    assert "unlabeled/torn.png" in page
+    split = {r["image"]: r["role"] for r in parquet.read_table(run / "split.parquet").to_pylist()}
+    assert split["unlabeled/torn.png"] == split["test/disc/text.jpg"] == "unused"
+    figures = api.evaluate(run, data)
+    assert (figures["n"], figures["skipped"]) == (6, 1)
+
+
+def test_settings_that_this_plan_cannot_use_are_said(tmp_path: Path) -> None:
+    data = write_shapes(tmp_path / "data", train=3, pool=0, test=0)
+    run = prepared(data, tmp_path / "run", lr_trunk=0.01, threshold=0.5)
+    notes = [note for note in run.notes if "no effect" in note]
+    assert notes[0] == "no effect: threshold; no round of self-training is planned"
+    assert notes[1].startswith("no effect in this plan: lr_trunk; --trunk trained")
+
+
+@pytest.mark.parametrize("features", ["last", "levels"])
+def test_a_head_on_the_middle_stages_is_said(tmp_path: Path, features: str) -> None:
+    data = write_shapes(tmp_path / "data", train=3, pool=0, test=0)
+    run = prepared(data, tmp_path / "run", features=features)
+    pipeline.teach(pipeline.Chain(run), rounds=False)
+    said = [note for note in run.notes if "middle stages" in note]
+    expected = "transfer: the head looks at the trunk's middle stages: as --features levels says"
+    assert said == ([expected] if features == "levels" else [])
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_trained_round_starts_from_a_choice_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_shapes(tmp_path / "data", train=3, test=0)
+    run = prepared(data, tmp_path / "run", trunk="trained", rounds=2)
+    assert [work.trunk for work in run.plan.rounds] == ["frozen", "trained"]
+    monkeypatch.setattr(pipeline.Chain, "start", {"metric": "plain", "strength": 77.0})
+    fit, used = stages.fit_chain_heads, []
+
+    def noted(task: Any, frozen: Any, choice: Any, *rest: Any) -> Any:
+        used.append(choice["strength"])
+        return fit(task, frozen, choice, *rest)
+
+    monkeypatch.setattr(stages, "fit_chain_heads", noted)
+    chain = pipeline.Chain(run)
+    pipeline.teach(chain, rounds=True)
+    assert used[-2:] == [chain.choice["strength"], 77.0]
+
+
+def test_auto_measures_the_strong_view_once_and_pins_it(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[Any] = []
+    chosen = {"augment": "randaugment", "num_ops": 3, "magnitude": 21, "crop_scale": 0.6}
+
+    def made_up(sample: Any, *, progress: Any) -> tune.Tuning:
+        calls.append(sample)
+        return tune.Tuning((), {}, chosen, "it covers more", 7.0, 123)
+
+    monkeypatch.setattr(tune, "tune", made_up)
+    settings = {**FINISHED, "augment": "auto", "magnitude": 4}
+    config, catalog = make_config("run", settings), read_catalog(photos)
+    for _ in range(2):  # the second continues the first
+        run = runs.prepare("run", catalog, str(photos), tmp_path / "r", config, quiet=True)
+        expected = Weak(scale=(0.6, 1.0))
+        strong = trunk.strong_policy(run.config.transfer)
+        assert strong == Strong(augment=RandAugment(3, 21.0, view=expected))
+        assert "--augment auto: it covers more (7 s)" in run.notes
+        assert "no effect: magnitude; --augment auto chooses them" in run.notes
+    assert len(calls) == 1
+    assert (len(calls[0].labeled), len(calls[0].pool)) == (12, 30)
+    assert set(run.split.indices("test")).isdisjoint([*calls[0].labeled, *calls[0].pool])
+    kept = run.folder.read_json("config.json")
+    assert kept["strong_view"]["settings"] == chosen
+    assert kept["request"]["settings"]["transfer"]["augment"] == "auto"
+
+
+def test_a_run_with_auto_trains_with_what_it_chose(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tutelage.chain.tune.TUNE_GRID", ({"augment": "none"}, {"magnitude": 27}))
+    monkeypatch.setattr("tutelage.chain.tune.TUNE_CROPS", ())
+    monkeypatch.setattr("tutelage.chain.plan.STEPS", (4,))
+    monkeypatch.setattr(tune, "choose", lambda rows: (rows[2].settings, "the third of all"))
+    run = tmp_path / "run"
+    settings = {**FINISHED, "augment": "auto", "rounds": 0, "minutes": 3}  # time for either
+    api.run(photos, run, quiet=True, **settings)
+    pinned = json.loads((run / "config.json").read_text())["strong_view"]
+    assert pinned["settings"]["magnitude"] == 27
+    assert "--augment auto: the third of all" in (run / "report.html").read_text()
+    given = {**{k: v for k, v in settings.items() if k != "augment"}, **pinned["settings"]}
+    api.run(photos, tmp_path / "same", quiet=True, **given)
+    assert read_metrics(tmp_path / "same") == read_metrics(run)
+
+
+def test_a_budget_that_is_too_short_is_said(tmp_path: Path) -> None:
+    data = write_shapes(tmp_path / "data", train=3, pool=0, test=0)
+    run = prepared(data, tmp_path / "run", minutes=0.1)
+    (note,) = [note for note in run.notes if "the least there is to do" in note]
+    assert "more than the 0.1 of --minutes" in note
+
+
+# --- images that no disk holds
+
+
+def test_a_streamed_run_is_the_one_with_a_store(
+    photos: Path, finished: Path, tmp_path: Path
+) -> None:
+    api.run(photos, tmp_path / "run", quiet=True, store_gb=0.0, **FINISHED)
+    assert read_metrics(tmp_path / "run") == read_metrics(finished)
+    for name in ("student/model.safetensors", "stages/transfer/beliefs.npz"):
+        assert contents(tmp_path / "run")[name] == contents(finished)[name], name
+    assert "--store-gb" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.usefixtures("quick")
+def test_tars_are_data(photos: Path, tmp_path: Path) -> None:
+    options = {name: value for name, value in SETTINGS.items() if name not in ("student", "rounds")}
+    out = tmp_path / "run"
+    command = ["transfer", str(tar_tree(photos, tmp_path / "tars")), "--out", str(out), "--quiet"]
+    assert cli.main([*command, "--store-gb", "0", *as_options(options)]) == 0
+    metrics = read_metrics(out)
+    assert metrics["final"]["test"]["n"] == 18
+    assert metrics["final"]["test"]["accuracy"] > 0.5
+
+
+def test_a_run_goes_on_with_streaming_when_there_is_room_again(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path / "cache"))
+    room = store._room
+    monkeypatch.setattr(store, "_room", lambda *_: False)
+    first = prepared(photos, tmp_path / "streamed")
+    assert isinstance(first.store.images, StreamedImages)
+    (note,) = [note for note in first.notes if "--store-gb" in note]
+    monkeypatch.setattr(store, "_room", room)
+    again = prepared(photos, tmp_path / "streamed")
+    assert isinstance(again.store.images, StreamedImages)
+    assert note in again.notes
+    other = prepared(photos, tmp_path / "stored")
+    assert isinstance(other.store.images, np.memmap)
+    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: (0, 0, 0))
+    assert isinstance(prepared(photos, tmp_path / "stored").store.images, np.memmap)
+
+
+def test_a_broken_image_of_a_tar_is_skipped(photos: Path, tmp_path: Path) -> None:
+    tars = tar_tree(photos, tmp_path / "tars")
+    write_tar(tars / "train-9999.tar", [("x.png", b"no image"), ("x.cls", b"disc")])
+    prepared(tars, tmp_path / "run", store_gb=0.0)
+    (row,) = csv.DictReader((tmp_path / "run" / "skipped.csv").read_text().splitlines())
+    assert row["image"] == "train-9999.tar/x.png"
+    assert "not a JPEG" in row["reason"]
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_streamed_image_that_is_lost_on_the_way_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_shapes(tmp_path / "data")
+    teach = pipeline.teach
+
+    def losing(chain: Any, **options: Any) -> None:
+        (data / "unlabeled" / "03.jpg").unlink()
+        teach(chain, **options)
+
+    monkeypatch.setattr(pipeline, "teach", losing)
+    options = {name: value for name, value in SETTINGS.items() if name not in ("student", "rounds")}
+    api.transfer(data, tmp_path / "run", quiet=True, store_gb=0.0, **options)
+    (row,) = csv.DictReader((tmp_path / "run" / "skipped.csv").read_text().splitlines())
+    assert row["image"] == "unlabeled/03.jpg"
+    assert "readable before" in row["reason"]
+    assert "03.jpg" in (tmp_path / "run" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("record", ["[", "[]", '{"files": []}', '{"files": {"model.json": 5}}'])
+def test_a_stage_whose_record_is_damaged_is_moved_aside(
+    record: str, finished: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(finished / "stages" / "probe", tmp_path / "probe")
+    (folder / "stage.json").write_text(record)
+    said: list[str] = []
+    assert not pipeline._is_whole(folder, said.append)
+    assert not folder.exists()
+    assert "stage probe is damaged" in said[0]
+    assert (tmp_path / ".probe.damaged" / "stage.json").read_text() == record
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("stage.json", b"["),
+        ("stage.json", b"[]"),
+        ("stage.json", b'{"chains": "x"}'),
+        ("beliefs.npz", b""),
+        ("beliefs.npz", b"\x80\x04N."),  # a pickle
+        ("model.json", b"{}"),
+        ("model.safetensors", b""),
+    ],
+)
+def test_a_damaged_stage_is_named_with_the_mend(
+    name: str, content: bytes, finished: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "probe"
+    shutil.copytree(finished / "stages" / "probe", folder)
+    pipeline.load_stage(folder, "probe")
+    (folder / name).write_bytes(content)
+    with pytest.raises(TutelageError, match=r"the stage in .*probe cannot be read.*delete that"):
+        pipeline.load_stage(folder, "probe")

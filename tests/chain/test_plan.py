@@ -1,0 +1,316 @@
+import dataclasses
+import itertools
+from typing import Any
+
+import pytest
+
+from tutelage.chain.machine import Speed
+from tutelage.chain.plan import (
+    CALL,
+    FOLDS,
+    JUDGED_FOLDS,
+    LEAST_TRAINED,
+    LEGS,
+    MIN_JUDGED,
+    MOST_TRAINED_EPOCHS,
+    RESIZE,
+    SIZES,
+    STEPS,
+    STUDENT_TIME,
+    TRAINED_SIZE,
+    TUNE_LABELED,
+    TUNE_MOST,
+    TUNE_POOL,
+    TUNE_SIZE,
+    TUNE_VIEWS,
+    VIEW_MS,
+    Amounts,
+    Plan,
+    Work,
+    _student_seconds,
+    default_minutes,
+    half_time,
+    labeled_share,
+    make_plan,
+    pool_share,
+    tune_seconds,
+)
+from tutelage.config import make_config
+
+SLOW = Speed("cpu", forward=4.0, train=20.0, forward_size=128, train_size=128)
+QUICK = Speed("cpu", forward=0.05, train=0.15, forward_size=128, train_size=128)
+GPU = Speed("cuda", forward=0.05, train=0.2, forward_size=128, train_size=128)
+AMOUNTS = Amounts(labeled=40, pool=1000, judged=40, test=300, canvas=96)
+
+
+def plan(speed: Speed = SLOW, amounts: Amounts = AMOUNTS, native: int = 224, **s: Any) -> Plan:
+    return make_plan(make_config("run", s), amounts, speed, native)
+
+
+@pytest.mark.parametrize(("images", "minutes"), [(0, 3.5), (1000, 4.5), (5500, 9), (10**6, 12)])
+def test_default_minutes(images: int, minutes: float) -> None:
+    assert default_minutes(images) == minutes
+
+
+def test_the_same_inputs_plan_the_same_work() -> None:
+    assert plan() == plan()
+    almost = dataclasses.replace(SLOW, forward=SLOW.forward * 1.001, train=SLOW.train * 1.001)
+    assert plan(almost).student.steps == plan().student.steps
+
+
+@pytest.mark.parametrize("speed", [SLOW, QUICK, GPU])
+@pytest.mark.parametrize("minutes", [3, 6, 20])
+def test_the_estimate_keeps_the_budget(speed: Speed, minutes: float) -> None:
+    found = plan(speed, minutes=minutes)
+    assert found.minutes == minutes
+    assert found.estimated_seconds <= minutes * 60
+
+
+def test_the_search_for_the_strong_view_is_counted() -> None:
+    for speed in (SLOW, QUICK, GPU):
+        seconds = tune_seconds(AMOUNTS, speed, TUNE_SIZE)
+        looks = TUNE_POOL + 40 * (1 + TUNE_VIEWS * (1 + TUNE_MOST))
+        assert seconds > looks * speed.forward_ms(TUNE_SIZE) / 1e3
+        searching, plain = (plan(speed, minutes=6, augment=a) for a in ("auto", "randaugment"))
+        assert (searching.views, searching.student.steps) <= (plain.views, plain.student.steps)
+        assert searching.estimated_seconds <= 360
+        short, shorter = (plan(speed, minutes=0.1, augment=a) for a in ("auto", "none"))
+        assert short.estimated_seconds == pytest.approx(shorter.estimated_seconds + seconds, abs=1)
+    alone = dataclasses.replace(AMOUNTS, pool=0)
+    assert plan(amounts=alone, augment="auto") == plan(amounts=alone)
+    many = dataclasses.replace(AMOUNTS, labeled=10**4, pool=10**6)
+    capped = dataclasses.replace(AMOUNTS, labeled=TUNE_LABELED, pool=TUNE_POOL)
+    assert tune_seconds(many, SLOW, 128) == tune_seconds(capped, SLOW, 128)
+
+
+def test_more_time_never_plans_less() -> None:
+    for speed in (SLOW, QUICK, GPU):
+        plans = [plan(speed, minutes=m) for m in (2, 4, 8, 16, 32)]
+        for before, after in itertools.pairwise(plans):
+            assert after.size >= before.size
+            assert len(after.rounds) >= len(before.rounds)
+
+
+def test_a_faster_machine_sees_more() -> None:
+    slow, quick = plan(SLOW, minutes=3), plan(QUICK, minutes=3)
+    assert (quick.size, quick.views) >= (slow.size, slow.views)
+    assert quick.student.steps > slow.student.steps
+
+
+def test_choices_are_rungs_of_the_ladder() -> None:
+    found = plan()
+    assert found.size in SIZES
+    assert found.student.steps in STEPS
+    assert found.views in (2, 4, 6, 8)
+
+
+def test_views_are_no_larger_than_the_weights_or_the_canvas_are_worth() -> None:
+    assert plan(QUICK, native=160).size <= 160
+    assert plan(QUICK, dataclasses.replace(AMOUNTS, canvas=32)).size <= 128
+    assert plan(QUICK, native=32).size == 32
+
+
+def test_a_student_pays_for_the_teachers_view_too() -> None:
+    seconds = {
+        size: _student_seconds(Work("trained", 10, 32, 128), SLOW, size, 1) for size in (128, 224)
+    }
+    # The teacher's own view and its larger forward, for each of 320 images.
+    extra = SLOW.forward_ms(224) - SLOW.forward_ms(128) + VIEW_MS * (224 / 160) ** 2
+    assert seconds[224] - seconds[128] == pytest.approx(0.32 * extra)
+
+
+@pytest.mark.parametrize("canvas", [32, 96, 256])
+@pytest.mark.parametrize("teacher", [96, 160, 224])
+def test_half_of_a_teachers_time(teacher: int, canvas: int) -> None:
+    size, fixed = half_time(teacher, canvas), CALL + RESIZE * canvas**2
+    if size:
+        assert STUDENT_TIME * size**2 + fixed == pytest.approx((teacher**2 + fixed) / 2)
+    else:
+        assert teacher**2 <= fixed
+
+
+@pytest.mark.parametrize(
+    ("settings", "native", "canvas", "teacher", "student"),
+    [
+        ({}, 224, 256, 224, 144),
+        ({}, 224, 32, 96, 72),  # that its last round trains
+        ({"trunk": "frozen"}, 224, 32, 128, 96),
+        ({}, 128, 256, 128, 72),  # resizing alone takes more than half: the least that keeps detail
+        ({}, 64, 256, 64, 64),
+        ({"input_size": 160}, 224, 256, 160, 160),  # asked for
+    ],
+)
+def test_a_student_is_as_large_as_half_of_the_time_allows(
+    settings: dict[str, Any], native: int, canvas: int, teacher: int, student: int
+) -> None:
+    amounts = dataclasses.replace(AMOUNTS, canvas=canvas)
+    found = plan(QUICK, amounts, native, **settings)
+    sizes = [found.size, *(work.size for work in found.rounds if work.trunk == "trained")]
+    assert teacher == sizes[-1]
+    assert found.student.size == student
+
+
+def test_a_student_is_quick_whichever_round_becomes_its_teacher() -> None:
+    many = dataclasses.replace(AMOUNTS, labeled=400, judged=400, canvas=32)
+    found = plan(QUICK, many)
+    assert found.judged_folds  # so the round at 96 px may be rejected, and the one at 128 px teach
+    assert (found.size, found.rounds[-1].size, found.student.size) == (128, 96, 72)
+    alone = plan(QUICK, dataclasses.replace(many, pool=0))
+    assert (alone.transfer.trunk, alone.transfer.size, alone.student.size) == ("trained", 96, 72)
+
+
+def test_without_a_pool_there_are_no_rounds() -> None:
+    for speed in (SLOW, QUICK, GPU):
+        found = plan(speed, dataclasses.replace(AMOUNTS, pool=0))
+        assert found.rounds == ()
+        assert found.transfer.trunk in ("frozen", "trained")
+
+
+def test_what_the_user_fixed_stays_fixed() -> None:
+    assert plan(input_size=160).size == 160
+    for speed in (SLOW, QUICK, GPU):
+        frozen = plan(speed, trunk="frozen")
+        assert {work.trunk for work in (*frozen.rounds, frozen.transfer)} == {"frozen"}
+        assert plan(speed, trunk="trained").transfer.trunk == "trained"
+    assert plan(rounds=0).rounds == ()
+    assert len(plan(QUICK, rounds=2).rounds) == 2
+
+
+def test_a_trained_round_sees_enough_or_is_left_out() -> None:
+    found = [plan(minutes=m).rounds for m in (2, 4, 8, 16, 32)]
+    trained = [[work for work in rounds if work.trunk == "trained"] for rounds in found]
+    assert not trained[0]
+    assert trained[-1]
+    for (work,) in filter(None, trained):
+        assert work.steps * work.batch_size >= LEAST_TRAINED
+        assert work.steps * work.batch_size <= MOST_TRAINED_EPOCHS * 1040
+        assert work.size <= TRAINED_SIZE
+        assert LEGS[0] <= 1 + work.revisions <= LEGS[1]
+    assert trained[-1][0].revisions == LEGS[1] - 1  # several passes over the pool
+    small = plan(amounts=dataclasses.replace(AMOUNTS, canvas=32), minutes=32)
+    assert small.rounds[-1].size == 96  # three times the canvas
+    assert small.size == 128
+
+
+def test_of_a_large_pool_only_what_is_learned_from_is_labelled_anew() -> None:
+    work = Work("trained", steps=300, batch_size=32, size=96, revisions=2)
+    assert pool_share(work, 10**6) == 100 * 28  # a leg's steps times the unlabelled of a batch
+    assert pool_share(work, 1000) == 1000
+    large = dataclasses.replace(AMOUNTS, pool=50_000, canvas=32)
+    larger = dataclasses.replace(large, pool=60_000)
+    works = [plan(amounts=amounts, minutes=40).rounds[-1] for amounts in (large, larger)]
+    assert works[0].revisions == LEGS[0] - 1
+    assert works[0].steps >= works[1].steps > 0.7 * works[0].steps
+
+
+@pytest.mark.parametrize("speed", [SLOW, QUICK])
+@pytest.mark.parametrize("pool", [0, 1000])
+def test_a_trunk_trained_on_the_labels_keeps_the_budget_too(speed: Speed, pool: int) -> None:
+    amounts = dataclasses.replace(AMOUNTS, pool=pool)
+    found = plan(speed, amounts, trunk="trained", minutes=20)
+    assert found.transfer.trunk == "trained"
+    assert found.estimated_seconds <= 20 * 60
+
+
+def test_a_few_held_out_labels_judge_no_trained_round() -> None:
+    few = MIN_JUDGED * FOLDS // JUDGED_FOLDS
+    counts = {
+        judged: plan(amounts=dataclasses.replace(AMOUNTS, judged=judged)).judged_folds
+        for judged in (few - 1, few)
+    }
+    assert counts == {few - 1: 0, few: JUDGED_FOLDS}
+
+
+def test_a_gpu_learns_online_and_who_asks_for_it() -> None:
+    assert plan(GPU).rounds[-1].trunk == "online"
+    assert "online" not in {work.trunk for work in plan(QUICK).rounds}
+    asked = plan(QUICK, trunk="online")
+    assert [work.trunk for work in asked.rounds[-2:]] == ["frozen", "online"]
+    assert asked.transfer.trunk == "frozen"
+    assert plan(GPU, trunk="trained").rounds[-1].trunk == "trained"
+    alone = dataclasses.replace(AMOUNTS, pool=0)
+    assert plan(QUICK, alone, trunk="online").rounds == ()
+
+
+def test_rounds_of_a_curriculum_take_more_and_more_of_the_pool() -> None:
+    assert {work.fraction for work in plan(QUICK).rounds} == {None}
+    rounds = plan(QUICK, curriculum="percentiles", rounds=6, trunk="frozen").rounds
+    fractions = [work.fraction for work in rounds if work.fraction is not None]
+    assert len(fractions) == 6
+    assert fractions == sorted(fractions)
+    assert all(0 < f <= 1 for f in fractions)
+
+
+def test_a_cpu_trains_no_trunk_on_views_that_show_less() -> None:
+    quick = dataclasses.replace(QUICK, forward=0.5, train=1.5)
+    large = dataclasses.replace(AMOUNTS, canvas=256)
+    assert plan(quick).rounds[-1].trunk == "trained"
+    assert {work.trunk for work in plan(quick, large).rounds} == {"frozen"}
+    assert plan(quick, large, trunk="trained").rounds[-1].trunk == "trained"
+
+
+@pytest.mark.parametrize("labels", [20, 40, 64, 80, 150, 400])
+def test_a_trunk_is_trained_on_labels_alone_if_they_are_enough(labels: int) -> None:
+    alone = dataclasses.replace(AMOUNTS, labeled=labels, judged=labels, pool=0)
+    work = plan(QUICK, alone, minutes=10).transfer
+    assert (work.trunk == "trained") == (labels >= 144)
+    assert work.steps * work.batch_size <= MOST_TRAINED_EPOCHS * labels
+
+
+def test_rounds_count_the_trained_one() -> None:
+    assert [work.trunk for work in plan(QUICK, rounds=1).rounds] == ["trained"]
+    assert [work.trunk for work in plan(QUICK, rounds=3).rounds] == ["frozen", "frozen", "trained"]
+    assert len(plan(QUICK, rounds=6).rounds) == 6
+    fractions = [w.fraction for w in plan(QUICK, rounds=3, curriculum="percentiles").rounds]
+    assert fractions == [0.4, 1.0, None]
+
+
+def test_time_goes_to_no_stage_that_a_command_leaves_out() -> None:
+    def of(command: str, **settings: Any) -> Plan:
+        config = make_config("run", settings)
+        return make_plan(config, AMOUNTS, SLOW, 224, command=command)
+
+    run = of("run", minutes=8)
+    assert of("transfer", minutes=8).rounds == of("distill", minutes=8).rounds == ()
+    assert of("run", minutes=8, rounds=0).rounds == ()
+    alone = of("distill", minutes=8).student
+    assert alone.steps * alone.size > run.student.steps * run.student.size
+    assert of("self-train", minutes=8).rounds[-1].steps > run.rounds[-1].steps
+    assert of("transfer", minutes=8).estimated_seconds < run.estimated_seconds
+
+
+@pytest.mark.parametrize(
+    ("labeled", "pool", "images", "share"),
+    [(20, 2000, 4800, 0.125), (40, 1000, 4800, 0.25), (400, 4000, 4800, 0.5), (90, 10, 9600, 0.9)],
+)
+def test_true_labels_are_seen_often_but_leave_half_of_a_batch(
+    labeled: int, pool: int, images: int, share: float
+) -> None:
+    amounts = dataclasses.replace(AMOUNTS, labeled=labeled, pool=pool)
+    assert labeled_share(amounts, images) == pytest.approx(share)
+
+
+def test_trained_work_says_how_many_of_a_batch_are_labels() -> None:
+    found = plan(QUICK)
+    for work in (found.rounds[-1], found.student):
+        assert work.labeled_share == labeled_share(AMOUNTS, work.steps * work.batch_size)
+    few = dataclasses.replace(AMOUNTS, labeled=10, judged=10)
+    many = dataclasses.replace(AMOUNTS, labeled=400, judged=400)
+    assert plan(QUICK, few).rounds[-1].restarts
+    assert not plan(QUICK, many).rounds[-1].restarts
+
+
+def test_a_validation_split_repeats_nothing() -> None:
+    val = dataclasses.replace(AMOUNTS, judged=1000, folds=0)
+    found, folds = plan(SLOW, val, minutes=8), plan(SLOW, minutes=8)
+    assert found.judged_folds == 0
+    assert found.rounds[-1].steps >= folds.rounds[-1].steps
+
+
+def test_more_teachers_leave_fewer_steps() -> None:
+    config = make_config("distill", {"teacher": "a", "minutes": 4})
+    one, five = (
+        make_plan(config, dataclasses.replace(AMOUNTS, teachers=n), SLOW, 224, command="distill")
+        for n in (1, 5)
+    )
+    assert five.student.steps * five.student.size < one.student.steps * one.student.size

@@ -1,0 +1,95 @@
+"""What a round of self-training learns from, on two coloured classes and on made-up features."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("timm")
+
+import silent_checks as checks
+
+from tutelage.chain import pipeline, runs, selftrain, stages
+from tutelage.config import make_config
+from tutelage.stats.calibrate import softmax
+
+# --- pseudo-labels
+
+
+def test_a_doubtful_teacher_passes_on_less_of_the_pool(
+    run: runs.Run, chain: pipeline.Chain
+) -> None:
+    teacher = stages.transfer_frozen(run.task, run.base, chain.frozen).beliefs
+    accepted = []
+    for temperature in (0.01, 1e6):  # sure of everything, and of nothing: half are right by chance
+        labels = checks.label_pool(run, chain, teacher, temperature, 0.5)[0]
+        assert labels is not None
+        accepted.append(labels.accepted.mean())
+    assert accepted[0] == pytest.approx(0.5, abs=0.08)
+    assert accepted[1] == pytest.approx(0.25, abs=0.08)
+
+
+def test_without_a_pool_nothing_is_believed(run: runs.Run) -> None:
+    task = dataclasses.replace(run.task, pool=np.arange(0))
+    judged = np.eye(2)[task.judged_labels]
+    pools: list[Any] = [None, *[np.zeros((0, 2))] * (len(task.chains) - 1)]
+    beliefs = stages.Beliefs(pools, judged)
+    labels = selftrain.label_pool(task, beliefs, 1.0, run.config, 0.5, [None] * len(task.chains))
+    assert labels == [None] * len(task.chains)
+
+
+def test_an_ensemble_of_folds_labels_the_pool_for_the_model_on_all_labels_only(
+    run: runs.Run,
+) -> None:
+    task = run.task
+    pool = [checks.some_beliefs(task, seed) for seed in range(len(task.chains))]
+    beliefs = stages.Beliefs(list(pool), np.eye(2)[task.judged_labels] + 0.1)
+
+    def labels(ensemble: str) -> list[Any]:
+        config = make_config("run", {"ensemble": ensemble, "alignment": 0.0})
+        return selftrain.label_pool(task, beliefs, 2.0, config, None, [None] * len(task.chains))
+
+    alone, together = labels("none"), labels("folds")
+    np.testing.assert_allclose(alone[0].probs, softmax(pool[0], 2.0))
+    np.testing.assert_allclose(together[0].probs, np.mean([softmax(p, 2.0) for p in pool], axis=0))
+    for fold, same in zip(alone[1:], together[1:], strict=True):
+        np.testing.assert_array_equal(fold.probs, same.probs)
+
+
+# --- clusters
+
+
+def test_clusters_name_the_pool_and_the_held_out_labels(run: runs.Run) -> None:
+    task = run.task
+    truth = np.arange(len(task.pool)) % 2
+    frozen = checks.made_up(truth, task.labels)
+    half_right = np.where(np.arange(len(truth)) % 4 < 2, truth, 1 - truth)
+    wrong = checks.teacher_of(task, half_right, 1 - task.judged_labels)
+    found = checks.ask_clusters(task, frozen, wrong)
+    for pool in found.beliefs.pool:
+        assert pool is not None
+        assert np.array_equal(pool.argmax(axis=1), truth)
+    assert np.array_equal(found.beliefs.judged.argmax(axis=1), task.judged_labels)
+    assert found.agreement == pytest.approx(0)
+    assert found.likelier
+    right = checks.ask_clusters(task, frozen, checks.teacher_of(task, truth, task.judged_labels))
+    assert right.agreement == 1
+
+
+def test_clusters_that_are_not_the_classes_are_found_out(run: runs.Run) -> None:
+    task = run.task
+    truth, clusters = np.arange(len(task.pool)) % 2, np.arange(len(task.pool)) // 2 % 2
+    frozen = checks.made_up(clusters, np.arange(len(task.labels)) // 2 % 2)
+    found = checks.ask_clusters(task, frozen, checks.teacher_of(task, truth, task.judged_labels))
+    assert abs(found.agreement) < selftrain.LEAST_AGREEMENT
+    assert not found.likelier
+
+
+def test_without_held_out_labels_clusters_are_not_likelier(run: runs.Run) -> None:
+    task = dataclasses.replace(run.task, chains=run.task.chains[:1])
+    truth = np.arange(len(task.pool)) % 2
+    frozen = checks.made_up(truth, task.labels)
+    teacher = checks.teacher_of(task, truth, task.judged_labels)
+    unjudged = stages.Beliefs(teacher.pool, np.full_like(teacher.judged, np.nan))
+    assert not checks.ask_clusters(task, frozen, unjudged).likelier

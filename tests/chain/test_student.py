@@ -1,0 +1,259 @@
+"""Which student is built and what it is given; see also the silent bugs' checks."""
+
+import copy
+import dataclasses
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("timm")
+
+import silent_checks
+import torch
+from torch import nn
+
+from tutelage.chain import runs, trunk
+from tutelage.chain.plan import Work
+from tutelage.chain.stages import evaluation_look
+from tutelage.chain.student import create_student, distill, fit_connector, train_alone
+from tutelage.chain.trunk import Workshop
+from tutelage.config import make_config
+from tutelage.models.classifier import Classifier
+from tutelage.models.zoo import create, cut, residual_blocks
+from tutelage.stats.calibrate import softmax
+from tutelage.system.errors import TutelageError
+
+
+def teacher(architecture: str, classes: int) -> Classifier:
+    return create(architecture, list(map(str, range(classes))), canvas=64, weights="none")
+
+
+def student_of(whole: Classifier, name: str = "cut") -> Classifier:
+    return create_student(make_config("run", {"student": name}), whole)
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize("classes", [2, 35, 100, 1000])
+def test_lite0s_student_keeps_six_stages_in_a_quarter_at_any_number_of_classes(
+    classes: int,
+) -> None:
+    whole = teacher("tf_efficientnet_lite0", classes)
+    student = student_of(whole)
+    assert student.spec.cut == 6
+    assert student.spec.skipped == ("blocks.4.2", "blocks.5.1", "blocks.5.2", "blocks.5.3")
+    assert student.spec.head_hidden is not None
+    assert 256 <= student.spec.head_hidden <= 1024
+    assert 0.2 < parameters(student) / parameters(whole) <= 0.25
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "resnet50", "mobilenetv3_large_100"])
+def test_other_families_are_cut_to_a_quarter(architecture: str) -> None:
+    whole = teacher(architecture, 10)
+    student = student_of(whole)
+    assert student.spec.cut is not None
+    assert parameters(student) <= 0.25 * parameters(whole)
+    count, skipped = student.spec.cut, student.spec.skipped
+    deeper = cut(whole, count + 1, neck=256, skipped=list(residual_blocks(whole, count + 1)))
+    assert parameters(deeper) > 0.25 * parameters(whole)
+    for name in skipped:
+        wider = cut(whole, count, neck=256, skipped=[other for other in skipped if other != name])
+        assert parameters(wider) > 0.25 * parameters(whole)
+
+
+def test_a_named_cut_is_kept_whatever_its_size() -> None:
+    whole = teacher("tf_efficientnet_lite0", 2)
+    assert student_of(whole, "cut:6").spec.cut == 6
+    assert student_of(whole, "cut:6").spec.head_hidden == 256
+    assert student_of(whole, "cut:2").spec.head_hidden == 1024
+
+
+def test_a_named_student_is_the_architecture_with_the_teachers_classes() -> None:
+    whole = teacher("resnet18", 3)
+    config = make_config("run", {"student": "test_efficientnet", "student_weights": "none"})
+    student = create_student(config, whole)
+    assert (student.spec.architecture, student.spec.cut) == ("test_efficientnet", None)
+    assert student.spec.classes == whole.spec.classes
+    assert all(p.requires_grad for p in student.parameters())
+    again = create_student(config, whole)  # random, but the same whatever was drawn before
+    for name, value in student.state_dict().items():
+        assert torch.equal(value, again.state_dict()[name]), name
+
+
+def test_weights_of_a_cut_student_are_its_teachers() -> None:
+    config = make_config("run", {"student": "cut", "student_weights": "none"})
+    with pytest.raises(TutelageError, match="not for one that is cut"):
+        create_student(config, teacher("resnet18", 2))
+
+
+def test_standardised_logits_of_two_classes_are_refused() -> None:
+    config = make_config("run", {"student": "cut:2", "standardize": "yes"})
+    with pytest.raises(TutelageError, match="needs three classes or more"):
+        create_student(config, teacher("test_resnet", 2))
+    assert create_student(config, teacher("test_resnet", 3)).spec.cut == 2
+
+
+def test_a_connector_foretells_what_is_linear_in_the_features() -> None:
+    features = torch.randn(200, 6, generator=torch.Generator().manual_seed(0)) * 3 + 1
+    weight = torch.randn(4, 6, generator=torch.Generator().manual_seed(1))
+    hints = features @ weight.T + torch.arange(4.0)
+    connector = fit_connector(features, hints)
+    assert (connector.in_features, connector.out_features) == (6, 4)
+    error = (connector(features) - hints).square().mean().detach()
+    assert float(error) < 0.02 * float(hints.var(dim=0).mean())
+    torch.testing.assert_close(connector(features).mean(dim=0), hints.mean(dim=0))
+
+
+def test_a_connector_of_more_features_than_images_stays_small() -> None:
+    features = torch.randn(20, 50, generator=torch.Generator().manual_seed(0))
+    features[:, 7] = 0.5  # a dead feature
+    hints = torch.randn(20, 4, generator=torch.Generator().manual_seed(1))
+    connector = fit_connector(features, hints)
+    assert torch.isfinite(connector.weight).all()
+    assert float(connector.weight.detach().norm()) < float(hints.norm())
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[runs.Run]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        yield silent_checks.prepared(tmp_path_factory.mktemp("student"), monkeypatch)
+
+
+def changed(run: runs.Run, **settings: Any) -> Workshop:
+    distill = dataclasses.replace(run.config.distill, **settings)
+    return dataclasses.replace(run.shop, config=dataclasses.replace(run.config, distill=distill))
+
+
+def short(run: runs.Run, steps: int = 2) -> Work:
+    return dataclasses.replace(run.plan.student, steps=steps, batch_size=8)
+
+
+def answers(run: runs.Run, seed: int, size: int = 32, temperature: float = 1.0) -> Classifier:
+    """The run's trunk with a head that says something."""
+    made = copy.deepcopy(run.base)
+    torch.nn.init.normal_(made.head.weight, generator=torch.Generator().manual_seed(seed))
+    made.spec = dataclasses.replace(made.spec, input_size=size, temperature=temperature)
+    return made
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"kd": "dkd"}, {"kd": "dist"}, {"hint_weight": 1.0}, {"teacher_cache": 1}]
+)
+def test_every_kind_of_distillation_trains_a_student(
+    run: runs.Run, settings: dict[str, Any]
+) -> None:
+    outcome = distill(changed(run, **settings), run.task, answers(run, 1), short(run))
+    assert not outcome.model.training
+    assert all(torch.isfinite(value).all() for value in outcome.model.state_dict().values())
+    assert outcome.model.spec.classes == run.base.spec.classes
+    assert parameters(outcome.model) < parameters(run.base)
+
+
+def test_several_teachers_of_several_sizes_teach_one_student(
+    run: runs.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits = silent_checks.captured_fits(monkeypatch)
+    first, second = answers(run, 1, temperature=2.0), answers(run, 2, size=64)
+    distill(changed(run, hint_weight=0.5), run.task, first, short(run), [second])
+    (fit,) = fits
+    batch = fit.loader.batch(0)
+    assert [view.shape[-1] for view in batch.teacher_images] == [32, 64]
+    with torch.no_grad():
+        pairs = zip((first, second), batch.teacher_images, strict=True)
+        each = [torch.softmax(m.eval()(x) / m.spec.temperature, dim=1) for m, x in pairs]
+    answer = fit.step.teacher(*batch.teacher_images)
+    torch.testing.assert_close(answer.logits.exp(), (each[0] + each[1]) / 2, atol=1e-3, rtol=1e-2)
+    assert answer.features.shape == (8, 2 * run.base.num_features)
+    assert fit.model.connector.out_features == 2 * run.base.num_features
+
+
+def test_the_same_teacher_twice_is_that_teacher(
+    run: runs.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits = silent_checks.captured_fits(monkeypatch)
+    models = []
+    for others in ([], [answers(run, 1)]):
+        models.append(distill(run.shop, run.task, answers(run, 1), short(run), others).model)
+    torch.testing.assert_close(fits[1].model.state_dict(), fits[0].model.state_dict())
+    assert models[0].spec == models[1].spec
+
+
+@pytest.mark.parametrize("harm", [False, True])
+def test_the_student_closer_to_its_teacher_is_kept(
+    run: runs.Run, monkeypatch: pytest.MonkeyPatch, harm: bool
+) -> None:
+    """Training that took it away from its teacher on plain views is not kept."""
+    teacher = answers(run, 1, temperature=2.0)
+    started: list[Classifier] = []
+
+    def fit(shop: Any, model: Classifier, *rest: Any) -> Classifier:
+        started.append(copy.deepcopy(model))
+        trained = copy.deepcopy(model).eval()
+        with torch.no_grad():  # in place of training: worse answers, or none but equal ones
+            trained.head.weight.mul_(-1 if harm else 1)
+            trained.head.bias.mul_(-1 if harm else 1)
+            trained.head.requires_grad_(False)
+        return trained
+
+    monkeypatch.setattr(trunk, "fit", fit)
+    outcome = distill(run.shop, run.task, teacher, short(run))
+    (start,) = started
+    torch.testing.assert_close(outcome.model.head.weight, start.head.weight)
+    is_start = outcome.model.head.weight.requires_grad
+    assert is_start == harm
+    assert ("as it started" in outcome.remark) == harm
+    theirs, ours = (
+        softmax(
+            evaluation_look(run.task.canvases, run.task.pool, model, run.device).numpy(),
+            model.spec.temperature,
+        )
+        for model in (teacher, outcome.model)
+    )
+    divergence = float((theirs * np.log(theirs / ours)).sum(axis=1).mean())
+    before, after = re.findall(r"\d+\.\d+", outcome.remark)
+    assert float(before if harm else after) == pytest.approx(divergence, abs=1e-3)
+
+
+def test_teachers_of_other_classes_are_refused(run: runs.Run) -> None:
+    other = answers(run, 2)
+    other.spec = dataclasses.replace(other.spec, classes=("bee", "ant"))
+    with pytest.raises(TutelageError, match="teacher 2 knows bee, ant, the first knows ant, bee"):
+        distill(run.shop, run.task, answers(run, 1), short(run), [other])
+
+
+def test_a_cache_asks_the_teacher_about_its_batches_only(
+    run: runs.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits = silent_checks.captured_fits(monkeypatch)
+    for size in (0, 3):
+        distill(changed(run, teacher_cache=size), run.task, answers(run, 1), short(run))
+    plain, cached = fits
+    assert (plain.loader.cycle, plain.step.cache) == (0, None)
+    for step in range(9):
+        loss, _ = cached.step(cached.model.eval(), cached.loader.batch(step))
+        again, _ = plain.step(cached.model, cached.loader.batch(step))
+        torch.testing.assert_close(loss, again)
+    assert len(cached.step.cache) == 3
+
+
+def test_a_student_alone_is_as_the_distilled_one_but_for_what_it_learned(run: runs.Run) -> None:
+    alone = train_alone(run.shop, run.task, run.base, short(run))
+    taught = distill(run.shop, run.task, answers(run, 1), short(run))
+    assert alone.model.spec == dataclasses.replace(taught.model.spec, temperature=1.0)
+    assert alone.beliefs.pool == [None] * len(run.task.chains)
+    assert alone.beliefs.judged.shape == taught.beliefs.judged.shape
+    assert not alone.frozen
+    assert not torch.equal(alone.model.head.weight, taught.model.head.weight)
+
+
+def test_a_student_alone_learns_the_labels(run: runs.Run) -> None:
+    silent = dataclasses.replace(run.config.transfer, drop_rate=0.0, mix="none", augment="none")
+    shop = dataclasses.replace(run.shop, config=dataclasses.replace(run.config, transfer=silent))
+    model = train_alone(shop, run.task, run.base, short(run, steps=30)).model
+    logits = evaluation_look(run.task.canvases, run.task.labeled, model, run.device)
+    assert logits.argmax(dim=1).tolist() == run.task.labels.tolist()

@@ -1,0 +1,133 @@
+"""What a run leaves for a person to look at."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("timm")
+
+import torch
+
+from tutelage.chain import pipeline, stages, worklist
+from tutelage.chain.worklist import Curve, held_out_beliefs, learning_curve, principal
+
+parquet = pytest.importorskip("pyarrow.parquet")
+
+
+@pytest.fixture
+def taught(chain: pipeline.Chain) -> pipeline.Chain:
+    pipeline.teach(chain, rounds=False)
+    return chain
+
+
+def test_every_training_image_is_listed_once(taught: pipeline.Chain) -> None:
+    worklist.write_worklist(taught)
+    run = taught.run
+    rows = parquet.read_table(run.folder.path / "review.parquet").to_pylist()
+    names, task = run.catalog.names, run.task
+    assert [row["image"] for row in rows] == [names[i] for i in (*task.labeled, *task.pool)]
+    n = len(task.labeled)
+    assert [row["given"] for row in rows[:n]] == [run.catalog.classes[k] for k in task.labels]
+    assert {row["given"] for row in rows[n:]} == {None}
+    assert all(np.isnan(row["suspicion"]) for row in rows[n:])
+    assert all(0 <= row["suspicion"] <= 1 for row in rows[:n])
+    ranks = [row["next"] for row in rows if row["next"] is not None]
+    assert sorted(ranks) == list(range(len(ranks)))
+    assert len(ranks) > 0
+    assert all(row["label"] != row["other"] for row in rows)
+    # The pool's labels are those of the teacher.
+    pool = taught.teacher.outcome.beliefs.pool[0]
+    assert pool is not None
+    assert [row["label"] for row in rows[n:]] == [run.catalog.classes[k] for k in pool.argmax(1)]
+    facts = json.loads((run.folder.path / "review.json").read_text())
+    assert facts["classes"] == list(run.catalog.classes)
+    assert facts["label_errors"]["judged"] == n
+
+
+def test_a_teacher_that_labelled_the_pool_as_it_learned_is_asked_about_it(
+    taught: pipeline.Chain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcome = taught.teacher.outcome
+    known = outcome.beliefs.pool[0]
+    asked = []
+    look = pipeline.trunk.clean_logits
+
+    def noted(*arguments: object) -> object:
+        asked.append(arguments[2])
+        return look(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pipeline.trunk, "clean_logits", noted)
+    outcome.beliefs.pool[0] = None
+    worklist.write_worklist(taught)
+    np.testing.assert_allclose(taught.pool_logits, known, atol=1e-4)
+    assert asked == [outcome.model]  # once
+
+
+def test_a_label_is_judged_by_models_that_did_not_see_it(taught: pipeline.Chain) -> None:
+    before = held_out_beliefs(taught, taught.finished)
+    assert np.isfinite(before).all()
+    # A stage that was judged on one image only has the say about that one alone.
+    last = taught.finished[-1]
+    judged = np.full_like(last.outcome.beliefs.judged, np.nan)
+    judged[0] = [5.0, -5.0]
+    beliefs = stages.Beliefs(last.outcome.beliefs.pool, judged)
+    outcome = dataclasses.replace(last.outcome, beliefs=beliefs)
+    later = [*taught.finished, dataclasses.replace(last, outcome=outcome)]
+    after = held_out_beliefs(taught, later)
+    assert after[0, 0] > 0.9
+    np.testing.assert_array_equal(after[1:], before[1:])
+
+
+def test_with_a_val_split_folds_of_the_labels_judge_them(taught: pipeline.Chain) -> None:
+    run = taught.run
+    task = run.task
+    run.task = dataclasses.replace(
+        task,
+        judged=task.pool[:3],
+        judged_labels=np.zeros(3, dtype=np.int64),
+        chains=(stages.Chain(np.ones(len(task.labels), bool), np.arange(3)),),
+    )
+    probs = held_out_beliefs(taught, taught.finished)
+    np.testing.assert_allclose(probs.sum(axis=1), 1.0)
+    seen = taught.finished[-1].outcome.model.head
+    with torch.no_grad():
+        own = seen(taught.frozen.labeled.views[0][:, : seen.in_features]).numpy()
+    assert np.abs(stages.softmax(own) - probs).max() > 1e-3, "not the model that saw them"
+
+
+def test_the_gain_is_that_of_the_power_law() -> None:
+    labels = np.array([25.0, 50.0, 100.0])
+    curve = Curve(labels, 2.0 * labels**-0.5)  # 0.2 at 100, 0.1 at 400
+    assert curve.gain(300) == pytest.approx(0.1)
+    assert curve.gain(0) == 0.0
+    assert Curve(labels, np.array([0.2, 0.25, 0.3])).gain(50) == 0.0, "never a loss"
+    assert Curve(labels, np.array([0.2, 0.1, 0.0])).gain(50) == 0.0, "nothing left to gain"
+
+
+def test_the_curve_is_of_held_out_labels(taught: pipeline.Chain) -> None:
+    curve = learning_curve(taught)
+    kept = np.mean([chain.keep.sum() for chain in taught.run.task.chains[1:]])
+    assert curve.labels[-1] == kept
+    assert (np.diff(curve.labels) > 0).all()
+    assert ((curve.errors >= 0) & (curve.errors <= 1)).all()
+
+
+def test_principal_directions_are_those_of_all_images() -> None:
+    generator = torch.Generator().manual_seed(0)
+    wide = torch.randn(40, 1, generator=generator) @ torch.ones(1, 50)
+    features = wide + 0.1 * torch.randn(40, 50, generator=generator)
+    labeled, pool = principal(features[:10], features[10:])
+    assert (labeled.shape, pool.shape) == ((10, 32), (30, 32))
+    np.testing.assert_allclose(np.linalg.norm(pool, axis=1), 1.0)
+    first = np.concatenate([labeled, pool])[:, 0]
+    clear = np.abs(wide[:, 0].numpy()) > 0.5
+    signs = np.sign(first[clear]) * np.sign((wide[:, 0] - wide[:, 0].mean()).numpy()[clear])
+    assert abs(signs.mean()) > 0.9
+
+
+def test_a_run_leaves_both_files(finished: Path) -> None:
+    assert (finished / "review.parquet").stat().st_size > 0
+    assert "sentences" in json.loads((finished / "review.json").read_text())

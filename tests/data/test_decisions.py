@@ -1,0 +1,176 @@
+"""What a person decided: kept line by line, and labels for a run."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tutelage.data.catalog import Catalog, catalog_from_arrays
+from tutelage.data.decisions import Decision, Decisions, apply_decisions, read_decisions
+from tutelage.data.split import make_split
+from tutelage.system.errors import TutelageError
+
+
+@pytest.fixture
+def catalog() -> Catalog:
+    """Four labelled and four unlabelled images, and two of test."""
+    names = [*"abcdefgh", "t1", "t2"]
+    labels = [0, 0, 1, 1, -1, -1, -1, -1, 0, 1]
+    return catalog_from_arrays(names, labels, ["train"] * 8 + ["test"] * 2, ("ant", "bee"), names)
+
+
+def decided(path: Path, *decisions: Decision) -> Path:
+    with Decisions(path) as file:
+        for decision in decisions:
+            file.decide(decision)
+    return path
+
+
+def test_decisions_outlive_the_process(tmp_path: Path) -> None:
+    path = tmp_path / "decisions.jsonl"
+    decided(path, Decision("a", "accept", "ant"), Decision("b", "reject", None))
+    with Decisions(path) as again:
+        assert again.standing == {
+            "a": Decision("a", "accept", "ant"),
+            "b": Decision("b", "reject", None),
+        }
+        again.decide(Decision("a", "relabel", "bee"))
+    assert read_decisions(path)["a"] == Decision("a", "relabel", "bee")
+    assert read_decisions(tmp_path) == read_decisions(path)
+    times = [json.loads(line)["time"] for line in path.read_text().splitlines()]
+    assert len(times) == 3
+    assert times == sorted(times)
+
+
+def test_undo_is_a_line_and_brings_back_what_held_before(tmp_path: Path) -> None:
+    path = tmp_path / "decisions.jsonl"
+    with Decisions(path) as file:
+        file.decide(Decision("a", "accept", "ant"))
+        file.decide(Decision("b", "accept", "bee"))
+        file.decide(Decision("a", "reject", None))
+        assert file.undo() == Decision("a", "reject", None)
+        assert file.standing["a"] == Decision("a", "accept", "ant")
+        assert file.undo("a") == Decision("a", "accept", "ant")
+        assert file.undo("a") is None
+        assert list(file.standing) == ["b"]
+    assert len(path.read_text().splitlines()) == 5
+    assert read_decisions(path) == {"b": Decision("b", "accept", "bee")}
+
+
+@settings(deadline=None)  # each decision waits for the disk
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["ant", "bee", None, "undo"]))))
+def test_what_is_read_back_is_what_held(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[str, str | None]]
+) -> None:
+    path = tmp_path_factory.mktemp("any") / "decisions.jsonl"
+    with Decisions(path) as file:
+        for image, label in steps:
+            if label == "undo":
+                file.undo(image)
+            else:
+                file.decide(Decision(image, "reject" if label is None else "relabel", label))
+        held = file.standing
+    assert read_decisions(path) == held
+
+
+def test_a_torn_line_is_cut_off_and_later_ones_are_whole(tmp_path: Path) -> None:
+    path = decided(tmp_path / "decisions.jsonl", Decision("a", "accept", "ant"))
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"time": 1, "image": "b", "act')
+    assert list(read_decisions(path)) == ["a"]
+    decided(path, Decision("c", "accept", "bee"))
+    assert list(read_decisions(path)) == ["a", "c"]
+    assert path.read_bytes().startswith(whole)
+
+
+def test_a_line_that_is_no_decision_is_named(tmp_path: Path) -> None:
+    path = decided(tmp_path / "decisions.jsonl", Decision("a", "accept", "ant"))
+    path.write_bytes(path.read_bytes() + b'{"image": "b", "action": "love", "label": null}\n')
+    with pytest.raises(TutelageError, match=r"line 2 of .* is no decision: .*love"):
+        read_decisions(path)
+    with pytest.raises(TutelageError, match="line 2"):
+        Decisions(path)
+
+
+def test_one_review_at_a_time(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    path = tmp_path / "decisions.jsonl"
+    with Decisions(path), pytest.raises(TutelageError, match="another review has"):
+        Decisions(path)
+    Decisions(path).__exit__()
+
+
+def test_a_full_disk_loses_nothing_that_was_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "decisions.jsonl"
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with Decisions(path) as file:
+        file.decide(Decision("a", "accept", "ant"))
+        with monkeypatch.context() as patch:
+            patch.setattr("os.fsync", full)
+            with pytest.raises(TutelageError, match=r"could not be saved .* No space left"):
+                file.decide(Decision("b", "accept", "ant"))
+        assert list(file.standing) == ["a"]
+        file.decide(Decision("c", "accept", "ant"))
+    assert list(read_decisions(path)) == ["a", "c"]
+
+
+def test_decided_images_are_labelled_in_every_draw(catalog: Catalog, tmp_path: Path) -> None:
+    path = decided(
+        tmp_path / "decisions.jsonl",
+        Decision("a", "relabel", "bee"),
+        Decision("e", "accept", "ant"),
+        Decision("f", "relabel", "bee"),
+        Decision("g", "reject", None),
+        Decision("t1", "reject", None),
+        Decision("elsewhere", "accept", "ant"),
+    )
+    changed = apply_decisions(catalog, str(path))
+    assert "g" not in changed.names
+    assert "t1" in changed.names, "test images are not reviewed"
+    assert changed.warnings == (
+        "by review 3 images have labels and 1 are left out",
+        f"2 decisions of {path} are about no training image of this data",
+    )
+    for seed in range(5):
+        split = make_split(changed, np.ones(9, bool), labels_per_class=1, limit=None, seed=seed)
+        labels = {changed.names[i]: int(split.labels[i]) for i in split.indices("labeled")}
+        assert labels.items() >= {"a": 1, "e": 0, "f": 1}.items()
+        assert {"b", "c", "d", "h"} - labels.keys(), "a draw keeps one label a class besides"
+
+
+def test_later_reviews_count_more(catalog: Catalog, tmp_path: Path) -> None:
+    first = decided(tmp_path / "one.jsonl", Decision("e", "accept", "ant"))
+    second = decided(tmp_path / "two.jsonl", Decision("e", "relabel", "bee"))
+    changed = apply_decisions(catalog, f"{first},{second}")
+    assert changed.labels[changed.names.index("e")] == 1
+    assert apply_decisions(catalog, None) is catalog
+
+
+def test_decisions_that_do_not_fit_are_refused(catalog: Catalog, tmp_path: Path) -> None:
+    with pytest.raises(TutelageError, match=r"no decisions in .*none.*tutelage review RUN"):
+        apply_decisions(catalog, str(tmp_path / "none"))
+    path = decided(tmp_path / "decisions.jsonl", Decision("x", "accept", "ant"))
+    with pytest.raises(
+        TutelageError, match=r"none of the 1 decisions .* is about a training image"
+    ):
+        apply_decisions(catalog, str(path))
+    path = decided(tmp_path / "wasps.jsonl", Decision("a", "relabel", "wasp"))
+    with pytest.raises(
+        TutelageError, match="calls a 'wasp', which is none of the classes ant, bee"
+    ):
+        apply_decisions(catalog, str(path))
+
+
+@pytest.mark.parametrize("line", [b"[" * 100_000, b"\xff", b"3", b'{"image": 1}', b"null"])
+def test_a_hostile_line_is_named(line: bytes, tmp_path: Path) -> None:
+    (tmp_path / "decisions.jsonl").write_bytes(line + b"\n")
+    with pytest.raises(TutelageError, match=r"line 1 of .* is no decision"):
+        read_decisions(tmp_path)

@@ -1,0 +1,52 @@
+"""The demo's data set."""
+
+import collections
+import csv
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tutelage.data import demo as solar
+from tutelage.data.decode import decode
+from tutelage.system.errors import MissingExtra
+
+
+def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(solar, "find_spec", lambda _name: None)
+    with pytest.raises(MissingExtra, match=r'CC BY-NC-SA 4\.0.*pip install "tutelage\[demo\]"'):
+        solar.solar_cells()
+
+
+def test_notes_tell_licence_and_optimism() -> None:
+    assert any("CC BY-NC-SA 4.0" in note for note in solar.NOTES)
+    assert any("no module id" in note and "optimistic" in note for note in solar.NOTES)
+
+
+def test_certain_cells_are_labelled_and_a_quarter_of_them_is_test() -> None:
+    pytest.importorskip("elpv_dataset")
+    catalog = solar.solar_cells()
+    assert len(catalog) == 2624
+    assert catalog.classes == ("defective", "functional")
+    spec = find_spec("elpv_dataset")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    table = Path(spec.submodule_search_locations[0]) / "data" / "labels.csv"
+    with table.open() as file:
+        rows = [row for row in csv.reader(file, delimiter=" ", skipinitialspace=True) if row]
+    chance = {row[0]: float(row[1]) for row in rows}
+    label_of = {1.0: 0, 0.0: 1}
+    for name, label in zip(catalog.names, catalog.labels, strict=True):
+        assert label == label_of.get(chance[name], -1), name
+    test = catalog.splits == "test"
+    certain = catalog.labels >= 0
+    assert int(test.sum()) == 556 == round(0.25 * certain.sum())
+    assert certain[test].all()  # none of the uncertain cells is judged on
+    assert set(catalog.splits.tolist()) == {"train", "test"}
+    shares = [np.mean(catalog.labels[rows] == 0) for rows in (test, certain & ~test)]
+    assert shares[0] == pytest.approx(shares[1], abs=0.06)
+    assert solar.solar_cells().splits.tolist() == catalog.splits.tolist()
+    assert decode(catalog.source.read(0)).shape == (300, 300, 3)
+    counts = collections.Counter(catalog.labels.tolist())
+    assert counts[-1] == sum(value not in label_of for value in chance.values()) > 0

@@ -1,0 +1,248 @@
+"""Folders that Hugging Face wrote are one catalog in every layout, and say what they lack."""
+
+import io
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pyarrow")
+
+import huggingface as hf
+import pyarrow as pa
+import pyarrow.ipc as ipc
+from PIL import Image
+
+from tutelage.data.catalog import Catalog, read_catalog
+from tutelage.data.hf import is_hub_folder
+from tutelage.data.memory import encoded, read_path
+from tutelage.system.errors import TutelageError
+
+
+def pictures(count: int, first: int = 0) -> list[bytes]:
+    return [encoded(Image.new("RGB", (4, 4), (first + i, 0, 0))) for i in range(count)]
+
+
+SPLITS = {
+    "train": hf.table(pictures(5), [0, 1, 1, -1, None]),
+    "validation": hf.table(pictures(1, 10), [1]),
+    "test": hf.table(pictures(2, 20), [0, 1]),
+    "unsupervised": hf.table(pictures(3, 30), [1, 1, -1]),
+}
+WRITERS = {
+    "save_to_disk": hf.save_to_disk,
+    "two arrow files": lambda s, f: hf.save_to_disk(s, f, shards=2),
+    "parquet": hf.write_hub,
+    "two parquet files, in data": lambda s, f: hf.write_hub(s, f / "data", shards=2).parent,
+}
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_every_layout_is_the_same_catalog(layout: str, tmp_path: Path) -> None:
+    catalog = read_path(WRITERS[layout](SPLITS, tmp_path / "set"))
+    assert catalog.classes == ("ant", "bee")
+    assert catalog.names[:6] == tuple([f"train/{i}" for i in range(5)] + ["validation/0"])
+    assert catalog.labels.tolist() == [1, 0, 0, -1, -1, 0, 1, 0, -1, -1, -1]
+    assert catalog.splits.tolist() == ["train"] * 5 + ["val"] + ["test"] * 2 + ["train"] * 3
+    expected = [*pictures(5), *pictures(1, 10), *pictures(2, 20), *pictures(3, 30)]
+    assert [catalog.source.read(i) for i in range(11)] == expected
+    chosen = catalog.select([10, 0])
+    assert [chosen.source.read(i) for i in range(2)] == [expected[10], expected[0]]
+    assert len({catalog.source.signature(i) for i in range(11)}) == 11
+
+
+def test_a_signature_changes_with_the_file(tmp_path: Path) -> None:
+    folder = hf.save_split_to_disk(SPLITS["train"], tmp_path / "set")
+    before = read_path(folder).source.signature(0)
+    (file,) = folder.glob("*.arrow")
+    file.write_bytes(file.read_bytes() + b"\0")
+    assert read_path(folder).source.signature(0) != before
+
+
+def test_the_hub_s_own_conversion_has_a_folder_for_each_split(tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        hf.write_hub({name: SPLITS[name]}, tmp_path / "default" / name)
+        next((tmp_path / "default" / name).iterdir()).rename(
+            tmp_path / "default" / name / "0000.parquet"
+        )
+    assert read_path(tmp_path).splits.tolist() == ["train"] * 5 + ["test"] * 2
+
+
+def test_a_single_split_is_train(tmp_path: Path) -> None:
+    catalog = read_path(hf.save_split_to_disk(SPLITS["test"], tmp_path / "set"))
+    assert catalog.splits.tolist() == ["train", "train"]
+
+
+def test_columns_are_known_by_their_kind(tmp_path: Path) -> None:
+    rows = hf.table(pictures(2), [0, 1], image="img", label="fine_label")
+    catalog = read_path(hf.write_hub({"train": rows}, tmp_path))
+    assert [catalog.classes[k] for k in catalog.labels] == ["bee", "ant"]
+    assert catalog.source.read(1) == pictures(2)[1]
+
+
+def test_images_may_be_paths(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(pictures(1)[0])
+    rows = hf.table([None, None], [0, 1], paths=[str(tmp_path / "a.png"), "gone.png"])
+    catalog = read_path(hf.save_split_to_disk(rows, tmp_path / "set"))
+    assert catalog.source.read(0) == pictures(1)[0]
+    with pytest.raises(OSError, match=r"gone\.png"):
+        catalog.source.read(1)
+
+
+def _unknown_split(folder: Path) -> None:
+    hf.write_hub({"extra": SPLITS["train"]}, folder)
+
+
+def _two_labels(folder: Path) -> None:
+    rows = hf.table(pictures(1), [0])
+    kinds = rows.schema.metadata[b"huggingface"].replace(b'"label"', b'"fine"')
+    kinds = kinds.replace(b'{"image"', b'{"coarse": {"_type": "ClassLabel"}, "image"')
+    rows = rows.append_column("coarse", rows["label"]).rename_columns(["image", "fine", "coarse"])
+    rows = rows.replace_schema_metadata({"huggingface": kinds})
+    hf.write_hub({"train": rows}, folder)
+
+
+def _no_image(folder: Path) -> None:
+    hf.write_hub({"train": SPLITS["train"].select(["label"])}, folder)
+
+
+def _two_sets(folder: Path) -> None:
+    for name in ("small", "large"):
+        hf.write_hub({"train": SPLITS["train"]}, folder / name)
+
+
+def _beyond(folder: Path) -> None:
+    hf.write_hub({"train": hf.table(pictures(1), [2])}, folder)
+
+
+def _damaged(folder: Path) -> None:
+    (file,) = hf.save_split_to_disk(SPLITS["test"], folder).glob("*.arrow")
+    file.write_bytes(b"no arrow")
+
+
+def _no_state(folder: Path) -> None:
+    folder.mkdir()
+    (folder / "state.json").write_text("{")
+
+
+@pytest.mark.parametrize(
+    ("write", "said"),
+    [
+        (_unknown_split, r"has the split extra; known are train, .*Give the splits you mean"),
+        (_two_labels, r"several columns of the kind ClassLabel: .*; call the one you mean label"),
+        (_no_image, "no column of images; found: label"),
+        (_two_sets, "several data sets or versions; give one of the folders .*large, .*small"),
+        (_beyond, "a label is 2, but there are 2 class names: bee, ant"),
+        (_damaged, "is not a readable Arrow file"),
+        (_no_state, r"cannot read .*state\.json: .*; save the data set again"),
+    ],
+)
+def test_what_cannot_be_read_is_said(
+    write: Callable[[Path], None], said: str, tmp_path: Path
+) -> None:
+    write(tmp_path / "set")
+    with pytest.raises(TutelageError, match=said):
+        read_path(tmp_path / "set")
+
+
+def test_folders_of_images_stay_what_they_were(photos: Path, tmp_path: Path) -> None:
+    assert not is_hub_folder(photos)
+    assert read_path(photos).names == read_catalog(photos).names
+    hf.write_hub({"train": SPLITS["train"]}, tmp_path)
+    (tmp_path / "ant").mkdir()
+    (tmp_path / "ant" / "a.png").write_bytes(pictures(1)[0])
+    assert not is_hub_folder(tmp_path)
+
+
+def test_what_the_package_itself_writes(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(hf.NAMES))}
+    )
+    images = [{"bytes": b, "path": None} for b in pictures(4)]
+    made = datasets.Dataset.from_dict({"image": images, "label": [0, 1, -1, 1]}, features)
+    made.save_to_disk(tmp_path / "disk", num_shards=2)
+    made.to_parquet(tmp_path / "hub" / "data" / "train-00000-of-00001.parquet")
+    for folder in ("disk", "hub"):
+        catalog: Catalog = read_path(tmp_path / folder)
+        assert np.array_equal(catalog.labels, [1, 0, -1, 0])
+        assert [catalog.source.read(i) for i in range(4)] == pictures(4)
+
+
+def arrow_folder(folder: Path, change: Callable[[bytes], bytes]) -> Path:
+    """Three images in an Arrow stream file of which the bytes are changed."""
+    images = [{"bytes": bytes([65 + i]) * (1000 + i), "path": None} for i in range(3)]
+    table = pa.table({"image": images, "label": ["a", "b", "c"]})
+    content = io.BytesIO()
+    with ipc.new_stream(content, table.schema) as stream:
+        stream.write_table(table)
+    folder.mkdir()
+    (folder / "a.arrow").write_bytes(change(content.getvalue()))
+    (folder / "state.json").write_text('{"_data_files": [{"filename": "a.arrow"}]}')
+    return folder
+
+
+OFFSETS = struct.pack("<4i", 0, 1000, 2001, 3003)  # of the images, in their buffer
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (OFFSETS, struct.pack("<4i", 0, 1000, 2001, 2**31 - 1)),
+        (OFFSETS, struct.pack("<4i", 0, 1000, -5_000_000, 3003)),
+        (struct.pack("<4i", 0, 1, 2, 3), struct.pack("<4i", 0, 1, 2, 2**31 - 1)),  # of the labels
+    ],
+)
+def test_offsets_out_of_an_arrow_file_do_not_end_the_process(
+    old: bytes, new: bytes, tmp_path: Path
+) -> None:
+    def change(content: bytes) -> bytes:
+        assert content.count(old) == 1
+        return content.replace(old, new)
+
+    good = read_path(arrow_folder(tmp_path / "good", bytes))
+    assert [len(good.source.read(i)) for i in range(3)] == [1000, 1001, 1002]
+    bad = arrow_folder(tmp_path / "bad", change)
+    code = "import sys; from tutelage.cli import main; sys.exit(main(sys.argv[1:]))"
+    words = ["transfer", str(bad), "--out", str(tmp_path / "run")]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == 2, done.stderr  # not -11, of a segmentation fault
+    assert "a.arrow is not a readable Arrow file" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("dataset_dict.json", '{"splits": ["../elsewhere"]}'),
+        ("dataset_dict.json", '{"splits": ["/etc"]}'),
+        ("dataset_dict.json", '{"splits": [".."]}'),
+        ("dataset_dict.json", '{"splits": 3}'),
+        ("dataset_dict.json", '{"splits": [null]}'),
+        ("dataset_dict.json", "[]"),
+        ("dataset_dict.json", "[" * 100_000),
+        ("state.json", '{"_data_files": [{"filename": "../../etc/passwd"}]}'),
+        ("state.json", '{"_data_files": ["a/b.arrow"]}'),
+        ("state.json", '{"_data_files": [{}]}'),
+        ("state.json", '{"_data_files": {}}'),
+        ("state.json", "{}"),
+    ],
+)
+def test_a_folder_s_description_names_nothing_outside_of_it(
+    name: str, content: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(TutelageError, match=r"expected names of what lies beside|cannot read"):
+        read_path(tmp_path)
+
+
+def test_a_pipe_is_no_data_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.arrow")
+    (tmp_path / "state.json").write_text('{"_data_files": [{"filename": "a.arrow"}]}')
+    with pytest.raises(TutelageError, match="a pipe"):
+        read_path(tmp_path)

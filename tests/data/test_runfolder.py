@@ -1,0 +1,166 @@
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from shapes import contents
+
+from tutelage.data.runfolder import RunFolder, catalog_of, has_data
+from tutelage.system.errors import TutelageError
+from tutelage.system.files import replacing, sweep, write_atomically
+
+REQUEST: dict[str, Any] = {
+    "command": "run",
+    "data": "photos",
+    "settings": {"data": {"seed": 0, "minutes": None}, "distill": {"alpha": 0.7}},
+}
+
+
+def changed(seed: int) -> dict[str, Any]:
+    return {**REQUEST, "settings": {"data": {"seed": seed, "minutes": None}}}
+
+
+def test_a_new_folder_is_claimed_and_the_same_request_continues_it(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "a" / "run")
+    assert folder.claim(REQUEST) is False
+    assert folder.read_json("config.json") == {"request": REQUEST}
+    assert folder.claim(REQUEST) is True
+    assert folder.stages == folder.path / "stages"
+    assert folder.events == folder.path / "events.jsonl"
+
+
+def test_an_empty_folder_is_claimed(tmp_path: Path) -> None:
+    assert RunFolder(tmp_path).claim(REQUEST) is False
+
+
+def test_what_a_kill_left_of_the_first_write_does_not_block(tmp_path: Path) -> None:
+    (tmp_path / ".config.json.4711").write_text('{"req')
+    folder = RunFolder(tmp_path)
+    assert folder.claim(REQUEST) is False
+    assert folder.claim(REQUEST) is True
+
+
+def test_what_a_kill_left_of_other_files_is_swept_away(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.claim(REQUEST)
+    (tmp_path / "teacher").mkdir()
+    for name in ("a.json", "teacher/model.safetensors", ".mine"):
+        write_atomically(tmp_path / name, "whole")
+    half = [tmp_path / ".a.json.x_y12345.partial", tmp_path / "teacher" / ".b.c.12345678.partial"]
+    for path in half:
+        path.write_text("ha")
+    assert folder.claim(REQUEST)
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [
+        ".mine", "a.json", "config.json", "events.jsonl", "model.safetensors",
+    ]  # fmt: skip
+
+
+def test_a_kill_leaves_a_name_that_is_swept(tmp_path: Path) -> None:
+    with replacing(tmp_path / "a.json") as partial:
+        partial.write_text("half")
+        kept = shutil.copy(partial, tmp_path / f"{partial.name[:-9]}0.partial")
+    sweep(tmp_path)
+    assert not Path(kept).exists()
+    assert (tmp_path / "a.json").read_text() == "half"
+
+
+def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(TutelageError, match="holds no tutelage run; choose another --out"):
+        RunFolder(tmp_path).claim(REQUEST)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    with pytest.raises(TutelageError, match=r"is a file.* folder"):
+        RunFolder(tmp_path / "out").claim(REQUEST)
+
+
+@pytest.mark.parametrize(
+    ("request_", "difference"),
+    [({**REQUEST, "data": "other"}, "its data is 'photos', this command's is 'other'"),
+     ({**REQUEST, "settings": {**REQUEST["settings"], "data": {"seed": 1, "minutes": None}}},
+      "its seed is 0, this command's is 1"),
+     ({**REQUEST, "command": "demo"}, "its command is 'run', this command's is 'demo'")],
+)  # fmt: skip
+def test_another_run_is_refused_by_its_first_difference(
+    tmp_path: Path, request_: dict[str, Any], difference: str
+) -> None:
+    folder = RunFolder(tmp_path)
+    folder.claim(REQUEST)
+    with pytest.raises(TutelageError) as error:
+        folder.claim(request_)
+    assert difference in str(error.value)
+    assert "choose another --out" in str(error.value)
+    assert folder.read_json("config.json") == {"request": REQUEST}
+
+
+def test_a_folder_that_another_process_works_in_is_refused(tmp_path: Path) -> None:
+    fcntl = pytest.importorskip("fcntl")
+    folder = RunFolder(tmp_path / "run")
+    folder.claim(REQUEST)
+    folder.unlock()
+    with folder.events.open("a") as theirs:
+        fcntl.flock(theirs, fcntl.LOCK_EX)
+        before = contents(tmp_path)
+        with pytest.raises(TutelageError, match=r"another process works in .*run; wait for it"):
+            RunFolder(tmp_path / "run").claim(REQUEST)
+        assert contents(tmp_path) == before
+    assert RunFolder(tmp_path / "run").claim(REQUEST)
+    assert RunFolder(tmp_path / "run").claim(REQUEST)  # this process may claim it again
+    with folder.events.open("a") as theirs, pytest.raises(BlockingIOError):
+        fcntl.flock(theirs, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    RunFolder(tmp_path / "run").unlock()
+    with folder.events.open("a") as theirs:
+        fcntl.flock(theirs, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_released_folder_can_be_claimed_by_another_request(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.claim(REQUEST)
+    folder.release()
+    assert not folder.path.exists()
+    assert folder.claim(changed(1)) is False
+    (folder.path / "notes.txt").write_text("mine")
+    folder.release()
+    assert [p.name for p in folder.path.iterdir()] == ["notes.txt"]
+
+
+def test_pinned_parts_stay_beside_the_request(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.claim(REQUEST)
+    folder.pin("plan", {"size": 96})
+    folder.pin("versions", {"torch": "2"})
+    assert folder.read_json("config.json") == {
+        "request": REQUEST, "plan": {"size": 96}, "versions": {"torch": "2"},
+    }  # fmt: skip
+    assert folder.claim(REQUEST) is True
+
+
+def test_a_part_is_made_once(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.claim(REQUEST)
+    values = iter([{"size": 96}, {"size": 224}])
+    for _ in range(2):
+        assert folder.pinned("plan", lambda: next(values)) == {"size": 96}
+    assert folder.pinned("notes", list) == folder.pinned("notes", lambda: ["late"]) == []
+
+
+@pytest.mark.parametrize(("text", "found"), [("{", "cannot read"), ("[1]", "holds list")])
+def test_a_broken_config_is_said(tmp_path: Path, text: str, found: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(TutelageError, match=found):
+        RunFolder(tmp_path).claim(REQUEST)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"{", b"[]", b"3", b"\xff", b"[" * 100_000, b'{"request": 3}', b"{}",
+     b'{"request": {"command": "run", "data": 5}}', b'{"request": {"data": "photos"}}'],
+)  # fmt: skip
+def test_a_hostile_config_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_bytes(content)
+    for look in (has_data, catalog_of, lambda path: RunFolder(path).claim(REQUEST)):
+        with pytest.raises(TutelageError, match=r"config\.json|holds another run"):
+            look(tmp_path)

@@ -1,0 +1,98 @@
+import csv
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from tutelage.api import Prediction
+from tutelage.deploy.tables import SUFFIXES, check_suffix, formula_cells, write_predictions
+from tutelage.system.errors import TutelageError
+
+ROWS = [
+    Prediction('a,b "c".png', "bee", 0.75, {"ant": 0.25, "bee": 0.75}),
+    Prediction("größe.png", "ant", 1.0, {"ant": 1.0, "bee": 0.0}),
+]
+
+
+def plain(row: Prediction) -> dict:
+    """The columns of a prediction that nobody asked rejections of."""
+    return {name: value for name, value in vars(row).items() if name != "rejected"}
+
+
+def read(path: Path) -> list[dict]:
+    if path.suffix == ".csv":
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        return [
+            {**r, "confidence": float(r["confidence"]),
+             "probabilities": json.loads(r["probabilities"])}
+            for r in rows
+        ]  # fmt: skip
+    if path.suffix == ".jsonl":
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = parquet.read_table(path).to_pylist()
+    return [{**row, "probabilities": dict(row["probabilities"])} for row in rows]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_what_is_written_is_read_back(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / "new" / f"predictions{suffix}"
+    check_suffix(path)
+    write_predictions(ROWS, path)
+    assert read(path) == [plain(row) for row in ROWS]
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_rejections_are_a_column_where_they_were_asked_for(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"rejected{suffix}"
+    rows = [
+        dataclasses.replace(ROWS[0], label="unknown", rejected=True),
+        dataclasses.replace(ROWS[1], rejected=False),
+    ]
+    write_predictions(rows, path)
+    found = read(path)
+    answers = ["true", "false"] if suffix == ".csv" else [True, False]
+    assert [row["rejected"] for row in found] == answers
+    assert [row["label"] for row in found] == ["unknown", "ant"]
+    assert list(found[0]) == ["image", "label", "confidence", "probabilities", "rejected"]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_no_predictions_are_an_empty_table(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"none{suffix}"
+    write_predictions([], path)
+    assert read(path) == []
+
+
+def test_csv_has_a_header_and_unix_lines(tmp_path: Path) -> None:
+    write_predictions(ROWS, tmp_path / "p.csv")
+    lines = (tmp_path / "p.csv").read_bytes().split(b"\n")
+    assert lines[0] == b"image,label,confidence,probabilities"
+    assert b"\r" not in b"".join(lines)
+
+
+@pytest.mark.parametrize("name", ["p.txt", "p", "p.json"])
+def test_an_unknown_suffix_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(TutelageError, match=r"must be one of \.csv, \.jsonl, \.parquet"):
+        check_suffix(tmp_path / name)
+
+
+def test_an_existing_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("precious")
+    with pytest.raises(TutelageError, match="exists; choose another name"):
+        check_suffix(tmp_path / "p.csv")
+
+
+@pytest.mark.parametrize("first", ["=", "+", "-", "@", "\t", "\r"])
+def test_cells_that_a_spreadsheet_would_run_are_counted_and_written_as_they_are(
+    first: str, tmp_path: Path
+) -> None:
+    name = f"{first}cmd|' /C calc'!A0.jpg"
+    rows = [Prediction(name, "-1", 1.0, {"-1": 1.0}), Prediction("a=b.jpg", "ant", 1.0, {})]
+    assert formula_cells(rows) == 2
+    write_predictions(rows, tmp_path / "p.csv")
+    with (tmp_path / "p.csv").open(encoding="utf-8", newline="") as file:
+        assert next(csv.DictReader(file))["image"] == name

@@ -1,0 +1,203 @@
+"""The arms of a ladder: what each trains on, from where, and for how long."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("timm")
+
+import silent_checks as checks
+import tiny
+import torch
+
+from tutelage.augment import Center
+from tutelage.chain import pipeline, plan, runs
+from tutelage.chain.plan import Work
+from tutelage.config import make_config
+from tutelage.data.catalog import read_catalog
+from tutelage.ladder import arms
+
+SETTINGS = {**checks.SETTINGS, "minutes": 0.7, "trunk": "frozen"}
+CHAIN = ("probe", "fine-tune", "transfer", "self-train", "student-alone", "student")
+
+
+@pytest.fixture(autouse=True)
+def _quick(own_cache: Path) -> Iterator[None]:
+    with checks.quick():
+        yield
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_data(tmp_path_factory.mktemp("arms") / "data")
+
+
+def test_the_extra_arms_get_the_same_rows_views_and_steps(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = prepared(data, tmp_path)
+    fits = checks.captured_fits(monkeypatch)
+    arms.climb(pipeline.Chain(run), CHAIN)
+    assert len(fits) == 3
+    fine_tune, alone, distilled = fits
+    labeled = set(run.task.labeled.tolist())
+    for fit in (fine_tune, alone):
+        assert {int(r) for e, _ in fit.loader.streams for r in e.rows} == labeled
+    pool = {int(row) for row in run.task.pool}
+    assert {int(r) for e, _ in distilled.loader.streams for r in e.rows} == labeled | pool
+    assert {fit.settings.steps for fit in fits} == {4}
+    assert {fit.loader.views.size for fit in fits} == {run.plan.student.size}
+    assert len({repr(fit.loader.views.policy) for fit in fits}) == 1
+    assert {fit.loader.seed for fit in fits} == {run.config.data.seed}
+    assert any(p.requires_grad for p in fine_tune.model.trunk.parameters())
+    shapes = [{n: p.shape for n, p in fit.model.named_parameters()} for fit in (alone, distilled)]
+    assert shapes[0] == shapes[1]
+
+
+def prepared(data: Path, tmp_path: Path, **settings: Any) -> runs.Run:
+    config = make_config("ladder", {**SETTINGS, **settings})
+    catalog = read_catalog(data)
+    return runs.prepare("ladder", catalog, str(data), tmp_path / "run", config, quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("transfer", "rounds", "expected"),
+    [
+        ("frozen", ("frozen",), (300, 32)),
+        ("frozen", ("frozen", "trained"), (200, 64)),
+        ("trained", ("online",), (100, 64)),
+    ],
+)
+def test_fine_tuning_works_as_the_plan_trains_a_trunk_or_else_the_student(
+    transfer: Any, rounds: Any, expected: tuple[int, int], data: Path
+) -> None:
+    chosen = plan.Plan(
+        minutes=1, size=64, views=2, folds=4, judged_folds=2, estimated_seconds=1,
+        transfer=Work(transfer, 100, 64, 96), rounds=tuple(Work(r, 200, 64, 96) for r in rounds),
+        student=Work("trained", 300, 32, 64),
+    )  # fmt: skip
+    work = arms.fine_tune_work(chosen)
+    assert (work.trunk, work.steps, work.batch_size) == ("trained", *expected)
+
+
+def test_arms_that_are_left_out_are_not_trained(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = prepared(data, tmp_path)
+    fits = checks.captured_fits(monkeypatch)
+    expected = set[str]()
+    for wanted, trained in ((("student-alone",), {"student-alone"}), (("probe",), {"probe"})):
+        done = arms.climb(pipeline.Chain(run), wanted)
+        expected |= trained | ({"transfer"} if "probe" in wanted else set())
+        assert tuple(done) == wanted
+        assert {path.name for path in run.folder.stages.iterdir()} == expected
+    assert len(fits) == 1
+
+
+def test_the_baseline_has_random_weights_that_all_learn_and_no_augmentation(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = prepared(data, tmp_path, weights=pretrained(tmp_path))
+    fits = checks.captured_fits(monkeypatch)
+    arms.climb(pipeline.Chain(run), ("scratch", "augment", "fine-tune"))
+    scratch, augment, fine_tune = fits
+    labeled = set(run.task.labeled.tolist())
+    for fit in fits:
+        assert {int(r) for e, _ in fit.loader.streams for r in e.rows} == labeled
+        assert (fit.settings.steps, fit.loader.views.size) == (4, 32)
+    assert isinstance(scratch.loader.views.policy, Center)
+    assert scratch.loader.views.mix == "none"
+    assert augment.loader.views == fine_tune.loader.views
+    own = run.base.state_dict()["trunk.conv_stem.weight"]
+    stems = [fit.model.state_dict()["trunk.conv_stem.weight"] for fit in fits]
+    assert torch.equal(stems[0], stems[1])
+    assert not torch.equal(stems[0], own)
+    assert torch.equal(stems[2], own)
+    assert not augment.model.head.weight.any()
+    for fit, frozen in zip(fits, (False, False, True), strict=True):
+        assert fit.model.train()._frozen_norms == frozen
+        assert (fit.settings.lr_trunk < fit.settings.lr_head) == frozen
+
+
+def pretrained(tmp_path: Path) -> str:
+    """Weights of the tests' architecture in a file, as a user has them."""
+    import timm
+    from safetensors.torch import save_file
+
+    torch.manual_seed(5)
+    path = tmp_path / "weights.safetensors"
+    save_file(timm.create_model(SETTINGS["teacher"]).state_dict(), path)
+    return str(path)
+
+
+def test_a_chain_less_a_part_differs_by_that_part_alone(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = prepared(data, tmp_path, weights=pretrained(tmp_path))
+    fits = checks.captured_fits(monkeypatch)
+    done = arms.climb(pipeline.Chain(run), ("self-train", "student", *arms.LEFT_OUT))
+    assert tuple(done) == ("self-train", "student", *arms.LEFT_OUT)
+    by_policy = {type(fit.loader.views.policy) for fit in fits}
+    assert len(by_policy) == 2
+    plain = [fit for fit in fits if isinstance(fit.loader.views.policy, Center)]
+    assert [fit.loader.views.mix for fit in plain] == ["none"]
+    rows = [{int(r) for e, _ in fit.loader.streams for r in e.rows} for fit in fits]
+    assert all(each == rows[0] for each in rows)  # the same split
+    assert {fit.settings.steps for fit in fits} == {4}
+    stem = "trunk.body.conv_stem.weight"
+    known = run.base.state_dict()["trunk.conv_stem.weight"]
+    random = [fit for fit in fits if not torch.equal(fit.model.state_dict()[stem], known)]
+    assert len(random) == 1
+    assert random[0].shop.config.data.weights == "none"
+    for name in ("no-augmentation", "no-transfer"):
+        stored = {path.name for path in (run.folder.path / name / "stages").iterdir()}
+        assert stored == {"probe", "transfer", "self-train-1", "student"}
+    assert len(run.notes) == len(set(run.notes))  # theirs are not the run's
+
+
+def test_time_is_counted_with_all_that_an_arm_builds_on(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = prepared(data, tmp_path)
+    checks.captured_fits(monkeypatch)
+    chain = pipeline.Chain(run)
+    done = arms.climb(chain, arms.ARMS)
+    spent = {stage.name: stage.seconds for stage in chain.finished}
+    before = spent["probe"] + spent["transfer"]
+    assert done["transfer"].total == pytest.approx(before)
+    assert done["self-train"].total == pytest.approx(before + spent["self-train-1"])
+    assert done["student"].total == pytest.approx(sum(spent.values()))
+    assert done["student"].seconds == spent["student"]
+    for name in arms.ALONE:
+        assert done[name].total == done[name].seconds
+    for name in ("no-augmentation", "no-transfer"):
+        assert done[name].total == done[name].seconds > 0
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_a_student_without_rounds_learns_from_the_teacher_before_them(
+    accepted: bool, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = prepared(data, tmp_path)
+    monkeypatch.setattr(pipeline.Comparison, "accepted", property(lambda _: accepted))
+    taught: list[Any] = []
+    distil = arms.student.distill
+
+    def noted(shop: Any, task: Any, teacher: Any, *rest: Any) -> Any:
+        taught.append(teacher)
+        return distil(shop, task, teacher, *rest)
+
+    monkeypatch.setattr(arms.student, "distill", noted)
+    chain = pipeline.Chain(run)
+    done = arms.climb(chain, ("self-train", "student", "no-self-train"))
+    if accepted:
+        transfer = next(stage for stage in chain.finished if stage.name == "transfer")
+        assert taught == [chain.teachers[-1].outcome.model, transfer.outcome.model]
+        assert done["no-self-train"].stage is not done["student"].stage
+    else:
+        assert len(taught) == 1
+        assert done["no-self-train"] is done["student"]

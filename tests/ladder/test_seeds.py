@@ -1,0 +1,420 @@
+"""``tutelage ladder``: paired draws, what is compared with what, the folder, and the figures."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("timm")
+
+import silent_checks as checks
+import tiny
+
+from tutelage import api, cli
+from tutelage.chain import pipeline, runs, trunk
+from tutelage.config import RunConfig, make_config
+from tutelage.data.catalog import read_catalog
+from tutelage.data.split import load_split
+from tutelage.ladder import seeds as ladder
+from tutelage.ladder.page import HELPS, HURTS, UNCLEAR
+from tutelage.system.errors import TutelageError
+from tutelage.training.loader import Canvases
+
+SETTINGS = {**checks.SETTINGS, "minutes": 0.7, "trunk": "frozen"}
+CHAIN = ("probe", "fine-tune", "transfer", "self-train", "student-alone", "student")
+
+
+@pytest.fixture(autouse=True)
+def _quick(own_cache: Path) -> Iterator[None]:
+    with checks.quick():
+        yield
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_data(tmp_path_factory.mktemp("ladder") / "data")
+
+
+@pytest.fixture(scope="module")
+def climbed(
+    data: Path, own_cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    """An undisturbed ladder over two draws; tests only read it."""
+    out = tmp_path_factory.mktemp("climbed") / "ladder"
+    with checks.quick():
+        return out, api.ladder(data, out, seeds=2, curve=[2], quiet=True, **SETTINGS)
+
+
+def figures(content: dict[str, Any]) -> dict[str, Any]:
+    """What two equal ladders share: all but the clock's figures and the command."""
+    arms = [
+        {k: v for k, v in arm.items() if k not in ("seconds", "total_seconds", "latency_ms")}
+        for arm in content["arms"]
+    ]
+    return {"arms": arms} | {k: content[k] for k in ("seeds", "n_test", "differences", "verdict")}
+
+
+# --- the draws
+
+
+def test_arms_share_their_seeds_split_and_seeds_differ(
+    climbed: tuple[Path, dict[str, Any]], data: Path
+) -> None:
+    out, content = climbed
+    assert content["seeds"] == [0, 1]
+    catalog = read_catalog(data)
+    roles = []
+    for seed in content["seeds"]:
+        folder = out / f"seed-{seed}"
+        split = load_split(folder / "split.parquet", catalog)
+        assert len(split.indices("labeled")) == 8
+        roles.append(split.roles)
+        stored = {path.name for path in (folder / "stages").iterdir()}
+        assert stored == {"scratch", "augment", "probe", "transfer", "self-train-1", "fine-tune",
+                          "student-alone", "student"} | without_rounds(folder)  # fmt: skip
+        config = json.loads((folder / "config.json").read_text())
+        assert config["request"]["settings"]["data"]["seed"] == seed
+    test = roles[0] == "test"
+    assert test.sum() == content["n_test"] == 12
+    assert np.array_equal(test, roles[1] == "test")
+    assert not np.array_equal(roles[0] == "labeled", roles[1] == "labeled")
+    plans = [json.loads((out / f"seed-{s}" / "config.json").read_text())["plan"] for s in (0, 1)]
+    assert plans[0] == plans[1]
+
+
+def without_rounds(folder: Path) -> set[str]:
+    """The stage of the student before the rounds, which only differs where one was kept."""
+    stage = json.loads((folder / "stages" / "self-train-1" / "stage.json").read_text())
+    return {"no-self-train"} if stage["accepted"] else set()
+
+
+def test_test_images_are_looked_at_after_the_last_stage_and_once_by_each(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log: list[Any] = []
+    take, save = Canvases.take, pipeline._save_stage
+
+    def watched(self: Canvases, rows: Any) -> Any:
+        log.append([int(row) for row in rows])
+        return take(self, rows)
+
+    def noted(folder: Path, done: pipeline.Finished) -> None:
+        log.append(done.name)
+        save(folder, done)
+
+    monkeypatch.setattr(Canvases, "take", watched)
+    monkeypatch.setattr(pipeline, "_save_stage", noted)
+    catalog, out = read_catalog(data), tmp_path / "run"
+    config = make_config("ladder", SETTINGS)
+    ladder.run_seed(catalog, str(data), out, config, CHAIN, quiet=True)
+    test = set(np.flatnonzero(catalog.splits == "test").tolist())
+    last = max(place for place, entry in enumerate(log) if isinstance(entry, str))
+    assert log[last] == "student"
+    assert not any(test & set(entry) for entry in log[:last] if not isinstance(entry, str))
+    looks = [entry for entry in log[last + 1 :] if test & set(entry)]
+    # One for all heads on the untouched trunk, one each for fine-tune and the two students.
+    assert len(looks) == 4
+    assert all(set(look) == test for look in looks)
+
+
+# --- the folder
+
+
+def test_a_second_call_trains_nothing_and_finds_the_same(
+    climbed: tuple[Path, dict[str, Any]],
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out, content = climbed
+    copy = tmp_path / "ladder"
+    shutil.copytree(out, copy)
+    monkeypatch.setattr(runs, "prepare", never)
+    again = api.ladder(data, copy, seeds=2, curve=[2], quiet=True, **SETTINGS)
+    assert again | {"created": ""} == content | {"created": "", "command": again["command"]}
+
+
+def never(*_: Any, **__: Any) -> None:
+    raise AssertionError("this was finished")
+
+
+def test_a_ladder_that_was_cut_off_goes_on(
+    climbed: tuple[Path, dict[str, Any]],
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out, content = climbed
+    copy = tmp_path / "ladder"
+    shutil.copytree(out, copy)
+    # As a kill in the second draw's student leaves it.
+    for name in ("ladder.json", "ladder.html", "seed-1/metrics.json"):
+        (copy / name).unlink()
+    shutil.rmtree(copy / "seed-1" / "stages" / "student")
+    before = (copy / "seed-1" / "stages" / "fine-tune" / "stage.json").read_bytes()
+    trained = counted(monkeypatch)
+    again = api.ladder(data, copy, seeds=2, curve=[2], quiet=True, **SETTINGS)
+    assert trained == ["student"]
+    assert figures(again) == figures(content)
+    assert (copy / "seed-1" / "stages" / "fine-tune" / "stage.json").read_bytes() == before
+    for now, was in zip(again["arms"], content["arms"], strict=True):
+        # Without an accepted round the student before the rounds is the student.
+        assert now["seconds"] == was["seconds"] or now["name"] in ("student", "no-self-train")
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the trainings from now on."""
+    trained: list[str] = []
+    fit: Callable[..., Any] = trunk.fit
+
+    def noted(shop: Any, model: Any, step: Any, loader: Any, settings: Any, label: str) -> Any:
+        trained.append(label)
+        return fit(shop, model, step, loader, settings, label)
+
+    monkeypatch.setattr(trunk, "fit", noted)
+    return trained
+
+
+def test_other_arms_are_another_ladder_and_more_seeds_are_the_same(
+    climbed: tuple[Path, dict[str, Any]],
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out, content = climbed
+    with pytest.raises(TutelageError, match="holds another run: its arms is"):
+        api.ladder(data, out, seeds=2, arms=["probe"], quiet=True, **SETTINGS)
+    copy = tmp_path / "ladder"
+    shutil.copytree(out, copy)
+    shutil.copytree(copy / "seed-1", copy / "seed-2")  # as if it had been run
+    third = copy / "seed-2" / "metrics.json"
+    known = json.loads((copy / "seed-1" / "metrics.json").read_text())
+    third.write_text(json.dumps(known | {"seed": 2}))
+    monkeypatch.setattr(runs, "prepare", never)
+    more = api.ladder(data, copy, seeds=3, curve=[2], quiet=True, **SETTINGS)
+    assert more["seeds"] == [0, 1, 2]
+    for arm, before in zip(more["arms"], content["arms"], strict=True):
+        assert arm["each"] == [*before["each"], before["each"][1]]
+
+
+def test_what_cannot_be_climbed_is_refused_before_anything_is_written(
+    data: Path, tmp_path: Path
+) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(data / "train", bare)
+    out = tmp_path / "out"
+    for call, words in (
+        ((bare, {}), "needs labelled test images .* the splits are: train. Put some into test/"),
+        ((data, {"seeds": 1}), "--seeds is 1, expected 2 or more"),
+        (
+            (data, {"arms": ["probe", "prob"]}),
+            "no arm called 'prob'; --arms takes some of scratch,",
+        ),
+        ((data, {"arms": []}), "no arms given"),
+        ((data, {"alhpa": 1}), "'ladder' has no setting 'alhpa'; did you mean 'alpha'"),
+        ((data, {"weights": "nowhere"}), "nowhere"),
+    ):
+        where, changed = call
+        with pytest.raises(TutelageError, match=words):
+            api.ladder(where, out, quiet=True, **{**SETTINGS, **changed})
+        assert not out.exists()
+
+
+def test_the_command_line_gives_arms_and_seeds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given: dict[str, Any] = {}
+
+    def noted(**options: Any) -> dict[str, Any]:
+        given.update(options)
+        return {"arms": []}
+
+    monkeypatch.setattr(api, "ladder", noted)
+    words = ["ladder", "photos", "--out", "l", "--arms", "probe,student", "--json", "--seed", "3",
+             "--curve", "5,10", "--hourly-price", "0.5"]  # fmt: skip
+    assert cli.main(words) == 0
+    assert json.loads(capsys.readouterr().out) == {"arms": []}
+    assert given == {"data": "photos", "out": "l", "seeds": 5, "arms": ["probe", "student"],
+                     "curve": [5, 10], "hourly_price": 0.5, "quiet": False,
+                     "seed": 3}  # fmt: skip
+    assert cli.main([*words[:4], "--curve", "none"]) == 0
+    assert given["curve"] == []
+    with pytest.raises(SystemExit):
+        cli.main([*words[:4], "--curve", "some"])
+    assert "argument --curve: invalid" in capsys.readouterr().err
+
+
+# --- the figures
+
+
+def seed_of(number: int, **accuracy: float) -> dict[str, Any]:
+    """The content of a seed's metrics.json, made up."""
+    arms = [
+        {
+            "arm": name.replace("_", "-"),
+            "stage": name,
+            "kept": number > 0 if name == "transfer" else None,
+            "seconds": float(number),
+            "total_seconds": 10.0 + number,
+            "parameters": 100,
+            "latency_ms": 2.0 if number == 0 else None,
+            "test": {"n": 100, "accuracy": value, "ece": 0.1 * number},
+        }
+        for name, value in accuracy.items()
+    ]
+    note = {"notes": ["odd"] if number == 1 else ["same"]}
+    point = {"labels": 4, "without": 0.5, "within": 0.6, "own": True}
+    more = {"labels": 8, "without": 0.7, "within": 0.8, "own": False}
+    return {"seed": number, "labeled": 4, "versions": {"torch": "1"}, "arms": arms,
+            "curve": [more, point]} | note  # fmt: skip
+
+
+SEEDS = [
+    seed_of(0, probe=0.50, fine_tune=0.52, transfer=0.60, student=0.40),
+    seed_of(1, probe=0.60, fine_tune=0.61, transfer=0.69, student=0.51),
+    seed_of(2, probe=0.70, fine_tune=0.73, transfer=0.80, student=0.59),
+]
+T2 = 4.302653  # 97.5% point of Student's t with 2 degrees of freedom
+
+
+def test_the_figures_of_three_draws_by_hand() -> None:
+    arms, differences = ladder.summarise(SEEDS)
+    assert [arm.name for arm in arms] == ["probe", "fine-tune", "transfer", "student"]
+    probe, _, transfer, _ = arms
+    assert probe.each == [0.5, 0.6, 0.7]
+    half = T2 * 0.1 / 3**0.5  # standard deviation 0.1
+    assert probe.mean == pytest.approx((0.6, 0.6 - half, 0.6 + half), abs=1e-6)
+    assert (probe.ece, probe.seconds, probe.total) == (pytest.approx(0.1), 1.0, 11.0)
+    assert (probe.parameters, probe.latency_ms, probe.kept) == (100, 2.0, None)
+    assert transfer.kept == 2
+    by_pair = {(d.arm, d.minus): d for d in differences}
+    change = by_pair["transfer", "fine-tune"]  # 8, 8 and 7 points; deviation 1 / sqrt(3)
+    assert change.each == pytest.approx([0.08, 0.08, 0.07])
+    mean, half = 0.23 / 3, T2 * (0.01 / 3**0.5) / 3**0.5
+    assert change.mean == pytest.approx((mean, mean - half, mean + half), abs=1e-6)
+    assert change.verdict == HELPS
+    assert by_pair["fine-tune", "probe"].verdict == UNCLEAR  # 2, 1, 3 points: 2 +- 2.5
+    assert by_pair["student", "fine-tune"].verdict == HURTS  # -12, -10, -14
+    assert by_pair["student", "transfer"].verdict == HURTS
+
+
+def test_pairing_sees_what_the_spread_of_the_arms_hides() -> None:
+    (_, fine_tune, transfer, _), differences = ladder.summarise(SEEDS)
+    assert fine_tune.mean.high > transfer.mean.low  # the arms' own intervals overlap
+    assert {(d.arm, d.minus): d.verdict for d in differences}["transfer", "fine-tune"] == HELPS
+
+
+def test_an_arm_that_a_seed_lacks_is_left_out_for_all() -> None:
+    lacking = [*SEEDS[:2], {**SEEDS[2], "arms": SEEDS[2]["arms"][:3]}]
+    arms, differences = ladder.summarise(lacking)
+    assert [arm.name for arm in arms] == ["probe", "fine-tune", "transfer"]
+    assert "student" not in {d.arm for d in differences}
+
+
+def test_differences_without_spread_are_no_proof() -> None:
+    alike = [seed_of(n, probe=0.5, transfer=0.6) for n in range(3)]
+    (change,) = ladder.summarise(alike)[1]
+    assert change.mean.low == change.mean.high > 0
+    assert change.verdict == UNCLEAR
+
+
+def test_each_arm_is_compared_with_the_one_before_its_teacher_and_fine_tuning() -> None:
+    assert list(ladder.pairs(ladder.ARMS)) == [
+        ("augment", "scratch"),
+        ("probe", "augment"),
+        ("fine-tune", "probe"),
+        ("fine-tune", "augment"),
+        ("transfer", "fine-tune"),
+        ("self-train", "transfer"),
+        ("self-train", "fine-tune"),
+        ("student-alone", "self-train"),
+        ("student-alone", "fine-tune"),
+        ("student", "student-alone"),
+        ("student", "self-train"),
+        ("student", "fine-tune"),
+        ("student", "no-augmentation"),
+        ("student", "no-transfer"),
+        ("student", "no-self-train"),
+    ]
+    assert list(ladder.pairs(["probe", "transfer", "student-alone", "student"])) == [
+        ("transfer", "probe"),
+        ("student-alone", "transfer"),
+        ("student", "student-alone"),
+        ("student", "transfer"),
+    ]
+    assert list(ladder.pairs(["probe"])) == []
+
+
+def test_notes_say_what_the_draws_share_and_whose_a_note_is(data: Path) -> None:
+    def page(config: RunConfig) -> Any:
+        return ladder.make_page(SEEDS, read_catalog(data), config, command="c", created="d")
+
+    everything = page(RunConfig())
+    assert everything.notes[0].startswith("Every draw had all labels")
+    assert everything.notes[-2:] == ["same (seed 0, 2)", "odd (seed 1)"]
+    few = page(make_config("ladder", {"labels_per_class": 4}))
+    assert not any("all labels" in note for note in few.notes)
+    assert few.title == "tutelage ladder: ant, bee"
+
+
+def test_the_page_grows_with_every_draw_from_the_second_on(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draws = iter(SEEDS)
+    monkeypatch.setattr(ladder, "run_seed", lambda *_, **__: dict(next(draws)))
+    out = tmp_path / "ladder"
+    seen = []
+    page = ladder.make_page
+
+    def noted(seeds: Any, *rest: Any, **options: Any) -> Any:
+        seen.append((len(seeds), (out / "ladder.html").exists()))
+        return page(seeds, *rest, **options)
+
+    monkeypatch.setattr(ladder, "make_page", noted)
+    wanted = ["probe", "fine-tune", "transfer", "student"]
+    content = api.ladder(data, out, seeds=3, arms=wanted, quiet=True, hourly_price=36.0, **SETTINGS)
+    assert seen == [(2, False), (3, True)]
+    assert content["seeds"] == [0, 1, 2]
+    assert content["arms"][0]["total_seconds"] == 11.0
+    assert content["arms"][0]["cost"] == pytest.approx(0.11)
+    assert content["curve"] == []
+
+
+def test_the_page_and_the_file_say_the_same(climbed: tuple[Path, dict[str, Any]]) -> None:
+    out, content = climbed
+    assert json.loads((out / "ladder.json").read_text()) == content
+    text = (out / "ladder.html").read_text()
+    assert content["verdict"].replace("'", "&#39;") in text
+    for change in content["differences"]:
+        assert change["verdict"] in (HELPS, HURTS, UNCLEAR)
+        assert change["mean"] == pytest.approx(np.mean(change["each"]))
+    assert content["command"].endswith("--seeds 2 --curve 2")
+    assert content["summary"].startswith(content["verdict"])
+    rest = content["summary"].removeprefix(content["verdict"]).strip()
+    assert rest.replace("'", "&#39;") in text
+    fewer, own = content["curve"]
+    assert (fewer["labels"], fewer["own"], own["labels"], own["own"]) == (4, False, 8, True)
+    by_name = {arm["name"]: arm for arm in content["arms"]}
+    assert own["each_without_pool"] == by_name["transfer"]["each"]
+    assert own["each_with_pool"] == by_name["self-train"]["each"]
+    assert content["worth"]["labels"] == 8
+    assert not content["worth"]["more"]
+    assert content["arms"][-1]["latency_ms"] > 0
+    assert content["settings"]["data"]["labels_per_class"] == 4
+
+
+def test_all_seeds_share_the_choice_of_a_student(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = []
+    monkeypatch.setattr(ladder, "run_seed", lambda *_, **k: shared.append(k["shared"].path) or {})
+    config = make_config("ladder", SETTINGS)
+    catalog, out = read_catalog(data), tmp_path / "all"
+    list(ladder.run_seeds(catalog, "data", out, config, ["probe"], 2, quiet=True))
+    assert shared == [tmp_path / "all"] * 2

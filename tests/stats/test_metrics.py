@@ -1,0 +1,173 @@
+import numpy as np
+import pytest
+
+from tutelage.stats.metrics import (
+    Comparison,
+    compare,
+    confusion_matrix,
+    ece,
+    macro_f1,
+    metrics,
+    nll,
+    t_interval,
+    t_quantile,
+    wilson_interval,
+)
+
+RNG = np.random.default_rng(0)
+LABELS = RNG.integers(0, 4, 300)
+PROBS = RNG.dirichlet(np.ones(5), 300)  # the fifth class never occurs
+PROBS[np.arange(300), LABELS] += 0.5
+PROBS /= PROBS.sum(axis=1, keepdims=True)
+PREDICTED = PROBS.argmax(axis=1)
+
+
+def test_wilson_by_hand_and_at_the_ends() -> None:
+    low, high = wilson_interval(8, 10)
+    assert (low, high) == pytest.approx((0.4901625, 0.9433178), abs=1e-6)
+    assert wilson_interval(0, 0) == (0.0, 1.0)
+    low, high = wilson_interval(10, 10)
+    assert low == pytest.approx(10 / (10 + 1.959964**2))
+    assert high == pytest.approx(1.0)
+    assert wilson_interval(0, 10)[0] == pytest.approx(0.0)
+    assert 1 - wilson_interval(0, 10)[1] == pytest.approx(low)
+
+
+@pytest.mark.parametrize(
+    ("freedom", "expected"),
+    [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (19, 2.0930), (30, 2.0423)],
+)
+def test_t_quantiles_are_those_of_the_tables(freedom: int, expected: float) -> None:
+    assert t_quantile(freedom) == pytest.approx(expected, abs=5e-5)
+
+
+def test_t_interval_by_hand() -> None:
+    # mean 2, standard deviation sqrt((1 + 0 + 1) / 2) = 1, standard error 1 / sqrt(3)
+    mean, low, high = t_interval([1.0, 2.0, 3.0])
+    assert mean == 2.0
+    assert (low, high) == pytest.approx((2 - 4.30265 / 3**0.5, 2 + 4.30265 / 3**0.5), abs=1e-4)
+    assert t_interval([0.5] * 5) == (0.5, 0.5, 0.5)
+
+
+def test_wilson_narrows_and_holds_the_proportion() -> None:
+    widths = []
+    for n in (10, 100, 1000):
+        low, high = wilson_interval(n * 7 // 10, n)
+        assert low < 0.7 < high
+        widths.append(high - low)
+    assert widths == sorted(widths, reverse=True)
+
+
+def test_confusion_f1_and_nll_are_scikit_learns() -> None:
+    sk = pytest.importorskip("sklearn.metrics")
+    expected = sk.confusion_matrix(LABELS, PREDICTED, labels=range(5))
+    np.testing.assert_array_equal(confusion_matrix(LABELS, PREDICTED, 5), expected)
+    f1 = sk.f1_score(LABELS, PREDICTED, average="macro")
+    assert macro_f1(LABELS, PREDICTED, 5) == pytest.approx(f1)
+    assert nll(PROBS, LABELS) == pytest.approx(sk.log_loss(LABELS, PROBS, labels=range(5)))
+
+
+def test_macro_f1_with_a_class_missing_from_labels_or_predictions() -> None:
+    labels, predicted = np.array([0, 0, 1, 1]), np.array([0, 0, 1, 2])
+    # class 0: 1, class 1: 2/3, class 2: 0; class 3 occurs nowhere and does not count
+    assert macro_f1(labels, predicted, 4) == pytest.approx((1 + 2 / 3 + 0) / 3)
+
+
+def test_confusion_rows_are_the_truth_for_small_integer_types() -> None:
+    labels = np.array([0, 0, 1], dtype=np.int8)
+    found = confusion_matrix(labels, np.array([1, 1, 0], dtype=np.int8), 2)
+    assert found.tolist() == [[0, 2], [1, 0]]
+
+
+def test_ece_by_hand() -> None:
+    probs = np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.4, 0.6]])
+    labels = np.array([0, 1, 1, 1])
+    # two bins hold two images each: |0.9 - 0.5| and |0.6 - 1|
+    assert ece(probs, labels) == pytest.approx(0.5 * 0.4 + 0.5 * 0.4)
+
+
+def test_ece_is_zero_when_confidence_is_accuracy_and_one_at_worst() -> None:
+    probs = np.tile([0.75, 0.25], (8, 1))
+    assert ece(probs, np.array([0, 0, 0, 1] * 2)) == pytest.approx(0.0)
+    assert ece(np.tile([1.0, 0.0], (4, 1)), np.ones(4, dtype=int)) == pytest.approx(1.0)
+
+
+def test_ece_bins_are_closed_on_the_right() -> None:
+    probs = np.array([[0.6, 0.4], [0.65, 0.35]])  # 0.6 = 9/15 belongs to bin 9, 0.65 to bin 10
+    labels = np.array([0, 1])
+    assert ece(probs, labels) == pytest.approx((abs(0.6 - 1) + abs(0.65 - 0)) / 2)
+
+
+def test_nll_is_clipped_where_the_truth_was_impossible() -> None:
+    assert nll(np.array([[1.0, 0.0]]), np.array([1])) == pytest.approx(-np.log(1e-12))
+
+
+def test_metrics_gathers_them_and_is_none_without_images() -> None:
+    found = metrics(PROBS, LABELS)
+    assert found is not None
+    right = int((PREDICTED == LABELS).sum())
+    assert found["n"] == 300
+    assert found["accuracy"] == right / 300
+    assert found["accuracy_ci95"] == list(wilson_interval(right, 300))
+    assert found["macro_f1"] == macro_f1(LABELS, PREDICTED, 5)
+    assert found["ece"] == ece(PROBS, LABELS)
+    assert found["nll"] == nll(PROBS, LABELS)
+    assert metrics(np.zeros((0, 2)), np.zeros(0, dtype=int)) is None
+
+
+def test_metrics_do_not_depend_on_the_order() -> None:
+    order = RNG.permutation(300)
+    found, shuffled = metrics(PROBS, LABELS), metrics(PROBS[order], LABELS[order])
+    assert found is not None
+    assert shuffled is not None
+    for name, value in found.items():
+        assert shuffled[name] == pytest.approx(value)
+
+
+def answers(right: list[bool]) -> np.ndarray:
+    return np.where(np.array(right)[:, None], [[1.0, 0.0]], [[0.0, 1.0]])
+
+
+def test_compare_counts_wins_and_losses() -> None:
+    before = answers([True, True, False, False, True])
+    after = answers([True, False, True, True, True])
+    found = compare(before, after, np.zeros(5, dtype=int))
+    assert (found.n, found.wins, found.losses) == (5, 2, 1)
+    assert (found.before, found.after) == (0.6, 0.8)
+    assert found.accepted
+    assert "2 won, 1 lost of 5" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("wins", "losses", "accepted"), [(0, 0, True), (0, 2, True), (0, 3, False), (6, 12, True),
+                                     (6, 14, False), (100, 80, True)],
+)  # fmt: skip
+def test_a_stage_is_rejected_when_it_lost_beyond_chance(
+    wins: int, losses: int, accepted: bool
+) -> None:
+    found = Comparison(200, wins, losses, 0.5, 0.5, nll_before=0.7, nll_after=0.7)
+    assert found.accepted is accepted
+    assert ("lost against" in found.reason) is not accepted
+
+
+@pytest.mark.parametrize(("sure", "accepted"), [(0.9, True), (0.8, True), (0.7, False)])
+def test_a_stage_is_rejected_when_it_lost_likelihood(sure: float, accepted: bool) -> None:
+    before, after = ([[p, 1 - p]] * 3 + [[0.6, 0.4]] for p in (0.8, sure))
+    found = compare(np.array(before), np.array(after), np.array([0, 0, 0, 1]))
+    assert (found.wins, found.losses) == (0, 0)
+    assert found.nll_before == pytest.approx(-(3 * np.log(0.8) + np.log(0.4)) / 4)
+    assert found.accepted is accepted
+    assert f"log-loss {found.nll_before:.3f} to {found.nll_after:.3f}" in found.reason
+    assert ("became less likely" in found.reason) is not accepted
+
+
+def test_likelihood_is_not_asked_of_a_model_that_was_trained_for_less() -> None:
+    before, after = (np.array([[p, 1 - p]] * 8) for p in (0.9, 0.6))
+    assert compare(before, after, np.zeros(8, dtype=int), shortened=True).accepted
+    assert not compare(before, 1 - after, np.zeros(8, dtype=int), shortened=True).accepted
+
+
+def test_nothing_to_compare_is_kept_and_said() -> None:
+    found = compare(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0, dtype=int))
+    assert found.accepted
+    assert "no held-out labels" in found.reason

@@ -1,0 +1,157 @@
+import csv
+import errno
+import io
+import os
+from pathlib import Path
+
+import pytest
+
+from tutelage.system.files import csv_line, explain, install, replacing, write_atomically
+
+
+def test_atomic_writes_replace_whole_files_and_leave_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    write_atomically(path, "old")
+    write_atomically(path, "größer")
+    assert path.read_text(encoding="utf-8") == "größer"
+    assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_a_write_that_fails_keeps_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "metrics.json"
+    write_atomically(path, "old")
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
+
+
+def test_what_was_half_written_when_an_error_came_is_not_kept(tmp_path: Path) -> None:
+    path = tmp_path / "table.parquet"
+
+    def fail_halfway() -> None:
+        with replacing(path) as partial:
+            partial.write_bytes(b"half")
+            raise ValueError("bad row")
+
+    with pytest.raises(ValueError, match="bad row"):
+        fail_halfway()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_written_file_can_be_read_by_others(tmp_path: Path) -> None:
+    path = tmp_path / "answers.csv"
+    write_atomically(path, b"a,b")
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of what reaches the disk from now on, and of what is renamed, in order."""
+    seen: list[str] = []
+    truly, renamed = os.fsync, os.rename
+
+    def fsync(descriptor: int) -> None:
+        seen.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+        truly(descriptor)
+
+    def rename(source: Path, target: Path) -> None:
+        seen.append(f"-> {Path(target).name}")
+        renamed(source, target)
+
+    monkeypatch.setattr("os.fsync", fsync)
+    monkeypatch.setattr("os.rename", rename)
+    monkeypatch.setattr("os.replace", rename)
+    return seen
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="no names of descriptors")
+def test_a_file_and_its_name_are_on_the_disk_in_this_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = synced(monkeypatch)
+    write_atomically(tmp_path / "metrics.json", "new")
+    partial, *rest = seen
+    assert partial.startswith(".metrics.json.")
+    assert rest == ["-> metrics.json", tmp_path.name]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="no names of descriptors")
+def test_all_of_a_folder_is_on_the_disk_before_it_has_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    building = tmp_path / ".probe.partial"
+    (building / "inner").mkdir(parents=True)
+    for name in ("a.npz", "inner/b.npz"):
+        (building / name).write_bytes(b"array")
+    seen = synced(monkeypatch)
+    install(building, tmp_path / "probe")
+    assert set(seen[:4]) == {"a.npz", "b.npz", "inner", ".probe.partial"}
+    assert seen[4:] == ["-> probe", tmp_path.name]
+    assert (tmp_path / "probe" / "inner" / "b.npz").read_bytes() == b"array"
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])
+def test_an_error_names_the_file_that_was_meant(code: int, tmp_path: Path) -> None:
+    path = tmp_path / "table.parquet"
+
+    def fail() -> None:
+        with replacing(path):
+            raise OSError(code, os.strerror(code))
+
+    with pytest.raises(OSError, match=r"table\.parquet") as error:
+        fail()
+    assert error.value.filename == str(path)
+    assert error.value.errno == code
+
+
+def test_a_failure_to_delete_does_not_hide_the_failure_to_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", fails)
+    with pytest.raises(ValueError, match="bad row"), replacing(tmp_path / "a"):
+        raise ValueError("bad row")
+
+
+def test_the_mend_depends_on_what_happened_and_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("tempfile.gettempdir", lambda: str(tmp_path / "tmp"))
+    run = tmp_path / "run"
+
+    def told(code: int, path: Path | None) -> str:
+        named = () if path is None else (str(path),)
+        return explain(OSError(code, os.strerror(code), *named), run)
+
+    assert told(errno.ENOSPC, run / "a") == (
+        f"{run / 'a'}: No space left on device; free some space there, or choose another --out"
+    )
+    assert told(errno.EROFS, tmp_path / "cache" / "speed.json").endswith(
+        "Read-only file system; give yourself the right to it, or set TUTELAGE_CACHE to a folder "
+        "on another disk"
+    )
+    assert told(errno.EIO, tmp_path / "tmp" / "x").endswith(
+        "Input/output error; the disk, or the way to it, fails: mend that, or set TMPDIR to a "
+        "folder on another disk"
+    )
+    assert told(errno.EIO, tmp_path / "data.csv").endswith("fails: mend that")
+    assert told(errno.EISDIR, run / "a") == f"{run / 'a'}: Is a directory"
+    assert told(errno.ENOMEM, None) == "Cannot allocate memory"
+    assert explain(OSError("odd")) == "odd"
+
+
+def test_a_csv_line_is_one_row_whatever_is_in_its_cells() -> None:
+    rows = [["a\rb", "c\r\nd", "e\nf", 'g"h', "i,j", "=k", "", "ü"], ["x"]]
+    text = "".join(map(csv_line, rows))
+    assert list(csv.reader(io.StringIO(text, newline=""))) == rows
+    assert csv_line(["a", 1, None]) == "a,1,\n"

@@ -1,0 +1,377 @@
+import dataclasses
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from tutelage.augment import Center, Strong, Weak, apply
+from tutelage.data.stream import StreamedImages
+from tutelage.system.ranks import Ranks
+from tutelage.training.loader import Canvases, Loader, Views, deal, spaced
+
+IMAGES = tiny.smooth_images(20)
+LABELED = tiny.examples(np.arange(6), np.arange(6) % 2)
+POOL = tiny.examples(np.arange(6, 20), np.full(14, -1))
+
+
+def loader(views: Views | None = None, *, pool: Any = POOL, **changes: Any) -> Loader:
+    options = {"batch_size": 8, "labeled_per_batch": 3, "seed": 0, **changes}
+    views = Views(Weak(), 32) if views is None else views
+    return Loader(tiny.canvases(IMAGES), LABELED, pool, views, **options)
+
+
+def equal(a: Any, b: Any) -> bool:
+    names = [field.name for field in dataclasses.fields(a) if field.name != "key"]
+    return all(_equal(getattr(a, name), getattr(b, name)) for name in names)
+
+
+def _equal(x: Any, y: Any) -> bool:
+    if isinstance(x, tuple):
+        return len(x) == len(y) and all(map(_equal, x, y))
+    return x is y is None or torch.equal(x, y)
+
+
+@pytest.mark.parametrize(
+    ("n", "most", "expected"), [(0, 3, []), (3, 3, [0, 1, 2]), (4, 3, [0, 2]), (9, 3, [0, 3, 6])]
+)
+def test_spaced_rows_are_at_most_so_many(n: int, most: int, expected: list[int]) -> None:
+    assert spaced(np.arange(n), most).tolist() == expected
+
+
+def test_canvases_give_the_rows_asked_for() -> None:
+    aspect = np.linspace(0.5, 2, 20, dtype=np.float32)
+    images, ratio = tiny.canvases(IMAGES, aspect).take(np.array([3, 3, 0]))
+    assert np.array_equal(images.numpy(), IMAGES[[3, 3, 0]])
+    assert np.array_equal(ratio.numpy(), aspect[[3, 3, 0]])
+    assert images.dtype == torch.uint8
+
+
+def test_canvases_hand_out_copies() -> None:
+    data = tiny.canvases(IMAGES)
+    data.take(np.array([0]))[0].zero_()
+    assert np.array_equal(data.take(np.array([0]))[0][0].numpy(), IMAGES[0])
+
+
+def test_no_rows_are_no_images() -> None:
+    images, aspect = tiny.canvases(IMAGES).take(np.arange(0))
+    assert images.shape == (0, 32, 32, 3)
+    assert aspect.shape == (0,)
+
+
+def streamed(images: np.ndarray = IMAGES) -> Canvases:
+    """Canvases of images that no store holds."""
+    canvas = images.shape[1]
+    found = StreamedImages(lambda row: (images[row], 1.0, ""), len(images), canvas, print)
+    store = dataclasses.replace(tiny.store(images), images=found)
+    return Canvases(store, np.arange(len(images)), tiny.CPU)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_canvases_on_a_gpu_keep_the_stores_row_numbers() -> None:
+    store = tiny.store(IMAGES)
+    data = Canvases(store, np.array([2, 5, 11]), torch.device("cuda"))
+    images, _ = data.take(np.array([11, 2]))
+    assert images.is_cuda
+    assert np.array_equal(images.cpu().numpy(), IMAGES[[11, 2]])
+
+
+@pytest.mark.parametrize(("n", "count"), [(5, 2), (3, 8), (4, 4), (1, 3), (7, 0)])
+def test_dealing_passes_over_all_before_any_comes_again(n: int, count: int) -> None:
+    taken = np.concatenate([deal(n, count, step, (0, 1)) for step in range(n)])
+    assert len(taken) == n * count
+    for start in range(0, len(taken), n):
+        assert sorted(taken[start : start + n]) == list(range(n))
+
+
+def test_dealing_depends_on_the_seed_and_passes_differ() -> None:
+    assert not np.array_equal(deal(50, 50, 0, (0, 0)), deal(50, 50, 1, (0, 0)))
+    assert not np.array_equal(deal(50, 50, 0, (0, 0)), deal(50, 50, 0, (1, 0)))
+    assert not np.array_equal(deal(50, 50, 0, (0, 0)), deal(50, 50, 0, (0, 1)))
+    assert np.array_equal(deal(50, 9, 4, (3, 1)), deal(50, 9, 4, (3, 1)))
+
+
+@pytest.mark.parametrize(("n", "count"), [(40, 6), (41, 7), (64, 64), (40, 100)])
+def test_dealing_in_windows_passes_over_all_before_any_comes_again(n: int, count: int) -> None:
+    taken = np.concatenate([deal(n, count, step, (0, 1), window=8) for step in range(n)])
+    for start in range(0, len(taken) - n + 1, n):
+        assert sorted(taken[start : start + n]) == list(range(n))
+    assert not np.array_equal(taken[:n], taken[n : 2 * n])
+    assert not np.array_equal(taken[:count], deal(n, count, 0, (1, 1), window=8))
+
+
+@pytest.mark.parametrize("window", [None, 50, 51])
+def test_a_window_of_all_is_the_ordinary_shuffle(window: int | None) -> None:
+    assert np.array_equal(deal(50, 9, 4, (3, 1), window), deal(50, 9, 4, (3, 1)))
+
+
+def test_a_batch_is_a_pure_function_of_seed_and_step() -> None:
+    first, second = loader(), loader()
+    second.batch(7)
+    assert equal(first.batch(3), second.batch(3))
+    assert not equal(first.batch(3), first.batch(4))
+    assert not equal(first.batch(3), loader(seed=1).batch(3))
+
+
+def test_iterating_starts_at_step_zero_each_time() -> None:
+    stream = loader()
+    for _ in range(2):
+        iterator = iter(stream)
+        assert equal(next(iterator), stream.batch(0))
+        assert equal(next(iterator), stream.batch(1))
+
+
+def test_a_loader_can_go_on_from_another() -> None:
+    whole, rest = loader(), loader(first=2)
+    for expected, found in zip(itertools.islice(whole, 2, 4), rest, strict=False):
+        assert torch.equal(found.images, expected.images)
+
+
+MANY = tiny.smooth_images(300, 8)
+STREAMS: Any = [
+    (tiny.examples(np.arange(300), np.arange(300) % 2), None),
+    (
+        tiny.examples(np.arange(6), np.arange(6) % 2),
+        tiny.examples(np.arange(6, 300), np.full(294, -1)),
+    ),
+]
+
+
+@pytest.fixture
+def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Buffers of 64 images of 8 x 8 pixels."""
+    monkeypatch.setattr("tutelage.data.stream.BUFFER", 64 * 8 * 8 * 3)
+
+
+def of_stream(labeled: Any, pool: Any, data: Canvases | None = None, **options: Any) -> Loader:
+    data = streamed(MANY) if data is None else data
+    options = {"batch_size": 16, "labeled_per_batch": 4, "seed": 0, **options}
+    return Loader(data, labeled, pool, Views(Weak(), 8, mix="mixup"), **options)
+
+
+@pytest.mark.usefixtures("small_buffers")
+@pytest.mark.parametrize("streams", STREAMS)
+def test_streamed_batches_can_be_gone_on_with_at_any_step(streams: Any) -> None:
+    whole = list(itertools.islice(of_stream(*streams), 50))  # over two passes
+    for first in (1, 18, 19, 37):  # 18: the pass ends inside the batch
+        rest = of_stream(*streams, first=first)
+        for expected, found in zip(whole[first : first + 3], rest, strict=False):
+            assert equal(expected, found)
+    for step in (0, 18, 49):
+        assert equal(of_stream(*streams).batch(step), whole[step])
+    assert not equal(whole[3], of_stream(*streams, seed=1).batch(3))
+
+
+@pytest.mark.usefixtures("small_buffers")
+@pytest.mark.parametrize("streams", STREAMS)
+@pytest.mark.parametrize("cycle", [0, 5])
+def test_streamed_batches_are_those_of_a_store_in_that_order(streams: Any, cycle: int) -> None:
+    stored = tiny.canvases(MANY)
+    stored.buffer = 64
+    ordinary = of_stream(*streams, stored, cycle=cycle)
+    found = of_stream(*streams, cycle=cycle)
+    for expected, batch in itertools.islice(zip(ordinary, found, strict=True), 25):
+        assert equal(expected, batch)
+
+
+@pytest.mark.usefixtures("small_buffers")
+@pytest.mark.parametrize("streams", STREAMS)
+def test_streamed_passes_hold_every_image_once(streams: Any) -> None:
+    stream = of_stream(*streams)
+    examples = streams[1] or streams[0]
+    share = 12 if streams[1] else 16
+    rows = np.concatenate([stream._rows(step)[-share:] for step in range(60)])
+    for start in range(0, len(rows) - len(examples), len(examples)):
+        assert sorted(rows[start : start + len(examples)]) == sorted(examples.rows)
+    ordinary = deal(len(examples), share, 0, (0, int(examples is streams[1])))
+    assert not np.array_equal(rows[:share], examples.rows[ordinary])
+    assert np.ptp(rows[:16]) > 100, "from all over the data"
+
+
+@pytest.mark.usefixtures("small_buffers")
+@pytest.mark.parametrize("cycle", [0, 5])
+@pytest.mark.parametrize("mix", ["none", "cutmix"])
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_rank_decodes_what_it_takes_and_all_of_it_ahead(
+    cycle: int, mix: str, world: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = StreamedImages._take
+
+    def watched(self: StreamedImages, rows: np.ndarray, stop: Any = None) -> np.ndarray:
+        if stop is None:  # in the training itself
+            assert self._held is not None
+            here, _ = self._held.find(rows)
+            assert here.all()
+        else:
+            decoded.append(len(rows))
+        return take(self, rows, stop)
+
+    monkeypatch.setattr(StreamedImages, "_take", watched)
+    views = Views(Weak(), 8, mix=mix, mix_share=1.0)
+    for rank in range(world):
+        monkeypatch.setattr("tutelage.system.ranks._current", Ranks(rank, world))
+        decoded: list[int] = []
+        data = streamed(MANY)
+        stream = Loader(data, *STREAMS[1], views, batch_size=16, labeled_per_batch=4, seed=0,
+                        cycle=cycle)  # fmt: skip
+        for batch in itertools.islice(stream, 15):
+            assert len(batch.images) == 16 // world
+        assert decoded[0] == len(set(stream._rows(0).tolist()))
+        assert decoded[0] <= 16 // world * (1 if mix == "none" else 2)
+
+
+def test_a_store_deals_as_ever() -> None:
+    rows = np.concatenate([LABELED.rows[deal(6, 3, 2, (0, 0))], POOL.rows[deal(14, 5, 2, (0, 1))]])
+    assert np.array_equal(loader()._rows(2), rows)
+    assert Canvases(tiny.store(IMAGES), np.arange(20), tiny.CPU).buffer is None
+
+
+def test_a_batch_holds_labels_and_pool_in_the_asked_shares() -> None:
+    batch = loader().batch(0)
+    assert batch.images.shape == (8, 3, 32, 32)
+    assert batch.weights.tolist() == [1.0] * 3 + [0.0] * 5
+    assert batch.targets[:3].sum(dim=1).tolist() == [1.0] * 3
+    assert batch.teacher_images == ()
+    assert batch.weak is None
+
+
+def test_targets_belong_to_their_images() -> None:
+    flat = np.arange(20)[:, None, None, None] * np.full((1, 32, 32, 3), 10, dtype=np.uint8)
+    data = tiny.canvases(flat.astype(np.uint8))
+    stream = Loader(
+        data, LABELED, POOL, Views(Center(1.0), 32), batch_size=8, labeled_per_batch=4, seed=0
+    )
+    for step in range(4):
+        batch = stream.batch(step)
+        rows = (batch.images.mean(dim=(1, 2, 3)) * 255 / 10).round().int()
+        labeled = batch.weights > 0
+        assert torch.equal(batch.targets[labeled].argmax(dim=1), rows[labeled].long() % 2)
+        assert (rows[labeled] < 6).all()
+        assert (rows[~labeled] >= 6).all()
+
+
+def test_ids_are_positions_in_the_pool_and_labelled_images_have_none() -> None:
+    flat = np.arange(20)[:, None, None, None] * np.full((1, 32, 32, 3), 10, dtype=np.uint8)
+    pool = tiny.examples(np.array([19, 7, 12, 9, 15]), np.full(5, -1))
+    views = Views(Center(1.0), 32)
+    options: Any = {"batch_size": 5, "labeled_per_batch": 2, "seed": 0}
+    stream = Loader(tiny.canvases(flat.astype(np.uint8)), LABELED, pool, views, **options)
+    for step in range(4):
+        batch = stream.batch(step)
+        assert batch.ids is not None
+        assert batch.ids.dtype == torch.int64
+        assert batch.ids[:2].tolist() == [-1, -1]
+        rows = (batch.images.mean(dim=(1, 2, 3)) * 255 / 10).round().int()
+        assert pool.rows[batch.ids[2:].numpy()].tolist() == rows[2:].tolist()
+    alone = loader(pool=None).batch(0)
+    assert alone.ids is not None
+    assert alone.ids.tolist() == [-1] * 8
+
+
+@pytest.mark.parametrize("pool", [None, tiny.examples(np.arange(0), np.arange(0))])
+def test_without_a_pool_every_image_is_labelled(pool: Any) -> None:
+    batch = loader(pool=pool).batch(0)
+    assert batch.weights.tolist() == [1.0] * 8
+    assert equal(batch, loader(pool=None).batch(0))
+
+
+def test_the_weak_view_is_of_the_same_images() -> None:
+    views = Views(Center(1.0), 32, weak=Weak(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=1.0))
+    batch = loader(views).batch(0)
+    assert batch.weak is not None
+    torch.testing.assert_close(batch.weak.flip(3), batch.images, atol=1e-5, rtol=0)
+
+
+def test_a_teacher_of_the_same_size_gets_the_same_pixels() -> None:
+    batch = loader(Views(Strong(), 32, teacher_sizes=(32,), mix="cutmix", mix_share=1.0)).batch(0)
+    (seen,) = batch.teacher_images
+    assert torch.equal(seen, batch.images)
+
+
+def test_a_teacher_of_another_size_gets_the_same_plan() -> None:
+    batch = loader(Views(Center(0.8), 32, teacher_sizes=(48,))).batch(0)
+    rows = np.concatenate([LABELED.rows[deal(6, 3, 0, (0, 0))], POOL.rows[deal(14, 5, 0, (0, 1))]])
+    images, aspect = tiny.canvases(IMAGES).take(rows)
+    plan = Center(0.8).plan(aspect)
+    torch.testing.assert_close(batch.teacher_images[0], apply(images, plan, 48))
+    torch.testing.assert_close(batch.images, apply(images, plan, 32))
+
+
+def test_each_teacher_gets_its_size_in_the_order_asked_for() -> None:
+    views = Views(Strong(), 32, mix="mixup", mix_share=1.0, teacher_sizes=(64, 32, 48, 64))
+    batch = loader(views).batch(0)
+    assert [t.shape[-1] for t in batch.teacher_images] == [64, 32, 48, 64]
+    assert torch.equal(batch.teacher_images[1], batch.images)
+    for size, found in zip((48, 64), batch.teacher_images[2:], strict=True):
+        alone = loader(dataclasses.replace(views, teacher_sizes=(size,))).batch(0)
+        assert torch.equal(alone.teacher_images[0], found)
+        assert torch.equal(alone.images, batch.images)
+
+
+def test_a_cycle_repeats_its_batches_in_another_order() -> None:
+    views = Views(Strong(), 32, mix="cutmix", mix_share=0.5, teacher_sizes=(48,))
+    endless, cycle = loader(views), loader(views, cycle=5)
+    passes = [[cycle.batch(5 * n + i) for i in range(5)] for n in range(4)]
+    first = {batch.key: batch for batch in passes[0]}
+    assert first.keys() == {endless.batch(step).key for step in range(5)}
+    for later in passes:
+        assert {batch.key for batch in later} == first.keys()
+        assert all(equal(batch, first[batch.key]) for batch in later)
+    for step in range(5):
+        plain = endless.batch(step)
+        assert equal(plain, first[plain.key])
+    assert len({tuple(batch.key for batch in one) for one in passes}) > 1
+    assert equal(cycle.batch(7), loader(views, cycle=5).batch(7))
+
+
+def test_a_key_belongs_to_one_seed_batch_and_way_of_viewing() -> None:
+    views = Views(Strong(), 32, mix="cutmix", teacher_sizes=(48,))
+    key = loader(views).batch(3).key
+    assert key == loader(views).batch(3).key
+    others = [
+        loader(views).batch(4),
+        loader(views, seed=1).batch(3),
+        loader(dataclasses.replace(views, mix="mixup")).batch(3),
+        loader(dataclasses.replace(views, mix="none")).batch(3),
+        loader(dataclasses.replace(views, mix_share=0.7)).batch(3),
+        loader(dataclasses.replace(views, policy=Weak())).batch(3),
+        loader(dataclasses.replace(views, teacher_sizes=(64,))).batch(3),
+    ]
+    assert len({key, *(batch.key for batch in others)}) == 1 + len(others)
+
+
+@pytest.mark.parametrize("mix", ["cutmix", "mixup"])
+def test_mixing_changes_images_and_targets_by_one_share(mix: str) -> None:
+    flat = np.zeros((20, 32, 32, 3), dtype=np.uint8)
+    flat[1:6:2] = 255  # class 1 is white
+    data = tiny.canvases(flat)
+    views = Views(Center(1.0), 32, mix=mix, mix_share=1.0)
+    stream = Loader(data, LABELED, None, views, batch_size=8, labeled_per_batch=8, seed=0)
+    for step in range(3):
+        batch = stream.batch(step)
+        white = batch.images.mean(dim=(1, 2, 3))
+        torch.testing.assert_close(batch.targets[:, 1], white, atol=1e-5, rtol=0)
+        assert ((white > 0.01) & (white < 0.99)).any()
+
+
+def test_a_pool_partner_lends_pixels_but_no_target() -> None:
+    views = Views(Center(1.0), 32, mix="cutmix", mix_share=1.0)
+    batch = loader(views).batch(0)
+    known = batch.weights > 0
+    assert ((batch.weights > 0) & (batch.weights < 1)).any()
+    torch.testing.assert_close(batch.targets[known].sum(dim=1), torch.ones(int(known.sum())))
+
+
+@pytest.mark.parametrize(("share", "low", "high"), [(0.0, 0, 0), (0.5, 8, 32), (1.0, 40, 40)])
+def test_mix_share_is_the_share_of_mixed_batches(share: float, low: int, high: int) -> None:
+    stream = loader(Views(Center(1.0), 32, mix="mixup", mix_share=share), pool=None)
+    targets = (stream.batch(step).targets for step in range(40))
+    mixed = sum(bool((t.amax(dim=1) < 1).any()) for t in targets)
+    assert low <= mixed <= high
+
+
+def test_mixing_beside_a_weak_view_is_refused() -> None:
+    with pytest.raises(ValueError, match="weak"):
+        Views(Weak(), 32, mix="cutmix", weak=Weak())

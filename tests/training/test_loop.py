@@ -1,0 +1,296 @@
+import copy
+import dataclasses
+import itertools
+import math
+from typing import Any
+
+import pytest
+import tiny
+import torch
+
+from tutelage.config import TrainConfig
+from tutelage.steps.supervised import supervised_step
+from tutelage.system.errors import TutelageError
+from tutelage.training.batch import Batch
+from tutelage.training.loop import Result, first_steps, learning_rate_factor, make_optimizer, train
+
+CONFIG = TrainConfig(12, lr_head=1e-2, lr_trunk=1e-2, log_every=4)
+
+
+def run(config: TrainConfig = CONFIG, *, seed: int = 0, noise: float = 0.0, **options: Any) -> Any:
+    model = tiny.classifier()
+    model.set_noise(noise, 0.0)
+    torch.manual_seed(seed)
+    data = tiny.batches(config.steps)
+    return train(model, data, supervised_step, config, device=tiny.CPU, **options), model
+
+
+def weights(model: torch.nn.Module) -> torch.Tensor:
+    return torch.cat([v.flatten().double() for v in model.state_dict().values()])
+
+
+def test_equal_seeds_give_bitwise_equal_weights_and_another_seed_others() -> None:
+    first, second, other = (run(noise=0.5, seed=seed)[0] for seed in (1, 1, 2))
+    assert torch.equal(weights(first.model), weights(second.model))
+    assert first.history == second.history
+    assert not torch.equal(weights(first.model), weights(other.model))
+
+
+def test_two_classes_are_learned() -> None:
+    config = TrainConfig(60, lr_head=3e-2, lr_trunk=3e-2)
+    result, _ = run(config)
+    images, labels = tiny.two_classes(40, seed=999)
+    with torch.no_grad():
+        logits = result.model(torch.from_numpy(images).permute(0, 3, 1, 2) / 255)
+    assert (logits.argmax(dim=1).numpy() == labels).mean() == 1.0
+    assert result.history[-1]["loss"] < 0.5 * result.history[0]["loss"]
+
+
+def test_result_is_an_average_in_evaluation_mode_apart_from_the_model() -> None:
+    result, model = run()
+    assert isinstance(result, Result)
+    assert result.steps == 12
+    assert not result.model.training
+    assert not any(p.requires_grad for p in result.model.parameters())
+    assert model.training
+    assert not torch.equal(weights(result.model), weights(model))
+
+
+def test_one_step_is_torchs_adamw() -> None:
+    config = TrainConfig(1, lr_head=1e-2, lr_trunk=1e-3, clip_norm=1e9, weight_decay=0.1)
+    _, model = run(config)
+    expected = tiny.classifier().train()
+    batch = tiny.batches(1)[0]
+    torch.nn.functional.cross_entropy(expected(batch.images), batch.targets).backward()
+    trunk = dict(expected.trunk.named_parameters())
+    head = dict(expected.head.named_parameters())
+    groups = [
+        {"params": [trunk["0.weight"]], "lr": 1e-3, "weight_decay": 0.1},
+        {"params": [trunk[n] for n in ("0.bias", "1.weight", "1.bias")], "lr": 1e-3,
+         "weight_decay": 0.0},
+        {"params": [head["weight"]], "lr": 1e-2, "weight_decay": 0.1},
+        {"params": [head["bias"]], "lr": 1e-2, "weight_decay": 0.0},
+    ]  # fmt: skip
+    torch.optim.AdamW(groups).step()
+    for name, value in expected.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], value, msg=name)
+
+
+def test_learning_rate_rises_then_falls_along_a_cosine() -> None:
+    factors = [learning_rate_factor(step, 100, 10) for step in range(100)]
+    assert factors[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
+    assert factors[10] == 1.0
+    assert factors[55] == pytest.approx(0.5)
+    assert all(a > b for a, b in itertools.pairwise(factors[10:]))
+    assert 0 < factors[-1] < 0.001
+    assert learning_rate_factor(0, 1, 1) == 1.0
+    assert math.isfinite(learning_rate_factor(5, 5, 5))
+
+
+def rates(monkeypatch: pytest.MonkeyPatch, config: TrainConfig) -> list[dict[str, float]]:
+    """Learning rates of the groups at every step."""
+    seen: list[dict[str, float]] = []
+    step = torch.optim.AdamW.step
+
+    def spy(self: Any, *args: Any) -> Any:
+        seen.append({group["name"]: group["lr"] for group in self.param_groups})
+        return step(self, *args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.optim.AdamW, "step", spy)
+        run(config)
+    return seen
+
+
+def test_rates_of_the_groups_follow_the_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = dataclasses.replace(CONFIG, lr_head=1e-2, lr_trunk=1e-3, warmup=0.25)
+    seen = rates(monkeypatch, config)
+    factors = [learning_rate_factor(number, 12, 3) for number in range(12)]
+    assert [row["head"] for row in seen] == pytest.approx([1e-2 * f for f in factors])
+    assert [row["trunk"] for row in seen] == pytest.approx([1e-3 * f for f in factors])
+
+
+class _Bad:
+    """A step whose loss, or only its gradient, is not finite at one step."""
+
+    def __init__(self, at: int, kind: str) -> None:
+        self.at, self.kind, self.calls = at, kind, 0
+
+    def __call__(self, model: Any, batch: Batch) -> Any:
+        self.calls += 1
+        loss, metrics = supervised_step(model, batch)
+        if self.calls == self.at:
+            if self.kind == "gradient":  # a square root has an infinite slope at zero
+                loss = loss + (model.head.weight * 0).sum().sqrt()
+            else:
+                loss = loss * float(self.kind)
+        return loss, metrics
+
+
+@pytest.mark.parametrize("kind", ["nan", "inf", "gradient"])
+def test_a_loss_that_is_not_finite_names_the_step_and_moves_nothing(kind: str) -> None:
+    model = tiny.classifier()
+    step = _Bad(at=3, kind=kind)
+    with pytest.raises(TutelageError, match=r"not finite at step 3 of 12.*0\.01 head"):
+        train(model, tiny.batches(12), step, CONFIG, device=tiny.CPU)
+    assert step.calls == 3
+    assert all(torch.isfinite(p).all() for p in model.parameters())
+
+
+def test_running_out_of_batches_is_said() -> None:
+    with pytest.raises(TutelageError, match="5 of 12"):
+        train(tiny.classifier(), tiny.batches(5), supervised_step, CONFIG, device=tiny.CPU)
+
+
+def test_an_endless_loader_is_asked_for_no_more_than_the_steps() -> None:
+    taken = 0
+
+    def endless() -> Any:
+        nonlocal taken
+        for batch in itertools.cycle(tiny.batches(2)):
+            taken += 1
+            yield batch
+
+    train(tiny.classifier(), endless(), supervised_step, CONFIG, device=tiny.CPU)
+    assert taken == 12
+
+
+def test_a_leg_has_its_part_of_the_whole_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = rates(monkeypatch, dataclasses.replace(CONFIG, steps=6, warmup=0.2))
+    legs = [
+        rates(
+            monkeypatch,
+            dataclasses.replace(
+                CONFIG, steps=3, warmup=0.2, schedule_first=first, schedule_steps=6
+            ),
+        )
+        for first in (0, 3)
+    ]
+    assert legs[0] + legs[1] == whole
+
+
+def test_history_and_callback_come_every_log_every_and_at_the_end() -> None:
+    calls: list[tuple[int, float]] = []
+    config = dataclasses.replace(CONFIG, steps=10, log_every=4)
+    result, _ = run(config, on_step=lambda n, row: calls.append((n, row["loss"])))
+    assert [row["step"] for row in result.history] == [4, 8, 10]
+    assert calls == [(int(row["step"]), row["loss"]) for row in result.history]
+    assert set(result.history[0]) == {"step", "grad_norm", "loss", "train_accuracy"}
+
+
+def test_sgd_has_nesterov_momentum() -> None:
+    config = dataclasses.replace(CONFIG, optimizer="sgd")
+    optimizer = make_optimizer(tiny.classifier(), config, tiny.CPU)
+    assert isinstance(optimizer, torch.optim.SGD)
+    assert all(g["momentum"] == 0.9 and g["nesterov"] for g in optimizer.param_groups)
+
+
+ALIVE: dict[str, Any] = {
+    "steps": 7,
+    "schedule_first": 3,
+    "schedule_steps": 50,
+    "lr_head": 2e-2,
+    "lr_trunk": 2e-2,
+    "layer_decay": 0.5,
+    "weight_decay": 0.5,
+    "optimizer": "sgd",
+    "unfreeze": "gradual",
+    "warmup": 0.5,
+    "clip_norm": 1e-3,
+    "ema_decay": 0.1,
+    "log_every": 1,
+}
+
+
+def test_every_field_has_another_value_to_try() -> None:
+    assert list(ALIVE) == [field.name for field in dataclasses.fields(TrainConfig)]
+
+
+@pytest.mark.parametrize("name", ALIVE)
+def test_every_field_of_train_config_is_alive(name: str) -> None:
+    found = []
+    for config in (CONFIG, dataclasses.replace(CONFIG, **{name: ALIVE[name]})):
+        model = _layered() if name == "layer_decay" else tiny.classifier()
+        result = train(model, tiny.batches(config.steps), supervised_step, config, device=tiny.CPU)
+        found.append((weights(result.model).tolist(), len(result.history)))
+    assert found[0] != found[1]
+
+
+def _layered() -> Any:
+    """A trunk that tells its depth, as timm's do."""
+    from tutelage.models.zoo import create
+
+    pytest.importorskip("timm")
+    torch.manual_seed(0)
+    return create("test_efficientnet", ["a", "b"], canvas=32, input_size=32, weights="none")
+
+
+def test_layers_start_from_the_head_down_over_the_first_half() -> None:
+    assert first_steps([0, 0, 1, 2, 3, 4], 80) == [0, 0, 10, 20, 30, 40]
+    assert first_steps([0, 7, 2, 7], 12) == [0, 6, 3, 6]  # frozen layers leave no gap
+    assert first_steps([0, 1], 9) == [0, 4]
+    assert first_steps([0, 0], 9) == [0, 0]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_layer_that_has_not_started_does_not_move_by_one_bit(optimizer: str) -> None:
+    model = _layered()
+    before = copy.deepcopy(model.state_dict())
+    config = dataclasses.replace(
+        CONFIG, steps=12, unfreeze="gradual", optimizer=optimizer, weight_decay=0.5
+    )
+    groups = make_optimizer(model, config, tiny.CPU).param_groups
+    name_of = {id(parameter): name for name, parameter in model.named_parameters()}
+    starts = first_steps([group["depth"] for group in groups], config.steps)
+    start_of = {
+        name_of[id(parameter)]: start
+        for group, start in zip(groups, starts, strict=True)
+        for parameter in group["params"]
+    }
+    assert set(start_of) == set(name_of.values())
+    assert start_of["head.weight"] == 0
+    assert start_of["trunk.conv_head.weight"] > 0
+    assert start_of["trunk.conv_stem.weight"] == 6 == max(starts)
+    assert len(set(starts)) > 4
+    done = 0
+
+    def step(model: Any, batch: Batch) -> Any:  # sees the weights after ``done`` steps
+        nonlocal done
+        for name, parameter in model.named_parameters():
+            moved = not torch.equal(parameter, before[name])
+            assert moved == (done > start_of[name]), f"{name} after {done} steps"
+        done += 1
+        return supervised_step(model, batch)
+
+    train(model, tiny.batches(12), step, config, device=tiny.CPU)
+    assert done == 12
+
+
+def test_a_late_layer_starts_with_fresh_moments() -> None:
+    rates = {"lr_head": 0.0, "lr_trunk": 1e-2, "weight_decay": 0.0, "clip_norm": 1e9}
+    config = TrainConfig(4, unfreeze="gradual", warmup=0.25, **rates)  # type: ignore[arg-type]
+    model, data = tiny.classifier().eval(), tiny.batches(4)
+    model.freeze_norms()
+    train(model, data, supervised_step, config, device=tiny.CPU)
+    expected = tiny.classifier()
+    expected.freeze_norms()
+    optimizer = torch.optim.AdamW(expected.trunk.parameters(), weight_decay=0.0)
+    for number in (2, 3):
+        optimizer.param_groups[0]["lr"] = 1e-2 * learning_rate_factor(number, 4, 1)
+        optimizer.zero_grad()
+        supervised_step(expected, data[number])[0].backward()
+        optimizer.step()
+    for name, value in expected.state_dict().items():
+        torch.testing.assert_close(model.state_dict()[name], value, msg=name)
+
+
+def test_the_callers_batches_and_copies_are_left_alone() -> None:
+    data = tiny.batches(3)
+    kept = copy.deepcopy(data)
+    train(
+        tiny.classifier(), data, supervised_step, dataclasses.replace(CONFIG, steps=3),
+        device=tiny.CPU,
+    )  # fmt: skip
+    for before, after in zip(kept, data, strict=True):
+        assert torch.equal(before.images, after.images)
+        assert torch.equal(before.targets, after.targets)
