@@ -47,7 +47,7 @@ from tutelage.stats.metrics import metrics
 from tutelage.training.loader import Canvases
 
 PACKAGES = ("tutelage", "torch", "timm", "onnxruntime", "numpy", "scikit-learn", "semilearn")
-PEERS: dict[str, Callable[[Draw, pipeline.Chain], Trained]] = {
+PEERS: dict[str, Callable[[Draw, pipeline.Pipeline], Trained]] = {
     "timm-fine-tune": lambda draw, chain: finetune.finetune(draw),
     "fixmatch": lambda draw, chain: usb.train(draw, "fixmatch"),
     "freematch": lambda draw, chain: usb.train(draw, "freematch"),
@@ -103,7 +103,7 @@ def _trained_size(plan: Plan) -> int:
     return (trained or [plan.student])[0].size
 
 
-def self_trained(draw: Draw, chain: pipeline.Chain, criterion: Any) -> Trained:
+def self_trained(draw: Draw, chain: pipeline.Pipeline, criterion: Any) -> Trained:
     """On the centre view, which is what the model is used on; the features count as given."""
     own, frozen = draw.base.num_features, chain.frozen
     labeled, pool = (bank.views[0][:, :own] for bank in (frozen.labeled, frozen.pool))
@@ -112,9 +112,9 @@ def self_trained(draw: Draw, chain: pipeline.Chain, criterion: Any) -> Trained:
     return trained
 
 
-def distilled(draw: Draw, chain: pipeline.Chain) -> Trained:
+def distilled(draw: Draw, chain: pipeline.Pipeline) -> Trained:
     """From the chain's teacher, in the seconds and at the size of the chain's own student."""
-    chain = pipeline.Chain(chain.run)  # from the start; what is finished is in the run folder
+    chain = pipeline.Pipeline(chain.run)  # from the start; what is finished is in the run folder
     pipeline.teach(chain, rounds=True)
     teacher = chain.teacher.outcome.model
     own = pipeline.student_stage(chain, teacher)
@@ -122,7 +122,7 @@ def distilled(draw: Draw, chain: pipeline.Chain) -> Trained:
     return kd.distill(draw, teacher, student.create_student(chain.run.config, teacher))
 
 
-def chain_rows(chain: pipeline.Chain, wanted: Sequence[str]) -> Iterator[dict[str, Any]]:
+def chain_rows(chain: pipeline.Pipeline, wanted: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Rows of the ladder's arms; test is read after the last of them has been trained."""
     # A student learns from the self-trained teacher, whichever rows are there already.
     climbed = {*wanted, "self-train"} if "student" in wanted else {*wanted}
@@ -148,7 +148,7 @@ def judged(run: runs.Run, model: Any) -> dict[str, Any]:
     return {**(found or {}), "size_used": model.spec.input_size, "parameters": parameters}
 
 
-def peer_row(run: runs.Run, arm: str, draw: Draw, chain: pipeline.Chain) -> dict[str, Any]:
+def peer_row(run: runs.Run, arm: str, draw: Draw, chain: pipeline.Pipeline) -> dict[str, Any]:
     """Row of one peer."""
     trained = PEERS[arm](draw, chain)
     return {
@@ -167,7 +167,7 @@ def one_seed(
         folder = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         name = f"{asked(options)['data']}-{options.labels_per_class}-{options.minutes:g}-{seed}"
         run = prepare(options, catalog, seed, folder / name)
-        chain, draw = pipeline.Chain(run), as_draw(options, run)
+        chain, draw = pipeline.Pipeline(run), as_draw(options, run)
         of_chain = [arm for arm in arms if arm in rungs.RUNGS]
         if of_chain:
             yield from chain_rows(chain, of_chain)

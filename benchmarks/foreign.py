@@ -87,7 +87,7 @@ def one_run(
     run = runs.prepare(
         "run", catalog, options.data, folder, make_config("run", settings), quiet=True
     )
-    chain = pipeline.Chain(run)
+    chain = pipeline.Pipeline(run)
     pipeline.teach(chain, rounds=True)
     stages = {stage.name: stage for stage in chain.finished}
     found: dict[str, Any] = {

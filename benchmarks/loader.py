@@ -61,7 +61,7 @@ def measured(steps: int, device: str) -> dict[str, Any]:
         )
         work = dataclasses.replace(run.plan.student, steps=steps)
         run.plan = dataclasses.replace(run.plan, student=work)
-        chain = pipeline.Chain(run)
+        chain = pipeline.Pipeline(run)
         pipeline.teach(chain, rounds=False)
         trunk.fit = timed_fit  # type: ignore[assignment]
         try:

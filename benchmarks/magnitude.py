@@ -111,7 +111,7 @@ def one_arm(
 
 def trained(run: Any) -> dict[str, float]:
     """Test accuracy of the teacher and of the student distilled from it."""
-    chain = pipeline.Chain(run)
+    chain = pipeline.Pipeline(run)
     pipeline.teach(chain, rounds=False)
     pipeline.student_stage(chain, chain.finished[-1].outcome.model)
     measured, _ = pipeline.measure(run, chain.finished)

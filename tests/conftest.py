@@ -57,11 +57,11 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "runs.Run":
 
 
 @pytest.fixture
-def chain(run: "runs.Run") -> "pipeline.Chain":
+def chain(run: "runs.Run") -> "pipeline.Pipeline":
     """Its chain, before the first stage."""
     from tutelage.chain import pipeline
 
-    return pipeline.Chain(run)
+    return pipeline.Pipeline(run)
 
 
 @pytest.fixture(scope="session")

@@ -808,9 +808,9 @@ def _choice_on_test(monkeypatch: pytest.MonkeyPatch) -> None:
     def leaky(catalog: Any, store: Any, split: Any, *rest: Any) -> Any:
         task = make_task(catalog, store, split, *rest)
         test = split.indices("test")
-        chain = stages.Chain(np.ones(len(task.labels), dtype=bool), np.arange(len(test)))
+        chain = stages.Fold(np.ones(len(task.labels), dtype=bool), np.arange(len(test)))
         return dataclasses.replace(
-            task, judged=test, judged_labels=split.truth[test], chains=(chain,)
+            task, judged=test, judged_labels=split.truth[test], folds=(chain,)
         )
 
     monkeypatch.setattr(runs, "make_task", leaky)

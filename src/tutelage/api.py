@@ -19,7 +19,7 @@ from tutelage.deploy.answers import Prediction, answer, each_image, reason_of
 from tutelage.stats.metrics import metrics
 from tutelage.system.cores import cores
 from tutelage.system.errors import TutelageError, need
-from tutelage.system.ranks import told
+from tutelage.system.ranks import env_int
 
 # Of exported models, and what each is called in the model folder.
 FORMATS = {"onnx": "model.onnx", "torch": "model.pt2", "timm": "timm", "hub": "hub"}
@@ -249,7 +249,7 @@ def _train(
     with joined():
         work = runs.prepare(command, catalog, data, out, config, notes=notes, quiet=quiet)
         with contextlib.closing(work):
-            chain = pipeline.Chain(work)
+            chain = pipeline.Pipeline(work)
             if teachers:
                 for teacher in teachers:
                     teacher.spec = dataclasses.replace(teacher.spec, canvas=work.store.canvas)
@@ -528,9 +528,9 @@ def label(
         shards,
         Path(out),
         threshold=threshold,
-        workers=max(1, cores() // told("LOCAL_WORLD_SIZE", 1)),
-        rank=told("RANK", 0),
-        world=told("WORLD_SIZE", 1),
+        workers=max(1, cores() // env_int("LOCAL_WORLD_SIZE", 1)),
+        rank=env_int("RANK", 0),
+        world=env_int("WORLD_SIZE", 1),
         console=Console(quiet=quiet),
     )
     if summary is not None and accepted is not None:
@@ -558,7 +558,7 @@ def _engine(path: Path) -> Any:
     from tutelage.models.folder import load_model
 
     gpus = torch.cuda.device_count()  # several processes may share one, since decoding is slower
-    device = f"cuda:{told('LOCAL_RANK', 0) % gpus}" if gpus else "cpu"
+    device = f"cuda:{env_int('LOCAL_RANK', 0) % gpus}" if gpus else "cpu"
     return TorchModel(load_model(path), device)
 
 

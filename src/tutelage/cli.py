@@ -14,7 +14,7 @@ from tutelage._version import __version__
 from tutelage.config import field_type, group_fields
 from tutelage.system.errors import TutelageError, need
 from tutelage.system.files import explain
-from tutelage.system.ranks import told
+from tutelage.system.ranks import env_int
 from tutelage.system.stop import EXIT_CODE, Terminated, handled
 
 TRAINING = {
@@ -305,7 +305,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _check_ranks(command: str) -> None:
     """Refuse to do what one process does several times, side by side."""
-    if command not in (*TRAINING, "label") and told("WORLD_SIZE", 1) > 1:
+    if command not in (*TRAINING, "label") and env_int("WORLD_SIZE", 1) > 1:
         raise TutelageError(
             f"{command} is the work of one process; start it without torchrun, which is for "
             f"{', '.join((*TRAINING, 'label'))}"

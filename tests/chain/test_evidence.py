@@ -187,7 +187,7 @@ def test_without_test_images_and_rounds_there_are_only_views(
 
 
 def test_the_cloud_holds_labelled_and_unlabelled_images_in_the_unit_square(
-    chain: pipeline.Chain, monkeypatch: pytest.MonkeyPatch
+    chain: pipeline.Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipeline.teach(chain, rounds=False)
     monkeypatch.setattr(evidence, "CLOUD", (3, 5))

@@ -440,7 +440,7 @@ def test_a_round_that_loses_is_rejected_and_ends_its_kind(
         return outcome
 
     monkeypatch.setattr(stages, "self_train_frozen", worse)
-    chain = pipeline.Chain(run)
+    chain = pipeline.Pipeline(run)
     pipeline.teach(chain, rounds=True)
     assert [done.name for done in chain.finished] == ["probe", "transfer", "self-train-1"]
     lost = chain.finished[-1]
@@ -463,7 +463,7 @@ def clusters_say(
     asked = []
 
     def ask(task: stages.Task, *_: Any) -> selftrain.Clustered:
-        pool: list[Any] = [checks.some_beliefs(task, 1) for _ in task.chains]
+        pool: list[Any] = [checks.some_beliefs(task, 1) for _ in task.folds]
         beliefs = stages.Beliefs(pool, 3 * np.eye(task.n_classes)[task.judged_labels])
         asked.append(beliefs)
         return selftrain.Clustered(beliefs, agreement, likelier)
@@ -487,7 +487,7 @@ def test_planned_rounds_end_before_they_begin_where_clusters_are_not_the_classes
     clusters_say(monkeypatch, agreement=agreement, likelier=likelier)
     run = checks.prepared(tmp_path, monkeypatch, trunk="frozen", rounds=rounds)
     run.plan = dataclasses.replace(run.plan, rounds=run.plan.rounds[:1])
-    chain = pipeline.Chain(run)
+    chain = pipeline.Pipeline(run)
     pipeline.teach(chain, rounds=True)
     names = ["self-train-1"][:trained]
     assert [done.name for done in chain.finished] == ["probe", "transfer", *names]
@@ -510,7 +510,7 @@ def test_clusters_label_the_pool_for_the_first_round_only(
     monkeypatch.setattr(selftrain, "label_pool", note)
     monkeypatch.setattr(pipeline, "_judge", lambda *_: Comparison(8, 3, 0, 0.5, 0.9, 0.7, 0.4))
     run = checks.prepared(tmp_path, monkeypatch, trunk="frozen", rounds=2)
-    chain = pipeline.Chain(run)
+    chain = pipeline.Pipeline(run)
     pipeline.teach(chain, rounds=True)
     (clusters,) = asked
     transfer, first = (done.outcome for done in chain.finished[1:3])
@@ -522,7 +522,7 @@ def test_clusters_label_the_pool_for_the_first_round_only(
     assert said == likelier
     # The run that goes on asks no clusters again: what they were worth is in its folder.
     again = checks.prepared(tmp_path, monkeypatch, trunk="frozen", rounds=2)
-    pipeline.teach(pipeline.Chain(again), rounds=True)
+    pipeline.teach(pipeline.Pipeline(again), rounds=True)
     assert len(asked) == 1
     assert again.notes == run.notes
 
@@ -530,7 +530,7 @@ def test_clusters_label_the_pool_for_the_first_round_only(
 def test_clusters_can_be_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = clusters_say(monkeypatch, agreement=0.0, likelier=True)
     run = checks.prepared(tmp_path, monkeypatch, trunk="frozen", rounds=None, clusters="ignore")
-    chain = pipeline.Chain(run)
+    chain = pipeline.Pipeline(run)
     pipeline.teach(chain, rounds=True)
     assert not asked
     assert chain.finished[2].name == "self-train-1"
@@ -542,7 +542,7 @@ def test_a_spent_budget_leaves_rounds_out_for_good(
     for minutes in (0.0, 60.0):  # the second is the same run, continued
         run = checks.prepared(tmp_path, monkeypatch, trunk="frozen", rounds=2)
         run.plan = dataclasses.replace(run.plan, minutes=minutes)
-        chain = pipeline.Chain(run)
+        chain = pipeline.Pipeline(run)
         pipeline.teach(chain, rounds=True)
         assert [done.name for done in chain.finished] == ["probe", "transfer"]
         note = "the time budget was spent before self-train-1: it was left out"
@@ -666,7 +666,7 @@ def test_settings_that_this_plan_cannot_use_are_said(tmp_path: Path) -> None:
 def test_a_head_on_the_middle_stages_is_said(tmp_path: Path, features: str) -> None:
     data = write_shapes(tmp_path / "data", train=3, pool=0, test=0)
     run = prepared(data, tmp_path / "run", features=features)
-    pipeline.teach(pipeline.Chain(run), rounds=False)
+    pipeline.teach(pipeline.Pipeline(run), rounds=False)
     said = [note for note in run.notes if "middle stages" in note]
     expected = "transfer: the head looks at the trunk's middle stages: as --features levels says"
     assert said == ([expected] if features == "levels" else [])
@@ -679,7 +679,7 @@ def test_a_trained_round_starts_from_a_choice_of_its_own(
     data = write_shapes(tmp_path / "data", train=3, test=0)
     run = prepared(data, tmp_path / "run", trunk="trained", rounds=2)
     assert [work.trunk for work in run.plan.rounds] == ["frozen", "trained"]
-    monkeypatch.setattr(pipeline.Chain, "start", {"metric": "plain", "strength": 77.0})
+    monkeypatch.setattr(pipeline.Pipeline, "start", {"metric": "plain", "strength": 77.0})
     fit, used = stages.fit_chain_heads, []
 
     def noted(task: Any, frozen: Any, choice: Any, *rest: Any) -> Any:
@@ -687,7 +687,7 @@ def test_a_trained_round_starts_from_a_choice_of_its_own(
         return fit(task, frozen, choice, *rest)
 
     monkeypatch.setattr(stages, "fit_chain_heads", noted)
-    chain = pipeline.Chain(run)
+    chain = pipeline.Pipeline(run)
     pipeline.teach(chain, rounds=True)
     assert used[-2:] == [chain.choice["strength"], 77.0]
 

@@ -18,7 +18,7 @@ from tutelage.stats.calibrate import softmax
 
 
 def test_a_doubtful_teacher_passes_on_less_of_the_pool(
-    run: runs.Run, chain: pipeline.Chain
+    run: runs.Run, chain: pipeline.Pipeline
 ) -> None:
     teacher = stages.transfer_frozen(run.task, run.base, chain.frozen).beliefs
     accepted = []
@@ -33,22 +33,22 @@ def test_a_doubtful_teacher_passes_on_less_of_the_pool(
 def test_without_a_pool_nothing_is_believed(run: runs.Run) -> None:
     task = dataclasses.replace(run.task, pool=np.arange(0))
     judged = np.eye(2)[task.judged_labels]
-    pools: list[Any] = [None, *[np.zeros((0, 2))] * (len(task.chains) - 1)]
+    pools: list[Any] = [None, *[np.zeros((0, 2))] * (len(task.folds) - 1)]
     beliefs = stages.Beliefs(pools, judged)
-    labels = selftrain.label_pool(task, beliefs, 1.0, run.config, 0.5, [None] * len(task.chains))
-    assert labels == [None] * len(task.chains)
+    labels = selftrain.label_pool(task, beliefs, 1.0, run.config, 0.5, [None] * len(task.folds))
+    assert labels == [None] * len(task.folds)
 
 
 def test_an_ensemble_of_folds_labels_the_pool_for_the_model_on_all_labels_only(
     run: runs.Run,
 ) -> None:
     task = run.task
-    pool = [checks.some_beliefs(task, seed) for seed in range(len(task.chains))]
+    pool = [checks.some_beliefs(task, seed) for seed in range(len(task.folds))]
     beliefs = stages.Beliefs(list(pool), np.eye(2)[task.judged_labels] + 0.1)
 
     def labels(ensemble: str) -> list[Any]:
         config = make_config("run", {"ensemble": ensemble, "alignment": 0.0})
-        return selftrain.label_pool(task, beliefs, 2.0, config, None, [None] * len(task.chains))
+        return selftrain.label_pool(task, beliefs, 2.0, config, None, [None] * len(task.folds))
 
     alone, together = labels("none"), labels("folds")
     np.testing.assert_allclose(alone[0].probs, softmax(pool[0], 2.0))
@@ -87,7 +87,7 @@ def test_clusters_that_are_not_the_classes_are_found_out(run: runs.Run) -> None:
 
 
 def test_without_held_out_labels_clusters_are_not_likelier(run: runs.Run) -> None:
-    task = dataclasses.replace(run.task, chains=run.task.chains[:1])
+    task = dataclasses.replace(run.task, folds=run.task.folds[:1])
     truth = np.arange(len(task.pool)) % 2
     frozen = checks.made_up(truth, task.labels)
     teacher = checks.teacher_of(task, truth, task.judged_labels)

@@ -25,7 +25,7 @@ def test_folds_judge_every_label_once_on_models_that_have_not_seen_it(
     counts: tuple[int, ...],
 ) -> None:
     labels = np.repeat(np.arange(len(counts)), counts)
-    first, *others = stages.make_chains(labels, 0, 4, seed=0)
+    first, *others = stages.make_folds(labels, 0, 4, seed=0)
     assert first.keep.all()
     assert len(first.judges) == 0
     judged = np.concatenate([chain.judges for chain in others])
@@ -40,20 +40,20 @@ def test_folds_judge_every_label_once_on_models_that_have_not_seen_it(
 
 
 def test_single_labels_cannot_be_judged() -> None:
-    (chain,) = stages.make_chains(np.array([0, 1, 2]), 0, 4, seed=0)
+    (chain,) = stages.make_folds(np.array([0, 1, 2]), 0, 4, seed=0)
     assert chain.keep.all()
     assert len(chain.judges) == 0
 
 
 def test_val_judges_one_chain_that_keeps_every_label() -> None:
-    (chain,) = stages.make_chains(np.array([0, 0, 1, 1]), 7, 4, seed=0)
+    (chain,) = stages.make_folds(np.array([0, 0, 1, 1]), 7, 4, seed=0)
     assert chain.keep.tolist() == [True] * 4
     assert chain.judges.tolist() == list(range(7))
 
 
 def test_folds_are_drawn_from_the_seed() -> None:
     labels = np.repeat([0, 1], 12)
-    draws = [[c.judges.tolist() for c in stages.make_chains(labels, 0, 4, s)] for s in (0, 0, 1)]
+    draws = [[c.judges.tolist() for c in stages.make_folds(labels, 0, 4, s)] for s in (0, 0, 1)]
     assert draws[0] == draws[1] != draws[2]
 
 
@@ -61,7 +61,7 @@ def test_folds_are_drawn_from_the_seed() -> None:
 
 
 def test_probe_and_transfer_judge_every_label_and_leave_the_trunk_alone(
-    run: runs.Run, chain: pipeline.Chain
+    run: runs.Run, chain: pipeline.Pipeline
 ) -> None:
     before = copy.deepcopy(run.base.state_dict())
     probe = stages.probe(run.task, run.base, chain.frozen)
@@ -84,7 +84,7 @@ def test_probe_and_transfer_judge_every_label_and_leave_the_trunk_alone(
 
 
 def test_transfer_takes_the_choice_with_the_best_held_out_likelihood(
-    run: runs.Run, chain: pipeline.Chain, monkeypatch: pytest.MonkeyPatch
+    run: runs.Run, chain: pipeline.Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     metrics = chain.frozen.metrics
     assert list(metrics) == ["plain", "levels"]  # random weights have no fc layer to trust
@@ -118,7 +118,7 @@ def test_transfer_takes_the_choice_with_the_best_held_out_likelihood(
 
 
 def test_a_trained_trunk_starts_from_middle_stages_only_where_they_are_far_better(
-    run: runs.Run, chain: pipeline.Chain, monkeypatch: pytest.MonkeyPatch
+    run: runs.Run, chain: pipeline.Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert stages.guard(0) == stages.guard(40) == stages.GUARD
     assert stages.guard(160) == pytest.approx(stages.GUARD / 2)
@@ -143,7 +143,7 @@ def test_a_trained_trunk_starts_from_middle_stages_only_where_they_are_far_bette
 
 @pytest.mark.parametrize(("asked", "metric"), [("last", "plain"), ("levels", "levels")])
 def test_transfer_looks_at_the_features_that_were_asked_for(
-    run: runs.Run, chain: pipeline.Chain, asked: str, metric: str
+    run: runs.Run, chain: pipeline.Pipeline, asked: str, metric: str
 ) -> None:
     config = dataclasses.replace(run.config.transfer, features=asked)
     outcome = stages.transfer_frozen(run.task, run.base, chain.frozen, config)
@@ -161,10 +161,10 @@ def test_transfer_looks_at_the_features_that_were_asked_for(
 
 
 def test_a_head_of_a_fold_does_not_depend_on_the_labels_it_is_judged_on(
-    run: runs.Run, chain: pipeline.Chain
+    run: runs.Run, chain: pipeline.Pipeline
 ) -> None:
     frozen = chain.frozen
-    fold = run.task.chains[1]
+    fold = run.task.folds[1]
     turned = run.task.labels.copy()
     turned[fold.judges] = 1 - turned[fold.judges]
     other = dataclasses.replace(run.task, labels=turned)
@@ -172,7 +172,7 @@ def test_a_head_of_a_fold_does_not_depend_on_the_labels_it_is_judged_on(
         stages._head(task, fold, frozen, frozen.metrics["plain"], 3.0) for task in (run.task, other)
     ]
     assert torch.equal(heads[0].weight, heads[1].weight)
-    whole = run.task.chains[0]
+    whole = run.task.folds[0]
     heads = [
         stages._head(task, whole, frozen, frozen.metrics["plain"], 3.0)
         for task in (run.task, other)
@@ -180,7 +180,9 @@ def test_a_head_of_a_fold_does_not_depend_on_the_labels_it_is_judged_on(
     assert not torch.equal(heads[0].weight, heads[1].weight)
 
 
-def test_a_round_learns_from_what_its_chain_believes(run: runs.Run, chain: pipeline.Chain) -> None:
+def test_a_round_learns_from_what_its_chain_believes(
+    run: runs.Run, chain: pipeline.Pipeline
+) -> None:
     teacher = stages.transfer_frozen(run.task, run.base, chain.frozen)
     temperature = teacher.model.spec.temperature
     believed = selftrain.label_pool(

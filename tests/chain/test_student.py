@@ -245,7 +245,7 @@ def test_a_student_alone_is_as_the_distilled_one_but_for_what_it_learned(run: ru
     alone = train_alone(run.shop, run.task, run.base, short(run))
     taught = distill(run.shop, run.task, answers(run, 1), short(run))
     assert alone.model.spec == dataclasses.replace(taught.model.spec, temperature=1.0)
-    assert alone.beliefs.pool == [None] * len(run.task.chains)
+    assert alone.beliefs.pool == [None] * len(run.task.folds)
     assert alone.beliefs.judged.shape == taught.beliefs.judged.shape
     assert not alone.frozen
     assert not torch.equal(alone.model.head.weight, taught.model.head.weight)

@@ -23,7 +23,7 @@ from tutelage import api
 from tutelage.chain import pipeline, runs, student, students
 from tutelage.chain.candidates import Candidate
 from tutelage.chain.plan import Work
-from tutelage.chain.stages import Beliefs, Chain, Outcome
+from tutelage.chain.stages import Beliefs, Fold, Outcome
 
 SETTINGS = {
     **checks.SETTINGS,
@@ -135,7 +135,7 @@ def test_what_students_are_judged_on_none_of_them_learns_from(
         return Outcome(run.base, Beliefs([None], np.full((len(task.judged), 2), np.nan)), False)
 
     monkeypatch.setattr(student, "distill", noted)
-    students.student_stage(pipeline.Chain(run), run.base)
+    students.student_stage(pipeline.Pipeline(run), run.base)
     assert [name for name, _ in seen] == [candidate.student for candidate, _ in run.students]
     assert all(pool == set(run.task.pool) - set(held_out) for _, pool in seen)
 
@@ -151,8 +151,8 @@ def beliefs(run: runs.Run, right: int) -> Beliefs:
 def test_a_val_split_chooses_and_of_equals_the_cheapest_is_taken(
     run: runs.Run, right: list[int], best: int
 ) -> None:
-    everything = Chain(run.task.chains[0].keep, np.arange(len(run.task.judged)))
-    run.task = dataclasses.replace(run.task, chains=(everything,))
+    everything = Fold(run.task.folds[0].keep, np.arange(len(run.task.judged)))
+    run.task = dataclasses.replace(run.task, folds=(everything,))
     assert len(students.held_out_pool(run)) == 0
     arms = [Outcome(run.base, beliefs(run, n), frozen=False) for n in right]
     verdict = students._choose(run, arms, [run.base], run.task.pool[:0])

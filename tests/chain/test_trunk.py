@@ -37,7 +37,7 @@ def as_pretrained(run: runs.Run) -> trunk.Workshop:
 
 
 def test_a_trained_stage_judges_the_planned_folds_and_keeps_the_base(
-    run: runs.Run, chain: pipeline.Chain
+    run: runs.Run, chain: pipeline.Pipeline
 ) -> None:
     teacher = stages.transfer_frozen(run.task, run.base, chain.frozen)
     labels = checks.label_pool(run, chain, teacher.beliefs, 1.0, 0.5)
@@ -48,7 +48,7 @@ def test_a_trained_stage_judges_the_planned_folds_and_keeps_the_base(
         trunk.train_trunk(shop(run), run.task, run.base, heads, labels, work, 2, "round")
         for _ in range(2)
     )
-    held_out = np.concatenate([c.judges for c in run.task.chains[1:3]])
+    held_out = np.concatenate([c.judges for c in run.task.folds[1:3]])
     assert np.flatnonzero(first.beliefs.known).tolist() == sorted(held_out.tolist())
     assert first.beliefs.pool == [None] * 5  # none comes after it that would ask
     assert not first.frozen
@@ -66,9 +66,9 @@ def test_a_trained_stage_judges_the_planned_folds_and_keeps_the_base(
 
 
 def test_the_pool_is_labelled_anew_between_the_legs(
-    run: runs.Run, chain: pipeline.Chain, monkeypatch: pytest.MonkeyPatch
+    run: runs.Run, chain: pipeline.Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task = dataclasses.replace(run.task, chains=run.task.chains[:1])
+    task = dataclasses.replace(run.task, folds=run.task.folds[:1])
     teacher = stages.transfer_frozen(run.task, run.base, chain.frozen)
     labels = checks.label_pool(run, chain, teacher.beliefs, 1.0, 1.0)[:1]
     heads = stages.fit_chain_heads(task, chain.frozen, teacher.choice, run.config, labels)
@@ -112,9 +112,9 @@ def test_the_pool_is_labelled_anew_between_the_legs(
 
 
 def test_without_held_out_labels_the_model_is_as_sure_as_its_pseudo_labels(
-    run: runs.Run, chain: pipeline.Chain
+    run: runs.Run, chain: pipeline.Pipeline
 ) -> None:
-    task = dataclasses.replace(run.task, chains=run.task.chains[:1])
+    task = dataclasses.replace(run.task, folds=run.task.folds[:1])
     teacher = stages.transfer_frozen(run.task, run.base, chain.frozen)
     heads = stages.fit_chain_heads(task, chain.frozen, teacher.choice, run.config, [None])
     work = Work("trained", steps=1, batch_size=8, size=32)
@@ -133,10 +133,10 @@ def test_without_held_out_labels_the_model_is_as_sure_as_its_pseudo_labels(
 
 
 def test_a_fold_takes_half_the_steps(
-    run: runs.Run, chain: pipeline.Chain, monkeypatch: pytest.MonkeyPatch
+    run: runs.Run, chain: pipeline.Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fits = checks.captured_fits(monkeypatch)
-    none: list[Any] = [None] * len(run.task.chains)
+    none: list[Any] = [None] * len(run.task.folds)
     choice = {"metric": "plain", "strength": 3.0}
     heads = stages.fit_chain_heads(run.task, chain.frozen, choice, run.config, none)
     work = Work("trained", steps=6, batch_size=8, size=32)
@@ -146,15 +146,15 @@ def test_a_fold_takes_half_the_steps(
 
 @pytest.mark.parametrize("kind", ["trained", "online", "labels alone"])
 def test_only_online_rounds_learn_the_statistics_of_norms(
-    kind: Any, run: runs.Run, chain: pipeline.Chain
+    kind: Any, run: runs.Run, chain: pipeline.Pipeline
 ) -> None:
-    none: list[Any] = [None] * len(run.task.chains)
+    none: list[Any] = [None] * len(run.task.folds)
     teacher = stages.transfer_frozen(run.task, run.base, chain.frozen)
     labels = (
         checks.label_pool(run, chain, teacher.beliefs, 1.0, 0.5) if kind != "labels alone" else none
     )
     heads = stages.fit_chain_heads(run.task, chain.frozen, teacher.choice, run.config, none)
-    task = dataclasses.replace(run.task, chains=run.task.chains[:1])
+    task = dataclasses.replace(run.task, folds=run.task.folds[:1])
     work = Work("online" if kind == "online" else "trained", steps=2, batch_size=8, size=32)
     outcome = trunk.train_trunk(as_pretrained(run), task, run.base, heads, labels, work, 0, "x")
     before = run.base.state_dict()
@@ -165,12 +165,12 @@ def test_only_online_rounds_learn_the_statistics_of_norms(
 
 
 def test_first_stages_stay_where_the_work_says_so_but_random_ones_learn(
-    run: runs.Run, chain: pipeline.Chain
+    run: runs.Run, chain: pipeline.Pipeline
 ) -> None:
-    none: list[Any] = [None] * len(run.task.chains)
+    none: list[Any] = [None] * len(run.task.folds)
     choice = {"metric": "plain", "strength": 3.0}
     heads = stages.fit_chain_heads(run.task, chain.frozen, choice, run.config, none)
-    task = dataclasses.replace(run.task, chains=run.task.chains[:1])
+    task = dataclasses.replace(run.task, folds=run.task.folds[:1])
     moved = {}
     for name, where, frozen in (
         ("free", as_pretrained(run), 0),

@@ -228,7 +228,7 @@ def test_held_out_losses_are_of_labels_that_the_head_did_not_see(
     losses = tune.held_out_losses(data, clean, clean[None].repeat(2, 1, 1), metrics)
     assert losses.shape == (12,)
     assert losses.mean() < 0.1
-    chains = stages.make_chains(data.labels, 0, 4, 0)[1:]
+    chains = stages.make_folds(data.labels, 0, 4, 0)[1:]
     for features, chain in zip(seen, list(chains) * 2, strict=True):
         held_out = clean[torch.from_numpy(chain.judges)]
         assert len(features) == 2 * (12 - len(held_out))

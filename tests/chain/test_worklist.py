@@ -18,12 +18,12 @@ parquet = pytest.importorskip("pyarrow.parquet")
 
 
 @pytest.fixture
-def taught(chain: pipeline.Chain) -> pipeline.Chain:
+def taught(chain: pipeline.Pipeline) -> pipeline.Pipeline:
     pipeline.teach(chain, rounds=False)
     return chain
 
 
-def test_every_training_image_is_listed_once(taught: pipeline.Chain) -> None:
+def test_every_training_image_is_listed_once(taught: pipeline.Pipeline) -> None:
     worklist.write_worklist(taught)
     run = taught.run
     rows = parquet.read_table(run.folder.path / "review.parquet").to_pylist()
@@ -48,7 +48,7 @@ def test_every_training_image_is_listed_once(taught: pipeline.Chain) -> None:
 
 
 def test_a_teacher_that_labelled_the_pool_as_it_learned_is_asked_about_it(
-    taught: pipeline.Chain, monkeypatch: pytest.MonkeyPatch
+    taught: pipeline.Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     outcome = taught.teacher.outcome
     known = outcome.beliefs.pool[0]
@@ -66,7 +66,7 @@ def test_a_teacher_that_labelled_the_pool_as_it_learned_is_asked_about_it(
     assert asked == [outcome.model]  # once
 
 
-def test_a_label_is_judged_by_models_that_did_not_see_it(taught: pipeline.Chain) -> None:
+def test_a_label_is_judged_by_models_that_did_not_see_it(taught: pipeline.Pipeline) -> None:
     before = held_out_beliefs(taught, taught.finished)
     assert np.isfinite(before).all()
     # A stage that was judged on one image only has the say about that one alone.
@@ -81,14 +81,14 @@ def test_a_label_is_judged_by_models_that_did_not_see_it(taught: pipeline.Chain)
     np.testing.assert_array_equal(after[1:], before[1:])
 
 
-def test_with_a_val_split_folds_of_the_labels_judge_them(taught: pipeline.Chain) -> None:
+def test_with_a_val_split_folds_of_the_labels_judge_them(taught: pipeline.Pipeline) -> None:
     run = taught.run
     task = run.task
     run.task = dataclasses.replace(
         task,
         judged=task.pool[:3],
         judged_labels=np.zeros(3, dtype=np.int64),
-        chains=(stages.Chain(np.ones(len(task.labels), bool), np.arange(3)),),
+        folds=(stages.Fold(np.ones(len(task.labels), bool), np.arange(3)),),
     )
     probs = held_out_beliefs(taught, taught.finished)
     np.testing.assert_allclose(probs.sum(axis=1), 1.0)
@@ -107,9 +107,9 @@ def test_the_gain_is_that_of_the_power_law() -> None:
     assert Curve(labels, np.array([0.2, 0.1, 0.0])).gain(50) == 0.0, "nothing left to gain"
 
 
-def test_the_curve_is_of_held_out_labels(taught: pipeline.Chain) -> None:
+def test_the_curve_is_of_held_out_labels(taught: pipeline.Pipeline) -> None:
     curve = learning_curve(taught)
-    kept = np.mean([chain.keep.sum() for chain in taught.run.task.chains[1:]])
+    kept = np.mean([chain.keep.sum() for chain in taught.run.task.folds[1:]])
     assert curve.labels[-1] == kept
     assert (np.diff(curve.labels) > 0).all()
     assert ((curve.errors >= 0) & (curve.errors <= 1)).all()

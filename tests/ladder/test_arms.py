@@ -41,7 +41,7 @@ def test_the_extra_arms_get_the_same_rows_views_and_steps(
 ) -> None:
     run = prepared(data, tmp_path)
     fits = checks.captured_fits(monkeypatch)
-    arms.climb(pipeline.Chain(run), CHAIN)
+    arms.climb(pipeline.Pipeline(run), CHAIN)
     assert len(fits) == 3
     fine_tune, alone, distilled = fits
     labeled = set(run.task.labeled.tolist())
@@ -91,7 +91,7 @@ def test_arms_that_are_left_out_are_not_trained(
     fits = checks.captured_fits(monkeypatch)
     expected = set[str]()
     for wanted, trained in ((("student-alone",), {"student-alone"}), (("probe",), {"probe"})):
-        done = arms.climb(pipeline.Chain(run), wanted)
+        done = arms.climb(pipeline.Pipeline(run), wanted)
         expected |= trained | ({"transfer"} if "probe" in wanted else set())
         assert tuple(done) == wanted
         assert {path.name for path in run.folder.stages.iterdir()} == expected
@@ -103,7 +103,7 @@ def test_the_baseline_has_random_weights_that_all_learn_and_no_augmentation(
 ) -> None:
     run = prepared(data, tmp_path, weights=pretrained(tmp_path))
     fits = checks.captured_fits(monkeypatch)
-    arms.climb(pipeline.Chain(run), ("scratch", "augment", "fine-tune"))
+    arms.climb(pipeline.Pipeline(run), ("scratch", "augment", "fine-tune"))
     scratch, augment, fine_tune = fits
     labeled = set(run.task.labeled.tolist())
     for fit in fits:
@@ -139,7 +139,7 @@ def test_a_chain_less_a_part_differs_by_that_part_alone(
 ) -> None:
     run = prepared(data, tmp_path, weights=pretrained(tmp_path))
     fits = checks.captured_fits(monkeypatch)
-    done = arms.climb(pipeline.Chain(run), ("self-train", "student", *arms.LEFT_OUT))
+    done = arms.climb(pipeline.Pipeline(run), ("self-train", "student", *arms.LEFT_OUT))
     assert tuple(done) == ("self-train", "student", *arms.LEFT_OUT)
     by_policy = {type(fit.loader.views.policy) for fit in fits}
     assert len(by_policy) == 2
@@ -164,7 +164,7 @@ def test_time_is_counted_with_all_that_an_arm_builds_on(
 ) -> None:
     run = prepared(data, tmp_path)
     checks.captured_fits(monkeypatch)
-    chain = pipeline.Chain(run)
+    chain = pipeline.Pipeline(run)
     done = arms.climb(chain, arms.ARMS)
     spent = {stage.name: stage.seconds for stage in chain.finished}
     before = spent["probe"] + spent["transfer"]
@@ -192,7 +192,7 @@ def test_a_student_without_rounds_learns_from_the_teacher_before_them(
         return distil(shop, task, teacher, *rest)
 
     monkeypatch.setattr(arms.student, "distill", noted)
-    chain = pipeline.Chain(run)
+    chain = pipeline.Pipeline(run)
     done = arms.climb(chain, ("self-train", "student", "no-self-train"))
     if accepted:
         transfer = next(stage for stage in chain.finished if stage.name == "transfer")

@@ -165,7 +165,7 @@ def made_up(
 
 def label_pool(
     run: runs.Run,
-    chain: pipeline.Chain,
+    chain: pipeline.Pipeline,
     teacher: stages.Beliefs,
     temperature: float,
     fraction: float,
@@ -181,11 +181,11 @@ def trunk_fit(
     """What a trained round of self-training gives to the loop."""
     fits = captured_fits(monkeypatch)
     known = np.eye(run.task.n_classes)[run.task.judged_labels] + 0.1
-    folds = [some_beliefs(run.task, seed) for seed in range(len(run.task.chains))]
+    folds = [some_beliefs(run.task, seed) for seed in range(len(run.task.folds))]
     beliefs = stages.Beliefs(list(folds), known)
     detections = selftrain.detections_of(run.task, half_foreign(run.task, monkeypatch), run.config)
     labels = selftrain.label_pool(run.task, beliefs, 1.0, run.config, fraction, detections)[:1]
-    task = dataclasses.replace(run.task, chains=run.task.chains[:1])
+    task = dataclasses.replace(run.task, folds=run.task.folds[:1])
     weight = torch.randn(run.base.head.weight.shape, generator=torch.Generator().manual_seed(0))
     head = stages.Head(weight, torch.zeros(task.n_classes))
     shop = trunk.Workshop(run.config, run.device, 0, lambda *_: nullcontext(lambda *_: None))
@@ -765,7 +765,7 @@ def online_round_leaves_out_of_class_images(
 
 def images_out_of_class_decide_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = prepared(tmp_path, monkeypatch)
-    task = dataclasses.replace(run.task, chains=run.task.chains[:1])
+    task = dataclasses.replace(run.task, folds=run.task.folds[:1])
     frozen, known = half_foreign(task, monkeypatch), np.eye(2)[task.judged_labels]
     logits = some_beliefs(task)
     odd = np.arange(len(logits)) % 2 == 1
@@ -813,7 +813,7 @@ def judged_images_are_no_part_of_their_chains_limit(
     run = prepared(tmp_path, monkeypatch)
     task = run.task
     frozen = half_foreign(task, monkeypatch)
-    fold = task.chains[1]
+    fold = task.folds[1]
     views = tuple(view.clone() for view in frozen.labeled.views)
     for view in views:
         view[torch.from_numpy(fold.judges)] += 5.0
@@ -901,7 +901,7 @@ def labeled_images_leave_the_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not set(task.labeled.tolist()) & set(task.pool.tolist())
     assert not (roles["labeled"] | roles["unlabeled"]) & roles["test"]
     assert (run.split.labels[task.pool] == -1).all()
-    for chain in task.chains[1:]:
+    for chain in task.folds[1:]:
         assert len(chain.judges)
         assert not chain.keep[chain.judges].any()
 
@@ -933,14 +933,14 @@ def held_out_labels_are_not_trained_on(tmp_path: Path, monkeypatch: pytest.Monke
     fits = captured_fits(monkeypatch)
     task = run.task
     heads = [
-        stages.Head(torch.zeros_like(run.base.head.weight), torch.zeros(2)) for _ in task.chains
+        stages.Head(torch.zeros_like(run.base.head.weight), torch.zeros(2)) for _ in task.folds
     ]
     shop = trunk.Workshop(run.config, run.device, 0, lambda *_: nullcontext(lambda *_: None))
     work = Work("trained", steps=2, batch_size=8, size=32)
     none: list[Any] = [None] * len(heads)
     trunk.train_trunk(shop, task, run.base, heads, none, work, 1, "transfer")
     assert len(fits) == 2
-    held_out = set(task.judged[task.chains[1].judges].tolist())
+    held_out = set(task.judged[task.folds[1].judges].tolist())
     used = {int(row) for examples, _ in fits[1].loader.streams for row in examples.rows}
     assert held_out
     assert not held_out & used
@@ -967,7 +967,7 @@ def the_test_split_decides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             run.task = runs.make_task(
                 run.catalog, run.store, run.split, run.plan, run.config, run.device
             )
-        chain = pipeline.Chain(run)
+        chain = pipeline.Pipeline(run)
         pipeline.teach(chain, rounds=True)
         found.append(chain.finished)
     for before, after in zip(*found, strict=True):
@@ -988,7 +988,7 @@ def the_test_split_decides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def an_arm_never_teaches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = prepared(tmp_path, monkeypatch)
     captured_fits(monkeypatch)
-    chain = pipeline.Chain(run)
+    chain = pipeline.Pipeline(run)
     model = copy.deepcopy(run.base)
     beliefs = stages.Beliefs([None], np.full((len(run.task.judged), 2), np.nan))
     chain.stage("probe", lambda: stages.Outcome(run.base, beliefs, frozen=False))
@@ -1196,7 +1196,7 @@ def _observed(
     except TutelageError as error:
         return str(error)
     if name == "clusters":
-        chain = pipeline.Chain(run)
+        chain = pipeline.Pipeline(run)
         chain.stage("probe", lambda: stages.probe(run.task, run.base, chain.frozen))
         return _text(pipeline._verdict(chain))
     if name == "store_gb":
@@ -1307,7 +1307,7 @@ def every_leg_trains_head_and_trunk(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
     run = prepared(tmp_path, monkeypatch)
     monkeypatch.setattr(trunk, "fit", noted)
-    task = dataclasses.replace(run.task, chains=run.task.chains[:1])
+    task = dataclasses.replace(run.task, folds=run.task.folds[:1])
     labels = [select(softmax(some_beliefs(task), 1.0), fraction=1.0)]
     head = stages.Head(torch.zeros_like(run.base.head.weight), torch.zeros(task.n_classes))
     shop = trunk.Workshop(run.config, run.device, 0, lambda *_: nullcontext(lambda *_: None))
@@ -1318,7 +1318,7 @@ def every_leg_trains_head_and_trunk(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def teacher_of(task: stages.Task, pool: np.ndarray, judged: np.ndarray) -> stages.Beliefs:
     """One that takes the pool and the judged images for these classes, in every chain."""
-    return stages.Beliefs([4 * np.eye(2)[pool] for _ in task.chains], 4 * np.eye(2)[judged])
+    return stages.Beliefs([4 * np.eye(2)[pool] for _ in task.folds], 4 * np.eye(2)[judged])
 
 
 def ask_clusters(
@@ -1328,7 +1328,7 @@ def ask_clusters(
     detections: list[Any] | None = None,
 ) -> selftrain.Clustered:
     """What the clusters say to a calibrated teacher."""
-    detections = detections or [None] * len(task.chains)
+    detections = detections or [None] * len(task.folds)
     return selftrain.ask_clusters(task, frozen, "plain", teacher, 1.0, detections)
 
 
@@ -1339,7 +1339,7 @@ def held_out_labels_start_no_cluster_of_their_chain(
     truth = np.arange(len(task.pool)) % 2
     frozen = made_up(truth, task.labels)
     teacher = teacher_of(task, truth, task.judged_labels)
-    held_out = task.chains[1].judges
+    held_out = task.folds[1].judges
     turned = task.labels.copy()
     turned[held_out] = 1 - turned[held_out]
     other = dataclasses.replace(task, labels=turned, judged_labels=turned)
@@ -1356,7 +1356,7 @@ def images_out_of_class_move_no_cluster(tmp_path: Path, monkeypatch: pytest.Monk
     task = prepared(tmp_path, monkeypatch).task
     truth = np.arange(len(task.pool)) % 2
     odd = np.arange(len(truth)) % 3 == 0
-    detections = [Detection(odd.astype(float), 0.5) for _ in task.chains]
+    detections = [Detection(odd.astype(float), 0.5) for _ in task.folds]
     metrics = made_up(truth, task.labels).metrics  # no part of what is compared
     teacher = teacher_of(task, truth, task.judged_labels)
     found = []
@@ -1376,11 +1376,11 @@ def held_out_labels_are_no_part_of_their_chains_pseudo_labels(
 ) -> None:
     run = prepared(tmp_path, monkeypatch)
     task = run.task
-    pool: list[Any] = [some_beliefs(task, seed) for seed in range(len(task.chains))]
-    none: list[Any] = [None] * len(task.chains)
+    pool: list[Any] = [some_beliefs(task, seed) for seed in range(len(task.folds))]
+    none: list[Any] = [None] * len(task.folds)
     known = np.eye(2)[task.judged_labels] + 0.1
     turned = known.copy()
-    held_out = task.chains[1].judges
+    held_out = task.folds[1].judges
     turned[held_out] = known[held_out][:, ::-1]
     before, after = (
         selftrain.label_pool(task, stages.Beliefs(pool, judged), 1.0, run.config, None, none)

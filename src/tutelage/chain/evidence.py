@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tutelage.augment import Center, apply
 from tutelage.chain import trunk
-from tutelage.chain.pipeline import Chain, Finished
+from tutelage.chain.pipeline import Finished, Pipeline
 from tutelage.chain.runs import Run
 from tutelage.chain.worklist import principal
 from tutelage.data.split import ROLES
@@ -265,7 +265,7 @@ def leakage(run: Run, probs: Mapping[str, Floats]) -> dict[str, Any]:
     }
 
 
-def cloud(chain: Chain) -> list[Point]:
+def cloud(chain: Pipeline) -> list[Point]:
     """Some training images, in the plane, by the pretrained trunk's features.
 
     By t-SNE (van der Maaten and Hinton 2008) where scikit-learn is installed, else in their first

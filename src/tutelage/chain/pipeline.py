@@ -60,7 +60,7 @@ class Finished:
     outcome: Outcome
 
 
-class Chain:
+class Pipeline:
     """Runs stages in order, judges each against its predecessor, and keeps them in the folder."""
 
     def __init__(self, run: Run) -> None:
@@ -185,7 +185,7 @@ def _judge(task: Task, before: Outcome, after: Outcome) -> Comparison:
         for outcome in (before, after)
     )
     # With a val split there are no folds: the model itself is judged.
-    shortened = not after.frozen and len(task.chains) > 1
+    shortened = not after.frozen and len(task.folds) > 1
     return compare(was, now, task.judged_labels[both], shortened=shortened)
 
 
@@ -219,19 +219,19 @@ def _make_frozen(run: Run) -> stages.Frozen:
     return stages.make_frozen(labeled, pool, judged, own, run.base.pretrained_head)
 
 
-def teach(chain: Chain, *, rounds: bool) -> None:
+def teach(chain: Pipeline, *, rounds: bool) -> None:
     """Probe, transfer and, if asked, the planned rounds of self-training."""
     run = chain.run
     task, config, plan = run.task, run.config, run.plan
     shop = run.shop
     chain.stage("probe", lambda: stages.probe(task, run.base, chain.frozen, config.transfer))
-    none: list[Any] = [None] * len(task.chains)
+    none: list[Any] = [None] * len(task.folds)
 
     def transfer() -> Outcome:
         frozen = stages.transfer_frozen(task, run.base, chain.frozen, config.transfer)
         if plan.transfer.trunk == "frozen":
             return frozen
-        start, folds = frozen.choice["trained"], len(task.chains)
+        start, folds = frozen.choice["trained"], len(task.folds)
         heads = stages.fit_chain_heads(task, chain.frozen, start, config, none)
         trained = trunk.train_trunk(
             shop, task, run.base, heads, none, plan.transfer, folds, "transfer", start
@@ -271,7 +271,7 @@ def teach(chain: Chain, *, rounds: bool) -> None:
             stopped.add(work.trunk)
 
 
-def _verdict(chain: Chain) -> dict[str, Any]:
+def _verdict(chain: Pipeline) -> dict[str, Any]:
     """What the pool's clusters are worth, found once per run folder; nothing if not asked."""
     if chain.run.config.self_train.clusters == "ignore":
         return {"likelier": False}
@@ -283,7 +283,7 @@ def _verdict(chain: Chain) -> dict[str, Any]:
     return dict(chain.run.folder.pinned("clusters", asked))
 
 
-def _contradicted(chain: Chain) -> bool:
+def _contradicted(chain: Pipeline) -> bool:
     """Whether planned rounds are left out, because the pool's clusters are not its classes."""
     run, verdict = chain.run, _verdict(chain)
     if "agreement" not in verdict:
@@ -325,7 +325,7 @@ def _say_left_out(run: Run, done: Finished) -> None:
     )
 
 
-def _round(chain: Chain, shop: Workshop, work: Work, name: str) -> Outcome:
+def _round(chain: Pipeline, shop: Workshop, work: Work, name: str) -> Outcome:
     run, teacher = chain.run, chain.teacher.outcome
     beliefs, temperature = teacher.beliefs, teacher.model.spec.temperature
     if teacher.pseudo_labels is None and _verdict(chain)["likelier"]:
@@ -343,9 +343,9 @@ def _round(chain: Chain, shop: Workshop, work: Work, name: str) -> Outcome:
         return stages.self_train_frozen(
             run.task, run.base, chain.frozen, labels, chain.choice, run.config
         )
-    few = dataclasses.replace(run.task, chains=run.task.chains[: 1 + run.plan.judged_folds])
+    few = dataclasses.replace(run.task, folds=run.task.folds[: 1 + run.plan.judged_folds])
     heads = stages.fit_chain_heads(
-        few, chain.frozen, chain.start, run.config, labels[: len(few.chains)]
+        few, chain.frozen, chain.start, run.config, labels[: len(few.folds)]
     )
     outcome = trunk.train_trunk(
         shop, run.task, run.base, heads, labels, work, run.plan.judged_folds, name, chain.start
@@ -355,7 +355,9 @@ def _round(chain: Chain, shop: Workshop, work: Work, name: str) -> Outcome:
     return outcome
 
 
-def student_stage(chain: Chain, teacher: Classifier, others: Sequence[Classifier] = ()) -> Finished:
+def student_stage(
+    chain: Pipeline, teacher: Classifier, others: Sequence[Classifier] = ()
+) -> Finished:
     """Distil ``teacher``, or the mean of it and ``others``, into the student."""
     run = chain.run
 

@@ -525,7 +525,7 @@ def _pinned_plan(folder: RunFolder, command: str, data: Data) -> Plan:
 def _plan(command: str, data: Data, student_size: int | None = None) -> Plan:
     base, config, counts = data.base, data.config, data.counts
     labels = data.split.labels[data.split.indices("labeled")]
-    chains = stages.make_chains(labels, counts["val"], FOLDS, config.data.seed)
+    chains = stages.make_folds(labels, counts["val"], FOLDS, config.data.seed)
     amounts = Amounts(
         labeled=counts["labeled"],
         pool=counts["unlabeled"],
@@ -593,6 +593,6 @@ def make_task(
         pool=pool,
         judged=val if len(val) else labeled,
         judged_labels=split.labels[val] if len(val) else labels,
-        chains=stages.make_chains(labels, len(val), plan.folds, config.data.seed),
+        folds=stages.make_folds(labels, len(val), plan.folds, config.data.seed),
         n_classes=len(catalog.classes),
     )

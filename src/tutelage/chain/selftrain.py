@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from tutelage.chain.stages import Beliefs, Chain, Frozen, Task, held_out_losses
+from tutelage.chain.stages import Beliefs, Fold, Frozen, Task, held_out_losses
 from tutelage.config import RunConfig
 from tutelage.heads.bank import Bank
 from tutelage.stats.calibrate import softmax
@@ -60,7 +60,7 @@ def ask_clusters(
     )
     pool: list[Floats | None] = []
     held_out = np.full((len(task.judged), task.n_classes), np.nan)
-    chains = zip(task.chains, teacher.pool, detections, strict=True)
+    chains = zip(task.folds, teacher.pool, detections, strict=True)
     for chain, logits, detection in chains:
         if logits is None:
             pool.append(None)
@@ -116,7 +116,7 @@ def label_pool(
             nothing about how frequent the classes are.
     """
     out: list[PseudoLabels | None] = []
-    chains = zip(task.chains, teacher.pool, detections, strict=True)
+    chains = zip(task.folds, teacher.pool, detections, strict=True)
     for number, (chain, logits, detection) in enumerate(chains):
         if logits is None or len(logits) == 0:
             out.append(None)
@@ -136,7 +136,7 @@ def label_pool(
 
 
 def _pool_prior(
-    task: Task, chain: Chain, teacher: Beliefs, temperature: float, beliefs: Floats
+    task: Task, chain: Fold, teacher: Beliefs, temperature: float, beliefs: Floats
 ) -> Floats:
     """Estimated class frequencies (K,) of pool images that a chain believes (M, K) of.
 
@@ -154,10 +154,10 @@ def _pool_prior(
 def detections_of(task: Task, frozen: Frozen, config: RunConfig) -> list[Detection | None]:
     """Per chain, the pool images that are none of the classes, as far as its labels can tell."""
     if config.self_train.out_of_class == "keep" or len(task.pool) == 0:
-        return [None] * len(task.chains)
+        return [None] * len(task.folds)
 
     def features(bank: Bank) -> Floats:
         return frozen.metrics["plain"](bank.clean_mean()).numpy().astype(np.float64)
 
     labeled, pool = features(frozen.labeled), features(frozen.pool)
-    return [detect(labeled[chain.keep], task.labels[chain.keep], pool) for chain in task.chains]
+    return [detect(labeled[chain.keep], task.labels[chain.keep], pool) for chain in task.folds]

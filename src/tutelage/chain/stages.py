@@ -53,7 +53,7 @@ IMBALANCED = 2.0  # times as many labels in the largest class as in the smallest
 
 
 @dataclass(frozen=True)
-class Chain:
+class Fold:
     """One line of models through all stages.
 
     Attributes:
@@ -76,7 +76,7 @@ class Task:
         pool: (M,) store rows without labels.
         judged: (J,) store rows that stages are compared on: the labelled images by folds, or val.
         judged_labels: (J,) their classes.
-        chains: the chain on all labels first, then one per fold.
+        folds: the one that keeps all labels first, then those that hold some out.
         n_classes: K.
     """
 
@@ -86,11 +86,11 @@ class Task:
     pool: Rows
     judged: Rows
     judged_labels: Ints
-    chains: tuple[Chain, ...]
+    folds: tuple[Fold, ...]
     n_classes: int
 
 
-def make_chains(labels: Ints, n_val: int, n_folds: int, seed: int) -> tuple[Chain, ...]:
+def make_folds(labels: Ints, n_val: int, n_folds: int, seed: int) -> tuple[Fold, ...]:
     """Chains for choices on ``val`` if there is one, else on folds of the labels.
 
     A class with a single label always stays in training and is not judged: without it there
@@ -98,17 +98,17 @@ def make_chains(labels: Ints, n_val: int, n_folds: int, seed: int) -> tuple[Chai
     """
     everything = np.ones(len(labels), dtype=bool)
     if n_val:
-        return (Chain(everything, np.arange(n_val)),)
+        return (Fold(everything, np.arange(n_val)),)
     counts = np.bincount(labels)
     judged = np.flatnonzero(counts[labels] >= 2)
-    chains = [Chain(everything, np.arange(0))]
+    chains = [Fold(everything, np.arange(0))]
     if len(judged) >= 2:
         ids = folds(labels[judged], n_folds, seed)
         for fold in range(int(ids.max()) + 1):
             held_out = judged[ids == fold]
             keep = everything.copy()
             keep[held_out] = False
-            chains.append(Chain(keep, held_out))
+            chains.append(Fold(keep, held_out))
     return tuple(chains)
 
 
@@ -207,7 +207,7 @@ def _beliefs(task: Task, heads: Sequence[Head], frozen: Frozen) -> Beliefs:
 def _judged(task: Task, heads: Sequence[Head], frozen: Frozen) -> Floats:
     """Held-out logits (J, K) of one head per chain, on the view that a model is deployed with."""
     judged = np.full((len(task.judged), task.n_classes), np.nan)
-    for chain, head in zip(task.chains, heads, strict=True):
+    for chain, head in zip(task.folds, heads, strict=True):
         judged[chain.judges] = _logits(head, frozen.judged.take(chain.judges).views[:1])
     return judged
 
@@ -224,7 +224,7 @@ def one_hot(labels: Ints, n_classes: int) -> Tensor:
     return torch.eye(n_classes)[torch.from_numpy(np.asarray(labels, dtype=np.int64))]
 
 
-def labeled_examples(task: Task, chain: Chain, *, smoothing: float = 0.0) -> Examples:
+def labeled_examples(task: Task, chain: Fold, *, smoothing: float = 0.0) -> Examples:
     """The labels that a chain may learn from."""
     targets = smooth_targets(one_hot(task.labels[chain.keep], task.n_classes), smoothing)
     return Examples(task.labeled[chain.keep], targets, torch.ones(len(targets)))
@@ -300,7 +300,7 @@ def probe(
     """
     balance = _balances("none" if config is None else config.balance, task)[-1]
     heads = []
-    for chain in task.chains:
+    for chain in task.folds:
         targets = one_hot(task.labels[chain.keep], task.n_classes)
         balancing = balance_of(balance, targets.sum(dim=0))
         heads.append(
@@ -394,7 +394,7 @@ def _paths(
     """Per chain, a head over all views of its labels for each of ``STRENGTHS``."""
     mapped = Bank(tuple(metric(view) for view in frozen.labeled.views))
     paths = []
-    for chain in task.chains:
+    for chain in task.folds:
         examples = labeled_examples(task, chain, smoothing=smoothing)
         views = mapped.take(np.flatnonzero(chain.keep)).views
         v = len(views)
@@ -423,7 +423,7 @@ def held_out_losses(task: Task, judged: Floats) -> Floats:
 
 def _judged_weights(task: Task) -> Floats:
     """Weights (J',) of the judged images by which every class counts the same; their mean is 1."""
-    judges = np.unique(np.concatenate([chain.judges for chain in task.chains]))
+    judges = np.unique(np.concatenate([chain.judges for chain in task.folds]))
     labels = task.judged_labels[judges]
     counts = torch.from_numpy(np.bincount(labels, minlength=task.n_classes)).double()
     return np.asarray(inverse_frequency(counts).numpy()[labels])
@@ -471,7 +471,7 @@ def chosen_balance(config: TransferConfig, choice: dict[str, Any]) -> str:
 
 def _head(
     task: Task,
-    chain: Chain,
+    chain: Fold,
     frozen: Frozen,
     metric: Metric,
     strength: float,
@@ -559,5 +559,5 @@ def fit_chain_heads(
             balance=chosen_balance(config.transfer, choice),
             smoothing=config.transfer.label_smoothing,
         )
-        for chain, believed in zip(task.chains, labels, strict=True)
+        for chain, believed in zip(task.folds, labels, strict=True)
     ]

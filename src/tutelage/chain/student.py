@@ -172,7 +172,7 @@ def train_alone(shop: Workshop, task: Task, base: Classifier, work: Work) -> Out
         TutelageError: as ``create_student``; the training diverged.
     """
     student = _begin(shop, task, base, work)
-    everything = task.chains[0]
+    everything = task.folds[0]
     labeled = stages.labeled_examples(task, everything)
     features = _warm_features(shop, task, labeled.rows, student)
     _set_warm_head(student, features, labeled.targets.repeat(WARM_VIEWS, 1))
@@ -217,12 +217,12 @@ def _fit(shop: Workshop, student: Classifier, step: Step, loader: Loader, work: 
 
 def _held_out(shop: Workshop, task: Task, student: Classifier) -> Beliefs:
     """The student's answers to a ``val`` split; folds of the labels it has all learned from."""
-    unseen = task.chains[0].judges
+    unseen = task.folds[0].judges
     judged = np.full((len(task.judged), task.n_classes), np.nan)
     if len(unseen):
         rows = task.judged[unseen]
         judged[unseen] = stages.evaluation_look(task.canvases, rows, student, shop.device).numpy()
-    return Beliefs([None] * len(task.chains), judged)
+    return Beliefs([None] * len(task.folds), judged)
 
 
 def _views(shop: Workshop, student: Classifier, teacher_sizes: tuple[int, ...] = ()) -> Views:
@@ -237,7 +237,7 @@ def _loader(
     """Batches of labelled and pool images together, each view at all models' sizes."""
     return Loader(
         task.canvases,
-        stages.labeled_examples(task, task.chains[0]),
+        stages.labeled_examples(task, task.folds[0]),
         stages.unlabeled(task, task.pool),
         _views(shop, student, teacher_sizes),
         batch_size=work.batch_size,

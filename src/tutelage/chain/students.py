@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tutelage.chain import pipeline, student, trunk
-from tutelage.chain.pipeline import Chain, Finished
+from tutelage.chain.pipeline import Finished, Pipeline
 from tutelage.chain.runs import Run
 from tutelage.chain.stages import Outcome
 from tutelage.models.classifier import Classifier
@@ -25,7 +25,9 @@ HELD_OUT_SHARE = 0.1  # of the pool, on which students are compared
 HELD_OUT = (50, 500)  # least and most images of it; but no more than a quarter of the pool
 
 
-def student_stage(chain: Chain, teacher: Classifier, others: Sequence[Classifier] = ()) -> Finished:
+def student_stage(
+    chain: Pipeline, teacher: Classifier, others: Sequence[Classifier] = ()
+) -> Finished:
     """Distil the run's student, or the best of several, from ``teacher`` or the mean with others.
 
     Each of several is kept as a stage ``student-1``, ``student-2``, ... beside the chain.
@@ -35,7 +37,7 @@ def student_stage(chain: Chain, teacher: Classifier, others: Sequence[Classifier
     return chain.stage("student", lambda: _best(chain, teacher, others), judge=False)
 
 
-def _best(chain: Chain, teacher: Classifier, others: Sequence[Classifier]) -> Outcome:
+def _best(chain: Pipeline, teacher: Classifier, others: Sequence[Classifier]) -> Outcome:
     """Distil all, each on the same images, and choose."""
     run = chain.run
     held_out = held_out_pool(run)
@@ -59,7 +61,7 @@ def held_out_pool(run: Run) -> Rows:
     None where a ``val`` split tells it, or where the pool has too few.
     """
     pool = run.task.pool
-    if len(run.task.chains[0].judges):
+    if len(run.task.folds[0].judges):
         return pool[:0]
     least, most = HELD_OUT
     count = min(max(round(HELD_OUT_SHARE * len(pool)), least), most, len(pool) // 4)

@@ -17,7 +17,7 @@ from tutelage.augment import Center, Policy, RandAugment, Strong, TrivialAugment
 from tutelage.chain.plan import FOLD_STEPS, Work, pool_share
 from tutelage.chain.stages import (
     Beliefs,
-    Chain,
+    Fold,
     Outcome,
     Task,
     balance_of,
@@ -143,7 +143,7 @@ class Course:
     """
 
     task: Task
-    chain: Chain
+    chain: Fold
     work: Work
     balance: str
     label: str
@@ -182,11 +182,11 @@ def train_trunk(
     """
     balance = chosen_balance(shop.config.transfer, choice or {})
     judged = np.full((len(task.judged), task.n_classes), np.nan)
-    pool: list[Floats | None] = [None] * len(task.chains)
+    pool: list[Floats | None] = [None] * len(task.folds)
     models, learned = [], []
-    run = range(len(task.chains)) if judged_folds >= len(task.chains) else range(1 + judged_folds)
+    run = range(len(task.folds)) if judged_folds >= len(task.folds) else range(1 + judged_folds)
     for number in run:
-        chain = task.chains[number]
+        chain = task.folds[number]
         label = name if number == 0 else f"{name}, fold {number}"
         steps = work.steps if number == 0 else max(1, round(FOLD_STEPS * work.steps))
         share = dataclasses.replace(work, steps=steps)

@@ -383,7 +383,7 @@ def held_out_losses(
         views: (V, n, D) views to learn from.
         metrics: to choose from.
     """
-    chains = stages.make_chains(sample.labels, 0, FOLDS, sample.seed)[1:]
+    chains = stages.make_folds(sample.labels, 0, FOLDS, sample.seed)[1:]
     judged = np.concatenate([chain.judges for chain in chains])
     truth = sample.labels[judged]
     best: Floats | None = None
@@ -403,7 +403,7 @@ def held_out_losses(
 
 def _fold_logits(
     sample: Sample,
-    chain: stages.Chain,
+    chain: stages.Fold,
     clean: Tensor,
     views: Tensor,
     metric: Metric,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.chain import stages
-from tutelage.chain.pipeline import Chain, Finished
+from tutelage.chain.pipeline import Finished, Pipeline
 from tutelage.chain.plan import FOLDS
 from tutelage.chain.stages import Beliefs
 from tutelage.heads.probe import Head, fit_head, span_metric
@@ -58,7 +58,7 @@ class Curve:
         return float(now * (1 - ((self.labels[-1] + more) / self.labels[-1]) ** slope))
 
 
-def write_worklist(chain: Chain) -> None:
+def write_worklist(chain: Pipeline) -> None:
     """Write both files, from the chain's teacher and its frozen features."""
     run, frozen = chain.run, chain.frozen
     task, classes = run.task, run.catalog.classes
@@ -96,7 +96,7 @@ def write_worklist(chain: Chain) -> None:
     run.folder.write_json("review.json", facts(chain, errors, curve))
 
 
-def facts(chain: Chain, errors: LabelErrors, curve: Curve | None) -> dict[str, Any]:
+def facts(chain: Pipeline, errors: LabelErrors, curve: Curve | None) -> dict[str, Any]:
     """What is said above the images."""
     run = chain.run
     n, suspected = len(errors.probability), int(errors.suspected.sum())
@@ -122,7 +122,7 @@ def facts(chain: Chain, errors: LabelErrors, curve: Curve | None) -> dict[str, A
     }
 
 
-def held_out_beliefs(chain: Chain, teachers: list[Finished]) -> Floats:
+def held_out_beliefs(chain: Pipeline, teachers: list[Finished]) -> Floats:
     """Probabilities (n, K) of the labelled images by models that did not learn from them.
 
     Of the stages that were kept, the latest that was judged on an image has the say about it. With
@@ -138,7 +138,7 @@ def held_out_beliefs(chain: Chain, teachers: list[Finished]) -> Floats:
             probs[known] = softmax(done.outcome.beliefs.judged[known], temperature)
         return probs
     dealt = dataclasses.replace(task, judged=task.labeled, judged_labels=task.labels)
-    folds = stages.make_chains(task.labels, 0, FOLDS, chain.run.config.data.seed)[1:]
+    folds = stages.make_folds(task.labels, 0, FOLDS, chain.run.config.data.seed)[1:]
     for fold in folds:
         view = chain.frozen.labeled.take(fold.judges).views[0]
         probs[fold.judges] = _head(chain, fold.keep)(view).numpy()
@@ -147,11 +147,11 @@ def held_out_beliefs(chain: Chain, teachers: list[Finished]) -> Floats:
     return probs
 
 
-def learning_curve(chain: Chain) -> Curve:
+def learning_curve(chain: Pipeline) -> Curve:
     """Errors of heads on shares of the labels, on labels that they were not fitted on."""
     task, frozen = chain.run.task, chain.frozen
     rng = np.random.default_rng(chain.run.config.data.seed)
-    folds = task.chains[1:] or task.chains
+    folds = task.folds[1:] or task.folds
     sizes, errors = [], []
     for share in CURVE:
         used, wrong, judged = 0, 0, 0
@@ -167,7 +167,7 @@ def learning_curve(chain: Chain) -> Curve:
     return Curve(np.array(sizes), np.array(errors))
 
 
-def _head(chain: Chain, keep: NDArray[np.bool_]) -> Head:
+def _head(chain: Pipeline, keep: NDArray[np.bool_]) -> Head:
     """A head on the pretrained trunk, of the kind that transfer chose, from the kept labels."""
     task, frozen, choice = chain.run.task, chain.frozen, chain.choice
     features = frozen.labeled.views[0][torch.from_numpy(keep)]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from tutelage.chain import pipeline, stages, student, trunk
-from tutelage.chain.pipeline import Chain, Finished
+from tutelage.chain.pipeline import Finished, Pipeline
 from tutelage.chain.plan import MOST_TRANSFER_STEPS, Plan, Work
 from tutelage.chain.runs import Run
 from tutelage.chain.stages import Outcome, Task
@@ -51,7 +51,7 @@ class Climbed:
     total: float
 
 
-def climb(chain: Chain, arms: Sequence[str]) -> dict[str, Climbed]:
+def climb(chain: Pipeline, arms: Sequence[str]) -> dict[str, Climbed]:
     """Train the arms, and make every decision between them, without a look at test.
 
     Args:
@@ -84,7 +84,7 @@ def climb(chain: Chain, arms: Sequence[str]) -> dict[str, Climbed]:
     return {arm: done[arm] for arm in ARMS if arm in arms and arm in done}
 
 
-def _of_teachers(chain: Chain, *, rounds: bool) -> dict[str, Climbed]:
+def _of_teachers(chain: Pipeline, *, rounds: bool) -> dict[str, Climbed]:
     """The chain's own arms before its student."""
     done, total = {}, 0.0
     for stage in chain.finished:
@@ -112,10 +112,10 @@ def fine_tune_work(plan: Plan) -> Work:
 def _labels_alone(run: Run) -> Task:
     """All labels, no unlabelled images, and no fold that a training is repeated on."""
     task = run.task
-    return dataclasses.replace(task, chains=task.chains[:1], pool=task.pool[:0])
+    return dataclasses.replace(task, folds=task.folds[:1], pool=task.pool[:0])
 
 
-def _fine_tune(chain: Chain) -> Outcome:
+def _fine_tune(chain: Pipeline) -> Outcome:
     """The trunk trained on the labels, from a plain head; nothing is judged."""
     run, task = chain.run, _labels_alone(chain.run)
     plain = {"metric": "plain", "strength": stages.PROBE_STRENGTH}
@@ -135,12 +135,12 @@ def _from_scratch(run: Run, name: str) -> Outcome:
     return trunk.train_trunk(run.shop, task, run.base, [empty], [None], work, 0, name)
 
 
-def _student_alone(chain: Chain) -> Outcome:
+def _student_alone(chain: Pipeline) -> Outcome:
     run = chain.run
     return student.train_alone(run.shop, run.task, run.base, run.plan.student)
 
 
-_SINGLE: Mapping[str, Callable[[Chain], Outcome]] = {
+_SINGLE: Mapping[str, Callable[[Pipeline], Outcome]] = {
     "scratch": lambda chain: _from_scratch(without_augmentation(chain.run), "scratch"),
     "augment": lambda chain: _from_scratch(chain.run, "augment"),
     "fine-tune": _fine_tune,
@@ -173,14 +173,14 @@ def _less(run: Run, name: str, change: Callable[[Run], Run], *, rounds: bool) ->
     run.console.say(f"{name}:")
     folder = RunFolder(run.folder.path / name)
     folder.claim({"command": "ladder", "arm": name, "settings": run.config.to_dict()})
-    chain = Chain(change(dataclasses.replace(run, folder=folder, notes=[])))
+    chain = Pipeline(change(dataclasses.replace(run, folder=folder, notes=[])))
     pipeline.teach(chain, rounds=rounds)
     stage = pipeline.student_stage(chain, chain.teacher.outcome.model)
     total = sum(stage.seconds for stage in chain.finished)
     return Climbed(stage, total, total)
 
 
-def _no_self_train(chain: Chain, done: Mapping[str, Climbed]) -> Climbed:
+def _no_self_train(chain: Pipeline, done: Mapping[str, Climbed]) -> Climbed:
     """A student of the teacher before the rounds; where none was accepted, it is the student."""
     run = chain.run
     before = [stage for stage in chain.teachers if not is_round(stage)][-1]

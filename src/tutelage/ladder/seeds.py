@@ -191,7 +191,7 @@ def run_seed(
     if not len(run.split.indices("test")):
         raise _no_test(catalog)
     with contextlib.closing(run):
-        climbed = climb(pipeline.Chain(run), arms)
+        climbed = climb(pipeline.Pipeline(run), arms)
         result = {
             "seed": config.data.seed,
             "labeled": len(run.task.labeled),

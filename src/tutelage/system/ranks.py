@@ -50,7 +50,7 @@ def is_lead() -> bool:
     return _current.rank == 0
 
 
-def told(name: str, default: int) -> int:
+def env_int(name: str, default: int) -> int:
     """A number that torchrun tells its processes in their environment.
 
     Raises:
@@ -72,7 +72,7 @@ def joined() -> Iterator[Ranks]:
         TutelageError: there are more ranks on a machine than GPUs; or torchrun would restart ranks
             on several machines with what they knew of one another before.
     """
-    world = told("WORLD_SIZE", 1)
+    world = env_int("WORLD_SIZE", 1)
     if world == 1 or "MASTER_ADDR" not in os.environ:
         yield Ranks()
         return
@@ -81,7 +81,7 @@ def joined() -> Iterator[Ranks]:
 
     backend = "gloo"
     if torch.cuda.is_available():
-        local = told("LOCAL_RANK", 0)
+        local = env_int("LOCAL_RANK", 0)
         if local >= torch.cuda.device_count():
             raise TutelageError(
                 f"local rank {local} has no GPU of its own, there are {torch.cuda.device_count()}; "
@@ -94,7 +94,7 @@ def joined() -> Iterator[Ranks]:
         distributed.init_process_group(
             backend,
             store=_fresh_store(),
-            rank=told("RANK", 0),
+            rank=env_int("RANK", 0),
             world_size=world,
             timeout=PATIENCE,
         )
@@ -120,7 +120,7 @@ def _fresh_store() -> Any:
     if environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
     if (
-        told("TORCHELASTIC_MAX_RESTARTS", 0)
+        env_int("TORCHELASTIC_MAX_RESTARTS", 0)
         and environment.get("LOCAL_WORLD_SIZE") != environment["WORLD_SIZE"]
     ):
         raise TutelageError(
@@ -204,7 +204,7 @@ def lead_first(work: Callable[[], T]) -> T:
     Raises:
         TutelageError: it did on one that went first; the others end.
     """
-    first = told("LOCAL_RANK", 0) == 0
+    first = env_int("LOCAL_RANK", 0) == 0
     result, error = _attempt(work) if first else (None, None)
     _end_together(error)
     return result if first else work()  # type: ignore[return-value]
