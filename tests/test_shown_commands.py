@@ -23,7 +23,7 @@ from tarred import tar_tree
 
 from tutelage import cli
 from tutelage.bench import augment
-from tutelage.chain import runs
+from tutelage.chain import load
 from tutelage.data import demo as solar
 from tutelage.data import runfolder
 from tutelage.data.catalog import read_catalog
@@ -48,7 +48,7 @@ def _quick(own_cache: Path) -> Iterator[None]:
 
     bench, bound = augment.bench_augment, web.bound_socket
     with checks.quick() as patch:
-        patch.setattr(runs, "create", tiny)
+        patch.setattr(load, "create", tiny)
         patch.setattr(ladder, "run_seed", made_up)
         patch.setattr(augment, "bench_augment", lambda **o: bench(**{**o, "seconds": 1.0}))
         patch.setattr(augment, "BATCH", 8)

@@ -15,11 +15,13 @@ import tiny
 import torch
 
 from tutelage.augment import Center
-from tutelage.chain import pipeline, plan, runs
+from tutelage.chain import pipeline, plan, stages, types
 from tutelage.chain.plan import Work
+from tutelage.chain.prepare import prepare
 from tutelage.config import make_config
 from tutelage.data.catalog import read_catalog
 from tutelage.ladder import arms
+from tutelage.stats.metrics import Comparison
 
 SETTINGS = {**checks.SETTINGS, "minutes": 0.7, "trunk": "frozen"}
 CHAIN = ("probe", "fine-tune", "transfer", "self-train", "student-alone", "student")
@@ -58,10 +60,10 @@ def test_the_extra_arms_get_the_same_rows_views_and_steps(
     assert shapes[0] == shapes[1]
 
 
-def prepared(data: Path, tmp_path: Path, **settings: Any) -> runs.Run:
+def prepared(data: Path, tmp_path: Path, **settings: Any) -> types.Run:
     config = make_config("ladder", {**SETTINGS, **settings})
     catalog = read_catalog(data)
-    return runs.prepare("ladder", catalog, str(data), tmp_path / "run", config, quiet=True)
+    return prepare("ladder", catalog, str(data), tmp_path / "run", config, quiet=True)
 
 
 @pytest.mark.parametrize(
@@ -152,7 +154,7 @@ def test_a_chain_less_a_part_differs_by_that_part_alone(
     known = run.base.state_dict()["trunk.conv_stem.weight"]
     random = [fit for fit in fits if not torch.equal(fit.model.state_dict()[stem], known)]
     assert len(random) == 1
-    assert random[0].shop.config.data.weights == "none"
+    assert random[0].run.config.data.weights == "none"
     for name in ("no-augmentation", "no-transfer"):
         stored = {path.name for path in (run.folder.path / name / "stages").iterdir()}
         assert stored == {"probe", "transfer", "self-train-1", "student"}
@@ -183,15 +185,16 @@ def test_a_student_without_rounds_learns_from_the_teacher_before_them(
     accepted: bool, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = prepared(data, tmp_path)
-    monkeypatch.setattr(pipeline.Comparison, "accepted", property(lambda _: accepted))
+    monkeypatch.setattr(Comparison, "accepted", property(lambda _: accepted))
     taught: list[Any] = []
     distil = arms.student.distill
 
-    def noted(shop: Any, task: Any, teacher: Any, *rest: Any) -> Any:
-        taught.append(teacher)
-        return distil(shop, task, teacher, *rest)
+    def noted(run: Any, teachers: Any, *rest: Any) -> Any:
+        taught.extend(teachers)
+        return distil(run, teachers, *rest)
 
     monkeypatch.setattr(arms.student, "distill", noted)
+    monkeypatch.setattr(stages, "distill", noted)
     chain = pipeline.Pipeline(run)
     done = arms.climb(chain, ("self-train", "student", "no-self-train"))
     if accepted:

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 
 from tutelage.augment import Center, apply
-from tutelage.chain import trunk
-from tutelage.chain.pipeline import Finished, Pipeline
-from tutelage.chain.runs import Run
+from tutelage.chain.pipeline import Pipeline
+from tutelage.chain.types import Finished, Run
+from tutelage.chain.views import strong_policy
 from tutelage.chain.worklist import principal
 from tutelage.data.split import ROLES
 from tutelage.deploy.latency import onnx_latency, size_bytes
@@ -200,7 +200,7 @@ def _views_sheet(run: Run) -> Sheet:
     images, aspect = run.task.canvases.take(rows)
     images, aspect = images.cpu(), aspect.cpu()
     generator = torch.Generator().manual_seed(run.config.data.seed)
-    plan = trunk.strong_policy(run.config.transfer, run.base.spec.crop_pct).plan(aspect, generator)
+    plan = strong_policy(run.config.transfer, run.base.spec.crop_pct).plan(aspect, generator)
     views = (apply(images, plan, 144) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     note = "training images as the student saw them: cropped, mirrored, changed in colour and shape"
     thumbs = [Thumb(view, run.catalog.names[row]) for view, row in zip(views, rows, strict=True)]
@@ -280,7 +280,7 @@ def cloud(chain: Pipeline) -> list[Point]:
     own = run.base.own_features
     features = [
         bank.views[0][torch.from_numpy(chosen), :own]
-        for bank, chosen in ((chain.frozen.labeled, labeled), (chain.frozen.pool, pool))
+        for bank, chosen in ((chain.features.labeled, labeled), (chain.features.pool, pool))
     ]
     plane = _plane(np.concatenate(principal(*features)))
     temperature = chain.teachers[-1].outcome.model.spec.temperature

@@ -21,7 +21,8 @@ from tutelage.augment import (
     draw_cutmix,
 )
 from tutelage.augment.randaugment import RANDAUGMENT
-from tutelage.chain import runs, tune
+from tutelage.chain import tune
+from tutelage.chain.load import LoadedData
 from tutelage.chain.plan import TUNE_MOST, TUNE_POOL, TUNE_VIEWS
 from tutelage.config import RunConfig
 from tutelage.explore.page import AugmentPage, Cloud, Strip
@@ -85,7 +86,7 @@ class Survey:
     seconds: float
 
 
-def survey(data: runs.Data, console: Console, *, tuned: bool) -> Survey:
+def survey(data: LoadedData, console: Console, *, tuned: bool) -> Survey:
     """Measure how the strong view covers the pool, and search for a better one if asked.
 
     Args:
@@ -96,13 +97,13 @@ def survey(data: runs.Data, console: Console, *, tuned: bool) -> Survey:
     began = time.monotonic()
     rows = np.flatnonzero(data.split.roles != "unused")
     canvases = Canvases(data.store, rows, data.device)
-    sample = data.sample(canvases, SHOWN_POOL)
+    sample = tune.sample_of(data, canvases, SHOWN_POOL)
     settings = tune.settings_of(data.config.transfer)
     tuning = None
     if tuned:
         with console.bar("search", TUNE_MOST, "candidate") as done:
             # A search is what a run does, on as many pool images.
-            tuning = tune.tune(data.sample(canvases, TUNE_POOL), progress=done)
+            tuning = tune.tune(tune.sample_of(data, canvases, TUNE_POOL), progress=done)
     if settings["augment"] == "auto":
         settings = tuning.chosen if tuning else tune.DEFAULT
     if sample.lack:
@@ -263,7 +264,7 @@ def _hole_rows(found: Holes, pool: Rows, names: Sequence[str]) -> list[dict[str,
     ]
 
 
-def make_page(done: Survey, data: runs.Data, command: str, created: str) -> AugmentPage:
+def make_page(done: Survey, data: LoadedData, command: str, created: str) -> AugmentPage:
     """Everything the page shows."""
     sample = done.sample
     head, said = "", list[str]()
@@ -317,7 +318,7 @@ def make_page(done: Survey, data: runs.Data, command: str, created: str) -> Augm
     )
 
 
-def _sheet(found: Holes, data: runs.Data, sample: tune.Sample, title: str, note: str) -> Sheet:
+def _sheet(found: Holes, data: LoadedData, sample: tune.Sample, title: str, note: str) -> Sheet:
     if not len(found.rows):
         return Sheet(title, "None: every real image has a training view near to it.", [])
     rows = sample.pool[found.rows.numpy()]

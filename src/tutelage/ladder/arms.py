@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 import torch
 
-from tutelage.chain import pipeline, stages, student, trunk
-from tutelage.chain.pipeline import Finished, Pipeline
+from tutelage.chain import student
+from tutelage.chain.frozen import PROBE_STRENGTH, fit_fold_heads
+from tutelage.chain.pipeline import Pipeline
 from tutelage.chain.plan import MOST_TRANSFER_STEPS, Plan, Work
-from tutelage.chain.runs import Run
-from tutelage.chain.stages import Outcome, Task
+from tutelage.chain.run import teach, teach_student
+from tutelage.chain.trained import train_trunk
+from tutelage.chain.types import Finished, Outcome, Run
 from tutelage.data.runfolder import RunFolder
 from tutelage.heads.probe import Head
 from tutelage.models.zoo import build
@@ -66,7 +68,7 @@ def climb(chain: Pipeline, arms: Sequence[str]) -> dict[str, Climbed]:
     done: dict[str, Climbed] = {}
     rounds = "self-train" in arms and len(run.task.pool) > 0 and len(run.plan.rounds) > 0
     if _OF_THE_CHAIN & set(arms):
-        pipeline.teach(chain, rounds=rounds)
+        teach(chain, self_training=rounds)
         done = _of_teachers(chain, rounds=rounds)
     for name, train in _SINGLE.items():
         if name in arms:
@@ -74,7 +76,7 @@ def climb(chain: Pipeline, arms: Sequence[str]) -> dict[str, Climbed]:
             done[name] = Climbed(stage, stage.seconds, stage.seconds)
     spent = sum(stage.seconds for stage in chain.finished)
     if "student" in arms:
-        stage = pipeline.student_stage(chain, chain.teacher.outcome.model)
+        stage = teach_student(chain, [chain.teacher.outcome.model])
         done["student"] = Climbed(stage, stage.seconds, spent + stage.seconds)
     if "no-self-train" in arms:
         done["no-self-train"] = _no_self_train(chain, done)
@@ -109,35 +111,29 @@ def fine_tune_work(plan: Plan) -> Work:
     return dataclasses.replace(work, trunk="trained", steps=min(work.steps, MOST_TRANSFER_STEPS))
 
 
-def _labels_alone(run: Run) -> Task:
-    """All labels, no unlabelled images, and no fold that a training is repeated on."""
-    task = run.task
-    return dataclasses.replace(task, folds=task.folds[:1], pool=task.pool[:0])
+def _labels_alone(run: Run) -> Run:
+    """The run with all labels, no unlabelled images, and no fold that repeats a training."""
+    return run.on(folds=run.task.folds[:1], pool=run.task.pool[:0])
 
 
 def _fine_tune(chain: Pipeline) -> Outcome:
     """The trunk trained on the labels, from a plain head; nothing is judged."""
-    run, task = chain.run, _labels_alone(chain.run)
-    plain = {"metric": "plain", "strength": stages.PROBE_STRENGTH}
-    heads = stages.fit_chain_heads(task, chain.frozen, plain, run.config, [None])
-    work = fine_tune_work(run.plan)
-    return trunk.train_trunk(run.shop, task, run.base, heads, [None], work, 0, "fine-tune")
+    run = _labels_alone(chain.run)
+    plain = {"metric": "plain", "strength": PROBE_STRENGTH}
+    heads = fit_fold_heads(run, chain.features, plain, [None])
+    return train_trunk(run, heads, [None], fine_tune_work(run.plan), "fine-tune", judged_folds=0)
 
 
 def _from_scratch(run: Run, name: str) -> Outcome:
     """As many steps as fine-tuning from random weights, all layers at the rate of the head."""
-    run, task = without_weights(run), _labels_alone(run)
     rate = run.config.transfer.lr_head
-    even = run.config.changed("transfer", lr_trunk=rate, layer_decay=1.0)
-    run = dataclasses.replace(run, config=even)
+    run = _labels_alone(without_weights(run)).changed("transfer", lr_trunk=rate, layer_decay=1.0)
     empty = Head(torch.zeros_like(run.base.head.weight), torch.zeros_like(run.base.head.bias))
-    work = fine_tune_work(run.plan)
-    return trunk.train_trunk(run.shop, task, run.base, [empty], [None], work, 0, name)
+    return train_trunk(run, [empty], [None], fine_tune_work(run.plan), name, judged_folds=0)
 
 
 def _student_alone(chain: Pipeline) -> Outcome:
-    run = chain.run
-    return student.train_alone(run.shop, run.task, run.base, run.plan.student)
+    return student.train_alone(chain.run, chain.run.plan.student)
 
 
 _SINGLE: Mapping[str, Callable[[Pipeline], Outcome]] = {
@@ -150,8 +146,7 @@ _SINGLE: Mapping[str, Callable[[Pipeline], Outcome]] = {
 
 def without_augmentation(run: Run) -> Run:
     """The same run, but every training view is the evaluation view and nothing is mixed."""
-    plain = run.config.changed("transfer", augment="center", mix="none")
-    return dataclasses.replace(run, config=plain)
+    return run.changed("transfer", augment="center", mix="none")
 
 
 def without_weights(run: Run) -> Run:
@@ -159,7 +154,7 @@ def without_weights(run: Run) -> Run:
     torch.manual_seed(run.config.data.seed)
     base = build(run.base.spec)
     base.freeze_trunk()
-    return dataclasses.replace(run, base=base, config=run.config.changed("data", weights="none"))
+    return dataclasses.replace(run.changed("data", weights="none"), base=base)
 
 
 _LESS: Mapping[str, Callable[[Run], Run]] = {
@@ -174,8 +169,8 @@ def _less(run: Run, name: str, change: Callable[[Run], Run], *, rounds: bool) ->
     folder = RunFolder(run.folder.path / name)
     folder.claim({"command": "ladder", "arm": name, "settings": run.config.to_dict()})
     chain = Pipeline(change(dataclasses.replace(run, folder=folder, notes=[])))
-    pipeline.teach(chain, rounds=rounds)
-    stage = pipeline.student_stage(chain, chain.teacher.outcome.model)
+    teach(chain, self_training=rounds)
+    stage = teach_student(chain, [chain.teacher.outcome.model])
     total = sum(stage.seconds for stage in chain.finished)
     return Climbed(stage, total, total)
 
@@ -187,8 +182,6 @@ def _no_self_train(chain: Pipeline, done: Mapping[str, Climbed]) -> Climbed:
     if before is chain.teachers[-1] and "student" in done:
         return done["student"]
     model = before.outcome.model
-    stage = chain.arm(
-        "no-self-train", lambda: student.distill(run.shop, run.task, model, run.plan.student)
-    )
+    stage = chain.arm("no-self-train", lambda: student.distill(run, [model], run.plan.student))
     first = sum(s.seconds for s in chain.finished if s.name in ("probe", "transfer"))
     return Climbed(stage, stage.seconds, first + stage.seconds)

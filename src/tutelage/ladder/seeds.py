@@ -19,8 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from tutelage.chain import pipeline, runs
-from tutelage.chain.runs import Run
+from tutelage.chain.measure import predict_rows
+from tutelage.chain.pipeline import Pipeline
+from tutelage.chain.prepare import prepare
+from tutelage.chain.types import Run
 from tutelage.config import RunConfig
 from tutelage.data.catalog import Catalog
 from tutelage.data.runfolder import RunFolder
@@ -182,16 +184,16 @@ def run_seed(
         The content of the folder's metrics.json.
 
     Raises:
-        TutelageError: as ``runs.prepare``, or no test image can be read.
+        TutelageError: as ``prepare``, or no test image can be read.
     """
     folder = RunFolder(out)
     if (out / "metrics.json").exists():
         return folder.read_json("metrics.json")
-    run = runs.prepare("ladder", catalog, data, out, config, quiet=quiet, shared=shared)
+    run = prepare("ladder", catalog, data, out, config, quiet=quiet, shared=shared)
     if not len(run.split.indices("test")):
         raise _no_test(catalog)
     with contextlib.closing(run):
-        climbed = climb(pipeline.Pipeline(run), arms)
+        climbed = climb(Pipeline(run), arms)
         result = {
             "seed": config.data.seed,
             "labeled": len(run.task.labeled),
@@ -209,7 +211,7 @@ def _test(run: Run, climbed: Mapping[str, Climbed], *, timed: bool) -> list[dict
     # By name: the whole chains less a part each have a stage "student" of their own.
     different = {id(one.stage): (arm, one.stage) for arm, one in climbed.items()}
     shown = [dataclasses.replace(stage, name=arm) for arm, stage in different.values()]
-    probs = pipeline.predict_rows(run, shown, rows)
+    probs = predict_rows(run, shown, rows)
     times = _latencies([stage.outcome.model for stage in shown]) if timed else {}
     kept = {"transfer": lambda stage: stage.accepted, "self-train": is_round}
     entries = []
