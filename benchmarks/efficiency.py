@@ -36,6 +36,7 @@ import results
 from peers import finetune, kd, selftraining, usb
 from peers.common import Draw, Trained
 from tutelage.chain import answers, pipeline, student, types
+from tutelage.chain import prepare as preparing
 from tutelage.chain.plan import Plan
 from tutelage.chain.run import teach, teach_student
 from tutelage.config import make_config
@@ -79,7 +80,7 @@ def prepare(options: argparse.Namespace, catalog: Catalog, seed: int, out: Path)
         "device": options.device,
     }
     config = make_config("run", settings)
-    return prepare("run", catalog, options.data, out, config, quiet=True)
+    return preparing.prepare("run", catalog, options.data, out, config, quiet=True)
 
 
 def as_draw(options: argparse.Namespace, run: types.Run) -> Draw:
