@@ -15,6 +15,7 @@ from torch import Tensor
 from tutelage.augment.engine import kernel, reference
 from tutelage.augment.engine.colors import check_channels
 from tutelage.augment.plan import Plan
+from tutelage.system.cores import cores
 from tutelage.system.errors import TutelageError
 
 _OUTSIDE = {"constant": kernel.CONSTANT, "edge": kernel.EDGE, "reflect": kernel.REFLECT}
@@ -32,7 +33,8 @@ def render(
 ) -> Tensor:
     """Views (B, C, h, w) of canvases (B, H, W, C) uint8 as float32 or uint8; see ``apply``.
 
-    It works on as many threads as torch does (``torch.set_num_threads``).
+    It works on as many threads as torch does (``torch.set_num_threads``), and on no more than this
+    process has cores.
 
     Raises:
         TutelageError: the plan holds numbers that are not finite, or asks for 3 channels.
@@ -56,7 +58,7 @@ def render(
         np.array(scale, np.float32), np.array(shift, np.float32), _OUTSIDE[outside], nearest,
         np.zeros(1, np.int64), views.numpy(),
     ]  # fmt: skip
-    threads = min(torch.get_num_threads(), len(images))
+    threads = min(torch.get_num_threads(), cores(), len(images))
     if threads > 1:
         # result() waits, and raises what a thread raised.
         others = [_pool(os.getpid()).submit(kernel.render, *arguments) for _ in range(threads - 1)]
@@ -75,4 +77,4 @@ def _array(tensor: Tensor) -> np.ndarray[Any, Any]:
 @cache
 def _pool(process: int) -> ThreadPoolExecutor:
     """Threads of this process: a forked one has none of its parent's."""
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="augment")
+    return ThreadPoolExecutor(cores(), thread_name_prefix="augment")
