@@ -131,66 +131,6 @@ def _after(matrix: Real, warp: Real) -> Real:
     return np.stack(rows)
 
 
-def _geometry(name: str, amount: Tensor, ratio: float = 1.0) -> Tensor:
-    """(B, 3, 3) matrices of one operation."""
-    amounts = amount.to(torch.float32)[:, None].numpy()
-    rows = _warps((name,), np.zeros(amounts.shape, np.int64), amounts, ratio)[:, :, 0]
-    return affine(torch.from_numpy(rows.T.reshape(-1, 2, 3)))
-
-
-def rotate(degrees: Tensor, ratio: float = 1.0) -> Tensor:
-    """Turn the content counter-clockwise about the centre."""
-    return _geometry("rotate", degrees, ratio)
-
-
-def shear_x(tangent: Tensor, ratio: float = 1.0) -> Tensor:
-    """Shift rows against each other; the top row stays (as in RandAugment)."""
-    return _geometry("shear_x", tangent, ratio)
-
-
-def shear_y(tangent: Tensor, ratio: float = 1.0) -> Tensor:
-    """Shift columns against each other; the left column stays (as in RandAugment)."""
-    return _geometry("shear_y", tangent, ratio)
-
-
-def translate_x(fraction: Tensor) -> Tensor:
-    """Move the content right by a fraction of the view's width."""
-    return _geometry("translate_x", fraction)
-
-
-def translate_y(fraction: Tensor) -> Tensor:
-    """Move the content down by a fraction of the view's height."""
-    return _geometry("translate_y", fraction)
-
-
-def scale(factor: Tensor) -> Tensor:
-    """Magnify the content about the centre."""
-    return _geometry("scale", factor)
-
-
-def hflip(amount: Tensor) -> Tensor:
-    """Mirror left and right; the amount (B,) only says how many images."""
-    return _geometry("hflip", amount)
-
-
-def vflip(amount: Tensor) -> Tensor:
-    """Mirror top and bottom; the amount (B,) only says how many images."""
-    return _geometry("vflip", amount)
-
-
-def affine(matrix: Tensor) -> Tensor:
-    """Any affine map (B, 2, 3) of view coordinates, as ``Plan.matrix`` has them."""
-    return torch.cat([matrix, matrix.new_tensor([[[0.0, 0.0, 1.0]]]).expand(len(matrix), 1, 3)], 1)
-
-
-def crop(box: Tensor) -> Tensor:
-    """Show the box (B, 4) of x0, y0, width, height in fractions; beyond [0, 1] it pads."""
-    x0, y0, width, height = box.unbind(dim=1)
-    zero, one = torch.zeros_like(x0), torch.ones_like(x0)
-    rows = (width, zero, 2 * x0 + width - 1, zero, height, 2 * y0 + height - 1, zero, zero, one)
-    return torch.stack(rows, dim=1).view(-1, 3, 3)
-
-
 def saturation(factor: Real) -> Real:
     """(B, 3, 3) channel mixer: 0 is greyscale, 1 the original (``Color`` in RandAugment)."""
     part = factor[:, None, None]

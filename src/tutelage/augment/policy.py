@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from tutelage.augment import extend, resample
+from tutelage.augment import resample
 from tutelage.augment.extend import Real
 from tutelage.augment.plan import GREY, Plan
 from tutelage.augment.transforms import transform
@@ -112,7 +112,7 @@ class Center(Policy):
         """The plan; see ``Policy.plan``."""
         box = torch.stack(resample.center_box(aspect.cpu().float(), 1, self.crop_pct), dim=1)
         plan = Plan.identity(len(aspect))
-        plan.matrix.copy_(extend.crop(box)[:, :2])
+        _aim(plan, box.numpy())
         return plan
 
 
@@ -190,13 +190,18 @@ def draw(generator: Generator | None, *shape: int) -> Real:
 def _show(box: Real, flips: Flags, fill: Fill) -> Plan:
     """The plan that shows boxes (B, 4) of x0, y0, width, height, mirrored as flips (B, 2) say."""
     plan = Plan.identity(len(box))
-    matrix, window = plan.matrix.numpy(), plan.window.numpy()
-    mirror = 1 - 2 * flips.astype(np.float32)
-    matrix[:, 0, 0], matrix[:, 1, 1] = (box[:, 2:] * mirror).T
-    matrix[:, :, 2] = 2 * box[:, :2] + box[:, 2:] - 1
+    _aim(plan, box, 1 - 2 * flips.astype(np.float32))
+    window = plan.window.numpy()
     window[:, :2], window[:, 2:] = box[:, :2], box[:, :2] + box[:, 2:]
     plan.fill.copy_(_fill(fill))
     return plan
+
+
+def _aim(plan: Plan, box: Real, mirror: Real | float = 1.0) -> None:
+    """Point the matrix of a fresh plan at boxes; ``mirror`` is -1 along an axis that flips."""
+    matrix = plan.matrix.numpy()
+    matrix[:, 0, 0], matrix[:, 1, 1] = (box[:, 2:] * mirror).T
+    matrix[:, :, 2] = 2 * box[:, :2] + box[:, 2:] - 1
 
 
 def draw_crop(aspect: Real, scale: Range, ratio: Range, draws: Real) -> Real:
