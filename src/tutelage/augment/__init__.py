@@ -6,11 +6,8 @@ from tutelage.augment.mix import (
     CutMix,
     Mix,
     MixUp,
-    cutmix,
     draw_cutmix,
-    draw_either,
     draw_mixup,
-    mixup,
 )
 from tutelage.augment.plan import Plan
 from tutelage.augment.policy import Center, Policy, RandomCrop, RandomErasing, Still, Weak
@@ -46,10 +43,7 @@ __all__ = [
     "apply",
     "center_box",
     "center_view",
-    "cutmix",
     "draw_cutmix",
-    "draw_either",
     "draw_mixup",
-    "mixup",
     "then",
 ]

@@ -20,7 +20,7 @@ from torch import Generator, Tensor
 from tutelage.augment import resample
 from tutelage.augment.extend import Real
 from tutelage.augment.plan import GREY, Plan
-from tutelage.augment.transforms import transform
+from tutelage.augment.transforms import Transform
 from tutelage.system.errors import TutelageError
 
 Range = tuple[float, float]
@@ -47,8 +47,8 @@ class Policy(ABC):
         """
 
     def __call__(self, *inputs: Any) -> Any:
-        """Augment what torchvision's transforms take; see ``transforms.transform``."""
-        return transform(self, *inputs)
+        """Augment what torchvision's transforms take, at its own size; see ``Transform``."""
+        return Transform(self)(*inputs)
 
 
 @dataclass(frozen=True)

@@ -85,11 +85,6 @@ class Transform:
         return _like(image, views, normalised=normalised)
 
 
-def transform(policy: Samples, *inputs: Any) -> Any:
-    """Apply a policy to the first input at its own size; see ``Transform``."""
-    return Transform(policy)(*inputs)
-
-
 def _canvases(image: Any) -> Tensor:
     """(B, H, W, C) pixels, uint8 or float of 0..255.
 

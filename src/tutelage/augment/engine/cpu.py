@@ -46,15 +46,15 @@ def render(
     # Compiled code checks no index, and one made of NaN would be anywhere.
     if not (matrix.isfinite().all() and plan.amounts.isfinite().all()):
         raise TutelageError("the plan's matrix or amounts hold numbers that are not finite")
-    fill = plan.fill if channels == 3 else plan.fill.mean(dim=1, keepdim=True)
     views = torch.empty(len(images), channels, *size, dtype=dtype)
-    parts = (plan.amounts, plan.color, plan.hue, plan.stencil, plan.window, plan.erase)
+    parts = (plan.amounts, plan.color, plan.hue, plan.stencil, plan.window, plan.erase,
+             reference.channel_fill(plan, channels))  # fmt: skip
     side = reference.samples(matrix, (images.shape[1], images.shape[2]), size).long()
     arguments = [
         *(_array(part) for part in
           (images, matrix.double(), reference.straight(matrix, outside, nearest=nearest),
            torch.ones_like(side) if nearest else side, plan.ops)),
-        *(_array(part.to(torch.float32)) for part in (*parts, fill.expand(-1, channels))),
+        *(_array(part.to(torch.float32)) for part in parts),
         np.array(scale, np.float32), np.array(shift, np.float32), _OUTSIDE[outside], nearest,
         np.zeros(1, np.int64), views.numpy(),
     ]  # fmt: skip
