@@ -1,4 +1,4 @@
-"""Carry out a plan in one pass over the pixels, by the fastest backend that can."""
+"""Carry out a plan in one pass over the pixels, with the fastest backend that can."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The CPU backend: hands a batch to the compiled kernel, spread over threads."""
+"""The CPU backend: threads that run the compiled kernel on a batch together."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from tutelage.augment.engine.colors import check_channels
 from tutelage.augment.plan import Plan
 from tutelage.system.cores import cores
 from tutelage.system.errors import TutelageError
-
-_OUTSIDE = {"constant": kernel.CONSTANT, "edge": kernel.EDGE, "reflect": kernel.REFLECT}
 
 
 def render(
@@ -43,7 +41,7 @@ def render(
     check_channels(plan, channels)
     nearest = interpolation == "nearest"
     matrix = plan.matrix.to(torch.float32)
-    # Compiled code checks no index, and one made of NaN would be anywhere.
+    # Compiled code checks no index, and an index made from NaN could point anywhere.
     if not (matrix.isfinite().all() and plan.amounts.isfinite().all()):
         raise TutelageError("the plan's matrix or amounts hold numbers that are not finite")
     views = torch.empty(len(images), channels, *size, dtype=dtype)
@@ -55,18 +53,14 @@ def render(
           (images, matrix.double(), reference.straight(matrix, outside, nearest=nearest),
            torch.ones_like(side) if nearest else side, plan.ops)),
         *(_array(part.to(torch.float32)) for part in parts),
-        np.array(scale, np.float32), np.array(shift, np.float32), _OUTSIDE[outside], nearest,
-        np.zeros(1, np.int64), views.numpy(),
+        np.array(scale, np.float32), np.array(shift, np.float32),
+        reference.OUTSIDE_CODES[outside], nearest, np.zeros(1, np.int64), views.numpy(),
     ]  # fmt: skip
     threads = min(torch.get_num_threads(), cores(), len(images))
-    if threads > 1:
-        # result() waits, and raises what a thread raised.
-        others = [_pool(os.getpid()).submit(kernel.render, *arguments) for _ in range(threads - 1)]
-        kernel.render(*arguments)
-        for other in others:
-            other.result()
-    else:
-        kernel.render(*arguments)
+    others = [_pool(os.getpid()).submit(kernel.render, *arguments) for _ in range(threads - 1)]
+    kernel.render(*arguments)
+    for other in others:
+        other.result()  # waits, and raises what the thread raised
     return views
 
 
@@ -76,5 +70,5 @@ def _array(tensor: Tensor) -> np.ndarray[Any, Any]:
 
 @cache
 def _pool(process: int) -> ThreadPoolExecutor:
-    """Threads of this process: a forked one has none of its parent's."""
+    """The threads of this process: a forked process has none of its parent's."""
     return ThreadPoolExecutor(cores(), thread_name_prefix="augment")
