@@ -2,8 +2,8 @@
 
 ``policy`` and ``randaugment`` sample a ``plan``, ``extend`` adds operations to it, and ``apply``
 carries it out. Three backends in ``engine`` do that: ``reference`` in torch defines what is right,
-``cpu`` (numba) and ``cuda`` (Triton) do the same faster. ``transforms`` is the way in from
-torchvision, ``mix`` is CutMix and mixup, ``resample`` the one rule for resizing.
+``cpu`` (numba) and ``cuda`` (Triton) do the same faster. ``transforms`` lets policies stand in for
+torchvision's transforms, ``mix`` has CutMix and mixup, and ``resample`` the one rule for resizing.
 
 To add a colour operation that changes grey levels, write it once for each backend:
 
@@ -28,13 +28,7 @@ the plan instead: see ``_MERGED`` in ``extend.py``.
 
 from tutelage.augment.apply import apply
 from tutelage.augment.extend import then
-from tutelage.augment.mix import (
-    CutMix,
-    Mix,
-    MixUp,
-    draw_cutmix,
-    draw_mixup,
-)
+from tutelage.augment.mix import CutMix, Mix, MixUp, draw_cutmix, draw_mixup
 from tutelage.augment.plan import Plan
 from tutelage.augment.policy import Center, Policy, RandomCrop, RandomErasing, Still, Weak
 from tutelage.augment.randaugment import (

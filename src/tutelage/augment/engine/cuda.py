@@ -2,9 +2,7 @@
 
 ``_compile``, one program per image, composes the operations into tables and notes which parts the
 image uses. ``_render``, one program per run of view pixels, warps, colours and writes them. The
-kernels themselves decide what an image needs, so nothing waits for the device. Both are longer
-than a screen: a launch costs more than it would bring to split them, and Triton passes every
-pointer and size one by one.
+kernels themselves decide what an image needs, so nothing waits for the device.
 
 For the tests, both run on a CPU in Triton's interpreter (``TRITON_INTERPRET=1``), slowly.
 """
@@ -155,7 +153,8 @@ def _compile(
     That is its tables, ``levels`` (B, 2, C, 256) of the canvas and ``after`` (B, C, 256) of the
     view, its geometry ``frame`` (B, 8), and which of them it ``needs`` (B,): tables that are not
     used are not written. CHANNELS is C rounded up to a power of two, LANES the number of pixels
-    that are counted at a time.
+    that are counted at a time. It is a long function because Triton takes every pointer and size
+    as an argument of its own.
     """
     i = tl.program_id(0)
     image = images + i.to(tl.int64) * height * width * C
@@ -491,7 +490,8 @@ def _render(
     One loop serves all geometry. A pixel is the mean of ``side`` x ``side`` samples; a sample is
     the weighted sum of taps under a triangle along each axis. An upright view has one sample, whose
     triangle widens where it minifies; any other view has 2 x 2 taps per sample. A view with a
-    stencil needs the stencil's nine places, any other only the middle one.
+    stencil needs the stencil's nine places, any other only the middle one. It is a long function
+    for the same reason as ``_compile``.
     """
     runs = tl.cdiv(area, LANES)
     i = tl.program_id(0) // runs
