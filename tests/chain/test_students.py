@@ -82,11 +82,8 @@ def test_metrics_json_lists_the_students_and_keeps_its_contract(several: Path) -
     assert "agreement with the teacher" in best["held_out"]["by"]
 
 
-def test_the_students_are_stages_on_disk_and_the_page_shows_them(several: Path) -> None:
+def test_the_students_are_stages_on_disk(several: Path) -> None:
     assert {path.name for path in (several / "stages").iterdir()} >= {*ARMS, "student"}
-    page = (several / "report.html").read_text()
-    assert 'id="pareto-' in page
-    assert "Students of different cost" in page
     record = json.loads((several / "stages" / "student" / "stage.json").read_text())
     assert record["reason"].startswith("chosen of 2 students: agreement with the teacher")
 

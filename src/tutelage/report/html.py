@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tutelage.report import numbers, plots, students
+from tutelage.report import numbers, plots
 from tutelage.report.model import Report, Sheet
 from tutelage.report.verdict import IMAGES, judge, percent, points
 from tutelage.system.errors import need
@@ -115,17 +115,11 @@ def _context(report: Report) -> dict[str, Any]:
         "skipped_count": max(report.skipped_count, len(report.skipped)),
         "settings": list(flat(report.settings)),
         "cloud": _cloud(report),
-        "students": report.metrics.get("students") or (),
         "palette": PALETTE,
         "script": markup(script := _resource("report.js")),
         "script_hash": _hash(script),
         "table_classes": TABLE_CLASSES,
     }
-    if context["students"]:
-        context["choice"] = students.sentence(context["students"])
-        shown = students.points(context["students"])
-        axes = ("one image on one core, ms", "accuracy on test images, %")
-        context["pareto"] = markup(plots.pareto(shown, *axes)) if shown else None
     if any(step.rung.accuracy is not None for step in verdict.steps):
         rungs = [step.rung for step in verdict.steps]
         chart = plots.ladder(rungs, f"accuracy on {IMAGES[verdict.split]}, %")

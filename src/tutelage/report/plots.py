@@ -39,16 +39,6 @@ class Draws(NamedTuple):
     mean: Interval
 
 
-class StudentPoint(NamedTuple):
-    """One student of ``pareto``."""
-
-    name: str
-    latency_ms: float
-    megabytes: float
-    accuracy: Interval
-    chosen: bool
-
-
 @contextmanager
 def _plain_style() -> Iterator[None]:
     """Keep the user's own matplotlib settings (LaTeX, fonts, sizes) out of the charts."""
@@ -159,86 +149,6 @@ def label_curve(
     axes.legend(loc="lower right", frameon=False, labelcolor=INK)
     alt = "Accuracy against the number of labels. " + "; ".join(told)
     return _svg(figure, "labels", alt)
-
-
-@_plain_style()
-def pareto(points: Sequence[StudentPoint], xlabel: str, ylabel: str) -> str:
-    """Accuracy of each student with its 95% interval against its latency, on a log axis.
-
-    A marker's area is the file's size; the chosen student is a diamond, others are circles, and
-    each has its number. The line is the frontier: the best accuracy to be had within a latency.
-    """
-    figure, axes = _figure(3.6)
-    most = max(point.megabytes for point in points)
-    for point in points:
-        value, low, high = (100 * part for part in point.accuracy)
-        color = STUDENT if point.chosen else INK
-        axes.plot([point.latency_ms] * 2, [low, high], color=color, linewidth=1.2)
-        axes.scatter(
-            point.latency_ms,
-            value,
-            s=max(16.0, 240 * point.megabytes / most),
-            color=color,
-            marker="D" if point.chosen else "o",
-            zorder=3,
-        )
-        axes.annotate(
-            _clip(point.name.removeprefix("student-"), 16),
-            (point.latency_ms, value),
-            (9, 6),
-            textcoords="offset points",
-            color=color,
-            parse_math=False,
-        )
-    edge = frontier(points)
-    slowest = max(point.latency_ms for point in points)
-    axes.plot(
-        [*(point.latency_ms for point in edge), slowest],
-        [100 * point.accuracy.value for point in (*edge, edge[-1])],
-        color=MUTED,
-        linewidth=1.2,
-        linestyle=(0, (3, 2)),
-        drawstyle="steps-post",
-    )
-    axes.set_xscale("log")
-    _plain_log_ticks(axes.xaxis, [point.latency_ms for point in points])
-    axes.set(xlabel=xlabel, ylabel=ylabel)
-    axes.grid(color=LINE, linewidth=0.6)
-    axes.margins(x=0.18, y=0.16)
-    alt = "Accuracy of each student against its latency. " + "; ".join(
-        _told_student(point, on_frontier=point in edge) for point in points
-    )
-    return _svg(figure, "pareto", alt)
-
-
-def frontier(points: Sequence[StudentPoint]) -> list[StudentPoint]:
-    """The students that none as fast is more accurate than, fastest first."""
-    found: list[StudentPoint] = []
-    for point in sorted(points, key=lambda p: (p.latency_ms, -p.accuracy.value)):
-        if not found or point.accuracy.value > found[-1].accuracy.value:
-            found.append(point)
-    return found
-
-
-def _plain_log_ticks(axis: Any, values: Sequence[float]) -> None:
-    """Mark 1, 2 and 5 times the powers of ten around the values, as plain numbers."""
-    low, high = min(values) / 2, max(values) * 2
-    ticks = [m * 10.0**e for e in range(-4, 6) for m in (1, 2, 5) if low <= m * 10.0**e <= high]
-    axis.set_major_locator(need("matplotlib.ticker", "train").FixedLocator(ticks))
-    axis.set_major_formatter(
-        need("matplotlib.ticker", "train").FuncFormatter(lambda x, _: f"{x:g}")
-    )
-    axis.set_minor_locator(need("matplotlib.ticker", "train").NullLocator())
-
-
-def _told_student(point: StudentPoint, *, on_frontier: bool) -> str:
-    marks = ["chosen"] * point.chosen + ["on the frontier"] * on_frontier
-    state = f" ({', '.join(marks)})" if marks else ""
-    value, low, high = (100 * part for part in point.accuracy)
-    return (
-        f"{point.name}{state}: {value:.1f}%, {low:.1f} to {high:.1f}, "
-        f"{point.latency_ms:.2f} ms, {point.megabytes:.2f} MB"
-    )
 
 
 @_plain_style()
