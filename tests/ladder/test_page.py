@@ -13,7 +13,7 @@ from tutelage.ladder import page as ladder
 from tutelage.ladder.arms import ARMS, LEFT_OUT
 from tutelage.ladder.curve import Labels, Point, Worth, worth
 from tutelage.ladder.page import Arm, Difference, LadderPage
-from tutelage.report.numbers import Interval
+from tutelage.stats.intervals import Interval
 
 HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(2)>{{ 7 * 7 }}'
 

@@ -10,7 +10,7 @@ from tutelage.ladder import page as ladder
 from tutelage.ladder.curve import Point, worth
 from tutelage.report.html import render
 from tutelage.report.model import Sheet, Thumb
-from tutelage.report.numbers import Interval
+from tutelage.stats.intervals import Interval
 
 STAGES = {"probe": (0.7, True), "student": (0.8, True)}
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from tutelage.report import plots
-from tutelage.report.numbers import Bin, Interval, wilson
+from tutelage.report.numbers import Bin
 from tutelage.report.verdict import Rung
+from tutelage.stats.intervals import Interval, wilson
 
 RUNGS = [
     Rung("probe", True, 1.0, 10, 100, 0.7, (0.6, 0.79), 0.7, 0.1, 0.5),

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tutelage.report.numbers import Interval, paired_change
 from tutelage.report.verdict import change_words, judge, percent, points
+from tutelage.stats.intervals import Interval, paired_change
 
 
 def test_numbers_are_written_for_people() -> None:

@@ -6,7 +6,7 @@ from tutelage.heads.probe import fit_head, plain_metric
 from tutelage.stats import clusters
 from tutelage.stats.calibrate import softmax
 from tutelage.stats.clusters import agreement, fit_clusters
-from tutelage.stats.pseudo_labels import align
+from tutelage.stats.pseudo_labels import align_to_prior
 
 
 def blobs(n: int = 200, d: int = 20) -> tuple[torch.Tensor, np.ndarray]:
@@ -60,7 +60,7 @@ def test_the_pool_keeps_the_class_frequencies_it_was_fitted_to() -> None:
     beliefs = softmax(found(features[8:]))
     np.testing.assert_allclose(beliefs.mean(axis=0), prior, atol=0.005)
     unbiased = clusters.Clusters(found.mean, found.centers, np.zeros(2))
-    aligned = align(softmax(unbiased(features[8:])), prior)
+    aligned = align_to_prior(softmax(unbiased(features[8:])), prior)
     np.testing.assert_allclose(beliefs, aligned, atol=1e-4)
 
 

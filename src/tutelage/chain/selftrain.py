@@ -15,7 +15,13 @@ from tutelage.heads.bank import Bank
 from tutelage.stats.calibrate import softmax
 from tutelage.stats.clusters import agreement, fit_clusters
 from tutelage.stats.metrics import Floats
-from tutelage.stats.pseudo_labels import PseudoLabels, align, confusion, estimate_prior, select
+from tutelage.stats.pseudo_labels import (
+    PseudoLabels,
+    align_to_prior,
+    confusion_rates,
+    estimate_prior,
+    select,
+)
 from tutelage.stats.unknown import Detection, detect
 
 LEAST_AGREEMENT = 0.2  # of clusters and head: no more than slight (Landis and Koch 1977)
@@ -128,7 +134,9 @@ def label_pool(
             beliefs = np.mean([softmax(member, temperature) for member in members], axis=0)
         inside = _inside(len(logits), detection)
         prior = _pool_prior(task, chain, teacher, temperature, beliefs[inside])
-        beliefs[inside] = align(beliefs[inside], prior, strength=config.self_train.alignment)
+        beliefs[inside] = align_to_prior(
+            beliefs[inside], prior, strength=config.self_train.alignment
+        )
         expected = float(beliefs[inside].max(axis=1).mean())
         taken = 1.0 if fraction is None else fraction * expected
         out.append(select(beliefs, fraction=taken, detection=detection))
@@ -147,7 +155,7 @@ def _pool_prior(
     if not chain.keep.all():
         known[chain.judges] = False
     probs = softmax(teacher.judged[known], temperature)
-    rates = confusion(probs, task.judged_labels[known], task.n_classes)
+    rates = confusion_rates(probs, task.judged_labels[known], task.n_classes)
     return estimate_prior(beliefs.mean(axis=0), rates, task.labels[chain.keep])
 
 

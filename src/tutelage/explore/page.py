@@ -17,7 +17,7 @@ from tutelage.system.errors import need
 
 if TYPE_CHECKING:
     from tutelage.chain.tune import Tuning
-    from tutelage.stats.coverage import Interval
+    from tutelage.stats.intervals import Interval
 
 
 @dataclass(frozen=True)

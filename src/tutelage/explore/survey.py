@@ -31,13 +31,13 @@ from tutelage.stats.coverage import (
     NEAREST,
     Figures,
     Holes,
-    Interval,
     coverage_of_equals,
     farthest,
     fit_plane,
     holes,
     measure,
 )
+from tutelage.stats.intervals import Interval
 from tutelage.system.console import Console
 from tutelage.training.loader import Canvases, Rows
 

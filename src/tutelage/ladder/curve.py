@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tutelage.data.catalog import Catalog
-from tutelage.stats.metrics import t_interval
+from tutelage.stats.intervals import t_interval
 from tutelage.system.errors import TutelageError
 
 NEED = ("transfer", "self-train")  # the arms without and with the unlabelled images

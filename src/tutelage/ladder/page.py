@@ -10,8 +10,8 @@ from typing import Any
 from tutelage.ladder.curve import Labels, Point, Worth
 from tutelage.report import plots
 from tutelage.report.html import fill, flat
-from tutelage.report.numbers import Z95, Interval
 from tutelage.report.verdict import percent, points, span
+from tutelage.stats.intervals import Z95, Interval
 from tutelage.system.errors import need
 
 BASELINE = "fine-tune"

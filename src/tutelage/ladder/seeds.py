@@ -30,8 +30,8 @@ from tutelage.ladder.arms import ALONE, ARMS, LEFT_OUT, RUNGS, Climbed, climb, i
 from tutelage.ladder.curve import NEED, Point, worth
 from tutelage.ladder.page import BASELINE, Arm, Difference, LadderPage, headline, paragraph
 from tutelage.models.classifier import Classifier, count_parameters
-from tutelage.report.numbers import Interval
-from tutelage.stats.metrics import metrics, t_interval
+from tutelage.stats.intervals import Interval, t_interval
+from tutelage.stats.metrics import metrics
 from tutelage.system.console import Console
 from tutelage.system.errors import TutelageError
 
@@ -267,7 +267,7 @@ def summarise(seeds: Sequence[Mapping[str, Any]]) -> tuple[list[Arm], list[Diffe
     differences = []
     for arm, minus in pairs(names):
         each = (accuracy[arm] - accuracy[minus]).tolist()
-        differences.append(Difference(arm, minus, each, Interval(*t_interval(each))))
+        differences.append(Difference(arm, minus, each, t_interval(each)))
     return arms, differences
 
 

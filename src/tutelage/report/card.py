@@ -11,7 +11,7 @@ import re
 from tutelage._version import __version__
 from tutelage.report.html import fill
 from tutelage.report.model import Report
-from tutelage.report.numbers import class_rows, confusion, mistakes
+from tutelage.report.numbers import class_rows, mistakes
 from tutelage.report.verdict import IMAGES, judge
 
 ROLES = (("labeled", "labelled"), ("unlabeled", "unlabelled"), ("val", "held-out"))
@@ -23,7 +23,7 @@ def render(report: Report) -> str:
     verdict = judge(report)
     final = report.predictions.get(verdict.final.name) if verdict.final else None
     final = final if final is not None and final.labels.size else None
-    matrix = None if final is None else confusion(final)
+    matrix = None if final is None else final.confusion_matrix
     text = fill(
         "card.md.j2",
         {

@@ -23,6 +23,7 @@ from PIL import Image
 from tutelage.report import numbers, plots
 from tutelage.report.model import Report, Sheet
 from tutelage.report.verdict import IMAGES, judge, percent, points
+from tutelage.stats.intervals import paired_change
 from tutelage.system.errors import need
 from tutelage.system.files import write_atomically
 
@@ -106,7 +107,7 @@ def _context(report: Report) -> dict[str, Any]:
         "classes": [],
         "rounds": numbers.rounds(report.pseudo),
         "decisions": [
-            (row, numbers.paired_change(row["wins"], row["losses"], row["n"]) if row["n"] else None)
+            (row, paired_change(row["wins"], row["losses"], row["n"]) if row["n"] else None)
             for row in report.decisions
         ],
         "sheets": encode_sheets(report.sheets),
@@ -125,12 +126,12 @@ def _context(report: Report) -> dict[str, Any]:
         chart = plots.ladder(rungs, f"accuracy on {IMAGES[verdict.split]}, %")
         context["ladder"] = markup(chart)
     if final is not None and final.labels.size and verdict.final is not None:
-        matrix = numbers.confusion(final)
+        matrix = final.confusion_matrix
         curves = {verdict.final.name: numbers.reliability(final)}
         other: Sequence[numbers.ClassRow | None] = [None] * len(report.classes)
         if teacher is not None and teacher.labels.size and verdict.teacher is not None:
             curves[verdict.teacher.name] = numbers.reliability(teacher)
-            other = numbers.class_rows(numbers.confusion(teacher), report.classes)
+            other = numbers.class_rows(teacher.confusion_matrix, report.classes)
         rows = numbers.class_rows(matrix, report.classes)
         context |= {
             "classes": list(zip(rows, other, strict=True)),

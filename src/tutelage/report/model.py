@@ -12,6 +12,8 @@ from typing import Any, NotRequired, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.stats.metrics import confusion_matrix
+
 # The functional form, because one key is the keyword ``class``.
 PseudoRow = TypedDict(
     "PseudoRow",
@@ -82,6 +84,11 @@ class StageTest:
     def predicted(self) -> NDArray[np.intp]:
         """(n,) indices of the likeliest class."""
         return np.asarray(self.probs.argmax(axis=1))
+
+    @property
+    def confusion_matrix(self) -> NDArray[np.int64]:
+        """(K, K) counts, true class by predicted class."""
+        return confusion_matrix(self.labels, self.predicted, self.probs.shape[1])
 
     @property
     def correct(self) -> NDArray[np.bool_]:

@@ -13,8 +13,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.report.numbers import Bin, Interval
+from tutelage.report.numbers import Bin
 from tutelage.report.verdict import Rung
+from tutelage.stats.intervals import Interval
 from tutelage.system.errors import need
 
 # matplotlib knows no CSS variables, so it draws with stand-ins that become variables afterwards.

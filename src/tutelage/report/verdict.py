@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from tutelage.report.model import DecisionRow, DeploymentRow, Report
-from tutelage.report.numbers import Interval, compare, paired_change
+from tutelage.report.numbers import stage_change
+from tutelage.stats.intervals import Interval, paired_change
 
 SplitName = Literal["test", "val"]
 IMAGES: dict[SplitName | None, str] = {
@@ -170,7 +171,7 @@ def _whole_way(report: Report, rungs: Sequence[Rung], final: Rung | None) -> lis
     if first.name == final.name:
         return ["Only one stage counts here, so there is nothing to compare it with."]
     tests = report.predictions
-    change = compare(tests.get(first.name), tests.get(final.name))
+    change = stage_change(tests.get(first.name), tests.get(final.name))
     if change is None:
         return []
     return [
@@ -186,7 +187,7 @@ def _student(report: Report, final: Rung | None, teacher: Rung | None) -> list[s
         f"accuracy {percent(final.accuracy)} against {percent(teacher.accuracy)}, "
         f"macro-F1 {percent(final.macro_f1)} against {percent(teacher.macro_f1)}"
     )
-    change = compare(report.predictions.get(teacher.name), report.predictions.get(final.name))
+    change = stage_change(report.predictions.get(teacher.name), report.predictions.get(final.name))
     if change is None:
         return [f"Student against teacher: {figures}. Without paired answers no interval is known."]
     interval = f"{points(change.value)} points, 95% interval {points(change.low)} to "
@@ -258,7 +259,7 @@ def _step(
     if before is None:
         figure = "" if rung.accuracy is None else f": {percent(rung.accuracy)} right"
         return Step(rung, None, f"the start{figure}", reason)
-    change = compare(report.predictions.get(before.name), report.predictions.get(rung.name))
+    change = stage_change(report.predictions.get(before.name), report.predictions.get(rung.name))
     if change is not None:
         sentence = f"{change_words(change)} against {before.name} on {IMAGES['test']}"
         return Step(rung, change, sentence, reason)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tutelage.stats.calibrate import softmax
 from tutelage.stats.metrics import Floats, Ints
-from tutelage.stats.pseudo_labels import align
+from tutelage.stats.pseudo_labels import align_to_prior
 
 SHARPNESS = 10.0  # of the assignment, per squared distance of unit vectors
 RATE = 0.2  # by which a centre moves to its members' mean
@@ -59,14 +59,14 @@ def fit_clusters(labeled: Tensor, labels: Ints, pool: Tensor, prior: Floats) -> 
     own = torch.eye(len(prior))[torch.from_numpy(labels)]
     centers = own.T @ known / own.sum(dim=0)[:, None]
     for _ in range(STEPS):
-        aligned = align(softmax(_scores(unknown, centers)), prior)
+        aligned = align_to_prior(softmax(_scores(unknown, centers)), prior)
         beliefs = torch.from_numpy(aligned).float()
         members = own.sum(dim=0) + beliefs.sum(dim=0)
         means = (own.T @ known + beliefs.T @ unknown) / members[:, None]
         centers = centers + RATE * (means - centers)
     free = softmax(_scores(unknown, centers))
     # Alignment multiplies each class by one number, the same for all images, and scales the rows.
-    ratio = np.log(align(free, prior) + 1e-30) - np.log(free + 1e-30)
+    ratio = np.log(align_to_prior(free, prior) + 1e-30) - np.log(free + 1e-30)
     bias = np.median(ratio - ratio.mean(axis=1, keepdims=True), axis=0)
     return Clusters(mean, centers, bias)
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from tutelage.stats.metrics import t_quantile
+from tutelage.stats.intervals import Interval, t_quantile
 
 NEAREST = 5  # k of density and coverage, as in the paper
 NEAREST_OF_PRECISION = 3  # k of precision and recall, as in the paper
@@ -24,14 +23,6 @@ LEAST_SOURCES = 4  # half of it must still be two images
 HALVES = 200  # half samples behind an interval
 METRICS = ("coverage", "density", "precision", "recall", "distance")
 """Higher is better for all but the last."""
-
-
-class Interval(NamedTuple):
-    """A value with its 95% interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 def distances(a: Tensor, b: Tensor, *, chunk: int = 512) -> Tensor:

@@ -2,61 +2,16 @@
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.stats.intervals import wilson
+
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
-
-
-def wilson_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """The 95% score interval of a proportion (Wilson 1927); honest at 0, at 1 and at small n."""
-    if n == 0:
-        return (0.0, 1.0)
-    p = successes / n
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * float(np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)))
-    return (max(0.0, centre - half), min(1.0, centre + half))
-
-
-def t_quantile(freedom: int) -> float:
-    """97.5% point of Student's t for a whole number of degrees of freedom, at least 1."""
-    low, high = 1.9, 13.0  # the normal's is 1.96, that of one degree 12.71
-    for _ in range(50):
-        middle = (low + high) / 2
-        inside = _t_inside(middle, freedom) < 0.95
-        low, high = (middle, high) if inside else (low, middle)
-    return (low + high) / 2
-
-
-def _t_inside(t: float, freedom: int) -> float:
-    """P(-t < T < t): the finite series of Abramowitz and Stegun 26.7.3 (odd) and 26.7.4 (even)."""
-    angle = math.atan(t / math.sqrt(freedom))
-    odd, square = freedom % 2, math.cos(angle) ** 2
-    term = math.cos(angle) if odd else 1.0
-    total = term if freedom > 1 else 0.0
-    for exponent in range(odd + 2, freedom, 2):
-        term *= (exponent - 1) / exponent * square
-        total += term
-    share = math.sin(angle) * total
-    return 2 / math.pi * (angle + share) if odd else share
-
-
-def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean of independent draws, and the ends of its 95% interval (Student 1908).
-
-    Args:
-        values: at least 2.
-    """
-    mean = statistics.fmean(values)
-    half = t_quantile(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
-    return mean, mean - half, mean + half
 
 
 def confusion_matrix(labels: Ints, predicted: Ints, n_classes: int) -> NDArray[np.int64]:
@@ -104,7 +59,7 @@ def metrics(probs: Floats, labels: Ints) -> dict[str, Any] | None:
     return {
         "n": n,
         "accuracy": right / n,
-        "accuracy_ci95": list(wilson_interval(right, n)),
+        "accuracy_ci95": list(wilson(right, n)[1:]),
         "macro_f1": macro_f1(labels, predicted, probs.shape[1]),
         "ece": ece(probs, labels),
         "nll": nll(probs, labels),

@@ -21,7 +21,9 @@ def class_prior(labels: Ints, n_classes: int, smoothing: float = 1.0) -> Floats:
     return np.asarray(counts / counts.sum())
 
 
-def align(probs: Floats, prior: Floats, *, strength: float = 1.0, iterations: int = 20) -> Floats:
+def align_to_prior(
+    probs: Floats, prior: Floats, *, strength: float = 1.0, iterations: int = 20
+) -> Floats:
     """Move the mean belief over the pool toward ``prior`` (distribution alignment).
 
     ``strength`` 0 leaves the beliefs alone, 1 makes their mean the prior, and between them the
@@ -128,7 +130,7 @@ def revise(labels: PseudoLabels, probs: Floats, *, strength: float) -> PseudoLab
     """
     believed = labels.probs[labels.accepted]
     revised = labels.probs.copy()
-    revised[labels.accepted] = align(
+    revised[labels.accepted] = align_to_prior(
         (believed + probs) / 2, believed.mean(axis=0), strength=strength
     )
     return dataclasses.replace(
@@ -168,7 +170,7 @@ def select(probs: Floats, *, fraction: float, detection: Detection | None = None
     )
 
 
-def confusion(probs: Floats, labels: Ints, n_classes: int) -> Floats:
+def confusion_rates(probs: Floats, labels: Ints, n_classes: int) -> Floats:
     """(K, K): column k is the mean held-out belief about images of true class k.
 
     One uniform belief is added to each class, so that a class nobody was held out of says nothing.
@@ -197,7 +199,7 @@ def estimate_prior(
 
     Args:
         mean_belief: (K,) mean probability over the pool.
-        rates: (K, K) from ``confusion``.
+        rates: (K, K) from ``confusion_rates``.
         labels: (n,) the labels; their number is how much the evidence counts.
         strength: images per class that the prior counts as.
     """
