@@ -93,3 +93,23 @@ def test_without_held_out_labels_clusters_are_not_likelier(run: runs.Run) -> Non
     teacher = checks.teacher_of(task, truth, task.judged_labels)
     unjudged = stages.Beliefs(teacher.pool, np.full_like(teacher.judged, np.nan))
     assert not checks.ask_clusters(task, frozen, unjudged).likelier
+
+
+def test_a_class_without_training_labels_does_not_hide_that_clusters_agree(run: runs.Run) -> None:
+    labels, judged = 2 * run.task.labels, 2 * run.task.judged_labels  # class 1 is in test alone
+    task = dataclasses.replace(run.task, labels=labels, judged_labels=judged, n_classes=3)
+    truth = 2 * (np.arange(len(task.pool)) % 2)
+    frozen = checks.made_up(truth, task.labels)
+    logits = [4 * np.eye(3)[kinds] for kinds in (truth, task.judged_labels)]
+    teacher = stages.Beliefs([logits[0]] * len(task.folds), logits[1])
+    found = checks.ask_clusters(task, frozen, teacher)
+    assert found.agreement == 1
+    for pool in found.beliefs.pool:
+        assert pool is not None
+        assert np.isfinite(pool).all()
+        assert np.array_equal(pool.argmax(axis=1), truth)
+    config = make_config("run", {})
+    labelled = selftrain.label_pool(
+        task, found.beliefs, 1.0, config, None, [None] * len(task.folds)
+    )
+    assert all(labels is not None and set(labels.labels) == {0, 2} for labels in labelled)

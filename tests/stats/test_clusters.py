@@ -73,6 +73,21 @@ def test_neither_place_nor_scale_of_the_features_matters() -> None:
     np.testing.assert_allclose(one, other, atol=1e-3)
 
 
+def test_a_class_without_labels_has_no_cluster() -> None:
+    features, truth = blobs()
+    of_two = fit_clusters(features[:8], truth[:8], features[8:], np.array([0.6, 0.4]))
+    three = np.array([0, 2])[truth]  # class 1 is in test alone
+    prior = np.array([0.55, 0.1, 0.35])  # smoothed: it takes no class to be impossible
+    found = fit_clusters(features[:8], three[:8], features[8:], prior)
+    logits = found(features[8:])
+    assert np.isfinite(logits).all()
+    beliefs = softmax(logits)
+    assert (beliefs[:, 1] == 0).all()
+    np.testing.assert_allclose(beliefs.mean(axis=0)[[0, 2]], [0.55 / 0.9, 0.35 / 0.9], atol=0.005)
+    ours, theirs = logits.argmax(axis=1), np.array([0, 2])[of_two(features[8:]).argmax(axis=1)]
+    assert agreement(ours, theirs, 3) > 0.95
+
+
 def test_agreement_by_hand() -> None:
     ours = np.array([0, 0, 0, 1, 1, 1, 1, 1, 1, 1])
     theirs = np.array([0, 0, 1, 0, 1, 1, 1, 1, 1, 1])

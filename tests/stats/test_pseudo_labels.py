@@ -171,3 +171,15 @@ def test_few_labels_hold_the_prior_near_their_own_frequencies(count: int) -> Non
     labels = np.repeat([0, 1], count // 2)
     found = estimate_prior(rates @ np.array([0.05, 0.95]), rates, labels)
     assert (abs(found[0] - 0.5) < 0.2) == (count == 2)
+
+
+def test_a_class_without_labels_is_not_expected_in_the_pool() -> None:
+    labels = np.array([0, 0, 0, 2])
+    probs = np.array([[0.8, 0.1, 0.1], [0.7, 0.2, 0.1], [0.2, 0.2, 0.6]])
+    rates = confusion_rates(probs, np.array([0, 0, 2]), 3)
+    prior = estimate_prior(np.array([0.5, 0.2, 0.3]), rates, labels)
+    assert prior[1] == 0
+    assert prior.sum() == pytest.approx(1)
+    aligned = align_to_prior(probs, prior, strength=0.5)
+    assert np.isfinite(aligned).all()
+    assert (aligned[:, 1] == 0).all()

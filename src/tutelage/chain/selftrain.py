@@ -88,7 +88,9 @@ def ask_clusters(
     assert theirs is not None
     inside = _inside(len(ours), detections[0])
     kappa = agreement(ours[inside].argmax(axis=1), theirs[inside].argmax(axis=1), task.n_classes)
-    both = (found.known & teacher.known)[:, None]
+    # An image of a class that no label names tells neither from the other: no model knows it.
+    learnt = np.isin(task.judged_labels, task.labels)
+    both = (found.known & teacher.known & learnt)[:, None]
     ours_nll, theirs_nll = (
         held_out_losses(task, np.where(both, beliefs.judged, np.nan)).sum()
         for beliefs in (found, teacher)

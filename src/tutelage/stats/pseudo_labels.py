@@ -195,7 +195,8 @@ def estimate_prior(
     The mean belief is a mixture of the columns of ``rates``; its proportions are found by
     expectation maximisation, with a Dirichlet prior of ``strength`` images a class at the labels'
     own frequencies. The idea is black-box shift estimation (Lipton et al. 2018), made
-    positive and regularised because few labels make the rates uncertain.
+    positive and regularised because few labels make the rates uncertain. A class without labels
+    gets 0: nothing that the teacher learnt could tell its images from those of the others.
 
     Args:
         mean_belief: (K,) mean probability over the pool.
@@ -204,7 +205,7 @@ def estimate_prior(
         strength: images per class that the prior counts as.
     """
     n_classes = len(mean_belief)
-    start = class_prior(labels, n_classes)
+    start = class_prior(labels, n_classes) * (np.bincount(labels, minlength=n_classes) > 0)
     prior = start
     for _ in range(200):
         share = rates * prior
