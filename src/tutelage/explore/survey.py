@@ -26,6 +26,7 @@ from tutelage.chain.plan import TUNE_MOST, TUNE_POOL, TUNE_VIEWS
 from tutelage.config import RunConfig
 from tutelage.explore.page import AugmentPage, Cloud, Strip
 from tutelage.report.model import Sheet, Thumb
+from tutelage.report.wording import interval_of_change, percent, points, signed, title
 from tutelage.stats.coverage import (
     METRICS,
     NEAREST,
@@ -153,7 +154,7 @@ def verdict(figures: Mapping[str, Figures], n_labeled: int, n_pool: int) -> tupl
     """
     strong, weak, plain = (figures[name] for name in ("strong view", "weak view", "labelled"))
     covers, away = (strong.minus(weak, metric) for metric in ("coverage", "distance"))
-    both = f"{_whole(strong)} of the real images, the weak view {_whole(weak)}"
+    both = f"{_coverage(strong)} of the real images, the weak view {_coverage(weak)}"
     if covers.low > 0 and away.low <= 0:
         head = f"Yes: the strong view covers {both}."
     elif covers.low > 0:
@@ -163,11 +164,11 @@ def verdict(figures: Mapping[str, Figures], n_labeled: int, n_pool: int) -> tupl
     else:
         head = f"Cannot tell: the strong view covers {both}; the difference may be chance."
     said = [
-        f"Coverage, strong minus weak view: {_points(covers)}.",
+        f"Coverage, strong minus weak view: {_in_points(covers)}.",
         f"Kernel distance to the real images, strong minus weak view: {_signed(away)} "
         "(below 0: nearer).",
         f"Against the {n_labeled} labelled images as they are, which cover "
-        f"{_whole(plain)}: {_points(strong.minus(plain, 'coverage'))}. There are "
+        f"{_coverage(plain)}: {_in_points(strong.minus(plain, 'coverage'))}. There are "
         f"{strong.n_views} strong views of each, so part of that is their number.",
     ]
     for metric in ("density", "precision"):
@@ -177,27 +178,23 @@ def verdict(figures: Mapping[str, Figures], n_labeled: int, n_pool: int) -> tupl
     fresh = coverage_of_equals(n_pool, n_labeled)
     said.append(
         f"{n_labeled} other images drawn evenly from the pool would cover about "
-        f"{100 * fresh:.0f}% of it, {n_labeled * strong.n_views} of them "
-        f"{100 * coverage_of_equals(n_pool, n_labeled * strong.n_views):.0f}%."
+        f"{percent(fresh, 0)} of it, {n_labeled * strong.n_views} of them "
+        f"{percent(coverage_of_equals(n_pool, n_labeled * strong.n_views), 0)}."
     )
     return head, said
 
 
-def _whole(figures: Figures) -> str:
-    return f"{100 * figures.values['coverage'].value:.0f}%"
+def _coverage(figures: Figures) -> str:
+    return percent(figures.values["coverage"].value, 0)
 
 
-def _points(change: Interval) -> str:
-    value, low, high = (100 * part for part in change)
-    return _minus(f"{value:+.0f} points, 95% interval {low:+.0f} to {high:+.0f}")
+def _in_points(change: Interval) -> str:
+    return f"{points(change.value, 0)} points, {interval_of_change(change, 0)}"
 
 
 def _signed(change: Interval) -> str:
-    return _minus(f"{change.value:+.3f}, 95% interval {change.low:+.3f} to {change.high:+.3f}")
-
-
-def _minus(text: str) -> str:
-    return text.replace("-", "\N{MINUS SIGN}")
+    value, low, high = (signed(part, 3) for part in change)
+    return f"{value}, 95% interval {low} to {high}"
 
 
 def to_dict(done: Survey, names: Sequence[str]) -> dict[str, Any]:
@@ -296,8 +293,7 @@ def make_page(done: Survey, data: runs.Data, command: str, created: str) -> Augm
             ),
         ]
     return AugmentPage(
-        title=f"tutelage augment: {', '.join(data.catalog.classes[:6])}"
-        + (" ..." if len(data.catalog.classes) > 6 else ""),
+        title=title("tutelage augment", data.catalog.classes),
         command=command,
         created=created,
         headline=head,
@@ -317,9 +313,9 @@ def make_page(done: Survey, data: runs.Data, command: str, created: str) -> Augm
     )
 
 
-def _sheet(found: Holes, data: runs.Data, sample: tune.Sample, title: str, note: str) -> Sheet:
+def _sheet(found: Holes, data: runs.Data, sample: tune.Sample, name: str, note: str) -> Sheet:
     if not len(found.rows):
-        return Sheet(title, "None: every real image has a training view near to it.", [])
+        return Sheet(name, "None: every real image has a training view near to it.", [])
     rows = sample.pool[found.rows.numpy()]
     images = _views(sample, rows, Center(1.0))
     ratios = (found.distance / found.radius.clamp_min(1e-12)).tolist()
@@ -327,7 +323,7 @@ def _sheet(found: Holes, data: runs.Data, sample: tune.Sample, title: str, note:
         f"{ratio:.1f}{' alone' if alone else ''}, {data.catalog.names[row]}"
         for ratio, alone, row in zip(ratios, found.alone.tolist(), rows, strict=True)
     ]
-    return Sheet(title, note, [Thumb(i, c) for i, c in zip(images, captions, strict=True)])
+    return Sheet(name, note, [Thumb(i, c) for i, c in zip(images, captions, strict=True)])
 
 
 def _views(sample: tune.Sample, rows: Rows, policy: Policy, seed: int = 0) -> NDArray[np.uint8]:

@@ -10,7 +10,6 @@ import base64
 import hashlib
 import io
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -20,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tutelage.report import numbers, plots
+from tutelage.report import numbers, plots, wording
 from tutelage.report.model import Report, Sheet
-from tutelage.report.verdict import IMAGES, judge, percent, points
+from tutelage.report.verdict import IMAGES, judge
 from tutelage.stats.intervals import paired_change
 from tutelage.system.errors import need
 from tutelage.system.files import write_atomically
@@ -61,12 +60,14 @@ def fill(template: str, context: Mapping[str, Any]) -> str:
         loader=jinja2.FunctionLoader(lambda name: folder.joinpath(name).read_text("utf-8")),
     )
     environment.filters |= {
-        "percent": percent,
-        "points": points,
-        "short": _short,
-        "duration": _duration,
-        "size": _size,
-        "cell": _cell,
+        "percent": wording.percent,
+        "points": wording.points,
+        "signed": wording.signed,
+        "true_minus": wording.true_minus,
+        "short": wording.shorten,
+        "duration": wording.duration,
+        "size": wording.file_size,
+        "cell": wording.markdown_cell,
     }
     page = environment.get_template(template).render(context)
     # File names from disk may hold bytes that are no text; the page must still be UTF-8.
@@ -222,28 +223,3 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, s
         else:
             text = value if isinstance(value, str) else json.dumps(value, default=str)
             yield f"{prefix}{key}", text
-
-
-def _cell(text: str) -> str:
-    """A name as Markdown shows it: no cell, markup or heading of its own."""
-    return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", " ".join(text.split()))
-
-
-def _short(text: str, limit: int = 48) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "\N{EN DASH}"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def _size(count: int | None) -> str:
-    if count is None:
-        return "\N{EN DASH}"
-    return f"{count / 1e6:.2f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"

@@ -122,8 +122,8 @@ class Sheet:
 
 
 @dataclass(frozen=True)
-class Point:
-    """One image among all.
+class CloudImage:
+    """One image of the cloud, where alike images lie together.
 
     Attributes:
         x: from 0, left, to 1.
@@ -180,7 +180,7 @@ class Report:
     deployment: Sequence[DeploymentRow] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
-    cloud: Sequence[Point] = ()
+    cloud: Sequence[CloudImage] = ()
 
     def __post_init__(self) -> None:
         """Refuse predictions over other classes.

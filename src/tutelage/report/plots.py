@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from tutelage.report.numbers import Bin
 from tutelage.report.verdict import Rung
+from tutelage.report.wording import percent, shorten
 from tutelage.stats.intervals import Interval
 from tutelage.system.errors import need
 
@@ -68,13 +69,15 @@ def ladder(rungs: Sequence[Rung], xlabel: str) -> str:
         axes.annotate(
             label, (value, row), (0, 7), textcoords="offset points", ha="center", color=color
         )
-    names = [_clip(rung.name, 16) for rung in shown]
+    names = [shorten(rung.name, 16) for rung in shown]
     axes.set_yticks(range(len(shown)), names, parse_math=False)
     axes.set_ylim(len(shown) - 0.5, -0.75)
     axes.set_xlabel(xlabel)
     axes.grid(axis="x", color=LINE, linewidth=0.6)
     axes.margins(x=0.12)
-    alt = "Accuracy of each stage with its 95% interval. " + "; ".join(_told(r) for r in shown)
+    alt = "Accuracy of each stage with its 95% interval. " + "; ".join(
+        _rung_in_words(r) for r in shown
+    )
     return _svg(figure, "ladder", alt)
 
 
@@ -99,17 +102,13 @@ def draws(rows: Sequence[Draws], xlabel: str) -> str:
             f"{value:.1f}", (value, below), (0, -14), textcoords="offset points", ha="center",
             color=INK,
         )  # fmt: skip
-    axes.set_yticks(places, [_clip(row.name, 16) for row in rows], parse_math=False)
+    axes.set_yticks(places, [shorten(row.name, 16) for row in rows], parse_math=False)
     axes.set_ylim(len(rows) - 0.25, -0.4)
     axes.set_xlabel(xlabel)
     axes.grid(axis="x", color=LINE, linewidth=0.6)
     axes.margins(x=0.08)
-    told = (
-        f"{row.name}: {100 * row.mean.value:.1f}%, {100 * row.mean.low:.1f} to "
-        f"{100 * row.mean.high:.1f}"
-        for row in rows
-    )
-    alt = "Mean accuracy of each arm with its 95% interval. " + "; ".join(told)
+    means = (f"{row.name}: {_in_words(row.mean.value, row.mean[1:])}" for row in rows)
+    alt = "Mean accuracy of each arm with its 95% interval. " + "; ".join(means)
     return _svg(figure, "draws", alt)
 
 
@@ -133,7 +132,7 @@ def label_curve(
         "with unlabelled images": (within, STUDENT, "o", "-"),
         "labels only": (without, TEACHER, "s", "--"),
     }
-    told = []
+    described = []
     for name, (draws_of, color, marker, line) in curves.items():
         means = [100 * statistics.fmean(each) for each in draws_of]
         axes.plot(counts, means, color=color, marker=marker, linestyle=line, label=name)
@@ -141,14 +140,14 @@ def label_curve(
             axes.plot([count] * len(each), [100 * value for value in each], color=color,
                       marker=marker, markersize=2.5, linewidth=0, alpha=0.6)  # fmt: skip
         at = ", ".join(f"{m:.1f}% at {c:.0f}" for c, m in zip(counts, means, strict=True))
-        told.append(f"{name}: {at}")
+        described.append(f"{name}: {at}")
     axes.set_xscale("log")
     axes.set_xticks(counts, [f"{count:.0f}" for count in counts])
     axes.minorticks_off()
     axes.set(xlabel="labels in all", ylabel="accuracy on test images, %")
     axes.grid(color=LINE, linewidth=0.6)
     axes.legend(loc="lower right", frameon=False, labelcolor=INK)
-    alt = "Accuracy against the number of labels. " + "; ".join(told)
+    alt = "Accuracy against the number of labels. " + "; ".join(described)
     return _svg(figure, "labels", alt)
 
 
@@ -178,7 +177,7 @@ def reliability(curves: Mapping[str, Sequence[Bin]]) -> str:
             markersize=5,
             linewidth=1.4,
             elinewidth=1,
-            label=_clip(name, 24),
+            label=shorten(name, 24),
         )
         bottom.bar([x + shift for x in at], [b.images for b in bins], width=3.2, color=color)
     top.set(xlim=(0, 102), ylim=(0, 104), ylabel="right, %", xticklabels=[])
@@ -236,14 +235,14 @@ def clouds(plane: Mapping[str, NDArray[np.float32]]) -> str:
     return _svg(figure, "clouds", alt)
 
 
-def _told(rung: Rung) -> str:
+def _rung_in_words(rung: Rung) -> str:
     state = "accepted" if rung.accepted else "rejected"
-    interval = f", {100 * rung.ci95[0]:.1f} to {100 * rung.ci95[1]:.1f}" if rung.ci95 else ""
-    return f"{rung.name} ({state}): {100 * (rung.accuracy or 0.0):.1f}%{interval}"
+    return f"{rung.name} ({state}): {_in_words(rung.accuracy, rung.ci95)}"
 
 
-def _clip(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"
+def _in_words(accuracy: float | None, ends: Sequence[float] | None) -> str:
+    interval = f", {100 * ends[0]:.1f} to {100 * ends[1]:.1f}" if ends else ""
+    return percent(accuracy) + interval
 
 
 def _figure(height: float, rows: tuple[int, ...] = (1,)) -> tuple[Any, Any]:

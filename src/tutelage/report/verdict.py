@@ -8,6 +8,14 @@ from typing import Any, Literal, NamedTuple
 
 from tutelage.report.model import DecisionRow, DeploymentRow, Report
 from tutelage.report.numbers import stage_change
+from tutelage.report.wording import (
+    change_words,
+    interval_of_change,
+    interval_of_share,
+    percent,
+    points,
+    size_in_points,
+)
 from tutelage.stats.intervals import Interval, paired_change
 
 SplitName = Literal["test", "val"]
@@ -63,33 +71,6 @@ class Verdict:
     steps: list[Step]
     final: Rung | None
     teacher: Rung | None
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    """A fraction as ``84.9%``; a dash for None."""
-    return "\N{EN DASH}" if value is None else f"{100 * value:.{digits}f}%"
-
-
-def points(value: float) -> str:
-    """A difference of fractions as signed points: ``+4.5``."""
-    text = f"{100 * value:+.1f}"
-    return "0.0" if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
-
-
-def span(low: float, high: float, unit: str = "") -> str:
-    """The words for a 95% interval of a proportion."""
-    return f"95% interval {100 * low:.1f} to {100 * high:.1f}{unit}"
-
-
-def change_words(change: Interval) -> str:
-    """Whether a change is a gain, a loss or neither, with its interval."""
-    interval = f"(95% interval {points(change.low)} to {points(change.high)})"
-    size = f"{100 * abs(change.value):.1f} points"
-    if change.low > 0:
-        return f"gained {size} {interval}"
-    if change.high < 0:
-        return f"lost {size} {interval}"
-    return f"no clear change: {points(change.value)} points {interval}"
 
 
 def judge(report: Report) -> Verdict:
@@ -157,7 +138,7 @@ def _headline(final: Rung | None, split: SplitName | None) -> str:
             "There is no accuracy to report: the run had neither test images nor held-out labels."
         )
     count = f"{final.n:,} " if final.n else ""
-    interval = f" ({span(*final.ci95)})" if final.ci95 else ""
+    interval = f" ({interval_of_share(*final.ci95)})" if final.ci95 else ""
     return (
         f"The final model, {final.name}, names {percent(final.accuracy)} of the {count}"
         f"{IMAGES[split]} right{interval}; macro-F1 {percent(final.macro_f1)}."
@@ -190,15 +171,14 @@ def _student(report: Report, final: Rung | None, teacher: Rung | None) -> list[s
     change = stage_change(report.predictions.get(teacher.name), report.predictions.get(final.name))
     if change is None:
         return [f"Student against teacher: {figures}. Without paired answers no interval is known."]
-    interval = f"{points(change.value)} points, 95% interval {points(change.low)} to "
-    interval += points(change.high)
+    interval = f"{points(change.value)} points, {interval_of_change(change)}"
     if change.high < 0:
         return [f"The student did not keep the teacher's accuracy: {figures} ({interval})."]
     if change.low > 0:
         return [f"The student is more accurate than its teacher: {figures} ({interval})."]
     return [
         f"The student shows no clear loss against its teacher: {figures} ({interval}). "
-        f"A loss of up to {100 * -change.low:.1f} points cannot be ruled out."
+        f"A loss of up to {size_in_points(change.low)} cannot be ruled out."
     ]
 
 

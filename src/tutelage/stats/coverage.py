@@ -228,12 +228,7 @@ def measure(
         )
     among = distances(pool, pool)
     draws = torch.Generator().manual_seed(seed)
-    in_pool, in_sources = (
-        torch.stack([torch.randperm(count, generator=draws) < count // 2 for _ in range(halves)])
-        for count in (n_pool, n)
-    )
-    in_pool = torch.cat([torch.ones(1, n_pool, dtype=torch.bool), in_pool])
-    in_sources = torch.cat([torch.ones(1, n, dtype=torch.bool), in_sources])
+    in_pool, in_sources = (_halves(count, halves, draws) for count in (n_pool, n))
     samples = [rows.nonzero()[:, 0] for rows in in_pool]
     near = [_pool_radii(among[rows][:, rows]) for rows in samples]
     out = {}
@@ -245,24 +240,38 @@ def measure(
         table[:, -1] = kernel.distance(in_pool.double(), in_sources.double())
         # Recall's k must fit into a half; it is the same for the whole, or they would not compare.
         k = min(NEAREST_OF_PRECISION, n // 2 * len(views) - 1)
-        for number, (rows, (close, closer)) in enumerate(zip(samples, near, strict=True)):
+        for number, (rows, of_pool) in enumerate(zip(samples, near, strict=True)):
             columns = in_sources[number].repeat(len(views)).nonzero()[:, 0]
-            seen = cross[rows][:, columns]
             own = radii(within[columns][:, columns], k)
-            table[number, :4] = torch.tensor(
-                [
-                    coverage(seen, close),
-                    density(seen, close, NEAREST),
-                    precision(seen, closer),
-                    recall(seen, own),
-                ]
-            )
+            table[number, :4] = _neighbour_metrics(cross[rows][:, columns], of_pool, own)
         out[name] = _figures(table, t_quantile(n - 1), len(views))
     return out
 
 
+def _halves(count: int, halves: int, draws: torch.Generator) -> Tensor:
+    """Bool (1 + R, count): all of them in the first row, a random half in each of the others."""
+    rows = [torch.randperm(count, generator=draws) < count // 2 for _ in range(halves)]
+    return torch.stack([torch.ones(count, dtype=torch.bool), *rows])
+
+
 def _pool_radii(among: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the balls of density and coverage, and of those of precision."""
     return radii(among, NEAREST), radii(among, NEAREST_OF_PRECISION)
+
+
+def _neighbour_metrics(
+    cross: Tensor, pool_radii: tuple[Tensor, Tensor], view_radii: Tensor
+) -> Tensor:
+    """The first four of ``METRICS`` from distances (N, M) of pool images and views."""
+    wide, narrow = pool_radii
+    return torch.tensor(
+        [
+            coverage(cross, wide),
+            density(cross, wide, NEAREST),
+            precision(cross, narrow),
+            recall(cross, view_radii),
+        ]
+    )
 
 
 def _figures(table: Tensor, quantile: float, n_views: int) -> Figures:
