@@ -1,8 +1,8 @@
 """What the pool's own clusters say about its classes: soft k-means that starts at the labels.
 
-A few labels place a boundary badly, but they name the clusters that the pool falls into. Where it
-falls into others than the classes, its clusters contradict the labels, and self-training, which
-moves boundaries to where the pool is thin, would too.
+A few labels place a boundary badly, but they can name the clusters that the pool falls into. Where
+these are not the classes, they contradict the labels, and so would self-training, which moves
+boundaries to where the pool is thin.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Clusters:
     Attributes:
         mean: (D,).
         centers: (K, D); 0 for a class without labels.
-        bias: (K,) that gives the clusters the class frequencies they were fitted to; ``NONE`` for
-            a class without labels.
+        bias: (K,) to add to the logits, so that the clusters have the class frequencies they were
+            fitted to; ``NONE`` for a class without labels.
     """
 
     mean: Tensor
@@ -73,7 +73,7 @@ def fit_clusters(labeled: Tensor, labels: Ints, pool: Tensor, prior: Floats) -> 
     # Alignment multiplies each class by one number, the same for all images, and scales the rows.
     ratio = np.log(align_to_prior(free, frequencies) + 1e-30) - np.log(free + 1e-30)
     bias = np.median(ratio - ratio.mean(axis=1, keepdims=True), axis=0)
-    all_centers = torch.zeros(len(prior), labeled.shape[1])
+    all_centers = centers.new_zeros(len(prior), centers.shape[1])
     all_centers[torch.from_numpy(classes)] = centers
     all_biases = np.full(len(prior), NONE)
     all_biases[classes] = bias
@@ -81,7 +81,7 @@ def fit_clusters(labeled: Tensor, labels: Ints, pool: Tensor, prior: Floats) -> 
 
 
 def _scores(unit: Tensor, centers: Tensor) -> Floats:
-    """Logits (N, K): minus ``SHARPNESS`` times the squared distance from the centres, less one."""
+    """Logits (N, K): minus ``SHARPNESS`` times the squared distance to each centre, up to 1."""
     squared = centers.square().sum(dim=1) - 2 * unit @ centers.T
     return np.asarray(-SHARPNESS * squared.numpy().astype(np.float64))
 

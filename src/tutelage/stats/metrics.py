@@ -78,7 +78,8 @@ class Comparison:
         after: accuracy of the new stage.
         nll_before: mean negative log-likelihood of the predecessor's probabilities, in nats.
         nll_after: the same of the new stage's.
-        shortened: the new stage's models of the folds were trained for fewer steps than its own.
+        shortened: whether the folds' models of the new stage were trained for fewer steps than its
+            own.
     """
 
     n: int
@@ -94,11 +95,11 @@ class Comparison:
     def accepted(self) -> bool:
         """False when the stage lost images, or likelihood.
 
-        Images: more lost than chance explains (one-sided, 5%). The difference is
-        ``(wins - losses) / n`` and its standard error, under no difference,
-        ``sqrt(wins + losses) / n`` (McNemar 1947). Of 20 images hardly one changes sides, so that
-        alone lets through what does harm slowly; the likelihood moves with every image. It is not
-        asked of a model that was trained for half as long as the one it stands for.
+        It lost images if it lost more than chance explains (one-sided, 5%). The difference is
+        ``(wins - losses) / n`` and its standard error, if there is no true difference,
+        ``sqrt(wins + losses) / n`` (McNemar 1947). Of 20 images hardly one changes sides, so this
+        alone would let a slow harm pass; the likelihood moves with every image. The likelihood
+        does not count where the folds' models were trained for fewer steps than the stage's own.
         """
         return not self._lost_images and (self.shortened or self.nll_after <= self.nll_before)
 
@@ -121,7 +122,14 @@ class Comparison:
 
 
 def compare(before: Floats, after: Floats, labels: Ints, *, shortened: bool = False) -> Comparison:
-    """Compare two (N, K) sets of calibrated held-out probabilities image by image."""
+    """Compare a stage with its predecessor, image by image.
+
+    Args:
+        before: (N, K) calibrated held-out probabilities of the predecessor.
+        after: (N, K) the same of the new stage.
+        labels: (N,) true classes.
+        shortened: as in ``Comparison``.
+    """
     was = before.argmax(axis=1) == labels
     now = after.argmax(axis=1) == labels
     n = len(labels)
