@@ -1,7 +1,7 @@
-"""The page: one self-contained HTML file without any request.
+"""The pages: self-contained HTML files that make no request.
 
-Names of classes, files and settings are untrusted: the template escapes them all, and a content
-security policy forbids the page to fetch anything and to run anything but its own script, by hash.
+Names of classes, files and settings are untrusted. The templates escape them all, and a content
+security policy forbids a page to fetch anything, or to run anything but its own script, by hash.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from PIL import Image
 
 from tutelage.report import numbers, plots, wording
 from tutelage.report.model import Report, Sheet
-from tutelage.report.verdict import IMAGES, judge
+from tutelage.report.verdict import IMAGES, Verdict, answers, judge
 from tutelage.stats.intervals import paired_change
 from tutelage.system.errors import need
 from tutelage.system.files import write_atomically
 
-TILE = 56  # pixels of an image of the cloud
+TILE = 56  # side of an image of the cloud, in pixels
 TILE_COLUMNS = 20
 PALETTE = 8  # classes that have a colour of their own
-TABLE_CLASSES = 20  # more classes: the confusion matrix is a picture, the long table is folded
-SHEET_BYTES = 2_500_000  # all thumbnails together, encoded: keeps the page under 5 MB
-THUMB_SIDE = 144  # pixels: half as many again as they are shown at
+TABLE_CLASSES = 20  # with more, the confusion matrix is a picture and the long table is folded
+SHEET_BYTES = 2_500_000  # of all encoded thumbnails together; keeps the page under 5 MB
+THUMB_SIDE = 144  # pixels: half as many again as the page shows
 SKIPPED_SHOWN = 200
 
 
 def render(report: Report) -> str:
-    """The whole page as text.
+    """The page of a run as text.
 
     Raises:
         MissingExtra: jinja2 or matplotlib is not installed.
@@ -45,7 +45,7 @@ def render(report: Report) -> str:
 
 
 def fill(template: str, context: Mapping[str, Any]) -> str:
-    """A page of the templates as text.
+    """A template, filled, as text.
 
     Raises:
         MissingExtra: jinja2 is not installed.
@@ -75,7 +75,7 @@ def fill(template: str, context: Mapping[str, Any]) -> str:
 
 
 def write(report: Report, path: Path) -> None:
-    """Render to ``path`` atomically: a reader sees the old page or the new one, never a part.
+    """Render a run's page to ``path``, as ``write_page`` does.
 
     Raises:
         OSError: the folder cannot be written to.
@@ -84,7 +84,7 @@ def write(report: Report, path: Path) -> None:
 
 
 def write_page(text: str, path: Path) -> None:
-    """Write a page atomically.
+    """Write a page atomically: a reader sees the old page or the new one, never a part.
 
     Raises:
         OSError: the folder cannot be written to.
@@ -97,15 +97,15 @@ def _context(report: Report) -> dict[str, Any]:
     """Everything the template reads."""
     markup = need("markupsafe", "train").Markup
     verdict = judge(report)
-    tests = report.predictions
-    final = tests.get(verdict.final.name) if verdict.final else None
-    teacher = tests.get(verdict.teacher.name) if verdict.teacher else None
-    context: dict[str, Any] = {
+    rungs = [step.rung for step in verdict.steps]
+    chart = None
+    if any(rung.accuracy is not None for rung in rungs):
+        chart = markup(plots.ladder(rungs, f"accuracy on {IMAGES[verdict.split]}, %"))
+    return {
         "report": report,
         "verdict": verdict,
         "images": IMAGES[verdict.split],
-        "ladder": None,
-        "classes": [],
+        "ladder": chart,
         "rounds": numbers.rounds(report.pseudo),
         "decisions": [
             (row, paired_change(row["wins"], row["losses"], row["n"]) if row["n"] else None)
@@ -121,29 +121,32 @@ def _context(report: Report) -> dict[str, Any]:
         "script": markup(script := _resource("report.js")),
         "script_hash": _hash(script),
         "table_classes": TABLE_CLASSES,
+        **_class_wise(report, verdict),
     }
-    if any(step.rung.accuracy is not None for step in verdict.steps):
-        rungs = [step.rung for step in verdict.steps]
-        chart = plots.ladder(rungs, f"accuracy on {IMAGES[verdict.split]}, %")
-        context["ladder"] = markup(chart)
-    if final is not None and final.labels.size and verdict.final is not None:
-        matrix = final.confusion_matrix
-        curves = {verdict.final.name: numbers.reliability(final)}
-        other: Sequence[numbers.ClassRow | None] = [None] * len(report.classes)
-        if teacher is not None and teacher.labels.size and verdict.teacher is not None:
-            curves[verdict.teacher.name] = numbers.reliability(teacher)
-            other = numbers.class_rows(teacher.confusion_matrix, report.classes)
-        rows = numbers.class_rows(matrix, report.classes)
-        context |= {
-            "classes": list(zip(rows, other, strict=True)),
-            "absent": [row.name for row in rows if not row.images],
-            "mistakes": numbers.mistakes(matrix, report.classes, limit=10),
-            "reliability": markup(plots.reliability(curves)),
-            "shares": (matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)).tolist(),
-            "matrix": matrix.tolist(),
-            "heatmap": markup(plots.heatmap(matrix)) if len(matrix) > TABLE_CLASSES else None,
-        }
-    return context
+
+
+def _class_wise(report: Report, verdict: Verdict) -> dict[str, Any]:
+    """What the test images say about each class; an empty list of classes without any."""
+    final, teacher = answers(report, verdict.final), answers(report, verdict.teacher)
+    if final is None or verdict.final is None:
+        return {"classes": []}
+    markup = need("markupsafe", "train").Markup
+    matrix = final.confusion_matrix
+    curves = {verdict.final.name: numbers.reliability(final)}
+    other: Sequence[numbers.ClassRow | None] = [None] * len(report.classes)
+    if teacher is not None and verdict.teacher is not None:
+        curves[verdict.teacher.name] = numbers.reliability(teacher)
+        other = numbers.class_rows(teacher.confusion_matrix, report.classes)
+    rows = numbers.class_rows(matrix, report.classes)
+    return {
+        "classes": list(zip(rows, other, strict=True)),
+        "absent": [row.name for row in rows if not row.images],
+        "mistakes": numbers.mistakes(matrix, report.classes, limit=10),
+        "reliability": markup(plots.reliability(curves)),
+        "shares": (matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)).tolist(),
+        "matrix": matrix.tolist(),
+        "heatmap": markup(plots.heatmap(matrix)) if len(matrix) > TABLE_CLASSES else None,
+    }
 
 
 def _cloud(report: Report) -> dict[str, Any] | None:
@@ -172,18 +175,18 @@ def _resource(name: str) -> str:
 
 
 def _hash(script: str) -> str:
-    """What the content security policy calls the text between the script tags."""
+    """The content security policy's name for the text between the script tags."""
     digest = hashlib.sha256(f"\n{script}".encode()).digest()
     return base64.b64encode(digest).decode()
 
 
 def encode_sheets(sheets: Sequence[Sheet]) -> list[dict[str, Any]]:
-    """Sheets with their pictures encoded, each in its share of what a page may weigh."""
+    """Sheets with their pictures encoded; each gets an equal share of ``SHEET_BYTES``."""
     return [_sheet(sheet, SHEET_BYTES // len(sheets)) for sheet in sheets]
 
 
 def _sheet(sheet: Sheet, budget: int) -> dict[str, Any]:
-    """A sheet with its pictures encoded, as many as ``budget`` bytes hold."""
+    """A sheet with as many of its pictures, encoded, as ``budget`` bytes hold."""
     thumbs = []
     for thumb in sheet.thumbs:
         uri = _data_uri(thumb.image)

@@ -1,4 +1,4 @@
-"""The page's own arithmetic: intervals, class-wise scores, reliability, pseudo-label rounds.
+"""The page's own arithmetic: paired changes, class-wise scores, reliability, rounds of labels.
 
 Shape letters: n test images, K classes.
 """
@@ -16,7 +16,7 @@ from tutelage.stats.intervals import Interval, paired_change, wilson
 
 
 def stage_change(before: StageTest | None, after: StageTest | None) -> Interval | None:
-    """``paired_change`` of two stages; None unless both were tested on the same images."""
+    """``paired_change`` between two stages; None unless both were tested on the same images."""
     if before is None or after is None or not after.labels.size:
         return None
     if not np.array_equal(before.labels, after.labels):
@@ -27,7 +27,7 @@ def stage_change(before: StageTest | None, after: StageTest | None) -> Interval 
 
 
 class ClassRow(NamedTuple):
-    """One class's scores; None where test cannot say."""
+    """One class's scores; None where the test images cannot say."""
 
     name: str
     images: int
@@ -61,7 +61,7 @@ def class_rows(matrix: NDArray[np.int64], classes: Sequence[str]) -> list[ClassR
 
 
 class Mistake(NamedTuple):
-    """``images`` of class ``true`` were called ``predicted``; ``share`` is of that class."""
+    """``images`` of class ``true`` were called ``predicted``: a ``share`` of all of that class."""
 
     true: str
     predicted: str
@@ -81,7 +81,7 @@ def mistakes(matrix: NDArray[np.int64], classes: Sequence[str], limit: int) -> l
 
 
 class Bin(NamedTuple):
-    """Answers of like confidence: how sure they were, and how often right."""
+    """Answers of similar confidence: how sure they were, and how often right."""
 
     confidence: float
     accuracy: Interval
@@ -89,7 +89,7 @@ class Bin(NamedTuple):
 
 
 def reliability(test: StageTest, bins: int = 10) -> list[Bin]:
-    """Answers by confidence in ``bins`` equal widths, empty ones left out.
+    """Answers in ``bins`` of equal width by confidence; empty ones are left out.
 
     The reliability diagram of Guo et al., "On calibration of modern neural networks" (2017).
     """

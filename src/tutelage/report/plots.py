@@ -1,4 +1,4 @@
-"""Charts as inline SVG text: deterministic, without pyplot, coloured by the page's CSS."""
+"""Charts as inline SVG text: deterministic, made without pyplot, coloured by the page's CSS."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _HEAT = (0x3B, 0x82, 0xC4)  # a mid blue that shows on white and on near-black
 
 
 class Draws(NamedTuple):
-    """One arm of ``draws``: its accuracy in each draw (S,), and their mean, as fractions."""
+    """One arm of ``draws``: its accuracies in the draws (S,) and their mean, as fractions."""
 
     name: str
     each: Sequence[float]
@@ -85,8 +85,8 @@ def ladder(rungs: Sequence[Rung], xlabel: str) -> str:
 def draws(rows: Sequence[Draws], xlabel: str) -> str:
     """Accuracy of each arm in each of S label draws, first arm on top.
 
-    The points of one draw are joined by a line, since they are paired; below them stand the mean
-    (a diamond) and its 95% interval.
+    A line joins the points of one draw, since they are paired. Below an arm's points stand their
+    mean (a diamond) and its 95% interval.
     """
     figure, axes = _figure(1.1 + 0.6 * len(rows))
     places = range(len(rows))
@@ -123,9 +123,9 @@ def label_curve(
     Means are joined by lines; the small points are the draws.
 
     Args:
-        counts: labels in all, one a point.
-        within: each draw's accuracy with the unlabelled images, per point.
-        without: the same from the labels alone.
+        counts: number of labels at each point.
+        within: at each point, the draws' accuracies with the unlabelled images.
+        without: the same without them.
     """
     figure, axes = _figure(3.4)
     curves = {
@@ -153,7 +153,7 @@ def label_curve(
 
 @_plain_style()
 def reliability(curves: Mapping[str, Sequence[Bin]]) -> str:
-    """Confidence against accuracy for each named model, its answers counted underneath.
+    """Accuracy against confidence for each named model, with a count of its answers underneath.
 
     The first model is drawn as the student (circles), the second as the teacher (squares).
     """
@@ -215,7 +215,7 @@ def heatmap(matrix: NDArray[np.int64]) -> str:
 def clouds(plane: Mapping[str, NDArray[np.float32]]) -> str:
     """Points (.., 2) of the pool, the strong views and the labelled images, in one picture.
 
-    At most ``MOST_POINTS`` of each, evenly picked: a page holds no picture of a million points.
+    At most ``MOST_POINTS`` of each are drawn, evenly picked: a page cannot hold a million points.
     """
     figure, axes = _figure(4.4)
     looks = (
@@ -262,7 +262,7 @@ def _figure(height: float, rows: tuple[int, ...] = (1,)) -> tuple[Any, Any]:
 
 
 def _svg(figure: Any, name: str, alt: str) -> str:
-    """Write a figure as an SVG element that sits in the page without clashing ids."""
+    """A figure as an SVG element whose ids clash with no other chart's on the page."""
     text = io.StringIO()
     with need("matplotlib", "train").rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
-from tutelage.report.model import DecisionRow, DeploymentRow, Report
+from tutelage.report.model import DecisionRow, DeploymentRow, Report, StageTest
 from tutelage.report.numbers import stage_change
 from tutelage.report.wording import (
     change_words,
@@ -54,15 +54,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The top of the page.
+    """What stands at the top of the page.
 
     Attributes:
-        split: where the figures come from; None when there are none.
-        headline: the final model's figure.
-        summary: sentences on the whole way, the student and the rejections.
+        split: where the figures come from; None if there are none.
+        headline: the final model's accuracy, in a sentence.
+        summary: sentences on all steps together, the student and the rejections.
         steps: one per stage, in order.
         final: the model that the run delivers.
-        teacher: the teacher the student learnt from; None when there is no student.
+        teacher: the teacher that the student learnt from; None if there is no student.
     """
 
     split: SplitName | None
@@ -95,6 +95,12 @@ def judge(report: Report) -> Verdict:
         final=final,
         teacher=teacher,
     )
+
+
+def answers(report: Report, rung: Rung | None) -> StageTest | None:
+    """A stage's answers on the test images; None without any."""
+    found = report.predictions.get(rung.name) if rung else None
+    return found if found is not None and found.labels.size else None
 
 
 def _split(metrics: Mapping[str, Any]) -> SplitName | None:
@@ -151,8 +157,7 @@ def _whole_way(report: Report, rungs: Sequence[Rung], final: Rung | None) -> lis
     first = rungs[0]
     if first.name == final.name:
         return ["Only one stage counts here, so there is nothing to compare it with."]
-    tests = report.predictions
-    change = stage_change(tests.get(first.name), tests.get(final.name))
+    change = stage_change(answers(report, first), answers(report, final))
     if change is None:
         return []
     return [
@@ -168,7 +173,7 @@ def _student(report: Report, final: Rung | None, teacher: Rung | None) -> list[s
         f"accuracy {percent(final.accuracy)} against {percent(teacher.accuracy)}, "
         f"macro-F1 {percent(final.macro_f1)} against {percent(teacher.macro_f1)}"
     )
-    change = stage_change(report.predictions.get(teacher.name), report.predictions.get(final.name))
+    change = stage_change(answers(report, teacher), answers(report, final))
     if change is None:
         return [f"Student against teacher: {figures}. Without paired answers no interval is known."]
     interval = f"{points(change.value)} points, {interval_of_change(change)}"
@@ -218,7 +223,7 @@ def _steps(
     for rung in rungs:
         decision = decisions.get(rung.name)
         step = _step(report, before, rung, decision, split)
-        # A student is meant to be smaller, not better: its loss is told beside its size.
+        # A student is meant to be smaller, not better: its loss stands beside its size.
         if split == "test" and step.change is not None and rung.name != student:
             judged = decision is not None and decision["n"] > 0
             step = replace(step, hindsight=_hindsight(rung, step.change, judged=judged))
@@ -239,7 +244,7 @@ def _step(
     if before is None:
         figure = "" if rung.accuracy is None else f": {percent(rung.accuracy)} right"
         return Step(rung, None, f"the start{figure}", reason)
-    change = stage_change(report.predictions.get(before.name), report.predictions.get(rung.name))
+    change = stage_change(answers(report, before), answers(report, rung))
     if change is not None:
         sentence = f"{change_words(change)} against {before.name} on {IMAGES['test']}"
         return Step(rung, change, sentence, reason)
@@ -259,7 +264,7 @@ def _hindsight(rung: Rung, change: Interval, *, judged: bool) -> str | None:
         kept = (
             "kept on the held-out labels" if judged else "kept without held-out labels to judge it"
         )
-        return f"It was {kept}; the test images say it did harm."
+        return f"It was {kept}; the test images say that it did harm."
     if not rung.accepted and change.low > 0:
         return "It was rejected on the held-out labels; the test images say it would have helped."
     return None
