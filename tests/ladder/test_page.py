@@ -158,7 +158,7 @@ def test_the_worth_of_the_pool_is_said_in_labels(found: Worth, words: str) -> No
     assert words in ladder.worth_in_words(found)
 
 
-def test_the_curve_has_a_chart_a_table_and_words_for_who_cannot_see_it() -> None:
+def test_the_curve_has_a_chart_a_table_and_words_for_readers_who_cannot_see_it() -> None:
     points = [
         CurvePoint(10, [0.4, 0.5, 0.6], [0.4, 0.5, 0.6], False),
         CurvePoint(20, [0.6, 0.6, 0.6], [0.7, 0.7, 0.7], True),
