@@ -127,8 +127,8 @@ def distilled(draw: Draw, chain: pipeline.Pipeline) -> Trained:
 def chain_rows(chain: pipeline.Pipeline, wanted: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Rows of the ladder's arms; test is read after the last of them has been trained."""
     # A student learns from the self-trained teacher, whichever rows are there already.
-    climbed = {*wanted, "self-train"} if "student" in wanted else {*wanted}
-    done = rungs.climb(chain, sorted(climbed, key=rungs.RUNGS.index))
+    arms = {*wanted, "self-train"} if "student" in wanted else {*wanted}
+    done = rungs.train_arms(chain, sorted(arms, key=rungs.RUNGS.index))
     for arm in wanted:
         if arm in done:
             stage = done[arm].stage

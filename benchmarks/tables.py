@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from results import SETTING, Draws, grouped
-from tutelage.stats.metrics import t_interval
+from tutelage.stats.intervals import t_interval
 
 ROOT = Path(__file__).parent
 DOCS = ROOT.parent / "docs"

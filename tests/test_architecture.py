@@ -34,7 +34,7 @@ TORCH_FREE = (
     "__init__", "__main__", "_version", "api", "cli", "config", "data", "deploy.accepted",
     "deploy.answers", "deploy.bench", "deploy.label_shards", "deploy.latency", "deploy.openapi",
     "deploy.runtime", "deploy.serve", "deploy.tables", "ladder.curve", "review.app",
-    "review.items", "stats.calibrate", "stats.label_errors", "stats.metrics",
+    "review.items", "stats.calibrate", "stats.intervals", "stats.label_errors", "stats.metrics",
     "stats.pseudo_labels", "stats.suggest", "stats.unknown", "system",
 )  # fmt: skip
 

@@ -61,3 +61,21 @@ def test_without_held_out_labels_clusters_are_not_likelier(run: types.Run) -> No
     teacher = checks.teacher_of(task, truth, task.judged_labels)
     unjudged = types.Beliefs(teacher.pool, np.full_like(teacher.judged, np.nan))
     assert not checks.ask_clusters(run, features, unjudged).likelier
+
+
+def test_a_class_without_training_labels_does_not_hide_that_clusters_agree(run: types.Run) -> None:
+    labels, judged = 2 * run.task.labels, 2 * run.task.judged_labels  # class 1 is in test alone
+    run = run.on(labels=labels, judged_labels=judged, n_classes=3)
+    task = run.task
+    truth = 2 * (np.arange(len(task.pool)) % 2)
+    features = checks.made_up(truth, task.labels)
+    logits = [4 * np.eye(3)[kinds] for kinds in (truth, task.judged_labels)]
+    teacher = types.Beliefs([logits[0]] * len(task.folds), logits[1])
+    found = checks.ask_clusters(run, features, teacher)
+    assert found.agreement == 1
+    for one in found.beliefs.pool:
+        assert one is not None
+        assert np.isfinite(one).all()
+        assert np.array_equal(one.argmax(axis=1), truth)
+    labelled = pool.label_pool(run, found.beliefs, 1.0, [None] * len(task.folds))
+    assert all(one is not None and set(one.labels) == {0, 2} for one in labelled)

@@ -15,7 +15,8 @@ from tutelage.augment import Strong, Weak
 from tutelage.chain import plan, tune, types
 from tutelage.chain.tune import DEFAULT, Candidate, Sample
 from tutelage.config import TransferConfig
-from tutelage.stats.coverage import LEAST_POOL, Figures, Interval, measure
+from tutelage.stats.coverage import LEAST_POOL, Figures, measure
+from tutelage.stats.intervals import Interval
 
 GRID = (
     {"augment": "none"},

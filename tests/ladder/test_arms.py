@@ -19,6 +19,7 @@ from tutelage.chain import pipeline, plan, stages, types
 from tutelage.chain.plan import Work
 from tutelage.chain.prepare import prepare
 from tutelage.config import make_config
+from tutelage.data import runfolder
 from tutelage.data.catalog import read_catalog
 from tutelage.ladder import arms
 from tutelage.stats.metrics import Comparison
@@ -43,7 +44,7 @@ def test_the_extra_arms_get_the_same_rows_views_and_steps(
 ) -> None:
     run = prepared(data, tmp_path)
     fits = checks.captured_fits(monkeypatch)
-    arms.climb(pipeline.Pipeline(run), CHAIN)
+    arms.train_arms(pipeline.Pipeline(run), CHAIN)
     assert len(fits) == 3
     fine_tune, alone, distilled = fits
     labeled = set(run.task.labeled.tolist())
@@ -93,7 +94,7 @@ def test_arms_that_are_left_out_are_not_trained(
     fits = checks.captured_fits(monkeypatch)
     expected = set[str]()
     for wanted, trained in ((("student-alone",), {"student-alone"}), (("probe",), {"probe"})):
-        done = arms.climb(pipeline.Pipeline(run), wanted)
+        done = arms.train_arms(pipeline.Pipeline(run), wanted)
         expected |= trained | ({"transfer"} if "probe" in wanted else set())
         assert tuple(done) == wanted
         assert {path.name for path in run.folder.stages.iterdir()} == expected
@@ -105,7 +106,7 @@ def test_the_baseline_has_random_weights_that_all_learn_and_no_augmentation(
 ) -> None:
     run = prepared(data, tmp_path, weights=pretrained(tmp_path))
     fits = checks.captured_fits(monkeypatch)
-    arms.climb(pipeline.Pipeline(run), ("scratch", "augment", "fine-tune"))
+    arms.train_arms(pipeline.Pipeline(run), ("scratch", "augment", "fine-tune"))
     scratch, augment, fine_tune = fits
     labeled = set(run.task.labeled.tolist())
     for fit in fits:
@@ -141,7 +142,7 @@ def test_a_chain_less_a_part_differs_by_that_part_alone(
 ) -> None:
     run = prepared(data, tmp_path, weights=pretrained(tmp_path))
     fits = checks.captured_fits(monkeypatch)
-    done = arms.climb(pipeline.Pipeline(run), ("self-train", "student", *arms.LEFT_OUT))
+    done = arms.train_arms(pipeline.Pipeline(run), ("self-train", "student", *arms.LEFT_OUT))
     assert tuple(done) == ("self-train", "student", *arms.LEFT_OUT)
     by_policy = {type(fit.loader.views.policy) for fit in fits}
     assert len(by_policy) == 2
@@ -156,6 +157,7 @@ def test_a_chain_less_a_part_differs_by_that_part_alone(
     assert len(random) == 1
     assert random[0].run.config.data.weights == "none"
     for name in ("no-augmentation", "no-transfer"):
+        assert (run.folder.path / name).resolve() not in runfolder._LOCKED
         stored = {path.name for path in (run.folder.path / name / "stages").iterdir()}
         assert stored == {"probe", "transfer", "self-train-1", "student"}
     assert len(run.notes) == len(set(run.notes))  # theirs are not the run's
@@ -167,7 +169,7 @@ def test_time_is_counted_with_all_that_an_arm_builds_on(
     run = prepared(data, tmp_path)
     checks.captured_fits(monkeypatch)
     chain = pipeline.Pipeline(run)
-    done = arms.climb(chain, arms.ARMS)
+    done = arms.train_arms(chain, arms.ARMS)
     spent = {stage.name: stage.seconds for stage in chain.finished}
     before = spent["probe"] + spent["transfer"]
     assert done["transfer"].total == pytest.approx(before)
@@ -196,7 +198,7 @@ def test_a_student_without_rounds_learns_from_the_teacher_before_them(
     monkeypatch.setattr(arms.student, "distill", noted)
     monkeypatch.setattr(stages, "distill", noted)
     chain = pipeline.Pipeline(run)
-    done = arms.climb(chain, ("self-train", "student", "no-self-train"))
+    done = arms.train_arms(chain, ("self-train", "student", "no-self-train"))
     if accepted:
         transfer = next(stage for stage in chain.finished if stage.name == "transfer")
         assert taught == [chain.teachers[-1].outcome.model, transfer.outcome.model]

@@ -19,6 +19,7 @@ import tiny
 from tutelage import api, cli
 from tutelage.chain import pipeline, trained, types
 from tutelage.config import RunConfig, make_config
+from tutelage.data import runfolder
 from tutelage.data.catalog import read_catalog
 from tutelage.data.split import load_split
 from tutelage.ladder import seeds as ladder
@@ -224,6 +225,18 @@ def test_what_cannot_be_climbed_is_refused_before_anything_is_written(
         with pytest.raises(TutelageError, match=words):
             api.ladder(where, out, quiet=True, **{**SETTINGS, **changed})
         assert not out.exists()
+
+
+def test_a_seed_without_readable_test_images_lets_others_into_its_folder(
+    data: Path, tmp_path: Path
+) -> None:
+    broken, out = tmp_path / "broken", tmp_path / "out"
+    shutil.copytree(data, broken)
+    for path in (broken / "test").rglob("*.png"):
+        path.write_bytes(b"no image")
+    with pytest.raises(TutelageError, match="needs labelled test images that can be read"):
+        api.ladder(broken, out, quiet=True, **SETTINGS)
+    assert (out / "seed-0").resolve() not in runfolder._LOCKED
 
 
 def test_the_command_line_gives_arms_and_seeds(

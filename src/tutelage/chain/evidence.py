@@ -22,15 +22,16 @@ from tutelage.data.split import ROLES
 from tutelage.deploy.latency import onnx_latency, size_bytes
 from tutelage.models.classifier import count_parameters
 from tutelage.report.model import (
+    CloudImage,
     DecisionRow,
     DeploymentRow,
-    Point,
     PseudoRow,
     Report,
     Sheet,
     StageTest,
     Thumb,
 )
+from tutelage.report.wording import title
 from tutelage.stats.calibrate import softmax
 from tutelage.stats.metrics import Floats, metrics
 from tutelage.stats.pseudo_labels import PseudoLabels
@@ -265,7 +266,7 @@ def leakage(run: Run, probs: Mapping[str, Floats]) -> dict[str, Any]:
     }
 
 
-def cloud(chain: Pipeline) -> list[Point]:
+def cloud(chain: Pipeline) -> list[CloudImage]:
     """Some training images, in the plane, by the pretrained trunk's features.
 
     By t-SNE (van der Maaten and Hinton 2008) where scikit-learn is installed, else in their first
@@ -293,7 +294,9 @@ def cloud(chain: Pipeline) -> list[Point]:
     captions = [f"{names[row]}: {words}" for row, words in zip(rows, said, strict=True)]
     thumbs = _thumbs(run, rows, captions, CLOUD_SIDE)
     return [
-        Point(float(x), float(y), int(group), number < len(labeled), thumb.caption, thumb.image)
+        CloudImage(
+            float(x), float(y), int(group), number < len(labeled), thumb.caption, thumb.image
+        )
         for number, ((x, y), group, thumb) in enumerate(zip(plane, groups, thumbs, strict=True))
     ]
 
@@ -317,14 +320,13 @@ def make_report(
     probs: dict[str, Floats],
     deployed: Sequence[DeploymentRow],
     command: str,
-    points: Sequence[Point] = (),
+    points: Sequence[CloudImage] = (),
 ) -> Report:
     """Gather everything the page shows."""
     labels = run.split.truth[run.split.indices("test")]
     skipped = sorted(run.store.reasons.items())
     return Report(
-        title=f"tutelage: {', '.join(run.catalog.classes[:6])}"
-        + (" ..." if len(run.catalog.classes) > 6 else ""),
+        title=title("tutelage", run.catalog.classes),
         command=command,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         metrics=metrics,

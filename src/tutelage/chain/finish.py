@@ -105,11 +105,11 @@ def _say_summary(run: Run, result: dict[str, Any], deployed: Sequence[Deployment
             f"[{low:.3f}, {high:.3f}]  macro-F1 {test['macro_f1']:.3f}{mark}"
         )
     for row in deployed:
-        size, latency = row["bytes"], row["latency_ms_p50"]
-        if size is not None and latency is not None:
+        parameters, size, latency = row["parameters"], row["bytes"], row["latency_ms_p50"]
+        if parameters is not None and size is not None and latency is not None:
             say(
-                f"  {row['name']:<14} {row['parameters'] / 1e6:.2f}M parameters, "
-                f"{size / 1e6:.1f} MB, {latency:.1f} ms an image on one core"
+                f"  {row['name']:<14} {parameters / 1e6:.2f}M parameters, {size / 1e6:.1f} MB, "
+                f"{latency:.1f} ms an image on one core"
             )
     if run.store.reasons:
         say(f"  {len(run.store.reasons)} unreadable images were skipped (skipped.csv)")

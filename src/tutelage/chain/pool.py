@@ -20,7 +20,13 @@ from tutelage.heads.bank import Bank
 from tutelage.stats.calibrate import softmax
 from tutelage.stats.clusters import agreement, fit_clusters
 from tutelage.stats.metrics import Floats
-from tutelage.stats.pseudo_labels import PseudoLabels, align, confusion, estimate_prior, select
+from tutelage.stats.pseudo_labels import (
+    PseudoLabels,
+    align_to_prior,
+    confusion_rates,
+    estimate_prior,
+    select,
+)
 from tutelage.stats.unknown import Detection, detect
 
 LEAST_AGREEMENT = 0.2  # of clusters and head: no more than slight (Landis and Koch 1977)
@@ -63,7 +69,7 @@ def label_pool(
         inside = _inside(len(logits), detection)
         prior = _pool_prior(run.task, fold, teacher, temperature, beliefs[inside])
         strength = run.config.self_train.alignment
-        beliefs[inside] = align(beliefs[inside], prior, strength=strength)
+        beliefs[inside] = align_to_prior(beliefs[inside], prior, strength=strength)
         out.append(select(beliefs, fraction=1.0, detection=detection))
     return out
 
@@ -137,7 +143,9 @@ def _agreement(task: Task, ours: Beliefs, theirs: Beliefs, detection: Detection 
 
 def _likelier(task: Task, ours: Beliefs, theirs: Beliefs) -> bool:
     """Whether the held-out labels that both judge are likelier with ours than with theirs."""
-    both = (ours.known & theirs.known)[:, None]
+    # An image of a class that no label names tells neither from the other: no model knows it.
+    learnt = np.isin(task.judged_labels, task.labels)
+    both = (ours.known & theirs.known & learnt)[:, None]
     mine, other = (
         held_out_nll(task, np.where(both, beliefs.judged, np.nan)).sum()
         for beliefs in (ours, theirs)
@@ -161,5 +169,5 @@ def _pool_prior(
     if not fold.keep.all():
         known[fold.judges] = False
     probs = softmax(teacher.judged[known], temperature)
-    rates = confusion(probs, task.judged_labels[known], task.n_classes)
+    rates = confusion_rates(probs, task.judged_labels[known], task.n_classes)
     return estimate_prior(beliefs.mean(axis=0), rates, task.labels[fold.keep])

@@ -43,10 +43,10 @@ from tutelage.stats.coverage import (
     LEAST_POOL,
     LEAST_SOURCES,
     Figures,
-    Interval,
     measure,
 )
-from tutelage.stats.metrics import Floats, Ints, t_quantile
+from tutelage.stats.intervals import Interval, t_quantile
+from tutelage.stats.metrics import Floats, Ints
 from tutelage.training.loader import Canvases, Rows
 
 STRENGTHS = (3.0, 30.0)  # of the heads that a view is judged by
