@@ -29,9 +29,10 @@ from PIL import Image
 
 import results
 from tutelage.data import duplicates
-from tutelage.data.catalog import Catalog, read_catalog
+from tutelage.data.catalog import Catalog
 from tutelage.data.decode import decode
 from tutelage.data.demo import solar_cells
+from tutelage.data.open import read_catalog
 from tutelage.data.store import open_store
 
 

@@ -38,7 +38,8 @@ from peers.common import Draw, Trained
 from tutelage.chain import pipeline, runs, stages, student
 from tutelage.chain.plan import Plan
 from tutelage.config import make_config
-from tutelage.data.catalog import Catalog, read_catalog
+from tutelage.data.catalog import Catalog
+from tutelage.data.open import read_catalog
 from tutelage.ladder import arms as rungs
 from tutelage.models.classifier import count_parameters
 from tutelage.models.zoo import without_levels

@@ -27,8 +27,9 @@ from chain import PACKAGES
 from tutelage.chain import pipeline, runs, tune
 from tutelage.chain.plan import Work
 from tutelage.config import make_config
-from tutelage.data.catalog import Catalog, read_catalog
+from tutelage.data.catalog import Catalog
 from tutelage.data.demo import solar_cells
+from tutelage.data.open import read_catalog
 
 ARMS: dict[str, dict[str, Any]] = {
     "randaugment": {},

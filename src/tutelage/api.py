@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 
 from tutelage.config import RunConfig, make_config
-from tutelage.data.catalog import Catalog, as_text
-from tutelage.data.decode import UnreadableImage, decode, read_file
-from tutelage.data.memory import Data, in_memory, is_in_memory, open_data
+from tutelage.data.catalog import Catalog
+from tutelage.data.decode import UnreadableImage, decode
+from tutelage.data.folder import as_text
+from tutelage.data.open import Data, in_memory, is_in_memory, open_data
+from tutelage.data.sources import read_file
 from tutelage.deploy.answers import Prediction, answer, each_image, reason_of
 from tutelage.stats.metrics import metrics
 from tutelage.system.cores import cores
@@ -572,7 +574,7 @@ def _digest_of(model: Path) -> str:
 
 
 def _image_files(images: Sequence[Path | str]) -> list[Path]:
-    from tutelage.data.catalog import image_files
+    from tutelage.data.folder import image_files
 
     out: list[Path] = []
     for item in map(Path, images):

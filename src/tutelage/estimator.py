@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tutelage.data.catalog import Catalog, FileSource, Source
+from tutelage.data.catalog import Catalog
 from tutelage.data.decode import UnreadableImage, decode
 from tutelage.data.memory import encoded
+from tutelage.data.sources import FileSource, Source
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.system.errors import TutelageError, need
 from tutelage.system.files import write_atomically

@@ -36,8 +36,7 @@ from tutelage.augment import RandAugment, Strong, Weak
 from tutelage.chain import pipeline, runs, selftrain, stages, trunk, tune
 from tutelage.config import make_config
 from tutelage.data import store
-from tutelage.data.catalog import read_catalog
-from tutelage.data.memory import read_path
+from tutelage.data.open import read_catalog
 from tutelage.data.stream import StreamedImages
 from tutelage.stats.metrics import Comparison
 from tutelage.system.errors import TutelageError
@@ -57,7 +56,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def prepared(data: Path, out: Path, **settings: Any) -> runs.Run:
     config = make_config("run", {**SETTINGS, **settings})
-    return runs.prepare("run", read_path(data), str(data), out, config, quiet=True)
+    return runs.prepare("run", read_catalog(data), str(data), out, config, quiet=True)
 
 
 def events(run: Path) -> list[dict[str, Any]]:

@@ -18,7 +18,7 @@ from tutelage.augment import Center
 from tutelage.chain import pipeline, plan, runs
 from tutelage.chain.plan import Work
 from tutelage.config import make_config
-from tutelage.data.catalog import read_catalog
+from tutelage.data.open import read_catalog
 from tutelage.ladder import arms
 
 SETTINGS = {**checks.SETTINGS, "minutes": 0.7, "trunk": "frozen"}

@@ -19,7 +19,7 @@ import tiny
 from tutelage import api, cli
 from tutelage.chain import pipeline, runs, trunk
 from tutelage.config import RunConfig, make_config
-from tutelage.data.catalog import read_catalog
+from tutelage.data.open import read_catalog
 from tutelage.data.split import load_split
 from tutelage.ladder import seeds as ladder
 from tutelage.ladder.page import HELPS, HURTS, UNCLEAR

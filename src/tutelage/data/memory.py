@@ -1,48 +1,36 @@
-"""Any DATA as a catalog: paths, and data sets of Hugging Face and torchvision in memory.
+"""Data sets in memory, of Hugging Face, torchvision or any other kind, as a catalog.
 
-Objects are known by what they can do, so neither library is imported. Nothing is copied: bytes
-and pixels are fetched when an image is read.
+They are known by what they can do, so no library is imported. Nothing is copied: bytes and pixels
+are fetched when an image is read.
 """
 
 from __future__ import annotations
 
 import bisect
 import contextlib
-import hashlib
 import io
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 
-from tutelage.data.catalog import (
-    Catalog,
-    FileSource,
-    Source,
-    read_catalog,
-    stat_text,
-)
+from tutelage.data.catalog import Catalog
 from tutelage.data.decode import SUFFIXES
 from tutelage.data.hf import (
-    Parts,
     Rows,
-    Selectable,
-    bytes_of,
     catalog_of_splits,
     class_text,
-    held_of,
     image_column,
-    is_hub_folder,
     label_column,
-    read_hub_folder,
 )
-from tutelage.data.webdataset import has_tars, read_tars
+from tutelage.data.sources import FileSource, Parts, Source, content_of, path_in, stat_text
 from tutelage.system.errors import TutelageError
+from tutelage.system.files import digest
 
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16")  # TIFF holds the others
 EXPECTED = (
@@ -61,54 +49,22 @@ class MapStyle(Protocol):
         """Return one of them."""
 
 
-Data: TypeAlias = Path | str | MapStyle | Mapping[str, MapStyle]
-
-
-def open_data(data: Data, lone: str = "train") -> tuple[Catalog, str]:
-    """The catalog of any DATA, and the words by which a run remembers it.
+def read_memory(data: MapStyle | Mapping[str, MapStyle], lone: str = "train") -> Catalog:
+    """The catalog of a data set in memory, or of several by the names of their splits.
 
     Args:
-        data: a folder or file, a data set in memory, or several by the names of their splits.
-        lone: the split that a single data set in memory is.
-
-    Returns:
-        The catalog, and the path or, for data in memory, what the images are.
+        data: the data.
+        lone: the split that a single data set is.
 
     Raises:
         TutelageError: what was found, what was expected, and the mend.
     """
-    if isinstance(data, str | os.PathLike):
-        return read_path(data), str(data)
     splits = data if isinstance(data, Mapping) else {lone: data}
     if not splits:
         raise TutelageError(f"DATA is an empty {type(data).__name__}; {EXPECTED}")
-    catalog = catalog_of_splits(
+    return catalog_of_splits(
         "the data set in memory", {str(name): _rows(of) for name, of in splits.items()}
     )
-    return catalog, in_memory(catalog)
-
-
-def read_path(data: Path | str) -> Catalog:
-    """The catalog of a folder, a manifest or tars, of ours or as Hugging Face writes them."""
-    path = Path(data)
-    if is_hub_folder(path):
-        return read_hub_folder(path)
-    return read_tars(path) if has_tars(path) else read_catalog(path)
-
-
-def in_memory(catalog: Catalog) -> str:
-    """Words for a catalog that was made in memory; other images, labels or splits, other words."""
-    digest = hashlib.blake2b(catalog.labels.tobytes(), digest_size=8)
-    texts = [*catalog.classes, *catalog.splits.tolist()]
-    for text in (*texts, *map(catalog.source.signature, range(len(catalog)))):
-        digest.update(text.encode("utf-8", "surrogateescape") + b"\0")
-    return f"{len(catalog)} images in memory, {digest.hexdigest()}"
-
-
-def is_in_memory(words: str) -> bool:
-    """Whether ``in_memory`` wrote this."""
-    count, _, rest = words.partition(" ")
-    return count.isdecimal() and rest.startswith("images in memory, ")
 
 
 def encoded(image: Image.Image) -> bytes:
@@ -192,7 +148,7 @@ def _of_hub(dataset: Any) -> _Leaf:
 
 
 @dataclass(frozen=True)
-class _HubSource(Selectable):
+class _HubSource:
     """The undecoded images of a Hugging Face data set."""
 
     dataset: Any
@@ -200,12 +156,12 @@ class _HubSource(Selectable):
 
     def read(self, index: int) -> bytes:
         """Return the bytes of one image."""
-        return bytes_of(self.dataset[index][self.column], f"row {index}")
+        return content_of(self.dataset[index][self.column], f"row {index}")
 
     def signature(self, index: int) -> str:
         """Return a hash of the bytes, or the file's state."""
-        held = held_of(self.dataset[index][self.column])
-        return stat_text(held) if isinstance(held, str) else _hash_of(self, index)
+        path = path_in(self.dataset[index][self.column])
+        return _hash_of(self, index) if path is None else stat_text(path)
 
 
 def _of_files(dataset: Any, samples: Sequence[tuple[Any, Any]], names: Sequence[str]) -> _Leaf:
@@ -242,7 +198,7 @@ def _of_items(dataset: Any, names: Sequence[str]) -> _Leaf:
 
 
 @dataclass(frozen=True)
-class _ItemSource(Selectable):
+class _ItemSource:
     """The images of a data set of pairs, as files of a lossless kind where bytes are asked for."""
 
     dataset: Any
@@ -339,7 +295,7 @@ def _are_files(samples: Any) -> bool:
 
 def _hash_of(source: Source, index: int) -> str:
     try:
-        return hashlib.blake2b(source.read(index), digest_size=16).hexdigest()
+        return digest(source.read(index))
     except OSError as error:
         return f"!{error}"
 

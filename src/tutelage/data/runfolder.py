@@ -13,7 +13,7 @@ from typing import Any
 from tutelage.data.catalog import Catalog
 from tutelage.data.demo import solar_cells
 from tutelage.data.duplicates import DUPLICATES
-from tutelage.data.memory import is_in_memory, read_path
+from tutelage.data.open import is_in_memory, read_catalog
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import lock, sweep, write_atomically
 from tutelage.system.ranks import agreed, is_lead, wait
@@ -179,7 +179,7 @@ def catalog_of(folder: Path) -> Catalog:
             "same data in Python: tutelage.api.review(RUN, data=DATA), or save it to a folder "
             "(dataset.save_to_disk) and run on that"
         )
-    return solar_cells() if request["command"] == "demo" else read_path(request["data"])
+    return solar_cells() if request["command"] == "demo" else read_catalog(request["data"])
 
 
 def command_line(command: str, data: str, out: str, settings: Mapping[str, Any]) -> str:
@@ -187,7 +187,7 @@ def command_line(command: str, data: str, out: str, settings: Mapping[str, Any])
 
     Args:
         command: such as "run".
-        data: what the user called it, or the words of ``foreign.in_memory``.
+        data: what the user called it, or the words of ``in_memory``.
         out: the run folder.
         settings: by name; those of None are left out.
     """

@@ -21,8 +21,10 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, BinaryIO, NoReturn, Protocol
 
-from tutelage.data.catalog import as_text, files_below
-from tutelage.data.decode import MAX_BYTES, SUFFIXES, UnreadableImage, read_file
+from tutelage.data.columns import holds_bytes, open_parquet, undamaged
+from tutelage.data.decode import MAX_BYTES, SUFFIXES, UnreadableImage
+from tutelage.data.folder import as_text, files_below
+from tutelage.data.sources import bytes_in, read_file
 from tutelage.data.tars import Member, index_tar, read_member, samples
 from tutelage.system.errors import TutelageError, need
 
@@ -167,42 +169,30 @@ class ParquetShard(_FileShard):
     def opened(self, stop: threading.Event) -> Iterator[Iterator[tuple[str, Read]]]:
         """The rows in order."""
         with self.place.opened(stop) as file:
-            yield self._explained(file)
-
-    def _explained(self, file: BinaryIO) -> Iterator[tuple[str, Read]]:
-        try:
-            yield from self._rows(file)
-        except (TutelageError, OSError):
-            raise
-        except Exception as error:  # on damaged pages pyarrow raises nearly every kind
-            raise TutelageError(f"{self.name} is not a readable Parquet file: {error}") from error
+            yield self._rows(file)
 
     def _rows(self, file: BinaryIO) -> Iterator[tuple[str, Read]]:
-        # Not memory-mapped: mapped pages would count as this process's memory.
-        table = need("pyarrow.parquet", "train").ParquetFile(file, pre_buffer=False)
-        schema = table.schema_arrow
-        if "image" not in schema.names:
-            raise TutelageError(
-                f"{self.name} lacks the column image; found: {', '.join(schema.names)}"
-            )
-        types = need("pyarrow", "train").types
-        kind = schema.field("image").type
-        held = types.is_struct(kind) and kind.get_field_index("bytes") >= 0
-        if not (held or types.is_binary(kind) or types.is_large_binary(kind)):
+        table = open_parquet(self.name, file)
+        columns = table.schema_arrow.names
+        if "image" not in columns:
+            raise TutelageError(f"{self.name} lacks the column image; found: {', '.join(columns)}")
+        kind = table.schema_arrow.field("image").type
+        if not holds_bytes(kind):
             raise TutelageError(
                 f"{self.name}: column image holds {kind}; expected bytes or struct<bytes, path>. "
                 "Of a manifest of paths, give the folder that the images lie in"
             )
         if not table.metadata.num_rows:
             raise TutelageError(f"{self.name} has no images")
-        named = next((name for name in _NAMES if name in schema.names), None)
-        columns = ["image"] if named is None else ["image", named]
+        named = next((name for name in _NAMES if name in columns), None)
+        wanted = ["image"] if named is None else ["image", named]
         row = 0
-        for batch in table.iter_batches(_ROWS, columns=columns):
-            texts = [None] * len(batch) if named is None else batch.column(1).to_pylist()
-            for value, text in zip(batch.column(0), texts, strict=True):
-                yield str(text or f"#{row}"), partial(_cell, value)
-                row += 1
+        with undamaged(self.name):
+            for batch in table.iter_batches(_ROWS, columns=wanted):
+                texts = [None] * len(batch) if named is None else batch.column(1).to_pylist()
+                for value, text in zip(batch.column(0), texts, strict=True):
+                    yield str(text or f"#{row}"), partial(_cell, value)
+                    row += 1
 
 
 @dataclass(frozen=True)
@@ -271,6 +261,8 @@ def find_shards(images: Iterable[str | os.PathLike[str]]) -> list[Shard]:
                 shards += _shards_at(place)
     except OSError as error:
         raise TutelageError(f"the images cannot be listed: {error}") from error
+    if not shards:
+        raise TutelageError("no images are named; name tars, Parquet files, or folders of images")
     (name, count), *_ = Counter(shard.name for shard in shards).most_common(1)
     if count > 1:
         raise TutelageError(f"{name} is named twice; name it once")
@@ -438,12 +430,10 @@ def _member(file: BinaryIO, lock: threading.Lock, member: Member) -> bytes:
 
 
 def _cell(value: Any) -> bytes:
-    content = value.as_py()
-    if isinstance(content, dict):
-        content = content.get("bytes")
+    content = bytes_in(value.as_py())
     if content is None:
         raise UnreadableImage("the row has no image bytes")
-    return bytes(content)
+    return content
 
 
 def _refuse(reason: str) -> NoReturn:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tutelage.data.catalog import Catalog, open_parquet, undamaged
+from tutelage.data.catalog import Catalog
+from tutelage.data.columns import open_parquet, undamaged
 from tutelage.system.errors import TutelageError, need
 from tutelage.system.files import replacing
 

@@ -24,8 +24,9 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
-from tutelage.data.catalog import Catalog, Source
+from tutelage.data.catalog import Catalog
 from tutelage.data.decode import DECODER_VERSION, UnreadableImage, decode, read_size, why_skipped
+from tutelage.data.sources import Source
 from tutelage.data.stream import StreamedImages
 from tutelage.system.cores import cores
 from tutelage.system.errors import TutelageError

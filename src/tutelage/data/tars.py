@@ -1,21 +1,32 @@
-"""Images in WebDataset-style tars, found without writing a member to disk.
+"""WebDataset tars: where the images lie in them, and DATA that consists of them.
 
 One pass over the headers gives where each member's bytes lie in the tar, so any member is one seek
-and one read, and a hostile name is never more than a text. Compressed tars are refused: they allow
-no seek, and images do not get smaller.
+and one read. Nothing is written to a disk, and a hostile name is never more than a text. Compressed
+tars are refused: they allow no seek, and images do not get smaller.
+
+Members that belong together share a key (github.com/webdataset/webdataset, "The WebDataset
+Format"): ``0001.jpg`` and ``0001.cls`` are an image and its class, which is a name or a number as
+text, or in a ``.json`` stands under ``label`` or ``cls``.
 """
 
 from __future__ import annotations
 
 import json
 import posixpath
+import re
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import PureWindowsPath
+from dataclasses import dataclass, field
+from pathlib import Path, PureWindowsPath
 from typing import BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.data.catalog import SPLIT_NAMES, Catalog, make_catalog
 from tutelage.data.decode import SUFFIXES
+from tutelage.data.folder import files_below
+from tutelage.data.sources import stat_text
 from tutelage.system.errors import TutelageError
 
 LABELS = ("cls", "txt", "json")  # of these the first that a key has is its label
@@ -82,7 +93,7 @@ def index_tar(file: BinaryIO, where: str) -> Index:
         where: what messages call it.
 
     Raises:
-        TutelageError: empty, compressed, or not a tar from its first byte.
+        TutelageError: it is empty, compressed, or no tar from its first byte on.
         OSError: it cannot be read.
     """
     start = file.read(6)
@@ -215,3 +226,128 @@ def _refusal(info: tarfile.TarInfo, name: str, twice: bool) -> str | None:
     if ".." in path.parts:
         return "has .. in its name"
     return "is there twice; the first is read" if twice else None
+
+
+@dataclass(frozen=True, eq=False)
+class TarSource:
+    """Members of tars, each one seek and one read; any number of threads may read.
+
+    Attributes:
+        tars: the files.
+        places: int64 (N, 3) the tar of each image, its first byte there, and its size. A tar
+            below 0 is an image that is refused, for reason -1 - tar.
+        reasons: why images are refused.
+    """
+
+    tars: tuple[Path, ...]
+    places: NDArray[np.int64]
+    reasons: tuple[str, ...]
+
+    def read(self, index: int) -> bytes:
+        """Return the bytes of one image."""
+        tar, offset, size = map(int, self.places[index])
+        if tar < 0:
+            raise OSError(self.reasons[-1 - tar])
+        with open(self.tars[tar], "rb") as file:
+            return read_member(file, Member(f"image {index}", offset, size))
+
+    def signature(self, index: int) -> str:
+        """Return the tar's state and the place in it."""
+        tar, offset, size = map(int, self.places[index])
+        if tar < 0:
+            return self.reasons[-1 - tar]
+        return f"{stat_text(self.tars[tar])}#{offset}+{size}"
+
+
+@dataclass
+class _Table:
+    """The rows of a catalog while tars are read."""
+
+    names: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    splits: list[str] = field(default_factory=list)
+    places: list[tuple[int, int, int]] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+    bad_labels: list[str] = field(default_factory=list)
+
+    def add(self, name: str, label: str, split: str, place: tuple[int, int, int]) -> None:
+        self.names.append(name)
+        self.labels.append(label if split else "")
+        self.splits.append(split or "train")
+        self.places.append(place)
+
+    def refuse(self, name: str, split: str, reason: str) -> None:
+        self.reasons.append(reason)
+        self.add(name, "", split, (-len(self.reasons), 0, 0))
+
+
+def read_tars(path: Path) -> Catalog:
+    """The catalog of a tar, or of the tars below a folder; an image is ``<tar>/<member>``.
+
+    A tar's split is a word of its path below the folder, as in ``train-0001.tar``,
+    ``unlabeled/a.tar`` or ``imagenet-val-3.tar``; without one it is train, and images without a
+    label member are unlabelled. What cannot be read, a refused member or a damaged tar, is in the
+    catalog too, so that it is listed with its reason.
+
+    Raises:
+        TutelageError: no images, or a tar with the words of several splits.
+    """
+    files = [path]
+    if not path.is_file():
+        files = sorted(Path(f) for f in files_below(path, []) if f.endswith(".tar"))
+    root = path.parent if path.is_file() else path
+    table = _Table()
+    for number, file in enumerate(files):
+        name = file.relative_to(root).as_posix()
+        _read(file, name, number, "train" if path.is_file() else _split(name), table)
+    if all(place[0] < 0 for place in table.places):
+        why = f": {table.names[0]}: {table.reasons[0]}" if table.reasons else ""
+        raise TutelageError(
+            f"no images in the {len(files)} tars of {path}{why}; expected members such as "
+            "0001.jpg and, with its class, 0001.cls"
+        )
+    warnings = []
+    if table.bad_labels:
+        warnings.append(
+            f"{len(table.bad_labels)} label members cannot be read (first: {table.bad_labels[0]}): "
+            "their images are unlabelled"
+        )
+    places = np.array(table.places, dtype=np.int64)
+    source = TarSource(tuple(files), places, tuple(table.reasons))
+    return make_catalog(str(path), table.names, table.labels, table.splits, source, warnings)
+
+
+def _read(file: Path, name: str, number: int, split: str, table: _Table) -> None:
+    """Add the images of one tar."""
+    try:
+        with open(file, "rb") as opened:
+            index = index_tar(opened, name)
+            for sample in samples(index.members):
+                image, label = sample.image, ""
+                if sample.label is not None and split:
+                    try:
+                        label = label_of(sample.label, read_member(opened, sample.label))
+                    except (TutelageError, OSError) as error:
+                        table.bad_labels.append(f"{name}/{error}")
+                place = (number, image.offset, image.size)
+                table.add(f"{name}/{image.name}", "" if label == "-1" else label, split, place)
+    except (TutelageError, OSError) as error:
+        table.refuse(name, split, str(error))
+        return
+    for count, (member, reason) in enumerate(index.refused, start=1):
+        # Numbered, because a refused name may be there again, or be that of a good member.
+        table.refuse(f"{name}#{count}: {member}", split, reason)
+
+
+def _split(name: str) -> str:
+    """The split whose word is in a tar's path; "train" without one, "" for a pool."""
+    words = set(re.split(r"[^a-z]+", name.lower())) & SPLIT_NAMES.keys()
+    found = {SPLIT_NAMES[word] for word in words} or {"train"}
+    if found == {"train", ""}:  # train/unlabeled/0.tar
+        return ""
+    if len(found) > 1:
+        raise TutelageError(
+            f"{name} has the words of several splits: {', '.join(sorted(words))}; rename it so "
+            "that there is one, as in train-0001.tar"
+        )
+    return found.pop()
