@@ -18,6 +18,7 @@ pytest.importorskip("timm")
 
 import silent_checks as checks
 from commands import Commands
+from locked import is_locked
 from processes import on_ranks
 from shapes import (
     CLASSES,
@@ -357,7 +358,7 @@ def test_a_refused_command_keeps_the_run_that_it_would_have_continued(
     data = shutil.copytree(photos, tmp_path / "data")
     config = checks.make_config("run", FINISHED)
     catalog = checks.read_catalog(data)
-    runs.prepare("run", catalog, str(data), tmp_path / "run", config, quiet=True)
+    runs.prepare("run", catalog, str(data), tmp_path / "run", config, quiet=True).close()
     before = contents(tmp_path / "run")
     (data / "train" / "disc" / "disc0.png").unlink()
     with pytest.raises(TutelageError, match=r"the images changed since .* 0 new, 1 gone"):
@@ -366,6 +367,7 @@ def test_a_refused_command_keeps_the_run_that_it_would_have_continued(
     assert {n: c for n, c in after.items() if n != "events.jsonl"} == {
         n: c for n, c in before.items() if n != "events.jsonl"
     }
+    assert not is_locked(tmp_path / "run")
 
 
 # --- choices

@@ -111,6 +111,11 @@ def test_what_is_no_pool_is_refused_with_the_mend(
         find_shards([tmp_path / place])
 
 
+def test_a_pool_of_nothing_is_refused() -> None:
+    with pytest.raises(TutelageError, match="no images are named; name tars, Parquet files"):
+        find_shards([])
+
+
 def test_what_an_address_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(url: str) -> None:
         raise ImportError("Install s3fs to access S3")
@@ -201,6 +206,17 @@ def test_a_parquet_file_without_images_is_an_error(
     (shard,) = find_shards([tmp_path / "a.parquet"])
     with pytest.raises(TutelageError, match=message):
         entries(shard)
+
+
+def test_a_number_in_the_place_of_bytes_is_unreadable_and_allocates_nothing(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    parquet.write_table(arrow.table({"image": [{"bytes": 10**15}]}), tmp_path / "a.parquet")
+    (shard,) = find_shards([tmp_path / "a.parquet"])
+    ((name, error),) = entries(shard)
+    assert name == "#0"
+    assert "no image bytes" in str(error)
 
 
 def test_a_damaged_parquet_file_is_an_error(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ pytest.importorskip("timm")
 import silent_checks as checks
 import tiny
 import torch
+from locked import is_locked
 
 from tutelage.augment import Center
 from tutelage.chain import pipeline, plan, runs
@@ -156,6 +157,7 @@ def test_a_chain_less_a_part_differs_by_that_part_alone(
     for name in ("no-augmentation", "no-transfer"):
         stored = {path.name for path in (run.folder.path / name / "stages").iterdir()}
         assert stored == {"probe", "transfer", "self-train-1", "student"}
+        assert not is_locked(run.folder.path / name)
     assert len(run.notes) == len(set(run.notes))  # theirs are not the run's
 
 

@@ -15,6 +15,7 @@ pytest.importorskip("timm")
 
 import silent_checks as checks
 import tiny
+from locked import is_locked
 
 from tutelage import api, cli
 from tutelage.chain import pipeline, runs, trunk
@@ -224,6 +225,19 @@ def test_what_cannot_be_climbed_is_refused_before_anything_is_written(
         with pytest.raises(TutelageError, match=words):
             api.ladder(where, out, quiet=True, **{**SETTINGS, **changed})
         assert not out.exists()
+
+
+def test_a_draw_without_readable_test_images_lets_other_processes_in(
+    data: Path, tmp_path: Path
+) -> None:
+    copy, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(data, copy)
+    for path in (copy / "test").glob("*/*"):
+        path.write_bytes(b"no image")
+    with pytest.raises(TutelageError, match="labelled test images that can be read"):
+        api.ladder(copy, out, quiet=True, **SETTINGS)
+    assert not is_locked(out)
+    assert not is_locked(out / "seed-0")
 
 
 def test_the_command_line_gives_arms_and_seeds(

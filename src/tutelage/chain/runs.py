@@ -144,20 +144,25 @@ def prepare(
 def _claimed(
     command: str, data: str, out: Path, config: RunConfig
 ) -> Iterator[tuple[RunFolder, bool]]:
-    """The folder, and whether its run is continued; a new one is given back on a refusal."""
+    """The folder, and whether its run is continued.
+
+    On an error other processes are let in again, and on a refusal a new folder is given back.
+    """
     folder = RunFolder(out)
     request = {"command": command, "data": os.path.normpath(data), "settings": config.to_dict()}
     resumed = by_lead(lambda: folder.claim(request))
-    if not folder.path.is_dir():
-        raise TutelageError(
-            f"rank {current().rank} sees no folder {folder.path}; give --out a folder on a disk "
-            "that all machines share"
-        )
     try:
+        if not folder.path.is_dir():
+            raise TutelageError(
+                f"rank {current().rank} sees no folder {folder.path}; give --out a folder on a disk "
+                "that all machines share"
+            )
         yield folder, resumed
-    except TutelageError:
-        if not resumed and is_lead():
+    except BaseException as error:
+        if isinstance(error, TutelageError) and not resumed and is_lead():
             folder.release()
+        else:
+            folder.unlock()
         raise
 
 

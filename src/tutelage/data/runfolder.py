@@ -61,7 +61,20 @@ class RunFolder:
                 "choose another --out folder, or empty it yourself"
             )
         self.path.mkdir(parents=True, exist_ok=True)
+        held = self.path.resolve() in _LOCKED
         self._lock()
+        try:
+            return self._begun(request)
+        except BaseException:
+            if (
+                not held
+            ):  # a refusal must not shut other processes out for as long as this one lives
+                self.unlock()
+            raise
+
+    def _begun(self, request: dict[str, Any]) -> bool:
+        """Whether a run of this request was begun earlier; if none was, this one is noted."""
+        config = self.path / "config.json"
         sweep(self.path)
         if not config.exists():
             self.write_json("config.json", {"request": request})

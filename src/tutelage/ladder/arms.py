@@ -173,9 +173,12 @@ def _less(run: Run, name: str, change: Callable[[Run], Run], *, rounds: bool) ->
     run.console.say(f"{name}:")
     folder = RunFolder(run.folder.path / name)
     folder.claim({"command": "ladder", "arm": name, "settings": run.config.to_dict()})
-    chain = Pipeline(change(dataclasses.replace(run, folder=folder, notes=[])))
-    pipeline.teach(chain, rounds=rounds)
-    stage = pipeline.student_stage(chain, chain.teacher.outcome.model)
+    try:
+        chain = Pipeline(change(dataclasses.replace(run, folder=folder, notes=[])))
+        pipeline.teach(chain, rounds=rounds)
+        stage = pipeline.student_stage(chain, chain.teacher.outcome.model)
+    finally:
+        folder.unlock()
     total = sum(stage.seconds for stage in chain.finished)
     return Climbed(stage, total, total)
 

@@ -188,9 +188,9 @@ def run_seed(
     if (out / "metrics.json").exists():
         return folder.read_json("metrics.json")
     run = runs.prepare("ladder", catalog, data, out, config, quiet=quiet, shared=shared)
-    if not len(run.split.indices("test")):
-        raise _no_test(catalog)
     with contextlib.closing(run):
+        if not len(run.split.indices("test")):
+            raise _no_test(catalog)
         climbed = climb(pipeline.Pipeline(run), arms)
         result = {
             "seed": config.data.seed,
