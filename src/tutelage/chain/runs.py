@@ -154,8 +154,8 @@ def _claimed(
     try:
         if not folder.path.is_dir():
             raise TutelageError(
-                f"rank {current().rank} sees no folder {folder.path}; give --out a folder on a disk "
-                "that all machines share"
+                f"rank {current().rank} sees no folder {folder.path}; give --out a folder on a "
+                "disk that all machines share"
             )
         yield folder, resumed
     except BaseException as error:

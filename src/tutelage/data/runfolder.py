@@ -68,7 +68,7 @@ class RunFolder:
         except BaseException:
             if (
                 not held
-            ):  # a refusal must not shut other processes out for as long as this one lives
+            ):  # else others stay shut out for as long as this process lives
                 self.unlock()
             raise
 
