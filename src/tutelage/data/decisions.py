@@ -20,7 +20,8 @@ import numpy as np
 
 from tutelage.data.catalog import Catalog
 from tutelage.system.errors import TutelageError
-from tutelage.system.files import lock, sync
+from tutelage.system.files import sync
+from tutelage.system.locks import lock
 
 FILE = "decisions.jsonl"
 ACTIONS = ("accept", "relabel", "reject", "undo")

@@ -15,7 +15,8 @@ from tutelage.data.demo import solar_cells
 from tutelage.data.duplicates import DUPLICATES
 from tutelage.data.open import is_in_memory, read_catalog
 from tutelage.system.errors import TutelageError
-from tutelage.system.files import lock, sweep, write_atomically
+from tutelage.system.files import sweep, write_atomically
+from tutelage.system.locks import lock
 from tutelage.system.ranks import agreed, is_lead, wait
 
 _LOCKED: dict[Path, int] = {}  # by folder, the open file whose lock this process holds
@@ -66,9 +67,7 @@ class RunFolder:
         try:
             return self._begun(request)
         except BaseException:
-            if (
-                not held
-            ):  # else others stay shut out for as long as this process lives
+            if not held:  # else others stay shut out for as long as this process lives
                 self.unlock()
             raise
 

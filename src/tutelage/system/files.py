@@ -12,9 +12,6 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
-
-from tutelage.system.errors import TutelageError
 
 _MENDS = {
     (errno.ENOSPC, errno.EDQUOT, errno.EFBIG): "free some space there",
@@ -66,26 +63,6 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 def digest(content: bytes) -> str:
     """What tells whether bytes are those that were written: BLAKE2b, 128 bits, in hex."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
-
-
-def lock(file: IO[Any] | int, refusal: str) -> None:
-    """Keep other processes from locking an open file, until it is closed or the process ends.
-
-    Windows, and file systems that know no locks, let all in.
-
-    Raises:
-        TutelageError: another process has locked it; the message is ``refusal``.
-    """
-    try:
-        import fcntl
-    except ModuleNotFoundError:  # not on Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise TutelageError(refusal) from None
-    except OSError:  # some network file systems
-        return
 
 
 def sweep(folder: Path, name: str = "*") -> None:
