@@ -9,7 +9,7 @@ import fsspec
 import pools
 import pytest
 
-from tutelage.data import decode, shards
+from tutelage.data import shards, sources
 from tutelage.data.decode import UnreadableImage
 from tutelage.data.shards import Shard, braces, find_shards
 from tutelage.system.errors import MissingExtra, TutelageError
@@ -153,7 +153,7 @@ def test_a_tar_gives_its_images_then_what_is_refused(tmp_path: Path) -> None:
 
 def test_a_huge_file_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "MAX_BYTES", 10)
-    monkeypatch.setattr(decode, "MAX_BYTES", 10)
+    monkeypatch.setattr(sources, "MAX_BYTES", 10)
     tar = pools.write_tar(tmp_path / "a.tar", {"a.png": b"1" * 11})
     folder = pools.write_folder(tmp_path / "b", {"a.png": b"1" * 11})
     for shard in find_shards([tar, folder]):

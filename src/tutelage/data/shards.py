@@ -16,10 +16,10 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, BinaryIO, NoReturn, Protocol
+from typing import Any, BinaryIO, NoReturn, TypeAlias
 
 from tutelage.data.columns import holds_bytes, open_parquet, undamaged
 from tutelage.data.decode import MAX_BYTES, SUFFIXES, UnreadableImage
@@ -41,40 +41,6 @@ _PACKAGES = {  # what fsspec needs for them
 }
 
 Read = Callable[[], bytes]
-
-
-class Shard(Protocol):
-    """A part of a pool.
-
-    Attributes:
-        name: unique and the same from any working directory: a path or URL, with the number of
-            the block where a folder has several.
-    """
-
-    @property
-    def name(self) -> str:
-        """Which one."""
-
-    def fingerprint(self) -> str:
-        """Return a cheap text that changes when the bytes may have changed.
-
-        Raises:
-            OSError: it is not there.
-        """
-
-    def opened(self, stop: threading.Event) -> AbstractContextManager[Iterator[tuple[str, Read]]]:
-        """Open it; gives each image's name in the shard and what reads its bytes, in order.
-
-        The readers may be called by several threads while the shard is open; they raise OSError
-        or UnreadableImage. What is refused has a reader that says why.
-
-        Args:
-            stop: set by who wants the copying of a remote shard to end.
-
-        Raises:
-            TutelageError: it is no such shard, or has no images; also from the iterator.
-            OSError: it cannot be read; also from the iterator.
-        """
 
 
 @dataclass(frozen=True)
@@ -126,73 +92,40 @@ class Place:
 
 
 @dataclass(frozen=True)
-class _FileShard:
-    """A shard that is one file."""
+class FileShard:
+    """A shard that is one file: a WebDataset tar, or a Parquet file with a column ``image``."""
 
     place: Place
 
     @property
     def name(self) -> str:
-        """The file."""
+        """The path or URL; the same from any working directory."""
         return self.place.name
 
     def fingerprint(self) -> str:
-        """The file's."""
+        """Return a cheap text that changes when the bytes may have changed.
+
+        Raises:
+            OSError: it is not there.
+        """
         return self.place.fingerprint()
 
-
-class TarShard(_FileShard):
-    """A WebDataset tar; hidden files and members that are no images are left out."""
-
     @contextmanager
     def opened(self, stop: threading.Event) -> Iterator[Iterator[tuple[str, Read]]]:
-        """The members in the tar's order, then those that are refused."""
+        """Open it; gives each image's name in the shard and what reads its bytes, in order.
+
+        The readers may be called by several threads while the shard is open; they raise OSError
+        or UnreadableImage. What is refused has a reader that says why.
+
+        Args:
+            stop: set by who wants the copying of a remote shard to end.
+
+        Raises:
+            TutelageError: it is no such shard, or has no images; also from the iterator.
+            OSError: it cannot be read; also from the iterator.
+        """
         with self.place.opened(stop) as file:
-            index = index_tar(file, self.name)
-            images = [sample.image for sample in samples(index.members)]
-            if not images and not index.refused:
-                raise TutelageError(f"{self.name} has no images")
-            lock = threading.Lock()
-            yield itertools.chain(
-                ((image.name, partial(_member, file, lock, image)) for image in images),
-                ((name, partial(_refuse, reason)) for name, reason in index.refused),
-            )
-
-
-class ParquetShard(_FileShard):
-    """A Parquet file with the column ``image`` (bytes, or Hugging Face's struct).
-
-    The images are called after the column ``file``, ``key`` or ``__key__``, or "#" and the row.
-    """
-
-    @contextmanager
-    def opened(self, stop: threading.Event) -> Iterator[Iterator[tuple[str, Read]]]:
-        """The rows in order."""
-        with self.place.opened(stop) as file:
-            yield self._rows(file)
-
-    def _rows(self, file: BinaryIO) -> Iterator[tuple[str, Read]]:
-        table = open_parquet(self.name, file)
-        columns = table.schema_arrow.names
-        if "image" not in columns:
-            raise TutelageError(f"{self.name} lacks the column image; found: {', '.join(columns)}")
-        kind = table.schema_arrow.field("image").type
-        if not holds_bytes(kind):
-            raise TutelageError(
-                f"{self.name}: column image holds {kind}; expected bytes or struct<bytes, path>. "
-                "Of a manifest of paths, give the folder that the images lie in"
-            )
-        if not table.metadata.num_rows:
-            raise TutelageError(f"{self.name} has no images")
-        named = next((name for name in _NAMES if name in columns), None)
-        wanted = ["image"] if named is None else ["image", named]
-        row = 0
-        with undamaged(self.name):
-            for batch in table.iter_batches(_ROWS, columns=wanted):
-                texts = [None] * len(batch) if named is None else batch.column(1).to_pylist()
-                for value, text in zip(batch.column(0), texts, strict=True):
-                    yield str(text or f"#{row}"), partial(_cell, value)
-                    row += 1
+            yield _FORMATS[_suffix(self.name)](file, self.name)
 
 
 @dataclass(frozen=True)
@@ -213,11 +146,11 @@ class FolderShard:
 
     @property
     def name(self) -> str:
-        """The folder and the block."""
+        """The folder and the number of the block; the same from any working directory."""
         return f"{self.place.name}#{self.number}"
 
     def fingerprint(self) -> str:
-        """A digest of the files' names, sizes and times."""
+        """Return a digest of the files' names, sizes and times."""
         digest = hashlib.blake2b(digest_size=16)
         for file, state in zip(self.files, self.states or map(self._stat, self.files), strict=True):
             digest.update(f"{file}\0{state}\0".encode(errors="surrogateescape"))
@@ -225,7 +158,7 @@ class FolderShard:
 
     @contextmanager
     def opened(self, stop: threading.Event) -> Iterator[Iterator[tuple[str, Read]]]:
-        """The files in order; each is read by who decodes it, so that waiting overlaps."""
+        """Give the files as ``FileShard`` does; reading one waits in the thread that decodes it."""
         yield ((as_text(file), partial(self._read, file)) for file in self.files)
 
     def _stat(self, file: str) -> str:
@@ -241,6 +174,9 @@ class FolderShard:
                 content: bytes = system.cat_file(f"{path.rstrip('/')}/{file}")
                 return content
         return read_file(os.path.join(self.place.name, file))
+
+
+Shard: TypeAlias = FileShard | FolderShard
 
 
 def find_shards(images: Iterable[str | os.PathLike[str]]) -> list[Shard]:
@@ -333,8 +269,8 @@ def _remote_places(text: str) -> list[Place]:
 
 def _shards_at(place: Place) -> list[Shard]:
     folder = not place.remote and os.path.isdir(place.name)
-    if not folder and (shard := _as_shard(place)):
-        return [shard]
+    if not folder and _suffix(place.name) in _FORMATS:
+        return [FileShard(place)]
     if re.search(r"\.tgz$|\.tar\.\w+$", place.name.lower()):
         raise TutelageError(
             f"{place.name} is a compressed tar, which allows no seeking, and images get no "
@@ -346,7 +282,7 @@ def _shards_at(place: Place) -> list[Shard]:
             "tutelage predict"
         )
     files = dict(_remote_files(place) if place.remote else _local_files(place.name))
-    inside = [shard for file in sorted(files) if (shard := _as_shard(_below(place, file)))]
+    inside = [_below(place, file) for file in sorted(files) if _suffix(file) in _FORMATS]
     images = sorted(file for file in files if _suffix(file) in SUFFIXES)
     if inside and images:
         raise TutelageError(
@@ -358,19 +294,11 @@ def _shards_at(place: Place) -> list[Shard]:
             f"no images in {place.name}; expected a .tar or .parquet shard, or a folder of "
             "shards or of images"
         )
-    starts = range(0, len(images), BLOCK)
-    blocks = (images[start : start + BLOCK] for start in starts)
-    return inside or [
+    blocks = (images[start : start + BLOCK] for start in range(0, len(images), BLOCK))
+    return [FileShard(file) for file in inside] or [
         FolderShard(place, number, block, [files[f] for f in block] if place.remote else ())
         for number, block in enumerate(blocks)
     ]
-
-
-def _as_shard(place: Place) -> Shard | None:
-    """The tar or Parquet file at a place, by its suffix; None for anything else."""
-    kinds: dict[str, Callable[[Place], Shard]] = {".tar": TarShard, ".parquet": ParquetShard}
-    kind = kinds.get(_suffix(place.name))
-    return None if kind is None else kind(place)
 
 
 def _below(folder: Place, file: str) -> Place:
@@ -381,7 +309,7 @@ def _local_files(root: str) -> Iterator[tuple[str, str]]:
     """The visible images and shards below a folder, relative to it."""
     closed: list[str] = []
     for path in files_below(root, closed):
-        if _suffix(path) in (*SUFFIXES, ".tar", ".parquet"):
+        if _suffix(path) in (*SUFFIXES, *_FORMATS):
             yield os.path.relpath(path, root).replace(os.sep, "/"), ""
     if closed:
         raise TutelageError(
@@ -399,7 +327,7 @@ def _remote_files(place: Place) -> Iterator[tuple[str, str]]:
     for path, info in found.items():
         below = path[len(root) :].lstrip("/")
         hidden = any(part.startswith(".") for part in below.split("/"))
-        if below and not hidden and _suffix(below) in (*SUFFIXES, ".tar", ".parquet"):
+        if below and not hidden and _suffix(below) in (*SUFFIXES, *_FORMATS):
             yield below, _state(info)
 
 
@@ -423,10 +351,52 @@ def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
 
+def _in_tar(file: BinaryIO, name: str) -> Iterator[tuple[str, Read]]:
+    """The images of a tar in its order, then the members that are refused."""
+    index = index_tar(file, name)
+    images = [sample.image for sample in samples(index.members)]
+    if not images and not index.refused:
+        raise TutelageError(f"{name} has no images")
+    lock = threading.Lock()
+    return itertools.chain(
+        ((image.name, partial(_member, file, lock, image)) for image in images),
+        ((member, partial(_refuse, reason)) for member, reason in index.refused),
+    )
+
+
 def _member(file: BinaryIO, lock: threading.Lock, member: Member) -> bytes:
-    _check_size(member.size)
+    if member.size > MAX_BYTES:
+        raise UnreadableImage(f"its file has {member.size} bytes; at most {MAX_BYTES} are read")
     with lock:
         return read_member(file, member)
+
+
+def _refuse(reason: str) -> NoReturn:
+    raise UnreadableImage(reason)
+
+
+def _in_parquet(file: BinaryIO, name: str) -> Iterator[tuple[str, Read]]:
+    """The rows of a Parquet file, named by one of ``_NAMES``, or by "#" and the row's number."""
+    table = open_parquet(name, file)
+    columns = table.schema_arrow.names
+    if "image" not in columns:
+        raise TutelageError(f"{name} lacks the column image; found: {', '.join(columns)}")
+    kind = table.schema_arrow.field("image").type
+    if not holds_bytes(kind):
+        raise TutelageError(
+            f"{name}: column image holds {kind}; expected bytes or struct<bytes, path>. "
+            "Of a manifest of paths, give the folder that the images lie in"
+        )
+    if not table.metadata.num_rows:
+        raise TutelageError(f"{name} has no images")
+    named = [column for column in _NAMES if column in columns][:1]
+    row = 0
+    with undamaged(name):
+        for batch in table.iter_batches(_ROWS, columns=["image", *named]):
+            texts = batch.column(1).to_pylist() if named else [None] * len(batch)
+            for value, text in zip(batch.column(0), texts, strict=True):
+                yield str(text or f"#{row}"), partial(_cell, value)
+                row += 1
 
 
 def _cell(value: Any) -> bytes:
@@ -436,10 +406,7 @@ def _cell(value: Any) -> bytes:
     return content
 
 
-def _refuse(reason: str) -> NoReturn:
-    raise UnreadableImage(reason)
-
-
-def _check_size(size: int) -> None:
-    if size > MAX_BYTES:
-        raise UnreadableImage(f"its file has {size} bytes; at most {MAX_BYTES} are read")
+_FORMATS: dict[str, Callable[[BinaryIO, str], Iterator[tuple[str, Read]]]] = {
+    ".tar": _in_tar,
+    ".parquet": _in_parquet,
+}
