@@ -28,16 +28,16 @@ _DIGITS = 1000  # of a class name that is sorted as a number; Python refuses to 
 
 @dataclass(frozen=True, eq=False)
 class Catalog:
-    """N images, sorted and deterministic; it knows no method.
+    """N images, in an order that is always the same.
 
     Attributes:
-        names: N unique stable ids: the path relative to the root, or "<file>.parquet#<row>".
+        names: N unique ids that stay: paths relative to the root, or "<file>.parquet#<row>".
         labels: int32 (N,) index into ``classes``, -1 = unlabelled.
         splits: str (N,) "train", "val" or "test"; an unlabelled pool is part of "train".
         classes: the class names of all splits, sorted (by value when all are whole numbers).
         source: reads image i.
         warnings: what a user should know about the data, each with its mend.
-        reviewed: names of training images whose label a person gave in a review; they have it
+        reviewed: names of training images whose label a person gave in a review; they keep it
             in every label draw.
     """
 
@@ -67,10 +67,10 @@ class Catalog:
         )
 
     def named(self, classes: tuple[str, ...]) -> Catalog:
-        """Return the same catalog with the classes of a model, which may know more.
+        """Return this catalog with the classes of a model, which may be more.
 
         Raises:
-            TutelageError: an image has a class that is none of them.
+            TutelageError: one of the catalog's classes is none of them.
         """
         if unknown := [name for name in self.classes if name not in classes]:
             raise TutelageError(
@@ -98,7 +98,7 @@ def catalog_from_arrays(
         paths: N image files.
 
     Raises:
-        TutelageError: the lengths differ, a name is there twice, a label or split is unknown.
+        TutelageError: the lengths differ, a name occurs twice, a label or split is unknown.
     """
     indices = np.asarray(labels, dtype=np.int32)
     lengths = {len(names), len(indices), len(splits), len(paths)}
@@ -122,10 +122,10 @@ def make_catalog(
     source: Source,
     warnings: Sequence[str] = (),
 ) -> Catalog:
-    """Make a catalog of a table's columns, each of N values.
+    """Make a catalog from the columns of a table, each of N values.
 
     Args:
-        where: what the table is called in an error.
+        where: what errors call the table.
         names: unique ids.
         labels: class names, empty = unlabelled.
         splits: "train", "val", "test" or empty, which is train.
@@ -133,8 +133,8 @@ def make_catalog(
         warnings: what a user should know about the data.
 
     Raises:
-        TutelageError: no row, a name that is there twice, an unknown split, or a class name of
-            several lines.
+        TutelageError: no row, a name that occurs twice, an unknown split, or a class name with
+            a control character.
     """
     if not names:
         raise TutelageError(f"{where} lists no images")
@@ -157,7 +157,7 @@ def _is_control(character: str) -> bool:
 
 
 def _check_rows(where: str, names: Sequence[str], splits: Sequence[str]) -> NDArray[np.str_]:
-    """Return the cleaned splits; raise when a name is there twice or a split is unknown."""
+    """Return the cleaned splits; raise when a name occurs twice or a split is unknown."""
     if len(set(names)) < len(names):
         twice = sorted(name for name, count in Counter(names).items() if count > 1)
         raise TutelageError(

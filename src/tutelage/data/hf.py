@@ -1,6 +1,6 @@
 """Data sets as Hugging Face writes them to a disk: ``save_to_disk`` folders and the hub's Parquet.
 
-Read by pyarrow alone: the files are memory-mapped or streamed, and no image is decoded.
+pyarrow alone reads them: the files are memory-mapped or streamed, and no image is decoded.
 """
 
 from __future__ import annotations
@@ -61,14 +61,14 @@ def read_hub_folder(path: Path) -> Catalog:
 
 
 def catalog_of_splits(where: str, splits: Mapping[str, Rows]) -> Catalog:
-    """One catalog of data sets by the names of their splits; an image is ``<split>/<name>``.
+    """One catalog of several data sets, each a split; an image is ``<split>/<name>``.
 
     Args:
         where: what the data is called in an error.
         splits: keys of ``SPLIT_NAMES`` -> images.
 
     Raises:
-        TutelageError: an unknown split, no images, or a name that is there twice.
+        TutelageError: an unknown split, no images, or a name that occurs twice.
     """
     if unknown := sorted(set(splits) - set(SPLIT_NAMES)):
         raise TutelageError(
@@ -86,7 +86,7 @@ def catalog_of_splits(where: str, splits: Mapping[str, Rows]) -> Catalog:
 
 
 def chain(parts: Sequence[Rows]) -> Rows:
-    """Data sets one after another; several parts count their rows on."""
+    """Data sets one after the other; the rows of several are numbered anew."""
     sizes = [len(part.names) for part in parts]
     if len(parts) == 1:
         return parts[0]
@@ -100,7 +100,7 @@ def chain(parts: Sequence[Rows]) -> Rows:
 
 
 def image_column(kinds: Mapping[str, str], where: str) -> str:
-    """The column that holds the images: the only one of the kind Image, or else "image".
+    """The column that holds the images: "image", or else the only one of the kind Image.
 
     Args:
         kinds: column -> Hugging Face's name of its kind.
@@ -119,7 +119,7 @@ def image_column(kinds: Mapping[str, str], where: str) -> str:
 
 
 def label_column(kinds: Mapping[str, str], where: str) -> str | None:
-    """The column of the classes: the only one of the kind ClassLabel, else "label", else None.
+    """The column of the classes: "label", or else the only one of the kind ClassLabel, if any.
 
     Raises:
         TutelageError: there are several.
@@ -128,7 +128,7 @@ def label_column(kinds: Mapping[str, str], where: str) -> str | None:
 
 
 def class_text(value: Any, names: Sequence[str] | None) -> str:
-    """``label_text``, where -1 means unlabelled with and without class names."""
+    """A label as ``label_text`` gives it; -1 is none, with or without class names."""
     return "" if value == -1 else label_text(value, names)
 
 
@@ -174,7 +174,7 @@ def _files(path: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _parts(path: Path, told_by: str, names: Any) -> list[Path]:
-    """What a folder's JSON file says that the folder holds; nothing outside of it."""
+    """The paths that a folder's JSON file lists; none may lie outside of the folder."""
     known = isinstance(names, list) and all(isinstance(name, str) for name in names)
     if not known or any(name in ("", "..") or Path(name).name != name for name in names):
         raise TutelageError(

@@ -68,7 +68,7 @@ def read_memory(data: MapStyle | Mapping[str, MapStyle], lone: str = "train") ->
 
 
 def encoded(image: Image.Image) -> bytes:
-    """An image as a file of a lossless kind."""
+    """The bytes of an image as a file, without loss."""
     content = io.BytesIO()
     if image.mode in PNG_MODES:
         image.save(content, format="PNG", compress_level=1)
@@ -79,7 +79,7 @@ def encoded(image: Image.Image) -> bytes:
 
 @dataclass(frozen=True)
 class _Leaf:
-    """A data set that is made of no other: how its images are called, labelled and read."""
+    """A data set that is not made of others: how its images are named, labelled and read."""
 
     name: Callable[[int], str]
     label: Callable[[int], str]
@@ -108,7 +108,7 @@ def _rows(dataset: Any) -> Rows:
 
 
 def _resolve(dataset: Any, index: int) -> tuple[Any, int, str]:
-    """The data set that holds an image itself, its number there, and which parts lead to it."""
+    """The data set that really holds an image, its number there, and the parts that lead to it."""
     prefix = ""
     while True:
         if hasattr(dataset, "dataset") and hasattr(dataset, "indices"):  # torch's Subset
@@ -165,7 +165,7 @@ class _HubSource:
 
 
 def _of_files(dataset: Any, samples: Sequence[tuple[Any, Any]], names: Sequence[str]) -> _Leaf:
-    """ImageFolder and its kind: the files themselves, called by their paths below the root."""
+    """ImageFolder and its like: the files themselves, named by their paths below the root."""
     paths = [os.fspath(path) for path, _ in samples]
     root = os.fspath(getattr(dataset, "root", ""))
     inside = bool(root) and all(path.startswith(root) for path in paths)
@@ -181,35 +181,35 @@ def _of_items(dataset: Any, names: Sequence[str]) -> _Leaf:
     """Pairs of (image, label), asked for one at a time."""
     source = _ItemSource(dataset, threading.Lock())
     with contextlib.suppress(OSError):
-        _pixels(source.item(0)[0])  # what cannot be an image is refused at once
+        _pixels(source.item(0)[0])  # refuse at once what cannot be an image
 
     def of_item(index: int) -> str:
         try:
             return _class_of(source.item(index)[1], names, f"item {index}")
         except OSError:
-            return ""  # when its pixels are read, it is told to be unreadable
+            return ""  # it is listed as unreadable when its pixels are read
 
     known = getattr(dataset, "targets", None)
     known = getattr(dataset, "labels", None) if known is None else known
     if known is None or len(known) != len(dataset) or _transformed(dataset):
-        return _Leaf(str, of_item, source)  # decodes every image once for its label
+        return _Leaf(str, of_item, source)  # every image is decoded once for its label
     labels = [_class_of(value, names, f"item {i}") for i, value in enumerate(known)]
     return _Leaf(str, labels.__getitem__ if labels[0] == of_item(0) else of_item, source)
 
 
 @dataclass(frozen=True)
 class _ItemSource:
-    """The images of a data set of pairs, as files of a lossless kind where bytes are asked for."""
+    """The images of a data set of pairs, encoded without loss."""
 
     dataset: Any
-    lock: Any  # data loaders use processes, so few data sets bear threads
+    lock: Any  # data loaders use processes, so few data sets allow for threads
 
     def item(self, index: int) -> tuple[Any, Any]:
         """Return (image, label).
 
         Raises:
-            OSError: the data set fails to give it.
-            TutelageError: that is not what the data set holds.
+            OSError: the data set fails.
+            TutelageError: its items are no such pairs.
         """
         with self.lock:
             try:

@@ -58,7 +58,7 @@ class Place:
     def fingerprint(self) -> str:
         """Size and time here; size and the store's own checksum or time elsewhere.
 
-        The times of a local file are those of its content: a copy, a rename of the folder, new
+        The time of a local file is that of its content, so that another name of its folder, new
         permissions or another mount change nothing.
         """
         if not self.remote:
@@ -112,17 +112,17 @@ class FileShard:
 
     @contextmanager
     def opened(self, stop: threading.Event) -> Iterator[Iterator[tuple[str, Read]]]:
-        """Open it; gives each image's name in the shard and what reads its bytes, in order.
+        """Open the shard: gives each image's name in it and a function that reads its bytes.
 
-        The readers may be called by several threads while the shard is open; they raise OSError
-        or UnreadableImage. What is refused has a reader that says why.
+        Several threads may call these functions while the shard is open; they raise OSError or
+        UnreadableImage, also to say why an image is refused.
 
         Args:
-            stop: set by who wants the copying of a remote shard to end.
+            stop: when it is set, the copying of a remote shard ends.
 
         Raises:
-            TutelageError: it is no such shard, or has no images; also from the iterator.
-            OSError: it cannot be read; also from the iterator.
+            TutelageError: it is no such shard, or has no images; the iterator may raise it, too.
+            OSError: it cannot be read; the iterator may raise it, too.
         """
         with self.place.opened(stop) as file:
             yield _FORMATS[_suffix(self.name)](file, self.name)
@@ -136,7 +136,7 @@ class FolderShard:
         place: the folder.
         number: which block.
         files: paths relative to the folder, sorted.
-        states: of remote files, what the listing told of them.
+        states: of remote files, what the listing said about each.
     """
 
     place: Place
@@ -187,8 +187,8 @@ def find_shards(images: Iterable[str | os.PathLike[str]]) -> list[Shard]:
             fsspec knows; ``*``, ``?``, ``[...]``, ``{000..099}`` and ``{a,b}`` stand for several.
 
     Raises:
-        TutelageError: nothing there, nothing that is a shard, a folder of both kinds, or a shard
-            that is named twice.
+        TutelageError: nothing there, nothing that is a shard, a folder of shards and images, or a
+            shard that is named twice.
     """
     shards: list[Shard] = []
     try:
@@ -223,7 +223,7 @@ def file_system(url: str) -> tuple[Any, str]:
 
 
 def braces(text: str) -> list[str]:
-    """``{a,b}`` and ``{000..099}`` written out, as a shell does; a padded bound pads them all."""
+    """Write out ``{a,b}`` and ``{000..099}`` as a shell does; a padded bound pads all numbers."""
     found = re.search(r"\{([^{}]*(?:,|\.\.)[^{}]*)\}", text)
     if found is None:
         return [text]
@@ -319,7 +319,7 @@ def _local_files(root: str) -> Iterator[tuple[str, str]]:
 
 
 def _remote_files(place: Place) -> Iterator[tuple[str, str]]:
-    """The same of an object store, with what its listing tells of each file."""
+    """The same in an object store, with what its listing says about each file."""
     with _remote_errors(place.name):
         system, root = place.system
         found = system.find(root, detail=True)
@@ -333,7 +333,7 @@ def _remote_files(place: Place) -> Iterator[tuple[str, str]]:
 
 @contextmanager
 def _remote_errors(where: str) -> Iterator[None]:
-    """Object stores' clients raise kinds of their own for what a disk reports as OSError."""
+    """Raise OSError, as a disk does, in place of what the clients of object stores raise."""
     try:
         yield
     except TutelageError:

@@ -29,7 +29,7 @@ from tutelage.data.folder import files_below
 from tutelage.data.sources import stat_text
 from tutelage.system.errors import TutelageError
 
-LABELS = ("cls", "txt", "json")  # of these the first that a key has is its label
+LABELS = ("cls", "txt", "json")  # the first of these that a key has is its label
 _COMPRESSED = {
     b"\x1f\x8b": ("gzip", "gunzip"),
     b"BZh": ("bzip2", "bunzip2"),
@@ -65,8 +65,7 @@ class Index:
 
     Attributes:
         members: the regular files, in the order of the tar; names are unique.
-        refused: (member, reason) of those that are not read. Damage is named here too, after the
-            last member before it.
+        refused: (member, reason) for each member that is not read. Damage is listed last.
     """
 
     members: tuple[Member, ...]
@@ -75,7 +74,7 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """An image and, if its key has one, its label's member (``.cls``, ``.txt`` or ``.json``)."""
+    """An image, and the member that holds its label, if its key has one."""
 
     key: str
     image: Member
@@ -85,8 +84,9 @@ class Sample:
 def index_tar(file: BinaryIO, where: str) -> Index:
     """List a tar's regular files with their places.
 
-    Absolute names, names with ``..``, links, devices, sparse files and the second member of a name
-    are refused one by one. Of a tar that is cut off or damaged, all before the damage is kept.
+    Absolute names, names with ``..``, links, devices, sparse files and a second member of the same
+    name are refused one by one. In a tar that is cut off or damaged, everything before the damage
+    is kept.
 
     Args:
         file: a seekable binary file, local or from fsspec.
@@ -132,8 +132,8 @@ def index_tar(file: BinaryIO, where: str) -> Index:
 def samples(members: tuple[Member, ...]) -> list[Sample]:
     """The images, in the order of the tar; members of another kind and hidden files are left out.
 
-    A key is the name up to the first dot of its last part, as WebDataset cuts it. Each image of a
-    key with several is a sample of its own.
+    A key is the name up to the first dot of its last part, as in WebDataset. Where a key has
+    several images, each is a sample.
     """
     labels: dict[str, dict[str, Member]] = {}
     images: list[tuple[str, Member]] = []
@@ -155,7 +155,7 @@ def _label(members: dict[str, Member]) -> Member | None:
 
 
 def read_member(file: BinaryIO, member: Member) -> bytes:
-    """A member's bytes; the file must not be shared with another thread.
+    """A member's bytes; no other thread may use the file meanwhile.
 
     Raises:
         OSError: it cannot be read, or the tar has become shorter.
@@ -188,11 +188,11 @@ def label_of(member: Member, content: bytes) -> str:
 
 
 class _Damage(Exception):
-    """What follows in the tar cannot be read."""
+    """The rest of the tar cannot be read."""
 
 
 def _headers(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
-    """Yield the members' headers; a tar that does not end as it should raises _Damage at last."""
+    """Yield the members' headers; raises _Damage at the end of a tar that does not end properly."""
     try:
         with tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as tar:
             at = -1
@@ -286,8 +286,8 @@ def read_tars(path: Path) -> Catalog:
 
     A tar's split is a word of its path below the folder, as in ``train-0001.tar``,
     ``unlabeled/a.tar`` or ``imagenet-val-3.tar``; without one it is train, and images without a
-    label member are unlabelled. What cannot be read, a refused member or a damaged tar, is in the
-    catalog too, so that it is listed with its reason.
+    label member are unlabelled. Refused members and damaged tars are in the catalog, too, so that
+    they are listed with the reason.
 
     Raises:
         TutelageError: no images, or a tar with the words of several splits.
@@ -340,7 +340,7 @@ def _read(file: Path, name: str, number: int, split: str, table: _Table) -> None
 
 
 def _split(name: str) -> str:
-    """The split whose word is in a tar's path; "train" without one, "" for a pool."""
+    """The split whose word is in a tar's path: "train" if there is none, "" for a pool."""
     words = set(re.split(r"[^a-z]+", name.lower())) & SPLIT_NAMES.keys()
     found = {SPLIT_NAMES[word] for word in words} or {"train"}
     if found == {"train", ""}:  # train/unlabeled/0.tar
