@@ -242,7 +242,7 @@ def _train(
     for package in ("torch", "timm", "pyarrow", "jinja2", "matplotlib", "onnx"):
         need(package, "train")
     from tutelage.chain import pipeline, runs, students
-    from tutelage.system.ranks import apart, is_lead, joined
+    from tutelage.system.ranks import alone, is_lead, joined
 
     config = make_config(command, settings)
     teachers = _given_teachers(config) if command == "distill" else []
@@ -262,7 +262,7 @@ def _train(
                     students.student_stage(chain, chain.teacher.outcome.model)
             if not is_lead():
                 return {}
-            with apart():  # the other ranks are gone
+            with alone():  # the other ranks are gone
                 return _finish(work, chain, _command_line(command, data, out, settings))
 
 

@@ -12,8 +12,8 @@ from tutelage.system.errors import TutelageError
 from tutelage.system.ranks import (
     Ranks,
     agreed,
+    alone,
     any_of,
-    apart,
     by_lead,
     current,
     is_lead,
@@ -93,7 +93,7 @@ def test_an_error_of_the_first_is_told_by_it_alone_and_ends_all(share: Any) -> N
 
 def test_apart_each_works_on_the_whole() -> None:
     def work() -> tuple[slice, slice, bool]:
-        with apart():
+        with alone():
             alone = current().share(6)
         return alone, current().share(6), is_lead()
 

@@ -32,7 +32,7 @@ class Ranks:
 
     def share(self, n: int) -> slice:
         """This rank's part of ``n`` things in order; the parts of all ranks are the whole."""
-        if self.world == 1:  # ``apart`` too, whatever the rank
+        if self.world == 1:  # ``alone`` too, whatever the rank
             return slice(0, n)
         return slice(n * self.rank // self.world, n * (self.rank + 1) // self.world)
 
@@ -100,7 +100,7 @@ def joined() -> Iterator[Ranks]:
         )
     ranks = Ranks(distributed.get_rank(), distributed.get_world_size())
     try:
-        with _being(ranks):
+        with _acting_as(ranks):
             yield ranks
     finally:
         if ours:
@@ -135,14 +135,14 @@ def _fresh_store() -> Any:
 
 
 @contextlib.contextmanager
-def apart() -> Iterator[None]:
+def alone() -> Iterator[None]:
     """Let each rank do the whole of what follows, alone: all do the same, or only the lead does."""
-    with _being(Ranks(_current.rank)):
+    with _acting_as(Ranks(_current.rank)):
         yield
 
 
 @contextlib.contextmanager
-def _being(ranks: Ranks) -> Iterator[None]:
+def _acting_as(ranks: Ranks) -> Iterator[None]:
     global _current
     before, _current = _current, ranks
     try:
