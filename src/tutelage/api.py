@@ -606,7 +606,7 @@ def evaluate(model: Path | str, data: Data, *, split: str = "test") -> dict[str,
         TutelageError: the split has no labelled image, or classes the model does not know.
     """
     opened = _open_model(Path(model), threads=1)
-    catalog, told = open_data(data, lone=split)
+    catalog, told = open_data(data, split=split)
     rows = np.flatnonzero((catalog.splits == split) & (catalog.labels >= 0))
     if not len(rows):
         found = ", ".join(sorted(set(catalog.splits.tolist())))

@@ -12,7 +12,7 @@ from tarred import tar_tree, write_tar
 
 from tutelage.data.open import read_catalog
 from tutelage.data.store import open_store
-from tutelage.data.tars import Index, index_tar, label_of, read_member, samples
+from tutelage.data.tars import Index, index_tar, label_of, read_member, tar_images
 from tutelage.system.errors import TutelageError
 
 
@@ -182,10 +182,10 @@ def test_a_tar_that_became_shorter_is_an_error_not_a_short_image() -> None:
         read_member(io.BytesIO(data[:900]), found)
 
 
-def test_samples_are_images_with_the_label_of_their_key() -> None:
+def test_images_come_with_the_label_of_their_key() -> None:
     names = ["d/1.jpg", "d/1.cls", "d/1.json", "e/1.PNG", "e/1.txt", "2.left.jpg", "2.right.jpg"]
     names += ["2.json", "3.jpg", "._3.jpg", "readme.md", "4.cls", "5.meta.json", "5.webp"]
-    found = samples(index_of(packed(*((name, b"") for name in names))).members)
+    found = tar_images(index_of(packed(*((name, b"") for name in names))).members)
     assert [(s.key, s.image.name, s.label and s.label.name) for s in found] == [
         ("d/1", "d/1.jpg", "d/1.cls"),
         ("e/1", "e/1.PNG", "e/1.txt"),

@@ -280,13 +280,13 @@ def _unreadable(read: Callable[[int], bytes], count: int, folder: Path) -> str:
 
 def try_tar(name: str, data: bytes, folder: Path) -> str:
     """Index a tar and read its images and labels."""
-    from tutelage.data.tars import index_tar, label_of, read_member, samples
+    from tutelage.data.tars import index_tar, label_of, read_member, tar_images
     from tutelage.system.errors import TutelageError
 
     file = io.BytesIO(data)
     try:
         index = index_tar(file, "pool.tar")
-        found = samples(index.members)
+        found = tar_images(index.members)
         for sample in found:
             if sample.label is not None:
                 label_of(sample.label, read_member(file, sample.label))

@@ -49,17 +49,17 @@ class MapStyle(Protocol):
         """Return one of them."""
 
 
-def read_memory(data: MapStyle | Mapping[str, MapStyle], lone: str = "train") -> Catalog:
+def read_memory(data: MapStyle | Mapping[str, MapStyle], split: str = "train") -> Catalog:
     """The catalog of a data set in memory, or of several by the names of their splits.
 
     Args:
         data: the data.
-        lone: the split that a single data set is.
+        split: of a single data set.
 
     Raises:
         TutelageError: what was found, what was expected, and the mend.
     """
-    splits = data if isinstance(data, Mapping) else {lone: data}
+    splits = data if isinstance(data, Mapping) else {split: data}
     if not splits:
         raise TutelageError(f"DATA is an empty {type(data).__name__}; {EXPECTED}")
     return catalog_of_splits(

@@ -26,12 +26,12 @@ _READERS: dict[str, Callable[[Path], Catalog]] = {
 }
 
 
-def open_data(data: Data, lone: str = "train") -> tuple[Catalog, str]:
+def open_data(data: Data, split: str = "train") -> tuple[Catalog, str]:
     """The catalog of any DATA, and the words by which a run remembers it.
 
     Args:
         data: a folder or file, a data set in memory, or several by the names of their splits.
-        lone: the split that a single data set in memory is.
+        split: of a single data set in memory.
 
     Returns:
         The catalog, and the path or, for data in memory, what the images are.
@@ -41,7 +41,7 @@ def open_data(data: Data, lone: str = "train") -> tuple[Catalog, str]:
     """
     if isinstance(data, str | os.PathLike):
         return read_catalog(data), str(data)
-    catalog = read_memory(data, lone)
+    catalog = read_memory(data, split)
     return catalog, in_memory(catalog)
 
 

@@ -25,7 +25,7 @@ from tutelage.data.columns import holds_bytes, open_parquet, undamaged
 from tutelage.data.decode import MAX_BYTES, SUFFIXES, UnreadableImage
 from tutelage.data.folder import as_text, files_below
 from tutelage.data.sources import bytes_in, read_file
-from tutelage.data.tars import Member, index_tar, read_member, samples
+from tutelage.data.tars import Member, index_tar, read_member, tar_images
 from tutelage.system.errors import TutelageError, need
 
 BLOCK = 4096  # files of a folder in one shard
@@ -354,7 +354,7 @@ def _suffix(name: str) -> str:
 def _in_tar(file: BinaryIO, name: str) -> Iterator[tuple[str, Read]]:
     """The images of a tar in its order, then the members that are refused."""
     index = index_tar(file, name)
-    images = [sample.image for sample in samples(index.members)]
+    images = [found.image for found in tar_images(index.members)]
     if not images and not index.refused:
         raise TutelageError(f"{name} has no images")
     lock = threading.Lock()

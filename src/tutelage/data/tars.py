@@ -73,7 +73,7 @@ class Index:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class TarImage:
     """An image, and the member that holds its label, if its key has one."""
 
     key: str
@@ -129,11 +129,11 @@ def index_tar(file: BinaryIO, where: str) -> Index:
     return Index(tuple(members), tuple(refused))
 
 
-def samples(members: tuple[Member, ...]) -> list[Sample]:
+def tar_images(members: tuple[Member, ...]) -> list[TarImage]:
     """The images, in the order of the tar; members of another kind and hidden files are left out.
 
     A key is the name up to the first dot of its last part, as in WebDataset. Where a key has
-    several images, each is a sample.
+    several images, all of them share its label.
     """
     labels: dict[str, dict[str, Member]] = {}
     images: list[tuple[str, Member]] = []
@@ -147,7 +147,7 @@ def samples(members: tuple[Member, ...]) -> list[Sample]:
             labels.setdefault(key, {})[extension.lower()] = member
         elif posixpath.splitext(name)[1].lower() in SUFFIXES:
             images.append((key, member))
-    return [Sample(key, image, _label(labels.get(key, {}))) for key, image in images]
+    return [TarImage(key, image, _label(labels.get(key, {}))) for key, image in images]
 
 
 def _label(members: dict[str, Member]) -> Member | None:
@@ -322,15 +322,16 @@ def _read(file: Path, name: str, number: int, split: str, table: _Table) -> None
     try:
         with open(file, "rb") as opened:
             index = index_tar(opened, name)
-            for sample in samples(index.members):
-                image, label = sample.image, ""
-                if sample.label is not None and split:
+            for found in tar_images(index.members):
+                label = ""
+                if found.label is not None and split:
                     try:
-                        label = label_of(sample.label, read_member(opened, sample.label))
+                        label = label_of(found.label, read_member(opened, found.label))
                     except (TutelageError, OSError) as error:
                         table.bad_labels.append(f"{name}/{error}")
-                place = (number, image.offset, image.size)
-                table.add(f"{name}/{image.name}", "" if label == "-1" else label, split, place)
+                place = (number, found.image.offset, found.image.size)
+                label = "" if label == "-1" else label
+                table.add(f"{name}/{found.image.name}", label, split, place)
     except (TutelageError, OSError) as error:
         table.refuse(name, split, str(error))
         return
