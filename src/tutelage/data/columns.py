@@ -55,23 +55,14 @@ def open_arrow(path: Path) -> Any:
 
 
 def check_file(path: Path) -> None:
-    """Refuse what could never answer, such as a pipe.
-
-    Raises:
-        TutelageError: it is no regular file.
-        OSError: nothing is there.
-    """
+    """Refuse what might never answer, such as a pipe; where nothing is, this raises OSError."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise TutelageError(f"{path} is no file, but a folder, a pipe, a device or a socket")
 
 
 @contextlib.contextmanager
 def undamaged(path: Path | str) -> Iterator[None]:
-    """Turn whatever pyarrow raises on a damaged file into a TutelageError.
-
-    Raises:
-        TutelageError: the file and the reason.
-    """
+    """Turn whatever pyarrow raises on a damaged file into a TutelageError with the reason."""
     try:
         yield
     except TutelageError:
@@ -84,11 +75,7 @@ def undamaged(path: Path | str) -> Iterator[None]:
 
 
 def sound(column: Any, path: Path | str) -> Any:
-    """A column whose offsets lie inside its data: others would make pyarrow crash the process.
-
-    Raises:
-        TutelageError: they do not.
-    """
+    """Check that a column's offsets lie inside its data: others let pyarrow crash the process."""
     with undamaged(path):
         column.validate(full=True)
     return column
@@ -123,9 +110,7 @@ class Table:
         """Open the file.
 
         Raises:
-            TutelageError: it is missing or damaged, or its metadata is not what Hugging Face
-                writes.
-            MissingExtra: pyarrow is not installed.
+            TutelageError: it is missing, or it or its metadata is damaged.
         """
         self.path = path
         self._in_arrow = path.suffix == ".arrow"
@@ -135,10 +120,7 @@ class Table:
         self.features = _features(self.schema)
 
     def column(self, name: str) -> Any:
-        """Return a column as pyarrow's ``ChunkedArray``; that of an ``.arrow`` file stays mapped.
-
-        Args:
-            name: of a column, or in Parquet of a field such as ``image.path``.
+        """Return a column, or in Parquet a field such as ``image.path``, as a ``ChunkedArray``.
 
         Raises:
             TutelageError: it is damaged.
@@ -151,7 +133,7 @@ class Table:
         """Return a column of labels, and the class names that its whole numbers count, if any.
 
         Raises:
-            TutelageError: it holds lists, say, which cannot be labels.
+            TutelageError: its values, or the class names, cannot be such, as lists for example.
         """
         types = need("pyarrow", "train").types
         kind = value_type(self.schema.field(name).type)
@@ -160,7 +142,13 @@ class Table:
             raise TutelageError(
                 f"{self.path}: column {name} holds {kind}; expected class names or whole numbers"
             )
-        return self.column(name).to_pylist(), _class_names(self.features.get(name, {}))
+        names = self.features.get(name, {}).get("names")
+        texts = isinstance(names, list) and all(isinstance(text, str) for text in names)
+        if names is not None and not texts:
+            raise TutelageError(
+                f"the class names of the data set are {str(names)[:80]}; expected a list of texts"
+            )
+        return self.column(name).to_pylist(), names
 
 
 def _features(schema: Any) -> dict[str, dict[str, Any]]:
@@ -173,17 +161,6 @@ def _features(schema: Any) -> dict[str, dict[str, Any]]:
         raise TutelageError(
             f"the metadata of Hugging Face in the data set is damaged ({error}); save it again"
         ) from error
-
-
-def _class_names(feature: dict[str, Any]) -> list[str] | None:
-    names = feature.get("names")
-    if names is None:
-        return None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise TutelageError(
-            f"the class names of the data set are {str(names)[:80]}; expected a list of texts"
-        )
-    return names
 
 
 def label_text(value: Any, names: Sequence[str] | None = None) -> str:

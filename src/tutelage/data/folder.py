@@ -15,19 +15,12 @@ from tutelage.system.errors import TutelageError
 
 @dataclass
 class _Tree:
-    """What is found in a folder tree.
-
-    Attributes:
-        rows: (path, class or "", split) of each image.
-        ignored: files that are no images.
-        closed: folders that are links or cannot be opened.
-        warnings: what the user should know.
-    """
+    """What is found in a folder tree."""
 
     root: Path
-    rows: list[tuple[str, str, str]] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
-    closed: list[str] = field(default_factory=list)
+    rows: list[tuple[str, str, str]] = field(default_factory=list)  # path, class or "", split
+    ignored: list[str] = field(default_factory=list)  # files that are no images
+    closed: list[str] = field(default_factory=list)  # folders: links, or they cannot be opened
     warnings: list[str] = field(default_factory=list)
 
     def add(self, folder: Path, label: str, split: str) -> None:
@@ -50,12 +43,7 @@ class _Tree:
                 )
 
     def add_loose(self, folders: set[Path], *, taken: bool) -> None:
-        """Look at the files that lie beside the class folders.
-
-        Args:
-            folders: where they lie.
-            taken: the images among them are an unlabelled pool; else they are left out.
-        """
+        """Look at what lies beside class folders; its images are taken as a pool, or left out."""
         loose = [str(p) for folder in folders for p in _visible(folder) if not p.is_dir()]
         images = sorted(path for path in loose if is_image(path))
         self.ignored += [path for path in loose if not is_image(path)]

@@ -27,16 +27,8 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-
-    @property
-    def stages(self) -> Path:
-        """Where finished stages are kept."""
-        return self.path / "stages"
-
-    @property
-    def events(self) -> Path:
-        """The progress of the run, one JSON object a line."""
-        return self.path / "events.jsonl"
+        self.stages = path / "stages"  # the finished ones
+        self.events = path / "events.jsonl"  # the progress, one JSON object a line
 
     def claim(self, request: dict[str, Any]) -> bool:
         """Start a run here, or continue the one of the same request.

@@ -186,11 +186,9 @@ def stat_text(path: Path | str) -> str:
 
 
 def bytes_in(value: Any) -> bytes | None:
-    """The bytes in an undecoded image (bytes, or Hugging Face's pair of bytes and path), if any.
-
-    Anything else that stands in their place is None: of a number, ``bytes`` would make zeros.
-    """
+    """The bytes in an undecoded image (bytes, or Hugging Face's pair of bytes and path), if any."""
     content = value.get("bytes") if isinstance(value, Mapping) else value
+    # From a number in their place ``bytes`` would make that many zeros.
     return bytes(content) if isinstance(content, bytes | bytearray | memoryview) else None
 
 
@@ -202,7 +200,7 @@ def path_in(value: Any) -> str | None:
 
 
 def content_of(value: Any, where: str) -> bytes:
-    """The file's bytes of an undecoded image: those in it, or those of the file that it names.
+    """The bytes of an undecoded image: those in it, or those of the file that it names.
 
     Raises:
         OSError: neither is there, or the file cannot be read.

@@ -16,7 +16,7 @@ import posixpath
 import re
 import tarfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import BinaryIO
 
@@ -29,6 +29,7 @@ from tutelage.data.folder import files_below
 from tutelage.data.sources import stat_text
 from tutelage.system.errors import TutelageError
 
+_Row = tuple[str, str, str, tuple[int, int, int]]  # name, label, split, place: see TarSource
 LABELS = ("cls", "txt", "json")  # the first of these that a key has is its label
 _COMPRESSED = {
     b"\x1f\x8b": ("gzip", "gunzip"),
@@ -259,28 +260,6 @@ class TarSource:
         return f"{stat_text(self.tars[tar])}#{offset}+{size}"
 
 
-@dataclass
-class _Table:
-    """The rows of a catalog while tars are read."""
-
-    names: list[str] = field(default_factory=list)
-    labels: list[str] = field(default_factory=list)
-    splits: list[str] = field(default_factory=list)
-    places: list[tuple[int, int, int]] = field(default_factory=list)
-    reasons: list[str] = field(default_factory=list)
-    bad_labels: list[str] = field(default_factory=list)
-
-    def add(self, name: str, label: str, split: str, place: tuple[int, int, int]) -> None:
-        self.names.append(name)
-        self.labels.append(label if split else "")
-        self.splits.append(split or "train")
-        self.places.append(place)
-
-    def refuse(self, name: str, split: str, reason: str) -> None:
-        self.reasons.append(reason)
-        self.add(name, "", split, (-len(self.reasons), 0, 0))
-
-
 def read_tars(path: Path) -> Catalog:
     """The catalog of a tar, or of the tars below a folder; an image is ``<tar>/<member>``.
 
@@ -296,29 +275,39 @@ def read_tars(path: Path) -> Catalog:
     if not path.is_file():
         files = sorted(Path(f) for f in files_below(path, []) if f.endswith(".tar"))
     root = path.parent if path.is_file() else path
-    table = _Table()
+    rows: list[_Row] = []
+    reasons: list[str] = []
+    bad_labels: list[str] = []
     for number, file in enumerate(files):
         name = file.relative_to(root).as_posix()
-        _read(file, name, number, "train" if path.is_file() else _split(name), table)
-    if all(place[0] < 0 for place in table.places):
-        why = f": {table.names[0]}: {table.reasons[0]}" if table.reasons else ""
+        split = "train" if path.is_file() else _split(name)
+        rows += _rows(file, name, number, split, reasons, bad_labels)
+    if all(place[0] < 0 for _, _, _, place in rows):
+        why = f": {rows[0][0]}: {reasons[0]}" if reasons else ""
         raise TutelageError(
             f"no images in the {len(files)} tars of {path}{why}; expected members such as "
             "0001.jpg and, with its class, 0001.cls"
         )
     warnings = []
-    if table.bad_labels:
+    if bad_labels:
         warnings.append(
-            f"{len(table.bad_labels)} label members cannot be read (first: {table.bad_labels[0]}): "
+            f"{len(bad_labels)} label members cannot be read (first: {bad_labels[0]}): "
             "their images are unlabelled"
         )
-    places = np.array(table.places, dtype=np.int64)
-    source = TarSource(tuple(files), places, tuple(table.reasons))
-    return make_catalog(str(path), table.names, table.labels, table.splits, source, warnings)
+    names, labels, splits, places = zip(*rows, strict=True)
+    source = TarSource(tuple(files), np.array(places, dtype=np.int64), tuple(reasons))
+    return make_catalog(str(path), names, labels, splits, source, warnings)
 
 
-def _read(file: Path, name: str, number: int, split: str, table: _Table) -> None:
-    """Add the images of one tar."""
+def _rows(
+    file: Path, name: str, number: int, split: str, reasons: list[str], bad_labels: list[str]
+) -> Iterator[_Row]:
+    """The images of one tar; reasons of refused ones and unreadable labels join the lists."""
+
+    def refused(name: str, reason: str) -> _Row:
+        reasons.append(reason)
+        return name, "", split or "train", (-len(reasons), 0, 0)
+
     try:
         with open(file, "rb") as opened:
             index = index_tar(opened, name)
@@ -328,16 +317,16 @@ def _read(file: Path, name: str, number: int, split: str, table: _Table) -> None
                     try:
                         label = label_of(found.label, read_member(opened, found.label))
                     except (TutelageError, OSError) as error:
-                        table.bad_labels.append(f"{name}/{error}")
+                        bad_labels.append(f"{name}/{error}")
                 place = (number, found.image.offset, found.image.size)
                 label = "" if label == "-1" else label
-                table.add(f"{name}/{found.image.name}", label, split, place)
+                yield f"{name}/{found.image.name}", label, split or "train", place
     except (TutelageError, OSError) as error:
-        table.refuse(name, split, str(error))
+        yield refused(name, str(error))
         return
     for count, (member, reason) in enumerate(index.refused, start=1):
         # Numbered, because a refused name may be there again, or be that of a good member.
-        table.refuse(f"{name}#{count}: {member}", split, reason)
+        yield refused(f"{name}#{count}: {member}", reason)
 
 
 def _split(name: str) -> str:
