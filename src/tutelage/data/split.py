@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,13 +83,8 @@ def make_split(
     roles[train] = "unlabeled"
     for split in ("val", "test"):
         roles[(catalog.splits == split) & readable & known] = split
-    reviewed = np.array([name in catalog.reviewed for name in catalog.names], dtype=bool)
     warnings = []
-    for label, name in enumerate(catalog.classes):
-        of_class = train & (catalog.labels == label)
-        members = np.flatnonzero(of_class)
-        kept = _draw(catalog.names, members, labels_per_class, f"{seed}/labels")
-        kept = np.union1d(kept, np.flatnonzero(of_class & reviewed))
+    for name, kept in _draw_labels(catalog, train, labels_per_class, seed):
         roles[kept] = "labeled"
         if labels_needed and len(kept) < (labels_per_class or 1):
             asked = f" of the {labels_per_class} asked for" if labels_per_class else ""
@@ -107,6 +103,17 @@ def make_split(
     roles[pool] = "unused"
     roles[_draw(catalog.names, pool, limit, f"{seed}/pool")] = "unlabeled"
     return _split(roles, catalog, tuple(warnings))
+
+
+def _draw_labels(
+    catalog: Catalog, train: NDArray[np.bool_], count: int | None, seed: int
+) -> Iterator[tuple[str, NDArray[np.intp]]]:
+    """The name of each class and its images that stay labelled: those drawn and those reviewed."""
+    reviewed = np.array([name in catalog.reviewed for name in catalog.names], dtype=bool)
+    for label, name in enumerate(catalog.classes):
+        of_class = train & (catalog.labels == label)
+        drawn = _draw(catalog.names, np.flatnonzero(of_class), count, f"{seed}/labels")
+        yield name, np.union1d(drawn, np.flatnonzero(of_class & reviewed))
 
 
 def save_split(split: Split, catalog: Catalog, path: Path) -> None:
