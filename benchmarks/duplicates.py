@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 import results
@@ -83,10 +82,6 @@ class Bytes:
     def signature(self, index: int) -> str:
         """What is in it."""
         return f"{hash(self.files[index])}"
-
-    def select(self, indices: NDArray[np.intp]) -> Bytes:
-        """Some of the files."""
-        return Bytes(tuple(self.files[i] for i in indices))
 
 
 def catalog_of(files: list[bytes]) -> Catalog:

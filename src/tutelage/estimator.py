@@ -190,10 +190,6 @@ class ArraySource:
         image = self.images[index]
         return hashlib.blake2b(image.tobytes() + repr(image.shape).encode()).hexdigest()
 
-    def select(self, indices: NDArray[np.intp]) -> ArraySource:
-        """Return the source of these images."""
-        return ArraySource(tuple(self.images[i] for i in indices))
-
 
 def _images(X: Any) -> list[Any]:
     """Paths or arrays, one an image."""

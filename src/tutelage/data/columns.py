@@ -18,8 +18,8 @@ def open_parquet(path: Path | str, file: BinaryIO | None = None) -> Any:
 
     Args:
         path: what it is called.
-        file: the opened file, where it is not the one of that name; it is not memory-mapped,
-            since mapped pages count as this process's memory.
+        file: the file itself, if it is open; it is not memory-mapped then, since mapped pages
+            count as this process's memory.
 
     Raises:
         TutelageError: the file is missing or damaged.
@@ -29,12 +29,8 @@ def open_parquet(path: Path | str, file: BinaryIO | None = None) -> Any:
     with undamaged(path):
         if file is None:
             check_file(Path(path))
-            size = os.stat(path).st_size
-            opened = parquet.ParquetFile(path, memory_map=True, pre_buffer=False)
-        else:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(0)
-            opened = parquet.ParquetFile(file, pre_buffer=False)
+        size = file.seek(0, os.SEEK_END) if file else os.stat(path).st_size
+        opened = parquet.ParquetFile(file or path, memory_map=not file, pre_buffer=False)
         rows = opened.metadata.num_rows
     if rows > size:
         raise TutelageError(f"{path} is damaged: it claims {rows:,} rows in {size:,} bytes")
