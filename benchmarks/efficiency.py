@@ -40,7 +40,8 @@ from tutelage.chain import prepare as preparing
 from tutelage.chain.plan import Plan
 from tutelage.chain.run import teach, teach_student
 from tutelage.config import make_config
-from tutelage.data.catalog import Catalog, read_catalog
+from tutelage.data.catalog import Catalog
+from tutelage.data.open import read_catalog
 from tutelage.ladder import arms as rungs
 from tutelage.models.classifier import count_parameters
 from tutelage.models.zoo import without_levels

@@ -29,8 +29,9 @@ from tutelage.chain.plan import Work
 from tutelage.chain.prepare import prepare
 from tutelage.chain.run import teach, teach_student
 from tutelage.config import make_config
-from tutelage.data.catalog import Catalog, read_catalog
+from tutelage.data.catalog import Catalog
 from tutelage.data.demo import solar_cells
+from tutelage.data.open import read_catalog
 
 ARMS: dict[str, dict[str, Any]] = {
     "randaugment": {},

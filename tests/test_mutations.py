@@ -486,7 +486,7 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     "a norm is measured on each rank's own share": (
         checks.ranks_measure_a_neck_as_one,
         "chain.student",
-        "    with apart():  # every rank's norm sees all batches\n        look(",
+        "    with alone():  # every rank's norm sees all batches\n        look(",
         "    if True:\n        look(",
     ),
     "resumed without the average": (
@@ -710,7 +710,7 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     "images out of class in the alignment": (
         checks.images_out_of_class_decide_nothing,
         "chain.pool",
-        "beliefs[inside] = align(beliefs[inside], prior",
+        "beliefs[inside] = align_to_prior(beliefs[inside], prior",
         "beliefs = align(beliefs, prior",
     ),
     "a fold's clusters start at its judged images": (

@@ -26,8 +26,8 @@ from tutelage.bench import augment
 from tutelage.chain import load
 from tutelage.data import demo as solar
 from tutelage.data import runfolder
-from tutelage.data.catalog import read_catalog
 from tutelage.data.decisions import FILE, Decision, Decisions
+from tutelage.data.open import read_catalog
 from tutelage.ladder import seeds as ladder
 from tutelage.models import zoo
 from tutelage.stats.metrics import metrics

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from tutelage.config import make_config
-from tutelage.data.catalog import Catalog, as_text
-from tutelage.data.decode import decode, read_file
-from tutelage.data.memory import Data, in_memory, is_in_memory, open_data
+from tutelage.data.catalog import Catalog
+from tutelage.data.decode import decode
+from tutelage.data.folder import as_text
+from tutelage.data.open import Data, in_memory, is_in_memory, open_data
+from tutelage.data.sources import read_file
 from tutelage.deploy.answers import Prediction, answer, each_image, reason_of
 from tutelage.deploy.samples import PARITY_IMAGES, noise_images, readable_images
 from tutelage.stats.metrics import metrics
@@ -447,7 +449,7 @@ def _digest_of(model: Path) -> str:
 
 
 def _image_files(images: Sequence[Path | str]) -> list[Path]:
-    from tutelage.data.catalog import image_files
+    from tutelage.data.folder import image_files
 
     out: list[Path] = []
     for item in map(Path, images):
@@ -479,7 +481,7 @@ def evaluate(model: Path | str, data: Data, *, split: str = "test") -> dict[str,
         TutelageError: the split has no labelled image, or classes the model does not know.
     """
     opened = _open_model(Path(model), threads=1)
-    catalog, told = open_data(data, lone=split)
+    catalog, told = open_data(data, split=split)
     rows = np.flatnonzero((catalog.splits == split) & (catalog.labels >= 0))
     if not len(rows):
         found = ", ".join(sorted(set(catalog.splits.tolist())))

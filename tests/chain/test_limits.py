@@ -18,7 +18,7 @@ from costs import PARAMETERS, Fake
 from tutelage.chain import limits, prepare
 from tutelage.chain.limits import Offer, Untrained, choose, exceeded, names_on_offer
 from tutelage.config import DistillConfig, make_config
-from tutelage.data.catalog import read_catalog
+from tutelage.data.open import read_catalog
 from tutelage.data.runfolder import RunFolder
 from tutelage.models.zoo import create
 from tutelage.report.model import DeploymentRow

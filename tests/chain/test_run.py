@@ -18,6 +18,7 @@ pytest.importorskip("timm")
 
 import silent_checks as checks
 from commands import Commands
+from locked import is_locked
 from processes import on_ranks
 from shapes import (
     CLASSES,
@@ -48,8 +49,7 @@ from tutelage.chain.prepare import prepare
 from tutelage.chain.run import teach
 from tutelage.config import make_config
 from tutelage.data import store
-from tutelage.data.catalog import read_catalog
-from tutelage.data.memory import read_path
+from tutelage.data.open import read_catalog
 from tutelage.data.stream import StreamedImages
 from tutelage.stats.metrics import Comparison
 from tutelage.system.errors import TutelageError
@@ -69,7 +69,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def prepared(data: Path, out: Path, **settings: Any) -> types.Run:
     config = make_config("run", {**SETTINGS, **settings})
-    return prepare("run", read_path(data), str(data), out, config, quiet=True)
+    return prepare("run", read_catalog(data), str(data), out, config, quiet=True)
 
 
 def events(run: Path) -> list[dict[str, Any]]:
@@ -370,7 +370,7 @@ def test_a_refused_command_keeps_the_run_that_it_would_have_continued(
     data = shutil.copytree(photos, tmp_path / "data")
     config = checks.make_config("run", FINISHED)
     catalog = checks.read_catalog(data)
-    prepare("run", catalog, str(data), tmp_path / "run", config, quiet=True)
+    prepare("run", catalog, str(data), tmp_path / "run", config, quiet=True).close()
     before = contents(tmp_path / "run")
     (data / "train" / "disc" / "disc0.png").unlink()
     with pytest.raises(TutelageError, match=r"the images changed since .* 0 new, 1 gone"):
@@ -379,6 +379,7 @@ def test_a_refused_command_keeps_the_run_that_it_would_have_continued(
     assert {n: c for n, c in after.items() if n != "events.jsonl"} == {
         n: c for n, c in before.items() if n != "events.jsonl"
     }
+    assert not is_locked(tmp_path / "run")
 
 
 # --- choices

@@ -21,9 +21,9 @@ from PIL import Image
 from tutelage.data.decode import decode
 from tutelage.data.shards import find_shards
 from tutelage.deploy import label_shards as pool
-from tutelage.system.claims import Claims
 from tutelage.system.console import Console
 from tutelage.system.errors import TutelageError
+from tutelage.system.locks import Claims
 
 pytest.importorskip("pyarrow")
 LABELS = pool.LABELS
@@ -458,7 +458,7 @@ def test_the_summary_waits_for_the_claim_of_who_writes_it(tmp_path: Path) -> Non
     code = f"""
 import sys
 from pathlib import Path
-from tutelage.system.claims import Claims
+from tutelage.system.locks import Claims
 claims = Claims(Path({str(out / ".claims")!r}))
 assert claims.take({pool.SUMMARY!r})
 print("held", flush=True)

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tutelage.data.catalog import Catalog, FileSource
+from tutelage.data.catalog import Catalog
+from tutelage.data.sources import FileSource
 from tutelage.ladder.arms import RUNGS
 from tutelage.ladder.curve import CurvePoint, LabelCount, check_budgets, worth
 from tutelage.system.errors import TutelageError

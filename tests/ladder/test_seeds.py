@@ -15,12 +15,12 @@ pytest.importorskip("timm")
 
 import silent_checks as checks
 import tiny
+from locked import is_locked
 
 from tutelage import api, cli
 from tutelage.chain import pipeline, trained, types
 from tutelage.config import RunConfig, make_config
-from tutelage.data import runfolder
-from tutelage.data.catalog import read_catalog
+from tutelage.data.open import read_catalog
 from tutelage.data.split import load_split
 from tutelage.ladder import seeds as ladder
 from tutelage.ladder.page import HELPS, HURTS, UNCLEAR
@@ -227,16 +227,17 @@ def test_what_cannot_be_climbed_is_refused_before_anything_is_written(
         assert not out.exists()
 
 
-def test_a_seed_without_readable_test_images_lets_others_into_its_folder(
+def test_a_draw_without_readable_test_images_lets_other_processes_in(
     data: Path, tmp_path: Path
 ) -> None:
-    broken, out = tmp_path / "broken", tmp_path / "out"
-    shutil.copytree(data, broken)
-    for path in (broken / "test").rglob("*.png"):
+    copy, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(data, copy)
+    for path in (copy / "test").glob("*/*"):
         path.write_bytes(b"no image")
-    with pytest.raises(TutelageError, match="needs labelled test images that can be read"):
-        api.ladder(broken, out, quiet=True, **SETTINGS)
-    assert (out / "seed-0").resolve() not in runfolder._LOCKED
+    with pytest.raises(TutelageError, match="labelled test images that can be read"):
+        api.ladder(copy, out, quiet=True, **SETTINGS)
+    assert not is_locked(out)
+    assert not is_locked(out / "seed-0")
 
 
 def test_the_command_line_gives_arms_and_seeds(

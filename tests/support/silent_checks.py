@@ -35,7 +35,7 @@ from tutelage.chain.plan import Work
 from tutelage.chain.run import teach
 from tutelage.config import RunConfig, TrainConfig, make_config
 from tutelage.data import stream
-from tutelage.data.catalog import read_catalog
+from tutelage.data.open import read_catalog
 from tutelage.data.store import open_store
 from tutelage.deploy.graph import Deployed
 from tutelage.heads.bank import Bank, look

@@ -14,7 +14,7 @@ from tutelage.chain.measure import measure
 from tutelage.chain.pipeline import Pipeline
 from tutelage.chain.types import Finished, Run
 from tutelage.chain.worklist import write_worklist
-from tutelage.data.memory import is_in_memory
+from tutelage.data.open import is_in_memory
 from tutelage.data.runfolder import command_line
 from tutelage.deploy.onnx import export_onnx, parity
 from tutelage.deploy.samples import PARITY_IMAGES, noise_images, readable_images

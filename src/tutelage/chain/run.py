@@ -20,7 +20,7 @@ from tutelage.chain.types import Finished
 from tutelage.config import make_config
 from tutelage.data.catalog import Catalog
 from tutelage.models.classifier import Classifier
-from tutelage.system.ranks import apart, is_lead, joined
+from tutelage.system.ranks import alone, is_lead, joined
 
 
 def train(
@@ -65,7 +65,7 @@ def train(
                 teach_student(chain, teachers)
             if not is_lead():
                 return {}
-            with apart():  # the other ranks are gone
+            with alone():  # the other ranks are gone
                 return finish(chain, command, data, settings)
 
 

@@ -34,7 +34,7 @@ from tutelage.steps.distillation import DistillationStep
 from tutelage.steps.supervised import supervised_step
 from tutelage.steps.teachers import Teachers
 from tutelage.system.errors import TutelageError
-from tutelage.system.ranks import apart
+from tutelage.system.ranks import alone
 from tutelage.training.batch import Step
 from tutelage.training.loader import Loader, Rows, Views, spaced
 
@@ -258,7 +258,7 @@ def _measure_neck(run: Run, student: Classifier) -> None:
     for norm in momenta:
         norm.momentum = None  # a plain average over the batches
     center = Center(student.spec.crop_pct)
-    with apart():  # every rank's norm sees all batches
+    with alone():  # every rank's norm sees all batches
         look(run.task.canvases, _some(run.task), center, student, student.spec.input_size)
     student.cpu()
     for norm, momentum in momenta.items():

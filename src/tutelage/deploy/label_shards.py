@@ -2,7 +2,7 @@
 
 Each process starts with its share of the shards (``shards[rank::world]``) and then helps the others
 from the end of theirs, so that neither a slow machine nor a large shard holds the rest up. Before
-it reads a shard it claims it (``tutelage.system.claims``): no shard is labelled by two at a time,
+it reads a shard it claims it (``tutelage.system.locks``): no shard is labelled by two at a time,
 and one whose process died is free at that moment. A shard's labels appear under their name when
 they are whole, with what they were made from in the footer; who finds them there skips the shard.
 So ranks need not talk, and none waits for one that died: who has nothing left looks every second
@@ -36,10 +36,10 @@ from tutelage._version import __version__
 from tutelage.data.decode import UnreadableImage, decode, why_skipped
 from tutelage.data.shards import Read, Shard
 from tutelage.deploy.runtime import BATCH_PIXELS, OnnxModel
-from tutelage.system.claims import Claims
 from tutelage.system.console import Console
 from tutelage.system.errors import TutelageError, need
 from tutelage.system.files import replacing, sweep, write_atomically
+from tutelage.system.locks import Claims
 
 SUMMARY, OPTIONS, LABELS, FAILED = "label.json", "options.json", "labels", "failed"
 COUNTS = ("images", "labelled", "accepted", "unknown", "skipped")
