@@ -27,7 +27,7 @@ from typing import Any
 
 import results
 from chain import PACKAGES
-from tutelage.bench.photos import choose_photos
+from photos import choose_photos
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 import mutants

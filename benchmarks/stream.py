@@ -32,8 +32,8 @@ import torch
 
 import results
 from chain import PACKAGES
+from photos import choose_photos, to_jpeg
 from tutelage.augment import Strong
-from tutelage.bench.photos import choose_photos, to_jpeg
 from tutelage.config import TrainConfig
 from tutelage.data import stream
 from tutelage.data.catalog import Catalog

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from augment_words import STAGES
 from results import SETTING, Draws, grouped
 from tutelage.stats.metrics import t_interval
 
@@ -21,8 +22,6 @@ DOCS = ROOT.parent / "docs"
 
 def augment_cpu(result: dict[str, Any]) -> str:
     """The tables of one ``augment_cpu`` result, as Markdown."""
-    from tutelage.bench.words import STAGES
-
     chip = result["hardware"]
     lines = [
         f"{result['date']}, {chip['processor']}, {result['threads']} thread; {result['photos']}; "

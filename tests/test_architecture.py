@@ -24,7 +24,6 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("review",),
     ("chain",),
     ("ladder", "explore"),
-    ("bench",),
     ("api",),
     ("cli", "estimator"),
     ("__main__", "__init__"),

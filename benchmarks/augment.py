@@ -1,16 +1,26 @@
-"""``tutelage bench augment``: images a second, beside the peers and beside the machine's limits."""
+"""Augmentation on the CPU: images a second, beside the peers and beside the machine's limits.
+
+python benchmarks/augment.py --images photos/ --peers timm,kornia --seconds 60
+python benchmarks/augment.py --images photos.parquet --runs 3 --json results.json
+
+Random resized crop, flip and RandAugment by this library and by those installed beside it. Several
+runs take place in a process each; ``--json`` keeps their medians and widest spreads.
+"""
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +29,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+import augment_peers as peers
+import results
+from augment_peers import Job, Pipeline
+from augment_words import describe
+from photos import choose_photos, shrink, to_jpeg
 from tutelage.augment import Plan
-from tutelage.bench import peers
-from tutelage.bench.peers import Job, Pipeline
-from tutelage.bench.photos import choose_photos, shrink, to_jpeg
 from tutelage.chain.machine import keep_freed_memory
 from tutelage.system.console import Console
 from tutelage.system.cores import cores
@@ -33,12 +45,16 @@ PHOTOS = 2 * BATCH
 ROUNDS = 5
 CASES = ((256, 224), (32, 32))
 """Sides of the images and of the views."""
+PACKAGES = (
+    *("tutelage", "torch", "numba", "numpy", "pillow"),
+    *("torchvision", "timm", "albumentations", "opencv-python-headless", "kornia"),
+)
 
 Rates = dict[str, list[float]]
 Row = dict[str, Any]
 
 
-def bench_augment(
+def measure(
     images: Path | str | None = None,
     *,
     seconds: float = 150.0,
@@ -46,10 +62,10 @@ def bench_augment(
     only: Sequence[str] | None = None,
     quiet: bool = True,
 ) -> dict[str, Any]:
-    """Measure the augmentation of this library and of those installed beside it, on the CPU.
+    """Measure all contenders in this process.
 
-    It lets this process keep freed memory, as training does: fresh memory for each batch would
-    cost every contender the same time, and so make them look more alike.
+    The process keeps freed memory, as training does: fresh memory for each batch would cost every
+    contender the same time, and so make them look more alike.
 
     Args:
         images: a folder or manifest of photos; None generates some.
@@ -59,9 +75,9 @@ def bench_augment(
         quiet: show no progress.
 
     Returns:
-        What ``--json`` prints: "device", "threads", "rows" (float32 views), and more ("uint8" has
-        the rows of uint8 views, "limits" what the machine could do, "absent" why a peer is not
-        there, "scaling" and "breakdown" this library alone).
+        "rows" of float32 views, "uint8" of uint8 views, "limits" (what the machine could do),
+        "absent" (why a peer is not there), "scaling" and "breakdown" (this library alone), and on
+        what all of it was measured.
 
     Raises:
         TutelageError: a peer is unknown, a number is out of range, or the images cannot be read.
@@ -352,3 +368,84 @@ def _breakdown(rates: Rates) -> list[Row]:
         {"stage": name, "microseconds": round(time, 1), "share": round(time / whole, 3)}
         for name, time in {**cost, **added}.items()
     ]
+
+
+# --- several runs
+
+
+def summary(runs: Sequence[Mapping[str, Any]], images: str | None) -> dict[str, Any]:
+    """What is kept of the runs: medians, widest spreads, and each run's ratios."""
+    first = runs[0]
+    return {
+        "photos": first["photos"].replace(images, Path(images).name) if images else first["photos"],
+        **{name: first[name] for name in ("device", "backend", "threads", "batch", "absent")},
+        "runs": len(runs),
+        "rounds": first["rounds"],
+        "load_before": [run["load_before"] for run in runs],
+        **{name: _joined(runs, name, "name", "size") for name in ("rows", "uint8", "limits")},
+        "scaling": _joined(runs, "scaling", "threads"),
+        "breakdown": {
+            row["stage"]: statistics.median(run["breakdown"][i]["microseconds"] for run in runs)
+            for i, row in enumerate(first["breakdown"])
+        },
+        "first_call_seconds": [run["first_call_seconds"] for run in runs],
+    }
+
+
+def _joined(runs: Sequence[Mapping[str, Any]], table: str, *key: str) -> list[Row]:
+    """One row for the rows of all runs that agree in ``key``: the median, and the widest spread."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in (row for run in runs for row in run[table]):
+        groups.setdefault(tuple(row[name] for name in key), []).append(row)
+    return [
+        {
+            **{name: rows[-1][name] for name in (*key, "from", "form") if name in rows[-1]},
+            "images_per_second": statistics.median(row["images_per_second"] for row in rows),
+            "min": min(row["min"] for row in rows),
+            "max": max(row["max"] for row in rows),
+            "ratio": statistics.median(row["ratio"] for row in rows),
+            "ratio_each": [row["ratio"] for row in rows],
+        }
+        for rows in groups.values()
+    ]
+
+
+def _apart(**options: Any) -> dict[str, Any]:
+    """``measure`` in a new process, which nothing of an earlier run can help or hinder."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return process.submit(measure, **options).result()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", metavar="DATA", help="photos (default: generated)")
+    parser.add_argument("--seconds", type=float, default=150.0, help="of each run (default: 150)")
+    parser.add_argument("--threads", type=int, default=1, help="of torch and OpenCV (default: 1)")
+    parser.add_argument(
+        "--peers",
+        dest="only",
+        metavar="A,B",
+        type=lambda text: text.split(","),
+        help=f"of {', '.join(peers.PEERS)} (default: all that are installed)",
+    )
+    parser.add_argument("--runs", type=int, default=1, help="(default: 1)")
+    parser.add_argument("--json", type=Path, help="append the result to this file's list")
+    options = vars(parser.parse_args(argv))
+    count, path = options.pop("runs"), options.pop("json")
+    if count < 1:
+        parser.error(f"--runs is {count}, expected at least 1")
+    runs = []
+    try:
+        for _ in range(count):
+            runs.append((measure if count == 1 else _apart)(**options, quiet=False))
+            print(describe(runs[-1]), flush=True)
+    except TutelageError as error:
+        parser.error(str(error))
+    about = {**results.provenance("augment_cpu", PACKAGES), "seconds": options["seconds"]}
+    results.append({**about, **summary(runs, options["images"])}, path)
+
+
+if __name__ == "__main__":
+    main()
