@@ -57,13 +57,8 @@ def work(kind: str, seeds: mutants.Seeds, calls: Connection) -> None:
                 reason, raised = mutants.TRIES[kind](name, data, place), ""
             except BaseException as error:
                 reason, raised = "", f"{type(error).__name__}: {error}"[:200]
-            calls.send((name, reason, raised, time.perf_counter() - began, peak_mib()))
-
-
-def peak_mib() -> int:
-    """Most memory that this process held; getrusage would count the parent's before the exec."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) // 1024
+            seconds, peak = time.perf_counter() - began, results.memory(most=True) // 2**20
+            calls.send((name, reason, raised, seconds, peak))
 
 
 class Child:

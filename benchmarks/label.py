@@ -105,16 +105,6 @@ def command(model: Path, pool: Path, out: Path) -> list[str]:
     return [sys.executable, "-m", "tutelage", *words]
 
 
-def resident(process: int) -> int:
-    """Bytes of memory that a process holds; 0 once it has ended."""
-    try:
-        status = Path(f"/proc/{process}/status").read_text()
-    except OSError:
-        return 0
-    found = [line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")]
-    return int(found[0]) * 1024 if found else 0
-
-
 def watched(words: list[str], out: Path, shards: int) -> tuple[float, list[tuple[float, int]]]:
     """Seconds of a command, and (fraction of the shards, resident bytes) all along."""
     began = time.perf_counter()
@@ -122,7 +112,7 @@ def watched(words: list[str], out: Path, shards: int) -> tuple[float, list[tuple
     with subprocess.Popen(words) as process:
         while process.poll() is None:
             done = sum(1 for _ in (out / LABELS).glob("pool-*")) / shards
-            if held := resident(process.pid):
+            if held := results.memory(process.pid):
                 samples.append((done, held))
             time.sleep(0.1)
     if process.returncode:

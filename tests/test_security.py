@@ -19,11 +19,11 @@ NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", PAGE)))
 # Modules that run code from data, run programs, or open connections; and who may import them.
 NEVER: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("pickle", "marshal", "shelve", "dill", "joblib", "runpy", "code", "pty"), ()),
-    "subprocess": ("bench.model",),  # starts itself, to measure in a process of its own
+    "subprocess": ("deploy.bench",),  # starts itself, to measure in a process of its own
 }
 NETWORK = {
-    "socket": ("web",),
-    "uvicorn": ("web",),
+    "socket": ("system.web",),
+    "uvicorn": ("system.web",),
     "huggingface_hub": ("models.zoo",),
     "fsspec": ("data.shards",),
     **dict.fromkeys(

@@ -117,11 +117,9 @@ class Photos(Dataset[Any]):
         self.store, self.rows, self.labels, self.transform = store, rows, labels, transform
 
     def __len__(self) -> int:
-        """Images."""
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Any:
-        """A view and its number."""
         return self.transform(photo(self.store, int(self.rows[index]))), int(self.labels[index])
 
 

@@ -71,7 +71,7 @@ def export_timm(
     from timm.models import save_for_hf
 
     twin = _twin(model)
-    with _new_folder(folder) as building:
+    with _export_folder(folder) as building:
         classes = list(model.spec.classes)
         fixed = twin.pretrained_cfg.get("fixed_input_size")
         save_for_hf(
@@ -100,7 +100,7 @@ def export_hub(
     Raises:
         TutelageError: the ONNX file differs from torch, or the folder is taken.
     """
-    with _new_folder(folder) as building:
+    with _export_folder(folder) as building:
         save_model(model, building)
         export_onnx(model, building / "model.onnx")
         checked = parity(model, building / "model.onnx", images)
@@ -186,7 +186,7 @@ def _compare(model: Classifier, loaded: Any, images: Sequence[np.ndarray]) -> Ti
 
 
 @contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
+def _export_folder(folder: Path) -> Iterator[Path]:
     """A neighbour to write into, which becomes ``folder`` when all went well.
 
     Raises:

@@ -29,7 +29,6 @@ class Program(nn.Module):
     """
 
     def __init__(self, model: Classifier) -> None:
-        """Take a snapshot of a model."""
         super().__init__()
         self.deployed = Deployed(model)
 
