@@ -135,7 +135,7 @@ def _check(only: Sequence[str] | None, seconds: float, threads: int) -> list[str
 
 
 def _contenders(job: Job, names: Sequence[str], absent: dict[str, str]) -> dict[str, Pipeline]:
-    """What is measured, by name or "name/form"; who cannot is added to ``absent``."""
+    """What is measured, by name or "name/form"; ``absent`` says why others are not."""
     contest = {"tutelage": _checked(peers.tutelage(job), job)}
     for name in names:
         if not peers.installed(name):
@@ -168,10 +168,10 @@ def _checked(pipeline: Pipeline, job: Job) -> Pipeline:
 
 
 def check(views: Tensor, job: Job) -> None:
-    """Refuse views (B, 3, h, w) that are not what was to be made.
+    """Refuse views (B, 3, h, w) that are not what the job asks for.
 
     Raises:
-        TutelageError: another shape or type, or too many of the views show nothing.
+        TutelageError: the shape or type is another, or too many of the views have one colour.
     """
     shape = (BATCH, 3, job.size, job.size)
     dtype = torch.float32 if job.normalise else torch.uint8
@@ -185,7 +185,7 @@ def check(views: Tensor, job: Job) -> None:
 
 
 def copying(job: Job) -> Pipeline:
-    """Reading and writing as many bytes as the job does, at the speed of a plain copy."""
+    """A plain copy that reads and writes as many bytes as the job does."""
     read = job.pixels[0].nbytes
     written = 3 * job.size**2 * (4 if job.normalise else 1)
     source = torch.ones(BATCH * (read + written) // 2, dtype=torch.uint8)
@@ -261,7 +261,7 @@ def _stages(job: Job) -> dict[str, Pipeline]:
 
 
 def interleave(contest: Mapping[str, Pipeline], share: float) -> Rates:
-    """Images a second of each contender in each round; whatever else the machine does hits all.
+    """Images a second of each contender in each round, in turns: other work then slows all of them.
 
     Args:
         contest: makes a batch of some rows.
@@ -285,7 +285,7 @@ def _rate(pipeline: Pipeline, share: float) -> float:
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """Torch and OpenCV on ``count`` threads; afterwards both on as many as torch had."""
+    """Run torch and OpenCV on ``count`` threads; afterwards on as many as torch had."""
     before = torch.get_num_threads()
     peers.set_threads(count)
     try:
@@ -313,7 +313,7 @@ def _silenced(pipeline: Pipeline) -> Pipeline:
 
 
 def _rows(job: Job, rates: Rates) -> list[Row]:
-    """A row a name, with its fastest form."""
+    """One row per name, with its fastest form."""
     forms: dict[str, dict[str, list[float]]] = {}
     for key, each in rates.items():
         name, _, form = key.partition("/")
@@ -359,7 +359,7 @@ def _scaling(rates: Rates) -> list[Row]:
 
 
 def _breakdown(rates: Rates) -> list[Row]:
-    """Microseconds an image of each stage; from "crop" on, what it adds to the one before."""
+    """Microseconds an image of each stage; from "crop" on, what it adds to the last one."""
     cost = {name: 1e6 / statistics.median(each) for name, each in rates.items()}
     chain = ["copy", "crop", "slant", "color", "normalise"]
     added = {after: cost[after] - cost[before] for before, after in pairwise(chain)}

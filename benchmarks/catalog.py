@@ -71,7 +71,7 @@ def make_manifests(root: Path, count: int) -> list[Path]:
 
 
 def measure(data: Path, count: int) -> dict[str, Any]:
-    """Seconds of each step, and the memory of them all."""
+    """Seconds of each step, and the peak memory of all steps."""
     import numpy as np
 
     from tutelage.data.catalog import read_catalog

@@ -41,7 +41,7 @@ SIDE = 128  # pixels of the photos
 
 
 def work(kind: str, seeds: mutants.Seeds, calls: Connection) -> None:
-    """The child: answers each number with how reading that mutant went."""
+    """The child's work: to answer each number with how reading that mutant went."""
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 2)  # libtiff and onnxruntime complain there
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
@@ -131,7 +131,7 @@ def try_all(kind: str, count: int, seeds: mutants.Seeds, keep: Path | None) -> d
 
 
 def _sort_of(reason: str) -> str:
-    """A reason without names and numbers, to count its kind."""
+    """A reason without names and numbers, so that equal ones can be counted."""
     return re.sub(r"/\S+|'[^']*'|\d[\d,.]*", "*", reason)[:70]
 
 

@@ -49,7 +49,7 @@ class Load:
         self.hostile: Counter[str] = Counter()
 
     async def valid(self, seed: int) -> None:
-        """One client of good will."""
+        """One client with valid requests."""
         rng = random.Random(seed)
         async with httpx.AsyncClient(base_url=self.address, timeout=60) as client:
             while time.monotonic() < self.until:
@@ -76,7 +76,7 @@ class Load:
         self.classified += len(chosen)
 
     async def bad(self, seed: int) -> None:
-        """One client of ill will."""
+        """One hostile client."""
         rng = random.Random(seed)
         while time.monotonic() < self.until:
             kind = rng.choice(sorted(ATTACKS))

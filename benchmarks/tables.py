@@ -166,7 +166,7 @@ def peers(rows: list[dict[str, Any]]) -> str:
 
 
 def _cells(rows: list[dict[str, Any]], arm: str) -> dict[tuple[str, ...], dict[str, Draws]]:
-    """Arms and their draws by what ``CELL`` says of a setting, where ``arm`` was measured."""
+    """Arms and their draws, by the fields ``CELL`` of a setting, where ``arm`` was measured."""
     found = {}
     for setting, arms in sorted(grouped(rows).items(), key=lambda group: group[0][:2]):
         of = dict(zip(SETTING, setting, strict=True))

@@ -98,7 +98,7 @@ class OnnxEngine:
 
 
 @dataclass(frozen=True, eq=False)
-class _Made:
+class _Recipe:
     """What all labels of a folder are made with.
 
     Attributes:
@@ -158,15 +158,15 @@ def label_shards(
     need("pyarrow.parquet", "train")
     for name in (LABELS, FAILED):
         (out / name).mkdir(parents=True, exist_ok=True)
-    made = _Made(engine, fingerprint, threshold, out)
+    recipe = _Recipe(engine, fingerprint, threshold, out)
     with closing(Claims(out / ".claims")) as claims:
-        _pin(made)
-        deal = _Deal(shards, claims, made, rank, world, console)
+        _pin(recipe)
+        deal = _Deal(shards, claims, recipe, rank, world, console)
         with console.bar("label", len(shards), "shard") as done:
-            _Work(made, workers, deal).run(lambda: done(len(shards) - len(deal.left)))
+            _Work(recipe, workers, deal).run(lambda: done(len(shards) - len(deal.left)))
         if not claims.take(SUMMARY):
             return None
-        return _summarise(made, shards, console)
+        return _summarise(recipe, shards, console)
 
 
 def output_name(shard: str) -> str:
@@ -183,21 +183,21 @@ class _Deal:
         self,
         shards: Sequence[Shard],
         claims: Claims,
-        made: _Made,
+        recipe: _Recipe,
         rank: int,
         world: int,
         console: Console,
     ) -> None:
         self.claims = claims
         self.console = console
-        self._made = made
+        self._recipe = recipe
         shares = [shards[(rank + step) % world :: world] for step in range(world)]
         helped = shares[1:] if claims.work else []
         self.left: list[Shard] = [*shares[0], *(s for share in helped for s in reversed(share))]
         self._before = self._failures()
         if not claims.work:
             console.say(
-                f"{made.out} has no file locks: each process keeps to its share of the shards"
+                f"{recipe.out} has no file locks: each process keeps to its share of the shards"
             )
 
     def next(self) -> tuple[Shard, str] | None:
@@ -230,13 +230,13 @@ class _Deal:
 
     def _failures(self) -> dict[str, int]:
         found = {}
-        for path in (self._made.out / FAILED).glob("*.json"):
+        for path in (self._recipe.out / FAILED).glob("*.json"):
             with suppress(FileNotFoundError):  # another process has just labelled it
                 found[path.stem] = path.stat().st_mtime_ns
         return found
 
     def _labelled(self, shard: Shard, state: str) -> bool:
-        path = self._made.labels(shard)
+        path = self._recipe.labels(shard)
         known = about(path)
         if known is not None and known["fingerprint"] == state:
             return True
@@ -264,9 +264,9 @@ class _Unreadable(Exception):
 class _Work:
     """What this process does: shards are opened ahead, read, answered and written in order."""
 
-    def __init__(self, made: _Made, workers: int, deal: _Deal) -> None:
-        self.made = made
-        self.engine = made.engine
+    def __init__(self, recipe: _Recipe, workers: int, deal: _Deal) -> None:
+        self.recipe = recipe
+        self.engine = recipe.engine
         self.workers = workers
         self.deal = deal
         self._stop = threading.Event()
@@ -350,16 +350,16 @@ class _Work:
         self, job: _Job, part: Part | Exception | None, rest: Iterator[Part | Exception | None]
     ) -> None:
         """Write the labels of a shard, or why it has none; ``rest`` gives its further parts."""
-        failure = self.made.failure(job.shard)
+        failure = self.recipe.failure(job.shard)
         facts = {
             "format": FORMAT,
             "shard": job.shard.name,
             "fingerprint": job.fingerprint,
-            "model": self.made.model,
-            "threshold": self.made.threshold,
+            "model": self.recipe.model,
+            "threshold": self.recipe.threshold,
             "version": __version__,
         }
-        path = self.made.labels(job.shard)
+        path = self.recipe.labels(job.shard)
         sweep(path.parent, path.name)
         try:
             with (
@@ -406,14 +406,14 @@ def _fingerprint(shard: Shard) -> str:
         return f"!{error}"
 
 
-def _pin(made: _Made) -> None:
+def _pin(recipe: _Recipe) -> None:
     """Write what the folder's labels are made with, or refuse a folder of other labels.
 
     What was written is read again: of two commands that begin at once, one stops here.
     """
-    out, path = made.out, made.out / OPTIONS
-    ours = {"format": FORMAT, "model": made.model, "threshold": made.threshold,
-            "classes": list(made.engine.classes)}  # fmt: skip
+    out, path = recipe.out, recipe.out / OPTIONS
+    ours = {"format": FORMAT, "model": recipe.model, "threshold": recipe.threshold,
+            "classes": list(recipe.engine.classes)}  # fmt: skip
     if not path.exists():
         write_atomically(path, json.dumps(ours, indent=2, ensure_ascii=False) + "\n")
     try:
@@ -428,16 +428,16 @@ def _pin(made: _Made) -> None:
         )
 
 
-def _summarise(made: _Made, shards: Sequence[Shard], console: Console) -> dict[str, Any] | None:
+def _summarise(recipe: _Recipe, shards: Sequence[Shard], console: Console) -> dict[str, Any] | None:
     """Add up the footers of all shards; None while other processes still label some."""
     totals = dict.fromkeys(COUNTS, 0)
-    by_class = np.zeros((len(made.engine.classes), 2), dtype=np.int64)
+    by_class = np.zeros((len(recipe.engine.classes), 2), dtype=np.int64)
     failed: list[dict[str, str]] = []
     waiting = 0
     for shard in shards:
-        known = about(made.labels(shard))
-        if made.failure(shard).exists():
-            failed.append(json.loads(made.failure(shard).read_text(encoding="utf-8")))
+        known = about(recipe.labels(shard))
+        if recipe.failure(shard).exists():
+            failed.append(json.loads(recipe.failure(shard).read_text(encoding="utf-8")))
         elif known is None:
             waiting += 1
         else:
@@ -447,29 +447,29 @@ def _summarise(made: _Made, shards: Sequence[Shard], console: Console) -> dict[s
     if waiting:
         console.say(f"{waiting} shards are left to other processes, which write {SUMMARY}")
         return None
-    _mention_others(made, shards, console)
+    _mention_others(recipe, shards, console)
     content: dict[str, Any] = {
-        "model": made.model,
-        "threshold": made.threshold,
+        "model": recipe.model,
+        "threshold": recipe.threshold,
         "version": __version__,
         "shards": len(shards),
         **totals,
         "classes": {
             name: {"labelled": labelled, "accepted": accepted}
             for name, (labelled, accepted) in zip(
-                made.engine.classes, by_class.tolist(), strict=True
+                recipe.engine.classes, by_class.tolist(), strict=True
             )
         },
         "failed": failed,
     }
-    sweep(made.out, SUMMARY)
-    write_atomically(made.out / SUMMARY, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    sweep(recipe.out, SUMMARY)
+    write_atomically(recipe.out / SUMMARY, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     return content
 
 
-def _mention_others(made: _Made, shards: Sequence[Shard], console: Console) -> None:
+def _mention_others(recipe: _Recipe, shards: Sequence[Shard], console: Console) -> None:
     """Say that the folder also holds labels of shards that are not in this pool."""
-    folder, expected = made.out / LABELS, {made.labels(shard).name for shard in shards}
+    folder, expected = recipe.out / LABELS, {recipe.labels(shard).name for shard in shards}
     if others := sum(path.name not in expected for path in folder.glob("*.parquet")):
         console.say(
             f"{folder} also holds the labels of {others} shards that are not in this pool; "
