@@ -12,7 +12,7 @@ TIMED = ("events.jsonl", "report.html", "MODEL_CARD.md")  # tell when they were 
 
 
 def whole(folder: Path) -> list[str]:
-    """Files below a folder, of the names they are to keep, that cannot be read to their end."""
+    """Files below a folder, hidden ones apart, that cannot be read to their end."""
     import pyarrow.parquet
     from safetensors.numpy import load_file
 
@@ -39,14 +39,14 @@ def whole(folder: Path) -> list[str]:
 
 
 def timeless(part: Any) -> Any:
-    """JSON without the seconds that things took."""
+    """A JSON value without its durations."""
     if isinstance(part, dict):
         return {k: timeless(v) for k, v in part.items() if "seconds" not in k}
     return [timeless(v) for v in part] if isinstance(part, list) else part
 
 
 def content(folder: Path) -> dict[str, Any]:
-    """What a finished folder holds, by file, that must not depend on how it came about."""
+    """The content of a finished folder by file, without what may depend on how it came about."""
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         if path.is_file():

@@ -29,10 +29,10 @@ import torch
 from torch import Generator, Tensor
 
 import results
+from augment_peers import MEAN, STD
 from tutelage.augment import RandAugment, Weak, apply
 
 SHAPES = ((1024, 32, 32), (256, 256, 224))  # batch, canvas, view
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 POLICY = RandAugment(2, 9.0, view=Weak())
 PACKAGES = ("tutelage", "torch", "triton", "kornia")
 

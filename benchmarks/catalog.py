@@ -70,15 +70,8 @@ def make_manifests(root: Path, count: int) -> list[Path]:
     return [csv, parquet]
 
 
-def peak_gib() -> float:
-    """Most memory this process held. Unlike ru_maxrss, it leaves out the parent before exec."""
-    status = Path("/proc/self/status").read_text()
-    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 2**20
-
-
 def measure(data: Path, count: int) -> dict[str, Any]:
-    """Seconds of each step, and the memory of them all."""
+    """Seconds of each step, and the peak memory of all steps."""
     import numpy as np
 
     from tutelage.data.open import read_catalog
@@ -109,7 +102,7 @@ def measure(data: Path, count: int) -> dict[str, Any]:
         "seconds": seconds,
         "total_seconds": round(sum(seconds.values()), 2),
         "cpu_seconds": round(time.process_time() - before, 2),
-        "peak_gib": round(peak_gib(), 3),
+        "peak_gib": round(results.memory(most=True) / 2**30, 3),
     }
 
 

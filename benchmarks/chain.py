@@ -22,7 +22,7 @@ PACKAGES = ("tutelage", "torch", "timm", "onnxruntime", "numpy")
 
 
 def one_run(command: list[str]) -> dict[str, Any]:
-    """Run the command line once in a process of its own; its metrics, seconds and peak memory."""
+    """Metrics, seconds and peak memory of one run in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         began = time.perf_counter()

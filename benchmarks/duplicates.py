@@ -91,7 +91,7 @@ def catalog_of(files: list[bytes]) -> Catalog:
 
 
 def measure(data: str, cache: Path, most: int, copies: int) -> dict[str, Any]:
-    """Recall by way, the pairs there are, and the share of decoding."""
+    """Recall by way of copying, the data set's own pairs, and the cost as a share of decoding."""
     catalog = solar_cells() if data == "solar" else read_catalog(data)
     chosen = np.sort(np.random.default_rng(0).permutation(len(catalog))[:most])
     files = [catalog.source.read(int(i)) for i in chosen]

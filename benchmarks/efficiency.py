@@ -184,7 +184,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def append_row(row: dict[str, Any], path: Path) -> None:
-    """One line, whole, also when two processes write."""
+    """Add one whole line, also when two processes write."""
     with path.open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         file.write(json.dumps(row) + "\n")

@@ -37,7 +37,7 @@ from shapes import FINISHED, as_options, write_shapes
 
 
 def said_badly(text: str, command: str) -> str:
-    """What is wrong with what a command said when the disk failed; empty if nothing."""
+    """What is wrong with a command's message about a failing disk; empty if nothing is."""
     lines = [line for line in text.splitlines() if not line.startswith("events are not recorded")]
     if len(lines) != 1 or not lines[0].startswith(f"tutelage {command}: "):
         return f"expected one line, found: {text[-500:]}"
@@ -61,7 +61,7 @@ class Trial:
     dice: random.Random
 
     def run(self, most: int) -> dict[str, Any]:
-        """Do it undisturbed, then through ``most`` failures in all."""
+        """Run the command undisturbed, then again and again through ``most`` failures in all."""
         undisturbed = self.place / "undisturbed"
         self.disk.set(f"{self.place}/*", *CHANGES, first=EVER)
         if self.commands.run(self.words(undisturbed)) != 0:  # this measures the machine's speed
@@ -81,7 +81,7 @@ class Trial:
         return {"calls": calls, "failures": failures, "restarted": walks, "wrong": wrong}
 
     def walk(self, out: Path, calls: int, most: int) -> tuple[int, list[str]]:
-        """Do it to its end through at most ``most`` failures; how many, and what was wrong."""
+        """Run the command through at most ``most`` failures; how many, and what was wrong."""
         words, failures, wrong = self.words(out), 0, list[str]()
         while True:
             if failures < most:

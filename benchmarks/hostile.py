@@ -27,7 +27,7 @@ from typing import Any
 
 import results
 from chain import PACKAGES
-from tutelage.bench.photos import choose_photos
+from photos import choose_photos
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 import mutants
@@ -41,7 +41,7 @@ SIDE = 128  # pixels of the photos
 
 
 def work(kind: str, seeds: mutants.Seeds, calls: Connection) -> None:
-    """The child: answers each number with how reading that mutant went."""
+    """The child's work: to answer each number with how reading that mutant went."""
     silence = os.open(os.devnull, os.O_WRONLY)
     os.dup2(silence, 2)  # libtiff and onnxruntime complain there
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
@@ -57,13 +57,8 @@ def work(kind: str, seeds: mutants.Seeds, calls: Connection) -> None:
                 reason, raised = mutants.TRIES[kind](name, data, place), ""
             except BaseException as error:
                 reason, raised = "", f"{type(error).__name__}: {error}"[:200]
-            calls.send((name, reason, raised, time.perf_counter() - began, peak_mib()))
-
-
-def peak_mib() -> int:
-    """Most memory that this process held; getrusage would count the parent's before the exec."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) // 1024
+            seconds, peak = time.perf_counter() - began, results.memory(most=True) // 2**20
+            calls.send((name, reason, raised, seconds, peak))
 
 
 class Child:
@@ -136,7 +131,7 @@ def try_all(kind: str, count: int, seeds: mutants.Seeds, keep: Path | None) -> d
 
 
 def _sort_of(reason: str) -> str:
-    """A reason without names and numbers, to count its kind."""
+    """A reason without names and numbers, so that equal ones can be counted."""
     return re.sub(r"/\S+|'[^']*'|\d[\d,.]*", "*", reason)[:70]
 
 

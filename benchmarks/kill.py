@@ -40,13 +40,13 @@ def finished_stages(out: Path) -> int:
 
 
 def saved_step(out: Path) -> int:
-    """The last step of a training whose checkpoint is there; 0 outside of trainings."""
+    """The last step that a training saved; 0 outside of trainings."""
     saved = (out / "stages").glob(".*.trainings/*/*.safetensors")
     return max((int(path.name.partition("-")[0]) for path in saved), default=0)
 
 
 def kill_often(kills: int, dice: random.Random, folder: Path) -> dict[str, Any]:
-    """Begin, kill at a random moment and go on, until so many were killed before their end."""
+    """Begin, kill at a random moment and go on, until enough runs were killed before their end."""
     words = ["run", str(write_shapes(folder / "data")), "--quiet", *as_options(SETTINGS)]
     wrong: list[str] = []
     killed: list[dict[str, Any]] = []

@@ -105,24 +105,14 @@ def command(model: Path, pool: Path, out: Path) -> list[str]:
     return [sys.executable, "-m", "tutelage", *words]
 
 
-def resident(process: int) -> int:
-    """Bytes of memory that a process holds; 0 once it has ended."""
-    try:
-        status = Path(f"/proc/{process}/status").read_text()
-    except OSError:
-        return 0
-    found = [line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")]
-    return int(found[0]) * 1024 if found else 0
-
-
 def watched(words: list[str], out: Path, shards: int) -> tuple[float, list[tuple[float, int]]]:
-    """Seconds of a command, and (fraction of the shards, resident bytes) all along."""
+    """Seconds of a command, and pairs (fraction of the shards, resident bytes) while it runs."""
     began = time.perf_counter()
     samples = []
     with subprocess.Popen(words) as process:
         while process.poll() is None:
             done = sum(1 for _ in (out / LABELS).glob("pool-*")) / shards
-            if held := resident(process.pid):
+            if held := results.memory(process.pid):
                 samples.append((done, held))
             time.sleep(0.1)
     if process.returncode:
@@ -131,7 +121,7 @@ def watched(words: list[str], out: Path, shards: int) -> tuple[float, list[tuple
 
 
 def chunks(pool: Path, size: int) -> Iterator[list[Callable[[], bytes]]]:
-    """What reads the images of a pool, in batches as ``label`` takes them."""
+    """Functions that read the images of a pool, in batches as ``label`` takes them."""
     for shard in find_shards([pool]):
         with shard.opened(threading.Event()) as entries:
             while chunk := list(itertools.islice(entries, size)):
@@ -141,7 +131,7 @@ def chunks(pool: Path, size: int) -> Iterator[list[Callable[[], bytes]]]:
 def rate(work: Callable[[Any], int], items: list[Any]) -> tuple[float, float]:
     """Images a second, and core-seconds an image, of ``work`` in as many threads as cores.
 
-    ``work`` tells how many images it did.
+    ``work`` returns how many images it did.
     """
     began, busy = time.perf_counter(), time.process_time()
     with ThreadPoolExecutor(cores()) as threads:
@@ -152,7 +142,7 @@ def rate(work: Callable[[Any], int], items: list[Any]) -> tuple[float, float]:
 def alone(
     model: Path, pool: Path, photos: Sequence[bytes], count: int
 ) -> tuple[tuple[float, float], tuple[float, float]]:
-    """What ``rate`` says of decoding alone, and of the network alone."""
+    """``rate`` of decoding alone, and of the network alone."""
     engine = OnnxEngine(OnnxModel(model, threads=1))
     size = engine.batch
 

@@ -28,11 +28,9 @@ class Timed:
     """A loader's batches, and the seconds that were spent on making each."""
 
     def __init__(self, batches: Any) -> None:
-        """Nothing is drawn yet."""
         self.batches, self.seconds = batches, []
 
     def __iter__(self) -> Iterator[Batch]:
-        """The batches."""
         stream = iter(self.batches)
         while True:
             began = time.perf_counter()

@@ -45,7 +45,7 @@ def bare(model: str, folder: Path) -> None:
 
 
 def seconds(command: list[str]) -> float:
-    """What a command takes, from its start to its end."""
+    """Seconds of a command, from its start to its end."""
     began = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - began

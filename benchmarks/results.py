@@ -27,6 +27,20 @@ def hardware() -> dict[str, Any]:
     return {"processor": name, "cores": os.cpu_count()}
 
 
+def memory(process: int | str = "self", *, most: bool = False) -> int:
+    """Bytes that a process holds, or held at most, as Linux tells; 0 once it has ended.
+
+    getrusage would count what the parent held before the exec.
+    """
+    try:
+        status = Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return 0
+    field = "VmHWM:" if most else "VmRSS:"
+    found = [line.split()[1] for line in status.splitlines() if line.startswith(field)]
+    return int(found[0]) * 1024 if found else 0
+
+
 def mean(values: Sequence[float]) -> dict[str, Any]:
     """Mean of independent draws with its 95% t interval, which one draw alone does not have."""
     if len(values) < 2:
@@ -47,7 +61,7 @@ def add_draw_options(parser: argparse.ArgumentParser) -> None:
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
-    """Of the packages that are installed."""
+    """The versions of those packages that are installed."""
     found = {}
     for name in packages:
         try:
@@ -58,14 +72,14 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
 
 
 def commit() -> str:
-    """Of the checkout that the benchmark runs in, "-dirty" after changes; "" outside of one."""
+    """The commit of this checkout, with "-dirty" after changes; "" outside of a checkout."""
     command = ["git", "describe", "--always", "--abbrev=12", "--dirty", "--exclude=*"]
     said = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
     return said.stdout.strip()
 
 
 def provenance(benchmark: str, packages: Sequence[str]) -> dict[str, Any]:
-    """What every result begins with: which benchmark, when, on what, by which code."""
+    """The first fields of every result: benchmark, date, machine, versions and commit."""
     return {
         "benchmark": benchmark,
         "date": datetime.now(UTC).date().isoformat(),

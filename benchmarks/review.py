@@ -91,7 +91,7 @@ def suggestions(options: argparse.Namespace, catalog: Catalog, seed: int) -> dic
 
 
 def settings(options: argparse.Namespace, seed: int) -> dict[str, Any]:
-    """Of all runs of one seed."""
+    """The settings of all runs of one seed."""
     return {
         "seed": seed,
         "labels_per_class": options.labels_per_class,

@@ -38,7 +38,7 @@ class Load:
     """What was sent and what came back."""
 
     def __init__(self, address: str, images: list[bytes], until: float) -> None:
-        """Nothing is sent yet; clients stop when the monotonic clock says ``until``."""
+        """Clients stop at ``until`` of the monotonic clock."""
         self.address = address
         self.images = images
         self.until = until
@@ -49,7 +49,7 @@ class Load:
         self.hostile: Counter[str] = Counter()
 
     async def valid(self, seed: int) -> None:
-        """One client of good will."""
+        """One client with valid requests."""
         rng = random.Random(seed)
         async with httpx.AsyncClient(base_url=self.address, timeout=60) as client:
             while time.monotonic() < self.until:
@@ -76,7 +76,7 @@ class Load:
         self.classified += len(chosen)
 
     async def bad(self, seed: int) -> None:
-        """One client of ill will."""
+        """One hostile client."""
         rng = random.Random(seed)
         while time.monotonic() < self.until:
             kind = rng.choice(sorted(ATTACKS))
@@ -198,14 +198,6 @@ def make_bomb() -> bytes:
 BOMB = make_bomb()
 
 
-def resident(pid: int) -> int:
-    """Bytes of a process in memory, by Linux."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS"):
-            return int(line.split()[1]) * 1024
-    return 0
-
-
 async def measure(load: Load, clients: int, pid: int, seconds: float) -> list[int]:
     """Run all clients; the server's resident bytes, once a second."""
     bad = max(1, clients // 4)
@@ -213,7 +205,7 @@ async def measure(load: Load, clients: int, pid: int, seconds: float) -> list[in
     tasks += [asyncio.create_task(load.bad(seed)) for seed in range(bad)]
     seen = []
     while time.monotonic() < load.until:
-        seen.append(resident(pid))
+        seen.append(results.memory(pid))
         await asyncio.sleep(1)
     await asyncio.gather(*tasks)
     return seen

@@ -19,7 +19,6 @@ import argparse
 import functools
 import io
 import json
-import resource
 import tarfile
 import tempfile
 import time
@@ -32,8 +31,8 @@ import torch
 
 import results
 from chain import PACKAGES
+from photos import choose_photos, to_jpeg
 from tutelage.augment import Strong
-from tutelage.bench.photos import choose_photos, to_jpeg
 from tutelage.config import TrainConfig
 from tutelage.data import stream
 from tutelage.data.catalog import Catalog
@@ -140,19 +139,13 @@ def classes_in_batches(options: argparse.Namespace) -> list[dict[str, Any]]:
     return [{"images": n, "of": k, "batch": batch}, *rows]
 
 
-def resident() -> float:
-    """MiB of this process."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
-
-
 def memory(catalog: Catalog, cache: Path, options: argparse.Namespace) -> dict[str, Any]:
     """Resident memory over a pass in buffers of a twentieth of the images."""
     store = open_store(catalog, canvas=options.canvas, cache=cache, budget=0)
     stream.BUFFER = len(catalog) // 20 * options.canvas**2 * 3
     batches = loader(store, catalog, options.batch, 32, "cpu")
     steps = len(catalog) // options.batch
-    found = [resident() for _ in zip(range(steps), batches, strict=False)]
+    found = [results.memory() / 2**20 for _ in zip(range(steps), batches, strict=False)]
     settled = found[steps // 5 :]
     return {
         "buffer_mib": round(stream.BUFFER / 2**20, 1),

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from augment_words import STAGES
 from results import SETTING, Draws, grouped
 from tutelage.stats.intervals import t_interval
 
@@ -21,8 +22,6 @@ DOCS = ROOT.parent / "docs"
 
 def augment_cpu(result: dict[str, Any]) -> str:
     """The tables of one ``augment_cpu`` result, as Markdown."""
-    from tutelage.bench.words import STAGES
-
     chip = result["hardware"]
     lines = [
         f"{result['date']}, {chip['processor']}, {result['threads']} thread; {result['photos']}; "
@@ -167,7 +166,7 @@ def peers(rows: list[dict[str, Any]]) -> str:
 
 
 def _cells(rows: list[dict[str, Any]], arm: str) -> dict[tuple[str, ...], dict[str, Draws]]:
-    """Arms and their draws by what ``CELL`` says of a setting, where ``arm`` was measured."""
+    """Arms and their draws, by the fields ``CELL`` of a setting, where ``arm`` was measured."""
     found = {}
     for setting, arms in sorted(grouped(rows).items(), key=lambda group: group[0][:2]):
         of = dict(zip(SETTING, setting, strict=True))

@@ -35,7 +35,7 @@ SHORT_SECONDS = 600.0  # after which a short form hangs; on two idle cores all t
 
 
 def attempt(words: Sequence[str], folder: Path, limit: float | None) -> tuple[str, float]:
-    """Run one script; how it ended, and the seconds it took."""
+    """Run one script; return how it ended, and its seconds."""
     began = time.monotonic()
     script = folder / words[0]
     if not script.is_file():

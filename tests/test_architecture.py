@@ -24,7 +24,6 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("review",),
     ("chain",),
     ("ladder", "explore"),
-    ("bench",),
     ("api",),
     ("cli", "estimator"),
     ("__main__", "__init__"),
@@ -32,9 +31,10 @@ ORDER: tuple[tuple[str, ...], ...] = (
 ROOT_MODULES = 7  # a stranger finds the rooms at a glance
 TORCH_FREE = (
     "__init__", "__main__", "_version", "api", "cli", "config", "data", "deploy.accepted",
-    "deploy.answers", "deploy.bench", "deploy.label_shards", "deploy.latency", "deploy.openapi",
-    "deploy.runtime", "deploy.serve", "deploy.tables", "ladder.curve", "review.app",
-    "review.items", "stats.calibrate", "stats.intervals", "stats.label_errors", "stats.metrics",
+    "deploy.answers", "deploy.bench", "deploy.label_shards", "deploy.label_table", "deploy.latency",
+    "deploy.openapi", "deploy.runtime", "deploy.serve", "deploy.tables", "ladder.curve",
+    "review.app", "review.items", "stats.calibrate", "stats.intervals", "stats.label_errors",
+    "stats.metrics",
     "stats.pseudo_labels", "stats.suggest", "stats.unknown", "system",
 )  # fmt: skip
 

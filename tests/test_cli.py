@@ -375,7 +375,6 @@ def test_the_base_install_runs_an_exported_model_and_names_the_extra(
         ["export", str(finished / "student"), "--out", str(tmp_path / "m.onnx")],
         *([verb, data, "--out", out] for verb in ("run", "transfer", "self-train", "distill")),
         ["ladder", data, "--out", out],
-        ["bench", "augment"],
     ]
     done = python(BASE, json.dumps(commands))
     assert done.returncode == 0, done.stderr

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import mutants
 import pytest
+import scripts
 
-from tutelage.bench.photos import generate
+with scripts.importable():
+    from photos import generate
 
 CASES = {"image": 264, "manifest": 60, "tar": 60, "model": 45}
 

@@ -711,7 +711,7 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
         checks.images_out_of_class_decide_nothing,
         "chain.pool",
         "beliefs[inside] = align_to_prior(beliefs[inside], prior",
-        "beliefs = align(beliefs, prior",
+        "beliefs = align_to_prior(beliefs, prior",
     ),
     "a fold's clusters start at its judged images": (
         checks.held_out_labels_start_no_cluster_of_their_chain,

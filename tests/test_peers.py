@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scripts
 import tiny
 import torch
 from PIL import Image
@@ -24,8 +25,7 @@ from tutelage.data.open import read_catalog
 from tutelage.models.zoo import create
 from tutelage.system.errors import TutelageError
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-try:
+with scripts.importable():
     import efficiency
     import foreign
     import named_sets
@@ -33,8 +33,6 @@ try:
     import review
     from peers import finetune, kd, selftraining, usb
     from peers.common import Clock, Draw, Photos, batches, cosine, endless, photo
-finally:
-    sys.path.pop(0)
 
 CPU = torch.device("cpu")
 

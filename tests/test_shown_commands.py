@@ -22,7 +22,6 @@ from shown import COMMANDS
 from tarred import tar_tree
 
 from tutelage import cli
-from tutelage.bench import augment
 from tutelage.chain import load
 from tutelage.data import demo as solar
 from tutelage.data import runfolder
@@ -46,13 +45,10 @@ def _quick(own_cache: Path) -> Iterator[None]:
             "test_efficientnet", classes, **{**options, "input_size": 32, "weights": "none"}
         )
 
-    bench, bound = augment.bench_augment, web.bound_socket
+    bound = web.bound_socket
     with checks.quick() as patch:
         patch.setattr(load, "create", tiny)
         patch.setattr(ladder, "run_seed", made_up)
-        patch.setattr(augment, "bench_augment", lambda **o: bench(**{**o, "seconds": 1.0}))
-        patch.setattr(augment, "BATCH", 8)
-        patch.setattr(augment, "ROUNDS", 2)
         for module in (solar, runfolder):
             patch.setattr(module, "solar_cells", lambda: read_catalog("photos"))
         patch.setattr(web, "bound_socket", lambda host, port: bound(host, 0))

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from pathlib import Path
 
 import pytest
+import scripts
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-try:
+with scripts.importable():
     import trust
-finally:
-    sys.path.pop(0)
 
 WRITE = """
 import json, sys

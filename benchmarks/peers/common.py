@@ -51,7 +51,7 @@ class Draw:
 
 @dataclass(frozen=True)
 class Trained:
-    """What a peer leaves: its spec says on which view and at which size it wants to be used."""
+    """What a peer has trained; the model's spec says on which view and at which size to use it."""
 
     model: Classifier
     steps: int
@@ -59,7 +59,7 @@ class Trained:
 
 
 class Clock:
-    """How much of a time budget is spent; it starts when it is made."""
+    """How much of a time budget is spent; it starts when the clock is made."""
 
     def __init__(self, seconds: float, now: Callable[[], float] = time.monotonic) -> None:
         """``now`` tells the time in seconds."""
@@ -104,7 +104,7 @@ def photo(store: ImageStore, row: int) -> Image.Image:
 
 
 class Photos(Dataset[Any]):
-    """Images with a number each: its class, or -1 for none."""
+    """Images, each with the number of its class, or -1."""
 
     def __init__(
         self,
@@ -117,11 +117,9 @@ class Photos(Dataset[Any]):
         self.store, self.rows, self.labels, self.transform = store, rows, labels, transform
 
     def __len__(self) -> int:
-        """Images."""
         return len(self.rows)
 
     def __getitem__(self, index: int) -> Any:
-        """A view and its number."""
         return self.transform(photo(self.store, int(self.rows[index]))), int(self.labels[index])
 
 
@@ -133,7 +131,7 @@ def endless(n: int, seed: int) -> Iterator[int]:
 
 
 def batches(photos: Photos, batch_size: int, draw: Draw, stream: int = 0) -> Iterator[Any]:
-    """Batches without end; full ones, also of fewer images than ``batch_size``."""
+    """Endless full batches, also of fewer images than ``batch_size``."""
     loader = DataLoader(
         photos,
         batch_size=batch_size,

@@ -386,7 +386,7 @@ def label(
     """
     from tutelage.data.shards import find_shards
     from tutelage.deploy.accepted import check_manifest, write_accepted
-    from tutelage.deploy.label_shards import label_pool
+    from tutelage.deploy.label_shards import label_shards
     from tutelage.system.console import Console
 
     if not 0 <= threshold <= 1:
@@ -399,7 +399,7 @@ def label(
     shards = find_shards(images)
     if accepted is not None:
         check_manifest(Path(accepted), shards)
-    summary = label_pool(
+    summary = label_shards(
         _engine(path),
         _digest_of(path),
         shards,
@@ -423,7 +423,7 @@ def label(
 
 
 def _engine(path: Path) -> Any:
-    """A model as ``label_pool`` takes it."""
+    """A model as ``label_shards`` takes it."""
     from tutelage.deploy.label_shards import OnnxEngine
 
     if not path.is_dir():

@@ -12,7 +12,7 @@ from typing import Any
 
 from tutelage._version import __version__
 from tutelage.config import field_type, group_fields
-from tutelage.system.errors import TutelageError, need
+from tutelage.system.errors import TutelageError
 from tutelage.system.files import explain
 from tutelage.system.ranks import env_int
 from tutelage.system.stop import EXIT_CODE, Terminated, handled
@@ -241,27 +241,10 @@ def _add_model_commands(commands: Any) -> None:
 
 
 def _add_bench(commands: Any) -> None:
-    summary = "how fast this library is, beside its peers and the machine's limit"
+    summary = "how fast exported models are, and what they take"
     benchmarks = commands.add_parser("bench", help=summary, description=summary).add_subparsers(
         dest="benchmark", required=True, metavar="BENCHMARK"
     )
-    summary = "crop, flip and RandAugment on the CPU, against the peers that are installed"
-    command = benchmarks.add_parser("augment", help=summary, description=summary)
-    command.add_argument(
-        "--images", metavar="DATA", help=f"photos to measure on (default: generated); {DATA_HELP}"
-    )
-    command.add_argument(
-        "--seconds", type=float, default=150.0, help="to measure, in all (default: 150)"
-    )
-    command.add_argument("--threads", type=int, default=1, help="of torch and OpenCV (default: 1)")
-    command.add_argument(
-        "--peers",
-        dest="only",
-        metavar="A,B",
-        type=lambda text: text.split(","),
-        help="of torchvision, timm, albumentations, kornia (default: all that are installed)",
-    )
-    command.add_argument("--json", action="store_true", help="print one JSON object")
     summary = "latency, memory and size of exported models, one image and 32 at once"
     command = benchmarks.add_parser("model", help=summary, description=summary)
     command.add_argument(
@@ -424,18 +407,10 @@ def _export(options: dict[str, Any]) -> None:
 
 
 def _bench(benchmark: str, json: bool, **options: Any) -> None:
-    if benchmark == "model":
-        from tutelage.api import exported_files
-        from tutelage.deploy import bench as model
+    from tutelage.api import exported_files
+    from tutelage.deploy.bench import bench_model, describe
 
-        measured = model.bench_model(exported_files(options.pop("models")), **options)
-        print(_dump(measured) if json else model.describe(measured))
-        return
-    need("torch", "train")
-    from tutelage.bench.augment import bench_augment
-    from tutelage.bench.words import describe
-
-    result = bench_augment(quiet=False, **options)
+    result = bench_model(exported_files(options.pop("models")), **options)
     print(_dump(result) if json else describe(result))
 
 

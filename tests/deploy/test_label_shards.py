@@ -20,18 +20,18 @@ from PIL import Image
 
 from tutelage.data.decode import decode
 from tutelage.data.shards import find_shards
-from tutelage.deploy import label_shards as pool
+from tutelage.deploy import label_shards, label_table
 from tutelage.system.console import Console
 from tutelage.system.errors import TutelageError
 from tutelage.system.locks import Claims
 
-pytest.importorskip("pyarrow")
-LABELS = pool.LABELS
+parquet = pytest.importorskip("pyarrow.parquet")
+LABELS = label_shards.LABELS
 
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "_POLL_S", 0.02)
+    monkeypatch.setattr(label_shards, "_POLL_S", 0.02)
 
 
 def expected(files: dict[str, bytes], threshold: float = 0.5) -> list[tuple[Any, ...]]:
@@ -55,7 +55,7 @@ def brief(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
 def test_every_image_has_its_label_in_its_place(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "_ROWS", 10)  # several row groups
+    monkeypatch.setattr(label_table, "_ROWS", 10)  # several row groups
     files = pools.images(47)
     place = {
         "tar": lambda: pools.write_tar(tmp_path / "a.tar", files),
@@ -72,7 +72,7 @@ def test_every_image_has_its_label_in_its_place(
     assert all(row["energy"] is None and row["unknown"] is None for row in rows)
     assert summary is not None
     assert summary == json.loads((tmp_path / "out" / "label.json").read_text())
-    assert [summary[key] for key in pool.COUNTS] == [47, 47, accepted, 0, 0]
+    assert [summary[key] for key in label_table.COUNTS] == [47, 47, accepted, 0, 0]
     assert summary["classes"] == {
         name: {
             "labelled": sum(row["label"] == name for row in rows),
@@ -83,6 +83,13 @@ def test_every_image_has_its_label_in_its_place(
     assert summary["failed"] == []
 
 
+def test_the_footer_is_found_by_those_who_labelled_with_an_earlier_version(tmp_path: Path) -> None:
+    pools.label(tmp_path / "out", pools.write_tar(tmp_path / "a.tar", pools.images(3)))
+    (path,) = (tmp_path / "out" / LABELS).iterdir()
+    footer = parquet.read_metadata(path).metadata[b"tutelage.label"]
+    assert json.loads(footer) == label_table.about(path)
+
+
 def test_what_looks_like_none_of_the_classes_is_not_accepted(tmp_path: Path) -> None:
     tar = pools.write_tar(tmp_path / "a.tar", pools.images(24))
     engine = pools.ByColour(unknown_threshold=-200.0)
@@ -91,7 +98,7 @@ def test_what_looks_like_none_of_the_classes_is_not_accepted(tmp_path: Path) -> 
     assert [row["unknown"] for row in rows] == [row["energy"] > -200 for row in rows]
     assert [row["accepted"] for row in rows] == [not row["unknown"] for row in rows]
     reasons = {row["unknown"]: row["reason"] for row in rows}
-    assert reasons == {True: pool.UNKNOWN, False: None}
+    assert reasons == {True: label_table.UNKNOWN, False: None}
     assert summary is not None
     assert summary["unknown"] == sum(row["unknown"] for row in rows)
 
@@ -123,7 +130,7 @@ def test_what_cannot_be_read_is_listed_with_its_reason(tmp_path: Path) -> None:
 def test_large_images_are_run_a_few_at_a_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "BATCH_PIXELS", 100)  # two images of 8 x 8
+    monkeypatch.setattr(label_shards, "BATCH_PIXELS", 100)  # two images of 8 x 8
     files = pools.images(11)
     engine = pools.ByColour()
     sizes = []
@@ -160,11 +167,11 @@ def test_memory_does_not_grow_with_a_shard(tmp_path: Path) -> None:
             yield ((str(number), read) for number in range(1500))
 
     shards: Any = [Endless()]
-    pool.label_pool(
+    label_shards.label_shards(
         engine, "m", shards, tmp_path, threshold=0.5, workers=2, console=Console(quiet=True)
     )
     assert count == 1500
-    assert engine.batch * 2 <= most <= engine.batch * (2 * pool._AHEAD + 2)
+    assert engine.batch * 2 <= most <= engine.batch * (2 * label_shards._AHEAD + 2)
 
 
 # --- again
@@ -280,7 +287,7 @@ def test_a_full_disk_is_told_and_what_is_finished_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place = pools.write_pool(tmp_path / "pool", 3, 5)
-    finish = pool._Table.finish
+    finish = label_table.LabelTable.finish
 
     def full(table: Any) -> None:
         if "pool-001" in table._facts["shard"]:
@@ -288,7 +295,7 @@ def test_a_full_disk_is_told_and_what_is_finished_stays(
         finish(table)
 
     with monkeypatch.context() as patch:
-        patch.setattr(pool._Table, "finish", full)
+        patch.setattr(label_table.LabelTable, "finish", full)
         with pytest.raises(OSError, match=r"No space left.*pool-001.*\.parquet"):
             pools.label(tmp_path / "out", place)
     (done,) = (tmp_path / "out" / LABELS).iterdir()  # and no leftovers
@@ -460,7 +467,7 @@ import sys
 from pathlib import Path
 from tutelage.system.locks import Claims
 claims = Claims(Path({str(out / ".claims")!r}))
-assert claims.take({pool.SUMMARY!r})
+assert claims.take({label_shards.SUMMARY!r})
 print("held", flush=True)
 sys.stdin.read()
 """

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tutelage.deploy.latency import latencies, latency, size_bytes
+from tutelage.deploy.latency import latencies, size_bytes
 
 
 def test_median_and_fifth_percentile_of_known_times(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -14,7 +14,7 @@ def test_median_and_fifth_percentile_of_known_times(monkeypatch: pytest.MonkeyPa
     def call() -> None:
         now[0] += next(waits)
 
-    result = latency(call, runs=5, warmup=2)
+    (result,) = latencies([call], runs=5, warmup=2)
     assert result.p50_ms == pytest.approx(3.0)
     assert result.p05_ms == pytest.approx(1.2)
     assert result.runs == 5
@@ -29,7 +29,7 @@ def test_calls_take_turns() -> None:
 
 def test_runs_must_be_positive() -> None:
     with pytest.raises(ValueError, match="at least 1"):
-        latency(lambda: None, runs=0)
+        latencies([lambda: None], runs=0)
 
 
 def test_size_of_files_and_folders(tmp_path: Path) -> None:

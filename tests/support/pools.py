@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from tutelage.data.shards import find_shards
-from tutelage.deploy import label_shards as pool
+from tutelage.deploy import label_shards
 from tutelage.system.console import Console
 from tutelage.system.stop import Terminated, handled
 
@@ -108,14 +108,16 @@ def label(out: Path, *places: Path | str, **options: Any) -> dict[str, Any] | No
     defaults = {"threshold": 0.5, "workers": 2, "console": Console(quiet=True)}
     engine = options.pop("engine", None) or ByColour()
     fingerprint = options.pop("fingerprint", "by colour")
-    return pool.label_pool(engine, fingerprint, find_shards(places), out, **{**defaults, **options})
+    return label_shards.label_shards(
+        engine, fingerprint, find_shards(places), out, **{**defaults, **options}
+    )
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
     """All rows of all label files, in the order of the files' names."""
     from pyarrow import parquet
 
-    paths = sorted((out / pool.LABELS).glob("*.parquet"))
+    paths = sorted((out / label_shards.LABELS).glob("*.parquet"))
     return [row for path in paths for row in parquet.read_table(path).to_pylist()]
 
 
@@ -125,7 +127,7 @@ def contents(out: Path) -> dict[str, bytes]:
 
 
 def _main(out: str, seconds: str, log: str, *places: str) -> None:
-    class Logged(pool._Deal):
+    class Logged(label_shards._Deal):
         def next(self) -> Any:
             found = super().next()
             if found is not None:
@@ -133,7 +135,7 @@ def _main(out: str, seconds: str, log: str, *places: str) -> None:
                     file.write(f"{os.getpid()} {found[0].name}\n")
             return found
 
-    pool._Deal = Logged  # type: ignore[misc]
+    label_shards._Deal = Logged  # type: ignore[misc]
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     engine = ByColour(seconds=float(seconds))
     try:

@@ -6,7 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from tutelage.system.files import csv_line, explain, install, replacing, write_atomically
+from tutelage.system.files import (
+    csv_line,
+    explain,
+    install,
+    new_folder,
+    replacing,
+    sweep,
+    write_atomically,
+)
 
 
 def test_atomic_writes_replace_whole_files_and_leave_no_other(tmp_path: Path) -> None:
@@ -95,6 +103,50 @@ def test_all_of_a_folder_is_on_the_disk_before_it_has_its_name(
     assert set(seen[:4]) == {"a.npz", "b.npz", "inner", ".probe.partial"}
     assert seen[4:] == ["-> probe", tmp_path.name]
     assert (tmp_path / "probe" / "inner" / "b.npz").read_bytes() == b"array"
+
+
+def test_a_new_folder_appears_when_it_is_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    with new_folder(folder) as building:
+        (building / "a").write_text("a")
+        assert list(folder.iterdir()) == []
+    assert [path.name for path in folder.iterdir()] == ["a"]
+    assert folder.stat().st_mode & 0o777 == 0o755
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+def test_a_folder_that_is_not_empty_or_could_not_be_written_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "mine").touch()
+
+    def fill(error: BaseException | None) -> None:
+        with new_folder(folder) as building:
+            (building / "a").touch()
+            if error:
+                raise error
+
+    with pytest.raises(OSError, match="not empty") as caught:
+        fill(None)
+    assert caught.value.filename == str(folder)
+    with pytest.raises(OSError, match="full") as caught:
+        fill(OSError(errno.ENOSPC, "full"))
+    assert caught.value.filename == str(folder)
+    with pytest.raises(KeyboardInterrupt):
+        fill(KeyboardInterrupt())
+    assert [path.name for path in tmp_path.rglob("*")] == ["model", "mine"]
+
+
+def test_what_a_killed_process_left_of_a_file_or_a_folder_is_swept(tmp_path: Path) -> None:
+    (tmp_path / ".model.x1.partial" / "inner").mkdir(parents=True)
+    (tmp_path / ".model.x1.partial" / ".a.x2.partial").touch()
+    (tmp_path / ".a.json.x3.partial").touch()
+    (tmp_path / "a.json").touch()
+    sweep(tmp_path, "model")
+    assert {path.name for path in tmp_path.iterdir()} == {".a.json.x3.partial", "a.json"}
+    sweep(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])

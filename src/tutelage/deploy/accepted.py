@@ -21,7 +21,7 @@ def check_manifest(path: Path, shards: Sequence[Shard]) -> None:
     """Refuse a manifest that could not be written, before any work is done.
 
     Raises:
-        TutelageError: it exists, has another suffix, or would need paths that there are not.
+        TutelageError: it exists, has another suffix, or needs paths of images that have none.
     """
     if path.suffix not in (".csv", ".parquet"):
         raise TutelageError(
@@ -41,7 +41,7 @@ def write_accepted(shards: Sequence[Shard], out: Path, path: Path) -> int:
     """Write the images whose pseudo-label was accepted, in the order of the pool.
 
     The columns are ``image`` (in .csv the path, relative to the manifest; in .parquet the bytes),
-    ``label`` and ``split`` (train), in .parquet also ``file``: shard and image. Shards without
+    ``label`` and ``split`` (train), and in .parquet also ``file`` (shard and image). Shards without
     labels are left out.
 
     Args:
@@ -50,10 +50,10 @@ def write_accepted(shards: Sequence[Shard], out: Path, path: Path) -> int:
         path: the manifest, checked by ``check_manifest``.
 
     Returns:
-        How many.
+        How many images were written.
 
     Raises:
-        TutelageError: a shard is no longer what was labelled.
+        TutelageError: a shard has changed since it was labelled.
         OSError: the manifest cannot be written; the labels stay.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def write_accepted(shards: Sequence[Shard], out: Path, path: Path) -> int:
 def _accepted(
     shards: Sequence[Shard], out: Path, *, contents: bool
 ) -> Iterator[tuple[Shard, str, str, bytes]]:
-    """(shard, image, label, its bytes if wanted) of each."""
+    """(shard, image, label, bytes) of each accepted image; no bytes unless ``contents``."""
     parquet = need("pyarrow.parquet", "train")
     for shard in shards:
         labels = out / LABELS / f"{output_name(shard.name)}.parquet"

@@ -1,4 +1,4 @@
-"""A model's answers about images in memory, as people and programs get them. Imports no torch."""
+"""A model's answers for images in memory, as people and programs get them. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ import numpy as np
 from tutelage.data.decode import UnreadableImage
 from tutelage.system.cores import cores
 
-IN_FLIGHT = 1024  # images handed to the threads at once, which bounds what waits in memory
+IN_FLIGHT = 1024  # images given to the threads at once; bounds the results that wait in memory
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One image's answer.
+    """The answer for one image.
 
     Attributes:
-        image: as it was named.
-        label: most likely class; "unknown" where it was rejected.
+        image: its name.
+        label: most likely class; "unknown" if the image was rejected.
         confidence: probability of the most likely class.
         probabilities: class -> probability.
-        rejected: the image looks like none of the classes; None where nobody asked.
+        rejected: the image looks like none of the classes; None if nobody asked.
     """
 
     image: str
@@ -65,16 +65,16 @@ def answer(
 def each_image(
     work: Callable[[Item], Result], items: Sequence[Item]
 ) -> Iterator[Result | UnreadableImage | OSError]:
-    """``work`` on each item, in order, on all cores: one image is decoded while another is run.
+    """Do ``work`` with each item on all cores: one image is decoded while another is classified.
 
     Pillow and onnxruntime let other threads go on while they compute.
 
     Args:
-        work: reads one image and returns what is wanted of it; called by several threads.
-        items: what it is called with.
+        work: reads one image and returns a result; several threads call it.
+        items: its arguments.
 
     Yields:
-        Its results; in the place of an image that cannot be read, the reason.
+        The results in the order of the items; the error where an image cannot be read.
     """
 
     def attempt(item: Item) -> Result | UnreadableImage | OSError:
@@ -94,7 +94,7 @@ def reason_of(error: UnreadableImage | OSError) -> str:
 
 
 def _unknown(classes: Sequence[str]) -> str:
-    """The label of a rejected image: no class may have it."""
+    """The label of rejected images, which is not the name of any class."""
     label = "unknown"
     while label in classes:
         label = f"({label})"

@@ -1,4 +1,4 @@
-"""What exported models cost where they run: latency, memory, size. Imports no torch."""
+"""What exported models cost on this machine: latency, memory, size. Imports no torch."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ print((after - before) * (1 if sys.platform == "darwin" else 1024))
 def bench_model(
     paths: Sequence[Path | str], *, threads: int = 1, size: int | None = None, runs: int = 50
 ) -> dict[str, Any]:
-    """Time exported models on blank images, preprocessing included, all of them in turns.
+    """Time exported models on grey images, preprocessing included, one after the other in turns.
 
     Args:
         paths: exported .onnx files.
@@ -39,12 +39,13 @@ def bench_model(
         runs: timed runs of each model and batch.
 
     Returns:
-        "threads", "runs" and "models": for each its "path", "bytes", "parameters", "input_size",
-        "image" (side in pixels), and for each batch "latency_ms_p50" and "latency_ms_p05" of the
-        whole batch and "memory_bytes" on top of the imports (None where the system does not tell).
+        "threads", "runs" and "models". A model has its "path", "bytes", "parameters", "input_size",
+        "image" (side in pixels) and "batches", and a batch has "latency_ms_p50" and
+        "latency_ms_p05" of the whole batch, and "memory_bytes" on top of the imports (None where
+        the system does not tell).
 
     Raises:
-        TutelageError: no exported model there, or a number is out of range.
+        TutelageError: there is no exported model, or a number is out of range.
     """
     if threads < 1 or runs < 1 or (size is not None and size < 1):
         raise TutelageError(f"threads {threads}, runs {runs}, size {size}: each must be at least 1")
@@ -97,7 +98,7 @@ def describe(result: dict[str, Any]) -> str:
 
 
 def _memory(path: Path | str, threads: int, side: int, batch: int) -> int | None:
-    """Most bytes that a process of its own holds more for the model than without it."""
+    """How many bytes more a process holds at most when it runs the model; None if it fails."""
     command = [sys.executable, "-c", MEMORY, str(path), str(threads), str(side), str(batch)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return int(done.stdout) if done.returncode == 0 else None

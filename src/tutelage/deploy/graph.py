@@ -18,12 +18,12 @@ from tutelage.system.errors import TutelageError
 
 
 class Answers(NamedTuple):
-    """What a model says of N images.
+    """What a model says about N images.
 
     Attributes:
         probabilities: (N, K) float32, calibrated.
-        energy: (N,) float32, ``tutelage.stats.unknown.energy`` of the logits; high for none of the
-            classes.
+        energy: (N,) float32, ``tutelage.stats.unknown.energy`` of the logits; it is high for an
+            image of none of the classes.
     """
 
     probabilities: Tensor
@@ -33,9 +33,9 @@ class Answers(NamedTuple):
 class Deployed(nn.Module):
     """uint8 images (N, H, W, 3), any H and W -> ``Answers``.
 
-    Does what training and evaluation do through the store: squash to the canvas as Pillow does,
-    centre view, model, softmax of the logits divided by the temperature. Traces to ONNX with
-    dynamic N, H and W.
+    Does what training and evaluation do with images from the store: squash to the canvas as Pillow
+    does, take the centre view, run the model, divide the logits by the temperature, softmax. It can
+    be traced to ONNX with dynamic N, H and W.
     """
 
     def __init__(self, model: Classifier) -> None:
@@ -52,7 +52,12 @@ class Deployed(nn.Module):
         return self.answers(canvas, width / height)
 
     def answers(self, canvas: Tensor, aspect: Tensor) -> Answers:
-        """Answers for canvases (N, C, C, 3) of 0..255, of images with this width / height (1,)."""
+        """Answers for canvases (N, C, C, 3) of 0..255.
+
+        Args:
+            canvas: the squashed images.
+            aspect: (1,) or (N,) width / height that the images had.
+        """
         view = center_view(canvas, aspect, self.spec.input_size, self.spec.crop_pct)
         logits = self.model(view)
         probabilities = torch.softmax(logits / self.spec.temperature, dim=-1)
@@ -60,10 +65,10 @@ class Deployed(nn.Module):
 
 
 class TorchModel:
-    """A model folder's classifier behind the methods of ``tutelage.deploy.runtime.OnnxModel``.
+    """A classifier with the methods of ``tutelage.deploy.runtime.OnnxModel``.
 
-    Also an ``Engine`` of ``tutelage.deploy.label_shards``: threads squash, the device runs whole
-    batches.
+    It is also an ``Engine`` of ``tutelage.deploy.label_shards``: threads squash the images, and the
+    device runs whole batches.
     """
 
     batch = 64  # images of a forward in `finish`
@@ -90,7 +95,7 @@ class TorchModel:
         return np.concatenate(probabilities), np.concatenate(energies)
 
     def prepare(self, pixels: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
-        """Canvases uint8 (N, C, C, 3) and width / height (N,) of such images."""
+        """Canvases uint8 (N, C, C, 3) and width / height (N,) of uint8 images (H, W, 3)."""
         side = self._deployed.spec.canvas
         canvases = [squash(torch.tensor(image)[None], side) for image in pixels]
         sides = torch.tensor([image.shape[:2] for image in pixels], dtype=torch.float32)
@@ -120,10 +125,10 @@ def squash(images: Tensor, canvas: int) -> Tensor:
 
 
 class _Squash(torch.autograd.Function):
-    """Pillow's resize, and the operator of ONNX that is a copy of it.
+    """Pillow's resize, and the ONNX operator that copies it.
 
-    They differ by a grey level in less than one pixel of a hundred; torch's own has coarser weights
-    and differs in three of a hundred, enough to move a probability by a hundredth.
+    They differ by a grey level in less than one pixel of a hundred. torch's own resize has coarser
+    weights: it differs in three of a hundred, enough to move a probability by a hundredth.
     """
 
     @staticmethod
@@ -159,10 +164,10 @@ def _size(images: Tensor, axis: int) -> Tensor:
 
 
 def _fix_padding(model: Classifier) -> None:
-    """Replace "same" padding that depends on the input's size by the view's constants.
+    """Replace "same" padding, which depends on the input's size, by the constants of the view.
 
-    The view has one size, so the graph needs no shape arithmetic; the quantiser would also turn
-    that arithmetic into wrong 8-bit paddings.
+    The view has one size, so the graph needs no arithmetic on shapes. The quantiser would turn that
+    arithmetic into wrong 8-bit paddings.
     """
     from timm.layers.conv2d_same import Conv2dSame
     from timm.layers.padding import get_same_padding
@@ -199,8 +204,8 @@ class _Padded(nn.Module):
 class _PaddedConv(torch.autograd.Function):
     """One operator in ONNX, whose convolution pads each side by its own amount.
 
-    Padding as an operator of its own takes a tenth of a small network's time, and where that is
-    quantised it leaves int8 for it.
+    A separate operator for the padding takes a tenth of a small network's time, and a quantised
+    network would leave int8 for it.
     """
 
     @staticmethod

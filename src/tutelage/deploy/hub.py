@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,11 +17,11 @@ from torch import nn
 
 from tutelage._version import __version__
 from tutelage.deploy.graph import TorchModel
-from tutelage.deploy.onnx import Parity, estimated_loss, export_onnx, parity
+from tutelage.deploy.onnx import Parity, compare, estimated_loss, export_onnx, parity
 from tutelage.models.classifier import Classifier
 from tutelage.models.folder import save_model
 from tutelage.system.errors import TutelageError, need
-from tutelage.system.files import about, install, write_atomically
+from tutelage.system.files import new_folder, write_atomically
 
 TOLERANCE = 1e-4  # of a logit, relative to the largest where that is above 1
 README = "README.md"
@@ -31,16 +29,18 @@ README = "README.md"
 
 @dataclass(frozen=True)
 class TimmExport:
-    """How timm's model answers beside ours.
+    """How timm's model and ours answer.
+
+    On images, each model has its own preprocessing: timm resizes once, tutelage to its canvas and
+    then to the view.
 
     Attributes:
-        max_logit_difference: on the same views, drawn at random.
-        top1_agreement: fraction of n images with the same answer, each behind its own
-            preprocessing: timm resizes once, tutelage to its canvas and then to the view.
-        max_difference: largest difference of a probability on them.
-        mean_difference: the mean over the images of each one's largest.
-        loss: of accuracy, as our calibrated probabilities estimate it on them.
-        n: images compared.
+        max_logit_difference: largest difference of a logit on equal views, drawn at random.
+        top1_agreement: fraction of the images with the same answer.
+        max_difference: largest difference of a probability on the images.
+        mean_difference: mean over the images of each image's largest difference.
+        loss: of accuracy on the images, estimated by our calibrated probabilities.
+        n: number of images.
     """
 
     max_logit_difference: float
@@ -54,15 +54,15 @@ class TimmExport:
 def export_timm(
     model: Classifier, folder: Path, images: Sequence[np.ndarray], origin: Path
 ) -> TimmExport:
-    """Write what ``timm.create_model("local-dir:FOLDER", pretrained=True)`` loads.
+    """Write a folder that ``timm.create_model("local-dir:FOLDER", pretrained=True)`` loads.
 
-    The temperature divides the head, so the softmax of timm's logits is calibrated.
+    The head is divided by the temperature, so the softmax of timm's logits is calibrated.
 
     Args:
         model: a whole trunk with a head on its last features.
         folder: new, or empty.
         images: uint8 (H, W, 3) each, to compare the preprocessing on.
-        origin: the model's own folder, beside which a run's figures may lie.
+        origin: the model's own folder; if it lies in a run folder, the card has the run's figures.
 
     Raises:
         TutelageError: timm cannot build the model, its answers differ, or the folder is taken.
@@ -71,7 +71,7 @@ def export_timm(
     from timm.models import save_for_hf
 
     twin = _twin(model)
-    with _new_folder(folder) as building:
+    with _export_folder(folder) as building:
         classes = list(model.spec.classes)
         fixed = twin.pretrained_cfg.get("fixed_input_size")
         save_for_hf(
@@ -89,18 +89,18 @@ def export_timm(
 def export_hub(
     model: Classifier, folder: Path, images: Sequence[np.ndarray], origin: Path
 ) -> Parity:
-    """Write a model folder with its ONNX file and a card, as the hub shows them.
+    """Write a model folder with its ONNX file and a card, in the layout of the hub.
 
     Args:
         model: any.
         folder: new, or empty.
         images: uint8 (H, W, 3) each, to compare the ONNX file on.
-        origin: the model's own folder, beside which a run's figures may lie.
+        origin: the model's own folder; if it lies in a run folder, the card has the run's figures.
 
     Raises:
         TutelageError: the ONNX file differs from torch, or the folder is taken.
     """
-    with _new_folder(folder) as building:
+    with _export_folder(folder) as building:
         save_model(model, building)
         export_onnx(model, building / "model.onnx")
         checked = parity(model, building / "model.onnx", images)
@@ -110,7 +110,7 @@ def export_hub(
 
 
 def _twin(model: Classifier) -> Any:
-    """The model as timm builds it, with the classifier's weights and preprocessing.
+    """The model as timm builds it, with our weights and preprocessing.
 
     Raises:
         TutelageError: timm cannot build it.
@@ -147,7 +147,7 @@ def _twin(model: Classifier) -> Any:
         "crop_pct": spec.crop_pct,
         "crop_mode": "center",
         "interpolation": "bilinear",
-        # What is true of the weights that it started from only.
+        # These are true only of the weights that training started from.
         **dict.fromkeys(("test_input_size", "test_crop_pct", "pool_size", "tag", "license")),
     }
     return twin.eval()
@@ -163,10 +163,10 @@ def _refusal(architecture: str, why: str) -> TutelageError:
 
 @torch.no_grad()
 def _compare(model: Classifier, loaded: Any, images: Sequence[np.ndarray]) -> TimmExport:
-    """The answers of the model and of what timm loaded.
+    """Compare the answers of the model with those of the model that timm loaded.
 
     Raises:
-        TutelageError: the logits differ on the same views.
+        TutelageError: the logits differ on equal views.
     """
     data: Any = need("timm.data", "train")  # only partly typed
     spec = model.spec
@@ -181,46 +181,31 @@ def _compare(model: Classifier, loaded: Any, images: Sequence[np.ndarray]) -> Ti
     seen = [transform(Image.fromarray(image))[None] for image in images]
     after = torch.cat([loaded(view).softmax(dim=-1) for view in seen]).numpy()
     before = TorchModel(model).probabilities(images)
-    largest = np.abs(before - after).max(axis=1)
-    return TimmExport(
-        max_logit_difference=difference,
-        top1_agreement=float((before.argmax(axis=1) == after.argmax(axis=1)).mean()),
-        max_difference=float(largest.max()),
-        mean_difference=float(largest.mean()),
-        loss=estimated_loss(before, after),
-        n=len(images),
-    )
+    compared, _ = compare(before, after)
+    return TimmExport(difference, **vars(compared), loss=estimated_loss(before, after))
 
 
 @contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
+def _export_folder(folder: Path) -> Iterator[Path]:
     """A neighbour to write into, which becomes ``folder`` when all went well.
 
     Raises:
-        TutelageError: there is something already.
+        TutelageError: there is a file of that name, or a folder that is not empty.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise TutelageError(
             f"{folder} is there already and not empty; choose another --out, or remove it yourself"
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
-    try:
-        with about(folder), _disk_errors():
-            yield building
-        building.chmod(0o755)  # mkdtemp makes it private, and safetensors its files
+    with new_folder(folder) as building, _disk_errors():
+        yield building
         for file in building.iterdir():
-            file.chmod(0o644)
-        if folder.exists():
-            folder.rmdir()
-        install(building, folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+            file.chmod(0o644)  # safetensors makes them private
 
 
 @contextmanager
 def _disk_errors() -> Iterator[None]:
-    """Turn what safetensors says of the disk, with Rust's words for an errno, into an OSError."""
+    """Turn a failure of the disk, which safetensors reports in its own way, into an OSError."""
     from safetensors import SafetensorError
 
     try:
@@ -238,20 +223,20 @@ TIMM_USAGE = """\
     transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=model))
     probabilities = model(transform(image.convert("RGB"))[None]).softmax(dim=-1)
 
-From the hub: "hf-hub:USER/NAME" in the place of "local-dir:FOLDER". The classes, in the order of
+From the hub, write "hf-hub:USER/NAME" in place of "local-dir:FOLDER". The classes, in the order of
 the outputs, are `label_names` in `config.json`. The temperature is part of the last layer.
 """
 HUB_USAGE = """\
     pip install "tutelage[train]"
     tutelage predict FOLDER photo.jpg
 
-The base install alone runs `FOLDER/model.onnx`, whose input is uint8 RGB images (N, H, W, 3) of any
-size and whose output is probabilities; the classes are in `model.json` and in its metadata.
+The base install alone runs `FOLDER/model.onnx`. Its input is uint8 RGB images (N, H, W, 3) of any
+size, its output probabilities; the classes are in `model.json` and in the file's metadata.
 """
 
 
 def _card(model: Classifier, origin: Path, library: str, usage: str) -> str:
-    """The README: what the hub reads first, how to load the model, and what its run knew of it."""
+    """The README: metadata for the hub, how to load the model, and what its run says about it."""
     tags = dict.fromkeys(("image-classification", library, "tutelage"))
     classes = ", ".join(model.spec.classes)
     parts = [
@@ -262,7 +247,7 @@ def _card(model: Classifier, origin: Path, library: str, usage: str) -> str:
         *[f"- {tag}" for tag in tags],
         "---",
         f"# {model.spec.architecture}, {len(model.spec.classes)} classes\n",
-        f"Made by `tutelage {__version__}`. It tells apart: {classes}.\n",
+        f"Made by `tutelage {__version__}`. Its classes: {classes}.\n",
         "## Load it\n",
         usage,
         *_of_run(origin),
@@ -271,7 +256,7 @@ def _card(model: Classifier, origin: Path, library: str, usage: str) -> str:
 
 
 def _of_run(origin: Path) -> list[str]:
-    """What the run that a model folder lies in knows of the model."""
+    """What the card and the figures of a run say, if the model folder lies in a run folder."""
     run = origin.resolve().parent
     card, figures = run / "MODEL_CARD.md", run / "metrics.json"
     if not (card.is_file() and figures.is_file()):

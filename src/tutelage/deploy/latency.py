@@ -21,15 +21,10 @@ class Latency:
     runs: int
 
 
-def latency(call: Callable[[], object], *, runs: int = 50, warmup: int = 5) -> Latency:
-    """Time a call."""
-    return latencies([call], runs=runs, warmup=warmup)[0]
-
-
 def latencies(
     calls: Sequence[Callable[[], object]], *, runs: int = 50, warmup: int = 5
 ) -> list[Latency]:
-    """Time calls in turns, so that a busy moment of the machine meets all of them.
+    """Time calls in turns, so that a busy moment of the machine slows all of them.
 
     Args:
         calls: what to time.
@@ -56,16 +51,16 @@ def onnx_latency(path: Path | str, *, size: int | None = None, runs: int = 50) -
 
     Args:
         path: an exported model.
-        size: side in pixels of the square image; None takes the model's canvas, as in the store.
+        size: side in pixels of the square image; None takes the model's canvas.
         runs: timed runs.
     """
-    return latency(onnx_call(path, size=size), runs=runs)
+    return latencies([onnx_call(path, size=size)], runs=runs)[0]
 
 
 def onnx_call(
     path: Path | str, *, size: int | None = None, batch: int = 1, threads: int = 1
 ) -> Callable[[], object]:
-    """A call that runs an exported model on blank images, by default one on one thread."""
+    """A call that runs an exported model on grey images; by default on one, on one thread."""
     model = OnnxModel(path, threads=threads)
     side = size or int(model.metadata["tutelage.canvas"])
     images = [np.full((side, side, 3), 128, dtype=np.uint8)] * batch

@@ -1,4 +1,4 @@
-"""Export to ONNX with the preprocessing inside, proof that it agrees with torch, and int8."""
+"""Export to ONNX with the preprocessing inside, a check that it agrees with torch, and int8."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ from tutelage.models.forward import trace
 from tutelage.system.errors import TutelageError, need
 from tutelage.system.files import write_atomically
 
-# Of a probability, between torch behind Pillow and the exported model. The resizes differ by a grey
-# level in a few pixels: 5e-7 in the median of 240 photos, 0.007 in one (1,000 classes, lite0).
+# The allowed difference of a probability between torch behind Pillow and the exported model. Their
+# resizes differ by a grey level in a few pixels. That moved a probability by 5e-7 in the median of
+# 240 photos, and by 0.007 at most (1,000 classes, lite0).
 TOLERANCE = 0.02
 MEAN_TOLERANCE = 1e-3
 
@@ -36,8 +37,8 @@ class Parity:
     Attributes:
         top1_agreement: fraction of the images with the same answer.
         max_difference: largest difference of a probability.
-        mean_difference: mean over the images of each one's largest.
-        n: images.
+        mean_difference: mean over the images of each image's largest difference.
+        n: number of images.
     """
 
     top1_agreement: float
@@ -48,19 +49,19 @@ class Parity:
 
 @dataclass(frozen=True)
 class Quantized:
-    """What int8 brought.
+    """What int8 brought, judged on images that it was not calibrated on if there were any.
 
     Attributes:
         kept: the format to use.
         path: its file.
-        reason: why, for people.
-        fp32: latency of the model as it was.
+        reason: why it is kept, for people.
+        fp32: latency of the float model.
         int8: latency of the quantised model.
-        fp32_bytes: file size before.
-        int8_bytes: file size after.
+        fp32_bytes: file size of the float model.
+        int8_bytes: file size of the quantised model.
         top1_agreement: fraction of the images with an unchanged answer.
-        max_difference: largest change of a probability on them.
-        loss: of accuracy, as the float model's calibrated probabilities estimate it on them.
+        max_difference: largest change of a probability on the images.
+        loss: of accuracy on the images, estimated by the float model's calibrated probabilities.
     """
 
     kept: Literal["int8", "fp32"]
@@ -94,8 +95,8 @@ def export_onnx(model: Classifier, path: Path | str) -> None:
         graph = onnx.load_from_string(content)
         onnx.checker.check_model(graph, full_check=True)
     except OSError:
-        raise  # of the disk, not of the architecture
-    except Exception as error:  # exporter and checker each raise kinds of their own
+        raise  # the disk fails, not the architecture
+    except Exception as error:  # exporter and checker raise exceptions of many kinds
         raise TutelageError(
             f"{model.spec.architecture} cannot be exported to ONNX: {error}; "
             "choose another student, for example one cut from tf_efficientnet_lite0"
@@ -118,11 +119,12 @@ def parity(
         model: what was exported.
         path: the exported file.
         images: uint8 (H, W, 3) each; sizes may differ.
-        exported: the file's probabilities (N, K) of images; None runs it as ONNX.
+        exported: gives the file's probabilities (N, K) of images; None runs the file as ONNX.
 
     Raises:
-        TutelageError: a probability differs by more than ``TOLERANCE``, or by ``MEAN_TOLERANCE``
-            on average over the images, or a top-1 answer differs that was no tie within the former.
+        TutelageError: a probability differs by more than ``TOLERANCE``, or by more than
+            ``MEAN_TOLERANCE`` on average over the images, or a top-1 answer differs although the
+            two likeliest classes were more than ``TOLERANCE`` apart.
     """
     if not images:
         raise TutelageError("parity needs at least one image")
@@ -130,7 +132,7 @@ def parity(
     answers = [deployed(torch.tensor(image)[None]) for image in images]
     ours = np.concatenate([answer.probabilities.numpy() for answer in answers])
     theirs = (exported or OnnxModel(path).probabilities)(images)
-    result, same = _compare(ours, theirs)
+    result, same = compare(ours, theirs)
     ordered = np.sort(ours, axis=1)
     tie = ordered[:, -1] - ordered[:, -2] <= TOLERANCE if ours.shape[1] > 1 else same
     near = result.max_difference <= TOLERANCE and result.mean_difference <= MEAN_TOLERANCE
@@ -156,22 +158,20 @@ def quantize_onnx(
 ) -> Quantized:
     """Quantise the network (not the preprocessing) of an exported model, if that does no harm.
 
-    Static QDQ with unsigned activations and per-channel signed weights (Jacob et al. 2018). Kept
-    where it is faster (one image, one thread, taken in turns with the float model) and loses no
-    more than ``max_loss`` of the accuracy. No labels are needed for that: the float model's
-    calibrated probability of its own answer less that of the int8 model's, on average over the
-    images, is what the changed answers cost.
+    Static QDQ with unsigned activations and per-channel signed weights (Jacob et al. 2018). The
+    int8 model is kept if it is faster (one image, one thread, in turns with the float model) and
+    loses no more than ``max_loss`` of the accuracy. That needs no labels: ``estimated_loss`` says
+    what the changed answers cost.
 
     Args:
         path: an exported model.
         out: where the int8 model goes; not written when fp32 is kept.
-        calibration_images: uint8 (H, W, 3) each; a hundred unlabelled ones do.
-        test_images: others, to judge it on; without any it is judged on those it was calibrated
-            on.
+        calibration_images: uint8 (H, W, 3) each; a hundred unlabelled ones are enough.
+        test_images: others, to judge it on; without any it is judged on the calibration images.
         max_loss: in [0, 1].
 
     Raises:
-        TutelageError: no images, or not an exported model.
+        TutelageError: there are no images, or ``path`` is no exported model.
     """
     if not calibration_images:
         raise TutelageError("int8 needs images to calibrate on, at least about 100")
@@ -182,7 +182,7 @@ def quantize_onnx(
         int8_file = Path(folder) / "int8.onnx"
         _quantize(path, int8_file, calibration_images)
         after = OnnxModel(int8_file).probabilities(judged)
-        compared, _ = _compare(before, after)
+        compared, _ = compare(before, after)
         fp32, int8 = latencies([onnx_call(path), onnx_call(int8_file)])
         loss = estimated_loss(before, after)
         accepted = int8.p50_ms < fp32.p50_ms and loss <= max_loss
@@ -209,7 +209,11 @@ def quantize_onnx(
 
 
 def estimated_loss(before: np.ndarray, after: np.ndarray) -> float:
-    """What the answers of ``after`` (N, K) lose by the probabilities ``before`` (N, K)."""
+    """The accuracy that the answers of ``after`` (N, K) lose, if ``before`` (N, K) is calibrated.
+
+    The probability that ``before`` gives to its own answer, less the one that it gives to the
+    answer of ``after``, on average over the N images.
+    """
     rows = np.arange(len(before))
     return float((before.max(axis=1) - before[rows, after.argmax(axis=1)]).mean())
 
@@ -231,8 +235,8 @@ def _metadata(model: Classifier) -> dict[str, str]:
     return {f"tutelage.{name}": str(value) for name, value in values.items()}
 
 
-def _compare(ours: np.ndarray, theirs: np.ndarray) -> tuple[Parity, np.ndarray]:
-    """Agreement of two (N, K), and which of the N have the same top-1."""
+def compare(ours: np.ndarray, theirs: np.ndarray) -> tuple[Parity, np.ndarray]:
+    """Agreement of two arrays (N, K) of probabilities, and which images (N,) have equal answers."""
     same = ours.argmax(axis=1) == theirs.argmax(axis=1)
     each = np.abs(ours - theirs).max(axis=1)
     return Parity(float(same.mean()), float(each.max()), float(each.mean()), len(ours)), same
@@ -267,7 +271,7 @@ def _quantize(path: Path, out: Path, images: Sequence[np.ndarray]) -> None:
 
 
 def _shorten(graph: Any) -> None:
-    """Number what lies between inputs and outputs: its names are a tenth of a small int8 model."""
+    """Give inner tensors short names: their long names are a tenth of a small int8 model."""
     kept = {value.name for value in (*graph.input, *graph.output)}
     short: dict[str, str] = {"": ""}
 
@@ -284,7 +288,7 @@ def _shorten(graph: Any) -> None:
 
 
 class _Images:
-    """onnxruntime's calibration reader: one image a call, then None."""
+    """A reader for onnxruntime's calibration: gives one image per call, then None."""
 
     def __init__(self, images: Sequence[np.ndarray]) -> None:
         self._rest: Iterator[np.ndarray] = iter(images)
@@ -296,7 +300,7 @@ class _Images:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the quantiser's advice on the root logger for a moment."""
+    """Silence the root logger, where the quantiser gives advice."""
     logger = logging.getLogger()
     disabled, logger.disabled = logger.disabled, True
     try:

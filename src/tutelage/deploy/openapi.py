@@ -1,4 +1,4 @@
-"""What the server understands, in OpenAPI 3.1: for programs, and for who reads /openapi.json."""
+"""What the server understands, as an OpenAPI 3.1 document: /openapi.json."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ REFUSALS = {
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request, and all of them together, may cost.
+    """What a request may cost, and what all requests may cost together.
 
     Attributes:
-        request_bytes: of a body.
-        images: in a request.
-        pixels: of an image.
+        request_bytes: most bytes of a body.
+        images: most images in a request.
+        pixels: most pixels of an image.
         seconds: from a request's head to its answer.
-        threads: requests computed at once; the others wait.
-        total_bytes: bodies held at once, over all requests; more are turned away with 503.
+        threads: how many requests are computed at once; the others wait.
+        total_bytes: most bytes of all bodies in memory; further requests are refused with 503.
     """
 
     request_bytes: int = 32_000_000
@@ -42,15 +42,75 @@ class Limits:
 
 def describe(classes: Sequence[str], limits: Limits) -> dict[str, Any]:
     """The document for a model of these classes."""
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "tutelage serve", "version": __version__},
+        "paths": {
+            "/predict": {"post": _predict(classes, limits)},
+            "/health": {
+                "get": {
+                    "summary": "Whether the server answers, and which model it has",
+                    "responses": {"200": _json("it does", {"type": "object"})},
+                }
+            },
+            "/metrics": {
+                "get": {
+                    "summary": "Counters in the text format of Prometheus",
+                    "responses": {
+                        "200": {"description": "counters", "content": {"text/plain": {}}}
+                    },
+                }
+            },
+        },
+    }
+
+
+def _predict(classes: Sequence[str], limits: Limits) -> dict[str, Any]:
+    answers = {
+        "type": "object",
+        "properties": {
+            "model": {"type": "string"},
+            "predictions": {"type": "array", "items": _prediction(classes)},
+        },
+        "required": ["model", "predictions"],
+    }
+    refusals = {
+        status: _json(words, answers if status == "422" else ERROR)
+        for status, words in REFUSALS.items()
+    }
+    return {
+        "summary": "Classify an image, or several",
+        "description": f"At most {limits.images} images, {limits.request_bytes:,} bytes, "
+        f"{limits.pixels:,} pixels an image, {limits.seconds:g} seconds.",
+        "parameters": [
+            {
+                "name": "reject",
+                "in": "query",
+                "schema": {"type": "boolean", "default": False},
+                "description": 'call images that look like none of the classes "unknown"',
+            }
+        ],
+        "requestBody": {"required": True, "content": _body(limits)},
+        "responses": {
+            "200": _json("one prediction per image, in their order", answers),
+            **refusals,
+        },
+    }
+
+
+def _body(limits: Limits) -> dict[str, Any]:
     binary = {"type": "string", "format": "binary"}
     files = {"type": "array", "items": binary, "maxItems": limits.images}
-    body = {
+    return {
         "image/*": {"schema": binary},
         "application/octet-stream": {"schema": binary},
         "multipart/form-data": {"schema": {"type": "object", "properties": {"images": files}}},
     }
+
+
+def _prediction(classes: Sequence[str]) -> dict[str, Any]:
     probability = {"type": "number", "minimum": 0, "maximum": 1}
-    prediction = {
+    return {
         "type": "object",
         "description": "an answer, or the reason why there is none",
         "properties": {
@@ -66,59 +126,8 @@ def describe(classes: Sequence[str], limits: Limits) -> dict[str, Any]:
         },
         "required": ["image"],
     }
-    answers = {
-        "type": "object",
-        "properties": {
-            "model": {"type": "string"},
-            "predictions": {"type": "array", "items": prediction},
-        },
-        "required": ["model", "predictions"],
-    }
-    refusals = {
-        status: {"description": words, "content": {"application/json": {"schema": ERROR}}}
-        for status, words in REFUSALS.items()
-    }
-    refusals["422"]["content"] = {"application/json": {"schema": answers}}
-    ask = {
-        "summary": "Classify an image, or several",
-        "description": f"At most {limits.images} images, {limits.request_bytes:,} bytes, "
-        f"{limits.pixels:,} pixels an image, {limits.seconds:g} seconds.",
-        "parameters": [
-            {
-                "name": "reject",
-                "in": "query",
-                "schema": {"type": "boolean", "default": False},
-                "description": 'call images that look like none of the classes "unknown"',
-            }
-        ],
-        "requestBody": {"required": True, "content": body},
-        "responses": {
-            "200": {
-                "description": "one prediction an image, in their order",
-                "content": {"application/json": {"schema": answers}},
-            },
-            **refusals,
-        },
-    }
-    health = {
-        "summary": "Whether the server answers, and which model it has",
-        "responses": {
-            "200": {
-                "description": "it does",
-                "content": {"application/json": {"schema": {"type": "object"}}},
-            }
-        },
-    }
-    metrics = {
-        "summary": "Counters in the text format of Prometheus",
-        "responses": {"200": {"description": "counters", "content": {"text/plain": {}}}},
-    }
-    return {
-        "openapi": "3.1.0",
-        "info": {"title": "tutelage serve", "version": __version__},
-        "paths": {
-            "/predict": {"post": ask},
-            "/health": {"get": health},
-            "/metrics": {"get": metrics},
-        },
-    }
+
+
+def _json(description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    """A response of this schema."""
+    return {"description": description, "content": {"application/json": {"schema": schema}}}

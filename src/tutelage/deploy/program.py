@@ -21,15 +21,14 @@ SPEC = "tutelage/model.json"  # the model's description inside the file
 
 
 class Program(nn.Module):
-    """``Deployed`` in operators that torch.export knows: Pillow's resize is none of them.
+    """``Deployed`` in operators that torch.export knows; Pillow's resize is not among them.
 
     torch's own antialiased resize of uint8 has coarser weights. On 80 photos it differs from Pillow
-    by one grey level in 0.2% of the pixels, and of a thousand probabilities (lite0) the one that
-    moves most moves by 5e-4 on average and by 0.012 at most.
+    by one grey level in 0.2% of the pixels. Of a thousand probabilities (lite0) the one that moves
+    most moves by 5e-4 on average over the photos, and by 0.012 at most.
     """
 
     def __init__(self, model: Classifier) -> None:
-        """Take a snapshot of a model."""
         super().__init__()
         self.deployed = Deployed(model)
 
@@ -49,7 +48,7 @@ def export_torch(model: Classifier, path: Path | str) -> None:
     """Write ``Program(model)`` as a .pt2 file, for ``torch.export.load`` and AOTInductor.
 
     uint8 ``images`` (N, H, W, 3) -> (probabilities (N, K), energy (N,)). N, H and W are dynamic.
-    Beside it the file holds ``model.json``. It appears whole or not at all.
+    The file also holds ``model.json``. It appears whole or not at all.
 
     Raises:
         TutelageError: the architecture cannot be exported.
@@ -60,7 +59,7 @@ def export_torch(model: Classifier, path: Path | str) -> None:
         program = torch.export.export(
             Program(model), (example,), dynamic_shapes={"images": dynamic}
         )
-    except Exception as error:  # torch.export raises kinds of many of its own layers
+    except Exception as error:  # torch.export raises exceptions of many kinds
         raise TutelageError(
             f"{model.spec.architecture} cannot be exported by torch.export: {error}; "
             "export it with --format onnx"
@@ -75,12 +74,12 @@ def export_torch(model: Classifier, path: Path | str) -> None:
 def load_program(path: Path | str) -> Any:
     """The module in an exported file: images -> (probabilities, energy).
 
-    Only for a file whose maker is trusted: torch reads parts of it with pickle.
+    Load only files from people you trust: torch reads parts of them with pickle.
     """
     return torch.export.load(path).module()
 
 
 def probabilities(path: Path | str, images: Sequence[np.ndarray]) -> np.ndarray:
-    """Probabilities (N, K) of uint8 images (H, W, 3) of any sizes, by an exported file."""
+    """Probabilities (N, K) that an exported file gives for uint8 images (H, W, 3) of any sizes."""
     module = load_program(path)
     return np.concatenate([module(torch.tensor(image)[None])[0].numpy() for image in images])

@@ -21,10 +21,9 @@ class OnnxModel:
     Attributes:
         path: the .onnx file.
         classes: class names in the order of the probabilities.
-        temperature: what the logits are divided by, inside the graph.
+        temperature: the graph divides the logits by it.
         input_size: side in pixels of the view that the trunk sees.
-        unknown_threshold: an energy above it means none of the classes; None in a model that
-            does not know.
+        unknown_threshold: an energy above it means none of the classes; None without a threshold.
         metadata: everything the file says about itself.
     """
 
@@ -49,14 +48,14 @@ class OnnxModel:
             self._session = onnxruntime.InferenceSession(
                 str(self.path), options, providers=["CPUExecutionProvider"]
             )
-        except Exception as error:  # onnxruntime has an exception class for each failure
+        except Exception as error:  # onnxruntime has a class of exceptions for each failure
             raise TutelageError(f"{self.path} is not a readable ONNX model: {error}") from error
         self.metadata: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
         try:
             self.classes = _classes(self.metadata["tutelage.classes"])
             self.temperature = float(self.metadata["tutelage.temperature"])
             self.input_size = int(self.metadata["tutelage.input_size"])
-            # Files exported before there was one have no energy either.
+            # Files from before there were thresholds have no energy either.
             threshold = json.loads(self.metadata.get("tutelage.unknown_threshold", "null"))
             self.unknown_threshold = None if threshold is None else float(threshold)
         except (KeyError, ValueError, TypeError, RecursionError) as error:
@@ -78,7 +77,7 @@ class OnnxModel:
 
         Args:
             images: uint8 (H, W, 3) each; sizes may differ.
-            batch: most images in one forward; fewer when they are large.
+            batch: most images in one forward pass; large images are fewer at a time.
 
         Returns:
             (N, K) float32, in the order of the images.
@@ -124,7 +123,7 @@ class OnnxModel:
         return [np.concatenate(column)[back] for column in zip(*parts, strict=True)]
 
     def _answers(self, outputs: list[str], images: np.ndarray) -> list[np.ndarray]:
-        """One forward of images (N, H, W, 3); an altered graph may answer anything."""
+        """One forward pass of images (N, H, W, 3); an altered graph may answer anything."""
         try:
             found: list[np.ndarray] = self._session.run(outputs, {"images": images})
         except Exception as error:  # as in opening

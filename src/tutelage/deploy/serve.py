@@ -1,7 +1,7 @@
-"""An exported model over HTTP: predictions, health, metrics, with limits on all that costs.
+"""An exported model over HTTP: predictions, health and metrics, with limits on whatever costs.
 
-Nothing of a request is written to disk by name, and no request names a file. There is no
-authentication: bind it to loopback, or put it behind a proxy that has some.
+No request names a file of the server, and no name in a request becomes the name of a file. There is
+no authentication: bind the server to loopback, or put it behind a proxy that authenticates.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from tutelage.deploy.openapi import Limits, describe
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.system.errors import TutelageError
 
-CHUNK_IMAGES = 32  # decoded at once, or fewer whose pixels come to CHUNK_PIXELS
+CHUNK_IMAGES = 32  # decoded at once; fewer if their pixels come to CHUNK_PIXELS
 CHUNK_PIXELS = 8_000_000
 TEXT = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus's exposition format
 
@@ -42,7 +42,7 @@ def make_app(model: OnnxModel, name: str, limits: Limits) -> Starlette:
 
     Args:
         model: opened with one thread; ``limits.threads`` requests use it at once.
-        name: what answers call it.
+        name: of the model, as the answers give it.
         limits: of requests.
     """
     service = _Service(model, name, limits)
@@ -85,17 +85,17 @@ class _Service:
         )
 
     async def page(self, request: Request) -> Response:
-        """How to ask, for people."""
+        """A page that tells people how to ask."""
         page = resources.files("tutelage.deploy").joinpath("serve.html").read_bytes()
         policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
         return Response(page, media_type="text/html", headers={"Content-Security-Policy": policy})
 
     async def openapi(self, request: Request) -> Response:
-        """How to ask, for programs."""
+        """The OpenAPI document, which tells programs how to ask."""
         return JSONResponse(describe(self._model.classes, self._limits))
 
     async def health(self, request: Request) -> Response:
-        """Whether it answers, and what it is."""
+        """That the server answers, and which model it has."""
         return JSONResponse(
             {
                 "status": "ok",
@@ -108,7 +108,7 @@ class _Service:
         )
 
     async def metrics(self, request: Request) -> Response:
-        """Counters for Prometheus; those by class show when the images drift."""
+        """Counters for Prometheus; the counts by class show when the images drift."""
         return Response(generate_latest(self._registry), media_type=TEXT)
 
     async def predict(self, request: Request) -> Response:
@@ -127,7 +127,7 @@ class _Service:
                     504, f"no answer within {self._limits.seconds:g} s; send fewer images at once"
                 ) from None
             except ClientDisconnect:
-                status = 499  # as nginx counts them; nobody reads the answer
+                status = 499  # as nginx counts such requests; nobody reads the answer
                 return Response(status_code=400)
             except HTTPException as error:
                 status = error.status_code
@@ -157,7 +157,7 @@ class _Service:
 
     @contextmanager
     def _holding(self) -> Iterator[Any]:
-        """Counts the bytes of one body against the total, until its answer is made."""
+        """Count the bytes of one body against the total, until its answer is made."""
         mine = 0
 
         def hold(count: int) -> None:
@@ -177,11 +177,11 @@ class _Service:
     def _rows(
         self, named: Sequence[tuple[str, bytes]], reject: bool, deadline: float
     ) -> list[dict[str, Any]]:
-        """One row an image, in order: a prediction, or an error for an unreadable one."""
+        """One row per image, in order: a prediction, or an error if it cannot be read."""
         rows: list[dict[str, Any]] = []
         for chunk in _chunks(named, self._limits.pixels):
             if time.monotonic() > deadline:
-                break  # nobody waits for the answer any more
+                break  # the request has timed out: nobody waits for the answer
             good = [(name, pixels) for name, pixels in chunk if not isinstance(pixels, str)]
             names, pixels = [name for name, _ in good], [image for _, image in good]
             found = iter(answer(self._model, names, pixels, reject=reject) if good else [])
@@ -202,7 +202,7 @@ def _row(prediction: Prediction) -> dict[str, Any]:
 def _chunks(
     named: Sequence[tuple[str, bytes]], most_pixels: int
 ) -> Iterator[list[tuple[str, Any]]]:
-    """(name, pixels or the reason why there are none), a few images at a time."""
+    """(name, pixels or the reason why it has none) of the images, a few at a time."""
     chunk: list[tuple[str, Any]] = []
     held = 0
     for name, content in named:
@@ -227,10 +227,10 @@ def _decoded(content: bytes, most_pixels: int) -> np.ndarray | str:
 
 
 async def _images_of(request: Request, limits: Limits, hold: Any) -> list[tuple[str, bytes]]:
-    """(name, file content) of the images of a request.
+    """(name, file content) of each image in a request.
 
     Raises:
-        HTTPException: what was sent is none, or more than the limits allow.
+        HTTPException: the request has no image, or more than the limits allow.
     """
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     counted = Request(request.scope, _counting(request.receive, limits.request_bytes, hold))
@@ -255,7 +255,7 @@ async def _images_of(request: Request, limits: Limits, hold: Any) -> list[tuple[
 
 
 def _counting(receive: Receive, most: int, hold: Any) -> Receive:
-    """``receive``, stopping at a body of more than ``most`` bytes; all are told to ``hold``."""
+    """``receive``, but a body of more than ``most`` bytes is refused; ``hold`` gets each size."""
     received = 0
 
     async def counting() -> Message:
@@ -280,6 +280,6 @@ def _flag(request: Request, name: str) -> bool:
 
 async def _refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    # What is left of the body will not be read, so the connection ends with the answer.
+    # The rest of the body will not be read, so the connection ends with the answer.
     headers = {**(error.headers or {}), "Connection": "close"}
     return JSONResponse({"error": error.detail}, status_code=error.status_code, headers=headers)

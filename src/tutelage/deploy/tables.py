@@ -15,10 +15,10 @@ SUFFIXES = (".csv", ".jsonl", ".parquet")
 
 
 def check_suffix(path: Path) -> None:
-    """Refuse a file name whose suffix names no known format, or an existing file.
+    """Refuse a file that exists, or whose suffix names no known format.
 
     Raises:
-        TutelageError: the mend is a suffix or another name.
+        TutelageError: it says which suffix or name to choose.
     """
     if path.suffix not in SUFFIXES:
         raise TutelageError(f"--out {path}: the suffix must be one of {', '.join(SUFFIXES)}")
@@ -38,7 +38,7 @@ def write_predictions(rows: Sequence[Prediction], path: Path) -> None:
 
 
 def _columns(rows: Sequence[Prediction]) -> list[str]:
-    """Names of the columns; ``rejected`` only where it was asked for."""
+    """Names of the columns; ``rejected`` only if somebody asked for it."""
     asked = any(row.rejected is not None for row in rows)
     return [f.name for f in fields(Prediction) if f.name != "rejected" or asked]
 
@@ -57,8 +57,8 @@ def _write_csv(rows: Sequence[Prediction], path: Path) -> None:
 def formula_cells(rows: Sequence[Prediction]) -> int:
     """How many names and labels a spreadsheet would take for formulas.
 
-    They are written as they are, since the programs that read the file match them, and OWASP calls
-    no escape safe for all spreadsheets (owasp.org/www-community/attacks/CSV_Injection).
+    They are written unchanged: programs that read the file need the exact names, and OWASP calls no
+    escape safe for all spreadsheets (owasp.org/www-community/attacks/CSV_Injection).
     """
     cells = [cell for row in rows for cell in (row.image, row.label)]
     return sum(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in cells)

@@ -1,8 +1,9 @@
 """The review's server: one page, its items and pictures, and decisions. Loopback only.
 
-What keeps other programs' pages out: the server answers only under its own name (no DNS
-rebinding), only to who holds the token of this start (a cookie that no other site's page can
-send), and takes decisions only from a page of its own origin. No request names a file.
+Three rules keep the pages of other programs out. The server answers only under its own name, which
+rules out DNS rebinding. It answers only to a browser with the token of this start, in a cookie that
+no page of another site can send. It takes decisions only from pages of its own origin. No request
+names a file.
 """
 
 from __future__ import annotations
@@ -49,11 +50,11 @@ def make_app(items: Items, decisions: Decisions, *, title: str, port: int, token
     """The application for one start.
 
     Args:
-        items: what there is to review.
-        decisions: where decisions go.
+        items: the images to review.
+        decisions: where decisions are kept.
         title: of the page.
-        port: where it is served, which is part of the names it answers to.
-        token: what the first request must bring.
+        port: that it is served on; part of the names that the server answers to.
+        token: that the first request must have in its address.
     """
     review = _Review(items, decisions, title)
     routes = [
@@ -73,7 +74,7 @@ def make_app(items: Items, decisions: Decisions, *, title: str, port: int, token
 
 
 class _Guard:
-    """Lets requests of this start's page through and nobody else's."""
+    """Lets through only requests of a page that this start of the server has served."""
 
     def __init__(self, app: ASGIApp, *, port: int, token: str) -> None:
         self._app = app
@@ -108,7 +109,7 @@ class _Guard:
         return None
 
     def _brings_token(self, request: Request) -> bool:
-        """Whether this is the printed address; a cookie takes the token's place from here on."""
+        """Whether this is the printed address; from here on a cookie has the token."""
         return request.url.path == "/" and self._is_token(request.query_params.get("token", ""))
 
     def _is_token(self, text: str) -> bool:
@@ -127,20 +128,20 @@ def _with_headers(send: Send, headers: dict[str, str]) -> Send:
 
 
 class _Review:
-    """The handlers."""
+    """The handlers, and what they share."""
 
     def __init__(self, items: Items, decisions: Decisions, title: str) -> None:
         self._items = items
         self._decisions = decisions
         self._title = title
-        self._lock = threading.Lock()  # one decision after the other
+        self._lock = threading.Lock()  # one decision at a time
 
     async def page(self, request: Request) -> Response:
-        """The page itself; what it shows it asks for."""
+        """The page; its script asks for what it shows."""
         return Response(_resource("page.html"), media_type="text/html")
 
     async def static(self, request: Request) -> Response:
-        """Its script and its style sheet."""
+        """The script and the style sheet of the page."""
         name = request.path_params["name"]
         if name not in STATIC:
             raise HTTPException(404, "no such file")
@@ -186,7 +187,7 @@ class _Review:
         return {"count": len(found), "items": described}
 
     async def decide(self, request: Request) -> Response:
-        """Take a decision, or take one back; it is on the disk before the answer."""
+        """Make a decision, or take one back; it is on the disk before the answer is sent."""
         body = await _json_body(request)
         return JSONResponse(await run_in_threadpool(self._decide, body))
 

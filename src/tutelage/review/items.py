@@ -1,4 +1,4 @@
-"""What there is to review in a run folder: its table and its pixels. Imports no torch."""
+"""The images of a run folder that a person may review. Imports no torch."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from tutelage.system.errors import TutelageError
 
 TABLE, FACTS = "review.parquet", "review.json"
 VIEWS = {
-    "next": "unlabelled images that would teach the most, the most telling first",
+    "next": "unlabelled images whose labels would teach the most, the most useful first",
     "suspicious": "your own labels, the most doubtful first",
-    "unsure": "pseudo-labels, the least sure first",
-    "sure": "pseudo-labels, the surest first",
-    "decided": "what you decided, the latest first",
+    "unsure": "pseudo-labels, the least certain first",
+    "sure": "pseudo-labels, the most certain first",
+    "decided": "your decisions, the latest first",
 }
 Rows = np.ndarray[Any, np.dtype[np.intp]]
 
@@ -37,15 +37,15 @@ class Items:
     Attributes:
         catalog: the run's data.
         classes: the classes that the run knows.
-        rows: (n,) where each image is in the catalog.
-        given: (n,) the label it came with, or None.
-        labels: (n,) what the teacher takes it for, held out where it has a label.
-        confidence: (n,) how surely.
-        others: (n,) the next likely class.
-        suspicion: (n,) how likely the given label is wrong; NaN without one.
+        rows: (n,) the row of each image in the catalog.
+        given: (n,) the label that the image came with, or None.
+        labels: (n,) the teacher's answer; of a teacher that did not see the label, if there is one.
+        confidence: (n,) probability of that answer.
+        others: (n,) the second most likely class.
+        suspicion: (n,) probability that the given label is wrong; NaN without one.
         ranks: (n,) place among the images to label next; -1 for no place.
-        sentences: what the run found out about its labels, for people.
-        next_run: the command that takes the decisions as labels.
+        sentences: what the run says about its labels, for people.
+        next_run: the command of a run that uses the decisions as labels.
     """
 
     catalog: Catalog
@@ -61,7 +61,6 @@ class Items:
     next_run: str
 
     def __len__(self) -> int:
-        """Return n."""
         return len(self.rows)
 
     @cached_property
@@ -74,12 +73,12 @@ class Items:
         return self.catalog.names[int(self.rows[item])]
 
     def view(self, name: str, of_class: str | None, standing: dict[str, Decision]) -> list[int]:
-        """The items of one of ``VIEWS`` in its order.
+        """The items of one of ``VIEWS``, in its order.
 
         Args:
-            name: which view.
-            of_class: only those of this class: the given one, or else the one it is taken for.
-            standing: decisions by image, in the order they were made.
+            name: of the view.
+            of_class: only items that are shown with this class; None for all.
+            standing: decisions by image, in the order in which they were made.
         """
         unlabelled = np.isnan(self.suspicion)
         if name == "next":
@@ -98,7 +97,7 @@ class Items:
         return [int(i) for i in order if of_class is None or self.shown(int(i)) == of_class]
 
     def shown(self, item: int) -> str:
-        """The label that is shown and that "accept" agrees to."""
+        """The label that is shown, and that "accept" agrees to: the given one, or the teacher's."""
         return self.given[item] or self.labels[item]
 
     def describe(self, item: int, decision: Decision | None) -> dict[str, Any]:
@@ -123,8 +122,8 @@ class Items:
         """The image as a JPEG of at most ``side`` pixels.
 
         Raises:
-            OSError: the file is gone.
-            UnreadableImage: it is no image any more.
+            OSError: the file cannot be read.
+            UnreadableImage: it is no longer an image.
         """
         picture = Image.fromarray(decode(self.catalog.source.read(int(self.rows[item]))))
         picture.thumbnail((side, side))
@@ -138,16 +137,15 @@ def open_run(folder: Path, catalog: Catalog | None = None, data: str = "") -> It
 
     Args:
         folder: of the run.
-        catalog: its data, if that was in memory.
+        catalog: the run's data, if it was in memory.
         data: the words for it, as the run remembers them.
 
     Raises:
-        TutelageError: no finished run, or its data is not what it was.
+        TutelageError: there is no finished run, or its data has changed.
     """
-    config = folder / "config.json"
-    if not config.is_file():
+    if not (folder / "config.json").is_file():
         raise TutelageError(
-            f"{folder} is no run folder; tutelage review wants one, such as the --out of "
+            f"{folder} is no run folder; tutelage review needs one, such as the --out of "
             "tutelage run"
         )
     table, facts = folder / TABLE, folder / FACTS
@@ -174,7 +172,9 @@ def open_run(folder: Path, catalog: Catalog | None = None, data: str = "") -> It
         )
     told = RunFolder(folder).read_json(FACTS)
     try:
-        return _items(folder, catalog, request, columns, told)
+        again = command_line(request["command"], request["data"], "NEW", {"decisions": str(folder)})
+        rows = np.array([where[name] for name in columns["image"]], dtype=np.intp)
+        return _items(catalog, rows, columns, told, again)
     except (KeyError, TypeError, ValueError) as error:
         raise TutelageError(
             f"{table} or {FACTS} beside it is damaged ({error!r}); restore them, or train the run "
@@ -183,18 +183,17 @@ def open_run(folder: Path, catalog: Catalog | None = None, data: str = "") -> It
 
 
 def _items(
-    folder: Path,
     catalog: Catalog,
-    request: dict[str, Any],
+    rows: Rows,
     columns: dict[str, list[Any]],
     told: dict[str, Any],
+    next_run: str,
 ) -> Items:
-    where = {name: row for row, name in enumerate(catalog.names)}
     ranks = [-1 if rank is None else rank for rank in columns["next"]]
     return Items(
         catalog=catalog,
         classes=tuple(told["classes"]),
-        rows=np.array([where[name] for name in columns["image"]], dtype=np.intp),
+        rows=rows,
         given=columns["given"],
         labels=columns["label"],
         confidence=np.array(columns["confidence"], dtype=np.float64),
@@ -202,7 +201,5 @@ def _items(
         suspicion=np.array(columns["suspicion"], dtype=np.float64),
         ranks=np.array(ranks, dtype=np.intp),
         sentences=told["sentences"],
-        next_run=command_line(
-            request["command"], request["data"], "NEW", {"decisions": str(folder)}
-        ),
+        next_run=next_run,
     )

@@ -8,11 +8,11 @@ const TITLES = {
 };
 let state = null; // what /api/state said
 let view = "next";
-let items = []; // those shown, in order
-let count = 0; // those that there are
-let current = 0; // position of the chosen one
+let items = []; // the shown ones, in order
+let count = 0; // how many the view has
+let current = 0; // position of the chosen item
 let loading = false;
-let shows = 0; // how often a view was asked for
+let shows = 0; // how often a view was opened
 let busy = Promise.resolve(); // decisions leave one after the other, in the order of the keys
 
 async function ask(address, body) {
@@ -121,7 +121,7 @@ async function more() {
     const query = new URLSearchParams({ view, first: items.length });
     if ($("class").value) query.set("class", $("class").value);
     const found = await ask(`/api/items?${query}`);
-    if (mine !== shows) return; // another view was asked for meanwhile
+    if (mine !== shows) return; // another view was opened meanwhile
     count = found.count;
     if (!items.length) {
       items = found.items;

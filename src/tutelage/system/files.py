@@ -8,6 +8,7 @@ import errno
 import hashlib
 import io
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -65,14 +66,18 @@ def digest(content: bytes) -> str:
 
 
 def sweep(folder: Path, name: str = "*") -> None:
-    """Delete the temporary files that killed processes left below a folder.
+    """Delete the half-written files and folders that killed processes left below a folder.
+
+    No other process may be writing there.
 
     Args:
-        folder: no other process may be writing there.
-        name: of the file that was being written; any by default.
+        folder: where.
+        name: of the file or folder that was being written; all of them by default.
     """
-    for path in folder.rglob(f".{name}.*{_PARTIAL}"):
-        if path.is_file():
+    for path in [*folder.rglob(f".{name}.*{_PARTIAL}")]:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink(missing_ok=True)
 
 
@@ -108,6 +113,27 @@ def install(building: Path, folder: Path) -> None:
         sync(Path(parent))
     building.rename(folder)
     sync(folder.parent)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A neighbour to write into, which becomes ``folder`` in one step when all went well.
+
+    ``folder`` must not exist, or be empty. After a failure it is as it was, and the neighbour gone.
+
+    Raises:
+        OSError: it cannot be written, or is not empty; the error names ``folder``.
+    """
+    with about(folder):
+        building = Path(tempfile.mkdtemp(_PARTIAL, f".{folder.name}.", folder.parent))
+        try:
+            yield building
+            building.chmod(0o755)  # mkdtemp makes it private
+            if folder.exists():
+                folder.rmdir()
+            install(building, folder)
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
 
 
 def sync(path: Path) -> None:

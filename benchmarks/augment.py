@@ -1,16 +1,26 @@
-"""``tutelage bench augment``: images a second, beside the peers and beside the machine's limits."""
+"""Augmentation on the CPU: images a second, beside the peers and beside the machine's limits.
+
+python benchmarks/augment.py --images photos/ --peers timm,kornia --seconds 60
+python benchmarks/augment.py --images photos.parquet --runs 3 --json results.json
+
+Random resized crop, flip and RandAugment by this library and by those installed beside it. Several
+runs take place in a process each; ``--json`` keeps their medians and widest spreads.
+"""
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +29,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+import augment_peers as peers
+import results
+from augment_peers import Job, Pipeline
+from augment_words import describe
+from photos import choose_photos, shrink, to_jpeg
 from tutelage.augment import Plan
-from tutelage.bench import peers
-from tutelage.bench.peers import Job, Pipeline
-from tutelage.bench.photos import choose_photos, shrink, to_jpeg
 from tutelage.chain.machine import keep_freed_memory
 from tutelage.system.console import Console
 from tutelage.system.cores import cores
@@ -33,12 +45,16 @@ PHOTOS = 2 * BATCH
 ROUNDS = 5
 CASES = ((256, 224), (32, 32))
 """Sides of the images and of the views."""
+PACKAGES = (
+    *("tutelage", "torch", "numba", "numpy", "pillow"),
+    *("torchvision", "timm", "albumentations", "opencv-python-headless", "kornia"),
+)
 
 Rates = dict[str, list[float]]
 Row = dict[str, Any]
 
 
-def bench_augment(
+def measure(
     images: Path | str | None = None,
     *,
     seconds: float = 150.0,
@@ -46,10 +62,10 @@ def bench_augment(
     only: Sequence[str] | None = None,
     quiet: bool = True,
 ) -> dict[str, Any]:
-    """Measure the augmentation of this library and of those installed beside it, on the CPU.
+    """Measure all contenders in this process.
 
-    It lets this process keep freed memory, as training does: fresh memory for each batch would
-    cost every contender the same time, and so make them look more alike.
+    The process keeps freed memory, as training does: fresh memory for each batch would cost every
+    contender the same time, and so make them look more alike.
 
     Args:
         images: a folder or manifest of photos; None generates some.
@@ -59,9 +75,9 @@ def bench_augment(
         quiet: show no progress.
 
     Returns:
-        What ``--json`` prints: "device", "threads", "rows" (float32 views), and more ("uint8" has
-        the rows of uint8 views, "limits" what the machine could do, "absent" why a peer is not
-        there, "scaling" and "breakdown" this library alone).
+        "rows" of float32 views, "uint8" of uint8 views, "limits" (what the machine could do),
+        "absent" (why a peer is not there), "scaling" and "breakdown" (this library alone), and on
+        what all of it was measured.
 
     Raises:
         TutelageError: a peer is unknown, a number is out of range, or the images cannot be read.
@@ -119,7 +135,7 @@ def _check(only: Sequence[str] | None, seconds: float, threads: int) -> list[str
 
 
 def _contenders(job: Job, names: Sequence[str], absent: dict[str, str]) -> dict[str, Pipeline]:
-    """What is measured, by name or "name/form"; who cannot is added to ``absent``."""
+    """What is measured, by name or "name/form"; ``absent`` says why others are not."""
     contest = {"tutelage": _checked(peers.tutelage(job), job)}
     for name in names:
         if not peers.installed(name):
@@ -152,10 +168,10 @@ def _checked(pipeline: Pipeline, job: Job) -> Pipeline:
 
 
 def check(views: Tensor, job: Job) -> None:
-    """Refuse views (B, 3, h, w) that are not what was to be made.
+    """Refuse views (B, 3, h, w) that are not what the job asks for.
 
     Raises:
-        TutelageError: another shape or type, or too many of the views show nothing.
+        TutelageError: the shape or type is another, or too many of the views have one colour.
     """
     shape = (BATCH, 3, job.size, job.size)
     dtype = torch.float32 if job.normalise else torch.uint8
@@ -169,7 +185,7 @@ def check(views: Tensor, job: Job) -> None:
 
 
 def copying(job: Job) -> Pipeline:
-    """Reading and writing as many bytes as the job does, at the speed of a plain copy."""
+    """A plain copy that reads and writes as many bytes as the job does."""
     read = job.pixels[0].nbytes
     written = 3 * job.size**2 * (4 if job.normalise else 1)
     source = torch.ones(BATCH * (read + written) // 2, dtype=torch.uint8)
@@ -245,7 +261,7 @@ def _stages(job: Job) -> dict[str, Pipeline]:
 
 
 def interleave(contest: Mapping[str, Pipeline], share: float) -> Rates:
-    """Images a second of each contender in each round; whatever else the machine does hits all.
+    """Images a second of each contender in each round, in turns: other work then slows all of them.
 
     Args:
         contest: makes a batch of some rows.
@@ -269,7 +285,7 @@ def _rate(pipeline: Pipeline, share: float) -> float:
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """Torch and OpenCV on ``count`` threads; afterwards both on as many as torch had."""
+    """Run torch and OpenCV on ``count`` threads; afterwards on as many as torch had."""
     before = torch.get_num_threads()
     peers.set_threads(count)
     try:
@@ -297,7 +313,7 @@ def _silenced(pipeline: Pipeline) -> Pipeline:
 
 
 def _rows(job: Job, rates: Rates) -> list[Row]:
-    """A row a name, with its fastest form."""
+    """One row per name, with its fastest form."""
     forms: dict[str, dict[str, list[float]]] = {}
     for key, each in rates.items():
         name, _, form = key.partition("/")
@@ -343,7 +359,7 @@ def _scaling(rates: Rates) -> list[Row]:
 
 
 def _breakdown(rates: Rates) -> list[Row]:
-    """Microseconds an image of each stage; from "crop" on, what it adds to the one before."""
+    """Microseconds an image of each stage; from "crop" on, what it adds to the last one."""
     cost = {name: 1e6 / statistics.median(each) for name, each in rates.items()}
     chain = ["copy", "crop", "slant", "color", "normalise"]
     added = {after: cost[after] - cost[before] for before, after in pairwise(chain)}
@@ -352,3 +368,84 @@ def _breakdown(rates: Rates) -> list[Row]:
         {"stage": name, "microseconds": round(time, 1), "share": round(time / whole, 3)}
         for name, time in {**cost, **added}.items()
     ]
+
+
+# --- several runs
+
+
+def summary(runs: Sequence[Mapping[str, Any]], images: str | None) -> dict[str, Any]:
+    """What is kept of the runs: medians, widest spreads, and each run's ratios."""
+    first = runs[0]
+    return {
+        "photos": first["photos"].replace(images, Path(images).name) if images else first["photos"],
+        **{name: first[name] for name in ("device", "backend", "threads", "batch", "absent")},
+        "runs": len(runs),
+        "rounds": first["rounds"],
+        "load_before": [run["load_before"] for run in runs],
+        **{name: _joined(runs, name, "name", "size") for name in ("rows", "uint8", "limits")},
+        "scaling": _joined(runs, "scaling", "threads"),
+        "breakdown": {
+            row["stage"]: statistics.median(run["breakdown"][i]["microseconds"] for run in runs)
+            for i, row in enumerate(first["breakdown"])
+        },
+        "first_call_seconds": [run["first_call_seconds"] for run in runs],
+    }
+
+
+def _joined(runs: Sequence[Mapping[str, Any]], table: str, *key: str) -> list[Row]:
+    """One row for the rows of all runs that agree in ``key``: the median, and the widest spread."""
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in (row for run in runs for row in run[table]):
+        groups.setdefault(tuple(row[name] for name in key), []).append(row)
+    return [
+        {
+            **{name: rows[-1][name] for name in (*key, "from", "form") if name in rows[-1]},
+            "images_per_second": statistics.median(row["images_per_second"] for row in rows),
+            "min": min(row["min"] for row in rows),
+            "max": max(row["max"] for row in rows),
+            "ratio": statistics.median(row["ratio"] for row in rows),
+            "ratio_each": [row["ratio"] for row in rows],
+        }
+        for rows in groups.values()
+    ]
+
+
+def _apart(**options: Any) -> dict[str, Any]:
+    """``measure`` in a new process, which nothing of an earlier run can help or hinder."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
+        return process.submit(measure, **options).result()
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--images", metavar="DATA", help="photos (default: generated)")
+    parser.add_argument("--seconds", type=float, default=150.0, help="of each run (default: 150)")
+    parser.add_argument("--threads", type=int, default=1, help="of torch and OpenCV (default: 1)")
+    parser.add_argument(
+        "--peers",
+        dest="only",
+        metavar="A,B",
+        type=lambda text: text.split(","),
+        help=f"of {', '.join(peers.PEERS)} (default: all that are installed)",
+    )
+    parser.add_argument("--runs", type=int, default=1, help="(default: 1)")
+    parser.add_argument("--json", type=Path, help="append the result to this file's list")
+    options = vars(parser.parse_args(argv))
+    count, path = options.pop("runs"), options.pop("json")
+    if count < 1:
+        parser.error(f"--runs is {count}, expected at least 1")
+    runs = []
+    try:
+        for _ in range(count):
+            runs.append((measure if count == 1 else _apart)(**options, quiet=False))
+            print(describe(runs[-1]), flush=True)
+    except TutelageError as error:
+        parser.error(str(error))
+    about = {**results.provenance("augment_cpu", PACKAGES), "seconds": options["seconds"]}
+    results.append({**about, **summary(runs, options["images"])}, path)
+
+
+if __name__ == "__main__":
+    main()

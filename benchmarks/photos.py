@@ -35,8 +35,8 @@ def choose_photos(data: Path | str | None, count: int, side: int) -> Photos:
     """``count`` photos of ``side`` x ``side`` pixels.
 
     Args:
-        data: a folder or manifest, of which evenly spaced images are taken and squashed to the
-            square; fewer than ``count`` are repeated. None generates photos.
+        data: a folder or manifest. Evenly spaced images are taken and squashed to the square, and
+            repeated if there are fewer than ``count``. None generates photos.
         count: N.
         side: S.
 

@@ -1,6 +1,5 @@
-"""The augmentation benchmark: its contract, that all contenders do the job, and who is absent."""
+"""The augmentation benchmark, whose contenders all do the job, and the tables in the docs."""
 
-import importlib.util
 import json
 import re
 import warnings
@@ -11,19 +10,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scripts
 
 torch = pytest.importorskip("torch")
 
-from tutelage import cli  # noqa: E402
 from tutelage.augment import RandAugment, Weak  # noqa: E402
 from tutelage.augment.plan import COLOR_OPS  # noqa: E402
 from tutelage.augment.randaugment import RANDAUGMENT  # noqa: E402
-from tutelage.bench import augment, peers  # noqa: E402
-from tutelage.bench.augment import BATCH, bench_augment, check, interleave  # noqa: E402
-from tutelage.bench.peers import PEERS, POLICY, Job  # noqa: E402
-from tutelage.bench.photos import choose_photos, generate, shrink, to_jpeg  # noqa: E402
-from tutelage.bench.words import STAGES, describe  # noqa: E402
 from tutelage.system.errors import TutelageError  # noqa: E402
+
+with scripts.importable():
+    import augment
+    import augment_peers as peers
+    import tables
+    from augment import BATCH, check, interleave, measure
+    from augment_peers import PEERS, POLICY, Job
+    from augment_words import STAGES, describe
+    from photos import choose_photos, generate, shrink, to_jpeg
 
 HERE = [name for name in PEERS if find_spec(name)]
 FORMS = [(name, form) for name in HERE for form in PEERS[name]]
@@ -45,9 +48,8 @@ def without(*names: str) -> Callable[..., Any]:
 
 
 @pytest.mark.usefixtures("small")
-def test_json_holds_the_contract(capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["bench", "augment", "--seconds", "0.01", "--json"]) == 0
-    result = json.loads(capsys.readouterr().out)
+def test_the_result_holds_the_contract() -> None:
+    result = measure(seconds=0.01)
     assert (result["device"], result["threads"]) == ("cpu", 1)
     assert set(result["absent"]) == set(PEERS) - set(HERE)
     here = ["tutelage", *HERE]
@@ -89,7 +91,7 @@ def test_people_read_who_is_absent_and_on_what_it_was_measured(
 ) -> None:
     monkeypatch.setattr(peers, "find_spec", without("kornia", "timm"))
     words = ["--images", str(photos), "--peers", "timm,kornia", "--seconds", "0.01"]
-    assert cli.main(["bench", "augment", *words]) == 0
+    augment.main(words)
     said = capsys.readouterr().out
     assert "absent: timm (not installed)\nabsent: kornia (not installed)\n" in said
     assert f"16 images of {photos}" in said
@@ -101,6 +103,34 @@ def test_people_read_who_is_absent_and_on_what_it_was_measured(
 
 
 @pytest.mark.usefixtures("small")
+def test_of_several_runs_the_medians_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = []
+
+    def measure_here(**options: Any) -> dict[str, Any]:
+        measured.append(measure(**{**options, "only": ["timm"]}))
+        return measured[-1]
+
+    monkeypatch.setattr(augment, "_apart", measure_here)
+    path = tmp_path / "results.json"
+    augment.main(["--seconds", "0.01", "--runs", "3", "--json", str(path)])
+    (kept,) = json.loads(path.read_text())
+    assert (kept["benchmark"], kept["runs"]) == ("augment_cpu", len(measured)) == ("augment_cpu", 3)
+    for key in ("rows", "uint8", "limits", "scaling"):
+        for number, row in enumerate(kept[key]):
+            each = [run[key][number] for run in measured]
+            assert row["ratio_each"] == [run["ratio"] for run in each]
+            assert row["ratio"] == sorted(row["ratio_each"])[1]
+            assert (row["min"], row["max"]) == (
+                min(run["min"] for run in each),
+                max(run["max"] for run in each),
+            )
+    assert list(kept["breakdown"]) == list(STAGES)
+    assert tables.augment_cpu(kept).count("| tutelage | ") == 2
+
+
+@pytest.mark.usefixtures("small")
 def test_a_peer_that_raises_is_said_and_not_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(job: Job) -> Any:
         raise AttributeError("no RandAugment here")
@@ -109,7 +139,7 @@ def test_a_peer_that_raises_is_said_and_not_measured(monkeypatch: pytest.MonkeyP
         return lambda rows: torch.zeros(8, 3, 4, 4)
 
     monkeypatch.setattr(peers, "PEERS", {"timm": {"old": broken}, "torchvision": {"new": wrong}})
-    result = bench_augment(seconds=0.01)
+    result = measure(seconds=0.01)
     assert result["absent"]["timm"] == "does not work here: AttributeError: no RandAugment here"
     assert "it made (8, 3, 4, 4) torch.float32, expected" in result["absent"]["torchvision"]
     assert {row["name"] for row in result["rows"]} == {"tutelage", "copy"}
@@ -123,15 +153,15 @@ def test_a_peer_that_raises_is_said_and_not_measured(monkeypatch: pytest.MonkeyP
         (["--seconds", "0"], "seconds is 0.0, expected more than 0"),
         (["--threads", "9999"], "threads is 9999, expected 1 to "),
         (["--images", "absent/"], "absent"),
+        (["--runs", "0"], "--runs is 0, expected at least 1"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(
     words: list[str], part: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert cli.main(["bench", "augment", *words]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("tutelage bench: ")
-    assert part in said
+    with pytest.raises(SystemExit, match="2"):
+        augment.main(words)
+    assert part in capsys.readouterr().err
 
 
 def test_threads_are_given_back() -> None:
@@ -258,20 +288,7 @@ def test_few_photos_are_repeated(photos: Path, own_cache: Path) -> None:
 # --- the table in the docs
 
 
-def benchmark_tables() -> Any:
-    folder = Path(__file__).parents[1] / "benchmarks"
-    spec = importlib.util.spec_from_file_location("tables", folder / "tables.py")
-    assert spec is not None
-    assert spec.loader is not None
-    tables = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patched:
-        patched.syspath_prepend(folder)  # as a script has it
-        spec.loader.exec_module(tables)
-    return tables
-
-
 def test_the_docs_show_the_newest_results() -> None:
-    tables = benchmark_tables()
     for name, (_, document) in tables.TABLES.items():
         text = (tables.DOCS / document).read_text()
         assert tables.filled(text, name) == text, "run: python benchmarks/tables.py"
@@ -290,7 +307,7 @@ def test_the_efficiency_table_compares_in_pairs() -> None:
         for arm, draws in accuracies.items()
         for seed, accuracy in draws.items()
     ]
-    lines = benchmark_tables().efficiency(rows).splitlines()
+    lines = tables.efficiency(rows).splitlines()
     half = 12.706 * 7.0711 / 2**0.5  # Student's t with one degree of freedom, in points
     assert lines[2] == (
         f"| x, 4 | at most 1,000 | 5 | 1 | 2 | 55.0 ± {half:.1f} | 90.0 |  | 75.0 ± {half:.1f} |  "
@@ -316,12 +333,12 @@ def test_the_efficiency_table_keeps_settings_apart() -> None:
         }
         for minutes, accuracy in ((4.0, 0.5), (8.0, 0.6))
     ]
-    lines = benchmark_tables().efficiency(rows).splitlines()
+    lines = tables.efficiency(rows).splitlines()
     assert lines[2] == "| x, 4 | all | 4 | 1 | 1 |  |  |  | 50.0 |  |  |"
     assert lines[3] == "| x, 4 | all | 8 | 1 | 1 |  |  |  | 60.0 |  |  |"
     other = {**rows[0], "test": 100}
     with pytest.raises(SystemExit, match="two settings"):
-        benchmark_tables().efficiency([*rows, other])
+        tables.efficiency([*rows, other])
 
 
 def test_the_table_of_peers_compares_on_their_draws() -> None:
@@ -331,7 +348,7 @@ def test_the_table_of_peers_compares_on_their_draws() -> None:
         for arm, accuracies in figures.items()
         for seed, accuracy in enumerate(accuracies)
     ]
-    assert benchmark_tables().peers(rows).splitlines()[2:] == [
+    assert tables.peers(rows).splitlines()[2:] == [
         "| x, 4 | all | 4 | 1 | USB's FreeMatch | 1 | 40.0 | 70.0 | +30.0 |",
         "| x, 4 | all | 4 | 1 | plain distillation | 1 | 50.0 | 60.0 | +10.0 |",
     ]

@@ -2,9 +2,9 @@
 
 All of them: random resized crop (8 to 100% of the area, ratio 3/4 to 4/3), horizontal flip of half
 the images, two operations of RandAugment's 14 at magnitude 9 of 30 with draws of each image's own,
-bilinear interpolation, black outside, and a batch in one contiguous tensor. What a library cannot
-do is named at its function. The last two steps, normalising and batching, are ``_collate`` for all
-that take one image at a time; what they have of their own was slower, or is a form beside it.
+bilinear interpolation, black outside, and a batch in one contiguous tensor. Each function names
+what its library cannot do. Libraries that take one image at a time share ``_collate`` for the last
+two steps, normalising and batching; their own steps are slower, or are measured as another form.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Pipeline = Callable[[slice], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What everybody does.
+    """The work that all contenders do.
 
     Attributes:
         pixels: uint8 (N, S, S, 3) decoded images.

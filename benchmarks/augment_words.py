@@ -1,4 +1,4 @@
-"""The result of ``tutelage bench augment`` as people read it."""
+"""What ``augment.py`` measured, as people read it."""
 
 from __future__ import annotations
 

@@ -1,1 +1,0 @@
-"""Benchmarks: tutelage beside its peers, and beside what the machine could do at most."""

@@ -1,0 +1,153 @@
+"""The labels of one shard as a Parquet file: one row per image; the footer says what made them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tutelage.system.errors import need
+
+COUNTS = ("images", "labelled", "accepted", "unknown", "skipped")
+UNKNOWN = "looks like none of the classes"
+_ABOUT = b"tutelage.label"  # key in the footer
+_ROWS = 8192  # of a row group
+
+
+@dataclass
+class Part:
+    """Some images of a shard, in order, as far as they are known.
+
+    Attributes:
+        names: of the images.
+        reasons: why an image has no label; None where it has one.
+        prepared: by the engine, from the images without a reason.
+    """
+
+    names: list[str]
+    reasons: list[str | None]
+    prepared: list[Any]
+
+
+def about(path: Path) -> dict[str, Any] | None:
+    """What a file of labels says about itself; None if there is no complete one.
+
+    The keys are ``format``, ``shard``, ``fingerprint``, ``model``, ``threshold``, ``version``, the
+    counts ``images``, ``labelled``, ``accepted``, ``unknown`` and ``skipped``, and ``classes``, a
+    pair (labelled, accepted) for each class.
+    """
+    arrow = need("pyarrow", "train")
+    try:
+        metadata = need("pyarrow.parquet", "train").read_metadata(path).metadata or {}
+        found: dict[str, Any] = json.loads(metadata[_ABOUT])
+    except (OSError, KeyError, ValueError, arrow.ArrowException):
+        return None
+    return found
+
+
+class LabelTable:
+    """The rows of a shard, written a row group at a time."""
+
+    def __init__(self, path: Path, engine: Any, facts: dict[str, Any]) -> None:
+        self._arrow = arrow = need("pyarrow", "train")
+        self._engine = engine
+        self._facts = facts
+        self._threshold: float = facts["threshold"]
+        self._schema = arrow.schema(
+            {
+                "image": arrow.string(),
+                "shard": arrow.string(),
+                "label": arrow.dictionary(arrow.int32(), arrow.string()),
+                "confidence": arrow.float32(),
+                "energy": arrow.float32(),
+                "unknown": arrow.bool_(),
+                "accepted": arrow.bool_(),
+                "reason": arrow.string(),
+            }
+        )
+        parquet = need("pyarrow.parquet", "train")
+        self._writer = parquet.ParquetWriter(path, self._schema, compression="zstd")
+        self._counts = dict.fromkeys(COUNTS, 0)
+        self._by_class = np.zeros((len(engine.classes), 2), dtype=np.int64)
+        self._clear()
+
+    def add(self, part: Part) -> None:
+        """Append the rows of some images."""
+        self._names += part.names
+        self._reasons += part.reasons
+        for prepared in part.prepared:
+            probabilities, energy = self._engine.finish(prepared)
+            self._best.append(probabilities.argmax(axis=1))
+            self._confidence.append(probabilities.max(axis=1))
+            if energy is not None:
+                self._energy.append(energy)
+        if len(self._names) >= _ROWS:
+            self._flush()
+
+    def finish(self) -> None:
+        """Write the remaining rows, and the footer."""
+        self._flush()
+        content = {**self._facts, **self._counts, "classes": self._by_class.tolist()}
+        self._writer.add_key_value_metadata({_ABOUT: json.dumps(content)})
+
+    def close(self) -> None:
+        """Close the file."""
+        self._writer.close()
+
+    def _clear(self) -> None:
+        self._names: list[str] = []
+        self._reasons: list[str | None] = []  # why an image has no label
+        # The answers for the images that have one.
+        self._best: list[np.ndarray] = [np.zeros(0, dtype=np.int64)]
+        self._confidence: list[np.ndarray] = [np.zeros(0, dtype=np.float32)]
+        self._energy: list[np.ndarray] = [np.zeros(0, dtype=np.float32)]
+
+    def _flush(self) -> None:
+        if not self._names:
+            return
+        arrow = self._arrow
+        labelled = np.array([reason is None for reason in self._reasons])
+        limit = self._engine.unknown_threshold
+        judged = labelled & (limit is not None)
+
+        def spread(parts: list[np.ndarray], where: np.ndarray, kind: Any) -> np.ndarray:
+            """Values for all images: answers where there are some, and zeros elsewhere."""
+            values = np.zeros(len(where), dtype=kind)
+            values[where] = np.concatenate(parts)
+            return values
+
+        best = spread(self._best, labelled, np.int32)
+        confidence = spread(self._confidence, labelled, np.float32)
+        energy = spread(self._energy, judged, np.float32)
+        unknown = judged & (energy > (np.inf if limit is None else limit))
+        accepted = labelled & (confidence >= self._threshold) & ~unknown
+        below = f"confidence below {self._threshold:g}"
+        reasons = [
+            reason or (None if taken else UNKNOWN if strange else below)
+            for reason, taken, strange in zip(self._reasons, accepted, unknown, strict=True)
+        ]
+        label = arrow.DictionaryArray.from_arrays(
+            arrow.array(best, mask=~labelled), arrow.array(self._engine.classes, arrow.string())
+        )
+        columns = [
+            arrow.array(self._names, arrow.string()),
+            arrow.array([self._facts["shard"]] * len(labelled), arrow.string()),
+            label,
+            arrow.array(confidence, mask=~labelled),
+            arrow.array(energy, mask=~judged),
+            arrow.array(unknown, mask=~judged),
+            arrow.array(accepted),
+            arrow.array(reasons, arrow.string()),
+        ]
+        self._writer.write_table(arrow.table(columns, schema=self._schema))
+        for column, chosen in enumerate((labelled, accepted)):
+            self._by_class[:, column] += np.bincount(best[chosen], minlength=len(self._by_class))
+        every = np.ones(len(labelled), dtype=bool)
+        for key, chosen in zip(
+            COUNTS, (every, labelled, accepted, unknown, ~labelled), strict=True
+        ):
+            self._counts[key] += int(chosen.sum())
+        self._clear()
