@@ -14,8 +14,7 @@ from mutate import mutate, replace_everywhere
 pytest.importorskip("timm")
 
 from tutelage.chain import runs, stages, student, trunk
-from tutelage.steps import teachers
-from tutelage.steps.distillation import Answer
+from tutelage.steps import distillation
 
 NO_DECAY = "        if not parameter.requires_grad:\n"
 
@@ -53,13 +52,13 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     ),
     "optimizer never steps": (
         checks.trained_weights_move,
-        "train",
+        "training.loop",
         "        optimizer.step()\n",
         "",
     ),
     "gradients thrown away before the step": (
         checks.trained_weights_move,
-        "train",
+        "training.loop",
         "            optimizer.step()\n",
         "            optimizer.zero_grad(set_to_none=True)\n            optimizer.step()\n",
     ),
@@ -77,7 +76,7 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     ),
     "average of the start": (
         checks.trained_weights_move,
-        "train",
+        "training.loop",
         "            training.ema.update(model)\n",
         "",
     ),
@@ -147,12 +146,6 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
         "teacher_logits.detach()",
         "teacher_logits",
     ),
-    "hint's gradient goes into the teacher": (
-        checks.losses_give_the_teacher_no_gradient,
-        "losses.hints",
-        "hints.detach()",
-        "hints",
-    ),
     "no T squared, decoupled": (
         checks.dkd_loss_decouples_the_target,
         "losses.dkd",
@@ -197,40 +190,15 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     ),
     "mean of the teachers' logits": (
         checks.several_teachers_are_the_mean_of_calibrated_probabilities,
-        "teachers",
+        "steps.distillation",
         "return log_probs.logsumexp(dim=0) - math.log(len(logits))",
         "return log_probs.mean(dim=0)",
     ),
     "teachers averaged before calibration": (
         checks.several_teachers_are_the_mean_of_calibrated_probabilities,
-        "teachers",
-        "return logits / temperature, features",
-        "return logits, features",
-    ),
-    "cached answers of another seed": (
-        checks.cached_answers_belong_to_their_views,
-        "loader",
-        "key=(self.seed, step, views)",
-        "key=(step, views)",
-    ),
-    "cached answers of another batch": (
-        checks.cached_answers_belong_to_their_views,
-        "loader",
-        "key=(self.seed, step, views)",
-        "key=(self.seed, views)",
-    ),
-    "cached answers of another mixing": (
-        checks.cached_answers_belong_to_their_views,
-        "loader",
-        "key=(self.seed, step, views)",
-        "key=(self.seed, step)",
-    ),
-    "connector saved with the student": (
-        checks.connector_is_thrown_away,
-        "student",
-        "        student.connector = None  # it was there to learn through, "
-        "and is no part of the student\n",
-        "        pass\n",
+        "steps.distillation",
+        "return lambda images: forward(images) / temperature",
+        "return lambda images: forward(images)",
     ),
     "student alone learns from the pool's empty targets": (
         checks.student_alone_sees_labels_only,
@@ -252,28 +220,28 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     ),
     "teacher draws its own view": (
         checks.teacher_and_student_see_the_same_views,
-        "loader",
-        "plan[at], size) for size in sizes",
-        "(plan if size == views.size else self._draw(step + 1)[2])[at], size) for size in sizes",
+        "training.loader",
+        "drawn.plan[looked_at], size)",
+        "(drawn if size == views.size else self._draw(step + 1)).plan[looked_at], size)",
     ),
     "teacher sees the clean view": (
         checks.pipeline_gives_both_the_same_view,
-        "loader",
-        "plan[at], size) for size in sizes",
-        "plan[at] if size == views.size else type(plan).identity(len(images)), size)"
-        " for size in sizes",
+        "training.loader",
+        "drawn.plan[looked_at], size)",
+        "drawn.plan[looked_at] if size == views.size else "
+        "type(drawn.plan).identity(len(looked_at)), size)",
     ),
     "teacher sees unmixed images": (
         checks.teacher_and_student_see_the_same_mixing,
-        "loader",
+        "training.loader",
         "mix.images(view) for size, view",
         "mix.images(view) if size == views.size else view for size, view",
     ),
     "teacher sees another mixing": (
         checks.teacher_and_student_see_the_same_mixing,
-        "loader",
+        "training.loader",
         "mix.images(view) for size, view",
-        "(mix if size == views.size else self._draw(step + 1)[4] or mix).images(view)"
+        "(mix if size == views.size else self._draw(step + 1).mix or mix).images(view)"
         " for size, view",
     ),
     "box in whole pixels of one size": (
@@ -291,7 +259,7 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     ),
     "loader normalises for the student": (
         checks.each_model_normalises_with_its_own_numbers,
-        "loader",
+        "training.loader",
         "            seen[views.size],\n",
         "            seen[views.size] * 2 - 1,\n",
     ),
@@ -316,21 +284,21 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     ),
     "EMA without buffers": (
         checks.ema_averages_the_buffers,
-        "ema",
+        "models.ema",
         "averages, currents = self.model.state_dict(), model.state_dict()",
         "averages, currents = dict(self.model.named_parameters()), dict(model.named_parameters())",
     ),
     "EMA copies integer buffers never": (
         checks.ema_averages_the_buffers,
-        "ema",
+        "models.ema",
         "            averages[name].copy_(currents[name])\n",
         "            pass\n",
     ),
     "weak and strong views apart": (
         checks.online_step_makes_one_forward,
-        "steps.online",
-        "model(torch.cat([batch.weak, batch.images])).chunk(2)",
-        "(model(batch.weak), model(batch.images))",
+        "steps.fixmatch",
+        "model(torch.cat(views)).split([len(view) for view in views])",
+        "[model(view) for view in views]",
     ),
     "labelled and pool images apart, supervised": (
         checks.supervised_step_makes_one_forward,
@@ -348,54 +316,60 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     ),
     "threshold before alignment": (
         checks.online_counter_counts_what_the_loss_uses,
-        "steps.online",
-        "Beliefs(weak.aligned, confident(weak.aligned, self.threshold))",
-        "Beliefs(weak.aligned, confident(weak.probs, self.threshold))",
+        "steps.fixmatch",
+        "Targets(weak.aligned, confident(weak.aligned, self.threshold))",
+        "Targets(weak.aligned, confident(weak.probs, self.threshold))",
     ),
     "counter on the raw confidence": (
         checks.online_counter_counts_what_the_loss_uses,
-        "steps.online",
-        '"pseudo_labeled": used.sum() / pool.sum().clamp_min(1)',
-        '"pseudo_labeled": (probs.amax(dim=1) >= 0.7)[pool > 0].float().mean()',
+        "steps.fixmatch",
+        '"pseudo_labeled": weights.sum() / max(1, len(weights))',
+        '"pseudo_labeled": (probs.amax(dim=1) >= 0.7).float().mean()',
     ),
     "counter counts labelled images": (
         checks.online_counter_counts_what_the_loss_uses,
-        "steps.online",
-        '"pseudo_labeled": used.sum() / pool.sum().clamp_min(1)',
-        '"pseudo_labeled": beliefs.weights.mean()',
+        "steps.fixmatch",
+        '"pseudo_labeled": weights.sum() / max(1, len(weights))',
+        '"pseudo_labeled": weights.sum() / len(batch)',
     ),
-    "beliefs replace the labels": (
+    "mean over the images that are used": (
         checks.online_counter_counts_what_the_loss_uses,
-        "steps.online",
-        "used = beliefs.weights * pool",
-        "used = beliefs.weights",
+        "steps.fixmatch",
+        "unsupervised = cross_entropy(strong, targets, weights)",
+        "unsupervised = cross_entropy(strong, targets, weights / weights.mean())",
     ),
-    "beliefs are not aligned": (
+    "predictions are not aligned": (
         checks.online_counter_counts_what_the_loss_uses,
-        "steps.online",
-        "WeakViews(probs, aligned, pool, batch.ids)",
-        "WeakViews(probs, probs, pool, batch.ids)",
+        "steps.fixmatch",
+        "WeakViews(probs, aligned, batch.ids)",
+        "WeakViews(probs, probs, batch.ids)",
     ),
-    "FlexMatch counts labelled images": (
-        checks.flexmatch_counts_sure_images_of_the_pool,
-        "steps.online",
+    "running mean of labelled images too": (
+        checks.online_statistics_are_not_in_half_precision,
+        "steps.fixmatch",
+        "self.marginal = running_mean(self.marginal, probs, self.momentum)",
+        "self.marginal = running_mean(self.marginal, weak.float().softmax(dim=1), self.momentum)",
+    ),
+    "FlexMatch counts the slot of unsure images": (
+        checks.flexmatch_counts_sure_images,
+        "steps.thresholds",
         "flexmatch.learning_effect(self.marks[:-1], self.n_classes)",
         "flexmatch.learning_effect(self.marks, self.n_classes)",
     ),
     "FlexMatch marks images it is not sure of": (
-        checks.flexmatch_counts_sure_images_of_the_pool,
-        "steps.online",
+        checks.flexmatch_counts_sure_images,
+        "steps.thresholds",
         "self.marks[torch.where(sure, weak.ids, -1)]",
         "self.marks[weak.ids]",
     ),
     "FlexMatch without its warm-up": (
-        checks.flexmatch_counts_sure_images_of_the_pool,
+        checks.flexmatch_counts_sure_images,
         "losses.flexmatch",
         "torch.maximum(effect.max(), unused).clamp_min(1)",
         "effect.max().clamp_min(1)",
     ),
     "FlexMatch without its mapping": (
-        checks.flexmatch_counts_sure_images_of_the_pool,
+        checks.flexmatch_counts_sure_images,
         "losses.flexmatch",
         "beta / (2 - beta) * threshold",
         "beta * threshold",
@@ -405,12 +379,6 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
         "losses.freematch",
         "marginal / marginal.max() * confidence",
         "marginal * confidence",
-    ),
-    "FreeMatch's statistics of labelled images too": (
-        checks.freematch_asks_the_global_threshold_of_the_largest_class,
-        "steps.online",
-        "_running(self.confidence, confidence, weak.pool, self.momentum)",
-        "_running(self.confidence, confidence, torch.ones_like(weak.pool), self.momentum)",
     ),
     "FreeMatch's fairness with the other sign": (
         checks.freematch_asks_the_global_threshold_of_the_largest_class,
@@ -438,9 +406,9 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     ),
     "running means in half precision": (
         checks.online_statistics_are_not_in_half_precision,
-        "steps.online",
-        "total = (values.movedim(0, -1) * pool).sum(dim=-1)",
-        "total = pool @ values",
+        "steps.fixmatch",
+        "torch.softmax(weak[n:].float(), dim=1)",
+        "torch.softmax(weak[n:], dim=1)",
     ),
     "labelled and pool images apart, Mean Teacher": (
         checks.mean_teacher_step_makes_one_forward,
@@ -451,60 +419,66 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     ),
     "gradients of the ranks are averaged, not added": (
         checks.ranks_train_as_one,
-        "train",
+        "training.loop",
         "(loss * current().world).backward()",
         "loss.backward()",
     ),
     "gradients are not exchanged": (
         checks.ranks_train_as_one,
-        "together",
+        "training.together",
         "    if current().world == 1:\n        return model\n",
         "    return model\n",
     ),
     "norms of each rank's own share": (
         checks.ranks_train_as_one,
-        "together",
+        "training.together",
         "        if func is F.batch_norm:\n            return self._batch_norm(*args, **kwargs)\n",
         "",
     ),
     "a norm's gradient of each rank's own share": (
         checks.ranks_train_as_one,
-        "together",
+        "training.together",
         "        distributed.all_reduce(sums)\n",
         "",
     ),
     "noise of each rank's own share": (
         checks.ranks_train_as_one,
-        "together",
+        "training.together",
         "        if func is F.dropout:\n            return self._dropout(*args, **kwargs)\n",
         "",
     ),
     "views drawn for each rank's own share": (
         checks.ranks_train_as_one,
-        "loader",
-        "plan[at], size) for size in sizes",
-        "views.policy.plan(self.canvases.aspect(rows[at.numpy()]), "
-        "torch.Generator().manual_seed(step)), size) for size in sizes",
+        "training.loader",
+        "drawn.plan[looked_at], size)",
+        "views.policy.plan(self.canvases.aspect(drawn.rows[looked_at.numpy()]), "
+        "torch.Generator().manual_seed(step)), size)",
     ),
     "partners for the mixing from the rank's own share": (
         checks.ranks_train_as_one,
-        "loader",
-        "            at, mix = mix.part(own)\n",
-        "            mix = self._mix(len(own), torch.Generator().manual_seed(step)) "
-        "or mix.part(own)[1]\n",
+        "training.loader",
+        "            seen = {size: mix.images(view) for size, view in seen.items()}\n",
+        "            mix = self._mix(len(mix.perm), torch.Generator().manual_seed(step)) or mix\n"
+        "            seen = {size: mix.images(view) for size, view in seen.items()}\n",
     ),
     "thresholds of each rank's own share": (
         checks.ranks_train_as_one,
-        "steps.online",
-        "            beliefs = self.method(WeakViews(probs, aligned, pool, batch.ids))\n",
+        "steps.fixmatch",
+        "            targets, weights = self.method(WeakViews(probs, aligned, batch.ids))\n",
         "            from tutelage.system.ranks import current\n"
         "            own = current().share(len(probs))\n"
-        "            self.method(WeakViews(probs[own], aligned[own], pool[own], batch.ids[own]))\n"
-        "            beliefs = self.method(WeakViews(probs, aligned, pool, batch.ids))\n",
+        "            self.method(WeakViews(probs[own], aligned[own], batch.ids[own]))\n"
+        "            targets, weights = self.method(WeakViews(probs, aligned, batch.ids))\n",
+    ),
+    "strong views of each rank's own share": (
+        checks.ranks_train_as_one,
+        "steps.fixmatch",
+        "weak, strong = (whole(part) for part in parts)",
+        "weak, strong = whole(parts[0]), parts[1].repeat(9, 1)[: len(batch.ids)]",
     ),
     "every rank evaluates every image": (
         checks.ranks_count_every_image_once,
-        "bank",
+        "heads.bank",
         "starts, starts[current().share(len(starts))]",
         "starts, starts",
     ),
@@ -516,37 +490,37 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     ),
     "resumed without the average": (
         checks.a_training_goes_on_as_it_was,
-        "train",
+        "training.loop",
         '        self.ema.load_state_dict(part("ema"))\n',
         "",
     ),
     "resumed without the optimiser's moments": (
         checks.a_training_goes_on_as_it_was,
-        "train",
+        "training.loop",
         "self.optimizer.state[parameter][name] = torch.empty_like(like).copy_(value)",
         "pass",
     ),
     "resumed without the generator": (
         checks.a_training_goes_on_as_it_was,
-        "train",
+        "training.loop",
         '        torch.set_rng_state(saved.tensors["generator"])\n',
         "",
     ),
     "resumed without the thresholds": (
         checks.a_training_goes_on_as_it_was,
-        "train",
+        "training.loop",
         '            self.step.load_state_dict(part("step"))\n',
         "            pass\n",
     ),
     "resumed at the first images": (
         checks.a_training_goes_on_as_it_was,
-        "loader",
+        "training.loader",
         "        first = self.first + steps\n",
         "        first = self.first\n",
     ),
     "resumed at the first learning rate": (
         checks.a_training_goes_on_as_it_was,
-        "train",
+        "training.loop",
         "config.schedule_first + number - 1, whole",
         "config.schedule_first + number - 1 - done, whole",
     ),
@@ -570,7 +544,7 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     ),
     "the mean teacher without its buffers": (
         checks.mean_teacher_is_a_snapshot_of_the_average,
-        "ema",
+        "models.ema",
         "averages, currents = self.model.state_dict(), model.state_dict()",
         "averages, currents = dict(self.model.named_parameters()), dict(model.named_parameters())",
     ),
@@ -582,9 +556,9 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     ),
     "gradient through the weak view's belief": (
         checks.online_counter_counts_what_the_loss_uses,
-        "steps.online",
-        "unsupervised = cross_entropy(strong_logits, ",
-        "unsupervised = cross_entropy(weak_logits, ",
+        "steps.fixmatch",
+        "unsupervised = cross_entropy(strong, ",
+        "unsupervised = cross_entropy(weak[n:], ",
     ),
     "accepted by one rule, reported by another": (
         checks.selection_accepts_down_to_its_threshold,
@@ -594,26 +568,26 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     ),
     "a short stream cuts the batch": (
         checks.few_labels_are_repeated_not_dropped,
-        "loader",
+        "training.loader",
         "    wanted = np.arange(step * count, (step + 1) * count)\n",
         "    count = min(count, n)\n    wanted = np.arange(step * count, (step + 1) * count)\n",
     ),
     "a short stream is left out": (
         checks.few_labels_are_repeated_not_dropped,
-        "loader",
+        "training.loader",
         "            for number, (examples, count) in enumerate(self.streams)\n",
         "            for number, (examples, count) in enumerate(self.streams)\n"
         "            if len(examples) >= count or len(self.streams) == 1\n",
     ),
     "an image drawn with replacement": (
         checks.few_labels_are_repeated_not_dropped,
-        "loader",
-        "order = np.random.default_rng([*seed, int(epoch)]).permutation(n)",
-        "order = np.random.default_rng([*seed, int(epoch)]).integers(0, 2, n)",
+        "training.loader",
+        "out[here] = shuffled(n, seed, int(epoch))[wanted[here] % n]",
+        "out[here] = np.random.default_rng([*seed, int(epoch)]).integers(0, 2, here.sum())",
     ),
     "a streamed pass is the one before again": (
         checks.streamed_passes_are_shuffled_anew_and_whole,
-        "loader",
+        "training.loader",
         "windowed(n, window, (*seed, int(epoch)), wanted",
         "windowed(n, window, seed, wanted",
     ),
@@ -784,11 +758,11 @@ def test_a_bug_in_the_source_is_found(
 def _live_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
     """Distillation asks the live teacher, in training mode."""
 
-    def live(model: Any, _output: str) -> Any:
+    def live(model: Any) -> Any:
         model.train()
-        return torch.no_grad()(lambda images: (model(images), model.features(images)))
+        return torch.no_grad()(lambda images: model(images))
 
-    monkeypatch.setattr(teachers, "Forward", live)
+    monkeypatch.setattr(distillation, "Forward", live)
 
 
 def _uncalibrated_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -797,7 +771,7 @@ def _uncalibrated_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         student,
         "DistillationStep",
-        lambda teacher, **kw: step(lambda view: Answer(2.0 * teacher(view).logits), **kw),
+        lambda teacher, **kw: step(lambda view: 2.0 * teacher(view), **kw),
     )
 
 
@@ -886,8 +860,6 @@ INERT: dict[str, tuple[str, str, str]] = {
     "temperature": ("steps.distillation", "temperature=self.temperature", "temperature=1.0"),
     "alpha": ("student", "alpha=config.alpha", "alpha=0.7"),
     "kd": ("student", "kd=config.kd", 'kd="kd"'),
-    "hint_weight": ("student", "hint_weight=config.hint_weight", "hint_weight=0.0"),
-    "teacher_cache": ("student", "cycle=shop.config.distill.teacher_cache", "cycle=0"),
     "limit": ("data.split", '_draw(catalog.names, pool, limit, f"{seed}/pool")', "pool"),
 }
 

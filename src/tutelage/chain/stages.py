@@ -25,15 +25,14 @@ from tutelage.heads.bank import Bank, look
 from tutelage.heads.probe import (
     Head,
     Metric,
-    choose,
     fit_head,
     fit_heads,
+    lowest_loss,
     plain_metric,
     pretrained_metric,
     span_metric,
 )
 from tutelage.losses.class_weights import inverse_frequency
-from tutelage.losses.label_smoothing import smooth_targets
 from tutelage.losses.logit_adjustment import log_prior
 from tutelage.models.classifier import Classifier
 from tutelage.models.forward import Forward
@@ -224,9 +223,9 @@ def one_hot(labels: Ints, n_classes: int) -> Tensor:
     return torch.eye(n_classes)[torch.from_numpy(np.asarray(labels, dtype=np.int64))]
 
 
-def labeled_examples(task: Task, chain: Fold, *, smoothing: float = 0.0) -> Examples:
+def labeled_examples(task: Task, chain: Fold) -> Examples:
     """The labels that a chain may learn from."""
-    targets = smooth_targets(one_hot(task.labels[chain.keep], task.n_classes), smoothing)
+    targets = one_hot(task.labels[chain.keep], task.n_classes)
     return Examples(task.labeled[chain.keep], targets, torch.ones(len(targets)))
 
 
@@ -335,7 +334,7 @@ def transfer_frozen(
         task: what may be seen.
         base: the pretrained trunk.
         frozen: its features.
-        config: for ``balance`` and ``label_smoothing``; None for the defaults.
+        config: for ``balance``; None for the defaults.
     """
     config = TransferConfig() if config is None else config
     balances = _balances(config.balance, task)
@@ -344,7 +343,7 @@ def transfer_frozen(
         whole = frozen.metrics[name]
         metric = span_metric(whole, torch.cat(frozen.labeled.views))
         for balance in balances:
-            paths = _paths(task, frozen, metric, balance, config.label_smoothing)
+            paths = _paths(task, frozen, metric, balance)
             for strength, heads in zip(STRENGTHS, zip(*paths, strict=True), strict=True):
                 grid.append(({"metric": name, "strength": strength, "balance": balance}, heads))
     losses = np.stack([held_out_losses(task, _judged(task, heads, frozen)) for _, heads in grid])
@@ -353,13 +352,13 @@ def transfer_frozen(
     # The last features come first; where the user wants none of them, all are alike.
     last = sum(choice["metric"] in LAST for choice, _ in grid) or len(grid)
     usual = [i for i in range(last) if grid[i][0]["strength"] == PROBE_STRENGTH]
-    default = usual[choose(losses[usual], 0)]
+    default = usual[lowest_loss(losses[usual], 0)]
     falling = guard(losses.shape[1])
-    rival = choose(losses[:last], default)  # what the middle stages must be better than
-    stands = choose(losses[:last], default, guard=falling)  # where they are not
+    rival = lowest_loss(losses[:last], default)  # what the middle stages must be better than
+    stands = lowest_loss(losses[:last], default, guard=falling)  # where they are not
 
     def chosen(errors: float) -> int:
-        best = choose(losses, rival, guard=errors)
+        best = lowest_loss(losses, rival, guard=errors)
         return best if best >= last else stands
 
     best, start = chosen(falling), chosen(GUARD)
@@ -388,14 +387,12 @@ def _metric_names(frozen: Frozen, config: TransferConfig) -> list[str]:
     return [name for name in frozen.metrics if config.features == "auto" or name in LAST]
 
 
-def _paths(
-    task: Task, frozen: Frozen, metric: Metric, balance: str, smoothing: float
-) -> list[list[Head]]:
+def _paths(task: Task, frozen: Frozen, metric: Metric, balance: str) -> list[list[Head]]:
     """Per chain, a head over all views of its labels for each of ``STRENGTHS``."""
     mapped = Bank(tuple(metric(view) for view in frozen.labeled.views))
     paths = []
     for chain in task.folds:
-        examples = labeled_examples(task, chain, smoothing=smoothing)
+        examples = labeled_examples(task, chain)
         views = mapped.take(np.flatnonzero(chain.keep)).views
         v = len(views)
         balancing = balance_of(balance, examples.weights @ examples.targets)
@@ -478,12 +475,11 @@ def _head(
     beliefs: tuple[Rows, Tensor] | None = None,
     *,
     balance: str = "none",
-    smoothing: float = 0.0,
 ) -> Head:
     """A head over all views of the chain's labels and, if given, of the believed pool images."""
     labeled = frozen.labeled.take(np.flatnonzero(chain.keep))
     n = int(chain.keep.sum())
-    targets = labeled_examples(task, chain, smoothing=smoothing).targets
+    targets = labeled_examples(task, chain).targets
     weights = torch.ones(n)
     views = labeled.views
     if beliefs is not None and len(beliefs[0]):
@@ -557,7 +553,6 @@ def fit_chain_heads(
             choice["strength"],
             None if believed is None else believed_targets(believed, config),
             balance=chosen_balance(config.transfer, choice),
-            smoothing=config.transfer.label_smoothing,
         )
         for chain, believed in zip(task.folds, labels, strict=True)
     ]

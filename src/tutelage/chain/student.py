@@ -23,9 +23,8 @@ from tutelage.models.zoo import count_stages, create, cut, residual_blocks
 from tutelage.stats.calibrate import fit_temperature, softmax
 from tutelage.stats.metrics import Floats
 from tutelage.stats.unknown import energy, match_threshold
-from tutelage.steps.distillation import DistillationStep
+from tutelage.steps.distillation import DistillationStep, Teachers, mean_logits
 from tutelage.steps.supervised import supervised_step
-from tutelage.steps.teachers import Teachers
 from tutelage.system.errors import TutelageError
 from tutelage.system.ranks import apart
 from tutelage.training.batch import Step
@@ -36,7 +35,6 @@ NECKS = (256, 1024)  # least and greatest width of a cut student's 1x1 convoluti
 WARM_IMAGES = 500
 WARM_VIEWS = 2
 LEAST_UNSEEN = 50  # images that the warm start was not fitted to; of fewer all are compared on
-RIDGE = 0.1  # penalty of a connector's weights, in units of the features' mean variance
 
 
 def create_student(config: RunConfig, teacher: Classifier) -> Classifier:
@@ -139,7 +137,7 @@ def distill(
     """
     config = shop.config.distill
     models = [teacher, *others]
-    teachers = Teachers([m.to(shop.device) for m in models], hints=config.hint_weight > 0)
+    teachers = Teachers([m.to(shop.device) for m in models])
     student = _begin(shop, task, teacher, work)
     _warm_up(shop, task, student, teachers)
     step = DistillationStep(
@@ -148,15 +146,11 @@ def distill(
         alpha=config.alpha,
         kd=config.kd,
         standardize=config.standardize == "yes",
-        hint_weight=config.hint_weight,
-        cache={} if config.teacher_cache else None,
     )
     trained = _fit(shop, student, step, _loader(shop, task, student, work, teachers.sizes), work)
     for model in models:
         model.cpu()
     student, remark = _closer(shop, task, student.eval(), trained, models)
-    if config.hint_weight:
-        student.connector = None  # it was there to learn through, and is no part of the student
     return Outcome(student, _held_out(shop, task, student), frozen=False, remark=remark)
 
 
@@ -243,7 +237,6 @@ def _loader(
         batch_size=work.batch_size,
         labeled_per_batch=max(1, round(work.labeled_share * work.batch_size)),
         seed=shop.seed,
-        cycle=shop.config.distill.teacher_cache,
     )
 
 
@@ -272,24 +265,19 @@ def _warm_up(shop: Workshop, task: Task, student: Classifier, teachers: Teachers
     """Start the student's head where its untrained trunk already agrees best with the teacher.
 
     A head from zero first drags the warm trunk away from what it knows; a fitted one does not
-    (measured on ants and bees: 0.83 -> 0.91 after the same training). Where the teacher gives
-    hints, the student gets its connector here, and fitted for the same reason.
+    (measured on ants and bees: 0.83 -> 0.91 after the same training).
     """
     rows = _some(task)
     features = _warm_features(shop, task, rows, student)
     pairs = zip(teachers.members, teachers.sizes, strict=True)
-    outputs = [_warm_outputs(shop, task, rows, student, ask, size) for ask, size in pairs]
-    answer = teachers.combine(outputs)
-    _set_warm_head(student, features, torch.softmax(answer.logits, dim=1))
-    if answer.features is not None:
-        student.connector = fit_connector(features, answer.features)
+    logits = [_warm_outputs(shop, task, rows, student, ask, size) for ask, size in pairs]
+    _set_warm_head(student, features, torch.softmax(mean_logits(logits), dim=1))
 
 
 def _warm_features(shop: Workshop, task: Task, rows: Rows, student: Classifier) -> Tensor:
     """Features (V * N, D) of the untrained student."""
-    forward = Forward(student.to(shop.device), "both")
-    size = student.spec.input_size
-    _logits, features = _warm_outputs(shop, task, rows, student, forward, size)
+    forward = Forward(student.to(shop.device), "features")
+    features = _warm_outputs(shop, task, rows, student, forward, student.spec.input_size)
     student.cpu()
     return features
 
@@ -299,20 +287,15 @@ def _warm_outputs(
     task: Task,
     rows: Rows,
     student: Classifier,
-    forward: Callable[[Tensor], tuple[Tensor, Tensor]],
+    forward: Callable[[Tensor], Tensor],
     size: int,
-) -> tuple[Tensor, Tensor]:
-    """Logits (V * N, K) and features (V * N, D); the same views whatever model looks."""
+) -> Tensor:
+    """Outputs (V * N, ...) of a model for the warm start; all models see the same views."""
     transfer, crop_pct = shop.config.transfer, student.spec.crop_pct
     strong = trunk.strong_policy(transfer, crop_pct)
     plans = bank_plans(WARM_VIEWS, crop_pct, strong, transfer.crop_scale)
-
-    def joined(images: Tensor) -> Tensor:
-        return torch.cat(forward(images), dim=1)
-
-    bank = make_bank(task.canvases, rows, joined, size, plans, seed=shop.seed)
-    both = torch.cat(bank.views)
-    return both[:, : task.n_classes], both[:, task.n_classes :]
+    bank = make_bank(task.canvases, rows, forward, size, plans, seed=shop.seed)
+    return torch.cat(bank.views)
 
 
 def _set_warm_head(student: Classifier, features: Tensor, targets: Tensor) -> None:
@@ -321,20 +304,6 @@ def _set_warm_head(student: Classifier, features: Tensor, targets: Tensor) -> No
     metric = plain_metric(features)
     head = fit_head(features, targets, weights, metric, strength=stages.PROBE_STRENGTH)
     stages.set_head(student, head)
-
-
-def fit_connector(features: Tensor, hints: Tensor) -> nn.Linear:
-    """The linear map of features (N, D) that foretells hints (N, D') best: ridge regression."""
-    metric = plain_metric(features)
-    inputs, mean = metric(features).double(), hints.mean(dim=0)
-    n, width = inputs.shape
-    penalty = RIDGE * n / width * torch.eye(width, dtype=torch.float64)  # of mean eigenvalue 1 / D
-    solved = torch.linalg.solve(inputs.T @ inputs + penalty, inputs.T @ (hints - mean).double())
-    connector = nn.Linear(width, hints.shape[1])
-    with torch.no_grad():
-        connector.weight.copy_(solved.T * metric.factor)
-        connector.bias.copy_(mean - connector.weight @ metric.mean)
-    return connector
 
 
 def _closer(

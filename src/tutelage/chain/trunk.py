@@ -39,8 +39,7 @@ from tutelage.stats.calibrate import fit_temperature, softmax
 from tutelage.stats.metrics import Floats
 from tutelage.stats.pseudo_labels import PseudoLabels, revise
 from tutelage.stats.unknown import energy, match_threshold
-from tutelage.steps.mean_teacher import MeanTeacherStep
-from tutelage.steps.online import FixMatch, FlexMatch, FreeMatch, OnlinePseudoLabelStep, SoftMatch
+from tutelage.steps.online import make_online_step
 from tutelage.steps.supervised import supervised_step
 from tutelage.training.batch import Step
 from tutelage.training.checkpoint import Trainings
@@ -48,7 +47,6 @@ from tutelage.training.loader import Examples, Loader, Rows, Views, spaced
 from tutelage.training.loop import Result, train
 
 MATCHED_IMAGES = 1000  # of the pool, at most, by which a temperature is matched
-MOMENTUM = 0.99  # of online statistics: the papers' 0.999 is for a million steps, not thousands
 
 
 def strong_policy(config: TransferConfig, crop_pct: float = Center.crop_pct) -> Policy:
@@ -80,7 +78,6 @@ def train_config(config: RunConfig, work: Work, **changes: Any) -> TrainConfig:
         lr_trunk=t.lr_trunk,
         layer_decay=t.layer_decay,
         weight_decay=t.weight_decay,
-        optimizer=t.optimizer,
     )
     return dataclasses.replace(settings, **changes)
 
@@ -289,14 +286,12 @@ def _train_leg(
     model.unfreeze_trunk()
     model.freeze_stages(work.frozen_stages if config.pretrained else 0)
     model.set_noise(config.transfer.drop_rate, config.transfer.drop_path_rate)
-    labeled = labeled_examples(task, course.chain, smoothing=config.transfer.label_smoothing)
+    labeled = labeled_examples(task, course.chain)
     strong = strong_policy(config.transfer, model.spec.crop_pct)
     views = Views(strong, work.size, mix=config.transfer.mix)
     settings = train_config(
         config,
         work,
-        # Gradually in the first leg only: after it every layer has begun to learn.
-        unfreeze="all" if first else config.transfer.unfreeze,
         schedule_first=0 if work.restarts else first,
         schedule_steps=0 if work.restarts else legs * work.steps,
     )
@@ -307,7 +302,10 @@ def _train_leg(
         inside = ~labels.outside
         pool = unlabeled(task, task.pool[inside])
         weak = strong if config.transfer.augment == "center" else Weak()
-        views = dataclasses.replace(views, mix="none", weak=weak)
+        if config.self_train.online == "mean-teacher":
+            views = dataclasses.replace(views, mix="none", weak=weak)
+        else:
+            views = Views(weak, work.size, strong=strong)
         prior = torch.from_numpy(labels.probs[inside].mean(axis=0)).float().to(shop.device)
         step: Step = make_online_step(
             config.self_train.online,
@@ -358,34 +356,3 @@ def _class_counts(labeled: Examples, pool: Examples | None, share: float) -> Ten
 
 def _on(tensor: Tensor | None, device: torch.device) -> Tensor | None:
     return None if tensor is None else tensor.to(device)
-
-
-def make_online_step(
-    method: str, prior: Tensor, *, n_pool: int, steps: int, threshold: float, hard: bool
-) -> Step:
-    """The step of one online method, with its state at the start.
-
-    Args:
-        method: a choice of the setting ``online``.
-        prior: (K,) estimated class distribution of the pool, on the device of the run.
-        n_pool: images in the pool.
-        steps: length of the round.
-        threshold: of FixMatch, and of FlexMatch's best class.
-        hard: pseudo-labels are best guesses; Mean Teacher has none and compares probabilities.
-    """
-    if method == "mean-teacher":
-        # The authors ramp up for 40,000 of 150,000 steps.
-        return MeanTeacherStep(ramp_steps=steps * 4 // 15)
-    k, device = len(prior), prior.device
-    step = partial(OnlinePseudoLabelStep, hard=hard, momentum=MOMENTUM)
-    if method == "fixmatch":
-        return step(prior, FixMatch(threshold))
-    if method == "flexmatch":
-        return step(prior, FlexMatch(k, n_pool, threshold, device))
-    if method == "freematch":
-        free = FreeMatch(k, momentum=MOMENTUM, device=device)
-        return step(prior, free, penalty=free.fairness)
-    if method == "softmatch":
-        uniform = torch.full_like(prior, 1 / k)
-        return step(uniform, SoftMatch(k, momentum=MOMENTUM, device=device))
-    raise ValueError(f"'{method}' is no online method")
