@@ -431,9 +431,11 @@ def _channels(trunk: nn.Module, spec: ModelSpec) -> int:
     with torch.no_grad():
         output = trunk.eval()(torch.zeros(1, 3, spec.input_size, spec.input_size))
     trunk.train()
-    if output.ndim != 4 or output.shape[2] != output.shape[3]:
+    several = not isinstance(output, Tensor)  # CoaT's parallel branches
+    if several or output.ndim != 4 or output.shape[2] != output.shape[3]:
+        found = "several outputs" if several else tuple(output.shape)
         raise TutelageError(
-            f"{spec.architecture} cut after {spec.cut} stages gives {tuple(output.shape)}, not a "
+            f"{spec.architecture} cut after {spec.cut} stages gives {found}, not a "
             "map (B, C, h, w); choose a convolutional teacher or a student by name"
         )
     return int(output.shape[1])
