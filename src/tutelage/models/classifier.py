@@ -18,7 +18,6 @@ class Stages(nn.Module):
     """The first stages of a timm model: normalised images (B, 3, H, W) -> map (B, C, h, w)."""
 
     def __init__(self, body: nn.Module) -> None:
-        """Wrap a timm model that was already pruned to its first stages."""
         super().__init__()
         self.body: Any = body
 

@@ -179,7 +179,7 @@ def residual_blocks(model: Classifier, stages: int) -> dict[str, int]:
 
 
 def _kept_skips(teacher: Classifier, stages: int) -> list[str]:
-    """The blocks of the first stages that a teacher which is itself cut skips."""
+    """The blocks of the first stages that the teacher itself, if it is cut, already skips."""
     return [name for name in teacher.spec.skipped if int(name.split(".")[1]) < stages]
 
 

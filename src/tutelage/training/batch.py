@@ -40,7 +40,6 @@ class Batch:
     ids: Tensor | None = None
 
     def __len__(self) -> int:
-        """B."""
         return len(self.targets)
 
     @property

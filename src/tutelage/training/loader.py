@@ -39,7 +39,7 @@ class Canvases:
     """
 
     def __init__(self, store: ImageStore, rows: Rows, device: torch.device) -> None:
-        """Offer ``rows`` of the store; row numbers stay the store's."""
+        """Offer ``rows`` of the store, under the store's own row numbers."""
         self._images, self._aspect = store.images, store.aspect
         self._resident: Tensor | None = None
         self.buffer = store.images.buffer if isinstance(store.images, StreamedImages) else None
@@ -89,7 +89,6 @@ class Examples:
     weights: Tensor
 
     def __len__(self) -> int:
-        """N."""
         return len(self.rows)
 
 
@@ -216,7 +215,6 @@ class Loader:
             self.streams = [(labeled, labeled_per_batch), (pool, batch_size - labeled_per_batch)]
 
     def __iter__(self) -> Iterator[Batch]:
-        """Batches from the first step on."""
         return self.after(0)
 
     def after(self, steps: int) -> Iterator[Batch]:
@@ -289,7 +287,7 @@ class Loader:
         return needed
 
     def _window(self, count: int) -> int | None:
-        """The part of the images held decoded for a stream that fills ``count`` of a batch."""
+        """A stream's share of the images held decoded, if it fills ``count`` of a batch."""
         if self.canvases.buffer is None:
             return None
         return max(1, self.canvases.buffer * count // sum(count for _, count in self.streams))

@@ -96,7 +96,7 @@ class _WholeBatch(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Take the place of the three functions; all others are themselves."""
+        """Replace the three functions and call all others as they are."""
         kwargs = kwargs or {}
         if func is F.batch_norm:
             return self._batch_norm(*args, **kwargs)
