@@ -109,12 +109,11 @@ def choose(
 ) -> tuple[list[Candidate], str]:
     """The students to train, cheapest first, and what to tell about them.
 
-    One is the planned student where it fits the limits, else the slowest that does. Several are
-    spread evenly in log latency from the fastest to the slowest that fit. A student that another
-    beats in latency with as many parameters and as large views is not on offer.
+    It is the planned student where it fits the limits, else the slowest that does. A student that
+    another beats in latency with as many parameters and as large views is not on offer.
 
     Args:
-        settings: limits and number.
+        settings: limits.
         planned: the student of the plan.
         names: students on offer.
         sizes: sides of the views on offer, in pixels.
@@ -123,11 +122,6 @@ def choose(
     Raises:
         TutelageError: nothing on offer fits.
     """
-    if settings.candidates > 1:
-        chosen = _among_offers(settings, names, sizes, measure)
-        fewer = f" ({settings.candidates} were asked for)" * (len(chosen) < settings.candidates)
-        told = "; ".join(str(candidate) for candidate in chosen)
-        return chosen, f"{len(chosen)} students share the time{fewer}: {told}"
     (first,) = measure([planned])
     told = f"the planned student, {first},"
     if _fitting(settings, [first]):
@@ -166,7 +160,7 @@ def exceeded(settings: DistillConfig, deployed: Sequence[DeploymentRow]) -> list
     found = excess(settings, student["latency_ms_p50"], student["bytes"] / 1e6)
     return [
         f"the finished student does not keep its limit: {words}; it did when it was chosen, so the "
-        "machine may have been busy: tutelage bench model measures it again"
+        "machine may have been busy: tutelage bench measures it again"
         for words in found
     ]
 
@@ -189,7 +183,7 @@ def _among_offers(
 ) -> list[Candidate]:
     """As many as were asked for, fastest first; fewer where no more are on offer."""
     offers = _offers(settings, names, sizes, measure)
-    return _measured(settings, offers, _spread(offers, settings.candidates), measure)
+    return _measured(settings, offers, _spread(offers, 1), measure)
 
 
 def _offers(

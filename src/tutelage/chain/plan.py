@@ -38,7 +38,6 @@ STEPS = (
     40,
 )
 ROUNDS = 4  # on the frozen trunk
-FRACTIONS = (0.4, 0.6, 0.8, 1.0)  # of a curriculum, round by round
 FOLDS = 4  # of the labels, that choices are made on
 JUDGED_FOLDS = 1  # of them, on which a stage that trains the trunk is repeated to be judged
 FOLD_STEPS = 0.5  # of its steps: a fold is there to show harm, its model is not used
@@ -245,13 +244,11 @@ def make_plan(
     student_sizes = given or _quick_sizes(smallest, amounts.canvas)
     if student_size is not None:
         student_sizes = [student_size]
-    students = config.distill.candidates
-    student = _student(student_sizes, teacher_size, speed, amounts, (left - seconds) / students)
-    frozen = _frozen_rounds(config, asked_rounds, trained) if rounds else []
-    planned = [Work("frozen", size=size, fraction=fraction) for fraction in frozen]
+    student = _student(student_sizes, teacher_size, speed, amounts, left - seconds)
+    planned = [Work("frozen", size=size)] * (_frozen_rounds(asked_rounds, trained) if rounds else 0)
     planned += [trained] if trained is not None else []
     if command in WITH_STUDENT:
-        seconds += students * _student_seconds(student, speed, teacher_size, amounts.teachers)
+        seconds += _student_seconds(student, speed, teacher_size, amounts.teachers)
     estimate = OVERHEAD_S + search + spent + seconds
     return Plan(
         minutes=minutes,
@@ -266,17 +263,9 @@ def make_plan(
     )
 
 
-def _frozen_rounds(
-    config: RunConfig, asked: int | None, trained: Work | None
-) -> list[float | None]:
-    """The fraction of each round on the frozen trunk; a trained one after them counts as asked."""
-    count = ROUNDS if asked is None else asked - (trained is not None)
-    if config.self_train.curriculum != "percentiles":
-        return [None] * count
-    last = len(FRACTIONS) - 1
-    return [
-        FRACTIONS[last - round((count - 1 - i) * last / max(1, count - 1))] for i in range(count)
-    ]
+def _frozen_rounds(asked: int | None, trained: Work | None) -> int:
+    """How many rounds are on the frozen trunk; a trained one after them counts as asked."""
+    return ROUNDS if asked is None else asked - (trained is not None)
 
 
 def tune_seconds(amounts: Amounts, speed: Speed, size: int) -> float:

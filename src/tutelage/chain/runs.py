@@ -197,7 +197,7 @@ def _prepare(
             *split.warnings,
             *filter(None, [store.note]),
             *data.copies.notes,
-            *_unused(command, config, plan, folds=not data.counts["val"]),
+            *_unused(command, config, plan),
             *_too_short(plan),
             *chosen,
         ],
@@ -360,7 +360,7 @@ def _pinned_strong_view(
     return known["settings"], [note]
 
 
-def _unused(command: str, config: RunConfig, plan: Plan, *, folds: bool) -> list[str]:
+def _unused(command: str, config: RunConfig, plan: Plan) -> list[str]:
     """Notes on settings that were given but that this plan cannot use."""
     works = (plan.transfer, *plan.rounds)
     names = without_effect(
@@ -369,7 +369,6 @@ def _unused(command: str, config: RunConfig, plan: Plan, *, folds: bool) -> list
         online=any(work.trunk == "online" for work in works),
         student=command in WITH_STUDENT,
         rounds=len(plan.rounds) > 0,
-        folds=folds,
     )
     if command == "distill":
         names = [name for name in names if name in STRONG_VIEW]
@@ -379,7 +378,6 @@ def _unused(command: str, config: RunConfig, plan: Plan, *, folds: bool) -> list
     reasons = [(STRONG_VIEW, f"no effect: {{}}; --augment {augment} {does}")]
     if not plan.rounds:
         reasons.append((SELF_TRAINING, "no effect: {}; no round of self-training is planned"))
-    reasons.append((("ensemble",), "no effect: {}; with a val split there are no folds"))
     words = (
         "no effect in this plan: {}; --trunk trained (with more --minutes) trains the trunk, "
         "--trunk online does with online pseudo-labels"

@@ -117,15 +117,11 @@ def label_pool(
     """
     out: list[PseudoLabels | None] = []
     chains = zip(task.folds, teacher.pool, detections, strict=True)
-    for number, (chain, logits, detection) in enumerate(chains):
+    for chain, logits, detection in chains:
         if logits is None or len(logits) == 0:
             out.append(None)
             continue
         beliefs = softmax(logits, temperature)
-        if number == 0 and config.self_train.ensemble == "folds":
-            # On all labels only: a fold's own held-out labels were seen by all its neighbours.
-            members = [pool for pool in teacher.pool if pool is not None]
-            beliefs = np.mean([softmax(member, temperature) for member in members], axis=0)
         inside = _inside(len(logits), detection)
         prior = _pool_prior(task, chain, teacher, temperature, beliefs[inside])
         beliefs[inside] = align(beliefs[inside], prior, strength=config.self_train.alignment)

@@ -335,7 +335,7 @@ def transfer_frozen(
         task: what may be seen.
         base: the pretrained trunk.
         frozen: its features.
-        config: for ``balance`` and ``label_smoothing``; None for the defaults.
+        config: for ``features`` and ``balance``; None for the defaults.
     """
     config = TransferConfig() if config is None else config
     balances = _balances(config.balance, task)
@@ -344,7 +344,7 @@ def transfer_frozen(
         whole = frozen.metrics[name]
         metric = span_metric(whole, torch.cat(frozen.labeled.views))
         for balance in balances:
-            paths = _paths(task, frozen, metric, balance, config.label_smoothing)
+            paths = _paths(task, frozen, metric, balance)
             for strength, heads in zip(STRENGTHS, zip(*paths, strict=True), strict=True):
                 grid.append(({"metric": name, "strength": strength, "balance": balance}, heads))
     losses = np.stack([held_out_losses(task, _judged(task, heads, frozen)) for _, heads in grid])
@@ -388,14 +388,12 @@ def _metric_names(frozen: Frozen, config: TransferConfig) -> list[str]:
     return [name for name in frozen.metrics if config.features == "auto" or name in LAST]
 
 
-def _paths(
-    task: Task, frozen: Frozen, metric: Metric, balance: str, smoothing: float
-) -> list[list[Head]]:
+def _paths(task: Task, frozen: Frozen, metric: Metric, balance: str) -> list[list[Head]]:
     """Per chain, a head over all views of its labels for each of ``STRENGTHS``."""
     mapped = Bank(tuple(metric(view) for view in frozen.labeled.views))
     paths = []
     for chain in task.folds:
-        examples = labeled_examples(task, chain, smoothing=smoothing)
+        examples = labeled_examples(task, chain)
         views = mapped.take(np.flatnonzero(chain.keep)).views
         v = len(views)
         balancing = balance_of(balance, examples.weights @ examples.targets)
@@ -557,7 +555,6 @@ def fit_chain_heads(
             choice["strength"],
             None if believed is None else believed_targets(believed, config),
             balance=chosen_balance(config.transfer, choice),
-            smoothing=config.transfer.label_smoothing,
         )
         for chain, believed in zip(task.folds, labels, strict=True)
     ]

@@ -139,7 +139,7 @@ def distill(
     """
     config = shop.config.distill
     models = [teacher, *others]
-    teachers = Teachers([m.to(shop.device) for m in models], hints=config.hint_weight > 0)
+    teachers = Teachers([m.to(shop.device) for m in models])
     student = _begin(shop, task, teacher, work)
     _warm_up(shop, task, student, teachers)
     step = DistillationStep(
@@ -148,15 +148,11 @@ def distill(
         alpha=config.alpha,
         kd=config.kd,
         standardize=config.standardize == "yes",
-        hint_weight=config.hint_weight,
-        cache={} if config.teacher_cache else None,
     )
     trained = _fit(shop, student, step, _loader(shop, task, student, work, teachers.sizes), work)
     for model in models:
         model.cpu()
     student, remark = _closer(shop, task, student.eval(), trained, models)
-    if config.hint_weight:
-        student.connector = None  # it was there to learn through, and is no part of the student
     return Outcome(student, _held_out(shop, task, student), frozen=False, remark=remark)
 
 
@@ -243,7 +239,6 @@ def _loader(
         batch_size=work.batch_size,
         labeled_per_batch=max(1, round(work.labeled_share * work.batch_size)),
         seed=shop.seed,
-        cycle=shop.config.distill.teacher_cache,
     )
 
 

@@ -80,7 +80,6 @@ def train_config(config: RunConfig, work: Work, **changes: Any) -> TrainConfig:
         lr_trunk=t.lr_trunk,
         layer_decay=t.layer_decay,
         weight_decay=t.weight_decay,
-        optimizer=t.optimizer,
     )
     return dataclasses.replace(settings, **changes)
 
@@ -289,14 +288,12 @@ def _train_leg(
     model.unfreeze_trunk()
     model.freeze_stages(work.frozen_stages if config.pretrained else 0)
     model.set_noise(config.transfer.drop_rate, config.transfer.drop_path_rate)
-    labeled = labeled_examples(task, course.chain, smoothing=config.transfer.label_smoothing)
+    labeled = labeled_examples(task, course.chain)
     strong = strong_policy(config.transfer, model.spec.crop_pct)
     views = Views(strong, work.size, mix=config.transfer.mix)
     settings = train_config(
         config,
         work,
-        # Gradually in the first leg only: after it every layer has begun to learn.
-        unfreeze="all" if first else config.transfer.unfreeze,
         schedule_first=0 if work.restarts else first,
         schedule_steps=0 if work.restarts else legs * work.steps,
     )
