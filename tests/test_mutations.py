@@ -225,13 +225,6 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
         "key=(self.seed, step, views)",
         "key=(self.seed, step)",
     ),
-    "connector saved with the student": (
-        checks.connector_is_thrown_away,
-        "student",
-        "        student.connector = None  # it was there to learn through, "
-        "and is no part of the student\n",
-        "        pass\n",
-    ),
     "student alone learns from the pool's empty targets": (
         checks.student_alone_sees_labels_only,
         "student",
@@ -886,8 +879,6 @@ INERT: dict[str, tuple[str, str, str]] = {
     "temperature": ("steps.distillation", "temperature=self.temperature", "temperature=1.0"),
     "alpha": ("student", "alpha=config.alpha", "alpha=0.7"),
     "kd": ("student", "kd=config.kd", 'kd="kd"'),
-    "hint_weight": ("student", "hint_weight=config.hint_weight", "hint_weight=0.0"),
-    "teacher_cache": ("student", "cycle=shop.config.distill.teacher_cache", "cycle=0"),
     "limit": ("data.split", '_draw(catalog.names, pool, limit, f"{seed}/pool")', "pool"),
 }
 

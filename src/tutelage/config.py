@@ -124,7 +124,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class TransferConfig:
-    """A new head on a pretrained trunk."""
+    """A new head (the last layer) on a pretrained trunk (all layers before it)."""
 
     trunk: str = setting(
         "auto",
@@ -221,7 +221,7 @@ class TransferConfig:
 
 @dataclass(frozen=True)
 class SelfTrainConfig:
-    """Rounds of pseudo-labels for the pool."""
+    """Rounds of pseudo-labels for the pool (the unlabelled images)."""
 
     rounds: int | None = setting(
         None, "rounds of self-training (default: planned)", range=(0, 20), commands=ROUNDS
@@ -252,9 +252,9 @@ class SelfTrainConfig:
     )
     clusters: str = setting(
         "auto",
-        "use the clusters of the unlabelled images (auto): they label these first where that makes "
-        "held-out labels likelier, and no round is planned where they contradict the labels; or "
-        "ignore them",
+        "let the clusters of the unlabelled images label them for the first round if they predict "
+        "held-out labels better than the teacher, and plan no round if they contradict the labels "
+        "(auto), or do without clusters (ignore)",
         choices=("auto", "ignore"),
         commands=ROUNDS,
         needs="rounds",
@@ -268,8 +268,8 @@ class SelfTrainConfig:
     )
     threshold: float = setting(
         0.95,
-        "confidence from which an online pseudo-label counts; for fixmatch, and for the best class "
-        "of flexmatch",
+        "confidence from which an online pseudo-label counts; used by fixmatch, and by flexmatch "
+        "for its best class",
         range=SHARE,
         commands=ROUNDS,
         needs="fixed threshold",
@@ -278,7 +278,7 @@ class SelfTrainConfig:
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """A small student mimics the teacher."""
+    """A small network, the student, that mimics the teacher."""
 
     student: str = setting(
         "cut",
@@ -309,14 +309,16 @@ class DistillConfig:
     )
     kd: str = setting(
         "kd",
-        "how student and teacher are compared: by the KL divergence (kd), by that of the teacher's "
-        "class and of the other classes apart (dkd), or by their correlation (dist)",
+        "how student and teacher are compared: by the KL divergence (kd), by its two parts, that "
+        "of the target class and that of the others, with weights of their own (dkd), or by their "
+        "correlation (dist)",
         choices=("kd", "dkd", "dist"),
         commands=WITH_STUDENT,
     )
     standardize: str = setting(
         "no",
-        "first standardise each image's logits of teacher and student; for three classes or more",
+        "before that, standardise the logits of each image, the teacher's and the student's; for "
+        "three classes or more",
         choices=("no", "yes"),
         commands=WITH_STUDENT,
     )

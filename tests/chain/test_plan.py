@@ -232,15 +232,6 @@ def test_a_gpu_learns_online_and_who_asks_for_it() -> None:
     assert plan(QUICK, alone, trunk="online").rounds == ()
 
 
-def test_rounds_of_a_curriculum_take_more_and_more_of_the_pool() -> None:
-    assert {work.fraction for work in plan(QUICK).rounds} == {None}
-    rounds = plan(QUICK, curriculum="percentiles", rounds=6, trunk="frozen").rounds
-    fractions = [work.fraction for work in rounds if work.fraction is not None]
-    assert len(fractions) == 6
-    assert fractions == sorted(fractions)
-    assert all(0 < f <= 1 for f in fractions)
-
-
 def test_a_cpu_trains_no_trunk_on_views_that_show_less() -> None:
     quick = dataclasses.replace(QUICK, forward=0.5, train=1.5)
     large = dataclasses.replace(AMOUNTS, canvas=256)
@@ -261,8 +252,6 @@ def test_rounds_count_the_trained_one() -> None:
     assert [work.trunk for work in plan(QUICK, rounds=1).rounds] == ["trained"]
     assert [work.trunk for work in plan(QUICK, rounds=3).rounds] == ["frozen", "frozen", "trained"]
     assert len(plan(QUICK, rounds=6).rounds) == 6
-    fractions = [w.fraction for w in plan(QUICK, rounds=3, curriculum="percentiles").rounds]
-    assert fractions == [0.4, 1.0, None]
 
 
 def test_time_goes_to_no_stage_that_a_command_leaves_out() -> None:

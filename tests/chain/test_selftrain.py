@@ -11,8 +11,6 @@ pytest.importorskip("timm")
 import silent_checks as checks
 
 from tutelage.chain import pipeline, runs, selftrain, stages
-from tutelage.config import make_config
-from tutelage.stats.calibrate import softmax
 
 # --- pseudo-labels
 
@@ -37,24 +35,6 @@ def test_without_a_pool_nothing_is_believed(run: runs.Run) -> None:
     beliefs = stages.Beliefs(pools, judged)
     labels = selftrain.label_pool(task, beliefs, 1.0, run.config, 0.5, [None] * len(task.folds))
     assert labels == [None] * len(task.folds)
-
-
-def test_an_ensemble_of_folds_labels_the_pool_for_the_model_on_all_labels_only(
-    run: runs.Run,
-) -> None:
-    task = run.task
-    pool = [checks.some_beliefs(task, seed) for seed in range(len(task.folds))]
-    beliefs = stages.Beliefs(list(pool), np.eye(2)[task.judged_labels] + 0.1)
-
-    def labels(ensemble: str) -> list[Any]:
-        config = make_config("run", {"ensemble": ensemble, "alignment": 0.0})
-        return selftrain.label_pool(task, beliefs, 2.0, config, None, [None] * len(task.folds))
-
-    alone, together = labels("none"), labels("folds")
-    np.testing.assert_allclose(alone[0].probs, softmax(pool[0], 2.0))
-    np.testing.assert_allclose(together[0].probs, np.mean([softmax(p, 2.0) for p in pool], axis=0))
-    for fold, same in zip(alone[1:], together[1:], strict=True):
-        np.testing.assert_array_equal(fold.probs, same.probs)
 
 
 # --- clusters

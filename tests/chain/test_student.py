@@ -141,9 +141,7 @@ def answers(run: runs.Run, seed: int, size: int = 32, temperature: float = 1.0) 
     return made
 
 
-@pytest.mark.parametrize(
-    "settings", [{}, {"kd": "dkd"}, {"kd": "dist"}, {"hint_weight": 1.0}, {"teacher_cache": 1}]
-)
+@pytest.mark.parametrize("settings", [{}, {"kd": "dkd"}, {"kd": "dist"}])
 def test_every_kind_of_distillation_trains_a_student(
     run: runs.Run, settings: dict[str, Any]
 ) -> None:
@@ -159,7 +157,7 @@ def test_several_teachers_of_several_sizes_teach_one_student(
 ) -> None:
     fits = silent_checks.captured_fits(monkeypatch)
     first, second = answers(run, 1, temperature=2.0), answers(run, 2, size=64)
-    distill(changed(run, hint_weight=0.5), run.task, first, short(run), [second])
+    distill(run.shop, run.task, first, short(run), [second])
     (fit,) = fits
     batch = fit.loader.batch(0)
     assert [view.shape[-1] for view in batch.teacher_images] == [32, 64]
@@ -168,8 +166,6 @@ def test_several_teachers_of_several_sizes_teach_one_student(
         each = [torch.softmax(m.eval()(x) / m.spec.temperature, dim=1) for m, x in pairs]
     answer = fit.step.teacher(*batch.teacher_images)
     torch.testing.assert_close(answer.logits.exp(), (each[0] + each[1]) / 2, atol=1e-3, rtol=1e-2)
-    assert answer.features.shape == (8, 2 * run.base.num_features)
-    assert fit.model.connector.out_features == 2 * run.base.num_features
 
 
 def test_the_same_teacher_twice_is_that_teacher(
@@ -224,21 +220,6 @@ def test_teachers_of_other_classes_are_refused(run: runs.Run) -> None:
     other.spec = dataclasses.replace(other.spec, classes=("bee", "ant"))
     with pytest.raises(TutelageError, match="teacher 2 knows bee, ant, the first knows ant, bee"):
         distill(run.shop, run.task, answers(run, 1), short(run), [other])
-
-
-def test_a_cache_asks_the_teacher_about_its_batches_only(
-    run: runs.Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fits = silent_checks.captured_fits(monkeypatch)
-    for size in (0, 3):
-        distill(changed(run, teacher_cache=size), run.task, answers(run, 1), short(run))
-    plain, cached = fits
-    assert (plain.loader.cycle, plain.step.cache) == (0, None)
-    for step in range(9):
-        loss, _ = cached.step(cached.model.eval(), cached.loader.batch(step))
-        again, _ = plain.step(cached.model, cached.loader.batch(step))
-        torch.testing.assert_close(loss, again)
-    assert len(cached.step.cache) == 3
 
 
 def test_a_student_alone_is_as_the_distilled_one_but_for_what_it_learned(run: runs.Run) -> None:

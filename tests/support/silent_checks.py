@@ -44,7 +44,6 @@ from tutelage.losses.distillation import kd_loss
 from tutelage.losses.dkd import dkd_loss, target_class
 from tutelage.losses.hints import hint_loss
 from tutelage.models.ema import EMA
-from tutelage.models.folder import load_model, save_model
 from tutelage.models.forward import Forward
 from tutelage.models.zoo import create
 from tutelage.stats import unknown as outofclass
@@ -372,19 +371,6 @@ def cached_answers_belong_to_their_views(_: Path, __: pytest.MonkeyPatch) -> Non
             torch.testing.assert_close(found, expected)
     assert cached.cache is not None
     assert len(cached.cache) == 9
-
-
-def connector_is_thrown_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = prepared(tmp_path, monkeypatch, hint_weight=1.0)
-    fits = captured_fits(monkeypatch)
-    teacher = copy.deepcopy(run.base)
-    outcome = student.distill(run.shop, run.task, teacher, run.plan.student)
-    widths = (outcome.model.num_features, teacher.num_features)
-    assert (fits[0].model.connector.in_features, fits[0].model.connector.out_features) == widths
-    names = [name for name, _ in outcome.model.named_parameters()]
-    assert not any("connector" in name for name in names)
-    save_model(outcome.model, tmp_path / "saved")
-    load_model(tmp_path / "saved")
 
 
 def student_alone_sees_labels_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1080,10 +1066,7 @@ CHANGED: dict[str, Any] = {
     "lr_trunk": 0.5,
     "layer_decay": 0.5,
     "weight_decay": 0.5,
-    "optimizer": "sgd",
-    "unfreeze": "gradual",
     "balance": "weights",
-    "label_smoothing": 0.5,
     "drop_rate": 0.7,
     "drop_path_rate": 0.7,
     "augment": "trivialaugment",
@@ -1093,8 +1076,6 @@ CHANGED: dict[str, Any] = {
     "mix": "mixup",
     "rounds": 3,
     "pseudo_labels": "soft",
-    "ensemble": "folds",
-    "curriculum": "percentiles",
     "alignment": 0.2,
     "out_of_class": "keep",
     "clusters": "ignore",
@@ -1107,17 +1088,14 @@ CHANGED: dict[str, Any] = {
     "alpha": 0.1,
     "kd": "dist",
     "standardize": "yes",
-    "hint_weight": 1.0,
-    "teacher_cache": 1,
     "max_latency_ms": 0.001,
     "max_size_mb": 0.001,
-    "candidates": 2,
 }
 OF_PREPARE = ("labels_per_class", "limit", "seed", "minutes", "teacher", "weights", "input_size",
-              "canvas", "trunk", "features", "rounds", "curriculum", "max_latency_ms",
-              "max_size_mb", "candidates", "duplicates")  # fmt: skip
+              "canvas", "trunk", "features", "rounds", "max_latency_ms", "max_size_mb",
+              "duplicates")  # fmt: skip
 OF_STUDENT = ("student", "student_weights", "lr_student", "temperature", "alpha", "kd",
-              "standardize", "hint_weight", "teacher_cache")  # fmt: skip
+              "standardize")  # fmt: skip
 OF_ONLINE = ("online", "threshold")
 
 
@@ -1137,7 +1115,7 @@ def observation_repeats(name: str, usual: dict[str, str]) -> Check:
     return check
 
 
-OF_THEIR_OWN = ("device", "minutes", "curriculum", "drop_path_rate", "clusters", "duplicates",
+OF_THEIR_OWN = ("device", "minutes", "drop_path_rate", "clusters", "duplicates",
                 "store_gb", "checkpoint_seconds")  # fmt: skip
 
 
@@ -1187,8 +1165,6 @@ def _observed(
         tmp_path = tmp_path / "copies"
         data = tiny.write_data(tmp_path / "data")
         shutil.copy(data / "test" / "ant" / "ant0.png", data / "unlabeled" / "again.png")
-    if name == "curriculum":  # of the rounds on the frozen trunk
-        changed = {"rounds": 4, **changed}
     if name == "drop_path_rate":  # test_efficientnet has no residual branch to drop
         changed = {"teacher": "test_resnet", **changed}
     try:

@@ -7,7 +7,6 @@ anything is trained, and a limit that nothing fits is told at once.
 from __future__ import annotations
 
 import dataclasses
-import math
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -181,9 +180,9 @@ def _fitting(settings: DistillConfig, candidates: Iterable[Candidate]) -> list[C
 def _among_offers(
     settings: DistillConfig, names: Sequence[str], sizes: Sequence[int], measure: Measure
 ) -> list[Candidate]:
-    """As many as were asked for, fastest first; fewer where no more are on offer."""
+    """The slowest on offer that fits."""
     offers = _offers(settings, names, sizes, measure)
-    return _measured(settings, offers, _spread(offers, 1), measure)
+    return _measured(settings, offers, [len(offers) - 1], measure)
 
 
 def _offers(
@@ -224,17 +223,6 @@ def _between(small: Candidate, large: Candidate, size: int) -> Candidate:
     share = (size**2 - small.size**2) / span if span else 0.0
     latency = small.latency_ms + share * (large.latency_ms - small.latency_ms)
     return dataclasses.replace(small, size=size, latency_ms=latency)
-
-
-def _spread(offers: Sequence[Candidate], count: int) -> list[int]:
-    """Positions of ``count`` offers, slowest first, evenly in log latency; of fewer, all."""
-    slow, fast = (math.log(offers[end].latency_ms) for end in (-1, 0))
-    chosen: list[int] = []
-    for number in range(min(count, len(offers))):
-        target = slow + number / max(1, count - 1) * (fast - slow)
-        left = [place for place in range(len(offers)) if place not in chosen]
-        chosen.append(min(left, key=lambda p: abs(math.log(offers[p].latency_ms) - target)))
-    return chosen
 
 
 def _measured(

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tutelage.chain import candidates, evidence, pipeline, runs, students, worklist
+from tutelage.chain import candidates, evidence, pipeline, runs, worklist
 from tutelage.deploy.export import PARITY_IMAGES, noise_images, readable
 from tutelage.deploy.onnx import export_onnx, parity
 from tutelage.models.folder import save_model
@@ -40,7 +40,6 @@ def finish(work: Any, chain: Any, command: str) -> dict[str, Any]:
     for note in candidates.exceeded(work.config.distill, deployed):
         work.note(note)
     result, probs = pipeline.measure(work, chain.finished)
-    result |= students.measure(work)
     result["leakage"] = evidence.leakage(work, probs)
     work.folder.write_json("metrics.json", result)
     for entry in result["stages"]:

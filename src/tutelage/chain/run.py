@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tutelage.chain import pipeline, runs, students
+from tutelage.chain import pipeline, runs
 from tutelage.chain.finish import finish
 from tutelage.config import RunConfig, make_config
 from tutelage.data.catalog import Catalog
@@ -57,11 +57,11 @@ def train(
             if teachers:
                 for teacher in teachers:
                     teacher.spec = dataclasses.replace(teacher.spec, canvas=work.store.canvas)
-                students.student_stage(chain, teachers[0], teachers[1:])
+                pipeline.student_stage(chain, teachers[0], teachers[1:])
             else:
                 pipeline.teach(chain, rounds=command != "transfer")
                 if command in ("run", "demo"):
-                    students.student_stage(chain, chain.teacher.outcome.model)
+                    pipeline.student_stage(chain, chain.teacher.outcome.model)
             if not is_lead():
                 return {}
             with apart():  # the other ranks are gone

@@ -33,7 +33,6 @@ from tutelage.heads.probe import (
     span_metric,
 )
 from tutelage.losses.class_weights import inverse_frequency
-from tutelage.losses.label_smoothing import smooth_targets
 from tutelage.losses.logit_adjustment import log_prior
 from tutelage.models.classifier import Classifier
 from tutelage.models.forward import Forward
@@ -224,9 +223,9 @@ def one_hot(labels: Ints, n_classes: int) -> Tensor:
     return torch.eye(n_classes)[torch.from_numpy(np.asarray(labels, dtype=np.int64))]
 
 
-def labeled_examples(task: Task, chain: Fold, *, smoothing: float = 0.0) -> Examples:
+def labeled_examples(task: Task, chain: Fold) -> Examples:
     """The labels that a chain may learn from."""
-    targets = smooth_targets(one_hot(task.labels[chain.keep], task.n_classes), smoothing)
+    targets = one_hot(task.labels[chain.keep], task.n_classes)
     return Examples(task.labeled[chain.keep], targets, torch.ones(len(targets)))
 
 
@@ -476,12 +475,11 @@ def _head(
     beliefs: tuple[Rows, Tensor] | None = None,
     *,
     balance: str = "none",
-    smoothing: float = 0.0,
 ) -> Head:
     """A head over all views of the chain's labels and, if given, of the believed pool images."""
     labeled = frozen.labeled.take(np.flatnonzero(chain.keep))
     n = int(chain.keep.sum())
-    targets = labeled_examples(task, chain, smoothing=smoothing).targets
+    targets = labeled_examples(task, chain).targets
     weights = torch.ones(n)
     views = labeled.views
     if beliefs is not None and len(beliefs[0]):
