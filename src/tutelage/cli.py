@@ -196,8 +196,13 @@ def _add_settings(command: argparse.ArgumentParser, name: str) -> None:
             help=_escaped(item.metadata["help"] + _default(item.default)),
         )
     for setting in REMOVED if known else ():
-        option = f"--{_dashed(setting)}"
-        command.add_argument(option, action=_Removed, nargs="?", help=argparse.SUPPRESS)
+        command.add_argument(
+            f"--{_dashed(setting)}",
+            action=_Removed,
+            nargs="?",
+            default=argparse.SUPPRESS,
+            help=argparse.SUPPRESS,
+        )
 
 
 class _Removed(argparse.Action):

@@ -361,8 +361,8 @@ REMOVED = {
 class TrainConfig:
     """One call of the training loop, resolved from the settings and the plan.
 
-    With ``schedule_steps`` the learning rates are those of a longer training's ``steps`` from
-    ``schedule_first`` on: a part of it that something happens after.
+    A part of a longer training of ``schedule_steps`` steps, of which it is step ``schedule_first``
+    and those after it, takes the learning rates that the whole has there.
     """
 
     steps: int
