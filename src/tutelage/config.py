@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import os
 from dataclasses import dataclass, field, fields
-from functools import cache
+from functools import cache, partial
 from typing import Any, Literal, get_type_hints
 
 from tutelage.system.errors import TutelageError
@@ -23,7 +23,7 @@ ROUNDS = ("demo", "run", "self-train", "ladder")
 WITH_STUDENT = ("demo", "run", "distill", "ladder")
 
 INFINITE = float("inf")
-POSITIVE = (0.0, INFINITE)
+FROM_ZERO = (0.0, INFINITE)
 RATE = (0.0, 10.0)
 SHARE = (0.0, 1.0)
 
@@ -51,6 +51,11 @@ def setting(
     return field(default=default, metadata=known)
 
 
+trunk_setting = partial(setting, commands=TEACHING, needs="trained trunk")
+round_setting = partial(setting, commands=ROUNDS, needs="rounds")
+student_setting = partial(setting, commands=WITH_STUDENT)
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """Which images, which labels, how long, on what."""
@@ -62,7 +67,7 @@ class DataConfig:
         range=(1, INFINITE),
     )
     limit: int | None = setting(
-        None, "use at most this many training images besides the labelled ones", range=POSITIVE
+        None, "use at most this many training images besides the labelled ones", range=FROM_ZERO
     )
     decisions: str | None = setting(
         None,
@@ -105,7 +110,7 @@ class DataConfig:
         60.0,
         "save an unfinished training every so many seconds; a run that was cut off goes on from "
         "there",
-        range=POSITIVE,
+        range=FROM_ZERO,
         commands=TRAINING,
     )
     input_size: int | None = setting(
@@ -118,7 +123,7 @@ class DataConfig:
         None,
         "use at most this many gigabytes of disk for decoded images; those that do not fit are "
         "decoded again whenever they are needed (default: nine tenths of what is free)",
-        range=POSITIVE,
+        range=FROM_ZERO,
     )
 
 
@@ -140,26 +145,10 @@ class TransferConfig:
         choices=("auto", "last", "levels"),
         commands=TEACHING,
     )
-    lr_head: float = setting(
-        3e-3,
-        "learning rate of the head",
-        range=RATE,
-        commands=TEACHING,
-        needs="trained trunk",
-    )
-    lr_trunk: float = setting(
-        3e-4,
-        "learning rate of the trunk's last layers",
-        range=RATE,
-        commands=TEACHING,
-        needs="trained trunk",
-    )
-    layer_decay: float = setting(
-        0.85,
-        "each layer's learning rate is this times that of the layer after it",
-        range=(0.01, 1),
-        commands=TEACHING,
-        needs="trained trunk",
+    lr_head: float = trunk_setting(3e-3, "learning rate of the head", range=RATE)
+    lr_trunk: float = trunk_setting(3e-4, "learning rate of the trunk's last layers", range=RATE)
+    layer_decay: float = trunk_setting(
+        0.85, "each layer's learning rate is this times that of the layer after it", range=(0.01, 1)
     )
     weight_decay: float = setting(
         0.02,
@@ -178,18 +167,10 @@ class TransferConfig:
         commands=TEACHING,
     )
     drop_rate: float = setting(
-        0.2,
-        "dropout before the head",
-        range=(0, 0.9),
-        commands=TRAINING,
-        needs="training",
+        0.2, "dropout before the head", range=(0, 0.9), commands=TRAINING, needs="training"
     )
-    drop_path_rate: float = setting(
-        0.1,
-        "stochastic depth of a trained trunk",
-        range=(0, 0.9),
-        commands=TEACHING,
-        needs="trained trunk",
+    drop_path_rate: float = trunk_setting(
+        0.1, "stochastic depth of a trained trunk", range=(0, 0.9)
     )
     augment: str = setting(
         "randaugment",
@@ -223,55 +204,45 @@ class TransferConfig:
 class SelfTrainConfig:
     """Rounds of pseudo-labels for the pool (the unlabelled images)."""
 
-    rounds: int | None = setting(
-        None, "rounds of self-training (default: planned)", range=(0, 20), commands=ROUNDS
+    rounds: int | None = round_setting(
+        None, "rounds of self-training (default: planned)", range=(0, 20), needs=""
     )
-    pseudo_labels: str = setting(
+    pseudo_labels: str = round_setting(
         "sharpened",
         "what the unlabelled images are trained on: the teacher's best guess (hard), its "
         "probabilities (soft), or their squares, rescaled to sum to 1 (sharpened)",
         choices=("sharpened", "hard", "soft"),
-        commands=ROUNDS,
-        needs="rounds",
     )
-    alignment: float = setting(
+    alignment: float = round_setting(
         1.0,
         "how far the pseudo-labels are moved towards the class frequencies that the pool is "
         "estimated to have, 0 to 1",
         range=SHARE,
-        commands=ROUNDS,
-        needs="rounds",
     )
-    out_of_class: str = setting(
+    out_of_class: str = round_setting(
         "auto",
         "leave out the unlabelled images that seem to belong to none of the classes (auto), or "
         "keep them all",
         choices=("auto", "keep"),
-        commands=ROUNDS,
-        needs="rounds",
     )
-    clusters: str = setting(
+    clusters: str = round_setting(
         "auto",
         "let the clusters of the unlabelled images label them for the first round if they predict "
         "held-out labels better than the teacher, and plan no round if they contradict the labels "
         "(auto), or do without clusters (ignore)",
         choices=("auto", "ignore"),
-        commands=ROUNDS,
-        needs="rounds",
     )
-    online: str = setting(
+    online: str = round_setting(
         "fixmatch",
         "how online pseudo-labels are made from an image's weak view for its strong view",
         choices=("fixmatch", "flexmatch", "freematch", "softmatch", "mean-teacher"),
-        commands=ROUNDS,
         needs="online rounds",
     )
-    threshold: float = setting(
+    threshold: float = round_setting(
         0.95,
         "confidence from which an online pseudo-label counts; used by fixmatch, and by flexmatch "
         "for its best class",
         range=SHARE,
-        commands=ROUNDS,
         needs="fixed threshold",
     )
 
@@ -280,61 +251,49 @@ class SelfTrainConfig:
 class DistillConfig:
     """A small network, the student, that mimics the teacher."""
 
-    student: str = setting(
+    student: str = student_setting(
         "cut",
         "the small network: 'cut' or 'cut:N' (the teacher's first N stages), or any timm "
         "architecture",
-        commands=WITH_STUDENT,
     )
-    student_weights: str | None = setting(
+    student_weights: str | None = student_setting(
         None,
         "a .safetensors file with the weights of a student that is a timm architecture, or 'none' "
         "for random ones",
-        commands=WITH_STUDENT,
     )
-    lr_student: float = setting(
-        2e-3, "learning rate of the student", range=RATE, commands=WITH_STUDENT
+    lr_student: float = student_setting(2e-3, "learning rate of the student", range=RATE)
+    temperature: float = student_setting(
+        2.0, "divides the logits of teacher and student before they are compared", range=(0.1, 100)
     )
-    temperature: float = setting(
-        2.0,
-        "divides the logits of teacher and student before they are compared",
-        range=(0.1, 100),
-        commands=WITH_STUDENT,
-    )
-    alpha: float = setting(
+    alpha: float = student_setting(
         0.7,
         "weight of the teacher, against that of the label, where a label is known; 0 to 1",
         range=SHARE,
-        commands=WITH_STUDENT,
     )
-    kd: str = setting(
+    kd: str = student_setting(
         "kd",
         "how student and teacher are compared: by the KL divergence (kd), by its two parts, that "
         "of the target class and that of the others, with weights of their own (dkd), or by their "
         "correlation (dist)",
         choices=("kd", "dkd", "dist"),
-        commands=WITH_STUDENT,
     )
-    standardize: str = setting(
+    standardize: str = student_setting(
         "no",
         "before that, standardise the logits of each image, the teacher's and the student's; for "
         "three classes or more",
         choices=("no", "yes"),
-        commands=WITH_STUDENT,
     )
-    max_latency_ms: float | None = setting(
+    max_latency_ms: float | None = student_setting(
         None,
         "the exported student may take at most this many milliseconds for one image on one core, "
         "preprocessing included; if the planned student is slower, the slowest one that keeps the "
         "limit is trained",
         range=(1e-3, INFINITE),
-        commands=WITH_STUDENT,
     )
-    max_size_mb: float | None = setting(
+    max_size_mb: float | None = student_setting(
         None,
         "the exported student may have at most this many megabytes; chosen in the same way",
         range=(1e-3, INFINITE),
-        commands=WITH_STUDENT,
     )
 
     @property
