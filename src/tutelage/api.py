@@ -193,9 +193,10 @@ def evaluate(
         TutelageError: the split has no labelled image, or classes the model does not know.
     """
     from tutelage.data.memory import open_data
-    from tutelage.deploy.predict import evaluate
+    from tutelage.deploy.predict import evaluate, open_model
 
-    return evaluate(Path(model), *open_data(data, lone=split), split=split)
+    opened = open_model(Path(model), threads=1)
+    return evaluate(opened, *open_data(data, lone=split), split=split)
 
 
 def predict(

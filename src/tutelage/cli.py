@@ -53,7 +53,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"tutelage {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    common = _arguments(api.predict) | _arguments(api.run)
+    common = _arguments(VERBS["predict"]) | _arguments(VERBS["run"])
     for name, verb in VERBS.items():
         summary, description = _summary(verb)
         command = commands.add_parser(name, help=_escaped(summary), description=description)

@@ -121,9 +121,8 @@ def _files(images: Sequence[Path | str]) -> list[Path]:
     return out
 
 
-def evaluate(model: Path, catalog: Catalog, data: str, *, split: str) -> dict[str, Any]:
-    """The figures of one split; ``tutelage.api.evaluate`` has the arguments."""
-    opened = open_model(model, threads=1)
+def evaluate(opened: Any, catalog: Catalog, data: str, *, split: str) -> dict[str, Any]:
+    """The figures of an opened model on one split; ``tutelage.api.evaluate`` describes them."""
     rows = _labeled_rows(catalog, data, split, opened.classes)
 
     def look(row: int) -> np.ndarray:
