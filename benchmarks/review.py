@@ -25,9 +25,10 @@ import efficiency
 import named_sets
 import results
 from chain import PACKAGES
-from tutelage import api
+from tutelage.chain.run import train
 from tutelage.data.catalog import Catalog
 from tutelage.data.decisions import FILE, Decision, Decisions
+from tutelage.data.memory import in_memory
 
 
 def with_wrong_labels(catalog: Catalog, share: float, seed: int) -> Catalog:
@@ -41,13 +42,18 @@ def with_wrong_labels(catalog: Catalog, share: float, seed: int) -> Catalog:
     return Catalog(catalog.names, labels, catalog.splits, catalog.classes, catalog.source)
 
 
+def fit(command: str, catalog: Catalog, out: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """The metrics.json of a run on a catalog."""
+    return train(command, catalog, in_memory(catalog), out, settings, quiet=True)
+
+
 def errors(options: argparse.Namespace, catalog: Catalog, seed: int) -> dict[str, Any]:
     """Precision and recall of the labels that one run calls wrong."""
     noisy = with_wrong_labels(catalog, options.wrong, seed)
     truth = dict(zip(catalog.names, catalog.labels, strict=True))
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
-        metrics = api.fit_catalog(options.command, noisy, out, settings(options, seed))
+        metrics = fit(options.command, noisy, out, settings(options, seed))
         rows = parquet.read_table(out / "review.parquet").to_pylist()
     given = [row for row in rows if row["given"] is not None]
     bad = np.array([catalog.classes[truth[row["image"]]] != row["given"] for row in given])
@@ -71,7 +77,7 @@ def suggestions(options: argparse.Namespace, catalog: Catalog, seed: int) -> dic
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
         first = Path(folder) / "first"
-        metrics = api.fit_catalog(options.command, catalog, first, settings(options, seed))
+        metrics = fit(options.command, catalog, first, settings(options, seed))
         found["before"] = metrics["teacher"]["test"]["accuracy"]
         rows = parquet.read_table(first / "review.parquet").to_pylist()
         pool = [row for row in rows if row["given"] is None]
@@ -85,7 +91,7 @@ def suggestions(options: argparse.Namespace, catalog: Catalog, seed: int) -> dic
                     label = catalog.classes[truth[row["image"]]]
                     decisions.decide(Decision(row["image"], "relabel", label))
             chosen = {**settings(options, seed), "decisions": str(place)}
-            metrics = api.fit_catalog(options.command, catalog, Path(folder) / f"{arm}-run", chosen)
+            metrics = fit(options.command, catalog, Path(folder) / f"{arm}-run", chosen)
             found[arm] = metrics["teacher"]["test"]["accuracy"]
     return found
 

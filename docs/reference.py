@@ -36,7 +36,8 @@ def page() -> str:
     parts = [HEAD]
     for name, summary, parser in commands(build_parser(), "tutelage"):
         parts += [f"## {name}\n\n{summary[:1].upper()}{summary[1:]}.\n"]
-        rows = [_row(action) for action in parser._actions if action.dest != "help"]
+        shown = [a for a in parser._actions if a.dest != "help" and a.help != argparse.SUPPRESS]
+        rows = [_row(action) for action in shown]
         parts += ["| | |\n| --- | --- |\n" + "\n".join(rows) + "\n"]
     return "\n".join(parts)
 

@@ -5,7 +5,6 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,12 +13,10 @@ import pytest
 pytest.importorskip("timm")
 
 import huggingface as hf
-import shapes
 from shapes import CLASSES, SETTINGS, contents, read_metrics, write_shapes
 
 import tutelage
 from tutelage import api
-from tutelage.config import make_config
 from tutelage.data.decode import decode
 from tutelage.data.open import open_data
 from tutelage.deploy.graph import TorchModel
@@ -30,33 +27,6 @@ from tutelage.system.errors import TutelageError
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 TRANSFER = {k: v for k, v in SETTINGS.items() if k not in ("student", "rounds")}
-
-
-# --- run
-
-
-def test_images_that_can_be_read_no_more_do_not_stop_the_end_of_a_run(photos: Path) -> None:
-    catalog = open_data(photos)[0]
-
-    class Source:
-        def read(self, row: int) -> bytes:
-            if row % 2 == 0 or row in lost:
-                raise OSError(5, "Input/output error")
-            return catalog.source.read(row)
-
-    lost: set[int] = set()
-    roles = np.array(["labeled"] * 6 + ["unused"] * (len(catalog) - 6))
-    work = SimpleNamespace(
-        catalog=dataclasses.replace(catalog, source=Source()),
-        split=SimpleNamespace(roles=roles),
-        store=SimpleNamespace(canvas=32),
-    )
-    found = api._sample_images(work)
-    assert [image.tobytes() for image in found] == [
-        decode(catalog.source.read(row)).tobytes() for row in (1, 3, 5)
-    ]
-    lost.update(range(6))
-    assert len(api._sample_images(work)) > 0  # generated ones
 
 
 # --- predict
@@ -126,8 +96,9 @@ def test_predictions_are_in_order_and_those_of_a_batch(finished: Path, photos: P
     paths = sorted((photos / "test" / "square").iterdir())[::-1]
     rows, _ = api.predict(finished, paths)
     assert [row.image for row in rows] == [str(path) for path in paths]
-    _, probabilities = api.load_predictor(finished)
-    batch = probabilities([decode(path.read_bytes()) for path in paths])
+    batch = OnnxModel(finished / "student.onnx").probabilities(
+        [decode(path.read_bytes()) for path in paths]
+    )
     for row, probs in zip(rows, batch, strict=True):
         assert list(row.probabilities.values()) == pytest.approx(probs.tolist(), abs=1e-5)
 
@@ -350,26 +321,6 @@ def test_distill_refuses_what_is_no_teacher(finished: Path, photos: Path, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
-def test_distill_takes_several_teachers_in_the_order_given(finished: Path, tmp_path: Path) -> None:
-    names = [str(finished / name) for name in ("teacher", "student")]
-
-    def given(*folders: str) -> list[Any]:
-        config = make_config("distill", {"teacher": ",".join(folders)})
-        return api._given_teachers(config)
-
-    cuts = [[teacher.spec.cut for teacher in given(*order)] for order in (names, names[::-1])]
-    assert cuts[0] == cuts[1][::-1]
-    assert cuts[0][0] is None
-    with pytest.raises(TutelageError, match="'nowhere' is no model folder"):
-        given(names[0], "nowhere")
-    other = tmp_path / "other"
-    shutil.copytree(names[0], other)
-    text = (other / "model.json").read_text().replace("disc", "ring")
-    (other / "model.json").write_text(text)
-    with pytest.raises(TutelageError, match=r"first teacher knows disc, .*other knows ring"):
-        given(names[0], str(other))
-
-
 def test_a_model_folder_can_be_the_trunk_of_the_next_run(
     finished: Path, photos: Path, tmp_path: Path
 ) -> None:
@@ -383,16 +334,6 @@ def test_a_model_folder_can_be_the_trunk_of_the_next_run(
     assert metrics["teacher"]["parameters"] == student["parameters"]
     with pytest.raises(TutelageError, match="which has weights of its own; leave one of them out"):
         api.transfer(photos, tmp_path / "other", quiet=True, **{**settings, "weights": "none"})
-
-
-def test_the_reports_command_repeats_the_run() -> None:
-    line = api._command_line(
-        "self-train", "my photos", Path("out"), {"labels_per_class": 4, "seed": 0, "limit": None}
-    )
-    assert line == "tutelage self-train 'my photos' --out out --labels-per-class 4 --seed 0"
-    assert api._command_line("demo", "elpv-dataset", Path("o"), {}) == "tutelage demo --out o"
-    words = shapes.as_options(SETTINGS)
-    assert all(word in api._command_line("run", "d", Path("o"), SETTINGS) for word in words)
 
 
 def test_the_verbs_are_the_packages() -> None:

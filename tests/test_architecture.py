@@ -36,10 +36,10 @@ BUILT_ON = {
 }
 TORCH_FREE = (
     "__init__", "__main__", "_version", "api", "cli", "config", "data", "deploy.accepted",
-    "deploy.answers", "deploy.bench", "deploy.label_shards", "deploy.label_table", "deploy.latency",
-    "deploy.openapi", "deploy.runtime", "deploy.serve", "deploy.tables", "ladder.curve",
-    "review.app", "review.items", "stats.calibrate", "stats.intervals", "stats.label_errors",
-    "stats.metrics",
+    "deploy.answers", "deploy.bench", "deploy.export", "deploy.label", "deploy.label_shards",
+    "deploy.label_table", "deploy.latency", "deploy.openapi", "deploy.predict", "deploy.runtime",
+    "deploy.serve", "deploy.tables", "ladder.curve", "review.app", "review.items",
+    "stats.calibrate", "stats.intervals", "stats.label_errors", "stats.metrics",
     "stats.pseudo_labels", "stats.suggest", "stats.unknown", "system",
 )  # fmt: skip
 

@@ -1,6 +1,7 @@
 """The command line: its options, its output, its exit codes, and the base install."""
 
 import csv
+import inspect
 import json
 import os
 import shutil
@@ -13,11 +14,12 @@ import pytest
 from shapes import FINISHED, as_options
 
 from tutelage import api, cli
-from tutelage.config import GROUPS, field_type, group_fields
+from tutelage.config import COMMANDS, REMOVED, field_type, group_fields
 from tutelage.system.console import printable
+from tutelage.system.errors import TutelageError
 
 VERBS = ("demo", "run", "transfer", "self-train", "distill", "augment", "ladder", "evaluate",
-         "predict", "label", "export", "bench", "review", "serve", "completion")  # fmt: skip
+         "predict", "label", "export", "review", "serve", "bench", "completion")  # fmt: skip
 
 
 def python(code: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -37,10 +39,10 @@ try:
     cli.main(sys.argv[1:])
 except SystemExit as end:
     assert end.code == 0
-heavy = {"torch", "torchvision", "timm", "onnxruntime", "matplotlib", "pyarrow"}
+heavy = {"torch", "torchvision", "timm", "onnxruntime", "matplotlib", "pyarrow", "numpy", "PIL"}
 sys.exit(f"imported {heavy & set(sys.modules)}" if heavy & set(sys.modules) else 0)
 """
-    for words in ((), ("run",), ("predict",)):
+    for words in ((), *((verb,) for verb in VERBS)):
         done = python(code, *words, "--help")
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith("usage: tutelage")
@@ -54,18 +56,18 @@ def test_python_m_tutelage_is_the_command() -> None:
     assert done.stdout.startswith("tutelage ")
 
 
-@pytest.mark.parametrize("command", GROUPS)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_setting_is_an_option_that_reaches_the_verb(
     command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: dict[str, Any] = {}
     monkeypatch.setattr(api, command.replace("-", "_"), lambda **options: given.update(options))
     words, expected = [], {}
-    for name, (group, item) in group_fields(command).items():
+    for name, (_, item) in group_fields(command).items():
         choices = item.metadata["choices"]
         value = choices[-1] if choices else item.default if item.default is not None else 1
         words += [f"--{name.replace('_', '-')}", str(value)]
-        expected[name] = field_type(group, name)(value)
+        expected[name] = field_type(name)(value)
     data = [] if command == "demo" else ["photos"]
     assert cli.main([command, *data, "--out", "run", *words]) == 0
     assert {name: given[name] for name in expected} == expected
@@ -73,6 +75,74 @@ def test_every_setting_is_an_option_that_reaches_the_verb(
     assert given["out"] == "run"
     assert given["quiet"] is False
     assert given.get("data") == (None if command == "demo" else "photos")
+
+
+def test_every_verb_is_a_command_with_help_for_each_of_its_arguments() -> None:
+    assert [*cli.VERBS, "completion"] == list(VERBS)
+    assert set(COMMANDS) < set(cli.VERBS)
+    (commands,) = [a for a in cli.build_parser()._actions if a.dest == "command"]
+    assert isinstance(commands.choices, dict)
+    for name, verb in cli.VERBS.items():
+        command = commands.choices[name]
+        assert command.description
+        for action in command._actions:
+            assert action.help, (name, action.dest)
+            assert "``" not in action.help + command.description
+            assert "In Python" not in action.help
+        known = {action.dest for action in command._actions} - {"help", "json", *REMOVED}
+        parameters = set(inspect.signature(verb).parameters)
+        assert parameters - known <= {"settings", "data"} if name == "review" else {"settings"}
+        assert known - parameters == set(group_fields(name))
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["ladder", "d", "--out", "o", "--arms", "probe,transfer", "--curve", "2,5", "--seeds=3"],
+         {"arms": ["probe", "transfer"], "curve": [2, 5], "seeds": 3, "hourly_price": None}),
+        (["ladder", "d", "--out", "o", "--curve", "none"], {"arms": None, "curve": [], "seeds": 5}),
+        (["augment", "d", "--out", "o", "--tune"], {"tune": True, "quiet": False}),
+        (["evaluate", "m", "d", "--split", "val"], {"model": "m", "data": "d", "split": "val"}),
+        (["predict", "m", "a", "b", "--reject"],
+         {"model": "m", "images": ["a", "b"], "out": None, "reject": True}),
+        (["label", "m", "a", "--out", "o"],
+         {"images": ["a"], "threshold": 0.95, "accepted": None, "quiet": False}),
+        (["export", "m", "--format", "hub"],
+         {"out": None, "format": "hub", "int8": False, "images": None, "max_loss": 0.01}),
+        (["review", "r", "--no-browser"], {"run": "r", "port": 0, "browser": False}),
+        (["serve", "m", "--max-mb", "1"], {"max_mb": 1.0, "threads": None, "host": "127.0.0.1"}),
+        (["bench", "m", "n", "--size", "8"],
+         {"models": ["m", "n"], "threads": 1, "size": 8, "runs": 50}),
+    ],
+)  # fmt: skip
+def test_words_become_the_verbs_arguments(
+    words: list[str], expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, Any] = {}
+
+    def verb(**options: Any) -> None:
+        given.update(options)
+        raise TutelageError("enough")
+
+    monkeypatch.setattr(api, words[0], verb)
+    assert cli.main(words) == 2
+    assert {name: given[name] for name in expected} == expected
+    assert set(given) <= set(inspect.signature(cli.VERBS[words[0]]).parameters)
+
+
+@pytest.mark.parametrize("name", REMOVED)
+@pytest.mark.parametrize("form", ["{} 1", "{}=1", "{}"])
+def test_a_removed_option_is_one_line_that_says_so(
+    name: str, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    option = f"--{name.replace('_', '-')}"
+    with pytest.raises(SystemExit) as end:
+        cli.main(["run", "d", "--out", "o", *form.format(option).split()])
+    assert end.value.code == 2
+    assert capsys.readouterr().err == f"tutelage: {option} was removed: {REMOVED[name]}\n"
+    with pytest.raises(SystemExit):
+        cli.main(["run", "--help"])
+    assert option not in capsys.readouterr().out.split()
 
 
 def test_options_that_were_not_given_are_not_passed(monkeypatch: pytest.MonkeyPatch) -> None:

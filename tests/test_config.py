@@ -7,7 +7,16 @@ from typing import Any
 
 import pytest
 
-from tutelage.config import GROUPS, RunConfig, field_type, group_fields, make_config, without_effect
+from tutelage.config import (
+    COMMANDS,
+    REMOVED,
+    SETTINGS,
+    RunConfig,
+    field_type,
+    group_fields,
+    make_config,
+    without_effect,
+)
 from tutelage.system.errors import TutelageError
 
 
@@ -25,7 +34,7 @@ def test_options_reach_their_group() -> None:
 
 
 def test_defaults_are_in_range() -> None:
-    for command in GROUPS:
+    for command in COMMANDS:
         known = group_fields(command)
         values = {n: getattr(getattr(RunConfig(), group), n) for n, (group, _) in known.items()}
         assert make_config(command, values) == RunConfig()
@@ -34,15 +43,17 @@ def test_defaults_are_in_range() -> None:
 def test_setting_names_are_unique_over_the_groups_and_have_help() -> None:
     groups = RunConfig().to_dict()
     names = [name for group in groups.values() for name in group]
-    assert len(names) == len(set(names))
-    for command, known in ((c, group_fields(c)) for c in GROUPS):
+    assert names == list(SETTINGS)
+    for command, known in ((c, group_fields(c)) for c in COMMANDS):
         assert all(item.metadata["help"] for _, item in known.values()), command
 
 
 def test_each_command_knows_its_groups_only() -> None:
     assert "alpha" not in group_fields("transfer")
     assert "threshold" not in group_fields("distill")
-    assert set(group_fields("demo")) == set(group_fields("run"))
+    assert set(group_fields("demo")) == set(group_fields("run")) == set(SETTINGS)
+    assert set(SETTINGS) - set(group_fields("ladder")) == {"track"}
+    assert not {"trunk", "lr_trunk", "features", "balance"} & set(group_fields("distill"))
     with pytest.raises(TutelageError, match="'transfer' has no setting 'alpha'"):
         make_config("transfer", {"alpha": 0.5})
 
@@ -77,13 +88,21 @@ def test_only_online_methods_with_a_fixed_threshold_read_it(
     assert without_effect(config, trained=True, online=online, student=True) == expected
 
 
-def test_settings_of_self_training_need_a_round_and_an_ensemble_needs_folds() -> None:
-    given = {"alignment": 0.5, "ensemble": "folds", "pseudo_labels": "hard"}
+def test_settings_of_self_training_need_a_round() -> None:
+    given = {"alignment": 0.5, "online": "flexmatch", "pseudo_labels": "hard", "threshold": 0.5}
     config = make_config("run", given)
     plan = {"trained": True, "online": True, "student": True}
     assert without_effect(config, **plan) == []
     assert without_effect(config, **plan, rounds=False) == sorted(given)
-    assert without_effect(config, **plan, folds=False) == ["ensemble"]
+
+
+def test_what_is_not_trained_needs_no_rates() -> None:
+    config = make_config("run", {"lr_trunk": 0.1, "drop_rate": 0.5, "mix": "none"})
+    plan = {"online": False, "rounds": True}
+    assert without_effect(config, trained=True, student=False, **plan) == []
+    assert without_effect(config, trained=False, student=True, **plan) == ["lr_trunk"]
+    expected = ["drop_rate", "lr_trunk", "mix"]
+    assert without_effect(config, trained=False, student=False, **plan) == expected
 
 
 def test_only_distill_takes_several_teachers(tmp_path: Path) -> None:
@@ -102,6 +121,15 @@ def test_unknown_settings_get_a_suggestion() -> None:
         make_config("run", {"qqq": 3})
 
 
+@pytest.mark.parametrize("name", REMOVED)
+def test_a_removed_setting_says_so_and_what_to_do_instead(name: str) -> None:
+    assert name not in SETTINGS
+    with pytest.raises(TutelageError, match=f"^{name} was removed: .*leave it out"):
+        make_config("transfer", {name: "none"})
+    with pytest.raises(TutelageError, match=f"{name} was removed: .*; seed is -1"):
+        make_config("run", {name: 1, "seed": -1})
+
+
 def test_all_problems_are_named_at_once() -> None:
     with pytest.raises(TutelageError) as error:
         make_config("run", {"qqq": 1, "mix": "paint", "limit": "many"})
@@ -117,7 +145,7 @@ def test_all_problems_are_named_at_once() -> None:
      ("input_size", 8), ("canvas", 4096), ("rounds", -1), ("alignment", 1.5), ("threshold", -0.1),
      ("alpha", float("nan")), ("drop_rate", 1.0), ("layer_decay", 0), ("temperature", 0),
      ("lr_head", -1), ("weight_decay", float("inf")), ("magnitude", 31), ("num_ops", 11),
-     ("crop_scale", 0), ("crop_scale", 1.2), ("hint_weight", -1), ("teacher_cache", -1)],
+     ("crop_scale", 0), ("crop_scale", 1.2)],
 )  # fmt: skip
 def test_values_out_of_range_are_refused(name: str, value: Any) -> None:
     with pytest.raises(TutelageError, match=f"{name} is .*expected"):
@@ -148,11 +176,18 @@ def test_paths_become_text_that_json_can_keep() -> None:
     assert json.loads(json.dumps(config.to_dict())) == config.to_dict()
 
 
+def test_every_number_has_a_range_and_every_word_with_choices_a_default_among_them() -> None:
+    for name, (_, item) in SETTINGS.items():
+        low, high = item.metadata["range"] or (1, 0)
+        assert (low < high) == (field_type(name) is not str), name
+        assert item.default in (item.metadata["choices"] or [item.default]), name
+
+
 def test_field_types_are_plain() -> None:
-    assert field_type("data", "limit") is int
-    assert field_type("data", "minutes") is float
-    assert field_type("data", "weights") is str
-    assert field_type("transfer", "lr_head") is float
+    assert field_type("limit") is int
+    assert field_type("minutes") is float
+    assert field_type("weights") is str
+    assert field_type("lr_head") is float
 
 
 def test_configs_are_frozen() -> None:

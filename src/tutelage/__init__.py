@@ -21,18 +21,6 @@ if TYPE_CHECKING:
     )
     from tutelage.estimator import FewLabelClassifier
 
-_VERBS = (
-    "demo",
-    "run",
-    "transfer",
-    "self_train",
-    "distill",
-    "evaluate",
-    "predict",
-    "label",
-    "export",
-)
-
 __all__ = [
     "FewLabelClassifier",
     "MissingExtra",
@@ -52,12 +40,12 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import the verbs when they are first used."""
-    if name in _VERBS:
-        from tutelage import api
-
-        return getattr(api, name)
     if name == "FewLabelClassifier":
         from tutelage.estimator import FewLabelClassifier
 
         return FewLabelClassifier
+    if name in __all__:
+        from tutelage import api
+
+        return getattr(api, name)
     raise AttributeError(f"module 'tutelage' has no attribute '{name}'")

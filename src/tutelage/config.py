@@ -6,14 +6,54 @@ import dataclasses
 import difflib
 import os
 from dataclasses import dataclass, field, fields
+from functools import cache, partial
 from typing import Any, Literal, get_type_hints
 
 from tutelage.system.errors import TutelageError
 
+Trunk = Literal["frozen", "trained", "online"]
 
-def setting(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
-    """A dataclass field whose help text is the command line's."""
-    return field(default=default, metadata={"help": help, "choices": choices})
+COMMANDS = ("demo", "run", "transfer", "self-train", "distill", "augment", "ladder")
+"""The commands that take settings: those on a data set."""
+
+# Which commands know a setting, by what they do.
+TRAINING = ("demo", "run", "transfer", "self-train", "distill", "ladder")
+TEACHING = ("demo", "run", "transfer", "self-train", "ladder")
+ROUNDS = ("demo", "run", "self-train", "ladder")
+WITH_STUDENT = ("demo", "run", "distill", "ladder")
+
+INFINITE = float("inf")
+FROM_ZERO = (0.0, INFINITE)
+RATE = (0.0, 10.0)
+SHARE = (0.0, 1.0)
+
+
+def setting(
+    default: Any,
+    help: str,
+    *,
+    choices: tuple[str, ...] | None = None,
+    range: tuple[float, float] | None = None,
+    commands: tuple[str, ...] = COMMANDS,
+    needs: str = "",
+) -> Any:
+    """A dataclass field with all that is known of a setting.
+
+    Args:
+        default: the value when none is given; where it is None, None may be given, too.
+        help: the help text of the command line.
+        choices: the only values allowed.
+        range: the least and the greatest number allowed.
+        commands: which commands know the setting.
+        needs: the kind of work without which it has no effect, one of ``without_effect``'s.
+    """
+    known = {"help": help, "choices": choices, "range": range, "commands": commands, "needs": needs}
+    return field(default=default, metadata=known)
+
+
+trunk_setting = partial(setting, commands=TEACHING, needs="trained trunk")
+round_setting = partial(setting, commands=ROUNDS, needs="rounds")
+student_setting = partial(setting, commands=WITH_STUDENT)
 
 
 @dataclass(frozen=True)
@@ -21,202 +61,267 @@ class DataConfig:
     """Which images, which labels, how long, on what."""
 
     labels_per_class: int | None = setting(
-        None, "keep this many labels per class; the rest of train becomes unlabelled"
+        None,
+        "use only this many labels of each class; the other labelled training images become "
+        "unlabelled",
+        range=(1, INFINITE),
     )
-    limit: int | None = setting(None, "at most this many training images besides the labelled ones")
+    limit: int | None = setting(
+        None, "use at most this many training images besides the labelled ones", range=FROM_ZERO
+    )
     decisions: str | None = setting(
         None,
-        "a run folder whose images were reviewed (tutelage review), or several, separated by "
-        "commas: what was decided there are labels here",
+        "a run folder whose images were reviewed with tutelage review, or several folders, "
+        "separated by commas; the labels decided there are used here",
     )
     duplicates: str = setting(
         "drop",
-        "copies of test and val images, images under two labels and exact copies of labelled "
-        "ones: leave them out of training, or only report them",
-        ("drop", "keep"),
+        "leave out of training the copies of test and val images, the images found under two "
+        "labels and the exact copies of labelled ones (drop), or only report them (keep)",
+        choices=("drop", "keep"),
     )
-    seed: int = setting(0, "draws the labelled subset, the folds and every view")
-    device: str = setting("auto", "where to compute", ("auto", "cpu", "cuda"))
+    seed: int = setting(
+        0,
+        "number that all random choices follow from: which labels are used, the folds, every view",
+        range=(0, 2**32 - 1),
+    )
+    device: str = setting("auto", "where to compute", choices=("auto", "cpu", "cuda"))
     minutes: float | None = setting(
-        None, "time budget to plan for (default: 3.5, plus 1 per 1,000 images, at most 12)"
+        None,
+        "time to plan for (default: 3.5 minutes, plus 1 for every 1,000 images, at most 12)",
+        range=(0.1, INFINITE),
+        commands=TRAINING,
     )
     teacher: str = setting(
         "tf_efficientnet_lite0",
-        "any timm architecture, or the folder of a tutelage model; for 'distill' one or several "
-        "folders, separated by commas",
+        "the network to start from: any timm architecture, or the folder of a tutelage model; "
+        "distill takes one or several such folders, separated by commas",
     )
     weights: str | None = setting(
         None, "a .safetensors file with the teacher's weights, or 'none' for random ones"
     )
     track: str | None = setting(
         None,
-        "also send figures to tensorboard, mlflow or wandb, or to several, separated by commas",
+        "also send figures to tensorboard, mlflow or wandb, or to several of them, separated by "
+        "commas",
+        commands=("demo", "run", "transfer", "self-train", "distill"),
     )
     checkpoint_seconds: float = setting(
-        60.0, "between checkpoints within a training, which a run that was cut off goes on from"
+        60.0,
+        "save an unfinished training every so many seconds; a run that was cut off goes on from "
+        "there",
+        range=FROM_ZERO,
+        commands=TRAINING,
     )
-    input_size: int | None = setting(None, "side of the square the network sees, in pixels")
-    canvas: int | None = setting(None, "side of the square every image is stored at, in pixels")
+    input_size: int | None = setting(
+        None, "side of the square that the network sees, in pixels", range=(32, 1024)
+    )
+    canvas: int | None = setting(
+        None, "side of the square that every image is stored at, in pixels", range=(16, 1024)
+    )
     store_gb: float | None = setting(
         None,
-        "most gigabytes of disk for decoded images; more of them are decoded anew whenever they "
-        "are needed (default: nine tenths of what is free)",
+        "use at most this many gigabytes of disk for decoded images; those that do not fit are "
+        "decoded again whenever they are needed (default: nine tenths of what is free)",
+        range=FROM_ZERO,
     )
 
 
 @dataclass(frozen=True)
 class TransferConfig:
-    """A new head on a pretrained trunk."""
+    """A new head (the last layer) on a pretrained trunk (all layers before it)."""
 
     trunk: str = setting(
         "auto",
-        "train the trunk, train it with online pseudo-labels, freeze it, or let the plan choose",
-        ("auto", "frozen", "trained", "online"),
+        "leave the trunk as it is (frozen), train it (trained), train it with online pseudo-labels "
+        "(online), or let the plan choose",
+        choices=("auto", "frozen", "trained", "online"),
+        commands=TEACHING,
     )
     features: str = setting(
         "auto",
-        "what the head looks at: the trunk's last features, means and deviations of its middle "
-        "stages, or what held-out labels choose",
-        ("auto", "last", "levels"),
+        "what the head sees: the trunk's last features, or the means and deviations of its middle "
+        "stages (levels); auto takes what does better on held-out labels",
+        choices=("auto", "last", "levels"),
+        commands=TEACHING,
     )
-    lr_head: float = setting(3e-3, "learning rate of the head")
-    lr_trunk: float = setting(3e-4, "learning rate of the trunk's last layers")
-    layer_decay: float = setting(0.85, "factor on the learning rate per layer toward the input")
-    weight_decay: float = setting(0.02, "weight decay; none on norms and biases")
-    optimizer: str = setting("adamw", "optimiser of trunk and head", ("adamw", "sgd"))
-    unfreeze: str = setting(
-        "all",
-        "train all layers of the trunk at once, or start one after the other from the head down "
-        "over the first half of the steps",
-        ("all", "gradual"),
+    lr_head: float = trunk_setting(3e-3, "learning rate of the head", range=RATE)
+    lr_trunk: float = trunk_setting(3e-4, "learning rate of the trunk's last layers", range=RATE)
+    layer_decay: float = trunk_setting(
+        0.85, "each layer's learning rate is this times that of the layer after it", range=(0.01, 1)
+    )
+    weight_decay: float = setting(
+        0.02,
+        "weight decay of all weights but norms and biases",
+        range=RATE,
+        commands=TRAINING,
+        needs="training",
     )
     balance: str = setting(
         "none",
-        "classes with unequal numbers of labels: leave them, weigh the rare ones more, adjust the "
-        "logits in training, or adjust them where held-out labels say so; online rounds align "
-        "to the pool's classes instead",
-        ("none", "weights", "logit-adjustment", "auto"),
+        "what to do about classes with unequal numbers of labels: nothing (none), weigh rare "
+        "classes more (weights), adjust the logits in training (logit-adjustment), or adjust them "
+        "if that does better on held-out labels (auto); online rounds align to the pool's classes "
+        "instead",
+        choices=("none", "weights", "logit-adjustment", "auto"),
+        commands=TEACHING,
     )
-    label_smoothing: float = setting(
-        0.0, "share of the uniform distribution in the teacher's labels, 0 to 0.9"
+    drop_rate: float = setting(
+        0.2, "dropout before the head", range=(0, 0.9), commands=TRAINING, needs="training"
     )
-    drop_rate: float = setting(0.2, "dropout before the head")
-    drop_path_rate: float = setting(0.1, "stochastic depth of a trained trunk")
+    drop_path_rate: float = trunk_setting(
+        0.1, "stochastic depth of a trained trunk", range=(0, 0.9)
+    )
     augment: str = setting(
         "randaugment",
-        "operations of the strong view, on top of crop and flip; 'center' leaves those out, too; "
-        "'auto' measures which view covers the unlabelled images best",
-        ("center", "none", "randaugment", "trivialaugment", "auto"),
+        "what the strong view does besides crop and flip; 'center' leaves out these, too; 'auto' "
+        "measures which view covers the unlabelled images best",
+        choices=("center", "none", "randaugment", "trivialaugment", "auto"),
     )
     crop_scale: float = setting(
-        0.35, "least area of the strong view's crop, a fraction of the image's"
+        0.35,
+        "smallest crop of the strong view, as a fraction of the image's area",
+        range=(0.01, 1),
+        needs="strong view",
     )
-    num_ops: int = setting(2, "RandAugment: operations per image")
-    magnitude: int = setting(9, "RandAugment: strength, 0 to 30")
+    num_ops: int = setting(
+        2, "operations that RandAugment applies to an image", range=(0, 10), needs="strong view"
+    )
+    magnitude: int = setting(
+        9, "strength of RandAugment's operations, 0 to 30", range=(0, 30), needs="strong view"
+    )
     mix: str = setting(
-        "cutmix", "mix images and targets by area or by blending", ("none", "cutmix", "mixup")
+        "cutmix",
+        "mix pairs of images and their targets: paste a part of one into the other (cutmix), blend "
+        "them (mixup), or do not mix",
+        choices=("none", "cutmix", "mixup"),
+        commands=TRAINING,
+        needs="training",
     )
 
 
 @dataclass(frozen=True)
 class SelfTrainConfig:
-    """Rounds of pseudo-labels for the pool."""
+    """Rounds of pseudo-labels for the pool (the unlabelled images)."""
 
-    rounds: int | None = setting(None, "rounds of self-training (default: planned)")
-    pseudo_labels: str = setting(
+    rounds: int | None = round_setting(
+        None, "rounds of self-training (default: planned)", range=(0, 20), needs=""
+    )
+    pseudo_labels: str = round_setting(
         "sharpened",
-        "train on the teacher's best guess, on its probabilities, or on these with their square "
-        "taken",
-        ("sharpened", "hard", "soft"),
+        "what the unlabelled images are trained on: the teacher's best guess (hard), its "
+        "probabilities (soft), or their squares, rescaled to sum to 1 (sharpened)",
+        choices=("sharpened", "hard", "soft"),
     )
-    ensemble: str = setting(
-        "none",
-        "who labels the pool: the teacher alone, or its mean with the models of the folds",
-        ("none", "folds"),
+    alignment: float = round_setting(
+        1.0,
+        "how far the pseudo-labels are moved towards the class frequencies that the pool is "
+        "estimated to have, 0 to 1",
+        range=SHARE,
     )
-    curriculum: str = setting(
-        "none",
-        "let every round learn from the whole pool, or from more and more of what the teacher is "
-        "surest of, class by class",
-        ("none", "percentiles"),
-    )
-    alignment: float = setting(
-        1.0, "how far beliefs about the pool are moved to its estimated class frequencies, 0 to 1"
-    )
-    out_of_class: str = setting(
+    out_of_class: str = round_setting(
         "auto",
-        "pool images that belong to none of the classes: leave out what is detected, or keep all",
-        ("auto", "keep"),
+        "leave out the unlabelled images that seem to belong to none of the classes (auto), or "
+        "keep them all",
+        choices=("auto", "keep"),
     )
-    clusters: str = setting(
+    clusters: str = round_setting(
         "auto",
-        "the pool's clusters: they label it first where held-out labels are likelier so, and where "
-        "they contradict the labels no round is planned; or ignore them",
-        ("auto", "ignore"),
+        "let the clusters of the unlabelled images label them for the first round if they predict "
+        "held-out labels better than the teacher, and plan no round if they contradict the labels "
+        "(auto), or do without clusters (ignore)",
+        choices=("auto", "ignore"),
     )
-    online: str = setting(
+    online: str = round_setting(
         "fixmatch",
-        "online pseudo-labels: how the weak view of an image teaches its strong view",
-        ("fixmatch", "flexmatch", "freematch", "softmatch", "mean-teacher"),
+        "how online pseudo-labels are made from an image's weak view for its strong view",
+        choices=("fixmatch", "flexmatch", "freematch", "softmatch", "mean-teacher"),
+        needs="online rounds",
     )
-    threshold: float = setting(
-        0.95, "confidence an image must reach; for fixmatch, and flexmatch's best class"
+    threshold: float = round_setting(
+        0.95,
+        "confidence from which an online pseudo-label counts; used by fixmatch, and by flexmatch "
+        "for its best class",
+        range=SHARE,
+        needs="fixed threshold",
     )
 
 
 @dataclass(frozen=True)
 class DistillConfig:
-    """A small student mimics the teacher."""
+    """A small network, the student, that mimics the teacher."""
 
-    student: str = setting(
-        "cut", "'cut' or 'cut:N' (the teacher's first N stages), or any timm architecture"
+    student: str = student_setting(
+        "cut",
+        "the small network: 'cut' or 'cut:N' (the teacher's first N stages), or any timm "
+        "architecture",
     )
-    student_weights: str | None = setting(
-        None, "a .safetensors file with a named student's weights, or 'none' for random ones"
-    )
-    lr_student: float = setting(2e-3, "learning rate of the student")
-    temperature: float = setting(2.0, "T of the softened outputs")
-    alpha: float = setting(0.7, "weight of the teacher where a label is known, 0 to 1")
-    kd: str = setting(
-        "kd",
-        "how student and teacher are compared: KL, decoupled KL (the same of two classes), or "
-        "correlation",
-        ("kd", "dkd", "dist"),
-    )
-    standardize: str = setting(
-        "no",
-        "standardise each image's logits of both models before; for three classes or more",
-        ("no", "yes"),
-    )
-    hint_weight: float = setting(0.0, "weight of foretelling the teacher's features; 0 for none")
-    teacher_cache: int = setting(
-        0, "ask the teacher about this many batches only and repeat them; 0 for new ones each step"
-    )
-    max_latency_ms: float | None = setting(
+    student_weights: str | None = student_setting(
         None,
-        "most milliseconds of the exported student for one image on one core, preprocessing "
-        "included; where the planned student is slower, the slowest that is not is trained",
+        "a .safetensors file with the weights of a student that is a timm architecture, or 'none' "
+        "for random ones",
     )
-    max_size_mb: float | None = setting(
-        None, "most megabytes of the exported student, chosen in the same way"
+    lr_student: float = student_setting(2e-3, "learning rate of the student", range=RATE)
+    temperature: float = student_setting(
+        2.0, "divides the logits of teacher and student before they are compared", range=(0.1, 100)
     )
-    candidates: int = setting(
-        1, "students of different cost that share the time; held-out images choose among them"
+    alpha: float = student_setting(
+        0.7,
+        "weight of the teacher, against that of the label, where a label is known; 0 to 1",
+        range=SHARE,
+    )
+    kd: str = student_setting(
+        "kd",
+        "how student and teacher are compared: by the KL divergence (kd), by its two parts, that "
+        "of the target class and that of the others, with weights of their own (dkd), or by their "
+        "correlation (dist)",
+        choices=("kd", "dkd", "dist"),
+    )
+    standardize: str = student_setting(
+        "no",
+        "before that, standardise the logits of each image, the teacher's and the student's; for "
+        "three classes or more",
+        choices=("no", "yes"),
+    )
+    max_latency_ms: float | None = student_setting(
+        None,
+        "the exported student may take at most this many milliseconds for one image on one core, "
+        "preprocessing included; if the planned student is slower, the slowest one that keeps the "
+        "limit is trained",
+        range=(1e-3, INFINITE),
+    )
+    max_size_mb: float | None = student_setting(
+        None,
+        "the exported student may have at most this many megabytes; chosen in the same way",
+        range=(1e-3, INFINITE),
     )
 
     @property
     def limited(self) -> bool:
         """Whether the student is chosen by what it costs."""
-        limits = (self.max_latency_ms, self.max_size_mb)
-        return self.candidates > 1 or any(limit is not None for limit in limits)
+        return self.max_latency_ms is not None or self.max_size_mb is not None
+
+
+REMOVED = {
+    "hint_weight": "it did not make students better; leave it out",
+    "teacher_cache": "more steps on the same batches did not help; leave it out",
+    "candidates": "it did not find better students; leave it out, or limit the student's cost with "
+    "--max-latency-ms or --max-size-mb",
+    "unfreeze": "all layers of a trained trunk are trained at once; leave it out",
+    "optimizer": "AdamW is used always; leave it out",
+    "label_smoothing": "it gained nothing; leave it out",
+    "ensemble": "the teacher alone labels the pool; leave it out",
+    "curriculum": "every round learns from the whole pool; leave it out",
+}
+"""Settings that earlier versions had: why they went, and what to do instead."""
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """One call of the training loop, resolved from the settings and the plan.
 
-    With ``schedule_steps`` the learning rates are those of a longer training's ``steps`` from
-    ``schedule_first`` on: a part of it that something happens after.
+    A part of a longer training of ``schedule_steps`` steps, of which it is step ``schedule_first``
+    and those after it, takes the learning rates that the whole has there.
     """
 
     steps: int
@@ -234,7 +339,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """The settings of a run; a stage command uses the groups it knows."""
+    """The settings of a run; a command uses those that it knows."""
 
     data: DataConfig = DataConfig()
     transfer: TransferConfig = TransferConfig()
@@ -256,56 +361,35 @@ class RunConfig:
         return dataclasses.asdict(self)
 
 
-GROUPS: dict[str, tuple[str, ...]] = {
-    "demo": ("data", "transfer", "self_train", "distill"),
-    "run": ("data", "transfer", "self_train", "distill"),
-    "transfer": ("data", "transfer"),
-    "self-train": ("data", "transfer", "self_train"),
-    "distill": ("data", "transfer", "distill"),
-    "augment": ("data", "transfer"),
-    "ladder": ("data", "transfer", "self_train", "distill"),
+Field = dataclasses.Field[Any]
+SETTINGS: dict[str, tuple[str, Field]] = {
+    item.name: (group.name, item)
+    for group in fields(RunConfig)
+    for item in fields(getattr(RunConfig(), group.name))
 }
-"""The setting groups that each command on a data set knows."""
-
-STRONG_VIEW = ("num_ops", "magnitude", "crop_scale")
-SELF_TRAINING = tuple(item.name for item in fields(SelfTrainConfig) if item.name != "rounds")
-_TRUNK_ONLY = ("trunk", "lr_head", "lr_trunk", "layer_decay", "drop_path_rate", "unfreeze")
-_TEACHER_ONLY = ("features", "balance", "label_smoothing")
-_TRAINING_ONLY = ("weight_decay", "optimizer", "drop_rate", "mix")
-# Nothing is trained by "augment", and no teacher by "distill": such settings are not offered.
-_LEFT_OUT = {
-    "distill": (*_TRUNK_ONLY, *_TEACHER_ONLY),
-    "augment": (
-        *_TRUNK_ONLY,
-        *_TEACHER_ONLY,
-        *_TRAINING_ONLY,
-        "minutes",
-        "track",
-        "checkpoint_seconds",
-    ),
-    "ladder": ("track", "candidates"),
-}
+"""Name of each setting -> the group it lies in, and its field."""
 
 
-def group_fields(command: str) -> dict[str, tuple[str, dataclasses.Field[Any]]]:
+def settings_needing(*works: str) -> tuple[str, ...]:
+    """Names of the settings that have an effect only where there is such work."""
+    return tuple(name for name, (_, item) in SETTINGS.items() if item.metadata["needs"] in works)
+
+
+STRONG_VIEW = settings_needing("strong view")
+SELF_TRAINING = settings_needing("rounds", "online rounds", "fixed threshold")
+
+
+def group_fields(command: str) -> dict[str, tuple[str, Field]]:
     """Setting name -> (group, field) for one command."""
-    defaults = RunConfig()
     return {
-        item.name: (group, item)
-        for group in GROUPS[command]
-        for item in fields(getattr(defaults, group))
-        if item.name not in _LEFT_OUT.get(command, ())
+        name: (group, item)
+        for name, (group, item) in SETTINGS.items()
+        if command in item.metadata["commands"]
     }
 
 
 def without_effect(
-    config: RunConfig,
-    *,
-    trained: bool,
-    online: bool,
-    student: bool,
-    rounds: bool = True,
-    folds: bool = True,
+    config: RunConfig, *, trained: bool, online: bool, student: bool, rounds: bool = True
 ) -> list[str]:
     """Settings that differ from their defaults but that the planned work does not read.
 
@@ -315,22 +399,22 @@ def without_effect(
         online: a round labels its own weak views.
         student: a student is trained.
         rounds: self-training is planned.
-        folds: choices are made on folds of the labels, each with models of its own.
     """
-    unused = set() if trained else {*_TRUNK_ONLY[1:]}
-    unused |= set() if trained or student else {*_TRAINING_ONLY}
-    unused |= set() if online else {"online"}
-    fixed_threshold = online and config.self_train.online in ("fixmatch", "flexmatch")
-    unused |= set() if fixed_threshold else {"threshold"}
-    unused |= set() if rounds else {*SELF_TRAINING}
-    unused |= set() if folds else {"ensemble"}
-    unused |= {*STRONG_VIEW} if config.transfer.augment in ("auto", "center") else set()
-    settings, defaults = config.to_dict(), RunConfig().to_dict()
+    online = online and rounds
+    planned = {
+        "": True,
+        "trained trunk": trained,
+        "training": trained or student,
+        "strong view": config.transfer.augment not in ("auto", "center"),
+        "rounds": rounds,
+        "online rounds": online,
+        "fixed threshold": online and config.self_train.online in ("fixmatch", "flexmatch"),
+    }
     return sorted(
         name
-        for group, values in settings.items()
-        for name, value in values.items()
-        if name in unused and value != defaults[group][name]
+        for name, (group, item) in SETTINGS.items()
+        if not planned[item.metadata["needs"]]
+        and getattr(getattr(config, group), name) != item.default
     )
 
 
@@ -341,69 +425,41 @@ def make_config(command: str, options: dict[str, Any]) -> RunConfig:
         TutelageError: unknown settings or values outside their range; all are named at once.
     """
     known = group_fields(command)
-    problems = []
-    groups: dict[str, dict[str, Any]] = {group: {} for group in GROUPS[command]}
+    config, problems = RunConfig(), []
     for name, value in options.items():
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = (
-                f"; did you mean '{near[0]}'?" if near else f"; known: {', '.join(sorted(known))}"
-            )
-            problems.append(f"'{command}' has no setting '{name}'{hint}")
-            continue
-        group, item = known[name]
-        groups[group][name] = value = os.fspath(value) if isinstance(value, os.PathLike) else value
-        kind = field_type(group, name)
-        if not _fits(value, kind, optional=item.default is None):
-            problems.append(f"{name} is {value!r}, expected {_KINDS[kind]}")
-            continue
-        choices = item.metadata["choices"]
-        low, high = _RANGES.get(name, (0, 0))
-        if choices and value not in choices:
-            problems.append(f"{name} is {value!r}, expected one of {', '.join(choices)}")
-        elif name == "teacher" and command != "distill" and _is_list(value):
-            problems.append(f"teacher is {value!r}, expected one; only 'distill' takes several")
-        elif name in _RANGES and value is not None and not low <= value <= high:
-            problems.append(f"{name} is {value}, expected {low:g} to {high:g}")
+        value = os.fspath(value) if isinstance(value, os.PathLike) else value
+        problem = _problem(command, name, value, known)
+        if problem:
+            problems.append(problem)
+        else:
+            config = config.changed(known[name][0], **{name: value})
     if problems:
         raise TutelageError("; ".join(problems))
-    config = RunConfig()
-    for group, values in groups.items():
-        config = config.changed(group, **values)
     return config
 
 
-_RANGES: dict[str, tuple[float, float]] = {
-    "labels_per_class": (1, float("inf")),
-    "limit": (0, float("inf")),
-    "seed": (0, 2**32 - 1),
-    "minutes": (0.1, float("inf")),
-    "checkpoint_seconds": (0, float("inf")),
-    "input_size": (32, 1024),
-    "canvas": (16, 1024),
-    "store_gb": (0, float("inf")),
-    "rounds": (0, 20),
-    "num_ops": (0, 10),
-    "crop_scale": (0.01, 1),
-    "magnitude": (0, 30),
-    "alignment": (0, 1),
-    "threshold": (0, 1),
-    "alpha": (0, 1),
-    "hint_weight": (0, 1e6),
-    "teacher_cache": (0, 1e6),
-    "max_latency_ms": (1e-3, float("inf")),
-    "max_size_mb": (1e-3, float("inf")),
-    "candidates": (1, 20),
-    "drop_rate": (0, 0.9),
-    "drop_path_rate": (0, 0.9),
-    "layer_decay": (0.01, 1),
-    "label_smoothing": (0, 0.9),
-    "temperature": (0.1, 100),
-    "lr_head": (0, 10),
-    "lr_trunk": (0, 10),
-    "lr_student": (0, 10),
-    "weight_decay": (0, 10),
-}
+def _problem(command: str, name: str, value: Any, known: dict[str, tuple[str, Field]]) -> str:
+    """What is wrong with one setting, in words; empty if nothing is."""
+    if name in REMOVED:
+        return f"{name} was removed: {REMOVED[name]}"
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(known))}"
+        return f"'{command}' has no setting '{name}'; {hint}"
+    _, item = known[name]
+    kind, choices = field_type(name), item.metadata["choices"]
+    low, high = item.metadata["range"] or (-INFINITE, INFINITE)
+    if value is None and item.default is None:
+        return ""
+    if not _fits(value, kind):
+        return f"{name} is {value!r}, expected {_KINDS[kind]}"
+    if choices and value not in choices:
+        return f"{name} is {value!r}, expected one of {', '.join(choices)}"
+    if name == "teacher" and command != "distill" and _is_list(value):
+        return f"teacher is {value!r}, expected one; only 'distill' takes several"
+    if kind is not str and not low <= value <= high:
+        return f"{name} is {value}, expected {low:g} to {high:g}"
+    return ""
 
 
 _KINDS: dict[type, str] = {int: "a whole number", float: "a number", str: "text"}
@@ -414,19 +470,19 @@ def _is_list(value: str) -> bool:
     return "," in value and not os.path.isdir(value)
 
 
-def _fits(value: Any, kind: type, *, optional: bool) -> bool:
+def _fits(value: Any, kind: type) -> bool:
     """Whether a Python caller's value is of a setting's type, as config.json can keep it."""
-    if value is None:
-        return optional
     accepted = (int, float) if kind is float else kind
     return isinstance(value, accepted) and not isinstance(value, bool)
 
 
-def field_type(group: str, name: str) -> type:
+@cache
+def _types(group: str) -> dict[str, Any]:
+    return get_type_hints(type(getattr(RunConfig(), group)))
+
+
+def field_type(name: str) -> type:
     """The plain type of a setting, without its None."""
-    hint = get_type_hints(type(getattr(RunConfig(), group)))[name]
+    hint = _types(SETTINGS[name][0])[name]
     kinds: tuple[type, ...] = getattr(hint, "__args__", (hint,))
     return next(kind for kind in kinds if kind is not type(None))
-
-
-Trunk = Literal["frozen", "trained", "online"]

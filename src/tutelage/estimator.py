@@ -18,9 +18,10 @@ from PIL import Image
 from tutelage.data.catalog import Catalog
 from tutelage.data.decode import UnreadableImage, decode
 from tutelage.data.memory import encoded
+from tutelage.data.open import in_memory
 from tutelage.data.sources import FileSource, Source
 from tutelage.deploy.runtime import OnnxModel
-from tutelage.system.errors import TutelageError, need
+from tutelage.system.errors import TutelageError, need, need_training
 from tutelage.system.files import write_atomically
 
 need("sklearn", "sklearn")
@@ -33,7 +34,7 @@ BATCH = 64  # images decoded at once
 
 
 class FewLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """Probe, transfer, self-training on the unlabelled images, a distilled student.
+    """A classifier from few labels: probe, transfer, self-training, a distilled student.
 
     Images are paths, uint8 arrays (H, W, 3) or (H, W), one array (N, H, W, 3) or (N, H, W), or a
     data frame with a column ``image`` of these. As elsewhere in scikit-learn, a label of -1 (or
@@ -44,7 +45,7 @@ class FewLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         teacher: any timm architecture, or the folder of a tutelage model.
         student: as ``tutelage run --student``; "none" keeps the teacher.
         device: "auto", "cpu" or "cuda".
-        random_state: of folds and views, a whole number.
+        random_state: seed of the folds and views, a whole number.
         run_folder: where the run is kept, with its report; None for a temporary folder.
         settings: any further setting of ``tutelage run --help``, by name.
 
@@ -67,7 +68,6 @@ class FewLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         run_folder: str | None = None,
         settings: dict[str, Any] | None = None,
     ) -> None:
-        """Keep the settings; nothing is checked before ``fit``."""
         self.minutes = minutes
         self.teacher = teacher
         self.student = student
@@ -77,7 +77,6 @@ class FewLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.settings = settings
 
     def __sklearn_tags__(self) -> Tags:
-        """Images, not a table of numbers."""
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array = False
         tags.input_tags.three_d_array = True
@@ -95,25 +94,7 @@ class FewLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             TutelageError: what was found, what was expected, and the mend.
         """
-        from tutelage import api
-
-        images = _images(X)
-        labels = [None if _missing(label) else label for label in _column(y)]
-        if len(labels) != len(images):
-            raise TutelageError(f"{len(images)} images but {len(labels)} labels; give one for each")
-        known = [label for label in labels if label is not None]
-        if not known:
-            raise TutelageError("every label is -1, None or NaN; give some of at least two classes")
-        classes = np.unique(np.array(known))
-        where = {label: k for k, label in enumerate(classes.tolist())}
-        indices = [-1 if label is None else where[_plain(label)] for label in labels]
-        catalog = Catalog(
-            names=tuple(f"image {number}" for number in range(len(images))),
-            labels=np.array(indices, dtype=np.int32),
-            splits=np.full(len(images), "train", dtype="<U5"),
-            classes=tuple(str(label) for label in classes),
-            source=_source(images),
-        )
+        catalog, classes = _catalog(_images(X), _column(y))
         settings = {
             "minutes": self.minutes,
             "teacher": self.teacher,
@@ -123,9 +104,14 @@ class FewLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             **(self.settings or {}),
         }
         command = "self-train" if self.student == "none" else "run"
+        need_training()
+        from tutelage.chain.run import train
+
         folder = Path(self.run_folder or tempfile.mkdtemp(prefix="tutelage-"))
         try:
-            self.metrics_ = api.fit_catalog(command, catalog, folder, settings)
+            # What the images are is part of the run's name: no other images' run is continued.
+            data = in_memory(catalog)
+            self.metrics_ = train(command, catalog, data, folder, settings, quiet=True)
             final = "teacher/model.onnx" if self.student == "none" else "student.onnx"
             self._onnx = (folder / final).read_bytes()
         finally:
@@ -170,7 +156,6 @@ class FewLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self._model
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything but the session."""
         state: dict[str, Any] = dict(super().__getstate__())
         return {**state, "_model": None} if "_model" in state else state
 
@@ -189,6 +174,26 @@ class ArraySource:
         """Return a hash of the pixels."""
         image = self.images[index]
         return hashlib.blake2b(image.tobytes() + repr(image.shape).encode()).hexdigest()
+
+
+def _catalog(images: list[Any], labels: list[Any]) -> tuple[Catalog, NDArray[Any]]:
+    """The images as training images, and the labels (K,) that are their classes, sorted."""
+    if len(labels) != len(images):
+        raise TutelageError(f"{len(images)} images but {len(labels)} labels; give one for each")
+    known = [label for label in labels if not _missing(label)]
+    if not known:
+        raise TutelageError("every label is -1, None or NaN; give some of at least two classes")
+    classes = np.unique(np.array(known))
+    where = {label: k for k, label in enumerate(classes.tolist())}
+    indices = [-1 if _missing(label) else where[_plain(label)] for label in labels]
+    catalog = Catalog(
+        names=tuple(f"image {number}" for number in range(len(images))),
+        labels=np.array(indices, dtype=np.int32),
+        splits=np.full(len(images), "train", dtype="<U5"),
+        classes=tuple(str(label) for label in classes),
+        source=_source(images),
+    )
+    return catalog, classes
 
 
 def _images(X: Any) -> list[Any]:
@@ -225,14 +230,14 @@ def _images(X: Any) -> list[Any]:
 
 
 def _column(values: Any) -> list[Any]:
-    """A sequence's items; numbers of arrays stay NumPy's, arrays of more axes are cut in rows."""
+    """The items of a sequence: NumPy's own numbers, or the rows of an array of more axes."""
     if isinstance(values, str | bytes | os.PathLike):
         raise TutelageError(f"expected a sequence, found one {type(values).__name__}: {values!r}")
     return list(values)
 
 
 def _plain(label: Any) -> Any:
-    """A label as Python's own kind."""
+    """A label as a plain Python value."""
     return label.item() if isinstance(label, np.generic) else label
 
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 from locked import is_locked
-from shapes import contents
+from shapes import SETTINGS, as_options, contents
 
-from tutelage.data.runfolder import RunFolder, catalog_of, has_data
+from tutelage.data.runfolder import RunFolder, catalog_of, has_data, repeating_line
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import replacing, sweep, write_atomically
 
@@ -180,3 +180,15 @@ def test_a_hostile_config_is_refused(content: bytes, tmp_path: Path) -> None:
     for look in (has_data, catalog_of, lambda path: RunFolder(path).claim(REQUEST)):
         with pytest.raises(TutelageError, match=r"config\.json|holds another run"):
             look(tmp_path)
+
+
+def test_the_reports_command_repeats_the_run() -> None:
+    line = repeating_line(
+        "self-train", "my photos", "out", {"labels_per_class": 4, "seed": 0, "limit": None}
+    )
+    assert line == "tutelage self-train 'my photos' --out out --labels-per-class 4 --seed 0"
+    assert repeating_line("demo", "elpv-dataset", "o", {}) == "tutelage demo --out o"
+    words = as_options(SETTINGS)
+    assert all(word in repeating_line("run", "d", "o", SETTINGS) for word in words)
+    memory = repeating_line("run", "3 images in memory, 00ff", "o", {"seed": 1})
+    assert memory == "tutelage.run(DATA, 'o', seed=1)  # DATA: 3 images in memory, 00ff"

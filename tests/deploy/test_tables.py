@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tutelage.api import Prediction
+from tutelage.deploy.answers import Prediction
 from tutelage.deploy.tables import SUFFIXES, check_suffix, formula_cells, write_predictions
 from tutelage.system.errors import TutelageError
 

@@ -24,7 +24,6 @@ FINISHED = {
     **SETTINGS,
     "labels_per_class": 4,
     "rounds": 2,
-    "curriculum": "percentiles",
     "seed": 1,
 }
 """Of the run that tests share: two rounds, so that a kill can fall between them.

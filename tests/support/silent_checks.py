@@ -1039,10 +1039,7 @@ CHANGED: dict[str, Any] = {
     "lr_trunk": 0.5,
     "layer_decay": 0.5,
     "weight_decay": 0.5,
-    "optimizer": "sgd",
-    "unfreeze": "gradual",
     "balance": "weights",
-    "label_smoothing": 0.5,
     "drop_rate": 0.7,
     "drop_path_rate": 0.7,
     "augment": "trivialaugment",
@@ -1052,8 +1049,6 @@ CHANGED: dict[str, Any] = {
     "mix": "mixup",
     "rounds": 3,
     "pseudo_labels": "soft",
-    "ensemble": "folds",
-    "curriculum": "percentiles",
     "alignment": 0.2,
     "out_of_class": "keep",
     "clusters": "ignore",
@@ -1066,17 +1061,14 @@ CHANGED: dict[str, Any] = {
     "alpha": 0.1,
     "kd": "dist",
     "standardize": "yes",
-    "hint_weight": 1.0,
-    "teacher_cache": 1,
     "max_latency_ms": 0.001,
     "max_size_mb": 0.001,
-    "candidates": 2,
 }
 OF_PREPARE = ("labels_per_class", "limit", "seed", "minutes", "teacher", "weights", "input_size",
-              "canvas", "trunk", "features", "rounds", "curriculum", "max_latency_ms",
-              "max_size_mb", "candidates", "duplicates")  # fmt: skip
+              "canvas", "trunk", "features", "rounds", "max_latency_ms", "max_size_mb",
+              "duplicates")  # fmt: skip
 OF_STUDENT = ("student", "student_weights", "lr_student", "temperature", "alpha", "kd",
-              "standardize", "hint_weight", "teacher_cache")  # fmt: skip
+              "standardize")  # fmt: skip
 OF_ONLINE = ("online", "threshold")
 
 
@@ -1096,7 +1088,7 @@ def observation_repeats(name: str, usual: dict[str, str]) -> Check:
     return check
 
 
-OF_THEIR_OWN = ("device", "minutes", "curriculum", "drop_path_rate", "clusters", "duplicates",
+OF_THEIR_OWN = ("device", "minutes", "drop_path_rate", "clusters", "duplicates",
                 "store_gb", "checkpoint_seconds")  # fmt: skip
 
 

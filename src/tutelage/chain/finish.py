@@ -14,10 +14,9 @@ from tutelage.chain.measure import measure
 from tutelage.chain.pipeline import Pipeline
 from tutelage.chain.types import Finished, Run
 from tutelage.chain.worklist import write_worklist
-from tutelage.data.open import is_in_memory
-from tutelage.data.runfolder import command_line
+from tutelage.data.runfolder import repeating_line
+from tutelage.deploy.export import PARITY_IMAGES, noise_images, readable
 from tutelage.deploy.onnx import export_onnx, parity
-from tutelage.deploy.samples import PARITY_IMAGES, noise_images, readable_images
 from tutelage.models.folder import save_model
 from tutelage.report import card
 from tutelage.report.html import write, write_page
@@ -49,8 +48,8 @@ def finish(chain: Pipeline, command: str, data: str, settings: dict[str, Any]) -
         run.console.record("result", stage=entry["name"], figures=entry)
     points = evidence.cloud(chain) if chain.teachers else []
     write_skipped(run.store, out)  # some of the streamed images may have been lost by now
-    told = _told(command, data, out, settings)
-    report = evidence.make_report(run, chain.finished, result, probs, deployed, told, points)
+    line = repeating_line(command, data, str(out), settings)
+    report = evidence.make_report(run, chain.finished, result, probs, deployed, line, points)
     write(report, out / "report.html")
     write_page(card.render(report), out / "MODEL_CARD.md")
     _say_summary(run, result, deployed)
@@ -82,13 +81,7 @@ def _sample_images(run: Run) -> list[np.ndarray]:
     """A few training images as files hold them, to check the export on; some may be lost by now."""
     rows = np.flatnonzero(run.split.roles != "unused")
     rows = rows[:: max(1, len(rows) // PARITY_IMAGES)][:PARITY_IMAGES]
-    return list(readable_images(run.catalog, rows)) or noise_images(run.store.canvas)
-
-
-def _told(command: str, data: str, out: Path, settings: dict[str, Any]) -> str:
-    """What repeats this run; of data in memory also what the images were."""
-    what = f"  # DATA: {data}" if is_in_memory(data) else ""
-    return command_line(command, data, str(out), settings) + what
+    return list(readable(run.catalog, rows)) or noise_images(run.store.canvas)
 
 
 def _say_summary(run: Run, result: dict[str, Any], deployed: Sequence[DeploymentRow]) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tutelage.chain.machine import Speed
-from tutelage.config import RunConfig, Trunk
+from tutelage.config import WITH_STUDENT, RunConfig, Trunk
 from tutelage.heads.bank import CLEAN_VIEWS
 
 SIZES = (224, 192, 160, 128, 96)
@@ -52,7 +52,6 @@ LEAST_STUDENT_SHARE = 0.55  # of its teacher's side: smaller views lose more tha
 MOST_EPOCHS = 60  # of the student
 MOST_TRAINED_EPOCHS = 20  # of a trunk
 MOST_TRANSFER_STEPS = 400  # on labels alone
-WITH_STUDENT = ("demo", "run", "ladder", "distill")  # commands
 STUDENT_BATCH = 32
 TRAINED_BATCH = 32
 ONLINE_BATCH = 64

@@ -20,7 +20,6 @@ from tutelage.chain.machine import fixed_size, measure_speed
 from tutelage.chain.plan import (
     FOLDS,
     TUNE_MOST,
-    WITH_STUDENT,
     Amounts,
     Plan,
     Work,
@@ -29,7 +28,13 @@ from tutelage.chain.plan import (
 )
 from tutelage.chain.student import create_student
 from tutelage.chain.types import Run, Task, make_folds
-from tutelage.config import SELF_TRAINING, STRONG_VIEW, RunConfig, without_effect
+from tutelage.config import (
+    SELF_TRAINING,
+    STRONG_VIEW,
+    WITH_STUDENT,
+    RunConfig,
+    without_effect,
+)
 from tutelage.data.catalog import Catalog
 from tutelage.data.decisions import apply_decisions
 from tutelage.data.runfolder import RunFolder

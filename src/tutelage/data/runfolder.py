@@ -207,6 +207,12 @@ def command_line(command: str, data: str, out: str, settings: Mapping[str, Any])
     return shlex.join(words)
 
 
+def repeating_line(command: str, data: str, out: str, settings: Mapping[str, Any]) -> str:
+    """``command_line`` for a report; for data in memory, a comment says what the images were."""
+    what = f"  # DATA: {data}" if is_in_memory(data) else ""
+    return command_line(command, data, out, settings) + what
+
+
 def _is_partial(path: Path) -> bool:
     unused = path.name == "events.jsonl" and path.stat().st_size == 0
     return unused or path.name.startswith(".config.json.")

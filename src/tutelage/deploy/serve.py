@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
@@ -29,7 +30,10 @@ from tutelage._version import __version__
 from tutelage.data.decode import UnreadableImage, decode, read_size
 from tutelage.deploy.answers import Prediction, answer
 from tutelage.deploy.openapi import Limits, describe
+from tutelage.deploy.predict import exported_file
 from tutelage.deploy.runtime import OnnxModel
+from tutelage.system import web
+from tutelage.system.cores import cores
 from tutelage.system.errors import TutelageError
 
 CHUNK_IMAGES = 32  # decoded at once; fewer if their pixels come to CHUNK_PIXELS
@@ -56,6 +60,39 @@ def make_app(model: OnnxModel, name: str, limits: Limits) -> Starlette:
         ],
         exception_handlers={HTTPException: _refusal},
     )
+
+
+def serve(
+    model: Path,
+    *,
+    host: str,
+    port: int,
+    threads: int | None,
+    max_mb: float,
+    max_images: int,
+    timeout: float,
+) -> None:
+    """Serve until Ctrl-C; ``tutelage.api.serve`` has the arguments."""
+    threads = cores() if threads is None else threads
+    for name, value in (("threads", threads), ("max-images", max_images)):
+        if value < 1:
+            raise TutelageError(f"--{name} is {value}; it must be at least 1")
+    if not (max_mb > 0 and timeout > 0):
+        raise TutelageError(f"--max-mb {max_mb:g} and --timeout {timeout:g} must be more than 0")
+    path = exported_file(model)
+    opened = OnnxModel(path, threads=1)
+    listening = web.bound_socket(host, port)
+    limits = Limits(
+        request_bytes=round(max_mb * 1e6),
+        images=max_images,
+        seconds=timeout,
+        threads=threads,
+        total_bytes=round(max(256.0, 2 * max_mb) * 1e6),
+    )
+    app = make_app(opened, path.name, limits)
+    where = f"[{host}]" if ":" in host else host
+    print(f"serving {path} on http://{where}:{listening.getsockname()[1]}/", flush=True)
+    web.run_app(app, listening)
 
 
 class _Service:

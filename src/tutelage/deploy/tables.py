@@ -64,7 +64,7 @@ def formula_cells(rows: Sequence[Prediction]) -> int:
     return sum(cell.startswith(("=", "+", "-", "@", "\t", "\r")) for cell in cells)
 
 
-def as_json(rows: Sequence[Prediction]) -> list[str]:
+def as_json_lines(rows: Sequence[Prediction]) -> list[str]:
     """One JSON object a prediction."""
     names = _columns(rows)
     return [
@@ -74,7 +74,7 @@ def as_json(rows: Sequence[Prediction]) -> list[str]:
 
 def _write_jsonl(rows: Sequence[Prediction], path: Path) -> None:
     with path.open("w", encoding="utf-8") as file:
-        file.writelines(line + "\n" for line in as_json(rows))
+        file.writelines(line + "\n" for line in as_json_lines(rows))
 
 
 def _write_parquet(rows: Sequence[Prediction], path: Path) -> None:

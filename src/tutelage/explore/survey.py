@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +27,12 @@ from tutelage.augment.randaugment import RANDAUGMENT
 from tutelage.chain import tune
 from tutelage.chain.load import LoadedData
 from tutelage.chain.plan import TUNE_MOST, TUNE_POOL, TUNE_VIEWS
-from tutelage.explore.page import AugmentPage, Cloud, Strip
+from tutelage.chain.prepare import opened
+from tutelage.config import make_config
+from tutelage.data.open import Data, open_data
+from tutelage.data.runfolder import repeating_line
+from tutelage.explore.page import AugmentPage, Cloud, Strip, render
+from tutelage.report.html import write_page
 from tutelage.report.model import Sheet, Thumb
 from tutelage.report.wording import interval_of_change, percent, points, signed, title
 from tutelage.stats.coverage import (
@@ -97,6 +104,40 @@ class Survey:
     def lack(self) -> str:
         """Why nothing was measured, in words; empty if it was."""
         return self.sample.lack
+
+
+def augment(
+    data: Data, out: Path, settings: dict[str, Any], *, tune: bool, quiet: bool
+) -> dict[str, Any]:
+    """Survey the data and write page and figures; ``tutelage.api.augment`` has the arguments."""
+    config = make_config("augment", settings)
+    catalog, name = open_data(data)
+    tuned = tune or config.transfer.augment == "auto"
+    with opened("augment", catalog, name, out, config, quiet=quiet) as work:
+        loaded, folder, console = work
+        done = survey(loaded, console, tuned=tuned)
+    line = repeating_line("augment", name, str(out), {**settings, "tune": tune or None})
+    created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    content = {"command": line, "created": created, **to_dict(done, catalog.names)}
+    folder.write_json("augment.json", content)
+    page = folder.path / "augment.html"
+    write_page(render(make_page(done, loaded, line, created)), page)
+    _say(console, content, done)
+    console.say(f"page: {page}")
+    return content
+
+
+def _say(console: Console, content: Mapping[str, Any], done: Survey) -> None:
+    for name, cloud in content.get("clouds", {}).items():
+        figures = [
+            f"{metric} {cloud[metric]['value']:.2f} [{cloud[metric]['low']:.2f}, "
+            f"{cloud[metric]['high']:.2f}]"
+            for metric in ("coverage", "density", "precision")
+        ]
+        console.say(f"  {name:<12} {'  '.join(figures)}")
+    console.say(content.get("verdict", f"not measured: {done.lack}"))
+    if done.tuning is not None:
+        console.say(f"search: {done.tuning.reason} ({done.tuning.seconds:.0f} s)")
 
 
 def survey(data: LoadedData, console: Console, *, tuned: bool) -> Survey:

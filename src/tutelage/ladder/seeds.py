@@ -13,6 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,17 @@ from tutelage.chain.measure import predict_rows
 from tutelage.chain.pipeline import Pipeline
 from tutelage.chain.prepare import prepare
 from tutelage.chain.types import Run
-from tutelage.config import RunConfig
+from tutelage.config import RunConfig, make_config
 from tutelage.data.catalog import Catalog
-from tutelage.data.runfolder import RunFolder
+from tutelage.data.open import Data, open_data
+from tutelage.data.runfolder import RunFolder, repeating_line
 from tutelage.deploy.latency import onnx_latency
 from tutelage.deploy.onnx import export_onnx
 from tutelage.ladder.arms import ALONE, ARMS, LEFT_OUT, RUNGS, TrainedArm, is_round, train_arms
-from tutelage.ladder.curve import NEED, CurvePoint, worth
-from tutelage.ladder.page import BASELINE, Arm, Difference, LadderPage, headline, summary
+from tutelage.ladder.curve import NEED, CurvePoint, check_budgets, worth
+from tutelage.ladder.page import BASELINE, Arm, Difference, LadderPage, headline, render, summary
 from tutelage.models.classifier import Classifier, count_parameters
+from tutelage.report.html import write_page
 from tutelage.report.wording import title
 from tutelage.stats.intervals import Interval, t_interval
 from tutelage.stats.metrics import metrics
@@ -39,6 +42,53 @@ from tutelage.system.console import Console
 from tutelage.system.errors import TutelageError
 
 FEWEST_SEEDS = 2  # one draw has no interval
+
+
+def ladder(
+    data: Data,
+    out: Path,
+    settings: dict[str, Any],
+    *,
+    seeds: int,
+    arms: Sequence[str] | None,
+    curve: Sequence[int] | None,
+    hourly_price: float | None,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Climb the ladder, writing its page; ``tutelage.api.ladder`` has the arguments."""
+    config = make_config("ladder", settings)
+    wanted = check_request(arms, seeds, config.data.seed)
+    catalog, name = open_data(data)
+    check_test(catalog)
+    budgets = check_budgets(curve, catalog, config.data.labels_per_class, wanted)
+    given = {
+        **settings,
+        "seeds": seeds,
+        "arms": None if arms is None else list(wanted),
+        "curve": None if curve is None else list(budgets),
+        "hourly_price": hourly_price,
+    }
+    line = repeating_line("ladder", name, str(out), given)
+    for draws, folder, console in run_seeds(
+        catalog, name, out, config, wanted, seeds, budgets, quiet=quiet
+    ):
+        created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+        page = make_page(draws, catalog, config, command=line, created=created, price=hourly_price)
+        content = to_dict(page)
+        folder.write_json("ladder.json", content)
+        path = folder.path / "ladder.html"
+        write_page(render(page), path)
+        if len(draws) < seeds:
+            console.say(f"page of {len(draws)} draws so far: {path}")
+    for change in content["differences"]:
+        mean, low, high = (100 * part for part in (change["mean"], *change["ci95"]))
+        console.say(
+            f"  {change['arm']:<14} minus {change['minus']:<14} {mean:+5.1f} points "
+            f"[{low:+.1f}, {high:+.1f}]  {change['verdict']}"
+        )
+    console.say(content["summary"])
+    console.say(f"page: {path}")
+    return content
 
 
 def check_request(arms: Sequence[str] | None, seeds: int, first: int) -> tuple[str, ...]:

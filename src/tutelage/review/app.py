@@ -11,7 +11,9 @@ from __future__ import annotations
 import json
 import secrets
 import threading
+import webbrowser
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from starlette.applications import Starlette
@@ -23,9 +25,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tutelage.data.decisions import Action, Decision, Decisions
+from tutelage.data.decisions import FILE, Action, Decision, Decisions
 from tutelage.data.decode import UnreadableImage
-from tutelage.review.items import VIEWS, Items
+from tutelage.data.open import Data, open_data
+from tutelage.review.items import VIEWS, Items, open_run
+from tutelage.system import web
 from tutelage.system.errors import TutelageError
 
 PAGE_ITEMS = 60  # items in one answer
@@ -44,6 +48,22 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 STATIC = {"page.css": "text/css", "page.js": "text/javascript"}
+
+
+def review(run: Path, *, data: Data | None, port: int, browser: bool) -> None:
+    """Serve the page until Ctrl-C; ``tutelage.api.review`` has the arguments."""
+    items = open_run(run) if data is None else open_run(run, *open_data(data))
+    with Decisions(run / FILE) as decisions:
+        listening = web.bound_socket("127.0.0.1", port)
+        port = listening.getsockname()[1]
+        token = secrets.token_urlsafe(24)
+        address = f"http://127.0.0.1:{port}/?token={token}"
+        app = make_app(items, decisions, title=str(run), port=port, token=token)
+        print(f"review: {address}", flush=True)
+        print(f"decisions are saved in {decisions.path}; Ctrl-C stops", flush=True)
+        if browser:
+            webbrowser.open(address)
+        web.run_app(app, listening)
 
 
 def make_app(items: Items, decisions: Decisions, *, title: str, port: int, token: str) -> Starlette:

@@ -30,3 +30,13 @@ def need(module: str, extra: str) -> ModuleType:
             f"this needs the package '{top}', which is not installed; "
             f'install it with: pip install "tutelage[{extra}]"'
         ) from error
+
+
+def need_training() -> None:
+    """Say which extra brings what training imports, before it is imported.
+
+    Raises:
+        MissingExtra: one of the packages is not installed.
+    """
+    for module in ("torch", "timm", "pyarrow", "jinja2", "matplotlib", "onnx"):
+        need(module, "train")

@@ -1,0 +1,114 @@
+"""A model folder exported for other programs, and checked against torch on images."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tutelage.data.catalog import Catalog
+from tutelage.data.decode import UnreadableImage, decode
+from tutelage.data.open import Data, open_data
+from tutelage.data.runfolder import catalog_of, has_data
+from tutelage.system.errors import TutelageError, need
+
+# The formats, and what each file or folder is called in the model folder.
+FORMATS = {"onnx": "model.onnx", "torch": "model.pt2", "timm": "timm", "hub": "hub"}
+PARITY_IMAGES = 64
+CALIBRATION_IMAGES = 128  # for int8
+JUDGED_IMAGES = 512  # others, on which int8 is judged
+
+
+def export(
+    model: Path,
+    out: Path | None,
+    *,
+    format: str,
+    int8: bool,
+    images: Data | None,
+    max_loss: float,
+) -> dict[str, Any]:
+    """Export and check; ``tutelage.api.export`` has the arguments."""
+    if format not in FORMATS:
+        raise TutelageError(f"format is {format!r}, expected one of {', '.join(FORMATS)}")
+    if int8 and format != "onnx":
+        raise TutelageError(f"int8 models are ONNX files; leave out --format {format} or --int8")
+    for package in ("torch", "timm", "onnx"):
+        need(package, "train")
+    from tutelage.models.folder import load_model
+
+    loaded = load_model(model)
+    path = out or model / FORMATS[format]
+    own = _own_images(model, images)
+    if int8 and not own:
+        raise TutelageError(
+            f"int8 is calibrated on real images, but {model} lies in no run folder; "
+            "give some with --images"
+        )
+    shown = own[:PARITY_IMAGES] or noise_images(loaded.spec.canvas)
+    checked = _written(loaded, path, format, shown, model)
+    told = "training images" if own else "generated"
+    result: dict[str, Any] = {"path": str(path), **asdict(checked), "images": told}
+    if int8:
+        from tutelage.deploy.onnx import quantize_onnx
+
+        half = min(CALIBRATION_IMAGES, (len(own) + 1) // 2)
+        quantized = quantize_onnx(
+            path, path.with_suffix(".int8.onnx"), own[:half], own[half:], max_loss=max_loss
+        )
+        result["int8"] = {**asdict(quantized), "path": str(quantized.path)}
+    return result
+
+
+def _written(
+    model: Any, path: Path, format: str, images: Sequence[np.ndarray], origin: Path
+) -> Any:
+    """Write a model in one of the ``FORMATS`` and compare what was written with torch."""
+    from tutelage.deploy import hub, onnx, program
+
+    if format == "timm":
+        return hub.export_timm(model, path, images, origin)
+    if format == "hub":
+        return hub.export_hub(model, path, images, origin)
+    if format == "torch":
+        program.export_torch(model, path)
+        return onnx.parity(model, path, images, lambda shown: program.probabilities(path, shown))
+    onnx.export_onnx(model, path)
+    return onnx.parity(model, path, images)
+
+
+def _own_images(model: Path, images: Data | None) -> list[np.ndarray]:
+    """Training images of a data set, or of the run that a model folder lies in, as files hold them.
+
+    Drawn at random, always the same; unreadable ones are passed over. Empty without either, and
+    where the run's data was in memory.
+    """
+    if images is None and not has_data(model.parent):
+        return []
+    catalog = catalog_of(model.parent) if images is None else open_data(images)[0]
+    rows = np.random.default_rng(0).permutation(np.flatnonzero(catalog.splits == "train"))
+    return list(readable(catalog, rows[: CALIBRATION_IMAGES + JUDGED_IMAGES]))
+
+
+def readable(catalog: Catalog, rows: np.ndarray) -> Iterator[np.ndarray]:
+    """The images in rows (n,) of a catalog, as files hold them; unreadable ones are passed over."""
+    for row in rows:
+        with contextlib.suppress(UnreadableImage, OSError):
+            yield decode(catalog.source.read(int(row)))
+
+
+def noise_images(canvas: int, count: int = 128) -> list[np.ndarray]:
+    """Smooth random pictures of many shapes, for models that no images are at hand for."""
+    rng = np.random.default_rng(0)
+    images = []
+    for _ in range(count):
+        height, width = rng.integers(canvas // 2, 2 * canvas, size=2)
+        coarse = rng.integers(0, 256, size=(4, 4, 3))
+        rows = np.linspace(0, 3, height).round().astype(int)
+        columns = np.linspace(0, 3, width).round().astype(int)
+        images.append(coarse[rows][:, columns].astype(np.uint8))
+    return images
