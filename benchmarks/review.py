@@ -28,7 +28,7 @@ from chain import PACKAGES
 from tutelage.chain.run import train
 from tutelage.data.catalog import Catalog
 from tutelage.data.decisions import FILE, Decision, Decisions
-from tutelage.data.memory import in_memory
+from tutelage.data.open import in_memory
 
 
 def with_wrong_labels(catalog: Catalog, share: float, seed: int) -> Catalog:

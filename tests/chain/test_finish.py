@@ -11,7 +11,7 @@ pytest.importorskip("timm")
 
 from tutelage.chain import finish
 from tutelage.data.decode import decode
-from tutelage.data.memory import open_data
+from tutelage.data.open import open_data
 
 
 def test_images_that_can_be_read_no_more_do_not_stop_the_end_of_a_run(photos: Path) -> None:
