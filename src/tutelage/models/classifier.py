@@ -192,7 +192,9 @@ def level_maps(body: Any, x: Tensor, levels: Sequence[int]) -> tuple[Tensor, lis
     if has_blocks(body):  # index 0 is the stem here
         found = body.forward_intermediates(x, indices=list(levels), extra_blocks=True)
     else:
-        found = body.forward_intermediates(x, indices=[level - 1 for level in levels])
+        # To the end, for the trunk's own features: Hiera would stop after the last level.
+        at = [level - 1 for level in levels]
+        found = body.forward_intermediates(x, indices=at, stop_early=False)
     last, maps = found
     return last, maps
 
