@@ -21,13 +21,7 @@ from PIL import Image
 
 from tutelage.data.catalog import Catalog
 from tutelage.data.decode import SUFFIXES
-from tutelage.data.hf import (
-    Rows,
-    catalog_of_splits,
-    class_text,
-    image_column,
-    label_column,
-)
+from tutelage.data.hf import Rows, catalog_of_splits, class_text, image_and_label
 from tutelage.data.sources import FileSource, Parts, Source, content_of, path_in, stat_text
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import digest
@@ -133,9 +127,8 @@ def _leaf(dataset: Any) -> _Leaf:
 
 def _of_hub(dataset: Any) -> _Leaf:
     """A Hugging Face data set, read undecoded."""
-    where = "the data set in memory"
     kinds = {name: type(kind).__name__ for name, kind in dataset.features.items()}
-    images, label = image_column(kinds, where), label_column(kinds, where)
+    images, label = image_and_label(kinds, "the data set in memory")
     plain = dataset.with_format(None)
     labels = [""] * len(dataset)
     if label is not None:
