@@ -26,16 +26,10 @@ _DICT, _STATE = "dataset_dict.json", "state.json"
 
 @dataclass(frozen=True)
 class Rows:
-    """n images of one split.
+    """The images of one split."""
 
-    Attributes:
-        names: n ids, unique in the split.
-        labels: n class names, empty = unlabelled.
-        source: reads image i.
-    """
-
-    names: Sequence[str]
-    labels: Sequence[str]
+    names: Sequence[str]  # unique in the split
+    labels: Sequence[str]  # class names, empty = unlabelled
     source: Source
 
 

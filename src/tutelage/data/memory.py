@@ -36,22 +36,15 @@ EXPECTED = (
 class MapStyle(Protocol):
     """A data set in memory: of Hugging Face, of torchvision, or any of (image, label) pairs."""
 
-    def __len__(self) -> int:
-        """Return the number of images."""
-
-    def __getitem__(self, index: Any, /) -> Any:
-        """Return one of them."""
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: Any, /) -> Any: ...
 
 
 def read_memory(data: MapStyle | Mapping[str, MapStyle], split: str = "train") -> Catalog:
-    """The catalog of a data set in memory, or of several by the names of their splits.
-
-    Args:
-        data: the data.
-        split: of a single data set.
+    """The catalog of a data set in memory, which is ``split``, or of several by their splits.
 
     Raises:
-        TutelageError: what was found, what was expected, and the mend.
+        TutelageError: it is no such data set, or has none of the images, labels or splits.
     """
     splits = data if isinstance(data, Mapping) else {split: data}
     if not splits:
