@@ -86,11 +86,7 @@ class Decisions:
         return {decision.image: decision for decision in self._past}
 
     def decide(self, decision: Decision) -> None:
-        """Add a decision; it is on the disk when this returns.
-
-        Raises:
-            TutelageError: it could not be written.
-        """
+        """Add a decision; it is on the disk when this returns, or TutelageError says why not."""
         self._append(dataclasses.asdict(decision))
         self._past.append(decision)
 

@@ -53,17 +53,11 @@ _Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """P pairs of indices; ``other`` has the lower rank, or an equal one and comes first.
+    """P pairs of indices; ``other`` has the lower rank, or an equal one and comes first."""
 
-    Attributes:
-        image: intp (P,).
-        other: intp (P,).
-        exact: bool (P,) whether canvases and shapes are equal.
-    """
-
-    image: _Rows
-    other: _Rows
-    exact: NDArray[np.bool_]
+    image: _Rows  # (P,)
+    other: _Rows  # (P,)
+    exact: NDArray[np.bool_]  # (P,) whether canvases and shapes are equal
 
 
 @dataclass(frozen=True)

@@ -26,16 +26,10 @@ _DICT, _STATE = "dataset_dict.json", "state.json"
 
 @dataclass(frozen=True)
 class Rows:
-    """n images of one split.
+    """The images of one split."""
 
-    Attributes:
-        names: n ids, unique in the split.
-        labels: n class names, empty = unlabelled.
-        source: reads image i.
-    """
-
-    names: Sequence[str]
-    labels: Sequence[str]
+    names: Sequence[str]  # unique in the split
+    labels: Sequence[str]  # class names, empty = unlabelled
     source: Source
 
 
@@ -99,32 +93,25 @@ def chain(parts: Sequence[Rows]) -> Rows:
     )
 
 
-def image_column(kinds: Mapping[str, str], where: str) -> str:
-    """The column that holds the images: "image", or else the only one of the kind Image.
+def image_and_label(kinds: Mapping[str, str], where: str) -> tuple[str, str | None]:
+    """The columns of images and of classes, if there are any of these.
+
+    They are "image" and "label", or else the only ones of the kinds Image and ClassLabel.
 
     Args:
         kinds: column -> Hugging Face's name of its kind.
         where: what the data is called in an error.
 
     Raises:
-        TutelageError: there is none, or several.
+        TutelageError: no column of images, or several columns of a kind.
     """
-    found = _column(kinds, "Image", "image", where)
-    if found is None:
+    images = _column(kinds, "Image", "image", where)
+    if images is None:
         raise TutelageError(
             f"{where} has no column of images; found: {', '.join(kinds) or 'none'}. Expected one "
             "of the kind Image, or one called image"
         )
-    return found
-
-
-def label_column(kinds: Mapping[str, str], where: str) -> str | None:
-    """The column of the classes: "label", or else the only one of the kind ClassLabel, if any.
-
-    Raises:
-        TutelageError: there are several.
-    """
-    return _column(kinds, "ClassLabel", "label", where)
+    return images, _column(kinds, "ClassLabel", "label", where)
 
 
 def class_text(value: Any, names: Sequence[str] | None) -> str:
@@ -150,7 +137,7 @@ def _shard(file: Path) -> Rows:
     kinds = {
         name: str(table.features.get(name, {}).get("_type", "")) for name in table.schema.names
     }
-    images, label = image_column(kinds, str(file)), label_column(kinds, str(file))
+    images, label = image_and_label(kinds, str(file))
     labels = [""] * table.count
     if label is not None:
         values, names = table.labels(label)

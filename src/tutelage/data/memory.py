@@ -21,13 +21,7 @@ from PIL import Image
 
 from tutelage.data.catalog import Catalog
 from tutelage.data.decode import SUFFIXES
-from tutelage.data.hf import (
-    Rows,
-    catalog_of_splits,
-    class_text,
-    image_column,
-    label_column,
-)
+from tutelage.data.hf import Rows, catalog_of_splits, class_text, image_and_label
 from tutelage.data.sources import FileSource, Parts, Source, content_of, path_in, stat_text
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import digest
@@ -42,22 +36,15 @@ EXPECTED = (
 class MapStyle(Protocol):
     """A data set in memory: of Hugging Face, of torchvision, or any of (image, label) pairs."""
 
-    def __len__(self) -> int:
-        """Return the number of images."""
-
-    def __getitem__(self, index: Any, /) -> Any:
-        """Return one of them."""
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: Any, /) -> Any: ...
 
 
 def read_memory(data: MapStyle | Mapping[str, MapStyle], split: str = "train") -> Catalog:
-    """The catalog of a data set in memory, or of several by the names of their splits.
-
-    Args:
-        data: the data.
-        split: of a single data set.
+    """The catalog of a data set in memory, which is ``split``, or of several by their splits.
 
     Raises:
-        TutelageError: what was found, what was expected, and the mend.
+        TutelageError: it is no such data set, or has none of the images, labels or splits.
     """
     splits = data if isinstance(data, Mapping) else {split: data}
     if not splits:
@@ -133,9 +120,8 @@ def _leaf(dataset: Any) -> _Leaf:
 
 def _of_hub(dataset: Any) -> _Leaf:
     """A Hugging Face data set, read undecoded."""
-    where = "the data set in memory"
     kinds = {name: type(kind).__name__ for name, kind in dataset.features.items()}
-    images, label = image_column(kinds, where), label_column(kinds, where)
+    images, label = image_and_label(kinds, "the data set in memory")
     plain = dataset.with_format(None)
     labels = [""] * len(dataset)
     if label is not None:

@@ -103,11 +103,7 @@ class FileShard:
         return self.place.name
 
     def fingerprint(self) -> str:
-        """Return a cheap text that changes when the bytes may have changed.
-
-        Raises:
-            OSError: it is not there.
-        """
+        """Return a cheap text that changes when the bytes may have changed, or raise OSError."""
         return self.place.fingerprint()
 
     @contextmanager
@@ -130,19 +126,12 @@ class FileShard:
 
 @dataclass(frozen=True)
 class FolderShard:
-    """A block of a folder's image files.
+    """A block of a folder's image files."""
 
-    Attributes:
-        place: the folder.
-        number: which block.
-        files: paths relative to the folder, sorted.
-        states: of remote files, what the listing said about each.
-    """
-
-    place: Place
-    number: int
-    files: Sequence[str]
-    states: Sequence[str] = ()
+    place: Place  # of the folder
+    number: int  # of the block
+    files: Sequence[str]  # paths relative to the folder, sorted
+    states: Sequence[str] = ()  # of remote files, what the listing said about each
 
     @property
     def name(self) -> str:

@@ -200,11 +200,7 @@ def path_in(value: Any) -> str | None:
 
 
 def content_of(value: Any, where: str) -> bytes:
-    """The bytes of an undecoded image: those in it, or those of the file that it names.
-
-    Raises:
-        OSError: neither is there, or the file cannot be read.
-    """
+    """The bytes of an undecoded image, or of the file it names; OSError where neither is there."""
     path = path_in(value)
     content = bytes_in(value) if path is None else read_file(path)
     if content is None:

@@ -47,30 +47,19 @@ _KINDS = (
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A regular file in a tar.
+    """A regular file in a tar."""
 
-    Attributes:
-        name: as it is stored; bytes that are no UTF-8 are written as backslash escapes.
-        offset: of its first byte in the tar.
-        size: bytes.
-    """
-
-    name: str
-    offset: int
+    name: str  # as it is stored; bytes that are no UTF-8 are backslash escapes
+    offset: int  # of its first byte in the tar
     size: int
 
 
 @dataclass(frozen=True)
 class Index:
-    """What a tar holds.
+    """What a tar holds."""
 
-    Attributes:
-        members: the regular files, in the order of the tar; names are unique.
-        refused: (member, reason) for each member that is not read. Damage is listed last.
-    """
-
-    members: tuple[Member, ...]
-    refused: tuple[tuple[str, str], ...]
+    members: tuple[Member, ...]  # the regular files, in the order of the tar; names are unique
+    refused: tuple[tuple[str, str], ...]  # (member, reason); damage comes last
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,11 +51,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Replace a file in one step; text is written as UTF-8.
-
-    Raises:
-        OSError: as ``replacing``.
-    """
+    """Replace a file in one step, as ``replacing`` does; text is written as UTF-8."""
     with replacing(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
 
