@@ -29,13 +29,13 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     ),
     "the ladder's draws are not paired": (
         checks.ladder_differences_are_paired,
-        "ladder",
+        "ladder.seeds",
         "(accuracy[arm] - accuracy[minus])",
         "(np.sort(accuracy[arm]) - accuracy[minus])",
     ),
     "every draw of the ladder is the first": (
         checks.ladder_draws_are_different,
-        "ladder",
+        "ladder.seeds",
         'config.changed("data", seed=seed)',
         'config.changed("data", seed=first)',
     ),
@@ -588,7 +588,7 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     ),
     "accepted by one rule, reported by another": (
         checks.selection_accepts_down_to_its_threshold,
-        "label",
+        "stats.pseudo_labels",
         "        thresholds[k] = confidence[taken].min()\n",
         "        thresholds[k] = confidence[members].mean()\n",
     ),
@@ -735,8 +735,8 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     "images out of class in the alignment": (
         checks.images_out_of_class_decide_nothing,
         "selftrain",
-        "beliefs[inside] = align(beliefs[inside], prior",
-        "beliefs = align(beliefs, prior",
+        "beliefs[inside] = align_to_prior(beliefs[inside], prior",
+        "beliefs = align_to_prior(beliefs, prior",
     ),
     "a fold's clusters start at its judged images": (
         checks.held_out_labels_start_no_cluster_of_their_chain,
@@ -756,7 +756,7 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     ),
     "images out of class accepted": (
         checks.images_out_of_class_decide_nothing,
-        "label",
+        "stats.pseudo_labels",
         "(labels == k) & ~detection.outside",
         "labels == k",
     ),
