@@ -307,7 +307,8 @@ def blend(over: str, under: str, share: float) -> str:
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 def test_text_meets_wcag_aa(scheme: int) -> None:
-    template = resources.files("tutelage.report").joinpath("style.css.j2").read_text("utf-8")
+    templates = resources.files("tutelage.report") / "templates"
+    template = (templates / "style.css.j2").read_text("utf-8")
     block = re.findall(r":root \{([^}]*--paper[^}]*)\}", template)[scheme]
     colour = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", block))
     texts = ("ink", "muted", "student", "teacher", "good", "bad")

@@ -39,6 +39,8 @@ def test_confusion_rows_are_the_truth_for_small_integer_types() -> None:
     labels = np.array([0, 0, 1], dtype=np.int8)
     found = confusion_matrix(labels, np.array([1, 1, 0], dtype=np.int8), 2)
     assert found.tolist() == [[0, 2], [1, 0]]
+    many = confusion_matrix(np.array([99], dtype=np.int8), np.array([98], dtype=np.int8), 100)
+    assert many[99, 98] == many.sum() == 1
 
 
 def test_ece_by_hand() -> None:

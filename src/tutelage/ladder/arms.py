@@ -42,8 +42,8 @@ class TrainedArm:
 
     Attributes:
         stage: the finished stage whose model it is.
-        seconds: its own work took.
-        total: seconds of that work and of all that it builds on.
+        seconds: how long its own work took.
+        total: how long that and all that it builds on took, in seconds.
     """
 
     stage: Finished
@@ -103,7 +103,7 @@ def is_round(stage: Finished) -> bool:
 
 
 def fine_tune_work(plan: Plan) -> Work:
-    """As long as the plan trains a trunk, or the student if it trains none; all layers learn."""
+    """Fine-tuning's share: as much as the plan trains a trunk, or the student if it trains none."""
     trained = [work for work in (plan.transfer, *plan.rounds) if work.trunk != "frozen"]
     work = trained[0] if trained else plan.student
     return dataclasses.replace(work, trunk="trained", steps=min(work.steps, MOST_TRANSFER_STEPS))
@@ -150,7 +150,7 @@ def without_augmentation(run: Run) -> Run:
 
 
 def without_weights(run: Run) -> Run:
-    """The same run from random weights, all of which learn."""
+    """The same run, but from random weights, all of which learn."""
     torch.manual_seed(run.config.data.seed)
     base = build(run.base.spec)
     base.freeze_trunk()

@@ -130,7 +130,7 @@ def worth(points: Sequence[CurvePoint]) -> Worth | None:
     (Student's t), read off the curve, whose shape is taken as known.
 
     Args:
-        points: rising in labels, one of them the user's own; of fewer than 2 nothing is known.
+        points: rising in labels, one of them the user's own; fewer than 2 give None.
     """
     if len(points) < 2:
         return None

@@ -16,8 +16,8 @@ Ints = NDArray[np.integer[Any]]
 
 def confusion_matrix(labels: Ints, predicted: Ints, n_classes: int) -> NDArray[np.int64]:
     """Counts (K, K): rows are true classes, columns predicted ones."""
-    flat = np.bincount(labels * n_classes + predicted, minlength=n_classes * n_classes)
-    return flat.reshape(n_classes, n_classes).astype(np.int64)
+    flat = labels.astype(np.int64) * n_classes + predicted
+    return np.bincount(flat, minlength=n_classes**2).reshape(n_classes, n_classes)
 
 
 def macro_f1(labels: Ints, predicted: Ints, n_classes: int) -> float:
