@@ -74,7 +74,7 @@ def measure(data: Path, count: int) -> dict[str, Any]:
     """Seconds of each step, and the peak memory of all steps."""
     import numpy as np
 
-    from tutelage.data.catalog import read_catalog
+    from tutelage.data.open import read_catalog
     from tutelage.data.split import load_split, make_split, save_split
 
     seconds: dict[str, float] = {}

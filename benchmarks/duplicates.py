@@ -24,14 +24,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 import results
 from tutelage.data import duplicates
-from tutelage.data.catalog import Catalog, read_catalog
+from tutelage.data.catalog import Catalog
 from tutelage.data.decode import decode
 from tutelage.data.demo import solar_cells
+from tutelage.data.open import read_catalog
 from tutelage.data.store import open_store
 
 
@@ -82,10 +82,6 @@ class Bytes:
     def signature(self, index: int) -> str:
         """What is in it."""
         return f"{hash(self.files[index])}"
-
-    def select(self, indices: NDArray[np.intp]) -> Bytes:
-        """Some of the files."""
-        return Bytes(tuple(self.files[i] for i in indices))
 
 
 def catalog_of(files: list[bytes]) -> Catalog:

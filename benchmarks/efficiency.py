@@ -35,10 +35,13 @@ import named_sets
 import results
 from peers import finetune, kd, selftraining, usb
 from peers.common import Draw, Trained
-from tutelage.chain import pipeline, runs, stages, student
+from tutelage.chain import answers, pipeline, student, types
+from tutelage.chain import prepare as preparing
 from tutelage.chain.plan import Plan
+from tutelage.chain.run import teach, teach_student
 from tutelage.config import make_config
-from tutelage.data.catalog import Catalog, read_catalog
+from tutelage.data.catalog import Catalog
+from tutelage.data.open import read_catalog
 from tutelage.ladder import arms as rungs
 from tutelage.models.classifier import count_parameters
 from tutelage.models.zoo import without_levels
@@ -67,7 +70,7 @@ def load(name: str, folder: Path | None, most_test: int) -> Catalog:
     return catalog.select(np.setdiff1d(np.arange(len(catalog)), left_out))
 
 
-def prepare(options: argparse.Namespace, catalog: Catalog, seed: int, out: Path) -> runs.Run:
+def prepare(options: argparse.Namespace, catalog: Catalog, seed: int, out: Path) -> types.Run:
     """Split, store, trunk and plan of one draw."""
     settings = {
         "seed": seed,
@@ -78,10 +81,10 @@ def prepare(options: argparse.Namespace, catalog: Catalog, seed: int, out: Path)
         "device": options.device,
     }
     config = make_config("run", settings)
-    return runs.prepare("run", catalog, options.data, out, config, quiet=True)
+    return preparing.prepare("run", catalog, options.data, out, config, quiet=True)
 
 
-def as_draw(options: argparse.Namespace, run: runs.Run) -> Draw:
+def as_draw(options: argparse.Namespace, run: types.Run) -> Draw:
     """What peers see of a run; the size is the one at which tutelage trains a trunk."""
     return Draw(
         store=run.store,
@@ -105,7 +108,7 @@ def _trained_size(plan: Plan) -> int:
 
 def self_trained(draw: Draw, chain: pipeline.Pipeline, criterion: Any) -> Trained:
     """On the centre view, which is what the model is used on; the features count as given."""
-    own, frozen = draw.base.num_features, chain.frozen
+    own, frozen = draw.base.num_features, chain.features
     labeled, pool = (bank.views[0][:, :own] for bank in (frozen.labeled, frozen.pool))
     trained = selftraining.self_training(draw, labeled, pool, criterion)
     trained.model.spec = dataclasses.replace(trained.model.spec, input_size=chain.run.plan.size)
@@ -115,9 +118,9 @@ def self_trained(draw: Draw, chain: pipeline.Pipeline, criterion: Any) -> Traine
 def distilled(draw: Draw, chain: pipeline.Pipeline) -> Trained:
     """From the chain's teacher, in the seconds and at the size of the chain's own student."""
     chain = pipeline.Pipeline(chain.run)  # from the start; what is finished is in the run folder
-    pipeline.teach(chain, rounds=True)
+    teach(chain, self_training=True)
     teacher = chain.teacher.outcome.model
-    own = pipeline.student_stage(chain, teacher)
+    own = teach_student(chain, [teacher])
     draw = dataclasses.replace(draw, seconds=own.seconds, size=own.outcome.model.spec.input_size)
     return kd.distill(draw, teacher, student.create_student(chain.run.config, teacher))
 
@@ -125,8 +128,8 @@ def distilled(draw: Draw, chain: pipeline.Pipeline) -> Trained:
 def chain_rows(chain: pipeline.Pipeline, wanted: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Rows of the ladder's arms; test is read after the last of them has been trained."""
     # A student learns from the self-trained teacher, whichever rows are there already.
-    climbed = {*wanted, "self-train"} if "student" in wanted else {*wanted}
-    done = rungs.climb(chain, sorted(climbed, key=rungs.RUNGS.index))
+    arms = {*wanted, "self-train"} if "student" in wanted else {*wanted}
+    done = rungs.train_arms(chain, sorted(arms, key=rungs.RUNGS.index))
     for arm in wanted:
         if arm in done:
             stage = done[arm].stage
@@ -138,17 +141,17 @@ def chain_rows(chain: pipeline.Pipeline, wanted: Sequence[str]) -> Iterator[dict
             }
 
 
-def judged(run: runs.Run, model: Any) -> dict[str, Any]:
+def judged(run: types.Run, model: Any) -> dict[str, Any]:
     """Test figures of a classifier, at the view and temperature of its own spec."""
     rows = run.split.indices("test")
     canvases = Canvases(run.store, rows, run.device)
-    logits = stages.evaluation_look(canvases, rows, model, run.device).numpy().astype(np.float64)
+    logits = answers.evaluation_look(canvases, rows, model, run.device).numpy().astype(np.float64)
     found = metrics(softmax(logits, model.spec.temperature), run.split.truth[rows])
     parameters = count_parameters(model)
     return {**(found or {}), "size_used": model.spec.input_size, "parameters": parameters}
 
 
-def peer_row(run: runs.Run, arm: str, draw: Draw, chain: pipeline.Pipeline) -> dict[str, Any]:
+def peer_row(run: types.Run, arm: str, draw: Draw, chain: pipeline.Pipeline) -> dict[str, Any]:
     """Row of one peer."""
     trained = PEERS[arm](draw, chain)
     return {

@@ -23,7 +23,9 @@ import named_sets
 import results
 from chain import PACKAGES
 from efficiency import judged
-from tutelage.chain import pipeline, runs
+from tutelage.chain import pipeline
+from tutelage.chain.prepare import prepare
+from tutelage.chain.run import teach
 from tutelage.config import make_config
 from tutelage.data.catalog import Catalog
 from tutelage.stats.unknown import auroc
@@ -84,11 +86,9 @@ def one_run(
         "out_of_class": arm,
         "device": options.device,
     }
-    run = runs.prepare(
-        "run", catalog, options.data, folder, make_config("run", settings), quiet=True
-    )
+    run = prepare("run", catalog, options.data, folder, make_config("run", settings), quiet=True)
     chain = pipeline.Pipeline(run)
-    pipeline.teach(chain, rounds=True)
+    teach(chain, self_training=True)
     stages = {stage.name: stage for stage in chain.finished}
     found: dict[str, Any] = {
         "transfer": judged(run, stages["transfer"].outcome.model)["accuracy"],

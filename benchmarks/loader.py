@@ -16,7 +16,9 @@ from typing import Any
 
 import results
 from chain import PACKAGES
-from tutelage.chain import pipeline, runs, trunk
+from tutelage.chain import pipeline, trained
+from tutelage.chain.prepare import prepare
+from tutelage.chain.run import teach, teach_student
 from tutelage.config import make_config
 from tutelage.data.demo import solar_cells
 from tutelage.training.batch import Batch
@@ -41,7 +43,7 @@ def measured(steps: int, device: str) -> dict[str, Any]:
     """Milliseconds a step: all of it, and the loader's part, without the first five steps."""
     ends: list[float] = []
     clocks: list[Timed] = []
-    fit = trunk.fit
+    fit = trained.fit
 
     def timed_fit(shop: Any, model: Any, step: Any, loader: Any, *rest: Any) -> Any:
         clocks.append(Timed(loader))
@@ -54,18 +56,18 @@ def measured(steps: int, device: str) -> dict[str, Any]:
 
     with tempfile.TemporaryDirectory() as folder:
         config = make_config("demo", {"labels_per_class": 20, "device": device})
-        run = runs.prepare(
+        run = prepare(
             "demo", solar_cells(), "elpv-dataset", Path(folder) / "run", config, quiet=True
         )
         work = dataclasses.replace(run.plan.student, steps=steps)
         run.plan = dataclasses.replace(run.plan, student=work)
         chain = pipeline.Pipeline(run)
-        pipeline.teach(chain, rounds=False)
-        trunk.fit = timed_fit  # type: ignore[assignment]
+        teach(chain, self_training=False)
+        trained.fit = timed_fit  # type: ignore[assignment]
         try:
-            pipeline.student_stage(chain, chain.teacher.outcome.model)
+            teach_student(chain, [chain.teacher.outcome.model])
         finally:
-            trunk.fit = fit
+            trained.fit = fit
         views = {"student": work.size, "teacher": run.plan.size, "batch": work.batch_size}
     first = 5
     whole = (ends[-1] - ends[first]) / (len(ends) - 1 - first)

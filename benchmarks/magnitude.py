@@ -24,11 +24,14 @@ import numpy as np
 
 import results
 from chain import PACKAGES
-from tutelage.chain import pipeline, runs, tune
+from tutelage.chain import measure, pipeline, tune
 from tutelage.chain.plan import Work
+from tutelage.chain.prepare import prepare
+from tutelage.chain.run import teach, teach_student
 from tutelage.config import make_config
-from tutelage.data.catalog import Catalog, read_catalog
+from tutelage.data.catalog import Catalog
 from tutelage.data.demo import solar_cells
+from tutelage.data.open import read_catalog
 
 ARMS: dict[str, dict[str, Any]] = {
     "randaugment": {},
@@ -56,7 +59,7 @@ def prepared(options: argparse.Namespace, catalog: Catalog, seed: int, arm: str,
         **ARMS[arm],
     }
     config = make_config("run", settings)
-    run = runs.prepare("run", catalog, options.data, out, config, quiet=True)
+    run = prepare("run", catalog, options.data, out, config, quiet=True)
     work = Work("trained", options.steps, 32, options.size, frozen_stages=3)
     run.plan = dataclasses.replace(
         run.plan,
@@ -112,9 +115,9 @@ def one_arm(
 def trained(run: Any) -> dict[str, float]:
     """Test accuracy of the teacher and of the student distilled from it."""
     chain = pipeline.Pipeline(run)
-    pipeline.teach(chain, rounds=False)
-    pipeline.student_stage(chain, chain.finished[-1].outcome.model)
-    measured, _ = pipeline.measure(run, chain.finished)
+    teach(chain, self_training=False)
+    teach_student(chain, [chain.finished[-1].outcome.model])
+    measured, _ = measure.measure(run, chain.finished)
     scores = {stage["name"]: stage["test"]["accuracy"] for stage in measured["stages"]}
     return {"teacher": scores["transfer"], "student": scores["student"]}
 

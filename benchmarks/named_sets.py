@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tutelage.data.catalog import Catalog, read_catalog
+from tutelage.data.catalog import Catalog
 from tutelage.data.demo import solar_cells
+from tutelage.data.open import read_catalog
 from tutelage.system.errors import TutelageError, need
 from tutelage.system.files import replacing
 

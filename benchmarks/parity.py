@@ -18,7 +18,7 @@ from PIL import Image
 
 import results
 import tutelage
-from tutelage.data.catalog import read_catalog
+from tutelage.data.open import read_catalog
 from tutelage.deploy.onnx import TOLERANCE
 
 

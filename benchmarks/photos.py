@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tutelage.data.memory import read_path
+from tutelage.data.open import read_catalog
 from tutelage.data.store import open_store
 
 JPEG_QUALITY = 90
@@ -45,7 +45,7 @@ def choose_photos(data: Path | str | None, count: int, side: int) -> Photos:
     """
     if data is None:
         return Photos(generate(count, side), f"{count} generated images (no --images were given)")
-    catalog = read_path(data)
+    catalog = read_catalog(data)
     some = np.unique(np.linspace(0, len(catalog) - 1, count).round().astype(int))
     store = open_store(catalog.select(some), canvas=side)
     found = np.flatnonzero(store.readable)

@@ -34,11 +34,11 @@ from safetensors.torch import load_file, save_file
 import results
 from chain import PACKAGES
 from tutelage.augment import RandAugment, Strong, Weak
-from tutelage.chain import trunk
 from tutelage.config import TrainConfig
 from tutelage.data.store import ImageStore
 from tutelage.models.zoo import create
 from tutelage.steps.distillation import Answer, DistillationStep
+from tutelage.steps.online import make_online_step
 from tutelage.steps.supervised import supervised_step
 from tutelage.system.ranks import is_lead, joined
 from tutelage.training.loader import Canvases, Examples, Loader, Views
@@ -86,7 +86,7 @@ def learn(kind: str, steps: int, size: int, trunk_name: str) -> tuple[dict[str, 
     step: Any = supervised_step
     if online:
         prior = torch.full((CLASSES,), 1 / CLASSES).double()
-        step = trunk.make_online_step(
+        step = make_online_step(
             kind, prior, n_pool=len(pool), steps=steps, threshold=0.95, hard=True
         )
     if kind == "distillation":

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from tutelage.stats.metrics import t_interval
+from tutelage.stats.intervals import t_interval
 
 
 def hardware() -> dict[str, Any]:

@@ -36,7 +36,7 @@ from tutelage.augment import Strong
 from tutelage.config import TrainConfig
 from tutelage.data import stream
 from tutelage.data.catalog import Catalog
-from tutelage.data.memory import read_path
+from tutelage.data.open import read_catalog
 from tutelage.data.store import ImageStore, open_store
 from tutelage.models.zoo import create
 from tutelage.steps.supervised import supervised_step
@@ -58,7 +58,7 @@ def write_shards(folder: Path, files: Sequence[bytes], count: int, per_tar: int 
                     info = tarfile.TarInfo(f"{number:08d}.{kind}")
                     info.size = len(content)
                     tar.addfile(info, io.BytesIO(content))
-    return read_path(folder)
+    return read_catalog(folder)
 
 
 def loader(store: ImageStore, catalog: Catalog, batch: int, size: int, device: str) -> Loader:

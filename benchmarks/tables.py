@@ -14,7 +14,7 @@ from typing import Any
 
 from augment_words import STAGES
 from results import SETTING, Draws, grouped
-from tutelage.stats.metrics import t_interval
+from tutelage.stats.intervals import t_interval
 
 ROOT = Path(__file__).parent
 DOCS = ROOT.parent / "docs"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tutelage.chain import pipeline, runs
+    from tutelage.chain import pipeline, types
 
 # The tests are imported with importmode=importlib, which leaves sys.path alone.
 sys.path.insert(0, str(Path(__file__).parent / "support"))
@@ -49,7 +49,7 @@ def one_thread() -> None:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "runs.Run":
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "types.Run":
     """A run on two coloured classes, ready for its first stage; its trunk stays frozen."""
     import silent_checks
 
@@ -57,7 +57,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "runs.Run":
 
 
 @pytest.fixture
-def chain(run: "runs.Run") -> "pipeline.Pipeline":
+def chain(run: "types.Run") -> "pipeline.Pipeline":
     """Its chain, before the first stage."""
     from tutelage.chain import pipeline
 

@@ -21,7 +21,7 @@ import tutelage
 from tutelage import api
 from tutelage.config import make_config
 from tutelage.data.decode import decode
-from tutelage.data.memory import open_data
+from tutelage.data.open import open_data
 from tutelage.deploy.graph import TorchModel
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.models.folder import load_model, save_model

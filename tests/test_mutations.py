@@ -13,7 +13,7 @@ from mutate import mutate, replace_everywhere
 
 pytest.importorskip("timm")
 
-from tutelage.chain import runs, stages, student, trunk
+from tutelage.chain import frozen, prepare, student, trained, types
 from tutelage.steps import teachers
 from tutelage.steps.distillation import Answer
 
@@ -23,43 +23,43 @@ NO_DECAY = "        if not parameter.requires_grad:\n"
 MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     "an arm of the ladder becomes the teacher": (
         checks.an_arm_never_teaches,
-        "pipeline",
-        "        return self._made(name, work, judge=False)\n",
-        "        return self.stage(name, work, judge=False)\n",
+        "chain.pipeline",
+        "        return self._made(name, work, judged=False)\n",
+        "        return self.stage(name, work, judged=False)\n",
     ),
     "the ladder's draws are not paired": (
         checks.ladder_differences_are_paired,
-        "ladder",
+        "ladder.seeds",
         "(accuracy[arm] - accuracy[minus])",
         "(np.sort(accuracy[arm]) - accuracy[minus])",
     ),
     "every draw of the ladder is the first": (
         checks.ladder_draws_are_different,
-        "ladder",
+        "ladder.seeds",
         'config.changed("data", seed=seed)',
         'config.changed("data", seed=first)',
     ),
     "the head learns in the first leg only": (
         checks.every_leg_trains_head_and_trunk,
-        "trunk",
+        "chain.trained",
         "    model.requires_grad_(True)  # the averaged model of the leg before learns nothing\n",
         "",
     ),
     "a fold's pseudo-labels know its held-out labels": (
         checks.held_out_labels_are_no_part_of_their_chains_pseudo_labels,
-        "selftrain",
-        "        known[chain.judges] = False\n",
+        "chain.pool",
+        "        known[fold.judges] = False\n",
         "        pass\n",
     ),
     "optimizer never steps": (
         checks.trained_weights_move,
-        "train",
+        "training.loop",
         "        optimizer.step()\n",
         "",
     ),
     "gradients thrown away before the step": (
         checks.trained_weights_move,
-        "train",
+        "training.loop",
         "            optimizer.step()\n",
         "            optimizer.zero_grad(set_to_none=True)\n            optimizer.step()\n",
     ),
@@ -77,7 +77,7 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     ),
     "average of the start": (
         checks.trained_weights_move,
-        "train",
+        "training.loop",
         "            training.ema.update(model)\n",
         "",
     ),
@@ -197,46 +197,21 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     ),
     "mean of the teachers' logits": (
         checks.several_teachers_are_the_mean_of_calibrated_probabilities,
-        "teachers",
+        "steps.teachers",
         "return log_probs.logsumexp(dim=0) - math.log(len(logits))",
         "return log_probs.mean(dim=0)",
     ),
     "teachers averaged before calibration": (
         checks.several_teachers_are_the_mean_of_calibrated_probabilities,
-        "teachers",
+        "steps.teachers",
         "return logits / temperature, features",
         "return logits, features",
     ),
-    "cached answers of another seed": (
-        checks.cached_answers_belong_to_their_views,
-        "loader",
-        "key=(self.seed, step, views)",
-        "key=(step, views)",
-    ),
-    "cached answers of another batch": (
-        checks.cached_answers_belong_to_their_views,
-        "loader",
-        "key=(self.seed, step, views)",
-        "key=(self.seed, views)",
-    ),
-    "cached answers of another mixing": (
-        checks.cached_answers_belong_to_their_views,
-        "loader",
-        "key=(self.seed, step, views)",
-        "key=(self.seed, step)",
-    ),
-    "connector saved with the student": (
-        checks.connector_is_thrown_away,
-        "student",
-        "        student.connector = None  # it was there to learn through, "
-        "and is no part of the student\n",
-        "        pass\n",
-    ),
     "student alone learns from the pool's empty targets": (
         checks.student_alone_sees_labels_only,
-        "student",
+        "chain.student",
         "        labeled,\n        None,\n",
-        "        labeled,\n        stages.unlabeled(task, task.pool),\n",
+        "        labeled,\n        task.unlabeled_examples(task.pool),\n",
     ),
     "forward in training mode": (
         checks.forward_is_an_evaluation_snapshot,
@@ -252,26 +227,26 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     ),
     "teacher draws its own view": (
         checks.teacher_and_student_see_the_same_views,
-        "loader",
+        "training.loader",
         "plan[at], size) for size in sizes",
         "(plan if size == views.size else self._draw(step + 1)[2])[at], size) for size in sizes",
     ),
     "teacher sees the clean view": (
         checks.pipeline_gives_both_the_same_view,
-        "loader",
+        "training.loader",
         "plan[at], size) for size in sizes",
         "plan[at] if size == views.size else type(plan).identity(len(images)), size)"
         " for size in sizes",
     ),
     "teacher sees unmixed images": (
         checks.teacher_and_student_see_the_same_mixing,
-        "loader",
+        "training.loader",
         "mix.images(view) for size, view",
         "mix.images(view) if size == views.size else view for size, view",
     ),
     "teacher sees another mixing": (
         checks.teacher_and_student_see_the_same_mixing,
-        "loader",
+        "training.loader",
         "mix.images(view) for size, view",
         "(mix if size == views.size else self._draw(step + 1)[4] or mix).images(view)"
         " for size, view",
@@ -291,7 +266,7 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     ),
     "loader normalises for the student": (
         checks.each_model_normalises_with_its_own_numbers,
-        "loader",
+        "training.loader",
         "            seen[views.size],\n",
         "            seen[views.size] * 2 - 1,\n",
     ),
@@ -316,13 +291,13 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     ),
     "EMA without buffers": (
         checks.ema_averages_the_buffers,
-        "ema",
+        "models.ema",
         "averages, currents = self.model.state_dict(), model.state_dict()",
         "averages, currents = dict(self.model.named_parameters()), dict(model.named_parameters())",
     ),
     "EMA copies integer buffers never": (
         checks.ema_averages_the_buffers,
-        "ema",
+        "models.ema",
         "            averages[name].copy_(currents[name])\n",
         "            pass\n",
     ),
@@ -451,44 +426,44 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     ),
     "gradients of the ranks are averaged, not added": (
         checks.ranks_train_as_one,
-        "train",
+        "training.loop",
         "(loss * current().world).backward()",
         "loss.backward()",
     ),
     "gradients are not exchanged": (
         checks.ranks_train_as_one,
-        "together",
+        "training.together",
         "    if current().world == 1:\n        return model\n",
         "    return model\n",
     ),
     "norms of each rank's own share": (
         checks.ranks_train_as_one,
-        "together",
+        "training.together",
         "        if func is F.batch_norm:\n            return self._batch_norm(*args, **kwargs)\n",
         "",
     ),
     "a norm's gradient of each rank's own share": (
         checks.ranks_train_as_one,
-        "together",
+        "training.together",
         "        distributed.all_reduce(sums)\n",
         "",
     ),
     "noise of each rank's own share": (
         checks.ranks_train_as_one,
-        "together",
+        "training.together",
         "        if func is F.dropout:\n            return self._dropout(*args, **kwargs)\n",
         "",
     ),
     "views drawn for each rank's own share": (
         checks.ranks_train_as_one,
-        "loader",
+        "training.loader",
         "plan[at], size) for size in sizes",
         "views.policy.plan(self.canvases.aspect(rows[at.numpy()]), "
         "torch.Generator().manual_seed(step)), size) for size in sizes",
     ),
     "partners for the mixing from the rank's own share": (
         checks.ranks_train_as_one,
-        "loader",
+        "training.loader",
         "            at, mix = mix.part(own)\n",
         "            mix = self._mix(len(own), torch.Generator().manual_seed(step)) "
         "or mix.part(own)[1]\n",
@@ -504,49 +479,49 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     ),
     "every rank evaluates every image": (
         checks.ranks_count_every_image_once,
-        "bank",
+        "heads.bank",
         "starts, starts[current().share(len(starts))]",
         "starts, starts",
     ),
     "a norm is measured on each rank's own share": (
         checks.ranks_measure_a_neck_as_one,
-        "student",
-        "    with apart():  # every rank's norm sees all batches\n        look(",
+        "chain.student",
+        "    with alone():  # every rank's norm sees all batches\n        look(",
         "    if True:\n        look(",
     ),
     "resumed without the average": (
         checks.a_training_goes_on_as_it_was,
-        "train",
+        "training.loop",
         '        self.ema.load_state_dict(part("ema"))\n',
         "",
     ),
     "resumed without the optimiser's moments": (
         checks.a_training_goes_on_as_it_was,
-        "train",
+        "training.loop",
         "self.optimizer.state[parameter][name] = torch.empty_like(like).copy_(value)",
         "pass",
     ),
     "resumed without the generator": (
         checks.a_training_goes_on_as_it_was,
-        "train",
+        "training.loop",
         '        torch.set_rng_state(saved.tensors["generator"])\n',
         "",
     ),
     "resumed without the thresholds": (
         checks.a_training_goes_on_as_it_was,
-        "train",
+        "training.loop",
         '            self.step.load_state_dict(part("step"))\n',
         "            pass\n",
     ),
     "resumed at the first images": (
         checks.a_training_goes_on_as_it_was,
-        "loader",
+        "training.loader",
         "        first = self.first + steps\n",
         "        first = self.first\n",
     ),
     "resumed at the first learning rate": (
         checks.a_training_goes_on_as_it_was,
-        "train",
+        "training.loop",
         "config.schedule_first + number - 1, whole",
         "config.schedule_first + number - 1 - done, whole",
     ),
@@ -570,7 +545,7 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     ),
     "the mean teacher without its buffers": (
         checks.mean_teacher_is_a_snapshot_of_the_average,
-        "ema",
+        "models.ema",
         "averages, currents = self.model.state_dict(), model.state_dict()",
         "averages, currents = dict(self.model.named_parameters()), dict(model.named_parameters())",
     ),
@@ -588,32 +563,32 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     ),
     "accepted by one rule, reported by another": (
         checks.selection_accepts_down_to_its_threshold,
-        "label",
+        "stats.pseudo_labels",
         "        thresholds[k] = confidence[taken].min()\n",
         "        thresholds[k] = confidence[members].mean()\n",
     ),
     "a short stream cuts the batch": (
         checks.few_labels_are_repeated_not_dropped,
-        "loader",
+        "training.loader",
         "    wanted = np.arange(step * count, (step + 1) * count)\n",
         "    count = min(count, n)\n    wanted = np.arange(step * count, (step + 1) * count)\n",
     ),
     "a short stream is left out": (
         checks.few_labels_are_repeated_not_dropped,
-        "loader",
+        "training.loader",
         "            for number, (examples, count) in enumerate(self.streams)\n",
         "            for number, (examples, count) in enumerate(self.streams)\n"
         "            if len(examples) >= count or len(self.streams) == 1\n",
     ),
     "an image drawn with replacement": (
         checks.few_labels_are_repeated_not_dropped,
-        "loader",
+        "training.loader",
         "order = np.random.default_rng([*seed, int(epoch)]).permutation(n)",
         "order = np.random.default_rng([*seed, int(epoch)]).integers(0, 2, n)",
     ),
     "a streamed pass is the one before again": (
         checks.streamed_passes_are_shuffled_anew_and_whole,
-        "loader",
+        "training.loader",
         "windowed(n, window, (*seed, int(epoch)), wanted",
         "windowed(n, window, seed, wanted",
     ),
@@ -643,7 +618,7 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     ),
     "copies are found and used": (
         checks.copies_are_not_counted_twice,
-        "runs",
+        "chain.load",
         "[name not in gone for name in catalog.names]",
         "[name not in () for name in catalog.names]",
     ),
@@ -673,7 +648,7 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     ),
     "a fold keeps the labels it is judged on": (
         checks.labeled_images_leave_the_pool,
-        "stages",
+        "chain.types",
         "            keep[held_out] = False\n",
         "",
     ),
@@ -710,39 +685,39 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     ),
     "limit fitted on images that made the means": (
         checks.limit_comes_from_held_out_images,
-        "outofclass",
+        "stats.unknown",
         "    held_out = held_out_distances(features, labels)\n",
         "    held_out = mean_distances(features, labels, features)\n",
     ),
     "the held-out image stays in its mean": (
         checks.limit_comes_from_held_out_images,
-        "outofclass",
+        "stats.unknown",
         "_unit(sums[index[scored]] - features[scored])",
         "_unit(sums[index[scored]])",
     ),
     "a fold's limit knows its judged images": (
         checks.judged_images_are_no_part_of_their_chains_limit,
-        "selftrain",
-        "detect(labeled[chain.keep], task.labels[chain.keep], pool)",
+        "chain.pool",
+        "detect(labeled[fold.keep], task.labels[fold.keep], pool)",
         "detect(labeled, task.labels, pool)",
     ),
     "images out of class in the prior": (
         checks.images_out_of_class_decide_nothing,
-        "selftrain",
+        "chain.pool",
         "teacher, temperature, beliefs[inside])",
         "teacher, temperature, beliefs)",
     ),
     "images out of class in the alignment": (
         checks.images_out_of_class_decide_nothing,
-        "selftrain",
-        "beliefs[inside] = align(beliefs[inside], prior",
+        "chain.pool",
+        "beliefs[inside] = align_to_prior(beliefs[inside], prior",
         "beliefs = align(beliefs, prior",
     ),
     "a fold's clusters start at its judged images": (
         checks.held_out_labels_start_no_cluster_of_their_chain,
-        "selftrain",
-        """            labeled[torch.from_numpy(chain.keep)],
-            task.labels[chain.keep],
+        "chain.pool",
+        """            labeled[torch.from_numpy(fold.keep)],
+            task.labels[fold.keep],
 """,
         """            labeled,
             task.labels,
@@ -750,21 +725,21 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     ),
     "images out of class in the clusters": (
         checks.images_out_of_class_move_no_cluster,
-        "selftrain",
+        "chain.pool",
         "unlabeled[torch.from_numpy(inside)]",
         "unlabeled",
     ),
     "images out of class accepted": (
         checks.images_out_of_class_decide_nothing,
-        "label",
+        "stats.pseudo_labels",
         "(labels == k) & ~detection.outside",
         "labels == k",
     ),
     "images out of class in an online round": (
         checks.online_round_leaves_out_of_class_images,
-        "trunk",
-        "unlabeled(task, task.pool[inside])",
-        "unlabeled(task, task.pool)",
+        "chain.trained",
+        "task.unlabeled_examples(task.pool[inside])",
+        "task.unlabeled_examples(task.pool)",
     ),
 }
 
@@ -803,50 +778,49 @@ def _uncalibrated_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _choice_on_test(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stages are chosen, judged and calibrated on the test images."""
-    make_task = runs.make_task
+    make_task = prepare.make_task
 
-    def leaky(catalog: Any, store: Any, split: Any, *rest: Any) -> Any:
-        task = make_task(catalog, store, split, *rest)
-        test = split.indices("test")
-        chain = stages.Fold(np.ones(len(task.labels), dtype=bool), np.arange(len(test)))
+    def leaky(data: Any, plan: Any) -> Any:
+        task, test = make_task(data, plan), data.split.indices("test")
+        fold = types.Fold(np.ones(len(task.labels), dtype=bool), np.arange(len(test)))
         return dataclasses.replace(
-            task, judged=test, judged_labels=split.truth[test], folds=(chain,)
+            task, judged=test, judged_labels=data.split.truth[test], folds=(fold,)
         )
 
-    monkeypatch.setattr(runs, "make_task", leaky)
+    monkeypatch.setattr(prepare, "make_task", leaky)
 
 
 def _test_in_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     """Test images are pseudo-labelled and trained on."""
-    make_task = runs.make_task
+    make_task = prepare.make_task
 
-    def leaky(catalog: Any, store: Any, split: Any, *rest: Any) -> Any:
-        task = make_task(catalog, store, split, *rest)
-        return dataclasses.replace(task, pool=np.concatenate([task.pool, split.indices("test")]))
+    def leaky(data: Any, plan: Any) -> Any:
+        task, test = make_task(data, plan), data.split.indices("test")
+        return dataclasses.replace(task, pool=np.concatenate([task.pool, test]))
 
-    monkeypatch.setattr(runs, "make_task", leaky)
+    monkeypatch.setattr(prepare, "make_task", leaky)
 
 
 def _all_beliefs_are_trained_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """The round learns from every belief, whatever was accepted."""
-    believed = stages.believed_targets
+    believed = frozen.believed_targets
 
-    def everything(labels: Any, config: Any) -> Any:
+    def everything(labels: Any, kind: Any) -> Any:
         everyone = np.ones_like(labels.accepted)
-        return believed(dataclasses.replace(labels, accepted=everyone), config)
+        return believed(dataclasses.replace(labels, accepted=everyone), kind)
 
     replace_everywhere(monkeypatch, believed, everything)
 
 
 def _folds_keep_every_label(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fold's chain trains on all labels."""
-    train_chain = trunk._train_chain
+    """A fold's model trains on all labels."""
+    train_fold = trained._train_fold
 
-    def whole(shop: Any, course: Any, *rest: Any) -> Any:
-        everything = dataclasses.replace(course.chain, keep=np.ones_like(course.chain.keep))
-        return train_chain(shop, dataclasses.replace(course, chain=everything), *rest)
+    def whole(run: Any, fold: Any, *rest: Any) -> Any:
+        everything = dataclasses.replace(fold, keep=np.ones_like(fold.keep))
+        return train_fold(run, everything, *rest)
 
-    replace_everywhere(monkeypatch, train_chain, whole)
+    replace_everywhere(monkeypatch, train_fold, whole)
 
 
 @pytest.mark.parametrize(
@@ -874,20 +848,22 @@ def test_a_bug_in_the_chain_is_found(
 
 
 INERT: dict[str, tuple[str, str, str]] = {
-    "magnitude": ("trunk", "float(config.magnitude)", "9.0"),
-    "crop_scale": ("trunk", "scale=(config.crop_scale, 1.0)", "scale=(0.35, 1.0)"),
-    "weight_decay": ("trunk", "        weight_decay=t.weight_decay,\n", ""),
-    "drop_path_rate": ("trunk", "config.transfer.drop_path_rate)", "0.1)"),
-    "alignment": ("selftrain", "prior, strength=config.self_train.alignment", "prior"),
-    "out_of_class": ("selftrain", 'config.self_train.out_of_class == "keep"', "False"),
-    "clusters": ("pipeline", 'chain.run.config.self_train.clusters == "ignore"', "False"),
-    "online": ("trunk", "            config.self_train.online,\n", '            "fixmatch",\n'),
-    "threshold": ("trunk", "threshold=config.self_train.threshold", "threshold=0.95"),
+    "magnitude": ("chain.views", "float(config.magnitude)", "9.0"),
+    "crop_scale": ("chain.views", "scale=(config.crop_scale, 1.0)", "scale=(0.35, 1.0)"),
+    "weight_decay": ("chain.trained", "        weight_decay=t.weight_decay,\n", ""),
+    "drop_path_rate": ("chain.trained", "config.transfer.drop_path_rate)", "0.1)"),
+    "alignment": ("chain.pool", "prior, strength=strength", "prior"),
+    "out_of_class": ("chain.pool", 'config.self_train.out_of_class == "keep"', "False"),
+    "clusters": ("chain.rounds", 'chain.run.config.self_train.clusters == "ignore"', "False"),
+    "online": (
+        "chain.trained",
+        "        config.self_train.online,\n",
+        '        "fixmatch",\n',
+    ),
+    "threshold": ("chain.trained", "threshold=config.self_train.threshold", "threshold=0.95"),
     "temperature": ("steps.distillation", "temperature=self.temperature", "temperature=1.0"),
-    "alpha": ("student", "alpha=config.alpha", "alpha=0.7"),
-    "kd": ("student", "kd=config.kd", 'kd="kd"'),
-    "hint_weight": ("student", "hint_weight=config.hint_weight", "hint_weight=0.0"),
-    "teacher_cache": ("student", "cycle=shop.config.distill.teacher_cache", "cycle=0"),
+    "alpha": ("chain.student", "alpha=config.alpha", "alpha=0.7"),
+    "kd": ("chain.student", "kd=config.kd", 'kd="kd"'),
     "limit": ("data.split", '_draw(catalog.names, pool, limit, f"{seed}/pool")', "pool"),
 }
 

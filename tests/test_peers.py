@@ -21,7 +21,7 @@ from PIL import Image
 from shapes import SETTINGS, write_shapes
 
 from tutelage.config import make_config
-from tutelage.data.catalog import read_catalog
+from tutelage.data.open import read_catalog
 from tutelage.models.zoo import create
 from tutelage.system.errors import TutelageError
 

@@ -22,11 +22,11 @@ from shown import COMMANDS
 from tarred import tar_tree
 
 from tutelage import cli
-from tutelage.chain import runs
+from tutelage.chain import load
 from tutelage.data import demo as solar
 from tutelage.data import runfolder
-from tutelage.data.catalog import read_catalog
 from tutelage.data.decisions import FILE, Decision, Decisions
+from tutelage.data.open import read_catalog
 from tutelage.ladder import seeds as ladder
 from tutelage.models import zoo
 from tutelage.stats.metrics import metrics
@@ -47,7 +47,7 @@ def _quick(own_cache: Path) -> Iterator[None]:
 
     bound = web.bound_socket
     with checks.quick() as patch:
-        patch.setattr(runs, "create", tiny)
+        patch.setattr(load, "create", tiny)
         patch.setattr(ladder, "run_seed", made_up)
         for module in (solar, runfolder):
             patch.setattr(module, "solar_cells", lambda: read_catalog("photos"))

@@ -18,8 +18,6 @@ CHECKS: tuple[checks.Check, ...] = (
     checks.dkd_target_is_not_a_mixed_images_label,
     checks.dist_loss_correlates_rows_and_weighted_columns,
     checks.several_teachers_are_the_mean_of_calibrated_probabilities,
-    checks.cached_answers_belong_to_their_views,
-    checks.connector_is_thrown_away,
     checks.student_alone_sees_labels_only,
     checks.forward_is_an_evaluation_snapshot,
     checks.pipeline_teacher_is_in_evaluation_mode,

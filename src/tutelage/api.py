@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tutelage.config import RunConfig, make_config
-from tutelage.data.catalog import Catalog, as_text
-from tutelage.data.decode import UnreadableImage, decode, read_file
-from tutelage.data.memory import Data, in_memory, is_in_memory, open_data
+from tutelage.config import make_config
+from tutelage.data.catalog import Catalog
+from tutelage.data.decode import decode
+from tutelage.data.folder import as_text
+from tutelage.data.open import Data, in_memory, is_in_memory, open_data
+from tutelage.data.sources import read_file
 from tutelage.deploy.answers import Prediction, answer, each_image, reason_of
+from tutelage.deploy.samples import PARITY_IMAGES, noise_images, readable_images
 from tutelage.stats.metrics import metrics
 from tutelage.system.cores import cores
 from tutelage.system.errors import TutelageError, need
@@ -23,7 +25,6 @@ from tutelage.system.ranks import env_int
 
 # Of exported models, and what each is called in the model folder.
 FORMATS = {"onnx": "model.onnx", "torch": "model.pt2", "timm": "timm", "hub": "hub"}
-PARITY_IMAGES = 64
 CALIBRATION_IMAGES = 128  # for int8
 JUDGED_IMAGES = 512  # others, on which int8 is judged
 
@@ -106,7 +107,7 @@ def augment(
         need(package, "train")
     from datetime import UTC, datetime
 
-    from tutelage.chain import runs
+    from tutelage.chain import prepare
     from tutelage.explore import survey
     from tutelage.explore.page import render
     from tutelage.report.html import write_page
@@ -114,7 +115,7 @@ def augment(
     config = make_config("augment", settings)
     catalog, told_data = open_data(data)
     tuned = tune or config.transfer.augment == "auto"
-    with runs.opened("augment", catalog, told_data, Path(out), config, quiet=quiet) as work:
+    with prepare.opened("augment", catalog, told_data, Path(out), config, quiet=quiet) as work:
         opened, folder, console = work
         done = survey.survey(opened, console, tuned=tuned)
     given = {**settings, "tune": tune or None}
@@ -239,29 +240,9 @@ def _train(
 ) -> dict[str, Any]:
     for package in ("torch", "timm", "pyarrow", "jinja2", "matplotlib", "onnx"):
         need(package, "train")
-    from tutelage.chain import pipeline, runs, students
-    from tutelage.system.ranks import apart, is_lead, joined
+    from tutelage.chain.run import train
 
-    config = make_config(command, settings)
-    teachers = _given_teachers(config) if command == "distill" else []
-    if teachers:
-        catalog = catalog.named(teachers[0].spec.classes)
-    with joined():
-        work = runs.prepare(command, catalog, data, out, config, notes=notes, quiet=quiet)
-        with contextlib.closing(work):
-            chain = pipeline.Pipeline(work)
-            if teachers:
-                for teacher in teachers:
-                    teacher.spec = dataclasses.replace(teacher.spec, canvas=work.store.canvas)
-                students.student_stage(chain, teachers[0], teachers[1:])
-            else:
-                pipeline.teach(chain, rounds=command != "transfer")
-                if command in ("run", "demo"):
-                    students.student_stage(chain, chain.teacher.outcome.model)
-            if not is_lead():
-                return {}
-            with apart():  # the other ranks are gone
-                return _finish(work, chain, _command_line(command, data, out, settings))
+    return train(command, catalog, data, out, settings, notes=notes, quiet=quiet)
 
 
 def _command_line(command: str, data: str, out: Path, settings: dict[str, Any]) -> str:
@@ -270,110 +251,6 @@ def _command_line(command: str, data: str, out: Path, settings: dict[str, Any]) 
 
     what = f"  # DATA: {data}" if is_in_memory(data) else ""
     return command_line(command, data, str(out), settings) + what
-
-
-def _given_teachers(config: RunConfig) -> list[Any]:
-    """The models, all of the same classes, whose folders the setting ``teacher`` names."""
-    from tutelage.models.folder import load_model, model_folders
-
-    teachers = []
-    for folder in model_folders(config.data.teacher):
-        if not (Path(folder) / "model.json").exists():
-            raise TutelageError(
-                f"distill needs a trained teacher, but {folder!r} is no model folder; "
-                "give one, such as --teacher RUN/teacher, or several separated by commas"
-            )
-        teacher = load_model(folder)
-        teachers.append(teacher)
-        known, others = teachers[0].spec.classes, teacher.spec.classes
-        if others != known:
-            raise TutelageError(
-                f"the first teacher knows {', '.join(known)}, {folder} knows {', '.join(others)}; "
-                "they must be the same classes"
-            )
-    return teachers
-
-
-def _finish(work: Any, chain: Any, command: str) -> dict[str, Any]:
-    """Everything after the last decision: models, export, test figures, tables, report."""
-    from tutelage.chain import candidates, evidence, pipeline, runs, students, worklist
-    from tutelage.deploy.onnx import export_onnx, parity
-    from tutelage.models.folder import save_model
-    from tutelage.report import card
-    from tutelage.report.html import write, write_page
-
-    out = work.folder.path
-    named = []
-    for stage in [s for s in chain.finished if s.accepted]:
-        if stage.name == "student":
-            named.append(("student", stage, out / "student.onnx"))
-        elif stage is chain.teachers[-1]:
-            named.append(("teacher", stage, out / "teacher" / "model.onnx"))
-    sample = _sample_images(work)
-    for name, stage, path in named:
-        save_model(stage.outcome.model, out / name)
-        export_onnx(stage.outcome.model, path)
-        checked = parity(stage.outcome.model, path, sample)
-        work.console.say(
-            f"{path.name} agrees with torch on {checked.n} images "
-            f"(largest difference {checked.max_difference:.1e})"
-        )
-    evidence.write_pseudo_labels(work, chain.finished)
-    if chain.teachers:
-        worklist.write_worklist(chain)
-    deployed = evidence.deployment(named)
-    for note in candidates.exceeded(work.config.distill, deployed):
-        work.note(note)
-    result, probs = pipeline.measure(work, chain.finished)
-    result |= students.measure(work)
-    result["leakage"] = evidence.leakage(work, probs)
-    work.folder.write_json("metrics.json", result)
-    for entry in result["stages"]:
-        work.console.record("result", stage=entry["name"], figures=entry)
-    points = evidence.cloud(chain) if chain.teachers else []
-    runs.write_skipped(work.store, out)  # of streamed images some may have been lost by now
-    report = evidence.make_report(work, chain.finished, result, probs, deployed, command, points)
-    write(report, out / "report.html")
-    write_page(card.render(report), out / "MODEL_CARD.md")
-    _summary(work, result, deployed)
-    return result
-
-
-def _sample_images(work: Any) -> list[np.ndarray]:
-    """A few training images as files hold them, to check the export on; some may be lost by now."""
-    rows = np.flatnonzero(work.split.roles != "unused")
-    rows = rows[:: max(1, len(rows) // PARITY_IMAGES)][:PARITY_IMAGES]
-    found = list(_readable(work.catalog, rows))
-    return found or _noise_images(work.store.canvas)
-
-
-def _readable(catalog: Catalog, rows: np.ndarray) -> Iterator[np.ndarray]:
-    """The images in rows (n,) of a catalog, as files hold them; unreadable ones are passed over."""
-    for row in rows:
-        with contextlib.suppress(UnreadableImage, OSError):
-            yield decode(catalog.source.read(int(row)))
-
-
-def _summary(work: Any, result: dict[str, Any], deployed: Sequence[Any]) -> None:
-    say = work.console.say
-    for entry in result["stages"]:
-        test = entry["test"]
-        if test is None:
-            continue
-        low, high = test["accuracy_ci95"]
-        mark = "" if entry["accepted"] else "  (rejected)"
-        say(
-            f"  {entry['name']:<14} test accuracy {test['accuracy']:.3f} "
-            f"[{low:.3f}, {high:.3f}]  macro-F1 {test['macro_f1']:.3f}{mark}"
-        )
-    for row in deployed:
-        say(
-            f"  {row['name']:<14} {row['parameters'] / 1e6:.2f}M parameters, "
-            f"{row['bytes'] / 1e6:.1f} MB, {row['latency_ms_p50']:.1f} ms an image on one core"
-        )
-    if work.store.reasons:
-        say(f"  {len(work.store.reasons)} unreadable images were skipped (skipped.csv)")
-    say(f"report: {work.folder.path / 'report.html'}")
 
 
 def load_predictor(model: Path | str) -> tuple[tuple[str, ...], Any]:
@@ -572,7 +449,7 @@ def _digest_of(model: Path) -> str:
 
 
 def _image_files(images: Sequence[Path | str]) -> list[Path]:
-    from tutelage.data.catalog import image_files
+    from tutelage.data.folder import image_files
 
     out: list[Path] = []
     for item in map(Path, images):
@@ -604,7 +481,7 @@ def evaluate(model: Path | str, data: Data, *, split: str = "test") -> dict[str,
         TutelageError: the split has no labelled image, or classes the model does not know.
     """
     opened = _open_model(Path(model), threads=1)
-    catalog, told = open_data(data, lone=split)
+    catalog, told = open_data(data, split=split)
     rows = np.flatnonzero((catalog.splits == split) & (catalog.labels >= 0))
     if not len(rows):
         found = ", ".join(sorted(set(catalog.splits.tolist())))
@@ -684,7 +561,7 @@ def export(
             f"int8 is calibrated on real images, but {model} lies in no run folder; "
             "give some with --images"
         )
-    shown = own[:PARITY_IMAGES] or _noise_images(loaded.spec.canvas)
+    shown = own[:PARITY_IMAGES] or noise_images(loaded.spec.canvas)
     checked = _written(loaded, path, format, shown, Path(model))
     told = "training images" if own else "generated"
     result: dict[str, Any] = {"path": str(path), **dataclasses.asdict(checked), "images": told}
@@ -728,20 +605,7 @@ def _own_images(model: Path, images: Data | None) -> list[np.ndarray]:
         return []
     catalog = catalog_of(model.parent) if images is None else open_data(images)[0]
     rows = np.random.default_rng(0).permutation(np.flatnonzero(catalog.splits == "train"))
-    return list(_readable(catalog, rows[: CALIBRATION_IMAGES + JUDGED_IMAGES]))
-
-
-def _noise_images(canvas: int, count: int = 128) -> list[np.ndarray]:
-    """Smooth random pictures of many shapes: a model folder carries no images to check with."""
-    rng = np.random.default_rng(0)
-    images = []
-    for _ in range(count):
-        height, width = rng.integers(canvas // 2, 2 * canvas, size=2)
-        coarse = rng.integers(0, 256, size=(4, 4, 3))
-        rows = np.linspace(0, 3, height).round().astype(int)
-        columns = np.linspace(0, 3, width).round().astype(int)
-        images.append(coarse[rows][:, columns].astype(np.uint8))
-    return images
+    return list(readable_images(catalog, rows[: CALIBRATION_IMAGES + JUDGED_IMAGES]))
 
 
 def review(

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tutelage.data.catalog import Catalog, FileSource, Source
+from tutelage.data.catalog import Catalog
 from tutelage.data.decode import UnreadableImage, decode
 from tutelage.data.memory import encoded
+from tutelage.data.sources import FileSource, Source
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.system.errors import TutelageError, need
 from tutelage.system.files import write_atomically
@@ -188,10 +189,6 @@ class ArraySource:
         """Return a hash of the pixels."""
         image = self.images[index]
         return hashlib.blake2b(image.tobytes() + repr(image.shape).encode()).hexdigest()
-
-    def select(self, indices: NDArray[np.intp]) -> ArraySource:
-        """Return the source of these images."""
-        return ArraySource(tuple(self.images[i] for i in indices))
 
 
 def _images(X: Any) -> list[Any]:

@@ -10,11 +10,8 @@ from tutelage.augment import (
     CutMix,
     Mix,
     MixUp,
-    cutmix,
     draw_cutmix,
-    draw_either,
     draw_mixup,
-    mixup,
 )
 from tutelage.system.errors import TutelageError
 
@@ -77,14 +74,18 @@ def test_weight_zero_throughout_keeps_probabilities():
     torch.testing.assert_close(mixed.sum(1), torch.ones(2))
 
 
-@pytest.mark.parametrize("function", [cutmix, mixup])
+@pytest.mark.parametrize("draw", [draw_cutmix, draw_mixup])
 @pytest.mark.parametrize("batch", [1, 2, 5])
-def test_any_batch_and_nothing_in_place(function, batch):
+def test_any_batch_and_nothing_in_place(draw, batch):
     images = torch.rand(batch, 3, 32, 32, generator=seeded(1))
     targets, weights = torch.eye(5)[:batch], torch.ones(batch)
     before = images.clone(), targets.clone(), weights.clone()
-    mixed = function(images, targets, weights, seeded(2))
-    again = function(images, targets, weights, seeded(2))
+
+    def mixed_by(seed):
+        mix = draw(batch, seeded(seed))
+        return mix.images(images), *mix.weighted(targets, weights)
+
+    mixed, again = mixed_by(2), mixed_by(2)
     for one, two, original in zip(mixed, again, before, strict=True):
         assert torch.equal(one, two)
         assert one.shape == original.shape
@@ -93,7 +94,7 @@ def test_any_batch_and_nothing_in_place(function, batch):
     if batch == 1:
         torch.testing.assert_close(mixed[0], images)
     if batch == 5:
-        assert not torch.equal(mixed[0], function(images, targets, weights, seeded(3))[0])
+        assert not torch.equal(mixed[0], mixed_by(3)[0])
 
 
 def test_alpha_is_alive_and_checked():
@@ -117,30 +118,6 @@ def test_by_hand():
     assert torch.equal(mix.images(images)[0, 0], expected)
     assert torch.equal(mix.images(images)[1, 0], 1 - expected)
     assert torch.equal(mix.targets(torch.eye(2)), torch.tensor([[0.75, 0.25], [0.25, 0.75]]))
-
-
-@pytest.mark.parametrize("draw", [draw_cutmix, draw_mixup, draw_either])
-def test_one_draw_for_the_batch_or_one_an_image(draw):
-    own, shared = draw(500, seeded()), draw(500, seeded(), per_image=False)
-    assert len(own.lam.unique()) > 100
-    assert len(shared.lam.unique()) == 1
-    assert len(shared.box.unique(dim=0)) == 1
-    assert len(shared.perm.unique()) == 500  # partners are always an image's own
-
-
-def test_either_is_cutmix_for_its_share_of_the_images():
-    mix = draw_either(4000, seeded(), cutmix_share=0.3)
-    cut = mix.taken == 1
-    assert cut.float().mean().item() == pytest.approx(0.3, abs=0.03)
-    whole = torch.tensor([0.0, 0.0, 1.0, 1.0])
-    assert torch.equal(mix.box[~cut], whole.expand(len(mix.box[~cut]), 4))
-    area = (mix.box[:, 2:] - mix.box[:, :2]).prod(1)
-    torch.testing.assert_close(mix.lam, 1 - mix.taken * area)
-    images = torch.rand(8, 3, 32, 32, generator=seeded(1))
-    few = draw_either(8, seeded(2))
-    kept = (few.images(images) - images[few.perm]) / (images - images[few.perm])
-    moved = few.perm != torch.arange(8)
-    torch.testing.assert_close(kept.mean((1, 2, 3))[moved], few.lam[moved], atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("kind", [CutMix, MixUp])

@@ -1,15 +1,12 @@
-"""Plans can be indexed, joined, saved, loaded and read."""
+"""Plans can be indexed, moved and read."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from tutelage.augment import Plan, Strong, apply, then
-from tutelage.system.errors import TutelageError
+from tutelage.augment import plan as plans
 
 torch.set_num_threads(1)
 
@@ -35,38 +32,21 @@ def test_shapes():
     }
 
 
-def test_index_and_cat_round_trip():
+def test_codes_are_positions_in_the_names():
+    for position, name in enumerate(plans.COLOR_OPS[1:], start=1):
+        assert getattr(plans, name.upper()) == position
+
+
+def test_indexing_gives_the_plan_of_some_images():
     images, plan = sample()
     assert len(plan) == 5
     assert len(plan[-1]) == 1
     assert torch.equal(plan[-1].matrix, plan.matrix[4:])
-    joined = Plan.cat([plan[:2], plan[torch.tensor([2, 3])], plan[4]])
-    assert torch.equal(apply(images, joined, 12), apply(images, plan, 12))
+    whole = apply(images, plan, 12)
+    for some in (slice(2), torch.tensor([4, 2])):
+        assert torch.equal(apply(images[some], plan[some], 12), whole[some])
     with pytest.raises(IndexError):
         plan[5]
-
-
-def test_save_and_load(tmp_path: Path):
-    images, plan = sample()
-    plan.save(tmp_path / "plan.safetensors")
-    again = Plan.load(tmp_path / "plan.safetensors")
-    assert torch.equal(apply(images, again, 16), apply(images, plan, 16))
-
-
-def test_load_refuses_other_files(tmp_path: Path):
-    save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
-    with pytest.raises(TutelageError, match="weight"):
-        Plan.load(tmp_path / "other.safetensors")
-
-
-def test_cat_pads_the_shorter_list_of_operations():
-    images, plan = sample()
-    joined = Plan.cat([plan, Plan.identity(5)])
-    assert joined.ops.shape == (10, plan.ops.shape[1])
-    twice = torch.cat([images, images])
-    views = apply(twice, joined, 16)
-    assert torch.equal(views[:5], apply(images, plan, 16))
-    assert torch.equal(views[5:], apply(images, Plan.identity(5), 16))
 
 
 def test_text():

@@ -15,7 +15,8 @@ import silent_checks as checks
 import tiny
 from shapes import contents, read_metrics
 
-from tutelage.chain import evidence, pipeline, stages
+from tutelage.chain import evidence, pipeline, types
+from tutelage.chain.run import teach
 from tutelage.models.folder import load_model
 from tutelage.stats.metrics import Comparison
 from tutelage.stats.pseudo_labels import PseudoLabels, select
@@ -31,10 +32,10 @@ def done(
     *,
     accepted: bool = True,
     comparison: Comparison | None = None,
-) -> pipeline.Finished:
-    nothing = stages.Beliefs([None], np.zeros((0, 2)))
-    outcome = stages.Outcome(SimpleNamespace(), nothing, True, labels)  # type: ignore[arg-type]
-    return pipeline.Finished(name, accepted, "a reason", 1.0, comparison, outcome)
+) -> types.Finished:
+    nothing = types.Beliefs([None], np.zeros((0, 2)))
+    outcome = types.Outcome(SimpleNamespace(), nothing, True, labels)  # type: ignore[arg-type]
+    return types.Finished(name, accepted, "a reason", 1.0, comparison, outcome)
 
 
 def small_run(truth: list[int]) -> Any:
@@ -189,7 +190,7 @@ def test_without_test_images_and_rounds_there_are_only_views(
 def test_the_cloud_holds_labelled_and_unlabelled_images_in_the_unit_square(
     chain: pipeline.Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipeline.teach(chain, rounds=False)
+    teach(chain, self_training=False)
     monkeypatch.setattr(evidence, "CLOUD", (3, 5))
     points = evidence.cloud(chain)
     assert [point.labeled for point in points] == [True] * 3 + [False] * 5

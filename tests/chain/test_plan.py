@@ -232,15 +232,6 @@ def test_a_gpu_learns_online_and_who_asks_for_it() -> None:
     assert plan(QUICK, alone, trunk="online").rounds == ()
 
 
-def test_rounds_of_a_curriculum_take_more_and_more_of_the_pool() -> None:
-    assert {work.fraction for work in plan(QUICK).rounds} == {None}
-    rounds = plan(QUICK, curriculum="percentiles", rounds=6, trunk="frozen").rounds
-    fractions = [work.fraction for work in rounds if work.fraction is not None]
-    assert len(fractions) == 6
-    assert fractions == sorted(fractions)
-    assert all(0 < f <= 1 for f in fractions)
-
-
 def test_a_cpu_trains_no_trunk_on_views_that_show_less() -> None:
     quick = dataclasses.replace(QUICK, forward=0.5, train=1.5)
     large = dataclasses.replace(AMOUNTS, canvas=256)

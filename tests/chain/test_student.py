@@ -15,11 +15,10 @@ import silent_checks
 import torch
 from torch import nn
 
-from tutelage.chain import runs, trunk
+from tutelage.chain import student, trained, types
+from tutelage.chain.answers import evaluation_look
 from tutelage.chain.plan import Work
-from tutelage.chain.stages import evaluation_look
-from tutelage.chain.student import create_student, distill, fit_connector, train_alone
-from tutelage.chain.trunk import Workshop
+from tutelage.chain.student import create_student, distill, train_alone
 from tutelage.config import make_config
 from tutelage.models.classifier import Classifier
 from tutelage.models.zoo import create, cut, residual_blocks
@@ -98,42 +97,17 @@ def test_standardised_logits_of_two_classes_are_refused() -> None:
     assert create_student(config, teacher("test_resnet", 3)).spec.cut == 2
 
 
-def test_a_connector_foretells_what_is_linear_in_the_features() -> None:
-    features = torch.randn(200, 6, generator=torch.Generator().manual_seed(0)) * 3 + 1
-    weight = torch.randn(4, 6, generator=torch.Generator().manual_seed(1))
-    hints = features @ weight.T + torch.arange(4.0)
-    connector = fit_connector(features, hints)
-    assert (connector.in_features, connector.out_features) == (6, 4)
-    error = (connector(features) - hints).square().mean().detach()
-    assert float(error) < 0.02 * float(hints.var(dim=0).mean())
-    torch.testing.assert_close(connector(features).mean(dim=0), hints.mean(dim=0))
-
-
-def test_a_connector_of_more_features_than_images_stays_small() -> None:
-    features = torch.randn(20, 50, generator=torch.Generator().manual_seed(0))
-    features[:, 7] = 0.5  # a dead feature
-    hints = torch.randn(20, 4, generator=torch.Generator().manual_seed(1))
-    connector = fit_connector(features, hints)
-    assert torch.isfinite(connector.weight).all()
-    assert float(connector.weight.detach().norm()) < float(hints.norm())
-
-
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[runs.Run]:
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[types.Run]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         yield silent_checks.prepared(tmp_path_factory.mktemp("student"), monkeypatch)
 
 
-def changed(run: runs.Run, **settings: Any) -> Workshop:
-    distill = dataclasses.replace(run.config.distill, **settings)
-    return dataclasses.replace(run.shop, config=dataclasses.replace(run.config, distill=distill))
-
-
-def short(run: runs.Run, steps: int = 2) -> Work:
+def short(run: types.Run, steps: int = 2) -> Work:
     return dataclasses.replace(run.plan.student, steps=steps, batch_size=8)
 
 
-def answers(run: runs.Run, seed: int, size: int = 32, temperature: float = 1.0) -> Classifier:
+def answers(run: types.Run, seed: int, size: int = 32, temperature: float = 1.0) -> Classifier:
     """The run's trunk with a head that says something."""
     made = copy.deepcopy(run.base)
     torch.nn.init.normal_(made.head.weight, generator=torch.Generator().manual_seed(seed))
@@ -141,13 +115,11 @@ def answers(run: runs.Run, seed: int, size: int = 32, temperature: float = 1.0) 
     return made
 
 
-@pytest.mark.parametrize(
-    "settings", [{}, {"kd": "dkd"}, {"kd": "dist"}, {"hint_weight": 1.0}, {"teacher_cache": 1}]
-)
+@pytest.mark.parametrize("settings", [{}, {"kd": "dkd"}, {"kd": "dist"}])
 def test_every_kind_of_distillation_trains_a_student(
-    run: runs.Run, settings: dict[str, Any]
+    run: types.Run, settings: dict[str, Any]
 ) -> None:
-    outcome = distill(changed(run, **settings), run.task, answers(run, 1), short(run))
+    outcome = distill(run.changed("distill", **settings), [answers(run, 1)], short(run))
     assert not outcome.model.training
     assert all(torch.isfinite(value).all() for value in outcome.model.state_dict().values())
     assert outcome.model.spec.classes == run.base.spec.classes
@@ -155,11 +127,11 @@ def test_every_kind_of_distillation_trains_a_student(
 
 
 def test_several_teachers_of_several_sizes_teach_one_student(
-    run: runs.Run, monkeypatch: pytest.MonkeyPatch
+    run: types.Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fits = silent_checks.captured_fits(monkeypatch)
     first, second = answers(run, 1, temperature=2.0), answers(run, 2, size=64)
-    distill(changed(run, hint_weight=0.5), run.task, first, short(run), [second])
+    distill(run, [first, second], short(run))
     (fit,) = fits
     batch = fit.loader.batch(0)
     assert [view.shape[-1] for view in batch.teacher_images] == [32, 64]
@@ -168,40 +140,38 @@ def test_several_teachers_of_several_sizes_teach_one_student(
         each = [torch.softmax(m.eval()(x) / m.spec.temperature, dim=1) for m, x in pairs]
     answer = fit.step.teacher(*batch.teacher_images)
     torch.testing.assert_close(answer.logits.exp(), (each[0] + each[1]) / 2, atol=1e-3, rtol=1e-2)
-    assert answer.features.shape == (8, 2 * run.base.num_features)
-    assert fit.model.connector.out_features == 2 * run.base.num_features
 
 
 def test_the_same_teacher_twice_is_that_teacher(
-    run: runs.Run, monkeypatch: pytest.MonkeyPatch
+    run: types.Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fits = silent_checks.captured_fits(monkeypatch)
     models = []
     for others in ([], [answers(run, 1)]):
-        models.append(distill(run.shop, run.task, answers(run, 1), short(run), others).model)
+        models.append(distill(run, [answers(run, 1), *others], short(run)).model)
     torch.testing.assert_close(fits[1].model.state_dict(), fits[0].model.state_dict())
     assert models[0].spec == models[1].spec
 
 
 @pytest.mark.parametrize("harm", [False, True])
 def test_the_student_closer_to_its_teacher_is_kept(
-    run: runs.Run, monkeypatch: pytest.MonkeyPatch, harm: bool
+    run: types.Run, monkeypatch: pytest.MonkeyPatch, harm: bool
 ) -> None:
     """Training that took it away from its teacher on plain views is not kept."""
     teacher = answers(run, 1, temperature=2.0)
     started: list[Classifier] = []
 
-    def fit(shop: Any, model: Classifier, *rest: Any) -> Classifier:
+    def fit(run: Any, model: Classifier, *rest: Any) -> Classifier:
         started.append(copy.deepcopy(model))
-        trained = copy.deepcopy(model).eval()
+        after = copy.deepcopy(model).eval()
         with torch.no_grad():  # in place of training: worse answers, or none but equal ones
-            trained.head.weight.mul_(-1 if harm else 1)
-            trained.head.bias.mul_(-1 if harm else 1)
-            trained.head.requires_grad_(False)
-        return trained
+            after.head.weight.mul_(-1 if harm else 1)
+            after.head.bias.mul_(-1 if harm else 1)
+            after.head.requires_grad_(False)
+        return after
 
-    monkeypatch.setattr(trunk, "fit", fit)
-    outcome = distill(run.shop, run.task, teacher, short(run))
+    monkeypatch.setattr(trained, "fit", fit)
+    outcome = distill(run, [teacher], short(run))
     (start,) = started
     torch.testing.assert_close(outcome.model.head.weight, start.head.weight)
     is_start = outcome.model.head.weight.requires_grad
@@ -219,31 +189,38 @@ def test_the_student_closer_to_its_teacher_is_kept(
     assert float(before if harm else after) == pytest.approx(divergence, abs=1e-3)
 
 
-def test_teachers_of_other_classes_are_refused(run: runs.Run) -> None:
+def test_teachers_of_other_classes_are_refused(run: types.Run) -> None:
     other = answers(run, 2)
     other.spec = dataclasses.replace(other.spec, classes=("bee", "ant"))
     with pytest.raises(TutelageError, match="teacher 2 knows bee, ant, the first knows ant, bee"):
-        distill(run.shop, run.task, answers(run, 1), short(run), [other])
+        distill(run, [answers(run, 1), other], short(run))
 
 
-def test_a_cache_asks_the_teacher_about_its_batches_only(
-    run: runs.Run, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("weights", "stays"), [("none", False), (None, True)])
+def test_a_named_student_keeps_its_stem_only_where_its_own_weights_are_pretrained(
+    run: types.Run, monkeypatch: pytest.MonkeyPatch, weights: str | None, stays: bool
 ) -> None:
+    """The teacher's weights say nothing about the student's."""
     fits = silent_checks.captured_fits(monkeypatch)
-    for size in (0, 3):
-        distill(changed(run, teacher_cache=size), run.task, answers(run, 1), short(run))
-    plain, cached = fits
-    assert (plain.loader.cycle, plain.step.cache) == (0, None)
-    for step in range(9):
-        loss, _ = cached.step(cached.model.eval(), cached.loader.batch(step))
-        again, _ = plain.step(cached.model, cached.loader.batch(step))
-        torch.testing.assert_close(loss, again)
-    assert len(cached.step.cache) == 3
+    monkeypatch.setattr(student, "create_student", lambda *_: tiny_student(run))
+    pretrained = run.changed("data", weights=None)  # the teacher's
+    asked = pretrained.changed("distill", student="test_efficientnet", student_weights=weights)
+    work = dataclasses.replace(short(run), frozen_stages=3)
+    distill(asked, [answers(run, 1)], work)
+    stem = dict(fits[0].model.named_parameters())["trunk.conv_stem.weight"]
+    assert stem.requires_grad != stays
 
 
-def test_a_student_alone_is_as_the_distilled_one_but_for_what_it_learned(run: runs.Run) -> None:
-    alone = train_alone(run.shop, run.task, run.base, short(run))
-    taught = distill(run.shop, run.task, answers(run, 1), short(run))
+def tiny_student(run: types.Run) -> Classifier:
+    made = create("test_efficientnet", run.base.spec.classes, canvas=32, input_size=32,
+                  weights="none")  # fmt: skip
+    made.unfreeze_trunk()
+    return made
+
+
+def test_a_student_alone_is_as_the_distilled_one_but_for_what_it_learned(run: types.Run) -> None:
+    alone = train_alone(run, short(run))
+    taught = distill(run, [answers(run, 1)], short(run))
     assert alone.model.spec == dataclasses.replace(taught.model.spec, temperature=1.0)
     assert alone.beliefs.pool == [None] * len(run.task.folds)
     assert alone.beliefs.judged.shape == taught.beliefs.judged.shape
@@ -251,9 +228,8 @@ def test_a_student_alone_is_as_the_distilled_one_but_for_what_it_learned(run: ru
     assert not torch.equal(alone.model.head.weight, taught.model.head.weight)
 
 
-def test_a_student_alone_learns_the_labels(run: runs.Run) -> None:
-    silent = dataclasses.replace(run.config.transfer, drop_rate=0.0, mix="none", augment="none")
-    shop = dataclasses.replace(run.shop, config=dataclasses.replace(run.config, transfer=silent))
-    model = train_alone(shop, run.task, run.base, short(run, steps=30)).model
+def test_a_student_alone_learns_the_labels(run: types.Run) -> None:
+    silent = run.changed("transfer", drop_rate=0.0, mix="none", augment="none")
+    model = train_alone(silent, short(run, steps=30)).model
     logits = evaluation_look(run.task.canvases, run.task.labeled, model, run.device)
     assert logits.argmax(dim=1).tolist() == run.task.labels.tolist()

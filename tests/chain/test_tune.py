@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from tutelage.augment import Strong, Weak
-from tutelage.chain import plan, stages, tune
+from tutelage.chain import plan, tune, types
 from tutelage.chain.tune import DEFAULT, Candidate, Sample
 from tutelage.config import TransferConfig
-from tutelage.stats.coverage import LEAST_POOL, Figures, Interval, measure
+from tutelage.stats.coverage import LEAST_POOL, Figures, measure
+from tutelage.stats.intervals import Interval
 
 GRID = (
     {"augment": "none"},
@@ -228,7 +229,7 @@ def test_held_out_losses_are_of_labels_that_the_head_did_not_see(
     losses = tune.held_out_losses(data, clean, clean[None].repeat(2, 1, 1), metrics)
     assert losses.shape == (12,)
     assert losses.mean() < 0.1
-    chains = stages.make_folds(data.labels, 0, 4, 0)[1:]
+    chains = types.make_folds(data.labels, 0, 4, 0)[1:]
     for features, chain in zip(seen, list(chains) * 2, strict=True):
         held_out = clean[torch.from_numpy(chain.judges)]
         assert len(features) == 2 * (12 - len(held_out))

@@ -11,15 +11,17 @@ pytest.importorskip("timm")
 
 import torch
 
-from tutelage.chain import pipeline, stages, worklist
+from tutelage.chain import pipeline, types, worklist
+from tutelage.chain.run import teach
 from tutelage.chain.worklist import Curve, held_out_beliefs, learning_curve, principal
+from tutelage.stats.calibrate import softmax
 
 parquet = pytest.importorskip("pyarrow.parquet")
 
 
 @pytest.fixture
 def taught(chain: pipeline.Pipeline) -> pipeline.Pipeline:
-    pipeline.teach(chain, rounds=False)
+    teach(chain, self_training=False)
     return chain
 
 
@@ -53,13 +55,13 @@ def test_a_teacher_that_labelled_the_pool_as_it_learned_is_asked_about_it(
     outcome = taught.teacher.outcome
     known = outcome.beliefs.pool[0]
     asked = []
-    look = pipeline.trunk.clean_logits
+    look = pipeline.clean_logits
 
     def noted(*arguments: object) -> object:
-        asked.append(arguments[2])
+        asked.append(arguments[1])
         return look(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(pipeline.trunk, "clean_logits", noted)
+    monkeypatch.setattr(pipeline, "clean_logits", noted)
     outcome.beliefs.pool[0] = None
     worklist.write_worklist(taught)
     np.testing.assert_allclose(taught.pool_logits, known, atol=1e-4)
@@ -73,7 +75,7 @@ def test_a_label_is_judged_by_models_that_did_not_see_it(taught: pipeline.Pipeli
     last = taught.finished[-1]
     judged = np.full_like(last.outcome.beliefs.judged, np.nan)
     judged[0] = [5.0, -5.0]
-    beliefs = stages.Beliefs(last.outcome.beliefs.pool, judged)
+    beliefs = types.Beliefs(last.outcome.beliefs.pool, judged)
     outcome = dataclasses.replace(last.outcome, beliefs=beliefs)
     later = [*taught.finished, dataclasses.replace(last, outcome=outcome)]
     after = held_out_beliefs(taught, later)
@@ -88,14 +90,14 @@ def test_with_a_val_split_folds_of_the_labels_judge_them(taught: pipeline.Pipeli
         task,
         judged=task.pool[:3],
         judged_labels=np.zeros(3, dtype=np.int64),
-        folds=(stages.Fold(np.ones(len(task.labels), bool), np.arange(3)),),
+        folds=(types.Fold(np.ones(len(task.labels), bool), np.arange(3)),),
     )
     probs = held_out_beliefs(taught, taught.finished)
     np.testing.assert_allclose(probs.sum(axis=1), 1.0)
     seen = taught.finished[-1].outcome.model.head
     with torch.no_grad():
-        own = seen(taught.frozen.labeled.views[0][:, : seen.in_features]).numpy()
-    assert np.abs(stages.softmax(own) - probs).max() > 1e-3, "not the model that saw them"
+        own = seen(taught.features.labeled.views[0][:, : seen.in_features]).numpy()
+    assert np.abs(softmax(own) - probs).max() > 1e-3, "not the model that saw them"
 
 
 def test_the_gain_is_that_of_the_power_law() -> None:

@@ -1,8 +1,5 @@
 import io
-import os
-import socket
 import struct
-import threading
 import time
 import warnings
 import zlib
@@ -14,7 +11,8 @@ import pytest
 from PIL import Image
 
 from tutelage.data import decode as decoding
-from tutelage.data.decode import UnreadableImage, decode, read_file, read_size
+from tutelage.data.decode import UnreadableImage, decode, read_size
+from tutelage.data.sources import read_file
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 HEIGHT, WIDTH = 24, 40
@@ -443,47 +441,6 @@ def test_the_content_counts_not_the_name(tmp_path: Path):
     path = tmp_path / "photo.jpg"
     path.write_bytes(encode(Image.fromarray(quadrants()), "PNG"))
     assert_close(decode(read_file(path)), quadrants())
-
-
-def test_what_never_answers_is_no_image_file(tmp_path: Path):
-    os.mkfifo(tmp_path / "pipe.jpg")
-    (tmp_path / "link.jpg").symlink_to("/dev/zero")
-    with socket.socket(socket.AF_UNIX) as bound:
-        os.chdir(tmp_path)  # a socket's path may have 107 bytes
-        bound.bind("socket.jpg")
-        for name in ("pipe.jpg", "link.jpg", "socket.jpg"):
-            with pytest.raises(OSError, match="a pipe, a device or a socket"):
-                read_file(name)
-    (tmp_path / "folder.jpg").mkdir()
-    with pytest.raises(OSError, match="a folder"):
-        read_file(tmp_path / "folder.jpg")
-
-
-def test_a_file_that_turns_into_a_pipe_does_not_block(tmp_path: Path, monkeypatch):
-    path = tmp_path / "a.jpg"
-    path.write_bytes(b"1234")
-    before = os.stat(path)
-    path.unlink()
-    os.mkfifo(path)
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "stat", lambda name: before)
-        reading = threading.Thread(target=read_file, args=(path,), daemon=True)
-        reading.start()
-        reading.join(5)
-        assert not reading.is_alive()
-
-
-def test_a_file_of_a_terabyte_is_not_read(tmp_path: Path):
-    with (tmp_path / "huge.png").open("wb") as file:
-        file.truncate(1 << 40)
-    with pytest.raises(OSError, match="1,099,511,627,776 bytes; expected at most"):
-        read_file(tmp_path / "huge.png")
-
-
-@pytest.mark.parametrize("name", ["a\0.jpg", "\ud800.jpg", "n" * 256, "d/" * 2048 + "a.jpg"])
-def test_a_name_that_no_file_has_is_told(name, tmp_path: Path):
-    with pytest.raises(OSError, match=r"no file can be called|too long"):
-        read_file(str(tmp_path / name))
 
 
 def test_pillows_warnings_stay_inside(monkeypatch):

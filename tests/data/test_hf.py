@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.ipc as ipc
 from PIL import Image
 
-from tutelage.data.catalog import Catalog, read_catalog
-from tutelage.data.hf import is_hub_folder
-from tutelage.data.memory import encoded, read_path
+from tutelage.data.catalog import Catalog
+from tutelage.data.memory import encoded
+from tutelage.data.open import read_catalog
 from tutelage.system.errors import TutelageError
 
 
@@ -44,7 +44,7 @@ WRITERS = {
 
 @pytest.mark.parametrize("layout", WRITERS)
 def test_every_layout_is_the_same_catalog(layout: str, tmp_path: Path) -> None:
-    catalog = read_path(WRITERS[layout](SPLITS, tmp_path / "set"))
+    catalog = read_catalog(WRITERS[layout](SPLITS, tmp_path / "set"))
     assert catalog.classes == ("ant", "bee")
     assert catalog.names[:6] == tuple([f"train/{i}" for i in range(5)] + ["validation/0"])
     assert catalog.labels.tolist() == [1, 0, 0, -1, -1, 0, 1, 0, -1, -1, -1]
@@ -58,10 +58,10 @@ def test_every_layout_is_the_same_catalog(layout: str, tmp_path: Path) -> None:
 
 def test_a_signature_changes_with_the_file(tmp_path: Path) -> None:
     folder = hf.save_split_to_disk(SPLITS["train"], tmp_path / "set")
-    before = read_path(folder).source.signature(0)
+    before = read_catalog(folder).source.signature(0)
     (file,) = folder.glob("*.arrow")
     file.write_bytes(file.read_bytes() + b"\0")
-    assert read_path(folder).source.signature(0) != before
+    assert read_catalog(folder).source.signature(0) != before
 
 
 def test_the_hub_s_own_conversion_has_a_folder_for_each_split(tmp_path: Path) -> None:
@@ -70,17 +70,17 @@ def test_the_hub_s_own_conversion_has_a_folder_for_each_split(tmp_path: Path) ->
         next((tmp_path / "default" / name).iterdir()).rename(
             tmp_path / "default" / name / "0000.parquet"
         )
-    assert read_path(tmp_path).splits.tolist() == ["train"] * 5 + ["test"] * 2
+    assert read_catalog(tmp_path).splits.tolist() == ["train"] * 5 + ["test"] * 2
 
 
 def test_a_single_split_is_train(tmp_path: Path) -> None:
-    catalog = read_path(hf.save_split_to_disk(SPLITS["test"], tmp_path / "set"))
+    catalog = read_catalog(hf.save_split_to_disk(SPLITS["test"], tmp_path / "set"))
     assert catalog.splits.tolist() == ["train", "train"]
 
 
 def test_columns_are_known_by_their_kind(tmp_path: Path) -> None:
     rows = hf.table(pictures(2), [0, 1], image="img", label="fine_label")
-    catalog = read_path(hf.write_hub({"train": rows}, tmp_path))
+    catalog = read_catalog(hf.write_hub({"train": rows}, tmp_path))
     assert [catalog.classes[k] for k in catalog.labels] == ["bee", "ant"]
     assert catalog.source.read(1) == pictures(2)[1]
 
@@ -88,7 +88,7 @@ def test_columns_are_known_by_their_kind(tmp_path: Path) -> None:
 def test_images_may_be_paths(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(pictures(1)[0])
     rows = hf.table([None, None], [0, 1], paths=[str(tmp_path / "a.png"), "gone.png"])
-    catalog = read_path(hf.save_split_to_disk(rows, tmp_path / "set"))
+    catalog = read_catalog(hf.save_split_to_disk(rows, tmp_path / "set"))
     assert catalog.source.read(0) == pictures(1)[0]
     with pytest.raises(OSError, match=r"gone\.png"):
         catalog.source.read(1)
@@ -147,16 +147,7 @@ def test_what_cannot_be_read_is_said(
 ) -> None:
     write(tmp_path / "set")
     with pytest.raises(TutelageError, match=said):
-        read_path(tmp_path / "set")
-
-
-def test_folders_of_images_stay_what_they_were(photos: Path, tmp_path: Path) -> None:
-    assert not is_hub_folder(photos)
-    assert read_path(photos).names == read_catalog(photos).names
-    hf.write_hub({"train": SPLITS["train"]}, tmp_path)
-    (tmp_path / "ant").mkdir()
-    (tmp_path / "ant" / "a.png").write_bytes(pictures(1)[0])
-    assert not is_hub_folder(tmp_path)
+        read_catalog(tmp_path / "set")
 
 
 def test_what_the_package_itself_writes(tmp_path: Path) -> None:
@@ -169,7 +160,7 @@ def test_what_the_package_itself_writes(tmp_path: Path) -> None:
     made.save_to_disk(tmp_path / "disk", num_shards=2)
     made.to_parquet(tmp_path / "hub" / "data" / "train-00000-of-00001.parquet")
     for folder in ("disk", "hub"):
-        catalog: Catalog = read_path(tmp_path / folder)
+        catalog: Catalog = read_catalog(tmp_path / folder)
         assert np.array_equal(catalog.labels, [1, 0, -1, 0])
         assert [catalog.source.read(i) for i in range(4)] == pictures(4)
 
@@ -205,7 +196,7 @@ def test_offsets_out_of_an_arrow_file_do_not_end_the_process(
         assert content.count(old) == 1
         return content.replace(old, new)
 
-    good = read_path(arrow_folder(tmp_path / "good", bytes))
+    good = read_catalog(arrow_folder(tmp_path / "good", bytes))
     assert [len(good.source.read(i)) for i in range(3)] == [1000, 1001, 1002]
     bad = arrow_folder(tmp_path / "bad", change)
     code = "import sys; from tutelage.cli import main; sys.exit(main(sys.argv[1:]))"
@@ -238,11 +229,11 @@ def test_a_folder_s_description_names_nothing_outside_of_it(
 ) -> None:
     (tmp_path / name).write_text(content)
     with pytest.raises(TutelageError, match=r"expected names of what lies beside|cannot read"):
-        read_path(tmp_path)
+        read_catalog(tmp_path)
 
 
 def test_a_pipe_is_no_data_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.arrow")
     (tmp_path / "state.json").write_text('{"_data_files": [{"filename": "a.arrow"}]}')
     with pytest.raises(TutelageError, match="a pipe"):
-        read_path(tmp_path)
+        read_catalog(tmp_path)

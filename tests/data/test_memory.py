@@ -14,9 +14,10 @@ import torch
 from PIL import Image
 from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
-from tutelage.data.catalog import FileSource, read_catalog
 from tutelage.data.decode import decode
-from tutelage.data.memory import encoded, in_memory, is_in_memory, open_data, read_path
+from tutelage.data.memory import encoded
+from tutelage.data.open import in_memory, is_in_memory, open_data, read_catalog
+from tutelage.data.sources import FileSource
 from tutelage.system.errors import TutelageError
 
 
@@ -55,7 +56,7 @@ def test_a_hub_data_set_is_read_undecoded_and_is_its_folder(tmp_path: Path) -> N
     tables = {"train": hf.table(images, [0, 1, -1]), "unlabeled": hf.table([b"x"], [0])}
     catalog, words = open_data({name: hf.dataset(rows) for name, rows in tables.items()})
     assert [catalog.source.read(i) for i in range(4)] == [*images, b"x"]
-    on_disk = read_path(hf.save_to_disk(tables, tmp_path / "set"))
+    on_disk = read_catalog(hf.save_to_disk(tables, tmp_path / "set"))
     assert catalog.names == on_disk.names
     assert catalog.classes == on_disk.classes == ("ant", "bee")
     assert catalog.labels.tolist() == on_disk.labels.tolist() == [1, 0, -1, -1]

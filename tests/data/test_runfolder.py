@@ -3,6 +3,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from locked import is_locked
 from shapes import contents
 
 from tutelage.data.runfolder import RunFolder, catalog_of, has_data
@@ -114,6 +115,21 @@ def test_a_folder_that_another_process_works_in_is_refused(tmp_path: Path) -> No
     RunFolder(tmp_path / "run").unlock()
     with folder.events.open("a") as theirs:
         fcntl.flock(theirs, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_a_refused_claim_leaves_the_lock_as_it_was(held: bool, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.claim(REQUEST)
+    if not held:
+        folder.unlock()
+    for content in (None, "{"):
+        if content is not None:
+            (folder.path / "config.json").write_text(content)
+        with pytest.raises(TutelageError):
+            RunFolder(tmp_path / "run").claim(changed(1))
+        assert is_locked(folder.path) == held
+    folder.unlock()
 
 
 def test_a_released_folder_can_be_claimed_by_another_request(tmp_path: Path) -> None:

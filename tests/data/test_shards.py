@@ -9,7 +9,7 @@ import fsspec
 import pools
 import pytest
 
-from tutelage.data import decode, shards
+from tutelage.data import shards, sources
 from tutelage.data.decode import UnreadableImage
 from tutelage.data.shards import Shard, braces, find_shards
 from tutelage.system.errors import MissingExtra, TutelageError
@@ -111,6 +111,11 @@ def test_what_is_no_pool_is_refused_with_the_mend(
         find_shards([tmp_path / place])
 
 
+def test_a_pool_of_nothing_is_refused() -> None:
+    with pytest.raises(TutelageError, match="no images are named; name tars, Parquet files"):
+        find_shards([])
+
+
 def test_what_an_address_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(url: str) -> None:
         raise ImportError("Install s3fs to access S3")
@@ -148,7 +153,7 @@ def test_a_tar_gives_its_images_then_what_is_refused(tmp_path: Path) -> None:
 
 def test_a_huge_file_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "MAX_BYTES", 10)
-    monkeypatch.setattr(decode, "MAX_BYTES", 10)
+    monkeypatch.setattr(sources, "MAX_BYTES", 10)
     tar = pools.write_tar(tmp_path / "a.tar", {"a.png": b"1" * 11})
     folder = pools.write_folder(tmp_path / "b", {"a.png": b"1" * 11})
     for shard in find_shards([tar, folder]):
@@ -201,6 +206,17 @@ def test_a_parquet_file_without_images_is_an_error(
     (shard,) = find_shards([tmp_path / "a.parquet"])
     with pytest.raises(TutelageError, match=message):
         entries(shard)
+
+
+def test_a_number_in_the_place_of_bytes_is_unreadable_and_allocates_nothing(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    parquet.write_table(arrow.table({"image": [{"bytes": 10**15}]}), tmp_path / "a.parquet")
+    (shard,) = find_shards([tmp_path / "a.parquet"])
+    ((name, error),) = entries(shard)
+    assert name == "#0"
+    assert "no image bytes" in str(error)
 
 
 def test_a_damaged_parquet_file_is_an_error(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 
 from tutelage.data import store as store_module
-from tutelage.data.catalog import FileSource, read_catalog
+from tutelage.data.open import read_catalog
+from tutelage.data.sources import FileSource
 from tutelage.data.store import open_store
 from tutelage.data.stream import StreamedImages
 from tutelage.system.errors import TutelageError

@@ -4,7 +4,7 @@ import fsspec
 import pools
 import pytest
 
-from tutelage.data.catalog import read_catalog
+from tutelage.data.open import read_catalog
 from tutelage.data.shards import find_shards
 from tutelage.deploy import accepted
 from tutelage.deploy.accepted import check_manifest, write_accepted

@@ -21,9 +21,9 @@ from PIL import Image
 from tutelage.data.decode import decode
 from tutelage.data.shards import find_shards
 from tutelage.deploy import label_shards, label_table
-from tutelage.system.claims import Claims
 from tutelage.system.console import Console
 from tutelage.system.errors import TutelageError
+from tutelage.system.locks import Claims
 
 parquet = pytest.importorskip("pyarrow.parquet")
 LABELS = label_shards.LABELS
@@ -465,7 +465,7 @@ def test_the_summary_waits_for_the_claim_of_who_writes_it(tmp_path: Path) -> Non
     code = f"""
 import sys
 from pathlib import Path
-from tutelage.system.claims import Claims
+from tutelage.system.locks import Claims
 claims = Claims(Path({str(out / ".claims")!r}))
 assert claims.take({label_shards.SUMMARY!r})
 print("held", flush=True)

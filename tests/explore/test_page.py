@@ -11,7 +11,8 @@ pytest.importorskip("torch")
 from tutelage.chain.tune import DEFAULT, Candidate, Tuning
 from tutelage.explore import page as augment
 from tutelage.report.model import Sheet, Thumb
-from tutelage.stats.coverage import METRICS, Interval
+from tutelage.stats.coverage import METRICS
+from tutelage.stats.intervals import Interval
 
 HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(2)>{{ 7 * 7 }}'
 

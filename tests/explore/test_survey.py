@@ -18,7 +18,8 @@ from shapes import SETTINGS, as_options, contents
 from tutelage import api, cli
 from tutelage.chain import plan
 from tutelage.explore import survey
-from tutelage.stats.coverage import METRICS, Figures, Interval
+from tutelage.stats.coverage import METRICS, Figures
+from tutelage.stats.intervals import Interval
 from tutelage.system.errors import TutelageError
 
 pytestmark = pytest.mark.usefixtures("own_cache")

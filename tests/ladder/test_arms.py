@@ -13,13 +13,16 @@ pytest.importorskip("timm")
 import silent_checks as checks
 import tiny
 import torch
+from locked import is_locked
 
 from tutelage.augment import Center
-from tutelage.chain import pipeline, plan, runs
+from tutelage.chain import pipeline, plan, stages, types
 from tutelage.chain.plan import Work
+from tutelage.chain.prepare import prepare
 from tutelage.config import make_config
-from tutelage.data.catalog import read_catalog
+from tutelage.data.open import read_catalog
 from tutelage.ladder import arms
+from tutelage.stats.metrics import Comparison
 
 SETTINGS = {**checks.SETTINGS, "minutes": 0.7, "trunk": "frozen"}
 CHAIN = ("probe", "fine-tune", "transfer", "self-train", "student-alone", "student")
@@ -41,7 +44,7 @@ def test_the_extra_arms_get_the_same_rows_views_and_steps(
 ) -> None:
     run = prepared(data, tmp_path)
     fits = checks.captured_fits(monkeypatch)
-    arms.climb(pipeline.Pipeline(run), CHAIN)
+    arms.train_arms(pipeline.Pipeline(run), CHAIN)
     assert len(fits) == 3
     fine_tune, alone, distilled = fits
     labeled = set(run.task.labeled.tolist())
@@ -58,10 +61,10 @@ def test_the_extra_arms_get_the_same_rows_views_and_steps(
     assert shapes[0] == shapes[1]
 
 
-def prepared(data: Path, tmp_path: Path, **settings: Any) -> runs.Run:
+def prepared(data: Path, tmp_path: Path, **settings: Any) -> types.Run:
     config = make_config("ladder", {**SETTINGS, **settings})
     catalog = read_catalog(data)
-    return runs.prepare("ladder", catalog, str(data), tmp_path / "run", config, quiet=True)
+    return prepare("ladder", catalog, str(data), tmp_path / "run", config, quiet=True)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +94,7 @@ def test_arms_that_are_left_out_are_not_trained(
     fits = checks.captured_fits(monkeypatch)
     expected = set[str]()
     for wanted, trained in ((("student-alone",), {"student-alone"}), (("probe",), {"probe"})):
-        done = arms.climb(pipeline.Pipeline(run), wanted)
+        done = arms.train_arms(pipeline.Pipeline(run), wanted)
         expected |= trained | ({"transfer"} if "probe" in wanted else set())
         assert tuple(done) == wanted
         assert {path.name for path in run.folder.stages.iterdir()} == expected
@@ -103,7 +106,7 @@ def test_the_baseline_has_random_weights_that_all_learn_and_no_augmentation(
 ) -> None:
     run = prepared(data, tmp_path, weights=pretrained(tmp_path))
     fits = checks.captured_fits(monkeypatch)
-    arms.climb(pipeline.Pipeline(run), ("scratch", "augment", "fine-tune"))
+    arms.train_arms(pipeline.Pipeline(run), ("scratch", "augment", "fine-tune"))
     scratch, augment, fine_tune = fits
     labeled = set(run.task.labeled.tolist())
     for fit in fits:
@@ -139,7 +142,7 @@ def test_a_chain_less_a_part_differs_by_that_part_alone(
 ) -> None:
     run = prepared(data, tmp_path, weights=pretrained(tmp_path))
     fits = checks.captured_fits(monkeypatch)
-    done = arms.climb(pipeline.Pipeline(run), ("self-train", "student", *arms.LEFT_OUT))
+    done = arms.train_arms(pipeline.Pipeline(run), ("self-train", "student", *arms.LEFT_OUT))
     assert tuple(done) == ("self-train", "student", *arms.LEFT_OUT)
     by_policy = {type(fit.loader.views.policy) for fit in fits}
     assert len(by_policy) == 2
@@ -152,10 +155,11 @@ def test_a_chain_less_a_part_differs_by_that_part_alone(
     known = run.base.state_dict()["trunk.conv_stem.weight"]
     random = [fit for fit in fits if not torch.equal(fit.model.state_dict()[stem], known)]
     assert len(random) == 1
-    assert random[0].shop.config.data.weights == "none"
+    assert random[0].run.config.data.weights == "none"
     for name in ("no-augmentation", "no-transfer"):
         stored = {path.name for path in (run.folder.path / name / "stages").iterdir()}
         assert stored == {"probe", "transfer", "self-train-1", "student"}
+        assert not is_locked(run.folder.path / name)
     assert len(run.notes) == len(set(run.notes))  # theirs are not the run's
 
 
@@ -165,7 +169,7 @@ def test_time_is_counted_with_all_that_an_arm_builds_on(
     run = prepared(data, tmp_path)
     checks.captured_fits(monkeypatch)
     chain = pipeline.Pipeline(run)
-    done = arms.climb(chain, arms.ARMS)
+    done = arms.train_arms(chain, arms.ARMS)
     spent = {stage.name: stage.seconds for stage in chain.finished}
     before = spent["probe"] + spent["transfer"]
     assert done["transfer"].total == pytest.approx(before)
@@ -183,17 +187,18 @@ def test_a_student_without_rounds_learns_from_the_teacher_before_them(
     accepted: bool, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = prepared(data, tmp_path)
-    monkeypatch.setattr(pipeline.Comparison, "accepted", property(lambda _: accepted))
+    monkeypatch.setattr(Comparison, "accepted", property(lambda _: accepted))
     taught: list[Any] = []
     distil = arms.student.distill
 
-    def noted(shop: Any, task: Any, teacher: Any, *rest: Any) -> Any:
-        taught.append(teacher)
-        return distil(shop, task, teacher, *rest)
+    def noted(run: Any, teachers: Any, *rest: Any) -> Any:
+        taught.extend(teachers)
+        return distil(run, teachers, *rest)
 
     monkeypatch.setattr(arms.student, "distill", noted)
+    monkeypatch.setattr(stages, "distill", noted)
     chain = pipeline.Pipeline(run)
-    done = arms.climb(chain, ("self-train", "student", "no-self-train"))
+    done = arms.train_arms(chain, ("self-train", "student", "no-self-train"))
     if accepted:
         transfer = next(stage for stage in chain.finished if stage.name == "transfer")
         assert taught == [chain.teachers[-1].outcome.model, transfer.outcome.model]

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tutelage.data.catalog import Catalog, FileSource
+from tutelage.data.catalog import Catalog
+from tutelage.data.sources import FileSource
 from tutelage.ladder.arms import RUNGS
-from tutelage.ladder.curve import Labels, Point, check_budgets, worth
+from tutelage.ladder.curve import CurvePoint, LabelCount, check_budgets, worth
 from tutelage.system.errors import TutelageError
 
 
@@ -51,9 +52,9 @@ def test_asked_budgets_are_taken_or_refused() -> None:
         check_budgets([5], data, 10, ["transfer"])
 
 
-def point(labels: float, without: float, within: float, *, own: bool = False) -> Point:
+def point(labels: float, without: float, within: float, *, own: bool = False) -> CurvePoint:
     """Two draws, a point apart from each other in both."""
-    return Point(labels, [without - 0.01, without + 0.01], [within - 0.01, within + 0.01], own)
+    return CurvePoint(labels, [without - 0.01, without + 0.01], [within - 0.01, within + 0.01], own)
 
 
 def test_the_distance_to_more_labels_by_hand() -> None:
@@ -64,7 +65,7 @@ def test_the_distance_to_more_labels_by_hand() -> None:
     assert found.equal.count == pytest.approx(40)
     # Both draws gain 10 points: the interval has no width.
     assert found.low.count == pytest.approx(40)
-    assert found.is_told
+    assert found.is_clear
 
 
 def test_without_more_labels_it_is_the_distance_to_fewer() -> None:
@@ -73,24 +74,24 @@ def test_without_more_labels_it_is_the_distance_to_fewer() -> None:
     assert not found.more
     # With the pool 20 points in two doublings; 15 fewer are one and a half.
     assert found.equal.count == pytest.approx(40 / 2**1.5)
-    assert found.is_told
+    assert found.is_clear
 
 
 def test_an_interval_that_holds_nothing_tells_nothing_and_ends_are_bounds() -> None:
-    own = Point(20, [0.60, 0.62], [0.64, 0.60], own=True)  # 4 points more, 2 fewer
+    own = CurvePoint(20, [0.60, 0.62], [0.64, 0.60], own=True)  # 4 points more, 2 fewer
     found = worth([point(10, 0.5, 0.5), own, point(40, 0.7, 0.7)])
     assert found is not None
     assert found.equal.count == pytest.approx(20 * 2 ** (0.01 / 0.09))
-    assert found.low == Labels(10, beyond=-1)
-    assert found.high == Labels(40, beyond=1)
-    assert not found.is_told
+    assert found.low == LabelCount(10, beyond=-1)
+    assert found.high == LabelCount(40, beyond=1)
+    assert not found.is_clear
 
 
 def test_harm_is_a_negative_worth() -> None:
     found = worth([point(10, 0.5, 0.4), point(20, 0.6, 0.55, own=True), point(40, 0.7, 0.7)])
     assert found is not None
     assert found.equal.count == pytest.approx(10 * math.sqrt(2))
-    assert found.is_told
+    assert found.is_clear
 
 
 def test_a_curve_that_dips_is_read_as_flat() -> None:

@@ -11,9 +11,9 @@ pytest.importorskip("timm")
 
 from tutelage.ladder import page as ladder
 from tutelage.ladder.arms import ARMS, LEFT_OUT
-from tutelage.ladder.curve import Labels, Point, Worth, worth
+from tutelage.ladder.curve import CurvePoint, LabelCount, Worth, worth
 from tutelage.ladder.page import Arm, Difference, LadderPage
-from tutelage.report.numbers import Interval
+from tutelage.stats.intervals import Interval
 
 HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(2)>{{ 7 * 7 }}'
 
@@ -112,7 +112,7 @@ def test_each_part_left_out_is_told_with_what_it_adds() -> None:
     ]
     less = [arm(name, 0.78) for name in ("student-alone", *LEFT_OUT)]
     shown = page(arms=[arm("student", 0.83), *less], differences=whole)
-    told = ladder.paragraph(shown)
+    told = ladder.summary(shown)
     # Not the arm that stands last.
     assert ladder.headline(shown).startswith("Over 3 label draws, student names 83.0%")
     for part in (
@@ -131,7 +131,7 @@ def test_each_part_left_out_is_told_with_what_it_adds() -> None:
 
 def test_a_price_tells_what_an_arm_costs() -> None:
     shown = page(price=4.0)
-    assert "costs 0.10." in ladder.paragraph(shown)  # 90 s of 4 an hour
+    assert "costs 0.10." in ladder.summary(shown)  # 90 s of 4 an hour
     assert "0.1000" in text_of(ladder.render(shown))
     assert shown.cost(shown.arms[0]) == pytest.approx(0.1)
     assert page().cost(shown.arms[0]) is None
@@ -140,28 +140,28 @@ def test_a_price_tells_what_an_arm_costs() -> None:
 @pytest.mark.parametrize(
     ("found", "words"),
     [
-        (Worth(40, True, Labels(95), Labels(60), Labels(160, 1)),
+        (Worth(40, True, LabelCount(95), LabelCount(60), LabelCount(160, 1)),
          "With the unlabelled images 40 labels do what 95 do without them (95% interval 60 to "
          "more than 160): they are worth 55 labels."),
-        (Worth(40, True, Labels(160, 1), Labels(90), Labels(160, 1)),
+        (Worth(40, True, LabelCount(160, 1), LabelCount(90), LabelCount(160, 1)),
          "what more than 160 do without them (95% interval 90 to more than 160): they are worth "
          "more than 120 labels."),
-        (Worth(40, False, Labels(16), Labels(30), Labels(10, -1)),
+        (Worth(40, False, LabelCount(16), LabelCount(30), LabelCount(10, -1)),
          "With the unlabelled images 16 do what 40 labels do without them (95% interval fewer "
          "than 10 to 30): they are worth 24 labels."),
-        (Worth(40, True, Labels(50), Labels(30), Labels(60)),
+        (Worth(40, True, LabelCount(50), LabelCount(30), LabelCount(60)),
          "the draws do not show that they are worth any."),
-        (Worth(40, True, Labels(30), Labels(20), Labels(35)), "here they do harm."),
+        (Worth(40, True, LabelCount(30), LabelCount(20), LabelCount(35)), "here they do harm."),
     ],
 )  # fmt: skip
 def test_the_worth_of_the_pool_is_said_in_labels(found: Worth, words: str) -> None:
-    assert words in ladder.bought(found)
+    assert words in ladder.worth_in_words(found)
 
 
-def test_the_curve_has_a_chart_a_table_and_words_for_who_cannot_see_it() -> None:
+def test_the_curve_has_a_chart_a_table_and_words_for_readers_who_cannot_see_it() -> None:
     points = [
-        Point(10, [0.4, 0.5, 0.6], [0.4, 0.5, 0.6], False),
-        Point(20, [0.6, 0.6, 0.6], [0.7, 0.7, 0.7], True),
+        CurvePoint(10, [0.4, 0.5, 0.6], [0.4, 0.5, 0.6], False),
+        CurvePoint(20, [0.6, 0.6, 0.6], [0.7, 0.7, 0.7], True),
     ]
     html = ladder.render(page(points=points, worth=worth(points)))
     assert (
@@ -175,7 +175,7 @@ def test_the_curve_has_a_chart_a_table_and_words_for_who_cannot_see_it() -> None
 
 def test_the_luck_of_the_test_images_by_hand() -> None:
     # 1.96 sqrt(0.83 * 0.17 / 400) = 3.7 points
-    said = ladder.luck(page().arms, 400)
+    said = ladder.luck_note(page().arms, 400)
     assert "accuracy of 83.0% by about 3.7 points" in said
 
 

@@ -15,11 +15,12 @@ pytest.importorskip("timm")
 
 import silent_checks as checks
 import tiny
+from locked import is_locked
 
 from tutelage import api, cli
-from tutelage.chain import pipeline, runs, trunk
+from tutelage.chain import pipeline, trained, types
 from tutelage.config import RunConfig, make_config
-from tutelage.data.catalog import read_catalog
+from tutelage.data.open import read_catalog
 from tutelage.data.split import load_split
 from tutelage.ladder import seeds as ladder
 from tutelage.ladder.page import HELPS, HURTS, UNCLEAR
@@ -98,18 +99,18 @@ def test_test_images_are_looked_at_after_the_last_stage_and_once_by_each(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log: list[Any] = []
-    take, save = Canvases.take, pipeline._save_stage
+    take, save = Canvases.take, pipeline.save_stage
 
     def watched(self: Canvases, rows: Any) -> Any:
         log.append([int(row) for row in rows])
         return take(self, rows)
 
-    def noted(folder: Path, done: pipeline.Finished) -> None:
+    def noted(folder: Path, done: types.Finished) -> None:
         log.append(done.name)
         save(folder, done)
 
     monkeypatch.setattr(Canvases, "take", watched)
-    monkeypatch.setattr(pipeline, "_save_stage", noted)
+    monkeypatch.setattr(pipeline, "save_stage", noted)
     catalog, out = read_catalog(data), tmp_path / "run"
     config = make_config("ladder", SETTINGS)
     ladder.run_seed(catalog, str(data), out, config, CHAIN, quiet=True)
@@ -135,7 +136,7 @@ def test_a_second_call_trains_nothing_and_finds_the_same(
     out, content = climbed
     copy = tmp_path / "ladder"
     shutil.copytree(out, copy)
-    monkeypatch.setattr(runs, "prepare", never)
+    monkeypatch.setattr(ladder, "prepare", never)
     again = api.ladder(data, copy, seeds=2, curve=[2], quiet=True, **SETTINGS)
     assert again | {"created": ""} == content | {"created": "", "command": again["command"]}
 
@@ -158,9 +159,9 @@ def test_a_ladder_that_was_cut_off_goes_on(
         (copy / name).unlink()
     shutil.rmtree(copy / "seed-1" / "stages" / "student")
     before = (copy / "seed-1" / "stages" / "fine-tune" / "stage.json").read_bytes()
-    trained = counted(monkeypatch)
+    labels = counted(monkeypatch)
     again = api.ladder(data, copy, seeds=2, curve=[2], quiet=True, **SETTINGS)
-    assert trained == ["student"]
+    assert labels == ["student"]
     assert figures(again) == figures(content)
     assert (copy / "seed-1" / "stages" / "fine-tune" / "stage.json").read_bytes() == before
     for now, was in zip(again["arms"], content["arms"], strict=True):
@@ -170,15 +171,15 @@ def test_a_ladder_that_was_cut_off_goes_on(
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the trainings from now on."""
-    trained: list[str] = []
-    fit: Callable[..., Any] = trunk.fit
+    labels: list[str] = []
+    fit: Callable[..., Any] = trained.fit
 
-    def noted(shop: Any, model: Any, step: Any, loader: Any, settings: Any, label: str) -> Any:
-        trained.append(label)
-        return fit(shop, model, step, loader, settings, label)
+    def noted(run: Any, model: Any, step: Any, loader: Any, settings: Any, label: str) -> Any:
+        labels.append(label)
+        return fit(run, model, step, loader, settings, label)
 
-    monkeypatch.setattr(trunk, "fit", noted)
-    return trained
+    monkeypatch.setattr(trained, "fit", noted)
+    return labels
 
 
 def test_other_arms_are_another_ladder_and_more_seeds_are_the_same(
@@ -196,7 +197,7 @@ def test_other_arms_are_another_ladder_and_more_seeds_are_the_same(
     third = copy / "seed-2" / "metrics.json"
     known = json.loads((copy / "seed-1" / "metrics.json").read_text())
     third.write_text(json.dumps(known | {"seed": 2}))
-    monkeypatch.setattr(runs, "prepare", never)
+    monkeypatch.setattr(ladder, "prepare", never)
     more = api.ladder(data, copy, seeds=3, curve=[2], quiet=True, **SETTINGS)
     assert more["seeds"] == [0, 1, 2]
     for arm, before in zip(more["arms"], content["arms"], strict=True):
@@ -224,6 +225,19 @@ def test_what_cannot_be_climbed_is_refused_before_anything_is_written(
         with pytest.raises(TutelageError, match=words):
             api.ladder(where, out, quiet=True, **{**SETTINGS, **changed})
         assert not out.exists()
+
+
+def test_a_draw_without_readable_test_images_lets_other_processes_in(
+    data: Path, tmp_path: Path
+) -> None:
+    copy, out = tmp_path / "data", tmp_path / "out"
+    shutil.copytree(data, copy)
+    for path in (copy / "test").glob("*/*"):
+        path.write_bytes(b"no image")
+    with pytest.raises(TutelageError, match="labelled test images that can be read"):
+        api.ladder(copy, out, quiet=True, **SETTINGS)
+    assert not is_locked(out)
+    assert not is_locked(out / "seed-0")
 
 
 def test_the_command_line_gives_arms_and_seeds(

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tutelage.report.model import (
+    CloudImage,
     DecisionRow,
     DeploymentRow,
-    Point,
     PseudoRow,
     Report,
     Sheet,
@@ -96,7 +96,9 @@ def full_fields() -> dict[str, Any]:
         "deployment": sizes,
         "settings": {"seed": 7, "teacher": {"lr": 0.01}, "limit": None},
         "cloud": [
-            Point(x, x, k % 2, k == 0, f"{'abc'[k]}.png: {said}", np.full((8, 8, 3), 100 * k, "u1"))
+            CloudImage(
+                x, x, k % 2, k == 0, f"{'abc'[k]}.png: {said}", np.full((8, 8, 3), 100 * k, "u1")
+            )
             for k, (x, said) in enumerate(
                 [(0.0, "labelled ant"), (0.5, "taken for bee"), (1.0, "taken for ant")]
             )

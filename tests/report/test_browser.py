@@ -7,10 +7,10 @@ import numpy as np
 from browser import browser
 
 from tutelage.ladder import page as ladder
-from tutelage.ladder.curve import Point, worth
+from tutelage.ladder.curve import CurvePoint, worth
 from tutelage.report.html import render
 from tutelage.report.model import Sheet, Thumb
-from tutelage.report.numbers import Interval
+from tutelage.stats.intervals import Interval
 
 STAGES = {"probe": (0.7, True), "student": (0.8, True)}
 
@@ -86,7 +86,7 @@ def ladder_page() -> ladder.LadderPage:
         ladder.Difference("student", arm, [0.01, 0.02, 0.03], Interval(0.02, 0.01, 0.03))
         for arm in ladder.PARTS.values()
     ]
-    points = [Point(10, draws, draws, False), Point(40, draws, [0.8, 0.9, 0.95], True)]
+    points = [CurvePoint(10, draws, draws, False), CurvePoint(40, draws, [0.8, 0.9, 0.95], True)]
     return ladder.LadderPage("A ladder", "tutelage ladder photos --out ladder", "today", [0, 1, 2],
                              400, arms, changes, points, worth(points), 0.4, ["a note"],
                              {"data": {"seed": 0}})  # fmt: skip

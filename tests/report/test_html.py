@@ -151,7 +151,7 @@ def test_copies_are_told_with_what_they_were_worth(make_report: Any) -> None:
     leakage = {**counts, "without": clean}
     told = dataclasses.replace(report, metrics={**report.metrics, "leakage": leakage})
     said = " ".join(Page(html.render(told)).text().split())
-    assert "5 pairs of images show the same; 4 images took no part for that." in said
+    assert "5 pairs of images show the same thing; 4 images were left out for that." in said
     assert "3 test and 0 val images have a copy" in said
     assert "1 pair has two labels" in said
     table = said.split("without copied images")[1].split("Skipped files")[0]

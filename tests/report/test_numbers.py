@@ -2,11 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tutelage.report import numbers
 from tutelage.report.model import PseudoRow, Report, StageTest
+from tutelage.stats.intervals import paired_change, wilson
 
 
 def answers(predicted: list[int], labels: list[int], classes: int, sure: float = 0.9) -> StageTest:
@@ -15,62 +14,22 @@ def answers(predicted: list[int], labels: list[int], classes: int, sure: float =
     return StageTest(probs, np.array(labels))
 
 
-def test_wilson_agrees_with_the_published_worked_value() -> None:
-    # Newcombe 1998, table I, method 3: 81 of 263.
-    value, low, high = numbers.wilson(81, 263)
-    assert value == pytest.approx(81 / 263)
-    assert (low, high) == (pytest.approx(0.2553, abs=1e-4), pytest.approx(0.3662, abs=1e-4))
-
-
-@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_holds_its_value_and_stays_a_fraction(case: tuple[int, int]) -> None:
-    value, low, high = numbers.wilson(*case)
-    assert 0 <= low <= value <= high <= 1
-    assert high > low
-
-
-def test_paired_change_by_hand() -> None:
-    # up = 11/102, down = 3/102: difference 8/102, variance (14/102 - (8/102)^2) / 102
-    value, low, high = numbers.paired_change(10, 2, 100)
-    half = 1.959964 * ((14 / 102 - (8 / 102) ** 2) / 102) ** 0.5
-    assert value == pytest.approx(0.08)
-    assert (low, high) == (pytest.approx(8 / 102 - half), pytest.approx(8 / 102 + half))
-
-
-@given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 40))
-def test_paired_change_turns_round_when_the_models_do(wins: int, losses: int, same: int) -> None:
-    n = wins + losses + same + 1
-    there, back = numbers.paired_change(wins, losses, n), numbers.paired_change(losses, wins, n)
-    assert there.value == -back.value
-    assert (there.low, there.high) == (pytest.approx(-back.high), pytest.approx(-back.low))
-    assert there.low < there.high
-
-
-def test_paired_change_covers_the_truth_about_95_times_in_100() -> None:
-    random = np.random.default_rng(0)
-    up, down, n = 0.15, 0.05, 60
-    draws = random.multinomial(n, [up, down, 1 - up - down], size=2000)
-    found = [numbers.paired_change(int(w), int(lo), n) for w, lo, _ in draws]
-    covered = np.mean([change.low <= up - down <= change.high for change in found])
-    assert 0.93 <= covered <= 0.985
-
-
-def test_compare_counts_wins_and_losses_on_the_same_images() -> None:
+def test_stage_change_counts_wins_and_losses_on_the_same_images() -> None:
     labels = [0, 1, 0, 1, 0]
     before = answers([0, 0, 0, 0, 1], labels, 2)
     after = answers([0, 1, 1, 1, 1], labels, 2)
-    assert numbers.compare(before, after) == numbers.paired_change(2, 1, 5)
+    assert numbers.stage_change(before, after) == paired_change(2, 1, 5)
 
 
-def test_compare_refuses_other_images() -> None:
+def test_stage_change_refuses_other_images() -> None:
     before, after = answers([0, 1], [0, 1], 2), answers([0, 1], [1, 0], 2)
-    assert numbers.compare(before, after) is None
-    assert numbers.compare(None, after) is None
-    assert numbers.compare(before, answers([0], [0], 2)) is None
+    assert numbers.stage_change(before, after) is None
+    assert numbers.stage_change(None, after) is None
+    assert numbers.stage_change(before, answers([0], [0], 2)) is None
 
 
 def test_confusion_is_true_by_predicted() -> None:
-    matrix = numbers.confusion(answers([1, 1, 2, 0], [0, 1, 2, 2], 4))
+    matrix = answers([1, 1, 2, 0], [0, 1, 2, 2], 4).confusion_matrix
     assert matrix.tolist() == [[0, 1, 0, 0], [0, 1, 0, 0], [1, 0, 1, 0], [0, 0, 0, 0]]
 
 
@@ -79,7 +38,7 @@ def test_class_rows_by_hand() -> None:
     ant, bee = numbers.class_rows(matrix, ["ant", "bee"])
     assert (ant.images, ant.predicted) == (10, 9)
     assert ant.precision == pytest.approx(8 / 9)
-    assert ant.recall == numbers.wilson(8, 10)
+    assert ant.recall == wilson(8, 10)
     assert ant.f1 == pytest.approx(16 / 19)
     assert bee.precision == pytest.approx(9 / 11)
 
@@ -108,7 +67,7 @@ def test_reliability_bins_by_confidence() -> None:
     assert low.confidence == pytest.approx(0.565)
     assert low.accuracy.value == 1.0
     assert high.confidence == pytest.approx(0.975)
-    assert high.accuracy == numbers.wilson(1, 2)
+    assert high.accuracy == wilson(1, 2)
 
 
 def test_rounds_sum_classes_and_weigh_by_images() -> None:
@@ -122,7 +81,7 @@ def test_rounds_sum_classes_and_weigh_by_images() -> None:
     ]  # fmt: skip
     first, second = numbers.rounds(rows)
     assert (first.number, first.selected, first.pool) == (1, 40, 100)
-    assert first.precision == numbers.wilson(32, 40)
+    assert first.precision == wilson(32, 40)
     assert first.confidence == pytest.approx(0.85)
     assert (second.selected, second.precision, second.confidence) == (0, None, None)
 
@@ -130,7 +89,7 @@ def test_rounds_sum_classes_and_weigh_by_images() -> None:
 def test_precision_rests_on_the_images_with_known_truth_only() -> None:
     row: PseudoRow = {"round": 1, "class": "a", "selected": 500, "pool": 900, "precision": 0.75,
                       "known": 4, "mean_confidence": 0.9}  # fmt: skip
-    assert numbers.rounds([row])[0].precision == numbers.wilson(3, 4)
+    assert numbers.rounds([row])[0].precision == wilson(3, 4)
 
 
 @pytest.mark.parametrize(

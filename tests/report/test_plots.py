@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from tutelage.report import plots
-from tutelage.report.numbers import Bin, Interval, wilson
+from tutelage.report.numbers import Bin
 from tutelage.report.verdict import Rung
+from tutelage.stats.intervals import Interval, wilson
 
 RUNGS = [
     Rung("probe", True, 1.0, 10, 100, 0.7, (0.6, 0.79), 0.7, 0.1, 0.5),
@@ -25,13 +26,7 @@ DRAWS = [
     plots.Draws("probe", [0.5, 0.62, 0.7], Interval(0.607, 0.36, 0.86)),
     plots.Draws("$\\frac$<b>", [0.6, 0.7, 0.8], Interval(0.7, 0.45, 0.95)),
 ]
-STUDENTS = [
-    plots.StudentPoint("student-1", 0.9, 0.2, Interval(0.7, 0.66, 0.74), chosen=False),
-    plots.StudentPoint("$\\frac$<b>", 2.0, 4.0, Interval(0.68, 0.64, 0.72), chosen=False),
-    plots.StudentPoint("student-3", 4.5, 3.4, Interval(0.8, 0.76, 0.84), chosen=True),
-]
 CHARTS = {
-    "pareto": lambda: plots.pareto(STUDENTS, "ms", "accuracy, %"),
     "clouds": lambda: plots.clouds(PLANE),
     "draws": lambda: plots.draws(DRAWS, "accuracy, %"),
     "ladder": lambda: plots.ladder(RUNGS, "accuracy, %"),
@@ -127,17 +122,3 @@ def test_clouds_draw_at_most_a_thousand_points_of_a_kind() -> None:
     legend = 3
     assert svg.count("<use ") == 751 + 9 + 3 + legend  # every second of the pool
     assert "1501 real images; 9 strong views; 3 labelled images" in svg
-
-
-def test_the_frontier_is_what_nothing_as_fast_beats() -> None:
-    edge = plots.frontier(STUDENTS)
-    assert [point.name for point in edge] == ["student-1", "student-3"]
-    equal = STUDENTS[0]._replace(name="equal", latency_ms=1.0)
-    assert equal not in plots.frontier([*STUDENTS, equal])
-
-
-def test_the_students_chart_says_in_words_what_it_shows() -> None:
-    label = parse(plots.pareto(STUDENTS, "ms", "accuracy, %")).get("aria-label") or ""
-    assert "student-1 (on the frontier): 70.0%, 66.0 to 74.0, 0.90 ms, 0.20 MB" in label
-    assert "<b>: 68.0%" in label
-    assert "student-3 (chosen, on the frontier): 80.0%" in label

@@ -5,22 +5,9 @@ from typing import Any
 
 import pytest
 
-from tutelage.report.numbers import Interval, paired_change
-from tutelage.report.verdict import change_words, judge, percent, points
-
-
-def test_numbers_are_written_for_people() -> None:
-    assert percent(0.8489) == "84.9%"
-    assert percent(None) == "\N{EN DASH}"
-    assert points(0.045) == "+4.5"
-    assert points(-0.045) == "\N{MINUS SIGN}4.5"
-    assert points(-0.0001) == points(0.0) == "0.0"
-
-
-def test_gain_and_loss_are_said_only_when_the_interval_excludes_zero() -> None:
-    assert change_words(Interval(0.05, 0.01, 0.09)).startswith("gained 5.0 points")
-    assert change_words(Interval(-0.05, -0.09, -0.01)).startswith("lost 5.0 points")
-    assert change_words(Interval(0.05, -0.01, 0.11)).startswith("no clear change: +5.0 points")
+from tutelage.report.verdict import judge
+from tutelage.report.wording import percent
+from tutelage.stats.intervals import paired_change
 
 
 def test_each_step_is_held_against_the_last_accepted_one(make_report: Any) -> None:

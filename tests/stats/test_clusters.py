@@ -6,7 +6,7 @@ from tutelage.heads.probe import fit_head, plain_metric
 from tutelage.stats import clusters
 from tutelage.stats.calibrate import softmax
 from tutelage.stats.clusters import agreement, fit_clusters
-from tutelage.stats.pseudo_labels import align
+from tutelage.stats.pseudo_labels import align_to_prior
 
 
 def blobs(n: int = 200, d: int = 20) -> tuple[torch.Tensor, np.ndarray]:
@@ -60,7 +60,7 @@ def test_the_pool_keeps_the_class_frequencies_it_was_fitted_to() -> None:
     beliefs = softmax(found(features[8:]))
     np.testing.assert_allclose(beliefs.mean(axis=0), prior, atol=0.005)
     unbiased = clusters.Clusters(found.mean, found.centers, np.zeros(2))
-    aligned = align(softmax(unbiased(features[8:])), prior)
+    aligned = align_to_prior(softmax(unbiased(features[8:])), prior)
     np.testing.assert_allclose(beliefs, aligned, atol=1e-4)
 
 
@@ -71,6 +71,21 @@ def test_neither_place_nor_scale_of_the_features_matters() -> None:
     moved = 3 * features + 5
     other = fit_clusters(moved[:8], truth[:8], moved[8:], prior)(moved)
     np.testing.assert_allclose(one, other, atol=1e-3)
+
+
+def test_a_class_without_labels_has_no_cluster() -> None:
+    features, truth = blobs()
+    of_two = fit_clusters(features[:8], truth[:8], features[8:], np.array([0.6, 0.4]))
+    three = np.array([0, 2])[truth]  # class 1 is in test alone
+    prior = np.array([0.55, 0.1, 0.35])  # smoothed: it takes no class to be impossible
+    found = fit_clusters(features[:8], three[:8], features[8:], prior)
+    logits = found(features[8:])
+    assert np.isfinite(logits).all()
+    beliefs = softmax(logits)
+    assert (beliefs[:, 1] == 0).all()
+    np.testing.assert_allclose(beliefs.mean(axis=0)[[0, 2]], [0.55 / 0.9, 0.35 / 0.9], atol=0.005)
+    ours, theirs = logits.argmax(axis=1), np.array([0, 2])[of_two(features[8:]).argmax(axis=1)]
+    assert agreement(ours, theirs, 3) > 0.95
 
 
 def test_agreement_by_hand() -> None:

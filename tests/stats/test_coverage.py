@@ -189,7 +189,7 @@ def test_too_few_images_and_unpaired_clouds_are_refused() -> None:
         measure(normal(11, 2), {"a": normal(1, 6, 2)}, seed=0)
     with pytest.raises(ValueError, match="found 20 pool and 3 labelled"):
         measure(normal(20, 2), {"a": normal(4, 3, 2)}, seed=0)
-    with pytest.raises(ValueError, match=r"of \[5, 6\] images; they must be of the same"):
+    with pytest.raises(ValueError, match=r"have \[5, 6\] images; they must be views of the same"):
         measure(normal(20, 2), {"a": normal(1, 6, 2), "b": normal(1, 5, 2)}, seed=0)
 
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from tutelage.stats.intervals import wilson
 from tutelage.stats.metrics import (
     Comparison,
     compare,
@@ -9,9 +10,6 @@ from tutelage.stats.metrics import (
     macro_f1,
     metrics,
     nll,
-    t_interval,
-    t_quantile,
-    wilson_interval,
 )
 
 RNG = np.random.default_rng(0)
@@ -20,42 +18,6 @@ PROBS = RNG.dirichlet(np.ones(5), 300)  # the fifth class never occurs
 PROBS[np.arange(300), LABELS] += 0.5
 PROBS /= PROBS.sum(axis=1, keepdims=True)
 PREDICTED = PROBS.argmax(axis=1)
-
-
-def test_wilson_by_hand_and_at_the_ends() -> None:
-    low, high = wilson_interval(8, 10)
-    assert (low, high) == pytest.approx((0.4901625, 0.9433178), abs=1e-6)
-    assert wilson_interval(0, 0) == (0.0, 1.0)
-    low, high = wilson_interval(10, 10)
-    assert low == pytest.approx(10 / (10 + 1.959964**2))
-    assert high == pytest.approx(1.0)
-    assert wilson_interval(0, 10)[0] == pytest.approx(0.0)
-    assert 1 - wilson_interval(0, 10)[1] == pytest.approx(low)
-
-
-@pytest.mark.parametrize(
-    ("freedom", "expected"),
-    [(1, 12.7062), (2, 4.3027), (3, 3.1824), (4, 2.7764), (19, 2.0930), (30, 2.0423)],
-)
-def test_t_quantiles_are_those_of_the_tables(freedom: int, expected: float) -> None:
-    assert t_quantile(freedom) == pytest.approx(expected, abs=5e-5)
-
-
-def test_t_interval_by_hand() -> None:
-    # mean 2, standard deviation sqrt((1 + 0 + 1) / 2) = 1, standard error 1 / sqrt(3)
-    mean, low, high = t_interval([1.0, 2.0, 3.0])
-    assert mean == 2.0
-    assert (low, high) == pytest.approx((2 - 4.30265 / 3**0.5, 2 + 4.30265 / 3**0.5), abs=1e-4)
-    assert t_interval([0.5] * 5) == (0.5, 0.5, 0.5)
-
-
-def test_wilson_narrows_and_holds_the_proportion() -> None:
-    widths = []
-    for n in (10, 100, 1000):
-        low, high = wilson_interval(n * 7 // 10, n)
-        assert low < 0.7 < high
-        widths.append(high - low)
-    assert widths == sorted(widths, reverse=True)
 
 
 def test_confusion_f1_and_nll_are_scikit_learns() -> None:
@@ -108,7 +70,7 @@ def test_metrics_gathers_them_and_is_none_without_images() -> None:
     right = int((PREDICTED == LABELS).sum())
     assert found["n"] == 300
     assert found["accuracy"] == right / 300
-    assert found["accuracy_ci95"] == list(wilson_interval(right, 300))
+    assert found["accuracy_ci95"] == list(wilson(right, 300)[1:])
     assert found["macro_f1"] == macro_f1(LABELS, PREDICTED, 5)
     assert found["ece"] == ece(PROBS, LABELS)
     assert found["nll"] == nll(PROBS, LABELS)

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from tutelage.stats.pseudo_labels import (
-    align,
+    align_to_prior,
     class_prior,
-    confusion,
+    confusion_rates,
     estimate_prior,
     revise,
     select,
@@ -24,7 +24,7 @@ def test_class_prior_by_hand() -> None:
 
 def test_full_alignment_makes_the_mean_belief_the_prior() -> None:
     prior = np.array([0.2, 0.3, 0.5])
-    found = align(PROBS, prior)
+    found = align_to_prior(PROBS, prior)
     np.testing.assert_allclose(found.sum(axis=1), 1)
     np.testing.assert_allclose(found.mean(axis=0), prior, atol=0.01)
     assert np.abs(PROBS.mean(axis=0) - prior).max() > 0.2
@@ -32,22 +32,22 @@ def test_full_alignment_makes_the_mean_belief_the_prior() -> None:
 
 def test_alignment_strength_moves_between_the_two() -> None:
     prior = np.array([0.2, 0.3, 0.5])
-    assert align(PROBS, prior, strength=0.0) is PROBS
-    means = [align(PROBS, prior, strength=s).mean(axis=0)[2] for s in (0.0, 0.3, 0.7, 1.0)]
+    assert align_to_prior(PROBS, prior, strength=0.0) is PROBS
+    means = [align_to_prior(PROBS, prior, strength=s).mean(axis=0)[2] for s in (0.0, 0.3, 0.7, 1.0)]
     assert means == sorted(means)
     geometric = np.sqrt(PROBS.mean(axis=0) * prior)
-    half = align(PROBS, prior, strength=0.5).mean(axis=0)
+    half = align_to_prior(PROBS, prior, strength=0.5).mean(axis=0)
     np.testing.assert_allclose(half, geometric / geometric.sum(), atol=0.01)
 
 
 def test_alignment_to_the_mean_itself_changes_nothing() -> None:
-    np.testing.assert_allclose(align(PROBS, PROBS.mean(axis=0)), PROBS, atol=1e-12)
+    np.testing.assert_allclose(align_to_prior(PROBS, PROBS.mean(axis=0)), PROBS, atol=1e-12)
 
 
 def test_alignment_of_nothing_and_of_an_impossible_class() -> None:
-    assert align(np.zeros((0, 3)), np.full(3, 1 / 3)).shape == (0, 3)
+    assert align_to_prior(np.zeros((0, 3)), np.full(3, 1 / 3)).shape == (0, 3)
     sure = np.array([[1.0, 0.0], [1.0, 0.0]])
-    assert np.isfinite(align(sure, np.array([0.5, 0.5]))).all()
+    assert np.isfinite(align_to_prior(sure, np.array([0.5, 0.5]))).all()
 
 
 def test_selection_takes_the_surest_share_of_each_class() -> None:
@@ -145,14 +145,14 @@ def test_images_out_of_class_are_never_accepted_and_do_not_count() -> None:
 
 def test_confusion_columns_are_mean_beliefs_with_one_uniform_one_added() -> None:
     probs = np.array([[0.8, 0.2], [0.6, 0.4], [0.1, 0.9]])
-    found = confusion(probs, np.array([0, 0, 1]), 2)
+    found = confusion_rates(probs, np.array([0, 0, 1]), 2)
     np.testing.assert_allclose(found[:, 0], [(1.4 + 0.5) / 3, (0.6 + 0.5) / 3])
     np.testing.assert_allclose(found[:, 1], [(0.1 + 0.5) / 2, (0.9 + 0.5) / 2])
     np.testing.assert_allclose(found.sum(axis=0), 1)
 
 
 def test_confusion_of_a_class_nobody_was_held_out_of_is_uniform() -> None:
-    found = confusion(np.zeros((0, 4)), np.zeros(0, dtype=int), 4)
+    found = confusion_rates(np.zeros((0, 4)), np.zeros(0, dtype=int), 4)
     np.testing.assert_allclose(found, 0.25)
 
 
@@ -171,3 +171,15 @@ def test_few_labels_hold_the_prior_near_their_own_frequencies(count: int) -> Non
     labels = np.repeat([0, 1], count // 2)
     found = estimate_prior(rates @ np.array([0.05, 0.95]), rates, labels)
     assert (abs(found[0] - 0.5) < 0.2) == (count == 2)
+
+
+def test_a_class_without_labels_is_not_expected_in_the_pool() -> None:
+    labels = np.array([0, 0, 0, 2])
+    probs = np.array([[0.8, 0.1, 0.1], [0.7, 0.2, 0.1], [0.2, 0.2, 0.6]])
+    rates = confusion_rates(probs, np.array([0, 0, 2]), 3)
+    prior = estimate_prior(np.array([0.5, 0.2, 0.3]), rates, labels)
+    assert prior[1] == 0
+    assert prior.sum() == pytest.approx(1)
+    aligned = align_to_prior(probs, prior, strength=0.5)
+    assert np.isfinite(aligned).all()
+    assert (aligned[:, 1] == 0).all()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tutelage.chain.candidates import Candidate, Shape
+from tutelage.chain.limits import Offer, Shape
 
 PARAMETERS = {"cut": 500, "cut:1": 10, "cut:2": 100, "cut:3": 400, "cut:4": 2000}
 
@@ -16,12 +16,12 @@ class Fake:
         self.timed: list[Shape] = []
         self.slower = slower
 
-    def __call__(self, shapes: Sequence[Shape]) -> list[Candidate]:
+    def __call__(self, shapes: Sequence[Shape]) -> list[Offer]:
         self.timed += shapes
         return [self.cost(*shape) for shape in shapes]
 
-    def cost(self, name: str, size: int) -> Candidate:
+    def cost(self, name: str, size: int) -> Offer:
         parameters = PARAMETERS.get(name, 3000)
         latency = 0.1 + parameters * (size / 224) ** 2 / 100
         latency *= self.slower.get(f"{name}@{size}", 1.0)
-        return Candidate(name, size, parameters, latency, parameters / 100)
+        return Offer(name, size, parameters, latency, parameters / 100)

@@ -246,7 +246,7 @@ def try_image(name: str, data: bytes, folder: Path) -> str:
 
 def try_manifest(name: str, data: bytes, folder: Path) -> str:
     """Read a manifest and its images."""
-    from tutelage.data.memory import read_path
+    from tutelage.data.open import read_catalog
     from tutelage.system.errors import TutelageError
 
     place = folder / ("m.csv" if name == "csv" else "train.parquet")
@@ -261,7 +261,7 @@ def try_manifest(name: str, data: bytes, folder: Path) -> str:
                 picture.write_bytes(_saved(Image.new("RGB", (3, 2)), "PNG"))
     place.write_bytes(data)
     try:
-        catalog = read_path(whole)
+        catalog = read_catalog(whole)
     except TutelageError as error:
         return str(error) or "no reason"
     return _unreadable(catalog.source.read, len(catalog), folder)
@@ -280,13 +280,13 @@ def _unreadable(read: Callable[[int], bytes], count: int, folder: Path) -> str:
 
 def try_tar(name: str, data: bytes, folder: Path) -> str:
     """Index a tar and read its images and labels."""
-    from tutelage.data.tars import index_tar, label_of, read_member, samples
+    from tutelage.data.tars import index_tar, label_of, read_member, tar_images
     from tutelage.system.errors import TutelageError
 
     file = io.BytesIO(data)
     try:
         index = index_tar(file, "pool.tar")
-        found = samples(index.members)
+        found = tar_images(index.members)
         for sample in found:
             if sample.label is not None:
                 label_of(sample.label, read_member(file, sample.label))

@@ -11,7 +11,7 @@ import dataclasses
 import math
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,13 +28,14 @@ from torch import Tensor, nn
 
 from tutelage.augment import Center, Strong, Weak
 from tutelage.augment.mix import draw_cutmix
-from tutelage.chain import pipeline, plan, runs, selftrain, stages, student, trunk
+from tutelage.chain import frozen, pipeline, plan, pool, prepare, rounds, student, trained, types
 from tutelage.chain.evidence import pseudo_rows
 from tutelage.chain.machine import Speed, choose_device
 from tutelage.chain.plan import Work
+from tutelage.chain.run import teach
 from tutelage.config import RunConfig, TrainConfig, make_config
 from tutelage.data import stream
-from tutelage.data.catalog import read_catalog
+from tutelage.data.open import read_catalog
 from tutelage.data.store import open_store
 from tutelage.deploy.graph import Deployed
 from tutelage.heads.bank import Bank, look
@@ -44,7 +45,6 @@ from tutelage.losses.distillation import kd_loss
 from tutelage.losses.dkd import dkd_loss, target_class
 from tutelage.losses.hints import hint_loss
 from tutelage.models.ema import EMA
-from tutelage.models.folder import load_model, save_model
 from tutelage.models.forward import Forward
 from tutelage.models.zoo import create
 from tutelage.stats import unknown as outofclass
@@ -93,7 +93,7 @@ SETTINGS = {
 class Fit:
     """One call of the training loop that a stage wanted to make."""
 
-    shop: Any
+    run: Any
     model: Any
     step: Any
     loader: Loader
@@ -104,42 +104,44 @@ class Fit:
 def quick() -> Iterator[pytest.MonkeyPatch]:
     """A known machine, and trainings of four steps; what patches it, for more of that kind."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "measure_speed", lambda *_: SPEED)
+        patch.setattr(prepare, "measure_speed", lambda *_: SPEED)
         patch.setattr(plan, "STEPS", (4,))
         yield patch
 
 
 def prepared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str = "run", **settings: Any
-) -> runs.Run:
+) -> types.Run:
     """A run on a tiny data set, ready for its first stage."""
     data = tmp_path / "data"
     if not data.exists():
         tiny.write_data(data)
     monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(runs, "measure_speed", lambda *_: SPEED)
+    monkeypatch.setattr(prepare, "measure_speed", lambda *_: SPEED)
     config = make_config("run", {**SETTINGS, **settings})
-    return runs.prepare("run", read_catalog(data), str(data), tmp_path / name, config, quiet=True)
+    return prepare.prepare(
+        "run", read_catalog(data), str(data), tmp_path / name, config, quiet=True
+    )
 
 
 def captured_fits(monkeypatch: pytest.MonkeyPatch) -> list[Fit]:
     """What stages give to the training loop from now on; models come back untrained."""
     fits: list[Fit] = []
 
-    def note(shop: Any, model: Any, step: Any, loader: Any, settings: Any, label: str) -> Any:
-        fits.append(Fit(shop, model, step, loader, settings))
+    def note(run: Any, model: Any, step: Any, loader: Any, settings: Any, label: str) -> Any:
+        fits.append(Fit(run, model, step, loader, settings))
         return copy.deepcopy(model).eval()
 
-    monkeypatch.setattr(trunk, "fit", note)
+    monkeypatch.setattr(trained, "fit", note)
     return fits
 
 
-def some_beliefs(task: stages.Task, seed: int = 0) -> np.ndarray:
+def some_beliefs(task: types.Task, seed: int = 0) -> np.ndarray:
     """Made-up logits over the pool."""
     return np.random.default_rng(seed).normal(size=(len(task.pool), task.n_classes))
 
 
-def half_foreign(task: stages.Task, monkeypatch: pytest.MonkeyPatch) -> stages.Frozen:
+def half_foreign(task: types.Task, monkeypatch: pytest.MonkeyPatch) -> frozen.Features:
     """Made-up features: the two classes apart, every other pool image apart from both.
 
     The eight labels of these tests are enough to see it: more would only take longer.
@@ -150,8 +152,8 @@ def half_foreign(task: stages.Task, monkeypatch: pytest.MonkeyPatch) -> stages.F
 
 
 def made_up(
-    pool: np.ndarray, labeled: np.ndarray, *, width: int = 4, noise: float = 0.1
-) -> stages.Frozen:
+    unlabeled: np.ndarray, labeled: np.ndarray, *, width: int = 4, noise: float = 0.1
+) -> frozen.Features:
     """Features in which an image's cluster is the number given for it."""
     rng = np.random.default_rng(0)
 
@@ -159,50 +161,47 @@ def made_up(
         views = np.eye(width)[kinds] + noise * rng.normal(size=(2, len(kinds), width))
         return Bank(tuple(torch.from_numpy(views).float()))
 
-    labels = bank(labeled)
-    return stages.make_frozen(labels, bank(pool), labels, width, None)
+    labels, images = bank(labeled), bank(unlabeled)
+    center = torch.cat([labels.views[0], images.views[0]])
+    return frozen.Features(labels, images, labels, frozen.feature_metrics(center, width, None))
 
 
 def label_pool(
-    run: runs.Run,
+    run: types.Run,
     chain: pipeline.Pipeline,
-    teacher: stages.Beliefs,
-    temperature: float,
-    fraction: float,
+    teacher: types.Beliefs,
+    temperature: float = 1.0,
 ) -> list[Any]:
     """Pseudo-labels as a round of the chain makes them."""
-    detections = chain.detections
-    return selftrain.label_pool(run.task, teacher, temperature, run.config, fraction, detections)
+    return pool.label_pool(run, teacher, temperature, chain.detections)
 
 
 def trunk_fit(
-    run: runs.Run, monkeypatch: pytest.MonkeyPatch, kind: Any, fraction: float = 0.5
+    run: types.Run, monkeypatch: pytest.MonkeyPatch, kind: Any
 ) -> tuple[Fit, PseudoLabels]:
     """What a trained round of self-training gives to the loop."""
     fits = captured_fits(monkeypatch)
     known = np.eye(run.task.n_classes)[run.task.judged_labels] + 0.1
     folds = [some_beliefs(run.task, seed) for seed in range(len(run.task.folds))]
-    beliefs = stages.Beliefs(list(folds), known)
-    detections = selftrain.detections_of(run.task, half_foreign(run.task, monkeypatch), run.config)
-    labels = selftrain.label_pool(run.task, beliefs, 1.0, run.config, fraction, detections)[:1]
-    task = dataclasses.replace(run.task, folds=run.task.folds[:1])
+    beliefs = types.Beliefs(list(folds), known)
+    detections = pool.detect_unknown(run, half_foreign(run.task, monkeypatch))
+    labels = pool.label_pool(run, beliefs, 1.0, detections)[:1]
     weight = torch.randn(run.base.head.weight.shape, generator=torch.Generator().manual_seed(0))
-    head = stages.Head(weight, torch.zeros(task.n_classes))
-    shop = trunk.Workshop(run.config, run.device, 0, lambda *_: nullcontext(lambda *_: None))
+    head = frozen.Head(weight, torch.zeros(run.task.n_classes))
     work = Work(kind, steps=2, batch_size=8, size=32)
-    trunk.train_trunk(shop, task, run.base, [head], labels, work, 0, "round")
-    assert labels[0] is not None
-    return fits[0], labels[0]
+    alone = run.on(folds=run.task.folds[:1])
+    outcome = trained.train_trunk(alone, [head], labels, work, "round", judged_folds=0)
+    assert outcome.pseudo_labels is not None
+    return fits[0], outcome.pseudo_labels
 
 
-def student_fit(run: runs.Run, monkeypatch: pytest.MonkeyPatch, teacher: Any = None) -> Fit:
+def student_fit(run: types.Run, monkeypatch: pytest.MonkeyPatch, teacher: Any = None) -> Fit:
     """What distillation gives to the loop."""
     fits = captured_fits(monkeypatch)
     work = dataclasses.replace(run.plan.student, batch_size=8)
     run.plan = dataclasses.replace(run.plan, student=work)
-    shop = trunk.Workshop(run.config, run.device, 0, run.progress)
     teacher = copy.deepcopy(run.base) if teacher is None else teacher
-    student.distill(shop, run.task, teacher, work)
+    student.distill(run, [teacher], work)
     return fits[0]
 
 
@@ -215,8 +214,8 @@ def trained_weights_move(_: Path, __: pytest.MonkeyPatch) -> None:
     before = copy.deepcopy(model.state_dict())
     config = TrainConfig(4, lr_head=1e-2, lr_trunk=1e-2, layer_decay=0.8, log_every=1)
     result = train(model, tiny.batches(4), supervised_step, config, device=tiny.CPU)
-    for trained in (model, result.model):
-        for name, value in trained.state_dict().items():
+    for one in (model, result.model):
+        for name, value in one.state_dict().items():
             assert not torch.equal(value, before[name]), f"{name} never changed"
 
 
@@ -225,8 +224,8 @@ def frozen_weights_stay(_: Path, __: pytest.MonkeyPatch) -> None:
     model.freeze_trunk()
     before = copy.deepcopy(model.state_dict())
     result = train(model, tiny.batches(3), supervised_step, TrainConfig(3), device=tiny.CPU)
-    for trained in (model, result.model):
-        for name, value in trained.state_dict().items():
+    for one in (model, result.model):
+        for name, value in one.state_dict().items():
             moved = not torch.equal(value, before[name])
             assert moved == name.startswith("head."), f"{name}: moved is {moved}"
 
@@ -353,45 +352,11 @@ def several_teachers_are_the_mean_of_calibrated_probabilities(
     torch.testing.assert_close(found, (each[0] + each[1]) / 2, atol=1e-4, rtol=1e-3)
 
 
-def cached_answers_belong_to_their_views(_: Path, __: pytest.MonkeyPatch) -> None:
-    student, teacher = tiny.classifier(seed=1).eval(), tiny.classifier(seed=2).eval()
-    cached = DistillationStep(tiny.answering(teacher), 2.0, 0.5, cache={})
-    plain = dataclasses.replace(cached, cache=None)
-    data = tiny.canvases(tiny.smooth_images(12))
-    labeled = tiny.examples(np.arange(12), np.arange(12) % 2)
-    views = Views(Strong(), 32, mix="cutmix", mix_share=1.0, teacher_sizes=(32,))
-    blended = dataclasses.replace(views, mix="mixup")
-    loaders = [
-        Loader(data, labeled, None, v, batch_size=8, labeled_per_batch=8, seed=seed, cycle=3)
-        for v, seed in ((views, 0), (views, 1), (blended, 0))
-    ]
-    for step in range(6):  # the second pass is answered from the cache
-        for loader in loaders:
-            batch = loader.batch(step)
-            found, expected = cached(student, batch)[0], plain(student, batch)[0]
-            torch.testing.assert_close(found, expected)
-    assert cached.cache is not None
-    assert len(cached.cache) == 9
-
-
-def connector_is_thrown_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = prepared(tmp_path, monkeypatch, hint_weight=1.0)
-    fits = captured_fits(monkeypatch)
-    teacher = copy.deepcopy(run.base)
-    outcome = student.distill(run.shop, run.task, teacher, run.plan.student)
-    widths = (outcome.model.num_features, teacher.num_features)
-    assert (fits[0].model.connector.in_features, fits[0].model.connector.out_features) == widths
-    names = [name for name, _ in outcome.model.named_parameters()]
-    assert not any("connector" in name for name in names)
-    save_model(outcome.model, tmp_path / "saved")
-    load_model(tmp_path / "saved")
-
-
 def student_alone_sees_labels_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = prepared(tmp_path, monkeypatch)
     taught = student_fit(run, monkeypatch)
     fits = captured_fits(monkeypatch)
-    student.train_alone(run.shop, run.task, run.base, run.plan.student)
+    student.train_alone(run, run.plan.student)
     (alone,) = fits
     assert alone.step is supervised_step
     assert alone.settings == taught.settings
@@ -403,8 +368,8 @@ def student_alone_sees_labels_only(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     for name, value in alone.model.state_dict().items():
         if not name.startswith("head."):
             assert torch.equal(value, taught_state[name]), name
-    trained = {n for n, p in alone.model.named_parameters() if p.requires_grad}
-    assert trained == {n for n, p in taught.model.named_parameters() if p.requires_grad}
+    learning = {n for n, p in alone.model.named_parameters() if p.requires_grad}
+    assert learning == {n for n, p in taught.model.named_parameters() if p.requires_grad}
     alone.model.train()
     taught.model.train()
     modes = [[m.training for m in model.modules()] for model in (alone.model, taught.model)]
@@ -740,15 +705,15 @@ def mean_teacher_is_a_snapshot_of_the_average(_: Path, __: pytest.MonkeyPatch) -
 
 def round_trains_on_what_the_report_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = prepared(tmp_path, monkeypatch)
-    fit, labels = trunk_fit(run, monkeypatch, "trained", fraction=0.5)
+    fit, labels = trunk_fit(run, monkeypatch, "trained")
     assert 0 < labels.accepted.sum() < len(labels.accepted)
-    (labeled, _count), (pool, _rest) = fit.loader.streams
-    assert pool.rows.tolist() == run.task.pool[labels.accepted].tolist()
+    (labeled, _count), (learned, _rest) = fit.loader.streams
+    assert learned.rows.tolist() == run.task.pool[labels.accepted].tolist()
     assert labeled.rows.tolist() == run.task.labeled.tolist()
-    assert pool.targets.argmax(dim=1).tolist() == labels.labels[labels.accepted].tolist()
-    outcome = stages.Outcome(run.base, stages.Beliefs([None], np.zeros((0, 2))), False, labels)
-    done = pipeline.Finished("self-train-1", True, "", 0.0, None, outcome)
-    assert sum(row["selected"] for row in pseudo_rows(run, [done])) == len(pool)
+    assert learned.targets.argmax(dim=1).tolist() == labels.labels[labels.accepted].tolist()
+    outcome = types.Outcome(run.base, types.Beliefs([None], np.zeros((0, 2))), False, labels)
+    done = types.Finished("self-train-1", True, "", 0.0, None, outcome)
+    assert sum(row["selected"] for row in pseudo_rows(run, [done])) == len(learned)
 
 
 def online_round_leaves_out_of_class_images(
@@ -756,26 +721,27 @@ def online_round_leaves_out_of_class_images(
 ) -> None:
     run = prepared(tmp_path, monkeypatch)
     fit, labels = trunk_fit(run, monkeypatch, "online")
-    (_labeled, _count), (pool, _rest) = fit.loader.streams
+    (_labeled, _count), (learned, _rest) = fit.loader.streams
     assert 0 < labels.outside.sum() < len(labels.outside)
-    assert pool.rows.tolist() == run.task.pool[~labels.outside].tolist()
+    assert learned.rows.tolist() == run.task.pool[~labels.outside].tolist()
     prior = torch.from_numpy(labels.probs[~labels.outside].mean(axis=0)).float()
     torch.testing.assert_close(fit.step.prior, prior)
 
 
 def images_out_of_class_decide_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = prepared(tmp_path, monkeypatch)
-    task = dataclasses.replace(run.task, folds=run.task.folds[:1])
-    frozen, known = half_foreign(task, monkeypatch), np.eye(2)[task.judged_labels]
+    run = run.on(folds=run.task.folds[:1])
+    task = run.task
+    features, known = half_foreign(task, monkeypatch), np.eye(2)[task.judged_labels]
     logits = some_beliefs(task)
     odd = np.arange(len(logits)) % 2 == 1
     found = []
     for foreign in (-9.0, 9.0):
-        pool = logits.copy()
-        pool[odd] = [0.0, foreign]
-        beliefs = stages.Beliefs([pool], known)
-        detections = selftrain.detections_of(task, frozen, run.config)
-        found.append(selftrain.label_pool(task, beliefs, 1.0, run.config, 0.5, detections)[0])
+        changed = logits.copy()
+        changed[odd] = [0.0, foreign]
+        beliefs = types.Beliefs([changed], known)
+        detections = pool.detect_unknown(run, features)
+        found.append(pool.label_pool(run, beliefs, 1.0, detections)[0])
     one, other = found
     for labels in found:
         assert np.array_equal(labels.outside, odd)
@@ -812,13 +778,13 @@ def judged_images_are_no_part_of_their_chains_limit(
 ) -> None:
     run = prepared(tmp_path, monkeypatch)
     task = run.task
-    frozen = half_foreign(task, monkeypatch)
+    features = half_foreign(task, monkeypatch)
     fold = task.folds[1]
-    views = tuple(view.clone() for view in frozen.labeled.views)
+    views = tuple(view.clone() for view in features.labeled.views)
     for view in views:
         view[torch.from_numpy(fold.judges)] += 5.0
-    moved = dataclasses.replace(frozen, labeled=Bank(views))
-    found = [selftrain.detections_of(task, f, run.config) for f in (frozen, moved)]
+    moved = dataclasses.replace(features, labeled=Bank(views))
+    found = [pool.detect_unknown(run, f) for f in (features, moved)]
     for number, same in ((1, True), (0, False)):
         before, after = (detections[number] for detections in found)
         assert before is not None
@@ -933,12 +899,11 @@ def held_out_labels_are_not_trained_on(tmp_path: Path, monkeypatch: pytest.Monke
     fits = captured_fits(monkeypatch)
     task = run.task
     heads = [
-        stages.Head(torch.zeros_like(run.base.head.weight), torch.zeros(2)) for _ in task.folds
+        frozen.Head(torch.zeros_like(run.base.head.weight), torch.zeros(2)) for _ in task.folds
     ]
-    shop = trunk.Workshop(run.config, run.device, 0, lambda *_: nullcontext(lambda *_: None))
     work = Work("trained", steps=2, batch_size=8, size=32)
     none: list[Any] = [None] * len(heads)
-    trunk.train_trunk(shop, task, run.base, heads, none, work, 1, "transfer")
+    trained.train_trunk(run, heads, none, work, "transfer", judged_folds=1)
     assert len(fits) == 2
     held_out = set(task.judged[task.folds[1].judges].tolist())
     used = {int(row) for examples, _ in fits[1].loader.streams for row in examples.rows}
@@ -964,11 +929,9 @@ def the_test_split_decides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         if seed:
             test = run.split.indices("test")
             run.split.truth[test] = 1 - run.split.truth[test]
-            run.task = runs.make_task(
-                run.catalog, run.store, run.split, run.plan, run.config, run.device
-            )
+            run.task = prepare.make_task(run, run.plan)
         chain = pipeline.Pipeline(run)
-        pipeline.teach(chain, rounds=True)
+        teach(chain, self_training=True)
         found.append(chain.finished)
     for before, after in zip(*found, strict=True):
         assert before.name == after.name
@@ -990,9 +953,9 @@ def an_arm_never_teaches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     captured_fits(monkeypatch)
     chain = pipeline.Pipeline(run)
     model = copy.deepcopy(run.base)
-    beliefs = stages.Beliefs([None], np.full((len(run.task.judged), 2), np.nan))
-    chain.stage("probe", lambda: stages.Outcome(run.base, beliefs, frozen=False))
-    done = chain.arm("fine-tune", lambda: stages.Outcome(model, beliefs, frozen=False))
+    beliefs = types.Beliefs([None], np.full((len(run.task.judged), 2), np.nan))
+    chain.stage("probe", lambda: types.Outcome(run.base, beliefs, frozen=False))
+    done = chain.arm("fine-tune", lambda: types.Outcome(model, beliefs, frozen=False))
     assert done.outcome.model is model
     assert chain.teacher.name == "probe"
     assert [stage.name for stage in chain.finished] == ["probe"]
@@ -1187,8 +1150,6 @@ def _observed(
         tmp_path = tmp_path / "copies"
         data = tiny.write_data(tmp_path / "data")
         shutil.copy(data / "test" / "ant" / "ant0.png", data / "unlabeled" / "again.png")
-    if name == "curriculum":  # of the rounds on the frozen trunk
-        changed = {"rounds": 4, **changed}
     if name == "drop_path_rate":  # test_efficientnet has no residual branch to drop
         changed = {"teacher": "test_resnet", **changed}
     try:
@@ -1197,8 +1158,8 @@ def _observed(
         return str(error)
     if name == "clusters":
         chain = pipeline.Pipeline(run)
-        chain.stage("probe", lambda: stages.probe(run.task, run.base, chain.frozen))
-        return _text(pipeline._verdict(chain))
+        chain.stage("probe", lambda: frozen.probe(run, chain.features))
+        return _text(rounds.clusters_verdict(chain))
     if name == "store_gb":
         return type(run.store.images).__name__
     if name == "checkpoint_seconds":
@@ -1210,8 +1171,7 @@ def _observed(
         return _text(run.split.roles, dataclasses.astuple(run.plan)[1:], run.base.spec)
     if name in OF_STUDENT:
         fit = student_fit(run, monkeypatch)
-        keys = [fit.loader.batch(step).key for step in range(3)]
-        return _text(fit.model.spec, fit.settings, keys, *_of_step(fit))
+        return _text(fit.model.spec, fit.settings, *_of_step(fit))
     kind = "online" if name in OF_ONLINE else "trained"
     fit, labels = trunk_fit(run, monkeypatch, kind)
     return _text(*_of_fit(fit), labels.probs)
@@ -1275,7 +1235,7 @@ def ranks_measure_a_neck_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     def measured() -> Tensor:
         model = student.create_student(run.config, run.base)
-        student._measure_neck(run.shop, run.task, model)
+        student._measure_neck(run, model)
         statistics: Tensor = model.neck.norm.running_mean
         return statistics
 
@@ -1296,54 +1256,54 @@ def a_training_goes_on_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def every_leg_trains_head_and_trunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moved = []
-    fit = trunk.fit
+    fit = trained.fit
 
-    def noted(shop: Any, model: Any, *rest: Any) -> Any:
-        after = fit(shop, model, *rest)
+    def noted(run: Any, model: Any, *rest: Any) -> Any:
+        after = fit(run, model, *rest)
         was, now = model.state_dict(), after.state_dict()
         names = ("head.weight", "trunk.conv_head.weight")
         moved.append([not torch.equal(was[name], now[name]) for name in names])
         return after
 
     run = prepared(tmp_path, monkeypatch)
-    monkeypatch.setattr(trunk, "fit", noted)
-    task = dataclasses.replace(run.task, folds=run.task.folds[:1])
-    labels = [select(softmax(some_beliefs(task), 1.0), fraction=1.0)]
-    head = stages.Head(torch.zeros_like(run.base.head.weight), torch.zeros(task.n_classes))
-    shop = trunk.Workshop(run.config, run.device, 0, lambda *_: nullcontext(lambda *_: None))
+    monkeypatch.setattr(trained, "fit", noted)
+    run = run.on(folds=run.task.folds[:1])
+    labels = [select(softmax(some_beliefs(run.task), 1.0), fraction=1.0)]
+    head = frozen.Head(torch.zeros_like(run.base.head.weight), torch.zeros(run.task.n_classes))
     work = Work("trained", steps=6, batch_size=8, size=32, revisions=2)
-    trunk.train_trunk(shop, task, run.base, [head], labels, work, 0, "round")
+    trained.train_trunk(run, [head], labels, work, "round", judged_folds=0)
     assert moved == [[True, True]] * 3
 
 
-def teacher_of(task: stages.Task, pool: np.ndarray, judged: np.ndarray) -> stages.Beliefs:
-    """One that takes the pool and the judged images for these classes, in every chain."""
-    return stages.Beliefs([4 * np.eye(2)[pool] for _ in task.folds], 4 * np.eye(2)[judged])
+def teacher_of(task: types.Task, classes: np.ndarray, judged: np.ndarray) -> types.Beliefs:
+    """One that takes the pool and the judged images for these classes, in every fold."""
+    return types.Beliefs([4 * np.eye(2)[classes] for _ in task.folds], 4 * np.eye(2)[judged])
 
 
 def ask_clusters(
-    task: stages.Task,
-    frozen: stages.Frozen,
-    teacher: stages.Beliefs,
+    run: types.Run,
+    features: frozen.Features,
+    teacher: types.Beliefs,
     detections: list[Any] | None = None,
-) -> selftrain.Clustered:
+) -> pool.Clustered:
     """What the clusters say to a calibrated teacher."""
-    detections = detections or [None] * len(task.folds)
-    return selftrain.ask_clusters(task, frozen, "plain", teacher, 1.0, detections)
+    detections = detections or [None] * len(run.task.folds)
+    return pool.ask_clusters(run, features, "plain", teacher, 1.0, detections)
 
 
 def held_out_labels_start_no_cluster_of_their_chain(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task = prepared(tmp_path, monkeypatch).task
+    run = prepared(tmp_path, monkeypatch)
+    task = run.task
     truth = np.arange(len(task.pool)) % 2
-    frozen = made_up(truth, task.labels)
+    features = made_up(truth, task.labels)
     teacher = teacher_of(task, truth, task.judged_labels)
     held_out = task.folds[1].judges
     turned = task.labels.copy()
     turned[held_out] = 1 - turned[held_out]
-    other = dataclasses.replace(task, labels=turned, judged_labels=turned)
-    before, after = (ask_clusters(t, frozen, teacher).beliefs for t in (task, other))
+    other = run.on(labels=turned, judged_labels=turned)
+    before, after = (ask_clusters(r, features, teacher).beliefs for r in (run, other))
     for number, same in ((0, False), (1, True)):
         one, two = before.pool[number], after.pool[number]
         assert one is not None
@@ -1353,7 +1313,8 @@ def held_out_labels_start_no_cluster_of_their_chain(
 
 
 def images_out_of_class_move_no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    task = prepared(tmp_path, monkeypatch).task
+    run = prepared(tmp_path, monkeypatch)
+    task = run.task
     truth = np.arange(len(task.pool)) % 2
     odd = np.arange(len(truth)) % 3 == 0
     detections = [Detection(odd.astype(float), 0.5) for _ in task.folds]
@@ -1361,9 +1322,9 @@ def images_out_of_class_move_no_cluster(tmp_path: Path, monkeypatch: pytest.Monk
     teacher = teacher_of(task, truth, task.judged_labels)
     found = []
     for place in (2, 3):
-        frozen = made_up(np.where(odd, place, truth), task.labels)
-        frozen = dataclasses.replace(frozen, metrics=metrics)
-        found.append(ask_clusters(task, frozen, teacher, detections).beliefs.pool[0])
+        features = made_up(np.where(odd, place, truth), task.labels)
+        features = dataclasses.replace(features, metrics=metrics)
+        found.append(ask_clusters(run, features, teacher, detections).beliefs.pool[0])
     one, other = found
     assert one is not None
     assert other is not None
@@ -1376,15 +1337,14 @@ def held_out_labels_are_no_part_of_their_chains_pseudo_labels(
 ) -> None:
     run = prepared(tmp_path, monkeypatch)
     task = run.task
-    pool: list[Any] = [some_beliefs(task, seed) for seed in range(len(task.folds))]
+    logits: list[Any] = [some_beliefs(task, seed) for seed in range(len(task.folds))]
     none: list[Any] = [None] * len(task.folds)
     known = np.eye(2)[task.judged_labels] + 0.1
     turned = known.copy()
     held_out = task.folds[1].judges
     turned[held_out] = known[held_out][:, ::-1]
     before, after = (
-        selftrain.label_pool(task, stages.Beliefs(pool, judged), 1.0, run.config, None, none)
-        for judged in (known, turned)
+        pool.label_pool(run, types.Beliefs(logits, judged), 1.0, none) for judged in (known, turned)
     )
     for number, same in ((0, False), (1, True)):
         one, other = before[number], after[number]

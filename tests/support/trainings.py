@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.augment import RandAugment, Strong, Weak
-from tutelage.chain import trunk
 from tutelage.config import TrainConfig
 from tutelage.steps.distillation import Answer, DistillationStep
+from tutelage.steps.online import make_online_step
 from tutelage.steps.supervised import supervised_step
 from tutelage.training.batch import Batch
 from tutelage.training.checkpoint import Checkpoint, Checkpoints, Trainings
@@ -80,7 +80,7 @@ def _step(kind: str) -> Any:
         return DistillationStep(_teacher(), 2.0, 0.7, hint_weight=0.5, cache={})
     prior = torch.tensor([0.25, 0.75]).double()
     options = {"n_pool": 20, "steps": STEPS, "threshold": 0.6, "hard": False}
-    return trunk.make_online_step(kind, prior, **options)
+    return make_online_step(kind, prior, **options)
 
 
 def start(kind: str) -> tuple[Any, Loader, Any, TrainConfig]:

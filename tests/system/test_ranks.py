@@ -12,8 +12,8 @@ from tutelage.system.errors import TutelageError
 from tutelage.system.ranks import (
     Ranks,
     agreed,
+    alone,
     any_of,
-    apart,
     by_lead,
     current,
     is_lead,
@@ -91,11 +91,11 @@ def test_an_error_of_the_first_is_told_by_it_alone_and_ends_all(share: Any) -> N
     assert on_ranks(3, work) == ["no image is readable", "ended with 2", "ended with 2"]
 
 
-def test_apart_each_works_on_the_whole() -> None:
+def test_alone_each_works_on_the_whole() -> None:
     def work() -> tuple[slice, slice, bool]:
-        with apart():
-            alone = current().share(6)
-        return alone, current().share(6), is_lead()
+        with alone():
+            own = current().share(6)
+        return own, current().share(6), is_lead()
 
     assert on_ranks(2, work) == [
         (slice(0, 6), slice(0, 3), True),

@@ -1,17 +1,34 @@
-"""Augmentation: a policy is sampled into a plan, and a plan is applied in one pass."""
+"""Augmentation: a policy samples a plan, and the plan is applied in one pass over the pixels.
+
+``policy`` and ``randaugment`` sample a ``plan``, ``extend`` adds operations to it, and ``apply``
+carries it out. Three backends in ``engine`` do that: ``reference`` in torch defines what is right,
+``cpu`` (numba) and ``cuda`` (Triton) do the same faster. ``transforms`` lets policies stand in for
+torchvision's transforms, ``mix`` has CutMix and mixup, and ``resample`` the one rule for resizing.
+
+To add a colour operation that changes grey levels, write it once for each backend:
+
+1. ``plan.py``: append its name to ``COLOR_OPS`` and its code to the list below that.
+2. ``ops.py``: write it in torch and enter it in ``POINTWISE``; or in ``STATISTIC``, if it has to
+   count the image's grey levels. ``then(plan, name, amount)`` and the reference know it now.
+3. ``engine/kernel_colors.py``: write it in numba, in ``_pointwise``; or as a function beside
+   ``_equalize`` that ``compile_tables`` calls. Then delete ``engine/__pycache__``: numba does not
+   notice that compiled code in another file has changed.
+4. ``engine/cuda.py``: append its code to the list at the top and write it in Triton, in
+   ``_pointwise``; or as a function beside ``_equalize`` that ``_compile`` calls.
+5. ``randaugment.py``: enter its range of amounts in ``_MORE``, so that policies can draw it.
+
+The tests, in ``tests/augment``: ``test_ops.py`` compares it with torchvision's or a formula (enter
+both and a range in ``THEIRS`` and ``COLOR``), ``engine/test_cpu.py`` compares numba with the
+reference, ``engine/test_cuda.py`` does so for Triton, without a GPU (enter an amount in
+``AMOUNTS``), and ``test_policy.py`` lets RandAugment draw it. Each fails until you are done.
+
+An operation across channels or pixels, like "saturation" or "blur", is a matrix or a 3x3 stencil of
+the plan instead: see ``_MERGED`` in ``extend.py``.
+"""
 
 from tutelage.augment.apply import apply
 from tutelage.augment.extend import then
-from tutelage.augment.mix import (
-    CutMix,
-    Mix,
-    MixUp,
-    cutmix,
-    draw_cutmix,
-    draw_either,
-    draw_mixup,
-    mixup,
-)
+from tutelage.augment.mix import CutMix, Mix, MixUp, draw_cutmix, draw_mixup
 from tutelage.augment.plan import Plan
 from tutelage.augment.policy import Center, Policy, RandomCrop, RandomErasing, Still, Weak
 from tutelage.augment.randaugment import (
@@ -46,10 +63,7 @@ __all__ = [
     "apply",
     "center_box",
     "center_view",
-    "cutmix",
     "draw_cutmix",
-    "draw_either",
     "draw_mixup",
-    "mixup",
     "then",
 ]

@@ -1,4 +1,4 @@
-"""Carry out a plan in one pass over the pixels, by the fastest backend that can."""
+"""Carry out a plan in one pass over the pixels, with the fastest backend that can."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tutelage.augment.engine import reference
 from tutelage.augment.plan import Plan
 from tutelage.system.errors import TutelageError
 
@@ -33,15 +32,15 @@ def apply(
 
     Args:
         images: (B, H, W, C) canvases, uint8; or float of 0..255, which only the reference takes.
-        plan: what to do to each of them; it is moved to their device.
+        plan: what to do to each image; it is moved to their device.
         size: height and width of the views in pixels; one number for a square.
         mean: of each channel, subtracted from values in [0, 1]; None subtracts nothing.
-        std: of each channel, what is divided by afterwards; None divides by nothing.
+        std: of each channel, the divisor afterwards; None divides by nothing.
         dtype: of the views; uint8 takes no mean and std.
         outside: what lies beyond the canvas: the plan's fill, its border, or its mirror image.
         interpolation: "nearest" reads one pixel and antialiases nothing.
         backend: "auto" takes the kernel of the images' device if it can do the work, else the
-            plain torch reference, which all of them agree with.
+            plain torch reference, with which all kernels agree.
 
     Returns:
         (B, C, h, w) views: float in [0, 1] before ``mean`` and ``std``, or uint8.
@@ -50,35 +49,24 @@ def apply(
         TutelageError: an argument is refused, or the backend that was asked for cannot do it.
     """
     height, width = (size, size) if isinstance(size, int) else size
-    channels = images.shape[3]
     if len(plan) != len(images):
         raise TutelageError(f"the plan is for {len(plan)} images, there are {len(images)}")
     if dtype == torch.uint8 and (mean is not None or std is not None):
         raise TutelageError("uint8 views cannot be normalised; leave mean and std out, or ask for "
                             "a float dtype")  # fmt: skip
-    unit = 1.0 if dtype == torch.uint8 else 255.0
-    scale = [1 / (unit * s) for s in _each("std", std, 1.0, channels)]
-    shift = [-m / s for m, s in zip(_each("mean", mean, 0.0, channels),
-                                    _each("std", std, 1.0, channels), strict=True)]  # fmt: skip
-    plan = plan.to(images.device)
+    unit, channels = 1.0 if dtype == torch.uint8 else 255.0, images.shape[3]
+    means, stds = _each("mean", mean, 0.0, channels), _each("std", std, 1.0, channels)
+    scale = [1 / (unit * s) for s in stds]
+    shift = [-m / s for m, s in zip(means, stds, strict=True)]
     chosen = _choose(backend, images, dtype)
     if chosen == "cpu":
-        from tutelage.augment.engine import cpu
-
-        return cpu.render(
-            images, plan, (height, width), scale, shift, dtype, outside, interpolation
-        )
-    if chosen == "cuda":
-        from tutelage.augment.engine import cuda
-
-        return cuda.render(
-            images, plan, (height, width), scale, shift, dtype, outside, interpolation
-        )
-    views = reference.render(images, plan, (height, width), outside, interpolation)
-    if dtype == torch.uint8:
-        return views.round().to(torch.uint8)
-    columns = (views.new_tensor(scale)[:, None, None], views.new_tensor(shift)[:, None, None])
-    return torch.addcmul(columns[1], views, columns[0]).to(dtype)
+        from tutelage.augment.engine.cpu import render
+    elif chosen == "cuda":
+        from tutelage.augment.engine.cuda import render
+    else:
+        from tutelage.augment.engine.reference import render
+    plan = plan.to(images.device)
+    return render(images, plan, (height, width), scale, shift, dtype, outside, interpolation)
 
 
 def _each(
@@ -92,7 +80,6 @@ def _each(
 
 
 def _choose(backend: Backend, images: Tensor, dtype: torch.dtype) -> str:
-    """The backend that will do the work."""
     kernel = images.device.type
     if backend == "reference" or (backend == "auto" and _obstacle(kernel, images, dtype)):
         return "reference"

@@ -1,9 +1,8 @@
 """Adding operations to a plan: all geometry becomes one matrix, all colour a short list.
 
-A warp is a 3x3 matrix from output to input coordinates of the view (x, y in [-1, 1]); ``ratio`` is
-the view's width / height in pixels. Of the colour operations, those across channels (a matrix, a
-turn of the hue) and across pixels (a 3x3 stencil) are worked out here, since they do not depend on
-the pixels; the others are in ``ops``.
+A warp is an affine map from output to input coordinates of the view (x, y in [-1, 1]); ``ratio`` is
+the view's width / height in pixels. Colour operations that are a matrix of channels, a turn of the
+hue or a 3x3 stencil do not depend on the pixels and are computed here; the others are in ``ops``.
 """
 
 from __future__ import annotations
@@ -29,12 +28,12 @@ NAMES = (*GEOMETRY, *COLOR_OPS)
 
 
 def then(plan: Plan, name: str, amount: Tensor | float, ratio: float = 1.0) -> Plan:
-    """A plan with one more operation after those it has, for all of its images.
+    """A plan with one more operation at its end, for all of its images.
 
     Args:
         plan: the plan so far.
         name: one of ``NAMES``.
-        amount: (B,) or one number, the strength; its meaning is the operation's.
+        amount: (B,) or one number, the strength; what it means depends on the operation.
         ratio: width / height of the view in pixels.
 
     Raises:
@@ -47,12 +46,12 @@ def then(plan: Plan, name: str, amount: Tensor | float, ratio: float = 1.0) -> P
 def extend(
     plan: Plan, names: tuple[str, ...], choice: Whole, amounts: Real, ratio: float = 1.0
 ) -> Plan:
-    """A plan with more operations after those it has, each image its own.
+    """A plan with more operations at its end, different ones for each image.
 
-    Two operations come out in their order, up to clamping between a saturation and a sharpness,
-    which otherwise commute, and a turn of the hue before a saturation, which comes after it. Of
-    three or more, a change of channels or pixels that follows a pointwise one that itself follows
-    such a change is carried out before it.
+    Two operations are carried out in their order, except that saturations come before hues, and
+    both before sharpness and blur (with which a saturation commutes but for clamping). Of three or
+    more, such a change of channels or pixels also comes before a pointwise operation that it
+    follows, if that one follows another such change.
 
     Args:
         plan: the plan so far, on the CPU.
@@ -64,7 +63,7 @@ def extend(
     Raises:
         TutelageError: no operation has one of the names.
     """
-    # In numpy: a batch's plan is two hundred small steps, and torch takes longer to start each.
+    # In numpy: a batch's plan takes two hundred small steps, and torch starts each more slowly.
     codes, amounts = _codes(names)[choice], amounts.astype(np.float32, copy=False)
     parts = plan.tensors()
     if any(name in GEOMETRY for name in names):
@@ -90,7 +89,7 @@ def extend(
 
 @cache
 def _codes(names: tuple[str, ...]) -> Whole:
-    """Positions in ``COLOR_OPS``; 0 for a warp."""
+    """The names' positions in ``COLOR_OPS``; 0 for a warp."""
     if unknown := [name for name in names if name not in NAMES]:
         raise TutelageError(f"no operation is named {unknown}; there are: {', '.join(NAMES)}")
     return np.array([COLOR_OPS.index(n) if n in COLOR_OPS else 0 for n in names], np.int64)
@@ -98,12 +97,12 @@ def _codes(names: tuple[str, ...]) -> Whole:
 
 @cache
 def _uses(names: tuple[str, ...]) -> Real:
-    """(names, 8) which operation each name is, of ``GEOMETRY``."""
+    """(names, 8) one-hot: which operation of ``GEOMETRY`` each name is."""
     return np.array([[float(name == own) for own in GEOMETRY] for name in names], np.float32)
 
 
 def _warps(names: tuple[str, ...], choice: Whole, amounts: Real, ratio: float) -> Real:
-    """(6, B, N) matrices of the chosen operations, row by row; the identity where it is none."""
+    """(6, B, N) matrices of the chosen operations, row by row; the identity for colour."""
     uses = np.moveaxis(_uses(names)[choice], 2, 0)
     turn, across, down, right, below = uses[:5] * amounts
     magnified = 1 + uses[5] * (amounts - 1)
@@ -113,7 +112,7 @@ def _warps(names: tuple[str, ...], choice: Whole, amounts: Real, ratio: float) -
         [
             cos / (magnified * (1 - 2 * uses[6])),
             (across - sin) / ratio,
-            across / ratio - 2 * right,  # the top row stays where it is
+            across / ratio - 2 * right,  # a shear leaves the top row where it is
             (down + sin) * ratio,
             cos / (magnified * (1 - 2 * uses[7])),
             down * ratio - 2 * below,
@@ -123,7 +122,7 @@ def _warps(names: tuple[str, ...], choice: Whole, amounts: Real, ratio: float) -
 
 
 def _after(matrix: Real, warp: Real) -> Real:
-    """The matrices (6, B) of views made by ``matrix``, then warped by ``warp``."""
+    """Matrices (6, B) that do ``matrix`` first and ``warp`` after it."""
     a, b, c, d, e, f = matrix
     p, q, r, s, t, u = warp
     rows = (a * p + b * s, a * q + b * t, a * r + b * u + c,
@@ -131,68 +130,8 @@ def _after(matrix: Real, warp: Real) -> Real:
     return np.stack(rows)
 
 
-def _geometry(name: str, amount: Tensor, ratio: float = 1.0) -> Tensor:
-    """(B, 3, 3) matrices of one operation."""
-    amounts = amount.to(torch.float32)[:, None].numpy()
-    rows = _warps((name,), np.zeros(amounts.shape, np.int64), amounts, ratio)[:, :, 0]
-    return affine(torch.from_numpy(rows.T.reshape(-1, 2, 3)))
-
-
-def rotate(degrees: Tensor, ratio: float = 1.0) -> Tensor:
-    """Turn the content counter-clockwise about the centre."""
-    return _geometry("rotate", degrees, ratio)
-
-
-def shear_x(tangent: Tensor, ratio: float = 1.0) -> Tensor:
-    """Shift rows against each other; the top row stays (as in RandAugment)."""
-    return _geometry("shear_x", tangent, ratio)
-
-
-def shear_y(tangent: Tensor, ratio: float = 1.0) -> Tensor:
-    """Shift columns against each other; the left column stays (as in RandAugment)."""
-    return _geometry("shear_y", tangent, ratio)
-
-
-def translate_x(fraction: Tensor) -> Tensor:
-    """Move the content right by a fraction of the view's width."""
-    return _geometry("translate_x", fraction)
-
-
-def translate_y(fraction: Tensor) -> Tensor:
-    """Move the content down by a fraction of the view's height."""
-    return _geometry("translate_y", fraction)
-
-
-def scale(factor: Tensor) -> Tensor:
-    """Magnify the content about the centre."""
-    return _geometry("scale", factor)
-
-
-def hflip(amount: Tensor) -> Tensor:
-    """Mirror left and right; the amount (B,) only says how many images."""
-    return _geometry("hflip", amount)
-
-
-def vflip(amount: Tensor) -> Tensor:
-    """Mirror top and bottom; the amount (B,) only says how many images."""
-    return _geometry("vflip", amount)
-
-
-def affine(matrix: Tensor) -> Tensor:
-    """Any affine map (B, 2, 3) of view coordinates, as ``Plan.matrix`` has them."""
-    return torch.cat([matrix, matrix.new_tensor([[[0.0, 0.0, 1.0]]]).expand(len(matrix), 1, 3)], 1)
-
-
-def crop(box: Tensor) -> Tensor:
-    """Show the box (B, 4) of x0, y0, width, height in fractions; beyond [0, 1] it pads."""
-    x0, y0, width, height = box.unbind(dim=1)
-    zero, one = torch.zeros_like(x0), torch.ones_like(x0)
-    rows = (width, zero, 2 * x0 + width - 1, zero, height, 2 * y0 + height - 1, zero, zero, one)
-    return torch.stack(rows, dim=1).view(-1, 3, 3)
-
-
 def saturation(factor: Real) -> Real:
-    """(B, 3, 3) channel mixer: 0 is greyscale, 1 the original (``Color`` in RandAugment)."""
+    """(B, 3, 3) channel mixer: 0 is greyscale, 1 the original (RandAugment's ``Color``)."""
     part = factor[:, None, None]
     return part * np.eye(3, dtype=np.float32) + (1 - part) * np.array(LUMA, np.float32)
 
@@ -206,9 +145,9 @@ def sharpness(factor: Real) -> Real:
 
 
 def blur(sigma: Real) -> Real:
-    """(B, 3, 3) Gaussian stencil of a standard deviation in pixels (as kernel_size=3).
+    """(B, 3, 3) Gaussian stencil with a standard deviation in pixels (kernel_size=3).
 
-    Three taps hold no more than a standard deviation of 0.8, whatever ``sigma`` is.
+    Three taps have a standard deviation of at most 0.8, whatever ``sigma`` is.
     """
     side = np.exp(-0.5 / np.square(np.maximum(sigma, 1e-3)))
     line = np.stack([side, np.ones_like(side), side], axis=1) / (1 + 2 * side)[:, None]
@@ -226,8 +165,7 @@ def fold(first: Real, second: Real) -> Real:
         product[:, (1, 3)] += product[:, (0, 4)]
         product[:, :, (1, 3)] += product[:, :, (0, 4)]
         folded = product[:, 1:4, 1:4]
-    # Multiples of 1 / 4096 that add up to 1: then every backend sums grey levels without a
-    # rounding error.
+    # Multiples of 1 / 4096 that add up to 1: every backend sums them without rounding errors.
     folded = _in_steps(folded)
     folded[:, 1, 1] += 1 - folded.sum(axis=(1, 2))
     return folded
@@ -239,7 +177,6 @@ def _in_steps(part: Real) -> Real:
 
 
 def _mix_after(color: Real, factor: Real) -> Real:
-    """In steps, as in ``fold``."""
     return _in_steps(saturation(factor) @ color)
 
 
@@ -250,4 +187,4 @@ _MERGED: dict[str, tuple[str, Callable[[Real, Real], Real]]] = {
     "sharpness": ("stencil", lambda stencil, factor: fold(stencil, sharpness(factor))),
     "blur": ("stencil", lambda stencil, sigma: fold(stencil, blur(sigma))),
 }
-"""What a plan keeps of an operation across channels or pixels, and how the next one joins it."""
+"""The part of a plan that holds an operation across channels or pixels, and how one joins it."""

@@ -1,8 +1,9 @@
-"""Colour operations that look at pixels or grey levels, with torchvision's names and meanings.
+"""Colour operations on grey levels, and the turn of the hue, with torchvision's meanings.
 
 Pointwise operations are functions of a table's values (B, C, 256); those on statistics also take
-``counts`` (B, C, 256), the number of pixels at each table entry. Amounts are (B,), one an image.
-The operations that are a matrix or a stencil, whatever the pixels, are in ``extend``.
+``counts`` (B, C, 256), the number of pixels at each table entry. Amounts are (B,), one per image.
+Operations that are a matrix or a stencil are in ``extend``. How to add one: see the docstring of
+``tutelage.augment``.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def gamma(values: Tensor, exponent: Tensor) -> Tensor:
 
 
 def invert(values: Tensor, amount: Tensor) -> Tensor:
-    """The negative."""
+    """The negative; the amount is not used."""
     return 255.0 - values
 
 
@@ -47,9 +48,9 @@ def solarize(values: Tensor, threshold: Tensor) -> Tensor:
 def contrast(values: Tensor, factor: Tensor, counts: Tensor) -> Tensor:
     """Away from (factor > 1) or towards the image's mean luma: 0 is flat grey.
 
-    The mean of an image of other than 3 channels is that of all its channels.
+    For an image of other than 3 channels, it is the mean of all channels.
     """
-    # In double, so that what backends add up in different orders rounds to the same grey levels.
+    # In double: backends add up in different orders, and should round to the same grey levels.
     doubles = values.double()
     means = (doubles * counts).sum(dim=2) / counts.sum(dim=2).clamp(min=1)
     channels = values.shape[1]
@@ -60,16 +61,16 @@ def contrast(values: Tensor, factor: Tensor, counts: Tensor) -> Tensor:
 
 
 def autocontrast(values: Tensor, amount: Tensor, counts: Tensor) -> Tensor:
-    """Stretch each channel from its darkest and lightest pixel to 0..255; a flat one is kept."""
+    """Stretch each channel from its darkest and lightest pixel to 0..255; keep a flat one."""
     low = values.masked_fill(counts == 0, math.inf).amin(dim=2, keepdim=True).double()
     high = values.masked_fill(counts == 0, -math.inf).amax(dim=2, keepdim=True).double()
-    # In double, where the backends' ways to divide do not show.
+    # In double, where it does not matter how a backend divides.
     stretched = ((values - low) * (255.0 / (high - low))).clamp(0.0, 255.0).to(values.dtype)
     return torch.where(high > low, stretched, values)
 
 
 def equalize(values: Tensor, amount: Tensor, counts: Tensor) -> Tensor:
-    """Make each channel's histogram flat, by Pillow's rule (the lightest level is not counted)."""
+    """Flatten each channel's histogram by Pillow's rule (the lightest level is not counted)."""
     levels = (values + TINY).long()
     histogram = torch.zeros_like(levels).scatter_add(2, levels, counts.long())
     index = torch.arange(256, device=counts.device)
@@ -81,7 +82,7 @@ def equalize(values: Tensor, amount: Tensor, counts: Tensor) -> Tensor:
 
 
 def turn_hue(pixels: Tensor, turns: Tensor) -> Tensor:
-    """Pixels (B, 3, ...) of 0..255 with their HSV hue moved by (B,) turns of the colour circle."""
+    """Turn the HSV hue of pixels (B, 3, ...) of 0..255 by (B,) turns of the colour circle."""
     doubles = pixels.double()  # as in ``contrast``
     value, chroma = doubles.amax(dim=1), doubles.amax(dim=1) - doubles.amin(dim=1)
     red, green, blue = doubles.unbind(dim=1)

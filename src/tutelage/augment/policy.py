@@ -1,7 +1,7 @@
-"""Policies: frozen settings that sample a plan for a batch, each image its own.
+"""Policies: frozen settings that sample a plan for a batch, with a draw of its own for each image.
 
 All draws come from an explicit CPU generator, so equal seeds give equal plans on every device.
-A policy is also a transform: called with images it samples a plan and applies it.
+A policy is also a transform: called with images, it samples a plan and applies it.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 
-from tutelage.augment import extend, resample
+from tutelage.augment import resample
 from tutelage.augment.extend import Real
 from tutelage.augment.plan import GREY, Plan
-from tutelage.augment.transforms import transform
+from tutelage.augment.transforms import Transform
 from tutelage.system.errors import TutelageError
 
 Range = tuple[float, float]
 Fill = float | Sequence[float]
 Flags = NDArray[np.bool_]
 
-_TRIES = 10  # torchvision's RandomResizedCrop
+_TRIES = 10  # as in torchvision's RandomResizedCrop
 
 
 class Policy(ABC):
-    """What samples a plan; see ``plan``."""
+    """Samples plans; every policy is one."""
 
     @abstractmethod
     def plan(self, aspect: Tensor, generator: Generator | None = None, ratio: float = 1.0) -> Plan:
@@ -40,28 +40,28 @@ class Policy(ABC):
         Args:
             aspect: (B,) width / height of the originals, which the canvases may hold squashed.
             generator: a CPU generator, the source of all draws; None is torch's own.
-            ratio: width / height of the views in pixels: a rotation is one of pixels.
+            ratio: width / height of the views in pixels, so that a rotation keeps angles.
 
         Raises:
             TutelageError: a setting of the policy is refused.
         """
 
     def __call__(self, *inputs: Any) -> Any:
-        """Augment what torchvision's transforms take; see ``transforms.transform``."""
-        return transform(self, *inputs)
+        """Augment what torchvision's transforms take, at its own size; see ``Transform``."""
+        return Transform(self)(*inputs)
 
 
 @dataclass(frozen=True)
 class Weak(Policy):
-    """Random resized crop and flips; every other policy starts from it.
+    """Random resized crop and flips.
 
     Attributes:
         scale: range of the crop's area, a fraction of the original's.
-        ratio: range of the crop's true width / height, before it takes the view's shape.
+        ratio: range of the crop's true width / height, before it is resized to the view.
         hflip: probability of mirroring left and right.
         vflip: probability of mirroring top and bottom.
-        pad: the crop is moved by up to this fraction of its side, also beyond the image.
-        fill: 0..255 of what lies outside the image, one value or one a channel.
+        pad: the crop is moved by up to this fraction of its side, even beyond the image.
+        fill: 0..255 of what lies outside the image, one value or one per channel.
     """
 
     scale: Range = (0.6, 1.0)
@@ -83,7 +83,7 @@ class Weak(Policy):
 
 @dataclass(frozen=True)
 class Still(Policy):
-    """The whole image, nothing random: what policies start from that crop nothing themselves.
+    """The whole image, nothing random: the default start of policies that do not crop.
 
     Attributes:
         fill: 0..255 of what operations bring into view from outside the image.
@@ -100,7 +100,7 @@ class Still(Policy):
 
 @dataclass(frozen=True)
 class Center(Policy):
-    """The evaluation view: the centre square of ``crop_pct`` times the short side; nothing random.
+    """The evaluation view: the centre square, ``crop_pct`` of the short side; nothing random.
 
     Attributes:
         crop_pct: fraction of the original's short side that is kept.
@@ -112,16 +112,16 @@ class Center(Policy):
         """The plan; see ``Policy.plan``."""
         box = torch.stack(resample.center_box(aspect.cpu().float(), 1, self.crop_pct), dim=1)
         plan = Plan.identity(len(aspect))
-        plan.matrix.copy_(extend.crop(box)[:, :2])
+        _aim(plan, box.numpy())
         return plan
 
 
 @dataclass(frozen=True)
 class RandomCrop(Policy):
-    """A crop of the view's size from the padded image, and a flip: the CIFAR recipe.
+    """A crop of the image's size from the padded image, and a flip: the CIFAR recipe.
 
     Attributes:
-        padding: on each side, a fraction of the image's (4 of 32 pixels is 1 / 8).
+        padding: on each side, a fraction of the image's side (4 of 32 pixels is 1 / 8).
         hflip: probability of mirroring left and right.
         fill: 0..255 of the padding.
     """
@@ -140,14 +140,14 @@ class RandomCrop(Policy):
 
 @dataclass(frozen=True)
 class RandomErasing(Policy):
-    """A box is erased (Zhong et al. 2017, arXiv:1708.04896); with ``scale`` fixed it is cutout.
+    """Erase a box (Zhong et al. 2017, arXiv:1708.04896); with a fixed ``scale`` it is cutout.
 
     Attributes:
         p: probability of erasing.
         scale: range of the box's area, a fraction of the view's.
         ratio: range of the box's width / height.
-        fill: 0..255 of the box and of what lies outside the image; None keeps the view's.
-        view: what is done before.
+        fill: 0..255 of the box and of what lies outside the image; None keeps the fill of ``view``.
+        view: the policy before it.
     """
 
     p: float = 0.5
@@ -173,43 +173,48 @@ def _fill(fill: Fill) -> Tensor:
     """(3,) values.
 
     Raises:
-        TutelageError: there is neither one value nor three.
+        TutelageError: there are neither one nor three values.
     """
     values = torch.as_tensor(fill, dtype=torch.float32).flatten()
     if len(values) not in (1, 3):
-        raise TutelageError(f"fill has {len(values)} values; expected one, or one a channel (3)")
+        raise TutelageError(f"fill has {len(values)} values; expected one, or one per channel (3)")
     return values.expand(3)
 
 
 def draw(generator: Generator | None, *shape: int) -> Real:
-    """Even draws in [0, 1)."""
+    """Uniform draws in [0, 1)."""
     drawn: Real = torch.rand(shape, generator=generator).numpy()
     return drawn
 
 
 def _show(box: Real, flips: Flags, fill: Fill) -> Plan:
-    """The plan that shows boxes (B, 4) of x0, y0, width, height, mirrored as flips (B, 2) say."""
+    """The plan that shows boxes (B, 4) of x0, y0, width, height; flips (B, 2) mirror an axis."""
     plan = Plan.identity(len(box))
-    matrix, window = plan.matrix.numpy(), plan.window.numpy()
-    mirror = 1 - 2 * flips.astype(np.float32)
-    matrix[:, 0, 0], matrix[:, 1, 1] = (box[:, 2:] * mirror).T
-    matrix[:, :, 2] = 2 * box[:, :2] + box[:, 2:] - 1
+    _aim(plan, box, 1 - 2 * flips.astype(np.float32))
+    window = plan.window.numpy()
     window[:, :2], window[:, 2:] = box[:, :2], box[:, :2] + box[:, 2:]
     plan.fill.copy_(_fill(fill))
     return plan
 
 
+def _aim(plan: Plan, box: Real, mirror: Real | float = 1.0) -> None:
+    """Let a fresh plan show boxes (B, 4); ``mirror`` (B, 2) is -1 for an axis that is flipped."""
+    matrix = plan.matrix.numpy()
+    matrix[:, 0, 0], matrix[:, 1, 1] = (box[:, 2:] * mirror).T
+    matrix[:, :, 2] = 2 * box[:, :2] + box[:, 2:] - 1
+
+
 def draw_crop(aspect: Real, scale: Range, ratio: Range, draws: Real) -> Real:
     """Random resized crop: (B, 4) boxes x0, y0, width, height in fractions of the image.
 
-    Of ten tries the first that fits, as in torchvision; if none does, the largest box of the
+    The first of ten tries that fits, as in torchvision; if none does, the largest box of the
     nearest allowed ratio (at a random place, where torchvision takes the centre).
 
     Args:
         aspect: (B,) width / height of the images.
         scale: range of the box's area, a fraction of the image's.
-        ratio: range of the box's true width / height, drawn evenly in its logarithm.
-        draws: (B, 22) even draws in [0, 1): of each try the area, then the shape, then the place.
+        ratio: range of the box's true width / height; its logarithm is drawn uniformly.
+        draws: (B, 22) uniform draws in [0, 1): ten areas, ten shapes, and the place x, y.
     """
     low, high = math.log(ratio[0]), math.log(ratio[1])
     area = scale[0] + (scale[1] - scale[0]) * draws[:, :_TRIES]

@@ -1,4 +1,4 @@
-"""Policies of colour and geometry: operations drawn from a space, at strengths drawn too."""
+"""Policies that draw operations of colour and geometry, and their strengths."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Scale(NamedTuple):
 
     Attributes:
         base: the amount at magnitude 0.
-        slope: what the whole magnitude adds.
-        signed: in either direction, at random.
-        exponential: the amount is e to that.
+        slope: what magnitude 1 adds to it.
+        signed: the slope has a random sign.
+        exponential: the amount is e to the power of that.
     """
 
     base: float = 0.0
@@ -38,7 +38,7 @@ Space = dict[str, Scale]
 
 
 def _space(shear: float, translate: float, degrees: float, blend: float, bits: int) -> Space:
-    """Amounts of each operation from a magnitude in [0, 1] and a sign."""
+    """The 14 operations of RandAugment, with the largest changes that are given."""
     around_one = Scale(1.0, blend, signed=True)
     return {
         "identity": Scale(),
@@ -51,14 +51,14 @@ def _space(shear: float, translate: float, degrees: float, blend: float, bits: i
         "saturation": around_one,
         "contrast": around_one,
         "sharpness": around_one,
-        "posterize": Scale(8.0, -bits),  # rounded to whole bits where it is carried out
+        "posterize": Scale(8.0, -bits),  # the operation rounds it to whole bits
         "solarize": Scale(255.0, -255.0),
         "autocontrast": Scale(),
         "equalize": Scale(),
     }
 
 
-# torchvision's spaces. TrivialAugment moves by 32 pixels whatever the size; here it is the same
+# torchvision's spaces. Its TrivialAugment moves by up to 32 pixels at any size; here it is the
 # fraction of the view that this is at 224 pixels.
 _RANDAUGMENT = _space(shear=0.3, translate=150 / 331, degrees=30, blend=0.9, bits=4)
 _TRIVIAL = _space(shear=0.99, translate=32 / 224, degrees=135, blend=0.99, bits=6)
@@ -73,7 +73,7 @@ _MORE: Space = {
 }
 
 RANDAUGMENT = tuple(_RANDAUGMENT)
-"""The paper's operations, from which RandAugment draws unless it is told otherwise."""
+"""The paper's operations, from which RandAugment draws by default."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +81,11 @@ class RandAugment(Policy):
     """RandAugment (Cubuk et al. 2020, arXiv:1909.13719) with torchvision's magnitudes.
 
     Attributes:
-        num_ops: operations an image, drawn with replacement.
+        num_ops: operations per image, drawn with replacement.
         magnitude: strength of every operation, 0 to ``num_magnitude_bins`` - 1.
         magnitude_std: standard deviation of the strength, as in timm; 0 is the paper's.
-        num_magnitude_bins: the scale of the magnitude.
-        operations: names to draw from; besides the paper's also hue, gamma, invert, blur, scale
-            and flips.
+        num_magnitude_bins: number of strengths, counted from 0.
+        operations: names to draw from: the paper's, hue, gamma, invert, blur, scale, hflip, vflip.
         view: the crop and flip before it.
     """
 
@@ -117,7 +116,7 @@ class TrivialAugment(Policy):
     """TrivialAugment Wide (Müller and Hutter 2021, arXiv:2103.10158): one operation, any strength.
 
     Attributes:
-        num_magnitude_bins: how many strengths there are.
+        num_magnitude_bins: number of strengths.
         view: the crop and flip before it.
     """
 
@@ -134,8 +133,8 @@ class TrivialAugment(Policy):
         return _extend(start, _TRIVIAL, choice, strength, draws[:, :, 2] < 0.5, ratio)
 
 
-# Names, probabilities and magnitudes (0 to 9) of the policies found for ImageNet and CIFAR-10,
-# tables 9 and 7 of the paper; an operation without a magnitude has 0.
+# Names, probabilities and magnitudes (0 to 9) of the policies found for ImageNet and CIFAR-10
+# (the paper's tables 9 and 7). The magnitude of an operation that has none is 0.
 _FOUND: dict[str, str] = {
     "imagenet": (
         "posterize .4 8 rotate .6 9, solarize .6 5 autocontrast .6 0, "
@@ -213,13 +212,13 @@ class AutoAugment(Policy):
 
 @dataclass(frozen=True)
 class ColorJitter(Policy):
-    """Brightness, contrast, saturation and hue in a random order, each by an even draw.
+    """Brightness, contrast, saturation and hue in a random order, each by a uniform draw.
 
     Attributes:
-        brightness: the factor is within this of 1.
+        brightness: the factor is at most this far from 1.
         contrast: the same.
         saturation: the same; needs 3 channels.
-        hue: turns of the colour circle, at most; needs 3 channels.
+        hue: at most so many turns of the colour circle; needs 3 channels.
         view: the crop and flip before it.
     """
 
@@ -252,8 +251,8 @@ class ColorJitter(Policy):
 class ThreeAugment(Policy):
     """3-Augment (Touvron et al. 2022, DeiT III, arXiv:2204.07118).
 
-    Greyscale, solarize or blur, one of them evenly, then colour jitter. The blur is a 3x3 stencil,
-    so it is weaker than the paper's, whose standard deviation goes up to 2 pixels.
+    One of greyscale, solarize and blur, each as likely, then colour jitter. The blur is a 3x3
+    stencil and so weaker than the paper's, whose standard deviation goes up to 2 pixels.
 
     Attributes:
         jitter: of brightness, contrast and saturation.
@@ -280,7 +279,7 @@ class ThreeAugment(Policy):
 
 @dataclass(frozen=True)
 class _Started(Policy):
-    """A plan that is already there, for a policy to go on from."""
+    """A plan that already exists, as the start of another policy."""
 
     start: Plan
 
@@ -291,7 +290,7 @@ class _Started(Policy):
 
 @dataclass(frozen=True)
 class Strong(Policy):
-    """A wide crop, RandAugment, and a box that is erased: what a student learns from.
+    """A wide crop, RandAugment and an erased box: the view that a student learns from.
 
     Attributes:
         augment: crop, flip and operations.
@@ -312,7 +311,7 @@ class Strong(Policy):
 
 
 def _pick(draws: Real, count: int) -> Whole:
-    """Whole numbers below ``count``, each as likely as the other."""
+    """Whole numbers below ``count``, all equally likely."""
     return (draws * count).astype(np.int64)
 
 
@@ -326,15 +325,10 @@ def _choose(names: tuple[str, ...]) -> Space:
 def _extend(
     plan: Plan, space: Space, choice: Whole, strength: Real, negative: Flags, ratio: float
 ) -> Plan:
-    """A plan with the chosen operations after those it has.
+    """A plan with the chosen operations at its end.
 
-    Args:
-        plan: the plan so far.
-        space: what is chosen from.
-        choice: (B, N) positions in the space.
-        strength: (B, N) in [0, 1].
-        negative: (B, N) bool, the direction of operations that have two.
-        ratio: width / height of the view.
+    ``choice`` (B, N) holds positions in the space, ``strength`` (B, N) magnitudes in [0, 1], and
+    ``negative`` (B, N) the direction of operations that have two.
     """
     if not space or not choice.shape[1]:
         return plan

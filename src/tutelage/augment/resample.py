@@ -1,8 +1,8 @@
 """Separable antialiased resampling as two matrices, and the evaluation view built on it.
 
-Training, evaluation and the exported graph share these few tensor operations, so their views
+Training, evaluation and the exported graph share these few tensor operations, so that their views
 cannot drift apart. ``matrix`` is Pillow's ``resize(BILINEAR, box=...)`` written as weights: a
-triangle that is widened by the scale when it minifies. All of it traces to ONNX with dynamic sizes.
+triangle that widens with the scale when it minifies. All of this traces to ONNX with dynamic sizes.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def center_box(
     """The evaluation window: the centre square of ``crop_pct`` times the original's short side.
 
     Args:
-        aspect: (B,) width / height of the original, which the canvas holds squashed to a square.
+        aspect: (B,) width / height of the originals, which the canvases hold squashed to squares.
         canvas: side of the square canvas in pixels.
         crop_pct: fraction of the short side that is kept.
 
@@ -59,7 +59,7 @@ def center_box(
 
 
 def center_view(images: Tensor, aspect: Tensor, size: int, crop_pct: float) -> Tensor:
-    """The view that a model is evaluated on: aspect-true, centred, antialiased.
+    """The view on which a model is evaluated: undistorted, centred, antialiased.
 
     Args:
         images: (B, C, C, 3) canvases, uint8 or float of 0..255.

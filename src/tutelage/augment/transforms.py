@@ -1,4 +1,4 @@
-"""Policies as transforms: what torchvision's v2 transforms take goes in, and comes out again."""
+"""Policies as transforms: they take and return what torchvision's v2 transforms do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MODES = ("L", "RGB")
 
 
 class Samples(Protocol):
-    """What a transform needs of a policy."""
+    """A policy, as far as a transform needs it; ``policy`` imports this module."""
 
     def plan(self, aspect: Tensor, generator: Generator | None, ratio: float) -> Plan:
         """Sample a plan; see ``policy.Policy.plan``."""
@@ -31,15 +31,15 @@ class Transform:
 
     An image may be a PIL image, a tensor (C, H, W), a batch (..., C, H, W), or a
     ``torchvision.tv_tensors.Image``; tensors are uint8, or floating in [0, 1]. Each image of a
-    batch has its own draw. Floating images stay differentiable and are worked on in plain torch.
+    batch gets a draw of its own. Floating images go through plain torch and stay differentiable.
 
     Attributes:
-        policy: what is done.
+        policy: samples what is done.
         size: height and width of the result in pixels; None keeps the image's.
         mean: of each channel, subtracted from values in [0, 1].
-        std: of each channel, what is divided by afterwards. With either, the result is float32.
-        outside: what lies beyond the image.
-        interpolation: between pixels.
+        std: of each channel, the divisor afterwards. With mean or std, the result is float32.
+        outside: what lies beyond the image; see ``apply``.
+        interpolation: between pixels; see ``apply``.
         generator: source of the draws; None is torch's own, which a DataLoader seeds per worker.
     """
 
@@ -52,10 +52,10 @@ class Transform:
     generator: Generator | None = None
 
     def __call__(self, *inputs: Any) -> Any:
-        """Augment the first input; labels and whatever else follows are returned as they are.
+        """Augment the first input; labels and anything else that follows are returned unchanged.
 
         Raises:
-            TutelageError: the first input is no image.
+            TutelageError: the first input is not an image.
         """
         if not inputs:
             raise TutelageError("a transform was called without an image")
@@ -85,16 +85,11 @@ class Transform:
         return _like(image, views, normalised=normalised)
 
 
-def transform(policy: Samples, *inputs: Any) -> Any:
-    """Apply a policy to the first input at its own size; see ``Transform``."""
-    return Transform(policy)(*inputs)
-
-
 def _canvases(image: Any) -> Tensor:
     """(B, H, W, C) pixels, uint8 or float of 0..255.
 
     Raises:
-        TutelageError: it is no image that a transform knows.
+        TutelageError: the input is not an image, or of an unknown mode or type.
     """
     if isinstance(image, Image.Image):
         if image.mode not in _MODES:
@@ -119,7 +114,7 @@ def _canvases(image: Any) -> Tensor:
 
 
 def _like(image: Any, views: Tensor, *, normalised: bool) -> Any:
-    """Views (B, C, h, w) in the form of the image that they were made from."""
+    """Views (B, C, h, w) as the type and shape of the image that they were made from."""
     if isinstance(image, Image.Image):
         if normalised:
             return views[0]

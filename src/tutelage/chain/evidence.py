@@ -14,23 +14,24 @@ import torch
 from numpy.typing import NDArray
 
 from tutelage.augment import Center, apply
-from tutelage.chain import trunk
-from tutelage.chain.pipeline import Finished, Pipeline
-from tutelage.chain.runs import Run
+from tutelage.chain.pipeline import Pipeline
+from tutelage.chain.types import Finished, Run
+from tutelage.chain.views import strong_policy
 from tutelage.chain.worklist import principal
 from tutelage.data.split import ROLES
 from tutelage.deploy.latency import onnx_latency, size_bytes
 from tutelage.models.classifier import count_parameters
 from tutelage.report.model import (
+    CloudImage,
     DecisionRow,
     DeploymentRow,
-    Point,
     PseudoRow,
     Report,
     Sheet,
     StageTest,
     Thumb,
 )
+from tutelage.report.wording import title
 from tutelage.stats.calibrate import softmax
 from tutelage.stats.metrics import Floats, metrics
 from tutelage.stats.pseudo_labels import PseudoLabels
@@ -200,7 +201,7 @@ def _views_sheet(run: Run) -> Sheet:
     images, aspect = run.task.canvases.take(rows)
     images, aspect = images.cpu(), aspect.cpu()
     generator = torch.Generator().manual_seed(run.config.data.seed)
-    plan = trunk.strong_policy(run.config.transfer, run.base.spec.crop_pct).plan(aspect, generator)
+    plan = strong_policy(run.config.transfer, run.base.spec.crop_pct).plan(aspect, generator)
     views = (apply(images, plan, 144) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     note = "training images as the student saw them: cropped, mirrored, changed in colour and shape"
     thumbs = [Thumb(view, run.catalog.names[row]) for view, row in zip(views, rows, strict=True)]
@@ -265,7 +266,7 @@ def leakage(run: Run, probs: Mapping[str, Floats]) -> dict[str, Any]:
     }
 
 
-def cloud(chain: Pipeline) -> list[Point]:
+def cloud(chain: Pipeline) -> list[CloudImage]:
     """Some training images, in the plane, by the pretrained trunk's features.
 
     By t-SNE (van der Maaten and Hinton 2008) where scikit-learn is installed, else in their first
@@ -280,7 +281,7 @@ def cloud(chain: Pipeline) -> list[Point]:
     own = run.base.own_features
     features = [
         bank.views[0][torch.from_numpy(chosen), :own]
-        for bank, chosen in ((chain.frozen.labeled, labeled), (chain.frozen.pool, pool))
+        for bank, chosen in ((chain.features.labeled, labeled), (chain.features.pool, pool))
     ]
     plane = _plane(np.concatenate(principal(*features)))
     temperature = chain.teachers[-1].outcome.model.spec.temperature
@@ -293,7 +294,9 @@ def cloud(chain: Pipeline) -> list[Point]:
     captions = [f"{names[row]}: {words}" for row, words in zip(rows, said, strict=True)]
     thumbs = _thumbs(run, rows, captions, CLOUD_SIDE)
     return [
-        Point(float(x), float(y), int(group), number < len(labeled), thumb.caption, thumb.image)
+        CloudImage(
+            float(x), float(y), int(group), number < len(labeled), thumb.caption, thumb.image
+        )
         for number, ((x, y), group, thumb) in enumerate(zip(plane, groups, thumbs, strict=True))
     ]
 
@@ -317,14 +320,13 @@ def make_report(
     probs: dict[str, Floats],
     deployed: Sequence[DeploymentRow],
     command: str,
-    points: Sequence[Point] = (),
+    points: Sequence[CloudImage] = (),
 ) -> Report:
     """Gather everything the page shows."""
     labels = run.split.truth[run.split.indices("test")]
     skipped = sorted(run.store.reasons.items())
     return Report(
-        title=f"tutelage: {', '.join(run.catalog.classes[:6])}"
-        + (" ..." if len(run.catalog.classes) > 6 else ""),
+        title=title("tutelage", run.catalog.classes),
         command=command,
         created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         metrics=metrics,

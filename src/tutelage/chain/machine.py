@@ -100,8 +100,9 @@ def measure_speed(model: Classifier, device: torch.device, cache: Path) -> Speed
     chip = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     # An architecture of one fixed size runs at no other.
     size = model.spec.input_size if fixed_size(model) else MEASURED_SIZE
-    parts = [model.spec.architecture, chip, torch.get_num_threads(), torch.__version__, size]
-    key = "|".join(map(str, parts))
+    key = "|".join(
+        map(str, [_network(model), chip, torch.get_num_threads(), torch.__version__, size])
+    )
     path = cache / "speed.json"
     known = _read(path)
     if known.get(key, {}).keys() == {field.name for field in fields(Speed)}:
@@ -111,6 +112,13 @@ def measure_speed(model: Classifier, device: torch.device, cache: Path) -> Speed
     content = json.dumps({**_read(path), key: asdict(speed)}, indent=2)
     write_atomically(path, content.encode())
     return speed
+
+
+def _network(model: Classifier) -> str:
+    """The architecture, and what a cut model has of it."""
+    spec = model.spec
+    cut = f" cut:{spec.cut}" if spec.cut is not None else ""
+    return f"{spec.architecture}{cut}{''.join(f' -{name}' for name in spec.skipped)}"
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:

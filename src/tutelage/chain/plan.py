@@ -38,7 +38,6 @@ STEPS = (
     40,
 )
 ROUNDS = 4  # on the frozen trunk
-FRACTIONS = (0.4, 0.6, 0.8, 1.0)  # of a curriculum, round by round
 FOLDS = 4  # of the labels, that choices are made on
 JUDGED_FOLDS = 1  # of them, on which a stage that trains the trunk is repeated to be judged
 FOLD_STEPS = 0.5  # of its steps: a fold is there to show harm, its model is not used
@@ -101,8 +100,6 @@ class Work:
         steps: of the optimiser.
         batch_size: images a step.
         size: side of the views in pixels.
-        fraction: of the pool images that the teacher is expected to get right, how many are
-            accepted; None accepts all.
         frozen_stages: first stages of a trained trunk that stay as they are.
         revisions: how often, at equal distances, the pool is labelled anew while a trunk trains.
         labeled_share: of a batch, and so of the weight, that goes to the true labels.
@@ -113,7 +110,6 @@ class Work:
     steps: int = 0
     batch_size: int = 32
     size: int = 0
-    fraction: float | None = None
     frozen_stages: int = 0
     revisions: int = 0
     labeled_share: float = LABELED_SHARE[0]
@@ -196,63 +192,39 @@ def make_plan(
         command: that the plan is for; time goes to no stage that it leaves out.
         student_size: side of the student's views in pixels; None chooses it.
     """
-    images = amounts.labeled + amounts.pool
-    minutes = config.data.minutes or default_minutes(images)
-    budget = minutes * 60 * SAFETY - OVERHEAD_S
-    largest = min(native_size, max(96, 4 * amounts.canvas))  # beyond is only interpolation
-    search = 0.0
-    if config.transfer.augment == "auto" and amounts.pool:
-        search = tune_seconds(amounts, speed, native_size if fixed else min(TUNE_SIZE, native_size))
-    if command in WITH_STUDENT and config.distill.limited:
-        search += OFFERS_S
-    budget -= search
-
-    def looks(size: int, views: int) -> float:
-        count = images * views + amounts.judged + 2 * amounts.test
-        return count * (speed.forward_ms(size) + _view_ms(size, speed)) / 1e3
-
-    given = [config.data.input_size or native_size] if fixed or config.data.input_size else []
-    sizes = given or [size for size in SIZES if size <= largest] or [largest]
-    size = _first(sizes, lambda s: looks(s, 2) <= LOOKS_SHARE * budget)
-    views = _first((4, 2), lambda v: looks(size, v) <= MORE_VIEWS_SHARE * budget)
-    asked_rounds = 0 if command in ("transfer", "distill") else config.self_train.rounds
-    rounds = asked_rounds != 0 and amounts.pool > 0
+    minutes = config.data.minutes or default_minutes(amounts.labeled + amounts.pool)
+    before = _seconds_before(config, amounts, speed, native_size, fixed=fixed, command=command)
+    budget = minutes * 60 * SAFETY - before
+    sizes = _sizes(config, amounts, native_size, fixed=fixed)
+    most, more = LOOKS_SHARE * budget, MORE_VIEWS_SHARE * budget
+    size = _first(sizes, lambda s: _look_seconds(amounts, speed, s, 2) <= most)
+    views = _first((4, 2), lambda v: _look_seconds(amounts, speed, size, v) <= more)
+    asked = 0 if command in ("transfer", "distill") else config.self_train.rounds
+    rounds = asked != 0 and amounts.pool > 0
     spent = 0.0
-    if command != "distill":
-        fits = (1 + amounts.folds) * (ROUNDS if rounds else 1)
-        spent = looks(size, views) + HEAD_FIT_S * images * views * fits
-    left = max(0.0, budget - spent)
-
-    judged_folds = min(JUDGED_FOLDS, amounts.folds)
-    if amounts.folds and amounts.judged * judged_folds / amounts.folds < MIN_JUDGED:
-        judged_folds = 0
-    best = min(size, TRAINED_SIZE, max(96, TRAINED_SCALE * amounts.canvas))
-    trained_size = _first(sizes, lambda s: s <= best)
-    keeps_detail = trained_size >= min(size, amounts.canvas)
-    share = TRAINED_SHARE if command in WITH_STUDENT else 1.0
     transfer: Work | None = None
     trained: Work | None = None
     seconds = 0.0
+    judged_folds = _judged_folds(amounts)
+    trained_size = _trained_size(sizes, size, amounts)
     if command != "distill":
+        spent = _frozen_seconds(amounts, speed, size, views, rounds=rounds)
+        share = TRAINED_SHARE if command in WITH_STUDENT else 1.0
+        keeps_detail = trained_size >= min(size, amounts.canvas)
         trainer = _Trainer(config, amounts, speed, trained_size, judged_folds, keeps_detail, rounds)
-        transfer, trained, seconds = trainer.stages(share * left)
-    # A round that nothing judges is the teacher; of one that is judged the chain may think better.
+        transfer, trained, seconds = trainer.stages(share * max(0.0, budget - spent))
+    # A round that nothing judges is the teacher; a judged one may still be rejected.
     unjudged = trained is not None and amounts.folds > 0 and not judged_folds
     teacher_size = trained_size if unjudged else size
     if command == "distill":
         teacher_size = min(native_size, sizes[0])
+    given = student_size or (sizes[0] if fixed or config.data.input_size else None)
     smallest = min([teacher_size, *(work.size for work in (transfer, trained) if work)])
-    student_sizes = given or _quick_sizes(smallest, amounts.canvas)
-    if student_size is not None:
-        student_sizes = [student_size]
-    students = config.distill.candidates
-    student = _student(student_sizes, teacher_size, speed, amounts, (left - seconds) / students)
-    frozen = _frozen_rounds(config, asked_rounds, trained) if rounds else []
-    planned = [Work("frozen", size=size, fraction=fraction) for fraction in frozen]
-    planned += [trained] if trained is not None else []
+    student_sizes = [given] if given else _quick_sizes(smallest, amounts.canvas)
+    left = max(0.0, budget - spent) - seconds
+    student = _student(student_sizes, teacher_size, speed, amounts, left)
     if command in WITH_STUDENT:
-        seconds += students * _student_seconds(student, speed, teacher_size, amounts.teachers)
-    estimate = OVERHEAD_S + search + spent + seconds
+        seconds += _student_seconds(student, speed, teacher_size, amounts.teachers)
     return Plan(
         minutes=minutes,
         size=size,
@@ -260,23 +232,73 @@ def make_plan(
         folds=FOLDS,
         judged_folds=judged_folds,
         transfer=transfer or Work("frozen", size=size),
-        rounds=tuple(planned),
+        rounds=_rounds(asked, size, trained) if rounds else (),
         student=student,
-        estimated_seconds=round(estimate, 1),
+        estimated_seconds=round(before + spent + seconds, 1),
     )
 
 
-def _frozen_rounds(
-    config: RunConfig, asked: int | None, trained: Work | None
-) -> list[float | None]:
-    """The fraction of each round on the frozen trunk; a trained one after them counts as asked."""
+def _seconds_before(
+    config: RunConfig,
+    amounts: Amounts,
+    speed: Speed,
+    native_size: int,
+    *,
+    fixed: bool,
+    command: str,
+) -> float:
+    """Seconds of what is no stage: overhead, the search for the view, measuring students."""
+    seconds = OVERHEAD_S
+    if config.transfer.augment == "auto" and amounts.pool:
+        size = native_size if fixed else min(TUNE_SIZE, native_size)
+        seconds += tune_seconds(amounts, speed, size)
+    if command in WITH_STUDENT and config.distill.limited:
+        seconds += OFFERS_S
+    return seconds
+
+
+def _sizes(config: RunConfig, amounts: Amounts, native_size: int, *, fixed: bool) -> Sequence[int]:
+    """Sides of the teacher's views to choose from, falling; one where it is given."""
+    if fixed or config.data.input_size:
+        return [config.data.input_size or native_size]
+    largest = min(native_size, max(96, 4 * amounts.canvas))  # beyond is only interpolation
+    return [size for size in SIZES if size <= largest] or [largest]
+
+
+def _look_seconds(amounts: Amounts, speed: Speed, size: int, views: int) -> float:
+    """Of the features of all images, and of the test figures."""
+    images = amounts.labeled + amounts.pool
+    count = images * views + amounts.judged + 2 * amounts.test
+    return count * (speed.forward_ms(size) + _view_ms(size, speed)) / 1e3
+
+
+def _frozen_seconds(
+    amounts: Amounts, speed: Speed, size: int, views: int, *, rounds: bool
+) -> float:
+    """Of the stages on the frozen trunk: its features, and fitting the heads."""
+    fits = (1 + amounts.folds) * (ROUNDS if rounds else 1)
+    heads = HEAD_FIT_S * (amounts.labeled + amounts.pool) * views * fits
+    return _look_seconds(amounts, speed, size, views) + heads
+
+
+def _judged_folds(amounts: Amounts) -> int:
+    """On how many folds a stage that trains the trunk is repeated to be judged."""
+    judged = min(JUDGED_FOLDS, amounts.folds)
+    if amounts.folds and amounts.judged * judged / amounts.folds < MIN_JUDGED:
+        return 0
+    return judged
+
+
+def _trained_size(sizes: Sequence[int], size: int, amounts: Amounts) -> int:
+    """Side of the views where the trunk is trained."""
+    best = min(size, TRAINED_SIZE, max(96, TRAINED_SCALE * amounts.canvas))
+    return _first(sizes, lambda s: s <= best)
+
+
+def _rounds(asked: int | None, size: int, trained: Work | None) -> tuple[Work, ...]:
+    """Rounds on the frozen trunk and then, if there is one, the trained round, counted as asked."""
     count = ROUNDS if asked is None else asked - (trained is not None)
-    if config.self_train.curriculum != "percentiles":
-        return [None] * count
-    last = len(FRACTIONS) - 1
-    return [
-        FRACTIONS[last - round((count - 1 - i) * last / max(1, count - 1))] for i in range(count)
-    ]
+    return (*[Work("frozen", size=size)] * count, *([trained] if trained is not None else []))
 
 
 def tune_seconds(amounts: Amounts, speed: Speed, size: int) -> float:
@@ -478,7 +500,7 @@ class _Trainer:
             # With few labels every leg has to move away from its teacher, so it is a round of its
             # own; more of them lead, and short schedules only slow them down (docs/log.md).
             restarts = pool > 0 and share == LABELED_SHARE[0]
-            works.append(Work(trunk, steps, batch, self.size, None, frozen, legs, share, restarts))
+            works.append(Work(trunk, steps, batch, self.size, frozen, legs, share, restarts))
         fits = (w for w in works if w.steps <= most and self.seconds(w, folds) <= left)
         work = next(fits, None)
         if self.config.transfer.trunk == trunk:

@@ -10,10 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.augment import Center
-from tutelage.chain import stages, trunk
+from tutelage.chain import trained
+from tutelage.chain.answers import (
+    MATCHED_IMAGES,
+    calibrate,
+    clean_logits,
+    set_calibration,
+)
+from tutelage.chain.frozen import PROBE_STRENGTH, set_head
 from tutelage.chain.plan import Work
-from tutelage.chain.stages import Beliefs, Outcome, Task
-from tutelage.chain.trunk import Workshop
+from tutelage.chain.types import Beliefs, Outcome, Run, Task
+from tutelage.chain.views import strong_policy
 from tutelage.config import RunConfig
 from tutelage.heads.bank import bank_plans, look, make_bank
 from tutelage.heads.probe import fit_head, plain_metric
@@ -27,7 +34,7 @@ from tutelage.steps.distillation import DistillationStep
 from tutelage.steps.supervised import supervised_step
 from tutelage.steps.teachers import Teachers
 from tutelage.system.errors import TutelageError
-from tutelage.system.ranks import apart
+from tutelage.system.ranks import alone
 from tutelage.training.batch import Step
 from tutelage.training.loader import Loader, Rows, Views, spaced
 
@@ -35,8 +42,7 @@ SHARE = 0.25  # of the teacher's parameters that a cut student may have
 NECKS = (256, 1024)  # least and greatest width of a cut student's 1x1 convolution
 WARM_IMAGES = 500
 WARM_VIEWS = 2
-LEAST_UNSEEN = 50  # images that the warm start was not fitted to; of fewer all are compared on
-RIDGE = 0.1  # penalty of a connector's weights, in units of the features' mean variance
+LEAST_UNSEEN = 50  # images that the warm start was not fitted to; with fewer, all are compared on
 
 
 def create_student(config: RunConfig, teacher: Classifier) -> Classifier:
@@ -122,129 +128,120 @@ def _neck_width(teacher: Classifier, bare: Classifier, size: int) -> int:
     return width - width % 8
 
 
-def distill(
-    shop: Workshop, task: Task, teacher: Classifier, work: Work, others: Sequence[Classifier] = ()
-) -> Outcome:
+def distill(run: Run, teachers: Sequence[Classifier], work: Work) -> Outcome:
     """Stage "student": mimic the calibrated teacher on strong views of labels and pool.
 
     Args:
-        shop: settings and device.
-        task: the images.
-        teacher: what a cut student is cut from.
+        run: the run.
+        teachers: a cut student is cut from the first; the student mimics the mean of all.
         work: steps and sizes.
-        others: more teachers; the student mimics the mean of all.
 
     Raises:
         TutelageError: as ``create_student``; the teachers' classes differ; the training diverged.
     """
-    config = shop.config.distill
-    models = [teacher, *others]
-    teachers = Teachers([m.to(shop.device) for m in models], hints=config.hint_weight > 0)
-    student = _begin(shop, task, teacher, work)
-    _warm_up(shop, task, student, teachers)
+    config = run.config.distill
+    together = Teachers([teacher.to(run.device) for teacher in teachers])
+    student = _begin(run, teachers[0], work)
+    _warm_up(run, student, together)
     step = DistillationStep(
-        teachers,
+        together,
         temperature=config.temperature,
         alpha=config.alpha,
         kd=config.kd,
         standardize=config.standardize == "yes",
-        hint_weight=config.hint_weight,
-        cache={} if config.teacher_cache else None,
     )
-    trained = _fit(shop, student, step, _loader(shop, task, student, work, teachers.sizes), work)
-    for model in models:
-        model.cpu()
-    student, remark = _closer(shop, task, student.eval(), trained, models)
-    if config.hint_weight:
-        student.connector = None  # it was there to learn through, and is no part of the student
-    return Outcome(student, _held_out(shop, task, student), frozen=False, remark=remark)
+    views = _views(run, student, together.sizes)
+    loader = Loader(
+        run.task.canvases,
+        run.task.labeled_examples(run.task.folds[0]),
+        run.task.unlabeled_examples(run.task.pool),
+        views,
+        batch_size=work.batch_size,
+        labeled_per_batch=max(1, round(work.labeled_share * work.batch_size)),
+        seed=run.seed,
+    )
+    after = _fit(run, student, step, loader, work)
+    for teacher in teachers:
+        teacher.cpu()
+    student, remark = _kept(run, student.eval(), after, teachers)
+    return Outcome(student, _held_out(run, student), frozen=False, remark=remark)
 
 
-def train_alone(shop: Workshop, task: Task, base: Classifier, work: Work) -> Outcome:
+def train_alone(run: Run, work: Work) -> Outcome:
     """What ``distill`` is to be compared with: the same student for as many steps, but no teacher.
 
-    The student is cut from the pretrained trunk ``base``, its head is fitted to the labels, and
-    it learns from the same kind of views and mixing of the labelled images alone. Only its new
-    neck's norm is measured on pool images too, as in ``distill``. Its temperature is fitted on a
-    ``val`` split, and 1 without one.
+    The student is cut from the pretrained trunk, its head is fitted to the labels, and it learns
+    from the same kind of views and mixing of the labelled images alone. Only its new neck's norm
+    is measured on pool images too, as in ``distill``. Its temperature is fitted on a ``val``
+    split, and 1 without one.
 
     Raises:
         TutelageError: as ``create_student``; the training diverged.
     """
-    student = _begin(shop, task, base, work)
-    everything = task.folds[0]
-    labeled = stages.labeled_examples(task, everything)
-    features = _warm_features(shop, task, labeled.rows, student)
+    task = run.task
+    student = _begin(run, run.base, work)
+    labeled = task.labeled_examples(task.folds[0])
+    features = _warm_features(run, labeled.rows, student)
     _set_warm_head(student, features, labeled.targets.repeat(WARM_VIEWS, 1))
     loader = Loader(
         task.canvases,
         labeled,
         None,
-        _views(shop, student),
+        _views(run, student),
         batch_size=work.batch_size,
         labeled_per_batch=work.batch_size,
-        seed=shop.seed,
+        seed=run.seed,
     )
-    student = _fit(shop, student, supervised_step, loader, work)
-    beliefs = _held_out(shop, task, student)
-    temperature = stages.temperature_of(task, beliefs)
-    stages.set_calibration(student, temperature, stages.unknown_threshold_of(beliefs))
+    student = _fit(run, student, supervised_step, loader, work)
+    beliefs = _held_out(run, student)
+    calibrate(task, student, beliefs)
     return Outcome(student, beliefs, frozen=False)
 
 
-def _begin(shop: Workshop, task: Task, teacher: Classifier, work: Work) -> Classifier:
+def _begin(run: Run, teacher: Classifier, work: Work) -> Classifier:
     """The student with its size, its frozen parts and its norms, before its head is fitted."""
-    student = create_student(shop.config, teacher)
+    student = create_student(run.config, teacher)
     student.spec = dataclasses.replace(student.spec, input_size=work.size)
-    if not shop.config.pretrained:
+    if not _pretrained(run.config):
         return student
     student.freeze_stages(work.frozen_stages)
     if student.spec.cut is not None:
         # Statistics of strong views mislead a model that will see plain ones, and so few steps
         # cannot average them out: the pretrained ones stay (docs/log.md).
-        _measure_neck(shop, task, student)
+        _measure_neck(run, student)
         student.freeze_norms()
     return student
 
 
-def _fit(shop: Workshop, student: Classifier, step: Step, loader: Loader, work: Work) -> Classifier:
+def _pretrained(config: RunConfig) -> bool:
+    """Whether the student starts with weights that are worth keeping: its own, if it has a name."""
+    if config.distill.student.partition(":")[0] == "cut":
+        return config.pretrained
+    return config.distill.student_weights != "none"
+
+
+def _fit(run: Run, student: Classifier, step: Step, loader: Loader, work: Work) -> Classifier:
     """The trained student."""
-    student.set_noise(shop.config.transfer.drop_rate, 0.0)
-    rate = shop.config.distill.lr_student
-    settings = trunk.train_config(shop.config, work, lr_trunk=rate, lr_head=rate, layer_decay=1.0)
-    return trunk.fit(shop, student, step, loader, settings, "student")
+    student.set_noise(run.config.transfer.drop_rate, 0.0)
+    rate = run.config.distill.lr_student
+    settings = trained.train_config(run.config, work, lr_trunk=rate, lr_head=rate, layer_decay=1.0)
+    return trained.fit(run, student, step, loader, settings, "student")
 
 
-def _held_out(shop: Workshop, task: Task, student: Classifier) -> Beliefs:
-    """The student's answers to a ``val`` split; folds of the labels it has all learned from."""
+def _held_out(run: Run, student: Classifier) -> Beliefs:
+    """The student's answers to a ``val`` split; it has learned from all labels of the folds."""
+    task = run.task
     unseen = task.folds[0].judges
     judged = np.full((len(task.judged), task.n_classes), np.nan)
     if len(unseen):
-        rows = task.judged[unseen]
-        judged[unseen] = stages.evaluation_look(task.canvases, rows, student, shop.device).numpy()
+        judged[unseen] = clean_logits(run, student, task.judged[unseen], views=1)
     return Beliefs([None] * len(task.folds), judged)
 
 
-def _views(shop: Workshop, student: Classifier, teacher_sizes: tuple[int, ...] = ()) -> Views:
-    transfer, spec = shop.config.transfer, student.spec
-    strong = trunk.strong_policy(transfer, spec.crop_pct)
+def _views(run: Run, student: Classifier, teacher_sizes: tuple[int, ...] = ()) -> Views:
+    transfer, spec = run.config.transfer, student.spec
+    strong = strong_policy(transfer, spec.crop_pct)
     return Views(strong, spec.input_size, mix=transfer.mix, teacher_sizes=teacher_sizes)
-
-
-def _loader(
-    shop: Workshop, task: Task, student: Classifier, work: Work, teacher_sizes: tuple[int, ...]
-) -> Loader:
-    """Batches of labelled and pool images together, each view at all models' sizes."""
-    return Loader(
-        task.canvases,
-        stages.labeled_examples(task, task.folds[0]),
-        stages.unlabeled(task, task.pool),
-        _views(shop, student, teacher_sizes),
-        batch_size=work.batch_size,
-        labeled_per_batch=max(1, round(work.labeled_share * work.batch_size)),
-        seed=shop.seed,
-        cycle=shop.config.distill.teacher_cache,
-    )
 
 
 def _some(task: Task) -> Rows:
@@ -253,64 +250,58 @@ def _some(task: Task) -> Rows:
 
 
 @torch.no_grad()
-def _measure_neck(shop: Workshop, task: Task, student: Classifier) -> None:
+def _measure_neck(run: Run, student: Classifier) -> None:
     """Give a new neck's norm the statistics of clean views."""
-    student.to(shop.device).eval()
+    student.to(run.device).eval()
     student.neck.train()
     momenta = {m: m.momentum for m in student.neck.modules() if isinstance(m, nn.BatchNorm2d)}
     for norm in momenta:
         norm.momentum = None  # a plain average over the batches
     center = Center(student.spec.crop_pct)
-    with apart():  # every rank's norm sees all batches
-        look(task.canvases, _some(task), center, student, student.spec.input_size)
+    with alone():  # every rank's norm sees all batches
+        look(run.task.canvases, _some(run.task), center, student, student.spec.input_size)
     student.cpu()
     for norm, momentum in momenta.items():
         norm.momentum = momentum
 
 
-def _warm_up(shop: Workshop, task: Task, student: Classifier, teachers: Teachers) -> None:
+def _warm_up(run: Run, student: Classifier, teachers: Teachers) -> None:
     """Start the student's head where its untrained trunk already agrees best with the teacher.
 
     A head from zero first drags the warm trunk away from what it knows; a fitted one does not
-    (measured on ants and bees: 0.83 -> 0.91 after the same training). Where the teacher gives
-    hints, the student gets its connector here, and fitted for the same reason.
+    (measured on ants and bees: 0.83 -> 0.91 after the same training).
     """
-    rows = _some(task)
-    features = _warm_features(shop, task, rows, student)
+    rows = _some(run.task)
+    features = _warm_features(run, rows, student)
     pairs = zip(teachers.members, teachers.sizes, strict=True)
-    outputs = [_warm_outputs(shop, task, rows, student, ask, size) for ask, size in pairs]
-    answer = teachers.combine(outputs)
+    answer = teachers.combine([_warm_outputs(run, rows, student, *pair) for pair in pairs])
     _set_warm_head(student, features, torch.softmax(answer.logits, dim=1))
-    if answer.features is not None:
-        student.connector = fit_connector(features, answer.features)
 
 
-def _warm_features(shop: Workshop, task: Task, rows: Rows, student: Classifier) -> Tensor:
+def _warm_features(run: Run, rows: Rows, student: Classifier) -> Tensor:
     """Features (V * N, D) of the untrained student."""
-    forward = Forward(student.to(shop.device), "both")
+    forward = Forward(student.to(run.device), "both")
     size = student.spec.input_size
-    _logits, features = _warm_outputs(shop, task, rows, student, forward, size)
+    _logits, features = _warm_outputs(run, rows, student, forward, size)
     student.cpu()
     return features
 
 
 def _warm_outputs(
-    shop: Workshop,
-    task: Task,
+    run: Run,
     rows: Rows,
     student: Classifier,
     forward: Callable[[Tensor], tuple[Tensor, Tensor]],
     size: int,
 ) -> tuple[Tensor, Tensor]:
     """Logits (V * N, K) and features (V * N, D); the same views whatever model looks."""
-    transfer, crop_pct = shop.config.transfer, student.spec.crop_pct
-    strong = trunk.strong_policy(transfer, crop_pct)
-    plans = bank_plans(WARM_VIEWS, crop_pct, strong, transfer.crop_scale)
+    task, transfer, crop_pct = run.task, run.config.transfer, student.spec.crop_pct
+    plans = bank_plans(WARM_VIEWS, crop_pct, strong_policy(transfer, crop_pct), transfer.crop_scale)
 
     def joined(images: Tensor) -> Tensor:
         return torch.cat(forward(images), dim=1)
 
-    bank = make_bank(task.canvases, rows, joined, size, plans, seed=shop.seed)
+    bank = make_bank(task.canvases, rows, joined, size, plans, seed=run.seed)
     both = torch.cat(bank.views)
     return both[:, : task.n_classes], both[:, task.n_classes :]
 
@@ -319,30 +310,11 @@ def _set_warm_head(student: Classifier, features: Tensor, targets: Tensor) -> No
     """Fit the head to targets (V * N, K)."""
     weights = torch.full((len(features),), 1.0 / WARM_VIEWS)
     metric = plain_metric(features)
-    head = fit_head(features, targets, weights, metric, strength=stages.PROBE_STRENGTH)
-    stages.set_head(student, head)
+    set_head(student, fit_head(features, targets, weights, metric, strength=PROBE_STRENGTH))
 
 
-def fit_connector(features: Tensor, hints: Tensor) -> nn.Linear:
-    """The linear map of features (N, D) that foretells hints (N, D') best: ridge regression."""
-    metric = plain_metric(features)
-    inputs, mean = metric(features).double(), hints.mean(dim=0)
-    n, width = inputs.shape
-    penalty = RIDGE * n / width * torch.eye(width, dtype=torch.float64)  # of mean eigenvalue 1 / D
-    solved = torch.linalg.solve(inputs.T @ inputs + penalty, inputs.T @ (hints - mean).double())
-    connector = nn.Linear(width, hints.shape[1])
-    with torch.no_grad():
-        connector.weight.copy_(solved.T * metric.factor)
-        connector.bias.copy_(mean - connector.weight @ metric.mean)
-    return connector
-
-
-def _closer(
-    shop: Workshop,
-    task: Task,
-    start: Classifier,
-    trained: Classifier,
-    teachers: Sequence[Classifier],
+def _kept(
+    run: Run, start: Classifier, learned: Classifier, teachers: Sequence[Classifier]
 ) -> tuple[Classifier, str]:
     """The student before or after its training, calibrated, and which it is in words.
 
@@ -351,37 +323,37 @@ def _closer(
     needed to see that: the student that deviates less from the teacher's beliefs about images
     that its start was not fitted to is kept.
     """
+    task = run.task
     rows = task.pool if len(task.pool) else task.labeled
     unseen = np.setdiff1d(rows, _some(task))
-    rows = spaced(unseen if len(unseen) >= LEAST_UNSEEN else rows, trunk.MATCHED_IMAGES)
+    rows = spaced(unseen if len(unseen) >= LEAST_UNSEEN else rows, MATCHED_IMAGES)
     before, after, *theirs = (
-        trunk.clean_logits(shop, task, model, rows, views=1)
-        for model in (start, trained, *teachers)
+        clean_logits(run, model, rows, views=1) for model in (start, learned, *teachers)
     )
     specs = [teacher.spec for teacher in teachers]
     pairs = zip(theirs, specs, strict=True)
     believed = np.mean([softmax(logits, spec.temperature) for logits, spec in pairs], axis=0)
     threshold = specs[0].unknown_threshold
-    was = _calibrate(start, before, believed, theirs[0], threshold)
-    now = _calibrate(trained, after, believed, theirs[0], threshold)
+    was = _calibrate_to(start, before, believed, theirs[0], threshold)
+    now = _calibrate_to(learned, after, believed, theirs[0], threshold)
     change = f"KL {was:.3f} to {now:.3f}"
     if was < now:
         return start, f"as it started; training took it away from its teacher ({change})"
-    return trained, f"training brought it closer to its teacher ({change})"
+    return learned, f"training brought it closer to its teacher ({change})"
 
 
-def _calibrate(
+def _calibrate_to(
     student: Classifier, ours: Floats, believed: Floats, first: Floats, threshold: float | None
 ) -> float:
     """Make the student as confident as its teachers' mean, and as often sure of no class.
 
-    Fitted against what the teachers believe, so it needs no labels. An energy means something for
-    one model only, so its threshold is matched to the first teacher's.
+    It is fitted against what the teachers believe, so it needs no labels. An energy means
+    something for one model only, so the student's threshold is matched to the first teacher's.
 
     Args:
         student: its spec is replaced.
         ours: (N, K) its logits.
-        believed: (N, K) what the teachers believe of the same images, their mean.
+        believed: (N, K) what the teachers believe about the same images, their mean.
         first: (N, K) logits of the first teacher.
         threshold: of the first teacher for images of no class, if it has one.
 
@@ -391,6 +363,6 @@ def _calibrate(
     if threshold is not None:
         threshold = match_threshold(energy(ours), energy(first), threshold)
     temperature = fit_temperature(ours, believed)
-    stages.set_calibration(student, temperature, threshold)
+    set_calibration(student, temperature, threshold)
     ratio = np.clip(believed, 1e-12, 1.0) / np.clip(softmax(ours, temperature), 1e-12, 1.0)
     return float((believed * np.log(ratio)).sum(axis=1).mean())

@@ -18,27 +18,35 @@ import torch
 from torch import Tensor
 
 from tutelage.augment import Center, Policy, Weak
-from tutelage.chain import stages, trunk
+from tutelage.chain.frozen import feature_metrics
+from tutelage.chain.load import LoadedData
+from tutelage.chain.machine import fixed_size
 from tutelage.chain.plan import (
     FOLDS,
     TUNE_CROPS,
     TUNE_FINALISTS,
     TUNE_GRID,
+    TUNE_LABELED,
+    TUNE_POOL,
     TUNE_REFINED,
+    TUNE_SIZE,
     TUNE_VIEWS,
 )
+from tutelage.chain.types import Fold, make_folds, one_hot
+from tutelage.chain.views import strong_policy
 from tutelage.config import TransferConfig
 from tutelage.heads.bank import Look, look
 from tutelage.heads.probe import Metric, fit_head
+from tutelage.models.forward import Forward
 from tutelage.stats.calibrate import fit_temperature, softmax
 from tutelage.stats.coverage import (
     LEAST_POOL,
     LEAST_SOURCES,
     Figures,
-    Interval,
     measure,
 )
-from tutelage.stats.metrics import Floats, Ints, t_quantile
+from tutelage.stats.intervals import Interval, t_quantile
+from tutelage.stats.metrics import Floats, Ints
 from tutelage.training.loader import Canvases, Rows
 
 STRENGTHS = (3.0, 30.0)  # of the heads that a view is judged by
@@ -101,6 +109,33 @@ class Sample:
                 look(self.canvases, self.labeled, policy, self.forward, self.size, generator=draws)
             )
         return torch.stack(parts)
+
+
+def sample_of(data: LoadedData, canvases: Canvases, most_pool: int = TUNE_POOL) -> Sample:
+    """Some labelled images and ``most_pool`` of the pool, to measure coverage on."""
+    spec, config = data.base.spec, data.config
+    size, head = spec.input_size, data.base.pretrained_head
+    labeled = data.split.indices("labeled")
+    rows, labels, pool = draw_sample(
+        labeled,
+        data.split.labels[labeled],
+        data.split.indices("unlabeled"),
+        most_labeled=TUNE_LABELED,
+        most_pool=most_pool,
+        seed=config.data.seed,
+    )
+    return Sample(
+        canvases=canvases,
+        labeled=rows,
+        labels=labels,
+        pool=pool,
+        n_classes=len(data.catalog.classes),
+        forward=Forward(data.base.to(data.device), "features"),
+        size=size if fixed_size(data.base) else min(TUNE_SIZE, size),
+        crop_pct=spec.crop_pct,
+        seed=config.data.seed,
+        pretrained_head=None if head is None else head.cpu(),
+    )
 
 
 def draw_sample(
@@ -263,7 +298,8 @@ def tune(sample: Sample, *, progress: Callable[[int], None] | None = None) -> Tu
     default = policy_name(**DEFAULT)
     finalists = [default, *(name for name in best(TUNE_FINALISTS + 1) if name != default)]
     finalists = finalists[: TUNE_FINALISTS + 1]
-    metrics = head_metrics(torch.cat([labeled, pool]), sample.pretrained_head)
+    center = torch.cat([labeled, pool])
+    metrics = list(feature_metrics(center, center.shape[1], sample.pretrained_head).values())
     losses = {name: held_out_losses(sample, labeled, seen[name][1], metrics) for name in finalists}
     gains = joint_gains({name: figures for name, (_, _, figures) in seen.items()}, default)
     candidates = tuple(
@@ -313,7 +349,7 @@ def _no_choice(sample: Sample) -> str:
 
 def policy_of(settings: dict[str, Any]) -> Policy:
     """The strong view of some settings, made where every stage gets it from."""
-    return trunk.strong_policy(TransferConfig(**settings))
+    return strong_policy(TransferConfig(**settings))
 
 
 def fidelity_bounds(weak: Figures) -> dict[str, float]:
@@ -364,11 +400,6 @@ def _percent(interval: Interval) -> str:
     return f"{100 * interval.value:.0f}%"
 
 
-def head_metrics(center: Tensor, pretrained_head: Tensor | None) -> list[Metric]:
-    """Those of stages, from the evaluation views (N, D) of all images; all are the trunk's own."""
-    return list(stages.head_metrics(center, center.shape[1], pretrained_head).values())
-
-
 def held_out_losses(
     sample: Sample, clean: Tensor, views: Tensor, metrics: Sequence[Metric]
 ) -> Floats:
@@ -383,14 +414,14 @@ def held_out_losses(
         views: (V, n, D) views to learn from.
         metrics: to choose from.
     """
-    chains = stages.make_folds(sample.labels, 0, FOLDS, sample.seed)[1:]
-    judged = np.concatenate([chain.judges for chain in chains])
+    folds = make_folds(sample.labels, 0, FOLDS, sample.seed)[1:]
+    judged = np.concatenate([fold.judges for fold in folds])
     truth = sample.labels[judged]
     best: Floats | None = None
     for metric in metrics:
         for strength in STRENGTHS:
             logits = np.concatenate(
-                [_fold_logits(sample, chain, clean, views, metric, strength) for chain in chains]
+                [_fold_logits(sample, fold, clean, views, metric, strength) for fold in folds]
             )
             temperature = fit_temperature(logits, np.eye(sample.n_classes)[truth])
             probs = softmax(logits, temperature)[np.arange(len(truth)), truth]
@@ -403,18 +434,18 @@ def held_out_losses(
 
 def _fold_logits(
     sample: Sample,
-    chain: stages.Fold,
+    fold: Fold,
     clean: Tensor,
     views: Tensor,
     metric: Metric,
     strength: float,
 ) -> Floats:
-    keep = torch.from_numpy(chain.keep)
+    keep = torch.from_numpy(fold.keep)
     seen = views[:, keep]
-    targets = stages.one_hot(sample.labels[chain.keep], sample.n_classes).repeat(len(seen), 1)
+    targets = one_hot(sample.labels[fold.keep], sample.n_classes).repeat(len(seen), 1)
     weights = torch.full((len(targets),), 1.0 / len(seen))
     head = fit_head(seen.flatten(0, 1), targets, weights, metric, strength=strength)
-    answers: Floats = head(clean[torch.from_numpy(chain.judges)]).numpy().astype(np.float64)
+    answers: Floats = head(clean[torch.from_numpy(fold.judges)]).numpy().astype(np.float64)
     return answers
 
 

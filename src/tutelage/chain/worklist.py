@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tutelage.chain import stages
-from tutelage.chain.pipeline import Finished, Pipeline
+from tutelage.chain.answers import temperature_of
+from tutelage.chain.pipeline import Pipeline
 from tutelage.chain.plan import FOLDS
-from tutelage.chain.stages import Beliefs
+from tutelage.chain.types import Beliefs, Finished, make_folds, one_hot
 from tutelage.heads.probe import Head, fit_head, span_metric
 from tutelage.stats.calibrate import softmax
 from tutelage.stats.label_errors import LabelErrors, find_label_errors
@@ -60,7 +60,7 @@ class Curve:
 
 def write_worklist(chain: Pipeline) -> None:
     """Write both files, from the chain's teacher and its frozen features."""
-    run, frozen = chain.run, chain.frozen
+    run, features = chain.run, chain.features
     task, classes = run.task, run.catalog.classes
     names = run.catalog.names
     held_out = held_out_beliefs(chain, chain.teachers)
@@ -73,8 +73,8 @@ def write_worklist(chain: Pipeline) -> None:
     temperature = chain.teachers[-1].outcome.model.spec.temperature
     beliefs = softmax(chain.pool_logits, temperature)
     _, unlabeled = principal(
-        frozen.labeled.views[0][:, : run.base.own_features],
-        frozen.pool.views[0][:, : run.base.own_features],
+        features.labeled.views[0][:, : run.base.own_features],
+        features.pool.views[0][:, : run.base.own_features],
     )
     wanted = next_to_label(beliefs, unlabeled, SUGGESTED, seed=run.config.data.seed)
     ranks: list[int | None] = [None] * len(task.pool)
@@ -138,18 +138,18 @@ def held_out_beliefs(chain: Pipeline, teachers: list[Finished]) -> Floats:
             probs[known] = softmax(done.outcome.beliefs.judged[known], temperature)
         return probs
     dealt = dataclasses.replace(task, judged=task.labeled, judged_labels=task.labels)
-    folds = stages.make_folds(task.labels, 0, FOLDS, chain.run.config.data.seed)[1:]
+    folds = make_folds(task.labels, 0, FOLDS, chain.run.config.data.seed)[1:]
     for fold in folds:
-        view = chain.frozen.labeled.take(fold.judges).views[0]
+        view = chain.features.labeled.take(fold.judges).views[0]
         probs[fold.judges] = _head(chain, fold.keep)(view).numpy()
     known = ~np.isnan(probs[:, 0])
-    probs[known] = softmax(probs[known], stages.temperature_of(dealt, Beliefs([], probs)))
+    probs[known] = softmax(probs[known], temperature_of(dealt, Beliefs([], probs)))
     return probs
 
 
 def learning_curve(chain: Pipeline) -> Curve:
     """Errors of heads on shares of the labels, on labels that they were not fitted on."""
-    task, frozen = chain.run.task, chain.frozen
+    task, judged_bank = chain.run.task, chain.features.judged
     rng = np.random.default_rng(chain.run.config.data.seed)
     folds = task.folds[1:] or task.folds
     sizes, errors = [], []
@@ -158,7 +158,7 @@ def learning_curve(chain: Pipeline) -> Curve:
         for fold in folds:
             keep = _share(fold.keep, task.labels, share, rng)
             head = _head(chain, keep)
-            answers = head(frozen.judged.take(fold.judges).views[0]).argmax(dim=1).numpy()
+            answers = head(judged_bank.take(fold.judges).views[0]).argmax(dim=1).numpy()
             wrong += int((answers != task.judged_labels[fold.judges]).sum())
             judged += len(answers)
             used += int(keep.sum())
@@ -169,13 +169,13 @@ def learning_curve(chain: Pipeline) -> Curve:
 
 def _head(chain: Pipeline, keep: NDArray[np.bool_]) -> Head:
     """A head on the pretrained trunk, of the kind that transfer chose, from the kept labels."""
-    task, frozen, choice = chain.run.task, chain.frozen, chain.choice
-    features = frozen.labeled.views[0][torch.from_numpy(keep)]
+    task, choice = chain.run.task, chain.choice
+    features = chain.features.labeled.views[0][torch.from_numpy(keep)]
     return fit_head(
         features,
-        stages.one_hot(task.labels[keep], task.n_classes),
+        one_hot(task.labels[keep], task.n_classes),
         torch.ones(len(features)),
-        span_metric(frozen.metrics[choice["metric"]], features),
+        span_metric(chain.features.metrics[choice["metric"]], features),
         strength=choice["strength"],
     )
 

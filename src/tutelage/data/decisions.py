@@ -20,7 +20,8 @@ import numpy as np
 
 from tutelage.data.catalog import Catalog
 from tutelage.system.errors import TutelageError
-from tutelage.system.files import lock, sync
+from tutelage.system.files import sync
+from tutelage.system.locks import lock
 
 FILE = "decisions.jsonl"
 ACTIONS = ("accept", "relabel", "reject", "undo")
@@ -29,11 +30,11 @@ Action = Literal["accept", "relabel", "reject"]
 
 @dataclass(frozen=True)
 class Decision:
-    """What holds for one image.
+    """What a person decided about one image.
 
     Attributes:
         image: its name in the catalog.
-        action: the label shown was right, another one is, or the image is of no use.
+        action: the label shown is right ("accept"), another one is, or the image is of no use.
         label: the class from now on; None for a rejected image.
     """
 
@@ -45,14 +46,14 @@ class Decision:
 class Decisions:
     """The decisions about one run, in memory and in their file.
 
-    Opened for one review at a time: the file is locked until it is closed.
+    Only one review at a time can open them: the file is locked until it is closed.
     """
 
     def __init__(self, path: Path) -> None:
         """Read what was decided earlier, and hold the file for more.
 
         Raises:
-            TutelageError: another review holds it, it cannot be written, or a line in it is none.
+            TutelageError: another review holds it, it cannot be written, or a line is no decision.
         """
         self.path = path
         self._past: list[Decision] = []
@@ -74,11 +75,9 @@ class Decisions:
             raise
 
     def __enter__(self) -> Self:
-        """Return itself."""
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Close the file."""
         self._file.close()
 
     @property
@@ -96,7 +95,7 @@ class Decisions:
         self._past.append(decision)
 
     def undo(self, image: str | None = None) -> Decision | None:
-        """Take back the last decision, or the last about ``image``; return it, or None."""
+        """Take back the last decision (about ``image``, if given); return it, or None."""
         about = [i for i, d in enumerate(self._past) if image is None or d.image == image]
         if not about:
             return None
@@ -121,7 +120,7 @@ class Decisions:
 
 
 def read_decisions(path: Path) -> dict[str, Decision]:
-    """The decisions of a run folder or of a decisions file, by image.
+    """The decisions in a run folder or in a decisions file, by image.
 
     Raises:
         TutelageError: there are none, or the file is damaged.
@@ -139,16 +138,16 @@ def read_decisions(path: Path) -> dict[str, Decision]:
 def apply_decisions(catalog: Catalog, setting: str | None) -> Catalog:
     """The catalog with what was decided about its training images.
 
-    Accepted and relabelled images carry their label in every label draw; rejected ones are gone.
+    Accepted and relabelled images keep their label in every label draw; rejected ones are gone.
 
     Args:
         catalog: N images.
-        setting: run folders or files of decisions, separated by commas, the later ones
-            counting more; None for none.
+        setting: run folders or files of decisions, separated by commas; a later one overrules
+            those before it. None changes nothing.
 
     Raises:
-        TutelageError: a file without decisions, or none of them is about these images, or a label
-            that is no class.
+        TutelageError: a file without decisions, no decision about these images, or a label that is
+            no class.
     """
     if setting is None:
         return catalog
@@ -188,7 +187,7 @@ def apply_decisions(catalog: Catalog, setting: str | None) -> Catalog:
 
 
 def _whole_lines(content: bytes) -> tuple[list[bytes], int]:
-    """The lines that were written to their end, and the bytes of one that was not."""
+    """The complete lines, and the number of bytes of an incomplete last one."""
     *lines, rest = content.split(b"\n")
     return lines, len(rest)
 
@@ -209,7 +208,7 @@ def _parsed(lines: Iterable[bytes], path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _standing(rows: Iterable[dict[str, Any]]) -> list[Decision]:
-    """Decisions in the order they were made, without those that were taken back."""
+    """Decisions in the order in which they were made, without those that were taken back."""
     past: dict[int, Decision] = {}
     about: dict[str, list[int]] = defaultdict(list)
     for number, row in enumerate(rows):

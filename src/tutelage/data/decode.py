@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import re
-import stat
 import threading
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,34 +87,6 @@ def read_size(data: bytes) -> tuple[int, int]:
     """
     with _explained(data), _open(data) as image:
         return image.size
-
-
-def read_file(path: Path | str) -> bytes:
-    """Read an image file, also where it may be something that never ends or never answers.
-
-    Links are followed.
-
-    Raises:
-        OSError: it cannot be read, is a pipe, a device or a socket, or is larger than any image.
-    """
-    name = os.fspath(path)
-    try:
-        found = os.stat(name)
-    except ValueError as error:  # a NUL byte, say
-        raise OSError(f"no file can be called {name!r}") from error
-    if stat.S_ISDIR(found.st_mode):
-        raise IsADirectoryError("it is a folder")
-    if not stat.S_ISREG(found.st_mode):
-        raise OSError("it is a pipe, a device or a socket, not a file")
-    if found.st_size > MAX_BYTES:
-        raise OSError(f"it has {found.st_size:,} bytes; expected at most {MAX_BYTES:,} of an image")
-    with open(name, "rb", opener=_without_waiting) as file:
-        return file.read(found.st_size)
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    """Open a file that may have become a pipe since it was looked at."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _open(data: bytes) -> Image.Image:

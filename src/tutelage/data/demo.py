@@ -26,7 +26,7 @@ NOTES = (
 
 
 def solar_cells() -> Catalog:
-    """Certain cells are labelled (a quarter is test); graded-uncertain ones are unlabelled.
+    """The catalog: cells of certain grade are labelled, a quarter of them test; the rest is not.
 
     Raises:
         MissingExtra: the package elpv-dataset is not installed.

@@ -1,8 +1,8 @@
 """The same image twice: in train and test, under two labels, or in the pool and among the labels.
 
-Exact copies have equal canvases. Near copies (encoded again, resized, brightened) are candidates
-by a perceptual hash, confirmed by the correlation of small pictures. Crops and mirrored copies are
-not looked for.
+Exact copies have equal canvases. Near copies (encoded again, resized, brightened) are proposed by
+a perceptual hash and confirmed by the correlation of small pictures. Nobody looks for crops and
+mirrored copies.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ SIDE = 32  # of the small pictures
 FLAT = 3.0  # grey levels of deviation below which only equal pixels make a copy
 ASPECT = 0.05  # relative difference of width / height
 SHARE_OF_NEAREST = 0.1  # a copy is this much nearer than an image's nearest other
-MOST_COPIES = 4  # of one image, as far as telling how near other images are goes
-FEW = 0.05  # share of images that have an other nearer than that
+MOST_COPIES = 4  # of one image, when it is measured how near other images are
+FEW = 0.05  # share of images that may have another one nearer than that
 DISTANCES = (0.001, 0.02)  # within which that is: 1 - correlation
 SAMPLE = 2000  # images that tell how near the nearest other typically is
 
@@ -53,12 +53,12 @@ _Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """P pairs of indices; of each, ``other`` has the lower rank, or an equal one and comes first.
+    """P pairs of indices; ``other`` has the lower rank, or an equal one and comes first.
 
     Attributes:
         image: intp (P,).
         other: intp (P,).
-        exact: bool (P,) the canvases and shapes are equal.
+        exact: bool (P,) whether canvases and shapes are equal.
     """
 
     image: _Rows
@@ -76,7 +76,7 @@ class Duplicate:
         label: its class, empty if it has none.
         other: the image that it is a copy of; ``other_split`` and ``other_label`` likewise.
         kind: "exact" or "near".
-        left_out: which of the two take no part: "image", "both", "other" or, for none, "".
+        left_out: which of the two take no part: "image", "other", "both", or "" for neither.
     """
 
     image: str
@@ -90,7 +90,7 @@ class Duplicate:
 
     @property
     def leaks(self) -> bool:
-        """Whether training or choosing would see what is held out from it."""
+        """Whether training, or choosing by val, would see an image that is held out."""
         return self.split != self.other_split
 
     @property
@@ -114,7 +114,7 @@ class Duplicates:
         return frozenset(images | others)
 
     def leaking(self, split: str) -> frozenset[str]:
-        """Names of the images of "test" or "val" that have a copy where they are held out from."""
+        """Names of the images of ``split``, "test" or "val", that have a copy in another split."""
         return frozenset(p.other for p in self.found if p.leaks and p.other_split == split)
 
     @property
@@ -171,16 +171,16 @@ def find_duplicates(
 ) -> Duplicates:
     """Find copies and decide what becomes of them.
 
-    A copy of a test image takes no part in val and train, a copy of a val image none in train;
-    test images always stay. Two images of train, or of val, under two labels both take no part,
-    except where a person gave the label in a review. Of exact copies in train one stays, a
-    labelled one where there is one. Near copies within a split stay. Unlabelled images are not
-    compared with each other.
+    Copies of a test image in val or train take no part, and neither do copies of a val image in
+    train; test images always stay. Two copies within train, or within val, that have different
+    labels both take no part, except one whose label a person gave in a review. Of exact copies
+    within train one stays, if possible a labelled one. Near copies within a split stay. Unlabelled
+    images are not compared with each other.
 
     Args:
         catalog: N images.
         store: their pixels.
-        keep: all take part; only report.
+        keep: all images take part; copies are only reported.
         progress: called with the number of images looked at.
     """
     known = catalog.labels >= 0
@@ -227,7 +227,7 @@ def write_duplicates(duplicates: Duplicates, path: Path) -> None:
 
 
 def read_duplicates(path: Path, *, keep: bool = False) -> Duplicates:
-    """Read back what ``write_duplicates`` wrote; nothing where no copies were looked for.
+    """Read back what ``write_duplicates`` wrote; without a file, no copies were looked for.
 
     Raises:
         TutelageError: the file is damaged.
@@ -252,13 +252,13 @@ def find_pairs(
 ) -> Pairs:
     """Find the pairs of images that show the same.
 
-    Of three or more exact copies each is paired with the one of lowest rank, and all of them with
+    Each of three or more exact copies is paired with the one of lowest rank, and all of them with
     the near copies of that one.
 
     Args:
         store: N images.
-        rank: int (N,): images of rank ``UNLABELED`` are not compared with each other, those of
-            rank ``NONE`` with none.
+        rank: int (N,): images of rank ``UNLABELED`` are not compared with each other, and those of
+            rank ``NONE`` with no image.
         progress: called with the number of images looked at.
     """
     rows = np.flatnonzero(rank != NONE)
@@ -320,7 +320,7 @@ def _shrunk(images: _Floats) -> _Floats:
 
 
 def _leaders(store: ImageStore, rows: _Rows, hashes: NDArray[np.uint64]) -> _Rows:
-    """For each image the first with the same pixels and shape: often itself."""
+    """For each image the first one with the same pixels and shape, often itself."""
     leader = np.arange(len(rows))
     _, group, sizes = np.unique(hashes, return_inverse=True, return_counts=True)
     seen: dict[tuple[bytes, float], int] = {}
@@ -333,13 +333,13 @@ def _leaders(store: ImageStore, rows: _Rows, hashes: NDArray[np.uint64]) -> _Row
 def _similar(hashes: NDArray[np.uint64], asked: int) -> NDArray[np.intp]:
     """Pairs (P, 2), the lower first, of hashes that differ in at most ``RADIUS`` bits.
 
-    By multi-index hashing (Norouzi, Punjani and Fleet 2012): of four bands of 16 bits, one differs
-    in at most one bit. Memory is bounded; so is time, by passing over the bands that most images
-    share, and by a smaller radius where too many pairs are alike.
+    By multi-index hashing (Norouzi, Punjani and Fleet 2012): one of four bands of 16 bits differs
+    in at most one bit. Memory is bounded, and so is time: bands that very many images share are
+    skipped, and the radius shrinks where too many pairs are alike.
 
     Args:
         hashes: uint64 (M,).
-        asked: at least one of each pair is among the first so many.
+        asked: at least one of each pair is among the first ``asked``.
     """
     radius, count = RADIUS, len(hashes)
     pairs, distances = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.uint8)
@@ -376,7 +376,7 @@ def _similar(hashes: NDArray[np.uint64], asked: int) -> NDArray[np.intp]:
 def _largest_bucket(
     sizes: NDArray[np.intp], asked: NDArray[np.intp], flips: NDArray[np.uint16]
 ) -> int:
-    """The most images of equal bits that can be looked through in the time there is."""
+    """How many images may share a band's bits and still be compared in the time there is."""
     keys = np.arange(1 << 16, dtype=np.uint16)
     most = int(sizes.max(initial=0))
     while most > 1:
@@ -403,10 +403,10 @@ def _bits(values: NDArray[np.uint64]) -> NDArray[np.uint8]:
 def _allowed(store: ImageStore, rows: _Rows, hashes: NDArray[np.uint64]) -> float:
     """The most that 1 - r of two copies may be, r the correlation of their small pictures.
 
-    It depends on the images: photos of anything at 0.01 are copies, while a solar cell has others
-    that near. So a copy must be much nearer than the nearest other image is, for nearly all of a
-    sample. Others are those with another hash, and those beyond the nearest four, which may be
-    copies themselves.
+    It depends on the images: photos of arbitrary things at 0.01 are copies, but a solar cell has
+    other cells that near. So a copy must be much nearer than the nearest other image is for nearly
+    all images of a sample. Others are images with another hash, and those beyond the nearest four,
+    which may be copies themselves.
     """
     sample = np.sort(np.random.default_rng(0).permutation(len(rows))[:SAMPLE])
     pictures = _standardized(store, rows[sample])
@@ -446,9 +446,9 @@ def _standardized(store: ImageStore, rows: _Rows) -> _Floats:
 
 
 def _with_copies(near: _Rows, leader: _Rows) -> tuple[_Rows, _Rows]:
-    """Pairs (P, 2) of leaders as (first, second), where each exact copy of the second follows it.
+    """Pairs (P, 2) of leaders as (first, second), followed by pairs with the second's exact copies.
 
-    So that a training image is not forgotten because another one has the same pixels.
+    No training image is forgotten because another one has the same pixels.
     """
     order = np.argsort(leader, kind="stable")
     starts = np.searchsorted(leader[order], near[:, 1])

@@ -1,6 +1,6 @@
 """Data sets as Hugging Face writes them to a disk: ``save_to_disk`` folders and the hub's Parquet.
 
-Read by pyarrow alone: the files are memory-mapped or streamed, and no image is decoded.
+pyarrow alone reads them: the files are memory-mapped or streamed, and no image is decoded.
 """
 
 from __future__ import annotations
@@ -13,34 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from tutelage.data.catalog import (
-    Catalog,
-    ParquetSource,
-    Source,
-    check_file,
-    check_labels,
-    class_names,
-    features,
-    files_below,
-    image_files,
-    label_text,
-    make_catalog,
-    open_parquet,
-    stat_text,
-    undamaged,
-)
-from tutelage.data.decode import read_file
-from tutelage.system.errors import TutelageError, need
+from tutelage.data.catalog import SPLIT_NAMES, Catalog, make_catalog
+from tutelage.data.columns import Table, label_text
+from tutelage.data.folder import files_below
+from tutelage.data.sources import ArrowSource, ParquetSource, Parts, Source
+from tutelage.system.errors import TutelageError
 
-# What data sets call their splits -> split here; "" is train without its labels.
-SPLIT_NAMES = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing"), "test"),
-    **dict.fromkeys(("unlabeled", "unlabelled", "unsupervised"), ""),
-}
 _SHARD = re.compile(r"-\d+-of-\d+$")
 _DICT, _STATE = "dataset_dict.json", "state.json"
 
@@ -60,86 +39,13 @@ class Rows:
     source: Source
 
 
-@dataclass(frozen=True, eq=False)
-class Parts:
-    """Images of several sources: image i is number ``rows[i]`` of source ``which[i]``."""
-
-    sources: tuple[Source, ...]
-    which: NDArray[np.intp]
-    rows: NDArray[np.intp]
-
-    def read(self, index: int) -> bytes:
-        """Return the bytes of one image."""
-        return self.sources[int(self.which[index])].read(int(self.rows[index]))
-
-    def signature(self, index: int) -> str:
-        """Return what its source says of it."""
-        return self.sources[int(self.which[index])].signature(int(self.rows[index]))
-
-    def select(self, indices: NDArray[np.intp]) -> Parts:
-        """Return the source of these images."""
-        return Parts(self.sources, self.which[indices], self.rows[indices])
-
-
-class Selectable:
-    """A source of which some images are taken by their numbers."""
-
-    def select(self: Any, indices: NDArray[np.intp]) -> Parts:
-        """Return the source of these images."""
-        return Parts((self,), np.zeros(len(indices), dtype=np.intp), indices)
-
-
-class ArrowSource(Selectable):
-    """Image bytes in a memory-mapped Arrow stream file: quick in any order."""
-
-    def __init__(self, path: Path, column: str) -> None:
-        """Map the file and look at one of its columns."""
-        self.path = path
-        self._column = _sound(open_arrow(path).column(column), path)
-
-    def read(self, index: int) -> bytes:
-        """Return the bytes of one image."""
-        return bytes_of(self._column[index].as_py(), f"row {index} of {self.path}")
-
-    def signature(self, index: int) -> str:
-        """Return the file's state and the row."""
-        return f"{stat_text(self.path)}#{index}"
-
-
-def held_of(value: Any) -> Any:
-    """What an undecoded image is: its bytes, else a path, else None."""
-    if not isinstance(value, Mapping):
-        return value
-    return value.get("path") if value.get("bytes") is None else value["bytes"]
-
-
-def bytes_of(value: Any, where: str) -> bytes:
-    """The file's bytes of one undecoded image: bytes, a path, or Hugging Face's pair of both.
-
-    Raises:
-        OSError: neither is there, or the file cannot be read.
-    """
-    held = held_of(value)
-    if held is None:
-        raise OSError(f"{where} has neither image bytes nor a path")
-    if isinstance(held, str):
-        return read_file(held)
-    if not isinstance(held, bytes | bytearray | memoryview):  # of a number, bytes() makes zeros
-        raise OSError(f"{where} holds {type(held).__name__}, not image bytes")
-    return bytes(held)
-
-
-def is_hub_folder(path: Path) -> bool:
-    """A folder written by ``save_to_disk``, or one of Parquet files and without image files."""
-    if not path.is_dir():
-        return False
-    if any((path / name).is_file() for name in (_DICT, _STATE)):
-        return True
-    return any(_parquet_files(path)) and not image_files(path)
+def is_saved(path: Path) -> bool:
+    """Whether ``save_to_disk`` wrote this folder."""
+    return any((path / name).is_file() for name in (_DICT, _STATE))
 
 
 def read_hub_folder(path: Path) -> Catalog:
-    """The catalog of a folder for which ``is_hub_folder`` holds.
+    """The catalog of a folder that ``save_to_disk`` wrote, or of Parquet files as on the hub.
 
     Names are ``<split>/<row>``, so the folder, the hub's files and the data set in memory are the
     same catalog.
@@ -155,14 +61,14 @@ def read_hub_folder(path: Path) -> Catalog:
 
 
 def catalog_of_splits(where: str, splits: Mapping[str, Rows]) -> Catalog:
-    """One catalog of data sets by the names of their splits; an image is ``<split>/<name>``.
+    """One catalog of several data sets, each a split; an image is ``<split>/<name>``.
 
     Args:
         where: what the data is called in an error.
         splits: keys of ``SPLIT_NAMES`` -> images.
 
     Raises:
-        TutelageError: an unknown split, no images, or a name that is there twice.
+        TutelageError: an unknown split, no images, or a name that occurs twice.
     """
     if unknown := sorted(set(splits) - set(SPLIT_NAMES)):
         raise TutelageError(
@@ -180,7 +86,7 @@ def catalog_of_splits(where: str, splits: Mapping[str, Rows]) -> Catalog:
 
 
 def chain(parts: Sequence[Rows]) -> Rows:
-    """Data sets one after another; several parts count their rows on."""
+    """Data sets one after the other; the rows of several are numbered anew."""
     sizes = [len(part.names) for part in parts]
     if len(parts) == 1:
         return parts[0]
@@ -194,7 +100,7 @@ def chain(parts: Sequence[Rows]) -> Rows:
 
 
 def image_column(kinds: Mapping[str, str], where: str) -> str:
-    """The column that holds the images: the only one of the kind Image, or else "image".
+    """The column that holds the images: "image", or else the only one of the kind Image.
 
     Args:
         kinds: column -> Hugging Face's name of its kind.
@@ -213,7 +119,7 @@ def image_column(kinds: Mapping[str, str], where: str) -> str:
 
 
 def label_column(kinds: Mapping[str, str], where: str) -> str | None:
-    """The column of the classes: the only one of the kind ClassLabel, else "label", else None.
+    """The column of the classes: "label", or else the only one of the kind ClassLabel, if any.
 
     Raises:
         TutelageError: there are several.
@@ -222,7 +128,7 @@ def label_column(kinds: Mapping[str, str], where: str) -> str | None:
 
 
 def class_text(value: Any, names: Sequence[str] | None) -> str:
-    """``label_text``, where -1 means unlabelled with and without class names."""
+    """A label as ``label_text`` gives it; -1 is none, with or without class names."""
     return "" if value == -1 else label_text(value, names)
 
 
@@ -239,45 +145,18 @@ def _column(kinds: Mapping[str, str], kind: str, usual: str, where: str) -> str 
 
 
 def _shard(file: Path) -> Rows:
-    """One Arrow or Parquet file."""
-    arrow = file.suffix == ".arrow"
-    opened = open_arrow(file) if arrow else open_parquet(file)
-    schema = opened.schema if arrow else opened.schema_arrow
-    known = features(schema)
-    kinds = {name: str(known.get(name, {}).get("_type", "")) for name in schema.names}
+    """The images of one Arrow or Parquet file."""
+    table = Table(file)
+    kinds = {
+        name: str(table.features.get(name, {}).get("_type", "")) for name in table.schema.names
+    }
     images, label = image_column(kinds, str(file)), label_column(kinds, str(file))
-    count = opened.num_rows if arrow else opened.metadata.num_rows
-    labels = [""] * count
+    labels = [""] * table.count
     if label is not None:
-        check_labels(file, schema, label)
-        names = class_names(known.get(label, {}))
-        with undamaged(file):
-            column = (opened if arrow else opened.read(columns=[label])).column(label)
-            values = _sound(column, file).to_pylist()
+        values, names = table.labels(label)
         labels = [class_text(value, names) for value in values]
-        count = len(labels)
-    source = ArrowSource(file, images) if arrow else ParquetSource(file, np.arange(count), images)
-    return Rows([str(row) for row in range(count)], labels, source)
-
-
-def _sound(column: Any, path: Path) -> Any:
-    """A column whose offsets lie inside its data: others would make pyarrow crash the process."""
-    with undamaged(path):
-        column.validate(full=True)
-    return column
-
-
-def open_arrow(path: Path) -> Any:
-    """The memory-mapped table of an Arrow stream file.
-
-    Raises:
-        TutelageError: the file is missing or damaged.
-        MissingExtra: pyarrow is not installed.
-    """
-    arrow, ipc = need("pyarrow", "train"), need("pyarrow.ipc", "train")
-    with undamaged(path):
-        check_file(path)
-        return ipc.open_stream(arrow.memory_map(str(path))).read_all()
+    source = ArrowSource(file, images) if file.suffix == ".arrow" else ParquetSource(file, images)
+    return Rows([str(row) for row in range(len(labels))], labels, source)
 
 
 def _files(path: Path) -> Iterator[tuple[str, Path]]:
@@ -295,7 +174,7 @@ def _files(path: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _parts(path: Path, told_by: str, names: Any) -> list[Path]:
-    """What a folder's JSON file says that the folder holds; nothing outside of it."""
+    """The paths that a folder's JSON file lists; none may lie outside of the folder."""
     known = isinstance(names, list) and all(isinstance(name, str) for name in names)
     if not known or any(name in ("", "..") or Path(name).name != name for name in names):
         raise TutelageError(
@@ -308,7 +187,7 @@ def _parts(path: Path, told_by: str, names: Any) -> list[Path]:
 def _of_parquet(path: Path) -> Iterator[tuple[str, Path]]:
     """``<split>-00000-of-00002.parquet``, ``<split>/0000.parquet`` or ``<split>.parquet``."""
     homes = set()
-    for file in _parquet_files(path):
+    for file in sorted(Path(f) for f in files_below(path, []) if f.endswith(".parquet")):
         numbered = file.stem.isdecimal()
         homes.add(file.parent.parent if numbered else file.parent)
         yield file.parent.name if numbered else _SHARD.sub("", file.stem), file
@@ -317,10 +196,6 @@ def _of_parquet(path: Path) -> Iterator[tuple[str, Path]]:
             f"{path} holds Parquet files of several data sets or versions; give one of the folders "
             f"{', '.join(sorted(map(str, homes)))}"
         )
-
-
-def _parquet_files(path: Path) -> list[Path]:
-    return sorted(Path(f) for f in files_below(path, []) if f.endswith(".parquet"))
 
 
 def _json(path: Path) -> dict[str, Any]:

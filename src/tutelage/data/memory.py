@@ -1,48 +1,36 @@
-"""Any DATA as a catalog: paths, and data sets of Hugging Face and torchvision in memory.
+"""Data sets in memory, of Hugging Face, torchvision or any other kind, as a catalog.
 
-Objects are known by what they can do, so neither library is imported. Nothing is copied: bytes
-and pixels are fetched when an image is read.
+They are known by what they can do, so no library is imported. Nothing is copied: bytes and pixels
+are fetched when an image is read.
 """
 
 from __future__ import annotations
 
 import bisect
 import contextlib
-import hashlib
 import io
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 
-from tutelage.data.catalog import (
-    Catalog,
-    FileSource,
-    Source,
-    read_catalog,
-    stat_text,
-)
+from tutelage.data.catalog import Catalog
 from tutelage.data.decode import SUFFIXES
 from tutelage.data.hf import (
-    Parts,
     Rows,
-    Selectable,
-    bytes_of,
     catalog_of_splits,
     class_text,
-    held_of,
     image_column,
-    is_hub_folder,
     label_column,
-    read_hub_folder,
 )
-from tutelage.data.webdataset import has_tars, read_tars
+from tutelage.data.sources import FileSource, Parts, Source, content_of, path_in, stat_text
 from tutelage.system.errors import TutelageError
+from tutelage.system.files import digest
 
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I", "I;16")  # TIFF holds the others
 EXPECTED = (
@@ -61,58 +49,26 @@ class MapStyle(Protocol):
         """Return one of them."""
 
 
-Data: TypeAlias = Path | str | MapStyle | Mapping[str, MapStyle]
-
-
-def open_data(data: Data, lone: str = "train") -> tuple[Catalog, str]:
-    """The catalog of any DATA, and the words by which a run remembers it.
+def read_memory(data: MapStyle | Mapping[str, MapStyle], split: str = "train") -> Catalog:
+    """The catalog of a data set in memory, or of several by the names of their splits.
 
     Args:
-        data: a folder or file, a data set in memory, or several by the names of their splits.
-        lone: the split that a single data set in memory is.
-
-    Returns:
-        The catalog, and the path or, for data in memory, what the images are.
+        data: the data.
+        split: of a single data set.
 
     Raises:
         TutelageError: what was found, what was expected, and the mend.
     """
-    if isinstance(data, str | os.PathLike):
-        return read_path(data), str(data)
-    splits = data if isinstance(data, Mapping) else {lone: data}
+    splits = data if isinstance(data, Mapping) else {split: data}
     if not splits:
         raise TutelageError(f"DATA is an empty {type(data).__name__}; {EXPECTED}")
-    catalog = catalog_of_splits(
+    return catalog_of_splits(
         "the data set in memory", {str(name): _rows(of) for name, of in splits.items()}
     )
-    return catalog, in_memory(catalog)
-
-
-def read_path(data: Path | str) -> Catalog:
-    """The catalog of a folder, a manifest or tars, of ours or as Hugging Face writes them."""
-    path = Path(data)
-    if is_hub_folder(path):
-        return read_hub_folder(path)
-    return read_tars(path) if has_tars(path) else read_catalog(path)
-
-
-def in_memory(catalog: Catalog) -> str:
-    """Words for a catalog that was made in memory; other images, labels or splits, other words."""
-    digest = hashlib.blake2b(catalog.labels.tobytes(), digest_size=8)
-    texts = [*catalog.classes, *catalog.splits.tolist()]
-    for text in (*texts, *map(catalog.source.signature, range(len(catalog)))):
-        digest.update(text.encode("utf-8", "surrogateescape") + b"\0")
-    return f"{len(catalog)} images in memory, {digest.hexdigest()}"
-
-
-def is_in_memory(words: str) -> bool:
-    """Whether ``in_memory`` wrote this."""
-    count, _, rest = words.partition(" ")
-    return count.isdecimal() and rest.startswith("images in memory, ")
 
 
 def encoded(image: Image.Image) -> bytes:
-    """An image as a file of a lossless kind."""
+    """The bytes of an image as a file, without loss."""
     content = io.BytesIO()
     if image.mode in PNG_MODES:
         image.save(content, format="PNG", compress_level=1)
@@ -123,7 +79,7 @@ def encoded(image: Image.Image) -> bytes:
 
 @dataclass(frozen=True)
 class _Leaf:
-    """A data set that is made of no other: how its images are called, labelled and read."""
+    """A data set that is not made of others: how its images are named, labelled and read."""
 
     name: Callable[[int], str]
     label: Callable[[int], str]
@@ -152,7 +108,7 @@ def _rows(dataset: Any) -> Rows:
 
 
 def _resolve(dataset: Any, index: int) -> tuple[Any, int, str]:
-    """The data set that holds an image itself, its number there, and which parts lead to it."""
+    """The data set that really holds an image, its number there, and the parts that lead to it."""
     prefix = ""
     while True:
         if hasattr(dataset, "dataset") and hasattr(dataset, "indices"):  # torch's Subset
@@ -192,7 +148,7 @@ def _of_hub(dataset: Any) -> _Leaf:
 
 
 @dataclass(frozen=True)
-class _HubSource(Selectable):
+class _HubSource:
     """The undecoded images of a Hugging Face data set."""
 
     dataset: Any
@@ -200,16 +156,16 @@ class _HubSource(Selectable):
 
     def read(self, index: int) -> bytes:
         """Return the bytes of one image."""
-        return bytes_of(self.dataset[index][self.column], f"row {index}")
+        return content_of(self.dataset[index][self.column], f"row {index}")
 
     def signature(self, index: int) -> str:
         """Return a hash of the bytes, or the file's state."""
-        held = held_of(self.dataset[index][self.column])
-        return stat_text(held) if isinstance(held, str) else _hash_of(self, index)
+        path = path_in(self.dataset[index][self.column])
+        return _hash_of(self, index) if path is None else stat_text(path)
 
 
 def _of_files(dataset: Any, samples: Sequence[tuple[Any, Any]], names: Sequence[str]) -> _Leaf:
-    """ImageFolder and its kind: the files themselves, called by their paths below the root."""
+    """ImageFolder and its like: the files themselves, named by their paths below the root."""
     paths = [os.fspath(path) for path, _ in samples]
     root = os.fspath(getattr(dataset, "root", ""))
     inside = bool(root) and all(path.startswith(root) for path in paths)
@@ -225,35 +181,35 @@ def _of_items(dataset: Any, names: Sequence[str]) -> _Leaf:
     """Pairs of (image, label), asked for one at a time."""
     source = _ItemSource(dataset, threading.Lock())
     with contextlib.suppress(OSError):
-        _pixels(source.item(0)[0])  # what cannot be an image is refused at once
+        _pixels(source.item(0)[0])  # refuse at once what cannot be an image
 
     def of_item(index: int) -> str:
         try:
             return _class_of(source.item(index)[1], names, f"item {index}")
         except OSError:
-            return ""  # when its pixels are read, it is told to be unreadable
+            return ""  # it is listed as unreadable when its pixels are read
 
     known = getattr(dataset, "targets", None)
     known = getattr(dataset, "labels", None) if known is None else known
     if known is None or len(known) != len(dataset) or _transformed(dataset):
-        return _Leaf(str, of_item, source)  # decodes every image once for its label
+        return _Leaf(str, of_item, source)  # every image is decoded once for its label
     labels = [_class_of(value, names, f"item {i}") for i, value in enumerate(known)]
     return _Leaf(str, labels.__getitem__ if labels[0] == of_item(0) else of_item, source)
 
 
 @dataclass(frozen=True)
-class _ItemSource(Selectable):
-    """The images of a data set of pairs, as files of a lossless kind where bytes are asked for."""
+class _ItemSource:
+    """The images of a data set of pairs, encoded without loss."""
 
     dataset: Any
-    lock: Any  # data loaders use processes, so few data sets bear threads
+    lock: Any  # data loaders use processes, so few data sets allow for threads
 
     def item(self, index: int) -> tuple[Any, Any]:
         """Return (image, label).
 
         Raises:
-            OSError: the data set fails to give it.
-            TutelageError: that is not what the data set holds.
+            OSError: the data set fails.
+            TutelageError: its items are no such pairs.
         """
         with self.lock:
             try:
@@ -339,7 +295,7 @@ def _are_files(samples: Any) -> bool:
 
 def _hash_of(source: Source, index: int) -> str:
     try:
-        return hashlib.blake2b(source.read(index), digest_size=16).hexdigest()
+        return digest(source.read(index))
     except OSError as error:
         return f"!{error}"
 

@@ -13,9 +13,10 @@ from typing import Any
 from tutelage.data.catalog import Catalog
 from tutelage.data.demo import solar_cells
 from tutelage.data.duplicates import DUPLICATES
-from tutelage.data.memory import is_in_memory, read_path
+from tutelage.data.open import is_in_memory, read_catalog
 from tutelage.system.errors import TutelageError
-from tutelage.system.files import lock, sweep, write_atomically
+from tutelage.system.files import sweep, write_atomically
+from tutelage.system.locks import lock
 from tutelage.system.ranks import agreed, is_lead, wait
 
 _LOCKED: dict[Path, int] = {}  # by folder, the open file whose lock this process holds
@@ -25,27 +26,18 @@ class RunFolder:
     """Paths and small files of one run."""
 
     def __init__(self, path: Path) -> None:
-        """Nothing is read or written yet."""
         self.path = path
-
-    @property
-    def stages(self) -> Path:
-        """Where finished stages are kept."""
-        return self.path / "stages"
-
-    @property
-    def events(self) -> Path:
-        """The progress of the run, one JSON object a line."""
-        return self.path / "events.jsonl"
+        self.stages = path / "stages"  # the finished ones
+        self.events = path / "events.jsonl"  # the progress, one JSON object a line
 
     def claim(self, request: dict[str, Any]) -> bool:
         """Start a run here, or continue the one of the same request.
 
         Args:
-            request: the command, its data and its settings; what makes a run the same run.
+            request: the command, its data and its settings: an equal request is the same run.
 
         Returns:
-            True when an earlier run of this request is continued.
+            Whether an earlier run of this request is continued.
 
         Raises:
             TutelageError: the folder holds something else, or another process works in it.
@@ -61,7 +53,18 @@ class RunFolder:
                 "choose another --out folder, or empty it yourself"
             )
         self.path.mkdir(parents=True, exist_ok=True)
+        held = self.path.resolve() in _LOCKED
         self._lock()
+        try:
+            return self._begun(request)
+        except BaseException:
+            if not held:  # else others stay shut out for as long as this process lives
+                self.unlock()
+            raise
+
+    def _begun(self, request: dict[str, Any]) -> bool:
+        """Whether a run of this request was begun earlier; if none was, this one is noted."""
+        config = self.path / "config.json"
         sweep(self.path)
         if not config.exists():
             self.write_json("config.json", {"request": request})
@@ -77,7 +80,7 @@ class RunFolder:
         return True
 
     def _lock(self) -> None:
-        """Keep other processes out until ``unlock``, or until this one ends, however it does."""
+        """Keep other processes out until ``unlock``, or until this one ends in any way."""
         place = self.path.resolve()
         if place not in _LOCKED:  # a process may claim again what it holds
             file = os.open(self.events, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -99,7 +102,7 @@ class RunFolder:
             os.close(file)
 
     def request(self) -> dict[str, Any]:
-        """What made the run in this folder.
+        """The request that made the run in this folder.
 
         Raises:
             TutelageError: no run here, or its config.json is damaged.
@@ -115,7 +118,7 @@ class RunFolder:
         return found
 
     def release(self) -> None:
-        """Undo a claim: for a command that was refused before any stage began."""
+        """Undo a claim, for a command that was refused before any stage began."""
         self.unlock()
         for name in ("config.json", "split.parquet", "skipped.csv", DUPLICATES, "events.jsonl"):
             (self.path / name).unlink(missing_ok=True)
@@ -123,15 +126,15 @@ class RunFolder:
             self.path.rmdir()
 
     def pin(self, name: str, value: Any) -> None:
-        """Add a resolved part (plan, versions) to config.json; the lead does, all wait for it."""
+        """Add a resolved part (plan, versions) to config.json; the lead writes, all wait for it."""
         if is_lead():
             self.write_json("config.json", {**self.read_json("config.json"), name: value})
         wait()
 
     def pinned(self, name: str, make: Callable[[], Any]) -> Any:
-        """A part of config.json; one that is not there is made, once for all that continue.
+        """A part of config.json; where it is missing it is made and added, for good.
 
-        All ranks make it, since that may take them all, and the lead's is pinned.
+        All ranks make it, since that may need them all, and the lead's is pinned.
         """
         known = agreed(self.read_json("config.json").get(name))
         if known is None:
@@ -155,7 +158,7 @@ class RunFolder:
         return content
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
-        """Write one JSON file so that a kill leaves the old one or the new one."""
+        """Write one JSON file; a kill leaves the old one or the new one."""
         write_atomically(self.path / name, json.dumps(value, indent=2) + "\n")
 
 
@@ -179,7 +182,7 @@ def catalog_of(folder: Path) -> Catalog:
             "same data in Python: tutelage.api.review(RUN, data=DATA), or save it to a folder "
             "(dataset.save_to_disk) and run on that"
         )
-    return solar_cells() if request["command"] == "demo" else read_path(request["data"])
+    return solar_cells() if request["command"] == "demo" else read_catalog(request["data"])
 
 
 def command_line(command: str, data: str, out: str, settings: Mapping[str, Any]) -> str:
@@ -187,9 +190,9 @@ def command_line(command: str, data: str, out: str, settings: Mapping[str, Any])
 
     Args:
         command: such as "run".
-        data: what the user called it, or the words of ``foreign.in_memory``.
+        data: what the user called it, or the words of ``open.in_memory``.
         out: the run folder.
-        settings: by name; those of None are left out.
+        settings: by name; None leaves a setting out.
     """
     given = {name: value for name, value in settings.items() if value is not None}
     if is_in_memory(data):

@@ -16,14 +16,16 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Any, BinaryIO, NoReturn, Protocol
+from typing import Any, BinaryIO, NoReturn, TypeAlias
 
-from tutelage.data.catalog import as_text, files_below
-from tutelage.data.decode import MAX_BYTES, SUFFIXES, UnreadableImage, read_file
-from tutelage.data.tars import Member, index_tar, read_member, samples
+from tutelage.data.columns import holds_bytes, open_parquet, undamaged
+from tutelage.data.decode import MAX_BYTES, SUFFIXES, UnreadableImage
+from tutelage.data.folder import as_text, files_below
+from tutelage.data.sources import bytes_in, read_file
+from tutelage.data.tars import Member, index_tar, read_member, tar_images
 from tutelage.system.errors import TutelageError, need
 
 BLOCK = 4096  # files of a folder in one shard
@@ -41,40 +43,6 @@ _PACKAGES = {  # what fsspec needs for them
 Read = Callable[[], bytes]
 
 
-class Shard(Protocol):
-    """A part of a pool.
-
-    Attributes:
-        name: unique and the same from any working directory: a path or URL, with the number of
-            the block where a folder has several.
-    """
-
-    @property
-    def name(self) -> str:
-        """Which one."""
-
-    def fingerprint(self) -> str:
-        """Return a cheap text that changes when the bytes may have changed.
-
-        Raises:
-            OSError: it is not there.
-        """
-
-    def opened(self, stop: threading.Event) -> AbstractContextManager[Iterator[tuple[str, Read]]]:
-        """Open it; gives each image's name in the shard and what reads its bytes, in order.
-
-        The readers may be called by several threads while the shard is open; they raise OSError
-        or UnreadableImage. What is refused has a reader that says why.
-
-        Args:
-            stop: set by who wants the copying of a remote shard to end.
-
-        Raises:
-            TutelageError: it is no such shard, or has no images; also from the iterator.
-            OSError: it cannot be read; also from the iterator.
-        """
-
-
 @dataclass(frozen=True)
 class Place:
     """A path or a URL."""
@@ -90,7 +58,7 @@ class Place:
     def fingerprint(self) -> str:
         """Size and time here; size and the store's own checksum or time elsewhere.
 
-        The times of a local file are those of its content: a copy, a rename of the folder, new
+        The time of a local file is that of its content, so that another name of its folder, new
         permissions or another mount change nothing.
         """
         if not self.remote:
@@ -124,85 +92,40 @@ class Place:
 
 
 @dataclass(frozen=True)
-class _FileShard:
-    """A shard that is one file."""
+class FileShard:
+    """A shard that is one file: a WebDataset tar, or a Parquet file with a column ``image``."""
 
     place: Place
 
     @property
     def name(self) -> str:
-        """The file."""
+        """The path or URL; the same from any working directory."""
         return self.place.name
 
     def fingerprint(self) -> str:
-        """The file's."""
+        """Return a cheap text that changes when the bytes may have changed.
+
+        Raises:
+            OSError: it is not there.
+        """
         return self.place.fingerprint()
 
-
-class TarShard(_FileShard):
-    """A WebDataset tar; hidden files and members that are no images are left out."""
-
     @contextmanager
     def opened(self, stop: threading.Event) -> Iterator[Iterator[tuple[str, Read]]]:
-        """The members in the tar's order, then those that are refused."""
+        """Open the shard: gives each image's name in it and a function that reads its bytes.
+
+        Several threads may call these functions while the shard is open; they raise OSError or
+        UnreadableImage, also to say why an image is refused.
+
+        Args:
+            stop: when it is set, the copying of a remote shard ends.
+
+        Raises:
+            TutelageError: it is no such shard, or has no images; the iterator may raise it, too.
+            OSError: it cannot be read; the iterator may raise it, too.
+        """
         with self.place.opened(stop) as file:
-            index = index_tar(file, self.name)
-            images = [sample.image for sample in samples(index.members)]
-            if not images and not index.refused:
-                raise TutelageError(f"{self.name} has no images")
-            lock = threading.Lock()
-            yield itertools.chain(
-                ((image.name, partial(_member, file, lock, image)) for image in images),
-                ((name, partial(_refuse, reason)) for name, reason in index.refused),
-            )
-
-
-class ParquetShard(_FileShard):
-    """A Parquet file with the column ``image`` (bytes, or Hugging Face's struct).
-
-    The images are called after the column ``file``, ``key`` or ``__key__``, or "#" and the row.
-    """
-
-    @contextmanager
-    def opened(self, stop: threading.Event) -> Iterator[Iterator[tuple[str, Read]]]:
-        """The rows in order."""
-        with self.place.opened(stop) as file:
-            yield self._explained(file)
-
-    def _explained(self, file: BinaryIO) -> Iterator[tuple[str, Read]]:
-        try:
-            yield from self._rows(file)
-        except (TutelageError, OSError):
-            raise
-        except Exception as error:  # on damaged pages pyarrow raises nearly every kind
-            raise TutelageError(f"{self.name} is not a readable Parquet file: {error}") from error
-
-    def _rows(self, file: BinaryIO) -> Iterator[tuple[str, Read]]:
-        # Not memory-mapped: mapped pages would count as this process's memory.
-        table = need("pyarrow.parquet", "train").ParquetFile(file, pre_buffer=False)
-        schema = table.schema_arrow
-        if "image" not in schema.names:
-            raise TutelageError(
-                f"{self.name} lacks the column image; found: {', '.join(schema.names)}"
-            )
-        types = need("pyarrow", "train").types
-        kind = schema.field("image").type
-        held = types.is_struct(kind) and kind.get_field_index("bytes") >= 0
-        if not (held or types.is_binary(kind) or types.is_large_binary(kind)):
-            raise TutelageError(
-                f"{self.name}: column image holds {kind}; expected bytes or struct<bytes, path>. "
-                "Of a manifest of paths, give the folder that the images lie in"
-            )
-        if not table.metadata.num_rows:
-            raise TutelageError(f"{self.name} has no images")
-        named = next((name for name in _NAMES if name in schema.names), None)
-        columns = ["image"] if named is None else ["image", named]
-        row = 0
-        for batch in table.iter_batches(_ROWS, columns=columns):
-            texts = [None] * len(batch) if named is None else batch.column(1).to_pylist()
-            for value, text in zip(batch.column(0), texts, strict=True):
-                yield str(text or f"#{row}"), partial(_cell, value)
-                row += 1
+            yield _FORMATS[_suffix(self.name)](file, self.name)
 
 
 @dataclass(frozen=True)
@@ -213,7 +136,7 @@ class FolderShard:
         place: the folder.
         number: which block.
         files: paths relative to the folder, sorted.
-        states: of remote files, what the listing told of them.
+        states: of remote files, what the listing said about each.
     """
 
     place: Place
@@ -223,11 +146,11 @@ class FolderShard:
 
     @property
     def name(self) -> str:
-        """The folder and the block."""
+        """The folder and the number of the block; the same from any working directory."""
         return f"{self.place.name}#{self.number}"
 
     def fingerprint(self) -> str:
-        """A digest of the files' names, sizes and times."""
+        """Return a digest of the files' names, sizes and times."""
         digest = hashlib.blake2b(digest_size=16)
         for file, state in zip(self.files, self.states or map(self._stat, self.files), strict=True):
             digest.update(f"{file}\0{state}\0".encode(errors="surrogateescape"))
@@ -235,7 +158,7 @@ class FolderShard:
 
     @contextmanager
     def opened(self, stop: threading.Event) -> Iterator[Iterator[tuple[str, Read]]]:
-        """The files in order; each is read by who decodes it, so that waiting overlaps."""
+        """Give the files as ``FileShard`` does; reading one waits in the thread that decodes it."""
         yield ((as_text(file), partial(self._read, file)) for file in self.files)
 
     def _stat(self, file: str) -> str:
@@ -253,6 +176,9 @@ class FolderShard:
         return read_file(os.path.join(self.place.name, file))
 
 
+Shard: TypeAlias = FileShard | FolderShard
+
+
 def find_shards(images: Iterable[str | os.PathLike[str]]) -> list[Shard]:
     """The shards of a pool, in the order of ``images`` and sorted within each.
 
@@ -261,8 +187,8 @@ def find_shards(images: Iterable[str | os.PathLike[str]]) -> list[Shard]:
             fsspec knows; ``*``, ``?``, ``[...]``, ``{000..099}`` and ``{a,b}`` stand for several.
 
     Raises:
-        TutelageError: nothing there, nothing that is a shard, a folder of both kinds, or a shard
-            that is named twice.
+        TutelageError: nothing there, nothing that is a shard, a folder of shards and images, or a
+            shard that is named twice.
     """
     shards: list[Shard] = []
     try:
@@ -271,6 +197,8 @@ def find_shards(images: Iterable[str | os.PathLike[str]]) -> list[Shard]:
                 shards += _shards_at(place)
     except OSError as error:
         raise TutelageError(f"the images cannot be listed: {error}") from error
+    if not shards:
+        raise TutelageError("no images are named; name tars, Parquet files, or folders of images")
     (name, count), *_ = Counter(shard.name for shard in shards).most_common(1)
     if count > 1:
         raise TutelageError(f"{name} is named twice; name it once")
@@ -295,7 +223,7 @@ def file_system(url: str) -> tuple[Any, str]:
 
 
 def braces(text: str) -> list[str]:
-    """``{a,b}`` and ``{000..099}`` written out, as a shell does; a padded bound pads them all."""
+    """Write out ``{a,b}`` and ``{000..099}`` as a shell does; a padded bound pads all numbers."""
     found = re.search(r"\{([^{}]*(?:,|\.\.)[^{}]*)\}", text)
     if found is None:
         return [text]
@@ -341,8 +269,8 @@ def _remote_places(text: str) -> list[Place]:
 
 def _shards_at(place: Place) -> list[Shard]:
     folder = not place.remote and os.path.isdir(place.name)
-    if not folder and (shard := _as_shard(place)):
-        return [shard]
+    if not folder and _suffix(place.name) in _FORMATS:
+        return [FileShard(place)]
     if re.search(r"\.tgz$|\.tar\.\w+$", place.name.lower()):
         raise TutelageError(
             f"{place.name} is a compressed tar, which allows no seeking, and images get no "
@@ -354,7 +282,7 @@ def _shards_at(place: Place) -> list[Shard]:
             "tutelage predict"
         )
     files = dict(_remote_files(place) if place.remote else _local_files(place.name))
-    inside = [shard for file in sorted(files) if (shard := _as_shard(_below(place, file)))]
+    inside = [_below(place, file) for file in sorted(files) if _suffix(file) in _FORMATS]
     images = sorted(file for file in files if _suffix(file) in SUFFIXES)
     if inside and images:
         raise TutelageError(
@@ -366,19 +294,11 @@ def _shards_at(place: Place) -> list[Shard]:
             f"no images in {place.name}; expected a .tar or .parquet shard, or a folder of "
             "shards or of images"
         )
-    starts = range(0, len(images), BLOCK)
-    blocks = (images[start : start + BLOCK] for start in starts)
-    return inside or [
+    blocks = (images[start : start + BLOCK] for start in range(0, len(images), BLOCK))
+    return [FileShard(file) for file in inside] or [
         FolderShard(place, number, block, [files[f] for f in block] if place.remote else ())
         for number, block in enumerate(blocks)
     ]
-
-
-def _as_shard(place: Place) -> Shard | None:
-    """The tar or Parquet file at a place, by its suffix; None for anything else."""
-    kinds: dict[str, Callable[[Place], Shard]] = {".tar": TarShard, ".parquet": ParquetShard}
-    kind = kinds.get(_suffix(place.name))
-    return None if kind is None else kind(place)
 
 
 def _below(folder: Place, file: str) -> Place:
@@ -389,7 +309,7 @@ def _local_files(root: str) -> Iterator[tuple[str, str]]:
     """The visible images and shards below a folder, relative to it."""
     closed: list[str] = []
     for path in files_below(root, closed):
-        if _suffix(path) in (*SUFFIXES, ".tar", ".parquet"):
+        if _suffix(path) in (*SUFFIXES, *_FORMATS):
             yield os.path.relpath(path, root).replace(os.sep, "/"), ""
     if closed:
         raise TutelageError(
@@ -399,7 +319,7 @@ def _local_files(root: str) -> Iterator[tuple[str, str]]:
 
 
 def _remote_files(place: Place) -> Iterator[tuple[str, str]]:
-    """The same of an object store, with what its listing tells of each file."""
+    """The same in an object store, with what its listing says about each file."""
     with _remote_errors(place.name):
         system, root = place.system
         found = system.find(root, detail=True)
@@ -407,13 +327,13 @@ def _remote_files(place: Place) -> Iterator[tuple[str, str]]:
     for path, info in found.items():
         below = path[len(root) :].lstrip("/")
         hidden = any(part.startswith(".") for part in below.split("/"))
-        if below and not hidden and _suffix(below) in (*SUFFIXES, ".tar", ".parquet"):
+        if below and not hidden and _suffix(below) in (*SUFFIXES, *_FORMATS):
             yield below, _state(info)
 
 
 @contextmanager
 def _remote_errors(where: str) -> Iterator[None]:
-    """Object stores' clients raise kinds of their own for what a disk reports as OSError."""
+    """Raise OSError, as a disk does, in place of what the clients of object stores raise."""
     try:
         yield
     except TutelageError:
@@ -431,25 +351,62 @@ def _suffix(name: str) -> str:
     return os.path.splitext(name)[1].lower()
 
 
+def _in_tar(file: BinaryIO, name: str) -> Iterator[tuple[str, Read]]:
+    """The images of a tar in its order, then the members that are refused."""
+    index = index_tar(file, name)
+    images = [found.image for found in tar_images(index.members)]
+    if not images and not index.refused:
+        raise TutelageError(f"{name} has no images")
+    lock = threading.Lock()
+    return itertools.chain(
+        ((image.name, partial(_member, file, lock, image)) for image in images),
+        ((member, partial(_refuse, reason)) for member, reason in index.refused),
+    )
+
+
 def _member(file: BinaryIO, lock: threading.Lock, member: Member) -> bytes:
-    _check_size(member.size)
+    if member.size > MAX_BYTES:
+        raise UnreadableImage(f"its file has {member.size} bytes; at most {MAX_BYTES} are read")
     with lock:
         return read_member(file, member)
-
-
-def _cell(value: Any) -> bytes:
-    content = value.as_py()
-    if isinstance(content, dict):
-        content = content.get("bytes")
-    if content is None:
-        raise UnreadableImage("the row has no image bytes")
-    return bytes(content)
 
 
 def _refuse(reason: str) -> NoReturn:
     raise UnreadableImage(reason)
 
 
-def _check_size(size: int) -> None:
-    if size > MAX_BYTES:
-        raise UnreadableImage(f"its file has {size} bytes; at most {MAX_BYTES} are read")
+def _in_parquet(file: BinaryIO, name: str) -> Iterator[tuple[str, Read]]:
+    """The rows of a Parquet file, named by one of ``_NAMES``, or by "#" and the row's number."""
+    table = open_parquet(name, file)
+    columns = table.schema_arrow.names
+    if "image" not in columns:
+        raise TutelageError(f"{name} lacks the column image; found: {', '.join(columns)}")
+    kind = table.schema_arrow.field("image").type
+    if not holds_bytes(kind):
+        raise TutelageError(
+            f"{name}: column image holds {kind}; expected bytes or struct<bytes, path>. "
+            "Of a manifest of paths, give the folder that the images lie in"
+        )
+    if not table.metadata.num_rows:
+        raise TutelageError(f"{name} has no images")
+    named = [column for column in _NAMES if column in columns][:1]
+    row = 0
+    with undamaged(name):
+        for batch in table.iter_batches(_ROWS, columns=["image", *named]):
+            texts = batch.column(1).to_pylist() if named else [None] * len(batch)
+            for value, text in zip(batch.column(0), texts, strict=True):
+                yield str(text or f"#{row}"), partial(_cell, value)
+                row += 1
+
+
+def _cell(value: Any) -> bytes:
+    content = bytes_in(value.as_py())
+    if content is None:
+        raise UnreadableImage("the row has no image bytes")
+    return content
+
+
+_FORMATS: dict[str, Callable[[BinaryIO, str], Iterator[tuple[str, Read]]]] = {
+    ".tar": _in_tar,
+    ".parquet": _in_parquet,
+}

@@ -1,15 +1,17 @@
-"""Which image plays which role: drawn once from a seed, pinned in the run folder, never redrawn."""
+"""The role of each image: drawn once from a seed, pinned in the run folder, never redrawn."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tutelage.data.catalog import Catalog, open_parquet, undamaged
+from tutelage.data.catalog import Catalog
+from tutelage.data.columns import open_parquet, undamaged
 from tutelage.system.errors import TutelageError, need
 from tutelage.system.files import replacing
 
@@ -24,7 +26,7 @@ class Split:
         roles: str (N,), each one of ``ROLES``. Unreadable images, and val or test images without
             a label, are "unused".
         labels: int32 (N,) what training may see: the class of "labeled" and "val", else -1.
-        truth: int32 (N,) the class wherever it is known, for evaluation and the report only.
+        truth: int32 (N,) the class wherever it is known, only for evaluation and the report.
         warnings: what the draw could not do as asked.
     """
 
@@ -64,12 +66,12 @@ def make_split(
         labels_per_class: labels to keep in each class; the other training images join the pool.
             None keeps all.
         limit: unlabelled images to keep; None keeps all.
-        seed: another seed is another draw.
+        seed: of the draw.
         labels_needed: False accepts a pool alone.
 
     Raises:
-        TutelageError: an option out of range, or fewer than two classes with a labelled image; or,
-            where none is needed, no image at all.
+        TutelageError: an option out of range; or fewer than two classes with a labelled image, or,
+            where no labels are needed, no image at all.
     """
     if labels_per_class is not None and labels_per_class < 1:
         raise TutelageError(f"--labels-per-class is {labels_per_class}; it must be at least 1")
@@ -81,13 +83,8 @@ def make_split(
     roles[train] = "unlabeled"
     for split in ("val", "test"):
         roles[(catalog.splits == split) & readable & known] = split
-    reviewed = np.array([name in catalog.reviewed for name in catalog.names], dtype=bool)
     warnings = []
-    for label, name in enumerate(catalog.classes):
-        of_class = train & (catalog.labels == label)
-        members = np.flatnonzero(of_class)
-        kept = _draw(catalog.names, members, labels_per_class, f"{seed}/labels")
-        kept = np.union1d(kept, np.flatnonzero(of_class & reviewed))
+    for name, kept in _draw_labels(catalog, train, labels_per_class, seed):
         roles[kept] = "labeled"
         if labels_needed and len(kept) < (labels_per_class or 1):
             asked = f" of the {labels_per_class} asked for" if labels_per_class else ""
@@ -108,8 +105,19 @@ def make_split(
     return _split(roles, catalog, tuple(warnings))
 
 
+def _draw_labels(
+    catalog: Catalog, train: NDArray[np.bool_], count: int | None, seed: int
+) -> Iterator[tuple[str, NDArray[np.intp]]]:
+    """The name of each class and its images that stay labelled: those drawn and those reviewed."""
+    reviewed = np.array([name in catalog.reviewed for name in catalog.names], dtype=bool)
+    for label, name in enumerate(catalog.classes):
+        of_class = train & (catalog.labels == label)
+        drawn = _draw(catalog.names, np.flatnonzero(of_class), count, f"{seed}/labels")
+        yield name, np.union1d(drawn, np.flatnonzero(of_class & reviewed))
+
+
 def save_split(split: Split, catalog: Catalog, path: Path) -> None:
-    """Pin the split as Parquet, atomically: image, role, label, truth (class names or null)."""
+    """Pin the split as Parquet, atomically; labels and truth are class names or null."""
     arrow, parquet = need("pyarrow", "train"), need("pyarrow.parquet", "train")
     names = np.array([*catalog.classes, None], dtype=object)  # index -1 is the null
     columns = {
@@ -132,8 +140,7 @@ def load_split(path: Path, catalog: Catalog, readable: NDArray[np.bool_] | None 
         readable: bool (N,); when given, an image with a role must still be readable.
 
     Raises:
-        TutelageError: the catalog's images or labels are no longer those that were pinned, or the
-            file is damaged.
+        TutelageError: the catalog's images or labels have changed since, or the file is damaged.
     """
     file = open_parquet(path)
     with undamaged(path):
@@ -179,13 +186,14 @@ def load_split(path: Path, catalog: Catalog, readable: NDArray[np.bool_] | None 
 def folds(labels: ArrayLike, k: int, seed: int) -> NDArray[np.intp]:
     """Deal images to k stratified folds of nearly equal size.
 
-    A class with fewer than k images is spread over as many folds as it has; one with a single
-    image is absent from what its own fold trains on. Fewer than k images give fewer folds.
+    A class with fewer than k images is spread over as many folds as it has images; the class of a
+    single image is missing from what that image's fold trains on. Fewer than k images give fewer
+    folds.
 
     Args:
         labels: int (n,).
         k: folds, at least 2.
-        seed: another seed is another deal.
+        seed: of the deal.
 
     Returns:
         (n,) fold ids from 0 to min(k, n) - 1.

@@ -24,8 +24,9 @@ import PIL
 from numpy.typing import NDArray
 from PIL import Image
 
-from tutelage.data.catalog import Catalog, Source
+from tutelage.data.catalog import Catalog
 from tutelage.data.decode import DECODER_VERSION, UnreadableImage, decode, read_size, why_skipped
+from tutelage.data.sources import Source
 from tutelage.data.stream import StreamedImages
 from tutelage.system.cores import cores
 from tutelage.system.errors import TutelageError
@@ -36,9 +37,10 @@ _SAMPLE = 200  # images whose size decides the canvas
 _CHUNK = 128  # images in memory while building
 _DAY = 86_400.0  # seconds
 _INDEX, _SURVEYED = "index.json", "surveyed.json"  # beside the pixels, and without any
-_NO_INDEX = (ValueError, KeyError, TypeError, AttributeError, IndexError)  # of damaged JSON
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError)  # of a cache
 _FREE_SHARE = 0.9  # of the free disk for a store: runs and other programs write too
 
+_Keep = Callable[[NDArray[np.uint8]], object]
 _T = TypeVar("_T")
 _U = TypeVar("_U")
 
@@ -52,7 +54,7 @@ class ImageStore:
             Where it would not fit, something that is indexed alike and decodes.
         aspect: float32 (N,) width / height of the upright original; unreadable ones are 1.
         readable: bool (N,).
-        reasons: name -> why the image is unreadable; one that fails later is added.
+        reasons: name -> why the image is unreadable; an image that fails later is added.
         canvas: side of the square in pixels.
         reused: the pixels, or what is known of the images, came from the cache.
         note: why the pixels are not on the disk and what that costs; empty where they are.
@@ -106,7 +108,8 @@ def open_store(
     memo = root / "memo" / _digest([version, str(canvas), *signatures])
     store = _remembered(memo, root, catalog, budget)
     if store is None:
-        with _writable(root), _pool(workers) as pool:
+        threads = ThreadPoolExecutor(workers or cores(), thread_name_prefix="decode")
+        with _writable(root), threads as pool:
             memo.parent.mkdir(parents=True, exist_ok=True)
             hashes = list(_in_order(pool, partial(_hash, catalog.source), range(len(catalog))))
             side = canvas or _choose_canvas(catalog.source, len(catalog))
@@ -114,7 +117,7 @@ def open_store(
             store = _load(folder, catalog, budget)
             if store is None:
                 build = _build if _room(len(catalog), side, root, budget) else _survey
-                store = build(catalog, side, folder, pool, progress)
+                store = build(catalog, side, folder, partial(_decode_all, catalog, pool, progress))
             if not any(text.startswith("!") for text in hashes):  # a failed read may work next time
                 write_atomically(memo, folder.name)
     if not store.readable.any():
@@ -124,7 +127,7 @@ def open_store(
 
 
 def _room(count: int, canvas: int, root: Path, budget: float | None) -> bool:
-    """Whether the pixels may be kept."""
+    """Whether the pixels fit into the budget, or by default onto the disk."""
     if budget is None:
         budget = _FREE_SHARE * shutil.disk_usage(root).free
     return _size(count, canvas) <= budget
@@ -145,11 +148,7 @@ def _remembered(
 
 
 def _build(
-    catalog: Catalog,
-    canvas: int,
-    folder: Path,
-    pool: ThreadPoolExecutor,
-    progress: Callable[[int, int], None] | None,
+    catalog: Catalog, canvas: int, folder: Path, decode_all: Callable[[int, _Keep], dict[str, Any]]
 ) -> ImageStore:
     """Decode into a temporary folder, then move it into place."""
     count = len(catalog)
@@ -160,9 +159,7 @@ def _build(
         with open(building / "pixels.npy", "wb") as file:
             header = {"descr": "|u1", "fortran_order": False, "shape": (count, canvas, canvas, 3)}
             np.lib.format.write_array_header_1_0(file, header)
-            index = _decode_all(
-                catalog, canvas, pool, progress, lambda pixels: file.write(pixels.tobytes())
-            )
+            index = decode_all(canvas, lambda pixels: file.write(pixels.tobytes()))
         write_atomically(building / _INDEX, json.dumps(index))
         _install(building, folder, catalog)
     finally:
@@ -174,14 +171,10 @@ def _build(
 
 
 def _survey(
-    catalog: Catalog,
-    canvas: int,
-    folder: Path,
-    pool: ThreadPoolExecutor,
-    progress: Callable[[int, int], None] | None,
+    catalog: Catalog, canvas: int, folder: Path, decode_all: Callable[[int, _Keep], dict[str, Any]]
 ) -> ImageStore:
     """Decode to learn what is readable and of what shape; no pixels are kept."""
-    index = _decode_all(catalog, canvas, pool, progress, lambda pixels: None)
+    index = decode_all(canvas, lambda pixels: None)
     folder.mkdir(exist_ok=True)
     write_atomically(folder / _SURVEYED, json.dumps(index))
     return _streamed(index, catalog, reused=False)
@@ -189,10 +182,10 @@ def _survey(
 
 def _decode_all(
     catalog: Catalog,
-    canvas: int,
     pool: ThreadPoolExecutor,
     progress: Callable[[int, int], None] | None,
-    keep: Callable[[NDArray[np.uint8]], object],
+    canvas: int,
+    keep: _Keep,
 ) -> dict[str, Any]:
     """Give the pixels of every image to ``keep``; return what is known of them."""
     began, count = time.monotonic(), len(catalog)
@@ -228,34 +221,26 @@ def _load(folder: Path, catalog: Catalog, budget: float | None) -> ImageStore | 
     store = _stored(folder, catalog)
     if store is not None and (budget is None or _size(len(catalog), store.canvas) <= budget):
         return store
-    try:
+    with contextlib.suppress(*_DAMAGED):
         index: dict[str, Any] = json.loads((folder / _SURVEYED).read_text())
-        if _room(len(catalog), int(index["canvas"]), folder, budget):
-            return None
-        return _streamed(index, catalog, reused=True)
-    except (OSError, *_NO_INDEX):
-        return None
+        if not _room(len(catalog), int(index["canvas"]), folder, budget):
+            return _streamed(index, catalog, reused=True)
+    return None
 
 
 def _stored(folder: Path, catalog: Catalog, *, reused: bool = True) -> ImageStore | None:
     """Return the cached store, or None when it is absent, half-written or of another shape."""
-    try:
+    with contextlib.suppress(*_DAMAGED):
         index: dict[str, Any] = json.loads((folder / _INDEX).read_text())
         images = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
         expected = (len(catalog), index["canvas"], index["canvas"], 3)
-        if images.shape != expected or images.dtype != np.uint8:
-            return None
-        return _known(index, catalog, images, reused=reused)
-    except (OSError, *_NO_INDEX):
-        return None
+        if images.shape == expected and images.dtype == np.uint8:
+            return _known(index, catalog, images, reused=reused)
+    return None
 
 
 def _streamed(index: dict[str, Any], catalog: Catalog, *, reused: bool) -> ImageStore:
-    """The store without pixels.
-
-    Raises:
-        ValueError: the index is of other images, or another of ``_NO_INDEX``.
-    """
+    """The store without pixels; raises one of ``_DAMAGED`` when the index is of other images."""
     count, canvas = len(catalog), int(index["canvas"])
     reasons: dict[str, str] = {}
 
@@ -341,10 +326,6 @@ def _in_order(
     todo = list(items)
     for start in range(0, len(todo), _CHUNK):
         yield from pool.map(function, todo[start : start + _CHUNK])
-
-
-def _pool(workers: int | None) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(workers or cores(), thread_name_prefix="decode")
 
 
 @contextlib.contextmanager

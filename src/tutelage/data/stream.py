@@ -1,4 +1,4 @@
-"""Canvases that no disk holds: decoded when they are asked for, ahead of their use."""
+"""Canvases that would not fit on the disk: decoded ahead of their use, each time anew."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ class _Buffer:
 
 
 class StreamedImages:
-    """In the place of a store's memory map: uint8 (N, C, C, 3), indexed by row, rows or slice.
+    """Stands in for a store's memory map: uint8 (N, C, C, 3), indexed by row, rows or slice.
 
-    Nothing is kept but what ``ahead`` holds; all else is decoded anew, by all cores.
+    Only what ``ahead`` holds is kept; everything else is decoded anew, by all cores.
     """
 
     dtype = np.dtype(np.uint8)
@@ -54,13 +54,13 @@ class StreamedImages:
     def __init__(
         self, squash: Squash, count: int, canvas: int, lost: Callable[[int, str], None]
     ) -> None:
-        """Nothing is decoded yet.
+        """Decode nothing for now.
 
         Args:
             squash: row -> canvas (C, C, 3), aspect, and why it failed (empty if not).
             count: N.
             canvas: C.
-            lost: told the row and the reason of an image that failed; its canvas is black.
+            lost: called with row and reason of an image that failed; its canvas is black.
         """
         self.shape = (count, canvas, canvas, 3)
         self._squash, self._lost = squash, lost
@@ -69,15 +69,14 @@ class StreamedImages:
         self._pool = ThreadPoolExecutor(cores(), thread_name_prefix="stream")
 
     def __len__(self) -> int:
-        """N."""
         return self.shape[0]
 
     def __getitem__(self, key: Any) -> NDArray[np.uint8]:
-        """The canvases of some rows, or the one of a row; a new array each time.
+        """The canvases of some rows, or of one row, as a new array.
 
         Args:
-            key: a row, a slice, or rows as an array, a list or a mask; in a tuple these last may be
-                followed by slices of the canvases.
+            key: a row, a slice, or rows as an array, a list or a mask. Rows may be followed by
+                slices of the canvases.
 
         Raises:
             IndexError: there is no such row.
@@ -103,11 +102,11 @@ class StreamedImages:
     def ahead(self, batches: Iterable[Rows]) -> Iterator[None]:
         """Yield before each batch is taken, once its images are in memory.
 
-        While the batches of one buffer are used, a thread fills the next, reading the data in its
-        order; images of the present buffer are not decoded again, so what is few is decoded once.
-        The first buffers are short, each twice as long as the one before, so that work begins at
-        once. At most two buffers exist: within another ``ahead`` this one holds nothing. Closing
-        the iterator ends the thread.
+        While the batches of one buffer are used, a thread fills the next one, reading the data in
+        its order. Images that are in the present buffer are not decoded again, so a small data set
+        is decoded once. The first buffers are short, each twice as long as the one before, so that
+        work begins at once. There are at most two buffers: an ``ahead`` within another one holds
+        nothing. Closing the iterator ends the thread.
 
         Args:
             batches: the rows of each batch, in the order in which they will be taken; asked for
@@ -162,7 +161,7 @@ class StreamedImages:
         return count, _Buffer(rows, self._take(rows, stop))
 
     def _take(self, rows: Rows, stop: threading.Event | None = None) -> NDArray[np.uint8]:
-        """Canvases (n, C, C, 3); after ``stop`` they are not worth anything."""
+        """Canvases (n, C, C, 3); of no use once ``stop`` is set."""
         out = np.empty((len(rows), *self.shape[1:]), dtype=np.uint8)
         missing = np.arange(len(rows))
         if (held := self._held) is not None:
@@ -186,16 +185,17 @@ def windowed(n: int, window: int, seed: tuple[int, ...], at: Rows) -> Rows:
     """Entries ``at`` of a permutation of ``n`` positions that reads them in long runs.
 
     The positions are cut into blocks, the blocks are permuted and joined into windows of at most
-    ``window`` positions, and the positions are permuted in each window. As a function of the seed
-    it has no state: any entry can be had without those before it, where a shuffle buffer would
-    have to be filled again. After the block shuffles of MosaicML Streaming (py1b,
-    docs.mosaicml.com/projects/streaming, "Shuffling"), whose blocks are windows here.
+    ``window`` positions, and the positions are permuted within each window. The permutation is a
+    function of the seed, without state: any entry can be computed without those before it, while
+    a shuffle buffer would have to be filled again. It follows the block shuffles of MosaicML
+    Streaming (py1b, docs.mosaicml.com/projects/streaming, "Shuffling"), whose blocks are our
+    windows.
 
     Args:
         n: positions.
         window: positions of a window; at least one block.
         seed: of the permutation, another one for every pass.
-        at: (m,) which of its entries, 0 to n - 1.
+        at: (m,) the entries wanted, from 0 to n - 1.
     """
     _, ends = _windows(n, window, seed)
     out = np.empty(len(at), dtype=np.intp)

@@ -1,24 +1,36 @@
-"""Images in WebDataset-style tars, found without writing a member to disk.
+"""WebDataset tars: where the images lie in them, and DATA that consists of them.
 
 One pass over the headers gives where each member's bytes lie in the tar, so any member is one seek
-and one read, and a hostile name is never more than a text. Compressed tars are refused: they allow
-no seek, and images do not get smaller.
+and one read. Nothing is written to a disk, and a hostile name is never more than a text. Compressed
+tars are refused: they allow no seek, and images do not get smaller.
+
+Members that belong together share a key (github.com/webdataset/webdataset, "The WebDataset
+Format"): ``0001.jpg`` and ``0001.cls`` are an image and its class, which is a name or a number as
+text, or in a ``.json`` stands under ``label`` or ``cls``.
 """
 
 from __future__ import annotations
 
 import json
 import posixpath
+import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import PureWindowsPath
+from pathlib import Path, PureWindowsPath
 from typing import BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.data.catalog import SPLIT_NAMES, Catalog, make_catalog
 from tutelage.data.decode import SUFFIXES
+from tutelage.data.folder import files_below
+from tutelage.data.sources import stat_text
 from tutelage.system.errors import TutelageError
 
-LABELS = ("cls", "txt", "json")  # of these the first that a key has is its label
+_Row = tuple[str, str, str, tuple[int, int, int]]  # name, label, split, place: see TarSource
+LABELS = ("cls", "txt", "json")  # the first of these that a key has is its label
 _COMPRESSED = {
     b"\x1f\x8b": ("gzip", "gunzip"),
     b"BZh": ("bzip2", "bunzip2"),
@@ -54,8 +66,7 @@ class Index:
 
     Attributes:
         members: the regular files, in the order of the tar; names are unique.
-        refused: (member, reason) of those that are not read. Damage is named here too, after the
-            last member before it.
+        refused: (member, reason) for each member that is not read. Damage is listed last.
     """
 
     members: tuple[Member, ...]
@@ -63,8 +74,8 @@ class Index:
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """An image and, if its key has one, its label's member (``.cls``, ``.txt`` or ``.json``)."""
+class TarImage:
+    """An image, and the member that holds its label, if its key has one."""
 
     key: str
     image: Member
@@ -74,15 +85,16 @@ class Sample:
 def index_tar(file: BinaryIO, where: str) -> Index:
     """List a tar's regular files with their places.
 
-    Absolute names, names with ``..``, links, devices, sparse files and the second member of a name
-    are refused one by one. Of a tar that is cut off or damaged, all before the damage is kept.
+    Absolute names, names with ``..``, links, devices, sparse files and a second member of the same
+    name are refused one by one. In a tar that is cut off or damaged, everything before the damage
+    is kept.
 
     Args:
         file: a seekable binary file, local or from fsspec.
         where: what messages call it.
 
     Raises:
-        TutelageError: empty, compressed, or not a tar from its first byte.
+        TutelageError: it is empty, compressed, or no tar from its first byte on.
         OSError: it cannot be read.
     """
     start = file.read(6)
@@ -118,11 +130,11 @@ def index_tar(file: BinaryIO, where: str) -> Index:
     return Index(tuple(members), tuple(refused))
 
 
-def samples(members: tuple[Member, ...]) -> list[Sample]:
+def tar_images(members: tuple[Member, ...]) -> list[TarImage]:
     """The images, in the order of the tar; members of another kind and hidden files are left out.
 
-    A key is the name up to the first dot of its last part, as WebDataset cuts it. Each image of a
-    key with several is a sample of its own.
+    A key is the name up to the first dot of its last part, as in WebDataset. Where a key has
+    several images, all of them share its label.
     """
     labels: dict[str, dict[str, Member]] = {}
     images: list[tuple[str, Member]] = []
@@ -136,7 +148,7 @@ def samples(members: tuple[Member, ...]) -> list[Sample]:
             labels.setdefault(key, {})[extension.lower()] = member
         elif posixpath.splitext(name)[1].lower() in SUFFIXES:
             images.append((key, member))
-    return [Sample(key, image, _label(labels.get(key, {}))) for key, image in images]
+    return [TarImage(key, image, _label(labels.get(key, {}))) for key, image in images]
 
 
 def _label(members: dict[str, Member]) -> Member | None:
@@ -144,7 +156,7 @@ def _label(members: dict[str, Member]) -> Member | None:
 
 
 def read_member(file: BinaryIO, member: Member) -> bytes:
-    """A member's bytes; the file must not be shared with another thread.
+    """A member's bytes; no other thread may use the file meanwhile.
 
     Raises:
         OSError: it cannot be read, or the tar has become shorter.
@@ -177,11 +189,11 @@ def label_of(member: Member, content: bytes) -> str:
 
 
 class _Damage(Exception):
-    """What follows in the tar cannot be read."""
+    """The rest of the tar cannot be read."""
 
 
 def _headers(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
-    """Yield the members' headers; a tar that does not end as it should raises _Damage at last."""
+    """Yield the members' headers; raises _Damage at the end of a tar that does not end properly."""
     try:
         with tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as tar:
             at = -1
@@ -215,3 +227,117 @@ def _refusal(info: tarfile.TarInfo, name: str, twice: bool) -> str | None:
     if ".." in path.parts:
         return "has .. in its name"
     return "is there twice; the first is read" if twice else None
+
+
+@dataclass(frozen=True, eq=False)
+class TarSource:
+    """Members of tars, each one seek and one read; any number of threads may read.
+
+    Attributes:
+        tars: the files.
+        places: int64 (N, 3) the tar of each image, its first byte there, and its size. A tar
+            below 0 is an image that is refused, for reason -1 - tar.
+        reasons: why images are refused.
+    """
+
+    tars: tuple[Path, ...]
+    places: NDArray[np.int64]
+    reasons: tuple[str, ...]
+
+    def read(self, index: int) -> bytes:
+        """Return the bytes of one image."""
+        tar, offset, size = map(int, self.places[index])
+        if tar < 0:
+            raise OSError(self.reasons[-1 - tar])
+        with open(self.tars[tar], "rb") as file:
+            return read_member(file, Member(f"image {index}", offset, size))
+
+    def signature(self, index: int) -> str:
+        """Return the tar's state and the place in it."""
+        tar, offset, size = map(int, self.places[index])
+        if tar < 0:
+            return self.reasons[-1 - tar]
+        return f"{stat_text(self.tars[tar])}#{offset}+{size}"
+
+
+def read_tars(path: Path) -> Catalog:
+    """The catalog of a tar, or of the tars below a folder; an image is ``<tar>/<member>``.
+
+    A tar's split is a word of its path below the folder, as in ``train-0001.tar``,
+    ``unlabeled/a.tar`` or ``imagenet-val-3.tar``; without one it is train, and images without a
+    label member are unlabelled. Refused members and damaged tars are in the catalog, too, so that
+    they are listed with the reason.
+
+    Raises:
+        TutelageError: no images, or a tar with the words of several splits.
+    """
+    files = [path]
+    if not path.is_file():
+        files = sorted(Path(f) for f in files_below(path, []) if f.endswith(".tar"))
+    root = path.parent if path.is_file() else path
+    rows: list[_Row] = []
+    reasons: list[str] = []
+    bad_labels: list[str] = []
+    for number, file in enumerate(files):
+        name = file.relative_to(root).as_posix()
+        split = "train" if path.is_file() else _split(name)
+        rows += _rows(file, name, number, split, reasons, bad_labels)
+    if all(place[0] < 0 for _, _, _, place in rows):
+        why = f": {rows[0][0]}: {reasons[0]}" if reasons else ""
+        raise TutelageError(
+            f"no images in the {len(files)} tars of {path}{why}; expected members such as "
+            "0001.jpg and, with its class, 0001.cls"
+        )
+    warnings = []
+    if bad_labels:
+        warnings.append(
+            f"{len(bad_labels)} label members cannot be read (first: {bad_labels[0]}): "
+            "their images are unlabelled"
+        )
+    names, labels, splits, places = zip(*rows, strict=True)
+    source = TarSource(tuple(files), np.array(places, dtype=np.int64), tuple(reasons))
+    return make_catalog(str(path), names, labels, splits, source, warnings)
+
+
+def _rows(
+    file: Path, name: str, number: int, split: str, reasons: list[str], bad_labels: list[str]
+) -> Iterator[_Row]:
+    """The images of one tar; reasons of refused ones and unreadable labels join the lists."""
+
+    def refused(name: str, reason: str) -> _Row:
+        reasons.append(reason)
+        return name, "", split or "train", (-len(reasons), 0, 0)
+
+    try:
+        with open(file, "rb") as opened:
+            index = index_tar(opened, name)
+            for found in tar_images(index.members):
+                label = ""
+                if found.label is not None and split:
+                    try:
+                        label = label_of(found.label, read_member(opened, found.label))
+                    except (TutelageError, OSError) as error:
+                        bad_labels.append(f"{name}/{error}")
+                place = (number, found.image.offset, found.image.size)
+                label = "" if label == "-1" else label
+                yield f"{name}/{found.image.name}", label, split or "train", place
+    except (TutelageError, OSError) as error:
+        yield refused(name, str(error))
+        return
+    for count, (member, reason) in enumerate(index.refused, start=1):
+        # Numbered, because a refused name may be there again, or be that of a good member.
+        yield refused(f"{name}#{count}: {member}", reason)
+
+
+def _split(name: str) -> str:
+    """The split whose word is in a tar's path: "train" if there is none, "" for a pool."""
+    words = set(re.split(r"[^a-z]+", name.lower())) & SPLIT_NAMES.keys()
+    found = {SPLIT_NAMES[word] for word in words} or {"train"}
+    if found == {"train", ""}:  # train/unlabeled/0.tar
+        return ""
+    if len(found) > 1:
+        raise TutelageError(
+            f"{name} has the words of several splits: {', '.join(sorted(words))}; rename it so "
+            "that there is one, as in train-0001.tar"
+        )
+    return found.pop()

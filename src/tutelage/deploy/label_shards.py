@@ -2,7 +2,7 @@
 
 Each process starts with its own share of the shards (``shards[rank::world]``). Then it helps the
 others, beginning at the end of their shares, so that neither a slow machine nor a large shard holds
-up the rest. A process claims a shard before it reads it (``tutelage.system.claims``): no two label
+up the rest. A process claims a shard before it reads it (``tutelage.system.locks``): no two label
 the same shard at the same time, and the claims of a process that dies are free at once. The labels
 of a shard appear under their final name only when they are complete, and their footer says what
 they were made from; a process that finds them skips the shard. So the processes need not talk to
@@ -38,10 +38,10 @@ from tutelage.data.decode import UnreadableImage, decode, why_skipped
 from tutelage.data.shards import Read, Shard
 from tutelage.deploy.label_table import COUNTS, LabelTable, Part, about
 from tutelage.deploy.runtime import BATCH_PIXELS, OnnxModel
-from tutelage.system.claims import Claims
 from tutelage.system.console import Console
 from tutelage.system.errors import TutelageError, need
 from tutelage.system.files import replacing, sweep, write_atomically
+from tutelage.system.locks import Claims
 
 SUMMARY, OPTIONS, LABELS, FAILED = "label.json", "options.json", "labels", "failed"
 FORMAT = 1  # of the folder: raise it when old outputs would be read wrongly

@@ -1,4 +1,4 @@
-"""The page of ``tutelage augment``: contact sheet, coverage, holes, and the search."""
+"""The page of ``tutelage augment``: coverage, holes, the search, and a contact sheet."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from tutelage.system.errors import need
 
 if TYPE_CHECKING:
     from tutelage.chain.tune import Tuning
-    from tutelage.stats.coverage import Interval
+    from tutelage.stats.intervals import Interval
 
 
 @dataclass(frozen=True)
 class Cloud:
-    """Where some views lie to the pool.
+    """How some views lie relative to the pool.
 
     Attributes:
-        name: short.
+        name: a short one.
         note: what the views are.
-        n_views: of each labelled image.
-        values: metric -> value with interval.
+        n_views: how many there are of each labelled image.
+        values: metric -> its value with an interval.
     """
 
     name: str
@@ -39,13 +39,13 @@ class Cloud:
 
 @dataclass(frozen=True)
 class Strip:
-    """Pictures beside each other, one line per example image.
+    """Pictures beside each other, one row per example image.
 
     Attributes:
         group: "policies" or "operations".
         name: of the policy or operation.
         columns: what each picture is.
-        rows: uint8 (C, H, W, 3) each, one picture a column.
+        rows: uint8 (C, H, W, 3) each, one picture per column.
     """
 
     group: str
@@ -62,17 +62,17 @@ class AugmentPage:
         title: the page's heading.
         command: the command line that made it.
         created: when, as text.
-        headline: did the augmentation help to cover the pool; empty if nothing was measured.
+        headline: whether the augmentation helped to cover the pool; empty if nothing was measured.
         sentences: what else there is to say about that.
         lack: why nothing was measured; empty if it was.
-        looked: what was looked at, with what.
-        clouds: figures, the plain labelled images first.
+        looked: what was looked at, and with what.
+        clouds: their figures, those of the plain labelled images first.
         plane: cloud -> (.., 2) coordinates, among them "pool".
         share: of the pool's variance that the plane shows.
         sheets: the holes.
         strips: the contact sheet.
         tuning: the search, if there was one.
-        warnings: what the reader must know of the data.
+        warnings: what the reader must know about the data.
     """
 
     title: str

@@ -1,10 +1,11 @@
-"""What ``tutelage augment`` looks at and says: contact sheet, coverage, holes, and the search."""
+"""What ``tutelage augment`` looks at and says: coverage, holes, the search, and a contact sheet."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,27 +22,28 @@ from tutelage.augment import (
     draw_cutmix,
 )
 from tutelage.augment.randaugment import RANDAUGMENT
-from tutelage.chain import runs, tune
+from tutelage.chain import tune
+from tutelage.chain.load import LoadedData
 from tutelage.chain.plan import TUNE_MOST, TUNE_POOL, TUNE_VIEWS
-from tutelage.config import RunConfig
 from tutelage.explore.page import AugmentPage, Cloud, Strip
 from tutelage.report.model import Sheet, Thumb
+from tutelage.report.wording import interval_of_change, percent, points, signed, title
 from tutelage.stats.coverage import (
     METRICS,
     NEAREST,
     Figures,
     Holes,
-    Interval,
     coverage_of_equals,
     farthest,
     fit_plane,
     holes,
     measure,
 )
+from tutelage.stats.intervals import Interval
 from tutelage.system.console import Console
 from tutelage.training.loader import Canvases, Rows
 
-SHOWN_POOL = 1000  # pool images that coverage is measured on and holes are looked for among
+SHOWN_POOL = 1000  # pool images that coverage is measured on, and among which holes are looked for
 SHOWN_HOLES = 18
 SHOWN_ALONE = 6
 MAGNITUDES = (3, 9, 15, 21, 30)
@@ -55,85 +57,97 @@ STILL = Weak(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.0)
 
 
 @dataclass(frozen=True)
-class Survey:
-    """Everything that was measured.
+class Measured:
+    """How the training views lie relative to the pool.
 
     Attributes:
-        config: settings.
-        sample: the images looked at.
-        lack: why nothing was measured, in words; empty where it was.
-        strong: settings of the strong view that is shown: those given, or the search's choice.
         figures: name of a cloud -> its figures.
-        tuning: the search, if it was asked for.
-        found: holes under the strong view.
+        holes: pool images that the strong view leaves uncovered.
         outliers: the pool images farthest from any view by bare distance.
         plane: cloud -> (.., 2) coordinates; the pool is one of them.
         share: of the pool's variance that the plane shows.
-        seconds: what all of it took.
     """
 
-    config: RunConfig
-    sample: tune.Sample
-    lack: str
-    strong: dict[str, Any]
     figures: Mapping[str, Figures]
-    tuning: tune.Tuning | None
-    found: Holes | None
-    outliers: Holes | None
+    holes: Holes
+    outliers: Holes
     plane: Mapping[str, NDArray[np.float32]]
     share: float
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Everything that was found.
+
+    Attributes:
+        sample: the images that were looked at.
+        strong: settings of the strong view that is shown: those given, or the search's choice.
+        tuning: the search, if it was asked for.
+        measured: the figures; None if there was too little to measure.
+        seconds: how long all of it took.
+    """
+
+    sample: tune.Sample
+    strong: dict[str, Any]
+    tuning: tune.Tuning | None
+    measured: Measured | None
     seconds: float
 
+    @property
+    def lack(self) -> str:
+        """Why nothing was measured, in words; empty if it was."""
+        return self.sample.lack
 
-def survey(data: runs.Data, console: Console, *, tuned: bool) -> Survey:
+
+def survey(data: LoadedData, console: Console, *, tuned: bool) -> Survey:
     """Measure how the strong view covers the pool, and search for a better one if asked.
 
     Args:
         data: an opened data set.
-        console: for progress.
-        tuned: search for the strong view.
+        console: shows the progress.
+        tuned: whether to search for the strong view.
     """
     began = time.monotonic()
     rows = np.flatnonzero(data.split.roles != "unused")
     canvases = Canvases(data.store, rows, data.device)
-    sample = data.sample(canvases, SHOWN_POOL)
+    sample = tune.sample_of(data, canvases, SHOWN_POOL)
     settings = tune.settings_of(data.config.transfer)
     tuning = None
     if tuned:
         with console.bar("search", TUNE_MOST, "candidate") as done:
-            # A search is what a run does, on as many pool images.
-            tuning = tune.tune(data.sample(canvases, TUNE_POOL), progress=done)
+            # The same search as a run's, on as many pool images.
+            tuning = tune.tune(tune.sample_of(data, canvases, TUNE_POOL), progress=done)
     if settings["augment"] == "auto":
         settings = tuning.chosen if tuning else tune.DEFAULT
-    if sample.lack:
-        return Survey(data.config, sample, sample.lack, settings, {}, tuning, None, None, {}, 0.0,
-                      time.monotonic() - began)  # fmt: skip
+    measured = None
+    if not sample.lack:
+        shown: dict[str, Policy] = {"weak view": Weak(), "strong view": tune.policy_of(settings)}
+        if tuning is not None and tuning.chosen != settings:
+            shown["tuned view"] = tune.policy_of(tuning.chosen)
+        measured = _measure(sample, shown, console, data.config.data.seed)
+    return Survey(sample, settings, tuning, measured, time.monotonic() - began)
+
+
+def _measure(
+    sample: tune.Sample, shown: Mapping[str, Policy], console: Console, seed: int
+) -> Measured:
+    """Compare the views of the ``shown`` policies, and the plain labelled images, with the pool."""
     views = {"labelled": sample.clean(sample.labeled)[None]}
-    shown: dict[str, Policy] = {"weak view": Weak(), "strong view": tune.policy_of(settings)}
-    if tuning is not None and tuning.chosen != settings:
-        shown["tuned view"] = tune.policy_of(tuning.chosen)
     with console.bar("coverage", 1 + len(shown), "cloud") as done:
         pool = sample.clean(sample.pool)
         done(1)
         for number, (name, policy) in enumerate(shown.items(), start=2):
             views[name] = sample.views(policy, TUNE_VIEWS)
             done(number)
-    figures = measure(pool, views, seed=data.config.data.seed)
     plane = fit_plane(pool)
     trained_on = torch.cat([views["labelled"], views["strong view"]]).flatten(0, 1)
     flat = {"pool": pool, **{name: part.flatten(0, 1) for name, part in views.items()}}
-    return Survey(
-        config=data.config,
-        sample=sample,
-        lack="",
-        strong=settings,
-        figures=figures,
-        tuning=tuning,
-        found=holes(pool, trained_on, count=SHOWN_HOLES),
+    return Measured(
+        figures=measure(pool, views, seed=seed),
+        holes=holes(pool, trained_on, count=SHOWN_HOLES),
         outliers=farthest(pool, trained_on, count=SHOWN_ALONE),
         plane={name: plane(part).numpy() for name, part in flat.items()},
         share=plane.share,
-        seconds=time.monotonic() - began,
     )
 
 
@@ -146,14 +160,14 @@ CLOUDS = {
 
 
 def verdict(figures: Mapping[str, Figures], n_labeled: int, n_pool: int) -> tuple[str, list[str]]:
-    """A headline that answers whether augmentation helped to cover the pool, and sentences.
+    """A headline that answers whether augmentation helped to cover the pool, and more sentences.
 
-    The strong view is compared with the weak view, which has as many views: against one view per
-    image nearly anything covers more.
+    The strong view is compared with the weak view, which has as many views of each image: nearly
+    anything covers more than one view does.
     """
     strong, weak, plain = (figures[name] for name in ("strong view", "weak view", "labelled"))
     covers, away = (strong.minus(weak, metric) for metric in ("coverage", "distance"))
-    both = f"{_whole(strong)} of the real images, the weak view {_whole(weak)}"
+    both = f"{_coverage(strong)} of the real images, the weak view {_coverage(weak)}"
     if covers.low > 0 and away.low <= 0:
         head = f"Yes: the strong view covers {both}."
     elif covers.low > 0:
@@ -163,11 +177,11 @@ def verdict(figures: Mapping[str, Figures], n_labeled: int, n_pool: int) -> tupl
     else:
         head = f"Cannot tell: the strong view covers {both}; the difference may be chance."
     said = [
-        f"Coverage, strong minus weak view: {_points(covers)}.",
+        f"Coverage, strong minus weak view: {_in_points(covers)}.",
         f"Kernel distance to the real images, strong minus weak view: {_signed(away)} "
         "(below 0: nearer).",
         f"Against the {n_labeled} labelled images as they are, which cover "
-        f"{_whole(plain)}: {_points(strong.minus(plain, 'coverage'))}. There are "
+        f"{_coverage(plain)}: {_in_points(strong.minus(plain, 'coverage'))}. There are "
         f"{strong.n_views} strong views of each, so part of that is their number.",
     ]
     for metric in ("density", "precision"):
@@ -177,27 +191,23 @@ def verdict(figures: Mapping[str, Figures], n_labeled: int, n_pool: int) -> tupl
     fresh = coverage_of_equals(n_pool, n_labeled)
     said.append(
         f"{n_labeled} other images drawn evenly from the pool would cover about "
-        f"{100 * fresh:.0f}% of it, {n_labeled * strong.n_views} of them "
-        f"{100 * coverage_of_equals(n_pool, n_labeled * strong.n_views):.0f}%."
+        f"{percent(fresh, 0)} of it, {n_labeled * strong.n_views} of them "
+        f"{percent(coverage_of_equals(n_pool, n_labeled * strong.n_views), 0)}."
     )
     return head, said
 
 
-def _whole(figures: Figures) -> str:
-    return f"{100 * figures.values['coverage'].value:.0f}%"
+def _coverage(figures: Figures) -> str:
+    return percent(figures.values["coverage"].value, 0)
 
 
-def _points(change: Interval) -> str:
-    value, low, high = (100 * part for part in change)
-    return _minus(f"{value:+.0f} points, 95% interval {low:+.0f} to {high:+.0f}")
+def _in_points(change: Interval) -> str:
+    return f"{points(change.value, 0)} points, {interval_of_change(change, 0)}"
 
 
 def _signed(change: Interval) -> str:
-    return _minus(f"{change.value:+.3f}, 95% interval {change.low:+.3f} to {change.high:+.3f}")
-
-
-def _minus(text: str) -> str:
-    return text.replace("-", "\N{MINUS SIGN}")
+    value, low, high = (signed(part, 3) for part in change)
+    return f"{value}, 95% interval {low} to {high}"
 
 
 def to_dict(done: Survey, names: Sequence[str]) -> dict[str, Any]:
@@ -205,7 +215,7 @@ def to_dict(done: Survey, names: Sequence[str]) -> dict[str, Any]:
 
     Args:
         done: a survey.
-        names: image name of each store row.
+        names: of the images, by store row.
     """
     sample = done.sample
     out: dict[str, Any] = {
@@ -219,10 +229,11 @@ def to_dict(done: Survey, names: Sequence[str]) -> dict[str, Any]:
         "seconds": round(done.seconds, 1),
         "tuning": done.tuning.to_dict() if done.tuning else None,
     }
-    if done.lack or done.found is None or done.outliers is None:
+    if done.measured is None:
         return out
-    head, said = verdict(done.figures, len(sample.labeled), len(sample.pool))
-    strong = done.figures["strong view"]
+    figures = done.measured.figures
+    head, said = verdict(figures, len(sample.labeled), len(sample.pool))
+    strong = figures["strong view"]
     return out | {
         "verdict": head,
         "sentences": said,
@@ -232,20 +243,20 @@ def to_dict(done: Survey, names: Sequence[str]) -> dict[str, Any]:
                 "views": one.n_views,
                 **{metric: tune.plain(one.values[metric]) for metric in METRICS},
             }
-            for name, one in done.figures.items()
+            for name, one in figures.items()
         },
         "strong_minus": {
             name: {m: tune.plain(strong.minus(one, m)) for m in METRICS}
-            for name, one in done.figures.items()
+            for name, one in figures.items()
             if name != "strong view"
         },
         "coverage_of_equals": {
             name: round(coverage_of_equals(len(sample.pool), len(sample.labeled) * v), 4)
             for name, v in (("one view each", 1), ("all views", strong.n_views))
         },
-        "plane_share": round(done.share, 4),
-        "holes": _hole_rows(done.found, sample.pool, names),
-        "farthest": _hole_rows(done.outliers, sample.pool, names),
+        "plane_share": round(done.measured.share, 4),
+        "holes": _hole_rows(done.measured.holes, sample.pool, names),
+        "farthest": _hole_rows(done.measured.outliers, sample.pool, names),
     }
 
 
@@ -263,41 +274,18 @@ def _hole_rows(found: Holes, pool: Rows, names: Sequence[str]) -> list[dict[str,
     ]
 
 
-def make_page(done: Survey, data: runs.Data, command: str, created: str) -> AugmentPage:
+def make_page(done: Survey, data: LoadedData, command: str, created: str) -> AugmentPage:
     """Everything the page shows."""
-    sample = done.sample
-    head, said = "", list[str]()
-    if not done.lack:
-        head, said = verdict(done.figures, len(sample.labeled), len(sample.pool))
+    sample, measured = done.sample, done.measured
+    figures = measured.figures if measured else {}
+    head, said = verdict(figures, len(sample.labeled), len(sample.pool)) if measured else ("", [])
     notes = {
         **CLOUDS,
         "strong view": tune.policy_name(**done.strong),
         "tuned view": done.tuning.name if done.tuning else "",
     }
-    sheets = []
-    if done.found is not None and done.outliers is not None:
-        sheets = [
-            _sheet(
-                done.found,
-                data,
-                sample,
-                "Holes",
-                "Real images that no training view is near to, though other real images are: the "
-                "number is the distance to the nearest training view, in units of the distance to "
-                f"the {NEAREST}th nearest real image. Images like these are worth a label.",
-            ),
-            _sheet(
-                done.outliers,
-                data,
-                sample,
-                "Farthest of all",
-                "By bare distance, covered or not. “Alone” means that the other real images are "
-                "far, too: rather an odd image than a hole.",
-            ),
-        ]
     return AugmentPage(
-        title=f"tutelage augment: {', '.join(data.catalog.classes[:6])}"
-        + (" ..." if len(data.catalog.classes) > 6 else ""),
+        title=title("tutelage augment", data.catalog.classes),
         command=command,
         created=created,
         headline=head,
@@ -305,21 +293,36 @@ def make_page(done: Survey, data: runs.Data, command: str, created: str) -> Augm
         lack=done.lack,
         looked=f"{len(sample.labeled)} labelled images against {len(sample.pool)} of the pool, "
         f"features of {data.base.spec.architecture} at {sample.size} px",
-        clouds=[
-            Cloud(name, notes[name], one.n_views, one.values) for name, one in done.figures.items()
-        ],
-        plane=done.plane,
-        share=done.share,
-        sheets=sheets,
+        clouds=[Cloud(name, notes[name], one.n_views, one.values) for name, one in figures.items()],
+        plane=measured.plane if measured else {},
+        share=measured.share if measured else 0.0,
+        sheets=_sheets(measured, data, sample) if measured else [],
         strips=contact_sheet(sample, done.strong, done.tuning),
         tuning=done.tuning,
         warnings=[*data.catalog.warnings, *data.split.warnings],
     )
 
 
-def _sheet(found: Holes, data: runs.Data, sample: tune.Sample, title: str, note: str) -> Sheet:
+def _sheets(measured: Measured, data: LoadedData, sample: tune.Sample) -> list[Sheet]:
+    """The pool images that no training view is near to."""
+    uncovered = (
+        "Real images that no training view is near to, though other real images are: the number is "
+        "the distance to the nearest training view, in units of the distance to the "
+        f"{NEAREST}th nearest real image. Images like these are worth a label."
+    )
+    far = (
+        "By bare distance, covered or not. “Alone” means that the other real images are far, too: "
+        "rather an odd image than a hole."
+    )
+    return [
+        _sheet(measured.holes, data, sample, "Holes", uncovered),
+        _sheet(measured.outliers, data, sample, "Farthest of all", far),
+    ]
+
+
+def _sheet(found: Holes, data: LoadedData, sample: tune.Sample, name: str, note: str) -> Sheet:
     if not len(found.rows):
-        return Sheet(title, "None: every real image has a training view near to it.", [])
+        return Sheet(name, "None: every real image has a training view near to it.", [])
     rows = sample.pool[found.rows.numpy()]
     images = _views(sample, rows, Center(1.0))
     ratios = (found.distance / found.radius.clamp_min(1e-12)).tolist()
@@ -327,11 +330,11 @@ def _sheet(found: Holes, data: runs.Data, sample: tune.Sample, title: str, note:
         f"{ratio:.1f}{' alone' if alone else ''}, {data.catalog.names[row]}"
         for ratio, alone, row in zip(ratios, found.alone.tolist(), rows, strict=True)
     ]
-    return Sheet(title, note, [Thumb(i, c) for i, c in zip(images, captions, strict=True)])
+    return Sheet(name, note, [Thumb(i, c) for i, c in zip(images, captions, strict=True)])
 
 
 def _views(sample: tune.Sample, rows: Rows, policy: Policy, seed: int = 0) -> NDArray[np.uint8]:
-    """Views uint8 (B, H, W, 3) of store rows, for people."""
+    """Views uint8 (B, H, W, 3) of store rows, for people to look at."""
     return _pixels(_floats(sample, rows, policy, seed))
 
 
@@ -350,42 +353,42 @@ def _pixels(views: Tensor) -> NDArray[np.uint8]:
 def contact_sheet(
     sample: tune.Sample, strong: dict[str, Any], tuning: tune.Tuning | None
 ) -> list[Strip]:
-    """A strip of pictures per policy, and per operation at rising magnitude, of the user's own."""
+    """A strip of the user's own pictures per policy, and per operation at rising magnitude."""
     few = sample.labeled[:: max(1, len(sample.labeled) // EXAMPLES)][:EXAMPLES]
-    count = 1 + len(MAGNITUDES)
     views = {"weak view": Weak(), "strong view": tune.policy_of(strong)}
     if tuning is not None:
         views["tuned view"] = tune.policy_of(tuning.chosen)
     presets = {tune.policy_name(**one): tune.policy_of(one) for one in PRESETS}
     views |= {name: one for name, one in presets.items() if one not in views.values()}
+    return [*_policy_strips(sample, few, views), *_operation_strips(sample, few)]
+
+
+def _policy_strips(sample: tune.Sample, few: Rows, views: Mapping[str, Policy]) -> list[Strip]:
+    """Random views of a few store rows by each policy, and by CutMix."""
+    count = 1 + len(MAGNITUDES)
     columns = [f"view {number}" for number in range(1, count + 1)]
     strips = []
     for name, policy in views.items():
         rows = [_views(sample, np.repeat(row, count), policy, i) for i, row in enumerate(few)]
         strips.append(Strip("policies", name, columns, rows))
-    draws = torch.Generator().manual_seed(0)
-    pairs = np.resize(few, count)
-    mixed = draw_cutmix(count, draws).images(_floats(sample, pairs, Weak(), 0))
-    strips.append(Strip("policies", "CutMix", columns, [_pixels(mixed)]))
+    pairs = _floats(sample, np.resize(few, count), Weak(), 0)
+    mixed = draw_cutmix(count, torch.Generator().manual_seed(0)).images(pairs)
+    return [*strips, Strip("policies", "CutMix", columns, [_pixels(mixed)])]
+
+
+def _operation_strips(sample: tune.Sample, few: Rows) -> list[Strip]:
+    """A few store rows as they are, and by each of RandAugment's operations."""
     columns = ["as it is", *(f"magnitude {m}" for m in MAGNITUDES)]
+    strips = []
     for operation in RANDAUGMENT:
         if operation == "identity":
             continue
-        rows = []
-        for row in few:
-            one = np.array([row])
-            policies: list[Policy] = [STILL]
-            policies += [
-                RandAugment(
-                    num_ops=1,
-                    magnitude=float(m),
-                    magnitude_std=0.0,
-                    operations=(operation,),
-                    view=STILL,
-                )
-                for m in MAGNITUDES
-            ]
-            # One seed: the crop and the direction are the same at every magnitude.
-            rows.append(np.concatenate([_views(sample, one, policy) for policy in policies]))
+        alone = partial(RandAugment, num_ops=1, magnitude_std=0.0, operations=(operation,))
+        policies = [STILL, *(alone(magnitude=float(m), view=STILL) for m in MAGNITUDES)]
+        # One seed: the crop and the direction are the same at every magnitude.
+        rows = [
+            np.concatenate([_views(sample, np.array([row]), policy) for policy in policies])
+            for row in few
+        ]
         strips.append(Strip("operations", operation.replace("_", " "), columns, rows))
     return strips

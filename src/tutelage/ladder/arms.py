@@ -1,4 +1,4 @@
-"""The arms of a ladder: a chain's stages, what they are compared with, the chain less a part."""
+"""The arms of a ladder: the chain's stages, its rivals, and the chain without one of its parts."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 import torch
 
-from tutelage.chain import pipeline, stages, student, trunk
-from tutelage.chain.pipeline import Finished, Pipeline
+from tutelage.chain import student
+from tutelage.chain.frozen import PROBE_STRENGTH, fit_fold_heads
+from tutelage.chain.pipeline import Pipeline
 from tutelage.chain.plan import MOST_TRANSFER_STEPS, Plan, Work
-from tutelage.chain.runs import Run
-from tutelage.chain.stages import Outcome, Task
+from tutelage.chain.run import teach, teach_student
+from tutelage.chain.trained import train_trunk
+from tutelage.chain.types import Finished, Outcome, Run
 from tutelage.data.runfolder import RunFolder
 from tutelage.heads.probe import Head
 from tutelage.models.zoo import build
@@ -27,23 +29,21 @@ RUNGS = (
     "student-alone",
     "student",
 )
-"""From the plainest to the whole chain."""
+"""From the plainest arm to the whole chain."""
 LEFT_OUT = ("no-augmentation", "no-transfer", "no-self-train")
-"""The student of the whole chain less one part; without distillation it is "student-alone"."""
+"""The student of the chain without one part; without distillation it is "student-alone"."""
 ARMS = (*RUNGS, *LEFT_OUT)
-ALONE = ("scratch", "augment", "fine-tune", "student-alone")
-"""Beside the chain, which learns nothing from them."""
-_OF_THE_CHAIN = {"probe", "transfer", "self-train", "student", "no-self-train"}
+_CHAIN_ARMS = {"probe", "transfer", "self-train", "student", "no-self-train"}
 
 
 @dataclass(frozen=True)
-class Climbed:
-    """One trained arm.
+class TrainedArm:
+    """One arm in one draw.
 
     Attributes:
-        stage: the finished stage it stands for.
-        seconds: of its own work.
-        total: of that and of all that it builds on.
+        stage: the finished stage whose model it is.
+        seconds: its own work took.
+        total: seconds of that work and of all that it builds on.
     """
 
     stage: Finished
@@ -51,11 +51,11 @@ class Climbed:
     total: float
 
 
-def climb(chain: Pipeline, arms: Sequence[str]) -> dict[str, Climbed]:
+def train_arms(chain: Pipeline, arms: Sequence[str]) -> dict[str, TrainedArm]:
     """Train the arms, and make every decision between them, without a look at test.
 
     Args:
-        chain: nothing is finished in it yet; afterwards the stages of the arms are.
+        chain: a new one; afterwards it holds the arms' finished stages.
         arms: some of ``ARMS``.
 
     Returns:
@@ -63,132 +63,130 @@ def climb(chain: Pipeline, arms: Sequence[str]) -> dict[str, Climbed]:
         there is no "self-train".
     """
     run = chain.run
-    done: dict[str, Climbed] = {}
+    done: dict[str, TrainedArm] = {}
     rounds = "self-train" in arms and len(run.task.pool) > 0 and len(run.plan.rounds) > 0
-    if _OF_THE_CHAIN & set(arms):
-        pipeline.teach(chain, rounds=rounds)
-        done = _of_teachers(chain, rounds=rounds)
-    for name, train in _SINGLE.items():
+    if _CHAIN_ARMS & set(arms):
+        teach(chain, self_training=rounds)
+        done = _teachers(chain, rounds=rounds)
+    for name, train in _RIVALS.items():
         if name in arms:
             stage = chain.arm(name, lambda train=train: train(chain))  # type: ignore[misc]
-            done[name] = Climbed(stage, stage.seconds, stage.seconds)
+            done[name] = TrainedArm(stage, stage.seconds, stage.seconds)
     spent = sum(stage.seconds for stage in chain.finished)
     if "student" in arms:
-        stage = pipeline.student_stage(chain, chain.teacher.outcome.model)
-        done["student"] = Climbed(stage, stage.seconds, spent + stage.seconds)
+        stage = teach_student(chain, [chain.teacher.outcome.model])
+        done["student"] = TrainedArm(stage, stage.seconds, spent + stage.seconds)
     if "no-self-train" in arms:
         done["no-self-train"] = _no_self_train(chain, done)
-    for name, change in _LESS.items():
+    for name, change in _CHANGES.items():
         if name in arms:
-            done[name] = _less(run, name, change, rounds=rounds)
+            done[name] = _changed_student(run, name, change, rounds=rounds)
     return {arm: done[arm] for arm in ARMS if arm in arms and arm in done}
 
 
-def _of_teachers(chain: Pipeline, *, rounds: bool) -> dict[str, Climbed]:
-    """The chain's own arms before its student."""
+def _teachers(chain: Pipeline, *, rounds: bool) -> dict[str, TrainedArm]:
+    """The chain's own arms before its student, from its finished stages."""
     done, total = {}, 0.0
     for stage in chain.finished:
         total += stage.seconds
         if stage.name in ARMS:
-            done[stage.name] = Climbed(stage, stage.seconds, total)
+            done[stage.name] = TrainedArm(stage, stage.seconds, total)
     if rounds:
         seconds = sum(stage.seconds for stage in chain.finished if is_round(stage))
-        done["self-train"] = Climbed(chain.teacher, seconds, total)
+        done["self-train"] = TrainedArm(chain.teacher, seconds, total)
     return done
 
 
 def is_round(stage: Finished) -> bool:
-    """Whether it is a round of self-training."""
+    """Whether a stage is a round of self-training."""
     return stage.name.startswith("self-train-")
 
 
 def fine_tune_work(plan: Plan) -> Work:
-    """The plan's own training of a trunk, on labels alone; if it has none, the student's steps."""
+    """As long as the plan trains a trunk, or the student if it trains none; all layers learn."""
     trained = [work for work in (plan.transfer, *plan.rounds) if work.trunk != "frozen"]
     work = trained[0] if trained else plan.student
     return dataclasses.replace(work, trunk="trained", steps=min(work.steps, MOST_TRANSFER_STEPS))
 
 
-def _labels_alone(run: Run) -> Task:
-    """All labels, no unlabelled images, and no fold that a training is repeated on."""
-    task = run.task
-    return dataclasses.replace(task, folds=task.folds[:1], pool=task.pool[:0])
+def _labels_alone(run: Run) -> Run:
+    """The run with all labels, no unlabelled images, and no folds to repeat a training on."""
+    return run.on(folds=run.task.folds[:1], pool=run.task.pool[:0])
 
 
 def _fine_tune(chain: Pipeline) -> Outcome:
-    """The trunk trained on the labels, from a plain head; nothing is judged."""
-    run, task = chain.run, _labels_alone(chain.run)
-    plain = {"metric": "plain", "strength": stages.PROBE_STRENGTH}
-    heads = stages.fit_chain_heads(task, chain.frozen, plain, run.config, [None])
-    work = fine_tune_work(run.plan)
-    return trunk.train_trunk(run.shop, task, run.base, heads, [None], work, 0, "fine-tune")
+    """The trunk trained on the labels, starting with a plain head; nothing is judged."""
+    run = _labels_alone(chain.run)
+    plain = {"metric": "plain", "strength": PROBE_STRENGTH}
+    heads = fit_fold_heads(run, chain.features, plain, [None])
+    return train_trunk(run, heads, [None], fine_tune_work(run.plan), "fine-tune", judged_folds=0)
 
 
 def _from_scratch(run: Run, name: str) -> Outcome:
-    """As many steps as fine-tuning from random weights, all layers at the rate of the head."""
-    run, task = without_weights(run), _labels_alone(run)
+    """As many steps as fine-tuning, from random weights, with the head's rate for all layers."""
     rate = run.config.transfer.lr_head
-    even = run.config.changed("transfer", lr_trunk=rate, layer_decay=1.0)
-    run = dataclasses.replace(run, config=even)
+    run = _labels_alone(without_weights(run)).changed("transfer", lr_trunk=rate, layer_decay=1.0)
     empty = Head(torch.zeros_like(run.base.head.weight), torch.zeros_like(run.base.head.bias))
-    work = fine_tune_work(run.plan)
-    return trunk.train_trunk(run.shop, task, run.base, [empty], [None], work, 0, name)
+    return train_trunk(run, [empty], [None], fine_tune_work(run.plan), name, judged_folds=0)
 
 
 def _student_alone(chain: Pipeline) -> Outcome:
-    run = chain.run
-    return student.train_alone(run.shop, run.task, run.base, run.plan.student)
+    return student.train_alone(chain.run, chain.run.plan.student)
 
 
-_SINGLE: Mapping[str, Callable[[Pipeline], Outcome]] = {
+_RIVALS: Mapping[str, Callable[[Pipeline], Outcome]] = {
     "scratch": lambda chain: _from_scratch(without_augmentation(chain.run), "scratch"),
     "augment": lambda chain: _from_scratch(chain.run, "augment"),
     "fine-tune": _fine_tune,
     "student-alone": _student_alone,
 }
+ALONE = tuple(_RIVALS)
+"""Trained beside the chain, which learns nothing from them."""
 
 
 def without_augmentation(run: Run) -> Run:
-    """The same run, but every training view is the evaluation view and nothing is mixed."""
-    plain = run.config.changed("transfer", augment="center", mix="none")
-    return dataclasses.replace(run, config=plain)
+    """The same run, but with the evaluation view as every training view and no mixing."""
+    return run.changed("transfer", augment="center", mix="none")
 
 
 def without_weights(run: Run) -> Run:
-    """The same run from random weights, none of which is kept as it is."""
+    """The same run from random weights, all of which learn."""
     torch.manual_seed(run.config.data.seed)
     base = build(run.base.spec)
     base.freeze_trunk()
-    return dataclasses.replace(run, base=base, config=run.config.changed("data", weights="none"))
+    return dataclasses.replace(run.changed("data", weights="none"), base=base)
 
 
-_LESS: Mapping[str, Callable[[Run], Run]] = {
+_CHANGES: Mapping[str, Callable[[Run], Run]] = {
     "no-augmentation": without_augmentation,
     "no-transfer": without_weights,
 }
 
 
-def _less(run: Run, name: str, change: Callable[[Run], Run], *, rounds: bool) -> Climbed:
-    """The student of a changed chain, in a folder within the run's: same split, plan and seed."""
+def _changed_student(
+    run: Run, name: str, change: Callable[[Run], Run], *, rounds: bool
+) -> TrainedArm:
+    """The student of a changed chain with the same split, plan and seed, in a folder of its own."""
     run.console.say(f"{name}:")
     folder = RunFolder(run.folder.path / name)
     folder.claim({"command": "ladder", "arm": name, "settings": run.config.to_dict()})
-    chain = Pipeline(change(dataclasses.replace(run, folder=folder, notes=[])))
-    pipeline.teach(chain, rounds=rounds)
-    stage = pipeline.student_stage(chain, chain.teacher.outcome.model)
+    try:
+        chain = Pipeline(change(dataclasses.replace(run, folder=folder, notes=[])))
+        teach(chain, self_training=rounds)
+        stage = teach_student(chain, [chain.teacher.outcome.model])
+    finally:
+        folder.unlock()
     total = sum(stage.seconds for stage in chain.finished)
-    return Climbed(stage, total, total)
+    return TrainedArm(stage, total, total)
 
 
-def _no_self_train(chain: Pipeline, done: Mapping[str, Climbed]) -> Climbed:
-    """A student of the teacher before the rounds; where none was accepted, it is the student."""
+def _no_self_train(chain: Pipeline, done: Mapping[str, TrainedArm]) -> TrainedArm:
+    """A student of the teacher before the rounds: "student" itself where no round was kept."""
     run = chain.run
     before = [stage for stage in chain.teachers if not is_round(stage)][-1]
     if before is chain.teachers[-1] and "student" in done:
         return done["student"]
     model = before.outcome.model
-    stage = chain.arm(
-        "no-self-train", lambda: student.distill(run.shop, run.task, model, run.plan.student)
-    )
+    stage = chain.arm("no-self-train", lambda: student.distill(run, [model], run.plan.student))
     first = sum(s.seconds for s in chain.finished if s.name in ("probe", "transfer"))
-    return Climbed(stage, stage.seconds, first + stage.seconds)
+    return TrainedArm(stage, stage.seconds, first + stage.seconds)

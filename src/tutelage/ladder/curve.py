@@ -13,24 +13,24 @@ from dataclasses import dataclass
 import numpy as np
 
 from tutelage.data.catalog import Catalog
-from tutelage.stats.metrics import t_interval
+from tutelage.stats.intervals import t_interval
 from tutelage.system.errors import TutelageError
 
 NEED = ("transfer", "self-train")  # the arms without and with the unlabelled images
-FEWEST_LABELS = 2  # per class, that are tried unasked
-MOST_BUDGETS = 3  # besides the user's own, that are tried unasked
-LEAST_STEP = 1.25  # from the user's own number of labels to the next greater
+FEWEST_LABELS = 2  # per class, of a budget that nobody asked for
+MOST_BUDGETS = 3  # that nobody asked for, besides the user's own
+LEAST_STEP = 1.25  # ratio of the next greater number of labels to the user's own
 
 
 @dataclass(frozen=True)
-class Point:
+class CurvePoint:
     """One number of labels over S draws.
 
     Attributes:
         labels: in all classes together, the mean of the draws.
         without: (S,) test accuracies of transfer, which sees labels only.
-        within: (S,) those of the teacher after self-training on the unlabelled images.
-        own: it is the number of labels that the ladder was asked for.
+        within: (S,) test accuracies of the teacher after self-training on the unlabelled images.
+        own: whether this is the number of labels that the ladder was asked for.
     """
 
     labels: float
@@ -40,7 +40,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Labels:
+class LabelCount:
     """A number of labels read off a curve; ``beyond`` is 1 for "more than", -1 for "fewer than"."""
 
     count: float
@@ -52,9 +52,9 @@ class Worth:
     """What the unlabelled images are worth at the user's own number of labels.
 
     Attributes:
-        labels: the user's own.
-        more: more labels were tried: ``equal`` is how many labels alone do what ``labels`` do with
-            the unlabelled images. Else it is how many do with these what ``labels`` do alone.
+        labels: the user's own number.
+        more: whether more labels were tried. If so, ``equal`` labels alone do what ``labels`` do
+            with the unlabelled images; else ``equal`` labels with them do what ``labels`` do alone.
         equal: that number.
         low: the end of its 95% interval at which the unlabelled images are worth least.
         high: the other end.
@@ -62,13 +62,13 @@ class Worth:
 
     labels: float
     more: bool
-    equal: Labels
-    low: Labels
-    high: Labels
+    equal: LabelCount
+    low: LabelCount
+    high: LabelCount
 
     @property
-    def is_told(self) -> bool:
-        """Whether the whole interval lies on one side of nothing."""
+    def is_clear(self) -> bool:
+        """Whether the whole interval lies on one side of the user's own number of labels."""
         least, most = (self.low, self.high) if self.more else (self.high, self.low)
         return self.labels < least.count or most.count < self.labels
 
@@ -79,14 +79,14 @@ def check_budgets(
     """Labels per class of the curve's points, without the user's own.
 
     Args:
-        asked: by the user; empty for no curve; None for half and a quarter of the user's own
-            number of labels and, if there are that many, twice and four times as many.
-        catalog: whose labels are counted.
+        asked: what the user asked for; empty for no curve; None for half and a quarter of the
+            user's own number of labels and, if there are that many, twice and four times as many.
+        catalog: the data whose labels are counted.
         own: labels per class that the ladder draws; None takes all.
-        arms: that the ladder trains.
+        arms: the arms that the ladder trains.
 
     Raises:
-        TutelageError: no whole numbers from 1 to what there is, or the arms lack ``NEED``.
+        TutelageError: a number outside 1 to what there is, or arms that lack one of ``NEED``.
     """
     if asked is None:
         return _usual(catalog, own) if set(NEED) <= set(arms) else ()
@@ -122,15 +122,15 @@ def _usual(catalog: Catalog, own: int | None) -> tuple[int, ...]:
     return tuple(sorted(found)[-MOST_BUDGETS:])
 
 
-def worth(points: Sequence[Point]) -> Worth | None:
+def worth(points: Sequence[CurvePoint]) -> Worth | None:
     """What the unlabelled images are worth in labels.
 
     The curves are means over the draws, made monotone, linear in the logarithm of the labels. The
-    interval is that of the paired difference in accuracy at the user's own labels (Student's t),
-    read off the curve, whose own shape is taken as known.
+    interval is that of the paired difference in accuracy at the user's own number of labels
+    (Student's t), read off the curve, whose shape is taken as known.
 
     Args:
-        points: at least 2, rising in labels, one of them the user's own; else None comes back.
+        points: rising in labels, one of them the user's own; of fewer than 2 nothing is known.
     """
     if len(points) < 2:
         return None
@@ -153,13 +153,13 @@ def _mean_curve(draws: Sequence[Sequence[float]]) -> list[float]:
     return [float(value) for value in np.maximum.accumulate(means)]
 
 
-def _read(counts: Sequence[float], curve: Sequence[float], value: float) -> Labels:
+def _read(counts: Sequence[float], curve: Sequence[float], value: float) -> LabelCount:
     """The number of labels at which a rising curve reaches ``value``."""
     after = int(np.searchsorted(curve, value))
     if after == len(curve):
-        return Labels(counts[-1], beyond=1)
+        return LabelCount(counts[-1], beyond=1)
     if after == 0:
-        return Labels(counts[0], beyond=-1 if value < curve[0] else 0)
+        return LabelCount(counts[0], beyond=-1 if value < curve[0] else 0)
     share = (value - curve[after - 1]) / (curve[after] - curve[after - 1])
     low, high = (math.log(count) for count in counts[after - 1 : after + 1])
-    return Labels(math.exp(low + share * (high - low)))
+    return LabelCount(math.exp(low + share * (high - low)))

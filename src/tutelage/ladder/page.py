@@ -7,25 +7,31 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
-from tutelage.ladder.curve import Labels, Point, Worth
+from tutelage.ladder.curve import CurvePoint, LabelCount, Worth
 from tutelage.report import plots
 from tutelage.report.html import fill, flat
-from tutelage.report.numbers import Z95, Interval
-from tutelage.report.verdict import percent, points, span
+from tutelage.report.wording import (
+    interval_of_change,
+    interval_of_share,
+    percent,
+    points,
+    size_in_points,
+)
+from tutelage.stats.intervals import Z95, Interval
 from tutelage.system.errors import need
 
 BASELINE = "fine-tune"
 HELPS, HURTS, UNCLEAR = "helps", "hurts", "not told apart"
 MEANINGS = {
-    "scratch": "the trunk and a head from random weights, on the labels' plain views",
+    "scratch": "trunk and head from random weights, trained on plain views of the labelled images",
     "augment": "the same with augmentation: crops, flips, RandAugment, CutMix",
     "probe": "logistic regression on the frozen trunk's features of the centre view",
     "fine-tune": "the plain way: trunk and head trained on the labels, nothing else",
     "transfer": "tutelage's transfer, before any unlabelled image is used",
     "self-train": "the teacher that was accepted after the rounds of pseudo-labels",
     "student-alone": "the student's architecture and steps, trained without a teacher",
-    "student": "the small student, distilled from the teacher on labels and unlabelled images",
-    "no-augmentation": "the student of the whole chain, all of which sees plain views only",
+    "student": "the small student, distilled from the teacher on labelled and unlabelled images",
+    "no-augmentation": "the student of the whole chain, trained on plain views throughout",
     "no-transfer": "the student of the whole chain from random weights",
     "no-self-train": "the student of the teacher before the rounds of pseudo-labels",
 }
@@ -45,13 +51,13 @@ class Arm:
     Attributes:
         name: as in ``MEANINGS``.
         each: (S,) test accuracies, as fractions.
-        mean: of them, with its 95% interval.
+        mean: their mean, with its 95% interval.
         ece: mean expected calibration error.
-        parameters: of its model.
-        seconds: mean of its own work, without what it builds on.
-        total: mean of its own work and all that it builds on, in seconds.
-        latency_ms: of one image on one core, exported to ONNX; None: not timed.
-        kept: draws in which held-out labels kept it; None where nothing is decided.
+        parameters: number of its model's parameters.
+        seconds: mean time of its own work, without what it builds on.
+        total: mean time of its own work and all that it builds on, in seconds.
+        latency_ms: time for one image on one core, exported to ONNX; None if not timed.
+        kept: in how many draws the held-out labels kept it; None where nothing is decided.
     """
 
     name: str
@@ -70,10 +76,10 @@ class Difference:
     """One arm minus another, paired by label draw.
 
     Attributes:
-        arm: the arm.
-        minus: the one that is subtracted.
+        arm: name of the arm.
+        minus: name of the arm that is subtracted.
         each: (S,) differences in test accuracy, as fractions.
-        mean: of them, with its 95% interval.
+        mean: their mean, with its 95% interval.
     """
 
     arm: str
@@ -85,8 +91,8 @@ class Difference:
     def verdict(self) -> str:
         """``helps`` or ``hurts`` where the whole interval lies on one side of 0.
 
-        Differences that are all alike have an interval without width: that is a test set too small
-        to show the spread (one image of 18, say, in each of 3 draws), not certainty.
+        If all differences are equal, their interval has no width. That shows no certainty, but a
+        test set too small to show the spread (one image of 18, say, in each of 3 draws).
         """
         if self.mean.low == self.mean.high:
             return UNCLEAR
@@ -103,13 +109,13 @@ class LadderPage:
         title: the page's heading.
         command: the command line that made it.
         created: when, as text.
-        seeds: (S,) of the label draws.
-        n_test: images the figures come from.
+        seeds: (S,) seeds of the label draws.
+        n_test: number of test images.
         arms: in the ladder's order.
-        differences: in the order they are told.
-        points: of the label-efficiency curve, rising in labels.
+        differences: in the order of the page.
+        points: the points of the label-efficiency curve, rising in labels.
         worth: what the unlabelled images are worth in labels; None without a curve.
-        price: of an hour of this machine, in any currency; None: not told.
+        price: of an hour of this machine, in any currency; None if not given.
         notes: what the reader must know before believing the figures.
         settings: every setting, nested as it likes.
     """
@@ -121,7 +127,7 @@ class LadderPage:
     n_test: int
     arms: Sequence[Arm]
     differences: Sequence[Difference]
-    points: Sequence[Point]
+    points: Sequence[CurvePoint]
     worth: Worth | None
     price: float | None
     notes: Sequence[str]
@@ -144,12 +150,12 @@ def render(page: LadderPage) -> str:
         "page": page,
         "headline": headline(page),
         "chart": markup(plots.draws(rows, "accuracy on test images, %")),
-        "told": told(page.arms, page.differences),
-        "summary": paragraph(page),
+        "sentences": sentences(page.arms, page.differences),
+        "summary": summary(page),
         "parts": parts(page.differences),
         "curve": markup(_label_curve(page.points)) if len(page.points) > 1 else None,
-        "bought": None if page.worth is None else bought(page.worth),
-        "luck": luck(page.arms, page.n_test),
+        "worth": None if page.worth is None else worth_in_words(page.worth),
+        "luck": luck_note(page.arms, page.n_test),
         "meanings": [(arm.name, MEANINGS[arm.name]) for arm in page.arms],
         "words": {HELPS: "gain", HURTS: "loss", UNCLEAR: "muted"},
         "settings": list(flat(page.settings)),
@@ -157,7 +163,7 @@ def render(page: LadderPage) -> str:
     return fill("ladder.html.j2", context)
 
 
-def _label_curve(points: Sequence[Point]) -> str:
+def _label_curve(points: Sequence[CurvePoint]) -> str:
     return plots.label_curve(
         [point.labels for point in points],
         [point.within for point in points],
@@ -171,17 +177,17 @@ def last_rung(arms: Sequence[Arm]) -> Arm:
 
 
 def headline(page: LadderPage) -> str:
-    """The last rung's accuracy and, where there is a plain baseline, what all of it bought."""
+    """The last rung's accuracy and, where there is a plain baseline, what the chain bought."""
     last = last_rung(page.arms)
     said = (
         f"Over {len(page.seeds)} label draws, {last.name} names {percent(last.mean.value)} of the "
-        f"test images right ({span(last.mean.low, last.mean.high)})"
+        f"test images right ({interval_of_share(*last.mean[1:])})"
     )
     found = [d for d in page.differences if (d.arm, d.minus) == (last.name, BASELINE)]
     if not found:
         return f"{said}."
     change = found[0]
-    size, interval = _points(abs(change.mean.value)), _interval(change.mean)
+    size, interval = size_in_points(change.mean.value), f"({interval_of_change(change.mean)})"
     if change.verdict == HELPS:
         return f"{said}: {size} more than plain fine-tuning on the labels {interval}."
     if change.verdict == HURTS:
@@ -193,39 +199,39 @@ def headline(page: LadderPage) -> str:
 
 
 def parts(differences: Sequence[Difference]) -> list[tuple[str, Difference]]:
-    """Part of the chain, and what the student has over the chain without it."""
+    """Each part of the chain, with the student's difference to the chain without that part."""
     found = {change.minus: change for change in differences if change.arm == "student"}
     return [(part, found[arm]) for part, arm in PARTS.items() if arm in found]
 
 
-def paragraph(page: LadderPage) -> str:
-    """What a reader without statistics should take from the page, after its headline."""
-    sentences = []
+def summary(page: LadderPage) -> str:
+    """What a reader who knows no statistics should take from the page, after its headline."""
+    said = []
     by_verdict: dict[str, list[tuple[str, Difference]]] = {HELPS: [], HURTS: [], UNCLEAR: []}
     for part, change in parts(page.differences):
         by_verdict[change.verdict].append((part, change))
     if found := by_verdict[HELPS]:
-        sentences.append(f"The whole chain needs {_listed(found)}.")
+        said.append(f"The whole chain needs {_listed(found)}.")
     if found := by_verdict[HURTS]:
-        sentences.append(f"It would be better without {_listed(found)}.")
+        said.append(f"It would be better without {_listed(found)}.")
     if found := by_verdict[UNCLEAR]:
-        sentences.append(
+        said.append(
             f"{len(page.seeds)} draws do not show what it would be without {_listed(found)}."
         )
     if page.worth is not None:
-        sentences.append(bought(page.worth))
+        said.append(worth_in_words(page.worth))
     last = last_rung(page.arms)
     cost = page.cost(last)
     price = "" if cost is None else f" and costs {cost:.2f}"
-    sentences.append(f"One draw of {last.name} takes {last.total / 60:.1f} minutes here{price}.")
-    return " ".join(sentences)
+    said.append(f"One draw of {last.name} takes {last.total / 60:.1f} minutes here{price}.")
+    return " ".join(said)
 
 
 def _listed(found: Sequence[tuple[str, Difference]]) -> str:
     return ", ".join(f"{part} ({points(change.mean.value)} points)" for part, change in found)
 
 
-def bought(worth: Worth) -> str:
+def worth_in_words(worth: Worth) -> str:
     """What the unlabelled images are worth, in a sentence."""
     own, equal = f"{worth.labels:.0f} labels", _labels(worth.equal)
     if worth.more:
@@ -235,7 +241,7 @@ def bought(worth: Worth) -> str:
     ends = sorted((worth.low, worth.high), key=lambda end: end.count)
     interval = f"(95% interval {_labels(ends[0])} to {_labels(ends[1])})"
     gain = worth.equal.count - worth.labels if worth.more else worth.labels - worth.equal.count
-    if not worth.is_told:
+    if not worth.is_clear:
         return f"{said} {interval}: the draws do not show that they are worth any."
     if gain < 0:
         return f"{said} {interval}: here they do harm."
@@ -243,12 +249,12 @@ def bought(worth: Worth) -> str:
     return f"{said} {interval}: they are worth {more}{gain:.0f} labels."
 
 
-def _labels(found: Labels) -> str:
+def _labels(found: LabelCount) -> str:
     return {1: "more than ", 0: "", -1: "fewer than "}[found.beyond] + f"{found.count:.0f}"
 
 
-def told(arms: Sequence[Arm], differences: Sequence[Difference]) -> dict[str, list[str]]:
-    """Verdict -> sentences; all three verdicts, also those that nothing has."""
+def sentences(arms: Sequence[Arm], differences: Sequence[Difference]) -> dict[str, list[str]]:
+    """Each verdict's differences in words; a verdict that none has gets an empty list."""
     sizes = {arm.name: arm.parameters for arm in arms}
     out: dict[str, list[str]] = {HELPS: [], HURTS: [], UNCLEAR: []}
     for change in differences:
@@ -260,31 +266,24 @@ def _sentence(change: Difference, size: float) -> str:
     """One difference in words; ``size`` is the ratio of parameters."""
     verb = {HELPS: "gained", HURTS: "lost"}.get(change.verdict)
     value = change.mean.value
-    amount = f"{verb} {_points(abs(value))}" if verb else f"{points(value)} points"
+    amount = f"{verb} {size_in_points(value)}" if verb else f"{points(value)} points"
     better = sum(each > 0 for each in change.each)
     worse = sum(each < 0 for each in change.each)
     smaller = f", with {size:.2f} times its parameters" if size < 0.95 else ""
     return (
-        f"{change.arm} against {change.minus}: {amount} {_interval(change.mean)}; better in "
-        f"{better}, worse in {worse} of {len(change.each)} draws{smaller}."
+        f"{change.arm} against {change.minus}: {amount} "
+        f"({interval_of_change(change.mean)}); better in {better}, worse in {worse} of "
+        f"{len(change.each)} draws{smaller}."
     )
 
 
-def luck(arms: Sequence[Arm], n_test: int) -> str:
-    """How far other test images could move an accuracy; the intervals over draws omit that."""
+def luck_note(arms: Sequence[Arm], n_test: int) -> str:
+    """How far other test images could move an accuracy; the intervals over draws leave that out."""
     share = last_rung(arms).mean.value
     half = Z95 * sqrt(share * (1 - share) / n_test)
     return (
-        f"All draws share the same {n_test} test images. The intervals hold the luck of labels, "
-        "views and training, not of which images were tested: that alone moves an accuracy of "
-        f"{percent(share)} by about {_points(half)} to either side (differences on the same "
-        "images by less)."
+        f"All draws share the same {n_test} test images. The intervals cover the luck of labels, "
+        "views and training, but not the luck of which images were tested: that alone moves an "
+        f"accuracy of {percent(share)} by about {size_in_points(half)} to either side "
+        "(differences on the same images by less)."
     )
-
-
-def _points(value: float) -> str:
-    return f"{100 * value:.1f} points"
-
-
-def _interval(change: Interval) -> str:
-    return f"(95% interval {points(change.low)} to {points(change.high)})"

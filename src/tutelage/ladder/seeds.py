@@ -1,6 +1,6 @@
 """What each stage buys on the user's own data: paired label draws, every arm on the same split.
 
-Each seed is a run folder of its own, so a ladder that was cut off goes on after the last finished
+Each seed has a run folder of its own, so a ladder that was cut off goes on after the last finished
 stage. Within a seed, the test images are looked at once, after the last decision.
 """
 
@@ -19,19 +19,22 @@ from typing import Any
 
 import numpy as np
 
-from tutelage.chain import pipeline, runs
-from tutelage.chain.runs import Run
+from tutelage.chain.measure import predict_rows
+from tutelage.chain.pipeline import Pipeline
+from tutelage.chain.prepare import prepare
+from tutelage.chain.types import Run
 from tutelage.config import RunConfig
 from tutelage.data.catalog import Catalog
 from tutelage.data.runfolder import RunFolder
 from tutelage.deploy.latency import onnx_latency
 from tutelage.deploy.onnx import export_onnx
-from tutelage.ladder.arms import ALONE, ARMS, LEFT_OUT, RUNGS, Climbed, climb, is_round
-from tutelage.ladder.curve import NEED, Point, worth
-from tutelage.ladder.page import BASELINE, Arm, Difference, LadderPage, headline, paragraph
+from tutelage.ladder.arms import ALONE, ARMS, LEFT_OUT, RUNGS, TrainedArm, is_round, train_arms
+from tutelage.ladder.curve import NEED, CurvePoint, worth
+from tutelage.ladder.page import BASELINE, Arm, Difference, LadderPage, headline, summary
 from tutelage.models.classifier import Classifier, count_parameters
-from tutelage.report.numbers import Interval
-from tutelage.stats.metrics import metrics, t_interval
+from tutelage.report.wording import title
+from tutelage.stats.intervals import Interval, t_interval
+from tutelage.stats.metrics import metrics
 from tutelage.system.console import Console
 from tutelage.system.errors import TutelageError
 
@@ -91,16 +94,16 @@ def run_seeds(
     *,
     quiet: bool = False,
 ) -> Iterator[tuple[list[dict[str, Any]], RunFolder, Console]]:
-    """Every seed in turn, each in ``out / "seed-N"``.
+    """Train the arms on each seed's draw of labels in turn, each in ``out / "seed-N"``.
 
     Args:
         catalog: the data.
-        data: what the user called it.
+        data: the user's name for it.
         out: the ladder's folder.
         config: settings; the first seed among them.
         arms: some of ``ARMS``.
         seeds: how many.
-        budgets: labels per class of the curve's other points.
+        budgets: labels per class at the curve's other points.
         quiet: print nothing.
 
     Yields:
@@ -108,8 +111,8 @@ def run_seeds(
         folder ``out``, and its console.
 
     Raises:
-        TutelageError: as ``run_seed``, or the folder holds something else; a new folder in which
-            nothing was begun is given back.
+        TutelageError: as ``run_seed``, or the folder holds something else. A new folder in which
+            no seed has begun is removed again.
     """
     folder = RunFolder(out)
     request = {"command": "ladder", "data": os.path.normpath(data), "arms": list(arms)}
@@ -121,23 +124,17 @@ def run_seeds(
         for number, seed in enumerate(range(first, first + seeds), start=1):
             began = time.monotonic()
             console.say(f"seed {seed}, {number} of {seeds}", seed=seed)
-            where = out / f"seed-{seed}"
             drawn = config.changed("data", seed=seed)
             run = partial(run_seed, catalog, data, quiet=quiet, shared=folder)
-            done = run(where, drawn, arms, timed=number == 1)
+            done = run(out / f"seed-{seed}", drawn, arms, timed=number == 1)
             done["curve"] = [_point(done, own=True)] if set(NEED) <= set(arms) else []
             for budget in budgets:
                 console.say(f"seed {seed}, {budget} labels per class")
                 fewer = drawn.changed("data", labels_per_class=budget)
-                point = run(where / f"labels-{budget}", fewer, NEED)
+                point = run(out / f"seed-{seed}" / f"labels-{budget}", fewer, NEED)
                 done["curve"].append(_point(point, own=False))
             draws.append(done)
-            took = (time.monotonic() - began) / 60
-            if number < seeds and took > 1:  # no more than that, and it was there already
-                console.say(
-                    f"the draw took {took:.0f} minutes; {seeds - number} more, about "
-                    f"{took * (seeds - number):.0f} minutes (--arms and --curve choose less)"
-                )
+            _say_what_is_left(console, (time.monotonic() - began) / 60, seeds - number)
             if number >= FEWEST_SEEDS:
                 yield draws, folder, console
     except TutelageError:
@@ -146,6 +143,15 @@ def run_seeds(
         raise
     finally:
         folder.unlock()
+
+
+def _say_what_is_left(console: Console, minutes: float, draws: int) -> None:
+    """How long the other draws will take. One of a minute or less was there before: no guide."""
+    if draws and minutes > 1:
+        console.say(
+            f"the draw took {minutes:.0f} minutes; {draws} more, about {minutes * draws:.0f} "
+            "minutes (--arms and --curve choose less)"
+        )
 
 
 def _point(draw: Mapping[str, Any], *, own: bool) -> dict[str, Any]:
@@ -166,54 +172,55 @@ def run_seed(
     quiet: bool = False,
     shared: RunFolder | None = None,
 ) -> dict[str, Any]:
-    """Train and test the arms on one draw of labels; what the run folder ``out`` has is kept.
+    """Train and test the arms on one draw of labels, but for what the folder ``out`` holds already.
 
     Args:
         catalog: the data.
-        data: what the user called it.
+        data: the user's name for it.
         out: the seed's run folder.
         config: settings, the seed among them.
         arms: some of ``ARMS``.
         timed: also measure the latency of each model.
         quiet: print nothing.
-        shared: where the choice of a student is pinned, so that all seeds train the same one.
+        shared: the folder in which the choice of a student is pinned, so that all seeds train the
+            same one.
 
     Returns:
         The content of the folder's metrics.json.
 
     Raises:
-        TutelageError: as ``runs.prepare``, or no test image can be read.
+        TutelageError: as ``prepare``, or no test image can be read.
     """
     folder = RunFolder(out)
     if (out / "metrics.json").exists():
         return folder.read_json("metrics.json")
-    run = runs.prepare("ladder", catalog, data, out, config, quiet=quiet, shared=shared)
-    if not len(run.split.indices("test")):
-        raise _no_test(catalog)
+    run = prepare("ladder", catalog, data, out, config, quiet=quiet, shared=shared)
     with contextlib.closing(run):
-        climbed = climb(pipeline.Pipeline(run), arms)
+        if not len(run.split.indices("test")):
+            raise _no_test(catalog)
+        trained = train_arms(Pipeline(run), arms)
         result = {
             "seed": config.data.seed,
             "labeled": len(run.task.labeled),
             "notes": run.notes,
             "versions": run.base.spec.versions,
-            "arms": _test(run, climbed, timed=timed),
+            "arms": _test(run, trained, timed=timed),
         }
         folder.write_json("metrics.json", result)
     return result
 
 
-def _test(run: Run, climbed: Mapping[str, Climbed], *, timed: bool) -> list[dict[str, Any]]:
-    """Test every arm once; a stage that stands for two arms is looked at once."""
+def _test(run: Run, trained: Mapping[str, TrainedArm], *, timed: bool) -> list[dict[str, Any]]:
+    """Test every arm; a stage that stands for two arms looks at the images once."""
     rows = run.split.indices("test")
-    # By name: the whole chains less a part each have a stage "student" of their own.
-    different = {id(one.stage): (arm, one.stage) for arm, one in climbed.items()}
+    # Named by arm: each chain that lacks a part has a stage "student" of its own.
+    different = {id(one.stage): (arm, one.stage) for arm, one in trained.items()}
     shown = [dataclasses.replace(stage, name=arm) for arm, stage in different.values()]
-    probs = pipeline.predict_rows(run, shown, rows)
+    probs = predict_rows(run, shown, rows)
     times = _latencies([stage.outcome.model for stage in shown]) if timed else {}
     kept = {"transfer": lambda stage: stage.accepted, "self-train": is_round}
     entries = []
-    for arm, one in climbed.items():
+    for arm, one in trained.items():
         model = one.stage.outcome.model
         entries.append(
             {
@@ -231,7 +238,7 @@ def _test(run: Run, climbed: Mapping[str, Climbed], *, timed: bool) -> list[dict
 
 
 def _shape(model: Classifier) -> tuple[Any, ...]:
-    """Models of one shape take the same time."""
+    """What a model's latency depends on: models of one shape take the same time."""
     spec = model.spec
     return (
         spec.architecture,
@@ -258,7 +265,7 @@ def summarise(seeds: Sequence[Mapping[str, Any]]) -> tuple[list[Arm], list[Diffe
     """The arms that every seed has, and their paired differences.
 
     Args:
-        seeds: contents of the seeds' metrics.json, at least 2.
+        seeds: contents of at least 2 seeds' metrics.json.
     """
     tables = [{entry["arm"]: entry for entry in seed["arms"]} for seed in seeds]
     names = [name for name in ARMS if all(name in table for table in tables)]
@@ -267,16 +274,16 @@ def summarise(seeds: Sequence[Mapping[str, Any]]) -> tuple[list[Arm], list[Diffe
     differences = []
     for arm, minus in pairs(names):
         each = (accuracy[arm] - accuracy[minus]).tolist()
-        differences.append(Difference(arm, minus, each, Interval(*t_interval(each))))
+        differences.append(Difference(arm, minus, each, t_interval(each)))
     return arms, differences
 
 
 def pairs(names: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """What is compared with what.
+    """What is compared with what, as (arm, the arm that is subtracted).
 
     Each rung with the one before it and with fine-tuning, fine-tuning with the same training from
-    random weights, the student with its teacher, and the student with those of the chain less a
-    part.
+    random weights, the student with its teacher, and the student with the students of the chains
+    that lack a part.
     """
     rungs = [name for name in names if name in RUNGS]
     for position, arm in enumerate(rungs[1:], start=1):
@@ -319,18 +326,17 @@ def make_page(
     """Everything the page shows.
 
     Args:
-        seeds: the contents of the seeds' metrics.json, and their points of the curve.
+        seeds: the contents of the seeds' metrics.json, each with its points of the curve.
         catalog: the data.
         config: settings.
         command: the command line that makes the page.
         created: when, as text.
-        price: of an hour of this machine; None tells no cost.
+        price: of an hour of this machine; None leaves the costs out.
     """
     arms, differences = summarise(seeds)
-    points = _points(seeds)
+    points = _curve_points(seeds)
     return LadderPage(
-        title=f"tutelage ladder: {', '.join(catalog.classes[:6])}"
-        + (" ..." if len(catalog.classes) > 6 else ""),
+        title=title("tutelage ladder", catalog.classes),
         command=command,
         created=created,
         seeds=[seed["seed"] for seed in seeds],
@@ -345,13 +351,13 @@ def make_page(
     )
 
 
-def _points(seeds: Sequence[Mapping[str, Any]]) -> list[Point]:
+def _curve_points(seeds: Sequence[Mapping[str, Any]]) -> list[CurvePoint]:
     """The curve's points over the draws, rising in labels."""
     points = []
     for draws in zip(*(seed["curve"] for seed in seeds), strict=True):
         each = {name: [draw[name] for draw in draws] for name in ("labels", "without", "within")}
         labels = statistics.fmean(each["labels"])
-        points.append(Point(labels, each["without"], each["within"], draws[0]["own"]))
+        points.append(CurvePoint(labels, each["without"], each["within"], draws[0]["own"]))
     return sorted(points, key=lambda point: point.labels)
 
 
@@ -363,7 +369,7 @@ def to_dict(page: LadderPage) -> dict[str, Any]:
         "seeds": list(page.seeds),
         "n_test": page.n_test,
         "verdict": headline(page),
-        "summary": f"{headline(page)} {paragraph(page)}",
+        "summary": f"{headline(page)} {summary(page)}",
         "arms": [
             {
                 "name": arm.name,
@@ -409,15 +415,15 @@ def to_dict(page: LadderPage) -> dict[str, Any]:
 
 
 def _notes(seeds: Sequence[Mapping[str, Any]], config: RunConfig, arms: Sequence[Arm]) -> list[str]:
-    """What the reader must know: of the design first, then each seed's own, said once."""
+    """What the reader must know: first about the design, then each seed's own notes, said once."""
     out = []
     if config.data.labels_per_class is None:
         out.append(
             "Every draw had all labels, so the draws differ in views and training only; "
-            "--labels-per-class N draws N other labels each time."
+            "--labels-per-class N draws N labels anew each time."
         )
     if "self-train" not in {arm.name for arm in arms}:
-        out.append("No rounds of self-training took part.")
+        out.append("There were no rounds of self-training.")
     alone = [arm.name for arm in arms if arm.name in ALONE]
     if alone:
         out.append(

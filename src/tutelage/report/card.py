@@ -1,7 +1,7 @@
 """The model card: what a model is for, how good it is, and what to know before relying on it.
 
-The sections are those of Mitchell et al. 2019, "Model Cards for Model Reporting", as far as a run
-knows them; the head is the Hugging Face hub's.
+Its sections are those of Mitchell et al. 2019, "Model Cards for Model Reporting", as far as a run
+knows what to say; its head is what the Hugging Face hub reads.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import re
 from tutelage._version import __version__
 from tutelage.report.html import fill
 from tutelage.report.model import Report
-from tutelage.report.numbers import class_rows, confusion, mistakes
-from tutelage.report.verdict import IMAGES, judge
+from tutelage.report.numbers import class_rows, mistakes
+from tutelage.report.verdict import IMAGES, answers, judge
 
 ROLES = (("labeled", "labelled"), ("unlabeled", "unlabelled"), ("val", "held-out"))
 MISTAKES = 5
@@ -21,9 +21,8 @@ MISTAKES = 5
 def render(report: Report) -> str:
     """The card as Markdown."""
     verdict = judge(report)
-    final = report.predictions.get(verdict.final.name) if verdict.final else None
-    final = final if final is not None and final.labels.size else None
-    matrix = None if final is None else confusion(final)
+    final = answers(report, verdict.final)
+    matrix = None if final is None else final.confusion_matrix
     text = fill(
         "card.md.j2",
         {

@@ -1,7 +1,7 @@
-"""The page: one self-contained HTML file without any request.
+"""The pages: self-contained HTML files that make no request.
 
-Names of classes, files and settings are untrusted: the template escapes them all, and a content
-security policy forbids the page to fetch anything and to run anything but its own script, by hash.
+Names of classes, files and settings are untrusted. The templates escape them all, and a content
+security policy forbids a page to fetch anything, or to run anything but its own script, by hash.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import base64
 import hashlib
 import io
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -20,23 +19,24 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tutelage.report import numbers, plots, students
+from tutelage.report import numbers, plots, wording
 from tutelage.report.model import Report, Sheet
-from tutelage.report.verdict import IMAGES, judge, percent, points
+from tutelage.report.verdict import IMAGES, Verdict, answers, judge
+from tutelage.stats.intervals import paired_change
 from tutelage.system.errors import need
 from tutelage.system.files import write_atomically
 
-TILE = 56  # pixels of an image of the cloud
+TILE = 56  # side of an image of the cloud, in pixels
 TILE_COLUMNS = 20
 PALETTE = 8  # classes that have a colour of their own
-TABLE_CLASSES = 20  # more classes: the confusion matrix is a picture, the long table is folded
-SHEET_BYTES = 2_500_000  # all thumbnails together, encoded: keeps the page under 5 MB
-THUMB_SIDE = 144  # pixels: half as many again as they are shown at
+TABLE_CLASSES = 20  # with more, the confusion matrix is a picture and the long table is folded
+SHEET_BYTES = 2_500_000  # of all encoded thumbnails together; keeps the page under 5 MB
+THUMB_SIDE = 144  # pixels: half as many again as the page shows
 SKIPPED_SHOWN = 200
 
 
 def render(report: Report) -> str:
-    """The whole page as text.
+    """The page of a run as text.
 
     Raises:
         MissingExtra: jinja2 or matplotlib is not installed.
@@ -45,7 +45,7 @@ def render(report: Report) -> str:
 
 
 def fill(template: str, context: Mapping[str, Any]) -> str:
-    """A page of the templates as text.
+    """A template, filled, as text.
 
     Raises:
         MissingExtra: jinja2 is not installed.
@@ -60,12 +60,14 @@ def fill(template: str, context: Mapping[str, Any]) -> str:
         loader=jinja2.FunctionLoader(lambda name: folder.joinpath(name).read_text("utf-8")),
     )
     environment.filters |= {
-        "percent": percent,
-        "points": points,
-        "short": _short,
-        "duration": _duration,
-        "size": _size,
-        "cell": _cell,
+        "percent": wording.percent,
+        "points": wording.points,
+        "signed": wording.signed,
+        "true_minus": wording.true_minus,
+        "short": wording.shorten,
+        "duration": wording.duration,
+        "size": wording.file_size,
+        "cell": wording.markdown_cell,
     }
     page = environment.get_template(template).render(context)
     # File names from disk may hold bytes that are no text; the page must still be UTF-8.
@@ -73,7 +75,7 @@ def fill(template: str, context: Mapping[str, Any]) -> str:
 
 
 def write(report: Report, path: Path) -> None:
-    """Render to ``path`` atomically: a reader sees the old page or the new one, never a part.
+    """Render a run's page to ``path``, as ``write_page`` does.
 
     Raises:
         OSError: the folder cannot be written to.
@@ -82,7 +84,7 @@ def write(report: Report, path: Path) -> None:
 
 
 def write_page(text: str, path: Path) -> None:
-    """Write a page atomically.
+    """Write a page atomically: a reader sees the old page or the new one, never a part.
 
     Raises:
         OSError: the folder cannot be written to.
@@ -95,18 +97,18 @@ def _context(report: Report) -> dict[str, Any]:
     """Everything the template reads."""
     markup = need("markupsafe", "train").Markup
     verdict = judge(report)
-    tests = report.predictions
-    final = tests.get(verdict.final.name) if verdict.final else None
-    teacher = tests.get(verdict.teacher.name) if verdict.teacher else None
-    context: dict[str, Any] = {
+    rungs = [step.rung for step in verdict.steps]
+    chart = None
+    if any(rung.accuracy is not None for rung in rungs):
+        chart = markup(plots.ladder(rungs, f"accuracy on {IMAGES[verdict.split]}, %"))
+    return {
         "report": report,
         "verdict": verdict,
         "images": IMAGES[verdict.split],
-        "ladder": None,
-        "classes": [],
+        "ladder": chart,
         "rounds": numbers.rounds(report.pseudo),
         "decisions": [
-            (row, numbers.paired_change(row["wins"], row["losses"], row["n"]) if row["n"] else None)
+            (row, paired_change(row["wins"], row["losses"], row["n"]) if row["n"] else None)
             for row in report.decisions
         ],
         "sheets": encode_sheets(report.sheets),
@@ -115,39 +117,36 @@ def _context(report: Report) -> dict[str, Any]:
         "skipped_count": max(report.skipped_count, len(report.skipped)),
         "settings": list(flat(report.settings)),
         "cloud": _cloud(report),
-        "students": report.metrics.get("students") or (),
         "palette": PALETTE,
         "script": markup(script := _resource("report.js")),
         "script_hash": _hash(script),
         "table_classes": TABLE_CLASSES,
+        **_class_wise(report, verdict),
     }
-    if context["students"]:
-        context["choice"] = students.sentence(context["students"])
-        shown = students.points(context["students"])
-        axes = ("one image on one core, ms", "accuracy on test images, %")
-        context["pareto"] = markup(plots.pareto(shown, *axes)) if shown else None
-    if any(step.rung.accuracy is not None for step in verdict.steps):
-        rungs = [step.rung for step in verdict.steps]
-        chart = plots.ladder(rungs, f"accuracy on {IMAGES[verdict.split]}, %")
-        context["ladder"] = markup(chart)
-    if final is not None and final.labels.size and verdict.final is not None:
-        matrix = numbers.confusion(final)
-        curves = {verdict.final.name: numbers.reliability(final)}
-        other: Sequence[numbers.ClassRow | None] = [None] * len(report.classes)
-        if teacher is not None and teacher.labels.size and verdict.teacher is not None:
-            curves[verdict.teacher.name] = numbers.reliability(teacher)
-            other = numbers.class_rows(numbers.confusion(teacher), report.classes)
-        rows = numbers.class_rows(matrix, report.classes)
-        context |= {
-            "classes": list(zip(rows, other, strict=True)),
-            "absent": [row.name for row in rows if not row.images],
-            "mistakes": numbers.mistakes(matrix, report.classes, limit=10),
-            "reliability": markup(plots.reliability(curves)),
-            "shares": (matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)).tolist(),
-            "matrix": matrix.tolist(),
-            "heatmap": markup(plots.heatmap(matrix)) if len(matrix) > TABLE_CLASSES else None,
-        }
-    return context
+
+
+def _class_wise(report: Report, verdict: Verdict) -> dict[str, Any]:
+    """What the test images say about each class; an empty list of classes without any."""
+    final, teacher = answers(report, verdict.final), answers(report, verdict.teacher)
+    if final is None or verdict.final is None:
+        return {"classes": []}
+    markup = need("markupsafe", "train").Markup
+    matrix = final.confusion_matrix
+    curves = {verdict.final.name: numbers.reliability(final)}
+    other: Sequence[numbers.ClassRow | None] = [None] * len(report.classes)
+    if teacher is not None and verdict.teacher is not None:
+        curves[verdict.teacher.name] = numbers.reliability(teacher)
+        other = numbers.class_rows(teacher.confusion_matrix, report.classes)
+    rows = numbers.class_rows(matrix, report.classes)
+    return {
+        "classes": list(zip(rows, other, strict=True)),
+        "absent": [row.name for row in rows if not row.images],
+        "mistakes": numbers.mistakes(matrix, report.classes, limit=10),
+        "reliability": markup(plots.reliability(curves)),
+        "shares": (matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)).tolist(),
+        "matrix": matrix.tolist(),
+        "heatmap": markup(plots.heatmap(matrix)) if len(matrix) > TABLE_CLASSES else None,
+    }
 
 
 def _cloud(report: Report) -> dict[str, Any] | None:
@@ -176,18 +175,18 @@ def _resource(name: str) -> str:
 
 
 def _hash(script: str) -> str:
-    """What the content security policy calls the text between the script tags."""
+    """The content security policy's name for the text between the script tags."""
     digest = hashlib.sha256(f"\n{script}".encode()).digest()
     return base64.b64encode(digest).decode()
 
 
 def encode_sheets(sheets: Sequence[Sheet]) -> list[dict[str, Any]]:
-    """Sheets with their pictures encoded, each in its share of what a page may weigh."""
+    """Sheets with their pictures encoded; each gets an equal share of ``SHEET_BYTES``."""
     return [_sheet(sheet, SHEET_BYTES // len(sheets)) for sheet in sheets]
 
 
 def _sheet(sheet: Sheet, budget: int) -> dict[str, Any]:
-    """A sheet with its pictures encoded, as many as ``budget`` bytes hold."""
+    """A sheet with as many of its pictures, encoded, as ``budget`` bytes hold."""
     thumbs = []
     for thumb in sheet.thumbs:
         uri = _data_uri(thumb.image)
@@ -227,28 +226,3 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, s
         else:
             text = value if isinstance(value, str) else json.dumps(value, default=str)
             yield f"{prefix}{key}", text
-
-
-def _cell(text: str) -> str:
-    """A name as Markdown shows it: no cell, markup or heading of its own."""
-    return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", " ".join(text.split()))
-
-
-def _short(text: str, limit: int = 48) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "\N{EN DASH}"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
-
-
-def _size(count: int | None) -> str:
-    if count is None:
-        return "\N{EN DASH}"
-    return f"{count / 1e6:.2f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"

@@ -1,4 +1,4 @@
-"""What a report is made of: plain data, filled by the pipeline, read by ``html``.
+"""What a report is made of: plain data, which the chain fills and ``html`` reads.
 
 Shape letters: n test images, K classes, H and W pixels.
 """
@@ -12,15 +12,17 @@ from typing import Any, NotRequired, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.stats.metrics import confusion_matrix
+
 # The functional form, because one key is the keyword ``class``.
 PseudoRow = TypedDict(
     "PseudoRow",
     {
-        "round": int,  # 1 is the first round
+        "round": int,  # from 1
         "class": str,  # the class the teacher gave
         "selected": int,  # pool images that trained under this class
         "pool": int,  # pool images whose likeliest class this was; a round's pool is their sum
-        "precision": float | None,  # share of the selected that is right; None: truth unknown
+        "precision": float | None,  # right share of the selected; None if the truth is unknown
         "known": NotRequired[int],  # selected images with known truth; all of them when absent
         "mean_confidence": float | None,  # of the selected
     },
@@ -28,16 +30,16 @@ PseudoRow = TypedDict(
 
 
 class DecisionRow(TypedDict):
-    """Why one stage was kept or rejected, judged on held-out labels and never on test."""
+    """Why a stage was kept or rejected, as judged on held-out labels and never on test."""
 
     stage: str
     accepted: bool
     reason: str
-    before: float | None  # the predecessor's accuracy on the held-out images; None: not judged
+    before: float | None  # the predecessor's accuracy on the held-out images; None if not judged
     after: float | None
-    n: int  # held-out images; 0: kept without being judged
-    wins: int  # of them, right only with the new stage
-    losses: int  # of them, right only with its predecessor
+    n: int  # held-out images; 0 if it was kept without being judged
+    wins: int  # images that only the new stage got right
+    losses: int  # images that only its predecessor got right
 
 
 class DeploymentRow(TypedDict):
@@ -84,6 +86,11 @@ class StageTest:
         return np.asarray(self.probs.argmax(axis=1))
 
     @property
+    def confusion_matrix(self) -> NDArray[np.int64]:
+        """(K, K) counts, true class by predicted class."""
+        return confusion_matrix(self.labels, self.predicted, self.probs.shape[1])
+
+    @property
     def correct(self) -> NDArray[np.bool_]:
         """(n,) whether the likeliest class is the true one."""
         return np.asarray(self.predicted == self.labels)
@@ -95,8 +102,8 @@ class Thumb:
 
     Attributes:
         image: uint8 (H, W, 3).
-        caption: below it.
-        tags: positions among the sheet's filters under which it is shown.
+        caption: the text below it.
+        tags: positions of the sheet's filters under which it is shown.
     """
 
     image: NDArray[np.uint8]
@@ -106,7 +113,7 @@ class Thumb:
 
 @dataclass(frozen=True)
 class Sheet:
-    """A contact sheet; ``note`` says what to look for, ``filters`` are what readers may choose."""
+    """A contact sheet; ``note`` says what to look for, ``filters`` are a reader's choices."""
 
     title: str
     note: str
@@ -115,14 +122,14 @@ class Sheet:
 
 
 @dataclass(frozen=True)
-class Point:
-    """One image among all.
+class CloudImage:
+    """One image of the cloud, where alike images lie together.
 
     Attributes:
         x: from 0, left, to 1.
         y: from 0, top, to 1.
-        group: index of the class it has or is taken for.
-        labeled: whether it has it.
+        group: index of the class that it has or is taken for.
+        labeled: whether it has a label.
         caption: what it is, in words.
         image: uint8 (S, S, 3), S the same for all.
     """
@@ -145,17 +152,17 @@ class Report:
         created: when, as text.
         metrics: the content of metrics.json.
         classes: (K,) names in index order.
-        predictions: stage name -> its answers on test; empty without a test split.
+        predictions: stage name -> its answers on the test images; empty without a test split.
         pseudo: one row per round and class.
         sheets: contact sheets in reading order.
-        notes: warnings the reader must see before believing the figures.
+        notes: warnings to read before believing the figures.
         skipped: (image name, reason) of unreadable images; may be only the first of them.
         skipped_count: how many there are in all.
         decisions: one row per judged stage.
         deployment: one row per model file.
         settings: every resolved setting, nested as it likes.
         counts: images by role: labeled, unlabeled, val, test.
-        cloud: training images where alike ones lie together.
+        cloud: training images, alike ones close together.
     """
 
     title: str
@@ -173,7 +180,7 @@ class Report:
     deployment: Sequence[DeploymentRow] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
-    cloud: Sequence[Point] = ()
+    cloud: Sequence[CloudImage] = ()
 
     def __post_init__(self) -> None:
         """Refuse predictions over other classes.

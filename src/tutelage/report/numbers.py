@@ -1,4 +1,4 @@
-"""The page's own arithmetic: intervals, class-wise scores, reliability, pseudo-label rounds.
+"""The page's own arithmetic: paired changes, class-wise scores, reliability, rounds of labels.
 
 Shape letters: n test images, K classes.
 """
@@ -6,54 +6,17 @@ Shape letters: n test images, K classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.report.model import PseudoRow, StageTest
-
-Z95 = 1.959964  # the normal's two-sided 95% point
-
-
-class Interval(NamedTuple):
-    """A value with its 95% interval, all fractions."""
-
-    value: float
-    low: float
-    high: float
+from tutelage.stats.intervals import Interval, paired_change, wilson
 
 
-def wilson(hits: int, n: int) -> Interval:
-    """95% score interval of a proportion (Wilson 1927), n >= 1."""
-    share = hits / n
-    shrink = 1 + Z95**2 / n
-    centre = (share + Z95**2 / (2 * n)) / shrink
-    half = Z95 * sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2)) / shrink
-    # Rounding may leave a value at 0 or 1 a hair outside.
-    return Interval(share, min(share, max(0.0, centre - half)), max(share, min(1.0, centre + half)))
-
-
-def paired_change(wins: int, losses: int, n: int) -> Interval:
-    """Change in accuracy between two models tested on the same n images, n >= 1.
-
-    The adjusted Wald interval of Bonett and Price, "Adjusted Wald confidence interval for a
-    difference of binomial proportions based on paired data" (2012): one image is added to either
-    side, so that it holds up for few images and never has zero width.
-
-    Args:
-        wins: images that only the new model gets right.
-        losses: images that only the old model gets right.
-        n: images in all.
-    """
-    up, down = (wins + 1) / (n + 2), (losses + 1) / (n + 2)
-    half = Z95 * sqrt((up + down - (up - down) ** 2) / (n + 2))
-    return Interval((wins - losses) / n, max(-1.0, up - down - half), min(1.0, up - down + half))
-
-
-def compare(before: StageTest | None, after: StageTest | None) -> Interval | None:
-    """``paired_change`` of two stages; None unless both were tested on the same images."""
+def stage_change(before: StageTest | None, after: StageTest | None) -> Interval | None:
+    """``paired_change`` between two stages; None unless both were tested on the same images."""
     if before is None or after is None or not after.labels.size:
         return None
     if not np.array_equal(before.labels, after.labels):
@@ -63,15 +26,8 @@ def compare(before: StageTest | None, after: StageTest | None) -> Interval | Non
     return paired_change(wins, losses, after.labels.size)
 
 
-def confusion(test: StageTest) -> NDArray[np.int64]:
-    """(K, K) counts, true class by predicted class."""
-    classes = test.probs.shape[1]
-    flat = test.labels.astype(np.int64) * classes + test.predicted
-    return np.bincount(flat, minlength=classes**2).reshape(classes, classes)
-
-
 class ClassRow(NamedTuple):
-    """One class's scores; None where test cannot say."""
+    """One class's scores; None where the test images cannot say."""
 
     name: str
     images: int
@@ -105,7 +61,7 @@ def class_rows(matrix: NDArray[np.int64], classes: Sequence[str]) -> list[ClassR
 
 
 class Mistake(NamedTuple):
-    """``images`` of class ``true`` were called ``predicted``; ``share`` is of that class."""
+    """``images`` of class ``true`` were called ``predicted``: a ``share`` of all of that class."""
 
     true: str
     predicted: str
@@ -125,7 +81,7 @@ def mistakes(matrix: NDArray[np.int64], classes: Sequence[str], limit: int) -> l
 
 
 class Bin(NamedTuple):
-    """Answers of like confidence: how sure they were, and how often right."""
+    """Answers of similar confidence: how sure they were, and how often right."""
 
     confidence: float
     accuracy: Interval
@@ -133,7 +89,7 @@ class Bin(NamedTuple):
 
 
 def reliability(test: StageTest, bins: int = 10) -> list[Bin]:
-    """Answers by confidence in ``bins`` equal widths, empty ones left out.
+    """Answers in ``bins`` of equal width by confidence; empty ones are left out.
 
     The reliability diagram of Guo et al., "On calibration of modern neural networks" (2017).
     """

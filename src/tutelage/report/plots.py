@@ -1,4 +1,4 @@
-"""Charts as inline SVG text: deterministic, without pyplot, coloured by the page's CSS."""
+"""Charts as inline SVG text: deterministic, made without pyplot, coloured by the page's CSS."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.report.numbers import Bin, Interval
+from tutelage.report.numbers import Bin
 from tutelage.report.verdict import Rung
+from tutelage.report.wording import percent, shorten
+from tutelage.stats.intervals import Interval
 from tutelage.system.errors import need
 
 # matplotlib knows no CSS variables, so it draws with stand-ins that become variables afterwards.
@@ -32,21 +34,11 @@ _HEAT = (0x3B, 0x82, 0xC4)  # a mid blue that shows on white and on near-black
 
 
 class Draws(NamedTuple):
-    """One arm of ``draws``: its accuracy in each draw (S,), and their mean, as fractions."""
+    """One arm of ``draws``: its accuracies in the draws (S,) and their mean, as fractions."""
 
     name: str
     each: Sequence[float]
     mean: Interval
-
-
-class StudentPoint(NamedTuple):
-    """One student of ``pareto``."""
-
-    name: str
-    latency_ms: float
-    megabytes: float
-    accuracy: Interval
-    chosen: bool
 
 
 @contextmanager
@@ -77,13 +69,15 @@ def ladder(rungs: Sequence[Rung], xlabel: str) -> str:
         axes.annotate(
             label, (value, row), (0, 7), textcoords="offset points", ha="center", color=color
         )
-    names = [_clip(rung.name, 16) for rung in shown]
+    names = [shorten(rung.name, 16) for rung in shown]
     axes.set_yticks(range(len(shown)), names, parse_math=False)
     axes.set_ylim(len(shown) - 0.5, -0.75)
     axes.set_xlabel(xlabel)
     axes.grid(axis="x", color=LINE, linewidth=0.6)
     axes.margins(x=0.12)
-    alt = "Accuracy of each stage with its 95% interval. " + "; ".join(_told(r) for r in shown)
+    alt = "Accuracy of each stage with its 95% interval. " + "; ".join(
+        _rung_in_words(r) for r in shown
+    )
     return _svg(figure, "ladder", alt)
 
 
@@ -91,8 +85,8 @@ def ladder(rungs: Sequence[Rung], xlabel: str) -> str:
 def draws(rows: Sequence[Draws], xlabel: str) -> str:
     """Accuracy of each arm in each of S label draws, first arm on top.
 
-    The points of one draw are joined by a line, since they are paired; below them stand the mean
-    (a diamond) and its 95% interval.
+    A line joins the points of one draw, since they are paired. Below an arm's points stand their
+    mean (a diamond) and its 95% interval.
     """
     figure, axes = _figure(1.1 + 0.6 * len(rows))
     places = range(len(rows))
@@ -108,17 +102,13 @@ def draws(rows: Sequence[Draws], xlabel: str) -> str:
             f"{value:.1f}", (value, below), (0, -14), textcoords="offset points", ha="center",
             color=INK,
         )  # fmt: skip
-    axes.set_yticks(places, [_clip(row.name, 16) for row in rows], parse_math=False)
+    axes.set_yticks(places, [shorten(row.name, 16) for row in rows], parse_math=False)
     axes.set_ylim(len(rows) - 0.25, -0.4)
     axes.set_xlabel(xlabel)
     axes.grid(axis="x", color=LINE, linewidth=0.6)
     axes.margins(x=0.08)
-    told = (
-        f"{row.name}: {100 * row.mean.value:.1f}%, {100 * row.mean.low:.1f} to "
-        f"{100 * row.mean.high:.1f}"
-        for row in rows
-    )
-    alt = "Mean accuracy of each arm with its 95% interval. " + "; ".join(told)
+    means = (f"{row.name}: {_in_words(row.mean.value, row.mean[1:])}" for row in rows)
+    alt = "Mean accuracy of each arm with its 95% interval. " + "; ".join(means)
     return _svg(figure, "draws", alt)
 
 
@@ -133,16 +123,16 @@ def label_curve(
     Means are joined by lines; the small points are the draws.
 
     Args:
-        counts: labels in all, one a point.
-        within: each draw's accuracy with the unlabelled images, per point.
-        without: the same from the labels alone.
+        counts: number of labels at each point.
+        within: at each point, the draws' accuracies with the unlabelled images.
+        without: the same without them.
     """
     figure, axes = _figure(3.4)
     curves = {
         "with unlabelled images": (within, STUDENT, "o", "-"),
         "labels only": (without, TEACHER, "s", "--"),
     }
-    told = []
+    described = []
     for name, (draws_of, color, marker, line) in curves.items():
         means = [100 * statistics.fmean(each) for each in draws_of]
         axes.plot(counts, means, color=color, marker=marker, linestyle=line, label=name)
@@ -150,100 +140,20 @@ def label_curve(
             axes.plot([count] * len(each), [100 * value for value in each], color=color,
                       marker=marker, markersize=2.5, linewidth=0, alpha=0.6)  # fmt: skip
         at = ", ".join(f"{m:.1f}% at {c:.0f}" for c, m in zip(counts, means, strict=True))
-        told.append(f"{name}: {at}")
+        described.append(f"{name}: {at}")
     axes.set_xscale("log")
     axes.set_xticks(counts, [f"{count:.0f}" for count in counts])
     axes.minorticks_off()
     axes.set(xlabel="labels in all", ylabel="accuracy on test images, %")
     axes.grid(color=LINE, linewidth=0.6)
     axes.legend(loc="lower right", frameon=False, labelcolor=INK)
-    alt = "Accuracy against the number of labels. " + "; ".join(told)
+    alt = "Accuracy against the number of labels. " + "; ".join(described)
     return _svg(figure, "labels", alt)
 
 
 @_plain_style()
-def pareto(points: Sequence[StudentPoint], xlabel: str, ylabel: str) -> str:
-    """Accuracy of each student with its 95% interval against its latency, on a log axis.
-
-    A marker's area is the file's size; the chosen student is a diamond, others are circles, and
-    each has its number. The line is the frontier: the best accuracy to be had within a latency.
-    """
-    figure, axes = _figure(3.6)
-    most = max(point.megabytes for point in points)
-    for point in points:
-        value, low, high = (100 * part for part in point.accuracy)
-        color = STUDENT if point.chosen else INK
-        axes.plot([point.latency_ms] * 2, [low, high], color=color, linewidth=1.2)
-        axes.scatter(
-            point.latency_ms,
-            value,
-            s=max(16.0, 240 * point.megabytes / most),
-            color=color,
-            marker="D" if point.chosen else "o",
-            zorder=3,
-        )
-        axes.annotate(
-            _clip(point.name.removeprefix("student-"), 16),
-            (point.latency_ms, value),
-            (9, 6),
-            textcoords="offset points",
-            color=color,
-            parse_math=False,
-        )
-    edge = frontier(points)
-    slowest = max(point.latency_ms for point in points)
-    axes.plot(
-        [*(point.latency_ms for point in edge), slowest],
-        [100 * point.accuracy.value for point in (*edge, edge[-1])],
-        color=MUTED,
-        linewidth=1.2,
-        linestyle=(0, (3, 2)),
-        drawstyle="steps-post",
-    )
-    axes.set_xscale("log")
-    _plain_log_ticks(axes.xaxis, [point.latency_ms for point in points])
-    axes.set(xlabel=xlabel, ylabel=ylabel)
-    axes.grid(color=LINE, linewidth=0.6)
-    axes.margins(x=0.18, y=0.16)
-    alt = "Accuracy of each student against its latency. " + "; ".join(
-        _told_student(point, on_frontier=point in edge) for point in points
-    )
-    return _svg(figure, "pareto", alt)
-
-
-def frontier(points: Sequence[StudentPoint]) -> list[StudentPoint]:
-    """The students that none as fast is more accurate than, fastest first."""
-    found: list[StudentPoint] = []
-    for point in sorted(points, key=lambda p: (p.latency_ms, -p.accuracy.value)):
-        if not found or point.accuracy.value > found[-1].accuracy.value:
-            found.append(point)
-    return found
-
-
-def _plain_log_ticks(axis: Any, values: Sequence[float]) -> None:
-    """Mark 1, 2 and 5 times the powers of ten around the values, as plain numbers."""
-    low, high = min(values) / 2, max(values) * 2
-    ticks = [m * 10.0**e for e in range(-4, 6) for m in (1, 2, 5) if low <= m * 10.0**e <= high]
-    axis.set_major_locator(need("matplotlib.ticker", "train").FixedLocator(ticks))
-    axis.set_major_formatter(
-        need("matplotlib.ticker", "train").FuncFormatter(lambda x, _: f"{x:g}")
-    )
-    axis.set_minor_locator(need("matplotlib.ticker", "train").NullLocator())
-
-
-def _told_student(point: StudentPoint, *, on_frontier: bool) -> str:
-    marks = ["chosen"] * point.chosen + ["on the frontier"] * on_frontier
-    state = f" ({', '.join(marks)})" if marks else ""
-    value, low, high = (100 * part for part in point.accuracy)
-    return (
-        f"{point.name}{state}: {value:.1f}%, {low:.1f} to {high:.1f}, "
-        f"{point.latency_ms:.2f} ms, {point.megabytes:.2f} MB"
-    )
-
-
-@_plain_style()
 def reliability(curves: Mapping[str, Sequence[Bin]]) -> str:
-    """Confidence against accuracy for each named model, its answers counted underneath.
+    """Accuracy against confidence for each named model, with a count of its answers underneath.
 
     The first model is drawn as the student (circles), the second as the teacher (squares).
     """
@@ -267,7 +177,7 @@ def reliability(curves: Mapping[str, Sequence[Bin]]) -> str:
             markersize=5,
             linewidth=1.4,
             elinewidth=1,
-            label=_clip(name, 24),
+            label=shorten(name, 24),
         )
         bottom.bar([x + shift for x in at], [b.images for b in bins], width=3.2, color=color)
     top.set(xlim=(0, 102), ylim=(0, 104), ylabel="right, %", xticklabels=[])
@@ -305,7 +215,7 @@ def heatmap(matrix: NDArray[np.int64]) -> str:
 def clouds(plane: Mapping[str, NDArray[np.float32]]) -> str:
     """Points (.., 2) of the pool, the strong views and the labelled images, in one picture.
 
-    At most ``MOST_POINTS`` of each, evenly picked: a page holds no picture of a million points.
+    At most ``MOST_POINTS`` of each are drawn, evenly picked: a page cannot hold a million points.
     """
     figure, axes = _figure(4.4)
     looks = (
@@ -325,14 +235,14 @@ def clouds(plane: Mapping[str, NDArray[np.float32]]) -> str:
     return _svg(figure, "clouds", alt)
 
 
-def _told(rung: Rung) -> str:
+def _rung_in_words(rung: Rung) -> str:
     state = "accepted" if rung.accepted else "rejected"
-    interval = f", {100 * rung.ci95[0]:.1f} to {100 * rung.ci95[1]:.1f}" if rung.ci95 else ""
-    return f"{rung.name} ({state}): {100 * (rung.accuracy or 0.0):.1f}%{interval}"
+    return f"{rung.name} ({state}): {_in_words(rung.accuracy, rung.ci95)}"
 
 
-def _clip(text: str, limit: int) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"
+def _in_words(accuracy: float | None, ends: Sequence[float] | None) -> str:
+    interval = f", {100 * ends[0]:.1f} to {100 * ends[1]:.1f}" if ends else ""
+    return percent(accuracy) + interval
 
 
 def _figure(height: float, rows: tuple[int, ...] = (1,)) -> tuple[Any, Any]:
@@ -352,7 +262,7 @@ def _figure(height: float, rows: tuple[int, ...] = (1,)) -> tuple[Any, Any]:
 
 
 def _svg(figure: Any, name: str, alt: str) -> str:
-    """Write a figure as an SVG element that sits in the page without clashing ids."""
+    """A figure as an SVG element whose ids clash with no other chart's on the page."""
     text = io.StringIO()
     with need("matplotlib", "train").rc_context({"svg.hashsalt": name, "svg.fonttype": "none"}):
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))

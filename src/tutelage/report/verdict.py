@@ -6,8 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
-from tutelage.report.model import DecisionRow, DeploymentRow, Report
-from tutelage.report.numbers import Interval, compare, paired_change
+from tutelage.report.model import DecisionRow, DeploymentRow, Report, StageTest
+from tutelage.report.numbers import stage_change
+from tutelage.report.wording import (
+    change_words,
+    interval_of_change,
+    interval_of_share,
+    percent,
+    points,
+    size_in_points,
+)
+from tutelage.stats.intervals import Interval, paired_change
 
 SplitName = Literal["test", "val"]
 IMAGES: dict[SplitName | None, str] = {
@@ -45,15 +54,15 @@ class Step:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The top of the page.
+    """What stands at the top of the page.
 
     Attributes:
-        split: where the figures come from; None when there are none.
-        headline: the final model's figure.
-        summary: sentences on the whole way, the student and the rejections.
+        split: where the figures come from; None if there are none.
+        headline: the final model's accuracy, in a sentence.
+        summary: sentences on all steps together, the student and the rejections.
         steps: one per stage, in order.
         final: the model that the run delivers.
-        teacher: the teacher the student learnt from; None when there is no student.
+        teacher: the teacher that the student learnt from; None if there is no student.
     """
 
     split: SplitName | None
@@ -62,33 +71,6 @@ class Verdict:
     steps: list[Step]
     final: Rung | None
     teacher: Rung | None
-
-
-def percent(value: float | None, digits: int = 1) -> str:
-    """A fraction as ``84.9%``; a dash for None."""
-    return "\N{EN DASH}" if value is None else f"{100 * value:.{digits}f}%"
-
-
-def points(value: float) -> str:
-    """A difference of fractions as signed points: ``+4.5``."""
-    text = f"{100 * value:+.1f}"
-    return "0.0" if float(text) == 0 else text.replace("-", "\N{MINUS SIGN}")
-
-
-def span(low: float, high: float, unit: str = "") -> str:
-    """The words for a 95% interval of a proportion."""
-    return f"95% interval {100 * low:.1f} to {100 * high:.1f}{unit}"
-
-
-def change_words(change: Interval) -> str:
-    """Whether a change is a gain, a loss or neither, with its interval."""
-    interval = f"(95% interval {points(change.low)} to {points(change.high)})"
-    size = f"{100 * abs(change.value):.1f} points"
-    if change.low > 0:
-        return f"gained {size} {interval}"
-    if change.high < 0:
-        return f"lost {size} {interval}"
-    return f"no clear change: {points(change.value)} points {interval}"
 
 
 def judge(report: Report) -> Verdict:
@@ -113,6 +95,12 @@ def judge(report: Report) -> Verdict:
         final=final,
         teacher=teacher,
     )
+
+
+def answers(report: Report, rung: Rung | None) -> StageTest | None:
+    """A stage's answers on the test images; None without any."""
+    found = report.predictions.get(rung.name) if rung else None
+    return found if found is not None and found.labels.size else None
 
 
 def _split(metrics: Mapping[str, Any]) -> SplitName | None:
@@ -156,7 +144,7 @@ def _headline(final: Rung | None, split: SplitName | None) -> str:
             "There is no accuracy to report: the run had neither test images nor held-out labels."
         )
     count = f"{final.n:,} " if final.n else ""
-    interval = f" ({span(*final.ci95)})" if final.ci95 else ""
+    interval = f" ({interval_of_share(*final.ci95)})" if final.ci95 else ""
     return (
         f"The final model, {final.name}, names {percent(final.accuracy)} of the {count}"
         f"{IMAGES[split]} right{interval}; macro-F1 {percent(final.macro_f1)}."
@@ -169,8 +157,7 @@ def _whole_way(report: Report, rungs: Sequence[Rung], final: Rung | None) -> lis
     first = rungs[0]
     if first.name == final.name:
         return ["Only one stage counts here, so there is nothing to compare it with."]
-    tests = report.predictions
-    change = compare(tests.get(first.name), tests.get(final.name))
+    change = stage_change(answers(report, first), answers(report, final))
     if change is None:
         return []
     return [
@@ -186,18 +173,17 @@ def _student(report: Report, final: Rung | None, teacher: Rung | None) -> list[s
         f"accuracy {percent(final.accuracy)} against {percent(teacher.accuracy)}, "
         f"macro-F1 {percent(final.macro_f1)} against {percent(teacher.macro_f1)}"
     )
-    change = compare(report.predictions.get(teacher.name), report.predictions.get(final.name))
+    change = stage_change(answers(report, teacher), answers(report, final))
     if change is None:
         return [f"Student against teacher: {figures}. Without paired answers no interval is known."]
-    interval = f"{points(change.value)} points, 95% interval {points(change.low)} to "
-    interval += points(change.high)
+    interval = f"{points(change.value)} points, {interval_of_change(change)}"
     if change.high < 0:
         return [f"The student did not keep the teacher's accuracy: {figures} ({interval})."]
     if change.low > 0:
         return [f"The student is more accurate than its teacher: {figures} ({interval})."]
     return [
         f"The student shows no clear loss against its teacher: {figures} ({interval}). "
-        f"A loss of up to {100 * -change.low:.1f} points cannot be ruled out."
+        f"A loss of up to {size_in_points(change.low)} cannot be ruled out."
     ]
 
 
@@ -237,7 +223,7 @@ def _steps(
     for rung in rungs:
         decision = decisions.get(rung.name)
         step = _step(report, before, rung, decision, split)
-        # A student is meant to be smaller, not better: its loss is told beside its size.
+        # A student is meant to be smaller, not better: its loss stands beside its size.
         if split == "test" and step.change is not None and rung.name != student:
             judged = decision is not None and decision["n"] > 0
             step = replace(step, hindsight=_hindsight(rung, step.change, judged=judged))
@@ -258,7 +244,7 @@ def _step(
     if before is None:
         figure = "" if rung.accuracy is None else f": {percent(rung.accuracy)} right"
         return Step(rung, None, f"the start{figure}", reason)
-    change = compare(report.predictions.get(before.name), report.predictions.get(rung.name))
+    change = stage_change(answers(report, before), answers(report, rung))
     if change is not None:
         sentence = f"{change_words(change)} against {before.name} on {IMAGES['test']}"
         return Step(rung, change, sentence, reason)
@@ -278,7 +264,7 @@ def _hindsight(rung: Rung, change: Interval, *, judged: bool) -> str | None:
         kept = (
             "kept on the held-out labels" if judged else "kept without held-out labels to judge it"
         )
-        return f"It was {kept}; the test images say it did harm."
+        return f"It was {kept}; the test images say that it did harm."
     if not rung.accepted and change.low > 0:
         return "It was rejected on the held-out labels; the test images say it would have helped."
     return None

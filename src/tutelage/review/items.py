@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tutelage.data.catalog import Catalog, open_parquet, undamaged
+from tutelage.data.catalog import Catalog
+from tutelage.data.columns import open_parquet, undamaged
 from tutelage.data.decisions import Decision
 from tutelage.data.decode import decode
 from tutelage.data.runfolder import RunFolder, catalog_of, command_line

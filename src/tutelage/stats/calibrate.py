@@ -18,8 +18,8 @@ def fit_temperature(logits: Floats, targets: Floats, *, prior_weight: float = 4.
     """The temperature that minimises the held-out negative log-likelihood.
 
     With a handful of labels the optimum can run to 0 (all right by luck), so a log-normal prior
-    around 1 counts as much as ``prior_weight`` images. Searched on a fixed grid: the objective is
-    smooth, and a grid gives the same answer everywhere.
+    around 1 counts as much as ``prior_weight`` images. The search is on a fixed grid: the objective
+    is smooth, and a grid gives the same answer on every machine.
 
     Args:
         logits: (N, K) out-of-fold logits; N may be 0 (temperature 1).

@@ -1,8 +1,8 @@
 """What the pool's own clusters say about its classes: soft k-means that starts at the labels.
 
-A few labels place a boundary badly, but they name the clusters that the pool falls into. Where it
-falls into others than the classes, its clusters contradict the labels, and self-training, which
-moves boundaries to where the pool is thin, would too.
+A few labels place a boundary badly, but they can name the clusters that the pool falls into. Where
+these are not the classes, they contradict the labels, and so would self-training, which moves
+boundaries to where the pool is thin.
 """
 
 from __future__ import annotations
@@ -15,21 +15,23 @@ from torch import Tensor
 
 from tutelage.stats.calibrate import softmax
 from tutelage.stats.metrics import Floats, Ints
-from tutelage.stats.pseudo_labels import align
+from tutelage.stats.pseudo_labels import align_to_prior
 
 SHARPNESS = 10.0  # of the assignment, per squared distance of unit vectors
 RATE = 0.2  # by which a centre moves to its members' mean
 STEPS = 20
+NONE = -1e4  # logit of a class without a cluster: no belief at any temperature, and finite
 
 
 @dataclass(frozen=True)
 class Clusters:
-    """One cluster a class, on the unit sphere around the mean of all images.
+    """One cluster for each class that has labels, on the unit sphere around the mean of all images.
 
     Attributes:
         mean: (D,).
-        centers: (K, D).
-        bias: (K,) that gives the clusters the class frequencies they were fitted to.
+        centers: (K, D); 0 for a class without labels.
+        bias: (K,) to add to the logits, so that the clusters have the class frequencies they were
+            fitted to; ``NONE`` for a class without labels.
     """
 
     mean: Tensor
@@ -50,29 +52,36 @@ def fit_clusters(labeled: Tensor, labels: Ints, pool: Tensor, prior: Floats) -> 
 
     Args:
         labeled: (n, D) features in a metric where distances mean something.
-        labels: (n,) their classes, each at least once.
+        labels: (n,) their classes. A class without labels has no cluster and gets no image.
         pool: (M, D).
-        prior: (K,) class frequencies of the pool.
+        prior: (K,) class frequencies of the pool; only their ratios among the classes that have
+            labels count.
     """
+    classes, index = np.unique(labels, return_inverse=True)
+    frequencies = prior[classes]
     mean = torch.cat([labeled, pool]).mean(dim=0)
     known, unknown = _unit(labeled - mean), _unit(pool - mean)
-    own = torch.eye(len(prior))[torch.from_numpy(labels)]
+    own = torch.eye(len(classes))[torch.from_numpy(index)]
     centers = own.T @ known / own.sum(dim=0)[:, None]
     for _ in range(STEPS):
-        aligned = align(softmax(_scores(unknown, centers)), prior)
+        aligned = align_to_prior(softmax(_scores(unknown, centers)), frequencies)
         beliefs = torch.from_numpy(aligned).float()
         members = own.sum(dim=0) + beliefs.sum(dim=0)
         means = (own.T @ known + beliefs.T @ unknown) / members[:, None]
         centers = centers + RATE * (means - centers)
     free = softmax(_scores(unknown, centers))
     # Alignment multiplies each class by one number, the same for all images, and scales the rows.
-    ratio = np.log(align(free, prior) + 1e-30) - np.log(free + 1e-30)
+    ratio = np.log(align_to_prior(free, frequencies) + 1e-30) - np.log(free + 1e-30)
     bias = np.median(ratio - ratio.mean(axis=1, keepdims=True), axis=0)
-    return Clusters(mean, centers, bias)
+    all_centers = centers.new_zeros(len(prior), centers.shape[1])
+    all_centers[torch.from_numpy(classes)] = centers
+    all_biases = np.full(len(prior), NONE)
+    all_biases[classes] = bias
+    return Clusters(mean, all_centers, all_biases)
 
 
 def _scores(unit: Tensor, centers: Tensor) -> Floats:
-    """Logits (N, K): minus ``SHARPNESS`` times the squared distance from the centres, less one."""
+    """Logits (N, K): minus ``SHARPNESS`` times the squared distance to each centre, up to 1."""
     squared = centers.square().sum(dim=1) - 2 * unit @ centers.T
     return np.asarray(-SHARPNESS * squared.numpy().astype(np.float64))
 

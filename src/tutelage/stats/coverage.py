@@ -1,7 +1,7 @@
 """Do the training views fill the space of the real images? Fidelity, coverage, and their intervals.
 
 Everything is measured in a feature space: ``pool`` are features of real (unlabelled) images,
-``views`` those of what a model would be trained on.
+``views`` are features of what a model would be trained on.
 
 Shape letters: N pool images, n labelled images, V views of each, M = V n views, D features.
 """
@@ -10,12 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from tutelage.stats.metrics import t_quantile
+from tutelage.stats.intervals import Interval, t_quantile
 
 NEAREST = 5  # k of density and coverage, as in the paper
 NEAREST_OF_PRECISION = 3  # k of precision and recall, as in the paper
@@ -24,14 +23,6 @@ LEAST_SOURCES = 4  # half of it must still be two images
 HALVES = 200  # half samples behind an interval
 METRICS = ("coverage", "density", "precision", "recall", "distance")
 """Higher is better for all but the last."""
-
-
-class Interval(NamedTuple):
-    """A value with its 95% interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 def distances(a: Tensor, b: Tensor, *, chunk: int = 512) -> Tensor:
@@ -67,7 +58,7 @@ def precision(cross: Tensor, pool_radii: Tensor) -> float:
 
 
 def recall(cross: Tensor, view_radii: Tensor) -> float:
-    """Share of the pool that lies in the ball of some view; the other half of ``precision``.
+    """Share of the pool that lies in the ball of some view: ``precision`` the other way round.
 
     Args:
         cross: (N, M) distances of pool images and views.
@@ -107,8 +98,8 @@ def coverage_of_equals(n_pool: int, n_views: int, k: int = NEAREST) -> float:
     """Expected coverage when the views are as many fresh draws of the pool's own distribution.
 
     Of the other pool images and the views around a pool image, all orders are equally likely; it
-    stays uncovered if its k nearest are pool images (Naeem et al. 2020, the appendix' lemma on the
-    expected coverage).
+    stays uncovered if its k nearest are pool images (Naeem et al. 2020, the lemma on the expected
+    coverage in the appendix).
     """
     miss = 1.0
     for i in range(1, k + 1):
@@ -118,7 +109,7 @@ def coverage_of_equals(n_pool: int, n_views: int, k: int = NEAREST) -> float:
 
 @dataclass(frozen=True)
 class Kernel:
-    """Sums of a Gaussian kernel, by image: all that kernel distances of subsets need.
+    """Sums of a Gaussian kernel by image, which are all that kernel distances of subsets need.
 
     Attributes:
         pool: (N, N).
@@ -136,8 +127,8 @@ class Kernel:
         """Unbiased squared maximum mean discrepancies (R,) of R subsets.
 
         Gretton et al. 2012, "A Kernel Two-Sample Test", eq. 3, with one change: pairs of views of
-        one image are left out like pairs of an image and itself. Two views of one image are
-        closer than views of two images, so with them the estimate would be too high.
+        one image are left out, just as pairs of an image and itself are. Two views of one image
+        are closer than views of two images, so with such pairs the estimate would be too high.
 
         Args:
             in_pool: (R, N) 1 for the pool images of the subset, else 0.
@@ -181,11 +172,11 @@ def gaussian_kernel(pool: Tensor, cross: Tensor, views: Tensor, n_views: int) ->
 
 @dataclass(frozen=True)
 class Figures:
-    """How one cloud of training views lies to the pool.
+    """How one cloud of training views lies relative to the pool.
 
     Attributes:
         values: metric -> its value with an interval.
-        halves: metric -> (R,) its values on the half samples, the same halves for every cloud.
+        halves: metric -> (R,) its values on the half samples, which all clouds share.
         quantile: standard errors from the value to an end of the interval.
         n_views: V.
     """
@@ -196,7 +187,7 @@ class Figures:
     n_views: int
 
     def minus(self, other: Figures, metric: str) -> Interval:
-        """The difference in a metric; the interval uses that both saw the same images."""
+        """The difference in a metric; its interval makes use of the images that both share."""
         value = self.values[metric].value - other.values[metric].value
         half = self.quantile * float((self.halves[metric] - other.halves[metric]).std())
         return Interval(value, value - half, value + half)
@@ -220,15 +211,15 @@ def measure(
         pool: (N, D) features, N at least ``LEAST_POOL``.
         clouds: name -> (V, n, D) features of V views of the same n images, at least
             ``LEAST_SOURCES``; V may differ.
-        seed: of the halves.
-        halves: R, how many.
+        seed: of the draw of the halves.
+        halves: R, how many there are.
 
     Raises:
         ValueError: too few images, or clouds of different images.
     """
     counts = {views.shape[1] for views in clouds.values()}
     if len(counts) != 1:
-        raise ValueError(f"the clouds are of {sorted(counts)} images; they must be of the same")
+        raise ValueError(f"the clouds have {sorted(counts)} images; they must be views of the same")
     n_pool, n = len(pool), counts.pop()
     if n_pool < LEAST_POOL or n < LEAST_SOURCES:
         raise ValueError(
@@ -237,12 +228,7 @@ def measure(
         )
     among = distances(pool, pool)
     draws = torch.Generator().manual_seed(seed)
-    in_pool, in_sources = (
-        torch.stack([torch.randperm(count, generator=draws) < count // 2 for _ in range(halves)])
-        for count in (n_pool, n)
-    )
-    in_pool = torch.cat([torch.ones(1, n_pool, dtype=torch.bool), in_pool])
-    in_sources = torch.cat([torch.ones(1, n, dtype=torch.bool), in_sources])
+    in_pool, in_sources = (_halves(count, halves, draws) for count in (n_pool, n))
     samples = [rows.nonzero()[:, 0] for rows in in_pool]
     near = [_pool_radii(among[rows][:, rows]) for rows in samples]
     out = {}
@@ -254,28 +240,42 @@ def measure(
         table[:, -1] = kernel.distance(in_pool.double(), in_sources.double())
         # Recall's k must fit into a half; it is the same for the whole, or they would not compare.
         k = min(NEAREST_OF_PRECISION, n // 2 * len(views) - 1)
-        for number, (rows, (close, closer)) in enumerate(zip(samples, near, strict=True)):
+        for number, (rows, of_pool) in enumerate(zip(samples, near, strict=True)):
             columns = in_sources[number].repeat(len(views)).nonzero()[:, 0]
-            seen = cross[rows][:, columns]
             own = radii(within[columns][:, columns], k)
-            table[number, :4] = torch.tensor(
-                [
-                    coverage(seen, close),
-                    density(seen, close, NEAREST),
-                    precision(seen, closer),
-                    recall(seen, own),
-                ]
-            )
+            table[number, :4] = _neighbour_metrics(cross[rows][:, columns], of_pool, own)
         out[name] = _figures(table, t_quantile(n - 1), len(views))
     return out
 
 
+def _halves(count: int, halves: int, draws: torch.Generator) -> Tensor:
+    """Bool (1 + R, count): all of them in the first row, a random half in each of the others."""
+    rows = [torch.randperm(count, generator=draws) < count // 2 for _ in range(halves)]
+    return torch.stack([torch.ones(count, dtype=torch.bool), *rows])
+
+
 def _pool_radii(among: Tensor) -> tuple[Tensor, Tensor]:
+    """Of the balls of density and coverage, and of those of precision."""
     return radii(among, NEAREST), radii(among, NEAREST_OF_PRECISION)
 
 
+def _neighbour_metrics(
+    cross: Tensor, pool_radii: tuple[Tensor, Tensor], view_radii: Tensor
+) -> Tensor:
+    """The first four of ``METRICS`` from distances (N, M) of pool images and views."""
+    wide, narrow = pool_radii
+    return torch.tensor(
+        [
+            coverage(cross, wide),
+            density(cross, wide, NEAREST),
+            precision(cross, narrow),
+            recall(cross, view_radii),
+        ]
+    )
+
+
 def _figures(table: Tensor, quantile: float, n_views: int) -> Figures:
-    """From a table (1 + R, metrics) whose first row is of the whole sample."""
+    """From a table (1 + R, metrics) whose first row is the whole sample's."""
     values, halves = {}, {}
     for metric, column in zip(METRICS, table.T, strict=True):
         value, half = float(column[0]), quantile * float(column[1:].std())
@@ -295,7 +295,7 @@ class Holes:
     Attributes:
         rows: (H,) positions in the pool.
         distance: (H,) to the nearest training view.
-        radius: (H,) to the k-th nearest other pool image: of the image's own ball.
+        radius: (H,) of the image's own ball, the distance to its k-th nearest other pool image.
         alone: (H,) bool; the ball is among the pool's widest twentieth, so the image is unlike the
             rest of the pool, too: an outlier rather than a hole.
     """
@@ -309,14 +309,14 @@ class Holes:
 def holes(pool: Tensor, views: Tensor, *, count: int, k: int = NEAREST) -> Holes:
     """Uncovered pool images by their distance to the nearest view over their own ball's radius.
 
-    The bare distance puts lone outliers first; over the radius, an image counts that has company
-    in the pool but none in training. An image inside the ball of one that is already in the list
-    shows the same hole and is left out.
+    The bare distance would put lone outliers first. Divided by the radius, it puts those first that
+    have company in the pool but none in training. An image inside the ball of one that is already
+    in the list shows the same hole and is left out.
 
     Args:
         pool: (N, D) features.
         views: (M, D) of all training views.
-        count: at most so many.
+        count: how many at most.
         k: neighbours of a ball, as for coverage.
     """
     among, nearest = distances(pool, pool), distances(pool, views).amin(dim=1)
@@ -339,8 +339,8 @@ def farthest(pool: Tensor, views: Tensor, *, count: int, k: int = NEAREST) -> Ho
     Args:
         pool: (N, D) features.
         views: (M, D) of all training views.
-        count: at most so many.
-        k: neighbours of a ball, to tell who is alone.
+        count: how many at most.
+        k: neighbours of a ball, to tell which images are alone.
     """
     nearest = distances(pool, views).amin(dim=1)
     rows = nearest.argsort(descending=True, stable=True)[:count]

@@ -1,4 +1,4 @@
-"""Which of the given labels are likely wrong, by beliefs of models that did not learn from them."""
+"""Which of the given labels are likely wrong, according to models that did not learn from them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tutelage.stats.metrics import Floats, Ints
 
 RIGHT_BEFORE = 20.0  # images that the belief in right labels counts as
 TEMPERATURE_WEIGHT = 4.0  # as in ``calibrate.fit_temperature``
-CUT = 0.5  # a label more likely wrong than right
+CUT = 0.5  # above it a label is more likely wrong than right
 RATES = np.linspace(0.0, 0.6, 61)
 
 
@@ -21,8 +21,8 @@ class LabelErrors:
     """How likely each given label is wrong.
 
     Attributes:
-        probability: (n,) that it is.
-        rate: share of all labels that is wrong, as estimated.
+        probability: (n,) that the label is wrong.
+        rate: estimated share of wrong labels among all.
     """
 
     probability: Floats
@@ -37,14 +37,15 @@ class LabelErrors:
 def find_label_errors(logits: Floats, labels: Ints) -> LabelErrors:
     """Weigh what held-out models believe against the labels that were given.
 
-    A label is taken to be the true class with probability ``1 - rate`` and otherwise any other
-    class alike (symmetric noise: Patrini et al. 2017, arXiv:1609.03683, section 2). How often
-    labels are wrong and how sure the models may be are found together, by the likelihood of the
-    labels: fitted alone, a temperature would read every wrong label as a reason for doubt. Few
-    labels leave both open, so the answer is the mean over all pairs, weighed by their posterior.
+    A label is assumed to be the true class with probability ``1 - rate``, and else any of the other
+    classes with equal probability (symmetric noise: Patrini et al. 2017, arXiv:1609.03683, section
+    2). The rate of wrong labels and the models' temperature are estimated together, by the
+    likelihood of the labels: fitted alone, a temperature would take every wrong label for a reason
+    to doubt. Few labels leave both open, so the answer is the mean over all pairs of a rate and a
+    temperature, weighed by their posterior.
 
     Args:
-        logits: (n, K) about images that their model did not learn from; K at least 2.
+        logits: (n, K) of images that their model did not learn from; K at least 2.
         labels: (n,) the given classes.
     """
     n, n_classes = logits.shape

@@ -2,61 +2,16 @@
 
 from __future__ import annotations
 
-import math
-import statistics
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.stats.intervals import wilson
+
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
-
-
-def wilson_interval(successes: int, n: int, z: float = 1.959964) -> tuple[float, float]:
-    """The 95% score interval of a proportion (Wilson 1927); honest at 0, at 1 and at small n."""
-    if n == 0:
-        return (0.0, 1.0)
-    p = successes / n
-    centre = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * float(np.sqrt(p * (1 - p) / n + z * z / (4 * n * n)))
-    return (max(0.0, centre - half), min(1.0, centre + half))
-
-
-def t_quantile(freedom: int) -> float:
-    """97.5% point of Student's t for a whole number of degrees of freedom, at least 1."""
-    low, high = 1.9, 13.0  # the normal's is 1.96, that of one degree 12.71
-    for _ in range(50):
-        middle = (low + high) / 2
-        inside = _t_inside(middle, freedom) < 0.95
-        low, high = (middle, high) if inside else (low, middle)
-    return (low + high) / 2
-
-
-def _t_inside(t: float, freedom: int) -> float:
-    """P(-t < T < t): the finite series of Abramowitz and Stegun 26.7.3 (odd) and 26.7.4 (even)."""
-    angle = math.atan(t / math.sqrt(freedom))
-    odd, square = freedom % 2, math.cos(angle) ** 2
-    term = math.cos(angle) if odd else 1.0
-    total = term if freedom > 1 else 0.0
-    for exponent in range(odd + 2, freedom, 2):
-        term *= (exponent - 1) / exponent * square
-        total += term
-    share = math.sin(angle) * total
-    return 2 / math.pi * (angle + share) if odd else share
-
-
-def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean of independent draws, and the ends of its 95% interval (Student 1908).
-
-    Args:
-        values: at least 2.
-    """
-    mean = statistics.fmean(values)
-    half = t_quantile(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
-    return mean, mean - half, mean + half
 
 
 def confusion_matrix(labels: Ints, predicted: Ints, n_classes: int) -> NDArray[np.int64]:
@@ -104,7 +59,7 @@ def metrics(probs: Floats, labels: Ints) -> dict[str, Any] | None:
     return {
         "n": n,
         "accuracy": right / n,
-        "accuracy_ci95": list(wilson_interval(right, n)),
+        "accuracy_ci95": list(wilson(right, n)[1:]),
         "macro_f1": macro_f1(labels, predicted, probs.shape[1]),
         "ece": ece(probs, labels),
         "nll": nll(probs, labels),
@@ -123,7 +78,8 @@ class Comparison:
         after: accuracy of the new stage.
         nll_before: mean negative log-likelihood of the predecessor's probabilities, in nats.
         nll_after: the same of the new stage's.
-        shortened: the new stage's models of the folds were trained for fewer steps than its own.
+        shortened: whether the folds' models of the new stage were trained for fewer steps than its
+            own.
     """
 
     n: int
@@ -139,11 +95,11 @@ class Comparison:
     def accepted(self) -> bool:
         """False when the stage lost images, or likelihood.
 
-        Images: more lost than chance explains (one-sided, 5%). The difference is
-        ``(wins - losses) / n`` and its standard error, under no difference,
-        ``sqrt(wins + losses) / n`` (McNemar 1947). Of 20 images hardly one changes sides, so that
-        alone lets through what does harm slowly; the likelihood moves with every image. It is not
-        asked of a model that was trained for half as long as the one it stands for.
+        It lost images if it lost more than chance explains (one-sided, 5%). The difference is
+        ``(wins - losses) / n`` and its standard error, if there is no true difference,
+        ``sqrt(wins + losses) / n`` (McNemar 1947). Of 20 images hardly one changes sides, so this
+        alone would let a slow harm pass; the likelihood moves with every image. The likelihood
+        does not count where the folds' models were trained for fewer steps than the stage's own.
         """
         return not self._lost_images and (self.shortened or self.nll_after <= self.nll_before)
 
@@ -166,7 +122,14 @@ class Comparison:
 
 
 def compare(before: Floats, after: Floats, labels: Ints, *, shortened: bool = False) -> Comparison:
-    """Compare two (N, K) sets of calibrated held-out probabilities image by image."""
+    """Compare a stage with its predecessor, image by image.
+
+    Args:
+        before: (N, K) calibrated held-out probabilities of the predecessor.
+        after: (N, K) the same of the new stage.
+        labels: (N,) true classes.
+        shortened: as in ``Comparison``.
+    """
     was = before.argmax(axis=1) == labels
     now = after.argmax(axis=1) == labels
     n = len(labels)

@@ -21,19 +21,21 @@ def class_prior(labels: Ints, n_classes: int, smoothing: float = 1.0) -> Floats:
     return np.asarray(counts / counts.sum())
 
 
-def align(probs: Floats, prior: Floats, *, strength: float = 1.0, iterations: int = 20) -> Floats:
+def align_to_prior(
+    probs: Floats, prior: Floats, *, strength: float = 1.0, iterations: int = 20
+) -> Floats:
     """Move the mean belief over the pool toward ``prior`` (distribution alignment).
 
-    ``strength`` 0 leaves the beliefs alone, 1 makes their mean the prior, and between them the
+    ``strength`` 0 leaves the beliefs alone and 1 makes their mean the prior. Between them the
     target is the normalised geometric mean of the two: labels that were picked class by class
-    say little about how frequent the classes are in the pool. The rows and the column means are
-    scaled in turn (Sinkhorn and Knopp 1967).
+    say little about how frequent the classes are in the pool. Rows and column means are scaled in
+    turn (Sinkhorn and Knopp 1967).
 
     Args:
         probs: (N, K).
         prior: (K,).
         strength: in [0, 1].
-        iterations: of the two scalings.
+        iterations: how often both are scaled.
     """
     if strength == 0 or len(probs) == 0:
         return probs
@@ -49,16 +51,17 @@ def align(probs: Floats, prior: Floats, *, strength: float = 1.0, iterations: in
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """Beliefs about the pool and which of them the student may learn from.
+    """Beliefs about the pool, and which of its images the student may learn from.
 
     Attributes:
         probs: (N, K) calibrated, aligned.
         labels: (N,) most likely class.
         confidence: (N,) probability of that class.
         accepted: (N,) bool.
-        thresholds: (K,) the confidence that was asked of each class; 1.0 where none was met.
+        thresholds: (K,) confidence from which on images of a class were accepted; 1.0 for a class
+            without images.
         distances: (N,) from the classes, as ``tutelage.stats.unknown`` measures them.
-        limit: images farther away are out of class and never accepted; infinite for none.
+        limit: images farther away are out of class and never accepted; infinite if none is.
     """
 
     probs: Floats
@@ -85,7 +88,7 @@ class PseudoLabels:
         return sharpen(self.probs) if kind == "sharpened" else self.probs
 
     def some(self, count: int, seed: int) -> PseudoLabels:
-        """The same with ``count`` of the accepted images, drawn at random, or all of fewer."""
+        """The same with at most ``count`` of the accepted images, drawn at random."""
         drawn = np.random.default_rng(seed).permutation(np.flatnonzero(self.accepted))[:count]
         return dataclasses.replace(self, accepted=np.isin(np.arange(len(self.labels)), drawn))
 
@@ -107,8 +110,8 @@ class PseudoLabels:
 def sharpen(probs: Floats) -> Floats:
     """Probabilities (N, K) to the power ``1 / SHARPENING``, normalised.
 
-    Less uncertain than the beliefs, so that the student goes on from its teacher, but an image
-    that could be either stays so (Berthelot et al. 2019, "MixMatch", eq. 7).
+    They are surer than the beliefs, so that the student goes on from its teacher, but an image that
+    could be of either class still could (Berthelot et al. 2019, "MixMatch", eq. 7).
     """
     power = probs ** (1.0 / SHARPENING)
     return np.asarray(power / power.sum(axis=1, keepdims=True))
@@ -117,9 +120,9 @@ def sharpen(probs: Floats) -> Floats:
 def revise(labels: PseudoLabels, probs: Floats, *, strength: float) -> PseudoLabels:
     """Pseudo-labels after another look: the mean of the earlier and the new beliefs.
 
-    One training's errors about an image are not the next one's, so their mean is right more often
-    (temporal ensembling: Laine and Aila 2017, arXiv:1610.02242). The class frequencies stay what
-    they were estimated to be, and so does which images are accepted.
+    Each training errs about other images, so the mean of two is right more often (temporal
+    ensembling: Laine and Aila 2017, arXiv:1610.02242). The estimated class frequencies and the
+    choice of accepted images stay.
 
     Args:
         labels: the earlier ones.
@@ -128,7 +131,7 @@ def revise(labels: PseudoLabels, probs: Floats, *, strength: float) -> PseudoLab
     """
     believed = labels.probs[labels.accepted]
     revised = labels.probs.copy()
-    revised[labels.accepted] = align(
+    revised[labels.accepted] = align_to_prior(
         (believed + probs) / 2, believed.mean(axis=0), strength=strength
     )
     return dataclasses.replace(
@@ -168,10 +171,10 @@ def select(probs: Floats, *, fraction: float, detection: Detection | None = None
     )
 
 
-def confusion(probs: Floats, labels: Ints, n_classes: int) -> Floats:
+def confusion_rates(probs: Floats, labels: Ints, n_classes: int) -> Floats:
     """(K, K): column k is the mean held-out belief about images of true class k.
 
-    One uniform belief is added to each class, so that a class nobody was held out of says nothing.
+    One uniform belief is added to each class, so that a class without held-out images is uniform.
 
     Args:
         probs: (J, K) held-out.
@@ -193,16 +196,17 @@ def estimate_prior(
     The mean belief is a mixture of the columns of ``rates``; its proportions are found by
     expectation maximisation, with a Dirichlet prior of ``strength`` images a class at the labels'
     own frequencies. The idea is black-box shift estimation (Lipton et al. 2018), made
-    positive and regularised because few labels make the rates uncertain.
+    positive and regularised because few labels make the rates uncertain. A class without labels
+    gets 0: nothing that the teacher learnt could tell its images from those of the others.
 
     Args:
         mean_belief: (K,) mean probability over the pool.
-        rates: (K, K) from ``confusion``.
+        rates: (K, K) from ``confusion_rates``.
         labels: (n,) the labels; their number is how much the evidence counts.
         strength: images per class that the prior counts as.
     """
     n_classes = len(mean_belief)
-    start = class_prior(labels, n_classes)
+    start = class_prior(labels, n_classes) * (np.bincount(labels, minlength=n_classes) > 0)
     prior = start
     for _ in range(200):
         share = rates * prior

@@ -1,4 +1,4 @@
-"""Which unlabelled images to label next: those the model doubts, one of each kind there is."""
+"""Which unlabelled images to label next: those that the model doubts, one of each kind."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ import numpy as np
 
 from tutelage.stats.metrics import Floats, Ints
 
-BATCH = 50  # images that are chosen together, and are worth labelling together
+BATCH = 50  # images that are chosen, and best labelled, together
 KMEANS_STEPS = 15
-MOST = 50_000  # images of a pool that are looked at; of a larger one a random share
+MOST = 50_000  # pool images that are looked at; of a larger pool a random share is
 
 
 def doubt(probs: Floats) -> Floats:
-    """One minus the lead of the likeliest class over the next (N,): 0 is sure, 1 is torn.
+    """One minus the lead (N,) of the likeliest class over the next: 0 is sure, 1 is torn.
 
-    Margin sampling (Scheffer et al. 2001); unlike entropy it asks nothing about the classes that
-    an image is not.
+    Margin sampling (Scheffer et al. 2001). Unlike entropy it does not depend on the classes that
+    an image surely does not belong to.
     """
     ordered = np.sort(probs, axis=1)
     return np.asarray(1 - (ordered[:, -1] - ordered[:, -2]))
 
 
 def next_to_label(probs: Floats, features: Floats, count: int, *, seed: int = 0) -> Ints:
-    """Positions (at most ``count``,) in the order in which to label them.
+    """Positions (at most ``count``,) of images in the order in which to label them.
 
-    The image in the middle of each cluster of a k-means that weighs every image by its doubt
-    (Zhdanov 2019, "Diverse mini-batch Active Learning", arXiv:1901.05954), clusters with the most
-    doubt first: an image that stands for many doubtful ones teaches more than a doubtful oddity.
-    The first ``BATCH`` come from so many clusters, the next from those of twice as many that none
-    was chosen of, and so on.
+    A k-means that weighs every image by its doubt makes clusters, and the image in the middle of
+    each is chosen (Zhdanov 2019, "Diverse mini-batch Active Learning", arXiv:1901.05954), clusters
+    with the most doubt first: an image that stands for many doubtful ones teaches more than a
+    doubtful oddity. The first ``BATCH`` images come from as many clusters. The next come from twice
+    as many, of which those count that hold no chosen image, and so on.
 
     Args:
         probs: (M, K) calibrated beliefs about the pool.
         features: (M, D) of the pool.
         count: how many to choose.
-        seed: of where the clusters start, and of the share of a large pool.
+        seed: of the clusters' starts, and of the random share of a large pool.
     """
     rng = np.random.default_rng(seed)
     weights = doubt(probs)
@@ -48,14 +48,14 @@ def next_to_label(probs: Floats, features: Floats, count: int, *, seed: int = 0)
         upto = min(len(chosen) + BATCH, wanted)
         distances = _kmeans(points, weights, -(-upto // BATCH) * BATCH, rng)
         found = _middles(distances, weights, chosen)[: upto - len(chosen)]
-        if not found:  # as many clusters as different images, and one chosen of each
+        if not found:  # every cluster is one image, or copies of it, and each has been chosen
             break
         chosen += found
     return np.asarray(looked[chosen], dtype=np.int64)
 
 
 def _middles(distances: Floats, weights: Floats, chosen: list[int]) -> list[int]:
-    """The most central point of each cluster that none was chosen of, by falling weight."""
+    """The most central point of each cluster without a chosen one, by falling weight."""
     own = distances.argmin(axis=1)
     total = np.bincount(own, weights=weights, minlength=distances.shape[1])
     total[own[chosen]] = 0.0

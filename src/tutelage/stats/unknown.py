@@ -1,9 +1,9 @@
-"""Images that belong to none of the classes: scores, and a limit from labels that were held out.
+"""Images that belong to none of the classes: scores, and a limit from held-out labels.
 
-A score is higher the less an image looks like any class. Of those tried on a frozen ImageNet trunk
-with 4 and 25 labels a class, the cosine distance to the nearest class mean, in the probe's metric,
-told CIFAR-10's other classes apart best (docs/log.md); what a deployed model can compute from its
-own logits is the energy.
+The less an image looks like any class, the higher is its score. Of the scores tried on a frozen
+ImageNet trunk with 4 and 25 labels a class, the cosine distance to the nearest class mean, in the
+probe's metric, told CIFAR-10's other classes apart best (docs/log.md). A deployed model can compute
+the energy from its own logits.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from tutelage.stats.metrics import Floats, Ints
 
-KEPT = 0.95  # of the images of the classes that stay within the limit
-FEW = 20  # held-out scores; up to that many their maximum says little about the tail
+KEPT = 0.95  # share of the classes' own images that stays within the limit
+FEW = 20  # held-out scores; the maximum of so few says little about the tail
 MARGIN = 0.25  # beyond the maximum of few scores, as a share of its height above their median
-CONFIDENCE = 0.95  # that images of the classes alone do not explain what is left out
-MOST = 0.9  # of a pool; if more lies beyond the limit, the pool differs in something else
+CONFIDENCE = 0.95  # that more was left out than images of the classes explain
+MOST = 0.9  # share of a pool; if more lies beyond the limit, the pool differs in something else
 
 
 def energy(logits: Floats) -> Floats:
@@ -41,7 +41,7 @@ def mean_distances(features: Floats, labels: Ints, others: Floats) -> Floats:
 
     Args:
         features: (n, D) of labelled images, centred, in a metric where directions compare.
-        labels: (n,) their classes; one without a label has no mean.
+        labels: (n,) their classes; a class without labels has no mean.
         others: (M, D) in the same metric.
     """
     means = np.stack([features[labels == k].mean(axis=0) for k in np.unique(labels)])
@@ -49,11 +49,11 @@ def mean_distances(features: Floats, labels: Ints, others: Floats) -> Floats:
 
 
 def held_out_distances(features: Floats, labels: Ints) -> Floats:
-    """``mean_distances`` (n',) of each labelled image to means it has no part in.
+    """``mean_distances`` (n',) of each labelled image to means that it is not part of.
 
-    Leaving out one image is the largest fold there is, so the means are nearly those that the
-    pool meets; they are a little worse, which errs toward keeping pool images. A class's only
-    image is not scored: without it there is no class to be near to.
+    Only one image is left out at a time, so the means are nearly those that the pool meets. They
+    are a little worse, which errs toward keeping pool images. A class's only image is not scored:
+    without it there is no class to be near to.
     """
     classes, index, counts = np.unique(labels, return_inverse=True, return_counts=True)
     sums = np.stack([features[labels == k].sum(axis=0) for k in classes])
@@ -73,12 +73,12 @@ def _unit(rows: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class Limit:
-    """Where an image stops to look like one of the classes.
+    """Where an image ceases to look like one of the classes.
 
     Attributes:
         value: scores above it are out of class; infinite without held-out scores.
-        share: of images that are all of the classes at most this share lies beyond, with
-            ``CONFIDENCE`` over the draw of the labels.
+        share: at most this share of the classes' own images lies beyond, with ``CONFIDENCE`` over
+            the draw of the labels.
     """
 
     value: float
@@ -86,7 +86,7 @@ class Limit:
 
 
 def fit_limit(held_out: Floats) -> Limit:
-    """The limit that keeps about ``KEPT`` of the images of the classes.
+    """The limit within which about ``KEPT`` of the classes' own images stay.
 
     It is the order statistic of rank ``k = ceil(KEPT * (n + 1))``, so that a new image lies
     beyond with probability at most ``1 - KEPT`` (Vovk et al. 2005, conformal prediction); up to
@@ -121,7 +121,7 @@ def _upper_share(n: int, k: int) -> float:
 
 
 def match_threshold(ours: Floats, theirs: Floats, threshold: float) -> float:
-    """The threshold on ``ours`` (N,) that as many exceed as ``threshold`` on ``theirs`` (N,)."""
+    """The threshold that as many of ``ours`` (N,) exceed as ``threshold`` of ``theirs`` (N,)."""
     return float(np.quantile(ours, float((theirs <= threshold).mean())))
 
 
@@ -131,7 +131,7 @@ class Detection:
 
     Attributes:
         distances: (M,).
-        limit: largest distance of an image that stays; infinite where all stay.
+        limit: largest distance of an image that stays; infinite if all stay.
     """
 
     distances: Floats
@@ -146,11 +146,11 @@ class Detection:
 def detect(features: Floats, labels: Ints, pool: Floats) -> Detection:
     """Find the pool images that belong to no class, or none if chance explains them.
 
-    All stay unless a larger share of the pool lies beyond the limit than images of the classes
-    would put there, and unless nearly all does: then the pool was taken otherwise than the
-    labelled images, and being far says nothing about the class. All stay too where no more than
-    ``FEW`` held-out scores would draw the limit: it would be their maximum, and of two labels of a
-    class each is scored by the other.
+    Images are left out only if a larger share of the pool lies beyond the limit than the classes'
+    own images explain. If nearly the whole pool lies there, all stay: it was taken in another way
+    than the labelled images, and being far says nothing about the class. All stay, too, if only
+    ``FEW`` held-out scores or fewer would set the limit: it would be their maximum, and where a
+    class has two labels, each is scored by the other.
 
     Args:
         features: (n, D) of labelled images, as ``mean_distances`` wants them.
@@ -166,7 +166,7 @@ def detect(features: Floats, labels: Ints, pool: Floats) -> Detection:
 
 
 def auroc(scores: Floats, outside: NDArray[np.bool_]) -> float:
-    """The chance that an image out of class scores higher than one that is not; ties count half.
+    """The chance that an image out of class scores higher than one of a class; ties count half.
 
     The rank-sum statistic (Hanley and McNeil 1982).
 

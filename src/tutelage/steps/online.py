@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -18,7 +19,8 @@ from tutelage.losses import flexmatch, freematch, softmatch
 from tutelage.losses.cross_entropy import cross_entropy
 from tutelage.losses.fixmatch import confident, harden
 from tutelage.losses.remixmatch import align
-from tutelage.training.batch import Batch, Metrics
+from tutelage.steps.mean_teacher import MeanTeacherStep
+from tutelage.training.batch import Batch, Metrics, Step
 from tutelage.training.together import whole
 
 
@@ -261,3 +263,37 @@ def _running(average: Tensor, values: Tensor, pool: Tensor, momentum: float) -> 
 def _toward(average: Tensor, value: Tensor, pool: Tensor, momentum: float) -> Tensor:
     """``average`` moved toward a batch's ``value``; it stays where the batch has no pool image."""
     return torch.where(pool.any(), momentum * average + (1 - momentum) * value, average)
+
+
+MOMENTUM = 0.99  # of online statistics: the papers' 0.999 is for a million steps, not thousands
+
+
+def make_online_step(
+    method: str, prior: Tensor, *, n_pool: int, steps: int, threshold: float, hard: bool
+) -> Step:
+    """The step of one online method, with its state at the start.
+
+    Args:
+        method: a choice of the setting ``online``.
+        prior: (K,) estimated class distribution of the pool, on the device of the run.
+        n_pool: images in the pool.
+        steps: length of the round.
+        threshold: of FixMatch, and of FlexMatch's best class.
+        hard: pseudo-labels are best guesses; Mean Teacher has none and compares probabilities.
+    """
+    if method == "mean-teacher":
+        # The authors ramp up for 40,000 of 150,000 steps.
+        return MeanTeacherStep(ramp_steps=steps * 4 // 15)
+    k, device = len(prior), prior.device
+    step = partial(OnlinePseudoLabelStep, hard=hard, momentum=MOMENTUM)
+    if method == "fixmatch":
+        return step(prior, FixMatch(threshold))
+    if method == "flexmatch":
+        return step(prior, FlexMatch(k, n_pool, threshold, device))
+    if method == "freematch":
+        free = FreeMatch(k, momentum=MOMENTUM, device=device)
+        return step(prior, free, penalty=free.fairness)
+    if method == "softmatch":
+        uniform = torch.full_like(prior, 1 / k)
+        return step(uniform, SoftMatch(k, momentum=MOMENTUM, device=device))
+    raise ValueError(f"'{method}' is no online method")

@@ -15,12 +15,12 @@ from tqdm import tqdm
 
 from tutelage.system.files import append_line, explain
 
-# They turn the reading order, so that a name can look like another: Unicode's UAX #9.
+# They change the reading order, so that a name can look like another one: Unicode's UAX #9.
 _TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Text as it can be shown in a terminal: a name in it cannot move the cursor or end the line.
+    """Text that is safe in a terminal: a name in it cannot move the cursor or end the line.
 
     Args:
         text: control characters and halves of surrogate pairs in it become backslash escapes.
@@ -41,11 +41,10 @@ class Console:
     Attributes:
         events: the file; without it nothing is recorded.
         quiet: print nothing.
-        listen: is told of every event, too: its kind and its facts.
+        listen: called with the kind and the facts of every event, if set.
     """
 
     def __init__(self, events: Path | None = None, *, quiet: bool = False) -> None:
-        """Nobody else listens yet."""
         self.events = events
         self.quiet = quiet
         self.listen: Callable[[str, dict[str, Any]], None] | None = None
@@ -74,9 +73,9 @@ class Console:
 
     @contextmanager
     def bar(self, label: str, total: int, unit: str = "step") -> Iterator[Callable[..., None]]:
-        """A progress bar with the time left; call the result with what has been done so far.
+        """A progress bar with the time left; call the result with how much has been done so far.
 
-        A second argument, figures by name, is recorded.
+        Figures by name, as a second argument, are recorded.
         """
         self.record("start", label=label, total=total)
         shown = not self.quiet and sys.stderr.isatty()

@@ -6,7 +6,7 @@ import os
 
 
 def cores() -> int:
-    """Those it is allowed to run on, where the system tells; else all of the machine's."""
+    """The cores it is allowed to run on, where the system says so; else all of the machine's."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

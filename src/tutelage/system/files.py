@@ -1,4 +1,4 @@
-"""Writing files so that a death, a full disk or a power cut leaves the old one or the new one."""
+"""Writing files so that a kill, a full disk or a power cut leaves the old one or the new one."""
 
 from __future__ import annotations
 
@@ -13,27 +13,23 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
 
-from tutelage.system.errors import TutelageError
-
-_MENDS = {
+_MENDS = {  # what to do about an error of the storage, by its numbers
     (errno.ENOSPC, errno.EDQUOT, errno.EFBIG): "free some space there",
     (errno.EACCES, errno.EPERM, errno.EROFS): "give yourself the right to it",
     (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENXIO, errno.ENODEV): (
         "the disk, or the way to it, fails: mend that"
     ),
 }
-"""What to do about an error that storage gives, by its numbers."""
 
 _PARTIAL = ".partial"  # ends the name of a file that is being written
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A neighbour to write to, which replaces ``path`` in one step when all went well.
+    """A temporary file beside ``path`` to write to, which replaces it in one step in the end.
 
-    Then it is on the disk. After a failure there is the old file, or none, and no neighbour.
+    Then it is on the disk. After a failure the old file, or none, is there, and nothing else.
 
     Raises:
         OSError: it cannot be written; the error names ``path``.
@@ -65,38 +61,16 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 
 def digest(content: bytes) -> str:
-    """What tells whether bytes are those that were written: BLAKE2b, 128 bits, in hex."""
+    """A checksum of bytes: BLAKE2b, 128 bits, in hex."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def lock(file: IO[Any] | int, refusal: str) -> None:
-    """Keep other processes from locking an open file, until it is closed or the process ends.
-
-    Windows, and file systems that know no locks, let all in.
-
-    Raises:
-        TutelageError: another process has locked it; the message is ``refusal``.
-    """
-    try:
-        import fcntl
-    except ModuleNotFoundError:  # not on Windows
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise TutelageError(refusal) from None
-    except OSError:  # some network file systems
-        return
-
-
 def sweep(folder: Path, name: str = "*") -> None:
-    """Delete the half-written files and folders that killed processes left below a folder.
-
-    No other process may be writing there.
+    """Delete the temporary files and folders that killed processes left below a folder.
 
     Args:
-        folder: where.
-        name: of the file or folder that was being written; all of them by default.
+        folder: no other process may be writing there.
+        name: of the file or folder that was being written; any by default.
     """
     for path in [*folder.rglob(f".{name}.*{_PARTIAL}")]:
         if path.is_dir():
@@ -123,7 +97,7 @@ def append_line(path: Path, text: str) -> None:
 
 
 def install(building: Path, folder: Path) -> None:
-    """Rename a folder that was built under another name; nobody sees a part of it.
+    """Rename a folder that was built under another name, so that it appears whole.
 
     All of it is on the disk before the rename: a file system may keep a rename through a power cut
     and lose what the files held (Pillai et al. 2014, "All File Systems Are Not Created Equal").
@@ -141,9 +115,9 @@ def install(building: Path, folder: Path) -> None:
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A neighbour to write into, which becomes ``folder`` in one step when all went well.
+    """A temporary folder beside ``folder`` to write into, which becomes it in one step in the end.
 
-    ``folder`` must not exist, or be empty. After a failure it is as it was, and the neighbour gone.
+    ``folder`` must not exist, or be empty. After a failure it is as it was, with nothing beside it.
 
     Raises:
         OSError: it cannot be written, or is not empty; the error names ``folder``.
@@ -182,9 +156,9 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def about(path: Path) -> Iterator[None]:
-    """Let an OSError name ``path`` where it names no file, as after a write, or a neighbour.
+    """Let an OSError name ``path`` where it names no file, as after a write, or a temporary one.
 
-    A neighbour's name, or that of a folder it lies in, begins with a dot and that of ``path``.
+    A temporary file, or a folder that it lies in, is called "." and the name of ``path``.
     """
     try:
         yield
@@ -196,7 +170,7 @@ def about(path: Path) -> Iterator[None]:
 
 
 def cache_folder() -> Path:
-    """Where stores and machine measurements are kept between runs: $TUTELAGE_CACHE if set."""
+    """Where stores and measurements of the machine are kept between runs."""
     chosen = os.environ.get("TUTELAGE_CACHE")
     return Path(chosen).expanduser() if chosen else Path.home() / ".cache" / "tutelage"
 
@@ -229,10 +203,10 @@ def _within(path: Path, place: Path) -> bool:
 
 
 def csv_line(cells: Iterable[object]) -> str:
-    """One row of a CSV file, ending with a line feed alone.
+    """One row of a CSV file, which ends with a line feed.
 
-    Python 3.11's writer quotes only the characters of its own line end, but a bare carriage return
-    in a file's name ends the row for readers.
+    Python 3.11's writer quotes only the characters of its own line end, but a carriage return in a
+    file's name would end the row for readers.
     """
     text = io.StringIO()
     csv.writer(text, lineterminator="\r\n").writerow(cells)

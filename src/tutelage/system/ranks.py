@@ -1,9 +1,9 @@
 """Processes that train as one: torchrun starts them, torch.distributed connects them.
 
 Each process, a rank, holds the whole model and works on its share of every batch. What a step
-needs of the others' shares is gathered (``tutelage.training.together``), so that all ranks see the
-same numbers and take the same decisions; the lead, rank 0, writes the files. A single process is
-the lead of one. Imports torch only where there are several.
+needs from the shares of others is gathered (``tutelage.training.together``), so that all ranks see
+the same numbers and decide alike; the lead, rank 0, writes the files. A single process is its own
+lead. Imports torch only where there are several.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Ranks:
-    """Who this process is among how many."""
+    """This process's number among how many."""
 
     rank: int = 0
     world: int = 1
 
     def share(self, n: int) -> slice:
-        """This rank's part of ``n`` things in order; all parts together are the whole."""
-        if self.world == 1:  # ``apart`` too, whatever the rank
+        """This rank's part of ``n`` things in order; the parts of all ranks are the whole."""
+        if self.world == 1:  # ``alone`` too, whatever the rank
             return slice(0, n)
         return slice(n * self.rank // self.world, n * (self.rank + 1) // self.world)
 
@@ -41,7 +41,7 @@ _current = Ranks()
 
 
 def current() -> Ranks:
-    """The ranks that work together now; one alone unless ``joined``."""
+    """The ranks that work together now: one alone unless ``joined``."""
     return _current
 
 
@@ -51,10 +51,10 @@ def is_lead() -> bool:
 
 
 def env_int(name: str, default: int) -> int:
-    """A number that torchrun tells its processes in their environment.
+    """A number that torchrun puts into the environment of its processes.
 
     Raises:
-        TutelageError: it is no whole number.
+        TutelageError: the variable holds no whole number.
     """
     text = os.environ.get(name, "")
     if text and not text.isdecimal():
@@ -69,8 +69,8 @@ def joined() -> Iterator[Ranks]:
     Gloo carries what lies in main memory and NCCL what lies on GPUs; local rank i takes GPU i.
 
     Raises:
-        TutelageError: there are more ranks on a machine than GPUs; or torchrun would restart ranks
-            on several machines with what they knew of one another before.
+        TutelageError: a machine has more ranks than GPUs; or torchrun would restart ranks on
+            several machines with stale addresses of one another.
     """
     world = env_int("WORLD_SIZE", 1)
     if world == 1 or "MASTER_ADDR" not in os.environ:
@@ -100,7 +100,7 @@ def joined() -> Iterator[Ranks]:
         )
     ranks = Ranks(distributed.get_rank(), distributed.get_world_size())
     try:
-        with _being(ranks):
+        with _acting_as(ranks):
             yield ranks
     finally:
         if ours:
@@ -108,7 +108,7 @@ def joined() -> Iterator[Ranks]:
 
 
 def _fresh_store() -> Any:
-    """Where ranks find one another's addresses: none that earlier ranks left; None for torch's own.
+    """A store of the ranks' addresses without those of earlier ranks; None means torch's own.
 
     Since 2.5 torchrun keeps one store over restarts, in which a rank may find the address of one
     that is dead, and wait for it forever (pytorch/pytorch#135712). Restarts are counted alike on
@@ -135,14 +135,14 @@ def _fresh_store() -> Any:
 
 
 @contextlib.contextmanager
-def apart() -> Iterator[None]:
-    """Let each rank do what follows alone and whole: all do the same, or only the lead does it."""
-    with _being(Ranks(_current.rank)):
+def alone() -> Iterator[None]:
+    """Let each rank do the whole of what follows, alone: all do the same, or only the lead does."""
+    with _acting_as(Ranks(_current.rank)):
         yield
 
 
 @contextlib.contextmanager
-def _being(ranks: Ranks) -> Iterator[None]:
+def _acting_as(ranks: Ranks) -> Iterator[None]:
     global _current
     before, _current = _current, ranks
     try:
@@ -152,7 +152,7 @@ def _being(ranks: Ranks) -> Iterator[None]:
 
 
 def wait() -> None:
-    """Go on when all ranks have come here."""
+    """Wait until all ranks have come here."""
     if _current.world > 1:
         from torch import distributed
 
@@ -176,7 +176,7 @@ def agreed(value: T) -> T:
 
 
 def any_of(flag: bool) -> bool:
-    """Whether it is true on any rank; all go on when all have come here."""
+    """Whether ``flag`` is true on any rank; all ranks go on when all have come here."""
     if _current.world == 1:
         return flag
     import torch
@@ -188,10 +188,10 @@ def any_of(flag: bool) -> bool:
 
 
 def by_lead(work: Callable[[], T]) -> T:
-    """What ``work`` gave the lead, on every rank; the others wait for it.
+    """The result of ``work`` on the lead, for every rank; the others wait for it.
 
     Raises:
-        TutelageError: it did on the lead, which tells the user; the others end.
+        TutelageError: ``work`` raised it on the lead, which tells the user; the others end.
     """
     result, error = _attempt(work) if is_lead() else (None, None)
     _end_together(error)
@@ -199,10 +199,10 @@ def by_lead(work: Callable[[], T]) -> T:
 
 
 def lead_first(work: Callable[[], T]) -> T:
-    """``work`` on each rank, but first on one of each machine, which fills caches for the rest.
+    """The result of ``work``, done first by one rank of each machine, which fills the caches.
 
     Raises:
-        TutelageError: it did on one that went first; the others end.
+        TutelageError: ``work`` raised it on a rank that went first; the others end.
     """
     first = env_int("LOCAL_RANK", 0) == 0
     result, error = _attempt(work) if first else (None, None)
@@ -218,7 +218,7 @@ def _attempt(work: Callable[[], T]) -> tuple[T | None, TutelageError | None]:
 
 
 def _end_together(error: TutelageError | None) -> None:
-    """End all ranks where one met an error; it raises that, and so one alone tells it."""
+    """End all ranks where one met an error; that one raises it, so that it is told once."""
     failed = any_of(error is not None)
     if error is not None:
         raise error

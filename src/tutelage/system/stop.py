@@ -1,4 +1,4 @@
-"""SIGTERM, with which schedulers end a job: what is being trained is saved first."""
+"""SIGTERM, with which schedulers end a job: what is in training is saved first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 EXIT_CODE = 128 + signal.SIGTERM
-GRACE = 8.0  # seconds to end in good order; schedulers follow with SIGKILL, some after ten
+GRACE = 8.0  # seconds to end in good order; some schedulers send SIGKILL after ten
 
 
 class Terminated(BaseException):
@@ -23,16 +23,16 @@ _deferring = 0
 
 @contextmanager
 def handled() -> Iterator[None]:
-    """Raise ``Terminated`` where the main thread is when SIGTERM comes, or after it is deferred.
+    """Raise ``Terminated`` in the main thread when SIGTERM comes, unless it is ``deferred``.
 
-    Where the main thread does not come to it within ``GRACE``, since it waits in a library's code
-    (such as for a rank that is dead), the process ends all the same. Files are never half-written.
+    If the main thread does not get to it within ``GRACE``, since it waits in a library's code (for
+    a rank that is dead, say), the process ends all the same. Files are never half-written.
     """
     global _asked
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     before = signal.signal(signal.SIGTERM, _note)
-    # A handler runs between two instructions of the interpreter; this tells a thread at once.
+    # A handler runs between two instructions of the interpreter; the pipe tells a thread at once.
     earlier = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     over = threading.Event()
     threading.Thread(target=_watch, args=(reader, over), daemon=True).start()
@@ -55,7 +55,7 @@ def _watch(reader: int, over: threading.Event) -> None:
 
 @contextmanager
 def deferred() -> Iterator[Callable[[], bool]]:
-    """Only note the signal; the caller asks whether it came, and ends in good order."""
+    """Only note SIGTERM; the caller asks whether it came, and ends in good order."""
     global _deferring
     _deferring += 1
     try:

@@ -1,6 +1,6 @@
-"""Figures of a run to TensorBoard, MLflow or Weights & Biases, beside ``events.jsonl``.
+"""Figures of a run for TensorBoard, MLflow or Weights & Biases, beside ``events.jsonl``.
 
-Each is an extra and imported when it is asked for. Where they write is theirs to say
+Each is an extra, imported when it is asked for. Their own settings say where they write
 (``MLFLOW_TRACKING_URI``, ``WANDB_MODE`` and so on); TensorBoard's files are in the run folder.
 """
 
@@ -19,10 +19,10 @@ PROJECT = "tutelage"  # the experiment of MLflow, the project of Weights & Biase
 
 
 class Tracker(Protocol):
-    """Where figures go; anything with these three methods will do."""
+    """Where figures go."""
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Take figures of one step; steps of a name rise, those of other names start anew."""
+        """Take figures of one step; the steps of each name rise."""
 
     def text(self, name: str, value: str) -> None:
         """Take a text, such as the settings as JSON."""
@@ -35,7 +35,6 @@ class TensorBoard:
     """Event files in the run folder: ``tensorboard --logdir RUN/tensorboard``."""
 
     def __init__(self, folder: Path) -> None:
-        """Open the writer."""
         need("tensorboard", "tensorboard")
         writer = need("torch.utils.tensorboard", "train").SummaryWriter
         self._writer = writer(str(folder / "tensorboard"))
@@ -58,7 +57,6 @@ class MLflow:
     """A run of the experiment "tutelage"."""
 
     def __init__(self, folder: Path) -> None:
-        """Create the run."""
         mlflow = need("mlflow", "mlflow")
         self._metric = mlflow.entities.Metric
         self._client = mlflow.MlflowClient()
@@ -67,7 +65,7 @@ class MLflow:
         self._run = self._client.create_run(experiment, run_name=folder.name).info.run_id
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Metrics; MLflow's names are of fewer characters."""
+        """Metrics; MLflow allows fewer characters in a name."""
         now = int(1000 * time.time())
         named = {re.sub(r"[^\w./ -]", "_", name): value for name, value in values.items()}
         metrics = [self._metric(name, value, now, step) for name, value in named.items()]
@@ -86,12 +84,11 @@ class WandB:
     """A run of the project "tutelage"; ``WANDB_MODE=offline`` keeps it on this machine."""
 
     def __init__(self, folder: Path) -> None:
-        """Start the run."""
         wandb = need("wandb", "wandb")
         self._run = wandb.init(project=PROJECT, name=folder.name, dir=str(folder))
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Figures with their step beside them: its own steps may never go back."""
+        """Figures with their step beside them, since W&B's own steps may never go back."""
         groups = {name.rpartition("/")[0] for name in values}
         self._run.log({**values, **{f"{group}/step".lstrip("/"): step for group in groups}})
 
@@ -112,15 +109,15 @@ TRACKERS: dict[str, Callable[[Path], Tracker]] = {
 
 
 class Tracking:
-    """All trackers of a run. One that fails is left out from there on; it never stops the run."""
+    """All trackers of a run. One that fails is left out from then on, and the run goes on."""
 
     def __init__(self, trackers: Sequence[Tracker], complain: Callable[[str], None]) -> None:
-        """Send to ``trackers``; ``complain`` is told of one that failed."""
+        """Send to ``trackers``; ``complain`` is called with a text when one fails."""
         self._trackers = list(trackers)
         self._complain = complain
 
     def event(self, kind: str, facts: Mapping[str, Any]) -> None:
-        """Pass on what an event of the run says in figures."""
+        """Pass on the figures of an event of the run."""
         if kind == "progress":
             label = facts["label"]
             values = {f"{label}/{name}": value for name, value in facts["metrics"].items()}
@@ -141,7 +138,7 @@ class Tracking:
         for tracker in list(self._trackers):
             try:
                 work(tracker)
-            except Exception as error:  # theirs are of any kind: network, disk, quota
+            except Exception as error:  # of any kind: network, disk, quota
                 self._trackers.remove(tracker)
                 self._complain(f"{type(tracker).__name__} failed and gets no more figures: {error}")
 
@@ -172,7 +169,7 @@ def open_trackers(names: str | None, folder: Path) -> list[Tracker]:
 
 
 def _numbers(figures: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """Nested figures as (path, number) pairs; what is no number is left out."""
+    """The numbers among nested figures, as (path, number) pairs."""
     found: list[tuple[str, float]] = []
     for name, value in figures.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""A web application on a socket of this machine, until Ctrl-C. Imports uvicorn when it must."""
+"""A web application on a socket of this machine, until Ctrl-C. Imports uvicorn only then."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ HEAD_BYTES = 16_384
 def bound_socket(host: str, port: int) -> socket.socket:
     """A socket that listens at an address; port 0 takes a free one.
 
-    Who connects before it is served on waits.
+    Clients that connect before the application runs have to wait.
 
     Raises:
-        TutelageError: the address cannot be had.
+        TutelageError: the address cannot be used.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
@@ -61,9 +61,9 @@ def run_app(app: Any, listening: socket.socket) -> None:
 
 
 def _patient_protocol() -> Any:
-    """Uvicorn's HTTP protocol, but not patient without end: it has no limit for a head's arrival.
+    """Uvicorn's HTTP protocol with a limit for the arrival of a request's head.
 
-    Connections that send a byte now and then would be held for ever (the "slow loris").
+    Without one, connections that send a byte now and then are held for ever (the "slow loris").
     """
     from uvicorn.protocols.http.h11_impl import H11Protocol
 

@@ -120,41 +120,63 @@ def test_normalised_and_whole_numbers(dtype, width):
         torch.testing.assert_close(ours, (plain - mean) / std, atol=1e-5, rtol=0)
 
 
-def test_threads_do_not_change_the_views():
+@pytest.fixture
+def two_threads(monkeypatch):
+    from tutelage.augment.engine import cpu
+
+    cpu._pool.cache_clear()
+    monkeypatch.setattr(cpu, "cores", lambda: 2)
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+    cpu._pool.cache_clear()
+
+
+def test_threads_do_not_change_the_views(two_threads):
     images = pictures("noise", 41, 32, 32, 1)
     plan = Strong().plan(torch.ones(41), torch.Generator().manual_seed(0))
-    alone = apply(images, plan, 24, backend="cpu")
-    torch.set_num_threads(2)
+    alone = torch.cat(
+        [apply(images[i : i + 1], plan[i], 24, backend="cpu") for i in range(len(images))]
+    )
+    assert torch.equal(apply(images, plan, 24, backend="cpu"), alone)
+    with pytest.raises(Exception, match="3 channels"):
+        apply(images[..., :2].contiguous(), then(plan, "hue", 0.1), 24, backend="cpu")
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity")
+def test_a_process_of_one_core_gets_one_thread(monkeypatch):
+    from tutelage.augment.engine import cpu
+
+    renders, allowed = [], os.sched_getaffinity(0)
+    render = cpu.kernel.render
+    monkeypatch.setattr(cpu.kernel, "render", lambda *a: renders.append(1) or render(*a))
+    torch.set_num_threads(4)
+    os.sched_setaffinity(0, {min(allowed)})
     try:
-        assert torch.equal(apply(images, plan, 24, backend="cpu"), alone)
-        with pytest.raises(Exception, match="3 channels"):
-            apply(images[..., :2].contiguous(), then(plan, "hue", 0.1), 24, backend="cpu")
+        apply(pictures("noise", 8, 24, 24, 1), Plan.identity(8), 16, backend="cpu")
     finally:
+        os.sched_setaffinity(0, allowed)
         torch.set_num_threads(1)
+    assert renders == [1]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork")
-def test_a_forked_process_has_threads_of_its_own():
+def test_a_forked_process_has_threads_of_its_own(two_threads):
     """As in a DataLoader's workers: the parent's threads are not there."""
     images = pictures("noise", 20, 24, 24, 1)
     plan = Weak().plan(torch.ones(20), torch.Generator().manual_seed(0))
     from tutelage.augment.engine import cpu
 
     expected = apply(images, plan, 16, backend="cpu")
-    torch.set_num_threads(2)
-    try:
-        apply(images, plan, 16, backend="cpu")
-        child = os.fork()
-        if child == 0:
-            code = 1
-            try:
-                code = 0 if torch.equal(apply(images, plan, 16, backend="cpu"), expected) else 2
-            finally:
-                os._exit(code)
-        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-        assert cpu._pool.cache_info().currsize >= 1
-    finally:
-        torch.set_num_threads(1)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            code = 0 if torch.equal(apply(images, plan, 16, backend="cpu"), expected) else 2
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert cpu._pool.cache_info().currsize >= 1
 
 
 def test_a_view_does_not_depend_on_its_neighbours():

@@ -32,6 +32,7 @@ from tutelage.augment import (
     apply,
 )
 from tutelage.augment.extend import then
+from tutelage.augment.plan import COLOR_OPS
 from tutelage.system.errors import TutelageError
 
 AMOUNTS = {
@@ -206,11 +207,16 @@ def worst(case: Case, device: str = "cpu", batch: int | None = None) -> float:
 @pytest.fixture(scope="module")
 def interpreted() -> dict[str, float]:
     """The differences of all cases in the interpreter."""
-    told = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    child = subprocess.run([sys.executable, __file__], env=told, capture_output=True, text=True)
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, __file__]
+    child = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert child.returncode == 0, child.stderr
     found: dict[str, float] = json.loads(child.stdout)
     return found
+
+
+def test_every_colour_operation_has_a_case():
+    assert {"identity", *AMOUNTS} == set(COLOR_OPS)
 
 
 @needs_triton

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
+from warps import crop, warp
 
 from tutelage.augment import Center, Plan, Strong, center_view, extend, ops, then
 from tutelage.augment import apply as apply_with
@@ -69,7 +70,7 @@ def test_crop_equals_pillow(apply, size):
     image = noise(1, 64)
     box = (5.5, 10.25, 45.0, 61.0)
     left, top, right, bottom = (value / 64 for value in box)
-    plan = with_matrix(extend.crop(torch.tensor([[left, top, right - left, bottom - top]])))
+    plan = with_matrix(crop(left, top, right - left, bottom - top))
     theirs = Image.fromarray(image[0].numpy()).resize(
         (size, size), Image.Resampling.BILINEAR, box=box
     )
@@ -87,16 +88,16 @@ def test_center_plan_is_the_evaluation_view(apply, aspect, size):
 
 def test_affine_and_straight_paths_agree(apply):
     image = smooth(64)
-    crop = extend.crop(torch.tensor([[0.2, 0.1, 0.5, 0.6]]))
-    nearly = crop @ extend.rotate(torch.tensor([1e-4]))
-    straight, slanted = apply(image.repeat(2, 1, 1, 1), with_matrix(crop, nearly), 48)
+    cropped = crop(0.2, 0.1, 0.5, 0.6)
+    nearly = cropped @ warp("rotate", 1e-4)
+    straight, slanted = apply(image.repeat(2, 1, 1, 1), with_matrix(cropped, nearly), 48)
     assert (straight - slanted).abs().max() * 255 < 0.2
 
 
 def test_one_warp_is_closer_to_the_truth_than_a_chain(apply):
     image, size = smooth(64), 64
-    first, second = extend.rotate(torch.tensor([17.0])), extend.scale(torch.tensor([1.6]))
-    third = extend.rotate(torch.tensor([-29.0]))
+    first, second = warp("rotate", 17.0), warp("scale", 1.6)
+    third = warp("rotate", -29.0)
     matrix = first @ second @ third
     steps = (torch.arange(size) + 0.5) / size * 2 - 1
     grid = torch.stack([*torch.meshgrid(steps, steps, indexing="xy"), torch.ones(size, size)], -1)
@@ -118,14 +119,14 @@ def test_one_warp_is_closer_to_the_truth_than_a_chain(apply):
 def test_minification_does_not_alias(apply, degrees):
     board = (torch.arange(96)[:, None] + torch.arange(96)[None, :]) % 2 * 255
     images = board.to(torch.uint8)[None, :, :, None].repeat(1, 1, 1, 3)
-    plan = with_matrix(extend.rotate(torch.tensor([degrees])))
+    plan = with_matrix(warp("rotate", degrees))
     views = apply(images, plan, 24)[:, :, 8:16, 8:16] * 255
     assert (views - 127.5).abs().max() < 12  # a checkerboard seen from afar is grey
 
 
 def test_fill_is_constant_and_colours_do_not_change_it(apply):
     images = torch.full((1, 32, 32, 3), 200, dtype=torch.uint8)
-    plan = then(with_matrix(extend.translate_x(torch.tensor([0.5]))), "invert", 1.0)
+    plan = then(with_matrix(warp("translate_x", 0.5)), "invert", 1.0)
     plan.fill.copy_(torch.tensor([[10.0, 20.0, 30.0]]))
     views = apply(images, plan, 32)[0] * 255
     expected = torch.tensor([10.0, 20.0, 30.0])[:, None, None].expand(3, 32, 16)
@@ -135,9 +136,7 @@ def test_fill_is_constant_and_colours_do_not_change_it(apply):
 
 def test_fill_covers_the_fraction_outside(apply):
     images = torch.full((2, 32, 32, 3), 255, dtype=torch.uint8)
-    plan = with_matrix(
-        extend.crop(torch.tensor([[-0.5, -0.5, 2.0, 2.0]])), extend.rotate(torch.tensor([45.0]))
-    )
+    plan = with_matrix(crop(-0.5, -0.5, 2.0, 2.0), warp("rotate", 45.0))
     plan.fill.zero_()
     views = apply(images, plan, 31)  # the canvas ends inside pixels
     assert views[0].mean().item() == pytest.approx(0.25, abs=1e-4)
@@ -147,11 +146,9 @@ def test_fill_covers_the_fraction_outside(apply):
 
 def test_a_view_inside_the_canvas_has_no_rim(apply):
     images = torch.full((1, 32, 32, 3), 255, dtype=torch.uint8)
-    for crop in ([0.0, 0.0, 1.0, 1.0], [0.0, 0.3, 0.4, 0.7]):
+    for box in ([0.0, 0.0, 1.0, 1.0], [0.0, 0.3, 0.4, 0.7]):
         for size in (16, 32, 50):
-            assert (
-                apply(images, with_matrix(extend.crop(torch.tensor([crop]))), size).min() > 1 - 1e-6
-            )
+            assert apply(images, with_matrix(crop(*box)), size).min() > 1 - 1e-6
 
 
 def test_reflect_mirrors_on_both_paths(apply):
@@ -159,10 +156,10 @@ def test_reflect_mirrors_on_both_paths(apply):
     pixels = images.permute(0, 3, 1, 2).float()
     shifted = F.pad(pixels, (8, 0, 0, 0), mode="replicate").clone()
     shifted[..., :8] = pixels[..., :8].flip(-1)
-    translate = extend.translate_x(torch.tensor([0.25]))
+    translate = warp("translate_x", 0.25)
     views = apply(images, with_matrix(translate), 32, outside="reflect") * 255
     torch.testing.assert_close(views, shifted[..., :32], atol=1e-2, rtol=0)
-    nearly = translate @ extend.rotate(torch.tensor([1e-5]))
+    nearly = translate @ warp("rotate", 1e-5)
     slanted = apply(images, with_matrix(nearly), 32, outside="reflect") * 255
     assert (slanted - views).abs().max() < 0.1
 
@@ -181,7 +178,7 @@ def test_erase_box_and_fill(apply):
 
 def test_parts_come_in_the_documented_order(apply):
     images = noise(1, 16)
-    plan = with_matrix(extend.rotate(torch.tensor([20.0])) @ extend.scale(torch.tensor([1.8])))
+    plan = with_matrix(warp("rotate", 20.0) @ warp("scale", 1.8))
     for name, amount in (("gamma", 0.6), ("saturation", 1.7), ("hue", 0.1), ("invert", 1.0),
                          ("sharpness", 1.5), ("solarize", 99.0)):  # fmt: skip
         plan = then(plan, name, amount)
@@ -220,7 +217,7 @@ def test_statistics_see_only_the_window(apply, before, name):
     images = (noise(1, 32) // 3 + 60).contiguous()
     beside = images.clone()
     beside[:, :, 18:] = 255  # a pixel's distance: a stencil looks at neighbours
-    plan = with_matrix(extend.crop(torch.tensor([[0.0, 0.0, 0.5, 1.0]])))
+    plan = with_matrix(crop(0.0, 0.0, 0.5, 1.0))
     plan.window.copy_(torch.tensor([[0.0, 0.0, 0.5, 1.0]]))
     for step, amount in (*before, (name, 1.6)):
         plan = then(plan, step, amount)
@@ -288,7 +285,7 @@ def test_large_batches_are_the_same_in_parts(monkeypatch):
 def test_edge_continues_the_border(apply):
     images = noise(1, 32)
     for turn in (0.0, 1e-5):
-        matrix = extend.translate_x(torch.tensor([0.25])) @ extend.rotate(torch.tensor([turn]))
+        matrix = warp("translate_x", 0.25) @ warp("rotate", turn)
         views = apply(images, with_matrix(matrix), 32, outside="edge") * 255
         column = images[0, :, 0].T[:, :, None].float().expand(3, 32, 8)
         assert (views[0, :, :, :8] - column).abs().max() < 0.1
@@ -299,7 +296,7 @@ def test_nearest_reads_single_pixels(apply):
     theirs = Image.fromarray(images[0].numpy()).resize((50, 24), Image.Resampling.NEAREST)
     views = apply(images, Plan.identity(1), (24, 50), interpolation="nearest") * 255
     assert np.array_equal(views[0].permute(1, 2, 0).round().numpy(), np.asarray(theirs))
-    turned = apply(images, with_matrix(extend.rotate(torch.tensor([30.0]))), 32,
+    turned = apply(images, with_matrix(warp("rotate", 30.0)), 32,
                    interpolation="nearest") * 255  # fmt: skip
     pixels = turned[0].flatten(1).T.round(decimals=3).tolist()
     known = {tuple(pixel) for pixel in images.view(-1, 3).tolist()} | {(127.5,) * 3}
@@ -310,7 +307,7 @@ def test_nearest_reads_single_pixels(apply):
 def test_channels_other_than_three(apply, channels):
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 200, (2, 24, 24, channels), dtype=torch.uint8, generator=generator)
-    plan = with_matrix(*[extend.rotate(torch.tensor([11.0]))] * 2)
+    plan = with_matrix(*[warp("rotate", 11.0)] * 2)
     for name, amount in (("contrast", 1.4), ("equalize", 1.0), ("sharpness", 1.5)):
         plan = then(plan, name, amount)
     views = apply(images, plan, 20)
@@ -324,7 +321,7 @@ def test_channels_other_than_three(apply, channels):
 
 def test_rectangles(apply):
     image = smooth(64)[:, 8:56]  # 48 rows of 64
-    matrix = extend.rotate(torch.tensor([90.0]), ratio=64 / 48)
+    matrix = warp("rotate", 90.0, ratio=64 / 48)
     views = apply(image.contiguous(), with_matrix(matrix), (48, 64)) * 255
     turned = image[0].rot90(1, (0, 1)).permute(2, 0, 1)  # 64 rows of 48
     middle = (slice(None), slice(None), slice(9, 55))
@@ -336,7 +333,7 @@ def test_gradients_reach_the_pixels():
     images = noise(2, 12).double().requires_grad_()
     plan = Plan.identity(2)
     plan.matrix.copy_(
-        (extend.rotate(torch.tensor([9.0, -20.0])) @ extend.scale(torch.ones(2) * 1.3))[:, :2]
+        (warp("rotate", torch.tensor([9.0, -20.0])) @ warp("scale", torch.full((2,), 1.3)))[:, :2]
     )
     plan = then(then(then(plan, "brightness", 0.9), "saturation", 0.6), "sharpness", 0.7)
     views = apply_with(images.float(), plan, 10)
@@ -351,7 +348,7 @@ def test_empty_batch(apply):
 
 def test_inputs_are_not_changed(apply):
     images = noise(2, 16)
-    plan = with_matrix(extend.rotate(torch.tensor([9.0])), extend.hflip(torch.ones(1)))
+    plan = with_matrix(warp("rotate", 9.0), warp("hflip", 1.0))
     before = images.clone(), plan.matrix.clone()
     apply(images, plan, 16)
     assert torch.equal(images, before[0])

@@ -1,9 +1,9 @@
-"""What the colour operations of a plan come to, for the pixels it is applied to.
+"""The colour half of the reference: a plan's operations as tables, and pixels sent through them.
 
 An image passes through ``before -> color -> hue -> between`` on the canvas, is warped, and then
-through ``stencil -> after`` on the view; a part that is not used is the identity. The matrix, the
-hue and the stencil are the plan's; the three tables are compiled here, since operations on
-statistics have to look at the pixels.
+passes through ``stencil -> after`` on the view; a part that is not used is the identity. The mixer
+``color``, the hue and the stencil come with the plan. The three tables are compiled here, because
+operations on statistics have to look at the pixels.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from tutelage.system.errors import TutelageError
 
 @dataclass(frozen=True, eq=False)
 class Tables:
-    """The pointwise operations of B images of C channels: (B, C, 256) new values of grey levels.
+    """New values (B, C, 256) of the grey levels of B images of C channels.
 
     Attributes:
-        before: on the canvas, before the channels are mixed.
-        between: after that, before the warp.
-        after: on the view, after the stencil.
+        before: for the canvas, before the channels are mixed.
+        between: for the canvas, after that and before the warp.
+        after: for the view, after the stencil.
     """
 
     before: Tensor
@@ -35,11 +35,11 @@ class Tables:
 
 
 def compile(plan: Plan, images: Tensor) -> Tables:
-    """Put the pointwise operations of each image together, in their order.
+    """Compose the operations that are tables, image by image and in their order.
 
     Args:
         plan: what to do.
-        images: (B, H, W, C) canvases, uint8 or float of 0..255; looked at for statistics.
+        images: (B, H, W, C) canvases, uint8 or float of 0..255, for the statistics.
 
     Raises:
         TutelageError: the plan changes saturation or hue, and the images do not have 3 channels.
@@ -62,10 +62,10 @@ def compile(plan: Plan, images: Tensor) -> Tables:
 
 
 def check_channels(plan: Plan, channels: int) -> None:
-    """Refuse a plan that mixes channels for images that do not have three.
+    """Check that the images have three channels if the plan mixes channels.
 
     Raises:
-        TutelageError: it does.
+        TutelageError: they do not.
     """
     if channels != 3 and ((plan.ops == SATURATION) | (plan.ops == HUE)).any():
         raise TutelageError(
@@ -97,7 +97,7 @@ def _append(
 
 
 def count_levels(images: Tensor, window: Tensor) -> Tensor:
-    """(B, C, 256) float: pixels at each grey level inside the window of canvases (B, H, W, C)."""
+    """(B, C, 256) float numbers of pixels at each grey level, inside the windows of canvases."""
     batch, height, width, channels = images.shape
     across = (torch.arange(width, device=images.device) + 0.5) / width
     down = (torch.arange(height, device=images.device) + 0.5) / height
@@ -112,7 +112,7 @@ def count_levels(images: Tensor, window: Tensor) -> Tensor:
 
 
 def _so_far(images: Tensor, plan: Plan, tables: Tables, stage: int) -> Tensor:
-    """The canvases (B, H, W, C) as they are before the stage's table, as grey levels."""
+    """The canvases (B, H, W, C) as they arrive at the stage's table, in grey levels."""
     if stage == 0:
         return images
     pixels = images.permute(0, 3, 1, 2).to(torch.float32)
@@ -126,8 +126,8 @@ def _so_far(images: Tensor, plan: Plan, tables: Tables, stage: int) -> Tensor:
 def on_canvas(pixels: Tensor, plan: Plan, tables: Tables, *, levels: bool = True) -> Tensor:
     """Pixels (B, C, H, W) of 0..255 as the warp sees them; ``levels`` rounds to grey levels.
 
-    Rounding is what an 8-bit pipeline does, and lets backends agree: a value next to a step of a
-    later table would otherwise fall on either side of it.
+    An 8-bit pipeline rounds as well, and rounding lets the backends agree: otherwise a value next
+    to a step of a later table could fall on either side of it.
     """
     exact = torch.round if levels else torch.clone
     pixels = exact(lookup(pixels, tables.before))
@@ -155,7 +155,7 @@ def lookup(pixels: Tensor, table: Tensor) -> Tensor:
 
 def mix(pixels: Tensor, color: Tensor) -> Tensor:
     """Channels of pixels (B, 3, H, W) mixed by matrices (B, 3, 3), clamped to 0..255."""
-    # Written out: a matrix product may round to ten bits on a GPU.
+    # Written out, because a GPU may compute a matrix product with ten bits (TF32).
     parts = [pixels[:, None, c] * color[:, :, c, None, None] for c in range(3)]
     return (parts[0] + parts[1] + parts[2]).clamp(0.0, 255.0)
 

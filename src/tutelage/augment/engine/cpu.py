@@ -1,4 +1,4 @@
-"""The CPU backend: hands a batch to the compiled kernel, spread over threads."""
+"""The CPU backend: threads that run the compiled kernel on a batch together."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from torch import Tensor
 from tutelage.augment.engine import kernel, reference
 from tutelage.augment.engine.colors import check_channels
 from tutelage.augment.plan import Plan
+from tutelage.system.cores import cores
 from tutelage.system.errors import TutelageError
-
-_OUTSIDE = {"constant": kernel.CONSTANT, "edge": kernel.EDGE, "reflect": kernel.REFLECT}
 
 
 def render(
@@ -32,7 +31,8 @@ def render(
 ) -> Tensor:
     """Views (B, C, h, w) of canvases (B, H, W, C) uint8 as float32 or uint8; see ``apply``.
 
-    It works on as many threads as torch does (``torch.set_num_threads``).
+    It works on as many threads as torch does (``torch.set_num_threads``), and on no more than this
+    process has cores.
 
     Raises:
         TutelageError: the plan holds numbers that are not finite, or asks for 3 channels.
@@ -41,30 +41,26 @@ def render(
     check_channels(plan, channels)
     nearest = interpolation == "nearest"
     matrix = plan.matrix.to(torch.float32)
-    # Compiled code checks no index, and one made of NaN would be anywhere.
+    # Compiled code checks no index, and an index made from NaN could point anywhere.
     if not (matrix.isfinite().all() and plan.amounts.isfinite().all()):
         raise TutelageError("the plan's matrix or amounts hold numbers that are not finite")
-    fill = plan.fill if channels == 3 else plan.fill.mean(dim=1, keepdim=True)
     views = torch.empty(len(images), channels, *size, dtype=dtype)
-    parts = (plan.amounts, plan.color, plan.hue, plan.stencil, plan.window, plan.erase)
+    parts = (plan.amounts, plan.color, plan.hue, plan.stencil, plan.window, plan.erase,
+             reference.channel_fill(plan, channels))  # fmt: skip
     side = reference.samples(matrix, (images.shape[1], images.shape[2]), size).long()
     arguments = [
         *(_array(part) for part in
           (images, matrix.double(), reference.straight(matrix, outside, nearest=nearest),
            torch.ones_like(side) if nearest else side, plan.ops)),
-        *(_array(part.to(torch.float32)) for part in (*parts, fill.expand(-1, channels))),
-        np.array(scale, np.float32), np.array(shift, np.float32), _OUTSIDE[outside], nearest,
-        np.zeros(1, np.int64), views.numpy(),
+        *(_array(part.to(torch.float32)) for part in parts),
+        np.array(scale, np.float32), np.array(shift, np.float32),
+        reference.OUTSIDE_CODES[outside], nearest, np.zeros(1, np.int64), views.numpy(),
     ]  # fmt: skip
-    threads = min(torch.get_num_threads(), len(images))
-    if threads > 1:
-        # result() waits, and raises what a thread raised.
-        others = [_pool(os.getpid()).submit(kernel.render, *arguments) for _ in range(threads - 1)]
-        kernel.render(*arguments)
-        for other in others:
-            other.result()
-    else:
-        kernel.render(*arguments)
+    threads = min(torch.get_num_threads(), cores(), len(images))
+    others = [_pool(os.getpid()).submit(kernel.render, *arguments) for _ in range(threads - 1)]
+    kernel.render(*arguments)
+    for other in others:
+        other.result()  # waits, and raises what the thread raised
     return views
 
 
@@ -74,5 +70,5 @@ def _array(tensor: Tensor) -> np.ndarray[Any, Any]:
 
 @cache
 def _pool(process: int) -> ThreadPoolExecutor:
-    """Threads of this process: a forked one has none of its parent's."""
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="augment")
+    """The threads of this process: a forked process has none of its parent's."""
+    return ThreadPoolExecutor(cores(), thread_name_prefix="augment")

@@ -1,10 +1,10 @@
 """The CUDA backend: two Triton kernels that do what ``reference`` does.
 
-``_compile``, one program an image, puts the operations together into tables and notes which parts
-the image uses. ``_render``, one program a run of view pixels, warps, colours and writes them. What
-an image needs is decided inside the kernels, so nothing waits for the device.
+``_compile``, one program per image, composes the operations into tables and notes which parts the
+image uses. ``_render``, one program per run of view pixels, warps, colours and writes them. The
+kernels themselves decide what an image needs, so nothing waits for the device.
 
-Both run under Triton's interpreter (``TRITON_INTERPRET=1``) on a CPU, slowly, for the tests.
+For the tests, both run on a CPU in Triton's interpreter (``TRITON_INTERPRET=1``), slowly.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from tutelage.augment.engine import reference
 from tutelage.augment.engine.colors import check_channels
-from tutelage.augment.engine.reference import BILINEAR_LIMIT, MOST_SAMPLES, NEARLY, POINT, TIE
 from tutelage.augment.ops import LUMA, TINY
-from tutelage.augment.plan import BLUR, COLOR_OPS, HUE, SATURATION, SHARPNESS, Plan
+from tutelage.augment.plan import COLOR_OPS, Plan
 from tutelage.system.errors import TutelageError
 
 if TYPE_CHECKING:  # triton has no types
@@ -35,21 +35,15 @@ else:
     Pointer = Number = Lanes = tl.tensor
     jit = triton.jit
 
-_BRIGHTNESS, _GAMMA, _INVERT, _POSTERIZE, _SOLARIZE, _CONTRAST, _AUTOCONTRAST, _EQUALIZE = (
-    tl.constexpr(COLOR_OPS.index(name))
-    for name in ("brightness", "gamma", "invert", "posterize", "solarize", "contrast",
-                 "autocontrast", "equalize")
-)  # fmt: skip
-_SATURATION, _HUE = tl.constexpr(SATURATION), tl.constexpr(HUE)
-_SHARPNESS, _BLUR = tl.constexpr(SHARPNESS), tl.constexpr(BLUR)
+(_, _BRIGHTNESS, _GAMMA, _INVERT, _POSTERIZE, _SOLARIZE, _CONTRAST, _AUTOCONTRAST, _EQUALIZE,
+ _SATURATION, _HUE, _SHARPNESS, _BLUR) = map(tl.constexpr, range(len(COLOR_OPS)))  # fmt: skip
 _RED, _GREEN, _BLUE = (tl.constexpr(weight) for weight in LUMA)
-_TINY, _TIE = tl.constexpr(TINY), tl.constexpr(TIE)
-_LIMIT, _MOST = tl.constexpr(BILINEAR_LIMIT), tl.constexpr(MOST_SAMPLES)
-_NEARLY, _POINT = tl.constexpr(NEARLY), tl.constexpr(POINT)
-_REFLECT, _CONSTANT, _EDGE = (tl.constexpr(number) for number in range(3))
-_OUTSIDE = {"reflect": 0, "constant": 1, "edge": 2}
+_TINY, _TIE = tl.constexpr(TINY), tl.constexpr(reference.TIE)
+_LIMIT, _MOST = tl.constexpr(reference.BILINEAR_LIMIT), tl.constexpr(reference.MOST_SAMPLES)
+_NEARLY, _POINT = tl.constexpr(reference.NEARLY), tl.constexpr(reference.POINT)
+_CONSTANT, _REFLECT = tl.constexpr(reference.CONSTANT), tl.constexpr(reference.REFLECT)
 
-# What an image needs, one bit each; the table of stage s is 1 << s. Above them, ``side``.
+# What an image may need, a bit each; the table of stage s is 1 << s. Above the bits is ``side``.
 _BEFORE, _BETWEEN, _AFTER, _MIXED, _TURNED, _STENCIL, _BEYOND, _ERASED = (
     tl.constexpr(1 << bit) for bit in range(8)
 )
@@ -57,16 +51,16 @@ _COLORS = tl.constexpr(1 | 2 | 8 | 16)  # on the canvas
 _SIDE = tl.constexpr(8)
 _MIDDLE = tl.constexpr(4)  # of the nine places of a stencil
 
-# Pixels of a program, at most, and of a thread: four keep enough loads on their way, and with more
-# the registers would not hold out.
+# The most pixels of a program, and the pixels of a thread: four keep enough loads on their way, and
+# more would need too many registers.
 _LANES, _PIXELS = 1024, 4
-# Counting, by few threads where there is one program to each of many small canvases. ``maxnreg``
-# lets twice as many of those share a processor.
+# How ``_compile`` counts: by few threads where canvases are small, since each has a program. With
+# ``maxnreg`` twice as many programs share a processor.
 _SMALL = {"LANES": 256, "num_warps": 4, "maxnreg": 128}
 _LARGE = {"LANES": 1024, "num_warps": 16, "maxnreg": 128}
 _LARGE_CANVAS = 4096  # pixels
-# A product and a sum contracted round once instead of twice, and a table's value that ends up on
-# the other side of a step of a later table is far off. Where it is welcome, ``tl.fma`` says so.
+# A product and a sum that are fused round once instead of twice, and so a table's value may fall on
+# the other side of a step of a later table. Where fusing is harmless, ``tl.fma`` asks for it.
 _STRICT = {"enable_fp_fusion": False}
 
 
@@ -104,7 +98,7 @@ def render(
     area = size[0] * size[1]
     lanes = min(_LANES, triton.next_power_of_2(area))
     normal = [(*map(float, values), 0.0, 0.0, 0.0)[:4] for values in (scale, shift)]
-    geometry = _OUTSIDE[outside], interpolation == "nearest"
+    geometry = reference.OUTSIDE_CODES[outside], interpolation == "nearest"
     counting = _LARGE if height * width > _LARGE_CANVAS else _SMALL
     with torch.cuda.device(images.device) if images.is_cuda else nullcontext():
         _compile[(batch,)](
@@ -154,12 +148,13 @@ def _compile(
     NEAREST: tl.constexpr,
     LANES: tl.constexpr,
 ) -> None:
-    """What ``_render`` has to know of one image.
+    """Write what ``_render`` has to know of one image.
 
     That is its tables, ``levels`` (B, 2, C, 256) of the canvas and ``after`` (B, C, 256) of the
-    view, its geometry, ``frame`` (B, 8), and what of it all it ``needs`` (B,): a table that it does
-    not use is not written. CHANNELS is C rounded up to a power of two, LANES the number of pixels
-    that are counted at a time.
+    view, its geometry ``frame`` (B, 8), and which of them it ``needs`` (B,): tables that are not
+    used are not written. CHANNELS is C rounded up to a power of two, LANES the number of pixels
+    that are counted at a time. It is a long function because Triton takes every pointer and size
+    as an argument of its own.
     """
     i = tl.program_id(0)
     image = images + i.to(tl.int64) * height * width * C
@@ -208,7 +203,7 @@ def _compile(
 def _parts(
     color: Pointer, turns: Number, stencil: Pointer, erase: Pointer, C: tl.constexpr
 ) -> Number:
-    """Which of mixer, hue, stencil and erased box change something."""
+    """The bits of those of mixer, hue, stencil and erased box that change something."""
     place = tl.arange(0, 16)
     eye = tl.where(place % 4 == 0, 1.0, 0.0)
     mixer = tl.load(color + place, mask=place < 9, other=0.0)
@@ -235,8 +230,8 @@ def _frame(
 ) -> Number:
     """Write an image's geometry and return its bits and ``side``.
 
-    ``frame`` holds the canvas's x at the view's first sample, its slopes along x and y, half the
-    width of the triangle that weighs its taps, and the same for y.
+    ``frame`` holds the canvas's x at the view's first sample, its slopes along the view's x and y,
+    half the width of the triangle that weighs its taps, and the same for the canvas's y.
     """
     xx, xy, x1 = tl.load(matrix), tl.load(matrix + 1), tl.load(matrix + 2)
     yx, yy, y1 = tl.load(matrix + 3), tl.load(matrix + 4), tl.load(matrix + 5)
@@ -289,8 +284,8 @@ def _line(
 ) -> None:
     """Write one axis of ``frame``, in pixel indices of the canvas, ``length`` pixels long.
 
-    It moves by ``own`` along the view's axis of ``count`` samples, by ``other`` along that of
-    ``others``.
+    It moves by ``own`` along the view's axis of ``count`` samples, and by ``other`` along the axis
+    of ``others``.
     """
     half = 0.5 * tl.cast(length, tl.float64)
     own, other, shift = own.to(tl.float64), other.to(tl.float64), shift.to(tl.float64)
@@ -314,7 +309,7 @@ def _keep(
     C: tl.constexpr,
     CHANNELS: tl.constexpr,
 ) -> None:
-    """Write the table of a stage, if it is used; all threads see it afterwards."""
+    """Write the table of a stage if it is used; all threads see it afterwards."""
     channel, entry = tl.arange(0, CHANNELS)[:, None], tl.arange(0, 256)[None, :]
     place, mask = channel * 256 + entry, (channel < C) & (entry < 256)
     if (tables >> stage) & 1:
@@ -342,7 +337,7 @@ def _count(
     CHANNELS: tl.constexpr,
     LANES: tl.constexpr,
 ) -> Lanes:
-    """(CHANNELS, 256) pixels of the window at each grey level, as the table of the stage sees them.
+    """(CHANNELS, 256) counts of the window's grey levels, as they arrive at the stage's table.
 
     Grey level v of channel c counts as ``key[c, v]``.
     """
@@ -392,7 +387,7 @@ def _histogram(values: Lanes, key: Lanes, c: tl.constexpr, mask: Lanes, channel:
 
 @jit
 def _before(edge: Number, length: Number) -> Number:
-    """Pixels of a line whose centres lie before an edge, which is a fraction of the line."""
+    """The number of pixels of a line whose centres lie before an edge, a fraction of the line."""
     length_f = length.to(tl.float32)
     guess = tl.maximum(tl.minimum(tl.floor(edge * length_f - 0.5), length_f), 0.0)
     more = (guess < length_f) & (tl.div_rn(guess + 0.5, length_f) < edge)
@@ -490,18 +485,19 @@ def _render(
     NEAREST: tl.constexpr,
     LANES: tl.constexpr,
 ) -> None:
-    """LANES neighbouring pixels of one view (C, rows, COLUMNS), whose ``area`` is rows x COLUMNS.
+    """Write LANES neighbouring pixels of one view (C, rows, COLUMNS) of ``area`` rows x COLUMNS.
 
     One loop serves all geometry. A pixel is the mean of ``side`` x ``side`` samples; a sample is
-    the sum of taps under a triangle along each axis. An upright view has one sample, whose triangle
-    widens where it minifies; any other has 2 x 2 taps a sample. A view with a stencil takes its
-    nine places, any other only the middle one.
+    the weighted sum of taps under a triangle along each axis. An upright view has one sample, whose
+    triangle widens where it minifies; any other view has 2 x 2 taps per sample. A view with a
+    stencil needs the stencil's nine places, any other only the middle one. It is a long function
+    for the same reason as ``_compile``.
     """
     runs = tl.cdiv(area, LANES)
     i = tl.program_id(0) // runs
     lane = (tl.program_id(0) % runs) * LANES + tl.arange(0, LANES)
-    # A thread's pixels are to lie apart: with four in a row, as Triton would have it for the sake
-    # of the store, every tap changes places between threads.
+    # Keep a thread's pixels apart: Triton would give it four in a row for the sake of the store,
+    # and then every tap would be exchanged between threads.
     lane = tl.max_contiguous(lane, 1)
     x, y = lane % COLUMNS, lane // COLUMNS
     image = images + i.to(tl.int64) * height * width * C
@@ -559,7 +555,7 @@ def _render(
 
 @jit
 def _taps(reach: Number, length: Number, NEAREST: tl.constexpr) -> Number:
-    """Pixels under a triangle of this half-width, at most."""
+    """The most pixels under a triangle of this half-width."""
     taps = tl.minimum(tl.ceil(2 * reach).to(tl.int32), length)
     if NEAREST:
         taps = 1
@@ -575,9 +571,9 @@ def _first(
     OUTSIDE: tl.constexpr,
     NEAREST: tl.constexpr,
 ) -> tuple[Lanes, Lanes, Lanes]:
-    """The first tap of coordinates ``at``: its pixel, how far it is from them, and a factor.
+    """The first tap of coordinates ``at``: its pixel, its distance, and a factor for all taps.
 
-    The factor makes the taps' weights add up to one.
+    The factor makes the taps' weights add up to 1.
     """
     if NEAREST:
         at = tl.floor(at + (0.5 + _TIE))
@@ -585,7 +581,7 @@ def _first(
         turn, twice = at + 0.5, 2.0 * tl.cast(length, tl.float64)
         turn -= tl.floor(turn / twice) * twice
         at = tl.minimum(turn, twice - turn) - 0.5
-    if not NEAREST:  # farther out the border pixel goes on; a stencil may look there
+    if not NEAREST:  # farther out the border pixel continues; a stencil may look there
         limit = 0.999 * reach.to(tl.float64)
         at = tl.minimum(tl.maximum(at, -limit), tl.cast(length, tl.float64) - 1.0 + limit)
     pixel = tl.floor(at - reach.to(tl.float64)).to(tl.int32) + 1
@@ -600,7 +596,7 @@ def _first(
             total += _weight(near, tap, reach)
         share = 1.0 / tl.maximum(total, 1e-6)
     else:
-        near = tl.minimum(tl.maximum(near, -1.0), 0.0)  # the border pixels go on
+        near = tl.minimum(tl.maximum(near, -1.0), 0.0)  # the border pixels continue
     return pixel, near, share
 
 
@@ -623,7 +619,7 @@ def _erased(box: Pointer, x: Lanes, y: Lanes, COLUMNS: tl.constexpr, rows: Numbe
 def _cover(
     row: Pointer, x: Lanes, y: Lanes, COLUMNS: tl.constexpr, rows: Number, NEAREST: tl.constexpr
 ) -> Lanes:
-    """The fraction of a pixel on the canvas along one of its axes, whose matrix row this is."""
+    """The fraction of each pixel on the canvas along the axis of this matrix row."""
     by_x, by_y, shift = tl.load(row), tl.load(row + 1), tl.load(row + 2)
     across, down = 1.0 / COLUMNS, 1.0 / tl.cast(rows, tl.float32)
     center = by_x * ((2 * x + 1) * across - 1.0) + by_y * ((2 * y + 1) * down - 1.0) + shift
@@ -647,7 +643,7 @@ def _write(
     out: Pointer,
     mask: Lanes,
 ) -> None:
-    """One channel's last steps: the table after the stencil, what covers it, and scale."""
+    """One channel's last steps: the table after the stencil, fill and erased box, and scale."""
     value = _clamp(value)
     if need & _AFTER:
         below = tl.minimum(value.to(tl.int32), 254)
@@ -670,10 +666,10 @@ def _pixel(
     need: Number,
     C: tl.constexpr,
 ) -> tuple[Lanes, Lanes, Lanes, Lanes]:
-    """Four channels (of fewer the first is repeated) of canvas pixels as the warp sees them.
+    """Four channels of canvas pixels as the warp sees them; missing ones repeat the first.
 
-    ``need`` says which of before -> color -> hue -> between they go through; each ends on a grey
-    level.
+    ``need`` says which of before -> color -> hue -> between they pass; each step rounds to grey
+    levels.
     """
     r = tl.load(place).to(tl.int32)
     g, b, a = r, r, r
@@ -746,7 +742,7 @@ def _clamp(value: Lanes) -> Lanes:
 
 @jit
 def _round(value: Lanes) -> Lanes:
-    """The nearest whole number, of two the even one, for 0 <= value < 2^22."""
+    """The nearest whole number (a half goes to the even one), for 0 <= value < 2^22."""
     return (value + 12582912.0) - 12582912.0  # 1.5 * 2^23: the sum holds no fraction
 
 

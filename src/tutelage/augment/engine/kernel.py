@@ -1,7 +1,7 @@
 """The CPU kernel: one image at a time, compiled by numba, without the GIL.
 
-It does what ``reference`` does, in this order: compile the tables, read the needed part of the
-canvas once through them into packed pixels, warp it row by row, and write each row once.
+It does what ``reference`` does, in this order: it compiles the tables, reads the needed part of the
+canvas once through them into packed pixels, warps that row by row, and writes each row once.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from tutelage.augment.engine.kernel_colors import compile_tables, pack
-from tutelage.augment.engine.reference import MOST_SAMPLES, POINT, TIE
+from tutelage.augment.engine.reference import CONSTANT, MOST_SAMPLES, POINT, REFLECT, TIE
 from tutelage.augment.engine.simd import (
     BLOCK,
     add_tap,
@@ -29,19 +29,18 @@ from tutelage.augment.engine.simd import (
 Array = NDArray[Any]
 
 _ZERO, _TOP = np.float32(0.0), np.float32(255.0)
-CONSTANT, EDGE, REFLECT = range(3)
 
 _compiled = njit(nogil=True, cache=True)
-# What is called once a row is copied into its caller: passing a dozen arrays costs as much as it.
+# Functions called once a row are inlined: passing a dozen arrays would cost as much as their work.
 _inline = njit(nogil=True, forceinline=True)
 
 
 @_compiled
 def render(
     images: Array,
-    matrix: Array,
-    upright: Array,
-    samples: Array,
+    matrix: Array,  # float64 (B, 2, 3)
+    upright: Array,  # bool (B,): views made by weights along rows and columns
+    samples: Array,  # (B,) samples along each side of an output pixel, of the other views
     ops: Array,
     amounts: Array,
     color: Array,
@@ -49,38 +48,19 @@ def render(
     stencil: Array,
     window: Array,
     erase: Array,
-    fill: Array,
-    scale: Array,
-    shift: Array,
-    outside: int,
-    nearest: bool,
-    counter: Array,
-    out: Array,
+    fill: Array,  # (B, C)
+    scale: Array,  # (C,) factor of a view's value 0..255
+    shift: Array,  # (C,) what is added after that
+    outside: int,  # CONSTANT, EDGE or REFLECT
+    nearest: bool,  # read single pixels
+    counter: Array,  # int64 (1,): the next image
+    out: Array,  # float32 or uint8 (B, C, h, w), written
 ) -> None:
-    """Views ``out`` (B, C, h, w) of images (B, H, W, C) uint8; the rest is as in ``Plan``.
+    """Make views of images (B, H, W, C) uint8; arguments without a comment are as in ``Plan``.
 
     Any number of threads may call this with the same arguments at once: each takes the next image
-    that no other has taken.
-
-    Args:
-        images: canvases.
-        matrix: float64 (B, 2, 3).
-        upright: (B,) bool, views that are made by weights along rows and columns.
-        samples: (B,) side of the grid of samples in an output pixel, of the other views.
-        ops: colour operations.
-        amounts: their strengths.
-        color: channel mixers.
-        hue: turns.
-        stencil: of the view.
-        window: of the canvas.
-        erase: of the view.
-        fill: (B, C).
-        scale: (C,) factor of a value 0..255 of the view.
-        shift: (C,) what is added to that.
-        outside: CONSTANT, EDGE or REFLECT.
-        nearest: read single pixels.
-        counter: (1,) int64, the next image.
-        out: float32 or uint8.
+    that no other has taken. It is one long function because each part of it would need a dozen of
+    its arrays, and numba passes them one by one.
     """
     height, width, channels = images.shape[1:]
     rows, columns = out.shape[2:]
@@ -92,9 +72,10 @@ def render(
     line = np.zeros(4 * max(width, fine), np.float32)
     place, index = np.empty((2, fine), np.float64), np.empty(fine, np.int32)
     part = np.empty((2, fine), np.float32)
-    taps = 2 * int(max(height / rows, width / columns, 1.0)) + 4
-    first = np.empty((2, max(rows, columns)), np.int64)
-    weights = np.empty((2, max(rows, columns), taps), np.float32)
+    column_first, row_first = np.empty(columns, np.int64), np.empty(rows, np.int64)
+    column_weights = np.empty((columns, 4), np.float32)
+    row_weights = np.empty((rows, 4), np.float32)
+    row_taps = column_taps = 0
     i = take_next(counter)
     while i < len(images):
         stage, mixed, late = compile_tables(
@@ -103,31 +84,23 @@ def render(
         m = matrix[i]
         across = _line(m[0, 0], m[0, 1], m[0, 2], width, columns, rows)
         down = _line(m[1, 1], m[1, 0], m[1, 2], height, rows, columns)
-        row_taps = column_taps = 0
         if upright[i]:
-            # No more than the canvas has pixels, however far the view shrinks it.
-            widest = min(max(abs(across[0]), abs(down[0]), 1.0), float(max(height, width)))
-            taps = 2 * int(widest) + 4
-            if taps > weights.shape[2]:
-                weights = np.empty((2, max(rows, columns), taps), np.float32)
-            column_taps = _weigh(width, columns, across[0], across[2], first[0], weights[0])
-            row_taps = _weigh(height, rows, down[0], down[2], first[1], weights[1])
-            ends = first[0, 0], first[0, columns - 1]  # a mirrored view begins at the far one
-            x0, x1 = min(ends[0], ends[1]), max(ends[0], ends[1]) + column_taps
-            ends = first[1, 0], first[1, rows - 1]
-            y0, y1 = min(ends[0], ends[1]), max(ends[0], ends[1]) + row_taps
+            column_taps, column_weights = _weigh(width, across, column_first, column_weights)
+            row_taps, row_weights = _weigh(height, down, row_first, row_weights)
+            x0, x1 = _span(column_first, column_taps)
+            y0, y1 = _span(row_first, row_taps)
         else:
             x0, x1 = _needed(across, columns, rows, width, outside == REFLECT)
             y0, y1 = _needed(down, rows, columns, height, outside == REFLECT)
         pack(images[i], x0, x1, y0, y1, mixed, tables, color[i], hue[i], packed)
         sharpened = stage == 2 and rows > 2 and columns > 2
-        clipped = outside == CONSTANT and _reaches_out(matrix[i])
+        clipped = outside == CONSTANT and _reaches_out(m)
         for y in range(rows + 1):
             if y < rows:
                 row = ring[y % 3] if sharpened else ring[3]
                 if upright[i]:
-                    _sum_rows(packed, first[1, y], weights[1, y], row_taps, 4 * x0, 4 * x1, line)
-                    _sum_columns(line, first[0], weights[0], column_taps, columns, row)
+                    _sum_rows(packed, row_first[y], row_weights[y], row_taps, 4 * x0, 4 * x1, line)
+                    _sum_columns(line, column_first, column_weights, column_taps, row)
                 else:
                     _sample_row(packed, across, down, y, samples[i], outside == REFLECT, nearest,
                                 place, index, part, line, columns, row)  # fmt: skip
@@ -136,57 +109,57 @@ def render(
             if done < 0 or done == rows:
                 continue
             if sharpened:
-                inner = 0 < done < rows - 1
-                _sharpen(ring, done, inner, columns, stencil[i], ring[3])
+                _sharpen(ring, done, 0 < done < rows - 1, columns, stencil[i], ring[3])
             if late:
                 _look_up(tables[2], columns, ring[3])
             if clipped:
-                _fade(matrix[i], done, rows, columns, nearest, fill[i], ring[3])
+                _fade(m, done, rows, columns, nearest, fill[i], ring[3])
             _write(ring[3], done, rows, columns, erase[i], fill[i], scale, shift, out[i])
         i = take_next(counter)
 
 
 @_compiled
 def _line(
-    own: float, other: float, shift: float, length: int, count: int, others: int
+    own: float,  # the matrix's factor of the same axis of the view
+    other: float,  # its factor of the view's other axis
+    shift: float,  # its last column
+    length: int,  # of the canvas along the axis, in pixels
+    count: int,  # pixels of the view along the axis
+    others: int,  # pixels of the view along the other axis
 ) -> tuple[float, float, float]:
-    """A canvas coordinate in pixel indices: its slopes along the view's axes, and its start.
-
-    Args:
-        own: the matrix's factor of the same axis of the view.
-        other: that of the view's other axis.
-        shift: the matrix's last column.
-        length: of the canvas along the axis, in pixels.
-        count: pixels of the view along the axis.
-        others: pixels of the view along the other axis.
-    """
+    """A canvas coordinate in pixel indices: its slopes along the view's axes, and its start."""
     half = length / 2
     start = half * (own * (1 / count - 1) + other * (1 / others - 1) + shift + 1) - 0.5
     return own * length / count, other * length / others, start
 
 
 @_compiled
-def _weigh(length: int, count: int, step: float, start: float, first: Array, weights: Array) -> int:
-    """Antialiased weights of a line of pixels, as ``resample.matrix``; the number of taps.
+def _weigh(
+    length: int,  # of the canvas
+    line: tuple[float, float, float],
+    first: Array,  # (count,) index of each output pixel's first tap, written
+    weights: Array,  # (count, at least the number of taps), written
+) -> tuple[int, Array]:
+    """Antialiased weights of a line of pixels, as in ``resample.matrix``.
 
-    Args:
-        length: of the canvas.
-        count: of the view.
-        step: canvas pixels an output pixel.
-        start: index of the canvas pixel at output pixel 0.
-        first: (count,) index of each output pixel's first tap; written.
-        weights: (count, taps) written.
+    Returns:
+        The number of taps, and the weights, in a larger array if there was too little room.
     """
+    step, start = line[0], line[2]
     reach = max(1.0, abs(step))
-    limit = 0.999 * reach  # farther out the border pixel goes on
+    # No more than the canvas has pixels, however far the view shrinks it.
+    most = 2 * int(min(reach, float(length))) + 4
+    if most > weights.shape[1]:
+        weights = np.empty((len(first), most), np.float32)
+    limit = 0.999 * reach  # farther out the border pixel continues
     taps = 2
-    for place in range(count):
+    for place in range(len(first)):
         center = min(max(start + step * place, -limit), length - 1 + limit)
         low = max(0, int(np.floor(center - reach)) + 1)
         high = min(length - 1, int(np.ceil(center + reach)) - 1)
         taps = max(taps, high + 1 - low)
         first[place] = low
-    for place in range(count):
+    for place in range(len(first)):
         center = min(max(start + step * place, -limit), length - 1 + limit)
         first[place] = max(0, min(first[place], length - taps))
         total = 0.0
@@ -196,14 +169,21 @@ def _weigh(length: int, count: int, step: float, start: float, first: Array, wei
             total += weight
         for tap in range(taps):
             weights[place, tap] /= max(total, 1e-6)
-    return taps
+    return taps, weights
+
+
+@_compiled
+def _span(first: Array, taps: int) -> tuple[int, int]:
+    """From where to where the taps of a line reach; a mirrored view begins at the far end."""
+    ends = first[0], first[len(first) - 1]
+    return min(ends[0], ends[1]), max(ends[0], ends[1]) + taps
 
 
 @_compiled
 def _needed(
     line: tuple[float, float, float], count: int, others: int, length: int, mirrored: bool
 ) -> tuple[int, int]:
-    """The canvas pixels along one axis that any sample of the view may read."""
+    """From where to where samples of the view may read the canvas along one axis."""
     own, other, start = line
     spread = (abs(own) + abs(other)) / 2 + 1
     ends = (own * (count - 1), other * (others - 1))
@@ -235,11 +215,9 @@ def _sum_rows(
 
 
 @_inline
-def _sum_columns(
-    line: Array, first: Array, weights: Array, taps: int, count: int, row: Array
-) -> None:
+def _sum_columns(line: Array, first: Array, weights: Array, taps: int, row: Array) -> None:
     """``row`` = each output pixel's weighted sum of pixels of a float line."""
-    stride = weights.shape[1]
+    count, stride = weights.shape
     if taps == 2:
         for x in range(count):
             two_taps(line, 4 * first[x], weights, stride * x, row, 4 * x)
@@ -310,7 +288,7 @@ def _sample_row(
 
 @_compiled
 def _mirror(place: Array, count: int, length: int) -> None:
-    """Fold pixel coordinates at the canvas's outer edges."""
+    """``reference._mirror``, in place."""
     for k in range(count):
         turn = place[k] + 0.5
         turn -= np.floor(turn / (2 * length)) * (2 * length)
@@ -335,7 +313,7 @@ def _sharpen(ring: Array, y: int, inner: bool, count: int, stencil: Array, row: 
 
 @_compiled
 def _look_up(table: Array, count: int, row: Array) -> None:
-    """A row through a table (C, 256), linear between the grey levels."""
+    """``colors.lookup`` of a row, in place."""
     for c in range(table.shape[0]):
         values = table[c]
         for x in range(count):
@@ -347,7 +325,7 @@ def _look_up(table: Array, count: int, row: Array) -> None:
 
 @_compiled
 def _reaches_out(matrix: Array) -> bool:
-    """Whether the view reaches beyond the canvas."""
+    """``reference.reaching_out`` of one view."""
     across = abs(matrix[0, 0]) + abs(matrix[0, 1]) + abs(matrix[0, 2])
     down = abs(matrix[1, 0]) + abs(matrix[1, 1]) + abs(matrix[1, 2])
     return bool(across > 1 + 1e-5 or down > 1 + 1e-5)
@@ -376,12 +354,12 @@ def _fade(
 
 @_compiled
 def _clear(start: float, slope: float, room: float, count: int) -> tuple[int, int]:
-    """The pixels of a row, from and up to, whose coordinate stays within ``room`` of the middle."""
+    """From where to where a row's coordinate stays within ``room`` of the canvas's middle."""
     if slope == 0:
         return (0, count) if abs(start) <= room else (0, 0)
     ends = (-room - start) / slope, (room - start) / slope
     low, high = min(ends[0], ends[1]), max(ends[0], ends[1])
-    low, high = min(max(low, -1.0), 2.0), max(min(high, 1.0), -2.0)  # also what no integer holds
+    low, high = min(max(low, -1.0), 2.0), max(min(high, 1.0), -2.0)  # so that an integer holds them
     first = int(np.ceil(((low + 1) * count - 1) / 2))
     return first, int(np.floor(((high + 1) * count - 1) / 2)) + 1
 
@@ -448,7 +426,7 @@ def _write(
 def _write_rest(
     row: Array, start: int, end: int, c: int, factor: float, term: float, line: Array
 ) -> None:
-    """What is left of a row that is no multiple of ``BLOCK``."""
+    """The rest of a row whose length is not a multiple of ``BLOCK``."""
     half = np.float32(0.5) if line.itemsize == 1 else _ZERO
     for x in range(start, end):
         line[x] = min(max(row[4 * x + c], _ZERO), _TOP) * factor + term + half

@@ -1,7 +1,7 @@
 """The colour half of the CPU kernel: tables, statistics, and the canvas read through them.
 
-It does what ``colors`` does, for one image, compiled by numba. Loops are written out here and in
-``kernel``: an array expression takes seconds to compile.
+It does what ``colors`` and ``ops`` do, for one image, compiled by numba. Loops are written out here
+and in ``kernel``, since an array expression takes seconds to compile.
 """
 
 from __future__ import annotations
@@ -12,21 +12,17 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from tutelage.augment import plan
 from tutelage.augment.engine.simd import BLOCK, join_pixels, mix_pixels, split_pixels, spread_pixels
 from tutelage.augment.ops import LUMA, TINY
-from tutelage.augment.plan import BLUR, COLOR_OPS, HUE, SATURATION, SHARPNESS
 
 Array = NDArray[Any]
 
-_BRIGHTNESS, _GAMMA, _INVERT = (COLOR_OPS.index(n) for n in ("brightness", "gamma", "invert"))
-_POSTERIZE, _SOLARIZE = COLOR_OPS.index("posterize"), COLOR_OPS.index("solarize")
-_CONTRAST, _AUTOCONTRAST = COLOR_OPS.index("contrast"), COLOR_OPS.index("autocontrast")
-_EQUALIZE = COLOR_OPS.index("equalize")
 _TINY = np.float32(TINY)
 _ZERO, _TOP = np.float32(0.0), np.float32(255.0)
 
-# No fast mathematics: numba would apply it to every function that is called, and the tables decide
-# by the last bit on which side of a step a grey level falls. ``simd`` fuses where that is harmless.
+# No fastmath: numba would apply it to every function that is called, and the last bit of a table's
+# value decides on which side of a step a grey level falls. ``simd`` fuses where that is harmless.
 _compiled = njit(nogil=True, cache=True)
 
 
@@ -42,7 +38,7 @@ def compile_tables(
     packed: Array,
     tables: Array,
 ) -> tuple[int, bool, bool]:
-    """Fill the tables (3, C, 256).
+    """Fill the tables (3, C, 256) of one image; see ``colors.compile``.
 
     Returns:
         The last stage that is used, whether channels mix, and whether the last table is used.
@@ -57,18 +53,18 @@ def compile_tables(
     stage, late = 0, False
     mixed = False
     for code in ops:
-        mixed = mixed or code in (SATURATION, HUE)
+        mixed = mixed or code in (plan.SATURATION, plan.HUE)
     for code, amount in zip(ops, amounts):  # noqa: B905 - numba knows no strict
         if code == 0:
             continue
-        if code in (SATURATION, HUE):
+        if code in (plan.SATURATION, plan.HUE):
             stage = max(stage, 1)
             continue
-        if code in (SHARPNESS, BLUR):
+        if code in (plan.SHARPNESS, plan.BLUR):
             stage = 2
             continue
         late = stage == 2
-        if code in (_CONTRAST, _AUTOCONTRAST, _EQUALIZE):
+        if code in (plan.CONTRAST, plan.AUTOCONTRAST, plan.EQUALIZE):
             counts = np.zeros((channels, 256), np.int64)
             if stage == 0:
                 _count(image, x0, x1, y0, y1, counts)
@@ -78,9 +74,9 @@ def compile_tables(
                 pack(image, max(0, x0 - 1), min(width, x1 + 1), max(0, y0 - 1),
                       min(height, y1 + 1), mixed, tables, color, hue, packed)  # fmt: skip
                 _count_sharpened(packed, x0, x1, y0, y1, stencil, counts)
-            if code == _CONTRAST:
+            if code == plan.CONTRAST:
                 _contrast(tables[stage], amount, counts)
-            elif code == _AUTOCONTRAST:
+            elif code == plan.AUTOCONTRAST:
                 _autocontrast(tables[stage], counts)
             else:
                 _equalize(tables[stage], counts)
@@ -106,16 +102,16 @@ def _pointwise(table: Array, code: int, amount: float) -> None:
     for c in range(table.shape[0]):
         for level in range(256):
             value = table[c, level]
-            if code == _BRIGHTNESS:
+            if code == plan.BRIGHTNESS:
                 value = min(max(value * amount, _ZERO), _TOP)
-            elif code == _GAMMA:
+            elif code == plan.GAMMA:
                 value = min(max(_TOP * np.float32(value / _TOP) ** amount, _ZERO), _TOP)
-            elif code == _INVERT:
+            elif code == plan.INVERT:
                 value = _TOP - value
-            elif code == _POSTERIZE:
+            elif code == plan.POSTERIZE:
                 if step > 1:
                     value = np.floor((value + _TINY) / step) * step
-            elif code == _SOLARIZE and np.floor(value + _TINY) >= amount:
+            elif code == plan.SOLARIZE and np.floor(value + _TINY) >= amount:
                 value = _TOP - value
             table[c, level] = value
 
@@ -179,7 +175,7 @@ def _equalize(table: Array, counts: Array) -> None:
 @_compiled
 def _count(image: Array, x0: int, x1: int, y0: int, y1: int, counts: Array) -> None:
     channels = image.shape[2]
-    # Two sets in turn: neighbours are often equal, and adding to the same place again has to wait.
+    # Two sets in turn: neighbours are often equal, and adding to one place twice in a row waits.
     both = np.zeros((2, channels, 256), np.uint32)
     one = np.uint32(1)
     for y in range(y0, y1):
@@ -306,7 +302,7 @@ def pack(
     hue: float,
     packed: Array,
 ) -> None:
-    """Part of a canvas (H, W, C) through its colours into packed pixels (H, 4 W)."""
+    """Send part of a canvas (H, W, C) through its colours into packed pixels (H, 4 W)."""
     channels = image.shape[2]
     before, between = levels(tables[0]), levels(tables[1])
     if mixed:
@@ -319,7 +315,7 @@ def pack(
     for y in range(y0, y1):
         row, out = image[y], packed[y]
         if channels == 3 and plain:
-            # A block writes four values a pixel: the fourth is never read.
+            # A block writes four values for each pixel; the fourth is never read.
             whole = x0 + (x1 - x0) // BLOCK * BLOCK
             for x in range(x0, whole, BLOCK):
                 spread_pixels(row, 3 * x, out, 4 * x)
@@ -360,7 +356,7 @@ def _pack_mixed(
     hue: float,
     packed: Array,
 ) -> None:
-    """``_pack`` where channels mix: through rows of floats, so that the mixing is vector code."""
+    """``pack`` where channels mix: through rows of floats, so that the mixing is vector code."""
     plain, straight_out = _is_plain(before), _is_plain(between)
     reds, greens, blues = np.zeros((3, image.shape[1] + BLOCK), np.float32)
     for y in range(y0, y1):

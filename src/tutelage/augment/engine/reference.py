@@ -1,12 +1,15 @@
 """The reference: what a plan means, in plain torch, on any device, differentiable in the pixels.
 
-Geometry samples the canvas once. A matrix without rotation or shear is two small matrices of
-antialiased weights (``resample``); any other is bilinear, supersampled where it minifies. The
-canvas is a rectangle that ends at its pixels' outer edges: inside, border pixels are continued;
-outside, by the fraction of the output pixel that lies outside, it is the plan's fill.
+Geometry samples the canvas once. A view without rotation or shear is made by two small matrices of
+antialiased weights (``resample``); any other is sampled bilinearly, with several samples a pixel
+where it minifies. The canvas ends at the outer edges of its pixels. A sample inside it continues
+the border pixels; an output pixel that is partly outside is blended with the plan's fill by the
+fraction that is outside.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,19 +19,28 @@ from tutelage.augment import resample
 from tutelage.augment.engine.colors import compile, on_canvas, on_view
 from tutelage.augment.plan import Plan
 
-# Canvas values held as float at once: bounds memory, and is quicker than one large pass on a CPU.
+# Canvas values held as float at once: bounds memory, and is faster than one large pass on a CPU.
 _CHUNK = 4_000_000
-BILINEAR_LIMIT = 1.5  # canvas pixels an output pixel: above this bilinear sampling aliases
-MOST_SAMPLES = 8  # a side of the supersampled pixel
-POINT = 1e-12  # half a side, at least, of what an output pixel covers of the canvas
+BILINEAR_LIMIT = 1.5  # canvas pixels per output pixel: above this bilinear sampling aliases
+MOST_SAMPLES = 8  # along each side of an output pixel
+POINT = 1e-12  # the least half side of what an output pixel covers of the canvas
 NEARLY = 1e-4  # canvas pixels: a turned canvas's step of 2 may come out as 2.0000002
-TIE = 1e-6  # a sample on the edge of two pixels falls on the same side in every backend
+TIE = 1e-6  # puts a sample on the edge of two pixels on the same side in every backend
+CONSTANT, EDGE, REFLECT = range(3)  # what lies beyond the canvas, as the kernels are told
+OUTSIDE_CODES = {"constant": CONSTANT, "edge": EDGE, "reflect": REFLECT}
 
 
 def render(
-    images: Tensor, plan: Plan, size: tuple[int, int], outside: str, interpolation: str
+    images: Tensor,
+    plan: Plan,
+    size: tuple[int, int],
+    scale: Sequence[float],
+    shift: Sequence[float],
+    dtype: torch.dtype,
+    outside: str,
+    interpolation: str,
 ) -> Tensor:
-    """Views (B, C, h, w) float32 of 0..255; see ``apply.apply`` for the arguments."""
+    """Views (B, C, h, w) of canvases (B, H, W, C) uint8 or float of 0..255; see ``apply``."""
     batch, channels = len(images), images.shape[3]
     count = max(1, _CHUNK // max(1, images[0].numel())) if batch else 1
     parts = [
@@ -36,23 +48,32 @@ def render(
                 interpolation == "nearest")
         for first in range(0, batch, count)
     ]  # fmt: skip
-    return torch.cat(parts) if parts else torch.empty(0, channels, *size, device=images.device)
+    views = torch.cat(parts) if parts else torch.empty(0, channels, *size, device=images.device)
+    if dtype == torch.uint8:
+        return views.round().to(torch.uint8)
+    factor, term = (views.new_tensor(part)[:, None, None] for part in (scale, shift))
+    return torch.addcmul(term, views, factor).to(dtype)
 
 
 def _render(
     images: Tensor, plan: Plan, size: tuple[int, int], outside: str, nearest: bool
 ) -> Tensor:
+    """Views (B, C, h, w) float32 of 0..255."""
     tables = compile(plan, images)
     pixels = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
     pixels = on_canvas(pixels, plan, tables, levels=images.dtype == torch.uint8)
     views = on_view(warp(pixels, plan.matrix, size, outside, nearest=nearest), plan, tables)
-    channels = views.shape[1]
-    fill = plan.fill if channels == 3 else plan.fill.mean(dim=1, keepdim=True)
-    fill = fill.expand(-1, channels)[:, :, None, None]
+    fill = channel_fill(plan, views.shape[1])[:, :, None, None]
     if outside == "constant" and len(rows := _rows(reaching_out(plan.matrix))):
         covered = _cover(plan.matrix[rows], size, nearest=nearest)
         views = views.index_copy(0, rows, torch.lerp(fill[rows], views[rows], covered))
     return torch.where(_inside(plan.erase, size)[:, None], fill, views).clamp(0.0, 255.0)
+
+
+def channel_fill(plan: Plan, channels: int) -> Tensor:
+    """(B, C) fill of each channel: the plan's three values, or for other than 3 their mean."""
+    fill = plan.fill if channels == 3 else plan.fill.mean(dim=1, keepdim=True)
+    return fill.expand(-1, channels)
 
 
 def _rows(mask: Tensor) -> Tensor:
@@ -60,13 +81,13 @@ def _rows(mask: Tensor) -> Tensor:
 
 
 def reaching_out(matrix: Tensor) -> Tensor:
-    """(B,) bool: views that reach beyond the canvas."""
+    """(B,) bool: the views that reach beyond the canvas."""
     ends = matrix[:, :, 0].abs() + matrix[:, :, 1].abs() + matrix[:, :, 2].abs()
     return (ends[:, 0] > 1 + 1e-5) | (ends[:, 1] > 1 + 1e-5)
 
 
 def straight(matrix: Tensor, outside: str, *, nearest: bool) -> Tensor:
-    """(B,) bool: views that two small matrices of antialiased weights make."""
+    """(B,) bool: the views made by two small matrices of antialiased weights."""
     upright = (matrix[:, 0, 1] == 0) & (matrix[:, 1, 0] == 0)
     if outside != "constant":
         upright = upright & ~reaching_out(matrix)
@@ -74,7 +95,7 @@ def straight(matrix: Tensor, outside: str, *, nearest: bool) -> Tensor:
 
 
 def samples(matrix: Tensor, canvas: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """(B,) side of the grid of samples in an output pixel: 1 unless the view minifies."""
+    """(B,) int: samples along each side of an output pixel, 1 unless the view minifies."""
     # Written out: with threads, torch's sums over small tensors take milliseconds.
     steps = [
         ((matrix[:, 0, axis] * canvas[1]) ** 2 + (matrix[:, 1, axis] * canvas[0]) ** 2).sqrt()
@@ -103,14 +124,13 @@ def warp(
 
 
 def _straight(pixels: Tensor, matrix: Tensor, size: tuple[int, int]) -> Tensor:
-    """Two matrices of antialiased weights."""
     matrix = matrix.double()  # see _slanted
     weights = []
     for axis, line in ((0, pixels.shape[3]), (1, pixels.shape[2])):
         length = matrix[:, axis, axis] * line
         start = (matrix[:, axis, 2] + 1) * (line / 2) - length / 2
         rows = resample.matrix(line, size[1 - axis], start, length)
-        # Far out there is nothing under the triangle: the border goes on, as in _slanted.
+        # Far outside, no pixel lies under the triangle: the border continues, as in _slanted.
         steps = torch.arange(size[1 - axis], device=matrix.device) + 0.5
         centers = start[:, None] + steps * (length / size[1 - axis])[:, None]
         outside = rows.sum(dim=2) == 0
@@ -128,7 +148,7 @@ def _slanted(
     outside: str,
     nearest: bool,
 ) -> Tensor:
-    """Bilinear (or nearest) sampling with ``count`` x ``count`` points an output pixel."""
+    """Bilinear (or nearest) sampling with ``count`` x ``count`` points per output pixel."""
     height, width = pixels.shape[2:]
     # Coordinates in double: a table after a stencil would multiply their error.
     grid = F.affine_grid(

@@ -1,13 +1,14 @@
-"""Four-lane arithmetic for ``kernel``: LLVM vector code that its auto-vectoriser does not find.
+"""Vector arithmetic for ``kernel``, written as LLVM code that its auto-vectoriser does not find.
 
-A pixel is four neighbouring values (three colours and one that is not read), so that one vector
-instruction serves a whole pixel. Each function here is a few vector instructions inside a scalar
-loop; offsets are in elements of the flattened arrays, which must be contiguous.
+A pixel is four neighbouring values (three colours and one that is never read), so that one vector
+instruction handles a whole pixel. Each function here writes a few vector instructions for the
+inside of a scalar loop; offsets count elements of the flattened arrays, which must be contiguous.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import update_wrapper
 from typing import Any
 
 from llvmlite import ir
@@ -19,10 +20,10 @@ _FAST = ["contract", "reassoc", "nsz"]
 
 
 class _Code:
-    """Shorthand for the vector code of one intrinsic."""
+    """Writes the vector code of one call: ``arguments`` are its values, of numba's ``kinds``."""
 
     def __init__(self, context: Any, builder: Any, signature: Any, arguments: Any) -> None:
-        self.builder, self.context = builder, context
+        self.builder, self.kinds = builder, signature.args
         self.arguments = [
             context.make_array(kind)(context, builder, value).data
             if isinstance(kind, types.Array)
@@ -65,7 +66,7 @@ class _Code:
         self.store_bytes(whole, data, offset)
 
     def clamp(self, value: Any, low: float, high: float) -> Any:
-        """Values between two numbers: interpolation may leave them by a rounding error."""
+        """Interpolation may leave the range by a rounding error."""
         b, lanes = self.builder, value.type.count
         low, high = self.constant(low, lanes), self.constant(high, lanes)
         value = b.select(b.fcmp_ordered(">", value, low), value, low)
@@ -80,125 +81,115 @@ class _Code:
     def splat(self, value: Any, lanes: int) -> Any:
         """One number in every lane."""
         empty = ir.Constant(ir.VectorType(_F32, lanes), ir.Undefined)
-        first = self.builder.insert_element(empty, value, _I32(0))
-        return self.builder.shuffle_vector(first, empty, self._mask([0] * lanes))
+        return self.pick(self.builder.insert_element(empty, value, _I32(0)), [0] * lanes)
 
     def pick(self, value: Any, lanes: list[int]) -> Any:
-        empty = ir.Constant(value.type, ir.Undefined)
-        return self.builder.shuffle_vector(value, empty, self._mask(lanes))
+        return self.shuffle(value, ir.Constant(value.type, ir.Undefined), lanes)
+
+    def shuffle(self, first: Any, second: Any, lanes: list[int]) -> Any:
+        """Lanes of two vectors, numbered through both."""
+        mask = ir.Constant(ir.VectorType(_I32, len(lanes)), lanes)
+        return self.builder.shuffle_vector(first, second, mask)
 
     def lerp(self, start: Any, end: Any, part: Any) -> Any:
-        b = self.builder
-        return b.fadd(
-            start, b.fmul(part, b.fsub(end, start, flags=_FAST), flags=_FAST), flags=_FAST
-        )
+        way = self.builder.fsub(end, start, flags=_FAST)
+        step = self.builder.fmul(part, way, flags=_FAST)
+        return self.builder.fadd(start, step, flags=_FAST)
 
     def multiply_add(self, value: Any, factor: Any, term: Any) -> Any:
-        b = self.builder
-        return b.fadd(b.fmul(value, factor, flags=_FAST), term, flags=_FAST)
+        product = self.builder.fmul(value, factor, flags=_FAST)
+        return self.builder.fadd(product, term, flags=_FAST)
 
     def offset(self, base: Any, more: int) -> Any:
         return self.builder.add(base, _I64(more))
 
-    @staticmethod
-    def _mask(lanes: list[int]) -> Any:
-        return ir.Constant(ir.VectorType(_I32, len(lanes)), lanes)
+
+_INT, _FLOAT, _ARRAY = types.int64, types.float32, None
 
 
-@intrinsic
+def _intrinsic(*kinds: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a function that writes vector code callable from compiled code.
+
+    Args:
+        kinds: of its arguments after ``code``; ``_ARRAY`` takes an array of any kind.
+    """
+
+    def decorate(write: Callable[..., None]) -> Callable[..., None]:
+        def typed(typing: Any, *given: Any) -> Any:
+            own = [
+                array if kind is None else kind for kind, array in zip(kinds, given, strict=True)
+            ]
+
+            def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+                code = _Code(context, builder, signature, arguments)
+                write(code, *code.arguments)
+                return context.get_dummy_value()
+
+            return types.void(*own), generate
+
+        made: Callable[..., None] = intrinsic(update_wrapper(typed, write))
+        return made
+
+    return decorate
+
+
+@_intrinsic(_ARRAY, _INT, _INT, _FLOAT, _FLOAT, _ARRAY, _INT)
 def bilinear(
-    typing: Any, pixels: Any, upper: Any, lower: Any, across: Any, down: Any, out: Any, at: Any
-) -> Any:
+    code: _Code, pixels: Any, upper: Any, lower: Any, across: Any, down: Any, out: Any, at: Any
+) -> None:
     """``out[at:at + 4]`` = the pixel between four neighbours.
 
     ``pixels`` holds uint8; the left two are at ``upper`` and ``lower``, the right two follow them.
     """
-    signature = types.void(
-        pixels, types.int64, types.int64, types.float32, types.float32, out, types.int64
+    pair = code.lerp(
+        code.levels(pixels, upper, 8), code.levels(pixels, lower, 8), code.splat(down, 8)
     )
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = _Code(context, builder, signature, arguments)
-        pixels, upper, lower, across, down, out, at = code.arguments
-        pair = code.lerp(
-            code.levels(pixels, upper, 8), code.levels(pixels, lower, 8), code.splat(down, 8)
-        )
-        left, right = code.pick(pair, [0, 1, 2, 3]), code.pick(pair, [4, 5, 6, 7])
-        code.store(code.lerp(left, right, code.splat(across, 4)), out, at)
-        return context.get_dummy_value()
-
-    return signature, generate
+    left, right = code.pick(pair, [0, 1, 2, 3]), code.pick(pair, [4, 5, 6, 7])
+    code.store(code.lerp(left, right, code.splat(across, 4)), out, at)
 
 
 def _taps(count: int) -> Callable[..., None]:
-    @intrinsic
+    @_intrinsic(_ARRAY, _INT, _ARRAY, _INT, _ARRAY, _INT)
     def weighted(
-        typing: Any, line: Any, first: Any, weights: Any, start: Any, out: Any, at: Any
-    ) -> Any:
+        code: _Code, line: Any, first: Any, weights: Any, start: Any, out: Any, at: Any
+    ) -> None:
         """``out[at:at + 4]`` = the weighted sum of neighbouring pixels of a float line."""
-        signature = types.void(line, types.int64, weights, types.int64, out, types.int64)
+        total = code.constant(0.0, 4)
+        for tap in range(count):
+            pixel = code.load(line, code.offset(first, 4 * tap), 4)
+            weight = code.splat(code.scalar(weights, code.offset(start, tap)), 4)
+            total = code.multiply_add(pixel, weight, total)
+        code.store(total, out, at)
 
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            code = _Code(context, builder, signature, arguments)
-            line, first, weights, start, out, at = code.arguments
-            total = code.constant(0.0, 4)
-            for tap in range(count):
-                pixel = code.load(line, code.offset(first, 4 * tap), 4)
-                weight = code.splat(code.scalar(weights, code.offset(start, tap)), 4)
-                total = code.multiply_add(pixel, weight, total)
-            code.store(total, out, at)
-            return context.get_dummy_value()
-
-        return signature, generate
-
-    result: Callable[..., None] = weighted
-    return result
+    return weighted
 
 
 two_taps, three_taps, four_taps = _taps(2), _taps(3), _taps(4)
 
 
-@intrinsic
-def add_tap(typing: Any, line: Any, first: Any, weight: Any, out: Any, at: Any) -> Any:
+@_intrinsic(_ARRAY, _INT, _FLOAT, _ARRAY, _INT)
+def add_tap(code: _Code, line: Any, first: Any, weight: Any, out: Any, at: Any) -> None:
     """``out[at:at + 4]`` += weight times the pixel of a float line."""
-    signature = types.void(line, types.int64, types.float32, out, types.int64)
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = _Code(context, builder, signature, arguments)
-        line, first, weight, out, at = code.arguments
-        total = code.multiply_add(
-            code.load(line, first, 4), code.splat(weight, 4), code.load(out, at, 4)
-        )
-        code.store(total, out, at)
-        return context.get_dummy_value()
-
-    return signature, generate
+    pixel, total = code.load(line, first, 4), code.load(out, at, 4)
+    code.store(code.multiply_add(pixel, code.splat(weight, 4), total), out, at)
 
 
-BLOCK = 16  # pixels that ``take_channel`` moves at once
+BLOCK = 16  # pixels that the functions below move at once
 
 
-@intrinsic
+@_intrinsic(_ARRAY, _INT, _FLOAT, _FLOAT, _ARRAY, _INT)
 def take_channel(
-    typing: Any, line: Any, first: Any, factor: Any, term: Any, out: Any, at: Any
-) -> Any:
+    code: _Code, line: Any, first: Any, factor: Any, term: Any, out: Any, at: Any
+) -> None:
     """``out[at:at + 16]`` = factor * every fourth value of a float line + term, float or uint8.
 
     The values are clamped to 0..255 first.
     """
-    signature = types.void(line, types.int64, types.float32, types.float32, out, types.int64)
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = _Code(context, builder, signature, arguments)
-        line, first, factor, term, out, at = code.arguments
-        pixels = code.load(line, first, 4 * BLOCK)
-        values = code.clamp(code.pick(pixels, list(range(0, 4 * BLOCK, 4))), 0.0, 255.0)
-        values = code.multiply_add(values, code.splat(factor, BLOCK), code.splat(term, BLOCK))
-        whole = signature.args[4].dtype == types.uint8
-        (code.store_levels if whole else code.store)(values, out, at)
-        return context.get_dummy_value()
-
-    return signature, generate
+    pixels = code.load(line, first, 4 * BLOCK)
+    values = code.clamp(code.pick(pixels, list(range(0, 4 * BLOCK, 4))), 0.0, 255.0)
+    values = code.multiply_add(values, code.splat(factor, BLOCK), code.splat(term, BLOCK))
+    whole = code.kinds[4].dtype == types.uint8
+    (code.store_levels if whole else code.store)(values, out, at)
 
 
 @intrinsic
@@ -212,106 +203,69 @@ def take_next(typing: Any, counter: Any) -> Any:
     return types.int64(counter), generate
 
 
-@intrinsic
-def spread_pixels(typing: Any, pixels: Any, first: Any, out: Any, at: Any) -> Any:
+@_intrinsic(_ARRAY, _INT, _ARRAY, _INT)
+def spread_pixels(code: _Code, pixels: Any, first: Any, out: Any, at: Any) -> None:
     """``out[at:at + 64]`` = 16 neighbouring uint8 pixels of three, each followed by a zero."""
-    signature = types.void(pixels, types.int64, out, types.int64)
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = _Code(context, builder, signature, arguments)
-        pixels, first, out, at = code.arguments
-        values = code.load_bytes(pixels, first, 3 * BLOCK)
-        zeros = ir.Constant(values.type, [0] * (3 * BLOCK))
-        lanes = [3 * BLOCK if k % 4 == 3 else k // 4 * 3 + k % 4 for k in range(4 * BLOCK)]
-        mask = ir.Constant(ir.VectorType(_I32, len(lanes)), lanes)
-        code.store_bytes(builder.shuffle_vector(values, zeros, mask), out, at)
-        return context.get_dummy_value()
-
-    return signature, generate
+    values = code.load_bytes(pixels, first, 3 * BLOCK)
+    zeros = ir.Constant(values.type, [0] * (3 * BLOCK))
+    lanes = [3 * BLOCK if k % 4 == 3 else k // 4 * 3 + k % 4 for k in range(4 * BLOCK)]
+    code.store_bytes(code.shuffle(values, zeros, lanes), out, at)
 
 
-@intrinsic
+@_intrinsic(_ARRAY, _ARRAY, _ARRAY, _INT, _ARRAY, _INT)
 def join_pixels(
-    typing: Any, reds: Any, greens: Any, blues: Any, first: Any, out: Any, at: Any
-) -> Any:
-    """``out[at:at + 64]`` = 16 uint8 pixels of whole floats from three lines, each with a zero."""
-    signature = types.void(reds, greens, blues, types.int64, out, types.int64)
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = _Code(context, builder, signature, arguments)
-        *lines, first, out, at = code.arguments
-        kind = ir.VectorType(_I8, BLOCK)
-        red, green, blue = (builder.fptoui(code.load(x, first, BLOCK), kind) for x in lines)
-        pairs = ir.Constant(ir.VectorType(_I32, 2 * BLOCK), list(range(2 * BLOCK)))
-        zeros = ir.Constant(kind, [0] * BLOCK)
-        left = builder.shuffle_vector(red, green, pairs)
-        right = builder.shuffle_vector(blue, zeros, pairs)
-        lanes = [k % 4 * BLOCK + k // 4 for k in range(4 * BLOCK)]
-        mask = ir.Constant(ir.VectorType(_I32, 4 * BLOCK), lanes)
-        code.store_bytes(builder.shuffle_vector(left, right, mask), out, at)
-        return context.get_dummy_value()
-
-    return signature, generate
+    code: _Code, reds: Any, greens: Any, blues: Any, first: Any, out: Any, at: Any
+) -> None:
+    """``out[at:at + 64]`` = 16 uint8 pixels from three lines of whole floats, each with a zero."""
+    kind = ir.VectorType(_I8, BLOCK)
+    red, green, blue = (
+        code.builder.fptoui(code.load(line, first, BLOCK), kind) for line in (reds, greens, blues)
+    )
+    pairs = list(range(2 * BLOCK))
+    left = code.shuffle(red, green, pairs)
+    right = code.shuffle(blue, ir.Constant(kind, [0] * BLOCK), pairs)
+    lanes = [k % 4 * BLOCK + k // 4 for k in range(4 * BLOCK)]
+    code.store_bytes(code.shuffle(left, right, lanes), out, at)
 
 
-@intrinsic
+@_intrinsic(_ARRAY, _INT, _ARRAY, _ARRAY, _ARRAY, _INT)
 def split_pixels(
-    typing: Any, pixels: Any, first: Any, reds: Any, greens: Any, blues: Any, at: Any
-) -> Any:
-    """Three lines of floats, each from ``at`` on, from 16 neighbouring uint8 pixels of three."""
-    signature = types.void(pixels, types.int64, reds, greens, blues, types.int64)
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = _Code(context, builder, signature, arguments)
-        pixels, first, *lines, at = code.arguments
-        values = code.load_bytes(pixels, first, 3 * BLOCK)
-        for channel, line in enumerate(lines):
-            own = code.pick(values, list(range(channel, 3 * BLOCK, 3)))
-            code.store(builder.uitofp(own, ir.VectorType(_F32, BLOCK)), line, at)
-        return context.get_dummy_value()
-
-    return signature, generate
+    code: _Code, pixels: Any, first: Any, reds: Any, greens: Any, blues: Any, at: Any
+) -> None:
+    """16 neighbouring uint8 pixels of three into three lines of floats, each from ``at`` on."""
+    values = code.load_bytes(pixels, first, 3 * BLOCK)
+    for channel, line in enumerate((reds, greens, blues)):
+        own = code.pick(values, list(range(channel, 3 * BLOCK, 3)))
+        code.store(code.builder.uitofp(own, ir.VectorType(_F32, BLOCK)), line, at)
 
 
-@intrinsic
-def mix_pixels(typing: Any, reds: Any, greens: Any, blues: Any, at: Any, color: Any) -> Any:
+@_intrinsic(_ARRAY, _ARRAY, _ARRAY, _INT, _ARRAY)
+def mix_pixels(code: _Code, reds: Any, greens: Any, blues: Any, at: Any, color: Any) -> None:
     """16 pixels of three float lines through a 3x3 matrix, in place: clamped and rounded."""
-    signature = types.void(reds, greens, blues, types.int64, color)
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = _Code(context, builder, signature, arguments)
-        *lines, at, color = code.arguments
-        kind = ir.VectorType(_F32, BLOCK)
-        rint = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(kind, [kind]), f"llvm.rint.v{BLOCK}f32"
-        )
-        pixels = [code.load(line, at, BLOCK) for line in lines]
-        for number, line in enumerate(lines):
-            total = code.constant(0.0, BLOCK)
-            for channel, values in enumerate(pixels):
-                weight = code.scalar(color, _I64(3 * number + channel))
-                total = code.multiply_add(values, code.splat(weight, BLOCK), total)
-            code.store(builder.call(rint, [code.clamp(total, 0.0, 255.0)]), line, at)
-        return context.get_dummy_value()
-
-    return signature, generate
-
-
-@intrinsic
-def convolve(typing: Any, up: Any, here: Any, down: Any, stencil: Any, at: Any, out: Any) -> Any:
-    """``out[at:at + 16]`` = four float pixels through a 3x3 stencil of lines, clamped to 0..255."""
-    signature = types.void(up, here, down, stencil, types.int64, out)
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        code = _Code(context, builder, signature, arguments)
-        *lines, stencil, at, out = code.arguments
+    kind = ir.VectorType(_F32, BLOCK)
+    rint = cgutils.get_or_insert_function(
+        code.builder.module, ir.FunctionType(kind, [kind]), f"llvm.rint.v{BLOCK}f32"
+    )
+    lines = (reds, greens, blues)
+    pixels = [code.load(line, at, BLOCK) for line in lines]
+    for number, line in enumerate(lines):
         total = code.constant(0.0, BLOCK)
-        for number, line in enumerate(lines):
-            for tap in range(3):
-                weight = code.scalar(stencil, _I64(3 * number + tap))
-                pixels = code.load(line, code.offset(at, 4 * tap - 4), BLOCK)
-                total = code.multiply_add(pixels, code.splat(weight, BLOCK), total)
-        code.store(code.clamp(total, 0.0, 255.0), out, at)
-        return context.get_dummy_value()
+        for channel, values in enumerate(pixels):
+            weight = code.scalar(color, _I64(3 * number + channel))
+            total = code.multiply_add(values, code.splat(weight, BLOCK), total)
+        code.store(code.builder.call(rint, [code.clamp(total, 0.0, 255.0)]), line, at)
 
-    return signature, generate
+
+@_intrinsic(_ARRAY, _ARRAY, _ARRAY, _ARRAY, _INT, _ARRAY)
+def convolve(code: _Code, up: Any, here: Any, down: Any, stencil: Any, at: Any, out: Any) -> None:
+    """``out[at:at + 16]`` = four float pixels through a 3x3 stencil, clamped to 0..255.
+
+    ``at`` is the same place in the row above, this row and the row below.
+    """
+    total = code.constant(0.0, BLOCK)
+    for number, line in enumerate((up, here, down)):
+        for tap in range(3):
+            weight = code.scalar(stencil, _I64(3 * number + tap))
+            pixels = code.load(line, code.offset(at, 4 * tap - 4), BLOCK)
+            total = code.multiply_add(pixels, code.splat(weight, BLOCK), total)
+    code.store(code.clamp(total, 0.0, 255.0), out, at)

@@ -1,13 +1,12 @@
-"""Which students there are to choose from, what each costs on this machine, and which may be used.
+"""A student that must keep a latency or a size: which fits, measured before it is trained.
 
-What a network costs does not depend on its weights, so candidates are exported and timed before
+The cost of a network does not depend on its weights, so students are exported and timed before
 anything is trained, and a limit that nothing fits is told at once.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ Shape = tuple[str, int]  # the setting ``student``, and the side of the views in
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Offer:
     """One student that could be trained, and what it costs.
 
     Attributes:
@@ -55,7 +54,7 @@ class Candidate:
         )
 
 
-Measure = Callable[[Sequence[Shape]], list[Candidate]]
+Measure = Callable[[Sequence[Shape]], list[Offer]]
 
 
 class Untrained:
@@ -72,7 +71,7 @@ class Untrained:
         self._models: dict[str, Classifier] = {}
         self._exported: dict[Shape, tuple[Callable[[], object], float]] = {}
 
-    def __call__(self, shapes: Sequence[Shape]) -> list[Candidate]:
+    def __call__(self, shapes: Sequence[Shape]) -> list[Offer]:
         """Export the students, each once, and time them in turns.
 
         Raises:
@@ -81,7 +80,7 @@ class Untrained:
         exported = [self._export(shape) for shape in shapes]
         timed = latencies([call for call, _ in exported])
         return [
-            Candidate(name, size, count_parameters(self._models[name]), time.p50_ms, megabytes)
+            Offer(name, size, count_parameters(self._models[name]), time.p50_ms, megabytes)
             for (name, size), (_, megabytes), time in zip(shapes, exported, timed, strict=True)
         ]
 
@@ -106,35 +105,29 @@ def choose(
     names: Sequence[str],
     sizes: Sequence[int],
     measure: Measure,
-) -> tuple[list[Candidate], str]:
-    """The students to train, cheapest first, and what to tell about them.
+) -> tuple[Offer, str]:
+    """The student to train, and what to tell about it.
 
-    One is the planned student where it fits the limits, else the slowest that does. Several are
-    spread evenly in log latency from the fastest to the slowest that fit. A student that another
-    beats in latency with as many parameters and as large views is not on offer.
+    It is the planned one where that fits the limits, else the slowest that does. A student that
+    another beats in latency with as many parameters and as large views is not on offer.
 
     Args:
-        settings: limits and number.
+        settings: the limits.
         planned: the student of the plan.
         names: students on offer.
         sizes: sides of the views on offer, in pixels.
-        measure: what a student costs.
+        measure: tells the cost of students.
 
     Raises:
         TutelageError: nothing on offer fits.
     """
-    if settings.candidates > 1:
-        chosen = _among_offers(settings, names, sizes, measure)
-        fewer = f" ({settings.candidates} were asked for)" * (len(chosen) < settings.candidates)
-        told = "; ".join(str(candidate) for candidate in chosen)
-        return chosen, f"{len(chosen)} students share the time{fewer}: {told}"
     (first,) = measure([planned])
     told = f"the planned student, {first},"
     if _fitting(settings, [first]):
-        return [first], f"{told} fits {_limits(settings)}"
-    chosen = _among_offers(settings, names, sizes, measure)
+        return first, f"{told} fits {_limits(settings)}"
+    chosen = _slowest_that_fits(settings, _offers(settings, names, sizes, measure), measure)
     told += f" does not fit {_limits(settings)}; the slowest that does takes its place"
-    return chosen, f"{told}: {chosen[0]}"
+    return chosen, f"{told}: {chosen}"
 
 
 def names_on_offer(config: RunConfig, base: Classifier) -> list[str]:
@@ -180,21 +173,13 @@ def _limits(settings: DistillConfig) -> str:
     return " and ".join(f"{name} {limit:g}" for name, limit in options.items() if limit is not None)
 
 
-def _fitting(settings: DistillConfig, candidates: Iterable[Candidate]) -> list[Candidate]:
-    return [c for c in candidates if not excess(settings, c.latency_ms, c.megabytes)]
-
-
-def _among_offers(
-    settings: DistillConfig, names: Sequence[str], sizes: Sequence[int], measure: Measure
-) -> list[Candidate]:
-    """As many as were asked for, fastest first; fewer where no more are on offer."""
-    offers = _offers(settings, names, sizes, measure)
-    return _measured(settings, offers, _spread(offers, settings.candidates), measure)
+def _fitting(settings: DistillConfig, offers: Iterable[Offer]) -> list[Offer]:
+    return [c for c in offers if not excess(settings, c.latency_ms, c.megabytes)]
 
 
 def _offers(
     settings: DistillConfig, names: Sequence[str], sizes: Sequence[int], measure: Measure
-) -> list[Candidate]:
+) -> list[Offer]:
     """What fits and is worth its time, fastest first; only least and greatest views are measured.
 
     Between these a network's latency rises with the square of the side.
@@ -215,7 +200,7 @@ def _offers(
     return sorted(worth, key=lambda offer: offer.latency_ms)
 
 
-def _beats(other: Candidate, offer: Candidate) -> bool:
+def _beats(other: Offer, offer: Offer) -> bool:
     """Whether another has as many parameters and as large views in less time.
 
     The first stages of a trunk have few channels and large maps, on which a new neck is slow.
@@ -224,7 +209,7 @@ def _beats(other: Candidate, offer: Candidate) -> bool:
     return as_large and other.latency_ms < offer.latency_ms
 
 
-def _between(small: Candidate, large: Candidate, size: int) -> Candidate:
+def _between(small: Offer, large: Offer, size: int) -> Offer:
     """The same student with views of another size."""
     span = large.size**2 - small.size**2
     share = (size**2 - small.size**2) / span if span else 0.0
@@ -232,35 +217,17 @@ def _between(small: Candidate, large: Candidate, size: int) -> Candidate:
     return dataclasses.replace(small, size=size, latency_ms=latency)
 
 
-def _spread(offers: Sequence[Candidate], count: int) -> list[int]:
-    """Positions of ``count`` offers, slowest first, evenly in log latency; of fewer, all."""
-    slow, fast = (math.log(offers[end].latency_ms) for end in (-1, 0))
-    chosen: list[int] = []
-    for number in range(min(count, len(offers))):
-        target = slow + number / max(1, count - 1) * (fast - slow)
-        left = [place for place in range(len(offers)) if place not in chosen]
-        chosen.append(min(left, key=lambda p: abs(math.log(offers[p].latency_ms) - target)))
-    return chosen
+def _slowest_that_fits(settings: DistillConfig, offers: Sequence[Offer], measure: Measure) -> Offer:
+    """The slowest offer that, when it is measured itself, keeps the limits."""
+    tried = []
+    for offer in reversed(offers):
+        tried += measure([offer.shape])
+        if _fitting(settings, tried[-1:]):
+            return tried[-1]
+    raise _nothing_fits(settings, tried)
 
 
-def _measured(
-    settings: DistillConfig, offers: Sequence[Candidate], places: Sequence[int], measure: Measure
-) -> list[Candidate]:
-    """The offers at these places, measured; in the place of one that does not fit, a faster one."""
-    tried = measure([offers[place].shape for place in places])
-    found: dict[Shape, Candidate] = {}
-    for place, candidate in zip(places, tuple(tried), strict=True):
-        faster = [offer.shape for offer in offers[:place]]
-        while faster and not _fitting(settings, [candidate]):
-            (candidate,) = measure([faster.pop()])
-            tried.append(candidate)
-        found |= {fits.shape: fits for fits in _fitting(settings, [candidate])}
-    if not found:
-        raise _nothing_fits(settings, tried)
-    return sorted(found.values(), key=lambda candidate: candidate.latency_ms)
-
-
-def _nothing_fits(settings: DistillConfig, measured: Sequence[Candidate]) -> TutelageError:
+def _nothing_fits(settings: DistillConfig, measured: Sequence[Offer]) -> TutelageError:
     fastest = min(measured, key=lambda c: c.latency_ms)
     smallest = min(measured, key=lambda c: c.megabytes)
     told = f"the fastest is {fastest}"

@@ -1,9 +1,6 @@
-"""Who does which piece of work, when any number of processes share a folder.
+"""Locks that keep other processes out, and that the kernel lets go when a process ends.
 
-A claim is a lock on one byte of a file, which the kernel lets go when its process ends, however it
-ends: nothing is left behind that could be taken for a claim. POSIX record locks are used because
-they are the ones that network file systems pass on to their server (NFS does, CIFS and Lustre where
-mounted so); ``flock`` often stays within one machine.
+However it ends, nothing is left behind that could be taken for a lock.
 """
 
 from __future__ import annotations
@@ -12,12 +9,39 @@ import hashlib
 import os
 import threading
 from pathlib import Path
+from typing import IO, Any
+
+from tutelage.system.errors import TutelageError
+
+
+def lock(file: IO[Any] | int, refusal: str) -> None:
+    """Keep other processes from locking an open file, until it is closed or this process ends.
+
+    On Windows, and on file systems that know no locks, every process is let in.
+
+    Raises:
+        TutelageError: another process has locked it; the message is ``refusal``.
+    """
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # not on Windows
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise TutelageError(refusal) from None
+    except OSError:  # some network file systems
+        return
 
 
 class Claims:
-    """Claims of this process in one file; a second object for the same file would end the first's.
+    """This process's claims to pieces of work, when any number of processes share a folder.
 
-    (Closing any descriptor of a file lets go of all record locks that the process has on it.)
+    A claim is a lock on one byte of a file. POSIX record locks are used because they are the ones
+    that network file systems pass on to their server (NFS does, CIFS and Lustre where mounted so);
+    ``flock`` often stays within one machine. Closing any descriptor of a file lets go of all record
+    locks that the process has on it, so a second object for the same file would end the claims of
+    the first.
 
     Attributes:
         work: the file system has such locks. Without them (Windows, some network mounts) every
@@ -25,7 +49,7 @@ class Claims:
     """
 
     def __init__(self, path: Path) -> None:
-        """Open the file, made if needed.
+        """Open the file, which is made if needed.
 
         Raises:
             OSError: it cannot be made.
@@ -73,5 +97,5 @@ class Claims:
 
 
 def _byte(key: str) -> int:
-    """Its place in the file, which stays empty: locks may lie beyond the end."""
+    """The key's place in the file, which stays empty: locks may lie beyond the end."""
     return int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest(), "big") >> 2

@@ -3,7 +3,6 @@
 import copy
 import dataclasses
 import itertools
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -16,37 +15,36 @@ import tiny
 import torch
 
 from tutelage.augment import Center, RandAugment, TrivialAugment, Weak
-from tutelage.chain import pipeline, runs, stages, trunk
+from tutelage.chain import frozen, pipeline, trained, types, views
 from tutelage.chain.plan import Work
 from tutelage.config import SelfTrainConfig, TrainConfig, TransferConfig, make_config
 from tutelage.stats.calibrate import softmax
 from tutelage.stats.pseudo_labels import select
-from tutelage.steps.online import FixMatch
+from tutelage.steps.online import FixMatch, make_online_step
 from tutelage.training.loader import Loader, Views
 from tutelage.training.loop import train
 
 
-def shop(run: runs.Run) -> trunk.Workshop:
-    return trunk.Workshop(run.config, run.device, 0, lambda *_: nullcontext(lambda *_: None))
-
-
-def as_pretrained(run: runs.Run) -> trunk.Workshop:
+def as_pretrained(run: types.Run) -> types.Run:
     """The tests' random weights, taken for ones that are worth keeping."""
-    data = dataclasses.replace(run.config.data, weights=None)
-    return dataclasses.replace(shop(run), config=dataclasses.replace(run.config, data=data))
+    return run.changed("data", weights=None)
+
+
+def half_of(labels: list[Any]) -> list[Any]:
+    """Pseudo-labels of which half the images are accepted."""
+    return [one.some(one.accepted.sum() // 2, 0) for one in labels]
 
 
 def test_a_trained_stage_judges_the_planned_folds_and_keeps_the_base(
-    run: runs.Run, chain: pipeline.Pipeline
+    run: types.Run, chain: pipeline.Pipeline
 ) -> None:
-    teacher = stages.transfer_frozen(run.task, run.base, chain.frozen)
-    labels = checks.label_pool(run, chain, teacher.beliefs, 1.0, 0.5)
-    heads = stages.fit_chain_heads(run.task, chain.frozen, teacher.choice, run.config, labels)
+    teacher = frozen.transfer(run, chain.features)
+    labels = half_of(checks.label_pool(run, chain, teacher.beliefs))
+    heads = frozen.fit_fold_heads(run, chain.features, teacher.choice, labels)
     before = copy.deepcopy(run.base.state_dict())
     work = Work("trained", steps=3, batch_size=8, size=32)
     first, again = (
-        trunk.train_trunk(shop(run), run.task, run.base, heads, labels, work, 2, "round")
-        for _ in range(2)
+        trained.train_trunk(run, heads, labels, work, "round", judged_folds=2) for _ in range(2)
     )
     held_out = np.concatenate([c.judges for c in run.task.folds[1:3]])
     assert np.flatnonzero(first.beliefs.known).tolist() == sorted(held_out.tolist())
@@ -66,32 +64,32 @@ def test_a_trained_stage_judges_the_planned_folds_and_keeps_the_base(
 
 
 def test_the_pool_is_labelled_anew_between_the_legs(
-    run: runs.Run, chain: pipeline.Pipeline, monkeypatch: pytest.MonkeyPatch
+    run: types.Run, chain: pipeline.Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task = dataclasses.replace(run.task, folds=run.task.folds[:1])
-    teacher = stages.transfer_frozen(run.task, run.base, chain.frozen)
-    labels = checks.label_pool(run, chain, teacher.beliefs, 1.0, 1.0)[:1]
-    heads = stages.fit_chain_heads(task, chain.frozen, teacher.choice, run.config, labels)
+    teacher = frozen.transfer(run, chain.features)
+    labels = checks.label_pool(run, chain, teacher.beliefs)[:1]
+    run = run.on(folds=run.task.folds[:1])
+    heads = frozen.fit_fold_heads(run, chain.features, teacher.choice, labels)
     fits = []
-    fit = trunk.fit
+    fit = trained.fit
 
-    def noted(shop: Any, model: Any, step: Any, loader: Any, settings: Any, label: str) -> Any:
+    def noted(run: Any, model: Any, step: Any, loader: Any, settings: Any, label: str) -> Any:
         before = copy.deepcopy(model.state_dict())
-        after = fit(shop, model, step, loader, settings, label)
+        after = fit(run, model, step, loader, settings, label)
         fits.append((before, after.state_dict(), loader, settings))
         for name in ("head.weight", "trunk.conv_head.weight"):
             assert not torch.equal(before[name], after.state_dict()[name]), name
         return after
 
-    monkeypatch.setattr(trunk, "fit", noted)
+    monkeypatch.setattr(trained, "fit", noted)
     work = Work("trained", steps=7, batch_size=8, size=32, revisions=2)
-    outcome = trunk.train_trunk(shop(run), task, run.base, heads, labels, work, 0, "round")
+    outcome = trained.train_trunk(run, heads, labels, work, "round", judged_folds=0)
     assert [settings.steps for *_, settings in fits] == [2, 2, 2]
     assert [loader.first for _, _, loader, _ in fits] == [0, 2, 4]  # no batch comes twice
     assert [settings.schedule_first for *_, settings in fits] == [0, 2, 4]
     assert [settings.schedule_steps for *_, settings in fits] == [6, 6, 6]
     alone = dataclasses.replace(work, restarts=True)
-    trunk.train_trunk(shop(run), task, run.base, heads, labels, alone, 0, "round")
+    trained.train_trunk(run, heads, labels, alone, "round", judged_folds=0)
     assert [settings.schedule_first for *_, settings in fits[3:]] == [0, 0, 0]
     assert [settings.schedule_steps for *_, settings in fits[3:]] == [0, 0, 0]
     del fits[3:]
@@ -105,18 +103,18 @@ def test_the_pool_is_labelled_anew_between_the_legs(
     taken = outcome.pseudo_labels.accepted
     assert 0 < taken.sum() <= 2 * 7  # what a leg has the time for
     for _, _, loader, _ in fits:
-        assert np.array_equal(loader.streams[1][0].rows, task.pool[taken])
+        assert np.array_equal(loader.streams[1][0].rows, run.task.pool[taken])
     np.testing.assert_allclose(first, labels[0].targets("sharpened")[taken], atol=1e-6)
     last = outcome.pseudo_labels.targets("sharpened")[taken]
     np.testing.assert_allclose(third, last, atol=1e-6)
 
 
 def test_without_held_out_labels_the_model_is_as_sure_as_its_pseudo_labels(
-    run: runs.Run, chain: pipeline.Pipeline
+    run: types.Run, chain: pipeline.Pipeline
 ) -> None:
-    task = dataclasses.replace(run.task, folds=run.task.folds[:1])
-    teacher = stages.transfer_frozen(run.task, run.base, chain.frozen)
-    heads = stages.fit_chain_heads(task, chain.frozen, teacher.choice, run.config, [None])
+    teacher = frozen.transfer(run, chain.features)
+    run = run.on(folds=run.task.folds[:1])
+    heads = frozen.fit_fold_heads(run, chain.features, teacher.choice, [None])
     work = Work("trained", steps=1, batch_size=8, size=32)
     assert teacher.beliefs.pool[0] is not None
     sure, unsure = (
@@ -124,39 +122,35 @@ def test_without_held_out_labels_the_model_is_as_sure_as_its_pseudo_labels(
         for temperature in (0.5, 4.0)
     )
     temperatures = [
-        trunk.train_trunk(
-            shop(run), task, run.base, heads, [labels], work, 0, "x"
-        ).model.spec.temperature
+        trained.train_trunk(run, heads, [labels], work, "x", judged_folds=0).model.spec.temperature
         for labels in (sure, unsure)
     ]
     assert temperatures[0] < temperatures[1]
 
 
 def test_a_fold_takes_half_the_steps(
-    run: runs.Run, chain: pipeline.Pipeline, monkeypatch: pytest.MonkeyPatch
+    run: types.Run, chain: pipeline.Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fits = checks.captured_fits(monkeypatch)
     none: list[Any] = [None] * len(run.task.folds)
     choice = {"metric": "plain", "strength": 3.0}
-    heads = stages.fit_chain_heads(run.task, chain.frozen, choice, run.config, none)
+    heads = frozen.fit_fold_heads(run, chain.features, choice, none)
     work = Work("trained", steps=6, batch_size=8, size=32)
-    trunk.train_trunk(shop(run), run.task, run.base, heads, none, work, 2, "x")
+    trained.train_trunk(run, heads, none, work, "x", judged_folds=2)
     assert [fit.settings.steps for fit in fits] == [6, 3, 3]
 
 
 @pytest.mark.parametrize("kind", ["trained", "online", "labels alone"])
 def test_only_online_rounds_learn_the_statistics_of_norms(
-    kind: Any, run: runs.Run, chain: pipeline.Pipeline
+    kind: Any, run: types.Run, chain: pipeline.Pipeline
 ) -> None:
     none: list[Any] = [None] * len(run.task.folds)
-    teacher = stages.transfer_frozen(run.task, run.base, chain.frozen)
-    labels = (
-        checks.label_pool(run, chain, teacher.beliefs, 1.0, 0.5) if kind != "labels alone" else none
-    )
-    heads = stages.fit_chain_heads(run.task, chain.frozen, teacher.choice, run.config, none)
-    task = dataclasses.replace(run.task, folds=run.task.folds[:1])
+    teacher = frozen.transfer(run, chain.features)
+    labels = checks.label_pool(run, chain, teacher.beliefs) if kind != "labels alone" else none
+    heads = frozen.fit_fold_heads(run, chain.features, teacher.choice, none)
+    alone = as_pretrained(run).on(folds=run.task.folds[:1])
     work = Work("online" if kind == "online" else "trained", steps=2, batch_size=8, size=32)
-    outcome = trunk.train_trunk(as_pretrained(run), task, run.base, heads, labels, work, 0, "x")
+    outcome = trained.train_trunk(alone, heads, labels, work, "x", judged_folds=0)
     before = run.base.state_dict()
     running = [name for name in before if "running_mean" in name]
     assert running
@@ -165,20 +159,20 @@ def test_only_online_rounds_learn_the_statistics_of_norms(
 
 
 def test_first_stages_stay_where_the_work_says_so_but_random_ones_learn(
-    run: runs.Run, chain: pipeline.Pipeline
+    run: types.Run, chain: pipeline.Pipeline
 ) -> None:
     none: list[Any] = [None] * len(run.task.folds)
     choice = {"metric": "plain", "strength": 3.0}
-    heads = stages.fit_chain_heads(run.task, chain.frozen, choice, run.config, none)
-    task = dataclasses.replace(run.task, folds=run.task.folds[:1])
+    heads = frozen.fit_fold_heads(run, chain.features, choice, none)
+    run = run.on(folds=run.task.folds[:1])
     moved = {}
-    for name, where, frozen in (
+    for name, where, stages in (
         ("free", as_pretrained(run), 0),
         ("frozen", as_pretrained(run), 2),
-        ("random", shop(run), 2),
+        ("random", run, 2),
     ):
-        work = Work("trained", steps=2, batch_size=8, size=32, frozen_stages=frozen)
-        outcome = trunk.train_trunk(where, task, run.base, heads, none, work, 0, "x")
+        work = Work("trained", steps=2, batch_size=8, size=32, frozen_stages=stages)
+        outcome = trained.train_trunk(where, heads, none, work, "x", judged_folds=0)
         before = run.base.state_dict()
         moved[name] = {
             key
@@ -192,7 +186,7 @@ def test_first_stages_stay_where_the_work_says_so_but_random_ones_learn(
 
 def test_the_students_view_is_the_one_that_was_asked_for() -> None:
     found = {
-        name: trunk.strong_policy(TransferConfig(augment=name, num_ops=3, magnitude=11))
+        name: views.strong_policy(TransferConfig(augment=name, num_ops=3, magnitude=11))
         for name in ("none", "randaugment", "trivialaugment")
     }
     assert isinstance(found["none"], Weak)
@@ -201,18 +195,18 @@ def test_the_students_view_is_the_one_that_was_asked_for() -> None:
     assert found["randaugment"].augment.magnitude == 11.0  # type: ignore[union-attr]
     assert isinstance(found["trivialaugment"].augment, TrivialAugment)  # type: ignore[union-attr]
     assert found["none"].scale == (0.35, 1.0)  # type: ignore[union-attr]
-    narrow = trunk.strong_policy(TransferConfig(augment="none", crop_scale=0.8))
+    narrow = views.strong_policy(TransferConfig(augment="none", crop_scale=0.8))
     assert narrow == Weak(scale=(0.8, 1.0))
-    assert trunk.strong_policy(TransferConfig(augment="center"), 0.9) == Center(0.9)
+    assert views.strong_policy(TransferConfig(augment="center"), 0.9) == Center(0.9)
     with pytest.raises(ValueError, match="'auto' was not resolved"):
-        trunk.strong_policy(TransferConfig(augment="auto"))
+        views.strong_policy(TransferConfig(augment="auto"))
 
 
 def test_the_loop_gets_the_users_rates_and_the_plans_steps() -> None:
-    config = make_config("run", {"lr_head": 0.5, "weight_decay": 0.25, "optimizer": "sgd"})
-    settings = trunk.train_config(config, Work("trained", steps=7), lr_trunk=0.125)
+    config = make_config("run", {"lr_head": 0.5, "weight_decay": 0.25})
+    settings = trained.train_config(config, Work("trained", steps=7), lr_trunk=0.125)
     assert (settings.steps, settings.lr_head, settings.lr_trunk) == (7, 0.5, 0.125)
-    assert (settings.weight_decay, settings.optimizer) == (0.25, "sgd")
+    assert settings.weight_decay == 0.25
 
 
 # --- online rounds
@@ -222,7 +216,7 @@ ONLINE = {item.name: item for item in dataclasses.fields(SelfTrainConfig)}["onli
 
 def online_step(method: str, **changes: Any) -> Any:
     options = {"n_pool": 8, "steps": 30, "threshold": 0.7, "hard": False, **changes}
-    return trunk.make_online_step(method, torch.tensor([0.25, 0.75]), **options)
+    return make_online_step(method, torch.tensor([0.25, 0.75]), **options)
 
 
 @pytest.mark.parametrize("method", ONLINE.metadata["choices"])

@@ -18,6 +18,7 @@ pytest.importorskip("timm")
 
 import silent_checks as checks
 from commands import Commands
+from locked import is_locked
 from processes import on_ranks
 from shapes import (
     CLASSES,
@@ -33,11 +34,22 @@ from tarred import tar_tree, write_tar
 
 from tutelage import api, cli
 from tutelage.augment import RandAugment, Strong, Weak
-from tutelage.chain import pipeline, runs, selftrain, stages, trunk, tune
+from tutelage.chain import (
+    answers,
+    frozen,
+    keep,
+    measure,
+    pipeline,
+    pool,
+    tune,
+    types,
+    views,
+)
+from tutelage.chain.prepare import prepare
+from tutelage.chain.run import teach
 from tutelage.config import make_config
 from tutelage.data import store
-from tutelage.data.catalog import read_catalog
-from tutelage.data.memory import read_path
+from tutelage.data.open import read_catalog
 from tutelage.data.stream import StreamedImages
 from tutelage.stats.metrics import Comparison
 from tutelage.system.errors import TutelageError
@@ -55,9 +67,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tutelage.chain.plan.STEPS", (4,))
 
 
-def prepared(data: Path, out: Path, **settings: Any) -> runs.Run:
+def prepared(data: Path, out: Path, **settings: Any) -> types.Run:
     config = make_config("run", {**SETTINGS, **settings})
-    return runs.prepare("run", read_path(data), str(data), out, config, quiet=True)
+    return prepare("run", read_catalog(data), str(data), out, config, quiet=True)
 
 
 def events(run: Path) -> list[dict[str, Any]]:
@@ -358,7 +370,7 @@ def test_a_refused_command_keeps_the_run_that_it_would_have_continued(
     data = shutil.copytree(photos, tmp_path / "data")
     config = checks.make_config("run", FINISHED)
     catalog = checks.read_catalog(data)
-    runs.prepare("run", catalog, str(data), tmp_path / "run", config, quiet=True)
+    prepare("run", catalog, str(data), tmp_path / "run", config, quiet=True).close()
     before = contents(tmp_path / "run")
     (data / "train" / "disc" / "disc0.png").unlink()
     with pytest.raises(TutelageError, match=r"the images changed since .* 0 new, 1 gone"):
@@ -367,6 +379,7 @@ def test_a_refused_command_keeps_the_run_that_it_would_have_continued(
     assert {n: c for n, c in after.items() if n != "events.jsonl"} == {
         n: c for n, c in before.items() if n != "events.jsonl"
     }
+    assert not is_locked(tmp_path / "run")
 
 
 # --- choices
@@ -430,45 +443,46 @@ def test_a_round_that_loses_is_rejected_and_ends_its_kind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = checks.prepared(tmp_path, monkeypatch, trunk="frozen", rounds=3)
-    real = stages.self_train_frozen
+    real = frozen.self_train
     rounds = []
 
-    def worse(task: Any, *rest: Any) -> stages.Outcome:
+    def worse(run: types.Run, *rest: Any) -> types.Outcome:
         rounds.append(len(rest))
-        outcome = real(task, *rest)
-        outcome.beliefs.judged = -100 * np.eye(task.n_classes)[task.judged_labels]
+        outcome = real(run, *rest)
+        outcome.beliefs.judged = -100 * np.eye(run.task.n_classes)[run.task.judged_labels]
         return outcome
 
-    monkeypatch.setattr(stages, "self_train_frozen", worse)
+    monkeypatch.setattr(frozen, "self_train", worse)
     chain = pipeline.Pipeline(run)
-    pipeline.teach(chain, rounds=True)
+    teach(chain, self_training=True)
     assert [done.name for done in chain.finished] == ["probe", "transfer", "self-train-1"]
     lost = chain.finished[-1]
     assert not lost.accepted
     assert lost.reason.startswith("lost against its predecessor: 0 won")
     assert chain.teacher.name == "transfer"
     assert len(rounds) == 1
-    loaded = pipeline.load_stage(run.folder.stages / "self-train-1", "self-train-1")
+    loaded = keep.load_stage(run.folder.stages / "self-train-1", "self-train-1")
     assert not loaded.accepted
     assert loaded.comparison == lost.comparison
-    metrics, probs = pipeline.measure(run, chain.finished)
+    metrics, probs = measure.measure(run, chain.finished)
     assert metrics["teacher"]["name"] == metrics["final"]["name"] == "transfer"
     assert set(probs) == {"probe", "transfer", "self-train-1"}
 
 
 def clusters_say(
     monkeypatch: pytest.MonkeyPatch, *, agreement: float, likelier: bool
-) -> list[stages.Beliefs]:
+) -> list[types.Beliefs]:
     """Let made-up beliefs be what the pool's clusters say; returns them as they are asked for."""
     asked = []
 
-    def ask(task: stages.Task, *_: Any) -> selftrain.Clustered:
-        pool: list[Any] = [checks.some_beliefs(task, 1) for _ in task.folds]
-        beliefs = stages.Beliefs(pool, 3 * np.eye(task.n_classes)[task.judged_labels])
+    def ask(run: types.Run, *_: Any) -> pool.Clustered:
+        task = run.task
+        logits: list[Any] = [checks.some_beliefs(task, 1) for _ in task.folds]
+        beliefs = types.Beliefs(logits, 3 * np.eye(task.n_classes)[task.judged_labels])
         asked.append(beliefs)
-        return selftrain.Clustered(beliefs, agreement, likelier)
+        return pool.Clustered(beliefs, agreement, likelier)
 
-    monkeypatch.setattr(selftrain, "ask_clusters", ask)
+    monkeypatch.setattr(pool, "ask_clusters", ask)
     return asked
 
 
@@ -488,7 +502,7 @@ def test_planned_rounds_end_before_they_begin_where_clusters_are_not_the_classes
     run = checks.prepared(tmp_path, monkeypatch, trunk="frozen", rounds=rounds)
     run.plan = dataclasses.replace(run.plan, rounds=run.plan.rounds[:1])
     chain = pipeline.Pipeline(run)
-    pipeline.teach(chain, rounds=True)
+    teach(chain, self_training=True)
     names = ["self-train-1"][:trained]
     assert [done.name for done in chain.finished] == ["probe", "transfer", *names]
     left_out = "no round of self-training: the pool falls into other clusters than the classes "
@@ -501,28 +515,28 @@ def test_clusters_label_the_pool_for_the_first_round_only(
 ) -> None:
     asked = clusters_say(monkeypatch, agreement=0.7, likelier=likelier)
     teachers = []
-    real = selftrain.label_pool
+    real = pool.label_pool
 
-    def note(task: stages.Task, teacher: stages.Beliefs, *rest: Any) -> Any:
+    def note(run: types.Run, teacher: types.Beliefs, *rest: Any) -> Any:
         teachers.append((teacher, rest[0]))
-        return real(task, teacher, *rest)
+        return real(run, teacher, *rest)
 
-    monkeypatch.setattr(selftrain, "label_pool", note)
-    monkeypatch.setattr(pipeline, "_judge", lambda *_: Comparison(8, 3, 0, 0.5, 0.9, 0.7, 0.4))
+    monkeypatch.setattr(pool, "label_pool", note)
+    monkeypatch.setattr(pipeline, "judge", lambda *_: Comparison(8, 3, 0, 0.5, 0.9, 0.7, 0.4))
     run = checks.prepared(tmp_path, monkeypatch, trunk="frozen", rounds=2)
     chain = pipeline.Pipeline(run)
-    pipeline.teach(chain, rounds=True)
+    teach(chain, self_training=True)
     (clusters,) = asked
     transfer, first = (done.outcome for done in chain.finished[1:3])
     expected = clusters if likelier else transfer.beliefs
-    temperature = stages.temperature_of(run.task, expected)
+    temperature = answers.temperature_of(run.task, expected)
     assert [id(teacher) for teacher, _ in teachers] == [id(expected), id(first.beliefs)]
     assert [t for _, t in teachers] == [temperature, first.model.spec.temperature]
     said = any(note.startswith("self-train-1: its pseudo-labels are") for note in run.notes)
     assert said == likelier
     # The run that goes on asks no clusters again: what they were worth is in its folder.
     again = checks.prepared(tmp_path, monkeypatch, trunk="frozen", rounds=2)
-    pipeline.teach(pipeline.Pipeline(again), rounds=True)
+    teach(pipeline.Pipeline(again), self_training=True)
     assert len(asked) == 1
     assert again.notes == run.notes
 
@@ -531,7 +545,7 @@ def test_clusters_can_be_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     asked = clusters_say(monkeypatch, agreement=0.0, likelier=True)
     run = checks.prepared(tmp_path, monkeypatch, trunk="frozen", rounds=None, clusters="ignore")
     chain = pipeline.Pipeline(run)
-    pipeline.teach(chain, rounds=True)
+    teach(chain, self_training=True)
     assert not asked
     assert chain.finished[2].name == "self-train-1"
 
@@ -543,7 +557,7 @@ def test_a_spent_budget_leaves_rounds_out_for_good(
         run = checks.prepared(tmp_path, monkeypatch, trunk="frozen", rounds=2)
         run.plan = dataclasses.replace(run.plan, minutes=minutes)
         chain = pipeline.Pipeline(run)
-        pipeline.teach(chain, rounds=True)
+        teach(chain, self_training=True)
         assert [done.name for done in chain.finished] == ["probe", "transfer"]
         note = "the time budget was spent before self-train-1: it was left out"
         assert run.notes.count(note) == 1
@@ -666,7 +680,7 @@ def test_settings_that_this_plan_cannot_use_are_said(tmp_path: Path) -> None:
 def test_a_head_on_the_middle_stages_is_said(tmp_path: Path, features: str) -> None:
     data = write_shapes(tmp_path / "data", train=3, pool=0, test=0)
     run = prepared(data, tmp_path / "run", features=features)
-    pipeline.teach(pipeline.Pipeline(run), rounds=False)
+    teach(pipeline.Pipeline(run), self_training=False)
     said = [note for note in run.notes if "middle stages" in note]
     expected = "transfer: the head looks at the trunk's middle stages: as --features levels says"
     assert said == ([expected] if features == "levels" else [])
@@ -680,15 +694,15 @@ def test_a_trained_round_starts_from_a_choice_of_its_own(
     run = prepared(data, tmp_path / "run", trunk="trained", rounds=2)
     assert [work.trunk for work in run.plan.rounds] == ["frozen", "trained"]
     monkeypatch.setattr(pipeline.Pipeline, "start", {"metric": "plain", "strength": 77.0})
-    fit, used = stages.fit_chain_heads, []
+    fit, used = frozen.fit_fold_heads, []
 
-    def noted(task: Any, frozen: Any, choice: Any, *rest: Any) -> Any:
+    def noted(run: Any, features: Any, choice: Any, *rest: Any) -> Any:
         used.append(choice["strength"])
-        return fit(task, frozen, choice, *rest)
+        return fit(run, features, choice, *rest)
 
-    monkeypatch.setattr(stages, "fit_chain_heads", noted)
+    monkeypatch.setattr(frozen, "fit_fold_heads", noted)
     chain = pipeline.Pipeline(run)
-    pipeline.teach(chain, rounds=True)
+    teach(chain, self_training=True)
     assert used[-2:] == [chain.choice["strength"], 77.0]
 
 
@@ -706,9 +720,9 @@ def test_auto_measures_the_strong_view_once_and_pins_it(
     settings = {**FINISHED, "augment": "auto", "magnitude": 4}
     config, catalog = make_config("run", settings), read_catalog(photos)
     for _ in range(2):  # the second continues the first
-        run = runs.prepare("run", catalog, str(photos), tmp_path / "r", config, quiet=True)
+        run = prepare("run", catalog, str(photos), tmp_path / "r", config, quiet=True)
         expected = Weak(scale=(0.6, 1.0))
-        strong = trunk.strong_policy(run.config.transfer)
+        strong = views.strong_policy(run.config.transfer)
         assert strong == Strong(augment=RandAugment(3, 21.0, view=expected))
         assert "--augment auto: it covers more (7 s)" in run.notes
         assert "no effect: magnitude; --augment auto chooses them" in run.notes
@@ -802,13 +816,12 @@ def test_a_streamed_image_that_is_lost_on_the_way_is_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = write_shapes(tmp_path / "data")
-    teach = pipeline.teach
 
     def losing(chain: Any, **options: Any) -> None:
         (data / "unlabeled" / "03.jpg").unlink()
         teach(chain, **options)
 
-    monkeypatch.setattr(pipeline, "teach", losing)
+    monkeypatch.setattr("tutelage.chain.run.teach", losing)
     options = {name: value for name, value in SETTINGS.items() if name not in ("student", "rounds")}
     api.transfer(data, tmp_path / "run", quiet=True, store_gb=0.0, **options)
     (row,) = csv.DictReader((tmp_path / "run" / "skipped.csv").read_text().splitlines())
@@ -824,7 +837,7 @@ def test_a_stage_whose_record_is_damaged_is_moved_aside(
     folder = shutil.copytree(finished / "stages" / "probe", tmp_path / "probe")
     (folder / "stage.json").write_text(record)
     said: list[str] = []
-    assert not pipeline._is_whole(folder, said.append)
+    assert not keep.is_whole(folder, said.append)
     assert not folder.exists()
     assert "stage probe is damaged" in said[0]
     assert (tmp_path / ".probe.damaged" / "stage.json").read_text() == record
@@ -835,7 +848,7 @@ def test_a_stage_whose_record_is_damaged_is_moved_aside(
     [
         ("stage.json", b"["),
         ("stage.json", b"[]"),
-        ("stage.json", b'{"chains": "x"}'),
+        ("stage.json", b'{"folds": "x"}'),
         ("beliefs.npz", b""),
         ("beliefs.npz", b"\x80\x04N."),  # a pickle
         ("model.json", b"{}"),
@@ -847,7 +860,7 @@ def test_a_damaged_stage_is_named_with_the_mend(
 ) -> None:
     folder = tmp_path / "probe"
     shutil.copytree(finished / "stages" / "probe", folder)
-    pipeline.load_stage(folder, "probe")
+    keep.load_stage(folder, "probe")
     (folder / name).write_bytes(content)
     with pytest.raises(TutelageError, match=r"the stage in .*probe cannot be read.*delete that"):
-        pipeline.load_stage(folder, "probe")
+        keep.load_stage(folder, "probe")

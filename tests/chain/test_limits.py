@@ -1,10 +1,8 @@
-"""Which students are on offer, which fit the limits, and how several are spread."""
+"""Which students are on offer, and which fit the limits."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,10 +15,10 @@ import silent_checks as checks
 import tiny
 from costs import PARAMETERS, Fake
 
-from tutelage.chain import candidates, runs
-from tutelage.chain.candidates import Candidate, Untrained, choose, exceeded, names_on_offer
+from tutelage.chain import limits, prepare
+from tutelage.chain.limits import Offer, Untrained, choose, exceeded, names_on_offer
 from tutelage.config import DistillConfig, make_config
-from tutelage.data.catalog import read_catalog
+from tutelage.data.open import read_catalog
 from tutelage.data.runfolder import RunFolder
 from tutelage.models.zoo import create
 from tutelage.report.model import DeploymentRow
@@ -30,19 +28,19 @@ SIZES = (224, 160, 96)
 PLANNED = ("cut", 160)
 
 
-def chosen(fake: Fake, sizes: Sequence[int] = SIZES, **limits: Any) -> list[Candidate]:
+def chosen(fake: Fake, sizes: Sequence[int] = SIZES, **limits: Any) -> Offer:
     return choose(DistillConfig(**limits), PLANNED, list(PARAMETERS), sizes, fake)[0]
 
 
 def test_the_planned_student_is_kept_where_it_fits_and_nothing_else_is_timed() -> None:
     fake = Fake()
-    assert [c.shape for c in chosen(fake, max_latency_ms=3.0, max_size_mb=5.0)] == [PLANNED]
+    assert chosen(fake, max_latency_ms=3.0, max_size_mb=5.0).shape == PLANNED
     assert fake.timed == [PLANNED]
 
 
 def test_else_it_is_the_slowest_that_fits() -> None:
     fake = Fake()
-    (found,) = chosen(fake, max_latency_ms=2.2)
+    found = chosen(fake, max_latency_ms=2.2)
     everything = [fake.cost(name, size) for name in PARAMETERS for size in SIZES]
     fitting = [c for c in everything if c.latency_ms <= 2.2]
     assert found == max(fitting, key=lambda c: c.latency_ms)
@@ -50,7 +48,7 @@ def test_else_it_is_the_slowest_that_fits() -> None:
 
 
 def test_both_limits_are_kept() -> None:
-    (found,) = chosen(Fake(), max_latency_ms=2.2, max_size_mb=1.0)
+    found = chosen(Fake(), max_latency_ms=2.2, max_size_mb=1.0)
     assert found.shape == ("cut:2", 224)
 
 
@@ -63,16 +61,19 @@ def test_of_a_cut_that_is_too_large_no_larger_views_are_timed() -> None:
 def test_what_turns_out_too_slow_makes_way_for_a_faster_one() -> None:
     # On the way from 96 to 224 px this one is slower than its neighbours foretell.
     fake = Fake(**{"cut@160": 2.0, "cut:3@160": 2.0})
-    (found,) = chosen(fake, max_latency_ms=2.4)
+    found = chosen(fake, max_latency_ms=2.4)
     assert found.latency_ms <= 2.4
     assert ("cut:3", 160) in fake.timed
     assert found.shape not in {("cut", 160), ("cut:3", 160)}
 
 
 def test_a_slow_student_of_few_parameters_is_no_offer() -> None:
-    fake = Fake(**{f"cut:1@{size}": 10.0 for size in SIZES})  # 1 to 2 ms, as cut:3 at 96 px
-    found = chosen(fake, max_latency_ms=2.2, candidates=20)
-    assert "cut:1" not in {c.student for c in found}
+    # As slow as the slowest that fits, but with fewer parameters and views no larger.
+    fake = Fake(**{f"cut:1@{size}": 10.0 for size in SIZES})
+    settings = DistillConfig(max_latency_ms=2.2)
+    offers = limits._offers(settings, list(PARAMETERS), SIZES, fake)
+    assert "cut:1" not in {offer.student for offer in offers}
+    assert [offer.latency_ms for offer in offers] == sorted(o.latency_ms for o in offers)
 
 
 def test_nothing_fits() -> None:
@@ -88,27 +89,6 @@ def test_nothing_fits() -> None:
     words = r"and --max-size-mb 0\.1: the fastest is cut:2 at 96.*, the smallest cut:1 at 96"
     with pytest.raises(TutelageError, match=words):
         chosen(slow, max_latency_ms=0.5, max_size_mb=0.1)
-
-
-@pytest.mark.parametrize("count", [2, 3, 5])
-def test_several_are_spread_evenly_in_log_latency(count: int) -> None:
-    fake = Fake()
-    sizes = range(96, 225, 2)
-    found = [c.latency_ms for c in chosen(fake, sizes, candidates=count, max_latency_ms=6.0)]
-    assert len(found) == count
-    assert found == sorted(found)
-    everything = [fake.cost(name, size).latency_ms for name in PARAMETERS for size in sizes]
-    assert found[0] == min(everything)
-    assert found[-1] == max(latency for latency in everything if latency <= 6.0)
-    steps = [math.log(b / a) for a, b in itertools.pairwise(found)]
-    assert max(steps) < 1.2 * min(steps)
-
-
-def test_of_too_few_on_offer_all_are_taken_and_that_is_told() -> None:
-    settings = DistillConfig(candidates=9)
-    found, note = choose(settings, PLANNED, ["cut:2"], [96, 224], Fake())
-    assert [c.shape for c in found] == [("cut:2", 96), ("cut:2", 224)]
-    assert note.startswith("2 students share the time (9 were asked for): cut:2 at 96 px (")
 
 
 def test_what_the_user_named_is_not_cut_elsewhere() -> None:
@@ -129,7 +109,7 @@ def test_untrained_students_are_exported_once_and_timed() -> None:
     assert small.parameters < large.parameters
     assert min(small.latency_ms, large.latency_ms) > 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(candidates, "export_onnx", None)
+        patch.setattr(limits, "export_onnx", None)
         assert measure([("cut:1", 32)])[0].megabytes == small.megabytes
 
 
@@ -149,25 +129,25 @@ def test_a_finished_student_over_its_limit_is_told() -> None:
 @pytest.fixture
 def fake(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
     fake = Fake()
-    monkeypatch.setattr(runs, "Untrained", lambda *_: fake)
+    monkeypatch.setattr(limits, "Untrained", lambda *_: fake)
     return fake
 
 
 def test_the_choice_is_pinned_and_followed(
     fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limits = {"student": "cut", "max_latency_ms": 0.3, "input_size": None}
-    first = checks.prepared(tmp_path, monkeypatch, **limits)
-    ((student, work),) = first.students
-    assert student.latency_ms <= 0.3
-    assert (first.config.distill.student, first.plan.student) == (student.student, work)
-    assert work.size == student.size
+    settings = {"student": "cut", "max_latency_ms": 0.3, "input_size": None}
+    first = checks.prepared(tmp_path, monkeypatch, **settings)
+    student, work = first.config.distill.student, first.plan.student
+    assert fake.cost(student, work.size).latency_ms <= 0.3
+    pinned = first.folder.read_json("config.json")["student"]
+    assert (pinned["student"], pinned["work"]) == (student, dataclasses.asdict(work))
     assert any("does not fit --max-latency-ms 0.3" in note for note in first.notes)
     fake.timed.clear()
     fake.slower.clear()
-    again = checks.prepared(tmp_path, monkeypatch, **limits)
+    again = checks.prepared(tmp_path, monkeypatch, **settings)
     assert fake.timed == []
-    assert again.students == first.students
+    assert again.config == first.config
     assert again.plan == first.plan
     assert again.notes == first.notes
 
@@ -176,15 +156,15 @@ def test_runs_that_must_agree_share_one_choice(
     fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny.write_data(tmp_path / "data")
-    monkeypatch.setattr(runs, "measure_speed", lambda *_: checks.SPEED)
+    monkeypatch.setattr(prepare, "measure_speed", lambda *_: checks.SPEED)
     both = RunFolder(tmp_path / "both")
     both.claim({"command": "ladder"})
     catalog, chosen = read_catalog(tmp_path / "data"), []
     for seed in (0, 1):
         settings = {**checks.SETTINGS, "student": "cut", "max_latency_ms": 0.15, "seed": seed}
         config, out = make_config("ladder", settings), tmp_path / f"seed-{seed}"
-        run = runs.prepare("ladder", catalog, "data", out, config, quiet=True, shared=both)
-        chosen.append(run.students)
+        run = prepare.prepare("ladder", catalog, "data", out, config, quiet=True, shared=both)
+        chosen.append((run.config.distill.student, run.plan.student))
         fake.slower = {"cut:2@32": 100.0}
     assert chosen[0] == chosen[1]
 
@@ -203,15 +183,3 @@ def test_a_refused_limit_gives_a_new_folder_back(
     with pytest.raises(TutelageError, match="no student fits"):
         checks.prepared(tmp_path, monkeypatch, "out", max_latency_ms=0.001)
     assert not (tmp_path / "out").exists()
-
-
-def test_several_share_the_time(
-    fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tutelage.chain.plan.MOST_EPOCHS", 10**6)
-    settings = {"student": "cut", "input_size": None, "minutes": 1.5}
-    one = checks.prepared(tmp_path, monkeypatch, "one", **settings)
-    run = checks.prepared(tmp_path, monkeypatch, "three", candidates=3, **settings)
-    assert len(run.students) == 3
-    assert all(work.steps < one.plan.student.steps for _, work in run.students)
-    assert any("3 students share the time" in note for note in run.notes)

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from tutelage.system.claims import Claims
+from tutelage.system.locks import Claims
 
 OTHER = """
 import sys
 from pathlib import Path
-from tutelage.system.claims import Claims
+from tutelage.system.locks import Claims
 claims = Claims(Path(sys.argv[1]))
 for line in sys.stdin:
     print(claims.take(line.strip()), flush=True)

@@ -1,0 +1,116 @@
+"""What a run leaves after its last decision: models, exports, test figures, tables, report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tutelage.chain import evidence, limits
+from tutelage.chain.load import write_skipped
+from tutelage.chain.measure import measure
+from tutelage.chain.pipeline import Pipeline
+from tutelage.chain.types import Finished, Run
+from tutelage.chain.worklist import write_worklist
+from tutelage.data.open import is_in_memory
+from tutelage.data.runfolder import command_line
+from tutelage.deploy.onnx import export_onnx, parity
+from tutelage.deploy.samples import PARITY_IMAGES, noise_images, readable_images
+from tutelage.models.folder import save_model
+from tutelage.report import card
+from tutelage.report.html import write, write_page
+from tutelage.report.model import DeploymentRow
+
+
+def finish(chain: Pipeline, command: str, data: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """Write everything that a run leaves; the content of metrics.json.
+
+    Args:
+        chain: with all its stages.
+        command: what was asked for.
+        data: what the user called the images.
+        settings: those that the user gave.
+    """
+    run = chain.run
+    out = run.folder.path
+    exported = _export(chain)
+    evidence.write_pseudo_labels(run, chain.finished)
+    if chain.teachers:
+        write_worklist(chain)
+    deployed = evidence.deployment(exported)
+    for note in limits.exceeded(run.config.distill, deployed):
+        run.note(note)
+    result, probs = measure(run, chain.finished)
+    result["leakage"] = evidence.leakage(run, probs)
+    run.folder.write_json("metrics.json", result)
+    for entry in result["stages"]:
+        run.console.record("result", stage=entry["name"], figures=entry)
+    points = evidence.cloud(chain) if chain.teachers else []
+    write_skipped(run.store, out)  # some of the streamed images may have been lost by now
+    told = _told(command, data, out, settings)
+    report = evidence.make_report(run, chain.finished, result, probs, deployed, told, points)
+    write(report, out / "report.html")
+    write_page(card.render(report), out / "MODEL_CARD.md")
+    _say_summary(run, result, deployed)
+    return result
+
+
+def _export(chain: Pipeline) -> list[tuple[str, Finished, Path]]:
+    """The teacher and the student as model folders and as ONNX, each checked against torch."""
+    run, out = chain.run, chain.run.folder.path
+    named = []
+    for stage in [s for s in chain.finished if s.accepted]:
+        if stage.name == "student":
+            named.append(("student", stage, out / "student.onnx"))
+        elif stage is chain.teachers[-1]:
+            named.append(("teacher", stage, out / "teacher" / "model.onnx"))
+    sample = _sample_images(run)
+    for name, stage, path in named:
+        save_model(stage.outcome.model, out / name)
+        export_onnx(stage.outcome.model, path)
+        checked = parity(stage.outcome.model, path, sample)
+        run.console.say(
+            f"{path.name} agrees with torch on {checked.n} images "
+            f"(largest difference {checked.max_difference:.1e})"
+        )
+    return named
+
+
+def _sample_images(run: Run) -> list[np.ndarray]:
+    """A few training images as files hold them, to check the export on; some may be lost by now."""
+    rows = np.flatnonzero(run.split.roles != "unused")
+    rows = rows[:: max(1, len(rows) // PARITY_IMAGES)][:PARITY_IMAGES]
+    return list(readable_images(run.catalog, rows)) or noise_images(run.store.canvas)
+
+
+def _told(command: str, data: str, out: Path, settings: dict[str, Any]) -> str:
+    """What repeats this run; of data in memory also what the images were."""
+    what = f"  # DATA: {data}" if is_in_memory(data) else ""
+    return command_line(command, data, str(out), settings) + what
+
+
+def _say_summary(run: Run, result: dict[str, Any], deployed: Sequence[DeploymentRow]) -> None:
+    """Every stage's test figures, and what the exported models cost."""
+    say = run.console.say
+    for entry in result["stages"]:
+        test = entry["test"]
+        if test is None:
+            continue
+        low, high = test["accuracy_ci95"]
+        mark = "" if entry["accepted"] else "  (rejected)"
+        say(
+            f"  {entry['name']:<14} test accuracy {test['accuracy']:.3f} "
+            f"[{low:.3f}, {high:.3f}]  macro-F1 {test['macro_f1']:.3f}{mark}"
+        )
+    for row in deployed:
+        parameters, size, latency = row["parameters"], row["bytes"], row["latency_ms_p50"]
+        if parameters is not None and size is not None and latency is not None:
+            say(
+                f"  {row['name']:<14} {parameters / 1e6:.2f}M parameters, {size / 1e6:.1f} MB, "
+                f"{latency:.1f} ms an image on one core"
+            )
+    if run.store.reasons:
+        say(f"  {len(run.store.reasons)} unreadable images were skipped (skipped.csv)")
+    say(f"report: {run.folder.path / 'report.html'}")

@@ -1,0 +1,344 @@
+"""Stages on the frozen trunk: its features are made once, and heads are fitted to them.
+
+Each stage fits one head a fold of the labels: the first on all labels, which is delivered, and the
+others to be judged on the labels that they have not seen.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tutelage.chain.answers import calibrate, held_out_nll
+from tutelage.chain.balance import balance_of, balances, chosen_balance, judged_weights
+from tutelage.chain.types import Beliefs, Fold, Outcome, Run, Task
+from tutelage.chain.views import strong_policy
+from tutelage.config import TransferConfig
+from tutelage.heads.bank import CLEAN_VIEWS, Bank, bank_plans, make_bank
+from tutelage.heads.probe import (
+    Head,
+    Metric,
+    choose,
+    fit_head,
+    fit_heads,
+    plain_metric,
+    pretrained_metric,
+    span_metric,
+)
+from tutelage.models.classifier import Classifier
+from tutelage.models.forward import Forward
+from tutelage.models.zoo import without_levels
+from tutelage.stats.metrics import Floats
+from tutelage.stats.pseudo_labels import PseudoLabels
+from tutelage.training.loader import Rows
+
+PROBE_STRENGTH = 10.0
+STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0)  # rising: each fit starts from the one before
+LAST = ("plain", "pretrained")  # the metrics of the trunk's last features
+GUARD = 2.33  # standard errors by which what is rarely better must be better: 1%, one-sided
+GUARD_LABELS = 40  # with more held-out labels, heads on a frozen trunk need fewer standard errors
+
+
+@dataclass(frozen=True)
+class Features:
+    """The pretrained trunk's features of the task's images.
+
+    Attributes:
+        labeled: of the labelled images.
+        pool: of the pool.
+        judged: of the images that choices are made on.
+        metrics: by name, the metrics that heads are fitted in.
+    """
+
+    labeled: Bank
+    pool: Bank
+    judged: Bank
+    metrics: dict[str, Metric]
+
+
+def make_features(run: Run) -> Features:
+    """Look at every training image once per view, and fit the metrics on the centre views."""
+    task, plan, base = run.task, run.plan, run.base
+    forward = Forward(base.to(run.device), "features")
+    crop_pct, crop_scale = base.spec.crop_pct, run.config.transfer.crop_scale
+    strong = strong_policy(run.config.transfer, crop_pct)
+    plans = bank_plans(plan.views, crop_pct, strong, crop_scale)
+    rows = np.concatenate([task.labeled, task.pool])
+    with run.progress("features", len(rows) * len(plans)) as done:
+        bank = make_bank(
+            task.canvases, rows, forward, plan.size, plans, seed=run.seed, progress=done
+        )
+    n = len(task.labeled)
+    labeled, pool = bank.take(np.arange(n)), bank.take(np.arange(n, len(rows)))
+    judged = labeled
+    if task.judged is not task.labeled:
+        clean = bank_plans(CLEAN_VIEWS, crop_pct, strong, crop_scale)
+        judged = make_bank(task.canvases, task.judged, forward, plan.size, clean, seed=run.seed)
+    base.cpu()
+    center = torch.cat([labeled.views[0], pool.views[0]])
+    metrics = feature_metrics(center, base.own_features, base.pretrained_head)
+    return Features(labeled, pool, judged, metrics)
+
+
+def feature_metrics(center: Tensor, own: int, pretrained_head: Tensor | None) -> dict[str, Metric]:
+    """The metrics that heads are fitted in, from the centre views (N, D) of all images.
+
+    Args:
+        center: features.
+        own: how many of them are the trunk's own; those after them are of its middle stages.
+        pretrained_head: (K', own) weight of the pretrained fc layer, if there is one.
+    """
+    metrics = {"plain": plain_metric(center, slice(own))}
+    if pretrained_head is not None:
+        metrics["pretrained"] = pretrained_metric(center, pretrained_head)
+    if center.shape[1] > own:
+        metrics["levels"] = plain_metric(center, slice(own, None))
+    return metrics
+
+
+def probe(run: Run, features: Features) -> Outcome:
+    """Stage "probe": logistic regression on the centre view's features, nothing else.
+
+    Where the user asks to balance the classes it does, so that what follows is not compared with
+    a model that was free to leave the rare ones out.
+    """
+    task = run.task
+    balance = balances(run.config.transfer.balance, task)[-1]
+    heads = []
+    for fold in task.folds:
+        targets = task.labeled_examples(fold).targets
+        balancing = balance_of(balance, targets.sum(dim=0))
+        heads.append(
+            fit_head(
+                features.labeled.views[0][fold.keep],
+                balancing.targets(targets),
+                torch.ones(len(targets)),
+                features.metrics["plain"],
+                strength=PROBE_STRENGTH,
+                log_prior=balancing.log_prior,
+            )
+        )
+    return _outcome(run, features, heads)
+
+
+def transfer(run: Run, features: Features) -> Outcome:
+    """Stage "transfer" with a frozen trunk: a new head over several augmented views.
+
+    The metric (the trunk's last features, plain or with the pretrained fc layer as a prior; or its
+    middle stages) and, if it is "auto", the balance are those with the best held-out likelihood.
+    Another strength than the usual one, and the middle stages, must be better beyond chance: a few
+    labels call them better where they are worse. ``choice["trained"]`` is what a trained trunk
+    starts from. Its last stages, which a head on the middle ones does not read, learn to be
+    better, so there the middle stages must be better by more (docs/log.md).
+    """
+    task, tried = run.task, balances(run.config.transfer.balance, run.task)
+    grid: list[tuple[dict[str, Any], tuple[Head, ...]]] = []
+    for name in _metric_names(features, run.config.transfer):
+        metric = span_metric(features.metrics[name], torch.cat(features.labeled.views))
+        for balance in tried:
+            paths = _paths(task, features, metric, balance)
+            for strength, heads in zip(STRENGTHS, zip(*paths, strict=True), strict=True):
+                grid.append(({"metric": name, "strength": strength, "balance": balance}, heads))
+    losses = np.stack([held_out_nll(task, _judged(task, heads, features)) for _, heads in grid])
+    if tried != ("none",):  # asked to serve all classes alike, so they are judged alike
+        losses = losses * judged_weights(task)
+    best, start = _best_of([choice for choice, _ in grid], losses)
+    choice, heads = {**grid[best][0], "trained": grid[start][0]}, grid[best][1]
+    choice["held_out_nll"] = float(losses[best].mean()) if losses.shape[1] else 0.0
+    return _outcome(run, features, heads, choice=choice)
+
+
+def _best_of(choices: Sequence[dict[str, Any]], losses: Floats) -> tuple[int, int]:
+    """Positions of the best choice for a frozen trunk, and of the start of a trained one.
+
+    Args:
+        choices: those on the last features first.
+        losses: (C, J') of the held-out labels under each.
+    """
+    # Where the user wants no last features, all choices are alike.
+    last = sum(choice["metric"] in LAST for choice in choices) or len(choices)
+    usual = [i for i in range(last) if choices[i]["strength"] == PROBE_STRENGTH]
+    default = usual[choose(losses[usual], 0)]
+    falling = guard(losses.shape[1])
+    rival = choose(losses[:last], default)  # what the middle stages must be better than
+    stands = choose(losses[:last], default, guard=falling)  # where they are not
+
+    def chosen(errors: float) -> int:
+        best = choose(losses, rival, guard=errors)
+        return best if best >= last else stands
+
+    return chosen(falling), chosen(GUARD)
+
+
+def guard(n: int) -> float:
+    """Standard errors by which what is rarely better must be better on ``n`` held-out labels.
+
+    That middle stages and other strengths are rarely better is known beforehand. This knowledge
+    counts as much as some labels do, and more labels outweigh it: for a Gaussian belief the bar
+    falls as ``1 / sqrt(n)``. It falls from ``GUARD_LABELS`` on; with fewer labels a higher bar
+    would never be met.
+    """
+    return GUARD * math.sqrt(min(1.0, GUARD_LABELS / max(1, n)))
+
+
+def _metric_names(features: Features, config: TransferConfig) -> list[str]:
+    """The metrics to choose from; those of the last features where the trunk shows no others."""
+    if config.features == "levels" and "levels" in features.metrics:
+        return ["levels"]
+    return [name for name in features.metrics if config.features == "auto" or name in LAST]
+
+
+def _paths(task: Task, features: Features, metric: Metric, balance: str) -> list[list[Head]]:
+    """Per fold, a head over all views of its labels for each of ``STRENGTHS``."""
+    mapped = Bank(tuple(metric(view) for view in features.labeled.views))
+    paths = []
+    for fold in task.folds:
+        examples = task.labeled_examples(fold)
+        views = mapped.take(np.flatnonzero(fold.keep)).views
+        v = len(views)
+        balancing = balance_of(balance, examples.weights @ examples.targets)
+        paths.append(
+            fit_heads(
+                torch.cat(views),
+                balancing.targets(examples.targets).repeat(v, 1),
+                examples.weights.repeat(v) / v,
+                metric,
+                strengths=STRENGTHS,
+                log_prior=balancing.log_prior,
+            )
+        )
+    return paths
+
+
+def self_train(
+    run: Run,
+    features: Features,
+    choice: dict[str, Any],
+    labels: Sequence[PseudoLabels | None],
+) -> Outcome:
+    """A round of self-training whose student is a head, noised by the features' views.
+
+    Args:
+        run: the run.
+        features: of the frozen trunk.
+        choice: what ``transfer`` chose.
+        labels: the pseudo-labels of each fold; None where there are none.
+    """
+    heads = fit_fold_heads(run, features, choice, labels)
+    return _outcome(run, features, heads, pseudo_labels=labels[0], choice=choice)
+
+
+def fit_fold_heads(
+    run: Run,
+    features: Features,
+    choice: dict[str, Any],
+    labels: Sequence[PseudoLabels | None],
+) -> list[Head]:
+    """Per fold, a head on its labels and on what is believed of the pool.
+
+    A frozen round is these heads; a trained one starts from them: linear probing, then fine-tuning
+    (Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features and Underperform
+    Out-of-Distribution").
+    """
+    metric, strength = features.metrics[choice["metric"]], choice["strength"]
+    balance = chosen_balance(run.config.transfer, choice)
+    kind = run.config.self_train.pseudo_labels
+    return [
+        _fold_head(
+            run.task,
+            fold,
+            features,
+            metric,
+            strength,
+            None if believed is None else believed_targets(believed, kind),
+            balance=balance,
+        )
+        for fold, believed in zip(run.task.folds, labels, strict=True)
+    ]
+
+
+def _fold_head(
+    task: Task,
+    fold: Fold,
+    features: Features,
+    metric: Metric,
+    strength: float,
+    believed: tuple[Rows, Tensor] | None = None,
+    *,
+    balance: str = "none",
+) -> Head:
+    """A head over all views of the fold's labels and, if given, of the believed pool images."""
+    examples = task.labeled_examples(fold)
+    targets, weights = examples.targets, examples.weights
+    views = features.labeled.take(np.flatnonzero(fold.keep)).views
+    if believed is not None and len(believed[0]):
+        positions, more = believed
+        pool = features.pool.take(positions)
+        views = tuple(torch.cat(pair) for pair in zip(views, pool.views, strict=True))
+        targets = torch.cat([targets, more.float()])
+        # Labels and beliefs weigh half each; together they grow with the share of the pool.
+        n, m = len(weights), len(positions)
+        total = n * (1 + 2 * m / len(features.pool.views[0]))
+        weights = torch.cat([torch.full((k,), total / (2 * k)) for k in (n, m)])
+    v = len(views)
+    balancing = balance_of(balance, weights @ targets)
+    return fit_head(
+        torch.cat(views),
+        balancing.targets(targets).repeat(v, 1),
+        weights.repeat(v) / v,
+        metric,
+        strength=strength,
+        log_prior=balancing.log_prior,
+    )
+
+
+def believed_targets(labels: PseudoLabels, kind: str) -> tuple[Rows, Tensor]:
+    """Positions (A,) of the accepted pool images, and their targets (A, K) of some kind."""
+    taken = np.flatnonzero(labels.accepted)
+    return taken, torch.from_numpy(labels.targets(kind)[taken])
+
+
+def _outcome(run: Run, features: Features, heads: Sequence[Head], **parts: Any) -> Outcome:
+    """The pretrained trunk with the first head, calibrated on what all heads say."""
+    task = run.task
+    pool: list[Floats | None] = [_logits(head, features.pool.clean()) for head in heads]
+    beliefs = Beliefs(pool, _judged(task, heads, features))
+    model = with_head(run.base, heads[0])
+    calibrate(task, model, beliefs)
+    return Outcome(model, beliefs, frozen=True, **parts)
+
+
+def _judged(task: Task, heads: Sequence[Head], features: Features) -> Floats:
+    """Held-out logits (J, K) of one head per fold, on the view that a model is deployed with."""
+    judged = np.full((len(task.judged), task.n_classes), np.nan)
+    for fold, head in zip(task.folds, heads, strict=True):
+        judged[fold.judges] = _logits(head, features.judged.take(fold.judges).views[:1])
+    return judged
+
+
+def _logits(head: Head, views: Sequence[Tensor]) -> Floats:
+    return torch.stack([head(view) for view in views]).mean(dim=0).numpy().astype(np.float64)
+
+
+def with_head(model: Classifier, head: Head) -> Classifier:
+    """A copy of ``model`` with another head; without levels that the head does not look at."""
+    own = model.own_features
+    if model.spec.levels and not head.weight[:, own:].any():
+        model, head = without_levels(model), Head(head.weight[:, :own], head.bias)
+    model = copy.deepcopy(model)
+    set_head(model, head)
+    return model
+
+
+@torch.no_grad()
+def set_head(model: Classifier, head: Head) -> None:
+    """Copy a fitted head into the model's own."""
+    model.head.weight.copy_(head.weight)
+    model.head.bias.copy_(head.bias)

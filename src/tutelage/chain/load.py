@@ -1,0 +1,218 @@
+"""A data set opened for one command: pixels, roles, and the trunk to look with."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tutelage.chain.machine import choose_device, configure
+from tutelage.config import RunConfig
+from tutelage.data.catalog import Catalog
+from tutelage.data.duplicates import (
+    DUPLICATES,
+    Duplicates,
+    find_duplicates,
+    read_duplicates,
+    write_duplicates,
+)
+from tutelage.data.runfolder import RunFolder
+from tutelage.data.split import Split, load_split, make_split, save_split
+from tutelage.data.store import ImageStore, open_store
+from tutelage.models.classifier import Classifier
+from tutelage.models.folder import load_model, model_folders
+from tutelage.models.zoo import build, create
+from tutelage.system.console import Console
+from tutelage.system.errors import TutelageError
+from tutelage.system.files import cache_folder, csv_line, write_atomically
+from tutelage.system.ranks import agreed, by_lead, is_lead, lead_first
+
+
+@dataclass
+class LoadedData:
+    """What a command works on.
+
+    Attributes:
+        catalog: the images by name.
+        store: their pixels.
+        split: the role of each image.
+        copies: images that are there more than once.
+        base: the pretrained trunk with an empty head.
+        config: the settings.
+        device: where to compute.
+    """
+
+    catalog: Catalog
+    store: ImageStore
+    split: Split
+    copies: Duplicates
+    base: Classifier
+    config: RunConfig
+    device: torch.device
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Images in each role that takes part."""
+        roles = ("labeled", "unlabeled", "val", "test")
+        return {role: len(self.split.indices(role)) for role in roles}
+
+
+def load_data(
+    folder: RunFolder,
+    catalog: Catalog,
+    config: RunConfig,
+    console: Console,
+    *,
+    labels_needed: bool = True,
+) -> LoadedData:
+    """Decode, split and load the trunk; the split and the unreadable images go into the folder."""
+    device = choose_device(config.data.device)
+    configure(device)
+    out = folder.path
+    store = _open_store(folder, catalog, config, console)
+    if is_lead():
+        write_skipped(store, out)
+    if store.reasons:
+        console.say(f"{len(store.reasons)} images could not be read: see {out / 'skipped.csv'}")
+    split, copies = _pinned_split(
+        folder, catalog, store, config, console, labels_needed=labels_needed
+    )
+    base = _base_model(catalog, store, config)
+    base.freeze_trunk()
+    data = LoadedData(catalog, store, split, copies, base, config, device)
+    counts = data.counts
+    console.say(
+        f"{counts['labeled']} labelled, {counts['unlabeled']} unlabelled, {counts['val']} val, "
+        f"{counts['test']} test images of {len(catalog.classes)} classes; on {device.type}"
+    )
+    return data
+
+
+def write_skipped(store: ImageStore, out: Path) -> None:
+    """List the unreadable images in ``skipped.csv``."""
+    rows = [("image", "reason"), *sorted(store.reasons.items())]
+    write_atomically(out / "skipped.csv", "".join(map(csv_line, rows)))
+
+
+def given_teachers(config: RunConfig) -> list[Classifier]:
+    """The models, all of the same classes, whose folders the setting ``teacher`` names.
+
+    Raises:
+        TutelageError: one is no model folder, or knows other classes than the first.
+    """
+    teachers: list[Classifier] = []
+    for folder in model_folders(config.data.teacher):
+        if not (Path(folder) / "model.json").exists():
+            raise TutelageError(
+                f"distill needs a trained teacher, but {folder!r} is no model folder; "
+                "give one, such as --teacher RUN/teacher, or several separated by commas"
+            )
+        teachers.append(load_model(folder))
+        known, others = teachers[0].spec.classes, teachers[-1].spec.classes
+        if others != known:
+            raise TutelageError(
+                f"the first teacher knows {', '.join(known)}, {folder} knows {', '.join(others)}; "
+                "they must be the same classes"
+            )
+    return teachers
+
+
+def _open_store(
+    folder: RunFolder, catalog: Catalog, config: RunConfig, console: Console
+) -> ImageStore:
+    """The pixels; a run that began by streaming them goes on so, and all ranks do as the lead.
+
+    The order in which a training sees its images depends on it.
+    """
+    limit = config.data.store_gb
+
+    def opened(streamed: bool | None) -> ImageStore:
+        budget = None if limit is None else limit * 1e9
+        if streamed is not None:
+            budget = 0.0 if streamed else math.inf
+        with console.bar("decoding", len(catalog), "image") as done:
+            return open_store(
+                catalog,
+                canvas=config.data.canvas,
+                cache=cache_folder(),
+                budget=budget,
+                progress=lambda n, total: done(n),
+            )
+
+    known = agreed(folder.read_json("config.json").get("streamed"))
+    store = lead_first(lambda: opened(known))
+    streamed: bool = folder.pinned("streamed", lambda: bool(store.note))
+    return store if bool(store.note) == streamed else opened(streamed)
+
+
+def _pinned_split(
+    folder: RunFolder,
+    catalog: Catalog,
+    store: ImageStore,
+    config: RunConfig,
+    console: Console,
+    *,
+    labels_needed: bool,
+) -> tuple[Split, Duplicates]:
+    """The split, and the copies that it leaves out; the lead makes both, the copies first."""
+    path, listed = folder.path / "split.parquet", folder.path / DUPLICATES
+    keep = config.data.duplicates == "keep"
+    made: list[tuple[Split, Duplicates]] = []
+
+    def make() -> None:
+        if path.exists():
+            return
+        with console.bar("looking for copies", len(catalog), "image") as done:
+            copies = find_duplicates(catalog, store, keep=keep, progress=done)
+        write_duplicates(copies, listed)
+        gone = copies.left_out
+        split = make_split(
+            catalog,
+            store.readable & np.array([name not in gone for name in catalog.names]),
+            labels_per_class=config.data.labels_per_class,
+            limit=config.data.limit,
+            seed=config.data.seed,
+            labels_needed=labels_needed,
+        )
+        save_split(split, catalog, path)
+        made.append((split, copies))
+
+    by_lead(make)
+    if made:
+        return made[0]
+    copies = read_duplicates(listed, keep=keep)
+    return load_split(path, catalog, store.readable), copies
+
+
+def _base_model(catalog: Catalog, store: ImageStore, config: RunConfig) -> Classifier:
+    """The pretrained trunk with a new, empty head; or the trunk of a tutelage model."""
+    teacher = model_folders(config.data.teacher)[0]  # of several, students are cut from the first
+    torch.manual_seed(config.data.seed)  # for --weights none
+    if (Path(teacher) / "model.json").exists():
+        if config.data.weights is not None:
+            raise TutelageError(
+                f"--weights {config.data.weights} with the model folder --teacher {teacher}, which "
+                "has weights of its own; leave one of them out"
+            )
+        loaded = load_model(teacher)
+        spec = dataclasses.replace(
+            loaded.spec,
+            classes=tuple(catalog.classes),
+            canvas=store.canvas,
+            temperature=1.0,
+            unknown_threshold=None,
+        )
+        model = build(spec, trunk=loaded.trunk)
+        model.neck.load_state_dict(loaded.neck.state_dict())
+        return model
+    return create(
+        teacher,
+        catalog.classes,
+        canvas=store.canvas,
+        input_size=config.data.input_size,
+        weights=config.data.weights,
+    )

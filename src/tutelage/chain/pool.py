@@ -1,0 +1,173 @@
+"""What a round of self-training learns from: the pool's pseudo-labels.
+
+A teacher's calibrated beliefs about the pool, or those of the pool's own clusters, are aligned to
+the estimated class frequencies. Images that are none of the classes are left out first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from tutelage.chain.answers import held_out_nll
+from tutelage.chain.frozen import Features
+from tutelage.chain.types import Beliefs, Fold, Run, Task
+from tutelage.heads.bank import Bank
+from tutelage.stats.calibrate import softmax
+from tutelage.stats.clusters import agreement, fit_clusters
+from tutelage.stats.metrics import Floats
+from tutelage.stats.pseudo_labels import (
+    PseudoLabels,
+    align_to_prior,
+    confusion_rates,
+    estimate_prior,
+    select,
+)
+from tutelage.stats.unknown import Detection, detect
+
+LEAST_AGREEMENT = 0.2  # of clusters and head: no more than slight (Landis and Koch 1977)
+
+
+def detect_unknown(run: Run, features: Features) -> list[Detection | None]:
+    """Per fold, the pool images that are none of the classes, as far as its labels can tell."""
+    task = run.task
+    if run.config.self_train.out_of_class == "keep" or len(task.pool) == 0:
+        return [None] * len(task.folds)
+
+    def clean(bank: Bank) -> Floats:
+        return features.metrics["plain"](bank.clean_mean()).numpy().astype(np.float64)
+
+    labeled, pool = clean(features.labeled), clean(features.pool)
+    return [detect(labeled[fold.keep], task.labels[fold.keep], pool) for fold in task.folds]
+
+
+def label_pool(
+    run: Run,
+    teacher: Beliefs,
+    temperature: float,
+    detections: Sequence[Detection | None],
+) -> list[PseudoLabels | None]:
+    """Pseudo-labels per fold: calibrated, and aligned to the pool's estimated classes.
+
+    Args:
+        run: the run.
+        teacher: what the stage before believes.
+        temperature: that calibrates it.
+        detections: per fold, the pool images out of class. They are left out first: they say
+            nothing about how frequent the classes are.
+    """
+    out: list[PseudoLabels | None] = []
+    for fold, logits, detection in zip(run.task.folds, teacher.pool, detections, strict=True):
+        if logits is None or len(logits) == 0:
+            out.append(None)
+            continue
+        beliefs = softmax(logits, temperature)
+        inside = _inside(len(logits), detection)
+        prior = _pool_prior(run.task, fold, teacher, temperature, beliefs[inside])
+        strength = run.config.self_train.alignment
+        beliefs[inside] = align_to_prior(beliefs[inside], prior, strength=strength)
+        out.append(select(beliefs, fraction=1.0, detection=detection))
+    return out
+
+
+@dataclass(frozen=True)
+class Clustered:
+    """What the clusters of the pool say.
+
+    Attributes:
+        beliefs: about the pool and the judged images, as a stage's.
+        agreement: Cohen's kappa with the teacher about the pool, on all labels.
+        likelier: held-out labels are likelier with the clusters than with the teacher.
+    """
+
+    beliefs: Beliefs
+    agreement: float
+    likelier: bool
+
+
+def ask_clusters(
+    run: Run,
+    features: Features,
+    metric: str,
+    teacher: Beliefs,
+    temperature: float,
+    detections: Sequence[Detection | None],
+) -> Clustered:
+    """Fit clusters to labels and pool, once per fold, and compare them with the teacher.
+
+    Args:
+        run: the run, with a pool.
+        features: of the frozen trunk.
+        metric: in which of its metrics.
+        teacher: what a head that knows the labels alone believes, for every fold.
+        temperature: that calibrates it.
+        detections: per fold, the pool images out of class. They take no part.
+    """
+    task, mapped = run.task, features.metrics[metric]
+    labeled, unlabeled, judged = (
+        mapped(bank.clean_mean()) for bank in (features.labeled, features.pool, features.judged)
+    )
+    pool: list[Floats | None] = []
+    held_out = np.full((len(task.judged), task.n_classes), np.nan)
+    for fold, logits, detection in zip(task.folds, teacher.pool, detections, strict=True):
+        if logits is None:
+            pool.append(None)
+            continue
+        inside = _inside(len(logits), detection)
+        beliefs = softmax(logits[inside], temperature)
+        clusters = fit_clusters(
+            labeled[torch.from_numpy(fold.keep)],
+            task.labels[fold.keep],
+            unlabeled[torch.from_numpy(inside)],
+            _pool_prior(task, fold, teacher, temperature, beliefs),
+        )
+        pool.append(clusters(unlabeled))
+        held_out[fold.judges] = clusters(judged[torch.from_numpy(fold.judges)])
+    found = Beliefs(pool, held_out)
+    kappa = _agreement(task, found, teacher, detections[0])
+    return Clustered(found, kappa, likelier=_likelier(task, found, teacher))
+
+
+def _agreement(task: Task, ours: Beliefs, theirs: Beliefs, detection: Detection | None) -> float:
+    """Cohen's kappa of two beliefs about the pool, on all labels."""
+    mine, other = ours.pool[0], theirs.pool[0]
+    assert mine is not None
+    assert other is not None
+    inside = _inside(len(mine), detection)
+    return agreement(mine[inside].argmax(axis=1), other[inside].argmax(axis=1), task.n_classes)
+
+
+def _likelier(task: Task, ours: Beliefs, theirs: Beliefs) -> bool:
+    """Whether the held-out labels that both judge are likelier with ours than with theirs."""
+    # An image of a class that no label names tells neither from the other: no model knows it.
+    learnt = np.isin(task.judged_labels, task.labels)
+    both = (ours.known & theirs.known & learnt)[:, None]
+    mine, other = (
+        held_out_nll(task, np.where(both, beliefs.judged, np.nan)).sum()
+        for beliefs in (ours, theirs)
+    )
+    return bool(mine < other)
+
+
+def _inside(n: int, detection: Detection | None) -> NDArray[np.bool_]:
+    """(n,) which pool images are not out of class."""
+    return np.ones(n, dtype=bool) if detection is None else ~detection.outside
+
+
+def _pool_prior(
+    task: Task, fold: Fold, teacher: Beliefs, temperature: float, beliefs: Floats
+) -> Floats:
+    """Estimated class frequencies (K,) of pool images about which a fold's model believes (M, K).
+
+    The teacher's confusion is measured on the judged images, without those that judge the fold.
+    """
+    known = teacher.known
+    if not fold.keep.all():
+        known[fold.judges] = False
+    probs = softmax(teacher.judged[known], temperature)
+    rates = confusion_rates(probs, task.judged_labels[known], task.n_classes)
+    return estimate_prior(beliefs.mean(axis=0), rates, task.labels[fold.keep])

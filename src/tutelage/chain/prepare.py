@@ -1,0 +1,347 @@
+"""All that comes before a stage: the folder claimed, the data opened, the plan made.
+
+What was decided once is pinned in the run folder, so that the same command goes on with it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tutelage.chain import limits, tune
+from tutelage.chain.load import LoadedData, load_data
+from tutelage.chain.machine import fixed_size, measure_speed
+from tutelage.chain.plan import (
+    FOLDS,
+    TUNE_MOST,
+    WITH_STUDENT,
+    Amounts,
+    Plan,
+    Work,
+    make_plan,
+    offered_sizes,
+)
+from tutelage.chain.student import create_student
+from tutelage.chain.types import Run, Task, make_folds
+from tutelage.config import SELF_TRAINING, STRONG_VIEW, RunConfig, without_effect
+from tutelage.data.catalog import Catalog
+from tutelage.data.decisions import apply_decisions
+from tutelage.data.runfolder import RunFolder
+from tutelage.models.folder import model_folders
+from tutelage.models.zoo import with_levels
+from tutelage.system.console import Console
+from tutelage.system.errors import TutelageError
+from tutelage.system.files import cache_folder
+from tutelage.system.ranks import by_lead, current, is_lead
+from tutelage.system.tracking import Tracking, open_trackers
+from tutelage.training.checkpoint import Trainings
+from tutelage.training.loader import Canvases
+
+
+def prepare(
+    command: str,
+    catalog: Catalog,
+    data: str,
+    out: Path,
+    config: RunConfig,
+    *,
+    notes: Sequence[str] = (),
+    quiet: bool = False,
+    shared: RunFolder | None = None,
+) -> Run:
+    """Claim the folder, decode, split, load the trunk and plan.
+
+    Args:
+        command: what is asked for.
+        catalog: the data.
+        data: what the user called it.
+        out: the run folder.
+        config: settings.
+        notes: what the user must know besides.
+        quiet: print nothing.
+        shared: where the choice of a student is pinned, for runs that must agree on it.
+
+    Raises:
+        TutelageError: the data, a setting or the folder is refused; a new folder is given back.
+    """
+    catalog = apply_decisions(catalog, config.data.decisions)
+    with _claimed(command, data, out, config) as (folder, resumed):
+        console = _console(folder, quiet=quiet)
+        trackers = open_trackers(config.data.track, folder.path) if is_lead() else []
+        tracking = Tracking(trackers, console.say)
+        console.listen = tracking.event
+        console.record("settings", settings=config.to_dict())
+        if resumed:
+            console.say(f"continuing the run in {folder.path}")
+        loaded = load_data(folder, catalog, config, console, labels_needed=command != "distill")
+        return _planned(command, loaded, folder, shared or folder, notes, console, tracking)
+
+
+@contextmanager
+def _claimed(
+    command: str, data: str, out: Path, config: RunConfig
+) -> Iterator[tuple[RunFolder, bool]]:
+    """The folder, and whether its run is continued.
+
+    After an error other processes may have it; a new folder is given back on a refusal.
+    """
+    folder = RunFolder(out)
+    request = {"command": command, "data": os.path.normpath(data), "settings": config.to_dict()}
+    resumed = by_lead(lambda: folder.claim(request))
+    try:
+        if not folder.path.is_dir():
+            raise TutelageError(
+                f"rank {current().rank} sees no folder {folder.path}; give --out a folder on a "
+                "disk that all machines share"
+            )
+        yield folder, resumed
+    except BaseException as error:
+        if isinstance(error, TutelageError) and not resumed and is_lead():
+            folder.release()
+        folder.unlock()
+        raise
+
+
+def _console(folder: RunFolder, *, quiet: bool) -> Console:
+    """The lead speaks and records for all ranks."""
+    return Console(folder.events, quiet=quiet) if is_lead() else Console(quiet=True)
+
+
+@contextmanager
+def opened(
+    command: str, catalog: Catalog, data: str, out: Path, config: RunConfig, *, quiet: bool
+) -> Iterator[tuple[LoadedData, RunFolder, Console]]:
+    """Claim the folder and open the data, for a command that trains nothing.
+
+    Raises:
+        TutelageError: as ``prepare``; also then a new folder is given back.
+    """
+    catalog = apply_decisions(catalog, config.data.decisions)
+    with _claimed(command, data, out, config) as (folder, _):
+        console = _console(folder, quiet=quiet)
+        loaded = load_data(folder, catalog, config, console)
+        for note in (*filter(None, [loaded.store.note]), *loaded.copies.notes):
+            console.say(f"note: {note}")
+        yield loaded, folder, console
+        folder.unlock()
+
+
+def _planned(
+    command: str,
+    data: LoadedData,
+    folder: RunFolder,
+    shared: RunFolder,
+    notes: Sequence[str],
+    console: Console,
+    tracking: Tracking,
+) -> Run:
+    """The run with its plan: what fits into the minutes, which student, which strong view."""
+    config, base = data.config, data.base
+    if command in WITH_STUDENT:
+        create_student(config, base)  # refused now, not after the teacher was trained
+    plan = _pinned_plan(folder, command, data)
+    chosen = _pinned_student(shared, command, data, plan, console)
+    if chosen is not None:
+        config = config.changed("distill", student=chosen["student"])
+        plan = dataclasses.replace(plan, student=Work(**chosen["work"]))
+    found = [*notes, *_notes(command, data, config, plan), *([chosen["note"]] if chosen else [])]
+    all_notes = folder.pinned("notes", lambda: found)
+    for note in all_notes:
+        console.say(f"note: {note}")
+    console.say(
+        f"planned for {plan.minutes:g} minutes: {plan.size} px, {plan.views} views, "
+        f"{len(plan.rounds)} rounds, student {plan.student.steps} steps; "
+        f"expected {plan.estimated_seconds / 60:.1f} min"
+    )
+    task = make_task(data, plan)
+    strong, said = _pinned_strong_view(folder, data, task, console)
+    config = config.changed("transfer", **strong)
+    base.spec = dataclasses.replace(base.spec, input_size=plan.size)
+    if config.transfer.features != "last" and command != "distill":
+        base = with_levels(base)
+    return Run(
+        folder=folder,
+        config=config,
+        catalog=data.catalog,
+        store=data.store,
+        split=data.split,
+        console=console,
+        device=data.device,
+        base=base,
+        plan=plan,
+        task=task,
+        notes=[*all_notes, *said],
+        tracking=tracking,
+        trainings=Trainings(config.data.checkpoint_seconds, console.say),
+        copies=data.copies,
+    )
+
+
+def make_task(data: LoadedData, plan: Plan) -> Task:
+    """What training and choosing may see of a data set: no test images."""
+    split = data.split
+    labeled, pool, val = (split.indices(role) for role in ("labeled", "unlabeled", "val"))
+    labels = split.labels[labeled]
+    return Task(
+        canvases=Canvases(data.store, np.flatnonzero(split.roles != "unused"), data.device),
+        labeled=labeled,
+        labels=labels,
+        pool=pool,
+        judged=val if len(val) else labeled,
+        judged_labels=split.labels[val] if len(val) else labels,
+        folds=make_folds(labels, len(val), plan.folds, data.config.data.seed),
+        n_classes=len(data.catalog.classes),
+    )
+
+
+def _pinned_plan(folder: RunFolder, command: str, data: LoadedData) -> Plan:
+    def planned() -> dict[str, Any]:
+        speed = measure_speed(data.base, data.device, cache_folder())
+        folder.pin("machine", dataclasses.asdict(speed))
+        folder.pin("versions", data.base.spec.versions)
+        return dataclasses.asdict(_plan(command, data))
+
+    known = folder.pinned("plan", planned)
+    works = {
+        "transfer": Work(**known["transfer"]),
+        "rounds": tuple(Work(**work) for work in known["rounds"]),
+        "student": Work(**known["student"]),
+    }
+    return Plan(**{**known, **works})
+
+
+def _plan(command: str, data: LoadedData, student_size: int | None = None) -> Plan:
+    base, config, counts = data.base, data.config, data.counts
+    labels = data.split.labels[data.split.indices("labeled")]
+    amounts = Amounts(
+        labeled=counts["labeled"],
+        pool=counts["unlabeled"],
+        judged=counts["val"] or counts["labeled"],
+        test=counts["test"],
+        canvas=data.store.canvas,
+        folds=len(make_folds(labels, counts["val"], FOLDS, config.data.seed)) - 1,
+        teachers=len(model_folders(config.data.teacher)),
+    )
+    return make_plan(
+        config,
+        amounts,
+        measure_speed(base, data.device, cache_folder()),
+        base.spec.input_size,
+        fixed=fixed_size(base),
+        command=command,
+        student_size=student_size,
+    )
+
+
+def _pinned_student(
+    folder: RunFolder, command: str, data: LoadedData, plan: Plan, console: Console
+) -> dict[str, Any] | None:
+    """The student that keeps the limits, chosen once per run folder; None without limits.
+
+    Its ``student`` is the setting of that name, its ``work`` the planned training, and its
+    ``note`` tells the user why.
+    """
+    config, base = data.config, data.base
+    if command not in WITH_STUDENT or not config.distill.limited:
+        return None
+
+    def chosen() -> dict[str, Any]:
+        console.say("measuring students")
+        planned = config.distill.student, plan.student.size
+        sizes = offered_sizes(plan)
+        if config.data.input_size or fixed_size(base):
+            sizes = [plan.student.size]
+        found, note = limits.choose(
+            config.distill,
+            planned,
+            limits.names_on_offer(config, base),
+            sizes,
+            limits.Untrained(config, base),
+        )
+        work = _plan(command, data, found.size).student
+        return {"student": found.student, "work": dataclasses.asdict(work), "note": note}
+
+    return dict(folder.pinned("student", chosen))
+
+
+def _pinned_strong_view(
+    folder: RunFolder, data: LoadedData, task: Task, console: Console
+) -> tuple[dict[str, Any], list[str]]:
+    """The settings that "--augment auto" chose, once per run folder, and a note on them."""
+    if data.config.transfer.augment != "auto":
+        return {}, []
+
+    def search() -> dict[str, Any]:
+        with console.bar("augmentation", TUNE_MOST, "candidate") as done:
+            tuning = tune.tune(tune.sample_of(data, task.canvases), progress=done)
+        data.base.cpu()
+        return {
+            "settings": tuning.chosen,
+            "reason": tuning.reason,
+            "seconds": round(tuning.seconds, 1),
+            "looks": tuning.looks,
+        }
+
+    known = folder.pinned("strong_view", search)
+    note = f"--augment auto: {known['reason']} ({known['seconds']:.0f} s)"
+    console.say(f"note: {note}")
+    return known["settings"], [note]
+
+
+def _notes(command: str, data: LoadedData, config: RunConfig, plan: Plan) -> list[str]:
+    """What the user must know about the data and the plan."""
+    return [
+        *data.catalog.warnings,
+        *data.split.warnings,
+        *filter(None, [data.store.note]),
+        *data.copies.notes,
+        *_unused(command, config, plan),
+        *_too_short(plan),
+    ]
+
+
+def _unused(command: str, config: RunConfig, plan: Plan) -> list[str]:
+    """Notes on settings that were given but that this plan cannot use."""
+    works = (plan.transfer, *plan.rounds)
+    names = without_effect(
+        config,
+        trained=command == "ladder" or any(work.trunk != "frozen" for work in works),
+        online=any(work.trunk == "online" for work in works),
+        student=command in WITH_STUDENT,
+        rounds=len(plan.rounds) > 0,
+    )
+    if command == "distill":
+        names = [name for name in names if name in STRONG_VIEW]
+    augment = config.transfer.augment
+    does = "chooses them" if augment == "auto" else "has neither operations nor crops"
+    reasons: list[tuple[tuple[str, ...], str]] = []
+    reasons.append((STRONG_VIEW, f"no effect: {{}}; --augment {augment} {does}"))
+    if not plan.rounds:
+        reasons.append((SELF_TRAINING, "no effect: {}; no round of self-training is planned"))
+    words = (
+        "no effect in this plan: {}; --trunk trained (with more --minutes) trains the trunk, "
+        "--trunk online does with online pseudo-labels"
+    )
+    reasons.append((tuple(names), words))
+    notes = []
+    for group, reason in reasons:
+        if found := [name for name in names if name in group]:
+            notes.append(reason.format(", ".join(found)))
+            names = [name for name in names if name not in found]
+    return notes
+
+
+def _too_short(plan: Plan) -> list[str]:
+    """A note where even the least work takes longer than the budget."""
+    if plan.estimated_seconds <= plan.minutes * 60:
+        return []
+    return [
+        f"the least there is to do takes about {plan.estimated_seconds / 60:.1f} minutes here, "
+        f"more than the {plan.minutes:g} of --minutes"
+    ]

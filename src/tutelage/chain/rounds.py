@@ -1,0 +1,96 @@
+"""Which rounds of self-training are made, and what the user is told about them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from tutelage.chain.pipeline import Pipeline
+from tutelage.chain.plan import Work
+from tutelage.chain.pool import LEAST_AGREEMENT
+
+
+def worth_it(chain: Pipeline) -> bool:
+    """Whether rounds are planned for a pool whose clusters do not contradict the labels."""
+    run = chain.run
+    if not run.plan.rounds or not len(run.task.pool):
+        return False
+    verdict = clusters_verdict(chain)
+    if "agreement" not in verdict:
+        return True
+    agreement = f"agreement with the labels' head: kappa {verdict['agreement']:.2f}"
+    if verdict["likelier"]:
+        run.note(
+            f"self-train-1: its pseudo-labels are the pool's clusters ({agreement}): held-out "
+            "labels are likelier so; --clusters ignore asks the head instead"
+        )
+        return True
+    planned = run.config.self_train.rounds is None
+    if planned and verdict["agreement"] < LEAST_AGREEMENT:
+        run.note(
+            f"no round of self-training: the pool falls into other clusters than the classes "
+            f"({agreement}), and rounds would learn those; --rounds N trains them all the same"
+        )
+        return False
+    return True
+
+
+def clusters_verdict(chain: Pipeline) -> dict[str, Any]:
+    """What the pool's clusters are worth, found once per run folder; only if they are asked."""
+    if chain.run.config.self_train.clusters == "ignore":
+        return {"likelier": False}
+
+    def asked() -> dict[str, Any]:
+        found = chain.clustered
+        return {"agreement": round(found.agreement, 3), "likelier": found.likelier}
+
+    return dict(chain.run.folder.pinned("clusters", asked))
+
+
+def affordable(chain: Pipeline) -> Iterator[tuple[str, Work]]:
+    """The planned rounds, while there is time and their kind helps; they are run in between.
+
+    The seconds that are kept with the stages are counted, so that a kill buys no time, and what
+    was left out once stays out.
+    """
+    run = chain.run
+    stopped: set[str] = set()
+    for number, work in enumerate(run.plan.rounds, start=1):
+        if work.trunk in stopped:
+            continue
+        name = f"self-train-{number}"
+        pinned = run.folder.read_json("config.json")
+        spent = sum(done.seconds for done in chain.finished)
+        spent += pinned.get("strong_view", {}).get("seconds", 0.0)
+        late = pinned.get("left_out") == name or spent > run.plan.minutes * 60
+        if late and not (run.folder.stages / name / "stage.json").exists():
+            run.folder.pin("left_out", name)
+            run.note(f"the time budget was spent before {name}: it was left out")
+            return
+        yield name, work
+        if not chain.finished[-1].accepted:  # another round of this kind would not help either
+            stopped.add(work.trunk)
+
+
+def say_features(chain: Pipeline) -> None:
+    """Say where the head looks, if not at the trunk's last features."""
+    run, done = chain.run, chain.finished[-1]
+    if not done.outcome.model.spec.levels:
+        return
+    reason = "as --features levels says"
+    if run.config.transfer.features == "auto":
+        reason = "held-out labels are likelier with them (--features last keeps the last features)"
+    run.note(f"{done.name}: the head looks at the trunk's middle stages: {reason}")
+
+
+def say_left_out(chain: Pipeline) -> None:
+    """Say how many pool images looked like none of the classes in the last round."""
+    done = chain.finished[-1]
+    labels = done.outcome.pseudo_labels
+    if labels is None or not labels.outside.any():
+        return
+    chain.run.note(
+        f"{done.name}: {labels.outside.sum()} of {len(labels.outside)} pool images look like none "
+        "of the classes and were left out (see pseudo_labels.parquet; --out-of-class keep keeps "
+        "them)"
+    )

@@ -1,0 +1,85 @@
+"""The chain in its order: probe, transfer, rounds of self-training, student, test, report.
+
+Every stage is kept in the run folder when it is finished; the same command goes on after the last
+one. Test images are looked at once, after the last decision.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tutelage.chain import rounds, stages
+from tutelage.chain.finish import finish
+from tutelage.chain.load import given_teachers
+from tutelage.chain.pipeline import Pipeline
+from tutelage.chain.prepare import prepare
+from tutelage.chain.types import Finished
+from tutelage.config import make_config
+from tutelage.data.catalog import Catalog
+from tutelage.models.classifier import Classifier
+from tutelage.system.ranks import alone, is_lead, joined
+
+
+def train(
+    command: str,
+    catalog: Catalog,
+    data: str,
+    out: Path,
+    settings: dict[str, Any],
+    *,
+    notes: Sequence[str] = (),
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Carry out one of the commands that train.
+
+    Args:
+        command: "run", "demo", "transfer", "self-train" or "distill".
+        catalog: the images.
+        data: what the user called them.
+        out: the run folder; the same call continues a run that was cut off.
+        settings: by name, as on the command line.
+        notes: what the user must know besides.
+        quiet: print nothing.
+
+    Returns:
+        The content of metrics.json; nothing where another rank leads.
+
+    Raises:
+        TutelageError: the data, a setting or the folder is refused.
+    """
+    config = make_config(command, settings)
+    teachers = given_teachers(config) if command == "distill" else []
+    if teachers:
+        catalog = catalog.named(teachers[0].spec.classes)
+    with joined():
+        run = prepare(command, catalog, data, out, config, notes=notes, quiet=quiet)
+        with contextlib.closing(run):
+            chain = Pipeline(run)
+            if command != "distill":
+                teach(chain, self_training=command != "transfer")
+                teachers = [chain.teacher.outcome.model]
+            if command in ("run", "demo", "distill"):
+                teach_student(chain, teachers)
+            if not is_lead():
+                return {}
+            with alone():  # the other ranks are gone
+                return finish(chain, command, data, settings)
+
+
+def teach(chain: Pipeline, *, self_training: bool) -> None:
+    """Make the teacher: probe, transfer and, if asked, the planned rounds of self-training."""
+    chain.stage("probe", lambda: stages.probe(chain))
+    chain.stage("transfer", lambda: stages.transfer(chain))
+    rounds.say_features(chain)
+    if self_training and rounds.worth_it(chain):
+        for name, work in rounds.affordable(chain):
+            chain.stage(name, lambda name=name, work=work: stages.self_train(chain, work, name))  # type: ignore[misc]
+            rounds.say_left_out(chain)
+
+
+def teach_student(chain: Pipeline, teachers: Sequence[Classifier]) -> Finished:
+    """Distil the mean of the teachers into the student, which nothing judges but the test."""
+    return chain.stage("student", lambda: stages.student(chain, teachers), judged=False)

@@ -1,0 +1,268 @@
+"""Stages that train trunk and head together: on labels alone, with pseudo-labels, or online."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tutelage.augment import Weak
+from tutelage.chain.answers import (
+    clean_logits,
+    matched_temperature,
+    set_calibration,
+    temperature_of,
+    unknown_threshold_of,
+)
+from tutelage.chain.balance import balance_of, chosen_balance
+from tutelage.chain.frozen import believed_targets, with_head
+from tutelage.chain.plan import FOLD_STEPS, Work, pool_share
+from tutelage.chain.types import Beliefs, Fold, Outcome, Run
+from tutelage.chain.views import strong_policy
+from tutelage.config import RunConfig, TrainConfig
+from tutelage.heads.probe import Head
+from tutelage.models.classifier import Classifier
+from tutelage.stats.calibrate import softmax
+from tutelage.stats.metrics import Floats
+from tutelage.stats.pseudo_labels import PseudoLabels, revise
+from tutelage.steps.online import make_online_step
+from tutelage.steps.supervised import supervised_step
+from tutelage.training.batch import Step
+from tutelage.training.loader import Examples, Loader, Views
+from tutelage.training.loop import train
+
+ONLINE_EMA_DECAY = 0.999
+
+
+def train_config(config: RunConfig, work: Work, **changes: Any) -> TrainConfig:
+    """The loop's settings for one training."""
+    t = config.transfer
+    settings = TrainConfig(
+        steps=work.steps,
+        lr_head=t.lr_head,
+        lr_trunk=t.lr_trunk,
+        layer_decay=t.layer_decay,
+        weight_decay=t.weight_decay,
+    )
+    return dataclasses.replace(settings, **changes)
+
+
+def fit(
+    run: Run, model: Classifier, step: Step, loader: Loader, settings: TrainConfig, label: str
+) -> Classifier:
+    """Run the loop on a copy of ``model`` and return the averaged model on the CPU.
+
+    A training that was cut off goes on from its newest checkpoint.
+    """
+    model = copy.deepcopy(model)
+    torch.manual_seed(run.seed)  # dropout and stochastic depth draw from torch's own generator
+    checkpoints = run.trainings.next()
+    resumed = None if checkpoints is None else checkpoints.newest()
+    with run.progress(label, settings.steps) as done:
+        result = train(
+            model,
+            loader.after(0 if resumed is None else resumed.step),
+            step,
+            settings,
+            device=run.device,
+            on_step=done,
+            checkpoints=checkpoints,
+            resumed=resumed,
+        )
+    return result.model.cpu().to(memory_format=torch.contiguous_format)
+
+
+def train_trunk(
+    run: Run,
+    heads: Sequence[Head],
+    labels: Sequence[PseudoLabels | None],
+    work: Work,
+    name: str,
+    *,
+    judged_folds: int,
+    choice: dict[str, Any] | None = None,
+) -> Outcome:
+    """A stage that trains trunk and head together, from the pretrained trunk and a fitted head.
+
+    On labels alone this is "transfer". With pseudo-labels it is a round of self-training: strong
+    views, mixing, dropout and stochastic depth noise the student, and its pool is labelled anew
+    ``work.revisions`` times. With ``work.trunk == "online"`` the student labels its own weak views
+    as it learns, and no balance is applied: its beliefs are aligned to the pool's classes.
+
+    Args:
+        run: the run, whose pretrained trunk every fold starts from.
+        heads: the head that each fold starts from; only those of trained folds are read.
+        labels: the pseudo-labels of each fold, or None; the same holds.
+        work: steps and sizes; a fold takes ``FOLD_STEPS`` of the steps.
+        name: of the stage, for the progress bar.
+        judged_folds: on how many folds it is repeated to be judged. Where nothing is held out, the
+            temperature makes the model as confident about the pool as its last labels are.
+        choice: what ``frozen.transfer`` chose.
+    """
+    task = run.task
+    balance = chosen_balance(run.config.transfer, choice or {})
+    judged = np.full((len(task.judged), task.n_classes), np.nan)
+    pool: list[Floats | None] = [None] * len(task.folds)
+    models, learned = [], []
+    for number, fold in enumerate(task.folds[: 1 + judged_folds]):
+        steps = work.steps if number == 0 else max(1, round(FOLD_STEPS * work.steps))
+        share = dataclasses.replace(work, steps=steps)
+        believed = labels[number]
+        if believed is not None and work.trunk == "trained":
+            believed = believed.some(pool_share(share, len(task.pool)), run.seed)
+        label = name if number == 0 else f"{name}, fold {number}"
+        start = with_head(run.base, heads[number])
+        model, last = _train_fold(run, fold, start, believed, share, balance, label)
+        if last is None:  # a round labels the pool as it goes, and no round comes after it
+            pool[number] = clean_logits(run, model, task.pool)
+        judged[fold.judges] = clean_logits(run, model, task.judged[fold.judges], views=1)
+        models.append(model)
+        learned.append(last)
+    beliefs = Beliefs(pool, judged)
+    temperature = temperature_of(task, beliefs)
+    if not beliefs.known.any() and learned[0] is not None:
+        online = work.trunk == "online"
+        temperature = matched_temperature(run, models[0], learned[0], online=online)
+    set_calibration(models[0], temperature, unknown_threshold_of(beliefs))
+    return Outcome(models[0], beliefs, frozen=False, pseudo_labels=learned[0])
+
+
+@dataclass(frozen=True)
+class _Leg:
+    """A part of the training of one fold's model; between legs the pool is labelled anew.
+
+    Attributes:
+        fold: whose labels may be learned from.
+        labels: the pseudo-labels of now, or None.
+        balance: what is done about classes of unequal frequency.
+        work: sizes, and the steps of this leg alone.
+        first: steps that the legs before it made.
+        total: steps of all legs.
+        name: for the progress bar.
+    """
+
+    fold: Fold
+    labels: PseudoLabels | None
+    balance: str
+    work: Work
+    first: int
+    total: int
+    name: str
+
+
+def _train_fold(
+    run: Run,
+    fold: Fold,
+    model: Classifier,
+    labels: PseudoLabels | None,
+    work: Work,
+    balance: str,
+    name: str,
+) -> tuple[Classifier, PseudoLabels | None]:
+    """The trained model of one fold, and the pseudo-labels it learned from last.
+
+    Its steps are divided into legs of equal length. Between them the images that it learns from
+    are labelled anew: a round of self-training that goes on from the student's weights. The
+    learning rates fall once over all legs, or with ``work.restarts`` in each.
+    """
+    count = 1 + (work.revisions if labels is not None and work.trunk == "trained" else 0)
+    steps = max(1, work.steps // count)
+    work = dataclasses.replace(work, steps=steps)
+    model.spec = dataclasses.replace(model.spec, input_size=work.size)
+    for number in range(count):
+        if number and labels is not None:
+            rows = run.task.pool[labels.accepted]
+            probs = softmax(clean_logits(run, model, rows, views=1))
+            labels = revise(labels, probs, strength=run.config.self_train.alignment)
+        shown = f"{name}, {number + 1} of {count}" if count > 1 else name
+        leg = _Leg(fold, labels, balance, work, number * steps, count * steps, shown)
+        model = _train_leg(run, model, leg)
+    return model, labels
+
+
+def _train_leg(run: Run, model: Classifier, leg: _Leg) -> Classifier:
+    """Let head and trunk learn, but for the first stages that stay as they are."""
+    model.requires_grad_(True)  # the averaged model of the leg before learns nothing
+    model.unfreeze_trunk()
+    model.freeze_stages(leg.work.frozen_stages if run.config.pretrained else 0)
+    model.set_noise(run.config.transfer.drop_rate, run.config.transfer.drop_path_rate)
+    return (_train_online if leg.work.trunk == "online" else _train_offline)(run, model, leg)
+
+
+def _train_offline(run: Run, model: Classifier, leg: _Leg) -> Classifier:
+    """On labels and, if there are any, on pseudo-labels of the accepted pool images."""
+    work, config = leg.work, run.config
+    labeled, pool = run.task.labeled_examples(leg.fold), None
+    if leg.labels is not None:
+        taken, targets = believed_targets(leg.labels, config.self_train.pseudo_labels)
+        pool = Examples(run.task.pool[taken], targets.float(), torch.ones(len(taken)))
+    counts = _class_counts(labeled, pool, work.labeled_share)
+    balancing = balance_of(leg.balance, counts).to(run.device)
+    step = partial(
+        supervised_step,
+        class_weights=balancing.class_weights,
+        log_prior=balancing.log_prior,
+    )
+    # A few labelled images have no batch statistics worth having, and those of strong views
+    # mislead a model that will see plain ones: the pretrained ones stay (docs/log.md).
+    if config.pretrained:
+        model.freeze_norms()
+    strong = strong_policy(config.transfer, model.spec.crop_pct)
+    views = Views(strong, work.size, mix=config.transfer.mix)
+    schedule = {"schedule_first": leg.first, "schedule_steps": leg.total}
+    settings = train_config(config, work, **({} if work.restarts else schedule))
+    return fit(run, model, step, _loader(run, labeled, pool, views, leg), settings, leg.name)
+
+
+def _train_online(run: Run, model: Classifier, leg: _Leg) -> Classifier:
+    """On labels, and on the weak views of the pool as the student itself labels them."""
+    if leg.labels is None:
+        raise ValueError("an online round needs a pool")
+    work, config, task = leg.work, run.config, run.task
+    inside = ~leg.labels.outside
+    labeled, pool = task.labeled_examples(leg.fold), task.unlabeled_examples(task.pool[inside])
+    strong = strong_policy(config.transfer, model.spec.crop_pct)
+    weak = strong if config.transfer.augment == "center" else Weak()
+    prior = torch.from_numpy(leg.labels.probs[inside].mean(axis=0)).float().to(run.device)
+    step = make_online_step(
+        config.self_train.online,
+        prior,
+        n_pool=len(pool),
+        steps=work.steps,
+        threshold=config.self_train.threshold,
+        hard=config.self_train.pseudo_labels != "soft",
+    )
+    loader = _loader(run, labeled, pool, Views(strong, work.size, weak=weak), leg)
+    settings = train_config(config, work, schedule_steps=leg.total, ema_decay=ONLINE_EMA_DECAY)
+    return fit(run, model, step, loader, settings, leg.name)
+
+
+def _loader(run: Run, labeled: Examples, pool: Examples | None, views: Views, leg: _Leg) -> Loader:
+    work = leg.work
+    return Loader(
+        run.task.canvases,
+        labeled,
+        pool,
+        views,
+        batch_size=work.batch_size,
+        labeled_per_batch=max(1, round(work.labeled_share * work.batch_size)),
+        seed=run.seed,
+        first=leg.first,
+    )
+
+
+def _class_counts(labeled: Examples, pool: Examples | None, share: float) -> Tensor:
+    """Images (K,) of each class in training, labels and beliefs in their shares of a batch."""
+    counts = labeled.weights @ labeled.targets
+    if pool is None or len(pool) == 0:
+        return counts
+    believed = pool.weights @ pool.targets
+    shares = share * counts / counts.sum() + (1 - share) * believed / believed.sum()
+    return (counts.sum() + believed.sum()) * shares

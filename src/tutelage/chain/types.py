@@ -1,0 +1,230 @@
+"""What the stages of the chain hand to each other."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tutelage.chain.plan import Plan
+from tutelage.config import RunConfig
+from tutelage.data.catalog import Catalog
+from tutelage.data.duplicates import Duplicates
+from tutelage.data.runfolder import RunFolder
+from tutelage.data.split import Split, folds
+from tutelage.data.store import ImageStore
+from tutelage.models.classifier import Classifier
+from tutelage.stats.metrics import Comparison, Floats, Ints
+from tutelage.stats.pseudo_labels import PseudoLabels
+from tutelage.system.console import Console
+from tutelage.system.tracking import Tracking
+from tutelage.training.checkpoint import Trainings
+from tutelage.training.loader import Canvases, Examples, Rows
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One part of the labels that a model may learn from, and the part that judges it.
+
+    Attributes:
+        keep: (n,) bool, the labels it may learn from.
+        judges: positions among the judged images that it has not seen.
+    """
+
+    keep: NDArray[np.bool_]
+    judges: Rows
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that training and choosing may see: no test images.
+
+    Attributes:
+        canvases: pixels by store row.
+        labeled: (n,) store rows with labels.
+        labels: (n,) their classes.
+        pool: (M,) store rows without labels.
+        judged: (J,) store rows that stages are compared on: the labelled images by folds, or val.
+        judged_labels: (J,) their classes.
+        folds: first the one that keeps all labels, whose model is delivered; then those that hold
+            some out.
+        n_classes: K.
+    """
+
+    canvases: Canvases
+    labeled: Rows
+    labels: Ints
+    pool: Rows
+    judged: Rows
+    judged_labels: Ints
+    folds: tuple[Fold, ...]
+    n_classes: int
+
+    def labeled_examples(self, fold: Fold) -> Examples:
+        """The labels that a fold may learn from."""
+        targets = one_hot(self.labels[fold.keep], self.n_classes)
+        return Examples(self.labeled[fold.keep], targets, torch.ones(len(targets)))
+
+    def unlabeled_examples(self, rows: Rows) -> Examples:
+        """Images of the pool (N,) without targets, for steps whose targets come from a model."""
+        n = len(rows)
+        return Examples(rows, torch.zeros(n, self.n_classes), torch.zeros(n))
+
+
+def one_hot(labels: Ints, n_classes: int) -> Tensor:
+    """(n, K) float32 targets."""
+    return torch.eye(n_classes)[torch.from_numpy(np.asarray(labels, dtype=np.int64))]
+
+
+def make_folds(labels: Ints, n_val: int, n_folds: int, seed: int) -> tuple[Fold, ...]:
+    """Folds for choices on ``val`` if there is one, else on the labels themselves.
+
+    A class with a single label always stays in training and is not judged: without that label
+    there would be nothing to learn the class from.
+    """
+    everything = np.ones(len(labels), dtype=bool)
+    if n_val:
+        return (Fold(everything, np.arange(n_val)),)
+    counts = np.bincount(labels)
+    judged = np.flatnonzero(counts[labels] >= 2)
+    made = [Fold(everything, np.arange(0))]
+    if len(judged) >= 2:
+        ids = folds(labels[judged], n_folds, seed)
+        for fold in range(int(ids.max()) + 1):
+            held_out = judged[ids == fold]
+            keep = everything.copy()
+            keep[held_out] = False
+            made.append(Fold(keep, held_out))
+    return tuple(made)
+
+
+@dataclass
+class Beliefs:
+    """What one stage believes.
+
+    Attributes:
+        pool: per fold (M, K) logits over the pool, the mean of the centre view and its mirror
+            image; None for a fold that was not run.
+        judged: (J, K) held-out logits of the centre view; NaN rows where no fold judged.
+    """
+
+    pool: list[Floats | None]
+    judged: Floats
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """(J,) which judged images have a held-out prediction."""
+        return np.asarray(np.isfinite(self.judged).all(axis=1))
+
+
+@dataclass
+class Outcome:
+    """What a stage made: its model on all labels, its beliefs, and what it learned from.
+
+    Attributes:
+        model: the classifier; its spec holds the fitted temperature.
+        beliefs: about the pool and the judged images.
+        frozen: the trunk is the pretrained one, unchanged.
+        pseudo_labels: of the pool, on all labels; None where the stage used none.
+        choice: what was chosen on held-out labels, for later stages and the report.
+        remark: the reason, in words, of a stage that is not compared with the one before it.
+    """
+
+    model: Classifier
+    beliefs: Beliefs
+    frozen: bool
+    pseudo_labels: PseudoLabels | None = None
+    choice: dict[str, Any] = dataclasses.field(default_factory=dict)
+    remark: str = ""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One finished stage, as its folder holds it.
+
+    Attributes:
+        name: as in metrics.json.
+        accepted: it became the teacher (or is the student).
+        reason: why, in words.
+        seconds: how long it took.
+        comparison: with its predecessor on held-out labels; None for the first and the student.
+        outcome: its model and beliefs.
+    """
+
+    name: str
+    accepted: bool
+    reason: str
+    seconds: float
+    comparison: Comparison | None
+    outcome: Outcome
+
+
+@dataclass
+class Run:
+    """Everything that a run holds while it works; every stage is given it.
+
+    Attributes:
+        folder: the run folder, claimed.
+        config: every setting, resolved.
+        catalog: the images by name.
+        store: their pixels.
+        split: the role of each image.
+        console: where progress is told and recorded.
+        device: where to compute.
+        base: the pretrained trunk with an empty head; stages copy it.
+        plan: what fits into the minutes.
+        task: what training and choosing may see.
+        notes: what the user must know.
+        tracking: the trackers that figures are also sent to.
+        trainings: where checkpoints within a training are kept.
+        copies: images that are there more than once.
+    """
+
+    folder: RunFolder
+    config: RunConfig
+    catalog: Catalog
+    store: ImageStore
+    split: Split
+    console: Console
+    device: torch.device
+    base: Classifier
+    plan: Plan
+    task: Task
+    notes: list[str]
+    tracking: Tracking
+    trainings: Trainings
+    copies: Duplicates
+
+    @property
+    def seed(self) -> int:
+        """Of the labelled subset, the folds, the views and the noise."""
+        return self.config.data.seed
+
+    def changed(self, group: str, **values: Any) -> Run:
+        """The same run with some settings of one group changed."""
+        return dataclasses.replace(self, config=self.config.changed(group, **values))
+
+    def on(self, **values: Any) -> Run:
+        """The same run with a changed task, such as fewer folds or no pool."""
+        return dataclasses.replace(self, task=dataclasses.replace(self.task, **values))
+
+    def progress(self, label: str, total: int) -> AbstractContextManager[Callable[..., None]]:
+        """A progress bar."""
+        return self.console.bar(label, total)
+
+    def note(self, text: str) -> None:
+        """Say what the user must know now, and again in the report."""
+        self.notes.append(text)
+        self.console.say(f"note: {text}")
+
+    def close(self) -> None:
+        """End the trackers, and let other processes into the folder."""
+        self.tracking.close()
+        self.folder.unlock()

@@ -1,0 +1,97 @@
+"""Any DATA as a catalog: a path to images in any layout, or a data set in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+from tutelage.data.catalog import Catalog
+from tutelage.data.columns import check_file
+from tutelage.data.folder import files_below, is_image, read_folder
+from tutelage.data.hf import is_saved, read_hub_folder
+from tutelage.data.manifest import read_csv, read_parquet
+from tutelage.data.memory import MapStyle, read_memory
+from tutelage.data.tars import read_tars
+from tutelage.system.errors import TutelageError
+
+Data: TypeAlias = Path | str | MapStyle | Mapping[str, MapStyle]
+
+_READERS: dict[str, Callable[[Path], Catalog]] = {
+    ".csv": read_csv,
+    ".parquet": read_parquet,
+    ".tar": read_tars,
+}
+
+
+def open_data(data: Data, split: str = "train") -> tuple[Catalog, str]:
+    """The catalog of any DATA, and the words by which a run remembers it.
+
+    Args:
+        data: a folder or file, a data set in memory, or several by the names of their splits.
+        split: of a single data set in memory.
+
+    Returns:
+        The catalog, and the path or, for data in memory, what the images are.
+
+    Raises:
+        TutelageError: what was found, what was expected, and the mend.
+    """
+    if isinstance(data, str | os.PathLike):
+        return read_catalog(data), str(data)
+    catalog = read_memory(data, split)
+    return catalog, in_memory(catalog)
+
+
+def read_catalog(data: Path | str) -> Catalog:
+    """The catalog of a folder tree, a manifest, tars, or a folder as Hugging Face writes it.
+
+    What is expected of each, its reader says: ``read_folder``, ``read_csv``, ``read_parquet``,
+    ``read_tars`` and ``read_hub_folder``.
+
+    Raises:
+        TutelageError: nothing there, no images, or data that contradicts itself.
+        MissingExtra: Parquet or Arrow files without pyarrow installed.
+    """
+    path = Path(data)
+    if not path.exists():
+        raise TutelageError(
+            f"{path} does not exist; expected a folder, or a .csv, .parquet or .tar file"
+        )
+    if path.is_dir():
+        return _reader_of(path)(path)
+    check_file(path)
+    if path.suffix.lower() not in _READERS:
+        raise TutelageError(f"{path} is neither a folder nor a .csv, .parquet or .tar file")
+    return _READERS[path.suffix.lower()](path)
+
+
+def _reader_of(folder: Path) -> Callable[[Path], Catalog]:
+    """What reads a folder: images decide, then Parquet files, then tars."""
+    if is_saved(folder):
+        return read_hub_folder
+    suffixes = set()
+    for file in files_below(folder, []):
+        if is_image(file):
+            return read_folder
+        suffixes.add(os.path.splitext(file)[1])
+    if ".parquet" in suffixes:
+        return read_hub_folder
+    return read_tars if ".tar" in suffixes else read_folder
+
+
+def in_memory(catalog: Catalog) -> str:
+    """Words for a catalog that was made in memory; other images, labels or splits, other words."""
+    digest = hashlib.blake2b(catalog.labels.tobytes(), digest_size=8)
+    texts = [*catalog.classes, *catalog.splits.tolist()]
+    for text in (*texts, *map(catalog.source.signature, range(len(catalog)))):
+        digest.update(text.encode("utf-8", "surrogateescape") + b"\0")
+    return f"{len(catalog)} images in memory, {digest.hexdigest()}"
+
+
+def is_in_memory(words: str) -> bool:
+    """Whether ``in_memory`` wrote this."""
+    count, _, rest = words.partition(" ")
+    return count.isdecimal() and rest.startswith("images in memory, ")

@@ -1,0 +1,91 @@
+"""Figures in words, as every page writes them: percentages, points, intervals, sizes and times."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from tutelage.stats.intervals import Interval
+
+DASH = "\N{EN DASH}"  # where there is no figure
+TITLE_CLASSES = 6
+
+
+def title(command: str, classes: Sequence[str]) -> str:
+    """A page's heading: the command and the first classes."""
+    more = " ..." if len(classes) > TITLE_CLASSES else ""
+    return f"{command}: {', '.join(classes[:TITLE_CLASSES])}{more}"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A fraction as ``84.9%``; a dash for None."""
+    return DASH if value is None else f"{100 * value:.{digits}f}%"
+
+
+def signed(value: float, digits: int) -> str:
+    """A number with its sign, ``+4.5``; 0 has none."""
+    text = f"{value:+.{digits}f}"
+    return text[1:] if float(text) == 0 else true_minus(text)
+
+
+def true_minus(text: str) -> str:
+    """The text with typographic minus signs in place of hyphens."""
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def points(change: float, digits: int = 1) -> str:
+    """A difference of fractions as signed percentage points: ``+4.5``."""
+    return signed(100 * change, digits)
+
+
+def size_in_points(change: float) -> str:
+    """How large a difference of fractions is, whatever its sign: ``4.5 points``."""
+    return f"{100 * abs(change):.1f} points"
+
+
+def interval_of_share(low: float, high: float) -> str:
+    """The words for the 95% interval of a proportion."""
+    return f"95% interval {100 * low:.1f} to {100 * high:.1f}"
+
+
+def interval_of_change(change: Interval, digits: int = 1) -> str:
+    """The words for the 95% interval of a difference of fractions, in points."""
+    return f"95% interval {points(change.low, digits)} to {points(change.high, digits)}"
+
+
+def change_words(change: Interval) -> str:
+    """Whether a change is a gain, a loss or neither, with its interval."""
+    interval = f"({interval_of_change(change)})"
+    if change.low > 0:
+        return f"gained {size_in_points(change.value)} {interval}"
+    if change.high < 0:
+        return f"lost {size_in_points(change.value)} {interval}"
+    return f"no clear change: {points(change.value)} points {interval}"
+
+
+def shorten(text: str, limit: int = 48) -> str:
+    """At most ``limit`` characters of a text, the last an ellipsis where some are missing."""
+    return text if len(text) <= limit else text[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds, minutes and seconds, or hours and minutes."""
+    if seconds is None:
+        return DASH
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def file_size(count: int | None) -> str:
+    """Bytes as kilobytes or megabytes."""
+    if count is None:
+        return DASH
+    return f"{count / 1e6:.2f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
+
+
+def markdown_cell(text: str) -> str:
+    """A name as Markdown shows it: no cell, markup or heading of its own."""
+    return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", " ".join(text.split()))

@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from tutelage.report.wording import change_words, percent, points, signed, title
+from tutelage.stats.intervals import Interval
+
+
+def test_numbers_are_written_for_people() -> None:
+    assert percent(0.8489) == "84.9%"
+    assert percent(None) == "\N{EN DASH}"
+    assert points(0.045) == "+4.5"
+    assert points(-0.045) == "\N{MINUS SIGN}4.5"
+    assert points(-0.0001) == points(0.0) == "0.0"
+
+
+def test_gain_and_loss_are_said_only_when_the_interval_excludes_zero() -> None:
+    assert change_words(Interval(0.05, 0.01, 0.09)).startswith("gained 5.0 points")
+    assert change_words(Interval(-0.05, -0.09, -0.01)).startswith("lost 5.0 points")
+    assert change_words(Interval(0.05, -0.01, 0.11)).startswith("no clear change: +5.0 points")
+
+
+def test_signs_are_typographic_and_zero_has_none() -> None:
+    assert signed(0.1234, 3) == "+0.123"
+    assert signed(-0.1234, 3) == "\N{MINUS SIGN}0.123"
+    assert signed(-0.4, 0) == signed(0.0, 0) == "0"
+    assert points(0.21, 0) == "+21"
+
+
+def test_a_title_names_six_classes() -> None:
+    assert title("tutelage", ["ant", "bee"]) == "tutelage: ant, bee"
+    assert title("tutelage", list("abcdefg")) == "tutelage: a, b, c, d, e, f ..."
