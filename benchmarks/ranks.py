@@ -4,7 +4,7 @@ python benchmarks/ranks.py --json benchmarks/results.json
 python benchmarks/ranks.py --short
 
 First, trainings of the default trunk in float64 with live norms, dropout and stochastic depth: on
-labels with CutMix, online with FreeMatch, and distilled with hints; by one process and by two and
+labels with CutMix, online with FreeMatch, and distilled; by one process and by two and
 four over gloo. The greatest relative difference of any weight or statistic is told, and of any
 metric. Then a whole ``tutelage run`` on two ranks, undisturbed, and again while one of the two is
 killed at a random step of its trainings, ten times over: torchrun starts both anew, and in the end
@@ -23,7 +23,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +36,7 @@ from tutelage.augment import RandAugment, Strong, Weak
 from tutelage.config import TrainConfig
 from tutelage.data.store import ImageStore
 from tutelage.models.zoo import create
-from tutelage.steps.distillation import Answer, DistillationStep
+from tutelage.steps.distillation import DistillationStep
 from tutelage.steps.online import make_online_step
 from tutelage.steps.supervised import supervised_step
 from tutelage.system.ranks import is_lead, joined
@@ -67,13 +66,12 @@ def learn(kind: str, steps: int, size: int, trunk_name: str) -> tuple[dict[str, 
     blank = torch.zeros(IMAGES - LABELED, CLASSES)
     pool = Examples(everything[LABELED:], blank, blank[:, 0])
     online = kind == "freematch"
-    views = Views(
-        Strong(augment=RandAugment(2, 9.0)),
-        size,
-        mix="none" if online else "cutmix",
-        weak=Weak() if online else None,
-        teacher_sizes=(size,) if kind == "distillation" else (),
-    )
+    strong = Strong(augment=RandAugment(2, 9.0))
+    if online:
+        views = Views(Weak(), size, strong=strong)
+    else:
+        teachers = (size,) if kind == "distillation" else ()
+        views = Views(strong, size, mix="cutmix", teacher_sizes=teachers)
     loader = Loader(
         Canvases(store, everything, CPU), labels, pool, views,
         batch_size=14, labeled_per_batch=5, seed=0,
@@ -91,19 +89,12 @@ def learn(kind: str, steps: int, size: int, trunk_name: str) -> tuple[dict[str, 
         )
     if kind == "distillation":
         teacher = create(trunk_name, names, canvas=size, input_size=size, weights="none").double()
-        model.connector = torch.nn.Linear(model.num_features, teacher.num_features).double()
-        torch.nn.init.eye_(model.connector.weight)
-        step = DistillationStep(partial(answer, teacher.eval()), 2.0, 0.7, hint_weight=0.5)
+        step = DistillationStep(teacher.eval(), 2.0, 0.7)
     torch.manual_seed(0)
     config = TrainConfig(steps, lr_head=3e-3, lr_trunk=3e-4, log_every=1)
     result = train(model, loader, Double(step), config, device=CPU)
     weights = {name: value.contiguous() for name, value in result.model.state_dict().items()}
     return weights, result.history
-
-
-def answer(teacher: Any, views: torch.Tensor) -> Answer:
-    features = teacher.features(views)
-    return Answer(teacher.logits(features), features)
 
 
 def worker(out: Path, steps: int, size: int, trunk_name: str) -> None:

@@ -1,6 +1,7 @@
 """What every test shares: its place in the order, one thread, a finished run, ``tests/support``."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 # The tests are imported with importmode=importlib, which leaves sys.path alone.
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 pytest.register_assert_rewrite("silent_checks")
+for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):  # a user's; huggingface_hub reads them once
+    os.environ.pop(name, None)
 
 
 # Files whose tests take 15 s of a core and more. Begun last, one of them would keep a process busy

@@ -14,8 +14,7 @@ from mutate import mutate, replace_everywhere
 pytest.importorskip("timm")
 
 from tutelage.chain import frozen, prepare, student, trained, types
-from tutelage.steps import teachers
-from tutelage.steps.distillation import Answer
+from tutelage.steps import distillation
 
 NO_DECAY = "        if not parameter.requires_grad:\n"
 
@@ -147,12 +146,6 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
         "teacher_logits.detach()",
         "teacher_logits",
     ),
-    "hint's gradient goes into the teacher": (
-        checks.losses_give_the_teacher_no_gradient,
-        "losses.hints",
-        "hints.detach()",
-        "hints",
-    ),
     "no T squared, decoupled": (
         checks.dkd_loss_decouples_the_target,
         "losses.dkd",
@@ -197,15 +190,15 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     ),
     "mean of the teachers' logits": (
         checks.several_teachers_are_the_mean_of_calibrated_probabilities,
-        "steps.teachers",
+        "steps.distillation",
         "return log_probs.logsumexp(dim=0) - math.log(len(logits))",
         "return log_probs.mean(dim=0)",
     ),
     "teachers averaged before calibration": (
         checks.several_teachers_are_the_mean_of_calibrated_probabilities,
-        "steps.teachers",
-        "return logits / temperature, features",
-        "return logits, features",
+        "steps.distillation",
+        "return lambda images: forward(images) / temperature",
+        "return lambda images: forward(images)",
     ),
     "student alone learns from the pool's empty targets": (
         checks.student_alone_sees_labels_only,
@@ -228,15 +221,15 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     "teacher draws its own view": (
         checks.teacher_and_student_see_the_same_views,
         "training.loader",
-        "plan[at], size) for size in sizes",
-        "(plan if size == views.size else self._draw(step + 1)[2])[at], size) for size in sizes",
+        "drawn.plan[looked_at], size)",
+        "(drawn if size == views.size else self._draw(step + 1)).plan[looked_at], size)",
     ),
     "teacher sees the clean view": (
         checks.pipeline_gives_both_the_same_view,
         "training.loader",
-        "plan[at], size) for size in sizes",
-        "plan[at] if size == views.size else type(plan).identity(len(images)), size)"
-        " for size in sizes",
+        "drawn.plan[looked_at], size)",
+        "drawn.plan[looked_at] if size == views.size else "
+        "type(drawn.plan).identity(len(looked_at)), size)",
     ),
     "teacher sees unmixed images": (
         checks.teacher_and_student_see_the_same_mixing,
@@ -248,7 +241,7 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
         checks.teacher_and_student_see_the_same_mixing,
         "training.loader",
         "mix.images(view) for size, view",
-        "(mix if size == views.size else self._draw(step + 1)[4] or mix).images(view)"
+        "(mix if size == views.size else self._draw(step + 1).mix or mix).images(view)"
         " for size, view",
     ),
     "box in whole pixels of one size": (
@@ -303,9 +296,9 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     ),
     "weak and strong views apart": (
         checks.online_step_makes_one_forward,
-        "steps.online",
-        "model(torch.cat([batch.weak, batch.images])).chunk(2)",
-        "(model(batch.weak), model(batch.images))",
+        "steps.fixmatch",
+        "model(torch.cat(views)).split([len(view) for view in views])",
+        "[model(view) for view in views]",
     ),
     "labelled and pool images apart, supervised": (
         checks.supervised_step_makes_one_forward,
@@ -323,54 +316,60 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     ),
     "threshold before alignment": (
         checks.online_counter_counts_what_the_loss_uses,
-        "steps.online",
-        "Beliefs(weak.aligned, confident(weak.aligned, self.threshold))",
-        "Beliefs(weak.aligned, confident(weak.probs, self.threshold))",
+        "steps.fixmatch",
+        "Targets(weak.aligned, confident(weak.aligned, self.threshold))",
+        "Targets(weak.aligned, confident(weak.probs, self.threshold))",
     ),
     "counter on the raw confidence": (
         checks.online_counter_counts_what_the_loss_uses,
-        "steps.online",
-        '"pseudo_labeled": used.sum() / pool.sum().clamp_min(1)',
-        '"pseudo_labeled": (probs.amax(dim=1) >= 0.7)[pool > 0].float().mean()',
+        "steps.fixmatch",
+        '"pseudo_labeled": weights.sum() / max(1, len(weights))',
+        '"pseudo_labeled": (probs.amax(dim=1) >= 0.7).float().mean()',
     ),
     "counter counts labelled images": (
         checks.online_counter_counts_what_the_loss_uses,
-        "steps.online",
-        '"pseudo_labeled": used.sum() / pool.sum().clamp_min(1)',
-        '"pseudo_labeled": beliefs.weights.mean()',
+        "steps.fixmatch",
+        '"pseudo_labeled": weights.sum() / max(1, len(weights))',
+        '"pseudo_labeled": weights.sum() / len(batch)',
     ),
-    "beliefs replace the labels": (
+    "mean over the images that are used": (
         checks.online_counter_counts_what_the_loss_uses,
-        "steps.online",
-        "used = beliefs.weights * pool",
-        "used = beliefs.weights",
+        "steps.fixmatch",
+        "unsupervised = cross_entropy(strong, targets, weights)",
+        "unsupervised = cross_entropy(strong, targets, weights / weights.mean())",
     ),
-    "beliefs are not aligned": (
+    "predictions are not aligned": (
         checks.online_counter_counts_what_the_loss_uses,
-        "steps.online",
-        "WeakViews(probs, aligned, pool, batch.ids)",
-        "WeakViews(probs, probs, pool, batch.ids)",
+        "steps.fixmatch",
+        "WeakViews(probs, aligned, batch.ids)",
+        "WeakViews(probs, probs, batch.ids)",
     ),
-    "FlexMatch counts labelled images": (
-        checks.flexmatch_counts_sure_images_of_the_pool,
-        "steps.online",
+    "running mean of labelled images too": (
+        checks.online_statistics_are_not_in_half_precision,
+        "steps.fixmatch",
+        "self.marginal = running_mean(self.marginal, probs, self.momentum)",
+        "self.marginal = running_mean(self.marginal, weak.float().softmax(dim=1), self.momentum)",
+    ),
+    "FlexMatch counts the slot of unsure images": (
+        checks.flexmatch_counts_sure_images,
+        "steps.thresholds",
         "flexmatch.learning_effect(self.marks[:-1], self.n_classes)",
         "flexmatch.learning_effect(self.marks, self.n_classes)",
     ),
     "FlexMatch marks images it is not sure of": (
-        checks.flexmatch_counts_sure_images_of_the_pool,
-        "steps.online",
+        checks.flexmatch_counts_sure_images,
+        "steps.thresholds",
         "self.marks[torch.where(sure, weak.ids, -1)]",
         "self.marks[weak.ids]",
     ),
     "FlexMatch without its warm-up": (
-        checks.flexmatch_counts_sure_images_of_the_pool,
+        checks.flexmatch_counts_sure_images,
         "losses.flexmatch",
         "torch.maximum(effect.max(), unused).clamp_min(1)",
         "effect.max().clamp_min(1)",
     ),
     "FlexMatch without its mapping": (
-        checks.flexmatch_counts_sure_images_of_the_pool,
+        checks.flexmatch_counts_sure_images,
         "losses.flexmatch",
         "beta / (2 - beta) * threshold",
         "beta * threshold",
@@ -380,12 +379,6 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
         "losses.freematch",
         "marginal / marginal.max() * confidence",
         "marginal * confidence",
-    ),
-    "FreeMatch's statistics of labelled images too": (
-        checks.freematch_asks_the_global_threshold_of_the_largest_class,
-        "steps.online",
-        "_running(self.confidence, confidence, weak.pool, self.momentum)",
-        "_running(self.confidence, confidence, torch.ones_like(weak.pool), self.momentum)",
     ),
     "FreeMatch's fairness with the other sign": (
         checks.freematch_asks_the_global_threshold_of_the_largest_class,
@@ -413,9 +406,9 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     ),
     "running means in half precision": (
         checks.online_statistics_are_not_in_half_precision,
-        "steps.online",
-        "total = (values.movedim(0, -1) * pool).sum(dim=-1)",
-        "total = pool @ values",
+        "steps.fixmatch",
+        "torch.softmax(weak[n:].float(), dim=1)",
+        "torch.softmax(weak[n:], dim=1)",
     ),
     "labelled and pool images apart, Mean Teacher": (
         checks.mean_teacher_step_makes_one_forward,
@@ -457,25 +450,31 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     "views drawn for each rank's own share": (
         checks.ranks_train_as_one,
         "training.loader",
-        "plan[at], size) for size in sizes",
-        "views.policy.plan(self.canvases.aspect(rows[at.numpy()]), "
-        "torch.Generator().manual_seed(step)), size) for size in sizes",
+        "drawn.plan[looked_at], size)",
+        "views.policy.plan(self.canvases.aspect(drawn.rows[looked_at.numpy()]), "
+        "torch.Generator().manual_seed(step)), size)",
     ),
     "partners for the mixing from the rank's own share": (
         checks.ranks_train_as_one,
         "training.loader",
-        "            at, mix = mix.part(own)\n",
-        "            mix = self._mix(len(own), torch.Generator().manual_seed(step)) "
-        "or mix.part(own)[1]\n",
+        "            seen = {size: mix.images(view) for size, view in seen.items()}\n",
+        "            mix = self._mix(len(mix.perm), torch.Generator().manual_seed(step)) or mix\n"
+        "            seen = {size: mix.images(view) for size, view in seen.items()}\n",
     ),
     "thresholds of each rank's own share": (
         checks.ranks_train_as_one,
-        "steps.online",
-        "            beliefs = self.method(WeakViews(probs, aligned, pool, batch.ids))\n",
+        "steps.fixmatch",
+        "            targets, weights = self.method(WeakViews(probs, aligned, batch.ids))\n",
         "            from tutelage.system.ranks import current\n"
         "            own = current().share(len(probs))\n"
-        "            self.method(WeakViews(probs[own], aligned[own], pool[own], batch.ids[own]))\n"
-        "            beliefs = self.method(WeakViews(probs, aligned, pool, batch.ids))\n",
+        "            self.method(WeakViews(probs[own], aligned[own], batch.ids[own]))\n"
+        "            targets, weights = self.method(WeakViews(probs, aligned, batch.ids))\n",
+    ),
+    "strong views of each rank's own share": (
+        checks.ranks_train_as_one,
+        "steps.fixmatch",
+        "weak, strong = (whole(part) for part in parts)",
+        "weak, strong = whole(parts[0]), parts[1].repeat(9, 1)[: len(batch.ids)]",
     ),
     "every rank evaluates every image": (
         checks.ranks_count_every_image_once,
@@ -557,9 +556,9 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     ),
     "gradient through the weak view's belief": (
         checks.online_counter_counts_what_the_loss_uses,
-        "steps.online",
-        "unsupervised = cross_entropy(strong_logits, ",
-        "unsupervised = cross_entropy(weak_logits, ",
+        "steps.fixmatch",
+        "unsupervised = cross_entropy(strong, ",
+        "unsupervised = cross_entropy(weak[n:], ",
     ),
     "accepted by one rule, reported by another": (
         checks.selection_accepts_down_to_its_threshold,
@@ -583,8 +582,8 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     "an image drawn with replacement": (
         checks.few_labels_are_repeated_not_dropped,
         "training.loader",
-        "order = np.random.default_rng([*seed, int(epoch)]).permutation(n)",
-        "order = np.random.default_rng([*seed, int(epoch)]).integers(0, 2, n)",
+        "out[here] = shuffled(n, seed, int(epoch))[wanted[here] % n]",
+        "out[here] = np.random.default_rng([*seed, int(epoch)]).integers(0, 2, here.sum())",
     ),
     "a streamed pass is the one before again": (
         checks.streamed_passes_are_shuffled_anew_and_whole,
@@ -711,7 +710,7 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
         checks.images_out_of_class_decide_nothing,
         "chain.pool",
         "beliefs[inside] = align_to_prior(beliefs[inside], prior",
-        "beliefs = align(beliefs, prior",
+        "beliefs = align_to_prior(beliefs, prior",
     ),
     "a fold's clusters start at its judged images": (
         checks.held_out_labels_start_no_cluster_of_their_chain,
@@ -759,11 +758,11 @@ def test_a_bug_in_the_source_is_found(
 def _live_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
     """Distillation asks the live teacher, in training mode."""
 
-    def live(model: Any, _output: str) -> Any:
+    def live(model: Any) -> Any:
         model.train()
-        return torch.no_grad()(lambda images: (model(images), model.features(images)))
+        return torch.no_grad()(lambda images: model(images))
 
-    monkeypatch.setattr(teachers, "Forward", live)
+    monkeypatch.setattr(distillation, "Forward", live)
 
 
 def _uncalibrated_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -772,7 +771,7 @@ def _uncalibrated_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         student,
         "DistillationStep",
-        lambda teacher, **kw: step(lambda view: Answer(2.0 * teacher(view).logits), **kw),
+        lambda teacher, **kw: step(lambda view: 2.0 * teacher(view), **kw),
     )
 
 

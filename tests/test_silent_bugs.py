@@ -32,7 +32,7 @@ CHECKS: tuple[checks.Check, ...] = (
     checks.supervised_step_makes_one_forward,
     checks.distillation_step_makes_one_forward,
     checks.online_counter_counts_what_the_loss_uses,
-    checks.flexmatch_counts_sure_images_of_the_pool,
+    checks.flexmatch_counts_sure_images,
     checks.freematch_asks_the_global_threshold_of_the_largest_class,
     checks.softmatch_weighs_down_only_what_is_below_the_mean,
     checks.online_statistics_are_not_in_half_precision,

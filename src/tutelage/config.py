@@ -226,8 +226,6 @@ class TrainConfig:
     lr_trunk: float = 3e-4
     layer_decay: float = 1.0
     weight_decay: float = 0.02
-    optimizer: str = "adamw"
-    unfreeze: str = "all"
     warmup: float = 0.1
     clip_norm: float = 5.0
     ema_decay: float = 0.99

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tutelage.losses.flexmatch import class_thresholds, learning_effect
+from tutelage.losses.flexmatch import flexible_thresholds, learning_effect
 
 MARKS = torch.tensor([0, 2, 0, -1, 1, 0, -1, 0, 1, -1])
 
@@ -23,13 +23,13 @@ def test_the_learning_effect_counts_each_classes_marks() -> None:
     ],
 )
 def test_thresholds_by_hand(effect: tuple[int, ...], expected: tuple[float, ...]) -> None:
-    found = class_thresholds(torch.tensor(effect), 10, 0.9)
+    found = flexible_thresholds(torch.tensor(effect), 10, 0.9)
     torch.testing.assert_close(found, torch.tensor(expected))
 
 
 def test_the_mapping_is_convex_and_no_class_passes_the_threshold() -> None:
     effect = torch.arange(11)
-    found = class_thresholds(effect, int(effect.sum()), 0.95)
+    found = flexible_thresholds(effect, int(effect.sum()), 0.95)
     assert float(found[-1]) == pytest.approx(0.95)
     steps = found.diff()
     assert (steps > 0).all()

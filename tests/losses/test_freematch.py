@@ -2,14 +2,14 @@ import math
 
 import torch
 
-from tutelage.losses.freematch import class_thresholds, fairness_loss
+from tutelage.losses.freematch import adaptive_thresholds, fairness_loss
 
 MARGINAL, HISTOGRAM = torch.tensor([0.6, 0.4]), torch.tensor([0.75, 0.25])
 LOGITS = torch.tensor([[0.8, 0.2], [0.6, 0.4], [0.3, 0.7], [0.1, 0.9]]).log()
 
 
 def test_thresholds_by_hand() -> None:
-    found = class_thresholds(torch.tensor(0.8), torch.tensor([0.5, 0.3, 0.2]))
+    found = adaptive_thresholds(torch.tensor(0.8), torch.tensor([0.5, 0.3, 0.2]))
     torch.testing.assert_close(found, torch.tensor([0.8, 0.8 * 3 / 5, 0.8 * 2 / 5]))
 
 

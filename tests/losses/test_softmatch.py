@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from tutelage.losses.softmatch import confidence_moments, truncated_gaussian
+from tutelage.losses.softmatch import squared_deviations, truncated_gaussian
 
 
 @pytest.mark.parametrize(
@@ -27,16 +27,11 @@ def test_a_pool_of_equal_confidences_has_weights() -> None:
     assert found.tolist() == [1.0, 0.0]
 
 
-def test_moments_are_the_pools_and_the_variance_is_unbiased() -> None:
-    confidence = torch.tensor([0.1, 0.6, 0.8, 1.0])
-    mean, variance = confidence_moments(confidence, torch.tensor([0.0, 1.0, 1.0, 1.0]))
-    torch.testing.assert_close(mean, torch.tensor(0.8))
-    torch.testing.assert_close(variance, torch.tensor(0.04))  # 0.08 / 2
+def test_the_mean_of_squared_deviations_is_the_unbiased_variance() -> None:
+    found = squared_deviations(torch.tensor([0.6, 0.8, 1.0]))
+    torch.testing.assert_close(found.mean(), torch.tensor(0.04))  # 0.08 / 2
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_moments_of_next_to_nothing_are_finite(count: int) -> None:
-    pool = torch.tensor([1.0, 0.0]) * count
-    mean, variance = confidence_moments(torch.tensor([0.7, 0.9]), pool)
-    assert float(mean) == pytest.approx(0.7 * count)
-    assert float(variance) == 0.0
+def test_next_to_nothing_deviates_by_zero(count: int) -> None:
+    assert squared_deviations(torch.full((count,), 0.7)).tolist() == [0.0] * count

@@ -18,7 +18,7 @@ from tutelage.system.errors import TutelageError
 def whole() -> Classifier:
     model = create("test_efficientnet", ["a", "b"], canvas=64, input_size=48, weights="none")
     model(torch.rand(4, 3, 48, 48))  # in training mode: moves the statistics off their defaults
-    model.spec = dataclasses.replace(model.spec, temperature=1.3, thresholds=(0.7, 0.9))
+    model.spec = dataclasses.replace(model.spec, temperature=1.3)
     return model
 
 

@@ -16,7 +16,6 @@ SPEC = ModelSpec(
     mean=(0.1, 0.2, 0.3),
     std=(0.4, 0.5, 0.6),
     temperature=1.7,
-    thresholds=(0.9, 0.8),
     unknown_threshold=-1.5,
     head_hidden=32,
     versions={"tutelage": "0"},
@@ -31,7 +30,6 @@ def test_optional_fields_may_be_absent() -> None:
     fields = json.loads(SPEC.to_json())
     for name in (
         "temperature",
-        "thresholds",
         "unknown_threshold",
         "head_hidden",
         "skipped",
@@ -40,15 +38,20 @@ def test_optional_fields_may_be_absent() -> None:
     ):
         del fields[name]
     read = ModelSpec.from_json(json.dumps(fields))
-    assert (read.temperature, read.thresholds, read.head_hidden) == (1.0, None, None)
+    assert (read.temperature, read.head_hidden) == (1.0, None)
     assert read.unknown_threshold is None
+
+
+def test_what_earlier_versions_wrote_is_still_read() -> None:
+    fields = {**json.loads(SPEC.to_json()), "thresholds": None}
+    assert ModelSpec.from_json(json.dumps(fields)) == SPEC
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"format": 99}, "format 99"),
-        ({"cut": None, "skipped": ["blocks.1.1"]}, "only of a cut trunk"),
+        ({"cut": None, "skipped": ["blocks.1.1"]}, "in a cut trunk only"),
         ({"levels": [4, 3]}, "levels must rise"),
         ({"levels": [0]}, "levels must rise"),
         ({"levels": [2, 9]}, "within the cut"),
@@ -59,7 +62,6 @@ def test_optional_fields_may_be_absent() -> None:
         ({"classes": ["a", "a"]}, "unique"),
         ({"classes": []}, "unique and not empty"),
         ({"temperature": 0}, "temperature must be positive"),
-        ({"thresholds": [0.5]}, "one value a class"),
         ({"unknown_threshold": float("inf")}, "unknown_threshold is inf"),
         ({"crop_pct": 1.5}, "crop_pct"),
         ({"canvas": "big"}, "wrong type"),

@@ -7,7 +7,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 
-from tutelage.models.classifier import Classifier
+from tutelage.models.classifier import Classifier, has_blocks
 from tutelage.models.pretrained import embedded_file
 from tutelage.models.zoo import (
     create,
@@ -193,7 +193,13 @@ def test_residual_blocks_are_known_of_blocks_only() -> None:
 
 @pytest.mark.parametrize(
     ("architecture", "stages", "channels"),
-    [("test_resnet", 3, 48), ("test_convnext", 2, 32), ("mobilenetv4_conv_small", 3, 96)],
+    [
+        ("test_resnet", 3, 48),
+        ("test_convnext", 2, 32),
+        ("mobilenetv4_conv_small", 3, 96),
+        ("ghostnet_050", 3, 20),
+        ("repghostnet_050", 3, 20),
+    ],
 )
 def test_other_families_are_cut_at_their_feature_stages(
     architecture: str, stages: int, channels: int
@@ -202,7 +208,7 @@ def test_other_families_are_cut_at_their_feature_stages(
     student = cut(teacher, stages, neck=None).eval()
     x = images() * 2 - 1
     with torch.no_grad():
-        extra = {"extra_blocks": True} if hasattr(teacher.trunk, "stage_ends") else {}
+        extra = {"extra_blocks": True} if has_blocks(teacher.trunk) else {}
         _, maps = teacher.trunk.forward_intermediates(x, **extra)
         assert torch.equal(student.trunk(x), maps[stages if extra else stages - 1])
     assert student.num_features == channels
@@ -233,9 +239,10 @@ def test_cut_outside_the_network_is_refused(stages: int) -> None:
         cut(tiny(), stages, neck=None)
 
 
-def test_networks_without_maps_are_not_cut() -> None:
+@pytest.mark.parametrize("architecture", ["test_vit", "coat_tiny"])
+def test_networks_without_maps_are_not_cut(architecture: str) -> None:
     with pytest.raises(TutelageError, match="convolutional teacher"):
-        cut(tiny("test_vit"), 2, neck=None)
+        cut(tiny(architecture), 2, neck=None)
 
 
 def stage_maps(model: Classifier, x: torch.Tensor) -> list[torch.Tensor]:
@@ -281,6 +288,9 @@ def test_levels_of_lite0_are_its_fourth_to_sixth_stage(lite0: Classifier) -> Non
         ("test_convnext", (3,)),
         ("vit_tiny_patch16_224", (7, 8, 9, 10, 11)),
         ("swin_tiny_patch4_window7_224", (3,)),
+        ("ghostnet_050", (3, 4)),
+        ("repghostnet_050", (3, 4)),
+        ("hiera_tiny_224", (3,)),
     ],
 )
 @torch.no_grad()

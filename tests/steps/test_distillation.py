@@ -1,15 +1,19 @@
 import dataclasses
+from typing import Any
 
 import pytest
 import tiny
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from tutelage.losses.dist import dist_loss
 from tutelage.losses.distillation import kd_loss
 from tutelage.losses.dkd import dkd_loss
 from tutelage.losses.standardize import standardize
-from tutelage.steps.distillation import Answer, DistillationStep
+from tutelage.models.classifier import Classifier
+from tutelage.steps.distillation import DistillationStep, Teachers, mean_logits
+from tutelage.system.errors import TutelageError
 from tutelage.training.batch import Batch
 
 
@@ -25,9 +29,7 @@ def batch(labeled: int = 3) -> Batch:
 def test_without_labels_it_is_the_kd_loss() -> None:
     student, teacher = tiny.classifier(seed=1).eval(), tiny.classifier(seed=2).eval()
     given = batch(labeled=0)
-    loss, metrics = DistillationStep(tiny.answering(teacher), temperature=2.0, alpha=0.3)(
-        student, given
-    )
+    loss, metrics = DistillationStep(teacher, temperature=2.0, alpha=0.3)(student, given)
     expected = kd_loss(student(given.images), teacher(given.images), temperature=2.0)
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(metrics["kd"], expected.detach())
@@ -36,16 +38,14 @@ def test_without_labels_it_is_the_kd_loss() -> None:
 def test_alpha_zero_on_labels_is_plain_cross_entropy() -> None:
     student, teacher = tiny.classifier(seed=1).eval(), tiny.classifier(seed=2).eval()
     given = batch(labeled=8)
-    loss, _ = DistillationStep(tiny.answering(teacher), temperature=2.0, alpha=0.0)(student, given)
+    loss, _ = DistillationStep(teacher, temperature=2.0, alpha=0.0)(student, given)
     labels = given.targets.argmax(dim=1)
     torch.testing.assert_close(loss, F.cross_entropy(student(given.images), labels))
 
 
 def test_a_perfect_student_has_no_loss_and_agrees() -> None:
     teacher = tiny.classifier().eval()
-    loss, metrics = DistillationStep(tiny.answering(teacher), temperature=3.0, alpha=1.0)(
-        teacher, batch()
-    )
+    loss, metrics = DistillationStep(teacher, temperature=3.0, alpha=1.0)(teacher, batch())
     assert loss.item() == pytest.approx(0.0, abs=1e-6)
     assert float(metrics["teacher_agreement"]) == 1.0
 
@@ -53,13 +53,13 @@ def test_a_perfect_student_has_no_loss_and_agrees() -> None:
 def test_the_teacher_sees_its_own_view() -> None:
     teacher = tiny.Recorder()
     given = dataclasses.replace(batch(), teacher_images=(torch.rand(8, 3, 48, 48),))
-    DistillationStep(tiny.answering(teacher), temperature=1.0, alpha=0.5)(tiny.classifier(), given)
+    DistillationStep(teacher, temperature=1.0, alpha=0.5)(tiny.classifier(), given)
     assert len(teacher.seen) == 1
     assert torch.equal(teacher.seen[0], given.teacher_images[0])
 
 
 def test_a_missing_view_is_refused() -> None:
-    step = DistillationStep(tiny.answering(tiny.classifier()), temperature=1.0, alpha=0.5)
+    step = DistillationStep(tiny.classifier(), temperature=1.0, alpha=0.5)
     with pytest.raises(ValueError, match="teacher's resolution"):
         step(tiny.classifier(), dataclasses.replace(batch(), teacher_images=()))
 
@@ -84,57 +84,84 @@ def test_each_kind_is_its_loss(kd: str, standardized: bool) -> None:
         "dkd": dkd_loss(logits, wanted, target=target, **options),
         "dist": dist_loss(logits, wanted, **options),
     }
-    step = DistillationStep(
-        tiny.answering(teacher), temperature=2.0, alpha=0.7, kd=kd, standardize=standardized
-    )
+    step = DistillationStep(teacher, temperature=2.0, alpha=0.7, kd=kd, standardize=standardized)
     loss, metrics = step(student, given)
     torch.testing.assert_close(metrics[kd], expected[kd])
     torch.testing.assert_close(loss.detach(), hard + expected[kd])
 
 
-def hinted(weight: float = 0.5) -> tuple[DistillationStep, torch.nn.Module, Batch]:
-    teacher, student = tiny.classifier(seed=2).eval(), tiny.classifier(seed=1).eval()
-    student.connector = torch.nn.Linear(8, 8)
-    step = DistillationStep(
-        lambda images: Answer(teacher(images), teacher.features(images)), 2.0, 0.7,
-        hint_weight=weight,
-    )  # fmt: skip
-    return step, student, batch()
+# --- several teachers
 
 
-def test_the_hint_is_the_error_of_the_connected_features() -> None:
-    step, student, given = hinted()
-    loss, metrics = step(student, given)
-    guesses = student.connector(student.features(given.images))
-    features = step.teacher(given.images).features
-    error = 0.5 * F.mse_loss(guesses, features)
-    torch.testing.assert_close(metrics["hint"], error.detach())
-    plain, _ = dataclasses.replace(step, hint_weight=0.0)(student, given)
-    torch.testing.assert_close(loss, plain + 0.5 * error)
-    loss.backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in student.parameters())
+def model(seed: int, **changes: Any) -> Classifier:
+    made = tiny.classifier(3, seed=seed).eval()
+    made.spec = dataclasses.replace(made.spec, **changes)
+    return made
 
 
-def test_hints_need_features_of_the_teacher() -> None:
-    step, student, given = hinted()
-    step = dataclasses.replace(step, teacher=tiny.answering(tiny.classifier()))
-    with pytest.raises(ValueError, match="gives its features"):
-        step(student, given)
+def pictures(size: int) -> Tensor:
+    return torch.rand(4, 3, size, size, generator=torch.Generator().manual_seed(size))
 
 
-def test_a_cached_teacher_is_asked_once_for_each_key() -> None:
-    teacher, student = tiny.Recorder(), tiny.classifier()
-    step = DistillationStep(tiny.answering(teacher), 2.0, 0.5, cache={})
-    for key in (3, 4, 3, 4, 3):
-        step(student, dataclasses.replace(batch(), key=key))
-    assert len(teacher.seen) == 2
-    with pytest.raises(ValueError, match="batches with a key"):
-        step(student, batch())
+def test_mean_by_hand() -> None:
+    logits = [torch.tensor([[0.5, 0.5]]).log() + 9, torch.tensor([[0.9, 0.1]]).log()]
+    torch.testing.assert_close(mean_logits(logits).exp(), torch.tensor([[0.7, 0.3]]))
 
 
-def test_without_a_cache_the_teacher_is_asked_every_time() -> None:
-    teacher = tiny.Recorder()
-    step = DistillationStep(tiny.answering(teacher), 2.0, 0.5)
-    for _ in range(3):
-        step(tiny.classifier(), dataclasses.replace(batch(), key=3))
-    assert len(teacher.seen) == 3
+def test_two_teachers_are_the_mean_of_their_calibrated_probabilities() -> None:
+    models = [model(1, temperature=2.0), model(2, temperature=0.5)]
+    images = pictures(32)
+    with torch.no_grad():
+        each = [torch.softmax(m(images) / m.spec.temperature, dim=1) for m in models]
+    assert (each[0] - each[1]).abs().max() > 0.05
+    found = Teachers(models)(images, images)
+    torch.testing.assert_close(found.exp(), (each[0] + each[1]) / 2, atol=1e-4, rtol=1e-3)
+
+
+def test_the_order_of_teachers_does_not_matter() -> None:
+    one, other = model(1, temperature=2.0), model(2, input_size=48)
+    small, large = pictures(32), pictures(48)
+    torch.testing.assert_close(
+        Teachers([one, other])(small, large), Teachers([other, one])(large, small)
+    )
+
+
+def test_one_teacher_teaches_as_its_calibrated_logits_do() -> None:
+    teacher, images = model(1, temperature=2.0), pictures(32)
+    with torch.no_grad():
+        wanted = teacher(images) / 2.0
+        student = model(2)(images)
+    found = kd_loss(student, Teachers([teacher])(images), temperature=3.0)
+    expected = kd_loss(student, wanted, temperature=3.0)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
+
+
+def _watchable(made: Classifier) -> Any:
+    """A model in the place of its snapshot, whose hooks would be another's."""
+    return torch.no_grad()(lambda images: made(images))
+
+
+def test_each_teacher_sees_its_own_view_with_its_own_normalisation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[Tensor] = []
+    monkeypatch.setattr("tutelage.steps.distillation.Forward", _watchable)
+    models = [tiny.classifier(3, mean=(m,) * 3, std=(s,) * 3) for m, s in ((0.5, 0.5), (0.4, 0.2))]
+    models[1].spec = dataclasses.replace(models[1].spec, input_size=48)
+    for made in models:
+        made.trunk.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    teachers = Teachers(models)
+    assert teachers.sizes == (32, 48)
+    teachers(pictures(32), pictures(48))
+    torch.testing.assert_close(seen[0], (pictures(32) - 0.5) / 0.5)
+    torch.testing.assert_close(seen[1], (pictures(48) - 0.4) / 0.2)
+
+
+def test_a_view_for_each_teacher_is_needed() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        Teachers([model(1), model(2)])(pictures(32))
+
+
+def test_teachers_of_other_classes_are_refused() -> None:
+    with pytest.raises(TutelageError, match="teacher 2 knows c, b, a, the first knows a, b, c"):
+        Teachers([model(1), model(2, classes=("c", "b", "a"))])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from tutelage.data.store import ImageStore
 from tutelage.models.classifier import Classifier
 from tutelage.models.spec import ModelSpec
-from tutelage.steps.distillation import Answer
 from tutelage.training.batch import Batch
 from tutelage.training.loader import Canvases, Examples
 
@@ -125,11 +124,6 @@ def write_data(root: Path, *, train: int = 10, pool: int = 8, test: int = 6, see
                 image[:, :, 2 * k] += 60
                 Image.fromarray(image.astype(np.uint8)).save(where / f"{name}{i}.png")
     return root
-
-
-def answering(model: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Answer]:
-    """A model's logits as a teacher gives them."""
-    return lambda images: Answer(model(images))
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tutelage.augment import RandAugment, Strong, Weak
 from tutelage.config import TrainConfig
-from tutelage.steps.distillation import Answer, DistillationStep
+from tutelage.steps.distillation import DistillationStep
 from tutelage.steps.online import make_online_step
 from tutelage.steps.supervised import supervised_step
 from tutelage.training.batch import Batch
@@ -26,7 +26,7 @@ from tutelage.training.loader import Loader, Views
 from tutelage.training.loop import Result, train
 
 ONLINE = ("fixmatch", "flexmatch", "freematch", "softmatch", "mean-teacher")
-KINDS = ("supervised", "sgd", "cached distillation", *ONLINE)
+KINDS = ("supervised", "distillation", *ONLINE)
 STEPS = 6
 
 Figures = tuple[dict[str, Tensor], list[dict[str, float]]]
@@ -63,21 +63,11 @@ def _double(part: Any) -> Any:
     return part.double() if floating else part
 
 
-def _teacher() -> Callable[[Tensor], Answer]:
-    model = tiny.classifier(seed=9).double().eval()
-
-    def ask(views: Tensor) -> Answer:
-        features = model.features(views)
-        return Answer(model.logits(features), features)
-
-    return ask
-
-
 def _step(kind: str) -> Any:
-    if kind in ("supervised", "sgd"):
+    if kind == "supervised":
         return supervised_step
-    if "distillation" in kind:
-        return DistillationStep(_teacher(), 2.0, 0.7, hint_weight=0.5, cache={})
+    if kind == "distillation":
+        return DistillationStep(tiny.classifier(seed=9).double().eval(), 2.0, 0.7)
     prior = torch.tensor([0.25, 0.75]).double()
     options = {"n_pool": 20, "steps": STEPS, "threshold": 0.6, "hard": False}
     return make_online_step(kind, prior, **options)
@@ -87,14 +77,12 @@ def start(kind: str) -> tuple[Any, Loader, Any, TrainConfig]:
     """Model, loader, step and settings of one kind; the same each time."""
     images, labels = tiny.two_classes(26)
     online = kind in ONLINE
-    view = Strong(augment=RandAugment(2, 9.0))
-    views = Views(
-        view,
-        32,
-        mix="none" if online else "cutmix",
-        weak=Weak() if online else None,
-        teacher_sizes=(32,) if "distillation" in kind else (),
-    )
+    strong = Strong(augment=RandAugment(2, 9.0))
+    views = Views(strong, 32, mix="cutmix", teacher_sizes=(32,) if kind == "distillation" else ())
+    if kind == "mean-teacher":
+        views = Views(strong, 32, weak=Weak())
+    elif online:
+        views = Views(Weak(), 32, strong=strong)
     loader = Loader(
         tiny.canvases(images),
         tiny.examples(np.arange(6), labels[:6]),
@@ -103,20 +91,12 @@ def start(kind: str) -> tuple[Any, Loader, Any, TrainConfig]:
         batch_size=9,
         labeled_per_batch=4,
         seed=3,
-        cycle=2 if "cached" in kind else 0,
     )
     model = tiny.classifier().double()
     # Before a norm its gradient is 0 but for rounding, which AdamW would blow up to a whole step.
     model.trunk[0].register_parameter("bias", None)
     model.set_noise(0.3, 0.0)
-    if "distillation" in kind:
-        model.connector = nn.Linear(8, 8).double()
-        torch.nn.init.eye_(model.connector.weight)
-        torch.nn.init.zeros_(model.connector.bias)
-    optimizer = "sgd" if kind == "sgd" else "adamw"
-    config = TrainConfig(
-        STEPS, lr_head=1e-2, lr_trunk=1e-2, log_every=2, optimizer=optimizer, ema_decay=0.9
-    )
+    config = TrainConfig(STEPS, lr_head=1e-2, lr_trunk=1e-2, log_every=2, ema_decay=0.9)
     return model, loader, Double(_step(kind)), config
 
 

@@ -24,7 +24,7 @@ def loader(views: Views | None = None, *, pool: Any = POOL, **changes: Any) -> L
 
 
 def equal(a: Any, b: Any) -> bool:
-    names = [field.name for field in dataclasses.fields(a) if field.name != "key"]
+    names = [field.name for field in dataclasses.fields(a)]
     return all(_equal(getattr(a, name), getattr(b, name)) for name in names)
 
 
@@ -107,6 +107,18 @@ def test_a_window_of_all_is_the_ordinary_shuffle(window: int | None) -> None:
     assert np.array_equal(deal(50, 9, 4, (3, 1), window), deal(50, 9, 4, (3, 1)))
 
 
+def test_a_pass_is_shuffled_once_for_all_its_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes: list[Any] = []
+    default_rng = np.random.default_rng
+    monkeypatch.setattr(
+        np.random, "default_rng", lambda seed: passes.append(seed) or default_rng(seed)
+    )
+    for step in range(60):
+        deal(3, 8, step, (77, 0))  # the passes of a few labels crowd nothing out
+        deal(1000, 24, step, (77, 1))
+    assert passes.count([77, 1, 0]) == passes.count([77, 1, 1]) == 1
+
+
 def test_a_batch_is_a_pure_function_of_seed_and_step() -> None:
     first, second = loader(), loader()
     second.batch(7)
@@ -166,12 +178,11 @@ def test_streamed_batches_can_be_gone_on_with_at_any_step(streams: Any) -> None:
 
 @pytest.mark.usefixtures("small_buffers")
 @pytest.mark.parametrize("streams", STREAMS)
-@pytest.mark.parametrize("cycle", [0, 5])
-def test_streamed_batches_are_those_of_a_store_in_that_order(streams: Any, cycle: int) -> None:
+def test_streamed_batches_are_those_of_a_store_in_that_order(streams: Any) -> None:
     stored = tiny.canvases(MANY)
     stored.buffer = 64
-    ordinary = of_stream(*streams, stored, cycle=cycle)
-    found = of_stream(*streams, cycle=cycle)
+    ordinary = of_stream(*streams, stored)
+    found = of_stream(*streams)
     for expected, batch in itertools.islice(zip(ordinary, found, strict=True), 25):
         assert equal(expected, batch)
 
@@ -191,11 +202,10 @@ def test_streamed_passes_hold_every_image_once(streams: Any) -> None:
 
 
 @pytest.mark.usefixtures("small_buffers")
-@pytest.mark.parametrize("cycle", [0, 5])
-@pytest.mark.parametrize("mix", ["none", "cutmix"])
+@pytest.mark.parametrize("mix", ["none", "cutmix", "strong"])
 @pytest.mark.parametrize("world", [1, 2])
 def test_a_rank_decodes_what_it_takes_and_all_of_it_ahead(
-    cycle: int, mix: str, world: int, monkeypatch: pytest.MonkeyPatch
+    mix: str, world: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     take = StreamedImages._take
 
@@ -210,16 +220,17 @@ def test_a_rank_decodes_what_it_takes_and_all_of_it_ahead(
 
     monkeypatch.setattr(StreamedImages, "_take", watched)
     views = Views(Weak(), 8, mix=mix, mix_share=1.0)
+    if mix == "strong":
+        views = Views(Weak(), 8, strong=Strong())
     for rank in range(world):
         monkeypatch.setattr("tutelage.system.ranks._current", Ranks(rank, world))
         decoded: list[int] = []
         data = streamed(MANY)
-        stream = Loader(data, *STREAMS[1], views, batch_size=16, labeled_per_batch=4, seed=0,
-                        cycle=cycle)  # fmt: skip
+        stream = Loader(data, *STREAMS[1], views, batch_size=16, labeled_per_batch=4, seed=0)
         for batch in itertools.islice(stream, 15):
             assert len(batch.images) == 16 // world
         assert decoded[0] == len(set(stream._rows(0).tolist()))
-        assert decoded[0] <= 16 // world * (1 if mix == "none" else 2)
+        assert decoded[0] <= min(16, 16 // world * (1 if mix == "none" else 2))
 
 
 def test_a_store_deals_as_ever() -> None:
@@ -252,7 +263,7 @@ def test_targets_belong_to_their_images() -> None:
         assert (rows[~labeled] >= 6).all()
 
 
-def test_ids_are_positions_in_the_pool_and_labelled_images_have_none() -> None:
+def test_ids_are_positions_in_the_pool_of_the_images_after_the_labelled_ones() -> None:
     flat = np.arange(20)[:, None, None, None] * np.full((1, 32, 32, 3), 10, dtype=np.uint8)
     pool = tiny.examples(np.array([19, 7, 12, 9, 15]), np.full(5, -1))
     views = Views(Center(1.0), 32)
@@ -262,12 +273,11 @@ def test_ids_are_positions_in_the_pool_and_labelled_images_have_none() -> None:
         batch = stream.batch(step)
         assert batch.ids is not None
         assert batch.ids.dtype == torch.int64
-        assert batch.ids[:2].tolist() == [-1, -1]
         rows = (batch.images.mean(dim=(1, 2, 3)) * 255 / 10).round().int()
-        assert pool.rows[batch.ids[2:].numpy()].tolist() == rows[2:].tolist()
+        assert pool.rows[batch.ids.numpy()].tolist() == rows[2:].tolist()
     alone = loader(pool=None).batch(0)
     assert alone.ids is not None
-    assert alone.ids.tolist() == [-1] * 8
+    assert alone.ids.tolist() == []
 
 
 @pytest.mark.parametrize("pool", [None, tiny.examples(np.arange(0), np.arange(0))])
@@ -282,6 +292,40 @@ def test_the_weak_view_is_of_the_same_images() -> None:
     batch = loader(views).batch(0)
     assert batch.weak is not None
     torch.testing.assert_close(batch.weak.flip(3), batch.images, atol=1e-5, rtol=0)
+
+
+MIRROR = Weak(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=1.0)
+
+
+def test_strong_views_are_of_the_pools_images_alone() -> None:
+    batch = loader(Views(Center(1.0), 32, strong=MIRROR)).batch(0)
+    assert batch.strong is not None
+    assert batch.view_sizes == [8, 5]
+    torch.testing.assert_close(batch.strong.flip(3), batch.images[3:], atol=1e-5, rtol=0)
+    assert loader().batch(0).strong is None
+    assert loader().batch(0).view_sizes == [8]
+
+
+def test_without_a_pool_there_are_no_strong_views() -> None:
+    batch = loader(Views(Center(1.0), 32, strong=Strong()), pool=None).batch(0)
+    assert batch.strong is not None
+    assert batch.strong.shape == (0, 3, 32, 32)
+    assert batch.view_sizes == [8, 0]
+
+
+@pytest.mark.parametrize("world", [2, 3, 8])
+def test_the_ranks_share_the_strong_views_evenly(
+    world: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = loader(Views(Weak(), 32, strong=Strong()), labeled_per_batch=5)
+    alone = stream.batch(2)
+    shares = []
+    for rank in range(world):
+        monkeypatch.setattr("tutelage.system.ranks._current", Ranks(rank, world))
+        shares.append(stream.batch(2))
+    assert max(len(share.strong) for share in shares) == -(-3 // world)
+    assert torch.equal(torch.cat([share.images for share in shares]), alone.images)
+    assert torch.equal(torch.cat([share.strong for share in shares]), alone.strong)
 
 
 def test_a_teacher_of_the_same_size_gets_the_same_pixels() -> None:
@@ -308,38 +352,6 @@ def test_each_teacher_gets_its_size_in_the_order_asked_for() -> None:
         alone = loader(dataclasses.replace(views, teacher_sizes=(size,))).batch(0)
         assert torch.equal(alone.teacher_images[0], found)
         assert torch.equal(alone.images, batch.images)
-
-
-def test_a_cycle_repeats_its_batches_in_another_order() -> None:
-    views = Views(Strong(), 32, mix="cutmix", mix_share=0.5, teacher_sizes=(48,))
-    endless, cycle = loader(views), loader(views, cycle=5)
-    passes = [[cycle.batch(5 * n + i) for i in range(5)] for n in range(4)]
-    first = {batch.key: batch for batch in passes[0]}
-    assert first.keys() == {endless.batch(step).key for step in range(5)}
-    for later in passes:
-        assert {batch.key for batch in later} == first.keys()
-        assert all(equal(batch, first[batch.key]) for batch in later)
-    for step in range(5):
-        plain = endless.batch(step)
-        assert equal(plain, first[plain.key])
-    assert len({tuple(batch.key for batch in one) for one in passes}) > 1
-    assert equal(cycle.batch(7), loader(views, cycle=5).batch(7))
-
-
-def test_a_key_belongs_to_one_seed_batch_and_way_of_viewing() -> None:
-    views = Views(Strong(), 32, mix="cutmix", teacher_sizes=(48,))
-    key = loader(views).batch(3).key
-    assert key == loader(views).batch(3).key
-    others = [
-        loader(views).batch(4),
-        loader(views, seed=1).batch(3),
-        loader(dataclasses.replace(views, mix="mixup")).batch(3),
-        loader(dataclasses.replace(views, mix="none")).batch(3),
-        loader(dataclasses.replace(views, mix_share=0.7)).batch(3),
-        loader(dataclasses.replace(views, policy=Weak())).batch(3),
-        loader(dataclasses.replace(views, teacher_sizes=(64,))).batch(3),
-    ]
-    assert len({key, *(batch.key for batch in others)}) == 1 + len(others)
 
 
 @pytest.mark.parametrize("mix", ["cutmix", "mixup"])
@@ -372,6 +384,7 @@ def test_mix_share_is_the_share_of_mixed_batches(share: float, low: int, high: i
     assert low <= mixed <= high
 
 
-def test_mixing_beside_a_weak_view_is_refused() -> None:
-    with pytest.raises(ValueError, match="weak"):
-        Views(Weak(), 32, mix="cutmix", weak=Weak())
+@pytest.mark.parametrize("second", ["weak", "strong"])
+def test_mixing_beside_a_second_view_is_refused(second: str) -> None:
+    with pytest.raises(ValueError, match="not mixed"):
+        Views(Weak(), 32, mix="cutmix", **{second: Weak()})  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from tutelage.config import TrainConfig
 from tutelage.steps.supervised import supervised_step
 from tutelage.system.errors import TutelageError
 from tutelage.training.batch import Batch
-from tutelage.training.loop import Result, first_steps, learning_rate_factor, make_optimizer, train
+from tutelage.training.loop import Result, learning_rate_factor, train
 
 CONFIG = TrainConfig(12, lr_head=1e-2, lr_trunk=1e-2, log_every=4)
 
@@ -178,13 +178,6 @@ def test_history_and_callback_come_every_log_every_and_at_the_end() -> None:
     assert set(result.history[0]) == {"step", "grad_norm", "loss", "train_accuracy"}
 
 
-def test_sgd_has_nesterov_momentum() -> None:
-    config = dataclasses.replace(CONFIG, optimizer="sgd")
-    optimizer = make_optimizer(tiny.classifier(), config, tiny.CPU)
-    assert isinstance(optimizer, torch.optim.SGD)
-    assert all(g["momentum"] == 0.9 and g["nesterov"] for g in optimizer.param_groups)
-
-
 ALIVE: dict[str, Any] = {
     "steps": 7,
     "schedule_first": 3,
@@ -193,8 +186,6 @@ ALIVE: dict[str, Any] = {
     "lr_trunk": 2e-2,
     "layer_decay": 0.5,
     "weight_decay": 0.5,
-    "optimizer": "sgd",
-    "unfreeze": "gradual",
     "warmup": 0.5,
     "clip_norm": 1e-3,
     "ema_decay": 0.1,
@@ -223,65 +214,6 @@ def _layered() -> Any:
     pytest.importorskip("timm")
     torch.manual_seed(0)
     return create("test_efficientnet", ["a", "b"], canvas=32, input_size=32, weights="none")
-
-
-def test_layers_start_from_the_head_down_over_the_first_half() -> None:
-    assert first_steps([0, 0, 1, 2, 3, 4], 80) == [0, 0, 10, 20, 30, 40]
-    assert first_steps([0, 7, 2, 7], 12) == [0, 6, 3, 6]  # frozen layers leave no gap
-    assert first_steps([0, 1], 9) == [0, 4]
-    assert first_steps([0, 0], 9) == [0, 0]
-
-
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_a_layer_that_has_not_started_does_not_move_by_one_bit(optimizer: str) -> None:
-    model = _layered()
-    before = copy.deepcopy(model.state_dict())
-    config = dataclasses.replace(
-        CONFIG, steps=12, unfreeze="gradual", optimizer=optimizer, weight_decay=0.5
-    )
-    groups = make_optimizer(model, config, tiny.CPU).param_groups
-    name_of = {id(parameter): name for name, parameter in model.named_parameters()}
-    starts = first_steps([group["depth"] for group in groups], config.steps)
-    start_of = {
-        name_of[id(parameter)]: start
-        for group, start in zip(groups, starts, strict=True)
-        for parameter in group["params"]
-    }
-    assert set(start_of) == set(name_of.values())
-    assert start_of["head.weight"] == 0
-    assert start_of["trunk.conv_head.weight"] > 0
-    assert start_of["trunk.conv_stem.weight"] == 6 == max(starts)
-    assert len(set(starts)) > 4
-    done = 0
-
-    def step(model: Any, batch: Batch) -> Any:  # sees the weights after ``done`` steps
-        nonlocal done
-        for name, parameter in model.named_parameters():
-            moved = not torch.equal(parameter, before[name])
-            assert moved == (done > start_of[name]), f"{name} after {done} steps"
-        done += 1
-        return supervised_step(model, batch)
-
-    train(model, tiny.batches(12), step, config, device=tiny.CPU)
-    assert done == 12
-
-
-def test_a_late_layer_starts_with_fresh_moments() -> None:
-    rates = {"lr_head": 0.0, "lr_trunk": 1e-2, "weight_decay": 0.0, "clip_norm": 1e9}
-    config = TrainConfig(4, unfreeze="gradual", warmup=0.25, **rates)  # type: ignore[arg-type]
-    model, data = tiny.classifier().eval(), tiny.batches(4)
-    model.freeze_norms()
-    train(model, data, supervised_step, config, device=tiny.CPU)
-    expected = tiny.classifier()
-    expected.freeze_norms()
-    optimizer = torch.optim.AdamW(expected.trunk.parameters(), weight_decay=0.0)
-    for number in (2, 3):
-        optimizer.param_groups[0]["lr"] = 1e-2 * learning_rate_factor(number, 4, 1)
-        optimizer.zero_grad()
-        supervised_step(expected, data[number])[0].backward()
-        optimizer.step()
-    for name, value in expected.state_dict().items():
-        torch.testing.assert_close(model.state_dict()[name], value, msg=name)
 
 
 def test_the_callers_batches_and_copies_are_left_alone() -> None:

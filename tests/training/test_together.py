@@ -43,7 +43,7 @@ def test_a_gradient_of_the_whole_flows_to_ones_own_part_alone() -> None:
 def norm_and_gradients(x: Tensor, norm: nn.Module, target: Tensor, size: int) -> tuple[Tensor, ...]:
     """Output and gradients of a batch norm, this rank's summands, and its statistics."""
     x = x.clone().requires_grad_()
-    with whole_batch(size):
+    with whole_batch([size]):
         out = norm(x)
     (whole(out) - target).square().sum().backward()
     return (
@@ -84,32 +84,34 @@ def test_in_evaluation_a_norm_uses_what_it_has_learned() -> None:
     norm = nn.BatchNorm2d(4).eval()
 
     def work() -> Tensor:
-        with whole_batch(4):
+        with whole_batch([4]):
             out: Tensor = norm(images[current().share(4)])
         return out.detach()
 
     assert torch.equal(torch.cat(on_ranks(2, work)), norm(images).detach())
 
 
-def noise(images: Tensor, size: int) -> Tensor:
-    """Dropout, then timm's stochastic depth, of two views of each image."""
+def noise(views: list[Tensor]) -> list[Tensor]:
+    """Dropout, then timm's stochastic depth, of this rank's share of each view."""
     drop_path = pytest.importorskip("timm.layers.drop").drop_path
     torch.manual_seed(3)
-    with whole_batch(size):
-        dropped = F.dropout(torch.cat([images, images]), 0.5, training=True)
-        return drop_path(dropped, 0.4, training=True)
+    shares = [view[current().share(len(view))] for view in views]
+    with whole_batch([len(view) for view in views]):
+        dropped = F.dropout(torch.cat(shares), 0.5, training=True)
+        noisy: Tensor = drop_path(dropped, 0.4, training=True)
+    return list(noisy.split([len(share) for share in shares]))
 
 
-def test_noise_is_drawn_for_the_whole_batch() -> None:
-    images = torch.rand(7, 6)
-    alone = noise(images, 7)
+@pytest.mark.parametrize("sizes", [[7], [7, 7], [7, 5], [7, 1]])
+def test_noise_is_drawn_for_the_whole_batch(sizes: list[int]) -> None:
+    views = [torch.rand(size, 6) for size in sizes]
+    alone = torch.cat(noise(views))
 
-    def work() -> tuple[Tensor, Tensor]:
-        return noise(images[current().share(7)], 7), torch.get_rng_state()
+    def work() -> tuple[list[Tensor], Tensor]:
+        return noise(views), torch.get_rng_state()
 
     ranks = on_ranks(3, work)
-    views = [part.chunk(2) for part, _ in ranks]
-    joined = torch.cat([torch.cat(view) for view in zip(*views, strict=True)])
+    joined = torch.cat([torch.cat(shares) for shares in zip(*(r[0] for r in ranks), strict=True)])
     assert torch.equal(joined, alone)
     assert len({state.numpy().tobytes() for _, state in ranks}) == 1
     assert 0 < int((alone == 0).sum()) < alone.numel()
@@ -122,7 +124,7 @@ def test_gradients_of_the_ranks_make_that_of_one() -> None:
     def gradient() -> np.ndarray:
         learner = parallel(copy.deepcopy(model).train())
         images = batch.images[current().share(len(batch))].double()
-        with whole_batch(len(batch)):
+        with whole_batch([len(batch)]):
             logits = whole(learner(images))
         loss = F.cross_entropy(logits, batch.targets.double())
         (loss * current().world).backward()

@@ -25,9 +25,9 @@ from tutelage.heads.bank import CLEAN_VIEWS, Bank, bank_plans, make_bank
 from tutelage.heads.probe import (
     Head,
     Metric,
-    choose,
     fit_head,
     fit_heads,
+    lowest_loss,
     plain_metric,
     pretrained_metric,
     span_metric,
@@ -165,13 +165,13 @@ def _best_of(choices: Sequence[dict[str, Any]], losses: Floats) -> tuple[int, in
     # Where the user wants no last features, all choices are alike.
     last = sum(choice["metric"] in LAST for choice in choices) or len(choices)
     usual = [i for i in range(last) if choices[i]["strength"] == PROBE_STRENGTH]
-    default = usual[choose(losses[usual], 0)]
+    default = usual[lowest_loss(losses[usual], 0)]
     falling = guard(losses.shape[1])
-    rival = choose(losses[:last], default)  # what the middle stages must be better than
-    stands = choose(losses[:last], default, guard=falling)  # where they are not
+    rival = lowest_loss(losses[:last], default)  # what the middle stages must be better than
+    stands = lowest_loss(losses[:last], default, guard=falling)  # where they are not
 
     def chosen(errors: float) -> int:
-        best = choose(losses, rival, guard=errors)
+        best = lowest_loss(losses, rival, guard=errors)
         return best if best >= last else stands
 
     return chosen(falling), chosen(GUARD)

@@ -30,9 +30,8 @@ from tutelage.models.zoo import count_stages, create, cut, residual_blocks
 from tutelage.stats.calibrate import fit_temperature, softmax
 from tutelage.stats.metrics import Floats
 from tutelage.stats.unknown import energy, match_threshold
-from tutelage.steps.distillation import DistillationStep
+from tutelage.steps.distillation import DistillationStep, Teachers, mean_logits
 from tutelage.steps.supervised import supervised_step
-from tutelage.steps.teachers import Teachers
 from tutelage.system.errors import TutelageError
 from tutelage.system.ranks import alone
 from tutelage.training.batch import Step
@@ -274,36 +273,27 @@ def _warm_up(run: Run, student: Classifier, teachers: Teachers) -> None:
     rows = _some(run.task)
     features = _warm_features(run, rows, student)
     pairs = zip(teachers.members, teachers.sizes, strict=True)
-    answer = teachers.combine([_warm_outputs(run, rows, student, *pair) for pair in pairs])
-    _set_warm_head(student, features, torch.softmax(answer.logits, dim=1))
+    logits = [_warm_outputs(run, rows, student, *pair) for pair in pairs]
+    _set_warm_head(student, features, torch.softmax(mean_logits(logits), dim=1))
 
 
 def _warm_features(run: Run, rows: Rows, student: Classifier) -> Tensor:
     """Features (V * N, D) of the untrained student."""
-    forward = Forward(student.to(run.device), "both")
-    size = student.spec.input_size
-    _logits, features = _warm_outputs(run, rows, student, forward, size)
+    forward = Forward(student.to(run.device), "features")
+    features = _warm_outputs(run, rows, student, forward, student.spec.input_size)
     student.cpu()
     return features
 
 
 def _warm_outputs(
-    run: Run,
-    rows: Rows,
-    student: Classifier,
-    forward: Callable[[Tensor], tuple[Tensor, Tensor]],
-    size: int,
-) -> tuple[Tensor, Tensor]:
-    """Logits (V * N, K) and features (V * N, D); the same views whatever model looks."""
-    task, transfer, crop_pct = run.task, run.config.transfer, student.spec.crop_pct
-    plans = bank_plans(WARM_VIEWS, crop_pct, strong_policy(transfer, crop_pct), transfer.crop_scale)
-
-    def joined(images: Tensor) -> Tensor:
-        return torch.cat(forward(images), dim=1)
-
-    bank = make_bank(task.canvases, rows, joined, size, plans, seed=run.seed)
-    both = torch.cat(bank.views)
-    return both[:, : task.n_classes], both[:, task.n_classes :]
+    run: Run, rows: Rows, student: Classifier, forward: Callable[[Tensor], Tensor], size: int
+) -> Tensor:
+    """Outputs (V * N, ...) of a model for the warm start; all models see the same views."""
+    transfer, crop_pct = run.config.transfer, student.spec.crop_pct
+    strong = strong_policy(transfer, crop_pct)
+    plans = bank_plans(WARM_VIEWS, crop_pct, strong, transfer.crop_scale)
+    bank = make_bank(run.task.canvases, rows, forward, size, plans, seed=run.seed)
+    return torch.cat(bank.views)
 
 
 def _set_warm_head(student: Classifier, features: Tensor, targets: Tensor) -> None:

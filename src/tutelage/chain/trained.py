@@ -239,7 +239,10 @@ def _train_online(run: Run, model: Classifier, leg: _Leg) -> Classifier:
         threshold=config.self_train.threshold,
         hard=config.self_train.pseudo_labels != "soft",
     )
-    loader = _loader(run, labeled, pool, Views(strong, work.size, weak=weak), leg)
+    views = Views(weak, work.size, strong=strong)
+    if config.self_train.online == "mean-teacher":  # its student learns from all strong views
+        views = Views(strong, work.size, weak=weak)
+    loader = _loader(run, labeled, pool, views, leg)
     settings = train_config(config, work, schedule_steps=leg.total, ema_decay=ONLINE_EMA_DECAY)
     return fit(run, model, step, loader, settings, leg.name)
 

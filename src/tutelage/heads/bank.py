@@ -23,7 +23,7 @@ CLEAN_VIEWS = 2  # the centre view and its mirror image; the rest are noise for 
 
 @dataclass(frozen=True)
 class Bank:
-    """Features (N, D) of each view of the same N images; the first two are un-noised."""
+    """Features (N, D) of each view of the same N images; the first two views have no noise."""
 
     views: tuple[Tensor, ...]
 
@@ -44,7 +44,10 @@ class Bank:
 def bank_plans(
     views: int, crop_pct: float, strong: Policy, crop_scale: float
 ) -> list[tuple[Policy, bool]]:
-    """Policy of each view, and whether it is mirrored; alternating cropped and strong after two."""
+    """Policy of each view, and whether it is mirrored.
+
+    After the two clean views come cropped and strong ones in turn.
+    """
     weak = strong if isinstance(strong, Center) else Weak(scale=(crop_scale, 1.0))
     noise: list[Policy] = [weak, strong]
     plans: list[tuple[Policy, bool]] = [(Center(crop_pct), False), (Center(crop_pct), True)]
@@ -66,7 +69,7 @@ def look(
 ) -> Tensor:
     """Outputs (N, D) of ``forward`` on one view of each row, on the CPU.
 
-    Of several ranks each works on a share of the batches, and each has all outputs.
+    Each of several ranks works on a share of the batches, and all get all outputs.
     """
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     starts, own = _starts(rows, batch)
@@ -74,7 +77,8 @@ def look(
     ready = canvases.ahead(rows[start : start + batch] for start in own)
     for start in starts:
         part = rows[start : start + batch]
-        plan: Plan = policy.plan(canvases.aspect(part), generator)  # all: they draw in turn
+        # Every batch's, also those of other ranks: they draw in turn.
+        plan: Plan = policy.plan(canvases.aspect(part), generator)
         if start in own:
             next(ready)
             view = apply(canvases.take(part)[0], plan, size)
@@ -98,9 +102,9 @@ def make_bank(
     seed: int,
     progress: Callable[[int], None] | None = None,
 ) -> Bank:
-    """Features of every planned view; view ``v`` draws from a generator of its own.
+    """Features of every planned view; each view draws from a generator of its own.
 
-    Images that must be decoded are looked at in all views before the next ones are.
+    Images that no store holds are looked at in all views before the next ones are decoded.
     """
     generators = [torch.Generator().manual_seed(seed * 1000 + v) for v in range(len(plans))]
     span = max(1, len(rows)) if canvases.buffer is None else _SPAN

@@ -38,7 +38,7 @@ class Metric:
         return centred * self.factor if self.factor.ndim == 1 else centred @ self.factor
 
     def lift(self, weight: Tensor, bias: Tensor) -> Head:
-        """What weight (K, R) and bias are to mapped features, as a head of the D unmapped."""
+        """The head of D unmapped features that equals weight (K, R) and bias on mapped ones."""
         raw = weight * self.factor if self.factor.ndim == 1 else weight @ self.factor.T
         whole = torch.zeros(len(raw), self.width)
         _columns(whole, self.columns).copy_(raw)
@@ -63,7 +63,7 @@ def pretrained_metric(features: Tensor, pretrained_head: Tensor) -> Metric:
     """The plain metric and that of the pretrained classifier's outputs, half each.
 
     The fc layer that transfer cuts off still says which directions of feature space tell things
-    apart. A head ``w = A W_fc`` with a penalty on ``A`` prefers those directions; averaging that
+    apart. A head ``w = A W_fc`` with a penalty on ``A`` prefers those directions; averaging this
     Gram matrix with the plain one keeps every direction reachable.
 
     Args:
@@ -216,7 +216,7 @@ def _minimise(
     optimizer.step(objective)  # type: ignore[no-untyped-call]
 
 
-def choose(losses: Floats, default: int, *, guard: float = 0.0) -> int:
+def lowest_loss(losses: Floats, default: int, *, guard: float = 0.0) -> int:
     """The candidate with the least mean held-out loss.
 
     Few labels hardly tell good candidates apart, and the least of many noisy means flatters its

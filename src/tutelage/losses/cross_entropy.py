@@ -1,4 +1,4 @@
-"""Cross-entropy against probabilities: labels, mixed labels and beliefs share this one loss."""
+"""Cross-entropy against probabilities: one loss for labels, mixed labels and pseudo-labels."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ def cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor | None = None
     """Mean over the batch of ``weight * H(target, softmax(logits))``.
 
     The sum is divided by the batch size, not by the sum of the weights, so that an image of
-    weight zero (a belief below its threshold) lowers the loss as it does in FixMatch (Sohn et
-    al. 2020, eq. 4) instead of lending its share to the others.
+    weight zero (a target below its threshold) lowers the loss as it does in FixMatch (Sohn et
+    al. 2020, eq. 4) instead of lending its share to the others. With weights, no image at all
+    gives 0.
 
     Args:
         logits: (B, K).
@@ -20,4 +21,4 @@ def cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor | None = None
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # not in bfloat16
     losses = -(targets * torch.log_softmax(logits, dim=1)).sum(dim=1)
-    return losses.mean() if weights is None else (losses * weights).sum() / len(losses)
+    return losses.mean() if weights is None else (losses * weights).sum() / max(1, len(losses))

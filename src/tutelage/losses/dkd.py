@@ -48,8 +48,8 @@ def dkd_loss(
 def target_class(targets: Tensor, weights: Tensor, teacher_logits: Tensor) -> Tensor:
     """Classes (B,): an image's label, or the teacher's top class where there is no single label.
 
-    The paper knows the label of every image. A pool image has none, and a mixed image two, or
-    one that tells of a part of it: there the teacher's best guess takes its place.
+    The paper knows the label of every image. A pool image has none, and a mixed image has two, or
+    one that describes only a part of it: there the teacher's best guess takes its place.
 
     Args:
         targets: (B, K) probabilities.

@@ -23,7 +23,7 @@ def learning_effect(marks: Tensor, n_classes: int) -> Tensor:
     return counts[1:]
 
 
-def class_thresholds(effect: Tensor, n_pool: int, threshold: float) -> Tensor:
+def flexible_thresholds(effect: Tensor, n_pool: int, threshold: float) -> Tensor:
     """T (K,) from sigma (K,): ``M(beta) * threshold`` with ``M(x) = x / (2 - x)`` (eq. 12).
 
     beta is sigma over its largest value, or over the number of unused images while that is larger

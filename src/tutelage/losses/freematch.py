@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from tutelage.losses.fixmatch import harden
 
-
-def class_thresholds(confidence: Tensor, marginal: Tensor) -> Tensor:
+def adaptive_thresholds(confidence: Tensor, marginal: Tensor) -> Tensor:
     """Thresholds (K,): the global one times each class's marginal over the largest (eq. 7).
 
     Args:
@@ -28,13 +27,14 @@ def fairness_loss(logits: Tensor, used: Tensor, marginal: Tensor, histogram: Ten
     maximised.
 
     Args:
-        logits: (B, K) of the strong views.
-        used: (B,) 1.0 where the image is of the pool and its weak view is confident, else 0.0.
-        marginal: (K,) as in ``class_thresholds``.
+        logits: (P, K) of the pool images' strong views.
+        used: (P,) 1.0 where the weak view is confident, else 0.0.
+        marginal: (K,) as in ``adaptive_thresholds``.
         histogram: (K,) running share of each class among the weak views' best guesses (eq. 10).
     """
     probs = torch.softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=1)
-    counts = (harden(probs.detach()) * used[:, None]).sum(dim=0)
+    best = F.one_hot(probs.argmax(dim=1), probs.shape[1])
+    counts = (best * used[:, None]).sum(dim=0)
     present = counts > 0
     ratios = (probs * used[:, None]).sum(dim=0) / counts.clamp_min(1) * present
     shares = ratios / ratios.sum().clamp_min(1e-12)

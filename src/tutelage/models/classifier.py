@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -17,7 +18,6 @@ class Stages(nn.Module):
     """The first stages of a timm model: normalised images (B, 3, H, W) -> map (B, C, h, w)."""
 
     def __init__(self, body: nn.Module) -> None:
-        """Wrap a timm model that was already pruned to its first stages."""
         super().__init__()
         self.body: Any = body
 
@@ -35,11 +35,10 @@ class Classifier(nn.Module):
     Attributes:
         spec: what ``model.json`` remembers; replace it (it is frozen) to record a temperature.
         num_features: width D of ``features``.
-        own_features: how many of them, the first, are the trunk's own; the rest are of its levels.
+        own_features: number of the trunk's own, which come first; the rest are of its levels.
         drop_rate: dropout before the head, in training mode only.
         pretrained_head: weight (K0, D) of the classifier that came with pretrained weights, or
             None. A prior for the probe; never trained, moved or saved.
-        connector: from ``features`` to those of a teacher, while it gives hints; else None.
     """
 
     mean: Tensor
@@ -68,7 +67,6 @@ class Classifier(nn.Module):
         nn.init.zeros_(self.head.bias)
         self.drop_rate = 0.0
         self.pretrained_head: Tensor | None = None
-        self.connector: nn.Linear | None = None
         self._frozen = False
         self._frozen_norms = False
         self._frozen_stages: list[nn.Module] = []
@@ -91,20 +89,13 @@ class Classifier(nn.Module):
         logits: Tensor = self.head(F.dropout(features, self.drop_rate, self.training))
         return logits
 
-    def forward(self, images: Tensor, *, hints: bool = False) -> Any:
-        """Logits (B, K) of images (B, 3, H, W) in [0, 1].
-
-        With ``hints``, these and what the connector makes of the features (B, D'): from one call,
-        since a model that trains on several ranks is called in no other way.
-        """
-        features = self.features(images)
-        if hints and self.connector is not None:
-            return self.logits(features), self.connector(features)
-        return self.logits(features)
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (B, K) of images (B, 3, H, W) in [0, 1]."""
+        return self.logits(self.features(images))
 
     @property
     def is_frozen(self) -> bool:
-        """The whole trunk is frozen."""
+        """Whether the whole trunk is frozen."""
         return self._frozen
 
     def freeze_trunk(self) -> None:
@@ -143,7 +134,7 @@ class Classifier(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> Classifier:
-        """Set the mode as ``nn.Module.train``, but what is frozen stays in evaluation."""
+        """Set the mode as ``nn.Module.train`` does, but what is frozen stays in evaluation mode."""
         super().train(mode)
         if self._frozen:
             self.trunk.eval()
@@ -182,8 +173,12 @@ def body_of(trunk: nn.Module) -> nn.Module:
 
 
 def has_blocks(body: Any) -> bool:
-    """EfficientNet and MobileNet: their stages are entries of ``blocks``."""
-    return hasattr(body, "stage_ends") and hasattr(body, "blocks")
+    """EfficientNet and MobileNet: timm can count every entry of their ``blocks`` as a stage.
+
+    GhostNet and Hiera have ``blocks`` too, but show the stages of their ``feature_info`` only.
+    """
+    shown = getattr(body, "forward_intermediates", None)
+    return shown is not None and "extra_blocks" in inspect.signature(shown).parameters
 
 
 def level_maps(body: Any, x: Tensor, levels: Sequence[int]) -> tuple[Tensor, list[Tensor]]:

@@ -26,7 +26,7 @@ class Forward(Generic[T]):
     architecture takes; B = 0 too. No gradients.
 
     Attributes:
-        backend: "onnxruntime" or "torch", what "auto" came to.
+        backend: "onnxruntime" or "torch": the one in use.
     """
 
     @overload
@@ -121,7 +121,7 @@ class _Outputs(nn.Module):
 
 
 def _session(net: nn.Module, size: int) -> Any:
-    """An onnxruntime session whose outputs were compared with torch's once."""
+    """An onnxruntime session; its outputs are compared with torch's once."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -25,7 +25,7 @@ class ModelSpec:
     Attributes:
         architecture: timm model name.
         cut: number of leading stages kept of the architecture; None keeps the whole trunk.
-        skipped: names of residual blocks of a cut trunk that are left out: their input passes.
+        skipped: residual blocks of a cut trunk, by name, whose input passes through unchanged.
         classes: class names in the order of the outputs (K).
         input_size: side in pixels of the square view that the trunk sees.
         canvas: side in pixels of the square canvas an image is squashed to first.
@@ -33,9 +33,8 @@ class ModelSpec:
         mean: per-channel mean of the normalisation, for images in [0, 1].
         std: per-channel standard deviation of the normalisation.
         temperature: divides the logits before the softmax.
-        thresholds: per-class confidence needed to accept a pseudo-label.
-        unknown_threshold: an image whose energy (``tutelage.stats.unknown.energy`` of the logits,
-            not divided by the temperature) is higher is none of the classes; None was not fitted.
+        unknown_threshold: an image with a higher energy (``tutelage.stats.unknown.energy`` of the
+            logits, not divided by the temperature) is of none of the classes; None if not fitted.
         head_hidden: width of the neck of a cut student; None has no neck.
         levels: numbers, from 1, of the stages whose maps' channel means and standard deviations
             are features too, after the trunk's own.
@@ -51,7 +50,6 @@ class ModelSpec:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     temperature: float = 1.0
-    thresholds: tuple[float, ...] | None = None
     unknown_threshold: float | None = None
     head_hidden: int | None = None
     skipped: tuple[str, ...] = ()
@@ -75,9 +73,7 @@ class ModelSpec:
             "mean and std must have three values": len(self.mean) == len(self.std) == 3,
             "std must be positive": min(self.std, default=0.0) > 0.0,
             "temperature must be positive": self.temperature > 0.0,
-            "thresholds must have one value a class": self.thresholds is None
-            or len(self.thresholds) == len(self.classes),
-            "only of a cut trunk blocks can be skipped": not self.skipped or self.cut is not None,
+            "blocks can be skipped in a cut trunk only": not self.skipped or self.cut is not None,
             "levels must rise from 1 and lie within the cut": _within(self.levels, self.cut),
             "unknown_threshold must be finite": self.unknown_threshold is None
             or math.isfinite(self.unknown_threshold),
@@ -111,6 +107,7 @@ class ModelSpec:
                 f"the model has format {version!r}, this tutelage reads format {FORMAT}; "
                 "use the tutelage version that wrote it (see 'versions' in model.json)"
             )
+        fields.pop("thresholds", None)  # earlier versions wrote it, and no version reads it
         known = {f.name: f for f in dataclasses.fields(cls)}
         needed = {n for n, f in known.items() if f.default is f.default_factory}  # both MISSING
         missing, unknown = sorted(needed - fields.keys()), sorted(fields.keys() - known.keys())

@@ -95,10 +95,9 @@ def build(spec: ModelSpec, trunk: nn.Module | None = None) -> Classifier:
 def with_levels(model: Classifier) -> Classifier:
     """``model`` with the features of its middle stages too, and a new head; its trunk is shared.
 
-    Those are the stages of the second half but the last: what a trunk has learned late is about
-    the classes of its pretraining, and says less about images that are nothing like them (Evci
-    et al. 2022, Head2Toe, arXiv:2201.03529). An architecture of which timm does not show them
-    comes back as it is.
+    The middle stages are those of the second half except the last. The last ones are about the
+    classes of the pretraining and say less about images unlike them (Evci et al. 2022, Head2Toe,
+    arXiv:2201.03529). An architecture whose stages timm does not show comes back as it is.
     """
     count, body = count_stages(model), body_of(model.trunk)
     levels = tuple(range(count // 2 + 1, count))
@@ -133,9 +132,9 @@ def cut(
     Args:
         teacher: a classifier, whole or itself cut.
         stages: how many stages to keep.
-        neck: width of a new 1x1 convolution before the pooling; None pools the stage's map. That
-            is all the student's head looks at, whatever the teacher's does.
-        skipped: some of ``residual_blocks``, to leave out besides those that the teacher lacks.
+        neck: width of a new 1x1 convolution before the pooling; None pools the stage's map. The
+            student's head looks at nothing else, whatever the teacher's looks at.
+        skipped: some of ``residual_blocks`` to leave out, besides those that the teacher lacks.
 
     Raises:
         TutelageError: the architecture cannot be cut there, or has no such residual block there.
@@ -147,7 +146,6 @@ def cut(
         skipped=tuple(dict.fromkeys([*_kept_skips(teacher, stages), *skipped])),
         levels=(),  # a trained neck gains nothing from them (docs/log.md)
         temperature=1.0,
-        thresholds=None,
         unknown_threshold=None,
         versions=_versions(),
     )
@@ -166,8 +164,8 @@ def residual_blocks(model: Classifier, stages: int) -> dict[str, int]:
     """Blocks of the first stages that only add to their input, and the parameters of each.
 
     Without one of them, what follows still finds its features (Veit et al. 2016, "Residual
-    Networks Behave Like Ensembles of Relatively Shallow Networks"). In the EfficientNet and
-    MobileNet families, from the first block to the last; of others none are known.
+    Networks Behave Like Ensembles of Relatively Shallow Networks"). They are known in the
+    EfficientNet and MobileNet families alone, and come in the order of the forward.
     """
     body: Any = body_of(model.trunk)
     if not has_blocks(body):
@@ -181,7 +179,7 @@ def residual_blocks(model: Classifier, stages: int) -> dict[str, int]:
 
 
 def _kept_skips(teacher: Classifier, stages: int) -> list[str]:
-    """What a teacher that is itself cut has skipped of its first stages."""
+    """The blocks of the first stages that the teacher itself, if it is cut, already skips."""
     return [name for name in teacher.spec.skipped if int(name.split(".")[1]) < stages]
 
 
@@ -205,7 +203,6 @@ def param_groups(
     lr_trunk: float,
     weight_decay: float,
     layer_decay: float = 1.0,
-    layered: bool = False,
 ) -> list[dict[str, Any]]:
     """Optimizer groups: head and neck at one rate, the trunk at a rate that falls with depth.
 
@@ -220,36 +217,34 @@ def param_groups(
         lr_trunk: rate of the deepest trunk layer.
         weight_decay: of what is not exempt.
         layer_decay: factor on the rate per layer.
-        layered: one group per layer also where all layers learn at one rate.
 
     Returns:
-        Groups with ``params``, ``lr``, ``weight_decay``, ``name`` ("head" or "trunk") and
-        ``depth``, counted from the head (0).
+        Groups with ``params``, ``lr``, ``weight_decay`` and ``name`` ("head" or "trunk").
     """
     from timm.models import group_parameters
 
     body: Any = body_of(model.trunk)
     depth: dict[str, int] = {}
-    if (layered or layer_decay != 1.0) and hasattr(body, "group_matcher"):
+    if layer_decay != 1.0 and hasattr(body, "group_matcher"):
         depth = group_parameters(body, body.group_matcher(), reverse=True)
     deepest = max(depth.values(), default=0)
     exempt = set(body.no_weight_decay()) if hasattr(body, "no_weight_decay") else set()
     of_trunk = {id(parameter): name for name, parameter in body.named_parameters()}
-    groups: dict[tuple[str, int, float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[str, float, float], list[nn.Parameter]] = {}
     for parameter in model.parameters():
         if not parameter.requires_grad:
             continue
         name = of_trunk.get(id(parameter))
         decay = 0.0 if parameter.ndim <= 1 or name in exempt else weight_decay
         if name is None:
-            key = ("head", 0, lr_head, decay)
+            key = ("head", lr_head, decay)
         else:
             steps = deepest - min(depth.get(name, deepest), deepest)
-            key = ("trunk", 1 + steps, lr_trunk * layer_decay**steps, decay)
+            key = ("trunk", lr_trunk * layer_decay**steps, decay)
         groups.setdefault(key, []).append(parameter)
     return [
-        {"params": parameters, "lr": lr, "weight_decay": decay, "name": name, "depth": at}
-        for (name, at, lr, decay), parameters in groups.items()
+        {"params": parameters, "lr": lr, "weight_decay": decay, "name": name}
+        for (name, lr, decay), parameters in groups.items()
     ]
 
 
@@ -313,7 +308,7 @@ def _from_file(architecture: str, path: Path, input_size: int | None) -> tuple[A
 
 
 def _from_hub(architecture: str, input_size: int | None) -> Any:
-    """A timm model with its hub weights, from the hub's cache, or soon the offline mend."""
+    """A timm model with its hub weights; without hub and cache an error says soon what to do."""
     _timm(architecture, num_classes=0, input_size=input_size)  # what fails after this is the hub
     try:
         with _offline_if_unreachable():
@@ -329,7 +324,7 @@ def _from_hub(architecture: str, input_size: int | None) -> Any:
 
 @contextmanager
 def _offline_if_unreachable() -> Iterator[None]:
-    """Look only into the hub's cache if the hub does not answer: its own retries take a minute."""
+    """Use only the hub's cache if the hub does not answer: its own retries take a minute."""
     from huggingface_hub import constants, get_session
 
     before = constants.HF_HUB_OFFLINE
@@ -355,7 +350,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise TutelageError(f"no weights file {path}")
     try:
         return load_file(path)
-    except Exception as error:  # SafetensorError, and KeyError for a type that torch has not
+    except Exception as error:  # SafetensorError, or KeyError for a type that torch lacks
         raise TutelageError(
             f"{path} is not a readable safetensors file ({error}); pickled checkpoints are not "
             "read: convert with safetensors.torch.save_file"
@@ -436,9 +431,11 @@ def _channels(trunk: nn.Module, spec: ModelSpec) -> int:
     with torch.no_grad():
         output = trunk.eval()(torch.zeros(1, 3, spec.input_size, spec.input_size))
     trunk.train()
-    if output.ndim != 4 or output.shape[2] != output.shape[3]:
+    several = not isinstance(output, Tensor)  # CoaT's parallel branches
+    if several or output.ndim != 4 or output.shape[2] != output.shape[3]:
+        found = "several outputs" if several else tuple(output.shape)
         raise TutelageError(
-            f"{spec.architecture} cut after {spec.cut} stages gives {tuple(output.shape)}, not a "
+            f"{spec.architecture} cut after {spec.cut} stages gives {found}, not a "
             "map (B, C, h, w); choose a convolutional teacher or a student by name"
         )
     return int(output.shape[1])

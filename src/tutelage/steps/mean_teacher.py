@@ -35,7 +35,7 @@ class MeanTeacherStep:
         self.consistency_weight = consistency_weight
         self.decay = decay
         self.teacher: EMA[nn.Module] | None = None
-        self._saved: dict[str, Tensor] = {}  # a teacher to go on with
+        self._saved: dict[str, Tensor] = {}  # of a teacher to go on with
 
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Metrics]:
         """One step; ``batch.weak`` and ``batch.images`` are two views of the same images."""
@@ -59,9 +59,9 @@ class MeanTeacherStep:
         return loss, {"loss": loss.detach(), "consistency": consistency.detach()}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """That of the teacher."""
+        """The teacher's state; empty before the first step."""
         return {} if self.teacher is None else self.teacher.state_dict()
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Go on with a saved teacher; it takes its place when the student is next seen."""
+        """Go on with a saved teacher, from the next step on."""
         self._saved = state

@@ -66,11 +66,13 @@ def digest(content: bytes) -> str:
 
 
 def sweep(folder: Path, name: str = "*") -> None:
-    """Delete the temporary files and folders that killed processes left below a folder.
+    """Delete the half-written files and folders that killed processes left below a folder.
+
+    No other process may be writing there.
 
     Args:
-        folder: no other process may be writing there.
-        name: of the file or folder that was being written; any by default.
+        folder: where.
+        name: of the file or folder that was being written; all of them by default.
     """
     for path in [*folder.rglob(f".{name}.*{_PARTIAL}")]:
         if path.is_dir():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -14,21 +14,21 @@ from torch import Tensor, nn
 class Batch:
     """One batch; every step reads the parts it declares and no others.
 
-    Of the views a rank has its share alone (``tutelage.system.ranks``): b of the B images, all of
-    them in a single process. What is computed from them is made whole again with
-    ``tutelage.training.together.whole``.
+    Of each view a rank has only its share (``tutelage.system.ranks``): b of the B images, which
+    in a single process are all of them. ``tutelage.training.together.whole`` puts together what
+    the ranks compute from their shares.
 
     Attributes:
-        images: (b, 3, H, W) in [0, 1], the view that the student learns from.
+        images: (b, 3, H, W) in [0, 1], the view whose targets are learned.
         targets: (B, K) probabilities.
         weights: (B,) weight of each image's target; 0 where there is no target.
         teacher_images: (b, 3, H', W') the same view (same crop, colours and mixing) at the
             resolution of each teacher; empty where no teacher looks.
-        weak: (b, 3, H, W) the weak view of the same images; None unless the step asks for it.
-        key: equal for two batches of a data set only where they hold the same views and mixing;
-            None where nobody keeps what was worked out of a batch.
-        ids: (B,) int64, each image's position in the pool, -1 for a labelled one; None where no
-            step asks which image it sees.
+        weak: (b, 3, H, W) a weak view of the same images; None unless the step asks for it.
+        strong: (p, 3, H, W) a strong view of images of the pool alone, this rank's share of those
+            P; None unless the step asks for it.
+        ids: (P,) int64 positions in the pool of the batch's P images of the pool, which come after
+            its labelled ones; None where nobody asks.
     """
 
     images: Tensor
@@ -36,12 +36,18 @@ class Batch:
     weights: Tensor
     teacher_images: tuple[Tensor, ...] = ()
     weak: Tensor | None = None
-    key: Hashable = None
+    strong: Tensor | None = None
     ids: Tensor | None = None
 
     def __len__(self) -> int:
-        """B."""
         return len(self.targets)
+
+    @property
+    def view_sizes(self) -> list[int]:
+        """Images of each view that a forward in training sees: B, and P of strong views."""
+        if self.strong is None or self.ids is None:
+            return [len(self)]
+        return [len(self), len(self.ids)]
 
     def to(self, device: torch.device) -> Batch:
         """The batch on ``device``; images are channels-last there."""
@@ -50,11 +56,11 @@ class Batch:
 
 
 def _moved(part: Any, device: torch.device) -> Any:
-    """A batch's tensor, or each of several, on ``device``; what is no tensor as it is."""
+    """A tensor, several of them or None, on ``device``."""
+    if part is None:
+        return None
     if isinstance(part, tuple):
         return tuple(_moved(each, device) for each in part)
-    if not isinstance(part, Tensor):
-        return part
     layout = torch.channels_last if part.ndim == 4 else torch.preserve_format
     return part.to(device, non_blocking=True, memory_format=layout)
 

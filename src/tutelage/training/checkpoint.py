@@ -36,17 +36,17 @@ class Checkpoint:
 
 
 class Trainings:
-    """The checkpoints of a run: of the stage at work, one folder for each of its trainings.
+    """The checkpoints of the stage at work, in one folder for each of its trainings.
 
     They lie beside the stage's folder until the stage is kept there.
     """
 
     def __init__(self, every: float, say: Callable[[str], None]) -> None:
-        """No stage is at work.
+        """Prepare for stages; none is at work before ``of``.
 
         Args:
             every: seconds between two checkpoints; 0 saves after each step.
-            say: tells the user of a checkpoint that is damaged.
+            say: tells the user about a damaged checkpoint.
         """
         self.every = every
         self.say = say
@@ -59,7 +59,7 @@ class Trainings:
         """While a stage that will be kept in the folder ``stage`` works.
 
         Yields:
-            What tells its seconds so far, those before it was cut off included.
+            A function that returns the stage's seconds so far, with those before it was cut off.
         """
         before = self._folder, self._count, self._began
         self._folder, self._count, self._began = _beside(stage), 0, time.monotonic()
@@ -69,22 +69,25 @@ class Trainings:
             self._folder, self._count, self._began = before
 
     def forget(self, stage: Path) -> None:
-        """Delete those of a stage that is kept."""
+        """Delete the checkpoints of a stage that is kept."""
         shutil.rmtree(_beside(stage), ignore_errors=True)
 
     def next(self) -> Checkpoints | None:
-        """Those of the stage's next training; a stage makes the same ones in the same order."""
+        """The checkpoints of the stage's next training; None while no stage is at work.
+
+        A stage repeats its trainings in the same order.
+        """
         if self._folder is None:
             return None
         self._count += 1
         return Checkpoints(self._folder / str(self._count), self)
 
     def seconds(self) -> float:
-        """Of the stage so far."""
+        """Seconds that the stage has taken so far."""
         return time.monotonic() - self._began
 
     def credit(self, seconds: float) -> None:
-        """Count what the stage had taken when the checkpoint was saved from which it goes on."""
+        """Count the seconds that the stage had taken before it went on from a checkpoint."""
         self._began = min(self._began, time.monotonic() - seconds)
 
 
@@ -92,13 +95,12 @@ class Checkpoints:
     """The checkpoints of one training."""
 
     def __init__(self, folder: Path, trainings: Trainings) -> None:
-        """Nothing is read or written yet."""
         self._folder = folder
         self._trainings = trainings
         self._last = time.monotonic()
 
     def newest(self) -> Checkpoint | None:
-        """The newest that is whole, for every rank the lead's; damaged ones are named."""
+        """The newest undamaged checkpoint, the lead's on every rank; damaged ones are reported."""
         name = agreed(self._newest_whole() if is_lead() else None)
         if name is None:
             return None
@@ -120,7 +122,7 @@ class Checkpoints:
         return None
 
     def due(self) -> bool:
-        """Whether the last one, or the start, is long enough ago."""
+        """Whether the last checkpoint, or the start, is long enough ago for the next one."""
         return time.monotonic() - self._last >= self._trainings.every
 
     def save(self, step: int, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
@@ -139,7 +141,7 @@ class Checkpoints:
             old.unlink()
 
     def _files(self) -> list[Path]:
-        """The newest first."""
+        """Newest first."""
         return sorted(self._folder.glob("[0-9]*.safetensors"), reverse=True)
 
 

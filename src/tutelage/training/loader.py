@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -21,8 +22,7 @@ from tutelage.system.ranks import current
 from tutelage.training.batch import Batch
 
 Rows = NDArray[np.intp]
-_CYCLE = 2  # number of the stream of batches; 0 and 1 are those of the images
-_VIEWS = 9  # the same of the views
+_VIEWS = 9  # number of the stream of the views' draws; 0 and 1 are those of the images
 _COPIED = 4096  # images moved to a GPU at a time
 
 
@@ -39,7 +39,7 @@ class Canvases:
     """
 
     def __init__(self, store: ImageStore, rows: Rows, device: torch.device) -> None:
-        """Offer ``rows`` of the store; row numbers stay the store's."""
+        """Offer ``rows`` of the store, under the store's own row numbers."""
         self._images, self._aspect = store.images, store.aspect
         self._resident: Tensor | None = None
         self.buffer = store.images.buffer if isinstance(store.images, StreamedImages) else None
@@ -64,13 +64,13 @@ class Canvases:
         return self._resident[at], aspect
 
     def ahead(self, batches: Iterable[Rows]) -> Iterator[None]:
-        """Yield before each of the batches is taken; what must be decoded is by then."""
+        """Yield before each batch is taken, once the images that it needs are decoded."""
         if self._resident is None and isinstance(self._images, StreamedImages):
             return self._images.ahead(batches)
         return itertools.repeat(None)
 
     def aspect(self, rows: Rows) -> Tensor:
-        """Width / height (B,) alone: to plan a view takes no pixels."""
+        """Width / height (B,) alone, as planning a view needs no pixels."""
         return torch.from_numpy(self._aspect[rows])
 
 
@@ -89,7 +89,6 @@ class Examples:
     weights: Tensor
 
     def __len__(self) -> int:
-        """N."""
         return len(self.rows)
 
 
@@ -98,12 +97,13 @@ class Views:
     """The views that a step declares.
 
     Attributes:
-        policy: of the view the student learns from.
+        policy: of the view whose targets are learned.
         size: side of that view in pixels.
         mix: "none", "cutmix" or "mixup", on ``mix_share`` of the batches.
         mix_share: fraction of batches that are mixed.
         teacher_sizes: side of the same view for each teacher.
-        weak: policy of a second, weak view; None for none.
+        weak: policy of a second view of the same images; None for none.
+        strong: policy of a second view of the pool's images alone; None for none.
     """
 
     policy: Policy
@@ -112,27 +112,74 @@ class Views:
     mix_share: float = 0.5
     teacher_sizes: tuple[int, ...] = ()
     weak: Policy | None = None
+    strong: Policy | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a mixing that the weak view would not share.
+        """Refuse a mixing that a second view would not share.
 
         Raises:
             ValueError: both are asked for.
         """
-        if self.weak is not None and self.mix != "none":
-            raise ValueError("a weak view is not mixed, so its targets may not be: use mix='none'")
+        if (self.weak is not None or self.strong is not None) and self.mix != "none":
+            raise ValueError("a weak or strong view is not mixed, so no target may be: mix='none'")
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """All of a batch of B images but their pixels, the same on every rank.
+
+    All ranks plan the whole batch, so that an image's view is the same on any of them.
+
+    Attributes:
+        parts: of each stream its examples and the positions taken from them.
+        rows: (B,) store rows.
+        plan: of the first view.
+        weak: of the weak view.
+        strong: of the strong view of the last P images, those of the pool.
+        mix: of the first view.
+    """
+
+    parts: list[tuple[Examples, Rows]]
+    rows: Rows
+    plan: Plan
+    weak: Plan | None
+    strong: Plan | None
+    mix: Mix | None
+
+    @property
+    def ids(self) -> Tensor:
+        """(P,) as in ``Batch``."""
+        return torch.from_numpy(self.parts[1][1] if len(self.parts) > 1 else np.arange(0))
+
+    def share(self) -> slice:
+        """The images of the first view that this rank looks at."""
+        return current().share(len(self.rows))
+
+    def strong_share(self) -> slice:
+        """The images that this rank looks at in a strong view, as positions in the batch."""
+        pool = len(self.ids)
+        share, labeled = current().share(pool), len(self.rows) - pool
+        return slice(labeled + share.start, labeled + share.stop)
+
+    def needed(self) -> tuple[Tensor, Mix | None]:
+        """Positions (n,) of the images that this rank needs, and the mixing of the first b.
+
+        Its share comes first, then the share's partners or what only strong views show.
+        """
+        own = self.share()
+        if self.mix is not None:
+            return self.mix.part(torch.arange(own.start, own.stop))
+        stop = own.stop if self.strong is None else max(own.stop, self.strong_share().stop)
+        return torch.arange(own.start, stop), None
 
 
 class Loader:
     """An endless stream of batches; batch ``step`` is a pure function of the seed and the step.
 
-    A batch takes ``labeled_per_batch`` images from the labelled examples and the rest from the
-    pool. Each stream is dealt from its own shuffled passes, and a stream shorter than its share
-    of a batch simply comes round again: few labels are repeated, never dropped. Images that no
-    store holds are shuffled within windows, as many as their share of what is held decoded.
-
-    With ``cycle`` there are only that many different batches, the same in every pass over them
-    and in another order each time: what a teacher says of one need be worked out only once.
+    A batch takes ``labeled_per_batch`` images from the labelled examples and then the rest from
+    the pool. Each stream is dealt from its own shuffled passes, and a stream shorter than its
+    share of a batch simply comes round again: few labels are repeated, never dropped. Images that
+    no store holds are shuffled within windows, as many as their share of what is held decoded.
     """
 
     def __init__(
@@ -145,12 +192,9 @@ class Loader:
         batch_size: int,
         labeled_per_batch: int,
         seed: int,
-        cycle: int = 0,
         first: int = 0,
     ) -> None:
         """Without a pool every image of a batch is a labelled one, without labels none is.
-
-        Without a cycle no batch repeats.
 
         ``first`` is the step to begin with, for a training that goes on from another.
 
@@ -162,7 +206,7 @@ class Loader:
                 f"{current().world} ranks share batches of {batch_size} images; start no more "
                 "ranks than images in a batch"
             )
-        self.canvases, self.views, self.seed, self.cycle = canvases, views, seed, cycle
+        self.canvases, self.views, self.seed = canvases, views, seed
         self.first = first
         self.streams = [(labeled, batch_size)]
         if len(labeled) == 0:
@@ -171,13 +215,12 @@ class Loader:
             self.streams = [(labeled, labeled_per_batch), (pool, batch_size - labeled_per_batch)]
 
     def __iter__(self) -> Iterator[Batch]:
-        """Batches from the first step on."""
         return self.after(0)
 
     def after(self, steps: int) -> Iterator[Batch]:
         """Batches from the first step on, without the first ``steps`` of them.
 
-        Images that must be decoded are, ahead of the batches.
+        Images that no store holds are decoded ahead of the batches.
         """
         first = self.first + steps
         ready = self.canvases.ahead(map(self._rows, itertools.count(first)))
@@ -186,74 +229,68 @@ class Loader:
 
     def batch(self, step: int) -> Batch:
         """The batch of one step; of its views this rank's share."""
-        return self._batch(self._uncycled(step))
-
-    def _uncycled(self, step: int) -> int:
-        """The step that has this step's batch in a stream without a cycle."""
-        return int(deal(self.cycle, 1, step, (self.seed, _CYCLE))[0]) if self.cycle else step
-
-    def _dealt(self, step: int) -> list[tuple[Examples, Rows]]:
-        """Of each stream the positions that ``step`` takes, in a stream without a cycle."""
-        return [
-            (examples, deal(len(examples), count, step, (self.seed, number), self._window(count)))
-            for number, (examples, count) in enumerate(self.streams)
-        ]
-
-    def _rows(self, step: int) -> Rows:
-        """Store rows of the images that this rank looks at for a step's batch."""
-        _, rows, _, _, mix, own = self._draw(self._uncycled(step))
-        at = own if mix is None else mix.part(own)[0]
-        taken: Rows = rows[at.numpy()]
-        return taken
-
-    def _window(self, count: int) -> int | None:
-        """The part of the images held decoded for a stream that fills ``count`` of a batch."""
-        if self.canvases.buffer is None:
-            return None
-        return max(1, self.canvases.buffer * count // sum(count for _, count in self.streams))
-
-    def _draw(
-        self, step: int
-    ) -> tuple[list[tuple[Examples, Rows]], Rows, Plan, Plan | None, Mix | None, Tensor]:
-        """All of a batch but its pixels, and the positions that are this rank's share."""
-        parts = self._dealt(step)
-        rows = np.concatenate([examples.rows[at] for examples, at in parts])
-        generator = torch.Generator().manual_seed(_mixed_seed(self.seed, _VIEWS, step))
-        # All ranks plan the whole batch, so that an image's view is the same on any of them.
-        aspect = self.canvases.aspect(rows)
-        plan, weak = self.views.policy.plan(aspect, generator), self.views.weak
-        weak_plan = None if weak is None else weak.plan(aspect, generator)
-        mix = self._mix(len(rows), generator)
-        own = torch.arange(len(rows))[current().share(len(rows))]
-        return parts, rows, plan, weak_plan, mix, own
-
-    def _batch(self, step: int) -> Batch:
-        """The batch that a stream without a cycle has at ``step``."""
-        parts, rows, plan, weak_plan, mix, own = self._draw(step)
-        targets = torch.cat([examples.targets[at] for examples, at in parts])
-        weights = torch.cat([examples.weights[at] for examples, at in parts])
-        ids = torch.from_numpy(
-            np.concatenate([np.full(len(parts[0][1]), -1), *(at for _, at in parts[1:])])
-        )
-        views, at = self.views, own
-        if mix is not None:
-            targets, weights = mix.weighted(targets, weights)
-            at, mix = mix.part(own)
-        images, _ = self.canvases.take(rows[at.numpy()])
+        drawn, views = self._draw(step), self.views
+        targets = torch.cat([examples.targets[at] for examples, at in drawn.parts])
+        weights = torch.cat([examples.weights[at] for examples, at in drawn.parts])
+        if drawn.mix is not None:
+            targets, weights = drawn.mix.weighted(targets, weights)
+        own = drawn.share()
+        at, mix = drawn.needed()
+        images, _ = self.canvases.take(drawn.rows[at.numpy()])
+        looked_at = at if mix is not None else at[: own.stop - own.start]
         sizes = {views.size, *views.teacher_sizes}
-        seen = {size: apply(images, plan[at], size) for size in sizes}
+        seen = {
+            size: apply(images[: len(looked_at)], drawn.plan[looked_at], size) for size in sizes
+        }
         if mix is not None:
             seen = {size: mix.images(view) for size, view in seen.items()}
-        weak = None if weak_plan is None else apply(images, weak_plan[own], views.size)
+        weak = strong = None
+        if drawn.weak is not None:
+            weak = apply(images[: own.stop - own.start], drawn.weak[own], views.size)
+        if drawn.strong is not None:
+            shown = drawn.strong_share()
+            canvases = images[shown.start - own.start : shown.stop - own.start]
+            strong = apply(canvases, drawn.strong[current().share(len(drawn.ids))], views.size)
         return Batch(
             seen[views.size],
             targets,
             weights,
             teacher_images=tuple(seen[size] for size in views.teacher_sizes),
             weak=weak,
-            ids=ids,
-            key=(self.seed, step, views),
+            strong=strong,
+            ids=drawn.ids,
         )
+
+    def _draw(self, step: int) -> _Drawn:
+        """Choose a step's images, and draw their views and their mixing."""
+        parts = [
+            (examples, deal(len(examples), count, step, (self.seed, number), self._window(count)))
+            for number, (examples, count) in enumerate(self.streams)
+        ]
+        rows = np.concatenate([examples.rows[at] for examples, at in parts])
+        labeled = len(parts[0][1])
+        generator = torch.Generator().manual_seed(_mixed_seed(self.seed, _VIEWS, step))
+        aspect, views = self.canvases.aspect(rows), self.views
+        return _Drawn(
+            parts,
+            rows,
+            plan=views.policy.plan(aspect, generator),
+            weak=None if views.weak is None else views.weak.plan(aspect, generator),
+            strong=None if views.strong is None else views.strong.plan(aspect[labeled:], generator),
+            mix=self._mix(len(rows), generator),
+        )
+
+    def _rows(self, step: int) -> Rows:
+        """Store rows of the images that this rank needs for a step's batch."""
+        drawn = self._draw(step)
+        needed: Rows = drawn.rows[drawn.needed()[0].numpy()]
+        return needed
+
+    def _window(self, count: int) -> int | None:
+        """A stream's share of the images held decoded, if it fills ``count`` of a batch."""
+        if self.canvases.buffer is None:
+            return None
+        return max(1, self.canvases.buffer * count // sum(count for _, count in self.streams))
 
     def _mix(self, count: int, generator: torch.Generator) -> Mix | None:
         draw = float(torch.rand((), generator=generator))
@@ -269,14 +306,23 @@ def deal(n: int, count: int, step: int, seed: tuple[int, int], window: int | Non
     """
     wanted = np.arange(step * count, (step + 1) * count)
     out = np.empty(count, dtype=np.intp)
+    # A batch of a large stream lies in two passes at most; the many of a small one are not kept.
+    shuffled = _kept if n > count else _shuffled
     for epoch in np.unique(wanted // n):
         here = wanted // n == epoch
         if window is not None and window < n:
             out[here] = windowed(n, window, (*seed, int(epoch)), wanted[here] % n)
         else:
-            order = np.random.default_rng([*seed, int(epoch)]).permutation(n)
-            out[here] = order[wanted[here] % n]
+            out[here] = shuffled(n, seed, int(epoch))[wanted[here] % n]
     return out
+
+
+def _shuffled(n: int, seed: tuple[int, int], epoch: int) -> Rows:
+    """The order (n,) of one pass."""
+    return np.random.default_rng([*seed, epoch]).permutation(n)
+
+
+_kept = lru_cache(maxsize=4)(_shuffled)  # two passes of each of two streams
 
 
 def _mixed_seed(*parts: int) -> int:

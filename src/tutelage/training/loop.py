@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,35 +45,17 @@ def learning_rate_factor(step: int, steps: int, warmup: int) -> float:
     return 0.5 * (1.0 + math.cos(math.pi * progress))
 
 
-def first_steps(depths: Sequence[int], steps: int) -> list[int]:
-    """The step, from 0, at which each parameter group starts to learn; gradual unfreezing.
-
-    The layers start one after the other from the head down, evenly over the first half of the
-    steps (Howard and Ruder 2018, arXiv:1801.06146, section 3.3, has one epoch for each).
-
-    Args:
-        depths: of the groups; the smallest is the head's.
-        steps: of the whole run.
-    """
-    layers = sorted(set(depths))
-    gap = 0.5 * steps / max(1, len(layers) - 1)
-    return [round(layers.index(depth) * gap) for depth in depths]
-
-
 def make_optimizer(
     model: Classifier, config: TrainConfig, device: torch.device
 ) -> torch.optim.Optimizer:
-    """AdamW or SGD over the model's parameter groups (head, trunk layers, no decay on norms)."""
+    """AdamW over the model's parameter groups (head, trunk layers, no decay on norms)."""
     groups = param_groups(
         model,
         lr_head=config.lr_head,
         lr_trunk=config.lr_trunk,
         weight_decay=config.weight_decay,
         layer_decay=config.layer_decay,
-        layered=config.unfreeze == "gradual",
     )
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=0.9, nesterov=True)
     return torch.optim.AdamW(groups, betas=(0.9, 0.999), fused=device.type == "cuda")
 
 
@@ -90,6 +72,7 @@ def train(
 ) -> Result:
     """Train ``model`` for ``config.steps`` steps and return its moving average.
 
+    The body is long so that a step reads in one piece, from the learning rate to the checkpoint.
     With several ranks (``tutelage.system.ranks``) each trains on its share of every batch, and all
     end with the same model.
 
@@ -111,9 +94,6 @@ def train(
     model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = make_optimizer(model, config, device)
     base_rates = [group["lr"] for group in optimizer.param_groups]
-    starts = [0] * len(base_rates)
-    if config.unfreeze == "gradual":
-        starts = first_steps([group["depth"] for group in optimizer.param_groups], config.steps)
     training = Training(model, EMA(model, config.ema_decay), optimizer, step)
     number = done = 0 if resumed is None else training.restore(resumed)
     learner = parallel(model)
@@ -126,15 +106,12 @@ def train(
             for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
                 group["lr"] = rate * factor
             bfloat16 = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
-            with bfloat16, whole_batch(len(batch)):
+            with bfloat16, whole_batch(batch.view_sizes):
                 loss, metrics = step(learner, batch.to(device))
             optimizer.zero_grad(set_to_none=True)
             # Every rank has the loss of the whole batch, of which its gradient is one summand;
             # ``parallel`` takes their mean.
             (loss * current().world).backward()  # type: ignore[no-untyped-call]
-            for group, start in zip(optimizer.param_groups, starts, strict=True):
-                if number <= start:
-                    _hold(group["params"])
             norm = nn.utils.clip_grad_norm_(training.trained, config.clip_norm)
             finite = torch.isfinite(loss.detach()) & torch.isfinite(norm)
             first_bad = torch.where(finite, first_bad, first_bad.clamp_max(number))
@@ -173,7 +150,7 @@ class Training:
 
     @property
     def on_cuda(self) -> bool:
-        """Noise is drawn on the GPU, by its own generator."""
+        """Whether it runs on a GPU, whose own generator then draws the noise."""
         return self.trained[0].is_cuda
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -196,7 +173,7 @@ class Training:
         return tensors, {"history": self.history}
 
     def restore(self, saved: Checkpoint) -> int:
-        """Put everything back as it was; the number of steps that were made."""
+        """Put everything back as it was saved, and return the number of steps made by then."""
 
         def part(name: str) -> dict[str, Tensor]:
             start = f"{name}."
@@ -222,16 +199,6 @@ class Training:
     def trained(self) -> list[nn.Parameter]:
         """The parameters that learn, in the optimiser's order."""
         return [p for group in self.optimizer.param_groups for p in group["params"]]
-
-
-def _hold(parameters: Iterable[nn.Parameter]) -> None:
-    """Leave ``parameters`` out of this step.
-
-    The optimiser skips what has no gradient: no decay, no moments. A rate of 0 would still fill
-    the moments, and switching ``requires_grad`` would have a compiled model traced anew.
-    """
-    for parameter in parameters:
-        parameter.grad = None
 
 
 def _require_finite(first_bad: int, config: TrainConfig) -> None:

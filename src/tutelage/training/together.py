@@ -67,9 +67,14 @@ def bare(model: nn.Module) -> nn.Module:
     return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
 
 
-def whole_batch(size: int) -> AbstractContextManager[Any]:
-    """What the forward of a batch of ``size`` images runs in; nothing in a single process."""
-    return nullcontext() if current().world == 1 else _WholeBatch(size, current())
+def whole_batch(sizes: Sequence[int]) -> AbstractContextManager[Any]:
+    """A context for the forward of a batch; it does nothing in a single process.
+
+    Args:
+        sizes: images of each view in the whole batch. A forward sees this rank's share of the
+            first view, then that of the next one, and so on.
+    """
+    return nullcontext() if current().world == 1 else _WholeBatch(sizes, current())
 
 
 class _WholeBatch(TorchFunctionMode):
@@ -79,10 +84,9 @@ class _WholeBatch(TorchFunctionMode):
     it keeps its own: all generators stay alike. Layers need not know.
     """
 
-    def __init__(self, size: int, ranks: Ranks) -> None:
-        """For the forward of a batch of ``size`` images; each may have several views."""
+    def __init__(self, sizes: Sequence[int], ranks: Ranks) -> None:
         super().__init__()
-        self._size = size
+        self._sizes = list(sizes)
         self._ranks = ranks
 
     def __torch_function__(
@@ -92,7 +96,7 @@ class _WholeBatch(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Take the place of the three functions; all others are themselves."""
+        """Replace the three functions and call all others as they are."""
         kwargs = kwargs or {}
         if func is F.batch_norm:
             return self._batch_norm(*args, **kwargs)
@@ -131,12 +135,10 @@ class _WholeBatch(TorchFunctionMode):
         return x * (self._bernoulli(torch.empty_like(x), 1.0 - p) / (1.0 - p))
 
     def _bernoulli(self, noise: Tensor, p: float = 0.5) -> Tensor:
-        """Fill ``noise`` (views * b, ...) with this rank's part of the whole batch's draws."""
-        own = self._ranks.share(self._size)
-        views = len(noise) // (own.stop - own.start)
-        drawn = noise.new_empty(views * self._size, *noise.shape[1:]).bernoulli_(p)
-        parts = drawn.view(views, self._size, *noise.shape[1:])[:, own]
-        return noise.copy_(parts.reshape(noise.shape))
+        """Fill ``noise`` (b, or b + p, ...) with this rank's part of the whole batch's draws."""
+        drawn = noise.new_empty(sum(self._sizes), *noise.shape[1:]).bernoulli_(p)
+        views = drawn.split(self._sizes)  # type: ignore[no-untyped-call]
+        return noise.copy_(torch.cat([view[self._ranks.share(len(view))] for view in views]))
 
 
 class _Normalise(torch.autograd.Function):

@@ -1,0 +1,147 @@
+"""FixMatch (Sohn et al. 2020, arXiv:2001.07685), with the alignment of ReMixMatch (1911.09785).
+
+What the weak view of a pool image says, its strong view learns. The step and FixMatch's own rule
+are here; the rules of its relatives are in ``tutelage.steps.thresholds``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tutelage.losses.cross_entropy import cross_entropy
+from tutelage.training.batch import Batch, Metrics
+from tutelage.training.together import whole
+
+
+class WeakViews(NamedTuple):
+    """What the model says of the weak views of P pool images; nothing here has a gradient.
+
+    Attributes:
+        probs: (P, K).
+        aligned: (P, K) the same, aligned to the step's prior: what a threshold is compared with.
+        ids: (P,) as in ``Batch``.
+    """
+
+    probs: Tensor
+    aligned: Tensor
+    ids: Tensor
+
+
+class Targets(NamedTuple):
+    """What the strong views learn: probabilities (P, K) and weights (P,)."""
+
+    probs: Tensor
+    weights: Tensor
+
+
+Method = Callable[[WeakViews], Targets]
+Penalty = Callable[[Tensor, Tensor], Tensor]
+
+
+class OnlineStep(nn.Module):
+    """Cross-entropy on labels, plus ``unlabeled_weight`` times that on the method's targets.
+
+    The module is the step's memory, not a part of the model: its buffers go into checkpoints.
+    """
+
+    marginal: Tensor
+
+    def __init__(
+        self,
+        prior: Tensor,
+        method: Method,
+        *,
+        unlabeled_weight: float = 1.0,
+        hard: bool = True,
+        momentum: float = 0.99,
+        penalty: Penalty | None = None,
+    ) -> None:
+        """A step whose running mean of predictions starts at ``prior``.
+
+        Args:
+            prior: (K,) class distribution that predictions on the pool are aligned to.
+            method: from weak views to targets, such as ``FixMatch``; it may have buffers too.
+            unlabeled_weight: lambda_u, the weight of the pool's cross-entropy.
+            hard: train on the most probable class instead of the probabilities.
+            momentum: of the running mean.
+            penalty: from the strong views' logits (P, K) and the weights of their targets (P,) to
+                another term of the loss.
+        """
+        super().__init__()
+        self.prior, self.method, self.penalty = prior, method, penalty
+        self.unlabeled_weight, self.hard, self.momentum = unlabeled_weight, hard, momentum
+        self.register_buffer("marginal", prior.clone())
+
+    def forward(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Metrics]:
+        """One step on weak views of B images, the pool's P last, and strong views of those P."""
+        if batch.strong is None or batch.ids is None:
+            raise ValueError("FixMatch needs strong views of the pool's images, and their ids")
+        n = len(batch) - len(batch.ids)  # labelled images
+        # All views go through the network in one forward, so that batch norm sees one batch.
+        views = [batch.images, batch.strong]
+        parts = model(torch.cat(views)).split([len(view) for view in views])
+        weak, strong = (whole(part) for part in parts)
+        supervised = cross_entropy(weak[:n], batch.targets[:n], batch.weights[:n])  # eq. 3
+        with torch.no_grad():
+            probs = torch.softmax(weak[n:].float(), dim=1)
+            self.marginal = running_mean(self.marginal, probs, self.momentum)
+            # Aligned before they are judged: judging first would select by the bias it removes.
+            aligned = align(probs, self.marginal, self.prior)
+            targets, weights = self.method(WeakViews(probs, aligned, batch.ids))
+            if self.hard:
+                targets = harden(targets)
+        unsupervised = cross_entropy(strong, targets, weights)  # eq. 4
+        loss = supervised + self.unlabeled_weight * unsupervised
+        if self.penalty is not None:
+            loss = loss + self.penalty(strong, weights)
+        return loss, {
+            "loss": loss.detach(),
+            "pseudo_labeled": weights.sum() / max(1, len(weights)),
+        }
+
+
+@dataclass(frozen=True)
+class FixMatch:
+    """One threshold for all classes."""
+
+    threshold: float
+
+    def __call__(self, weak: WeakViews) -> Targets:
+        """Weight 1 where the aligned confidence reaches the threshold (the indicator of eq. 4)."""
+        return Targets(weak.aligned, confident(weak.aligned, self.threshold))
+
+
+def align(probs: Tensor, marginal: Tensor, prior: Tensor) -> Tensor:
+    """Scale ``probs`` (P, K) by ``prior / marginal``, (K,) each (ReMixMatch, section 3.1)."""
+    scaled = probs * (prior / marginal.clamp_min(1e-6))
+    return scaled / scaled.sum(dim=1, keepdim=True).clamp_min(1e-12)
+
+
+def confident(probs: Tensor, threshold: float | Tensor) -> Tensor:
+    """1.0 where the largest of a row of ``probs`` (P, K) reaches its threshold, else 0.0: (P,).
+
+    Args:
+        probs: (P, K).
+        threshold: of all classes, or (K,) one a class. A confidence at the threshold counts:
+            FlexMatch (eq. 8) and FreeMatch (eq. 8) print ">", their code has ">=" as FixMatch does.
+    """
+    best = probs.argmax(dim=1, keepdim=True)
+    return (probs >= threshold).gather(1, best).squeeze(1).to(probs.dtype)
+
+
+def harden(probs: Tensor) -> Tensor:
+    """One-hot rows (P, K) at the largest of ``probs`` (P, K)."""
+    return torch.zeros_like(probs).scatter_(1, probs.argmax(dim=1, keepdim=True), 1.0)
+
+
+def running_mean(average: Tensor, values: Tensor, momentum: float) -> Tensor:
+    """``average`` (...) moved toward the mean of ``values`` (P, ...); of none it stays."""
+    if len(values) == 0:
+        return average
+    mean = values.mean(dim=0).to(average.dtype)  # as a checkpoint will restore it
+    return momentum * average + (1 - momentum) * mean

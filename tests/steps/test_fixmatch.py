@@ -1,0 +1,262 @@
+import dataclasses
+from typing import Any
+
+import pytest
+import tiny
+import torch
+import torch.nn.functional as F
+
+from tutelage.steps.fixmatch import (
+    FixMatch,
+    OnlineStep,
+    Targets,
+    WeakViews,
+    align,
+    confident,
+    harden,
+    running_mean,
+)
+from tutelage.steps.thresholds import FlexMatch, FreeMatch, SoftMatch
+from tutelage.training.batch import Batch
+
+EVEN = torch.tensor([0.5, 0.5])
+
+
+def batch(labeled: int = 3) -> Batch:
+    """Weak views of eight images, the first of them labelled, and strong views of the others."""
+    plain = tiny.batches(1)[0]
+    weights = (torch.arange(8) < labeled).float()
+    return dataclasses.replace(
+        plain,
+        weights=weights,
+        targets=plain.targets * weights[:, None],
+        strong=plain.images[labeled:].flip(3),
+        ids=torch.arange(8 - labeled),
+    )
+
+
+def step(threshold: float, **options: Any) -> OnlineStep:
+    return OnlineStep(EVEN, FixMatch(threshold), **options)
+
+
+def every_method() -> list[Any]:
+    return [FixMatch(0.0), FlexMatch(2, 8, 0.0), FreeMatch(2), SoftMatch(2)]
+
+
+def statistics(method: Any) -> dict[str, torch.Tensor]:
+    return dict(method.named_buffers()) if isinstance(method, torch.nn.Module) else {}
+
+
+# --- what the methods share
+
+
+@pytest.mark.parametrize("method", every_method(), ids=lambda m: type(m).__name__)
+def test_without_a_pool_it_is_supervised_on_the_weak_view(method: Any) -> None:
+    model = tiny.classifier().eval()
+    given = batch(labeled=8)
+    before = {name: value.clone() for name, value in statistics(method).items()}
+    online = OnlineStep(
+        EVEN, method, unlabeled_weight=3.0, penalty=getattr(method, "fairness", None)
+    )
+    loss, metrics = online(model, given)
+    labels = given.targets.argmax(dim=1)
+    torch.testing.assert_close(loss, F.cross_entropy(model(given.images), labels))
+    assert float(metrics["pseudo_labeled"]) == 0.0
+    torch.testing.assert_close(online.marginal, EVEN)
+    for name, value in before.items():
+        torch.testing.assert_close(statistics(method)[name], value)
+
+
+def test_without_labels_it_is_unsupervised() -> None:
+    model, given = tiny.classifier().eval(), batch(labeled=0)
+    loss, _ = step(0.0)(model, given)
+    best = model(given.images).argmax(dim=1)
+    torch.testing.assert_close(loss, F.cross_entropy(model(given.strong), best))
+
+
+def test_the_weight_of_a_label_does_not_depend_on_the_pool_beside_it() -> None:
+    model = tiny.classifier().eval()
+    given = batch(labeled=3)
+    loss, _ = step(1.1)(model, given)  # no pseudo-label counts
+    labels = given.targets[:3].argmax(dim=1)
+    torch.testing.assert_close(loss, F.cross_entropy(model(given.images[:3]), labels))
+
+
+def test_one_forward_sees_every_weak_view_and_the_pools_strong_ones() -> None:
+    model, given = tiny.Recorder(), batch(labeled=3)
+    step(0.5)(model, given)
+    (seen,) = model.seen
+    assert torch.equal(seen, torch.cat([given.images, given.strong]))
+    assert len(seen) == 8 + 5
+
+
+def test_unlabeled_weight_scales_the_unsupervised_part() -> None:
+    model, given = tiny.classifier().eval(), batch()
+    losses = []
+    for weight in (0.0, 1.0, 2.0):
+        losses.append(step(0.0, unlabeled_weight=weight)(model, given)[0].item())
+    assert losses[1] > losses[0]
+    assert losses[2] - losses[1] == pytest.approx(losses[1] - losses[0], rel=1e-4)
+
+
+def test_targets_are_the_methods_hard_or_soft() -> None:
+    model, given = tiny.classifier().eval(), batch()
+    said = torch.tensor([[0.3, 0.7]]).expand(5, 2)
+    logits = model(given.strong).detach()
+    supervised = step(1.1)(model, given)[0]
+    for hard, target in ((True, torch.tensor([0.0, 1.0])), (False, said[0])):
+        online = OnlineStep(EVEN, lambda _: Targets(said, torch.full((5,), 0.5)), hard=hard)
+        loss, metrics = online(model, given)
+        by_hand = 0.5 * F.cross_entropy(logits, target.expand(5, 2))
+        torch.testing.assert_close(loss - supervised, by_hand)
+        assert float(metrics["pseudo_labeled"]) == pytest.approx(0.5)
+
+
+def test_the_running_mean_is_of_the_pools_weak_views() -> None:
+    model, given = tiny.classifier().eval(), batch(labeled=3)
+    online = step(0.9, momentum=0.75)
+    online(model, given)
+    probs = torch.softmax(model(given.images)[3:], dim=1).mean(dim=0)
+    torch.testing.assert_close(online.marginal, 0.75 * EVEN + 0.25 * probs.detach())
+    assert not online.marginal.requires_grad
+
+
+def test_running_means_keep_their_precision_where_the_forward_has_less() -> None:
+    model, given = tiny.classifier().eval(), batch(labeled=3)
+    free, soft = FreeMatch(2, momentum=0.0), SoftMatch(2, momentum=0.0)
+    seen: list[WeakViews] = []
+
+    def spy(weak: WeakViews) -> Targets:
+        seen.append(weak)
+        soft(weak)
+        return free(weak)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        online = OnlineStep(EVEN, spy, momentum=0.0)
+        online(model, given)
+    probs, aligned = seen[0].probs, seen[0].aligned
+    assert probs.shape == (5, 2)
+    exact = {"atol": 1e-6, "rtol": 0.0}
+    torch.testing.assert_close(online.marginal, probs.mean(dim=0), **exact)
+    torch.testing.assert_close(free.marginal, probs.mean(dim=0), **exact)
+    torch.testing.assert_close(free.confidence, aligned.amax(dim=1).mean(), **exact)
+    torch.testing.assert_close(soft.mean, aligned.amax(dim=1).mean(), **exact)
+
+
+@pytest.mark.parametrize("method", every_method(), ids=lambda m: type(m).__name__)
+def test_targets_carry_no_gradient_into_the_weak_view(method: Any) -> None:
+    given = batch(labeled=0)
+    model = tiny.classifier().eval()
+    weak = given.images.clone().requires_grad_()
+    strong = given.strong.clone().requires_grad_()
+    online = OnlineStep(EVEN, method, hard=False)
+    loss, _ = online(model, dataclasses.replace(given, images=weak, strong=strong))
+    loss.backward()
+    assert float(strong.grad.abs().sum()) > 0
+    assert float(weak.grad.abs().sum()) == 0
+    assert not any(value.requires_grad for value in statistics(method).values())
+
+
+def test_a_penalty_reads_the_strong_views_and_what_was_used_and_is_added() -> None:
+    model, given = tiny.classifier().eval(), batch()
+    seen: list[torch.Tensor] = []
+
+    def penalty(logits: torch.Tensor, used: torch.Tensor) -> torch.Tensor:
+        seen.extend([logits, used])
+        return logits.new_tensor(2.5)
+
+    loss, _ = step(0.0, penalty=penalty)(model, given)
+    plain, _ = step(0.0)(model, given)
+    torch.testing.assert_close(loss, plain + 2.5)
+    torch.testing.assert_close(seen[0], model(given.strong))
+    assert seen[1].tolist() == [1.0] * 5
+
+
+@pytest.mark.parametrize("lacking", ["strong", "ids"])
+def test_a_missing_view_is_refused(lacking: str) -> None:
+    with pytest.raises(ValueError, match="strong views of the pool's images"):
+        step(0.9)(tiny.classifier(), dataclasses.replace(batch(), **{lacking: None}))
+
+
+def test_the_state_is_the_steps_and_the_methods() -> None:
+    model, given = tiny.classifier().eval(), batch()
+    free = OnlineStep(EVEN, FreeMatch(2))
+    free(model, given)
+    names = {"marginal", "method.confidence", "method.marginal", "method.histogram"}
+    assert set(free.state_dict()) == names
+    again = OnlineStep(EVEN, FreeMatch(2))
+    again.load_state_dict(free.state_dict())
+    assert all(torch.equal(again.state_dict()[name], free.state_dict()[name]) for name in names)
+
+
+# --- FixMatch
+
+
+def test_fixmatch_compares_the_aligned_confidence() -> None:
+    weak = WeakViews(
+        torch.tensor([[0.9, 0.1], [0.45, 0.55]]),
+        torch.tensor([[0.5, 0.5], [0.1, 0.9]]),
+        torch.arange(2),
+    )
+    found = FixMatch(0.8)(weak)
+    assert found.weights.tolist() == [0.0, 1.0]
+    assert torch.equal(found.probs, weak.aligned)
+
+
+def test_hard_targets_are_one_hot_at_the_best_guess() -> None:
+    probs = torch.tensor([[0.2, 0.5, 0.3], [0.6, 0.3, 0.1]])
+    assert harden(probs).tolist() == [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
+    assert probs[0].tolist() == pytest.approx([0.2, 0.5, 0.3])
+
+
+@pytest.mark.parametrize(("threshold", "expected"), [(0.75, 1.0), (0.7500001, 0.0)])
+def test_a_confidence_at_the_threshold_counts(threshold: float, expected: float) -> None:
+    assert float(confident(torch.tensor([[0.75, 0.25]]), threshold)) == expected
+
+
+def test_each_class_can_have_its_own_threshold() -> None:
+    probs = torch.tensor([[0.7, 0.3], [0.3, 0.7], [0.55, 0.45], [0.45, 0.55]])
+    # the second class of the third row reaches 0.4, but it is not that row's best
+    assert confident(probs, torch.tensor([0.6, 0.4])).tolist() == [1.0, 1.0, 0.0, 1.0]
+    assert confident(probs, 0.6).tolist() == [1.0, 1.0, 0.0, 0.0]
+
+
+def test_permuted_batch_gives_permuted_weights() -> None:
+    probs = torch.softmax(torch.randn(6, 2), dim=1)
+    order = torch.tensor([5, 3, 1, 0, 2, 4])
+    assert torch.equal(confident(probs, 0.6)[order], confident(probs[order], 0.6))
+
+
+# --- distribution alignment
+
+
+def test_align_by_hand() -> None:
+    probs = torch.tensor([[0.6, 0.4]])
+    found = align(probs, marginal=torch.tensor([0.75, 0.25]), prior=EVEN)
+    # 0.6 * 0.5 / 0.75 = 0.4 and 0.4 * 0.5 / 0.25 = 0.8
+    torch.testing.assert_close(found, torch.tensor([[1 / 3, 2 / 3]]))
+
+
+def test_align_to_the_marginal_itself_changes_nothing() -> None:
+    probs = torch.softmax(torch.randn(5, 3), dim=1)
+    marginal = probs.mean(dim=0)
+    torch.testing.assert_close(align(probs, marginal, marginal), probs)
+
+
+def test_align_ignores_the_scale_of_the_prior_and_sums_to_one() -> None:
+    probs = torch.softmax(torch.randn(5, 3), dim=1)
+    marginal, prior = torch.tensor([0.2, 0.3, 0.5]), torch.tensor([0.6, 0.3, 0.1])
+    found = align(probs, marginal, prior)
+    torch.testing.assert_close(found.sum(dim=1), torch.ones(5))
+    torch.testing.assert_close(found, align(probs, marginal, 7 * prior))
+
+
+def test_align_survives_a_class_nobody_believes_in() -> None:
+    found = align(torch.tensor([[1.0, 0.0]]), torch.tensor([1.0, 0.0]), EVEN)
+    torch.testing.assert_close(found, torch.tensor([[1.0, 0.0]]))
+
+
+def test_a_running_mean_of_nothing_stays() -> None:
+    found = running_mean(EVEN, torch.tensor([[1.0, 0.0], [0.8, 0.2]]), 0.5)
+    torch.testing.assert_close(found, torch.tensor([0.7, 0.3]))
+    assert running_mean(EVEN, torch.zeros(0, 2), 0.5) is EVEN
