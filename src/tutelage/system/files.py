@@ -113,9 +113,9 @@ def install(building: Path, folder: Path) -> None:
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """A neighbour to write into, which becomes ``folder`` in one step when all went well.
+    """A temporary folder beside ``folder`` to write into, which becomes it in one step in the end.
 
-    ``folder`` must not exist, or be empty. After a failure it is as it was, and the neighbour gone.
+    ``folder`` must not exist, or be empty. After a failure it is as it was, with nothing beside it.
 
     Raises:
         OSError: it cannot be written, or is not empty; the error names ``folder``.
