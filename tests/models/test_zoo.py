@@ -386,3 +386,20 @@ def test_frozen_parameters_are_left_out() -> None:
     model.freeze_trunk()
     groups = param_groups(model, lr_head=1.0, lr_trunk=0.1, weight_decay=0.05)
     assert {g["name"] for g in groups} == {"head"}
+
+
+@pytest.mark.parametrize("norm_within_the_stem", [False, True])
+def test_the_stem_and_the_first_stages_freeze(norm_within_the_stem: bool) -> None:
+    model = tiny()
+    body = model.trunk
+    if norm_within_the_stem:  # as in MobileNetV5
+        body.conv_stem = torch.nn.Sequential(body.conv_stem, body.bn1)
+        del body.bn1
+    model.freeze_stages(2)
+    trained = {name for name, p in body.named_parameters() if p.requires_grad}
+    assert "blocks.2.0.bn1.weight" in trained
+    assert not any(
+        name.startswith(("conv_stem", "bn1", "blocks.0", "blocks.1")) for name in trained
+    )
+    assert not body.blocks[1].training
+    assert body.blocks[2].training

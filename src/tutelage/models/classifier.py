@@ -120,7 +120,8 @@ class Classifier(nn.Module):
         body: Any = body_of(self.trunk)
         if count == 0 or not hasattr(body, "blocks") or not hasattr(body, "conv_stem"):
             return
-        self._frozen_stages = [body.conv_stem, body.bn1, *body.blocks[:count]]
+        norm = [body.bn1] if hasattr(body, "bn1") else []  # MobileNetV5 has it in the stem
+        self._frozen_stages = [body.conv_stem, *norm, *body.blocks[:count]]
         for module in self._frozen_stages:
             module.requires_grad_(False)
         self.train(self.training)
