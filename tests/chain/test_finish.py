@@ -24,7 +24,8 @@ def test_images_that_can_be_read_no_more_do_not_stop_the_end_of_a_run(photos: Pa
             return catalog.source.read(row)
 
     lost: set[int] = set()
-    roles = np.array(["labeled"] * 6 + ["unused"] * (len(catalog) - 6))
+    others = ["test", "unused", "val"] * len(catalog)
+    roles = np.array((["labeled", "unlabeled"] * 3 + others)[: len(catalog)])
     work = SimpleNamespace(
         catalog=dataclasses.replace(catalog, source=Source()),
         split=SimpleNamespace(roles=roles),

@@ -1,3 +1,5 @@
+import copy
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,21 @@ def test_a_broken_memory_is_measured_again(
     monkeypatch.setattr(machine, "_measure", lambda *_: speed)
     (tmp_path / "speed.json").write_text(text)
     assert measure_speed(tiny.classifier(), tiny.CPU, tmp_path) == speed
+
+
+def test_a_cut_network_is_measured_for_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speeds = [Speed("cpu", float(n), 2.0 * n, 128, 128) for n in range(1, 4)]
+    whole = tiny.classifier()
+    cut, skipped = copy.deepcopy(whole), copy.deepcopy(whole)
+    cut.spec = dataclasses.replace(whole.spec, cut=2)
+    skipped.spec = dataclasses.replace(cut.spec, skipped=("blocks.1.1",))
+    measured = iter(speeds)
+    monkeypatch.setattr(machine, "_measure", lambda *_: next(measured))
+    for _ in range(2):  # the second time from memory
+        found = [measure_speed(model, tiny.CPU, tmp_path) for model in (whole, cut, skipped)]
+        assert found == speeds
 
 
 def test_measuring_changes_no_weight_and_no_mode(tmp_path: Path) -> None:

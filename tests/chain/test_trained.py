@@ -14,11 +14,12 @@ import silent_checks as checks
 import torch
 
 from tutelage.augment import Center, RandAugment, TrivialAugment, Weak
-from tutelage.chain import frozen, pipeline, trained, types, views
+from tutelage.chain import answers, frozen, pipeline, trained, types, views
 from tutelage.chain.plan import Work
 from tutelage.config import TransferConfig, make_config
 from tutelage.stats.calibrate import softmax
 from tutelage.stats.pseudo_labels import select
+from tutelage.stats.unknown import energy
 
 
 def as_pretrained(run: types.Run) -> types.Run:
@@ -122,6 +123,22 @@ def test_without_held_out_labels_the_model_is_as_sure_as_its_pseudo_labels(
         for labels in (sure, unsure)
     ]
     assert temperatures[0] < temperatures[1]
+
+
+def test_a_model_that_is_its_teacher_inherits_its_threshold_as_it_is(
+    run: types.Run, chain: pipeline.Pipeline
+) -> None:
+    teacher = frozen.transfer(run, chain.features)
+    model = copy.deepcopy(teacher.model)
+    threshold = teacher.model.spec.unknown_threshold
+    assert threshold is not None
+    logits = answers.clean_logits(run, model, run.task.pool, views=1)
+    middle = float(np.sort(energy(logits))[len(logits) // 2])  # where many energies lie
+    answers.set_calibration(teacher.model, 1.0, middle)
+    answers.inherit_threshold(run, model, teacher)
+    found = model.spec.unknown_threshold
+    assert found is not None
+    assert ((energy(logits) > found) == (energy(logits) > middle)).all()
 
 
 def test_a_fold_takes_half_the_steps(

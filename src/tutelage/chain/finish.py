@@ -65,7 +65,7 @@ def _export(chain: Pipeline) -> list[tuple[str, Finished, Path]]:
             named.append(("student", stage, out / "student.onnx"))
         elif stage is chain.teachers[-1]:
             named.append(("teacher", stage, out / "teacher" / "model.onnx"))
-    sample = _sample_images(run)
+    sample = sample_images(run)
     for name, stage, path in named:
         save_model(stage.outcome.model, out / name)
         export_onnx(stage.outcome.model, path)
@@ -77,9 +77,9 @@ def _export(chain: Pipeline) -> list[tuple[str, Finished, Path]]:
     return named
 
 
-def _sample_images(run: Run) -> list[np.ndarray]:
+def sample_images(run: Run) -> list[np.ndarray]:
     """A few training images as files hold them, to check the export on; some may be lost by now."""
-    rows = np.flatnonzero(run.split.roles != "unused")
+    rows = np.flatnonzero(np.isin(run.split.roles, ("labeled", "unlabeled")))
     rows = rows[:: max(1, len(rows) // PARITY_IMAGES)][:PARITY_IMAGES]
     return list(readable(run.catalog, rows)) or noise_images(run.store.canvas)
 
