@@ -85,7 +85,6 @@ def sample_images(run: Run) -> list[np.ndarray]:
 
 
 def _say_summary(run: Run, result: dict[str, Any], deployed: Sequence[DeploymentRow]) -> None:
-    """Every stage's test figures, and what the exported models cost."""
     say = run.console.say
     for entry in result["stages"]:
         test = entry["test"]

@@ -48,7 +48,6 @@ class Offer:
         return self.student, self.size
 
     def __str__(self) -> str:
-        """What it is and costs, for people."""
         return (
             f"{self.student} at {self.size} px ({self.latency_ms:.2f} ms, {self.megabytes:.2f} MB)"
         )
@@ -61,12 +60,6 @@ class Untrained:
     """Measures students that are not trained yet."""
 
     def __init__(self, config: RunConfig, base: Classifier) -> None:
-        """Nothing is built yet.
-
-        Args:
-            config: settings, among them those of the student.
-            base: the trunk that students are cut from.
-        """
         self._config, self._base = config, base
         self._models: dict[str, Classifier] = {}
         self._exported: dict[Shape, tuple[Callable[[], object], float]] = {}
@@ -159,17 +152,13 @@ def exceeded(settings: DistillConfig, deployed: Sequence[DeploymentRow]) -> list
     found = excess(settings, student["latency_ms_p50"], student["bytes"] / 1e6)
     return [
         f"the finished student does not keep its limit: {words}; it did when it was chosen, so the "
-        "machine may have been busy: tutelage bench model measures it again"
+        "machine may have been busy: tutelage bench measures it again"
         for words in found
     ]
 
 
 def _limits(settings: DistillConfig) -> str:
-    """The limits as options, in words."""
-    options = {
-        "--max-latency-ms": settings.max_latency_ms,
-        "--max-size-mb": settings.max_size_mb,
-    }
+    options = {"--max-latency-ms": settings.max_latency_ms, "--max-size-mb": settings.max_size_mb}
     return " and ".join(f"{name} {limit:g}" for name, limit in options.items() if limit is not None)
 
 
@@ -210,7 +199,6 @@ def _beats(other: Offer, offer: Offer) -> bool:
 
 
 def _between(small: Offer, large: Offer, size: int) -> Offer:
-    """The same student with views of another size."""
     span = large.size**2 - small.size**2
     share = (size**2 - small.size**2) / span if span else 0.0
     latency = small.latency_ms + share * (large.latency_ms - small.latency_ms)

@@ -34,17 +34,7 @@ from tutelage.system.ranks import agreed, by_lead, is_lead, lead_first
 
 @dataclass
 class LoadedData:
-    """What a command works on.
-
-    Attributes:
-        catalog: the images by name.
-        store: their pixels.
-        split: the role of each image.
-        copies: images that are there more than once.
-        base: the pretrained trunk with an empty head.
-        config: the settings.
-        device: where to compute.
-    """
+    """What a command works on; ``copies`` are images that are there more than once."""
 
     catalog: Catalog
     store: ImageStore

@@ -66,7 +66,6 @@ def measure(run: Run, finished: Sequence[Finished]) -> tuple[dict[str, Any], dic
 
 
 def _held_out(run: Run, done: Finished) -> dict[str, Any] | None:
-    """A stage's figures on held-out labels."""
     beliefs = done.outcome.beliefs
     if not beliefs.known.any():
         return None

@@ -17,26 +17,8 @@ from tutelage.heads.bank import CLEAN_VIEWS
 
 SIZES = (224, 192, 160, 128, 96)
 STUDENT_SIZES = (224, 192, 160, 144, 128, 112, 96, 80, 72)
-STEPS = (
-    3000,
-    2400,
-    2000,
-    1600,
-    1200,
-    1000,
-    800,
-    600,
-    500,
-    400,
-    300,
-    240,
-    200,
-    160,
-    120,
-    90,
-    60,
-    40,
-)
+STEPS = (3000, 2400, 2000, 1600, 1200, 1000, 800, 600, 500,
+         400, 300, 240, 200, 160, 120, 90, 60, 40)  # fmt: skip
 ROUNDS = 4  # on the frozen trunk
 FOLDS = 4  # of the labels, that choices are made on
 JUDGED_FOLDS = 1  # of them, on which a stage that trains the trunk is repeated to be judged
@@ -78,7 +60,7 @@ TUNE_REFINED = 2  # how many those are
 TUNE_FINALISTS = 3  # candidates that are checked on folds of the labels, besides the default
 TUNE_MOST = len(TUNE_GRID) + TUNE_REFINED * len(TUNE_CROPS)  # candidates; the grid has the default
 # Measured on two CPU cores with EfficientNet-lite0:
-HEAD_FIT_S = 6e-5  # seconds per image, view, chain and round of fitting a head
+HEAD_FIT_S = 6e-5  # seconds per image, view, fold and round of fitting a head
 VIEW_MS = 0.3  # milliseconds of making one strong, mixed 160-pixel view
 TUNE_CANDIDATE_S = 0.3  # seconds of a candidate's figures, and its share of the folds
 # One image through an exported model takes as long as the square of the view's side, the network
@@ -265,7 +247,7 @@ def _sizes(config: RunConfig, amounts: Amounts, native_size: int, *, fixed: bool
 
 
 def _look_seconds(amounts: Amounts, speed: Speed, size: int, views: int) -> float:
-    """Of the features of all images, and of the test figures."""
+    """Seconds that the features of all images and the test figures take."""
     images = amounts.labeled + amounts.pool
     count = images * views + amounts.judged + 2 * amounts.test
     return count * (speed.forward_ms(size) + _view_ms(size, speed)) / 1e3
@@ -274,7 +256,7 @@ def _look_seconds(amounts: Amounts, speed: Speed, size: int, views: int) -> floa
 def _frozen_seconds(
     amounts: Amounts, speed: Speed, size: int, views: int, *, rounds: bool
 ) -> float:
-    """Of the stages on the frozen trunk: its features, and fitting the heads."""
+    """Seconds that the stages on the frozen trunk take: its features, and fitting the heads."""
     fits = (1 + amounts.folds) * (ROUNDS if rounds else 1)
     heads = HEAD_FIT_S * (amounts.labeled + amounts.pool) * views * fits
     return _look_seconds(amounts, speed, size, views) + heads
@@ -289,7 +271,6 @@ def _judged_folds(amounts: Amounts) -> int:
 
 
 def _trained_size(sizes: Sequence[int], size: int, amounts: Amounts) -> int:
-    """Side of the views where the trunk is trained."""
     best = min(size, TRAINED_SIZE, max(96, TRAINED_SCALE * amounts.canvas))
     return _first(sizes, lambda s: s <= best)
 
@@ -324,7 +305,7 @@ def _frozen_stages(speed: Speed) -> int:
 
 
 def _student_seconds(work: Work, speed: Speed, teacher_size: int, teachers: int) -> float:
-    """Of distilling the student: the models' views, the teachers' forwards, and the step."""
+    """Seconds of distilling: the models' views, the teachers' forwards, and the step."""
     share = 1.0 if speed.device == "cuda" else STUDENT_COST
     step = share * speed.train_ms(work.size) + _view_ms(work.size, speed)
     step += teachers * speed.forward_ms(teacher_size)
@@ -356,15 +337,7 @@ def _quick_sizes(teacher_size: int, canvas: int) -> list[int]:
 def _student(
     sizes: Sequence[int], teacher_size: int, speed: Speed, amounts: Amounts, left: float
 ) -> Work:
-    """The largest views that leave enough passes; then all the steps that fit.
-
-    Args:
-        sizes: to choose from, falling.
-        teacher_size: side of the teacher's views.
-        speed: of the teacher on this machine.
-        amounts: of images and teachers.
-        left: seconds.
-    """
+    """The largest of falling ``sizes`` that leaves enough passes; then all steps that fit."""
     images = amounts.labeled + amounts.pool
     most_steps = MOST_EPOCHS * images / STUDENT_BATCH
 
@@ -387,16 +360,9 @@ def _student(
 
 @dataclass(frozen=True)
 class _Trainer:
-    """Plans the stages that train the teacher's trunk.
+    """Plans the stages that train the teacher's trunk, on views of ``size`` pixels a side.
 
-    Attributes:
-        config: the user may want a frozen trunk, or a trained one in any case.
-        amounts: of images.
-        speed: of the trunk on this machine.
-        size: of the views in pixels.
-        judged_folds: on how many a round is repeated.
-        keeps_detail: views of that size show all that those of the frozen trunk do.
-        rounds: self-training is planned.
+    ``keeps_detail`` says that such views show all that the frozen trunk's views do.
     """
 
     config: RunConfig
@@ -450,7 +416,7 @@ class _Trainer:
         return self._longest("trained", left, self.judged_folds, passes, pool=pool)
 
     def seconds(self, work: Work, folds: int) -> float:
-        """Of a stage, repeated on ``folds``."""
+        """Seconds of a stage that is repeated on ``folds``."""
         look = self.speed.forward_ms(work.size) / 1e3
         seconds = work.steps * work.batch_size * self._step_ms(work) / 1e3
         seconds += work.revisions * pool_share(work, self.amounts.pool) * look
@@ -482,7 +448,7 @@ class _Trainer:
             trunk: "trained" or "online".
             left: seconds.
             folds: on how many it is repeated.
-            passes: images it may see at most before it learns them by heart.
+            passes: images it may see before it learns them by heart.
             most: steps at most.
             pool: images that are labelled anew between its legs, if any.
         """

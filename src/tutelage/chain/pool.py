@@ -154,7 +154,6 @@ def _likelier(task: Task, ours: Beliefs, theirs: Beliefs) -> bool:
 
 
 def _inside(n: int, detection: Detection | None) -> NDArray[np.bool_]:
-    """(n,) which pool images are not out of class."""
     return np.ones(n, dtype=bool) if detection is None else ~detection.outside
 
 

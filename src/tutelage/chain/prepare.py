@@ -28,13 +28,7 @@ from tutelage.chain.plan import (
 )
 from tutelage.chain.student import create_student
 from tutelage.chain.types import Run, Task, make_folds
-from tutelage.config import (
-    SELF_TRAINING,
-    STRONG_VIEW,
-    WITH_STUDENT,
-    RunConfig,
-    without_effect,
-)
+from tutelage.config import SELF_TRAINING, STRONG_VIEW, WITH_STUDENT, RunConfig, without_effect
 from tutelage.data.catalog import Catalog
 from tutelage.data.decisions import apply_decisions
 from tutelage.data.runfolder import RunFolder
@@ -114,7 +108,6 @@ def _claimed(
 
 
 def _console(folder: RunFolder, *, quiet: bool) -> Console:
-    """The lead speaks and records for all ranks."""
     return Console(folder.events, quiet=quiet) if is_lead() else Console(quiet=True)
 
 
@@ -300,7 +293,6 @@ def _pinned_strong_view(
 
 
 def _notes(command: str, data: LoadedData, config: RunConfig, plan: Plan) -> list[str]:
-    """What the user must know about the data and the plan."""
     return [
         *data.catalog.warnings,
         *data.split.warnings,

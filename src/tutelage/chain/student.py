@@ -11,12 +11,7 @@ from torch import Tensor, nn
 
 from tutelage.augment import Center
 from tutelage.chain import trained
-from tutelage.chain.answers import (
-    MATCHED_IMAGES,
-    calibrate,
-    clean_logits,
-    set_calibration,
-)
+from tutelage.chain.answers import MATCHED_IMAGES, calibrate, clean_logits, set_calibration
 from tutelage.chain.frozen import PROBE_STRENGTH, set_head
 from tutelage.chain.plan import Work
 from tutelage.chain.types import Beliefs, Outcome, Run, Task
@@ -220,7 +215,6 @@ def _pretrained(config: RunConfig) -> bool:
 
 
 def _fit(run: Run, student: Classifier, step: Step, loader: Loader, work: Work) -> Classifier:
-    """The trained student."""
     student.set_noise(run.config.transfer.drop_rate, 0.0)
     rate = run.config.distill.lr_student
     settings = trained.train_config(run.config, work, lr_trunk=rate, lr_head=rate, layer_decay=1.0)
@@ -278,7 +272,7 @@ def _warm_up(run: Run, student: Classifier, teachers: Teachers) -> None:
 
 
 def _warm_features(run: Run, rows: Rows, student: Classifier) -> Tensor:
-    """Features (V * N, D) of the untrained student."""
+    """Features (V * N, D)."""
     forward = Forward(student.to(run.device), "features")
     features = _warm_outputs(run, rows, student, forward, student.spec.input_size)
     student.cpu()
@@ -345,7 +339,7 @@ def _calibrate_to(
         ours: (N, K) its logits.
         believed: (N, K) what the teachers believe about the same images, their mean.
         first: (N, K) logits of the first teacher.
-        threshold: of the first teacher for images of no class, if it has one.
+        threshold: of the first teacher, if it has one.
 
     Returns:
         Mean KL divergence of the calibrated student from what is believed, in nats.

@@ -29,8 +29,8 @@ from tutelage.system.files import replacing
 
 SUGGESTED = 200  # images to label next, at most
 DIRECTIONS = 32  # principal ones, in which distances are taken
-STEP = 50  # labels more, whose gain is foretold
-CURVE = (0.25, 0.5, 1.0)  # shares of the labels that the foretelling is from
+STEP = 50  # labels more, whose gain is extrapolated
+CURVE = (0.25, 0.5, 1.0)  # shares of the labels that the extrapolation is from
 LEAST_LABELS = 40  # below, it would be noise
 
 
