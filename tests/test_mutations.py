@@ -850,9 +850,9 @@ INERT: dict[str, tuple[str, str, str]] = {
     "magnitude": ("chain.views", "float(config.magnitude)", "9.0"),
     "crop_scale": ("chain.views", "scale=(config.crop_scale, 1.0)", "scale=(0.35, 1.0)"),
     "weight_decay": ("chain.trained", "        weight_decay=t.weight_decay,\n", ""),
-    "drop_path_rate": ("chain.trained", "config.transfer.drop_path_rate)", "0.1)"),
+    "drop_path_rate": ("chain.trained", "run.config.transfer.drop_path_rate)", "0.1)"),
     "alignment": ("chain.pool", "prior, strength=strength", "prior"),
-    "out_of_class": ("chain.pool", 'config.self_train.out_of_class == "keep"', "False"),
+    "out_of_class": ("chain.pool", 'run.config.self_train.out_of_class == "keep"', "False"),
     "clusters": ("chain.rounds", 'chain.run.config.self_train.clusters == "ignore"', "False"),
     "online": (
         "chain.trained",
