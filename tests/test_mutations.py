@@ -119,8 +119,8 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     "teacher's share forgotten where there is a label": (
         checks.distillation_step_uses_the_loss_as_it_is,
         "steps.distillation",
-        "weights=1.0 - (1.0 - self.alpha) * batch.weights",
-        "weights=1.0 - batch.weights",
+        "share = 1.0 - (1.0 - self.alpha) * batch.weights",
+        "share = 1.0 - batch.weights",
     ),
     "teacher called with gradient": (
         checks.teacher_gets_no_gradient,
@@ -133,60 +133,6 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
         "losses.distillation",
         "teacher_logits.detach()",
         "teacher_logits",
-    ),
-    "teacher's logits not detached, decoupled": (
-        checks.losses_give_the_teacher_no_gradient,
-        "losses.dkd",
-        "teacher_logits.detach()",
-        "teacher_logits",
-    ),
-    "teacher's logits not detached, relations": (
-        checks.losses_give_the_teacher_no_gradient,
-        "losses.dist",
-        "teacher_logits.detach()",
-        "teacher_logits",
-    ),
-    "no T squared, decoupled": (
-        checks.dkd_loss_decouples_the_target,
-        "losses.dkd",
-        "(alpha * tckd + beta * nckd) * temperature**2",
-        "(alpha * tckd + beta * nckd)",
-    ),
-    "target class left among the others": (
-        checks.dkd_loss_decouples_the_target,
-        "losses.dkd",
-        "return torch.log_softmax(log_probs.gather(1, others), dim=1)",
-        "return log_probs",
-    ),
-    "others as if the target were the last class": (
-        checks.dkd_loss_decouples_the_target,
-        "losses.dkd",
-        "others = positions + (positions >= target[:, None])",
-        "others = positions + 0 * target[:, None]",
-    ),
-    "label of a part taken for the whole image": (
-        checks.dkd_target_is_not_a_mixed_images_label,
-        "losses.dkd",
-        "confidence * weights > 1.0 - 1e-4",
-        "confidence * weights > 0.5",
-    ),
-    "pool image's empty target taken for class 0": (
-        checks.dkd_target_is_not_a_mixed_images_label,
-        "losses.dkd",
-        "return torch.where(known, label, teacher_logits.argmax(dim=1))",
-        "return label",
-    ),
-    "correlation of what is not centred": (
-        checks.dist_loss_correlates_rows_and_weighted_columns,
-        "losses.dist",
-        "rows - (shares * rows).sum(dim=1, keepdim=True)",
-        "rows",
-    ),
-    "intra-class relation of images that do not count": (
-        checks.dist_loss_correlates_rows_and_weighted_columns,
-        "losses.dist",
-        "correlation(student.T, teacher.T, rows)",
-        "correlation(student.T, teacher.T, torch.ones_like(rows))",
     ),
     "mean of the teachers' logits": (
         checks.several_teachers_are_the_mean_of_calibrated_probabilities,
@@ -862,7 +808,6 @@ INERT: dict[str, tuple[str, str, str]] = {
     "threshold": ("chain.trained", "threshold=config.self_train.threshold", "threshold=0.95"),
     "temperature": ("steps.distillation", "temperature=self.temperature", "temperature=1.0"),
     "alpha": ("chain.student", "alpha=config.alpha", "alpha=0.7"),
-    "kd": ("chain.student", "kd=config.kd", 'kd="kd"'),
     "limit": ("data.split", '_draw(catalog.names, pool, limit, f"{seed}/pool")', "pool"),
 }
 

@@ -270,19 +270,6 @@ class DistillConfig:
         "weight of the teacher, against that of the label, where a label is known; 0 to 1",
         range=SHARE,
     )
-    kd: str = student_setting(
-        "kd",
-        "how student and teacher are compared: by the KL divergence (kd), by its two parts, that "
-        "of the target class and that of the others, with weights of their own (dkd), or by their "
-        "correlation (dist)",
-        choices=("kd", "dkd", "dist"),
-    )
-    standardize: str = student_setting(
-        "no",
-        "before that, standardise the logits of each image, the teacher's and the student's; for "
-        "three classes or more",
-        choices=("no", "yes"),
-    )
     max_latency_ms: float | None = student_setting(
         None,
         "the exported student may take at most this many milliseconds for one image on one core, "
@@ -311,6 +298,8 @@ REMOVED = {
     "optimizer": "AdamW is used always; leave it out",
     "label_smoothing": "it gained nothing; leave it out",
     "ensemble": "the teacher alone labels the pool; leave it out",
+    "kd": "decoupled KL and correlation did not beat plain KL; leave it out",
+    "standardize": "students learned no more from standardised logits; leave it out",
     "curriculum": "every round learns from the whole pool; leave it out",
 }
 """Settings that earlier versions had: why they went, and what to do instead."""
