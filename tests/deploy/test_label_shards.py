@@ -542,3 +542,19 @@ def test_claims_are_closed_in_the_end(tmp_path: Path) -> None:
     again = Claims(tmp_path / "out" / ".claims")
     assert all(again.take(shard.name) for shard in find_shards([place]))
     again.close()
+
+
+def test_a_model_folder_without_a_threshold_labels_a_pool(tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    from deployed import small_model
+
+    from tutelage import api
+    from tutelage.models.folder import save_model
+
+    model, files = tmp_path / "student", pools.images(3)
+    save_model(small_model(["a", "b", "c"]), model)
+    place = pools.write_folder(tmp_path / "pool", files)
+    summary = api.label(model, [place], tmp_path / "out", quiet=True)
+    assert summary is not None
+    assert summary["labelled"] == len(files)
+    assert {row["energy"] for row in pools.rows(tmp_path / "out")} == {None}
