@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch import nn
 
 from tutelage._version import __version__
@@ -29,7 +30,7 @@ README = "README.md"
 
 @dataclass(frozen=True)
 class TimmExport:
-    """How timm's model and ours answer.
+    """How timm's model and ours agree.
 
     On images, each model has its own preprocessing: timm resizes once, tutelage to its canvas and
     then to the view.
@@ -91,11 +92,7 @@ def export_hub(
 ) -> Parity:
     """Write a model folder with its ONNX file and a card, in the layout of the hub.
 
-    Args:
-        model: any.
-        folder: new, or empty.
-        images: uint8 (H, W, 3) each, to compare the ONNX file on.
-        origin: the model's own folder; if it lies in a run folder, the card has the run's figures.
+    The arguments are those of ``export_timm``; any model will do.
 
     Raises:
         TutelageError: the ONNX file differs from torch, or the folder is taken.
@@ -110,24 +107,18 @@ def export_hub(
 
 
 def _twin(model: Classifier) -> Any:
-    """The model as timm builds it, with our weights and preprocessing.
-
-    Raises:
-        TutelageError: timm cannot build it.
-    """
+    """The model as timm builds it, with our weights and preprocessing."""
     import timm
 
     spec = model.spec
-    reasons = {
-        f"it is cut after {spec.cut} stages": spec.cut is not None,
-        "its head also looks at middle stages": bool(spec.levels),
-    }
-    if why := [reason for reason, holds in reasons.items() if holds]:
+    why = [f"it is cut after {spec.cut} stages"] if spec.cut is not None else []
+    if spec.levels:
+        why.append("its head also looks at middle stages")
+    if why:
         raise _refusal(spec.architecture, " and ".join(why))
     config = timm.get_pretrained_cfg(spec.architecture)
-    size: dict[str, Any] = {}
-    if config is not None and config.fixed_input_size:
-        size["img_size"] = spec.input_size
+    fixed = config is not None and config.fixed_input_size
+    size: dict[str, Any] = {"img_size": spec.input_size} if fixed else {}
     twin: Any = timm.create_model(spec.architecture, num_classes=len(spec.classes), **size)
     head = twin.get_classifier()
     if not isinstance(head, nn.Linear) or head.weight.shape != model.head.weight.shape:
@@ -163,11 +154,6 @@ def _refusal(architecture: str, why: str) -> TutelageError:
 
 @torch.no_grad()
 def _compare(model: Classifier, loaded: Any, images: Sequence[np.ndarray]) -> TimmExport:
-    """Compare the answers of the model with those of the model that timm loaded.
-
-    Raises:
-        TutelageError: the logits differ on equal views.
-    """
     data: Any = need("timm.data", "train")  # only partly typed
     spec = model.spec
     size = spec.input_size
@@ -187,33 +173,21 @@ def _compare(model: Classifier, loaded: Any, images: Sequence[np.ndarray]) -> Ti
 
 @contextmanager
 def _export_folder(folder: Path) -> Iterator[Path]:
-    """A neighbour to write into, which becomes ``folder`` when all went well.
-
-    Raises:
-        TutelageError: there is a file of that name, or a folder that is not empty.
-    """
+    """A neighbour to write into, which becomes ``folder`` when all went well."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise TutelageError(
             f"{folder} is there already and not empty; choose another --out, or remove it yourself"
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with new_folder(folder) as building, _disk_errors():
-        yield building
+    with new_folder(folder) as building:
+        try:
+            yield building
+        except SafetensorError as error:  # how safetensors reports a failure of the disk
+            if code := re.search(r"\(os error (\d+)\)", str(error)):
+                raise OSError(int(code[1]), str(error)) from error
+            raise
         for file in building.iterdir():
             file.chmod(0o644)  # safetensors makes them private
-
-
-@contextmanager
-def _disk_errors() -> Iterator[None]:
-    """Turn a failure of the disk, which safetensors reports in its own way, into an OSError."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except SafetensorError as error:
-        if code := re.search(r"\(os error (\d+)\)", str(error)):
-            raise OSError(int(code[1]), str(error)) from error
-        raise
 
 
 TIMM_USAGE = """\
@@ -244,7 +218,7 @@ def _card(model: Classifier, origin: Path, library: str, usage: str) -> str:
         f"library_name: {library}",
         "pipeline_tag: image-classification",
         "tags:",
-        *[f"- {tag}" for tag in tags],
+        *(f"- {tag}" for tag in tags),
         "---",
         f"# {model.spec.architecture}, {len(model.spec.classes)} classes\n",
         f"Made by `tutelage {__version__}`. Its classes: {classes}.\n",

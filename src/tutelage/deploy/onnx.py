@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -55,10 +56,8 @@ class Quantized:
         kept: the format to use.
         path: its file.
         reason: why it is kept, for people.
-        fp32: latency of the float model.
-        int8: latency of the quantised model.
-        fp32_bytes: file size of the float model.
-        int8_bytes: file size of the quantised model.
+        fp32, int8: latency of the float model and of the quantised one.
+        fp32_bytes, int8_bytes: size of their files.
         top1_agreement: fraction of the images with an unchanged answer.
         max_difference: largest change of a probability on the images.
         loss: of accuracy on the images, estimated by the float model's calibrated probabilities.
@@ -113,11 +112,11 @@ def parity(
     images: Sequence[np.ndarray],
     exported: Callable[[Sequence[np.ndarray]], np.ndarray] | None = None,
 ) -> Parity:
-    """Compare an exported model with torch.
+    """Compare an exported file with torch.
 
     Args:
         model: what was exported.
-        path: the exported file.
+        path: the file.
         images: uint8 (H, W, 3) each; sizes may differ.
         exported: gives the file's probabilities (N, K) of images; None runs the file as ONNX.
 
@@ -248,6 +247,8 @@ def _quantize(path: Path, out: Path, images: Sequence[np.ndarray]) -> None:
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     prepared = out.with_name("prepared.onnx")
+    feeds = ({"images": image[None]} for image in images)
+    calibration: Any = SimpleNamespace(get_next=lambda: next(feeds, None))
     with _quiet():
         # Symbolic shapes are not needed for convolutions, and fail on the preprocessing.
         quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
@@ -255,7 +256,7 @@ def _quantize(path: Path, out: Path, images: Sequence[np.ndarray]) -> None:
         quantize_static(
             str(prepared),
             str(out),
-            _Images(images),
+            calibration,
             quant_format=QuantFormat.QDQ,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
@@ -285,17 +286,6 @@ def _shorten(graph: Any) -> None:
         node.input[:] = [number(name) for name in node.input]
         node.output[:] = [number(name) for name in node.output]
     del graph.value_info[:]
-
-
-class _Images:
-    """A reader for onnxruntime's calibration: gives one image per call, then None."""
-
-    def __init__(self, images: Sequence[np.ndarray]) -> None:
-        self._rest: Iterator[np.ndarray] = iter(images)
-
-    def get_next(self) -> dict[str, Any] | None:
-        image = next(self._rest, None)
-        return None if image is None else {"images": image[None]}
 
 
 @contextmanager
