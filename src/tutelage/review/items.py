@@ -36,7 +36,7 @@ class Items:
 
     Attributes:
         catalog: the run's data.
-        classes: the classes that the run knows.
+        classes: those that the run knows.
         rows: (n,) the row of each image in the catalog.
         given: (n,) the label that the image came with, or None.
         labels: (n,) the teacher's answer; of a teacher that did not see the label, if there is one.
@@ -73,12 +73,9 @@ class Items:
         return self.catalog.names[int(self.rows[item])]
 
     def view(self, name: str, of_class: str | None, standing: dict[str, Decision]) -> list[int]:
-        """The items of one of ``VIEWS``, in its order.
+        """The items of one of ``VIEWS``, in its order; with ``of_class`` only those shown with it.
 
-        Args:
-            name: of the view.
-            of_class: only items that are shown with this class; None for all.
-            standing: decisions by image, in the order in which they were made.
+        ``standing`` are the decisions by image, in the order in which they were made.
         """
         unlabelled = np.isnan(self.suspicion)
         if name == "next":
@@ -113,18 +110,11 @@ class Items:
             "confidence": round(float(self.confidence[item]), 4),
             "suspicion": round(float(suspicion), 4) if known else None,
             "suspected": bool(known and suspicion > CUT),
-            "decision": None
-            if decision is None
-            else {"action": decision.action, "label": decision.label},
+            "decision": decision and {"action": decision.action, "label": decision.label},
         }
 
     def picture(self, item: int, side: int) -> bytes:
-        """The image as a JPEG of at most ``side`` pixels.
-
-        Raises:
-            OSError: the file cannot be read.
-            UnreadableImage: it is no longer an image.
-        """
+        """The image as a JPEG of at most ``side`` pixels; errors are those of reading a file."""
         picture = Image.fromarray(decode(self.catalog.source.read(int(self.rows[item]))))
         picture.thumbnail((side, side))
         content = io.BytesIO()
@@ -172,34 +162,24 @@ def open_run(folder: Path, catalog: Catalog | None = None, data: str = "") -> It
         )
     told = RunFolder(folder).read_json(FACTS)
     try:
-        again = command_line(request["command"], request["data"], "NEW", {"decisions": str(folder)})
-        rows = np.array([where[name] for name in columns["image"]], dtype=np.intp)
-        return _items(catalog, rows, columns, told, again)
+        ranks = [-1 if rank is None else rank for rank in columns["next"]]
+        return Items(
+            catalog=catalog,
+            classes=tuple(told["classes"]),
+            rows=np.array([where[name] for name in columns["image"]], dtype=np.intp),
+            given=columns["given"],
+            labels=columns["label"],
+            confidence=np.array(columns["confidence"], dtype=np.float64),
+            others=columns["other"],
+            suspicion=np.array(columns["suspicion"], dtype=np.float64),
+            ranks=np.array(ranks, dtype=np.intp),
+            sentences=told["sentences"],
+            next_run=command_line(
+                request["command"], request["data"], "NEW", {"decisions": str(folder)}
+            ),
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise TutelageError(
             f"{table} or {FACTS} beside it is damaged ({error!r}); restore them, or train the run "
             "again in another folder"
         ) from error
-
-
-def _items(
-    catalog: Catalog,
-    rows: Rows,
-    columns: dict[str, list[Any]],
-    told: dict[str, Any],
-    next_run: str,
-) -> Items:
-    ranks = [-1 if rank is None else rank for rank in columns["next"]]
-    return Items(
-        catalog=catalog,
-        classes=tuple(told["classes"]),
-        rows=rows,
-        given=columns["given"],
-        labels=columns["label"],
-        confidence=np.array(columns["confidence"], dtype=np.float64),
-        others=columns["other"],
-        suspicion=np.array(columns["suspicion"], dtype=np.float64),
-        ranks=np.array(ranks, dtype=np.intp),
-        sentences=told["sentences"],
-        next_run=next_run,
-    )
