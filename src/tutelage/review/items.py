@@ -125,10 +125,7 @@ class Items:
 def open_run(folder: Path, catalog: Catalog | None = None, data: str = "") -> Items:
     """Read what a finished run left to review.
 
-    Args:
-        folder: of the run.
-        catalog: the run's data, if it was in memory.
-        data: the words for it, as the run remembers them.
+    If the run's data was in memory, ``catalog`` is that data, and ``data`` the words for it.
 
     Raises:
         TutelageError: there is no finished run, or its data has changed.
