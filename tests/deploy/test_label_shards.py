@@ -167,9 +167,8 @@ def test_memory_does_not_grow_with_a_shard(tmp_path: Path) -> None:
             yield ((str(number), read) for number in range(1500))
 
     shards: Any = [Endless()]
-    label_shards.label_shards(
-        engine, "m", shards, tmp_path, threshold=0.5, workers=2, console=Console(quiet=True)
-    )
+    pool = label_shards.Pool(shards, tmp_path, engine, "m", 0.5, Console(quiet=True))
+    label_shards.label_shards(pool, workers=2)
     assert count == 1500
     assert engine.batch * 2 <= most <= engine.batch * (2 * label_shards._AHEAD + 2)
 

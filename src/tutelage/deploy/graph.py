@@ -20,14 +20,12 @@ from tutelage.system.errors import TutelageError
 class Answers(NamedTuple):
     """What a model says about N images.
 
-    Attributes:
-        probabilities: (N, K) float32, calibrated.
-        energy: (N,) float32, ``tutelage.stats.unknown.energy`` of the logits; it is high for an
-            image of none of the classes.
+    The energy is ``tutelage.stats.unknown.energy`` of the logits; it is high for an image of none
+    of the classes.
     """
 
-    probabilities: Tensor
-    energy: Tensor
+    probabilities: Tensor  # (N, K) float32, calibrated
+    energy: Tensor  # (N,) float32
 
 
 class Deployed(nn.Module):

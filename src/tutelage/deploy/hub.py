@@ -29,27 +29,15 @@ README = "README.md"
 
 
 @dataclass(frozen=True)
-class TimmExport:
+class TimmExport(Parity):
     """How timm's model and ours agree.
 
     On images, each model has its own preprocessing: timm resizes once, tutelage to its canvas and
     then to the view.
-
-    Attributes:
-        max_logit_difference: largest difference of a logit on equal views, drawn at random.
-        top1_agreement: fraction of the images with the same answer.
-        max_difference: largest difference of a probability on the images.
-        mean_difference: mean over the images of each image's largest difference.
-        loss: of accuracy on the images, estimated by our calibrated probabilities.
-        n: number of images.
     """
 
-    max_logit_difference: float
-    top1_agreement: float
-    max_difference: float
-    mean_difference: float
-    loss: float
-    n: int
+    max_logit_difference: float  # on equal views, drawn at random
+    loss: float  # of accuracy on the images, by ``estimated_loss``
 
 
 def export_timm(
@@ -168,7 +156,9 @@ def _compare(model: Classifier, loaded: Any, images: Sequence[np.ndarray]) -> Ti
     after = torch.cat([loaded(view).softmax(dim=-1) for view in seen]).numpy()
     before = TorchModel(model).probabilities(images)
     compared, _ = compare(before, after)
-    return TimmExport(difference, **vars(compared), loss=estimated_loss(before, after))
+    return TimmExport(
+        **vars(compared), max_logit_difference=difference, loss=estimated_loss(before, after)
+    )
 
 
 @contextmanager

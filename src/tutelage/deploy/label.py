@@ -13,7 +13,7 @@ from typing import Any
 
 from tutelage.data.shards import find_shards
 from tutelage.deploy.label_accepted import check_manifest, write_accepted
-from tutelage.deploy.label_shards import label_shards
+from tutelage.deploy.label_shards import Pool, label_shards
 from tutelage.deploy.label_table import Engine
 from tutelage.deploy.predict import exported_file
 from tutelage.deploy.runtime import OnnxModel
@@ -44,15 +44,10 @@ def label(
     if accepted is not None:
         check_manifest(accepted, shards)
     summary = label_shards(
-        _engine(path),
-        _digest_of(path),
-        shards,
-        out,
-        threshold=threshold,
+        Pool(shards, out, _engine(path), _digest_of(path), threshold, Console(quiet=quiet)),
         workers=max(1, cores() // env_int("LOCAL_WORLD_SIZE", 1)),
         rank=env_int("RANK", 0),
         world=env_int("WORLD_SIZE", 1),
-        console=Console(quiet=quiet),
     )
     if summary is None:
         return None

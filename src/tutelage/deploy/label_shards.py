@@ -49,23 +49,14 @@ _POLL_S = 1.0
 
 
 @dataclass(frozen=True, eq=False)
-class _Pool:
-    """The shards, and what all labels of a folder are made with.
+class Pool:
+    """The shards, and what all labels of a folder are made with."""
 
-    Attributes:
-        shards: every process must have the same.
-        out: the folder.
-        engine: the model.
-        model: its fingerprint.
-        threshold: the confidence that a pseudo-label needs to be accepted.
-        console: shows the progress.
-    """
-
-    shards: Sequence[Shard]
-    out: Path
+    shards: Sequence[Shard]  # every process must have the same
+    out: Path  # the folder
     engine: Engine
-    model: str
-    threshold: float
+    model: str  # a text that changes with the model
+    threshold: float  # the confidence that a pseudo-label needs to be accepted, in [0, 1]
     console: Console
 
     def failure(self, shard: Shard) -> Path:
@@ -74,29 +65,15 @@ class _Pool:
 
 
 def label_shards(
-    engine: Engine,
-    fingerprint: str,
-    shards: Sequence[Shard],
-    out: Path,
-    *,
-    threshold: float,
-    workers: int,
-    rank: int = 0,
-    world: int = 1,
-    console: Console,
+    pool: Pool, *, workers: int, rank: int = 0, world: int = 1
 ) -> dict[str, Any] | None:
     """Label the shards that have no labels yet, each into a file of its own.
 
     Args:
-        engine: the model.
-        fingerprint: a text that changes with the model.
-        shards: the pool; every process must be given the same.
-        out: the folder, made if needed; all processes share it.
-        threshold: the confidence that a pseudo-label needs to be accepted, in [0, 1].
+        pool: its folder is made if needed; all processes share it.
         workers: threads that decode, and that run an exported model.
         rank: the number of this process.
         world: how many processes were started together.
-        console: shows the progress.
 
     Returns:
         The content of ``label.json``; None when another process writes it.
@@ -108,13 +85,12 @@ def label_shards(
     """
     need("pyarrow.parquet", "train")
     for name in (LABELS, FAILED):
-        (out / name).mkdir(parents=True, exist_ok=True)
-    pool = _Pool(shards, out, engine, fingerprint, threshold, console)
-    with closing(Claims(out / ".claims")) as claims:
+        (pool.out / name).mkdir(parents=True, exist_ok=True)
+    with closing(Claims(pool.out / ".claims")) as claims:
         _pin(pool)
         deal = _Deal(pool, claims, rank, world)
-        with console.bar("label", len(shards), "shard") as done:
-            _Work(pool, deal, workers).run(lambda: done(len(shards) - len(deal.left)))
+        with pool.console.bar("label", len(pool.shards), "shard") as done:
+            _Work(pool, deal, workers).run(lambda: done(len(pool.shards) - len(deal.left)))
         return _summarise(pool) if claims.take(SUMMARY) else None
 
 
@@ -134,7 +110,7 @@ def output_name(shard: Shard) -> str:
 class _Deal:
     """Which shard this process labels next."""
 
-    def __init__(self, pool: _Pool, claims: Claims, rank: int, world: int) -> None:
+    def __init__(self, pool: Pool, claims: Claims, rank: int, world: int) -> None:
         self.claims = claims
         self._pool = pool
         shares = [pool.shards[(rank + step) % world :: world] for step in range(world)]
@@ -210,7 +186,7 @@ class _Unreadable(Exception):
 class _Work:
     """What this process does: shards are opened ahead, read, answered and written in order."""
 
-    def __init__(self, pool: _Pool, deal: _Deal, workers: int) -> None:
+    def __init__(self, pool: Pool, deal: _Deal, workers: int) -> None:
         self.pool = pool
         self.engine = pool.engine
         self.deal = deal
@@ -347,7 +323,7 @@ def _fingerprint(shard: Shard) -> str:
         return f"!{error}"
 
 
-def _pin(pool: _Pool) -> None:
+def _pin(pool: Pool) -> None:
     """Write what the folder's labels are made with, or refuse a folder of other labels.
 
     What was written is read again: of two commands that begin at once, one stops here.
@@ -369,7 +345,7 @@ def _pin(pool: _Pool) -> None:
         )
 
 
-def _summarise(pool: _Pool) -> dict[str, Any] | None:
+def _summarise(pool: Pool) -> dict[str, Any] | None:
     """Add up the footers of all shards; None while other processes still label some."""
     totals = dict.fromkeys(COUNTS, 0)
     by_class = np.zeros((len(pool.engine.classes), 2), dtype=np.int64)
@@ -408,7 +384,7 @@ def _summarise(pool: _Pool) -> dict[str, Any] | None:
     return content
 
 
-def _mention_others(pool: _Pool) -> None:
+def _mention_others(pool: Pool) -> None:
     folder = pool.out / LABELS
     expected = {labels_of(shard, pool.out) for shard in pool.shards}
     if others := sum(path not in expected for path in folder.glob("*.parquet")):

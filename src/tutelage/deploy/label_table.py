@@ -35,17 +35,11 @@ class Engine(Protocol):
 
 @dataclass
 class Part:
-    """Some images of a shard, in order.
-
-    Attributes:
-        names: of the images.
-        reasons: why an image has no label; None where it has one.
-        prepared: by the engine, from the images without a reason.
-    """
+    """Some images of a shard, in order."""
 
     names: list[str]
-    reasons: list[str | None]
-    prepared: list[Any]
+    reasons: list[str | None]  # why an image has no label; None where it has one
+    prepared: list[Any]  # by the engine, from the images without a reason
 
 
 def about(path: Path) -> dict[str, Any] | None:

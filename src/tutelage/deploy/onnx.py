@@ -33,46 +33,28 @@ MEAN_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Parity:
-    """Agreement of an exported model with torch on n images.
+    """Agreement of an exported model with torch on n images."""
 
-    Attributes:
-        top1_agreement: fraction of the images with the same answer.
-        max_difference: largest difference of a probability.
-        mean_difference: mean over the images of each image's largest difference.
-        n: number of images.
-    """
-
-    top1_agreement: float
-    max_difference: float
-    mean_difference: float
+    top1_agreement: float  # fraction of the images with the same answer
+    max_difference: float  # largest difference of a probability
+    mean_difference: float  # mean over the images of each image's largest difference
     n: int
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """What int8 brought, judged on images that it was not calibrated on if there were any.
+    """What int8 brought, judged on images that it was not calibrated on if there were any."""
 
-    Attributes:
-        kept: the format to use.
-        path: its file.
-        reason: why it is kept, for people.
-        fp32, int8: latency of the float model and of the quantised one.
-        fp32_bytes, int8_bytes: size of their files.
-        top1_agreement: fraction of the images with an unchanged answer.
-        max_difference: largest change of a probability on the images.
-        loss: of accuracy on the images, estimated by the float model's calibrated probabilities.
-    """
-
-    kept: Literal["int8", "fp32"]
-    path: Path
-    reason: str
+    kept: Literal["int8", "fp32"]  # the format to use
+    path: Path  # its file
+    reason: str  # why it is kept, for people
     fp32: Latency
     int8: Latency
-    fp32_bytes: int
+    fp32_bytes: int  # size of the file
     int8_bytes: int
-    top1_agreement: float
-    max_difference: float
-    loss: float
+    top1_agreement: float  # fraction of the images with an unchanged answer
+    max_difference: float  # largest change of a probability on the images
+    loss: float  # of accuracy on the images, by ``estimated_loss``
 
 
 def export_onnx(model: Classifier, path: Path | str) -> None:
@@ -112,13 +94,9 @@ def parity(
     images: Sequence[np.ndarray],
     exported: Callable[[Sequence[np.ndarray]], np.ndarray] | None = None,
 ) -> Parity:
-    """Compare an exported file with torch.
+    """Compare the exported file ``path`` with torch on uint8 images (H, W, 3) of any sizes.
 
-    Args:
-        model: what was exported.
-        path: the file.
-        images: uint8 (H, W, 3) each; sizes may differ.
-        exported: gives the file's probabilities (N, K) of images; None runs the file as ONNX.
+    ``exported`` gives the file's probabilities (N, K) of images; None runs the file as ONNX.
 
     Raises:
         TutelageError: a probability differs by more than ``TOLERANCE``, or by more than

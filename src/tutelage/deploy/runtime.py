@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -98,11 +99,10 @@ class OnnxModel:
             return self.probabilities(pixels), None
         return self.answers(pixels)
 
-    def finish(
-        self, prepared: tuple[np.ndarray, np.ndarray | None]
-    ) -> tuple[np.ndarray, np.ndarray | None]:
+    def finish(self, prepared: Any) -> tuple[np.ndarray, np.ndarray | None]:
         """Return what ``prepare`` has computed."""
-        return prepared
+        probabilities, energy = prepared
+        return probabilities, energy
 
     def _run(self, outputs: list[str], images: Sequence[np.ndarray]) -> list[np.ndarray]:
         by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)

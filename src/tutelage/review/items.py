@@ -28,37 +28,24 @@ VIEWS = {
     "decided": "your decisions, the latest first",
 }
 Rows = np.ndarray[Any, np.dtype[np.intp]]
+Probabilities = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
 class Items:
-    """The images of a run that a person may decide about.
-
-    Attributes:
-        catalog: the run's data.
-        classes: those that the run knows.
-        rows: (n,) the row of each image in the catalog.
-        given: (n,) the label that the image came with, or None.
-        labels: (n,) the teacher's answer; of a teacher that did not see the label, if there is one.
-        confidence: (n,) probability of that answer.
-        others: (n,) the second most likely class.
-        suspicion: (n,) probability that the given label is wrong; NaN without one.
-        ranks: (n,) place among the images to label next; -1 for no place.
-        sentences: what the run says about its labels, for people.
-        next_run: the command of a run that uses the decisions as labels.
-    """
+    """The n images of a run that a person may decide about."""
 
     catalog: Catalog
-    classes: tuple[str, ...]
-    rows: Rows
-    given: list[str | None]
-    labels: list[str]
-    confidence: np.ndarray[Any, np.dtype[np.float64]]
-    others: list[str]
-    suspicion: np.ndarray[Any, np.dtype[np.float64]]
-    ranks: Rows
-    sentences: list[str]
-    next_run: str
+    classes: tuple[str, ...]  # those that the run knows
+    rows: Rows  # (n,) the row of each image in the catalog
+    given: list[str | None]  # (n,) the label that the image came with
+    labels: list[str]  # (n,) the answer of a teacher that did not see the label, if there is one
+    confidence: Probabilities  # (n,) of that answer
+    others: list[str]  # (n,) the second most likely class
+    suspicion: Probabilities  # (n,) that the given label is wrong; NaN without one
+    ranks: Rows  # (n,) place among the images to label next; -1 for no place
+    sentences: list[str]  # what the run says about its labels, for people
+    next_run: str  # the command of a run that uses the decisions as labels
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -78,20 +65,19 @@ class Items:
         ``standing`` are the decisions by image, in the order in which they were made.
         """
         unlabelled = np.isnan(self.suspicion)
-        if name == "next":
-            chosen = np.flatnonzero(self.ranks >= 0)
-            order = chosen[np.argsort(self.ranks[chosen], kind="stable")]
-        elif name == "suspicious":
-            chosen = np.flatnonzero(~unlabelled)
-            order = chosen[np.argsort(-self.suspicion[chosen], kind="stable")]
-        elif name == "decided":
-            known = [self.by_name[i] for i in reversed(standing) if i in self.by_name]
-            order = np.array(known, dtype=np.intp)
+        keys = {
+            "next": (self.ranks >= 0, self.ranks),
+            "suspicious": (~unlabelled, -self.suspicion),
+            "unsure": (unlabelled, self.confidence),
+            "sure": (unlabelled, -self.confidence),
+        }
+        if name == "decided":
+            order = [self.by_name[i] for i in reversed(standing) if i in self.by_name]
         else:
-            chosen = np.flatnonzero(unlabelled)
-            sign = 1 if name == "unsure" else -1
-            order = chosen[np.argsort(sign * self.confidence[chosen], kind="stable")]
-        return [int(i) for i in order if of_class is None or self.shown(int(i)) == of_class]
+            among, key = keys[name]
+            chosen = np.flatnonzero(among)
+            order = chosen[np.argsort(key[chosen], kind="stable")].tolist()
+        return [i for i in order if of_class is None or self.shown(i) == of_class]
 
     def shown(self, item: int) -> str:
         """The label that is shown, and that "accept" agrees to: the given one, or the teacher's."""
