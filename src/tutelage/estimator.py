@@ -194,7 +194,6 @@ def _catalog(images: list[Any], labels: list[Any]) -> tuple[Catalog, NDArray[Any
 
 
 def _images(X: Any) -> list[Any]:
-    """Paths or arrays, one an image."""
     if hasattr(X, "columns"):
         if "image" not in X.columns:
             raise TutelageError(
@@ -224,7 +223,6 @@ def _is_picture(image: Any) -> bool:
 
 
 def _column(values: Any) -> list[Any]:
-    """The items of a sequence: NumPy's own numbers, or the rows of an array of more axes."""
     if isinstance(values, str | bytes | os.PathLike):
         raise TutelageError(f"expected a sequence, found one {type(values).__name__}: {values!r}")
     return list(values)

@@ -32,11 +32,8 @@ def bench_model(
 ) -> dict[str, Any]:
     """Time exported models in turns on grey square images, preprocessing included.
 
-    Args:
-        paths: exported .onnx files.
-        threads: cores used for one batch.
-        size: side in pixels of the images; None takes each model's own canvas.
-        runs: timed runs of each model with one image; a fifth of them with a batch.
+    Without a ``size``, the images have the side of each model's canvas. There are ``runs`` timed
+    runs with one image, and a fifth of them with 32.
 
     Returns:
         "threads", "runs" and "models". A model has its "path", "bytes", "parameters", "input_size",

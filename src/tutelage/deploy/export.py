@@ -67,7 +67,6 @@ def export(
 def _written(
     model: Any, path: Path, format: str, images: Sequence[np.ndarray], origin: Path
 ) -> Any:
-    """Write a model in one of the ``FORMATS`` and compare what was written with torch."""
     from tutelage.deploy import hub, onnx, program
 
     if format == "timm":

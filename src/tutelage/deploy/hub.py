@@ -45,13 +45,9 @@ def export_timm(
 ) -> TimmExport:
     """Write a folder that ``timm.create_model("local-dir:FOLDER", pretrained=True)`` loads.
 
-    The head is divided by the temperature, so the softmax of timm's logits is calibrated.
-
-    Args:
-        model: a whole trunk with a head on its last features.
-        folder: new, or empty.
-        images: uint8 (H, W, 3) each, to compare the preprocessing on.
-        origin: the model's own folder; if it lies in a run folder, the card has the run's figures.
+    The head is divided by the temperature, so the softmax of timm's logits is calibrated. The
+    preprocessing is compared on the images, uint8 (H, W, 3). If ``origin``, the model's own folder,
+    lies in a run folder, the card has the run's figures.
 
     Raises:
         TutelageError: timm cannot build the model, its answers differ, or the folder is taken.
@@ -78,9 +74,7 @@ def export_timm(
 def export_hub(
     model: Classifier, folder: Path, images: Sequence[np.ndarray], origin: Path
 ) -> Parity:
-    """Write a model folder with its ONNX file and a card, in the layout of the hub.
-
-    The arguments are those of ``export_timm``; any model will do.
+    """Write a model folder with its ONNX file and a card; arguments as in ``export_timm``.
 
     Raises:
         TutelageError: the ONNX file differs from torch, or the folder is taken.

@@ -38,16 +38,11 @@ def check_manifest(path: Path, shards: Sequence[Shard]) -> None:
 
 
 def write_accepted(shards: Sequence[Shard], out: Path, path: Path) -> None:
-    """Write the images whose pseudo-label was accepted, in the order of the pool.
+    """Write a manifest of the images whose pseudo-label was accepted, in the order of the pool.
 
     The columns are ``image`` (in .csv the path, relative to the manifest; in .parquet the bytes),
     ``label`` and ``split`` (train), and in .parquet also ``file`` (shard and image). Shards without
-    labels are left out.
-
-    Args:
-        shards: the pool.
-        out: the folder of its labels.
-        path: the manifest, checked by ``check_manifest``.
+    labels in the folder ``out`` are left out. ``check_manifest`` has checked ``path``.
 
     Raises:
         TutelageError: a shard has changed since it was labelled.
@@ -96,9 +91,10 @@ def _write_csv(rows: Iterator[tuple[Shard, str, str, bytes]], partial: Path, bes
 
 def _write_parquet(rows: Iterator[tuple[Shard, str, str, bytes]], partial: Path) -> None:
     arrow, parquet = need("pyarrow", "train"), need("pyarrow.parquet", "train")
-    kinds = {"image": arrow.large_binary(), "label": arrow.string(), "split": arrow.string(),
-             "file": arrow.string()}  # fmt: skip
-    schema = arrow.schema(kinds)
+    text = arrow.string()
+    schema = arrow.schema(
+        {"image": arrow.large_binary(), "label": text, "split": text, "file": text}
+    )
     with parquet.ParquetWriter(partial, schema, compression="none") as writer:
         while group := list(itertools.islice(rows, _ROWS)):
             table = {

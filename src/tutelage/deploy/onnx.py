@@ -58,10 +58,10 @@ class Quantized:
 
 
 def export_onnx(model: Classifier, path: Path | str) -> None:
-    """Write ``Deployed(model)`` as ONNX.
+    """Write ``Deployed(model)`` as ONNX, with the metadata that ``OnnxModel`` reads.
 
     uint8 ``images`` (N, H, W, 3) -> ``probabilities`` (N, K), ``energy`` (N,). N, H and W are
-    dynamic. The metadata holds what ``OnnxModel`` reads. The file appears whole or not at all.
+    dynamic. The file appears whole or not at all.
 
     Raises:
         MissingExtra: the package onnx is not installed.
@@ -136,13 +136,13 @@ def quantize_onnx(
     """Quantise the network (not the preprocessing) of an exported model, if that does no harm.
 
     Static QDQ with unsigned activations and per-channel signed weights (Jacob et al. 2018). The
-    int8 model is kept if it is faster (one image, one thread, in turns with the float model) and
-    loses no more than ``max_loss`` of the accuracy. That needs no labels: ``estimated_loss`` says
-    what the changed answers cost.
+    int8 model is kept, and written to ``out``, if it is faster (one image, one thread, in turns
+    with the float model) and loses no more than ``max_loss`` of the accuracy. That needs no labels:
+    ``estimated_loss`` says what the changed answers cost.
 
     Args:
         path: an exported model.
-        out: where the int8 model goes; not written when fp32 is kept.
+        out: the int8 file.
         calibration_images: uint8 (H, W, 3) each; a hundred unlabelled ones are enough.
         test_images: others, to judge it on; without any it is judged on the calibration images.
         max_loss: in [0, 1].

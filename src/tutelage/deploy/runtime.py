@@ -85,11 +85,7 @@ class OnnxModel:
         return result.reshape(-1, len(self.classes))
 
     def answers(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """``probabilities`` (N, K) and energies (N,), for a model with an ``unknown_threshold``.
-
-        Raises:
-            TutelageError: an array that is not an image.
-        """
+        """``probabilities`` (N, K) and energies (N,), for a model with an ``unknown_threshold``."""
         probabilities, energy = self._run(["probabilities", "energy"], images)
         return probabilities.reshape(-1, len(self.classes)), energy
 

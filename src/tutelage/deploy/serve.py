@@ -160,7 +160,10 @@ class _Service:
                 self._seconds.observe(time.monotonic() - began)
 
     async def _predict(self, request: Request, deadline: float) -> Response:
-        reject = _flag(request, "reject")
+        text = request.query_params.get("reject", "false").lower()
+        if text not in ("true", "false", "1", "0"):
+            raise HTTPException(400, f"reject is {text!r}, expected true or false")
+        reject = text in ("true", "1")
         if reject and self._model.unknown_threshold is None:
             raise HTTPException(400, "this model has no threshold to reject by: leave out reject")
         with self._holding() as hold:
@@ -198,14 +201,13 @@ class _Service:
     def _rows(
         self, named: Sequence[tuple[str, bytes]], reject: bool, deadline: float
     ) -> list[dict[str, Any]]:
-        """One row per image, in order: a prediction, or an error if it cannot be read."""
         rows: list[dict[str, Any]] = []
         for chunk in _chunks(named, self._limits.pixels):
             if time.monotonic() > deadline:
                 break  # the request has timed out: nobody waits for the answer
             good = [(name, pixels) for name, pixels in chunk if not isinstance(pixels, str)]
             names, pixels = [name for name, _ in good], [image for _, image in good]
-            found = iter(answer(self._model, names, pixels, reject=reject) if good else [])
+            found = iter(answer(self._model, names, pixels, reject=reject))
             rows += [
                 {"image": name, "error": what} if isinstance(what, str) else _row(next(found))
                 for name, what in chunk
@@ -286,13 +288,6 @@ def _counting(receive: Receive, most: int, hold: Any) -> Receive:
         return message
 
     return counting
-
-
-def _flag(request: Request, name: str) -> bool:
-    text = request.query_params.get(name, "false").lower()
-    if text not in ("true", "false", "1", "0"):
-        raise HTTPException(400, f"{name} is {text!r}, expected true or false")
-    return text in ("true", "1")
 
 
 async def _refusal(request: Request, error: Exception) -> Response:
