@@ -444,7 +444,8 @@ def _problem(command: str, name: str, value: Any, known: dict[str, tuple[str, Fi
         return ""
     accepted: Any = (int, float) if kind is float else kind  # as config.json can keep it
     if not isinstance(value, accepted) or isinstance(value, bool):
-        return f"{name} is {value!r}, expected {_KINDS[kind]}"
+        expected = {int: "a whole number", float: "a number", str: "text"}[kind]
+        return f"{name} is {value!r}, expected {expected}"
     if choices and value not in choices:
         return f"{name} is {value!r}, expected one of {', '.join(choices)}"
     if name == "teacher" and command != "distill" and _is_list(value):
@@ -457,9 +458,6 @@ def _problem(command: str, name: str, value: Any, known: dict[str, tuple[str, Fi
 def _is_list(value: str) -> bool:
     """Whether a text names several things; a folder's own name may have a comma."""
     return "," in value and not os.path.isdir(value)
-
-
-_KINDS: dict[type, str] = {int: "a whole number", float: "a number", str: "text"}
 
 
 @cache

@@ -1,10 +1,9 @@
 import time
-from pathlib import Path
 
 import pytest
 
 from tutelage.deploy import latency
-from tutelage.deploy.latency import latencies, size_bytes
+from tutelage.deploy.latency import latencies
 
 
 def test_median_and_fifth_percentile_of_known_times(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,10 +27,3 @@ def test_calls_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     results = latencies([lambda: order.append("a"), lambda: order.append("b")], runs=2)
     assert "".join(order) == "ababab"
     assert len(results) == 2
-
-
-def test_size_of_files_and_folders(tmp_path: Path) -> None:
-    (tmp_path / "a").write_bytes(b"123")
-    (tmp_path / "b").write_bytes(b"4567")
-    assert size_bytes(tmp_path / "a") == 3
-    assert size_bytes(tmp_path) == 7

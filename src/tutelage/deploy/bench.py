@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tutelage.deploy.latency import latencies, onnx_call, size_bytes
+from tutelage.deploy.latency import latencies, onnx_call
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.system.errors import TutelageError
 
@@ -32,8 +32,8 @@ def bench_model(
 ) -> dict[str, Any]:
     """Time exported models in turns on grey square images, preprocessing included.
 
-    Without a ``size``, the images have the side of each model's canvas. There are ``runs`` timed
-    runs with one image, and a fifth of them with 32.
+    Without a ``size`` the images are as large as each model's canvas. There are ``runs`` timed runs
+    with one image, and a fifth of them with 32.
 
     Returns:
         "threads", "runs" and "models". A model has its "path", "bytes", "parameters", "input_size",
@@ -52,7 +52,7 @@ def bench_model(
     models: list[dict[str, Any]] = [
         {
             "path": str(model.path),
-            "bytes": size_bytes(model.path),
+            "bytes": model.path.stat().st_size,
             "parameters": int(model.metadata["tutelage.parameters"]),
             "input_size": model.input_size,
             "image": size or int(model.metadata["tutelage.canvas"]),

@@ -69,11 +69,8 @@ def label_shards(
 ) -> dict[str, Any] | None:
     """Label the shards that have no labels yet, each into a file of its own.
 
-    Args:
-        pool: its folder is made if needed; all processes share it.
-        workers: threads that decode, and that run an exported model.
-        rank: the number of this process.
-        world: how many processes were started together.
+    This is process ``rank`` of ``world``, which share the pool's folder. It decodes, and runs an
+    exported model, in ``workers`` threads.
 
     Returns:
         The content of ``label.json``; None when another process writes it.

@@ -1,4 +1,4 @@
-"""How long one image takes, and how large a model is."""
+"""How long an exported model takes."""
 
 from __future__ import annotations
 
@@ -51,10 +51,3 @@ def onnx_call(
     side = size or int(model.metadata["tutelage.canvas"])
     images = [np.full((side, side, 3), 128, dtype=np.uint8)] * batch
     return lambda: model.probabilities(images)
-
-
-def size_bytes(path: Path | str) -> int:
-    """Bytes of a model file, or of all files of a model folder."""
-    path = Path(path)
-    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
-    return sum(file.stat().st_size for file in files)

@@ -17,7 +17,7 @@ import torch
 
 from tutelage._version import __version__
 from tutelage.deploy.graph import Answers, Deployed
-from tutelage.deploy.latency import Latency, latencies, onnx_call, size_bytes
+from tutelage.deploy.latency import Latency, latencies, onnx_call
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.models.classifier import Classifier, count_parameters
 from tutelage.models.forward import trace
@@ -138,14 +138,9 @@ def quantize_onnx(
     Static QDQ with unsigned activations and per-channel signed weights (Jacob et al. 2018). The
     int8 model is kept, and written to ``out``, if it is faster (one image, one thread, in turns
     with the float model) and loses no more than ``max_loss`` of the accuracy. That needs no labels:
-    ``estimated_loss`` says what the changed answers cost.
-
-    Args:
-        path: an exported model.
-        out: the int8 file.
-        calibration_images: uint8 (H, W, 3) each; a hundred unlabelled ones are enough.
-        test_images: others, to judge it on; without any it is judged on the calibration images.
-        max_loss: in [0, 1].
+    ``estimated_loss`` says what the changed answers cost. The images are uint8 (H, W, 3) each; a
+    hundred unlabelled ones are enough to calibrate on. Without test images the model is judged on
+    the calibration images.
 
     Raises:
         TutelageError: there are no images, or ``path`` is no exported model.
@@ -163,7 +158,7 @@ def quantize_onnx(
         fp32, int8 = latencies([onnx_call(path), onnx_call(int8_file)])
         loss = estimated_loss(before, after)
         accepted = int8.p50_ms < fp32.p50_ms and loss <= max_loss
-        int8_bytes = size_bytes(int8_file)
+        int8_bytes = int8_file.stat().st_size
         if accepted:
             out.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(out, int8_file.read_bytes())
@@ -177,7 +172,7 @@ def quantize_onnx(
         reason=reason if accepted else f"{reason}: fp32 is kept",
         fp32=fp32,
         int8=int8,
-        fp32_bytes=size_bytes(path),
+        fp32_bytes=path.stat().st_size,
         int8_bytes=int8_bytes,
         top1_agreement=compared.top1_agreement,
         max_difference=compared.max_difference,

@@ -216,10 +216,7 @@ class _Service:
 
 
 def _row(prediction: Prediction) -> dict[str, Any]:
-    row = dict(vars(prediction))
-    if row["rejected"] is None:
-        del row["rejected"]
-    return row
+    return {name: value for name, value in vars(prediction).items() if value is not None}
 
 
 def _chunks(
