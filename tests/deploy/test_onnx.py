@@ -197,7 +197,7 @@ from tutelage.deploy.runtime import OnnxModel
 from tutelage.deploy.latency import onnx_latency
 model = OnnxModel(sys.argv[1])
 probabilities = model.probabilities([np.load(sys.argv[2])])
-onnx_latency(sys.argv[1], runs=1)
+onnx_latency(sys.argv[1])
 assert "torch" not in sys.modules
 np.save(sys.argv[3], probabilities)
 """
