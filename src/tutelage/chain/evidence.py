@@ -19,7 +19,7 @@ from tutelage.chain.types import Finished, Run
 from tutelage.chain.views import strong_policy
 from tutelage.chain.worklist import principal
 from tutelage.data.split import ROLES
-from tutelage.deploy.latency import onnx_latency, size_bytes
+from tutelage.deploy.latency import onnx_latency
 from tutelage.models.classifier import count_parameters
 from tutelage.report.model import (
     CloudImage,
@@ -140,7 +140,7 @@ def deployment(named: Sequence[tuple[str, Finished, Path]]) -> list[DeploymentRo
             {
                 "name": name,
                 "parameters": count_parameters(done.outcome.model),
-                "bytes": size_bytes(path),
+                "bytes": path.stat().st_size,
                 "latency_ms_p50": timed.p50_ms,
                 "latency_ms_p05": timed.p05_ms,
                 "format": "ONNX float32",
