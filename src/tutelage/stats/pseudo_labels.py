@@ -1,4 +1,4 @@
-"""From a teacher's beliefs about the pool to pseudo-labels: align, then select per class."""
+"""From a teacher's beliefs about the pool to pseudo-labels, aligned to the class frequencies."""
 
 from __future__ import annotations
 
@@ -58,8 +58,6 @@ class PseudoLabels:
         labels: (N,) most likely class.
         confidence: (N,) probability of that class.
         accepted: (N,) bool.
-        thresholds: (K,) confidence from which on images of a class were accepted; 1.0 for a class
-            without images.
         distances: (N,) from the classes, as ``tutelage.stats.unknown`` measures them.
         limit: images farther away are out of class and never accepted; infinite if none is.
     """
@@ -68,7 +66,6 @@ class PseudoLabels:
     labels: NDArray[np.int64]
     confidence: Floats
     accepted: NDArray[np.bool_]
-    thresholds: Floats
     distances: Floats
     limit: float
 
@@ -101,10 +98,7 @@ class PseudoLabels:
             return f"out of class: distance {self.distances[number]:.3f} above {self.limit:.3f}"
         if self.accepted[number]:
             return "accepted"
-        cut = self.thresholds[self.labels[number]]
-        if self.confidence[number] >= cut:
-            return "no time to learn from it"
-        return f"confidence {self.confidence[number]:.3f} below its class's cut {cut:.3f}"
+        return "no time to learn from it"
 
 
 def sharpen(probs: Floats) -> Floats:
@@ -139,35 +133,21 @@ def revise(labels: PseudoLabels, probs: Floats, *, strength: float) -> PseudoLab
     )
 
 
-def select(probs: Floats, *, fraction: float, detection: Detection | None = None) -> PseudoLabels:
-    """Accept the most confident ``fraction`` of each predicted class, at least one image each.
-
-    Images out of class take no part.
-
-    Per class, because one threshold for all lets the easy classes crowd out the hard ones
-    (curriculum by percentile: Cascante-Bonilla et al. 2021, "Curriculum Labeling").
+def select(probs: Floats, detection: Detection | None = None) -> PseudoLabels:
+    """Accept every image that is not out of class.
 
     Args:
         probs: (N, K).
-        fraction: in (0, 1].
         detection: which images are out of class; None is none.
     """
-    n_classes = probs.shape[1]
     detection = detection or Detection(np.zeros(len(probs)), inf)
-    labels = probs.argmax(axis=1)
-    confidence = probs.max(axis=1)
-    accepted = np.zeros(len(probs), dtype=bool)
-    thresholds = np.ones(n_classes)
-    for k in range(n_classes):
-        members = np.flatnonzero((labels == k) & ~detection.outside)
-        if len(members) == 0:
-            continue
-        best = members[np.argsort(-confidence[members], kind="stable")]
-        taken = best[: max(1, round(fraction * len(members)))]
-        accepted[taken] = True
-        thresholds[k] = confidence[taken].min()
     return PseudoLabels(
-        probs, labels, confidence, accepted, thresholds, detection.distances, detection.limit
+        probs,
+        labels=probs.argmax(axis=1),
+        confidence=probs.max(axis=1),
+        accepted=~detection.outside,
+        distances=detection.distances,
+        limit=detection.limit,
     )
 
 
