@@ -18,15 +18,10 @@ RATES = np.linspace(0.0, 0.6, 61)
 
 @dataclass(frozen=True)
 class LabelErrors:
-    """How likely each given label is wrong.
+    """How likely each given label is wrong."""
 
-    Attributes:
-        probability: (n,) that the label is wrong.
-        rate: estimated share of wrong labels among all.
-    """
-
-    probability: Floats
-    rate: float
+    probability: Floats  # (n,) that the label is wrong
+    rate: float  # estimated share of wrong labels among all
 
     @property
     def suspected(self) -> NDArray[np.bool_]:

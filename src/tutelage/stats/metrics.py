@@ -45,12 +45,7 @@ def nll(probs: Floats, labels: Ints) -> float:
 
 
 def metrics(probs: Floats, labels: Ints) -> dict[str, Any] | None:
-    """The figures of one evaluation, as metrics.json writes them; None without images.
-
-    Args:
-        probs: (N, K).
-        labels: (N,) true classes.
-    """
+    """The figures of ``probs`` (N, K), as metrics.json writes them; None without images."""
     n = len(labels)
     if n == 0:
         return None
@@ -68,28 +63,16 @@ def metrics(probs: Floats, labels: Ints) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A paired comparison of a stage with its predecessor on the same held-out images.
-
-    Attributes:
-        n: images compared.
-        wins: images that only the new stage got right.
-        losses: images that only the predecessor got right.
-        before: accuracy of the predecessor.
-        after: accuracy of the new stage.
-        nll_before: mean negative log-likelihood of the predecessor's probabilities, in nats.
-        nll_after: the same of the new stage's.
-        shortened: whether the folds' models of the new stage were trained for fewer steps than its
-            own.
-    """
+    """A paired comparison of a stage with its predecessor on the same held-out images."""
 
     n: int
-    wins: int
-    losses: int
-    before: float
-    after: float
-    nll_before: float
+    wins: int  # images that only the new stage got right
+    losses: int  # images that only the predecessor got right
+    before: float  # accuracy of the predecessor
+    after: float  # accuracy of the new stage
+    nll_before: float  # mean negative log-likelihood of the predecessor's probabilities, in nats
     nll_after: float
-    shortened: bool = False
+    shortened: bool = False  # the folds' models were trained for fewer steps than the stage's own
 
     @property
     def accepted(self) -> bool:

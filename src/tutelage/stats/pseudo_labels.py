@@ -51,23 +51,14 @@ def align_to_prior(
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """Beliefs about the pool, and which of its images the student may learn from.
+    """Beliefs about the pool, and which of its images the student may learn from."""
 
-    Attributes:
-        probs: (N, K) calibrated, aligned.
-        labels: (N,) most likely class.
-        confidence: (N,) probability of that class.
-        accepted: (N,) bool.
-        distances: (N,) from the classes, as ``tutelage.stats.unknown`` measures them.
-        limit: images farther away are out of class and never accepted; infinite if none is.
-    """
-
-    probs: Floats
-    labels: NDArray[np.int64]
-    confidence: Floats
-    accepted: NDArray[np.bool_]
-    distances: Floats
-    limit: float
+    probs: Floats  # (N, K) calibrated, aligned
+    labels: NDArray[np.int64]  # (N,) most likely class
+    confidence: Floats  # (N,) probability of that class
+    accepted: NDArray[np.bool_]  # (N,)
+    distances: Floats  # (N,) from the classes, as ``tutelage.stats.unknown`` measures them
+    limit: float  # images farther away are out of class, never accepted; infinite if none is
 
     @property
     def outside(self) -> NDArray[np.bool_]:
@@ -75,11 +66,7 @@ class PseudoLabels:
         return np.asarray(self.distances > self.limit)
 
     def targets(self, kind: str) -> Floats:
-        """Training targets (N, K).
-
-        Args:
-            kind: "hard" (one-hot), "soft" (the beliefs themselves), or "sharpened" (between).
-        """
+        """Training targets (N, K): "hard" (one-hot), "soft" (the beliefs), or "sharpened"."""
         if kind == "hard":
             return np.asarray(np.eye(self.probs.shape[1])[self.labels])
         return sharpen(self.probs) if kind == "sharpened" else self.probs
@@ -134,12 +121,7 @@ def revise(labels: PseudoLabels, probs: Floats, *, strength: float) -> PseudoLab
 
 
 def select(probs: Floats, detection: Detection | None = None) -> PseudoLabels:
-    """Accept every image that is not out of class.
-
-    Args:
-        probs: (N, K).
-        detection: which images are out of class; None is none.
-    """
+    """Pseudo-labels from beliefs (N, K); all images but those out of class are accepted."""
     detection = detection or Detection(np.zeros(len(probs)), inf)
     return PseudoLabels(
         probs,
@@ -155,11 +137,7 @@ def confusion_rates(probs: Floats, labels: Ints, n_classes: int) -> Floats:
     """(K, K): column k is the mean held-out belief about images of true class k.
 
     One uniform belief is added to each class, so that a class without held-out images is uniform.
-
-    Args:
-        probs: (J, K) held-out.
-        labels: (J,) true classes.
-        n_classes: K.
+    Held-out ``probs`` are (J, K), their true classes (J,).
     """
     columns = []
     for k in range(n_classes):
