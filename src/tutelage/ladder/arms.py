@@ -46,15 +46,10 @@ class TrainedArm:
 
 
 def train_arms(chain: Pipeline, arms: Sequence[str]) -> dict[str, TrainedArm]:
-    """Train the arms, and make every decision between them, without a look at test.
+    """Train some of ``ARMS``, and make every decision between them, without a look at test.
 
-    Args:
-        chain: a new one; afterwards it holds the arms' finished stages.
-        arms: some of ``ARMS``.
-
-    Returns:
-        The trained arms in the order of ``ARMS``. Without unlabelled images or planned rounds
-        there is no "self-train".
+    Without unlabelled images or planned rounds there is no "self-train". Afterwards the new
+    ``chain`` holds the arms' finished stages.
     """
     run = chain.run
     done: dict[str, TrainedArm] = {}

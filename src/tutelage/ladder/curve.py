@@ -64,14 +64,10 @@ class Worth:
 def check_budgets(
     asked: Sequence[int] | None, catalog: Catalog, own: int | None, arms: Sequence[str]
 ) -> tuple[int, ...]:
-    """Labels per class of the curve's points, without the user's own.
+    """Labels per class of the curve's points, without the user's own (None takes all labels).
 
-    Args:
-        asked: what the user asked for; empty for no curve; None for half and a quarter of the
-            user's own number of labels and, if there are that many, twice and four times as many.
-        catalog: the data whose labels are counted.
-        own: labels per class that the ladder draws; None takes all.
-        arms: the arms that the ladder trains.
+    If nothing was ``asked`` for (None), they are half and a quarter of the user's own number and,
+    if there are that many, twice and four times as many. An empty ``asked`` is no curve.
 
     Raises:
         TutelageError: a number outside 1 to what there is, or arms that lack one of ``NEED``.

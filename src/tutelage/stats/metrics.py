@@ -105,24 +105,19 @@ class Comparison:
 
 
 def compare(before: Floats, after: Floats, labels: Ints, *, shortened: bool = False) -> Comparison:
-    """Compare a stage with its predecessor, image by image.
-
-    Args:
-        before: (N, K) calibrated held-out probabilities of the predecessor.
-        after: (N, K) the same of the new stage.
-        labels: (N,) true classes.
-        shortened: as in ``Comparison``.
-    """
+    """Compare calibrated held-out probabilities (N, K) of a stage with its predecessor's."""
     was = before.argmax(axis=1) == labels
     now = after.argmax(axis=1) == labels
     n = len(labels)
+    if n == 0:
+        return Comparison(0, 0, 0, 0.0, 0.0, 0.0, 0.0, shortened)
     return Comparison(
         n=n,
         wins=int((now & ~was).sum()),
         losses=int((was & ~now).sum()),
-        before=float(was.mean()) if n else 0.0,
-        after=float(now.mean()) if n else 0.0,
-        nll_before=nll(before, labels) if n else 0.0,
-        nll_after=nll(after, labels) if n else 0.0,
+        before=float(was.mean()),
+        after=float(now.mean()),
+        nll_before=nll(before, labels),
+        nll_after=nll(after, labels),
         shortened=shortened,
     )

@@ -137,12 +137,8 @@ def detect(features: Floats, labels: Ints, pool: Floats) -> Detection:
     own images explain. If nearly the whole pool lies there, all stay: it was taken in another way
     than the labelled images, and being far says nothing about the class. All stay, too, if only
     ``FEW`` held-out scores or fewer would set the limit: it would be their maximum, and where a
-    class has two labels, each is scored by the other.
-
-    Args:
-        features: (n, D) of labelled images, as ``mean_distances`` wants them.
-        labels: (n,) their classes.
-        pool: (M, D).
+    class has two labels, each is scored by the other. Features are as ``mean_distances`` wants
+    them, (n, D) of labelled images and (M, D) of the pool.
     """
     distances = mean_distances(features, labels, pool)
     held_out = held_out_distances(features, labels)
@@ -150,18 +146,3 @@ def detect(features: Floats, labels: Ints, pool: Floats) -> Detection:
     beyond = float((distances > limit.value).mean()) if len(distances) else 0.0
     found = len(held_out) > FEW and limit.share < beyond <= MOST
     return Detection(distances, limit.value if found else inf)
-
-
-def auroc(scores: Floats, outside: NDArray[np.bool_]) -> float:
-    """The chance that an image out of class scores higher than one of a class; ties count half.
-
-    The rank-sum statistic (Hanley and McNeil 1982).
-
-    Args:
-        scores: (N,).
-        outside: (N,) which images are out of class; some must be, and some not.
-    """
-    _, index, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[index]
-    n_out, n_in = int(outside.sum()), int((~outside).sum())
-    return float((ranks[outside].sum() - n_out * (n_out + 1) / 2) / (n_out * n_in))
