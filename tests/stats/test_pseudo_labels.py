@@ -5,7 +5,6 @@ import pytest
 
 from tutelage.stats.pseudo_labels import (
     align_to_prior,
-    class_prior,
     confusion_rates,
     estimate_prior,
     revise,
@@ -16,12 +15,6 @@ from tutelage.stats.unknown import Detection
 
 RNG = np.random.default_rng(0)
 PROBS = RNG.dirichlet(np.array([2.0, 1.0, 0.5]), 200)
-
-
-def test_class_prior_by_hand() -> None:
-    found = class_prior(np.array([0, 0, 0, 1]), 3)
-    np.testing.assert_allclose(found, [4 / 7, 2 / 7, 1 / 7])
-    np.testing.assert_allclose(class_prior(np.array([0, 1]), 2, smoothing=0.0), [0.5, 0.5])
 
 
 def test_full_alignment_makes_the_mean_belief_the_prior() -> None:
@@ -145,6 +138,12 @@ def test_prior_of_a_shifted_pool_is_found_and_sums_to_one() -> None:
     found = estimate_prior(rates @ true, rates, labels)
     np.testing.assert_allclose(found.sum(), 1)
     np.testing.assert_allclose(found, true, atol=0.02)
+
+
+def test_without_evidence_the_prior_is_that_of_the_labels_with_one_image_added() -> None:
+    rates = np.full((3, 3), 1 / 3)  # a teacher that tells nothing apart
+    found = estimate_prior(np.full(3, 1 / 3), rates, np.array([0, 0, 0, 1]))
+    np.testing.assert_allclose(found, [4 / 6, 2 / 6, 0])
 
 
 @pytest.mark.parametrize("count", [2, 1000])

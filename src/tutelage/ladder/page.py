@@ -114,8 +114,12 @@ def render(page: LadderPage) -> str:
     rows = [plots.Draws(arm.name, arm.each, arm.mean) for arm in page.arms]
     curve = None
     if len(page.points) > 1:
-        draws = [(point.labels, point.within, point.without) for point in page.points]
-        curve = markup(plots.label_curve(*zip(*draws, strict=True)))
+        drawn = plots.label_curve(
+            [point.labels for point in page.points],
+            [point.within for point in page.points],
+            [point.without for point in page.points],
+        )
+        curve = markup(drawn)
     context = {
         "page": page,
         "headline": headline(page),

@@ -13,17 +13,12 @@ from tutelage.stats.metrics import Floats, Ints
 from tutelage.stats.unknown import Detection
 
 SHARPENING = 0.5  # T of MixMatch
+ALIGNMENT_STEPS = 20
+PRIOR_IMAGES = 4.0  # per class, that the labels' own frequencies count as
+PRIOR_STEPS = 200
 
 
-def class_prior(labels: Ints, n_classes: int, smoothing: float = 1.0) -> Floats:
-    """Class frequencies (K,) of the labels, smoothed so that no class is impossible."""
-    counts = np.bincount(labels, minlength=n_classes).astype(float) + smoothing
-    return np.asarray(counts / counts.sum())
-
-
-def align_to_prior(
-    probs: Floats, prior: Floats, *, strength: float = 1.0, iterations: int = 20
-) -> Floats:
+def align_to_prior(probs: Floats, prior: Floats, *, strength: float = 1.0) -> Floats:
     """Move the mean belief over the pool toward ``prior`` (distribution alignment).
 
     ``strength`` 0 leaves the beliefs alone and 1 makes their mean the prior. Between them the
@@ -35,7 +30,6 @@ def align_to_prior(
         probs: (N, K).
         prior: (K,).
         strength: in [0, 1].
-        iterations: how often both are scaled.
     """
     if strength == 0 or len(probs) == 0:
         return probs
@@ -43,7 +37,7 @@ def align_to_prior(
     target = marginal ** (1 - strength) * prior**strength
     target = target / target.sum()
     aligned = probs.astype(float)
-    for _ in range(iterations):
+    for _ in range(ALIGNMENT_STEPS):
         aligned = aligned * (target / np.clip(aligned.mean(axis=0), 1e-9, None))
         aligned = aligned / aligned.sum(axis=1, keepdims=True)
     return np.asarray(aligned)
@@ -146,30 +140,28 @@ def confusion_rates(probs: Floats, labels: Ints, n_classes: int) -> Floats:
     return np.stack(columns, axis=1)
 
 
-def estimate_prior(
-    mean_belief: Floats, rates: Floats, labels: Ints, *, strength: float = 4.0
-) -> Floats:
+def estimate_prior(mean_belief: Floats, rates: Floats, labels: Ints) -> Floats:
     """How frequent the classes are in the pool, from what the teacher believes on average.
 
     The mean belief is a mixture of the columns of ``rates``; its proportions are found by
-    expectation maximisation, with a Dirichlet prior of ``strength`` images a class at the labels'
-    own frequencies. The idea is black-box shift estimation (Lipton et al. 2018), made
-    positive and regularised because few labels make the rates uncertain. A class without labels
-    gets 0: nothing that the teacher learnt could tell its images from those of the others.
+    expectation maximisation, with a Dirichlet prior of ``PRIOR_IMAGES`` a class at the labels' own
+    frequencies, smoothed by one image. The idea is black-box shift estimation (Lipton et al. 2018),
+    made positive and regularised because few labels make the rates uncertain. A class without
+    labels gets 0: nothing that the teacher learnt could tell its images from those of the others.
 
     Args:
         mean_belief: (K,) mean probability over the pool.
         rates: (K, K) from ``confusion_rates``.
-        labels: (n,) the labels; their number is how much the evidence counts.
-        strength: images per class that the prior counts as.
+        labels: (n,); their number is how much the evidence counts.
     """
     n_classes = len(mean_belief)
-    start = class_prior(labels, n_classes) * (np.bincount(labels, minlength=n_classes) > 0)
+    labelled = np.bincount(labels, minlength=n_classes)
+    start = (labelled + 1) / (labelled + 1).sum() * (labelled > 0)
     prior = start
-    for _ in range(200):
+    for _ in range(PRIOR_STEPS):
         share = rates * prior
         share = share / share.sum(axis=1, keepdims=True)
         counts = len(labels) * (mean_belief[:, None] * share).sum(axis=0)
-        prior = counts + strength * n_classes * start
+        prior = counts + PRIOR_IMAGES * n_classes * start
         prior = prior / prior.sum()
     return np.asarray(prior)
