@@ -506,12 +506,6 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
         "unsupervised = cross_entropy(strong, ",
         "unsupervised = cross_entropy(weak[n:], ",
     ),
-    "accepted by one rule, reported by another": (
-        checks.selection_accepts_down_to_its_threshold,
-        "stats.pseudo_labels",
-        "        thresholds[k] = confidence[taken].min()\n",
-        "        thresholds[k] = confidence[members].mean()\n",
-    ),
     "a short stream cuts the batch": (
         checks.few_labels_are_repeated_not_dropped,
         "training.loader",
@@ -677,8 +671,8 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     "images out of class accepted": (
         checks.images_out_of_class_decide_nothing,
         "stats.pseudo_labels",
-        "(labels == k) & ~detection.outside",
-        "labels == k",
+        "accepted=~detection.outside",
+        "accepted=detection.distances >= 0",
     ),
     "images out of class in an online round": (
         checks.online_round_leaves_out_of_class_images,

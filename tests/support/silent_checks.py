@@ -702,7 +702,6 @@ def images_out_of_class_decide_nothing(tmp_path: Path, monkeypatch: pytest.Monke
         assert not any(reason.startswith("out of class") for reason in reasons[~odd])
     np.testing.assert_array_equal(one.probs[~odd], other.probs[~odd])
     np.testing.assert_array_equal(one.accepted, other.accepted)
-    np.testing.assert_array_equal(one.thresholds, other.thresholds)
 
 
 def limit_comes_from_held_out_images(_: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -741,14 +740,6 @@ def judged_images_are_no_part_of_their_chains_limit(
         assert after is not None
         assert np.array_equal(before.distances, after.distances) == same
         assert not same or before.limit == after.limit
-
-
-def selection_accepts_down_to_its_threshold(_: Path, __: pytest.MonkeyPatch) -> None:
-    probs = np.random.default_rng(0).dirichlet(np.ones(3), 60)
-    labels = select(probs, fraction=0.4)
-    cut = labels.thresholds[labels.labels]
-    assert np.array_equal(labels.accepted, labels.confidence >= cut)
-    assert 0 < labels.accepted.sum() < 60
 
 
 # --- batches
@@ -1209,7 +1200,7 @@ def every_leg_trains_head_and_trunk(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     run = prepared(tmp_path, monkeypatch)
     monkeypatch.setattr(trained, "fit", noted)
     run = run.on(folds=run.task.folds[:1])
-    labels = [select(softmax(some_beliefs(run.task), 1.0), fraction=1.0)]
+    labels = [select(softmax(some_beliefs(run.task), 1.0))]
     head = frozen.Head(torch.zeros_like(run.base.head.weight), torch.zeros(run.task.n_classes))
     work = Work("trained", steps=6, batch_size=8, size=32, revisions=2)
     trained.train_trunk(run, [head], labels, work, "round", judged_folds=0)

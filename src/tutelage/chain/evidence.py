@@ -43,7 +43,6 @@ SHOWN = 24  # pictures on a contact sheet
 MISTAKES = 60  # on the sheet that can be filtered
 CLOUD = (150, 250)  # labelled and unlabelled images in the cloud, at most
 CLOUD_SIDE = 56  # pixels of each
-SKIPPED_SHOWN = 200
 
 
 def pseudo_label_table(run: Run, finished: Sequence[Finished]) -> dict[str, list[Any]]:
@@ -324,7 +323,6 @@ def make_report(
 ) -> Report:
     """Gather everything the page shows."""
     labels = run.split.truth[run.split.indices("test")]
-    skipped = sorted(run.store.reasons.items())
     return Report(
         title=title("tutelage", run.catalog.classes),
         command=command,
@@ -335,8 +333,7 @@ def make_report(
         pseudo=pseudo_rows(run, finished),
         sheets=sheets(run, finished, probs),
         notes=run.notes,
-        skipped=skipped[:SKIPPED_SHOWN],
-        skipped_count=len(skipped),
+        skipped=sorted(run.store.reasons.items()),
         decisions=decisions(finished),
         deployment=deployed,
         settings=run.folder.read_json("config.json"),
