@@ -4,17 +4,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from catalogs import of_arrays
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tutelage.data.catalog import catalog_from_arrays
 from tutelage.data.split import ROLES, Split, folds, load_split, make_split, save_split
 from tutelage.system.errors import TutelageError
 
 
 def make_catalog(labels, splits=None, classes=("ant", "bee", "wasp")):
     names = [f"image {i:03}" for i in range(len(labels))]
-    return catalog_from_arrays(names, labels, splits or ["train"] * len(names), classes, names)
+    return of_arrays(names, labels, splits or ["train"] * len(names), classes)
 
 
 def draw(catalog, readable=None, *, labels_per_class=None, limit=None, seed=0):

@@ -6,12 +6,11 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tutelage.data.sources import FileSource, Source, selected
+from tutelage.data.sources import Source, selected
 from tutelage.system.errors import TutelageError
 
 SPLITS = ("train", "val", "test")
@@ -81,39 +80,6 @@ class Catalog:
         return replace(self, labels=index[self.labels], classes=classes)
 
 
-def catalog_from_arrays(
-    names: Sequence[str],
-    labels: ArrayLike,
-    splits: Sequence[str],
-    classes: Sequence[str],
-    paths: Sequence[Path | str],
-) -> Catalog:
-    """Make a catalog of image files from columns of equal length.
-
-    Args:
-        names: N unique ids.
-        labels: (N,) index into ``classes``, -1 = unlabelled.
-        splits: N of "train", "val", "test".
-        classes: class names, in the order of the indices.
-        paths: N image files.
-
-    Raises:
-        TutelageError: the lengths differ, a name occurs twice, a label or split is unknown.
-    """
-    indices = np.asarray(labels, dtype=np.int32)
-    lengths = {len(names), len(indices), len(splits), len(paths)}
-    if len(lengths) > 1:
-        raise TutelageError(f"names, labels, splits and paths have different lengths: {lengths}")
-    if len(indices) and not -1 <= indices.min() <= indices.max() < len(classes):
-        raise TutelageError(
-            f"labels go from {indices.min()} to {indices.max()}; expected -1 (unlabelled) "
-            f"to {len(classes) - 1} for {len(classes)} classes"
-        )
-    source = FileSource(tuple(str(path) for path in paths))
-    checked = _check_rows("the arrays", names, splits)
-    return Catalog(tuple(names), indices, checked, tuple(classes), source)
-
-
 def make_catalog(
     where: str,
     names: Sequence[str],
@@ -122,15 +88,9 @@ def make_catalog(
     source: Source,
     warnings: Sequence[str] = (),
 ) -> Catalog:
-    """Make a catalog from the columns of a table, each of N values.
+    """Make a catalog from the columns of a table, which errors call ``where``.
 
-    Args:
-        where: what errors call the table.
-        names: unique ids.
-        labels: class names, empty = unlabelled.
-        splits: "train", "val", "test" or empty, which is train.
-        source: reads image i.
-        warnings: what a user should know about the data.
+    Labels are class names, empty = unlabelled; splits are "train", "val", "test" or empty = train.
 
     Raises:
         TutelageError: no row, a name that occurs twice, an unknown split, or a class name with
@@ -138,7 +98,13 @@ def make_catalog(
     """
     if not names:
         raise TutelageError(f"{where} lists no images")
-    checked = _check_rows(where, names, splits)
+    if len(set(names)) < len(names):
+        twice = sorted(name for name, count in Counter(names).items() if count > 1)
+        raise TutelageError(
+            f"{where}: {len(twice)} images are listed more than once (first: {twice[0]}); "
+            "keep one row each"
+        )
+    checked = _known_splits(where, splits)
     found = set(labels) - {""}
     if odd := sorted(name for name in found if any(map(_is_control, name))):
         raise TutelageError(
@@ -156,14 +122,7 @@ def _is_control(character: str) -> bool:
     return unicodedata.category(character) == "Cc"
 
 
-def _check_rows(where: str, names: Sequence[str], splits: Sequence[str]) -> NDArray[np.str_]:
-    """Return the cleaned splits; raise when a name occurs twice or a split is unknown."""
-    if len(set(names)) < len(names):
-        twice = sorted(name for name, count in Counter(names).items() if count > 1)
-        raise TutelageError(
-            f"{where}: {len(twice)} images are listed more than once (first: {twice[0]}); "
-            "keep one row each"
-        )
+def _known_splits(where: str, splits: Sequence[str]) -> NDArray[np.str_]:
     cleaned = {split: split.strip().lower() or "train" for split in set(splits)}
     unknown = sorted(set(cleaned.values()) - set(SPLITS))
     if unknown:

@@ -44,17 +44,13 @@ class Decision:
 
 
 class Decisions:
-    """The decisions about one run, in memory and in their file.
+    """The decisions about one run, in memory and in their file, which is locked until it is closed.
 
-    Only one review at a time can open them: the file is locked until it is closed.
+    Raises:
+        TutelageError: another review holds it, it cannot be written, or a line is no decision.
     """
 
     def __init__(self, path: Path) -> None:
-        """Read what was decided earlier, and hold the file for more.
-
-        Raises:
-            TutelageError: another review holds it, it cannot be written, or a line is no decision.
-        """
         self.path = path
         self._past: list[Decision] = []
         try:
@@ -135,11 +131,8 @@ def apply_decisions(catalog: Catalog, setting: str | None) -> Catalog:
     """The catalog with what was decided about its training images.
 
     Accepted and relabelled images keep their label in every label draw; rejected ones are gone.
-
-    Args:
-        catalog: N images.
-        setting: run folders or files of decisions, separated by commas; a later one overrules
-            those before it. None changes nothing.
+    ``setting`` names run folders or files of decisions, separated by commas; a later one overrules
+    those before it. None changes nothing.
 
     Raises:
         TutelageError: a file without decisions, no decision about these images, or a label that is

@@ -119,7 +119,6 @@ def _has_many_scans(jpeg: bytes) -> bool:
 
 
 def _turn_of(image: Image.Image) -> contextlib.AbstractContextManager[object]:
-    """What a large image waits for."""
     large = image.width * image.height > LARGE_PIXELS
     return _large if large else contextlib.nullcontext()
 
@@ -168,7 +167,6 @@ def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
 
 @contextlib.contextmanager
 def _explained(data: bytes) -> Iterator[None]:
-    """Turn whatever Pillow raises into an UnreadableImage with a reason for people."""
     try:
         with _quiet:
             yield

@@ -62,25 +62,16 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Duplicate:
-    """One line of ``duplicates.csv``.
-
-    Attributes:
-        image: its name.
-        split: "train", "val" or "test".
-        label: its class, empty if it has none.
-        other: the image that it is a copy of; ``other_split`` and ``other_label`` likewise.
-        kind: "exact" or "near".
-        left_out: which of the two take no part: "image", "other", "both", or "" for neither.
-    """
+    """One line of ``duplicates.csv``: ``image`` is a copy of ``other``."""
 
     image: str
     split: str
-    label: str
+    label: str  # empty if it has none
     other: str
     other_split: str
     other_label: str
-    kind: str
-    left_out: str = ""
+    kind: str  # "exact" or "near"
+    left_out: str = ""  # which take no part: "image", "other", "both", or "" for neither
 
     @property
     def leaks(self) -> bool:
@@ -247,13 +238,8 @@ def find_pairs(
     """Find the pairs of images that show the same.
 
     Each of three or more exact copies is paired with the one of lowest rank, and all of them with
-    the near copies of that one.
-
-    Args:
-        store: N images.
-        rank: int (N,): images of rank ``UNLABELED`` are not compared with each other, and those of
-            rank ``NONE`` with no image.
-        progress: called with the number of images looked at.
+    the near copies of that one. By their ranks, int (N,), ``UNLABELED`` images are not compared
+    with each other, and ``NONE`` with no image.
     """
     rows = np.flatnonzero(rank != NONE)
     rows = rows[np.argsort(rank[rows], kind="stable")]  # by rank: the first of copies is kept
@@ -329,11 +315,8 @@ def _similar(hashes: NDArray[np.uint64], asked: int) -> NDArray[np.intp]:
 
     By multi-index hashing (Norouzi, Punjani and Fleet 2012): one of four bands of 16 bits differs
     in at most one bit. Memory is bounded, and so is time: bands that very many images share are
-    skipped, and the radius shrinks where too many pairs are alike.
-
-    Args:
-        hashes: uint64 (M,).
-        asked: at least one of each pair is among the first ``asked``.
+    skipped, and the radius shrinks where too many pairs are alike. At least one of each pair is
+    among the first ``asked`` of the hashes, uint64 (M,).
     """
     radius, count = RADIUS, len(hashes)
     pairs, distances = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.uint8)

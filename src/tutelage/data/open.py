@@ -27,14 +27,9 @@ _READERS: dict[str, Callable[[Path], Catalog]] = {
 
 
 def open_data(data: Data, split: str = "train") -> tuple[Catalog, str]:
-    """The catalog of any DATA, and the words by which a run remembers it.
+    """The catalog of any DATA, and its path or, for data in memory, words for what the images are.
 
-    Args:
-        data: a folder or file, a data set in memory, or several by the names of their splits.
-        split: of a single data set in memory.
-
-    Returns:
-        The catalog, and the path or, for data in memory, what the images are.
+    A single data set in memory is the split ``split``.
 
     Raises:
         TutelageError: what was found, what was expected, and the mend.

@@ -31,13 +31,7 @@ class RunFolder:
         self.events = path / "events.jsonl"  # the progress, one JSON object a line
 
     def claim(self, request: dict[str, Any]) -> bool:
-        """Start a run here, or continue the one of the same request.
-
-        Args:
-            request: the command, its data and its settings: an equal request is the same run.
-
-        Returns:
-            Whether an earlier run of this request is continued.
+        """Start a run here; or continue that of an equal request, in which case this is true.
 
         Raises:
             TutelageError: the folder holds something else, or another process works in it.
@@ -143,11 +137,7 @@ class RunFolder:
         return known
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """One JSON file of the folder.
-
-        Raises:
-            TutelageError: it is missing or not JSON.
-        """
+        """One JSON file of the folder; a TutelageError if it is missing or not JSON."""
         path = self.path / name
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -188,11 +178,8 @@ def catalog_of(folder: Path) -> Catalog:
 def command_line(command: str, data: str, out: str, settings: Mapping[str, Any]) -> str:
     """The shell command of a run, or, if its data is in memory, the call in Python.
 
-    Args:
-        command: such as "run".
-        data: what the user called it, or the words of ``open.in_memory``.
-        out: the run folder.
-        settings: by name; None leaves a setting out.
+    ``data`` is what the user called it, or the words of ``open.in_memory``. A setting that is None
+    is left out.
     """
     given = {name: value for name, value in settings.items() if value is not None}
     if is_in_memory(data):

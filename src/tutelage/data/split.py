@@ -62,9 +62,8 @@ def make_split(
 
     Args:
         catalog: N images.
-        readable: bool (N,) the others become "unused".
-        labels_per_class: labels to keep in each class; the other training images join the pool.
-            None keeps all.
+        readable: bool (N,); the others become "unused".
+        labels_per_class: labels to keep; other training images join the pool. None keeps all.
         limit: unlabelled images to keep; None keeps all.
         seed: of the draw.
         labels_needed: False accepts a pool alone.
@@ -132,12 +131,9 @@ def save_split(split: Split, catalog: Catalog, path: Path) -> None:
 
 
 def load_split(path: Path, catalog: Catalog, readable: NDArray[np.bool_] | None = None) -> Split:
-    """Read a pinned split back, in the catalog's order.
+    """Read what ``save_split`` wrote, in the order of the catalog's N images.
 
-    Args:
-        path: what ``save_split`` wrote.
-        catalog: N images.
-        readable: bool (N,); when given, an image with a role must still be readable.
+    If ``readable``, bool (N,), is given, an image with a role must still be readable.
 
     Raises:
         TutelageError: the catalog's images or labels have changed since, or the file is damaged.
@@ -187,16 +183,8 @@ def folds(labels: ArrayLike, k: int, seed: int) -> NDArray[np.intp]:
     """Deal images to k stratified folds of nearly equal size.
 
     A class with fewer than k images is spread over as many folds as it has images; the class of a
-    single image is missing from what that image's fold trains on. Fewer than k images give fewer
-    folds.
-
-    Args:
-        labels: int (n,).
-        k: folds, at least 2.
-        seed: of the deal.
-
-    Returns:
-        (n,) fold ids from 0 to min(k, n) - 1.
+    single image is missing from what that image's fold trains on. Labels int (n,) give fold ids
+    (n,) from 0 to min(k, n) - 1.
 
     Raises:
         TutelageError: k below 2.

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,7 +42,6 @@ _FREE_SHARE = 0.9  # of the free disk for a store: runs and other programs write
 
 _Keep = Callable[[NDArray[np.uint8]], object]
 _T = TypeVar("_T")
-_U = TypeVar("_U")
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,7 +110,7 @@ def open_store(
         threads = ThreadPoolExecutor(workers or cores(), thread_name_prefix="decode")
         with _writable(root), threads as pool:
             memo.parent.mkdir(parents=True, exist_ok=True)
-            hashes = list(_in_order(pool, partial(_hash, catalog.source), range(len(catalog))))
+            hashes = list(_in_order(pool, partial(_hash, catalog.source), len(catalog)))
             side = canvas or _choose_canvas(catalog.source, len(catalog))
             folder = root / _digest([version, str(side), *hashes])
             store = _load(folder, catalog, budget)
@@ -134,7 +133,6 @@ def _room(count: int, canvas: int, root: Path, budget: float | None) -> bool:
 
 
 def _size(count: int, canvas: int) -> int:
-    """Bytes of the pixels."""
     return count * canvas * canvas * 3
 
 
@@ -191,7 +189,7 @@ def _decode_all(
     began, count = time.monotonic(), len(catalog)
     aspects, reasons = [], {}
     squash = partial(_squash, catalog.source, canvas)
-    for i, (pixels, aspect, reason) in enumerate(_in_order(pool, squash, range(count))):
+    for i, (pixels, aspect, reason) in enumerate(_in_order(pool, squash, count)):
         keep(pixels)
         aspects.append(aspect)
         if reason:
@@ -242,10 +240,9 @@ def _stored(folder: Path, catalog: Catalog, *, reused: bool = True) -> ImageStor
 def _streamed(index: dict[str, Any], catalog: Catalog, *, reused: bool) -> ImageStore:
     """The store without pixels; raises one of ``_DAMAGED`` when the index is of other images."""
     count, canvas = len(catalog), int(index["canvas"])
-    reasons: dict[str, str] = {}
 
     def lost(row: int, reason: str) -> None:
-        reasons.setdefault(catalog.names[row], f"{reason} (it was readable before)")
+        store.reasons.setdefault(catalog.names[row], f"{reason} (it was readable before)")
 
     images = StreamedImages(partial(_squash, catalog.source, canvas), count, canvas, lost)
     seconds = float(index["seconds"])
@@ -256,8 +253,7 @@ def _streamed(index: dict[str, Any], catalog: Catalog, *, reused: bool) -> Image
         "read, and dealt in shuffled blocks"
     )
     store = _known(index, catalog, images, reused=reused, note=note)
-    reasons.update(store.reasons)
-    return replace(store, reasons=reasons)
+    return store
 
 
 def _time(seconds: float) -> str:
@@ -272,7 +268,6 @@ def _known(
     reused: bool,
     note: str = "",
 ) -> ImageStore:
-    """The store of these pixels and what an index tells of them."""
     aspect = np.array(index["aspect"], dtype=np.float32)
     failed = {int(i): str(reason) for i, reason in index["reasons"].items()}
     readable = np.ones(len(catalog), dtype=bool)
@@ -319,13 +314,10 @@ def _digest(texts: Iterable[str]) -> str:
     return hashed.hexdigest()
 
 
-def _in_order(
-    pool: ThreadPoolExecutor, function: Callable[[_T], _U], items: Iterable[_T]
-) -> Iterator[_U]:
-    """Map in threads, in order, with a bounded number of results in memory."""
-    todo = list(items)
-    for start in range(0, len(todo), _CHUNK):
-        yield from pool.map(function, todo[start : start + _CHUNK])
+def _in_order(pool: ThreadPoolExecutor, of: Callable[[int], _T], count: int) -> Iterator[_T]:
+    """``of`` each of ``count`` images in threads, in order, with few results in memory at once."""
+    for start in range(0, count, _CHUNK):
+        yield from pool.map(of, range(start, min(start + _CHUNK, count)))
 
 
 @contextlib.contextmanager

@@ -62,25 +62,12 @@ class Index:
     refused: tuple[tuple[str, str], ...]  # (member, reason); damage comes last
 
 
-@dataclass(frozen=True, slots=True)
-class TarImage:
-    """An image, and the member that holds its label, if its key has one."""
-
-    key: str
-    image: Member
-    label: Member | None
-
-
 def index_tar(file: BinaryIO, where: str) -> Index:
     """List a tar's regular files with their places.
 
     Absolute names, names with ``..``, links, devices, sparse files and a second member of the same
     name are refused one by one. In a tar that is cut off or damaged, everything before the damage
-    is kept.
-
-    Args:
-        file: a seekable binary file, local or from fsspec.
-        where: what messages call it.
+    is kept. The file must be seekable.
 
     Raises:
         TutelageError: it is empty, compressed, or no tar from its first byte on.
@@ -119,11 +106,11 @@ def index_tar(file: BinaryIO, where: str) -> Index:
     return Index(tuple(members), tuple(refused))
 
 
-def tar_images(members: tuple[Member, ...]) -> list[TarImage]:
-    """The images, in the order of the tar; members of another kind and hidden files are left out.
+def tar_images(members: tuple[Member, ...]) -> list[tuple[Member, Member | None]]:
+    """The images in the order of the tar, each with the member of its label, if there is one.
 
     A key is the name up to the first dot of its last part, as in WebDataset. Where a key has
-    several images, all of them share its label.
+    several images, all of them share its label. Hidden files are left out.
     """
     labels: dict[str, dict[str, Member]] = {}
     images: list[tuple[str, Member]] = []
@@ -137,7 +124,7 @@ def tar_images(members: tuple[Member, ...]) -> list[TarImage]:
             labels.setdefault(key, {})[extension.lower()] = member
         elif posixpath.splitext(name)[1].lower() in SUFFIXES:
             images.append((key, member))
-    return [TarImage(key, image, _label(labels.get(key, {}))) for key, image in images]
+    return [(image, _label(labels.get(key, {}))) for key, image in images]
 
 
 def _label(members: dict[str, Member]) -> Member | None:
@@ -300,16 +287,16 @@ def _rows(
     try:
         with open(file, "rb") as opened:
             index = index_tar(opened, name)
-            for found in tar_images(index.members):
+            for image, labelled_by in tar_images(index.members):
                 label = ""
-                if found.label is not None and split:
+                if labelled_by is not None and split:
                     try:
-                        label = label_of(found.label, read_member(opened, found.label))
+                        label = label_of(labelled_by, read_member(opened, labelled_by))
                     except (TutelageError, OSError) as error:
                         bad_labels.append(f"{name}/{error}")
-                place = (number, found.image.offset, found.image.size)
+                place = (number, image.offset, image.size)
                 label = "" if label == "-1" else label
-                yield f"{name}/{found.image.name}", label, split or "train", place
+                yield f"{name}/{image.name}", label, split or "train", place
     except (TutelageError, OSError) as error:
         yield refused(name, str(error))
         return
