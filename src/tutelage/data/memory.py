@@ -186,7 +186,7 @@ class _ItemSource:
     lock: Any  # data loaders use processes, so few data sets allow for threads
 
     def item(self, index: int) -> tuple[Any, Any]:
-        """Return (image, label); OSError if the data set fails, TutelageError if it has no pairs."""
+        """Give (image, label); OSError if the data set fails, TutelageError if it has no pairs."""
         with self.lock:
             try:
                 item = self.dataset[index]

@@ -39,6 +39,12 @@ class Classifier(nn.Module):
         drop_rate: dropout before the head, in training mode only.
         pretrained_head: weight (K0, D) of the classifier that came with pretrained weights, or
             None. A prior for the probe; never trained, moved or saved.
+
+    Args:
+        trunk: normalised images -> features (B, D), or a map (B, C, h, w) if ``spec.cut``.
+        spec: the model's description.
+        channels: D or C of the trunk's output.
+        level_channels: of the maps of ``spec.levels``, together.
     """
 
     mean: Tensor
@@ -47,14 +53,6 @@ class Classifier(nn.Module):
     def __init__(
         self, trunk: nn.Module, spec: ModelSpec, channels: int, level_channels: int = 0
     ) -> None:
-        """Put a neck (for a cut trunk) and a new head on a trunk.
-
-        Args:
-            trunk: normalised images -> features (B, D), or a map (B, C, h, w) if ``spec.cut``.
-            spec: the model's description.
-            channels: D or C of the trunk's output.
-            level_channels: of the maps of ``spec.levels``, together.
-        """
         super().__init__()
         self.spec = spec
         self.trunk = trunk
@@ -184,18 +182,14 @@ def has_blocks(body: Any) -> bool:
 def level_maps(body: Any, x: Tensor, levels: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
     """A timm model's output before its pooling, and the maps (B, C, h, w) of its ``levels``.
 
-    Args:
-        body: the model, whole or pruned.
-        x: normalised images (B, 3, H, W).
-        levels: numbers of stages, from 1, as ``zoo.cut`` counts them.
+    These are numbers of stages, from 1, as ``zoo.cut`` counts them; x (B, 3, H, W) is normalised.
     """
     if has_blocks(body):  # index 0 is the stem here
-        found = body.forward_intermediates(x, indices=list(levels), extra_blocks=True)
+        last, maps = body.forward_intermediates(x, indices=list(levels), extra_blocks=True)
     else:
         # To the end, for the trunk's own features: Hiera would stop after the last level.
         at = [level - 1 for level in levels]
-        found = body.forward_intermediates(x, indices=at, stop_early=False)
-    last, maps = found
+        last, maps = body.forward_intermediates(x, indices=at, stop_early=False)
     return last, maps
 
 

@@ -39,6 +39,9 @@ class ModelSpec:
         levels: numbers, from 1, of the stages whose maps' channel means and standard deviations
             are features too, after the trunk's own.
         versions: package name -> version that made the model.
+
+    Raises:
+        TutelageError: naming the first value that no model can have.
     """
 
     architecture: str
@@ -57,11 +60,6 @@ class ModelSpec:
     versions: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Refuse values no model can have.
-
-        Raises:
-            TutelageError: naming the first impossible value.
-        """
         checks = {
             "classes must be unique and not empty": len(set(self.classes)) == len(self.classes) > 0,
             f"there may be {MAX_WIDTH:,} classes at most": len(self.classes) <= MAX_WIDTH,

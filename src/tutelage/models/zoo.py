@@ -37,8 +37,6 @@ def create(
     canvas: int,
     input_size: int | None = None,
     weights: Path | str | None = None,
-    drop_rate: float = 0.0,
-    drop_path_rate: float = 0.0,
 ) -> Classifier:
     """A pretrained trunk with a new head.
 
@@ -50,8 +48,6 @@ def create(
         weights: None takes the pip-installed weights if the architecture has them, else timm's
             hub; "none" starts from random weights (seed with ``torch.manual_seed``); anything
             else is a .safetensors file with timm's names, with or without its classifier.
-        drop_rate: see ``Classifier.set_noise``.
-        drop_path_rate: see ``Classifier.set_noise``.
 
     Raises:
         TutelageError: unknown architecture, weights that do not fit, or no hub in reach.
@@ -74,7 +70,7 @@ def create(
     )
     model = build(spec, trunk=body)
     model.pretrained_head = old_head
-    model.set_noise(drop_rate, drop_path_rate)
+    model.set_noise(0.0, 0.0)  # whatever timm sets
     return model
 
 
@@ -210,13 +206,6 @@ def param_groups(
     at ``layer_decay`` times the next one's rate (ULMFiT, Howard and Ruder 2018, section 3.2).
     Norms, biases and what the architecture names itself get no weight decay. Frozen parameters
     are left out.
-
-    Args:
-        model: the classifier.
-        lr_head: rate of head and neck.
-        lr_trunk: rate of the deepest trunk layer.
-        weight_decay: of what is not exempt.
-        layer_decay: factor on the rate per layer.
 
     Returns:
         Groups with ``params``, ``lr``, ``weight_decay`` and ``name`` ("head" or "trunk").
@@ -391,11 +380,7 @@ def _some(names: list[str], limit: int = 3) -> str:
 
 
 def _prune(body: Any, stages: int) -> Any:
-    """A timm model without what follows its first ``stages`` stages.
-
-    Raises:
-        TutelageError: timm cannot cut this architecture, or not there.
-    """
+    """A timm model without what follows its first ``stages`` stages."""
     name = body.pretrained_cfg["architecture"]
     count = _stages_of(body)
     if not hasattr(body, "prune_intermediate_layers") or not count:

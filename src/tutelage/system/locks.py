@@ -49,7 +49,6 @@ class Claims:
     """
 
     def __init__(self, path: Path) -> None:
-        """Open the file, which is made if needed."""
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         self._held: set[str] = set()
         self._guard = threading.Lock()
