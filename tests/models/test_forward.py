@@ -20,7 +20,10 @@ def model() -> Classifier:
 
 @pytest.fixture(scope="module")
 def ort(model: Classifier) -> tuple[Forward, Forward]:
-    return tuple(Forward(model, of, "onnxruntime", batch=3) for of in ("logits", "features"))
+    forwards = tuple(Forward(model, of, "onnxruntime") for of in ("logits", "features"))
+    for forward in forwards:
+        forward.batch = 3
+    return forwards
 
 
 def images(*shape: int) -> torch.Tensor:

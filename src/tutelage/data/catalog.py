@@ -27,25 +27,15 @@ _DIGITS = 1000  # of a class name that is sorted as a number; Python refuses to 
 
 @dataclass(frozen=True, eq=False)
 class Catalog:
-    """N images, in an order that is always the same.
+    """N images, in an order that is always the same."""
 
-    Attributes:
-        names: N unique ids that stay: paths relative to the root, or "<file>.parquet#<row>".
-        labels: int32 (N,) index into ``classes``, -1 = unlabelled.
-        splits: str (N,) "train", "val" or "test"; an unlabelled pool is part of "train".
-        classes: the class names of all splits, sorted (by value when all are whole numbers).
-        source: reads image i.
-        warnings: what a user should know about the data, each with its mend.
-        reviewed: names of training images whose label a person gave in a review; they keep it
-            in every label draw.
-    """
-
-    names: tuple[str, ...]
-    labels: NDArray[np.int32]
-    splits: NDArray[np.str_]
-    classes: tuple[str, ...]
+    names: tuple[str, ...]  # unique and lasting: paths below the root, or "<file>.parquet#<row>"
+    labels: NDArray[np.int32]  # (N,) index into ``classes``, -1 = unlabelled
+    splits: NDArray[np.str_]  # (N,) "train", "val" or "test"; an unlabelled pool is in "train"
+    classes: tuple[str, ...]  # of all splits, sorted (by value when all are whole numbers)
     source: Source
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()  # what a user should know about the data, each with its mend
+    # Training images whose label a person gave in a review: they keep it in every label draw.
     reviewed: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
@@ -66,11 +56,7 @@ class Catalog:
         )
 
     def named(self, classes: tuple[str, ...]) -> Catalog:
-        """Return this catalog with the classes of a model, which may be more.
-
-        Raises:
-            TutelageError: one of the catalog's classes is none of them.
-        """
+        """This catalog with a model's classes; TutelageError if it has one that is none of them."""
         if unknown := [name for name in self.classes if name not in classes]:
             raise TutelageError(
                 f"the data has the classes {', '.join(unknown)}, which the model does not know; "
@@ -106,7 +92,7 @@ def make_catalog(
         )
     checked = _known_splits(where, splits)
     found = set(labels) - {""}
-    if odd := sorted(name for name in found if any(map(_is_control, name))):
+    if odd := sorted(n for n in found if any(unicodedata.category(c) == "Cc" for c in n)):
         raise TutelageError(
             f"{where}: the class name {odd[0]!r:.80} holds a line break or another control "
             "character; rename the class (in a .csv manifest, is a quote left open?)"
@@ -116,10 +102,6 @@ def make_catalog(
     index = {name: i for i, name in enumerate(classes)} | {"": -1}
     indices = np.array([index[label] for label in labels], dtype=np.int32)
     return Catalog(tuple(names), indices, checked, classes, source, tuple(warnings))
-
-
-def _is_control(character: str) -> bool:
-    return unicodedata.category(character) == "Cc"
 
 
 def _known_splits(where: str, splits: Sequence[str]) -> NDArray[np.str_]:

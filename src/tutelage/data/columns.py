@@ -110,10 +110,9 @@ class Table:
         self.features = _features(self.schema)
 
     def column(self, name: str) -> Any:
-        """Return a column, or in Parquet a field such as ``image.path``, as a ``ChunkedArray``.
+        """The ``ChunkedArray`` of a column, or in Parquet of a field such as ``image.path``.
 
-        Raises:
-            TutelageError: it is damaged.
+        TutelageError if it is damaged.
         """
         with undamaged(self.path):
             table = self.opened if self._in_arrow else self.opened.read(columns=[name])

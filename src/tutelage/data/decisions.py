@@ -30,17 +30,11 @@ Action = Literal["accept", "relabel", "reject"]
 
 @dataclass(frozen=True)
 class Decision:
-    """What a person decided about one image.
+    """What a person decided about one image."""
 
-    Attributes:
-        image: its name in the catalog.
-        action: the label shown is right ("accept"), another one is, or the image is of no use.
-        label: the class from now on; None for a rejected image.
-    """
-
-    image: str
-    action: Action
-    label: str | None
+    image: str  # its name in the catalog
+    action: Action  # the label shown is right, another one is, or the image is of no use
+    label: str | None  # the class from now on; None for a rejected image
 
 
 class Decisions:
@@ -112,11 +106,7 @@ class Decisions:
 
 
 def read_decisions(path: Path) -> dict[str, Decision]:
-    """The decisions in a run folder or in a decisions file, by image.
-
-    Raises:
-        TutelageError: there are none, or the file is damaged.
-    """
+    """The decisions in a run folder or a file, by image; TutelageError if none can be read."""
     file = path / FILE if path.is_dir() else path
     try:
         lines, _ = _whole_lines(file.read_bytes())

@@ -63,10 +63,8 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     The first frame or page of JPEG, PNG, WebP, BMP, TIFF or GIF, turned by its EXIF orientation.
     CMYK (Adobe's inverted kind too) and palettes become RGB, grey becomes three equal channels,
     and transparency is composited on white. 16-bit values keep their high byte; 32-bit integers
-    and floats have no agreed range, so their minimum maps to 0 and their maximum to 255.
-
-    Returns:
-        uint8 (H, W, 3).
+    and floats have no agreed range, so their minimum maps to 0 and their maximum to 255. The result
+    is uint8 (H, W, 3).
 
     Raises:
         UnreadableImage: empty, unknown, damaged, truncated, or larger than ``MAX_PIXELS``.
@@ -80,11 +78,7 @@ def decode(data: bytes) -> NDArray[np.uint8]:
 
 
 def read_size(data: bytes) -> tuple[int, int]:
-    """Return (width, height) in pixels from the header alone, before any orientation.
-
-    Raises:
-        UnreadableImage: the header is not one of a known image.
-    """
+    """(width, height) from the header alone, before any orientation, or UnreadableImage."""
     with _explained(data), _open(data) as image:
         return image.size
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import io
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass, fields, replace
 from itertools import pairwise
@@ -22,7 +21,7 @@ from PIL import Image
 from tutelage.data.catalog import Catalog
 from tutelage.data.store import ImageStore
 from tutelage.system.errors import TutelageError
-from tutelage.system.files import write_atomically
+from tutelage.system.files import csv_line, write_atomically
 
 DUPLICATES = "duplicates.csv"
 NONE, TEST, VAL, LABELED, UNLABELED = -1, 0, 1, 2, 3  # ranks
@@ -160,13 +159,8 @@ def find_duplicates(
     train; test images always stay. Two copies within train, or within val, that have different
     labels both take no part, except one whose label a person gave in a review. Of exact copies
     within train one stays, if possible a labelled one. Near copies within a split stay. Unlabelled
-    images are not compared with each other.
-
-    Args:
-        catalog: N images.
-        store: their pixels.
-        keep: all images take part; copies are only reported.
-        progress: called with the number of images looked at.
+    images are not compared with each other. With ``keep`` all images take part, and copies are only
+    reported. ``progress`` is called with the number of images looked at.
     """
     known = catalog.labels >= 0
     rank = np.where(known, LABELED, UNLABELED)
@@ -204,11 +198,9 @@ def _left_out(pair: Duplicate, reviewed: frozenset[str]) -> str:
 
 def write_duplicates(duplicates: Duplicates, path: Path) -> None:
     """Write ``duplicates.csv`` atomically."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([item.name for item in fields(Duplicate)])
-    writer.writerows(astuple(pair) for pair in duplicates.found)
-    write_atomically(path, text.getvalue().encode("utf-8", "backslashreplace"))
+    rows = [[item.name for item in fields(Duplicate)], *map(astuple, duplicates.found)]
+    text = "".join(map(csv_line, rows))
+    write_atomically(path, text.encode("utf-8", "backslashreplace"))
 
 
 def read_duplicates(path: Path, *, keep: bool = False) -> Duplicates:

@@ -43,9 +43,6 @@ def open_data(data: Data, split: str = "train") -> tuple[Catalog, str]:
 def read_catalog(data: Path | str) -> Catalog:
     """The catalog of a folder tree, a manifest, tars, or a folder as Hugging Face writes it.
 
-    What is expected of each, its reader says: ``read_folder``, ``read_csv``, ``read_parquet``,
-    ``read_tars`` and ``read_hub_folder``.
-
     Raises:
         TutelageError: nothing there, no images, or data that contradicts itself.
         MissingExtra: Parquet or Arrow files without pyarrow installed.

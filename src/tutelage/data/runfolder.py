@@ -96,11 +96,7 @@ class RunFolder:
             os.close(file)
 
     def request(self) -> dict[str, Any]:
-        """The request that made the run in this folder.
-
-        Raises:
-            TutelageError: no run here, or its config.json is damaged.
-        """
+        """The request that made this run; TutelageError if none did or config.json is damaged."""
         found = self.read_json("config.json").get("request")
         if not isinstance(found, dict) or not all(
             isinstance(found.get(name), str) for name in ("command", "data")
@@ -206,7 +202,6 @@ def _is_partial(path: Path) -> bool:
 
 
 def _difference(earlier: dict[str, Any], request: dict[str, Any]) -> str:
-    """The first setting that differs, in words."""
     for name in sorted(earlier.keys() | request.keys()):
         was, now = earlier.get(name), request.get(name)
         if isinstance(was, dict) and isinstance(now, dict) and was != now:

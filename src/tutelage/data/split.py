@@ -22,25 +22,16 @@ ROLES = ("labeled", "unlabeled", "val", "test", "unused")
 class Split:
     """The role of each of a catalog's N images.
 
-    Attributes:
-        roles: str (N,), each one of ``ROLES``. Unreadable images, and val or test images without
-            a label, are "unused".
-        labels: int32 (N,) what training may see: the class of "labeled" and "val", else -1.
-        truth: int32 (N,) the class wherever it is known, only for evaluation and the report.
-        warnings: what the draw could not do as asked.
+    Unreadable images, and val or test images without a label, are "unused".
     """
 
-    roles: NDArray[np.str_]
-    labels: NDArray[np.int32]
-    truth: NDArray[np.int32]
-    warnings: tuple[str, ...] = ()
+    roles: NDArray[np.str_]  # (N,), each one of ``ROLES``
+    labels: NDArray[np.int32]  # (N,) what training may see: the class of labeled and val, else -1
+    truth: NDArray[np.int32]  # (N,) the class if it is known: for evaluation and report alone
+    warnings: tuple[str, ...] = ()  # what the draw could not do as asked
 
     def indices(self, role: str) -> NDArray[np.intp]:
-        """Return the catalog indices of one role, ascending.
-
-        Raises:
-            TutelageError: no such role.
-        """
+        """The catalog indices of one of ``ROLES``, ascending; TutelageError if it is none."""
         if role not in ROLES:
             raise TutelageError(f"unknown role {role!r}; the roles are {', '.join(ROLES)}")
         return np.flatnonzero(self.roles == role)

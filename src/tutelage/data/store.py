@@ -46,26 +46,17 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, eq=False)
 class ImageStore:
-    """The pixels of a catalog, in its order.
+    """The pixels of a catalog, in its order."""
 
-    Attributes:
-        images: read-only uint8 (N, C, C, 3) memory map, C = ``canvas``; unreadable ones are zeros.
-            Where it would not fit, something that is indexed alike and decodes.
-        aspect: float32 (N,) width / height of the upright original; unreadable ones are 1.
-        readable: bool (N,).
-        reasons: name -> why the image is unreadable; an image that fails later is added.
-        canvas: side of the square in pixels.
-        reused: the pixels, or what is known of the images, came from the cache.
-        note: why the pixels are not on the disk and what that costs; empty where they are.
-    """
-
+    # Read-only memory map (N, C, C, 3), C = ``canvas``; unreadable images are zeros. Where it would
+    # not fit, something that is indexed alike and decodes.
     images: NDArray[np.uint8] | StreamedImages
-    aspect: NDArray[np.float32]
-    readable: NDArray[np.bool_]
-    reasons: dict[str, str]
-    canvas: int
-    reused: bool
-    note: str = ""
+    aspect: NDArray[np.float32]  # (N,) width / height of the upright original; unreadable: 1
+    readable: NDArray[np.bool_]  # (N,)
+    reasons: dict[str, str]  # name -> why it is unreadable; an image that fails later is added
+    canvas: int  # side of the square in pixels
+    reused: bool  # the pixels, or what is known of the images, came from the cache
+    note: str = ""  # why the pixels are not on the disk and what that costs; empty if they are
 
 
 def open_store(
@@ -105,7 +96,9 @@ def open_store(
     signatures = (catalog.source.signature(i) for i in range(len(catalog)))
     # Taken before any byte is read: a file that changes meanwhile will not match next time.
     memo = root / "memo" / _digest([version, str(canvas), *signatures])
-    store = _remembered(memo, root, catalog, budget)
+    store = None
+    with contextlib.suppress(OSError, ValueError):
+        store = _load(root / memo.read_text(encoding="utf-8"), catalog, budget)
     if store is None:
         threads = ThreadPoolExecutor(workers or cores(), thread_name_prefix="decode")
         with _writable(root), threads as pool:
@@ -134,15 +127,6 @@ def _room(count: int, canvas: int, root: Path, budget: float | None) -> bool:
 
 def _size(count: int, canvas: int) -> int:
     return count * canvas * canvas * 3
-
-
-def _remembered(
-    memo: Path, root: Path, catalog: Catalog, budget: float | None
-) -> ImageStore | None:
-    try:
-        return _load(root / memo.read_text(encoding="utf-8"), catalog, budget)
-    except (OSError, ValueError):
-        return None
 
 
 def _build(
@@ -246,18 +230,15 @@ def _streamed(index: dict[str, Any], catalog: Catalog, *, reused: bool) -> Image
 
     images = StreamedImages(partial(_squash, catalog.source, canvas), count, canvas, lost)
     seconds = float(index["seconds"])
+    took = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} minutes"
     note = (
         f"the {count:,} images would take {_size(count, canvas) / 1e9:.3g} GB of disk as squares "
         f"of {canvas} px, more than there is room for (--store-gb): they are decoded from DATA "
-        f"whenever they are looked at, {_time(seconds)} a pass over all when they were first "
+        f"whenever they are looked at, {took} a pass over all when they were first "
         "read, and dealt in shuffled blocks"
     )
     store = _known(index, catalog, images, reused=reused, note=note)
     return store
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} minutes"
 
 
 def _known(

@@ -132,11 +132,7 @@ def _label(members: dict[str, Member]) -> Member | None:
 
 
 def read_member(file: BinaryIO, member: Member) -> bytes:
-    """A member's bytes; no other thread may use the file meanwhile.
-
-    Raises:
-        OSError: it cannot be read, or the tar has become shorter.
-    """
+    """A member's bytes, or OSError; no other thread may use the file meanwhile."""
     file.seek(member.offset)
     data = file.read(member.size)
     if len(data) < member.size:
@@ -145,11 +141,7 @@ def read_member(file: BinaryIO, member: Member) -> bytes:
 
 
 def label_of(member: Member, content: bytes) -> str:
-    """The class that a label member names: its text, or JSON's ``label`` or ``cls``.
-
-    Raises:
-        TutelageError: neither text nor such JSON.
-    """
+    """A label member's text, or its JSON's ``label`` or ``cls``; TutelageError if it is neither."""
     try:
         text = content.decode("utf-8-sig").strip()
         if member.name.lower().endswith(".json"):
@@ -207,16 +199,11 @@ def _refusal(info: tarfile.TarInfo, name: str, twice: bool) -> str | None:
 
 @dataclass(frozen=True, eq=False)
 class TarSource:
-    """Members of tars, each one seek and one read; any number of threads may read.
-
-    Attributes:
-        tars: the files.
-        places: int64 (N, 3) the tar of each image, its first byte there, and its size. A tar
-            below 0 is an image that is refused, for reason -1 - tar.
-        reasons: why images are refused.
-    """
+    """Members of tars, each one seek and one read; any number of threads may read."""
 
     tars: tuple[Path, ...]
+    # (N, 3) the tar of each image, its first byte there, and its size. A tar below 0 is an image
+    # that is refused, for reason -1 - tar.
     places: NDArray[np.int64]
     reasons: tuple[str, ...]
 

@@ -36,15 +36,13 @@ class Classifier(nn.Module):
         spec: what ``model.json`` remembers; replace it (it is frozen) to record a temperature.
         num_features: width D of ``features``.
         own_features: number of the trunk's own, which come first; the rest are of its levels.
+        is_frozen: whether the whole trunk is frozen.
         drop_rate: dropout before the head, in training mode only.
         pretrained_head: weight (K0, D) of the classifier that came with pretrained weights, or
             None. A prior for the probe; never trained, moved or saved.
 
-    Args:
-        trunk: normalised images -> features (B, D), or a map (B, C, h, w) if ``spec.cut``.
-        spec: the model's description.
-        channels: D or C of the trunk's output.
-        level_channels: of the maps of ``spec.levels``, together.
+    The trunk maps normalised images to features (B, D), or to a map (B, C, h, w) if ``spec.cut``.
+    ``channels`` is that D or C; the maps of ``spec.levels`` together have ``level_channels``.
     """
 
     mean: Tensor
@@ -65,7 +63,7 @@ class Classifier(nn.Module):
         nn.init.zeros_(self.head.bias)
         self.drop_rate = 0.0
         self.pretrained_head: Tensor | None = None
-        self._frozen = False
+        self.is_frozen = False
         self._frozen_norms = False
         self._frozen_stages: list[nn.Module] = []
         for name, values in (("mean", spec.mean), ("std", spec.std)):
@@ -91,20 +89,15 @@ class Classifier(nn.Module):
         """Logits (B, K) of images (B, 3, H, W) in [0, 1]."""
         return self.logits(self.features(images))
 
-    @property
-    def is_frozen(self) -> bool:
-        """Whether the whole trunk is frozen."""
-        return self._frozen
-
     def freeze_trunk(self) -> None:
         """Stop the trunk's gradients and keep its batch norms and noise in evaluation mode."""
-        self._frozen = True
+        self.is_frozen = True
         self.trunk.requires_grad_(False)
         self.trunk.eval()
 
     def unfreeze_trunk(self) -> None:
         """Let the trunk learn again, in the mode of the whole model."""
-        self._frozen = False
+        self.is_frozen = False
         self.trunk.requires_grad_(True)
         self.train(self.training)
 
@@ -134,7 +127,7 @@ class Classifier(nn.Module):
     def train(self, mode: bool = True) -> Classifier:
         """Set the mode as ``nn.Module.train`` does, but what is frozen stays in evaluation mode."""
         super().train(mode)
-        if self._frozen:
+        if self.is_frozen:
             self.trunk.eval()
         for module in self._frozen_stages:
             module.eval()
@@ -148,10 +141,8 @@ class Classifier(nn.Module):
         """Set head dropout and the trunk's stochastic depth (Huang et al. 2016, eq. 4).
 
         The probability of dropping a residual branch rises linearly with depth from 0 to
-        ``drop_path_rate``. Both act in training mode only, and never in a frozen trunk.
-
-        Returns:
-            The number of residual branches; 0 means that ``drop_path_rate`` has nothing to act on.
+        ``drop_path_rate``. Both act in training mode only, and never in a frozen trunk. Returns the
+        number of residual branches; 0 means that ``drop_path_rate`` has nothing to act on.
         """
         from timm.layers.drop import DropPath
 

@@ -22,15 +22,14 @@ class Forward:
     """A snapshot of a model in evaluation mode: images (B, 3, H, W) in [0, 1] -> one output.
 
     The model is not changed, and later changes to it are not seen. Any B, H and W that the
-    architecture takes; B = 0 too. No gradients. ``backend`` becomes the one in use.
+    architecture takes; B = 0 too. No gradients. ``backend`` becomes the one in use; ``batch``
+    images go through the model at once, which bounds the memory.
 
     Args:
         model: on any device; onnxruntime takes models on the CPU only.
         output: "logits" (B, K) or "features" (B, D).
         backend: "onnxruntime", "torch", or "auto": onnxruntime for a model on the CPU whose
             export gives the same numbers, else torch.
-        batch: images in one forward; bounds the memory. None takes 8 in onnxruntime, where more
-            are no faster but hold half a gigabyte (lite0, 224 px), and 32 in torch.
 
     Raises:
         TutelageError: unknown output or backend, or "onnxruntime" cannot run this model.
@@ -42,7 +41,6 @@ class Forward:
         model: Classifier,
         output: Literal["logits", "features"] = "logits",
         backend: str = "auto",
-        batch: int | None = None,
     ) -> None:
         if output not in _NAMES:
             raise TutelageError(f"output {output!r}: expected {' or '.join(map(repr, _NAMES))}")
@@ -65,7 +63,8 @@ class Forward:
                         "use backend='torch'"
                     ) from error
         self.backend = "torch" if self._session is None else "onnxruntime"
-        self.batch = batch or (32 if self._session is None else 8)
+        # In onnxruntime more are no faster, but hold half a gigabyte (lite0, 224 px).
+        self.batch = 32 if self._session is None else 8
 
     def __call__(self, images: Tensor) -> Tensor:
         """Run images (B, 3, H, W) float in [0, 1]; the output is on the images' device."""

@@ -135,11 +135,12 @@ def cut(
     Raises:
         TutelageError: the architecture cannot be cut there, or has no such residual block there.
     """
+    lacking = [name for name in teacher.spec.skipped if int(name.split(".")[1]) < stages]
     spec = dataclasses.replace(
         teacher.spec,
         cut=stages,
         head_hidden=neck,
-        skipped=tuple(dict.fromkeys([*_kept_skips(teacher, stages), *skipped])),
+        skipped=tuple(dict.fromkeys([*lacking, *skipped])),
         levels=(),  # a trained neck gains nothing from them (docs/log.md)
         temperature=1.0,
         unknown_threshold=None,
@@ -174,11 +175,6 @@ def residual_blocks(model: Classifier, stages: int) -> dict[str, int]:
     }
 
 
-def _kept_skips(teacher: Classifier, stages: int) -> list[str]:
-    """The blocks of the first stages that the teacher itself, if it is cut, already skips."""
-    return [name for name in teacher.spec.skipped if int(name.split(".")[1]) < stages]
-
-
 def _skip(body: Any, spec: ModelSpec) -> Any:
     """A pruned timm model without the blocks that ``spec`` skips."""
     for name in spec.skipped:
@@ -205,10 +201,7 @@ def param_groups(
     The deepest trunk layer (the nearest to the head) learns at ``lr_trunk``, each layer before it
     at ``layer_decay`` times the next one's rate (ULMFiT, Howard and Ruder 2018, section 3.2).
     Norms, biases and what the architecture names itself get no weight decay. Frozen parameters
-    are left out.
-
-    Returns:
-        Groups with ``params``, ``lr``, ``weight_decay`` and ``name`` ("head" or "trunk").
+    are left out. A group has ``params``, ``lr``, ``weight_decay`` and ``name``: "head" or "trunk".
     """
     from timm.models import group_parameters
 
@@ -328,11 +321,7 @@ def _offline_if_unreachable() -> Iterator[None]:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a .safetensors file.
-
-    Raises:
-        TutelageError: no such file, or not safetensors.
-    """
+    """Read a .safetensors file; TutelageError if there is none, or if it holds something else."""
     from safetensors.torch import load_file
 
     if not path.is_file():
@@ -354,12 +343,12 @@ def load_strictly(module: nn.Module, state: dict[str, Tensor], source: str) -> N
     """
     wanted = module.state_dict()
     missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+    common = sorted(wanted.keys() & state.keys())
     shapes = [
         f"{name} {tuple(state[name].shape)} instead of {tuple(wanted[name].shape)}"
-        for name in sorted(wanted.keys() & state.keys())
+        for name in common
         if state[name].shape != wanted[name].shape
     ]
-    common = sorted(wanted.keys() & state.keys())
     kinds = [n for n in common if state[n].is_floating_point() != wanted[n].is_floating_point()]
     broken = [n for n in sorted({*common} - {*kinds}) if not torch.isfinite(state[n].float()).all()]
     parts = (

@@ -129,11 +129,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file's bytes, or a folder's names, are on the disk.
-
-    Raises:
-        OSError: they cannot get there.
-    """
+    """Wait until a file's bytes, or a folder's names, are on the disk, or raise OSError."""
     if os.name == "nt" and path.is_dir():
         return  # Windows opens no folders
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)

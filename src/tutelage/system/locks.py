@@ -1,7 +1,4 @@
-"""Locks that keep other processes out, and that the kernel lets go when a process ends.
-
-However it ends, nothing is left behind that could be taken for a lock.
-"""
+"""Locks that keep other processes out; the kernel lets them go, however a process ends."""
 
 from __future__ import annotations
 

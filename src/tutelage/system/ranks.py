@@ -51,11 +51,7 @@ def is_lead() -> bool:
 
 
 def env_int(name: str, default: int) -> int:
-    """A number that torchrun puts into the environment of its processes.
-
-    Raises:
-        TutelageError: the variable holds no whole number.
-    """
+    """A number that torchrun gives its processes; TutelageError if the variable holds none."""
     text = os.environ.get(name, "")
     if text and not text.isdecimal():
         raise TutelageError(f"{name}={text} in the environment: expected a whole number")
