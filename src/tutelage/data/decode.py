@@ -78,7 +78,7 @@ def decode(data: bytes) -> NDArray[np.uint8]:
 
 
 def read_size(data: bytes) -> tuple[int, int]:
-    """(width, height) from the header alone, before any orientation, or UnreadableImage."""
+    """Read (width, height) from the header, before any orientation; UnreadableImage if damaged."""
     with _explained(data), _open(data) as image:
         return image.size
 

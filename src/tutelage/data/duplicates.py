@@ -1,8 +1,8 @@
 """The same image twice: in train and test, under two labels, or in the pool and among the labels.
 
 Exact copies have equal canvases. Near copies (encoded again, resized, brightened) are proposed by
-a perceptual hash and confirmed by the correlation of small pictures. Nobody looks for crops and
-mirrored copies.
+a perceptual hash and confirmed by the correlation of small pictures. Crops and mirrored copies are
+not looked for.
 """
 
 from __future__ import annotations

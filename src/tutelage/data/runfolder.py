@@ -31,7 +31,7 @@ class RunFolder:
         self.events = path / "events.jsonl"  # the progress, one JSON object a line
 
     def claim(self, request: dict[str, Any]) -> bool:
-        """Start a run here; or continue that of an equal request, in which case this is true.
+        """Start a run here, or continue the one of an equal request; return whether it continues.
 
         Raises:
             TutelageError: the folder holds something else, or another process works in it.

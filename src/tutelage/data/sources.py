@@ -145,7 +145,7 @@ def selected(source: Source, indices: NDArray[np.intp]) -> Parts:
 
 
 def read_file(path: Path | str) -> bytes:
-    """Read an image file, or what a link leads to, which may be something that never answers.
+    """Read an image file; links are followed, and what might never end or answer is refused.
 
     Raises:
         OSError: it cannot be read, is a pipe, a device or a socket, or is larger than any image.

@@ -121,13 +121,12 @@ def save_split(split: Split, catalog: Catalog, path: Path) -> None:
         parquet.write_table(arrow.table(columns, schema=schema), partial)
 
 
-def load_split(path: Path, catalog: Catalog, readable: NDArray[np.bool_] | None = None) -> Split:
+def load_split(path: Path, catalog: Catalog, readable: NDArray[np.bool_]) -> Split:
     """Read what ``save_split`` wrote, in the order of the catalog's N images.
 
-    If ``readable``, bool (N,), is given, an image with a role must still be readable.
-
     Raises:
-        TutelageError: the catalog's images or labels have changed since, or the file is damaged.
+        TutelageError: since then images or labels have changed, or an image with a role is no
+            longer ``readable``, bool (N,); or the file is damaged.
     """
     file = open_parquet(path)
     with undamaged(path):
@@ -160,8 +159,7 @@ def load_split(path: Path, catalog: Catalog, readable: NDArray[np.bool_] | None 
             f"(first: {catalog.names[changed[0]]}); {mend}"
         )
     roles = np.array(table["role"].to_pylist(), dtype="<U9")
-    usable = np.ones(len(catalog), dtype=bool) if readable is None else readable
-    lost = np.flatnonzero((roles != "unused") & ~usable)
+    lost = np.flatnonzero((roles != "unused") & ~readable)
     if len(lost):
         raise TutelageError(
             f"{len(lost)} images became unreadable since {path} was drawn "

@@ -41,6 +41,7 @@ _DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError
 _FREE_SHARE = 0.9  # of the free disk for a store: runs and other programs write too
 
 _Keep = Callable[[NDArray[np.uint8]], object]
+_DecodeAll = Callable[[int, _Keep], dict[str, Any]]  # see ``_decode_all``
 _T = TypeVar("_T")
 
 
@@ -65,8 +66,7 @@ def open_store(
     canvas: int | None = None,
     cache: Path | None = None,
     budget: float | None = None,
-    workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> ImageStore:
     """Return the catalog's pixels, from the cache when these bytes were decoded before.
 
@@ -83,8 +83,7 @@ def open_store(
         cache: where caches live; None means $TUTELAGE_CACHE or ~/.cache/tutelage.
         budget: most bytes of pixels; None means nine tenths of the disk's free space, or whatever
             the cache holds already.
-        workers: decoding threads; None means one a core.
-        progress: called with (done, total) as images are decoded.
+        progress: called with the number of images decoded.
 
     Raises:
         TutelageError: no image is readable, or the cache cannot be written.
@@ -100,7 +99,7 @@ def open_store(
     with contextlib.suppress(OSError, ValueError):
         store = _load(root / memo.read_text(encoding="utf-8"), catalog, budget)
     if store is None:
-        threads = ThreadPoolExecutor(workers or cores(), thread_name_prefix="decode")
+        threads = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
         with _writable(root), threads as pool:
             memo.parent.mkdir(parents=True, exist_ok=True)
             hashes = list(_in_order(pool, partial(_hash, catalog.source), len(catalog)))
@@ -129,9 +128,7 @@ def _size(count: int, canvas: int) -> int:
     return count * canvas * canvas * 3
 
 
-def _build(
-    catalog: Catalog, canvas: int, folder: Path, decode_all: Callable[[int, _Keep], dict[str, Any]]
-) -> ImageStore:
+def _build(catalog: Catalog, canvas: int, folder: Path, decode_all: _DecodeAll) -> ImageStore:
     """Decode into a temporary folder, then move it into place."""
     count = len(catalog)
     _remove_leftovers(folder.parent)
@@ -152,9 +149,7 @@ def _build(
     return store
 
 
-def _survey(
-    catalog: Catalog, canvas: int, folder: Path, decode_all: Callable[[int, _Keep], dict[str, Any]]
-) -> ImageStore:
+def _survey(catalog: Catalog, canvas: int, folder: Path, decode_all: _DecodeAll) -> ImageStore:
     """Decode to learn what is readable and of what shape; no pixels are kept."""
     index = decode_all(canvas, lambda pixels: None)
     folder.mkdir(exist_ok=True)
@@ -165,7 +160,7 @@ def _survey(
 def _decode_all(
     catalog: Catalog,
     pool: ThreadPoolExecutor,
-    progress: Callable[[int, int], None] | None,
+    progress: Callable[[int], None],
     canvas: int,
     keep: _Keep,
 ) -> dict[str, Any]:
@@ -178,8 +173,7 @@ def _decode_all(
         aspects.append(aspect)
         if reason:
             reasons[str(i)] = reason
-        if progress:
-            progress(i + 1, count)
+        progress(i + 1)
     seconds = round(time.monotonic() - began, 1)
     known = {"canvas": canvas, "count": count, "aspect": aspects, "reasons": reasons}
     return {**known, "seconds": seconds}

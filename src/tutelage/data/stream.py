@@ -99,7 +99,7 @@ class StreamedImages:
         its order. Images that are in the present buffer are not decoded again, so a small data set
         is decoded once. The first buffers are short, each twice as long as the one before, so that
         work begins at once. There are at most two buffers: an ``ahead`` within another one holds
-        nothing. Closing the iterator ends the thread, which is also what asks for the batches.
+        nothing. The thread also asks for the batches; closing the iterator ends it.
         """
         if not self._busy.acquire(blocking=False):
             yield from itertools.repeat(None)

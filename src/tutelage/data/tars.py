@@ -1,12 +1,11 @@
 """WebDataset tars: where the images lie in them, and DATA that consists of them.
 
-One pass over the headers gives where each member's bytes lie in the tar, so any member is one seek
-and one read. Nothing is written to a disk, and a hostile name is never more than a text. Compressed
-tars are refused: they allow no seek, and images do not get smaller.
+One pass over the headers gives each member's place, so that it is one seek and one read. Nothing is
+written to a disk, and a hostile name is never more than a text. Compressed tars are refused: they
+allow no seek, and images do not get smaller.
 
-Members that belong together share a key (github.com/webdataset/webdataset, "The WebDataset
-Format"): ``0001.jpg`` and ``0001.cls`` are an image and its class, which is a name or a number as
-text, or in a ``.json`` stands under ``label`` or ``cls``.
+An image and its class share a key, as ``0001.jpg`` and ``0001.cls`` do (github.com/webdataset/
+webdataset, "The WebDataset Format"). The class is a text, or ``label`` or ``cls`` in a ``.json``.
 """
 
 from __future__ import annotations

@@ -75,8 +75,7 @@ def embedded_file(architecture: str) -> Path | None:
 def load_embedded(architecture: str, path: Path) -> dict[str, Tensor]:
     """Read what ``embedded_file`` found, under timm's names, classifier (1000, D) included.
 
-    Raises:
-        TutelageError: the file's SHA-256 is not the known one.
+    TutelageError if the file's SHA-256 is not the known one.
     """
     package, expected, repeats = EMBEDDED[architecture]
     with path.open("rb") as file:

@@ -70,7 +70,7 @@ def create(
     )
     model = build(spec, trunk=body)
     model.pretrained_head = old_head
-    model.set_noise(0.0, 0.0)  # whatever timm sets
+    model.set_noise(0.0, 0.0)  # whatever the architecture sets
     return model
 
 
@@ -176,7 +176,6 @@ def residual_blocks(model: Classifier, stages: int) -> dict[str, int]:
 
 
 def _skip(body: Any, spec: ModelSpec) -> Any:
-    """A pruned timm model without the blocks that ``spec`` skips."""
     for name in spec.skipped:
         block = dict(body.named_modules()).get(name)
         if not getattr(block, "has_skip", False):

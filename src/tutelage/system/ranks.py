@@ -204,7 +204,7 @@ def lead_first(work: Callable[[], T]) -> T:
 
 
 def _done(work: Callable[[], T], *, here: bool) -> T | None:
-    """The result of work that some ranks do; where it fails, that rank says why, and all end."""
+    """The result of work that some ranks do; all end if it fails, and only where it did is told."""
     result: T | None = None
     error: TutelageError | None = None
     if here:
