@@ -83,7 +83,7 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     "frozen norms follow train()": (
         checks.frozen_weights_stay,
         "models.classifier",
-        "        if self._frozen:\n            self.trunk.eval()\n",
+        "        if self.is_frozen:\n            self.trunk.eval()\n",
         "",
     ),
     "frozen trunk still has gradients": (
