@@ -15,6 +15,7 @@ import pytest
 from browser import browser
 from shown import COMMANDS, DOCS
 
+import tutelage
 from tutelage import api
 from tutelage.cli import build_parser
 
@@ -54,6 +55,32 @@ def test_the_command_line_reference_is_the_parsers() -> None:
     finally:
         sys.path.pop(0)
     assert reference.page() == reference.PAGE.read_text("utf-8"), "run: python docs/reference.py"
+
+
+SOURCE = Path(tutelage.__file__).parent
+MAPS = (DOCS / "design.md", DOCS.parent / "CONTRIBUTING.md")
+
+
+@pytest.mark.parametrize("page", MAPS, ids=lambda page: page.name)
+def test_the_files_that_are_named_exist(page: Path) -> None:
+    named = set(re.findall(r"`([a-z_./]+\.py)`", page.read_text("utf-8")))
+    assert len(named) >= 10
+    assert not [name for name in named if not _exists(name)]
+
+
+def _exists(name: str) -> bool:
+    return any((root / name).exists() for root in (SOURCE, DOCS.parent))
+
+
+def test_the_map_names_modules_that_exist_and_every_package() -> None:
+    rooms = (DOCS / "design.md").read_text("utf-8").split("## The rooms")[1].split("\n## ")[0]
+    sections = re.split(r"^`([a-z_]+)/`", rooms, flags=re.M)[1:]
+    found = dict(zip(sections[::2], sections[1::2], strict=True))
+    assert set(found) == {path.parent.name for path in SOURCE.glob("*/__init__.py")}
+    for package, text in found.items():
+        for row in re.findall(r"^\| (`.*?) \|", text, re.M):
+            for module in re.findall(r"`([a-z_]+)`", row):
+                assert (SOURCE / package / f"{module}.py").exists(), f"{package}/{module}"
 
 
 def test_the_snippet_that_needs_onnxruntime_alone_runs(

@@ -17,10 +17,11 @@ To add a colour operation that changes grey levels, write it once for each backe
    ``_pointwise``; or as a function beside ``_equalize`` that ``_compile`` calls.
 5. ``randaugment.py``: enter its range of amounts in ``_MORE``, so that policies can draw it.
 
-The tests, in ``tests/augment``: ``test_ops.py`` compares it with torchvision's or a formula (enter
-both and a range in ``THEIRS`` and ``COLOR``), ``engine/test_cpu.py`` compares numba with the
-reference, ``engine/test_cuda.py`` does so for Triton, without a GPU (enter an amount in
-``AMOUNTS``), and ``test_policy.py`` lets RandAugment draw it. Each fails until you are done.
+The tests, in ``tests/augment``: ``test_ops.py`` compares it with torchvision's or a formula, which
+is given float images in [0, 1] and uint8 ones (enter it in ``THEIRS`` and a range of amounts in
+``COLOR``), ``engine/test_cpu.py`` compares numba with the reference, ``engine/test_cuda.py`` does
+so for Triton, without a GPU (enter an amount in ``AMOUNTS``), and ``test_policy.py`` lets
+RandAugment draw it. Each fails until you are done.
 
 An operation across channels or pixels, like "saturation" or "blur", is a matrix or a 3x3 stencil of
 the plan instead: see ``_MERGED`` in ``extend.py``.
