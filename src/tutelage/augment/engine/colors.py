@@ -99,16 +99,20 @@ def _append(
 def count_levels(images: Tensor, window: Tensor) -> Tensor:
     """(B, C, 256) float numbers of pixels at each grey level, inside the windows of canvases."""
     batch, height, width, channels = images.shape
-    across = (torch.arange(width, device=images.device) + 0.5) / width
-    down = (torch.arange(height, device=images.device) + 0.5) / height
-    x0, y0, x1, y1 = window[:, :, None].unbind(dim=1)
-    columns, rows = (across >= x0) & (across < x1), (down >= y0) & (down < y1)
-    inside = rows[:, :, None] & columns[:, None, :]
     bins = torch.arange(batch * channels, device=images.device).view(batch, 1, 1, channels)
     levels = images.detach().round().long()
-    found = (levels + bins * 256)[inside].flatten()
+    found = (levels + bins * 256)[inside(window, (height, width))].flatten()
     counts = torch.bincount(found, minlength=256 * batch * channels)
     return counts.view(batch, channels, 256).to(torch.float32)
+
+
+def inside(box: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, h, w) bool: pixels whose centre lies in the box (B, 4) of fractions."""
+    down = (torch.arange(size[0], device=box.device) + 0.5) / size[0]
+    across = (torch.arange(size[1], device=box.device) + 0.5) / size[1]
+    x0, y0, x1, y1 = box[:, :, None].unbind(dim=1)
+    columns, rows = (across >= x0) & (across < x1), (down >= y0) & (down < y1)
+    return rows[:, :, None] & columns[:, None, :]
 
 
 def _so_far(images: Tensor, plan: Plan, tables: Tables, stage: int) -> Tensor:
