@@ -96,7 +96,6 @@ class _WholeBatch(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Replace the three functions and call all others as they are."""
         kwargs = kwargs or {}
         if func is F.batch_norm:
             return self._batch_norm(*args, **kwargs)
@@ -186,10 +185,5 @@ class _Normalise(torch.autograd.Function):
         distributed.all_reduce(sums)
         shape = (1, -1, *[1] * (gradient.ndim - 2))
         shift, along = (part.view(shape) / ctx.total for part in sums)
-        return (
-            (gradient - shift - normalised * along).mul(scale).to(ctx.kind),
-            None,
-            None,
-            None,
-            None,
-        )
+        inputs = (gradient - shift - normalised * along).mul(scale).to(ctx.kind)
+        return inputs, None, None, None, None
