@@ -159,11 +159,9 @@ class CutMix:
     generator: Generator | None = None
 
     def __call__(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mixed images, and targets (B, K) as probabilities.
+        """Mixed images (B, C, H, W), and targets (B, K) as probabilities.
 
-        Args:
-            images: (B, C, H, W).
-            labels: (B,) class numbers or (B, K) probabilities.
+        Labels are (B,) class numbers or (B, K) probabilities.
 
         Raises:
             TutelageError: the labels are neither, or ``num_classes`` is missing or too small.

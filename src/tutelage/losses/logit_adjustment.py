@@ -8,9 +8,7 @@ from torch import Tensor
 def log_prior(counts: Tensor, *, smoothing: float = 1.0) -> Tensor:
     """Logarithm (K,) of the class frequencies, smoothed so that no class is impossible.
 
-    Args:
-        counts: (K,) images of each class, fractions of images allowed.
-        smoothing: images added to each class.
+    ``smoothing`` images are added to each class's ``counts`` (K,), which may be fractions.
     """
     smoothed = counts + smoothing
     return (smoothed / smoothed.sum()).log()

@@ -34,8 +34,7 @@ def spaced(rows: Rows, most: int) -> Rows:
 class Canvases:
     """The store's pixels for the views: on the GPU whole if they fit, else read row by row.
 
-    Attributes:
-        buffer: how many images are held decoded at a time; None if the store holds all.
+    ``buffer`` is how many images are held decoded at a time; None if the store holds all.
     """
 
     def __init__(self, store: ImageStore, rows: Rows, device: torch.device) -> None:

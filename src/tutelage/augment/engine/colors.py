@@ -62,11 +62,7 @@ def compile(plan: Plan, images: Tensor) -> Tables:
 
 
 def check_channels(plan: Plan, channels: int) -> None:
-    """Check that the images have three channels if the plan mixes channels.
-
-    Raises:
-        TutelageError: they do not.
-    """
+    """Raise a ``TutelageError`` if the plan mixes channels and the images do not have three."""
     if channels != 3 and ((plan.ops == SATURATION) | (plan.ops == HUE)).any():
         raise TutelageError(
             f"saturation and hue need images of 3 channels, these have {channels}; leave them out "
@@ -75,14 +71,9 @@ def check_channels(plan: Plan, channels: int) -> None:
 
 
 def _append(
-    tables: Tables,
-    stage: Tensor,
-    name: str,
-    amount: Tensor,
-    rows: Tensor,
-    plan: Plan,
-    images: Tensor,
-) -> None:
+    tables: Tables, stage: Tensor, name: str, amount: Tensor, rows: Tensor,
+    plan: Plan, images: Tensor,
+) -> None:  # fmt: skip
     """Add one operation to the table of each image's stage; changes the tables."""
     for number, table in enumerate((tables.before, tables.between, tables.after)):
         at = stage[rows] == number

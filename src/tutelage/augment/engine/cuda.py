@@ -65,15 +65,9 @@ _STRICT = {"enable_fp_fusion": False}
 
 
 def render(
-    images: Tensor,
-    plan: Plan,
-    size: tuple[int, int],
-    scale: Sequence[float],
-    shift: Sequence[float],
-    dtype: torch.dtype,
-    outside: str,
-    interpolation: str,
-) -> Tensor:
+    images: Tensor, plan: Plan, size: tuple[int, int], scale: Sequence[float],
+    shift: Sequence[float], dtype: torch.dtype, outside: str, interpolation: str,
+) -> Tensor:  # fmt: skip
     """Views (B, C, h, w) of canvases (B, H, W, C) uint8 on a GPU; see ``apply``.
 
     Raises:

@@ -227,20 +227,9 @@ def _sum_columns(line: Array, first: Array, weights: Array, taps: int, row: Arra
 
 @_inline
 def _sample_row(
-    packed: Array,
-    across: Line,
-    down: Line,
-    y: int,
-    samples: int,
-    mirrored: bool,
-    nearest: bool,
-    place: Array,
-    index: Array,
-    part: Array,
-    line: Array,
-    count: int,
-    row: Array,
-) -> None:
+    packed: Array, across: Line, down: Line, y: int, samples: int, mirrored: bool, nearest: bool,
+    place: Array, index: Array, part: Array, line: Array, count: int, row: Array,
+) -> None:  # fmt: skip
     """One row of the view by bilinear (or nearest) samples of the canvas."""
     height, width = packed.shape[0], packed.shape[1] // 4
     fine, share = count * samples, np.float32(1.0 / (samples * samples))
@@ -360,17 +349,9 @@ def _clear(start: float, slope: float, room: float, count: int) -> tuple[int, in
 
 @njit(nogil=True, cache=True, inline="always")
 def _fade_pixel(
-    x: int,
-    matrix: Array,
-    start_x: float,
-    start_y: float,
-    half_x: float,
-    half_y: float,
-    count: int,
-    nearest: bool,
-    fill: Array,
-    row: Array,
-) -> None:
+    x: int, matrix: Array, start_x: float, start_y: float, half_x: float, half_y: float,
+    count: int, nearest: bool, fill: Array, row: Array,
+) -> None:  # fmt: skip
     here = (2 * x + 1) / count - 1
     u, v = start_x + matrix[0, 0] * here, start_y + matrix[1, 0] * here
     if nearest:
@@ -390,16 +371,9 @@ def _overlap(center: float, half: float) -> float:
 
 @_inline
 def _write(
-    row: Array,
-    y: int,
-    rows: int,
-    count: int,
-    erase: Array,
-    fill: Array,
-    scale: Array,
-    shift: Array,
-    out: Array,
-) -> None:
+    row: Array, y: int, rows: int, count: int,
+    erase: Array, fill: Array, scale: Array, shift: Array, out: Array,
+) -> None:  # fmt: skip
     """Erase, normalise, and put a row where it belongs, channel by channel."""
     height = np.float32(np.float32(y + 0.5) / np.float32(rows))
     if erase[2] > erase[0] and erase[1] <= height < erase[3]:

@@ -29,16 +29,9 @@ _compiled = njit(nogil=True, cache=True)
 
 @_compiled
 def compile_tables(
-    image: Array,
-    ops: Array,
-    amounts: Array,
-    color: Array,
-    hue: float,
-    stencil: Array,
-    window: Array,
-    packed: Array,
-    tables: Array,
-) -> tuple[int, bool, bool]:
+    image: Array, ops: Array, amounts: Array, color: Array, hue: float, stencil: Array,
+    window: Array, packed: Array, tables: Array,
+) -> tuple[int, bool, bool]:  # fmt: skip
     """Fill the tables (3, C, 256) of one image; see ``colors.compile``.
 
     Returns:

@@ -31,15 +31,9 @@ OUTSIDE_CODES = {"constant": CONSTANT, "edge": EDGE, "reflect": REFLECT}
 
 
 def render(
-    images: Tensor,
-    plan: Plan,
-    size: tuple[int, int],
-    scale: Sequence[float],
-    shift: Sequence[float],
-    dtype: torch.dtype,
-    outside: str,
-    interpolation: str,
-) -> Tensor:
+    images: Tensor, plan: Plan, size: tuple[int, int], scale: Sequence[float],
+    shift: Sequence[float], dtype: torch.dtype, outside: str, interpolation: str,
+) -> Tensor:  # fmt: skip
     """Views (B, C, h, w) of canvases (B, H, W, C) uint8 or float of 0..255; see ``apply``."""
     batch, channels = len(images), images.shape[3]
     count = max(1, _CHUNK // max(1, images[0].numel())) if batch else 1
