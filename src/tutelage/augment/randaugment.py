@@ -115,9 +115,7 @@ class RandAugment(Policy):
 class TrivialAugment(Policy):
     """TrivialAugment Wide (Müller and Hutter 2021, arXiv:2103.10158): one operation, any strength.
 
-    Attributes:
-        num_magnitude_bins: number of strengths.
-        view: the crop and flip before it.
+    There are ``num_magnitude_bins`` strengths; ``view`` is the crop and flip before it.
     """
 
     num_magnitude_bins: int = 31
@@ -177,9 +175,8 @@ def _found(name: str) -> tuple[Whole, Real]:
 class AutoAugment(Policy):
     """AutoAugment (Cubuk et al. 2019, arXiv:1805.09501): one of 25 fixed pairs of operations.
 
-    Attributes:
-        policy: "imagenet" or "cifar10", the data set that the pairs were found for.
-        view: the crop and flip before it.
+    ``policy`` is "imagenet" or "cifar10", the data set that the pairs were found for; ``view`` is
+    the crop and flip before them.
     """
 
     policy: str = "imagenet"
@@ -243,11 +240,8 @@ class ThreeAugment(Policy):
     """3-Augment (Touvron et al. 2022, DeiT III, arXiv:2204.07118).
 
     One of greyscale, solarize and blur, each as likely, then colour jitter. The blur is a 3x3
-    stencil and so weaker than the paper's, whose standard deviation goes up to 2 pixels.
-
-    Attributes:
-        jitter: of brightness, contrast and saturation.
-        view: the crop and flip before it.
+    stencil and so weaker than the paper's, whose standard deviation goes up to 2 pixels. The
+    ``jitter`` is of brightness, contrast and saturation; ``view`` is the crop and flip before it.
     """
 
     jitter: float = 0.3

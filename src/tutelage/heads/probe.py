@@ -57,7 +57,8 @@ def plain_metric(features: Tensor, columns: slice | None = None) -> Metric:
     mean = features.mean(dim=0)
     # The small constant keeps a feature that is almost always zero from being blown up.
     scale = 1.0 / (features.std(dim=0, correction=0) + 1e-3)
-    return Metric(mean, scale / _rms_norm((features - mean) * scale), width, columns)
+    norm = ((features - mean) * scale).square().sum(dim=1).mean().sqrt().clamp_min(1e-6)
+    return Metric(mean, scale / norm, width, columns)
 
 
 def pretrained_metric(features: Tensor, pretrained_head: Tensor) -> Metric:
@@ -67,9 +68,8 @@ def pretrained_metric(features: Tensor, pretrained_head: Tensor) -> Metric:
     apart. A head ``w = A W_fc`` with a penalty on ``A`` prefers those directions; averaging this
     Gram matrix with the plain one keeps every direction reachable.
 
-    Args:
-        features: (N, D).
-        pretrained_head: (K', C) weight of the pretrained fc layer, of the first C features.
+    ``pretrained_head`` (K', C) is the weight of the pretrained fc layer, of the first C of the
+    ``features`` (N, D).
     """
     own = slice(pretrained_head.shape[1])
     plain = plain_metric(features, own)
@@ -96,10 +96,6 @@ def span_metric(metric: Metric, features: Tensor) -> Metric:
     factor = metric.factor
     factor = factor[:, None] * basis if factor.ndim == 1 else factor @ basis
     return dataclasses.replace(metric, factor=factor)
-
-
-def _rms_norm(rows: Tensor) -> Tensor:
-    return rows.square().sum(dim=1).mean().sqrt().clamp_min(1e-6)
 
 
 @dataclass(frozen=True)

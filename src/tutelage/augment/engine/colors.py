@@ -23,10 +23,8 @@ from tutelage.system.errors import TutelageError
 class Tables:
     """New values (B, C, 256) of the grey levels of B images of C channels.
 
-    Attributes:
-        before: for the canvas, before the channels are mixed.
-        between: for the canvas, after that and before the warp.
-        after: for the view, after the stencil.
+    ``before`` the channels of the canvas are mixed, ``between`` that and the warp, and ``after``
+    the stencil of the view.
     """
 
     before: Tensor
