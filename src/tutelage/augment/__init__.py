@@ -10,18 +10,16 @@ To add a colour operation that changes grey levels, write it once for each backe
 1. ``plan.py``: append its name to ``COLOR_OPS`` and its code to the list below that.
 2. ``ops.py``: write it in torch and enter it in ``POINTWISE``; or in ``STATISTIC``, if it has to
    count the image's grey levels. ``then(plan, name, amount)`` and the reference know it now.
-3. ``engine/kernel_colors.py``: write it in numba, in ``_pointwise``; or as a function beside
-   ``_equalize`` that ``compile_tables`` calls. Then delete ``engine/__pycache__``: numba does not
-   notice that compiled code in another file has changed.
-4. ``engine/cuda.py``: append its code to the list at the top and write it in Triton, in
-   ``_pointwise``; or as a function beside ``_equalize`` that ``_compile`` calls.
+3. ``engine/kernel_colors.py``: write it in numba, in ``_pointwise`` or beside ``_equalize``. Then
+   delete ``engine/__pycache__``: numba does not notice that code in another file has changed.
+4. ``engine/cuda.py``: append its code to the list at the top and write it in Triton, likewise.
 5. ``randaugment.py``: enter its range of amounts in ``_MORE``, so that policies can draw it.
 
-The tests, in ``tests/augment``: ``test_ops.py`` compares it with torchvision's or a formula, which
-is given float images in [0, 1] and uint8 ones (enter it in ``THEIRS`` and a range of amounts in
-``COLOR``), ``engine/test_cpu.py`` compares numba with the reference, ``engine/test_cuda.py`` does
-so for Triton, without a GPU (enter an amount in ``AMOUNTS``), and ``test_policy.py`` lets
-RandAugment draw it. Each fails until you are done.
+Tests in ``tests/augment`` fail until you are done: ``test_ops.py`` compares it with torchvision's
+or a formula, which is given float images in [0, 1] and uint8 ones (enter it and a range in
+``THEIRS`` and ``COLOR``), ``engine/test_cpu.py`` and ``engine/test_cuda.py`` (enter an amount in
+``AMOUNTS``) compare numba and Triton with the reference, and ``test_policy.py`` lets RandAugment
+draw it.
 
 An operation across channels or pixels, like "saturation" or "blur", is a matrix or a 3x3 stencil of
 the plan instead: see ``_MERGED`` in ``extend.py``.

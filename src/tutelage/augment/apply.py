@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Literal
 
 import torch
@@ -14,6 +15,12 @@ from tutelage.system.errors import TutelageError
 Outside = Literal["constant", "edge", "reflect"]
 Interpolation = Literal["bilinear", "nearest"]
 Backend = Literal["auto", "reference", "cpu", "cuda"]
+
+# The package that each kernel is compiled by, and the types that it writes.
+_KERNELS = {
+    "cpu": ("numba", (torch.float32, torch.uint8)),
+    "cuda": ("triton", (torch.bfloat16, torch.float16, torch.float32, torch.uint8)),
+}
 
 
 def apply(
@@ -52,8 +59,9 @@ def apply(
     if len(plan) != len(images):
         raise TutelageError(f"the plan is for {len(plan)} images, there are {len(images)}")
     if dtype == torch.uint8 and (mean is not None or std is not None):
-        raise TutelageError("uint8 views cannot be normalised; leave mean and std out, or ask for "
-                            "a float dtype")  # fmt: skip
+        raise TutelageError(
+            "uint8 views cannot be normalised; leave mean and std out, or ask for a float dtype"
+        )
     unit, channels = 1.0 if dtype == torch.uint8 else 255.0, images.shape[3]
     means, stds = _each("mean", mean, 0.0, channels), _each("std", std, 1.0, channels)
     scale = [1 / (unit * s) for s in stds]
@@ -80,14 +88,13 @@ def _each(
 
 
 def _choose(backend: Backend, images: Tensor, dtype: torch.dtype) -> str:
-    kernel = images.device.type
-    if backend == "reference" or (backend == "auto" and _obstacle(kernel, images, dtype)):
-        return "reference"
-    if backend != "auto":
-        kernel = backend
-        if problem := _obstacle(kernel, images, dtype):
-            raise TutelageError(f"backend '{backend}': {problem}; use 'auto' or 'reference'")
-    return kernel
+    if backend == "reference":
+        return backend
+    kernel = images.device.type if backend == "auto" else backend
+    problem = _obstacle(kernel, images, dtype)
+    if problem and backend != "auto":
+        raise TutelageError(f"backend '{backend}': {problem}; use 'auto' or 'reference'")
+    return "reference" if problem else kernel
 
 
 def _obstacle(kernel: str, images: Tensor, dtype: torch.dtype) -> str | None:
@@ -98,18 +105,9 @@ def _obstacle(kernel: str, images: Tensor, dtype: torch.dtype) -> str | None:
         return f"the images have {images.shape[3]} channels, not 1 to 4"
     if min(images.shape[1:3]) < 2:
         return "the canvas is a single row or column"
-    if kernel == "cpu":
-        if dtype not in (torch.float32, torch.uint8):
-            return f"it writes float32 and uint8, not {dtype}"
-        return None if _installed("numba") else "numba is not installed"
-    if kernel == "cuda":
-        if dtype not in (torch.float32, torch.bfloat16, torch.float16, torch.uint8):
-            return f"it writes bfloat16, float16, float32 and uint8, not {dtype}"
-        return None if _installed("triton") else "triton is not installed"
-    return f"there is no kernel for the device '{kernel}'"
-
-
-def _installed(package: str) -> bool:
-    import importlib.util
-
-    return importlib.util.find_spec(package) is not None
+    if kernel not in _KERNELS:
+        return f"there is no kernel for the device '{kernel}'"
+    package, types = _KERNELS[kernel]
+    if dtype not in types:
+        return f"it writes {', '.join(str(t).removeprefix('torch.') for t in types)}, not {dtype}"
+    return None if find_spec(package) else f"{package} is not installed"

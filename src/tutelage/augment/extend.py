@@ -172,7 +172,6 @@ def fold(first: Real, second: Real) -> Real:
 
 
 def _in_steps(part: Real) -> Real:
-    """The nearest multiples of 1 / 4096."""
     return np.asarray(np.round(part * 4096) / 4096, np.float32)
 
 

@@ -84,7 +84,7 @@ class Plan:
 
     def tensors(self) -> dict[str, Tensor]:
         """The parts by name."""
-        return {name: getattr(self, name) for name in _NAMES}
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def to(self, device: torch.device | str) -> Plan:
         """The same plan on another device."""
@@ -104,9 +104,6 @@ class Plan:
     def __str__(self) -> str:
         """One line for each image: what is done to it."""
         return "\n".join(f"image {i}: {_words(self, i)}" for i in range(len(self)))
-
-
-_NAMES = tuple(field.name for field in fields(Plan))
 
 
 def _words(plan: Plan, i: int) -> str:

@@ -85,8 +85,7 @@ class Weak(Policy):
 class Still(Policy):
     """The whole image, nothing random: the default start of policies that do not crop.
 
-    Attributes:
-        fill: 0..255 of what operations bring into view from outside the image.
+    ``fill`` is 0..255 of what operations bring into view from outside the image.
     """
 
     fill: Fill = GREY
@@ -100,11 +99,7 @@ class Still(Policy):
 
 @dataclass(frozen=True)
 class Center(Policy):
-    """The evaluation view: the centre square, ``crop_pct`` of the short side; nothing random.
-
-    Attributes:
-        crop_pct: fraction of the original's short side that is kept.
-    """
+    """The evaluation view: the centre square, ``crop_pct`` of the short side; nothing random."""
 
     crop_pct: float = 0.875
 
@@ -170,11 +165,6 @@ class RandomErasing(Policy):
 
 
 def _fill(fill: Fill) -> Tensor:
-    """(3,) values.
-
-    Raises:
-        TutelageError: there are neither one nor three values.
-    """
     values = torch.as_tensor(fill, dtype=torch.float32).flatten()
     if len(values) not in (1, 3):
         raise TutelageError(f"fill has {len(values)} values; expected one, or one per channel (3)")

@@ -115,9 +115,7 @@ class RandAugment(Policy):
 class TrivialAugment(Policy):
     """TrivialAugment Wide (Müller and Hutter 2021, arXiv:2103.10158): one operation, any strength.
 
-    Attributes:
-        num_magnitude_bins: number of strengths.
-        view: the crop and flip before it.
+    There are ``num_magnitude_bins`` strengths; ``view`` is the crop and flip before it.
     """
 
     num_magnitude_bins: int = 31
@@ -136,35 +134,29 @@ class TrivialAugment(Policy):
 # Names, probabilities and magnitudes (0 to 9) of the policies found for ImageNet and CIFAR-10
 # (the paper's tables 9 and 7). The magnitude of an operation that has none is 0.
 _FOUND: dict[str, str] = {
-    "imagenet": (
-        "posterize .4 8 rotate .6 9, solarize .6 5 autocontrast .6 0, "
-        "equalize .8 0 equalize .6 0, posterize .6 7 posterize .6 6, "
-        "equalize .4 0 solarize .2 4, equalize .4 0 rotate .8 8, "
-        "solarize .6 3 equalize .6 0, posterize .8 5 equalize 1 0, "
-        "rotate .2 3 solarize .6 8, equalize .6 0 posterize .4 6, "
-        "rotate .8 8 saturation .4 0, rotate .4 9 equalize .6 0, equalize 0 0 equalize .8 0, "
-        "invert .6 0 equalize 1 0, saturation .6 4 contrast 1 8, rotate .8 8 saturation 1 2, "
-        "saturation .8 8 solarize .8 7, sharpness .4 7 invert .6 0, "
-        "shear_x .6 5 equalize 1 0, saturation .4 0 equalize .6 0, "
-        "equalize .4 0 solarize .2 4, solarize .6 5 autocontrast .6 0, "
-        "invert .6 0 equalize 1 0, saturation .6 4 contrast 1 8, "
-        "equalize .8 0 equalize .6 0"
-    ),
-    "cifar10": (
-        "invert .1 0 contrast .2 6, rotate .7 2 translate_x .3 9, "
-        "sharpness .8 1 sharpness .9 3, shear_y .5 8 translate_y .7 9, "
-        "autocontrast .5 0 equalize .9 0, shear_y .2 7 posterize .3 7, "
-        "saturation .4 3 brightness .6 7, sharpness .3 9 brightness .7 9, "
-        "equalize .6 0 equalize .5 0, contrast .6 7 sharpness .6 5, "
-        "saturation .7 7 translate_x .5 8, equalize .3 0 autocontrast .4 0, "
-        "translate_y .4 3 sharpness .2 6, brightness .9 6 saturation .2 8, "
-        "solarize .5 2 invert 0 0, equalize .2 0 autocontrast .6 0, "
-        "equalize .2 0 equalize .6 0, saturation .9 9 equalize .6 0, "
-        "autocontrast .8 0 solarize .2 8, brightness .1 3 saturation .7 0, "
-        "solarize .4 5 autocontrast .9 0, translate_y .9 9 translate_y .7 9, "
-        "autocontrast .9 0 solarize .8 3, equalize .8 0 invert .1 0, "
-        "translate_y .7 9 autocontrast .9 0"
-    ),
+    "imagenet": """
+        posterize .4 8 rotate .6 9, solarize .6 5 autocontrast .6 0, equalize .8 0 equalize .6 0,
+        posterize .6 7 posterize .6 6, equalize .4 0 solarize .2 4, equalize .4 0 rotate .8 8,
+        solarize .6 3 equalize .6 0, posterize .8 5 equalize 1 0, rotate .2 3 solarize .6 8,
+        equalize .6 0 posterize .4 6, rotate .8 8 saturation .4 0, rotate .4 9 equalize .6 0,
+        equalize 0 0 equalize .8 0, invert .6 0 equalize 1 0, saturation .6 4 contrast 1 8,
+        rotate .8 8 saturation 1 2, saturation .8 8 solarize .8 7, sharpness .4 7 invert .6 0,
+        shear_x .6 5 equalize 1 0, saturation .4 0 equalize .6 0, equalize .4 0 solarize .2 4,
+        solarize .6 5 autocontrast .6 0, invert .6 0 equalize 1 0, saturation .6 4 contrast 1 8,
+        equalize .8 0 equalize .6 0
+    """,
+    "cifar10": """
+        invert .1 0 contrast .2 6, rotate .7 2 translate_x .3 9, sharpness .8 1 sharpness .9 3,
+        shear_y .5 8 translate_y .7 9, autocontrast .5 0 equalize .9 0, shear_y .2 7 posterize .3 7,
+        saturation .4 3 brightness .6 7, sharpness .3 9 brightness .7 9,
+        equalize .6 0 equalize .5 0, contrast .6 7 sharpness .6 5, saturation .7 7 translate_x .5 8,
+        equalize .3 0 autocontrast .4 0, translate_y .4 3 sharpness .2 6,
+        brightness .9 6 saturation .2 8, solarize .5 2 invert 0 0, equalize .2 0 autocontrast .6 0,
+        equalize .2 0 equalize .6 0, saturation .9 9 equalize .6 0, autocontrast .8 0 solarize .2 8,
+        brightness .1 3 saturation .7 0, solarize .4 5 autocontrast .9 0,
+        translate_y .9 9 translate_y .7 9, autocontrast .9 0 solarize .8 3,
+        equalize .8 0 invert .1 0, translate_y .7 9 autocontrast .9 0
+    """,
 }
 _AUTO: Space = {**_RANDAUGMENT, "invert": Scale()}
 
@@ -183,9 +175,8 @@ def _found(name: str) -> tuple[Whole, Real]:
 class AutoAugment(Policy):
     """AutoAugment (Cubuk et al. 2019, arXiv:1805.09501): one of 25 fixed pairs of operations.
 
-    Attributes:
-        policy: "imagenet" or "cifar10", the data set that the pairs were found for.
-        view: the crop and flip before it.
+    ``policy`` is "imagenet" or "cifar10", the data set that the pairs were found for; ``view`` is
+    the crop and flip before them.
     """
 
     policy: str = "imagenet"
@@ -214,12 +205,8 @@ class AutoAugment(Policy):
 class ColorJitter(Policy):
     """Brightness, contrast, saturation and hue in a random order, each by a uniform draw.
 
-    Attributes:
-        brightness: the factor is at most this far from 1.
-        contrast: the same.
-        saturation: the same; needs 3 channels.
-        hue: at most so many turns of the colour circle; needs 3 channels.
-        view: the crop and flip before it.
+    The first three are factors at most so far from 1, and hue at most so many turns of the colour
+    circle. Saturation and hue need 3 channels. ``view`` is the crop and flip before them.
     """
 
     brightness: float = 0.0
@@ -231,17 +218,18 @@ class ColorJitter(Policy):
     def plan(self, aspect: Tensor, generator: Generator | None = None, ratio: float = 1.0) -> Plan:
         """Sample a plan; see ``Policy.plan``."""
         start = self.view.plan(aspect, generator, ratio)
+        return self.jitter(start, generator, ratio)
+
+    def jitter(self, start: Plan, generator: Generator | None, ratio: float) -> Plan:
+        """The plan ``start`` with the jitter after it."""
         space = {
-            name: Scale(base, reach)
-            for name, base, reach in (
-                ("brightness", 1.0, self.brightness),
-                ("contrast", 1.0, self.contrast),
-                ("saturation", 1.0, self.saturation),
-                ("hue", 0.0, self.hue),
-            )
-            if reach
+            "brightness": Scale(1.0, self.brightness),
+            "contrast": Scale(1.0, self.contrast),
+            "saturation": Scale(1.0, self.saturation),
+            "hue": Scale(0.0, self.hue),
         }
-        draws = draw(generator, len(aspect), len(space), 2)
+        space = {name: scale for name, scale in space.items() if scale.slope}
+        draws = draw(generator, len(start), len(space), 2)
         order = draws[:, :, 0].argsort(axis=1)
         positive = np.zeros(order.shape, np.bool_)
         return _extend(start, space, order, 2 * draws[:, :, 1] - 1, positive, ratio)
@@ -252,11 +240,8 @@ class ThreeAugment(Policy):
     """3-Augment (Touvron et al. 2022, DeiT III, arXiv:2204.07118).
 
     One of greyscale, solarize and blur, each as likely, then colour jitter. The blur is a 3x3
-    stencil and so weaker than the paper's, whose standard deviation goes up to 2 pixels.
-
-    Attributes:
-        jitter: of brightness, contrast and saturation.
-        view: the crop and flip before it.
+    stencil and so weaker than the paper's, whose standard deviation goes up to 2 pixels. The
+    ``jitter`` is of brightness, contrast and saturation; ``view`` is the crop and flip before it.
     """
 
     jitter: float = 0.3
@@ -273,19 +258,8 @@ class ThreeAugment(Policy):
         }
         choice, positive = _pick(draws[:, :, 0], 3), np.zeros((len(aspect), 1), np.bool_)
         plan = _extend(start, space, choice, draws[:, :, 1], positive, ratio)
-        jitter = ColorJitter(self.jitter, self.jitter, self.jitter, view=_Started(plan))
-        return jitter.plan(aspect, generator, ratio)
-
-
-@dataclass(frozen=True)
-class _Started(Policy):
-    """A plan that already exists, as the start of another policy."""
-
-    start: Plan
-
-    def plan(self, aspect: Tensor, generator: Generator | None = None, ratio: float = 1.0) -> Plan:
-        """The plan."""
-        return self.start
+        jitter = ColorJitter(self.jitter, self.jitter, self.jitter)
+        return jitter.jitter(plan, generator, ratio)
 
 
 @dataclass(frozen=True)
@@ -336,7 +310,7 @@ def _extend(
     base, slope, signed, exponential = np.moveaxis(scales, 2, 0)
     amounts = base + slope * strength * (1 - 2 * signed * negative)
     if exponential.any():
-        amounts = np.where(exponential > 0, np.exp(amounts), amounts)
+        np.exp(amounts, out=amounts, where=exponential > 0)
     return extend.extend(plan, tuple(space), choice, amounts, ratio)
 
 

@@ -20,8 +20,8 @@ def matrix(in_size: int, out_size: int, start: Tensor, length: Tensor) -> Tensor
     Args:
         in_size: samples of the input line.
         out_size: samples of the output line.
-        start: (B,) window start in input pixels; pixel i covers [i, i + 1].
-        length: (B,) window length in input pixels.
+        start: (B,) in input pixels; pixel i covers [i, i + 1].
+        length: (B,) in input pixels.
 
     Returns:
         (B, out_size, in_size) float32; ``out = matrix @ line``.
@@ -61,14 +61,8 @@ def center_box(
 def center_view(images: Tensor, aspect: Tensor, size: int, crop_pct: float) -> Tensor:
     """The view on which a model is evaluated: undistorted, centred, antialiased.
 
-    Args:
-        images: (B, C, C, 3) canvases, uint8 or float of 0..255.
-        aspect: (B,) width / height of the originals.
-        size: side of the view in pixels.
-        crop_pct: fraction of the original's short side that is kept.
-
-    Returns:
-        (B, 3, size, size) float32 in [0, 1].
+    It is (B, 3, size, size) float32 in [0, 1], from canvases (B, C, C, 3) uint8 or float of 0..255;
+    ``aspect`` and ``crop_pct`` are as in ``center_box``.
     """
     canvas = images.shape[1]
     x0, y0, width, height = center_box(aspect, canvas, crop_pct)

@@ -15,8 +15,6 @@ from tutelage.augment.apply import Interpolation, Outside, apply
 from tutelage.augment.plan import Plan
 from tutelage.system.errors import TutelageError
 
-_MODES = ("L", "RGB")
-
 
 class Samples(Protocol):
     """A policy, as far as a transform needs it; ``policy`` imports this module."""
@@ -86,16 +84,11 @@ class Transform:
 
 
 def _canvases(image: Any) -> Tensor:
-    """(B, H, W, C) pixels, uint8 or float of 0..255.
-
-    Raises:
-        TutelageError: the input is not an image, or of an unknown mode or type.
-    """
+    """(B, H, W, C) pixels, uint8 or float of 0..255."""
     if isinstance(image, Image.Image):
-        if image.mode not in _MODES:
+        if image.mode not in ("L", "RGB"):
             raise TutelageError(
-                f"a PIL image of mode {image.mode}; expected {' or '.join(_MODES)}: "
-                "use image.convert('RGB')"
+                f"a PIL image of mode {image.mode}; expected L or RGB: use image.convert('RGB')"
             )
         pixels = torch.from_numpy(np.array(image))
         return pixels.view(1, image.height, image.width, len(image.getbands()))

@@ -123,7 +123,6 @@ def make_bank(
 
 
 def _own(rows: Rows) -> Rows:
-    """The rows that this rank looks at."""
     starts = _starts(rows, BATCH)[1]
     return rows[starts.start : starts.stop]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -56,7 +57,8 @@ def plain_metric(features: Tensor, columns: slice | None = None) -> Metric:
     mean = features.mean(dim=0)
     # The small constant keeps a feature that is almost always zero from being blown up.
     scale = 1.0 / (features.std(dim=0, correction=0) + 1e-3)
-    return Metric(mean, scale / _rms_norm((features - mean) * scale), width, columns)
+    norm = ((features - mean) * scale).square().sum(dim=1).mean().sqrt().clamp_min(1e-6)
+    return Metric(mean, scale / norm, width, columns)
 
 
 def pretrained_metric(features: Tensor, pretrained_head: Tensor) -> Metric:
@@ -66,9 +68,8 @@ def pretrained_metric(features: Tensor, pretrained_head: Tensor) -> Metric:
     apart. A head ``w = A W_fc`` with a penalty on ``A`` prefers those directions; averaging this
     Gram matrix with the plain one keeps every direction reachable.
 
-    Args:
-        features: (N, D).
-        pretrained_head: (K', C) weight of the pretrained fc layer, of the first C features.
+    ``pretrained_head`` (K', C) is the weight of the pretrained fc layer, of the first C of the
+    ``features`` (N, D).
     """
     own = slice(pretrained_head.shape[1])
     plain = plain_metric(features, own)
@@ -95,10 +96,6 @@ def span_metric(metric: Metric, features: Tensor) -> Metric:
     factor = metric.factor
     factor = factor[:, None] * basis if factor.ndim == 1 else factor @ basis
     return dataclasses.replace(metric, factor=factor)
-
-
-def _rms_norm(rows: Tensor) -> Tensor:
-    return rows.square().sum(dim=1).mean().sqrt().clamp_min(1e-6)
 
 
 @dataclass(frozen=True)
@@ -167,53 +164,38 @@ def fit_heads(
 
     Args:
         inputs: (N, R) features that ``metric`` has mapped.
-        targets: as in ``fit_head``.
-        weights: as in ``fit_head``.
+        targets: as in ``fit_head``, like ``weights`` and ``log_prior``.
+        weights: (N,).
         metric: coordinates of ``inputs``; the heads take features that it has not mapped.
         strengths: rising, so that each start is the simpler head.
-        log_prior: as in ``fit_head``.
+        log_prior: (K,).
         iterations: L-BFGS iterations at most, for each strength.
     """
     weight = torch.zeros(targets.shape[1], inputs.shape[1], requires_grad=True)
     bias = torch.zeros(targets.shape[1], requires_grad=True)
-    heads = []
-    for strength in strengths:
-        _minimise(inputs, targets, weights, weight, bias, strength, log_prior, iterations)
-        with torch.no_grad():
-            heads.append(metric.lift(weight, bias))
-    return heads
 
-
-def _minimise(
-    inputs: Tensor,
-    targets: Tensor,
-    weights: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    strength: float,
-    log_prior: Tensor | None,
-    iterations: int,
-) -> None:
-    """Move ``weight`` (K, D) and ``bias`` (K,) to the minimum."""
-    optimizer = torch.optim.LBFGS(
-        [weight, bias],
-        max_iter=iterations,
-        history_size=10,
-        tolerance_grad=1e-4,
-        line_search_fn="strong_wolfe",
-    )
-
-    def objective() -> Tensor:
-        optimizer.zero_grad()
-        logits = inputs @ weight.T + bias
-        adjusted = logits if log_prior is None else adjust_logits(logits, log_prior)
-        log_probs = torch.log_softmax(adjusted, dim=1)
+    def objective(strength: float) -> Tensor:
+        weight.grad = bias.grad = None
+        logits = adjust_logits(inputs @ weight.T + bias, log_prior)
+        log_probs = torch.log_softmax(logits, dim=1)
         data = -(weights * (targets * log_probs).sum(dim=1)).sum()
         loss = strength * data + 0.5 * weight.square().sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
-    optimizer.step(objective)  # type: ignore[no-untyped-call]
+    heads = []
+    for strength in strengths:
+        optimizer = torch.optim.LBFGS(
+            [weight, bias],
+            max_iter=iterations,
+            history_size=10,
+            tolerance_grad=1e-4,
+            line_search_fn="strong_wolfe",
+        )
+        optimizer.step(partial(objective, strength))  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            heads.append(metric.lift(weight, bias))
+    return heads
 
 
 def lowest_loss(losses: Floats, default: int, *, guard: float = 0.0) -> int:

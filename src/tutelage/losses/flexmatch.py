@@ -14,10 +14,7 @@ UNUSED = -1
 def learning_effect(marks: Tensor, n_classes: int) -> Tensor:
     """Learning effect sigma (K,): how many pool images bear each class's mark (eq. 5, Algorithm 1).
 
-    Args:
-        marks: (N,) int64, the last class that each pool image was confidently given, or UNUSED
-            (-1).
-        n_classes: K.
+    ``marks`` (N,) int64 are the last class that each was confidently given, or UNUSED (-1).
     """
     counts = marks.new_zeros(n_classes + 1).scatter_add_(0, marks + 1, torch.ones_like(marks))
     return counts[1:]
@@ -27,12 +24,8 @@ def flexible_thresholds(effect: Tensor, n_pool: int, threshold: float) -> Tensor
     """T (K,) from sigma (K,): ``M(beta) * threshold`` with ``M(x) = x / (2 - x)`` (eq. 12).
 
     beta is sigma over its largest value, or over the number of unused images while that is larger
-    (the warm-up, eq. 11), so that all thresholds rise from 0.
-
-    Args:
-        effect: (K,) sigma.
-        n_pool: N, all pool images, used or not.
-        threshold: tau, that of the class learnt best.
+    (the warm-up, eq. 11), so that all thresholds rise from 0. ``n_pool`` counts all pool images,
+    used or not; ``threshold`` is that of the class learnt best.
     """
     unused = n_pool - effect.sum()
     beta = effect / torch.maximum(effect.max(), unused).clamp_min(1)

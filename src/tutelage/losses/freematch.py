@@ -10,9 +10,8 @@ from torch.nn import functional as F
 def adaptive_thresholds(confidence: Tensor, marginal: Tensor) -> Tensor:
     """Thresholds (K,): the global one times each class's marginal over the largest (eq. 7).
 
-    Args:
-        confidence: () running mean of the largest probability over the pool (eq. 5).
-        marginal: (K,) running mean of the probabilities over the pool (eq. 6).
+    ``confidence`` () and ``marginal`` (K,) are running means over the pool: of the largest
+    probability (eq. 5), and of all probabilities (eq. 6).
     """
     return marginal / marginal.max() * confidence
 

@@ -8,23 +8,16 @@ from torch import Tensor
 def log_prior(counts: Tensor, *, smoothing: float = 1.0) -> Tensor:
     """Logarithm (K,) of the class frequencies, smoothed so that no class is impossible.
 
-    Args:
-        counts: (K,) images of each class, fractions of images allowed.
-        smoothing: images added to each class.
+    ``smoothing`` images are added to each class's ``counts`` (K,), which may be fractions.
     """
     smoothed = counts + smoothing
     return (smoothed / smoothed.sum()).log()
 
 
-def adjust_logits(logits: Tensor, log_prior: Tensor, *, tau: float = 1.0) -> Tensor:
-    """``logits + tau * log_prior``, for the training loss and nowhere else (eq. 10).
+def adjust_logits(logits: Tensor, log_prior: Tensor | None) -> Tensor:
+    """``logits`` (B, K) plus ``log_prior`` (K,), for the training loss alone (eq. 10, tau = 1).
 
     A model that must explain the classes' frequencies by this constant has no reason to learn
-    them: its own logits, without the constant, minimise the balanced error.
-
-    Args:
-        logits: (B, K).
-        log_prior: (K,).
-        tau: how much of the prior is taken out; 1 is consistent for the balanced error.
+    them: its own logits, without the constant, minimise the balanced error. None adds nothing.
     """
-    return logits + tau * log_prior
+    return logits if log_prior is None else logits + log_prior

@@ -9,12 +9,7 @@ from torch import Tensor
 
 
 def consistency_mse(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """Mean squared difference of the softmax outputs, over images and classes (section 2, J).
-
-    Args:
-        student_logits: (B, K).
-        teacher_logits: (B, K), without gradient.
-    """
+    """Mean squared difference of the softmax outputs of logits (B, K) each (section 2, J)."""
     student, teacher = (
         torch.softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=1)
         for logits in (student_logits, teacher_logits)
@@ -23,12 +18,7 @@ def consistency_mse(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
 
 
 def ramp_up(step: int, steps: int) -> float:
-    """``exp(-5 (1 - step / steps)^2)`` until ``steps``, then 1: the consistency cost's share.
-
-    Args:
-        step: from 0.
-        steps: length of the ramp; 0 for none.
-    """
+    """``exp(-5 (1 - step / steps)^2)`` until ``steps``, then 1: the consistency cost's share."""
     if step >= steps:
         return 1.0
     return math.exp(-5.0 * (1.0 - step / steps) ** 2)

@@ -14,12 +14,8 @@ def truncated_gaussian(confidence: Tensor, mean: Tensor, variance: Tensor) -> Te
     """Weights (P,) in (0, 1]: 1 from the mean up, a Gaussian's flank below it.
 
     The paper's formula has ``2 * variance`` under the squared distance. The authors' code divides
-    the variance by ``n_sigma ** 2 = 4`` first, so its flank is twice as steep.
-
-    Args:
-        confidence: (P,) largest probability of each weak view, after uniform alignment.
-        mean: () running mean of the confidence.
-        variance: () its running variance.
+    the variance by ``n_sigma ** 2 = 4`` first, so its flank is twice as steep. ``confidence`` is
+    each weak view's largest probability after uniform alignment; ``mean`` and ``variance`` () run.
     """
     short = (confidence - mean).clamp_max(0)
     return torch.exp(-short.square() / (2 * variance.clamp_min(1e-12)))

@@ -125,10 +125,8 @@ def align(probs: Tensor, marginal: Tensor, prior: Tensor) -> Tensor:
 def confident(probs: Tensor, threshold: float | Tensor) -> Tensor:
     """1.0 where the largest of a row of ``probs`` (P, K) reaches its threshold, else 0.0: (P,).
 
-    Args:
-        probs: (P, K).
-        threshold: of all classes, or (K,) one a class. A confidence at the threshold counts:
-            FlexMatch (eq. 8) and FreeMatch (eq. 8) print ">", their code has ">=" as FixMatch does.
+    There is one ``threshold``, or (K,) one a class. A confidence at the threshold counts: FlexMatch
+    (eq. 8) and FreeMatch (eq. 8) print ">", their code has ">=" as FixMatch does.
     """
     best = probs.argmax(dim=1, keepdim=True)
     return (probs >= threshold).gather(1, best).squeeze(1).to(probs.dtype)

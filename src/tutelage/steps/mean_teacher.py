@@ -31,8 +31,7 @@ class MeanTeacherStep:
             consistency_weight: that weight; the paper's on CIFAR-10 and SVHN.
             decay: of the teacher's average.
         """
-        self.ramp_steps = ramp_steps
-        self.consistency_weight = consistency_weight
+        self.ramp_steps, self.consistency_weight = ramp_steps, consistency_weight
         self.decay = decay
         self.teacher: EMA[nn.Module] | None = None
         self._saved: dict[str, Tensor] = {}  # of a teacher to go on with

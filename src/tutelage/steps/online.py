@@ -26,8 +26,7 @@ def make_online_step(
         n_pool: images in the pool.
         steps: length of the training.
         threshold: of FixMatch, and of FlexMatch's best class.
-        hard: pseudo-labels are the most probable classes; Mean Teacher has none and compares
-            probabilities.
+        hard: pseudo-labels are the most probable classes; Mean Teacher has none.
 
     Raises:
         ValueError: there is no such method.

@@ -20,14 +20,13 @@ def supervised_step(
     """Cross-entropy of one view against its target.
 
     Args:
-        model: views to logits (B, K).
+        model: from views to logits (B, K).
         batch: views and targets.
         class_weights: (K,) weight of each class's part of a target; None for all ones.
         log_prior: (K,) added to the logits in the loss alone (logit adjustment); None for none.
     """
     logits = whole(model(batch.images))
     targets = batch.targets if class_weights is None else batch.targets * class_weights
-    adjusted = logits if log_prior is None else adjust_logits(logits, log_prior)
-    loss = cross_entropy(adjusted, targets, batch.weights)
+    loss = cross_entropy(adjust_logits(logits, log_prior), targets, batch.weights)
     right = (logits.argmax(dim=1) == batch.targets.argmax(dim=1)).float().mean()
     return loss, {"loss": loss.detach(), "train_accuracy": right}

@@ -42,25 +42,15 @@ class Trainings:
     """
 
     def __init__(self, every: float, say: Callable[[str], None]) -> None:
-        """Prepare for stages; none is at work before ``of``.
-
-        Args:
-            every: seconds between two checkpoints; 0 saves after each step.
-            say: tells the user about a damaged checkpoint.
-        """
-        self.every = every
-        self.say = say
+        """Save ``every`` so many seconds, after each step if 0; ``say`` tells of damaged files."""
+        self.every, self.say = every, say
         self._folder: Path | None = None
         self._count = 0
         self._began = time.monotonic()
 
     @contextmanager
     def of(self, stage: Path) -> Iterator[Callable[[], float]]:
-        """While a stage that will be kept in the folder ``stage`` works.
-
-        Yields:
-            A function that returns the stage's seconds so far, with those before it was cut off.
-        """
+        """While a stage that will be kept in the folder ``stage`` works; yields ``seconds``."""
         before = self._folder, self._count, self._began
         self._folder, self._count, self._began = _beside(stage), 0, time.monotonic()
         try:
@@ -83,7 +73,7 @@ class Trainings:
         return Checkpoints(self._folder / str(self._count), self)
 
     def seconds(self) -> float:
-        """Seconds that the stage has taken so far."""
+        """Seconds that the stage has taken so far, with those before it was cut off."""
         return time.monotonic() - self._began
 
     def credit(self, seconds: float) -> None:
@@ -95,8 +85,7 @@ class Checkpoints:
     """The checkpoints of one training."""
 
     def __init__(self, folder: Path, trainings: Trainings) -> None:
-        self._folder = folder
-        self._trainings = trainings
+        self._folder, self._trainings = folder, trainings
         self._last = time.monotonic()
 
     def newest(self) -> Checkpoint | None:

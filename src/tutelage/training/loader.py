@@ -34,8 +34,7 @@ def spaced(rows: Rows, most: int) -> Rows:
 class Canvases:
     """The store's pixels for the views: on the GPU whole if they fit, else read row by row.
 
-    Attributes:
-        buffer: how many images are held decoded at a time; None if the store holds all.
+    ``buffer`` is how many images are held decoded at a time; None if the store holds all.
     """
 
     def __init__(self, store: ImageStore, rows: Rows, device: torch.device) -> None:
@@ -115,11 +114,6 @@ class Views:
     strong: Policy | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a mixing that a second view would not share.
-
-        Raises:
-            ValueError: both are asked for.
-        """
         if (self.weak is not None or self.strong is not None) and self.mix != "none":
             raise ValueError("a weak or strong view is not mixed, so no target may be: mix='none'")
 
@@ -133,10 +127,9 @@ class _Drawn:
     Attributes:
         parts: of each stream its examples and the positions taken from them.
         rows: (B,) store rows.
-        plan: of the first view.
+        plan: of the first view, which ``mix`` mixes.
         weak: of the weak view.
         strong: of the strong view of the last P images, those of the pool.
-        mix: of the first view.
     """
 
     parts: list[tuple[Examples, Rows]]
@@ -206,8 +199,7 @@ class Loader:
                 f"{current().world} ranks share batches of {batch_size} images; start no more "
                 "ranks than images in a batch"
             )
-        self.canvases, self.views, self.seed = canvases, views, seed
-        self.first = first
+        self.canvases, self.views, self.seed, self.first = canvases, views, seed, first
         self.streams = [(labeled, batch_size)]
         if len(labeled) == 0:
             labeled_per_batch = 0
@@ -218,10 +210,7 @@ class Loader:
         return self.after(0)
 
     def after(self, steps: int) -> Iterator[Batch]:
-        """Batches from the first step on, without the first ``steps`` of them.
-
-        Images that no store holds are decoded ahead of the batches.
-        """
+        """Batches from the first step on, without the first ``steps`` of them."""
         first = self.first + steps
         ready = self.canvases.ahead(map(self._rows, itertools.count(first)))
         for step, _ in zip(itertools.count(first), ready, strict=False):
@@ -238,9 +227,9 @@ class Loader:
         at, mix = drawn.needed()
         images, _ = self.canvases.take(drawn.rows[at.numpy()])
         looked_at = at if mix is not None else at[: own.stop - own.start]
-        sizes = {views.size, *views.teacher_sizes}
         seen = {
-            size: apply(images[: len(looked_at)], drawn.plan[looked_at], size) for size in sizes
+            size: apply(images[: len(looked_at)], drawn.plan[looked_at], size)
+            for size in {views.size, *views.teacher_sizes}
         }
         if mix is not None:
             seen = {size: mix.images(view) for size, view in seen.items()}
@@ -318,7 +307,6 @@ def deal(n: int, count: int, step: int, seed: tuple[int, int], window: int | Non
 
 
 def _shuffled(n: int, seed: tuple[int, int], epoch: int) -> Rows:
-    """The order (n,) of one pass."""
     return np.random.default_rng([*seed, epoch]).permutation(n)
 
 

@@ -28,12 +28,10 @@ class Result:
 
     Attributes:
         model: the averaged (EMA) model, in eval mode.
-        steps: optimiser steps made.
         history: per logged step, its metrics as plain numbers.
     """
 
     model: Classifier
-    steps: int
     history: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -135,7 +133,7 @@ def train(
                 raise Terminated
     if number < config.steps:
         raise TutelageError(f"the batches ran out after step {number} of {config.steps}")
-    return Result(training.ema.model, config.steps, training.history)
+    return Result(training.ema.model, training.history)
 
 
 @dataclass

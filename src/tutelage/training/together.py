@@ -70,9 +70,8 @@ def bare(model: nn.Module) -> nn.Module:
 def whole_batch(sizes: Sequence[int]) -> AbstractContextManager[Any]:
     """A context for the forward of a batch; it does nothing in a single process.
 
-    Args:
-        sizes: images of each view in the whole batch. A forward sees this rank's share of the
-            first view, then that of the next one, and so on.
+    ``sizes`` are the images of each view in the whole batch. A forward sees this rank's share of
+    the first view, then of the next one, and so on.
     """
     return nullcontext() if current().world == 1 else _WholeBatch(sizes, current())
 
@@ -96,7 +95,6 @@ class _WholeBatch(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Replace the three functions and call all others as they are."""
         kwargs = kwargs or {}
         if func is F.batch_norm:
             return self._batch_norm(*args, **kwargs)
@@ -107,16 +105,10 @@ class _WholeBatch(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _batch_norm(
-        self,
-        x: Tensor,
-        running_mean: Tensor | None,
-        running_var: Tensor | None,
-        weight: Tensor | None = None,
-        bias: Tensor | None = None,
-        training: bool = False,
-        momentum: float = 0.1,
-        eps: float = 1e-5,
-    ) -> Tensor:
+        self, x: Tensor, running_mean: Tensor | None, running_var: Tensor | None,
+        weight: Tensor | None = None, bias: Tensor | None = None,
+        training: bool = False, momentum: float = 0.1, eps: float = 1e-5,
+    ) -> Tensor:  # fmt: skip
         if not training:
             return F.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
         normalised: Tensor = _Normalise.apply(x, running_mean, running_var, momentum, eps)
@@ -186,10 +178,5 @@ class _Normalise(torch.autograd.Function):
         distributed.all_reduce(sums)
         shape = (1, -1, *[1] * (gradient.ndim - 2))
         shift, along = (part.view(shape) / ctx.total for part in sums)
-        return (
-            (gradient - shift - normalised * along).mul(scale).to(ctx.kind),
-            None,
-            None,
-            None,
-            None,
-        )
+        inputs = (gradient - shift - normalised * along).mul(scale).to(ctx.kind)
+        return inputs, None, None, None, None

@@ -23,10 +23,8 @@ from tutelage.system.errors import TutelageError
 class Tables:
     """New values (B, C, 256) of the grey levels of B images of C channels.
 
-    Attributes:
-        before: for the canvas, before the channels are mixed.
-        between: for the canvas, after that and before the warp.
-        after: for the view, after the stencil.
+    ``before`` the channels of the canvas are mixed, ``between`` that and the warp, and ``after``
+    the stencil of the view.
     """
 
     before: Tensor
@@ -62,11 +60,7 @@ def compile(plan: Plan, images: Tensor) -> Tables:
 
 
 def check_channels(plan: Plan, channels: int) -> None:
-    """Check that the images have three channels if the plan mixes channels.
-
-    Raises:
-        TutelageError: they do not.
-    """
+    """Raise a ``TutelageError`` if the plan mixes channels and the images do not have three."""
     if channels != 3 and ((plan.ops == SATURATION) | (plan.ops == HUE)).any():
         raise TutelageError(
             f"saturation and hue need images of 3 channels, these have {channels}; leave them out "
@@ -75,14 +69,9 @@ def check_channels(plan: Plan, channels: int) -> None:
 
 
 def _append(
-    tables: Tables,
-    stage: Tensor,
-    name: str,
-    amount: Tensor,
-    rows: Tensor,
-    plan: Plan,
-    images: Tensor,
-) -> None:
+    tables: Tables, stage: Tensor, name: str, amount: Tensor, rows: Tensor,
+    plan: Plan, images: Tensor,
+) -> None:  # fmt: skip
     """Add one operation to the table of each image's stage; changes the tables."""
     for number, table in enumerate((tables.before, tables.between, tables.after)):
         at = stage[rows] == number
@@ -99,16 +88,20 @@ def _append(
 def count_levels(images: Tensor, window: Tensor) -> Tensor:
     """(B, C, 256) float numbers of pixels at each grey level, inside the windows of canvases."""
     batch, height, width, channels = images.shape
-    across = (torch.arange(width, device=images.device) + 0.5) / width
-    down = (torch.arange(height, device=images.device) + 0.5) / height
-    x0, y0, x1, y1 = window[:, :, None].unbind(dim=1)
-    columns, rows = (across >= x0) & (across < x1), (down >= y0) & (down < y1)
-    inside = rows[:, :, None] & columns[:, None, :]
     bins = torch.arange(batch * channels, device=images.device).view(batch, 1, 1, channels)
     levels = images.detach().round().long()
-    found = (levels + bins * 256)[inside].flatten()
+    found = (levels + bins * 256)[inside(window, (height, width))].flatten()
     counts = torch.bincount(found, minlength=256 * batch * channels)
     return counts.view(batch, channels, 256).to(torch.float32)
+
+
+def inside(box: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, h, w) bool: pixels whose centre lies in the box (B, 4) of fractions."""
+    down = (torch.arange(size[0], device=box.device) + 0.5) / size[0]
+    across = (torch.arange(size[1], device=box.device) + 0.5) / size[1]
+    x0, y0, x1, y1 = box[:, :, None].unbind(dim=1)
+    columns, rows = (across >= x0) & (across < x1), (down >= y0) & (down < y1)
+    return rows[:, :, None] & columns[:, None, :]
 
 
 def _so_far(images: Tensor, plan: Plan, tables: Tables, stage: int) -> Tensor:

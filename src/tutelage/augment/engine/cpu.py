@@ -20,15 +20,9 @@ from tutelage.system.errors import TutelageError
 
 
 def render(
-    images: Tensor,
-    plan: Plan,
-    size: tuple[int, int],
-    scale: Sequence[float],
-    shift: Sequence[float],
-    dtype: torch.dtype,
-    outside: str,
-    interpolation: str,
-) -> Tensor:
+    images: Tensor, plan: Plan, size: tuple[int, int], scale: Sequence[float],
+    shift: Sequence[float], dtype: torch.dtype, outside: str, interpolation: str,
+) -> Tensor:  # fmt: skip
     """Views (B, C, h, w) of canvases (B, H, W, C) uint8 as float32 or uint8; see ``apply``.
 
     It works on as many threads as torch does (``torch.set_num_threads``), and on no more than this

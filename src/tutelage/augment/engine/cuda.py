@@ -65,15 +65,9 @@ _STRICT = {"enable_fp_fusion": False}
 
 
 def render(
-    images: Tensor,
-    plan: Plan,
-    size: tuple[int, int],
-    scale: Sequence[float],
-    shift: Sequence[float],
-    dtype: torch.dtype,
-    outside: str,
-    interpolation: str,
-) -> Tensor:
+    images: Tensor, plan: Plan, size: tuple[int, int], scale: Sequence[float],
+    shift: Sequence[float], dtype: torch.dtype, outside: str, interpolation: str,
+) -> Tensor:  # fmt: skip
     """Views (B, C, h, w) of canvases (B, H, W, C) uint8 on a GPU; see ``apply``.
 
     Raises:
@@ -124,37 +118,19 @@ def _check_device(images: Tensor) -> None:
 
 @jit
 def _compile(
-    images: Pointer,
-    matrix: Pointer,
-    ops: Pointer,
-    amounts: Pointer,
-    color: Pointer,
-    hue: Pointer,
-    stencil: Pointer,
-    window: Pointer,
-    erase: Pointer,
-    levels: Pointer,
-    after: Pointer,
-    frame: Pointer,
-    needs: Pointer,
-    height: Number,
-    width: Number,
-    rows: Number,
-    columns: Number,
-    count: Number,
-    C: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    OUTSIDE: tl.constexpr,
-    NEAREST: tl.constexpr,
-    LANES: tl.constexpr,
-) -> None:
+    images: Pointer, matrix: Pointer, ops: Pointer, amounts: Pointer, color: Pointer,
+    hue: Pointer, stencil: Pointer, window: Pointer, erase: Pointer,
+    levels: Pointer, after: Pointer, frame: Pointer, needs: Pointer,
+    height: Number, width: Number, rows: Number, columns: Number, count: Number,
+    C: tl.constexpr, CHANNELS: tl.constexpr, OUTSIDE: tl.constexpr,
+    NEAREST: tl.constexpr, LANES: tl.constexpr,
+) -> None:  # fmt: skip
     """Write what ``_render`` has to know of one image.
 
     That is its tables, ``levels`` (B, 2, C, 256) of the canvas and ``after`` (B, C, 256) of the
-    view, its geometry ``frame`` (B, 8), and which of them it ``needs`` (B,): tables that are not
-    used are not written. CHANNELS is C rounded up to a power of two, LANES the number of pixels
-    that are counted at a time. It is a long function because Triton takes every pointer and size
-    as an argument of its own.
+    view, its geometry ``frame`` (B, 8), and which of them it ``needs`` (B,): unused tables are not
+    written. CHANNELS is C rounded up to a power of two, LANES the pixels counted at a time. It is
+    a long function because Triton takes every pointer and size as an argument of its own.
     """
     i = tl.program_id(0)
     image = images + i.to(tl.int64) * height * width * C
@@ -219,15 +195,10 @@ def _parts(
 
 @jit
 def _frame(
-    matrix: Pointer,
-    frame: Pointer,
-    height: Number,
-    width: Number,
-    rows: Number,
-    columns: Number,
-    OUTSIDE: tl.constexpr,
-    NEAREST: tl.constexpr,
-) -> Number:
+    matrix: Pointer, frame: Pointer,
+    height: Number, width: Number, rows: Number, columns: Number,
+    OUTSIDE: tl.constexpr, NEAREST: tl.constexpr,
+) -> Number:  # fmt: skip
     """Write an image's geometry and return its bits and ``side``.
 
     ``frame`` holds the canvas's x at the view's first sample, its slopes along the view's x and y,
@@ -252,15 +223,9 @@ def _frame(
 
 @jit
 def _side(
-    xx: Number,
-    xy: Number,
-    yx: Number,
-    yy: Number,
-    height: Number,
-    width: Number,
-    rows: Number,
-    columns: Number,
-) -> Number:
+    xx: Number, xy: Number, yx: Number, yy: Number,
+    height: Number, width: Number, rows: Number, columns: Number,
+) -> Number:  # fmt: skip
     """``reference.samples``."""
     height, width = tl.cast(height, tl.float32), tl.cast(width, tl.float32)
     rows, columns = tl.cast(rows, tl.float32), tl.cast(columns, tl.float32)
@@ -274,18 +239,12 @@ def _side(
 @jit
 def _line(
     frame: Pointer,
-    own: Number,
-    other: Number,
-    shift: Number,
-    length: Number,
-    count: Number,
-    others: Number,
-    upright: Number,
-) -> None:
+    own: Number, other: Number, shift: Number,
+    length: Number, count: Number, others: Number, upright: Number,
+) -> None:  # fmt: skip
     """Write one axis of ``frame``, in pixel indices of the canvas, ``length`` pixels long.
 
-    It moves by ``own`` along the view's axis of ``count`` samples, and by ``other`` along the axis
-    of ``others``.
+    It moves by ``own`` along the view's axis of ``count`` samples, by ``other`` along the other.
     """
     half = 0.5 * tl.cast(length, tl.float64)
     own, other, shift = own.to(tl.float64), other.to(tl.float64), shift.to(tl.float64)
@@ -301,14 +260,10 @@ def _line(
 
 @jit
 def _keep(
-    table: Lanes,
-    stage: Number,
-    tables: Number,
-    levels: Pointer,
-    after: Pointer,
-    C: tl.constexpr,
-    CHANNELS: tl.constexpr,
-) -> None:
+    table: Lanes, stage: Number, tables: Number,
+    levels: Pointer, after: Pointer,
+    C: tl.constexpr, CHANNELS: tl.constexpr,
+) -> None:  # fmt: skip
     """Write the table of a stage if it is used; all threads see it afterwards."""
     channel, entry = tl.arange(0, CHANNELS)[:, None], tl.arange(0, 256)[None, :]
     place, mask = channel * 256 + entry, (channel < C) & (entry < 256)
@@ -322,21 +277,11 @@ def _keep(
 
 @jit
 def _count(
-    image: Pointer,
-    levels: Pointer,
-    color: Pointer,
-    turns: Number,
-    stencil: Pointer,
-    window: Pointer,
-    key: Lanes,
-    stage: Number,
-    used: Number,
-    height: Number,
-    width: Number,
-    C: tl.constexpr,
-    CHANNELS: tl.constexpr,
-    LANES: tl.constexpr,
-) -> Lanes:
+    image: Pointer, levels: Pointer, color: Pointer, turns: Number,
+    stencil: Pointer, window: Pointer,
+    key: Lanes, stage: Number, used: Number, height: Number, width: Number,
+    C: tl.constexpr, CHANNELS: tl.constexpr, LANES: tl.constexpr,
+) -> Lanes:  # fmt: skip
     """(CHANNELS, 256) counts of the window's grey levels, as they arrive at the stage's table.
 
     Grey level v of channel c counts as ``key[c, v]``.
@@ -461,30 +406,13 @@ def _equalize(table: Lanes, key: Lanes, counts: Lanes) -> Lanes:
 
 @jit
 def _render(
-    images: Pointer,
-    matrix: Pointer,
-    color: Pointer,
-    hue: Pointer,
-    stencil: Pointer,
-    erase: Pointer,
-    fill: Pointer,
-    levels: Pointer,
-    after: Pointer,
-    frame: Pointer,
-    needs: Pointer,
-    scale: Number,
-    shift: Number,
-    views: Pointer,
-    height: Number,
-    width: Number,
-    rows: Number,
-    area: Number,
-    COLUMNS: tl.constexpr,
-    C: tl.constexpr,
-    OUTSIDE: tl.constexpr,
-    NEAREST: tl.constexpr,
-    LANES: tl.constexpr,
-) -> None:
+    images: Pointer, matrix: Pointer, color: Pointer, hue: Pointer, stencil: Pointer,
+    erase: Pointer, fill: Pointer, levels: Pointer, after: Pointer, frame: Pointer, needs: Pointer,
+    scale: Number, shift: Number, views: Pointer,
+    height: Number, width: Number, rows: Number, area: Number,
+    COLUMNS: tl.constexpr, C: tl.constexpr, OUTSIDE: tl.constexpr,
+    NEAREST: tl.constexpr, LANES: tl.constexpr,
+) -> None:  # fmt: skip
     """Write LANES neighbouring pixels of one view (C, rows, COLUMNS) of ``area`` rows x COLUMNS.
 
     One loop serves all geometry. A pixel is the mean of ``side`` x ``side`` samples; a sample is
@@ -564,13 +492,9 @@ def _taps(reach: Number, length: Number, NEAREST: tl.constexpr) -> Number:
 
 @jit
 def _first(
-    at: Lanes,
-    length: Number,
-    reach: Number,
-    taps: Number,
-    OUTSIDE: tl.constexpr,
-    NEAREST: tl.constexpr,
-) -> tuple[Lanes, Lanes, Lanes]:
+    at: Lanes, length: Number, reach: Number, taps: Number,
+    OUTSIDE: tl.constexpr, NEAREST: tl.constexpr,
+) -> tuple[Lanes, Lanes, Lanes]:  # fmt: skip
     """The first tap of coordinates ``at``: its pixel, its distance, and a factor for all taps.
 
     The factor makes the taps' weights add up to 1.
@@ -633,16 +557,9 @@ def _cover(
 
 @jit
 def _write(
-    value: Lanes,
-    after: Pointer,
-    need: Number,
-    fill: Number,
-    covered: Lanes,
-    scale: Number,
-    shift: Number,
-    out: Pointer,
-    mask: Lanes,
-) -> None:
+    value: Lanes, after: Pointer, need: Number, fill: Number, covered: Lanes,
+    scale: Number, shift: Number, out: Pointer, mask: Lanes,
+) -> None:  # fmt: skip
     """One channel's last steps: the table after the stencil, fill and erased box, and scale."""
     value = _clamp(value)
     if need & _AFTER:
@@ -659,17 +576,12 @@ def _write(
 
 @jit
 def _pixel(
-    place: Pointer,
-    levels: Pointer,
-    color: Pointer,
-    turns: Number,
-    need: Number,
-    C: tl.constexpr,
-) -> tuple[Lanes, Lanes, Lanes, Lanes]:
+    place: Pointer, levels: Pointer, color: Pointer,
+    turns: Number, need: Number, C: tl.constexpr,
+) -> tuple[Lanes, Lanes, Lanes, Lanes]:  # fmt: skip
     """Four channels of canvas pixels as the warp sees them; missing ones repeat the first.
 
-    ``need`` says which of before -> color -> hue -> between they pass; each step rounds to grey
-    levels.
+    They pass what they ``need`` of before -> color -> hue -> between, each in grey levels.
     """
     r = tl.load(place).to(tl.int32)
     g, b, a = r, r, r
@@ -730,7 +642,6 @@ def _mix(
 
 @jit
 def _wheel(value: Lanes, chroma: Lanes, sixths: Lanes) -> Lanes:
-    """One channel of a hue; see ``ops.turn_hue``."""
     k = sixths - 6.0 * tl.floor(sixths / 6.0)
     return _round(value - chroma * tl.minimum(tl.maximum(tl.minimum(k, 4.0 - k), 0.0), 1.0))
 

@@ -27,6 +27,7 @@ from tutelage.augment.engine.simd import (
 )
 
 Array = NDArray[Any]
+Line = tuple[float, float, float]
 
 _ZERO, _TOP = np.float32(0.0), np.float32(255.0)
 
@@ -92,7 +93,7 @@ def render(
         else:
             x0, x1 = _needed(across, columns, rows, width, outside == REFLECT)
             y0, y1 = _needed(down, rows, columns, height, outside == REFLECT)
-        pack(images[i], x0, x1, y0, y1, mixed, tables, color[i], hue[i], packed)
+        pack(images[i], (x0, x1, y0, y1), mixed, tables, color[i], hue[i], packed)
         sharpened = stage == 2 and rows > 2 and columns > 2
         clipped = outside == CONSTANT and _reaches_out(m)
         for y in range(rows + 1):
@@ -119,28 +120,23 @@ def render(
 
 
 @_compiled
-def _line(
-    own: float,  # the matrix's factor of the same axis of the view
-    other: float,  # its factor of the view's other axis
-    shift: float,  # its last column
-    length: int,  # of the canvas along the axis, in pixels
-    count: int,  # pixels of the view along the axis
-    others: int,  # pixels of the view along the other axis
-) -> tuple[float, float, float]:
-    """A canvas coordinate in pixel indices: its slopes along the view's axes, and its start."""
+def _line(own: float, other: float, shift: float, length: int, count: int, others: int) -> Line:
+    """A canvas coordinate in pixel indices: its slopes along the view's axes, and its start.
+
+    ``own`` and ``other`` are the matrix's factors of the same axis of the view and of its other
+    axis, which have ``count`` and ``others`` pixels; the canvas has ``length``.
+    """
     half = length / 2
     start = half * (own * (1 / count - 1) + other * (1 / others - 1) + shift + 1) - 0.5
     return own * length / count, other * length / others, start
 
 
 @_compiled
-def _weigh(
-    length: int,  # of the canvas
-    line: tuple[float, float, float],
-    first: Array,  # (count,) index of each output pixel's first tap, written
-    weights: Array,  # (count, at least the number of taps), written
-) -> tuple[int, Array]:
-    """Antialiased weights of a line of pixels, as in ``resample.matrix``.
+def _weigh(length: int, line: Line, first: Array, weights: Array) -> tuple[int, Array]:
+    """Antialiased weights of a line of ``length`` canvas pixels, as in ``resample.matrix``.
+
+    Writes the index of each output pixel's first tap to ``first`` (count,), and its weights to
+    ``weights`` (count, taps or more).
 
     Returns:
         The number of taps, and the weights, in a larger array if there was too little room.
@@ -180,9 +176,7 @@ def _span(first: Array, taps: int) -> tuple[int, int]:
 
 
 @_compiled
-def _needed(
-    line: tuple[float, float, float], count: int, others: int, length: int, mirrored: bool
-) -> tuple[int, int]:
+def _needed(line: Line, count: int, others: int, length: int, mirrored: bool) -> tuple[int, int]:
     """From where to where samples of the view may read the canvas along one axis."""
     own, other, start = line
     spread = (abs(own) + abs(other)) / 2 + 1
@@ -233,20 +227,9 @@ def _sum_columns(line: Array, first: Array, weights: Array, taps: int, row: Arra
 
 @_inline
 def _sample_row(
-    packed: Array,
-    across: tuple[float, float, float],
-    down: tuple[float, float, float],
-    y: int,
-    samples: int,
-    mirrored: bool,
-    nearest: bool,
-    place: Array,
-    index: Array,
-    part: Array,
-    line: Array,
-    count: int,
-    row: Array,
-) -> None:
+    packed: Array, across: Line, down: Line, y: int, samples: int, mirrored: bool, nearest: bool,
+    place: Array, index: Array, part: Array, line: Array, count: int, row: Array,
+) -> None:  # fmt: skip
     """One row of the view by bilinear (or nearest) samples of the canvas."""
     height, width = packed.shape[0], packed.shape[1] // 4
     fine, share = count * samples, np.float32(1.0 / (samples * samples))
@@ -366,17 +349,9 @@ def _clear(start: float, slope: float, room: float, count: int) -> tuple[int, in
 
 @njit(nogil=True, cache=True, inline="always")
 def _fade_pixel(
-    x: int,
-    matrix: Array,
-    start_x: float,
-    start_y: float,
-    half_x: float,
-    half_y: float,
-    count: int,
-    nearest: bool,
-    fill: Array,
-    row: Array,
-) -> None:
+    x: int, matrix: Array, start_x: float, start_y: float, half_x: float, half_y: float,
+    count: int, nearest: bool, fill: Array, row: Array,
+) -> None:  # fmt: skip
     here = (2 * x + 1) / count - 1
     u, v = start_x + matrix[0, 0] * here, start_y + matrix[1, 0] * here
     if nearest:
@@ -396,16 +371,9 @@ def _overlap(center: float, half: float) -> float:
 
 @_inline
 def _write(
-    row: Array,
-    y: int,
-    rows: int,
-    count: int,
-    erase: Array,
-    fill: Array,
-    scale: Array,
-    shift: Array,
-    out: Array,
-) -> None:
+    row: Array, y: int, rows: int, count: int,
+    erase: Array, fill: Array, scale: Array, shift: Array, out: Array,
+) -> None:  # fmt: skip
     """Erase, normalise, and put a row where it belongs, channel by channel."""
     height = np.float32(np.float32(y + 0.5) / np.float32(rows))
     if erase[2] > erase[0] and erase[1] <= height < erase[3]:
@@ -419,14 +387,6 @@ def _write(
         line = out[c, y]
         for x in range(0, whole, BLOCK):
             take_channel(row, 4 * x + c, factor, term, line, x)
-        _write_rest(row, whole, count, c, factor, term, line)
-
-
-@_inline
-def _write_rest(
-    row: Array, start: int, end: int, c: int, factor: float, term: float, line: Array
-) -> None:
-    """The rest of a row whose length is not a multiple of ``BLOCK``."""
-    half = np.float32(0.5) if line.itemsize == 1 else _ZERO
-    for x in range(start, end):
-        line[x] = min(max(row[4 * x + c], _ZERO), _TOP) * factor + term + half
+        half = np.float32(0.5) if line.itemsize == 1 else _ZERO  # a uint8 is cut off, not rounded
+        for x in range(whole, count):
+            line[x] = min(max(row[4 * x + c], _ZERO), _TOP) * factor + term + half

@@ -17,6 +17,7 @@ from tutelage.augment.engine.simd import BLOCK, join_pixels, mix_pixels, split_p
 from tutelage.augment.ops import LUMA, TINY
 
 Array = NDArray[Any]
+Box = tuple[int, int, int, int]  # pixels of a canvas: from x0 to x1 and from y0 to y1
 
 _TINY = np.float32(TINY)
 _ZERO, _TOP = np.float32(0.0), np.float32(255.0)
@@ -28,16 +29,9 @@ _compiled = njit(nogil=True, cache=True)
 
 @_compiled
 def compile_tables(
-    image: Array,
-    ops: Array,
-    amounts: Array,
-    color: Array,
-    hue: float,
-    stencil: Array,
-    window: Array,
-    packed: Array,
-    tables: Array,
-) -> tuple[int, bool, bool]:
+    image: Array, ops: Array, amounts: Array, color: Array, hue: float, stencil: Array,
+    window: Array, packed: Array, tables: Array,
+) -> tuple[int, bool, bool]:  # fmt: skip
     """Fill the tables (3, C, 256) of one image; see ``colors.compile``.
 
     Returns:
@@ -50,8 +44,8 @@ def compile_tables(
                 tables[number, c, level] = level
     x0, x1 = _between(window[0], window[2], width)
     y0, y1 = _between(window[1], window[3], height)
-    stage, late = 0, False
-    mixed = False
+    box = x0, x1, y0, y1
+    stage, late, mixed = 0, False, False
     for code in ops:
         mixed = mixed or code in (plan.SATURATION, plan.HUE)
     for code, amount in zip(ops, amounts):  # noqa: B905 - numba knows no strict
@@ -67,13 +61,13 @@ def compile_tables(
         if code in (plan.CONTRAST, plan.AUTOCONTRAST, plan.EQUALIZE):
             counts = np.zeros((channels, 256), np.int64)
             if stage == 0:
-                _count(image, x0, x1, y0, y1, counts)
+                _count(image, box, counts)
             elif stage == 1:
-                _count_mixed(image, x0, x1, y0, y1, tables, color, hue, counts)
+                _count_mixed(image, box, tables, color, hue, counts)
             else:
-                pack(image, max(0, x0 - 1), min(width, x1 + 1), max(0, y0 - 1),
-                      min(height, y1 + 1), mixed, tables, color, hue, packed)  # fmt: skip
-                _count_sharpened(packed, x0, x1, y0, y1, stencil, counts)
+                around = max(0, x0 - 1), min(width, x1 + 1), max(0, y0 - 1), min(height, y1 + 1)
+                pack(image, around, mixed, tables, color, hue, packed)
+                _count_sharpened(packed, box, stencil, counts)
             if code == plan.CONTRAST:
                 _contrast(tables[stage], amount, counts)
             elif code == plan.AUTOCONTRAST:
@@ -173,8 +167,9 @@ def _equalize(table: Array, counts: Array) -> None:
 
 
 @_compiled
-def _count(image: Array, x0: int, x1: int, y0: int, y1: int, counts: Array) -> None:
+def _count(image: Array, box: Box, counts: Array) -> None:
     channels = image.shape[2]
+    x0, x1, y0, y1 = box
     # Two sets in turn: neighbours are often equal, and adding to one place twice in a row waits.
     both = np.zeros((2, channels, 256), np.uint32)
     one = np.uint32(1)
@@ -196,17 +191,10 @@ def _count(image: Array, x0: int, x1: int, y0: int, y1: int, counts: Array) -> N
 
 @_compiled
 def _count_mixed(
-    image: Array,
-    x0: int,
-    x1: int,
-    y0: int,
-    y1: int,
-    tables: Array,
-    color: Array,
-    hue: float,
-    counts: Array,
+    image: Array, box: Box, tables: Array, color: Array, hue: float, counts: Array
 ) -> None:
     before = levels(tables[0])
+    x0, x1, y0, y1 = box
     for y in range(y0, y1):
         for x in range(x0, x1):
             red, green, blue = mix(before[0, image[y, x, 0]], before[1, image[y, x, 1]],
@@ -217,10 +205,9 @@ def _count_mixed(
 
 
 @_compiled
-def _count_sharpened(
-    packed: Array, x0: int, x1: int, y0: int, y1: int, stencil: Array, counts: Array
-) -> None:
+def _count_sharpened(packed: Array, box: Box, stencil: Array, counts: Array) -> None:
     height, width = packed.shape[0], packed.shape[1] // 4
+    x0, x1, y0, y1 = box
     for y in range(y0, y1):
         for x in range(x0, x1):
             border = y == 0 or x == 0 or y == height - 1 or x == width - 1
@@ -291,23 +278,15 @@ def _wheel(value: float, chroma: float, sixths: float) -> np.float32:
 
 @_compiled
 def pack(
-    image: Array,
-    x0: int,
-    x1: int,
-    y0: int,
-    y1: int,
-    mixed: bool,
-    tables: Array,
-    color: Array,
-    hue: float,
-    packed: Array,
+    image: Array, box: Box, mixed: bool, tables: Array, color: Array, hue: float, packed: Array
 ) -> None:
     """Send part of a canvas (H, W, C) through its colours into packed pixels (H, 4 W)."""
     channels = image.shape[2]
     before, between = levels(tables[0]), levels(tables[1])
     if mixed:
-        _pack_mixed(image, x0, x1, y0, y1, before, between, color, hue, packed)
+        _pack_mixed(image, box, before, between, color, hue, packed)
         return
+    x0, x1, y0, y1 = box
     for c in range(channels):
         for level in range(256):
             before[c, level] = between[c, before[c, level]]
@@ -345,18 +324,10 @@ def _is_plain(table: Array) -> bool:
 
 @_compiled
 def _pack_mixed(
-    image: Array,
-    x0: int,
-    x1: int,
-    y0: int,
-    y1: int,
-    before: Array,
-    between: Array,
-    color: Array,
-    hue: float,
-    packed: Array,
+    image: Array, box: Box, before: Array, between: Array, color: Array, hue: float, packed: Array
 ) -> None:
     """``pack`` where channels mix: through rows of floats, so that the mixing is vector code."""
+    x0, x1, y0, y1 = box
     plain, straight_out = _is_plain(before), _is_plain(between)
     reds, greens, blues = np.zeros((3, image.shape[1] + BLOCK), np.float32)
     for y in range(y0, y1):

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tutelage.augment import resample
-from tutelage.augment.engine.colors import compile, on_canvas, on_view
+from tutelage.augment.engine.colors import compile, inside, on_canvas, on_view
 from tutelage.augment.plan import Plan
 
 # Canvas values held as float at once: bounds memory, and is faster than one large pass on a CPU.
@@ -31,15 +31,9 @@ OUTSIDE_CODES = {"constant": CONSTANT, "edge": EDGE, "reflect": REFLECT}
 
 
 def render(
-    images: Tensor,
-    plan: Plan,
-    size: tuple[int, int],
-    scale: Sequence[float],
-    shift: Sequence[float],
-    dtype: torch.dtype,
-    outside: str,
-    interpolation: str,
-) -> Tensor:
+    images: Tensor, plan: Plan, size: tuple[int, int], scale: Sequence[float],
+    shift: Sequence[float], dtype: torch.dtype, outside: str, interpolation: str,
+) -> Tensor:  # fmt: skip
     """Views (B, C, h, w) of canvases (B, H, W, C) uint8 or float of 0..255; see ``apply``."""
     batch, channels = len(images), images.shape[3]
     count = max(1, _CHUNK // max(1, images[0].numel())) if batch else 1
@@ -67,7 +61,7 @@ def _render(
     if outside == "constant" and len(rows := _rows(reaching_out(plan.matrix))):
         covered = _cover(plan.matrix[rows], size, nearest=nearest)
         views = views.index_copy(0, rows, torch.lerp(fill[rows], views[rows], covered))
-    return torch.where(_inside(plan.erase, size)[:, None], fill, views).clamp(0.0, 255.0)
+    return torch.where(inside(plan.erase, size)[:, None], fill, views).clamp(0.0, 255.0)
 
 
 def channel_fill(plan: Plan, channels: int) -> Tensor:
@@ -141,12 +135,7 @@ def _straight(pixels: Tensor, matrix: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _slanted(
-    pixels: Tensor,
-    matrix: Tensor,
-    size: tuple[int, int],
-    count: int,
-    outside: str,
-    nearest: bool,
+    pixels: Tensor, matrix: Tensor, size: tuple[int, int], count: int, outside: str, nearest: bool
 ) -> Tensor:
     """Bilinear (or nearest) sampling with ``count`` x ``count`` points per output pixel."""
     height, width = pixels.shape[2:]
@@ -190,12 +179,3 @@ def _cover(matrix: Tensor, size: tuple[int, int], *, nearest: bool) -> Tensor:
     half = (matrix[:, :, :2].abs() / pixel).sum(dim=2)[:, None, None].clamp(min=POINT)
     overlap = (centers + half).clamp(max=1.0) - (centers - half).clamp(min=-1.0)
     return (overlap / (2 * half)).clamp(0.0, 1.0).prod(dim=3)[:, None]
-
-
-def _inside(box: Tensor, size: tuple[int, int]) -> Tensor:
-    """(B, h, w) bool: pixels whose centre lies in the box (B, 4) of output fractions."""
-    down = (torch.arange(size[0], device=box.device) + 0.5) / size[0]
-    across = (torch.arange(size[1], device=box.device) + 0.5) / size[1]
-    x0, y0, x1, y1 = box[:, :, None].unbind(dim=1)
-    columns, rows = (across >= x0) & (across < x1), (down >= y0) & (down < y1)
-    return rows[:, :, None] & columns[:, None, :]

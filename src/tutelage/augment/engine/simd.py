@@ -110,8 +110,7 @@ _INT, _FLOAT, _ARRAY = types.int64, types.float32, None
 def _intrinsic(*kinds: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make a function that writes vector code callable from compiled code.
 
-    Args:
-        kinds: of its arguments after ``code``; ``_ARRAY`` takes an array of any kind.
+    ``kinds`` are those of its arguments after ``code``; ``_ARRAY`` takes an array of any kind.
     """
 
     def decorate(write: Callable[..., None]) -> Callable[..., None]:
