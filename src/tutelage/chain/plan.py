@@ -74,77 +74,44 @@ STUDENT_COST = 0.5  # the same for the cut student
 
 @dataclass(frozen=True)
 class Work:
-    """One training: which trunk, how long, on views of which size.
+    """One training: which trunk, how long, on views of which size."""
 
-    Attributes:
-        trunk: "frozen" fits a head on features; "trained" and "online" train the trunk.
-        steps: of the optimiser.
-        batch_size: images a step.
-        size: side of the views in pixels.
-        frozen_stages: first stages of a trained trunk that stay as they are.
-        revisions: how often, at equal distances, the pool is labelled anew while a trunk trains.
-        labeled_share: of a batch, and so of the weight, that goes to the true labels.
-        restarts: the learning rates start anew whenever the pool was labelled anew.
-    """
-
-    trunk: Trunk
-    steps: int = 0
-    batch_size: int = 32
-    size: int = 0
-    frozen_stages: int = 0
-    revisions: int = 0
-    labeled_share: float = LABELED_SHARE[0]
-    restarts: bool = False
+    trunk: Trunk  # "frozen" fits a head on features; "trained" and "online" train the trunk
+    steps: int = 0  # of the optimiser
+    batch_size: int = 32  # images a step
+    size: int = 0  # side of the views in pixels
+    frozen_stages: int = 0  # first stages of a trained trunk that stay as they are
+    revisions: int = 0  # times, at equal distances, that the pool is labelled anew meanwhile
+    labeled_share: float = LABELED_SHARE[0]  # of a batch, and so of the weight: the true labels
+    restarts: bool = False  # the learning rates start anew whenever the pool was labelled anew
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do.
+    """What a run will do."""
 
-    Attributes:
-        minutes: the budget.
-        size: side in pixels of the views of the frozen trunk.
-        views: views per image in the feature bank.
-        folds: folds of the labels that choices are made on.
-        judged_folds: folds on which a trained (not frozen) stage is repeated to be judged.
-        transfer: the transfer stage.
-        rounds: the rounds of self-training.
-        student: the distilled student.
-        estimated_seconds: what the planner expects of the machine.
-    """
-
-    minutes: float
-    size: int
-    views: int
-    folds: int
-    judged_folds: int
-    transfer: Work
-    rounds: tuple[Work, ...]
-    student: Work
-    estimated_seconds: float
+    minutes: float  # the budget
+    size: int  # side in pixels of the views of the frozen trunk
+    views: int  # views per image in the feature bank
+    folds: int  # folds of the labels that choices are made on
+    judged_folds: int  # folds on which a trained (not frozen) stage is repeated to be judged
+    transfer: Work  # the transfer stage
+    rounds: tuple[Work, ...]  # the rounds of self-training
+    student: Work  # the distilled student
+    estimated_seconds: float  # what the planner expects of the machine
 
 
 @dataclass(frozen=True)
 class Amounts:
-    """How much there is of everything the planner counts.
+    """How much there is of everything the planner counts."""
 
-    Attributes:
-        labeled: images with a label to learn from.
-        pool: images without one.
-        judged: images that stages are compared on.
-        test: images that are looked at once, at the end.
-        canvas: side in pixels of the stored images.
-        folds: how many times a stage is repeated to be judged; 0 with a val split.
-        teachers: how many a student has.
-    """
-
-    labeled: int
-    pool: int
-    judged: int
-    test: int
-    canvas: int
-    folds: int = FOLDS
-    teachers: int = 1
+    labeled: int  # images with a label to learn from
+    pool: int  # images without one
+    judged: int  # images that stages are compared on
+    test: int  # images that are looked at once, at the end
+    canvas: int  # side in pixels of the stored images
+    folds: int = FOLDS  # how many times a stage is repeated to be judged; 0 with a val split
+    teachers: int = 1  # how many a student has
 
 
 def default_minutes(images: int) -> float:

@@ -76,17 +76,11 @@ def label_pool(
 
 @dataclass(frozen=True)
 class Clustered:
-    """What the clusters of the pool say.
+    """What the clusters of the pool say."""
 
-    Attributes:
-        beliefs: about the pool and the judged images, as a stage's.
-        agreement: Cohen's kappa with the teacher about the pool, on all labels.
-        likelier: held-out labels are likelier with the clusters than with the teacher.
-    """
-
-    beliefs: Beliefs
-    agreement: float
-    likelier: bool
+    beliefs: Beliefs  # about the pool and the judged images, as a stage's
+    agreement: float  # Cohen's kappa with the teacher about the pool, on all labels
+    likelier: bool  # held-out labels are likelier with the clusters than with the teacher
 
 
 def ask_clusters(

@@ -36,15 +36,10 @@ LEAST_LABELS = 40  # below, it would be noise
 
 @dataclass(frozen=True)
 class Curve:
-    """Held-out error of a head on the pretrained trunk against its number of labels.
+    """Held-out error of a head on the pretrained trunk against its number of labels."""
 
-    Attributes:
-        labels: how many each head learned from.
-        errors: its error on held-out labels.
-    """
-
-    labels: Floats
-    errors: Floats
+    labels: Floats  # how many each head learned from
+    errors: Floats  # its error on held-out labels
 
     def gain(self, more: int) -> float:
         """Accuracy that ``more`` labels would bring, by a power law through the points.
