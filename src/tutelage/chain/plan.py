@@ -141,7 +141,8 @@ def make_plan(
         student_size: side of the student's views in pixels; None chooses it.
     """
     minutes = config.data.minutes or default_minutes(amounts.labeled + amounts.pool)
-    before = _seconds_before(config, amounts, speed, native_size, fixed=fixed, command=command)
+    tune_size = native_size if fixed else min(TUNE_SIZE, native_size)
+    before = _seconds_before(config, amounts, speed, tune_size, command)
     budget = minutes * 60 * SAFETY - before
     sizes = _sizes(config, amounts, native_size, fixed=fixed)
     most, more = LOOKS_SHARE * budget, MORE_VIEWS_SHARE * budget
@@ -149,28 +150,24 @@ def make_plan(
     views = _first((4, 2), lambda v: _look_seconds(amounts, speed, size, v) <= more)
     asked = 0 if command in ("transfer", "distill") else config.self_train.rounds
     rounds = asked != 0 and amounts.pool > 0
-    spent = 0.0
-    transfer: Work | None = None
-    trained: Work | None = None
-    seconds = 0.0
     judged_folds = _judged_folds(amounts)
-    trained_size = _trained_size(sizes, size, amounts)
+    left, transfer, trained, seconds = max(0.0, budget), None, None, 0.0
+    teacher_size = min(native_size, sizes[0])  # of a teacher that is given
     if command != "distill":
         spent = _frozen_seconds(amounts, speed, size, views, rounds=rounds)
-        share = TRAINED_SHARE if command in WITH_STUDENT else 1.0
+        before, left = before + spent, max(0.0, budget - spent)
+        trained_size = _trained_size(sizes, size, amounts)
         keeps_detail = trained_size >= min(size, amounts.canvas)
         trainer = _Trainer(config, amounts, speed, trained_size, judged_folds, keeps_detail, rounds)
-        transfer, trained, seconds = trainer.stages(share * max(0.0, budget - spent))
-    # A round that nothing judges is the teacher; a judged one may still be rejected.
-    unjudged = trained is not None and amounts.folds > 0 and not judged_folds
-    teacher_size = trained_size if unjudged else size
-    if command == "distill":
-        teacher_size = min(native_size, sizes[0])
+        share = TRAINED_SHARE if command in WITH_STUDENT else 1.0
+        transfer, trained, seconds = trainer.stages(share * left)
+        # A round that nothing judges is the teacher; a judged one may still be rejected.
+        unjudged = trained is not None and amounts.folds > 0 and not judged_folds
+        teacher_size = trained_size if unjudged else size
     given = student_size or (sizes[0] if fixed or config.data.input_size else None)
     smallest = min([teacher_size, *(work.size for work in (transfer, trained) if work)])
     student_sizes = [given] if given else _quick_sizes(smallest, amounts.canvas)
-    left = max(0.0, budget - spent) - seconds
-    student = _student(student_sizes, teacher_size, speed, amounts, left)
+    student = _student(student_sizes, teacher_size, speed, amounts, left - seconds)
     if command in WITH_STUDENT:
         seconds += _student_seconds(student, speed, teacher_size, amounts.teachers)
     return Plan(
@@ -182,24 +179,17 @@ def make_plan(
         transfer=transfer or Work("frozen", size=size),
         rounds=_rounds(asked, size, trained) if rounds else (),
         student=student,
-        estimated_seconds=round(before + spent + seconds, 1),
+        estimated_seconds=round(before + seconds, 1),
     )
 
 
 def _seconds_before(
-    config: RunConfig,
-    amounts: Amounts,
-    speed: Speed,
-    native_size: int,
-    *,
-    fixed: bool,
-    command: str,
+    config: RunConfig, amounts: Amounts, speed: Speed, tune_size: int, command: str
 ) -> float:
     """Seconds of what is no stage: overhead, the search for the view, measuring students."""
     seconds = OVERHEAD_S
     if config.transfer.augment == "auto" and amounts.pool:
-        size = native_size if fixed else min(TUNE_SIZE, native_size)
-        seconds += tune_seconds(amounts, speed, size)
+        seconds += tune_seconds(amounts, speed, tune_size)
     if command in WITH_STUDENT and config.distill.limited:
         seconds += OFFERS_S
     return seconds
@@ -252,9 +242,8 @@ def tune_seconds(amounts: Amounts, speed: Speed, size: int) -> float:
     """What the search for the strong view takes at most."""
     views = TUNE_VIEWS * (1 + TUNE_MOST) + 1
     looks = min(amounts.pool, TUNE_POOL) + min(amounts.labeled, TUNE_LABELED) * views
-    return looks * (speed.forward_ms(size) + _view_ms(size, speed)) / 1e3 + (
-        TUNE_CANDIDATE_S * TUNE_MOST
-    )
+    seconds = looks * (speed.forward_ms(size) + _view_ms(size, speed)) / 1e3
+    return seconds + TUNE_CANDIDATE_S * TUNE_MOST
 
 
 def _first(choices: Sequence[int], fits: Callable[[int], bool]) -> int:
@@ -345,12 +334,11 @@ class _Trainer:
 
         On a CPU with rounds to come the former only has the time where the user asks for it.
         """
-        transfer, trained, seconds = None, None, 0.0
+        transfer, seconds = None, 0.0
         if not self.rounds or self.config.transfer.trunk == "trained" or self._cuda:
             transfer = self.transfer(TRANSFER_SHARE * left if self.rounds else left)
             seconds = 0.0 if transfer is None else self.seconds(transfer, self.amounts.folds)
-        if self.rounds:
-            trained = self.round(left - seconds)
+        trained = self.round(left - seconds) if self.rounds else None
         if trained is not None:
             seconds += self.seconds(trained, self.judged_folds)
         return transfer, trained, seconds
@@ -411,13 +399,8 @@ class _Trainer:
     ) -> Work | None:
         """All the steps that fit, or None if those are too few and the user did not ask for it.
 
-        Args:
-            trunk: "trained" or "online".
-            left: seconds.
-            folds: on how many it is repeated.
-            passes: images it may see before it learns them by heart.
-            most: steps at most.
-            pool: images that are labelled anew between its legs, if any.
+        A training repeated on ``folds`` may see ``passes`` images before it learns them by heart;
+        between its legs a ``pool`` of so many images is labelled anew.
         """
         if self.config.transfer.trunk == "frozen":
             return None

@@ -234,7 +234,8 @@ def tune(sample: Sample, *, progress: Callable[[int], None] | None = None) -> Tu
         sample: what to look at.
         progress: called with the number of candidates looked at.
     """
-    began, default = time.monotonic(), policy_name(**DEFAULT)
+    began = time.monotonic()
+    default = policy_name(**DEFAULT)
     if lack := _no_choice(sample):
         reason = f"kept the default {default}: {lack}"
         return Tuning((), {}, DEFAULT, reason, time.monotonic() - began, 0)
