@@ -46,19 +46,12 @@ def detect_unknown(run: Run, features: Features) -> list[Detection | None]:
 
 
 def label_pool(
-    run: Run,
-    teacher: Beliefs,
-    temperature: float,
-    detections: Sequence[Detection | None],
+    run: Run, teacher: Beliefs, temperature: float, detections: Sequence[Detection | None]
 ) -> list[PseudoLabels | None]:
     """Pseudo-labels per fold: calibrated, and aligned to the pool's estimated classes.
 
-    Args:
-        run: the run.
-        teacher: what the stage before believes.
-        temperature: that calibrates it.
-        detections: per fold, the pool images out of class. They are left out first: they say
-            nothing about how frequent the classes are.
+    The ``temperature`` calibrates the teacher's beliefs. Images that each fold's detection calls
+    out of class are left out first: they say nothing about how frequent the classes are.
     """
     out: list[PseudoLabels | None] = []
     for fold, logits, detection in zip(run.task.folds, teacher.pool, detections, strict=True):
