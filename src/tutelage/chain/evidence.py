@@ -278,8 +278,8 @@ def cloud(chain: Pipeline) -> list[CloudImage]:
     thumbs = _thumbs(run, rows, captions, CLOUD_SIDE)
     known = [number < len(labeled) for number in range(len(rows))]
     return [
-        CloudImage(float(x), float(y), group, labeled, thumb.caption, thumb.image)
-        for (x, y), group, labeled, thumb in zip(plane, groups, known, thumbs, strict=True)
+        CloudImage(float(x), float(y), group, has_label, thumb.caption, thumb.image)
+        for (x, y), group, has_label, thumb in zip(plane, groups, known, thumbs, strict=True)
     ]
 
 
