@@ -28,9 +28,21 @@ from tutelage.chain.prepare import prepare
 from tutelage.chain.run import teach
 from tutelage.config import make_config
 from tutelage.data.catalog import Catalog
-from tutelage.stats.unknown import auroc
+from tutelage.stats.metrics import Floats
 
 ARMS = ("auto", "keep")
+
+
+def auroc(scores: Floats, outside: NDArray[np.bool_]) -> float:
+    """The chance that an image out of class scores higher than one of a class; ties count half.
+
+    The rank-sum statistic (Hanley and McNeil 1982). Some images (N,) must be out of class, and some
+    not.
+    """
+    _, index, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[index]
+    n_out, n_in = int(outside.sum()), int((~outside).sum())
+    return float((ranks[outside].sum() - n_out * (n_out + 1) / 2) / (n_out * n_in))
 
 
 def mixed_catalog(

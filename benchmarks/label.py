@@ -41,7 +41,7 @@ import results
 from chain import PACKAGES
 from tutelage.data.decode import decode
 from tutelage.data.shards import find_shards
-from tutelage.deploy.label_shards import LABELS, OnnxEngine
+from tutelage.deploy.label_shards import LABELS
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.system.cores import cores
 
@@ -143,7 +143,7 @@ def alone(
     model: Path, pool: Path, photos: Sequence[bytes], count: int
 ) -> tuple[tuple[float, float], tuple[float, float]]:
     """``rate`` of decoding alone, and of the network alone."""
-    engine = OnnxEngine(OnnxModel(model, threads=1))
+    engine = OnnxModel(model, threads=1)
     size = engine.batch
 
     def read(chunk: list[bytes]) -> int:

@@ -35,12 +35,12 @@ BUILT_ON = {
     "steps.online": {"steps.fixmatch", "steps.mean_teacher", "steps.thresholds"},
 }
 TORCH_FREE = (
-    "__init__", "__main__", "_version", "api", "cli", "config", "data", "deploy.accepted",
-    "deploy.answers", "deploy.bench", "deploy.export", "deploy.label", "deploy.label_shards",
-    "deploy.label_table", "deploy.latency", "deploy.openapi", "deploy.predict", "deploy.runtime",
-    "deploy.serve", "deploy.tables", "ladder.curve", "review.app", "review.items",
-    "stats.calibrate", "stats.intervals", "stats.label_errors", "stats.metrics",
-    "stats.pseudo_labels", "stats.suggest", "stats.unknown", "system",
+    "__init__", "__main__", "_version", "api", "cli", "config", "data", "deploy.answers",
+    "deploy.bench", "deploy.export", "deploy.label", "deploy.label_accepted",
+    "deploy.label_shards", "deploy.label_table", "deploy.latency", "deploy.openapi",
+    "deploy.predict", "deploy.runtime", "deploy.serve", "deploy.tables", "ladder.curve",
+    "review.app", "review.items", "stats.calibrate", "stats.intervals", "stats.label_errors",
+    "stats.metrics", "stats.pseudo_labels", "stats.suggest", "stats.unknown", "system",
 )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ with scripts.importable():
     from augment import BATCH, check, interleave, measure
     from augment_peers import PEERS, POLICY, Job
     from augment_words import STAGES, describe
+    from foreign import auroc
     from photos import choose_photos, generate, shrink, to_jpeg
 
 HERE = [name for name in PEERS if find_spec(name)]
@@ -352,3 +353,15 @@ def test_the_table_of_peers_compares_on_their_draws() -> None:
         "| x, 4 | all | 4 | 1 | USB's FreeMatch | 1 | 40.0 | 70.0 | +30.0 |",
         "| x, 4 | all | 4 | 1 | plain distillation | 1 | 50.0 | 60.0 | +10.0 |",
     ]
+
+
+# --- how well the foreign images are told apart
+
+
+def test_auroc_by_hand() -> None:
+    outside = np.array([False, True, False, True])
+    assert auroc(np.array([1.0, 2.0, 3.0, 4.0]), outside) == 3 / 4
+    assert auroc(np.array([1.0, 3.0, 2.0, 4.0]), outside) == 1.0
+    assert auroc(np.array([3.0, 1.0, 4.0, 2.0]), outside) == 0.0
+    assert auroc(np.array([1.0, 1.0, 1.0, 1.0]), outside) == 0.5
+    assert auroc(np.array([1.0, 1.0, 2.0, 2.0]), outside) == (0.5 + 0 + 1 + 0.5) / 4

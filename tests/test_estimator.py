@@ -18,6 +18,7 @@ from sklearn.utils import estimator_checks
 
 import tutelage
 from tutelage.data.decode import decode
+from tutelage.data.sources import selected
 from tutelage.estimator import ArraySource, FewLabelClassifier, _images
 from tutelage.system.errors import TutelageError
 
@@ -178,5 +179,5 @@ def test_arrays_are_files_without_loss() -> None:
     source = ArraySource(images)
     np.testing.assert_array_equal(decode(source.read(0)), images[0])
     np.testing.assert_array_equal(decode(source.read(1))[:, :, 1], images[1])
-    other = source.select(np.array([1]))
+    other = selected(source, np.array([1]))
     assert other.signature(0) == source.signature(1) != source.signature(0)

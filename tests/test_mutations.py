@@ -83,7 +83,7 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     "frozen norms follow train()": (
         checks.frozen_weights_stay,
         "models.classifier",
-        "        if self._frozen:\n            self.trunk.eval()\n",
+        "        if self.is_frozen:\n            self.trunk.eval()\n",
         "",
     ),
     "frozen trunk still has gradients": (
@@ -119,8 +119,8 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     "teacher's share forgotten where there is a label": (
         checks.distillation_step_uses_the_loss_as_it_is,
         "steps.distillation",
-        "weights=1.0 - (1.0 - self.alpha) * batch.weights",
-        "weights=1.0 - batch.weights",
+        "share = 1.0 - (1.0 - self.alpha) * batch.weights",
+        "share = 1.0 - batch.weights",
     ),
     "teacher called with gradient": (
         checks.teacher_gets_no_gradient,
@@ -133,60 +133,6 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
         "losses.distillation",
         "teacher_logits.detach()",
         "teacher_logits",
-    ),
-    "teacher's logits not detached, decoupled": (
-        checks.losses_give_the_teacher_no_gradient,
-        "losses.dkd",
-        "teacher_logits.detach()",
-        "teacher_logits",
-    ),
-    "teacher's logits not detached, relations": (
-        checks.losses_give_the_teacher_no_gradient,
-        "losses.dist",
-        "teacher_logits.detach()",
-        "teacher_logits",
-    ),
-    "no T squared, decoupled": (
-        checks.dkd_loss_decouples_the_target,
-        "losses.dkd",
-        "(alpha * tckd + beta * nckd) * temperature**2",
-        "(alpha * tckd + beta * nckd)",
-    ),
-    "target class left among the others": (
-        checks.dkd_loss_decouples_the_target,
-        "losses.dkd",
-        "return torch.log_softmax(log_probs.gather(1, others), dim=1)",
-        "return log_probs",
-    ),
-    "others as if the target were the last class": (
-        checks.dkd_loss_decouples_the_target,
-        "losses.dkd",
-        "others = positions + (positions >= target[:, None])",
-        "others = positions + 0 * target[:, None]",
-    ),
-    "label of a part taken for the whole image": (
-        checks.dkd_target_is_not_a_mixed_images_label,
-        "losses.dkd",
-        "confidence * weights > 1.0 - 1e-4",
-        "confidence * weights > 0.5",
-    ),
-    "pool image's empty target taken for class 0": (
-        checks.dkd_target_is_not_a_mixed_images_label,
-        "losses.dkd",
-        "return torch.where(known, label, teacher_logits.argmax(dim=1))",
-        "return label",
-    ),
-    "correlation of what is not centred": (
-        checks.dist_loss_correlates_rows_and_weighted_columns,
-        "losses.dist",
-        "rows - (shares * rows).sum(dim=1, keepdim=True)",
-        "rows",
-    ),
-    "intra-class relation of images that do not count": (
-        checks.dist_loss_correlates_rows_and_weighted_columns,
-        "losses.dist",
-        "correlation(student.T, teacher.T, rows)",
-        "correlation(student.T, teacher.T, torch.ones_like(rows))",
     ),
     "mean of the teachers' logits": (
         checks.several_teachers_are_the_mean_of_calibrated_probabilities,
@@ -560,12 +506,6 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
         "unsupervised = cross_entropy(strong, ",
         "unsupervised = cross_entropy(weak[n:], ",
     ),
-    "accepted by one rule, reported by another": (
-        checks.selection_accepts_down_to_its_threshold,
-        "stats.pseudo_labels",
-        "        thresholds[k] = confidence[taken].min()\n",
-        "        thresholds[k] = confidence[members].mean()\n",
-    ),
     "a short stream cuts the batch": (
         checks.few_labels_are_repeated_not_dropped,
         "training.loader",
@@ -731,8 +671,8 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     "images out of class accepted": (
         checks.images_out_of_class_decide_nothing,
         "stats.pseudo_labels",
-        "(labels == k) & ~detection.outside",
-        "labels == k",
+        "accepted=~detection.outside",
+        "accepted=detection.distances >= 0",
     ),
     "images out of class in an online round": (
         checks.online_round_leaves_out_of_class_images,
@@ -850,9 +790,9 @@ INERT: dict[str, tuple[str, str, str]] = {
     "magnitude": ("chain.views", "float(config.magnitude)", "9.0"),
     "crop_scale": ("chain.views", "scale=(config.crop_scale, 1.0)", "scale=(0.35, 1.0)"),
     "weight_decay": ("chain.trained", "        weight_decay=t.weight_decay,\n", ""),
-    "drop_path_rate": ("chain.trained", "config.transfer.drop_path_rate)", "0.1)"),
+    "drop_path_rate": ("chain.trained", "run.config.transfer.drop_path_rate)", "0.1)"),
     "alignment": ("chain.pool", "prior, strength=strength", "prior"),
-    "out_of_class": ("chain.pool", 'config.self_train.out_of_class == "keep"', "False"),
+    "out_of_class": ("chain.pool", 'run.config.self_train.out_of_class == "keep"', "False"),
     "clusters": ("chain.rounds", 'chain.run.config.self_train.clusters == "ignore"', "False"),
     "online": (
         "chain.trained",
@@ -862,7 +802,6 @@ INERT: dict[str, tuple[str, str, str]] = {
     "threshold": ("chain.trained", "threshold=config.self_train.threshold", "threshold=0.95"),
     "temperature": ("steps.distillation", "temperature=self.temperature", "temperature=1.0"),
     "alpha": ("chain.student", "alpha=config.alpha", "alpha=0.7"),
-    "kd": ("chain.student", "kd=config.kd", 'kd="kd"'),
     "limit": ("data.split", '_draw(catalog.names, pool, limit, f"{seed}/pool")', "pool"),
 }
 

@@ -60,10 +60,9 @@ def build_parser() -> argparse.ArgumentParser:
         _add_arguments(command, verb, common | _arguments(verb))
         _add_settings(command, name)
         command.usage = _usage(command)
-    summary, script = "a script that makes a shell complete commands and options", "completion"
-    command = commands.add_parser(
-        script, help=summary, description=f'Print {summary}: eval "$(tutelage completion bash)"'
-    )
+    summary = "a script that makes a shell complete commands and options"
+    usage = f'Print {summary}: eval "$(tutelage completion bash)"'
+    command = commands.add_parser("completion", help=summary, description=usage)
     command.add_argument("shell", metavar="SHELL", choices=("bash", "zsh", "tcsh"))
     return parser
 
@@ -111,9 +110,8 @@ def _add_arguments(
         if required and name != "out":
             command.add_argument(name, **options)
         else:
-            command.add_argument(
-                f"--{_dashed(name)}", default=default, required=required, **options
-            )
+            option = f"--{_dashed(name)}"
+            command.add_argument(option, default=default, required=required, **options)
     if hints["return"] is not type(None) and verb is not VERBS["export"]:  # that prints it anyway
         command.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -195,18 +193,13 @@ def _add_settings(command: argparse.ArgumentParser, name: str) -> None:
             metavar=None if choices else _metavar(setting, kind),
             help=_escaped(item.metadata["help"] + _default(item.default)),
         )
+    hidden: Any = {"default": argparse.SUPPRESS, "help": argparse.SUPPRESS}
     for setting in REMOVED if known else ():
-        command.add_argument(
-            f"--{_dashed(setting)}",
-            action=_Removed,
-            nargs="?",
-            default=argparse.SUPPRESS,
-            help=argparse.SUPPRESS,
-        )
+        command.add_argument(f"--{_dashed(setting)}", action=_Removed, nargs="?", **hidden)
 
 
 class _Removed(argparse.Action):
-    """An option of earlier versions: says so in one line and ends the program."""
+    """An option of earlier versions."""
 
     def __call__(
         self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: Any = None
@@ -222,28 +215,33 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     options = vars(build_parser().parse_args(words))
     command = options.pop("command")
+    again = "; the same command goes on where it was saved" * (command in CONTINUED)
     try:
         _check_ranks(command)
         with handled() if command in CONTINUED else nullcontext():
             _run(command, options)
     except TutelageError as error:
-        from tutelage.system.console import printable
-
-        print(printable(f"tutelage {command}: {error}", keep="\n\t"), file=sys.stderr)
+        _tell(f"tutelage {command}: {error}", keep="\n\t")
         return 2
     except KeyboardInterrupt:
-        print(f"\ntutelage {command}: stopped{_continues(command)}", file=sys.stderr)
+        print(f"\ntutelage {command}: stopped{again}", file=sys.stderr)
         return 130
     except Terminated:
-        print(f"tutelage {command}: ended by SIGTERM{_continues(command)}", file=sys.stderr)
+        print(f"tutelage {command}: ended by SIGTERM{again}", file=sys.stderr)
         return EXIT_CODE
     except BrokenPipeError:
         return 1
     except OSError as error:
         told = explain(error, Path(options["out"]) if options.get("out") else None)
-        print(f"tutelage {command}: {told}{_continues(command)}", file=sys.stderr)
+        print(f"tutelage {command}: {told}{again}", file=sys.stderr)
         return 2
     return 0
+
+
+def _tell(text: str, keep: str = "") -> None:
+    from tutelage.system.console import printable
+
+    print(printable(text, keep), file=sys.stderr)
 
 
 def _check_ranks(command: str) -> None:
@@ -253,10 +251,6 @@ def _check_ranks(command: str) -> None:
             f"{command} is the work of one process; start it without torchrun, which is for "
             f"{', '.join(SHARED)}"
         )
-
-
-def _continues(command: str) -> str:
-    return "; the same command goes on where it was saved" * (command in CONTINUED)
 
 
 def _run(command: str, options: dict[str, Any]) -> None:
@@ -277,15 +271,19 @@ def _run(command: str, options: dict[str, Any]) -> None:
 
         print(describe(result))
     elif as_json and result:  # only the lead of several processes has any
-        print(_dump(result))
+        print(json.dumps(result, indent=2))
     if command == "label" and result and not options["quiet"]:
-        _print_counts(result, Path(options["out"]))
+        counts = (
+            "{images:,} images: {labelled:,} labelled, {accepted:,} of them accepted; "
+            "{skipped:,} could not be read"
+        ).format(**result)
+        print(f"{counts}\nlabels: {Path(options['out'], 'labels')}", file=sys.stderr)
 
 
 def _print_figures(figures: dict[str, Any], *, as_json: bool) -> None:
     _print_skipped(figures["reasons"].items())
     if as_json:
-        print(_dump(figures))
+        print(json.dumps(figures, indent=2))
         return
     low, high = figures["accuracy_ci95"]
     print(f"{figures['n']} {figures['split']} images")
@@ -295,10 +293,8 @@ def _print_figures(figures: dict[str, Any], *, as_json: bool) -> None:
 
 
 def _print_skipped(reasons: typing.Iterable[tuple[str, str]]) -> None:
-    from tutelage.system.console import printable
-
     for name, reason in reasons:
-        print(printable(f"skipped {name}: {reason}"), file=sys.stderr)
+        _tell(f"skipped {name}: {reason}")
 
 
 def _print_predictions(
@@ -312,26 +308,12 @@ def _print_predictions(
         raise TutelageError("none of the images could be read")
     if out is not None:
         if Path(out).suffix == ".csv" and (count := formula_cells(rows)):
-            print(
+            _tell(
                 f"{count} cells of {out} begin with =, +, - or @, which a spreadsheet takes for "
-                "formulas: import those columns as text",
-                file=sys.stderr,
+                "formulas: import those columns as text"
             )
     elif as_json:
         print("\n".join(as_json_lines(rows)))
     else:
         for row in rows:
             print(f"{printable(row.image)}\t{printable(row.label)}\t{row.confidence:.4f}")
-
-
-def _print_counts(found: dict[str, Any], out: Path) -> None:
-    print(
-        f"{found['images']:,} images: {found['labelled']:,} labelled, {found['accepted']:,} of "
-        f"them accepted; {found['skipped']:,} could not be read\n"
-        f"labels: {out / 'labels'}",
-        file=sys.stderr,
-    )
-
-
-def _dump(value: Any) -> str:
-    return json.dumps(value, indent=2)

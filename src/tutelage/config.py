@@ -39,13 +39,9 @@ def setting(
 ) -> Any:
     """A dataclass field with all that is known of a setting.
 
-    Args:
-        default: the value when none is given; where it is None, None may be given, too.
-        help: the help text of the command line.
-        choices: the only values allowed.
-        range: the least and the greatest number allowed.
-        commands: which commands know the setting.
-        needs: the kind of work without which it has no effect, one of ``without_effect``'s.
+    Where the default is None, None may be given, too. ``range`` is the least and the greatest
+    number allowed, ``commands`` are those that know the setting, and ``needs`` is the kind of work
+    without which it has no effect, one of ``without_effect``'s.
     """
     known = {"help": help, "choices": choices, "range": range, "commands": commands, "needs": needs}
     return field(default=default, metadata=known)
@@ -270,19 +266,6 @@ class DistillConfig:
         "weight of the teacher, against that of the label, where a label is known; 0 to 1",
         range=SHARE,
     )
-    kd: str = student_setting(
-        "kd",
-        "how student and teacher are compared: by the KL divergence (kd), by its two parts, that "
-        "of the target class and that of the others, with weights of their own (dkd), or by their "
-        "correlation (dist)",
-        choices=("kd", "dkd", "dist"),
-    )
-    standardize: str = student_setting(
-        "no",
-        "before that, standardise the logits of each image, the teacher's and the student's; for "
-        "three classes or more",
-        choices=("no", "yes"),
-    )
     max_latency_ms: float | None = student_setting(
         None,
         "the exported student may take at most this many milliseconds for one image on one core, "
@@ -311,6 +294,8 @@ REMOVED = {
     "optimizer": "AdamW is used always; leave it out",
     "label_smoothing": "it gained nothing; leave it out",
     "ensemble": "the teacher alone labels the pool; leave it out",
+    "kd": "decoupled KL and correlation did not beat plain KL; leave it out",
+    "standardize": "students learned no more from standardised logits; leave it out",
     "curriculum": "every round learns from the whole pool; leave it out",
 }
 """Settings that earlier versions had: why they went, and what to do instead."""
@@ -393,12 +378,8 @@ def without_effect(
 ) -> list[str]:
     """Settings that differ from their defaults but that the planned work does not read.
 
-    Args:
-        config: the settings of a run.
-        trained: a stage trains the teacher's trunk.
-        online: a round labels its own weak views.
-        student: a student is trained.
-        rounds: self-training is planned.
+    The work may train the teacher's trunk (``trained``) or a student, and have rounds of
+    self-training, which may label their own weak views (``online``).
     """
     online = online and rounds
     planned = {
@@ -428,8 +409,7 @@ def make_config(command: str, options: dict[str, Any]) -> RunConfig:
     config, problems = RunConfig(), []
     for name, value in options.items():
         value = os.fspath(value) if isinstance(value, os.PathLike) else value
-        problem = _problem(command, name, value, known)
-        if problem:
+        if problem := _problem(command, name, value, known):
             problems.append(problem)
         else:
             config = config.changed(known[name][0], **{name: value})
@@ -439,7 +419,7 @@ def make_config(command: str, options: dict[str, Any]) -> RunConfig:
 
 
 def _problem(command: str, name: str, value: Any, known: dict[str, tuple[str, Field]]) -> str:
-    """What is wrong with one setting, in words; empty if nothing is."""
+    """What is wrong with a setting; empty if nothing is."""
     if name in REMOVED:
         return f"{name} was removed: {REMOVED[name]}"
     if name not in known:
@@ -451,8 +431,10 @@ def _problem(command: str, name: str, value: Any, known: dict[str, tuple[str, Fi
     low, high = item.metadata["range"] or (-INFINITE, INFINITE)
     if value is None and item.default is None:
         return ""
-    if not _fits(value, kind):
-        return f"{name} is {value!r}, expected {_KINDS[kind]}"
+    accepted: Any = (int, float) if kind is float else kind  # as config.json can keep it
+    if not isinstance(value, accepted) or isinstance(value, bool):
+        expected = {int: "a whole number", float: "a number", str: "text"}[kind]
+        return f"{name} is {value!r}, expected {expected}"
     if choices and value not in choices:
         return f"{name} is {value!r}, expected one of {', '.join(choices)}"
     if name == "teacher" and command != "distill" and _is_list(value):
@@ -462,18 +444,9 @@ def _problem(command: str, name: str, value: Any, known: dict[str, tuple[str, Fi
     return ""
 
 
-_KINDS: dict[type, str] = {int: "a whole number", float: "a number", str: "text"}
-
-
 def _is_list(value: str) -> bool:
     """Whether a text names several things; a folder's own name may have a comma."""
     return "," in value and not os.path.isdir(value)
-
-
-def _fits(value: Any, kind: type) -> bool:
-    """Whether a Python caller's value is of a setting's type, as config.json can keep it."""
-    accepted = (int, float) if kind is float else kind
-    return isinstance(value, accepted) and not isinstance(value, bool)
 
 
 @cache

@@ -6,7 +6,6 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -19,7 +18,7 @@ from tutelage.data.catalog import Catalog
 from tutelage.data.decode import UnreadableImage, decode
 from tutelage.data.memory import encoded
 from tutelage.data.open import in_memory
-from tutelage.data.sources import FileSource, Source
+from tutelage.data.sources import FileSource
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.system.errors import TutelageError, need, need_training
 from tutelage.system.files import write_atomically
@@ -57,6 +56,8 @@ class FewLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         MissingExtra: scikit-learn is not installed.
     """
 
+    _model: OnnxModel | None = None  # cannot be pickled: opened when it is first used
+
     def __init__(
         self,
         *,
@@ -85,11 +86,7 @@ class FewLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return tags
 
     def fit(self, X: Any, y: Any) -> Self:
-        """Learn from N images.
-
-        Args:
-            X: N images.
-            y: N labels; -1, None or NaN for none.
+        """Learn from N images and N labels; -1, None or NaN marks an unlabelled image.
 
         Raises:
             TutelageError: what was found, what was expected, and the mend.
@@ -118,7 +115,7 @@ class FewLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             if self.run_folder is None:
                 shutil.rmtree(folder, ignore_errors=True)
         self.classes_ = classes
-        self._model: OnnxModel | None = None
+        self._model = None
         return self
 
     def predict_proba(self, X: Any) -> NDArray[np.float32]:
@@ -147,7 +144,6 @@ class FewLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         write_atomically(Path(path), self._onnx)
 
     def _opened(self) -> OnnxModel:
-        """The model; a session cannot be pickled, so it is opened when it is first used."""
         if self._model is None:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "model.onnx"
@@ -156,18 +152,17 @@ class FewLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self._model
 
     def __getstate__(self) -> dict[str, Any]:
-        state: dict[str, Any] = dict(super().__getstate__())
-        return {**state, "_model": None} if "_model" in state else state
+        return {**super().__getstate__(), "_model": None}
 
 
 @dataclass(frozen=True)
 class ArraySource:
-    """Images in memory, as files of a lossless kind where bytes are asked for."""
+    """Images in memory."""
 
     images: tuple[NDArray[np.uint8], ...]
 
     def read(self, index: int) -> bytes:
-        """Return the image as a PNG file's bytes."""
+        """Return the image as a PNG file."""
         return encoded(Image.fromarray(self.images[index]))
 
     def signature(self, index: int) -> str:
@@ -186,18 +181,19 @@ def _catalog(images: list[Any], labels: list[Any]) -> tuple[Catalog, NDArray[Any
     classes = np.unique(np.array(known))
     where = {label: k for k, label in enumerate(classes.tolist())}
     indices = [-1 if _missing(label) else where[_plain(label)] for label in labels]
+    arrays = isinstance(images[0], np.ndarray)
+    source = ArraySource(tuple(images)) if arrays else FileSource(tuple(map(os.fspath, images)))
     catalog = Catalog(
         names=tuple(f"image {number}" for number in range(len(images))),
         labels=np.array(indices, dtype=np.int32),
         splits=np.full(len(images), "train", dtype="<U5"),
         classes=tuple(str(label) for label in classes),
-        source=_source(images),
+        source=source,
     )
     return catalog, classes
 
 
 def _images(X: Any) -> list[Any]:
-    """Paths or arrays, one an image."""
     if hasattr(X, "columns"):
         if "image" not in X.columns:
             raise TutelageError(
@@ -209,46 +205,35 @@ def _images(X: Any) -> list[Any]:
     if not images:
         raise TutelageError("there are no images")
     for number, image in enumerate(images):
-        if isinstance(image, str | os.PathLike):
-            continue
-        if (
-            not isinstance(image, np.ndarray)
-            or image.dtype != np.uint8
-            or not (image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3))
-            or not image.size
-        ):
-            found = type(image).__name__
-            if isinstance(image, np.ndarray):
-                found = f"{image.dtype} {image.shape}"
+        if not (isinstance(image, str | os.PathLike) or _is_picture(image)):
+            array = isinstance(image, np.ndarray)
+            found = f"{image.dtype} {image.shape}" if array else type(image).__name__
             raise TutelageError(
                 f"image {number} is {found}; expected a path, or uint8 of (H, W, 3) or (H, W)"
             )
-    kinds = {isinstance(image, np.ndarray) for image in images}
-    if len(kinds) > 1:
+    if len({isinstance(image, np.ndarray) for image in images}) > 1:
         raise TutelageError("some images are paths and some are arrays; give one kind")
     return images
 
 
+def _is_picture(image: Any) -> bool:
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or not image.size:
+        return False
+    return image.ndim == 2 or (image.ndim == 3 and image.shape[2] == 3)
+
+
 def _column(values: Any) -> list[Any]:
-    """The items of a sequence: NumPy's own numbers, or the rows of an array of more axes."""
     if isinstance(values, str | bytes | os.PathLike):
         raise TutelageError(f"expected a sequence, found one {type(values).__name__}: {values!r}")
     return list(values)
 
 
 def _plain(label: Any) -> Any:
-    """A label as a plain Python value."""
     return label.item() if isinstance(label, np.generic) else label
 
 
 def _missing(label: Any) -> bool:
     return label is None or label != label or (not isinstance(label, str) and label == -1)
-
-
-def _source(images: Sequence[Any]) -> Source:
-    if isinstance(images[0], np.ndarray):
-        return ArraySource(tuple(images))
-    return FileSource(tuple(os.fspath(image) for image in images))
 
 
 def _pixels(image: Any, number: int) -> NDArray[np.uint8]:

@@ -48,7 +48,7 @@ def small_run(truth: list[int]) -> Any:
 
 
 def labels_of(accepted: list[bool]) -> PseudoLabels:
-    return dataclasses.replace(select(PROBS, fraction=1.0), accepted=np.array(accepted))
+    return dataclasses.replace(select(PROBS), accepted=np.array(accepted))
 
 
 def test_every_pool_image_is_in_the_table_of_every_round() -> None:
@@ -131,7 +131,7 @@ def test_sheets_show_views_sure_and_unsure_labels_and_worst_mistakes(
 ) -> None:
     run = checks.prepared(tmp_path, monkeypatch, trunk="frozen")
     probs = np.random.default_rng(0).dirichlet([1, 1], len(run.task.pool))
-    labels = select(probs, fraction=0.5)
+    labels = select(probs)
     finished = [done("probe"), done("self-train-1", labels)]
     test = run.split.indices("test")
     wrong = np.eye(2)[1 - run.split.truth[test]]
@@ -166,7 +166,7 @@ def test_images_out_of_class_have_a_sheet_of_their_own(
     n = len(run.task.pool)
     probs = np.random.default_rng(0).dirichlet([1, 1], n)
     detection = Detection(np.arange(n, dtype=float), limit=n - 4.0)
-    done_round = done("self-train-1", select(probs, fraction=0.5, detection=detection))
+    done_round = done("self-train-1", select(probs, detection))
     run.split.roles[run.split.indices("test")] = "unused"
     sheets = {sheet.title: sheet for sheet in evidence.sheets(run, [done_round], {})}
     far = sheets["Out of class (round 1)"].thumbs

@@ -332,7 +332,7 @@ def test_another_runs_folder_is_refused_by_what_differs(
     before = contents(finished)
     copied = shutil.copytree(photos, tmp_path / "data")
     for data, settings, difference in (
-        (photos, {**FINISHED, "seed": 0}, "its seed is 1, this command's is 0"),
+        (photos, {**FINISHED, "seed": 0}, "its seed is 3, this command's is 0"),
         (photos, {**FINISHED, "student": "cut:3"}, "its student is 'cut:2', this command's is"),
         (copied, FINISHED, f"its data is '{photos}'"),
     ):

@@ -115,8 +115,7 @@ def test_without_held_out_labels_the_model_is_as_sure_as_its_pseudo_labels(
     work = Work("trained", steps=1, batch_size=8, size=32)
     assert teacher.beliefs.pool[0] is not None
     sure, unsure = (
-        select(softmax(teacher.beliefs.pool[0], temperature), fraction=1.0)
-        for temperature in (0.5, 4.0)
+        select(softmax(teacher.beliefs.pool[0], temperature)) for temperature in (0.5, 4.0)
     )
     temperatures = [
         trained.train_trunk(run, heads, [labels], work, "x", judged_folds=0).model.spec.temperature

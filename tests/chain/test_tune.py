@@ -225,7 +225,7 @@ def test_held_out_losses_are_of_labels_that_the_head_did_not_see(
         return fit(features, *rest, **more)
 
     monkeypatch.setattr(tune, "fit_head", watched)
-    metrics = tune.head_metrics(clean, None)
+    metrics = list(tune.feature_metrics(clean, clean.shape[1], None).values())
     losses = tune.held_out_losses(data, clean, clean[None].repeat(2, 1, 1), metrics)
     assert losses.shape == (12,)
     assert losses.mean() < 0.1

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from catalogs import by_name, put
 
-from tutelage.data.catalog import catalog_from_arrays
+from tutelage.data.catalog import make_catalog
 from tutelage.data.open import read_catalog
+from tutelage.data.sources import FileSource
 from tutelage.system.errors import TutelageError
 
 
@@ -23,10 +24,10 @@ def test_whole_number_classes_are_in_numeric_order(tmp_path):
     assert read_catalog(tmp_path).classes == ("2", "9", "10")
 
 
-def test_catalog_from_arrays_and_select(tmp_path):
-    paths = [put(tmp_path / f"{i}.jpg", bytes([i])) for i in range(4)]
+def test_select(tmp_path):
+    paths = tuple(str(put(tmp_path / f"{i}.jpg", bytes([i]))) for i in range(4))
     names, splits = ["d", "c", "b", "a"], ["train", "train", "val", "test"]
-    catalog = catalog_from_arrays(names, [1, -1, 0, 1], splits, ["no", "yes"], paths)
+    catalog = make_catalog("arrays", names, ["yes", "", "no", "yes"], splits, FileSource(paths))
     assert by_name(catalog)["d"] == ("yes", "train")
     some = catalog.select([3, 1])
     assert by_name(some) == {"a": ("yes", "test"), "c": (None, "train")}
@@ -39,15 +40,13 @@ def test_catalog_from_arrays_and_select(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"names": []}, "the table lists no images"),
         ({"names": ["a", "a"]}, "more than once"),
-        ({"names": ["a"]}, "different lengths"),
-        ({"labels": [0, 2]}, "labels go from 0 to 2; expected -1"),
-        ({"labels": [-2, 0]}, "labels go from -2"),
+        ({"labels": ["x", "y\n"]}, "control character"),
         ({"splits": ["train", "pool"]}, "unknown split 'pool'"),
     ],
 )
-def test_catalog_from_arrays_refuses(change, message):
-    good = {"names": ["a", "b"], "labels": [0, 1], "splits": ["train"] * 2}
-    arguments = good | {"classes": ["x", "y"], "paths": ["a", "b"]} | change
+def test_make_catalog_refuses(change, message):
+    good = {"names": ["a", "b"], "labels": ["x", "y"], "splits": ["train"] * 2}
     with pytest.raises(TutelageError, match=message):
-        catalog_from_arrays(**arguments)
+        make_catalog("the table", source=FileSource(("a", "b")), **good | change)

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from catalogs import of_arrays
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tutelage.data.catalog import Catalog, catalog_from_arrays
+from tutelage.data.catalog import Catalog
 from tutelage.data.decisions import Decision, Decisions, apply_decisions, read_decisions
 from tutelage.data.split import make_split
 from tutelage.system.errors import TutelageError
@@ -19,7 +20,7 @@ def catalog() -> Catalog:
     """Four labelled and four unlabelled images, and two of test."""
     names = [*"abcdefgh", "t1", "t2"]
     labels = [0, 0, 1, 1, -1, -1, -1, -1, 0, 1]
-    return catalog_from_arrays(names, labels, ["train"] * 8 + ["test"] * 2, ("ant", "bee"), names)
+    return of_arrays(names, labels, ["train"] * 8 + ["test"] * 2, ("ant", "bee"))
 
 
 def decided(path: Path, *decisions: Decision) -> Path:

@@ -4,10 +4,11 @@ import io
 import numpy as np
 import pytest
 import tiny
+from catalogs import of_arrays
 from PIL import Image
 
 from tutelage.data import duplicates
-from tutelage.data.catalog import Catalog, catalog_from_arrays
+from tutelage.data.catalog import Catalog
 from tutelage.data.duplicates import (
     LABELED,
     NONE,
@@ -72,7 +73,7 @@ def catalog_of(rows: list[tuple[str, str]]) -> Catalog:
     classes = ("ant", "bee")
     labels = [classes.index(label) if label else -1 for _, label in rows]
     names = [chr(ord("a") + i) if i < 26 else f"z{i}" for i in range(len(rows))]
-    return catalog_from_arrays(names, labels, [split for split, _ in rows], classes, names)
+    return of_arrays(names, labels, [split for split, _ in rows], classes)
 
 
 def decided(images: np.ndarray, rows: list[tuple[str, str]], **options: bool) -> Duplicates:

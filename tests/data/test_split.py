@@ -4,22 +4,26 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from catalogs import of_arrays
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tutelage.data.catalog import catalog_from_arrays
 from tutelage.data.split import ROLES, Split, folds, load_split, make_split, save_split
 from tutelage.system.errors import TutelageError
 
 
 def make_catalog(labels, splits=None, classes=("ant", "bee", "wasp")):
     names = [f"image {i:03}" for i in range(len(labels))]
-    return catalog_from_arrays(names, labels, splits or ["train"] * len(names), classes, names)
+    return of_arrays(names, labels, splits or ["train"] * len(names), classes)
 
 
 def draw(catalog, readable=None, *, labels_per_class=None, limit=None, seed=0):
     usable = np.ones(len(catalog), bool) if readable is None else readable
     return make_split(catalog, usable, labels_per_class=labels_per_class, limit=limit, seed=seed)
+
+
+def load(path, catalog):
+    return load_split(path, catalog, np.ones(len(catalog), bool))
 
 
 @pytest.fixture
@@ -170,14 +174,14 @@ def test_a_pinned_split_comes_back_in_any_order(catalog, tmp_path):
     path = tmp_path / "split.parquet"
     save_split(split, catalog, path)
     assert [p.name for p in tmp_path.iterdir()] == ["split.parquet"]
-    again = load_split(path, catalog)
+    again = load(path, catalog)
     assert isinstance(again, Split)
     for name in ["roles", "labels", "truth"]:
         before, after = getattr(split, name), getattr(again, name)
         np.testing.assert_array_equal(before, after)
         assert before.dtype == after.dtype
     order = np.random.default_rng(0).permutation(len(catalog))
-    turned = load_split(path, catalog.select(order))
+    turned = load(path, catalog.select(order))
     np.testing.assert_array_equal(turned.roles, split.roles[order])
     np.testing.assert_array_equal(turned.labels, split.labels[order])
 
@@ -201,10 +205,10 @@ def test_a_pinned_split_refuses_other_images(catalog, tmp_path):
     save_split(draw(catalog), catalog, path)
     fewer = catalog.select(np.arange(1, len(catalog)))
     with pytest.raises(TutelageError, match=r"0 new, 1 gone \(first: image 000\).*another --out"):
-        load_split(path, fewer)
+        load(path, fewer)
     save_split(draw(fewer), fewer, path)
     with pytest.raises(TutelageError, match="1 new, 0 gone"):
-        load_split(path, catalog)
+        load(path, catalog)
 
 
 def test_a_pinned_split_refuses_other_labels(catalog, tmp_path):
@@ -214,10 +218,10 @@ def test_a_pinned_split_refuses_other_labels(catalog, tmp_path):
     labels[7] = -1
     changed = make_catalog(labels, catalog.splits.tolist())
     with pytest.raises(TutelageError, match=r"labels of 1 images changed.*image 007"):
-        load_split(path, changed)
+        load(path, changed)
     renamed = make_catalog(catalog.labels, catalog.splits.tolist(), ("ant", "bee", "hornet"))
     with pytest.raises(TutelageError, match="labels of 13 images changed"):
-        load_split(path, renamed)
+        load(path, renamed)
 
 
 def test_a_pinned_split_refuses_images_that_became_unreadable(catalog, tmp_path):
@@ -233,16 +237,16 @@ def test_a_pinned_split_refuses_images_that_became_unreadable(catalog, tmp_path)
 
 def test_a_pinned_split_that_is_damaged_or_not_one(catalog, tmp_path):
     with pytest.raises(TutelageError, match="not a readable Parquet file"):
-        load_split(tmp_path / "no.parquet", catalog)
+        load(tmp_path / "no.parquet", catalog)
     (tmp_path / "bad.parquet").write_bytes(b"PAR1")
     with pytest.raises(TutelageError, match="not a readable Parquet file"):
-        load_split(tmp_path / "bad.parquet", catalog)
+        load(tmp_path / "bad.parquet", catalog)
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     pq.write_table(pa.table({"image": ["a"]}), tmp_path / "other.parquet")
     with pytest.raises(TutelageError, match="not a pinned split: it lacks label, role, truth"):
-        load_split(tmp_path / "other.parquet", catalog)
+        load(tmp_path / "other.parquet", catalog)
 
 
 def test_an_interrupted_save_keeps_the_old_file(catalog, tmp_path, monkeypatch):
@@ -307,7 +311,7 @@ def test_a_hostile_pinned_split_is_refused(catalog, tmp_path, column, values):
     table[column] = values * len(catalog)
     pq.write_table(pa.table(table), tmp_path / "split.parquet")
     with pytest.raises(TutelageError, match="is damaged: an image without a name, or with a role"):
-        load_split(tmp_path / "split.parquet", catalog)
+        load(tmp_path / "split.parquet", catalog)
 
 
 def test_a_pinned_split_with_damaged_pages_is_refused(catalog, tmp_path):
@@ -317,4 +321,4 @@ def test_a_pinned_split_with_damaged_pages_is_refused(catalog, tmp_path):
     content[4:60] = b"\xff" * 56
     path.write_bytes(bytes(content))
     with pytest.raises(TutelageError, match="is not a readable Parquet file"):
-        load_split(path, catalog)
+        load(path, catalog)

@@ -308,7 +308,7 @@ def test_an_interrupted_build_leaves_nothing_that_is_used(photos, cache):
     class Stop(BaseException):
         pass
 
-    def stop(done, total):
+    def stop(done):
         if done == 5:
             raise Stop
 
@@ -333,7 +333,7 @@ def test_what_a_killed_build_left_is_removed_once_it_is_old(photos, cache):
 def test_concurrent_writers_agree(photos, cache):
     catalog = read_catalog(photos)
     with ThreadPoolExecutor(4) as pool:
-        stores = list(pool.map(lambda _: open_store(catalog, cache=cache, workers=1), range(4)))
+        stores = list(pool.map(lambda _: open_store(catalog, cache=cache), range(4)))
     for store in stores:
         np.testing.assert_array_equal(store.images, stores[0].images)
         assert store.readable.all()
@@ -366,16 +366,12 @@ def test_the_cache_is_where_the_environment_says(photos, tmp_path, monkeypatch):
     assert only_store(tmp_path / "home/.cache/tutelage").is_dir()
 
 
-@pytest.mark.parametrize("workers", [1, 3])
-def test_progress_counts_every_image_whatever_the_workers(photos, tmp_path, workers):
+@pytest.mark.parametrize("threads", [1, 3])
+def test_progress_counts_every_image_whatever_the_threads(photos, cache, threads, monkeypatch):
+    monkeypatch.setattr(store_module, "cores", lambda: threads)
     seen = []
-    open_store(
-        read_catalog(photos),
-        cache=tmp_path / str(workers),
-        workers=workers,
-        progress=lambda done, total: seen.append((done, total)),
-    )
-    assert seen == [(i, 12) for i in range(1, 13)]
+    open_store(read_catalog(photos), cache=cache, progress=seen.append)
+    assert seen == list(range(1, 13))
 
 
 def test_labels_and_splits_do_not_matter_to_the_pixels(photos, cache):

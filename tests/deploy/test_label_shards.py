@@ -167,9 +167,8 @@ def test_memory_does_not_grow_with_a_shard(tmp_path: Path) -> None:
             yield ((str(number), read) for number in range(1500))
 
     shards: Any = [Endless()]
-    label_shards.label_shards(
-        engine, "m", shards, tmp_path, threshold=0.5, workers=2, console=Console(quiet=True)
-    )
+    pool = label_shards.Pool(shards, tmp_path, engine, "m", 0.5, Console(quiet=True))
+    label_shards.label_shards(pool, workers=2)
     assert count == 1500
     assert engine.batch * 2 <= most <= engine.batch * (2 * label_shards._AHEAD + 2)
 
@@ -542,3 +541,19 @@ def test_claims_are_closed_in_the_end(tmp_path: Path) -> None:
     again = Claims(tmp_path / "out" / ".claims")
     assert all(again.take(shard.name) for shard in find_shards([place]))
     again.close()
+
+
+def test_a_model_folder_without_a_threshold_labels_a_pool(tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    from deployed import small_model
+
+    from tutelage import api
+    from tutelage.models.folder import save_model
+
+    model, files = tmp_path / "student", pools.images(3)
+    save_model(small_model(["a", "b", "c"]), model)
+    place = pools.write_folder(tmp_path / "pool", files)
+    summary = api.label(model, [place], tmp_path / "out", quiet=True)
+    assert summary is not None
+    assert summary["labelled"] == len(files)
+    assert {row["energy"] for row in pools.rows(tmp_path / "out")} == {None}

@@ -63,15 +63,18 @@ def test_a_head_that_looks_at_middle_stages_is_exported_with_them(tmp_path: Path
     assert np.ptp(found, axis=0).max() > 0.01
 
 
-def test_batches_equal_single_images_and_keep_the_order(exported: Path) -> None:
+def test_batches_equal_single_images_and_keep_the_order(
+    exported: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tutelage.deploy.runtime.BATCH", 2)
     images = [IMAGES[i] for i in (1, 0, 1, 2, 0, 5, 1)]
     images[2] = picture(80, 120, seed=99)
     model = OnnxModel(exported)
-    together = model.probabilities(images, batch=2)
+    together = model.probabilities(images)
     alone = np.concatenate([model.probabilities([image]) for image in images])
     np.testing.assert_allclose(together, alone, atol=1e-6)
     assert np.ptp(together, axis=0).max() > 0.01  # the images do differ
-    _, energies = model.answers(images, batch=2)
+    _, energies = model.answers(images)
     alone = np.concatenate([model.answers([image])[1] for image in images])
     np.testing.assert_allclose(energies, alone, atol=1e-5)
     assert np.ptp(energies) > 0.01
@@ -194,7 +197,7 @@ from tutelage.deploy.runtime import OnnxModel
 from tutelage.deploy.latency import onnx_latency
 model = OnnxModel(sys.argv[1])
 probabilities = model.probabilities([np.load(sys.argv[2])])
-onnx_latency(sys.argv[1], runs=1)
+onnx_latency(sys.argv[1])
 assert "torch" not in sys.modules
 np.save(sys.argv[3], probabilities)
 """

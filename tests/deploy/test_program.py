@@ -10,7 +10,7 @@ from deployed import IMAGES, picture, small_model
 from tutelage.deploy import program
 from tutelage.deploy.graph import Deployed
 from tutelage.deploy.onnx import parity
-from tutelage.deploy.program import export_torch, load_program, probabilities
+from tutelage.deploy.program import export_torch, probabilities
 from tutelage.models.classifier import Classifier
 from tutelage.models.spec import ModelSpec
 from tutelage.system.errors import TutelageError
@@ -29,7 +29,7 @@ def exported(model: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 def test_images_of_every_shape_give_the_models_answers(model: Classifier, exported: Path) -> None:
-    module, deployed = load_program(exported), Deployed(model)
+    module, deployed = torch.export.load(exported).module(), Deployed(model)
     for image in IMAGES:
         found, energy = module(torch.tensor(image)[None])
         expected = deployed(torch.tensor(image)[None])
@@ -38,7 +38,7 @@ def test_images_of_every_shape_give_the_models_answers(model: Classifier, export
 
 
 def test_a_batch_of_any_size_is_its_images(exported: Path) -> None:
-    module = load_program(exported)
+    module = torch.export.load(exported).module()
     for count in (1, 3):
         batch = torch.tensor(np.stack([picture(30, 50, seed) for seed in range(count)]))
         together, _ = module(batch)

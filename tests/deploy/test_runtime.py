@@ -47,10 +47,11 @@ def tiny(tmp_path: Path) -> Path:
     return tmp_path / "tiny.onnx"
 
 
-def test_order_is_kept_over_mixed_shapes(tiny: Path) -> None:
+def test_order_is_kept_over_mixed_shapes(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tutelage.deploy.runtime.BATCH", 2)
     shapes = [(4, 5), (3, 3), (4, 5), (5, 4), (4, 5), (3, 3)]
     images = [np.full((h, w, 3), i, dtype=np.uint8) for i, (h, w) in enumerate(shapes)]
-    result = OnnxModel(tiny).probabilities(images, batch=2)
+    result = OnnxModel(tiny).probabilities(images)
     np.testing.assert_array_equal(result, np.arange(6.0)[:, None].repeat(2, axis=1))
     assert result.dtype == np.float32
 

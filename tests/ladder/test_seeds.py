@@ -73,7 +73,7 @@ def test_arms_share_their_seeds_split_and_seeds_differ(
     roles = []
     for seed in content["seeds"]:
         folder = out / f"seed-{seed}"
-        split = load_split(folder / "split.parquet", catalog)
+        split = load_split(folder / "split.parquet", catalog, np.ones(len(catalog), bool))
         assert len(split.indices("labeled")) == 8
         roles.append(split.roles)
         stored = {path.name for path in (folder / "stages").iterdir()}

@@ -19,8 +19,11 @@ def model() -> Classifier:
 
 
 @pytest.fixture(scope="module")
-def ort(model: Classifier) -> Forward:
-    return Forward(model, "both", "onnxruntime", batch=3)
+def ort(model: Classifier) -> tuple[Forward, Forward]:
+    forwards = tuple(Forward(model, of, "onnxruntime") for of in ("logits", "features"))
+    for forward in forwards:
+        forward.batch = 3
+    return forwards
 
 
 def images(*shape: int) -> torch.Tensor:
@@ -30,10 +33,10 @@ def images(*shape: int) -> torch.Tensor:
 @pytest.mark.parametrize("size", [(64, 64), (96, 64), (33, 65), (128, 40)])
 @pytest.mark.parametrize("batch", [1, 2, 7])
 def test_onnxruntime_equals_torch(
-    model: Classifier, ort: Forward, size: tuple[int, int], batch: int
+    model: Classifier, ort: tuple[Forward, Forward], size: tuple[int, int], batch: int
 ) -> None:
     x = images(batch, 3, *size)
-    logits, features = ort(x)
+    logits, features = (forward(x) for forward in ort)
     with torch.no_grad():
         torch.testing.assert_close(logits, model(x), atol=1e-4, rtol=1e-4)
         torch.testing.assert_close(features, model.features(x), atol=1e-4, rtol=1e-4)
@@ -42,15 +45,12 @@ def test_onnxruntime_equals_torch(
 @pytest.mark.parametrize("backend", ["torch", "onnxruntime"])
 def test_outputs(model: Classifier, backend: str) -> None:
     x = images(2, 3, 64, 64)
-    logits, features = Forward(model, "both", backend)(x)
-    assert torch.equal(Forward(model, "logits", backend)(x), logits)
-    assert torch.equal(Forward(model, "features", backend)(x), features)
-    assert logits.shape == (2, 3)
-    assert features.shape == (2, 24)
+    assert Forward(model, "logits", backend)(x).shape == (2, 3)
+    assert Forward(model, "features", backend)(x).shape == (2, 24)
 
 
-def test_no_images_give_empty_outputs(ort: Forward) -> None:
-    logits, features = ort(images(0, 3, 64, 64))
+def test_no_images_give_empty_outputs(ort: tuple[Forward, Forward]) -> None:
+    logits, features = (forward(images(0, 3, 64, 64)) for forward in ort)
     assert logits.shape == (0, 3)
     assert features.shape == (0, 24)
 

@@ -63,7 +63,8 @@ def test_embedded_default_brings_its_own_preprocessing(architecture: str) -> Non
 
 
 def test_options_reach_the_model() -> None:
-    model = tiny(input_size=96, drop_rate=0.3, drop_path_rate=0.2)
+    model = tiny(input_size=96)
+    model.set_noise(0.3, 0.2)
     assert model.spec.input_size == 96
     assert model.drop_rate == 0.3
     assert any(type(m).__name__ == "DropPath" for m in model.modules())

@@ -261,7 +261,7 @@ def test_write_replaces_the_old_page_and_leaves_nothing_else(
 ) -> None:
     path = tmp_path / "new" / "report.html"
     for share in (0.7, 0.8):
-        html.write(make_report({"probe": (share, True)}), path)
+        html.write_page(html.render(make_report({"probe": (share, True)})), path)
     assert "80.0%" in path.read_text(encoding="utf-8")
     assert [file.name for file in path.parent.iterdir()] == ["report.html"]
 
@@ -277,7 +277,7 @@ def test_a_failed_write_keeps_the_old_page(
 
     monkeypatch.setattr("os.fsync", full_disk)
     with pytest.raises(OSError, match=r"No space left on device: .*report\.html'"):
-        html.write(make_report({"probe": (0.7, True)}), path)
+        html.write_page("new", path)
     assert path.read_text(encoding="utf-8") == "old"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from tutelage.stats import calibrate
 from tutelage.stats.calibrate import fit_temperature, softmax
 from tutelage.stats.metrics import nll
 
@@ -28,10 +29,11 @@ def test_the_factor_of_the_logits_is_found(sharpness: float) -> None:
     assert fit_temperature(logits, targets) == pytest.approx(sharpness, rel=0.1)
 
 
-def test_it_is_the_best_of_its_neighbours_without_a_prior() -> None:
+def test_it_is_the_best_of_its_neighbours_without_a_prior(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibrate, "PRIOR_WEIGHT", 0.0)
     logits, targets = drawn(300, 2.0)
     labels = targets.argmax(axis=1)
-    best = fit_temperature(logits, targets, prior_weight=0.0)
+    best = fit_temperature(logits, targets)
     lowest = nll(softmax(logits, best), labels)
     for other in (best * 0.95, best * 1.05):
         assert nll(softmax(logits, other), labels) > lowest
@@ -41,10 +43,13 @@ def test_without_images_it_is_one() -> None:
     assert fit_temperature(np.zeros((0, 3)), np.zeros((0, 3))) == pytest.approx(1.0)
 
 
-def test_a_few_images_that_are_all_right_do_not_make_it_certain() -> None:
+def test_a_few_images_that_are_all_right_do_not_make_it_certain(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     logits = np.array([[1.0, 0.0], [0.0, 1.0]])
-    assert fit_temperature(logits, np.eye(2), prior_weight=0.0) < 0.06
     assert fit_temperature(logits, np.eye(2)) > 0.5
+    monkeypatch.setattr(calibrate, "PRIOR_WEIGHT", 0.0)
+    assert fit_temperature(logits, np.eye(2)) < 0.06
 
 
 def test_soft_targets_of_the_teacher_are_matched() -> None:

@@ -9,7 +9,6 @@ from tutelage.stats.unknown import (
     FEW,
     KEPT,
     Detection,
-    auroc,
     detect,
     energy,
     fit_limit,
@@ -140,15 +139,3 @@ def test_too_few_labels_leave_everything(per_class: int) -> None:
 
 def test_an_image_at_the_limit_stays() -> None:
     assert Detection(np.array([0.1, 0.2, 0.3]), 0.2).outside.tolist() == [False, False, True]
-
-
-# --- AUROC
-
-
-def test_auroc_by_hand() -> None:
-    outside = np.array([False, True, False, True])
-    assert auroc(np.array([1.0, 2.0, 3.0, 4.0]), outside) == 3 / 4
-    assert auroc(np.array([1.0, 3.0, 2.0, 4.0]), outside) == 1.0
-    assert auroc(np.array([3.0, 1.0, 4.0, 2.0]), outside) == 0.0
-    assert auroc(np.array([1.0, 1.0, 1.0, 1.0]), outside) == 0.5
-    assert auroc(np.array([1.0, 1.0, 2.0, 2.0]), outside) == (0.5 + 0 + 1 + 0.5) / 4

@@ -287,13 +287,13 @@ def try_tar(name: str, data: bytes, folder: Path) -> str:
     try:
         index = index_tar(file, "pool.tar")
         found = tar_images(index.members)
-        for sample in found:
-            if sample.label is not None:
-                label_of(sample.label, read_member(file, sample.label))
+        for _image, label in found:
+            if label is not None:
+                label_of(label, read_member(file, label))
     except TutelageError as error:
         return str(error) or "no reason"
     refused = [reason or "no reason" for _, reason in index.refused]
-    of_images = _unreadable(lambda i: read_member(file, found[i].image), len(found), folder)
+    of_images = _unreadable(lambda i: read_member(file, found[i][0]), len(found), folder)
     return next(iter(refused), of_images)
 
 

@@ -105,12 +105,15 @@ class ByColour:
 
 def label(out: Path, *places: Path | str, **options: Any) -> dict[str, Any] | None:
     """Label a pool with two threads; the console is quiet."""
-    defaults = {"threshold": 0.5, "workers": 2, "console": Console(quiet=True)}
-    engine = options.pop("engine", None) or ByColour()
-    fingerprint = options.pop("fingerprint", "by colour")
-    return label_shards.label_shards(
-        engine, fingerprint, find_shards(places), out, **{**defaults, **options}
+    pool = label_shards.Pool(
+        find_shards(places),
+        out,
+        options.pop("engine", None) or ByColour(),
+        options.pop("fingerprint", "by colour"),
+        options.pop("threshold", 0.5),
+        options.pop("console", Console(quiet=True)),
     )
+    return label_shards.label_shards(pool, **{"workers": 2, **options})
 
 
 def rows(out: Path) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ FINISHED = {
     **SETTINGS,
     "labels_per_class": 4,
     "rounds": 2,
-    "seed": 1,
+    "seed": 3,
 }
 """Of the run that tests share: two rounds, so that a kill can fall between them.
 

@@ -19,7 +19,7 @@ from tutelage.chain.types import Finished, Run
 from tutelage.chain.views import strong_policy
 from tutelage.chain.worklist import principal
 from tutelage.data.split import ROLES
-from tutelage.deploy.latency import onnx_latency, size_bytes
+from tutelage.deploy.latency import onnx_latency
 from tutelage.models.classifier import count_parameters
 from tutelage.report.model import (
     CloudImage,
@@ -42,7 +42,6 @@ SHOWN = 24  # pictures on a contact sheet
 MISTAKES = 60  # on the sheet that can be filtered
 CLOUD = (150, 250)  # labelled and unlabelled images in the cloud, at most
 CLOUD_SIDE = 56  # pixels of each
-SKIPPED_SHOWN = 200
 
 
 def pseudo_label_table(run: Run, finished: Sequence[Finished]) -> dict[str, list[Any]]:
@@ -126,7 +125,7 @@ def deployment(named: Sequence[tuple[str, Finished, Path]]) -> list[DeploymentRo
             {
                 "name": name,
                 "parameters": count_parameters(done.outcome.model),
-                "bytes": size_bytes(path),
+                "bytes": path.stat().st_size,
                 "latency_ms_p50": timed.p50_ms,
                 "latency_ms_p05": timed.p05_ms,
                 "format": "ONNX float32",
@@ -306,7 +305,6 @@ def make_report(
 ) -> Report:
     """Gather everything the page shows."""
     labels = run.split.truth[run.split.indices("test")]
-    skipped = sorted(run.store.reasons.items())
     return Report(
         title=title("tutelage", run.catalog.classes),
         command=command,
@@ -317,8 +315,7 @@ def make_report(
         pseudo=pseudo_rows(run, finished),
         sheets=sheets(run, finished, probs),
         notes=run.notes,
-        skipped=skipped[:SKIPPED_SHOWN],
-        skipped_count=len(skipped),
+        skipped=sorted(run.store.reasons.items()),
         decisions=decisions(finished),
         deployment=deployed,
         settings=run.folder.read_json("config.json"),

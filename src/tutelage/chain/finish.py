@@ -19,7 +19,7 @@ from tutelage.deploy.export import PARITY_IMAGES, noise_images, readable
 from tutelage.deploy.onnx import export_onnx, parity
 from tutelage.models.folder import save_model
 from tutelage.report import card
-from tutelage.report.html import write, write_page
+from tutelage.report.html import render, write_page
 from tutelage.report.model import DeploymentRow
 
 
@@ -50,7 +50,7 @@ def finish(chain: Pipeline, command: str, data: str, settings: dict[str, Any]) -
     write_skipped(run.store, out)  # some of the streamed images may have been lost by now
     line = repeating_line(command, data, str(out), settings)
     report = evidence.make_report(run, chain.finished, result, probs, deployed, line, points)
-    write(report, out / "report.html")
+    write_page(render(report), out / "report.html")
     write_page(card.render(report), out / "MODEL_CARD.md")
     _say_summary(run, result, deployed)
     return result

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tutelage.chain.student import create_student
 from tutelage.config import DistillConfig, RunConfig
-from tutelage.deploy.latency import latencies, onnx_call, size_bytes
+from tutelage.deploy.latency import latencies, onnx_call
 from tutelage.deploy.onnx import export_onnx
 from tutelage.models.classifier import Classifier, count_parameters
 from tutelage.models.zoo import count_stages
@@ -80,7 +80,7 @@ class Untrained:
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "student.onnx"
                 export_onnx(model, path)
-                self._exported[shape] = onnx_call(path), size_bytes(path) / 1e6
+                self._exported[shape] = onnx_call(path), path.stat().st_size / 1e6
         return self._exported[shape]
 
 

@@ -130,7 +130,7 @@ def _open_store(
                 canvas=config.data.canvas,
                 cache=cache_folder(),
                 budget=budget,
-                progress=lambda n, total: done(n),
+                progress=done,
             )
 
     known = agreed(folder.read_json("config.json").get("streamed"))

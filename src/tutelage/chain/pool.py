@@ -63,7 +63,7 @@ def label_pool(
         prior = _pool_prior(run.task, fold, teacher, temperature, beliefs[inside])
         strength = run.config.self_train.alignment
         beliefs[inside] = align_to_prior(beliefs[inside], prior, strength=strength)
-        out.append(select(beliefs, fraction=1.0, detection=detection))
+        out.append(select(beliefs, detection))
     return out
 
 

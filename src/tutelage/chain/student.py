@@ -43,14 +43,8 @@ def create_student(config: RunConfig, teacher: Classifier) -> Classifier:
     """The student before it learns: cut from the teacher's trunk, or a timm architecture.
 
     Raises:
-        TutelageError: the architecture cannot be cut there, or is not known; or the settings
-            cannot teach so few classes.
+        TutelageError: the architecture cannot be cut there, or is not known.
     """
-    if config.distill.standardize == "yes" and len(teacher.spec.classes) < 3:
-        raise TutelageError(
-            "--standardize yes needs three classes or more: of two, all standardised logits are "
-            "1 and -1, and nothing is left to learn; use --standardize no"
-        )
     name = config.distill.student
     if name == "cut" or name.startswith("cut:"):
         if config.distill.student_weights is not None:
@@ -137,8 +131,6 @@ def distill(run: Run, teachers: Sequence[Classifier], work: Work) -> Outcome:
         together,
         temperature=config.temperature,
         alpha=config.alpha,
-        kd=config.kd,
-        standardize=config.standardize == "yes",
     )
     views = _views(run, student, together.sizes)
     loader = Loader(

@@ -6,12 +6,11 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from tutelage.data.sources import FileSource, Source, selected
+from tutelage.data.sources import Source, selected
 from tutelage.system.errors import TutelageError
 
 SPLITS = ("train", "val", "test")
@@ -28,25 +27,15 @@ _DIGITS = 1000  # of a class name that is sorted as a number; Python refuses to 
 
 @dataclass(frozen=True, eq=False)
 class Catalog:
-    """N images, in an order that is always the same.
+    """N images, in an order that is always the same."""
 
-    Attributes:
-        names: N unique ids that stay: paths relative to the root, or "<file>.parquet#<row>".
-        labels: int32 (N,) index into ``classes``, -1 = unlabelled.
-        splits: str (N,) "train", "val" or "test"; an unlabelled pool is part of "train".
-        classes: the class names of all splits, sorted (by value when all are whole numbers).
-        source: reads image i.
-        warnings: what a user should know about the data, each with its mend.
-        reviewed: names of training images whose label a person gave in a review; they keep it
-            in every label draw.
-    """
-
-    names: tuple[str, ...]
-    labels: NDArray[np.int32]
-    splits: NDArray[np.str_]
-    classes: tuple[str, ...]
+    names: tuple[str, ...]  # unique and lasting: paths below the root, or "<file>.parquet#<row>"
+    labels: NDArray[np.int32]  # (N,) index into ``classes``, -1 = unlabelled
+    splits: NDArray[np.str_]  # (N,) "train", "val" or "test"; an unlabelled pool is in "train"
+    classes: tuple[str, ...]  # of all splits, sorted (by value when all are whole numbers)
     source: Source
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()  # what a user should know about the data, each with its mend
+    # Training images whose label a person gave in a review: they keep it in every label draw.
     reviewed: frozenset[str] = frozenset()
 
     def __len__(self) -> int:
@@ -67,11 +56,7 @@ class Catalog:
         )
 
     def named(self, classes: tuple[str, ...]) -> Catalog:
-        """Return this catalog with the classes of a model, which may be more.
-
-        Raises:
-            TutelageError: one of the catalog's classes is none of them.
-        """
+        """This catalog with a model's classes; TutelageError if it has one that is none of them."""
         if unknown := [name for name in self.classes if name not in classes]:
             raise TutelageError(
                 f"the data has the classes {', '.join(unknown)}, which the model does not know; "
@@ -79,39 +64,6 @@ class Catalog:
             )
         index = np.array([*map(classes.index, self.classes), -1], dtype=np.int32)  # -1 stays -1
         return replace(self, labels=index[self.labels], classes=classes)
-
-
-def catalog_from_arrays(
-    names: Sequence[str],
-    labels: ArrayLike,
-    splits: Sequence[str],
-    classes: Sequence[str],
-    paths: Sequence[Path | str],
-) -> Catalog:
-    """Make a catalog of image files from columns of equal length.
-
-    Args:
-        names: N unique ids.
-        labels: (N,) index into ``classes``, -1 = unlabelled.
-        splits: N of "train", "val", "test".
-        classes: class names, in the order of the indices.
-        paths: N image files.
-
-    Raises:
-        TutelageError: the lengths differ, a name occurs twice, a label or split is unknown.
-    """
-    indices = np.asarray(labels, dtype=np.int32)
-    lengths = {len(names), len(indices), len(splits), len(paths)}
-    if len(lengths) > 1:
-        raise TutelageError(f"names, labels, splits and paths have different lengths: {lengths}")
-    if len(indices) and not -1 <= indices.min() <= indices.max() < len(classes):
-        raise TutelageError(
-            f"labels go from {indices.min()} to {indices.max()}; expected -1 (unlabelled) "
-            f"to {len(classes) - 1} for {len(classes)} classes"
-        )
-    source = FileSource(tuple(str(path) for path in paths))
-    checked = _check_rows("the arrays", names, splits)
-    return Catalog(tuple(names), indices, checked, tuple(classes), source)
 
 
 def make_catalog(
@@ -122,15 +74,9 @@ def make_catalog(
     source: Source,
     warnings: Sequence[str] = (),
 ) -> Catalog:
-    """Make a catalog from the columns of a table, each of N values.
+    """Make a catalog from the columns of a table, which errors call ``where``.
 
-    Args:
-        where: what errors call the table.
-        names: unique ids.
-        labels: class names, empty = unlabelled.
-        splits: "train", "val", "test" or empty, which is train.
-        source: reads image i.
-        warnings: what a user should know about the data.
+    Labels are class names, empty = unlabelled; splits are "train", "val", "test" or empty = train.
 
     Raises:
         TutelageError: no row, a name that occurs twice, an unknown split, or a class name with
@@ -138,9 +84,15 @@ def make_catalog(
     """
     if not names:
         raise TutelageError(f"{where} lists no images")
-    checked = _check_rows(where, names, splits)
+    if len(set(names)) < len(names):
+        twice = sorted(name for name, count in Counter(names).items() if count > 1)
+        raise TutelageError(
+            f"{where}: {len(twice)} images are listed more than once (first: {twice[0]}); "
+            "keep one row each"
+        )
+    checked = _known_splits(where, splits)
     found = set(labels) - {""}
-    if odd := sorted(name for name in found if any(map(_is_control, name))):
+    if odd := sorted(n for n in found if any(unicodedata.category(c) == "Cc" for c in n)):
         raise TutelageError(
             f"{where}: the class name {odd[0]!r:.80} holds a line break or another control "
             "character; rename the class (in a .csv manifest, is a quote left open?)"
@@ -152,18 +104,7 @@ def make_catalog(
     return Catalog(tuple(names), indices, checked, classes, source, tuple(warnings))
 
 
-def _is_control(character: str) -> bool:
-    return unicodedata.category(character) == "Cc"
-
-
-def _check_rows(where: str, names: Sequence[str], splits: Sequence[str]) -> NDArray[np.str_]:
-    """Return the cleaned splits; raise when a name occurs twice or a split is unknown."""
-    if len(set(names)) < len(names):
-        twice = sorted(name for name, count in Counter(names).items() if count > 1)
-        raise TutelageError(
-            f"{where}: {len(twice)} images are listed more than once (first: {twice[0]}); "
-            "keep one row each"
-        )
+def _known_splits(where: str, splits: Sequence[str]) -> NDArray[np.str_]:
     cleaned = {split: split.strip().lower() or "train" for split in set(splits)}
     unknown = sorted(set(cleaned.values()) - set(SPLITS))
     if unknown:

@@ -16,10 +16,7 @@ from tutelage.system.errors import TutelageError, need
 def open_parquet(path: Path | str, file: BinaryIO | None = None) -> Any:
     """Return the ``pyarrow.parquet.ParquetFile``, streaming rather than buffering.
 
-    Args:
-        path: what it is called.
-        file: the file itself, if it is open; it is not memory-mapped then, since mapped pages
-            count as this process's memory.
+    An open ``file`` is not memory-mapped, since mapped pages count as this process's memory.
 
     Raises:
         TutelageError: the file is missing or damaged.
@@ -95,19 +92,16 @@ class Table:
     """A ``.parquet`` file, or an ``.arrow`` stream file.
 
     Attributes:
-        path: of the file.
-        opened: pyarrow's ``ParquetFile``, or of an ``.arrow`` file its table.
+        opened: pyarrow's ``ParquetFile``, or the table of an ``.arrow`` file.
         schema: its Arrow schema.
         count: rows.
         features: by column, what Hugging Face remembers of it.
+
+    Raises:
+        TutelageError: it is missing, or it or its metadata is damaged.
     """
 
     def __init__(self, path: Path) -> None:
-        """Open the file.
-
-        Raises:
-            TutelageError: it is missing, or it or its metadata is damaged.
-        """
         self.path = path
         self._in_arrow = path.suffix == ".arrow"
         self.opened = open_arrow(path) if self._in_arrow else open_parquet(path)
@@ -116,10 +110,9 @@ class Table:
         self.features = _features(self.schema)
 
     def column(self, name: str) -> Any:
-        """Return a column, or in Parquet a field such as ``image.path``, as a ``ChunkedArray``.
+        """The ``ChunkedArray`` of a column, or in Parquet of a field such as ``image.path``.
 
-        Raises:
-            TutelageError: it is damaged.
+        TutelageError if it is damaged.
         """
         with undamaged(self.path):
             table = self.opened if self._in_arrow else self.opened.read(columns=[name])

@@ -30,31 +30,21 @@ Action = Literal["accept", "relabel", "reject"]
 
 @dataclass(frozen=True)
 class Decision:
-    """What a person decided about one image.
+    """What a person decided about one image."""
 
-    Attributes:
-        image: its name in the catalog.
-        action: the label shown is right ("accept"), another one is, or the image is of no use.
-        label: the class from now on; None for a rejected image.
-    """
-
-    image: str
-    action: Action
-    label: str | None
+    image: str  # its name in the catalog
+    action: Action  # the label shown is right, another one is, or the image is of no use
+    label: str | None  # the class from now on; None for a rejected image
 
 
 class Decisions:
-    """The decisions about one run, in memory and in their file.
+    """The decisions about one run, in memory and in their file, which is locked until it is closed.
 
-    Only one review at a time can open them: the file is locked until it is closed.
+    Raises:
+        TutelageError: another review holds it, it cannot be written, or a line is no decision.
     """
 
     def __init__(self, path: Path) -> None:
-        """Read what was decided earlier, and hold the file for more.
-
-        Raises:
-            TutelageError: another review holds it, it cannot be written, or a line is no decision.
-        """
         self.path = path
         self._past: list[Decision] = []
         try:
@@ -116,11 +106,7 @@ class Decisions:
 
 
 def read_decisions(path: Path) -> dict[str, Decision]:
-    """The decisions in a run folder or in a decisions file, by image.
-
-    Raises:
-        TutelageError: there are none, or the file is damaged.
-    """
+    """The decisions in a run folder or a file, by image; TutelageError if none can be read."""
     file = path / FILE if path.is_dir() else path
     try:
         lines, _ = _whole_lines(file.read_bytes())
@@ -135,11 +121,8 @@ def apply_decisions(catalog: Catalog, setting: str | None) -> Catalog:
     """The catalog with what was decided about its training images.
 
     Accepted and relabelled images keep their label in every label draw; rejected ones are gone.
-
-    Args:
-        catalog: N images.
-        setting: run folders or files of decisions, separated by commas; a later one overrules
-            those before it. None changes nothing.
+    ``setting`` names run folders or files of decisions, separated by commas; a later one overrules
+    those before it. None changes nothing.
 
     Raises:
         TutelageError: a file without decisions, no decision about these images, or a label that is

@@ -63,10 +63,8 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     The first frame or page of JPEG, PNG, WebP, BMP, TIFF or GIF, turned by its EXIF orientation.
     CMYK (Adobe's inverted kind too) and palettes become RGB, grey becomes three equal channels,
     and transparency is composited on white. 16-bit values keep their high byte; 32-bit integers
-    and floats have no agreed range, so their minimum maps to 0 and their maximum to 255.
-
-    Returns:
-        uint8 (H, W, 3).
+    and floats have no agreed range, so their minimum maps to 0 and their maximum to 255. The result
+    is uint8 (H, W, 3).
 
     Raises:
         UnreadableImage: empty, unknown, damaged, truncated, or larger than ``MAX_PIXELS``.
@@ -80,11 +78,7 @@ def decode(data: bytes) -> NDArray[np.uint8]:
 
 
 def read_size(data: bytes) -> tuple[int, int]:
-    """Return (width, height) in pixels from the header alone, before any orientation.
-
-    Raises:
-        UnreadableImage: the header is not one of a known image.
-    """
+    """Read (width, height) from the header, before any orientation; UnreadableImage if damaged."""
     with _explained(data), _open(data) as image:
         return image.size
 
@@ -119,7 +113,6 @@ def _has_many_scans(jpeg: bytes) -> bool:
 
 
 def _turn_of(image: Image.Image) -> contextlib.AbstractContextManager[object]:
-    """What a large image waits for."""
     large = image.width * image.height > LARGE_PIXELS
     return _large if large else contextlib.nullcontext()
 
@@ -168,7 +161,6 @@ def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
 
 @contextlib.contextmanager
 def _explained(data: bytes) -> Iterator[None]:
-    """Turn whatever Pillow raises into an UnreadableImage with a reason for people."""
     try:
         with _quiet:
             yield

@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from tutelage.data.catalog import Catalog, catalog_from_arrays
+from tutelage.data.catalog import Catalog, make_catalog
+from tutelage.data.sources import FileSource
 from tutelage.system.errors import MissingExtra
 
-CLASSES = ("defective", "functional")
 TEST_SHARE = 0.25
+_GRADES = {1.0: "defective", 0.0: "functional"}  # others are uncertain: unlabelled
 NOTES = (
     "The labels carry no module id, so cells of one solar module can be in train and in test: "
     "the figures are optimistic for a new plant.",
@@ -41,15 +42,11 @@ def solar_cells() -> Catalog:
     with (folder / "labels.csv").open() as file:
         rows = [row for row in csv.reader(file, delimiter=" ", skipinitialspace=True) if row]
     names = [row[0] for row in rows]
-    defect = np.array([float(row[1]) for row in rows])
-    labels = np.full(len(rows), -1, dtype=np.int32)
-    labels[defect == 1.0] = CLASSES.index("defective")
-    labels[defect == 0.0] = CLASSES.index("functional")
-    certain = np.flatnonzero(labels >= 0)
+    labels = [_GRADES.get(float(row[1]), "") for row in rows]
+    certain = [i for i, label in enumerate(labels) if label]
     # The test set is the same for every seed: only the labelled subset is drawn anew.
     test = np.random.default_rng(0).permutation(certain)[: round(TEST_SHARE * len(certain))]
     splits = np.full(len(rows), "train", dtype="<U5")
     splits[test] = "test"
-    return catalog_from_arrays(
-        names, labels, splits.tolist(), CLASSES, [folder / name for name in names]
-    )
+    source = FileSource(tuple(str(folder / name) for name in names))
+    return make_catalog("elpv-dataset", names, labels, splits.tolist(), source)

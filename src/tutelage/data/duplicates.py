@@ -1,15 +1,14 @@
 """The same image twice: in train and test, under two labels, or in the pool and among the labels.
 
 Exact copies have equal canvases. Near copies (encoded again, resized, brightened) are proposed by
-a perceptual hash and confirmed by the correlation of small pictures. Nobody looks for crops and
-mirrored copies.
+a perceptual hash and confirmed by the correlation of small pictures. Crops and mirrored copies are
+not looked for.
 """
 
 from __future__ import annotations
 
 import csv
 import hashlib
-import io
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass, fields, replace
 from itertools import pairwise
@@ -22,7 +21,7 @@ from PIL import Image
 from tutelage.data.catalog import Catalog
 from tutelage.data.store import ImageStore
 from tutelage.system.errors import TutelageError
-from tutelage.system.files import write_atomically
+from tutelage.system.files import csv_line, write_atomically
 
 DUPLICATES = "duplicates.csv"
 NONE, TEST, VAL, LABELED, UNLABELED = -1, 0, 1, 2, 3  # ranks
@@ -62,25 +61,16 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Duplicate:
-    """One line of ``duplicates.csv``.
-
-    Attributes:
-        image: its name.
-        split: "train", "val" or "test".
-        label: its class, empty if it has none.
-        other: the image that it is a copy of; ``other_split`` and ``other_label`` likewise.
-        kind: "exact" or "near".
-        left_out: which of the two take no part: "image", "other", "both", or "" for neither.
-    """
+    """One line of ``duplicates.csv``: ``image`` is a copy of ``other``."""
 
     image: str
     split: str
-    label: str
+    label: str  # empty if it has none
     other: str
     other_split: str
     other_label: str
-    kind: str
-    left_out: str = ""
+    kind: str  # "exact" or "near"
+    left_out: str = ""  # which take no part: "image", "other", "both", or "" for neither
 
     @property
     def leaks(self) -> bool:
@@ -169,13 +159,8 @@ def find_duplicates(
     train; test images always stay. Two copies within train, or within val, that have different
     labels both take no part, except one whose label a person gave in a review. Of exact copies
     within train one stays, if possible a labelled one. Near copies within a split stay. Unlabelled
-    images are not compared with each other.
-
-    Args:
-        catalog: N images.
-        store: their pixels.
-        keep: all images take part; copies are only reported.
-        progress: called with the number of images looked at.
+    images are not compared with each other. With ``keep`` all images take part, and copies are only
+    reported. ``progress`` is called with the number of images looked at.
     """
     known = catalog.labels >= 0
     rank = np.where(known, LABELED, UNLABELED)
@@ -213,11 +198,9 @@ def _left_out(pair: Duplicate, reviewed: frozenset[str]) -> str:
 
 def write_duplicates(duplicates: Duplicates, path: Path) -> None:
     """Write ``duplicates.csv`` atomically."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([item.name for item in fields(Duplicate)])
-    writer.writerows(astuple(pair) for pair in duplicates.found)
-    write_atomically(path, text.getvalue().encode("utf-8", "backslashreplace"))
+    rows = [[item.name for item in fields(Duplicate)], *map(astuple, duplicates.found)]
+    text = "".join(map(csv_line, rows))
+    write_atomically(path, text.encode("utf-8", "backslashreplace"))
 
 
 def read_duplicates(path: Path, *, keep: bool = False) -> Duplicates:
@@ -247,13 +230,8 @@ def find_pairs(
     """Find the pairs of images that show the same.
 
     Each of three or more exact copies is paired with the one of lowest rank, and all of them with
-    the near copies of that one.
-
-    Args:
-        store: N images.
-        rank: int (N,): images of rank ``UNLABELED`` are not compared with each other, and those of
-            rank ``NONE`` with no image.
-        progress: called with the number of images looked at.
+    the near copies of that one. By their ranks, int (N,), ``UNLABELED`` images are not compared
+    with each other, and ``NONE`` with no image.
     """
     rows = np.flatnonzero(rank != NONE)
     rows = rows[np.argsort(rank[rows], kind="stable")]  # by rank: the first of copies is kept
@@ -329,11 +307,8 @@ def _similar(hashes: NDArray[np.uint64], asked: int) -> NDArray[np.intp]:
 
     By multi-index hashing (Norouzi, Punjani and Fleet 2012): one of four bands of 16 bits differs
     in at most one bit. Memory is bounded, and so is time: bands that very many images share are
-    skipped, and the radius shrinks where too many pairs are alike.
-
-    Args:
-        hashes: uint64 (M,).
-        asked: at least one of each pair is among the first ``asked``.
+    skipped, and the radius shrinks where too many pairs are alike. At least one of each pair is
+    among the first ``asked`` of the hashes, uint64 (M,).
     """
     radius, count = RADIUS, len(hashes)
     pairs, distances = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.uint8)

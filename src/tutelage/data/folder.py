@@ -15,8 +15,6 @@ from tutelage.system.errors import TutelageError
 
 @dataclass
 class _Tree:
-    """What is found in a folder tree."""
-
     root: Path
     rows: list[tuple[str, str, str]] = field(default_factory=list)  # path, class or "", split
     ignored: list[str] = field(default_factory=list)  # files that are no images
@@ -24,7 +22,6 @@ class _Tree:
     warnings: list[str] = field(default_factory=list)
 
     def add(self, folder: Path, label: str, split: str) -> None:
-        """Take all images below a folder."""
         for path in files_below(folder, self.closed):
             if is_image(path):
                 self.rows.append((path, label, split))
@@ -32,7 +29,6 @@ class _Tree:
                 self.ignored.append(path)
 
     def add_classes(self, folders: list[Path], split: str) -> None:
-        """Take the images of class folders."""
         for folder in sorted(folders):
             before = len(self.rows)
             self.add(folder, as_text(folder.name), split)
@@ -62,7 +58,6 @@ class _Tree:
         return [path for path in found if not _leads_up(path)]
 
     def catalog(self) -> Catalog:
-        """Make the catalog of what was found."""
         warnings, root = self.warnings, self.root
         if self.ignored:
             warnings.append(
@@ -129,12 +124,8 @@ def _trees(root: Path, folders: dict[str, Path], warnings: list[str]) -> dict[st
 def files_below(folder: Path | str, closed: list[str]) -> Iterator[str]:
     """Yield every visible file below ``folder``, and whatever else there is no folder.
 
-    Links to files are followed. ``folder`` itself may be a link, or not exist.
-
-    Args:
-        folder: where to look.
-        closed: takes the folders that are links, which could lead anywhere and in circles, and
-            those that cannot be listed.
+    Links to files are followed. ``folder`` itself may be a link, or not exist. ``closed`` takes the
+    folders that are links, which could lead anywhere and in circles, or that cannot be listed.
     """
     todo = [str(folder)]  # os.walk recurses, and deep trees exhaust Python's stack before 3.12
     while todo:

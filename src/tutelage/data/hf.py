@@ -57,10 +57,6 @@ def read_hub_folder(path: Path) -> Catalog:
 def catalog_of_splits(where: str, splits: Mapping[str, Rows]) -> Catalog:
     """One catalog of several data sets, each a split; an image is ``<split>/<name>``.
 
-    Args:
-        where: what the data is called in an error.
-        splits: keys of ``SPLIT_NAMES`` -> images.
-
     Raises:
         TutelageError: an unknown split, no images, or a name that occurs twice.
     """
@@ -96,11 +92,8 @@ def chain(parts: Sequence[Rows]) -> Rows:
 def image_and_label(kinds: Mapping[str, str], where: str) -> tuple[str, str | None]:
     """The columns of images and of classes, if there are any of these.
 
-    They are "image" and "label", or else the only ones of the kinds Image and ClassLabel.
-
-    Args:
-        kinds: column -> Hugging Face's name of its kind.
-        where: what the data is called in an error.
+    They are "image" and "label", or else the only ones of the kinds Image and ClassLabel;
+    ``kinds`` maps the columns to Hugging Face's names of their kinds.
 
     Raises:
         TutelageError: no column of images, or several columns of a kind.
@@ -132,7 +125,6 @@ def _column(kinds: Mapping[str, str], kind: str, usual: str, where: str) -> str 
 
 
 def _shard(file: Path) -> Rows:
-    """The images of one Arrow or Parquet file."""
     table = Table(file)
     kinds = {
         name: str(table.features.get(name, {}).get("_type", "")) for name in table.schema.names

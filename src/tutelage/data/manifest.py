@@ -13,13 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.data.catalog import Catalog, make_catalog
-from tutelage.data.columns import (
-    Table,
-    holds_bytes,
-    label_text,
-    undamaged,
-    value_type,
-)
+from tutelage.data.columns import Table, holds_bytes, label_text, undamaged, value_type
 from tutelage.data.sources import FileSource, ParquetSource
 from tutelage.system.errors import TutelageError, need
 
@@ -115,7 +109,6 @@ def _paths(table: Table) -> list[Any] | None:
 
 
 def _of_files(path: Path, images: list[Any], labels: list[str], splits: list[str]) -> Catalog:
-    """Make the catalog of a manifest whose images are files beside it."""
     if odd := [image for image in images if not isinstance(image, str)]:
         raise TutelageError(f"{path}: an image is {odd[0]!r:.80}; expected a path")
     if "" in images:
@@ -136,11 +129,9 @@ def _of_files(path: Path, images: list[Any], labels: list[str], splits: list[str
 
 
 def _check_header(path: Path, columns: Sequence[str]) -> None:
-    twice = [name for name in ("image", "label", "split") if columns.count(name) > 1]
-    if twice:
+    if twice := [name for name in ("image", "label", "split") if columns.count(name) > 1]:
         raise TutelageError(f"{path} has the column {twice[0]} twice; keep one")
-    missing = [name for name in ("image", "label") if name not in columns]
-    if missing:
+    if missing := [name for name in ("image", "label") if name not in columns]:
         raise TutelageError(
             f"{path} lacks the column {' and '.join(missing)}; found: {', '.join(columns[:20])}. "
             "Expected image, label (empty = unlabelled) and, if you like, split"

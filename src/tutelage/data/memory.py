@@ -119,7 +119,6 @@ def _leaf(dataset: Any) -> _Leaf:
 
 
 def _of_hub(dataset: Any) -> _Leaf:
-    """A Hugging Face data set, read undecoded."""
     kinds = {name: type(kind).__name__ for name, kind in dataset.features.items()}
     images, label = image_and_label(kinds, "the data set in memory")
     plain = dataset.with_format(None)
@@ -135,17 +134,13 @@ def _of_hub(dataset: Any) -> _Leaf:
 
 @dataclass(frozen=True)
 class _HubSource:
-    """The undecoded images of a Hugging Face data set."""
-
     dataset: Any
     column: str
 
     def read(self, index: int) -> bytes:
-        """Return the bytes of one image."""
         return content_of(self.dataset[index][self.column], f"row {index}")
 
     def signature(self, index: int) -> str:
-        """Return a hash of the bytes, or the file's state."""
         path = path_in(self.dataset[index][self.column])
         return _hash_of(self, index) if path is None else stat_text(path)
 
@@ -191,12 +186,7 @@ class _ItemSource:
     lock: Any  # data loaders use processes, so few data sets allow for threads
 
     def item(self, index: int) -> tuple[Any, Any]:
-        """Return (image, label).
-
-        Raises:
-            OSError: the data set fails.
-            TutelageError: its items are no such pairs.
-        """
+        """Give (image, label); OSError if the data set fails, TutelageError if it has no pairs."""
         with self.lock:
             try:
                 item = self.dataset[index]
@@ -212,14 +202,12 @@ class _ItemSource:
         return item[0], item[1]
 
     def read(self, index: int) -> bytes:
-        """Return the image as a file's bytes."""
         try:
             return encoded(_pixels(self.item(index)[0]))
         except TutelageError as error:
             raise OSError(f"item {index} cannot be read: {error}") from error
 
     def signature(self, index: int) -> str:
-        """Return a hash of what is read."""
         return _hash_of(self, index)
 
 

@@ -27,14 +27,9 @@ _READERS: dict[str, Callable[[Path], Catalog]] = {
 
 
 def open_data(data: Data, split: str = "train") -> tuple[Catalog, str]:
-    """The catalog of any DATA, and the words by which a run remembers it.
+    """The catalog of any DATA, and its path or, for data in memory, words for what the images are.
 
-    Args:
-        data: a folder or file, a data set in memory, or several by the names of their splits.
-        split: of a single data set in memory.
-
-    Returns:
-        The catalog, and the path or, for data in memory, what the images are.
+    A single data set in memory is the split ``split``.
 
     Raises:
         TutelageError: what was found, what was expected, and the mend.
@@ -47,9 +42,6 @@ def open_data(data: Data, split: str = "train") -> tuple[Catalog, str]:
 
 def read_catalog(data: Path | str) -> Catalog:
     """The catalog of a folder tree, a manifest, tars, or a folder as Hugging Face writes it.
-
-    What is expected of each, its reader says: ``read_folder``, ``read_csv``, ``read_parquet``,
-    ``read_tars`` and ``read_hub_folder``.
 
     Raises:
         TutelageError: nothing there, no images, or data that contradicts itself.

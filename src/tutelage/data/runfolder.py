@@ -31,13 +31,7 @@ class RunFolder:
         self.events = path / "events.jsonl"  # the progress, one JSON object a line
 
     def claim(self, request: dict[str, Any]) -> bool:
-        """Start a run here, or continue the one of the same request.
-
-        Args:
-            request: the command, its data and its settings: an equal request is the same run.
-
-        Returns:
-            Whether an earlier run of this request is continued.
+        """Start a run here, or continue the one of an equal request; return whether it continues.
 
         Raises:
             TutelageError: the folder holds something else, or another process works in it.
@@ -102,11 +96,7 @@ class RunFolder:
             os.close(file)
 
     def request(self) -> dict[str, Any]:
-        """The request that made the run in this folder.
-
-        Raises:
-            TutelageError: no run here, or its config.json is damaged.
-        """
+        """The request that made this run; TutelageError if none did or config.json is damaged."""
         found = self.read_json("config.json").get("request")
         if not isinstance(found, dict) or not all(
             isinstance(found.get(name), str) for name in ("command", "data")
@@ -143,11 +133,7 @@ class RunFolder:
         return known
 
     def read_json(self, name: str) -> dict[str, Any]:
-        """One JSON file of the folder.
-
-        Raises:
-            TutelageError: it is missing or not JSON.
-        """
+        """One JSON file of the folder; a TutelageError if it is missing or not JSON."""
         path = self.path / name
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
@@ -188,11 +174,8 @@ def catalog_of(folder: Path) -> Catalog:
 def command_line(command: str, data: str, out: str, settings: Mapping[str, Any]) -> str:
     """The shell command of a run, or, if its data is in memory, the call in Python.
 
-    Args:
-        command: such as "run".
-        data: what the user called it, or the words of ``open.in_memory``.
-        out: the run folder.
-        settings: by name; None leaves a setting out.
+    ``data`` is what the user called it, or the words of ``open.in_memory``. A setting that is None
+    is left out.
     """
     given = {name: value for name, value in settings.items() if value is not None}
     if is_in_memory(data):
@@ -219,7 +202,6 @@ def _is_partial(path: Path) -> bool:
 
 
 def _difference(earlier: dict[str, Any], request: dict[str, Any]) -> str:
-    """The first setting that differs, in words."""
     for name in sorted(earlier.keys() | request.keys()):
         was, now = earlier.get(name), request.get(name)
         if isinstance(was, dict) and isinstance(now, dict) and was != now:

@@ -111,10 +111,8 @@ class FileShard:
         """Open the shard: gives each image's name in it and a function that reads its bytes.
 
         Several threads may call these functions while the shard is open; they raise OSError or
-        UnreadableImage, also to say why an image is refused.
-
-        Args:
-            stop: when it is set, the copying of a remote shard ends.
+        UnreadableImage, also to say why an image is refused. ``stop`` ends the copying of a remote
+        shard.
 
         Raises:
             TutelageError: it is no such shard, or has no images; the iterator may raise it, too.
@@ -171,9 +169,8 @@ Shard: TypeAlias = FileShard | FolderShard
 def find_shards(images: Iterable[str | os.PathLike[str]]) -> list[Shard]:
     """The shards of a pool, in the order of ``images`` and sorted within each.
 
-    Args:
-        images: tars, Parquet files, folders of images or of such shards, as paths or as URLs that
-            fsspec knows; ``*``, ``?``, ``[...]``, ``{000..099}`` and ``{a,b}`` stand for several.
+    These are tars, Parquet files, folders of images or of such shards, as paths or as URLs that
+    fsspec knows; ``*``, ``?``, ``[...]``, ``{000..099}`` and ``{a,b}`` stand for several.
 
     Raises:
         TutelageError: nothing there, nothing that is a shard, a folder of shards and images, or a
@@ -229,7 +226,6 @@ def braces(text: str) -> list[str]:
 
 
 def _places(text: str) -> list[Place]:
-    """What a path, URL or pattern stands for."""
     if "://" in text and not text.startswith("file://"):
         return _remote_places(text)
     text = text.removeprefix("file://")
@@ -271,11 +267,12 @@ def _shards_at(place: Place) -> list[Shard]:
             "tutelage predict"
         )
     files = dict(_remote_files(place) if place.remote else _local_files(place.name))
-    inside = [_below(place, file) for file in sorted(files) if _suffix(file) in _FORMATS]
+    root = place.name.rstrip("/")
+    inside = [f"{root}/{file}" for file in sorted(files) if _suffix(file) in _FORMATS]
     images = sorted(file for file in files if _suffix(file) in SUFFIXES)
     if inside and images:
         raise TutelageError(
-            f"{place.name} holds shards ({inside[0].name}) and images ({images[0]}); name the "
+            f"{place.name} holds shards ({inside[0]}) and images ({images[0]}); name the "
             "shards, or move them to a folder of their own"
         )
     if not inside and not images:
@@ -284,14 +281,10 @@ def _shards_at(place: Place) -> list[Shard]:
             "shards or of images"
         )
     blocks = (images[start : start + BLOCK] for start in range(0, len(images), BLOCK))
-    return [FileShard(file) for file in inside] or [
+    return [FileShard(Place(name, place.remote)) for name in inside] or [
         FolderShard(place, number, block, [files[f] for f in block] if place.remote else ())
         for number, block in enumerate(blocks)
     ]
-
-
-def _below(folder: Place, file: str) -> Place:
-    return Place(f"{folder.name.rstrip('/')}/{file}", folder.remote)
 
 
 def _local_files(root: str) -> Iterator[tuple[str, str]]:
@@ -343,7 +336,7 @@ def _suffix(name: str) -> str:
 def _in_tar(file: BinaryIO, name: str) -> Iterator[tuple[str, Read]]:
     """The images of a tar in its order, then the members that are refused."""
     index = index_tar(file, name)
-    images = [found.image for found in tar_images(index.members)]
+    images = [image for image, _label in tar_images(index.members)]
     if not images and not index.refused:
         raise TutelageError(f"{name} has no images")
     lock = threading.Lock()

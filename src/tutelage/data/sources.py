@@ -52,7 +52,6 @@ class ParquetSource:
     _BATCH = 128
 
     def __init__(self, path: Path, column: str = "image") -> None:
-        """Nothing is opened before the first read."""
         self.path = path
         self.column = column
         self._lock = threading.Lock()
@@ -109,7 +108,6 @@ class ArrowSource:
     """Image bytes in a memory-mapped Arrow stream file: quick in any order."""
 
     def __init__(self, path: Path, column: str) -> None:
-        """Map the file."""
         self.path = path
         self._column = sound(open_arrow(path).column(column), path)
 
@@ -147,9 +145,7 @@ def selected(source: Source, indices: NDArray[np.intp]) -> Parts:
 
 
 def read_file(path: Path | str) -> bytes:
-    """Read an image file, also where it may be something that never ends or never answers.
-
-    Links are followed.
+    """Read an image file; links are followed, and what might never end or answer is refused.
 
     Raises:
         OSError: it cannot be read, is a pipe, a device or a socket, or is larger than any image.

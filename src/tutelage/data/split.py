@@ -22,25 +22,16 @@ ROLES = ("labeled", "unlabeled", "val", "test", "unused")
 class Split:
     """The role of each of a catalog's N images.
 
-    Attributes:
-        roles: str (N,), each one of ``ROLES``. Unreadable images, and val or test images without
-            a label, are "unused".
-        labels: int32 (N,) what training may see: the class of "labeled" and "val", else -1.
-        truth: int32 (N,) the class wherever it is known, only for evaluation and the report.
-        warnings: what the draw could not do as asked.
+    Unreadable images, and val or test images without a label, are "unused".
     """
 
-    roles: NDArray[np.str_]
-    labels: NDArray[np.int32]
-    truth: NDArray[np.int32]
-    warnings: tuple[str, ...] = ()
+    roles: NDArray[np.str_]  # (N,), each one of ``ROLES``
+    labels: NDArray[np.int32]  # (N,) what training may see: the class of labeled and val, else -1
+    truth: NDArray[np.int32]  # (N,) the class if it is known: for evaluation and report alone
+    warnings: tuple[str, ...] = ()  # what the draw could not do as asked
 
     def indices(self, role: str) -> NDArray[np.intp]:
-        """Return the catalog indices of one role, ascending.
-
-        Raises:
-            TutelageError: no such role.
-        """
+        """The catalog indices of one of ``ROLES``, ascending; TutelageError if it is none."""
         if role not in ROLES:
             raise TutelageError(f"unknown role {role!r}; the roles are {', '.join(ROLES)}")
         return np.flatnonzero(self.roles == role)
@@ -62,9 +53,8 @@ def make_split(
 
     Args:
         catalog: N images.
-        readable: bool (N,) the others become "unused".
-        labels_per_class: labels to keep in each class; the other training images join the pool.
-            None keeps all.
+        readable: bool (N,); the others become "unused".
+        labels_per_class: labels to keep; other training images join the pool. None keeps all.
         limit: unlabelled images to keep; None keeps all.
         seed: of the draw.
         labels_needed: False accepts a pool alone.
@@ -128,16 +118,12 @@ def save_split(split: Split, catalog: Catalog, path: Path) -> None:
     write_parquet(path, columns)
 
 
-def load_split(path: Path, catalog: Catalog, readable: NDArray[np.bool_] | None = None) -> Split:
-    """Read a pinned split back, in the catalog's order.
-
-    Args:
-        path: what ``save_split`` wrote.
-        catalog: N images.
-        readable: bool (N,); when given, an image with a role must still be readable.
+def load_split(path: Path, catalog: Catalog, readable: NDArray[np.bool_]) -> Split:
+    """Read what ``save_split`` wrote, in the order of the catalog's N images.
 
     Raises:
-        TutelageError: the catalog's images or labels have changed since, or the file is damaged.
+        TutelageError: since then images or labels have changed, or an image with a role is no
+            longer ``readable``, bool (N,); or the file is damaged.
     """
     file = open_parquet(path)
     with undamaged(path):
@@ -170,8 +156,7 @@ def load_split(path: Path, catalog: Catalog, readable: NDArray[np.bool_] | None 
             f"(first: {catalog.names[changed[0]]}); {mend}"
         )
     roles = np.array(table["role"].to_pylist(), dtype="<U9")
-    usable = np.ones(len(catalog), dtype=bool) if readable is None else readable
-    lost = np.flatnonzero((roles != "unused") & ~usable)
+    lost = np.flatnonzero((roles != "unused") & ~readable)
     if len(lost):
         raise TutelageError(
             f"{len(lost)} images became unreadable since {path} was drawn "
@@ -184,16 +169,8 @@ def folds(labels: ArrayLike, k: int, seed: int) -> NDArray[np.intp]:
     """Deal images to k stratified folds of nearly equal size.
 
     A class with fewer than k images is spread over as many folds as it has images; the class of a
-    single image is missing from what that image's fold trains on. Fewer than k images give fewer
-    folds.
-
-    Args:
-        labels: int (n,).
-        k: folds, at least 2.
-        seed: of the deal.
-
-    Returns:
-        (n,) fold ids from 0 to min(k, n) - 1.
+    single image is missing from what that image's fold trains on. Labels int (n,) give fold ids
+    (n,) from 0 to min(k, n) - 1.
 
     Raises:
         TutelageError: k below 2.

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,32 +41,23 @@ _DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError
 _FREE_SHARE = 0.9  # of the free disk for a store: runs and other programs write too
 
 _Keep = Callable[[NDArray[np.uint8]], object]
+_DecodeAll = Callable[[int, _Keep], dict[str, Any]]  # see ``_decode_all``
 _T = TypeVar("_T")
-_U = TypeVar("_U")
 
 
 @dataclass(frozen=True, eq=False)
 class ImageStore:
-    """The pixels of a catalog, in its order.
+    """The pixels of a catalog, in its order."""
 
-    Attributes:
-        images: read-only uint8 (N, C, C, 3) memory map, C = ``canvas``; unreadable ones are zeros.
-            Where it would not fit, something that is indexed alike and decodes.
-        aspect: float32 (N,) width / height of the upright original; unreadable ones are 1.
-        readable: bool (N,).
-        reasons: name -> why the image is unreadable; an image that fails later is added.
-        canvas: side of the square in pixels.
-        reused: the pixels, or what is known of the images, came from the cache.
-        note: why the pixels are not on the disk and what that costs; empty where they are.
-    """
-
+    # Read-only memory map (N, C, C, 3), C = ``canvas``; unreadable images are zeros. Where it would
+    # not fit, something that is indexed alike and decodes.
     images: NDArray[np.uint8] | StreamedImages
-    aspect: NDArray[np.float32]
-    readable: NDArray[np.bool_]
-    reasons: dict[str, str]
-    canvas: int
-    reused: bool
-    note: str = ""
+    aspect: NDArray[np.float32]  # (N,) width / height of the upright original; unreadable: 1
+    readable: NDArray[np.bool_]  # (N,)
+    reasons: dict[str, str]  # name -> why it is unreadable; an image that fails later is added
+    canvas: int  # side of the square in pixels
+    reused: bool  # the pixels, or what is known of the images, came from the cache
+    note: str = ""  # why the pixels are not on the disk and what that costs; empty if they are
 
 
 def open_store(
@@ -75,8 +66,7 @@ def open_store(
     canvas: int | None = None,
     cache: Path | None = None,
     budget: float | None = None,
-    workers: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int], None] = lambda done: None,
 ) -> ImageStore:
     """Return the catalog's pixels, from the cache when these bytes were decoded before.
 
@@ -93,8 +83,7 @@ def open_store(
         cache: where caches live; None means $TUTELAGE_CACHE or ~/.cache/tutelage.
         budget: most bytes of pixels; None means nine tenths of the disk's free space, or whatever
             the cache holds already.
-        workers: decoding threads; None means one a core.
-        progress: called with (done, total) as images are decoded.
+        progress: called with the number of images decoded.
 
     Raises:
         TutelageError: no image is readable, or the cache cannot be written.
@@ -106,12 +95,14 @@ def open_store(
     signatures = (catalog.source.signature(i) for i in range(len(catalog)))
     # Taken before any byte is read: a file that changes meanwhile will not match next time.
     memo = root / "memo" / _digest([version, str(canvas), *signatures])
-    store = _remembered(memo, root, catalog, budget)
+    store = None
+    with contextlib.suppress(OSError, ValueError):
+        store = _load(root / memo.read_text(encoding="utf-8"), catalog, budget)
     if store is None:
-        threads = ThreadPoolExecutor(workers or cores(), thread_name_prefix="decode")
+        threads = ThreadPoolExecutor(cores(), thread_name_prefix="decode")
         with _writable(root), threads as pool:
             memo.parent.mkdir(parents=True, exist_ok=True)
-            hashes = list(_in_order(pool, partial(_hash, catalog.source), range(len(catalog))))
+            hashes = list(_in_order(pool, partial(_hash, catalog.source), len(catalog)))
             side = canvas or _choose_canvas(catalog.source, len(catalog))
             folder = root / _digest([version, str(side), *hashes])
             store = _load(folder, catalog, budget)
@@ -134,22 +125,10 @@ def _room(count: int, canvas: int, root: Path, budget: float | None) -> bool:
 
 
 def _size(count: int, canvas: int) -> int:
-    """Bytes of the pixels."""
     return count * canvas * canvas * 3
 
 
-def _remembered(
-    memo: Path, root: Path, catalog: Catalog, budget: float | None
-) -> ImageStore | None:
-    try:
-        return _load(root / memo.read_text(encoding="utf-8"), catalog, budget)
-    except (OSError, ValueError):
-        return None
-
-
-def _build(
-    catalog: Catalog, canvas: int, folder: Path, decode_all: Callable[[int, _Keep], dict[str, Any]]
-) -> ImageStore:
+def _build(catalog: Catalog, canvas: int, folder: Path, decode_all: _DecodeAll) -> ImageStore:
     """Decode into a temporary folder, then move it into place."""
     count = len(catalog)
     _remove_leftovers(folder.parent)
@@ -170,9 +149,7 @@ def _build(
     return store
 
 
-def _survey(
-    catalog: Catalog, canvas: int, folder: Path, decode_all: Callable[[int, _Keep], dict[str, Any]]
-) -> ImageStore:
+def _survey(catalog: Catalog, canvas: int, folder: Path, decode_all: _DecodeAll) -> ImageStore:
     """Decode to learn what is readable and of what shape; no pixels are kept."""
     index = decode_all(canvas, lambda pixels: None)
     folder.mkdir(exist_ok=True)
@@ -183,7 +160,7 @@ def _survey(
 def _decode_all(
     catalog: Catalog,
     pool: ThreadPoolExecutor,
-    progress: Callable[[int, int], None] | None,
+    progress: Callable[[int], None],
     canvas: int,
     keep: _Keep,
 ) -> dict[str, Any]:
@@ -191,13 +168,12 @@ def _decode_all(
     began, count = time.monotonic(), len(catalog)
     aspects, reasons = [], {}
     squash = partial(_squash, catalog.source, canvas)
-    for i, (pixels, aspect, reason) in enumerate(_in_order(pool, squash, range(count))):
+    for i, (pixels, aspect, reason) in enumerate(_in_order(pool, squash, count)):
         keep(pixels)
         aspects.append(aspect)
         if reason:
             reasons[str(i)] = reason
-        if progress:
-            progress(i + 1, count)
+        progress(i + 1)
     seconds = round(time.monotonic() - began, 1)
     known = {"canvas": canvas, "count": count, "aspect": aspects, "reasons": reasons}
     return {**known, "seconds": seconds}
@@ -242,26 +218,21 @@ def _stored(folder: Path, catalog: Catalog, *, reused: bool = True) -> ImageStor
 def _streamed(index: dict[str, Any], catalog: Catalog, *, reused: bool) -> ImageStore:
     """The store without pixels; raises one of ``_DAMAGED`` when the index is of other images."""
     count, canvas = len(catalog), int(index["canvas"])
-    reasons: dict[str, str] = {}
 
     def lost(row: int, reason: str) -> None:
-        reasons.setdefault(catalog.names[row], f"{reason} (it was readable before)")
+        store.reasons.setdefault(catalog.names[row], f"{reason} (it was readable before)")
 
     images = StreamedImages(partial(_squash, catalog.source, canvas), count, canvas, lost)
     seconds = float(index["seconds"])
+    took = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} minutes"
     note = (
         f"the {count:,} images would take {_size(count, canvas) / 1e9:.3g} GB of disk as squares "
         f"of {canvas} px, more than there is room for (--store-gb): they are decoded from DATA "
-        f"whenever they are looked at, {_time(seconds)} a pass over all when they were first "
+        f"whenever they are looked at, {took} a pass over all when they were first "
         "read, and dealt in shuffled blocks"
     )
     store = _known(index, catalog, images, reused=reused, note=note)
-    reasons.update(store.reasons)
-    return replace(store, reasons=reasons)
-
-
-def _time(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} minutes"
+    return store
 
 
 def _known(
@@ -272,7 +243,6 @@ def _known(
     reused: bool,
     note: str = "",
 ) -> ImageStore:
-    """The store of these pixels and what an index tells of them."""
     aspect = np.array(index["aspect"], dtype=np.float32)
     failed = {int(i): str(reason) for i, reason in index["reasons"].items()}
     readable = np.ones(len(catalog), dtype=bool)
@@ -319,13 +289,10 @@ def _digest(texts: Iterable[str]) -> str:
     return hashed.hexdigest()
 
 
-def _in_order(
-    pool: ThreadPoolExecutor, function: Callable[[_T], _U], items: Iterable[_T]
-) -> Iterator[_U]:
-    """Map in threads, in order, with a bounded number of results in memory."""
-    todo = list(items)
-    for start in range(0, len(todo), _CHUNK):
-        yield from pool.map(function, todo[start : start + _CHUNK])
+def _in_order(pool: ThreadPoolExecutor, of: Callable[[int], _T], count: int) -> Iterator[_T]:
+    """``of`` each of ``count`` images in threads, in order, with few results in memory at once."""
+    for start in range(0, count, _CHUNK):
+        yield from pool.map(of, range(start, min(start + _CHUNK, count)))
 
 
 @contextlib.contextmanager

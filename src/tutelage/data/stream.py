@@ -47,6 +47,12 @@ class StreamedImages:
     """Stands in for a store's memory map: uint8 (N, C, C, 3), indexed by row, rows or slice.
 
     Only what ``ahead`` holds is kept; everything else is decoded anew, by all cores.
+
+    Args:
+        squash: row -> canvas (C, C, 3), aspect, and why it failed (empty if not).
+        count: N.
+        canvas: C.
+        lost: called with row and reason of an image that failed; its canvas is black.
     """
 
     dtype = np.dtype(np.uint8)
@@ -54,14 +60,6 @@ class StreamedImages:
     def __init__(
         self, squash: Squash, count: int, canvas: int, lost: Callable[[int, str], None]
     ) -> None:
-        """Decode nothing for now.
-
-        Args:
-            squash: row -> canvas (C, C, 3), aspect, and why it failed (empty if not).
-            count: N.
-            canvas: C.
-            lost: called with row and reason of an image that failed; its canvas is black.
-        """
         self.shape = (count, canvas, canvas, 3)
         self._squash, self._lost = squash, lost
         self._held: _Buffer | None = None
@@ -72,14 +70,9 @@ class StreamedImages:
         return self.shape[0]
 
     def __getitem__(self, key: Any) -> NDArray[np.uint8]:
-        """The canvases of some rows, or of one row, as a new array.
+        """The canvases of a row, a slice, or rows as an array, a list or a mask, as a new array.
 
-        Args:
-            key: a row, a slice, or rows as an array, a list or a mask. Rows may be followed by
-                slices of the canvases.
-
-        Raises:
-            IndexError: there is no such row.
+        Slices of the canvases may follow. IndexError if there is no such row.
         """
         if isinstance(key, tuple):
             return self[np.asarray(key[0])][:, *key[1:]]
@@ -106,11 +99,7 @@ class StreamedImages:
         its order. Images that are in the present buffer are not decoded again, so a small data set
         is decoded once. The first buffers are short, each twice as long as the one before, so that
         work begins at once. There are at most two buffers: an ``ahead`` within another one holds
-        nothing. Closing the iterator ends the thread.
-
-        Args:
-            batches: the rows of each batch, in the order in which they will be taken; asked for
-                in the thread.
+        nothing. The thread also asks for the batches; closing the iterator ends it.
         """
         if not self._busy.acquire(blocking=False):
             yield from itertools.repeat(None)
@@ -189,13 +178,7 @@ def windowed(n: int, window: int, seed: tuple[int, ...], at: Rows) -> Rows:
     function of the seed, without state: any entry can be computed without those before it, while
     a shuffle buffer would have to be filled again. It follows the block shuffles of MosaicML
     Streaming (py1b, docs.mosaicml.com/projects/streaming, "Shuffling"), whose blocks are our
-    windows.
-
-    Args:
-        n: positions.
-        window: positions of a window; at least one block.
-        seed: of the permutation, another one for every pass.
-        at: (m,) the entries wanted, from 0 to n - 1.
+    windows. Entries ``at`` (m,) go from 0 to n - 1; every pass needs a seed of its own.
     """
     _, ends = _windows(n, window, seed)
     out = np.empty(len(at), dtype=np.intp)
@@ -224,7 +207,6 @@ def _windows(n: int, window: int, seed: tuple[int, ...]) -> tuple[list[Rows], Ro
 
 @lru_cache(maxsize=16)  # windows in use and windows planned, of two streams
 def _shuffled(n: int, window: int, seed: tuple[int, ...], number: int) -> Rows:
-    """The positions of window ``number`` in their order."""
     block = _block(window)
     starts = _windows(n, window, seed)[0][number] * block
     positions = (starts[:, None] + np.arange(block)).ravel()

@@ -1,12 +1,11 @@
 """WebDataset tars: where the images lie in them, and DATA that consists of them.
 
-One pass over the headers gives where each member's bytes lie in the tar, so any member is one seek
-and one read. Nothing is written to a disk, and a hostile name is never more than a text. Compressed
-tars are refused: they allow no seek, and images do not get smaller.
+One pass over the headers gives each member's place, so that it is one seek and one read. Nothing is
+written to a disk, and a hostile name is never more than a text. Compressed tars are refused: they
+allow no seek, and images do not get smaller.
 
-Members that belong together share a key (github.com/webdataset/webdataset, "The WebDataset
-Format"): ``0001.jpg`` and ``0001.cls`` are an image and its class, which is a name or a number as
-text, or in a ``.json`` stands under ``label`` or ``cls``.
+An image and its class share a key, as ``0001.jpg`` and ``0001.cls`` do (github.com/webdataset/
+webdataset, "The WebDataset Format"). The class is a text, or ``label`` or ``cls`` in a ``.json``.
 """
 
 from __future__ import annotations
@@ -62,25 +61,12 @@ class Index:
     refused: tuple[tuple[str, str], ...]  # (member, reason); damage comes last
 
 
-@dataclass(frozen=True, slots=True)
-class TarImage:
-    """An image, and the member that holds its label, if its key has one."""
-
-    key: str
-    image: Member
-    label: Member | None
-
-
 def index_tar(file: BinaryIO, where: str) -> Index:
     """List a tar's regular files with their places.
 
     Absolute names, names with ``..``, links, devices, sparse files and a second member of the same
     name are refused one by one. In a tar that is cut off or damaged, everything before the damage
-    is kept.
-
-    Args:
-        file: a seekable binary file, local or from fsspec.
-        where: what messages call it.
+    is kept. The file must be seekable.
 
     Raises:
         TutelageError: it is empty, compressed, or no tar from its first byte on.
@@ -119,11 +105,11 @@ def index_tar(file: BinaryIO, where: str) -> Index:
     return Index(tuple(members), tuple(refused))
 
 
-def tar_images(members: tuple[Member, ...]) -> list[TarImage]:
-    """The images, in the order of the tar; members of another kind and hidden files are left out.
+def tar_images(members: tuple[Member, ...]) -> list[tuple[Member, Member | None]]:
+    """The images in the order of the tar, each with the member of its label, if there is one.
 
     A key is the name up to the first dot of its last part, as in WebDataset. Where a key has
-    several images, all of them share its label.
+    several images, all of them share its label. Hidden files are left out.
     """
     labels: dict[str, dict[str, Member]] = {}
     images: list[tuple[str, Member]] = []
@@ -137,7 +123,7 @@ def tar_images(members: tuple[Member, ...]) -> list[TarImage]:
             labels.setdefault(key, {})[extension.lower()] = member
         elif posixpath.splitext(name)[1].lower() in SUFFIXES:
             images.append((key, member))
-    return [TarImage(key, image, _label(labels.get(key, {}))) for key, image in images]
+    return [(image, _label(labels.get(key, {}))) for key, image in images]
 
 
 def _label(members: dict[str, Member]) -> Member | None:
@@ -145,11 +131,7 @@ def _label(members: dict[str, Member]) -> Member | None:
 
 
 def read_member(file: BinaryIO, member: Member) -> bytes:
-    """A member's bytes; no other thread may use the file meanwhile.
-
-    Raises:
-        OSError: it cannot be read, or the tar has become shorter.
-    """
+    """A member's bytes, or OSError; no other thread may use the file meanwhile."""
     file.seek(member.offset)
     data = file.read(member.size)
     if len(data) < member.size:
@@ -158,11 +140,7 @@ def read_member(file: BinaryIO, member: Member) -> bytes:
 
 
 def label_of(member: Member, content: bytes) -> str:
-    """The class that a label member names: its text, or JSON's ``label`` or ``cls``.
-
-    Raises:
-        TutelageError: neither text nor such JSON.
-    """
+    """A label member's text, or its JSON's ``label`` or ``cls``; TutelageError if it is neither."""
     try:
         text = content.decode("utf-8-sig").strip()
         if member.name.lower().endswith(".json"):
@@ -220,16 +198,11 @@ def _refusal(info: tarfile.TarInfo, name: str, twice: bool) -> str | None:
 
 @dataclass(frozen=True, eq=False)
 class TarSource:
-    """Members of tars, each one seek and one read; any number of threads may read.
-
-    Attributes:
-        tars: the files.
-        places: int64 (N, 3) the tar of each image, its first byte there, and its size. A tar
-            below 0 is an image that is refused, for reason -1 - tar.
-        reasons: why images are refused.
-    """
+    """Members of tars, each one seek and one read; any number of threads may read."""
 
     tars: tuple[Path, ...]
+    # (N, 3) the tar of each image, its first byte there, and its size. A tar below 0 is an image
+    # that is refused, for reason -1 - tar.
     places: NDArray[np.int64]
     reasons: tuple[str, ...]
 
@@ -300,16 +273,16 @@ def _rows(
     try:
         with open(file, "rb") as opened:
             index = index_tar(opened, name)
-            for found in tar_images(index.members):
+            for image, labelled_by in tar_images(index.members):
                 label = ""
-                if found.label is not None and split:
+                if labelled_by is not None and split:
                     try:
-                        label = label_of(found.label, read_member(opened, found.label))
+                        label = label_of(labelled_by, read_member(opened, labelled_by))
                     except (TutelageError, OSError) as error:
                         bad_labels.append(f"{name}/{error}")
-                place = (number, found.image.offset, found.image.size)
+                place = (number, image.offset, image.size)
                 label = "" if label == "-1" else label
-                yield f"{name}/{found.image.name}", label, split or "train", place
+                yield f"{name}/{image.name}", label, split or "train", place
     except (TutelageError, OSError) as error:
         yield refused(name, str(error))
         return

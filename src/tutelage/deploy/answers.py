@@ -39,13 +39,10 @@ class Prediction:
 def answer(
     opened: Any, names: Sequence[str], pixels: Sequence[np.ndarray], *, reject: bool
 ) -> list[Prediction]:
-    """Predictions for images in memory.
+    """Predictions of an ``OnnxModel`` or a ``TorchModel`` for N named images, uint8 (H, W, 3).
 
-    Args:
-        opened: an ``OnnxModel`` or a ``TorchModel``.
-        names: N names.
-        pixels: N uint8 RGB images (H, W, 3).
-        reject: also say which look like none of the classes; the model must have a threshold.
+    With ``reject`` they also say which images look like none of the classes; the model must have a
+    threshold.
     """
     rejected: list[bool | None] = [None] * len(names)
     if reject:
@@ -65,16 +62,10 @@ def answer(
 def each_image(
     work: Callable[[Item], Result], items: Sequence[Item]
 ) -> Iterator[Result | UnreadableImage | OSError]:
-    """Do ``work`` with each item on all cores: one image is decoded while another is classified.
+    """Yield the results of ``work`` in the order of the items, or the error of an unreadable image.
 
+    Several threads call it, on all cores: one image is decoded while another is classified, since
     Pillow and onnxruntime let other threads go on while they compute.
-
-    Args:
-        work: reads one image and returns a result; several threads call it.
-        items: its arguments.
-
-    Yields:
-        The results in the order of the items; the error where an image cannot be read.
     """
 
     def attempt(item: Item) -> Result | UnreadableImage | OSError:

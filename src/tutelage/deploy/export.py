@@ -67,7 +67,6 @@ def export(
 def _written(
     model: Any, path: Path, format: str, images: Sequence[np.ndarray], origin: Path
 ) -> Any:
-    """Write a model in one of the ``FORMATS`` and compare what was written with torch."""
     from tutelage.deploy import hub, onnx, program
 
     if format == "timm":
@@ -82,10 +81,9 @@ def _written(
 
 
 def _own_images(model: Path, images: Data | None) -> list[np.ndarray]:
-    """Training images of a data set, or of the run that a model folder lies in, as files hold them.
+    """Training images of a data set, or of the run that a model folder lies in, if there is one.
 
-    Drawn at random, always the same; unreadable ones are passed over. Empty without either, and
-    where the run's data was in memory.
+    They are drawn at random, always the same; unreadable ones are passed over.
     """
     if images is None and not has_data(model.parent):
         return []

@@ -20,14 +20,12 @@ from tutelage.system.errors import TutelageError
 class Answers(NamedTuple):
     """What a model says about N images.
 
-    Attributes:
-        probabilities: (N, K) float32, calibrated.
-        energy: (N,) float32, ``tutelage.stats.unknown.energy`` of the logits; it is high for an
-            image of none of the classes.
+    The energy is ``tutelage.stats.unknown.energy`` of the logits; it is high for an image of none
+    of the classes.
     """
 
-    probabilities: Tensor
-    energy: Tensor
+    probabilities: Tensor  # (N, K) float32, calibrated
+    energy: Tensor  # (N,) float32
 
 
 class Deployed(nn.Module):
@@ -35,11 +33,10 @@ class Deployed(nn.Module):
 
     Does what training and evaluation do with images from the store: squash to the canvas as Pillow
     does, take the centre view, run the model, divide the logits by the temperature, softmax. It can
-    be traced to ONNX with dynamic N, H and W.
+    be traced to ONNX with dynamic N, H and W. It holds a copy of the model.
     """
 
     def __init__(self, model: Classifier) -> None:
-        """Take a snapshot of a model, in evaluation mode on the CPU."""
         super().__init__()
         self.model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
         self.spec = model.spec
@@ -52,12 +49,7 @@ class Deployed(nn.Module):
         return self.answers(canvas, width / height)
 
     def answers(self, canvas: Tensor, aspect: Tensor) -> Answers:
-        """Answers for canvases (N, C, C, 3) of 0..255.
-
-        Args:
-            canvas: the squashed images.
-            aspect: (1,) or (N,) width / height that the images had.
-        """
+        """Answers for canvases (N, C, C, 3) of 0..255; ``aspect`` (1,) or (N,): width / height."""
         view = center_view(canvas, aspect, self.spec.input_size, self.spec.crop_pct)
         logits = self.model(view)
         probabilities = torch.softmax(logits / self.spec.temperature, dim=-1)
@@ -67,14 +59,13 @@ class Deployed(nn.Module):
 class TorchModel:
     """A classifier with the methods of ``tutelage.deploy.runtime.OnnxModel``.
 
-    It is also an ``Engine`` of ``tutelage.deploy.label_shards``: threads squash the images, and the
+    It is also an ``Engine`` of ``tutelage.deploy.label_table``: threads squash the images, and the
     device runs whole batches.
     """
 
     batch = 64  # images of a forward in `finish`
 
     def __init__(self, model: Classifier, device: str = "cpu") -> None:
-        """Take a snapshot of a model, to run on a device."""
         self.classes = model.spec.classes
         self.unknown_threshold = model.spec.unknown_threshold
         self._device = torch.device(device)
@@ -85,11 +76,7 @@ class TorchModel:
         return self.answers(images)[0]
 
     def answers(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """``probabilities`` (N, K) and energies (N,).
-
-        Raises:
-            TutelageError: they are not finite.
-        """
+        """``probabilities`` (N, K) and energies (N,)."""
         found = [self.finish(self.prepare([image])) for image in images]
         probabilities, energies = zip(*found, strict=True)
         return np.concatenate(probabilities), np.concatenate(energies)
@@ -189,8 +176,6 @@ def _fix_padding(model: Classifier) -> None:
 
 
 class _Padded(nn.Module):
-    """A convolution behind constant padding (left, right, top, bottom)."""
-
     def __init__(self, conv: Any, pad: list[int]) -> None:
         super().__init__()
         self.conv, self.pad = conv, pad

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from torch import nn
 
 from tutelage._version import __version__
@@ -28,27 +29,15 @@ README = "README.md"
 
 
 @dataclass(frozen=True)
-class TimmExport:
-    """How timm's model and ours answer.
+class TimmExport(Parity):
+    """How timm's model and ours agree.
 
     On images, each model has its own preprocessing: timm resizes once, tutelage to its canvas and
     then to the view.
-
-    Attributes:
-        max_logit_difference: largest difference of a logit on equal views, drawn at random.
-        top1_agreement: fraction of the images with the same answer.
-        max_difference: largest difference of a probability on the images.
-        mean_difference: mean over the images of each image's largest difference.
-        loss: of accuracy on the images, estimated by our calibrated probabilities.
-        n: number of images.
     """
 
-    max_logit_difference: float
-    top1_agreement: float
-    max_difference: float
-    mean_difference: float
-    loss: float
-    n: int
+    max_logit_difference: float  # on equal views, drawn at random
+    loss: float  # of accuracy on the images, by ``estimated_loss``
 
 
 def export_timm(
@@ -56,13 +45,9 @@ def export_timm(
 ) -> TimmExport:
     """Write a folder that ``timm.create_model("local-dir:FOLDER", pretrained=True)`` loads.
 
-    The head is divided by the temperature, so the softmax of timm's logits is calibrated.
-
-    Args:
-        model: a whole trunk with a head on its last features.
-        folder: new, or empty.
-        images: uint8 (H, W, 3) each, to compare the preprocessing on.
-        origin: the model's own folder; if it lies in a run folder, the card has the run's figures.
+    The head is divided by the temperature, so the softmax of timm's logits is calibrated. The
+    preprocessing is compared on the images, uint8 (H, W, 3). If ``origin``, the model's own folder,
+    lies in a run folder, the card has the run's figures.
 
     Raises:
         TutelageError: timm cannot build the model, its answers differ, or the folder is taken.
@@ -89,13 +74,7 @@ def export_timm(
 def export_hub(
     model: Classifier, folder: Path, images: Sequence[np.ndarray], origin: Path
 ) -> Parity:
-    """Write a model folder with its ONNX file and a card, in the layout of the hub.
-
-    Args:
-        model: any.
-        folder: new, or empty.
-        images: uint8 (H, W, 3) each, to compare the ONNX file on.
-        origin: the model's own folder; if it lies in a run folder, the card has the run's figures.
+    """Write a model folder with its ONNX file and a card; arguments as in ``export_timm``.
 
     Raises:
         TutelageError: the ONNX file differs from torch, or the folder is taken.
@@ -110,24 +89,18 @@ def export_hub(
 
 
 def _twin(model: Classifier) -> Any:
-    """The model as timm builds it, with our weights and preprocessing.
-
-    Raises:
-        TutelageError: timm cannot build it.
-    """
+    """The model as timm builds it, with our weights and preprocessing."""
     import timm
 
     spec = model.spec
-    reasons = {
-        f"it is cut after {spec.cut} stages": spec.cut is not None,
-        "its head also looks at middle stages": bool(spec.levels),
-    }
-    if why := [reason for reason, holds in reasons.items() if holds]:
+    why = [f"it is cut after {spec.cut} stages"] if spec.cut is not None else []
+    if spec.levels:
+        why.append("its head also looks at middle stages")
+    if why:
         raise _refusal(spec.architecture, " and ".join(why))
     config = timm.get_pretrained_cfg(spec.architecture)
-    size: dict[str, Any] = {}
-    if config is not None and config.fixed_input_size:
-        size["img_size"] = spec.input_size
+    fixed = config is not None and config.fixed_input_size
+    size: dict[str, Any] = {"img_size": spec.input_size} if fixed else {}
     twin: Any = timm.create_model(spec.architecture, num_classes=len(spec.classes), **size)
     head = twin.get_classifier()
     if not isinstance(head, nn.Linear) or head.weight.shape != model.head.weight.shape:
@@ -163,11 +136,6 @@ def _refusal(architecture: str, why: str) -> TutelageError:
 
 @torch.no_grad()
 def _compare(model: Classifier, loaded: Any, images: Sequence[np.ndarray]) -> TimmExport:
-    """Compare the answers of the model with those of the model that timm loaded.
-
-    Raises:
-        TutelageError: the logits differ on equal views.
-    """
     data: Any = need("timm.data", "train")  # only partly typed
     spec = model.spec
     size = spec.input_size
@@ -182,38 +150,28 @@ def _compare(model: Classifier, loaded: Any, images: Sequence[np.ndarray]) -> Ti
     after = torch.cat([loaded(view).softmax(dim=-1) for view in seen]).numpy()
     before = TorchModel(model).probabilities(images)
     compared, _ = compare(before, after)
-    return TimmExport(difference, **vars(compared), loss=estimated_loss(before, after))
+    return TimmExport(
+        **vars(compared), max_logit_difference=difference, loss=estimated_loss(before, after)
+    )
 
 
 @contextmanager
 def _export_folder(folder: Path) -> Iterator[Path]:
-    """A neighbour to write into, which becomes ``folder`` when all went well.
-
-    Raises:
-        TutelageError: there is a file of that name, or a folder that is not empty.
-    """
+    """A neighbour to write into, which becomes ``folder`` when all went well."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise TutelageError(
             f"{folder} is there already and not empty; choose another --out, or remove it yourself"
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with new_folder(folder) as building, _disk_errors():
-        yield building
+    with new_folder(folder) as building:
+        try:
+            yield building
+        except SafetensorError as error:  # how safetensors reports a failure of the disk
+            if code := re.search(r"\(os error (\d+)\)", str(error)):
+                raise OSError(int(code[1]), str(error)) from error
+            raise
         for file in building.iterdir():
             file.chmod(0o644)  # safetensors makes them private
-
-
-@contextmanager
-def _disk_errors() -> Iterator[None]:
-    """Turn a failure of the disk, which safetensors reports in its own way, into an OSError."""
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except SafetensorError as error:
-        if code := re.search(r"\(os error (\d+)\)", str(error)):
-            raise OSError(int(code[1]), str(error)) from error
-        raise
 
 
 TIMM_USAGE = """\
@@ -244,7 +202,7 @@ def _card(model: Classifier, origin: Path, library: str, usage: str) -> str:
         f"library_name: {library}",
         "pipeline_tag: image-classification",
         "tags:",
-        *[f"- {tag}" for tag in tags],
+        *(f"- {tag}" for tag in tags),
         "---",
         f"# {model.spec.architecture}, {len(model.spec.classes)} classes\n",
         f"Made by `tutelage {__version__}`. Its classes: {classes}.\n",

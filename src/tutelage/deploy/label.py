@@ -1,6 +1,7 @@
 """The command ``label``: opens the model, finds the shards, labels them, lists what is accepted.
 
-Imports no torch at the top: an exported model needs only onnxruntime.
+``label_shards`` shares the work among processes, ``label_table`` is the file of one shard, and
+``label_accepted`` the manifest of the accepted images. An exported model needs no torch.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.data.shards import find_shards
-from tutelage.deploy.accepted import check_manifest, write_accepted
-from tutelage.deploy.label_shards import OnnxEngine, label_shards
-from tutelage.deploy.predict import exported_file, open_model
+from tutelage.deploy.label_accepted import check_manifest, write_accepted
+from tutelage.deploy.label_shards import Pool, label_shards
+from tutelage.deploy.label_table import Engine
+from tutelage.deploy.predict import exported_file
+from tutelage.deploy.runtime import OnnxModel
 from tutelage.system.console import Console
 from tutelage.system.cores import cores
 from tutelage.system.errors import TutelageError, need
@@ -41,36 +44,27 @@ def label(
     if accepted is not None:
         check_manifest(accepted, shards)
     summary = label_shards(
-        _engine(path),
-        _digest_of(path),
-        shards,
-        out,
-        threshold=threshold,
+        Pool(shards, out, _engine(path), _digest_of(path), threshold, Console(quiet=quiet)),
         workers=max(1, cores() // env_int("LOCAL_WORLD_SIZE", 1)),
         rank=env_int("RANK", 0),
         world=env_int("WORLD_SIZE", 1),
-        console=Console(quiet=quiet),
     )
-    if summary is not None and accepted is not None:
+    if summary is None:
+        return None
+    if accepted is not None:
         write_accepted(shards, out, accepted)
-    if summary is not None and summary["failed"]:
-        raise _unread(summary["failed"], len(shards))
+    if failed := summary["failed"]:
+        raise TutelageError(
+            f"{len(failed)} of {len(shards)} shards could not be read (first: "
+            f"{failed[0]['shard']}: {failed[0]['reason']}); the others are labelled. Mend "
+            f"{'it' if len(failed) == 1 else 'them'} and repeat the command, which tries them again"
+        )
     return summary
 
 
-def _unread(failed: Sequence[dict[str, str]], shards: int) -> TutelageError:
-    first, count = failed[0], len(failed)
-    return TutelageError(
-        f"{count} of {shards} shards could not be read (first: {first['shard']}: "
-        f"{first['reason']}); the others are labelled. Mend {'it' if count == 1 else 'them'} "
-        "and repeat the command, which tries them again"
-    )
-
-
-def _engine(path: Path) -> Any:
-    """A model as ``label_pool`` takes it."""
+def _engine(path: Path) -> Engine:
     if not path.is_dir():
-        return OnnxEngine(open_model(path, threads=1))
+        return OnnxModel(path, threads=1)
     need("torch", "train")
     import torch
 
@@ -83,7 +77,6 @@ def _engine(path: Path) -> Any:
 
 
 def _digest_of(model: Path) -> str:
-    """A digest of a model's files."""
     digest = hashlib.blake2b(digest_size=16)
     for file in (model / "model.json", model / "model.safetensors") if model.is_dir() else (model,):
         with file.open("rb") as opened:

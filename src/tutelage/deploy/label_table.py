@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,27 +18,35 @@ _ABOUT = b"tutelage.label"  # key in the footer
 _ROWS = 8192  # of a row group
 
 
+class Engine(Protocol):
+    """A model in two halves: one for many threads, one for the thread that writes."""
+
+    classes: tuple[str, ...]
+    unknown_threshold: float | None
+    batch: int
+    """Images given to ``prepare`` at once."""
+
+    def prepare(self, pixels: Sequence[np.ndarray]) -> Any:
+        """Do with uint8 images (H, W, 3) what several threads can do at the same time."""
+
+    def finish(self, prepared: Any) -> tuple[np.ndarray, np.ndarray | None]:
+        """Do the rest; returns probabilities (N, K), and energies (N,) if there is a threshold."""
+
+
 @dataclass
 class Part:
-    """Some images of a shard, in order, as far as they are known.
-
-    Attributes:
-        names: of the images.
-        reasons: why an image has no label; None where it has one.
-        prepared: by the engine, from the images without a reason.
-    """
+    """Some images of a shard, in order."""
 
     names: list[str]
-    reasons: list[str | None]
-    prepared: list[Any]
+    reasons: list[str | None]  # why an image has no label; None where it has one
+    prepared: list[Any]  # by the engine, from the images without a reason
 
 
 def about(path: Path) -> dict[str, Any] | None:
     """What a file of labels says about itself; None if there is no complete one.
 
-    The keys are ``format``, ``shard``, ``fingerprint``, ``model``, ``threshold``, ``version``, the
-    counts ``images``, ``labelled``, ``accepted``, ``unknown`` and ``skipped``, and ``classes``, a
-    pair (labelled, accepted) for each class.
+    It has the facts that ``LabelTable`` was given, the ``COUNTS``, and ``classes``, a pair
+    (labelled, accepted) for each class.
     """
     arrow = need("pyarrow", "train")
     try:
@@ -51,11 +60,10 @@ def about(path: Path) -> dict[str, Any] | None:
 class LabelTable:
     """The rows of a shard, written a row group at a time."""
 
-    def __init__(self, path: Path, engine: Any, facts: dict[str, Any]) -> None:
+    def __init__(self, path: Path, engine: Engine, facts: dict[str, Any]) -> None:
         self._arrow = arrow = need("pyarrow", "train")
         self._engine = engine
         self._facts = facts
-        self._threshold: float = facts["threshold"]
         self._schema = arrow.schema(
             {
                 "image": arrow.string(),
@@ -80,10 +88,7 @@ class LabelTable:
         self._reasons += part.reasons
         for prepared in part.prepared:
             probabilities, energy = self._engine.finish(prepared)
-            self._best.append(probabilities.argmax(axis=1))
-            self._confidence.append(probabilities.max(axis=1))
-            if energy is not None:
-                self._energy.append(energy)
+            self._answers.append((probabilities.argmax(axis=1), probabilities.max(axis=1), energy))
         if len(self._names) >= _ROWS:
             self._flush()
 
@@ -99,32 +104,28 @@ class LabelTable:
 
     def _clear(self) -> None:
         self._names: list[str] = []
-        self._reasons: list[str | None] = []  # why an image has no label
-        # The answers for the images that have one.
-        self._best: list[np.ndarray] = [np.zeros(0, dtype=np.int64)]
-        self._confidence: list[np.ndarray] = [np.zeros(0, dtype=np.float32)]
-        self._energy: list[np.ndarray] = [np.zeros(0, dtype=np.float32)]
+        self._reasons: list[str | None] = []
+        # Best class, confidence and energy of the images without a reason, batch by batch.
+        self._answers: list[tuple[np.ndarray, np.ndarray, np.ndarray | None]] = []
 
     def _flush(self) -> None:
         if not self._names:
             return
         arrow = self._arrow
         labelled = np.array([reason is None for reason in self._reasons])
-        limit = self._engine.unknown_threshold
+        limit, threshold = self._engine.unknown_threshold, self._facts["threshold"]
         judged = labelled & (limit is not None)
-
-        def spread(parts: list[np.ndarray], where: np.ndarray, kind: Any) -> np.ndarray:
-            """Values for all images: answers where there are some, and zeros elsewhere."""
-            values = np.zeros(len(where), dtype=kind)
-            values[where] = np.concatenate(parts)
-            return values
-
-        best = spread(self._best, labelled, np.int32)
-        confidence = spread(self._confidence, labelled, np.float32)
-        energy = spread(self._energy, judged, np.float32)
+        best = np.zeros(len(labelled), dtype=np.int32)
+        confidence, energy = np.zeros((2, len(labelled)), dtype=np.float32)
+        if self._answers:
+            bests, confidences, energies = zip(*self._answers, strict=True)
+            best[labelled] = np.concatenate(bests)
+            confidence[labelled] = np.concatenate(confidences)
+            if limit is not None:
+                energy[labelled] = np.concatenate(energies)
         unknown = judged & (energy > (np.inf if limit is None else limit))
-        accepted = labelled & (confidence >= self._threshold) & ~unknown
-        below = f"confidence below {self._threshold:g}"
+        accepted = labelled & (confidence >= threshold) & ~unknown
+        below = f"confidence below {threshold:g}"
         reasons = [
             reason or (None if taken else UNKNOWN if strange else below)
             for reason, taken, strange in zip(self._reasons, accepted, unknown, strict=True)

@@ -1,4 +1,4 @@
-"""How long one image takes, and how large a model is."""
+"""How long an exported model takes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ import numpy as np
 
 from tutelage.deploy.runtime import OnnxModel
 
+WARMUP = 5  # untimed runs of each call before the timed ones
+
 
 @dataclass(frozen=True)
 class Latency:
@@ -21,20 +23,10 @@ class Latency:
     runs: int
 
 
-def latencies(
-    calls: Sequence[Callable[[], object]], *, runs: int = 50, warmup: int = 5
-) -> list[Latency]:
-    """Time calls in turns, so that a busy moment of the machine slows all of them.
-
-    Args:
-        calls: what to time.
-        runs: timed runs of each.
-        warmup: untimed runs of each before them.
-    """
-    if runs < 1:
-        raise ValueError(f"runs must be at least 1, got {runs}")
+def latencies(calls: Sequence[Callable[[], object]], *, runs: int = 50) -> list[Latency]:
+    """Time calls in turns, so that a busy moment of the machine slows all of them."""
     for call in calls:
-        for _ in range(warmup):
+        for _ in range(WARMUP):
             call()
     seconds = np.empty((len(calls), runs))
     for run in range(runs):
@@ -46,29 +38,16 @@ def latencies(
     return [Latency(float(m), float(p), runs) for m, p in zip(middle, low, strict=True)]
 
 
-def onnx_latency(path: Path | str, *, size: int | None = None, runs: int = 50) -> Latency:
-    """Time an exported model, preprocessing included: one image, one thread.
-
-    Args:
-        path: an exported model.
-        size: side in pixels of the square image; None takes the model's canvas.
-        runs: timed runs.
-    """
-    return latencies([onnx_call(path, size=size)], runs=runs)[0]
+def onnx_latency(path: Path | str) -> Latency:
+    """Time an exported model, preprocessing included: one image of its canvas, one thread."""
+    return latencies([onnx_call(path)])[0]
 
 
 def onnx_call(
     path: Path | str, *, size: int | None = None, batch: int = 1, threads: int = 1
 ) -> Callable[[], object]:
-    """A call that runs an exported model on grey images; by default on one, on one thread."""
+    """A call that runs an exported model on grey square images, by default of its canvas's size."""
     model = OnnxModel(path, threads=threads)
     side = size or int(model.metadata["tutelage.canvas"])
     images = [np.full((side, side, 3), 128, dtype=np.uint8)] * batch
     return lambda: model.probabilities(images)
-
-
-def size_bytes(path: Path | str) -> int:
-    """Bytes of a model file, or of all files of a model folder."""
-    path = Path(path)
-    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
-    return sum(file.stat().st_size for file in files)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 
 from tutelage._version import __version__
 from tutelage.deploy.graph import Answers, Deployed
-from tutelage.deploy.latency import Latency, latencies, onnx_call, size_bytes
+from tutelage.deploy.latency import Latency, latencies, onnx_call
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.models.classifier import Classifier, count_parameters
 from tutelage.models.forward import trace
@@ -32,55 +33,35 @@ MEAN_TOLERANCE = 1e-3
 
 @dataclass(frozen=True)
 class Parity:
-    """Agreement of an exported model with torch on n images.
+    """Agreement of an exported model with torch on n images."""
 
-    Attributes:
-        top1_agreement: fraction of the images with the same answer.
-        max_difference: largest difference of a probability.
-        mean_difference: mean over the images of each image's largest difference.
-        n: number of images.
-    """
-
-    top1_agreement: float
-    max_difference: float
-    mean_difference: float
+    top1_agreement: float  # fraction of the images with the same answer
+    max_difference: float  # largest difference of a probability
+    mean_difference: float  # mean over the images of each image's largest difference
     n: int
 
 
 @dataclass(frozen=True)
 class Quantized:
-    """What int8 brought, judged on images that it was not calibrated on if there were any.
+    """What int8 brought, judged on images that it was not calibrated on if there were any."""
 
-    Attributes:
-        kept: the format to use.
-        path: its file.
-        reason: why it is kept, for people.
-        fp32: latency of the float model.
-        int8: latency of the quantised model.
-        fp32_bytes: file size of the float model.
-        int8_bytes: file size of the quantised model.
-        top1_agreement: fraction of the images with an unchanged answer.
-        max_difference: largest change of a probability on the images.
-        loss: of accuracy on the images, estimated by the float model's calibrated probabilities.
-    """
-
-    kept: Literal["int8", "fp32"]
-    path: Path
-    reason: str
+    kept: Literal["int8", "fp32"]  # the format to use
+    path: Path  # its file
+    reason: str  # why it is kept, for people
     fp32: Latency
     int8: Latency
-    fp32_bytes: int
+    fp32_bytes: int  # size of the file
     int8_bytes: int
-    top1_agreement: float
-    max_difference: float
-    loss: float
+    top1_agreement: float  # fraction of the images with an unchanged answer
+    max_difference: float  # largest change of a probability on the images
+    loss: float  # of accuracy on the images, by ``estimated_loss``
 
 
 def export_onnx(model: Classifier, path: Path | str) -> None:
-    """Write ``Deployed(model)`` as ONNX.
+    """Write ``Deployed(model)`` as ONNX, with the metadata that ``OnnxModel`` reads.
 
     uint8 ``images`` (N, H, W, 3) -> ``probabilities`` (N, K), ``energy`` (N,). N, H and W are
-    dynamic. The metadata holds what ``OnnxModel`` reads. The file appears whole or not at all.
+    dynamic. The file appears whole or not at all.
 
     Raises:
         MissingExtra: the package onnx is not installed.
@@ -113,13 +94,9 @@ def parity(
     images: Sequence[np.ndarray],
     exported: Callable[[Sequence[np.ndarray]], np.ndarray] | None = None,
 ) -> Parity:
-    """Compare an exported model with torch.
+    """Compare the exported file ``path`` with torch on uint8 images (H, W, 3) of any sizes.
 
-    Args:
-        model: what was exported.
-        path: the exported file.
-        images: uint8 (H, W, 3) each; sizes may differ.
-        exported: gives the file's probabilities (N, K) of images; None runs the file as ONNX.
+    ``exported`` gives the file's probabilities (N, K) of images; None runs the file as ONNX.
 
     Raises:
         TutelageError: a probability differs by more than ``TOLERANCE``, or by more than
@@ -159,16 +136,11 @@ def quantize_onnx(
     """Quantise the network (not the preprocessing) of an exported model, if that does no harm.
 
     Static QDQ with unsigned activations and per-channel signed weights (Jacob et al. 2018). The
-    int8 model is kept if it is faster (one image, one thread, in turns with the float model) and
-    loses no more than ``max_loss`` of the accuracy. That needs no labels: ``estimated_loss`` says
-    what the changed answers cost.
-
-    Args:
-        path: an exported model.
-        out: where the int8 model goes; not written when fp32 is kept.
-        calibration_images: uint8 (H, W, 3) each; a hundred unlabelled ones are enough.
-        test_images: others, to judge it on; without any it is judged on the calibration images.
-        max_loss: in [0, 1].
+    int8 model is kept, and written to ``out``, if it is faster (one image, one thread, in turns
+    with the float model) and loses no more than ``max_loss`` of the accuracy. That needs no labels:
+    ``estimated_loss`` says what the changed answers cost. The images are uint8 (H, W, 3) each; a
+    hundred unlabelled ones are enough to calibrate on. Without test images the model is judged on
+    the calibration images.
 
     Raises:
         TutelageError: there are no images, or ``path`` is no exported model.
@@ -186,7 +158,7 @@ def quantize_onnx(
         fp32, int8 = latencies([onnx_call(path), onnx_call(int8_file)])
         loss = estimated_loss(before, after)
         accepted = int8.p50_ms < fp32.p50_ms and loss <= max_loss
-        int8_bytes = size_bytes(int8_file)
+        int8_bytes = int8_file.stat().st_size
         if accepted:
             out.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(out, int8_file.read_bytes())
@@ -200,7 +172,7 @@ def quantize_onnx(
         reason=reason if accepted else f"{reason}: fp32 is kept",
         fp32=fp32,
         int8=int8,
-        fp32_bytes=size_bytes(path),
+        fp32_bytes=path.stat().st_size,
         int8_bytes=int8_bytes,
         top1_agreement=compared.top1_agreement,
         max_difference=compared.max_difference,
@@ -248,6 +220,8 @@ def _quantize(path: Path, out: Path, images: Sequence[np.ndarray]) -> None:
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     prepared = out.with_name("prepared.onnx")
+    feeds = ({"images": image[None]} for image in images)
+    calibration: Any = SimpleNamespace(get_next=lambda: next(feeds, None))
     with _quiet():
         # Symbolic shapes are not needed for convolutions, and fail on the preprocessing.
         quant_pre_process(str(path), str(prepared), skip_symbolic_shape=True)
@@ -255,7 +229,7 @@ def _quantize(path: Path, out: Path, images: Sequence[np.ndarray]) -> None:
         quantize_static(
             str(prepared),
             str(out),
-            _Images(images),
+            calibration,
             quant_format=QuantFormat.QDQ,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
@@ -285,17 +259,6 @@ def _shorten(graph: Any) -> None:
         node.input[:] = [number(name) for name in node.input]
         node.output[:] = [number(name) for name in node.output]
     del graph.value_info[:]
-
-
-class _Images:
-    """A reader for onnxruntime's calibration: gives one image per call, then None."""
-
-    def __init__(self, images: Sequence[np.ndarray]) -> None:
-        self._rest: Iterator[np.ndarray] = iter(images)
-
-    def get_next(self) -> dict[str, Any] | None:
-        image = next(self._rest, None)
-        return None if image is None else {"images": image[None]}
 
 
 @contextmanager

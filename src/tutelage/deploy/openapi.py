@@ -21,23 +21,14 @@ REFUSALS = {
 
 @dataclass(frozen=True)
 class Limits:
-    """What a request may cost, and what all requests may cost together.
-
-    Attributes:
-        request_bytes: most bytes of a body.
-        images: most images in a request.
-        pixels: most pixels of an image.
-        seconds: from a request's head to its answer.
-        threads: how many requests are computed at once; the others wait.
-        total_bytes: most bytes of all bodies in memory; further requests are refused with 503.
-    """
+    """What a request may cost at most, and what all requests may cost together."""
 
     request_bytes: int = 32_000_000
-    images: int = 64
-    pixels: int = 50_000_000
-    seconds: float = 30.0
-    threads: int = 1
-    total_bytes: int = 256_000_000
+    images: int = 64  # in a request
+    pixels: int = 50_000_000  # of an image
+    seconds: float = 30.0  # from a request's head to its answer
+    threads: int = 1  # requests that are computed at once; the others wait
+    total_bytes: int = 256_000_000  # of all bodies; further requests are refused with 503
 
 
 def describe(classes: Sequence[str], limits: Limits) -> dict[str, Any]:
@@ -47,22 +38,20 @@ def describe(classes: Sequence[str], limits: Limits) -> dict[str, Any]:
         "info": {"title": "tutelage serve", "version": __version__},
         "paths": {
             "/predict": {"post": _predict(classes, limits)},
-            "/health": {
-                "get": {
-                    "summary": "Whether the server answers, and which model it has",
-                    "responses": {"200": _json("it does", {"type": "object"})},
-                }
-            },
-            "/metrics": {
-                "get": {
-                    "summary": "Counters in the text format of Prometheus",
-                    "responses": {
-                        "200": {"description": "counters", "content": {"text/plain": {}}}
-                    },
-                }
-            },
+            "/health": _get(
+                "Whether the server answers, and which model it has",
+                _json("it does", {"type": "object"}),
+            ),
+            "/metrics": _get(
+                "Counters in the text format of Prometheus",
+                {"description": "counters", "content": {"text/plain": {}}},
+            ),
         },
     }
+
+
+def _get(summary: str, response: dict[str, Any]) -> dict[str, Any]:
+    return {"get": {"summary": summary, "responses": {"200": response}}}
 
 
 def _predict(classes: Sequence[str], limits: Limits) -> dict[str, Any]:
@@ -74,37 +63,32 @@ def _predict(classes: Sequence[str], limits: Limits) -> dict[str, Any]:
         },
         "required": ["model", "predictions"],
     }
-    refusals = {
-        status: _json(words, answers if status == "422" else ERROR)
-        for status, words in REFUSALS.items()
+    binary = {"type": "string", "format": "binary"}
+    files = {"type": "array", "items": binary, "maxItems": limits.images}
+    bodies = {
+        "image/*": binary,
+        "application/octet-stream": binary,
+        "multipart/form-data": {"type": "object", "properties": {"images": files}},
     }
+    reject = {
+        "name": "reject",
+        "in": "query",
+        "schema": {"type": "boolean", "default": False},
+        "description": 'call images that look like none of the classes "unknown"',
+    }
+    responses = {"200": _json("one prediction per image, in their order", answers)}
+    for status, words in REFUSALS.items():
+        responses[status] = _json(words, answers if status == "422" else ERROR)
     return {
         "summary": "Classify an image, or several",
         "description": f"At most {limits.images} images, {limits.request_bytes:,} bytes, "
         f"{limits.pixels:,} pixels an image, {limits.seconds:g} seconds.",
-        "parameters": [
-            {
-                "name": "reject",
-                "in": "query",
-                "schema": {"type": "boolean", "default": False},
-                "description": 'call images that look like none of the classes "unknown"',
-            }
-        ],
-        "requestBody": {"required": True, "content": _body(limits)},
-        "responses": {
-            "200": _json("one prediction per image, in their order", answers),
-            **refusals,
+        "parameters": [reject],
+        "requestBody": {
+            "required": True,
+            "content": {kind: {"schema": schema} for kind, schema in bodies.items()},
         },
-    }
-
-
-def _body(limits: Limits) -> dict[str, Any]:
-    binary = {"type": "string", "format": "binary"}
-    files = {"type": "array", "items": binary, "maxItems": limits.images}
-    return {
-        "image/*": {"schema": binary},
-        "application/octet-stream": {"schema": binary},
-        "multipart/form-data": {"schema": {"type": "object", "properties": {"images": files}}},
+        "responses": responses,
     }
 
 
@@ -117,10 +101,7 @@ def _prediction(classes: Sequence[str]) -> dict[str, Any]:
             "image": {"type": "string", "description": "the file's name in the request"},
             "label": {"type": "string"},
             "confidence": probability,
-            "probabilities": {
-                "type": "object",
-                "properties": dict.fromkeys(classes, probability),
-            },
+            "probabilities": {"type": "object", "properties": dict.fromkeys(classes, probability)},
             "rejected": {"type": "boolean", "description": "only with reject=true"},
             "error": {"type": "string"},
         },
@@ -129,5 +110,4 @@ def _prediction(classes: Sequence[str]) -> dict[str, Any]:
 
 
 def _json(description: str, schema: dict[str, Any]) -> dict[str, Any]:
-    """A response of this schema."""
     return {"description": description, "content": {"application/json": {"schema": schema}}}

@@ -61,7 +61,7 @@ def exported_files(models: Sequence[Path | str]) -> list[Path]:
     """Exported files; for a run folder, those of its teacher and its student.
 
     Raises:
-        TutelageError: a run folder without any, or a path that is no file.
+        TutelageError: an unfinished run, or a path that is no file.
     """
     files: list[Path] = []
     for model in map(Path, models):
@@ -91,9 +91,8 @@ def predict(
     paths = _files(images)
 
     def look(path: Path) -> Prediction:
-        name = as_text(str(path))
-        (row,) = answer(opened, [name], [decode(read_file(path))], reject=reject)
-        return row
+        pixels = decode(read_file(path))
+        return answer(opened, [as_text(str(path))], [pixels], reject=reject)[0]
 
     rows: list[Prediction] = []
     skipped: list[tuple[str, str]] = []
@@ -108,12 +107,10 @@ def predict(
 
 
 def _files(images: Sequence[Path | str]) -> list[Path]:
-    """The files that are named, and those in the folders that are named."""
     out: list[Path] = []
     for item in map(Path, images):
         if item.is_dir():
-            found = image_files(item)
-            if not found:
+            if not (found := image_files(item)):
                 raise TutelageError(f"no images in {item}")
             out += found
         elif item.exists():
@@ -127,9 +124,8 @@ def evaluate(opened: Any, catalog: Catalog, data: str, *, split: str) -> dict[st
     """The figures of an opened model on one split; ``tutelage.api.evaluate`` describes them."""
     rows = _labeled_rows(catalog, data, split, opened.classes)
 
-    def look(row: int) -> np.ndarray:
-        probs: np.ndarray = opened.probabilities([decode(catalog.source.read(row))])[0]
-        return probs
+    def look(row: int) -> Any:
+        return opened.probabilities([decode(catalog.source.read(row))])[0]
 
     index = {name: k for k, name in enumerate(opened.classes)}
     probs: list[np.ndarray] = []

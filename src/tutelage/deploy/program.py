@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -71,15 +70,10 @@ def export_torch(model: Classifier, path: Path | str) -> None:
     write_atomically(path, content.getvalue())
 
 
-def load_program(path: Path | str) -> Any:
-    """The module in an exported file: images -> (probabilities, energy).
+def probabilities(path: Path | str, images: Sequence[np.ndarray]) -> np.ndarray:
+    """Probabilities (N, K) that an exported file gives for uint8 images (H, W, 3) of any sizes.
 
     Load only files from people you trust: torch reads parts of them with pickle.
     """
-    return torch.export.load(path).module()
-
-
-def probabilities(path: Path | str, images: Sequence[np.ndarray]) -> np.ndarray:
-    """Probabilities (N, K) that an exported file gives for uint8 images (H, W, 3) of any sizes."""
-    module = load_program(path)
+    module = torch.export.load(path).module()
     return np.concatenate([module(torch.tensor(image)[None])[0].numpy() for image in images])

@@ -6,17 +6,23 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 
 from tutelage.system.errors import TutelageError
 
-BATCH_PIXELS = 8_000_000  # bounds the float copies of a batch to about 100 MB
+BATCH = 32  # most images in one forward pass
+BATCH_PIXELS = 8_000_000  # most pixels; bounds the float copies of a batch to about 100 MB
 
 
 class OnnxModel:
-    """A model exported by ``tutelage export``.
+    """A model exported by ``tutelage export``, opened with ``threads`` cores a batch (0: all).
+
+    It is also an ``Engine`` of ``tutelage.deploy.label_table``: every thread decodes its own batch
+    and runs it on one core. So all cores are busy with whichever of the two there is to do, and
+    there is no number of decoding threads to tune.
 
     Attributes:
         path: the .onnx file.
@@ -25,18 +31,15 @@ class OnnxModel:
         input_size: side in pixels of the view that the trunk sees.
         unknown_threshold: an energy above it means none of the classes; None without a threshold.
         metadata: everything the file says about itself.
+
+    Raises:
+        TutelageError: no such file, not ONNX, or not exported by tutelage.
     """
 
+    # Up to 1.4 times as fast as single images with views of 64 px, no slower with views of 144 px.
+    batch = 8
+
     def __init__(self, path: Path | str, *, threads: int = 0) -> None:
-        """Open an exported model.
-
-        Args:
-            path: the .onnx file.
-            threads: cores used for one batch; 0 means all.
-
-        Raises:
-            TutelageError: no such file, not ONNX, or not exported by tutelage.
-        """
         self.path = Path(path)
         if not self.path.is_file():
             raise TutelageError(f"no exported model {self.path}; tutelage export MODEL writes one")
@@ -72,36 +75,32 @@ class OnnxModel:
                 "and probabilities: write one with tutelage export MODEL"
             )
 
-    def probabilities(self, images: Sequence[np.ndarray], batch: int = 32) -> np.ndarray:
-        """Class probabilities of upright RGB images.
-
-        Args:
-            images: uint8 (H, W, 3) each; sizes may differ.
-            batch: most images in one forward pass; large images are fewer at a time.
-
-        Returns:
-            (N, K) float32, in the order of the images.
+    def probabilities(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Class probabilities (N, K) float32 of upright RGB images, uint8 (H, W, 3) of any sizes.
 
         Raises:
             TutelageError: an array that is not an image.
         """
-        (result,) = self._run(["probabilities"], images, batch)
+        (result,) = self._run(["probabilities"], images)
         return result.reshape(-1, len(self.classes))
 
-    def answers(
-        self, images: Sequence[np.ndarray], batch: int = 32
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """``probabilities`` (N, K) and energies (N,), for a model with an ``unknown_threshold``.
-
-        Raises:
-            TutelageError: an array that is not an image.
-        """
-        probabilities, energy = self._run(["probabilities", "energy"], images, batch)
+    def answers(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """``probabilities`` (N, K) and energies (N,), for a model with an ``unknown_threshold``."""
+        probabilities, energy = self._run(["probabilities", "energy"], images)
         return probabilities.reshape(-1, len(self.classes)), energy
 
-    def _run(
-        self, outputs: list[str], images: Sequence[np.ndarray], batch: int
-    ) -> list[np.ndarray]:
+    def prepare(self, pixels: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
+        """Do all of the work: onnxruntime lets other threads go on while it computes."""
+        if self.unknown_threshold is None:
+            return self.probabilities(pixels), None
+        return self.answers(pixels)
+
+    def finish(self, prepared: Any) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return what ``prepare`` has computed."""
+        probabilities, energy = prepared
+        return probabilities, energy
+
+    def _run(self, outputs: list[str], images: Sequence[np.ndarray]) -> list[np.ndarray]:
         by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for index, image in enumerate(images):
             if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
@@ -112,7 +111,7 @@ class OnnxModel:
         order: list[int] = []
         parts: list[list[np.ndarray]] = []
         for (height, width, _), members in by_shape.items():
-            step = max(1, min(batch, BATCH_PIXELS // (height * width)))
+            step = max(1, min(BATCH, BATCH_PIXELS // (height * width)))
             for start in range(0, len(members), step):
                 chosen = members[start : start + step]
                 order += chosen
@@ -139,11 +138,6 @@ class OnnxModel:
 
 
 def _classes(text: str) -> tuple[str, ...]:
-    """The class names in a file's metadata.
-
-    Raises:
-        ValueError: they are not a list of different texts.
-    """
     found = json.loads(text)
     if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
         raise ValueError("the classes are no list of texts")

@@ -42,12 +42,9 @@ TEXT = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus's exposition for
 
 
 def make_app(model: OnnxModel, name: str, limits: Limits) -> Starlette:
-    """The application.
+    """The application for a model opened with one thread, under the name that the answers give it.
 
-    Args:
-        model: opened with one thread; ``limits.threads`` requests use it at once.
-        name: of the model, as the answers give it.
-        limits: of requests.
+    ``limits.threads`` requests use the model at once.
     """
     service = _Service(model, name, limits)
     return Starlette(
@@ -96,8 +93,6 @@ def serve(
 
 
 class _Service:
-    """The handlers and what they share."""
-
     def __init__(self, model: OnnxModel, name: str, limits: Limits) -> None:
         self._model = model
         self._name = name
@@ -105,34 +100,24 @@ class _Service:
         self._limiter = CapacityLimiter(limits.threads)
         self._held = 0  # bytes of bodies in memory; only the event loop's thread changes it
         self._registry = CollectorRegistry()
+        kept: Any = {"registry": self._registry}
         self._requests = Counter(
-            "tutelage_requests", "predict requests by status", ["status"], registry=self._registry
+            "tutelage_requests", "predict requests by status", ["status"], **kept
         )
-        self._images = Counter(
-            "tutelage_images", "images by outcome", ["outcome"], registry=self._registry
-        )
-        self._labels = Counter(
-            "tutelage_predictions", "predictions by class", ["label"], registry=self._registry
-        )
-        self._seconds = Histogram(
-            "tutelage_request_seconds", "from head to answer", registry=self._registry
-        )
-        self._busy = Gauge(
-            "tutelage_requests_in_flight", "requests not yet answered", registry=self._registry
-        )
+        self._images = Counter("tutelage_images", "images by outcome", ["outcome"], **kept)
+        self._labels = Counter("tutelage_predictions", "predictions by class", ["label"], **kept)
+        self._seconds = Histogram("tutelage_request_seconds", "from head to answer", **kept)
+        self._busy = Gauge("tutelage_requests_in_flight", "requests not yet answered", **kept)
 
     async def page(self, request: Request) -> Response:
-        """A page that tells people how to ask."""
         page = resources.files("tutelage.deploy").joinpath("serve.html").read_bytes()
         policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
         return Response(page, media_type="text/html", headers={"Content-Security-Policy": policy})
 
     async def openapi(self, request: Request) -> Response:
-        """The OpenAPI document, which tells programs how to ask."""
         return JSONResponse(describe(self._model.classes, self._limits))
 
     async def health(self, request: Request) -> Response:
-        """That the server answers, and which model it has."""
         return JSONResponse(
             {
                 "status": "ok",
@@ -149,7 +134,6 @@ class _Service:
         return Response(generate_latest(self._registry), media_type=TEXT)
 
     async def predict(self, request: Request) -> Response:
-        """Classify the body's image or images."""
         began = time.monotonic()
         status = 500
         with self._busy.track_inprogress():
@@ -176,7 +160,10 @@ class _Service:
                 self._seconds.observe(time.monotonic() - began)
 
     async def _predict(self, request: Request, deadline: float) -> Response:
-        reject = _flag(request, "reject")
+        text = request.query_params.get("reject", "false").lower()
+        if text not in ("true", "false", "1", "0"):
+            raise HTTPException(400, f"reject is {text!r}, expected true or false")
+        reject = text in ("true", "1")
         if reject and self._model.unknown_threshold is None:
             raise HTTPException(400, "this model has no threshold to reject by: leave out reject")
         with self._holding() as hold:
@@ -214,14 +201,13 @@ class _Service:
     def _rows(
         self, named: Sequence[tuple[str, bytes]], reject: bool, deadline: float
     ) -> list[dict[str, Any]]:
-        """One row per image, in order: a prediction, or an error if it cannot be read."""
         rows: list[dict[str, Any]] = []
         for chunk in _chunks(named, self._limits.pixels):
             if time.monotonic() > deadline:
                 break  # the request has timed out: nobody waits for the answer
             good = [(name, pixels) for name, pixels in chunk if not isinstance(pixels, str)]
             names, pixels = [name for name, _ in good], [image for _, image in good]
-            found = iter(answer(self._model, names, pixels, reject=reject) if good else [])
+            found = iter(answer(self._model, names, pixels, reject=reject))
             rows += [
                 {"image": name, "error": what} if isinstance(what, str) else _row(next(found))
                 for name, what in chunk
@@ -230,10 +216,7 @@ class _Service:
 
 
 def _row(prediction: Prediction) -> dict[str, Any]:
-    row = dict(vars(prediction))
-    if row["rejected"] is None:
-        del row["rejected"]
-    return row
+    return {name: value for name, value in vars(prediction).items() if value is not None}
 
 
 def _chunks(
@@ -264,11 +247,7 @@ def _decoded(content: bytes, most_pixels: int) -> np.ndarray | str:
 
 
 async def _images_of(request: Request, limits: Limits, hold: Any) -> list[tuple[str, bytes]]:
-    """(name, file content) of each image in a request.
-
-    Raises:
-        HTTPException: the request has no image, or more than the limits allow.
-    """
+    """(name, file content) of each image in a request."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     counted = Request(request.scope, _counting(request.receive, limits.request_bytes, hold))
     if kind == "multipart/form-data":
@@ -306,13 +285,6 @@ def _counting(receive: Receive, most: int, hold: Any) -> Receive:
         return message
 
     return counting
-
-
-def _flag(request: Request, name: str) -> bool:
-    text = request.query_params.get(name, "false").lower()
-    if text not in ("true", "false", "1", "0"):
-        raise HTTPException(400, f"{name} is {text!r}, expected true or false")
-    return text in ("true", "1")
 
 
 async def _refusal(request: Request, error: Exception) -> Response:

@@ -32,9 +32,12 @@ def write_predictions(rows: Sequence[Prediction], path: Path) -> None:
     """Write predictions atomically; probabilities are a JSON object in .csv, a map in .parquet."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
-        {".csv": _write_csv, ".jsonl": _write_jsonl, ".parquet": _write_parquet}[path.suffix](
-            rows, partial
-        )
+        if path.suffix == ".csv":
+            _write_csv(rows, partial)
+        elif path.suffix == ".parquet":
+            _write_parquet(rows, partial)
+        else:
+            partial.write_text("".join(line + "\n" for line in as_json_lines(rows)), "utf-8")
 
 
 def _columns(rows: Sequence[Prediction]) -> list[str]:
@@ -70,11 +73,6 @@ def as_json_lines(rows: Sequence[Prediction]) -> list[str]:
     return [
         json.dumps({name: getattr(row, name) for name in names}, ensure_ascii=False) for row in rows
     ]
-
-
-def _write_jsonl(rows: Sequence[Prediction], path: Path) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(line + "\n" for line in as_json_lines(rows))
 
 
 def _write_parquet(rows: Sequence[Prediction], path: Path) -> None:

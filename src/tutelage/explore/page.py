@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,73 +22,42 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cloud:
-    """How some views lie relative to the pool.
-
-    Attributes:
-        name: a short one.
-        note: what the views are.
-        n_views: how many there are of each labelled image.
-        values: metric -> its value with an interval.
-    """
+    """How some views lie relative to the pool."""
 
     name: str
-    note: str
-    n_views: int
-    values: Mapping[str, Interval]
+    note: str  # what the views are
+    n_views: int  # of each labelled image
+    values: Mapping[str, Interval]  # by metric
 
 
 @dataclass(frozen=True)
 class Strip:
-    """Pictures beside each other, one row per example image.
+    """Pictures beside each other, one row per example image."""
 
-    Attributes:
-        group: "policies" or "operations".
-        name: of the policy or operation.
-        columns: what each picture is.
-        rows: uint8 (C, H, W, 3) each, one picture per column.
-    """
-
-    group: str
-    name: str
-    columns: Sequence[str]
-    rows: Sequence[NDArray[np.uint8]]
+    group: str  # "policies" or "operations"
+    name: str  # of the policy or operation
+    columns: Sequence[str]  # what each picture is
+    rows: Sequence[NDArray[np.uint8]]  # (C, H, W, 3) each, one picture per column
 
 
 @dataclass(frozen=True)
 class AugmentPage:
-    """Everything the page shows.
-
-    Attributes:
-        title: the page's heading.
-        command: the command line that made it.
-        created: when, as text.
-        headline: whether the augmentation helped to cover the pool; empty if nothing was measured.
-        sentences: what else there is to say about that.
-        lack: why nothing was measured; empty if it was.
-        looked: what was looked at, and with what.
-        clouds: their figures, those of the plain labelled images first.
-        plane: cloud -> (.., 2) coordinates, among them "pool".
-        share: of the pool's variance that the plane shows.
-        sheets: the holes.
-        strips: the contact sheet.
-        tuning: the search, if there was one.
-        warnings: what the reader must know about the data.
-    """
+    """Everything the page shows."""
 
     title: str
-    command: str
-    created: str
-    headline: str
-    sentences: Sequence[str]
-    lack: str
-    looked: str
-    clouds: Sequence[Cloud]
-    plane: Mapping[str, NDArray[np.float32]]
-    share: float
-    sheets: Sequence[Sheet]
-    strips: Sequence[Strip]
+    command: str  # the command line that made it
+    created: str  # when
+    headline: str  # whether the augmentation helped to cover the pool; empty if not measured
+    sentences: Sequence[str]  # what else there is to say about that
+    lack: str  # why nothing was measured; empty if it was
+    looked: str  # what was looked at, and with what
+    clouds: Sequence[Cloud]  # that of the plain labelled images first
+    plane: Mapping[str, NDArray[np.float32]]  # cloud -> (.., 2) coordinates, among them "pool"
+    share: float  # of the pool's variance that the plane shows
+    sheets: Sequence[Sheet]  # the holes
+    strips: Sequence[Strip]  # the contact sheet
     tuning: Tuning | None = None
-    warnings: Sequence[str] = field(default=())
+    warnings: Sequence[str] = ()
 
 
 def render(page: AugmentPage) -> str:

@@ -15,14 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tutelage.augment import (
-    Center,
-    Policy,
-    RandAugment,
-    Weak,
-    apply,
-    draw_cutmix,
-)
+from tutelage.augment import Center, Policy, RandAugment, Weak, apply, draw_cutmix
 from tutelage.augment.randaugment import RANDAUGMENT
 from tutelage.chain import tune
 from tutelage.chain.load import LoadedData
@@ -65,39 +58,23 @@ STILL = Weak(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.0)
 
 @dataclass(frozen=True)
 class Measured:
-    """How the training views lie relative to the pool.
+    """How the training views lie relative to the pool."""
 
-    Attributes:
-        figures: name of a cloud -> its figures.
-        holes: pool images that the strong view leaves uncovered.
-        outliers: the pool images farthest from any view by bare distance.
-        plane: cloud -> (.., 2) coordinates; the pool is one of them.
-        share: of the pool's variance that the plane shows.
-    """
-
-    figures: Mapping[str, Figures]
-    holes: Holes
-    outliers: Holes
-    plane: Mapping[str, NDArray[np.float32]]
-    share: float
+    figures: Mapping[str, Figures]  # by cloud
+    holes: Holes  # pool images that the strong view leaves uncovered
+    outliers: Holes  # the pool images farthest from any view by bare distance
+    plane: Mapping[str, NDArray[np.float32]]  # cloud -> (.., 2) coordinates, among them "pool"
+    share: float  # of the pool's variance that the plane shows
 
 
 @dataclass(frozen=True)
 class Survey:
-    """Everything that was found.
+    """Everything that was found."""
 
-    Attributes:
-        sample: the images that were looked at.
-        strong: settings of the strong view that is shown: those given, or the search's choice.
-        tuning: the search, if it was asked for.
-        measured: the figures; None if there was too little to measure.
-        seconds: how long all of it took.
-    """
-
-    sample: tune.Sample
-    strong: dict[str, Any]
-    tuning: tune.Tuning | None
-    measured: Measured | None
+    sample: tune.Sample  # the images that were looked at
+    strong: dict[str, Any]  # settings of the strong view: those given, or the search's choice
+    tuning: tune.Tuning | None  # the search, if it was asked for
+    measured: Measured | None  # None if there was too little to measure
     seconds: float
 
     @property
@@ -141,13 +118,7 @@ def _say(console: Console, content: Mapping[str, Any], done: Survey) -> None:
 
 
 def survey(data: LoadedData, console: Console, *, tuned: bool) -> Survey:
-    """Measure how the strong view covers the pool, and search for a better one if asked.
-
-    Args:
-        data: an opened data set.
-        console: shows the progress.
-        tuned: whether to search for the strong view.
-    """
+    """Measure how the strong view covers the pool, and search for a better one if ``tuned``."""
     began = time.monotonic()
     rows = np.flatnonzero(data.split.roles != "unused")
     canvases = Canvases(data.store, rows, data.device)
@@ -190,14 +161,6 @@ def _measure(
         plane={name: plane(part).numpy() for name, part in flat.items()},
         share=plane.share,
     )
-
-
-CLOUDS = {
-    "labelled": "the evaluation view of the labelled images, one each",
-    "weak view": "a crop and a mirror image: the control, as many views as the strong view has",
-    "strong view": "",
-    "tuned view": "",
-}
 
 
 def verdict(figures: Mapping[str, Figures], n_labeled: int, n_pool: int) -> tuple[str, list[str]]:
@@ -252,12 +215,7 @@ def _signed(change: Interval) -> str:
 
 
 def to_dict(done: Survey, names: Sequence[str]) -> dict[str, Any]:
-    """The content of augment.json.
-
-    Args:
-        done: a survey.
-        names: of the images, by store row.
-    """
+    """The content of augment.json; ``names`` are those of the images, by store row."""
     sample = done.sample
     out: dict[str, Any] = {
         "labeled": len(sample.labeled),
@@ -280,10 +238,7 @@ def to_dict(done: Survey, names: Sequence[str]) -> dict[str, Any]:
         "sentences": said,
         "neighbours": NEAREST,
         "clouds": {
-            name: {
-                "views": one.n_views,
-                **{metric: tune.plain(one.values[metric]) for metric in METRICS},
-            }
+            name: {"views": one.n_views, **{m: tune.plain(one.values[m]) for m in METRICS}}
             for name, one in figures.items()
         },
         "strong_minus": {
@@ -302,16 +257,14 @@ def to_dict(done: Survey, names: Sequence[str]) -> dict[str, Any]:
 
 
 def _hole_rows(found: Holes, pool: Rows, names: Sequence[str]) -> list[dict[str, Any]]:
-    columns = (found.rows.tolist(), found.distance.tolist(), found.radius.tolist(),
-               found.alone.tolist())  # fmt: skip
     return [
         {
             "image": names[pool[row]],
-            "distance": round(distance, 4),
-            "radius": round(radius, 4),
-            "alone": alone,
+            "distance": round(float(found.distance[i]), 4),
+            "radius": round(float(found.radius[i]), 4),
+            "alone": bool(found.alone[i]),
         }
-        for row, distance, radius, alone in zip(*columns, strict=True)
+        for i, row in enumerate(found.rows.tolist())
     ]
 
 
@@ -321,7 +274,8 @@ def make_page(done: Survey, data: LoadedData, command: str, created: str) -> Aug
     figures = measured.figures if measured else {}
     head, said = verdict(figures, len(sample.labeled), len(sample.pool)) if measured else ("", [])
     notes = {
-        **CLOUDS,
+        "labelled": "the evaluation view of the labelled images, one each",
+        "weak view": "a crop and a mirror image: the control, as many views as the strong view has",
         "strong view": tune.policy_name(**done.strong),
         "tuned view": done.tuning.name if done.tuning else "",
     }

@@ -38,29 +38,18 @@ _CHAIN_ARMS = {"probe", "transfer", "self-train", "student", "no-self-train"}
 
 @dataclass(frozen=True)
 class TrainedArm:
-    """One arm in one draw.
+    """One arm in one draw."""
 
-    Attributes:
-        stage: the finished stage whose model it is.
-        seconds: how long its own work took.
-        total: how long that and all that it builds on took, in seconds.
-    """
-
-    stage: Finished
-    seconds: float
-    total: float
+    stage: Finished  # whose model it is
+    seconds: float  # of its own work
+    total: float  # of that and all that it builds on, in seconds
 
 
 def train_arms(chain: Pipeline, arms: Sequence[str]) -> dict[str, TrainedArm]:
-    """Train the arms, and make every decision between them, without a look at test.
+    """Train some of ``ARMS``, and make every decision between them, without a look at test.
 
-    Args:
-        chain: a new one; afterwards it holds the arms' finished stages.
-        arms: some of ``ARMS``.
-
-    Returns:
-        The trained arms in the order of ``ARMS``. Without unlabelled images or planned rounds
-        there is no "self-train".
+    Without unlabelled images or planned rounds there is no "self-train". Afterwards the new
+    ``chain`` holds the arms' finished stages.
     """
     run = chain.run
     done: dict[str, TrainedArm] = {}
@@ -130,15 +119,11 @@ def _from_scratch(run: Run, name: str) -> Outcome:
     return train_trunk(run, [empty], [None], fine_tune_work(run.plan), name, judged_folds=0)
 
 
-def _student_alone(chain: Pipeline) -> Outcome:
-    return student.train_alone(chain.run, chain.run.plan.student)
-
-
 _RIVALS: Mapping[str, Callable[[Pipeline], Outcome]] = {
     "scratch": lambda chain: _from_scratch(without_augmentation(chain.run), "scratch"),
     "augment": lambda chain: _from_scratch(chain.run, "augment"),
     "fine-tune": _fine_tune,
-    "student-alone": _student_alone,
+    "student-alone": lambda chain: student.train_alone(chain.run, chain.run.plan.student),
 }
 ALONE = tuple(_RIVALS)
 """Trained beside the chain, which learns nothing from them."""

@@ -24,19 +24,12 @@ LEAST_STEP = 1.25  # ratio of the next greater number of labels to the user's ow
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One number of labels over S draws.
+    """One number of labels over S draws."""
 
-    Attributes:
-        labels: in all classes together, the mean of the draws.
-        without: (S,) test accuracies of transfer, which sees labels only.
-        within: (S,) test accuracies of the teacher after self-training on the unlabelled images.
-        own: whether this is the number of labels that the ladder was asked for.
-    """
-
-    labels: float
-    without: Sequence[float]
-    within: Sequence[float]
-    own: bool
+    labels: float  # in all classes together, the mean of the draws
+    without: Sequence[float]  # (S,) test accuracies of transfer, which sees labels only
+    within: Sequence[float]  # (S,) of the teacher after self-training on the unlabelled images
+    own: bool  # whether this is the number of labels that the ladder was asked for
 
 
 @dataclass(frozen=True)
@@ -51,20 +44,15 @@ class LabelCount:
 class Worth:
     """What the unlabelled images are worth at the user's own number of labels.
 
-    Attributes:
-        labels: the user's own number.
-        more: whether more labels were tried. If so, ``equal`` labels alone do what ``labels`` do
-            with the unlabelled images; else ``equal`` labels with them do what ``labels`` do alone.
-        equal: that number.
-        low: the end of its 95% interval at which the unlabelled images are worth least.
-        high: the other end.
+    If more labels were tried, ``equal`` labels alone do what ``labels`` do with the unlabelled
+    images; else ``equal`` labels with them do what ``labels`` do alone.
     """
 
-    labels: float
-    more: bool
+    labels: float  # the user's own number
+    more: bool  # whether more labels were tried
     equal: LabelCount
-    low: LabelCount
-    high: LabelCount
+    low: LabelCount  # the end of its 95% interval where the unlabelled images are worth least
+    high: LabelCount  # the other end
 
     @property
     def is_clear(self) -> bool:
@@ -76,14 +64,10 @@ class Worth:
 def check_budgets(
     asked: Sequence[int] | None, catalog: Catalog, own: int | None, arms: Sequence[str]
 ) -> tuple[int, ...]:
-    """Labels per class of the curve's points, without the user's own.
+    """Labels per class of the curve's points, without the user's own (None takes all labels).
 
-    Args:
-        asked: what the user asked for; empty for no curve; None for half and a quarter of the
-            user's own number of labels and, if there are that many, twice and four times as many.
-        catalog: the data whose labels are counted.
-        own: labels per class that the ladder draws; None takes all.
-        arms: the arms that the ladder trains.
+    If nothing was ``asked`` for (None), they are half and a quarter of the user's own number and,
+    if there are that many, twice and four times as many. An empty ``asked`` is no curve.
 
     Raises:
         TutelageError: a number outside 1 to what there is, or arms that lack one of ``NEED``.

@@ -46,45 +46,26 @@ PARTS = {
 
 @dataclass(frozen=True)
 class Arm:
-    """One arm over S label draws.
+    """One arm over S label draws."""
 
-    Attributes:
-        name: as in ``MEANINGS``.
-        each: (S,) test accuracies, as fractions.
-        mean: their mean, with its 95% interval.
-        ece: mean expected calibration error.
-        parameters: number of its model's parameters.
-        seconds: mean time of its own work, without what it builds on.
-        total: mean time of its own work and all that it builds on, in seconds.
-        latency_ms: time for one image on one core, exported to ONNX; None if not timed.
-        kept: in how many draws the held-out labels kept it; None where nothing is decided.
-    """
-
-    name: str
-    each: Sequence[float]
+    name: str  # as in ``MEANINGS``
+    each: Sequence[float]  # (S,) test accuracies, as fractions
     mean: Interval
-    ece: float
+    ece: float  # mean expected calibration error
     parameters: int
-    seconds: float
-    total: float
-    latency_ms: float | None
-    kept: int | None
+    seconds: float  # mean time of its own work, without what it builds on
+    total: float  # mean time of its own work and all that it builds on, in seconds
+    latency_ms: float | None  # of one image on one core, exported to ONNX; None if not timed
+    kept: int | None  # draws in which held-out labels kept it; None where nothing is decided
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One arm minus another, paired by label draw.
-
-    Attributes:
-        arm: name of the arm.
-        minus: name of the arm that is subtracted.
-        each: (S,) differences in test accuracy, as fractions.
-        mean: their mean, with its 95% interval.
-    """
+    """One arm minus another, paired by label draw."""
 
     arm: str
-    minus: str
-    each: Sequence[float]
+    minus: str  # name of the arm that is subtracted
+    each: Sequence[float]  # (S,) differences in test accuracy, as fractions
     mean: Interval
 
     @property
@@ -103,35 +84,20 @@ class Difference:
 
 @dataclass(frozen=True)
 class LadderPage:
-    """Everything the page shows.
-
-    Attributes:
-        title: the page's heading.
-        command: the command line that made it.
-        created: when, as text.
-        seeds: (S,) seeds of the label draws.
-        n_test: number of test images.
-        arms: in the ladder's order.
-        differences: in the order of the page.
-        points: the points of the label-efficiency curve, rising in labels.
-        worth: what the unlabelled images are worth in labels; None without a curve.
-        price: of an hour of this machine, in any currency; None if not given.
-        notes: what the reader must know before believing the figures.
-        settings: every setting, nested as it likes.
-    """
+    """Everything the page shows."""
 
     title: str
-    command: str
-    created: str
-    seeds: Sequence[int]
-    n_test: int
-    arms: Sequence[Arm]
+    command: str  # the command line that made it
+    created: str  # when
+    seeds: Sequence[int]  # (S,) of the label draws
+    n_test: int  # test images
+    arms: Sequence[Arm]  # in the ladder's order
     differences: Sequence[Difference]
-    points: Sequence[CurvePoint]
-    worth: Worth | None
-    price: float | None
-    notes: Sequence[str]
-    settings: Mapping[str, Any]
+    points: Sequence[CurvePoint]  # of the label-efficiency curve, rising in labels
+    worth: Worth | None  # of the unlabelled images in labels; None without a curve
+    price: float | None  # of an hour of this machine, in any currency; None if not given
+    notes: Sequence[str]  # what the reader must know before believing the figures
+    settings: Mapping[str, Any]  # all, nested as they like
 
     def cost(self, arm: Arm) -> float | None:
         """What one draw of an arm costs, all that it builds on included."""
@@ -146,6 +112,14 @@ def render(page: LadderPage) -> str:
     """
     markup = need("markupsafe", "train").Markup
     rows = [plots.Draws(arm.name, arm.each, arm.mean) for arm in page.arms]
+    curve = None
+    if len(page.points) > 1:
+        drawn = plots.label_curve(
+            [point.labels for point in page.points],
+            [point.within for point in page.points],
+            [point.without for point in page.points],
+        )
+        curve = markup(drawn)
     context = {
         "page": page,
         "headline": headline(page),
@@ -153,7 +127,7 @@ def render(page: LadderPage) -> str:
         "sentences": sentences(page.arms, page.differences),
         "summary": summary(page),
         "parts": parts(page.differences),
-        "curve": markup(_label_curve(page.points)) if len(page.points) > 1 else None,
+        "curve": curve,
         "worth": None if page.worth is None else worth_in_words(page.worth),
         "luck": luck_note(page.arms, page.n_test),
         "meanings": [(arm.name, MEANINGS[arm.name]) for arm in page.arms],
@@ -161,14 +135,6 @@ def render(page: LadderPage) -> str:
         "settings": list(flat(page.settings)),
     }
     return fill("ladder.html.j2", context)
-
-
-def _label_curve(points: Sequence[CurvePoint]) -> str:
-    return plots.label_curve(
-        [point.labels for point in points],
-        [point.within for point in points],
-        [point.without for point in points],
-    )
 
 
 def last_rung(arms: Sequence[Arm]) -> Arm:

@@ -59,7 +59,8 @@ def ladder(
     config = make_config("ladder", settings)
     wanted = check_request(arms, seeds, config.data.seed)
     catalog, name = open_data(data)
-    check_test(catalog)
+    if not ((catalog.splits == "test") & (catalog.labels >= 0)).any():
+        raise _no_test(catalog)
     budgets = check_budgets(curve, catalog, config.data.labels_per_class, wanted)
     given = {
         **settings,
@@ -92,12 +93,7 @@ def ladder(
 
 
 def check_request(arms: Sequence[str] | None, seeds: int, first: int) -> tuple[str, ...]:
-    """The arms that were asked for, in the ladder's order.
-
-    Args:
-        arms: names of ``ARMS``; None takes them all.
-        seeds: label draws.
-        first: seed of the first of them.
+    """The arms that were asked for, or all of ``ARMS``, in the ladder's order.
 
     Raises:
         TutelageError: an unknown arm, none at all, or too few or too many seeds.
@@ -113,16 +109,6 @@ def check_request(arms: Sequence[str] | None, seeds: int, first: int) -> tuple[s
             "draws needs them (5 or more are worth reading)"
         )
     return tuple(arm for arm in ARMS if arm in wanted)
-
-
-def check_test(catalog: Catalog) -> None:
-    """Refuse data without test images.
-
-    Raises:
-        TutelageError: there are none with a label.
-    """
-    if not ((catalog.splits == "test") & (catalog.labels >= 0)).any():
-        raise _no_test(catalog)
 
 
 def _no_test(catalog: Catalog) -> TutelageError:
@@ -146,15 +132,8 @@ def run_seeds(
 ) -> Iterator[tuple[list[dict[str, Any]], RunFolder, Console]]:
     """Train the arms on each seed's draw of labels in turn, each in ``out / "seed-N"``.
 
-    Args:
-        catalog: the data.
-        data: the user's name for it.
-        out: the ladder's folder.
-        config: settings; the first seed among them.
-        arms: some of ``ARMS``.
-        seeds: how many.
-        budgets: labels per class at the curve's other points.
-        quiet: print nothing.
+    The user calls the catalog ``data``. The first seed is that of ``config``. The curve's other
+    points have ``budgets`` labels per class.
 
     Yields:
         After each seed from the second on: the contents of the seeds' metrics.json so far, the
@@ -224,16 +203,8 @@ def run_seed(
 ) -> dict[str, Any]:
     """Train and test the arms on one draw of labels, but for what the folder ``out`` holds already.
 
-    Args:
-        catalog: the data.
-        data: the user's name for it.
-        out: the seed's run folder.
-        config: settings, the seed among them.
-        arms: some of ``ARMS``.
-        timed: also measure the latency of each model.
-        quiet: print nothing.
-        shared: the folder in which the choice of a student is pinned, so that all seeds train the
-            same one.
+    In the folder ``shared`` the choice of a student is pinned, so that all seeds train the same
+    one. If ``timed``, the latency of each model is measured.
 
     Returns:
         The content of the folder's metrics.json.
@@ -269,35 +240,26 @@ def _test(run: Run, trained: Mapping[str, TrainedArm], *, timed: bool) -> list[d
     probs = predict_rows(run, shown, rows)
     times = _latencies([stage.outcome.model for stage in shown]) if timed else {}
     kept = {"transfer": lambda stage: stage.accepted, "self-train": is_round}
-    entries = []
-    for arm, one in trained.items():
-        model = one.stage.outcome.model
-        entries.append(
-            {
-                "arm": arm,
-                "stage": one.stage.name,
-                "kept": kept[arm](one.stage) if arm in kept else None,
-                "seconds": round(one.seconds, 2),
-                "total_seconds": round(one.total, 2),
-                "parameters": count_parameters(model),
-                "latency_ms": times.get(_shape(model)),
-                "test": metrics(probs[different[id(one.stage)][0]], run.split.truth[rows]),
-            }
-        )
-    return entries
+    return [
+        {
+            "arm": arm,
+            "stage": one.stage.name,
+            "kept": kept[arm](one.stage) if arm in kept else None,
+            "seconds": round(one.seconds, 2),
+            "total_seconds": round(one.total, 2),
+            "parameters": count_parameters(one.stage.outcome.model),
+            "latency_ms": times.get(_shape(one.stage.outcome.model)),
+            "test": metrics(probs[different[id(one.stage)][0]], run.split.truth[rows]),
+        }
+        for arm, one in trained.items()
+    ]
 
 
 def _shape(model: Classifier) -> tuple[Any, ...]:
     """What a model's latency depends on: models of one shape take the same time."""
     spec = model.spec
-    return (
-        spec.architecture,
-        spec.cut,
-        spec.skipped,
-        spec.head_hidden,
-        spec.levels,
-        spec.input_size,
-    )
+    trunk = (spec.architecture, spec.cut, spec.skipped, spec.levels)
+    return (*trunk, spec.head_hidden, spec.input_size)
 
 
 def _latencies(models: Sequence[Classifier]) -> dict[tuple[Any, ...], float]:
@@ -312,11 +274,7 @@ def _latencies(models: Sequence[Classifier]) -> dict[tuple[Any, ...], float]:
 
 
 def summarise(seeds: Sequence[Mapping[str, Any]]) -> tuple[list[Arm], list[Difference]]:
-    """The arms that every seed has, and their paired differences.
-
-    Args:
-        seeds: contents of at least 2 seeds' metrics.json.
-    """
+    """The arms that all of at least 2 seeds' metrics.json have, and their paired differences."""
     tables = [{entry["arm"]: entry for entry in seed["arms"]} for seed in seeds]
     names = [name for name in ARMS if all(name in table for table in tables)]
     arms = [_arm(name, [table[name] for table in tables]) for name in names]
@@ -373,16 +331,7 @@ def make_page(
     created: str,
     price: float | None = None,
 ) -> LadderPage:
-    """Everything the page shows.
-
-    Args:
-        seeds: the contents of the seeds' metrics.json, each with its points of the curve.
-        catalog: the data.
-        config: settings.
-        command: the command line that makes the page.
-        created: when, as text.
-        price: of an hour of this machine; None leaves the costs out.
-    """
+    """Everything the page shows; ``seeds`` are metrics.json, each with its points of the curve."""
     arms, differences = summarise(seeds)
     points = _curve_points(seeds)
     return LadderPage(
@@ -402,7 +351,6 @@ def make_page(
 
 
 def _curve_points(seeds: Sequence[Mapping[str, Any]]) -> list[CurvePoint]:
-    """The curve's points over the draws, rising in labels."""
     points = []
     for draws in zip(*(seed["curve"] for seed in seeds), strict=True):
         each = {name: [draw[name] for draw in draws] for name in ("labels", "without", "within")}

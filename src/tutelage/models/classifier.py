@@ -36,9 +36,13 @@ class Classifier(nn.Module):
         spec: what ``model.json`` remembers; replace it (it is frozen) to record a temperature.
         num_features: width D of ``features``.
         own_features: number of the trunk's own, which come first; the rest are of its levels.
+        is_frozen: whether the whole trunk is frozen.
         drop_rate: dropout before the head, in training mode only.
         pretrained_head: weight (K0, D) of the classifier that came with pretrained weights, or
             None. A prior for the probe; never trained, moved or saved.
+
+    The trunk maps normalised images to features (B, D), or to a map (B, C, h, w) if ``spec.cut``.
+    ``channels`` is that D or C; the maps of ``spec.levels`` together have ``level_channels``.
     """
 
     mean: Tensor
@@ -47,14 +51,6 @@ class Classifier(nn.Module):
     def __init__(
         self, trunk: nn.Module, spec: ModelSpec, channels: int, level_channels: int = 0
     ) -> None:
-        """Put a neck (for a cut trunk) and a new head on a trunk.
-
-        Args:
-            trunk: normalised images -> features (B, D), or a map (B, C, h, w) if ``spec.cut``.
-            spec: the model's description.
-            channels: D or C of the trunk's output.
-            level_channels: of the maps of ``spec.levels``, together.
-        """
         super().__init__()
         self.spec = spec
         self.trunk = trunk
@@ -67,7 +63,7 @@ class Classifier(nn.Module):
         nn.init.zeros_(self.head.bias)
         self.drop_rate = 0.0
         self.pretrained_head: Tensor | None = None
-        self._frozen = False
+        self.is_frozen = False
         self._frozen_norms = False
         self._frozen_stages: list[nn.Module] = []
         for name, values in (("mean", spec.mean), ("std", spec.std)):
@@ -93,20 +89,15 @@ class Classifier(nn.Module):
         """Logits (B, K) of images (B, 3, H, W) in [0, 1]."""
         return self.logits(self.features(images))
 
-    @property
-    def is_frozen(self) -> bool:
-        """Whether the whole trunk is frozen."""
-        return self._frozen
-
     def freeze_trunk(self) -> None:
         """Stop the trunk's gradients and keep its batch norms and noise in evaluation mode."""
-        self._frozen = True
+        self.is_frozen = True
         self.trunk.requires_grad_(False)
         self.trunk.eval()
 
     def unfreeze_trunk(self) -> None:
         """Let the trunk learn again, in the mode of the whole model."""
-        self._frozen = False
+        self.is_frozen = False
         self.trunk.requires_grad_(True)
         self.train(self.training)
 
@@ -137,7 +128,7 @@ class Classifier(nn.Module):
     def train(self, mode: bool = True) -> Classifier:
         """Set the mode as ``nn.Module.train`` does, but what is frozen stays in evaluation mode."""
         super().train(mode)
-        if self._frozen:
+        if self.is_frozen:
             self.trunk.eval()
         for module in self._frozen_stages:
             module.eval()
@@ -151,10 +142,8 @@ class Classifier(nn.Module):
         """Set head dropout and the trunk's stochastic depth (Huang et al. 2016, eq. 4).
 
         The probability of dropping a residual branch rises linearly with depth from 0 to
-        ``drop_path_rate``. Both act in training mode only, and never in a frozen trunk.
-
-        Returns:
-            The number of residual branches; 0 means that ``drop_path_rate`` has nothing to act on.
+        ``drop_path_rate``. Both act in training mode only, and never in a frozen trunk. Returns the
+        number of residual branches; 0 means that ``drop_path_rate`` has nothing to act on.
         """
         from timm.layers.drop import DropPath
 
@@ -185,18 +174,14 @@ def has_blocks(body: Any) -> bool:
 def level_maps(body: Any, x: Tensor, levels: Sequence[int]) -> tuple[Tensor, list[Tensor]]:
     """A timm model's output before its pooling, and the maps (B, C, h, w) of its ``levels``.
 
-    Args:
-        body: the model, whole or pruned.
-        x: normalised images (B, 3, H, W).
-        levels: numbers of stages, from 1, as ``zoo.cut`` counts them.
+    These are numbers of stages, from 1, as ``zoo.cut`` counts them; x (B, 3, H, W) is normalised.
     """
     if has_blocks(body):  # index 0 is the stem here
-        found = body.forward_intermediates(x, indices=list(levels), extra_blocks=True)
+        last, maps = body.forward_intermediates(x, indices=list(levels), extra_blocks=True)
     else:
         # To the end, for the trunk's own features: Hiera would stop after the last level.
         at = [level - 1 for level in levels]
-        found = body.forward_intermediates(x, indices=at, stop_early=False)
-    last, maps = found
+        last, maps = body.forward_intermediates(x, indices=at, stop_early=False)
     return last, maps
 
 

@@ -21,7 +21,6 @@ class EMA(Generic[Model]):
     """
 
     def __init__(self, model: Model, decay: float) -> None:
-        """Start from a copy of ``model``, in eval mode and without gradient."""
         self.model = copy.deepcopy(model).eval()
         self.model.requires_grad_(False)
         self.decay = decay

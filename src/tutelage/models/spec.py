@@ -22,46 +22,30 @@ MAX_WIDTH = 65_536  # classes, and channels of a neck
 class ModelSpec:
     """The description of a classifier, written as ``model.json``.
 
-    Attributes:
-        architecture: timm model name.
-        cut: number of leading stages kept of the architecture; None keeps the whole trunk.
-        skipped: residual blocks of a cut trunk, by name, whose input passes through unchanged.
-        classes: class names in the order of the outputs (K).
-        input_size: side in pixels of the square view that the trunk sees.
-        canvas: side in pixels of the square canvas an image is squashed to first.
-        crop_pct: fraction of the short side kept by the centre view.
-        mean: per-channel mean of the normalisation, for images in [0, 1].
-        std: per-channel standard deviation of the normalisation.
-        temperature: divides the logits before the softmax.
-        unknown_threshold: an image with a higher energy (``tutelage.stats.unknown.energy`` of the
-            logits, not divided by the temperature) is of none of the classes; None if not fitted.
-        head_hidden: width of the neck of a cut student; None has no neck.
-        levels: numbers, from 1, of the stages whose maps' channel means and standard deviations
-            are features too, after the trunk's own.
-        versions: package name -> version that made the model.
+    Raises:
+        TutelageError: naming the first value that no model can have.
     """
 
-    architecture: str
-    cut: int | None
-    classes: tuple[str, ...]
-    input_size: int
-    canvas: int
-    crop_pct: float
-    mean: tuple[float, float, float]
+    architecture: str  # timm's name
+    cut: int | None  # leading stages kept of the architecture; None keeps the whole trunk
+    classes: tuple[str, ...]  # names in the order of the outputs (K)
+    input_size: int  # side in pixels of the square view that the trunk sees
+    canvas: int  # side in pixels of the square that an image is squashed to first
+    crop_pct: float  # fraction of the short side kept by the centre view
+    mean: tuple[float, float, float]  # of the normalisation, by channel, for images in [0, 1]
     std: tuple[float, float, float]
-    temperature: float = 1.0
+    temperature: float = 1.0  # divides the logits before the softmax
+    # An image with a higher energy (``tutelage.stats.unknown.energy`` of the logits, not divided
+    # by the temperature) is of none of the classes; None if not fitted.
     unknown_threshold: float | None = None
-    head_hidden: int | None = None
-    skipped: tuple[str, ...] = ()
+    head_hidden: int | None = None  # width of the neck of a cut student; None has no neck
+    skipped: tuple[str, ...] = ()  # residual blocks of a cut trunk that pass their input through
+    # Numbers, from 1, of the stages whose maps' channel means and standard deviations are features
+    # too, after the trunk's own.
     levels: tuple[int, ...] = ()
-    versions: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)  # of the packages that made the model
 
     def __post_init__(self) -> None:
-        """Refuse values no model can have.
-
-        Raises:
-            TutelageError: naming the first impossible value.
-        """
         checks = {
             "classes must be unique and not empty": len(set(self.classes)) == len(self.classes) > 0,
             f"there may be {MAX_WIDTH:,} classes at most": len(self.classes) <= MAX_WIDTH,

@@ -37,8 +37,6 @@ def create(
     canvas: int,
     input_size: int | None = None,
     weights: Path | str | None = None,
-    drop_rate: float = 0.0,
-    drop_path_rate: float = 0.0,
 ) -> Classifier:
     """A pretrained trunk with a new head.
 
@@ -50,8 +48,6 @@ def create(
         weights: None takes the pip-installed weights if the architecture has them, else timm's
             hub; "none" starts from random weights (seed with ``torch.manual_seed``); anything
             else is a .safetensors file with timm's names, with or without its classifier.
-        drop_rate: see ``Classifier.set_noise``.
-        drop_path_rate: see ``Classifier.set_noise``.
 
     Raises:
         TutelageError: unknown architecture, weights that do not fit, or no hub in reach.
@@ -74,7 +70,7 @@ def create(
     )
     model = build(spec, trunk=body)
     model.pretrained_head = old_head
-    model.set_noise(drop_rate, drop_path_rate)
+    model.set_noise(0.0, 0.0)  # whatever the architecture sets
     return model
 
 
@@ -139,11 +135,12 @@ def cut(
     Raises:
         TutelageError: the architecture cannot be cut there, or has no such residual block there.
     """
+    lacking = [name for name in teacher.spec.skipped if int(name.split(".")[1]) < stages]
     spec = dataclasses.replace(
         teacher.spec,
         cut=stages,
         head_hidden=neck,
-        skipped=tuple(dict.fromkeys([*_kept_skips(teacher, stages), *skipped])),
+        skipped=tuple(dict.fromkeys([*lacking, *skipped])),
         levels=(),  # a trained neck gains nothing from them (docs/log.md)
         temperature=1.0,
         unknown_threshold=None,
@@ -178,13 +175,7 @@ def residual_blocks(model: Classifier, stages: int) -> dict[str, int]:
     }
 
 
-def _kept_skips(teacher: Classifier, stages: int) -> list[str]:
-    """The blocks of the first stages that the teacher itself, if it is cut, already skips."""
-    return [name for name in teacher.spec.skipped if int(name.split(".")[1]) < stages]
-
-
 def _skip(body: Any, spec: ModelSpec) -> Any:
-    """A pruned timm model without the blocks that ``spec`` skips."""
     for name in spec.skipped:
         block = dict(body.named_modules()).get(name)
         if not getattr(block, "has_skip", False):
@@ -209,17 +200,7 @@ def param_groups(
     The deepest trunk layer (the nearest to the head) learns at ``lr_trunk``, each layer before it
     at ``layer_decay`` times the next one's rate (ULMFiT, Howard and Ruder 2018, section 3.2).
     Norms, biases and what the architecture names itself get no weight decay. Frozen parameters
-    are left out.
-
-    Args:
-        model: the classifier.
-        lr_head: rate of head and neck.
-        lr_trunk: rate of the deepest trunk layer.
-        weight_decay: of what is not exempt.
-        layer_decay: factor on the rate per layer.
-
-    Returns:
-        Groups with ``params``, ``lr``, ``weight_decay`` and ``name`` ("head" or "trunk").
+    are left out. A group has ``params``, ``lr``, ``weight_decay`` and ``name``: "head" or "trunk".
     """
     from timm.models import group_parameters
 
@@ -339,11 +320,7 @@ def _offline_if_unreachable() -> Iterator[None]:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a .safetensors file.
-
-    Raises:
-        TutelageError: no such file, or not safetensors.
-    """
+    """Read a .safetensors file; TutelageError if there is none, or if it holds something else."""
     from safetensors.torch import load_file
 
     if not path.is_file():
@@ -365,12 +342,12 @@ def load_strictly(module: nn.Module, state: dict[str, Tensor], source: str) -> N
     """
     wanted = module.state_dict()
     missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+    common = sorted(wanted.keys() & state.keys())
     shapes = [
         f"{name} {tuple(state[name].shape)} instead of {tuple(wanted[name].shape)}"
-        for name in sorted(wanted.keys() & state.keys())
+        for name in common
         if state[name].shape != wanted[name].shape
     ]
-    common = sorted(wanted.keys() & state.keys())
     kinds = [n for n in common if state[n].is_floating_point() != wanted[n].is_floating_point()]
     broken = [n for n in sorted({*common} - {*kinds}) if not torch.isfinite(state[n].float()).all()]
     parts = (
@@ -391,11 +368,7 @@ def _some(names: list[str], limit: int = 3) -> str:
 
 
 def _prune(body: Any, stages: int) -> Any:
-    """A timm model without what follows its first ``stages`` stages.
-
-    Raises:
-        TutelageError: timm cannot cut this architecture, or not there.
-    """
+    """A timm model without what follows its first ``stages`` stages."""
     name = body.pretrained_cfg["architecture"]
     count = _stages_of(body)
     if not hasattr(body, "prune_intermediate_layers") or not count:

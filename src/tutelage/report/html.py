@@ -74,15 +74,6 @@ def fill(template: str, context: Mapping[str, Any]) -> str:
     return str(page).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def write(report: Report, path: Path) -> None:
-    """Render a run's page to ``path``, as ``write_page`` does.
-
-    Raises:
-        OSError: the folder cannot be written to.
-    """
-    write_page(render(report), path)
-
-
 def write_page(text: str, path: Path) -> None:
     """Write a page atomically: a reader sees the old page or the new one, never a part.
 
@@ -94,7 +85,6 @@ def write_page(text: str, path: Path) -> None:
 
 
 def _context(report: Report) -> dict[str, Any]:
-    """Everything the template reads."""
     markup = need("markupsafe", "train").Markup
     verdict = judge(report)
     rungs = [step.rung for step in verdict.steps]
@@ -114,7 +104,7 @@ def _context(report: Report) -> dict[str, Any]:
         "sheets": encode_sheets(report.sheets),
         "leakage": report.metrics.get("leakage") or {"pairs": 0},
         "skipped": report.skipped[:SKIPPED_SHOWN],
-        "skipped_count": max(report.skipped_count, len(report.skipped)),
+        "skipped_count": len(report.skipped),
         "settings": list(flat(report.settings)),
         "cloud": _cloud(report),
         "palette": PALETTE,

@@ -57,20 +57,14 @@ class DeploymentRow(TypedDict):
 class StageTest:
     """One stage's answers on the test images; all stages must use the same image order.
 
-    Attributes:
-        probs: (n, K) probabilities.
-        labels: (n,) true class indices.
+    Raises:
+        ValueError: shapes or label values do not fit.
     """
 
-    probs: NDArray[Any]
-    labels: NDArray[Any]
+    probs: NDArray[Any]  # (n, K)
+    labels: NDArray[Any]  # (n,) true class indices
 
     def __post_init__(self) -> None:
-        """Refuse arrays that do not belong together.
-
-        Raises:
-            ValueError: shapes or label values do not fit.
-        """
         n, *rest = self.probs.shape
         if len(rest) != 1 or self.labels.shape != (n,):
             raise ValueError(
@@ -98,17 +92,11 @@ class StageTest:
 
 @dataclass(frozen=True)
 class Thumb:
-    """One picture of a contact sheet.
+    """One picture of a contact sheet."""
 
-    Attributes:
-        image: uint8 (H, W, 3).
-        caption: the text below it.
-        tags: positions of the sheet's filters under which it is shown.
-    """
-
-    image: NDArray[np.uint8]
+    image: NDArray[np.uint8]  # (H, W, 3)
     caption: str
-    tags: tuple[int, ...] = ()
+    tags: tuple[int, ...] = ()  # positions of the sheet's filters under which it is shown
 
 
 @dataclass(frozen=True)
@@ -123,71 +111,41 @@ class Sheet:
 
 @dataclass(frozen=True)
 class CloudImage:
-    """One image of the cloud, where alike images lie together.
+    """One image of the cloud, where alike images lie together."""
 
-    Attributes:
-        x: from 0, left, to 1.
-        y: from 0, top, to 1.
-        group: index of the class that it has or is taken for.
-        labeled: whether it has a label.
-        caption: what it is, in words.
-        image: uint8 (S, S, 3), S the same for all.
-    """
-
-    x: float
-    y: float
-    group: int
+    x: float  # from 0, left, to 1
+    y: float  # from 0, top, to 1
+    group: int  # index of the class that it has or is taken for
     labeled: bool
     caption: str
-    image: NDArray[np.uint8]
+    image: NDArray[np.uint8]  # (S, S, 3), S the same for all
 
 
 @dataclass(frozen=True)
 class Report:
     """Everything the page shows.
 
-    Attributes:
-        title: the page's heading.
-        command: the command line that made the run.
-        created: when, as text.
-        metrics: the content of metrics.json.
-        classes: (K,) names in index order.
-        predictions: stage name -> its answers on the test images; empty without a test split.
-        pseudo: one row per round and class.
-        sheets: contact sheets in reading order.
-        notes: warnings to read before believing the figures.
-        skipped: (image name, reason) of unreadable images; may be only the first of them.
-        skipped_count: how many there are in all.
-        decisions: one row per judged stage.
-        deployment: one row per model file.
-        settings: every resolved setting, nested as it likes.
-        counts: images by role: labeled, unlabeled, val, test.
-        cloud: training images, alike ones close together.
+    Raises:
+        ValueError: a stage's K is not the number of class names.
     """
 
     title: str
-    command: str
-    created: str
-    metrics: Mapping[str, Any]
-    classes: Sequence[str]
-    predictions: Mapping[str, StageTest] = field(default_factory=dict)
-    pseudo: Sequence[PseudoRow] = ()
-    sheets: Sequence[Sheet] = ()
-    notes: Sequence[str] = ()
-    skipped: Sequence[tuple[str, str]] = ()
-    skipped_count: int = 0
-    decisions: Sequence[DecisionRow] = ()
-    deployment: Sequence[DeploymentRow] = ()
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    counts: Mapping[str, int] = field(default_factory=dict)
+    command: str  # the command line that made the run
+    created: str  # when
+    metrics: Mapping[str, Any]  # the content of metrics.json
+    classes: Sequence[str]  # (K,) names in index order
+    predictions: Mapping[str, StageTest] = field(default_factory=dict)  # by stage; {} without test
+    pseudo: Sequence[PseudoRow] = ()  # one per round and class
+    sheets: Sequence[Sheet] = ()  # in reading order
+    notes: Sequence[str] = ()  # warnings to read before believing the figures
+    skipped: Sequence[tuple[str, str]] = ()  # (image name, reason) of unreadable images
+    decisions: Sequence[DecisionRow] = ()  # one per judged stage
+    deployment: Sequence[DeploymentRow] = ()  # one per model file
+    settings: Mapping[str, Any] = field(default_factory=dict)  # all, nested as they like
+    counts: Mapping[str, int] = field(default_factory=dict)  # by role: labeled, unlabeled, ...
     cloud: Sequence[CloudImage] = ()
 
     def __post_init__(self) -> None:
-        """Refuse predictions over other classes.
-
-        Raises:
-            ValueError: a stage's K is not the number of class names.
-        """
         for name, test in self.predictions.items():
             if test.probs.shape[1] != len(self.classes):
                 raise ValueError(

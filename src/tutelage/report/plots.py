@@ -69,12 +69,9 @@ def ladder(rungs: Sequence[Rung], xlabel: str) -> str:
         axes.annotate(
             label, (value, row), (0, 7), textcoords="offset points", ha="center", color=color
         )
-    names = [shorten(rung.name, 16) for rung in shown]
-    axes.set_yticks(range(len(shown)), names, parse_math=False)
     axes.set_ylim(len(shown) - 0.5, -0.75)
-    axes.set_xlabel(xlabel)
-    axes.grid(axis="x", color=LINE, linewidth=0.6)
     axes.margins(x=0.12)
+    _name_rows(axes, [rung.name for rung in shown], xlabel)
     alt = "Accuracy of each stage with its 95% interval. " + "; ".join(
         _rung_in_words(r) for r in shown
     )
@@ -98,15 +95,13 @@ def draws(rows: Sequence[Draws], xlabel: str) -> str:
         below = place + 0.22
         axes.plot([low, high], [below, below], color=STUDENT, linewidth=1.8)
         axes.plot([value], [below], color=STUDENT, marker="D", markersize=6)
+        label = f"{value:.1f}"
         axes.annotate(
-            f"{value:.1f}", (value, below), (0, -14), textcoords="offset points", ha="center",
-            color=INK,
-        )  # fmt: skip
-    axes.set_yticks(places, [shorten(row.name, 16) for row in rows], parse_math=False)
+            label, (value, below), (0, -14), textcoords="offset points", ha="center", color=INK
+        )
     axes.set_ylim(len(rows) - 0.25, -0.4)
-    axes.set_xlabel(xlabel)
-    axes.grid(axis="x", color=LINE, linewidth=0.6)
     axes.margins(x=0.08)
+    _name_rows(axes, [row.name for row in rows], xlabel)
     means = (f"{row.name}: {_in_words(row.mean.value, row.mean[1:])}" for row in rows)
     alt = "Mean accuracy of each arm with its 95% interval. " + "; ".join(means)
     return _svg(figure, "draws", alt)
@@ -120,12 +115,8 @@ def label_curve(
 ) -> str:
     """Accuracy against the number of labels (logarithmic), with and without unlabelled images.
 
-    Means are joined by lines; the small points are the draws.
-
-    Args:
-        counts: number of labels at each point.
-        within: at each point, the draws' accuracies with the unlabelled images.
-        without: the same without them.
+    Means are joined by lines; the small points are the draws. ``within`` and ``without`` hold the
+    draws' accuracies at each of the ``counts``.
     """
     figure, axes = _figure(3.4)
     curves = {
@@ -167,18 +158,8 @@ def reliability(curves: Mapping[str, Sequence[Bin]]) -> str:
             [100 * (b.accuracy.value - b.accuracy.low) for b in bins],
             [100 * (b.accuracy.high - b.accuracy.value) for b in bins],
         ]
-        top.errorbar(
-            at,
-            height,
-            spread,
-            color=color,
-            marker=marker,
-            linestyle=line,
-            markersize=5,
-            linewidth=1.4,
-            elinewidth=1,
-            label=shorten(name, 24),
-        )
+        look = {"color": color, "marker": marker, "linestyle": line, "label": shorten(name, 24)}
+        top.errorbar(at, height, spread, markersize=5, linewidth=1.4, elinewidth=1, **look)
         bottom.bar([x + shift for x in at], [b.images for b in bins], width=3.2, color=color)
     top.set(xlim=(0, 102), ylim=(0, 104), ylabel="right, %", xticklabels=[])
     top.grid(color=LINE, linewidth=0.6)
@@ -233,6 +214,12 @@ def clouds(plane: Mapping[str, NDArray[np.float32]]) -> str:
         f"{len(plane[name])} {label}" for name, label, _, _ in shown
     )
     return _svg(figure, "clouds", alt)
+
+
+def _name_rows(axes: Any, names: Sequence[str], xlabel: str) -> None:
+    axes.set_yticks(range(len(names)), [shorten(name, 16) for name in names], parse_math=False)
+    axes.set_xlabel(xlabel)
+    axes.grid(axis="x", color=LINE, linewidth=0.6)
 
 
 def _rung_in_words(rung: Rung) -> str:

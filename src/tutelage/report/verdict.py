@@ -54,23 +54,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What stands at the top of the page.
+    """What stands at the top of the page."""
 
-    Attributes:
-        split: where the figures come from; None if there are none.
-        headline: the final model's accuracy, in a sentence.
-        summary: sentences on all steps together, the student and the rejections.
-        steps: one per stage, in order.
-        final: the model that the run delivers.
-        teacher: the teacher that the student learnt from; None if there is no student.
-    """
-
-    split: SplitName | None
-    headline: str
-    summary: list[str]
-    steps: list[Step]
-    final: Rung | None
-    teacher: Rung | None
+    split: SplitName | None  # where the figures come from; None if there are none
+    headline: str  # the final model's accuracy, in a sentence
+    summary: list[str]  # sentences on all steps together, the student and the rejections
+    steps: list[Step]  # one per stage, in order
+    final: Rung | None  # the model that the run delivers
+    teacher: Rung | None  # that the student learnt from; None if there is no student
 
 
 def judge(report: Report) -> Verdict:

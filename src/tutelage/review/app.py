@@ -69,12 +69,8 @@ def review(run: Path, *, data: Data | None, port: int, browser: bool) -> None:
 def make_app(items: Items, decisions: Decisions, *, title: str, port: int, token: str) -> Starlette:
     """The application for one start.
 
-    Args:
-        items: the images to review.
-        decisions: where decisions are kept.
-        title: of the page.
-        port: that it is served on; part of the names that the server answers to.
-        token: that the first request must have in its address.
+    ``port`` is part of the names that the server answers to; the first request must have ``token``
+    in its address.
     """
     review = _Review(items, decisions, title)
     routes = [
@@ -148,7 +144,7 @@ def _with_headers(send: Send, headers: dict[str, str]) -> Send:
 
 
 class _Review:
-    """The handlers, and what they share."""
+    """The handlers. Starlette runs those that are not ``async`` in threads of its own."""
 
     def __init__(self, items: Items, decisions: Decisions, title: str) -> None:
         self._items = items
@@ -157,54 +153,47 @@ class _Review:
         self._lock = threading.Lock()  # one decision at a time
 
     async def page(self, request: Request) -> Response:
-        """The page; its script asks for what it shows."""
         return Response(_resource("page.html"), media_type="text/html")
 
     async def static(self, request: Request) -> Response:
-        """The script and the style sheet of the page."""
         name = request.path_params["name"]
         if name not in STATIC:
             raise HTTPException(404, "no such file")
         return Response(_resource(name), media_type=STATIC[name])
 
-    async def state(self, request: Request) -> Response:
+    def state(self, request: Request) -> Response:
         """Classes, views with their counts, and what the run says about its labels."""
-        return JSONResponse(await run_in_threadpool(self._state))
-
-    def _state(self) -> dict[str, Any]:
         standing = self._decisions.standing
         views = [
             {"name": name, "about": about, "count": len(self._items.view(name, None, standing))}
             for name, about in VIEWS.items()
         ]
-        return {
-            "title": self._title,
-            "classes": self._items.classes,
-            "views": views,
-            "decided": len(standing),
-            "sentences": self._items.sentences,
-            "next_run": self._items.next_run,
-        }
+        return JSONResponse(
+            {
+                "title": self._title,
+                "classes": self._items.classes,
+                "views": views,
+                "decided": len(standing),
+                "sentences": self._items.sentences,
+                "next_run": self._items.next_run,
+            }
+        )
 
-    async def items_of_view(self, request: Request) -> Response:
-        """A page of the items of one view."""
+    def items_of_view(self, request: Request) -> Response:
         query = request.query_params
         view, of_class = query.get("view", ""), query.get("class") or None
         if view not in VIEWS:
             raise HTTPException(400, f"view must be one of {', '.join(VIEWS)}")
         if of_class is not None and of_class not in self._items.classes:
             raise HTTPException(400, "no such class")
-        first = query.get("first", "0")
-        if not (first.isascii() and first.isdigit()):
+        text = query.get("first", "0")
+        if not (text.isascii() and text.isdigit()):
             raise HTTPException(400, "first must be a whole number")
-        return JSONResponse(await run_in_threadpool(self._page_of, view, of_class, int(first)))
-
-    def _page_of(self, view: str, of_class: str | None, first: int) -> dict[str, Any]:
-        standing = self._decisions.standing
+        first, standing = int(text), self._decisions.standing
         found = self._items.view(view, of_class, standing)
         shown = found[first : first + PAGE_ITEMS]
         described = [self._items.describe(i, standing.get(self._items.name(i))) for i in shown]
-        return {"count": len(found), "items": described}
+        return JSONResponse({"count": len(found), "items": described})
 
     async def decide(self, request: Request) -> Response:
         """Make a decision, or take one back; it is on the disk before the answer is sent."""
@@ -241,13 +230,12 @@ class _Review:
     def _take(self, item: int, action: Action, label: str | None) -> None:
         self._decisions.decide(Decision(self._items.name(item), action, label))
 
-    async def picture(self, request: Request) -> Response:
-        """One image, small or large."""
+    def picture(self, request: Request) -> Response:
         item, size = request.path_params["item"], request.path_params["size"]
         if not 0 <= item < len(self._items) or size not in SIDES:
             raise HTTPException(404, "no such image")
         try:
-            content = await run_in_threadpool(self._items.picture, item, SIDES[size])
+            content = self._items.picture(item, SIDES[size])
         except (OSError, UnreadableImage) as error:
             raise HTTPException(404, f"the image cannot be read: {error}") from error
         return Response(content, media_type="image/jpeg")

@@ -28,37 +28,24 @@ VIEWS = {
     "decided": "your decisions, the latest first",
 }
 Rows = np.ndarray[Any, np.dtype[np.intp]]
+Probabilities = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
 class Items:
-    """The images of a run that a person may decide about.
-
-    Attributes:
-        catalog: the run's data.
-        classes: the classes that the run knows.
-        rows: (n,) the row of each image in the catalog.
-        given: (n,) the label that the image came with, or None.
-        labels: (n,) the teacher's answer; of a teacher that did not see the label, if there is one.
-        confidence: (n,) probability of that answer.
-        others: (n,) the second most likely class.
-        suspicion: (n,) probability that the given label is wrong; NaN without one.
-        ranks: (n,) place among the images to label next; -1 for no place.
-        sentences: what the run says about its labels, for people.
-        next_run: the command of a run that uses the decisions as labels.
-    """
+    """The n images of a run that a person may decide about."""
 
     catalog: Catalog
-    classes: tuple[str, ...]
-    rows: Rows
-    given: list[str | None]
-    labels: list[str]
-    confidence: np.ndarray[Any, np.dtype[np.float64]]
-    others: list[str]
-    suspicion: np.ndarray[Any, np.dtype[np.float64]]
-    ranks: Rows
-    sentences: list[str]
-    next_run: str
+    classes: tuple[str, ...]  # those that the run knows
+    rows: Rows  # (n,) the row of each image in the catalog
+    given: list[str | None]  # (n,) the label that the image came with
+    labels: list[str]  # (n,) the answer of a teacher that did not see the label, if there is one
+    confidence: Probabilities  # (n,) of that answer
+    others: list[str]  # (n,) the second most likely class
+    suspicion: Probabilities  # (n,) that the given label is wrong; NaN without one
+    ranks: Rows  # (n,) place among the images to label next; -1 for no place
+    sentences: list[str]  # what the run says about its labels, for people
+    next_run: str  # the command of a run that uses the decisions as labels
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -73,28 +60,24 @@ class Items:
         return self.catalog.names[int(self.rows[item])]
 
     def view(self, name: str, of_class: str | None, standing: dict[str, Decision]) -> list[int]:
-        """The items of one of ``VIEWS``, in its order.
+        """The items of one of ``VIEWS``, in its order; with ``of_class`` only those shown with it.
 
-        Args:
-            name: of the view.
-            of_class: only items that are shown with this class; None for all.
-            standing: decisions by image, in the order in which they were made.
+        ``standing`` are the decisions by image, in the order in which they were made.
         """
         unlabelled = np.isnan(self.suspicion)
-        if name == "next":
-            chosen = np.flatnonzero(self.ranks >= 0)
-            order = chosen[np.argsort(self.ranks[chosen], kind="stable")]
-        elif name == "suspicious":
-            chosen = np.flatnonzero(~unlabelled)
-            order = chosen[np.argsort(-self.suspicion[chosen], kind="stable")]
-        elif name == "decided":
-            known = [self.by_name[i] for i in reversed(standing) if i in self.by_name]
-            order = np.array(known, dtype=np.intp)
+        keys = {
+            "next": (self.ranks >= 0, self.ranks),
+            "suspicious": (~unlabelled, -self.suspicion),
+            "unsure": (unlabelled, self.confidence),
+            "sure": (unlabelled, -self.confidence),
+        }
+        if name == "decided":
+            order = [self.by_name[i] for i in reversed(standing) if i in self.by_name]
         else:
-            chosen = np.flatnonzero(unlabelled)
-            sign = 1 if name == "unsure" else -1
-            order = chosen[np.argsort(sign * self.confidence[chosen], kind="stable")]
-        return [int(i) for i in order if of_class is None or self.shown(int(i)) == of_class]
+            among, key = keys[name]
+            chosen = np.flatnonzero(among)
+            order = chosen[np.argsort(key[chosen], kind="stable")].tolist()
+        return [i for i in order if of_class is None or self.shown(i) == of_class]
 
     def shown(self, item: int) -> str:
         """The label that is shown, and that "accept" agrees to: the given one, or the teacher's."""
@@ -113,18 +96,11 @@ class Items:
             "confidence": round(float(self.confidence[item]), 4),
             "suspicion": round(float(suspicion), 4) if known else None,
             "suspected": bool(known and suspicion > CUT),
-            "decision": None
-            if decision is None
-            else {"action": decision.action, "label": decision.label},
+            "decision": decision and {"action": decision.action, "label": decision.label},
         }
 
     def picture(self, item: int, side: int) -> bytes:
-        """The image as a JPEG of at most ``side`` pixels.
-
-        Raises:
-            OSError: the file cannot be read.
-            UnreadableImage: it is no longer an image.
-        """
+        """The image as a JPEG of at most ``side`` pixels; errors are those of reading a file."""
         picture = Image.fromarray(decode(self.catalog.source.read(int(self.rows[item]))))
         picture.thumbnail((side, side))
         content = io.BytesIO()
@@ -135,10 +111,7 @@ class Items:
 def open_run(folder: Path, catalog: Catalog | None = None, data: str = "") -> Items:
     """Read what a finished run left to review.
 
-    Args:
-        folder: of the run.
-        catalog: the run's data, if it was in memory.
-        data: the words for it, as the run remembers them.
+    If the run's data was in memory, ``catalog`` is that data, and ``data`` the words for it.
 
     Raises:
         TutelageError: there is no finished run, or its data has changed.
@@ -172,34 +145,24 @@ def open_run(folder: Path, catalog: Catalog | None = None, data: str = "") -> It
         )
     told = RunFolder(folder).read_json(FACTS)
     try:
-        again = command_line(request["command"], request["data"], "NEW", {"decisions": str(folder)})
-        rows = np.array([where[name] for name in columns["image"]], dtype=np.intp)
-        return _items(catalog, rows, columns, told, again)
+        ranks = [-1 if rank is None else rank for rank in columns["next"]]
+        return Items(
+            catalog=catalog,
+            classes=tuple(told["classes"]),
+            rows=np.array([where[name] for name in columns["image"]], dtype=np.intp),
+            given=columns["given"],
+            labels=columns["label"],
+            confidence=np.array(columns["confidence"], dtype=np.float64),
+            others=columns["other"],
+            suspicion=np.array(columns["suspicion"], dtype=np.float64),
+            ranks=np.array(ranks, dtype=np.intp),
+            sentences=told["sentences"],
+            next_run=command_line(
+                request["command"], request["data"], "NEW", {"decisions": str(folder)}
+            ),
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise TutelageError(
             f"{table} or {FACTS} beside it is damaged ({error!r}); restore them, or train the run "
             "again in another folder"
         ) from error
-
-
-def _items(
-    catalog: Catalog,
-    rows: Rows,
-    columns: dict[str, list[Any]],
-    told: dict[str, Any],
-    next_run: str,
-) -> Items:
-    ranks = [-1 if rank is None else rank for rank in columns["next"]]
-    return Items(
-        catalog=catalog,
-        classes=tuple(told["classes"]),
-        rows=rows,
-        given=columns["given"],
-        labels=columns["label"],
-        confidence=np.array(columns["confidence"], dtype=np.float64),
-        others=columns["other"],
-        suspicion=np.array(columns["suspicion"], dtype=np.float64),
-        ranks=np.array(ranks, dtype=np.intp),
-        sentences=told["sentences"],
-        next_run=next_run,
-    )

@@ -6,6 +6,8 @@ import numpy as np
 
 from tutelage.stats.metrics import Floats
 
+PRIOR_WEIGHT = 4.0  # images that the belief in a temperature near 1 counts as
+
 
 def softmax(logits: Floats, temperature: float = 1.0) -> Floats:
     """Probabilities (N, K) of ``logits / temperature``."""
@@ -14,22 +16,21 @@ def softmax(logits: Floats, temperature: float = 1.0) -> Floats:
     return np.asarray(exponent / exponent.sum(axis=1, keepdims=True))
 
 
-def fit_temperature(logits: Floats, targets: Floats, *, prior_weight: float = 4.0) -> float:
+def fit_temperature(logits: Floats, targets: Floats) -> float:
     """The temperature that minimises the held-out negative log-likelihood.
 
     With a handful of labels the optimum can run to 0 (all right by luck), so a log-normal prior
-    around 1 counts as much as ``prior_weight`` images. The search is on a fixed grid: the objective
+    around 1 counts as much as ``PRIOR_WEIGHT`` images. The search is on a fixed grid: the objective
     is smooth, and a grid gives the same answer on every machine.
 
     Args:
         logits: (N, K) out-of-fold logits; N may be 0 (temperature 1).
         targets: (N, K) probabilities; one-hot for true labels.
-        prior_weight: strength of the prior, in images.
     """
     grid = np.exp(np.linspace(np.log(0.05), np.log(20.0), 241))
     losses = [
         -(targets * np.log(np.clip(softmax(logits, t), 1e-12, 1.0))).sum()
-        + prior_weight * np.log(t) ** 2
+        + PRIOR_WEIGHT * np.log(t) ** 2
         for t in grid
     ]
     return float(grid[int(np.argmin(losses))])

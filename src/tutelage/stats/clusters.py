@@ -27,16 +27,12 @@ NONE = -1e4  # logit of a class without a cluster: no belief at any temperature,
 class Clusters:
     """One cluster for each class that has labels, on the unit sphere around the mean of all images.
 
-    Attributes:
-        mean: (D,).
-        centers: (K, D); 0 for a class without labels.
-        bias: (K,) to add to the logits, so that the clusters have the class frequencies they were
-            fitted to; ``NONE`` for a class without labels.
+    The bias of the logits gives the clusters the class frequencies that they were fitted to.
     """
 
-    mean: Tensor
-    centers: Tensor
-    bias: Floats
+    mean: Tensor  # (D,)
+    centers: Tensor  # (K, D); 0 for a class without labels
+    bias: Floats  # (K,); ``NONE`` for a class without labels
 
     def __call__(self, features: Tensor) -> Floats:
         """Logits (N, K) of features (N, D)."""

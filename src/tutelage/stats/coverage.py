@@ -28,10 +28,7 @@ METRICS = ("coverage", "density", "precision", "recall", "distance")
 def distances(a: Tensor, b: Tensor, *, chunk: int = 512) -> Tensor:
     """Euclidean distances (A, B) of features (A, D) and (B, D), in double precision.
 
-    Args:
-        a: (A, D).
-        b: (B, D).
-        chunk: rows of ``a`` in double precision at once; bounds the memory beside the result.
+    At most ``chunk`` rows of ``a`` are in double precision at once; it bounds the memory.
     """
     other = b.double()
     parts = [torch.cdist(part.double(), other) for part in torch.split(a, chunk)]
@@ -48,11 +45,7 @@ def precision(cross: Tensor, pool_radii: Tensor) -> float:
     """Share of the views that lie in the ball of some pool image.
 
     Kynkäänniemi et al. 2019, "Improved Precision and Recall Metric for Assessing Generative
-    Models", eq. 1 and 2 (arXiv:1904.06991).
-
-    Args:
-        cross: (N, M) distances of pool images and views.
-        pool_radii: (N,) of the balls.
+    Models", eq. 1 and 2 (arXiv:1904.06991). Distances ``cross`` are (N, M), the radii (N,).
     """
     return float((cross <= pool_radii[:, None]).any(dim=0).float().mean())
 
@@ -60,9 +53,7 @@ def precision(cross: Tensor, pool_radii: Tensor) -> float:
 def recall(cross: Tensor, view_radii: Tensor) -> float:
     """Share of the pool that lies in the ball of some view: ``precision`` the other way round.
 
-    Args:
-        cross: (N, M) distances of pool images and views.
-        view_radii: (M,) of the balls.
+    Distances ``cross`` are (N, M), the radii (M,).
     """
     return float((cross <= view_radii).any(dim=1).float().mean())
 
@@ -73,10 +64,7 @@ def density(cross: Tensor, pool_radii: Tensor, k: int) -> float:
     Naeem et al. 2020, "Reliable Fidelity and Diversity Metrics for Generative Models", section 3
     (arXiv:2002.09797). It can exceed 1: views that crowd where the pool is densest.
 
-    Args:
-        cross: (N, M) distances of pool images and views.
-        pool_radii: (N,) distances to the k-th nearest other pool image.
-        k: the same k.
+    Distances ``cross`` are (N, M), the ``pool_radii`` (N,) to the k-th nearest other pool image.
     """
     return float((cross <= pool_radii[:, None]).sum(dim=0).float().mean() / k)
 
@@ -85,11 +73,8 @@ def coverage(cross: Tensor, pool_radii: Tensor) -> float:
     """Share of the pool whose ball holds a view (Naeem et al. 2020, section 3).
 
     The balls are the pool's, so views far from everything cover nothing, and more views of the
-    same kind can only add: compare clouds with the same number of views.
-
-    Args:
-        cross: (N, M) distances of pool images and views.
-        pool_radii: (N,) of the balls.
+    same kind can only add: compare clouds with the same number of views. Distances ``cross`` are
+    (N, M), the radii (N,).
     """
     return float((cross <= pool_radii[:, None]).any(dim=1).float().mean())
 
@@ -109,18 +94,11 @@ def coverage_of_equals(n_pool: int, n_views: int, k: int = NEAREST) -> float:
 
 @dataclass(frozen=True)
 class Kernel:
-    """Sums of a Gaussian kernel by image, which are all that kernel distances of subsets need.
+    """Sums of a Gaussian kernel by image, which are all that kernel distances of subsets need."""
 
-    Attributes:
-        pool: (N, N).
-        cross: (N, n) summed over an image's views.
-        views: (n, n) summed over pairs of views.
-        n_views: V.
-    """
-
-    pool: Tensor
-    cross: Tensor
-    views: Tensor
+    pool: Tensor  # (N, N)
+    cross: Tensor  # (N, n), summed over an image's views
+    views: Tensor  # (n, n), summed over pairs of views
     n_views: int
 
     def distance(self, in_pool: Tensor, in_sources: Tensor) -> Tensor:
@@ -172,18 +150,11 @@ def gaussian_kernel(pool: Tensor, cross: Tensor, views: Tensor, n_views: int) ->
 
 @dataclass(frozen=True)
 class Figures:
-    """How one cloud of training views lies relative to the pool.
+    """How one cloud of training views lies relative to the pool."""
 
-    Attributes:
-        values: metric -> its value with an interval.
-        halves: metric -> (R,) its values on the half samples, which all clouds share.
-        quantile: standard errors from the value to an end of the interval.
-        n_views: V.
-    """
-
-    values: dict[str, Interval]
-    halves: dict[str, Tensor]
-    quantile: float
+    values: dict[str, Interval]  # by metric
+    halves: dict[str, Tensor]  # metric -> (R,) on the half samples, which all clouds share
+    quantile: float  # standard errors from a value to an end of its interval
     n_views: int
 
     def minus(self, other: Figures, metric: str) -> Interval:
@@ -212,7 +183,7 @@ def measure(
         clouds: name -> (V, n, D) features of V views of the same n images, at least
             ``LEAST_SOURCES``; V may differ.
         seed: of the draw of the halves.
-        halves: R, how many there are.
+        halves: R.
 
     Raises:
         ValueError: too few images, or clouds of different images.
@@ -230,7 +201,10 @@ def measure(
     draws = torch.Generator().manual_seed(seed)
     in_pool, in_sources = (_halves(count, halves, draws) for count in (n_pool, n))
     samples = [rows.nonzero()[:, 0] for rows in in_pool]
-    near = [_pool_radii(among[rows][:, rows]) for rows in samples]
+    near = [
+        (radii(own, NEAREST), radii(own, NEAREST_OF_PRECISION))
+        for own in (among[rows][:, rows] for rows in samples)
+    ]
     out = {}
     for name, views in clouds.items():
         flat = views.flatten(0, 1)
@@ -240,10 +214,12 @@ def measure(
         table[:, -1] = kernel.distance(in_pool.double(), in_sources.double())
         # Recall's k must fit into a half; it is the same for the whole, or they would not compare.
         k = min(NEAREST_OF_PRECISION, n // 2 * len(views) - 1)
-        for number, (rows, of_pool) in enumerate(zip(samples, near, strict=True)):
+        for number, (rows, (wide, narrow)) in enumerate(zip(samples, near, strict=True)):
             columns = in_sources[number].repeat(len(views)).nonzero()[:, 0]
-            own = radii(within[columns][:, columns], k)
-            table[number, :4] = _neighbour_metrics(cross[rows][:, columns], of_pool, own)
+            own, part = radii(within[columns][:, columns], k), cross[rows][:, columns]
+            found = [coverage(part, wide), density(part, wide, NEAREST)]
+            found += [precision(part, narrow), recall(part, own)]
+            table[number, :4] = torch.tensor(found)
         out[name] = _figures(table, t_quantile(n - 1), len(views))
     return out
 
@@ -252,26 +228,6 @@ def _halves(count: int, halves: int, draws: torch.Generator) -> Tensor:
     """Bool (1 + R, count): all of them in the first row, a random half in each of the others."""
     rows = [torch.randperm(count, generator=draws) < count // 2 for _ in range(halves)]
     return torch.stack([torch.ones(count, dtype=torch.bool), *rows])
-
-
-def _pool_radii(among: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the balls of density and coverage, and of those of precision."""
-    return radii(among, NEAREST), radii(among, NEAREST_OF_PRECISION)
-
-
-def _neighbour_metrics(
-    cross: Tensor, pool_radii: tuple[Tensor, Tensor], view_radii: Tensor
-) -> Tensor:
-    """The first four of ``METRICS`` from distances (N, M) of pool images and views."""
-    wide, narrow = pool_radii
-    return torch.tensor(
-        [
-            coverage(cross, wide),
-            density(cross, wide, NEAREST),
-            precision(cross, narrow),
-            recall(cross, view_radii),
-        ]
-    )
 
 
 def _figures(table: Tensor, quantile: float, n_views: int) -> Figures:
@@ -290,37 +246,28 @@ def _figures(table: Tensor, quantile: float, n_views: int) -> Figures:
 
 @dataclass(frozen=True)
 class Holes:
-    """Pool images that are far from any training view, the worst first.
+    """H pool images that are far from any training view, the worst first.
 
-    Attributes:
-        rows: (H,) positions in the pool.
-        distance: (H,) to the nearest training view.
-        radius: (H,) of the image's own ball, the distance to its k-th nearest other pool image.
-        alone: (H,) bool; the ball is among the pool's widest twentieth, so the image is unlike the
-            rest of the pool, too: an outlier rather than a hole.
+    An image is ``alone`` if its ball is among the pool's widest twentieth: it is unlike the rest of
+    the pool, too, and so an outlier rather than a hole.
     """
 
-    rows: Tensor
-    distance: Tensor
-    radius: Tensor
-    alone: Tensor
+    rows: Tensor  # (H,) positions in the pool
+    distance: Tensor  # (H,) to the nearest training view
+    radius: Tensor  # (H,) of the image's own ball, as for coverage
+    alone: Tensor  # (H,) bool
 
 
-def holes(pool: Tensor, views: Tensor, *, count: int, k: int = NEAREST) -> Holes:
-    """Uncovered pool images by their distance to the nearest view over their own ball's radius.
+def holes(pool: Tensor, views: Tensor, *, count: int) -> Holes:
+    """At most ``count`` uncovered images by distance to the nearest view over their ball's radius.
 
     The bare distance would put lone outliers first. Divided by the radius, it puts those first that
     have company in the pool but none in training. An image inside the ball of one that is already
-    in the list shows the same hole and is left out.
-
-    Args:
-        pool: (N, D) features.
-        views: (M, D) of all training views.
-        count: how many at most.
-        k: neighbours of a ball, as for coverage.
+    in the list shows the same hole and is left out. Features are ``pool`` (N, D) and ``views``
+    (M, D).
     """
     among, nearest = distances(pool, pool), distances(pool, views).amin(dim=1)
-    radius = radii(among, k)
+    radius = radii(among, NEAREST)
     # More than k copies of an image have a radius of 0.
     ratio = nearest / radius.clamp_min(float(radius.quantile(0.05)) + 1e-12)
     order = ratio.argsort(descending=True, stable=True)
@@ -333,18 +280,11 @@ def holes(pool: Tensor, views: Tensor, *, count: int, k: int = NEAREST) -> Holes
     return _holes(torch.tensor(taken, dtype=torch.long), nearest, radius)
 
 
-def farthest(pool: Tensor, views: Tensor, *, count: int, k: int = NEAREST) -> Holes:
-    """The pool images farthest from any training view by bare distance, covered or not.
-
-    Args:
-        pool: (N, D) features.
-        views: (M, D) of all training views.
-        count: how many at most.
-        k: neighbours of a ball, to tell which images are alone.
-    """
+def farthest(pool: Tensor, views: Tensor, *, count: int) -> Holes:
+    """The pool images farthest from any training view by bare distance, covered or not."""
     nearest = distances(pool, views).amin(dim=1)
     rows = nearest.argsort(descending=True, stable=True)[:count]
-    return _holes(rows, nearest, radii(distances(pool, pool), k))
+    return _holes(rows, nearest, radii(distances(pool, pool), NEAREST))
 
 
 def _holes(rows: Tensor, nearest: Tensor, radius: Tensor) -> Holes:
@@ -354,17 +294,11 @@ def _holes(rows: Tensor, nearest: Tensor, radius: Tensor) -> Holes:
 
 @dataclass(frozen=True)
 class Plane:
-    """The two directions in which a pool varies most.
+    """The two directions in which a pool varies most."""
 
-    Attributes:
-        mean: (D,).
-        axes: (D, 2) orthonormal.
-        share: of the pool's variance that the plane shows.
-    """
-
-    mean: Tensor
-    axes: Tensor
-    share: float
+    mean: Tensor  # (D,)
+    axes: Tensor  # (D, 2) orthonormal
+    share: float  # of the pool's variance that the plane shows
 
     def __call__(self, features: Tensor) -> Tensor:
         """Coordinates (..., 2) of features (..., D)."""

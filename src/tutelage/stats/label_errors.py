@@ -7,26 +7,20 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.stats.calibrate import softmax
+from tutelage.stats.calibrate import PRIOR_WEIGHT, softmax
 from tutelage.stats.metrics import Floats, Ints
 
 RIGHT_BEFORE = 20.0  # images that the belief in right labels counts as
-TEMPERATURE_WEIGHT = 4.0  # as in ``calibrate.fit_temperature``
 CUT = 0.5  # above it a label is more likely wrong than right
 RATES = np.linspace(0.0, 0.6, 61)
 
 
 @dataclass(frozen=True)
 class LabelErrors:
-    """How likely each given label is wrong.
+    """How likely each given label is wrong."""
 
-    Attributes:
-        probability: (n,) that the label is wrong.
-        rate: estimated share of wrong labels among all.
-    """
-
-    probability: Floats
-    rate: float
+    probability: Floats  # (n,) that the label is wrong
+    rate: float  # estimated share of wrong labels among all
 
     @property
     def suspected(self) -> NDArray[np.bool_]:
@@ -59,7 +53,7 @@ def find_label_errors(logits: Floats, labels: Ints) -> LabelErrors:
         likelihood = (1 - rate) * rights + rate * wrongs
         scores[at] = np.log(np.clip(likelihood, 1e-12, None)).sum(axis=1)
     scores += RIGHT_BEFORE * np.log(1 - RATES)[:, None]
-    scores -= TEMPERATURE_WEIGHT * np.log(temperatures) ** 2
+    scores -= PRIOR_WEIGHT * np.log(temperatures) ** 2
     weights = np.exp(scores - scores.max())
     weights /= weights.sum()
     probability = np.zeros(n)

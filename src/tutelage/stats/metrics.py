@@ -45,12 +45,7 @@ def nll(probs: Floats, labels: Ints) -> float:
 
 
 def metrics(probs: Floats, labels: Ints) -> dict[str, Any] | None:
-    """The figures of one evaluation, as metrics.json writes them; None without images.
-
-    Args:
-        probs: (N, K).
-        labels: (N,) true classes.
-    """
+    """The figures of ``probs`` (N, K), as metrics.json writes them; None without images."""
     n = len(labels)
     if n == 0:
         return None
@@ -68,28 +63,16 @@ def metrics(probs: Floats, labels: Ints) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A paired comparison of a stage with its predecessor on the same held-out images.
-
-    Attributes:
-        n: images compared.
-        wins: images that only the new stage got right.
-        losses: images that only the predecessor got right.
-        before: accuracy of the predecessor.
-        after: accuracy of the new stage.
-        nll_before: mean negative log-likelihood of the predecessor's probabilities, in nats.
-        nll_after: the same of the new stage's.
-        shortened: whether the folds' models of the new stage were trained for fewer steps than its
-            own.
-    """
+    """A paired comparison of a stage with its predecessor on the same held-out images."""
 
     n: int
-    wins: int
-    losses: int
-    before: float
-    after: float
-    nll_before: float
+    wins: int  # images that only the new stage got right
+    losses: int  # images that only the predecessor got right
+    before: float  # accuracy of the predecessor
+    after: float  # accuracy of the new stage
+    nll_before: float  # mean negative log-likelihood of the predecessor's probabilities, in nats
     nll_after: float
-    shortened: bool = False
+    shortened: bool = False  # the folds' models were trained for fewer steps than the stage's own
 
     @property
     def accepted(self) -> bool:
@@ -122,24 +105,19 @@ class Comparison:
 
 
 def compare(before: Floats, after: Floats, labels: Ints, *, shortened: bool = False) -> Comparison:
-    """Compare a stage with its predecessor, image by image.
-
-    Args:
-        before: (N, K) calibrated held-out probabilities of the predecessor.
-        after: (N, K) the same of the new stage.
-        labels: (N,) true classes.
-        shortened: as in ``Comparison``.
-    """
+    """Compare calibrated held-out probabilities (N, K) of a stage with its predecessor's."""
     was = before.argmax(axis=1) == labels
     now = after.argmax(axis=1) == labels
     n = len(labels)
+    if n == 0:
+        return Comparison(0, 0, 0, 0.0, 0.0, 0.0, 0.0, shortened)
     return Comparison(
         n=n,
         wins=int((now & ~was).sum()),
         losses=int((was & ~now).sum()),
-        before=float(was.mean()) if n else 0.0,
-        after=float(now.mean()) if n else 0.0,
-        nll_before=nll(before, labels) if n else 0.0,
-        nll_after=nll(after, labels) if n else 0.0,
+        before=float(was.mean()),
+        after=float(now.mean()),
+        nll_before=nll(before, labels),
+        nll_after=nll(after, labels),
         shortened=shortened,
     )

@@ -1,4 +1,4 @@
-"""From a teacher's beliefs about the pool to pseudo-labels: align, then select per class."""
+"""From a teacher's beliefs about the pool to pseudo-labels, aligned to the class frequencies."""
 
 from __future__ import annotations
 
@@ -13,17 +13,12 @@ from tutelage.stats.metrics import Floats, Ints
 from tutelage.stats.unknown import Detection
 
 SHARPENING = 0.5  # T of MixMatch
+ALIGNMENT_STEPS = 20
+PRIOR_IMAGES = 4.0  # per class, that the labels' own frequencies count as
+PRIOR_STEPS = 200
 
 
-def class_prior(labels: Ints, n_classes: int, smoothing: float = 1.0) -> Floats:
-    """Class frequencies (K,) of the labels, smoothed so that no class is impossible."""
-    counts = np.bincount(labels, minlength=n_classes).astype(float) + smoothing
-    return np.asarray(counts / counts.sum())
-
-
-def align_to_prior(
-    probs: Floats, prior: Floats, *, strength: float = 1.0, iterations: int = 20
-) -> Floats:
+def align_to_prior(probs: Floats, prior: Floats, *, strength: float = 1.0) -> Floats:
     """Move the mean belief over the pool toward ``prior`` (distribution alignment).
 
     ``strength`` 0 leaves the beliefs alone and 1 makes their mean the prior. Between them the
@@ -35,7 +30,6 @@ def align_to_prior(
         probs: (N, K).
         prior: (K,).
         strength: in [0, 1].
-        iterations: how often both are scaled.
     """
     if strength == 0 or len(probs) == 0:
         return probs
@@ -43,7 +37,7 @@ def align_to_prior(
     target = marginal ** (1 - strength) * prior**strength
     target = target / target.sum()
     aligned = probs.astype(float)
-    for _ in range(iterations):
+    for _ in range(ALIGNMENT_STEPS):
         aligned = aligned * (target / np.clip(aligned.mean(axis=0), 1e-9, None))
         aligned = aligned / aligned.sum(axis=1, keepdims=True)
     return np.asarray(aligned)
@@ -51,26 +45,14 @@ def align_to_prior(
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """Beliefs about the pool, and which of its images the student may learn from.
+    """Beliefs about the pool, and which of its images the student may learn from."""
 
-    Attributes:
-        probs: (N, K) calibrated, aligned.
-        labels: (N,) most likely class.
-        confidence: (N,) probability of that class.
-        accepted: (N,) bool.
-        thresholds: (K,) confidence from which on images of a class were accepted; 1.0 for a class
-            without images.
-        distances: (N,) from the classes, as ``tutelage.stats.unknown`` measures them.
-        limit: images farther away are out of class and never accepted; infinite if none is.
-    """
-
-    probs: Floats
-    labels: NDArray[np.int64]
-    confidence: Floats
-    accepted: NDArray[np.bool_]
-    thresholds: Floats
-    distances: Floats
-    limit: float
+    probs: Floats  # (N, K) calibrated, aligned
+    labels: NDArray[np.int64]  # (N,) most likely class
+    confidence: Floats  # (N,) probability of that class
+    accepted: NDArray[np.bool_]  # (N,)
+    distances: Floats  # (N,) from the classes, as ``tutelage.stats.unknown`` measures them
+    limit: float  # images farther away are out of class, never accepted; infinite if none is
 
     @property
     def outside(self) -> NDArray[np.bool_]:
@@ -78,11 +60,7 @@ class PseudoLabels:
         return np.asarray(self.distances > self.limit)
 
     def targets(self, kind: str) -> Floats:
-        """Training targets (N, K).
-
-        Args:
-            kind: "hard" (one-hot), "soft" (the beliefs themselves), or "sharpened" (between).
-        """
+        """Training targets (N, K): "hard" (one-hot), "soft" (the beliefs), or "sharpened"."""
         if kind == "hard":
             return np.asarray(np.eye(self.probs.shape[1])[self.labels])
         return sharpen(self.probs) if kind == "sharpened" else self.probs
@@ -101,10 +79,7 @@ class PseudoLabels:
             return f"out of class: distance {self.distances[number]:.3f} above {self.limit:.3f}"
         if self.accepted[number]:
             return "accepted"
-        cut = self.thresholds[self.labels[number]]
-        if self.confidence[number] >= cut:
-            return "no time to learn from it"
-        return f"confidence {self.confidence[number]:.3f} below its class's cut {cut:.3f}"
+        return "no time to learn from it"
 
 
 def sharpen(probs: Floats) -> Floats:
@@ -139,35 +114,16 @@ def revise(labels: PseudoLabels, probs: Floats, *, strength: float) -> PseudoLab
     )
 
 
-def select(probs: Floats, *, fraction: float, detection: Detection | None = None) -> PseudoLabels:
-    """Accept the most confident ``fraction`` of each predicted class, at least one image each.
-
-    Images out of class take no part.
-
-    Per class, because one threshold for all lets the easy classes crowd out the hard ones
-    (curriculum by percentile: Cascante-Bonilla et al. 2021, "Curriculum Labeling").
-
-    Args:
-        probs: (N, K).
-        fraction: in (0, 1].
-        detection: which images are out of class; None is none.
-    """
-    n_classes = probs.shape[1]
+def select(probs: Floats, detection: Detection | None = None) -> PseudoLabels:
+    """Pseudo-labels from beliefs (N, K); all images but those out of class are accepted."""
     detection = detection or Detection(np.zeros(len(probs)), inf)
-    labels = probs.argmax(axis=1)
-    confidence = probs.max(axis=1)
-    accepted = np.zeros(len(probs), dtype=bool)
-    thresholds = np.ones(n_classes)
-    for k in range(n_classes):
-        members = np.flatnonzero((labels == k) & ~detection.outside)
-        if len(members) == 0:
-            continue
-        best = members[np.argsort(-confidence[members], kind="stable")]
-        taken = best[: max(1, round(fraction * len(members)))]
-        accepted[taken] = True
-        thresholds[k] = confidence[taken].min()
     return PseudoLabels(
-        probs, labels, confidence, accepted, thresholds, detection.distances, detection.limit
+        probs,
+        labels=probs.argmax(axis=1),
+        confidence=probs.max(axis=1),
+        accepted=~detection.outside,
+        distances=detection.distances,
+        limit=detection.limit,
     )
 
 
@@ -175,11 +131,7 @@ def confusion_rates(probs: Floats, labels: Ints, n_classes: int) -> Floats:
     """(K, K): column k is the mean held-out belief about images of true class k.
 
     One uniform belief is added to each class, so that a class without held-out images is uniform.
-
-    Args:
-        probs: (J, K) held-out.
-        labels: (J,) true classes.
-        n_classes: K.
+    Held-out ``probs`` are (J, K), their true classes (J,).
     """
     columns = []
     for k in range(n_classes):
@@ -188,30 +140,28 @@ def confusion_rates(probs: Floats, labels: Ints, n_classes: int) -> Floats:
     return np.stack(columns, axis=1)
 
 
-def estimate_prior(
-    mean_belief: Floats, rates: Floats, labels: Ints, *, strength: float = 4.0
-) -> Floats:
+def estimate_prior(mean_belief: Floats, rates: Floats, labels: Ints) -> Floats:
     """How frequent the classes are in the pool, from what the teacher believes on average.
 
     The mean belief is a mixture of the columns of ``rates``; its proportions are found by
-    expectation maximisation, with a Dirichlet prior of ``strength`` images a class at the labels'
-    own frequencies. The idea is black-box shift estimation (Lipton et al. 2018), made
-    positive and regularised because few labels make the rates uncertain. A class without labels
-    gets 0: nothing that the teacher learnt could tell its images from those of the others.
+    expectation maximisation, with a Dirichlet prior of ``PRIOR_IMAGES`` a class at the labels' own
+    frequencies, smoothed by one image. The idea is black-box shift estimation (Lipton et al. 2018),
+    made positive and regularised because few labels make the rates uncertain. A class without
+    labels gets 0: nothing that the teacher learnt could tell its images from those of the others.
 
     Args:
         mean_belief: (K,) mean probability over the pool.
         rates: (K, K) from ``confusion_rates``.
-        labels: (n,) the labels; their number is how much the evidence counts.
-        strength: images per class that the prior counts as.
+        labels: (n,); their number is how much the evidence counts.
     """
     n_classes = len(mean_belief)
-    start = class_prior(labels, n_classes) * (np.bincount(labels, minlength=n_classes) > 0)
+    labelled = np.bincount(labels, minlength=n_classes)
+    start = (labelled + 1) / (labelled + 1).sum() * (labelled > 0)
     prior = start
-    for _ in range(200):
+    for _ in range(PRIOR_STEPS):
         share = rates * prior
         share = share / share.sum(axis=1, keepdims=True)
         counts = len(labels) * (mean_belief[:, None] * share).sum(axis=0)
-        prior = counts + strength * n_classes * start
+        prior = counts + PRIOR_IMAGES * n_classes * start
         prior = prior / prior.sum()
     return np.asarray(prior)

@@ -28,13 +28,8 @@ def next_to_label(probs: Floats, features: Floats, count: int, *, seed: int = 0)
     each is chosen (Zhdanov 2019, "Diverse mini-batch Active Learning", arXiv:1901.05954), clusters
     with the most doubt first: an image that stands for many doubtful ones teaches more than a
     doubtful oddity. The first ``BATCH`` images come from as many clusters. The next come from twice
-    as many, of which those count that hold no chosen image, and so on.
-
-    Args:
-        probs: (M, K) calibrated beliefs about the pool.
-        features: (M, D) of the pool.
-        count: how many to choose.
-        seed: of the clusters' starts, and of the random share of a large pool.
+    as many, of which those count that hold no chosen image, and so on. The calibrated beliefs about
+    the pool are (M, K), its features (M, D).
     """
     rng = np.random.default_rng(seed)
     weights = doubt(probs)

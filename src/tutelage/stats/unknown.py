@@ -26,11 +26,7 @@ MOST = 0.9  # share of a pool; if more lies beyond the limit, the pool differs i
 def energy(logits: Floats) -> Floats:
     """The negative log-sum-exp of the logits (Liu et al. 2020, arXiv:2010.03759, eq. 4 at T = 1).
 
-    Args:
-        logits: (N, K), not divided by a temperature.
-
-    Returns:
-        (N,); high where no class has a high logit.
+    From logits (N, K), not divided by a temperature; (N,), high where no class has a high logit.
     """
     highest = logits.max(axis=1)
     return np.asarray(-(highest + np.log(np.exp(logits - highest[:, None]).sum(axis=1))))
@@ -75,13 +71,11 @@ def _unit(rows: Floats) -> Floats:
 class Limit:
     """Where an image ceases to look like one of the classes.
 
-    Attributes:
-        value: scores above it are out of class; infinite without held-out scores.
-        share: at most this share of the classes' own images lies beyond, with ``CONFIDENCE`` over
-            the draw of the labels.
+    Over the draw of the labels, with ``CONFIDENCE``, at most ``share`` of the classes' own images
+    lies beyond.
     """
 
-    value: float
+    value: float  # scores above it are out of class; infinite without held-out scores
     share: float
 
 
@@ -91,10 +85,8 @@ def fit_limit(held_out: Floats) -> Limit:
     It is the order statistic of rank ``k = ceil(KEPT * (n + 1))``, so that a new image lies
     beyond with probability at most ``1 - KEPT`` (Vovk et al. 2005, conformal prediction); up to
     ``FEW`` scores it is their maximum and a margin. Whatever the distribution, the share beyond
-    the k-th of n scores follows Beta(n + 1 - k, k) (Wilks 1941), which gives ``share``.
-
-    Args:
-        held_out: (n,) scores of images of the classes, from models that have not seen them.
+    the k-th of n scores follows Beta(n + 1 - k, k) (Wilks 1941), which gives ``share``. The scores
+    (n,) are of images of the classes, from models that have not seen them.
     """
     n = len(held_out)
     if n == 0:
@@ -127,15 +119,10 @@ def match_threshold(ours: Floats, theirs: Floats, threshold: float) -> float:
 
 @dataclass(frozen=True)
 class Detection:
-    """How far each pool image lies from the classes, and which are too far.
+    """How far each pool image lies from the classes, and which are too far."""
 
-    Attributes:
-        distances: (M,).
-        limit: largest distance of an image that stays; infinite if all stay.
-    """
-
-    distances: Floats
-    limit: float
+    distances: Floats  # (M,)
+    limit: float  # largest distance of an image that stays; infinite if all stay
 
     @property
     def outside(self) -> NDArray[np.bool_]:
@@ -150,12 +137,8 @@ def detect(features: Floats, labels: Ints, pool: Floats) -> Detection:
     own images explain. If nearly the whole pool lies there, all stay: it was taken in another way
     than the labelled images, and being far says nothing about the class. All stay, too, if only
     ``FEW`` held-out scores or fewer would set the limit: it would be their maximum, and where a
-    class has two labels, each is scored by the other.
-
-    Args:
-        features: (n, D) of labelled images, as ``mean_distances`` wants them.
-        labels: (n,) their classes.
-        pool: (M, D).
+    class has two labels, each is scored by the other. Features are as ``mean_distances`` wants
+    them, (n, D) of labelled images and (M, D) of the pool.
     """
     distances = mean_distances(features, labels, pool)
     held_out = held_out_distances(features, labels)
@@ -163,18 +146,3 @@ def detect(features: Floats, labels: Ints, pool: Floats) -> Detection:
     beyond = float((distances > limit.value).mean()) if len(distances) else 0.0
     found = len(held_out) > FEW and limit.share < beyond <= MOST
     return Detection(distances, limit.value if found else inf)
-
-
-def auroc(scores: Floats, outside: NDArray[np.bool_]) -> float:
-    """The chance that an image out of class scores higher than one of a class; ties count half.
-
-    The rank-sum statistic (Hanley and McNeil 1982).
-
-    Args:
-        scores: (N,).
-        outside: (N,) which images are out of class; some must be, and some not.
-    """
-    _, index, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - (counts - 1) / 2)[index]
-    n_out, n_in = int(outside.sum()), int((~outside).sum())
-    return float((ranks[outside].sum() - n_out * (n_out + 1) / 2) / (n_out * n_in))

@@ -5,16 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from tutelage.losses.cross_entropy import cross_entropy
-from tutelage.losses.dist import dist_loss
 from tutelage.losses.distillation import kd_loss
-from tutelage.losses.dkd import dkd_loss, target_class
-from tutelage.losses.standardize import standardize
 from tutelage.models.classifier import Classifier
 from tutelage.models.forward import Forward
 from tutelage.system.errors import TutelageError
@@ -32,15 +28,11 @@ class DistillationStep:
             input and is called without gradient.
         temperature: T of the softened outputs.
         alpha: weight of the teacher where a label is known.
-        kd: what stands in KL's place: "kd" (KL itself), "dkd" or "dist".
-        standardize: whether both models' logits are standardised before they are compared.
     """
 
     teacher: Callable[..., Tensor]
     temperature: float
     alpha: float
-    kd: str = "kd"
-    standardize: bool = False
 
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Metrics]:
         """One step; a label weighs 1, a missing one 0, and a mixture of the two in between."""
@@ -50,34 +42,15 @@ class DistillationStep:
             wanted = whole(self.teacher(*batch.teacher_images))
         logits = whole(model(batch.images))
         hard = cross_entropy(logits, batch.targets, batch.weights)
-        soft = self._soft(logits, wanted, batch)
+        share = 1.0 - (1.0 - self.alpha) * batch.weights  # of the teacher, image by image
+        soft = kd_loss(logits, wanted, temperature=self.temperature, weights=share)
         loss = (1.0 - self.alpha) * hard + soft
         agree = (logits.argmax(dim=1) == wanted.argmax(dim=1)).float().mean()
         return loss, {
             "loss": loss.detach(),
-            self.kd: soft.detach(),
+            "kd": soft.detach(),
             "teacher_agreement": agree,
         }
-
-    def _soft(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        """The distillation loss of logits (B, K)."""
-        options: dict[str, Any] = {}
-        if self.kd == "dkd":
-            options["target"] = target_class(batch.targets, batch.weights, teacher)
-        if self.standardize:
-            student, teacher = standardize(student), standardize(teacher)
-        losses: dict[str, Callable[..., Tensor]] = {
-            "kd": kd_loss,
-            "dkd": dkd_loss,
-            "dist": dist_loss,
-        }
-        return losses[self.kd](
-            student,
-            teacher,
-            temperature=self.temperature,
-            weights=1.0 - (1.0 - self.alpha) * batch.weights,
-            **options,
-        )
 
 
 class Teachers:

@@ -22,9 +22,7 @@ _TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u20
 def printable(text: str, keep: str = "") -> str:
     """Text that is safe in a terminal: a name in it cannot move the cursor or end the line.
 
-    Args:
-        text: control characters and halves of surrogate pairs in it become backslash escapes.
-        keep: control characters that stay.
+    Control characters but those in ``keep``, and halves of surrogate pairs, become escapes.
     """
     return "".join(
         character.encode("unicode_escape").decode()
@@ -38,10 +36,7 @@ def printable(text: str, keep: str = "") -> str:
 class Console:
     """Lines and progress bars on stderr; the same as objects in ``events.jsonl``.
 
-    Attributes:
-        events: the file; without it nothing is recorded.
-        quiet: print nothing.
-        listen: called with the kind and the facts of every event, if set.
+    If ``listen`` is set, it is called with the kind and the facts of every event.
     """
 
     def __init__(self, events: Path | None = None, *, quiet: bool = False) -> None:

@@ -15,11 +15,7 @@ class MissingExtra(TutelageError):
 
 
 def need(module: str, extra: str) -> ModuleType:
-    """Import ``module``, or say which extra brings it.
-
-    Raises:
-        MissingExtra: the module's package is not installed.
-    """
+    """Import ``module``; MissingExtra says which extra brings it if it is not installed."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -33,10 +29,6 @@ def need(module: str, extra: str) -> ModuleType:
 
 
 def need_training() -> None:
-    """Say which extra brings what training imports, before it is imported.
-
-    Raises:
-        MissingExtra: one of the packages is not installed.
-    """
+    """Raise MissingExtra, with the mend, if a package that training imports is not installed."""
     for module in ("torch", "timm", "pyarrow", "jinja2", "matplotlib", "onnx"):
         need(module, "train")

@@ -73,13 +73,9 @@ def digest(content: bytes) -> str:
 
 
 def sweep(folder: Path, name: str = "*") -> None:
-    """Delete the half-written files and folders that killed processes left below a folder.
+    """Delete what killed processes left half-written below a folder: ``name``, or everything.
 
     No other process may be writing there.
-
-    Args:
-        folder: where.
-        name: of the file or folder that was being written; all of them by default.
     """
     for path in [*folder.rglob(f".{name}.*{_PARTIAL}")]:
         if path.is_dir():
@@ -144,11 +140,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file's bytes, or a folder's names, are on the disk.
-
-    Raises:
-        OSError: they cannot get there.
-    """
+    """Wait until a file's bytes, or a folder's names, are on the disk, or raise OSError."""
     if os.name == "nt" and path.is_dir():
         return  # Windows opens no folders
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
@@ -185,12 +177,7 @@ def cache_folder() -> Path:
 
 
 def explain(error: OSError, out: Path | None = None) -> str:
-    """What happened to which file, and what to do about it.
-
-    Args:
-        error: of any call on a file.
-        out: where the command was asked to write.
-    """
+    """What happened to which file, and what to do about it; the command was to write to ``out``."""
     what = os.strerror(error.errno) if error.errno else str(error)
     if error.filename is None:
         return what
@@ -200,15 +187,12 @@ def explain(error: OSError, out: Path | None = None) -> str:
         (cache_folder(), "set TUTELAGE_CACHE to a folder on another disk"),
         (Path(tempfile.gettempdir()), "set TMPDIR to a folder on another disk"),
     ]
-    other = [f", or {way}" for place, way in places if place and _within(path, place)][:1]
+    inside = [way for place, way in places if place and path.is_relative_to(place.absolute())]
+    other = f", or {inside[0]}" if inside else ""
     for codes, mend in _MENDS.items():
         if error.errno in codes:
-            return f"{path}: {what}; {mend}{''.join(other)}"
+            return f"{path}: {what}; {mend}{other}"
     return f"{path}: {what}"
-
-
-def _within(path: Path, place: Path) -> bool:
-    return path.is_relative_to(place.absolute())
 
 
 def csv_line(cells: Iterable[object]) -> str:

@@ -1,7 +1,4 @@
-"""Locks that keep other processes out, and that the kernel lets go when a process ends.
-
-However it ends, nothing is left behind that could be taken for a lock.
-"""
+"""Locks that keep other processes out; the kernel lets them go, however a process ends."""
 
 from __future__ import annotations
 
@@ -49,7 +46,6 @@ class Claims:
     """
 
     def __init__(self, path: Path) -> None:
-        """Open the file, which is made if needed."""
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         self._held: set[str] = set()
         self._guard = threading.Lock()

@@ -51,11 +51,7 @@ def is_lead() -> bool:
 
 
 def env_int(name: str, default: int) -> int:
-    """A number that torchrun puts into the environment of its processes.
-
-    Raises:
-        TutelageError: the variable holds no whole number.
-    """
+    """A number that torchrun gives its processes; TutelageError if the variable holds none."""
     text = os.environ.get(name, "")
     if text and not text.isdecimal():
         raise TutelageError(f"{name}={text} in the environment: expected a whole number")
@@ -193,9 +189,7 @@ def by_lead(work: Callable[[], T]) -> T:
     Raises:
         TutelageError: ``work`` raised it on the lead, which tells the user; the others end.
     """
-    result, error = _attempt(work) if is_lead() else (None, None)
-    _end_together(error)
-    return agreed(result)  # type: ignore[return-value]
+    return agreed(_done(work, here=is_lead()))  # type: ignore[return-value]
 
 
 def lead_first(work: Callable[[], T]) -> T:
@@ -205,22 +199,22 @@ def lead_first(work: Callable[[], T]) -> T:
         TutelageError: ``work`` raised it on a rank that went first; the others end.
     """
     first = env_int("LOCAL_RANK", 0) == 0
-    result, error = _attempt(work) if first else (None, None)
-    _end_together(error)
+    result = _done(work, here=first)
     return result if first else work()  # type: ignore[return-value]
 
 
-def _attempt(work: Callable[[], T]) -> tuple[T | None, TutelageError | None]:
-    try:
-        return work(), None
-    except TutelageError as error:
-        return None, error
-
-
-def _end_together(error: TutelageError | None) -> None:
-    """End all ranks where one met an error; that one raises it, so that it is told once."""
+def _done(work: Callable[[], T], *, here: bool) -> T | None:
+    """The result of work that some ranks do; all end if it fails, and only where it did is told."""
+    result: T | None = None
+    error: TutelageError | None = None
+    if here:
+        try:
+            result = work()
+        except TutelageError as caught:
+            error = caught
     failed = any_of(error is not None)
     if error is not None:
         raise error
     if failed:
         raise SystemExit(2)
+    return result

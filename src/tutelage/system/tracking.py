@@ -109,10 +109,9 @@ TRACKERS: dict[str, Callable[[Path], Tracker]] = {
 
 
 class Tracking:
-    """All trackers of a run. One that fails is left out from then on, and the run goes on."""
+    """All trackers of a run. One that fails is left out with a complaint, and the run goes on."""
 
     def __init__(self, trackers: Sequence[Tracker], complain: Callable[[str], None]) -> None:
-        """Send to ``trackers``; ``complain`` is called with a text when one fails."""
         self._trackers = list(trackers)
         self._complain = complain
 

@@ -36,12 +36,7 @@ def bound_socket(host: str, port: int) -> socket.socket:
 
 
 def run_app(app: Any, listening: socket.socket) -> None:
-    """Serve until Ctrl-C or SIGTERM; requests that have begun are finished.
-
-    Args:
-        app: an ASGI application.
-        listening: from ``bound_socket``.
-    """
+    """Serve an ASGI application until Ctrl-C or SIGTERM; requests that have begun are finished."""
     import uvicorn
 
     config = uvicorn.Config(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tutelage.data.decode import UnreadableImage
 from tutelage.data.shards import FolderShard, Shard
-from tutelage.deploy.label_shards import LABELS, output_name
+from tutelage.deploy.label_shards import labels_of
 from tutelage.system.errors import TutelageError, need
 from tutelage.system.files import csv_line, replacing
 
@@ -37,20 +37,12 @@ def check_manifest(path: Path, shards: Sequence[Shard]) -> None:
         )
 
 
-def write_accepted(shards: Sequence[Shard], out: Path, path: Path) -> int:
-    """Write the images whose pseudo-label was accepted, in the order of the pool.
+def write_accepted(shards: Sequence[Shard], out: Path, path: Path) -> None:
+    """Write a manifest of the images whose pseudo-label was accepted, in the order of the pool.
 
     The columns are ``image`` (in .csv the path, relative to the manifest; in .parquet the bytes),
     ``label`` and ``split`` (train), and in .parquet also ``file`` (shard and image). Shards without
-    labels are left out.
-
-    Args:
-        shards: the pool.
-        out: the folder of its labels.
-        path: the manifest, checked by ``check_manifest``.
-
-    Returns:
-        How many images were written.
+    labels in the folder ``out`` are left out. ``check_manifest`` has checked ``path``.
 
     Raises:
         TutelageError: a shard has changed since it was labelled.
@@ -59,8 +51,9 @@ def write_accepted(shards: Sequence[Shard], out: Path, path: Path) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
         if path.suffix == ".csv":
-            return _write_csv(_accepted(shards, out, contents=False), partial, path.parent)
-        return _write_parquet(_accepted(shards, out, contents=True), partial)
+            _write_csv(_accepted(shards, out, contents=False), partial, path.parent)
+        else:
+            _write_parquet(_accepted(shards, out, contents=True), partial)
 
 
 def _accepted(
@@ -69,7 +62,7 @@ def _accepted(
     """(shard, image, label, bytes) of each accepted image; no bytes unless ``contents``."""
     parquet = need("pyarrow.parquet", "train")
     for shard in shards:
-        labels = out / LABELS / f"{output_name(shard.name)}.parquet"
+        labels = labels_of(shard, out)
         if not labels.exists():  # it could not be read
             continue
         batches = parquet.ParquetFile(labels).iter_batches(columns=["image", "label", "accepted"])
@@ -87,24 +80,21 @@ def _accepted(
             ) from error
 
 
-def _write_csv(rows: Iterator[tuple[Shard, str, str, bytes]], partial: Path, beside: Path) -> int:
-    count = 0
+def _write_csv(rows: Iterator[tuple[Shard, str, str, bytes]], partial: Path, beside: Path) -> None:
     with partial.open("w", encoding="utf-8", newline="") as file:
         file.write(csv_line(("image", "label", "split")))
         for shard, name, label, _ in rows:
             assert isinstance(shard, FolderShard)  # checked before the work began
             image = os.path.relpath(os.path.join(shard.place.name, name), beside)
             file.write(csv_line((image, label, "train")))
-            count += 1
-    return count
 
 
-def _write_parquet(rows: Iterator[tuple[Shard, str, str, bytes]], partial: Path) -> int:
+def _write_parquet(rows: Iterator[tuple[Shard, str, str, bytes]], partial: Path) -> None:
     arrow, parquet = need("pyarrow", "train"), need("pyarrow.parquet", "train")
-    kinds = {"image": arrow.large_binary(), "label": arrow.string(), "split": arrow.string(),
-             "file": arrow.string()}  # fmt: skip
-    schema = arrow.schema(kinds)
-    count = 0
+    text = arrow.string()
+    schema = arrow.schema(
+        {"image": arrow.large_binary(), "label": text, "split": text, "file": text}
+    )
     with parquet.ParquetWriter(partial, schema, compression="none") as writer:
         while group := list(itertools.islice(rows, _ROWS)):
             table = {
@@ -114,5 +104,3 @@ def _write_parquet(rows: Iterator[tuple[Shard, str, str, bytes]], partial: Path)
                 "file": [f"{shard.name}/{name}" for shard, name, _, _ in group],
             }
             writer.write_table(arrow.table(table, schema=schema))
-            count += len(group)
-    return count

@@ -6,8 +6,8 @@ import pytest
 
 from tutelage.data.open import read_catalog
 from tutelage.data.shards import find_shards
-from tutelage.deploy import accepted
-from tutelage.deploy.accepted import check_manifest, write_accepted
+from tutelage.deploy import label_accepted
+from tutelage.deploy.label_accepted import check_manifest, write_accepted
 from tutelage.system.errors import TutelageError
 
 pytest.importorskip("pyarrow")
@@ -28,7 +28,7 @@ def test_a_folder_becomes_a_manifest_of_paths(tmp_path: Path) -> None:
     manifest = tmp_path / "made" / "accepted.csv"
     shards = find_shards([place])
     check_manifest(manifest, shards)
-    assert write_accepted(shards, tmp_path / "out", manifest) == len(expected)
+    write_accepted(shards, tmp_path / "out", manifest)
     catalog = read_catalog(manifest)
     found = {
         Path(n).name: catalog.classes[k] for n, k in zip(catalog.names, catalog.labels, strict=True)
@@ -42,7 +42,7 @@ def test_a_folder_becomes_a_manifest_of_paths(tmp_path: Path) -> None:
 def test_shards_become_a_manifest_of_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(accepted, "_ROWS", 5)
+    monkeypatch.setattr(label_accepted, "_ROWS", 5)
     tars = [pools.write_tar(tmp_path / f"{n}.tar", pools.images(12)) for n in "ab"]
     table = pools.write_parquet(tmp_path / "c.parquet", pools.images(12, 12))
     memory = fsspec.filesystem("memory")
@@ -51,7 +51,7 @@ def test_shards_become_a_manifest_of_images(
         places = [*tars, table, "memory://accepted/d.tar"]
         expected = labelled(tmp_path / "out", *places)
         manifest = tmp_path / "accepted.parquet"
-        assert write_accepted(find_shards(places), tmp_path / "out", manifest) == len(expected)
+        write_accepted(find_shards(places), tmp_path / "out", manifest)
     finally:
         memory.rm("/accepted", recursive=True)
     catalog = read_catalog(manifest)
