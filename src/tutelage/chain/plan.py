@@ -145,9 +145,7 @@ def make_plan(
     before = _seconds_before(config, amounts, speed, tune_size, command)
     budget = minutes * 60 * SAFETY - before
     sizes = _sizes(config, amounts, native_size, fixed=fixed)
-    most, more = LOOKS_SHARE * budget, MORE_VIEWS_SHARE * budget
-    size = _first(sizes, lambda s: _look_seconds(amounts, speed, s, 2) <= most)
-    views = _first((4, 2), lambda v: _look_seconds(amounts, speed, size, v) <= more)
+    size, views = _frozen_views(amounts, speed, sizes, budget)
     asked = 0 if command in ("transfer", "distill") else config.self_train.rounds
     rounds = asked != 0 and amounts.pool > 0
     judged_folds = _judged_folds(amounts)
@@ -166,8 +164,8 @@ def make_plan(
         teacher_size = trained_size if unjudged else size
     given = student_size or (sizes[0] if fixed or config.data.input_size else None)
     smallest = min([teacher_size, *(work.size for work in (transfer, trained) if work)])
-    student_sizes = [given] if given else _quick_sizes(smallest, amounts.canvas)
-    student = _student(student_sizes, teacher_size, speed, amounts, left - seconds)
+    offered = [given] if given else _quick_sizes(smallest, amounts.canvas)
+    student = _student(offered, teacher_size, speed, amounts, left - seconds)
     if command in WITH_STUDENT:
         seconds += _student_seconds(student, speed, teacher_size, amounts.teachers)
     return Plan(
@@ -201,6 +199,15 @@ def _sizes(config: RunConfig, amounts: Amounts, native_size: int, *, fixed: bool
         return [config.data.input_size or native_size]
     largest = min(native_size, max(96, 4 * amounts.canvas))  # beyond is only interpolation
     return [size for size in SIZES if size <= largest] or [largest]
+
+
+def _frozen_views(
+    amounts: Amounts, speed: Speed, sizes: Sequence[int], budget: float
+) -> tuple[int, int]:
+    """Side in pixels, and number, of the views that the frozen trunk looks at."""
+    most, more = LOOKS_SHARE * budget, MORE_VIEWS_SHARE * budget
+    size = _first(sizes, lambda s: _look_seconds(amounts, speed, s, 2) <= most)
+    return size, _first((4, 2), lambda v: _look_seconds(amounts, speed, size, v) <= more)
 
 
 def _look_seconds(amounts: Amounts, speed: Speed, size: int, views: int) -> float:
