@@ -167,16 +167,15 @@ def test_a_head_of_a_fold_does_not_depend_on_the_labels_it_is_judged_on(
     fold = run.task.folds[1]
     turned = run.task.labels.copy()
     turned[fold.judges] = 1 - turned[fold.judges]
-    other = dataclasses.replace(run.task, labels=turned)
+    choice = {"metric": "plain", "strength": 3.0}
     heads = [
-        frozen._fold_head(task, fold, features, features.metrics["plain"], 3.0)
-        for task in (run.task, other)
+        frozen._fold_head(one, features, choice, fold, None) for one in (run, run.on(labels=turned))
     ]
     assert torch.equal(heads[0].weight, heads[1].weight)
     whole = run.task.folds[0]
     heads = [
-        frozen._fold_head(task, whole, features, features.metrics["plain"], 3.0)
-        for task in (run.task, other)
+        frozen._fold_head(one, features, choice, whole, None)
+        for one in (run, run.on(labels=turned))
     ]
     assert not torch.equal(heads[0].weight, heads[1].weight)
 

@@ -20,15 +20,10 @@ IMBALANCED = 2.0  # times as many labels in the largest class as in the smallest
 
 @dataclass(frozen=True)
 class Balancing:
-    """How the loss is changed; never a part of the model.
+    """How the loss is changed; never a part of the model."""
 
-    Attributes:
-        class_weights: (K,) weight of each class in the loss, or None.
-        log_prior: (K,) to add to the logits in the loss, or None.
-    """
-
-    class_weights: Tensor | None = None
-    log_prior: Tensor | None = None
+    class_weights: Tensor | None = None  # (K,) weight of each class in the loss, or None
+    log_prior: Tensor | None = None  # (K,) to add to the logits in the loss, or None
 
     def targets(self, targets: Tensor) -> Tensor:
         """Targets (N, K) times the weight of each class."""

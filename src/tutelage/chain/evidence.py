@@ -35,8 +35,7 @@ from tutelage.report.wording import title
 from tutelage.stats.calibrate import softmax
 from tutelage.stats.metrics import Floats, metrics
 from tutelage.stats.pseudo_labels import PseudoLabels
-from tutelage.system.errors import need
-from tutelage.system.files import replacing
+from tutelage.system.files import write_parquet
 from tutelage.training.loader import Rows
 
 SHOWN = 24  # pictures on a contact sheet
@@ -63,20 +62,8 @@ def pseudo_label_table(run: Run, finished: Sequence[Finished]) -> dict[str, list
 
 def write_pseudo_labels(run: Run, finished: Sequence[Finished]) -> None:
     """Write ``pseudo_labels.parquet``; without rounds it has no rows."""
-    arrow, parquet = need("pyarrow", "train"), need("pyarrow.parquet", "train")
-    schema = arrow.schema(
-        [
-            ("image", arrow.string()),
-            ("label", arrow.string()),
-            ("confidence", arrow.float64()),
-            ("round", arrow.int32()),
-            ("accepted", arrow.bool_()),
-            ("reason", arrow.string()),
-        ]
-    )
-    path = run.folder.path / "pseudo_labels.parquet"
-    with replacing(path) as partial:
-        parquet.write_table(arrow.table(pseudo_label_table(run, finished), schema=schema), partial)
+    path, table = run.folder.path / "pseudo_labels.parquet", pseudo_label_table(run, finished)
+    write_parquet(path, table, confidence="float64", round="int32", accepted="bool")
 
 
 def _rounds(finished: Sequence[Finished]) -> list[tuple[int, PseudoLabels]]:
@@ -96,6 +83,7 @@ def pseudo_rows(run: Run, finished: Sequence[Finished]) -> list[PseudoRow]:
             members = (labels.labels == k) & ~labels.outside
             taken = members & labels.accepted
             known = taken & (truth >= 0)
+            confidence = labels.confidence[taken]
             rows.append(
                 {
                     "round": number,
@@ -104,9 +92,7 @@ def pseudo_rows(run: Run, finished: Sequence[Finished]) -> list[PseudoRow]:
                     "pool": int(members.sum()),
                     "precision": float((truth[known] == k).mean()) if known.any() else None,
                     "known": int(known.sum()),
-                    "mean_confidence": float(labels.confidence[taken].mean())
-                    if taken.any()
-                    else None,
+                    "mean_confidence": float(confidence.mean()) if taken.any() else None,
                 }
             )
     return rows
@@ -157,7 +143,7 @@ def sheets(run: Run, finished: Sequence[Finished], probs: dict[str, Floats]) -> 
         order = np.argsort(-labels.confidence, kind="stable")
         order = order[~labels.outside[order]]
         far = np.argsort(-labels.distances, kind="stable")[: labels.outside.sum()]
-        for title, note, chosen in (
+        for heading, note, chosen in (
             ("Most confident pseudo-labels", "these should all look right", order[:SHOWN]),
             ("Least confident pseudo-labels", "label these next", order[::-1][:SHOWN]),
             ("Out of class", "left out: these should be none of the classes", far[:SHOWN]),
@@ -169,7 +155,7 @@ def sheets(run: Run, finished: Sequence[Finished], probs: dict[str, Floats]) -> 
                 for i in chosen
             ]
             rows = run.task.pool[chosen]
-            out.append(Sheet(f"{title} (round {number})", note, _thumbs(run, rows, captions)))
+            out.append(Sheet(f"{heading} (round {number})", note, _thumbs(run, rows, captions)))
     if run.copies.found:
         out.append(_copies_sheet(run))
     test = run.split.indices("test")
@@ -195,7 +181,6 @@ def sheets(run: Run, finished: Sequence[Finished], probs: dict[str, Floats]) -> 
 
 
 def _views_sheet(run: Run) -> Sheet:
-    """Strong views of a few training images, as the student sees them."""
     rows = np.concatenate([run.task.labeled, run.task.pool])[:SHOWN]
     images, aspect = run.task.canvases.take(rows)
     images, aspect = images.cpu(), aspect.cpu()
@@ -245,9 +230,7 @@ def _copies_sheet(run: Run) -> Sheet:
 def leakage(run: Run, probs: Mapping[str, Floats]) -> dict[str, Any]:
     """What copies there were and, if any of test, each stage's figures without those test images.
 
-    Args:
-        run: the run.
-        probs: stage name -> (N, K) for the N test images.
+    ``probs`` holds each stage's answers (N, K) to the N test images.
     """
     copies, rows = run.copies, run.split.indices("test")
     leaking = copies.leaking("test")
@@ -292,11 +275,10 @@ def cloud(chain: Pipeline) -> list[CloudImage]:
     said += [f"taken for {classes[p.argmax()]}, {p.max():.0%}" for p in probs]
     captions = [f"{names[row]}: {words}" for row, words in zip(rows, said, strict=True)]
     thumbs = _thumbs(run, rows, captions, CLOUD_SIDE)
+    known = [number < len(labeled) for number in range(len(rows))]
     return [
-        CloudImage(
-            float(x), float(y), int(group), number < len(labeled), thumb.caption, thumb.image
-        )
-        for number, ((x, y), group, thumb) in enumerate(zip(plane, groups, thumbs, strict=True))
+        CloudImage(float(x), float(y), group, has_label, thumb.caption, thumb.image)
+        for (x, y), group, has_label, thumb in zip(plane, groups, known, thumbs, strict=True)
     ]
 
 

@@ -48,19 +48,12 @@ GUARD_LABELS = 40  # with more held-out labels, heads on a frozen trunk need few
 
 @dataclass(frozen=True)
 class Features:
-    """The pretrained trunk's features of the task's images.
-
-    Attributes:
-        labeled: of the labelled images.
-        pool: of the pool.
-        judged: of the images that choices are made on.
-        metrics: by name, the metrics that heads are fitted in.
-    """
+    """The pretrained trunk's features of the task's images."""
 
     labeled: Bank
     pool: Bank
-    judged: Bank
-    metrics: dict[str, Metric]
+    judged: Bank  # of the images that choices are made on
+    metrics: dict[str, Metric]  # by name, the metrics that heads are fitted in
 
 
 def make_features(run: Run) -> Features:
@@ -90,10 +83,8 @@ def make_features(run: Run) -> Features:
 def feature_metrics(center: Tensor, own: int, pretrained_head: Tensor | None) -> dict[str, Metric]:
     """The metrics that heads are fitted in, from the centre views (N, D) of all images.
 
-    Args:
-        center: features.
-        own: how many of them are the trunk's own; those after them are of its middle stages.
-        pretrained_head: (K', own) weight of the pretrained fc layer, if there is one.
+    Of the D features the first ``own`` are the trunk's own, the others of its middle stages;
+    ``pretrained_head`` (K', own) is the weight of the pretrained fc layer, if there is one.
     """
     metrics = {"plain": plain_metric(center, slice(own))}
     if pretrained_head is not None:
@@ -223,14 +214,7 @@ def self_train(
     choice: dict[str, Any],
     labels: Sequence[PseudoLabels | None],
 ) -> Outcome:
-    """A round of self-training whose student is a head, noised by the features' views.
-
-    Args:
-        run: the run.
-        features: of the frozen trunk.
-        choice: what ``transfer`` chose.
-        labels: the pseudo-labels of each fold; None where there are none.
-    """
+    """A round of self-training, as ``transfer`` chose, of a head noised by the features' views."""
     heads = fit_fold_heads(run, features, choice, labels)
     return _outcome(run, features, heads, pseudo_labels=labels[0], choice=choice)
 
@@ -241,45 +225,27 @@ def fit_fold_heads(
     choice: dict[str, Any],
     labels: Sequence[PseudoLabels | None],
 ) -> list[Head]:
-    """Per fold, a head on its labels and on what is believed of the pool.
+    """Per fold, a head on its labels and on its pseudo-labels of the pool, if it has any.
 
     A frozen round is these heads; a trained one starts from them: linear probing, then fine-tuning
     (Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features and Underperform
     Out-of-Distribution").
     """
-    metric, strength = features.metrics[choice["metric"]], choice["strength"]
-    balance = chosen_balance(run.config.transfer, choice)
-    kind = run.config.self_train.pseudo_labels
     return [
-        _fold_head(
-            run.task,
-            fold,
-            features,
-            metric,
-            strength,
-            None if believed is None else believed_targets(believed, kind),
-            balance=balance,
-        )
+        _fold_head(run, features, choice, fold, believed)
         for fold, believed in zip(run.task.folds, labels, strict=True)
     ]
 
 
 def _fold_head(
-    task: Task,
-    fold: Fold,
-    features: Features,
-    metric: Metric,
-    strength: float,
-    believed: tuple[Rows, Tensor] | None = None,
-    *,
-    balance: str = "none",
+    run: Run, features: Features, choice: dict[str, Any], fold: Fold, labels: PseudoLabels | None
 ) -> Head:
-    """A head over all views of the fold's labels and, if given, of the believed pool images."""
-    examples = task.labeled_examples(fold)
+    """A head over all views of the fold's labels and, if given, of the accepted pool images."""
+    examples = run.task.labeled_examples(fold)
     targets, weights = examples.targets, examples.weights
     views = features.labeled.take(np.flatnonzero(fold.keep)).views
-    if believed is not None and len(believed[0]):
-        positions, more = believed
+    if labels is not None and labels.accepted.any():
+        positions, more = believed_targets(labels, run.config.self_train.pseudo_labels)
         pool = features.pool.take(positions)
         views = tuple(torch.cat(pair) for pair in zip(views, pool.views, strict=True))
         targets = torch.cat([targets, more.float()])
@@ -288,13 +254,13 @@ def _fold_head(
         total = n * (1 + 2 * m / len(features.pool.views[0]))
         weights = torch.cat([torch.full((k,), total / (2 * k)) for k in (n, m)])
     v = len(views)
-    balancing = balance_of(balance, weights @ targets)
+    balancing = balance_of(chosen_balance(run.config.transfer, choice), weights @ targets)
     return fit_head(
         torch.cat(views),
         balancing.targets(targets).repeat(v, 1),
         weights.repeat(v) / v,
-        metric,
-        strength=strength,
+        features.metrics[choice["metric"]],
+        strength=choice["strength"],
         log_prior=balancing.log_prior,
     )
 

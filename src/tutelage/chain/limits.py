@@ -26,21 +26,13 @@ Shape = tuple[str, int]  # the setting ``student``, and the side of the views in
 
 @dataclass(frozen=True)
 class Offer:
-    """One student that could be trained, and what it costs.
+    """One student that could be trained, and what it costs."""
 
-    Attributes:
-        student: as the setting of that name: a cut, or a timm architecture.
-        size: side of its views in pixels.
-        parameters: how many it has.
-        latency_ms: median of one image on one core, preprocessing included.
-        megabytes: of the exported file.
-    """
-
-    student: str
-    size: int
+    student: str  # as the setting of that name: a cut, or a timm architecture
+    size: int  # side of its views in pixels
     parameters: int
-    latency_ms: float
-    megabytes: float
+    latency_ms: float  # median of one image on one core, preprocessing included
+    megabytes: float  # of the exported file
 
     @property
     def shape(self) -> Shape:

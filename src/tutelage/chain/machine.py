@@ -62,21 +62,13 @@ def keep_freed_memory() -> None:
 
 @dataclass(frozen=True)
 class Speed:
-    """Milliseconds per image of one architecture on one machine.
+    """Milliseconds per image of one architecture on one machine."""
 
-    Attributes:
-        device: "cpu" or "cuda".
-        forward: without gradients, at ``forward_size``.
-        train: forward and backward, at ``train_size``.
-        forward_size: side in pixels.
-        train_size: side in pixels.
-    """
-
-    device: str
-    forward: float
-    train: float
-    forward_size: int
-    train_size: int
+    device: str  # "cpu" or "cuda"
+    forward: float  # without gradients, at ``forward_size``
+    train: float  # forward and backward, at ``train_size``
+    forward_size: int  # side in pixels
+    train_size: int  # side in pixels
 
     def forward_ms(self, size: int) -> float:
         """Estimated milliseconds of a forward at another size."""

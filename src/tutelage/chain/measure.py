@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ def predict_rows(run: Run, finished: Sequence[Finished], rows: Rows) -> dict[str
     features: Tensor | None = None
     frozen = [done.outcome.model for done in finished if done.outcome.frozen]
     widest = max(frozen, key=lambda model: model.num_features, default=None)
-    look = functools.partial(evaluation_look, run.task.canvases, rows)
+    look = partial(evaluation_look, run.task.canvases, rows)
     out: dict[str, Floats] = {}
     for done in finished:
         model = done.outcome.model

@@ -74,77 +74,44 @@ STUDENT_COST = 0.5  # the same for the cut student
 
 @dataclass(frozen=True)
 class Work:
-    """One training: which trunk, how long, on views of which size.
+    """One training: which trunk, how long, on views of which size."""
 
-    Attributes:
-        trunk: "frozen" fits a head on features; "trained" and "online" train the trunk.
-        steps: of the optimiser.
-        batch_size: images a step.
-        size: side of the views in pixels.
-        frozen_stages: first stages of a trained trunk that stay as they are.
-        revisions: how often, at equal distances, the pool is labelled anew while a trunk trains.
-        labeled_share: of a batch, and so of the weight, that goes to the true labels.
-        restarts: the learning rates start anew whenever the pool was labelled anew.
-    """
-
-    trunk: Trunk
-    steps: int = 0
-    batch_size: int = 32
-    size: int = 0
-    frozen_stages: int = 0
-    revisions: int = 0
-    labeled_share: float = LABELED_SHARE[0]
-    restarts: bool = False
+    trunk: Trunk  # "frozen" fits a head on features; "trained" and "online" train the trunk
+    steps: int = 0  # of the optimiser
+    batch_size: int = 32  # images a step
+    size: int = 0  # side of the views in pixels
+    frozen_stages: int = 0  # first stages of a trained trunk that stay as they are
+    revisions: int = 0  # times, at equal distances, that the pool is labelled anew meanwhile
+    labeled_share: float = LABELED_SHARE[0]  # of a batch, and so of the weight: the true labels
+    restarts: bool = False  # the learning rates start anew whenever the pool was labelled anew
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run will do.
+    """What a run will do."""
 
-    Attributes:
-        minutes: the budget.
-        size: side in pixels of the views of the frozen trunk.
-        views: views per image in the feature bank.
-        folds: folds of the labels that choices are made on.
-        judged_folds: folds on which a trained (not frozen) stage is repeated to be judged.
-        transfer: the transfer stage.
-        rounds: the rounds of self-training.
-        student: the distilled student.
-        estimated_seconds: what the planner expects of the machine.
-    """
-
-    minutes: float
-    size: int
-    views: int
-    folds: int
-    judged_folds: int
-    transfer: Work
-    rounds: tuple[Work, ...]
-    student: Work
-    estimated_seconds: float
+    minutes: float  # the budget
+    size: int  # side in pixels of the views of the frozen trunk
+    views: int  # views per image in the feature bank
+    folds: int  # folds of the labels that choices are made on
+    judged_folds: int  # folds on which a trained (not frozen) stage is repeated to be judged
+    transfer: Work  # the transfer stage
+    rounds: tuple[Work, ...]  # the rounds of self-training
+    student: Work  # the distilled student
+    estimated_seconds: float  # what the planner expects of the machine
 
 
 @dataclass(frozen=True)
 class Amounts:
-    """How much there is of everything the planner counts.
+    """How much there is of everything the planner counts."""
 
-    Attributes:
-        labeled: images with a label to learn from.
-        pool: images without one.
-        judged: images that stages are compared on.
-        test: images that are looked at once, at the end.
-        canvas: side in pixels of the stored images.
-        folds: how many times a stage is repeated to be judged; 0 with a val split.
-        teachers: how many a student has.
-    """
-
-    labeled: int
-    pool: int
-    judged: int
-    test: int
-    canvas: int
-    folds: int = FOLDS
-    teachers: int = 1
+    labeled: int  # images with a label to learn from
+    pool: int  # images without one
+    judged: int  # images that stages are compared on
+    test: int  # images that are looked at once, at the end
+    canvas: int  # side in pixels of the stored images
+    folds: int = FOLDS  # how many times a stage is repeated to be judged; 0 with a val split
+    teachers: int = 1  # how many a student has
 
 
 def default_minutes(images: int) -> float:
@@ -174,36 +141,31 @@ def make_plan(
         student_size: side of the student's views in pixels; None chooses it.
     """
     minutes = config.data.minutes or default_minutes(amounts.labeled + amounts.pool)
-    before = _seconds_before(config, amounts, speed, native_size, fixed=fixed, command=command)
+    tune_size = native_size if fixed else min(TUNE_SIZE, native_size)
+    before = _seconds_before(config, amounts, speed, tune_size, command)
     budget = minutes * 60 * SAFETY - before
     sizes = _sizes(config, amounts, native_size, fixed=fixed)
-    most, more = LOOKS_SHARE * budget, MORE_VIEWS_SHARE * budget
-    size = _first(sizes, lambda s: _look_seconds(amounts, speed, s, 2) <= most)
-    views = _first((4, 2), lambda v: _look_seconds(amounts, speed, size, v) <= more)
+    size, views = _frozen_views(amounts, speed, sizes, budget)
     asked = 0 if command in ("transfer", "distill") else config.self_train.rounds
     rounds = asked != 0 and amounts.pool > 0
-    spent = 0.0
-    transfer: Work | None = None
-    trained: Work | None = None
-    seconds = 0.0
     judged_folds = _judged_folds(amounts)
-    trained_size = _trained_size(sizes, size, amounts)
+    left, transfer, trained, seconds = max(0.0, budget), None, None, 0.0
+    teacher_size = min(native_size, sizes[0])  # of a teacher that is given
     if command != "distill":
         spent = _frozen_seconds(amounts, speed, size, views, rounds=rounds)
-        share = TRAINED_SHARE if command in WITH_STUDENT else 1.0
+        before, left = before + spent, max(0.0, budget - spent)
+        trained_size = _trained_size(sizes, size, amounts)
         keeps_detail = trained_size >= min(size, amounts.canvas)
         trainer = _Trainer(config, amounts, speed, trained_size, judged_folds, keeps_detail, rounds)
-        transfer, trained, seconds = trainer.stages(share * max(0.0, budget - spent))
-    # A round that nothing judges is the teacher; a judged one may still be rejected.
-    unjudged = trained is not None and amounts.folds > 0 and not judged_folds
-    teacher_size = trained_size if unjudged else size
-    if command == "distill":
-        teacher_size = min(native_size, sizes[0])
+        share = TRAINED_SHARE if command in WITH_STUDENT else 1.0
+        transfer, trained, seconds = trainer.stages(share * left)
+        # A round that nothing judges is the teacher; a judged one may still be rejected.
+        unjudged = trained is not None and amounts.folds > 0 and not judged_folds
+        teacher_size = trained_size if unjudged else size
     given = student_size or (sizes[0] if fixed or config.data.input_size else None)
     smallest = min([teacher_size, *(work.size for work in (transfer, trained) if work)])
-    student_sizes = [given] if given else _quick_sizes(smallest, amounts.canvas)
-    left = max(0.0, budget - spent) - seconds
-    student = _student(student_sizes, teacher_size, speed, amounts, left)
+    offered = [given] if given else _quick_sizes(smallest, amounts.canvas)
+    student = _student(offered, teacher_size, speed, amounts, left - seconds)
     if command in WITH_STUDENT:
         seconds += _student_seconds(student, speed, teacher_size, amounts.teachers)
     return Plan(
@@ -215,24 +177,17 @@ def make_plan(
         transfer=transfer or Work("frozen", size=size),
         rounds=_rounds(asked, size, trained) if rounds else (),
         student=student,
-        estimated_seconds=round(before + spent + seconds, 1),
+        estimated_seconds=round(before + seconds, 1),
     )
 
 
 def _seconds_before(
-    config: RunConfig,
-    amounts: Amounts,
-    speed: Speed,
-    native_size: int,
-    *,
-    fixed: bool,
-    command: str,
+    config: RunConfig, amounts: Amounts, speed: Speed, tune_size: int, command: str
 ) -> float:
     """Seconds of what is no stage: overhead, the search for the view, measuring students."""
     seconds = OVERHEAD_S
     if config.transfer.augment == "auto" and amounts.pool:
-        size = native_size if fixed else min(TUNE_SIZE, native_size)
-        seconds += tune_seconds(amounts, speed, size)
+        seconds += tune_seconds(amounts, speed, tune_size)
     if command in WITH_STUDENT and config.distill.limited:
         seconds += OFFERS_S
     return seconds
@@ -244,6 +199,15 @@ def _sizes(config: RunConfig, amounts: Amounts, native_size: int, *, fixed: bool
         return [config.data.input_size or native_size]
     largest = min(native_size, max(96, 4 * amounts.canvas))  # beyond is only interpolation
     return [size for size in SIZES if size <= largest] or [largest]
+
+
+def _frozen_views(
+    amounts: Amounts, speed: Speed, sizes: Sequence[int], budget: float
+) -> tuple[int, int]:
+    """Side in pixels, and number, of the views that the frozen trunk looks at."""
+    most, more = LOOKS_SHARE * budget, MORE_VIEWS_SHARE * budget
+    size = _first(sizes, lambda s: _look_seconds(amounts, speed, s, 2) <= most)
+    return size, _first((4, 2), lambda v: _look_seconds(amounts, speed, size, v) <= more)
 
 
 def _look_seconds(amounts: Amounts, speed: Speed, size: int, views: int) -> float:
@@ -285,9 +249,8 @@ def tune_seconds(amounts: Amounts, speed: Speed, size: int) -> float:
     """What the search for the strong view takes at most."""
     views = TUNE_VIEWS * (1 + TUNE_MOST) + 1
     looks = min(amounts.pool, TUNE_POOL) + min(amounts.labeled, TUNE_LABELED) * views
-    return looks * (speed.forward_ms(size) + _view_ms(size, speed)) / 1e3 + (
-        TUNE_CANDIDATE_S * TUNE_MOST
-    )
+    seconds = looks * (speed.forward_ms(size) + _view_ms(size, speed)) / 1e3
+    return seconds + TUNE_CANDIDATE_S * TUNE_MOST
 
 
 def _first(choices: Sequence[int], fits: Callable[[int], bool]) -> int:
@@ -378,12 +341,11 @@ class _Trainer:
 
         On a CPU with rounds to come the former only has the time where the user asks for it.
         """
-        transfer, trained, seconds = None, None, 0.0
+        transfer, seconds = None, 0.0
         if not self.rounds or self.config.transfer.trunk == "trained" or self._cuda:
             transfer = self.transfer(TRANSFER_SHARE * left if self.rounds else left)
             seconds = 0.0 if transfer is None else self.seconds(transfer, self.amounts.folds)
-        if self.rounds:
-            trained = self.round(left - seconds)
+        trained = self.round(left - seconds) if self.rounds else None
         if trained is not None:
             seconds += self.seconds(trained, self.judged_folds)
         return transfer, trained, seconds
@@ -444,13 +406,8 @@ class _Trainer:
     ) -> Work | None:
         """All the steps that fit, or None if those are too few and the user did not ask for it.
 
-        Args:
-            trunk: "trained" or "online".
-            left: seconds.
-            folds: on how many it is repeated.
-            passes: images it may see before it learns them by heart.
-            most: steps at most.
-            pool: images that are labelled anew between its legs, if any.
+        A training repeated on ``folds`` may see ``passes`` images before it learns them by heart;
+        between its legs a ``pool`` of so many images is labelled anew.
         """
         if self.config.transfer.trunk == "frozen":
             return None

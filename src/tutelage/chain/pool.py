@@ -46,19 +46,12 @@ def detect_unknown(run: Run, features: Features) -> list[Detection | None]:
 
 
 def label_pool(
-    run: Run,
-    teacher: Beliefs,
-    temperature: float,
-    detections: Sequence[Detection | None],
+    run: Run, teacher: Beliefs, temperature: float, detections: Sequence[Detection | None]
 ) -> list[PseudoLabels | None]:
     """Pseudo-labels per fold: calibrated, and aligned to the pool's estimated classes.
 
-    Args:
-        run: the run.
-        teacher: what the stage before believes.
-        temperature: that calibrates it.
-        detections: per fold, the pool images out of class. They are left out first: they say
-            nothing about how frequent the classes are.
+    The ``temperature`` calibrates the teacher's beliefs. Images that each fold's detection calls
+    out of class are left out first: they say nothing about how frequent the classes are.
     """
     out: list[PseudoLabels | None] = []
     for fold, logits, detection in zip(run.task.folds, teacher.pool, detections, strict=True):
@@ -76,17 +69,11 @@ def label_pool(
 
 @dataclass(frozen=True)
 class Clustered:
-    """What the clusters of the pool say.
+    """What the clusters of the pool say."""
 
-    Attributes:
-        beliefs: about the pool and the judged images, as a stage's.
-        agreement: Cohen's kappa with the teacher about the pool, on all labels.
-        likelier: held-out labels are likelier with the clusters than with the teacher.
-    """
-
-    beliefs: Beliefs
-    agreement: float
-    likelier: bool
+    beliefs: Beliefs  # about the pool and the judged images, as a stage's
+    agreement: float  # Cohen's kappa with the teacher about the pool, on all labels
+    likelier: bool  # held-out labels are likelier with the clusters than with the teacher
 
 
 def ask_clusters(

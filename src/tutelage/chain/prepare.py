@@ -317,17 +317,15 @@ def _unused(command: str, config: RunConfig, plan: Plan) -> list[str]:
         names = [name for name in names if name in STRONG_VIEW]
     augment = config.transfer.augment
     does = "chooses them" if augment == "auto" else "has neither operations nor crops"
-    reasons: list[tuple[tuple[str, ...], str]] = []
-    reasons.append((STRONG_VIEW, f"no effect: {{}}; --augment {augment} {does}"))
+    reasons = [(STRONG_VIEW, f"no effect: {{}}; --augment {augment} {does}")]
     if not plan.rounds:
         reasons.append((SELF_TRAINING, "no effect: {}; no round of self-training is planned"))
     words = (
         "no effect in this plan: {}; --trunk trained (with more --minutes) trains the trunk, "
         "--trunk online does with online pseudo-labels"
     )
-    reasons.append((tuple(names), words))
     notes = []
-    for group, reason in reasons:
+    for group, reason in (*reasons, (tuple(names), words)):
         if found := [name for name in names if name in group]:
             notes.append(reason.format(", ".join(found)))
             names = [name for name in names if name not in found]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,15 +72,15 @@ def train(
 
 def teach(chain: Pipeline, *, self_training: bool) -> None:
     """Make the teacher: probe, transfer and, if asked, the planned rounds of self-training."""
-    chain.stage("probe", lambda: stages.probe(chain))
-    chain.stage("transfer", lambda: stages.transfer(chain))
+    chain.stage("probe", partial(stages.probe, chain))
+    chain.stage("transfer", partial(stages.transfer, chain))
     rounds.say_features(chain)
     if self_training and rounds.worth_it(chain):
         for name, work in rounds.affordable(chain):
-            chain.stage(name, lambda name=name, work=work: stages.self_train(chain, work, name))  # type: ignore[misc]
+            chain.stage(name, partial(stages.self_train, chain, work, name))
             rounds.say_left_out(chain)
 
 
 def teach_student(chain: Pipeline, teachers: Sequence[Classifier]) -> Finished:
     """Distil the mean of the teachers into the student, which nothing judges but the test."""
-    return chain.stage("student", lambda: stages.student(chain, teachers), judged=False)
+    return chain.stage("student", partial(stages.student, chain, teachers), judged=False)

@@ -28,21 +28,21 @@ def transfer(chain: Pipeline) -> Outcome:
     the user asked for one.
     """
     run = chain.run
-    alone = frozen.transfer(run, chain.features)
+    head = frozen.transfer(run, chain.features)
     if run.plan.transfer.trunk == "frozen":
-        return alone
-    start, none = alone.choice["trained"], _no_labels(chain)
+        return head
+    start = head.choice["trained"]
+    none: list[PseudoLabels | None] = [None] * len(run.task.folds)
     heads = frozen.fit_fold_heads(run, chain.features, start, none)
-    folds = len(none)
     both = trained.train_trunk(
-        run, heads, none, run.plan.transfer, "transfer", judged_folds=folds, choice=start
+        run, heads, none, run.plan.transfer, "transfer", judged_folds=len(none), choice=start
     )
-    both.choice = alone.choice
+    both.choice = head.choice
     if run.config.transfer.trunk == "trained":
         return both
-    found = judge(run.task, alone, both)
+    found = judge(run.task, head, both)
     better = found.n > 0 and found.accepted and found.nll_after <= found.nll_before
-    return both if better else alone
+    return both if better else head
 
 
 def self_train(chain: Pipeline, work: Work, name: str) -> Outcome:
@@ -75,7 +75,3 @@ def student(chain: Pipeline, teachers: Sequence[Classifier]) -> Outcome:
     for teacher in teachers:  # a given teacher may have been made for another canvas
         teacher.spec = dataclasses.replace(teacher.spec, canvas=run.store.canvas)
     return distill(run, teachers, run.plan.student)
-
-
-def _no_labels(chain: Pipeline) -> list[PseudoLabels | None]:
-    return [None] * len(chain.run.task.folds)

@@ -102,12 +102,8 @@ def _with_neck(
 def _neck_width(teacher: Classifier, bare: Classifier, size: int) -> int:
     """The neck that uses up a cut student's share of the teacher's parameters; maybe negative.
 
-    The teacher's weights on its middle stages do not count: its student is the same without them.
-
-    Args:
-        teacher: that the student is cut from.
-        bare: the cut without a neck.
-        size: parameters of its trunk, or of what will be left of it.
+    ``bare`` is the cut without a neck, and ``size`` counts the parameters of what is left of its
+    trunk. The teacher's weights on its middle stages do not count: its student has none.
     """
     classes = len(teacher.spec.classes)
     whole = count_parameters(teacher) - classes * (teacher.num_features - teacher.own_features)
@@ -264,7 +260,6 @@ def _warm_up(run: Run, student: Classifier, teachers: Teachers) -> None:
 
 
 def _warm_features(run: Run, rows: Rows, student: Classifier) -> Tensor:
-    """Features (V * N, D)."""
     forward = Forward(student.to(run.device), "features")
     features = _warm_outputs(run, rows, student, forward, student.spec.input_size)
     student.cpu()
@@ -329,7 +324,7 @@ def _calibrate_to(
     Args:
         student: its spec is replaced.
         ours: (N, K) its logits.
-        believed: (N, K) what the teachers believe about the same images, their mean.
+        believed: (N, K) mean probabilities of its teachers for the same images.
         first: (N, K) logits of the first teacher.
         threshold: of the first teacher, if it has one.
 

@@ -136,25 +136,15 @@ def train_trunk(
 
 @dataclass(frozen=True)
 class _Leg:
-    """A part of the training of one fold's model; between legs the pool is labelled anew.
+    """A part of the training of one fold's model; between legs the pool is labelled anew."""
 
-    Attributes:
-        fold: whose labels may be learned from.
-        labels: the pseudo-labels of now, or None.
-        balance: what is done about classes of unequal frequency.
-        work: sizes, and the steps of this leg alone.
-        first: steps that the legs before it made.
-        total: steps of all legs.
-        name: for the progress bar.
-    """
-
-    fold: Fold
-    labels: PseudoLabels | None
-    balance: str
-    work: Work
-    first: int
-    total: int
-    name: str
+    fold: Fold  # whose labels may be learned from
+    labels: PseudoLabels | None  # the pseudo-labels of now, or None
+    balance: str  # what is done about classes of unequal frequency
+    work: Work  # sizes, and the steps of this leg alone
+    first: int  # steps that the legs before it made
+    total: int  # steps of all legs
+    name: str  # for the progress bar
 
 
 def _train_fold(

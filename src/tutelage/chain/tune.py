@@ -39,12 +39,7 @@ from tutelage.heads.bank import Look, look
 from tutelage.heads.probe import Metric, fit_head
 from tutelage.models.forward import Forward
 from tutelage.stats.calibrate import fit_temperature, softmax
-from tutelage.stats.coverage import (
-    LEAST_POOL,
-    LEAST_SOURCES,
-    Figures,
-    measure,
-)
+from tutelage.stats.coverage import LEAST_POOL, LEAST_SOURCES, Figures, measure
 from tutelage.stats.intervals import Interval, t_quantile
 from tutelage.stats.metrics import Floats, Ints
 from tutelage.training.loader import Canvases, Rows
@@ -54,31 +49,18 @@ STRENGTHS = (3.0, 30.0)  # of the heads that a view is judged by
 
 @dataclass(frozen=True)
 class Sample:
-    """The images a measurement looks at, and the eye it looks with.
+    """The images a measurement looks at, and the eye it looks with."""
 
-    Attributes:
-        canvases: pixels by store row.
-        labeled: (n,) store rows with labels.
-        labels: (n,) their classes.
-        pool: (N,) store rows of real images without labels.
-        n_classes: K.
-        forward: the frozen trunk, views to features.
-        size: side of the views in pixels.
-        crop_pct: of the evaluation view.
-        seed: of views, folds and half samples.
-        pretrained_head: (K', D) weight of the pretrained fc layer, if there is one.
-    """
-
-    canvases: Canvases
-    labeled: Rows
-    labels: Ints
-    pool: Rows
-    n_classes: int
-    forward: Look
-    size: int
-    crop_pct: float
-    seed: int
-    pretrained_head: Tensor | None = None
+    canvases: Canvases  # pixels by store row
+    labeled: Rows  # (n,) store rows with labels
+    labels: Ints  # (n,) their classes
+    pool: Rows  # (N,) store rows of real images without labels
+    n_classes: int  # K
+    forward: Look  # the frozen trunk, views to features
+    size: int  # side of the views in pixels
+    crop_pct: float  # of the evaluation view
+    seed: int  # of views, folds and half samples
+    pretrained_head: Tensor | None = None  # (K', D) weight of the pretrained fc layer
 
     @property
     def lack(self) -> str:
@@ -155,29 +137,24 @@ def draw_sample(
 
 @dataclass(frozen=True)
 class Candidate:
-    """One strong view and how it did.
+    """One strong view and how it did."""
 
-    Attributes:
-        settings: ``augment``, ``num_ops``, ``magnitude`` and ``crop_scale`` of a TransferConfig.
-        figures: metric -> interval, of its views against the pool.
-        gain: its coverage minus the default's, paired; the intervals of all candidates hold
-            together.
-        lost: the figures in which fidelity fell below the bound; empty if it is held.
-        log_loss: mean held-out log-loss of a head on its views; None for those not checked.
-        worse: log-loss minus the default's, paired by image; None for those not checked.
-    """
-
-    settings: dict[str, Any]
-    figures: dict[str, Interval]
-    gain: Interval
-    lost: tuple[str, ...]
-    log_loss: float | None = None
-    worse: Interval | None = None
+    settings: dict[str, Any]  # as from ``settings_of``
+    figures: dict[str, Interval]  # metric -> interval, of its views against the pool
+    gain: Interval  # its coverage minus the default's; all candidates' intervals hold together
+    lost: tuple[str, ...]  # the figures in which fidelity fell below the bound; empty if it is held
+    log_loss: float | None = None  # mean, held-out, of a head on its views; None if not checked
+    worse: Interval | None = None  # its log-loss minus the default's, paired by image; or None
 
     @property
     def name(self) -> str:
         """The settings in words."""
         return policy_name(**self.settings)
+
+    @property
+    def coverage(self) -> str:
+        """The share of the pool that its views cover, in words."""
+        return f"{self.figures['coverage'].value:.0%}"
 
     @property
     def operations(self) -> str:
@@ -187,23 +164,14 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Tuning:
-    """A finished search.
+    """A finished search."""
 
-    Attributes:
-        candidates: all of them, the default first.
-        bounds: figure -> what a candidate must reach ("distance": must not exceed).
-        chosen: settings to train with.
-        reason: why, in words.
-        seconds: what it took.
-        looks: views that were looked at.
-    """
-
-    candidates: tuple[Candidate, ...]
-    bounds: dict[str, float]
-    chosen: dict[str, Any]
-    reason: str
-    seconds: float
-    looks: int
+    candidates: tuple[Candidate, ...]  # all of them, the default first
+    bounds: dict[str, float]  # figure -> what a candidate must reach ("distance": must not exceed)
+    chosen: dict[str, Any]  # settings to train with
+    reason: str  # why, in words
+    seconds: float  # what it took
+    looks: int  # views that were looked at
 
     @property
     def name(self) -> str:
@@ -248,6 +216,7 @@ def settings_of(config: TransferConfig) -> dict[str, Any]:
 
 DEFAULT = settings_of(TransferConfig())
 FIDELITY = ("density", "precision", "distance")
+Seen = dict[str, tuple[dict[str, Any], Tensor, Figures]]  # name -> settings, views, figures
 
 
 def tune(sample: Sample, *, progress: Callable[[int], None] | None = None) -> Tuning:
@@ -266,38 +235,16 @@ def tune(sample: Sample, *, progress: Callable[[int], None] | None = None) -> Tu
         progress: called with the number of candidates looked at.
     """
     began = time.monotonic()
+    default = policy_name(**DEFAULT)
     if lack := _no_choice(sample):
-        reason = f"kept the default {policy_name(**DEFAULT)}: {lack}"
+        reason = f"kept the default {default}: {lack}"
         return Tuning((), {}, DEFAULT, reason, time.monotonic() - began, 0)
-    pool = sample.clean(sample.pool)
-    labeled = sample.clean(sample.labeled)
+    pool, labeled = sample.clean(sample.pool), sample.clean(sample.labeled)
     weak = measure(pool, {"weak": sample.views(Weak(), TUNE_VIEWS)}, seed=sample.seed)["weak"]
     bounds = fidelity_bounds(weak)
-    seen: dict[str, tuple[dict[str, Any], Tensor, Figures]] = {}
-
-    def see(settings: dict[str, Any]) -> None:
-        name = policy_name(**settings)
-        if name not in seen:
-            views = sample.views(policy_of(settings), TUNE_VIEWS)
-            figures = measure(pool, {name: views}, seed=sample.seed)[name]
-            seen[name] = settings, views, figures
-            if progress is not None:
-                progress(len(seen))
-
-    def best(count: int) -> list[str]:
-        held = [name for name, (_, _, figures) in seen.items() if not fallen(figures, bounds)]
-        held.sort(key=lambda name: -seen[name][2].values["coverage"].value)
-        return held[:count]
-
-    see(DEFAULT)
-    for changes in TUNE_GRID:
-        see({**DEFAULT, **changes})
-    for name in best(TUNE_REFINED):
-        for crop in TUNE_CROPS:
-            see({**seen[name][0], "crop_scale": crop})
-    default = policy_name(**DEFAULT)
-    finalists = [default, *(name for name in best(TUNE_FINALISTS + 1) if name != default)]
-    finalists = finalists[: TUNE_FINALISTS + 1]
+    seen = _search(sample, pool, bounds, progress)
+    others = [name for name in _faithful(seen, bounds) if name != default]
+    finalists = [default, *others[:TUNE_FINALISTS]]
     center = torch.cat([labeled, pool])
     metrics = list(feature_metrics(center, center.shape[1], sample.pretrained_head).values())
     losses = {name: held_out_losses(sample, labeled, seen[name][1], metrics) for name in finalists}
@@ -316,6 +263,38 @@ def tune(sample: Sample, *, progress: Callable[[int], None] | None = None) -> Tu
     chosen, reason = choose(candidates)
     looks = len(pool) + len(labeled) * (1 + TUNE_VIEWS * (1 + len(seen)))
     return Tuning(candidates, bounds, chosen, reason, time.monotonic() - began, looks)
+
+
+def _search(
+    sample: Sample,
+    pool: Tensor,
+    bounds: dict[str, float],
+    progress: Callable[[int], None] | None,
+) -> Seen:
+    """Look at the default and the grid, then at other crops for the best of them."""
+    seen: Seen = {}
+
+    def see(settings: dict[str, Any]) -> None:
+        name = policy_name(**settings)
+        if name not in seen:
+            views = sample.views(policy_of(settings), TUNE_VIEWS)
+            figures = measure(pool, {name: views}, seed=sample.seed)[name]
+            seen[name] = settings, views, figures
+            if progress is not None:
+                progress(len(seen))
+
+    for changes in ({}, *TUNE_GRID):
+        see({**DEFAULT, **changes})
+    for name in _faithful(seen, bounds)[:TUNE_REFINED]:
+        for crop in TUNE_CROPS:
+            see({**seen[name][0], "crop_scale": crop})
+    return seen
+
+
+def _faithful(seen: Seen, bounds: dict[str, float]) -> list[str]:
+    """The names of those that hold fidelity, the one that covers most of the pool first."""
+    held = [name for name, (_, _, figures) in seen.items() if not fallen(figures, bounds)]
+    return sorted(held, key=lambda name: -seen[name][2].values["coverage"].value)
 
 
 def joint_gains(figures: dict[str, Figures], default: str) -> dict[str, Interval]:
@@ -367,8 +346,7 @@ def fallen(figures: Figures, bounds: dict[str, float]) -> tuple[str, ...]:
 def choose(candidates: Sequence[Candidate]) -> tuple[dict[str, Any], str]:
     """Settings and reason: the most coverage among those that did not lose held-out likelihood.
 
-    Args:
-        candidates: the default first; those with a log-loss were checked.
+    The default comes first; candidates with a log-loss were checked.
     """
     default = candidates[0]
     checked = [one for one in candidates[1:] if one.log_loss is not None]
@@ -382,22 +360,18 @@ def choose(candidates: Sequence[Candidate]) -> tuple[dict[str, Any], str]:
     if not passed:
         best = max(better, key=lambda one: one.gain.value)
         return default.settings, kept + (
-            f"{best.name} covers {_percent(best.figures['coverage'])} of the pool instead of "
-            f"{_percent(default.figures['coverage'])}, but held-out labels became less likely "
+            f"{best.name} covers {best.coverage} of the pool instead of "
+            f"{default.coverage}, but held-out labels became less likely "
             f"with it (log-loss {best.log_loss:.3f} instead of {default.log_loss:.3f})"
         )
     best = max(passed, key=lambda one: one.gain.value)
     sure = "more than chance explains" if best.gain.low > 0 else "which may be chance"
     return best.settings, (
-        f"{best.name} covers {_percent(best.figures['coverage'])} of the pool instead of the "
-        f"default's {_percent(default.figures['coverage'])} ({sure}) at held fidelity, and "
+        f"{best.name} covers {best.coverage} of the pool instead of the "
+        f"default's {default.coverage} ({sure}) at held fidelity, and "
         f"held-out labels are no less likely with it (log-loss {best.log_loss:.3f}, "
         f"default {default.log_loss:.3f})"
     )
-
-
-def _percent(interval: Interval) -> str:
-    return f"{100 * interval.value:.0f}%"
 
 
 def held_out_losses(
@@ -405,14 +379,9 @@ def held_out_losses(
 ) -> Floats:
     """Log-loss (J,) of each held-out label under heads fitted on the views of the others.
 
-    As in the stage "transfer": the head's metric and strength are the best ones for these views,
-    the temperature is fitted on the held-out answers.
-
-    Args:
-        sample: for labels and folds.
-        clean: (n, D) evaluation views, to be judged on.
-        views: (V, n, D) views to learn from.
-        metrics: to choose from.
+    As in the stage "transfer", the head's metric and strength are the best ones for these views,
+    and the temperature is fitted on the held-out answers. Heads learn from ``views`` (V, n, D)
+    and are judged on ``clean`` (n, D), the evaluation views.
     """
     folds = make_folds(sample.labels, 0, FOLDS, sample.seed)[1:]
     judged = np.concatenate([fold.judges for fold in folds])
@@ -440,11 +409,10 @@ def _fold_logits(
     metric: Metric,
     strength: float,
 ) -> Floats:
-    keep = torch.from_numpy(fold.keep)
-    seen = views[:, keep]
-    targets = one_hot(sample.labels[fold.keep], sample.n_classes).repeat(len(seen), 1)
-    weights = torch.full((len(targets),), 1.0 / len(seen))
-    head = fit_head(seen.flatten(0, 1), targets, weights, metric, strength=strength)
+    kept = views[:, torch.from_numpy(fold.keep)]
+    targets = one_hot(sample.labels[fold.keep], sample.n_classes).repeat(len(kept), 1)
+    weights = torch.full((len(targets),), 1.0 / len(kept))
+    head = fit_head(kept.flatten(0, 1), targets, weights, metric, strength=strength)
     answers: Floats = head(clean[torch.from_numpy(fold.judges)]).numpy().astype(np.float64)
     return answers
 

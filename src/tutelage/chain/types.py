@@ -31,41 +31,25 @@ from tutelage.training.loader import Canvases, Examples, Rows
 
 @dataclass(frozen=True)
 class Fold:
-    """One part of the labels that a model may learn from, and the part that judges it.
+    """One part of the labels that a model may learn from, and the part that judges it."""
 
-    Attributes:
-        keep: (n,) bool, the labels it may learn from.
-        judges: positions among the judged images that it has not seen.
-    """
-
-    keep: NDArray[np.bool_]
-    judges: Rows
+    keep: NDArray[np.bool_]  # (n,) bool, the labels it may learn from
+    judges: Rows  # positions among the judged images that it has not seen
 
 
 @dataclass(frozen=True)
 class Task:
-    """All that training and choosing may see: no test images.
+    """All that training and choosing may see: no test images."""
 
-    Attributes:
-        canvases: pixels by store row.
-        labeled: (n,) store rows with labels.
-        labels: (n,) their classes.
-        pool: (M,) store rows without labels.
-        judged: (J,) store rows that stages are compared on: the labelled images by folds, or val.
-        judged_labels: (J,) their classes.
-        folds: first the one that keeps all labels, whose model is delivered; then those that hold
-            some out.
-        n_classes: K.
-    """
-
-    canvases: Canvases
-    labeled: Rows
-    labels: Ints
-    pool: Rows
-    judged: Rows
-    judged_labels: Ints
+    canvases: Canvases  # pixels by store row
+    labeled: Rows  # (n,) store rows with labels
+    labels: Ints  # (n,) their classes
+    pool: Rows  # (M,) store rows without labels
+    judged: Rows  # (J,) store rows that stages are compared on: the labelled ones by folds, or val
+    judged_labels: Ints  # (J,) their classes
+    # First the one that keeps all labels, whose model is delivered; then those that hold some out.
     folds: tuple[Fold, ...]
-    n_classes: int
+    n_classes: int  # K
 
     def labeled_examples(self, fold: Fold) -> Examples:
         """The labels that a fold may learn from."""
@@ -107,16 +91,12 @@ def make_folds(labels: Ints, n_val: int, n_folds: int, seed: int) -> tuple[Fold,
 
 @dataclass
 class Beliefs:
-    """What one stage believes.
+    """What one stage believes."""
 
-    Attributes:
-        pool: per fold (M, K) logits over the pool, the mean of the centre view and its mirror
-            image; None for a fold that was not run.
-        judged: (J, K) held-out logits of the centre view; NaN rows where no fold judged.
-    """
-
+    # Per fold, (M, K) logits over the pool, the mean of the centre view and its mirror image; None
+    # for a fold that was not run.
     pool: list[Floats | None]
-    judged: Floats
+    judged: Floats  # (J, K) held-out logits of the centre view; NaN rows where no fold judged
 
     @property
     def known(self) -> NDArray[np.bool_]:
@@ -126,81 +106,47 @@ class Beliefs:
 
 @dataclass
 class Outcome:
-    """What a stage made: its model on all labels, its beliefs, and what it learned from.
+    """What a stage made: its model on all labels, its beliefs, and what it learned from."""
 
-    Attributes:
-        model: the classifier; its spec holds the fitted temperature.
-        beliefs: about the pool and the judged images.
-        frozen: the trunk is the pretrained one, unchanged.
-        pseudo_labels: of the pool, on all labels; None where the stage used none.
-        choice: what was chosen on held-out labels, for later stages and the report.
-        remark: the reason, in words, of a stage that is not compared with the one before it.
-    """
-
-    model: Classifier
-    beliefs: Beliefs
-    frozen: bool
-    pseudo_labels: PseudoLabels | None = None
+    model: Classifier  # its spec holds the fitted temperature
+    beliefs: Beliefs  # about the pool and the judged images
+    frozen: bool  # the trunk is the pretrained one, unchanged
+    pseudo_labels: PseudoLabels | None = None  # of the pool, on all labels, if it used any
+    # What was chosen on held-out labels, for later stages and the report.
     choice: dict[str, Any] = dataclasses.field(default_factory=dict)
-    remark: str = ""
+    remark: str = ""  # the reason, in words, of a stage that is not compared with the one before it
 
 
 @dataclass(frozen=True)
 class Finished:
-    """One finished stage, as its folder holds it.
+    """One finished stage, as its folder holds it."""
 
-    Attributes:
-        name: as in metrics.json.
-        accepted: it became the teacher (or is the student).
-        reason: why, in words.
-        seconds: how long it took.
-        comparison: with its predecessor on held-out labels; None for the first and the student.
-        outcome: its model and beliefs.
-    """
-
-    name: str
-    accepted: bool
-    reason: str
-    seconds: float
-    comparison: Comparison | None
+    name: str  # as in metrics.json
+    accepted: bool  # it became the teacher (or is the student)
+    reason: str  # why, in words
+    seconds: float  # how long it took
+    comparison: Comparison | None  # with its predecessor; None for the first and the student
     outcome: Outcome
 
 
 @dataclass
 class Run:
-    """Everything that a run holds while it works; every stage is given it.
+    """Everything that a run holds while it works; every stage is given it."""
 
-    Attributes:
-        folder: the run folder, claimed.
-        config: every setting, resolved.
-        catalog: the images by name.
-        store: their pixels.
-        split: the role of each image.
-        console: where progress is told and recorded.
-        device: where to compute.
-        base: the pretrained trunk with an empty head; stages copy it.
-        plan: what fits into the minutes.
-        task: what training and choosing may see.
-        notes: what the user must know.
-        tracking: the trackers that figures are also sent to.
-        trainings: where checkpoints within a training are kept.
-        copies: images that are there more than once.
-    """
-
-    folder: RunFolder
-    config: RunConfig
-    catalog: Catalog
-    store: ImageStore
-    split: Split
-    console: Console
-    device: torch.device
-    base: Classifier
-    plan: Plan
-    task: Task
-    notes: list[str]
-    tracking: Tracking
-    trainings: Trainings
-    copies: Duplicates
+    folder: RunFolder  # claimed
+    config: RunConfig  # every setting, resolved
+    catalog: Catalog  # the images by name
+    store: ImageStore  # their pixels
+    split: Split  # the role of each image
+    console: Console  # where progress is told and recorded
+    device: torch.device  # where to compute
+    base: Classifier  # the pretrained trunk with an empty head; stages copy it
+    plan: Plan  # what fits into the minutes
+    task: Task  # what training and choosing may see
+    notes: list[str]  # what the user must know
+    tracking: Tracking  # the trackers that figures are also sent to
+    trainings: Trainings  # where checkpoints within a training are kept
+    copies: Duplicates  # images that are there more than once
 
     @property
     def seed(self) -> int:

@@ -24,8 +24,7 @@ from tutelage.stats.calibrate import softmax
 from tutelage.stats.label_errors import LabelErrors, find_label_errors
 from tutelage.stats.metrics import Floats, Ints
 from tutelage.stats.suggest import next_to_label
-from tutelage.system.errors import need
-from tutelage.system.files import replacing
+from tutelage.system.files import write_parquet
 
 SUGGESTED = 200  # images to label next, at most
 DIRECTIONS = 32  # principal ones, in which distances are taken
@@ -36,15 +35,10 @@ LEAST_LABELS = 40  # below, it would be noise
 
 @dataclass(frozen=True)
 class Curve:
-    """Held-out error of a head on the pretrained trunk against its number of labels.
+    """Held-out error of a head on the pretrained trunk against its number of labels."""
 
-    Attributes:
-        labels: how many each head learned from.
-        errors: its error on held-out labels.
-    """
-
-    labels: Floats
-    errors: Floats
+    labels: Floats  # how many each head learned from
+    errors: Floats  # its error on held-out labels
 
     def gain(self, more: int) -> float:
         """Accuracy that ``more`` labels would bring, by a power law through the points.
@@ -60,9 +54,8 @@ class Curve:
 
 def write_worklist(chain: Pipeline) -> None:
     """Write both files, from the chain's teacher and its frozen features."""
-    run, features = chain.run, chain.features
-    task, classes = run.task, run.catalog.classes
-    names = run.catalog.names
+    run, task, features = chain.run, chain.run.task, chain.features
+    names, classes = run.catalog.names, run.catalog.classes
     held_out = held_out_beliefs(chain, chain.teachers)
     known = ~np.isnan(held_out[:, 0])
     log_probs = np.log(np.clip(held_out[known], 1e-12, None))
@@ -72,10 +65,8 @@ def write_worklist(chain: Pipeline) -> None:
     given = np.where(known[:, None], held_out, np.eye(len(classes))[task.labels])
     temperature = chain.teachers[-1].outcome.model.spec.temperature
     beliefs = softmax(chain.pool_logits, temperature)
-    _, unlabeled = principal(
-        features.labeled.views[0][:, : run.base.own_features],
-        features.pool.views[0][:, : run.base.own_features],
-    )
+    own = run.base.own_features
+    _, unlabeled = principal(features.labeled.views[0][:, :own], features.pool.views[0][:, :own])
     wanted = next_to_label(beliefs, unlabeled, SUGGESTED, seed=run.config.data.seed)
     ranks: list[int | None] = [None] * len(task.pool)
     for rank, position in enumerate(wanted):
@@ -91,7 +82,8 @@ def write_worklist(chain: Pipeline) -> None:
         "suspicion": [*suspicion.tolist(), *([math.nan] * len(task.pool))],
         "next": [*([None] * len(task.labeled)), *ranks],
     }
-    _write_table(run, columns)
+    numbers = {"confidence": "float64", "suspicion": "float64", "next": "int32"}
+    write_parquet(run.folder.path / "review.parquet", columns, **numbers)
     curve = learning_curve(chain) if len(task.labels) >= LEAST_LABELS else None
     run.folder.write_json("review.json", facts(chain, errors, curve))
 
@@ -200,11 +192,3 @@ def principal(labeled: Tensor, pool: Tensor) -> tuple[Floats, Floats]:
     projected = (centred @ directions[:, -DIRECTIONS:].flip(1)).numpy()
     projected /= np.linalg.norm(projected, axis=1, keepdims=True) + 1e-12
     return projected[: len(labeled)], projected[len(labeled) :]
-
-
-def _write_table(run: Any, columns: dict[str, list[Any]]) -> None:
-    arrow, parquet = need("pyarrow", "train"), need("pyarrow.parquet", "train")
-    numbers = {"confidence": arrow.float64(), "suspicion": arrow.float64(), "next": arrow.int32()}
-    schema = arrow.schema([(name, numbers.get(name, arrow.string())) for name in columns])
-    with replacing(run.folder.path / "review.parquet") as partial:
-        parquet.write_table(arrow.table(columns, schema=schema), partial)

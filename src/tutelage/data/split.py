@@ -12,8 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from tutelage.data.catalog import Catalog
 from tutelage.data.columns import open_parquet, undamaged
-from tutelage.system.errors import TutelageError, need
-from tutelage.system.files import replacing
+from tutelage.system.errors import TutelageError
+from tutelage.system.files import write_parquet
 
 ROLES = ("labeled", "unlabeled", "val", "test", "unused")
 
@@ -108,7 +108,6 @@ def _draw_labels(
 
 def save_split(split: Split, catalog: Catalog, path: Path) -> None:
     """Pin the split as Parquet, atomically; labels and truth are class names or null."""
-    arrow, parquet = need("pyarrow", "train"), need("pyarrow.parquet", "train")
     names = np.array([*catalog.classes, None], dtype=object)  # index -1 is the null
     columns = {
         "image": list(catalog.names),
@@ -116,9 +115,7 @@ def save_split(split: Split, catalog: Catalog, path: Path) -> None:
         "label": names[split.labels].tolist(),
         "truth": names[split.truth].tolist(),
     }
-    schema = arrow.schema([(name, arrow.string()) for name in columns])
-    with replacing(path) as partial:
-        parquet.write_table(arrow.table(columns, schema=schema), partial)
+    write_parquet(path, columns)
 
 
 def load_split(path: Path, catalog: Catalog, readable: NDArray[np.bool_]) -> Split:

@@ -13,6 +13,9 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from tutelage.system.errors import need
 
 _MENDS = {  # what to do about an error of the storage, by its numbers
     (errno.ENOSPC, errno.EDQUOT, errno.EFBIG): "free some space there",
@@ -54,6 +57,14 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     """Replace a file in one step, as ``replacing`` does; text is written as UTF-8."""
     with replacing(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_parquet(path: Path, columns: dict[str, list[Any]], **types: str) -> None:
+    """Write a table of text columns, but for those whose Arrow ``types`` are given."""
+    arrow, parquet = need("pyarrow", "train"), need("pyarrow.parquet", "train")
+    schema = arrow.schema([(name, types.get(name, "string")) for name in columns])
+    with replacing(path) as partial:
+        parquet.write_table(arrow.table(columns, schema=schema), partial)
 
 
 def digest(content: bytes) -> str:
