@@ -13,11 +13,12 @@ def kd_loss(
     temperature: float,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """``T^2 * KL(softmax(teacher / T) || softmax(student / T))``, mean over logits (B, K).
+    """``T^2 * KL(softmax(teacher / T) || softmax(student / T))``, mean over the batch.
 
     T^2 keeps the size of the gradient independent of T (section 2 of the paper), so that the
     balance with the cross-entropy term does not shift when T is changed. The teacher's logits
-    are detached: gradients go only into the student. ``weights`` are (B,), or None for all ones.
+    are detached: gradients go only into the student. Logits are (B, K), T > 0, and ``weights``
+    (B,) or None for all ones.
     """
     precise = torch.promote_types(student_logits.dtype, torch.float32)  # not in bfloat16
     teacher = torch.log_softmax(teacher_logits.detach().to(precise) / temperature, dim=1)

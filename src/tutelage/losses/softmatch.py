@@ -14,8 +14,10 @@ def truncated_gaussian(confidence: Tensor, mean: Tensor, variance: Tensor) -> Te
     """Weights (P,) in (0, 1]: 1 from the mean up, a Gaussian's flank below it.
 
     The paper's formula has ``2 * variance`` under the squared distance. The authors' code divides
-    the variance by ``n_sigma ** 2 = 4`` first, so its flank is twice as steep. ``confidence`` is
-    each weak view's largest probability after uniform alignment; ``mean`` and ``variance`` () run.
+    the variance by ``n_sigma ** 2 = 4`` first, so its flank is twice as steep.
+
+    ``confidence`` (P,) is each weak view's largest probability after uniform alignment, ``mean``
+    and ``variance`` () are its running statistics.
     """
     short = (confidence - mean).clamp_max(0)
     return torch.exp(-short.square() / (2 * variance.clamp_min(1e-12)))

@@ -42,7 +42,7 @@ class Trainings:
     """
 
     def __init__(self, every: float, say: Callable[[str], None]) -> None:
-        """Save ``every`` so many seconds, after each step if 0; ``say`` tells of damaged files."""
+        """Save once in ``every`` seconds (0: after each step); ``say`` reports damaged ones."""
         self.every, self.say = every, say
         self._folder: Path | None = None
         self._count = 0

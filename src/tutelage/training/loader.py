@@ -98,7 +98,8 @@ class Views:
     Attributes:
         policy: of the view whose targets are learned.
         size: side of that view in pixels.
-        mix: "none", "cutmix" or "mixup", on ``mix_share`` of the batches.
+        mix: "none", "cutmix" or "mixup", on ``mix_share`` of the batches; a second view does not
+            share it, so with one only "none" is accepted (else ``ValueError``).
         mix_share: fraction of batches that are mixed.
         teacher_sizes: side of the same view for each teacher.
         weak: policy of a second view of the same images; None for none.
