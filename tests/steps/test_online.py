@@ -36,6 +36,7 @@ def test_every_online_method_trains_on_a_loaders_batches(method: str) -> None:
     model = tiny.classifier()
     before = copy.deepcopy(model.state_dict())
     result = train(model, loader, online_step(method), config, device=tiny.CPU)
+    assert len(result.history) == 4
     changed = [n for n, v in model.state_dict().items() if not torch.equal(v, before[n])]
     assert len(changed) == len(before)
 
