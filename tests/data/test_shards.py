@@ -192,7 +192,7 @@ def test_parquet_rows_are_named_by_their_column_or_their_number(tmp_path: Path) 
     ("columns", "message"),
     [
         ({"picture": [b"a"]}, "lacks the column image; found: picture"),
-        ({"image": ["a.png"]}, "give the folder that the images lie in"),
+        ({"image": ["a.png"]}, "give the folder of the images"),
         ({"image": []}, "expected bytes"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Errors that say what was found, what was expected, and the mend."""
+"""Errors that say what was found, what was expected, and what to do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from types import ModuleType
 
 
 class TutelageError(Exception):
-    """Something the user can mend; the command line prints it without a traceback."""
+    """Something the user can fix; the command line prints it without a traceback."""
 
 
 class MissingExtra(TutelageError):
@@ -29,6 +29,6 @@ def need(module: str, extra: str) -> ModuleType:
 
 
 def need_training() -> None:
-    """Raise MissingExtra, with the mend, if a package that training imports is not installed."""
+    """Raise MissingExtra, with what to install, if a package that training imports is missing."""
     for module in ("torch", "timm", "pyarrow", "jinja2", "matplotlib", "onnx"):
         need(module, "train")

@@ -17,11 +17,11 @@ from typing import Any
 
 from tutelage.system.errors import need
 
-_MENDS = {  # what to do about an error of the storage, by its numbers
+_MENDS = {  # what to do about a storage error, by its numbers
     (errno.ENOSPC, errno.EDQUOT, errno.EFBIG): "free some space there",
-    (errno.EACCES, errno.EPERM, errno.EROFS): "give yourself the right to it",
+    (errno.EACCES, errno.EPERM, errno.EROFS): "get permission for it",
     (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENXIO, errno.ENODEV): (
-        "the disk, or the way to it, fails: mend that"
+        "the disk, or the connection to it, fails: repair it"
     ),
 }
 
@@ -157,7 +157,7 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def about(path: Path) -> Iterator[None]:
-    """Let an OSError name ``path`` where it names no file, as after a write, or a temporary one.
+    """Make an OSError name ``path`` if it names no file, as after a write, or a temporary one.
 
     A temporary file, or a folder that it lies in, is called "." and the name of ``path``.
     """
