@@ -76,8 +76,8 @@ def measure(
 
     Returns:
         "rows" of float32 views, "uint8" of uint8 views, "limits" (what the machine could do),
-        "absent" (why a peer is not there), "scaling" and "breakdown" (this library alone), and on
-        what all of it was measured.
+        "absent" (why a peer is not there), "scaling" and "breakdown" (this library alone), and
+        what all of it was measured on.
 
     Raises:
         TutelageError: a peer is unknown, a number is out of range, or the images cannot be read.

@@ -1,9 +1,9 @@
-"""Let the disk fail at random calls of whole commands; what comes of them must be the same.
+"""Let the disk fail at random calls of whole commands; their results must be the same.
 
 python benchmarks/faults.py --json trust.json
 
 A run on small generated images is done undisturbed, and a ``label`` of them in shards by the model
-that comes of it. Then each is done again and again from the start, each time on a disk that is full
+that it leaves. Then each is done again and again from the start, each time on a disk that is full
 or fails from a random call on (creating, writing, syncing or renaming a file, making a folder)
 until the command has ended; the disk is repaired, and the same command goes on, until it finishes.
 Every failure must end with one message that says what to do and leave only whole files, and in the

@@ -98,7 +98,7 @@ def learn(kind: str, steps: int, size: int, trunk_name: str) -> tuple[dict[str, 
 
 
 def worker(out: Path, steps: int, size: int, trunk_name: str) -> None:
-    """Train each kind; the lead writes what came of it."""
+    """Train each kind; the lead writes the results."""
     torch.set_num_threads(1)
     with joined():
         for kind in KINDS:

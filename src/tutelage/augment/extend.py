@@ -49,7 +49,7 @@ def extend(
     """A plan with more operations at its end, different ones for each image.
 
     Two operations are carried out in their order, except that saturations come before hues, and
-    both before sharpness and blur (with which a saturation commutes but for clamping). Of three or
+    both before sharpness and blur (with which saturation commutes except for clamping). Of three or
     more, such a change of channels or pixels also comes before a pointwise operation that it
     follows, if that one follows another such change.
 

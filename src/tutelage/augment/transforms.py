@@ -16,7 +16,7 @@ from tutelage.augment.plan import Plan
 from tutelage.system.errors import TutelageError
 
 
-class Samples(Protocol):
+class Sampler(Protocol):
     """A policy, as far as a transform needs it; ``policy`` imports this module."""
 
     def plan(self, aspect: Tensor, generator: Generator | None, ratio: float) -> Plan:
@@ -29,7 +29,7 @@ class Transform:
 
     An image may be a PIL image, a tensor (C, H, W), a batch (..., C, H, W), or a
     ``torchvision.tv_tensors.Image``; tensors are uint8, or floating in [0, 1]. Each image of a
-    batch gets a draw of its own. Floating images go through plain torch and stay differentiable.
+    batch gets its own draw. Floating images go through plain torch and stay differentiable.
 
     Attributes:
         policy: samples what is done.
@@ -41,7 +41,7 @@ class Transform:
         generator: source of the draws; None is torch's own, which a DataLoader seeds per worker.
     """
 
-    policy: Samples
+    policy: Sampler
     size: int | tuple[int, int] | None = None
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None

@@ -1,4 +1,4 @@
-"""The feature bank: frozen-trunk features of a few views of every training image, made once."""
+"""The feature bank: a frozen trunk's features of a few views of every image, computed once."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def need(module: str, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         top = module.partition(".")[0]
         if error.name is None or error.name.partition(".")[0] != top:
-            raise  # the package is there, but one of its own needs is broken: show that
+            raise  # the package is there, but one of its own dependencies is broken: show that
         raise MissingExtra(
             f"this needs the package '{top}', which is not installed; "
             f'install it with: pip install "tutelage[{extra}]"'

@@ -60,7 +60,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 
 def write_parquet(path: Path, columns: dict[str, list[Any]], **types: str) -> None:
-    """Write a table of text columns, but for those whose Arrow ``types`` are given."""
+    """Write a table of text columns, except those whose Arrow ``types`` are given."""
     arrow, parquet = need("pyarrow", "train"), need("pyarrow.parquet", "train")
     schema = arrow.schema([(name, types.get(name, "string")) for name in columns])
     with replacing(path) as partial:
