@@ -99,7 +99,7 @@ def test_a_file_name_that_is_no_text_becomes_one(tmp_path: Path) -> None:
         ({"a.tar": b"", "b.png": b""}, "", r"holds shards \(.*a\.tar\) and images \(b\.png\)"),
         ({"a.tar.gz": b""}, "a.tar.gz", r"unpack it to a plain \.tar"),
         ({"a.tgz": b""}, "a.tgz", r"unpack it to a plain \.tar"),
-        ({"a.png": b""}, "a.png", "give the folder, or use tutelage predict"),
+        ({"a.png": b""}, "a.png", "give their folder or use tutelage predict"),
         ({"a.tar": b""}, "{a,a}.tar", "is named twice"),
     ],
 )

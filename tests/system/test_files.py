@@ -189,8 +189,7 @@ def test_the_mend_depends_on_what_happened_and_where(
         f"{run / 'a'}: No space left on device; free some space there, or choose another --out"
     )
     assert told(errno.EROFS, tmp_path / "cache" / "speed.json").endswith(
-        "Read-only file system; get permission for it, or set TUTELAGE_CACHE to a folder "
-        "on another disk"
+        "Read-only file system; get access to it, or set TUTELAGE_CACHE to a folder on another disk"
     )
     assert told(errno.EIO, tmp_path / "tmp" / "x").endswith(
         "Input/output error; the disk, or the connection to it, fails: repair it, or set TMPDIR to "

@@ -19,7 +19,7 @@ from tutelage.system.errors import need
 
 _MENDS = {  # what to do about a storage error, by its numbers
     (errno.ENOSPC, errno.EDQUOT, errno.EFBIG): "free some space there",
-    (errno.EACCES, errno.EPERM, errno.EROFS): "get permission for it",
+    (errno.EACCES, errno.EPERM, errno.EROFS): "get access to it",
     (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENXIO, errno.ENODEV): (
         "the disk, or the connection to it, fails: repair it"
     ),
