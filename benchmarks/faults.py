@@ -42,7 +42,7 @@ def said_badly(text: str, command: str) -> str:
     if len(lines) != 1 or not lines[0].startswith(f"tutelage {command}: "):
         return f"expected one line, found: {text[-500:]}"
     mends = ("free some space", "fails: repair it", "TUTELAGE_CACHE")
-    return "" if any(mend in lines[0] for mend in mends) else f"no way out: {lines[0]}"
+    return "" if any(mend in lines[0] for mend in mends) else f"no remedy: {lines[0]}"
 
 
 @dataclass
