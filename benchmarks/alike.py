@@ -12,7 +12,7 @@ TIMED = ("events.jsonl", "report.html", "MODEL_CARD.md")  # tell when they were 
 
 
 def whole(folder: Path) -> list[str]:
-    """Files below a folder, hidden ones apart, that cannot be read to their end."""
+    """Files below a folder, except hidden ones, that cannot be read to their end."""
     import pyarrow.parquet
     from safetensors.numpy import load_file
 

@@ -76,8 +76,8 @@ def measure(
 
     Returns:
         "rows" of float32 views, "uint8" of uint8 views, "limits" (what the machine could do),
-        "absent" (why a peer is not there), "scaling" and "breakdown" (this library alone), and on
-        what all of it was measured.
+        "absent" (why a peer is not there), "scaling" and "breakdown" (this library alone), and
+        what all of it was measured on.
 
     Raises:
         TutelageError: a peer is unknown, a number is out of range, or the images cannot be read.
@@ -410,7 +410,7 @@ def _joined(runs: Sequence[Mapping[str, Any]], table: str, *key: str) -> list[Ro
     ]
 
 
-def _apart(**options: Any) -> dict[str, Any]:
+def _in_new_process(**options: Any) -> dict[str, Any]:
     """``measure`` in a new process, which nothing of an earlier run can help or hinder."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as process:
         return process.submit(measure, **options).result()
@@ -439,7 +439,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     runs = []
     try:
         for _ in range(count):
-            runs.append((measure if count == 1 else _apart)(**options, quiet=False))
+            runs.append((measure if count == 1 else _in_new_process)(**options, quiet=False))
             print(describe(runs[-1]), flush=True)
     except TutelageError as error:
         parser.error(str(error))

@@ -4,8 +4,8 @@ python benchmarks/duplicates.py cifar10.parquet hymenoptera.parquet solar --json
 python benchmarks/duplicates.py solar --short
 
 Of each data set, copies of some images are made in each of the ways below and put among the
-images; recall is the share of them that is found. ``pairs`` are those that the data set has of its
-own: what they are, people must say. ``share_of_decoding`` is processor time against that of
+images; recall is the share of them that is found. ``pairs`` are copies that the data set has
+already: people must judge whether they are. ``share_of_decoding`` is processor time against that of
 decoding the images. Last, how long the hashes of a million images take to compare: random ones, of
 which a tenth is asked about, and 1,000 pairs are copies.
 """

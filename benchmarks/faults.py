@@ -1,13 +1,13 @@
-"""Let the disk fail at random calls of whole commands; what comes of them must be the same.
+"""Let the disk fail at random calls of whole commands; their results must be the same.
 
 python benchmarks/faults.py --json trust.json
 
 A run on small generated images is done undisturbed, and a ``label`` of them in shards by the model
-that comes of it. Then each is done again and again from the start, each time on a disk that is full
+that it leaves. Then each is done again and again from the start, each time on a disk that is full
 or fails from a random call on (creating, writing, syncing or renaming a file, making a folder)
-until the command has ended; the disk is mended, and the same command goes on, until it finishes.
-Every failure must end with one message that says the mend and leave only whole files, and in the
-end the folder must equal the undisturbed one, bitwise but for the times it tells.
+until the command has ended; the disk is repaired, and the same command goes on, until it finishes.
+Every failure must end with one message that says what to do and leave only whole files, and in the
+end the folder must equal the undisturbed one, bitwise but for the times it records.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def said_badly(text: str, command: str) -> str:
     lines = [line for line in text.splitlines() if not line.startswith("events are not recorded")]
     if len(lines) != 1 or not lines[0].startswith(f"tutelage {command}: "):
         return f"expected one line, found: {text[-500:]}"
-    mends = ("free some space", "fails: mend that", "TUTELAGE_CACHE")
-    return "" if any(mend in lines[0] for mend in mends) else f"no mend: {lines[0]}"
+    mends = ("free some space", "fails: repair it", "TUTELAGE_CACHE")
+    return "" if any(mend in lines[0] for mend in mends) else f"no remedy: {lines[0]}"
 
 
 @dataclass

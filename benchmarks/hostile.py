@@ -1,4 +1,4 @@
-"""Do damaged and hostile files crash, hang or blow up anything, and is each told with a reason?
+"""Do damaged and hostile files crash, hang or blow up anything, and is each reported with a reason?
 
 python benchmarks/hostile.py --photos DATA --json results.json
 

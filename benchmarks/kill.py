@@ -6,7 +6,7 @@ python benchmarks/kill.py --short
 A run on small generated images is done undisturbed. Then, for each moment, it is begun anew and
 killed; nothing may be half-written under a name that it keeps; and the same command must go on to
 the end, where every file equals that of the undisturbed run, bit for bit but for the times it
-tells. Checkpoints are written after every step, so that most moments of a training lie near one.
+records. Checkpoints are written after every step, so that most moments of a training lie near one.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def kill_often(kills: int, dice: random.Random, folder: Path) -> dict[str, Any]:
             if commands.run([*words, "--out", str(undisturbed)]) != 0:
                 raise SystemExit(commands.log.read_text())
             seconds = time.monotonic() - began
-        # The command is told in the report alone, whose content is not compared.
+        # The command stands in the report alone, whose content is not compared.
         expected = content(undisturbed)
         while len(killed) < kills:
             moment = dice.uniform(0.02, 1.0)  # of the time that the undisturbed run took

@@ -7,8 +7,8 @@ The first labels 200,000 small images in tars and Parquet files with a student l
 architecture and views; what one costs does not depend on its weights), samples the resident memory
 of the process, and compares the whole command, from its start to its last file, with decoding alone
 and with the network alone in as many threads: the ratio to the slower of the two, and to what the
-cores could do if nothing but both had to be done. Core-milliseconds an image tell the same on a
-machine that others use. The second kills the command at random moments, continues it, and compares
+cores could do if nothing but both had to be done. Core-milliseconds an image say the same on a
+shared machine. The second kills the command at random moments, continues it, and compares
 every file with those of an undisturbed one. ``--short`` does less of either.
 """
 

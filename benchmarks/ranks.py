@@ -5,7 +5,7 @@ python benchmarks/ranks.py --short
 
 First, trainings of the default trunk in float64 with live norms, dropout and stochastic depth: on
 labels with CutMix, online with FreeMatch, and distilled; by one process and by two and
-four over gloo. The greatest relative difference of any weight or statistic is told, and of any
+four over gloo. The greatest relative difference of any weight or statistic is reported, and of any
 metric. Then a whole ``tutelage run`` on two ranks, undisturbed, and again while one of the two is
 killed at a random step of its trainings, ten times over: torchrun starts both anew, and in the end
 metrics and weights must be those of the undisturbed job.
@@ -98,7 +98,7 @@ def learn(kind: str, steps: int, size: int, trunk_name: str) -> tuple[dict[str, 
 
 
 def worker(out: Path, steps: int, size: int, trunk_name: str) -> None:
-    """Train each kind; the lead writes what came of it."""
+    """Train each kind; the lead writes the results."""
     torch.set_num_threads(1)
     with joined():
         for kind in KINDS:

@@ -28,7 +28,7 @@ def hardware() -> dict[str, Any]:
 
 
 def memory(process: int | str = "self", *, most: bool = False) -> int:
-    """Bytes that a process holds, or held at most, as Linux tells; 0 once it has ended.
+    """Bytes that a process holds, or held at most, as Linux reports; 0 once it has ended.
 
     getrusage would count what the parent held before the exec.
     """

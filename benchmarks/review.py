@@ -32,7 +32,7 @@ from tutelage.data.open import in_memory
 
 
 def with_wrong_labels(catalog: Catalog, share: float, seed: int) -> Catalog:
-    """The catalog with ``share`` of its training labels set to another class, all alike."""
+    """The catalog with ``share`` of its training labels set to any other class at random."""
     rng = np.random.default_rng(seed)
     rows = np.flatnonzero((catalog.splits == "train") & (catalog.labels >= 0))
     wrong = rng.permutation(rows)[: round(share * len(rows))]

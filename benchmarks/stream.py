@@ -10,7 +10,8 @@ Shards of JPEGs are written first, sorted by class, which is the worst order to 
   cores that train also decode, as on a CPU, ``bound`` is what the two cost one after the other.
 - how many classes a batch has, by the window that it is shuffled in, in a data set of a million
   images of a thousand classes (no image is needed for that).
-- resident memory over a pass of many buffers, at its highest after a fifth of it, against there.
+- resident memory over a pass of many buffers: its peak after the first fifth of it, divided
+  by its value at that point.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Write the tables of the docs anew from benchmarks/results.json, each between its two marks.
+"""Rewrite the tables of the docs from benchmarks/results.json, each between its two marks.
 
 python benchmarks/tables.py
 """

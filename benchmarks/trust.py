@@ -4,7 +4,7 @@ python benchmarks/trust.py --json trust.json            # the long forms: hours
 python benchmarks/trust.py --short                      # the short ones, as CI runs them: minutes
 
 Each is a script of this folder with a form of its own, in a process of its own; what they measure
-is appended to one file. Ends with 1 if one failed, was not there or did not end.
+is appended to one file. Exits with 1 if one failed, was missing or did not end.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ def test_of_several_runs_the_medians_are_kept(
         measured.append(measure(**{**options, "only": ["timm"]}))
         return measured[-1]
 
-    monkeypatch.setattr(augment, "_apart", measure_here)
+    monkeypatch.setattr(augment, "_in_new_process", measure_here)
     path = tmp_path / "results.json"
     augment.main(["--seconds", "0.01", "--runs", "3", "--json", str(path)])
     (kept,) = json.loads(path.read_text())

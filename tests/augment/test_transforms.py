@@ -151,10 +151,10 @@ def test_modes(mode):
     ("given", "message"),
     [
         (photo().convert("RGBA"), "mode RGBA; expected L or RGB"),
-        ("a path", "a str is no image"),
+        ("a path", "a str is not an image"),
         (torch.zeros(4, 4), r"shape \(4, 4\)"),
         (torch.zeros(3, 4, 4, dtype=torch.int32), "torch.int32"),
-        (tv_tensors.Mask(torch.zeros(1, 4, 4)), "a Mask is no image"),
+        (tv_tensors.Mask(torch.zeros(1, 4, 4)), "a Mask is not an image"),
     ],
 )
 def test_what_is_no_image_is_refused(given, message):

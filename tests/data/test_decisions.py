@@ -90,7 +90,7 @@ def test_a_torn_line_is_cut_off_and_later_ones_are_whole(tmp_path: Path) -> None
 def test_a_line_that_is_no_decision_is_named(tmp_path: Path) -> None:
     path = decided(tmp_path / "decisions.jsonl", Decision("a", "accept", "ant"))
     path.write_bytes(path.read_bytes() + b'{"image": "b", "action": "love", "label": null}\n')
-    with pytest.raises(TutelageError, match=r"line 2 of .* is no decision: .*love"):
+    with pytest.raises(TutelageError, match=r"line 2 of .* is not a decision: .*love"):
         read_decisions(path)
     with pytest.raises(TutelageError, match="line 2"):
         Decisions(path)
@@ -173,5 +173,5 @@ def test_decisions_that_do_not_fit_are_refused(catalog: Catalog, tmp_path: Path)
 @pytest.mark.parametrize("line", [b"[" * 100_000, b"\xff", b"3", b'{"image": 1}', b"null"])
 def test_a_hostile_line_is_named(line: bytes, tmp_path: Path) -> None:
     (tmp_path / "decisions.jsonl").write_bytes(line + b"\n")
-    with pytest.raises(TutelageError, match=r"line 1 of .* is no decision"):
+    with pytest.raises(TutelageError, match=r"line 1 of .* is not a decision"):
         read_decisions(tmp_path)

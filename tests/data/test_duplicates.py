@@ -212,7 +212,7 @@ def test_copies_of_test_and_val_take_no_part_in_training() -> None:
     kept = decided(images, rows, keep=True)
     assert kept.left_out == set()
     assert [pair.image for pair in kept.found] == [pair.image for pair in found.found]
-    assert "figures on test images flatter" in kept.notes[0]
+    assert "figures on test images are too good" in kept.notes[0]
 
 
 def test_two_labels_take_no_part_unless_a_person_decided() -> None:

@@ -133,7 +133,10 @@ def _no_state(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "said"),
     [
-        (_unknown_split, r"has the split extra; known are train, .*Give the splits you mean"),
+        (
+            _unknown_split,
+            r"has the split extra; known: train, .*Give the splits you mean",
+        ),
         (_two_labels, r"several columns of the kind ClassLabel: .*; call the one you mean label"),
         (_no_image, "no column of images; found: label"),
         (_two_sets, "several data sets or versions; give one of the folders .*large, .*small"),

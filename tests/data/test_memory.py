@@ -194,11 +194,11 @@ def test_a_damaged_file_stops_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (None, "DATA is NoneType, without items by number; expected a path, a data set"),
+        (None, "DATA is NoneType, which has no items by number; expected a path, a data set"),
         ({}, "DATA is an empty dict"),
         ([], "lists no images"),
         (["a.jpg"], "item 0 of list is str; expected a pair of image and label"),
-        ({"extra": Arrays()}, "has the split extra; known are train"),
+        ({"extra": Arrays()}, "has the split extra; known: train"),
         ({"image": ["a.jpg"]}, "item 0 of list is str"),
         ([(torch.rand(3, 4, 4), 0)], r"images of float32 \(4, 4, 3\); .* without transform="),
         ([(Image.new("L", (2, 2)), 0.5)], "label of item 0 is float; expected a whole number"),

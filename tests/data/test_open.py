@@ -13,7 +13,7 @@ from tutelage.system.errors import TutelageError
 @pytest.mark.parametrize("name", ["m.csv", "m.parquet", "m"])
 def test_a_pipe_is_no_manifest(name, tmp_path):
     os.mkfifo(tmp_path / name)
-    with pytest.raises(TutelageError, match="no file, but a folder, a pipe"):
+    with pytest.raises(TutelageError, match="is not a file but a folder, a pipe"):
         read_catalog(tmp_path / name)
 
 

@@ -99,7 +99,7 @@ def test_a_file_name_that_is_no_text_becomes_one(tmp_path: Path) -> None:
         ({"a.tar": b"", "b.png": b""}, "", r"holds shards \(.*a\.tar\) and images \(b\.png\)"),
         ({"a.tar.gz": b""}, "a.tar.gz", r"unpack it to a plain \.tar"),
         ({"a.tgz": b""}, "a.tgz", r"unpack it to a plain \.tar"),
-        ({"a.png": b""}, "a.png", "give the folder, or use tutelage predict"),
+        ({"a.png": b""}, "a.png", "give their folder or use tutelage predict"),
         ({"a.tar": b""}, "{a,a}.tar", "is named twice"),
     ],
 )
@@ -192,7 +192,7 @@ def test_parquet_rows_are_named_by_their_column_or_their_number(tmp_path: Path) 
     ("columns", "message"),
     [
         ({"picture": [b"a"]}, "lacks the column image; found: picture"),
-        ({"image": ["a.png"]}, "give the folder that the images lie in"),
+        ({"image": ["a.png"]}, "give the folder of the images"),
         ({"image": []}, "expected bytes"),
     ],
 )

@@ -56,5 +56,5 @@ def test_online_methods_get_their_settings() -> None:
     assert soft.prior.tolist() == [0.5, 0.5]  # uniform alignment
     assert {step.momentum for step in (fix, free, free.method, soft, soft.method)} == {0.99}
     assert online_step("mean-teacher").ramp_steps == 8
-    with pytest.raises(ValueError, match="'pi-model' is no online method"):
+    with pytest.raises(ValueError, match="'pi-model' is not an online method"):
         online_step("pi-model")

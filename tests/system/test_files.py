@@ -189,14 +189,13 @@ def test_the_mend_depends_on_what_happened_and_where(
         f"{run / 'a'}: No space left on device; free some space there, or choose another --out"
     )
     assert told(errno.EROFS, tmp_path / "cache" / "speed.json").endswith(
-        "Read-only file system; give yourself the right to it, or set TUTELAGE_CACHE to a folder "
-        "on another disk"
+        "Read-only file system; get access to it, or set TUTELAGE_CACHE to a folder on another disk"
     )
     assert told(errno.EIO, tmp_path / "tmp" / "x").endswith(
-        "Input/output error; the disk, or the way to it, fails: mend that, or set TMPDIR to a "
-        "folder on another disk"
+        "Input/output error; the disk, or the connection to it, fails: repair it, or set TMPDIR to "
+        "a folder on another disk"
     )
-    assert told(errno.EIO, tmp_path / "data.csv").endswith("fails: mend that")
+    assert told(errno.EIO, tmp_path / "data.csv").endswith("fails: repair it")
     assert told(errno.EISDIR, run / "a") == f"{run / 'a'}: Is a directory"
     assert told(errno.ENOMEM, None) == "Cannot allocate memory"
     assert explain(OSError("odd")) == "odd"

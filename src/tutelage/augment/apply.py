@@ -41,9 +41,9 @@ def apply(
         images: (B, H, W, C) canvases, uint8; or float of 0..255, which only the reference takes.
         plan: what to do to each image; it is moved to their device.
         size: height and width of the views in pixels; one number for a square.
-        mean: of each channel, subtracted from values in [0, 1]; None subtracts nothing.
-        std: of each channel, the divisor afterwards; None divides by nothing.
-        dtype: of the views; uint8 takes no mean and std.
+        mean: subtracted from each channel's values in [0, 1]; None subtracts nothing.
+        std: divides each channel after that; None leaves it as it is.
+        dtype: the views' type; uint8 takes no mean and std.
         outside: what lies beyond the canvas: the plan's fill, its border, or its mirror image.
         interpolation: "nearest" reads one pixel and antialiases nothing.
         backend: "auto" takes the kernel of the images' device if it can do the work, else the
@@ -66,7 +66,7 @@ def apply(
     means, stds = _each("mean", mean, 0.0, channels), _each("std", std, 1.0, channels)
     scale = [1 / (unit * s) for s in stds]
     shift = [-m / s for m, s in zip(means, stds, strict=True)]
-    chosen = _choose(backend, images, dtype)
+    chosen = _pick_backend(backend, images, dtype)
     if chosen == "cpu":
         from tutelage.augment.engine.cpu import render
     elif chosen == "cuda":
@@ -87,7 +87,7 @@ def _each(
     return values
 
 
-def _choose(backend: Backend, images: Tensor, dtype: torch.dtype) -> str:
+def _pick_backend(backend: Backend, images: Tensor, dtype: torch.dtype) -> str:
     if backend == "reference":
         return backend
     kernel = images.device.type if backend == "auto" else backend

@@ -49,7 +49,7 @@ def extend(
     """A plan with more operations at its end, different ones for each image.
 
     Two operations are carried out in their order, except that saturations come before hues, and
-    both before sharpness and blur (with which a saturation commutes but for clamping). Of three or
+    both before sharpness and blur (with which saturation commutes except for clamping). Of three or
     more, such a change of channels or pixels also comes before a pointwise operation that it
     follows, if that one follows another such change.
 
@@ -154,7 +154,7 @@ def blur(sigma: Real) -> Real:
     return np.asarray(line[:, :, None] * line[:, None, :], np.float32)
 
 
-def fold(first: Real, second: Real) -> Real:
+def merge_stencils(first: Real, second: Real) -> Real:
     """One 3x3 stencil for two (B, 3, 3): their 5x5 product, its outer ring moved inward."""
     folded = second
     if (first[:, 1, 1] != 1).any():
@@ -183,7 +183,7 @@ _STILL = np.array([[0, 0, 0], [0, 1, 0], [0, 0, 0]], np.float32)
 _MERGED: dict[str, tuple[str, Callable[[Real, Real], Real]]] = {
     "saturation": ("color", _mix_after),
     "hue": ("hue", np.add),
-    "sharpness": ("stencil", lambda stencil, factor: fold(stencil, sharpness(factor))),
-    "blur": ("stencil", lambda stencil, sigma: fold(stencil, blur(sigma))),
+    "sharpness": ("stencil", lambda stencil, factor: merge_stencils(stencil, sharpness(factor))),
+    "blur": ("stencil", lambda stencil, sigma: merge_stencils(stencil, blur(sigma))),
 }
 """The part of a plan that holds an operation across channels or pixels, and how one joins it."""

@@ -149,7 +149,7 @@ class CutMix:
     """CutMix as a transform of a batch: called with images (B, C, H, W) and labels.
 
     Attributes:
-        alpha: of the Beta distribution of the kept share.
+        alpha: parameter of the Beta distribution of the kept share.
         num_classes: K, needed where labels are class numbers (B,).
         generator: source of the draws; None is torch's own.
     """

@@ -1,4 +1,4 @@
-"""Policies: frozen settings that sample a plan for a batch, with a draw of its own for each image.
+"""Policies: frozen settings that sample a plan for a batch, with a separate draw for each image.
 
 All draws come from an explicit CPU generator, so equal seeds give equal plans on every device.
 A policy is also a transform: called with images, it samples a plan and applies it.

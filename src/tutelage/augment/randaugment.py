@@ -102,7 +102,7 @@ class RandAugment(Policy):
         Raises:
             TutelageError: ``operations`` holds an unknown name.
         """
-        space = _choose(self.operations)
+        space = _space_of(self.operations)
         start = self.view.plan(aspect, generator, ratio)
         draws = draw(generator, len(aspect), self.num_ops, 2)
         noise = torch.randn(len(aspect), self.num_ops, generator=generator).numpy()
@@ -289,7 +289,7 @@ def _pick(draws: Real, count: int) -> Whole:
     return (draws * count).astype(np.int64)
 
 
-def _choose(names: tuple[str, ...]) -> Space:
+def _space_of(names: tuple[str, ...]) -> Space:
     known = _RANDAUGMENT | _MORE
     if unknown := [name for name in names if name not in known]:
         raise TutelageError(f"no operation is named {unknown}; there are: {', '.join(known)}")

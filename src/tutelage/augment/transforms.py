@@ -16,7 +16,7 @@ from tutelage.augment.plan import Plan
 from tutelage.system.errors import TutelageError
 
 
-class Samples(Protocol):
+class Sampler(Protocol):
     """A policy, as far as a transform needs it; ``policy`` imports this module."""
 
     def plan(self, aspect: Tensor, generator: Generator | None, ratio: float) -> Plan:
@@ -29,19 +29,19 @@ class Transform:
 
     An image may be a PIL image, a tensor (C, H, W), a batch (..., C, H, W), or a
     ``torchvision.tv_tensors.Image``; tensors are uint8, or floating in [0, 1]. Each image of a
-    batch gets a draw of its own. Floating images go through plain torch and stay differentiable.
+    batch gets its own draw. Floating images go through plain torch and stay differentiable.
 
     Attributes:
         policy: samples what is done.
         size: height and width of the result in pixels; None keeps the image's.
-        mean: of each channel, subtracted from values in [0, 1].
-        std: of each channel, the divisor afterwards. With mean or std, the result is float32.
+        mean: subtracted from each channel's values in [0, 1].
+        std: divides each channel after that. With mean or std, the result is float32.
         outside: what lies beyond the image; see ``apply``.
         interpolation: between pixels; see ``apply``.
         generator: source of the draws; None is torch's own, which a DataLoader seeds per worker.
     """
 
-    policy: Samples
+    policy: Sampler
     size: int | tuple[int, int] | None = None
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
@@ -94,8 +94,8 @@ def _canvases(image: Any) -> Tensor:
         return pixels.view(1, image.height, image.width, len(image.getbands()))
     if not isinstance(image, Tensor) or type(image).__name__ in ("BoundingBoxes", "Mask"):
         raise TutelageError(
-            f"a {type(image).__name__} is no image; expected a PIL image, a tensor (C, H, W), or a "
-            "batch (..., C, H, W)"
+            f"a {type(image).__name__} is not an image; expected a PIL image, a tensor (C, H, W), "
+            "or a batch (..., C, H, W)"
         )
     if image.ndim < 3 or not (image.dtype == torch.uint8 or image.is_floating_point()):
         raise TutelageError(

@@ -34,7 +34,7 @@ class Catalog:
     splits: NDArray[np.str_]  # (N,) "train", "val" or "test"; an unlabelled pool is in "train"
     classes: tuple[str, ...]  # of all splits, sorted (by value when all are whole numbers)
     source: Source
-    warnings: tuple[str, ...] = ()  # what a user should know about the data, each with its mend
+    warnings: tuple[str, ...] = ()  # what a user should know about the data, and do about it
     # Training images whose label a person gave in a review: they keep it in every label draw.
     reviewed: frozenset[str] = frozenset()
 

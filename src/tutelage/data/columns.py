@@ -48,9 +48,9 @@ def open_arrow(path: Path) -> Any:
 
 
 def check_file(path: Path) -> None:
-    """Refuse what might never answer, such as a pipe; where nothing is, this raises OSError."""
+    """Refuse what might never answer, such as a pipe; OSError if nothing is there."""
     if not stat.S_ISREG(path.stat().st_mode):
-        raise TutelageError(f"{path} is no file, but a folder, a pipe, a device or a socket")
+        raise TutelageError(f"{path} is not a file but a folder, a pipe, a device or a socket")
 
 
 @contextlib.contextmanager
@@ -95,7 +95,7 @@ class Table:
         opened: pyarrow's ``ParquetFile``, or the table of an ``.arrow`` file.
         schema: its Arrow schema.
         count: rows.
-        features: by column, what Hugging Face remembers of it.
+        features: by column, what Hugging Face records about it.
 
     Raises:
         TutelageError: it is missing, or it or its metadata is damaged.
@@ -119,10 +119,10 @@ class Table:
             return sound(table.column(name.partition(".")[0]), self.path)
 
     def labels(self, name: str) -> tuple[list[Any], list[str] | None]:
-        """Return a column of labels, and the class names that its whole numbers count, if any.
+        """Return a column of labels, and the class names that its whole numbers stand for, if any.
 
         Raises:
-            TutelageError: its values, or the class names, cannot be such, as lists for example.
+            TutelageError: its values or the class names are of a wrong type, lists for example.
         """
         types = need("pyarrow", "train").types
         kind = value_type(self.schema.field(name).type)

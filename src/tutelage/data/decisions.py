@@ -41,7 +41,7 @@ class Decisions:
     """The decisions about one run, in memory and in their file, which is locked until it is closed.
 
     Raises:
-        TutelageError: another review holds it, it cannot be written, or a line is no decision.
+        TutelageError: another review holds it, it cannot be written, or a line is not a decision.
     """
 
     def __init__(self, path: Path) -> None:
@@ -181,7 +181,7 @@ def _parsed(lines: Iterable[bytes], path: Path) -> Iterator[dict[str, Any]]:
             known = named = False
         if not (known and named):
             raise TutelageError(
-                f"line {number} of {path} is no decision: {line[:80]!r}; delete or mend that line"
+                f"line {number} of {path} is not a decision: {line[:80]!r}; delete or fix it"
             )
         yield row
 

@@ -26,17 +26,17 @@ from tutelage.system.files import csv_line, write_atomically
 DUPLICATES = "duplicates.csv"
 NONE, TEST, VAL, LABELED, UNLABELED = -1, 0, 1, 2, 3  # ranks
 NAMED = 3  # pairs in a note
-RADIUS = 7  # bits of 64: where 98 of 100 photos are after JPEG at quality 50, or halved
+RADIUS = 7  # bits of 64; 98 of 100 photos stay within it after JPEG at quality 50, or halving
 MOST_CANDIDATES = 500_000  # pairs that are compared by their pixels
-MOST_COMPARISONS = 2_000_000_000  # of hashes
-SIDE = 32  # of the small pictures
+MOST_COMPARISONS = 2_000_000_000  # of two hashes
+SIDE = 32  # pixels, of the small pictures
 FLAT = 3.0  # grey levels of deviation below which only equal pixels make a copy
 ASPECT = 0.05  # relative difference of width / height
 SHARE_OF_NEAREST = 0.1  # a copy is this much nearer than an image's nearest other
-MOST_COPIES = 4  # of one image, when it is measured how near other images are
+MOST_COPIES = 4  # of one image; they are skipped when measuring how near other images are
 FEW = 0.05  # share of images that may have another one nearer than that
-DISTANCES = (0.001, 0.02)  # within which that is: 1 - correlation
-SAMPLE = 2000  # images that tell how near the nearest other typically is
+DISTANCES = (0.001, 0.02)  # least and greatest limit for a copy: 1 - correlation
+SAMPLE = 2000  # images measured to learn how near the nearest other one usually is
 
 _BANDS = 4
 _CHUNK = 128  # canvases in memory
@@ -103,13 +103,13 @@ class Duplicates:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a user must know, each with its mend."""
+        """What a user must know, and what to do about it."""
         notes = [self._leak(split) for split in ("test", "val") if self.leaking(split)]
         if two := [p for p in self.found if p.contradicts]:
             first = "; ".join(
                 f"{p.image} is {p.label}, {p.other} is {p.other_label}" for p in two[:NAMED]
             )
-            done = "they took part" if self.kept else "they took no part, test images apart"
+            done = "they took part" if self.kept else "they took no part, except test images"
             notes.append(
                 f"{_many(len(two), 'pair')} of copies under two labels ({first}): {done}; correct "
                 f"the labels, or decide with tutelage review ({DUPLICATES} lists them)"
@@ -118,8 +118,8 @@ class Duplicates:
         if copies := [p for p in rest if p.left_out]:
             notes.append(
                 f"{_many(len(copies), 'training image')} took no part as exact copies of labelled "
-                f"ones (first: {copies[0].image} of {copies[0].other}): none counts twice, and "
-                "none is in the pool, too"
+                f"ones (first: {copies[0].image} of {copies[0].other}), so that none counts "
+                "twice or is in the pool as well"
             )
         if alike := [p for p in rest if not p.left_out and p.split == "train"]:
             notes.append(
@@ -133,7 +133,7 @@ class Duplicates:
         copies = {p.image for p in pairs}
         exact = {p.image for p in pairs if p.kind == "exact"}
         done = (
-            f"took part, as --duplicates keep says: figures on {split} images flatter"
+            f"took part, as --duplicates keep asks: figures on {split} images are too good"
             if self.kept
             else f"took no part (--duplicates keep keeps them; {DUPLICATES} lists them)"
         )
@@ -227,7 +227,7 @@ def find_pairs(
     *,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Pairs:
-    """Find the pairs of images that show the same.
+    """Find the pairs of images that show the same picture.
 
     Each of three or more exact copies is paired with the one of lowest rank, and all of them with
     the near copies of that one. By their ranks, int (N,), ``UNLABELED`` images are not compared

@@ -17,8 +17,8 @@ from tutelage.system.errors import TutelageError
 class _Tree:
     root: Path
     rows: list[tuple[str, str, str]] = field(default_factory=list)  # path, class or "", split
-    ignored: list[str] = field(default_factory=list)  # files that are no images
-    closed: list[str] = field(default_factory=list)  # folders: links, or they cannot be opened
+    ignored: list[str] = field(default_factory=list)  # files that are not images
+    closed: list[str] = field(default_factory=list)  # folders that are links or cannot be opened
     warnings: list[str] = field(default_factory=list)
 
     def add(self, folder: Path, label: str, split: str) -> None:
@@ -122,7 +122,7 @@ def _trees(root: Path, folders: dict[str, Path], warnings: list[str]) -> dict[st
 
 
 def files_below(folder: Path | str, closed: list[str]) -> Iterator[str]:
-    """Yield every visible file below ``folder``, and whatever else there is no folder.
+    """Yield every visible file below ``folder``, and everything else that is not a folder.
 
     Links to files are followed. ``folder`` itself may be a link, or not exist. ``closed`` takes the
     folders that are links, which could lead anywhere and in circles, or that cannot be listed.
@@ -157,12 +157,12 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def is_image(path: str) -> bool:
-    """Whether a file is called an image; for some of these, decoding gives the reason why not."""
+    """Whether a file is named like an image; decoding says of some of these why they are not."""
     return path.lower().endswith(SUFFIXES)
 
 
 def as_text(name: str) -> str:
-    """A file name as text: Linux allows names that are none, tables and reports do not."""
+    """A file name as text: Linux allows names that are not text; tables and reports do not."""
     if name.isascii():
         return name
     return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -25,7 +25,7 @@ _DICT, _STATE = "dataset_dict.json", "state.json"
 
 
 @dataclass(frozen=True)
-class Rows:
+class SplitImages:
     """The images of one split."""
 
     names: Sequence[str]  # unique in the split
@@ -48,13 +48,13 @@ def read_hub_folder(path: Path) -> Catalog:
         TutelageError: an unknown split, no image column, or a damaged file.
         MissingExtra: pyarrow is not installed.
     """
-    parts: dict[str, list[Rows]] = {}
+    parts: dict[str, list[SplitImages]] = {}
     for split, file in _files(path):
         parts.setdefault(split, []).append(_shard(file))
-    return catalog_of_splits(str(path), {name: chain(shards) for name, shards in parts.items()})
+    return catalog_of_splits(str(path), {name: joined(shards) for name, shards in parts.items()})
 
 
-def catalog_of_splits(where: str, splits: Mapping[str, Rows]) -> Catalog:
+def catalog_of_splits(where: str, splits: Mapping[str, SplitImages]) -> Catalog:
     """One catalog of several data sets, each a split; an image is ``<split>/<name>``.
 
     Raises:
@@ -62,7 +62,7 @@ def catalog_of_splits(where: str, splits: Mapping[str, Rows]) -> Catalog:
     """
     if unknown := sorted(set(splits) - set(SPLIT_NAMES)):
         raise TutelageError(
-            f"{where} has the split {', '.join(unknown)}; known are {', '.join(SPLIT_NAMES)}. "
+            f"{where} has the split {', '.join(unknown)}; known: {', '.join(SPLIT_NAMES)}. "
             "Give the splits you mean in Python: tutelage.run({'train': ..., 'test': ...}, OUT)"
         )
     splits = {name: splits[name] for name in SPLIT_NAMES if name in splits}  # in one order
@@ -72,17 +72,17 @@ def catalog_of_splits(where: str, splits: Mapping[str, Rows]) -> Catalog:
         names += [f"{split}/{name}" for name in rows.names]
         labels += [label if role else "" for label in rows.labels]
         roles += [role or "train"] * len(rows.names)
-    return make_catalog(where, names, labels, roles, chain(list(splits.values())).source)
+    return make_catalog(where, names, labels, roles, joined(list(splits.values())).source)
 
 
-def chain(parts: Sequence[Rows]) -> Rows:
+def joined(parts: Sequence[SplitImages]) -> SplitImages:
     """Data sets one after the other; the rows of several are numbered anew."""
     sizes = [len(part.names) for part in parts]
     if len(parts) == 1:
         return parts[0]
     which = np.repeat(np.arange(len(parts)), sizes)
     rows = np.concatenate([np.arange(size) for size in (*sizes, 0)])
-    return Rows(
+    return SplitImages(
         names=[str(number) for number in range(sum(sizes))],
         labels=[label for part in parts for label in part.labels],
         source=Parts(tuple(part.source for part in parts), which, rows),
@@ -124,7 +124,7 @@ def _column(kinds: Mapping[str, str], kind: str, usual: str, where: str) -> str 
     return found[0] if found else None
 
 
-def _shard(file: Path) -> Rows:
+def _shard(file: Path) -> SplitImages:
     table = Table(file)
     kinds = {
         name: str(table.features.get(name, {}).get("_type", "")) for name in table.schema.names
@@ -135,7 +135,7 @@ def _shard(file: Path) -> Rows:
         values, names = table.labels(label)
         labels = [class_text(value, names) for value in values]
     source = ArrowSource(file, images) if file.suffix == ".arrow" else ParquetSource(file, images)
-    return Rows([str(row) for row in range(len(labels))], labels, source)
+    return SplitImages([str(row) for row in range(len(labels))], labels, source)
 
 
 def _files(path: Path) -> Iterator[tuple[str, Path]]:
@@ -152,12 +152,12 @@ def _files(path: Path) -> Iterator[tuple[str, Path]]:
         yield from _of_parquet(path)
 
 
-def _parts(path: Path, told_by: str, names: Any) -> list[Path]:
+def _parts(path: Path, listing: str, names: Any) -> list[Path]:
     """The paths that a folder's JSON file lists; none may lie outside of the folder."""
     known = isinstance(names, list) and all(isinstance(name, str) for name in names)
     if not known or any(name in ("", "..") or Path(name).name != name for name in names):
         raise TutelageError(
-            f"{path / told_by} lists {str(names)[:80]}; expected names of what lies beside it; "
+            f"{path / listing} lists {str(names)[:80]}; expected names of what lies beside it; "
             "save the data set again"
         )
     return [path / name for name in names]

@@ -115,7 +115,7 @@ def _of_files(path: Path, images: list[Any], labels: list[str], splits: list[str
         raise TutelageError(f"{path}: data row {images.index('') + 1} has no image; fill it in")
     if nul := [row for row, image in enumerate(images, start=1) if "\0" in image]:
         raise TutelageError(
-            f"{path}: the image of data row {nul[0]} holds a NUL byte; mend it, "
+            f"{path}: the image of data row {nul[0]} holds a NUL byte; remove it, "
             "or save the manifest as UTF-8 if it is UTF-16"
         )
     names = [image.replace("\\", "/") for image in images]

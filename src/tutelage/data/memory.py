@@ -21,7 +21,7 @@ from PIL import Image
 
 from tutelage.data.catalog import Catalog
 from tutelage.data.decode import SUFFIXES
-from tutelage.data.hf import Rows, catalog_of_splits, class_text, image_and_label
+from tutelage.data.hf import SplitImages, catalog_of_splits, class_text, image_and_label
 from tutelage.data.sources import FileSource, Parts, Source, content_of, path_in, stat_text
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import digest
@@ -44,7 +44,7 @@ def read_memory(data: MapStyle | Mapping[str, MapStyle], split: str = "train") -
     """The catalog of a data set in memory, which is ``split``, or of several by their splits.
 
     Raises:
-        TutelageError: it is no such data set, or has none of the images, labels or splits.
+        TutelageError: it is not such a data set, or has none of the images, labels or splits.
     """
     splits = data if isinstance(data, Mapping) else {split: data}
     if not splits:
@@ -73,17 +73,17 @@ class _Leaf:
     source: Source
 
 
-def _rows(dataset: Any) -> Rows:
+def _rows(dataset: Any) -> SplitImages:
     """The images of a data set, also one made of others by Subset and ConcatDataset."""
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         streams = hasattr(dataset, "__iter__")
         mend = "load it without streaming=True" if streams else EXPECTED
-        raise TutelageError(f"DATA is {_kind(dataset)}, without items by number; {mend}")
+        raise TutelageError(f"DATA is {_kind(dataset)}, which has no items by number; {mend}")
     places = [_resolve(dataset, index) for index in range(len(dataset))]
     whole = {id(leaf): leaf for leaf, _, _ in places}
     leaves = {key: _leaf(leaf) for key, leaf in whole.items()}
     numbers = {key: number for number, key in enumerate(leaves)}
-    return Rows(
+    return SplitImages(
         names=[prefix + leaves[id(leaf)].name(index) for leaf, index, prefix in places],
         labels=[leaves[id(leaf)].label(index) for leaf, index, _ in places],
         source=Parts(
@@ -197,7 +197,7 @@ class _ItemSource:
         if not isinstance(item, tuple | list) or len(item) != 2:
             raise TutelageError(
                 f"item {index} of {_kind(self.dataset)} is {_kind(item)}; expected a pair of image "
-                f"and label. As DATA, {EXPECTED}"
+                f"and label; as DATA, {EXPECTED}"
             )
         return item[0], item[1]
 

@@ -32,7 +32,7 @@ def open_data(data: Data, split: str = "train") -> tuple[Catalog, str]:
     A single data set in memory is the split ``split``.
 
     Raises:
-        TutelageError: what was found, what was expected, and the mend.
+        TutelageError: what was found, what was expected, and what to do.
     """
     if isinstance(data, str | os.PathLike):
         return read_catalog(data), str(data)
@@ -75,7 +75,7 @@ def _reader_of(folder: Path) -> Callable[[Path], Catalog]:
 
 
 def in_memory(catalog: Catalog) -> str:
-    """Words for a catalog that was made in memory; other images, labels or splits, other words."""
+    """Words for a catalog that was made in memory; they change with images, labels and splits."""
     digest = hashlib.blake2b(catalog.labels.tobytes(), digest_size=8)
     texts = [*catalog.classes, *catalog.splits.tolist()]
     for text in (*texts, *map(catalog.source.signature, range(len(catalog)))):

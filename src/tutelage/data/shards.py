@@ -29,11 +29,11 @@ from tutelage.data.tars import Member, index_tar, read_member, tar_images
 from tutelage.system.errors import TutelageError, need
 
 BLOCK = 4096  # files of a folder in one shard
-_ROWS = 64  # of a Parquet file in memory at once
+_ROWS = 64  # rows of a Parquet file in memory at once
 _PIECE = 1 << 24  # bytes of a remote file in one request
 _NAMES = ("file", "key", "__key__")  # columns that name a Parquet row's image
 _STATES = ("ETag", "etag", "md5Hash", "md5", "mtime", "LastModified", "last_modified", "created")
-_PACKAGES = {  # what fsspec needs for them
+_PACKAGES = {  # the package that fsspec needs for a kind of URL
     **dict.fromkeys(("s3", "s3a"), "s3fs"),
     **dict.fromkeys(("gs", "gcs"), "gcsfs"),
     **dict.fromkeys(("az", "abfs", "abfss"), "adlfs"),
@@ -115,7 +115,7 @@ class FileShard:
         shard.
 
         Raises:
-            TutelageError: it is no such shard, or has no images; the iterator may raise it, too.
+            TutelageError: it is not such a shard, or has no images; the iterator may raise it, too.
             OSError: it cannot be read; the iterator may raise it, too.
         """
         with self.place.opened(stop) as file:
@@ -126,8 +126,8 @@ class FileShard:
 class FolderShard:
     """A block of a folder's image files."""
 
-    place: Place  # of the folder
-    number: int  # of the block
+    place: Place  # the folder
+    number: int  # which block it is, from 0
     files: Sequence[str]  # paths relative to the folder, sorted
     states: Sequence[str] = ()  # of remote files, what the listing said about each
 
@@ -263,7 +263,7 @@ def _shards_at(place: Place) -> list[Shard]:
         )
     if not folder and not place.remote:
         raise TutelageError(
-            f"{place.name} is no .tar or .parquet shard; of single images give the folder, or use "
+            f"{place.name} is not a .tar or .parquet shard; for images, give their folder or use "
             "tutelage predict"
         )
     files = dict(_remote_files(place) if place.remote else _local_files(place.name))
@@ -367,7 +367,7 @@ def _in_parquet(file: BinaryIO, name: str) -> Iterator[tuple[str, Read]]:
     if not holds_bytes(kind):
         raise TutelageError(
             f"{name}: column image holds {kind}; expected bytes or struct<bytes, path>. "
-            "Of a manifest of paths, give the folder that the images lie in"
+            "Instead of a manifest of paths, give the folder of the images"
         )
     if not table.metadata.num_rows:
         raise TutelageError(f"{name} has no images")

@@ -184,7 +184,7 @@ def stat_text(path: Path | str) -> str:
 def bytes_in(value: Any) -> bytes | None:
     """The bytes in an undecoded image (bytes, or Hugging Face's pair of bytes and path), if any."""
     content = value.get("bytes") if isinstance(value, Mapping) else value
-    # From a number in their place ``bytes`` would make that many zeros.
+    # ``bytes`` of a number would be that many zeros.
     return bytes(content) if isinstance(content, bytes | bytearray | memoryview) else None
 
 

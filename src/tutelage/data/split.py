@@ -56,7 +56,7 @@ def make_split(
         readable: bool (N,); the others become "unused".
         labels_per_class: labels to keep; other training images join the pool. None keeps all.
         limit: unlabelled images to keep; None keeps all.
-        seed: of the draw.
+        seed: decides the draw.
         labels_needed: False accepts a pool alone.
 
     Raises:

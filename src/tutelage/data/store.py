@@ -38,7 +38,7 @@ _CHUNK = 128  # images in memory while building
 _DAY = 86_400.0  # seconds
 _INDEX, _SURVEYED = "index.json", "surveyed.json"  # beside the pixels, and without any
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError)  # of a cache
-_FREE_SHARE = 0.9  # of the free disk for a store: runs and other programs write too
+_FREE_SHARE = 0.9  # of the free disk is for a store: runs and other programs write, too
 
 _Keep = Callable[[NDArray[np.uint8]], object]
 _DecodeAll = Callable[[int, _Keep], dict[str, Any]]  # see ``_decode_all``
@@ -228,8 +228,8 @@ def _streamed(index: dict[str, Any], catalog: Catalog, *, reused: bool) -> Image
     note = (
         f"the {count:,} images would take {_size(count, canvas) / 1e9:.3g} GB of disk as squares "
         f"of {canvas} px, more than there is room for (--store-gb): they are decoded from DATA "
-        f"whenever they are looked at, {took} a pass over all when they were first "
-        "read, and dealt in shuffled blocks"
+        f"whenever they are looked at (the first pass over all of them took {took}) and "
+        "dealt in shuffled blocks"
     )
     store = _known(index, catalog, images, reused=reused, note=note)
     return store

@@ -63,7 +63,7 @@ class StreamedImages:
         self.shape = (count, canvas, canvas, 3)
         self._squash, self._lost = squash, lost
         self._held: _Buffer | None = None
-        self._busy = threading.Lock()  # somebody's ``ahead`` is at work
+        self._busy = threading.Lock()  # held while an ``ahead`` runs
         self._pool = ThreadPoolExecutor(cores(), thread_name_prefix="stream")
 
     def __len__(self) -> int:

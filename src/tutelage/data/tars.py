@@ -49,7 +49,7 @@ class Member:
     """A regular file in a tar."""
 
     name: str  # as it is stored; bytes that are no UTF-8 are backslash escapes
-    offset: int  # of its first byte in the tar
+    offset: int  # where its first byte lies in the tar
     size: int
 
 
@@ -69,7 +69,7 @@ def index_tar(file: BinaryIO, where: str) -> Index:
     is kept. The file must be seekable.
 
     Raises:
-        TutelageError: it is empty, compressed, or no tar from its first byte on.
+        TutelageError: it is empty, compressed, or not a tar from its first byte on.
         OSError: it cannot be read.
     """
     start = file.read(6)

@@ -1,4 +1,4 @@
-"""The feature bank: frozen-trunk features of a few views of every training image, made once."""
+"""The feature bank: a frozen trunk's features of a few views of every image, computed once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tutelage.training.together import concatenated
 
 Look = Callable[[Tensor], Tensor]
 BATCH = 32  # images in a forward
-_SPAN = 1024  # images; whole batches of ``look``, so that they are the same as in one span
+_SPAN = 1024  # images; a whole number of batches, so that spans change no batch
 CLEAN_VIEWS = 2  # the centre view and its mirror image; the rest are noise for the student
 
 
@@ -77,7 +77,7 @@ def look(
     ready = canvases.ahead(rows[start : start + batch] for start in own)
     for start in starts:
         part = rows[start : start + batch]
-        # Every batch's, also those of other ranks: they draw in turn.
+        # Planned for every batch, also those of other ranks: all draw from one generator.
         plan: Plan = policy.plan(canvases.aspect(part), generator)
         if start in own:
             next(ready)

@@ -87,7 +87,7 @@ def span_metric(metric: Metric, features: Tensor) -> Metric:
 
     A head that is fitted on these features or on some of them is a sum of them (the penalty
     leaves nothing else), so where N < D an orthonormal basis of their span loses nothing, and
-    fitting costs N / D of what it did.
+    fitting costs N / D of what it would.
     """
     mapped = metric(features)
     if mapped.shape[0] >= mapped.shape[1]:
@@ -201,8 +201,8 @@ def fit_heads(
 def lowest_loss(losses: Floats, default: int, *, guard: float = 0.0) -> int:
     """The candidate with the least mean held-out loss.
 
-    Few labels hardly tell good candidates apart, and the least of many noisy means flatters its
-    owner. ``guard`` 1 is the one-standard-error rule (Breiman et al. 1984, section 3.4.3) on
+    Few labels hardly tell good candidates apart, and the lowest of many noisy means is too
+    low. ``guard`` 1 is the one-standard-error rule (Breiman et al. 1984, section 3.4.3) on
     paired differences, with a default in place of the simplest model.
 
     Args:

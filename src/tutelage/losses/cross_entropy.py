@@ -11,7 +11,7 @@ def cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor | None = None
 
     The sum is divided by the batch size, not by the sum of the weights, so that an image of
     weight zero (a target below its threshold) lowers the loss as it does in FixMatch (Sohn et
-    al. 2020, eq. 4) instead of lending its share to the others. With weights, no image at all
+    al. 2020, eq. 4) instead of lending its share to the others. With weights, an empty batch
     gives 0.
 
     Args:

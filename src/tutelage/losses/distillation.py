@@ -28,5 +28,5 @@ def kd_loss(
 
 
 def batch_mean(losses: Tensor, weights: Tensor | None) -> Tensor:
-    """Sum of the weighted ``losses`` (B,) over B: a row of weight 0 lends no share to others."""
+    """Sum of the weighted ``losses`` (B,) over B: a weight of 0 does not raise the others."""
     return losses.mean() if weights is None else (losses * weights).sum() / len(losses)

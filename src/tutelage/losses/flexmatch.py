@@ -1,6 +1,6 @@
 """Curriculum pseudo-labels (Zhang et al. 2021, "FlexMatch", arXiv:2110.08263).
 
-A class that few pool images are confidently given to is hard to learn, so its threshold is lower.
+A class that few pool images are confidently assigned to is hard to learn: its threshold is lower.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ UNUSED = -1
 def learning_effect(marks: Tensor, n_classes: int) -> Tensor:
     """Learning effect sigma (K,): how many pool images bear each class's mark (eq. 5, Algorithm 1).
 
-    ``marks`` (N,) int64 are the last class that each was confidently given, or UNUSED (-1).
+    ``marks`` (N,) int64 hold the last class each was confidently assigned to, or UNUSED (-1).
     """
     counts = marks.new_zeros(n_classes + 1).scatter_add_(0, marks + 1, torch.ones_like(marks))
     return counts[1:]

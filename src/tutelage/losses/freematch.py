@@ -20,8 +20,8 @@ def fairness_loss(logits: Tensor, used: Tensor, marginal: Tensor, histogram: Ten
     """``-H(SumNorm(marginal / histogram), SumNorm(mean / counts))`` (eq. 11).
 
     ``mean`` and ``counts`` are the mean probabilities and the histogram of best guesses of the
-    strong views that are used (eq. 9). A class that is no used image's best guess has no ratio
-    and is left out; the authors' code gives it a ratio of 0 and a constant in place of log 0,
+    strong views that are used (eq. 9). A class that is the best guess for no used image has no
+    ratio and is left out; the authors' code gives it a ratio of 0 and a constant in place of log 0,
     with the same gradient. The sign is the paper's and that code's: the cross-entropy is
     maximised.
 

@@ -1,7 +1,7 @@
 """A soft threshold (Chen et al. 2023, "SoftMatch", arXiv:2301.10921).
 
-Section 3.3's uniform alignment is ``fixmatch.align`` of the steps with a uniform prior; it decides
-weights only, never targets.
+Section 3.3's uniform alignment is ``tutelage.steps.fixmatch.align`` with a uniform prior; it
+decides weights only, never targets.
 """
 
 from __future__ import annotations
@@ -24,6 +24,6 @@ def truncated_gaussian(confidence: Tensor, mean: Tensor, variance: Tensor) -> Te
 
 
 def squared_deviations(confidence: Tensor) -> Tensor:
-    """Values (P,) whose mean is the unbiased variance of ``confidence`` (P,); of one image, 0."""
+    """Values (P,) whose mean is the unbiased variance of ``confidence`` (P,); 0 for one image."""
     count = len(confidence)
     return (confidence - confidence.mean()).square() * (count / max(1, count - 1))

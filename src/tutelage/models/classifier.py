@@ -35,7 +35,7 @@ class Classifier(nn.Module):
     Attributes:
         spec: what ``model.json`` remembers; replace it (it is frozen) to record a temperature.
         num_features: width D of ``features``.
-        own_features: number of the trunk's own, which come first; the rest are of its levels.
+        own_features: number of the trunk's own features, which come first; levels give the rest.
         is_frozen: whether the whole trunk is frozen.
         drop_rate: dropout before the head, in training mode only.
         pretrained_head: weight (K0, D) of the classifier that came with pretrained weights, or
@@ -194,7 +194,7 @@ def _mean_and_std(maps: Tensor) -> Tensor:
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Trained and frozen numbers, without buffers."""
+    """Number of parameters, trained and frozen, without buffers."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 

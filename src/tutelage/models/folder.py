@@ -29,8 +29,8 @@ def load_model(folder: Path | str) -> Classifier:
     """Read a model folder: on the CPU, in evaluation mode, bitwise what was saved.
 
     Raises:
-        TutelageError: no model there, another format version, a description of which no model can
-            be built, or tensors that are missing, foreign, of the wrong shape or not finite.
+        TutelageError: no model there, another format version, a description that no model can be
+            built from, or tensors that are missing, foreign, of the wrong shape or not finite.
     """
     folder = Path(folder)
     for name in (SPEC, WEIGHTS):

@@ -21,9 +21,9 @@ OPSET = 18  # the first whose Resize is antialiased, for the exported graph
 class Forward:
     """A snapshot of a model in evaluation mode: images (B, 3, H, W) in [0, 1] -> one output.
 
-    The model is not changed, and later changes to it are not seen. Any B, H and W that the
-    architecture takes; B = 0 too. No gradients. ``backend`` becomes the one in use; ``batch``
-    images go through the model at once, which bounds the memory.
+    The model is not changed, and later changes to it are not seen. B (0, too), H and W may be any
+    that the architecture takes. Nothing has a gradient. ``backend`` becomes the one in use;
+    ``batch`` images go through the model at once, which bounds the memory.
 
     Args:
         model: on any device; onnxruntime takes models on the CPU only.
@@ -56,14 +56,14 @@ class Forward:
                 self._session = _session(self._net, size)
             except OSError:
                 raise  # a full disk for temporary files must not change the numbers
-            except Exception as error:  # exporter and runtime each raise kinds of their own
+            except Exception as error:  # exporter and runtime raise errors of many kinds
                 if backend == "onnxruntime":
                     raise TutelageError(
                         f"onnxruntime cannot run {model.spec.architecture}: {error}; "
                         "use backend='torch'"
                     ) from error
         self.backend = "torch" if self._session is None else "onnxruntime"
-        # In onnxruntime more are no faster, but hold half a gigabyte (lite0, 224 px).
+        # In onnxruntime larger batches are no faster, but take half a gigabyte (lite0, 224 px).
         self.batch = 32 if self._session is None else 8
 
     def __call__(self, images: Tensor) -> Tensor:

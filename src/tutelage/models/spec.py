@@ -32,8 +32,8 @@ class ModelSpec:
     input_size: int  # side in pixels of the square view that the trunk sees
     canvas: int  # side in pixels of the square that an image is squashed to first
     crop_pct: float  # fraction of the short side kept by the centre view
-    mean: tuple[float, float, float]  # of the normalisation, by channel, for images in [0, 1]
-    std: tuple[float, float, float]
+    mean: tuple[float, float, float]  # subtracted from each channel of images in [0, 1]
+    std: tuple[float, float, float]  # divides each channel then
     temperature: float = 1.0  # divides the logits before the softmax
     # An image with a higher energy (``tutelage.stats.unknown.energy`` of the logits, not divided
     # by the temperature) is of none of the classes; None if not fitted.
@@ -43,7 +43,7 @@ class ModelSpec:
     # Numbers, from 1, of the stages whose maps' channel means and standard deviations are features
     # too, after the trunk's own.
     levels: tuple[int, ...] = ()
-    versions: dict[str, str] = field(default_factory=dict)  # of the packages that made the model
+    versions: dict[str, str] = field(default_factory=dict)  # of packages, when the model was made
 
     def __post_init__(self) -> None:
         checks = {

@@ -27,7 +27,7 @@ from tutelage.models.pretrained import embedded_file, load_embedded
 from tutelage.models.spec import ModelSpec
 from tutelage.system.errors import TutelageError
 
-HUB_TIMEOUT_S = 5  # to answer at all; a download that has begun may take longer
+HUB_TIMEOUT_S = 5  # for the hub to answer at all; a download may take longer
 
 
 def create(
@@ -199,7 +199,7 @@ def param_groups(
 
     The deepest trunk layer (the nearest to the head) learns at ``lr_trunk``, each layer before it
     at ``layer_decay`` times the next one's rate (ULMFiT, Howard and Ruder 2018, section 3.2).
-    Norms, biases and what the architecture names itself get no weight decay. Frozen parameters
+    Norms, biases and what the architecture itself exempts get no weight decay. Frozen parameters
     are left out. A group has ``params``, ``lr``, ``weight_decay`` and ``name``: "head" or "trunk".
     """
     from timm.models import group_parameters
@@ -255,7 +255,7 @@ def _timm(
 def _pretrained(
     architecture: str, weights: Path | str | None, input_size: int | None
 ) -> tuple[Any, Tensor | None]:
-    """A timm trunk with weights and without classifier, and the classifier's weight (K0, D)."""
+    """A timm trunk with weights and no classifier, and the classifier's weight (K0, D)."""
     if weights is not None:
         return _from_file(architecture, Path(weights), input_size)
     found = embedded_file(architecture)
@@ -289,7 +289,7 @@ def _from_file(architecture: str, path: Path, input_size: int | None) -> tuple[A
 
 
 def _from_hub(architecture: str, input_size: int | None) -> Any:
-    """A timm model with its hub weights; without hub and cache an error says soon what to do."""
+    """A timm model with its hub weights; without hub and cache an error soon says what to do."""
     _timm(architecture, num_classes=0, input_size=input_size)  # what fails after this is the hub
     try:
         with _offline_if_unreachable():

@@ -42,7 +42,7 @@ class DistillationStep:
             wanted = whole(self.teacher(*batch.teacher_images))
         logits = whole(model(batch.images))
         hard = cross_entropy(logits, batch.targets, batch.weights)
-        share = 1.0 - (1.0 - self.alpha) * batch.weights  # of the teacher, image by image
+        share = 1.0 - (1.0 - self.alpha) * batch.weights  # the teacher's weight for each image
         soft = kd_loss(logits, wanted, temperature=self.temperature, weights=share)
         loss = (1.0 - self.alpha) * hard + soft
         agree = (logits.argmax(dim=1) == wanted.argmax(dim=1)).float().mean()
@@ -66,7 +66,7 @@ class Teachers:
     """
 
     def __init__(self, models: Sequence[Classifier]) -> None:
-        """Take the snapshots; each answers from the device that its model is on.
+        """Take the snapshots; each runs on the device that its model is on.
 
         Args:
             models: at least one, of the same classes in the same order.

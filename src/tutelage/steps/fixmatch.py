@@ -68,7 +68,7 @@ class OnlineStep(nn.Module):
             method: from weak views to targets, such as ``FixMatch``; it may have buffers too.
             unlabeled_weight: lambda_u, the weight of the pool's cross-entropy.
             hard: train on the most probable class instead of the probabilities.
-            momentum: of the running mean.
+            momentum: for the running mean.
             penalty: from the strong views' logits (P, K) and the weights of their targets (P,) to
                 another term of the loss.
         """
@@ -90,7 +90,7 @@ class OnlineStep(nn.Module):
         with torch.no_grad():
             probs = torch.softmax(weak[n:].float(), dim=1)
             self.marginal = running_mean(self.marginal, probs, self.momentum)
-            # Aligned before they are judged: judging first would select by the bias it removes.
+            # Align before thresholding, which would otherwise select by the bias that this removes.
             aligned = align(probs, self.marginal, self.prior)
             targets, weights = self.method(WeakViews(probs, aligned, batch.ids))
             if self.hard:
@@ -125,8 +125,8 @@ def align(probs: Tensor, marginal: Tensor, prior: Tensor) -> Tensor:
 def confident(probs: Tensor, threshold: float | Tensor) -> Tensor:
     """1.0 where the largest of a row of ``probs`` (P, K) reaches its threshold, else 0.0: (P,).
 
-    There is one ``threshold``, or (K,) one a class. A confidence at the threshold counts: FlexMatch
-    (eq. 8) and FreeMatch (eq. 8) print ">", their code has ">=" as FixMatch does.
+    ``threshold`` is one number, or (K,) one per class. A confidence equal to it counts: FlexMatch
+    (eq. 8) and FreeMatch (eq. 8) print ">", but their code has ">=", as FixMatch does.
     """
     best = probs.argmax(dim=1, keepdim=True)
     return (probs >= threshold).gather(1, best).squeeze(1).to(probs.dtype)
@@ -138,7 +138,7 @@ def harden(probs: Tensor) -> Tensor:
 
 
 def running_mean(average: Tensor, values: Tensor, momentum: float) -> Tensor:
-    """``average`` (...) moved toward the mean of ``values`` (P, ...); of none it stays."""
+    """``average`` (...) moved toward the mean of ``values`` (P, ...); unchanged if P is 0."""
     if len(values) == 0:
         return average
     mean = values.mean(dim=0).to(average.dtype)  # as a checkpoint will restore it

@@ -29,12 +29,12 @@ class MeanTeacherStep:
         Args:
             ramp_steps: steps until the consistency cost has its whole weight.
             consistency_weight: that weight; the paper's on CIFAR-10 and SVHN.
-            decay: of the teacher's average.
+            decay: for the teacher's average.
         """
         self.ramp_steps, self.consistency_weight = ramp_steps, consistency_weight
         self.decay = decay
         self.teacher: EMA[nn.Module] | None = None
-        self._saved: dict[str, Tensor] = {}  # of a teacher to go on with
+        self._saved: dict[str, Tensor] = {}  # state of a teacher to go on with
 
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Metrics]:
         """One step; ``batch.weak`` and ``batch.images`` are two views of the same images."""

@@ -18,14 +18,14 @@ MOMENTUM = 0.99  # the papers' 0.999 is for a million steps, not for thousands
 def make_online_step(
     method: str, prior: Tensor, *, n_pool: int, steps: int, threshold: float, hard: bool
 ) -> Step:
-    """The step of one online method, with its statistics at the start.
+    """The step of one online method, with its statistics at their initial values.
 
     Args:
         method: "fixmatch", "flexmatch", "freematch", "softmatch" or "mean-teacher".
         prior: (K,) estimated class distribution of the pool, on the device of the run.
         n_pool: images in the pool.
         steps: length of the training.
-        threshold: of FixMatch, and of FlexMatch's best class.
+        threshold: FixMatch's, or that of FlexMatch's best class.
         hard: pseudo-labels are the most probable classes; Mean Teacher has none.
 
     Raises:
@@ -46,4 +46,4 @@ def make_online_step(
     if method == "softmatch":
         uniform = torch.full_like(prior, 1 / k)
         return online(uniform, SoftMatch(k, momentum=MOMENTUM, device=device))
-    raise ValueError(f"'{method}' is no online method")
+    raise ValueError(f"'{method}' is not an online method")

@@ -1,4 +1,4 @@
-"""Errors that say what was found, what was expected, and the mend."""
+"""Errors that say what was found, what was expected, and what to do."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from types import ModuleType
 
 
 class TutelageError(Exception):
-    """Something the user can mend; the command line prints it without a traceback."""
+    """Something the user can fix; the command line prints it without a traceback."""
 
 
 class MissingExtra(TutelageError):
@@ -21,7 +21,7 @@ def need(module: str, extra: str) -> ModuleType:
     except ModuleNotFoundError as error:
         top = module.partition(".")[0]
         if error.name is None or error.name.partition(".")[0] != top:
-            raise  # the package is there, but one of its own needs is broken: show that
+            raise  # the package is there, but one of its own dependencies is broken: show that
         raise MissingExtra(
             f"this needs the package '{top}', which is not installed; "
             f'install it with: pip install "tutelage[{extra}]"'
@@ -29,6 +29,6 @@ def need(module: str, extra: str) -> ModuleType:
 
 
 def need_training() -> None:
-    """Raise MissingExtra, with the mend, if a package that training imports is not installed."""
+    """Raise MissingExtra, with what to install, if a package that training imports is missing."""
     for module in ("torch", "timm", "pyarrow", "jinja2", "matplotlib", "onnx"):
         need(module, "train")

@@ -17,11 +17,11 @@ from typing import Any
 
 from tutelage.system.errors import need
 
-_MENDS = {  # what to do about an error of the storage, by its numbers
+_MENDS = {  # what to do about a storage error, by its numbers
     (errno.ENOSPC, errno.EDQUOT, errno.EFBIG): "free some space there",
-    (errno.EACCES, errno.EPERM, errno.EROFS): "give yourself the right to it",
+    (errno.EACCES, errno.EPERM, errno.EROFS): "get access to it",
     (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENXIO, errno.ENODEV): (
-        "the disk, or the way to it, fails: mend that"
+        "the disk, or the connection to it, fails: repair it"
     ),
 }
 
@@ -60,7 +60,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 
 def write_parquet(path: Path, columns: dict[str, list[Any]], **types: str) -> None:
-    """Write a table of text columns, but for those whose Arrow ``types`` are given."""
+    """Write a table of text columns, except those whose Arrow ``types`` are given."""
     arrow, parquet = need("pyarrow", "train"), need("pyarrow.parquet", "train")
     schema = arrow.schema([(name, types.get(name, "string")) for name in columns])
     with replacing(path) as partial:
@@ -157,7 +157,7 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def about(path: Path) -> Iterator[None]:
-    """Let an OSError name ``path`` where it names no file, as after a write, or a temporary one.
+    """Make an OSError name ``path`` if it names no file, as after a write, or a temporary one.
 
     A temporary file, or a folder that it lies in, is called "." and the name of ``path``.
     """

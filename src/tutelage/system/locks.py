@@ -1,4 +1,4 @@
-"""Locks that keep other processes out; the kernel lets them go, however a process ends."""
+"""Locks that keep other processes out; the kernel releases them, however a process ends."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def joined() -> Iterator[Ranks]:
         local = env_int("LOCAL_RANK", 0)
         if local >= torch.cuda.device_count():
             raise TutelageError(
-                f"local rank {local} has no GPU of its own, there are {torch.cuda.device_count()}; "
+                f"local rank {local} has no GPU of its own: there are {torch.cuda.device_count()}; "
                 f"start torchrun with --nproc-per-node {torch.cuda.device_count()}"
             )
         torch.cuda.set_device(local)
@@ -204,7 +204,7 @@ def lead_first(work: Callable[[], T]) -> T:
 
 
 def _done(work: Callable[[], T], *, here: bool) -> T | None:
-    """The result of work that some ranks do; all end if it fails, and only where it did is told."""
+    """The result of work that some ranks do; if it fails, all end, and only those say why."""
     result: T | None = None
     error: TutelageError | None = None
     if here:

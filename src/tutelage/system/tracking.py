@@ -162,7 +162,7 @@ def open_trackers(names: str | None, folder: Path) -> list[Tracker]:
             raise
         except Exception as error:  # each package has exceptions of its own
             raise TutelageError(
-                f"--track {name} cannot be opened: {error}; mend that, or leave it out"
+                f"--track {name} cannot be opened: {error}; fix that, or leave it out"
             ) from error
     return opened
 

@@ -28,7 +28,7 @@ class Batch:
         strong: (p, 3, H, W) a strong view of images of the pool alone, this rank's share of those
             P; None unless the step asks for it.
         ids: (P,) int64 positions in the pool of the batch's P images of the pool, which come after
-            its labelled ones; None where nobody asks.
+            its labelled ones; None unless the step asks for them.
     """
 
     images: Tensor

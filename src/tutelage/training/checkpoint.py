@@ -1,8 +1,8 @@
-"""Checkpoints within a training: all that the next step depends on, in files that prove whole.
+"""Checkpoints within a training: all that the next step depends on, in files that can be verified.
 
 A checkpoint is one safetensors file whose name holds the step and a digest of its bytes. It is
-written beside its place, flushed and renamed, so a kill leaves no half of it; and should the disk
-damage one later, its digest tells, and the one before it is used.
+written beside its place, flushed and renamed, so a kill leaves no half of it. If the disk damages
+one later, its digest shows it, and the one before it is used.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch import Tensor
 from tutelage.system.files import digest, write_atomically
 from tutelage.system.ranks import agreed, is_lead
 
-KEPT = 2  # of one training: the newest, and one to fall back on
+KEPT = 2  # checkpoints of a training: the newest, and one to fall back on
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class Checkpoint:
 
 
 class Trainings:
-    """The checkpoints of the stage at work, in one folder for each of its trainings.
+    """The checkpoints of the stage that is running, in one folder for each of its trainings.
 
     They lie beside the stage's folder until the stage is kept there.
     """
 
     def __init__(self, every: float, say: Callable[[str], None]) -> None:
-        """Save once in ``every`` seconds (0: after each step); ``say`` reports damaged ones."""
+        """Save every ``every`` seconds, or after each step if 0; ``say`` reports damaged files."""
         self.every, self.say = every, say
         self._folder: Path | None = None
         self._count = 0
@@ -50,7 +50,7 @@ class Trainings:
 
     @contextmanager
     def of(self, stage: Path) -> Iterator[Callable[[], float]]:
-        """While a stage that will be kept in the folder ``stage`` works; yields ``seconds``."""
+        """While a stage that will be kept in the folder ``stage`` runs; yields ``seconds``."""
         before = self._folder, self._count, self._began
         self._folder, self._count, self._began = _beside(stage), 0, time.monotonic()
         try:
@@ -63,7 +63,7 @@ class Trainings:
         shutil.rmtree(_beside(stage), ignore_errors=True)
 
     def next(self) -> Checkpoints | None:
-        """The checkpoints of the stage's next training; None while no stage is at work.
+        """The checkpoints of the stage's next training; None while no stage is running.
 
         A stage repeats its trainings in the same order.
         """
@@ -73,7 +73,7 @@ class Trainings:
         return Checkpoints(self._folder / str(self._count), self)
 
     def seconds(self) -> float:
-        """Seconds that the stage has taken so far, with those before it was cut off."""
+        """Seconds that the stage has taken so far, including those before it was cut off."""
         return time.monotonic() - self._began
 
     def credit(self, seconds: float) -> None:

@@ -22,7 +22,7 @@ from tutelage.system.ranks import current
 from tutelage.training.batch import Batch
 
 Rows = NDArray[np.intp]
-_VIEWS = 9  # number of the stream of the views' draws; 0 and 1 are those of the images
+_VIEWS = 9  # number of the random stream that draws views; 0 and 1 choose the images
 _COPIED = 4096  # images moved to a GPU at a time
 
 
@@ -96,10 +96,10 @@ class Views:
     """The views that a step declares.
 
     Attributes:
-        policy: of the view whose targets are learned.
+        policy: samples the view whose targets are learned.
         size: side of that view in pixels.
-        mix: "none", "cutmix" or "mixup", on ``mix_share`` of the batches; a second view does not
-            share it, so with one only "none" is accepted (else ``ValueError``).
+        mix: "none", "cutmix" or "mixup", applied to ``mix_share`` of the batches; a second view
+            does not share it, so with one only "none" is accepted (else ``ValueError``).
         mix_share: fraction of batches that are mixed.
         teacher_sizes: side of the same view for each teacher.
         weak: policy of a second view of the same images; None for none.
@@ -121,16 +121,16 @@ class Views:
 
 @dataclass(frozen=True)
 class _Drawn:
-    """All of a batch of B images but their pixels, the same on every rank.
+    """All of a batch of B images except their pixels, the same on every rank.
 
     All ranks plan the whole batch, so that an image's view is the same on any of them.
 
     Attributes:
-        parts: of each stream its examples and the positions taken from them.
+        parts: for each stream, its examples and the positions taken from them.
         rows: (B,) store rows.
-        plan: of the first view, which ``mix`` mixes.
-        weak: of the weak view.
-        strong: of the strong view of the last P images, those of the pool.
+        plan: for the first view, which ``mix`` mixes.
+        weak: the plan for the weak view.
+        strong: the plan for the strong view of the last P images, those of the pool.
     """
 
     parts: list[tuple[Examples, Rows]]
@@ -218,7 +218,7 @@ class Loader:
             yield self.batch(step)
 
     def batch(self, step: int) -> Batch:
-        """The batch of one step; of its views this rank's share."""
+        """The batch of one step, with this rank's share of its views."""
         drawn, views = self._draw(step), self.views
         targets = torch.cat([examples.targets[at] for examples, at in drawn.parts])
         weights = torch.cat([examples.weights[at] for examples, at in drawn.parts])
@@ -296,7 +296,7 @@ def deal(n: int, count: int, step: int, seed: tuple[int, int], window: int | Non
     """
     wanted = np.arange(step * count, (step + 1) * count)
     out = np.empty(count, dtype=np.intp)
-    # A batch of a large stream lies in two passes at most; the many of a small one are not kept.
+    # A batch of a large stream spans two passes at most; the many of a small one are not kept.
     shuffled = _kept if n > count else _shuffled
     for epoch in np.unique(wanted // n):
         here = wanted // n == epoch

@@ -28,7 +28,7 @@ class Result:
 
     Attributes:
         model: the averaged (EMA) model, in eval mode.
-        history: per logged step, its metrics as plain numbers.
+        history: the metrics of each logged step, as plain numbers.
     """
 
     model: Classifier
@@ -107,8 +107,8 @@ def train(
             with bfloat16, whole_batch(batch.view_sizes):
                 loss, metrics = step(learner, batch.to(device))
             optimizer.zero_grad(set_to_none=True)
-            # Every rank has the loss of the whole batch, of which its gradient is one summand;
-            # ``parallel`` takes their mean.
+            # Every rank has the loss of the whole batch, but only its own part of the gradient;
+            # ``parallel`` takes the mean of the parts.
             (loss * current().world).backward()  # type: ignore[no-untyped-call]
             norm = nn.utils.clip_grad_norm_(training.trained, config.clip_norm)
             finite = torch.isfinite(loss.detach()) & torch.isfinite(norm)
@@ -184,7 +184,7 @@ class Training:
             self.step.load_state_dict(part("step"))
         for i, parameter in enumerate(self.trained):
             for name, value in part(f"optimizer.{i}").items():
-                # Laid out in memory as the optimiser does it, or sums would round otherwise.
+                # In the optimiser's own memory layout, or sums would round differently.
                 like = parameter if value.shape == parameter.shape else value
                 self.optimizer.state[parameter][name] = torch.empty_like(like).copy_(value)
         torch.set_rng_state(saved.tensors["generator"])

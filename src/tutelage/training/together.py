@@ -1,8 +1,8 @@
-"""What a training step needs of other ranks, so that many processes learn as one does.
+"""What a training step needs from other ranks, so that many processes learn as one does.
 
-The loss is worked out of the whole batch's outputs on every rank, and the layers that look at more
-than one image, or draw noise for each, do so as if the whole batch were there: then the gradients
-of the ranks add up to the gradient of one process, whatever the loss.
+Every rank computes the loss from the whole batch's outputs, and layers that look at more than one
+image, or draw noise for each, act as if the whole batch were there: then the gradients of the ranks
+add up to the gradient of one process, whatever the loss.
 """
 
 from __future__ import annotations

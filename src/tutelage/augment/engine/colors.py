@@ -23,8 +23,8 @@ from tutelage.system.errors import TutelageError
 class Tables:
     """New values (B, C, 256) of the grey levels of B images of C channels.
 
-    ``before`` the channels of the canvas are mixed, ``between`` that and the warp, and ``after``
-    the stencil of the view.
+    ``before`` applies before the canvas's channels are mixed, ``between`` applies between that and
+    the warp, and ``after`` applies after the view's stencil.
     """
 
     before: Tensor

@@ -26,7 +26,7 @@ MOST_SAMPLES = 8  # along each side of an output pixel
 POINT = 1e-12  # the least half side of what an output pixel covers of the canvas
 NEARLY = 1e-4  # canvas pixels: a turned canvas's step of 2 may come out as 2.0000002
 TIE = 1e-6  # puts a sample on the edge of two pixels on the same side in every backend
-CONSTANT, EDGE, REFLECT = range(3)  # what lies beyond the canvas, as the kernels are told
+CONSTANT, EDGE, REFLECT = range(3)  # what lies beyond the canvas, as a number for kernels
 OUTSIDE_CODES = {"constant": CONSTANT, "edge": EDGE, "reflect": REFLECT}
 
 
