@@ -23,7 +23,7 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     "an arm of the ladder becomes the teacher": (
         checks.an_arm_never_teaches,
         "chain.pipeline",
-        "        return self._made(name, work, judged=False)\n",
+        "        return self._load_or_run(name, work, judged=False)\n",
         "        return self.stage(name, work, judged=False)\n",
     ),
     "the ladder's draws are not paired": (

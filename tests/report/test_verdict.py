@@ -23,7 +23,7 @@ def test_each_step_is_held_against_the_last_accepted_one(make_report: Any) -> No
 def test_the_headline_has_accuracy_interval_and_macro_f1(make_report: Any) -> None:
     verdict = judge(make_report({"probe": (0.7, True), "student": (0.85, True)}))
     assert verdict.headline == (
-        "The final model, student, names 85.0% of the 200 test images right "
+        "The final model, student, gets 85.0% of the 200 test images right "
         "(95% interval 80.0 to 85.0); macro-F1 84.0%."
     )
     assert verdict.summary[0].startswith("All steps together, from probe (70.0%) to student: gain")

@@ -1163,7 +1163,7 @@ def ranks_count_every_image_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def ranks_measure_a_neck_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = prepared(tmp_path, monkeypatch)
-    monkeypatch.setattr(student, "_some", lambda task: np.tile(task.pool, 5))  # several batches
+    monkeypatch.setattr(student, "_warm_rows", lambda task: np.tile(task.pool, 5))  # several batches
 
     def measured() -> Tensor:
         model = student.create_student(run.config, run.base)

@@ -119,8 +119,8 @@ def parity(
             f"{result.max_difference:.2g} (allowed {TOLERANCE:g}) and "
             f"{result.mean_difference:.2g} on average ({MEAN_TOLERANCE:g}), "
             f"top-1 equal on {result.top1_agreement:.1%} of {result.n} images; "
-            "export it again from this model, and if it stays, another --student or another "
-            "onnxruntime version may be needed"
+            "export it again from this model, and if that does not help, another --student "
+            "or another onnxruntime version may be needed"
         )
     return result
 
