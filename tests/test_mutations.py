@@ -635,7 +635,7 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
         "_unit(sums[index[scored]])",
     ),
     "a fold's limit knows its judged images": (
-        checks.judged_images_are_no_part_of_their_chains_limit,
+        checks.judged_images_are_no_part_of_their_folds_limit,
         "chain.pool",
         "detect(labeled[fold.keep], task.labels[fold.keep], pool)",
         "detect(labeled, task.labels, pool)",

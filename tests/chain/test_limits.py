@@ -59,7 +59,7 @@ def test_of_a_cut_that_is_too_large_no_larger_views_are_timed() -> None:
 
 
 def test_what_turns_out_too_slow_makes_way_for_a_faster_one() -> None:
-    # On the way from 96 to 224 px this one is slower than its neighbours foretell.
+    # On the way from 96 to 224 px this one is slower than its neighbours suggest.
     fake = Fake(**{"cut@160": 2.0, "cut:3@160": 2.0})
     found = chosen(fake, max_latency_ms=2.4)
     assert found.latency_ms <= 2.4

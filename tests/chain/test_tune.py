@@ -229,9 +229,9 @@ def test_view_losses_are_of_labels_that_the_head_did_not_see(
     losses = tune.view_losses(data, clean, clean[None].repeat(2, 1, 1), metrics)
     assert losses.shape == (12,)
     assert losses.mean() < 0.1
-    chains = types.make_folds(data.labels, 0, 4, 0)[1:]
-    for features, chain in zip(seen, list(chains) * 2, strict=True):
-        held_out = clean[torch.from_numpy(chain.judges)]
+    folds = types.make_folds(data.labels, 0, 4, 0)[1:]
+    for features, fold in zip(seen, list(folds) * 2, strict=True):
+        held_out = clean[torch.from_numpy(fold.judges)]
         assert len(features) == 2 * (12 - len(held_out))
         assert float(torch.cdist(features, held_out).min()) > 0
     noise = torch.randn(2, 12, 3, generator=torch.Generator().manual_seed(0))

@@ -18,7 +18,7 @@ from torch import nn
 
 from tutelage._version import __version__
 from tutelage.deploy.graph import TorchModel
-from tutelage.deploy.onnx import Parity, compare, estimated_loss, export_onnx, parity
+from tutelage.deploy.onnx import Parity, compare_answers, estimated_loss, export_onnx, parity
 from tutelage.models.classifier import Classifier
 from tutelage.models.folder import save_model
 from tutelage.system.errors import TutelageError, need
@@ -149,7 +149,7 @@ def _compare(model: Classifier, loaded: Any, images: Sequence[np.ndarray]) -> Ti
     seen = [transform(Image.fromarray(image))[None] for image in images]
     after = torch.cat([loaded(view).softmax(dim=-1) for view in seen]).numpy()
     before = TorchModel(model).probabilities(images)
-    compared, _ = compare(before, after)
+    compared, _ = compare_answers(before, after)
     return TimmExport(
         **vars(compared), max_logit_difference=difference, loss=estimated_loss(before, after)
     )

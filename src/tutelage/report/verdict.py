@@ -64,7 +64,7 @@ class Verdict:
     teacher: Rung | None  # what the student learnt from; None if there is no student
 
 
-def judge(report: Report) -> Verdict:
+def make_verdict(report: Report) -> Verdict:
     """Read the metrics, predictions and decisions into the verdict."""
     split = _split(report.metrics)
     rungs = [_rung(stage, split) for stage in report.metrics.get("stages") or ()]
