@@ -37,7 +37,7 @@ from peers import finetune, kd, selftraining, usb
 from peers.common import Draw, Trained
 from tutelage.chain import answers, pipeline, student, types
 from tutelage.chain import prepare as preparing
-from tutelage.chain.plan import Plan
+from tutelage.chain.plan import RunPlan
 from tutelage.chain.run import teach, teach_student
 from tutelage.config import make_config
 from tutelage.data.catalog import Catalog
@@ -100,7 +100,7 @@ def as_draw(options: argparse.Namespace, run: types.Run) -> Draw:
     )
 
 
-def _trained_size(plan: Plan) -> int:
+def _trained_size(plan: RunPlan) -> int:
     """The side of the views at which a trunk is trained, or else the student."""
     trained = [work for work in (plan.transfer, *plan.rounds) if work.trunk != "frozen"]
     return (trained or [plan.student])[0].size

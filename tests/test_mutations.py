@@ -23,7 +23,7 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     "an arm of the ladder becomes the teacher": (
         checks.an_arm_never_teaches,
         "chain.pipeline",
-        "        return self._made(name, work, judged=False)\n",
+        "        return self._load_or_run(name, work, judged=False)\n",
         "        return self.stage(name, work, judged=False)\n",
     ),
     "the ladder's draws are not paired": (
@@ -635,7 +635,7 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
         "_unit(sums[index[scored]])",
     ),
     "a fold's limit knows its judged images": (
-        checks.judged_images_are_no_part_of_their_chains_limit,
+        checks.judged_images_are_no_part_of_their_folds_limit,
         "chain.pool",
         "detect(labeled[fold.keep], task.labels[fold.keep], pool)",
         "detect(labeled, task.labels, pool)",

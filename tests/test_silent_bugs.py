@@ -42,7 +42,7 @@ CHECKS: tuple[checks.Check, ...] = (
     checks.online_round_leaves_out_of_class_images,
     checks.images_out_of_class_decide_nothing,
     checks.limit_comes_from_held_out_images,
-    checks.judged_images_are_no_part_of_their_chains_limit,
+    checks.judged_images_are_no_part_of_their_folds_limit,
     checks.every_leg_trains_head_and_trunk,
     checks.held_out_labels_are_no_part_of_their_chains_pseudo_labels,
     checks.held_out_labels_start_no_cluster_of_their_chain,

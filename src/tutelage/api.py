@@ -45,7 +45,7 @@ def run(data: Data, out: Path | str, *, quiet: bool = False, **settings: Any) ->
             split, or a folder that Hugging Face wrote (``save_to_disk``, or the hub's Parquet
             files). In Python also a data set of Hugging Face or torchvision, or several by their
             splits, as in ``{"train": a, "test": b, "unlabeled": c}``.
-        out: the folder for all results; the same command continues what was cut off.
+        out: the folder for all results; the same command continues a run that was cut off.
         quiet: print nothing but errors.
         settings: In Python, any option of ``tutelage run --help``, by name.
 
@@ -53,8 +53,8 @@ def run(data: Data, out: Path | str, *, quiet: bool = False, **settings: Any) ->
         The content of metrics.json.
 
     Raises:
-        TutelageError: what was found, what was expected, and the mend.
-        OSError: a file, which it names, cannot be read or written; the same call goes on.
+        TutelageError: what was found, what was expected, and what to do.
+        OSError: a file, which the message names, cannot be read or written; repeat the call.
     """
     return _train("run", data, out, settings, quiet)
 
@@ -110,14 +110,14 @@ def augment(
     the same command writes both anew.
 
     Args:
-        out: the folder for page and figures.
+        out: the folder for the page and its figures.
         tune: also search for the strong view that covers the unlabelled images best.
 
     Returns:
         The content of augment.json.
 
     Raises:
-        TutelageError: what was found, what was expected, and the mend.
+        TutelageError: what was found, what was expected, and what to do.
     """
     need_training()
     from tutelage.explore.survey import augment
@@ -143,10 +143,10 @@ def ladder(
     ``--out``, anew after each draw from the second on.
 
     Args:
-        out: the folder for page, figures and a run folder for each seed; the same command continues
-            a ladder that was cut off, also with more ``--seeds``.
-        seeds: how many draws of labels, at least 2; they have the seeds ``--seed``, the next one,
-            and so on, and ``--minutes`` for each.
+        out: the folder for the page, its figures and a run folder for each seed; the same command
+            continues a ladder that was cut off, also with more ``--seeds``.
+        seeds: how many draws of labels, at least 2; their seeds are ``--seed``, the next one, and
+            so on, and each draw is planned for ``--minutes``.
         arms: which of scratch, augment, probe, fine-tune, transfer, self-train, student-alone,
             student, no-augmentation, no-transfer, no-self-train to train; all by default. Without
             self-train there are no rounds, and the student learns from transfer.
@@ -159,7 +159,7 @@ def ladder(
         The content of ladder.json.
 
     Raises:
-        TutelageError: what was found, what was expected, and the mend.
+        TutelageError: what was found, what was expected, and what to do.
     """
     need_training()
     from tutelage.ladder.seeds import ladder
@@ -246,7 +246,7 @@ def label(
             ``LOCAL_RANK`` if there is one.
         images: .tar or .parquet shards, folders of images or of such shards, as paths or URLs
             (``s3://...``); patterns with ``*`` and ``{000..099}`` stand for several.
-        out: the folder for the labels; the same command continues what was cut off.
+        out: the folder for the labels; the same command continues work that was cut off.
         threshold: probability that a pseudo-label needs to be accepted; the default is that of
             FixMatch (Sohn et al. 2020, arXiv:2001.07685).
         accepted: in the end, also write the accepted images to this manifest for tutelage run: a
@@ -289,14 +289,14 @@ def export(
             is kept if that is not faster, or loses more than ``--max-loss``.
         images: images to check and calibrate on, as a folder or manifest; by default the training
             images of the run that the model lies in or, to check only, generated pictures.
-        max_loss: accuracy that int8 may lose, as estimated; 0.01 is one point.
+        max_loss: the estimated accuracy that int8 may lose; 0.01 is one point.
 
     Returns:
         What was written and how well it agrees.
 
     Raises:
-        TutelageError: no model there, the exported model differs from torch or cannot be had in
-            this format, or there are no images to calibrate on.
+        TutelageError: no model there, the model cannot be exported in this format or then differs
+            from torch, or there are no images to calibrate on.
     """
     from tutelage.deploy.export import export
 

@@ -124,7 +124,7 @@ def _add_flag(command: argparse.ArgumentParser, name: str, text: str, *, default
 
 
 def _without_none(hint: Any) -> Any:
-    """The one type of a hint such as ``Path | str | None``, where a path is a text."""
+    """The one type of a hint such as ``Path | str | None``; a path is given as text."""
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         return next(kind for kind in typing.get_args(hint) if kind not in (type(None), Path))
     return hint
@@ -177,7 +177,7 @@ def _dashed(name: str) -> str:
 
 
 def _add_settings(command: argparse.ArgumentParser, name: str) -> None:
-    """An option for every setting that a command knows, and an error for those it once knew."""
+    """An option for every setting that a command knows, and an error for removed ones."""
     groups: dict[str, argparse._ArgumentGroup] = {}
     known = group_fields(name)
     for setting, (group, item) in known.items():
@@ -221,7 +221,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with handled() if command in CONTINUED else nullcontext():
             _run(command, options)
     except TutelageError as error:
-        _tell(f"tutelage {command}: {error}", keep="\n\t")
+        _print_error(f"tutelage {command}: {error}", keep="\n\t")
         return 2
     except KeyboardInterrupt:
         print(f"\ntutelage {command}: stopped{again}", file=sys.stderr)
@@ -232,20 +232,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 1
     except OSError as error:
-        told = explain(error, Path(options["out"]) if options.get("out") else None)
-        print(f"tutelage {command}: {told}{again}", file=sys.stderr)
+        message = explain(error, Path(options["out"]) if options.get("out") else None)
+        print(f"tutelage {command}: {message}{again}", file=sys.stderr)
         return 2
     return 0
 
 
-def _tell(text: str, keep: str = "") -> None:
+def _print_error(text: str, keep: str = "") -> None:
     from tutelage.system.console import printable
 
     print(printable(text, keep), file=sys.stderr)
 
 
 def _check_ranks(command: str) -> None:
-    """Refuse to do what one process does several times, side by side."""
+    """Refuse to start the work of one process in several."""
     if command not in SHARED and env_int("WORLD_SIZE", 1) > 1:
         raise TutelageError(
             f"{command} is the work of one process; start it without torchrun, which is for "
@@ -294,7 +294,7 @@ def _print_figures(figures: dict[str, Any], *, as_json: bool) -> None:
 
 def _print_skipped(reasons: typing.Iterable[tuple[str, str]]) -> None:
     for name, reason in reasons:
-        _tell(f"skipped {name}: {reason}")
+        _print_error(f"skipped {name}: {reason}")
 
 
 def _print_predictions(
@@ -308,7 +308,7 @@ def _print_predictions(
         raise TutelageError("none of the images could be read")
     if out is not None:
         if Path(out).suffix == ".csv" and (count := formula_cells(rows)):
-            _tell(
+            _print_error(
                 f"{count} cells of {out} begin with =, +, - or @, which a spreadsheet takes for "
                 "formulas: import those columns as text"
             )

@@ -14,7 +14,7 @@ from tutelage.system.errors import TutelageError
 Trunk = Literal["frozen", "trained", "online"]
 
 COMMANDS = ("demo", "run", "transfer", "self-train", "distill", "augment", "ladder")
-"""The commands that take settings: those on a data set."""
+"""The commands that take settings: those that work on a data set."""
 
 # Which commands know a setting, by what they do.
 TRAINING = ("demo", "run", "transfer", "self-train", "distill", "ladder")
@@ -37,7 +37,7 @@ def setting(
     commands: tuple[str, ...] = COMMANDS,
     needs: str = "",
 ) -> Any:
-    """A dataclass field with all that is known of a setting.
+    """A dataclass field with all that is known about a setting.
 
     Where the default is None, None may be given, too. ``range`` is the least and the greatest
     number allowed, ``commands`` are those that know the setting, and ``needs`` is the kind of work
@@ -54,7 +54,7 @@ student_setting = partial(setting, commands=WITH_STUDENT)
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which images, which labels, how long, on what."""
+    """Which images and labels, how long, on which device."""
 
     labels_per_class: int | None = setting(
         None,
@@ -291,7 +291,7 @@ REMOVED = {
     "candidates": "it did not find better students; leave it out, or limit the student's cost with "
     "--max-latency-ms or --max-size-mb",
     "unfreeze": "all layers of a trained trunk are trained at once; leave it out",
-    "optimizer": "AdamW is used always; leave it out",
+    "optimizer": "AdamW is always used; leave it out",
     "label_smoothing": "it gained nothing; leave it out",
     "ensemble": "the teacher alone labels the pool; leave it out",
     "kd": "decoupled KL and correlation did not beat plain KL; leave it out",
@@ -305,8 +305,8 @@ REMOVED = {
 class TrainConfig:
     """One call of the training loop, resolved from the settings and the plan.
 
-    A part of a longer training of ``schedule_steps`` steps, of which it is step ``schedule_first``
-    and those after it, takes the learning rates that the whole has there.
+    A part of a longer training, of ``schedule_steps`` steps, begins at step ``schedule_first`` of
+    it and takes the learning rates that the whole training has there.
     """
 
     steps: int
@@ -333,11 +333,11 @@ class RunConfig:
 
     @property
     def pretrained(self) -> bool:
-        """The trunk starts with weights and statistics that are worth keeping."""
+        """Whether the trunk starts with weights and statistics that are worth keeping."""
         return self.data.weights != "none"
 
     def changed(self, group: str, **values: Any) -> RunConfig:
-        """The same settings but for some of one group."""
+        """The same settings, except for some of one group."""
         part = dataclasses.replace(getattr(self, group), **values)
         return dataclasses.replace(self, **{group: part})
 

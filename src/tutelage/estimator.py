@@ -89,7 +89,7 @@ class FewLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Learn from N images and N labels; -1, None or NaN marks an unlabelled image.
 
         Raises:
-            TutelageError: what was found, what was expected, and the mend.
+            TutelageError: what was found, what was expected, and what to do.
         """
         catalog, classes = _catalog(_images(X), _column(y))
         settings = {
@@ -106,7 +106,7 @@ class FewLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         folder = Path(self.run_folder or tempfile.mkdtemp(prefix="tutelage-"))
         try:
-            # What the images are is part of the run's name: no other images' run is continued.
+            # The run's name depends on the images, so that it continues no run on other ones.
             data = in_memory(catalog)
             self.metrics_ = train(command, catalog, data, folder, settings, quiet=True)
             final = "teacher/model.onnx" if self.student == "none" else "student.onnx"

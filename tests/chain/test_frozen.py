@@ -40,15 +40,15 @@ def test_folds_judge_every_label_once_on_models_that_have_not_seen_it(
 
 
 def test_single_labels_cannot_be_judged() -> None:
-    (chain,) = types.make_folds(np.array([0, 1, 2]), 0, 4, seed=0)
-    assert chain.keep.all()
-    assert len(chain.judges) == 0
+    (fold,) = types.make_folds(np.array([0, 1, 2]), 0, 4, seed=0)
+    assert fold.keep.all()
+    assert len(fold.judges) == 0
 
 
 def test_val_judges_one_chain_that_keeps_every_label() -> None:
-    (chain,) = types.make_folds(np.array([0, 0, 1, 1]), 7, 4, seed=0)
-    assert chain.keep.tolist() == [True] * 4
-    assert chain.judges.tolist() == list(range(7))
+    (fold,) = types.make_folds(np.array([0, 0, 1, 1]), 7, 4, seed=0)
+    assert fold.keep.tolist() == [True] * 4
+    assert fold.judges.tolist() == list(range(7))
 
 
 def test_folds_are_drawn_from_the_seed() -> None:

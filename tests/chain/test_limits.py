@@ -16,7 +16,7 @@ import tiny
 from costs import PARAMETERS, Fake
 
 from tutelage.chain import limits, prepare
-from tutelage.chain.limits import Offer, Untrained, choose, exceeded, names_on_offer
+from tutelage.chain.limits import Offer, Untrained, choose_student, exceeded, names_on_offer
 from tutelage.config import DistillConfig, make_config
 from tutelage.data.open import read_catalog
 from tutelage.data.runfolder import RunFolder
@@ -29,7 +29,7 @@ PLANNED = ("cut", 160)
 
 
 def chosen(fake: Fake, sizes: Sequence[int] = SIZES, **limits: Any) -> Offer:
-    return choose(DistillConfig(**limits), PLANNED, list(PARAMETERS), sizes, fake)[0]
+    return choose_student(DistillConfig(**limits), PLANNED, list(PARAMETERS), sizes, fake)[0]
 
 
 def test_the_planned_student_is_kept_where_it_fits_and_nothing_else_is_timed() -> None:
@@ -59,7 +59,7 @@ def test_of_a_cut_that_is_too_large_no_larger_views_are_timed() -> None:
 
 
 def test_what_turns_out_too_slow_makes_way_for_a_faster_one() -> None:
-    # On the way from 96 to 224 px this one is slower than its neighbours foretell.
+    # On the way from 96 to 224 px this one is slower than its neighbours suggest.
     fake = Fake(**{"cut@160": 2.0, "cut:3@160": 2.0})
     found = chosen(fake, max_latency_ms=2.4)
     assert found.latency_ms <= 2.4
@@ -119,7 +119,7 @@ def test_a_finished_student_over_its_limit_is_told() -> None:
     kept = DistillConfig(max_latency_ms=2.5, max_size_mb=3.0)
     assert exceeded(kept, [row]) == []
     (note,) = exceeded(dataclasses.replace(kept, max_latency_ms=2.4), [row])
-    assert "does not keep its limit: 2.50 ms exceed --max-latency-ms 2.4" in note
+    assert "does not keep its limit: 2.50 ms exceeds --max-latency-ms 2.4" in note
     assert exceeded(dataclasses.replace(kept, max_size_mb=1.0), []) == []
 
 

@@ -25,7 +25,7 @@ from tutelage.chain.plan import (
     TUNE_VIEWS,
     VIEW_MS,
     Amounts,
-    Plan,
+    RunPlan,
     Work,
     _student_seconds,
     default_minutes,
@@ -43,7 +43,7 @@ GPU = Speed("cuda", forward=0.05, train=0.2, forward_size=128, train_size=128)
 AMOUNTS = Amounts(labeled=40, pool=1000, judged=40, test=300, canvas=96)
 
 
-def plan(speed: Speed = SLOW, amounts: Amounts = AMOUNTS, native: int = 224, **s: Any) -> Plan:
+def plan(speed: Speed = SLOW, amounts: Amounts = AMOUNTS, native: int = 224, **s: Any) -> RunPlan:
     return make_plan(make_config("run", s), amounts, speed, native)
 
 
@@ -255,7 +255,7 @@ def test_rounds_count_the_trained_one() -> None:
 
 
 def test_time_goes_to_no_stage_that_a_command_leaves_out() -> None:
-    def of(command: str, **settings: Any) -> Plan:
+    def of(command: str, **settings: Any) -> RunPlan:
         config = make_config("run", settings)
         return make_plan(config, AMOUNTS, SLOW, 224, command=command)
 

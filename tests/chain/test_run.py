@@ -740,7 +740,7 @@ def test_a_run_with_auto_trains_with_what_it_chose(
     monkeypatch.setattr("tutelage.chain.tune.TUNE_GRID", ({"augment": "none"}, {"magnitude": 27}))
     monkeypatch.setattr("tutelage.chain.tune.TUNE_CROPS", ())
     monkeypatch.setattr("tutelage.chain.plan.STEPS", (4,))
-    monkeypatch.setattr(tune, "choose", lambda rows: (rows[2].settings, "the third of all"))
+    monkeypatch.setattr(tune, "choose_view", lambda rows: (rows[2].settings, "the third of all"))
     run = tmp_path / "run"
     settings = {**FINISHED, "augment": "auto", "rounds": 0, "minutes": 3}  # time for either
     api.run(photos, run, quiet=True, **settings)
@@ -755,7 +755,7 @@ def test_a_run_with_auto_trains_with_what_it_chose(
 def test_a_budget_that_is_too_short_is_said(tmp_path: Path) -> None:
     data = write_shapes(tmp_path / "data", train=3, pool=0, test=0)
     run = prepared(data, tmp_path / "run", minutes=0.1)
-    (note,) = [note for note in run.notes if "the least there is to do" in note]
+    (note,) = [note for note in run.notes if "even the least work" in note]
     assert "more than the 0.1 of --minutes" in note
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tutelage.augment import Strong, Weak
 from tutelage.chain import plan, tune, types
-from tutelage.chain.tune import DEFAULT, Candidate, Sample
+from tutelage.chain.tune import DEFAULT, ViewCandidate, ViewSample
 from tutelage.config import TransferConfig
 from tutelage.stats.coverage import LEAST_POOL, Figures, measure
 from tutelage.stats.intervals import Interval
@@ -35,10 +35,10 @@ def flat_images(values: np.ndarray) -> np.ndarray:
     return (values[:, None, None, :] + grain).clip(0, 255).astype(np.uint8)
 
 
-def sample(labeled: np.ndarray, labels: np.ndarray, pool: np.ndarray, **changes: Any) -> Sample:
+def sample(labeled: np.ndarray, labels: np.ndarray, pool: np.ndarray, **changes: Any) -> ViewSample:
     images = np.concatenate([flat_images(labeled), flat_images(pool)])
     n = len(labeled)
-    made = Sample(
+    made = ViewSample(
         canvases=tiny.canvases(images),
         labeled=np.arange(n),
         labels=labels,
@@ -52,7 +52,7 @@ def sample(labeled: np.ndarray, labels: np.ndarray, pool: np.ndarray, **changes:
     return dataclasses.replace(made, **changes)
 
 
-def dark_labels(pool_levels: tuple[int, int]) -> Sample:
+def dark_labels(pool_levels: tuple[int, int]) -> ViewSample:
     """Reddish and bluish labelled images of one brightness; a pool of brightness in a range."""
     rng = np.random.default_rng(0)
     labels = np.arange(12) % 2
@@ -148,7 +148,7 @@ def candidate(name: int, gain: float, worse: float | None, *, lost: tuple[str, .
     loss = None if worse is None else 0.4 + worse
     settings = {**DEFAULT, "magnitude": name}
     change = None if worse is None else Interval(worse, worse - 0.1, worse + 0.1)
-    return Candidate(
+    return ViewCandidate(
         settings, figures, Interval(gain, gain - 0.05, gain + 0.05), lost, loss, change
     )
 
@@ -156,11 +156,11 @@ def candidate(name: int, gain: float, worse: float | None, *, lost: tuple[str, .
 def test_the_most_coverage_among_those_whose_labels_stay_likely() -> None:
     default = candidate(9, 0.0, 0.0)
     rows = [default, candidate(20, 0.3, 0.01), candidate(14, 0.2, -0.01), candidate(4, 0.1, -0.2)]
-    chosen, reason = tune.choose(rows)
+    chosen, reason = tune.choose_view(rows)
     assert chosen["magnitude"] == 14
     assert "RandAugment 2/14, crop from 0.35 covers 70% of the pool instead of the" in reason
     assert "(more than chance explains)" in reason
-    _, reason = tune.choose([default, candidate(14, 0.04, -0.01)])
+    _, reason = tune.choose_view([default, candidate(14, 0.04, -0.01)])
     assert "(which may be chance)" in reason
 
 
@@ -174,7 +174,7 @@ def test_the_most_coverage_among_those_whose_labels_stay_likely() -> None:
     ],
 )
 def test_the_default_is_kept_where_nothing_better_is_sure(others: list[Any], words: str) -> None:
-    chosen, reason = tune.choose([candidate(9, 0.0, 0.0), *others])
+    chosen, reason = tune.choose_view([candidate(9, 0.0, 0.0), *others])
     assert chosen == {**DEFAULT, "magnitude": 9}
     assert words in reason
 
@@ -188,8 +188,8 @@ def figures(**values: float) -> Figures:
 def test_fidelity_is_held_down_to_the_weak_view_less_half_its_interval() -> None:
     bounds = tune.fidelity_bounds(figures(density=1.0, precision=0.8, distance=0.1))
     assert bounds == pytest.approx({"density": 0.8, "precision": 0.6, "distance": 0.3})
-    assert tune.fallen(figures(density=0.81, precision=0.61, distance=0.29), bounds) == ()
-    worse = tune.fallen(figures(density=0.79, precision=0.9, distance=0.31), bounds)
+    assert tune.lost_fidelity(figures(density=0.81, precision=0.61, distance=0.29), bounds) == ()
+    worse = tune.lost_fidelity(figures(density=0.79, precision=0.9, distance=0.31), bounds)
     assert worse == ("density", "distance")
 
 
@@ -212,7 +212,7 @@ def test_gains_are_paired_and_wider_than_one_by_one() -> None:
 # --- folds
 
 
-def test_held_out_losses_are_of_labels_that_the_head_did_not_see(
+def test_view_losses_are_of_labels_that_the_head_did_not_see(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     data = dark_labels((40, 160))
@@ -226,16 +226,16 @@ def test_held_out_losses_are_of_labels_that_the_head_did_not_see(
 
     monkeypatch.setattr(tune, "fit_head", watched)
     metrics = list(tune.feature_metrics(clean, clean.shape[1], None).values())
-    losses = tune.held_out_losses(data, clean, clean[None].repeat(2, 1, 1), metrics)
+    losses = tune.view_losses(data, clean, clean[None].repeat(2, 1, 1), metrics)
     assert losses.shape == (12,)
     assert losses.mean() < 0.1
-    chains = types.make_folds(data.labels, 0, 4, 0)[1:]
-    for features, chain in zip(seen, list(chains) * 2, strict=True):
-        held_out = clean[torch.from_numpy(chain.judges)]
+    folds = types.make_folds(data.labels, 0, 4, 0)[1:]
+    for features, fold in zip(seen, list(folds) * 2, strict=True):
+        held_out = clean[torch.from_numpy(fold.judges)]
         assert len(features) == 2 * (12 - len(held_out))
         assert float(torch.cdist(features, held_out).min()) > 0
     noise = torch.randn(2, 12, 3, generator=torch.Generator().manual_seed(0))
-    assert tune.held_out_losses(data, clean, noise, metrics).mean() > 0.4
+    assert tune.view_losses(data, clean, noise, metrics).mean() > 0.4
 
 
 def test_a_sample_takes_turns_among_the_classes_and_repeats() -> None:

@@ -111,7 +111,7 @@ def test_the_gain_is_that_of_the_power_law() -> None:
 
 def test_the_curve_is_of_held_out_labels(taught: pipeline.Pipeline) -> None:
     curve = learning_curve(taught)
-    kept = np.mean([chain.keep.sum() for chain in taught.run.task.folds[1:]])
+    kept = np.mean([fold.keep.sum() for fold in taught.run.task.folds[1:]])
     assert curve.labels[-1] == kept
     assert (np.diff(curve.labels) > 0).all()
     assert ((curve.errors >= 0) & (curve.errors <= 1)).all()

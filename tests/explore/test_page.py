@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from tutelage.chain.tune import DEFAULT, Candidate, Tuning
+from tutelage.chain.tune import DEFAULT, Tuning, ViewCandidate
 from tutelage.explore import page as augment
 from tutelage.report.model import Sheet, Thumb
 from tutelage.stats.coverage import METRICS
@@ -22,12 +22,12 @@ def intervals(value: float) -> dict[str, Interval]:
 
 
 def search() -> Tuning:
-    default = Candidate(DEFAULT, intervals(0.4), Interval(0, 0, 0), (), 0.5, Interval(0, 0, 0))
-    other = Candidate(
+    default = ViewCandidate(DEFAULT, intervals(0.4), Interval(0, 0, 0), (), 0.5, Interval(0, 0, 0))
+    other = ViewCandidate(
         {**DEFAULT, "num_ops": 3}, intervals(0.61), Interval(0.21, 0.1, 0.3), (), 0.45,
         Interval(-0.05, -0.1, 0.01),
     )  # fmt: skip
-    fallen = Candidate(
+    fallen = ViewCandidate(
         {**DEFAULT, "augment": "none", "crop_scale": 0.1}, intervals(0.2),
         Interval(-0.2, -0.3, -0.1), ("density", "distance"),
     )  # fmt: skip

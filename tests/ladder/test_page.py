@@ -114,7 +114,7 @@ def test_each_part_left_out_is_told_with_what_it_adds() -> None:
     shown = page(arms=[arm("student", 0.83), *less], differences=whole)
     told = ladder.summary(shown)
     # Not the arm that stands last.
-    assert ladder.headline(shown).startswith("Over 3 label draws, student names 83.0%")
+    assert ladder.headline(shown).startswith("Over 3 label draws, student gets 83.0%")
     for part in (
         "The whole chain needs augmentation (+5.0 points), pretrained weights (+30.0 points).",
         "It would be better without self-training (\N{MINUS SIGN}3.0 points).",

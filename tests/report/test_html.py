@@ -62,7 +62,7 @@ def test_the_full_page_tells_everything(make_report: Any, full_fields: dict[str,
     text = page.text()
     for words in (
         "A run", "tutelage run photos --out runs/a", "2025-01-01 00:00",
-        "names 79.0% of the 200 test images right", "macro-F1 78.0%",
+        "gets 79.0% of the 200 test images right", "macro-F1 78.0%",
         "Gained 10.0 points", "self-train-1 was rejected", "optimistic for a new plant",
         "0.051", "0.432", "1,234,567", "1 min 15 s",
         "Round 1 was over-confident", "photo.png", "What the student saw.",

@@ -62,7 +62,7 @@ def test_mistakes_are_sorted_and_leave_out_what_never_happened() -> None:
 
 def test_reliability_bins_by_confidence() -> None:
     probs = np.array([[1.0, 0.0], [0.95, 0.05], [0.45, 0.55], [0.42, 0.58]])
-    low, high = numbers.reliability(StageTest(probs, np.array([0, 1, 1, 1])))
+    low, high = numbers.reliability_bins(StageTest(probs, np.array([0, 1, 1, 1])))
     assert (low.images, high.images) == (2, 2)
     assert low.confidence == pytest.approx(0.565)
     assert low.accuracy.value == 1.0

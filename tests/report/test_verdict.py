@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from tutelage.report.verdict import judge
+from tutelage.report.verdict import make_verdict
 from tutelage.report.wording import percent
 from tutelage.stats.intervals import paired_change
 
 
 def test_each_step_is_held_against_the_last_accepted_one(make_report: Any) -> None:
     stages = {"probe": (0.7, True), "transfer": (0.5, False), "self-train-1": (0.9, True)}
-    probe, transfer, last = judge(make_report(stages)).steps
+    probe, transfer, last = make_verdict(make_report(stages)).steps
     assert probe.change is None
     assert transfer.change == paired_change(0, 40, 200)
     assert "against probe" in last.sentence
@@ -21,9 +21,9 @@ def test_each_step_is_held_against_the_last_accepted_one(make_report: Any) -> No
 
 
 def test_the_headline_has_accuracy_interval_and_macro_f1(make_report: Any) -> None:
-    verdict = judge(make_report({"probe": (0.7, True), "student": (0.85, True)}))
+    verdict = make_verdict(make_report({"probe": (0.7, True), "student": (0.85, True)}))
     assert verdict.headline == (
-        "The final model, student, names 85.0% of the 200 test images right "
+        "The final model, student, gets 85.0% of the 200 test images right "
         "(95% interval 80.0 to 85.0); macro-F1 84.0%."
     )
     assert verdict.summary[0].startswith("All steps together, from probe (70.0%) to student: gain")
@@ -37,7 +37,7 @@ def test_the_headline_has_accuracy_interval_and_macro_f1(make_report: Any) -> No
 def test_the_student_is_judged_against_its_teacher(
     make_report: Any, student: float, words: str
 ) -> None:
-    verdict = judge(make_report({"transfer": (0.8, True), "student": (student, True)}))
+    verdict = make_verdict(make_report({"transfer": (0.8, True), "student": (student, True)}))
     (sentence,) = [s for s in verdict.summary if words in s]
     assert f"accuracy {percent(student)} against 80.0%, macro-F1 {percent(student - 0.01)}" in (
         sentence
@@ -45,7 +45,7 @@ def test_the_student_is_judged_against_its_teacher(
 
 
 def test_a_possible_loss_of_the_student_is_quantified(make_report: Any) -> None:
-    verdict = judge(make_report({"transfer": (0.8, True), "student": (0.795, True)}))
+    verdict = make_verdict(make_report({"transfer": (0.8, True), "student": (0.795, True)}))
     low = paired_change(0, 1, 200).low
     assert any(f"A loss of up to {-100 * low:.1f} points" in s for s in verdict.summary)
 
@@ -54,7 +54,7 @@ def test_rejections_come_with_their_reason(make_report: Any, full_fields: dict[s
     rejected = {**full_fields["decisions"][0], "accepted": False, "reason": "2 wins, 6 losses"}
     full_fields["decisions"] = [rejected]
     report = make_report({"probe": (0.8, True), "transfer": (0.7, False)}, **full_fields)
-    verdict = judge(report)
+    verdict = make_verdict(report)
     assert "transfer was rejected and is not part of the final model: 2 wins, 6 losses." in (
         verdict.summary
     )
@@ -63,21 +63,21 @@ def test_rejections_come_with_their_reason(make_report: Any, full_fields: dict[s
 
 
 def test_decisions_that_test_contradicts_are_admitted(make_report: Any) -> None:
-    verdict = judge(make_report({"probe": (0.7, True), "a": (0.9, False), "b": (0.5, True)}))
+    verdict = make_verdict(make_report({"probe": (0.7, True), "a": (0.9, False), "b": (0.5, True)}))
     _, rejected_gain, kept_loss = verdict.steps
     assert "would have helped" in (rejected_gain.hindsight or "")
     assert "did harm" in (kept_loss.hindsight or "")
 
 
 def test_a_smaller_student_is_not_called_harm(make_report: Any) -> None:
-    student = judge(make_report({"transfer": (0.8, True), "student": (0.6, True)})).steps[-1]
+    student = make_verdict(make_report({"transfer": (0.8, True), "student": (0.6, True)})).steps[-1]
     assert student.sentence.startswith("lost 20.0 points")
     assert student.hindsight is None
 
 
 def test_without_a_test_split_folds_speak(make_report: Any, full_fields: dict[str, Any]) -> None:
     stages = {"probe": (0.7, True), "transfer": (0.8, True)}
-    verdict = judge(make_report(stages, test=False, **full_fields))
+    verdict = make_verdict(make_report(stages, test=False, **full_fields))
     assert verdict.split == "val"
     assert "40 held-out labelled images" in verdict.headline
     assert verdict.steps[1].change == paired_change(6, 2, 40)
@@ -88,7 +88,7 @@ def test_without_any_figures_the_verdict_says_so(make_report: Any) -> None:
     report = make_report({"probe": (0.7, True), "transfer": (0.8, True)}, test=False)
     bare = [{**stage, "val": None} for stage in report.metrics["stages"]]
     metrics = {**report.metrics, "stages": bare}
-    verdict = judge(dataclasses.replace(report, metrics=metrics))
+    verdict = make_verdict(dataclasses.replace(report, metrics=metrics))
     assert verdict.split is None
     assert "no accuracy to report" in verdict.headline
     assert verdict.steps[1].sentence == "no figure to compare with probe"
@@ -96,13 +96,13 @@ def test_without_any_figures_the_verdict_says_so(make_report: Any) -> None:
 
 def test_figures_without_answers_get_no_interval(make_report: Any) -> None:
     report = make_report({"probe": (0.7, True), "transfer": (0.8, True)})
-    verdict = judge(dataclasses.replace(report, predictions={}))
+    verdict = make_verdict(dataclasses.replace(report, predictions={}))
     assert verdict.steps[1].change is None
     assert verdict.steps[1].sentence.startswith("+10.0 points against probe, interval unknown")
 
 
 def test_one_stage_has_nothing_to_compare_with(make_report: Any) -> None:
-    verdict = judge(make_report({"probe": (0.7, True)}))
+    verdict = make_verdict(make_report({"probe": (0.7, True)}))
     assert verdict.teacher is None
     assert verdict.summary == [
         "Only one stage counts here, so there is nothing to compare it with."
@@ -110,7 +110,7 @@ def test_one_stage_has_nothing_to_compare_with(make_report: Any) -> None:
 
 
 def test_no_accepted_stage_is_no_model(make_report: Any) -> None:
-    verdict = judge(make_report({"probe": (0.7, False)}))
+    verdict = make_verdict(make_report({"probe": (0.7, False)}))
     assert verdict.headline == "No stage was accepted, so the run delivers no model."
 
 
@@ -119,8 +119,8 @@ def test_speed_is_compared_in_one_format_only(
 ) -> None:
     stages = {"probe": (0.7, True), "student": (0.7, True)}
     words = "has 25% of the teacher's parameters and answers in 4.0 ms where the teacher takes 12.0"
-    assert any(words in s for s in judge(make_report(stages, **full_fields)).summary)
+    assert any(words in s for s in make_verdict(make_report(stages, **full_fields)).summary)
     teacher, student = full_fields["deployment"]
     full_fields["deployment"] = [teacher, {**student, "format": "ONNX int8"}]
-    summary = judge(make_report(stages, **full_fields)).summary
+    summary = make_verdict(make_report(stages, **full_fields)).summary
     assert "The student has 25% of the teacher's parameters." in summary

@@ -719,10 +719,10 @@ def limit_comes_from_held_out_images(_: Path, monkeypatch: pytest.MonkeyPatch) -
     found = detect(features, labels, pool)
     assert not found.outside.any()
     seen = fit_limit(mean_distances(features, labels, features))
-    assert seen.share < (found.distances > seen.value).mean() <= MOST  # else the bug is not told
+    assert seen.share < (found.distances > seen.value).mean() <= MOST  # else the bug does not show
 
 
-def judged_images_are_no_part_of_their_chains_limit(
+def judged_images_are_no_part_of_their_folds_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = prepared(tmp_path, monkeypatch)
@@ -808,9 +808,9 @@ def labeled_images_leave_the_pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not set(task.labeled.tolist()) & set(task.pool.tolist())
     assert not (roles["labeled"] | roles["unlabeled"]) & roles["test"]
     assert (run.split.labels[task.pool] == -1).all()
-    for chain in task.folds[1:]:
-        assert len(chain.judges)
-        assert not chain.keep[chain.judges].any()
+    for fold in task.folds[1:]:
+        assert len(fold.judges)
+        assert not fold.keep[fold.judges].any()
 
 
 def copies_are_not_counted_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1163,7 +1163,9 @@ def ranks_count_every_image_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def ranks_measure_a_neck_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = prepared(tmp_path, monkeypatch)
-    monkeypatch.setattr(student, "_some", lambda task: np.tile(task.pool, 5))  # several batches
+    monkeypatch.setattr(
+        student, "_warm_rows", lambda task: np.tile(task.pool, 5)
+    )  # several batches
 
     def measured() -> Tensor:
         model = student.create_student(run.config, run.base)

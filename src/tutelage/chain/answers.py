@@ -21,7 +21,7 @@ from tutelage.stats.pseudo_labels import PseudoLabels, revise
 from tutelage.stats.unknown import energy, fit_limit, match_threshold
 from tutelage.training.loader import Canvases, Rows, spaced
 
-MATCHED_IMAGES = 1000  # of the pool, at most, by which a temperature or a threshold is matched
+MATCHED_IMAGES = 1000  # pool images, at most, on which a temperature or threshold is matched
 
 
 def evaluation_look(
@@ -34,7 +34,7 @@ def evaluation_look(
     views: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> Tensor:
-    """Outputs (N, ...) on the view that the model is deployed with; it ends up on the CPU.
+    """Outputs (N, ...) on the view that the model is deployed with; leaves the model on the CPU.
 
     With 2 views, the mean of the outputs on that view and on its mirror image.
     """
@@ -77,7 +77,7 @@ def unknown_threshold_of(beliefs: Beliefs) -> float | None:
 
 
 def set_calibration(model: Classifier, temperature: float, unknown_threshold: float | None) -> None:
-    """Record what makes the model's probabilities calibrated, and when it knows no answer."""
+    """Record the temperature and the threshold for unknown images in the model's spec."""
     model.spec = dataclasses.replace(
         model.spec, temperature=temperature, unknown_threshold=unknown_threshold
     )
@@ -94,7 +94,7 @@ def matched_temperature(
     """The temperature at which the model is as confident about the pool as its labels are.
 
     Used where no label was held out. The labels of a round in legs are a mean of old and new
-    beliefs already; those of an online round are still its teacher's, who knew less, so the
+    beliefs already; those of an online round are still its teacher's, which knew less, so the
     model's own beliefs are averaged in.
     """
     labels = labels.some(MATCHED_IMAGES, run.seed)
@@ -108,8 +108,8 @@ def matched_temperature(
 def inherit_threshold(run: Run, model: Classifier, teacher: Outcome) -> None:
     """Give a model without held-out predictions its teacher's threshold for unknown images.
 
-    An energy means something for one model only, so the model's threshold is the energy that as
-    many images of the pool lie beyond as with the teacher.
+    An energy means something for one model only, so the model's own threshold is chosen such that
+    as many images of the pool lie beyond it as lie beyond the teacher's.
     """
     threshold = teacher.model.spec.unknown_threshold
     if threshold is None or not len(run.task.pool):

@@ -1,4 +1,4 @@
-"""From a finished run to what the report shows and the tables of the run folder."""
+"""What the report shows of a finished run, and the tables in the run folder."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ from tutelage.system.files import write_parquet
 from tutelage.training.loader import Rows
 
 SHOWN = 24  # pictures on a contact sheet
-MISTAKES = 60  # on the sheet that can be filtered
+MISTAKES = 60  # pictures on the sheet of mistakes, which can be filtered
 CLOUD = (150, 250)  # labelled and unlabelled images in the cloud, at most
-CLOUD_SIDE = 56  # pixels of each
+CLOUD_SIDE = 56  # side of each of them, in pixels
 
 
 def pseudo_label_table(run: Run, finished: Sequence[Finished]) -> dict[str, list[Any]]:
-    """Every pool image in every round: what it was taken for, how surely, and why it was used."""
+    """Every pool image in every round: its label, how sure that was, and why it was used."""
     columns: dict[str, list[Any]] = {
         name: [] for name in ("image", "label", "confidence", "round", "accepted", "reason")
     }
@@ -228,7 +228,7 @@ def _copies_sheet(run: Run) -> Sheet:
 
 
 def leakage(run: Run, probs: Mapping[str, Floats]) -> dict[str, Any]:
-    """What copies there were and, if any of test, each stage's figures without those test images.
+    """What copies there are, and each stage's figures without the copied test images.
 
     ``probs`` holds each stage's answers (N, K) to the N test images.
     """

@@ -27,10 +27,10 @@ def finish(chain: Pipeline, command: str, data: str, settings: dict[str, Any]) -
     """Write everything that a run leaves; the content of metrics.json.
 
     Args:
-        chain: with all its stages.
-        command: what was asked for.
+        chain: the pipeline, with all its stages.
+        command: the name of the command.
         data: what the user called the images.
-        settings: those that the user gave.
+        settings: the settings that the user gave.
     """
     run = chain.run
     out = run.folder.path

@@ -1,7 +1,7 @@
 """Stages on the frozen trunk: its features are made once, and heads are fitted to them.
 
-Each stage fits one head a fold of the labels: the first on all labels, which is delivered, and the
-others to be judged on the labels that they have not seen.
+Each stage fits one head for each fold of the labels. The first, on all labels, is delivered; the
+others are judged on the labels that they have not seen.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from tutelage.training.loader import Rows
 PROBE_STRENGTH = 10.0
 STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0)  # rising: each fit starts from the one before
 LAST = ("plain", "pretrained")  # the metrics of the trunk's last features
-GUARD = 2.33  # standard errors by which what is rarely better must be better: 1%, one-sided
+GUARD = 2.33  # standard errors by which a rarely better choice must be better: 1%, one-sided
 GUARD_LABELS = 40  # with more held-out labels, heads on a frozen trunk need fewer standard errors
 
 
@@ -97,8 +97,8 @@ def feature_metrics(center: Tensor, own: int, pretrained_head: Tensor | None) ->
 def probe(run: Run, features: Features) -> Outcome:
     """Stage "probe": logistic regression on the centre view's features, nothing else.
 
-    Where the user asks to balance the classes it does, so that what follows is not compared with
-    a model that was free to leave the rare ones out.
+    If the user asks to balance the classes, it does: later stages must not be compared with a
+    model that was free to ignore the rare ones.
     """
     task = run.task
     balance = balances(run.config.transfer.balance, task)[-1]
@@ -125,7 +125,7 @@ def transfer(run: Run, features: Features) -> Outcome:
     The metric (the trunk's last features, plain or with the pretrained fc layer as a prior; or its
     middle stages) and, if it is "auto", the balance are those with the best held-out likelihood.
     Another strength than the usual one, and the middle stages, must be better beyond chance: a few
-    labels call them better where they are worse. ``choice["trained"]`` is what a trained trunk
+    labels often favour them where they are worse. ``choice["trained"]`` is what a trained trunk
     starts from. Its last stages, which a head on the middle ones does not read, learn to be
     better, so there the middle stages must be better by more (docs/log.md).
     """
@@ -138,7 +138,7 @@ def transfer(run: Run, features: Features) -> Outcome:
             for strength, heads in zip(STRENGTHS, zip(*paths, strict=True), strict=True):
                 grid.append(({"metric": name, "strength": strength, "balance": balance}, heads))
     losses = np.stack([held_out_nll(task, _judged(task, heads, features)) for _, heads in grid])
-    if tried != ("none",):  # asked to serve all classes alike, so they are judged alike
+    if tried != ("none",):  # balanced heads serve all classes alike, so all classes count alike
         losses = losses * judged_weights(task)
     best, start = _best_of([choice for choice, _ in grid], losses)
     choice, heads = {**grid[best][0], "trained": grid[start][0]}, grid[best][1]
@@ -150,8 +150,8 @@ def _best_of(choices: Sequence[dict[str, Any]], losses: Floats) -> tuple[int, in
     """Positions of the best choice for a frozen trunk, and of the start of a trained one.
 
     Args:
-        choices: those on the last features first.
-        losses: (C, J') of the held-out labels under each.
+        choices: C of them, those on the last features first.
+        losses: (C, J') log-losses of the held-out labels under each choice.
     """
     # Where the user wants no last features, all choices are alike.
     last = sum(choice["metric"] in LAST for choice in choices) or len(choices)
@@ -169,7 +169,7 @@ def _best_of(choices: Sequence[dict[str, Any]], losses: Floats) -> tuple[int, in
 
 
 def guard(n: int) -> float:
-    """Standard errors by which what is rarely better must be better on ``n`` held-out labels.
+    """Standard errors by which a rarely better choice must be better on ``n`` held-out labels.
 
     That middle stages and other strengths are rarely better is known beforehand. This knowledge
     counts as much as some labels do, and more labels outweigh it: for a Gaussian belief the bar
@@ -214,7 +214,7 @@ def self_train(
     choice: dict[str, Any],
     labels: Sequence[PseudoLabels | None],
 ) -> Outcome:
-    """A round of self-training, as ``transfer`` chose, of a head noised by the features' views."""
+    """A round of self-training: heads as ``transfer`` chose, noised by the features' views."""
     heads = fit_fold_heads(run, features, choice, labels)
     return _outcome(run, features, heads, pseudo_labels=labels[0], choice=choice)
 

@@ -1,4 +1,4 @@
-"""A stage to disk and back: a kill leaves none of it or all of it, and damage is noticed."""
+"""Saving a stage and loading it: a kill leaves none or all of it, and damage is noticed."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def is_whole(folder: Path, say: Callable[[str], None]) -> bool:
         for name, written in record.get("files", {}).items():
             if digest((folder / name).read_bytes()) != written:
                 raise ValueError(f"the bytes of {name} are not those that were written")
-    # Not a disk that fails for a moment. A record that is a list has no attributes of an object.
+    # Other disk errors may pass. A record that is a list has no attributes of an object.
     except (FileNotFoundError, ValueError, AttributeError) as error:
         aside = folder.with_name(f".{folder.name}.damaged")
         shutil.rmtree(aside, ignore_errors=True)

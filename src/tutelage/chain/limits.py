@@ -1,7 +1,7 @@
-"""A student that must keep a latency or a size: which fits, measured before it is trained.
+"""Which student keeps the limits of latency and size, measured before it is trained.
 
 The cost of a network does not depend on its weights, so students are exported and timed before
-anything is trained, and a limit that nothing fits is told at once.
+anything is trained, and a limit that no student keeps is reported at once.
 """
 
 from __future__ import annotations
@@ -84,14 +84,14 @@ class Untrained:
         return self._exported[shape]
 
 
-def choose(
+def choose_student(
     settings: DistillConfig,
     planned: Shape,
     names: Sequence[str],
     sizes: Sequence[int],
     measure: Measure,
 ) -> tuple[Offer, str]:
-    """The student to train, and what to tell about it.
+    """The student to train, and a note on why it was chosen.
 
     It is the planned one where that fits the limits, else the slowest that does. A student that
     another beats in latency with as many parameters and as large views is not on offer.
@@ -101,18 +101,18 @@ def choose(
         planned: the student of the plan.
         names: students on offer.
         sizes: sides of the views on offer, in pixels.
-        measure: tells the cost of students.
+        measure: measures the cost of students.
 
     Raises:
         TutelageError: nothing on offer fits.
     """
     (first,) = measure([planned])
-    told = f"the planned student, {first},"
+    note = f"the planned student, {first},"
     if _fitting(settings, [first]):
-        return first, f"{told} fits {_limits(settings)}"
+        return first, f"{note} fits {_limits(settings)}"
     chosen = _slowest_that_fits(settings, _offers(settings, names, sizes, measure), measure)
-    told += f" does not fit {_limits(settings)}; the slowest that does takes its place"
-    return chosen, f"{told}: {chosen}"
+    note += f" does not fit {_limits(settings)}; the slowest that does takes its place"
+    return chosen, f"{note}: {chosen}"
 
 
 def names_on_offer(config: RunConfig, base: Classifier) -> list[str]:
@@ -130,7 +130,7 @@ def excess(settings: DistillConfig, latency_ms: float, megabytes: float) -> list
         (settings.max_size_mb, megabytes, "--max-size-mb", "MB"),
     )
     return [
-        f"{value:.2f} {unit} exceed {option} {limit:g}"
+        f"{value:.2f} {unit} exceeds {option} {limit:g}"
         for limit, value, option, unit in figures
         if limit is not None and value > limit
     ]
@@ -155,22 +155,22 @@ def _limits(settings: DistillConfig) -> str:
 
 
 def _fitting(settings: DistillConfig, offers: Iterable[Offer]) -> list[Offer]:
-    return [c for c in offers if not excess(settings, c.latency_ms, c.megabytes)]
+    return [one for one in offers if not excess(settings, one.latency_ms, one.megabytes)]
 
 
 def _offers(
     settings: DistillConfig, names: Sequence[str], sizes: Sequence[int], measure: Measure
 ) -> list[Offer]:
-    """What fits and is worth its time, fastest first; only least and greatest views are measured.
+    """What fits and is worth its time, fastest first; only the ends of ``sizes`` are measured.
 
-    Between these a network's latency rises with the square of the side.
+    Between them a network's latency rises with the square of the side.
     """
     low, high = min(sizes), max(sizes)
     least = measure([(name, low) for name in names])
     fitting = _fitting(settings, least)
     if not fitting:
         raise _nothing_fits(settings, least)
-    greatest = fitting if low == high else measure([(c.student, high) for c in fitting])
+    greatest = fitting if low == high else measure([(one.student, high) for one in fitting])
     offers = [
         _between(small, large, size)
         for small, large in zip(fitting, greatest, strict=True)
@@ -208,14 +208,14 @@ def _slowest_that_fits(settings: DistillConfig, offers: Sequence[Offer], measure
 
 
 def _nothing_fits(settings: DistillConfig, measured: Sequence[Offer]) -> TutelageError:
-    fastest = min(measured, key=lambda c: c.latency_ms)
-    smallest = min(measured, key=lambda c: c.megabytes)
-    told = f"the fastest is {fastest}"
+    fastest = min(measured, key=lambda offer: offer.latency_ms)
+    smallest = min(measured, key=lambda offer: offer.megabytes)
+    found = f"the fastest is {fastest}"
     if smallest.megabytes < fastest.megabytes:
-        told += f", the smallest {smallest}"
+        found += f", the smallest {smallest}"
     mend = "allow more than that"
     if settings.max_latency_ms is not None and fastest.latency_ms > settings.max_latency_ms:
         mend += ", or store the images on a smaller --canvas, which takes less time to resize to"
     return TutelageError(
-        f"no student fits {_limits(settings)}: {told}, as measured on this machine; {mend}"
+        f"no student fits {_limits(settings)}: {found}, as measured on this machine; {mend}"
     )

@@ -59,7 +59,7 @@ def load_data(
     *,
     labels_needed: bool = True,
 ) -> LoadedData:
-    """Decode, split and load the trunk; the split and the unreadable images go into the folder."""
+    """Decode the images, split them, and load the trunk; the folder keeps the split."""
     device = choose_device(config.data.device)
     configure(device)
     out = folder.path
@@ -89,7 +89,7 @@ def write_skipped(store: ImageStore, out: Path) -> None:
 
 
 def given_teachers(config: RunConfig) -> list[Classifier]:
-    """The models, all of the same classes, whose folders the setting ``teacher`` names.
+    """The models that the setting ``teacher`` names, all of the same classes.
 
     Raises:
         TutelageError: one is no model folder, or knows other classes than the first.
@@ -114,7 +114,7 @@ def given_teachers(config: RunConfig) -> list[Classifier]:
 def _open_store(
     folder: RunFolder, catalog: Catalog, config: RunConfig, console: Console
 ) -> ImageStore:
-    """The pixels; a run that began by streaming them goes on so, and all ranks do as the lead.
+    """The pixels; a run that began to stream them goes on streaming, and all ranks follow the lead.
 
     The order in which a training sees its images depends on it.
     """

@@ -49,7 +49,7 @@ def keep_freed_memory() -> None:
 
     Activations are allocated and freed every step; handing them back costs page faults that
     halve the speed of a training step on a CPU (measured: 60.7 -> 37.1 ms an image at 224 px).
-    Nothing happens where the C library is another one.
+    With another C library nothing happens.
     """
     if sys.platform != "linux":
         return
@@ -82,10 +82,10 @@ class Speed:
 def measure_speed(model: Classifier, device: torch.device, cache: Path) -> Speed:
     """How fast ``model`` runs here; measured once and remembered in ``cache``.
 
-    Remembered, because a plan must not change from one run to the next on the same machine.
+    It is remembered because a plan must not change from one run to the next on the same machine.
 
     Args:
-        model: is not changed.
+        model: the network, which is not changed.
         device: where it will run.
         cache: folder of the measurements.
     """
@@ -107,7 +107,7 @@ def measure_speed(model: Classifier, device: torch.device, cache: Path) -> Speed
 
 
 def _network(model: Classifier) -> str:
-    """The architecture, and what a cut model has of it."""
+    """The architecture, and which part of it a cut model has."""
     spec = model.spec
     cut = f" cut:{spec.cut}" if spec.cut is not None else ""
     return f"{spec.architecture}{cut}{''.join(f' -{name}' for name in spec.skipped)}"
@@ -145,7 +145,7 @@ def _measure(model: Classifier, device: torch.device, size: int) -> Speed:
     from tutelage.models.forward import Forward
 
     generator = torch.Generator().manual_seed(0)
-    # A GPU is measured at about the batch of a step: of fewer images the launches take the time.
+    # A GPU is measured at about a step's batch: with fewer images, launches take most of the time.
     count = 128 if device.type == "cuda" else 32
     images = torch.rand(count, 3, size, size, generator=generator).to(device)
     trained = copy.deepcopy(model).to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]

@@ -42,7 +42,7 @@ class Pipeline:
 
     @property
     def pool_logits(self) -> Floats:
-        """The teacher's answers (M, K) to the pool; one that labelled it as it learned is asked."""
+        """The teacher's answers (M, K) to the pool; computed here if its stage kept none."""
         outcome = self.teachers[-1].outcome
         known = outcome.beliefs.pool[0]
         if known is None:
@@ -58,7 +58,7 @@ class Pipeline:
 
     @property
     def start(self) -> dict[str, Any]:
-        """What it chose for the head that a trained trunk starts from."""
+        """What transfer chose for the head that a trained trunk starts from."""
         return dict(self.choice.get("trained", self.choice))
 
     @cached_property
@@ -73,7 +73,7 @@ class Pipeline:
 
     @cached_property
     def clustered(self) -> pool.Clustered:
-        """What the pool's clusters say to the teacher of the first round."""
+        """What the pool's clusters say, compared with the teacher of the first round."""
         return pool.ask_clusters(
             self.run,
             self.features,
@@ -84,28 +84,28 @@ class Pipeline:
         )
 
     def stage(self, name: str, work: Callable[[], Outcome], *, judged: bool = True) -> Finished:
-        """Run a stage, or take it from the folder where it is finished."""
-        done = self._made(name, work, judged=judged)
+        """Run a stage, or load it from its folder if it is finished."""
+        done = self._load_or_run(name, work, judged=judged)
         self.finished.append(done)
         return done
 
     def arm(self, name: str, work: Callable[[], Outcome]) -> Finished:
         """A stage to compare the chain with: it is kept in the folder, but never in the chain."""
-        return self._made(name, work, judged=False)
+        return self._load_or_run(name, work, judged=False)
 
-    def _made(self, name: str, work: Callable[[], Outcome], *, judged: bool) -> Finished:
+    def _load_or_run(self, name: str, work: Callable[[], Outcome], *, judged: bool) -> Finished:
         folder = self.run.folder.stages / name
         if by_lead(lambda: is_whole(folder, self.run.console.say)):
             done = load_stage(folder, name)
         else:
-            done = self._worked(name, folder, work, judged=judged)
+            done = self._run_and_keep(name, folder, work, judged=judged)
         if is_lead():
             self.run.trainings.forget(folder)
         verdict = "kept" if done.accepted else "REJECTED"
         self.run.console.say(f"{name}: {verdict} ({done.reason}), {done.seconds:.0f} s")
         return done
 
-    def _worked(
+    def _run_and_keep(
         self, name: str, folder: Path, work: Callable[[], Outcome], *, judged: bool
     ) -> Finished:
         """Do a stage's work and keep it; every rank goes on with what the lead kept."""

@@ -1,7 +1,7 @@
 """The planner: what fits into the minutes, decided before the work and pinned in the run folder.
 
-The choices are steps of a ladder (sizes, views, numbers of steps), not continuous, and the speed
-they rest on is measured once per machine: the same command plans the same work again.
+The choices come from short lists (of sizes, views, numbers of steps), and the speed that they rest
+on is measured once per machine: the same command plans the same work again.
 """
 
 from __future__ import annotations
@@ -19,44 +19,44 @@ SIZES = (224, 192, 160, 128, 96)
 STUDENT_SIZES = (224, 192, 160, 144, 128, 112, 96, 80, 72)
 STEPS = (3000, 2400, 2000, 1600, 1200, 1000, 800, 600, 500,
          400, 300, 240, 200, 160, 120, 90, 60, 40)  # fmt: skip
-ROUNDS = 4  # on the frozen trunk
-FOLDS = 4  # of the labels, that choices are made on
-JUDGED_FOLDS = 1  # of them, on which a stage that trains the trunk is repeated to be judged
-FOLD_STEPS = 0.5  # of its steps: a fold is there to show harm, its model is not used
+ROUNDS = 4  # of self-training on the frozen trunk
+FOLDS = 4  # of the labels; choices are made on them
+JUDGED_FOLDS = 1  # on so many of them a stage that trains the trunk is repeated to be judged
+FOLD_STEPS = 0.5  # of the stage's steps: a fold only shows harm, its model is not used
 MIN_JUDGED = 50  # held-out labels; fewer tell nothing that is worth twice the time
 OVERHEAD_S = 35.0  # imports, decoding, export and its check, latency, report
-OFFERS_S = 12.0  # exporting and timing the students to choose from, of EfficientNet-lite0
-SAFETY = 0.85  # of the budget is planned for: the rest is for a machine that others use too
-LOOKS_SHARE = 0.4  # of the planned time, at most, goes into features and test figures
+OFFERS_S = 12.0  # exporting and timing the students to choose from (EfficientNet-lite0)
+SAFETY = 0.85  # share of the budget that is planned, since others may use the machine too
+LOOKS_SHARE = 0.4  # of the planned time, at most, for features and test figures
 MORE_VIEWS_SHARE = 0.25  # the same for more than two views: a large pool varies enough by itself
 ENOUGH_PASSES = 3000  # images a student must see before larger views are worth their time
 LEAST_STUDENT_SHARE = 0.55  # of its teacher's side: smaller views lose more than steps gain
-MOST_EPOCHS = 60  # of the student
-MOST_TRAINED_EPOCHS = 20  # of a trunk
-MOST_TRANSFER_STEPS = 400  # on labels alone
+MOST_EPOCHS = 60  # of training a student
+MOST_TRAINED_EPOCHS = 20  # of training a teacher's trunk
+MOST_TRANSFER_STEPS = 400  # of training on labels alone
 STUDENT_BATCH = 32
 TRAINED_BATCH = 32
 ONLINE_BATCH = 64
 TRAINED_SHARE = 0.5  # of the time that is left after the frozen rounds; the rest is the student's
-TRAINED_SIZE = 160  # side in pixels at most, where the trunk is trained
-TRAINED_SCALE = 3  # times the canvas at most, the same
-LEAST_TRAINED = 2000  # images; fewer move a pretrained trunk no further than noise
-LEGS = (3, 6)  # least and most, of a pass over the pool each; the pool is labelled anew between
-LABELED_SHARE = (0.125, 0.5)  # least and most of a batch, and of the weight, for the true labels
-LABEL_PASSES = 30  # over the true labels, between those two: few steps must not miss them
-TRANSFER_SHARE = 0.3  # of what a trained round has, for training on the labels before it
+TRAINED_SIZE = 160  # side in pixels, at most, of the views on which a trunk is trained
+TRAINED_SCALE = 3  # that side is at most so many times the canvas's
+LEAST_TRAINED = 2000  # images in all steps; fewer move a pretrained trunk no further than noise
+LEGS = (3, 6)  # least and most, each about a pass over the pool, which is relabelled in between
+LABELED_SHARE = (0.125, 0.5)  # of a batch, and of the weight, at least and at most, for true labels
+LABEL_PASSES = 30  # over the true labels, within those shares: few steps must not miss them
+TRANSFER_SHARE = 0.3  # of a trained round's time, for training on the labels before it
 # What a search for the strong view may look at; tune reads it, the planner counts it.
 TUNE_SIZE = 128  # side in pixels at most
 TUNE_POOL = 300
 TUNE_LABELED = 60
-TUNE_VIEWS = 4  # of each labelled image and candidate
+TUNE_VIEWS = 4  # of each labelled image, for each candidate
 TUNE_GRID: tuple[dict[str, Any], ...] = (
     {"augment": "none"},
     {"augment": "trivialaugment"},
     *({"num_ops": n, "magnitude": m} for n in (1, 2, 3) for m in (4, 9, 14, 20, 27)),
 )
 TUNE_CROPS = (0.1, 0.2, 0.6, 0.85)  # least area of the crop, tried for the best of the grid
-TUNE_REFINED = 2  # how many those are
+TUNE_REFINED = 2  # how many candidates count as the best of the grid
 TUNE_FINALISTS = 3  # candidates that are checked on folds of the labels, besides the default
 TUNE_MOST = len(TUNE_GRID) + TUNE_REFINED * len(TUNE_CROPS)  # candidates; the grid has the default
 # Measured on two CPU cores with EfficientNet-lite0:
@@ -67,7 +67,7 @@ TUNE_CANDIDATE_S = 0.3  # seconds of a candidate's figures, and its share of the
 # alone, and CALL + RESIZE * canvas^2 pixels more:
 CALL = 1600.0
 RESIZE = 0.25
-STUDENT_TIME = 0.67  # of its teacher's network on the same view: it has the large first maps
+STUDENT_TIME = 0.67  # of its teacher's time on the same view: it keeps the large first maps
 TEACHER_COST = 0.65  # of a full training step, with the first stages frozen
 STUDENT_COST = 0.5  # the same for the cut student
 
@@ -78,20 +78,20 @@ class Work:
 
     trunk: Trunk  # "frozen" fits a head on features; "trained" and "online" train the trunk
     steps: int = 0  # of the optimiser
-    batch_size: int = 32  # images a step
+    batch_size: int = 32  # images in a step
     size: int = 0  # side of the views in pixels
     frozen_stages: int = 0  # first stages of a trained trunk that stay as they are
-    revisions: int = 0  # times, at equal distances, that the pool is labelled anew meanwhile
-    labeled_share: float = LABELED_SHARE[0]  # of a batch, and so of the weight: the true labels
-    restarts: bool = False  # the learning rates start anew whenever the pool was labelled anew
+    revisions: int = 0  # how often, at equal distances, the pool is labelled anew meanwhile
+    labeled_share: float = LABELED_SHARE[0]  # of a batch, and so of the weight: for true labels
+    restarts: bool = False  # the learning rates start anew whenever the pool is labelled anew
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """What a run will do."""
 
     minutes: float  # the budget
-    size: int  # side in pixels of the views of the frozen trunk
+    size: int  # side in pixels of the frozen trunk's views
     views: int  # views per image in the feature bank
     folds: int  # folds of the labels that choices are made on
     judged_folds: int  # folds on which a trained (not frozen) stage is repeated to be judged
@@ -111,7 +111,7 @@ class Amounts:
     test: int  # images that are looked at once, at the end
     canvas: int  # side in pixels of the stored images
     folds: int = FOLDS  # how many times a stage is repeated to be judged; 0 with a val split
-    teachers: int = 1  # how many a student has
+    teachers: int = 1  # how many teachers a student has
 
 
 def default_minutes(images: int) -> float:
@@ -128,7 +128,7 @@ def make_plan(
     fixed: bool = False,
     command: str = "run",
     student_size: int | None = None,
-) -> Plan:
+) -> RunPlan:
     """Choose resolution, trunk, rounds and steps that fit the budget.
 
     Args:
@@ -137,7 +137,7 @@ def make_plan(
         speed: of the teacher's architecture on this machine.
         native_size: the size the pretrained weights were made for.
         fixed: the architecture takes no other size.
-        command: that the plan is for; time goes to no stage that it leaves out.
+        command: what the plan is for; no time goes to a stage that it leaves out.
         student_size: side of the student's views in pixels; None chooses it.
     """
     minutes = config.data.minutes or default_minutes(amounts.labeled + amounts.pool)
@@ -150,7 +150,7 @@ def make_plan(
     rounds = asked != 0 and amounts.pool > 0
     judged_folds = _judged_folds(amounts)
     left, transfer, trained, seconds = max(0.0, budget), None, None, 0.0
-    teacher_size = min(native_size, sizes[0])  # of a teacher that is given
+    teacher_size = min(native_size, sizes[0])  # that of a given teacher
     if command != "distill":
         spent = _frozen_seconds(amounts, speed, size, views, rounds=rounds)
         before, left = before + spent, max(0.0, budget - spent)
@@ -159,7 +159,7 @@ def make_plan(
         trainer = _Trainer(config, amounts, speed, trained_size, judged_folds, keeps_detail, rounds)
         share = TRAINED_SHARE if command in WITH_STUDENT else 1.0
         transfer, trained, seconds = trainer.stages(share * left)
-        # A round that nothing judges is the teacher; a judged one may still be rejected.
+        # A round that nothing judges becomes the teacher; a judged one may be rejected.
         unjudged = trained is not None and amounts.folds > 0 and not judged_folds
         teacher_size = trained_size if unjudged else size
     given = student_size or (sizes[0] if fixed or config.data.input_size else None)
@@ -168,7 +168,7 @@ def make_plan(
     student = _student(offered, teacher_size, speed, amounts, left - seconds)
     if command in WITH_STUDENT:
         seconds += _student_seconds(student, speed, teacher_size, amounts.teachers)
-    return Plan(
+    return RunPlan(
         minutes=minutes,
         size=size,
         views=views,
@@ -197,7 +197,7 @@ def _sizes(config: RunConfig, amounts: Amounts, native_size: int, *, fixed: bool
     """Sides of the teacher's views to choose from, falling; one where it is given."""
     if fixed or config.data.input_size:
         return [config.data.input_size or native_size]
-    largest = min(native_size, max(96, 4 * amounts.canvas))  # beyond is only interpolation
+    largest = min(native_size, max(96, 4 * amounts.canvas))  # beyond it is only interpolation
     return [size for size in SIZES if size <= largest] or [largest]
 
 
@@ -277,7 +277,7 @@ def _student_seconds(work: Work, speed: Speed, teacher_size: int, teachers: int)
     return work.steps * work.batch_size * step / 1e3
 
 
-def offered_sizes(plan: Plan) -> list[int]:
+def offered_sizes(plan: RunPlan) -> list[int]:
     """Sides of the views, falling, at which students may be offered in place of the planned one."""
     teachers = min(work.size for work in (plan.transfer, *plan.rounds))
     largest = max(plan.student.size, teachers)
@@ -339,7 +339,7 @@ class _Trainer:
     def stages(self, left: float) -> tuple[Work | None, Work | None, float]:
         """Training on labels alone, a round of self-training, and the seconds of both.
 
-        On a CPU with rounds to come the former only has the time where the user asks for it.
+        On a CPU, if rounds follow, the former gets time only where the user asks for it.
         """
         transfer, seconds = None, 0.0
         if not self.rounds or self.config.transfer.trunk == "trained" or self._cuda:
@@ -431,7 +431,7 @@ class _Trainer:
 
 
 def _revisions(images: float, pool: int) -> int:
-    """So many for ``images`` of the pool that a leg is about one pass over it, within ``LEGS``."""
+    """As many as make a leg of ``images`` about one pass over the pool, within ``LEGS``."""
     if not pool:
         return 0
     return min(max(round(images / pool), LEGS[0]), LEGS[1]) - 1
@@ -440,8 +440,8 @@ def _revisions(images: float, pool: int) -> int:
 def labeled_share(amounts: Amounts, images: int) -> float:
     """The share of a training on ``images`` in all that goes to the true labels.
 
-    No less than theirs of all images, and so much that each is seen ``LABEL_PASSES`` times, within
-    ``LABELED_SHARE``.
+    It is no less than their share of all images, and large enough that each is seen
+    ``LABEL_PASSES`` times, within ``LABELED_SHARE``.
     """
     least, most = LABELED_SHARE
     wanted = LABEL_PASSES * amounts.labeled / images

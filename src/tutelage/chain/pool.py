@@ -89,9 +89,9 @@ def ask_clusters(
     Args:
         run: the run, with a pool.
         features: of the frozen trunk.
-        metric: in which of its metrics.
+        metric: the name of the metric in which the clusters are fitted.
         teacher: what a head that knows the labels alone believes, for every fold.
-        temperature: that calibrates it.
+        temperature: what calibrates the teacher.
         detections: per fold, the pool images out of class. They take no part.
     """
     task, mapped = run.task, features.metrics[metric]
@@ -130,7 +130,7 @@ def _agreement(task: Task, ours: Beliefs, theirs: Beliefs, detection: Detection 
 
 def _likelier(task: Task, ours: Beliefs, theirs: Beliefs) -> bool:
     """Whether the held-out labels that both judge are likelier with ours than with theirs."""
-    # An image of a class that no label names tells neither from the other: no model knows it.
+    # An image of a class without labels favours neither: no model knows that class.
     learnt = np.isin(task.judged_labels, task.labels)
     both = (ours.known & theirs.known & learnt)[:, None]
     mine, other = (
@@ -147,7 +147,7 @@ def _inside(n: int, detection: Detection | None) -> NDArray[np.bool_]:
 def _pool_prior(
     task: Task, fold: Fold, teacher: Beliefs, temperature: float, beliefs: Floats
 ) -> Floats:
-    """Estimated class frequencies (K,) of pool images about which a fold's model believes (M, K).
+    """Estimated class frequencies (K,) of pool images, from a fold's ``beliefs`` (M, K) about them.
 
     The teacher's confusion is measured on the judged images, without those that judge the fold.
     """

@@ -21,7 +21,7 @@ from tutelage.chain.plan import (
     FOLDS,
     TUNE_MOST,
     Amounts,
-    Plan,
+    RunPlan,
     Work,
     make_plan,
     offered_sizes,
@@ -57,17 +57,17 @@ def prepare(
     """Claim the folder, decode, split, load the trunk and plan.
 
     Args:
-        command: what is asked for.
+        command: the name of the command.
         catalog: the data.
         data: what the user called it.
         out: the run folder.
         config: settings.
-        notes: what the user must know besides.
+        notes: what else the user must know.
         quiet: print nothing.
         shared: where the choice of a student is pinned, for runs that must agree on it.
 
     Raises:
-        TutelageError: the data, a setting or the folder is refused; a new folder is given back.
+        TutelageError: the data, a setting or the folder is refused; a new folder is removed.
     """
     catalog = apply_decisions(catalog, config.data.decisions)
     with _claimed(command, data, out, config) as (folder, resumed):
@@ -88,7 +88,7 @@ def _claimed(
 ) -> Iterator[tuple[RunFolder, bool]]:
     """The folder, and whether its run is continued.
 
-    After an error other processes may have it; a new folder is given back on a refusal.
+    After an error other processes may claim it; a refusal also removes a new folder.
     """
     folder = RunFolder(out)
     request = {"command": command, "data": os.path.normpath(data), "settings": config.to_dict()}
@@ -118,7 +118,7 @@ def opened(
     """Claim the folder and open the data, for a command that trains nothing.
 
     Raises:
-        TutelageError: as ``prepare``; also then a new folder is given back.
+        TutelageError: as for ``prepare``; then, too, a new folder is removed.
     """
     catalog = apply_decisions(catalog, config.data.decisions)
     with _claimed(command, data, out, config) as (folder, _):
@@ -181,7 +181,7 @@ def _planned(
     )
 
 
-def make_task(data: LoadedData, plan: Plan) -> Task:
+def make_task(data: LoadedData, plan: RunPlan) -> Task:
     """What training and choosing may see of a data set: no test images."""
     split = data.split
     labeled, pool, val = (split.indices(role) for role in ("labeled", "unlabeled", "val"))
@@ -198,7 +198,7 @@ def make_task(data: LoadedData, plan: Plan) -> Task:
     )
 
 
-def _pinned_plan(folder: RunFolder, command: str, data: LoadedData) -> Plan:
+def _pinned_plan(folder: RunFolder, command: str, data: LoadedData) -> RunPlan:
     def planned() -> dict[str, Any]:
         speed = measure_speed(data.base, data.device, cache_folder())
         folder.pin("machine", dataclasses.asdict(speed))
@@ -211,10 +211,10 @@ def _pinned_plan(folder: RunFolder, command: str, data: LoadedData) -> Plan:
         "rounds": tuple(Work(**work) for work in known["rounds"]),
         "student": Work(**known["student"]),
     }
-    return Plan(**{**known, **works})
+    return RunPlan(**{**known, **works})
 
 
-def _plan(command: str, data: LoadedData, student_size: int | None = None) -> Plan:
+def _plan(command: str, data: LoadedData, student_size: int | None = None) -> RunPlan:
     base, config, counts = data.base, data.config, data.counts
     labels = data.split.labels[data.split.indices("labeled")]
     amounts = Amounts(
@@ -238,7 +238,7 @@ def _plan(command: str, data: LoadedData, student_size: int | None = None) -> Pl
 
 
 def _pinned_student(
-    folder: RunFolder, command: str, data: LoadedData, plan: Plan, console: Console
+    folder: RunFolder, command: str, data: LoadedData, plan: RunPlan, console: Console
 ) -> dict[str, Any] | None:
     """The student that keeps the limits, chosen once per run folder; None without limits.
 
@@ -255,7 +255,7 @@ def _pinned_student(
         sizes = offered_sizes(plan)
         if config.data.input_size or fixed_size(base):
             sizes = [plan.student.size]
-        found, note = limits.choose(
+        found, note = limits.choose_student(
             config.distill,
             planned,
             limits.names_on_offer(config, base),
@@ -277,7 +277,7 @@ def _pinned_strong_view(
 
     def search() -> dict[str, Any]:
         with console.bar("augmentation", TUNE_MOST, "candidate") as done:
-            tuning = tune.tune(tune.sample_of(data, task.canvases), progress=done)
+            tuning = tune.tune(tune.view_sample(data, task.canvases), progress=done)
         data.base.cpu()
         return {
             "settings": tuning.chosen,
@@ -292,7 +292,7 @@ def _pinned_strong_view(
     return known["settings"], [note]
 
 
-def _notes(command: str, data: LoadedData, config: RunConfig, plan: Plan) -> list[str]:
+def _notes(command: str, data: LoadedData, config: RunConfig, plan: RunPlan) -> list[str]:
     return [
         *data.catalog.warnings,
         *data.split.warnings,
@@ -303,7 +303,7 @@ def _notes(command: str, data: LoadedData, config: RunConfig, plan: Plan) -> lis
     ]
 
 
-def _unused(command: str, config: RunConfig, plan: Plan) -> list[str]:
+def _unused(command: str, config: RunConfig, plan: RunPlan) -> list[str]:
     """Notes on settings that were given but that this plan cannot use."""
     works = (plan.transfer, *plan.rounds)
     names = without_effect(
@@ -322,7 +322,7 @@ def _unused(command: str, config: RunConfig, plan: Plan) -> list[str]:
         reasons.append((SELF_TRAINING, "no effect: {}; no round of self-training is planned"))
     words = (
         "no effect in this plan: {}; --trunk trained (with more --minutes) trains the trunk, "
-        "--trunk online does with online pseudo-labels"
+        "--trunk online does so with online pseudo-labels"
     )
     notes = []
     for group, reason in (*reasons, (tuple(names), words)):
@@ -332,11 +332,11 @@ def _unused(command: str, config: RunConfig, plan: Plan) -> list[str]:
     return notes
 
 
-def _too_short(plan: Plan) -> list[str]:
+def _too_short(plan: RunPlan) -> list[str]:
     """A note where even the least work takes longer than the budget."""
     if plan.estimated_seconds <= plan.minutes * 60:
         return []
     return [
-        f"the least there is to do takes about {plan.estimated_seconds / 60:.1f} minutes here, "
+        f"even the least work takes about {plan.estimated_seconds / 60:.1f} minutes here, "
         f"more than the {plan.minutes:g} of --minutes"
     ]

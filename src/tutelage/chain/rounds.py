@@ -18,11 +18,11 @@ def worth_it(chain: Pipeline) -> bool:
     verdict = clusters_verdict(chain)
     if "agreement" not in verdict:
         return True
-    agreement = f"agreement with the labels' head: kappa {verdict['agreement']:.2f}"
+    agreement = f"agreement with the head fitted to the labels: kappa {verdict['agreement']:.2f}"
     if verdict["likelier"]:
         run.note(
-            f"self-train-1: its pseudo-labels are the pool's clusters ({agreement}): held-out "
-            "labels are likelier so; --clusters ignore asks the head instead"
+            f"self-train-1: the pool's clusters give its pseudo-labels ({agreement}): held-out "
+            "labels are likelier with them; --clusters ignore asks the head instead"
         )
         return True
     planned = run.config.self_train.rounds is None
@@ -36,7 +36,7 @@ def worth_it(chain: Pipeline) -> bool:
 
 
 def clusters_verdict(chain: Pipeline) -> dict[str, Any]:
-    """What the pool's clusters are worth, found once per run folder; only if they are asked."""
+    """What the pool's clusters are worth, found once per run folder if they are asked at all."""
     if chain.run.config.self_train.clusters == "ignore":
         return {"likelier": False}
 
@@ -48,10 +48,10 @@ def clusters_verdict(chain: Pipeline) -> dict[str, Any]:
 
 
 def affordable(chain: Pipeline) -> Iterator[tuple[str, Work]]:
-    """The planned rounds, while there is time and their kind helps; they are run in between.
+    """Yield the planned rounds while there is time and their kind helps; the caller runs each.
 
-    The seconds that are kept with the stages are counted, so that a kill buys no time, and what
-    was left out once stays out.
+    The seconds that are kept with the stages are counted, so that a kill buys no time; and what was
+    once left out stays out.
     """
     run = chain.run
     stopped: set[str] = set()

@@ -42,11 +42,11 @@ def train(
         data: what the user called them.
         out: the run folder; the same call continues a run that was cut off.
         settings: by name, as on the command line.
-        notes: what the user must know besides.
+        notes: what else the user must know.
         quiet: print nothing.
 
     Returns:
-        The content of metrics.json; nothing where another rank leads.
+        The content of metrics.json; an empty dict where another rank leads.
 
     Raises:
         TutelageError: the data, a setting or the folder is refused.

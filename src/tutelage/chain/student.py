@@ -36,7 +36,7 @@ SHARE = 0.25  # of the teacher's parameters that a cut student may have
 NECKS = (256, 1024)  # least and greatest width of a cut student's 1x1 convolution
 WARM_IMAGES = 500
 WARM_VIEWS = 2
-LEAST_UNSEEN = 50  # images that the warm start was not fitted to; with fewer, all are compared on
+LEAST_UNSEEN = 50  # images that the warm start was not fitted to; with fewer, all are used
 
 
 def create_student(config: RunConfig, teacher: Classifier) -> Classifier:
@@ -71,7 +71,7 @@ def _quarter(teacher: Classifier) -> Classifier:
     """The deepest cut that, with a neck, has at most a quarter of the teacher's parameters.
 
     Depth before width: a later stage's features are worth more than a wider neck, and more than
-    the residual blocks before it (docs/log.md). Of those the first ones are kept that find room.
+    the residual blocks before it (docs/log.md). Of those, the first that fit are kept.
     """
     for count in range(count_stages(teacher), 1, -1):
         bare, blocks = cut(teacher, count), residual_blocks(teacher, count)
@@ -124,15 +124,11 @@ def distill(run: Run, teachers: Sequence[Classifier], work: Work) -> Outcome:
         TutelageError: as ``create_student``; the teachers' classes differ; the training diverged.
     """
     config = run.config.distill
-    together = Teachers([teacher.to(run.device) for teacher in teachers])
+    joint = Teachers([teacher.to(run.device) for teacher in teachers])
     student = _begin(run, teachers[0], work)
-    _warm_up(run, student, together)
-    step = DistillationStep(
-        together,
-        temperature=config.temperature,
-        alpha=config.alpha,
-    )
-    views = _views(run, student, together.sizes)
+    _warm_up(run, student, joint)
+    step = DistillationStep(joint, temperature=config.temperature, alpha=config.alpha)
+    views = _views(run, student, joint.sizes)
     loader = Loader(
         run.task.canvases,
         run.task.labeled_examples(run.task.folds[0]),
@@ -150,7 +146,7 @@ def distill(run: Run, teachers: Sequence[Classifier], work: Work) -> Outcome:
 
 
 def train_alone(run: Run, work: Work) -> Outcome:
-    """What ``distill`` is to be compared with: the same student for as many steps, but no teacher.
+    """Train the same student for as many steps without a teacher, to compare ``distill`` with.
 
     The student is cut from the pretrained trunk, its head is fitted to the labels, and it learns
     from the same kind of views and mixing of the labelled images alone. Only its new neck's norm
@@ -225,7 +221,7 @@ def _views(run: Run, student: Classifier, teacher_sizes: tuple[int, ...] = ()) -
     return Views(strong, spec.input_size, mix=transfer.mix, teacher_sizes=teacher_sizes)
 
 
-def _some(task: Task) -> Rows:
+def _warm_rows(task: Task) -> Rows:
     """At most ``WARM_IMAGES`` training images, evenly spaced."""
     return spaced(np.concatenate([task.labeled, task.pool]), WARM_IMAGES)
 
@@ -240,7 +236,7 @@ def _measure_neck(run: Run, student: Classifier) -> None:
         norm.momentum = None  # a plain average over the batches
     center = Center(student.spec.crop_pct)
     with alone():  # every rank's norm sees all batches
-        look(run.task.canvases, _some(run.task), center, student, student.spec.input_size)
+        look(run.task.canvases, _warm_rows(run.task), center, student, student.spec.input_size)
     student.cpu()
     for norm, momentum in momenta.items():
         norm.momentum = momentum
@@ -252,7 +248,7 @@ def _warm_up(run: Run, student: Classifier, teachers: Teachers) -> None:
     A head from zero first drags the warm trunk away from what it knows; a fitted one does not
     (measured on ants and bees: 0.83 -> 0.91 after the same training).
     """
-    rows = _some(run.task)
+    rows = _warm_rows(run.task)
     features = _warm_features(run, rows, student)
     pairs = zip(teachers.members, teachers.sizes, strict=True)
     logits = [_warm_outputs(run, rows, student, *pair) for pair in pairs]
@@ -296,7 +292,7 @@ def _kept(
     """
     task = run.task
     rows = task.pool if len(task.pool) else task.labeled
-    unseen = np.setdiff1d(rows, _some(task))
+    unseen = np.setdiff1d(rows, _warm_rows(task))
     rows = spaced(unseen if len(unseen) >= LEAST_UNSEEN else rows, MATCHED_IMAGES)
     before, after, *theirs = (
         clean_logits(run, model, rows, views=1) for model in (start, learned, *teachers)

@@ -99,9 +99,9 @@ def train_trunk(
     Args:
         run: the run, whose pretrained trunk every fold starts from.
         heads: the head that each fold starts from; only those of trained folds are read.
-        labels: the pseudo-labels of each fold, or None; the same holds.
+        labels: the pseudo-labels of each fold, or None; only those of trained folds are read.
         work: steps and sizes; a fold takes ``FOLD_STEPS`` of the steps.
-        name: of the stage, for the progress bar.
+        name: the stage's, for the progress bar.
         judged_folds: on how many folds it is repeated to be judged. Where nothing is held out, the
             temperature makes the model as confident about the pool as its last labels are.
         choice: what ``frozen.transfer`` chose.
@@ -139,12 +139,12 @@ class _Leg:
     """A part of the training of one fold's model; between legs the pool is labelled anew."""
 
     fold: Fold  # whose labels may be learned from
-    labels: PseudoLabels | None  # the pseudo-labels of now, or None
-    balance: str  # what is done about classes of unequal frequency
+    labels: PseudoLabels | None  # its current pseudo-labels, or None
+    balance: str  # how the loss treats classes of unequal frequency
     work: Work  # sizes, and the steps of this leg alone
     first: int  # steps that the legs before it made
     total: int  # steps of all legs
-    name: str  # for the progress bar
+    name: str  # shown beside the progress bar
 
 
 def _train_fold(

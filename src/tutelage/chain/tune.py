@@ -48,8 +48,8 @@ STRENGTHS = (3.0, 30.0)  # of the heads that a view is judged by
 
 
 @dataclass(frozen=True)
-class Sample:
-    """The images a measurement looks at, and the eye it looks with."""
+class ViewSample:
+    """The images that coverage is measured on, and the trunk that looks at them."""
 
     canvases: Canvases  # pixels by store row
     labeled: Rows  # (n,) store rows with labels
@@ -93,7 +93,7 @@ class Sample:
         return torch.stack(parts)
 
 
-def sample_of(data: LoadedData, canvases: Canvases, most_pool: int = TUNE_POOL) -> Sample:
+def view_sample(data: LoadedData, canvases: Canvases, most_pool: int = TUNE_POOL) -> ViewSample:
     """Some labelled images and ``most_pool`` of the pool, to measure coverage on."""
     spec, config = data.base.spec, data.config
     size, head = spec.input_size, data.base.pretrained_head
@@ -106,7 +106,7 @@ def sample_of(data: LoadedData, canvases: Canvases, most_pool: int = TUNE_POOL) 
         most_pool=most_pool,
         seed=config.data.seed,
     )
-    return Sample(
+    return ViewSample(
         canvases=canvases,
         labeled=rows,
         labels=labels,
@@ -136,7 +136,7 @@ def draw_sample(
 
 
 @dataclass(frozen=True)
-class Candidate:
+class ViewCandidate:
     """One strong view and how it did."""
 
     settings: dict[str, Any]  # as from ``settings_of``
@@ -166,11 +166,11 @@ class Candidate:
 class Tuning:
     """A finished search."""
 
-    candidates: tuple[Candidate, ...]  # all of them, the default first
+    candidates: tuple[ViewCandidate, ...]  # all of them, the default first
     bounds: dict[str, float]  # figure -> what a candidate must reach ("distance": must not exceed)
     chosen: dict[str, Any]  # settings to train with
     reason: str  # why, in words
-    seconds: float  # what it took
+    seconds: float  # how long it took
     looks: int  # views that were looked at
 
     @property
@@ -219,15 +219,15 @@ FIDELITY = ("density", "precision", "distance")
 Seen = dict[str, tuple[dict[str, Any], Tensor, Figures]]  # name -> settings, views, figures
 
 
-def tune(sample: Sample, *, progress: Callable[[int], None] | None = None) -> Tuning:
+def tune(sample: ViewSample, *, progress: Callable[[int], None] | None = None) -> Tuning:
     """Search number of operations, magnitude and crop of the strong view.
 
     First a grid of operations and magnitudes, TrivialAugment and the bare crop; then other crops
     for the best of them; then the best few and the default are checked on folds of the labels.
 
     Fidelity is held if density and precision are not below, and the kernel distance not above,
-    those of the weak view by more than half the weak view's own interval: less cannot be told
-    from the weak view. The distance is there because density alone rewards views that crowd where
+    those of the weak view by more than half the weak view's own interval: a smaller difference may
+    be chance. The distance is there because density alone rewards views that crowd where
     the pool is densest.
 
     Args:
@@ -247,26 +247,26 @@ def tune(sample: Sample, *, progress: Callable[[int], None] | None = None) -> Tu
     finalists = [default, *others[:TUNE_FINALISTS]]
     center = torch.cat([labeled, pool])
     metrics = list(feature_metrics(center, center.shape[1], sample.pretrained_head).values())
-    losses = {name: held_out_losses(sample, labeled, seen[name][1], metrics) for name in finalists}
+    losses = {name: view_losses(sample, labeled, seen[name][1], metrics) for name in finalists}
     gains = joint_gains({name: figures for name, (_, _, figures) in seen.items()}, default)
     candidates = tuple(
-        Candidate(
+        ViewCandidate(
             settings,
             figures.values,
             gains[name],
-            fallen(figures, bounds),
+            lost_fidelity(figures, bounds),
             float(losses[name].mean()) if name in losses else None,
             _mean_interval(losses[name] - losses[default]) if name in losses else None,
         )
         for name, (settings, _, figures) in seen.items()
     )
-    chosen, reason = choose(candidates)
+    chosen, reason = choose_view(candidates)
     looks = len(pool) + len(labeled) * (1 + TUNE_VIEWS * (1 + len(seen)))
     return Tuning(candidates, bounds, chosen, reason, time.monotonic() - began, looks)
 
 
 def _search(
-    sample: Sample,
+    sample: ViewSample,
     pool: Tensor,
     bounds: dict[str, float],
     progress: Callable[[int], None] | None,
@@ -292,17 +292,17 @@ def _search(
 
 
 def _faithful(seen: Seen, bounds: dict[str, float]) -> list[str]:
-    """The names of those that hold fidelity, the one that covers most of the pool first."""
-    held = [name for name, (_, _, figures) in seen.items() if not fallen(figures, bounds)]
+    """The names of the views that hold fidelity, the one that covers most of the pool first."""
+    held = [name for name, (_, _, figures) in seen.items() if not lost_fidelity(figures, bounds)]
     return sorted(held, key=lambda name: -seen[name][2].values["coverage"].value)
 
 
 def joint_gains(figures: dict[str, Figures], default: str) -> dict[str, Interval]:
     """Gains in coverage over the default, with 95% intervals that hold for all of them together.
 
-    The best of many candidates flatters itself. An interval's half width is that many standard
-    errors which, over the half samples, no candidate's gain strays from its mean by in 95% (the
-    maximum of the studentised differences), times what the t quantile exceeds the normal one by.
+    The best of many candidates flatters itself. In 95% of the half samples no candidate's gain
+    strays from its mean by more standard errors than ``widest`` (the maximum of the studentised
+    differences). Half an interval is as many, times the ratio of the t to the normal quantile.
     """
     names = [name for name in figures if name != default]
     base = figures[default]
@@ -318,7 +318,7 @@ def joint_gains(figures: dict[str, Figures], default: str) -> dict[str, Interval
     return gains
 
 
-def _no_choice(sample: Sample) -> str:
+def _no_choice(sample: ViewSample) -> str:
     if sample.lack:
         return sample.lack
     if np.bincount(sample.labels).max() < 2:
@@ -327,7 +327,7 @@ def _no_choice(sample: Sample) -> str:
 
 
 def policy_of(settings: dict[str, Any]) -> Policy:
-    """The strong view of some settings, made where every stage gets it from."""
+    """The strong view of some settings, as every stage makes it."""
     return strong_policy(TransferConfig(**settings))
 
 
@@ -337,14 +337,14 @@ def fidelity_bounds(weak: Figures) -> dict[str, float]:
     return {m: weak.values[m].value + half[m] * (1 if m == "distance" else -1) for m in FIDELITY}
 
 
-def fallen(figures: Figures, bounds: dict[str, float]) -> tuple[str, ...]:
+def lost_fidelity(figures: Figures, bounds: dict[str, float]) -> tuple[str, ...]:
     """The fidelity figures that are worse than their bounds."""
     sign = {m: -1 if m == "distance" else 1 for m in FIDELITY}
     return tuple(m for m in FIDELITY if sign[m] * (figures.values[m].value - bounds[m]) < 0)
 
 
-def choose(candidates: Sequence[Candidate]) -> tuple[dict[str, Any], str]:
-    """Settings and reason: the most coverage among those that did not lose held-out likelihood.
+def choose_view(candidates: Sequence[ViewCandidate]) -> tuple[dict[str, Any], str]:
+    """Settings and reason: the most coverage among views that keep the held-out likelihood.
 
     The default comes first; candidates with a log-loss were checked.
     """
@@ -374,8 +374,8 @@ def choose(candidates: Sequence[Candidate]) -> tuple[dict[str, Any], str]:
     )
 
 
-def held_out_losses(
-    sample: Sample, clean: Tensor, views: Tensor, metrics: Sequence[Metric]
+def view_losses(
+    sample: ViewSample, clean: Tensor, views: Tensor, metrics: Sequence[Metric]
 ) -> Floats:
     """Log-loss (J,) of each held-out label under heads fitted on the views of the others.
 
@@ -402,7 +402,7 @@ def held_out_losses(
 
 
 def _fold_logits(
-    sample: Sample,
+    sample: ViewSample,
     fold: Fold,
     clean: Tensor,
     views: Tensor,

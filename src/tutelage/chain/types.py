@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tutelage.chain.plan import Plan
+from tutelage.chain.plan import RunPlan
 from tutelage.config import RunConfig
 from tutelage.data.catalog import Catalog
 from tutelage.data.duplicates import Duplicates
@@ -31,7 +31,7 @@ from tutelage.training.loader import Canvases, Examples, Rows
 
 @dataclass(frozen=True)
 class Fold:
-    """One part of the labels that a model may learn from, and the part that judges it."""
+    """The part of the labels that a model may learn from, and the part that judges it."""
 
     keep: NDArray[np.bool_]  # (n,) bool, the labels it may learn from
     judges: Rows  # positions among the judged images that it has not seen
@@ -114,7 +114,7 @@ class Outcome:
     pseudo_labels: PseudoLabels | None = None  # of the pool, on all labels, if it used any
     # What was chosen on held-out labels, for later stages and the report.
     choice: dict[str, Any] = dataclasses.field(default_factory=dict)
-    remark: str = ""  # the reason, in words, of a stage that is not compared with the one before it
+    remark: str = ""  # why it was kept, in words, if it is not compared with the stage before
 
 
 @dataclass(frozen=True)
@@ -138,10 +138,10 @@ class Run:
     catalog: Catalog  # the images by name
     store: ImageStore  # their pixels
     split: Split  # the role of each image
-    console: Console  # where progress is told and recorded
+    console: Console  # prints and records progress
     device: torch.device  # where to compute
     base: Classifier  # the pretrained trunk with an empty head; stages copy it
-    plan: Plan  # what fits into the minutes
+    plan: RunPlan  # what fits into the minutes
     task: Task  # what training and choosing may see
     notes: list[str]  # what the user must know
     tracking: Tracking  # the trackers that figures are also sent to
@@ -150,7 +150,7 @@ class Run:
 
     @property
     def seed(self) -> int:
-        """Of the labelled subset, the folds, the views and the noise."""
+        """The seed of the labelled subset, the folds, the views and the noise."""
         return self.config.data.seed
 
     def changed(self, group: str, **values: Any) -> Run:

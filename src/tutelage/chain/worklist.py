@@ -27,10 +27,10 @@ from tutelage.stats.suggest import next_to_label
 from tutelage.system.files import write_parquet
 
 SUGGESTED = 200  # images to label next, at most
-DIRECTIONS = 32  # principal ones, in which distances are taken
-STEP = 50  # labels more, whose gain is extrapolated
-CURVE = (0.25, 0.5, 1.0)  # shares of the labels that the extrapolation is from
-LEAST_LABELS = 40  # below, it would be noise
+DIRECTIONS = 32  # principal directions in which distances are measured
+STEP = 50  # further labels whose gain is extrapolated
+CURVE = (0.25, 0.5, 1.0)  # shares of the labels that the extrapolation starts from
+LEAST_LABELS = 40  # with fewer, the curve would be noise
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def write_worklist(chain: Pipeline) -> None:
     known = ~np.isnan(held_out[:, 0])
     log_probs = np.log(np.clip(held_out[known], 1e-12, None))
     errors = find_label_errors(log_probs, task.labels[known])
-    suspicion = np.zeros(len(task.labeled))  # of what none could judge there is none
+    suspicion = np.zeros(len(task.labeled))  # 0 where no model could judge
     suspicion[known] = errors.probability
     given = np.where(known[:, None], held_out, np.eye(len(classes))[task.labels])
     temperature = chain.teachers[-1].outcome.model.spec.temperature
@@ -89,7 +89,7 @@ def write_worklist(chain: Pipeline) -> None:
 
 
 def facts(chain: Pipeline, errors: LabelErrors, curve: Curve | None) -> dict[str, Any]:
-    """What is said above the images."""
+    """What the review page says above the images."""
     run = chain.run
     n, suspected = len(errors.probability), int(errors.suspected.sum())
     sentences = []
@@ -117,9 +117,9 @@ def facts(chain: Pipeline, errors: LabelErrors, curve: Curve | None) -> dict[str
 def held_out_beliefs(chain: Pipeline, teachers: list[Finished]) -> Floats:
     """Probabilities (n, K) of the labelled images by models that did not learn from them.
 
-    Of the stages that were kept, the latest that was judged on an image has the say about it. With
-    a val split none was judged on the labelled images, so heads are fitted on folds of them. Rows
-    of NaN are images that none was held out of.
+    Of the stages that were kept, the latest that was judged on an image decides about it. With
+    a val split none was judged on the labelled images, so heads are fitted on folds of them. A row
+    of NaN is an image that every model learned from.
     """
     task = chain.run.task
     probs = np.full((len(task.labeled), task.n_classes), np.nan)

@@ -26,7 +26,7 @@ class Prediction:
         label: most likely class; "unknown" if the image was rejected.
         confidence: probability of the most likely class.
         probabilities: class -> probability.
-        rejected: the image looks like none of the classes; None if nobody asked.
+        rejected: the image looks like none of the classes; None if rejection was not asked for.
     """
 
     image: str

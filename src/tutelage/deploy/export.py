@@ -51,8 +51,8 @@ def export(
         )
     shown = own[:PARITY_IMAGES] or noise_images(loaded.spec.canvas)
     checked = _written(loaded, path, format, shown, model)
-    told = "training images" if own else "generated"
-    result: dict[str, Any] = {"path": str(path), **asdict(checked), "images": told}
+    source = "training images" if own else "generated"
+    result: dict[str, Any] = {"path": str(path), **asdict(checked), "images": source}
     if int8:
         from tutelage.deploy.onnx import quantize_onnx
 
@@ -100,7 +100,7 @@ def readable(catalog: Catalog, rows: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def noise_images(canvas: int, count: int = 128) -> list[np.ndarray]:
-    """Smooth random pictures of many shapes, for models that no images are at hand for."""
+    """Smooth random pictures of many shapes, for a model that has no images at hand."""
     rng = np.random.default_rng(0)
     images = []
     for _ in range(count):

@@ -18,7 +18,7 @@ from torch import nn
 
 from tutelage._version import __version__
 from tutelage.deploy.graph import TorchModel
-from tutelage.deploy.onnx import Parity, compare, estimated_loss, export_onnx, parity
+from tutelage.deploy.onnx import Parity, compare_answers, estimated_loss, export_onnx, parity
 from tutelage.models.classifier import Classifier
 from tutelage.models.folder import save_model
 from tutelage.system.errors import TutelageError, need
@@ -149,7 +149,7 @@ def _compare(model: Classifier, loaded: Any, images: Sequence[np.ndarray]) -> Ti
     seen = [transform(Image.fromarray(image))[None] for image in images]
     after = torch.cat([loaded(view).softmax(dim=-1) for view in seen]).numpy()
     before = TorchModel(model).probabilities(images)
-    compared, _ = compare(before, after)
+    compared, _ = compare_answers(before, after)
     return TimmExport(
         **vars(compared), max_logit_difference=difference, loss=estimated_loss(before, after)
     )
@@ -157,7 +157,7 @@ def _compare(model: Classifier, loaded: Any, images: Sequence[np.ndarray]) -> Ti
 
 @contextmanager
 def _export_folder(folder: Path) -> Iterator[Path]:
-    """A neighbour to write into, which becomes ``folder`` when all went well."""
+    """A neighbour to write into, which becomes ``folder`` once all went well."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise TutelageError(
             f"{folder} is there already and not empty; choose another --out, or remove it yourself"
@@ -222,14 +222,14 @@ def _of_run(origin: Path) -> list[str]:
     kind = "final" if origin.resolve().name == "student" else "teacher"
     parts = []
     try:
-        told = json.loads(figures.read_text(encoding="utf-8"))
-        if test := (told[kind] or {}).get("test"):
+        metrics = json.loads(figures.read_text(encoding="utf-8"))
+        if test := (metrics[kind] or {}).get("test"):
             low, high = (100 * end for end in test["accuracy_ci95"])
             parts.append(
                 f"Accuracy of this model on {test['n']} test images of its run: "
                 f"{100 * test['accuracy']:.1f}% (95% interval {low:.1f}% to {high:.1f}%).\n"
             )
-        final = told["final"]["name"] if told["final"] else "final model"
+        final = metrics["final"]["name"] if metrics["final"] else "final model"
         *_, body = card.read_text(encoding="utf-8").split("---\n", maxsplit=2)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise TutelageError(

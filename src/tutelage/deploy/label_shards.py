@@ -203,7 +203,7 @@ class _Work:
     def _parts(self) -> Generator[tuple[_Job, Part | Exception | None], None, None]:
         """The parts of each job, one job after the other.
 
-        Behind the parts of a job comes None, or the error if it cannot be read to its end.
+        After the parts of a job comes None, or the error if the job cannot be read to its end.
         """
         window: deque[tuple[_Job, Future[Part] | Exception | None]] = deque()
         readers = ThreadPoolExecutor(self.workers, thread_name_prefix="label")

@@ -39,7 +39,7 @@ def latencies(calls: Sequence[Callable[[], object]], *, runs: int = 50) -> list[
 
 
 def onnx_latency(path: Path | str) -> Latency:
-    """Time an exported model, preprocessing included: one image of its canvas, one thread."""
+    """Time an exported model, preprocessing included: one canvas-sized image, one thread."""
     return latencies([onnx_call(path)])[0]
 
 

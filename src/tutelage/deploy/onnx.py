@@ -109,7 +109,7 @@ def parity(
     answers = [deployed(torch.tensor(image)[None]) for image in images]
     ours = np.concatenate([answer.probabilities.numpy() for answer in answers])
     theirs = (exported or OnnxModel(path).probabilities)(images)
-    result, same = compare(ours, theirs)
+    result, same = compare_answers(ours, theirs)
     ordered = np.sort(ours, axis=1)
     tie = ordered[:, -1] - ordered[:, -2] <= TOLERANCE if ours.shape[1] > 1 else same
     near = result.max_difference <= TOLERANCE and result.mean_difference <= MEAN_TOLERANCE
@@ -119,8 +119,8 @@ def parity(
             f"{result.max_difference:.2g} (allowed {TOLERANCE:g}) and "
             f"{result.mean_difference:.2g} on average ({MEAN_TOLERANCE:g}), "
             f"top-1 equal on {result.top1_agreement:.1%} of {result.n} images; "
-            "export it again from this model, and if it stays, another --student or another "
-            "onnxruntime version may be needed"
+            "export it again from this model, and if that does not help, another --student "
+            "or another onnxruntime version may be needed"
         )
     return result
 
@@ -154,7 +154,7 @@ def quantize_onnx(
         int8_file = Path(folder) / "int8.onnx"
         _quantize(path, int8_file, calibration_images)
         after = OnnxModel(int8_file).probabilities(judged)
-        compared, _ = compare(before, after)
+        compared, _ = compare_answers(before, after)
         fp32, int8 = latencies([onnx_call(path), onnx_call(int8_file)])
         loss = estimated_loss(before, after)
         accepted = int8.p50_ms < fp32.p50_ms and loss <= max_loss
@@ -207,7 +207,7 @@ def _metadata(model: Classifier) -> dict[str, str]:
     return {f"tutelage.{name}": str(value) for name, value in values.items()}
 
 
-def compare(ours: np.ndarray, theirs: np.ndarray) -> tuple[Parity, np.ndarray]:
+def compare_answers(ours: np.ndarray, theirs: np.ndarray) -> tuple[Parity, np.ndarray]:
     """Agreement of two arrays (N, K) of probabilities, and which images (N,) have equal answers."""
     same = ours.argmax(axis=1) == theirs.argmax(axis=1)
     each = np.abs(ours - theirs).max(axis=1)

@@ -40,7 +40,7 @@ def describe(classes: Sequence[str], limits: Limits) -> dict[str, Any]:
             "/predict": {"post": _predict(classes, limits)},
             "/health": _get(
                 "Whether the server answers, and which model it has",
-                _json("it does", {"type": "object"}),
+                _json("the server answers", {"type": "object"}),
             ),
             "/metrics": _get(
                 "Counters in the text format of Prometheus",

@@ -22,7 +22,7 @@ from tutelage.system.errors import TutelageError, need
 
 
 def open_model(path: Path, *, threads: int = 0) -> Any:
-    """An ``OnnxModel`` with so many threads for a batch, or a ``TorchModel`` for a model folder.
+    """An ``OnnxModel`` with ``threads`` cores a batch, or a ``TorchModel`` for a model folder.
 
     Raises:
         TutelageError: no model there, or an unfinished run.
@@ -85,7 +85,7 @@ def predict(
     if reject and opened.unknown_threshold is None:
         raise TutelageError(
             f"{model} has no threshold for unknown images: no label was held out while its teacher "
-            "was made, or it is older than the threshold; train it again, with 2 or more labels "
+            "was made, or it is older than such thresholds; train it again, with 2 or more labels "
             "per class (and export it again), or leave out --reject"
         )
     paths = _files(images)

@@ -1,4 +1,4 @@
-"""An exported model over HTTP: predictions, health and metrics, with limits on whatever costs.
+"""An exported model over HTTP: predictions, health and metrics, with limits on time and memory.
 
 No request names a file of the server, and no name in a request becomes the name of a file. There is
 no authentication: bind the server to loopback, or put it behind a proxy that authenticates.

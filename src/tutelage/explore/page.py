@@ -46,7 +46,7 @@ class AugmentPage:
 
     title: str
     command: str  # the command line that made it
-    created: str  # when
+    created: str  # date and time
     headline: str  # whether the augmentation helped to cover the pool; empty if not measured
     sentences: Sequence[str]  # what else there is to say about that
     lack: str  # why nothing was measured; empty if it was

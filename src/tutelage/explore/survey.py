@@ -71,7 +71,7 @@ class Measured:
 class Survey:
     """Everything that was found."""
 
-    sample: tune.Sample  # the images that were looked at
+    sample: tune.ViewSample  # the images that were looked at
     strong: dict[str, Any]  # settings of the strong view: those given, or the search's choice
     tuning: tune.Tuning | None  # the search, if it was asked for
     measured: Measured | None  # None if there was too little to measure
@@ -122,13 +122,13 @@ def survey(data: LoadedData, console: Console, *, tuned: bool) -> Survey:
     began = time.monotonic()
     rows = np.flatnonzero(data.split.roles != "unused")
     canvases = Canvases(data.store, rows, data.device)
-    sample = tune.sample_of(data, canvases, SHOWN_POOL)
+    sample = tune.view_sample(data, canvases, SHOWN_POOL)
     settings = tune.settings_of(data.config.transfer)
     tuning = None
     if tuned:
         with console.bar("search", TUNE_MOST, "candidate") as done:
             # The same search as a run's, on as many pool images.
-            tuning = tune.tune(tune.sample_of(data, canvases, TUNE_POOL), progress=done)
+            tuning = tune.tune(tune.view_sample(data, canvases, TUNE_POOL), progress=done)
     if settings["augment"] == "auto":
         settings = tuning.chosen if tuning else tune.DEFAULT
     measured = None
@@ -141,7 +141,7 @@ def survey(data: LoadedData, console: Console, *, tuned: bool) -> Survey:
 
 
 def _measure(
-    sample: tune.Sample, shown: Mapping[str, Policy], console: Console, seed: int
+    sample: tune.ViewSample, shown: Mapping[str, Policy], console: Console, seed: int
 ) -> Measured:
     """Compare the views of the ``shown`` policies, and the plain labelled images, with the pool."""
     views = {"labelled": sample.clean(sample.labeled)[None]}
@@ -298,7 +298,7 @@ def make_page(done: Survey, data: LoadedData, command: str, created: str) -> Aug
     )
 
 
-def _sheets(measured: Measured, data: LoadedData, sample: tune.Sample) -> list[Sheet]:
+def _sheets(measured: Measured, data: LoadedData, sample: tune.ViewSample) -> list[Sheet]:
     """The pool images that no training view is near to."""
     uncovered = (
         "Real images that no training view is near to, though other real images are: the number is "
@@ -307,7 +307,7 @@ def _sheets(measured: Measured, data: LoadedData, sample: tune.Sample) -> list[S
     )
     far = (
         "By bare distance, covered or not. “Alone” means that the other real images are far, too: "
-        "rather an odd image than a hole."
+        "an odd image rather than a hole."
     )
     return [
         _sheet(measured.holes, data, sample, "Holes", uncovered),
@@ -315,7 +315,7 @@ def _sheets(measured: Measured, data: LoadedData, sample: tune.Sample) -> list[S
     ]
 
 
-def _sheet(found: Holes, data: LoadedData, sample: tune.Sample, name: str, note: str) -> Sheet:
+def _sheet(found: Holes, data: LoadedData, sample: tune.ViewSample, name: str, note: str) -> Sheet:
     if not len(found.rows):
         return Sheet(name, "None: every real image has a training view near to it.", [])
     rows = sample.pool[found.rows.numpy()]
@@ -328,12 +328,12 @@ def _sheet(found: Holes, data: LoadedData, sample: tune.Sample, name: str, note:
     return Sheet(name, note, [Thumb(i, c) for i, c in zip(images, captions, strict=True)])
 
 
-def _views(sample: tune.Sample, rows: Rows, policy: Policy, seed: int = 0) -> NDArray[np.uint8]:
+def _views(sample: tune.ViewSample, rows: Rows, policy: Policy, seed: int = 0) -> NDArray[np.uint8]:
     """Views uint8 (B, H, W, 3) of store rows, for people to look at."""
     return _pixels(_floats(sample, rows, policy, seed))
 
 
-def _floats(sample: tune.Sample, rows: Rows, policy: Policy, seed: int) -> Tensor:
+def _floats(sample: tune.ViewSample, rows: Rows, policy: Policy, seed: int) -> Tensor:
     images, aspect = sample.canvases.take(rows)
     images, aspect = images.cpu(), aspect.cpu()
     draws = torch.Generator().manual_seed(seed)
@@ -346,7 +346,7 @@ def _pixels(views: Tensor) -> NDArray[np.uint8]:
 
 
 def contact_sheet(
-    sample: tune.Sample, strong: dict[str, Any], tuning: tune.Tuning | None
+    sample: tune.ViewSample, strong: dict[str, Any], tuning: tune.Tuning | None
 ) -> list[Strip]:
     """A strip of the user's own pictures per policy, and per operation at rising magnitude."""
     few = sample.labeled[:: max(1, len(sample.labeled) // EXAMPLES)][:EXAMPLES]
@@ -358,7 +358,7 @@ def contact_sheet(
     return [*_policy_strips(sample, few, views), *_operation_strips(sample, few)]
 
 
-def _policy_strips(sample: tune.Sample, few: Rows, views: Mapping[str, Policy]) -> list[Strip]:
+def _policy_strips(sample: tune.ViewSample, few: Rows, views: Mapping[str, Policy]) -> list[Strip]:
     """Random views of a few store rows by each policy, and by CutMix."""
     count = 1 + len(MAGNITUDES)
     columns = [f"view {number}" for number in range(1, count + 1)]
@@ -371,7 +371,7 @@ def _policy_strips(sample: tune.Sample, few: Rows, views: Mapping[str, Policy]) 
     return [*strips, Strip("policies", "CutMix", columns, [_pixels(mixed)])]
 
 
-def _operation_strips(sample: tune.Sample, few: Rows) -> list[Strip]:
+def _operation_strips(sample: tune.ViewSample, few: Rows) -> list[Strip]:
     """A few store rows as they are, and by each of RandAugment's operations."""
     columns = ["as it is", *(f"magnitude {m}" for m in MAGNITUDES)]
     strips = []

@@ -11,7 +11,7 @@ import torch
 from tutelage.chain import student
 from tutelage.chain.frozen import PROBE_STRENGTH, fit_fold_heads
 from tutelage.chain.pipeline import Pipeline
-from tutelage.chain.plan import MOST_TRANSFER_STEPS, Plan, Work
+from tutelage.chain.plan import MOST_TRANSFER_STEPS, RunPlan, Work
 from tutelage.chain.run import teach, teach_student
 from tutelage.chain.trained import train_trunk
 from tutelage.chain.types import Finished, Outcome, Run
@@ -41,8 +41,8 @@ class TrainedArm:
     """One arm in one draw."""
 
     stage: Finished  # whose model it is
-    seconds: float  # of its own work
-    total: float  # of that and all that it builds on, in seconds
+    seconds: float  # its own work took
+    total: float  # seconds of that and of all that it builds on
 
 
 def train_arms(chain: Pipeline, arms: Sequence[str]) -> dict[str, TrainedArm]:
@@ -91,7 +91,7 @@ def is_round(stage: Finished) -> bool:
     return stage.name.startswith("self-train-")
 
 
-def fine_tune_work(plan: Plan) -> Work:
+def fine_tune_work(plan: RunPlan) -> Work:
     """Fine-tuning's share: as much as the plan trains a trunk, or the student if it trains none."""
     trained = [work for work in (plan.transfer, *plan.rounds) if work.trunk != "frozen"]
     work = trained[0] if trained else plan.student

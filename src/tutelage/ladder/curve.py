@@ -17,8 +17,8 @@ from tutelage.stats.intervals import t_interval
 from tutelage.system.errors import TutelageError
 
 NEED = ("transfer", "self-train")  # the arms without and with the unlabelled images
-FEWEST_LABELS = 2  # per class, of a budget that nobody asked for
-MOST_BUDGETS = 3  # that nobody asked for, besides the user's own
+FEWEST_LABELS = 2  # per class, in a default budget
+MOST_BUDGETS = 3  # default budgets, besides the user's own
 LEAST_STEP = 1.25  # ratio of the next greater number of labels to the user's own
 
 

@@ -53,7 +53,7 @@ class Arm:
     mean: Interval
     ece: float  # mean expected calibration error
     parameters: int
-    seconds: float  # mean time of its own work, without what it builds on
+    seconds: float  # mean time of its own work, without what it builds on, in seconds
     total: float  # mean time of its own work and all that it builds on, in seconds
     latency_ms: float | None  # of one image on one core, exported to ONNX; None if not timed
     kept: int | None  # draws in which held-out labels kept it; None where nothing is decided
@@ -88,7 +88,7 @@ class LadderPage:
 
     title: str
     command: str  # the command line that made it
-    created: str  # when
+    created: str  # date and time
     seeds: Sequence[int]  # (S,) of the label draws
     n_test: int  # test images
     arms: Sequence[Arm]  # in the ladder's order
@@ -97,7 +97,7 @@ class LadderPage:
     worth: Worth | None  # of the unlabelled images in labels; None without a curve
     price: float | None  # of an hour of this machine, in any currency; None if not given
     notes: Sequence[str]  # what the reader must know before believing the figures
-    settings: Mapping[str, Any]  # all, nested as they like
+    settings: Mapping[str, Any]  # every setting, nested in any way
 
     def cost(self, arm: Arm) -> float | None:
         """What one draw of an arm costs, all that it builds on included."""
@@ -143,10 +143,10 @@ def last_rung(arms: Sequence[Arm]) -> Arm:
 
 
 def headline(page: LadderPage) -> str:
-    """The last rung's accuracy and, where there is a plain baseline, what the chain bought."""
+    """The last rung's accuracy and, where there is a plain baseline, what the chain gained."""
     last = last_rung(page.arms)
     said = (
-        f"Over {len(page.seeds)} label draws, {last.name} names {percent(last.mean.value)} of the "
+        f"Over {len(page.seeds)} label draws, {last.name} gets {percent(last.mean.value)} of the "
         f"test images right ({interval_of_share(*last.mean[1:])})"
     )
     found = [d for d in page.differences if (d.arm, d.minus) == (last.name, BASELINE)]

@@ -55,7 +55,7 @@ def ladder(
     hourly_price: float | None,
     quiet: bool,
 ) -> dict[str, Any]:
-    """Climb the ladder, writing its page; ``tutelage.api.ladder`` has the arguments."""
+    """Train the arms on each draw, write the page; ``tutelage.api.ladder`` has the arguments."""
     config = make_config("ladder", settings)
     wanted = check_request(arms, seeds, config.data.seed)
     catalog, name = open_data(data)
@@ -175,11 +175,11 @@ def run_seeds(
 
 
 def _say_what_is_left(console: Console, minutes: float, draws: int) -> None:
-    """How long the other draws will take. One of a minute or less was there before: no guide."""
+    """Say how long the other draws will take; a minute or less is no guide: it was there before."""
     if draws and minutes > 1:
         console.say(
-            f"the draw took {minutes:.0f} minutes; {draws} more, about {minutes * draws:.0f} "
-            "minutes (--arms and --curve choose less)"
+            f"the draw took {minutes:.0f} minutes; {draws} more will take about "
+            f"{minutes * draws:.0f} minutes (fewer --arms or a shorter --curve take less)"
         )
 
 
@@ -201,7 +201,7 @@ def run_seed(
     quiet: bool = False,
     shared: RunFolder | None = None,
 ) -> dict[str, Any]:
-    """Train and test the arms on one draw of labels, but for what the folder ``out`` holds already.
+    """Train and test the arms on one draw of labels, unless the folder ``out`` has them already.
 
     In the folder ``shared`` the choice of a student is pinned, so that all seeds train the same
     one. If ``timed``, the latency of each model is measured.

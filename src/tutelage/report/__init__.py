@@ -1,1 +1,1 @@
-"""The report: one self-contained page that tells gains and losses plainly."""
+"""The report: one self-contained page that shows gains and losses plainly."""

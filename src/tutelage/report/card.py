@@ -12,7 +12,7 @@ from tutelage._version import __version__
 from tutelage.report.html import fill
 from tutelage.report.model import Report
 from tutelage.report.numbers import class_rows, mistakes
-from tutelage.report.verdict import IMAGES, answers, judge
+from tutelage.report.verdict import IMAGES, answers, make_verdict
 
 ROLES = (("labeled", "labelled"), ("unlabeled", "unlabelled"), ("val", "held-out"))
 MISTAKES = 5
@@ -20,7 +20,7 @@ MISTAKES = 5
 
 def render(report: Report) -> str:
     """The card as Markdown."""
-    verdict = judge(report)
+    verdict = make_verdict(report)
     final = answers(report, verdict.final)
     matrix = None if final is None else final.confusion_matrix
     text = fill(

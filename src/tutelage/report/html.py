@@ -21,7 +21,7 @@ from PIL import Image
 
 from tutelage.report import numbers, plots, wording
 from tutelage.report.model import Report, Sheet
-from tutelage.report.verdict import IMAGES, Verdict, answers, judge
+from tutelage.report.verdict import IMAGES, Verdict, answers, make_verdict
 from tutelage.stats.intervals import paired_change
 from tutelage.system.errors import need
 from tutelage.system.files import write_atomically
@@ -86,7 +86,7 @@ def write_page(text: str, path: Path) -> None:
 
 def _context(report: Report) -> dict[str, Any]:
     markup = need("markupsafe", "train").Markup
-    verdict = judge(report)
+    verdict = make_verdict(report)
     rungs = [step.rung for step in verdict.steps]
     chart = None
     if any(rung.accuracy is not None for rung in rungs):
@@ -122,10 +122,10 @@ def _class_wise(report: Report, verdict: Verdict) -> dict[str, Any]:
         return {"classes": []}
     markup = need("markupsafe", "train").Markup
     matrix = final.confusion_matrix
-    curves = {verdict.final.name: numbers.reliability(final)}
+    curves = {verdict.final.name: numbers.reliability_bins(final)}
     other: Sequence[numbers.ClassRow | None] = [None] * len(report.classes)
     if teacher is not None and verdict.teacher is not None:
-        curves[verdict.teacher.name] = numbers.reliability(teacher)
+        curves[verdict.teacher.name] = numbers.reliability_bins(teacher)
         other = numbers.class_rows(teacher.confusion_matrix, report.classes)
     rows = numbers.class_rows(matrix, report.classes)
     return {

@@ -23,7 +23,7 @@ PseudoRow = TypedDict(
         "selected": int,  # pool images that trained under this class
         "pool": int,  # pool images whose likeliest class this was; a round's pool is their sum
         "precision": float | None,  # right share of the selected; None if the truth is unknown
-        "known": NotRequired[int],  # selected images with known truth; all of them when absent
+        "known": NotRequired[int],  # selected images with known truth; without the key, all of them
         "mean_confidence": float | None,  # of the selected
     },
 )
@@ -131,7 +131,7 @@ class Report:
 
     title: str
     command: str  # the command line that made the run
-    created: str  # when
+    created: str  # date and time
     metrics: Mapping[str, Any]  # the content of metrics.json
     classes: Sequence[str]  # (K,) names in index order
     predictions: Mapping[str, StageTest] = field(default_factory=dict)  # by stage; {} without test
@@ -141,7 +141,7 @@ class Report:
     skipped: Sequence[tuple[str, str]] = ()  # (image name, reason) of unreadable images
     decisions: Sequence[DecisionRow] = ()  # one per judged stage
     deployment: Sequence[DeploymentRow] = ()  # one per model file
-    settings: Mapping[str, Any] = field(default_factory=dict)  # all, nested as they like
+    settings: Mapping[str, Any] = field(default_factory=dict)  # every setting, nested in any way
     counts: Mapping[str, int] = field(default_factory=dict)  # by role: labeled, unlabeled, ...
     cloud: Sequence[CloudImage] = ()
 

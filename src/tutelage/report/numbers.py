@@ -88,7 +88,7 @@ class Bin(NamedTuple):
     images: int
 
 
-def reliability(test: StageTest, bins: int = 10) -> list[Bin]:
+def reliability_bins(test: StageTest, bins: int = 10) -> list[Bin]:
     """Answers in ``bins`` of equal width by confidence; empty ones are left out.
 
     The reliability diagram of Guo et al., "On calibration of modern neural networks" (2017).

@@ -61,10 +61,10 @@ class Verdict:
     summary: list[str]  # sentences on all steps together, the student and the rejections
     steps: list[Step]  # one per stage, in order
     final: Rung | None  # the model that the run delivers
-    teacher: Rung | None  # that the student learnt from; None if there is no student
+    teacher: Rung | None  # what the student learnt from; None if there is no student
 
 
-def judge(report: Report) -> Verdict:
+def make_verdict(report: Report) -> Verdict:
     """Read the metrics, predictions and decisions into the verdict."""
     split = _split(report.metrics)
     rungs = [_rung(stage, split) for stage in report.metrics.get("stages") or ()]
@@ -137,7 +137,7 @@ def _headline(final: Rung | None, split: SplitName | None) -> str:
     count = f"{final.n:,} " if final.n else ""
     interval = f" ({interval_of_share(*final.ci95)})" if final.ci95 else ""
     return (
-        f"The final model, {final.name}, names {percent(final.accuracy)} of the {count}"
+        f"The final model, {final.name}, gets {percent(final.accuracy)} of the {count}"
         f"{IMAGES[split]} right{interval}; macro-F1 {percent(final.macro_f1)}."
     )
 

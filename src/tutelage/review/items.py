@@ -36,7 +36,7 @@ class Items:
     """The n images of a run that a person may decide about."""
 
     catalog: Catalog
-    classes: tuple[str, ...]  # those that the run knows
+    classes: tuple[str, ...]  # the classes that the run knows
     rows: Rows  # (n,) the row of each image in the catalog
     given: list[str | None]  # (n,) the label that the image came with
     labels: list[str]  # (n,) the answer of a teacher that did not see the label, if there is one
@@ -143,12 +143,12 @@ def open_run(folder: Path, catalog: Catalog | None = None, data: str = "") -> It
             f"{len(gone)} images of the run are no longer in {request['data']} (first: {gone[0]}); "
             "restore the data, or run again on what is there"
         )
-    told = RunFolder(folder).read_json(FACTS)
+    content = RunFolder(folder).read_json(FACTS)
     try:
         ranks = [-1 if rank is None else rank for rank in columns["next"]]
         return Items(
             catalog=catalog,
-            classes=tuple(told["classes"]),
+            classes=tuple(content["classes"]),
             rows=np.array([where[name] for name in columns["image"]], dtype=np.intp),
             given=columns["given"],
             labels=columns["label"],
@@ -156,7 +156,7 @@ def open_run(folder: Path, catalog: Catalog | None = None, data: str = "") -> It
             others=columns["other"],
             suspicion=np.array(columns["suspicion"], dtype=np.float64),
             ranks=np.array(ranks, dtype=np.intp),
-            sentences=told["sentences"],
+            sentences=content["sentences"],
             next_run=command_line(
                 request["command"], request["data"], "NEW", {"decisions": str(folder)}
             ),

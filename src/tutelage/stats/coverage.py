@@ -80,7 +80,7 @@ def coverage(cross: Tensor, pool_radii: Tensor) -> float:
 
 
 def coverage_of_equals(n_pool: int, n_views: int, k: int = NEAREST) -> float:
-    """Expected coverage when the views are as many fresh draws of the pool's own distribution.
+    """Expected coverage if the views are ``n_views`` fresh draws from the pool's own distribution.
 
     Of the other pool images and the views around a pool image, all orders are equally likely; it
     stays uncovered if its k nearest are pool images (Naeem et al. 2020, the lemma on the expected

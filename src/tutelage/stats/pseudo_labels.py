@@ -14,7 +14,7 @@ from tutelage.stats.unknown import Detection
 
 SHARPENING = 0.5  # T of MixMatch
 ALIGNMENT_STEPS = 20
-PRIOR_IMAGES = 4.0  # per class, that the labels' own frequencies count as
+PRIOR_IMAGES = 4.0  # images per class that the labels' own frequencies count as
 PRIOR_STEPS = 200
 
 
@@ -52,7 +52,7 @@ class PseudoLabels:
     confidence: Floats  # (N,) probability of that class
     accepted: NDArray[np.bool_]  # (N,)
     distances: Floats  # (N,) from the classes, as ``tutelage.stats.unknown`` measures them
-    limit: float  # images farther away are out of class, never accepted; infinite if none is
+    limit: float  # images farther away are out of class and never accepted; infinite if none are
 
     @property
     def outside(self) -> NDArray[np.bool_]:
@@ -95,7 +95,7 @@ def sharpen(probs: Floats) -> Floats:
 def revise(labels: PseudoLabels, probs: Floats, *, strength: float) -> PseudoLabels:
     """Pseudo-labels after another look: the mean of the earlier and the new beliefs.
 
-    Each training errs about other images, so the mean of two is right more often (temporal
+    Each training errs on different images, so the mean of two is right more often (temporal
     ensembling: Laine and Aila 2017, arXiv:1610.02242). The estimated class frequencies and the
     choice of accepted images stay.
 

@@ -8,7 +8,7 @@ from tutelage.stats.metrics import Floats, Ints
 
 BATCH = 50  # images that are chosen, and best labelled, together
 KMEANS_STEPS = 15
-MOST = 50_000  # pool images that are looked at; of a larger pool a random share is
+MOST = 50_000  # pool images that are looked at; drawn at random from a larger pool
 
 
 def doubt(probs: Floats) -> Floats:
@@ -28,8 +28,8 @@ def next_to_label(probs: Floats, features: Floats, count: int, *, seed: int = 0)
     each is chosen (Zhdanov 2019, "Diverse mini-batch Active Learning", arXiv:1901.05954), clusters
     with the most doubt first: an image that stands for many doubtful ones teaches more than a
     doubtful oddity. The first ``BATCH`` images come from as many clusters. The next come from twice
-    as many, of which those count that hold no chosen image, and so on. The calibrated beliefs about
-    the pool are (M, K), its features (M, D).
+    as many, of which only those without a chosen image count, and so on. The calibrated beliefs
+    about the pool are (M, K), its features (M, D).
     """
     rng = np.random.default_rng(seed)
     weights = doubt(probs)

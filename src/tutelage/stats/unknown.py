@@ -19,7 +19,7 @@ from tutelage.stats.metrics import Floats, Ints
 KEPT = 0.95  # share of the classes' own images that stays within the limit
 FEW = 20  # held-out scores; the maximum of so few says little about the tail
 MARGIN = 0.25  # beyond the maximum of few scores, as a share of its height above their median
-CONFIDENCE = 0.95  # that more was left out than images of the classes explain
+CONFIDENCE = 0.95  # that the classes' own images do not explain what is left out
 MOST = 0.9  # share of a pool; if more lies beyond the limit, the pool differs in something else
 
 
@@ -113,7 +113,7 @@ def _upper_share(n: int, k: int) -> float:
 
 
 def match_threshold(ours: Floats, theirs: Floats, threshold: float) -> float:
-    """The threshold that as many of ``ours`` (N,) exceed as ``threshold`` of ``theirs`` (N,)."""
+    """The threshold that as many of ``ours`` (N,) exceed as of ``theirs`` (N,) exceed their own."""
     return float(np.quantile(ours, float((theirs <= threshold).mean())))
 
 
