@@ -93,7 +93,7 @@ def test_the_headline_is_by_the_interval_against_fine_tuning(
     value: float, half: float, words: str
 ) -> None:
     told = ladder.headline(page(differences=[change("student", "fine-tune", value, half)]))
-    assert told.startswith("Over 3 label draws, student names ")
+    assert told.startswith("Over 3 label draws, student gets ")
     assert words in told
 
 
