@@ -21,8 +21,8 @@ for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):  # a user's; huggingface
 
 # Files whose tests take 15 s of a core and more. Begun last, one of them would keep a process busy
 # while the other is done.
-LONGEST = ("test_pipeline", "test_shown_commands", "test_silent_bugs", "test_mutations",
-           "test_cuda", "test_seeds", "test_api", "test_arms")  # fmt: skip
+LONGEST = ("test_run", "test_shown_commands", "test_faults", "test_silent_bugs", "test_cuda",
+           "test_mutations", "test_seeds", "test_api", "test_arms", "test_browser")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
