@@ -65,23 +65,23 @@ class Job:
         return [Image.fromarray(image) for image in self.pixels]
 
 
-def tutelage(job: Job, backend: str = "auto") -> Pipeline:
+def tutelage(job: Job) -> Pipeline:
     """This library: a plan for the batch, carried out in one pass."""
     canvases = torch.from_numpy(job.pixels)
     generator = torch.Generator().manual_seed(0)
 
     def batch(rows: slice) -> Tensor:
         images = canvases[rows]
-        return render(images, POLICY.plan(torch.ones(len(images)), generator), job, backend)
+        return render(images, POLICY.plan(torch.ones(len(images)), generator), job)
 
     return batch
 
 
-def render(images: Tensor, plan: Any, job: Job, backend: Any = "auto") -> Tensor:
+def render(images: Tensor, plan: Any, job: Job) -> Tensor:
     """The views (B, 3, h, w) of canvases (B, S, S, 3) under a plan."""
     if job.normalise:
-        return apply(images, plan, job.size, mean=MEAN, std=STD, backend=backend)
-    return apply(images, plan, job.size, dtype=torch.uint8, backend=backend)
+        return apply(images, plan, job.size, mean=MEAN, std=STD)
+    return apply(images, plan, job.size, dtype=torch.uint8)
 
 
 def torchvision_pil(job: Job) -> Pipeline:

@@ -13,11 +13,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 import results
 import tutelage
+from photos import spread
 from tutelage.data.open import read_catalog
 from tutelage.deploy.onnx import TOLERANCE
 
@@ -25,9 +25,8 @@ from tutelage.deploy.onnx import TOLERANCE
 def write_photos(data: str, count: int, folder: Path) -> list[Path]:
     """Write ``count`` images, evenly spaced over the data set, byte for byte as they are stored."""
     catalog = read_catalog(data)
-    rows = np.unique(np.linspace(0, len(catalog) - 1, count).round().astype(int))
     paths = []
-    for row in rows:
+    for row in spread(len(catalog), count):
         paths.append(folder / f"{row:06d}.img")
         paths[-1].write_bytes(catalog.source.read(int(row)))
     return paths

@@ -46,20 +46,25 @@ def choose_photos(data: Path | str | None, count: int, side: int) -> Photos:
     if data is None:
         return Photos(generate(count, side), f"{count} generated images (no --images were given)")
     catalog = read_catalog(data)
-    some = np.unique(np.linspace(0, len(catalog) - 1, count).round().astype(int))
+    some = spread(len(catalog), count)
     store = open_store(catalog.select(some), canvas=side)
     found = np.flatnonzero(store.readable)
     return Photos(store.images[np.resize(found, count)], f"{len(found)} images of {data}")
 
 
-def generate(count: int, side: int, seed: int = 0) -> Pixels:
+def spread(n: int, most: int) -> NDArray[np.intp]:
+    """At most ``most`` positions, evenly spaced from the first of ``n`` to the last."""
+    return np.unique(np.linspace(0, n - 1, most).round().astype(int))
+
+
+def generate(count: int, side: int) -> Pixels:
     """Images (count, side, side, 3) that cost what photos cost.
 
     As in photos, amplitude falls with frequency, light and dark go together in the channels, and
     an edge runs through each: grey levels fill the tables and histograms, and a JPEG of 256 x 256
     pixels takes 23 kB (20 kB for photos of ants and bees).
     """
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     wave = np.hypot(*np.meshgrid(np.fft.fftfreq(side), np.fft.rfftfreq(side), indexing="ij"))
     wave[0, 0] = 1.0
     # Of the edge, the light, and the tints of three channels.

@@ -195,7 +195,7 @@ def evaluate(
     from tutelage.data.open import open_data
     from tutelage.deploy.predict import evaluate, open_model
 
-    opened = open_model(Path(model), threads=1)
+    opened = open_model(Path(model))
     return evaluate(opened, *open_data(data, split=split), split=split)
 
 

@@ -15,7 +15,7 @@ from tutelage.chain.types import Beliefs, Outcome, Run, Task
 from tutelage.heads.bank import CLEAN_VIEWS, look
 from tutelage.models.classifier import Classifier
 from tutelage.models.forward import Forward
-from tutelage.stats.calibrate import fit_temperature, softmax
+from tutelage.stats.calibrate import calibrated_losses, fit_temperature, softmax
 from tutelage.stats.metrics import Floats
 from tutelage.stats.pseudo_labels import PseudoLabels, revise
 from tutelage.stats.unknown import energy, fit_limit, match_threshold
@@ -63,11 +63,8 @@ def temperature_of(task: Task, beliefs: Beliefs) -> float:
 
 def held_out_nll(task: Task, judged: Floats) -> Floats:
     """Negative log-likelihoods (J',) of held-out logits (J, K) at the fitted temperature."""
-    beliefs = Beliefs([], judged)
-    known = beliefs.known
-    probs = softmax(judged[known], temperature_of(task, beliefs))
-    true = probs[np.arange(len(probs)), task.judged_labels[known]]
-    return np.asarray(-np.log(np.clip(true, 1e-12, 1.0)))
+    known = Beliefs([], judged).known
+    return calibrated_losses(judged[known], task.judged_labels[known])
 
 
 def unknown_threshold_of(beliefs: Beliefs) -> float | None:

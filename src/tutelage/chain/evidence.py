@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,8 @@ from numpy.typing import NDArray
 
 from tutelage.augment import Center, apply
 from tutelage.chain.pipeline import Pipeline
-from tutelage.chain.types import Finished, Run
-from tutelage.chain.views import strong_policy
+from tutelage.chain.types import Finished, Run, is_round
+from tutelage.chain.views import pictures, strong_policy
 from tutelage.chain.worklist import principal
 from tutelage.data.split import ROLES
 from tutelage.deploy.latency import onnx_latency
@@ -31,7 +30,7 @@ from tutelage.report.model import (
     StageTest,
     Thumb,
 )
-from tutelage.report.wording import title
+from tutelage.report.wording import now, title
 from tutelage.stats.calibrate import softmax
 from tutelage.stats.metrics import Floats, metrics
 from tutelage.stats.pseudo_labels import PseudoLabels
@@ -70,7 +69,7 @@ def _rounds(finished: Sequence[Finished]) -> list[tuple[int, PseudoLabels]]:
     return [
         (int(done.name.rsplit("-", 1)[1]), done.outcome.pseudo_labels)
         for done in finished
-        if done.name.startswith("self-train-") and done.outcome.pseudo_labels is not None
+        if is_round(done) and done.outcome.pseudo_labels is not None
     ]
 
 
@@ -184,9 +183,9 @@ def _views_sheet(run: Run) -> Sheet:
     rows = np.concatenate([run.task.labeled, run.task.pool])[:SHOWN]
     images, aspect = run.task.canvases.take(rows)
     images, aspect = images.cpu(), aspect.cpu()
-    generator = torch.Generator().manual_seed(run.config.data.seed)
+    generator = torch.Generator().manual_seed(run.seed)
     plan = strong_policy(run.config.transfer, run.base.spec.crop_pct).plan(aspect, generator)
-    views = (apply(images, plan, 144) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    views = pictures(apply(images, plan, 144))
     note = "training images as the student saw them: cropped, mirrored, changed in colour and shape"
     thumbs = [Thumb(view, run.catalog.names[row]) for view, row in zip(views, rows, strict=True)]
     return Sheet("Views the student learns from", note, thumbs)
@@ -202,8 +201,7 @@ def _thumbs(run: Run, rows: Rows, captions: Sequence[str], side: int = 144) -> l
 
 def _whole(images: torch.Tensor, aspect: torch.Tensor, side: int) -> NDArray[np.uint8]:
     """Canvases as pictures uint8 (B, side, side, 3) of their true shape."""
-    views = apply(images, Center(1.0).plan(aspect), side)
-    return np.asarray((views * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
+    return pictures(apply(images, Center(1.0).plan(aspect), side))
 
 
 def _copies_sheet(run: Run) -> Sheet:
@@ -255,7 +253,7 @@ def cloud(chain: Pipeline) -> list[CloudImage]:
     two principal directions.
     """
     run, task = chain.run, chain.run.task
-    rng = np.random.default_rng(run.config.data.seed)
+    rng = np.random.default_rng(run.seed)
     labeled, pool = (
         np.sort(rng.permutation(len(rows))[:most])
         for rows, most in zip((task.labeled, task.pool), CLOUD, strict=True)
@@ -308,7 +306,7 @@ def make_report(
     return Report(
         title=title("tutelage", run.catalog.classes),
         command=command,
-        created=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        created=now(),
         metrics=metrics,
         classes=run.catalog.classes,
         predictions={name: StageTest(p, labels) for name, p in probs.items()},

@@ -60,11 +60,9 @@ def _export(chain: Pipeline) -> list[tuple[str, Finished, Path]]:
     """The teacher and the student as model folders and as ONNX, each checked against torch."""
     run, out = chain.run, chain.run.folder.path
     named = []
-    for stage in [s for s in chain.finished if s.accepted]:
-        if stage.name == "student":
-            named.append(("student", stage, out / "student.onnx"))
-        elif stage is chain.teachers[-1]:
-            named.append(("teacher", stage, out / "teacher" / "model.onnx"))
+    if chain.teachers:
+        named.append(("teacher", chain.teachers[-1], out / "teacher" / "model.onnx"))
+    named += [("student", s, out / "student.onnx") for s in chain.finished if s.name == "student"]
     sample = sample_images(run)
     for name, stage, path in named:
         save_model(stage.outcome.model, out / name)
@@ -97,12 +95,10 @@ def _say_summary(run: Run, result: dict[str, Any], deployed: Sequence[Deployment
             f"[{low:.3f}, {high:.3f}]  macro-F1 {test['macro_f1']:.3f}{mark}"
         )
     for row in deployed:
-        parameters, size, latency = row["parameters"], row["bytes"], row["latency_ms_p50"]
-        if parameters is not None and size is not None and latency is not None:
-            say(
-                f"  {row['name']:<14} {parameters / 1e6:.2f}M parameters, {size / 1e6:.1f} MB, "
-                f"{latency:.1f} ms an image on one core"
-            )
+        say(
+            f"  {row['name']:<14} {row['parameters'] / 1e6:.2f}M parameters, "
+            f"{row['bytes'] / 1e6:.1f} MB, {row['latency_ms_p50']:.1f} ms an image on one core"
+        )
     if run.store.reasons:
         say(f"  {len(run.store.reasons)} unreadable images were skipped (skipped.csv)")
     say(f"report: {run.folder.path / 'report.html'}")

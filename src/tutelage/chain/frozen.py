@@ -40,6 +40,7 @@ from tutelage.stats.pseudo_labels import PseudoLabels
 from tutelage.training.loader import Rows
 
 PROBE_STRENGTH = 10.0
+PLAIN: dict[str, Any] = {"metric": "plain", "strength": PROBE_STRENGTH}  # the probe's choice
 STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0)  # rising: each fit starts from the one before
 LAST = ("plain", "pretrained")  # the metrics of the trunk's last features
 GUARD = 2.33  # standard errors by which a rarely better choice must be better: 1%, one-sided

@@ -9,7 +9,7 @@ from typing import Any
 
 from tutelage.chain import pool
 from tutelage.chain.answers import clean_logits
-from tutelage.chain.frozen import PROBE_STRENGTH, Features, make_features
+from tutelage.chain.frozen import PLAIN, Features, make_features
 from tutelage.chain.judge import judge
 from tutelage.chain.keep import is_whole, load_stage, save_stage
 from tutelage.chain.types import Finished, Outcome, Run
@@ -54,7 +54,7 @@ class Pipeline:
     def choice(self) -> dict[str, Any]:
         """What transfer chose on held-out labels for heads on the frozen trunk."""
         chosen = [s.outcome.choice for s in self.finished if s.outcome.choice]
-        return chosen[-1] if chosen else {"metric": "plain", "strength": PROBE_STRENGTH}
+        return chosen[-1] if chosen else PLAIN
 
     @property
     def start(self) -> dict[str, Any]:

@@ -85,6 +85,11 @@ class Work:
     labeled_share: float = LABELED_SHARE[0]  # of a batch, and so of the weight: for true labels
     restarts: bool = False  # the learning rates start anew whenever the pool is labelled anew
 
+    @property
+    def labeled_per_batch(self) -> int:
+        """True labels in a batch, at least one."""
+        return max(1, round(self.labeled_share * self.batch_size))
+
 
 @dataclass(frozen=True)
 class RunPlan:

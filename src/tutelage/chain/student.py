@@ -135,7 +135,7 @@ def distill(run: Run, teachers: Sequence[Classifier], work: Work) -> Outcome:
         run.task.unlabeled_examples(run.task.pool),
         views,
         batch_size=work.batch_size,
-        labeled_per_batch=max(1, round(work.labeled_share * work.batch_size)),
+        labeled_per_batch=work.labeled_per_batch,
         seed=run.seed,
     )
     after = _fit(run, student, step, loader, work)

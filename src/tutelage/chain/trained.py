@@ -245,7 +245,7 @@ def _loader(run: Run, labeled: Examples, pool: Examples | None, views: Views, le
         pool,
         views,
         batch_size=work.batch_size,
-        labeled_per_batch=max(1, round(work.labeled_share * work.batch_size)),
+        labeled_per_batch=work.labeled_per_batch,
         seed=run.seed,
         first=leg.first,
     )

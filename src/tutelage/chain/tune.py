@@ -38,7 +38,7 @@ from tutelage.config import TransferConfig
 from tutelage.heads.bank import Look, look
 from tutelage.heads.probe import Metric, fit_head
 from tutelage.models.forward import Forward
-from tutelage.stats.calibrate import fit_temperature, softmax
+from tutelage.stats.calibrate import calibrated_losses
 from tutelage.stats.coverage import LEAST_POOL, LEAST_SOURCES, Figures, measure
 from tutelage.stats.intervals import Interval, t_quantile
 from tutelage.stats.metrics import Floats, Ints
@@ -392,9 +392,7 @@ def view_losses(
             logits = np.concatenate(
                 [_fold_logits(sample, fold, clean, views, metric, strength) for fold in folds]
             )
-            temperature = fit_temperature(logits, np.eye(sample.n_classes)[truth])
-            probs = softmax(logits, temperature)[np.arange(len(truth)), truth]
-            losses = -np.log(np.clip(probs, 1e-12, 1.0))
+            losses = calibrated_losses(logits, truth)
             if best is None or losses.mean() < best.mean():
                 best = losses
     assert best is not None  # the plain metric is always there

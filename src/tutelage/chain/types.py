@@ -129,6 +129,11 @@ class Finished:
     outcome: Outcome
 
 
+def is_round(stage: Finished) -> bool:
+    """Whether a stage is a round of self-training."""
+    return stage.name.startswith("self-train-")
+
+
 @dataclass
 class Run:
     """Everything that a run holds while it works; every stage is given it."""

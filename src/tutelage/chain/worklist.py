@@ -67,7 +67,7 @@ def write_worklist(chain: Pipeline) -> None:
     beliefs = softmax(chain.pool_logits, temperature)
     own = run.base.own_features
     _, unlabeled = principal(features.labeled.views[0][:, :own], features.pool.views[0][:, :own])
-    wanted = next_to_label(beliefs, unlabeled, SUGGESTED, seed=run.config.data.seed)
+    wanted = next_to_label(beliefs, unlabeled, SUGGESTED, seed=run.seed)
     ranks: list[int | None] = [None] * len(task.pool)
     for rank, position in enumerate(wanted):
         ranks[position] = rank
@@ -130,7 +130,7 @@ def held_out_beliefs(chain: Pipeline, teachers: list[Finished]) -> Floats:
             probs[known] = softmax(done.outcome.beliefs.judged[known], temperature)
         return probs
     dealt = dataclasses.replace(task, judged=task.labeled, judged_labels=task.labels)
-    folds = make_folds(task.labels, 0, FOLDS, chain.run.config.data.seed)[1:]
+    folds = make_folds(task.labels, 0, FOLDS, chain.run.seed)[1:]
     for fold in folds:
         view = chain.features.labeled.take(fold.judges).views[0]
         probs[fold.judges] = _head(chain, fold.keep)(view).numpy()
@@ -142,7 +142,7 @@ def held_out_beliefs(chain: Pipeline, teachers: list[Finished]) -> Floats:
 def learning_curve(chain: Pipeline) -> Curve:
     """Errors of heads on shares of the labels, on labels that they were not fitted on."""
     task, judged_bank = chain.run.task, chain.features.judged
-    rng = np.random.default_rng(chain.run.config.data.seed)
+    rng = np.random.default_rng(chain.run.seed)
     folds = task.folds[1:] or task.folds
     sizes, errors = [], []
     for share in CURVE:

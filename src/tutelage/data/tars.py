@@ -233,16 +233,16 @@ def read_tars(path: Path) -> Catalog:
     Raises:
         TutelageError: no images, or a tar with the words of several splits.
     """
-    files = [path]
-    if not path.is_file():
-        files = sorted(Path(f) for f in files_below(path, []) if f.endswith(".tar"))
-    root = path.parent if path.is_file() else path
+    alone = path.is_file()
+    root, files = path.parent, [path]
+    if not alone:
+        root, files = path, sorted(Path(f) for f in files_below(path, []) if f.endswith(".tar"))
     rows: list[_Row] = []
     reasons: list[str] = []
     bad_labels: list[str] = []
     for number, file in enumerate(files):
         name = file.relative_to(root).as_posix()
-        split = "train" if path.is_file() else _split(name)
+        split = "train" if alone else _split(name)
         rows += _rows(file, name, number, split, reasons, bad_labels)
     if all(place[0] < 0 for _, _, _, place in rows):
         why = f": {rows[0][0]}: {reasons[0]}" if reasons else ""

@@ -21,8 +21,8 @@ from tutelage.stats.metrics import metrics
 from tutelage.system.errors import TutelageError, need
 
 
-def open_model(path: Path, *, threads: int = 0) -> Any:
-    """An ``OnnxModel`` with ``threads`` cores a batch, or a ``TorchModel`` for a model folder.
+def open_model(path: Path) -> Any:
+    """An ``OnnxModel`` with one core a batch, or a ``TorchModel`` for a model folder.
 
     Raises:
         TutelageError: no model there, or an unfinished run.
@@ -36,7 +36,7 @@ def open_model(path: Path, *, threads: int = 0) -> Any:
         return TorchModel(load_model(path))
     from tutelage.deploy.runtime import OnnxModel
 
-    return OnnxModel(path, threads=threads)
+    return OnnxModel(path, threads=1)
 
 
 def exported_file(path: Path) -> Path:
@@ -81,7 +81,7 @@ def predict(
     """Classify image files; ``tutelage.api.predict`` has the arguments."""
     if out is not None:
         check_suffix(out)
-    opened = open_model(model, threads=1)
+    opened = open_model(model)
     if reject and opened.unknown_threshold is None:
         raise TutelageError(
             f"{model} has no threshold for unknown images: no label was held out while its teacher "

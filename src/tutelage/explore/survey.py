@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,14 @@ from tutelage.chain import tune
 from tutelage.chain.load import LoadedData
 from tutelage.chain.plan import TUNE_MOST, TUNE_POOL, TUNE_VIEWS
 from tutelage.chain.prepare import opened
+from tutelage.chain.views import pictures
 from tutelage.config import make_config
 from tutelage.data.open import Data, open_data
 from tutelage.data.runfolder import repeating_line
 from tutelage.explore.page import AugmentPage, Cloud, Strip, render
 from tutelage.report.html import write_page
 from tutelage.report.model import Sheet, Thumb
-from tutelage.report.wording import interval_of_change, percent, points, signed, title
+from tutelage.report.wording import interval_of_change, now, percent, points, signed, title
 from tutelage.stats.coverage import (
     METRICS,
     NEAREST,
@@ -94,7 +94,7 @@ def augment(
         loaded, folder, console = work
         done = survey(loaded, console, tuned=tuned)
     line = repeating_line("augment", name, str(out), {**settings, "tune": tune or None})
-    created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    created = now()
     content = {"command": line, "created": created, **to_dict(done, catalog.names)}
     folder.write_json("augment.json", content)
     page = folder.path / "augment.html"
@@ -330,7 +330,7 @@ def _sheet(found: Holes, data: LoadedData, sample: tune.ViewSample, name: str, n
 
 def _views(sample: tune.ViewSample, rows: Rows, policy: Policy, seed: int = 0) -> NDArray[np.uint8]:
     """Views uint8 (B, H, W, 3) of store rows, for people to look at."""
-    return _pixels(_floats(sample, rows, policy, seed))
+    return pictures(_floats(sample, rows, policy, seed))
 
 
 def _floats(sample: tune.ViewSample, rows: Rows, policy: Policy, seed: int) -> Tensor:
@@ -338,11 +338,6 @@ def _floats(sample: tune.ViewSample, rows: Rows, policy: Policy, seed: int) -> T
     images, aspect = images.cpu(), aspect.cpu()
     draws = torch.Generator().manual_seed(seed)
     return apply(images, policy.plan(aspect, draws), TILE)
-
-
-def _pixels(views: Tensor) -> NDArray[np.uint8]:
-    out: NDArray[np.uint8] = (views * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
-    return out
 
 
 def contact_sheet(
@@ -368,7 +363,7 @@ def _policy_strips(sample: tune.ViewSample, few: Rows, views: Mapping[str, Polic
         strips.append(Strip("policies", name, columns, rows))
     pairs = _floats(sample, np.resize(few, count), Weak(), 0)
     mixed = draw_cutmix(count, torch.Generator().manual_seed(0)).images(pairs)
-    return [*strips, Strip("policies", "CutMix", columns, [_pixels(mixed)])]
+    return [*strips, Strip("policies", "CutMix", columns, [pictures(mixed)])]
 
 
 def _operation_strips(sample: tune.ViewSample, few: Rows) -> list[Strip]:

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 
 from tutelage.chain import student
-from tutelage.chain.frozen import PROBE_STRENGTH, fit_fold_heads
+from tutelage.chain.frozen import PLAIN, fit_fold_heads
 from tutelage.chain.pipeline import Pipeline
 from tutelage.chain.plan import MOST_TRANSFER_STEPS, RunPlan, Work
 from tutelage.chain.run import teach, teach_student
 from tutelage.chain.trained import train_trunk
-from tutelage.chain.types import Finished, Outcome, Run
+from tutelage.chain.types import Finished, Outcome, Run, is_round
 from tutelage.data.runfolder import RunFolder
 from tutelage.heads.probe import Head
 from tutelage.models.zoo import build
@@ -86,11 +86,6 @@ def _teachers(chain: Pipeline, *, rounds: bool) -> dict[str, TrainedArm]:
     return done
 
 
-def is_round(stage: Finished) -> bool:
-    """Whether a stage is a round of self-training."""
-    return stage.name.startswith("self-train-")
-
-
 def fine_tune_work(plan: RunPlan) -> Work:
     """Fine-tuning's share: as much as the plan trains a trunk, or the student if it trains none."""
     trained = [work for work in (plan.transfer, *plan.rounds) if work.trunk != "frozen"]
@@ -106,8 +101,7 @@ def _labels_alone(run: Run) -> Run:
 def _fine_tune(chain: Pipeline) -> Outcome:
     """The trunk trained on the labels, starting with a plain head; nothing is judged."""
     run = _labels_alone(chain.run)
-    plain = {"metric": "plain", "strength": PROBE_STRENGTH}
-    heads = fit_fold_heads(run, chain.features, plain, [None])
+    heads = fit_fold_heads(run, chain.features, PLAIN, [None])
     return train_trunk(run, heads, [None], fine_tune_work(run.plan), "fine-tune", judged_folds=0)
 
 
@@ -136,7 +130,7 @@ def without_augmentation(run: Run) -> Run:
 
 def without_weights(run: Run) -> Run:
     """The same run, but from random weights, all of which learn."""
-    torch.manual_seed(run.config.data.seed)
+    torch.manual_seed(run.seed)
     base = build(run.base.spec)
     base.freeze_trunk()
     return dataclasses.replace(run.changed("data", weights="none"), base=base)

@@ -13,7 +13,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,19 +22,19 @@ import numpy as np
 from tutelage.chain.measure import predict_rows
 from tutelage.chain.pipeline import Pipeline
 from tutelage.chain.prepare import prepare
-from tutelage.chain.types import Run
+from tutelage.chain.types import Run, is_round
 from tutelage.config import RunConfig, make_config
 from tutelage.data.catalog import Catalog
 from tutelage.data.open import Data, open_data
 from tutelage.data.runfolder import RunFolder, repeating_line
 from tutelage.deploy.latency import onnx_latency
 from tutelage.deploy.onnx import export_onnx
-from tutelage.ladder.arms import ALONE, ARMS, LEFT_OUT, RUNGS, TrainedArm, is_round, train_arms
+from tutelage.ladder.arms import ALONE, ARMS, LEFT_OUT, RUNGS, TrainedArm, train_arms
 from tutelage.ladder.curve import NEED, CurvePoint, check_budgets, worth
 from tutelage.ladder.page import BASELINE, Arm, Difference, LadderPage, headline, render, summary
 from tutelage.models.classifier import Classifier, count_parameters
 from tutelage.report.html import write_page
-from tutelage.report.wording import title
+from tutelage.report.wording import now, title
 from tutelage.stats.intervals import Interval, t_interval
 from tutelage.stats.metrics import metrics
 from tutelage.system.console import Console
@@ -73,8 +72,7 @@ def ladder(
     for draws, folder, console in run_seeds(
         catalog, name, out, config, wanted, seeds, budgets, quiet=quiet
     ):
-        created = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
-        page = make_page(draws, catalog, config, command=line, created=created, price=hourly_price)
+        page = make_page(draws, catalog, config, command=line, created=now(), price=hourly_price)
         content = to_dict(page)
         folder.write_json("ladder.json", content)
         path = folder.path / "ladder.html"

@@ -24,9 +24,5 @@ def kd_loss(
     teacher = torch.log_softmax(teacher_logits.detach().to(precise) / temperature, dim=1)
     student = torch.log_softmax(student_logits.to(precise) / temperature, dim=1)
     divergence = (teacher.exp() * (teacher - student)).sum(dim=1) * temperature**2
-    return batch_mean(divergence, weights)
-
-
-def batch_mean(losses: Tensor, weights: Tensor | None) -> Tensor:
-    """Sum of the weighted ``losses`` (B,) over B: a weight of 0 does not raise the others."""
-    return losses.mean() if weights is None else (losses * weights).sum() / len(losses)
+    # A weight of 0 does not raise the others.
+    return divergence.mean() if weights is None else (divergence * weights).sum() / len(divergence)

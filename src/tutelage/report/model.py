@@ -46,10 +46,10 @@ class DeploymentRow(TypedDict):
     """Size and speed of one model file; latency is for one image, in milliseconds."""
 
     name: str  # "teacher" and "student" are compared with each other
-    parameters: int | None
-    bytes: int | None
-    latency_ms_p50: float | None
-    latency_ms_p05: float | None
+    parameters: int
+    bytes: int
+    latency_ms_p50: float
+    latency_ms_p05: float
     format: str
 
 

@@ -21,9 +21,8 @@ def stage_change(before: StageTest | None, after: StageTest | None) -> Interval 
         return None
     if not np.array_equal(before.labels, after.labels):
         return None
-    wins = int((after.correct & ~before.correct).sum())
-    losses = int((before.correct & ~after.correct).sum())
-    return paired_change(wins, losses, after.labels.size)
+    was, now = before.correct, after.correct
+    return paired_change(int((now & ~was).sum()), int((was & ~now).sum()), after.labels.size)
 
 
 class ClassRow(NamedTuple):
@@ -93,14 +92,14 @@ def reliability_bins(test: StageTest, bins: int = 10) -> list[Bin]:
 
     The reliability diagram of Guo et al., "On calibration of modern neural networks" (2017).
     """
-    confidence = test.probs.max(axis=1, initial=0.0)
+    confidence, correct = test.probs.max(axis=1, initial=0.0), test.correct
     place = np.minimum((confidence * bins).astype(int), bins - 1)
     found = []
     for b in range(bins):
         here = place == b
         count = int(here.sum())
         if count:
-            accuracy = wilson(int(test.correct[here].sum()), count)
+            accuracy = wilson(int(correct[here].sum()), count)
             found.append(Bin(float(confidence[here].mean()), accuracy, count))
     return found
 

@@ -183,15 +183,13 @@ def _deployment(rows: Sequence[DeploymentRow]) -> list[str]:
     student = next((row for row in rows if row["name"] == "student"), None)
     if teacher is None or student is None:
         return []
-    parts = []
-    if teacher["parameters"] and student["parameters"]:
-        share = percent(student["parameters"] / teacher["parameters"], 0)
-        parts.append(f"has {share} of the teacher's parameters")
-    slow, quick = teacher["latency_ms_p50"], student["latency_ms_p50"]
+    share = percent(student["parameters"] / teacher["parameters"], 0)
+    said = f"The student has {share} of the teacher's parameters"
     # Across formats the ratio would measure the runtime, not the student.
-    if slow and quick and teacher["format"] == student["format"]:
-        parts.append(f"answers in {quick:.1f} ms where the teacher takes {slow:.1f} ms")
-    return [f"The student {' and '.join(parts)}."] if parts else []
+    if teacher["format"] == student["format"]:
+        slow, quick = teacher["latency_ms_p50"], student["latency_ms_p50"]
+        said += f" and answers in {quick:.1f} ms where the teacher takes {slow:.1f} ms"
+    return [f"{said}."]
 
 
 def _rejections(steps: Sequence[Step]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from tutelage.stats.intervals import Interval
 
@@ -15,6 +16,11 @@ def title(command: str, classes: Sequence[str]) -> str:
     """A page's heading: the command and the first classes."""
     more = " ..." if len(classes) > TITLE_CLASSES else ""
     return f"{command}: {', '.join(classes[:TITLE_CLASSES])}{more}"
+
+
+def now() -> str:
+    """The date and time at which a page is made."""
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -79,10 +85,8 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def file_size(count: int | None) -> str:
+def file_size(count: int) -> str:
     """Bytes as kilobytes or megabytes."""
-    if count is None:
-        return DASH
     return f"{count / 1e6:.2f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
 
 

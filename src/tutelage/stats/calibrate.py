@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tutelage.stats.metrics import Floats
+from tutelage.stats.metrics import Floats, Ints
 
 PRIOR_WEIGHT = 4.0  # images that the belief in a temperature near 1 counts as
 
@@ -34,3 +34,13 @@ def fit_temperature(logits: Floats, targets: Floats) -> float:
         for t in grid
     ]
     return float(grid[int(np.argmin(losses))])
+
+
+def calibrated_losses(logits: Floats, labels: Ints) -> Floats:
+    """Negative log-likelihoods (N,) of ``labels`` (N,) at the temperature that fits them.
+
+    ``logits`` (N, K) are out-of-fold ones.
+    """
+    temperature = fit_temperature(logits, np.eye(logits.shape[1])[labels])
+    true = softmax(logits, temperature)[np.arange(len(labels)), labels]
+    return np.asarray(-np.log(np.clip(true, 1e-12, 1.0)))
