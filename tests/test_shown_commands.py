@@ -60,7 +60,7 @@ def _quick(own_cache: Path) -> Iterator[None]:
 def made_up(
     catalog: Any, data: str, out: Path, config: Any, arms: Sequence[str], **_: Any
 ) -> dict[str, Any]:
-    """A draw of a ladder whose arms were not trained: test_ladder.py trains them."""
+    """A draw of a ladder whose arms were not trained: tests/ladder trains them."""
     rng = np.random.default_rng(config.data.seed)
     test = metrics(rng.dirichlet([1, 1, 1], 30), rng.integers(0, 3, 30))
     figures = {"seconds": 1.0, "total_seconds": 2.0, "parameters": 9, "latency_ms": None}

@@ -13,8 +13,6 @@ from warps import warp
 from tutelage.augment import Plan, extend, then
 from tutelage.system.errors import TutelageError
 
-torch.set_num_threads(1)
-
 
 def test_extend_gives_each_image_its_own():
     plan = extend.extend(

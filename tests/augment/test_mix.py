@@ -15,8 +15,6 @@ from tutelage.augment import (
 )
 from tutelage.system.errors import TutelageError
 
-torch.set_num_threads(1)
-
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)

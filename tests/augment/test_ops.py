@@ -14,7 +14,6 @@ from torchvision.transforms.v2 import functional as tv
 
 from tutelage.augment import Plan, apply, extend, then
 
-torch.set_num_threads(1)
 SIZE = 48
 STEPS = 8 * 0.5 / 4096 * 255  # grey levels, at most, that a stencil in steps of 1 / 4096 is off
 

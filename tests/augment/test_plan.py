@@ -8,8 +8,6 @@ import torch
 from tutelage.augment import Plan, Strong, apply, then
 from tutelage.augment import plan as plans
 
-torch.set_num_threads(1)
-
 
 def sample(batch: int = 5) -> tuple[torch.Tensor, Plan]:
     generator = torch.Generator().manual_seed(0)

@@ -28,7 +28,6 @@ from tutelage.augment.plan import COLOR_OPS
 from tutelage.augment.policy import draw_crop
 from tutelage.system.errors import TutelageError
 
-torch.set_num_threads(1)
 STILL = Weak(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.0)
 
 

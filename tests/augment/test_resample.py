@@ -14,8 +14,6 @@ from torch import Tensor, nn
 
 from tutelage.augment import resample
 
-torch.set_num_threads(1)
-
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
     generator = torch.Generator().manual_seed(seed)

@@ -21,8 +21,6 @@ from tutelage.augment import (
 )
 from tutelage.system.errors import TutelageError
 
-torch.set_num_threads(1)
-
 
 def photo(height: int = 30, width: int = 44, seed: int = 0) -> Image.Image:
     rough = np.random.default_rng(seed).integers(30, 220, (5, 6, 3), dtype=np.uint8)

@@ -126,10 +126,7 @@ def test_deployment_measures_what_is_delivered(finished: Path) -> None:
     assert rows["student"]["bytes"] < rows["teacher"]["bytes"]
 
 
-def test_sheets_show_views_sure_and_unsure_labels_and_worst_mistakes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = checks.prepared(tmp_path, monkeypatch, trunk="frozen")
+def test_sheets_show_views_sure_and_unsure_labels_and_worst_mistakes(run: types.Run) -> None:
     probs = np.random.default_rng(0).dirichlet([1, 1], len(run.task.pool))
     labels = select(probs)
     finished = [done("probe"), done("self-train-1", labels)]
@@ -159,10 +156,7 @@ def test_sheets_show_views_sure_and_unsure_labels_and_worst_mistakes(
     assert "self-train-1" in worst.note
 
 
-def test_images_out_of_class_have_a_sheet_of_their_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = checks.prepared(tmp_path, monkeypatch, trunk="frozen")
+def test_images_out_of_class_have_a_sheet_of_their_own(run: types.Run) -> None:
     n = len(run.task.pool)
     probs = np.random.default_rng(0).dirichlet([1, 1], n)
     detection = Detection(np.arange(n, dtype=float), limit=n - 4.0)
@@ -178,10 +172,7 @@ def test_images_out_of_class_have_a_sheet_of_their_own(
     assert sum(row["pool"] for row in evidence.pseudo_rows(run, [done_round])) == n - 3
 
 
-def test_without_test_images_and_rounds_there_are_only_views(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = checks.prepared(tmp_path, monkeypatch, trunk="frozen")
+def test_without_test_images_and_rounds_there_are_only_views(run: types.Run) -> None:
     run.split.roles[run.split.indices("test")] = "unused"
     sheets = evidence.sheets(run, [done("probe")], {})
     assert [sheet.title for sheet in sheets] == ["Views the student learns from"]
@@ -235,8 +226,7 @@ def test_copies_are_shown_side_by_side_and_test_figures_told_without_them(
     assert "Copies" in [sheet.title for sheet in evidence.sheets(run, [], {})]
 
 
-def test_without_copies_nothing_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = checks.prepared(tmp_path, monkeypatch, trunk="frozen")
+def test_without_copies_nothing_is_told(run: types.Run) -> None:
     found = evidence.leakage(run, {"probe": np.full((12, 2), 0.5)})
     assert found == {
         "test": 0, "val": 0, "two_labels": 0, "left_out": 0, "pairs": 0, "without": {}

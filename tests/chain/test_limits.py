@@ -13,10 +13,9 @@ pytest.importorskip("timm")
 
 import silent_checks as checks
 import tiny
-from costs import PARAMETERS, Fake
 
 from tutelage.chain import limits, prepare
-from tutelage.chain.limits import Offer, Untrained, choose_student, exceeded, names_on_offer
+from tutelage.chain.limits import Offer, Shape, Untrained, choose_student, exceeded, names_on_offer
 from tutelage.config import DistillConfig, make_config
 from tutelage.data.open import read_catalog
 from tutelage.data.runfolder import RunFolder
@@ -26,6 +25,28 @@ from tutelage.system.errors import TutelageError
 
 SIZES = (224, 160, 96)
 PLANNED = ("cut", 160)
+PARAMETERS = {"cut": 500, "cut:1": 10, "cut:2": 100, "cut:3": 400, "cut:4": 2000}
+
+
+class Fake:
+    """A machine on which time rises with parameters and pixels; it notes what was timed.
+
+    So nothing is exported or timed.
+    """
+
+    def __init__(self, **slower: float) -> None:
+        self.timed: list[Shape] = []
+        self.slower = slower
+
+    def __call__(self, shapes: Sequence[Shape]) -> list[Offer]:
+        self.timed += shapes
+        return [self.cost(*shape) for shape in shapes]
+
+    def cost(self, name: str, size: int) -> Offer:
+        parameters = PARAMETERS.get(name, 3000)
+        latency = 0.1 + parameters * (size / 224) ** 2 / 100
+        latency *= self.slower.get(f"{name}@{size}", 1.0)
+        return Offer(name, size, parameters, latency, parameters / 100)
 
 
 def chosen(fake: Fake, sizes: Sequence[int] = SIZES, **limits: Any) -> Offer:

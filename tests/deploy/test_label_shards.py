@@ -17,6 +17,7 @@ import numpy as np
 import pools
 import pytest
 from PIL import Image
+from shapes import contents
 
 from tutelage.data.decode import decode
 from tutelage.data.shards import find_shards
@@ -223,23 +224,23 @@ def test_a_damaged_file_of_labels_is_written_anew(
 ) -> None:
     place = pools.write_pool(tmp_path / "pool", 2, 5)
     pools.label(tmp_path / "out", place)
-    whole = pools.contents(tmp_path / "out")
+    whole = contents(tmp_path / "out")
     torn = next((tmp_path / "out" / LABELS).glob("pool-001*"))
     torn.write_bytes(torn.read_bytes()[:100])
     pools.label(tmp_path / "out", place, console=Console())
     assert f"{torn} is damaged" in capsys.readouterr().err
-    assert pools.contents(tmp_path / "out") == whole
+    assert contents(tmp_path / "out") == whole
 
 
 @pytest.mark.parametrize("changed", ["fingerprint", "threshold"])
 def test_another_model_or_threshold_is_refused(changed: str, tmp_path: Path) -> None:
     place = pools.write_pool(tmp_path / "pool", 2, 5)
     pools.label(tmp_path / "out", place)
-    before = pools.contents(tmp_path / "out")
+    before = contents(tmp_path / "out")
     other: dict[str, Any] = {"fingerprint": "another"} if changed == "fingerprint" else {}
     with pytest.raises(TutelageError, match=r"made with another .*choose another --out"):
         pools.label(tmp_path / "out", place, **(other or {"threshold": 0.6}))
-    assert pools.contents(tmp_path / "out") == before
+    assert contents(tmp_path / "out") == before
 
 
 def test_labels_of_shards_that_left_the_pool_are_kept_and_not_counted(
@@ -374,7 +375,7 @@ def test_processes_divide_the_shards_among_them(tmp_path: Path) -> None:
     begun = log(out)
     assert sorted(shard for _, shard in begun) == sorted(p.name for p in place.iterdir())
     assert len({process for process, _ in begun}) > 1
-    assert pools.contents(out) == pools.contents(tmp_path / "alone")
+    assert contents(out) == contents(tmp_path / "alone")
 
 
 def test_a_process_helps_with_the_shares_of_those_that_never_came(tmp_path: Path) -> None:
@@ -440,7 +441,7 @@ def test_a_killed_process_leaves_nothing_that_the_next_does_not_put_right(
     pools.label(out, place, engine=engine)
     assert engine.seen == 40 * (5 - len(finished))
     assert {name: (out / LABELS / name).stat().st_mtime_ns for name in finished} == finished
-    assert pools.contents(out) == pools.contents(tmp_path / "alone")
+    assert contents(out) == contents(tmp_path / "alone")
 
 
 def test_sigterm_ends_it_soon_and_leaves_nothing_half_written(tmp_path: Path) -> None:

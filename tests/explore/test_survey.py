@@ -32,7 +32,6 @@ def looked(
     photos: Path, own_cache: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, dict[str, Any]]:
     """The folder and the content of a survey with a short search."""
-    torch.set_num_threads(1)
     out = tmp_path_factory.mktemp("survey") / "look"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tutelage.chain.tune.TUNE_GRID", ({"augment": "none"}, {"magnitude": 27}))

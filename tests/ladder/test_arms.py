@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import pytest
 pytest.importorskip("timm")
 
 import silent_checks as checks
-import tiny
 import torch
 from locked import is_locked
 
@@ -24,19 +22,7 @@ from tutelage.data.open import read_catalog
 from tutelage.ladder import arms
 from tutelage.stats.metrics import Comparison
 
-SETTINGS = {**checks.SETTINGS, "minutes": 0.7, "trunk": "frozen"}
-CHAIN = ("probe", "fine-tune", "transfer", "self-train", "student-alone", "student")
-
-
-@pytest.fixture(autouse=True)
-def _quick(own_cache: Path) -> Iterator[None]:
-    with checks.quick():
-        yield
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.write_data(tmp_path_factory.mktemp("arms") / "data")
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 def test_the_extra_arms_get_the_same_rows_views_and_steps(
@@ -44,7 +30,7 @@ def test_the_extra_arms_get_the_same_rows_views_and_steps(
 ) -> None:
     run = prepared(data, tmp_path)
     fits = checks.captured_fits(monkeypatch)
-    arms.train_arms(pipeline.Pipeline(run), CHAIN)
+    arms.train_arms(pipeline.Pipeline(run), checks.CHAIN)
     assert len(fits) == 3
     fine_tune, alone, distilled = fits
     labeled = set(run.task.labeled.tolist())
@@ -62,7 +48,7 @@ def test_the_extra_arms_get_the_same_rows_views_and_steps(
 
 
 def prepared(data: Path, tmp_path: Path, **settings: Any) -> types.Run:
-    config = make_config("ladder", {**SETTINGS, **settings})
+    config = make_config("ladder", {**checks.LADDER, **settings})
     catalog = read_catalog(data)
     return prepare("ladder", catalog, str(data), tmp_path / "run", config, quiet=True)
 
@@ -76,7 +62,7 @@ def prepared(data: Path, tmp_path: Path, **settings: Any) -> types.Run:
     ],
 )
 def test_fine_tuning_works_as_the_plan_trains_a_trunk_or_else_the_student(
-    transfer: Any, rounds: Any, expected: tuple[int, int], data: Path
+    transfer: Any, rounds: Any, expected: tuple[int, int]
 ) -> None:
     chosen = plan.RunPlan(
         minutes=1, size=64, views=2, folds=4, judged_folds=2, estimated_seconds=1,
@@ -133,7 +119,7 @@ def pretrained(tmp_path: Path) -> str:
 
     torch.manual_seed(5)
     path = tmp_path / "weights.safetensors"
-    save_file(timm.create_model(SETTINGS["teacher"]).state_dict(), path)
+    save_file(timm.create_model(checks.LADDER["teacher"]).state_dict(), path)
     return str(path)
 
 

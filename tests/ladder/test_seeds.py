@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ import pytest
 pytest.importorskip("timm")
 
 import silent_checks as checks
-import tiny
 from locked import is_locked
 
 from tutelage import api, cli
@@ -27,19 +26,7 @@ from tutelage.ladder.page import HELPS, HURTS, UNCLEAR
 from tutelage.system.errors import TutelageError
 from tutelage.training.loader import Canvases
 
-SETTINGS = {**checks.SETTINGS, "minutes": 0.7, "trunk": "frozen"}
-CHAIN = ("probe", "fine-tune", "transfer", "self-train", "student-alone", "student")
-
-
-@pytest.fixture(autouse=True)
-def _quick(own_cache: Path) -> Iterator[None]:
-    with checks.quick():
-        yield
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.write_data(tmp_path_factory.mktemp("ladder") / "data")
+pytestmark = pytest.mark.usefixtures("quick")
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +36,14 @@ def climbed(
     """An undisturbed ladder over two draws; tests only read it."""
     out = tmp_path_factory.mktemp("climbed") / "ladder"
     with checks.quick():
-        return out, api.ladder(data, out, seeds=2, curve=[2], quiet=True, **SETTINGS)
+        return out, api.ladder(data, out, seeds=2, curve=[2], quiet=True, **checks.LADDER)
+
+
+@pytest.fixture
+def copied(climbed: tuple[Path, dict[str, Any]], tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+    """The same in a folder that a test may change."""
+    out, content = climbed
+    return shutil.copytree(out, tmp_path / "ladder"), content
 
 
 def figures(content: dict[str, Any]) -> dict[str, Any]:
@@ -112,8 +106,8 @@ def test_test_images_are_looked_at_after_the_last_stage_and_once_by_each(
     monkeypatch.setattr(Canvases, "take", watched)
     monkeypatch.setattr(pipeline, "save_stage", noted)
     catalog, out = read_catalog(data), tmp_path / "run"
-    config = make_config("ladder", SETTINGS)
-    ladder.run_seed(catalog, str(data), out, config, CHAIN, quiet=True)
+    config = make_config("ladder", checks.LADDER)
+    ladder.run_seed(catalog, str(data), out, config, checks.CHAIN, quiet=True)
     test = set(np.flatnonzero(catalog.splits == "test").tolist())
     last = max(place for place, entry in enumerate(log) if isinstance(entry, str))
     assert log[last] == "student"
@@ -128,16 +122,11 @@ def test_test_images_are_looked_at_after_the_last_stage_and_once_by_each(
 
 
 def test_a_second_call_trains_nothing_and_finds_the_same(
-    climbed: tuple[Path, dict[str, Any]],
-    data: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    copied: tuple[Path, dict[str, Any]], data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, content = climbed
-    copy = tmp_path / "ladder"
-    shutil.copytree(out, copy)
+    copy, content = copied
     monkeypatch.setattr(ladder, "prepare", never)
-    again = api.ladder(data, copy, seeds=2, curve=[2], quiet=True, **SETTINGS)
+    again = api.ladder(data, copy, seeds=2, curve=[2], quiet=True, **checks.LADDER)
     assert again | {"created": ""} == content | {"created": "", "command": again["command"]}
 
 
@@ -146,21 +135,16 @@ def never(*_: Any, **__: Any) -> None:
 
 
 def test_a_ladder_that_was_cut_off_goes_on(
-    climbed: tuple[Path, dict[str, Any]],
-    data: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    copied: tuple[Path, dict[str, Any]], data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, content = climbed
-    copy = tmp_path / "ladder"
-    shutil.copytree(out, copy)
+    copy, content = copied
     # As a kill in the second draw's student leaves it.
     for name in ("ladder.json", "ladder.html", "seed-1/metrics.json"):
         (copy / name).unlink()
     shutil.rmtree(copy / "seed-1" / "stages" / "student")
     before = (copy / "seed-1" / "stages" / "fine-tune" / "stage.json").read_bytes()
     labels = counted(monkeypatch)
-    again = api.ladder(data, copy, seeds=2, curve=[2], quiet=True, **SETTINGS)
+    again = api.ladder(data, copy, seeds=2, curve=[2], quiet=True, **checks.LADDER)
     assert labels == ["student"]
     assert figures(again) == figures(content)
     assert (copy / "seed-1" / "stages" / "fine-tune" / "stage.json").read_bytes() == before
@@ -183,22 +167,17 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_other_arms_are_another_ladder_and_more_seeds_are_the_same(
-    climbed: tuple[Path, dict[str, Any]],
-    data: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    copied: tuple[Path, dict[str, Any]], data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, content = climbed
+    copy, content = copied
     with pytest.raises(TutelageError, match="holds another run: its arms is"):
-        api.ladder(data, out, seeds=2, arms=["probe"], quiet=True, **SETTINGS)
-    copy = tmp_path / "ladder"
-    shutil.copytree(out, copy)
+        api.ladder(data, copy, seeds=2, arms=["probe"], quiet=True, **checks.LADDER)
     shutil.copytree(copy / "seed-1", copy / "seed-2")  # as if it had been run
     third = copy / "seed-2" / "metrics.json"
     known = json.loads((copy / "seed-1" / "metrics.json").read_text())
     third.write_text(json.dumps(known | {"seed": 2}))
     monkeypatch.setattr(ladder, "prepare", never)
-    more = api.ladder(data, copy, seeds=3, curve=[2], quiet=True, **SETTINGS)
+    more = api.ladder(data, copy, seeds=3, curve=[2], quiet=True, **checks.LADDER)
     assert more["seeds"] == [0, 1, 2]
     for arm, before in zip(more["arms"], content["arms"], strict=True):
         assert arm["each"] == [*before["each"], before["each"][1]]
@@ -223,7 +202,7 @@ def test_what_cannot_be_climbed_is_refused_before_anything_is_written(
     ):
         where, changed = call
         with pytest.raises(TutelageError, match=words):
-            api.ladder(where, out, quiet=True, **{**SETTINGS, **changed})
+            api.ladder(where, out, quiet=True, **{**checks.LADDER, **changed})
         assert not out.exists()
 
 
@@ -235,7 +214,7 @@ def test_a_draw_without_readable_test_images_lets_other_processes_in(
     for path in (copy / "test").glob("*/*"):
         path.write_bytes(b"no image")
     with pytest.raises(TutelageError, match="labelled test images that can be read"):
-        api.ladder(copy, out, quiet=True, **SETTINGS)
+        api.ladder(copy, out, quiet=True, **checks.LADDER)
     assert not is_locked(out)
     assert not is_locked(out / "seed-0")
 
@@ -392,7 +371,9 @@ def test_the_page_grows_with_every_draw_from_the_second_on(
 
     monkeypatch.setattr(ladder, "make_page", noted)
     wanted = ["probe", "fine-tune", "transfer", "student"]
-    content = api.ladder(data, out, seeds=3, arms=wanted, quiet=True, hourly_price=36.0, **SETTINGS)
+    content = api.ladder(
+        data, out, seeds=3, arms=wanted, quiet=True, hourly_price=36.0, **checks.LADDER
+    )
     assert seen == [(2, False), (3, True)]
     assert content["seeds"] == [0, 1, 2]
     assert content["arms"][0]["total_seconds"] == 11.0
@@ -428,7 +409,7 @@ def test_all_seeds_share_the_choice_of_a_student(
 ) -> None:
     shared = []
     monkeypatch.setattr(ladder, "run_seed", lambda *_, **k: shared.append(k["shared"].path) or {})
-    config = make_config("ladder", SETTINGS)
+    config = make_config("ladder", checks.LADDER)
     catalog, out = read_catalog(data), tmp_path / "all"
     list(ladder.run_seeds(catalog, "data", out, config, ["probe"], 2, quiet=True))
     assert shared == [tmp_path / "all"] * 2

@@ -11,13 +11,13 @@ from __future__ import annotations
 import io
 import os
 import sys
-import tarfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tarred
 from PIL import Image
 
 from tutelage.data.shards import find_shards
@@ -44,12 +44,7 @@ def images(count: int, first: int = 0) -> dict[str, bytes]:
 
 def write_tar(path: Path, files: Mapping[str, bytes]) -> Path:
     """A tar of these members."""
-    with tarfile.open(path, "w") as tar:
-        for name, content in files.items():
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    return path
+    return tarred.write_tar(path, list(files.items()))
 
 
 def write_parquet(path: Path, files: Mapping[str, bytes], **options: Any) -> Path:
@@ -122,11 +117,6 @@ def rows(out: Path) -> list[dict[str, Any]]:
 
     paths = sorted((out / label_shards.LABELS).glob("*.parquet"))
     return [row for path in paths for row in parquet.read_table(path).to_pylist()]
-
-
-def contents(out: Path) -> dict[str, bytes]:
-    """Every file below a folder, by its path."""
-    return {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*") if p.is_file()}
 
 
 def _main(out: str, seconds: str, log: str, *places: str) -> None:

@@ -75,6 +75,9 @@ SETTINGS = {
     "student": "cut:2",
     "rounds": 1,
 }
+LADDER = {**SETTINGS, "minutes": 0.7, "trunk": "frozen"}
+CHAIN = ("probe", "fine-tune", "transfer", "self-train", "student-alone", "student")
+"""The arms that a ladder trains on one pretrained trunk."""
 
 
 @dataclass

@@ -30,7 +30,6 @@ from tutelage.augment import (
 from tutelage.augment.policy import Policy
 
 pytest.importorskip("numba")
-torch.set_num_threads(1)
 
 HARD = RandAugment(
     3, 22.0, operations=("sharpness", "blur", "solarize", "posterize", "equalize", "rotate", "hue",

@@ -22,8 +22,6 @@ from tutelage.augment.engine.colors import compile as compile_tables
 from tutelage.augment.engine.colors import convolve, count_levels, lookup, mix
 from tutelage.system.errors import TutelageError
 
-torch.set_num_threads(1)
-
 
 @pytest.fixture(params=["reference", "cpu"])
 def apply(request):
