@@ -662,6 +662,18 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
             task.labels,
 """,
     ),
+    "the less likely head has the larger share": (
+        checks.the_head_with_the_likelier_labels_has_the_larger_share,
+        "chain.frozen",
+        "stacking_weight(*losses)",
+        "stacking_weight(*losses[::-1])",
+    ),
+    "the weight of the chosen head goes to the probe's": (
+        checks.the_head_with_the_likelier_labels_has_the_larger_share,
+        "chain.frozen",
+        "Head(first * a.weight + second * b.weight,",
+        "Head(second * a.weight + first * b.weight,",
+    ),
     "images out of class in the clusters": (
         checks.images_out_of_class_move_no_cluster,
         "chain.pool",

@@ -94,6 +94,7 @@ def test_transfer_takes_the_choice_with_the_best_held_out_likelihood(
         with monkeypatch.context() as patch:
             patch.setattr(frozen, "STRENGTHS", (strength,))
             patch.setattr(frozen, "PROBE_STRENGTH", strength)
+            patch.setattr(frozen, "_with_probe", lambda _run, _features, chosen: (chosen, 1.0))
             outcome = frozen.transfer(run, only)
         assert outcome.choice["metric"] == name
         scores[name, strength] = outcome.choice["held_out_nll"]
@@ -115,6 +116,33 @@ def test_transfer_takes_the_choice_with_the_best_held_out_likelihood(
         assert best["strength"] == usual
         found = one if best["metric"] == "plain" else other
         assert scores[found, usual] == min(scores["plain", usual], scores["levels", usual])
+
+
+def test_transfer_delivers_the_mean_of_probe_and_chosen_head(
+    run: types.Run, chain: pipeline.Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    probe = frozen.probe(run, chain.features)
+    found = {}
+    for weight in (0.0, 0.25, 1.0):
+        with monkeypatch.context() as patch:
+            patch.setattr(frozen, "stacking_weight", lambda _before, _after, w=weight: w)
+            found[weight] = frozen.transfer(run, chain.features)
+    assert found[0.25].choice["weight"] == 0.25
+    # The calibrated answers of both count, so that the surer one does not outweigh the other.
+    calibrated = probe.beliefs.judged / probe.model.spec.temperature
+    alone, quarter, chosen = (found[w].beliefs.judged for w in (0.0, 0.25, 1.0))
+    np.testing.assert_allclose(alone, calibrated, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(quarter, 0.75 * alone + 0.25 * chosen, rtol=1e-3, atol=1e-3)
+    assert not np.allclose(alone, chosen, rtol=1e-2)
+
+
+def test_who_wants_the_middle_stages_alone_gets_no_share_of_the_probe(
+    run: types.Run, chain: pipeline.Pipeline
+) -> None:
+    outcome = frozen.transfer(run.changed("transfer", features="levels"), chain.features)
+    assert "weight" not in outcome.choice
+    own = outcome.model.own_features
+    assert not outcome.model.head.weight[:, :own].any()
 
 
 def test_a_trained_trunk_starts_from_middle_stages_only_where_they_are_far_better(

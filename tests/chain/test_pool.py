@@ -49,8 +49,40 @@ def test_clusters_that_are_not_the_classes_are_found_out(run: types.Run) -> None
     truth, clusters = np.arange(len(task.pool)) % 2, np.arange(len(task.pool)) // 2 % 2
     features = checks.made_up(clusters, np.arange(len(task.labels)) // 2 % 2)
     found = checks.ask_clusters(run, features, checks.teacher_of(task, truth, task.judged_labels))
-    assert abs(found.agreement) < pool.LEAST_AGREEMENT
+    assert abs(found.agreement) < 0.2
+    assert found.heads == 1
+    told = "kappa 0.00 of clusters and head, 1.00 among heads fitted to parts of the labels"
+    assert found.doubt == told
     assert not found.likelier
+
+
+@pytest.mark.parametrize(
+    ("agreement", "likelier", "heads", "doubted"),
+    [
+        (0.50, True, 0.60, False),  # clusters agree with a head nearly as well as other heads do
+        (0.45, True, 0.60, True),
+        (-0.2, True, 0.10, False),  # heads that guess cannot contradict clusters
+        (0.70, False, 0.50, True),  # neither held-out labels nor settled heads speak for rounds
+        (0.70, False, 0.70, False),
+        (0.25, False, None, False),  # with a val split there is one head
+        (0.15, True, None, True),
+    ],
+)
+def test_rounds_are_doubted_where_labels_speak_against_the_clusters(
+    agreement: float, likelier: bool, heads: float | None, doubted: bool
+) -> None:
+    beliefs = types.Beliefs([], np.zeros((0, 2)))
+    found = pool.Clustered(beliefs, agreement, likelier, heads)
+    assert bool(found.doubt) == doubted
+
+
+def test_how_well_heads_agree_is_counted_over_all_pairs(run: types.Run) -> None:
+    task = run.task
+    truth = np.arange(len(task.pool)) % 2
+    beliefs = checks.teacher_of(task, truth, task.judged_labels)
+    beliefs.pool[-1] = -beliefs.pool[0]  # the last of five heads has everything the wrong way
+    found = checks.ask_clusters(run, checks.made_up(truth, task.labels), beliefs)
+    assert found.heads == pytest.approx((6 - 4) / 10)
 
 
 def test_without_held_out_labels_clusters_are_not_likelier(run: types.Run) -> None:

@@ -1249,6 +1249,30 @@ def held_out_labels_start_no_cluster_of_their_chain(
     assert np.array_equal(before.judged[held_out], after.judged[held_out])
 
 
+def the_head_with_the_likelier_labels_has_the_larger_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Transfer chooses between a space that tells the classes and the probe's, which does not."""
+    run = prepared(tmp_path, monkeypatch)
+    task = run.task
+    truth = np.arange(len(task.pool)) % 2
+    telling = made_up(truth, task.labels)
+    silent = made_up(np.zeros_like(truth), np.zeros_like(task.labels))
+    views = [
+        frozen.Bank(tuple(torch.cat(pair, dim=1) for pair in zip(a.views, b.views, strict=True)))
+        for a, b in ((silent.labeled, telling.labeled), (silent.pool, telling.pool))
+    ]
+    center = torch.cat([views[0].views[0], views[1].views[0]])
+    metrics = frozen.feature_metrics(center, center.shape[1] // 2, None)
+    features = frozen.Features(views[0], views[1], views[0], metrics)
+    monkeypatch.setattr(frozen, "_outcome", lambda _run, _features, heads, **kept: (heads, kept))
+    heads, kept = frozen.transfer(run, features)
+    assert kept["choice"]["metric"] == "levels"
+    assert kept["choice"]["weight"] > 0.9
+    said = frozen._judged(task, heads, features).argmax(axis=1)
+    assert np.array_equal(said, task.judged_labels)
+
+
 def images_out_of_class_move_no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = prepared(tmp_path, monkeypatch)
     task = run.task

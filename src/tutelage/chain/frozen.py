@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tutelage.chain.answers import calibrate, held_out_nll
+from tutelage.chain.answers import calibrate, held_out_nll, temperature_of
 from tutelage.chain.balance import balance_of, balances, chosen_balance, judged_weights
 from tutelage.chain.types import Beliefs, Fold, Outcome, Run, Task
 from tutelage.chain.views import strong_policy
@@ -37,6 +37,7 @@ from tutelage.models.forward import Forward
 from tutelage.models.zoo import without_levels
 from tutelage.stats.metrics import Floats
 from tutelage.stats.pseudo_labels import PseudoLabels
+from tutelage.stats.stacking import stacking_weight
 from tutelage.training.loader import Rows
 
 PROBE_STRENGTH = 10.0
@@ -101,6 +102,10 @@ def probe(run: Run, features: Features) -> Outcome:
     If the user asks to balance the classes, it does: later stages must not be compared with a
     model that was free to ignore the rare ones.
     """
+    return _outcome(run, features, _probe_heads(run, features))
+
+
+def _probe_heads(run: Run, features: Features) -> list[Head]:
     task = run.task
     balance = balances(run.config.transfer.balance, task)[-1]
     heads = []
@@ -117,7 +122,7 @@ def probe(run: Run, features: Features) -> Outcome:
                 log_prior=balancing.log_prior,
             )
         )
-    return _outcome(run, features, heads)
+    return heads
 
 
 def transfer(run: Run, features: Features) -> Outcome:
@@ -129,6 +134,9 @@ def transfer(run: Run, features: Features) -> Outcome:
     labels often favour them where they are worse. ``choice["trained"]`` is what a trained trunk
     starts from. Its last stages, which a head on the middle ones does not read, learn to be
     better, so there the middle stages must be better by more (docs/log.md).
+
+    The head that is delivered is the mean of the chosen one and the probe's, weighed by what the
+    held-out labels say for each: a few labels often choose badly, but then they do not say much.
     """
     task, tried = run.task, balances(run.config.transfer.balance, run.task)
     grid: list[tuple[dict[str, Any], tuple[Head, ...]]] = []
@@ -144,7 +152,30 @@ def transfer(run: Run, features: Features) -> Outcome:
     best, start = _best_of([choice for choice, _ in grid], losses)
     choice, heads = {**grid[best][0], "trained": grid[start][0]}, grid[best][1]
     choice["held_out_nll"] = float(losses[best].mean()) if losses.shape[1] else 0.0
+    if run.config.transfer.features != "levels":  # else the user wants no last features
+        heads, choice["weight"] = _with_probe(run, features, heads)
     return _outcome(run, features, heads, choice=choice)
+
+
+def _with_probe(run: Run, features: Features, chosen: Sequence[Head]) -> tuple[list[Head], float]:
+    """Per fold, the mean of the probe's calibrated head and the chosen one; the latter's weight.
+
+    The mean of logits is the logarithmic opinion pool of the two beliefs (Heskes 1998, "Selecting
+    weighting factors in logarithmic opinion pools"), and of linear heads it is a linear head.
+    """
+    task, plain = run.task, _probe_heads(run, features)
+    judged = [_judged(task, heads, features) for heads in (plain, chosen)]
+    losses = [held_out_nll(task, logits) for logits in judged]
+    if balances(run.config.transfer.balance, task) != ("none",):
+        losses = [loss * judged_weights(task) for loss in losses]
+    weight = stacking_weight(*losses)
+    temperatures = [temperature_of(task, Beliefs([], logits)) for logits in judged]
+    first, second = (1 - weight) / temperatures[0], weight / temperatures[1]
+    heads = [
+        Head(first * a.weight + second * b.weight, first * a.bias + second * b.bias)
+        for a, b in zip(plain, chosen, strict=True)
+    ]
+    return heads, round(weight, 4)
 
 
 def _best_of(choices: Sequence[dict[str, Any]], losses: Floats) -> tuple[int, int]:

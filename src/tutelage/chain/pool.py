@@ -6,6 +6,7 @@ the estimated class frequencies. Images that are none of the classes are left ou
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from tutelage.chain.types import Beliefs, Fold, Run, Task
 from tutelage.heads.bank import Bank
 from tutelage.stats.calibrate import softmax
 from tutelage.stats.clusters import agreement, fit_clusters
-from tutelage.stats.metrics import Floats
+from tutelage.stats.metrics import Floats, Ints
 from tutelage.stats.pseudo_labels import (
     PseudoLabels,
     align_to_prior,
@@ -29,7 +30,10 @@ from tutelage.stats.pseudo_labels import (
 )
 from tutelage.stats.unknown import Detection, detect
 
-LEAST_AGREEMENT = 0.2  # of clusters and head: no more than slight (Landis and Koch 1977)
+# Cohen's kappa by the words of Landis and Koch 1977: above 0.2 "fair", 0.4 "moderate", 0.6
+# "substantial".
+SLIGHT, FAIR, MODERATE = 0.2, 0.4, 0.6
+LEAST_SHARE = 0.8  # of the agreement among heads that clusters must reach
 
 
 def detect_unknown(run: Run, features: Features) -> list[Detection | None]:
@@ -74,6 +78,30 @@ class Clustered:
     beliefs: Beliefs  # about the pool and the judged images, as a stage's
     agreement: float  # Cohen's kappa with the teacher about the pool, on all labels
     likelier: bool  # held-out labels are likelier with the clusters than with the teacher
+    # Mean kappa about the pool of two heads from different folds; None where there is but one head.
+    heads: float | None
+
+    @property
+    def doubt(self) -> str:
+        """What speaks against rounds of self-training, in words; empty if nothing does.
+
+        A round moves boundaries to where the pool is thin, so the pool must fall into the classes.
+        If it does, a head agrees with its clusters better than with another head, which has errors
+        of its own; heads that hardly agree know too little to say that. And where few labels make
+        unsettled heads, held-out labels must be likelier with the clusters than with the head.
+        The bars are from 20 draws of labels on five data sets (docs/log.md).
+        """
+        said = f"kappa {self.agreement:.2f} of clusters and head"
+        if self.heads is None:
+            return said if self.agreement < SLIGHT else ""
+        if self.heads > FAIR and self.agreement < LEAST_SHARE * self.heads:
+            return f"{said}, {self.heads:.2f} among heads fitted to parts of the labels"
+        if self.heads <= MODERATE and not self.likelier:
+            return (
+                f"heads fitted to parts of the labels hardly agree, kappa {self.heads:.2f}, and "
+                "held-out labels are no likelier with the pool's clusters"
+            )
+        return ""
 
 
 def ask_clusters(
@@ -115,17 +143,21 @@ def ask_clusters(
         pool.append(clusters(unlabeled))
         held_out[fold.judges] = clusters(judged[torch.from_numpy(fold.judges)])
     found = Beliefs(pool, held_out)
-    kappa = _agreement(task, found, teacher, detections[0])
-    return Clustered(found, kappa, likelier=_likelier(task, found, teacher))
+    clusters, *_ = _answers(found, detections[0])
+    heads = _answers(teacher, detections[0])
+    pairs = [agreement(a, b, task.n_classes) for a, b in itertools.combinations(heads, 2)]
+    return Clustered(
+        found,
+        agreement(clusters, heads[0], task.n_classes),
+        likelier=_likelier(task, found, teacher),
+        heads=float(np.mean(pairs)) if pairs else None,
+    )
 
 
-def _agreement(task: Task, ours: Beliefs, theirs: Beliefs, detection: Detection | None) -> float:
-    """Cohen's kappa of two beliefs about the pool, on all labels."""
-    mine, other = ours.pool[0], theirs.pool[0]
-    assert mine is not None
-    assert other is not None
-    inside = _inside(len(mine), detection)
-    return agreement(mine[inside].argmax(axis=1), other[inside].argmax(axis=1), task.n_classes)
+def _answers(beliefs: Beliefs, detection: Detection | None) -> list[Ints]:
+    """Per fold that was run, the likeliest class of each pool image that is not out of class."""
+    known = [logits for logits in beliefs.pool if logits is not None]
+    return [logits[_inside(len(logits), detection)].argmax(axis=1) for logits in known]
 
 
 def _likelier(task: Task, ours: Beliefs, theirs: Beliefs) -> bool:

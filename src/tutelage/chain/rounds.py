@@ -7,42 +7,45 @@ from typing import Any
 
 from tutelage.chain.pipeline import Pipeline
 from tutelage.chain.plan import Work
-from tutelage.chain.pool import LEAST_AGREEMENT
 
 
 def worth_it(chain: Pipeline) -> bool:
-    """Whether rounds are planned for a pool whose clusters do not contradict the labels."""
+    """Whether rounds are planned: not where the pool seems to fall into other groups than classes.
+
+    Rounds that the user asks for are trained in any case.
+    """
     run = chain.run
     if not run.plan.rounds or not len(run.task.pool):
         return False
     verdict = clusters_verdict(chain)
-    if "agreement" not in verdict:
-        return True
-    agreement = f"agreement with the head fitted to the labels: kappa {verdict['agreement']:.2f}"
-    if verdict["likelier"]:
+    if verdict["doubt"] and run.config.self_train.rounds is None:
         run.note(
-            f"self-train-1: the pool's clusters give its pseudo-labels ({agreement}): held-out "
-            "labels are likelier with them; --clusters ignore asks the head instead"
-        )
-        return True
-    planned = run.config.self_train.rounds is None
-    if planned and verdict["agreement"] < LEAST_AGREEMENT:
-        run.note(
-            f"no round of self-training: the pool falls into other clusters than the classes "
-            f"({agreement}), and rounds would learn those; --rounds N trains them all the same"
+            "no round of self-training: the pool does not seem to fall into the classes "
+            f"({verdict['doubt']}), and rounds would learn what it falls into; --rounds N trains "
+            "them all the same"
         )
         return False
+    if verdict["likelier"]:
+        run.note(
+            "self-train-1: the pool's clusters give its pseudo-labels (agreement with the head "
+            f"fitted to the labels: kappa {verdict['agreement']:.2f}): held-out labels are "
+            "likelier with them; --clusters ignore asks the head instead"
+        )
     return True
 
 
 def clusters_verdict(chain: Pipeline) -> dict[str, Any]:
     """What the pool's clusters are worth, found once per run folder if they are asked at all."""
     if chain.run.config.self_train.clusters == "ignore":
-        return {"likelier": False}
+        return {"likelier": False, "doubt": ""}
 
     def asked() -> dict[str, Any]:
         found = chain.clustered
-        return {"agreement": round(found.agreement, 3), "likelier": found.likelier}
+        return {
+            "agreement": round(found.agreement, 3),
+            "likelier": found.likelier,
+            "doubt": found.doubt,
+        }
 
     return dict(chain.run.folder.pinned("clusters", asked))
 
