@@ -393,7 +393,8 @@ def test_evaluate_prints_for_people_and_for_programs(
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "18 test images"
     assert lines[1].startswith(f"accuracy  {expected['accuracy']:.4f}  [")
-    assert [line.split()[0] for line in lines[2:]] == ["macro_f1", "ece", "nll"]
+    names = ["majority", "balanced_accuracy", "macro_f1", "ece", "nll"]
+    assert [line.split()[0] for line in lines[2:]] == names
 
 
 def test_export_prints_what_it_checked(

@@ -287,9 +287,9 @@ def _print_figures(figures: dict[str, Any], *, as_json: bool) -> None:
         return
     low, high = figures["accuracy_ci95"]
     print(f"{figures['n']} {figures['split']} images")
-    print(f"accuracy  {figures['accuracy']:.4f}  [{low:.4f}, {high:.4f}] (95%)")
-    for name in ("macro_f1", "ece", "nll"):
-        print(f"{name:<9} {figures[name]:.4f}")
+    print(f"accuracy           {figures['accuracy']:.4f}  [{low:.4f}, {high:.4f}] (95%)")
+    for name in ("majority", "balanced_accuracy", "macro_f1", "ece", "nll"):
+        print(f"{name:<18} {figures[name]:.4f}")
 
 
 def _print_skipped(reasons: typing.Iterable[tuple[str, str]]) -> None:

@@ -46,6 +46,7 @@ def _make_report(
         probs[np.arange(len(labels)), answer] = 0.8
         predictions[name] = StageTest(probs, labels)
         figures = {"n": len(labels), "accuracy": share, "accuracy_ci95": [share - 0.05, share],
+                   "majority": 0.4, "balanced_accuracy": share - 0.02,
                    "macro_f1": share - 0.01, "ece": 0.0512, "nll": 0.4321}  # fmt: skip
         entries.append(
             {

@@ -13,9 +13,9 @@ from tutelage.report.verdict import Rung
 from tutelage.stats.intervals import Interval, wilson
 
 RUNGS = [
-    Rung("probe", True, 1.0, 10, 100, 0.7, (0.6, 0.79), 0.7, 0.1, 0.5),
-    Rung("$\\frac$<b>", False, 1.0, 10, 100, 0.65, None, 0.7, 0.1, 0.5),
-    Rung("unmeasured", True, 1.0, 10, None, None, None, None, None, None),
+    Rung("probe", True, 1.0, 10, 100, 0.7, (0.6, 0.79), 0.6, 0.7, 0.7, 0.1, 0.5),
+    Rung("$\\frac$<b>", False, 1.0, 10, 100, 0.65, None, 0.6, 0.7, 0.7, 0.1, 0.5),
+    Rung("unmeasured", True, 1.0, 10, None, None, None, None, None, None, None, None),
 ]
 BINS = [Bin(0.55, wilson(3, 5), 5), Bin(0.95, wilson(18, 20), 20)]
 PLANE = {

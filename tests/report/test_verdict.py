@@ -24,7 +24,8 @@ def test_the_headline_has_accuracy_interval_and_macro_f1(make_report: Any) -> No
     verdict = make_verdict(make_report({"probe": (0.7, True), "student": (0.85, True)}))
     assert verdict.headline == (
         "The final model, student, gets 85.0% of the 200 test images right "
-        "(95% interval 80.0 to 85.0); macro-F1 84.0%."
+        "(95% interval 80.0 to 85.0); macro-F1 84.0%, balanced accuracy 83.0%. Always answering "
+        "the most frequent class would get 40.0% right."
     )
     assert verdict.summary[0].startswith("All steps together, from probe (70.0%) to student: gain")
 

@@ -4,6 +4,7 @@ import pytest
 from tutelage.stats.intervals import wilson
 from tutelage.stats.metrics import (
     Comparison,
+    balanced_accuracy,
     compare,
     confusion_matrix,
     ece,
@@ -27,6 +28,12 @@ def test_confusion_f1_and_nll_are_scikit_learns() -> None:
     f1 = sk.f1_score(LABELS, PREDICTED, average="macro")
     assert macro_f1(LABELS, PREDICTED, 5) == pytest.approx(f1)
     assert nll(PROBS, LABELS) == pytest.approx(sk.log_loss(LABELS, PROBS, labels=range(5)))
+
+
+def test_balanced_accuracy_counts_all_classes_alike() -> None:
+    labels, always = np.array([0, 0, 0, 0, 0, 0, 0, 0, 1, 1]), np.zeros(10, dtype=int)
+    assert balanced_accuracy(labels, always, 3) == 0.5  # class 2 does not occur
+    assert balanced_accuracy(labels, labels, 3) == 1.0
 
 
 def test_macro_f1_with_a_class_missing_from_labels_or_predictions() -> None:
@@ -74,6 +81,8 @@ def test_metrics_gathers_them_and_is_none_without_images() -> None:
     assert found["accuracy"] == right / 300
     assert found["accuracy_ci95"] == list(wilson(right, 300)[1:])
     assert found["macro_f1"] == macro_f1(LABELS, PREDICTED, 5)
+    assert found["balanced_accuracy"] == balanced_accuracy(LABELS, PREDICTED, 5)
+    assert found["majority"] == np.bincount(LABELS).max() / len(LABELS)
     assert found["ece"] == ece(PROBS, LABELS)
     assert found["nll"] == nll(PROBS, LABELS)
     assert metrics(np.zeros((0, 2)), np.zeros(0, dtype=int)) is None

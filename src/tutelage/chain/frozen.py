@@ -150,11 +150,11 @@ def transfer(run: Run, features: Features) -> Outcome:
     if tried != ("none",):  # balanced heads serve all classes alike, so all classes count alike
         losses = losses * judged_weights(task)
     best, start = _best_of([choice for choice, _ in grid], losses)
-    choice, heads = {**grid[best][0], "trained": grid[start][0]}, grid[best][1]
+    choice, chosen = {**grid[best][0], "trained": grid[start][0]}, list(grid[best][1])
     choice["held_out_nll"] = float(losses[best].mean()) if losses.shape[1] else 0.0
     if run.config.transfer.features != "levels":  # else the user wants no last features
-        heads, choice["weight"] = _with_probe(run, features, heads)
-    return _outcome(run, features, heads, choice=choice)
+        chosen, choice["weight"] = _with_probe(run, features, chosen)
+    return _outcome(run, features, chosen, choice=choice)
 
 
 def _with_probe(run: Run, features: Features, chosen: Sequence[Head]) -> tuple[list[Head], float]:

@@ -143,12 +143,12 @@ def ask_clusters(
         pool.append(clusters(unlabeled))
         held_out[fold.judges] = clusters(judged[torch.from_numpy(fold.judges)])
     found = Beliefs(pool, held_out)
-    clusters, *_ = _answers(found, detections[0])
+    named, *_ = _answers(found, detections[0])
     heads = _answers(teacher, detections[0])
     pairs = [agreement(a, b, task.n_classes) for a, b in itertools.combinations(heads, 2)]
     return Clustered(
         found,
-        agreement(clusters, heads[0], task.n_classes),
+        agreement(named, heads[0], task.n_classes),
         likelier=_likelier(task, found, teacher),
         heads=float(np.mean(pairs)) if pairs else None,
     )

@@ -36,6 +36,8 @@ class Rung(NamedTuple):
     n: int | None
     accuracy: float | None
     ci95: tuple[float, float] | None
+    majority: float | None
+    balanced_accuracy: float | None
     macro_f1: float | None
     ece: float | None
     nll: float | None
@@ -111,6 +113,8 @@ def _rung(stage: Mapping[str, Any], split: SplitName | None) -> Rung:
         n=figures.get("n"),
         accuracy=figures.get("accuracy"),
         ci95=(float(ci95[0]), float(ci95[1])) if ci95 else None,
+        majority=figures.get("majority"),
+        balanced_accuracy=figures.get("balanced_accuracy"),
         macro_f1=figures.get("macro_f1"),
         ece=figures.get("ece"),
         nll=figures.get("nll"),
@@ -136,9 +140,15 @@ def _headline(final: Rung | None, split: SplitName | None) -> str:
         )
     count = f"{final.n:,} " if final.n else ""
     interval = f" ({interval_of_share(*final.ci95)})" if final.ci95 else ""
-    return (
+    said = (
         f"The final model, {final.name}, gets {percent(final.accuracy)} of the {count}"
-        f"{IMAGES[split]} right{interval}; macro-F1 {percent(final.macro_f1)}."
+        f"{IMAGES[split]} right{interval}; macro-F1 {percent(final.macro_f1)}"
+    )
+    if final.majority is None:  # a run of an earlier version
+        return f"{said}."
+    return (
+        f"{said}, balanced accuracy {percent(final.balanced_accuracy)}. Always answering the most "
+        f"frequent class would get {percent(final.majority)} right."
     )
 
 

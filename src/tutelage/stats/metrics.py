@@ -29,6 +29,14 @@ def macro_f1(labels: Ints, predicted: Ints, n_classes: int) -> float:
     return float((2 * right[seen] / support[seen]).mean())
 
 
+def balanced_accuracy(labels: Ints, predicted: Ints, n_classes: int) -> float:
+    """Mean recall over the classes that occur in ``labels``: all classes count alike."""
+    counts = confusion_matrix(labels, predicted, n_classes)
+    support = counts.sum(axis=1)
+    seen = support > 0
+    return float((np.diag(counts)[seen] / support[seen]).mean())
+
+
 def ece(probs: Floats, labels: Ints, bins: int = 15) -> float:
     """Expected calibration error with equal-width, right-closed bins (Guo et al. 2017, eq. 3)."""
     confidence = probs.max(axis=1).astype(float)
@@ -45,7 +53,10 @@ def nll(probs: Floats, labels: Ints) -> float:
 
 
 def metrics(probs: Floats, labels: Ints) -> dict[str, Any] | None:
-    """The figures of ``probs`` (N, K), as metrics.json writes them; None without images."""
+    """The figures of ``probs`` (N, K), as metrics.json writes them; None without images.
+
+    ``majority`` is the accuracy of a model that always answers the most frequent of ``labels``.
+    """
     n = len(labels)
     if n == 0:
         return None
@@ -55,6 +66,8 @@ def metrics(probs: Floats, labels: Ints) -> dict[str, Any] | None:
         "n": n,
         "accuracy": right / n,
         "accuracy_ci95": list(wilson(right, n)[1:]),
+        "majority": int(np.bincount(labels).max()) / n,
+        "balanced_accuracy": balanced_accuracy(labels, predicted, probs.shape[1]),
         "macro_f1": macro_f1(labels, predicted, probs.shape[1]),
         "ece": ece(probs, labels),
         "nll": nll(probs, labels),
