@@ -75,7 +75,8 @@ class DataConfig:
     duplicates: str = setting(
         "drop",
         "leave out of training the copies of test and val images, the images found under two "
-        "labels and the exact copies of labelled ones (drop), or only report them (keep)",
+        "labels and the exact copies of labelled ones, for suggest every unlabelled copy (drop), "
+        "or only report them (keep)",
         choices=("drop", "keep"),
     )
     seed: int = setting(

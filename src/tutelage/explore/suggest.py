@@ -65,6 +65,7 @@ def suggest(
         raise TutelageError(f"--budget is {budget}, expected at least 1 image to label")
     catalog, name = open_data(data)
     _check_pool(catalog, name)
+    known_classes(catalog.classes, (), classes or ())  # refused now, not after all was decoded
     given = {"budget": budget, "classes": list(classes) if classes else None, **settings}
     line = repeating_line("suggest", name, str(out), given)
     with opened(
