@@ -85,14 +85,11 @@ def suggest(
         }
         _write(folder, loaded, choice, content)
         _say(console, loaded, content, out)
-    if classes is None:
-        console.say(f"label them: {_review_line(name, out)}")
-    else:
+    if classes is not None:
         with contextlib.suppress(KeyboardInterrupt):  # that is how a person leaves the page
             in_memory = None if isinstance(data, str | os.PathLike) else data
             review(out, data=in_memory, port=port, browser=browser)
-        _say_labels(console, len(chosen.images), decided(out))
-    console.say(f"then train: {content['next']}")
+    _say_next(console, content, decided(out), _review_line(name, out))
     return content
 
 
@@ -269,12 +266,20 @@ def _say(console: Console, data: LoadedData, content: Mapping[str, Any], out: Pa
     console.say(f"contact sheet: {out / PAGE}")
 
 
-def _say_labels(console: Console, images: int, decisions: Mapping[str, Decision]) -> None:
+def _say_next(
+    console: Console, content: Mapping[str, Any], decisions: Mapping[str, Decision], page: str
+) -> None:
+    """How far the labels are, and the commands that come next; ``page`` opens the page again."""
     counts = Counter(d.label for d in decisions.values() if d.label is not None)
     by_class = ", ".join(f"{name} {count}" for name, count in counts.most_common())
-    console.say(f"{counts.total()} of {images} labelled{f': {by_class}' if by_class else ''}")
+    total = len(content["suggested"])
+    if counts:
+        console.say(f"{counts.total()} of {total} labelled: {by_class}")
+    if len(decisions) < total:
+        console.say(f"label them: {page}")
     if len(counts) == 1:
         console.say("note: training needs labels of at least 2 classes")
+    console.say(f"then train: {content['next']}")
 
 
 def _review_line(data: str, out: Path) -> str:
