@@ -13,13 +13,16 @@ import pytest
 
 pytest.importorskip("timm")
 
+import huggingface as hf
 import pyarrow.parquet as parquet
 from PIL import Image
 from shapes import CLASSES, SETTINGS, as_options, contents
 from starlette.testclient import TestClient
 
+import tutelage
 from tutelage import api, cli
 from tutelage.data.decisions import FILE, Decision, Decisions
+from tutelage.data.open import open_data
 from tutelage.explore import suggest
 from tutelage.models.folder import load_model
 from tutelage.review.app import make_app
@@ -229,6 +232,29 @@ def test_existing_labels_are_covered_and_never_suggested(
         body = {"action": "relabel", "id": 0, "label": "disc"}
         assert page.post("/api/decisions", json=body, headers={"Origin": OWN}).status_code == 200
         assert not decisions.standing[items.name(0)].new, "the data has that class"
+
+
+def test_a_pool_that_no_disk_holds_is_chosen_from_alike(
+    album: Path, chosen: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    content = api.suggest(album, tmp_path / "s", budget=12, quiet=True, store_gb=0.0, **LOOK)
+    assert content["suggested"] == chosen[1]["suggested"]
+
+
+def test_images_in_memory_are_labelled_from_python(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = sorted((photos / "unlabeled").iterdir())
+    table = hf.table([path.read_bytes() for path in paths], [0] * len(paths), names=CLASSES)
+    data = {"unlabeled": hf.dataset(table)}
+    out = tmp_path / "s"
+    content = tutelage.suggest(data, out, budget=3, **LOOK)
+    assert content["command"].startswith(f"tutelage.suggest(DATA, {str(out)!r}, budget=3")
+    assert f"label them: tutelage.api.review({str(out)!r}, data=DATA)" in capsys.readouterr().err
+    items = open_suggested(out, *open_data(data))
+    assert [items.name(i) for i in range(len(items))] == names(content)
+    with pytest.raises(TutelageError, match="cannot be opened from here; give the same data"):
+        open_suggested(out)
 
 
 # --- refusals

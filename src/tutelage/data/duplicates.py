@@ -115,13 +115,14 @@ class Duplicates:
                 f"the labels, or decide with tutelage review ({DUPLICATES} lists them)"
             )
         rest = [p for p in self.found if not p.leaks and not p.contradicts]
-        if once := [p for p in rest if p.left_out and (p.kind == "near" or not p.other_label)]:
+        gone = [p for p in rest if p.left_out]
+        if once := [p for p in gone if p.kind == "near" or not p.other_label]:
             notes.append(
                 f"unlabelled copies of other images took no part, so that each image counts once: "
                 f"{len({p.image for p in once})} (first: {once[0].image} of {once[0].other}; "
                 f"{DUPLICATES} lists them)"
             )
-        if copies := [p for p in rest if p.left_out and p not in once]:
+        if copies := [p for p in gone if p.kind == "exact" and p.other_label]:
             notes.append(
                 f"{_many(len(copies), 'training image')} took no part as exact copies of labelled "
                 f"ones (first: {copies[0].image} of {copies[0].other}), so that none counts "

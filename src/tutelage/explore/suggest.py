@@ -45,7 +45,7 @@ from tutelage.system.files import csv_line, write_atomically
 from tutelage.training.loader import Canvases, Rows
 
 TABLE, PAGE = "suggested.csv", "suggested.html"
-NAMED = 5  # suggested images that are printed
+NAMED = 5  # suggested images, or classes, that are printed
 
 
 def suggest(
@@ -95,13 +95,15 @@ def suggest(
 
 def _check_pool(catalog: Catalog, name: str) -> None:
     """Refuse data whose training images all have labels already."""
-    if ((catalog.splits == "train") & (catalog.labels < 0)).any():
+    labels = catalog.labels[catalog.splits == "train"]
+    if not len(labels) or (labels < 0).any():
         return
+    classes = [*catalog.classes[:NAMED], *(["..."] if len(catalog.classes) > NAMED else [])]
     beside = "".join(f"; {warning}" for warning in catalog.warnings)
     raise TutelageError(
         f"every training image of {name} has a label already; its classes are "
-        f"{', '.join(catalog.classes)}{beside}. Where folders were taken for classes and are none, "
-        "move them into a folder called unlabeled; in a manifest leave the label empty"
+        f"{', '.join(classes)}{beside}. Where folders were taken for classes and are none, move "
+        "them into a folder called unlabeled; in a manifest leave the label empty"
     )
 
 
@@ -158,14 +160,12 @@ def choose(
     Raises:
         TutelageError: there is no unlabelled image to choose from.
     """
-    names, split = data.catalog.names, data.split
+    names, unlabeled = data.catalog.names, data.split.indices("unlabeled")
     taken = {*earlier.images, *decisions}
-    useless = {name for name, decision in decisions.items() if decision.label is None}
-    pool = np.array([i for i in split.indices("unlabeled") if names[i] not in taken], dtype=np.intp)
-    covered = np.array(
-        [i for i in _trained(data) if names[i] in taken - useless or split.roles[i] == "labeled"],
-        dtype=np.intp,
-    )
+    useful = taken - {name for name, decision in decisions.items() if decision.label is None}
+    pool = unlabeled[np.array([names[i] not in taken for i in unlabeled], dtype=bool)]
+    chosen = unlabeled[np.array([names[i] in useful for i in unlabeled], dtype=bool)]
+    covered = np.concatenate([data.split.indices("labeled"), chosen])
     candidates, size = len(pool) + len(earlier.images), _view_size(data)
     if not candidates:
         raise TutelageError(
@@ -189,11 +189,6 @@ def choose(
     )
     images = (*earlier.images, *(names[row] for row in pool[found.order]))
     return Choice(images, (*earlier.why, *found.why), budget, candidates, size)
-
-
-def _trained(data: LoadedData) -> Rows:
-    """The images that a run may learn from."""
-    return np.flatnonzero(np.isin(data.split.roles, ("labeled", "unlabeled")))
 
 
 def _seed(data: LoadedData) -> int:
@@ -245,7 +240,7 @@ def _write(folder: RunFolder, data: LoadedData, choice: Choice, content: dict[st
     shown = [where[name] for name in choice.images[:SHOWN] if name in where]
     page = SuggestPage(
         content=content,
-        pictures=[whole(data.store.images[[i]][0], float(data.store.aspect[i])) for i in shown],
+        pictures=[whole(data.store.images[i], float(data.store.aspect[i])) for i in shown],
         warnings=[*data.catalog.warnings, *data.split.warnings],
     )
     write_page(render(page), folder.path / PAGE)
