@@ -159,6 +159,13 @@ def test_later_reviews_count_more(catalog: Catalog, tmp_path: Path) -> None:
 def test_decisions_that_do_not_fit_are_refused(catalog: Catalog, tmp_path: Path) -> None:
     with pytest.raises(TutelageError, match=r"no decisions in .*none.*tutelage review RUN"):
         apply_decisions(catalog, str(tmp_path / "none"))
+    with pytest.raises(
+        TutelageError, match=f"no decisions in .*; tutelage review {tmp_path} makes"
+    ):
+        apply_decisions(catalog, str(tmp_path))
+    path = decided(tmp_path / "decisions.jsonl")
+    with pytest.raises(TutelageError, match=r"nothing is decided in .* yet; tutelage review"):
+        apply_decisions(catalog, str(tmp_path))
     path = decided(tmp_path / "decisions.jsonl", Decision("x", "accept", "ant"))
     with pytest.raises(
         TutelageError, match=r"none of the 1 decisions .* is about a training image"

@@ -116,8 +116,8 @@ def read_decisions(path: Path) -> dict[str, Decision]:
         lines, _ = _whole_lines(file.read_bytes())
     except OSError as error:
         raise TutelageError(
-            f"no decisions in {file}: {error.strerror}; tutelage review RUN, or tutelage suggest, "
-            "makes them"
+            f"no decisions in {file}: {error.strerror}; tutelage review "
+            f"{path if path.is_dir() else 'RUN'} makes them"
         ) from error
     return {decision.image: decision for decision in _standing(_parsed(lines, file))}
 
@@ -140,6 +140,10 @@ def apply_decisions(catalog: Catalog, setting: str | None) -> Catalog:
     decided: dict[str, Decision] = {}
     for place in [setting] if os.path.exists(setting) else setting.split(","):
         decided |= read_decisions(Path(place))
+    if not decided:
+        raise TutelageError(
+            f"nothing is decided in {setting} yet; tutelage review opens the page to do so"
+        )
     rows = {
         name: row
         for row, name in enumerate(catalog.names)
