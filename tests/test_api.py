@@ -337,7 +337,16 @@ def test_a_model_folder_can_be_the_trunk_of_the_next_run(
 
 
 def test_the_verbs_are_the_packages() -> None:
-    for name in ("demo", "run", "transfer", "self_train", "distill", "evaluate", "predict"):
+    for name in (
+        "demo",
+        "run",
+        "transfer",
+        "self_train",
+        "distill",
+        "suggest",
+        "evaluate",
+        "predict",
+    ):
         assert getattr(tutelage, name) is getattr(api, name)
     with pytest.raises(AttributeError, match="no attribute 'fly'"):
         _ = tutelage.fly

@@ -18,8 +18,9 @@ from tutelage.config import COMMANDS, REMOVED, field_type, group_fields
 from tutelage.system.console import printable
 from tutelage.system.errors import TutelageError
 
-VERBS = ("demo", "run", "transfer", "self-train", "distill", "augment", "ladder", "evaluate",
-         "predict", "label", "export", "review", "serve", "bench", "completion")  # fmt: skip
+VERBS = ("demo", "run", "transfer", "self-train", "distill", "augment", "suggest", "ladder",
+         "evaluate", "predict", "label", "export", "review", "serve", "bench",
+         "completion")  # fmt: skip
 
 
 def python(code: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -69,6 +70,7 @@ def test_every_setting_is_an_option_that_reaches_the_verb(
         words += [f"--{name.replace('_', '-')}", str(value)]
         expected[name] = field_type(name)(value)
     data = [] if command == "demo" else ["photos"]
+    words += ["--budget", "3"] if command == "suggest" else []
     assert cli.main([command, *data, "--out", "run", *words]) == 0
     assert {name: given[name] for name in expected} == expected
     assert all(type(given[name]) is type(value) for name, value in expected.items())
@@ -102,6 +104,9 @@ def test_every_verb_is_a_command_with_help_for_each_of_its_arguments() -> None:
          {"arms": ["probe", "transfer"], "curve": [2, 5], "seeds": 3, "hourly_price": None}),
         (["ladder", "d", "--out", "o", "--curve", "none"], {"arms": None, "curve": [], "seeds": 5}),
         (["augment", "d", "--out", "o", "--tune"], {"tune": True, "quiet": False}),
+        (["suggest", "d", "--out", "o", "--budget", "5", "--classes", "red ant,bee"],
+         {"budget": 5, "classes": ["red ant", "bee"], "port": 0, "browser": True, "quiet": False}),
+        (["suggest", "d", "--out", "o", "--budget=5"], {"budget": 5, "classes": None}),
         (["evaluate", "m", "d", "--split", "val"], {"model": "m", "data": "d", "split": "val"}),
         (["predict", "m", "a", "b", "--reject"],
          {"model": "m", "images": ["a", "b"], "out": None, "reject": True}),

@@ -68,6 +68,13 @@ def test_augment_knows_the_data_and_the_strong_view_only() -> None:
     assert set(group_fields("augment")) == strong | data
 
 
+def test_suggest_knows_what_decides_which_images_and_features_there_are() -> None:
+    assert set(group_fields("suggest")) == {
+        "limit", "decisions", "duplicates", "seed", "device", "teacher", "weights", "input_size",
+        "canvas", "store_gb",
+    }  # fmt: skip
+
+
 def test_what_auto_chooses_has_no_effect_when_it_is_given() -> None:
     given = {"num_ops": 3, "magnitude": 20, "crop_scale": 0.5}
     for augment, expected in (("auto", sorted(given)), ("randaugment", [])):

@@ -29,6 +29,7 @@ from tutelage.data.decisions import FILE, Decision, Decisions
 from tutelage.data.open import read_catalog
 from tutelage.ladder import seeds as ladder
 from tutelage.models import zoo
+from tutelage.review.suggested import is_suggested, read_suggested
 from tutelage.stats.metrics import metrics
 from tutelage.system import web
 
@@ -75,6 +76,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     photos = write_shapes(folder / "photos", train=(40, 10, 10))  # the ladder's page asks for 40
     for name in ("new", "new_photos", "some_cells"):
         shutil.copytree(photos / "test" / "disc", folder / name)
+    shutil.copytree(photos / "unlabeled", folder / "album")
     rows = [f"{path.relative_to(folder)},{path.parent.name}" for path in photos.glob("train/*/*")]
     (folder / "photos.csv").write_text("\n".join(["image,label", *rows]))
     tar_tree(photos, folder / "shards")
@@ -112,8 +114,10 @@ def test_the_commands_of_a_page_work_in_their_order(
             pytest.importorskip("tensorboard")
             shutil.rmtree("runs")
         assert cli.main(words) == 0, command
-        if words[0] == "review":
+        if words[0] == "review" and not is_suggested(Path(words[1])):
             decide(Path(words[1]))
+        if words[0] == "suggest" and "--classes" in words:
+            label(Path(words[words.index("--out") + 1]))
 
 
 def is_built_on(words: Sequence[str], later: Sequence[str]) -> bool:
@@ -127,6 +131,15 @@ def decide(run: Path) -> None:
     image = parquet.read_table(run / "review.parquet")["image"][-1].as_py()
     with Decisions(run / FILE) as decisions:
         decisions.decide(Decision(image, "relabel", CLASSES[0]))
+
+
+def label(chosen: Path) -> None:
+    """What a person does on the page of ``tutelage suggest``: each class in turn."""
+    suggested = read_suggested(chosen)
+    with Decisions(chosen / FILE) as decisions:
+        for number, image in enumerate(suggested.images):
+            of_class = suggested.classes[number % len(suggested.classes)]
+            decisions.decide(Decision(image, "relabel", of_class, new=True))
 
 
 def test_the_answers_are_those_of_the_classes(

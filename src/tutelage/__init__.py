@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         predict,
         run,
         self_train,
+        suggest,
         transfer,
     )
     from tutelage.estimator import FewLabelClassifier
@@ -34,6 +35,7 @@ __all__ = [
     "predict",
     "run",
     "self_train",
+    "suggest",
     "transfer",
 ]
 

@@ -125,6 +125,55 @@ def augment(
     return augment(data, Path(out), settings, tune=tune, quiet=quiet)
 
 
+def suggest(
+    data: Data,
+    out: Path | str,
+    *,
+    budget: int,
+    classes: Sequence[str] | None = None,
+    port: int = 0,
+    browser: bool = True,
+    quiet: bool = False,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Which unlabelled images to label first, and with ``--classes`` a page to label them on.
+
+    Writes the list, ``suggested.csv``, and a contact sheet, ``suggested.html``, into the folder
+    ``--out``. With ``--classes`` the page of ``tutelage review`` then opens for labelling, until
+    Ctrl-C. Labels are saved there at once as ``decisions.jsonl``; ``tutelage run DATA --decisions
+    OUT`` learns from them.
+
+    Args:
+        data: as for ``tutelage run``; also a folder that holds nothing but images. Those that have
+            labels count, too: what is suggested is what they leave out.
+        out: the folder for the list, the sheet and the labels; the same command goes on there.
+            What was chosen stays, and a larger ``--budget`` adds to it.
+        budget: how many images to label.
+        classes: the classes, to open the page; more can be typed in there.
+        port: port of the page; 0 takes a free one.
+        browser: open the page in a browser.
+
+    Returns:
+        The content of suggest.json.
+
+    Raises:
+        TutelageError: what was found, what was expected, and what to do.
+    """
+    need_training()
+    from tutelage.explore.suggest import suggest
+
+    return suggest(
+        data,
+        Path(out),
+        settings,
+        budget=budget,
+        classes=classes,
+        port=port,
+        browser=browser,
+        quiet=quiet,
+    )
+
+
 def ladder(
     data: Data,
     out: Path | str,
@@ -315,12 +364,14 @@ def review(
 ) -> None:
     """Look at what a run believes about its images, and correct it, on a local page.
 
+    After ``tutelage suggest`` it is the page on which to label what was suggested.
+
     The page is served to this machine alone, until Ctrl-C, and opens only with the address that is
     printed. Decisions are saved as ``decisions.jsonl`` in the run folder; another run takes them as
     labels with ``--decisions RUN``.
 
     Args:
-        run: the folder of a finished run.
+        run: the folder of a finished run, or of ``tutelage suggest``.
         data: In Python, what the run was made from, if that was a data set in memory.
         port: port of the page; 0 takes a free one.
         browser: open the page in a browser.

@@ -35,7 +35,7 @@ VERBS: dict[str, Callable[..., Any]] = {
 
 SHARED = ("demo", "run", "transfer", "self-train", "distill", "label")
 """Commands that several processes do together, under torchrun."""
-CONTINUED = (*SHARED, "ladder")
+CONTINUED = (*SHARED, "ladder", "suggest")
 """Commands that go on where they were cut off."""
 MOVED: dict[tuple[str, ...], str] = {
     ("bench", "augment"): "bench augment is now python benchmarks/augment.py in a checkout of the "
@@ -94,7 +94,7 @@ def _escaped(text: str) -> str:
 def _add_arguments(
     command: argparse.ArgumentParser, verb: Callable[..., Any], help: dict[str, str]
 ) -> None:
-    """An argument for every parameter; one without a default is positional, but for ``out``."""
+    """An argument for every parameter; without a default, ``out`` and keywords are options, too."""
     hints = typing.get_type_hints(verb, vars(api), {"Data": str, "Prediction": object})
     for name, parameter in inspect.signature(verb).parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD or not help[name]:
@@ -107,7 +107,7 @@ def _add_arguments(
             continue
         options = _value(name, kind, listed=not required)
         options["help"] = _escaped(text + _default(default))
-        if required and name != "out":
+        if required and name != "out" and parameter.kind is not parameter.KEYWORD_ONLY:
             command.add_argument(name, **options)
         else:
             option = f"--{_dashed(name)}"

@@ -13,10 +13,11 @@ from tutelage.system.errors import TutelageError
 
 Trunk = Literal["frozen", "trained", "online"]
 
-COMMANDS = ("demo", "run", "transfer", "self-train", "distill", "augment", "ladder")
+COMMANDS = ("demo", "run", "transfer", "self-train", "distill", "augment", "ladder", "suggest")
 """The commands that take settings: those that work on a data set."""
 
 # Which commands know a setting, by what they do.
+DRAWING = tuple(name for name in COMMANDS if name != "suggest")  # labels, and views of images
 TRAINING = ("demo", "run", "transfer", "self-train", "distill", "ladder")
 TEACHING = ("demo", "run", "transfer", "self-train", "ladder")
 ROUNDS = ("demo", "run", "self-train", "ladder")
@@ -61,19 +62,21 @@ class DataConfig:
         "use only this many labels of each class; the other labelled training images become "
         "unlabelled",
         range=(1, INFINITE),
+        commands=DRAWING,
     )
     limit: int | None = setting(
         None, "use at most this many training images besides the labelled ones", range=FROM_ZERO
     )
     decisions: str | None = setting(
         None,
-        "a run folder whose images were reviewed with tutelage review, or several folders, "
-        "separated by commas; the labels decided there are used here",
+        "a run folder whose images were reviewed with tutelage review, or a folder of tutelage "
+        "suggest, or several folders, separated by commas; the labels decided there are used here",
     )
     duplicates: str = setting(
         "drop",
         "leave out of training the copies of test and val images, the images found under two "
-        "labels and the exact copies of labelled ones (drop), or only report them (keep)",
+        "labels and the exact copies of labelled ones, for suggest every unlabelled copy (drop), "
+        "or only report them (keep)",
         choices=("drop", "keep"),
     )
     seed: int = setting(
@@ -173,18 +176,28 @@ class TransferConfig:
         "what the strong view does besides crop and flip; 'center' leaves out these, too; 'auto' "
         "measures which view covers the unlabelled images best",
         choices=("center", "none", "randaugment", "trivialaugment", "auto"),
+        commands=DRAWING,
     )
     crop_scale: float = setting(
         0.35,
         "smallest crop of the strong view, as a fraction of the image's area",
         range=(0.01, 1),
+        commands=DRAWING,
         needs="strong view",
     )
     num_ops: int = setting(
-        2, "operations that RandAugment applies to an image", range=(0, 10), needs="strong view"
+        2,
+        "operations that RandAugment applies to an image",
+        range=(0, 10),
+        commands=DRAWING,
+        needs="strong view",
     )
     magnitude: int = setting(
-        9, "strength of RandAugment's operations, 0 to 30", range=(0, 30), needs="strong view"
+        9,
+        "strength of RandAugment's operations, 0 to 30",
+        range=(0, 30),
+        commands=DRAWING,
+        needs="strong view",
     )
     mix: str = setting(
         "cutmix",

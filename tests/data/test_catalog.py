@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from catalogs import by_name, put
 
-from tutelage.data.catalog import make_catalog
+from tutelage.data.catalog import make_catalog, why_no_class
 from tutelage.data.open import read_catalog
 from tutelage.data.sources import FileSource
 from tutelage.system.errors import TutelageError
@@ -50,3 +50,24 @@ def test_make_catalog_refuses(change, message):
     good = {"names": ["a", "b"], "labels": ["x", "y"], "splits": ["train"] * 2}
     with pytest.raises(TutelageError, match=message):
         make_catalog("the table", source=FileSource(("a", "b")), **good | change)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("ant", ""),
+        ("wasp", ""),
+        ("蜂", ""),
+        ("Ant", "there is a class 'ant', which differs from 'Ant' only in case or spaces"),
+        ("red  ant", "there is a class 'Red ant'"),
+        ("\uff41nt", "there is a class 'ant'"),  # a wide a
+        (" ant", "without spaces around them"),
+        ("", "1 to 100 characters"),
+        ("a\tb", "control character"),
+        ("\udcff", "control character"),
+    ],
+)
+def test_why_a_name_cannot_become_a_class(name, said):
+    problem = why_no_class(name, ["ant", "Red ant"])
+    assert problem.startswith(said) if said.startswith("there") else said in problem
+    assert bool(problem) == bool(said)

@@ -41,6 +41,7 @@ def test_decisions_outlive_the_process(tmp_path: Path) -> None:
         again.decide(Decision("a", "relabel", "bee"))
     assert read_decisions(path)["a"] == Decision("a", "relabel", "bee")
     assert read_decisions(tmp_path) == read_decisions(path)
+    assert "new" not in path.read_text(), "only a class that was made is marked"
     times = [json.loads(line)["time"] for line in path.read_text().splitlines()]
     assert len(times) == 3
     assert times == sorted(times)
@@ -158,6 +159,13 @@ def test_later_reviews_count_more(catalog: Catalog, tmp_path: Path) -> None:
 def test_decisions_that_do_not_fit_are_refused(catalog: Catalog, tmp_path: Path) -> None:
     with pytest.raises(TutelageError, match=r"no decisions in .*none.*tutelage review RUN"):
         apply_decisions(catalog, str(tmp_path / "none"))
+    with pytest.raises(
+        TutelageError, match=f"no decisions in .*; tutelage review {tmp_path} makes"
+    ):
+        apply_decisions(catalog, str(tmp_path))
+    path = decided(tmp_path / "decisions.jsonl")
+    with pytest.raises(TutelageError, match=r"nothing is decided in .* yet; tutelage review"):
+        apply_decisions(catalog, str(tmp_path))
     path = decided(tmp_path / "decisions.jsonl", Decision("x", "accept", "ant"))
     with pytest.raises(
         TutelageError, match=r"none of the 1 decisions .* is about a training image"
@@ -167,6 +175,60 @@ def test_decisions_that_do_not_fit_are_refused(catalog: Catalog, tmp_path: Path)
     with pytest.raises(
         TutelageError, match="calls a 'wasp', which is none of the classes ant, bee"
     ):
+        apply_decisions(catalog, str(path))
+
+
+def test_classes_that_a_person_made_become_classes(catalog: Catalog, tmp_path: Path) -> None:
+    path = decided(
+        tmp_path / "decisions.jsonl",
+        Decision("a", "relabel", "Aphid", new=True),
+        Decision("e", "relabel", "wasp", new=True),
+        Decision("f", "relabel", "wasp", new=True),
+        Decision("g", "relabel", "bee"),
+    )
+    assert read_decisions(path)["a"].new
+    assert not read_decisions(path)["g"].new
+    changed = apply_decisions(catalog, str(path))
+    assert changed.classes == ("Aphid", "ant", "bee", "wasp"), "sorted, as those of folders are"
+    labels = [changed.classes[k] if k >= 0 else None for k in changed.labels]
+    assert labels[:8] == ["Aphid", "ant", "bee", "bee", "wasp", "wasp", "bee", None]
+    assert changed.warnings[1:] == (
+        "classes that a person made, with their labels: Aphid (1), wasp (2)",
+        "a single label of Aphid: nothing can be held out to judge the class by; label more of it",
+    )
+
+
+def test_data_without_a_class_gets_those_of_the_decisions(tmp_path: Path) -> None:
+    pool = of_arrays("abcd", [-1] * 4, ["train"] * 4, ())
+    classes = {"a": "10", "b": "9", "c": "9"}
+    made = (Decision(name, "relabel", label, new=True) for name, label in classes.items())
+    path = decided(tmp_path / "decisions.jsonl", *made)
+    changed = apply_decisions(pool, str(path))
+    assert changed.classes == ("9", "10"), "by value, as those of folders are"
+    assert changed.labels.tolist() == [1, 0, 0, -1]
+    split = make_split(changed, np.ones(4, bool), labels_per_class=None, limit=None, seed=0)
+    assert split.labels.tolist() == [1, 0, 0, -1]
+
+
+def test_one_class_alone_is_refused_with_the_mend(tmp_path: Path) -> None:
+    pool = of_arrays("abcd", [-1] * 4, ["train"] * 4, ())
+    path = decided(tmp_path / "decisions.jsonl", Decision("a", "relabel", "ant", new=True))
+    changed = apply_decisions(pool, str(path))
+    with pytest.raises(TutelageError, match=r"found: ant\. Label images of another class, too"):
+        make_split(changed, np.ones(4, bool), labels_per_class=None, limit=None, seed=0)
+    with pytest.raises(TutelageError, match=r"found: none\. .* tutelage suggest DATA --budget N"):
+        make_split(pool, np.ones(4, bool), labels_per_class=None, limit=None, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("Bee", "wasp"), ("wasp", "Wasp"), ("wasp", " wasp")]
+)
+def test_made_classes_that_are_taken_for_others_are_refused(
+    catalog: Catalog, tmp_path: Path, first: str, second: str
+) -> None:
+    made = Decision("e", "relabel", first, new=True), Decision("f", "relabel", second, new=True)
+    path = decided(tmp_path / "decisions.jsonl", *made)
+    with pytest.raises(TutelageError, match=r"decisions\.jsonl: .*(only in case|without spaces)"):
         apply_decisions(catalog, str(path))
 
 

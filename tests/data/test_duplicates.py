@@ -281,3 +281,30 @@ def test_unreadable_images_and_test_images_without_a_label_are_copies_of_nothing
     readable = np.array([False, *[True] * 5])
     store = ImageStore(images, plain.aspect, readable, {"a": "broken"}, CANVAS, False)
     assert find_duplicates(catalog_of(rows), store) == Duplicates()
+
+
+# --- a pool in which each image counts once
+
+
+def test_copies_within_the_pool_take_no_part_where_each_image_counts_once() -> None:
+    images = photos(6)
+    images[1] = images[0]
+    images[2] = encoded(images[0])
+    images[4] = encoded(images[3])
+    rows = [("train", "")] * 3 + [("train", "ant")] + [("train", "")] * 2
+    assert decided(images, rows).left_out == frozenset()
+    found = decided(images, rows, pool_once=True)
+    assert found.left_out == {"b", "c", "e"}
+    (note,) = found.notes
+    assert "unlabelled copies of other images took no part" in note
+    assert "each image counts once: 3 (first: b of a; duplicates.csv" in note
+    kept = decided(images, rows, pool_once=True, keep=True)
+    assert kept.left_out == frozenset()
+    assert len(kept.found) >= 3
+
+
+def test_labelled_near_copies_stay_where_each_image_of_the_pool_counts_once() -> None:
+    images = photos(3)
+    images[1] = encoded(images[0])
+    rows = [("train", "ant"), ("train", "ant"), ("train", "")]
+    assert decided(images, rows, pool_once=True).left_out == frozenset()

@@ -79,6 +79,18 @@ def test_a_folder_of_images_alone_is_a_pool(tmp_path):
     assert catalog.classes == ()
 
 
+def test_what_runs_write_beside_the_images_makes_no_class(tmp_path):
+    put(tmp_path / "a.jpg")
+    put(tmp_path / "chosen/suggested.html")
+    put(tmp_path / "runs/first/report.html")
+    catalog = read_catalog(tmp_path)
+    assert by_name(catalog) == {"a.jpg": (None, "train")}
+    put(tmp_path / "bees/b.jpg")
+    catalog = read_catalog(tmp_path)
+    assert by_name(catalog) == {"bees/b.jpg": ("bees", "train")}
+    assert "1 images outside a class folder" in " ".join(catalog.warnings)
+
+
 def test_class_folders_beside_test_are_refused_with_the_mend(tmp_path):
     put(tmp_path / "ants/a.jpg")
     put(tmp_path / "test/ants/b.jpg")

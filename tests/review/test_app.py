@@ -153,8 +153,17 @@ def test_undo(page: TestClient, reviewed: Path) -> None:
         decide(page, action="reject", id=item)
     assert decide(page, action="undo", id=0).json()["item"]["decision"] is None
     assert decide(page, action="undo").json()["item"]["id"] == 1
-    assert decide(page, action="undo").json() == {"item": None, "decided": 0}
+    nothing = decide(page, action="undo").json()
+    assert (nothing["item"], nothing["decided"]) == (None, 0)
     assert read_decisions(reviewed) == {}
+
+
+def test_a_class_that_the_data_lacks_can_be_made(page: TestClient, reviewed: Path) -> None:
+    answer = decide(page, action="relabel", id=0, label="star", new=True).json()
+    assert answer["classes"] == ["disc", "square", "triangle", "star"]
+    decide(page, action="relabel", id=1, label="disc", new=True)
+    decisions = read_decisions(reviewed)
+    assert sorted((d.label, d.new) for d in decisions.values()) == [("disc", False), ("star", True)]
 
 
 @pytest.mark.parametrize(

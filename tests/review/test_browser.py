@@ -138,3 +138,41 @@ def test_every_control_has_a_name_and_the_page_fits_a_phone(chromium: Any, revie
             == []
         )
         assert page.eval_on_selector_all(".item img", "i => i.filter(e => !e.alt).length") == 0
+
+
+def test_a_bare_folder_is_labelled_by_keys_with_a_class_typed_in(
+    chromium: Any, suggested: Path
+) -> None:
+    with server(suggested) as (address, _):
+        page = opened(chromium, address)
+        assert page.locator("#progress").inner_text() == "0 of 3 labelled"
+        page.keyboard.press("Enter")  # there is nothing to agree to
+        page.keyboard.press("2")
+        page.wait_for_selector("#progress:has-text('1 of 3 labelled')")
+        page.keyboard.press("c")
+        page.keyboard.type("Bee")
+        page.keyboard.press("Enter")
+        assert page.locator("#hint").inner_text() == "The class is called bee."
+        page.locator("#wanted").fill("wasp")
+        page.keyboard.press("Enter")
+        assert "no class wasp yet" in page.locator("#hint").inner_text()
+        page.keyboard.press("Enter")
+        page.wait_for_selector("#progress:has-text('2 of 3 labelled')")
+        page.keyboard.press(" ")  # the last one, while it is shown large
+        assert page.locator("#large").is_visible()
+        page.keyboard.press("3")
+        page.wait_for_selector("#progress:has-text('3 of 3 labelled')")
+        page.keyboard.press("u")
+        page.wait_for_selector("#progress:has-text('2 of 3 labelled')")
+        page.keyboard.press(" ")
+        assert not page.locator("#large").is_visible()
+        assert page.faults == []
+    labels = {name: decision.label for name, decision in read_decisions(suggested).items()}
+    assert labels == {"03.jpg": "bee", "01.jpg": "wasp"}
+    with server(suggested) as (address, _):
+        page = opened(chromium, address)
+        assert page.locator("#progress").inner_text() == "2 of 3 labelled"
+        assert page.locator("#classes button").all_inner_texts() == ["1 ant", "2 bee", "3 wasp"]
+        page.wait_for_function("document.activeElement.id === 'item-2'")
+        page.keyboard.press("x")
+        page.wait_for_selector("#progress:has-text('2 of 3 labelled, 1 of no use')")

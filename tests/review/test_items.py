@@ -50,3 +50,10 @@ def test_damaged_files_are_named(reviewed: Path, name: str, content: str) -> Non
     (reviewed / name).write_text(content)
     with pytest.raises(TutelageError, match=name.partition(".")[0]):
         open_run(reviewed)
+
+
+def test_decisions_that_the_run_was_made_with_still_hold(reviewed: Path) -> None:
+    config = json.loads((reviewed / "config.json").read_text())
+    config["request"]["settings"]["data"]["decisions"] = "chosen"
+    (reviewed / "config.json").write_text(json.dumps(config))
+    assert open_run(reviewed).next_run.endswith(f"--decisions chosen,{reviewed}")

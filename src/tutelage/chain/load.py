@@ -31,6 +31,8 @@ from tutelage.system.errors import TutelageError
 from tutelage.system.files import cache_folder, csv_line, write_atomically
 from tutelage.system.ranks import agreed, by_lead, is_lead, lead_first
 
+NO_CLASS = "(none)"  # a head has an output, also where only the trunk is looked at
+
 
 @dataclass
 class LoadedData:
@@ -58,8 +60,12 @@ def load_data(
     console: Console,
     *,
     labels_needed: bool = True,
+    pool_once: bool = False,
 ) -> LoadedData:
-    """Decode the images, split them, and load the trunk; the folder keeps the split."""
+    """Decode the images, split them, and load the trunk; the folder keeps the split.
+
+    With ``pool_once`` copies among the unlabelled images are looked for, too, and left out.
+    """
     device = choose_device(config.data.device)
     configure(device)
     out = folder.path
@@ -69,15 +75,16 @@ def load_data(
     if store.reasons:
         console.say(f"{len(store.reasons)} images could not be read: see {out / 'skipped.csv'}")
     split, copies = _pinned_split(
-        folder, catalog, store, config, console, labels_needed=labels_needed
+        folder, catalog, store, config, console, labels_needed=labels_needed, pool_once=pool_once
     )
     base = _base_model(catalog, store, config)
     base.freeze_trunk()
     data = LoadedData(catalog, store, split, copies, base, config, device)
     counts = data.counts
+    of = f" of {len(catalog.classes)} classes" if catalog.classes else ""
     console.say(
         f"{counts['labeled']} labelled, {counts['unlabeled']} unlabelled, {counts['val']} val, "
-        f"{counts['test']} test images of {len(catalog.classes)} classes; on {device.type}"
+        f"{counts['test']} test images{of}; on {device.type}"
     )
     return data
 
@@ -147,6 +154,7 @@ def _pinned_split(
     console: Console,
     *,
     labels_needed: bool,
+    pool_once: bool,
 ) -> tuple[Split, Duplicates]:
     """The split, and the copies that it leaves out; the lead makes both, the copies first."""
     path, listed = folder.path / "split.parquet", folder.path / DUPLICATES
@@ -157,7 +165,7 @@ def _pinned_split(
         if path.exists():
             return
         with console.bar("looking for copies", len(catalog), "image") as done:
-            copies = find_duplicates(catalog, store, keep=keep, progress=done)
+            copies = find_duplicates(catalog, store, keep=keep, pool_once=pool_once, progress=done)
         write_duplicates(copies, listed)
         gone = copies.left_out
         split = make_split(
@@ -180,6 +188,7 @@ def _pinned_split(
 
 def _base_model(catalog: Catalog, store: ImageStore, config: RunConfig) -> Classifier:
     """The pretrained trunk with a new, empty head; or the trunk of a tutelage model."""
+    classes = catalog.classes or (NO_CLASS,)
     teacher = model_folders(config.data.teacher)[0]  # of several, students are cut from the first
     torch.manual_seed(config.data.seed)  # for --weights none
     if (Path(teacher) / "model.json").exists():
@@ -191,7 +200,7 @@ def _base_model(catalog: Catalog, store: ImageStore, config: RunConfig) -> Class
         loaded = load_model(teacher)
         spec = dataclasses.replace(
             loaded.spec,
-            classes=tuple(catalog.classes),
+            classes=classes,
             canvas=store.canvas,
             temperature=1.0,
             unknown_threshold=None,
@@ -201,7 +210,7 @@ def _base_model(catalog: Catalog, store: ImageStore, config: RunConfig) -> Class
         return model
     return create(
         teacher,
-        catalog.classes,
+        classes,
         canvas=store.canvas,
         input_size=config.data.input_size,
         weights=config.data.weights,

@@ -200,10 +200,20 @@ def _seconds_before(
 
 def _sizes(config: RunConfig, amounts: Amounts, native_size: int, *, fixed: bool) -> Sequence[int]:
     """Sides of the teacher's views to choose from, falling; one where it is given."""
+    largest = sharpest_size(config, native_size, amounts.canvas, fixed=fixed)
     if fixed or config.data.input_size:
-        return [config.data.input_size or native_size]
-    largest = min(native_size, max(96, 4 * amounts.canvas))  # beyond it is only interpolation
+        return [largest]
     return [size for size in SIZES if size <= largest] or [largest]
+
+
+def sharpest_size(config: RunConfig, native_size: int, canvas: int, *, fixed: bool) -> int:
+    """Side in pixels of the views where time is no matter: the given one, or the native one.
+
+    The arguments are those of ``make_plan``, and the side of the canvases in pixels.
+    """
+    if fixed or config.data.input_size:
+        return config.data.input_size or native_size
+    return min(native_size, max(96, 4 * canvas))  # beyond it is only interpolation
 
 
 def _frozen_views(

@@ -113,9 +113,19 @@ def _console(folder: RunFolder, *, quiet: bool) -> Console:
 
 @contextmanager
 def opened(
-    command: str, catalog: Catalog, data: str, out: Path, config: RunConfig, *, quiet: bool
+    command: str,
+    catalog: Catalog,
+    data: str,
+    out: Path,
+    config: RunConfig,
+    *,
+    labels_needed: bool = True,
+    pool_once: bool = False,
+    quiet: bool,
 ) -> Iterator[tuple[LoadedData, RunFolder, Console]]:
     """Claim the folder and open the data, for a command that trains nothing.
+
+    ``labels_needed`` and ``pool_once`` are those of ``load_data``.
 
     Raises:
         TutelageError: as for ``prepare``; then, too, a new folder is removed.
@@ -123,7 +133,9 @@ def opened(
     catalog = apply_decisions(catalog, config.data.decisions)
     with _claimed(command, data, out, config) as (folder, _):
         console = _console(folder, quiet=quiet)
-        loaded = load_data(folder, catalog, config, console)
+        loaded = load_data(
+            folder, catalog, config, console, labels_needed=labels_needed, pool_once=pool_once
+        )
         for note in (*filter(None, [loaded.store.note]), *loaded.copies.notes):
             console.say(f"note: {note}")
         yield loaded, folder, console

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +22,7 @@ SPLIT_NAMES = {
     **dict.fromkeys(("test", "testing"), "test"),
     **dict.fromkeys((*UNLABELED, "unsupervised"), ""),
 }
+_LONGEST = 100  # characters of a class name that a person types in
 _DIGITS = 1000  # of a class name that is sorted as a number; Python refuses to read 4,301
 
 
@@ -97,11 +98,39 @@ def make_catalog(
             f"{where}: the class name {odd[0]!r:.80} holds a line break or another control "
             "character; rename the class (in a .csv manifest, is a quote left open?)"
         )
-    whole = all(label.isdecimal() and len(label) < _DIGITS for label in found)
-    classes = tuple(sorted(found, key=lambda label: (int(label), label) if whole else label))
+    classes = in_class_order(found)
     index = {name: i for i, name in enumerate(classes)} | {"": -1}
     indices = np.array([index[label] for label in labels], dtype=np.int32)
     return Catalog(tuple(names), indices, checked, classes, source, tuple(warnings))
+
+
+def in_class_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Class names in the order of their indices: sorted, by value when all are whole numbers."""
+    found = {*names}
+    whole = all(name.isdecimal() and len(name) < _DIGITS for name in found)
+    return tuple(sorted(found, key=lambda name: (int(name), name) if whole else name))
+
+
+def why_no_class(name: str, classes: Iterable[str]) -> str:
+    """Why ``name`` cannot become a class beside ``classes``, with the mend; empty if it can."""
+    if not name or name != name.strip() or len(name) > _LONGEST:
+        return (
+            f"a class name has 1 to {_LONGEST} characters, without spaces around them; "
+            f"found {name!r:.80}"
+        )
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
+        return f"the class name {name!r} holds a control character; leave it out"
+    if alike := [known for known in classes if known != name and _folded(known) == _folded(name)]:
+        return (
+            f"there is a class {alike[0]!r}, which differs from {name!r} only in case or spaces; "
+            f"use {alike[0]!r}, or another name"
+        )
+    return ""
+
+
+def _folded(name: str) -> str:
+    """The same text for names that a person takes for the same."""
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
 def _known_splits(where: str, splits: Sequence[str]) -> NDArray[np.str_]:

@@ -1,6 +1,6 @@
 """What a person decided about images in a review: an append-only file, and labels for a run.
 
-Every decision is a line of ``decisions.jsonl`` in the run folder, on the disk before the next
+Every decision is a line of ``decisions.jsonl`` in the reviewed folder, on the disk before the next
 one is taken. Nothing is rewritten: taking a decision back is a line, too.
 """
 
@@ -10,15 +10,15 @@ import dataclasses
 import json
 import os
 import time
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
 
-from tutelage.data.catalog import Catalog
+from tutelage.data.catalog import Catalog, in_class_order, why_no_class
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import sync
 from tutelage.system.locks import lock
@@ -35,6 +35,7 @@ class Decision:
     image: str  # its name in the catalog
     action: Action  # the label shown is right, another one is, or the image is of no use
     label: str | None  # the class from now on; None for a rejected image
+    new: bool = False  # whether a person made this class, since the data has none of that name
 
 
 class Decisions:
@@ -77,7 +78,10 @@ class Decisions:
 
     def decide(self, decision: Decision) -> None:
         """Add a decision; it is on the disk when this returns, or TutelageError says why not."""
-        self._append(dataclasses.asdict(decision))
+        row = dataclasses.asdict(decision)
+        if not decision.new:
+            del row["new"]
+        self._append(row)
         self._past.append(decision)
 
     def undo(self, image: str | None = None) -> Decision | None:
@@ -112,7 +116,8 @@ def read_decisions(path: Path) -> dict[str, Decision]:
         lines, _ = _whole_lines(file.read_bytes())
     except OSError as error:
         raise TutelageError(
-            f"no decisions in {file}: {error.strerror}; tutelage review RUN makes them"
+            f"no decisions in {file}: {error.strerror}; tutelage review "
+            f"{path if path.is_dir() else 'RUN'} makes them"
         ) from error
     return {decision.image: decision for decision in _standing(_parsed(lines, file))}
 
@@ -121,18 +126,24 @@ def apply_decisions(catalog: Catalog, setting: str | None) -> Catalog:
     """The catalog with what was decided about its training images.
 
     Accepted and relabelled images keep their label in every label draw; rejected ones are gone.
-    ``setting`` names run folders or files of decisions, separated by commas; a later one overrules
-    those before it. None changes nothing.
+    A class that the data has not becomes one where the decision says that a person made it: so
+    labels of other data, and slips in a file that was written by hand, are noticed. ``setting``
+    names folders or files of decisions, separated by commas; a later one overrules those before
+    it. None changes nothing.
 
     Raises:
         TutelageError: a file without decisions, no decision about these images, or a label that is
-            no class.
+            no class and cannot become one.
     """
     if setting is None:
         return catalog
     decided: dict[str, Decision] = {}
     for place in [setting] if os.path.exists(setting) else setting.split(","):
         decided |= read_decisions(Path(place))
+    if not decided:
+        raise TutelageError(
+            f"nothing is decided in {setting} yet; tutelage review opens the page to do so"
+        )
     rows = {
         name: row
         for row, name in enumerate(catalog.names)
@@ -143,26 +154,51 @@ def apply_decisions(catalog: Catalog, setting: str | None) -> Catalog:
             f"none of the {len(decided)} decisions in {setting} is about a training image of this "
             "data; --decisions wants a run that was reviewed on the same data"
         )
-    index = {name: k for k, name in enumerate(catalog.classes)}
+    made = _made_classes([decided[name] for name in rows], catalog.classes, setting)
+    catalog = catalog.named(in_class_order({*catalog.classes, *made}))
     labels, rejected = catalog.labels.copy(), []
     for name, row in rows.items():
         label = decided[name].label
         if label is None:
             rejected.append(row)
-        elif label in index:
-            labels[row] = index[label]
         else:
-            raise TutelageError(
-                f"{setting} calls {name} {label!r}, which is none of the classes "
-                f"{', '.join(catalog.classes)}"
-            )
+            labels[row] = catalog.classes.index(label)
     labelled = [name for name in rows if decided[name].label is not None]
     said = [f"by review {len(labelled)} images have labels and {len(rejected)} are left out"]
+    if made:
+        counts = (f"{name} ({made[name]})" for name in in_class_order(made))
+        said.append(f"classes that a person made, with their labels: {', '.join(counts)}")
+    if alone := [name for name in in_class_order(made) if made[name] == 1]:
+        said.append(
+            f"a single label of {', '.join(alone)}: nothing can be held out to judge the class by; "
+            "label more of it"
+        )
     if others := len(decided) - len(rows):
         said.append(f"{others} decisions of {setting} are about no training image of this data")
     kept = np.setdiff1d(np.arange(len(catalog)), rejected)
     changed = dataclasses.replace(catalog, labels=labels, reviewed=frozenset(labelled))
     return dataclasses.replace(changed.select(kept), warnings=(*catalog.warnings, *said))
+
+
+def _made_classes(
+    decisions: Iterable[Decision], classes: Sequence[str], setting: str
+) -> Counter[str]:
+    """How many labels each class has that is not among the data's ``classes``."""
+    made: Counter[str] = Counter()
+    for decision in decisions:
+        label = decision.label
+        if label is None or label in classes:
+            continue
+        if not decision.new:
+            raise TutelageError(
+                f"{setting} calls {decision.image} {label!r}, which is none of the classes "
+                f"{', '.join(classes) or '(the data has none)'}; decide again with tutelage review"
+            )
+        made[label] += 1
+    for label in made:
+        if problem := why_no_class(label, [*classes, *made]):
+            raise TutelageError(f"{setting}: {problem}")
+    return made
 
 
 def _whole_lines(content: bytes) -> tuple[list[bytes], int]:
@@ -196,6 +232,6 @@ def _standing(rows: Iterable[dict[str, Any]]) -> list[Decision]:
             if about[image]:
                 del past[about[image].pop()]
             continue
-        past[number] = Decision(image, row["action"], row["label"])
+        past[number] = Decision(image, row["action"], row["label"], row.get("new") is True)
         about[image].append(number)
     return list(past.values())

@@ -24,7 +24,7 @@ from tutelage.system.errors import TutelageError
 from tutelage.system.files import csv_line, write_atomically
 
 DUPLICATES = "duplicates.csv"
-NONE, TEST, VAL, LABELED, UNLABELED = -1, 0, 1, 2, 3  # ranks
+NONE, TEST, VAL, LABELED, POOL, UNLABELED = -1, 0, 1, 2, 3, 4  # ranks
 NAMED = 3  # pairs in a note
 RADIUS = 7  # bits of 64; 98 of 100 photos stay within it after JPEG at quality 50, or halving
 MOST_CANDIDATES = 500_000  # pairs that are compared by their pixels
@@ -115,7 +115,14 @@ class Duplicates:
                 f"the labels, or decide with tutelage review ({DUPLICATES} lists them)"
             )
         rest = [p for p in self.found if not p.leaks and not p.contradicts]
-        if copies := [p for p in rest if p.left_out]:
+        gone = [p for p in rest if p.left_out]
+        if once := [p for p in gone if p.kind == "near" or not p.other_label]:
+            notes.append(
+                f"unlabelled copies of other images took no part, so that each image counts once: "
+                f"{len({p.image for p in once})} (first: {once[0].image} of {once[0].other}; "
+                f"{DUPLICATES} lists them)"
+            )
+        if copies := [p for p in gone if p.kind == "exact" and p.other_label]:
             notes.append(
                 f"{_many(len(copies), 'training image')} took no part as exact copies of labelled "
                 f"ones (first: {copies[0].image} of {copies[0].other}), so that none counts "
@@ -151,6 +158,7 @@ def find_duplicates(
     store: ImageStore,
     *,
     keep: bool = False,
+    pool_once: bool = False,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Duplicates:
     """Find copies and decide what becomes of them.
@@ -159,11 +167,12 @@ def find_duplicates(
     train; test images always stay. Two copies within train, or within val, that have different
     labels both take no part, except one whose label a person gave in a review. Of exact copies
     within train one stays, if possible a labelled one. Near copies within a split stay. Unlabelled
-    images are not compared with each other. With ``keep`` all images take part, and copies are only
-    reported. ``progress`` is called with the number of images looked at.
+    images are not compared with each other. With ``pool_once`` they are, and none that is a copy of
+    another training image, near copies included, takes part. With ``keep`` all images take part,
+    and copies are only reported. ``progress`` is called with the number of images looked at.
     """
     known = catalog.labels >= 0
-    rank = np.where(known, LABELED, UNLABELED)
+    rank = np.where(known, LABELED, POOL if pool_once else UNLABELED)
     rank[known & (catalog.splits == "val")] = VAL
     rank[known & (catalog.splits == "test")] = TEST
     rank[~store.readable | (~known & (catalog.splits != "train"))] = NONE
@@ -181,6 +190,8 @@ def find_duplicates(
             kind="exact" if exact else "near",
         )
         left_out = "" if keep else _left_out(pair, catalog.reviewed)
+        if pool_once and not keep and not pair.label:
+            left_out = "image"
         found.append(replace(pair, left_out=left_out))
     return Duplicates(tuple(found), keep)
 
@@ -231,7 +242,7 @@ def find_pairs(
 
     Each of three or more exact copies is paired with the one of lowest rank, and all of them with
     the near copies of that one. By their ranks, int (N,), ``UNLABELED`` images are not compared
-    with each other, and ``NONE`` with no image.
+    with each other, and ``NONE`` with no image; those of the ``POOL`` are compared with all.
     """
     rows = np.flatnonzero(rank != NONE)
     rows = rows[np.argsort(rank[rows], kind="stable")]  # by rank: the first of copies is kept

@@ -85,7 +85,8 @@ def read_folder(root: Path) -> Catalog:
     """The catalog of a folder tree.
 
     It holds ``train/<class>/**``, ``unlabeled/**``, ``val/<class>/**`` and ``test/<class>/**``; a
-    bare ``<class>/**`` tree means train, and a folder of images alone is an unlabelled pool.
+    bare ``<class>/**`` tree means train, and images that lie in the folder itself are an unlabelled
+    pool where no folder beside them holds images.
 
     Raises:
         TutelageError: no images, or class folders beside a folder ``val`` or ``test``.
@@ -100,7 +101,7 @@ def read_folder(root: Path) -> Catalog:
         found.add_classes([path for path in of_tree if path not in pools], split)
     for pool in pools:
         found.add(pool, "", "train")
-    found.add_loose({root, *trees.values()}, taken=not folders)
+    found.add_loose({root, *trees.values()}, taken=not found.rows)
     return found.catalog()
 
 

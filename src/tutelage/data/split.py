@@ -195,9 +195,15 @@ def _check_labels(catalog: Catalog, roles: NDArray[np.str_]) -> None:
     classes = set(catalog.labels[roles == "labeled"].tolist())
     if len(classes) < 2:
         found = ", ".join(catalog.classes[i] for i in classes) or "none"
+        mend = (
+            "Label images of another class, too: tutelage review opens the page again"
+            if catalog.reviewed
+            else "Put images into train/<class>/, fill in the manifest's label column, or label "
+            "some with tutelage suggest DATA --budget N --classes A,B --out S and give --decisions "
+            "S"
+        )
         raise TutelageError(
-            f"labelled training images of at least 2 classes are needed; found: {found}. "
-            "Put images into train/<class>/ or fill in the manifest's label column"
+            f"labelled training images of at least 2 classes are needed; found: {found}. {mend}"
         )
 
 

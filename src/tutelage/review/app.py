@@ -25,10 +25,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tutelage.data.catalog import why_no_class
 from tutelage.data.decisions import FILE, Action, Decision, Decisions
 from tutelage.data.decode import UnreadableImage
 from tutelage.data.open import Data, open_data
-from tutelage.review.items import VIEWS, Items, open_run
+from tutelage.review.items import LABELLING, Items, open_run
+from tutelage.review.suggested import is_suggested, open_suggested
 from tutelage.system import web
 from tutelage.system.errors import TutelageError
 
@@ -52,7 +54,8 @@ STATIC = {"page.css": "text/css", "page.js": "text/javascript"}
 
 def review(run: Path, *, data: Data | None, port: int, browser: bool) -> None:
     """Serve the page until Ctrl-C; ``tutelage.api.review`` has the arguments."""
-    items = open_run(run) if data is None else open_run(run, *open_data(data))
+    opened = open_suggested if is_suggested(run) else open_run
+    items = opened(run) if data is None else opened(run, *open_data(data))
     with Decisions(run / FILE) as decisions:
         listening = web.bound_socket("127.0.0.1", port)
         port = listening.getsockname()[1]
@@ -151,6 +154,9 @@ class _Review:
         self._decisions = decisions
         self._title = title
         self._lock = threading.Lock()  # one decision at a time
+        made = (d.label for d in decisions.standing.values() if d.label is not None)
+        # A page's keys must not change their meaning: a class stays until the server ends.
+        self._classes = [*dict.fromkeys([*items.classes, *made])]
 
     async def page(self, request: Request) -> Response:
         return Response(_resource("page.html"), media_type="text/html")
@@ -162,29 +168,36 @@ class _Review:
         return Response(_resource(name), media_type=STATIC[name])
 
     def state(self, request: Request) -> Response:
-        """Classes, views with their counts, and what the run says about its labels."""
+        """Views with their counts, what is said about the images, and what ``_progress`` says."""
         standing = self._decisions.standing
         views = [
             {"name": name, "about": about, "count": len(self._items.view(name, None, standing))}
-            for name, about in VIEWS.items()
+            for name, about in self._items.views.items()
         ]
         return JSONResponse(
             {
                 "title": self._title,
-                "classes": self._items.classes,
+                "labelling": self._items.views is LABELLING,
+                "images": len(self._items),
                 "views": views,
-                "decided": len(standing),
                 "sentences": self._items.sentences,
                 "next_run": self._items.next_run,
+                **self._progress(),
             }
         )
+
+    def _progress(self) -> dict[str, Any]:
+        """What a decision may change: how many there are, and the classes."""
+        standing = self._decisions.standing.values()
+        labelled = sum(decision.label is not None for decision in standing)
+        return {"decided": len(standing), "labelled": labelled, "classes": [*self._classes]}
 
     def items_of_view(self, request: Request) -> Response:
         query = request.query_params
         view, of_class = query.get("view", ""), query.get("class") or None
-        if view not in VIEWS:
-            raise HTTPException(400, f"view must be one of {', '.join(VIEWS)}")
-        if of_class is not None and of_class not in self._items.classes:
+        if view not in self._items.views:
+            raise HTTPException(400, f"view must be one of {', '.join(self._items.views)}")
+        if of_class is not None and of_class not in self._classes:
             raise HTTPException(400, "no such class")
         text = query.get("first", "0")
         if not (text.isascii() and text.isdigit()):
@@ -207,28 +220,40 @@ class _Review:
                 taken_back = self._decisions.undo()
                 item = self._items.by_name.get(taken_back.image) if taken_back else None
                 if item is None:
-                    return {"item": None, "decided": len(self._decisions.standing)}
+                    return {"item": None, **self._progress()}
             elif type(item) is not int or not 0 <= item < len(self._items):
                 raise HTTPException(400, f"id must be a number from 0 to {len(self._items) - 1}")
             elif action == "undo":
                 self._decisions.undo(self._items.name(item))
             elif action == "accept":
+                if self._items.shown(item) is None:
+                    raise HTTPException(400, "the image has no label to accept")
                 self._take(item, "accept", self._items.shown(item))
             elif action == "reject":
                 self._take(item, "reject", None)
             elif action == "relabel":
-                if label not in self._items.classes:
-                    raise HTTPException(400, "label must be one of the classes")
+                self._know(label, new=body.get("new") is True)
                 same = label == self._items.shown(item)
                 self._take(item, "accept" if same else "relabel", label)
             else:
                 raise HTTPException(400, "action must be accept, relabel, reject or undo")
-            standing = self._decisions.standing
-            decision = standing.get(self._items.name(item))
-            return {"item": self._items.describe(item, decision), "decided": len(standing)}
+            decision = self._decisions.standing.get(self._items.name(item))
+            return {"item": self._items.describe(item, decision), **self._progress()}
+
+    def _know(self, label: Any, *, new: bool) -> None:
+        """Refuse a label that is no class, unless it is to become a ``new`` one and can."""
+        if label in self._classes:
+            return
+        if not (new and isinstance(label, str)):
+            raise HTTPException(400, "label must be one of the classes")
+        if problem := why_no_class(label, self._classes):
+            raise HTTPException(400, problem)
 
     def _take(self, item: int, action: Action, label: str | None) -> None:
-        self._decisions.decide(Decision(self._items.name(item), action, label))
+        made = label is not None and label not in self._items.catalog.classes
+        self._decisions.decide(Decision(self._items.name(item), action, label, new=made))
+        if label is not None and label not in self._classes:
+            self._classes.append(label)
 
     def picture(self, request: Request) -> Response:
         item, size = request.path_params["item"], request.path_params["size"]

@@ -1,8 +1,9 @@
-"""The images of a run folder that a person may review. Imports no torch."""
+"""The images that a person may decide about, and those that a run left. Imports no torch."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,24 +28,30 @@ VIEWS = {
     "sure": "pseudo-labels, the most certain first",
     "decided": "your decisions, the latest first",
 }
+LABELLING = {
+    "suggested": "the images to label first, in this order",
+    "decided": VIEWS["decided"],
+}
 Rows = np.ndarray[Any, np.dtype[np.intp]]
 Probabilities = np.ndarray[Any, np.dtype[np.float64]]
 
 
 @dataclass(frozen=True)
 class Items:
-    """The n images of a run that a person may decide about."""
+    """The n images that a person may decide about: those of a run, or those to label first."""
 
+    views: Mapping[str, str]  # name -> what it shows: ``VIEWS`` or ``LABELLING``
     catalog: Catalog
-    classes: tuple[str, ...]  # the classes that the run knows
+    classes: tuple[str, ...]  # those that are known before the first decision
     rows: Rows  # (n,) the row of each image in the catalog
     given: list[str | None]  # (n,) the label that the image came with
-    labels: list[str]  # (n,) the answer of a teacher that did not see the label, if there is one
-    confidence: Probabilities  # (n,) of that answer
-    others: list[str]  # (n,) the second most likely class
+    labels: list[str | None]  # (n,) the answer of a teacher that did not see that label
+    confidence: Probabilities  # (n,) of that answer; NaN without a teacher
+    others: list[str | None]  # (n,) the second most likely class
     suspicion: Probabilities  # (n,) that the given label is wrong; NaN without one
-    ranks: Rows  # (n,) place among the images to label next; -1 for no place
-    sentences: list[str]  # what the run says about its labels, for people
+    ranks: Rows  # (n,) place among the images to label next or first; -1 for no place
+    why: list[str]  # (n,) why it should be labelled; empty where nothing is said
+    sentences: list[str]  # what is said about all of them, for people
     next_run: str  # the command of a run that uses the decisions as labels
 
     def __len__(self) -> int:
@@ -60,13 +67,14 @@ class Items:
         return self.catalog.names[int(self.rows[item])]
 
     def view(self, name: str, of_class: str | None, standing: dict[str, Decision]) -> list[int]:
-        """The items of one of ``VIEWS``, in its order; with ``of_class`` only those shown with it.
+        """The items of one of ``views``, in its order; with ``of_class`` only those shown with it.
 
         ``standing`` are the decisions by image, in the order in which they were made.
         """
         unlabelled = np.isnan(self.suspicion)
         keys = {
             "next": (self.ranks >= 0, self.ranks),
+            "suggested": (self.ranks >= 0, self.ranks),
             "suspicious": (~unlabelled, -self.suspicion),
             "unsure": (unlabelled, self.confidence),
             "sure": (unlabelled, -self.confidence),
@@ -77,15 +85,20 @@ class Items:
             among, key = keys[name]
             chosen = np.flatnonzero(among)
             order = chosen[np.argsort(key[chosen], kind="stable")].tolist()
-        return [i for i in order if of_class is None or self.shown(i) == of_class]
+        return [i for i in order if of_class in (None, self._class_of(i, standing))]
 
-    def shown(self, item: int) -> str:
+    def shown(self, item: int) -> str | None:
         """The label that is shown, and that "accept" agrees to: the given one, or the teacher's."""
         return self.given[item] or self.labels[item]
 
+    def _class_of(self, item: int, standing: dict[str, Decision]) -> str | None:
+        """The class under which an item is found: the shown one, or else the decided one."""
+        decision = standing.get(self.name(item))
+        return self.shown(item) or (decision.label if decision else None)
+
     def describe(self, item: int, decision: Decision | None) -> dict[str, Any]:
         """One item as the page gets it."""
-        suspicion = self.suspicion[item]
+        suspicion, confidence = self.suspicion[item], self.confidence[item]
         known = not np.isnan(suspicion)
         return {
             "id": item,
@@ -93,9 +106,10 @@ class Items:
             "given": self.given[item],
             "label": self.labels[item],
             "other": self.others[item],
-            "confidence": round(float(self.confidence[item]), 4),
+            "confidence": None if np.isnan(confidence) else round(float(confidence), 4),
             "suspicion": round(float(suspicion), 4) if known else None,
             "suspected": bool(known and suspicion > CUT),
+            "why": self.why[item],
             "decision": decision and {"action": decision.action, "label": decision.label},
         }
 
@@ -127,42 +141,71 @@ def open_run(folder: Path, catalog: Catalog | None = None, data: str = "") -> It
             f"{folder} has nothing to review: the run is unfinished (repeat its command to "
             "continue it), made by distill or ladder, or older than the review (train it again)"
         )
-    request = RunFolder(folder).request()
-    if catalog is None:
-        catalog = catalog_of(folder)
-    elif data != request["data"]:
-        raise TutelageError(
-            f"{folder} was made from {request['data']}, but {data} were given; give the same data"
-        )
+    catalog = data_of(folder, catalog, data)
     with undamaged(table):
         columns = open_parquet(table).read().to_pydict()
-    where = {name: row for row, name in enumerate(catalog.names)}
-    gone = [name for name in columns.get("image", []) if name not in where]
-    if gone:
-        raise TutelageError(
-            f"{len(gone)} images of the run are no longer in {request['data']} (first: {gone[0]}); "
-            "restore the data, or run again on what is there"
-        )
+    rows = rows_of(catalog, columns.get("image", []), folder)
     content = RunFolder(folder).read_json(FACTS)
     try:
         ranks = [-1 if rank is None else rank for rank in columns["next"]]
         return Items(
+            views=VIEWS,
             catalog=catalog,
             classes=tuple(content["classes"]),
-            rows=np.array([where[name] for name in columns["image"]], dtype=np.intp),
+            rows=rows,
             given=columns["given"],
             labels=columns["label"],
             confidence=np.array(columns["confidence"], dtype=np.float64),
             others=columns["other"],
             suspicion=np.array(columns["suspicion"], dtype=np.float64),
             ranks=np.array(ranks, dtype=np.intp),
+            why=[""] * len(rows),
             sentences=content["sentences"],
-            next_run=command_line(
-                request["command"], request["data"], "NEW", {"decisions": str(folder)}
-            ),
+            next_run=next_run(folder),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise TutelageError(
             f"{table} or {FACTS} beside it is damaged ({error!r}); restore them, or train the run "
             "again in another folder"
         ) from error
+
+
+def data_of(folder: Path, catalog: Catalog | None, data: str) -> Catalog:
+    """The data that a folder was made from: ``catalog`` is it if ``data``, its name, is the same.
+
+    Raises:
+        TutelageError: it is other data, or gone, or was never on a disk.
+    """
+    if catalog is None:
+        return catalog_of(folder)
+    made_from = RunFolder(folder).request()["data"]
+    if data != made_from:
+        raise TutelageError(
+            f"{folder} was made from {made_from}, but {data} were given; give the same data"
+        )
+    return catalog
+
+
+def rows_of(catalog: Catalog, names: Iterable[str], folder: Path) -> Rows:
+    """The rows (n,) of images that ``folder`` names; TutelageError if some are no longer there."""
+    where = {name: row for row, name in enumerate(catalog.names)}
+    wanted = list(names)
+    if gone := [name for name in wanted if name not in where]:
+        raise TutelageError(
+            f"{len(gone)} images of {folder} are no longer in "
+            f"{RunFolder(folder).request()['data']} (first: {gone[0]}); restore the data, or run "
+            "the command again on what is there, in another folder"
+        )
+    return np.array([where[name] for name in wanted], dtype=np.intp)
+
+
+def next_run(folder: Path) -> str:
+    """The command of a run that learns from what is decided in ``folder``.
+
+    The folder may have been made with decisions itself; they still hold.
+    """
+    request = RunFolder(folder).request()
+    earlier = request.get("settings", {}).get("data", {}).get("decisions")
+    decisions = f"{earlier},{folder}" if earlier else str(folder)
+    command = "run" if request["command"] == "suggest" else request["command"]
+    return command_line(command, request["data"], "NEW", {"decisions": decisions})

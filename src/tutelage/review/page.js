@@ -5,7 +5,9 @@ const $ = (id) => document.getElementById(id);
 const WORDS = { accept: "accepted", relabel: "relabelled", reject: "rejected" };
 const TITLES = {
   next: "Label next", suspicious: "Doubtful labels", unsure: "Unsure", sure: "Sure", decided: "Decided",
+  suggested: "Label first",
 };
+const DIGITS = "1234567890"; // the keys of the first classes
 let state = null; // what /api/state said
 let view = "next";
 let items = []; // the shown ones, in order
@@ -50,8 +52,11 @@ function describe(item) {
   image.alt = item.image;
   card.append(image);
   const shown = item.given ?? item.label;
-  card.append(element("p", "label", shown));
-  if (item.given === null) {
+  if (shown !== null) card.append(element("p", "label", shown));
+  if (item.why) card.append(element("p", "why", item.why));
+  if (shown === null) {
+    if (!item.decision) card.append(element("p", "why", "no label yet"));
+  } else if (item.given === null) {
     card.append(element("p", "why", `${percent(item.confidence)}, else ${item.other}`));
   } else if (item.label !== item.given) {
     const doubt = `looks like ${item.label}; ${percent(item.suspicion)} likely wrong`;
@@ -62,13 +67,17 @@ function describe(item) {
   const done = item.decision;
   if (done) {
     card.dataset.action = done.action;
-    const other = done.action === "relabel" ? `: ${done.label}` : "";
-    card.append(element("p", "done", `${WORDS[done.action]}${other}`));
+    card.append(element("p", "done", told(item)));
   }
   card.setAttribute("aria-selected", "false");
   card.addEventListener("click", () => choose(items.indexOf(items.find((i) => i.id === item.id))));
   card.addEventListener("dblclick", enlarge);
   return card;
+}
+
+function told({ decision: { action, label } }) {
+  if (state.labelling) return label ?? "of no use";
+  return action === "relabel" ? `${WORDS[action]}: ${label}` : WORDS[action];
 }
 
 function choose(position, { focus = true } = {}) {
@@ -80,6 +89,7 @@ function choose(position, { focus = true } = {}) {
   cards[current].setAttribute("aria-selected", "true");
   cards[current].tabIndex = 0;
   if (focus) cards[current].focus();
+  if ($("large").open) enlarge();
   if (current >= items.length - 10 && items.length < count) more();
 }
 
@@ -110,7 +120,21 @@ async function show(name) {
   }
   $("about").textContent = state.views.find((known) => known.name === name).about;
   await more();
-  choose(0);
+  choose(await firstToDecide(name));
+}
+
+// Labelling goes on where it was left, also where that is pages further on.
+async function firstToDecide(name) {
+  if (name !== "suggested") return 0;
+  const mine = shows;
+  let at = items.findIndex((item) => !item.decision);
+  while (at < 0 && items.length < count && mine === shows) {
+    const before = items.length;
+    await more();
+    if (items.length === before) break; // it failed, and said so
+    at = items.findIndex((item) => !item.decision);
+  }
+  return Math.max(at, 0);
 }
 
 async function more() {
@@ -138,15 +162,41 @@ async function more() {
   }
 }
 
-function counted(decided) {
+function counted({ decided, labelled, classes }) {
   const button = $("views").querySelector('[data-view="decided"]');
   button.textContent = `${TITLES.decided} (${decided})`;
+  if (classes.length !== $("names").children.length) setClasses(classes);
+  if (!state.labelling) return;
+  const useless = decided > labelled ? `, ${decided - labelled} of no use` : "";
+  $("progress").textContent = `${labelled} of ${state.images} labelled${useless}`;
+  $("then").hidden = labelled === 0;
+  $("first").hidden = classes.length > 0;
 }
 
-function decide(action, label) {
+function setClasses(classes) {
+  state.classes = classes;
+  const chosen = $("class").value;
+  const options = () => classes.map((name) => new Option(name, name));
+  $("class").replaceChildren(new Option("all", ""), ...options());
+  $("class").value = chosen;
+  $("names").replaceChildren(...options());
+  const keyed = classes.slice(0, DIGITS.length);
+  $("classes").replaceChildren(...keyed.map((name, at) => {
+    const button = element("button");
+    button.type = "button";
+    button.append(element("kbd", "", DIGITS[at]), ` ${name}`);
+    button.addEventListener("click", () => decide("relabel", name));
+    return button;
+  }));
+  $("large-keys").textContent = keyed.map((name, at) => `${DIGITS[at]} ${name}`).join(" · ");
+}
+
+function decide(action, label, made = false) {
   const item = items[current];
-  if (!item) return;
-  send({ action, id: item.id, label }, `${WORDS[action]} ${label ?? item.given ?? item.label}`);
+  if (!item || (action === "accept" && state.labelling)) return;
+  const about = label ?? item.given ?? item.label;
+  const words = state.labelling ? label ?? `of no use: ${item.image}` : `${WORDS[action]} ${about}`;
+  send({ action, id: item.id, label, new: made }, words);
   choose(current + 1);
 }
 
@@ -154,7 +204,7 @@ function send(body, words) {
   busy = busy.then(async () => {
     try {
       const answer = await ask("/api/decisions", body);
-      counted(answer.decided);
+      counted(answer);
       if (!answer.item) {
         say("nothing to take back");
         return;
@@ -176,10 +226,12 @@ function send(body, words) {
 function enlarge() {
   const item = items[current];
   if (!item) return;
-  $("large-image").src = `/images/${item.id}/large`;
+  const source = `/images/${item.id}/large`;
+  if ($("large-image").getAttribute("src") !== source) $("large-image").src = source;
   $("large-image").alt = item.image;
-  $("large-caption").textContent = item.image;
-  $("large").showModal();
+  const done = item.decision ? `: ${told(item)}` : "";
+  $("large-caption").textContent = `${current + 1} of ${count}, ${item.image}${done}`;
+  if (!$("large").open) $("large").showModal();
 }
 
 function columns() {
@@ -189,18 +241,41 @@ function columns() {
   return number;
 }
 
+let asked = null; // the name that a second Enter makes a class
+
 function choosing() {
+  if (!items[current]) return;
   $("wanted").value = "";
+  hint("", null);
   $("chooser").returnValue = "";
   $("chooser").showModal();
 }
 
+function hint(text, name) {
+  $("hint").textContent = text;
+  $("choose").textContent = name === null ? "Choose" : "Make it a class";
+  asked = name;
+}
+
+const folded = (name) => name.normalize("NFKC").toLowerCase().split(/\s+/).join(" ");
+
+// A slip must not make a class: a name that is none yet is asked about, and Enter again makes it.
+$("chooser").addEventListener("submit", (event) => {
+  const name = $("wanted").value.trim();
+  if (!name || state.classes.includes(name) || name === asked) return;
+  event.preventDefault();
+  const alike = state.classes.find((known) => folded(known) === folded(name));
+  if (alike) hint(`The class is called ${alike}.`, null);
+  else hint(`There is no class ${name} yet. Enter makes it one.`, name);
+});
+
 $("chooser").addEventListener("close", () => {
   const name = $("wanted").value.trim();
   if ($("chooser").returnValue !== "choose" || !name) return;
-  if (state.classes.includes(name)) decide("relabel", name);
-  else say(`${name} is none of the classes`, true);
+  decide("relabel", name, !state.classes.includes(name));
 });
+
+$("wanted").addEventListener("input", () => hint("", null));
 
 function otherView(step) {
   const names = state.views.map((known) => known.name);
@@ -222,19 +297,19 @@ const KEYS = {
   x: () => decide("reject"),
   c: choosing,
   u: () => send({ action: "undo" }),
-  " ": enlarge,
+  " ": () => ($("large").open ? $("large").close() : enlarge()),
   "[": () => otherView(-1),
   "]": () => otherView(1),
   "?": help,
 };
 
 document.addEventListener("keydown", (event) => {
-  const typing = event.target.closest("button, select, input, dialog");
+  const typing = event.target.closest("button, select, input, #chooser");
   if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
-  const number = Number(event.key);
+  const name = event.key.length === 1 ? state.classes[DIGITS.indexOf(event.key)] : undefined;
   const handler = KEYS[event.key] ?? KEYS[event.key.toLowerCase()];
-  if (number >= 1 && number <= Math.min(9, state.classes.length)) {
-    decide("relabel", state.classes[number - 1]);
+  if (name !== undefined) {
+    decide("relabel", name);
   } else if (handler) {
     handler();
   } else {
@@ -245,9 +320,7 @@ document.addEventListener("keydown", (event) => {
 
 $("cancel").addEventListener("click", () => $("chooser").close("cancel"));
 $("large").addEventListener("click", () => $("large").close());
-$("large").addEventListener("keydown", (event) => {
-  if (event.key === " ") { event.preventDefault(); $("large").close(); }
-});
+$("large").addEventListener("close", () => choose(current));
 $("accept").addEventListener("click", () => decide("accept"));
 $("reject").addEventListener("click", () => decide("reject"));
 $("other").addEventListener("click", choosing);
@@ -259,19 +332,13 @@ $("class").addEventListener("change", () => show(view));
 async function start() {
   history.replaceState(null, "", "/"); // the token is a cookie now
   state = await ask("/api/state");
-  document.title = `Review: ${state.title}`;
-  $("title").textContent = `Review: ${state.title}`;
+  document.title = `${state.labelling ? "Label" : "Review"}: ${state.title}`;
+  document.body.classList.toggle("labelling", state.labelling);
+  $("progress").hidden = !state.labelling;
+  $("title").textContent = document.title;
   $("facts").textContent = state.sentences.join(" ");
-  $("next-run").textContent = state.next_run;
-  $("class").append(new Option("all", ""), ...state.classes.map((name) => new Option(name, name)));
-  $("names").append(...state.classes.map((name) => new Option(name, name)));
-  $("classes").append(...state.classes.slice(0, 9).map((name, at) => {
-    const button = element("button");
-    button.type = "button";
-    button.append(element("kbd", "", String(at + 1)), ` ${name}`);
-    button.addEventListener("click", () => decide("relabel", name));
-    return button;
-  }));
+  for (const place of ["next-run", "train"]) $(place).textContent = state.next_run;
+  setClasses(state.classes);
   $("views").append(...state.views.map((known) => {
     const button = element("button", "", `${TITLES[known.name]} (${known.count})`);
     button.type = "button";
@@ -279,8 +346,8 @@ async function start() {
     button.addEventListener("click", () => show(known.name));
     return button;
   }));
-  counted(state.decided);
-  await show(state.views.find((known) => known.count)?.name ?? "sure");
+  counted(state);
+  await show((state.views.find((known) => known.count) ?? state.views[0]).name);
 }
 
 start().catch((error) => say(error.message, true));

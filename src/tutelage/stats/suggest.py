@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from tutelage.stats.metrics import Floats, Ints
@@ -87,3 +89,38 @@ def _kmeans(points: Floats, weights: Floats, count: int, rng: np.random.Generato
 def _squared_distances(points: Floats, centers: Floats) -> Floats:
     squared = np.square(points).sum(axis=1)[:, None] + np.square(centers).sum(axis=1)
     return np.asarray(squared - 2 * points @ centers.T)
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """Which unlabelled images to label first, and why."""
+
+    order: Ints  # (n,) positions among the candidates, the first to label first
+    why: list[str]  # (n,) plain words for each
+
+
+def first_to_label(
+    features: Floats, count: int, *, labeled: Floats | None = None, seed: int = 0
+) -> Suggestion:
+    """The most typical image of each of ``count`` clusters, large clusters first."""
+    rng = np.random.default_rng(seed)
+    everything = features if labeled is None else np.concatenate([features, labeled])
+    points = everything.astype(np.float64)
+    points = (points - points.mean(axis=0)) / (points.std(axis=0) + 1e-3)
+    clusters = count if labeled is None else count + len(labeled)
+    distances = _kmeans(points, np.ones(len(points)), clusters, rng)
+    own = distances.argmin(axis=1)
+    order: list[int] = []
+    why: list[str] = []
+    sizes = np.bincount(own, minlength=distances.shape[1])
+    for cluster in np.argsort(-sizes, kind="stable"):
+        members = np.flatnonzero(own == cluster)
+        if len(members) == 0 or members[-1] >= len(features) or len(order) == count:
+            continue
+        order.append(int(members[distances[members, cluster].argmin()]))
+        why.append(f"typical of {len(members)} images like it that no label covers")
+    for position in range(len(features)):
+        if len(order) < count and position not in order:
+            order.append(position)
+            why.append("to fill the budget")
+    return Suggestion(np.asarray(order, dtype=np.int64), why)

@@ -1,0 +1,283 @@
+"""What ``tutelage suggest`` does: choose the images to label first, show them, and open the page.
+
+The choice is pinned in ``suggest.json``: repeated commands add to it and never redraw it, so labels
+that were given stay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tutelage.augment import Center
+from tutelage.chain.load import LoadedData
+from tutelage.chain.machine import fixed_size
+from tutelage.chain.plan import sharpest_size
+from tutelage.chain.prepare import opened
+from tutelage.config import make_config
+from tutelage.data.catalog import Catalog, why_no_class
+from tutelage.data.decisions import FILE as DECISIONS
+from tutelage.data.decisions import Decision, read_decisions
+from tutelage.data.open import Data, is_in_memory, open_data
+from tutelage.data.runfolder import RunFolder, repeating_line
+from tutelage.explore.sheet import SHOWN, SuggestPage, render, whole
+from tutelage.heads.bank import make_bank
+from tutelage.models.forward import Forward
+from tutelage.report.html import write_page
+from tutelage.report.wording import now
+from tutelage.review.app import review
+from tutelage.review.items import next_run
+from tutelage.review.suggested import FACTS, Suggested, read_suggested
+from tutelage.stats.metrics import Floats
+from tutelage.stats.suggest import first_to_label
+from tutelage.system.console import Console
+from tutelage.system.errors import TutelageError
+from tutelage.system.files import csv_line, write_atomically
+from tutelage.training.loader import Canvases, Rows
+
+TABLE, PAGE = "suggested.csv", "suggested.html"
+NAMED = 5  # suggested images, or classes, that are printed
+
+
+def suggest(
+    data: Data,
+    out: Path,
+    settings: dict[str, Any],
+    *,
+    budget: int,
+    classes: Sequence[str] | None,
+    port: int,
+    browser: bool,
+    quiet: bool,
+) -> dict[str, Any]:
+    """Choose, write list and sheet, open the page; ``tutelage.api.suggest`` has the arguments."""
+    config = make_config("suggest", settings)
+    if budget < 1:
+        raise TutelageError(f"--budget is {budget}, expected at least 1 image to label")
+    catalog, name = open_data(data)
+    _check_pool(catalog, name)
+    known_classes(catalog.classes, (), classes or ())  # refused now, not after all was decoded
+    given = {"budget": budget, "classes": list(classes) if classes else None, **settings}
+    line = repeating_line("suggest", name, str(out), given)
+    with opened(
+        "suggest", catalog, name, out, config, labels_needed=False, pool_once=True, quiet=quiet
+    ) as (loaded, folder, console):
+        earlier = read_suggested(out)
+        named = known_classes(loaded.catalog.classes, earlier.classes, classes or ())
+        choice = choose(loaded, earlier, decided(out), budget, console)
+        chosen = Suggested(choice.images, choice.why, named)
+        content = {
+            "command": line,
+            "created": now(),
+            **figures(loaded, choice),
+            "next": next_run(out),
+            "classes": list(named),
+            "suggested": chosen.to_rows(),
+        }
+        _write(folder, loaded, choice, content)
+        _say(console, loaded, content, out)
+    if classes is not None:
+        with contextlib.suppress(KeyboardInterrupt):  # that is how a person leaves the page
+            in_memory = None if isinstance(data, str | os.PathLike) else data
+            review(out, data=in_memory, port=port, browser=browser)
+    _say_next(console, content, decided(out), _review_line(name, out))
+    return content
+
+
+def _check_pool(catalog: Catalog, name: str) -> None:
+    """Refuse data whose training images all have labels already."""
+    labels = catalog.labels[catalog.splits == "train"]
+    if not len(labels) or (labels < 0).any():
+        return
+    classes = [*catalog.classes[:NAMED], *(["..."] if len(catalog.classes) > NAMED else [])]
+    beside = "".join(f"; {warning}" for warning in catalog.warnings)
+    raise TutelageError(
+        f"every training image of {name} has a label already; its classes are "
+        f"{', '.join(classes)}{beside}. Where folders were taken for classes and are none, move "
+        "them into a folder called unlabeled; in a manifest leave the label empty"
+    )
+
+
+def known_classes(
+    of_data: Sequence[str], earlier: Sequence[str], given: Sequence[str]
+) -> tuple[str, ...]:
+    """All classes that are named so far, in the order of their keys on the page.
+
+    Raises:
+        TutelageError: a given name occurs twice, or cannot be a class beside the others.
+    """
+    named = [name.strip() for name in given]
+    if twice := [name for name, count in Counter(named).items() if count > 1]:
+        raise TutelageError(f"--classes names {twice[0]!r} twice; name each class once")
+    known = [*dict.fromkeys([*of_data, *earlier])]
+    for name in named:
+        if name in known:
+            continue
+        if problem := why_no_class(name, known):
+            raise TutelageError(f"--classes: {problem}")
+        known.append(name)
+    return tuple(known)
+
+
+def decided(out: Path) -> dict[str, Decision]:
+    """What was decided on the page so far, by image."""
+    path = out / DECISIONS
+    return read_decisions(path) if path.is_file() else {}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The images to label first, those that were chosen earlier before those added now."""
+
+    images: tuple[str, ...]
+    why: tuple[str, ...]
+    budget: int
+    candidates: int  # unlabelled images that there were to choose from, the chosen ones included
+    size: int  # side in pixels of the views that the trunk looked at
+
+
+def choose(
+    data: LoadedData,
+    earlier: Suggested,
+    decisions: Mapping[str, Decision],
+    budget: int,
+    console: Console,
+) -> Choice:
+    """Add to the earlier choice as many images as the budget still has.
+
+    Images that were chosen earlier count as labelled, whether they are by now or not. Those that
+    a person called of no use count for nothing.
+
+    Raises:
+        TutelageError: there is no unlabelled image to choose from.
+    """
+    names, unlabeled = data.catalog.names, data.split.indices("unlabeled")
+    taken = {*earlier.images, *decisions}
+    useful = taken - {name for name, decision in decisions.items() if decision.label is None}
+    pool = unlabeled[np.array([names[i] not in taken for i in unlabeled], dtype=bool)]
+    chosen = unlabeled[np.array([names[i] in useful for i in unlabeled], dtype=bool)]
+    covered = np.concatenate([data.split.indices("labeled"), chosen])
+    candidates, size = len(pool) + len(earlier.images), _view_size(data)
+    if not candidates:
+        raise TutelageError(
+            "there is no unlabelled image to choose from: "
+            f"{len(data.store.reasons)} images could not be read, and "
+            f"{len(data.copies.left_out)} are copies of others"
+        )
+    wanted = min(budget - len(earlier.images), len(pool))
+    if wanted <= 0:
+        return Choice(earlier.images, earlier.why, budget, candidates, size)
+    began = time.monotonic()
+    features = _features(data, np.concatenate([pool, covered]), size, console)
+    looked = time.monotonic()
+    labeled = features[len(pool) :] if len(covered) else None
+    found = first_to_label(features[: len(pool)], wanted, labeled=labeled, seed=_seed(data))
+    seconds = {"features": looked - began, "choice": time.monotonic() - looked}
+    console.say(
+        f"features of {data.base.spec.architecture} at {size} px: {seconds['features']:.0f} s, "
+        f"choice: {seconds['choice']:.1f} s",
+        seconds=seconds,
+    )
+    images = (*earlier.images, *(names[row] for row in pool[found.order]))
+    return Choice(images, (*earlier.why, *found.why), budget, candidates, size)
+
+
+def _seed(data: LoadedData) -> int:
+    return data.config.data.seed
+
+
+def _view_size(data: LoadedData) -> int:
+    native, fixed = data.base.spec.input_size, fixed_size(data.base)
+    return sharpest_size(data.config, native, data.store.canvas, fixed=fixed)
+
+
+def _features(data: LoadedData, rows: Rows, size: int, console: Console) -> Floats:
+    """The frozen trunk's features (n, D) of the centre views of store rows (n,)."""
+    base = data.base.to(data.device)
+    with console.bar("features", len(rows), "image") as done:
+        bank = make_bank(
+            Canvases(data.store, rows, data.device),
+            rows,
+            Forward(base, "features"),
+            size,
+            [(Center(base.spec.crop_pct), False)],
+            seed=_seed(data),
+            progress=done,
+        )
+    return np.asarray(bank.views[0].numpy())
+
+
+def figures(data: LoadedData, choice: Choice) -> dict[str, Any]:
+    """What ``suggest.json`` says of the data and the choice, besides the images."""
+    return {
+        "budget": choice.budget,
+        "unlabelled": choice.candidates,
+        "labelled": len(data.split.indices("labeled")),
+        "unreadable": len(data.store.reasons),
+        "copies": len(data.copies.left_out),
+        "teacher": data.base.spec.architecture,
+        "size": choice.size,
+        "seed": _seed(data),
+    }
+
+
+def _write(folder: RunFolder, data: LoadedData, choice: Choice, content: dict[str, Any]) -> None:
+    """Write the figures, which pin the choice, then the list and the sheet made from them."""
+    folder.write_json(FACTS, content)
+    rows = [("image", "rank", "why"), *(tuple(row.values()) for row in content["suggested"])]
+    text = "".join(map(csv_line, rows))
+    write_atomically(folder.path / TABLE, text.encode("utf-8", "backslashreplace"))
+    where = {name: row for row, name in enumerate(data.catalog.names)}
+    shown = [where[name] for name in choice.images[:SHOWN] if name in where]
+    page = SuggestPage(
+        content=content,
+        pictures=[whole(data.store.images[i], float(data.store.aspect[i])) for i in shown],
+        warnings=[*data.catalog.warnings, *data.split.warnings],
+    )
+    write_page(render(page), folder.path / PAGE)
+
+
+def _say(console: Console, data: LoadedData, content: Mapping[str, Any], out: Path) -> None:
+    for warning in (*data.catalog.warnings, *data.split.warnings):
+        console.say(f"note: {warning}")
+    chosen = content["suggested"]
+    console.say(f"{len(chosen)} of {content['unlabelled']:,} unlabelled images to label first:")
+    for row in chosen[:NAMED]:
+        console.say(f"  {row['rank']}. {row['image']}: {row['why']}")
+    if len(chosen) < content["budget"]:
+        console.say("note: the budget is larger than the number of unlabelled images")
+    elif len(chosen) > content["budget"]:
+        console.say(f"note: {len(chosen)} were chosen by an earlier command; all of them stay")
+    console.say(f"list: {out / TABLE}")
+    console.say(f"contact sheet: {out / PAGE}")
+
+
+def _say_next(
+    console: Console, content: Mapping[str, Any], decisions: Mapping[str, Decision], page: str
+) -> None:
+    """How far the labels are, and the commands that come next; ``page`` opens the page again."""
+    counts = Counter(d.label for d in decisions.values() if d.label is not None)
+    by_class = ", ".join(f"{name} {count}" for name, count in counts.most_common())
+    total = len(content["suggested"])
+    if counts:
+        console.say(f"{counts.total()} of {total} labelled: {by_class}")
+    if len(decisions) < total:
+        console.say(f"label them: {page}")
+    if len(counts) == 1:
+        console.say("note: training needs labels of at least 2 classes")
+    console.say(f"then train: {content['next']}")
+
+
+def _review_line(data: str, out: Path) -> str:
+    if is_in_memory(data):
+        return f"tutelage.api.review({str(out)!r}, data=DATA)"
+    return f"tutelage review {shlex.quote(str(out))}"

@@ -1,0 +1,314 @@
+"""``tutelage suggest`` on real files: from a bare folder to a model, and what it keeps."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("timm")
+
+import huggingface as hf
+import pyarrow.parquet as parquet
+from PIL import Image
+from shapes import CLASSES, SETTINGS, as_options, contents
+from starlette.testclient import TestClient
+
+import tutelage
+from tutelage import api, cli
+from tutelage.data.decisions import FILE, Decision, Decisions
+from tutelage.data.open import open_data
+from tutelage.explore import suggest
+from tutelage.models.folder import load_model
+from tutelage.review.app import make_app
+from tutelage.review.suggested import open_suggested
+from tutelage.stats.suggest import Suggestion
+from tutelage.system.errors import TutelageError
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+LOOK = {name: SETTINGS[name] for name in ("teacher", "weights", "input_size", "canvas")}
+OWN = "http://127.0.0.1:4321"
+
+
+@pytest.fixture(scope="module")
+def album(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 24 shapes without any order; one of them again, twice, and a broken one."""
+    folder = tmp_path_factory.mktemp("flat") / "album"
+    folder.mkdir()
+    for path in (photos / "train").rglob("*.*"):
+        shutil.copy(path, folder / path.name)
+    shutil.copy(folder / "disc0.png", folder / "z_again.png")
+    pixels = np.asarray(Image.open(folder / "square0.png")).astype(float)
+    Image.fromarray((0.97 * pixels).astype(np.uint8)).save(folder / "z_darker.png")
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def chosen(
+    album: Path, own_cache: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    """The folder and the content of a choice of 12; tests copy it."""
+    out = tmp_path_factory.mktemp("chosen") / "s"
+    return out, api.suggest(album, out, budget=12, quiet=True, **LOOK)
+
+
+@pytest.fixture
+def begun(chosen: tuple[Path, dict[str, Any]], tmp_path: Path) -> Path:
+    return Path(shutil.copytree(chosen[0], tmp_path / "s"))
+
+
+def names(content: dict[str, Any]) -> list[str]:
+    return [row["image"] for row in content["suggested"]]
+
+
+def label(out: Path, *decisions: Decision) -> None:
+    with Decisions(out / FILE) as file:
+        for decision in decisions:
+            file.decide(decision)
+
+
+# --- what it writes
+
+
+def test_the_list_the_sheet_and_the_figures_agree(
+    album: Path, chosen: tuple[Path, dict[str, Any]]
+) -> None:
+    out, content = chosen
+    assert json.loads((out / "suggest.json").read_text()) == content
+    with (out / "suggested.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == names(content)
+    assert [row["rank"] for row in rows] == [str(rank) for rank in range(1, 13)]
+    assert all(row["why"] for row in rows)
+    page = (out / "suggested.html").read_text()
+    assert all(row["image"] in page and row["why"] in page for row in rows)
+    assert len(set(names(content))) == 12
+    assert (content["unlabelled"], content["labelled"], content["classes"]) == (24, 0, [])
+    assert content["next"] == f"tutelage run {album} --out NEW --decisions {out}"
+    assert content["command"].startswith(f"tutelage suggest {album} --out {out} --budget 12")
+
+
+def test_broken_images_are_named_and_copies_count_once(
+    album: Path, own_cache: Path, tmp_path: Path
+) -> None:
+    content = api.suggest(album, tmp_path / "s", budget=99, quiet=True, **LOOK)
+    assert len(names(content)) == 24
+    assert {"z_again.png", "z_darker.png", "broken.jpg"}.isdisjoint(names(content))
+    assert (content["copies"], content["unreadable"]) == (2, 1)
+    assert "broken.jpg" in (tmp_path / "s" / "skipped.csv").read_text()
+    kept = api.suggest(album, tmp_path / "k", budget=99, quiet=True, duplicates="keep", **LOOK)
+    assert {"z_again.png", "z_darker.png"} < {*names(kept)}
+
+
+# --- from a bare folder to a model
+
+
+def test_from_a_bare_folder_to_a_model_without_a_table_by_hand(
+    album: Path, begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tutelage.chain.plan.STEPS", (4,))
+    items = open_suggested(begun)
+    with Decisions(begun / FILE) as decisions:
+        app = make_app(items, decisions, title="s", port=4321, token="t")
+        page = TestClient(app, base_url=OWN)
+        page.get("/", params={"token": "t"})
+        for item in range(len(items)):
+            of_class = next(name for name in CLASSES if items.name(item).startswith(name))
+            body = {"action": "relabel", "id": item, "label": of_class, "new": True}
+            answer = page.post("/api/decisions", json=body, headers={"Origin": OWN})
+            assert answer.status_code == 200
+    typed = {name for name in CLASSES for i in range(len(items)) if items.name(i).startswith(name)}
+    run = tmp_path / "run"
+    api.run(album, run, quiet=True, decisions=str(begun), **SETTINGS)
+    assert load_model(run / "student").spec.classes == tuple(sorted(typed))
+    split = parquet.read_table(run / "split.parquet").to_pylist()
+    labelled = {row["image"]: row["label"] for row in split if row["role"] == "labeled"}
+    assert set(labelled) == {items.name(i) for i in range(len(items))}
+    assert all(image.startswith(of_class) for image, of_class in labelled.items())
+    rows, _ = api.predict(run, [album / "disc1.jpg"])
+    assert rows[0].label in typed
+    report = (run / "report.html").read_text()
+    assert "classes that a person made, with their labels: disc" in report
+
+
+def test_with_classes_the_page_opens_and_what_was_labelled_is_told(
+    album: Path, begun: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened: list[Any] = []
+
+    def page(run: Path, **options: Any) -> None:
+        opened.append((run, options))
+        label(run, Decision("disc0.png", "relabel", "disc", new=True))
+        raise KeyboardInterrupt  # as Ctrl-C ends it
+
+    monkeypatch.setattr(suggest, "review", page)
+    words = ["suggest", str(album), "--budget", "12", "--out", str(begun), *as_options(LOOK)]
+    assert cli.main([*words, "--classes", "disc,other things", "--no-browser"]) == 0
+    assert opened == [(begun, {"data": None, "port": 0, "browser": False})]
+    assert open_suggested(begun).classes == ("disc", "other things")
+    told = capsys.readouterr().err
+    assert "1 of 12 labelled: disc 1" in told
+    assert "training needs labels of at least 2 classes" in told
+    assert cli.main([*words, "--classes", "square"]) == 0
+    assert open_suggested(begun).classes == ("disc", "other things", "square")
+
+
+def test_without_classes_the_next_commands_are_said(
+    album: Path, begun: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["suggest", str(album), "--budget", "12", "--out", str(begun), *as_options(LOOK)]
+    assert cli.main([*words, "--json"]) == 0
+    captured = capsys.readouterr()
+    assert len(names(json.loads(captured.out))) == 12
+    assert f"label them: tutelage review {begun}" in captured.err
+    assert f"then train: tutelage run {album} --out NEW --decisions {begun}" in captured.err
+
+
+# --- continuing
+
+
+def test_the_same_command_redraws_nothing(
+    album: Path, begun: Path, chosen: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suggest, "first_to_label", None)  # it is not asked
+    label(begun, Decision("disc0.png", "relabel", "disc", new=True))
+    before = (begun / FILE).read_bytes()
+    again = api.suggest(album, begun, budget=12, quiet=True, **LOOK)
+    assert again["suggested"] == chosen[1]["suggested"]
+    fewer = api.suggest(album, begun, budget=3, quiet=True, **LOOK)
+    assert fewer["suggested"] == chosen[1]["suggested"], "nothing that was chosen is lost"
+    assert (begun / FILE).read_bytes() == before
+
+
+def test_a_larger_budget_adds_beside_what_was_chosen_and_labelled(
+    album: Path, begun: Path, chosen: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, Any] = {}
+
+    def first(features: Any, count: int, *, labeled: Any, seed: int) -> Suggestion:
+        asked.update(features=features, count=count, labeled=labeled, seed=seed)
+        return Suggestion(np.arange(count)[::-1], [f"new {i}" for i in range(count)])
+
+    monkeypatch.setattr(suggest, "first_to_label", first)
+    first_ones = chosen[1]["suggested"]
+    useless = first_ones[0]["image"]
+    label(begun, Decision(useless, "reject", None))
+    more = api.suggest(album, begun, budget=15, quiet=True, **LOOK)
+    assert more["suggested"][:12] == first_ones
+    assert [row["rank"] for row in more["suggested"]] == list(range(1, 16))
+    assert [row["why"] for row in more["suggested"][12:]] == ["new 0", "new 1", "new 2"]
+    assert len(set(names(more))) == 15
+    assert (asked["count"], len(asked["features"]), asked["seed"]) == (3, 12, 0)
+    assert len(asked["labeled"]) == 11, "the chosen ones count as labelled, but for the useless one"
+
+
+def test_existing_labels_are_covered_and_never_suggested(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    original = suggest.first_to_label
+
+    def first(features: Any, count: int, *, labeled: Any, seed: int) -> Suggestion:
+        asked.append(len(labeled))
+        return original(features, count, labeled=labeled, seed=seed)
+
+    monkeypatch.setattr(suggest, "first_to_label", first)
+    content = api.suggest(photos, tmp_path / "s", budget=4, quiet=True, **LOOK)
+    assert asked == [24]
+    assert all(name.startswith("unlabeled/") for name in names(content))
+    assert (content["labelled"], content["unlabelled"]) == (24, 18)
+    assert content["classes"] == list(CLASSES)
+    items = open_suggested(tmp_path / "s")
+    with Decisions(tmp_path / "s" / FILE) as decisions:
+        app = make_app(items, decisions, title="s", port=4321, token="t")
+        page = TestClient(app, base_url=OWN)
+        page.get("/", params={"token": "t"})
+        body = {"action": "relabel", "id": 0, "label": "disc"}
+        assert page.post("/api/decisions", json=body, headers={"Origin": OWN}).status_code == 200
+        assert not decisions.standing[items.name(0)].new, "the data has that class"
+
+
+def test_a_pool_that_no_disk_holds_is_chosen_from_alike(
+    album: Path, chosen: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    content = api.suggest(album, tmp_path / "s", budget=12, quiet=True, store_gb=0.0, **LOOK)
+    assert content["suggested"] == chosen[1]["suggested"]
+
+
+def test_images_in_memory_are_labelled_from_python(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = sorted((photos / "unlabeled").iterdir())
+    table = hf.table([path.read_bytes() for path in paths], [0] * len(paths), names=CLASSES)
+    data = {"unlabeled": hf.dataset(table)}
+    out = tmp_path / "s"
+    content = tutelage.suggest(data, out, budget=3, **LOOK)
+    assert content["command"].startswith(f"tutelage.suggest(DATA, {str(out)!r}, budget=3")
+    assert f"label them: tutelage.api.review({str(out)!r}, data=DATA)" in capsys.readouterr().err
+    items = open_suggested(out, *open_data(data))
+    assert [items.name(i) for i in range(len(items))] == names(content)
+    with pytest.raises(TutelageError, match="cannot be opened from here; give the same data"):
+        open_suggested(out)
+
+
+# --- refusals
+
+
+def test_data_with_nothing_to_label_is_refused_with_the_mend(photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(photos / "train", tmp_path / "trips")
+    with pytest.raises(TutelageError) as error:
+        api.suggest(tmp_path / "trips", tmp_path / "s", budget=4, quiet=True, **LOOK)
+    for part in ("has a label already", "disc, square, triangle", "a folder called unlabeled"):
+        assert part in str(error.value)
+    pool = tmp_path / "trips" / "unlabeled"
+    pool.mkdir()
+    shutil.copy(photos / "train" / "disc" / "disc0.png", pool / "copy.png")
+    with pytest.raises(TutelageError, match=r"no unlabelled image .* and 1 are copies of others"):
+        api.suggest(tmp_path / "trips", tmp_path / "s", budget=4, quiet=True, **LOOK)
+    assert not (tmp_path / "s").exists()
+
+
+def test_folders_of_others_are_refused(album: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("all of it")
+    with pytest.raises(TutelageError, match="is not empty and holds no tutelage run"):
+        api.suggest(album, tmp_path / "mine", budget=4, quiet=True, **LOOK)
+    assert list(contents(tmp_path / "mine")) == ["thesis.txt"]
+
+
+def test_another_request_is_refused_where_one_was_begun(album: Path, begun: Path) -> None:
+    before = contents(begun)
+    with pytest.raises(TutelageError, match="holds another run: its seed is 0, this command's is"):
+        api.suggest(album, begun, budget=12, quiet=True, seed=1, **LOOK)
+    assert contents(begun) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"budget": 0}, "--budget is 0, expected at least 1"),
+        ({"budget": 2, "labels_per_class": 3}, "'suggest' has no setting 'labels_per_class'"),
+        ({"budget": 2, "classes": ["ant", "bee", "ant"]}, "names 'ant' twice"),
+        ({"budget": 2, "classes": ["ant", "Ant"]}, "--classes: there is a class 'ant'"),
+        ({"budget": 2, "classes": ["ant", ""]}, "--classes: a class name has 1 to 100"),
+    ],
+)
+def test_what_cannot_be_asked_for(
+    album: Path, tmp_path: Path, options: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(TutelageError, match=said):
+        api.suggest(album, tmp_path / "s", quiet=True, **{**LOOK, **options})
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_damaged_choice_is_not_drawn_anew(album: Path, begun: Path) -> None:
+    (begun / "suggest.json").write_text('{"suggested": 3}')
+    with pytest.raises(TutelageError, match=r"suggest\.json is damaged; restore it"):
+        api.suggest(album, begun, budget=12, quiet=True, **LOOK)
+    assert (begun / "suggest.json").read_text() == '{"suggested": 3}'
