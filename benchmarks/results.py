@@ -104,7 +104,7 @@ def grouped(rows: Sequence[dict[str, Any]]) -> dict[tuple[Any, ...], dict[str, D
     return groups
 
 
-def suggestions(rows: Sequence[dict[str, Any]]) -> dict[tuple[Any, ...], dict[str, Draws]]:
+def suggested_cells(rows: Sequence[dict[str, Any]]) -> dict[tuple[Any, ...], dict[str, Draws]]:
     """(model, data, budget, minutes, limit, test) -> arm -> seed -> row of ``suggest.jsonl``."""
     groups: dict[tuple[Any, ...], dict[str, Draws]] = {}
     for row in rows:

@@ -10,7 +10,7 @@ as many of each class, which nobody can who has no labels yet. The accuracy is t
 logistic regression on the frozen trunk's features, or with --chain of the teacher after
 self-training. A class of which no image was chosen is missed and cannot be answered. Every (data
 set, budget, seed, arm) appends one line of JSON, and lines that are there are not made again;
-without a data set only the means are printed.
+without a data set only the table is printed.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import torch
 
 import named_sets
 import results
+import tables
 from efficiency import append_row, load, read_rows
 from tutelage.augment import Center
 from tutelage.chain.frozen import PROBE_STRENGTH
@@ -40,7 +41,7 @@ from tutelage.heads.bank import look
 from tutelage.heads.probe import fit_head, plain_metric, span_metric
 from tutelage.models.forward import Forward
 from tutelage.models.zoo import create, with_levels
-from tutelage.stats.metrics import Floats, Ints
+from tutelage.stats.metrics import Floats, Ints, macro_f1
 from tutelage.stats.suggest import first_to_label
 from tutelage.training.loader import Canvases
 
@@ -138,18 +139,18 @@ def taught(
         labels[kept] = catalog.labels[kept]
     few = dataclasses.replace(catalog, labels=labels).select(np.union1d(pool, test))
     if len(np.unique(catalog.labels[chosen])) < 2:  # the chain refuses to learn one class
-        return figures(np.full(len(test), catalog.labels[chosen[0]]), catalog.labels[test])
+        constant = np.full(len(test), catalog.labels[chosen[0]])
+        return figures(constant, catalog.labels[test], len(catalog.classes))
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         found = train("self-train", few, in_memory(few), out, settings, quiet=True)
-    return {"accuracy": found["teacher"]["test"]["accuracy"]}
+    return {name: found["teacher"]["test"][name] for name in ("accuracy", "macro_f1")}
 
 
-def figures(answers: Ints, labels: Ints) -> dict[str, float]:
-    """The accuracy, and the mean over the classes of the share of its images that were right."""
-    right = answers == labels
-    recalls = [right[labels == k].mean() for k in np.unique(labels)]
-    return {"accuracy": float(right.mean()), "recall": float(np.mean(recalls))}
+def figures(answers: Ints, labels: Ints, n_classes: int) -> dict[str, float]:
+    """The accuracy of answers (T,), and the mean F1 of the classes, which a missed class lowers."""
+    accuracy = float((answers == labels).mean())
+    return {"accuracy": accuracy, "macro_f1": macro_f1(labels, answers, n_classes)}
 
 
 def rows_of(
@@ -166,7 +167,7 @@ def rows_of(
             settings = {"seed": seed, "minutes": options.minutes}
             found = taught(catalog, pool, chosen, settings)
         else:
-            found = figures(probed(looked, catalog, pool, chosen), test)
+            found = figures(probed(looked, catalog, pool, chosen), test, len(catalog.classes))
         missed = len(np.unique(labels)) - len(np.unique(catalog.labels[chosen]))
         yield {**key, **found, "missed": missed, "labels": len(chosen), "pool": len(pool)}
 
@@ -225,21 +226,7 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     if options.data:
         measure(options)
-    show(read_rows(options.out))
-
-
-def show(rows: Sequence[dict[str, Any]]) -> None:
-    """The means of the arms, and the paired differences from "suggested", in points."""
-    for cell, arms in results.suggestions(rows).items():
-        print(", ".join(map(str, cell)))
-        for arm, draws in arms.items():
-            both = [seed for seed in draws if seed in arms.get("suggested", {})]
-            gain = [arms["suggested"][s]["accuracy"] - draws[s]["accuracy"] for s in both]
-            print(
-                f"  {arm}: {results.mean([row['accuracy'] for row in draws.values()])}, "
-                f"suggested minus it {results.mean(gain) if gain else None}, "
-                f"missed {results.mean([row['missed'] for row in draws.values()])['mean']}"
-            )
+    print(tables.suggestions(read_rows(options.out), "chain" if options.chain else "probe"))
 
 
 if __name__ == "__main__":
