@@ -104,6 +104,15 @@ def grouped(rows: Sequence[dict[str, Any]]) -> dict[tuple[Any, ...], dict[str, D
     return groups
 
 
+def suggested_cells(rows: Sequence[dict[str, Any]]) -> dict[tuple[Any, ...], dict[str, Draws]]:
+    """(model, data, budget, minutes, limit, test) -> arm -> seed -> row of ``suggest.jsonl``."""
+    groups: dict[tuple[Any, ...], dict[str, Draws]] = {}
+    for row in rows:
+        cell = tuple(row[name] for name in ("model", "data", "each", "minutes", "limit", "test"))
+        groups.setdefault(cell, {}).setdefault(row["arm"], {})[row["seed"]] = row
+    return groups
+
+
 def append(result: dict[str, Any], path: Path | None) -> None:
     """Add ``result`` to the list in a file; without a file nothing is kept."""
     if path is None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from augment_words import STAGES
-from results import SETTING, Draws, grouped
+from results import SETTING, Draws, grouped, suggested_cells
 from tutelage.stats.intervals import t_interval
 
 ROOT = Path(__file__).parent
@@ -195,10 +195,10 @@ def _accuracy(draws: Draws | None) -> str:
     return f"{100 * mean:.1f} ± {50 * (high - low):.1f}"
 
 
-def _paired(arms: dict[str, Draws], arm: str, minus: str) -> list[float]:
-    """Differences in accuracy on the draws that both arms have."""
+def _paired(arms: dict[str, Draws], arm: str, minus: str, figure: str = "accuracy") -> list[float]:
+    """Differences in a figure on the draws that both arms have."""
     first, second = arms.get(arm, {}), arms.get(minus, {})
-    return [first[s]["accuracy"] - second[s]["accuracy"] for s in first if s in second]
+    return [first[s][figure] - second[s][figure] for s in first if s in second]
 
 
 def _interval(change: Sequence[float]) -> str:
@@ -230,15 +230,70 @@ def foreign(found: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+SUGGESTED = ("suggested", "random", "balanced")
+OF_SUGGESTED = ("data, images a class", "pool", "draws", *SUGGESTED[:2], "as many of each class")
+
+
+def suggestions(rows: list[dict[str, Any]], model: str) -> str:
+    """Accuracy from suggested and from random labels, one line a cell, as Markdown.
+
+    The first interval of the means is over the draws, for these data sets; the second over the data
+    sets, each with the mean of its lines.
+
+    Args:
+        rows: lines of ``suggest.jsonl``.
+        model: "probe" or "chain".
+    """
+    head = [*OF_SUGGESTED, "suggested minus random", "suggested minus as many of each"]
+    head += ["macro F1, suggested minus random", "classes missed", "by random ones"]
+    lines = [_line(head), _line(["---"] * len(head))]
+    changes: dict[str, list[tuple[str, list[float]]]] = {"random": [], "balanced": []}
+    for (of, data, each, minutes, *_), arms in sorted(suggested_cells(rows).items(), key=str):
+        if of != model or "suggested" not in arms:
+            continue
+        chain = f", {minutes:g} minutes" if minutes else ""
+        draws = arms["suggested"]
+        cells = [f"{data}, {each}{chain}", f"{next(iter(draws.values()))['pool']:,}"]
+        cells += [str(len(draws)), *(_accuracy(arms.get(arm)) for arm in SUGGESTED)]
+        for minus, found in changes.items():
+            found.append((data, _paired(arms, "suggested", minus)))
+            cells.append(_interval(found[-1][1]))
+        cells.append(_interval(_paired(arms, "suggested", "random", "macro_f1")))
+        cells += [_missed(arms.get(arm)) for arm in SUGGESTED[:2]]
+        lines.append(_line(cells))
+    blank = [""] * (len(OF_SUGGESTED) - 1)
+    for words, mean in (("draws", _over_draws), ("data sets", _over_sets)):
+        cells = [_interval(mean(found)) for found in changes.values()]
+        lines.append(_line([f"mean, interval over the {words}", *blank, *cells, "", "", ""]))
+    return "\n".join(lines)
+
+
+def _over_draws(cells: Sequence[tuple[str, list[float]]]) -> list[float]:
+    """The mean of the cells in each draw that all of them have."""
+    return [statistics.fmean(draw) for draw in zip(*(found for _, found in cells), strict=False)]
+
+
+def _over_sets(cells: Sequence[tuple[str, list[float]]]) -> list[float]:
+    """The mean of the cells of each data set."""
+    found: dict[str, list[float]] = {}
+    for data, draws in cells:
+        found.setdefault(data, []).extend([statistics.fmean(draws)] if draws else [])
+    return [statistics.fmean(means) for means in found.values() if means]
+
+
+def _missed(draws: Draws | None) -> str:
+    return f"{statistics.fmean(row['missed'] for row in draws.values()):.1f}" if draws else ""
+
+
 def recorded(name: str) -> list[dict[str, Any]]:
     """What ``results.json`` has of one benchmark, oldest first."""
     found = json.loads((ROOT / "results.json").read_text())
     return [result for result in found if result["benchmark"] == name]
 
 
-def draws() -> list[dict[str, Any]]:
-    """The rows of ``efficiency.jsonl``."""
-    path = ROOT / "efficiency.jsonl"
+def draws(name: str = "efficiency.jsonl") -> list[dict[str, Any]]:
+    """The rows of ``efficiency.jsonl``, or of another such file."""
+    path = ROOT / name
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
@@ -247,6 +302,7 @@ TABLES: dict[str, tuple[Callable[[], str], str]] = {
     "magnitude": (lambda: magnitude(recorded("magnitude")), "augmentation.md"),
     "efficiency": (lambda: efficiency(draws()), "efficiency.md"),
     "peers": (lambda: peers(draws()), "efficiency.md"),
+    "suggest": (lambda: suggestions(draws("suggest.jsonl"), "probe"), "efficiency.md"),
     "foreign": (lambda: foreign(recorded("foreign")), "efficiency.md"),
 }
 

@@ -22,6 +22,7 @@ from tutelage.system.errors import TutelageError  # noqa: E402
 with scripts.importable():
     import augment
     import augment_peers as peers
+    import suggest
     import tables
     from augment import BATCH, check, interleave, measure
     from augment_peers import PEERS, POLICY, Job
@@ -353,6 +354,67 @@ def test_the_table_of_peers_compares_on_their_draws() -> None:
         "| x, 4 | all | 4 | 1 | USB's FreeMatch | 1 | 40.0 | 70.0 | +30.0 |",
         "| x, 4 | all | 4 | 1 | plain distillation | 1 | 50.0 | 60.0 | +10.0 |",
     ]
+
+
+# --- which images to label first
+
+
+def suggested_row(arm: str, seed: int, accuracy: float, **changes: Any) -> dict[str, Any]:
+    cell = {"model": "probe", "data": "x", "each": 2, "minutes": None, "limit": 9, "test": 9}
+    figures = {"accuracy": accuracy, "macro_f1": accuracy - 0.1, "missed": 0, "pool": 1500}
+    return {**cell, "arm": arm, "seed": seed, **figures, **changes}
+
+
+def test_the_table_of_suggestions_compares_in_pairs() -> None:
+    rows = [
+        suggested_row("suggested", 0, 0.7),
+        suggested_row("suggested", 1, 0.8),
+        suggested_row("suggested", 2, 0.9),
+        suggested_row("random", 0, 0.5, missed=1),
+        suggested_row("random", 1, 0.6),
+        suggested_row("balanced", 0, 0.75),
+        suggested_row("balanced", 1, 0.85),
+        suggested_row("suggested", 0, 0.5, data="y"),
+        suggested_row("random", 0, 0.4, data="y"),
+        suggested_row("suggested", 0, 0.1, model="chain", minutes=5.0),
+    ]
+    x, y, over_draws, over_sets = tables.suggestions(rows, "probe").splitlines()[2:]
+    wide = 12.706 * 7.0711 / 2**0.5  # Student's t with one degree of freedom, in points
+    assert x == (
+        f"| x, 2 | 1,500 | 3 | 80.0 ± {4.3027 * 10 / 3**0.5:.1f} | 55.0 ± {wide:.1f} "
+        f"| 80.0 ± {wide:.1f} | +20.0 | -5.0 | +20.0 | 0.0 | 0.5 |"
+    )
+    assert y == "| y, 2 | 1,500 | 1 | 50.0 | 40.0 |  | +10.0 |  | +10.0 | 0.0 | 0.0 |"
+    assert over_draws == "| mean, interval over the draws |  |  |  |  |  | +15.0 |  |  |  |  |"
+    low, high = (15 + sign * wide for sign in (-1, 1))
+    assert over_sets == (
+        "| mean, interval over the data sets |  |  |  |  |  "
+        f"| +15.0 ({low:+.1f} to {high:+.1f}) | -5.0 |  |  |  |"
+    )
+    (chain, *_) = tables.suggestions(rows, "chain").splitlines()[2:]
+    assert chain.startswith("| x, 2, 5 minutes | 1,500 | 1 | 10.0 |  |")
+
+
+@pytest.mark.parametrize("arm", suggest.ARMS)
+def test_every_arm_labels_as_many(arm: str) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1, 2], [60, 30, 10])
+    features = rng.normal(size=(100, 8)).astype(np.float32) + 5 * np.eye(8)[labels]
+    chosen = suggest.choose(arm, features, labels, each=3, seed=1)
+    assert len(set(chosen.tolist())) == 9
+    same = suggest.choose(arm, features, labels, each=3, seed=1)
+    assert chosen.tolist() == same.tolist()
+    assert chosen.tolist() != suggest.choose(arm, features[::-1], labels, 3, 2).tolist()
+    if arm == "balanced":
+        assert np.bincount(labels[chosen]).tolist() == [3, 3, 3]
+    if arm == "random":
+        assert not np.array_equal(np.bincount(labels[chosen], minlength=3), [3, 3, 3])
+
+
+def test_a_missed_class_lowers_the_mean_f1() -> None:
+    labels = np.array([0, 0, 0, 1])
+    found = suggest.figures(np.zeros(4, dtype=np.int64), labels, 2)
+    assert found == {"accuracy": 0.75, "macro_f1": pytest.approx((6 / 7 + 0) / 2)}
 
 
 # --- how well the foreign images are told apart

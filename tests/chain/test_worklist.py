@@ -13,7 +13,7 @@ import torch
 
 from tutelage.chain import pipeline, types, worklist
 from tutelage.chain.run import teach
-from tutelage.chain.worklist import Curve, held_out_beliefs, learning_curve, principal
+from tutelage.chain.worklist import Curve, held_out_beliefs, learning_curve
 from tutelage.stats.calibrate import softmax
 
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -47,6 +47,7 @@ def test_every_training_image_is_listed_once(taught: pipeline.Pipeline) -> None:
     facts = json.loads((run.folder.path / "review.json").read_text())
     assert facts["classes"] == list(run.catalog.classes)
     assert facts["label_errors"]["judged"] == n
+    assert worklist.NEXT in facts["sentences"]
 
 
 def test_a_teacher_that_labelled_the_pool_as_it_learned_is_asked_about_it(
@@ -115,19 +116,6 @@ def test_the_curve_is_of_held_out_labels(taught: pipeline.Pipeline) -> None:
     assert curve.labels[-1] == kept
     assert (np.diff(curve.labels) > 0).all()
     assert ((curve.errors >= 0) & (curve.errors <= 1)).all()
-
-
-def test_principal_directions_are_those_of_all_images() -> None:
-    generator = torch.Generator().manual_seed(0)
-    wide = torch.randn(40, 1, generator=generator) @ torch.ones(1, 50)
-    features = wide + 0.1 * torch.randn(40, 50, generator=generator)
-    labeled, pool = principal(features[:10], features[10:])
-    assert (labeled.shape, pool.shape) == ((10, 32), (30, 32))
-    np.testing.assert_allclose(np.linalg.norm(pool, axis=1), 1.0)
-    first = np.concatenate([labeled, pool])[:, 0]
-    clear = np.abs(wide[:, 0].numpy()) > 0.5
-    signs = np.sign(first[clear]) * np.sign((wide[:, 0] - wide[:, 0].mean()).numpy()[clear])
-    assert abs(signs.mean()) > 0.9
 
 
 def test_a_run_leaves_both_files(finished: Path) -> None:

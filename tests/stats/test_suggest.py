@@ -1,12 +1,174 @@
-"""Doubtful images, one of each kind."""
+"""Images to label first: one of each kind, the largest kinds first, and nothing twice."""
+
+import re
+import tracemalloc
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
 from tutelage.stats import suggest
-from tutelage.stats.suggest import doubt, next_to_label
+from tutelage.stats.suggest import directions, doubt, first_to_label, next_to_label
+from tutelage.system.errors import TutelageError
 
 TORN = np.array([0.5, 0.5])
+NONE = np.zeros((0, 12), np.float32)
+
+
+def groups(sizes: Sequence[int], spread: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
+    """Which group each point is of, and the points (N, 12), far from those of other groups."""
+    rng = np.random.default_rng(0)
+    group = np.repeat(np.arange(len(sizes)), sizes)
+    centres = np.linalg.qr(rng.normal(size=(12, 12)))[0][group]
+    points = centres + rng.normal(0, spread / 12**0.5, centres.shape)
+    return group, points.astype(np.float32)
+
+
+# --- before there is a model
+
+
+def test_each_kind_gets_one_and_the_largest_comes_first() -> None:
+    sizes = [40, 160, 80, 20, 60]
+    group, points = groups(sizes)
+    chosen = group[first_to_label(points, 5).order]
+    assert sorted(chosen.tolist()) == [0, 1, 2, 3, 4]
+    assert chosen[0] == 1
+
+
+@pytest.mark.parametrize(("rare", "count"), [(20, 4), (8, 8)])
+def test_a_rare_kind_is_found(rare: int, count: int) -> None:
+    group, points = groups([400, 300, 300, rare])  # random ones would find it once in 13 times
+    assert set(group[first_to_label(points, count).order].tolist()) == {0, 1, 2, 3}
+
+
+def test_what_has_labels_is_left_to_them() -> None:
+    group, points = groups([100, 80, 60, 40, 20])
+    labeled = points[(group == 0) | (group == 2)][::10]
+    chosen = first_to_label(points, 3, labeled=labeled).order
+    assert sorted(group[chosen].tolist()) == [1, 3, 4]
+    assert sorted(group[first_to_label(points, 3).order].tolist()) == [0, 1, 2]
+
+
+def test_a_beginning_of_the_list_is_the_list_of_a_smaller_budget() -> None:
+    points = np.random.default_rng(0).normal(size=(300, 40)).astype(np.float32)
+    many = first_to_label(points, 60).order.tolist()
+    assert len(set(many)) == 60
+    assert many[:7] == first_to_label(points, 7).order.tolist()
+
+
+def test_every_choice_lowers_the_distances_as_much_as_any_could() -> None:
+    points = np.random.default_rng(1).normal(size=(400, 8)).astype(np.float32)
+    labeled = points[:5]
+    order = first_to_label(points, 40, labeled=labeled).order
+    unit, known = directions(points, labeled, seed=0)
+    apart = np.linalg.norm(unit[:, None] - unit, axis=2)
+    nearest = np.linalg.norm(unit[:, None] - known, axis=2).min(axis=1)
+    for position in order:
+        gains = np.maximum(nearest - apart, 0).sum(axis=1)
+        assert gains[position] == pytest.approx(gains.max(), rel=1e-4)
+        nearest = np.minimum(nearest, apart[position])
+
+
+def test_units_do_not_count() -> None:
+    group, points = groups([40, 30, 20, 10])
+    scaled = points * np.geomspace(1, 1e4, 12, dtype=np.float32) + 7
+    noise = np.random.default_rng(0).normal(size=(100, 1)) * 1e6
+    loud = np.concatenate([scaled, noise], axis=1).astype(np.float32)
+    assert set(group[first_to_label(loud, 4).order].tolist()) == {0, 1, 2, 3}
+
+
+def test_copies_are_not_asked_for() -> None:
+    different = np.random.default_rng(0).normal(size=(6, 12)).astype(np.float32)
+    points = np.repeat(different, 10, axis=0)
+    chosen = first_to_label(points, 30).order
+    assert sorted((chosen // 10).tolist()) == [0, 1, 2, 3, 4, 5]
+    left = first_to_label(points, 30, labeled=different[:2]).order
+    assert sorted((left // 10).tolist()) == [2, 3, 4, 5]
+    assert len(first_to_label(np.ones((80, 3), np.float32), 60).order) == 1
+
+
+def test_it_says_what_each_stands_for() -> None:
+    _, points = groups([50, 30, 1], spread=0.01)
+    found = first_to_label(points, 3)
+    counts = [int(re.findall(r"\d+", why)[0]) for why in found.why[:2]]
+    assert counts == [50, 30]
+    assert found.why[2] == "unlike all other images"
+    assert "none of them labelled" in found.why[0]
+    (left,) = first_to_label(points, 1, labeled=points[:50]).why
+    assert "of 30 images" in left, "those near a labelled image are not counted"
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_a_tiny_pool(n: int) -> None:
+    points = np.random.default_rng(0).normal(size=(n, 5)).astype(np.float32)
+    found = first_to_label(points, 4)
+    assert sorted(found.order.tolist()) == list(range(n))
+    assert len(found.why) == n
+    assert len(first_to_label(points, 0).order) == 0
+
+
+def test_a_pool_of_labelled_images_alone_asks_for_nothing() -> None:
+    _, points = groups([5, 5])
+    assert len(first_to_label(points, 4, labeled=points).order) == 0
+
+
+def test_the_same_seed_chooses_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suggest, "STOOD_FOR", 100)
+    points = np.random.default_rng(0).normal(size=(500, 20)).astype(np.float32)
+    orders = [first_to_label(points, 20, seed=seed).order.tolist() for seed in (1, 1, 2)]
+    assert orders[0] == orders[1] != orders[2]
+
+
+def test_of_a_large_pool_the_distances_of_a_share_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suggest, "STOOD_FOR", 60)
+    group, points = groups([200, 100, 100])
+    for seed in range(10):
+        assert set(group[first_to_label(points, 3, seed=seed).order].tolist()) == {0, 1, 2}
+    everything = first_to_label(points, 400).order
+    assert 60 <= len(everything) == len(set(everything.tolist())) < 120
+
+
+def test_memory_does_not_grow_with_the_square_of_the_pool() -> None:
+    points = np.random.default_rng(0).normal(size=(20_000, 64)).astype(np.float32)
+    tracemalloc.start()
+    try:
+        assert len(first_to_label(points, 10).order) == 10
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < 64 << 20, "20,000 x 20,000 float32 take 1.5 GiB"
+
+
+def test_principal_directions_are_those_of_all_images() -> None:
+    rng = np.random.default_rng(0)
+    wide = rng.normal(size=40)
+    points = wide[:, None] * np.ones(50) + 0.1 * rng.normal(size=(40, 50))
+    pool, labeled = directions(points[:30], points[30:], seed=0)
+    assert (pool.shape, labeled.shape, pool.dtype) == ((30, 32), (10, 32), np.float32)
+    np.testing.assert_allclose(np.linalg.norm(pool, axis=1), 1.0, rtol=1e-5)
+    clear = np.abs(wide) > 0.5
+    signs = np.sign(np.concatenate([pool, labeled])[clear, 0]) * np.sign(wide[clear] - wide.mean())
+    assert abs(signs.mean()) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("features", "labeled", "count", "part"),
+    [
+        (np.zeros((4, 3)), None, -1, "-1 images to label were asked for; ask for 0 or more"),
+        (np.zeros((4, 3)), np.zeros((2, 5)), 1, r"shapes \(4, 3\) and \(2, 5\) cannot"),
+        (np.zeros(4), None, 1, "one row an image"),
+        (np.array([[1.0, np.nan], [0.0, 1.0]]), None, 1, "infinite or not a number"),
+        (np.eye(3), np.full((1, 3), np.inf), 1, "infinite or not a number"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(
+    features: np.ndarray, labeled: np.ndarray | None, count: int, part: str
+) -> None:
+    with np.errstate(invalid="ignore"), pytest.raises(TutelageError, match=part):
+        first_to_label(features, count, labeled=labeled)
+
+
+# --- after a run
 
 
 def test_doubt_is_one_minus_the_lead() -> None:
@@ -15,72 +177,29 @@ def test_doubt_is_one_minus_the_lead() -> None:
 
 
 def test_it_leaves_out_what_is_sure() -> None:
-    features = np.random.default_rng(0).normal(size=(60, 3))
+    features = np.random.default_rng(0).normal(size=(60, 12)).astype(np.float32)
     probs = np.tile(TORN, (60, 1))
     probs[:40] = [1.0, 0.0]
-    assert sorted(next_to_label(probs, features, 50).tolist()) == list(range(40, 60))
+    assert sorted(next_to_label(probs, features, 50, labeled=NONE).tolist()) == list(range(40, 60))
 
 
-def groups(sizes: list[int], spread: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
-    """Which group each point is of, and the points, far from other groups'."""
-    group = np.repeat(np.arange(len(sizes)), sizes)
-    angle = 2 * np.pi * group / len(sizes)
-    centres = 10 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    return group, centres + np.random.default_rng(0).normal(0, spread, centres.shape)
-
-
-def test_it_takes_one_of_each_kind_the_most_doubtful_kinds_first(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(suggest, "BATCH", 4)
+def test_kinds_count_as_much_as_they_are_doubted() -> None:
     group, features = groups([40, 160, 80, 20])
     probs = np.tile(TORN, (len(group), 1))
     probs[group == 1] = [0.99, 0.01]  # many, but hardly in doubt
-    for seed in range(5):
-        chosen = next_to_label(probs, features, 4, seed=seed)
-        assert group[chosen].tolist() == [2, 0, 3, 1]
+    chosen = group[next_to_label(probs, features, 4, labeled=NONE)]
+    assert chosen[0] == 2
+    assert chosen[3] == 1
+    assert sorted(chosen.tolist()) == [0, 1, 2, 3]
 
 
-def test_it_takes_the_middle_and_no_oddity(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(suggest, "BATCH", 1)
-    _, features = groups([50])
-    features[7] += 3  # doubtful as all are, but like none of them
-    probs = np.tile(TORN, (50, 1))
-    (chosen,) = next_to_label(probs, features, 1)
-    middle = features.mean(axis=0)
-    assert chosen == np.square(features - middle).sum(axis=1).argmin() != 7
-
-
-def test_the_next_batch_is_of_other_kinds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(suggest, "BATCH", 2)
-    group, features = groups([60, 50, 40, 30])
+def test_doubtful_ones_near_labels_can_wait() -> None:
+    group, features = groups([60, 50, 40])
     probs = np.tile(TORN, (len(group), 1))
-    chosen = next_to_label(probs, features, 4)
-    assert len(set(group[chosen].tolist())) == 4
-
-
-def test_the_seed_decides_and_the_first_are_the_same() -> None:
-    rng = np.random.default_rng(0)
-    features, probs = rng.normal(size=(300, 4)), rng.dirichlet(np.ones(3), 300)
-    many = next_to_label(probs, features, 120, seed=1)
-    assert many[:50].tolist() == next_to_label(probs, features, 50, seed=1).tolist()
-    assert many[:5].tolist() == next_to_label(probs, features, 5, seed=1).tolist()
-    assert many.tolist() != next_to_label(probs, features, 120, seed=2).tolist()
-    assert len(set(many.tolist())) == 120
-
-
-def test_of_a_large_pool_a_share_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(suggest, "MOST", 30)
-    features = np.random.default_rng(0).normal(size=(100, 3))
-    chosen = next_to_label(np.tile(TORN, (100, 1)), features, 200)
-    assert len(chosen) == len(set(chosen.tolist())) == 30
-
-
-def test_images_that_are_all_alike_are_one_kind() -> None:
-    chosen = next_to_label(np.tile(TORN, (80, 1)), np.ones((80, 3)), 60)
-    assert len(chosen) == 1
+    chosen = next_to_label(probs, features, 2, labeled=features[group == 0])
+    assert sorted(group[chosen].tolist()) == [1, 2]
 
 
 @pytest.mark.parametrize("count", [0, 3])
-def test_an_empty_pool_has_nothing_to_label(count: int) -> None:
-    assert len(next_to_label(np.zeros((0, 2)), np.zeros((0, 3)), count)) == 0
+def test_nobody_doubts_an_empty_pool(count: int) -> None:
+    assert len(next_to_label(np.zeros((0, 2)), NONE, count, labeled=NONE)) == 0

@@ -16,7 +16,6 @@ from tutelage.augment import Center, apply
 from tutelage.chain.pipeline import Pipeline
 from tutelage.chain.types import Finished, Run, is_round
 from tutelage.chain.views import pictures, strong_policy
-from tutelage.chain.worklist import principal
 from tutelage.data.split import ROLES
 from tutelage.deploy.latency import onnx_latency
 from tutelage.models.classifier import count_parameters
@@ -34,6 +33,7 @@ from tutelage.report.wording import now, title
 from tutelage.stats.calibrate import softmax
 from tutelage.stats.metrics import Floats, metrics
 from tutelage.stats.pseudo_labels import PseudoLabels
+from tutelage.stats.suggest import directions
 from tutelage.system.files import write_parquet
 from tutelage.training.loader import Rows
 
@@ -260,10 +260,10 @@ def cloud(chain: Pipeline) -> list[CloudImage]:
     )
     own = run.base.own_features
     features = [
-        bank.views[0][torch.from_numpy(chosen), :own]
+        bank.views[0][torch.from_numpy(chosen), :own].numpy()
         for bank, chosen in ((chain.features.labeled, labeled), (chain.features.pool, pool))
     ]
-    plane = _plane(np.concatenate(principal(*features)))
+    plane = _plane(np.concatenate(directions(*features, seed=run.seed)))
     temperature = chain.teachers[-1].outcome.model.spec.temperature
     probs = softmax(chain.pool_logits[pool], temperature)
     names, classes = run.catalog.names, run.catalog.classes

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from tutelage.chain.answers import temperature_of
 from tutelage.chain.pipeline import Pipeline
@@ -27,10 +26,14 @@ from tutelage.stats.suggest import next_to_label
 from tutelage.system.files import write_parquet
 
 SUGGESTED = 200  # images to label next, at most
-DIRECTIONS = 32  # principal directions in which distances are measured
 STEP = 50  # further labels whose gain is extrapolated
 CURVE = (0.25, 0.5, 1.0)  # shares of the labels that the extrapolation starts from
 LEAST_LABELS = 40  # with fewer, the curve would be noise
+
+NEXT = (
+    "The images to label next stand for many that the teacher doubts. A linear head learns more "
+    "from them than from random images; that a whole run does, too, is not shown."
+)
 
 
 @dataclass(frozen=True)
@@ -65,9 +68,10 @@ def write_worklist(chain: Pipeline) -> None:
     given = np.where(known[:, None], held_out, np.eye(len(classes))[task.labels])
     temperature = chain.teachers[-1].outcome.model.spec.temperature
     beliefs = softmax(chain.pool_logits, temperature)
-    own = run.base.own_features
-    _, unlabeled = principal(features.labeled.views[0][:, :own], features.pool.views[0][:, :own])
-    wanted = next_to_label(beliefs, unlabeled, SUGGESTED, seed=run.seed)
+    known_features, unlabeled = (
+        bank.views[0].numpy() for bank in (features.labeled, features.pool)
+    )
+    wanted = next_to_label(beliefs, unlabeled, SUGGESTED, labeled=known_features, seed=run.seed)
     ranks: list[int | None] = [None] * len(task.pool)
     for rank, position in enumerate(wanted):
         ranks[position] = rank
@@ -106,6 +110,8 @@ def facts(chain: Pipeline, errors: LabelErrors, curve: Curve | None) -> dict[str
             f"{100 * gain:+.1f} points (extrapolated from {curve.labels[0]:.0f} to "
             f"{curve.labels[-1]:.0f} labels)."
         )
+    if len(run.task.pool):
+        sentences.append(NEXT)
     return {
         "classes": list(run.catalog.classes),
         "sentences": sentences,
@@ -181,14 +187,3 @@ def _share(
         members = rng.permutation(np.flatnonzero(keep & (labels == k)))
         part[members[: max(1, round(share * len(members)))]] = True
     return part
-
-
-def principal(labeled: Tensor, pool: Tensor) -> tuple[Floats, Floats]:
-    """Unit vectors in the principal directions of all images: (n, D) and (M, D), D at most 32."""
-    everything = torch.cat([labeled, pool]).double()
-    centred = everything - everything.mean(dim=0)
-    centred = centred / (centred.std(dim=0, correction=0) + 1e-3)
-    _, directions = torch.linalg.eigh(centred.T @ centred)
-    projected = (centred @ directions[:, -DIRECTIONS:].flip(1)).numpy()
-    projected /= np.linalg.norm(projected, axis=1, keepdims=True) + 1e-12
-    return projected[: len(labeled)], projected[len(labeled) :]

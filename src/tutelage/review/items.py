@@ -22,7 +22,7 @@ from tutelage.system.errors import TutelageError
 
 TABLE, FACTS = "review.parquet", "review.json"
 VIEWS = {
-    "next": "unlabelled images whose labels would teach the most, the most useful first",
+    "next": "unlabelled images that stand for many in doubt, those that stand for most first",
     "suspicious": "your own labels, the most doubtful first",
     "unsure": "pseudo-labels, the least certain first",
     "sure": "pseudo-labels, the most certain first",

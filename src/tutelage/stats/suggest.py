@@ -1,16 +1,61 @@
-"""Which unlabelled images to label next: those that the model doubts, one of each kind."""
+"""Which unlabelled images a person should label first: the few that all others are nearest to.
+
+Greedy k-medoids: each choice brings the images as much nearer to one with a label as any could.
+This is facility location (Wei, Iyer and Bilmes 2015, "Submodularity in Data Subset Selection and
+Active Learning") and, with a distance in place of a kernel, MaxHerding (Bae et al. 2024,
+arXiv:2407.12212, algorithm 1). docs/log.md compares it with other rules.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from tutelage.stats.metrics import Floats, Ints
+from tutelage.system.errors import TutelageError
 
-BATCH = 50  # images that are chosen, and best labelled, together
-KMEANS_STEPS = 15
-MOST = 50_000  # pool images that are looked at; drawn at random from a larger pool
+DIRECTIONS = 32  # principal directions in which images are compared
+OVERSAMPLED = 16  # further directions that are carried along, so that the 32 are accurate
+POWERS = 4  # iterations towards the principal directions
+STOOD_FOR = 8192  # images whose distances count; drawn at random from a larger pool
+BLOCK = 64  # images that are compared with all of these at a time: 2 MiB, which a cache holds
+FARTHEST = 2.0  # the largest distance of two unit vectors
+SAME = 1e-3  # distance of unit vectors below which float32 tells no two images apart
+ROUNDING = 1e-6  # of such distances, on average
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """Images to label, the first ones first; every beginning of the list is a choice by itself."""
+
+    order: Ints  # (n,) positions among the candidates
+    why: list[str]  # (n,) a few plain words on each
+
+
+def first_to_label(
+    features: Floats, count: int, *, labeled: Floats | None = None, seed: int = 0
+) -> Suggestion:
+    """Choose ``count`` images to label, without a model.
+
+    No image is chosen that is a copy of a chosen or labelled one. So there are fewer than ``count``
+    if the pool has fewer different images; in a large pool ``STOOD_FOR`` or a few more at most.
+
+    Args:
+        features: (N, D) of the unlabelled images, in any units: every feature is standardised.
+        count: how many to choose.
+        labeled: (L, D) of the images that have labels. What these stand for needs no others.
+        seed: draws the images that are looked at in a pool of more than ``STOOD_FOR``.
+
+    Raises:
+        TutelageError: ``count`` is negative, the shapes do not match, or a feature is not finite.
+    """
+    known = features[:0] if labeled is None else labeled
+    _check(features, known, count)
+    points, labeled_points = directions(features, known, seed=seed)
+    order = _medoids(points, np.ones(len(points), np.float32), count, labeled_points, seed)
+    return Suggestion(order, _reasons(points, order, labeled_points))
 
 
 def doubt(probs: Floats) -> Floats:
@@ -23,104 +68,169 @@ def doubt(probs: Floats) -> Floats:
     return np.asarray(1 - (ordered[:, -1] - ordered[:, -2]))
 
 
-def next_to_label(probs: Floats, features: Floats, count: int, *, seed: int = 0) -> Ints:
-    """Positions (at most ``count``,) of images in the order in which to label them.
+def next_to_label(
+    probs: Floats, features: Floats, count: int, *, labeled: Floats, seed: int = 0
+) -> Ints:
+    """Positions (at most ``count``,) of images in the order in which to label them after a run.
 
-    A k-means that weighs every image by its doubt makes clusters, and the image in the middle of
-    each is chosen (Zhdanov 2019, "Diverse mini-batch Active Learning", arXiv:1901.05954), clusters
-    with the most doubt first: an image that stands for many doubtful ones teaches more than a
-    doubtful oddity. The first ``BATCH`` images come from as many clusters. The next come from twice
-    as many, of which only those without a chosen image count, and so on. The calibrated beliefs
-    about the pool are (M, K), its features (M, D).
+    As ``first_to_label``, but every image counts as much as the model doubts it, and images without
+    doubt are not chosen.
+
+    Args:
+        probs: (N, K) calibrated beliefs about the unlabelled images.
+        features: (N, D) of the same images.
+        count: how many to choose.
+        labeled: (L, D) of the images that have labels.
+        seed: as in ``first_to_label``.
+
+    Raises:
+        TutelageError: as for ``first_to_label``.
     """
-    rng = np.random.default_rng(seed)
-    weights = doubt(probs)
-    looked = np.flatnonzero(weights > 0)
-    if len(looked) > MOST:
-        looked = np.sort(rng.choice(looked, MOST, replace=False))
-    points, weights = features[looked], weights[looked]
-    chosen: list[int] = []
-    wanted = min(count, len(looked))
-    while len(chosen) < wanted:
-        upto = min(len(chosen) + BATCH, wanted)
-        distances = _kmeans(points, weights, -(-upto // BATCH) * BATCH, rng)
-        found = _middles(distances, weights, chosen)[: upto - len(chosen)]
-        if not found:  # every cluster is one image, or copies of it, and each has been chosen
-            break
-        chosen += found
-    return np.asarray(looked[chosen], dtype=np.int64)
+    _check(features, labeled, count)
+    points, known = directions(features, labeled, seed=seed)
+    return _medoids(points, doubt(probs).astype(np.float32), count, known, seed)
 
 
-def _middles(distances: Floats, weights: Floats, chosen: list[int]) -> list[int]:
-    """The most central point of each cluster without a chosen one, by falling weight."""
-    own = distances.argmin(axis=1)
-    total = np.bincount(own, weights=weights, minlength=distances.shape[1])
-    total[own[chosen]] = 0.0
-    order = [k for k in np.argsort(-total, kind="stable") if total[k] > 0]
-    members = (np.flatnonzero(own == k) for k in order)
-    return [int(m[distances[m, k].argmin()]) for k, m in zip(order, members, strict=True)]
-
-
-def _kmeans(points: Floats, weights: Floats, count: int, rng: np.random.Generator) -> Floats:
-    """Squared distances (M, at most ``count``) of weighted points to the centres of clusters.
-
-    Starts as k-means++ does (Arthur and Vassilvitskii 2007).
-    """
-    picks: list[int] = []
-    score = weights.copy()
-    nearest = np.full(len(points), np.inf)
-    while len(picks) < count and (total := score.sum()) > 0:
-        picks.append(int(rng.choice(len(points), p=score / total)))
-        nearest = np.minimum(nearest, np.square(points - points[picks[-1]]).sum(axis=1))
-        score = weights * nearest
-    centers = points[picks]
-    for _ in range(KMEANS_STEPS):
-        own = _squared_distances(points, centers).argmin(axis=1)
-        total = np.bincount(own, weights=weights, minlength=len(centers))
-        sums = np.stack(
-            [np.bincount(own, weights * column, minlength=len(centers)) for column in points.T],
-            axis=1,
+def _check(features: Floats, labeled: Floats, count: int) -> None:
+    if count < 0:
+        raise TutelageError(f"{count} images to label were asked for; ask for 0 or more")
+    if features.ndim != 2 or labeled.ndim != 2 or features.shape[1] != labeled.shape[1]:
+        raise TutelageError(
+            f"features of the shapes {features.shape} and {labeled.shape} cannot be compared; "
+            "give one row an image, and the same columns for images with and without a label"
         )
-        filled = total > 0
-        centers = np.where(filled[:, None], sums / np.where(filled, total, 1.0)[:, None], centers)
-    return _squared_distances(points, centers)
 
 
-def _squared_distances(points: Floats, centers: Floats) -> Floats:
-    squared = np.square(points).sum(axis=1)[:, None] + np.square(centers).sum(axis=1)
-    return np.asarray(squared - 2 * points @ centers.T)
+def directions(features: Floats, labeled: Floats, *, seed: int) -> tuple[Floats, Floats]:
+    """Unit vectors (N, d) and (L, d) of standardised images in d <= 32 principal directions.
 
+    Random subspace iteration (Halko, Martinsson and Tropp 2011, arXiv:0909.4061, algorithm 4.4) on
+    at most ``STOOD_FOR`` of the N + L images.
 
-@dataclass(frozen=True)
-class Suggestion:
-    """Which unlabelled images to label first, and why."""
-
-    order: Ints  # (n,) positions among the candidates, the first to label first
-    why: list[str]  # (n,) plain words for each
-
-
-def first_to_label(
-    features: Floats, count: int, *, labeled: Floats | None = None, seed: int = 0
-) -> Suggestion:
-    """The most typical image of each of ``count`` clusters, large clusters first."""
+    Raises:
+        TutelageError: a feature is not finite.
+    """
     rng = np.random.default_rng(seed)
-    everything = features if labeled is None else np.concatenate([features, labeled])
-    points = everything.astype(np.float64)
-    points = (points - points.mean(axis=0)) / (points.std(axis=0) + 1e-3)
-    clusters = count if labeled is None else count + len(labeled)
-    distances = _kmeans(points, np.ones(len(points)), clusters, rng)
-    own = distances.argmin(axis=1)
-    order: list[int] = []
-    why: list[str] = []
-    sizes = np.bincount(own, minlength=distances.shape[1])
-    for cluster in np.argsort(-sizes, kind="stable"):
-        members = np.flatnonzero(own == cluster)
-        if len(members) == 0 or members[-1] >= len(features) or len(order) == count:
-            continue
-        order.append(int(members[distances[members, cluster].argmin()]))
-        why.append(f"typical of {len(members)} images like it that no label covers")
-    for position in range(len(features)):
-        if len(order) < count and position not in order:
-            order.append(position)
-            why.append("to fill the budget")
-    return Suggestion(np.asarray(order, dtype=np.int64), why)
+    n, total = len(features), len(features) + len(labeled)
+    if total == 0:
+        return np.zeros((0, 1), np.float32), np.zeros((0, 1), np.float32)
+    rows = np.sort(rng.permutation(total)[:STOOD_FOR])
+    sample = np.concatenate([features[rows[rows < n]], labeled[rows[rows >= n] - n]])
+    sample = sample.astype(np.float32, copy=False)
+    mean = sample.mean(axis=0)
+    # The small constant keeps a feature that is almost always zero from being blown up.
+    scale = 1 / (sample.std(axis=0) + 1e-3)
+    sample = (sample - mean) * scale
+    if not np.isfinite(sample).all():
+        raise _not_finite()
+    width = min(DIRECTIONS + OVERSAMPLED, *sample.shape)
+    basis = rng.standard_normal((sample.shape[1], width), dtype=np.float32)
+    for _ in range(POWERS):
+        basis, _ = np.linalg.qr(sample.T @ (sample @ basis))
+    _, _, turned = np.linalg.svd(sample @ basis, full_matrices=False)
+    basis = scale[:, None] * (basis @ turned[:DIRECTIONS].T)
+    return _unit(features, mean, basis), _unit(labeled, mean, basis)
+
+
+def _unit(features: Floats, mean: Floats, basis: Floats) -> Floats:
+    """Unit vectors (N, d) float32 of features (N, D), without a second array of that size."""
+    points = np.empty((len(features), basis.shape[1]), np.float32)
+    for part in _blocks(len(features)):
+        points[part] = (features[part] - mean) @ basis
+    if not np.isfinite(points).all():
+        raise _not_finite()
+    points /= np.linalg.norm(points, axis=1, keepdims=True) + 1e-12
+    return points
+
+
+def _not_finite() -> TutelageError:
+    return TutelageError(
+        "a feature is infinite or not a number, so images cannot be compared; a trunk that "
+        "overflows in half precision makes such features: make them in float32"
+    )
+
+
+def _medoids(points: Floats, weights: Floats, count: int, labeled: Floats, seed: int) -> Ints:
+    """Greedy choice of points (N, d) that lowers the weighted sum of distances to the nearest most.
+
+    A point that is chosen now lowers the sum by at least as much as it would later. So an old gain
+    is an upper bound, and only candidates whose bound is above the best gain are looked at again
+    (Minoux 1978, "Accelerated Greedy Algorithms for Maximizing Submodular Set Functions").
+    """
+    candidates = np.flatnonzero(weights > 0)
+    stood_for = candidates
+    if len(candidates) > STOOD_FOR:
+        stood_for = np.random.default_rng(seed).choice(candidates, STOOD_FOR, replace=False)
+    others, weights = points[stood_for], weights[stood_for]
+    nearest = np.full(len(others), FARTHEST, np.float32)
+
+    def lower(labels: Floats) -> None:
+        np.minimum(nearest, _distances(labels, others).min(axis=0), out=nearest)
+        nearest[nearest < SAME] = 0
+
+    def gains(rows: Ints) -> Floats:
+        saved = _distances(points[rows], others)
+        np.subtract(nearest, saved, out=saved)
+        return np.asarray(np.maximum(saved, 0, out=saved) @ weights)
+
+    for part in _blocks(len(labeled)):
+        lower(labeled[part])
+    bounds = np.concatenate(
+        [np.zeros(0, np.float32), *(gains(candidates[part]) for part in _blocks(len(candidates)))]
+    )
+    # A copy saves no more than this, by rounding alone.
+    least = max(SAME * weights.max(initial=0), ROUNDING * weights.sum())
+    chosen: list[int] = []
+    while len(chosen) < min(count, len(candidates)):
+        best = _best(bounds, lambda tried: gains(candidates[tried]))
+        if bounds[best] <= least:  # what is left are copies of what was chosen or has a label
+            break
+        chosen.append(int(candidates[best]))
+        bounds[best] = 0.0
+        lower(points[chosen[-1:]])
+    return np.asarray(chosen, dtype=np.int64)
+
+
+def _best(bounds: Floats, again: Callable[[Ints], Floats]) -> int:
+    """The position of the largest gain; ``bounds`` (N,) that are looked at ``again`` get lower."""
+    best, most = 0, -np.inf
+    old = bounds.copy()
+    tried_at_once = min(BLOCK, len(old))
+    while old.max() > most:
+        tried = np.sort(np.argpartition(-old, tried_at_once - 1)[:tried_at_once])
+        bounds[tried] = again(tried)
+        old[tried] = -np.inf
+        found = int(tried[bounds[tried].argmax()])
+        if bounds[found] > most:
+            best, most = found, float(bounds[found])
+    return best
+
+
+def _reasons(points: Floats, order: Ints, labeled: Floats) -> list[str]:
+    """What each chosen point stands for: the points that are nearest to it, not to another one."""
+    if not len(order):
+        return []
+    known = np.concatenate([points[order], labeled])
+    sizes = np.zeros(len(known), dtype=np.int64)
+    for part in _blocks(len(points)):
+        nearest = _distances(points[part], known).argmin(axis=1)
+        sizes += np.bincount(nearest, minlength=len(known))
+    return [_reason(int(size)) for size in sizes[: len(order)]]
+
+
+def _reason(alike: int) -> str:
+    if alike < 2:
+        return "unlike all other images"
+    return f"the most typical of {alike} images that are alike, none of them labelled"
+
+
+def _distances(points: Floats, others: Floats) -> Floats:
+    """Euclidean distances (N, M) of unit vectors (N, d) and (M, d)."""
+    squared = points @ others.T
+    squared *= -2
+    squared += 2
+    return np.asarray(np.sqrt(np.maximum(squared, 0, out=squared), out=squared))
+
+
+def _blocks(n: int) -> Iterator[slice]:
+    return (slice(start, min(start + BLOCK, n)) for start in range(0, n, BLOCK))
