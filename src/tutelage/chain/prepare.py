@@ -78,7 +78,7 @@ def prepare(
         console.record("settings", settings=config.to_dict())
         if resumed:
             console.say(f"continuing the run in {folder.path}")
-        loaded = load_data(folder, catalog, config, console, labels_needed=command != "distill")
+        loaded = load_data(folder, catalog, config, console, command)
         return _planned(command, loaded, folder, shared or folder, notes, console, tracking)
 
 
@@ -123,7 +123,7 @@ def opened(
     catalog = apply_decisions(catalog, config.data.decisions)
     with _claimed(command, data, out, config) as (folder, _):
         console = _console(folder, quiet=quiet)
-        loaded = load_data(folder, catalog, config, console)
+        loaded = load_data(folder, catalog, config, console, command)
         for note in (*filter(None, [loaded.store.note]), *loaded.copies.notes):
             console.say(f"note: {note}")
         yield loaded, folder, console
@@ -224,7 +224,7 @@ def _plan(command: str, data: LoadedData, student_size: int | None = None) -> Ru
         test=counts["test"],
         canvas=data.store.canvas,
         folds=len(make_folds(labels, counts["val"], FOLDS, config.data.seed)) - 1,
-        teachers=len(model_folders(config.data.teacher)),
+        teachers=len(model_folders(config.data.teacher)) if command == "distill" else 1,
     )
     return make_plan(
         config,
