@@ -105,10 +105,15 @@ def test_what_is_not_trained_needs_no_rates() -> None:
     assert without_effect(config, trained=False, student=False, **plan) == expected
 
 
-def test_only_distill_takes_several_teachers(tmp_path: Path) -> None:
-    assert make_config("distill", {"teacher": "a,b"}).data.teacher == "a,b"
-    with pytest.raises(TutelageError, match="teacher is 'a,b', expected one; only 'distill' takes"):
-        make_config("run", {"teacher": "a,b"})
+def test_several_teachers_are_taken_where_one_is_trained_from_them(tmp_path: Path) -> None:
+    for command in ("run", "demo", "transfer", "self-train", "distill"):
+        assert make_config(command, {"teacher": "a,b"}).data.teacher == "a,b"
+    for command in ("augment", "ladder"):
+        with pytest.raises(TutelageError, match="teacher is 'a,b', expected one; only demo, run"):
+            make_config(command, {"teacher": "a,b"})
+    with pytest.raises(TutelageError, match="'a, a', expected different ones"):
+        make_config("run", {"teacher": "a, a"})
+    assert make_config("distill", {"teacher": "a,a"}).data.teacher == "a,a"
     odd = tmp_path / "a,b"
     odd.mkdir()
     assert make_config("run", {"teacher": odd}).data.teacher == str(odd)
