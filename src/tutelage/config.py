@@ -21,7 +21,6 @@ TRAINING = ("demo", "run", "transfer", "self-train", "distill", "ladder")
 TEACHING = ("demo", "run", "transfer", "self-train", "ladder")
 ROUNDS = ("demo", "run", "self-train", "ladder")
 WITH_STUDENT = ("demo", "run", "distill", "ladder")
-SEVERAL_TEACHERS = ("demo", "run", "transfer", "self-train", "distill")
 
 INFINITE = float("inf")
 FROM_ZERO = (0.0, INFINITE)
@@ -438,26 +437,19 @@ def _problem(command: str, name: str, value: Any, known: dict[str, tuple[str, Fi
         return f"{name} is {value!r}, expected {expected}"
     if choices and value not in choices:
         return f"{name} is {value!r}, expected one of {', '.join(choices)}"
-    if name == "teacher" and _is_list(value) and (problem := _bad_list(command, value)):
-        return f"teacher is {value!r}, {problem}"
+    if name == "teacher" and command != "distill" and _repeats(value):
+        return (
+            f"teacher is {value!r}, expected different networks: one twice knows no more than once"
+        )
     if kind is not str and not low <= value <= high:
         return f"{name} is {value}, expected {low:g} to {high:g}"
     return ""
 
 
-def _is_list(value: str) -> bool:
-    """Whether a text names several things; a folder's own name may have a comma."""
-    return "," in value and not os.path.isdir(value)
-
-
-def _bad_list(command: str, value: str) -> str:
-    """What is wrong with several teachers; empty if nothing is."""
-    if command not in SEVERAL_TEACHERS:
-        return f"expected one; only {', '.join(SEVERAL_TEACHERS)} take several"
+def _repeats(value: str) -> bool:
+    """Whether a text names the same thing twice; a folder's own name may have a comma."""
     names = [name.strip() for name in value.split(",")]
-    if command != "distill" and len(set(names)) < len(names):
-        return "expected different ones: a network twice knows no more than once"
-    return ""
+    return len(set(names)) < len(names) and not os.path.isdir(value)
 
 
 @cache
