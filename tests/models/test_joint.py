@@ -12,7 +12,15 @@ from torch import Tensor
 from tutelage.models.classifier import Classifier
 from tutelage.models.joint import columns_of, members_of
 from tutelage.models.spec import ModelSpec
-from tutelage.models.zoo import count_stages, create, cut, join, lead, with_levels, without_levels
+from tutelage.models.zoo import (
+    count_stages,
+    create,
+    cut,
+    first_trunk,
+    join,
+    with_levels,
+    without_levels,
+)
 
 NAMES = ("test_efficientnet", "test_resnet", "test_convnext")
 
@@ -82,7 +90,7 @@ def test_one_model_is_no_joint_one(trunks) -> None:
     assert members_of(trunks[0]) == (trunks[0],)
     (columns,) = columns_of(trunks[0])
     assert columns.own == slice(0, trunks[0].num_features)
-    assert lead(trunks[0]) is trunks[0]
+    assert first_trunk(trunks[0]) is trunks[0]
 
 
 @torch.no_grad()
@@ -97,7 +105,7 @@ def test_the_first_trunk_can_be_taken_out_and_cut(trunks, images) -> None:
     joint = join([cut(trunks[0], 3, neck=8).eval(), *trunks[1:]]).eval()
     joint.spec = dataclasses.replace(joint.spec, input_size=32, temperature=2.0)
     joint.freeze_trunk()
-    first = lead(joint)
+    first = first_trunk(joint)
     assert first.spec.members == ()
     assert (first.spec.architecture, first.spec.cut, first.spec.input_size) == (NAMES[0], 3, 32)
     assert first.spec.mean == trunks[0].spec.mean

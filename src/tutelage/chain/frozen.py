@@ -37,7 +37,7 @@ from tutelage.heads.probe import (
 from tutelage.models.classifier import Classifier
 from tutelage.models.forward import Forward
 from tutelage.models.joint import Columns, columns_of, members_of
-from tutelage.models.zoo import lead, without_levels
+from tutelage.models.zoo import first_trunk, without_levels
 from tutelage.stats.metrics import Floats
 from tutelage.stats.pseudo_labels import PseudoLabels
 from tutelage.training.loader import Rows
@@ -97,7 +97,7 @@ def first_alone(run: Run, features: Features) -> tuple[Run, Features]:
     """
     if not run.base.spec.members:
         return run, features
-    base, columns = lead(run.base), columns_of(run.base)[0]
+    base, columns = first_trunk(run.base), columns_of(run.base)[0]
 
     def narrowed(bank: Bank) -> Bank:
         views = [(view[:, columns.own], view[:, columns.levels]) for view in bank.views]

@@ -148,7 +148,7 @@ def _measure(model: Classifier, device: torch.device, size: int) -> Speed:
     import copy
 
     from tutelage.models.forward import Forward
-    from tutelage.models.zoo import lead
+    from tutelage.models.zoo import first_trunk
 
     generator = torch.Generator().manual_seed(0)
     # A GPU is measured at about a step's batch: with fewer images, launches take most of the time.
@@ -158,7 +158,7 @@ def _measure(model: Classifier, device: torch.device, size: int) -> Speed:
     def placed(net: Classifier) -> Classifier:
         return copy.deepcopy(net).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
-    trained = placed(lead(model)).train()
+    trained = placed(first_trunk(model)).train()
     trained.unfreeze_trunk()
     forward = Forward(placed(model) if device.type == "cuda" else model, "features")
 

@@ -225,6 +225,7 @@ def _plan(command: str, data: LoadedData, student_size: int | None = None) -> Ru
         canvas=data.store.canvas,
         folds=len(make_folds(labels, counts["val"], FOLDS, config.data.seed)) - 1,
         teachers=len(model_folders(config.data.teacher)) if command == "distill" else 1,
+        trunks=len(base.spec.trunks),
     )
     return make_plan(
         config,

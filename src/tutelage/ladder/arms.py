@@ -17,7 +17,7 @@ from tutelage.chain.trained import train_trunk
 from tutelage.chain.types import Finished, Outcome, Run, is_round
 from tutelage.data.runfolder import RunFolder
 from tutelage.heads.probe import Head
-from tutelage.models.zoo import build, lead
+from tutelage.models.zoo import build, first_trunk
 
 RUNGS = (
     "scratch",
@@ -109,7 +109,7 @@ def _fine_tune(chain: Pipeline) -> Outcome:
 def _from_scratch(run: Run, name: str) -> Outcome:
     """As many steps as fine-tuning, from random weights, with the head's rate for all layers."""
     rate = run.config.transfer.lr_head
-    run = dataclasses.replace(run, base=lead(run.base))
+    run = dataclasses.replace(run, base=first_trunk(run.base))
     run = _labels_alone(without_weights(run)).changed("transfer", lr_trunk=rate, layer_decay=1.0)
     empty = Head(torch.zeros_like(run.base.head.weight), torch.zeros_like(run.base.head.bias))
     return train_trunk(run, [empty], [None], fine_tune_work(run.plan), name, judged_folds=0)

@@ -108,13 +108,13 @@ def join(models: Sequence[Classifier]) -> Classifier:
     What no trunk has alone (classes, sizes, the crop) is the first's. One model that is no joint
     one comes back as it is.
     """
-    first, *others = (member for model in models for member in members_of(model))
-    if not others:
+    members = [member for model in models for member in members_of(model)]
+    if len(members) == 1:
         return models[0]
-    return _rejoined(models[0].spec, [first, *others])
+    return _joined(models[0].spec, [(member.spec, member) for member in members])
 
 
-def lead(model: Classifier) -> Classifier:
+def first_trunk(model: Classifier) -> Classifier:
     """The first trunk of a joint model, with a new head; the trunk is shared.
 
     It is what can be trained or cut. Any other model comes back as it is.
@@ -127,9 +127,10 @@ def lead(model: Classifier) -> Classifier:
     return alone.train(model.training)
 
 
-def _rejoined(spec: ModelSpec, members: Sequence[FeatureExtractor]) -> Classifier:
-    parts = [_with_new_head(FeatureExtractor, member.spec, member) for member in members]
-    return build(joint_spec(spec, parts), trunk=JointTrunk(parts))
+def _joined(spec: ModelSpec, parts: Sequence[tuple[ModelSpec, FeatureExtractor]]) -> Classifier:
+    """The trunks of ``parts``, each described anew, as one model; the rest is that of ``spec``."""
+    members = [_with_new_head(FeatureExtractor, *part) for part in parts]
+    return build(joint_spec(spec, members), trunk=JointTrunk(members))
 
 
 def _with_new_head(kind: type[Model], spec: ModelSpec, source: FeatureExtractor) -> Model:
@@ -167,12 +168,12 @@ def _middle(model: FeatureExtractor) -> tuple[int, ...]:
 
 def _levelled(model: Classifier, levels: Sequence[tuple[int, ...]]) -> Classifier:
     """``model`` with these levels of each of its trunks."""
-    members = [
-        _with_new_head(type(member), dataclasses.replace(member.spec, levels=chosen), member)
+    parts = [
+        (dataclasses.replace(member.spec, levels=chosen), member)
         for member, chosen in zip(members_of(model), levels, strict=True)
     ]
-    levelled = _rejoined(model.spec, members) if model.spec.members else members[0]
-    assert isinstance(levelled, Classifier)
+    joint = model.spec.members
+    levelled = _joined(model.spec, parts) if joint else _with_new_head(Classifier, *parts[0])
     if model.is_frozen:
         levelled.freeze_trunk()
     return levelled.train(model.training)
