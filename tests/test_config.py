@@ -112,11 +112,13 @@ def test_what_is_not_trained_needs_no_rates() -> None:
     assert without_effect(config, trained=False, student=False, **plan) == expected
 
 
-def test_only_distill_takes_several_teachers(tmp_path: Path) -> None:
-    assert make_config("distill", {"teacher": "a,b"}).data.teacher == "a,b"
-    with pytest.raises(TutelageError, match="teacher is 'a,b', expected one; only 'distill' takes"):
-        make_config("run", {"teacher": "a,b"})
-    odd = tmp_path / "a,b"
+def test_several_teachers_are_different_ones(tmp_path: Path) -> None:
+    for command in COMMANDS:
+        assert make_config(command, {"teacher": "a,b"}).data.teacher == "a,b"
+    with pytest.raises(TutelageError, match="'b,a, a', expected different networks"):
+        make_config("run", {"teacher": "b,a, a"})
+    assert make_config("distill", {"teacher": "a,a"}).data.teacher == "a,a"
+    odd = tmp_path / "a,a"
     odd.mkdir()
     assert make_config("run", {"teacher": odd}).data.teacher == str(odd)
 

@@ -146,6 +146,30 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
         "return lambda images: forward(images) / temperature",
         "return lambda images: forward(images)",
     ),
+    "one trunk's head stands for all": (
+        checks.a_joint_teacher_is_the_mean_of_its_trunks,
+        "heads.probe",
+        "Head(torch.stack(weights).mean(dim=0), torch",
+        "Head(weights[0], torch",
+    ),
+    "the trunks' features change places": (
+        checks.a_joint_teacher_is_the_mean_of_its_trunks,
+        "models.joint",
+        "for member in self.members:",
+        "for member in [*self.members][::-1]:",
+    ),
+    "every trunk is normalised as the first": (
+        checks.a_joint_teacher_is_the_mean_of_its_trunks,
+        "models.joint",
+        "getattr(member.spec, name)",
+        "getattr((members[0] if name in ('mean', 'std') else member).spec, name)",
+    ),
+    "a training starts from another trunk's features": (
+        checks.a_training_goes_on_from_the_first_trunks_own_head,
+        "chain.frozen",
+        "columns_of(run.base)[0]",
+        "columns_of(run.base)[1]",
+    ),
     "student alone learns from the pool's empty targets": (
         checks.student_alone_sees_labels_only,
         "chain.student",

@@ -15,6 +15,8 @@ CHECKS: tuple[checks.Check, ...] = (
     checks.teacher_gets_no_gradient,
     checks.losses_give_the_teacher_no_gradient,
     checks.several_teachers_are_the_mean_of_calibrated_probabilities,
+    checks.a_joint_teacher_is_the_mean_of_its_trunks,
+    checks.a_training_goes_on_from_the_first_trunks_own_head,
     checks.student_alone_sees_labels_only,
     checks.forward_is_an_evaluation_snapshot,
     checks.pipeline_teacher_is_in_evaluation_mode,

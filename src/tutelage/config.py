@@ -94,7 +94,7 @@ class DataConfig:
     teacher: str = setting(
         "tf_efficientnet_lite0",
         "the network to start from: any timm architecture, or the folder of a tutelage model; "
-        "distill takes one or several such folders, separated by commas",
+        "several, separated by commas, are one teacher (distill takes folders only)",
     )
     weights: str | None = setting(
         None, "a .safetensors file with the teacher's weights, or 'none' for random ones"
@@ -450,16 +450,19 @@ def _problem(command: str, name: str, value: Any, known: dict[str, tuple[str, Fi
         return f"{name} is {value!r}, expected {expected}"
     if choices and value not in choices:
         return f"{name} is {value!r}, expected one of {', '.join(choices)}"
-    if name == "teacher" and command != "distill" and _is_list(value):
-        return f"teacher is {value!r}, expected one; only 'distill' takes several"
+    if name == "teacher" and command != "distill" and _repeats(value):
+        return (
+            f"teacher is {value!r}, expected different networks: one twice knows no more than once"
+        )
     if kind is not str and not low <= value <= high:
         return f"{name} is {value}, expected {low:g} to {high:g}"
     return ""
 
 
-def _is_list(value: str) -> bool:
-    """Whether a text names several things; a folder's own name may have a comma."""
-    return "," in value and not os.path.isdir(value)
+def _repeats(value: str) -> bool:
+    """Whether a text names the same thing twice; a folder's own name may have a comma."""
+    names = [name.strip() for name in value.split(",")]
+    return len(set(names)) < len(names) and not os.path.isdir(value)
 
 
 @cache

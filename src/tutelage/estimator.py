@@ -41,7 +41,8 @@ class FewLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     Args:
         minutes: time budget to plan for; None for the default.
-        teacher: any timm architecture, or the folder of a tutelage model.
+        teacher: any timm architecture, or the folder of a tutelage model; several, separated by
+            commas, are one teacher.
         student: as ``tutelage run --student``; "none" keeps the teacher.
         device: "auto", "cpu" or "cuda".
         random_state: seed of the folds and views, a whole number.

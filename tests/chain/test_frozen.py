@@ -14,6 +14,9 @@ import silent_checks as checks
 import torch
 
 from tutelage.chain import answers, frozen, pipeline, pool, types
+from tutelage.heads.bank import Bank
+from tutelage.heads.probe import plain_metric
+from tutelage.models.zoo import create, cut, join, with_levels
 from tutelage.stats.calibrate import softmax
 from tutelage.stats.metrics import nll
 
@@ -81,6 +84,33 @@ def test_probe_and_transfer_judge_every_label_and_leave_the_trunk_alone(
         assert (outcome.beliefs.judged.argmax(axis=1) == labels).mean() >= 0.75
     for name, value in run.base.state_dict().items():
         assert torch.equal(value, before[name])
+
+
+def test_a_trunk_without_middle_stages_or_old_head_has_its_plain_metric_in_their_place() -> None:
+    options = {"canvas": 32, "input_size": 32, "weights": "none"}
+    whole, other = (create(n, ["a"], **options) for n in ("test_efficientnet", "test_resnet"))
+    whole.pretrained_head = torch.randn(7, whole.num_features)
+    joint = join([with_levels(whole), cut(other, 1)])
+    center = torch.randn(9, joint.num_features)
+    metrics = frozen.trunk_metrics(center, joint)
+    assert list(metrics) == ["plain", "pretrained", "levels"]
+    own, levels = whole.num_features, joint.num_features - joint.own_features
+    for name, columns in (("plain", slice(own)), ("levels", slice(-levels, None))):
+        torch.testing.assert_close(
+            metrics[name][0](center), plain_metric(center[:, columns])(center[:, columns])
+        )
+    for name in metrics:  # the second has one metric only
+        second = plain_metric(center, slice(own, joint.own_features))
+        torch.testing.assert_close(metrics[name][1](center), second(center))
+    features = frozen.Features(*[Bank((center, center))] * 3, metrics)
+    mapped = features.mapped("levels", center)
+    assert torch.equal(mapped, torch.cat([m(center) for m in metrics["levels"]], dim=1))
+
+
+def test_one_trunk_is_trained_as_it_is(run: types.Run, chain: pipeline.Pipeline) -> None:
+    alone, features = chain.trainee
+    assert alone is run
+    assert features is chain.features
 
 
 def test_transfer_takes_the_choice_with_the_best_held_out_likelihood(

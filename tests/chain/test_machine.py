@@ -10,6 +10,8 @@ import torch
 
 from tutelage.chain import machine
 from tutelage.chain.machine import Speed, choose_device, configure, keep_freed_memory, measure_speed
+from tutelage.models.joint import members_of
+from tutelage.models.zoo import create, join
 from tutelage.system.errors import TutelageError
 
 
@@ -79,6 +81,23 @@ def test_a_cut_network_is_measured_for_itself(
     for _ in range(2):  # the second time from memory
         found = [measure_speed(model, tiny.CPU, tmp_path) for model in (whole, cut, skipped)]
         assert found == speeds
+
+
+def test_of_several_trunks_all_look_and_the_first_is_trained(tmp_path: Path) -> None:
+    names, modes = ("test_efficientnet", "test_resnet"), []
+    models = [create(name, ["a"], canvas=32, input_size=32, weights="none") for name in names]
+    joint = join(models)
+    for member in members_of(joint):
+        name = member.spec.architecture
+        member.trunk.register_forward_hook(
+            lambda m, *_, name=name: modes.append((name, m.training))
+        )
+    measure_speed(joint, tiny.CPU, tmp_path)
+    assert set(modes) == {(names[0], True), (names[0], False), (names[1], False)}
+    (key,) = json.loads((tmp_path / "speed.json").read_text())
+    assert key.startswith("test_efficientnet + test_resnet|")
+    assert not machine.fixed_size(joint)
+    assert machine.fixed_size(join([*models, create("test_vit", ["a"], canvas=32, weights="none")]))
 
 
 def test_measuring_changes_no_weight_and_no_mode(tmp_path: Path) -> None:

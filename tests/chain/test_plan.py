@@ -8,12 +8,14 @@ from tutelage.chain.machine import Speed
 from tutelage.chain.plan import (
     CALL,
     FOLDS,
+    HEAD_FIT_S,
     JUDGED_FOLDS,
     LEAST_TRAINED,
     LEGS,
     MIN_JUDGED,
     MOST_TRAINED_EPOCHS,
     RESIZE,
+    ROUNDS,
     SIZES,
     STEPS,
     STUDENT_TIME,
@@ -294,6 +296,19 @@ def test_a_validation_split_repeats_nothing() -> None:
     found, folds = plan(SLOW, val, minutes=8), plan(SLOW, minutes=8)
     assert found.judged_folds == 0
     assert found.rounds[-1].steps >= folds.rounds[-1].steps
+
+
+def test_every_trunk_has_heads_to_fit() -> None:
+    many = dataclasses.replace(AMOUNTS, pool=10_000)
+    one, five = (
+        plan(QUICK, dataclasses.replace(many, trunks=n), minutes=8, trunk="frozen") for n in (1, 5)
+    )
+    assert (one.size, one.views, one.rounds) == (five.size, five.views, five.rounds)
+    assert five.student.steps < one.student.steps
+    images, views, fits = many.labeled + many.pool, one.views, (1 + FOLDS) * ROUNDS
+    two = plan(QUICK, dataclasses.replace(many, trunks=2), minutes=8, trunk="frozen")
+    more = two.estimated_seconds - one.estimated_seconds
+    assert more == pytest.approx(HEAD_FIT_S * images * views * fits, abs=0.11)
 
 
 def test_more_teachers_leave_fewer_steps() -> None:

@@ -17,6 +17,7 @@ import pytest
 pytest.importorskip("timm")
 
 import silent_checks as checks
+import torch
 from commands import Commands
 from locked import is_locked
 from processes import on_ranks
@@ -51,6 +52,8 @@ from tutelage.config import make_config
 from tutelage.data import store
 from tutelage.data.open import read_catalog
 from tutelage.data.stream import StreamedImages
+from tutelage.models.folder import load_model
+from tutelage.models.joint import members_of
 from tutelage.stats.metrics import Comparison
 from tutelage.system.errors import TutelageError
 
@@ -707,6 +710,43 @@ def test_a_trained_round_starts_from_a_choice_of_its_own(
     chain = pipeline.Pipeline(run)
     teach(chain, self_training=True)
     assert used[-2:] == [chain.choice["strength"], 77.0]
+
+
+@pytest.mark.usefixtures("quick")
+def test_several_trunks_are_one_teacher_from_the_probe_to_the_student(
+    photos: Path, tmp_path: Path
+) -> None:
+    run, pair = tmp_path / "run", "test_efficientnet,test_resnet"
+    settings = {**FINISHED, "teacher": pair, "rounds": 1}
+    api.run(photos, run, quiet=True, **settings)
+    names = [load_model(run / "stages" / stage).spec.architecture for stage in ("probe", "student")]
+    assert names == [pair.replace(",", "+"), "test_efficientnet"]
+    images = [photos / "test"]
+    exported, _ = api.predict(run / "teacher" / "model.onnx", images)
+    folder, _ = api.predict(run / "teacher", images)
+    for one, other in zip(exported, folder, strict=True):
+        assert one.probabilities == pytest.approx(other.probabilities, abs=1e-3)
+    metrics, student = read_metrics(run), contents(run / "student")
+    for stage in ("self-train-1", "student"):  # as a kill within the first round leaves the folder
+        shutil.rmtree(run / "stages" / stage)
+    (run / "metrics.json").unlink()
+    api.run(photos, run, quiet=True, **settings)
+    assert read_metrics(run) == metrics
+    assert contents(run / "student") == student
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_trained_round_of_several_trunks_trains_the_first(tmp_path: Path) -> None:
+    data = write_shapes(tmp_path / "data", train=3, test=0)
+    pair = "test_efficientnet,test_resnet"
+    run = prepared(data, tmp_path / "run", teacher=pair, trunk="trained", rounds=2)
+    chain = pipeline.Pipeline(run)
+    teach(chain, self_training=True)
+    models = [done.outcome.model for done in chain.finished]
+    assert [len(model.spec.members) for model in models[-2:]] == [2, 0]
+    assert models[-1].spec.architecture == "test_efficientnet"
+    before, after = members_of(run.base)[0].trunk.state_dict(), models[-1].trunk.state_dict()
+    assert any(not torch.equal(value, before[name]) for name, value in after.items())
 
 
 def test_auto_measures_the_strong_view_once_and_pins_it(

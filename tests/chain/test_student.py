@@ -17,11 +17,12 @@ from torch import nn
 
 from tutelage.chain import student, trained, types
 from tutelage.chain.answers import evaluation_look
+from tutelage.chain.limits import names_on_offer
 from tutelage.chain.plan import Work
 from tutelage.chain.student import create_student, distill, train_alone
 from tutelage.config import make_config
 from tutelage.models.classifier import Classifier
-from tutelage.models.zoo import create, cut, residual_blocks
+from tutelage.models.zoo import create, cut, join, residual_blocks
 from tutelage.stats.calibrate import softmax
 from tutelage.system.errors import TutelageError
 
@@ -63,6 +64,18 @@ def test_other_families_are_cut_to_a_quarter(architecture: str) -> None:
     for name in skipped:
         wider = cut(whole, count, neck=256, skipped=[other for other in skipped if other != name])
         assert parameters(wider) > 0.25 * parameters(whole)
+
+
+def test_a_student_of_several_trunks_is_cut_from_the_first() -> None:
+    names = ("test_efficientnet", "test_resnet")
+    first, other = (teacher(name, 3) for name in names)
+    for name in ("cut", "cut:2"):
+        found, expected = (student_of(whole, name) for whole in (join([first, other]), first))
+        assert found.spec == expected.spec
+        for ours, theirs in zip(found.parameters(), expected.parameters(), strict=True):
+            assert torch.equal(ours, theirs)
+    config = make_config("run", {})
+    assert names_on_offer(config, join([first, other])) == names_on_offer(config, first)
 
 
 def test_a_named_cut_is_kept_whatever_its_size() -> None:

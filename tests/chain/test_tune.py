@@ -15,6 +15,7 @@ from tutelage.augment import Strong, Weak
 from tutelage.chain import plan, tune, types
 from tutelage.chain.tune import DEFAULT, ViewCandidate, ViewSample
 from tutelage.config import TransferConfig
+from tutelage.models.joint import Columns
 from tutelage.stats.coverage import LEAST_POOL, Figures, measure
 from tutelage.stats.intervals import Interval
 
@@ -225,7 +226,9 @@ def test_view_losses_are_of_labels_that_the_head_did_not_see(
         return fit(features, *rest, **more)
 
     monkeypatch.setattr(tune, "fit_head", watched)
-    metrics = list(tune.feature_metrics(clean, clean.shape[1], None).values())
+    metrics = list(
+        tune.feature_metrics(clean, Columns(slice(clean.shape[1]), slice(0)), None).values()
+    )
     losses = tune.view_losses(data, clean, clean[None].repeat(2, 1, 1), metrics)
     assert losses.shape == (12,)
     assert losses.mean() < 0.1

@@ -89,6 +89,7 @@ def test_models_that_timm_cannot_build_are_refused(tmp_path: Path) -> None:
     for made, why in (
         (zoo.cut(whole, 2), "it is cut after 2 stages"),
         (levelled, "its head also looks at middle stages"),
+        (zoo.join([whole, whole]), "it has 2 trunks"),
     ):
         with pytest.raises(TutelageError, match=f"{why}. Export it with --format onnx or"):
             hub.export_timm(made, tmp_path / "out", pictures(), tmp_path)

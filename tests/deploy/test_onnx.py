@@ -18,10 +18,11 @@ from tutelage.deploy.latency import Latency
 from tutelage.deploy.onnx import export_onnx, parity, quantize_onnx
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.models.classifier import Classifier
-from tutelage.models.zoo import create, with_levels
+from tutelage.models.zoo import create, join, with_levels
 from tutelage.system.errors import TutelageError
 
 CLASSES = ["Ameise", 'bee "x", <y>', "蜂"]
+NAMES = ("test_efficientnet", "test_resnet")
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +52,18 @@ def test_graph_equals_torch(model: Classifier, exported: Path, index: int) -> No
     np.testing.assert_allclose(found.sum(1), 1.0, atol=1e-5)
 
 
-def test_a_head_that_looks_at_middle_stages_is_exported_with_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize("names", [NAMES[:1], NAMES])
+def test_trunks_and_middle_stages_that_a_head_looks_at_are_exported(
+    names: tuple[str, ...], tmp_path: Path
+) -> None:
     torch.manual_seed(0)
     options = {"canvas": 48, "input_size": 40, "weights": "none"}
-    levelled = with_levels(create("test_efficientnet", CLASSES, **options)).eval()
-    torch.nn.init.normal_(levelled.head.weight)
-    export_onnx(levelled, tmp_path / "model.onnx")
+    model = with_levels(join([create(name, CLASSES, **options) for name in names])).eval()
+    torch.nn.init.normal_(model.head.weight)
+    export_onnx(model, tmp_path / "model.onnx")
+    assert OnnxModel(tmp_path / "model.onnx").metadata["tutelage.architecture"] == "+".join(names)
     found = OnnxModel(tmp_path / "model.onnx").probabilities(IMAGES)
-    expected = [Deployed(levelled)(torch.tensor(image)[None])[0][0] for image in IMAGES]
+    expected = [Deployed(model)(torch.tensor(image)[None])[0][0] for image in IMAGES]
     np.testing.assert_allclose(found, torch.stack(expected).numpy(), atol=1e-3)
     assert np.ptp(found, axis=0).max() > 0.01
 

@@ -7,6 +7,7 @@ import torch
 from tutelage.heads.probe import (
     Head,
     fit_head,
+    fit_joint_head,
     plain_metric,
     pretrained_metric,
     span_metric,
@@ -41,10 +42,28 @@ def test_the_pretrained_metric_looks_at_the_features_of_the_old_head_only() -> N
     torch.testing.assert_close(
         metric(features), pretrained_metric(features[:, :4], old)(features[:, :4])
     )
+    last = pretrained_metric(features, old, slice(2, 6))
+    torch.testing.assert_close(
+        last(features), pretrained_metric(features[:, 2:], old)(features[:, 2:])
+    )
     spanned = span_metric(metric, features[:3])
     assert spanned(features).shape == (60, 3)
     head = fit_head(features, targets, torch.ones(60), spanned, strength=5.0)
     assert not head.weight[:, 4:].any()
+
+
+def test_a_joint_head_is_the_mean_of_a_head_for_each_metric() -> None:
+    features, targets = data()
+    metrics = [plain_metric(features, columns) for columns in (slice(2), slice(2, 6))]
+    fit = {"strength": 5.0, "log_prior": torch.tensor([0.0, -1.0, 0.5])}
+    joint = fit_joint_head(features, targets, torch.ones(60), metrics, **fit)
+    heads = [fit_head(features, targets, torch.ones(60), metric, **fit) for metric in metrics]
+    expected = (heads[0](features) + heads[1](features)) / 2
+    torch.testing.assert_close(joint(features), expected)
+    torch.testing.assert_close(joint.weight[:, :2], heads[0].weight[:, :2] / 2)
+    alone = fit_joint_head(features, targets, torch.ones(60), metrics[:1], **fit)
+    assert torch.equal(alone.weight, heads[0].weight)
+    assert torch.equal(alone.bias, heads[0].bias)
 
 
 def test_head_is_linear() -> None:

@@ -47,6 +47,18 @@ def test_the_extra_arms_get_the_same_rows_views_and_steps(
     assert shapes[0] == shapes[1]
 
 
+def test_of_several_trunks_the_rivals_train_the_first(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = prepared(data, tmp_path, teacher="test_efficientnet,test_resnet")
+    fits = checks.captured_fits(monkeypatch)
+    arms.train_arms(pipeline.Pipeline(run), arms.ALONE)
+    assert len(fits) == len(arms.ALONE)
+    for fit in fits:
+        assert fit.model.spec.architecture == "test_efficientnet"
+        assert fit.model.spec.members == ()
+
+
 def prepared(data: Path, tmp_path: Path, **settings: Any) -> types.Run:
     config = make_config("ladder", {**checks.LADDER, **settings})
     catalog = read_catalog(data)

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from tutelage.models.classifier import Classifier
 from tutelage.models.folder import load_model, model_folders, save_model
-from tutelage.models.zoo import create, cut, with_levels
+from tutelage.models.zoo import create, cut, join, with_levels
 from tutelage.system.errors import TutelageError
 
 
@@ -35,13 +35,18 @@ def levelled() -> Classifier:
     return with_levels(whole())
 
 
+def joint() -> Classifier:
+    other = create("test_resnet", ["a", "b"], canvas=64, input_size=48, weights="none")
+    return join([levelled(), cut(other, 2, neck=8), student()])
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     save_model(whole(), tmp_path / "m")
     return tmp_path / "m"
 
 
-@pytest.mark.parametrize("make", [whole, student, skipping, levelled])
+@pytest.mark.parametrize("make", [whole, student, skipping, levelled, joint])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_round_trip_is_bitwise(make, layout: torch.memory_format, tmp_path: Path) -> None:
     model = make().to(memory_format=layout).eval()

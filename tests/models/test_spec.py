@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from tutelage.models.spec import ModelSpec
+from tutelage.models.spec import ModelSpec, TrunkSpec
 from tutelage.system.errors import TutelageError
 
 SPEC = ModelSpec(
@@ -20,10 +20,63 @@ SPEC = ModelSpec(
     head_hidden=32,
     versions={"tutelage": "0"},
 )
+TRUNK = TrunkSpec("test_resnet", cut=2, mean=(0.1, 0.1, 0.1), std=(0.2, 0.2, 0.2), levels=(1,))
+JOINT = dataclasses.replace(
+    SPEC,
+    architecture="test_resnet+test_vit",
+    cut=None,
+    head_hidden=None,
+    members=(TRUNK, TrunkSpec("test_vit", None, (0.3, 0.3, 0.3), (0.4, 0.4, 0.4))),
+)
+MEMBERS = json.loads(JOINT.to_json())["members"]
 
 
-def test_json_round_trip_is_exact() -> None:
-    assert ModelSpec.from_json(SPEC.to_json()) == SPEC
+@pytest.mark.parametrize("spec", [SPEC, JOINT])
+def test_json_round_trip_is_exact(spec: ModelSpec) -> None:
+    assert ModelSpec.from_json(spec.to_json()) == spec
+
+
+def test_a_trunk_of_several_is_described_as_a_model_of_its_own() -> None:
+    assert SPEC.trunks == (SPEC,)
+    first, second = JOINT.trunks
+    assert (first.architecture, first.cut, first.mean, first.levels) == (
+        "test_resnet",
+        2,
+        (0.1, 0.1, 0.1),
+        (1,),
+    )
+    assert (second.architecture, second.cut, second.std) == ("test_vit", None, (0.4, 0.4, 0.4))
+    for trunk in JOINT.trunks:
+        assert trunk.members == ()
+        assert (trunk.classes, trunk.input_size, trunk.canvas) == (SPEC.classes, 48, 64)
+    assert JOINT.has_levels
+    assert not SPEC.has_levels
+
+
+@pytest.mark.parametrize(
+    ("members", "message"),
+    [
+        (MEMBERS[:1], "2 to 16 members"),
+        (MEMBERS * 9, "2 to 16 members"),
+        ([MEMBERS[0], 3], "3 in place of a trunk's fields"),
+        ([MEMBERS[0], {**MEMBERS[1], "members": MEMBERS}], r"unknown \['members'\]"),
+        ([MEMBERS[0], {"architecture": "test_vit"}], r"lacks \['cut', 'mean', 'std'\]"),
+        ([MEMBERS[0], {**MEMBERS[1], "std": [0, 1, 1]}], "std must be positive"),
+        ([MEMBERS[0], {**MEMBERS[1], "levels": [2, 1]}], "levels must rise"),
+        ([MEMBERS[0], {**MEMBERS[1], "cut": "x"}], "cut is 'x'"),
+        ({"a": 1}, "members is"),
+    ],
+)
+def test_bad_members_are_refused(members: object, message: str) -> None:
+    text = json.dumps({**json.loads(JOINT.to_json()), "members": members})
+    with pytest.raises(TutelageError, match=message):
+        ModelSpec.from_json(text)
+
+
+@pytest.mark.parametrize("change", [{"cut": 3}, {"levels": (1,)}, {"head_hidden": 8}])
+def test_only_members_are_cut_or_have_levels(change: dict) -> None:
+    with pytest.raises(TutelageError, match="only the members of a joint model"):
+        dataclasses.replace(JOINT, **change)
 
 
 def test_optional_fields_may_be_absent() -> None:
@@ -35,6 +88,7 @@ def test_optional_fields_may_be_absent() -> None:
         "skipped",
         "levels",
         "versions",
+        "members",
     ):
         del fields[name]
     read = ModelSpec.from_json(json.dumps(fields))

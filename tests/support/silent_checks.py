@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import tiny
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,7 @@ from torch import Tensor, nn
 from tutelage.augment import Center, Strong, Weak
 from tutelage.augment.mix import draw_cutmix
 from tutelage.chain import frozen, pipeline, plan, pool, prepare, rounds, student, trained, types
+from tutelage.chain.answers import evaluation_look
 from tutelage.chain.evidence import pseudo_rows
 from tutelage.chain.machine import Speed, choose_device
 from tutelage.chain.plan import Work
@@ -38,10 +40,13 @@ from tutelage.data.open import read_catalog
 from tutelage.data.store import open_store
 from tutelage.deploy.graph import Deployed
 from tutelage.heads.bank import Bank, look
+from tutelage.heads.probe import fit_head, plain_metric
 from tutelage.ladder import seeds as ladder
 from tutelage.losses.distillation import kd_loss
 from tutelage.models.ema import EMA
+from tutelage.models.folder import load_model, save_model
 from tutelage.models.forward import Forward
+from tutelage.models.joint import Columns, members_of
 from tutelage.models.zoo import create
 from tutelage.stats import unknown as outofclass
 from tutelage.stats.calibrate import softmax
@@ -154,7 +159,9 @@ def made_up(
 
     labels, images = bank(labeled), bank(unlabeled)
     center = torch.cat([labels.views[0], images.views[0]])
-    return frozen.Features(labels, images, labels, frozen.feature_metrics(center, width, None))
+    found = frozen.feature_metrics(center, Columns(slice(width), slice(0)), None)
+    metrics = {name: (metric,) for name, metric in found.items()}
+    return frozen.Features(labels, images, labels, metrics)
 
 
 def label_pool(
@@ -296,6 +303,51 @@ def several_teachers_are_the_mean_of_calibrated_probabilities(
         each = [torch.softmax(m(images) / m.spec.temperature, dim=1) for m in models]
     found = torch.softmax(Teachers(models)(images, images), dim=1)
     torch.testing.assert_close(found, (each[0] + each[1]) / 2, atol=1e-4, rtol=1e-3)
+
+
+def a_joint_teacher_is_the_mean_of_its_trunks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("test_efficientnet", "test_resnet")  # of unlike normalisations
+    run = prepared(tmp_path, monkeypatch, teacher=",".join(names))
+    save_model(frozen.probe(run, frozen.make_features(run)).model, tmp_path / "teacher")
+    task, view = run.task, tiny.batches(1)[0].images
+    expected = []
+    for name, member in zip(names, members_of(run.base), strict=True):
+        config = timm.get_pretrained_cfg(name)
+        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (config.mean, config.std))
+
+        @torch.no_grad()
+        def features(images: Tensor, member: Any = member, norm: Any = (mean, std)) -> Tensor:
+            return member.trunk((images - norm[0]) / norm[1])
+
+        center, size = Center(run.base.spec.crop_pct), run.base.spec.input_size
+        labeled, unlabeled = (
+            look(task.canvases, rows, center, features, size) for rows in (task.labeled, task.pool)
+        )
+        targets = types.one_hot(task.labels, task.n_classes)
+        metric = plain_metric(torch.cat([labeled, unlabeled]))
+        strength = frozen.PROBE_STRENGTH
+        head = fit_head(labeled, targets, torch.ones(len(targets)), metric, strength=strength)
+        expected.append(head(features(view)))
+    with torch.no_grad():
+        found = load_model(tmp_path / "teacher")(view)
+    torch.testing.assert_close(found, (expected[0] + expected[1]) / 2, atol=0.02, rtol=0.02)
+
+
+def a_training_goes_on_from_the_first_trunks_own_head(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = prepared(tmp_path, monkeypatch, teacher="test_efficientnet,test_resnet")
+    chain = pipeline.Pipeline(run)
+    alone, features = chain.trainee
+    assert alone.base.spec.architecture == "test_efficientnet"
+    for name in features.metrics:
+        none: list[Any] = [None] * len(run.task.folds)
+        head = frozen.fit_fold_heads(alone, features, {**frozen.PLAIN, "metric": name}, none)[0]
+        start = frozen.with_head(alone.base, head)
+        found = evaluation_look(run.task.canvases, run.task.pool, start, run.device)
+        torch.testing.assert_close(found, head(features.pool.views[0]), atol=0.02, rtol=0.02)
 
 
 def student_alone_sees_labels_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

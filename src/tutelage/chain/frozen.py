@@ -7,6 +7,7 @@ others are judged on the labels that they have not seen.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,16 +26,18 @@ from tutelage.heads.bank import CLEAN_VIEWS, Bank, bank_plans, make_bank
 from tutelage.heads.probe import (
     Head,
     Metric,
-    fit_head,
     fit_heads,
+    fit_joint_head,
     lowest_loss,
+    mean_head,
     plain_metric,
     pretrained_metric,
     span_metric,
 )
 from tutelage.models.classifier import Classifier
 from tutelage.models.forward import Forward
-from tutelage.models.zoo import without_levels
+from tutelage.models.joint import Columns, columns_of, members_of
+from tutelage.models.zoo import first_trunk, without_levels
 from tutelage.stats.metrics import Floats
 from tutelage.stats.pseudo_labels import PseudoLabels
 from tutelage.stats.stacking import stacking_weight
@@ -44,6 +47,7 @@ PROBE_STRENGTH = 10.0
 PLAIN: dict[str, Any] = {"metric": "plain", "strength": PROBE_STRENGTH}  # the probe's choice
 STRENGTHS = (1.0, 3.0, 10.0, 30.0, 100.0)  # rising: each fit starts from the one before
 LAST = ("plain", "pretrained")  # the metrics of the trunk's last features
+METRICS = (*LAST, "levels")
 GUARD = 2.33  # standard errors by which a rarely better choice must be better: 1%, one-sided
 GUARD_LABELS = 40  # with more held-out labels, heads on a frozen trunk need fewer standard errors
 
@@ -55,7 +59,12 @@ class Features:
     labeled: Bank
     pool: Bank
     judged: Bank  # of the images that choices are made on
-    metrics: dict[str, Metric]  # by name, the metrics that heads are fitted in
+    # By name, the metrics that heads are fitted in: one for each trunk, on that trunk's features.
+    metrics: dict[str, tuple[Metric, ...]]
+
+    def mapped(self, name: str, features: Tensor) -> Tensor:
+        """Features (N, D) in a metric; those of several trunks side by side."""
+        return torch.cat([metric(features) for metric in self.metrics[name]], dim=1)
 
 
 def make_features(run: Run) -> Features:
@@ -78,21 +87,56 @@ def make_features(run: Run) -> Features:
         judged = make_bank(task.canvases, task.judged, forward, plan.size, clean, seed=run.seed)
     base.cpu()
     center = torch.cat([labeled.views[0], pool.views[0]])
-    metrics = feature_metrics(center, base.own_features, base.pretrained_head)
-    return Features(labeled, pool, judged, metrics)
+    return Features(labeled, pool, judged, trunk_metrics(center, base))
 
 
-def feature_metrics(center: Tensor, own: int, pretrained_head: Tensor | None) -> dict[str, Metric]:
+def first_alone(run: Run, features: Features) -> tuple[Run, Features]:
+    """The run with the first of its trunks alone, and that trunk's features.
+
+    Several trunks trained at once would take the time of all, and the student, which is cut from
+    the first, would gain nothing by the others' new weights.
+    """
+    if not run.base.spec.members:
+        return run, features
+    base, columns = first_trunk(run.base), columns_of(run.base)[0]
+
+    def narrowed(bank: Bank) -> Bank:
+        views = [(view[:, columns.own], view[:, columns.levels]) for view in bank.views]
+        return Bank(tuple(torch.cat(parts, dim=1) for parts in views))
+
+    labeled, pool, judged = map(narrowed, (features.labeled, features.pool, features.judged))
+    found = trunk_metrics(torch.cat([labeled.views[0], pool.views[0]]), base)
+    metrics = {name: found.get(name, found["plain"]) for name in features.metrics}
+    return dataclasses.replace(run, base=base), Features(labeled, pool, judged, metrics)
+
+
+def trunk_metrics(center: Tensor, model: Classifier) -> dict[str, tuple[Metric, ...]]:
+    """By name, the metrics of each trunk's features, from the centre views (N, D) of all images.
+
+    A trunk without middle stages or without a pretrained fc layer has its plain metric in their
+    place.
+    """
+    each = [
+        feature_metrics(center, columns, member.pretrained_head)
+        for columns, member in zip(columns_of(model), members_of(model), strict=True)
+    ]
+    names = [name for name in METRICS if any(name in metrics for metrics in each)]
+    return {name: tuple(metrics.get(name, metrics["plain"]) for metrics in each) for name in names}
+
+
+def feature_metrics(
+    center: Tensor, columns: Columns, pretrained_head: Tensor | None
+) -> dict[str, Metric]:
     """The metrics that heads are fitted in, from the centre views (N, D) of all images.
 
-    Of the D features the first ``own`` are the trunk's own, the others of its middle stages;
-    ``pretrained_head`` (K', own) is the weight of the pretrained fc layer, if there is one.
+    ``columns`` are those of one trunk; ``pretrained_head`` (K', C) is the weight of its pretrained
+    fc layer, which looks at the trunk's own C features, if there is one.
     """
-    metrics = {"plain": plain_metric(center, slice(own))}
+    metrics = {"plain": plain_metric(center, columns.own)}
     if pretrained_head is not None:
-        metrics["pretrained"] = pretrained_metric(center, pretrained_head)
-    if center.shape[1] > own:
-        metrics["levels"] = plain_metric(center, slice(own, None))
+        metrics["pretrained"] = pretrained_metric(center, pretrained_head, columns.own)
+    if center[:, columns.levels].shape[1]:
+        metrics["levels"] = plain_metric(center, columns.levels)
     return metrics
 
 
@@ -113,7 +157,7 @@ def _probe_heads(run: Run, features: Features) -> list[Head]:
         targets = task.labeled_examples(fold).targets
         balancing = balance_of(balance, targets.sum(dim=0))
         heads.append(
-            fit_head(
+            fit_joint_head(
                 features.labeled.views[0][fold.keep],
                 balancing.targets(targets),
                 torch.ones(len(targets)),
@@ -141,9 +185,10 @@ def transfer(run: Run, features: Features) -> Outcome:
     task, tried = run.task, balances(run.config.transfer.balance, run.task)
     grid: list[tuple[dict[str, Any], tuple[Head, ...]]] = []
     for name in _metric_names(features, run.config.transfer):
-        metric = span_metric(features.metrics[name], torch.cat(features.labeled.views))
+        views = torch.cat(features.labeled.views)
+        metrics = [span_metric(metric, views) for metric in features.metrics[name]]
         for balance in tried:
-            paths = _paths(task, features, metric, balance)
+            paths = _paths(task, features, metrics, balance)
             for strength, heads in zip(STRENGTHS, zip(*paths, strict=True), strict=True):
                 grid.append(({"metric": name, "strength": strength, "balance": balance}, heads))
     losses = np.stack([held_out_nll(task, _judged(task, heads, features)) for _, heads in grid])
@@ -218,25 +263,30 @@ def _metric_names(features: Features, config: TransferConfig) -> list[str]:
     return [name for name in features.metrics if config.features == "auto" or name in LAST]
 
 
-def _paths(task: Task, features: Features, metric: Metric, balance: str) -> list[list[Head]]:
+def _paths(
+    task: Task, features: Features, metrics: Sequence[Metric], balance: str
+) -> list[list[Head]]:
     """Per fold, a head over all views of its labels for each of ``STRENGTHS``."""
-    mapped = Bank(tuple(metric(view) for view in features.labeled.views))
+    mapped = [Bank(tuple(metric(v) for v in features.labeled.views)) for metric in metrics]
     paths = []
     for fold in task.folds:
         examples = task.labeled_examples(fold)
-        views = mapped.take(np.flatnonzero(fold.keep)).views
-        v = len(views)
         balancing = balance_of(balance, examples.weights @ examples.targets)
-        paths.append(
-            fit_heads(
-                torch.cat(views),
-                balancing.targets(examples.targets).repeat(v, 1),
-                examples.weights.repeat(v) / v,
-                metric,
-                strengths=STRENGTHS,
-                log_prior=balancing.log_prior,
+        each = []
+        for metric, bank in zip(metrics, mapped, strict=True):
+            views = bank.take(np.flatnonzero(fold.keep)).views
+            v = len(views)
+            each.append(
+                fit_heads(
+                    torch.cat(views),
+                    balancing.targets(examples.targets).repeat(v, 1),
+                    examples.weights.repeat(v) / v,
+                    metric,
+                    strengths=STRENGTHS,
+                    log_prior=balancing.log_prior,
+                )
             )
-        )
+        paths.append([mean_head(heads) for heads in zip(*each, strict=True)])
     return paths
 
 
@@ -287,7 +337,7 @@ def _fold_head(
         weights = torch.cat([torch.full((k,), total / (2 * k)) for k in (n, m)])
     v = len(views)
     balancing = balance_of(chosen_balance(run.config.transfer, choice), weights @ targets)
-    return fit_head(
+    return fit_joint_head(
         torch.cat(views),
         balancing.targets(targets).repeat(v, 1),
         weights.repeat(v) / v,
@@ -328,7 +378,7 @@ def _logits(head: Head, views: Sequence[Tensor]) -> Floats:
 def with_head(model: Classifier, head: Head) -> Classifier:
     """A copy of ``model`` with another head; without levels that the head does not look at."""
     own = model.own_features
-    if model.spec.levels and not head.weight[:, own:].any():
+    if model.spec.has_levels and not head.weight[:, own:].any():
         model, head = without_levels(model), Head(head.weight[:, :own], head.bias)
     model = copy.deepcopy(model)
     set_head(model, head)

@@ -17,7 +17,7 @@ from tutelage.config import DistillConfig, RunConfig
 from tutelage.deploy.latency import latencies, onnx_call
 from tutelage.deploy.onnx import export_onnx
 from tutelage.models.classifier import Classifier, count_parameters
-from tutelage.models.zoo import count_stages
+from tutelage.models.zoo import count_stages, first_trunk
 from tutelage.report.model import DeploymentRow
 from tutelage.system.errors import TutelageError
 
@@ -120,7 +120,7 @@ def names_on_offer(config: RunConfig, base: Classifier) -> list[str]:
     student = config.distill.student
     if student != "cut":
         return [student]
-    return ["cut", *(f"cut:{stages}" for stages in range(1, count_stages(base) + 1))]
+    return ["cut", *(f"cut:{stages}" for stages in range(1, count_stages(first_trunk(base)) + 1))]
 
 
 def excess(settings: DistillConfig, latency_ms: float, megabytes: float) -> list[str]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from tutelage.chain.machine import choose_device, configure
+from tutelage.chain.machine import choose_device, configure, fixed_size
 from tutelage.config import RunConfig
 from tutelage.data.catalog import Catalog
 from tutelage.data.duplicates import (
@@ -25,7 +26,7 @@ from tutelage.data.split import Split, load_split, make_split, save_split
 from tutelage.data.store import ImageStore, open_store
 from tutelage.models.classifier import Classifier
 from tutelage.models.folder import load_model, model_folders
-from tutelage.models.zoo import build, create
+from tutelage.models.zoo import build, create, join
 from tutelage.system.console import Console
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import cache_folder, csv_line, write_atomically
@@ -58,6 +59,7 @@ def load_data(
     catalog: Catalog,
     config: RunConfig,
     console: Console,
+    command: str,
     *,
     labels_needed: bool = True,
     pool_once: bool = False,
@@ -65,6 +67,9 @@ def load_data(
     """Decode the images, split them, and load the trunk; the folder keeps the split.
 
     With ``pool_once`` copies among the unlabelled images are looked for, too, and left out.
+
+    Raises:
+        TutelageError: the data or a setting is refused, or the trunk cannot be had.
     """
     device = choose_device(config.data.device)
     configure(device)
@@ -77,7 +82,10 @@ def load_data(
     split, copies = _pinned_split(
         folder, catalog, store, config, console, labels_needed=labels_needed, pool_once=pool_once
     )
-    base = _base_model(catalog, store, config)
+    teachers = model_folders(config.data.teacher)
+    # A student is cut from the first of several teachers; otherwise all are one teacher.
+    members = teachers[:1] if command == "distill" else teachers
+    base = _base_model(members, catalog, store, config)
     base.freeze_trunk()
     data = LoadedData(catalog, store, split, copies, base, config, device)
     counts = data.counts
@@ -186,11 +194,38 @@ def _pinned_split(
     return load_split(path, catalog, store.readable), copies
 
 
-def _base_model(catalog: Catalog, store: ImageStore, config: RunConfig) -> Classifier:
-    """The pretrained trunk with a new, empty head; or the trunk of a tutelage model."""
-    classes = catalog.classes or (NO_CLASS,)
-    teacher = model_folders(config.data.teacher)[0]  # of several, students are cut from the first
+def _base_model(
+    teachers: Sequence[str], catalog: Catalog, store: ImageStore, config: RunConfig
+) -> Classifier:
+    """The pretrained trunk, or several as one, with a new, empty head.
+
+    Several look at views of one size: that of the trunks which take no other, else the first's.
+    """
+    weights = config.data.weights
+    if len(teachers) > 1 and weights not in (None, "none"):
+        raise TutelageError(
+            f"--weights {weights} are one network's, but --teacher names {len(teachers)}; leave "
+            "--weights out, or give model folders to --teacher"
+        )
     torch.manual_seed(config.data.seed)  # for --weights none
+    models = [_one_model(teacher, catalog, store, config) for teacher in teachers]
+    sizes = {
+        name: m.spec.input_size for name, m in zip(teachers, models, strict=True) if fixed_size(m)
+    }
+    if len(set(sizes.values())) > 1:
+        found = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise TutelageError(
+            f"the networks of --teacher take views of different sizes ({found} pixels); give one "
+            "with --input-size, or choose networks of one size"
+        )
+    for size in sizes.values():
+        models[0].spec = dataclasses.replace(models[0].spec, input_size=size)
+    return join(models)
+
+
+def _one_model(teacher: str, catalog: Catalog, store: ImageStore, config: RunConfig) -> Classifier:
+    """A pretrained trunk, or the trunk of a tutelage model, with a new, empty head."""
+    classes = catalog.classes or (NO_CLASS,)
     if (Path(teacher) / "model.json").exists():
         if config.data.weights is not None:
             raise TutelageError(

@@ -62,11 +62,11 @@ def keep_freed_memory() -> None:
 
 @dataclass(frozen=True)
 class Speed:
-    """Milliseconds per image of one architecture on one machine."""
+    """Milliseconds per image of one architecture, or of several trunks, on one machine."""
 
     device: str  # "cpu" or "cuda"
     forward: float  # without gradients, at ``forward_size``
-    train: float  # forward and backward, at ``train_size``
+    train: float  # forward and backward, at ``train_size``; of several trunks, the first alone
     forward_size: int  # side in pixels
     train_size: int  # side in pixels
 
@@ -107,10 +107,12 @@ def measure_speed(model: Classifier, device: torch.device, cache: Path) -> Speed
 
 
 def _network(model: Classifier) -> str:
-    """The architecture, and which part of it a cut model has."""
-    spec = model.spec
-    cut = f" cut:{spec.cut}" if spec.cut is not None else ""
-    return f"{spec.architecture}{cut}{''.join(f' -{name}' for name in spec.skipped)}"
+    """The architectures, and which part of each a cut model has."""
+    return " + ".join(
+        f"{spec.architecture}{'' if spec.cut is None else f' cut:{spec.cut}'}"
+        f"{''.join(f' -{name}' for name in spec.skipped)}"
+        for spec in model.spec.trunks
+    )
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
@@ -132,25 +134,33 @@ def _processor() -> str:
 
 
 def fixed_size(model: Classifier) -> bool:
-    """Whether the architecture takes images of one size only, as vision transformers do."""
+    """Whether an architecture takes images of one size only, as vision transformers do."""
     import timm
 
-    config = timm.get_pretrained_cfg(model.spec.architecture, allow_unregistered=True)
-    return bool(config is not None and config.fixed_input_size)
+    configs = [
+        timm.get_pretrained_cfg(spec.architecture, allow_unregistered=True)
+        for spec in model.spec.trunks
+    ]
+    return any(config is not None and config.fixed_input_size for config in configs)
 
 
 def _measure(model: Classifier, device: torch.device, size: int) -> Speed:
     import copy
 
     from tutelage.models.forward import Forward
+    from tutelage.models.zoo import first_trunk
 
     generator = torch.Generator().manual_seed(0)
     # A GPU is measured at about a step's batch: with fewer images, launches take most of the time.
     count = 128 if device.type == "cuda" else 32
     images = torch.rand(count, 3, size, size, generator=generator).to(device)
-    trained = copy.deepcopy(model).to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+
+    def placed(net: Classifier) -> Classifier:
+        return copy.deepcopy(net).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+    trained = placed(first_trunk(model)).train()
     trained.unfreeze_trunk()
-    forward = Forward(trained if device.type == "cuda" else model, "features")
+    forward = Forward(placed(model) if device.type == "cuda" else model, "features")
 
     def backward() -> None:
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):

@@ -9,7 +9,7 @@ from typing import Any
 
 from tutelage.chain import pool
 from tutelage.chain.answers import clean_logits
-from tutelage.chain.frozen import PLAIN, Features, make_features
+from tutelage.chain.frozen import PLAIN, Features, first_alone, make_features
 from tutelage.chain.judge import judge
 from tutelage.chain.keep import is_whole, load_stage, save_stage
 from tutelage.chain.types import Finished, Outcome, Run
@@ -65,6 +65,11 @@ class Pipeline:
     def features(self) -> Features:
         """The pretrained trunk's features; made when first asked for."""
         return make_features(self.run)
+
+    @cached_property
+    def trainee(self) -> tuple[Run, Features]:
+        """What a training of the trunk works with: of several trunks the first alone."""
+        return first_alone(self.run, self.features)
 
     @cached_property
     def detections(self) -> list[Detection | None]:

@@ -117,6 +117,7 @@ class Amounts:
     canvas: int  # side in pixels of the stored images
     folds: int = FOLDS  # how many times a stage is repeated to be judged; 0 with a val split
     teachers: int = 1  # how many teachers a student has
+    trunks: int = 1  # how many trunks look at each image, each with a head of its own
 
 
 def default_minutes(images: int) -> float:
@@ -236,7 +237,7 @@ def _frozen_seconds(
     amounts: Amounts, speed: Speed, size: int, views: int, *, rounds: bool
 ) -> float:
     """Seconds that the stages on the frozen trunk take: its features, and fitting the heads."""
-    fits = (1 + amounts.folds) * (ROUNDS if rounds else 1)
+    fits = (1 + amounts.folds) * (ROUNDS if rounds else 1) * amounts.trunks
     heads = HEAD_FIT_S * (amounts.labeled + amounts.pool) * views * fits
     return _look_seconds(amounts, speed, size, views) + heads
 

@@ -43,7 +43,7 @@ def detect_unknown(run: Run, features: Features) -> list[Detection | None]:
         return [None] * len(task.folds)
 
     def clean(bank: Bank) -> Floats:
-        return features.metrics["plain"](bank.clean_mean()).numpy().astype(np.float64)
+        return features.mapped("plain", bank.clean_mean()).numpy().astype(np.float64)
 
     labeled, pool = clean(features.labeled), clean(features.pool)
     return [detect(labeled[fold.keep], task.labels[fold.keep], pool) for fold in task.folds]
@@ -122,9 +122,10 @@ def ask_clusters(
         temperature: what calibrates the teacher.
         detections: per fold, the pool images out of class. They take no part.
     """
-    task, mapped = run.task, features.metrics[metric]
+    task = run.task
     labeled, unlabeled, judged = (
-        mapped(bank.clean_mean()) for bank in (features.labeled, features.pool, features.judged)
+        features.mapped(metric, bank.clean_mean())
+        for bank in (features.labeled, features.pool, features.judged)
     )
     pool: list[Floats | None] = []
     held_out = np.full((len(task.judged), task.n_classes), np.nan)

@@ -78,7 +78,8 @@ def prepare(
         console.record("settings", settings=config.to_dict())
         if resumed:
             console.say(f"continuing the run in {folder.path}")
-        loaded = load_data(folder, catalog, config, console, labels_needed=command != "distill")
+        needed = command != "distill"
+        loaded = load_data(folder, catalog, config, console, command, labels_needed=needed)
         return _planned(command, loaded, folder, shared or folder, notes, console, tracking)
 
 
@@ -134,7 +135,13 @@ def opened(
     with _claimed(command, data, out, config) as (folder, _):
         console = _console(folder, quiet=quiet)
         loaded = load_data(
-            folder, catalog, config, console, labels_needed=labels_needed, pool_once=pool_once
+            folder,
+            catalog,
+            config,
+            console,
+            command,
+            labels_needed=labels_needed,
+            pool_once=pool_once,
         )
         for note in (*filter(None, [loaded.store.note]), *loaded.copies.notes):
             console.say(f"note: {note}")
@@ -236,7 +243,8 @@ def _plan(command: str, data: LoadedData, student_size: int | None = None) -> Ru
         test=counts["test"],
         canvas=data.store.canvas,
         folds=len(make_folds(labels, counts["val"], FOLDS, config.data.seed)) - 1,
-        teachers=len(model_folders(config.data.teacher)),
+        teachers=len(model_folders(config.data.teacher)) if command == "distill" else 1,
+        trunks=len(base.spec.trunks),
     )
     return make_plan(
         config,

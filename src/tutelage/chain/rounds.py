@@ -78,7 +78,7 @@ def affordable(chain: Pipeline) -> Iterator[tuple[str, Work]]:
 def say_features(chain: Pipeline) -> None:
     """Say where the head looks, if not at the trunk's last features."""
     run, done = chain.run, chain.finished[-1]
-    if not done.outcome.model.spec.levels:
+    if not done.outcome.model.spec.has_levels:
         return
     reason = "as --features levels says"
     if run.config.transfer.features == "auto":

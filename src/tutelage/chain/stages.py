@@ -33,9 +33,10 @@ def transfer(chain: Pipeline) -> Outcome:
         return head
     start = head.choice["trained"]
     none: list[PseudoLabels | None] = [None] * len(run.task.folds)
-    heads = frozen.fit_fold_heads(run, chain.features, start, none)
+    alone, features = chain.trainee
+    heads = frozen.fit_fold_heads(alone, features, start, none)
     both = trained.train_trunk(
-        run, heads, none, run.plan.transfer, "transfer", judged_folds=len(none), choice=start
+        alone, heads, none, run.plan.transfer, "transfer", judged_folds=len(none), choice=start
     )
     both.choice = head.choice
     if run.config.transfer.trunk == "trained":
@@ -59,10 +60,11 @@ def self_train(chain: Pipeline, work: Work, name: str) -> Outcome:
     if work.trunk == "frozen":
         return frozen.self_train(run, chain.features, chain.choice, labels)
     judged = run.plan.judged_folds
-    few = run.on(folds=run.task.folds[: 1 + judged])
-    heads = frozen.fit_fold_heads(few, chain.features, chain.start, labels[: 1 + judged])
+    alone, features = chain.trainee
+    few = alone.on(folds=run.task.folds[: 1 + judged])
+    heads = frozen.fit_fold_heads(few, features, chain.start, labels[: 1 + judged])
     outcome = trained.train_trunk(
-        run, heads, labels, work, name, judged_folds=judged, choice=chain.start
+        alone, heads, labels, work, name, judged_folds=judged, choice=chain.start
     )
     if outcome.model.spec.unknown_threshold is None:
         inherit_threshold(run, outcome.model, teacher)

@@ -21,7 +21,7 @@ from tutelage.heads.bank import bank_plans, look, make_bank
 from tutelage.heads.probe import fit_head, plain_metric
 from tutelage.models.classifier import Classifier, count_parameters
 from tutelage.models.forward import Forward
-from tutelage.models.zoo import count_stages, create, cut, residual_blocks
+from tutelage.models.zoo import count_stages, create, cut, first_trunk, residual_blocks
 from tutelage.stats.calibrate import fit_temperature, softmax
 from tutelage.stats.metrics import Floats
 from tutelage.stats.unknown import energy, match_threshold
@@ -40,7 +40,7 @@ LEAST_UNSEEN = 50  # images that the warm start was not fitted to; with fewer, a
 
 
 def create_student(config: RunConfig, teacher: Classifier) -> Classifier:
-    """The student before it learns: cut from the teacher's trunk, or a timm architecture.
+    """The student before it learns: cut from the teacher's first trunk, or a timm architecture.
 
     Raises:
         TutelageError: the architecture cannot be cut there, or is not known.
@@ -49,7 +49,7 @@ def create_student(config: RunConfig, teacher: Classifier) -> Classifier:
     if name == "cut" or name.startswith("cut:"):
         if config.distill.student_weights is not None:
             raise TutelageError("--student-weights is for a named student, not for one that is cut")
-        count = name[4:]
+        count, teacher = name[4:], first_trunk(teacher)
         if not count:
             return _quarter(teacher)
         if not count.isdigit():

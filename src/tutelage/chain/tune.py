@@ -38,6 +38,7 @@ from tutelage.config import TransferConfig
 from tutelage.heads.bank import Look, look
 from tutelage.heads.probe import Metric, fit_head
 from tutelage.models.forward import Forward
+from tutelage.models.joint import Columns
 from tutelage.stats.calibrate import calibrated_losses
 from tutelage.stats.coverage import LEAST_POOL, LEAST_SOURCES, Figures, measure
 from tutelage.stats.intervals import Interval, t_quantile
@@ -246,7 +247,8 @@ def tune(sample: ViewSample, *, progress: Callable[[int], None] | None = None) -
     others = [name for name in _faithful(seen, bounds) if name != default]
     finalists = [default, *others[:TUNE_FINALISTS]]
     center = torch.cat([labeled, pool])
-    metrics = list(feature_metrics(center, center.shape[1], sample.pretrained_head).values())
+    own = Columns(slice(center.shape[1]), slice(0))
+    metrics = list(feature_metrics(center, own, sample.pretrained_head).values())
     losses = {name: view_losses(sample, labeled, seen[name][1], metrics) for name in finalists}
     gains = joint_gains({name: figures for name, (_, _, figures) in seen.items()}, default)
     candidates = tuple(

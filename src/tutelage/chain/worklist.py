@@ -18,7 +18,7 @@ from tutelage.chain.answers import temperature_of
 from tutelage.chain.pipeline import Pipeline
 from tutelage.chain.plan import FOLDS
 from tutelage.chain.types import Beliefs, Finished, make_folds, one_hot
-from tutelage.heads.probe import Head, fit_head, span_metric
+from tutelage.heads.probe import Head, fit_joint_head, span_metric
 from tutelage.stats.calibrate import softmax
 from tutelage.stats.label_errors import LabelErrors, find_label_errors
 from tutelage.stats.metrics import Floats, Ints
@@ -169,11 +169,11 @@ def _head(chain: Pipeline, keep: NDArray[np.bool_]) -> Head:
     """A head on the pretrained trunk, of the kind that transfer chose, from the kept labels."""
     task, choice = chain.run.task, chain.choice
     features = chain.features.labeled.views[0][torch.from_numpy(keep)]
-    return fit_head(
+    return fit_joint_head(
         features,
         one_hot(task.labels[keep], task.n_classes),
         torch.ones(len(features)),
-        span_metric(chain.features.metrics[choice["metric"]], features),
+        [span_metric(metric, features) for metric in chain.features.metrics[choice["metric"]]],
         strength=choice["strength"],
     )
 

@@ -94,7 +94,9 @@ def _twin(model: Classifier) -> Any:
 
     spec = model.spec
     why = [f"it is cut after {spec.cut} stages"] if spec.cut is not None else []
-    if spec.levels:
+    if spec.members:
+        why.append(f"it has {len(spec.members)} trunks")
+    if spec.has_levels:
         why.append("its head also looks at middle stages")
     if why:
         raise _refusal(spec.architecture, " and ".join(why))

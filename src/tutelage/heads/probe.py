@@ -61,19 +61,21 @@ def plain_metric(features: Tensor, columns: slice | None = None) -> Metric:
     return Metric(mean, scale / norm, width, columns)
 
 
-def pretrained_metric(features: Tensor, pretrained_head: Tensor) -> Metric:
+def pretrained_metric(
+    features: Tensor, pretrained_head: Tensor, columns: slice | None = None
+) -> Metric:
     """The plain metric and that of the pretrained classifier's outputs, half each.
 
     The fc layer that transfer cuts off still says which directions of feature space tell things
     apart. A head ``w = A W_fc`` with a penalty on ``A`` prefers those directions; averaging this
     Gram matrix with the plain one keeps every direction reachable.
 
-    ``pretrained_head`` (K', C) is the weight of the pretrained fc layer, of the first C of the
-    ``features`` (N, D).
+    ``pretrained_head`` (K', C) is the weight of the pretrained fc layer, of C ``columns`` of the
+    ``features`` (N, D); None: of the first.
     """
-    own = slice(pretrained_head.shape[1])
-    plain = plain_metric(features, own)
-    features = _columns(features, own)
+    columns = columns or slice(pretrained_head.shape[1])
+    plain = plain_metric(features, columns)
+    features = _columns(features, columns)
     centred = features - plain.mean
     gram = (pretrained_head.T @ pretrained_head).double()
     outputs = (centred.double() @ gram * centred.double()).sum(dim=1).mean()
@@ -145,6 +147,30 @@ def fit_head(
         iterations=iterations,
     )
     return head
+
+
+def fit_joint_head(
+    features: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    metrics: Sequence[Metric],
+    *,
+    strength: float,
+    log_prior: Tensor | None = None,
+) -> Head:
+    """The mean of one head for each metric, each on the columns of its own; else ``fit_head``."""
+    return mean_head(
+        [
+            fit_head(features, targets, weights, metric, strength=strength, log_prior=log_prior)
+            for metric in metrics
+        ]
+    )
+
+
+def mean_head(heads: Sequence[Head]) -> Head:
+    """The head whose logits are the mean of those of ``heads``."""
+    weights, biases = ([getattr(head, name) for head in heads] for name in ("weight", "bias"))
+    return Head(torch.stack(weights).mean(dim=0), torch.stack(biases).mean(dim=0))
 
 
 def fit_heads(

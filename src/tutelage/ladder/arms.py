@@ -17,7 +17,7 @@ from tutelage.chain.trained import train_trunk
 from tutelage.chain.types import Finished, Outcome, Run, is_round
 from tutelage.data.runfolder import RunFolder
 from tutelage.heads.probe import Head
-from tutelage.models.zoo import build
+from tutelage.models.zoo import build, first_trunk
 
 RUNGS = (
     "scratch",
@@ -100,14 +100,16 @@ def _labels_alone(run: Run) -> Run:
 
 def _fine_tune(chain: Pipeline) -> Outcome:
     """The trunk trained on the labels, starting with a plain head; nothing is judged."""
-    run = _labels_alone(chain.run)
-    heads = fit_fold_heads(run, chain.features, PLAIN, [None])
+    alone, features = chain.trainee
+    run = _labels_alone(alone)
+    heads = fit_fold_heads(run, features, PLAIN, [None])
     return train_trunk(run, heads, [None], fine_tune_work(run.plan), "fine-tune", judged_folds=0)
 
 
 def _from_scratch(run: Run, name: str) -> Outcome:
     """As many steps as fine-tuning, from random weights, with the head's rate for all layers."""
     rate = run.config.transfer.lr_head
+    run = dataclasses.replace(run, base=first_trunk(run.base))
     run = _labels_alone(without_weights(run)).changed("transfer", lr_trunk=rate, layer_decay=1.0)
     empty = Head(torch.zeros_like(run.base.head.weight), torch.zeros_like(run.base.head.bias))
     return train_trunk(run, [empty], [None], fine_tune_work(run.plan), name, judged_folds=0)

@@ -256,8 +256,8 @@ def _test(run: Run, trained: Mapping[str, TrainedArm], *, timed: bool) -> list[d
 def _shape(model: Classifier) -> tuple[Any, ...]:
     """What a model's latency depends on: models of one shape take the same time."""
     spec = model.spec
-    trunk = (spec.architecture, spec.cut, spec.skipped, spec.levels)
-    return (*trunk, spec.head_hidden, spec.input_size)
+    trunks = [(t.architecture, t.cut, t.skipped, t.levels, t.head_hidden) for t in spec.trunks]
+    return (*trunks, spec.input_size)
 
 
 def _latencies(models: Sequence[Classifier]) -> dict[tuple[Any, ...], float]:

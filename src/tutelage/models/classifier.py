@@ -27,17 +27,15 @@ class Stages(nn.Module):
         return features
 
 
-class Classifier(nn.Module):
-    """Images (B, 3, H, W) in [0, 1] -> logits (B, K).
+class FeatureExtractor(nn.Module):
+    """Images (B, 3, H, W) in [0, 1] -> features (B, D): normalisation, trunk and neck.
 
     The normalisation lives inside, so that no caller can use another model's mean and std.
 
     Attributes:
-        spec: what ``model.json`` remembers; replace it (it is frozen) to record a temperature.
+        spec: what ``model.json`` remembers.
         num_features: width D of ``features``.
         own_features: number of the trunk's own features, which come first; levels give the rest.
-        is_frozen: whether the whole trunk is frozen.
-        drop_rate: dropout before the head, in training mode only.
         pretrained_head: weight (K0, D) of the classifier that came with pretrained weights, or
             None. A prior for the probe; never trained, moved or saved.
 
@@ -57,15 +55,7 @@ class Classifier(nn.Module):
         self.neck = nn.Identity() if spec.cut is None else _neck(channels, spec.head_hidden)
         self.own_features = (spec.cut is not None and spec.head_hidden) or channels
         self.num_features = self.own_features + 2 * level_channels
-        self.head = nn.Linear(self.num_features, len(spec.classes))
-        # A fixed generator: building a model is deterministic and leaves the caller's draws alone.
-        nn.init.normal_(self.head.weight, std=0.01, generator=torch.Generator().manual_seed(0))
-        nn.init.zeros_(self.head.bias)
-        self.drop_rate = 0.0
         self.pretrained_head: Tensor | None = None
-        self.is_frozen = False
-        self._frozen_norms = False
-        self._frozen_stages: list[nn.Module] = []
         for name, values in (("mean", spec.mean), ("std", spec.std)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
 
@@ -79,6 +69,29 @@ class Classifier(nn.Module):
         last, maps = level_maps(body, x, self.spec.levels)
         own = self.neck(last if self.spec.cut else body.forward_head(last, pre_logits=True))
         return torch.cat([own, *(_mean_and_std(m) for m in maps)], dim=1)
+
+
+class Classifier(FeatureExtractor):
+    """Images (B, 3, H, W) in [0, 1] -> logits (B, K).
+
+    Attributes:
+        spec: replace it (it is frozen) to record a temperature.
+        is_frozen: whether the whole trunk is frozen.
+        drop_rate: dropout before the head, in training mode only.
+    """
+
+    def __init__(
+        self, trunk: nn.Module, spec: ModelSpec, channels: int, level_channels: int = 0
+    ) -> None:
+        super().__init__(trunk, spec, channels, level_channels)
+        self.head = nn.Linear(self.num_features, len(spec.classes))
+        # A fixed generator: building a model is deterministic and leaves the caller's draws alone.
+        nn.init.normal_(self.head.weight, std=0.01, generator=torch.Generator().manual_seed(0))
+        nn.init.zeros_(self.head.bias)
+        self.drop_rate = 0.0
+        self.is_frozen = False
+        self._frozen_norms = False
+        self._frozen_stages: list[nn.Module] = []
 
     def logits(self, features: Tensor) -> Tensor:
         """Logits (B, K) of features (B, D); dropout in training mode."""

@@ -8,7 +8,7 @@ import math
 import typing
 from dataclasses import dataclass, field
 from types import UnionType
-from typing import Any
+from typing import Any, TypeVar
 
 from tutelage.system.errors import TutelageError
 
@@ -16,6 +16,22 @@ FORMAT = 1
 # A network is built before its weights are read: a file must not ask for one of any size.
 MAX_SIDE = 2048  # pixels; timm's largest are made for 1024
 MAX_WIDTH = 65_536  # classes, and channels of a neck
+MAX_MEMBERS = 16  # trunks of a joint model
+
+Described = TypeVar("Described")
+
+
+@dataclass(frozen=True)
+class TrunkSpec:
+    """One trunk of several that look at the same view; the fields are those of ``ModelSpec``."""
+
+    architecture: str
+    cut: int | None
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    head_hidden: int | None = None
+    skipped: tuple[str, ...] = ()
+    levels: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,9 +60,15 @@ class ModelSpec:
     # too, after the trunk's own.
     levels: tuple[int, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)  # of packages, when the model was made
+    # The trunks of a joint model, which normalises and cuts nothing itself; () for one trunk.
+    members: tuple[TrunkSpec, ...] = ()
 
     def __post_init__(self) -> None:
         checks = {
+            "a joint model has 2 to 16 members": not self.members
+            or 2 <= len(self.members) <= MAX_MEMBERS,
+            "only the members of a joint model can be cut or have levels": not self.members
+            or not (self.cut or self.head_hidden or self.levels),
             "classes must be unique and not empty": len(set(self.classes)) == len(self.classes) > 0,
             f"there may be {MAX_WIDTH:,} classes at most": len(self.classes) <= MAX_WIDTH,
             "input_size and canvas must be positive": min(self.input_size, self.canvas) > 0,
@@ -65,6 +87,21 @@ class ModelSpec:
         for rule, holds in checks.items():
             if not holds:
                 raise TutelageError(f"bad model description: {rule}; got {self!r:.1000}")
+        _ = self.trunks  # each member of a joint model is checked in the same way
+
+    @property
+    def trunks(self) -> tuple[ModelSpec, ...]:
+        """Each trunk as a model of its own: the members of a joint model; of any other, itself."""
+        if not self.members:
+            return (self,)
+        return tuple(
+            dataclasses.replace(self, members=(), **vars(member)) for member in self.members
+        )
+
+    @property
+    def has_levels(self) -> bool:
+        """Whether the head may look at the middle stages of a trunk."""
+        return any(trunk.levels for trunk in self.trunks)
 
     def to_json(self) -> str:
         """The description as the text of ``model.json``."""
@@ -92,26 +129,38 @@ class ModelSpec:
                 "use the tutelage version that wrote it (see 'versions' in model.json)"
             )
         fields.pop("thresholds", None)  # earlier versions wrote it, and no version reads it
-        known = {f.name: f for f in dataclasses.fields(cls)}
-        needed = {n for n, f in known.items() if f.default is f.default_factory}  # both MISSING
-        missing, unknown = sorted(needed - fields.keys()), sorted(fields.keys() - known.keys())
-        if missing or unknown:
-            raise TutelageError(
-                f"the model description lacks {missing or 'nothing'} and has unknown "
-                f"{unknown or 'nothing'}; restore model.json as it was saved"
-            )
-        values: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in fields.items()
-        }
-        hints = typing.get_type_hints(cls)
-        if wrong := [name for name, value in values.items() if not _fits(value, hints[name])]:
-            name = wrong[0]
-            raise TutelageError(
-                f"the model description has a wrong type: {name} is {fields[name]!r:.80}, expected "
-                f"{known[name].type}; restore model.json as it was saved"
-            )
-        return cls(**values)
+        if isinstance(members := fields.get("members"), list):
+            fields["members"] = [_described(TrunkSpec, member) for member in members]
+        return _described(cls, fields)
+
+
+def _described(kind: type[Described], fields: Any) -> Described:
+    """A dataclass from what JSON holds of it, its lists made tuples."""
+    if not isinstance(fields, dict):
+        raise TutelageError(
+            f"the model description has {fields!r:.80} in place of a trunk's fields; restore "
+            "model.json as it was saved"
+        )
+    described: Any = kind
+    known = {f.name: f for f in dataclasses.fields(described)}
+    needed = {n for n, f in known.items() if f.default is f.default_factory}  # both MISSING
+    missing, unknown = sorted(needed - fields.keys()), sorted(fields.keys() - known.keys())
+    if missing or unknown:
+        raise TutelageError(
+            f"the model description lacks {missing or 'nothing'} and has unknown "
+            f"{unknown or 'nothing'}; restore model.json as it was saved"
+        )
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()
+    }
+    hints = typing.get_type_hints(kind)
+    if wrong := [name for name, value in values.items() if not _fits(value, hints[name])]:
+        name = wrong[0]
+        raise TutelageError(
+            f"the model description has a wrong type: {name} is {fields[name]!r:.80}, expected "
+            f"{known[name].type}; restore model.json as it was saved"
+        )
+    return kind(**values)
 
 
 def _fits(value: Any, hint: Any) -> bool:

