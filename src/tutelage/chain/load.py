@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tutelage.augment.engine import ahead
 from tutelage.chain.machine import choose_device, configure
 from tutelage.config import RunConfig
 from tutelage.data.catalog import Catalog
@@ -62,6 +63,8 @@ def load_data(
     """Decode the images, split them, and load the trunk; the folder keeps the split."""
     device = choose_device(config.data.device)
     configure(device)
+    if device.type == "cpu" and is_lead():
+        ahead.begin()
     out = folder.path
     store = _open_store(folder, catalog, config, console)
     if is_lead():
