@@ -139,7 +139,16 @@ def test_config_json_holds_every_setting_and_what_was_resolved(
     finished: Path, photos: Path
 ) -> None:
     config = json.loads((finished / "config.json").read_text())
-    resolved = {"plan", "machine", "versions", "notes", "clusters", "streamed"}
+    resolved = {
+        "plan",
+        "machine",
+        "versions",
+        "notes",
+        "clusters",
+        "streamed",
+        "decoded",
+        "prepared",
+    }
     assert set(config) == {"request", *resolved}
     assert config["streamed"] is False
     assert config["request"]["command"] == "run"
@@ -555,7 +564,7 @@ def test_a_spent_budget_leaves_rounds_out_for_good(
 ) -> None:
     for minutes in (0.0, 60.0):  # the second is the same run, continued
         run = checks.prepared(tmp_path, monkeypatch, trunk="frozen", rounds=2)
-        run.plan = dataclasses.replace(run.plan, minutes=minutes)
+        run.clock.budget = 60 * minutes
         chain = pipeline.Pipeline(run)
         teach(chain, self_training=True)
         assert [done.name for done in chain.finished] == ["probe", "transfer"]

@@ -6,6 +6,7 @@ on is measured once per machine: the same command plans the same work again.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ FOLDS = 4  # of the labels; choices are made on them
 JUDGED_FOLDS = 1  # on so many of them a stage that trains the trunk is repeated to be judged
 FOLD_STEPS = 0.5  # of the stage's steps: a fold only shows harm, its model is not used
 MIN_JUDGED = 50  # held-out labels; fewer tell nothing that is worth twice the time
-OVERHEAD_S = 35.0  # imports, decoding, export and its check, latency, report
+BEFORE_S = 15.0  # imports, decoding
+AFTER_S = 20.0  # export and its check, latency, test figures, report
 OFFERS_S = 12.0  # exporting and timing the students to choose from (EfficientNet-lite0)
 SAFETY = 0.85  # share of the budget that is planned, since others may use the machine too
 LOOKS_SHARE = 0.4  # of the planned time, at most, for features and test figures
@@ -84,6 +86,7 @@ class Work:
     revisions: int = 0  # how often, at equal distances, the pool is labelled anew meanwhile
     labeled_share: float = LABELED_SHARE[0]  # of a batch, and so of the weight: for true labels
     restarts: bool = False  # the learning rates start anew whenever the pool is labelled anew
+    seconds: float = 0.0  # that all trainings of the stage take on the machine as measured
 
     @property
     def labeled_per_batch(self) -> int:
@@ -133,6 +136,7 @@ def make_plan(
     fixed: bool = False,
     command: str = "run",
     student_size: int | None = None,
+    lost: float = 0.0,
 ) -> RunPlan:
     """Choose resolution, trunk, rounds and steps that fit the budget.
 
@@ -144,10 +148,11 @@ def make_plan(
         fixed: the architecture takes no other size.
         command: what the plan is for; no time goes to a stage that it leaves out.
         student_size: side of the student's views in pixels; None chooses it.
+        lost: seconds that decoding took more than is usual.
     """
     minutes = config.data.minutes or default_minutes(amounts.labeled + amounts.pool)
     tune_size = native_size if fixed else min(TUNE_SIZE, native_size)
-    before = _seconds_before(config, amounts, speed, tune_size, command)
+    before = lost + _seconds_before(config, amounts, speed, tune_size, command)
     budget = minutes * 60 * SAFETY - before
     sizes = _sizes(config, amounts, native_size, fixed=fixed)
     size, views = _frozen_views(amounts, speed, sizes, budget)
@@ -172,7 +177,9 @@ def make_plan(
     offered = [given] if given else _quick_sizes(smallest, amounts.canvas)
     student = _student(offered, teacher_size, speed, amounts, left - seconds)
     if command in WITH_STUDENT:
-        seconds += _student_seconds(student, speed, teacher_size, amounts.teachers)
+        cost = _student_seconds(student, speed, teacher_size, amounts.teachers)
+        student = dataclasses.replace(student, seconds=round(cost, 1))
+        seconds += cost
     return RunPlan(
         minutes=minutes,
         size=size,
@@ -190,7 +197,7 @@ def _seconds_before(
     config: RunConfig, amounts: Amounts, speed: Speed, tune_size: int, command: str
 ) -> float:
     """Seconds of what is no stage: overhead, the search for the view, measuring students."""
-    seconds = OVERHEAD_S
+    seconds = BEFORE_S + AFTER_S
     if config.transfer.augment == "auto" and amounts.pool:
         seconds += tune_seconds(amounts, speed, tune_size)
     if command in WITH_STUDENT and config.distill.limited:
@@ -427,12 +434,15 @@ class _Trainer:
             # With few labels every leg has to move away from its teacher, so it is a round of its
             # own; more of them lead, and short schedules only slow them down (docs/log.md).
             restarts = pool > 0 and share == LABELED_SHARE[0]
-            works.append(Work(trunk, steps, batch, self.size, frozen, legs, share, restarts))
-        fits = (w for w in works if w.steps <= most and self.seconds(w, folds) <= left)
-        work = next(fits, None)
+            work = Work(trunk, steps, batch, self.size, frozen, legs, share, restarts)
+            seconds = round(self.seconds(work, folds), 1)
+            works.append(dataclasses.replace(work, seconds=seconds))
+        fits = (w for w in works if w.steps <= most and w.seconds <= left)
+        longest = next(fits, None)
         if self.config.transfer.trunk == trunk:
-            return work or works[-1]
-        return None if work is None or work.steps * batch < LEAST_TRAINED else work
+            return longest or works[-1]
+        enough = longest is not None and longest.steps * batch >= LEAST_TRAINED
+        return longest if enough else None
 
 
 def _revisions(images: float, pool: int) -> int:
