@@ -12,6 +12,7 @@ pytest.importorskip("numba")
 
 from tutelage.augment import Strong, apply
 from tutelage.augment.engine import ahead, kernel
+from tutelage.augment.engine.precompile import compile_kernel
 
 CANVASES = torch.zeros(2, 8, 8, 3, dtype=torch.uint8)
 
@@ -34,14 +35,14 @@ def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def test_training_needs_no_other_code_than_what_is_compiled_ahead() -> None:
-    ahead.compile_kernel()
+    compile_kernel()
     compiled = len(kernel.render.signatures)
     view(16)
     assert len(kernel.render.signatures) == compiled
 
 
 def test_what_is_compiled_is_known() -> None:
-    ahead.compile_kernel()
+    compile_kernel()
     assert ahead.is_compiled()
 
 

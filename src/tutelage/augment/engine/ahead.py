@@ -14,13 +14,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-import torch
-
-from tutelage.augment.apply import apply
-from tutelage.augment.policy import Center
-
 PATIENCE_S = 180.0  # far longer than compiling takes; then this process compiles itself
-_COMMAND = (sys.executable, "-m", "tutelage.augment.engine.ahead")
+_COMMAND = (sys.executable, "-m", "tutelage.augment.engine.precompile")
 _started: list[subprocess.Popen[bytes]] = []  # one at most
 
 
@@ -55,19 +50,8 @@ def is_compiled() -> bool:
     return bool(written) and max(written) >= os.stat(kernel.__file__).st_mtime
 
 
-def compile_kernel() -> None:
-    """Make a view as training does, for which numba compiles the kernel unless it has."""
-    canvas = torch.zeros(1, 8, 8, 3, dtype=torch.uint8)
-    plan = Center(1.0).plan(torch.ones(1), torch.Generator().manual_seed(0))
-    apply(canvas, plan, 8, backend="cpu")
-
-
 def _end() -> None:
     """Leave no process behind when this one ends early."""
     for process in _started:
         process.kill()
         process.wait()
-
-
-if __name__ == "__main__":
-    compile_kernel()
