@@ -95,6 +95,7 @@ def current_speed(model: Classifier, device: torch.device, cache: Path) -> Speed
     load leads to the same plan. What is remembered is measured anew where it was too slow: the
     machine may have been busy then.
     """
+    ahead.wait()  # a compiler at work beside it would make the machine look slow
     speed = measure_speed(model, device, cache)
     factor = _busyness(model, device, speed)
     if factor < USUAL[0]:
@@ -123,7 +124,6 @@ def measure_speed(model: Classifier, device: torch.device, cache: Path) -> Speed
     known = _read(path)
     if known.get(key, {}).keys() == {field.name for field in fields(Speed)}:
         return Speed(**known[key])
-    ahead.wait()  # a compiler at work beside it would make the machine look slow
     speed = _measure(model, device, size)
     cache.mkdir(parents=True, exist_ok=True)
     content = json.dumps({**_read(path), key: asdict(speed)}, indent=2)
