@@ -37,6 +37,8 @@ MOST_EPOCHS = 60  # of training a student
 MOST_TRAINED_EPOCHS = 20  # of training a teacher's trunk
 MOST_TRANSFER_STEPS = 400  # of training on labels alone
 STUDENT_BATCH = 32
+STUDENT_IMAGES = 1000  # at most, that its head and its temperature are fitted to
+STUDENT_LOOKS = 4.0  # forwards of a teacher at each, or what takes as long
 TRAINED_BATCH = 32
 ONLINE_BATCH = 64
 TRAINED_SHARE = 0.5  # of the time that is left after the frozen rounds; the rest is the student's
@@ -175,6 +177,8 @@ def make_plan(
     given = student_size or (sizes[0] if fixed or config.data.input_size else None)
     smallest = min([teacher_size, *(work.size for work in (transfer, trained) if work)])
     offered = [given] if given else _quick_sizes(smallest, amounts.canvas)
+    if command in WITH_STUDENT:
+        seconds += _student_looks(amounts, speed, teacher_size)
     student = _student(offered, teacher_size, speed, amounts, left - seconds)
     if command in WITH_STUDENT:
         cost = _student_seconds(student, speed, teacher_size, amounts.teachers)
@@ -277,6 +281,13 @@ def _view_ms(size: int, speed: Speed) -> float:
 def _frozen_stages(speed: Speed) -> int:
     """Stages whose weights stay: on a CPU they are half the cost of a step."""
     return 0 if speed.device == "cuda" else 3
+
+
+def _student_looks(amounts: Amounts, speed: Speed, teacher_size: int) -> float:
+    """Seconds in which the student's head and temperature are fitted to its teachers' answers."""
+    looks = STUDENT_LOOKS * min(STUDENT_IMAGES, amounts.labeled + amounts.pool)
+    each = speed.forward_ms(teacher_size) + _view_ms(teacher_size, speed)
+    return amounts.teachers * looks * each / 1e3
 
 
 def _student_seconds(work: Work, speed: Speed, teacher_size: int, teachers: int) -> float:

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tutelage.augment import Center
+from tutelage.augment import Center, Weak
 from tutelage.chain import trained
 from tutelage.chain.answers import MATCHED_IMAGES, calibrate, clean_logits, set_calibration
 from tutelage.chain.clock import shares
 from tutelage.chain.frozen import PROBE_STRENGTH, set_head
-from tutelage.chain.plan import Work
+from tutelage.chain.plan import STUDENT_IMAGES, Work
 from tutelage.chain.types import Beliefs, Outcome, Run, Task
 from tutelage.chain.views import strong_policy
 from tutelage.config import RunConfig
@@ -37,10 +37,9 @@ from tutelage.training.loader import Loader, Rows, Views, spaced
 
 SHARE = 0.25  # of the teacher's parameters that a cut student may have
 NECKS = (256, 1024)  # least and greatest width of a cut student's 1x1 convolution
-WARM_IMAGES = 500
 WARM_VIEWS = 2
-RATES = 3  # learning rates, at most, that the student is trained with
-LOWER = 0.25  # the next of them, as a share of the one before
+LOWER = 0.25  # of the learning rate, where the student does not bear the whole of it
+GENTLE_SCALE = 0.6  # least area of a crop in views for such a student
 APART = 200  # pool images, at most, that tell whether training serves the student
 APART_SHARE = 0.2  # of the pool, at most
 LEAST_APART = 50  # fewer would tell too little: then images that it learns from are looked at
@@ -217,22 +216,29 @@ def _mimic(
 ) -> tuple[Classifier, str]:
     """The student in its best state, and which that is in words.
 
-    How high a learning rate it bears depends on how near it starts to its teacher, and on how many
-    steps there are to make good what the first ones spoil: on solar cells 2e-3 never came back to
-    where it had started, on other data less than that learns too little (docs/log.md). So a
-    training that is worse after a quarter of its steps begins again with a lower rate, and the
-    steps that are left.
+    Whether it bears strong views and a high learning rate depends on how near it starts to its
+    teacher, and on how many steps there are to make good what the first ones spoil: on solar cells
+    it never came back to where it had started (docs/log.md). So where it is worse after a quarter
+    of the steps, it begins again for the rest of them, with gentle views and a lower rate.
     """
-    rate, left = run.config.distill.lr_student, work.steps
-    for _ in range(RATES):
-        best = Best(measure)
-        share = dataclasses.replace(work, steps=left, seconds=work.seconds * left / work.steps)
-        after = _fit(run, student, step, loader, share, rate, best)
+    rate, best = run.config.distill.lr_student, Best(measure)
+    after = _fit(run, student, step, loader, work, rate, best)
+    run.console.record("looks", label="student", rate=rate, divergence=best.measured)
+    left = work.steps - first_look(work.steps)
+    if best.in_vain and left:
+        rate, best = LOWER * rate, Best(measure, patient=True)
+        rest = dataclasses.replace(work, steps=left, seconds=work.seconds * left / work.steps)
+        gentle = loader.showing(_gentle(run, loader.views))
+        after = _fit(run, student, step, gentle, rest, rate, best)
         run.console.record("looks", label="student", rate=rate, divergence=best.measured)
-        if not best.in_vain:
-            break
-        left, rate = max(1, left - first_look(left)), rate * LOWER
     return after, _remark(best)
+
+
+def _gentle(run: Run, views: Views) -> Views:
+    """Views that keep most of the image as it is, and mix no two."""
+    plain = run.config.transfer.augment == "center"
+    policy = views.policy if plain else Weak(scale=(GENTLE_SCALE, 1.0))
+    return dataclasses.replace(views, policy=policy, mix="none")
 
 
 def _fit(
@@ -267,8 +273,8 @@ def _views(run: Run, student: Classifier, teacher_sizes: tuple[int, ...] = ()) -
 
 
 def _warm_rows(task: Task) -> Rows:
-    """At most ``WARM_IMAGES`` training images, evenly spaced."""
-    return spaced(np.concatenate([task.labeled, task.pool]), WARM_IMAGES)
+    """At most ``STUDENT_IMAGES`` training images, evenly spaced."""
+    return spaced(np.concatenate([task.labeled, task.pool]), STUDENT_IMAGES)
 
 
 @torch.no_grad()

@@ -19,16 +19,20 @@ class Best:
         measured: what was measured so far; first of the model before its first step.
     """
 
-    def __init__(self, measure: Callable[[Classifier], float]) -> None:
-        """Keep the state for which ``measure`` is lowest; it is the same on all ranks."""
-        self._measure = measure
+    def __init__(self, measure: Callable[[Classifier], float], *, patient: bool = False) -> None:
+        """Keep the state for which ``measure`` is lowest; it is the same on all ranks.
+
+        A ``patient`` one lets a training that made the model worse at first go on.
+        """
+        self._measure, self._patient = measure, patient
         self.measured: list[float] = []
         self._state: dict[str, Tensor] = {}
 
     @property
     def in_vain(self) -> bool:
         """Whether the model is worse at the first look than at its start: training should end."""
-        return len(self.measured) == 2 and self.measured[1] > self.measured[0]
+        worse = len(self.measured) == 2 and self.measured[1] > self.measured[0]
+        return worse and not self._patient
 
     def begin(self, model: Classifier) -> None:
         """Look at the model before its first step."""
