@@ -242,8 +242,8 @@ class Attempt:
     ("looks", "steps", "rates"),
     [
         ([0.5], [40], [2e-3]),  # the first look is better than the start's 1.0
-        ([2.0, 0.5], [40, 30], [2e-3, 5e-4]),
-        ([2.0, 3.0], [40, 30], [2e-3, 5e-4]),
+        ([2.0, 0.5], [40, 30], [2e-3, 2e-4]),
+        ([2.0, 3.0], [40, 30], [2e-3, 2e-4]),
     ],
 )
 def test_what_the_student_does_not_bear_is_made_gentler(

@@ -38,7 +38,7 @@ from tutelage.training.loader import Loader, Rows, Views, spaced
 SHARE = 0.25  # of the teacher's parameters that a cut student may have
 NECKS = (256, 1024)  # least and greatest width of a cut student's 1x1 convolution
 WARM_VIEWS = 2
-LOWER = 0.25  # of the learning rate, where the student does not bear the whole of it
+LOWER = 0.1  # of the learning rate, where the student does not bear the whole of it
 GENTLE_SCALE = 0.6  # least area of a crop in views for such a student
 APART = 200  # pool images, at most, that tell whether training serves the student
 APART_SHARE = 0.2  # of the pool, at most
@@ -219,14 +219,15 @@ def _mimic(
     Whether it bears strong views and a high learning rate depends on how near it starts to its
     teacher, and on how many steps there are to make good what the first ones spoil: on solar cells
     it never came back to where it had started (docs/log.md). So where it is worse after a quarter
-    of the steps, it begins again for the rest of them, with gentle views and a lower rate.
+    of the steps, it begins again for the rest of them, with gentle views and a lower rate; and if
+    it is still worse at their half, it stays as it started.
     """
     rate, best = run.config.distill.lr_student, Best(measure)
     after = _fit(run, student, step, loader, work, rate, best)
     run.console.record("looks", label="student", rate=rate, divergence=best.measured)
     left = work.steps - first_look(work.steps)
     if best.in_vain and left:
-        rate, best = LOWER * rate, Best(measure, patient=True)
+        rate, best = LOWER * rate, Best(measure, trial=2)
         rest = dataclasses.replace(work, steps=left, seconds=work.seconds * left / work.steps)
         gentle = loader.showing(_gentle(run, loader.views))
         after = _fit(run, student, step, gentle, rest, rate, best)

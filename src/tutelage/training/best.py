@@ -19,20 +19,20 @@ class Best:
         measured: what was measured so far; first of the model before its first step.
     """
 
-    def __init__(self, measure: Callable[[Classifier], float], *, patient: bool = False) -> None:
+    def __init__(self, measure: Callable[[Classifier], float], *, trial: int = 1) -> None:
         """Keep the state for which ``measure`` is lowest; it is the same on all ranks.
 
-        A ``patient`` one lets a training that made the model worse at first go on.
+        A training has ``trial`` looks to make the model better than it was at its start.
         """
-        self._measure, self._patient = measure, patient
+        self._measure, self._trial = measure, trial
         self.measured: list[float] = []
         self._state: dict[str, Tensor] = {}
 
     @property
     def in_vain(self) -> bool:
-        """Whether the model is worse at the first look than at its start: training should end."""
-        worse = len(self.measured) == 2 and self.measured[1] > self.measured[0]
-        return worse and not self._patient
+        """Whether the trial is over and the model was worse than at its start at every look."""
+        start, *looks = self.measured or [0.0]
+        return len(looks) == self._trial and min(looks) > start
 
     def begin(self, model: Classifier) -> None:
         """Look at the model before its first step."""
