@@ -491,8 +491,50 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     "resumed at the first learning rate": (
         checks.a_training_goes_on_as_it_was,
         "training.loop",
-        "config.schedule_first + number - 1, whole",
-        "config.schedule_first + number - 1 - done, whole",
+        "training.pace.planned_step(number) - 1\n",
+        "training.pace.planned_step(number) - 1 - done\n",
+    ),
+    "the last state is delivered, not the best": (
+        checks.the_best_state_is_delivered,
+        "training.loop",
+        "average if best is None else best.restore(average)",
+        "average",
+    ),
+    "the best state follows the model": (
+        checks.the_best_state_is_delivered,
+        "training.best",
+        "value.detach().cpu().clone()",
+        "value.detach().cpu()",
+    ),
+    "the worst state is kept": (
+        checks.the_best_state_is_delivered,
+        "training.best",
+        "found < min(self.measured)",
+        "found > max(self.measured)",
+    ),
+    "a training in vain goes on": (
+        checks.a_training_in_vain_ends,
+        "training.loop",
+        " and not (self.best is not None and self.best.in_vain)",
+        "",
+    ),
+    "resumed without the best state": (
+        checks.a_training_goes_on_with_its_best_state,
+        "training.loop",
+        '            self.best.load_state_dict(part("best"))\n',
+        "            pass\n",
+    ),
+    "fewer steps with the rates of all": (
+        checks.a_shortened_training_has_the_whole_schedule,
+        "training.loop",
+        "training.pace.planned_step(number) - 1\n",
+        "number - 1\n",
+    ),
+    "the student learns from the images that judge it": (
+        checks.the_student_is_judged_on_images_apart,
+        "chain.student",
+        "seen = run.on(pool=np.setdiff1d(run.task.pool, apart))",
+        "seen = run",
     ),
     "resumed without the mean teacher": (
         checks.a_training_goes_on_as_it_was,

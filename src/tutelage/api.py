@@ -8,6 +8,7 @@ before a verb is called.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -28,11 +29,21 @@ def demo(
     """
     from tutelage.data.demo import NOTES, solar_cells
 
+    began = time.monotonic()  # importing takes seconds, too
     catalog, settings = solar_cells(), {"labels_per_class": 20, **settings}
     need_training()
     from tutelage.chain.run import train
 
-    return train("demo", catalog, "elpv-dataset", Path(out), settings, notes=NOTES, quiet=quiet)
+    return train(
+        "demo",
+        catalog,
+        "elpv-dataset",
+        Path(out),
+        settings,
+        notes=NOTES,
+        quiet=quiet,
+        began=began,
+    )
 
 
 def run(data: Data, out: Path | str, *, quiet: bool = False, **settings: Any) -> dict[str, Any]:
@@ -94,11 +105,12 @@ def _train(
 ) -> dict[str, Any]:
     from tutelage.data.open import open_data
 
+    began = time.monotonic()  # importing takes seconds, too
     catalog, name = open_data(data)
     need_training()
     from tutelage.chain.run import train
 
-    return train(command, catalog, name, Path(out), settings, quiet=quiet)
+    return train(command, catalog, name, Path(out), settings, quiet=quiet, began=began)
 
 
 def augment(

@@ -177,7 +177,7 @@ def test_runs_that_must_agree_share_one_choice(
     fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny.write_data(tmp_path / "data")
-    monkeypatch.setattr(prepare, "measure_speed", lambda *_: checks.SPEED)
+    monkeypatch.setattr(prepare, "current_speed", lambda *_: checks.SPEED)
     both = RunFolder(tmp_path / "both")
     both.claim({"command": "ladder"})
     catalog, chosen = read_catalog(tmp_path / "data"), []

@@ -9,7 +9,14 @@ import tiny
 import torch
 
 from tutelage.chain import machine
-from tutelage.chain.machine import Speed, choose_device, configure, keep_freed_memory, measure_speed
+from tutelage.chain.machine import (
+    Speed,
+    choose_device,
+    configure,
+    current_speed,
+    keep_freed_memory,
+    measure_speed,
+)
 from tutelage.models.joint import members_of
 from tutelage.models.zoo import create, join
 from tutelage.system.errors import TutelageError
@@ -119,3 +126,37 @@ def test_memory_setting_works_or_is_left_out(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(machine.sys, "platform", "darwin")
     monkeypatch.setattr(machine.ctypes, "CDLL", None)
     keep_freed_memory()
+
+
+@pytest.mark.parametrize(
+    ("busyness", "factor"), [(1.0, 1.0), (0.9, 1.0), (1.19, 1.0), (1.3, 1.25), (2.1, 1.25**3)]
+)
+def test_a_busy_machine_is_planned_for_as_a_slower_one(
+    busyness: float, factor: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speed = Speed("cpu", 1.0, 2.0, 128, 128)
+    monkeypatch.setattr(machine, "_measure", lambda *_: speed)
+    monkeypatch.setattr(machine, "_busyness", lambda *_: busyness)
+    found = current_speed(tiny.classifier(), tiny.CPU, tmp_path)
+    assert (found.forward, found.train) == pytest.approx((factor, 2.0 * factor))
+    assert measure_speed(tiny.classifier(), tiny.CPU, tmp_path) == speed  # what is remembered stays
+
+
+def test_what_was_measured_on_a_busy_machine_is_measured_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = iter([Speed("cpu", 3.0, 9.0, 128, 128), Speed("cpu", 1.0, 3.0, 128, 128)])
+    monkeypatch.setattr(machine, "_measure", lambda *_: next(measured))
+    monkeypatch.setattr(machine, "_busyness", lambda model, device, speed: 1.0 / speed.forward)
+    for _ in range(2):
+        assert current_speed(tiny.classifier(), tiny.CPU, tmp_path).forward == 1.0
+
+
+def test_a_machine_is_as_busy_as_its_forwards_are_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first call warms up; of the others the middle one counts."""
+    times = iter([900.0, 96.0, 64.0, 320.0])
+    now = iter([0.0, 0.1, 0.2, 0.3, 5.0])
+    monkeypatch.setattr(machine, "_timed", lambda *_: next(times))
+    monkeypatch.setattr(machine.time, "perf_counter", lambda: next(now))
+    speed = Speed("cpu", 1.5, 2.0, 32, 32)
+    assert machine._busyness(tiny.classifier(), tiny.CPU, speed) == pytest.approx(96 / (32 * 1.5))

@@ -15,6 +15,7 @@ import silent_checks
 import torch
 from torch import nn
 
+from tutelage.augment import Weak
 from tutelage.chain import student, trained, types
 from tutelage.chain.answers import evaluation_look
 from tutelage.chain.limits import names_on_offer
@@ -162,23 +163,24 @@ def test_the_student_closer_to_its_teacher_is_kept(
 ) -> None:
     """Training that took it away from its teacher on plain views is not kept."""
     teacher = answers(run, 1, temperature=2.0)
-    started: list[Classifier] = []
+    good: list[Classifier] = []
 
     def fit(run: Any, model: Classifier, *rest: Any) -> Classifier:
-        started.append(copy.deepcopy(model))
-        after = copy.deepcopy(model).eval()
-        with torch.no_grad():  # in place of training: worse answers, or none but equal ones
-            after.head.weight.mul_(-1 if harm else 1)
-            after.head.bias.mul_(-1 if harm else 1)
-            after.head.requires_grad_(False)
-        return after
+        """In place of training: from the fitted head to its opposite, or back."""
+        (*_, best) = rest
+        good.append(copy.deepcopy(model))
+        bad = copy.deepcopy(model)
+        with torch.no_grad():
+            bad.head.weight.mul_(-1)
+            bad.head.bias.mul_(-1)
+        before, after = (model, bad) if harm else (bad, copy.deepcopy(model))
+        best.begin(before)
+        best.after(1, 1, after)
+        return best.restore(after).eval()
 
     monkeypatch.setattr(trained, "fit", fit)
     outcome = distill(run, [teacher], short(run))
-    (start,) = started
-    torch.testing.assert_close(outcome.model.head.weight, start.head.weight)
-    is_start = outcome.model.head.weight.requires_grad
-    assert is_start == harm
+    torch.testing.assert_close(outcome.model.head.weight, good[0].head.weight)
     assert ("as it started" in outcome.remark) == harm
     theirs, ours = (
         softmax(
@@ -236,3 +238,62 @@ def test_a_student_alone_learns_the_labels(run: types.Run) -> None:
     model = train_alone(silent, short(run, steps=30)).model
     logits = evaluation_look(run.task.canvases, run.task.labeled, model, run.device)
     assert logits.argmax(dim=1).tolist() == run.task.labels.tolist()
+
+
+@dataclasses.dataclass
+class Attempt:
+    """A training of the student, as the loop was asked for it."""
+
+    start: dict[str, torch.Tensor]
+    steps: int
+    rate: float
+    gentle: bool
+    teacher_sizes: tuple[int, ...]
+
+
+@pytest.mark.parametrize(
+    ("looks", "steps", "rates"),
+    [
+        ([0.5], [40], [2e-3]),  # the first look is better than the start's 1.0
+        ([2.0, 0.5], [40, 30], [2e-3, 2e-4]),
+        ([2.0, 3.0], [40, 30], [2e-3, 2e-4]),
+    ],
+)
+def test_what_the_student_does_not_bear_is_made_gentler(
+    run: types.Run,
+    monkeypatch: pytest.MonkeyPatch,
+    looks: list[float],
+    steps: list[int],
+    rates: list[float],
+) -> None:
+    """The second attempt has the steps that are left, and begins where the first one began."""
+    found: list[Attempt] = []
+
+    def measure(model: Classifier) -> float:
+        return looks[len(found) - 1] if model.head.bias[0] == 7.0 else 1.0
+
+    def fit(
+        run: Any, model: Classifier, step: Any, loader: Any, settings: Any, *rest: Any
+    ) -> Classifier:
+        (*_, best) = rest
+        start = copy.deepcopy(model.state_dict())
+        views = loader.views
+        mild = isinstance(views.policy, Weak) and views.mix == "none"
+        found.append(Attempt(start, settings.steps, settings.lr_trunk, mild, views.teacher_sizes))
+        best.begin(model)
+        after = copy.deepcopy(model)
+        torch.nn.init.constant_(after.head.bias, 7.0)
+        best.after(student.first_look(settings.steps), settings.steps, after)
+        return best.restore(after).eval()
+
+    monkeypatch.setattr(trained, "fit", fit)
+    monkeypatch.setattr(student, "_divergence", lambda *_: measure)
+    outcome = distill(run, [answers(run, 1)], short(run, 40))
+    assert [attempt.steps for attempt in found] == steps
+    assert [attempt.rate for attempt in found] == pytest.approx(rates)
+    assert [attempt.gentle for attempt in found] == [False, True][: len(steps)]
+    for attempt in found:
+        torch.testing.assert_close(attempt.start, found[0].start)
+        assert attempt.teacher_sizes == (32,)
+    assert bool((outcome.model.head.bias == 7.0).all()) == (looks[-1] < 1.0)
+    assert ("as it started" in outcome.remark) == (looks[-1] > 1.0)

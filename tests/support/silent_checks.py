@@ -66,8 +66,10 @@ from tutelage.steps.supervised import supervised_step
 from tutelage.steps.thresholds import FlexMatch, FreeMatch, SoftMatch
 from tutelage.system.errors import TutelageError
 from tutelage.training.batch import Batch
+from tutelage.training.best import Best
 from tutelage.training.loader import Canvases, Loader, Views, deal
-from tutelage.training.loop import train
+from tutelage.training.loop import learning_rate_factor, train
+from tutelage.training.pace import Pace
 
 Check = Callable[[Path, pytest.MonkeyPatch], None]
 SPEED = Speed("cpu", forward=0.05, train=0.15, forward_size=128, train_size=128)
@@ -100,7 +102,7 @@ class Fit:
 def quick() -> Iterator[pytest.MonkeyPatch]:
     """A known machine, and trainings of four steps; what patches it, for more of that kind."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prepare, "measure_speed", lambda *_: SPEED)
+        patch.setattr(prepare, "current_speed", lambda *_: SPEED)
         patch.setattr(plan, "STEPS", (4,))
         yield patch
 
@@ -113,7 +115,7 @@ def prepared(
     if not data.exists():
         tiny.write_data(data)
     monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(prepare, "measure_speed", lambda *_: SPEED)
+    monkeypatch.setattr(prepare, "current_speed", lambda *_: SPEED)
     config = make_config("run", {**SETTINGS, **settings})
     return prepare.prepare(
         "run", read_catalog(data), str(data), tmp_path / name, config, quiet=True
@@ -124,9 +126,15 @@ def captured_fits(monkeypatch: pytest.MonkeyPatch) -> list[Fit]:
     """What stages give to the training loop from now on; models come back untrained."""
     fits: list[Fit] = []
 
-    def note(run: Any, model: Any, step: Any, loader: Any, settings: Any, label: str) -> Any:
+    def note(
+        run: Any, model: Any, step: Any, loader: Any, settings: Any, label: str, *rest: Any
+    ) -> Any:
         fits.append(Fit(run, model, step, loader, settings))
-        return copy.deepcopy(model).eval()
+        after = copy.deepcopy(model).eval()
+        for best in rest[1:]:
+            if best is not None:
+                best.begin(after)
+        return after
 
     monkeypatch.setattr(trained, "fit", note)
     return fits
@@ -1241,6 +1249,86 @@ def a_training_goes_on_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         found, told = trainings.continued(kind, resumed)
         assert told == history, kind
         assert all(torch.equal(found[name], value) for name, value in expected.items()), kind
+
+
+def scripted(*figures: float) -> tuple[Best, list[dict[str, Tensor]]]:
+    """What measures these figures at its looks, and the states that it was shown."""
+    shown: list[dict[str, Tensor]] = []
+
+    def measure(model: nn.Module) -> float:
+        shown.append(copy.deepcopy(model.state_dict()))
+        return figures[len(best.measured)]
+
+    best = Best(measure)
+    return best, shown
+
+
+def the_best_state_is_delivered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    best, shown = scripted(4.0, 3.0, 1.0, 2.0, 5.0)
+    found, _ = trainings.trained("supervised", best=best)
+    assert len(shown) == 5
+    assert all(torch.equal(found[name], value) for name, value in shown[2].items())
+    best, shown = scripted(1.0, 1.0, 2.0, 2.0, 1.0)  # no better than the start, which stays
+    found, _ = trainings.trained("supervised", best=best)
+    assert all(torch.equal(found[name], value) for name, value in shown[0].items())
+
+
+def a_training_in_vain_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    best, shown = scripted(1.0, 2.0, 0.0, 0.0, 0.0)
+    found, history = trainings.trained("supervised", best=best)
+    assert len(shown) == 2
+    assert history[-1]["step"] == 2
+    assert all(torch.equal(found[name], value) for name, value in shown[0].items())
+
+
+def a_training_goes_on_with_its_best_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = (4.0, 1.0, 3.0, 2.0, 5.0)
+    expected, _ = trainings.trained("supervised", best=scripted(*figures)[0])
+    for after in (1, 2, 4, 6):
+        folder = tmp_path / str(after)
+        resumed = trainings.cut_off("supervised", folder, after, best=scripted(*figures)[0])
+        best, _ = scripted(*figures)
+        found, _ = trainings.continued("supervised", resumed, best=best)
+        assert best.measured == list(figures)
+        assert all(torch.equal(found[name], value) for name, value in expected.items()), after
+
+
+def a_shortened_training_has_the_whole_schedule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[float] = []
+    step = torch.optim.AdamW.step
+
+    def spy(self: Any, *args: Any) -> Any:
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *args)
+
+    config = TrainConfig(40, lr_head=1e-3, lr_trunk=1e-3)
+    pace = Pace(40, decided=[(10, 16)])  # of the 30 steps that were left, every fifth
+    monkeypatch.setattr(torch.optim.AdamW, "step", spy)
+    train(tiny.classifier(), tiny.batches(40), supervised_step, config, device=tiny.CPU, pace=pace)
+    assert len(rates) == 16
+    expected = [1e-3 * learning_rate_factor(at - 1, 40, 4) for at in (9, 10, 15, 20, 40)]
+    assert [rates[at - 1] for at in (9, 10, 11, 12, 16)] == pytest.approx(expected)
+
+
+def the_student_is_judged_on_images_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(student, "LEAST_APART", 1)
+    run = prepared(tmp_path, monkeypatch)
+    shown: list[np.ndarray] = []
+    made = student.make_bank
+
+    def noted(canvases: Any, rows: np.ndarray, *rest: Any, **options: Any) -> Any:
+        shown.append(rows)
+        return made(canvases, rows, *rest, **options)
+
+    monkeypatch.setattr(student, "make_bank", noted)
+    fits = captured_fits(monkeypatch)
+    student.distill(run, [copy.deepcopy(run.base)], run.plan.student)
+    apart = student._set_apart(run.task)
+    assert 0 < len(apart) <= len(run.task.pool) / 5 + 1
+    shown += [examples.rows for examples, _ in fits[0].loader.streams]
+    assert not any(np.isin(apart, rows).any() for rows in shown)
 
 
 def every_leg_trains_head_and_trunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,7 +116,7 @@ class Cut(Exception):
     """A sudden death."""
 
 
-def cut_off(kind: str, folder: Path, after: int) -> Checkpoint:
+def cut_off(kind: str, folder: Path, after: int, **options: Any) -> Checkpoint:
     """The checkpoint that a training leaves which dies after so many steps."""
     model, loader, step, config = start(kind)
 
@@ -127,16 +127,17 @@ def cut_off(kind: str, folder: Path, after: int) -> Checkpoint:
     torch.manual_seed(5)
     checkpoints = Checkpoints(folder, Trainings(0.0, print))
     with suppress(Cut):
-        train(model, batches(), step, config, device=tiny.CPU, checkpoints=checkpoints)
+        options = {**options, "checkpoints": checkpoints}
+        train(model, batches(), step, config, device=tiny.CPU, **options)
     newest = checkpoints.newest()
     assert newest is not None
     assert newest.step == after
     return newest
 
 
-def continued(kind: str, resumed: Checkpoint) -> Figures:
+def continued(kind: str, resumed: Checkpoint, **options: Any) -> Figures:
     """The outcome of a training that goes on from there, in a new process."""
     model, loader, step, config = start(kind)
     batches = loader.after(resumed.step)
-    result = train(model, batches, step, config, device=tiny.CPU, resumed=resumed)
+    result = train(model, batches, step, config, device=tiny.CPU, resumed=resumed, **options)
     return _figures(result, step)

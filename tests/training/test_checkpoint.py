@@ -13,6 +13,7 @@ from tutelage.models.ema import EMA
 from tutelage.system.stop import Terminated, handled
 from tutelage.training.checkpoint import KEPT, Checkpoint, Checkpoints, Trainings
 from tutelage.training.loop import Training, make_optimizer, train
+from tutelage.training.pace import Pace
 
 
 def several_of(said: list[str] | None = None, every: float = 0.0) -> Trainings:
@@ -55,7 +56,7 @@ def test_moments_are_laid_out_as_the_optimiser_does_it(tmp_path: Path) -> None:
     model.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(model, config, torch.device("cpu"))
     ema = EMA(model, 0.9)
-    Training(model, ema, optimizer, step).restore(resumed)
+    Training(model, ema, optimizer, step, Pace(config.steps)).restore(resumed)
     convolution = model.trunk[0].weight
     assert optimizer.state[convolution]["exp_avg"].stride() == convolution.stride()
 

@@ -127,6 +127,14 @@ def test_a_batch_is_a_pure_function_of_seed_and_step() -> None:
     assert not equal(first.batch(3), loader(seed=1).batch(3))
 
 
+def test_other_views_are_of_the_same_images() -> None:
+    one = loader(Views(Strong(), 16, mix="cutmix", mix_share=1.0))
+    other = one.showing(Views(Center(1.0), 16))
+    assert equal(other.batch(3), loader(Views(Center(1.0), 16)).batch(3))
+    assert one.views.mix == "cutmix"
+    assert torch.equal(one.batch(3).ids, other.batch(3).ids)
+
+
 def test_iterating_starts_at_step_zero_each_time() -> None:
     stream = loader()
     for _ in range(2):

@@ -39,7 +39,7 @@ def finish(chain: Pipeline, command: str, data: str, settings: dict[str, Any]) -
     if chain.teachers:
         write_worklist(chain)
     deployed = evidence.deployment(exported)
-    for note in limits.exceeded(run.config.distill, deployed):
+    for note in (*run.clock.notes, *limits.exceeded(run.config.distill, deployed)):
         run.note(note)
     result, probs = measure(run, chain.finished)
     result["leakage"] = evidence.leakage(run, probs)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tutelage.augment.engine import ahead
 from tutelage.chain.machine import choose_device, configure, fixed_size
 from tutelage.config import RunConfig
 from tutelage.data.catalog import Catalog
@@ -73,6 +74,8 @@ def load_data(
     """
     device = choose_device(config.data.device)
     configure(device)
+    if device.type == "cpu" and is_lead():
+        ahead.begin()
     out = folder.path
     store = _open_store(folder, catalog, config, console)
     if is_lead():

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import ctypes
 import json
+import math
 import platform
+import statistics
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tutelage.augment.engine import ahead
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import write_atomically
 
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 
 
 MEASURED_SIZE = 128  # side in pixels of the images that speed is measured on
+USUAL = (0.8, 1.2)  # times the remembered milliseconds; within, the machine is as it was
+_LOOK_S = 1.0  # seconds of forwards that tell how busy it is
 
 
 def choose_device(name: str) -> torch.device:
@@ -74,9 +79,29 @@ class Speed:
         """Estimated milliseconds of a forward at another size."""
         return self.forward * (size / self.forward_size) ** 2
 
+    def slower(self, factor: float) -> Speed:
+        """The speed of a machine on which all takes ``factor`` times as long."""
+        return replace(self, forward=self.forward * factor, train=self.train * factor)
+
     def train_ms(self, size: int) -> float:
         """Estimated milliseconds of forward and backward at another size."""
         return self.train * (size / self.train_size) ** 2
+
+
+def current_speed(model: Classifier, device: torch.device, cache: Path) -> Speed:
+    """How fast ``model`` runs here now: as is remembered, unless the machine is much slower.
+
+    A machine that does other work, too, is taken to be slower by a power of 1.25, so that the same
+    load leads to the same plan. What is remembered is measured anew where it was too slow: the
+    machine may have been busy then.
+    """
+    ahead.wait()  # a compiler at work beside it would make the machine look slow
+    speed = measure_speed(model, device, cache)
+    factor = _busyness(model, device, speed)
+    if factor < USUAL[0]:
+        (cache / "speed.json").unlink(missing_ok=True)
+        return measure_speed(model, device, cache)
+    return speed if factor < USUAL[1] else speed.slower(1.25 ** round(math.log(factor, 1.25)))
 
 
 def measure_speed(model: Classifier, device: torch.device, cache: Path) -> Speed:
@@ -150,10 +175,7 @@ def _measure(model: Classifier, device: torch.device, size: int) -> Speed:
     from tutelage.models.forward import Forward
     from tutelage.models.zoo import first_trunk
 
-    generator = torch.Generator().manual_seed(0)
-    # A GPU is measured at about a step's batch: with fewer images, launches take most of the time.
-    count = 128 if device.type == "cuda" else 32
-    images = torch.rand(count, 3, size, size, generator=generator).to(device)
+    images = _images(size, device)
 
     def placed(net: Classifier) -> Classifier:
         return copy.deepcopy(net).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
@@ -176,14 +198,36 @@ def _measure(model: Classifier, device: torch.device, size: int) -> Speed:
     )
 
 
+def _images(size: int, device: torch.device) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    # A GPU is measured at about a step's batch: with fewer images, launches take most of the time.
+    count = 128 if device.type == "cuda" else 32
+    return torch.rand(count, 3, size, size, generator=generator).to(device)
+
+
+def _busyness(model: Classifier, device: torch.device, speed: Speed) -> float:
+    """How many times as long as is remembered a forward takes here now, in the median."""
+    import copy
+
+    from tutelage.models.forward import Forward
+
+    images = _images(speed.forward_size, device)
+    forward = Forward(copy.deepcopy(model).to(device), "features")
+    calls, began = [_timed(lambda: forward(images), device)], time.perf_counter()
+    while time.perf_counter() - began < _LOOK_S:
+        calls.append(_timed(lambda: forward(images), device))
+    return statistics.median(calls[1:]) / (speed.forward * len(images))
+
+
 def _fastest(call: Callable[[], object], device: torch.device, repeats: int = 4) -> float:
     """Milliseconds of the fastest call after one that warms up: other jobs only ever add time."""
-    best = float("inf")
-    for number in range(repeats + 1):
-        start = time.perf_counter()
-        call()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        if number:
-            best = min(best, (time.perf_counter() - start) * 1e3)
-    return best
+    return min([_timed(call, device) for _ in range(repeats + 1)][1:])
+
+
+def _timed(call: Callable[[], object], device: torch.device) -> float:
+    """Milliseconds of one call."""
+    start = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return (time.perf_counter() - start) * 1e3

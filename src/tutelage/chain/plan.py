@@ -6,6 +6,7 @@ on is measured once per machine: the same command plans the same work again.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ FOLDS = 4  # of the labels; choices are made on them
 JUDGED_FOLDS = 1  # on so many of them a stage that trains the trunk is repeated to be judged
 FOLD_STEPS = 0.5  # of the stage's steps: a fold only shows harm, its model is not used
 MIN_JUDGED = 50  # held-out labels; fewer tell nothing that is worth twice the time
-OVERHEAD_S = 35.0  # imports, decoding, export and its check, latency, report
+BEFORE_S = 15.0  # imports, decoding
+AFTER_S = 20.0  # export and its check, latency, test figures, report
 OFFERS_S = 12.0  # exporting and timing the students to choose from (EfficientNet-lite0)
 SAFETY = 0.85  # share of the budget that is planned, since others may use the machine too
 LOOKS_SHARE = 0.4  # of the planned time, at most, for features and test figures
@@ -35,6 +37,8 @@ MOST_EPOCHS = 60  # of training a student
 MOST_TRAINED_EPOCHS = 20  # of training a teacher's trunk
 MOST_TRANSFER_STEPS = 400  # of training on labels alone
 STUDENT_BATCH = 32
+STUDENT_IMAGES = 1000  # at most, that its head and its temperature are fitted to
+STUDENT_LOOKS = 4.0  # forwards of a teacher at each, or what takes as long
 TRAINED_BATCH = 32
 ONLINE_BATCH = 64
 TRAINED_SHARE = 0.5  # of the time that is left after the frozen rounds; the rest is the student's
@@ -84,6 +88,7 @@ class Work:
     revisions: int = 0  # how often, at equal distances, the pool is labelled anew meanwhile
     labeled_share: float = LABELED_SHARE[0]  # of a batch, and so of the weight: for true labels
     restarts: bool = False  # the learning rates start anew whenever the pool is labelled anew
+    seconds: float = 0.0  # that all trainings of the stage take on the machine as measured
 
     @property
     def labeled_per_batch(self) -> int:
@@ -134,6 +139,7 @@ def make_plan(
     fixed: bool = False,
     command: str = "run",
     student_size: int | None = None,
+    lost: float = 0.0,
 ) -> RunPlan:
     """Choose resolution, trunk, rounds and steps that fit the budget.
 
@@ -145,10 +151,11 @@ def make_plan(
         fixed: the architecture takes no other size.
         command: what the plan is for; no time goes to a stage that it leaves out.
         student_size: side of the student's views in pixels; None chooses it.
+        lost: seconds that decoding took more than is usual.
     """
     minutes = config.data.minutes or default_minutes(amounts.labeled + amounts.pool)
     tune_size = native_size if fixed else min(TUNE_SIZE, native_size)
-    before = _seconds_before(config, amounts, speed, tune_size, command)
+    before = lost + _seconds_before(config, amounts, speed, tune_size, command)
     budget = minutes * 60 * SAFETY - before
     sizes = _sizes(config, amounts, native_size, fixed=fixed)
     size, views = _frozen_views(amounts, speed, sizes, budget)
@@ -171,9 +178,13 @@ def make_plan(
     given = student_size or (sizes[0] if fixed or config.data.input_size else None)
     smallest = min([teacher_size, *(work.size for work in (transfer, trained) if work)])
     offered = [given] if given else _quick_sizes(smallest, amounts.canvas)
+    if command in WITH_STUDENT:
+        seconds += _student_looks(amounts, speed, teacher_size)
     student = _student(offered, teacher_size, speed, amounts, left - seconds)
     if command in WITH_STUDENT:
-        seconds += _student_seconds(student, speed, teacher_size, amounts.teachers)
+        cost = _student_seconds(student, speed, teacher_size, amounts.teachers)
+        student = dataclasses.replace(student, seconds=round(cost, 1))
+        seconds += cost
     return RunPlan(
         minutes=minutes,
         size=size,
@@ -191,7 +202,7 @@ def _seconds_before(
     config: RunConfig, amounts: Amounts, speed: Speed, tune_size: int, command: str
 ) -> float:
     """Seconds of what is no stage: overhead, the search for the view, measuring students."""
-    seconds = OVERHEAD_S
+    seconds = BEFORE_S + AFTER_S
     if config.transfer.augment == "auto" and amounts.pool:
         seconds += tune_seconds(amounts, speed, tune_size)
     if command in WITH_STUDENT and config.distill.limited:
@@ -281,6 +292,13 @@ def _view_ms(size: int, speed: Speed) -> float:
 def _frozen_stages(speed: Speed) -> int:
     """Stages whose weights stay: on a CPU they are half the cost of a step."""
     return 0 if speed.device == "cuda" else 3
+
+
+def _student_looks(amounts: Amounts, speed: Speed, teacher_size: int) -> float:
+    """Seconds in which the student's head and temperature are fitted to its teachers' answers."""
+    looks = STUDENT_LOOKS * min(STUDENT_IMAGES, amounts.labeled + amounts.pool)
+    each = speed.forward_ms(teacher_size) + _view_ms(teacher_size, speed)
+    return amounts.teachers * looks * each / 1e3
 
 
 def _student_seconds(work: Work, speed: Speed, teacher_size: int, teachers: int) -> float:
@@ -438,12 +456,15 @@ class _Trainer:
             # With few labels every leg has to move away from its teacher, so it is a round of its
             # own; more of them lead, and short schedules only slow them down (docs/log.md).
             restarts = pool > 0 and share == LABELED_SHARE[0]
-            works.append(Work(trunk, steps, batch, self.size, frozen, legs, share, restarts))
-        fits = (w for w in works if w.steps <= most and self.seconds(w, folds) <= left)
-        work = next(fits, None)
+            work = Work(trunk, steps, batch, self.size, frozen, legs, share, restarts)
+            seconds = round(self.seconds(work, folds), 1)
+            works.append(dataclasses.replace(work, seconds=seconds))
+        fits = (w for w in works if w.steps <= most and w.seconds <= left)
+        longest = next(fits, None)
         if self.config.transfer.trunk == trunk:
-            return work or works[-1]
-        return None if work is None or work.steps * batch < LEAST_TRAINED else work
+            return longest or works[-1]
+        enough = longest is not None and longest.steps * batch >= LEAST_TRAINED
+        return longest if enough else None
 
 
 def _revisions(images: float, pool: int) -> int:

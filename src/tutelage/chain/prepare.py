@@ -6,7 +6,9 @@ What was decided once is pinned in the run folder, so that the same command goes
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +17,11 @@ from typing import Any
 import numpy as np
 
 from tutelage.chain import limits, tune
+from tutelage.chain.clock import Clock
 from tutelage.chain.load import LoadedData, load_data
-from tutelage.chain.machine import fixed_size, measure_speed
+from tutelage.chain.machine import Speed, current_speed, fixed_size
 from tutelage.chain.plan import (
+    BEFORE_S,
     FOLDS,
     TUNE_MOST,
     Amounts,
@@ -53,6 +57,7 @@ def prepare(
     notes: Sequence[str] = (),
     quiet: bool = False,
     shared: RunFolder | None = None,
+    began: float | None = None,
 ) -> Run:
     """Claim the folder, decode, split, load the trunk and plan.
 
@@ -65,10 +70,12 @@ def prepare(
         notes: what else the user must know.
         quiet: print nothing.
         shared: where the choice of a student is pinned, for runs that must agree on it.
+        began: when the command did, by ``time.monotonic``; None means now.
 
     Raises:
         TutelageError: the data, a setting or the folder is refused; a new folder is removed.
     """
+    began = time.monotonic() if began is None else began
     catalog = apply_decisions(catalog, config.data.decisions)
     with _claimed(command, data, out, config) as (folder, resumed):
         console = _console(folder, quiet=quiet)
@@ -80,7 +87,10 @@ def prepare(
             console.say(f"continuing the run in {folder.path}")
         needed = command != "distill"
         loaded = load_data(folder, catalog, config, console, command, labels_needed=needed)
-        return _planned(command, loaded, folder, shared or folder, notes, console, tracking)
+        folder.pinned("decoded", lambda: round(time.monotonic() - began, 1))
+        run = _planned(command, loaded, folder, shared or folder, notes, console, tracking)
+        run.clock.add(folder.pinned("prepared", lambda: round(time.monotonic() - began, 1)))
+        return run
 
 
 @contextmanager
@@ -163,7 +173,7 @@ def _planned(
     if command in WITH_STUDENT:
         create_student(config, base)  # refused now, not after the teacher was trained
     plan = _pinned_plan(folder, command, data)
-    chosen = _pinned_student(shared, command, data, plan, console)
+    chosen = _pinned_student(folder, shared, command, data, plan, console)
     if chosen is not None:
         config = config.changed("distill", student=chosen["student"])
         plan = dataclasses.replace(plan, student=Work(**chosen["work"]))
@@ -182,6 +192,9 @@ def _planned(
     base.spec = dataclasses.replace(base.spec, input_size=plan.size)
     if config.transfer.features != "last" and command != "distill":
         base = with_levels(base)
+    trainings = Trainings(config.data.checkpoint_seconds, console.say)
+    # A ladder compares its arms, which must train for as long as planned.
+    budget = math.inf if command == "ladder" else 60 * plan.minutes
     return Run(
         folder=folder,
         config=config,
@@ -195,7 +208,8 @@ def _planned(
         task=task,
         notes=[*all_notes, *said],
         tracking=tracking,
-        trainings=Trainings(config.data.checkpoint_seconds, console.say),
+        trainings=trainings,
+        clock=Clock(folder, trainings, console, budget=budget),
         copies=data.copies,
     )
 
@@ -219,10 +233,10 @@ def make_task(data: LoadedData, plan: RunPlan) -> Task:
 
 def _pinned_plan(folder: RunFolder, command: str, data: LoadedData) -> RunPlan:
     def planned() -> dict[str, Any]:
-        speed = measure_speed(data.base, data.device, cache_folder())
+        speed = current_speed(data.base, data.device, cache_folder())
         folder.pin("machine", dataclasses.asdict(speed))
         folder.pin("versions", data.base.spec.versions)
-        return dataclasses.asdict(_plan(command, data))
+        return dataclasses.asdict(_plan(folder, command, data))
 
     known = folder.pinned("plan", planned)
     works = {
@@ -233,7 +247,13 @@ def _pinned_plan(folder: RunFolder, command: str, data: LoadedData) -> RunPlan:
     return RunPlan(**{**known, **works})
 
 
-def _plan(command: str, data: LoadedData, student_size: int | None = None) -> RunPlan:
+def _plan(
+    folder: RunFolder, command: str, data: LoadedData, student_size: int | None = None
+) -> RunPlan:
+    """The plan for the machine and the time that decoding took, as the folder has them pinned."""
+    known = folder.read_json("config.json")
+    # In tens of seconds: a little more or less must not change the plan.
+    lost = max(0.0, round((known.get("decoded", 0.0) - BEFORE_S) / 10) * 10.0)
     base, config, counts = data.base, data.config, data.counts
     labels = data.split.labels[data.split.indices("labeled")]
     amounts = Amounts(
@@ -249,16 +269,22 @@ def _plan(command: str, data: LoadedData, student_size: int | None = None) -> Ru
     return make_plan(
         config,
         amounts,
-        measure_speed(base, data.device, cache_folder()),
+        Speed(**known["machine"]),
         base.spec.input_size,
         fixed=fixed_size(base),
         command=command,
         student_size=student_size,
+        lost=lost,
     )
 
 
 def _pinned_student(
-    folder: RunFolder, command: str, data: LoadedData, plan: RunPlan, console: Console
+    own: RunFolder,
+    folder: RunFolder,
+    command: str,
+    data: LoadedData,
+    plan: RunPlan,
+    console: Console,
 ) -> dict[str, Any] | None:
     """The student that keeps the limits, chosen once per run folder; None without limits.
 
@@ -282,7 +308,7 @@ def _pinned_student(
             sizes,
             limits.Untrained(config, base),
         )
-        work = _plan(command, data, found.size).student
+        work = _plan(own, command, data, found.size).student
         return {"student": found.student, "work": dataclasses.asdict(work), "note": note}
 
     return dict(folder.pinned("student", chosen))

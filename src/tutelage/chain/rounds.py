@@ -63,9 +63,7 @@ def affordable(chain: Pipeline) -> Iterator[tuple[str, Work]]:
             continue
         name = f"self-train-{number}"
         pinned = run.folder.read_json("config.json")
-        spent = sum(done.seconds for done in chain.finished)
-        spent += pinned.get("strong_view", {}).get("seconds", 0.0)
-        late = pinned.get("left_out") == name or spent > run.plan.minutes * 60
+        late = pinned.get("left_out") == name or run.clock.late(run.plan, work)
         if late and not (run.folder.stages / name / "stage.json").exists():
             run.folder.pin("left_out", name)
             run.note(f"the time budget was spent before {name}: it was left out")

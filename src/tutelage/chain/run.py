@@ -33,6 +33,7 @@ def train(
     *,
     notes: Sequence[str] = (),
     quiet: bool = False,
+    began: float | None = None,
 ) -> dict[str, Any]:
     """Carry out one of the commands that train.
 
@@ -44,6 +45,7 @@ def train(
         settings: by name, as on the command line.
         notes: what else the user must know.
         quiet: print nothing.
+        began: when the command did, by ``time.monotonic``; None means now.
 
     Returns:
         The content of metrics.json; an empty dict where another rank leads.
@@ -56,7 +58,7 @@ def train(
     if teachers:
         catalog = catalog.named(teachers[0].spec.classes)
     with joined():
-        run = prepare(command, catalog, data, out, config, notes=notes, quiet=quiet)
+        run = prepare(command, catalog, data, out, config, notes=notes, quiet=quiet, began=began)
         with contextlib.closing(run):
             chain = Pipeline(run)
             if command != "distill":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 
@@ -9,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tutelage.augment import Center
+from tutelage.augment import Center, Weak
 from tutelage.chain import trained
 from tutelage.chain.answers import MATCHED_IMAGES, calibrate, clean_logits, set_calibration
+from tutelage.chain.clock import shares
 from tutelage.chain.frozen import PROBE_STRENGTH, set_head
-from tutelage.chain.plan import Work
+from tutelage.chain.plan import STUDENT_IMAGES, Work
 from tutelage.chain.types import Beliefs, Outcome, Run, Task
 from tutelage.chain.views import strong_policy
 from tutelage.config import RunConfig
@@ -30,13 +32,17 @@ from tutelage.steps.supervised import supervised_step
 from tutelage.system.errors import TutelageError
 from tutelage.system.ranks import alone
 from tutelage.training.batch import Step
+from tutelage.training.best import Best, first_look
 from tutelage.training.loader import Loader, Rows, Views, spaced
 
 SHARE = 0.25  # of the teacher's parameters that a cut student may have
 NECKS = (256, 1024)  # least and greatest width of a cut student's 1x1 convolution
-WARM_IMAGES = 500
 WARM_VIEWS = 2
-LEAST_UNSEEN = 50  # images that the warm start was not fitted to; with fewer, all are used
+LOWER = 0.1  # of the learning rate, where the student does not bear the whole of it
+GENTLE_SCALE = 0.6  # least area of a crop in views for such a student
+APART = 200  # pool images, at most, that tell whether training serves the student
+APART_SHARE = 0.2  # of the pool, at most
+LEAST_APART = 50  # fewer would tell too little: then images that it learns from are looked at
 
 
 def create_student(config: RunConfig, teacher: Classifier) -> Classifier:
@@ -125,23 +131,24 @@ def distill(run: Run, teachers: Sequence[Classifier], work: Work) -> Outcome:
     """
     config = run.config.distill
     joint = Teachers([teacher.to(run.device) for teacher in teachers])
-    student = _begin(run, teachers[0], work)
-    _warm_up(run, student, joint)
+    apart = _set_apart(run.task)
+    seen = run.on(pool=np.setdiff1d(run.task.pool, apart))
+    student = _begin(seen, teachers[0], work)
+    _warm_up(seen, student, joint)
     step = DistillationStep(joint, temperature=config.temperature, alpha=config.alpha)
     views = _views(run, student, joint.sizes)
     loader = Loader(
-        run.task.canvases,
-        run.task.labeled_examples(run.task.folds[0]),
-        run.task.unlabeled_examples(run.task.pool),
+        seen.task.canvases,
+        seen.task.labeled_examples(seen.task.folds[0]),
+        seen.task.unlabeled_examples(seen.task.pool),
         views,
         batch_size=work.batch_size,
         labeled_per_batch=work.labeled_per_batch,
         seed=run.seed,
     )
-    after = _fit(run, student, step, loader, work)
-    for teacher in teachers:
-        teacher.cpu()
-    student, remark = _kept(run, student.eval(), after, teachers)
+    measure = _divergence(run, apart if len(apart) else _rows(run.task, APART), teachers)
+    student, remark = _mimic(run, student, step, loader, work, measure)
+    _calibrate_to(run, student, teachers)
     return Outcome(student, _held_out(run, student), frozen=False, remark=remark)
 
 
@@ -170,7 +177,8 @@ def train_alone(run: Run, work: Work) -> Outcome:
         labeled_per_batch=work.batch_size,
         seed=run.seed,
     )
-    student = _fit(run, student, supervised_step, loader, work)
+    rate = run.config.distill.lr_student
+    student = _fit(run, student, supervised_step, loader, work, rate)
     beliefs = _held_out(run, student)
     calibrate(task, student, beliefs)
     return Outcome(student, beliefs, frozen=False)
@@ -198,11 +206,55 @@ def _pretrained(config: RunConfig) -> bool:
     return config.distill.student_weights != "none"
 
 
-def _fit(run: Run, student: Classifier, step: Step, loader: Loader, work: Work) -> Classifier:
+def _mimic(
+    run: Run,
+    student: Classifier,
+    step: Step,
+    loader: Loader,
+    work: Work,
+    measure: Callable[[Classifier], float],
+) -> tuple[Classifier, str]:
+    """The student in its best state, and which that is in words.
+
+    Whether it bears strong views and a high learning rate depends on how near it starts to its
+    teacher, and on how many steps there are to make good what the first ones spoil: on solar cells
+    it never came back to where it had started (docs/log.md). So where it is worse after a quarter
+    of the steps, it begins again for the rest of them, with gentle views and a lower rate; and if
+    it is still worse at their half, it stays as it started.
+    """
+    rate, best = run.config.distill.lr_student, Best(measure)
+    after = _fit(run, student, step, loader, work, rate, best)
+    run.console.record("looks", label="student", rate=rate, divergence=best.measured)
+    left = work.steps - first_look(work.steps)
+    if best.in_vain and left:
+        rate, best = LOWER * rate, Best(measure, trial=2)
+        rest = dataclasses.replace(work, steps=left, seconds=work.seconds * left / work.steps)
+        gentle = loader.showing(_gentle(run, loader.views))
+        after = _fit(run, student, step, gentle, rest, rate, best)
+        run.console.record("looks", label="student", rate=rate, divergence=best.measured)
+    return after, _remark(best)
+
+
+def _gentle(run: Run, views: Views) -> Views:
+    """Views that keep most of the image as it is, and mix no two."""
+    plain = run.config.transfer.augment == "center"
+    policy = views.policy if plain else Weak(scale=(GENTLE_SCALE, 1.0))
+    return dataclasses.replace(views, policy=policy, mix="none")
+
+
+def _fit(
+    run: Run,
+    student: Classifier,
+    step: Step,
+    loader: Loader,
+    work: Work,
+    rate: float,
+    best: Best | None = None,
+) -> Classifier:
     student.set_noise(run.config.transfer.drop_rate, 0.0)
-    rate = run.config.distill.lr_student
     settings = trained.train_config(run.config, work, lr_trunk=rate, lr_head=rate, layer_decay=1.0)
-    return trained.fit(run, student, step, loader, settings, "student")
+    (share,) = shares(work, [work.steps], later=0.0)
+    return trained.fit(run, student, step, loader, settings, "student", share, best)
 
 
 def _held_out(run: Run, student: Classifier) -> Beliefs:
@@ -222,8 +274,8 @@ def _views(run: Run, student: Classifier, teacher_sizes: tuple[int, ...] = ()) -
 
 
 def _warm_rows(task: Task) -> Rows:
-    """At most ``WARM_IMAGES`` training images, evenly spaced."""
-    return spaced(np.concatenate([task.labeled, task.pool]), WARM_IMAGES)
+    """At most ``STUDENT_IMAGES`` training images, evenly spaced."""
+    return spaced(np.concatenate([task.labeled, task.pool]), STUDENT_IMAGES)
 
 
 @torch.no_grad()
@@ -280,56 +332,68 @@ def _set_warm_head(student: Classifier, features: Tensor, targets: Tensor) -> No
     set_head(student, fit_head(features, targets, weights, metric, strength=PROBE_STRENGTH))
 
 
-def _kept(
-    run: Run, start: Classifier, learned: Classifier, teachers: Sequence[Classifier]
-) -> tuple[Classifier, str]:
-    """The student before or after its training, calibrated, and which it is in words.
+def _set_apart(task: Task) -> Rows:
+    """Pool images that the student learns nothing from; none where the pool is too small for it.
 
-    Strong views can teach what plain ones contradict: on solar cells a crop without the crack is
-    still called defective, and training took the student away from its teacher. No labels are
-    needed to see that: the student that deviates less from the teacher's beliefs about images
-    that its start was not fitted to is kept.
+    On them it is seen whether training serves the student. No labels are needed: what counts is
+    how far it is from its teacher.
     """
-    task = run.task
-    rows = task.pool if len(task.pool) else task.labeled
-    unseen = np.setdiff1d(rows, _warm_rows(task))
-    rows = spaced(unseen if len(unseen) >= LEAST_UNSEEN else rows, MATCHED_IMAGES)
-    before, after, *theirs = (
-        clean_logits(run, model, rows, views=1) for model in (start, learned, *teachers)
-    )
-    specs = [teacher.spec for teacher in teachers]
-    pairs = zip(theirs, specs, strict=True)
-    believed = np.mean([softmax(logits, spec.temperature) for logits, spec in pairs], axis=0)
-    threshold = specs[0].unknown_threshold
-    was = _calibrate_to(start, before, believed, theirs[0], threshold)
-    now = _calibrate_to(learned, after, believed, theirs[0], threshold)
-    change = f"KL {was:.3f} to {now:.3f}"
-    if was < now:
-        return start, f"as it started; training took it away from its teacher ({change})"
-    return learned, f"training brought it closer to its teacher ({change})"
+    count = min(APART, int(APART_SHARE * len(task.pool)))
+    return spaced(task.pool, count) if count >= LEAST_APART else task.pool[:0]
 
 
-def _calibrate_to(
-    student: Classifier, ours: Floats, believed: Floats, first: Floats, threshold: float | None
-) -> float:
+def _rows(task: Task, most: int) -> Rows:
+    """At most so many images of the pool, or without one of the labelled images."""
+    return spaced(task.pool if len(task.pool) else task.labeled, most)
+
+
+def _divergence(
+    run: Run, rows: Rows, teachers: Sequence[Classifier]
+) -> Callable[[Classifier], float]:
+    """A measure of students: mean KL divergence from their teachers on plain views, in nats.
+
+    A student is first made as sure as suits it best, as it will be in the end.
+    """
+    believed = _believed(teachers, _answers(run, rows, teachers))
+
+    def measure(student: Classifier) -> float:
+        ours = clean_logits(run, copy.deepcopy(student), rows, views=1)
+        probs = np.clip(softmax(ours, fit_temperature(ours, believed)), 1e-12, 1.0)
+        ratio = np.clip(believed, 1e-12, 1.0) / probs
+        return float((believed * np.log(ratio)).sum(axis=1).mean())
+
+    return measure
+
+
+def _answers(run: Run, rows: Rows, models: Sequence[Classifier]) -> list[Floats]:
+    """Each model's logits (N, K) on plain views."""
+    return [clean_logits(run, model, rows, views=1) for model in models]
+
+
+def _believed(teachers: Sequence[Classifier], logits: Sequence[Floats]) -> Floats:
+    """The mean of the teachers' calibrated probabilities (N, K)."""
+    pairs = zip(logits, teachers, strict=True)
+    return np.asarray(np.mean([softmax(z, t.spec.temperature) for z, t in pairs], axis=0))
+
+
+def _remark(best: Best) -> str:
+    """In words, which state of the student is delivered."""
+    before, last, lowest = best.measured[0], best.measured[-1], min(best.measured)
+    if lowest < before:
+        return f"training brought it closer to its teacher (KL {before:.3f} to {lowest:.3f})"
+    change = f"KL {before:.3f} to {last:.3f}"
+    return f"as it started; training took it away from its teacher ({change})"
+
+
+def _calibrate_to(run: Run, student: Classifier, teachers: Sequence[Classifier]) -> None:
     """Make the student as confident as its teachers' mean, and as often sure of no class.
 
-    It is fitted against what the teachers believe, so it needs no labels. An energy means
-    something for one model only, so the student's threshold is matched to the first teacher's.
-
-    Args:
-        student: its spec is replaced.
-        ours: (N, K) its logits.
-        believed: (N, K) mean probabilities of its teachers for the same images.
-        first: (N, K) logits of the first teacher.
-        threshold: of the first teacher, if it has one.
-
-    Returns:
-        Mean KL divergence of the calibrated student from what is believed, in nats.
+    It is fitted against what the teachers believe of the pool, so it needs no labels. An energy
+    means something for one model only, so the threshold is matched to the first teacher's.
     """
+    rows = _rows(run.task, MATCHED_IMAGES)
+    ours, *theirs = _answers(run, rows, [student, *teachers])
+    threshold = teachers[0].spec.unknown_threshold
     if threshold is not None:
-        threshold = match_threshold(energy(ours), energy(first), threshold)
-    temperature = fit_temperature(ours, believed)
-    set_calibration(student, temperature, threshold)
-    ratio = np.clip(believed, 1e-12, 1.0) / np.clip(softmax(ours, temperature), 1e-12, 1.0)
-    return float((believed * np.log(ratio)).sum(axis=1).mean())
+        threshold = match_threshold(energy(ours), energy(theirs[0]), threshold)
+    set_calibration(student, fit_temperature(ours, _believed(teachers, theirs)), threshold)

@@ -22,6 +22,7 @@ from tutelage.chain.answers import (
     unknown_threshold_of,
 )
 from tutelage.chain.balance import balance_of, chosen_balance
+from tutelage.chain.clock import Share, later_seconds, shares
 from tutelage.chain.frozen import believed_targets, with_head
 from tutelage.chain.plan import FOLD_STEPS, Work, pool_share
 from tutelage.chain.types import Beliefs, Fold, Outcome, Run
@@ -35,6 +36,7 @@ from tutelage.stats.pseudo_labels import PseudoLabels, revise
 from tutelage.steps.online import make_online_step
 from tutelage.steps.supervised import supervised_step
 from tutelage.training.batch import Step
+from tutelage.training.best import Best
 from tutelage.training.loader import Examples, Loader, Views
 from tutelage.training.loop import train
 
@@ -55,16 +57,26 @@ def train_config(config: RunConfig, work: Work, **changes: Any) -> TrainConfig:
 
 
 def fit(
-    run: Run, model: Classifier, step: Step, loader: Loader, settings: TrainConfig, label: str
+    run: Run,
+    model: Classifier,
+    step: Step,
+    loader: Loader,
+    settings: TrainConfig,
+    label: str,
+    share: Share | None = None,
+    best: Best | None = None,
 ) -> Classifier:
     """Run the loop on a copy of ``model`` and return the averaged model on the CPU.
 
-    A training that was cut off goes on from its newest checkpoint.
+    A training that was cut off goes on from its newest checkpoint. One that has a ``share`` of the
+    run's time makes fewer steps where the machine is slower than planned. With ``best`` the
+    average's best state is returned.
     """
     model = copy.deepcopy(model)
     torch.manual_seed(run.seed)  # dropout and stochastic depth draw from torch's own generator
     checkpoints = run.trainings.next()
     resumed = None if checkpoints is None else checkpoints.newest()
+    pace = run.clock.pace(checkpoints, settings.steps, share)
     with run.progress(label, settings.steps) as done:
         result = train(
             model,
@@ -75,6 +87,8 @@ def fit(
             on_step=done,
             checkpoints=checkpoints,
             resumed=resumed,
+            pace=pace,
+            best=best,
         )
     return result.model.cpu().to(memory_format=torch.contiguous_format)
 
@@ -111,15 +125,16 @@ def train_trunk(
     judged = np.full((len(task.judged), task.n_classes), np.nan)
     pool: list[Floats | None] = [None] * len(task.folds)
     models, learned = [], []
+    trainings = [work.steps] + [max(1, round(FOLD_STEPS * work.steps))] * judged_folds
+    times = shares(work, trainings, later_seconds(run.plan, work))
     for number, fold in enumerate(task.folds[: 1 + judged_folds]):
-        steps = work.steps if number == 0 else max(1, round(FOLD_STEPS * work.steps))
-        share = dataclasses.replace(work, steps=steps)
+        share = dataclasses.replace(work, steps=trainings[number])
         believed = labels[number]
         if believed is not None and work.trunk == "trained":
             believed = believed.some(pool_share(share, len(task.pool)), run.seed)
         label = name if number == 0 else f"{name}, fold {number}"
         start = with_head(run.base, heads[number])
-        model, last = _train_fold(run, fold, start, believed, share, balance, label)
+        model, last = _train_fold(run, fold, start, believed, share, balance, label, times[number])
         if last is None:  # a round labels the pool as it goes, and no round comes after it
             pool[number] = clean_logits(run, model, task.pool)
         judged[fold.judges] = clean_logits(run, model, task.judged[fold.judges], views=1)
@@ -144,6 +159,7 @@ class _Leg:
     work: Work  # sizes, and the steps of this leg alone
     first: int  # steps that the legs before it made
     total: int  # steps of all legs
+    time: Share  # what it has of the run's time
     name: str  # shown beside the progress bar
 
 
@@ -155,6 +171,7 @@ def _train_fold(
     work: Work,
     balance: str,
     name: str,
+    time: Share,
 ) -> tuple[Classifier, PseudoLabels | None]:
     """The trained model of one fold, and the pseudo-labels it learned from last.
 
@@ -172,7 +189,8 @@ def _train_fold(
             probs = softmax(clean_logits(run, model, rows, views=1))
             labels = revise(labels, probs, strength=run.config.self_train.alignment)
         shown = f"{name}, {number + 1} of {count}" if count > 1 else name
-        leg = _Leg(fold, labels, balance, work, number * steps, count * steps, shown)
+        left = Share(time.step, time.after + time.step * steps * (count - 1 - number))
+        leg = _Leg(fold, labels, balance, work, number * steps, count * steps, left, shown)
         model = _train_leg(run, model, leg)
     return model, labels
 
@@ -208,7 +226,8 @@ def _train_offline(run: Run, model: Classifier, leg: _Leg) -> Classifier:
     views = Views(strong, work.size, mix=config.transfer.mix)
     schedule = {"schedule_first": leg.first, "schedule_steps": leg.total}
     settings = train_config(config, work, **({} if work.restarts else schedule))
-    return fit(run, model, step, _loader(run, labeled, pool, views, leg), settings, leg.name)
+    loader = _loader(run, labeled, pool, views, leg)
+    return fit(run, model, step, loader, settings, leg.name, leg.time)
 
 
 def _train_online(run: Run, model: Classifier, leg: _Leg) -> Classifier:
@@ -234,7 +253,7 @@ def _train_online(run: Run, model: Classifier, leg: _Leg) -> Classifier:
         views = Views(strong, work.size, weak=weak)
     loader = _loader(run, labeled, pool, views, leg)
     settings = train_config(config, work, schedule_steps=leg.total, ema_decay=ONLINE_EMA_DECAY)
-    return fit(run, model, step, loader, settings, leg.name)
+    return fit(run, model, step, loader, settings, leg.name, leg.time)
 
 
 def _loader(run: Run, labeled: Examples, pool: Examples | None, views: Views, leg: _Leg) -> Loader:

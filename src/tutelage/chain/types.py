@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tutelage.chain.clock import Clock
 from tutelage.chain.plan import RunPlan
 from tutelage.config import RunConfig
 from tutelage.data.catalog import Catalog
@@ -151,6 +152,7 @@ class Run:
     notes: list[str]  # what the user must know
     tracking: Tracking  # the trackers that figures are also sent to
     trainings: Trainings  # where checkpoints within a training are kept
+    clock: Clock  # what is spent of the minutes
     copies: Duplicates  # images that are there more than once
 
     @property

@@ -45,18 +45,20 @@ class Trainings:
         """Save every ``every`` seconds, or after each step if 0; ``say`` reports damaged files."""
         self.every, self.say = every, say
         self._folder: Path | None = None
+        self._stage = ""
         self._count = 0
         self._began = time.monotonic()
 
     @contextmanager
     def of(self, stage: Path) -> Iterator[Callable[[], float]]:
         """While a stage that will be kept in the folder ``stage`` runs; yields ``seconds``."""
-        before = self._folder, self._count, self._began
-        self._folder, self._count, self._began = _beside(stage), 0, time.monotonic()
+        before = self._folder, self._stage, self._count, self._began
+        self._folder, self._stage, self._count = _beside(stage), stage.name, 0
+        self._began = time.monotonic()
         try:
             yield self.seconds
         finally:
-            self._folder, self._count, self._began = before
+            self._folder, self._stage, self._count, self._began = before
 
     def forget(self, stage: Path) -> None:
         """Delete the checkpoints of a stage that is kept."""
@@ -70,7 +72,13 @@ class Trainings:
         if self._folder is None:
             return None
         self._count += 1
-        return Checkpoints(self._folder / str(self._count), self)
+        folder = self._folder / str(self._count)
+        return Checkpoints(folder, self, name=f"{self._stage}, training {self._count}")
+
+    @property
+    def running(self) -> bool:
+        """Whether a stage is running."""
+        return self._folder is not None
 
     def seconds(self) -> float:
         """Seconds that the stage has taken so far, including those before it was cut off."""
@@ -82,10 +90,10 @@ class Trainings:
 
 
 class Checkpoints:
-    """The checkpoints of one training."""
+    """The checkpoints of one training; its ``name`` tells it from the run's others."""
 
-    def __init__(self, folder: Path, trainings: Trainings) -> None:
-        self._folder, self._trainings = folder, trainings
+    def __init__(self, folder: Path, trainings: Trainings, *, name: str = "") -> None:
+        self._folder, self._trainings, self.name = folder, trainings, name
         self._last = time.monotonic()
 
     def newest(self) -> Checkpoint | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -206,6 +207,12 @@ class Loader:
             labeled_per_batch = 0
         if pool is not None and len(pool) > 0:
             self.streams = [(labeled, labeled_per_batch), (pool, batch_size - labeled_per_batch)]
+
+    def showing(self, views: Views) -> Loader:
+        """The same images in the same order, in other views."""
+        other = copy.copy(self)
+        other.views = views
+        return other
 
     def __iter__(self) -> Iterator[Batch]:
         return self.after(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import count, takewhile
 from typing import Any
 
 import torch
@@ -18,7 +19,9 @@ from tutelage.system.errors import TutelageError
 from tutelage.system.ranks import any_of, current
 from tutelage.system.stop import Terminated, deferred
 from tutelage.training.batch import Batch, Step
+from tutelage.training.best import Best
 from tutelage.training.checkpoint import Checkpoint, Checkpoints
+from tutelage.training.pace import Pace
 from tutelage.training.together import parallel, whole_batch
 
 
@@ -35,7 +38,7 @@ class Result:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-def learning_rate_factor(step: int, steps: int, warmup: int) -> float:
+def learning_rate_factor(step: float, steps: int, warmup: int) -> float:
     """Linear warm-up to 1, then half a cosine to 0; a pure function of the step."""
     if step < warmup:
         return (step + 1) / warmup
@@ -67,6 +70,8 @@ def train(
     on_step: Callable[[int, dict[str, float]], None] | None = None,
     checkpoints: Checkpoints | None = None,
     resumed: Checkpoint | None = None,
+    pace: Pace | None = None,
+    best: Best | None = None,
 ) -> Result:
     """Train ``model`` for ``config.steps`` steps and return its moving average.
 
@@ -84,6 +89,9 @@ def train(
         on_step: called with the step's number (from 1) and metrics every ``config.log_every``.
         checkpoints: where to save the training as it goes, and when SIGTERM comes.
         resumed: one of its checkpoints, to go on from; ``batches`` begins after its steps.
+        pace: may end the training earlier; then its learning rates fall faster.
+        best: looks at the average meanwhile; its best state is returned, and it ends what only
+            makes the model worse.
 
     Raises:
         TutelageError: the loss is not finite (the message names the step), or the batches ran out.
@@ -92,15 +100,19 @@ def train(
     model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = make_optimizer(model, config, device)
     base_rates = [group["lr"] for group in optimizer.param_groups]
-    training = Training(model, EMA(model, config.ema_decay), optimizer, step)
-    number = done = 0 if resumed is None else training.restore(resumed)
+    training = Training(
+        model, EMA(model, config.ema_decay), optimizer, step, pace or Pace(config.steps), best
+    )
+    number = done = training.begin() if resumed is None else training.restore(resumed)
     learner = parallel(model)
     whole = config.schedule_steps or config.steps
     warmup = max(1, round(config.warmup * whole))
     first_bad = torch.full((), config.steps + 1, device=device)
+    numbers = takewhile(training.goes_on, count(done + 1))
     with deferred() as asked_to_stop:
-        for number, batch in zip(range(done + 1, config.steps + 1), batches, strict=False):
-            factor = learning_rate_factor(config.schedule_first + number - 1, whole, warmup)
+        for number, batch in zip(numbers, batches, strict=False):
+            place = config.schedule_first + training.pace.planned_step(number) - 1
+            factor = learning_rate_factor(place, whole, warmup)
             for group, rate in zip(optimizer.param_groups, base_rates, strict=True):
                 group["lr"] = rate * factor
             bfloat16 = torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda")
@@ -113,7 +125,7 @@ def train(
             norm = nn.utils.clip_grad_norm_(training.trained, config.clip_norm)
             finite = torch.isfinite(loss.detach()) & torch.isfinite(norm)
             first_bad = torch.where(finite, first_bad, first_bad.clamp_max(number))
-            logged = number % config.log_every == 0 or number == config.steps
+            logged = number % config.log_every == 0 or number == training.pace.steps
             stopping = any_of(asked_to_stop())
             saved = checkpoints is not None and (stopping or checkpoints.due())
             # Reading a value back stalls a GPU's queue, so there it waits for the next log line.
@@ -127,13 +139,15 @@ def train(
                 training.history.append(row)
                 if on_step is not None:
                     on_step(number, row)
+            training.after(number)
             if saved and checkpoints is not None:
                 checkpoints.save(number, *training.state())
             if stopping:
                 raise Terminated
-    if number < config.steps:
-        raise TutelageError(f"the batches ran out after step {number} of {config.steps}")
-    return Result(training.ema.model, training.history)
+    if training.goes_on(number + 1):
+        raise TutelageError(f"the batches ran out after step {number} of {training.pace.steps}")
+    average = training.ema.model
+    return Result(average if best is None else best.restore(average), training.history)
 
 
 @dataclass
@@ -144,12 +158,30 @@ class Training:
     ema: EMA[Classifier]
     optimizer: torch.optim.Optimizer
     step: Step
+    pace: Pace
+    best: Best | None = None
     history: list[dict[str, float]] = field(default_factory=list)
 
     @property
     def on_cuda(self) -> bool:
         """Whether it runs on a GPU, whose own generator then draws the noise."""
         return self.trained[0].is_cuda
+
+    def goes_on(self, number: int) -> bool:
+        """Whether step ``number`` is to be made."""
+        return number <= self.pace.steps and not (self.best is not None and self.best.in_vain)
+
+    def after(self, number: int) -> None:
+        """Look at the time, and at the average, after step ``number``."""
+        self.pace.after(number)
+        if self.best is not None:
+            self.best.after(number, self.pace.steps, self.ema.model)
+
+    def begin(self) -> int:
+        """Look at the model before its first step; no step is made by then."""
+        if self.best is not None:
+            self.best.begin(self.ema.model)
+        return 0
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and facts for a checkpoint: weights, average, moments, generators, statistics.
@@ -164,6 +196,7 @@ class Training:
             "model": self.model.state_dict(),
             "ema": self.ema.state_dict(),
             "step": remembered,
+            "best": {} if self.best is None else self.best.state_dict(),
             **{f"optimizer.{i}": self.optimizer.state[p] for i, p in enumerate(self.trained)},
         }
         for part, state in parts.items():
@@ -182,6 +215,9 @@ class Training:
         self.ema.load_state_dict(part("ema"))
         if hasattr(self.step, "load_state_dict"):
             self.step.load_state_dict(part("step"))
+        if self.best is not None:
+            self.best.load_state_dict(part("best"))
+        self.pace.resume(saved.step)
         for i, parameter in enumerate(self.trained):
             for name, value in part(f"optimizer.{i}").items():
                 # In the optimiser's own memory layout, or sums would round differently.

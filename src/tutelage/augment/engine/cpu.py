@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tutelage.augment.engine import kernel, reference
+from tutelage.augment.engine import ahead, kernel, reference
 from tutelage.augment.engine.colors import check_channels
 from tutelage.augment.plan import Plan
 from tutelage.system.cores import cores
@@ -50,6 +50,7 @@ def render(
         np.array(scale, np.float32), np.array(shift, np.float32),
         reference.OUTSIDE_CODES[outside], nearest, np.zeros(1, np.int64), views.numpy(),
     ]  # fmt: skip
+    ahead.wait()
     threads = min(torch.get_num_threads(), cores(), len(images))
     others = [_pool(os.getpid()).submit(kernel.render, *arguments) for _ in range(threads - 1)]
     kernel.render(*arguments)

@@ -1,0 +1,123 @@
+"""The clock of a run: what is spent of its minutes, and what each training may take of the rest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from tutelage.chain.plan import AFTER_S, RunPlan, Work
+from tutelage.data.runfolder import RunFolder
+from tutelage.system.console import Console
+from tutelage.training.checkpoint import Checkpoints, Trainings
+from tutelage.training.pace import Pace
+
+LEAST = 0.25  # of the planned time; a stage that gets less is left out
+_SHORTENED = "shortened"  # in config.json: by training, what its pace decided
+
+
+@dataclass(frozen=True)
+class Share:
+    """What a training has of the planned time: of this, it may have as much as there is left."""
+
+    step: float  # planned seconds of one of its steps
+    after: float  # planned seconds of the trainings that come after it
+
+
+class Clock:
+    """Counts the seconds of a run, and keeps its trainings within its minutes.
+
+    Seconds are counted with the stages that took them, so that a kill buys no time. A slow machine
+    takes from all trainings alike: each may take its planned share of what is left, and leaves the
+    exports and the report their time. Which training was shortened, and by how much, is pinned in
+    the run folder.
+    """
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        trainings: Trainings,
+        console: Console,
+        *,
+        budget: float,
+    ) -> None:
+        """Begin with ``budget`` seconds; an infinite budget shortens nothing."""
+        self._folder, self._trainings, self._console = folder, trainings, console
+        self.budget = budget
+        self._spent = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count what is finished: the preparation, a stage."""
+        self._spent += seconds
+
+    def spent(self) -> float:
+        """Seconds that the run has taken so far, the stage that is running included."""
+        return self._spent + (self._trainings.seconds() if self._trainings.running else 0.0)
+
+    def late(self, plan: RunPlan, work: Work) -> bool:
+        """Whether there is no time left for a stage.
+
+        A head on the frozen trunk costs next to nothing. A trained trunk is worth it if ``LEAST``
+        of the time is left that it and the student need.
+        """
+        left = self.budget - self.spent()
+        if not work.seconds:
+            return left < 0
+        return left - AFTER_S < LEAST * (work.seconds + plan.student.seconds)
+
+    def pace(self, checkpoints: Checkpoints | None, steps: int, share: Share | None) -> Pace:
+        """The pace of a training of ``steps`` steps, which the run's ``checkpoints`` tell by name.
+
+        Without a share it makes all its steps: it is an arm to compare with.
+        """
+        unbound = share is None or not share.step or math.isinf(self.budget)
+        if checkpoints is None or share is None or unbound:
+            return Pace(steps)
+        name = checkpoints.name
+        known = self._shortened().get(name, [])
+        return Pace(
+            steps, partial(self._allowed, share), decided=known, keep=partial(self._keep, name)
+        )
+
+    @property
+    def notes(self) -> list[str]:
+        """What the user must know of trainings that were shortened, one note a training."""
+        return [
+            f"{name}: {decided[-1][1]} steps were made, fewer than planned: the machine was slower "
+            f"than planned, and {self.budget / 60:g} minutes were to be kept (--minutes)"
+            for name, decided in self._shortened().items()
+        ]
+
+    def _allowed(self, share: Share, seconds: float, left: float) -> float:
+        """Seconds for ``left`` more planned steps, which now take ``seconds`` each.
+
+        What comes after the trainings is slowed down like them.
+        """
+        slower = max(1.0, seconds / share.step)
+        rest = self.budget - self.spent() - AFTER_S * slower
+        own = left * share.step
+        return max(0.0, rest) * own / (own + share.after)
+
+    def _keep(self, name: str, decided: list[tuple[int, int]]) -> None:
+        self._folder.pin(_SHORTENED, {**self._shortened(), name: decided})
+        self._console.say(
+            f"{name}: the machine is slower than planned: {decided[-1][1]} steps will be made"
+        )
+
+    def _shortened(self) -> dict[str, list[tuple[int, int]]]:
+        found = self._folder.read_json("config.json").get(_SHORTENED, {})
+        return {name: [(after, steps) for after, steps in pairs] for name, pairs in found.items()}
+
+
+def later_seconds(plan: RunPlan, work: Work) -> float:
+    """Planned seconds of the trainings that come after a stage's."""
+    order = [plan.transfer, *plan.rounds, plan.student]
+    at = next((i for i, planned in enumerate(order) if planned is work), len(order) - 1)
+    return sum(planned.seconds for planned in order[at + 1 :])
+
+
+def shares(work: Work, steps: Sequence[int], later: float) -> list[Share]:
+    """The share of each training of a stage, which make so many ``steps`` one after the other."""
+    step = work.seconds / max(1, sum(steps))
+    return [Share(step, step * sum(steps[number + 1 :]) + later) for number in range(len(steps))]

@@ -1,0 +1,154 @@
+"""What is spent of the minutes, and what each training may take of the rest."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from tutelage.chain import clock as clocks
+from tutelage.chain.clock import Clock, Share, later_seconds, shares
+from tutelage.chain.plan import AFTER_S, RunPlan, Work
+from tutelage.data.runfolder import RunFolder
+from tutelage.system.console import Console
+from tutelage.training.checkpoint import Trainings
+from tutelage.training.pace import FIRST_CHECK, Pace
+
+FROZEN = Work("frozen")
+TRAINED = Work("trained", steps=100, seconds=60.0)
+STUDENT = Work("trained", steps=200, seconds=100.0)
+PLAN = RunPlan(5, 224, 2, 4, 1, FROZEN, (FROZEN, FROZEN, TRAINED), STUDENT, 250.0)
+
+
+class Time:
+    """A clock that the test turns."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> Time:
+    watch = Time()
+    monkeypatch.setattr(time, "monotonic", lambda: watch.now)
+    return watch
+
+
+def begun(folder: Path, watch: Time, budget: float = 300.0) -> tuple[Clock, Trainings]:
+    run = RunFolder(folder)
+    if not (folder / "config.json").exists():
+        folder.mkdir(exist_ok=True)
+        run.write_json("config.json", {})
+    trainings = Trainings(60.0, print)
+    return Clock(run, trainings, Console(quiet=True), budget=budget), trainings
+
+
+def steps_of(pace: Pace, watch: Time, seconds: float) -> int:
+    """How many steps are made that take so many seconds each."""
+    step = 0
+    pace.resume(0)
+    while step < pace.steps:
+        step += 1
+        watch.now += seconds
+        pace.after(step)
+    return step
+
+
+def test_what_is_spent_is_what_stages_took(tmp_path: Path, watch: Time) -> None:
+    clock, trainings = begun(tmp_path / "run", watch)
+    watch.now += 500.0  # between stages nothing is counted: another process may have taken it
+    clock.add(30.0)
+    assert clock.spent() == 30.0
+    with trainings.of(tmp_path / "run" / "stages" / "student"):
+        watch.now += 5.0
+        assert clock.spent() == 35.0
+        trainings.credit(20.0)  # the stage goes on from a checkpoint
+        assert clock.spent() == 50.0
+
+
+def paced(clock: Clock, trainings: Trainings, folder: Path, share: Share) -> Pace:
+    return clock.pace(trainings.next(), 200, share)
+
+
+def test_a_student_ends_before_the_exports_begin(tmp_path: Path, watch: Time) -> None:
+    """Twice as slow as planned, with 180 s left: 140 are the student's, the exports need 40."""
+    clock, trainings = begun(tmp_path / "run", watch)
+    clock.add(120.0)
+    with trainings.of(tmp_path / "run" / "stages" / "student"):
+        steps = steps_of(paced(clock, trainings, tmp_path, Share(0.5, 0.0)), watch, 1.0)
+        assert clock.spent() == pytest.approx(300.0 - 2 * AFTER_S, abs=1.5)
+    assert steps == pytest.approx(140, abs=2)
+    (note,) = clock.notes
+    assert note.startswith(f"student, training 1: {steps} steps were made, fewer than planned")
+    assert "5 minutes" in note
+
+
+def test_a_machine_as_planned_shortens_nothing(tmp_path: Path, watch: Time) -> None:
+    clock, trainings = begun(tmp_path / "run", watch)
+    clock.add(120.0)
+    with trainings.of(tmp_path / "run" / "stages" / "student"):
+        assert steps_of(paced(clock, trainings, tmp_path, Share(0.5, 0.0)), watch, 0.5) == 200
+    assert clock.notes == []
+
+
+def test_a_training_leaves_those_after_it_their_share(tmp_path: Path, watch: Time) -> None:
+    """Of 260 s for what was planned as 200 s and 200 s, half is this one's."""
+    clock, trainings = begun(tmp_path / "run", watch)
+    with trainings.of(tmp_path / "run" / "stages" / "self-train-1"):
+        steps = steps_of(paced(clock, trainings, tmp_path, Share(1.0, 200.0)), watch, 2.0)
+    assert 2.0 * steps == pytest.approx((300 - 2 * AFTER_S) / 2, rel=0.05)
+
+
+def test_a_killed_run_makes_the_same_steps(tmp_path: Path, watch: Time) -> None:
+    found = []
+    for seconds in (1.0, 0.1, 0.9):  # it goes on where the machine is as fast or faster
+        clock, trainings = begun(tmp_path / "run", watch)
+        clock.add(120.0)
+        with trainings.of(tmp_path / "run" / "stages" / "student"):
+            pace = paced(clock, trainings, tmp_path, Share(0.5, 0.0))
+            found.append(steps_of(pace, watch, seconds))
+    assert found[0] < 200
+    assert found == [found[0]] * 3
+
+
+def test_arms_and_runs_without_a_limit_make_all_steps(tmp_path: Path, watch: Time) -> None:
+    clock, trainings = begun(tmp_path / "run", watch, budget=float("inf"))
+    with trainings.of(tmp_path / "run" / "stages" / "student"):
+        unlimited = paced(clock, trainings, tmp_path, Share(0.5, 0.0))
+        assert steps_of(unlimited, watch, 100.0) == 200
+    clock, trainings = begun(tmp_path / "run", watch)
+    with trainings.of(tmp_path / "run" / "stages" / "student-alone"):
+        alone = clock.pace(trainings.next(), 200, None)
+        assert steps_of(alone, watch, 100.0) == 200
+
+
+def test_a_stage_that_would_get_too_little_is_late(tmp_path: Path, watch: Time) -> None:
+    clock, _ = begun(tmp_path / "run", watch)
+    needed = clocks.LEAST * (TRAINED.seconds + STUDENT.seconds)
+    clock.add(300.0 - AFTER_S - needed - 1)
+    assert not clock.late(PLAN, TRAINED)
+    clock.add(2.0)
+    assert clock.late(PLAN, TRAINED)
+    assert not clock.late(PLAN, FROZEN)
+    clock.add(AFTER_S + needed)
+    assert clock.late(PLAN, FROZEN)
+
+
+def test_later_stages_are_those_after_it_in_the_plan() -> None:
+    assert later_seconds(PLAN, TRAINED) == 100.0
+    assert later_seconds(PLAN, STUDENT) == 0.0
+    assert later_seconds(PLAN, PLAN.rounds[0]) == 160.0
+    assert later_seconds(PLAN, Work("trained", seconds=5.0)) == 0.0  # an arm of the ladder
+
+
+def test_trainings_of_a_stage_share_its_seconds_by_their_steps() -> None:
+    first, second = shares(TRAINED, [100, 50], later=100.0)
+    assert (first.step, second.step) == (0.4, 0.4)
+    assert (first.after, second.after) == (120.0, 100.0)
+
+
+def test_the_first_check_comes_early(tmp_path: Path, watch: Time) -> None:
+    clock, trainings = begun(tmp_path / "run", watch)
+    with trainings.of(tmp_path / "run" / "stages" / "student"):
+        pace = paced(clock, trainings, tmp_path, Share(0.5, 0.0))
+        steps_of(pace, watch, 100.0)
+    assert pace.steps == FIRST_CHECK + 1
