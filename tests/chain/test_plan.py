@@ -26,6 +26,7 @@ from tutelage.chain.plan import (
     VIEW_MS,
     Amounts,
     RunPlan,
+    StudentCost,
     Work,
     _student_seconds,
     default_minutes,
@@ -111,9 +112,8 @@ def test_views_are_no_larger_than_the_weights_or_the_canvas_are_worth() -> None:
 
 
 def test_a_student_pays_for_the_teachers_view_too() -> None:
-    seconds = {
-        size: _student_seconds(Work("trained", 10, 32, 128), SLOW, size, 1) for size in (128, 224)
-    }
+    work, cost = Work("trained", 10, 32, 128), StudentCost(0.67, 0.5, 224, step=1)
+    seconds = {size: _student_seconds(work, SLOW, size, 1, cost) for size in (128, 224)}
     # The teacher's own view and its larger forward, for each of 320 images.
     extra = SLOW.forward_ms(224) - SLOW.forward_ms(128) + VIEW_MS * (224 / 160) ** 2
     assert seconds[224] - seconds[128] == pytest.approx(0.32 * extra)

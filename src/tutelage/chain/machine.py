@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from tutelage.models.sizes import fitting_sizes, size_step, with_input_size
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import write_atomically
 
@@ -90,8 +91,7 @@ def measure_speed(model: Classifier, device: torch.device, cache: Path) -> Speed
         cache: folder of the measurements.
     """
     chip = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-    # An architecture of one fixed size runs at no other.
-    size = model.spec.input_size if fixed_size(model) else MEASURED_SIZE
+    size = nearest_size(model, MEASURED_SIZE)
     key = "|".join(
         map(str, [_network(model), chip, torch.get_num_threads(), torch.__version__, size])
     )
@@ -131,12 +131,10 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def fixed_size(model: Classifier) -> bool:
-    """Whether the architecture takes images of one size only, as vision transformers do."""
-    import timm
-
-    config = timm.get_pretrained_cfg(model.spec.architecture, allow_unregistered=True)
-    return bool(config is not None and config.fixed_input_size)
+def nearest_size(model: Classifier, size: int) -> int:
+    """The side of a view nearest to ``size`` that the model takes; its own if it takes no other."""
+    step = size_step(model)
+    return model.spec.input_size if step is None else fitting_sizes([size], step)[0]
 
 
 def _measure(model: Classifier, device: torch.device, size: int) -> Speed:
@@ -148,6 +146,7 @@ def _measure(model: Classifier, device: torch.device, size: int) -> Speed:
     # A GPU is measured at about a step's batch: with fewer images, launches take most of the time.
     count = 128 if device.type == "cuda" else 32
     images = torch.rand(count, 3, size, size, generator=generator).to(device)
+    model = with_input_size(model, size)
     trained = copy.deepcopy(model).to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     trained.unfreeze_trunk()
     forward = Forward(trained if device.type == "cuda" else model, "features")
