@@ -1,6 +1,6 @@
 """Every family of trunks through all that a teacher goes through, and the time of its forward.
 
-python benchmarks/teachers.py            # the families that benchmarks/teachers.jsonl lacks
+python benchmarks/teachers.py            # the architectures that teachers.jsonl lacks
 python benchmarks/teachers.py --again resnet18 vit_tiny_patch16_224
 
 The trunks have random weights: neither the checks nor the time depend on them. Each row is one
@@ -10,6 +10,7 @@ line of teachers.jsonl; benchmarks/tables.py makes the table of docs/teachers.md
 from __future__ import annotations
 
 import argparse
+import copy
 import itertools
 import json
 import statistics
@@ -47,70 +48,72 @@ BATCH = 2  # images of a training step
 PARITY_IMAGES = 4
 RUNS = 15  # timed forwards, after three that are not
 
-# Family -> its smallest member with weights on timm's hub.
-FAMILIES = {
-    "EfficientNet-lite": "tf_efficientnet_lite0",
-    "EfficientNet": "efficientnet_b0",
-    "EfficientNetV2": "tf_efficientnetv2_b0",
-    "MobileNetV2": "mobilenetv2_050",
-    "MobileNetV3": "mobilenetv3_small_050",
-    "MobileNetV4": "mobilenetv4_conv_small_050",
-    "MobileNetV4 hybrid": "mobilenetv4_hybrid_medium",
-    "MnasNet": "mnasnet_small",
-    "LCNet": "lcnet_050",
-    "GhostNet": "ghostnet_100",
-    "ResNet": "resnet18",
-    "ResNetV2": "resnetv2_18",
-    "RegNetX": "regnetx_002",
-    "RegNetY": "regnety_002",
-    "ReXNet": "rexnet_100",
-    "DenseNet": "densenet121",
-    "NFNet": "eca_nfnet_l0",
-    "ConvNeXt": "convnext_atto",
-    "ConvNeXt V2": "convnextv2_atto",
-    "InceptionNeXt": "inception_next_atto",
-    "HGNetV2": "hgnetv2_b0",
-    "RepVGG": "repvgg_a0",
-    "MobileOne": "mobileone_s0",
-    "RepViT": "repvit_m0_9",
-    "FastViT": "fastvit_t8",
-    "MobileCLIP": "fastvit_mci0",
-    "StarNet": "starnet_s1",
-    "FasterNet": "fasternet_t0",
-    "SHViT": "shvit_s1",
-    "MambaOut": "mambaout_femto",
-    "EdgeNeXt": "edgenext_xx_small",
-    "MobileViT": "mobilevit_xxs",
-    "MobileViTV2": "mobilevitv2_050",
-    "EfficientViT (MIT)": "efficientvit_b0",
-    "EfficientViT (MSRA)": "efficientvit_m0",
-    "EfficientFormer": "efficientformer_l1",
-    "EfficientFormerV2": "efficientformerv2_s0",
-    "SwiftFormer": "swiftformer_xs",
-    "PoolFormerV2": "poolformerv2_s12",
-    "PVT v2": "pvt_v2_b0",
-    "CoAtNet": "coatnet_nano_rw_224",
-    "MaxViT": "maxvit_tiny_tf_224",
-    "TinyViT": "tiny_vit_5m_224",
-    "LeViT": "levit_128s",
-    "XCiT": "xcit_nano_12_p16_224",
-    "CaiT": "cait_xxs24_224",
-    "Hiera": "hiera_tiny_224",
-    "Swin": "swin_tiny_patch4_window7_224",
-    "Swin V2": "swinv2_tiny_window8_256",
-    "MLP-Mixer": "mixer_b16_224",
-    "ResMLP": "resmlp_12_224",
-    "ViT": "vit_tiny_patch16_224",
-    "DeiT": "deit_tiny_patch16_224",
-    "DeiT III": "deit3_small_patch16_224",
-    "DINOv2": "vit_small_patch14_dinov2",
-    "DINOv3": "vit_small_patch16_dinov3",
-    "SigLIP": "vit_base_patch16_siglip_224",
-    "CLIP": "vit_base_patch32_clip_224",
-    "EVA-02": "eva02_tiny_patch14_224",
-    "BEiT": "beit_base_patch16_224",
-    "BEiT v2": "beitv2_base_patch16_224",
-    "Perception Encoder": "vit_pe_core_tiny_patch16_384",
+# Architecture -> its family. Each family's smallest member with weights on timm's hub comes first.
+ARCHITECTURES = {
+    "tf_efficientnet_lite0": "EfficientNet-lite",
+    "tf_efficientnet_lite1": "EfficientNet-lite",
+    "tf_efficientnet_lite2": "EfficientNet-lite",
+    "efficientnet_b0": "EfficientNet",
+    "tf_efficientnetv2_b0": "EfficientNetV2",
+    "mobilenetv2_050": "MobileNetV2",
+    "mobilenetv3_small_050": "MobileNetV3",
+    "mobilenetv4_conv_small_050": "MobileNetV4",
+    "mobilenetv4_hybrid_medium": "MobileNetV4 hybrid",
+    "mnasnet_small": "MnasNet",
+    "lcnet_050": "LCNet",
+    "ghostnet_100": "GhostNet",
+    "resnet18": "ResNet",
+    "resnetv2_18": "ResNetV2",
+    "regnetx_002": "RegNetX",
+    "regnety_002": "RegNetY",
+    "rexnet_100": "ReXNet",
+    "densenet121": "DenseNet",
+    "eca_nfnet_l0": "NFNet",
+    "convnext_atto": "ConvNeXt",
+    "convnextv2_atto": "ConvNeXt V2",
+    "inception_next_atto": "InceptionNeXt",
+    "hgnetv2_b0": "HGNetV2",
+    "repvgg_a0": "RepVGG",
+    "mobileone_s0": "MobileOne",
+    "repvit_m0_9": "RepViT",
+    "fastvit_t8": "FastViT",
+    "fastvit_mci0": "MobileCLIP",
+    "starnet_s1": "StarNet",
+    "fasternet_t0": "FasterNet",
+    "shvit_s1": "SHViT",
+    "mambaout_femto": "MambaOut",
+    "edgenext_xx_small": "EdgeNeXt",
+    "mobilevit_xxs": "MobileViT",
+    "mobilevitv2_050": "MobileViTV2",
+    "efficientvit_b0": "EfficientViT (MIT)",
+    "efficientvit_m0": "EfficientViT (MSRA)",
+    "efficientformer_l1": "EfficientFormer",
+    "efficientformerv2_s0": "EfficientFormerV2",
+    "swiftformer_xs": "SwiftFormer",
+    "poolformerv2_s12": "PoolFormerV2",
+    "pvt_v2_b0": "PVT v2",
+    "coatnet_nano_rw_224": "CoAtNet",
+    "maxvit_tiny_tf_224": "MaxViT",
+    "tiny_vit_5m_224": "TinyViT",
+    "levit_128s": "LeViT",
+    "xcit_nano_12_p16_224": "XCiT",
+    "cait_xxs24_224": "CaiT",
+    "hiera_tiny_224": "Hiera",
+    "swin_tiny_patch4_window7_224": "Swin",
+    "swinv2_tiny_window8_256": "Swin V2",
+    "mixer_b16_224": "MLP-Mixer",
+    "resmlp_12_224": "ResMLP",
+    "vit_tiny_patch16_224": "ViT",
+    "deit_tiny_patch16_224": "DeiT",
+    "deit3_small_patch16_224": "DeiT III",
+    "vit_small_patch14_dinov2": "DINOv2",
+    "vit_small_patch16_dinov3": "DINOv3",
+    "vit_base_patch16_siglip_224": "SigLIP",
+    "vit_base_patch32_clip_224": "CLIP",
+    "eva02_tiny_patch14_224": "EVA-02",
+    "beit_base_patch16_224": "BEiT",
+    "beitv2_base_patch16_224": "BEiT v2",
+    "vit_pe_core_tiny_patch16_384": "Perception Encoder",
 }
 
 
@@ -122,10 +125,11 @@ def planned_size(model: Classifier) -> int:
     return fitting_sizes((size for size in SIZES if size <= native), step)[0]
 
 
-def made(architecture: str) -> Classifier:
-    """The trunk with random weights, the same each time, in evaluation mode."""
+def made(architecture: str, size: int | None = None) -> Classifier:
+    """A trunk with random weights, the same each time, in evaluation mode."""
     torch.manual_seed(0)
-    return create(architecture, CLASSES, canvas=CANVAS, weights="none").eval()
+    options = {"canvas": CANVAS, "input_size": size, "weights": "none"}
+    return create(architecture, CLASSES, **options).eval()
 
 
 def images(size: int, count: int = BATCH) -> Tensor:
@@ -169,60 +173,53 @@ def check_rates(model: Classifier) -> int:
     return len(set(deep))
 
 
-def check_training(architecture: str, size: int) -> None:
-    """Two steps move the weights; dying after the first and going on ends with equal weights."""
-    whole, resumed = _trained(architecture, size, cut_off=False), None
+def check_training(model: Classifier) -> None:
+    """A step of training moves the trunk's weights, and leaves all finite."""
+    before, trained = model.state_dict(), _trained(model, steps=1).state_dict()
+    assert all(bool(value.isfinite().all()) for value in trained.values())
+    moved = [name for name, value in trained.items() if not torch.equal(value, before[name])]
+    assert any(name.startswith("trunk.") for name in moved)
+
+
+def check_resume(model: Classifier) -> None:
+    """A training of two steps that dies after one, and goes on, ends with the same weights."""
     with tempfile.TemporaryDirectory() as folder:
         checkpoints = Checkpoints(Path(folder), Trainings(0.0, print))
-        _trained(architecture, size, cut_off=True, checkpoints=checkpoints)
-        resumed = checkpoints.newest()
-        assert resumed is not None
-        again = _trained(architecture, size, cut_off=False, resumed=resumed)
-    before = _sized(architecture, size).state_dict()
-    assert all(bool(value.isfinite().all()) for value in whole.values())
-    moved = [name for name, value in whole.items() if not torch.equal(value, before[name])]
-    assert any(name.startswith("trunk.") for name in moved)
-    for name, value in whole.items():
-        torch.testing.assert_close(again[name], value, msg=lambda said, n=name: f"{n}: {said}")
-
-
-def _sized(architecture: str, size: int) -> Classifier:
-    model = made(architecture)
-    set_input_size(model, size)
-    return model
+        _trained(model, dies_after=1, checkpoints=checkpoints)
+        resumed = _trained(model, resumed=checkpoints.newest()).state_dict()
+    for name, value in _trained(model).state_dict().items():
+        torch.testing.assert_close(resumed[name], value, msg=lambda said, n=name: f"{n}: {said}")
 
 
 def _trained(
-    architecture: str,
-    size: int,
+    model: Classifier,
     *,
-    cut_off: bool,
+    steps: int = 2,
+    dies_after: int | None = None,
     checkpoints: Checkpoints | None = None,
     resumed: Checkpoint | None = None,
-) -> dict[str, Tensor]:
-    """The weights after two steps, or after one of the two."""
-    model = _sized(architecture, size)
-    targets = torch.eye(len(CLASSES))[:BATCH]
-    batch = Batch(images(size), targets, torch.ones(BATCH))
-    config = TrainConfig(2, lr_head=1e-3, lr_trunk=1e-3, layer_decay=0.8)
-    start = 0 if resumed is None else resumed.step
+) -> Classifier:
+    """A copy of the model, trained on noise."""
+    learner = copy.deepcopy(model)
+    shown, targets = images(model.spec.input_size), torch.eye(len(CLASSES))[:BATCH]
+    batch = Batch(shown, targets, torch.ones(BATCH))
+    config = TrainConfig(steps, lr_head=1e-3, lr_trunk=1e-3, layer_decay=0.8)
 
-    def shown() -> Iterator[Batch]:
-        yield from itertools.repeat(batch, (1 if cut_off else 2) - start)
-        if cut_off:
-            raise InterruptedError
+    def batches() -> Iterator[Batch]:
+        yield from itertools.repeat(batch, dies_after or steps)
+        raise InterruptedError
 
     with suppress(InterruptedError):
         train(
-            model,
-            shown(),
+            learner,
+            batches(),
             supervised_step,
             config,
             device=torch.device("cpu"),
             checkpoints=checkpoints,
             resumed=resumed,
         )
-    return model.state_dict()
+    return learner
 
 
 def check_folder(model: Classifier) -> None:
@@ -231,8 +228,9 @@ def check_folder(model: Classifier) -> None:
         save_model(model, folder)
         loaded = load_model(folder)
     assert loaded.spec == model.spec
+    found = loaded.state_dict()
     for name, value in model.state_dict().items():
-        assert torch.equal(loaded.state_dict()[name], value), name
+        assert torch.equal(found[name], value), name
 
 
 def check_export(model: Classifier) -> Parity:
@@ -267,8 +265,8 @@ def milliseconds(model: Classifier) -> float:
     return statistics.median(spent[3:])
 
 
-def run_row(family: str, architecture: str) -> dict[str, Any]:
-    """All steps of one family; a step that fails is named under ``problems``."""
+def run_row(architecture: str) -> dict[str, Any]:
+    """All steps of one architecture; a step that fails is named under ``problems``."""
     began, problems = time.perf_counter(), {}
 
     def tried(step: str, call: Callable[[], Any]) -> Any:
@@ -283,7 +281,7 @@ def run_row(family: str, architecture: str) -> dict[str, Any]:
     native, size = model.spec.input_size, planned_size(model)
     smaller = fitting_sizes([160 if size > 160 else 128], size_step(model) or size)[0]
     row: dict[str, Any] = {
-        "family": family,
+        "family": ARCHITECTURES[architecture],
         "architecture": architecture,
         "weights": config.tag,
         "licence": config.license,
@@ -297,7 +295,8 @@ def run_row(family: str, architecture: str) -> dict[str, Any]:
     set_input_size(model, size)
     row["levels"] = tried("middle stages", lambda: check_levels(model))
     row["rates"] = tried("layer-wise rates", lambda: check_rates(model))
-    tried("training and resume", lambda: check_training(architecture, size))
+    tried("training step", lambda: check_training(model))
+    tried("resume", lambda: check_resume(model))
     tried("model folder", lambda: check_folder(model))
     agreed = tried("export", lambda: check_export(model))
     row["difference"] = None if agreed is None else agreed.max_difference
@@ -325,15 +324,11 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     known = {row["architecture"]: row for row in recorded()}
-    todo = [
-        (family, name)
-        for family, name in FAMILIES.items()
-        if (name in options.again if options.again else name not in known)
-    ]
-    for family, name in todo[: options.most]:
-        known[name] = row = run_row(family, name)
+    todo = options.again or [name for name in ARCHITECTURES if name not in known]
+    for name in todo[: options.most]:
+        known[name] = row = run_row(name)
         print(json.dumps(row), flush=True)
-        kept = [known[name] for name in FAMILIES.values() if name in known]
+        kept = [known[name] for name in ARCHITECTURES if name in known]
         FILE.write_text("".join(json.dumps(row) + "\n" for row in kept))
 
 

@@ -19,7 +19,8 @@ from tutelage.system.console import printable
 from tutelage.system.errors import TutelageError
 
 VERBS = ("demo", "run", "transfer", "self-train", "distill", "augment", "ladder", "evaluate",
-         "predict", "label", "export", "review", "serve", "bench", "completion")  # fmt: skip
+         "predict", "label", "export", "review", "serve", "bench", "teachers",
+         "completion")  # fmt: skip
 
 
 def python(code: str, *words: str) -> subprocess.CompletedProcess[str]:
