@@ -120,9 +120,9 @@ def list_teachers() -> list[dict[str, Any]]:
 def cached_weights() -> set[str]:
     """Names with tags, such as "resnet18.a1_in1k", of timm's weights in the hub's local cache."""
     try:
-        from huggingface_hub import CacheNotFound, scan_cache_dir
+        from huggingface_hub import CacheNotFound, constants, scan_cache_dir
 
-        repositories: Iterable[Any] = scan_cache_dir().repos
+        repositories: Iterable[Any] = scan_cache_dir(constants.HF_HUB_CACHE).repos
     except (ImportError, CacheNotFound):
         return set()
     return {
