@@ -291,19 +291,48 @@ def recorded(name: str) -> list[dict[str, Any]]:
     return [result for result in found if result["benchmark"] == name]
 
 
-def draws(name: str = "efficiency.jsonl") -> list[dict[str, Any]]:
-    """The rows of ``efficiency.jsonl``, or of another such file."""
+def lines_of(name: str) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines, such as ``efficiency.jsonl``."""
     path = ROOT / name
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def teachers(rows: list[dict[str, Any]]) -> str:
+    """Every family of trunks that was tried as a teacher, one line an architecture, as Markdown.
+
+    Args:
+        rows: lines of ``teachers.jsonl``.
+    """
+    names = [
+        "family",
+        "architecture",
+        "licence of its weights",
+        "parameters",
+        "made for",
+        "planned",
+    ]
+    names += ["sides", "ms", "middle stages", "rates", "export", "default student", "failed"]
+    lines = [_line(names), _line(["---"] * len(names))]
+    for row in rows:
+        step = {None: "fixed", 1: "any"}.get(row["step"], f"multiples of {row['step']}")
+        difference = row["difference"]
+        cells = [row["family"], f"`{row['architecture']}`", row["licence"]]
+        cells += [f"{row['parameters'] / 1e6:.1f} M", f"{row['native']} px", f"{row['size']} px"]
+        cells += [step, f"{row['milliseconds']:.1f}", str(row["levels"]), str(row["rates"])]
+        cells.append("" if difference is None else f"{difference:.0e}")
+        cells += [row["student"] or "", ", ".join(row["problems"]) or "nothing"]
+        lines.append(_line(cells))
+    return "\n".join(lines)
 
 
 TABLES: dict[str, tuple[Callable[[], str], str]] = {
     "augment_cpu": (lambda: augment_cpu(recorded("augment_cpu")[-1]), "augmentation.md"),
     "magnitude": (lambda: magnitude(recorded("magnitude")), "augmentation.md"),
-    "efficiency": (lambda: efficiency(draws()), "efficiency.md"),
-    "peers": (lambda: peers(draws()), "efficiency.md"),
-    "suggest": (lambda: suggestions(draws("suggest.jsonl"), "probe"), "efficiency.md"),
+    "efficiency": (lambda: efficiency(lines_of("efficiency.jsonl")), "efficiency.md"),
+    "peers": (lambda: peers(lines_of("efficiency.jsonl")), "efficiency.md"),
+    "suggest": (lambda: suggestions(lines_of("suggest.jsonl"), "probe"), "efficiency.md"),
     "foreign": (lambda: foreign(recorded("foreign")), "efficiency.md"),
+    "teachers": (lambda: teachers(lines_of("teachers.jsonl")), "teachers.md"),
 }
 
 

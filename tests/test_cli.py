@@ -19,7 +19,7 @@ from tutelage.system.console import printable
 from tutelage.system.errors import TutelageError
 
 VERBS = ("demo", "run", "transfer", "self-train", "distill", "augment", "suggest", "ladder",
-         "evaluate", "predict", "label", "export", "review", "serve", "bench",
+         "evaluate", "predict", "label", "export", "review", "serve", "bench", "teachers",
          "completion")  # fmt: skip
 
 

@@ -455,3 +455,17 @@ def bench(
     from tutelage.deploy.predict import exported_files
 
     return bench_model(exported_files(models), threads=threads, size=size, runs=runs)
+
+
+def teachers() -> list[dict[str, Any]]:
+    """The networks to start from: installed, cached and offered, with sizes, times and licences.
+
+    Returns:
+        For each its ``name`` (for ``--teacher``), ``status`` ("installed" by pip, "cached" from the
+        hub on this machine, or "offered" by it), ``weights`` (timm's tag), ``licence`` of these and
+        its ``terms``, ``parameters``, ``size`` (side in pixels of the planned views),
+        ``milliseconds`` (a view on one core) and ``use``; what is not known is None.
+    """
+    from tutelage.models.teachers import list_teachers
+
+    return list_teachers()

@@ -270,6 +270,10 @@ def _run(command: str, options: dict[str, Any]) -> None:
         from tutelage.deploy.bench import describe
 
         print(describe(result))
+    elif command == "teachers" and not as_json:
+        from tutelage.models.teachers import describe as as_text
+
+        print(as_text(result))
     elif as_json and result:  # only the lead of several processes has any
         print(json.dumps(result, indent=2))
     if command == "label" and result and not options["quiet"]:

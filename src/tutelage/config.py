@@ -263,7 +263,7 @@ class DistillConfig:
     student: str = student_setting(
         "cut",
         "the small network: 'cut' or 'cut:N' (the teacher's first N stages), or any timm "
-        "architecture",
+        "architecture; where the teacher cannot be cut, 'cut' is cut from tf_efficientnet_lite0",
     )
     student_weights: str | None = student_setting(
         None,

@@ -121,6 +121,11 @@ def test_what_the_user_named_is_not_cut_elsewhere() -> None:
     assert offered["resnet18"] == ["resnet18"]
 
 
+def test_a_teacher_that_cannot_be_cut_has_one_student_on_offer() -> None:
+    vit = create("test_vit", ["a", "b"], canvas=32, weights="none")
+    assert names_on_offer(make_config("run", {}), vit) == ["cut"]
+
+
 def test_untrained_students_are_exported_once_and_timed() -> None:
     base = create("test_efficientnet", ["a", "b"], canvas=32, weights="none")
     measure = Untrained(make_config("run", {}), base)
@@ -196,6 +201,20 @@ def test_with_a_fixed_size_only_the_cuts_vary(
     run = checks.prepared(tmp_path, monkeypatch, student="cut", max_latency_ms=0.15)
     assert {size for _, size in fake.timed} == {run.config.data.input_size}
     assert len(fake.timed) > 2
+
+
+def test_a_teacher_that_cannot_be_cut_is_planned_with_another_student(
+    own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"teacher": "test_vit", "student": "cut", "input_size": None, "canvas": 64}
+    run = checks.prepared(tmp_path, monkeypatch, **settings)
+    assert run.plan.size % 16 == 0
+    assert run.base.spec.input_size == run.plan.size
+    assert any("no student can be cut from test_vit, so it is cut from tf" in n for n in run.notes)
+    plain = checks.prepared(
+        tmp_path, monkeypatch, "plain", **{**settings, "teacher": "test_resnet"}
+    )
+    assert not any("no student can be cut" in note for note in plain.notes)
 
 
 def test_a_refused_limit_gives_a_new_folder_back(

@@ -103,8 +103,6 @@ def test_of_several_trunks_all_look_and_the_first_is_trained(tmp_path: Path) -> 
     assert set(modes) == {(names[0], True), (names[0], False), (names[1], False)}
     (key,) = json.loads((tmp_path / "speed.json").read_text())
     assert key.startswith("test_efficientnet + test_resnet|")
-    assert not machine.fixed_size(joint)
-    assert machine.fixed_size(join([*models, create("test_vit", ["a"], canvas=32, weights="none")]))
 
 
 def test_measuring_changes_no_weight_and_no_mode(tmp_path: Path) -> None:

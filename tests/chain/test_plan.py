@@ -8,6 +8,7 @@ from tutelage.chain.machine import Speed
 from tutelage.chain.plan import (
     CALL,
     FOLDS,
+    FROZEN_COST,
     HEAD_FIT_S,
     JUDGED_FOLDS,
     LEAST_TRAINED,
@@ -18,6 +19,7 @@ from tutelage.chain.plan import (
     ROUNDS,
     SIZES,
     STEPS,
+    STUDENT_SIZES,
     STUDENT_TIME,
     TRAINED_SIZE,
     TUNE_LABELED,
@@ -28,12 +30,15 @@ from tutelage.chain.plan import (
     VIEW_MS,
     Amounts,
     RunPlan,
+    StudentCost,
     Work,
     _student_seconds,
     default_minutes,
     half_time,
     labeled_share,
     make_plan,
+    measured_cost,
+    offered_sizes,
     pool_share,
     tune_seconds,
 )
@@ -113,9 +118,8 @@ def test_views_are_no_larger_than_the_weights_or_the_canvas_are_worth() -> None:
 
 
 def test_a_student_pays_for_the_teachers_view_too() -> None:
-    seconds = {
-        size: _student_seconds(Work("trained", 10, 32, 128), SLOW, size, 1) for size in (128, 224)
-    }
+    work, cost = Work("trained", 10, 32, 128), StudentCost(0.67, 0.5, 224, step=1)
+    seconds = {size: _student_seconds(work, SLOW, size, 1, cost) for size in (128, 224)}
     # The teacher's own view and its larger forward, for each of 320 images.
     extra = SLOW.forward_ms(224) - SLOW.forward_ms(128) + VIEW_MS * (224 / 160) ** 2
     assert seconds[224] - seconds[128] == pytest.approx(0.32 * extra)
@@ -159,6 +163,47 @@ def test_a_student_is_quick_whichever_round_becomes_its_teacher() -> None:
     assert (found.size, found.rounds[-1].size, found.student.size) == (128, 96, 72)
     alone = plan(QUICK, dataclasses.replace(many, pool=0))
     assert (alone.transfer.trunk, alone.transfer.size, alone.student.size) == ("trained", 96, 72)
+
+
+def test_a_transformers_views_are_whole_patches() -> None:
+    def sizes(step: int | None, **settings: Any) -> list[int]:
+        config = make_config("run", {"minutes": 8, **settings})
+        found = make_plan(config, AMOUNTS, QUICK, 518, step=step)
+        return [found.size, *(work.size for work in found.rounds), found.student.size]
+
+    for step in (14, 16, 32):
+        assert max(sizes(step)) == 224  # not the 518 that the weights are made for
+        assert not any(size % step for size in sizes(step))
+    assert set(sizes(14, input_size=98)) == {98}
+    assert set(sizes(None)) == {518}
+
+
+def test_a_student_of_its_own_kind_is_planned_by_its_own_cost() -> None:
+    heavy = Speed("cpu", forward=20.0, train=60.0, forward_size=128, train_size=128)
+    small = measured_cost(SLOW, heavy, 224, 1)
+    assert (small.forward, small.train) == pytest.approx((0.2, FROZEN_COST / 3))
+    on_gpu = measured_cost(GPU, GPU, 224, 1)
+    assert (on_gpu.forward, on_gpu.train) == (1.0, 1.0)
+    amounts = dataclasses.replace(AMOUNTS, canvas=256)
+
+    def planned(cost: StudentCost | None) -> Work:
+        return make_plan(make_config("run", {"minutes": 30}), amounts, heavy, 224, student=cost
+                         ).student  # fmt: skip
+
+    assert planned(small).size > planned(None).size  # it has half of its teacher's time, too
+    slow = dataclasses.replace(small, train=10.0)
+    assert planned(slow).steps < planned(small).steps
+    assert planned(dataclasses.replace(small, step=None, size=240)).size == 240
+    assert planned(dataclasses.replace(small, step=64)).size % 64 == 0
+
+
+def test_students_are_offered_at_sides_that_fit_them() -> None:
+    found = plan(QUICK, dataclasses.replace(AMOUNTS, canvas=256))
+    assert set(offered_sizes(found, 1)) <= {found.student.size, *STUDENT_SIZES}
+    whole = [size for size in offered_sizes(found, 32) if size != found.student.size]
+    assert whole
+    assert not any(size % 32 for size in whole)
+    assert offered_sizes(found, None) == [found.student.size]
 
 
 def test_without_a_pool_there_are_no_rounds() -> None:

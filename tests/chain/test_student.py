@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,10 @@ from tutelage.chain import student, trained, types
 from tutelage.chain.answers import evaluation_look
 from tutelage.chain.limits import names_on_offer
 from tutelage.chain.plan import Work
-from tutelage.chain.student import create_student, distill, train_alone
+from tutelage.chain.student import FALLBACK, create_student, distill, is_cut_from, train_alone
 from tutelage.config import make_config
-from tutelage.models.classifier import Classifier
+from tutelage.models.classifier import Classifier, body_of
+from tutelage.models.folder import load_model, save_model
 from tutelage.models.zoo import create, cut, join, residual_blocks
 from tutelage.stats.calibrate import softmax
 from tutelage.system.errors import TutelageError
@@ -96,6 +98,54 @@ def test_a_named_student_is_the_architecture_with_the_teachers_classes() -> None
     again = create_student(config, whole)  # random, but the same whatever was drawn before
     for name, value in student.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("name", ["test_vit", "swin_tiny_patch4_window7_224", "coat_tiny"])
+def test_where_no_student_can_be_cut_from_a_teacher_it_is_cut_from_lite0(
+    name: str, tmp_path: Path
+) -> None:
+    whole = teacher(name, 3)
+    student = student_of(whole)
+    lite0 = create(FALLBACK, whole.spec.classes, canvas=64)
+    assert not is_cut_from(student, whole)
+    assert is_cut_from(student, lite0)
+    assert student.spec == student_of(lite0).spec
+    for key, value in body_of(student.trunk).state_dict().items():  # with lite0's own weights
+        assert torch.equal(value, lite0.trunk.state_dict()[key])
+    save_model(student, tmp_path)  # and is loaded again without its teacher
+    assert load_model(tmp_path).spec == student.spec
+    with pytest.raises(TutelageError, match="choose a convolutional teacher or a student by name"):
+        student_of(whole, "cut:2")
+
+
+def test_without_lite0s_weights_such_a_teacher_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(student, "embedded_file", lambda _: None)
+    with pytest.raises(TutelageError, match=r"cut from test_vit, .* efficientnet-lite0-pytorch"):
+        student_of(teacher("test_vit", 2))
+
+
+def test_stages_without_a_map_are_passed_over() -> None:
+    """EfficientFormer's last stage gives tokens; those before it can be kept."""
+    whole = teacher("efficientformer_l1", 2)
+    cut_one = student_of(whole)
+    assert is_cut_from(cut_one, whole)
+    with pytest.raises(TutelageError, match="not a map"):
+        cut(whole, 4)
+
+
+@pytest.mark.parametrize("weights", ["none", None])
+def test_a_student_cut_from_lite0_keeps_its_pretrained_stem(
+    run: types.Run, monkeypatch: pytest.MonkeyPatch, weights: str | None
+) -> None:
+    """Also where the teacher's weights are random."""
+    vit = create("test_vit", run.base.spec.classes, canvas=32, input_size=32, weights="none")
+    fits = silent_checks.captured_fits(monkeypatch)
+    asked = run.changed("data", weights=weights).changed("distill", student="cut")
+    distill(asked, [vit], dataclasses.replace(short(run), frozen_stages=3))
+    (fit,) = fits
+    assert fit.model.spec.architecture == FALLBACK
+    stem = dict(fit.model.named_parameters())["trunk.body.conv_stem.weight"]
+    assert not stem.requires_grad
 
 
 def test_weights_of_a_cut_student_are_its_teachers() -> None:

@@ -17,7 +17,8 @@ from tutelage.config import DistillConfig, RunConfig
 from tutelage.deploy.latency import latencies, onnx_call
 from tutelage.deploy.onnx import export_onnx
 from tutelage.models.classifier import Classifier, count_parameters
-from tutelage.models.zoo import count_stages, first_trunk
+from tutelage.models.sizes import set_input_size
+from tutelage.models.zoo import can_be_cut, count_stages, first_trunk
 from tutelage.report.model import DeploymentRow
 from tutelage.system.errors import TutelageError
 
@@ -76,7 +77,7 @@ class Untrained:
                 config = self._config.changed("distill", student=name)
                 self._models[name] = create_student(config, self._base)
             model = self._models[name]
-            model.spec = dataclasses.replace(model.spec, input_size=size)
+            set_input_size(model, size)
             with tempfile.TemporaryDirectory() as folder:
                 path = Path(folder) / "student.onnx"
                 export_onnx(model, path)
@@ -116,9 +117,12 @@ def choose_student(
 
 
 def names_on_offer(config: RunConfig, base: Classifier) -> list[str]:
-    """Values of the setting ``student``: every cut where it is "cut", else what the user named."""
+    """Values of the setting ``student``: every cut where it is "cut", else what the user named.
+
+    Where the trunk cannot be cut there is only the default student in its place.
+    """
     student = config.distill.student
-    if student != "cut":
+    if student != "cut" or not can_be_cut(base):
         return [student]
     return ["cut", *(f"cut:{stages}" for stages in range(1, count_stages(first_trunk(base)) + 1))]
 

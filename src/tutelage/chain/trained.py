@@ -30,6 +30,7 @@ from tutelage.chain.views import strong_policy
 from tutelage.config import RunConfig, TrainConfig
 from tutelage.heads.probe import Head
 from tutelage.models.classifier import Classifier
+from tutelage.models.sizes import set_input_size
 from tutelage.stats.calibrate import softmax
 from tutelage.stats.metrics import Floats
 from tutelage.stats.pseudo_labels import PseudoLabels, revise
@@ -182,7 +183,7 @@ def _train_fold(
     count = 1 + (work.revisions if labels is not None and work.trunk == "trained" else 0)
     steps = max(1, work.steps // count)
     work = dataclasses.replace(work, steps=steps)
-    model.spec = dataclasses.replace(model.spec, input_size=work.size)
+    set_input_size(model, work.size)
     for number in range(count):
         if number and labels is not None:
             rows = run.task.pool[labels.accepted]

@@ -20,7 +20,7 @@ from torch import Tensor
 from tutelage.augment import Center, Policy, Weak
 from tutelage.chain.frozen import feature_metrics
 from tutelage.chain.load import LoadedData
-from tutelage.chain.machine import fixed_size
+from tutelage.chain.machine import nearest_size
 from tutelage.chain.plan import (
     FOLDS,
     TUNE_CROPS,
@@ -39,6 +39,7 @@ from tutelage.heads.bank import Look, look
 from tutelage.heads.probe import Metric, fit_head
 from tutelage.models.forward import Forward
 from tutelage.models.joint import Columns
+from tutelage.models.sizes import with_input_size
 from tutelage.stats.calibrate import calibrated_losses
 from tutelage.stats.coverage import LEAST_POOL, LEAST_SOURCES, Figures, measure
 from tutelage.stats.intervals import Interval, t_quantile
@@ -97,7 +98,8 @@ class ViewSample:
 def view_sample(data: LoadedData, canvases: Canvases, most_pool: int = TUNE_POOL) -> ViewSample:
     """Some labelled images and ``most_pool`` of the pool, to measure coverage on."""
     spec, config = data.base.spec, data.config
-    size, head = spec.input_size, data.base.pretrained_head
+    head = data.base.pretrained_head
+    size = nearest_size(data.base, min(TUNE_SIZE, spec.input_size))
     labeled = data.split.indices("labeled")
     rows, labels, pool = draw_sample(
         labeled,
@@ -113,8 +115,8 @@ def view_sample(data: LoadedData, canvases: Canvases, most_pool: int = TUNE_POOL
         labels=labels,
         pool=pool,
         n_classes=len(data.catalog.classes),
-        forward=Forward(data.base.to(data.device), "features"),
-        size=size if fixed_size(data.base) else min(TUNE_SIZE, size),
+        forward=Forward(with_input_size(data.base, size).to(data.device), "features"),
+        size=size,
         crop_pct=spec.crop_pct,
         seed=config.data.seed,
         pretrained_head=None if head is None else head.cpu(),

@@ -21,6 +21,8 @@ from tutelage.deploy.graph import TorchModel
 from tutelage.deploy.onnx import Parity, compare_answers, estimated_loss, export_onnx, parity
 from tutelage.models.classifier import Classifier
 from tutelage.models.folder import save_model
+from tutelage.models.sizes import is_fixed, resize_body
+from tutelage.models.zoo import timm_body
 from tutelage.system.errors import TutelageError, need
 from tutelage.system.files import new_folder, write_atomically
 
@@ -58,7 +60,7 @@ def export_timm(
     twin = _twin(model)
     with _export_folder(folder) as building:
         classes = list(model.spec.classes)
-        fixed = twin.pretrained_cfg.get("fixed_input_size")
+        fixed = is_fixed(twin)
         save_for_hf(
             twin,
             str(building),
@@ -90,8 +92,6 @@ def export_hub(
 
 def _twin(model: Classifier) -> Any:
     """The model as timm builds it, with our weights and preprocessing."""
-    import timm
-
     spec = model.spec
     why = [f"it is cut after {spec.cut} stages"] if spec.cut is not None else []
     if spec.members:
@@ -100,10 +100,8 @@ def _twin(model: Classifier) -> Any:
         why.append("its head also looks at middle stages")
     if why:
         raise _refusal(spec.architecture, " and ".join(why))
-    config = timm.get_pretrained_cfg(spec.architecture)
-    fixed = config is not None and config.fixed_input_size
-    size: dict[str, Any] = {"img_size": spec.input_size} if fixed else {}
-    twin: Any = timm.create_model(spec.architecture, num_classes=len(spec.classes), **size)
+    twin = timm_body(spec.architecture, num_classes=len(spec.classes), input_size=spec.input_size)
+    resize_body(twin, spec.input_size)
     head = twin.get_classifier()
     if not isinstance(head, nn.Linear) or head.weight.shape != model.head.weight.shape:
         raise _refusal(spec.architecture, "timm puts another kind of head on this architecture")

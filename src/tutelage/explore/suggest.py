@@ -20,7 +20,6 @@ import numpy as np
 
 from tutelage.augment import Center
 from tutelage.chain.load import LoadedData
-from tutelage.chain.machine import fixed_size
 from tutelage.chain.plan import sharpest_size
 from tutelage.chain.prepare import opened
 from tutelage.config import make_config
@@ -32,6 +31,7 @@ from tutelage.data.runfolder import RunFolder, repeating_line
 from tutelage.explore.sheet import SHOWN, SuggestPage, render, whole
 from tutelage.heads.bank import make_bank
 from tutelage.models.forward import Forward
+from tutelage.models.sizes import size_step, with_input_size
 from tutelage.report.html import write_page
 from tutelage.report.wording import now
 from tutelage.review.app import review
@@ -196,13 +196,13 @@ def _seed(data: LoadedData) -> int:
 
 
 def _view_size(data: LoadedData) -> int:
-    native, fixed = data.base.spec.input_size, fixed_size(data.base)
-    return sharpest_size(data.config, native, data.store.canvas, fixed=fixed)
+    base = data.base
+    return sharpest_size(data.config, base.spec.input_size, data.store.canvas, size_step(base))
 
 
 def _features(data: LoadedData, rows: Rows, size: int, console: Console) -> Floats:
     """The frozen trunk's features (n, D) of the centre views of store rows (n,)."""
-    base = data.base.to(data.device)
+    base = with_input_size(data.base, size).to(data.device)
     with console.bar("features", len(rows), "image") as done:
         bank = make_bank(
             Canvases(data.store, rows, data.device),

@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from tutelage.system.errors import TutelageError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # architecture -> (package, SHA-256 of its checkpoint, blocks in each stage)
 EMBEDDED = {
@@ -77,6 +78,8 @@ def load_embedded(architecture: str, path: Path) -> dict[str, Tensor]:
 
     TutelageError if the file's SHA-256 is not the known one.
     """
+    import torch  # not above: what is installed is asked without it
+
     package, expected, repeats = EMBEDDED[architecture]
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()

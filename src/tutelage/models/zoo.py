@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,8 +28,21 @@ from tutelage.models.classifier import (
 )
 from tutelage.models.joint import JointTrunk, joint_spec, members_of
 from tutelage.models.pretrained import EMBEDDED, embedded_file, load_embedded
+from tutelage.models.sizes import (
+    check_input_size,
+    is_fixed,
+    is_resizable,
+    native_size,
+    resize_body,
+    set_input_size,
+)
 from tutelage.models.spec import ModelSpec
 from tutelage.system.errors import TutelageError
+
+
+class CannotCut(TutelageError):
+    """No student can be made of the first stages of an architecture."""
+
 
 HUB_TIMEOUT_S = 5  # for the hub to answer at all; a download may take longer
 
@@ -48,24 +63,27 @@ def create(
         architecture: any timm model name.
         classes: class names in the order of the outputs.
         canvas: side in pixels of the store's canvas, remembered for deployment.
-        input_size: side in pixels of the views; None takes the weights' own.
+        input_size: side in pixels of the views; None takes the weights' own. Position embeddings
+            are resampled to it.
         weights: None takes the pip-installed weights if the architecture has them, else timm's
             hub; "none" starts from random weights (seed with ``torch.manual_seed``); anything
             else is a .safetensors file with timm's names, with or without its classifier.
 
     Raises:
-        TutelageError: unknown architecture, weights that do not fit, or no hub in reach.
+        TutelageError: unknown architecture, a size that it does not take, weights that do not fit,
+            or no hub in reach.
     """
     if weights == "none":
-        body, old_head = _timm(architecture, num_classes=0, input_size=input_size), None
+        body, old_head = timm_body(architecture, num_classes=0, input_size=input_size), None
     else:
         body, old_head = _pretrained(architecture, weights, input_size)
     config = body.pretrained_cfg
+    asked, native = input_size, native_size(body)
     spec = ModelSpec(
         architecture=architecture,
         cut=None,
         classes=tuple(classes),
-        input_size=input_size or int(config["input_size"][-1]),
+        input_size=native if asked is None or is_resizable(body) else asked,
         canvas=canvas,
         crop_pct=float(config["crop_pct"]),
         mean=tuple(config["mean"]),
@@ -75,6 +93,9 @@ def create(
     model = build(spec, trunk=body)
     model.pretrained_head = old_head
     model.set_noise(0.0, 0.0)  # whatever the architecture sets
+    if asked is not None and asked != native:
+        set_input_size(model, asked)
+        check_input_size(model)
     return model
 
 
@@ -91,7 +112,9 @@ def _build(kind: type[Model], spec: ModelSpec, trunk: nn.Module | None = None) -
         width = sum(member.num_features for member in trunk.members)
         return kind(trunk, spec, own, (width - own) // 2)
     if trunk is None:
-        trunk = _timm(spec.architecture, num_classes=0, input_size=spec.input_size)
+        trunk = timm_body(spec.architecture, num_classes=0, input_size=spec.input_size)
+        if spec.input_size != native_size(trunk):
+            resize_body(trunk, spec.input_size)
         if spec.cut is not None:
             trunk = Stages(_skip(_prune(trunk, spec.cut), spec))
     if spec.cut is None:
@@ -196,7 +219,8 @@ def cut(
         skipped: some of ``residual_blocks`` to leave out, besides those that the teacher lacks.
 
     Raises:
-        TutelageError: the architecture cannot be cut there, or has no such residual block there.
+        CannotCut: the architecture has no stages, or no map (B, C, h, w) after that one.
+        TutelageError: it has no such stage, or no such residual block there.
     """
     lacking = [name for name in teacher.spec.skipped if int(name.split(".")[1]) < stages]
     spec = dataclasses.replace(
@@ -218,6 +242,21 @@ def cut(
     source, body = body_of(teacher.trunk).state_dict(), body_of(student.trunk)
     body.load_state_dict({name: source[name] for name in body.state_dict()})
     return student
+
+
+def can_be_cut(teacher: Classifier) -> bool:
+    """Whether a student can keep at least the first stage of a classifier's trunk.
+
+    Transformers of one resolution and Swin cannot be cut: their stages give tokens, not maps.
+    """
+    if teacher.spec.cut is not None:
+        return True
+    spec = dataclasses.replace(teacher.spec, cut=1, levels=())
+    try:
+        _channels(Stages(_prune(copy.deepcopy(teacher.trunk).cpu(), 1)), spec)
+    except CannotCut:
+        return False
+    return True
 
 
 def residual_blocks(model: Classifier, stages: int) -> dict[str, int]:
@@ -292,14 +331,18 @@ def param_groups(
     ]
 
 
-def _timm(
+def timm_body(
     architecture: str,
     *,
     pretrained: bool = False,
     num_classes: int | None = None,
     input_size: int | None = None,
 ) -> Any:
-    """``timm.create_model`` with our errors; a fixed-size trunk is built for ``input_size``."""
+    """``timm.create_model`` with our errors.
+
+    A model that takes one size only, and that timm cannot resize later, is built for
+    ``input_size`` pixels a side; others are as their weights want them.
+    """
     import timm
 
     if not timm.is_model(architecture):
@@ -309,10 +352,36 @@ def _timm(
             + (f"did you mean {', '.join(close)}?" if close else "see timm.list_models()")
         )
     options: dict[str, Any] = {} if num_classes is None else {"num_classes": num_classes}
-    config = timm.get_pretrained_cfg(architecture)
-    if input_size is not None and config is not None and config.fixed_input_size:
-        options["img_size"] = input_size
-    return timm.create_model(architecture, pretrained=pretrained, **options)
+    body = timm.create_model(architecture, pretrained=pretrained, **options)
+    if input_size not in (None, native_size(body)) and is_fixed(body) and not is_resizable(body):
+        try:
+            body = timm.create_model(
+                architecture, pretrained=pretrained, img_size=input_size, **options
+            )
+        except Exception as error:  # each of timm's architectures fails in its own way
+            raise TutelageError(
+                f"{architecture} cannot be built for views of {input_size} px a side ({error}); "
+                f"leave out --input-size, which makes it {native_size(body)}"
+            ) from error
+    _subsample_first(body)
+    return body
+
+
+def _subsample_first(body: nn.Module) -> None:
+    """Give pointwise convolutions with a stride only those pixels of the image that they read.
+
+    The numbers are the same. In torch 2.14 on a CPU, the gradient of such a convolution of three
+    channels-last channels writes beyond its memory. RepVGG, MobileOne and FastViT have one.
+    """
+    for conv in body.modules():
+        if type(conv) is nn.Conv2d and conv.kernel_size == (1, 1) and conv.in_channels == 3:
+            conv.register_forward_pre_hook(partial(_every, conv.stride))
+            conv.stride = (1, 1)
+
+
+def _every(stride: tuple[int, int], _conv: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    (x,) = inputs
+    return (x[:, :, :: stride[0], :: stride[1]],)
 
 
 def _pretrained(
@@ -323,7 +392,7 @@ def _pretrained(
         return _from_file(architecture, Path(weights), input_size)
     found = embedded_file(architecture)
     if found is not None:
-        body = _timm(architecture, input_size=input_size)
+        body = timm_body(architecture, input_size=input_size)
         body.load_state_dict(load_embedded(architecture, found))
     else:
         body = _from_hub(architecture, input_size)
@@ -334,7 +403,7 @@ def _pretrained(
 
 def _from_file(architecture: str, path: Path, input_size: int | None) -> tuple[Any, Tensor | None]:
     """As ``_pretrained``, from a .safetensors file."""
-    body = _timm(architecture, num_classes=0, input_size=input_size)
+    body = timm_body(architecture, num_classes=0, input_size=input_size)
     state = read_tensors(path)
     if any(name.startswith("trunk.") for name in state):
         raise TutelageError(
@@ -353,10 +422,12 @@ def _from_file(architecture: str, path: Path, input_size: int | None) -> tuple[A
 
 def _from_hub(architecture: str, input_size: int | None) -> Any:
     """A timm model with its hub weights; without hub and cache an error soon says what to do."""
-    _timm(architecture, num_classes=0, input_size=input_size)  # what fails after this is the hub
+    timm_body(
+        architecture, num_classes=0, input_size=input_size
+    )  # what fails after this is the hub
     try:
         with _offline_if_unreachable():
-            return _timm(architecture, pretrained=True, input_size=input_size)
+            return timm_body(architecture, pretrained=True, input_size=input_size)
     except Exception as error:  # each transport has errors of its own
         reason = (str(error) or type(error).__name__).strip().splitlines()[0].rstrip(".")
         raise TutelageError(
@@ -442,7 +513,7 @@ def _prune(body: Any, stages: int) -> Any:
     name = body.pretrained_cfg["architecture"]
     count = _stages_of(body)
     if not hasattr(body, "prune_intermediate_layers") or not count:
-        raise TutelageError(
+        raise CannotCut(
             f"timm cannot cut {name} into stages; choose a student architecture by name instead, "
             "for example --student tf_efficientnet_lite0"
         )
@@ -475,9 +546,10 @@ def _channels(trunk: nn.Module, spec: ModelSpec) -> int:
         output = trunk.eval()(torch.zeros(1, 3, spec.input_size, spec.input_size))
     trunk.train()
     several = not isinstance(output, Tensor)  # CoaT's parallel branches
-    if several or output.ndim != 4 or output.shape[2] != output.shape[3]:
+    last = getattr(body_of(trunk), "output_fmt", "NCHW") != "NCHW"  # Swin has its channels last
+    if several or last or output.ndim != 4 or output.shape[2] != output.shape[3]:
         found = "several outputs" if several else tuple(output.shape)
-        raise TutelageError(
+        raise CannotCut(
             f"{spec.architecture} cut after {spec.cut} stages gives {found}, not a "
             "map (B, C, h, w); choose a convolutional teacher or a student by name"
         )

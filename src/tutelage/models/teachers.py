@@ -1,0 +1,164 @@
+"""The networks that ``tutelage teachers`` lists. Imports no torch and no timm.
+
+The figures are from benchmarks/teachers.py, and tests compare them with timm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Status = Literal["installed", "cached", "offered"]
+
+FREE = ("apache-2.0", "mit", "bsd-3-clause")  # licences that allow commercial use
+WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # of a repository of timm's hub
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """One network to start from; what is not known of it is None."""
+
+    name: str  # for --teacher
+    status: Status  # by pip installed, in the hub's cache on this machine, or on timm's hub
+    weights: str  # timm's tag of the pretrained weights
+    licence: str | None  # of the weights
+    parameters: int | None  # of the trunk, without a classifier
+    size: int | None  # side in pixels of the views that are planned for large images
+    milliseconds: float | None  # for one view of that side, on one core
+    use: str  # what it is for
+
+    @property
+    def terms(self) -> str:
+        """The licence, and whether it asks for a second look."""
+        if self.licence is None:
+            return "see its page on the hub"
+        if self.licence in FREE:
+            return self.licence
+        if "-nc-" in self.licence:
+            return f"{self.licence} (non-commercial)"
+        return f"{self.licence} (read its terms first)"
+
+
+def _offer(
+    name: str,
+    weights: str,
+    licence: str,
+    parameters: int,
+    size: int,
+    milliseconds: float,
+    use: str,
+) -> Teacher:
+    return Teacher(name, "offered", weights, licence, parameters, size, milliseconds, use)
+
+
+OFFERED = (
+    _offer("tf_efficientnet_lite0", "in1k", "apache-2.0", 3_371_008, 224, 0.0,
+           "the default: quick, and its student is cut from it"),
+    _offer("tf_efficientnet_lite1", "in1k", "apache-2.0", 0, 224, 0.0,
+           "as the default, but deeper"),
+    _offer("tf_efficientnet_lite2", "in1k", "apache-2.0", 0, 224, 0.0,
+           "as the default, but deeper and wider"),
+    _offer("mobilenetv3_small_050", "lamb_in1k", "apache-2.0", 0, 224, 0.0,
+           "the quickest of this list"),
+    _offer("mobilenetv4_hybrid_medium", "e200_r256_in12k_ft_in1k", "apache-2.0", 0, 224, 0.0,
+           "pretrained on 12,000 classes; quick for its size"),
+    _offer("efficientnet_b0", "ra_in1k", "apache-2.0", 0, 224, 0.0,
+           "near the default, with squeeze-and-excitation"),
+    _offer("resnet18", "a1_in1k", "apache-2.0", 0, 224, 0.0,
+           "plain convolutions, for runtimes that know little else"),
+    _offer("convnext_atto", "d2_in1k", "apache-2.0", 0, 224, 0.0,
+           "a small modern convolutional network"),
+    _offer("tiny_vit_5m_224", "dist_in22k", "apache-2.0", 0, 224, 0.0,
+           "distilled on 22,000 classes"),
+    _offer("vit_tiny_patch16_224", "augreg_in21k_ft_in1k", "apache-2.0", 0, 224, 0.0,
+           "the smallest plain vision transformer"),
+    _offer("swin_tiny_patch4_window7_224", "ms_in1k", "mit", 0, 224, 0.0,
+           "a transformer with windows, for fine detail"),
+    _offer("eva02_tiny_patch14_224", "mim_in22k", "mit", 0, 224, 0.0,
+           "pretrained by masked images and CLIP features"),
+    _offer("vit_small_patch14_dinov2", "lvd142m", "apache-2.0", 0, 224, 0.0,
+           "pretrained without labels: images unlike ImageNet's"),
+    _offer("vit_small_patch16_dinov3", "lvd1689m", "dinov3-license", 0, 224, 0.0,
+           "the successor of DINOv2"),
+    _offer("vit_base_patch16_siglip_224", "v2_webli", "apache-2.0", 0, 224, 0.0,
+           "pretrained on images with captions"),
+    _offer("vit_base_patch32_clip_224", "laion2b_ft_in12k_in1k", "apache-2.0", 0, 224, 0.0,
+           "pretrained on images with captions; few, large patches"),
+    _offer("beitv2_base_patch16_224", "in1k_ft_in22k_in1k", "apache-2.0", 0, 224, 0.0,
+           "pretrained by masked images, then on 22,000 classes"),
+    _offer("convnextv2_atto", "fcmae_ft_in1k", "cc-by-nc-4.0", 0, 224, 0.0,
+           "pretrained by masked images"),
+    _offer("fastvit_t8", "apple_in1k", "fastvit-license", 0, 224, 0.0,
+           "convolutions and attention"),
+)  # fmt: skip
+"""What is worth a look; ``--teacher`` takes any name of ``timm.list_models()``."""
+
+
+def list_teachers() -> list[dict[str, Any]]:
+    """The teachers installed by pip, in the hub's cache, and offered; in this order."""
+    from tutelage.models.pretrained import embedded_file
+
+    cached = cached_weights()
+    found = []
+    for teacher in OFFERED:
+        status: Status = "offered"
+        if embedded_file(teacher.name) is not None:
+            status = "installed"
+        elif f"{teacher.name}.{teacher.weights}" in cached:
+            status = "cached"
+        found.append({**asdict(teacher), "status": status, "terms": teacher.terms})
+    known = {f"{teacher.name}.{teacher.weights}" for teacher in OFFERED}
+    for name in sorted(cached - known):
+        _, _, tag = name.partition(".")
+        other = Teacher(name, "cached", tag, None, None, None, None, "found in the cache")
+        found.append({**asdict(other), "terms": other.terms})
+    order = ("installed", "cached", "offered")
+    return sorted(found, key=lambda row: order.index(row["status"]))
+
+
+def cached_weights() -> set[str]:
+    """Names with tags, such as "resnet18.a1_in1k", of timm's weights in the hub's local cache."""
+    try:
+        from huggingface_hub import CacheNotFound, constants, scan_cache_dir
+
+        repositories: Iterable[Any] = scan_cache_dir(constants.HF_HUB_CACHE).repos
+    except (ImportError, CacheNotFound):
+        return set()
+    return {
+        repository.repo_id.removeprefix("timm/")
+        for repository in repositories
+        if repository.repo_id.startswith("timm/")
+        and any(
+            file.file_name in WEIGHT_FILES
+            for revision in repository.revisions
+            for file in revision.files
+        )
+    }
+
+
+def describe(rows: Sequence[dict[str, Any]]) -> str:
+    """The list for people."""
+    titles = {
+        "installed": "installed by pip",
+        "cached": "in the hub's cache on this machine",
+        "offered": "on timm's hub, if it is in reach",
+    }
+    lines = []
+    for status, title in titles.items():
+        group = [row for row in rows if row["status"] == status]
+        if group:
+            lines += [f"{title}:", *map(_line, group), ""]
+    lines += [
+        "M: million parameters; ms: for one view of so many px, on one core of an Intel Xeon.",
+        "--teacher takes any other name of timm.list_models(), too.",
+    ]
+    return "\n".join(lines)
+
+
+def _line(row: dict[str, Any]) -> str:
+    size = "" if row["size"] is None else f"{row['size']} px"
+    millions = "" if row["parameters"] is None else f"{row['parameters'] / 1e6:.1f} M"
+    time = "" if row["milliseconds"] is None else f"{row['milliseconds']:.1f} ms"
+    figures = f"{millions:>7}{size:>8}{time:>10}"
+    return f"  {row['name']:<30}{figures}  {row['use']}; {row['terms']}"
