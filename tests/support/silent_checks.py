@@ -1403,7 +1403,9 @@ def the_head_with_the_likelier_labels_has_the_larger_share(
         for a, b in ((silent.labeled, telling.labeled), (silent.pool, telling.pool))
     ]
     center = torch.cat([views[0].views[0], views[1].views[0]])
-    metrics = frozen.feature_metrics(center, center.shape[1] // 2, None)
+    columns = Columns(slice(center.shape[1] // 2), slice(center.shape[1] // 2, None))
+    found = frozen.feature_metrics(center, columns, None)
+    metrics = {name: (metric,) for name, metric in found.items()}
     features = frozen.Features(views[0], views[1], views[0], metrics)
     monkeypatch.setattr(frozen, "_outcome", lambda _run, _features, heads, **kept: (heads, kept))
     heads, kept = frozen.transfer(run, features)
