@@ -39,8 +39,9 @@ TORCH_FREE = (
     "deploy.bench", "deploy.export", "deploy.label", "deploy.label_accepted",
     "deploy.label_shards", "deploy.label_table", "deploy.latency", "deploy.openapi",
     "deploy.predict", "deploy.runtime", "deploy.serve", "deploy.tables", "ladder.curve",
-    "review.app", "review.items", "stats.calibrate", "stats.intervals", "stats.label_errors",
-    "stats.metrics", "stats.pseudo_labels", "stats.suggest", "stats.unknown", "system",
+    "review.app", "review.items", "review.suggested", "stats.calibrate", "stats.intervals",
+    "stats.label_errors", "stats.metrics", "stats.pseudo_labels", "stats.suggest",
+    "stats.unknown", "system",
 )  # fmt: skip
 
 

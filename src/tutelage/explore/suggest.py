@@ -254,7 +254,7 @@ def _say(console: Console, data: LoadedData, content: Mapping[str, Any], out: Pa
     for row in chosen[:NAMED]:
         console.say(f"  {row['rank']}. {row['image']}: {row['why']}")
     if len(chosen) < content["budget"]:
-        console.say("note: the budget is larger than the number of unlabelled images")
+        console.say(f"note: no more images differ; the budget is {content['budget']}")
     elif len(chosen) > content["budget"]:
         console.say(f"note: {len(chosen)} were chosen by an earlier command; all of them stay")
     console.say(f"list: {out / TABLE}")
