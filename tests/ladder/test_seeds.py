@@ -158,9 +158,11 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     labels: list[str] = []
     fit: Callable[..., Any] = trained.fit
 
-    def noted(run: Any, model: Any, step: Any, loader: Any, settings: Any, label: str) -> Any:
+    def noted(
+        run: Any, model: Any, step: Any, loader: Any, settings: Any, label: str, *rest: Any
+    ) -> Any:
         labels.append(label)
-        return fit(run, model, step, loader, settings, label)
+        return fit(run, model, step, loader, settings, label, *rest)
 
     monkeypatch.setattr(trained, "fit", noted)
     return labels
