@@ -145,7 +145,7 @@ def test_a_ladder_that_was_cut_off_goes_on(
     before = (copy / "seed-1" / "stages" / "fine-tune" / "stage.json").read_bytes()
     labels = counted(monkeypatch)
     again = api.ladder(data, copy, seeds=2, curve=[2], quiet=True, **checks.LADDER)
-    assert labels == ["student"]
+    assert set(labels) == {"student"}
     assert figures(again) == figures(content)
     assert (copy / "seed-1" / "stages" / "fine-tune" / "stage.json").read_bytes() == before
     for now, was in zip(again["arms"], content["arms"], strict=True):
