@@ -70,9 +70,9 @@ def test_the_pool_is_labelled_anew_between_the_legs(
     fits = []
     fit = trained.fit
 
-    def noted(run: Any, model: Any, step: Any, loader: Any, settings: Any, label: str) -> Any:
+    def noted(run: Any, model: Any, step: Any, loader: Any, settings: Any, *rest: Any) -> Any:
         before = copy.deepcopy(model.state_dict())
-        after = fit(run, model, step, loader, settings, label)
+        after = fit(run, model, step, loader, settings, *rest)
         fits.append((before, after.state_dict(), loader, settings))
         for name in ("head.weight", "trunk.conv_head.weight"):
             assert not torch.equal(before[name], after.state_dict()[name]), name
