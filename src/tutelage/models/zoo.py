@@ -316,7 +316,7 @@ def _subsample_first(body: nn.Module) -> None:
             conv.stride = (1, 1)
 
 
-def _every(stride: tuple[int, int], _conv: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+def _every(stride: tuple[int, ...], _conv: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
     (x,) = inputs
     return (x[:, :, :: stride[0], :: stride[1]],)
 
