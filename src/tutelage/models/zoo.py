@@ -265,7 +265,7 @@ def param_groups(
 
 
 def _depths(body: Any) -> dict[str, int]:
-    """Parameter -> number of its layer from the stem on; of its stage where timm tells no layers."""
+    """Parameter -> number of its layer from the stem on; of its stage if timm tells no layers."""
     from timm.models import group_parameters
 
     if hasattr(body, "group_matcher"):
