@@ -55,6 +55,11 @@ def test_no_images_give_empty_outputs(ort: tuple[Forward, Forward]) -> None:
     assert features.shape == (0, 24)
 
 
+def test_a_transformer_in_torch_gives_empty_outputs_too() -> None:
+    vit = create("test_vit", ["a", "b"], canvas=64, input_size=64, weights="none")
+    assert Forward(vit, backend="torch")(images(0, 3, 64, 64)).shape == (0, 2)
+
+
 def test_auto_is_onnxruntime_on_a_cpu(model: Classifier) -> None:
     assert Forward(model).backend == "onnxruntime"
 

@@ -71,7 +71,9 @@ class Forward:
         return torch.cat([self._run(part) for part in torch.split(images, self.batch)])
 
     def _run(self, images: Tensor) -> Tensor:
-        if self._session is not None and len(images):
+        if not len(images):  # a transformer cannot reshape nothing
+            return self._run(images.new_zeros(1, *images.shape[1:]))[:0]
+        if self._session is not None:
             feed = {"images": images.float().cpu().contiguous().numpy()}
             return torch.from_numpy(self._session.run(_NAMES, feed)[self._output])
         with torch.no_grad():

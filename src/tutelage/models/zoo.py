@@ -304,12 +304,8 @@ def param_groups(
     Norms, biases and what the architecture itself exempts get no weight decay. Frozen parameters
     are left out. A group has ``params``, ``lr``, ``weight_decay`` and ``name``: "head" or "trunk".
     """
-    from timm.models import group_parameters
-
     body: Any = body_of(model.trunk)
-    depth: dict[str, int] = {}
-    if layer_decay != 1.0 and hasattr(body, "group_matcher"):
-        depth = group_parameters(body, body.group_matcher(), reverse=True)
+    depth = {} if layer_decay == 1.0 else _depths(body)
     deepest = max(depth.values(), default=0)
     exempt = set(body.no_weight_decay()) if hasattr(body, "no_weight_decay") else set()
     of_trunk = {id(parameter): name for name, parameter in body.named_parameters()}
@@ -329,6 +325,21 @@ def param_groups(
         {"params": parameters, "lr": lr, "weight_decay": decay, "name": name}
         for (name, lr, decay), parameters in groups.items()
     ]
+
+
+def _depths(body: Any) -> dict[str, int]:
+    """Parameter -> number of its layer from the stem on; of its stage if timm tells no layers."""
+    from timm.models import group_parameters
+
+    if hasattr(body, "group_matcher"):
+        numbers: dict[str, int] = group_parameters(body, body.group_matcher(), reverse=True)
+        return numbers
+    stages = [f"{info['module']}." for info in list(getattr(body, "feature_info", None) or [])]
+    depth, number = {}, 0  # what lies in no stage belongs to the one before it
+    for name, _ in body.named_parameters():
+        number = next((i for i, stage in enumerate(stages, 1) if name.startswith(stage)), number)
+        depth[name] = number
+    return depth
 
 
 def timm_body(
@@ -379,7 +390,7 @@ def _subsample_first(body: nn.Module) -> None:
             conv.stride = (1, 1)
 
 
-def _every(stride: tuple[int, int], _conv: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+def _every(stride: tuple[int, ...], _conv: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
     (x,) = inputs
     return (x[:, :, :: stride[0], :: stride[1]],)
 
