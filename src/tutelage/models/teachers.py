@@ -123,9 +123,11 @@ def cached_weights() -> set[str]:
     """Names with tags, such as "resnet18.a1_in1k", of timm's weights in the hub's local cache."""
     try:
         from huggingface_hub import CacheNotFound, constants, scan_cache_dir
-
+    except ImportError:  # the base install has none
+        return set()
+    try:
         repositories: Iterable[Any] = scan_cache_dir(constants.HF_HUB_CACHE).repos
-    except (ImportError, CacheNotFound):
+    except CacheNotFound:
         return set()
     return {
         repository.repo_id.removeprefix("timm/")
