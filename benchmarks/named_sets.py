@@ -3,8 +3,7 @@
 python benchmarks/named_sets.py fashion-mnist fashion-mnist.parquet
 
 fashion-mnist: Xiao et al. 2017, from the Debian package dataset-fashion-mnist; its own split.
-digits: Alpaydin and Kaynak 1998, as scikit-learn ships it; 500 images, stratified, are test.
-elpv: the demo's solar cells, see ``tutelage.data.demo``.
+digits, elpv: those of the demo, see ``tutelage.data.demo``.
 cifar10, hymenoptera: nothing installs these, so their manifests have to be there already.
 """
 
@@ -22,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tutelage.data.catalog import Catalog
-from tutelage.data.demo import solar_cells
+from tutelage.data.demo import digits, solar_cells
 from tutelage.data.open import read_catalog
 from tutelage.system.errors import TutelageError, need
 from tutelage.system.files import replacing
@@ -34,7 +33,6 @@ FASHION_CLASSES = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
     *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
-DIGITS_TEST = 500
 
 
 def png(pixels: NDArray[np.uint8]) -> bytes:
@@ -71,33 +69,17 @@ def fashion_mnist() -> Iterator[Row]:
             yield f"{split}/{number:05d}.png", png(pixels), FASHION_CLASSES[label], split
 
 
-def digits() -> Iterator[Row]:
-    """1,797 grey images of 8 pixels, whose 17 levels are stretched to 0..255."""
-    need("sklearn", "test")
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    found = load_digits()
-    rows = np.arange(len(found.target))
-    _, test = train_test_split(rows, test_size=DIGITS_TEST, stratify=found.target, random_state=0)
-    held_out = np.isin(rows, test)
-    images = np.round(found.images * (255 / 16)).astype(np.uint8)
-    for number, (pixels, label) in enumerate(zip(images, found.target, strict=True)):
-        yield f"{number:04d}.png", png(pixels), str(label), "test" if held_out[number] else "train"
-
-
-def elpv() -> Iterator[Row]:
-    """2,624 grey images of 300 pixels; those of uncertain label have none."""
-    cells = solar_cells()
-    for number, (name, label) in enumerate(zip(cells.names, cells.labels, strict=True)):
-        known = cells.classes[label] if label >= 0 else ""
-        yield name, cells.source.read(number), known, str(cells.splits[number])
+def rows_of(catalog: Catalog) -> Iterator[Row]:
+    """The images of a catalog; those without a label have an empty one."""
+    for number, (name, label) in enumerate(zip(catalog.names, catalog.labels, strict=True)):
+        known = catalog.classes[label] if label >= 0 else ""
+        yield name, catalog.source.read(number), known, str(catalog.splits[number])
 
 
 MAKERS: dict[str, Callable[[], Iterator[Row]]] = {
     "fashion-mnist": fashion_mnist,
-    "digits": digits,
-    "elpv": elpv,
+    "digits": lambda: rows_of(digits()),
+    "elpv": lambda: rows_of(solar_cells()),
 }
 GIVEN = ("cifar10", "hymenoptera")
 NAMES = (*MAKERS, *GIVEN)

@@ -76,7 +76,7 @@ def test_every_setting_is_an_option_that_reaches_the_verb(
     assert all(type(given[name]) is type(value) for name, value in expected.items())
     assert given["out"] == "run"
     assert given["quiet"] is False
-    assert given.get("data") == (None if command == "demo" else "photos")
+    assert given.get("data") == ("digits" if command == "demo" else "photos")
 
 
 def test_every_verb_is_a_command_with_help_for_each_of_its_arguments() -> None:
@@ -154,7 +154,7 @@ def test_options_that_were_not_given_are_not_passed(monkeypatch: pytest.MonkeyPa
     given: dict[str, Any] = {}
     monkeypatch.setattr(api, "demo", lambda **options: given.update(options))
     assert cli.main(["demo"]) == 0
-    assert given == {"out": "tutelage-demo", "quiet": False}
+    assert given == {"out": "tutelage-demo", "data": "digits", "quiet": False}
 
 
 # --- exit codes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import shutil
 import webbrowser
@@ -23,9 +24,8 @@ from tarred import tar_tree
 
 from tutelage import cli
 from tutelage.chain import load
-from tutelage.data import demo as solar
-from tutelage.data import runfolder
 from tutelage.data.decisions import FILE, Decision, Decisions
+from tutelage.data.demo import DEMOS
 from tutelage.data.open import read_catalog
 from tutelage.ladder import seeds as ladder
 from tutelage.models import zoo
@@ -50,8 +50,9 @@ def _quick(own_cache: Path) -> Iterator[None]:
     with checks.quick() as patch:
         patch.setattr(load, "create", tiny)
         patch.setattr(ladder, "run_seed", made_up)
-        for module in (solar, runfolder):
-            patch.setattr(module, "solar_cells", lambda: read_catalog("photos"))
+        for name, shown in DEMOS.items():
+            photos = dataclasses.replace(shown, catalog=lambda: read_catalog("photos"))
+            patch.setitem(DEMOS, name, photos)
         patch.setattr(web, "bound_socket", lambda host, port: bound(host, 0))
         patch.setattr(web, "run_app", lambda app, listening: listening.close())
         patch.setattr(webbrowser, "open", lambda _: True)

@@ -21,29 +21,28 @@ if TYPE_CHECKING:
 
 
 def demo(
-    out: Path | str = "tutelage-demo", *, quiet: bool = False, **settings: Any
+    out: Path | str = "tutelage-demo",
+    *,
+    data: Literal["digits", "solar-cells"] = "digits",
+    quiet: bool = False,
+    **settings: Any,
 ) -> dict[str, Any]:
-    """The whole pipeline on photos of solar cells that pip installed.
+    """The whole pipeline on images that pip installed.
 
-    It tells functional from defective cells, from 20 labels of each class.
+    It reads handwritten digits from 10 labels of each class, or tells functional from defective
+    solar cells from 20.
+
+    Args:
+        data: which images.
     """
-    from tutelage.data.demo import NOTES, solar_cells
+    from tutelage.data.demo import DEMOS
 
-    began = time.monotonic()  # importing takes seconds, too
-    catalog, settings = solar_cells(), {"labels_per_class": 20, **settings}
+    shown = DEMOS[data]
+    settings = {"labels_per_class": shown.labels_per_class, **settings}
     need_training()
     from tutelage.chain.run import train
 
-    return train(
-        "demo",
-        catalog,
-        "elpv-dataset",
-        Path(out),
-        settings,
-        notes=NOTES,
-        quiet=quiet,
-        began=began,
-    )
+    return train("demo", shown.catalog(), data, Path(out), settings, notes=shown.notes, quiet=quiet)
 
 
 def run(data: Data, out: Path | str, *, quiet: bool = False, **settings: Any) -> dict[str, Any]:

@@ -187,7 +187,7 @@ def test_the_reports_command_repeats_the_run() -> None:
         "self-train", "my photos", "out", {"labels_per_class": 4, "seed": 0, "limit": None}
     )
     assert line == "tutelage self-train 'my photos' --out out --labels-per-class 4 --seed 0"
-    assert repeating_line("demo", "elpv-dataset", "o", {}) == "tutelage demo --out o"
+    assert repeating_line("demo", "digits", "o", {}) == "tutelage demo --data digits --out o"
     words = as_options(SETTINGS)
     assert all(word in repeating_line("run", "d", "o", SETTINGS) for word in words)
     memory = repeating_line("run", "3 images in memory, 00ff", "o", {"seed": 1})

@@ -1,33 +1,79 @@
-"""The demo's data: electroluminescence photos of solar cells, from the package elpv-dataset.
-
-Buerhop-Lutz et al. 2018, "A Benchmark for Visual Identification of Defective Solar Cells in
-Electroluminescence Imagery"; Deitsch et al. 2019. The images' licence is CC BY-NC-SA 4.0.
-"""
+"""The demo's data sets, which pip installed: handwritten digits, and photos of solar cells."""
 
 from __future__ import annotations
 
 import csv
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from tutelage.data.catalog import Catalog, make_catalog
 from tutelage.data.sources import FileSource
-from tutelage.system.errors import MissingExtra
+from tutelage.system.errors import MissingExtra, need
+from tutelage.system.files import digest
 
+DIGITS_TEST = 500
 TEST_SHARE = 0.25
 _GRADES = {1.0: "defective", 0.0: "functional"}  # others are uncertain: unlabelled
-NOTES = (
-    "The labels carry no module id, so cells of one solar module can be in train and in test: "
-    "the figures are optimistic for a new plant.",
-    "Images: ELPV dataset, licence CC BY-NC-SA 4.0 (non-commercial, share alike); the report's "
-    "thumbnails are drawn from them and carry the same licence.",
-)
+
+
+@dataclass(frozen=True)
+class ByteSource:
+    """Image files in memory."""
+
+    files: tuple[bytes, ...]
+
+    def read(self, index: int) -> bytes:
+        """Return the file's bytes."""
+        return self.files[index]
+
+    def signature(self, index: int) -> str:
+        """Return a digest of the bytes."""
+        return digest(self.files[index])
+
+
+def digits() -> Catalog:
+    """1,797 handwritten digits of 8 x 8 pixels; 500 of them, drawn class by class, are test.
+
+    Alpaydin and Kaynak 1998, "Optical Recognition of Handwritten Digits", as scikit-learn ships
+    them. Their 17 grey levels are stretched to 0 to 255.
+
+    Raises:
+        MissingExtra: scikit-learn is not installed.
+    """
+    need("sklearn", "demo")
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    found = load_digits()
+    rows = np.arange(len(found.target))
+    # The test set is the same for every seed: only the labelled subset is drawn anew.
+    _, test = train_test_split(rows, test_size=DIGITS_TEST, stratify=found.target, random_state=0)
+    splits = np.full(len(rows), "train", dtype="<U5")
+    splits[test] = "test"
+    images = np.round(found.images * (255 / 16)).astype(np.uint8)
+    source = ByteSource(tuple(map(_png, images)))
+    names = [f"{row:04d}.png" for row in rows]
+    labels = [str(label) for label in found.target]
+    return make_catalog("digits", names, labels, splits.tolist(), source)
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "png")
+    return file.getvalue()
 
 
 def solar_cells() -> Catalog:
-    """The catalog: cells of certain grade are labelled, a quarter of them test; the rest is not.
+    """2,624 electroluminescence photos; those of uncertain grade have no label, a quarter is test.
+
+    Buerhop-Lutz et al. 2018, "A Benchmark for Visual Identification of Defective Solar Cells in
+    Electroluminescence Imagery"; Deitsch et al. 2019. The images' licence is CC BY-NC-SA 4.0.
 
     Raises:
         MissingExtra: the package elpv-dataset is not installed.
@@ -35,7 +81,7 @@ def solar_cells() -> Catalog:
     spec = find_spec("elpv_dataset")
     if spec is None or not spec.submodule_search_locations:
         raise MissingExtra(
-            "the demo needs the package 'elpv-dataset' (solar-cell photos, CC BY-NC-SA 4.0); "
+            "the solar cells are in the package 'elpv-dataset' (CC BY-NC-SA 4.0); "
             'install it with: pip install "tutelage[demo]"'
         )
     folder = Path(spec.submodule_search_locations[0]) / "data"
@@ -44,9 +90,41 @@ def solar_cells() -> Catalog:
     names = [row[0] for row in rows]
     labels = [_GRADES.get(float(row[1]), "") for row in rows]
     certain = [i for i, label in enumerate(labels) if label]
-    # The test set is the same for every seed: only the labelled subset is drawn anew.
+    # The test set is the same for every seed, as that of the digits.
     test = np.random.default_rng(0).permutation(certain)[: round(TEST_SHARE * len(certain))]
     splits = np.full(len(rows), "train", dtype="<U5")
     splits[test] = "test"
     source = FileSource(tuple(str(folder / name) for name in names))
     return make_catalog("elpv-dataset", names, labels, splits.tolist(), source)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A data set that ``tutelage demo`` can show."""
+
+    catalog: Callable[[], Catalog]
+    labels_per_class: int
+    notes: tuple[str, ...]  # what the user must know of the images
+
+
+DEMOS = {
+    "digits": Demo(
+        digits,
+        labels_per_class=10,
+        notes=(
+            "Images: Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, "
+            "licence CC BY 4.0.",
+        ),
+    ),
+    "solar-cells": Demo(
+        solar_cells,
+        labels_per_class=20,
+        notes=(
+            "The labels carry no module id, so cells of one solar module can be in train and in "
+            "test: the figures are optimistic for a new plant.",
+            "Images: ELPV dataset, licence CC BY-NC-SA 4.0 (non-commercial, share alike); the "
+            "report's thumbnails are drawn from them and carry the same licence.",
+        ),
+    ),
+}
+"""The demo's data sets by their names; the first is shown where none is named."""

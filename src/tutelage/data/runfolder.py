@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.data.catalog import Catalog
-from tutelage.data.demo import solar_cells
+from tutelage.data.demo import DEMOS
 from tutelage.data.duplicates import DUPLICATES
 from tutelage.data.open import is_in_memory, read_catalog
 from tutelage.system.errors import TutelageError
@@ -168,7 +168,9 @@ def catalog_of(folder: Path) -> Catalog:
             "same data in Python: tutelage.api.review(RUN, data=DATA), or save it to a folder "
             "(dataset.save_to_disk) and run on that"
         )
-    return solar_cells() if request["command"] == "demo" else read_catalog(request["data"])
+    if request["command"] == "demo" and request["data"] in DEMOS:
+        return DEMOS[request["data"]].catalog()
+    return read_catalog(request["data"])
 
 
 def command_line(command: str, data: str, out: str, settings: Mapping[str, Any]) -> str:
@@ -181,7 +183,8 @@ def command_line(command: str, data: str, out: str, settings: Mapping[str, Any])
     if is_in_memory(data):
         values = "".join(f", {name}={value!r}" for name, value in given.items())
         return f"tutelage.{command.replace('-', '_')}(DATA, {out!r}{values})"
-    words = ["tutelage", command, *([] if command == "demo" else [data]), "--out", out]
+    images = ["--data", data] if command == "demo" else [data]
+    words = ["tutelage", command, *images, "--out", out]
     for name, value in given.items():
         words.append(f"--{name.replace('_', '-')}")
         if value is not True:
