@@ -397,7 +397,7 @@ def test_evaluate_prints_for_people_and_for_programs(
     assert cli.main(["evaluate", str(finished), str(photos)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "18 test images"
-    assert lines[1].startswith(f"accuracy  {expected['accuracy']:.4f}  [")
+    assert lines[1].startswith(f"accuracy           {expected['accuracy']:.4f}  [")
     names = ["majority", "balanced_accuracy", "macro_f1", "ece", "nll"]
     assert [line.split()[0] for line in lines[2:]] == names
 

@@ -19,12 +19,13 @@ NAMED = sorted(set(re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", PAGE)))
 # Modules that run code from data, run programs, or open connections; and who may import them.
 NEVER: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("pickle", "marshal", "shelve", "dill", "joblib", "runpy", "code", "pty"), ()),
-    "subprocess": ("deploy.bench",),  # starts itself, to measure in a process of its own
+    # These start tutelage itself: to measure, or to compile, in a process of its own.
+    "subprocess": ("deploy.bench", "augment.engine.ahead"),
 }
 NETWORK = {
     "socket": ("system.web",),
     "uvicorn": ("system.web",),
-    "huggingface_hub": ("models.zoo",),
+    "huggingface_hub": ("models.zoo", "models.teachers"),  # the latter lists its cache
     "fsspec": ("data.shards",),
     **dict.fromkeys(
         ("urllib", "http", "ftplib", "smtplib", "ssl", "requests", "httpx", "aiohttp", "boto3"), ()

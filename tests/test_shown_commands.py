@@ -75,7 +75,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A user's folder: photos, a table of them, and what an earlier run left."""
     folder = tmp_path_factory.mktemp("place")
     photos = write_shapes(folder / "photos", train=(40, 10, 10))  # the ladder's page asks for 40
-    for name in ("new", "new_photos", "some_cells"):
+    for name in ("new", "new_photos", "some_digits"):
         shutil.copytree(photos / "test" / "disc", folder / name)
     shutil.copytree(photos / "unlabeled", folder / "album")
     rows = [f"{path.relative_to(folder)},{path.parent.name}" for path in photos.glob("train/*/*")]

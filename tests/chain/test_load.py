@@ -98,8 +98,8 @@ def test_a_model_folder_may_be_among_them(loaded: Any, tmp_path: Path) -> None:
         ({"teacher": PAIR, "weights": "w.safetensors"}, "--teacher names 2; leave --weights out"),
         ({"teacher": "test_efficientnet,test_resnett"}, "did you mean .*test_resnet"),
         (
-            {"teacher": "vit_tiny_patch16_224,vit_tiny_patch16_384", "input_size": None},
-            "vit_tiny_patch16_224 224, vit_tiny_patch16_384 384 pixels.*one with --input-size",
+            {"teacher": "xcit_nano_12_p16_224,xcit_nano_12_p16_384", "input_size": None},
+            "xcit_nano_12_p16_224 224, xcit_nano_12_p16_384 384 pixels.*one with --input-size",
         ),
     ],
 )
@@ -111,7 +111,16 @@ def test_trunks_that_cannot_look_together_are_refused(
 
 
 def test_all_look_at_the_size_of_the_one_that_takes_no_other(loaded: Any) -> None:
-    base = loaded(teacher="test_efficientnet,test_vit", input_size=None)
-    size = timm.get_pretrained_cfg("test_vit").input_size[-1]
+    base = loaded(teacher="test_efficientnet,levit_128s", input_size=None)
+    size = timm.get_pretrained_cfg("levit_128s").input_size[-1]
+    assert size != timm.get_pretrained_cfg("test_efficientnet").input_size[-1]
     assert base.spec.input_size == size
+    assert base(torch.rand(1, 3, size, size)).shape == (1, 2)
+
+
+def test_several_look_at_a_size_that_each_of_them_takes(loaded: Any) -> None:
+    base = loaded(teacher="test_efficientnet,vit_tiny_patch16_384", input_size=None)
+    size = base.spec.input_size
+    assert size == loaded(teacher="test_efficientnet", input_size=None).spec.input_size
+    assert size % 16 == 0  # the second's patch
     assert base(torch.rand(1, 3, size, size)).shape == (1, 2)

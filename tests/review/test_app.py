@@ -100,7 +100,8 @@ def test_no_request_names_a_file(page: TestClient, path: str) -> None:
 def test_what_there_is_to_review(page: TestClient) -> None:
     state = page.get("/api/state").json()
     counts = {view["name"]: view["count"] for view in state["views"]}
-    assert counts == {"next": 30, "suspicious": 12, "unsure": 30, "sure": 30, "decided": 0}
+    assert 20 < counts.pop("next") <= 30  # none that looks like one before it
+    assert counts == {"suspicious": 12, "unsure": 30, "sure": 30, "decided": 0}
     assert state["classes"] == ["disc", "square", "triangle"]
     assert "0 of 12 labels" in state["sentences"][0]
     unsure = page.get("/api/items", params={"view": "unsure"}).json()

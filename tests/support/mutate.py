@@ -17,8 +17,8 @@ HERE = ("tutelage", "tiny", "trainings", "silent_checks")  # modules that may ho
 def mutate(monkeypatch: pytest.MonkeyPatch, module_name: str, old: str, new: str) -> None:
     """Replace ``old`` (it must occur once) by ``new`` in a module's source.
 
-    Only the function or class around it is compiled anew; it takes the original's place wherever
-    that was imported to.
+    Only the function or class around it is compiled anew, and the classes of the module that are
+    derived from it; they take the originals' places wherever these were imported to.
     """
     module = importlib.import_module(module_name)
     source = Path(str(module.__file__)).read_text(encoding="utf-8")
@@ -30,10 +30,9 @@ def mutate(monkeypatch: pytest.MonkeyPatch, module_name: str, old: str, new: str
     start = source.index(old) + len(old) - len(old.lstrip())
     line = source[:start].count("\n") + 1
     name = _around(ast.parse(source), line).name
-    tree = ast.parse(source.replace(old, new))
-    node = next(n for n in tree.body if getattr(n, "name", None) == name)
+    nodes = _with_derived(ast.parse(source.replace(old, new)), name)
     code = compile(
-        ast.Module([node], []),
+        ast.Module(nodes, []),
         str(module.__file__),
         "exec",
         flags=__future__.annotations.compiler_flag,
@@ -41,7 +40,19 @@ def mutate(monkeypatch: pytest.MonkeyPatch, module_name: str, old: str, new: str
     )
     scope: dict[str, Any] = {}
     exec(code, vars(module), scope)
-    replace_everywhere(monkeypatch, getattr(module, name), scope[name])
+    for changed, other in scope.items():
+        replace_everywhere(monkeypatch, getattr(module, changed), other)
+
+
+def _with_derived(tree: ast.Module, name: str) -> list[ast.stmt]:
+    """The function or class of this name, and the classes that are derived from it."""
+    found: dict[str, ast.stmt] = {}
+    for node in tree.body:
+        bases = {ast.unparse(base) for base in getattr(node, "bases", ())}
+        own = getattr(node, "name", "")
+        if own == name or bases & found.keys():
+            found[own] = node
+    return list(found.values())
 
 
 def replace_everywhere(monkeypatch: pytest.MonkeyPatch, original: object, other: object) -> None:

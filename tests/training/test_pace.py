@@ -63,6 +63,17 @@ def test_a_job_that_begins_later_is_noticed() -> None:
     assert made == list(range(1, pace.steps + 1))
 
 
+def test_one_long_step_says_nothing_of_the_others() -> None:
+    """Such as the first one with a kernel that is compiled, or one beside a checkpoint."""
+    machine, decided = Machine(), []
+    pace = paced(machine, 130.0, decided)
+    made = machine.run(pace, stop=4)
+    machine.now += 20.0
+    made += machine.run(pace, done=4)
+    assert made == list(range(1, 101))
+    assert not decided
+
+
 def test_without_any_time_left_one_more_step_is_made() -> None:
     machine, decided = Machine(), []
     assert machine.run(paced(machine, -5.0, decided)) == list(range(1, FIRST_CHECK + 2))

@@ -245,10 +245,11 @@ def cut(
 
 
 def can_be_cut(teacher: Classifier) -> bool:
-    """Whether a student can keep at least the first stage of a classifier's trunk.
+    """Whether a student can keep at least the first stage of a classifier's (first) trunk.
 
     Transformers of one resolution and Swin cannot be cut: their stages give tokens, not maps.
     """
+    teacher = first_trunk(teacher)
     if teacher.spec.cut is not None:
         return True
     spec = dataclasses.replace(teacher.spec, cut=1, levels=())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections.abc import Callable, Sequence
 
@@ -49,9 +50,9 @@ class Pace:
         self._clock = clock or time.monotonic
         self._decided = [(after, fewer) for after, fewer in decided]
         self._bend = (0, 0.0)  # the last shortening: its step, and where that is in the plan
-        self._made = 0  # steps of this process since ``_since``
-        self._since = 0.0
-        self._warm = False
+        self._made = 0  # steps of this process
+        self._last = 0.0  # when the last of them ended
+        self._times: list[float] = []  # seconds of those since the last check
 
     def planned_step(self, step: int) -> float:
         """Where ``step`` (from 1) is among the steps of the planned training."""
@@ -77,20 +78,22 @@ class Pace:
     def _count(self) -> None:
         if self._allowed is None:
             return
+        now = self._clock()
         self._made += 1
-        if not self._warm and self._made == WARMING:
-            self._warm, self._made, self._since = True, 0, self._clock()
+        if self._made > WARMING:
+            self._times.append(now - self._last)
+        self._last = now
 
     def _is_check(self, step: int) -> bool:
         return step == FIRST_CHECK or step % max(FIRST_CHECK, self._planned // CHECKS) == 0
 
     def _decide(self, step: int) -> None:
         """Make fewer steps, but at least one more, if the time is not enough for those left."""
-        if self._allowed is None or not self._warm or not self._made or step >= self.steps:
+        if self._allowed is None or not self._times or step >= self.steps:
             return
-        now = self._clock()
-        seconds = (now - self._since) / self._made
-        self._made, self._since = 0, now
+        # Not the mean: a kernel that is compiled or a checkpoint that is written comes but once.
+        seconds = statistics.median(self._times)
+        self._times.clear()
         left = self._planned - self.planned_step(step)
         in_time = int(self._allowed(seconds, left) / max(seconds, 1e-9))
         fewer = agreed(step + max(1, in_time))  # the lead's clock counts
