@@ -85,7 +85,7 @@ class Clock:
         """What the user must know of trainings that were shortened, one note a training."""
         return [
             f"{name}: {decided[-1][1]} steps were made, fewer than planned: the machine was slower "
-            f"than planned, and {self.budget / 60:g} minutes were to be kept (--minutes)"
+            f"than planned, and {self.budget / 60:.3g} minutes were to be kept (--minutes)"
             for name, decided in self._shortened().items()
         ]
 

@@ -190,7 +190,7 @@ def _planned(
     for note in all_notes:
         console.say(f"note: {note}")
     console.say(
-        f"planned for {plan.minutes:g} minutes: {plan.size} px, {plan.views} views, "
+        f"planned for {plan.minutes:.3g} minutes: {plan.size} px, {plan.views} views, "
         f"{len(plan.rounds)} rounds, student {plan.student.steps} steps; "
         f"expected {plan.estimated_seconds / 60:.1f} min"
     )

@@ -32,6 +32,7 @@ from tutelage.explore.sheet import SHOWN, SuggestPage, render, whole
 from tutelage.heads.bank import make_bank
 from tutelage.models.forward import Forward
 from tutelage.models.sizes import size_step, with_input_size
+from tutelage.models.zoo import with_levels
 from tutelage.report.html import write_page
 from tutelage.report.wording import now
 from tutelage.review.app import review
@@ -201,8 +202,8 @@ def _view_size(data: LoadedData) -> int:
 
 
 def _features(data: LoadedData, rows: Rows, size: int, console: Console) -> Floats:
-    """The frozen trunk's features (n, D) of the centre views of store rows (n,)."""
-    base = with_input_size(data.base, size).to(data.device)
+    """The frozen trunk's features (n, D), middle stages too, of the centre views of rows (n,)."""
+    base = with_levels(with_input_size(data.base, size)).to(data.device)
     with console.bar("features", len(rows), "image") as done:
         bank = make_bank(
             Canvases(data.store, rows, data.device),
