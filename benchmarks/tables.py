@@ -330,6 +330,7 @@ TABLES: dict[str, tuple[Callable[[], str], str]] = {
     "magnitude": (lambda: magnitude(recorded("magnitude")), "augmentation.md"),
     "efficiency": (lambda: efficiency(lines_of("efficiency.jsonl")), "efficiency.md"),
     "peers": (lambda: peers(lines_of("efficiency.jsonl")), "efficiency.md"),
+    "again": (lambda: efficiency(lines_of("again.jsonl")), "efficiency.md"),
     "suggest": (lambda: suggestions(lines_of("suggest.jsonl"), "probe"), "efficiency.md"),
     "foreign": (lambda: foreign(recorded("foreign")), "efficiency.md"),
     "teachers": (lambda: teachers(lines_of("teachers.jsonl")), "teachers.md"),
