@@ -85,11 +85,11 @@ def test_a_manifest_keeps_pixels_labels_and_splits(tmp_path: Path) -> None:
 
 def test_digits_have_a_stratified_test_split() -> None:
     pytest.importorskip("sklearn")
-    rows = list(named_sets.digits())
+    rows = list(named_sets.MAKERS["digits"]())
     tested = [label for _, _, label, split in rows if split == "test"]
     assert (len(rows), len(tested)) == (1797, 500)
     assert {tested.count(str(digit)) for digit in range(10)} <= set(range(48, 52))
-    assert rows == list(named_sets.digits())
+    assert rows == list(named_sets.MAKERS["digits"]())
 
 
 def test_an_unknown_data_set_and_a_missing_one_say_what_to_do(tmp_path: Path) -> None:
