@@ -58,7 +58,7 @@ def one_run(words: list[str], minutes: float, *, first: bool) -> dict[str, Any]:
         "planned_seconds": plan["estimated_seconds"],
         "taken_seconds": round(taken, 1),
         "over": round(taken / (60 * minutes) - 1, 3),
-        "prepared_seconds": config["prepared"],
+        "prepared_seconds": config["prepared_seconds"],
         "stage_seconds": {name: round(value, 1) for name, value in seconds.items()},
         "size": plan["size"],
         "views": plan["views"],

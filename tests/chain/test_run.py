@@ -152,8 +152,8 @@ def test_config_json_holds_every_setting_and_what_was_resolved(
         "notes",
         "clusters",
         "streamed",
-        "decoded",
-        "prepared",
+        "decoded_seconds",
+        "prepared_seconds",
     }
     assert set(config) == {"request", *resolved}
     assert config["streamed"] is False

@@ -91,9 +91,9 @@ def prepare(
             console.say(f"continuing the run in {folder.path}")
         needed = command != "distill"
         loaded = load_data(folder, catalog, config, console, command, labels_needed=needed)
-        folder.pinned("decoded", lambda: round(time.monotonic() - began, 1))
+        folder.pinned("decoded_seconds", lambda: round(time.monotonic() - began, 1))
         run = _planned(command, loaded, folder, shared or folder, notes, console, tracking)
-        run.clock.add(folder.pinned("prepared", lambda: round(time.monotonic() - began, 1)))
+        run.clock.add(folder.pinned("prepared_seconds", lambda: round(time.monotonic() - began, 1)))
         return run
 
 
@@ -267,7 +267,7 @@ def _plan(
     """The plan for the machine and the time that decoding took, as the folder has them pinned."""
     known = folder.read_json("config.json")
     # In tens of seconds: a little more or less must not change the plan.
-    lost = max(0.0, round((known.get("decoded", 0.0) - BEFORE_S) / 10) * 10.0)
+    lost = max(0.0, round((known.get("decoded_seconds", 0.0) - BEFORE_S) / 10) * 10.0)
     base, config, counts = data.base, data.config, data.counts
     labels = data.split.labels[data.split.indices("labeled")]
     amounts = Amounts(
