@@ -19,7 +19,6 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ import results
 from tutelage.data import duplicates
 from tutelage.data.catalog import Catalog
 from tutelage.data.decode import decode
-from tutelage.data.demo import solar_cells
+from tutelage.data.demo import ByteSource, solar_cells
 from tutelage.data.open import read_catalog
 from tutelage.data.store import open_store
 
@@ -69,25 +68,10 @@ WAYS: dict[str, Callable[[Image.Image], bytes]] = {
 }
 
 
-@dataclass(frozen=True)
-class Bytes:
-    """Image files in memory, as a catalog's source."""
-
-    files: tuple[bytes, ...]
-
-    def read(self, index: int) -> bytes:
-        """One file."""
-        return self.files[index]
-
-    def signature(self, index: int) -> str:
-        """What is in it."""
-        return f"{hash(self.files[index])}"
-
-
 def catalog_of(files: list[bytes]) -> Catalog:
     names = tuple(f"{i:06d}" for i in range(len(files)))
     labels, splits = np.zeros(len(files), dtype=np.int32), np.full(len(files), "train")
-    return Catalog(names, labels, splits, ("any",), Bytes(tuple(files)))
+    return Catalog(names, labels, splits, ("any",), ByteSource(tuple(files)))
 
 
 def measure(data: str, cache: Path, most: int, copies: int) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -13,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from tutelage.data.catalog import Catalog, make_catalog
+from tutelage.data.memory import encoded
 from tutelage.data.sources import FileSource
 from tutelage.system.errors import MissingExtra, need
 from tutelage.system.files import digest
@@ -57,16 +57,10 @@ def digits() -> Catalog:
     splits = np.full(len(rows), "train", dtype="<U5")
     splits[test] = "test"
     images = np.round(found.images * (255 / 16)).astype(np.uint8)
-    source = ByteSource(tuple(map(_png, images)))
+    source = ByteSource(tuple(encoded(Image.fromarray(pixels)) for pixels in images))
     names = [f"{row:04d}.png" for row in rows]
     labels = [str(label) for label in found.target]
     return make_catalog("digits", names, labels, splits.tolist(), source)
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "png")
-    return file.getvalue()
 
 
 def solar_cells() -> Catalog:
