@@ -39,7 +39,7 @@ from tutelage.chain import answers, pipeline, student, types
 from tutelage.chain import prepare as preparing
 from tutelage.chain.plan import RunPlan
 from tutelage.chain.run import teach, teach_student
-from tutelage.config import make_config
+from tutelage.config import DataConfig, make_config
 from tutelage.data.catalog import Catalog
 from tutelage.data.open import read_catalog
 from tutelage.ladder import arms as rungs
@@ -79,6 +79,7 @@ def prepare(options: argparse.Namespace, catalog: Catalog, seed: int, out: Path)
         "minutes": options.minutes,
         "input_size": options.size,
         "device": options.device,
+        "teacher": options.teacher,
     }
     config = make_config("run", settings)
     return preparing.prepare("run", catalog, options.data, out, config, quiet=True)
@@ -284,6 +285,7 @@ def main() -> None:
     parser.add_argument("--data-dir", type=Path, help="of the named sets (or $TUTELAGE_DATA)")
     parser.add_argument("--labels-per-class", type=int, default=10)
     parser.add_argument("--limit", type=int, help="pool images at most")
+    parser.add_argument("--teacher", default=DataConfig().teacher, help="as in tutelage run")
     parser.add_argument("--seeds", type=int, default=5, help="how many draws")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--arms", type=arm_list, default=[*ARMS], help="separated by commas")

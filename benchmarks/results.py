@@ -89,7 +89,10 @@ def provenance(benchmark: str, packages: Sequence[str]) -> dict[str, Any]:
     }
 
 
-SETTING = ("data", "labels_per_class", "limit", "minutes", "size", "test", "device", "threads")
+SETTING = (
+    *("data", "labels_per_class", "limit", "minutes"),
+    *("size", "test", "device", "threads", "teacher"),
+)
 """What two rows of ``efficiency.jsonl`` must share to be compared; then come seed and arm."""
 
 Draws = dict[int, dict[str, Any]]  # seed -> row

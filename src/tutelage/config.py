@@ -92,7 +92,7 @@ class DataConfig:
         commands=TRAINING,
     )
     teacher: str = setting(
-        "tf_efficientnet_lite0",
+        "tf_efficientnet_lite2",
         "the network to start from: any timm architecture, or the folder of a tutelage model; "
         "several, separated by commas, are one teacher (distill takes folders only)",
     )

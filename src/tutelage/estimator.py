@@ -63,7 +63,7 @@ class FewLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self,
         *,
         minutes: float | None = None,
-        teacher: str = "tf_efficientnet_lite0",
+        teacher: str = "tf_efficientnet_lite2",
         student: str = "cut",
         device: str = "auto",
         random_state: int = 0,

