@@ -125,13 +125,13 @@ def main() -> int:
     )
     parser.add_argument("--faults", type=int, default=100, help="of each command (default: 100)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--short", action="store_true", help="4 failures of each")
+    parser.add_argument("--short", action="store_true", help="3 failures of each")
     parser.add_argument("--json", type=Path, help="append the result to this file's list")
     options = parser.parse_args()
     if reason := why_not():
         print(f"not done: {reason}")
         return 0
-    most = 4 if options.short else options.faults
+    most = 3 if options.short else options.faults
     dice, began = random.Random(options.seed), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder).resolve()

@@ -32,7 +32,7 @@ from commands import Commands
 from shapes import FINISHED, as_options, write_shapes
 
 SETTINGS = {**FINISHED, "checkpoint_seconds": 0.0}
-KILLS, SHORT = 50, 4
+KILLS, SHORT = 50, 3
 
 
 def finished_stages(out: Path) -> int:

@@ -101,6 +101,7 @@ ARMS = {
     "student-alone": "student alone",
     "student": "student",
 }
+DELIVERED = ("self-train", "student")  # arms: the models that a run leaves
 PEERS = {  # words, and the arm to compare with
     "timm-fine-tune": ("timm's fine-tuning", "self-train"),
     "fixmatch": ("USB's FixMatch", "self-train"),
@@ -133,10 +134,11 @@ def efficiency(rows: list[dict[str, Any]]) -> str:
         changes = [_paired(arms, *pair) for pair in PAIRS]
         for pair, change in zip(PAIRS, changes, strict=True):
             gains[pair] += [statistics.fmean(change)] if change else []
-        teacher, student = (arms.get(arm, {}) for arm in ("self-train", "student"))
-        kept = [student[s]["accuracy"] / teacher[s]["accuracy"] for s in student if s in teacher]
+        student = arms.get("student", {})
         figures = [
-            f"{100 * statistics.fmean(kept):.1f}%" if kept else "",
+            _share(
+                [1 + change for change in _paired(arms, "student", "self-train", relative=True)]
+            ),
             f"{statistics.fmean(row['ece'] for row in student.values()):.3f}" if student else "",
         ]
         lines.append(_line([*name, *map(_interval, changes), *figures]))
@@ -144,6 +146,53 @@ def efficiency(rows: list[dict[str, Any]]) -> str:
     return "\n".join(
         [*lines, _line(["mean of the lines", *[""] * (len(CELL) - 1), *means, "", ""])]
     )
+
+
+PRESENT, BEFORE = "tf_efficientnet_lite2", "tf_efficientnet_lite0"  # default teachers
+WORSE = 0.03  # accuracy below its probe that a draw's user would mind
+
+
+def compared(rows: list[dict[str, Any]], before: list[dict[str, Any]]) -> str:
+    """The chain as it is, beside what it was on the same draws, one line a cell, as Markdown.
+
+    Args:
+        rows: lines of ``efficiency.jsonl`` of the present teacher.
+        before: those of an earlier one.
+    """
+    head = [*CELL, "draws", "probe", "teacher", "student", "teacher minus probe"]
+    head += ["teacher minus before", "student minus before"]
+    head += ["student's share of the teacher", "student's calibration error"]
+    head += [f"{ARMS[arm]}s {100 * WORSE:.0f} points below the probe" for arm in DELIVERED]
+    lines = [_line(head), _line(["---"] * len(head))]
+    earlier, sums = _cells(before, "self-train"), [list[float]() for _ in range(5)]
+    below = dict.fromkeys(DELIVERED, 0)
+    for name, arms in _cells(rows, "self-train").items():
+        was = earlier.get(name, {})
+        changes = [_paired(arms, "self-train", "probe")]
+        changes += [_paired({**arms, "was": was.get(arm, {})}, arm, "was") for arm in DELIVERED]
+        kept = [1 + change for change in _paired(arms, "student", "self-train", relative=True)]
+        errors = [row["ece"] for row in arms.get("student", {}).values()]
+        for found, values in zip(sums, [*changes, kept, errors], strict=True):
+            found += [statistics.fmean(values)] if values else []
+        cells = [*name, str(len(arms["self-train"])), _accuracy(arms.get("probe"))]
+        cells += [*(_accuracy(arms.get(arm)) for arm in DELIVERED), *map(_interval, changes)]
+        cells += [_share(kept), f"{statistics.fmean(errors):.3f}" if errors else ""]
+        for arm in DELIVERED:
+            count = sum(change < -WORSE for change in _paired(arms, arm, "probe"))
+            below[arm] += count
+            cells.append(str(count))
+        lines.append(_line(cells))
+    *gains, kept, errors = sums
+    cells = [f"{100 * statistics.fmean(found):+.1f}" if found else "" for found in gains]
+    cells += [_share(kept), f"{statistics.fmean(errors):.3f}" if errors else ""]
+    blank = [""] * (len(CELL) + 3)
+    return "\n".join(
+        [*lines, _line(["mean of the lines", *blank, *cells, *map(str, below.values())])]
+    )
+
+
+def _share(kept: Sequence[float]) -> str:
+    return f"{100 * statistics.fmean(kept):.1f}%" if kept else ""
 
 
 def peers(rows: list[dict[str, Any]]) -> str:
@@ -195,10 +244,18 @@ def _accuracy(draws: Draws | None) -> str:
     return f"{100 * mean:.1f} ± {50 * (high - low):.1f}"
 
 
-def _paired(arms: dict[str, Draws], arm: str, minus: str, figure: str = "accuracy") -> list[float]:
-    """Differences in a figure on the draws that both arms have."""
+def _paired(
+    arms: dict[str, Draws],
+    arm: str,
+    minus: str,
+    figure: str = "accuracy",
+    *,
+    relative: bool = False,
+) -> list[float]:
+    """Differences in a figure on the draws that both arms have; ``relative`` to the second's."""
     first, second = arms.get(arm, {}), arms.get(minus, {})
-    return [first[s][figure] - second[s][figure] for s in first if s in second]
+    both = [(first[s][figure], second[s][figure]) for s in first if s in second]
+    return [(one - other) / (other if relative else 1.0) for one, other in both]
 
 
 def _interval(change: Sequence[float]) -> str:
@@ -297,6 +354,11 @@ def lines_of(name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def taught_by(teacher: str) -> list[dict[str, Any]]:
+    """The rows of ``efficiency.jsonl`` of one teacher."""
+    return [row for row in lines_of("efficiency.jsonl") if row["teacher"] == teacher]
+
+
 def teachers(rows: list[dict[str, Any]]) -> str:
     """Every family of trunks that was tried as a teacher, one line an architecture, as Markdown.
 
@@ -328,9 +390,9 @@ def teachers(rows: list[dict[str, Any]]) -> str:
 TABLES: dict[str, tuple[Callable[[], str], str]] = {
     "augment_cpu": (lambda: augment_cpu(recorded("augment_cpu")[-1]), "augmentation.md"),
     "magnitude": (lambda: magnitude(recorded("magnitude")), "augmentation.md"),
-    "efficiency": (lambda: efficiency(lines_of("efficiency.jsonl")), "efficiency.md"),
-    "peers": (lambda: peers(lines_of("efficiency.jsonl")), "efficiency.md"),
-    "again": (lambda: efficiency(lines_of("again.jsonl")), "efficiency.md"),
+    "present": (lambda: compared(taught_by(PRESENT), taught_by(BEFORE)), "efficiency.md"),
+    "efficiency": (lambda: efficiency(taught_by(BEFORE)), "efficiency.md"),
+    "peers": (lambda: peers(taught_by(BEFORE)), "efficiency.md"),
     "suggest": (lambda: suggestions(lines_of("suggest.jsonl"), "probe"), "efficiency.md"),
     "foreign": (lambda: foreign(recorded("foreign")), "efficiency.md"),
     "teachers": (lambda: teachers(lines_of("teachers.jsonl")), "teachers.md"),

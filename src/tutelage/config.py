@@ -261,9 +261,11 @@ class DistillConfig:
     """A small network, the student, that mimics the teacher."""
 
     student: str = student_setting(
-        "cut",
+        "auto",
         "the small network: 'cut' or 'cut:N' (the teacher's first N stages), or any timm "
-        "architecture; where the teacher cannot be cut, 'cut' is cut from tf_efficientnet_lite0",
+        "architecture; where the teacher cannot be cut, 'cut' is cut from tf_efficientnet_lite0; "
+        "'auto' is 'cut', or with fewer than 500 training images the whole of "
+        "tf_efficientnet_lite0, if the teacher is larger",
     )
     student_weights: str | None = student_setting(
         None,

@@ -64,7 +64,7 @@ class FewLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         *,
         minutes: float | None = None,
         teacher: str = "tf_efficientnet_lite2",
-        student: str = "cut",
+        student: str = "auto",
         device: str = "auto",
         random_state: int = 0,
         run_folder: str | None = None,

@@ -123,7 +123,7 @@ def test_what_the_user_named_is_not_cut_elsewhere() -> None:
 
 def test_a_teacher_that_cannot_be_cut_has_one_student_on_offer() -> None:
     vit = create("test_vit", ["a", "b"], canvas=32, weights="none")
-    assert names_on_offer(make_config("run", {}), vit) == ["cut"]
+    assert names_on_offer(make_config("run", {"student": "cut"}), vit) == ["cut"]
 
 
 def test_untrained_students_are_exported_once_and_timed() -> None:

@@ -21,7 +21,15 @@ from tutelage.chain import student, trained, types
 from tutelage.chain.answers import evaluation_look
 from tutelage.chain.limits import names_on_offer
 from tutelage.chain.plan import Work
-from tutelage.chain.student import FALLBACK, create_student, distill, is_cut_from, train_alone
+from tutelage.chain.student import (
+    FALLBACK,
+    FEW_IMAGES,
+    STRONG_STEPS,
+    create_student,
+    distill,
+    is_cut_from,
+    train_alone,
+)
 from tutelage.config import make_config
 from tutelage.models.classifier import Classifier, body_of
 from tutelage.models.folder import load_model, save_model
@@ -98,6 +106,37 @@ def test_a_named_student_is_the_architecture_with_the_teachers_classes() -> None
     again = create_student(config, whole)  # random, but the same whatever was drawn before
     for name, value in student.state_dict().items():
         assert torch.equal(value, again.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("settings", "architecture", "images", "expected"),
+    [
+        ({}, "tf_efficientnet_lite2", FEW_IMAGES - 1, FALLBACK),
+        ({}, "tf_efficientnet_lite2", FEW_IMAGES, "cut"),
+        ({}, "tf_efficientnet_lite0", FEW_IMAGES - 1, "cut"),
+        ({"student": "cut"}, "tf_efficientnet_lite2", FEW_IMAGES - 1, "cut"),
+        ({"student": "resnet18"}, "tf_efficientnet_lite2", FEW_IMAGES - 1, "resnet18"),
+        ({"max_size_mb": 3.0}, "tf_efficientnet_lite2", FEW_IMAGES - 1, "cut"),
+        ({"weights": "none"}, "tf_efficientnet_lite2", FEW_IMAGES - 1, "cut"),
+    ],
+)
+def test_few_images_have_a_student_that_is_whole(
+    settings: dict[str, Any], architecture: str, images: int, expected: str
+) -> None:
+    config = make_config("run", settings)
+    found = student.with_named_student(config, teacher(architecture, 2), images)
+    assert found == config.changed("distill", student=expected)
+
+
+def test_without_lite0s_weights_few_images_have_a_cut_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(student, "embedded_file", lambda _: None)
+    whole = teacher("tf_efficientnet_lite2", 2)
+    found = student.with_named_student(make_config("run", {}), whole, FEW_IMAGES - 1)
+    assert found.distill.student == "cut"
+
+
+def test_lite0_is_as_large_as_is_remembered() -> None:
+    assert parameters(teacher(FALLBACK, 2).trunk) == student.FALLBACK_PARAMETERS
 
 
 @pytest.mark.parametrize("name", ["test_vit", "swin_tiny_patch4_window7_224", "coat_tiny"])
@@ -301,20 +340,28 @@ class Attempt:
     teacher_sizes: tuple[int, ...]
 
 
+STRONG, GENTLE = (2e-3, False), (2e-4, True)
+
+
 @pytest.mark.parametrize(
-    ("looks", "steps", "rates"),
+    ("weights", "planned", "looks", "steps", "ways"),
     [
-        ([0.5], [40], [2e-3]),  # the first look is better than the start's 1.0
-        ([2.0, 0.5], [40, 30], [2e-3, 2e-4]),
-        ([2.0, 3.0], [40, 30], [2e-3, 2e-4]),
+        ("none", 40, [0.5], [40], [STRONG]),  # the first look is better than the start's 1.0
+        ("none", 40, [2.0, 0.5], [40, 30], [STRONG, GENTLE]),
+        ("none", 40, [2.0, 3.0], [40, 30], [STRONG, GENTLE]),
+        (None, STRONG_STEPS - 1, [0.5], [STRONG_STEPS - 1], [GENTLE]),
+        (None, STRONG_STEPS - 1, [3.0], [STRONG_STEPS - 1], [GENTLE]),
+        (None, STRONG_STEPS, [0.5], [STRONG_STEPS], [STRONG]),
     ],
 )
 def test_what_the_student_does_not_bear_is_made_gentler(
     run: types.Run,
     monkeypatch: pytest.MonkeyPatch,
+    weights: str | None,
+    planned: int,
     looks: list[float],
     steps: list[int],
-    rates: list[float],
+    ways: list[tuple[float, bool]],
 ) -> None:
     """The second attempt has the steps that are left, and begins where the first one began."""
     found: list[Attempt] = []
@@ -338,10 +385,11 @@ def test_what_the_student_does_not_bear_is_made_gentler(
 
     monkeypatch.setattr(trained, "fit", fit)
     monkeypatch.setattr(student, "_divergence", lambda *_: measure)
-    outcome = distill(run, [answers(run, 1)], short(run, 40))
+    asked = run.changed("data", weights=weights)
+    outcome = distill(asked, [answers(run, 1)], short(run, planned))
     assert [attempt.steps for attempt in found] == steps
-    assert [attempt.rate for attempt in found] == pytest.approx(rates)
-    assert [attempt.gentle for attempt in found] == [False, True][: len(steps)]
+    assert [attempt.rate for attempt in found] == pytest.approx([rate for rate, _ in ways])
+    assert [attempt.gentle for attempt in found] == [gentle for _, gentle in ways]
     for attempt in found:
         torch.testing.assert_close(attempt.start, found[0].start)
         assert attempt.teacher_sizes == (32,)

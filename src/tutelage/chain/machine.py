@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 
 MEASURED_SIZE = 128  # side in pixels of the images that speed is measured on
 USUAL = (0.8, 1.2)  # times the remembered milliseconds; within, the machine is as it was
-_LOOK_S = 1.0  # seconds of forwards that tell how busy it is
+# Forwards that tell how busy the machine is, and the seconds after which fewer must do.
+_LOOKS, _LOOK_S = 8, 1.0
 
 
 def choose_device(name: str) -> torch.device:
@@ -211,7 +212,7 @@ def _busyness(model: Classifier, device: torch.device, speed: Speed) -> float:
     sized = with_input_size(model, speed.forward_size)
     forward = Forward(copy.deepcopy(sized).to(device), "features")
     calls, began = [_timed(lambda: forward(images), device)], time.perf_counter()
-    while time.perf_counter() - began < _LOOK_S:
+    while len(calls) <= _LOOKS and time.perf_counter() - began < _LOOK_S:
         calls.append(_timed(lambda: forward(images), device))
     return statistics.median(calls[1:]) / (speed.forward * len(images))
 

@@ -29,10 +29,12 @@ MIN_JUDGED = 50  # held-out labels; fewer tell nothing that is worth twice the t
 BEFORE_S = 15.0  # imports, decoding
 AFTER_S = 20.0  # export and its check, latency, test figures, report
 OFFERS_S = 12.0  # exporting and timing the students to choose from (EfficientNet-lite0)
-SAFETY = 0.85  # share of the budget that is planned, since others may use the machine too
+SAFETY = 0.95  # share of the budget that is planned; on a slower machine trainings are shortened
 LOOKS_SHARE = 0.4  # of the planned time, at most, for features and test figures
 MORE_VIEWS_SHARE = 0.25  # the same for more than two views: a large pool varies enough by itself
-ENOUGH_PASSES = 3000  # images a student must see before larger views are worth their time
+# Images that a student must see before larger views are worth their time: so many, or so many times
+# those there are.
+ENOUGH_PASSES, ENOUGH_EPOCHS = 3000, 4
 LEAST_STUDENT_SHARE = 0.55  # of its teacher's side: smaller views lose more than steps gain
 MOST_EPOCHS = 60  # of training a student
 MOST_TRAINED_EPOCHS = 20  # of training a teacher's trunk
@@ -400,7 +402,7 @@ def _student(
         one = _student_seconds(work, speed, teacher_size, amounts.teachers, student)
         return _first(STEPS, lambda s: s <= min(left / one, most_steps))
 
-    enough = min(ENOUGH_PASSES / STUDENT_BATCH, most_steps)
+    enough = min(ENOUGH_PASSES, ENOUGH_EPOCHS * images) / STUDENT_BATCH
     size = _first(sizes, lambda s: steps(s) >= enough)
     return Work(
         "trained",

@@ -32,7 +32,7 @@ from tutelage.chain.plan import (
     measured_cost,
     offered_sizes,
 )
-from tutelage.chain.student import create_student, is_cut_from
+from tutelage.chain.student import create_student, is_cut_from, with_named_student
 from tutelage.chain.types import Run, Task, make_folds
 from tutelage.config import SELF_TRAINING, STRONG_VIEW, WITH_STUDENT, RunConfig, without_effect
 from tutelage.data.catalog import Catalog
@@ -173,7 +173,10 @@ def _planned(
     tracking: Tracking,
 ) -> Run:
     """The run with its plan: what fits into the minutes, which student, which strong view."""
-    config, base = data.config, data.base
+    asked, base = data.config, data.base
+    images = data.counts["labeled"] + data.counts["unlabeled"]
+    data = dataclasses.replace(data, config=with_named_student(asked, base, images))
+    config = data.config
     # A student that cannot be made is refused now, not after the teacher was trained.
     student = create_student(config, base) if command in WITH_STUDENT else None
     plan = _pinned_plan(folder, command, data, student)
@@ -184,7 +187,7 @@ def _planned(
     if student is not None:
         set_input_size(student, plan.student.size)
         check_input_size(student)
-    found = [*notes, *_notes(command, data, config, plan), *_not_cut(config, student, base)]
+    found = [*notes, *_notes(command, data, config, plan), *_not_cut(asked, config, student, base)]
     found += [chosen["note"]] if chosen else []
     all_notes = folder.pinned("notes", lambda: found)
     for note in all_notes:
@@ -374,9 +377,19 @@ def _notes(command: str, data: LoadedData, config: RunConfig, plan: RunPlan) -> 
     ]
 
 
-def _not_cut(config: RunConfig, student: Classifier | None, base: Classifier) -> list[str]:
+def _not_cut(
+    asked: RunConfig, config: RunConfig, student: Classifier | None, base: Classifier
+) -> list[str]:
     """A note where the default student is not cut from its teacher."""
-    if student is None or config.distill.student != "cut" or is_cut_from(student, base):
+    if student is None or is_cut_from(student, base):
+        return []
+    name = config.distill.student
+    if name != asked.distill.student and name != "cut":
+        return [
+            f"the student is the whole of {name}: there are too few images for a cut one to learn "
+            "what its teacher's last stages know (--student cut takes it in any case)"
+        ]
+    if name != "cut":
         return []
     return [
         f"no student can be cut from {base.spec.architecture}, so it is cut from "

@@ -48,7 +48,10 @@ from tutelage.training.loader import Loader, Rows, Views, spaced
 SHARE = 0.25  # of the teacher's parameters that a cut student may have
 NECKS = (256, 1024)  # least and greatest width of a cut student's 1x1 convolution
 FALLBACK = "tf_efficientnet_lite0"  # what students are cut from where the teacher cannot be cut
+FALLBACK_PARAMETERS = 3_371_008  # of its trunk
+FEW_IMAGES = 500  # to learn from; with fewer, a cut student does not learn what was cut off
 WARM_VIEWS = 2
+STRONG_STEPS = 400  # a pretrained student with fewer is trained gently from the start
 LOWER = 0.1  # of the learning rate, where the student does not bear the whole of it
 GENTLE_SCALE = 0.6  # least area of a crop in views for such a student
 APART = 200  # pool images, at most, that tell whether training serves the student
@@ -66,7 +69,7 @@ def create_student(config: RunConfig, teacher: Classifier) -> Classifier:
         TutelageError: the architecture cannot be cut there, or is not known.
     """
     name = config.distill.student
-    if name == "cut" or name.startswith("cut:"):
+    if name in ("auto", "cut") or name.startswith("cut:"):
         if config.distill.student_weights is not None:
             raise TutelageError("--student-weights is for a named student, not for one that is cut")
         count, teacher = name[4:], first_trunk(teacher)
@@ -85,6 +88,32 @@ def create_student(config: RunConfig, teacher: Classifier) -> Classifier:
     )
     student.unfreeze_trunk()
     return student
+
+
+def with_named_student(config: RunConfig, teacher: Classifier, images: int) -> RunConfig:
+    """The settings with the student that "auto" stands for: cut, or ``FALLBACK`` as a whole.
+
+    A cut student has to learn what its teacher's last stages know. From a few hundred images it
+    does not: a small network that is whole knows it from its pretraining (docs/log.md). The limits
+    of latency and size choose among cuts, and a teacher that is no larger is cut as well.
+
+    Args:
+        config: the settings as the user gave them.
+        teacher: what a student would be cut from.
+        images: how many there are to learn from, labelled and not.
+    """
+    asked = config.distill
+    if asked.student != "auto":
+        return config
+    whole = (
+        images < FEW_IMAGES
+        and config.pretrained
+        and asked.student_weights is None
+        and not asked.limited
+        and embedded_file(FALLBACK) is not None
+        and count_parameters(first_trunk(teacher).trunk) > FALLBACK_PARAMETERS
+    )
+    return config.changed("distill", student=FALLBACK if whole else "cut")
 
 
 def is_cut_from(student: Classifier, teacher: Classifier) -> bool:
@@ -187,7 +216,8 @@ def distill(run: Run, teachers: Sequence[Classifier], work: Work) -> Outcome:
         seed=run.seed,
     )
     measure = _divergence(run, apart if len(apart) else _rows(run.task, APART), teachers)
-    student, remark = _mimic(run, student, step, loader, work, measure)
+    strong = work.steps >= STRONG_STEPS or not _pretrained(run.config, student, teachers[0])
+    student, remark = _mimic(run, student, step, loader, work, measure, strong=strong)
     _calibrate_to(run, student, teachers)
     return Outcome(student, _held_out(run, student), frozen=False, remark=remark)
 
@@ -232,10 +262,10 @@ def _begin(run: Run, teacher: Classifier, work: Work) -> Classifier:
         return student
     student.freeze_stages(work.frozen_stages)
     if student.spec.cut is not None:
-        # Statistics of strong views mislead a model that will see plain ones, and so few steps
-        # cannot average them out: the pretrained ones stay (docs/log.md).
         _measure_neck(run, student)
-        student.freeze_norms()
+    # Statistics of strong views mislead a model that will see plain ones, and so few steps
+    # cannot average them out: the pretrained ones stay (docs/log.md).
+    student.freeze_norms()
     return student
 
 
@@ -253,25 +283,27 @@ def _mimic(
     loader: Loader,
     work: Work,
     measure: Callable[[Classifier], float],
+    *,
+    strong: bool,
 ) -> tuple[Classifier, str]:
     """The student in its best state, and which that is in words.
 
     Whether it bears strong views and a high learning rate depends on how near it starts to its
-    teacher, and on how many steps there are to make good what the first ones spoil: on solar cells
-    it never came back to where it had started (docs/log.md). So where it is worse after a quarter
-    of the steps, it begins again for the rest of them, with gentle views and a lower rate; and if
-    it is still worse at their half, it stays as it started.
+    teacher, and on how many steps there are to make good what the first ones spoil: in 60 to 240
+    steps hardly any pretrained student came back to where it had started (docs/log.md). So these
+    have gentle views and a lower rate from the start, and so has, for the steps that are left, one
+    that began in the ``strong`` way and was worse after a quarter of the steps. Who is worse after
+    half of the gentle ones stays as it started.
     """
-    rate, best = run.config.distill.lr_student, Best(measure)
-    after = _fit(run, student, step, loader, work, rate, best)
-    run.console.record("looks", label="student", rate=rate, divergence=best.measured)
-    left = work.steps - first_look(work.steps)
-    if best.in_vain and left:
+    rate, left, best = run.config.distill.lr_student, work.steps, Best(measure)
+    if strong:
+        after = _fit(run, student, step, loader, work, rate, best)
+        left -= first_look(work.steps)
+    if not strong or (best.in_vain and left):
         rate, best = LOWER * rate, Best(measure, trial=2)
         rest = dataclasses.replace(work, steps=left, seconds=work.seconds * left / work.steps)
         gentle = loader.showing(_gentle(run, loader.views))
         after = _fit(run, student, step, gentle, rest, rate, best)
-        run.console.record("looks", label="student", rate=rate, divergence=best.measured)
     return after, _remark(best)
 
 
@@ -294,7 +326,10 @@ def _fit(
     student.set_noise(run.config.transfer.drop_rate, 0.0)
     settings = trained.train_config(run.config, work, lr_trunk=rate, lr_head=rate, layer_decay=1.0)
     (share,) = shares(work, [work.steps], later=0.0)
-    return trained.fit(run, student, step, loader, settings, "student", share, best)
+    after = trained.fit(run, student, step, loader, settings, "student", share, best)
+    if best is not None:
+        run.console.record("looks", label="student", rate=rate, divergence=best.measured)
+    return after
 
 
 def _held_out(run: Run, student: Classifier) -> Beliefs:
