@@ -19,7 +19,7 @@ import numpy as np
 from tutelage.chain import limits, tune
 from tutelage.chain.clock import Clock
 from tutelage.chain.load import LoadedData, load_data
-from tutelage.chain.machine import Speed, current_speed, measure_speed
+from tutelage.chain.machine import Speed, current_speed
 from tutelage.chain.plan import (
     BEFORE_S,
     FOLDS,
@@ -301,7 +301,7 @@ def _cost(student: Classifier | None, data: LoadedData) -> StudentCost | None:
     """What the student costs; None where that follows from its teacher's cost."""
     if student is None or is_cut_from(student, data.base):
         return None
-    own, teacher = (measure_speed(m, data.device, cache_folder()) for m in (student, data.base))
+    own, teacher = (current_speed(m, data.device, cache_folder()) for m in (student, data.base))
     return measured_cost(own, teacher, student.spec.input_size, size_step(student))
 
 
