@@ -391,6 +391,7 @@ TABLES: dict[str, tuple[Callable[[], str], str]] = {
     "augment_cpu": (lambda: augment_cpu(recorded("augment_cpu")[-1]), "augmentation.md"),
     "magnitude": (lambda: magnitude(recorded("magnitude")), "augmentation.md"),
     "present": (lambda: compared(taught_by(PRESENT), taught_by(BEFORE)), "efficiency.md"),
+    "left out": (lambda: compared(lines_of("left_out.jsonl"), []), "efficiency.md"),
     "efficiency": (lambda: efficiency(taught_by(BEFORE)), "efficiency.md"),
     "peers": (lambda: peers(taught_by(BEFORE)), "efficiency.md"),
     "suggest": (lambda: suggestions(lines_of("suggest.jsonl"), "probe"), "efficiency.md"),
