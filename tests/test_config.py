@@ -96,7 +96,7 @@ def test_only_online_methods_with_a_fixed_threshold_read_it(
 
 
 def test_settings_of_self_training_need_a_round() -> None:
-    given = {"alignment": 0.5, "online": "flexmatch", "pseudo_labels": "hard", "threshold": 0.5}
+    given = {"alignment": 0.2, "online": "flexmatch", "pseudo_labels": "hard", "threshold": 0.5}
     config = make_config("run", given)
     plan = {"trained": True, "online": True, "student": True}
     assert without_effect(config, **plan) == []

@@ -223,7 +223,7 @@ class SelfTrainConfig:
         choices=("sharpened", "hard", "soft"),
     )
     alignment: float = round_setting(
-        1.0,
+        0.5,
         "how far the pseudo-labels are moved towards the class frequencies that the pool is "
         "estimated to have, 0 to 1",
         range=SHARE,
