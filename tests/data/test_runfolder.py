@@ -59,7 +59,8 @@ def test_what_a_kill_left_of_other_files_is_swept_away(tmp_path: Path) -> None:
 def test_a_kill_leaves_a_name_that_is_swept(tmp_path: Path) -> None:
     with replacing(tmp_path / "a.json") as partial:
         partial.write_text("half")
-        kept = shutil.copy(partial, tmp_path / f"{partial.name[:-9]}0.partial")
+        other = "1" if partial.stem.endswith("0") else "0"
+        kept = shutil.copy(partial, tmp_path / f"{partial.name[:-9]}{other}.partial")
     sweep(tmp_path)
     assert not Path(kept).exists()
     assert (tmp_path / "a.json").read_text() == "half"
