@@ -41,8 +41,8 @@ def whole(folder: Path) -> list[str]:
 def timeless(part: Any) -> Any:
     """A JSON value without its durations, among them the pinned speed of the machine."""
     if isinstance(part, dict):
-        timed = (k for k in part if k == "machine" or "seconds" in k)
-        return {k: timeless(v) for k, v in part.items() if k not in set(timed)}
+        timed = {k for k in part if k == "machine" or "seconds" in k}
+        return {k: timeless(v) for k, v in part.items() if k not in timed}
     return [timeless(v) for v in part] if isinstance(part, list) else part
 
 
