@@ -243,7 +243,7 @@ def check_export(model: Classifier) -> Parity:
 
 def student_of(model: Classifier) -> str:
     """The default student in words."""
-    student = create_student(make_config("run", {}), model)
+    student = create_student(make_config("run", {"student": "cut"}), model)
     parameters = f"{count_parameters(student) / 1e6:.2f} M"
     if is_cut_from(student, model):
         return f"its first {student.spec.cut} of {count_stages(model)} stages, {parameters}"

@@ -293,15 +293,15 @@ def _plan(
         command=command,
         student_size=student_size,
         lost=lost,
-        student=_cost(student, data),
+        student=_cost(student, data, speed),
     )
 
 
-def _cost(student: Classifier | None, data: LoadedData) -> StudentCost | None:
+def _cost(student: Classifier | None, data: LoadedData, teacher: Speed) -> StudentCost | None:
     """What the student costs; None where that follows from its teacher's cost."""
     if student is None or is_cut_from(student, data.base):
         return None
-    own, teacher = (current_speed(m, data.device, cache_folder()) for m in (student, data.base))
+    own = current_speed(student, data.device, cache_folder())
     return measured_cost(own, teacher, student.spec.input_size, size_step(student))
 
 
@@ -384,18 +384,18 @@ def _not_cut(
     if student is None or is_cut_from(student, base):
         return []
     name = config.distill.student
-    if name != asked.distill.student and name != "cut":
+    if name == "cut":
+        return [
+            f"no student can be cut from {base.spec.architecture}, so it is cut from "
+            f"{student.spec.architecture} and starts with that one's own pretrained weights; "
+            "--student NAME takes another"
+        ]
+    if asked.distill.student == "auto":
         return [
             f"the student is the whole of {name}: there are too few images for a cut one to learn "
             "what its teacher's last stages know (--student cut takes it in any case)"
         ]
-    if name != "cut":
-        return []
-    return [
-        f"no student can be cut from {base.spec.architecture}, so it is cut from "
-        f"{student.spec.architecture} and starts with that one's own pretrained weights; "
-        "--student NAME takes another"
-    ]
+    return []
 
 
 def _unused(command: str, config: RunConfig, plan: RunPlan) -> list[str]:

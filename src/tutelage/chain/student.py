@@ -25,6 +25,7 @@ from tutelage.models.classifier import Classifier, count_parameters
 from tutelage.models.forward import Forward
 from tutelage.models.pretrained import embedded_file
 from tutelage.models.sizes import set_input_size
+from tutelage.models.teachers import OFFERED
 from tutelage.models.zoo import (
     CannotCut,
     can_be_cut,
@@ -47,8 +48,11 @@ from tutelage.training.loader import Loader, Rows, Views, spaced
 
 SHARE = 0.25  # of the teacher's parameters that a cut student may have
 NECKS = (256, 1024)  # least and greatest width of a cut student's 1x1 convolution
-FALLBACK = "tf_efficientnet_lite0"  # what students are cut from where the teacher cannot be cut
-FALLBACK_PARAMETERS = 3_371_008  # of its trunk
+# What students are cut from where the teacher cannot be cut, and the whole student of few images.
+FALLBACK = "tf_efficientnet_lite0"
+FALLBACK_PARAMETERS = next(  # of its trunk
+    one.parameters for one in OFFERED if one.name == FALLBACK and one.parameters is not None
+)
 FEW_IMAGES = 500  # to learn from; with fewer, a cut student does not learn what was cut off
 WARM_VIEWS = 2
 STRONG_STEPS = 400  # a pretrained student with fewer is trained gently from the start
@@ -65,11 +69,15 @@ def create_student(config: RunConfig, teacher: Classifier) -> Classifier:
     Where no student can be cut from the teacher, the default one is cut from EfficientNet-lite0
     with its own pretrained weights, whatever weights the teacher starts from.
 
+    Args:
+        config: settings with the student's name, as ``with_named_student`` gives them.
+        teacher: of one trunk or several, whole or itself cut.
+
     Raises:
         TutelageError: the architecture cannot be cut there, or is not known.
     """
     name = config.distill.student
-    if name in ("auto", "cut") or name.startswith("cut:"):
+    if name == "cut" or name.startswith("cut:"):
         if config.distill.student_weights is not None:
             raise TutelageError("--student-weights is for a named student, not for one that is cut")
         count, teacher = name[4:], first_trunk(teacher)
