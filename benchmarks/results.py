@@ -89,10 +89,8 @@ def provenance(benchmark: str, packages: Sequence[str]) -> dict[str, Any]:
     }
 
 
-SETTING = (
-    *("data", "labels_per_class", "limit", "minutes"),
-    *("size", "test", "device", "threads", "teacher"),
-)
+SETTING = ("data", "labels_per_class", "limit", "minutes", "size", "test", "device", "threads",
+           "teacher")  # fmt: skip
 """What two rows of ``efficiency.jsonl`` must share to be compared; then come seed and arm."""
 
 Draws = dict[int, dict[str, Any]]  # seed -> row

@@ -135,12 +135,7 @@ def efficiency(rows: list[dict[str, Any]]) -> str:
         for pair, change in zip(PAIRS, changes, strict=True):
             gains[pair] += [statistics.fmean(change)] if change else []
         student = arms.get("student", {})
-        figures = [
-            _share(
-                [1 + change for change in _paired(arms, "student", "self-train", relative=True)]
-            ),
-            f"{statistics.fmean(row['ece'] for row in student.values()):.3f}" if student else "",
-        ]
+        figures = [_share(_kept(arms)), _error([row["ece"] for row in student.values()])]
         lines.append(_line([*name, *map(_interval, changes), *figures]))
     means = [f"{100 * statistics.fmean(found):+.1f}" if found else "" for found in gains.values()]
     return "\n".join(
@@ -170,13 +165,13 @@ def compared(rows: list[dict[str, Any]], before: list[dict[str, Any]]) -> str:
         was = earlier.get(name, {})
         changes = [_paired(arms, "self-train", "probe")]
         changes += [_paired({**arms, "was": was.get(arm, {})}, arm, "was") for arm in DELIVERED]
-        kept = [1 + change for change in _paired(arms, "student", "self-train", relative=True)]
+        kept = _kept(arms)
         errors = [row["ece"] for row in arms.get("student", {}).values()]
         for found, values in zip(sums, [*changes, kept, errors], strict=True):
             found += [statistics.fmean(values)] if values else []
         cells = [*name, str(len(arms["self-train"])), _accuracy(arms.get("probe"))]
         cells += [*(_accuracy(arms.get(arm)) for arm in DELIVERED), *map(_interval, changes)]
-        cells += [_share(kept), f"{statistics.fmean(errors):.3f}" if errors else ""]
+        cells += [_share(kept), _error(errors)]
         for arm in DELIVERED:
             count = sum(change < -WORSE for change in _paired(arms, arm, "probe"))
             below[arm] += count
@@ -184,15 +179,25 @@ def compared(rows: list[dict[str, Any]], before: list[dict[str, Any]]) -> str:
         lines.append(_line(cells))
     *gains, kept, errors = sums
     cells = [f"{100 * statistics.fmean(found):+.1f}" if found else "" for found in gains]
-    cells += [_share(kept), f"{statistics.fmean(errors):.3f}" if errors else ""]
+    cells += [_share(kept), _error(errors)]
     blank = [""] * (len(CELL) + 3)
     return "\n".join(
         [*lines, _line(["mean of the lines", *blank, *cells, *map(str, below.values())])]
     )
 
 
+def _kept(arms: dict[str, Draws]) -> list[float]:
+    """The student's accuracy as a share of its teacher's, on the draws that both have."""
+    teacher, student = (arms.get(arm, {}) for arm in ("self-train", "student"))
+    return [student[s]["accuracy"] / teacher[s]["accuracy"] for s in student if s in teacher]
+
+
 def _share(kept: Sequence[float]) -> str:
     return f"{100 * statistics.fmean(kept):.1f}%" if kept else ""
+
+
+def _error(errors: Sequence[float]) -> str:
+    return f"{statistics.fmean(errors):.3f}" if errors else ""
 
 
 def peers(rows: list[dict[str, Any]]) -> str:
@@ -244,18 +249,10 @@ def _accuracy(draws: Draws | None) -> str:
     return f"{100 * mean:.1f} ± {50 * (high - low):.1f}"
 
 
-def _paired(
-    arms: dict[str, Draws],
-    arm: str,
-    minus: str,
-    figure: str = "accuracy",
-    *,
-    relative: bool = False,
-) -> list[float]:
-    """Differences in a figure on the draws that both arms have; ``relative`` to the second's."""
+def _paired(arms: dict[str, Draws], arm: str, minus: str, figure: str = "accuracy") -> list[float]:
+    """Differences in a figure on the draws that both arms have."""
     first, second = arms.get(arm, {}), arms.get(minus, {})
-    both = [(first[s][figure], second[s][figure]) for s in first if s in second]
-    return [(one - other) / (other if relative else 1.0) for one, other in both]
+    return [first[s][figure] - second[s][figure] for s in first if s in second]
 
 
 def _interval(change: Sequence[float]) -> str:
