@@ -45,6 +45,7 @@ CHECKS: tuple[checks.Check, ...] = (
     checks.a_training_goes_on_with_its_best_state,
     checks.a_shortened_training_has_the_whole_schedule,
     checks.the_student_is_judged_on_images_apart,
+    checks.the_students_head_pairs_images_with_their_own_answers,
     checks.round_trains_on_what_the_report_counts,
     checks.online_round_leaves_out_of_class_images,
     checks.images_out_of_class_decide_nothing,

@@ -18,7 +18,7 @@ from torch import nn
 
 from tutelage.augment import Weak
 from tutelage.chain import student, trained, types
-from tutelage.chain.answers import evaluation_look
+from tutelage.chain.answers import clean_logits, evaluation_look
 from tutelage.chain.limits import names_on_offer
 from tutelage.chain.plan import Work
 from tutelage.chain.student import (
@@ -35,6 +35,7 @@ from tutelage.models.classifier import Classifier, body_of
 from tutelage.models.folder import load_model, save_model
 from tutelage.models.zoo import create, cut, join, residual_blocks
 from tutelage.stats.calibrate import softmax
+from tutelage.steps import distillation
 from tutelage.system.errors import TutelageError
 
 
@@ -244,6 +245,36 @@ def test_the_same_teacher_twice_is_that_teacher(
         models.append(distill(run, [answers(run, 1), *others], short(run)).model)
     torch.testing.assert_close(fits[1].model.state_dict(), fits[0].model.state_dict())
     assert models[0].spec == models[1].spec
+
+
+def test_what_a_teacher_is_known_to_answer_is_not_asked_again(
+    run: types.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Head and temperature are about those that asking would give."""
+    silent_checks.captured_fits(monkeypatch)
+    teacher = answers(run, 1, temperature=2.0)
+    known = clean_logits(run, teacher, run.task.pool)
+    asked = distill(run, [teacher], short(run))
+    looked: list[Classifier] = []
+
+    def noted(run: types.Run, model: Classifier, *rest: Any, **options: Any) -> Any:
+        looked.append(model)
+        return clean_logits(run, model, *rest, **options)
+
+    def refuse(_: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("the teacher was asked")
+
+    monkeypatch.setattr(student, "clean_logits", noted)
+    monkeypatch.setattr(distillation, "_calibrated", lambda _: refuse)
+    told = distill(run, [teacher], short(run), known)
+    assert not any(model is teacher for model in looked)
+
+    def apart(model: Classifier) -> float:
+        ours = softmax(clean_logits(run, model, run.task.pool), model.spec.temperature)
+        return float(np.abs(ours - softmax(known, teacher.spec.temperature)).mean())
+
+    assert apart(told.model) < 1.2 * apart(asked.model)
+    assert told.model.spec.temperature == pytest.approx(asked.model.spec.temperature, rel=0.1)
 
 
 @pytest.mark.parametrize("harm", [False, True])

@@ -74,19 +74,19 @@ def test_revised_labels_are_the_mean_of_both_looks() -> None:
         select(np.array([[0.8, 0.2], [0.6, 0.4], [0.4, 0.6], [0.3, 0.7]])),
         accepted=np.array([True, False, False, True]),
     )
-    found = revise(first, np.array([[0.4, 0.6], [0.1, 0.9]]), strength=0.0)
-    np.testing.assert_allclose(found.probs, [[0.6, 0.4], [0.6, 0.4], [0.4, 0.6], [0.2, 0.8]])
+    found = revise(first, np.array([[0.5, 0.5], [0.6, 0.4]]))  # on average as before
+    np.testing.assert_allclose(found.probs, [[0.65, 0.35], [0.6, 0.4], [0.4, 0.6], [0.45, 0.55]])
     assert found.labels.tolist() == [0, 0, 1, 1]
     assert np.array_equal(found.accepted, first.accepted)
-    turned = revise(first, np.array([[0.0, 1.0], [0.1, 0.9]]), strength=0.0)
-    assert turned.labels.tolist() == [1, 0, 1, 1]
-    assert turned.confidence.tolist() == pytest.approx([0.6, 0.6, 0.6, 0.8])
+    turned = revise(first, np.array([[0.1, 0.9], [1.0, 0.0]]))
+    assert turned.labels.tolist() == [1, 0, 1, 0]
+    assert turned.confidence.tolist() == pytest.approx([0.55, 0.6, 0.6, 0.65])
 
 
 def test_a_revision_keeps_the_frequencies_and_who_is_out_of_class() -> None:
     detection = Detection(np.where(np.arange(200) < 20, 0.9, 0.1), 0.5)
     first = select(PROBS, detection)
-    found = revise(first, RNG.dirichlet(np.ones(3), 180), strength=1.0)
+    found = revise(first, RNG.dirichlet(np.ones(3), 180))
     assert np.array_equal(found.outside, np.arange(200) < 20)
     assert np.array_equal(found.accepted, ~found.outside)
     inside = found.probs[20:].mean(axis=0)

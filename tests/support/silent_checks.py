@@ -1331,6 +1331,36 @@ def the_student_is_judged_on_images_apart(tmp_path: Path, monkeypatch: pytest.Mo
     assert not any(np.isin(apart, rows).any() for rows in shown)
 
 
+def the_students_head_pairs_images_with_their_own_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(student, "LEAST_APART", 1)
+    monkeypatch.setattr(student, "STUDENT_IMAGES", 5)
+    run = prepared(tmp_path, monkeypatch)
+    task, teacher = run.task, copy.deepcopy(run.base)
+    number = task.pool.argsort().argsort()  # in a pool that is in no order, too
+    known = np.stack([number, -number], axis=1).astype(float)
+    pairs: list[tuple[list[int], list[float]]] = []
+    features = student._warm_features
+
+    def noted(run: Any, rows: np.ndarray, model: Any) -> Any:
+        pairs.append((rows.tolist(), []))
+        return features(run, rows, model)
+
+    def fitted(_: Any, __: Any, targets: Any) -> None:
+        pairs[-1][1].extend(targets[:, 0].tolist())
+
+    monkeypatch.setattr(student, "_warm_features", noted)
+    monkeypatch.setattr(student, "_set_warm_head", fitted)
+    captured_fits(monkeypatch)
+    shuffled = run.on(pool=task.pool[::-1].copy())
+    student.distill(shuffled, [teacher], run.plan.student, known[::-1])
+    (rows, targets), *_ = pairs
+    beliefs = softmax(known, teacher.spec.temperature)[:, 0]
+    own = {int(row): belief for row, belief in zip(task.pool, beliefs, strict=True)}
+    assert targets == pytest.approx([own[row] for row in rows] * student.WARM_VIEWS)
+
+
 def every_leg_trains_head_and_trunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     moved = []
     fit = trained.fit

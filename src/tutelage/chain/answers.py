@@ -98,7 +98,7 @@ def matched_temperature(
     rows = run.task.pool[labels.accepted]
     logits = clean_logits(run, model, rows, views=1)
     if online:
-        labels = revise(labels, softmax(logits), strength=run.config.self_train.alignment)
+        labels = revise(labels, softmax(logits))
     return fit_temperature(logits, labels.probs[labels.accepted])
 
 

@@ -19,8 +19,7 @@ from tutelage.models.sizes import fitting_sizes
 
 SIZES = (224, 192, 160, 128, 96)
 STUDENT_SIZES = (224, 208, 192, 176, 160, 144, 128, 112, 96, 80, 72)
-STEPS = (3000, 2400, 2000, 1600, 1200, 1000, 800, 600, 500,
-         400, 300, 240, 200, 160, 120, 90, 60, 40)  # fmt: skip
+STEPS = (*range(3000, 1000, -100), *range(1000, 200, -20), *range(200, 35, -5))
 ROUNDS = 4  # of self-training on the frozen trunk
 FOLDS = 4  # of the labels; choices are made on them
 JUDGED_FOLDS = 1  # on so many of them a stage that trains the trunk is repeated to be judged
@@ -30,7 +29,7 @@ BEFORE_S = 15.0  # imports, decoding
 AFTER_S = 20.0  # export and its check, latency, test figures, report
 OFFERS_S = 12.0  # exporting and timing the students to choose from (EfficientNet-lite0)
 SAFETY = 0.95  # share of the budget that is planned; on a slower machine trainings are shortened
-LOOKS_SHARE = 0.4  # of the planned time, at most, for features and test figures
+LOOKS_SHARE = 0.5  # of the planned time, at most, for features and test figures
 MORE_VIEWS_SHARE = 0.25  # the same for more than two views: a large pool varies enough by itself
 # Images that a student must see before larger views are worth their time: so many, or so many times
 # those there are.
@@ -42,9 +41,10 @@ MOST_TRANSFER_STEPS = 400  # of training on labels alone
 STUDENT_BATCH = 32
 STUDENT_IMAGES = 1000  # at most, that its head and its temperature are fitted to
 STUDENT_LOOKS = 4.0  # forwards of a teacher at each, or what takes as long
+KNOWN_LOOKS = 1.5  # the same, where the teacher's answers about the pool are known
 TRAINED_BATCH = 32
 ONLINE_BATCH = 64
-TRAINED_SHARE = 0.5  # of the time that is left after the frozen rounds; the rest is the student's
+TRAINED_SHARE = 0.6  # of the time that is left after the frozen rounds; the rest is the student's
 TRAINED_SIZE = 160  # side in pixels, at most, of the views on which a trunk is trained
 TRAINED_SCALE = 3  # that side is at most so many times the canvas's
 LEAST_TRAINED = 2000  # images in all steps; fewer move a pretrained trunk no further than noise
@@ -196,7 +196,8 @@ def make_plan(
     given = student_size or config.data.input_size or (student.size if not student.step else None)
     offered = [given] if given else _quick_sizes(smallest, amounts.canvas, student)
     if command in WITH_STUDENT:
-        seconds += _student_looks(amounts, speed, teacher_size)
+        known = command != "distill" and trained is None and amounts.pool > 0
+        seconds += _student_looks(amounts, speed, teacher_size, known=known)
     distilled = _student(offered, teacher_size, speed, amounts, student, left - seconds)
     if command in WITH_STUDENT:
         cost = _student_seconds(distilled, speed, teacher_size, amounts.teachers, student)
@@ -314,9 +315,13 @@ def _frozen_stages(speed: Speed) -> int:
     return 0 if speed.device == "cuda" else 3
 
 
-def _student_looks(amounts: Amounts, speed: Speed, teacher_size: int) -> float:
-    """Seconds in which the student's head and temperature are fitted to its teachers' answers."""
-    looks = STUDENT_LOOKS * min(STUDENT_IMAGES, amounts.labeled + amounts.pool)
+def _student_looks(amounts: Amounts, speed: Speed, teacher_size: int, *, known: bool) -> float:
+    """Seconds in which the student's head and temperature are fitted to its teachers' answers.
+
+    ``known`` says that these need not be asked about the pool again.
+    """
+    looks = KNOWN_LOOKS if known else STUDENT_LOOKS
+    looks *= min(STUDENT_IMAGES, amounts.labeled + amounts.pool)
     each = speed.forward_ms(teacher_size) + _view_ms(teacher_size, speed)
     return amounts.teachers * looks * each / 1e3
 

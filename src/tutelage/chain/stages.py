@@ -74,6 +74,8 @@ def self_train(chain: Pipeline, work: Work, name: str) -> Outcome:
 def student(chain: Pipeline, teachers: Sequence[Classifier]) -> Outcome:
     """The small model that mimics the mean of the teachers."""
     run = chain.run
+    own = chain.teachers[-1].outcome if chain.teachers else None
+    known = None if own is None else own.beliefs.pool[0]
     for teacher in teachers:  # a given teacher may have been made for another canvas
         teacher.spec = dataclasses.replace(teacher.spec, canvas=run.store.canvas)
-    return distill(run, teachers, run.plan.student)
+    return distill(run, teachers, run.plan.student, known)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from tutelage.chain.plan import STUDENT_IMAGES, Work
 from tutelage.chain.types import Beliefs, Outcome, Run, Task
 from tutelage.chain.views import strong_policy
 from tutelage.config import RunConfig
-from tutelage.heads.bank import bank_plans, look, make_bank
+from tutelage.heads.bank import CLEAN_VIEWS, bank_plans, look, make_bank
 from tutelage.heads.probe import fit_head, plain_metric
 from tutelage.models.classifier import Classifier, count_parameters
 from tutelage.models.forward import Forward
@@ -195,23 +196,28 @@ def _neck_width(teacher: Classifier, bare: Classifier, size: int) -> int:
     return width - width % 8
 
 
-def distill(run: Run, teachers: Sequence[Classifier], work: Work) -> Outcome:
+def distill(
+    run: Run, teachers: Sequence[Classifier], work: Work, pool_logits: Floats | None = None
+) -> Outcome:
     """Stage "student": mimic the calibrated teacher on strong views of labels and pool.
 
     Args:
         run: the run.
         teachers: a cut student is cut from the first; the student mimics the mean of all.
         work: steps and sizes.
+        pool_logits: (M, K) what a single teacher answers about the clean views of the run's pool,
+            where that is known; it need not be asked again then.
 
     Raises:
         TutelageError: as ``create_student``; the teachers' classes differ; the training diverged.
     """
     config = run.config.distill
     joint = Teachers([teacher.to(run.device) for teacher in teachers])
+    asked = _Asked(run, teachers, pool_logits)
     apart = _set_apart(run.task)
     seen = run.on(pool=np.setdiff1d(run.task.pool, apart))
     student = _begin(seen, teachers[0], work)
-    _warm_up(seen, student, joint)
+    _warm_up(seen, student, joint, asked)
     step = DistillationStep(joint, temperature=config.temperature, alpha=config.alpha)
     views = _views(run, student, joint.sizes)
     loader = Loader(
@@ -223,10 +229,10 @@ def distill(run: Run, teachers: Sequence[Classifier], work: Work) -> Outcome:
         labeled_per_batch=work.labeled_per_batch,
         seed=run.seed,
     )
-    measure = _divergence(run, apart if len(apart) else _rows(run.task, APART), teachers)
+    measure = _divergence(run, apart if len(apart) else _rows(run.task, APART), asked)
     strong = work.steps >= STRONG_STEPS or not _pretrained(run.config, student, teachers[0])
     student, remark = _mimic(run, student, step, loader, work, measure, strong=strong)
-    _calibrate_to(run, student, teachers)
+    _calibrate_to(run, student, asked)
     return Outcome(student, _held_out(run, student), frozen=False, remark=remark)
 
 
@@ -356,6 +362,32 @@ def _views(run: Run, student: Classifier, teacher_sizes: tuple[int, ...] = ()) -
     return Views(strong, spec.input_size, mix=transfer.mix, teacher_sizes=teacher_sizes)
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What the teachers answer about plain views: of the pool, maybe, it is known already."""
+
+    run: Run
+    teachers: Sequence[Classifier]
+    pool_logits: Floats | None  # (M, K) of the only teacher, on the run's pool
+
+    def logits(self, rows: Rows) -> list[Floats]:
+        """Each teacher's logits (N, K); rows are of the pool where its answers are known."""
+        if self.pool_logits is None:
+            return [clean_logits(self.run, model, rows, views=1) for model in self.teachers]
+        order = np.argsort(self.run.task.pool)
+        at = order[np.searchsorted(self.run.task.pool, rows, sorter=order)]
+        return [self.pool_logits[at]]
+
+    def beliefs(self, rows: Rows) -> Floats:
+        """The mean (N, K) of the teachers' calibrated probabilities."""
+        return self.mean(self.logits(rows))
+
+    def mean(self, logits: Sequence[Floats]) -> Floats:
+        """The mean (N, K) of the calibrated probabilities of each teacher's logits (N, K)."""
+        pairs = zip(logits, self.teachers, strict=True)
+        return np.asarray(np.mean([softmax(z, t.spec.temperature) for z, t in pairs], axis=0))
+
+
 def _warm_rows(task: Task) -> Rows:
     """At most ``STUDENT_IMAGES`` training images, evenly spaced."""
     return spaced(np.concatenate([task.labeled, task.pool]), STUDENT_IMAGES)
@@ -377,12 +409,17 @@ def _measure_neck(run: Run, student: Classifier) -> None:
         norm.momentum = momentum
 
 
-def _warm_up(run: Run, student: Classifier, teachers: Teachers) -> None:
+def _warm_up(run: Run, student: Classifier, teachers: Teachers, asked: _Asked) -> None:
     """Start the student's head where its untrained trunk already agrees best with the teacher.
 
     A head from zero first drags the warm trunk away from what it knows; a fitted one does not
     (measured on ants and bees: 0.83 -> 0.91 after the same training).
     """
+    if asked.pool_logits is not None:
+        rows = spaced(run.task.pool, STUDENT_IMAGES)
+        believed = torch.from_numpy(asked.beliefs(rows)).float()
+        _set_warm_head(student, _warm_features(run, rows, student), believed.repeat(WARM_VIEWS, 1))
+        return
     rows = _warm_rows(run.task)
     features = _warm_features(run, rows, student)
     pairs = zip(teachers.members, teachers.sizes, strict=True)
@@ -430,14 +467,12 @@ def _rows(task: Task, most: int) -> Rows:
     return spaced(task.pool if len(task.pool) else task.labeled, most)
 
 
-def _divergence(
-    run: Run, rows: Rows, teachers: Sequence[Classifier]
-) -> Callable[[Classifier], float]:
+def _divergence(run: Run, rows: Rows, asked: _Asked) -> Callable[[Classifier], float]:
     """A measure of students: mean KL divergence from their teachers on plain views, in nats.
 
     A student is first made as sure as suits it best, as it will be in the end.
     """
-    believed = _believed(teachers, _answers(run, rows, teachers))
+    believed = asked.beliefs(rows)
 
     def measure(student: Classifier) -> float:
         ours = clean_logits(run, copy.deepcopy(student), rows, views=1)
@@ -446,17 +481,6 @@ def _divergence(
         return float((believed * np.log(ratio)).sum(axis=1).mean())
 
     return measure
-
-
-def _answers(run: Run, rows: Rows, models: Sequence[Classifier]) -> list[Floats]:
-    """Each model's logits (N, K) on plain views."""
-    return [clean_logits(run, model, rows, views=1) for model in models]
-
-
-def _believed(teachers: Sequence[Classifier], logits: Sequence[Floats]) -> Floats:
-    """The mean of the teachers' calibrated probabilities (N, K)."""
-    pairs = zip(logits, teachers, strict=True)
-    return np.asarray(np.mean([softmax(z, t.spec.temperature) for z, t in pairs], axis=0))
 
 
 def _remark(best: Best) -> str:
@@ -468,15 +492,17 @@ def _remark(best: Best) -> str:
     return f"as it started; training took it away from its teacher ({change})"
 
 
-def _calibrate_to(run: Run, student: Classifier, teachers: Sequence[Classifier]) -> None:
+def _calibrate_to(run: Run, student: Classifier, asked: _Asked) -> None:
     """Make the student as confident as its teachers' mean, and as often sure of no class.
 
     It is fitted against what the teachers believe of the pool, so it needs no labels. An energy
     means something for one model only, so the threshold is matched to the first teacher's.
     """
     rows = _rows(run.task, MATCHED_IMAGES)
-    ours, *theirs = _answers(run, rows, [student, *teachers])
-    threshold = teachers[0].spec.unknown_threshold
+    theirs = asked.logits(rows)
+    # What is known of a teacher are means over two views, so the student gets two as well.
+    ours = clean_logits(run, student, rows, views=1 if asked.pool_logits is None else CLEAN_VIEWS)
+    threshold = asked.teachers[0].spec.unknown_threshold
     if threshold is not None:
         threshold = match_threshold(energy(ours), energy(theirs[0]), threshold)
-    set_calibration(student, fit_temperature(ours, _believed(teachers, theirs)), threshold)
+    set_calibration(student, fit_temperature(ours, asked.mean(theirs)), threshold)

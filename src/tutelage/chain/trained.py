@@ -188,7 +188,7 @@ def _train_fold(
         if number and labels is not None:
             rows = run.task.pool[labels.accepted]
             probs = softmax(clean_logits(run, model, rows, views=1))
-            labels = revise(labels, probs, strength=run.config.self_train.alignment)
+            labels = revise(labels, probs)
         shown = f"{name}, {number + 1} of {count}" if count > 1 else name
         left = Share(time.step, time.after + time.step * steps * (count - 1 - number))
         leg = _Leg(fold, labels, balance, work, number * steps, count * steps, left, shown)

@@ -167,7 +167,9 @@ def _no_self_train(chain: Pipeline, done: Mapping[str, TrainedArm]) -> TrainedAr
     before = [stage for stage in chain.teachers if not is_round(stage)][-1]
     if before is chain.teachers[-1] and "student" in done:
         return done["student"]
-    model = before.outcome.model
-    stage = chain.arm("no-self-train", lambda: student.distill(run, [model], run.plan.student))
+    model, known = before.outcome.model, before.outcome.beliefs.pool[0]
+    stage = chain.arm(
+        "no-self-train", lambda: student.distill(run, [model], run.plan.student, known)
+    )
     first = sum(s.seconds for s in chain.finished if s.name in ("probe", "transfer"))
     return TrainedArm(stage, stage.seconds, first + stage.seconds)

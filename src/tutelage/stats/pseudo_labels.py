@@ -92,23 +92,20 @@ def sharpen(probs: Floats) -> Floats:
     return np.asarray(power / power.sum(axis=1, keepdims=True))
 
 
-def revise(labels: PseudoLabels, probs: Floats, *, strength: float) -> PseudoLabels:
+def revise(labels: PseudoLabels, probs: Floats) -> PseudoLabels:
     """Pseudo-labels after another look: the mean of the earlier and the new beliefs.
 
     Each training errs on different images, so the mean of two is right more often (temporal
-    ensembling: Laine and Aila 2017, arXiv:1610.02242). The estimated class frequencies and the
-    choice of accepted images stay.
+    ensembling: Laine and Aila 2017, arXiv:1610.02242). How frequent each class is believed to be
+    stays, and so does the choice of accepted images.
 
     Args:
         labels: the earlier ones.
         probs: (A, K) new beliefs about the accepted images, in their order.
-        strength: of the alignment to the earlier mean belief, in [0, 1].
     """
     believed = labels.probs[labels.accepted]
     revised = labels.probs.copy()
-    revised[labels.accepted] = align_to_prior(
-        (believed + probs) / 2, believed.mean(axis=0), strength=strength
-    )
+    revised[labels.accepted] = align_to_prior((believed + probs) / 2, believed.mean(axis=0))
     return dataclasses.replace(
         labels, probs=revised, labels=revised.argmax(axis=1), confidence=revised.max(axis=1)
     )
