@@ -37,6 +37,7 @@ from peers import finetune, kd, selftraining, usb
 from peers.common import Draw, Trained
 from tutelage.chain import answers, pipeline, student, types
 from tutelage.chain import prepare as preparing
+from tutelage.chain.clock import Clock
 from tutelage.chain.plan import RunPlan
 from tutelage.chain.run import teach, teach_student
 from tutelage.config import DataConfig, make_config
@@ -118,7 +119,10 @@ def self_trained(draw: Draw, chain: pipeline.Pipeline, criterion: Any) -> Traine
 
 def distilled(draw: Draw, chain: pipeline.Pipeline) -> Trained:
     """From the chain's teacher, in the seconds and at the size of the chain's own student."""
-    chain = pipeline.Pipeline(chain.run)  # from the start; what is finished is in the run folder
+    run = chain.run
+    clock = Clock(run.folder, run.trainings, run.console, budget=run.clock.budget)
+    # From the start; what is finished is in the run folder, and is counted once more.
+    chain = pipeline.Pipeline(dataclasses.replace(run, clock=clock))
     teach(chain, self_training=True)
     teacher = chain.teacher.outcome.model
     own = teach_student(chain, [teacher])
@@ -169,7 +173,9 @@ def one_seed(
     """Rows of the arms that are still to be made, on one draw."""
     with contextlib.ExitStack() as stack:
         folder = options.keep or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        name = f"{asked(options)['data']}-{options.labels_per_class}-{options.minutes:g}-{seed}"
+        teacher = options.teacher.replace("/", "_")
+        words = (asked(options)["data"], options.labels_per_class, f"{options.minutes:g}", seed)
+        name = "-".join(map(str, (*words, teacher)))
         run = prepare(options, catalog, seed, folder / name)
         chain, draw = pipeline.Pipeline(run), as_draw(options, run)
         of_chain = [arm for arm in arms if arm in rungs.RUNGS]

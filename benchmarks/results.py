@@ -105,11 +105,14 @@ def grouped(rows: Sequence[dict[str, Any]]) -> dict[tuple[Any, ...], dict[str, D
     return groups
 
 
+SUGGESTED = ("model", "teacher", "data", "each", "minutes", "limit", "test")
+
+
 def suggested_cells(rows: Sequence[dict[str, Any]]) -> dict[tuple[Any, ...], dict[str, Draws]]:
-    """(model, data, budget, minutes, limit, test) -> arm -> seed -> row of ``suggest.jsonl``."""
+    """(model, teacher, data, budget, minutes, ...) -> arm -> seed -> row of ``suggest.jsonl``."""
     groups: dict[tuple[Any, ...], dict[str, Draws]] = {}
     for row in rows:
-        cell = tuple(row[name] for name in ("model", "data", "each", "minutes", "limit", "test"))
+        cell = tuple(row[name] for name in SUGGESTED)
         groups.setdefault(cell, {}).setdefault(row["arm"], {})[row["seed"]] = row
     return groups
 

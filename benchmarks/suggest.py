@@ -34,6 +34,7 @@ from tutelage.augment import Center
 from tutelage.chain.frozen import PROBE_STRENGTH
 from tutelage.chain.run import train
 from tutelage.chain.types import one_hot
+from tutelage.config import DataConfig
 from tutelage.data.catalog import Catalog
 from tutelage.data.open import in_memory
 from tutelage.data.store import open_store
@@ -46,7 +47,6 @@ from tutelage.stats.suggest import first_to_label
 from tutelage.training.loader import Canvases
 
 PACKAGES = ("tutelage", "torch", "timm", "onnxruntime", "numpy")
-TRUNK = "tf_efficientnet_lite0"
 SIZES = {"digits": 96, "fashion-mnist": 112, "cifar10": 128}  # of the views; else 224
 BUDGETS = (1, 2, 4)  # images, times the number of classes
 ARMS = ("suggested", "random", "balanced")
@@ -68,13 +68,13 @@ def limited(catalog: Catalog, most: int) -> Catalog:
     return catalog.select(np.union1d(kept, np.flatnonzero(catalog.splits == "test")))
 
 
-def look_at(catalog: Catalog, size: int, keep: Path | None) -> Looked:
-    """Centre views of all images through the pretrained trunk, kept in a file if one is named."""
+def look_at(catalog: Catalog, teacher: str, size: int, keep: Path | None) -> Looked:
+    """Centre views of all images through the teacher's trunk, kept in a file if one is named."""
     if keep is not None and keep.exists():
         with np.load(keep) as kept:
             return Looked(kept["features"], int(kept["own"]))
     store = open_store(catalog)
-    trunk = create(TRUNK, catalog.classes, canvas=store.canvas, input_size=size)
+    trunk = create(teacher, catalog.classes, canvas=store.canvas, input_size=size)
     trunk.freeze_trunk()
     trunk = with_levels(trunk)
     rows = np.arange(len(catalog))
@@ -164,7 +164,7 @@ def rows_of(
         each, seed = key["each"], key["seed"]
         chosen = pool[choose(key["arm"], looked.features[pool], labels, each, seed)]
         if options.chain:
-            settings = {"seed": seed, "minutes": options.minutes}
+            settings = {"seed": seed, "minutes": options.minutes, "teacher": options.teacher}
             found = taught(catalog, pool, chosen, settings)
         else:
             found = figures(probed(looked, catalog, pool, chosen), test, len(catalog.classes))
@@ -181,6 +181,7 @@ def measure(options: argparse.Namespace) -> None:
         "minutes": options.minutes if options.chain else None,
         "limit": options.limit,
         "test": options.test,
+        "teacher": options.teacher,
     }
     wanted = [
         {**shared, "each": each, "seed": seed, "arm": arm}
@@ -192,8 +193,9 @@ def measure(options: argparse.Namespace) -> None:
     if not wanted:
         return
     catalog = limited(load(options.data, options.data_dir, options.test), options.limit)
-    keep = options.keep and options.keep / f"{options.data}-{options.limit}-{options.test}.npz"
-    looked = look_at(catalog, SIZES.get(options.data, 224), keep)
+    name = f"{options.data}-{options.limit}-{options.test}-{options.teacher.replace('/', '_')}.npz"
+    keep = options.keep and options.keep / name
+    looked = look_at(catalog, options.teacher, SIZES.get(options.data, 224), keep)
     made = results.provenance("suggest", PACKAGES)
     made["hardware"] = {**made["hardware"], "threads": torch.get_num_threads()}
     for row in rows_of(options, catalog, looked, wanted):
@@ -216,6 +218,7 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=2000, help="test images at most")
     parser.add_argument("--seeds", type=int, default=5, help="how many draws")
     parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--teacher", default=DataConfig().teacher, help="as in tutelage run")
     parser.add_argument("--chain", action="store_true", help="the whole chain, not the probe alone")
     parser.add_argument("--minutes", type=float, default=5.0, help="of each chain")
     parser.add_argument("--threads", type=int, help="of torch (default: all cores)")
@@ -226,7 +229,8 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     if options.data:
         measure(options)
-    print(tables.suggestions(read_rows(options.out), "chain" if options.chain else "probe"))
+    model = "chain" if options.chain else "probe"
+    print(tables.suggestions(read_rows(options.out), model, options.teacher))
 
 
 if __name__ == "__main__":

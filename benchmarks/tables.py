@@ -251,8 +251,15 @@ def _accuracy(draws: Draws | None) -> str:
 
 def _paired(arms: dict[str, Draws], arm: str, minus: str, figure: str = "accuracy") -> list[float]:
     """Differences in a figure on the draws that both arms have."""
+    return [*_by_seed(arms, arm, minus, figure).values()]
+
+
+def _by_seed(
+    arms: dict[str, Draws], arm: str, minus: str, figure: str = "accuracy"
+) -> dict[int, float]:
+    """The same, by the seed of the draw."""
     first, second = arms.get(arm, {}), arms.get(minus, {})
-    return [first[s][figure] - second[s][figure] for s in first if s in second]
+    return {s: first[s][figure] - second[s][figure] for s in first if s in second}
 
 
 def _interval(change: Sequence[float]) -> str:
@@ -288,7 +295,7 @@ SUGGESTED = ("suggested", "random", "balanced")
 OF_SUGGESTED = ("data, images a class", "pool", "draws", *SUGGESTED[:2], "as many of each class")
 
 
-def suggestions(rows: list[dict[str, Any]], model: str) -> str:
+def suggestions(rows: list[dict[str, Any]], model: str, teacher: str) -> str:
     """Accuracy from suggested and from random labels, one line a cell, as Markdown.
 
     The first interval of the means is over the draws, for these data sets; the second over the data
@@ -297,21 +304,23 @@ def suggestions(rows: list[dict[str, Any]], model: str) -> str:
     Args:
         rows: lines of ``suggest.jsonl``.
         model: "probe" or "chain".
+        teacher: whose features are looked at.
     """
     head = [*OF_SUGGESTED, "suggested minus random", "suggested minus as many of each"]
     head += ["macro F1, suggested minus random", "classes missed", "by random ones"]
     lines = [_line(head), _line(["---"] * len(head))]
-    changes: dict[str, list[tuple[str, list[float]]]] = {"random": [], "balanced": []}
-    for (of, data, each, minutes, *_), arms in sorted(suggested_cells(rows).items(), key=str):
-        if of != model or "suggested" not in arms:
+    changes: dict[str, list[tuple[str, dict[int, float]]]] = {"random": [], "balanced": []}
+    for (*of, data, each, minutes, _, _), arms in sorted(suggested_cells(rows).items(), key=str):
+        if of != [model, teacher] or "suggested" not in arms:
             continue
         chain = f", {minutes:g} minutes" if minutes else ""
         draws = arms["suggested"]
         cells = [f"{data}, {each}{chain}", f"{next(iter(draws.values()))['pool']:,}"]
         cells += [str(len(draws)), *(_accuracy(arms.get(arm)) for arm in SUGGESTED)]
         for minus, found in changes.items():
-            found.append((data, _paired(arms, "suggested", minus)))
-            cells.append(_interval(found[-1][1]))
+            change = _by_seed(arms, "suggested", minus)
+            found.append((data, change))
+            cells.append(_interval([*change.values()]))
         cells.append(_interval(_paired(arms, "suggested", "random", "macro_f1")))
         cells += [_missed(arms.get(arm)) for arm in SUGGESTED[:2]]
         lines.append(_line(cells))
@@ -322,16 +331,17 @@ def suggestions(rows: list[dict[str, Any]], model: str) -> str:
     return "\n".join(lines)
 
 
-def _over_draws(cells: Sequence[tuple[str, list[float]]]) -> list[float]:
+def _over_draws(cells: Sequence[tuple[str, dict[int, float]]]) -> list[float]:
     """The mean of the cells in each draw that all of them have."""
-    return [statistics.fmean(draw) for draw in zip(*(found for _, found in cells), strict=False)]
+    shared = set.intersection(*(set(found) for _, found in cells)) if cells else set()
+    return [statistics.fmean(found[seed] for _, found in cells) for seed in sorted(shared)]
 
 
-def _over_sets(cells: Sequence[tuple[str, list[float]]]) -> list[float]:
+def _over_sets(cells: Sequence[tuple[str, dict[int, float]]]) -> list[float]:
     """The mean of the cells of each data set."""
     found: dict[str, list[float]] = {}
     for data, draws in cells:
-        found.setdefault(data, []).extend([statistics.fmean(draws)] if draws else [])
+        found.setdefault(data, []).extend([statistics.fmean(draws.values())] if draws else [])
     return [statistics.fmean(means) for means in found.values() if means]
 
 
@@ -391,7 +401,10 @@ TABLES: dict[str, tuple[Callable[[], str], str]] = {
     "left out": (lambda: compared(lines_of("left_out.jsonl"), []), "efficiency.md"),
     "efficiency": (lambda: efficiency(taught_by(BEFORE)), "efficiency.md"),
     "peers": (lambda: peers(taught_by(BEFORE)), "efficiency.md"),
-    "suggest": (lambda: suggestions(lines_of("suggest.jsonl"), "probe"), "efficiency.md"),
+    "suggest": (
+        lambda: suggestions(lines_of("suggest.jsonl"), "probe", "tf_efficientnet_lite0"),
+        "efficiency.md",
+    ),
     "foreign": (lambda: foreign(recorded("foreign")), "efficiency.md"),
     "teachers": (lambda: teachers(lines_of("teachers.jsonl")), "teachers.md"),
 }

@@ -384,9 +384,16 @@ def test_the_table_of_peers_compares_on_their_draws() -> None:
 
 
 def suggested_row(arm: str, seed: int, accuracy: float, **changes: Any) -> dict[str, Any]:
-    cell = {"model": "probe", "data": "x", "each": 2, "minutes": None, "limit": 9, "test": 9}
+    cell = {"model": "probe", "teacher": "t", "data": "x", "each": 2, "minutes": None}
+    cell |= {"limit": 9, "test": 9}
     figures = {"accuracy": accuracy, "macro_f1": accuracy - 0.1, "missed": 0, "pool": 1500}
     return {**cell, "arm": arm, "seed": seed, **figures, **changes}
+
+
+def test_the_mean_over_draws_pairs_them_by_seed() -> None:
+    cells = [("x", {0: 0.1, 1: 0.2, 2: 0.9}), ("y", {1: 0.4, 0: 0.3})]
+    assert tables._over_draws(cells) == pytest.approx([0.2, 0.3])
+    assert tables._over_draws([]) == []
 
 
 def test_the_table_of_suggestions_compares_in_pairs() -> None:
@@ -401,8 +408,9 @@ def test_the_table_of_suggestions_compares_in_pairs() -> None:
         suggested_row("suggested", 0, 0.5, data="y"),
         suggested_row("random", 0, 0.4, data="y"),
         suggested_row("suggested", 0, 0.1, model="chain", minutes=5.0),
+        suggested_row("suggested", 0, 0.2, teacher="other"),
     ]
-    x, y, over_draws, over_sets = tables.suggestions(rows, "probe").splitlines()[2:]
+    x, y, over_draws, over_sets = tables.suggestions(rows, "probe", "t").splitlines()[2:]
     wide = 12.706 * 7.0711 / 2**0.5  # Student's t with one degree of freedom, in points
     assert x == (
         f"| x, 2 | 1,500 | 3 | 80.0 ± {4.3027 * 10 / 3**0.5:.1f} | 55.0 ± {wide:.1f} "
@@ -415,7 +423,7 @@ def test_the_table_of_suggestions_compares_in_pairs() -> None:
         "| mean, interval over the data sets |  |  |  |  |  "
         f"| +15.0 ({low:+.1f} to {high:+.1f}) | -5.0 |  |  |  |"
     )
-    (chain, *_) = tables.suggestions(rows, "chain").splitlines()[2:]
+    (chain, *_) = tables.suggestions(rows, "chain", "t").splitlines()[2:]
     assert chain.startswith("| x, 2, 5 minutes | 1,500 | 1 | 10.0 |  |")
 
 

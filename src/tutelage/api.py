@@ -29,8 +29,8 @@ def demo(
 ) -> dict[str, Any]:
     """The whole pipeline on images that pip installed.
 
-    It reads handwritten digits from 10 labels of each class, or tells functional from defective
-    solar cells from 20.
+    With 10 labels of each class it learns to read handwritten digits. With ``solar-cells`` and 20
+    labels of each class it learns to tell functional from defective cells.
 
     Args:
         data: which images.
@@ -160,7 +160,7 @@ def suggest(
         out: the folder for the list, the sheet and the labels; the same command goes on there.
             What was chosen stays, and a larger ``--budget`` adds to it.
         budget: how many images to label.
-        classes: the classes, to open the page; more can be typed in there.
+        classes: names of the classes; with them the page opens, where more can be typed in.
         port: port of the page; 0 takes a free one.
         browser: open the page in a browser.
 
@@ -196,7 +196,7 @@ def ladder(
     quiet: bool = False,
     **settings: Any,
 ) -> dict[str, Any]:
-    """What each stage buys on your data, over several draws of labels, with intervals.
+    """What each stage gains on your data, over several draws of labels, with intervals.
 
     The same arms are trained on every draw, so their differences are paired. Test images are
     needed. Writes a page, ``ladder.html``, and its figures, ``ladder.json``, into the folder
@@ -213,7 +213,7 @@ def ladder(
         curve: at which numbers of labels per class, besides your own, to measure what the
             unlabelled images are worth; by default half and a quarter of your number and, if there
             are that many, twice and four times it; or none. In Python, an empty sequence for none.
-        hourly_price: what an hour of this machine costs, to tell what each arm costs.
+        hourly_price: price of an hour of this machine, from which the price of each arm follows.
 
     Returns:
         The content of ladder.json.
@@ -273,8 +273,8 @@ def predict(
         images: image files, or folders that are searched for images.
         out: write the predictions to this new .csv, .jsonl or .parquet file.
         reject: call images that look like none of the classes "unknown". About 5% of the images
-            of the classes are lost to it. Their probabilities stay as they are, and if there is a
-            class "unknown", they are called "(unknown)".
+            that do belong to a class are called so, too. Their probabilities stay as they are, and
+            if there is a class "unknown", they are called "(unknown)".
 
     Returns:
         The predictions in order, and (image, reason) of the images that could not be read.
@@ -375,7 +375,7 @@ def review(
 ) -> None:
     """Look at what a run believes about its images, and correct it, on a local page.
 
-    After ``tutelage suggest`` it is the page on which to label what was suggested.
+    After ``tutelage suggest`` this is the page where the suggested images are labelled.
 
     The page is served to this machine alone, until Ctrl-C, and opens only with the address that is
     printed. Decisions are saved as ``decisions.jsonl`` in the run folder; another run takes them as

@@ -74,14 +74,14 @@ class DataConfig:
     )
     duplicates: str = setting(
         "drop",
-        "leave out of training the copies of test and val images, the images found under two "
-        "labels and the exact copies of labelled ones, for suggest every unlabelled copy (drop), "
-        "or only report them (keep)",
+        "leave out of training the copies of test and val images, images found under two labels "
+        "and exact copies of labelled images (drop; suggest leaves out every unlabelled copy), or "
+        "only report them (keep)",
         choices=("drop", "keep"),
     )
     seed: int = setting(
         0,
-        "number that all random choices follow from: which labels are used, the folds, every view",
+        "seed of all random choices: which labels are used, the folds, every view",
         range=(0, 2**32 - 1),
     )
     device: str = setting("auto", "where to compute", choices=("auto", "cpu", "cuda"))
@@ -139,15 +139,15 @@ class TransferConfig:
     )
     features: str = setting(
         "auto",
-        "what the head sees: the trunk's last features, or the means and deviations of its middle "
-        "stages (levels); auto takes what does better on held-out labels",
+        "what the head sees: the trunk's last features, or the means and standard deviations of "
+        "its middle stages (levels); auto takes what does better on held-out labels",
         choices=("auto", "last", "levels"),
         commands=TEACHING,
     )
     lr_head: float = trunk_setting(3e-3, "learning rate of the head", range=RATE)
     lr_trunk: float = trunk_setting(3e-4, "learning rate of the trunk's last layers", range=RATE)
     layer_decay: float = trunk_setting(
-        0.85, "each layer's learning rate is this times that of the layer after it", range=(0.01, 1)
+        0.85, "factor on the learning rate from each layer to the one before it", range=(0.01, 1)
     )
     weight_decay: float = setting(
         0.02,
@@ -173,8 +173,8 @@ class TransferConfig:
     )
     augment: str = setting(
         "randaugment",
-        "what the strong view does besides crop and flip; 'center' leaves out these, too; 'auto' "
-        "measures which view covers the unlabelled images best",
+        "what the strong view does besides crop and flip; 'center' leaves out crop and flip, too; "
+        "'auto' measures which view covers the unlabelled images best",
         choices=("center", "none", "randaugment", "trivialaugment", "auto"),
         commands=DRAWING,
     )
@@ -224,8 +224,8 @@ class SelfTrainConfig:
     )
     alignment: float = round_setting(
         0.5,
-        "how far the pseudo-labels are moved towards the class frequencies that the pool is "
-        "estimated to have, 0 to 1",
+        "how far to move the pseudo-labels towards the estimated class frequencies of the pool, "
+        "from 0 (not at all) to 1 (all the way)",
         range=SHARE,
     )
     out_of_class: str = round_setting(
@@ -237,20 +237,20 @@ class SelfTrainConfig:
     clusters: str = round_setting(
         "auto",
         "let the clusters of the unlabelled images label them for the first round if they predict "
-        "held-out labels better than the teacher, and plan no round if they contradict the labels "
-        "(auto), or do without clusters (ignore)",
+        "held-out labels better than the teacher, and make no round if the clusters do not seem "
+        "to be the classes (auto), or do without clusters (ignore)",
         choices=("auto", "ignore"),
     )
     online: str = round_setting(
         "fixmatch",
-        "how online pseudo-labels are made from an image's weak view for its strong view",
+        "method that makes an online pseudo-label from an image's weak view for its strong view",
         choices=("fixmatch", "flexmatch", "freematch", "softmatch", "mean-teacher"),
         needs="online rounds",
     )
     threshold: float = round_setting(
         0.95,
-        "confidence from which an online pseudo-label counts; used by fixmatch, and by flexmatch "
-        "for its best class",
+        "lowest confidence at which an online pseudo-label counts; used by fixmatch, and by "
+        "flexmatch for its best class",
         range=SHARE,
         needs="fixed threshold",
     )
@@ -263,9 +263,9 @@ class DistillConfig:
     student: str = student_setting(
         "auto",
         "the small network: 'cut' or 'cut:N' (the teacher's first N stages), or any timm "
-        "architecture; where the teacher cannot be cut, 'cut' is cut from tf_efficientnet_lite0; "
-        "'auto' is 'cut', or with fewer than 500 training images the whole of "
-        "tf_efficientnet_lite0, if the teacher is larger",
+        "architecture; if the teacher cannot be cut, 'cut' takes the first stages of "
+        "tf_efficientnet_lite0; 'auto' means 'cut', or the whole of tf_efficientnet_lite0 if there "
+        "are fewer than 500 training images and the teacher is larger",
     )
     student_weights: str | None = student_setting(
         None,
@@ -278,7 +278,7 @@ class DistillConfig:
     )
     alpha: float = student_setting(
         0.7,
-        "weight of the teacher, against that of the label, where a label is known; 0 to 1",
+        "weight of the teacher's answer, 0 to 1; where a label is known, the label has the rest",
         range=SHARE,
     )
     max_latency_ms: float | None = student_setting(
@@ -305,7 +305,7 @@ REMOVED = {
     "teacher_cache": "more steps on the same batches did not help; leave it out",
     "candidates": "it did not find better students; leave it out, or limit the student's cost with "
     "--max-latency-ms or --max-size-mb",
-    "unfreeze": "all layers of a trained trunk are trained at once; leave it out",
+    "unfreeze": "which layers of a trained trunk learn is fixed; leave it out",
     "optimizer": "AdamW is always used; leave it out",
     "label_smoothing": "it gained nothing; leave it out",
     "ensemble": "the teacher alone labels the pool; leave it out",
@@ -453,9 +453,7 @@ def _problem(command: str, name: str, value: Any, known: dict[str, tuple[str, Fi
     if choices and value not in choices:
         return f"{name} is {value!r}, expected one of {', '.join(choices)}"
     if name == "teacher" and command != "distill" and _repeats(value):
-        return (
-            f"teacher is {value!r}, expected different networks: one twice knows no more than once"
-        )
+        return f"teacher is {value!r}, expected different networks: naming one twice adds nothing"
     if kind is not str and not low <= value <= high:
         return f"{name} is {value}, expected {low:g} to {high:g}"
     return ""

@@ -136,7 +136,7 @@ def test_sheets_show_views_sure_and_unsure_labels_and_worst_mistakes(run: types.
     weak = 0.6 * wrong + 0.4 * (1 - wrong)
     weak[3] = wrong[3]  # and this one the surest mistake
     views, sure, unsure, worst = evidence.sheets(run, finished, {"self-train-1": weak})
-    assert views.title == "Views the student learns from"
+    assert views.title == "The strong view"
     rows = np.concatenate([run.task.labeled, run.task.pool])[: evidence.SHOWN]
     assert [thumb.caption for thumb in views.thumbs] == [run.catalog.names[row] for row in rows]
     plain = evidence._thumbs(run, rows, [""] * len(rows))
@@ -175,7 +175,7 @@ def test_images_out_of_class_have_a_sheet_of_their_own(run: types.Run) -> None:
 def test_without_test_images_and_rounds_there_are_only_views(run: types.Run) -> None:
     run.split.roles[run.split.indices("test")] = "unused"
     sheets = evidence.sheets(run, [done("probe")], {})
-    assert [sheet.title for sheet in sheets] == ["Views the student learns from"]
+    assert [sheet.title for sheet in sheets] == ["The strong view"]
 
 
 def test_the_cloud_holds_labelled_and_unlabelled_images_in_the_unit_square(

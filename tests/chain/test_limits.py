@@ -168,6 +168,9 @@ def test_the_choice_is_pinned_and_followed(
     assert fake.cost(student, work.size).latency_ms <= 0.3
     pinned = first.folder.read_json("config.json")["student"]
     assert (pinned["student"], pinned["work"]) == (student, dataclasses.asdict(work))
+    planned = first.folder.read_json("config.json")["plan"]
+    more = first.plan.estimated_seconds - planned["estimated_seconds"]
+    assert more == pytest.approx(work.seconds - planned["student"]["seconds"])
     assert any("does not fit --max-latency-ms 0.3" in note for note in first.notes)
     fake.timed.clear()
     fake.slower.clear()

@@ -345,17 +345,40 @@ def test_a_validation_split_repeats_nothing() -> None:
     assert found.rounds[-1].steps > folds.rounds[-1].steps
 
 
+def test_a_student_of_two_trunks_is_cut_from_one() -> None:
+    """Half of the time that both take leaves its views larger."""
+    one, two = (plan(SLOW, dataclasses.replace(AMOUNTS, trunks=n), trunk="frozen") for n in (1, 2))
+    assert one.size == two.size == 224
+    assert two.student.size > one.student.size
+
+
 def test_every_trunk_has_heads_to_fit() -> None:
     many = dataclasses.replace(AMOUNTS, pool=10_000)
-    one, five = (
-        plan(QUICK, dataclasses.replace(many, trunks=n), minutes=7, trunk="frozen") for n in (1, 5)
-    )
+    student = StudentCost(forward=0.6, train=0.5, size=224, step=1)
+
+    def of(trunks: int, minutes: float) -> RunPlan:
+        config = make_config("run", {"minutes": minutes, "trunk": "frozen"})
+        amounts = dataclasses.replace(many, trunks=trunks)
+        return make_plan(config, amounts, QUICK, 224, student=student)
+
+    one, five = of(1, 7), of(5, 7)
     assert (one.size, one.views, one.rounds) == (five.size, five.views, five.rounds)
     assert five.student.steps < one.student.steps
     images, views, fits = many.labeled + many.pool, one.views, (1 + FOLDS) * ROUNDS
-    two = plan(QUICK, dataclasses.replace(many, trunks=2), minutes=8, trunk="frozen")
+    two = of(2, 8)
     more = two.estimated_seconds - one.estimated_seconds
     assert more == pytest.approx(HEAD_FIT_S * images * views * fits, abs=0.11)
+
+
+@pytest.mark.parametrize(("trunk", "gains"), [("frozen", True), ("trained", False)])
+def test_what_a_frozen_teacher_is_known_to_answer_leaves_time_for_steps(
+    monkeypatch: pytest.MonkeyPatch, trunk: str, gains: bool
+) -> None:
+    known = plan(SLOW, minutes=6, trunk=trunk)
+    monkeypatch.setattr("tutelage.chain.plan.tells_enough", lambda *_: False)
+    asked = plan(SLOW, minutes=6, trunk=trunk)
+    assert (known.student.steps > asked.student.steps) == gains
+    assert known.estimated_seconds <= 6 * 60
 
 
 def test_more_teachers_leave_fewer_steps() -> None:

@@ -41,6 +41,7 @@ from tutelage.chain import (
     keep,
     measure,
     pipeline,
+    plan,
     pool,
     tune,
     types,
@@ -632,6 +633,24 @@ def test_odd_data_sets_give_a_complete_run(name: str, tmp_path: Path) -> None:
     assert not skipped
     assert set(row.probabilities) == set(CLASSES)
     assert sum(row.probabilities.values()) == pytest.approx(1, abs=1e-4)
+
+
+def test_a_class_with_one_label_is_not_counted_as_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[Any] = []
+
+    def noted(config: Any, amounts: Any, *rest: Any, **options: Any) -> Any:
+        counted.append(amounts)
+        return plan.make_plan(config, amounts, *rest, **options)
+
+    monkeypatch.setattr("tutelage.chain.prepare.make_plan", noted)
+    data = write_shapes(tmp_path / "data", train=(6, 1, 1), pool=2, test=0)
+    run = prepared(data, tmp_path / "run", labels_per_class=None)
+    (amounts,) = counted
+    assert (amounts.labeled, amounts.judged) == (8, 6)
+    judged = [number for fold in run.task.folds[1:] for number in fold.judges]
+    assert len(set(judged)) == amounts.judged
 
 
 def read_pool(run: Path) -> list[str]:

@@ -16,6 +16,7 @@ import torch
 from tutelage.augment import Center, RandAugment, TrivialAugment, Weak
 from tutelage.chain import answers, frozen, pipeline, trained, types, views
 from tutelage.chain.plan import Work
+from tutelage.chain.stages import transfer
 from tutelage.config import TransferConfig, make_config
 from tutelage.stats.calibrate import softmax
 from tutelage.stats.pseudo_labels import select
@@ -58,6 +59,24 @@ def test_a_trained_stage_judges_the_planned_folds_and_keeps_the_base(
     for name, value in again.model.state_dict().items():
         assert torch.equal(value, first.model.state_dict()[name]), name
     np.testing.assert_array_equal(again.beliefs.judged, first.beliefs.judged)
+
+
+def test_no_time_is_planned_for_folds_that_are_not_there(
+    run: types.Run, chain: pipeline.Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trained, "fit", lambda run, model, *_: copy.deepcopy(model))
+    planned: list[list[int]] = []
+    shares = trained.shares
+
+    def noted(work: Work, steps: list[int], later: float) -> Any:
+        planned.append(steps)
+        return shares(work, steps, later)
+
+    monkeypatch.setattr(trained, "shares", noted)
+    work = Work("trained", steps=10, batch_size=8, size=32)
+    run.plan = dataclasses.replace(run.plan, transfer=work)
+    transfer(chain)
+    assert planned == [[10, 5, 5, 5, 5]]
 
 
 def test_the_pool_is_labelled_anew_between_the_legs(

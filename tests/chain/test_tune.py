@@ -169,8 +169,11 @@ def test_the_most_coverage_among_those_whose_labels_stay_likely() -> None:
     ("others", "words"),
     [
         ([candidate(20, 0.3, 0.01)], "but held-out labels became less likely"),
-        ([candidate(20, 0.0, -0.1)], "no candidate that holds fidelity covers more"),
-        ([candidate(20, 0.3, None, lost=("density",))], "no other candidate holds the weak view's"),
+        ([candidate(20, 0.0, -0.1)], "no candidate that is as close covers more"),
+        (
+            [candidate(20, 0.3, None, lost=("density",))],
+            "no other candidate is as close to the pool",
+        ),
         ([], "no other candidate"),
     ],
 )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -46,6 +47,7 @@ class Clock:
         self._folder, self._trainings, self._console = folder, trainings, console
         self.budget = budget
         self._spent = 0.0
+        self._unbound = False
 
     def add(self, seconds: float) -> None:
         """Count what is finished: the preparation, a stage."""
@@ -66,13 +68,22 @@ class Clock:
             return left < 0
         return left - AFTER_S < LEAST * (work.seconds + plan.student.seconds)
 
+    @contextmanager
+    def unbound(self) -> Iterator[None]:
+        """Shorten nothing meanwhile: what is trained is to be compared with the chain."""
+        self._unbound = True
+        try:
+            yield
+        finally:
+            self._unbound = False
+
     def pace(self, checkpoints: Checkpoints | None, steps: int, share: Share | None) -> Pace:
         """The pace of a training of ``steps`` steps, which the run's ``checkpoints`` tell by name.
 
-        Without a share it makes all its steps: it is an arm to compare with.
+        Without a share it makes all its steps.
         """
-        unbound = share is None or not share.step or math.isinf(self.budget)
-        if checkpoints is None or share is None or unbound:
+        unbound = self._unbound or math.isinf(self.budget)
+        if checkpoints is None or share is None or not share.step or unbound:
             return Pace(steps)
         name = checkpoints.name
         known = self._shortened().get(name, [])
@@ -84,8 +95,9 @@ class Clock:
     def notes(self) -> list[str]:
         """What the user must know of trainings that were shortened, one note a training."""
         return [
-            f"{name}: {decided[-1][1]} steps were made, fewer than planned: the machine was slower "
-            f"than planned, and {self.budget / 60:.3g} minutes were to be kept (--minutes)"
+            f"{name}: {decided[-1][1]} steps were made, fewer than planned, because the machine "
+            "was slower than planned and the run had to keep to "
+            f"{self.budget / 60:.3g} minutes (--minutes)"
             for name, decided in self._shortened().items()
         ]
 

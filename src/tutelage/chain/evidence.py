@@ -144,7 +144,11 @@ def sheets(run: Run, finished: Sequence[Finished], probs: dict[str, Floats]) -> 
         far = np.argsort(-labels.distances, kind="stable")[: labels.outside.sum()]
         for heading, note, chosen in (
             ("Most confident pseudo-labels", "these should all look right", order[:SHOWN]),
-            ("Least confident pseudo-labels", "label these next", order[::-1][:SHOWN]),
+            (
+                "Least confident pseudo-labels",
+                "the teacher is unsure of these",
+                order[::-1][:SHOWN],
+            ),
             ("Out of class", "left out: these should be none of the classes", far[:SHOWN]),
         ):
             if not len(chosen):
@@ -186,9 +190,9 @@ def _views_sheet(run: Run) -> Sheet:
     generator = torch.Generator().manual_seed(run.seed)
     plan = strong_policy(run.config.transfer, run.base.spec.crop_pct).plan(aspect, generator)
     views = pictures(apply(images, plan, 144))
-    note = "training images as the student saw them: cropped, mirrored, changed in colour and shape"
+    note = "training images in the strong view: cropped, mirrored, changed in colour and shape"
     thumbs = [Thumb(view, run.catalog.names[row]) for view, row in zip(views, rows, strict=True)]
-    return Sheet("Views the student learns from", note, thumbs)
+    return Sheet("The strong view", note, thumbs)
 
 
 def _thumbs(run: Run, rows: Rows, captions: Sequence[str], side: int = 144) -> list[Thumb]:

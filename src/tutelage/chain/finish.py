@@ -86,7 +86,7 @@ def _say_summary(run: Run, result: dict[str, Any], deployed: Sequence[Deployment
     say = run.console.say
     tested = [entry["test"] for entry in result["stages"] if entry["test"]]
     if tested:
-        say(f"  {'most frequent':<14} test accuracy {tested[0]['majority']:.3f}")
+        say(f"  {'majority class':<14} test accuracy {tested[0]['majority']:.3f}")
     for entry in result["stages"]:
         test = entry["test"]
         if test is None:

@@ -148,7 +148,7 @@ def exceeded(settings: DistillConfig, deployed: Sequence[DeploymentRow]) -> list
     found = excess(settings, student["latency_ms_p50"], student["bytes"] / 1e6)
     return [
         f"the finished student does not keep its limit: {words}; it did when it was chosen, so the "
-        "machine may have been busy: tutelage bench measures it again"
+        "machine may be busy now; measure it again with tutelage bench"
         for words in found
     ]
 

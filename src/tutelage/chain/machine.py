@@ -101,12 +101,13 @@ def current_speed(model: Classifier, device: torch.device, cache: Path) -> Speed
     speed = measure_speed(model, device, cache)
     factor = _busyness(model, device, speed)
     if factor < USUAL[0]:
-        (cache / "speed.json").unlink(missing_ok=True)
-        return measure_speed(model, device, cache)
+        return measure_speed(model, device, cache, anew=True)
     return speed if factor < USUAL[1] else speed.slower(1.25 ** round(math.log(factor, 1.25)))
 
 
-def measure_speed(model: Classifier, device: torch.device, cache: Path) -> Speed:
+def measure_speed(
+    model: Classifier, device: torch.device, cache: Path, *, anew: bool = False
+) -> Speed:
     """How fast ``model`` runs here; measured once and remembered in ``cache``.
 
     It is remembered because a plan must not change from one run to the next on the same machine.
@@ -115,6 +116,7 @@ def measure_speed(model: Classifier, device: torch.device, cache: Path) -> Speed
         model: the network, which is not changed.
         device: where it will run.
         cache: folder of the measurements.
+        anew: do not ask what is remembered.
     """
     chip = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     size = nearest_size(model, MEASURED_SIZE)
@@ -123,7 +125,7 @@ def measure_speed(model: Classifier, device: torch.device, cache: Path) -> Speed
     )
     path = cache / "speed.json"
     known = _read(path)
-    if known.get(key, {}).keys() == {field.name for field in fields(Speed)}:
+    if not anew and known.get(key, {}).keys() == {field.name for field in fields(Speed)}:
         return Speed(**known[key])
     speed = _measure(model, device, size)
     cache.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """The planner: what fits into the minutes, decided before the work and pinned in the run folder.
 
-The choices come from short lists (of sizes, views, numbers of steps), and the speed that they rest
-on is measured once per machine: the same command plans the same work again.
+The choices come from lists (of sizes, views, numbers of steps), and the speed that they rest on is
+measured once per machine: the same command plans the same work again.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ MOST_TRANSFER_STEPS = 400  # of training on labels alone
 STUDENT_BATCH = 32
 STUDENT_IMAGES = 1000  # at most, that its head and its temperature are fitted to
 STUDENT_LOOKS = 4.0  # forwards of a teacher at each, or what takes as long
-KNOWN_LOOKS = 1.5  # the same, where the teacher's answers about the pool are known
+KNOWN_LOOKS = 6.0  # forwards of the student, where the teacher's answers are known
 TRAINED_BATCH = 32
 ONLINE_BATCH = 64
 TRAINED_SHARE = 0.6  # of the time that is left after the frozen rounds; the rest is the student's
@@ -192,12 +192,15 @@ def make_plan(
         unjudged = trained is not None and amounts.folds > 0 and not judged_folds
         teacher_size = trained_size if unjudged else size
     smallest = min([teacher_size, *(work.size for work in (transfer, trained) if work)])
-    student = student or _cost_of_cut(speed, sizes[0], step)
+    student = student or _cost_of_cut(speed, amounts.trunks, sizes[0], step)
     given = student_size or config.data.input_size or (student.size if not student.step else None)
     offered = [given] if given else _quick_sizes(smallest, amounts.canvas, student)
     if command in WITH_STUDENT:
-        known = command != "distill" and trained is None and amounts.pool > 0
-        seconds += _student_looks(amounts, speed, teacher_size, known=known)
+        frozen = command != "distill" and trained is None
+        if frozen and tells_enough(amounts.labeled, amounts.pool):
+            seconds += _own_looks(amounts, speed, offered[0], student)
+        else:
+            seconds += _student_looks(amounts, speed, teacher_size)
     distilled = _student(offered, teacher_size, speed, amounts, student, left - seconds)
     if command in WITH_STUDENT:
         cost = _student_seconds(distilled, speed, teacher_size, amounts.teachers, student)
@@ -261,7 +264,8 @@ def _frozen_views(
 def _look_seconds(amounts: Amounts, speed: Speed, size: int, views: int) -> float:
     """Seconds that the features of all images and the test figures take."""
     images = amounts.labeled + amounts.pool
-    count = images * views + amounts.judged + 2 * amounts.test
+    judged = 0 if amounts.folds else CLEAN_VIEWS * amounts.judged  # with folds they are labelled
+    count = images * views + judged + 2 * amounts.test
     return count * (speed.forward_ms(size) + _view_ms(size, speed)) / 1e3
 
 
@@ -315,13 +319,23 @@ def _frozen_stages(speed: Speed) -> int:
     return 0 if speed.device == "cuda" else 3
 
 
-def _student_looks(amounts: Amounts, speed: Speed, teacher_size: int, *, known: bool) -> float:
-    """Seconds in which the student's head and temperature are fitted to its teachers' answers.
+def tells_enough(labeled: int, pool: int) -> bool:
+    """Whether a student's head can be fitted to answers about the pool alone."""
+    return pool >= max(1, min(STUDENT_IMAGES, labeled))
 
-    ``known`` says that these need not be asked about the pool again.
+
+def _own_looks(amounts: Amounts, speed: Speed, size: int, student: StudentCost) -> float:
+    """Seconds in which a student's head and temperature are fitted to answers that are known.
+
+    ``size`` is the side of its views in pixels.
     """
-    looks = KNOWN_LOOKS if known else STUDENT_LOOKS
-    looks *= min(STUDENT_IMAGES, amounts.labeled + amounts.pool)
+    looks = KNOWN_LOOKS * min(STUDENT_IMAGES, amounts.pool)
+    return looks * (student.forward * speed.forward_ms(size) + _view_ms(size, speed)) / 1e3
+
+
+def _student_looks(amounts: Amounts, speed: Speed, teacher_size: int) -> float:
+    """Seconds in which they are fitted to answers that its teachers are asked for."""
+    looks = STUDENT_LOOKS * min(STUDENT_IMAGES, amounts.labeled + amounts.pool)
     each = speed.forward_ms(teacher_size) + _view_ms(teacher_size, speed)
     return amounts.teachers * looks * each / 1e3
 
@@ -340,10 +354,14 @@ def measured_cost(student: Speed, teacher: Speed, size: int, step: int | None) -
     )
 
 
-def _cost_of_cut(speed: Speed, size: int, step: int | None) -> StudentCost:
-    """The cost of a student that is cut from a teacher whose views have ``size``."""
+def _cost_of_cut(speed: Speed, trunks: int, size: int, step: int | None) -> StudentCost:
+    """The cost of a student that is cut from the first of a teacher's trunks.
+
+    Its forward is a share of that of all trunks, which count alike here; ``size`` and ``step`` are
+    those of the teacher's views.
+    """
     train = 1.0 if speed.device == "cuda" else STUDENT_COST
-    return StudentCost(forward=STUDENT_TIME, train=train, size=size, step=step)
+    return StudentCost(forward=STUDENT_TIME / trunks, train=train, size=size, step=step)
 
 
 def _student_seconds(

@@ -183,7 +183,9 @@ def _planned(
     chosen = _pinned_student(folder, shared, command, data, plan, student, console)
     if chosen is not None:
         config = config.changed("distill", student=chosen["student"])
-        plan = dataclasses.replace(plan, student=Work(**chosen["work"]))
+        limited = Work(**chosen["work"])
+        seconds = plan.estimated_seconds + limited.seconds - plan.student.seconds
+        plan = dataclasses.replace(plan, student=limited, estimated_seconds=seconds)
     if student is not None:
         set_input_size(student, plan.student.size)
         check_input_size(student)
@@ -269,17 +271,19 @@ def _plan(
 ) -> RunPlan:
     """The plan for the machine and the time that decoding took, as the folder has them pinned."""
     known = folder.read_json("config.json")
-    # In tens of seconds: a little more or less must not change the plan.
+    # In tens of seconds: a little more or less seldom changes the plan.
     lost = max(0.0, round((known.get("decoded_seconds", 0.0) - BEFORE_S) / 10) * 10.0)
     base, config, counts = data.base, data.config, data.counts
     labels = data.split.labels[data.split.indices("labeled")]
+    folds = make_folds(labels, counts["val"], FOLDS, config.data.seed)[1:]
     amounts = Amounts(
         labeled=counts["labeled"],
         pool=counts["unlabeled"],
-        judged=counts["val"] or counts["labeled"],
+        # A class with one label is judged in no fold.
+        judged=counts["val"] or sum(len(fold.judges) for fold in folds),
         test=counts["test"],
         canvas=data.store.canvas,
-        folds=len(make_folds(labels, counts["val"], FOLDS, config.data.seed)) - 1,
+        folds=len(folds),
         teachers=len(model_folders(config.data.teacher)) if command == "distill" else 1,
         trunks=len(base.spec.trunks),
     )
@@ -387,13 +391,14 @@ def _not_cut(
     if name == "cut":
         return [
             f"no student can be cut from {base.spec.architecture}, so it is cut from "
-            f"{student.spec.architecture} and starts with that one's own pretrained weights; "
-            "--student NAME takes another"
+            f"{student.spec.architecture}, with that network's own pretrained weights; "
+            "--student NAME chooses another"
         ]
     if asked.distill.student == "auto":
         return [
-            f"the student is the whole of {name}: there are too few images for a cut one to learn "
-            "what its teacher's last stages know (--student cut takes it in any case)"
+            f"the student is the whole of {name}, because a student cut from the teacher would "
+            "have too few images to learn what the teacher's last stages know (--student cut cuts "
+            "it in any case)"
         ]
     return []
 

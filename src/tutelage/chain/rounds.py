@@ -21,15 +21,15 @@ def worth_it(chain: Pipeline) -> bool:
     if verdict["doubt"] and run.config.self_train.rounds is None:
         run.note(
             "no round of self-training: the pool does not seem to fall into the classes "
-            f"({verdict['doubt']}), and rounds would learn what it falls into; --rounds N trains "
-            "them all the same"
+            f"({verdict['doubt']}), and a round would learn other groups instead; --rounds N "
+            "trains rounds in any case"
         )
         return False
     if verdict["likelier"]:
         run.note(
-            "self-train-1: the pool's clusters give its pseudo-labels (agreement with the head "
-            f"fitted to the labels: kappa {verdict['agreement']:.2f}): held-out labels are "
-            "likelier with them; --clusters ignore asks the head instead"
+            "self-train-1: the pool's clusters give its pseudo-labels, because held-out labels are "
+            "likelier with them (agreement with the head fitted to the labels: kappa "
+            f"{verdict['agreement']:.2f}); --clusters ignore uses the head instead"
         )
     return True
 

@@ -36,7 +36,7 @@ def transfer(chain: Pipeline) -> Outcome:
     alone, features = chain.trainee
     heads = frozen.fit_fold_heads(alone, features, start, none)
     both = trained.train_trunk(
-        alone, heads, none, run.plan.transfer, "transfer", judged_folds=len(none), choice=start
+        alone, heads, none, run.plan.transfer, "transfer", judged_folds=len(none) - 1, choice=start
     )
     both.choice = head.choice
     if run.config.transfer.trunk == "trained":
@@ -74,8 +74,8 @@ def self_train(chain: Pipeline, work: Work, name: str) -> Outcome:
 def student(chain: Pipeline, teachers: Sequence[Classifier]) -> Outcome:
     """The small model that mimics the mean of the teachers."""
     run = chain.run
-    own = chain.teachers[-1].outcome if chain.teachers else None
-    known = None if own is None else own.beliefs.pool[0]
+    own = [stage.outcome for stage in chain.teachers if [stage.outcome.model] == [*teachers]]
+    known = own[-1].beliefs.pool[0] if own else None
     for teacher in teachers:  # a given teacher may have been made for another canvas
         teacher.spec = dataclasses.replace(teacher.spec, canvas=run.store.canvas)
     return distill(run, teachers, run.plan.student, known)

@@ -16,7 +16,7 @@ from tutelage.chain import trained
 from tutelage.chain.answers import MATCHED_IMAGES, calibrate, clean_logits, set_calibration
 from tutelage.chain.clock import shares
 from tutelage.chain.frozen import PROBE_STRENGTH, set_head
-from tutelage.chain.plan import STUDENT_IMAGES, Work
+from tutelage.chain.plan import STUDENT_IMAGES, Work, tells_enough
 from tutelage.chain.types import Beliefs, Outcome, Run, Task
 from tutelage.chain.views import strong_policy
 from tutelage.config import RunConfig
@@ -206,13 +206,17 @@ def distill(
         teachers: a cut student is cut from the first; the student mimics the mean of all.
         work: steps and sizes.
         pool_logits: (M, K) what a single teacher answers about the clean views of the run's pool,
-            where that is known; it need not be asked again then.
+            where that is known; if the pool is large enough, it is not asked again then.
 
     Raises:
         TutelageError: as ``create_student``; the teachers' classes differ; the training diverged.
     """
     config = run.config.distill
     joint = Teachers([teacher.to(run.device) for teacher in teachers])
+    for teacher in teachers:
+        teacher.cpu()  # they have taken snapshots
+    if not tells_enough(len(run.task.labeled), len(run.task.pool)):
+        pool_logits = None
     asked = _Asked(run, teachers, pool_logits)
     apart = _set_apart(run.task)
     seen = run.on(pool=np.setdiff1d(run.task.pool, apart))
@@ -240,7 +244,7 @@ def train_alone(run: Run, work: Work) -> Outcome:
     """Train the same student for as many steps without a teacher, to compare ``distill`` with.
 
     The student is cut from the pretrained trunk, its head is fitted to the labels, and it learns
-    from the same kind of views and mixing of the labelled images alone. Only its new neck's norm
+    from strong, mixed views of the labelled images alone. Only its new neck's norm
     is measured on pool images too, as in ``distill``. Its temperature is fitted on a ``val``
     split, and 1 without one.
 
@@ -370,10 +374,15 @@ class _Asked:
     teachers: Sequence[Classifier]
     pool_logits: Floats | None  # (M, K) of the only teacher, on the run's pool
 
+    @property
+    def views(self) -> int:
+        """Of how many clean views the answers are the mean."""
+        return 1 if self.pool_logits is None else CLEAN_VIEWS
+
     def logits(self, rows: Rows) -> list[Floats]:
         """Each teacher's logits (N, K); rows are of the pool where its answers are known."""
         if self.pool_logits is None:
-            return [clean_logits(self.run, model, rows, views=1) for model in self.teachers]
+            return [clean_logits(self.run, m, rows, views=self.views) for m in self.teachers]
         order = np.argsort(self.run.task.pool)
         at = order[np.searchsorted(self.run.task.pool, rows, sorter=order)]
         return [self.pool_logits[at]]
@@ -475,7 +484,7 @@ def _divergence(run: Run, rows: Rows, asked: _Asked) -> Callable[[Classifier], f
     believed = asked.beliefs(rows)
 
     def measure(student: Classifier) -> float:
-        ours = clean_logits(run, copy.deepcopy(student), rows, views=1)
+        ours = clean_logits(run, copy.deepcopy(student), rows, views=asked.views)
         probs = np.clip(softmax(ours, fit_temperature(ours, believed)), 1e-12, 1.0)
         ratio = np.clip(believed, 1e-12, 1.0) / probs
         return float((believed * np.log(ratio)).sum(axis=1).mean())
@@ -489,7 +498,7 @@ def _remark(best: Best) -> str:
     if lowest < before:
         return f"training brought it closer to its teacher (KL {before:.3f} to {lowest:.3f})"
     change = f"KL {before:.3f} to {last:.3f}"
-    return f"as it started; training took it away from its teacher ({change})"
+    return f"delivered as it started, because training moved it away from its teacher ({change})"
 
 
 def _calibrate_to(run: Run, student: Classifier, asked: _Asked) -> None:
@@ -500,8 +509,7 @@ def _calibrate_to(run: Run, student: Classifier, asked: _Asked) -> None:
     """
     rows = _rows(run.task, MATCHED_IMAGES)
     theirs = asked.logits(rows)
-    # What is known of a teacher are means over two views, so the student gets two as well.
-    ours = clean_logits(run, student, rows, views=1 if asked.pool_logits is None else CLEAN_VIEWS)
+    ours = clean_logits(run, student, rows, views=asked.views)  # as many as the teachers had
     threshold = asked.teachers[0].spec.unknown_threshold
     if threshold is not None:
         threshold = match_threshold(energy(ours), energy(theirs[0]), threshold)

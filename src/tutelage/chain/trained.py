@@ -126,9 +126,10 @@ def train_trunk(
     judged = np.full((len(task.judged), task.n_classes), np.nan)
     pool: list[Floats | None] = [None] * len(task.folds)
     models, learned = [], []
-    trainings = [work.steps] + [max(1, round(FOLD_STEPS * work.steps))] * judged_folds
+    folds = task.folds[: 1 + judged_folds]
+    trainings = [work.steps] + [max(1, round(FOLD_STEPS * work.steps))] * (len(folds) - 1)
     times = shares(work, trainings, later_seconds(run.plan, work))
-    for number, fold in enumerate(task.folds[: 1 + judged_folds]):
+    for number, fold in enumerate(folds):
         share = dataclasses.replace(work, steps=trainings[number])
         believed = labels[number]
         if believed is not None and work.trunk == "trained":

@@ -358,9 +358,12 @@ def choose_view(candidates: Sequence[ViewCandidate]) -> tuple[dict[str, Any], st
     passed = [one for one in better if one.worse is not None and one.worse.value <= 0]
     kept = f"kept the default {default.name}: "
     if not checked:
-        return default.settings, kept + "no other candidate holds the weak view's fidelity"
+        return (
+            default.settings,
+            kept + "no other candidate is as close to the pool as the weak view",
+        )
     if not better:
-        return default.settings, kept + "no candidate that holds fidelity covers more of the pool"
+        return default.settings, kept + "no candidate that is as close covers more of the pool"
     if not passed:
         best = max(better, key=lambda one: one.gain.value)
         return default.settings, kept + (
@@ -372,8 +375,8 @@ def choose_view(candidates: Sequence[ViewCandidate]) -> tuple[dict[str, Any], st
     sure = "more than chance explains" if best.gain.low > 0 else "which may be chance"
     return best.settings, (
         f"{best.name} covers {best.coverage} of the pool instead of the "
-        f"default's {default.coverage} ({sure}) at held fidelity, and "
-        f"held-out labels are no less likely with it (log-loss {best.log_loss:.3f}, "
+        f"default's {default.coverage} ({sure}), its views stay as close to the pool as the weak "
+        f"view's, and held-out labels are no less likely with it (log-loss {best.log_loss:.3f}, "
         f"default {default.log_loss:.3f})"
     )
 

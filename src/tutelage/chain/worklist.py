@@ -31,8 +31,9 @@ CURVE = (0.25, 0.5, 1.0)  # shares of the labels that the extrapolation starts f
 LEAST_LABELS = 40  # with fewer, the curve would be noise
 
 NEXT = (
-    "The images to label next stand for many that the teacher doubts. A linear head learns more "
-    "from them than from random images; that a whole run does, too, is not shown."
+    "Each image to label next is like many others that the teacher is unsure of. A linear head "
+    "learns more from these images than from random ones. It has not been shown that a whole run "
+    "does, too."
 )
 
 
@@ -99,8 +100,8 @@ def facts(chain: Pipeline, errors: LabelErrors, curve: Curve | None) -> dict[str
     sentences = []
     if n:
         sentences.append(
-            f"{suspected} of {n} labels are more likely wrong than right; in all about "
-            f"{errors.rate:.0%} may be."
+            f"{suspected} of {n} labels are more likely wrong than right; about "
+            f"{errors.rate:.0%} of all labels may be wrong."
         )
     gain = None
     if curve is not None and len(run.task.pool):

@@ -103,8 +103,8 @@ def _check_pool(catalog: Catalog, name: str) -> None:
     beside = "".join(f"; {warning}" for warning in catalog.warnings)
     raise TutelageError(
         f"every training image of {name} has a label already; its classes are "
-        f"{', '.join(classes)}{beside}. Where folders were taken for classes and are none, move "
-        "them into a folder called unlabeled; in a manifest leave the label empty"
+        f"{', '.join(classes)}{beside}. If these folders are not classes, move "
+        "them into a folder called unlabeled; in a manifest, leave the label empty"
     )
 
 
@@ -254,8 +254,11 @@ def _say(console: Console, data: LoadedData, content: Mapping[str, Any], out: Pa
     console.say(f"{len(chosen)} of {content['unlabelled']:,} unlabelled images to label first:")
     for row in chosen[:NAMED]:
         console.say(f"  {row['rank']}. {row['image']}: {row['why']}")
-    if len(chosen) < content["budget"]:
-        console.say(f"note: no more images differ; the budget is {content['budget']}")
+    if len(chosen) < min(content["budget"], content["unlabelled"]):
+        console.say(
+            f"note: these are fewer than the budget of {content['budget']}, because no other image "
+            "differs from them"
+        )
     elif len(chosen) > content["budget"]:
         console.say(f"note: {len(chosen)} were chosen by an earlier command; all of them stay")
     console.say(f"list: {out / TABLE}")

@@ -93,15 +93,15 @@ def augment(
     with opened("augment", catalog, name, out, config, quiet=quiet) as work:
         loaded, folder, console = work
         done = survey(loaded, console, tuned=tuned)
-    line = repeating_line("augment", name, str(out), {**settings, "tune": tune or None})
-    created = now()
-    content = {"command": line, "created": created, **to_dict(done, catalog.names)}
-    folder.write_json("augment.json", content)
-    page = folder.path / "augment.html"
-    write_page(render(make_page(done, loaded, line, created)), page)
-    _say(console, content, done)
-    console.say(f"page: {page}")
-    return content
+        line = repeating_line("augment", name, str(out), {**settings, "tune": tune or None})
+        created = now()
+        content = {"command": line, "created": created, **to_dict(done, catalog.names)}
+        folder.write_json("augment.json", content)
+        page = folder.path / "augment.html"
+        write_page(render(make_page(done, loaded, line, created)), page)
+        _say(console, content, done)
+        console.say(f"page: {page}")
+        return content
 
 
 def _say(console: Console, content: Mapping[str, Any], done: Survey) -> None:
@@ -175,7 +175,10 @@ def verdict(figures: Mapping[str, Figures], n_labeled: int, n_pool: int) -> tupl
     if covers.low > 0 and away.low <= 0:
         head = f"Yes: the strong view covers {both}."
     elif covers.low > 0:
-        head = f"In part: the strong view covers {both}, but its views as a whole moved away."
+        head = (
+            f"In part: the strong view covers {both}, but its views as a whole moved away from the "
+            "real images."
+        )
     elif covers.high < 0 or away.low > 0:
         head = f"No: the strong view moves away from the real images. It covers {both}."
     else:
@@ -186,7 +189,7 @@ def verdict(figures: Mapping[str, Figures], n_labeled: int, n_pool: int) -> tupl
         "(below 0: nearer).",
         f"Against the {n_labeled} labelled images as they are, which cover "
         f"{_coverage(plain)}: {_in_points(strong.minus(plain, 'coverage'))}. There are "
-        f"{strong.n_views} strong views of each, so part of that is their number.",
+        f"{strong.n_views} strong views of each image, so part of the difference is their number.",
     ]
     for metric in ("density", "precision"):
         change = strong.minus(weak, metric)
@@ -301,7 +304,7 @@ def make_page(done: Survey, data: LoadedData, command: str, created: str) -> Aug
 def _sheets(measured: Measured, data: LoadedData, sample: tune.ViewSample) -> list[Sheet]:
     """The pool images that no training view is near to."""
     uncovered = (
-        "Real images that no training view is near to, though other real images are: the number is "
+        "Real images that have other real images near them, but no training view: the number is "
         "the distance to the nearest training view, in units of the distance to the "
         f"{NEAREST}th nearest real image. Images like these are worth a label."
     )
@@ -317,7 +320,7 @@ def _sheets(measured: Measured, data: LoadedData, sample: tune.ViewSample) -> li
 
 def _sheet(found: Holes, data: LoadedData, sample: tune.ViewSample, name: str, note: str) -> Sheet:
     if not len(found.rows):
-        return Sheet(name, "None: every real image has a training view near to it.", [])
+        return Sheet(name, "None: every real image has a training view near it.", [])
     rows = sample.pool[found.rows.numpy()]
     images = _views(sample, rows, Center(1.0))
     ratios = (found.distance / found.radius.clamp_min(1e-12)).tolist()

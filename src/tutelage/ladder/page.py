@@ -1,4 +1,4 @@
-"""The page of ``tutelage ladder``: what each stage buys, over paired label draws."""
+"""The page of ``tutelage ladder``: what each stage gains, over paired label draws."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each stage buys on the user's own data: paired label draws, every arm on the same split.
+"""What each stage gains on the user's own data: paired label draws, every arm on the same split.
 
 Each seed has a run folder of its own, so a ladder that was cut off goes on after the last finished
 stage. Within a seed, the test images are looked at once, after the last decision.

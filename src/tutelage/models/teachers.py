@@ -58,7 +58,7 @@ OFFERED = (
     _offer("tf_efficientnet_lite1", "in1k", "apache-2.0", 4_135_680, 224, 19.9,
            "as the default, but narrower"),
     _offer("tf_efficientnet_lite0", "in1k", "apache-2.0", 3_371_008, 224, 12.8,
-           "as the default, but smaller: two thirds of its time"),
+           "as the default, but smaller: three fifths of its time"),
     _offer("mobilenetv3_small_050", "lamb_in1k", "apache-2.0", 568_224, 224, 1.6,
            "the quickest of this list"),
     _offer("mobilenetv4_hybrid_medium", "e200_r256_in12k_ft_in1k", "apache-2.0", 9_793_648,
@@ -154,7 +154,7 @@ def describe(rows: Sequence[dict[str, Any]]) -> str:
         if group:
             lines += [f"{title}:", *map(_line, group), ""]
     lines += [
-        "M: million parameters; ms: for one view of so many px, on one core of an Intel Xeon.",
+        "M: million parameters; ms: time for one view of that size, on one core of an Intel Xeon.",
         "--teacher takes any other name of timm.list_models(), too.",
     ]
     return "\n".join(lines)

@@ -22,7 +22,7 @@ from tutelage.system.errors import TutelageError
 
 TABLE, FACTS = "review.parquet", "review.json"
 VIEWS = {
-    "next": "unlabelled images that stand for many in doubt, those that stand for most first",
+    "next": "unlabelled images like many others that the teacher is unsure of, typical ones first",
     "suspicious": "your own labels, the most doubtful first",
     "unsure": "pseudo-labels, the least certain first",
     "sure": "pseudo-labels, the most certain first",
