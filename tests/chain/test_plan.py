@@ -352,6 +352,17 @@ def test_a_student_of_two_trunks_is_cut_from_one() -> None:
     assert two.student.size > one.student.size
 
 
+def test_a_student_of_a_round_that_trains_the_first_trunk_is_planned_for_that_one() -> None:
+    small = dataclasses.replace(AMOUNTS, canvas=32)
+    one = plan(SLOW, small, minutes=8)
+    both = dataclasses.replace(SLOW, forward=2 * SLOW.forward)  # of two trunks, half is the first's
+    two = plan(both, dataclasses.replace(small, trunks=2), minutes=8)
+    assert one.rounds[-1].trunk == two.rounds[-1].trunk == "trained"
+    assert two.student.size == one.student.size
+    step = [found.student.seconds / found.student.steps for found in (one, two)]
+    assert step[1] == pytest.approx(step[0], rel=0.01)
+
+
 def test_every_trunk_has_heads_to_fit() -> None:
     many = dataclasses.replace(AMOUNTS, pool=10_000)
     student = StudentCost(forward=0.6, train=0.5, size=224, step=1)

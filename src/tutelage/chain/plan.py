@@ -180,19 +180,26 @@ def make_plan(
     judged_folds = _judged_folds(amounts)
     left, transfer, trained, seconds = max(0.0, budget), None, None, 0.0
     teacher_size = min(native_size, sizes[0])  # that of a given teacher
+    # Of several trunks the first alone is trained, and may be the teacher then; all count alike.
+    first = dataclasses.replace(speed, forward=speed.forward / amounts.trunks)
+    unjudged = False
     if command != "distill":
         spent = _frozen_seconds(amounts, speed, size, views, rounds=rounds)
         before, left = before + spent, max(0.0, budget - spent)
         trained_size = _trained_size(sizes, size, amounts)
         keeps_detail = trained_size >= min(size, amounts.canvas)
-        trainer = _Trainer(config, amounts, speed, trained_size, judged_folds, keeps_detail, rounds)
+        trainer = _Trainer(config, amounts, first, trained_size, judged_folds, keeps_detail, rounds)
         share = TRAINED_SHARE if command in WITH_STUDENT else 1.0
         transfer, trained, seconds = trainer.stages(share * left)
         # A round that nothing judges becomes the teacher; a judged one may be rejected.
         unjudged = trained is not None and amounts.folds > 0 and not judged_folds
         teacher_size = trained_size if unjudged else size
-    smallest = min([teacher_size, *(work.size for work in (transfer, trained) if work)])
+    teaching = first if unjudged else speed
+    trainings = [work for work in (transfer, trained) if work]
+    smallest = min([teacher_size, *(work.size for work in trainings)])
     student = student or _cost_of_cut(speed, amounts.trunks, sizes[0], step)
+    if trainings:
+        student = dataclasses.replace(student, forward=student.forward * amounts.trunks)
     given = student_size or config.data.input_size or (student.size if not student.step else None)
     offered = [given] if given else _quick_sizes(smallest, amounts.canvas, student)
     if command in WITH_STUDENT:
@@ -200,10 +207,10 @@ def make_plan(
         if frozen and tells_enough(amounts.labeled, amounts.pool):
             seconds += _own_looks(amounts, speed, offered[0], student)
         else:
-            seconds += _student_looks(amounts, speed, teacher_size)
-    distilled = _student(offered, teacher_size, speed, amounts, student, left - seconds)
+            seconds += _student_looks(amounts, teaching, teacher_size)
+    distilled = _student(offered, teacher_size, teaching, amounts, student, left - seconds)
     if command in WITH_STUDENT:
-        cost = _student_seconds(distilled, speed, teacher_size, amounts.teachers, student)
+        cost = _student_seconds(distilled, teaching, teacher_size, amounts.teachers, student)
         distilled = dataclasses.replace(distilled, seconds=round(cost, 1))
         seconds += cost
     return RunPlan(
