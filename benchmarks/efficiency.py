@@ -121,7 +121,7 @@ def distilled(draw: Draw, chain: pipeline.Pipeline) -> Trained:
     """From the chain's teacher, in the seconds and at the size of the chain's own student."""
     run = chain.run
     clock = Clock(run.folder, run.trainings, run.console, budget=run.clock.budget)
-    # From the start; what is finished is in the run folder, and is counted once more.
+    # From the start: what is finished is in the run folder, and a new clock counts it once.
     chain = pipeline.Pipeline(dataclasses.replace(run, clock=clock))
     teach(chain, self_training=True)
     teacher = chain.teacher.outcome.model

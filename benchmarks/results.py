@@ -93,27 +93,20 @@ SETTING = ("data", "labels_per_class", "limit", "minutes", "size", "test", "devi
            "teacher")  # fmt: skip
 """What two rows of ``efficiency.jsonl`` must share to be compared; then come seed and arm."""
 
+SUGGEST_SETTING = ("model", "teacher", "data", "each", "minutes", "limit", "test")
+"""The same of ``suggest.jsonl``."""
+
 Draws = dict[int, dict[str, Any]]  # seed -> row
 
 
-def grouped(rows: Sequence[dict[str, Any]]) -> dict[tuple[Any, ...], dict[str, Draws]]:
-    """Setting -> arm -> seed -> row."""
+def grouped(
+    rows: Sequence[dict[str, Any]], setting: Sequence[str] = SETTING
+) -> dict[tuple[Any, ...], dict[str, Draws]]:
+    """Values of the ``setting`` -> arm -> seed -> row."""
     groups: dict[tuple[Any, ...], dict[str, Draws]] = {}
     for row in rows:
-        setting = tuple(row[name] for name in SETTING)
-        groups.setdefault(setting, {}).setdefault(row["arm"], {})[row["seed"]] = row
-    return groups
-
-
-SUGGESTED = ("model", "teacher", "data", "each", "minutes", "limit", "test")
-
-
-def suggested_cells(rows: Sequence[dict[str, Any]]) -> dict[tuple[Any, ...], dict[str, Draws]]:
-    """(model, teacher, data, budget, minutes, ...) -> arm -> seed -> row of ``suggest.jsonl``."""
-    groups: dict[tuple[Any, ...], dict[str, Draws]] = {}
-    for row in rows:
-        cell = tuple(row[name] for name in SUGGESTED)
-        groups.setdefault(cell, {}).setdefault(row["arm"], {})[row["seed"]] = row
+        values = tuple(row[name] for name in setting)
+        groups.setdefault(values, {}).setdefault(row["arm"], {})[row["seed"]] = row
     return groups
 
 

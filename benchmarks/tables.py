@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from augment_words import STAGES
-from results import SETTING, Draws, grouped, suggested_cells
+from results import SETTING, SUGGEST_SETTING, Draws, grouped
 from tutelage.stats.intervals import t_interval
 
 ROOT = Path(__file__).parent
@@ -310,7 +310,8 @@ def suggestions(rows: list[dict[str, Any]], model: str, teacher: str) -> str:
     head += ["macro F1, suggested minus random", "classes missed", "by random ones"]
     lines = [_line(head), _line(["---"] * len(head))]
     changes: dict[str, list[tuple[str, dict[int, float]]]] = {"random": [], "balanced": []}
-    for (*of, data, each, minutes, _, _), arms in sorted(suggested_cells(rows).items(), key=str):
+    cells_of = sorted(grouped(rows, SUGGEST_SETTING).items(), key=str)
+    for (*of, data, each, minutes, _, _), arms in cells_of:
         if of != [model, teacher] or "suggested" not in arms:
             continue
         chain = f", {minutes:g} minutes" if minutes else ""

@@ -198,7 +198,7 @@ def make_plan(
     trainings = [work for work in (transfer, trained) if work]
     smallest = min([teacher_size, *(work.size for work in trainings)])
     student = student or _cost_of_cut(speed, amounts.trunks, sizes[0], step)
-    if trainings:
+    if trainings:  # its teacher may be the first trunk alone, of whose time it takes more
         student = dataclasses.replace(student, forward=student.forward * amounts.trunks)
     given = student_size or config.data.input_size or (student.size if not student.step else None)
     offered = [given] if given else _quick_sizes(smallest, amounts.canvas, student)

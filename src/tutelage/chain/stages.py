@@ -74,8 +74,8 @@ def self_train(chain: Pipeline, work: Work, name: str) -> Outcome:
 def student(chain: Pipeline, teachers: Sequence[Classifier]) -> Outcome:
     """The small model that mimics the mean of the teachers."""
     run = chain.run
-    own = [stage.outcome for stage in chain.teachers if [stage.outcome.model] == [*teachers]]
-    known = own[-1].beliefs.pool[0] if own else None
+    outcomes = (stage.outcome for stage in chain.teachers)
+    known = next((o.beliefs.pool[0] for o in outcomes if [o.model] == [*teachers]), None)
     for teacher in teachers:  # a given teacher may have been made for another canvas
         teacher.spec = dataclasses.replace(teacher.spec, canvas=run.store.canvas)
     return distill(run, teachers, run.plan.student, known)

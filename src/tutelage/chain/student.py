@@ -424,16 +424,16 @@ def _warm_up(run: Run, student: Classifier, teachers: Teachers, asked: _Asked) -
     A head from zero first drags the warm trunk away from what it knows; a fitted one does not
     (measured on ants and bees: 0.83 -> 0.91 after the same training).
     """
-    if asked.pool_logits is not None:
-        rows = spaced(run.task.pool, STUDENT_IMAGES)
-        believed = torch.from_numpy(asked.beliefs(rows)).float()
-        _set_warm_head(student, _warm_features(run, rows, student), believed.repeat(WARM_VIEWS, 1))
-        return
-    rows = _warm_rows(run.task)
+    known = asked.pool_logits is not None
+    rows = spaced(run.task.pool, STUDENT_IMAGES) if known else _warm_rows(run.task)
     features = _warm_features(run, rows, student)
-    pairs = zip(teachers.members, teachers.sizes, strict=True)
-    logits = [_warm_outputs(run, rows, student, *pair) for pair in pairs]
-    _set_warm_head(student, features, torch.softmax(mean_logits(logits), dim=1))
+    if known:
+        targets = torch.from_numpy(asked.beliefs(rows)).float().repeat(WARM_VIEWS, 1)
+    else:
+        pairs = zip(teachers.members, teachers.sizes, strict=True)
+        logits = [_warm_outputs(run, rows, student, *pair) for pair in pairs]
+        targets = torch.softmax(mean_logits(logits), dim=1)
+    _set_warm_head(student, features, targets)
 
 
 def _warm_features(run: Run, rows: Rows, student: Classifier) -> Tensor:

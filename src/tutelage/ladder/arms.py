@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tutelage.chain import student
+from tutelage.chain import stages, student
 from tutelage.chain.frozen import PLAIN, fit_fold_heads
 from tutelage.chain.pipeline import Pipeline
 from tutelage.chain.plan import MOST_TRANSFER_STEPS, RunPlan, Work
@@ -163,13 +163,10 @@ def _changed_student(
 
 def _no_self_train(chain: Pipeline, done: Mapping[str, TrainedArm]) -> TrainedArm:
     """A student of the teacher before the rounds: "student" itself where no round was kept."""
-    run = chain.run
     before = [stage for stage in chain.teachers if not is_round(stage)][-1]
     if before is chain.teachers[-1] and "student" in done:
         return done["student"]
-    model, known = before.outcome.model, before.outcome.beliefs.pool[0]
-    stage = chain.arm(
-        "no-self-train", lambda: student.distill(run, [model], run.plan.student, known)
-    )
+    model = before.outcome.model
+    stage = chain.arm("no-self-train", lambda: stages.student(chain, [model]))
     first = sum(s.seconds for s in chain.finished if s.name in ("probe", "transfer"))
     return TrainedArm(stage, stage.seconds, first + stage.seconds)
