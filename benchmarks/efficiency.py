@@ -37,7 +37,6 @@ from peers import finetune, kd, selftraining, usb
 from peers.common import Draw, Trained
 from tutelage.chain import answers, pipeline, student, types
 from tutelage.chain import prepare as preparing
-from tutelage.chain.clock import Clock
 from tutelage.chain.plan import RunPlan
 from tutelage.chain.run import teach, teach_student
 from tutelage.config import DataConfig, make_config
@@ -119,10 +118,7 @@ def self_trained(draw: Draw, chain: pipeline.Pipeline, criterion: Any) -> Traine
 
 def distilled(draw: Draw, chain: pipeline.Pipeline) -> Trained:
     """From the chain's teacher, in the seconds and at the size of the chain's own student."""
-    run = chain.run
-    clock = Clock(run.folder, run.trainings, run.console, budget=run.clock.budget)
-    # From the start: what is finished is in the run folder, and a new clock counts it once.
-    chain = pipeline.Pipeline(dataclasses.replace(run, clock=clock))
+    chain = pipeline.Pipeline(chain.run)  # from the start: what is finished is in the run folder
     teach(chain, self_training=True)
     teacher = chain.teacher.outcome.model
     own = teach_student(chain, [teacher])

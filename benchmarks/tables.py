@@ -155,15 +155,16 @@ def compared(rows: list[dict[str, Any]], before: list[dict[str, Any]]) -> str:
         before: those of an earlier one.
     """
     head = [*CELL, "draws", "probe", "teacher", "student", "teacher minus probe"]
-    head += ["teacher minus before", "student minus before"]
+    head += ["the same in balanced accuracy", "teacher minus before", "student minus before"]
     head += ["student's share of the teacher", "student's calibration error"]
     head += [f"{ARMS[arm]}s {100 * WORSE:.0f} points below the probe" for arm in DELIVERED]
     lines = [_line(head), _line(["---"] * len(head))]
-    earlier, sums = _cells(before, "self-train"), [list[float]() for _ in range(5)]
+    earlier, sums = _cells(before, "self-train"), [list[float]() for _ in range(6)]
     below = dict.fromkeys(DELIVERED, 0)
     for name, arms in _cells(rows, "self-train").items():
         was = earlier.get(name, {})
-        changes = [_paired(arms, "self-train", "probe")]
+        figures = ("accuracy", "balanced_accuracy")
+        changes = [_paired(arms, "self-train", "probe", figure) for figure in figures]
         changes += [_paired({**arms, "was": was.get(arm, {})}, arm, "was") for arm in DELIVERED]
         kept = _kept(arms)
         errors = [row["ece"] for row in arms.get("student", {}).values()]

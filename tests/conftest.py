@@ -20,8 +20,9 @@ for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):  # a user's; huggingface
 
 
 # Files whose tests take 15 s of a core and more. Begun last, one of them would keep a process busy
-# while the other is done.
-LONGEST = ("test_run", "test_shown_commands", "test_faults", "test_silent_bugs", "test_cuda",
+# while the other is done. The first two start together, and only one needs the CPU kernel, whose
+# compiled code the others then find.
+LONGEST = ("test_run", "test_cuda", "test_shown_commands", "test_faults", "test_silent_bugs",
            "test_mutations", "test_seeds", "test_api", "test_arms", "test_browser")  # fmt: skip
 
 

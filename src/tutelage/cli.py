@@ -21,6 +21,7 @@ from typing import Any
 from tutelage import api
 from tutelage._version import __version__
 from tutelage.config import REMOVED, RunConfig, field_type, group_fields
+from tutelage.system.cores import spin_briefly
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import explain
 from tutelage.system.ranks import env_int
@@ -215,6 +216,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     options = vars(build_parser().parse_args(words))
     command = options.pop("command")
+    spin_briefly()
     again = "; the same command goes on where it was saved" * (command in CONTINUED)
     try:
         _check_ranks(command)

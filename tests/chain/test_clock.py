@@ -56,7 +56,8 @@ def steps_of(pace: Pace, watch: Time, seconds: float) -> int:
 def test_what_is_spent_is_what_stages_took(tmp_path: Path, watch: Time) -> None:
     clock, trainings = begun(tmp_path / "run", watch)
     watch.now += 500.0  # between stages nothing is counted: another process may have taken it
-    clock.add(30.0)
+    for _ in range(2):  # a second pipeline finds the stage finished
+        clock.count("probe", 30.0)
     assert clock.spent() == 30.0
     with trainings.of(tmp_path / "run" / "stages" / "student"):
         watch.now += 5.0
@@ -72,7 +73,7 @@ def paced(clock: Clock, trainings: Trainings, folder: Path, share: Share) -> Pac
 def test_a_student_ends_before_the_exports_begin(tmp_path: Path, watch: Time) -> None:
     """Twice as slow as planned, with 180 s left: 140 are the student's, the exports need 40."""
     clock, trainings = begun(tmp_path / "run", watch)
-    clock.add(120.0)
+    clock.count("probe", 120.0)
     with trainings.of(tmp_path / "run" / "stages" / "student"):
         steps = steps_of(paced(clock, trainings, tmp_path, Share(0.5, 0.0)), watch, 1.0)
         assert clock.spent() == pytest.approx(300.0 - 2 * AFTER_S, abs=1.5)
@@ -84,7 +85,7 @@ def test_a_student_ends_before_the_exports_begin(tmp_path: Path, watch: Time) ->
 
 def test_a_machine_as_planned_shortens_nothing(tmp_path: Path, watch: Time) -> None:
     clock, trainings = begun(tmp_path / "run", watch)
-    clock.add(120.0)
+    clock.count("probe", 120.0)
     with trainings.of(tmp_path / "run" / "stages" / "student"):
         assert steps_of(paced(clock, trainings, tmp_path, Share(0.5, 0.0)), watch, 0.5) == 200
     assert clock.notes == []
@@ -102,7 +103,7 @@ def test_a_killed_run_makes_the_same_steps(tmp_path: Path, watch: Time) -> None:
     found = []
     for seconds in (1.0, 0.1, 0.9):  # it goes on where the machine is as fast or faster
         clock, trainings = begun(tmp_path / "run", watch)
-        clock.add(120.0)
+        clock.count("probe", 120.0)
         with trainings.of(tmp_path / "run" / "stages" / "student"):
             pace = paced(clock, trainings, tmp_path, Share(0.5, 0.0))
             found.append(steps_of(pace, watch, seconds))
@@ -131,12 +132,12 @@ def test_arms_and_runs_without_a_limit_make_all_steps(tmp_path: Path, watch: Tim
 def test_a_stage_that_would_get_too_little_is_late(tmp_path: Path, watch: Time) -> None:
     clock, _ = begun(tmp_path / "run", watch)
     needed = clocks.LEAST * (TRAINED.seconds + STUDENT.seconds)
-    clock.add(300.0 - AFTER_S - needed - 1)
+    clock.count("probe", 300.0 - AFTER_S - needed - 1)
     assert not clock.late(PLAN, TRAINED)
-    clock.add(2.0)
+    clock.count("transfer", 2.0)
     assert clock.late(PLAN, TRAINED)
     assert not clock.late(PLAN, FROZEN)
-    clock.add(AFTER_S + needed)
+    clock.count("self-train-1", AFTER_S + needed)
     assert clock.late(PLAN, FROZEN)
 
 

@@ -32,7 +32,8 @@ from tutelage.chain.plan import (
     RunPlan,
     StudentCost,
     Work,
-    _student_seconds,
+    _Lesson,
+    _Trainer,
     default_minutes,
     half_time,
     labeled_share,
@@ -43,6 +44,7 @@ from tutelage.chain.plan import (
     tune_seconds,
 )
 from tutelage.config import make_config
+from tutelage.heads.bank import CLEAN_VIEWS
 
 SLOW = Speed("cpu", forward=4.0, train=20.0, forward_size=128, train_size=128)
 QUICK = Speed("cpu", forward=0.05, train=0.15, forward_size=128, train_size=128)
@@ -118,11 +120,31 @@ def test_views_are_no_larger_than_the_weights_or_the_canvas_are_worth() -> None:
 
 
 def test_a_student_pays_for_the_teachers_view_too() -> None:
-    work, cost = Work("trained", 10, 32, 128), StudentCost(0.67, 0.5, 224, step=1)
-    seconds = {size: _student_seconds(work, SLOW, size, 1, cost) for size in (128, 224)}
-    # The teacher's own view and its larger forward, for each of 320 images.
+    cost = StudentCost(0.67, 0.5, 224, step=1)
+    works = {
+        size: _Lesson(AMOUNTS, SLOW, size, size, False, cost).planned(128, 300.0)[0]
+        for size in (128, 224)
+    }
+    each = {size: 1e3 * w.seconds / (w.steps * w.batch_size) for size, w in works.items()}
+    # The teacher's own view and its larger forward, for each image.
     extra = SLOW.forward_ms(224) - SLOW.forward_ms(128) + VIEW_MS * (224 / 160) ** 2
-    assert seconds[224] - seconds[128] == pytest.approx(0.32 * extra)
+    assert each[224] - each[128] == pytest.approx(extra, rel=0.01)
+
+
+def test_a_round_that_nothing_judges_pays_for_its_last_looks() -> None:
+    """Its temperature and its threshold are matched on 500 pool images: three forwards at each."""
+    work, look = Work("trained", 100, 32, 128, revisions=2), SLOW.forward_ms(128) / 1e3
+
+    def seconds(**amounts: int) -> float:
+        changed = dataclasses.replace(AMOUNTS, **amounts)
+        config = make_config("run", {})
+        return _Trainer(config, changed, SLOW, 128, 0, True, True).seconds(work, folds=0)
+
+    revised = 2 * (pool_share(work, 3000) - pool_share(work, 300))
+    added = seconds(pool=3000) - seconds(pool=300)
+    assert added == pytest.approx(look * (revised + 3 * (500 - 300)))
+    answers = CLEAN_VIEWS * AMOUNTS.judged  # of a val split, which judges it
+    assert seconds() - seconds(folds=0) == pytest.approx(look * (3 * 500 - answers))
 
 
 @pytest.mark.parametrize("canvas", [32, 96, 256])

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tutelage.augment import Center
+from tutelage.chain.plan import MATCHED_IMAGES
 from tutelage.chain.types import Beliefs, Outcome, Run, Task
 from tutelage.heads.bank import CLEAN_VIEWS, look
 from tutelage.models.classifier import Classifier
@@ -20,8 +21,6 @@ from tutelage.stats.metrics import Floats
 from tutelage.stats.pseudo_labels import PseudoLabels, revise
 from tutelage.stats.unknown import energy, fit_limit, match_threshold
 from tutelage.training.loader import Canvases, Rows, spaced
-
-MATCHED_IMAGES = 1000  # pool images, at most, on which a temperature or threshold is matched
 
 
 def evaluation_look(

@@ -46,16 +46,17 @@ class Clock:
         """Begin with ``budget`` seconds; an infinite budget shortens nothing."""
         self._folder, self._trainings, self._console = folder, trainings, console
         self.budget = budget
-        self._spent = 0.0
+        self._finished: dict[str, float] = {}
         self._unbound = False
 
-    def add(self, seconds: float) -> None:
-        """Count what is finished: the preparation, a stage."""
-        self._spent += seconds
+    def count(self, name: str, seconds: float) -> None:
+        """Count what is finished, the preparation or a stage; each name once."""
+        self._finished[name] = seconds
 
     def spent(self) -> float:
         """Seconds that the run has taken so far, the stage that is running included."""
-        return self._spent + (self._trainings.seconds() if self._trainings.running else 0.0)
+        running = self._trainings.seconds() if self._trainings.running else 0.0
+        return sum(self._finished.values()) + running
 
     def late(self, plan: RunPlan, work: Work) -> bool:
         """Whether there is no time left for a stage.

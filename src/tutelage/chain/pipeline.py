@@ -91,7 +91,7 @@ class Pipeline:
     def stage(self, name: str, work: Callable[[], Outcome], *, judged: bool = True) -> Finished:
         """Run a stage, or load it from its folder if it is finished."""
         done = self._load_or_run(name, work, judged=judged)
-        self.run.clock.add(done.seconds)
+        self.run.clock.count(name, done.seconds)
         self.finished.append(done)
         return done
 

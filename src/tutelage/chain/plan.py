@@ -41,7 +41,9 @@ MOST_TRANSFER_STEPS = 400  # of training on labels alone
 STUDENT_BATCH = 32
 STUDENT_IMAGES = 1000  # at most, that its head and its temperature are fitted to
 STUDENT_LOOKS = 4.0  # forwards of a teacher at each, or what takes as long
-KNOWN_LOOKS = 6.0  # forwards of the student, where the teacher's answers are known
+KNOWN_LOOKS = 5.0  # forwards of the student, where the teacher's answers are known
+MATCHED_IMAGES = 500  # pool images, at most, on which a temperature or threshold is matched
+UNJUDGED_LOOKS = 3  # at each, to match both where no label judges a trained round
 TRAINED_BATCH = 32
 ONLINE_BATCH = 64
 TRAINED_SHARE = 0.6  # of the time that is left after the frozen rounds; the rest is the student's
@@ -194,25 +196,21 @@ def make_plan(
         # A round that nothing judges becomes the teacher; a judged one may be rejected.
         unjudged = trained is not None and amounts.folds > 0 and not judged_folds
         teacher_size = trained_size if unjudged else size
-    teaching = first if unjudged else speed
     trainings = [work for work in (transfer, trained) if work]
-    smallest = min([teacher_size, *(work.size for work in trainings)])
-    student = student or _cost_of_cut(speed, amounts.trunks, sizes[0], step)
+    cost = student or _cost_of_cut(speed, amounts.trunks, sizes[0], step)
     if trainings:  # its teacher may be the first trunk alone, of whose time it takes more
-        student = dataclasses.replace(student, forward=student.forward * amounts.trunks)
-    given = student_size or config.data.input_size or (student.size if not student.step else None)
-    offered = [given] if given else _quick_sizes(smallest, amounts.canvas, student)
-    if command in WITH_STUDENT:
-        frozen = command != "distill" and trained is None
-        if frozen and tells_enough(amounts.labeled, amounts.pool):
-            seconds += _own_looks(amounts, speed, offered[0], student)
-        else:
-            seconds += _student_looks(amounts, teaching, teacher_size)
-    distilled = _student(offered, teacher_size, teaching, amounts, student, left - seconds)
-    if command in WITH_STUDENT:
-        cost = _student_seconds(distilled, teaching, teacher_size, amounts.teachers, student)
-        distilled = dataclasses.replace(distilled, seconds=round(cost, 1))
-        seconds += cost
+        cost = dataclasses.replace(cost, forward=cost.forward * amounts.trunks)
+    lesson = _Lesson(
+        amounts,
+        speed=first if unjudged else speed,
+        size=teacher_size,
+        smallest=min([teacher_size, *(work.size for work in trainings)]),
+        known=command != "distill" and trained is None,
+        cost=cost,
+    )
+    distilled, taught = lesson.planned(student_size or config.data.input_size, left - seconds)
+    if command not in WITH_STUDENT:
+        distilled, taught = dataclasses.replace(distilled, seconds=0.0), 0.0
     return RunPlan(
         minutes=minutes,
         size=size,
@@ -222,7 +220,7 @@ def make_plan(
         transfer=transfer or Work("frozen", size=size),
         rounds=_rounds(asked, size, trained) if rounds else (),
         student=distilled,
-        estimated_seconds=round(before + seconds, 1),
+        estimated_seconds=round(before + seconds + taught, 1),
     )
 
 
@@ -331,22 +329,6 @@ def tells_enough(labeled: int, pool: int) -> bool:
     return pool >= max(1, min(STUDENT_IMAGES, labeled))
 
 
-def _own_looks(amounts: Amounts, speed: Speed, size: int, student: StudentCost) -> float:
-    """Seconds in which a student's head and temperature are fitted to answers that are known.
-
-    ``size`` is the side of its views in pixels.
-    """
-    looks = KNOWN_LOOKS * min(STUDENT_IMAGES, amounts.pool)
-    return looks * (student.forward * speed.forward_ms(size) + _view_ms(size, speed)) / 1e3
-
-
-def _student_looks(amounts: Amounts, speed: Speed, teacher_size: int) -> float:
-    """Seconds in which they are fitted to answers that its teachers are asked for."""
-    looks = STUDENT_LOOKS * min(STUDENT_IMAGES, amounts.labeled + amounts.pool)
-    each = speed.forward_ms(teacher_size) + _view_ms(teacher_size, speed)
-    return amounts.teachers * looks * each / 1e3
-
-
 def measured_cost(student: Speed, teacher: Speed, size: int, step: int | None) -> StudentCost:
     """The cost of a student that is no cut of its teacher, from the measured speeds of both.
 
@@ -369,17 +351,6 @@ def _cost_of_cut(speed: Speed, trunks: int, size: int, step: int | None) -> Stud
     """
     train = 1.0 if speed.device == "cuda" else STUDENT_COST
     return StudentCost(forward=STUDENT_TIME / trunks, train=train, size=size, step=step)
-
-
-def _student_seconds(
-    work: Work, speed: Speed, teacher_size: int, teachers: int, student: StudentCost
-) -> float:
-    """Seconds of distilling: the models' views, the teachers' forwards, and the step."""
-    step = student.train * speed.train_ms(work.size) + _view_ms(work.size, speed)
-    step += teachers * speed.forward_ms(teacher_size)
-    if teacher_size != work.size:
-        step += _view_ms(teacher_size, speed)
-    return work.steps * work.batch_size * step / 1e3
 
 
 def offered_sizes(plan: RunPlan, step: int | None) -> list[int]:
@@ -406,42 +377,79 @@ def half_time(teacher_size: int, canvas: int, share: float = STUDENT_TIME) -> fl
     return math.sqrt(max(0.0, (teacher_size**2 - fixed) / 2 / share))
 
 
-def _quick_sizes(teacher_size: int, canvas: int, student: StudentCost) -> list[int]:
-    """Sizes at which a student takes half of its teacher's time, or nearly, and keeps detail."""
-    least = LEAST_STUDENT_SHARE * teacher_size
-    most = half_time(teacher_size, canvas, student.forward)
-    detailed = [size for size in STUDENT_SIZES if least <= size <= teacher_size] or [teacher_size]
-    quick = [size for size in detailed if size <= most] or detailed[-1:]
-    return fitting_sizes(quick, student.step or 1)
+@dataclass(frozen=True)
+class _Lesson:
+    """Plans the student: what it costs to be taught by this teacher, and what fits."""
 
+    amounts: Amounts
+    speed: Speed  # of its teacher
+    size: int  # side in pixels of its teacher's views
+    smallest: int  # that of the smallest views of all stages
+    known: bool  # whether its teacher's answers about the pool are kept
+    cost: StudentCost
 
-def _student(
-    sizes: Sequence[int],
-    teacher_size: int,
-    speed: Speed,
-    amounts: Amounts,
-    student: StudentCost,
-    left: float,
-) -> Work:
-    """The largest of falling ``sizes`` that leaves enough passes; then all steps that fit."""
-    images = amounts.labeled + amounts.pool
-    most_steps = MOST_EPOCHS * images / STUDENT_BATCH
+    def planned(self, given: int | None, left: float) -> tuple[Work, float]:
+        """The training that fits into ``left`` seconds, and what all of the stage takes.
 
-    def steps(size: int) -> int:
-        work = Work("trained", 1, STUDENT_BATCH, size)
-        one = _student_seconds(work, speed, teacher_size, amounts.teachers, student)
-        return _first(STEPS, lambda s: s <= min(left / one, most_steps))
+        ``given`` is the side of its views in pixels, where that is not to be chosen. Else it is the
+        largest that leaves enough passes; then all steps that fit.
+        """
+        given = given or (None if self.cost.step else self.cost.size)
+        sizes = [given] if given else self._quick_sizes()
+        looks = self._looks(sizes[0])
+        images = self.amounts.labeled + self.amounts.pool
+        most_steps = MOST_EPOCHS * images / STUDENT_BATCH
 
-    enough = min(ENOUGH_PASSES, ENOUGH_EPOCHS * images) / STUDENT_BATCH
-    size = _first(sizes, lambda s: steps(s) >= enough)
-    return Work(
-        "trained",
-        steps(size),
-        STUDENT_BATCH,
-        size,
-        frozen_stages=_frozen_stages(speed),
-        labeled_share=labeled_share(amounts, steps(size) * STUDENT_BATCH),
-    )
+        def steps(size: int) -> int:
+            most = min((left - looks) / self._step_seconds(size), most_steps)
+            return _first(STEPS, lambda s: s <= most)
+
+        enough = min(ENOUGH_PASSES, ENOUGH_EPOCHS * images) / STUDENT_BATCH
+        size = _first(sizes, lambda s: steps(s) >= enough)
+        seconds = steps(size) * self._step_seconds(size)
+        work = Work(
+            "trained",
+            steps(size),
+            STUDENT_BATCH,
+            size,
+            frozen_stages=_frozen_stages(self.speed),
+            labeled_share=labeled_share(self.amounts, steps(size) * STUDENT_BATCH),
+            seconds=round(seconds, 1),
+        )
+        return work, looks + seconds
+
+    def _quick_sizes(self) -> list[int]:
+        """Sizes at which a student takes half of its teacher's time, or nearly, and keeps detail.
+
+        They fall.
+        """
+        least = LEAST_STUDENT_SHARE * self.smallest
+        most = half_time(self.smallest, self.amounts.canvas, self.cost.forward)
+        detailed = [size for size in STUDENT_SIZES if least <= size <= self.smallest]
+        detailed = detailed or [self.smallest]
+        quick = [size for size in detailed if size <= most] or detailed[-1:]
+        return fitting_sizes(quick, self.cost.step or 1)
+
+    def _looks(self, size: int) -> float:
+        """Seconds in which its head and temperature are fitted to its teachers' answers.
+
+        Where these are known it looks itself, at views of ``size``; else it is they who are asked.
+        """
+        if self.known and tells_enough(self.amounts.labeled, self.amounts.pool):
+            looks = KNOWN_LOOKS * min(STUDENT_IMAGES, self.amounts.pool)
+            look = self.cost.forward * self.speed.forward_ms(size) + _view_ms(size, self.speed)
+            return looks * look / 1e3
+        images = self.amounts.labeled + self.amounts.pool
+        looks = STUDENT_LOOKS * min(STUDENT_IMAGES, images) * self.amounts.teachers
+        return looks * (self.speed.forward_ms(self.size) + _view_ms(self.size, self.speed)) / 1e3
+
+    def _step_seconds(self, size: int) -> float:
+        """Seconds of a step: the models' views, the teachers' forwards, and the student's own."""
+        step = self.cost.train * self.speed.train_ms(size) + _view_ms(size, self.speed)
+        step += self.amounts.teachers * self.speed.forward_ms(self.size)
+        if self.size != size:
+            step += _view_ms(self.size, self.speed)
+        return STUDENT_BATCH * step / 1e3
 
 
 @dataclass(frozen=True)
@@ -509,7 +517,10 @@ class _Trainer:
         answers = self.amounts.judged * (folds / self.amounts.folds if self.amounts.folds else 1)
         if work.trunk == "trained" and not work.revisions:
             answers += (1 + folds) * self.amounts.pool  # the rounds after it ask for them
-        return seconds + CLEAN_VIEWS * answers * look
+        seconds += CLEAN_VIEWS * answers * look
+        if self.amounts.folds and not folds:
+            seconds += UNJUDGED_LOOKS * min(MATCHED_IMAGES, self.amounts.pool) * look
+        return seconds
 
     def _step_ms(self, work: Work) -> float:
         """Milliseconds per image of a step: its view, forward and backward."""

@@ -93,7 +93,8 @@ def prepare(
         loaded = load_data(folder, catalog, config, console, command, labels_needed=needed)
         folder.pinned("decoded_seconds", lambda: round(time.monotonic() - began, 1))
         run = _planned(command, loaded, folder, shared or folder, notes, console, tracking)
-        run.clock.add(folder.pinned("prepared_seconds", lambda: round(time.monotonic() - began, 1)))
+        took = folder.pinned("prepared_seconds", lambda: round(time.monotonic() - began, 1))
+        run.clock.count("preparation", took)
         return run
 
 

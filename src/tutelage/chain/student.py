@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from tutelage.augment import Center, Weak
 from tutelage.chain import trained
-from tutelage.chain.answers import MATCHED_IMAGES, calibrate, clean_logits, set_calibration
+from tutelage.chain.answers import calibrate, clean_logits, set_calibration
 from tutelage.chain.clock import shares
 from tutelage.chain.frozen import PROBE_STRENGTH, set_head
-from tutelage.chain.plan import STUDENT_IMAGES, Work, tells_enough
+from tutelage.chain.plan import MATCHED_IMAGES, STUDENT_IMAGES, Work, tells_enough
 from tutelage.chain.types import Beliefs, Outcome, Run, Task
 from tutelage.chain.views import strong_policy
 from tutelage.config import RunConfig

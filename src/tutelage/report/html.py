@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -51,9 +52,18 @@ def fill(template: str, context: Mapping[str, Any]) -> str:
         MissingExtra: jinja2 is not installed.
     """
     jinja2 = need("jinja2", "train")
+    environment = _environment(jinja2, escape=template.endswith(".html.j2"))
+    page = environment.get_template(template).render(context)
+    # File names from disk may hold bytes that are no text; the page must still be UTF-8.
+    return str(page).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+@cache
+def _environment(jinja2: Any, *, escape: bool) -> Any:
+    """Jinja's environment, which keeps the templates that it has compiled."""
     folder = resources.files("tutelage.report").joinpath("templates")
     environment = jinja2.Environment(
-        autoescape=template.endswith(".html.j2"),
+        autoescape=escape,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -69,9 +79,7 @@ def fill(template: str, context: Mapping[str, Any]) -> str:
         "size": wording.file_size,
         "cell": wording.markdown_cell,
     }
-    page = environment.get_template(template).render(context)
-    # File names from disk may hold bytes that are no text; the page must still be UTF-8.
-    return str(page).encode("utf-8", "backslashreplace").decode("utf-8")
+    return environment
 
 
 def write_page(text: str, path: Path) -> None:
