@@ -746,6 +746,12 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
         "Head(first * a.weight + second * b.weight,",
         "Head(second * a.weight + first * b.weight,",
     ),
+    "clusters as sure as they say beside the head": (
+        checks.clusters_that_are_too_sure_do_not_outvote_the_head,
+        "chain.answers",
+        "known = [logits / temperature for",
+        "known = [logits for",
+    ),
     "images out of class in the clusters": (
         checks.images_out_of_class_move_no_cluster,
         "chain.pool",

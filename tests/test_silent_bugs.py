@@ -55,6 +55,7 @@ CHECKS: tuple[checks.Check, ...] = (
     checks.held_out_labels_are_no_part_of_their_chains_pseudo_labels,
     checks.held_out_labels_start_no_cluster_of_their_chain,
     checks.images_out_of_class_move_no_cluster,
+    checks.clusters_that_are_too_sure_do_not_outvote_the_head,
     checks.the_head_with_the_likelier_labels_has_the_larger_share,
     checks.few_labels_are_repeated_not_dropped,
     checks.streamed_passes_are_shuffled_anew_and_whole,

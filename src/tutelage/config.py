@@ -236,9 +236,9 @@ class SelfTrainConfig:
     )
     clusters: str = round_setting(
         "auto",
-        "let the clusters of the unlabelled images label them for the first round if they predict "
-        "held-out labels better than the teacher, and make no round if the clusters do not seem "
-        "to be the classes (auto), or do without clusters (ignore)",
+        "let the clusters of the unlabelled images label them together with the teacher for the "
+        "first round if they predict held-out labels better than it does, and make no round if the "
+        "clusters do not seem to be the classes (auto), or do without clusters (ignore)",
         choices=("auto", "ignore"),
     )
     online: str = round_setting(

@@ -533,7 +533,7 @@ def test_planned_rounds_end_before_they_begin_where_clusters_are_not_the_classes
 
 
 @pytest.mark.parametrize("likelier", [True, False])
-def test_clusters_label_the_pool_for_the_first_round_only(
+def test_clusters_label_the_pool_with_the_head_for_the_first_round_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, likelier: bool
 ) -> None:
     asked = clusters_say(monkeypatch, agreement=0.7, likelier=likelier)
@@ -551,11 +551,17 @@ def test_clusters_label_the_pool_for_the_first_round_only(
     teach(chain, self_training=True)
     (clusters,) = asked
     transfer, first = (done.outcome for done in chain.finished[1:3])
-    expected = clusters if likelier else transfer.beliefs
-    temperature = answers.temperature_of(run.task, expected)
-    assert [id(teacher) for teacher, _ in teachers] == [id(expected), id(first.beliefs)]
-    assert [t for _, t in teachers] == [temperature, first.model.spec.temperature]
-    said = any("clusters give its pseudo-labels" in note for note in run.notes)
+    expected = transfer.beliefs
+    if likelier:
+        expected = answers.mean_beliefs(run.task, expected, clusters)
+    (given, temperature), (then, after) = teachers
+    np.testing.assert_array_equal(given.judged, expected.judged)
+    for ours, theirs in zip(given.pool, expected.pool, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert temperature == answers.temperature_of(run.task, expected)
+    assert then is first.beliefs
+    assert after == first.model.spec.temperature
+    said = any("clusters give its pseudo-labels together with" in note for note in run.notes)
     assert said == likelier
     # The run that goes on asks no clusters again: what they were worth is in its folder.
     again = checks.prepared(tmp_path, monkeypatch, trunk="frozen", rounds=2)

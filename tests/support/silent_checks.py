@@ -28,7 +28,18 @@ from torch import Tensor, nn
 
 from tutelage.augment import Center, Strong, Weak
 from tutelage.augment.mix import draw_cutmix
-from tutelage.chain import frozen, pipeline, plan, pool, prepare, rounds, student, trained, types
+from tutelage.chain import (
+    answers,
+    frozen,
+    pipeline,
+    plan,
+    pool,
+    prepare,
+    rounds,
+    student,
+    trained,
+    types,
+)
 from tutelage.chain.answers import evaluation_look
 from tutelage.chain.evidence import pseudo_rows
 from tutelage.chain.machine import Speed, choose_device
@@ -1443,6 +1454,21 @@ def the_head_with_the_likelier_labels_has_the_larger_share(
     assert kept["choice"]["weight"] > 0.9
     said = frozen._judged(task, heads, features).argmax(axis=1)
     assert np.array_equal(said, task.judged_labels)
+
+
+def clusters_that_are_too_sure_do_not_outvote_the_head(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They label the pool of the first round together; each is first as sure as it may be."""
+    task = prepared(tmp_path, monkeypatch).task
+    right = np.eye(2)[task.judged_labels]
+    half = np.where(np.arange(len(right))[:, None] % 2, right, right[:, ::-1])
+    says = np.eye(2)[np.arange(len(task.pool)) % 2]
+    head = types.Beliefs([4 * says for _ in task.folds], 4 * right)
+    clusters = types.Beliefs([18 * says[:, ::-1] for _ in task.folds], 18 * half)
+    for logits in answers.mean_beliefs(task, head, clusters).pool:
+        assert logits is not None
+        assert np.array_equal(logits.argmax(axis=1), says.argmax(axis=1))
 
 
 def images_out_of_class_move_no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,6 +60,22 @@ def temperature_of(task: Task, beliefs: Beliefs) -> float:
     return fit_temperature(beliefs.judged[known], targets)
 
 
+def mean_beliefs(task: Task, *beliefs: Beliefs) -> Beliefs:
+    """The mean of several beliefs, each calibrated first, as logits.
+
+    It is their logarithmic opinion pool with equal weights (Heskes 1998, "Selecting weighting
+    factors in logarithmic opinion pools").
+    """
+    scaled = [(one, temperature_of(task, one)) for one in beliefs]
+    pool: list[Floats | None] = []
+    for number in range(len(beliefs[0].pool)):
+        each = [(one.pool[number], temperature) for one, temperature in scaled]
+        known = [logits / temperature for logits, temperature in each if logits is not None]
+        pool.append(np.mean(known, axis=0) if len(known) == len(each) else None)
+    judged = np.mean([one.judged / temperature for one, temperature in scaled], axis=0)
+    return Beliefs(pool, judged)
+
+
 def held_out_nll(task: Task, judged: Floats) -> Floats:
     """Negative log-likelihoods (J',) of held-out logits (J, K) at the fitted temperature."""
     known = Beliefs([], judged).known

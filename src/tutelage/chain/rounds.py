@@ -27,9 +27,9 @@ def worth_it(chain: Pipeline) -> bool:
         return False
     if verdict["likelier"]:
         run.note(
-            "self-train-1: the pool's clusters give its pseudo-labels, because held-out labels are "
-            "likelier with them (agreement with the head fitted to the labels: kappa "
-            f"{verdict['agreement']:.2f}); --clusters ignore uses the head instead"
+            "self-train-1: the pool's clusters give its pseudo-labels together with the head, as "
+            "held-out labels are likelier with them (agreement with the head fitted to the labels: "
+            f"kappa {verdict['agreement']:.2f}); --clusters ignore uses the head alone"
         )
     return True
 

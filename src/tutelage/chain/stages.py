@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 from tutelage.chain import frozen, pool, rounds, trained
-from tutelage.chain.answers import inherit_threshold, temperature_of
+from tutelage.chain.answers import inherit_threshold, mean_beliefs, temperature_of
 from tutelage.chain.judge import judge
 from tutelage.chain.pipeline import Pipeline
 from tutelage.chain.plan import Work
@@ -49,12 +49,14 @@ def transfer(chain: Pipeline) -> Outcome:
 def self_train(chain: Pipeline, work: Work, name: str) -> Outcome:
     """A round: the teacher labels the pool, and a student learns from labels and pool.
 
-    Before the first round the pool's clusters may take the teacher's place.
+    In the first round the pool's clusters may label it together with the teacher. They know what
+    the head does not, where the images lie close together; where they err, the head holds against
+    it, of which few held-out labels say little (docs/log.md).
     """
     run, teacher = chain.run, chain.teacher.outcome
     beliefs, temperature = teacher.beliefs, teacher.model.spec.temperature
     if teacher.pseudo_labels is None and rounds.clusters_verdict(chain)["likelier"]:
-        beliefs = chain.clustered.beliefs
+        beliefs = mean_beliefs(run.task, beliefs, chain.clustered.beliefs)
         temperature = temperature_of(run.task, beliefs)
     labels = pool.label_pool(run, beliefs, temperature, chain.detections)
     if work.trunk == "frozen":
