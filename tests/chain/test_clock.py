@@ -16,7 +16,7 @@ from tutelage.training.pace import FIRST_CHECK, Pace
 FROZEN = Work("frozen")
 TRAINED = Work("trained", steps=100, seconds=60.0)
 STUDENT = Work("trained", steps=200, seconds=100.0)
-PLAN = RunPlan(5, 224, 2, 4, 1, FROZEN, (FROZEN, FROZEN, TRAINED), STUDENT, 250.0)
+PLAN = RunPlan(5, 224, 2, 4, 1, FROZEN, (FROZEN, FROZEN, TRAINED), STUDENT, AFTER_S, 250.0)
 
 
 class Time:
@@ -39,7 +39,7 @@ def begun(folder: Path, watch: Time, budget: float = 300.0) -> tuple[Clock, Trai
         folder.mkdir(exist_ok=True)
         run.write_json("config.json", {})
     trainings = Trainings(60.0, print)
-    return Clock(run, trainings, Console(quiet=True), budget=budget), trainings
+    return Clock(run, trainings, Console(quiet=True), budget=budget, after=AFTER_S), trainings
 
 
 def steps_of(pace: Pace, watch: Time, seconds: float) -> int:

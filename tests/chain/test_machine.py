@@ -136,7 +136,8 @@ def test_a_busy_machine_is_planned_for_as_a_slower_one(
     monkeypatch.setattr(machine, "_measure", lambda *_: speed)
     monkeypatch.setattr(machine, "_busyness", lambda *_: busyness)
     found = current_speed(tiny.classifier(), tiny.CPU, tmp_path)
-    assert (found.forward, found.train) == pytest.approx((factor, 2.0 * factor))
+    figures = (found.forward, found.train, found.busy)
+    assert figures == pytest.approx((factor, 2.0 * factor, factor))
     assert measure_speed(tiny.classifier(), tiny.CPU, tmp_path) == speed  # what is remembered stays
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from tutelage.chain.machine import Speed
 from tutelage.chain.plan import (
+    AFTER_S,
     CALL,
     FOLDS,
     FROZEN_COST,
@@ -17,6 +18,7 @@ from tutelage.chain.plan import (
     MOST_TRAINED_EPOCHS,
     RESIZE,
     ROUNDS,
+    SAFETY,
     SIZES,
     STEPS,
     STUDENT_SIZES,
@@ -129,6 +131,17 @@ def test_a_student_pays_for_the_teachers_view_too() -> None:
     # The teacher's own view and its larger forward, for each image.
     extra = SLOW.forward_ms(224) - SLOW.forward_ms(128) + VIEW_MS * (224 / 160) ** 2
     assert each[224] - each[128] == pytest.approx(extra, rel=0.01)
+
+
+def test_beside_other_jobs_exports_and_heads_take_longer_too() -> None:
+    """Of two machines with the same forward, one is slow and one is busy."""
+    slow, busy = plan(SLOW), plan(dataclasses.replace(SLOW, busy=2.0))
+    assert busy.after == 2 * slow.after == 2 * AFTER_S
+    assert busy.student.steps < slow.student.steps
+    for found in (slow, busy):
+        assert found.estimated_seconds <= 60 * found.minutes * SAFETY
+    trained = [sum(work.seconds for work in (*p.rounds, p.student)) for p in (slow, busy)]
+    assert trained[0] - trained[1] >= AFTER_S  # and what the heads and the views take
 
 
 def test_a_round_that_nothing_judges_pays_for_its_last_looks() -> None:

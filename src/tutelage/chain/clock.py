@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from tutelage.chain.plan import AFTER_S, RunPlan, Work
+from tutelage.chain.plan import RunPlan, Work
 from tutelage.data.runfolder import RunFolder
 from tutelage.system.console import Console
 from tutelage.training.checkpoint import Checkpoints, Trainings
@@ -42,8 +42,13 @@ class Clock:
         console: Console,
         *,
         budget: float,
+        after: float,
     ) -> None:
-        """Begin with ``budget`` seconds; an infinite budget shortens nothing."""
+        """Begin with ``budget`` seconds, the last ``after`` of them for exports and the report.
+
+        An infinite budget shortens nothing.
+        """
+        self._after = after
         self._folder, self._trainings, self._console = folder, trainings, console
         self.budget = budget
         self._finished: dict[str, float] = {}
@@ -67,7 +72,7 @@ class Clock:
         left = self.budget - self.spent()
         if not work.seconds:
             return left < 0
-        return left - AFTER_S < LEAST * (work.seconds + plan.student.seconds)
+        return left - plan.after < LEAST * (work.seconds + plan.student.seconds)
 
     @contextmanager
     def unbound(self) -> Iterator[None]:
@@ -108,7 +113,7 @@ class Clock:
         What comes after the trainings is slowed down like them.
         """
         slower = max(1.0, seconds / share.step)
-        rest = self.budget - self.spent() - AFTER_S * slower
+        rest = self.budget - self.spent() - self._after * slower
         own = left * share.step
         return max(0.0, rest) * own / (own + share.after)
 

@@ -76,6 +76,7 @@ class Speed:
     train: float  # forward and backward, at ``train_size``; of several trunks, the first alone
     forward_size: int  # side in pixels
     train_size: int  # side in pixels
+    busy: float = 1.0  # how many times as long all takes beside other jobs; included above
 
     def forward_ms(self, size: int) -> float:
         """Estimated milliseconds of a forward at another size."""
@@ -83,7 +84,12 @@ class Speed:
 
     def slower(self, factor: float) -> Speed:
         """The speed of a machine on which all takes ``factor`` times as long."""
-        return replace(self, forward=self.forward * factor, train=self.train * factor)
+        return replace(
+            self,
+            forward=self.forward * factor,
+            train=self.train * factor,
+            busy=self.busy * factor,
+        )
 
     def train_ms(self, size: int) -> float:
         """Estimated milliseconds of forward and backward at another size."""

@@ -113,6 +113,7 @@ class RunPlan:
     transfer: Work  # the transfer stage
     rounds: tuple[Work, ...]  # the rounds of self-training
     student: Work  # the distilled student
+    after: float  # seconds that exports, test figures and the report take
     estimated_seconds: float  # what the planner expects of the machine
 
 
@@ -173,7 +174,8 @@ def make_plan(
     """
     minutes = config.data.minutes or default_minutes(amounts.labeled + amounts.pool)
     tune_size = native_size if step is None else min(TUNE_SIZE, native_size)
-    before = lost + _seconds_before(config, amounts, speed, tune_size, command)
+    after = AFTER_S * speed.busy
+    before = lost + after + _seconds_before(config, amounts, speed, tune_size, command)
     budget = minutes * 60 * SAFETY - before
     sizes = _sizes(config, amounts, native_size, step)
     size, views = _frozen_views(amounts, speed, sizes, budget)
@@ -220,6 +222,7 @@ def make_plan(
         transfer=transfer or Work("frozen", size=size),
         rounds=_rounds(asked, size, trained) if rounds else (),
         student=distilled,
+        after=round(after, 1),
         estimated_seconds=round(before + seconds + taught, 1),
     )
 
@@ -227,12 +230,12 @@ def make_plan(
 def _seconds_before(
     config: RunConfig, amounts: Amounts, speed: Speed, tune_size: int, command: str
 ) -> float:
-    """Seconds of what is no stage: overhead, the search for the view, measuring students."""
-    seconds = BEFORE_S + AFTER_S
+    """Seconds of what comes before the stages: the search for the view, measuring students too."""
+    seconds = BEFORE_S  # without the load: what it cost is known by now
     if config.transfer.augment == "auto" and amounts.pool:
         seconds += tune_seconds(amounts, speed, tune_size)
     if command in WITH_STUDENT and config.distill.limited:
-        seconds += OFFERS_S
+        seconds += OFFERS_S * speed.busy
     return seconds
 
 
@@ -279,7 +282,7 @@ def _frozen_seconds(
 ) -> float:
     """Seconds that the stages on the frozen trunk take: its features, and fitting the heads."""
     fits = (1 + amounts.folds) * (ROUNDS if rounds else 1) * amounts.trunks
-    heads = HEAD_FIT_S * (amounts.labeled + amounts.pool) * views * fits
+    heads = HEAD_FIT_S * speed.busy * (amounts.labeled + amounts.pool) * views * fits
     return _look_seconds(amounts, speed, size, views) + heads
 
 
@@ -307,7 +310,7 @@ def tune_seconds(amounts: Amounts, speed: Speed, size: int) -> float:
     views = TUNE_VIEWS * (1 + TUNE_MOST) + 1
     looks = min(amounts.pool, TUNE_POOL) + min(amounts.labeled, TUNE_LABELED) * views
     seconds = looks * (speed.forward_ms(size) + _view_ms(size, speed)) / 1e3
-    return seconds + TUNE_CANDIDATE_S * TUNE_MOST
+    return seconds + TUNE_CANDIDATE_S * speed.busy * TUNE_MOST
 
 
 def _first(choices: Sequence[int], fits: Callable[[int], bool]) -> int:
@@ -316,7 +319,7 @@ def _first(choices: Sequence[int], fits: Callable[[int], bool]) -> int:
 
 
 def _view_ms(size: int, speed: Speed) -> float:
-    return 0.0 if speed.device == "cuda" else VIEW_MS * (size / 160) ** 2
+    return 0.0 if speed.device == "cuda" else VIEW_MS * speed.busy * (size / 160) ** 2
 
 
 def _frozen_stages(speed: Speed) -> int:
