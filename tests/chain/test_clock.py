@@ -16,7 +16,7 @@ from tutelage.training.pace import FIRST_CHECK, Pace
 FROZEN = Work("frozen")
 TRAINED = Work("trained", steps=100, seconds=60.0)
 STUDENT = Work("trained", steps=200, seconds=100.0)
-PLAN = RunPlan(5, 224, 2, 4, 1, FROZEN, (FROZEN, FROZEN, TRAINED), STUDENT, AFTER_S, 250.0)
+PLAN = RunPlan(5, 224, 2, 4, 1, FROZEN, (FROZEN, FROZEN, TRAINED), STUDENT, 250.0, AFTER_S)
 
 
 class Time:

@@ -136,7 +136,7 @@ def test_a_student_pays_for_the_teachers_view_too() -> None:
 def test_beside_other_jobs_exports_and_heads_take_longer_too() -> None:
     """Of two machines with the same forward, one is slow and one is busy."""
     slow, busy = plan(SLOW), plan(dataclasses.replace(SLOW, busy=2.0))
-    assert busy.after == 2 * slow.after == 2 * AFTER_S
+    assert busy.after_seconds == 2 * slow.after_seconds == 2 * AFTER_S
     assert busy.student.steps < slow.student.steps
     for found in (slow, busy):
         assert found.estimated_seconds <= 60 * found.minutes * SAFETY

@@ -80,7 +80,7 @@ def test_fine_tuning_works_as_the_plan_trains_a_trunk_or_else_the_student(
     chosen = plan.RunPlan(
         minutes=1, size=64, views=2, folds=4, judged_folds=2, estimated_seconds=1,
         transfer=Work(transfer, 100, 64, 96), rounds=tuple(Work(r, 200, 64, 96) for r in rounds),
-        student=Work("trained", 300, 32, 64), after=1,
+        student=Work("trained", 300, 32, 64),
     )  # fmt: skip
     work = arms.fine_tune_work(chosen)
     assert (work.trunk, work.steps, work.batch_size) == ("trained", *expected)

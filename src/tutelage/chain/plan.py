@@ -113,8 +113,8 @@ class RunPlan:
     transfer: Work  # the transfer stage
     rounds: tuple[Work, ...]  # the rounds of self-training
     student: Work  # the distilled student
-    after: float  # seconds that exports, test figures and the report take
     estimated_seconds: float  # what the planner expects of the machine
+    after_seconds: float = AFTER_S  # of them those for exports, test figures and the report
 
 
 @dataclass(frozen=True)
@@ -222,8 +222,8 @@ def make_plan(
         transfer=transfer or Work("frozen", size=size),
         rounds=_rounds(asked, size, trained) if rounds else (),
         student=distilled,
-        after=round(after, 1),
         estimated_seconds=round(before + seconds + taught, 1),
+        after_seconds=round(after, 1),
     )
 
 

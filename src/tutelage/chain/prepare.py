@@ -223,7 +223,7 @@ def _planned(
         notes=[*all_notes, *said],
         tracking=tracking,
         trainings=trainings,
-        clock=Clock(folder, trainings, console, budget=budget, after=plan.after),
+        clock=Clock(folder, trainings, console, budget=budget, after=plan.after_seconds),
         copies=data.copies,
     )
 
