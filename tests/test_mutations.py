@@ -749,8 +749,8 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     "clusters as sure as they say beside the head": (
         checks.clusters_that_are_too_sure_do_not_outvote_the_head,
         "chain.answers",
-        "known = [logits / temperature for",
-        "known = [logits for",
+        "theirs / divisors[1]",
+        "theirs",
     ),
     "images out of class in the clusters": (
         checks.images_out_of_class_move_no_cluster,

@@ -123,14 +123,13 @@ def test_views_are_no_larger_than_the_weights_or_the_canvas_are_worth() -> None:
 
 def test_a_student_pays_for_the_teachers_view_too() -> None:
     cost = StudentCost(0.67, 0.5, 224, step=1)
-    works = {
-        size: _Lesson(AMOUNTS, SLOW, size, size, False, cost).planned(128, 300.0)[0]
+    seconds = {
+        size: _Lesson(AMOUNTS, SLOW, size, size, False, cost)._step_seconds(128)
         for size in (128, 224)
     }
-    each = {size: 1e3 * w.seconds / (w.steps * w.batch_size) for size, w in works.items()}
-    # The teacher's own view and its larger forward, for each image.
+    # The teacher's own view and its larger forward, for each of a step's 32 images.
     extra = SLOW.forward_ms(224) - SLOW.forward_ms(128) + VIEW_MS * (224 / 160) ** 2
-    assert each[224] - each[128] == pytest.approx(extra, rel=0.01)
+    assert seconds[224] - seconds[128] == pytest.approx(0.032 * extra)
 
 
 def test_beside_other_jobs_exports_and_heads_take_longer_too() -> None:

@@ -292,8 +292,8 @@ def unmeasured(plan: dict[str, Any]) -> dict[str, Any]:
     """What a plan decides, without the seconds that are measured on the machine."""
     works = [plan["transfer"], *plan["rounds"], plan["student"]]
     decided = [{**work, "seconds": None} for work in works]
-    measured = {"transfer", "student", "estimated_seconds", "after_seconds"}
-    return {**{k: v for k, v in plan.items() if k not in measured}, "rounds": decided}
+    measured = dict.fromkeys(("transfer", "student", "estimated_seconds", "after_seconds"))
+    return {**plan, **measured, "rounds": decided}
 
 
 def test_kills_in_every_stage_change_nothing(finished: Path, photos: Path, tmp_path: Path) -> None:

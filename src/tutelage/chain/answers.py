@@ -60,20 +60,20 @@ def temperature_of(task: Task, beliefs: Beliefs) -> float:
     return fit_temperature(beliefs.judged[known], targets)
 
 
-def mean_beliefs(task: Task, *beliefs: Beliefs) -> Beliefs:
-    """The mean of several beliefs, each calibrated first, as logits.
+def mean_beliefs(task: Task, first: Beliefs, second: Beliefs) -> Beliefs:
+    """The mean of two beliefs, each calibrated first, as logits.
 
     It is their logarithmic opinion pool with equal weights (Heskes 1998, "Selecting weighting
     factors in logarithmic opinion pools").
     """
-    scaled = [(one, temperature_of(task, one)) for one in beliefs]
-    pool: list[Floats | None] = []
-    for number in range(len(beliefs[0].pool)):
-        each = [(one.pool[number], temperature) for one, temperature in scaled]
-        known = [logits / temperature for logits, temperature in each if logits is not None]
-        pool.append(np.mean(known, axis=0) if len(known) == len(each) else None)
-    judged = np.mean([one.judged / temperature for one, temperature in scaled], axis=0)
-    return Beliefs(pool, judged)
+    divisors = temperature_of(task, first), temperature_of(task, second)
+
+    def mean(ours: Floats, theirs: Floats) -> Floats:
+        return (ours / divisors[0] + theirs / divisors[1]) / 2
+
+    pairs = zip(first.pool, second.pool, strict=True)
+    pool = [None if a is None or b is None else mean(a, b) for a, b in pairs]
+    return Beliefs(pool, mean(first.judged, second.judged))
 
 
 def held_out_nll(task: Task, judged: Floats) -> Floats:

@@ -72,7 +72,7 @@ class Clock:
         left = self.budget - self.spent()
         if not work.seconds:
             return left < 0
-        return left - plan.after_seconds < LEAST * (work.seconds + plan.student.seconds)
+        return left - self._after < LEAST * (work.seconds + plan.student.seconds)
 
     @contextmanager
     def unbound(self) -> Iterator[None]:
