@@ -1,4 +1,4 @@
-"""Does ``tutelage label`` keep its promises: constant memory, no time wasted, no death that hurts?
+"""Does ``pseudo-label`` keep its promises: constant memory, no time wasted, no death that hurts?
 
 python benchmarks/label.py --json results.json
 python benchmarks/label.py --kill --json results.json

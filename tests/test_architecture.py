@@ -36,7 +36,7 @@ BUILT_ON = {
 }
 TORCH_FREE = (
     "__init__", "__main__", "_version", "api", "cli", "config", "data", "deploy.answers",
-    "deploy.bench", "deploy.export", "deploy.label", "deploy.label_accepted",
+    "deploy.bench", "deploy.export", "deploy.pseudo_label", "deploy.label_accepted",
     "deploy.label_shards", "deploy.label_table", "deploy.latency", "deploy.openapi",
     "deploy.predict", "deploy.runtime", "deploy.serve", "deploy.tables", "ladder.curve",
     "review.app", "review.items", "review.suggested", "stats.calibrate", "stats.intervals",

@@ -19,7 +19,7 @@ from tutelage.system.console import printable
 from tutelage.system.errors import TutelageError
 
 VERBS = ("demo", "run", "transfer", "self-train", "distill", "augment", "suggest", "ladder",
-         "evaluate", "predict", "label", "export", "review", "serve", "bench", "teachers",
+         "evaluate", "predict", "pseudo-label", "export", "review", "serve", "bench", "teachers",
          "completion")  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def test_every_verb_is_a_command_with_help_for_each_of_its_arguments() -> None:
         (["evaluate", "m", "d", "--split", "val"], {"model": "m", "data": "d", "split": "val"}),
         (["predict", "m", "a", "b", "--reject"],
          {"model": "m", "images": ["a", "b"], "out": None, "reject": True}),
-        (["label", "m", "a", "--out", "o"],
+        (["pseudo-label", "m", "a", "--out", "o"],
          {"images": ["a"], "threshold": 0.95, "accepted": None, "quiet": False}),
         (["export", "m", "--format", "hub"],
          {"out": None, "format": "hub", "int8": False, "images": None, "max_loss": 0.01}),
@@ -129,7 +129,7 @@ def test_words_become_the_verbs_arguments(
         given.update(options)
         raise TutelageError("enough")
 
-    monkeypatch.setattr(api, words[0], verb)
+    monkeypatch.setattr(api, words[0].replace("-", "_"), verb)
     assert cli.main(words) == 2
     assert {name: given[name] for name in expected} == expected
     assert set(given) <= set(inspect.signature(cli.VERBS[words[0]]).parameters)
@@ -308,7 +308,7 @@ def test_label_names_its_files_and_its_failures(
     finished: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model, out = str(finished), tmp_path / "labels"
-    words = ["label", model, str(photos / "unlabeled"), "--out", str(out)]
+    words = ["pseudo-label", model, str(photos / "unlabeled"), "--out", str(out)]
     assert cli.main([*words, "--json"]) == 0
     captured = capsys.readouterr()
     found = json.loads(captured.out)

@@ -287,7 +287,7 @@ def predict(
     return predict(Path(model), images, None if out is None else Path(out), reject=reject)
 
 
-def label(
+def pseudo_label(
     model: Path | str,
     images: Sequence[Path | str],
     out: Path | str,
@@ -319,10 +319,10 @@ def label(
         TutelageError: nothing to label, labels of another model in ``out``, a full disk, or shards
             that could not be read, after all others were labelled.
     """
-    from tutelage.deploy.label import label
+    from tutelage.deploy.pseudo_label import pseudo_label
 
     manifest = None if accepted is None else Path(accepted)
-    return label(
+    return pseudo_label(
         Path(model), images, Path(out), threshold=threshold, accepted=manifest, quiet=quiet
     )
 

@@ -34,7 +34,7 @@ VERBS: dict[str, Callable[..., Any]] = {
 }
 """Command -> the function that it calls."""
 
-SHARED = ("demo", "run", "transfer", "self-train", "distill", "label")
+SHARED = ("demo", "run", "transfer", "self-train", "distill", "pseudo-label")
 """Commands that several processes do together, under torchrun."""
 CONTINUED = (*SHARED, "ladder", "suggest")
 """Commands that go on where they were cut off."""
@@ -278,7 +278,7 @@ def _run(command: str, options: dict[str, Any]) -> None:
         print(as_text(result))
     elif as_json and result:  # only the lead of several processes has any
         print(json.dumps(result, indent=2))
-    if command == "label" and result and not options["quiet"]:
+    if command == "pseudo-label" and result and not options["quiet"]:
         counts = (
             "{images:,} images: {labelled:,} labelled, {accepted:,} of them accepted; "
             "{skipped:,} could not be read"

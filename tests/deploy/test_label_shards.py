@@ -512,7 +512,7 @@ def test_the_answers_are_those_of_predict(kind: str, model: Path, tmp_path: Path
         (tmp_path / "photos").mkdir(exist_ok=True)
         Image.fromarray(image).save(tmp_path / "photos" / f"{number:02d}.png")
     path = model / "model.onnx" if kind == "onnx" else model
-    summary = api.label(path, [tmp_path / "photos"], tmp_path / "out", quiet=True)
+    summary = api.pseudo_label(path, [tmp_path / "photos"], tmp_path / "out", quiet=True)
     answers, _ = api.predict(path, [tmp_path / "photos"], reject=True)
     found = pools.rows(tmp_path / "out")
     assert [str(tmp_path / "photos" / r["image"]) for r in found] == [a.image for a in answers]
@@ -532,7 +532,7 @@ def test_labels_do_not_lie_among_the_images(tmp_path: Path) -> None:
 
     place = pools.write_folder(tmp_path / "pool", pools.images(2))
     with pytest.raises(TutelageError, match=r"--out .* lies in .*pool"):
-        api.label("absent.onnx", [place], place / "labels")
+        api.pseudo_label("absent.onnx", [place], place / "labels")
     assert sorted(p.name for p in place.iterdir()) == ["00000.png", "00001.png"]
 
 
@@ -554,7 +554,7 @@ def test_a_model_folder_without_a_threshold_labels_a_pool(tmp_path: Path) -> Non
     model, files = tmp_path / "student", pools.images(3)
     save_model(small_model(["a", "b", "c"]), model)
     place = pools.write_folder(tmp_path / "pool", files)
-    summary = api.label(model, [place], tmp_path / "out", quiet=True)
+    summary = api.pseudo_label(model, [place], tmp_path / "out", quiet=True)
     assert summary is not None
     assert summary["labelled"] == len(files)
     assert {row["energy"] for row in pools.rows(tmp_path / "out")} == {None}

@@ -23,7 +23,7 @@ from tutelage.system.errors import TutelageError, need
 from tutelage.system.ranks import env_int
 
 
-def label(
+def pseudo_label(
     model: Path,
     images: Sequence[Path | str],
     out: Path,
@@ -32,7 +32,7 @@ def label(
     accepted: Path | None,
     quiet: bool,
 ) -> dict[str, Any] | None:
-    """Label a pool; ``tutelage.api.label`` has the arguments."""
+    """Label a pool; ``tutelage.api.pseudo_label`` has the arguments."""
     if not 0 <= threshold <= 1:
         raise TutelageError(f"--threshold {threshold}: expected a probability, from 0 to 1")
     need("pyarrow", "train")
