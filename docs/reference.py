@@ -7,48 +7,81 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from tutelage.cli import build_parser
+from tutelage.cli.parser import build_parser
+from tutelage.config import COMMANDS, SETTINGS, RunConfig, group_fields
 
 PAGE = Path(__file__).parent / "cli.md"
 HEAD = """# Command line
 
-Written from the parser by `docs/reference.py`; `tutelage COMMAND --help` says the same.
+Written from the parser by `docs/reference.py`. `tutelage COMMAND --help` says the same, and
+`--help-all` shows all settings. Here the settings are listed once, [at the end](#settings).
 """
+SETTINGS_HEAD = """## Settings
 
-
-def commands(
-    parser: argparse.ArgumentParser, name: str
-) -> Iterator[tuple[str, str, argparse.ArgumentParser]]:
-    """(name, summary, parser) of every command that does something."""
-    groups = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]
-    for group in groups:
-        summaries = {choice.dest: choice.help or "" for choice in group._choices_actions}
-        for word, inner in group.choices.items():
-            below = list(commands(inner, f"{name} {word}"))
-            yield from below or [(f"{name} {word}", summaries[word], inner)]
+Of the commands that work on a data set: """
 
 
 def page() -> str:
     """The whole page."""
+    parser = build_parser(full=True)
     parts = [HEAD]
-    for name, summary, parser in commands(build_parser(), "tutelage"):
-        parts += [f"## {name}\n\n{summary[:1].upper()}{summary[1:]}.\n"]
-        shown = [a for a in parser._actions if a.dest != "help" and a.help != argparse.SUPPRESS]
-        rows = [_row(action) for action in shown]
-        parts += ["| | |\n| --- | --- |\n" + "\n".join(rows) + "\n"]
-    return "\n".join(parts)
+    listed: set[str] = set()
+    for name, command in parser.commands.items():
+        summary = parser.summaries[name]
+        parts += [f"## tutelage {name}\n\n{summary[:1].upper()}{summary[1:]}.\n"]
+        settings = group_fields(name)
+        shown = [a for a in command._actions if a.dest not in settings and _is_shown(a)]
+        rows = {_name(action): _row(action) for action in shown}
+        known = [option for option, row in rows.items() if row in listed]
+        own = [row for row in rows.values() if row not in listed]
+        parts += [_table(own)] if own else []
+        also = [f"as above: `{'`, `'.join(known)}`"] if known else []
+        also += (
+            ["the [settings](#settings) whose row names this command, or no command"]
+            if settings
+            else []
+        )
+        parts += [f"And {'; and '.join(also)}.\n"] if also else []
+        listed |= {*rows.values()}
+    return "\n".join([*parts, *_settings(parser.commands)])
 
 
-def _row(action: argparse.Action) -> str:
+def _settings(commands: Mapping[str, argparse.ArgumentParser]) -> Iterator[str]:
+    """The settings, each once, by group; a row says which commands know it, if not all do."""
+    yield SETTINGS_HEAD + ", ".join(f"`{name}`" for name in COMMANDS) + ".\n"
+    rows: dict[str, list[str]] = {}
+    for setting, (group, item) in SETTINGS.items():
+        known = item.metadata["commands"]
+        (action,) = (a for a in commands[known[0]]._actions if a.dest == setting)
+        only = "" if known == COMMANDS else f" ({', '.join(known)})"
+        rows.setdefault(group, []).append(_row(action, only))
+    for group, lines in rows.items():
+        title = (type(getattr(RunConfig(), group)).__doc__ or "").removesuffix(".")
+        yield f"### {title}\n\n{_table(lines)}"
+
+
+def _is_shown(action: argparse.Action) -> bool:
+    return action.dest not in ("help", "help_all") and action.help != argparse.SUPPRESS
+
+
+def _table(rows: Iterable[str]) -> str:
+    return "\n".join(["| | |", "| --- | --- |", *rows, ""])
+
+
+def _name(action: argparse.Action) -> str:
+    return action.option_strings[-1] if action.option_strings else str(action.metavar)
+
+
+def _row(action: argparse.Action, only: str = "") -> str:
     value = action.metavar or action.dest.upper()
     if action.choices is not None:
         value = " or ".join(map(str, action.choices))
     flag = " ".join([*action.option_strings[-1:], *([] if action.nargs == 0 else [str(value)])])
     words = re.sub(r"([|<>*_])", r"\\\1", (action.help or "").replace("%%", "%"))
-    return f"| `{flag.replace('|', ' or ')}` | {words} |"
+    return f"| `{flag.replace('|', ' or ')}` | {words}{only} |"
 
 
 if __name__ == "__main__":

@@ -14,11 +14,12 @@ import pytest
 from shapes import FINISHED, as_options
 
 from tutelage import api, cli
-from tutelage.config import COMMANDS, REMOVED, field_type, group_fields
+from tutelage.cli.parser import EVERYDAY, VERBS, build_parser
+from tutelage.config import COMMANDS, REMOVED, SETTINGS, field_type, group_fields
 from tutelage.system.console import printable
 from tutelage.system.errors import TutelageError
 
-VERBS = ("demo", "run", "transfer", "self-train", "distill", "augment", "suggest", "ladder",
+NAMES = ("demo", "run", "transfer", "self-train", "distill", "augment", "suggest", "ladder",
          "evaluate", "predict", "pseudo-label", "export", "review", "serve", "bench", "teachers",
          "completion")  # fmt: skip
 
@@ -43,12 +44,37 @@ except SystemExit as end:
 heavy = {"torch", "torchvision", "timm", "onnxruntime", "matplotlib", "pyarrow", "numpy", "PIL"}
 sys.exit(f"imported {heavy & set(sys.modules)}" if heavy & set(sys.modules) else 0)
 """
-    for words in ((), *((verb,) for verb in VERBS)):
+    for words in ((), *((name,) for name in NAMES)):
         done = python(code, *words, "--help")
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith("usage: tutelage")
         if not words:
-            assert set(VERBS) <= set(done.stdout.split())
+            assert set(NAMES) <= set(done.stdout.split())
+
+
+def test_everyday_commands_come_first(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["--help"])
+    lines = capsys.readouterr().out.splitlines()
+    listed = [line.split()[0] for line in lines if line.startswith("  ")]
+    assert sorted(listed) == sorted(NAMES)
+    assert tuple(listed[: len(EVERYDAY)]) == EVERYDAY
+    assert lines.index("advanced:") == lines.index("everyday:") + len(EVERYDAY) + 2
+
+
+def test_help_shows_a_dozen_settings_and_help_all_the_rest(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shown = {}
+    for option in ("--help", "--help-all"):
+        with pytest.raises(SystemExit) as end:
+            cli.main(["run", option])
+        assert end.value.code == 0
+        words = capsys.readouterr().out.split()
+        shown[option] = {n for n in SETTINGS if f"--{n.replace('_', '-')}" in words}
+    assert shown["--help-all"] == set(group_fields("run"))
+    assert {"minutes", "labels_per_class", "teacher"} < shown["--help"]
+    assert len(shown["--help"]) <= 16
 
 
 def test_python_m_tutelage_is_the_command() -> None:
@@ -80,18 +106,18 @@ def test_every_setting_is_an_option_that_reaches_the_verb(
 
 
 def test_every_verb_is_a_command_with_help_for_each_of_its_arguments() -> None:
-    assert [*cli.VERBS, "completion"] == list(VERBS)
-    assert set(COMMANDS) < set(cli.VERBS)
-    (commands,) = [a for a in cli.build_parser()._actions if a.dest == "command"]
-    assert isinstance(commands.choices, dict)
-    for name, verb in cli.VERBS.items():
-        command = commands.choices[name]
+    assert [*VERBS, "completion"] == list(NAMES)
+    assert set(COMMANDS) < set(VERBS)
+    commands = build_parser(full=True).commands
+    for name, verb in VERBS.items():
+        command = commands[name]
         assert command.description
         for action in command._actions:
             assert action.help, (name, action.dest)
             assert "``" not in action.help + command.description
             assert "In Python" not in action.help
-        known = {action.dest for action in command._actions} - {"help", "json", *REMOVED}
+        printing = {"help", "help_all", "json", "config", *REMOVED}
+        known = {action.dest for action in command._actions} - printing
         parameters = set(inspect.signature(verb).parameters)
         assert parameters - known <= {"settings", "data"} if name == "review" else {"settings"}
         assert known - parameters == set(group_fields(name))
@@ -132,7 +158,7 @@ def test_words_become_the_verbs_arguments(
     monkeypatch.setattr(api, words[0].replace("-", "_"), verb)
     assert cli.main(words) == 2
     assert {name: given[name] for name in expected} == expected
-    assert set(given) <= set(inspect.signature(cli.VERBS[words[0]]).parameters)
+    assert set(given) <= set(inspect.signature(VERBS[words[0]]).parameters)
 
 
 @pytest.mark.parametrize("name", REMOVED)
@@ -144,9 +170,9 @@ def test_a_removed_option_is_one_line_that_says_so(
     with pytest.raises(SystemExit) as end:
         cli.main(["run", "d", "--out", "o", *form.format(option).split()])
     assert end.value.code == 2
-    assert capsys.readouterr().err == f"tutelage: {option} was removed: {REMOVED[name]}\n"
+    assert capsys.readouterr().err == f"tutelage run: {option} was removed: {REMOVED[name]}\n"
     with pytest.raises(SystemExit):
-        cli.main(["run", "--help"])
+        cli.main(["run", "--help-all"])
     assert option not in capsys.readouterr().out.split()
 
 
@@ -161,24 +187,31 @@ def test_options_that_were_not_given_are_not_passed(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("words", "part"),
+    ("words", "said"),
     [
-        (["run", "d", "--out", "o", "--seed", "x"], "argument --seed: invalid int value: 'x'"),
-        (["run", "d", "--out", "o", "--mix", "paint"], "argument --mix: invalid choice: 'paint'"),
-        (["run", "d", "--out", "o", "--qqq", "1"], "unrecognized arguments: --qqq 1"),
-        (["run", "d"], "the following arguments are required: --out"),
-        (["evaluate", "m", "d", "--split", "all"], "argument --split: invalid choice"),
-        (["paint"], "invalid choice: 'paint'"),
-        ([], "required: COMMAND"),
+        (["run", "d", "--seed", "x"], "tutelage run: --seed: 'x' is not a whole number"),
+        (["run", "d", "--minutes=five"], "tutelage run: --minutes: 'five' is not a number"),
+        (["ladder", "d", "--curve", "2,x"], "tutelage ladder: --curve: 'x' is not a whole number"),
+        (["run", "d", "--mix", "paint"], "tutelage run: --mix: invalid choice: 'paint' (choose "
+         "from 'none', 'cutmix', 'mixup')"),
+        (["run"], "tutelage run: DATA is missing; expected: tutelage run DATA [options]"),
+        (["suggest", "d"], "tutelage suggest: --budget is missing; expected: tutelage suggest DATA "
+         "--budget N [options]"),
+        (["--json"], "tutelage: COMMAND is missing; expected: tutelage COMMAND [options]"),
     ],
-)
-def test_words_that_do_not_parse_end_with_2_and_are_named(
-    words: list[str], part: str, capsys: pytest.CaptureFixture[str]
+)  # fmt: skip
+def test_words_that_do_not_parse_end_with_2_and_one_line(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as end:
         cli.main(words)
     assert end.value.code == 2
-    assert part in capsys.readouterr().err
+    assert capsys.readouterr().err == f"{said}\n"
+
+
+def test_no_command_at_all_shows_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 2
+    assert "tutelage COMMAND --help" in capsys.readouterr().err
 
 
 def test_values_out_of_range_are_named_at_once(

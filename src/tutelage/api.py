@@ -27,12 +27,13 @@ def demo(
     quiet: bool = False,
     **settings: Any,
 ) -> dict[str, Any]:
-    """The whole pipeline on images that pip installed.
+    """Try the whole pipeline on images that pip installed.
 
     With 10 labels of each class it learns to read handwritten digits. With ``solar-cells`` and 20
     labels of each class it learns to tell functional from defective cells.
 
     Args:
+        out: the folder for all results; the same command continues a run that was cut off.
         data: which images.
     """
     from tutelage.data.demo import DEMOS
@@ -45,8 +46,10 @@ def demo(
     return train("demo", shown.catalog(), data, Path(out), settings, notes=shown.notes, quiet=quiet)
 
 
-def run(data: Data, out: Path | str, *, quiet: bool = False, **settings: Any) -> dict[str, Any]:
-    """The whole pipeline on your images: teacher, student, ONNX file and report.
+def run(
+    data: Data, out: Path | str | None = None, *, quiet: bool = False, **settings: Any
+) -> dict[str, Any]:
+    """Train a classifier on your images: teacher, student, ONNX file and report.
 
     Args:
         data: a folder (``train/<class>/*``, ``unlabeled/**``, ``val/<class>/*``,
@@ -55,7 +58,8 @@ def run(data: Data, out: Path | str, *, quiet: bool = False, **settings: Any) ->
             split, or a folder that Hugging Face wrote (``save_to_disk``, or the hub's Parquet
             files). In Python also a data set of Hugging Face or torchvision, or several by their
             splits, as in ``{"train": a, "test": b, "unlabeled": c}``.
-        out: the folder for all results; the same command continues a run that was cut off.
+        out: the folder for all results, by default a new one: runs/1, runs/2 and so on; the same
+            command continues a run that was cut off.
         quiet: print nothing but errors.
         settings: In Python, any option of ``tutelage run --help``, by name.
 
@@ -70,9 +74,9 @@ def run(data: Data, out: Path | str, *, quiet: bool = False, **settings: Any) ->
 
 
 def transfer(
-    data: Data, out: Path | str, *, quiet: bool = False, **settings: Any
+    data: Data, out: Path | str | None = None, *, quiet: bool = False, **settings: Any
 ) -> dict[str, Any]:
-    """A new head on a pretrained trunk.
+    """Train the teacher's first step: a new head on a pretrained trunk.
 
     First on the frozen trunk (probe), then with the training that the plan chooses (transfer); the
     better one is saved as ``teacher/``.
@@ -81,17 +85,19 @@ def transfer(
 
 
 def self_train(
-    data: Data, out: Path | str, *, quiet: bool = False, **settings: Any
+    data: Data, out: Path | str | None = None, *, quiet: bool = False, **settings: Any
 ) -> dict[str, Any]:
-    """Transfer, then rounds of pseudo-labels for the unlabelled images.
+    """Train the teacher: transfer, then rounds of pseudo-labels.
 
-    The result is saved as ``teacher/``.
+    The pseudo-labels are for the unlabelled images. The result is saved as ``teacher/``.
     """
     return _train("self-train", data, out, settings, quiet)
 
 
-def distill(data: Data, out: Path | str, *, quiet: bool = False, **settings: Any) -> dict[str, Any]:
-    """A small student of a trained teacher (``--teacher MODEL``).
+def distill(
+    data: Data, out: Path | str | None = None, *, quiet: bool = False, **settings: Any
+) -> dict[str, Any]:
+    """Train a small student of a finished teacher (``--teacher MODEL``).
 
     It learns from images with and without labels; images without any label are enough, since the
     teacher knows the classes.
@@ -100,7 +106,7 @@ def distill(data: Data, out: Path | str, *, quiet: bool = False, **settings: Any
 
 
 def _train(
-    command: str, data: Data, out: Path | str, settings: dict[str, Any], quiet: bool
+    command: str, data: Data, out: Path | str | None, settings: dict[str, Any], quiet: bool
 ) -> dict[str, Any]:
     from tutelage.data.open import open_data
 
@@ -109,19 +115,27 @@ def _train(
     need_training()
     from tutelage.chain.run import train
 
-    return train(command, catalog, name, Path(out), settings, quiet=quiet, began=began)
+    folder = None if out is None else Path(out)
+    return train(command, catalog, name, folder, settings, quiet=quiet, began=began)
 
 
 def augment(
-    data: Data, out: Path | str, *, tune: bool = False, quiet: bool = False, **settings: Any
+    data: Data,
+    out: Path | str | None = None,
+    *,
+    tune: bool = False,
+    quiet: bool = False,
+    **settings: Any,
 ) -> dict[str, Any]:
-    """What augmentation does to your images, and whether it helps to cover the unlabelled ones.
+    """See what augmentation does to your images.
 
-    Writes a page, ``augment.html``, and its figures, ``augment.json``, into the folder ``--out``;
-    the same command writes both anew.
+    The page also shows whether augmentation helps to cover the unlabelled images. Writes the page,
+    ``augment.html``, and its figures, ``augment.json``, into the folder ``--out``; the same command
+    writes both anew.
 
     Args:
-        out: the folder for the page and its figures.
+        out: the folder for the page and its figures, by default a new one: runs/1, runs/2 and so
+            on.
         tune: also search for the strong view that covers the unlabelled images best.
 
     Returns:
@@ -133,12 +147,12 @@ def augment(
     need_training()
     from tutelage.explore.survey import augment
 
-    return augment(data, Path(out), settings, tune=tune, quiet=quiet)
+    return augment(data, None if out is None else Path(out), settings, tune=tune, quiet=quiet)
 
 
 def suggest(
     data: Data,
-    out: Path | str,
+    out: Path | str | None = None,
     *,
     budget: int,
     classes: Sequence[str] | None = None,
@@ -147,7 +161,7 @@ def suggest(
     quiet: bool = False,
     **settings: Any,
 ) -> dict[str, Any]:
-    """Which unlabelled images to label first, and with ``--classes`` a page to label them on.
+    """Choose the images to label first, and label them on a page.
 
     Writes the list, ``suggested.csv``, and a contact sheet, ``suggested.html``, into the folder
     ``--out``. With ``--classes`` the page of ``tutelage review`` then opens for labelling, until
@@ -157,8 +171,9 @@ def suggest(
     Args:
         data: as for ``tutelage run``; also a folder that holds nothing but images. Those that have
             labels count, too: what is suggested is what they leave out.
-        out: the folder for the list, the sheet and the labels; the same command goes on there.
-            What was chosen stays, and a larger ``--budget`` adds to it.
+        out: the folder for the list, the sheet and the labels, by default a new one: runs/1, runs/2
+            and so on. The same command goes on there: what was chosen stays, and a larger
+            ``--budget`` adds to it.
         budget: how many images to label.
         classes: names of the classes; with them the page opens, where more can be typed in.
         port: port of the page; 0 takes a free one.
@@ -175,7 +190,7 @@ def suggest(
 
     return suggest(
         data,
-        Path(out),
+        None if out is None else Path(out),
         settings,
         budget=budget,
         classes=classes,
@@ -196,7 +211,7 @@ def ladder(
     quiet: bool = False,
     **settings: Any,
 ) -> dict[str, Any]:
-    """What each stage gains on your data, over several draws of labels, with intervals.
+    """Measure what each stage gains on your data, over several draws of labels.
 
     The same arms are trained on every draw, so their differences are paired. Test images are
     needed. Writes a page, ``ladder.html``, and its figures, ``ladder.json``, into the folder
@@ -239,7 +254,7 @@ def ladder(
 def evaluate(
     model: Path | str, data: Data, *, split: Literal["train", "val", "test"] = "test"
 ) -> dict[str, Any]:
-    """Accuracy with its 95% interval, and the other figures, on one split of a data set.
+    """Measure a model's accuracy on labelled images.
 
     Args:
         split: the images to evaluate on. In Python, a single data set in memory is taken for this
@@ -296,7 +311,7 @@ def pseudo_label(
     accepted: Path | str | None = None,
     quiet: bool = False,
 ) -> dict[str, Any] | None:
-    """Pseudo-label a pool of any size, in shards, by any number of processes.
+    """Label a pool of any size with a model, in shards, by any number of processes.
 
     Processes that are started with the same arguments share the work, on one machine or on several
     that share the folder ``--out``: under torchrun, or started by hand.
@@ -336,7 +351,7 @@ def export(
     images: Data | None = None,
     max_loss: float = 0.01,
 ) -> dict[str, Any]:
-    """A model for other programs, checked against torch.
+    """Write a model for other programs, checked against torch.
 
     Args:
         model: a model folder, such as RUN/student.
@@ -373,7 +388,7 @@ def export(
 def review(
     run: Path | str, *, data: Data | None = None, port: int = 0, browser: bool = True
 ) -> None:
-    """Look at what a run believes about its images, and correct it, on a local page.
+    """Look at a run's doubtful images on a local page, and correct them.
 
     After ``tutelage suggest`` this is the page where the suggested images are labelled.
 
@@ -405,7 +420,7 @@ def serve(
     max_images: int = 64,
     timeout: float = 30.0,
 ) -> None:
-    """Answer HTTP requests with an exported model's predictions, until Ctrl-C.
+    """Answer HTTP requests with a model's predictions, until Ctrl-C.
 
     Args:
         model: an exported .onnx file, or a run folder.
@@ -436,7 +451,9 @@ def serve(
 def bench(
     models: Sequence[Path | str], *, threads: int = 1, size: int | None = None, runs: int = 50
 ) -> dict[str, Any]:
-    """Latency, memory and size of exported models, for one image and for 32 at once.
+    """Measure the latency, memory and size of models.
+
+    Latency is measured for one image and for 32 at once.
 
     Args:
         models: exported .onnx files, or run folders, which stand for their exported models.
@@ -457,7 +474,7 @@ def bench(
 
 
 def teachers() -> list[dict[str, Any]]:
-    """The networks to start from: installed, cached and offered, with sizes, times and licences.
+    """List the networks to start from, with sizes, times and licences.
 
     Returns:
         For each its ``name`` (for ``--teacher``), ``status`` ("installed" by pip, "cached" from the

@@ -37,15 +37,17 @@ def setting(
     range: tuple[float, float] | None = None,
     commands: tuple[str, ...] = COMMANDS,
     needs: str = "",
+    everyday: bool = False,
 ) -> Any:
     """A dataclass field with all that is known about a setting.
 
     Where the default is None, None may be given, too. ``range`` is the least and the greatest
     number allowed, ``commands`` are those that know the setting, and ``needs`` is the kind of work
-    without which it has no effect, one of ``without_effect``'s.
+    without which it has no effect, one of ``without_effect``'s. ``--help`` shows the ``everyday``
+    settings, ``--help-all`` all of them.
     """
-    known = {"help": help, "choices": choices, "range": range, "commands": commands, "needs": needs}
-    return field(default=default, metadata=known)
+    known = {"help": help, "choices": choices, "range": range, "commands": commands}
+    return field(default=default, metadata={**known, "needs": needs, "everyday": everyday})
 
 
 trunk_setting = partial(setting, commands=TEACHING, needs="trained trunk")
@@ -63,14 +65,19 @@ class DataConfig:
         "unlabelled",
         range=(1, INFINITE),
         commands=DRAWING,
+        everyday=True,
     )
     limit: int | None = setting(
-        None, "use at most this many training images besides the labelled ones", range=FROM_ZERO
+        None,
+        "use at most this many training images besides the labelled ones",
+        range=FROM_ZERO,
+        everyday=True,
     )
     decisions: str | None = setting(
         None,
         "a run folder whose images were reviewed with tutelage review, or a folder of tutelage "
         "suggest, or several folders, separated by commas; the labels decided there are used here",
+        everyday=True,
     )
     duplicates: str = setting(
         "drop",
@@ -83,18 +90,26 @@ class DataConfig:
         0,
         "seed of all random choices: which labels are used, the folds, every view",
         range=(0, 2**32 - 1),
+        everyday=True,
     )
-    device: str = setting("auto", "where to compute", choices=("auto", "cpu", "cuda"))
+    device: str = setting(
+        "auto",
+        "where to compute",
+        choices=("auto", "cpu", "cuda"),
+        everyday=True,
+    )
     minutes: float | None = setting(
         None,
         "time to plan for (default: 3.5 minutes, plus 1 for every 1,000 images, at most 12)",
         range=(0.1, INFINITE),
         commands=TRAINING,
+        everyday=True,
     )
     teacher: str = setting(
         "tf_efficientnet_lite2",
         "the network to start from: any timm architecture, or the folder of a tutelage model; "
         "several, separated by commas, are one teacher (distill takes folders only)",
+        everyday=True,
     )
     weights: str | None = setting(
         None, "a .safetensors file with the teacher's weights, or 'none' for random ones"
@@ -164,6 +179,7 @@ class TransferConfig:
         "instead",
         choices=("none", "weights", "logit-adjustment", "auto"),
         commands=TEACHING,
+        everyday=True,
     )
     drop_rate: float = setting(
         0.2, "dropout before the head", range=(0, 0.9), commands=TRAINING, needs="training"
@@ -177,6 +193,7 @@ class TransferConfig:
         "'auto' measures which view covers the unlabelled images best",
         choices=("center", "none", "randaugment", "trivialaugment", "auto"),
         commands=DRAWING,
+        everyday=True,
     )
     crop_scale: float = setting(
         0.35,
@@ -266,6 +283,7 @@ class DistillConfig:
         "architecture; if the teacher cannot be cut, 'cut' takes the first stages of "
         "tf_efficientnet_lite0; 'auto' means 'cut', or the whole of tf_efficientnet_lite0 if there "
         "are fewer than 500 training images and the teacher is larger",
+        everyday=True,
     )
     student_weights: str | None = student_setting(
         None,
@@ -287,11 +305,13 @@ class DistillConfig:
         "preprocessing included; if the planned student is slower, the slowest one that keeps the "
         "limit is trained",
         range=(1e-3, INFINITE),
+        everyday=True,
     )
     max_size_mb: float | None = student_setting(
         None,
         "the exported student may have at most this many megabytes; chosen in the same way",
         range=(1e-3, INFINITE),
+        everyday=True,
     )
 
     @property

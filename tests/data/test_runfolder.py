@@ -1,4 +1,5 @@
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -6,7 +7,13 @@ import pytest
 from locked import is_locked
 from shapes import SETTINGS, as_options, contents
 
-from tutelage.data.runfolder import RunFolder, catalog_of, has_data, repeating_line
+from tutelage.data.runfolder import (
+    RunFolder,
+    catalog_of,
+    has_data,
+    repeating_line,
+    results_folder,
+)
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import replacing, sweep, write_atomically
 
@@ -193,3 +200,35 @@ def test_the_reports_command_repeats_the_run() -> None:
     assert all(word in repeating_line("run", "d", "o", SETTINGS) for word in words)
     memory = repeating_line("run", "3 images in memory, 00ff", "o", {"seed": 1})
     assert memory == "tutelage.run(DATA, 'o', seed=1)  # DATA: 3 images in memory, 00ff"
+
+
+# --- runs/N, where no folder is named
+
+
+def test_results_go_to_the_folder_of_the_same_request_or_to_a_new_number(tmp_path: Path) -> None:
+    place = partial(results_folder, None, parent=tmp_path / "runs")
+    assert place("run", "photos", {"a": 1}) == tmp_path / "runs" / "1"
+    for number, command in ((1, "run"), (3, "transfer")):
+        request = {"command": command, "data": "photos", "settings": {"a": 1}}
+        RunFolder(tmp_path / "runs" / str(number)).claim(request)
+        RunFolder(tmp_path / "runs" / str(number)).unlock()
+    assert place("run", "photos", {"a": 1}) == tmp_path / "runs" / "1"
+    assert place("run", "photos/", {"a": 1}) == tmp_path / "runs" / "1"
+    assert place("transfer", "photos", {"a": 1}) == tmp_path / "runs" / "3"
+    for other in (("run", "album", {"a": 1}), ("run", "photos", {"a": 2})):
+        assert place(*other) == tmp_path / "runs" / "4"
+
+
+def test_a_folder_that_is_named_is_taken_and_what_is_no_run_is_passed_over(tmp_path: Path) -> None:
+    assert results_folder(tmp_path, "run", "photos", {}) == tmp_path
+    for name in ("2", "mine", "7"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+    (tmp_path / "runs" / "7" / "config.json").write_text("{")
+    found = results_folder(None, "run", "photos", {}, parent=tmp_path / "runs")
+    assert found == tmp_path / "runs" / "8"
+
+
+def test_several_processes_must_name_their_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(TutelageError, match="name it: --out"):
+        results_folder(None, "run", "photos", {})

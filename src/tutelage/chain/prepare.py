@@ -87,8 +87,7 @@ def prepare(
         tracking = Tracking(trackers, console.say)
         console.listen = tracking.event
         console.record("settings", settings=config.to_dict())
-        if resumed:
-            console.say(f"continuing the run in {folder.path}")
+        console.say(f"{'continuing the run in' if resumed else 'results:'} {folder.path}")
         needed = command != "distill"
         loaded = load_data(folder, catalog, config, console, command, labels_needed=needed)
         folder.pinned("decoded_seconds", lambda: round(time.monotonic() - began, 1))

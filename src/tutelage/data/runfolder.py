@@ -17,7 +17,10 @@ from tutelage.data.open import is_in_memory, read_catalog
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import sweep, write_atomically
 from tutelage.system.locks import lock
-from tutelage.system.ranks import agreed, is_lead, wait
+from tutelage.system.ranks import agreed, env_int, is_lead, wait
+
+RUNS = Path("runs")
+"""Where results go that no ``--out`` was given for, under the folder that one works in."""
 
 _LOCKED: dict[Path, int] = {}  # by folder, the open file whose lock this process holds
 
@@ -146,6 +149,29 @@ class RunFolder:
     def write_json(self, name: str, value: dict[str, Any]) -> None:
         """Write one JSON file; a kill leaves the old one or the new one."""
         write_atomically(self.path / name, json.dumps(value, indent=2) + "\n")
+
+
+def results_folder(
+    out: Path | None, command: str, data: str, settings: dict[str, Any], parent: Path = RUNS
+) -> Path:
+    """``out``, or without one ``runs/N``: the folder of the same request, else a new number.
+
+    Raises:
+        TutelageError: several processes work together, which need one name for their folder.
+    """
+    if out is not None:
+        return out
+    if env_int("WORLD_SIZE", 1) > 1:
+        raise TutelageError("several processes share one folder for their results; name it: --out")
+    request = {"command": command, "data": os.path.normpath(data), "settings": settings}
+    found = parent.iterdir() if parent.is_dir() else ()
+    numbers = sorted((int(path.name) for path in found if path.name.isdecimal()), reverse=True)
+    for number in numbers:
+        folder = parent / str(number)
+        with contextlib.suppress(TutelageError):  # not a run, or damaged: not ours
+            if RunFolder(folder).request() == request:
+                return folder
+    return parent / str(max(numbers, default=0) + 1)
 
 
 def has_data(folder: Path) -> bool:

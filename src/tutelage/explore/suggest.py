@@ -27,7 +27,7 @@ from tutelage.data.catalog import Catalog, why_no_class
 from tutelage.data.decisions import FILE as DECISIONS
 from tutelage.data.decisions import Decision, read_decisions
 from tutelage.data.open import Data, is_in_memory, open_data
-from tutelage.data.runfolder import RunFolder, repeating_line
+from tutelage.data.runfolder import RunFolder, repeating_line, results_folder
 from tutelage.explore.sheet import SHOWN, SuggestPage, render, whole
 from tutelage.heads.bank import make_bank
 from tutelage.models.forward import Forward
@@ -51,7 +51,7 @@ NAMED = 5  # suggested images, or classes, that are printed
 
 def suggest(
     data: Data,
-    out: Path,
+    out: Path | None,
     settings: dict[str, Any],
     *,
     budget: int,
@@ -65,6 +65,7 @@ def suggest(
     if budget < 1:
         raise TutelageError(f"--budget is {budget}, expected at least 1 image to label")
     catalog, name = open_data(data)
+    out = results_folder(out, "suggest", name, config.to_dict())
     _check_pool(catalog, name)
     known_classes(catalog.classes, (), classes or ())  # refused now, not after all was decoded
     given = {"budget": budget, "classes": list(classes) if classes else None, **settings}

@@ -23,7 +23,7 @@ from tutelage.chain.prepare import opened
 from tutelage.chain.views import pictures
 from tutelage.config import make_config
 from tutelage.data.open import Data, open_data
-from tutelage.data.runfolder import repeating_line
+from tutelage.data.runfolder import repeating_line, results_folder
 from tutelage.explore.page import AugmentPage, Cloud, Strip, render
 from tutelage.report.html import write_page
 from tutelage.report.model import Sheet, Thumb
@@ -84,11 +84,12 @@ class Survey:
 
 
 def augment(
-    data: Data, out: Path, settings: dict[str, Any], *, tune: bool, quiet: bool
+    data: Data, out: Path | None, settings: dict[str, Any], *, tune: bool, quiet: bool
 ) -> dict[str, Any]:
     """Survey the data and write page and figures; ``tutelage.api.augment`` has the arguments."""
     config = make_config("augment", settings)
     catalog, name = open_data(data)
+    out = results_folder(out, "augment", name, config.to_dict())
     tuned = tune or config.transfer.augment == "auto"
     with opened("augment", catalog, name, out, config, quiet=quiet) as work:
         loaded, folder, console = work

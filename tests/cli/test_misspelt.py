@@ -1,0 +1,70 @@
+from pathlib import Path
+
+import pytest
+
+from tutelage import cli
+from tutelage.cli.misspelt import ELSEWHERE, check_words
+from tutelage.cli.parser import build_parser
+from tutelage.system.errors import TutelageError
+
+PARSER = build_parser()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("run photos --minuts 5", "tutelage run: there is no option --minuts; did you mean "
+         "--minutes?"),
+        ("run photos --epochs=9", "tutelage run: there is no option --epochs; did you mean "
+         "--minutes?"),
+        ("run photos --Labels_per_class 3", "tutelage run: there is no option --Labels_per_class; "
+         "did you mean --labels-per-class?"),
+        ("run photos -o out", "tutelage run: there is no option -o; did you mean --out?"),
+        ("run photos --qqq 1", "tutelage run: there is no option --qqq"),
+        ("run --qqq", "tutelage run: there is no option --qqq"),
+        ("predict m a --minutes 3", "tutelage predict: there is no option --minutes"),
+        ("evalaute m d", "tutelage: there is no command evalaute; did you mean evaluate? (tutelage "
+         "--help lists the commands)"),
+        ("paint", "tutelage: there is no command paint (tutelage --help lists the commands)"),
+        ("label m d --out o", "tutelage: label is now called pseudo-label (tutelage --help lists "
+         "the commands)"),
+        ("bench model m", "tutelage: bench model MODEL is now bench MODEL"),
+    ],
+)  # fmt: skip
+def test_one_line_names_what_was_probably_meant(
+    words: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(words.split()) == 2
+    assert capsys.readouterr().err == f"{said}\n"
+
+
+def test_options_are_not_abbreviated(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "photos", "--min", "5"]) == 2
+    assert "there is no option --min; did you mean --minutes?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["--help", "--version", "run photos --out=o --minutes=5", "predict m -", "run d --alpha -0.5",
+     "predict m -- --photo.jpg", "run d --seed -1"],
+)  # fmt: skip
+def test_what_exists_and_what_is_no_option_passes(words: str) -> None:
+    check_words(PARSER, words.split())
+
+
+def test_words_of_other_tools_lead_to_options_that_exist() -> None:
+    known = {
+        option for command in PARSER.commands.values() for option in command._option_string_actions
+    }
+    for theirs, ours in ELSEWHERE.items():
+        assert f"--{ours}" in known, theirs
+
+
+def test_a_file_called_model_can_be_benched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(TutelageError, match="is now bench MODEL"):
+        check_words(PARSER, ["bench", "model"])
+    Path("model").touch()
+    check_words(PARSER, ["bench", "model"])
