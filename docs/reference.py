@@ -56,11 +56,20 @@ def _settings(commands: Mapping[str, argparse.ArgumentParser]) -> Iterator[str]:
     for setting, (group, item) in SETTINGS.items():
         known = item.metadata["commands"]
         (action,) = (a for a in commands[known[0]]._actions if a.dest == setting)
-        only = "" if known == COMMANDS else f" ({', '.join(known)})"
-        rows.setdefault(group, []).append(_row(action, only))
+        rows.setdefault(group, []).append(_row(action, _only(known)))
     for group, lines in rows.items():
         title = (type(getattr(RunConfig(), group)).__doc__ or "").removesuffix(".")
         yield f"### {title}\n\n{_table(lines)}"
+
+
+def _only(known: tuple[str, ...]) -> str:
+    """Which commands know a setting, in the shorter of two ways; empty if all do."""
+    others = [name for name in COMMANDS if name not in known]
+    if not others:
+        return ""
+    if len(others) < len(known):
+        return f" (not {' or '.join(others)})"
+    return f" ({', '.join(known)})"
 
 
 def _is_shown(action: argparse.Action) -> bool:

@@ -265,7 +265,7 @@ def test_ctrl_c_ends_with_130_and_a_hint_where_there_is_something_to_continue(
     assert cli.main(words) == 130
     said = capsys.readouterr().err
     assert f"tutelage {command}: stopped" in said
-    assert ("the same command goes on where it was saved" in said) == hint
+    assert ("run the same command again to continue" in said) == hint
 
 
 @pytest.mark.parametrize(("command", "hint"), [("run", True), ("predict", False)])
@@ -283,7 +283,7 @@ def test_a_full_disk_is_one_line_with_the_mend(
 
     monkeypatch.setattr(api, command, full)
     assert cli.main([command, "d", "--out", str(out), *["i"] * (command == "predict")]) == 2
-    continues = "; the same command goes on where it was saved" * hint
+    continues = "; run the same command again to continue" * hint
     assert capsys.readouterr().err == (
         f"tutelage {command}: {out}: No space left on device; free some space there, or choose "
         f"another --out{continues}\n"

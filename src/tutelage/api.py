@@ -222,8 +222,8 @@ def ladder(
             continues a ladder that was cut off, also with more ``--seeds``.
         seeds: how many draws of labels, at least 2; their seeds are ``--seed``, the next one, and
             so on, and each draw is planned for ``--minutes``.
-        arms: which of scratch, augment, probe, fine-tune, transfer, self-train, student-alone,
-            student, no-augmentation, no-transfer, no-self-train to train; all by default. Without
+        arms: which arms to train, of scratch, augment, probe, fine-tune, transfer, self-train,
+            student-alone, student, no-augmentation, no-transfer, no-self-train; all by default. Without
             self-train there are no rounds, and the student learns from transfer.
         curve: at which numbers of labels per class, besides your own, to measure what the
             unlabelled images are worth; by default half and a quarter of your number and, if there
@@ -324,8 +324,8 @@ def pseudo_label(
         out: the folder for the labels; the same command continues work that was cut off.
         threshold: probability that a pseudo-label needs to be accepted; the default is that of
             FixMatch (Sohn et al. 2020, arXiv:2001.07685).
-        accepted: in the end, also write the accepted images to this manifest for tutelage run: a
-            .csv of paths, or a .parquet that holds the images, which shards need.
+        accepted: at the end also write the accepted images to this manifest, for tutelage run: a
+            .csv of paths, or a .parquet that holds the images (shards need that).
 
     Returns:
         The content of label.json; None when another process writes it.
@@ -427,10 +427,10 @@ def serve(
         host: address to serve on. The default answers this machine alone, and there is no
             authentication.
         port: port to serve on; 0 takes a free one.
-        threads: requests computed at once; as many as there are cores by default.
+        threads: how many requests are computed at once; by default one for each core.
         max_mb: largest request, in megabytes.
-        max_images: most images in a request.
-        timeout: seconds from a request to its answer, at most.
+        max_images: how many images a request may hold.
+        timeout: how many seconds an answer may take.
 
     Raises:
         TutelageError: no exported model there, a limit out of range, or the port is taken.
@@ -457,9 +457,9 @@ def bench(
 
     Args:
         models: exported .onnx files, or run folders, which stand for their exported models.
-        threads: threads that compute a batch.
+        threads: how many threads compute a batch.
         size: side of the images in pixels; each model's canvas by default.
-        runs: timed runs.
+        runs: how many runs are timed.
 
     Returns:
         What ``tutelage.deploy.bench.bench_model`` returns.

@@ -75,8 +75,8 @@ class DataConfig:
     )
     decisions: str | None = setting(
         None,
-        "a run folder whose images were reviewed with tutelage review, or a folder of tutelage "
-        "suggest, or several folders, separated by commas; the labels decided there are used here",
+        "use the labels that were decided in this folder: a run that was reviewed with tutelage "
+        "review, or a folder of tutelage suggest; or in several, separated by commas",
         everyday=True,
     )
     duplicates: str = setting(
@@ -100,7 +100,8 @@ class DataConfig:
     )
     minutes: float | None = setting(
         None,
-        "time to plan for (default: 3.5 minutes, plus 1 for every 1,000 images, at most 12)",
+        "how many minutes the whole command may take (default: 3.5, plus 1 for every 1,000 images, "
+        "at most 12)",
         range=(0.1, INFINITE),
         commands=TRAINING,
         everyday=True,
@@ -108,7 +109,7 @@ class DataConfig:
     teacher: str = setting(
         "tf_efficientnet_lite2",
         "the network to start from: any timm architecture, or the folder of a tutelage model; "
-        "several, separated by commas, are one teacher (distill takes folders only)",
+        "several, separated by commas, answer together (distill takes folders only)",
         everyday=True,
     )
     weights: str | None = setting(
@@ -122,7 +123,7 @@ class DataConfig:
     )
     checkpoint_seconds: float = setting(
         60.0,
-        "save an unfinished training every so many seconds; a run that was cut off goes on from "
+        "save an unfinished training every so many seconds; a run that was cut off continues from "
         "there",
         range=FROM_ZERO,
         commands=TRAINING,
@@ -155,7 +156,7 @@ class TransferConfig:
     features: str = setting(
         "auto",
         "what the head sees: the trunk's last features, or the means and standard deviations of "
-        "its middle stages (levels); auto takes what does better on held-out labels",
+        "its middle stages (levels); auto takes what predicts held-out labels better",
         choices=("auto", "last", "levels"),
         commands=TEACHING,
     )

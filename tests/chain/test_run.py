@@ -310,7 +310,7 @@ def test_kills_in_every_stage_change_nothing(finished: Path, photos: Path, tmp_p
     with Commands(tmp_path / "stderr") as commands:
         assert commands.run(words, sent=signal.SIGINT, when=began("features")) == 130
         said = commands.log.read_text()
-        assert "stopped; the same command goes on where it was saved" in said
+        assert "stopped; run the same command again to continue" in said
         assert "Traceback" not in said
         for number, stage in enumerate(STAGES):
             if stage == "student":

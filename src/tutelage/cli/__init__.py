@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = vars(parser.parse_args(words))
     command = options.pop("command")
     spin_briefly()
-    again = "; the same command goes on where it was saved" * (command in CONTINUED)
+    again = "; run the same command again to continue" * (command in CONTINUED)
     try:
         _check_ranks(command)
         with handled() if command in CONTINUED else nullcontext():

@@ -29,6 +29,14 @@ VERBS: dict[str, Callable[..., Any]] = {
 EVERYDAY = ("demo", "run", "predict", "evaluate", "suggest", "review", "export", "serve")
 """The commands that most people need, in the order of a first project."""
 HIDDEN = argparse.SUPPRESS
+METAVARS = {
+    "accepted": "FILE",
+    "decisions": "FOLDER",
+    "student_weights": "FILE",
+    "track": "NAMES",
+    "weights": "FILE",
+}
+"""What the help calls a value, where that is not the option's own name."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -198,7 +206,7 @@ def _list_of(kind: Callable[[str], Any]) -> Callable[[str], list[Any]]:
 
 
 def _metavar(name: str, kind: type) -> str:
-    return {int: "N", float: "X"}.get(kind, name.upper())
+    return {int: "N", float: "X"}.get(kind) or METAVARS.get(name, name.upper())
 
 
 def _default(value: Any) -> str:
