@@ -223,8 +223,8 @@ def ladder(
         seeds: how many draws of labels, at least 2; their seeds are ``--seed``, the next one, and
             so on, and each draw is planned for ``--minutes``.
         arms: which arms to train, of scratch, augment, probe, fine-tune, transfer, self-train,
-            student-alone, student, no-augmentation, no-transfer, no-self-train; all by default. Without
-            self-train there are no rounds, and the student learns from transfer.
+            student-alone, student, no-augmentation, no-transfer, no-self-train; all by default.
+            Without self-train there are no rounds, and the student learns from transfer.
         curve: at which numbers of labels per class, besides your own, to measure what the
             unlabelled images are worth; by default half and a quarter of your number and, if there
             are that many, twice and four times it; or none. In Python, an empty sequence for none.
