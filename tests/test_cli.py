@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from shapes import FINISHED, as_options
 
@@ -135,7 +136,7 @@ def test_every_verb_is_a_command_with_help_for_each_of_its_arguments() -> None:
         (["suggest", "d", "--out", "o", "--budget=5"], {"budget": 5, "classes": None}),
         (["evaluate", "m", "d", "--split", "val"], {"model": "m", "data": "d", "split": "val"}),
         (["predict", "m", "a", "b", "--reject"],
-         {"model": "m", "images": ["a", "b"], "out": None, "reject": True}),
+         {"model": "m", "images": ["a", "b"], "out": None, "reject": True, "threshold": None}),
         (["pseudo-label", "m", "a", "--out", "o"],
          {"images": ["a"], "threshold": 0.95, "accepted": None, "quiet": False}),
         (["export", "m", "--format", "hub"],
@@ -386,6 +387,31 @@ def test_predict_rejects_what_looks_like_none_of_the_classes(
     assert cli.main(["predict", model, images, "--reject"]) == 0
     printed = [line.split("\t")[1] for line in capsys.readouterr().out.splitlines()]
     assert printed == [row["label"] for row in rows]
+
+
+def test_a_threshold_is_kept_by_the_exported_model(
+    finished: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model, images = finished / "student", [photos / "test"]
+    plain, _ = api.predict(model, images)
+    least = float(np.median([row.probabilities["disc"] for row in plain]))
+    text = f"disc={least}"
+    wanted = [row.probabilities["disc"] >= least for row in plain]
+    asked, _ = api.predict(model, images, threshold=text)
+    assert [row.label == "disc" for row in asked] == wanted
+    assert [row.confidence for row in asked] == [row.probabilities[row.label] for row in asked]
+    kept = tmp_path / "kept.onnx"
+    told = api.export(model, kept, threshold=text)
+    assert told["threshold"].startswith("disc=")
+    rows, _ = api.predict(kept, images)
+    assert [row.label for row in rows] == [row.label for row in asked]
+    right = np.mean([row.label == Path(row.image).parent.name for row in rows])
+    assert api.evaluate(kept, photos)["accuracy"] == pytest.approx(right)
+    capsys.readouterr()
+    assert cli.main(["predict", str(kept), str(images[0]), "--threshold", "rust=0.3"]) == 2
+    assert "classes: disc, square, triangle" in capsys.readouterr().err
+    assert cli.main(["export", str(model), "--format", "timm", "--threshold", text]) == 2
+    assert "no place for a threshold" in capsys.readouterr().err
 
 
 def test_a_model_without_a_threshold_cannot_reject(

@@ -280,6 +280,7 @@ def predict(
     *,
     out: Path | str | None = None,
     reject: bool = False,
+    threshold: str | None = None,
 ) -> tuple[list[Prediction], list[tuple[str, str]]]:
     """Classify images.
 
@@ -290,6 +291,10 @@ def predict(
         reject: call images that look like none of the classes "unknown". About 5% of the images
             that do belong to a class are called so, too. Their probabilities stay as they are, and
             if there is a class "unknown", they are called "(unknown)".
+        threshold: a decision threshold, CLASS=P: call an image by this class when its probability
+            is at least P, and by the likeliest other class when it is less, as in
+            ``defective=0.3``. Without it the model's own threshold counts, if it was exported with
+            one, or else the likeliest class.
 
     Returns:
         The predictions in order, and (image, reason) of the images that could not be read.
@@ -299,7 +304,8 @@ def predict(
     """
     from tutelage.deploy.predict import predict
 
-    return predict(Path(model), images, None if out is None else Path(out), reject=reject)
+    to = None if out is None else Path(out)
+    return predict(Path(model), images, to, reject=reject, threshold=threshold)
 
 
 def pseudo_label(
@@ -350,6 +356,7 @@ def export(
     int8: bool = False,
     images: Data | None = None,
     max_loss: float = 0.01,
+    threshold: str | None = None,
 ) -> dict[str, Any]:
     """Write a model for other programs, checked against torch.
 
@@ -365,6 +372,9 @@ def export(
         images: images to check and calibrate on, as a folder or manifest; by default the training
             images of the run that the model lies in or, to check only, generated pictures.
         max_loss: the estimated accuracy that int8 may lose; 0.01 is one point.
+        threshold: a decision threshold, CLASS=P, that the exported model keeps: predict and serve
+            call an image by this class when its probability is at least P, and by the likeliest
+            other class when it is less. The format timm has no place for one.
 
     Returns:
         What was written and how well it agrees.
@@ -382,6 +392,7 @@ def export(
         int8=int8,
         images=images,
         max_loss=max_loss,
+        threshold=threshold,
     )
 
 

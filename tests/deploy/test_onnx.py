@@ -27,7 +27,9 @@ NAMES = ("test_efficientnet", "test_resnet")
 
 @pytest.fixture(scope="module")
 def model() -> Classifier:
-    return small_model(CLASSES, temperature=1.25, unknown_threshold=-0.5)
+    return small_model(
+        CLASSES, temperature=1.25, unknown_threshold=-0.5, decision_threshold=(CLASSES[1], 0.3)
+    )
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +148,7 @@ def test_metadata(model: Classifier, exported: Path) -> None:
     assert opened.classes == tuple(CLASSES)
     assert (opened.temperature, opened.input_size) == (1.25, 40)
     assert opened.unknown_threshold == TorchModel(model).unknown_threshold == -0.5
+    assert opened.decision_threshold == TorchModel(model).decision_threshold == (CLASSES[1], 0.3)
     assert opened.metadata == read
     assert int(read["tutelage.parameters"]) == sum(p.numel() for p in model.parameters())
 

@@ -127,6 +127,9 @@ def changed(tiny: Path, **metadata: str) -> Path:
         {"input_size": "big"},
         {"unknown_threshold": '"x"'},
         {"unknown_threshold": "[]"},
+        {"decision_threshold": "0.3"},
+        {"decision_threshold": '["nobody", 0.3]'},
+        {"decision_threshold": '["r", 1.3]'},
     ],
 )
 def test_metadata_of_wrong_types_is_refused(tiny: Path, metadata: dict[str, str]) -> None:

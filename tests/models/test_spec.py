@@ -17,6 +17,7 @@ SPEC = ModelSpec(
     std=(0.4, 0.5, 0.6),
     temperature=1.7,
     unknown_threshold=-1.5,
+    decision_threshold=("蜂", 0.25),
     head_hidden=32,
     versions={"tutelage": "0"},
 )
@@ -84,6 +85,7 @@ def test_optional_fields_may_be_absent() -> None:
     for name in (
         "temperature",
         "unknown_threshold",
+        "decision_threshold",
         "head_hidden",
         "skipped",
         "levels",
@@ -117,6 +119,9 @@ def test_what_earlier_versions_wrote_is_still_read() -> None:
         ({"classes": []}, "unique and not empty"),
         ({"temperature": 0}, "temperature must be positive"),
         ({"unknown_threshold": float("inf")}, "unknown_threshold is inf"),
+        ({"decision_threshold": ["nobody", 0.3]}, "decision_threshold must be a class"),
+        ({"decision_threshold": ["蜂", 1.3]}, "decision_threshold must be a class"),
+        ({"decision_threshold": 0.3}, "decision_threshold is 0.3"),
         ({"crop_pct": 1.5}, "crop_pct"),
         ({"canvas": "big"}, "wrong type"),
         ({"canvas": 0}, "must be positive"),

@@ -11,7 +11,9 @@ import numpy as np
 
 from tutelage.data.decode import UnreadableImage
 from tutelage.system.cores import cores
+from tutelage.system.errors import TutelageError
 
+KNOWN = 20  # classes that an error names
 IN_FLIGHT = 1024  # images given to the threads at once; bounds the results that wait in memory
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -23,8 +25,9 @@ class Prediction:
 
     Attributes:
         image: its name.
-        label: most likely class; "unknown" if the image was rejected.
-        confidence: probability of the most likely class.
+        label: most likely class, or the one that the decision threshold gives; "unknown" if the
+            image was rejected.
+        confidence: probability of that class.
         probabilities: class -> probability.
         rejected: the image looks like none of the classes; None if rejection was not asked for.
     """
@@ -37,12 +40,17 @@ class Prediction:
 
 
 def answer(
-    opened: Any, names: Sequence[str], pixels: Sequence[np.ndarray], *, reject: bool
+    opened: Any,
+    names: Sequence[str],
+    pixels: Sequence[np.ndarray],
+    *,
+    reject: bool,
+    threshold: tuple[str, float] | None = None,
 ) -> list[Prediction]:
     """Predictions of an ``OnnxModel`` or a ``TorchModel`` for N named images, uint8 (H, W, 3).
 
     With ``reject`` they also say which images look like none of the classes; the model must have a
-    threshold.
+    threshold for them. ``threshold`` takes the place of the model's own decision threshold.
     """
     rejected: list[bool | None] = [None] * len(names)
     if reject:
@@ -50,13 +58,55 @@ def answer(
         rejected = [bool(e > opened.unknown_threshold) for e in energy]
     else:
         probabilities = opened.probabilities(pixels)
+    chosen = decide(probabilities, opened.classes, threshold or opened.decision_threshold)
     rows = []
-    for name, probs, out in zip(names, probabilities, rejected, strict=True):
-        best = int(probs.argmax())
+    for name, probs, best, out in zip(names, probabilities, chosen, rejected, strict=True):
         label = _unknown(opened.classes) if out else opened.classes[best]
         by_class = dict(zip(opened.classes, (float(p) for p in probs), strict=True))
         rows.append(Prediction(name, label, float(probs[best]), by_class, out))
     return rows
+
+
+def decide(
+    probabilities: np.ndarray, classes: Sequence[str], threshold: tuple[str, float] | None
+) -> np.ndarray:
+    """Indices (N,) of the classes that images are called after, from their probabilities (N, K).
+
+    That is the likeliest class. With a threshold (class, P) it is this class where its probability
+    is at least P, and the likeliest of the others elsewhere.
+    """
+    if threshold is None:
+        return np.asarray(probabilities.argmax(axis=1))
+    name, least = threshold
+    own = list(classes).index(name)
+    others = probabilities.copy()
+    others[:, own] = -1.0
+    return np.where(probabilities[:, own] >= least, own, others.argmax(axis=1))
+
+
+def read_threshold(text: str, classes: Sequence[str]) -> tuple[str, float]:
+    """A decision threshold (class, P) from its text, ``defective=0.3``.
+
+    Raises:
+        TutelageError: the class is not the model's, or P is no probability.
+    """
+    name, _, number = text.rpartition("=")
+    if name not in classes:
+        known = ", ".join(classes[:KNOWN]) + (", ..." if len(classes) > KNOWN else "")
+        raise TutelageError(
+            f"--threshold {text}: expected CLASS=P, such as {classes[0]}=0.3, with one of the "
+            f"model's classes: {known}"
+        )
+    try:
+        least = float(number)
+    except ValueError:
+        least = -1.0
+    if not 0 <= least <= 1:
+        raise TutelageError(
+            f"--threshold {text}: {number!r} is no probability; expected a number from 0 to 1, "
+            f"such as {name}=0.3"
+        )
+    return name, least
 
 
 def each_image(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from tutelage.data.catalog import Catalog
 from tutelage.data.decode import UnreadableImage, decode
 from tutelage.data.open import Data, open_data
 from tutelage.data.runfolder import catalog_of, has_data
+from tutelage.deploy.answers import read_threshold
 from tutelage.system.errors import TutelageError, need
 
 # The formats, and what each file or folder is called in the model folder.
@@ -31,17 +32,25 @@ def export(
     int8: bool,
     images: Data | None,
     max_loss: float,
+    threshold: str | None = None,
 ) -> dict[str, Any]:
     """Export and check; ``tutelage.api.export`` has the arguments."""
     if format not in FORMATS:
         raise TutelageError(f"format is {format!r}, expected one of {', '.join(FORMATS)}")
     if int8 and format != "onnx":
         raise TutelageError(f"int8 models are ONNX files; leave out --format {format} or --int8")
+    if threshold is not None and format == "timm":
+        raise TutelageError(
+            "timm's format has no place for a threshold; leave out --threshold, or export as hub"
+        )
     for package in ("torch", "timm", "onnx"):
         need(package, "train")
     from tutelage.models.folder import load_model
 
     loaded = load_model(model)
+    if threshold is not None:
+        least = read_threshold(threshold, loaded.spec.classes)
+        loaded.spec = replace(loaded.spec, decision_threshold=least)
     path = out or model / FORMATS[format]
     own = _own_images(model, images)
     if int8 and not own:
@@ -53,6 +62,8 @@ def export(
     checked = _written(loaded, path, format, shown, model)
     source = "training images" if own else "generated"
     result: dict[str, Any] = {"path": str(path), **asdict(checked), "images": source}
+    if loaded.spec.decision_threshold is not None:
+        result["threshold"] = "{}={:g}".format(*loaded.spec.decision_threshold)
     if int8:
         from tutelage.deploy.onnx import quantize_onnx
 

@@ -68,6 +68,7 @@ class TorchModel:
     def __init__(self, model: Classifier, device: str = "cpu") -> None:
         self.classes = model.spec.classes
         self.unknown_threshold = model.spec.unknown_threshold
+        self.decision_threshold = model.spec.decision_threshold
         self._device = torch.device(device)
         self._deployed = Deployed(model).to(self._device)
 

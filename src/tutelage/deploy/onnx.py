@@ -197,6 +197,7 @@ def _metadata(model: Classifier) -> dict[str, str]:
         "classes": json.dumps(spec.classes, ensure_ascii=False),
         "temperature": repr(spec.temperature),
         "unknown_threshold": json.dumps(spec.unknown_threshold),
+        "decision_threshold": json.dumps(spec.decision_threshold, ensure_ascii=False),
         "input_size": spec.input_size,
         "canvas": spec.canvas,
         "crop_pct": spec.crop_pct,

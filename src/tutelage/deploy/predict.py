@@ -15,7 +15,14 @@ from tutelage.data.catalog import Catalog
 from tutelage.data.decode import decode
 from tutelage.data.folder import as_text, image_files
 from tutelage.data.sources import read_file
-from tutelage.deploy.answers import Prediction, answer, each_image, reason_of
+from tutelage.deploy.answers import (
+    Prediction,
+    answer,
+    decide,
+    each_image,
+    read_threshold,
+    reason_of,
+)
 from tutelage.deploy.tables import check_suffix, write_predictions
 from tutelage.stats.metrics import metrics
 from tutelage.system.errors import TutelageError, need
@@ -76,7 +83,12 @@ def exported_files(models: Sequence[Path | str]) -> list[Path]:
 
 
 def predict(
-    model: Path, images: Sequence[Path | str], out: Path | None, *, reject: bool
+    model: Path,
+    images: Sequence[Path | str],
+    out: Path | None,
+    *,
+    reject: bool,
+    threshold: str | None = None,
 ) -> tuple[list[Prediction], list[tuple[str, str]]]:
     """Classify image files; ``tutelage.api.predict`` has the arguments."""
     if out is not None:
@@ -88,11 +100,13 @@ def predict(
             "was made, or it is older than such thresholds; train it again, with 2 or more labels "
             "per class (and export it again), or leave out --reject"
         )
+    least = None if threshold is None else read_threshold(threshold, opened.classes)
     paths = _files(images)
 
     def look(path: Path) -> Prediction:
         pixels = decode(read_file(path))
-        return answer(opened, [as_text(str(path))], [pixels], reject=reject)[0]
+        named = [as_text(str(path))]
+        return answer(opened, named, [pixels], reject=reject, threshold=least)[0]
 
     rows: list[Prediction] = []
     skipped: list[tuple[str, str]] = []
@@ -139,7 +153,9 @@ def evaluate(opened: Any, catalog: Catalog, data: str, *, split: str) -> dict[st
             reasons[catalog.names[at]] = reason_of(seen)
     if not probs:
         raise TutelageError(f"none of the {len(rows)} '{split}' images of {data} can be read")
-    figures = metrics(np.stack(probs), np.array(labels))
+    stacked = np.stack(probs)
+    predicted = decide(stacked, opened.classes, opened.decision_threshold)
+    figures = metrics(stacked, np.array(labels), predicted)
     assert figures is not None
     return {"split": split, **figures, "skipped": len(reasons), "reasons": reasons}
 

@@ -30,6 +30,7 @@ class OnnxModel:
         temperature: the graph divides the logits by it.
         input_size: side in pixels of the view that the trunk sees.
         unknown_threshold: an energy above it means none of the classes; None without a threshold.
+        decision_threshold: (class, P), see ``tutelage.deploy.answers.decide``; None without one.
         metadata: everything the file says about itself.
 
     Raises:
@@ -61,6 +62,8 @@ class OnnxModel:
             # Files from before there were thresholds have no energy either.
             threshold = json.loads(self.metadata.get("tutelage.unknown_threshold", "null"))
             self.unknown_threshold = None if threshold is None else float(threshold)
+            own = self.metadata.get("tutelage.decision_threshold", "null")
+            self.decision_threshold = _decision_threshold(own, self.classes)
         except (KeyError, ValueError, TypeError, RecursionError) as error:
             raise TutelageError(
                 f"{self.path} is an ONNX model, but not one of tutelage: its metadata has no "
@@ -135,6 +138,16 @@ class OnnxModel:
                     f"{shapes[name]}: it is damaged, export it again"
                 )
         return found
+
+
+def _decision_threshold(text: str, classes: Sequence[str]) -> tuple[str, float] | None:
+    found = json.loads(text)
+    if found is None:
+        return None
+    name, least = found
+    if name not in classes or not 0 <= float(least) <= 1:
+        raise ValueError("the threshold is not that of a class")
+    return str(name), float(least)
 
 
 def _classes(text: str) -> tuple[str, ...]:

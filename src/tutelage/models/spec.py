@@ -54,6 +54,9 @@ class ModelSpec:
     # An image with a higher energy (``tutelage.stats.unknown.energy`` of the logits, not divided
     # by the temperature) is of none of the classes; None if not fitted.
     unknown_threshold: float | None = None
+    # (class, P): an image is called so from this probability on, and else after the likeliest
+    # other class; None calls every image after the likeliest class.
+    decision_threshold: tuple[str, float] | None = None
     head_hidden: int | None = None  # width of the neck of a cut student; None has no neck
     skipped: tuple[str, ...] = ()  # residual blocks of a cut trunk that pass their input through
     # Numbers, from 1, of the stages whose maps' channel means and standard deviations are features
@@ -83,6 +86,10 @@ class ModelSpec:
             "levels must rise from 1 and lie within the cut": _within(self.levels, self.cut),
             "unknown_threshold must be finite": self.unknown_threshold is None
             or math.isfinite(self.unknown_threshold),
+            "decision_threshold must be a class and a probability": self.decision_threshold is None
+            or (
+                self.decision_threshold[0] in self.classes and 0 <= self.decision_threshold[1] <= 1
+            ),
         }
         for rule, holds in checks.items():
             if not holds:

@@ -52,15 +52,17 @@ def nll(probs: Floats, labels: Ints) -> float:
     return float(-np.log(np.clip(chosen, 1e-12, 1.0)).mean())
 
 
-def metrics(probs: Floats, labels: Ints) -> dict[str, Any] | None:
+def metrics(probs: Floats, labels: Ints, predicted: Ints | None = None) -> dict[str, Any] | None:
     """The figures of ``probs`` (N, K), as metrics.json writes them; None without images.
 
     ``majority`` is the accuracy of a model that always answers the most frequent of ``labels``.
+    ``predicted`` (N,) are the answers; without it, the likeliest classes.
     """
     n = len(labels)
     if n == 0:
         return None
-    predicted = probs.argmax(axis=1)
+    if predicted is None:
+        predicted = probs.argmax(axis=1)
     right = int((predicted == labels).sum())
     return {
         "n": n,
