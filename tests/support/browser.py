@@ -36,3 +36,21 @@ def browser() -> Iterator[Any]:
             yield started
         finally:
             started.close()
+
+
+def violations(page: Any) -> list[str]:
+    """What axe-core finds on an open page, as it is now, in dark and in light.
+
+    "light: rule at target: what to mend", one line for each part of the page; empty if all is well.
+    The page is light afterwards.
+    """
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    found = []
+    for scheme in ("dark", "light"):
+        page.emulate_media(color_scheme=scheme)
+        for rule in axe.run(page).response["violations"]:
+            found += [
+                f"{scheme}: {rule['id']} at {' '.join(map(str, node['target']))}: {rule['help']}"
+                for node in rule["nodes"]
+            ]
+    return found
