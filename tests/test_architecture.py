@@ -36,9 +36,10 @@ BUILT_ON = {
 }
 TORCH_FREE = (
     "__init__", "__main__", "_version", "api", "cli", "config", "data", "deploy.answers",
-    "deploy.bench", "deploy.export", "deploy.pseudo_label", "deploy.label_accepted",
-    "deploy.label_shards", "deploy.label_table", "deploy.latency", "deploy.openapi",
-    "deploy.predict", "deploy.runtime", "deploy.serve", "deploy.tables", "ladder.curve",
+    "deploy.access_log", "deploy.bench", "deploy.export", "deploy.label_accepted",
+    "deploy.label_shards", "deploy.label_table", "deploy.latency", "deploy.openapi", "deploy.pages",
+    "deploy.predict", "deploy.pseudo_label", "deploy.runtime", "deploy.serve", "deploy.tables",
+    "deploy.uploads", "ladder.curve",
     "review.app", "review.items", "review.suggested", "stats.calibrate", "stats.intervals",
     "stats.label_errors", "stats.metrics", "stats.pseudo_labels", "stats.suggest",
     "stats.unknown", "system",

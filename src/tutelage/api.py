@@ -430,8 +430,11 @@ def serve(
     max_mb: float = 32.0,
     max_images: int = 64,
     timeout: float = 30.0,
+    quiet: bool = False,
 ) -> None:
     """Answer HTTP requests with a model's predictions, until Ctrl-C.
+
+    The address that is printed shows a page on which pictures are dropped and answered.
 
     Args:
         model: an exported .onnx file, or a run folder.
@@ -442,6 +445,7 @@ def serve(
         max_mb: largest request, in megabytes.
         max_images: how many images a request may hold.
         timeout: how many seconds an answer may take.
+        quiet: print no line for each request.
 
     Raises:
         TutelageError: no exported model there, a limit out of range, or the port is taken.
@@ -456,6 +460,7 @@ def serve(
         max_mb=max_mb,
         max_images=max_images,
         timeout=timeout,
+        quiet=quiet,
     )
 
 

@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +18,21 @@ import numpy as np
 from anyio import CapacityLimiter
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.applications import Starlette
-from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import Message, Receive
 
 from tutelage._version import __version__
 from tutelage.data.decode import UnreadableImage, decode, read_size
+from tutelage.deploy import pages
+from tutelage.deploy.access_log import AccessLog
 from tutelage.deploy.answers import Prediction, answer
 from tutelage.deploy.openapi import Limits, describe
 from tutelage.deploy.predict import exported_file
 from tutelage.deploy.runtime import OnnxModel
+from tutelage.deploy.uploads import images_of
 from tutelage.system import web
 from tutelage.system.cores import cores
 from tutelage.system.errors import TutelageError
@@ -41,20 +42,21 @@ CHUNK_PIXELS = 8_000_000
 TEXT = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus's exposition format
 
 
-def make_app(model: OnnxModel, name: str, limits: Limits) -> Starlette:
+def make_app(model: OnnxModel, name: str, limits: Limits, *, log: bool = False) -> Starlette:
     """The application for a model opened with one thread, under the name that the answers give it.
 
-    ``limits.threads`` requests use the model at once.
+    ``limits.threads`` requests use the model at once. With ``log``, each has a line on stderr.
     """
     service = _Service(model, name, limits)
     return Starlette(
         routes=[
-            Route("/", service.page),
+            *pages.routes(service.description),
             Route("/openapi.json", service.openapi),
             Route("/health", service.health),
             Route("/metrics", service.metrics),
             Route("/predict", service.predict, methods=["POST"]),
         ],
+        middleware=[Middleware(AccessLog)] if log else [],
         exception_handlers={HTTPException: _refusal},
     )
 
@@ -68,6 +70,7 @@ def serve(
     max_mb: float,
     max_images: int,
     timeout: float,
+    quiet: bool,
 ) -> None:
     """Serve until Ctrl-C; ``tutelage.api.serve`` has the arguments."""
     threads = cores() if threads is None else threads
@@ -86,7 +89,7 @@ def serve(
         threads=threads,
         total_bytes=round(max(256.0, 2 * max_mb) * 1e6),
     )
-    app = make_app(opened, path.name, limits)
+    app = make_app(opened, path.name, limits, log=not quiet)
     where = f"[{host}]" if ":" in host else host
     print(f"serving {path} on http://{where}:{listening.getsockname()[1]}/", flush=True)
     web.run_app(app, listening)
@@ -109,25 +112,26 @@ class _Service:
         self._seconds = Histogram("tutelage_request_seconds", "from head to answer", **kept)
         self._busy = Gauge("tutelage_requests_in_flight", "requests not yet answered", **kept)
 
-    async def page(self, request: Request) -> Response:
-        page = resources.files("tutelage.deploy").joinpath("serve.html").read_bytes()
-        policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
-        return Response(page, media_type="text/html", headers={"Content-Security-Policy": policy})
-
     async def openapi(self, request: Request) -> Response:
-        return JSONResponse(describe(self._model.classes, self._limits))
+        return JSONResponse(self.description(request))
+
+    def description(self, request: Request) -> dict[str, Any]:
+        """What this server understands, with its address as the client calls it."""
+        return describe(self._about(), self._limits, str(request.base_url).rstrip("/"))
 
     async def health(self, request: Request) -> Response:
-        return JSONResponse(
-            {
-                "status": "ok",
-                "model": self._name,
-                "classes": list(self._model.classes),
-                "parameters": int(self._model.metadata.get("tutelage.parameters", 0)),
-                "rejects": self._model.unknown_threshold is not None,
-                "version": __version__,
-            }
-        )
+        return JSONResponse(self._about())
+
+    def _about(self) -> dict[str, Any]:
+        return {
+            "status": "ok",
+            "model": self._name,
+            "classes": list(self._model.classes),
+            "parameters": int(self._model.metadata.get("tutelage.parameters", 0)),
+            "rejects": self._model.unknown_threshold is not None,
+            "max_bytes": self._limits.request_bytes,
+            "version": __version__,
+        }
 
     async def metrics(self, request: Request) -> Response:
         """Counters for Prometheus; the counts by class show when the images drift."""
@@ -149,7 +153,7 @@ class _Service:
                 ) from None
             except ClientDisconnect:
                 status = 499  # as nginx counts such requests; nobody reads the answer
-                return Response(status_code=400)
+                return Response(status_code=status)
             except HTTPException as error:
                 status = error.status_code
                 raise
@@ -167,17 +171,24 @@ class _Service:
         if reject and self._model.unknown_threshold is None:
             raise HTTPException(400, "this model has no threshold to reject by: leave out reject")
         with self._holding() as hold:
-            named = await _images_of(request, self._limits, hold)
+            named = await images_of(request, self._limits, hold)
+            request.state.images = len(named)
+            began = time.monotonic()
             rows = await anyio.to_thread.run_sync(
                 self._rows, named, reject, deadline, limiter=self._limiter
             )
+        took = 1000 * (time.monotonic() - began)
         readable = [row for row in rows if "error" not in row]
         self._images.labels("answered").inc(len(readable))
         self._images.labels("unreadable").inc(len(rows) - len(readable))
         for row in readable:
             self._labels.labels(row["label"]).inc()
         content = {"model": self._name, "predictions": rows}
-        return JSONResponse(content, status_code=200 if readable else 422)
+        return JSONResponse(
+            content,
+            status_code=200 if readable else 422,
+            headers={"Server-Timing": f"predict;dur={took:.1f}"},  # milliseconds, of all images
+        )
 
     @contextmanager
     def _holding(self) -> Iterator[Any]:
@@ -246,49 +257,13 @@ def _decoded(content: bytes, most_pixels: int) -> np.ndarray | str:
         return str(error)
 
 
-async def _images_of(request: Request, limits: Limits, hold: Any) -> list[tuple[str, bytes]]:
-    """(name, file content) of each image in a request."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    counted = Request(request.scope, _counting(request.receive, limits.request_bytes, hold))
-    if kind == "multipart/form-data":
-        async with counted.form(max_files=limits.images, max_fields=0) as form:
-            named = [
-                (item.filename or "image", await item.read())
-                for _, item in form.multi_items()
-                if isinstance(item, UploadFile)
-            ]
-    elif kind.startswith("image/") or kind == "application/octet-stream":
-        named = [("image", await counted.body())]
-    else:
-        raise HTTPException(
-            415,
-            f"the body is {kind or 'of no type'}; expected an image (image/jpeg, image/png, ... or "
-            "application/octet-stream), or multipart/form-data with several",
-        )
-    if not named:
-        raise HTTPException(400, "there is no image in the request")
-    return named
-
-
-def _counting(receive: Receive, most: int, hold: Any) -> Receive:
-    """``receive``, but a body of more than ``most`` bytes is refused; ``hold`` gets each size."""
-    received = 0
-
-    async def counting() -> Message:
-        nonlocal received
-        message = await receive()
-        size = len(message.get("body", b""))
-        received += size
-        if received > most:
-            raise HTTPException(413, f"the body has more than {most:,} bytes; send fewer images")
-        hold(size)
-        return message
-
-    return counting
-
-
 async def _refusal(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     # The rest of the body will not be read, so the connection ends with the answer.
     headers = {**(error.headers or {}), "Connection": "close"}
-    return JSONResponse({"error": error.detail}, status_code=error.status_code, headers=headers)
+    words = error.detail
+    if error.status_code == 404:
+        words = f"there is nothing at {request.url.path}; /docs says what there is"
+    elif error.status_code == 405:
+        words = f"{request.url.path} takes {headers['Allow']}, not {request.method}; see /docs"
+    return JSONResponse({"error": words}, status_code=error.status_code, headers=headers)
