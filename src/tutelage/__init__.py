@@ -2,52 +2,64 @@
 
 from __future__ import annotations
 
+import sys
+from importlib import import_module
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
-from tutelage._version import __version__
-from tutelage.system.errors import MissingExtra, TutelageError
+from tutelage import api
+from tutelage._version import __version__ as __version__
+from tutelage.system.errors import MissingExtra as MissingExtra
+from tutelage.system.errors import TutelageError as TutelageError
 
-if TYPE_CHECKING:
-    from tutelage.api import (
-        demo,
-        distill,
-        evaluate,
-        export,
-        predict,
-        pseudo_label,
-        run,
-        self_train,
-        suggest,
-        transfer,
-    )
-    from tutelage.estimator import FewLabelClassifier
+if TYPE_CHECKING:  # checkers read the names that the rest of this module finds
+    from tutelage.api import *  # noqa: F403
+    from tutelage.deploy.answers import Prediction as Prediction
+    from tutelage.deploy.predict import Model as Model
+    from tutelage.deploy.predict import load as load
+    from tutelage.estimator import FewLabelClassifier as FewLabelClassifier
 
-__all__ = [
-    "FewLabelClassifier",
-    "MissingExtra",
-    "TutelageError",
-    "__version__",
-    "demo",
-    "distill",
-    "evaluate",
-    "export",
-    "predict",
-    "pseudo_label",
-    "run",
-    "self_train",
-    "suggest",
-    "transfer",
-]
+_VERBS = {
+    name: verb
+    for name, verb in vars(api).items()
+    if isinstance(verb, FunctionType) and verb.__module__ == api.__name__ and name[0] != "_"
+}
+_LATER = {  # what imports more than a verb does until it is called
+    "FewLabelClassifier": "tutelage.estimator",
+    "Model": "tutelage.deploy.predict",
+    "Prediction": "tutelage.deploy.answers",
+    "load": "tutelage.deploy.predict",
+}
+
+if not TYPE_CHECKING:  # a checker would take every name for a known one
+    __all__ = ["MissingExtra", "TutelageError", "__version__", *_LATER, *_VERBS]
+
+    def __getattr__(name: str) -> Any:
+        """Import a class when it is first used."""
+        if name in _LATER:
+            return getattr(import_module(_LATER[name]), name)
+        raise AttributeError(f"module 'tutelage' has no attribute '{name}'")
+
+    def __dir__() -> list[str]:
+        return sorted(__all__)
 
 
-def __getattr__(name: str) -> Any:
-    """Import the verbs when they are first used."""
-    if name == "FewLabelClassifier":
-        from tutelage.estimator import FewLabelClassifier
+class _Room(ModuleType):
+    """A package that has the name of a verb, such as ``tutelage.review``, can be called as one."""
 
-        return FewLabelClassifier
-    if name in __all__:
-        from tutelage import api
+    __wrapped__: Any  # the verb, also for its signature
 
-        return getattr(api, name)
-    raise AttributeError(f"module 'tutelage' has no attribute '{name}'")
+    def __call__(self, *arguments: Any, **settings: Any) -> Any:
+        return self.__wrapped__(*arguments, **settings)
+
+
+class _Package(ModuleType):
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, ModuleType) and name in _VERBS:  # its import replaces the verb
+            value.__class__ = _Room
+            value.__wrapped__ = _VERBS[name]
+        super().__setattr__(name, value)
+
+
+globals().update(_VERBS)
+sys.modules[__name__].__class__ = _Package

@@ -18,6 +18,7 @@ from tutelage.system.errors import need_training
 if TYPE_CHECKING:
     from tutelage.data.open import Data
     from tutelage.deploy.answers import Prediction
+    from tutelage.deploy.images import Images
 
 
 def demo(
@@ -268,15 +269,17 @@ def evaluate(
         TutelageError: the split has no labelled image, or classes the model does not know.
     """
     from tutelage.data.open import open_data
-    from tutelage.deploy.predict import evaluate, open_model
+    from tutelage.deploy.find import find_model, open_model
+    from tutelage.deploy.predict import evaluate
 
-    opened = open_model(Path(model))
-    return evaluate(opened, *open_data(data, split=split), split=split)
+    found = find_model(model)
+    catalog, name = open_data(data, split=split)
+    return evaluate(open_model(found), catalog, name, split=split)
 
 
 def predict(
     model: Path | str,
-    images: Sequence[Path | str],
+    images: Images,
     *,
     out: Path | str | None = None,
     reject: bool = False,
@@ -285,8 +288,12 @@ def predict(
     """Classify images.
 
     Args:
-        model: an exported .onnx file, a model folder, or a run folder.
-        images: image files, or folders that are searched for images.
+        model: a run folder (its student, if it has one), a model folder (such as RUN/student or
+            RUN/teacher) or an exported .onnx file.
+        images: image files, folders that are searched for images, patterns ("photos/*.jpg", "**"),
+            .csv or .parquet manifests, addresses (https://..., s3://...), or - for stdin: the names
+            of images, one a line, or one image. In Python one of these or several, also PIL images
+            and arrays of uint8, (H, W, 3) or (H, W).
         out: write the predictions to this new .csv, .jsonl or .parquet file.
         reject: call images that look like none of the classes "unknown". About 5% of the images
             that do belong to a class are called so, too. Their probabilities stay as they are, and
@@ -310,7 +317,7 @@ def predict(
 
 def pseudo_label(
     model: Path | str,
-    images: Sequence[Path | str],
+    images: Sequence[Path | str] | Path | str,
     out: Path | str,
     *,
     threshold: float = 0.95,
@@ -323,8 +330,8 @@ def pseudo_label(
     that share the folder ``--out``: under torchrun, or started by hand.
 
     Args:
-        model: an exported .onnx file, a run folder, or a model folder, which uses the GPU
-            ``LOCAL_RANK`` if there is one.
+        model: as for ``tutelage predict``. A model folder uses torch, if that is installed, and
+            the GPU ``LOCAL_RANK``, if there is one.
         images: .tar or .parquet shards, folders of images or of such shards, as paths or URLs
             (``s3://...``); patterns with ``*`` and ``{000..099}`` stand for several.
         out: the folder for the labels; the same command continues work that was cut off.
@@ -361,7 +368,8 @@ def export(
     """Write a model for other programs, checked against torch.
 
     Args:
-        model: a model folder, such as RUN/student.
+        model: a model folder, such as RUN/student, or a run folder, which stands for its student
+            or, without one, its teacher.
         out: the file or, for timm and hub, the new folder; by default ``model.onnx``,
             ``model.pt2``, ``timm`` or ``hub`` in the model folder.
         format: onnx, or torch (a .pt2 file of ``torch.export``), with the preprocessing inside;
@@ -437,7 +445,7 @@ def serve(
     The address that is printed shows a page on which pictures are dropped and answered.
 
     Args:
-        model: an exported .onnx file, or a run folder.
+        model: an exported .onnx file, or a run or model folder that has one.
         host: address to serve on. The default answers this machine alone, and there is no
             authentication.
         port: port to serve on; 0 takes a free one.
@@ -465,14 +473,19 @@ def serve(
 
 
 def bench(
-    models: Sequence[Path | str], *, threads: int = 1, size: int | None = None, runs: int = 50
+    models: Sequence[Path | str] | Path | str,
+    *,
+    threads: int = 1,
+    size: int | None = None,
+    runs: int = 50,
 ) -> dict[str, Any]:
     """Measure the latency, memory and size of models.
 
     Latency is measured for one image and for 32 at once.
 
     Args:
-        models: exported .onnx files, or run folders, which stand for their exported models.
+        models: exported .onnx files, model folders that have one, or run folders, which stand for
+            all of their exported models.
         threads: how many threads compute a batch.
         size: side of the images in pixels; each model's canvas by default.
         runs: how many runs are timed.
@@ -484,9 +497,10 @@ def bench(
         TutelageError: no exported model there, or a number out of range.
     """
     from tutelage.deploy.bench import bench_model
-    from tutelage.deploy.predict import exported_files
+    from tutelage.deploy.find import exported_files
 
-    return bench_model(exported_files(models), threads=threads, size=size, runs=runs)
+    several = [models] if isinstance(models, str | Path) else models
+    return bench_model(exported_files(several), threads=threads, size=size, runs=runs)
 
 
 def teachers() -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ from answering import write_model
 
 from tutelage import cli
 from tutelage.deploy.bench import bench_model
-from tutelage.deploy.predict import exported_files
+from tutelage.deploy.find import exported_files
 from tutelage.system.errors import TutelageError
 
 

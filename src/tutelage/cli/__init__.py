@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from tutelage.system.files import explain
 from tutelage.system.ranks import env_int
 from tutelage.system.stop import EXIT_CODE, Terminated, handled
 
+SKIPPED_SHOWN = 20  # images that could not be read are all counted, and so many are named
 SHARED = ("demo", "run", "transfer", "self-train", "distill", "pseudo-label")
 """Commands that several processes do together, under torchrun."""
 CONTINUED = (*SHARED, "ladder", "suggest")
@@ -115,7 +116,7 @@ def _run(command: str, options: dict[str, Any]) -> None:
 
 
 def _print_figures(figures: dict[str, Any], *, as_json: bool) -> None:
-    _print_skipped(figures["reasons"].items())
+    _print_skipped([*figures["reasons"].items()])
     if as_json:
         print(json.dumps(figures, indent=2))
         return
@@ -126,28 +127,34 @@ def _print_figures(figures: dict[str, Any], *, as_json: bool) -> None:
         print(f"{name:<18} {figures[name]:.4f}")
 
 
-def _print_skipped(reasons: Iterable[tuple[str, str]]) -> None:
-    for name, reason in reasons:
+def _print_skipped(reasons: Sequence[tuple[str, str]]) -> None:
+    for name, reason in reasons[:SKIPPED_SHOWN]:
         _print_error(f"skipped {name}: {reason}")
+    if (more := len(reasons) - SKIPPED_SHOWN) > 0:
+        _print_error(f"skipped {more:,} more")
 
 
 def _print_predictions(
     rows: Sequence[Any], skipped: Sequence[tuple[str, str]], out: str | None, *, as_json: bool
 ) -> None:
+    from tutelage.deploy.answers import summary
     from tutelage.deploy.tables import as_json_lines, formula_cells
     from tutelage.system.console import printable
 
+    if as_json and rows:
+        print("\n".join(as_json_lines(rows)))
+    elif out is None:
+        for row in rows:
+            print(f"{printable(row.image)}\t{printable(row.label)}\t{row.confidence:.4f}")
+    sys.stdout.flush()  # what is said on stderr comes after the rows
     _print_skipped(skipped)
     if not rows:
         raise TutelageError("none of the images could be read")
-    if out is not None:
-        if Path(out).suffix == ".csv" and (count := formula_cells(rows)):
-            _print_error(
-                f"{count} cells of {out} begin with =, +, - or @, which a spreadsheet takes for "
-                "formulas: import those columns as text"
-            )
-    elif as_json:
-        print("\n".join(as_json_lines(rows)))
-    else:
-        for row in rows:
-            print(f"{printable(row.image)}\t{printable(row.label)}\t{row.confidence:.4f}")
+    written = "" if out is None else f"; written to {out}"
+    _print_error(summary(rows, len(skipped)) + written)
+    if out is not None and Path(out).suffix == ".csv" and (count := formula_cells(rows)):
+        some = f"{count:,} cells of {out} begin" if count > 1 else f"a cell of {out} begins"
+        _print_error(
+            f"{some} with =, +, - or @, which a spreadsheet takes for a formula: import that "
+            "column as text"
+        )

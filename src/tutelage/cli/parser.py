@@ -10,7 +10,7 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -138,7 +138,8 @@ def _escaped(text: str) -> str:
 
 def _add_arguments(command: Parser, verb: Callable[..., Any], help: dict[str, str]) -> None:
     """An argument for every parameter; without a default, ``out`` and keywords are options, too."""
-    hints = typing.get_type_hints(verb, vars(api), {"Data": str, "Prediction": object})
+    words = {"Data": str, "Images": Sequence[str], "Prediction": object}
+    hints = typing.get_type_hints(verb, vars(api), words)
     for name, parameter in inspect.signature(verb).parameters.items():
         if parameter.kind is parameter.VAR_KEYWORD or not help[name]:
             continue

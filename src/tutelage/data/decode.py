@@ -70,11 +70,21 @@ def decode(data: bytes) -> NDArray[np.uint8]:
         UnreadableImage: empty, unknown, damaged, truncated, or larger than ``MAX_PIXELS``.
     """
     with _explained(data), _open(data) as image, _turn_of(image):
-        image.load()
-        turn = _TURNS.get(_orientation(image))  # after load: Pillow may have turned it already
-        rgb = _rgb(image)
-        pixels: NDArray[np.uint8] = np.array(rgb if turn is None else rgb.transpose(turn))
-        return pixels
+        return _upright(image)
+
+
+def as_pixels(image: Image.Image) -> NDArray[np.uint8]:
+    """The pixels of a Pillow image, as ``decode`` gives those of a file; UnreadableImage if not."""
+    with _explained(b"Pillow has read it"):
+        return _upright(image)
+
+
+def _upright(image: Image.Image) -> NDArray[np.uint8]:
+    image.load()
+    turn = _TURNS.get(_orientation(image))  # after load: Pillow may have turned it already
+    rgb = _rgb(image)
+    pixels: NDArray[np.uint8] = np.array(rgb if turn is None else rgb.transpose(turn))
+    return pixels
 
 
 def read_size(data: bytes) -> tuple[int, int]:

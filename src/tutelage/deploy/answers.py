@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from tutelage.system.cores import cores
 from tutelage.system.errors import TutelageError
 
 KNOWN = 20  # classes that an error names
+CLASSES_SHOWN = 10  # in a summary
 IN_FLIGHT = 1024  # images given to the threads at once; bounds the results that wait in memory
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -124,6 +126,9 @@ def each_image(
         except (UnreadableImage, OSError) as error:
             return error
 
+    if len(items) == 1:  # starting threads takes longer than a small model
+        yield attempt(items[0])
+        return
     with ThreadPoolExecutor(cores()) as pool:
         for start in range(0, len(items), IN_FLIGHT):
             yield from pool.map(attempt, items[start : start + IN_FLIGHT])
@@ -132,6 +137,17 @@ def each_image(
 def reason_of(error: UnreadableImage | OSError) -> str:
     """Why an image cannot be read, without its name."""
     return str(getattr(error, "strerror", None) or error)
+
+
+def summary(rows: Sequence[Prediction], skipped: int) -> str:
+    """How many images there were, how many could not be read, and how many each class has."""
+    total = len(rows) + skipped
+    classes = Counter(row.label for row in rows).most_common()
+    parts = [f"{name} ({count:,})" for name, count in classes[:CLASSES_SHOWN]]
+    if rest := classes[CLASSES_SHOWN:]:
+        parts.append(f"{len(rest):,} other classes ({sum(count for _, count in rest):,})")
+    aside = f", {skipped:,} of them skipped" if skipped else ""
+    return f"{total:,} image{'s' * (total != 1)}{aside}: {', '.join(parts)}"
 
 
 def _unknown(classes: Sequence[str]) -> str:

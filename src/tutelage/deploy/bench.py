@@ -13,17 +13,23 @@ from tutelage.deploy.runtime import OnnxModel
 from tutelage.system.errors import TutelageError
 
 BATCHES = (1, 32)
+# On Linux a process inherits the ru_maxrss of the one that started it, so VmHWM is asked instead.
 MEMORY = """
-import resource, sys
+import re, resource, sys
+from pathlib import Path
 import numpy as np
 from tutelage.deploy.runtime import OnnxModel
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+status = Path("/proc/self/status")
+def peak():
+    if status.exists():
+        return 1024 * int(re.search(r"VmHWM:\\s*(\\d+) kB", status.read_text())[1])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 model = OnnxModel(sys.argv[1], threads=int(sys.argv[2]))
 image = np.full((int(sys.argv[3]), int(sys.argv[3]), 3), 128, dtype=np.uint8)
 for _ in range(3):
     model.probabilities([image] * int(sys.argv[4]))
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print((after - before) * (1 if sys.platform == "darwin" else 1024))
+print(peak() - before)
 """
 
 
@@ -82,12 +88,17 @@ def describe(result: dict[str, Any]) -> str:
     ]
     for row in result["models"]:
         one, many = row["batches"]["1"], row["batches"]["32"]
-        memory = "-" if many["memory_bytes"] is None else f"{many['memory_bytes'] / 1e6:.0f} MB"
+        memory = "-" if many["memory_bytes"] is None else _size(many["memory_bytes"])
         single = f"{one['latency_ms_p50']:.1f} ({one['latency_ms_p05']:.1f}) ms"
         each = f"{many['latency_ms_p50'] / 32:.1f} ({many['latency_ms_p05'] / 32:.1f}) ms"
-        name = row["path"][-32:]
-        lines.append(f"  {name:<32}{row['bytes'] / 1e6:>6.1f} MB{single:>20}{each:>20}{memory:>12}")
+        name = row["path"] if len(row["path"]) <= 32 else f"...{row['path'][-29:]}"
+        lines.append(f"  {name:<32}{_size(row['bytes']):>9}{single:>20}{each:>20}{memory:>12}")
     return "\n".join(lines)
+
+
+def _size(count: int) -> str:
+    """Bytes for people."""
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.0f} kB"
 
 
 def _memory(path: str, threads: int, side: int, batch: int) -> int | None:

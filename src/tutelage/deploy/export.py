@@ -15,6 +15,7 @@ from tutelage.data.decode import UnreadableImage, decode
 from tutelage.data.open import Data, open_data
 from tutelage.data.runfolder import catalog_of, has_data
 from tutelage.deploy.answers import read_threshold
+from tutelage.deploy.find import find_model
 from tutelage.system.errors import TutelageError, need
 
 # The formats, and what each file or folder is called in the model folder.
@@ -43,23 +44,30 @@ def export(
         raise TutelageError(
             "timm's format has no place for a threshold; leave out --threshold, or export as hub"
         )
+    found = find_model(model)
+    folder = found.folder
+    if folder is None:
+        raise TutelageError(
+            f"{model} is exported already; to export a model anew, give its folder, such as "
+            "RUN/student, or its run"
+        )
     for package in ("torch", "timm", "onnx"):
         need(package, "train")
     from tutelage.models.folder import load_model
 
-    loaded = load_model(model)
+    loaded = load_model(folder)
     if threshold is not None:
         least = read_threshold(threshold, loaded.spec.classes)
         loaded.spec = replace(loaded.spec, decision_threshold=least)
-    path = out or model / FORMATS[format]
-    own = _own_images(model, images)
+    path = out or folder / FORMATS[format]
+    own = _own_images(folder, images)
     if int8 and not own:
         raise TutelageError(
-            f"int8 is calibrated on real images, but {model} lies in no run folder; "
+            f"int8 is calibrated on real images, but {folder} lies in no run folder; "
             "give some with --images"
         )
     shown = own[:PARITY_IMAGES] or noise_images(loaded.spec.canvas)
-    checked = _written(loaded, path, format, shown, model)
+    checked = _written(loaded, path, format, shown, folder)
     source = "training images" if own else "generated"
     result: dict[str, Any] = {"path": str(path), **asdict(checked), "images": source}
     if loaded.spec.decision_threshold is not None:

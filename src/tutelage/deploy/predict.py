@@ -1,20 +1,19 @@
-"""Models opened by their path, and what they say about image files and data sets.
+"""What models say about images and data sets.
 
 Imports no torch at the top: an exported model needs only the base install.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 
 from tutelage.data.catalog import Catalog
-from tutelage.data.decode import decode
-from tutelage.data.folder import as_text, image_files
-from tutelage.data.sources import read_file
+from tutelage.data.decode import UnreadableImage, decode
+from tutelage.data.open import Data, open_data
 from tutelage.deploy.answers import (
     Prediction,
     answer,
@@ -23,115 +22,144 @@ from tutelage.deploy.answers import (
     read_threshold,
     reason_of,
 )
+from tutelage.deploy.find import find_model, open_model
+from tutelage.deploy.images import (
+    Images,
+    OneImage,
+    Picture,
+    find_images,
+    is_one,
+    stands_for_several,
+)
 from tutelage.deploy.tables import check_suffix, write_predictions
 from tutelage.stats.metrics import metrics
-from tutelage.system.errors import TutelageError, need
+from tutelage.system.errors import TutelageError
 
 
-def open_model(path: Path) -> Any:
-    """An ``OnnxModel`` with one core a batch, or a ``TorchModel`` for a model folder.
+class Model:
+    """An open model, which answers as often as it is asked; ``tutelage.load`` opens it.
+
+    Attributes:
+        path: what it was opened from.
+        classes: (K,) the names of the classes, in the order of the probabilities.
+    """
+
+    def __init__(self, model: Path | str) -> None:
+        found = find_model(model)
+        self.path = found.given
+        self._opened = open_model(found)
+        self.classes: tuple[str, ...] = self._opened.classes
+
+    def __repr__(self) -> str:
+        return f"<tutelage.Model {self.path}: {', '.join(self.classes)}>"
+
+    @overload
+    def predict(
+        self, images: OneImage, *, reject: bool = ..., threshold: str | None = ...
+    ) -> Prediction: ...
+    @overload
+    def predict(
+        self, images: Iterable[OneImage], *, reject: bool = ..., threshold: str | None = ...
+    ) -> list[Prediction]: ...
+    def predict(
+        self, images: Images, *, reject: bool = False, threshold: str | None = None
+    ) -> Prediction | list[Prediction]:
+        """Classify one image, or several at once, which is quicker than one after the other.
+
+        Args:
+            images: a path or an address, a PIL image or an array of uint8, (H, W, 3) or (H, W); or
+                several of these, in a list or as one array (N, H, W, 3). In a list a path may also
+                be a folder, a pattern or a manifest, as for ``tutelage.predict``.
+            reject: call images that look like none of the classes "unknown".
+            threshold: the least probability of one of two classes, as ``"defect=0.3"``.
+
+        Returns:
+            For one image its prediction, for several a list of them.
+
+        Raises:
+            TutelageError: no such image, one that cannot be read (``tutelage.predict`` goes on
+                without it), or a model that cannot reject.
+        """
+        if is_one(images) and stands_for_several(images):
+            raise TutelageError(f"{images} may hold several images; write predict([{images!r}])")
+        _check_reject(self._opened, self.path, reject=reject)
+        rows, skipped = _classified(
+            self._opened, find_images(images), reject=reject, threshold=threshold
+        )
+        if skipped:
+            name, reason = skipped[0]
+            more = f" (and {len(skipped) - 1} more cannot be read)" if len(skipped) > 1 else ""
+            raise UnreadableImage(f"{name}: {reason}{more}")
+        return rows[0] if is_one(images) else rows
+
+    def evaluate(
+        self, data: Data, *, split: Literal["train", "val", "test"] = "test"
+    ) -> dict[str, Any]:
+        """As ``tutelage.evaluate``, which has the arguments."""
+        return evaluate(self._opened, *open_data(data, split=split), split=split)
+
+
+def load(model: Path | str) -> Model:
+    """Open a model, to use it many times.
+
+    Args:
+        model: a run folder, a model folder, or an exported .onnx file, which needs no torch.
 
     Raises:
-        TutelageError: no model there, or an unfinished run.
+        MissingExtra: a model folder without an exported file, and torch is not installed.
+        TutelageError: no model there, or it is damaged.
     """
-    path = exported_file(path)
-    if path.is_dir():
-        need("torch", "train")
-        from tutelage.deploy.graph import TorchModel
-        from tutelage.models.folder import load_model
-
-        return TorchModel(load_model(path))
-    from tutelage.deploy.runtime import OnnxModel
-
-    return OnnxModel(path, threads=1)
-
-
-def exported_file(path: Path) -> Path:
-    """The exported model of a run folder; any other path as it is.
-
-    Raises:
-        TutelageError: the run is unfinished, or the folder is an export for timm.
-    """
-    if not (path.is_dir() and (path / "config.json").exists()):
-        return path
-    from tutelage.data.runfolder import RunFolder
-
-    if "architecture" in RunFolder(path).read_json("config.json"):
-        raise TutelageError(f"{path} is an export for timm; give the model that it was made from")
-    ready = [f for f in (path / "student.onnx", path / "teacher" / "model.onnx") if f.exists()]
-    if not ready:
-        raise TutelageError(f"the run {path} is unfinished; repeat its command to continue it")
-    return ready[0]
-
-
-def exported_files(models: Sequence[Path | str]) -> list[Path]:
-    """Exported files; for a run folder, those of its teacher and its student.
-
-    Raises:
-        TutelageError: an unfinished run, or a path that is no file.
-    """
-    files: list[Path] = []
-    for model in map(Path, models):
-        if exported_file(model) == model:
-            files.append(model)
-            continue
-        parts = ("teacher/model.onnx", "student.onnx", "student/model.int8.onnx")
-        files += [file for part in parts if (file := model / part).exists()]
-    if absent := [str(file) for file in files if not file.is_file()]:
-        raise TutelageError(f"{absent[0]} is no exported model; tutelage export MODEL writes one")
-    return files
+    return Model(model)
 
 
 def predict(
     model: Path,
-    images: Sequence[Path | str],
+    images: Images,
     out: Path | None,
     *,
     reject: bool,
     threshold: str | None = None,
 ) -> tuple[list[Prediction], list[tuple[str, str]]]:
-    """Classify image files; ``tutelage.api.predict`` has the arguments."""
+    """Classify images; ``tutelage.api.predict`` has the arguments."""
     if out is not None:
         check_suffix(out)
-    opened = open_model(model)
+    found = find_model(model)
+    pictures = find_images(images)
+    opened = open_model(found)
+    _check_reject(opened, model, reject=reject)
+    rows, skipped = _classified(opened, pictures, reject=reject, threshold=threshold)
+    if out is not None and rows:
+        write_predictions(rows, out)
+    return rows, skipped
+
+
+def _check_reject(opened: Any, model: Path, *, reject: bool) -> None:
     if reject and opened.unknown_threshold is None:
         raise TutelageError(
             f"{model} has no threshold for unknown images: no label was held out while its teacher "
             "was made, or it is older than such thresholds; train it again, with 2 or more labels "
             "per class (and export it again), or leave out --reject"
         )
-    least = None if threshold is None else read_threshold(threshold, opened.classes)
-    paths = _files(images)
 
-    def look(path: Path) -> Prediction:
-        pixels = decode(read_file(path))
-        named = [as_text(str(path))]
-        return answer(opened, named, [pixels], reject=reject, threshold=least)[0]
+
+def _classified(
+    opened: Any, pictures: Sequence[Picture], *, reject: bool, threshold: str | None
+) -> tuple[list[Prediction], list[tuple[str, str]]]:
+    """Predictions in order, and (name, reason) of the images that cannot be read."""
+    least = None if threshold is None else read_threshold(threshold, opened.classes)
+
+    def look(picture: Picture) -> Prediction:
+        named, pixels = [picture.name], [picture.pixels()]
+        return answer(opened, named, pixels, reject=reject, threshold=least)[0]
 
     rows: list[Prediction] = []
     skipped: list[tuple[str, str]] = []
-    for path, found in zip(paths, each_image(look, paths), strict=True):
+    for picture, found in zip(pictures, each_image(look, pictures), strict=True):
         if isinstance(found, Prediction):
             rows.append(found)
         else:
-            skipped.append((as_text(str(path)), reason_of(found)))
-    if out is not None and rows:
-        write_predictions(rows, out)
+            skipped.append((picture.name, reason_of(found)))
     return rows, skipped
-
-
-def _files(images: Sequence[Path | str]) -> list[Path]:
-    out: list[Path] = []
-    for item in map(Path, images):
-        if item.is_dir():
-            if not (found := image_files(item)):
-                raise TutelageError(f"no images in {item}")
-            out += found
-        elif item.exists():
-            out.append(item)
-        else:
-            raise TutelageError(f"no such image or folder: {item}")
-    return out
 
 
 def evaluate(opened: Any, catalog: Catalog, data: str, *, split: str) -> dict[str, Any]:

@@ -29,8 +29,8 @@ from tutelage.data.decode import UnreadableImage, decode, read_size
 from tutelage.deploy import pages
 from tutelage.deploy.access_log import AccessLog
 from tutelage.deploy.answers import Prediction, answer
+from tutelage.deploy.find import exported_file
 from tutelage.deploy.openapi import Limits, describe
-from tutelage.deploy.predict import exported_file
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.deploy.uploads import images_of
 from tutelage.system import web

@@ -29,7 +29,11 @@ def check_suffix(path: Path) -> None:
 
 
 def write_predictions(rows: Sequence[Prediction], path: Path) -> None:
-    """Write predictions atomically; probabilities are a JSON object in .csv, a map in .parquet."""
+    """Write predictions atomically.
+
+    A .csv has a column ``p_<class>`` for each probability; in .jsonl they are an object, in
+    .parquet a map.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
         if path.suffix == ".csv":
@@ -47,14 +51,16 @@ def _columns(rows: Sequence[Prediction]) -> list[str]:
 
 
 def _write_csv(rows: Sequence[Prediction], path: Path) -> None:
-    with path.open("w", encoding="utf-8", newline="") as file:
-        columns = _columns(rows)
-        file.write(csv_line(columns))
+    """A column for each class; the mark at the start tells spreadsheets that it is UTF-8."""
+    names = [name for name in _columns(rows) if name != "probabilities"]
+    classes = list(rows[0].probabilities) if rows else []
+    with path.open("w", encoding="utf-8-sig", newline="") as file:
+        file.write(csv_line([*names, *(f"p_{name}" for name in classes)]))
         for row in rows:
-            probabilities = json.dumps(row.probabilities, ensure_ascii=False)
             rejected = None if row.rejected is None else json.dumps(row.rejected)
-            cells = {**vars(row), "probabilities": probabilities, "rejected": rejected}
-            file.write(csv_line(cells[name] for name in columns))
+            cells = {**vars(row), "rejected": rejected}
+            known = [row.probabilities[name] for name in classes]
+            file.write(csv_line([*(cells[name] for name in names), *known]))
 
 
 def formula_cells(rows: Sequence[Prediction]) -> int:

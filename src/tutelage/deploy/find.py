@@ -1,0 +1,140 @@
+"""What a MODEL stands for: a run folder, a model folder or an exported file. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tutelage.system.console import printable
+from tutelage.system.errors import MissingExtra, TutelageError, need
+
+EXPECTED = (
+    "expected a run folder (the --out of tutelage run), a model folder (such as RUN/student or "
+    "RUN/teacher) or an exported .onnx file"
+)
+_SHOWN = 5  # names of a folder in an error
+
+
+@dataclass(frozen=True)
+class FoundModel:
+    """Where a model lies; at least one of the two is there.
+
+    Attributes:
+        given: what the user called it.
+        exported: its .onnx file.
+        folder: its model folder, with the weights for torch.
+    """
+
+    given: Path
+    exported: Path | None
+    folder: Path | None
+
+
+def find_model(model: Path | str) -> FoundModel:
+    """Where the model lies that a path stands for; of a run, the student if there is one.
+
+    Raises:
+        TutelageError: nothing there, a folder that holds no model, or an unfinished run.
+    """
+    path = Path(model)
+    if path.is_file():
+        if path.name in ("model.json", "model.safetensors"):
+            raise TutelageError(
+                f"{path} is a part of a model folder; give the folder, {path.parent}"
+            )
+        return FoundModel(path, path, None)
+    if not path.is_dir():
+        raise TutelageError(f"there is no model {path}: {EXPECTED}")
+    if (path / "model.json").is_file():
+        return FoundModel(path, _exported_beside(path), path)
+    for exported, folder in (("student.onnx", "student"), ("teacher/model.onnx", "teacher")):
+        if (path / exported).is_file():
+            known = (path / folder / "model.json").is_file()
+            return FoundModel(path, path / exported, path / folder if known else None)
+    raise TutelageError(_why_none(path))
+
+
+def _exported_beside(folder: Path) -> Path | None:
+    """The exported file of a model folder; that of a run's student lies beside its folder."""
+    files = [folder / "model.onnx"]
+    if folder.absolute().name == "student":
+        files.append(folder.parent / "student.onnx")
+    return next((file for file in files if file.is_file()), None)
+
+
+def _why_none(folder: Path) -> str:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        config = None
+    if isinstance(config, dict) and "architecture" in config:
+        return f"{folder} is an export for timm; give the model that it was made from"
+    if isinstance(config, dict) and "request" in config:
+        return f"the run {folder} is unfinished; repeat its command to continue it"
+    names = sorted(printable(item.name) for item in folder.iterdir())
+    found = ", ".join(names[:_SHOWN]) + ", ..." * (len(names) > _SHOWN)
+    return f"{folder} is a folder without a model (in it: {found or 'nothing'}); {EXPECTED}"
+
+
+def exported_file(model: Path | str) -> Path:
+    """The exported .onnx file of a model, for what needs one.
+
+    Raises:
+        TutelageError: no model there, or one that was not exported.
+    """
+    found = find_model(model)
+    if found.exported is None:
+        raise TutelageError(
+            f"{model} has no exported .onnx file; write one with tutelage export {model}"
+        )
+    return found.exported
+
+
+def exported_files(models: Sequence[Path | str]) -> list[Path]:
+    """Exported files of several models; for a run folder, those of its teacher and its student.
+
+    Raises:
+        TutelageError: no model there, or one that was not exported.
+    """
+    files: list[Path] = []
+    for model in map(Path, models):
+        first = exported_file(model)
+        parts = ("teacher/model.onnx", "student.onnx", "student/model.int8.onnx", "model.int8.onnx")
+        ready = [model / part for part in parts if (model / part).is_file()]
+        files += ready if first in ready else [first, *ready]
+    return files
+
+
+def open_model(found: FoundModel) -> Any:
+    """An ``OnnxModel`` with one core a batch or, for a folder without one, a ``TorchModel``.
+
+    Raises:
+        MissingExtra: a folder without an exported file, and torch is not installed.
+        TutelageError: the model is damaged, or not one of tutelage.
+    """
+    if found.exported is None:
+        assert found.folder is not None
+        return open_folder(found.folder)
+    from tutelage.deploy.runtime import OnnxModel
+
+    return OnnxModel(found.exported, threads=1)
+
+
+def open_folder(folder: Path, device: str = "cpu") -> Any:
+    """A ``TorchModel`` of the weights in a model folder.
+
+    Raises:
+        MissingExtra: torch is not installed.
+        TutelageError: the model is damaged.
+    """
+    try:
+        need("torch", "train")
+    except MissingExtra as error:
+        raise MissingExtra(f"{folder} has no exported .onnx file: {error}") from error
+    from tutelage.deploy.graph import TorchModel
+    from tutelage.models.folder import load_model
+
+    return TorchModel(load_model(folder), device)

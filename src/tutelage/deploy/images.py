@@ -1,0 +1,262 @@
+"""What IMAGES stand for: files, folders, patterns, manifests, addresses, stdin, images in memory.
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from tutelage._version import __version__
+from tutelage.data.catalog import Catalog
+from tutelage.data.decode import MAX_BYTES, as_pixels, decode
+from tutelage.data.folder import as_text, image_files, is_image
+from tutelage.data.open import read_catalog
+from tutelage.data.shards import braces, file_system
+from tutelage.data.sources import read_file
+from tutelage.system.errors import TutelageError
+
+OneImage: TypeAlias = str | os.PathLike[str] | NDArray[Any] | Image.Image
+Images: TypeAlias = OneImage | Iterable[OneImage]
+
+MANIFESTS = (".csv", ".parquet")
+EXPECTED = "a path, a PIL image, or an array of uint8 (H, W, 3) or (H, W)"
+WAIT_S = 20  # for each answer of a web server
+DOWNLOAD_S = 120  # for one image from it
+_STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image by its name.
+
+    Attributes:
+        name: as users know it.
+        pixels: gives uint8 (H, W, 3); raises UnreadableImage or OSError where there are none.
+    """
+
+    name: str
+    pixels: Callable[[], NDArray[np.uint8]]
+
+
+def find_images(images: Images) -> list[Picture]:
+    """The images that are meant, in order; what is a file is not yet read.
+
+    A path may name an image file, a folder, which is searched, a .csv or .parquet manifest, or an
+    address (http, https, or any that fsspec knows). In a path that is no file, ``*``, ``**``,
+    ``?``, ``[...]``, ``{000..099}`` and ``{a,b}`` stand for several. ``-`` is stdin: one image, or
+    the names of images, one a line, or with a NUL byte after each, as ``find -print0`` writes them.
+
+    Raises:
+        TutelageError: no image there, or a value that is none.
+    """
+    given = [images] if is_one(images) else _listed(images)
+    found = [picture for number, one in enumerate(given) for picture in _pictures(one, number)]
+    if not found:
+        raise TutelageError("there are no images; give files, folders, or patterns such as '*.jpg'")
+    return found
+
+
+def is_one(images: Images) -> bool:
+    """Whether this is one image or path, not several."""
+    if isinstance(images, np.ndarray):
+        return images.ndim < 4 and images.dtype.kind not in "OU"
+    return isinstance(images, str | os.PathLike | Image.Image)
+
+
+def stands_for_several(image: OneImage) -> bool:
+    """Whether a path stands for any number of images: a folder, a manifest, a pattern, stdin."""
+    if not isinstance(image, str | os.PathLike):
+        return False
+    text = os.fspath(image)
+    if os.path.isfile(text):
+        return Path(text).suffix.lower() in MANIFESTS
+    return text == "-" or os.path.isdir(text) or _is_pattern(text)
+
+
+def _listed(images: Any) -> list[Any]:
+    if isinstance(images, bytes) or not isinstance(images, Iterable):
+        raise TutelageError(
+            f"the images are {type(images).__name__}; expected {EXPECTED}, or several"
+        )
+    return list(images)
+
+
+def _pictures(one: Any, number: int) -> list[Picture]:
+    name = f"image {number}"
+    if isinstance(one, str | os.PathLike):
+        return _named(os.fsdecode(one))
+    if isinstance(one, Image.Image):
+        return [Picture(name, partial(as_pixels, one))]
+    if isinstance(one, np.ndarray):
+        colour = one.ndim == 3 and one.shape[2] == 3
+        if one.dtype == np.uint8 and one.size and (colour or one.ndim == 2):
+            return [Picture(name, partial(_in_colour, one))]
+        raise TutelageError(f"{name} is {one.dtype} {one.shape}; expected {EXPECTED}")
+    raise TutelageError(f"{name} is {type(one).__name__}; expected {EXPECTED}")
+
+
+def _in_colour(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return image if image.ndim == 3 else np.repeat(image[:, :, None], 3, axis=2)
+
+
+def _named(text: str) -> list[Picture]:
+    """The images that a path, a pattern, an address or ``-`` stands for."""
+    if text == "-":
+        return _of_stdin(sys.stdin.buffer.read())
+    if "://" in text and not text.startswith("file://"):
+        return _at_address(text)
+    text = text.removeprefix("file://")
+    path = Path(text)
+    if text and path.is_dir():
+        if not (files := image_files(path)):
+            raise TutelageError(f"no images in {path}")
+        return [_of_file(file) for file in files]
+    if text and path.exists():
+        return _of_manifest(path) if path.suffix.lower() in MANIFESTS else [_of_file(path)]
+    if _is_pattern(text):
+        return [_of_file(file) for one in braces(text) for file in _matches(one)]
+    if not text:
+        raise TutelageError("the name of an image is empty; expected a file, a folder or a pattern")
+    if re.match(r"[a-z][a-z0-9+.-]+:/[^/]", text):
+        raise TutelageError(
+            f"no such image or folder: {text}; give an address as a str, not a Path"
+        )
+    raise TutelageError(f"no such image or folder: {text}")
+
+
+def _is_pattern(text: str) -> bool:
+    return glob.has_magic(text) or len(braces(text)) > 1
+
+
+def _matches(pattern: str) -> list[Path]:
+    """The image files that match, and all images in the folders that do, each once."""
+    found: dict[Path, None] = {}
+    for match in sorted(glob.glob(pattern, recursive=True)):
+        files = image_files(Path(match)) if os.path.isdir(match) else [Path(match)]
+        found |= dict.fromkeys(file for file in files if is_image(str(file)))
+    if not found:
+        raise TutelageError(f"no image matches {pattern}")
+    return list(found)
+
+
+def _of_file(path: Path) -> Picture:
+    return Picture(as_text(str(path)), lambda: decode(read_file(path)))
+
+
+def _of_manifest(path: Path) -> list[Picture]:
+    """All images of a manifest, whatever their split and label, by their names in it."""
+    catalog = read_catalog(path)
+    return [Picture(name, partial(_row, catalog, row)) for row, name in enumerate(catalog.names)]
+
+
+def _row(catalog: Catalog, row: int) -> NDArray[np.uint8]:
+    return decode(catalog.source.read(row))
+
+
+def _of_stdin(content: bytes) -> list[Picture]:
+    if _is_image_file(content):
+        return [Picture("stdin", partial(decode, content))]
+    content = content.removeprefix(b"\xef\xbb\xbf")  # Windows puts it before text
+    lines = content.split(b"\0") if b"\0" in content else content.splitlines()
+    names = [os.fsdecode(line) for line in lines if line.strip()]
+    if not names:
+        raise TutelageError("stdin is empty; expected an image, or names of images, one a line")
+    if "-" in names:
+        raise TutelageError("stdin names itself (-); a file of that name is called ./-")
+    return [picture for name in names for picture in _named(name)]
+
+
+def _is_image_file(content: bytes) -> bool:
+    """Whether this begins like the file of an image and not like the name of one."""
+    riff = content.startswith(b"RIFF") and content[8:12] == b"WEBP"
+    bitmap = content.startswith(b"BM") and content[6:10] == bytes(4)
+    return content.startswith(_STARTS) or riff or bitmap or content[4:8] == b"ftyp"
+
+
+def _at_address(url: str) -> list[Picture]:
+    if url.startswith(("http://", "https://")):
+        return [Picture(url, lambda: decode(_downloaded(url)))]
+    found: list[Picture] = []
+    for one in braces(url):
+        try:
+            system, names = _in_store(one)
+        except TutelageError:
+            raise
+        except Exception as error:  # each store's client raises its own kinds
+            raise TutelageError(f"{one} cannot be listed: {_said(error)}") from error
+        if not names:
+            raise TutelageError(f"no images in {one}")
+        found += [
+            Picture(system.unstrip_protocol(name), partial(_from_store, system, name))
+            for name in names
+        ]
+    return found
+
+
+def _in_store(url: str) -> tuple[Any, Sequence[str]]:
+    """The fsspec file system, and the images in it that an address stands for."""
+    system, path = file_system(url)
+    if glob.has_magic(path):
+        return system, [name for name in sorted(system.glob(path)) if is_image(name)]
+    if system.isdir(path):
+        return system, [name for name in sorted(system.find(path)) if is_image(name)]
+    return system, [path]
+
+
+def _from_store(system: Any, path: str) -> NDArray[np.uint8]:
+    try:
+        size = system.info(path).get("size") or 0
+        content = None if size > MAX_BYTES else bytes(system.cat_file(path))
+    except Exception as error:
+        raise OSError(f"cannot be fetched: {_said(error)}") from error
+    if content is None:
+        raise OSError(_too_large(size))
+    return decode(content)
+
+
+def _downloaded(url: str) -> bytes:
+    """What a web server answers; OSError where that is an error, too large, or takes too long."""
+    request = urllib.request.Request(url, headers={"User-Agent": f"tutelage/{__version__}"})
+    until = time.monotonic() + DOWNLOAD_S
+    content = bytearray()
+    try:
+        with urllib.request.urlopen(request, timeout=WAIT_S) as answer:
+            while piece := answer.read1(1 << 20):
+                content += piece
+                if len(content) > MAX_BYTES:
+                    raise OSError(_too_large(len(content)))
+                if time.monotonic() > until:
+                    raise OSError(f"was not fetched within {DOWNLOAD_S} s")
+    except urllib.error.HTTPError as error:
+        raise OSError(f"the server answers {error.code}, {error.reason}") from error
+    except urllib.error.URLError as error:
+        raise OSError(
+            f"cannot be fetched: {getattr(error.reason, 'strerror', error.reason)}"
+        ) from error
+    except ValueError as error:  # no address at all, as http://[
+        raise OSError(f"cannot be fetched: {error}") from error
+    return bytes(content)
+
+
+def _said(error: object) -> str:
+    return str(getattr(error, "strerror", None) or error) or type(error).__name__
+
+
+def _too_large(size: int) -> str:
+    return f"it has {size:,} bytes or more; expected at most {MAX_BYTES:,} of an image"
