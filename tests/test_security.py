@@ -27,9 +27,9 @@ NETWORK = {
     "uvicorn": ("system.web",),
     "huggingface_hub": ("models.zoo", "models.teachers"),  # the latter lists its cache
     "fsspec": ("data.shards",),
-    **dict.fromkeys(
-        ("urllib", "http", "ftplib", "smtplib", "ssl", "requests", "httpx", "aiohttp", "boto3"), ()
-    ),
+    "urllib": ("deploy.fetch",),
+    "http": ("deploy.fetch",),
+    **dict.fromkeys(("ftplib", "smtplib", "ssl", "requests", "httpx", "aiohttp", "boto3"), ()),
 }
 NEVER_CALLED = ("eval", "exec", "os.system", "os.popen", "torch.jit.load")
 

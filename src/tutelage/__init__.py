@@ -57,7 +57,7 @@ class _Package(ModuleType):
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, ModuleType) and name in _VERBS:  # its import replaces the verb
             value.__class__ = _Room
-            value.__wrapped__ = _VERBS[name]
+            vars(value)["__wrapped__"] = _VERBS[name]
         super().__setattr__(name, value)
 
 

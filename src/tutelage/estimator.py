@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import os
 import shutil
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tutelage.data.catalog import Catalog
-from tutelage.data.decode import UnreadableImage, decode
+from tutelage.data.decode import UnreadableImage, decode, why_skipped
 from tutelage.data.memory import encoded
 from tutelage.data.open import in_memory
 from tutelage.data.sources import FileSource
@@ -89,6 +91,9 @@ class FewLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, X: Any, y: Any) -> Self:
         """Learn from N images and N labels; -1, None or NaN marks an unlabelled image.
 
+        Warns:
+            UserWarning: some images cannot be read, and nothing was learned from them.
+
         Raises:
             TutelageError: what was found, what was expected, and what to do.
         """
@@ -112,6 +117,10 @@ class FewLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self.metrics_ = train(command, catalog, data, folder, settings, quiet=True)
             final = "teacher/model.onnx" if self.student == "none" else "student.onnx"
             self._onnx = (folder / final).read_bytes()
+            _warn_of_skipped(folder / "skipped.csv", catalog)
+        except TutelageError:
+            _check_readable(catalog)
+            raise
         finally:
             if self.run_folder is None:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -180,6 +189,11 @@ def _catalog(images: list[Any], labels: list[Any]) -> tuple[Catalog, NDArray[Any
     if not known:
         raise TutelageError("every label is -1, None or NaN; give some of at least two classes")
     classes = np.unique(np.array(known))
+    if len(classes) < 2:
+        raise TutelageError(
+            f"every label is {_plain(known[0])!r}, -1, None or NaN; give some of at least two "
+            "classes"
+        )
     where = {label: k for k, label in enumerate(classes.tolist())}
     indices = [-1 if _missing(label) else where[_plain(label)] for label in labels]
     arrays = isinstance(images[0], np.ndarray)
@@ -192,6 +206,47 @@ def _catalog(images: list[Any], labels: list[Any]) -> tuple[Catalog, NDArray[Any
         source=source,
     )
     return catalog, classes
+
+
+def _check_readable(catalog: Catalog) -> None:
+    """After a failure: say so if hardly a labelled image can be read.
+
+    Raises:
+        TutelageError: the images that can be read are of fewer than two classes.
+    """
+    found: set[int] = set()
+    reasons: list[str] = []
+    for row in np.flatnonzero(catalog.labels >= 0).tolist():
+        try:
+            decode(catalog.source.read(row))
+        except (UnreadableImage, OSError) as error:
+            reasons.append(f"{_called(catalog, row)}: {why_skipped(error)}")
+        else:
+            found.add(int(catalog.labels[row]))
+        if len(found) > 1:
+            return
+    what = "none of the labelled images can be read"
+    if found:
+        known = catalog.classes[found.pop()]
+        what = f"images of at least 2 classes are needed, but only those of {known} can be read"
+    raise TutelageError(f"{what}; {reasons[0]}")
+
+
+def _warn_of_skipped(listed: Path, catalog: Catalog) -> None:
+    with listed.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    if rows:
+        first = _called(catalog, catalog.names.index(rows[0]["image"]))
+        warnings.warn(
+            f"{len(rows)} of {len(catalog)} images cannot be read, and nothing was learned from "
+            f"them; {first}: {rows[0]['reason']}",
+            stacklevel=3,
+        )
+
+
+def _called(catalog: Catalog, row: int) -> str:
+    paths = catalog.source.paths if isinstance(catalog.source, FileSource) else ()
+    return ", ".join([catalog.names[row], *paths[row : row + 1]])
 
 
 def _images(X: Any) -> list[Any]:

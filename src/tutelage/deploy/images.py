@@ -9,10 +9,7 @@ import glob
 import os
 import re
 import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tutelage._version import __version__
 from tutelage.data.catalog import Catalog
-from tutelage.data.decode import MAX_BYTES, as_pixels, decode
+from tutelage.data.decode import as_pixels, decode
 from tutelage.data.folder import as_text, image_files, is_image
 from tutelage.data.open import read_catalog
-from tutelage.data.shards import braces, file_system
+from tutelage.data.shards import braces
 from tutelage.data.sources import read_file
+from tutelage.deploy.fetch import find_remote
 from tutelage.system.errors import TutelageError
 
 OneImage: TypeAlias = str | os.PathLike[str] | NDArray[Any] | Image.Image
@@ -36,8 +33,6 @@ Images: TypeAlias = OneImage | Iterable[OneImage]
 
 MANIFESTS = (".csv", ".parquet")
 EXPECTED = "a path, a PIL image, or an array of uint8 (H, W, 3) or (H, W)"
-WAIT_S = 20  # for each answer of a web server
-DOWNLOAD_S = 120  # for one image from it
 _STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
 
 
@@ -66,10 +61,7 @@ def find_images(images: Images) -> list[Picture]:
         TutelageError: no image there, or a value that is none.
     """
     given = [images] if is_one(images) else _listed(images)
-    found = [picture for number, one in enumerate(given) for picture in _pictures(one, number)]
-    if not found:
-        raise TutelageError("there are no images; give files, folders, or patterns such as '*.jpg'")
-    return found
+    return [picture for number, one in enumerate(given) for picture in _pictures(one, number)]
 
 
 def is_one(images: Images) -> bool:
@@ -79,13 +71,16 @@ def is_one(images: Images) -> bool:
     return isinstance(images, str | os.PathLike | Image.Image)
 
 
-def stands_for_several(image: OneImage) -> bool:
-    """Whether a path stands for any number of images: a folder, a manifest, a pattern, stdin."""
-    if not isinstance(image, str | os.PathLike):
+def stands_for_several(images: Images) -> bool:
+    """Whether this is a path that may mean any number: a folder, a manifest, a pattern, stdin."""
+    if not isinstance(images, str | os.PathLike):
         return False
-    text = os.fspath(image)
+    text = os.fsdecode(images).removeprefix("file://")
     if os.path.isfile(text):
         return Path(text).suffix.lower() in MANIFESTS
+    if "://" in text:
+        web = text.startswith(("http://", "https://"))
+        return not web and (_is_pattern(text) or not is_image(text))
     return text == "-" or os.path.isdir(text) or _is_pattern(text)
 
 
@@ -120,7 +115,7 @@ def _named(text: str) -> list[Picture]:
     if text == "-":
         return _of_stdin(sys.stdin.buffer.read())
     if "://" in text and not text.startswith("file://"):
-        return _at_address(text)
+        return [Picture(url, partial(_fetched, fetch)) for url, fetch in find_remote(text)]
     text = text.removeprefix("file://")
     path = Path(text)
     if text and path.is_dir():
@@ -138,6 +133,10 @@ def _named(text: str) -> list[Picture]:
             f"no such image or folder: {text}; give an address as a str, not a Path"
         )
     raise TutelageError(f"no such image or folder: {text}")
+
+
+def _fetched(fetch: Callable[[], bytes]) -> NDArray[np.uint8]:
+    return decode(fetch())
 
 
 def _is_pattern(text: str) -> bool:
@@ -187,76 +186,3 @@ def _is_image_file(content: bytes) -> bool:
     riff = content.startswith(b"RIFF") and content[8:12] == b"WEBP"
     bitmap = content.startswith(b"BM") and content[6:10] == bytes(4)
     return content.startswith(_STARTS) or riff or bitmap or content[4:8] == b"ftyp"
-
-
-def _at_address(url: str) -> list[Picture]:
-    if url.startswith(("http://", "https://")):
-        return [Picture(url, lambda: decode(_downloaded(url)))]
-    found: list[Picture] = []
-    for one in braces(url):
-        try:
-            system, names = _in_store(one)
-        except TutelageError:
-            raise
-        except Exception as error:  # each store's client raises its own kinds
-            raise TutelageError(f"{one} cannot be listed: {_said(error)}") from error
-        if not names:
-            raise TutelageError(f"no images in {one}")
-        found += [
-            Picture(system.unstrip_protocol(name), partial(_from_store, system, name))
-            for name in names
-        ]
-    return found
-
-
-def _in_store(url: str) -> tuple[Any, Sequence[str]]:
-    """The fsspec file system, and the images in it that an address stands for."""
-    system, path = file_system(url)
-    if glob.has_magic(path):
-        return system, [name for name in sorted(system.glob(path)) if is_image(name)]
-    if system.isdir(path):
-        return system, [name for name in sorted(system.find(path)) if is_image(name)]
-    return system, [path]
-
-
-def _from_store(system: Any, path: str) -> NDArray[np.uint8]:
-    try:
-        size = system.info(path).get("size") or 0
-        content = None if size > MAX_BYTES else bytes(system.cat_file(path))
-    except Exception as error:
-        raise OSError(f"cannot be fetched: {_said(error)}") from error
-    if content is None:
-        raise OSError(_too_large(size))
-    return decode(content)
-
-
-def _downloaded(url: str) -> bytes:
-    """What a web server answers; OSError where that is an error, too large, or takes too long."""
-    request = urllib.request.Request(url, headers={"User-Agent": f"tutelage/{__version__}"})
-    until = time.monotonic() + DOWNLOAD_S
-    content = bytearray()
-    try:
-        with urllib.request.urlopen(request, timeout=WAIT_S) as answer:
-            while piece := answer.read1(1 << 20):
-                content += piece
-                if len(content) > MAX_BYTES:
-                    raise OSError(_too_large(len(content)))
-                if time.monotonic() > until:
-                    raise OSError(f"was not fetched within {DOWNLOAD_S} s")
-    except urllib.error.HTTPError as error:
-        raise OSError(f"the server answers {error.code}, {error.reason}") from error
-    except urllib.error.URLError as error:
-        raise OSError(
-            f"cannot be fetched: {getattr(error.reason, 'strerror', error.reason)}"
-        ) from error
-    except ValueError as error:  # no address at all, as http://[
-        raise OSError(f"cannot be fetched: {error}") from error
-    return bytes(content)
-
-
-def _said(error: object) -> str:
-    return str(getattr(error, "strerror", None) or error) or type(error).__name__
-
-
-def _too_large(size: int) -> str:
-    return f"it has {size:,} bytes or more; expected at most {MAX_BYTES:,} of an image"

@@ -54,7 +54,7 @@ class Model:
         return f"<tutelage.Model {self.path}: {', '.join(self.classes)}>"
 
     @overload
-    def predict(
+    def predict(  # type: ignore[overload-overlap]  # a str is a sequence of str, too
         self, images: OneImage, *, reject: bool = ..., threshold: str | None = ...
     ) -> Prediction: ...
     @overload
@@ -80,7 +80,7 @@ class Model:
             TutelageError: no such image, one that cannot be read (``tutelage.predict`` goes on
                 without it), or a model that cannot reject.
         """
-        if is_one(images) and stands_for_several(images):
+        if stands_for_several(images):
             raise TutelageError(f"{images} may hold several images; write predict([{images!r}])")
         _check_reject(self._opened, self.path, reject=reject)
         rows, skipped = _classified(
