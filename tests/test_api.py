@@ -15,7 +15,6 @@ pytest.importorskip("timm")
 import huggingface as hf
 from shapes import CLASSES, SETTINGS, contents, read_metrics, write_shapes
 
-import tutelage
 from tutelage import api
 from tutelage.data.decode import decode
 from tutelage.data.open import open_data
@@ -33,10 +32,11 @@ TRANSFER = {k: v for k, v in SETTINGS.items() if k not in ("student", "rounds")}
 
 
 def test_the_exported_student_and_its_folder_give_the_same_answers(
-    finished: Path, photos: Path
+    finished: Path, photos: Path, tmp_path: Path
 ) -> None:
+    alone = shutil.copytree(finished / "student", tmp_path / "alone")  # nothing exported beside it
     exported, none = api.predict(finished / "student.onnx", [photos / "test", photos / "unlabeled"])
-    folder, nor_here = api.predict(finished / "student", [photos / "test", photos / "unlabeled"])
+    folder, nor_here = api.predict(alone, [photos / "test", photos / "unlabeled"])
     assert none == nor_here == []
     assert len(exported) == 36
     assert [row.image for row in exported] == [row.image for row in folder]
@@ -51,10 +51,12 @@ def test_the_exported_student_and_its_folder_give_the_same_answers(
 
 
 def test_the_exported_teacher_and_its_folder_give_the_same_answers(
-    finished: Path, photos: Path
+    finished: Path, photos: Path, tmp_path: Path
 ) -> None:
-    exported, _ = api.predict(finished / "teacher" / "model.onnx", [photos / "test"])
-    folder, _ = api.predict(finished / "teacher", [photos / "test"])
+    alone = shutil.copytree(finished / "teacher", tmp_path / "alone")
+    exported, _ = api.predict(alone / "model.onnx", [photos / "test"])
+    (alone / "model.onnx").unlink()
+    folder, _ = api.predict(alone, [photos / "test"])
     assert [row.label for row in exported] == [row.label for row in folder]
     for a, b in zip(exported, folder, strict=True):
         assert a.probabilities == pytest.approx(b.probabilities, abs=1e-3)
@@ -76,12 +78,15 @@ def test_a_threshold_rejects_alike_in_file_and_folder(
         model.spec, unknown_threshold=middle, classes=("unknown", "(unknown)", "square")
     )
     save_model(model, folder)
-    api.export(folder)
-    for form in (folder, folder / "model.onnx"):
-        rows, _ = api.predict(form, paths, reject=True)
+    for form in ("torch", "onnx"):
+        if form == "onnx":
+            api.export(folder)
+        else:
+            (folder / "model.onnx").unlink(missing_ok=True)
+        rows, _ = api.predict(folder, paths, reject=True)
         assert sum(bool(row.rejected) for row in rows) == len(paths) - half
         assert all((row.label == "((unknown))") == row.rejected for row in rows)
-        plain, _ = api.predict(form, paths)
+        plain, _ = api.predict(folder, paths)
         assert {row.rejected for row in plain} == {None}
         assert [row.probabilities for row in plain] == [row.probabilities for row in rows]
 
@@ -118,6 +123,13 @@ def test_unreadable_images_come_back_with_a_reason(
     assert len(skipped) == 1
 
 
+def test_one_path_is_not_read_letter_by_letter(finished: Path, photos: Path) -> None:
+    expected, _ = api.predict(finished, [photos / "test"])
+    assert api.predict(finished, str(photos / "test")) == (expected, [])
+    assert api.predict(str(finished), photos / "test") == (expected, [])
+    assert len(api.predict(finished, f"{photos}/**/disc0.*")[0]) == 2
+
+
 def test_missing_images_and_models_are_said(finished: Path, photos: Path, tmp_path: Path) -> None:
     with pytest.raises(TutelageError, match=r"no such image or folder: .*nothing"):
         api.predict(finished, [tmp_path / "nothing.png"])
@@ -126,7 +138,7 @@ def test_missing_images_and_models_are_said(finished: Path, photos: Path, tmp_pa
     with pytest.raises(TutelageError, match=r"absent\.onnx"):
         api.predict(tmp_path / "absent.onnx", [photos])
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "config.json").write_text("{}")
+    (tmp_path / "run" / "config.json").write_text('{"request": {}}')
     with pytest.raises(TutelageError, match="is unfinished; repeat its command to continue it"):
         api.predict(tmp_path / "run", [photos])
 
@@ -134,7 +146,7 @@ def test_missing_images_and_models_are_said(finished: Path, photos: Path, tmp_pa
 # --- evaluate
 
 
-@pytest.mark.parametrize("form", ["", "student.onnx", "student"])
+@pytest.mark.parametrize("form", ["", "student.onnx", "student", "stages/student"])
 def test_evaluate_agrees_with_metrics_json(form: str, finished: Path, photos: Path) -> None:
     expected = read_metrics(finished)["final"]["test"]
     figures = api.evaluate(finished / form, photos)
@@ -215,9 +227,20 @@ def test_int8_is_calibrated_on_the_images_of_the_run(
     assert again["int8"]["top1_agreement"] == int8["top1_agreement"]
 
 
-def test_export_of_no_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TutelageError):
+def test_export_of_a_run_is_that_of_its_student(finished: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    assert api.export(run)["path"] == str(run / "student" / "model.onnx")
+    assert api.export(run, tmp_path / "a.onnx") == {
+        **api.export(run / "student", tmp_path / "b.onnx"),
+        "path": str(tmp_path / "a.onnx"),
+    }
+
+
+def test_export_of_no_model_is_refused(finished: Path, tmp_path: Path) -> None:
+    with pytest.raises(TutelageError, match="is a folder without a model"):
         api.export(tmp_path, tmp_path / "x.onnx")
+    with pytest.raises(TutelageError, match=r"student\.onnx is exported already; .* give its fold"):
+        api.export(finished / "student.onnx", tmp_path / "x.onnx")
     assert contents(tmp_path) == {}
 
 
@@ -334,19 +357,3 @@ def test_a_model_folder_can_be_the_trunk_of_the_next_run(
     assert metrics["teacher"]["parameters"] == student["parameters"]
     with pytest.raises(TutelageError, match="which has weights of its own; leave one of them out"):
         api.transfer(photos, tmp_path / "other", quiet=True, **{**settings, "weights": "none"})
-
-
-def test_the_verbs_are_the_packages() -> None:
-    for name in (
-        "demo",
-        "run",
-        "transfer",
-        "self_train",
-        "distill",
-        "suggest",
-        "evaluate",
-        "predict",
-    ):
-        assert getattr(tutelage, name) is getattr(api, name)
-    with pytest.raises(AttributeError, match="no attribute 'fly'"):
-        _ = tutelage.fly

@@ -1,17 +1,20 @@
 """The command line: its options, its output, its exit codes, and the base install."""
 
-import csv
 import inspect
 import json
 import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from answering import write_model
+from PIL import Image
+from predicted import predictions_in
 from shapes import FINISHED, as_options
 
 from tutelage import api, cli
@@ -305,12 +308,7 @@ def test_a_closed_pipe_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
     if path.suffix == ".csv":
-        with path.open(encoding="utf-8", newline="") as file:
-            rows: list[dict[str, Any]] = list(csv.DictReader(file))
-        for row in rows:
-            row["confidence"] = float(row["confidence"])
-            row["probabilities"] = json.loads(row["probabilities"])
-        return rows
+        return predictions_in(path)
     if path.suffix == ".jsonl":
         return [json.loads(line) for line in path.read_text().splitlines()]
     parquet = pytest.importorskip("pyarrow.parquet")
@@ -328,8 +326,13 @@ def test_predict_writes_a_row_an_image(
     assert cli.main(["predict", str(finished / "student.onnx"), *images, "--out", str(out)]) == 0
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith(f"skipped {tmp_path / 'torn.png'}: ")
+    skipped, summary = captured.err.splitlines()
+    assert skipped.startswith(f"skipped {tmp_path / 'torn.png'}: ")
     expected, _ = api.predict(finished / "student.onnx", [photos / "test"])
+    counts = Counter(row.label for row in expected)
+    assert summary.startswith("19 images, 1 of them skipped: ")
+    assert summary.endswith(f"; written to {out}")
+    assert all(f"{name} ({count})" in summary for name, count in counts.items())
     assert read_rows(out) == [
         {name: value for name, value in vars(row).items() if name != "rejected"} for row in expected
     ]
@@ -448,6 +451,30 @@ def test_predict_prints_and_checks_the_suffix_first(
     assert "none of the images could be read" in capsys.readouterr().err
 
 
+def test_predict_prints_rows_for_programs_and_a_summary_for_people(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = str(write_model(tmp_path / "m.onnx"))
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "붉은 색.png")
+    monkeypatch.chdir(tmp_path)
+    for number in range(cli.SKIPPED_SHOWN + 2):
+        (tmp_path / f"torn{number:02d}.png").touch()
+    assert cli.main(["predict", model, "*.png"]) == 0
+    said = capsys.readouterr()
+    assert said.out == "붉은 색.png\tr\t1.0000\n"
+    *skipped, more, summary = said.err.splitlines()
+    assert skipped[0] == "skipped torn00.png: the file is empty"
+    assert len(skipped) == cli.SKIPPED_SHOWN
+    assert more == "skipped 2 more"
+    assert (
+        summary == f"{cli.SKIPPED_SHOWN + 3} images, {cli.SKIPPED_SHOWN + 2} of them skipped: r (1)"
+    )
+    assert cli.main(["predict", model, "붉은*", "--json", "--out", "a.csv"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["label"] == "r"
+    assert said.err == "1 image: r (1); written to a.csv\n"
+
+
 def test_evaluate_prints_for_people_and_for_programs(
     finished: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -502,31 +529,36 @@ def test_the_base_install_runs_an_exported_model_and_names_the_extra(
 ) -> None:
     onnx, data, out = str(finished / "student.onnx"), str(photos), str(tmp_path / "run")
     test = str(photos / "test")
+    bare = str(finished / "stages" / "probe")  # a model folder without an exported file
     commands = [
         ["predict", onnx, test, "--out", str(tmp_path / "a.csv")],
         ["evaluate", onnx, data, "--json"],
         ["predict", str(finished), test],
-        ["predict", onnx, test, "--out", str(tmp_path / "a.parquet")],
         ["predict", str(finished / "student"), test],
+        ["predict", onnx, test, "--out", str(tmp_path / "a.parquet")],
+        ["predict", bare, test],
         ["export", str(finished / "student"), "--out", str(tmp_path / "m.onnx")],
         *([verb, data, "--out", out] for verb in ("run", "transfer", "self-train", "distill")),
         ["ladder", data, "--out", out],
     ]
     done = python(BASE, json.dumps(commands))
     assert done.returncode == 0, done.stderr
-    written, evaluated, printed, *refused = json.loads(done.stdout)
+    written, evaluated, printed, of_folder, *refused = json.loads(done.stdout)
     expected, _ = api.predict(onnx, [test])
-    assert written == [0, "", ""]
+    assert written[:2] == [0, ""]
+    assert written[2].startswith("18 images: ")
     unasked = [{k: v for k, v in row.__dict__.items() if k != "rejected"} for row in expected]
     assert read_rows(tmp_path / "a.csv") == unasked
     assert evaluated[0] == 0
     assert json.loads(evaluated[1]) == api.evaluate(onnx, data)
     assert printed[0] == 0
     assert len(printed[1].splitlines()) == 18
-    for (code, said, error), words in zip(refused, commands[3:], strict=True):
+    assert of_folder == printed
+    for (code, said, error), words in zip(refused, commands[4:], strict=True):
         assert code == 2, words
         assert said == ""
-        assert error.startswith(f"tutelage {words[0]}: this needs the package '"), words
+        why = f"{bare} has no exported .onnx file: " if bare in words else ""
+        assert error.startswith(f"tutelage {words[0]}: {why}this needs the package '"), words
         assert error.endswith('install it with: pip install "tutelage[train]"\n'), words
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv"]
 
@@ -603,8 +635,8 @@ def test_predict_answers_for_what_is_good_of_a_hostile_folder(
     else:
         assert {row["image"] for row in read_rows(out)} == names
         told = (
-            "1 cells of" in captured.err
-            and "which a spreadsheet takes for formulas" in captured.err
+            "a cell of" in captured.err
+            and "which a spreadsheet takes for a formula" in captured.err
         )
         assert told == (suffix == ".csv")
 

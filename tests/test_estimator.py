@@ -154,11 +154,35 @@ def test_grey_images_and_frames() -> None:
         (["a.png", np.zeros((4, 4), np.uint8)], ["a", "b"], "give one kind"),
         (["a.png"], ["a", "b"], "1 images but 2 labels"),
         (["a.png"], [-1], "every label is -1"),
+        (["a.png", "b.png"], ["a", None], "every label is 'a', -1, None or NaN; give some of at"),
+        (["gone.png", "b.png"], ["a", "b"], r"none of .* can be read; image 0, gone\.png: cannot"),
+        ([np.zeros((9, 9), np.uint8)] * 2, [7, 7], "every label is 7, -1, None"),
     ],
 )
 def test_what_it_refuses(X: Any, y: Any, said: str) -> None:
     with pytest.raises(TutelageError, match=said):
         FewLabelClassifier().fit(X, y)
+
+
+def test_what_cannot_be_read_is_a_reason_or_a_warning(
+    files: Any, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disc, square = (str(path) for path in files[0][:9:8])
+    said = r"only those of disc can be read; image 1, gone\.png: cannot be read: No such file"
+    with pytest.raises(TutelageError, match=said):
+        tiny().fit([disc, "gone.png"], ["disc", "square"])
+
+    def trained(command: str, catalog: Any, data: str, folder: Path, *_: Any, **__: Any) -> Any:
+        (folder / "student.onnx").write_bytes(b"")
+        (folder / "skipped.csv").write_text("image,reason\nimage 2,the file is empty\n")
+        return {}
+
+    monkeypatch.setattr("tutelage.chain.run.train", trained)
+    (tmp_path / "torn.png").touch()
+    with pytest.warns(
+        UserWarning, match=r"1 of 3 images cannot be read.* image 2, .*torn\.png: the"
+    ):
+        tiny().fit([disc, square, str(tmp_path / "torn.png")], ["disc", "square", None])
 
 
 def test_before_fit_and_unreadable_images(fitted: FewLabelClassifier, tmp_path: Path) -> None:

@@ -86,3 +86,20 @@ def test_the_models_own_threshold_counts_unless_another_is_given(tmp_path: Path)
     opened.decision_threshold = ("r", 0.3)
     assert said() == ("r", 0.35)
     assert said(("r", 0.5)) == ("g", 0.59)
+
+
+def test_a_summary_counts_images_and_classes() -> None:
+    def rows(*labels: str) -> list[answers.Prediction]:
+        return [answers.Prediction("a.png", label, 1.0, {}) for label in labels]
+
+    assert answers.summary(rows("ant"), 0) == "1 image: ant (1)"
+    assert answers.summary(rows("3", "0", "3"), 2) == "5 images, 2 of them skipped: 3 (2), 0 (1)"
+    many = rows(*"aabcdefghijkl", *["bee"] * 1000)
+    told = answers.summary(many, 0)
+    assert told.startswith("1,013 images: bee (1,000), a (2), b (1), ")
+    assert told.endswith(", h (1), 3 other classes (3)")
+
+
+def test_one_image_starts_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "ThreadPoolExecutor", lambda *_: pytest.fail("a pool"))
+    assert list(answers.each_image(lambda item: item + 1, [3])) == [4]

@@ -1,15 +1,14 @@
 """What a model costs: the figures are those of its file and of runs that were made."""
 
 import json
-import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from answering import write_model
 
 from tutelage import cli
-from tutelage.deploy.bench import bench_model
-from tutelage.deploy.find import exported_files
+from tutelage.deploy.bench import bench_model, describe
 from tutelage.system.errors import TutelageError
 
 
@@ -59,25 +58,27 @@ def test_larger_images_take_longer(tmp_path: Path) -> None:
     )
 
 
-def test_a_run_folder_stands_for_its_models(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    (run / "teacher").mkdir(parents=True)
-    (run / "student").mkdir()
-    (run / "config.json").write_text("{}")
-    with pytest.raises(TutelageError, match="is unfinished"):
-        exported_files([run])
-    student = write_model(run / "student.onnx")
-    teacher = shutil.copy(student, run / "teacher" / "model.onnx")
-    assert exported_files([run, student]) == [Path(teacher), student, student]
-    int8 = shutil.copy(student, run / "student" / "model.int8.onnx")
-    assert exported_files([run]) == [Path(teacher), student, Path(int8)]
-    (run / "student.onnx").unlink()
-    assert exported_files([run])[0] == Path(teacher)
+@pytest.mark.parametrize(
+    ("count", "said"), [(310_400, "310 kB"), (999_400, "999 kB"), (4_840_000, "4.8 MB")]
+)
+def test_small_sizes_are_not_rounded_to_nothing(count: int, said: str, tmp_path: Path) -> None:
+    batch = {"latency_ms_p50": 1.0, "latency_ms_p05": 0.9, "memory_bytes": count}
+    model = {"path": "very/" * 9 + "m.onnx", "bytes": count, "batches": {"1": batch, "32": batch}}
+    row = describe({"threads": 1, "runs": 5, "models": [model]}).splitlines()[-1]
+    assert row.count(said) == 2
+    assert row.split()[0] == "...ry/very/very/very/very/m.onnx"
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="asks the kernel of Linux")
+def test_memory_is_not_hidden_by_that_of_the_process_that_measures(tmp_path: Path) -> None:
+    held = np.ones(300_000_000, dtype=np.uint8)  # a child inherits its ru_maxrss
+    assert held[-1]
+    (row,) = bench_model([write_model(tmp_path / "a.onnx")], size=1000, runs=1)["models"]
+    # 32 images of a million pixels are 96 MB, and floats of them four times that.
+    assert row["batches"]["32"]["memory_bytes"] > 50e6
 
 
 def test_what_it_refuses(tmp_path: Path) -> None:
-    with pytest.raises(TutelageError, match="is no exported model"):
-        exported_files([tmp_path / "none.onnx"])
     model = write_model(tmp_path / "a.onnx")
     with pytest.raises(TutelageError, match="each must be at least 1"):
         bench_model([model], threads=0)

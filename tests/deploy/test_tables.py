@@ -1,10 +1,12 @@
-import csv
 import dataclasses
 import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from predicted import predictions_in
 
+from tutelage.data.open import read_catalog
 from tutelage.deploy.answers import Prediction
 from tutelage.deploy.tables import SUFFIXES, check_suffix, formula_cells, write_predictions
 from tutelage.system.errors import TutelageError
@@ -22,13 +24,7 @@ def plain(row: Prediction) -> dict:
 
 def read(path: Path) -> list[dict]:
     if path.suffix == ".csv":
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        return [
-            {**r, "confidence": float(r["confidence"]),
-             "probabilities": json.loads(r["probabilities"])}
-            for r in rows
-        ]  # fmt: skip
+        return predictions_in(path)
     if path.suffix == ".jsonl":
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     parquet = pytest.importorskip("pyarrow.parquet")
@@ -57,7 +53,10 @@ def test_rejections_are_a_column_where_they_were_asked_for(suffix: str, tmp_path
     answers = ["true", "false"] if suffix == ".csv" else [True, False]
     assert [row["rejected"] for row in found] == answers
     assert [row["label"] for row in found] == ["unknown", "ant"]
-    assert list(found[0]) == ["image", "label", "confidence", "probabilities", "rejected"]
+    names = ["image", "label", "confidence", "probabilities", "rejected"]
+    assert set(found[0]) == set(names)
+    if suffix != ".csv":
+        assert list(found[0]) == names
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -67,11 +66,19 @@ def test_no_predictions_are_an_empty_table(suffix: str, tmp_path: Path) -> None:
     assert read(path) == []
 
 
-def test_csv_has_a_header_and_unix_lines(tmp_path: Path) -> None:
+def test_csv_has_a_mark_a_column_for_each_class_and_unix_lines(tmp_path: Path) -> None:
     write_predictions(ROWS, tmp_path / "p.csv")
     lines = (tmp_path / "p.csv").read_bytes().split(b"\n")
-    assert lines[0] == b"image,label,confidence,probabilities"
+    assert lines[0] == b"\xef\xbb\xbfimage,label,confidence,p_ant,p_bee"
+    assert lines[2] == "größe.png,ant,1.0,1.0,0.0".encode()
     assert b"\r" not in b"".join(lines)
+
+
+def test_a_csv_of_predictions_is_a_manifest(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "größe.png")
+    write_predictions(ROWS[1:], tmp_path / "p.csv")
+    catalog = read_catalog(tmp_path / "p.csv")
+    assert (catalog.names, catalog.classes) == (("größe.png",), ("ant",))
 
 
 @pytest.mark.parametrize("name", ["p.txt", "p", "p.json"])
@@ -91,8 +98,10 @@ def test_cells_that_a_spreadsheet_would_run_are_counted_and_written_as_they_are(
     first: str, tmp_path: Path
 ) -> None:
     name = f"{first}cmd|' /C calc'!A0.jpg"
-    rows = [Prediction(name, "-1", 1.0, {"-1": 1.0}), Prediction("a=b.jpg", "ant", 1.0, {})]
+    rows = [
+        Prediction(name, "-1", 1.0, {"-1": 1.0, "ant": 0.0}),
+        Prediction("a=b.jpg", "ant", 1.0, {"-1": 0.0, "ant": 1.0}),
+    ]
     assert formula_cells(rows) == 2
     write_predictions(rows, tmp_path / "p.csv")
-    with (tmp_path / "p.csv").open(encoding="utf-8", newline="") as file:
-        assert next(csv.DictReader(file))["image"] == name
+    assert read(tmp_path / "p.csv")[0]["image"] == name

@@ -66,10 +66,11 @@ def _read(system: Any, path: str) -> bytes:
 
 
 def _download(url: str) -> bytes:
-    request = urllib.request.Request(url, headers={"User-Agent": f"tutelage/{__version__}"})
+    agent = {"User-Agent": f"tutelage/{__version__}"}
     until = time.monotonic() + DOWNLOAD_S
     content = bytearray()
     try:
+        request = urllib.request.Request(url, headers=agent)
         with urllib.request.urlopen(request, timeout=WAIT_S) as answer:
             while piece := answer.read1(1 << 20):
                 content += piece

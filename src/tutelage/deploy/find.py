@@ -42,9 +42,9 @@ def find_model(model: Path | str) -> FoundModel:
     path = Path(model)
     if path.is_file():
         if path.name in ("model.json", "model.safetensors"):
-            raise TutelageError(
-                f"{path} is a part of a model folder; give the folder, {path.parent}"
-            )
+            raise TutelageError(f"{path} is part of a model folder; give the folder, {path.parent}")
+        if path.suffix.lower() not in (".onnx", ""):
+            raise TutelageError(f"{path} is no model: {EXPECTED}")
         return FoundModel(path, path, None)
     if not path.is_dir():
         raise TutelageError(f"there is no model {path}: {EXPECTED}")
@@ -60,8 +60,9 @@ def find_model(model: Path | str) -> FoundModel:
 def _exported_beside(folder: Path) -> Path | None:
     """The exported file of a model folder; that of a run's student lies beside its folder."""
     files = [folder / "model.onnx"]
-    if folder.absolute().name == "student":
-        files.append(folder.parent / "student.onnx")
+    named = folder if folder.name else folder.absolute()  # "." has no name
+    if named.name == "student":
+        files.append(named.parent / "student.onnx")
     return next((file for file in files if file.is_file()), None)
 
 

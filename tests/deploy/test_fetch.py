@@ -1,0 +1,104 @@
+"""Images behind addresses."""
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from tutelage.deploy import fetch
+from tutelage.system.errors import TutelageError
+
+
+class Answers(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.server.agents.append(self.headers["User-Agent"])  # type: ignore[attr-defined]
+        if self.path == "/moved":
+            self.send_response(302)
+            self.send_header("Location", "/a.png")
+        elif self.path == "/gone.png":
+            self.send_response(404)
+        else:
+            self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"x" * 1000)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[HTTPServer]:
+    with HTTPServer(("127.0.0.1", 0), Answers) as server:
+        server.agents = []  # type: ignore[attr-defined]
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def fetched(url: str) -> bytes:
+    ((name, read),) = fetch.find_remote(url)
+    assert name == url
+    return read()
+
+
+def test_a_web_server_is_asked_for_one_image(server: HTTPServer) -> None:
+    root = f"http://127.0.0.1:{server.server_port}"
+    assert fetched(f"{root}/a.png?w=1") == fetched(f"{root}/moved") == b"x" * 1000
+    assert all(agent.startswith("tutelage/") for agent in server.agents)  # type: ignore[attr-defined]
+    with pytest.raises(OSError, match="the server answers 404, Not Found"):
+        fetched(f"{root}/gone.png")
+
+
+def test_what_is_too_large_or_too_slow_is_given_up(
+    server: HTTPServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"http://127.0.0.1:{server.server_port}/a.png"
+    monkeypatch.setattr(fetch, "MAX_BYTES", 999)
+    with pytest.raises(OSError, match="1,000 bytes or more; expected at most 999"):
+        fetched(url)
+    monkeypatch.undo()
+    monkeypatch.setattr(fetch, "DOWNLOAD_S", -1)
+    with pytest.raises(OSError, match="cannot be fetched within -1 s"):
+        fetched(url)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1/a.png", "http://[", "https:///a.png"])
+def test_no_server_is_a_reason_in_words(url: str) -> None:
+    with pytest.raises(OSError, match="cannot be fetched: ") as error:
+        fetched(url)
+    assert "urlopen" not in str(error.value)
+
+
+def test_a_store_is_asked_for_images_folders_and_patterns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    system = pytest.importorskip("fsspec").filesystem("memory")
+    for name in ("a.png", "b.jpg", "notes.txt", "deep/c.png"):
+        system.pipe(f"/fetched/{name}", name.encode())
+    root = "memory:///fetched"
+
+    def below(url: str) -> dict[str, bytes]:
+        return {name.rpartition("fetched/")[2]: read() for name, read in fetch.find_remote(url)}
+
+    assert below(f"{root}/a.png") == {"a.png": b"a.png"}
+    assert list(below(root)) == ["a.png", "b.jpg", "deep/c.png"]
+    assert list(below(f"{root}/*")) == ["a.png", "b.jpg"]
+    assert list(below(f"{root}/{{b.jpg,deep}}")) == ["b.jpg", "deep/c.png"]
+    with pytest.raises(TutelageError, match=r"no images in .*/fetched/\*\.gif"):
+        fetch.find_remote(f"{root}/*.gif")
+    ((_, read),) = fetch.find_remote(f"{root}/absent.png")
+    with pytest.raises(OSError, match="cannot be fetched: "):
+        read()
+    monkeypatch.setattr(fetch, "MAX_BYTES", 3)
+    ((_, read),) = fetch.find_remote(f"{root}/a.png")
+    with pytest.raises(OSError, match="5 bytes or more; expected at most 3"):
+        read()
+
+
+def test_a_store_that_cannot_be_listed_and_one_that_is_not_known() -> None:
+    pytest.importorskip("fsspec")
+    with pytest.raises(TutelageError, match="Protocol not known: nothing"):
+        fetch.find_remote("nothing://x/a.png")
