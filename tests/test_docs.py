@@ -99,6 +99,28 @@ def test_the_snippet_that_needs_onnxruntime_alone_runs(
     assert 1 / 3 < float(probability) <= 1
 
 
+def test_the_snippet_that_opens_a_model_once_runs(
+    finished: Path,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    page = (DOCS / "python.md").read_text("utf-8")
+    (snippet,) = re.findall(r"```\n(import tutelage\n.*?)```", page, re.S)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "first").symlink_to(finished)
+    (tmp_path / "photos").symlink_to(photos)
+    image = (photos / "test" / "disc" / "disc1.jpg").read_bytes()
+    for name in ("photo.jpg", "a.jpg", "new/b.jpg", "more/c.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(image)
+    monkeypatch.chdir(tmp_path)
+    exec(snippet, {})
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:4]] == ["a.jpg", "new/b.jpg", "more/c.png"]
+
+
 def test_the_snippet_that_needs_torch_alone_runs(finished: Path, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     page = (DOCS / "howto.md").read_text("utf-8")
