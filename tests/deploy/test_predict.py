@@ -28,7 +28,7 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tutelage.Model:
 
 def test_one_image_has_one_answer_and_several_have_a_list(model: tutelage.Model) -> None:
     assert model.classes == ("r", "g")
-    assert repr(model) == f"<tutelage.Model {model.path}: r, g>"
+    assert repr(model) == f"<tutelage.Model {model.path}: 2 classes>"
     one = model.predict("r/red.png")
     assert (one.image, one.label, one.confidence) == ("r/red.png", "r", 1.0)
     for image in (Path("g/green.png"), GREEN, Image.fromarray(GREEN)):

@@ -47,7 +47,7 @@ def find_model(model: Path | str) -> FoundModel:
             raise TutelageError(f"{path} is no model: {EXPECTED}")
         return FoundModel(path, path, None)
     if not path.is_dir():
-        raise TutelageError(f"there is no model {path}: {EXPECTED}")
+        raise TutelageError(f"there is no model {model}: {EXPECTED}")
     if (path / "model.json").is_file():
         return FoundModel(path, _exported_beside(path), path)
     for exported, folder in (("student.onnx", "student"), ("teacher/model.onnx", "teacher")):

@@ -51,7 +51,7 @@ class Model:
         self.classes: tuple[str, ...] = self._opened.classes
 
     def __repr__(self) -> str:
-        return f"<tutelage.Model {self.path}: {', '.join(self.classes)}>"
+        return f"<tutelage.Model {self.path}: {len(self.classes)} classes>"
 
     @overload
     def predict(  # type: ignore[overload-overlap]  # a str is a sequence of str, too
@@ -71,7 +71,7 @@ class Model:
                 several of these, in a list or as one array (N, H, W, 3). In a list a path may also
                 be a folder, a pattern or a manifest, as for ``tutelage.predict``.
             reject: call images that look like none of the classes "unknown".
-            threshold: the least probability of one of two classes, as ``"defect=0.3"``.
+            threshold: a decision threshold, as ``"defect=0.3"``; see ``tutelage.predict``.
 
         Returns:
             For one image its prediction, for several a list of them.
@@ -103,7 +103,8 @@ def load(model: Path | str) -> Model:
     """Open a model, to use it many times.
 
     Args:
-        model: a run folder, a model folder, or an exported .onnx file, which needs no torch.
+        model: a run folder, a model folder or an exported .onnx file. Only a model folder without
+            an exported file needs torch.
 
     Raises:
         MissingExtra: a model folder without an exported file, and torch is not installed.
