@@ -292,7 +292,8 @@ def unmeasured(plan: dict[str, Any]) -> dict[str, Any]:
     """What a plan decides, without the seconds that are measured on the machine."""
     works = [plan["transfer"], *plan["rounds"], plan["student"]]
     decided = [{**work, "seconds": None} for work in works]
-    measured = dict.fromkeys(("transfer", "student", "estimated_seconds", "after_seconds"))
+    seconds = ("estimated", "after", "frozen", "lesson")
+    measured = dict.fromkeys(("transfer", "student", *(f"{name}_seconds" for name in seconds)))
     return {**plan, **measured, "rounds": decided}
 
 

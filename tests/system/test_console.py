@@ -98,3 +98,27 @@ def test_a_name_cannot_move_the_cursor_or_turn_the_line() -> None:
 def test_what_is_said_is_printable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Console().say("2 files (first: \x1b]0;x\x07.jpg)\nand more")
     assert capsys.readouterr().err == "2 files (first: \\x1b]0;x\\x07.jpg)\nand more\n"
+
+
+@pytest.mark.parametrize("plain", [{}, {"NO_COLOR": "1"}, {"TERM": "dumb"}, None])
+def test_words_have_color_on_a_terminal_that_has_it_and_none_in_the_events(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    plain: dict[str, str] | None,
+) -> None:
+    monkeypatch.setattr("os.name", "posix")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: plain is not None, raising=False)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    for name, value in (plain or {}).items():
+        monkeypatch.setenv(name, value)
+    console = Console(tmp_path / "events.jsonl")
+    console.say("probe: kept (kept)", {"kept": "green"})
+    console.note("few")
+    painted = plain == {}
+    kept, note = ("\x1b[32mkept\x1b[0m", "\x1b[33mnote:\x1b[0m") if painted else ("kept", "note:")
+    assert capsys.readouterr().err == f"probe: {kept} (kept)\n{note} few\n"
+    rows = events(tmp_path / "events.jsonl")
+    assert [row["text"] for row in rows] == ["probe: kept (kept)", "note: few"]
+    assert "paint" not in rows[0]

@@ -168,12 +168,13 @@ def test_a_leg_has_its_part_of_the_whole_schedule(monkeypatch: pytest.MonkeyPatc
     assert legs[0] + legs[1] == whole
 
 
-def test_history_and_callback_come_every_log_every_and_at_the_end() -> None:
-    calls: list[tuple[int, float]] = []
+def test_history_comes_every_log_every_and_at_the_end_and_the_callback_with_every_step() -> None:
+    calls: list[tuple[int, Any]] = []
     config = dataclasses.replace(CONFIG, steps=10, log_every=4)
-    result, _ = run(config, on_step=lambda n, row: calls.append((n, row["loss"])))
+    result, _ = run(config, on_step=lambda number, row: calls.append((number, row)))
     assert [row["step"] for row in result.history] == [4, 8, 10]
-    assert calls == [(int(row["step"]), row["loss"]) for row in result.history]
+    assert [number for number, _ in calls] == [*range(1, 11)]
+    assert [row for _, row in calls if row is not None] == result.history
     assert set(result.history[0]) == {"step", "grad_norm", "loss", "train_accuracy"}
 
 

@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from tutelage.chain.plan import RunPlan, Work
+from tutelage.chain.plan import FOLD_STEPS, RunPlan, Work
+from tutelage.config import ROUNDS, WITH_STUDENT
 from tutelage.data.runfolder import RunFolder
 from tutelage.system.console import Console
+from tutelage.system.progress import Part
 from tutelage.training.checkpoint import Checkpoints, Trainings
 from tutelage.training.pace import Pace
 
@@ -139,3 +141,30 @@ def shares(work: Work, steps: Sequence[int], later: float) -> list[Share]:
     """The share of each training of a stage, which make so many ``steps`` one after the other."""
     step = work.seconds / max(1, sum(steps))
     return [Share(step, step * sum(steps[number + 1 :]) + later) for number in range(len(steps))]
+
+
+def foreseen(plan: RunPlan, command: str, images: int) -> dict[str, Part]:
+    """The parts of a run in order, each with what is planned for it, for the progress bar.
+
+    Args:
+        plan: the run's.
+        command: whose run it is.
+        images: that are learned from, with and without labels.
+    """
+    parts = {}
+    if command != "distill":
+        parts["probe"] = Part(plan.frozen_seconds, amount=images * plan.views, unit="view")
+        parts["transfer"] = _trained_part([plan.transfer], plan.folds)
+    if command in ROUNDS and plan.rounds:
+        parts["rounds"] = _trained_part(plan.rounds, plan.judged_folds)
+    if command in WITH_STUDENT:
+        first, work = plan.lesson_seconds, plan.student
+        parts["student"] = Part(first + work.seconds, first=first, amount=work.steps)
+    parts["report"] = Part(plan.after_seconds, first=plan.after_seconds)
+    return parts
+
+
+def _trained_part(works: Sequence[Work], folds: int) -> Part:
+    """What is planned for stages that are repeated on so many folds."""
+    steps = sum(work.steps for work in works)
+    return Part(sum(work.seconds for work in works), amount=round(steps * (1 + FOLD_STEPS * folds)))

@@ -32,13 +32,26 @@ def finish(chain: Pipeline, command: str, data: str, settings: dict[str, Any]) -
         data: what the user called the images.
         settings: the settings that the user gave.
     """
+    with chain.run.part("report"):
+        result, deployed = _leave(chain, command, data, settings)
+    _say_summary(chain.run, result, deployed)
+    return result
+
+
+def _leave(
+    chain: Pipeline, command: str, data: str, settings: dict[str, Any]
+) -> tuple[dict[str, Any], list[DeploymentRow]]:
+    """Write all files; the content of metrics.json, and what the exported models cost."""
     run = chain.run
     out = run.folder.path
-    exported = _export(chain)
-    evidence.write_pseudo_labels(run, chain.finished)
-    if chain.teachers:
-        write_worklist(chain)
-    deployed = evidence.deployment(exported)
+    with run.part("exports"):
+        exported = _export(chain)
+    with run.part("tables"):
+        evidence.write_pseudo_labels(run, chain.finished)
+        if chain.teachers:
+            write_worklist(chain)
+    with run.part("latency"):
+        deployed = evidence.deployment(exported)
     for note in (*run.clock.notes, *limits.exceeded(run.config.distill, deployed)):
         run.note(note)
     result, probs = measure(run, chain.finished)
@@ -46,14 +59,14 @@ def finish(chain: Pipeline, command: str, data: str, settings: dict[str, Any]) -
     run.folder.write_json("metrics.json", result)
     for entry in result["stages"]:
         run.console.record("result", stage=entry["name"], figures=entry)
-    points = evidence.cloud(chain) if chain.teachers else []
     write_skipped(run.store, out)  # some of the streamed images may have been lost by now
-    line = repeating_line(command, data, str(out), settings)
-    report = evidence.make_report(run, chain.finished, result, probs, deployed, line, points)
-    write_page(render(report), out / "report.html")
-    write_page(card.render(report), out / "MODEL_CARD.md")
-    _say_summary(run, result, deployed)
-    return result
+    with run.part("page"):
+        points = evidence.cloud(chain) if chain.teachers else []
+        line = repeating_line(command, data, str(out), settings)
+        report = evidence.make_report(run, chain.finished, result, probs, deployed, line, points)
+        write_page(render(report), out / "report.html")
+        write_page(card.render(report), out / "MODEL_CARD.md")
+    return result, deployed
 
 
 def _export(chain: Pipeline) -> list[tuple[str, Finished, Path]]:
@@ -104,4 +117,5 @@ def _say_summary(run: Run, result: dict[str, Any], deployed: Sequence[Deployment
         )
     if run.store.reasons:
         say(f"  {len(run.store.reasons)} unreadable images were skipped (skipped.csv)")
-    say(f"report: {run.folder.path / 'report.html'}")
+    path = run.folder.path / "report.html"
+    say(f"report: {path}", {str(path): "bold"})

@@ -75,7 +75,7 @@ def make_features(run: Run) -> Features:
     strong = strong_policy(run.config.transfer, crop_pct)
     plans = bank_plans(plan.views, crop_pct, strong, crop_scale)
     rows = np.concatenate([task.labeled, task.pool])
-    with run.progress("features", len(rows) * len(plans)) as done:
+    with run.progress("features", len(rows) * len(plans), "view") as done:
         bank = make_bank(
             task.canvases, rows, forward, plan.size, plans, seed=run.seed, progress=done
         )

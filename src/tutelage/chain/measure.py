@@ -31,7 +31,7 @@ def predict_rows(run: Run, finished: Sequence[Finished], rows: Rows) -> dict[str
     out: dict[str, Floats] = {}
     for done in finished:
         model = done.outcome.model
-        with run.progress(f"test, {done.name}", len(rows)) as tick:
+        with run.progress(f"test, {done.name}", len(rows), "image") as tick:
             if widest is None or not done.outcome.frozen:
                 logits = look(model, run.device, progress=tick)
             else:

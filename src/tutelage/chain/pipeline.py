@@ -12,7 +12,7 @@ from tutelage.chain.answers import clean_logits
 from tutelage.chain.frozen import PLAIN, Features, first_alone, make_features
 from tutelage.chain.judge import judge
 from tutelage.chain.keep import is_whole, load_stage, save_stage
-from tutelage.chain.types import Finished, Outcome, Run
+from tutelage.chain.types import ROUND, Finished, Outcome, Run
 from tutelage.stats.metrics import Floats
 from tutelage.stats.unknown import Detection
 from tutelage.system.ranks import by_lead, is_lead, wait
@@ -111,8 +111,10 @@ class Pipeline:
             done = self._run_and_keep(name, folder, work, judged=judged)
         if is_lead():
             self.run.trainings.forget(folder)
-        verdict = "kept" if done.accepted else "REJECTED"
-        self.run.console.say(f"{name}: {verdict} ({done.reason}), {done.seconds:.0f} s")
+        verdict, color = ("kept", "green") if done.accepted else ("rejected", "yellow")
+        self.run.console.say(
+            f"{name}: {verdict} ({done.reason}), {done.seconds:.0f} s", {verdict: color}
+        )
         return done
 
     def _run_and_keep(
@@ -120,7 +122,8 @@ class Pipeline:
     ) -> Finished:
         """Do a stage's work and keep it; every rank goes on with what the lead kept."""
         self.run.console.record("stage", name=name)
-        with self.run.trainings.of(folder) as seconds:
+        part = "rounds" if name.startswith(ROUND) else name
+        with self.run.part(part), self.run.part(name), self.run.trainings.of(folder) as seconds:
             outcome = work()
             comparison = None
             accepted = True

@@ -115,6 +115,8 @@ class RunPlan:
     student: Work  # the distilled student
     estimated_seconds: float  # what the planner expects of the machine
     after_seconds: float = AFTER_S  # of them those for exports, test figures and the report
+    frozen_seconds: float = 0.0  # for the frozen trunk's features and its heads
+    lesson_seconds: float = 0.0  # for what the student is told before it is trained
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,8 @@ def make_plan(
     asked = 0 if command in ("transfer", "distill") else config.self_train.rounds
     rounds = asked != 0 and amounts.pool > 0
     judged_folds = _judged_folds(amounts)
-    left, transfer, trained, seconds = max(0.0, budget), None, None, 0.0
+    left, transfer, trained = max(0.0, budget), None, None
+    spent = seconds = 0.0
     teacher_size = min(native_size, sizes[0])  # that of a given teacher
     # Of several trunks the first alone is trained, and may be the teacher then; all count alike.
     first = dataclasses.replace(speed, forward=speed.forward / amounts.trunks)
@@ -224,6 +227,8 @@ def make_plan(
         student=distilled,
         estimated_seconds=round(before + seconds + taught, 1),
         after_seconds=round(after, 1),
+        frozen_seconds=round(spent, 1),
+        lesson_seconds=round(max(0.0, taught - distilled.seconds), 1),
     )
 
 

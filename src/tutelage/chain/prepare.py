@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tutelage.chain import limits, tune
-from tutelage.chain.clock import Clock
+from tutelage.chain.clock import Clock, foreseen
 from tutelage.chain.load import LoadedData, load_data
 from tutelage.chain.machine import Speed, current_speed
 from tutelage.chain.plan import (
@@ -45,6 +45,7 @@ from tutelage.models.zoo import with_levels
 from tutelage.system.console import Console
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import cache_folder
+from tutelage.system.progress import Progress
 from tutelage.system.ranks import by_lead, current, is_lead
 from tutelage.system.tracking import Tracking, open_trackers
 from tutelage.training.checkpoint import Trainings
@@ -61,6 +62,7 @@ def prepare(
     notes: Sequence[str] = (),
     quiet: bool = False,
     shared: RunFolder | None = None,
+    progress: Progress | None = None,
     began: float | None = None,
 ) -> Run:
     """Claim the folder, decode, split, load the trunk and plan.
@@ -74,6 +76,7 @@ def prepare(
         notes: what else the user must know.
         quiet: print nothing.
         shared: where the choice of a student is pinned, for runs that must agree on it.
+        progress: the progress of a command that has several runs; None begins one.
         began: when the command did, by ``time.monotonic``; None means now.
 
     Raises:
@@ -82,7 +85,7 @@ def prepare(
     began = time.monotonic() if began is None else began
     catalog = apply_decisions(catalog, config.data.decisions)
     with _claimed(command, data, out, config) as (folder, resumed):
-        console = _console(folder, quiet=quiet)
+        console = _console(folder, quiet=quiet, progress=progress)
         trackers = open_trackers(config.data.track, folder.path) if is_lead() else []
         tracking = Tracking(trackers, console.say)
         console.listen = tracking.event
@@ -122,8 +125,10 @@ def _claimed(
         raise
 
 
-def _console(folder: RunFolder, *, quiet: bool) -> Console:
-    return Console(folder.events, quiet=quiet) if is_lead() else Console(quiet=True)
+def _console(folder: RunFolder, *, quiet: bool, progress: Progress | None = None) -> Console:
+    if not is_lead():
+        return Console(quiet=True)
+    return Console(folder.events, quiet=quiet, progress=progress)
 
 
 @contextmanager
@@ -158,7 +163,7 @@ def opened(
             pool_once=pool_once,
         )
         for note in (*filter(None, [loaded.store.note]), *loaded.copies.notes):
-            console.say(f"note: {note}")
+            console.note(note)
         yield loaded, folder, console
         folder.unlock()
 
@@ -179,8 +184,10 @@ def _planned(
     config = data.config
     # A student that cannot be made is refused now, not after the teacher was trained.
     student = create_student(config, base) if command in WITH_STUDENT else None
-    plan = _pinned_plan(folder, command, data, student)
-    chosen = _pinned_student(folder, shared, command, data, plan, student, console)
+    with console.progress.part("measuring this machine"):
+        plan = _pinned_plan(folder, command, data, student)
+    with console.progress.part("measuring students"):
+        chosen = _pinned_student(folder, shared, command, data, plan, student)
     if chosen is not None:
         config = config.changed("distill", student=chosen["student"])
         limited = Work(**chosen["work"])
@@ -193,18 +200,16 @@ def _planned(
     found += [chosen["note"]] if chosen else []
     all_notes = folder.pinned("notes", lambda: found)
     for note in all_notes:
-        console.say(f"note: {note}")
-    console.say(
-        f"planned for {plan.minutes:.3g} minutes: {plan.size} px, {plan.views} views, "
-        f"{len(plan.rounds)} rounds, student {plan.student.steps} steps; "
-        f"expected {plan.estimated_seconds / 60:.1f} min"
-    )
+        console.note(note)
+    console.say(_in_words(plan, command))
     task = make_task(data, plan)
     strong, said = _pinned_strong_view(folder, data, task, console)
     config = config.changed("transfer", **strong)
     set_input_size(base, plan.size)
     if config.transfer.features != "last" and command != "distill":
         base = with_levels(base)
+    if command != "ladder":  # it has a run for each draw, with arms beside the chain
+        console.progress.expect(foreseen(plan, command, images))
     trainings = Trainings(config.data.checkpoint_seconds, console.say)
     # A ladder compares its arms, which must train for as long as planned.
     budget = math.inf if command == "ladder" else 60 * plan.minutes
@@ -224,6 +229,21 @@ def _planned(
         trainings=trainings,
         clock=Clock(folder, trainings, console, budget=budget, after=plan.after_seconds),
         copies=data.copies,
+    )
+
+
+def _in_words(plan: RunPlan, command: str) -> str:
+    """What is planned, for the user."""
+    works = []
+    if command != "distill":
+        works.append(f"{plan.views} views of {plan.size} px of each image")
+    if plan.rounds:
+        works.append(f"{len(plan.rounds)} rounds of self-training")
+    if command in WITH_STUDENT:
+        works.append(f"{plan.student.steps} steps for the student")
+    return (
+        f"planned: {', '.join(works)}; about {plan.estimated_seconds / 60:.1f} minutes of "
+        f"{plan.minutes:.3g}"
     )
 
 
@@ -316,7 +336,6 @@ def _pinned_student(
     data: LoadedData,
     plan: RunPlan,
     student: Classifier | None,
-    console: Console,
 ) -> dict[str, Any] | None:
     """The student that keeps the limits, chosen once per run folder; None without limits.
 
@@ -328,7 +347,6 @@ def _pinned_student(
         return None
 
     def chosen() -> dict[str, Any]:
-        console.say("measuring students")
         planned = config.distill.student, plan.student.size
         sizes = [plan.student.size]
         if not config.data.input_size:
@@ -366,7 +384,7 @@ def _pinned_strong_view(
 
     known = folder.pinned("strong_view", search)
     note = f"--augment auto: {known['reason']} ({known['seconds']:.0f} s)"
-    console.say(f"note: {note}")
+    console.note(note)
     return known["settings"], [note]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from tutelage.chain.pipeline import Pipeline
 from tutelage.chain.plan import Work
+from tutelage.chain.types import ROUND
 
 
 def worth_it(chain: Pipeline) -> bool:
@@ -61,7 +62,7 @@ def affordable(chain: Pipeline) -> Iterator[tuple[str, Work]]:
     for number, work in enumerate(run.plan.rounds, start=1):
         if work.trunk in stopped:
             continue
-        name = f"self-train-{number}"
+        name = f"{ROUND}{number}"
         pinned = run.folder.read_json("config.json")
         late = pinned.get("left_out") == name or run.clock.late(run.plan, work)
         if late and not (run.folder.stages / name / "stage.json").exists():

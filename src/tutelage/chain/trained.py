@@ -85,7 +85,7 @@ def fit(
             step,
             settings,
             device=run.device,
-            on_step=done,
+            on_step=lambda number, metrics: done(number, metrics, pace.steps),
             checkpoints=checkpoints,
             resumed=resumed,
             pace=pace,

@@ -29,6 +29,8 @@ from tutelage.system.tracking import Tracking
 from tutelage.training.checkpoint import Trainings
 from tutelage.training.loader import Canvases, Examples, Rows
 
+ROUND = "self-train-"  # begins the names of the rounds of self-training
+
 
 @dataclass(frozen=True)
 class Fold:
@@ -132,7 +134,7 @@ class Finished:
 
 def is_round(stage: Finished) -> bool:
     """Whether a stage is a round of self-training."""
-    return stage.name.startswith("self-train-")
+    return stage.name.startswith(ROUND)
 
 
 @dataclass
@@ -168,14 +170,20 @@ class Run:
         """The same run with a changed task, such as fewer folds or no pool."""
         return dataclasses.replace(self, task=dataclasses.replace(self.task, **values))
 
-    def progress(self, label: str, total: int) -> AbstractContextManager[Callable[..., None]]:
-        """A progress bar."""
-        return self.console.bar(label, total)
+    def progress(
+        self, label: str, total: int, unit: str = "step"
+    ) -> AbstractContextManager[Callable[..., None]]:
+        """Show what is counted in the progress bar."""
+        return self.console.bar(label, total, unit)
+
+    def part(self, name: str) -> AbstractContextManager[None]:
+        """Show in the progress bar that this part of the run works."""
+        return self.console.progress.part(name)
 
     def note(self, text: str) -> None:
         """Say what the user must know now, and again in the report."""
         self.notes.append(text)
-        self.console.say(f"note: {text}")
+        self.console.note(text)
 
     def close(self) -> None:
         """End the trackers, and let other processes into the folder."""

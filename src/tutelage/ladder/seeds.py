@@ -39,8 +39,10 @@ from tutelage.stats.intervals import Interval, t_interval
 from tutelage.stats.metrics import metrics
 from tutelage.system.console import Console
 from tutelage.system.errors import TutelageError
+from tutelage.system.progress import Part, Progress
 
 FEWEST_SEEDS = 2  # one draw has no interval
+KEPT_S = 60.0  # a draw that took less was there before, and tells nothing of the others
 
 
 def ladder(
@@ -146,22 +148,30 @@ def run_seeds(
     folder.claim({**request, "curve": list(budgets), "settings": config.to_dict()})
     console = Console(folder.events, quiet=quiet)
     first = config.data.seed
+    names = [f"draw {number}" for number in range(1, seeds + 1)]
+    console.progress.expect(dict.fromkeys(names, Part()))
     draws = []
     try:
         for number, seed in enumerate(range(first, first + seeds), start=1):
             began = time.monotonic()
-            console.say(f"seed {seed}, {number} of {seeds}", seed=seed)
+            console.say(f"draw {number} of {seeds} (seed {seed})", seed=seed)
             drawn = config.changed("data", seed=seed)
-            run = partial(run_seed, catalog, data, quiet=quiet, shared=folder)
-            done = run(out / f"seed-{seed}", drawn, arms, timed=number == 1)
-            done["curve"] = [_point(done, own=True)] if set(NEED) <= set(arms) else []
-            for budget in budgets:
-                console.say(f"seed {seed}, {budget} labels per class")
-                fewer = drawn.changed("data", labels_per_class=budget)
-                point = run(out / f"seed-{seed}" / f"labels-{budget}", fewer, NEED)
-                done["curve"].append(_point(point, own=False))
+            run = partial(
+                run_seed, catalog, data, quiet=quiet, shared=folder, progress=console.progress
+            )
+            with console.progress.part(names[number - 1]):
+                done = run(out / f"seed-{seed}", drawn, arms, timed=number == 1)
+                done["curve"] = [_point(done, own=True)] if set(NEED) <= set(arms) else []
+                for budget in budgets:
+                    console.say(f"draw {number}, {budget} labels per class")
+                    fewer = drawn.changed("data", labels_per_class=budget)
+                    point = run(out / f"seed-{seed}" / f"labels-{budget}", fewer, NEED)
+                    done["curve"].append(_point(point, own=False))
             draws.append(done)
-            _say_what_is_left(console, (time.monotonic() - began) / 60, seeds - number)
+            took = time.monotonic() - began
+            if number < seeds and took > KEPT_S:
+                console.progress.expect(dict.fromkeys(names, Part(took, first=took)))
+                _say_what_is_left(console, took / 60, seeds - number)
             if number >= FEWEST_SEEDS:
                 yield draws, folder, console
     except TutelageError:
@@ -173,12 +183,11 @@ def run_seeds(
 
 
 def _say_what_is_left(console: Console, minutes: float, draws: int) -> None:
-    """Say how long the other draws will take; a minute or less is no guide: it was there before."""
-    if draws and minutes > 1:
-        console.say(
-            f"the draw took {minutes:.0f} minutes; {draws} more will take about "
-            f"{minutes * draws:.0f} minutes (fewer --arms or a shorter --curve take less)"
-        )
+    """Say how long the other draws will take."""
+    console.say(
+        f"this draw took {minutes:.0f} minutes; {draws} more will take about "
+        f"{minutes * draws:.0f} minutes (fewer --arms or a shorter --curve take less)"
+    )
 
 
 def _point(draw: Mapping[str, Any], *, own: bool) -> dict[str, Any]:
@@ -198,11 +207,12 @@ def run_seed(
     timed: bool = False,
     quiet: bool = False,
     shared: RunFolder | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train and test the arms on one draw of labels, unless the folder ``out`` has them already.
 
     In the folder ``shared`` the choice of a student is pinned, so that all seeds train the same
-    one. If ``timed``, the latency of each model is measured.
+    one. If ``timed``, the latency of each model is measured. ``progress`` is the whole ladder's.
 
     Returns:
         The content of the folder's metrics.json.
@@ -213,7 +223,9 @@ def run_seed(
     folder = RunFolder(out)
     if (out / "metrics.json").exists():
         return folder.read_json("metrics.json")
-    run = prepare("ladder", catalog, data, out, config, quiet=quiet, shared=shared)
+    run = prepare(
+        "ladder", catalog, data, out, config, quiet=quiet, shared=shared, progress=progress
+    )
     with contextlib.closing(run):
         if not len(run.split.indices("test")):
             raise _no_test(catalog)

@@ -67,7 +67,7 @@ def train(
     config: TrainConfig,
     *,
     device: torch.device,
-    on_step: Callable[[int, dict[str, float]], None] | None = None,
+    on_step: Callable[[int, dict[str, float] | None], None] | None = None,
     checkpoints: Checkpoints | None = None,
     resumed: Checkpoint | None = None,
     pace: Pace | None = None,
@@ -86,7 +86,8 @@ def train(
             ``state_dict``.
         config: optimiser, schedule, clipping, averaging.
         device: cpu or cuda; on cuda the forward runs in bfloat16.
-        on_step: called with the step's number (from 1) and metrics every ``config.log_every``.
+        on_step: called with each step's number (from 1), and every ``config.log_every`` steps with
+            its metrics, else None.
         checkpoints: where to save the training as it goes, and when SIGTERM comes.
         resumed: one of its checkpoints, to go on from; ``batches`` begins after its steps.
         pace: may end the training earlier; then its learning rates fall faster.
@@ -133,12 +134,13 @@ def train(
                 _require_finite(int(first_bad), config)
             optimizer.step()
             training.ema.update(model)
+            row = None
             if logged:
                 row = {"step": float(number), "grad_norm": float(norm)}
                 row.update({name: float(value) for name, value in metrics.items()})
                 training.history.append(row)
-                if on_step is not None:
-                    on_step(number, row)
+            if on_step is not None:
+                on_step(number, row)
             training.after(number)
             if saved and checkpoints is not None:
                 checkpoints.save(number, *training.state())
