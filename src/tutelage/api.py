@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from tutelage.config import make_config
 from tutelage.system.errors import need_training
 
 if TYPE_CHECKING:
@@ -38,13 +39,17 @@ def demo(
         data: which images.
     """
     from tutelage.data.demo import DEMOS
+    from tutelage.data.finished import look
 
     shown = DEMOS[data]
     settings = {"labels_per_class": shown.labels_per_class, **settings}
+    folder, known = look("demo", data, out, make_config("demo", settings), None, quiet=quiet)
+    if known is not None:
+        return known
     need_training()
     from tutelage.chain.run import train
 
-    return train("demo", shown.catalog(), data, Path(out), settings, notes=shown.notes, quiet=quiet)
+    return train("demo", shown.catalog(), data, folder, settings, notes=shown.notes, quiet=quiet)
 
 
 def run(
@@ -109,14 +114,21 @@ def distill(
 def _train(
     command: str, data: Data, out: Path | str | None, settings: dict[str, Any], quiet: bool
 ) -> dict[str, Any]:
+    from tutelage.data.finished import look
     from tutelage.data.open import open_data
+    from tutelage.models.given import trained_teachers
 
     began = time.monotonic()  # importing takes seconds, too
+    config = make_config(command, settings)
+    if command == "distill":
+        trained_teachers(config.data.teacher)
     catalog, name = open_data(data)
+    folder, known = look(command, name, out, config, catalog, quiet=quiet)
+    if known is not None:
+        return known
     need_training()
     from tutelage.chain.run import train
 
-    folder = None if out is None else Path(out)
     return train(command, catalog, name, folder, settings, quiet=quiet, began=began)
 
 
@@ -145,10 +157,15 @@ def augment(
     Raises:
         TutelageError: what was found, what was expected, and what to do.
     """
+    from tutelage.data.open import open_data
+
+    config, opened = make_config("augment", settings), open_data(data)
     need_training()
     from tutelage.explore.survey import augment
 
-    return augment(data, None if out is None else Path(out), settings, tune=tune, quiet=quiet)
+    return augment(
+        config, opened, None if out is None else Path(out), settings, tune=tune, quiet=quiet
+    )
 
 
 def suggest(
@@ -186,10 +203,15 @@ def suggest(
     Raises:
         TutelageError: what was found, what was expected, and what to do.
     """
+    from tutelage.data.open import open_data
+
+    config, opened = make_config("suggest", settings), open_data(data)
     need_training()
     from tutelage.explore.suggest import suggest
 
     return suggest(
+        config,
+        opened,
         data,
         None if out is None else Path(out),
         settings,
@@ -237,11 +259,15 @@ def ladder(
     Raises:
         TutelageError: what was found, what was expected, and what to do.
     """
+    from tutelage.data.open import open_data
+
+    config, opened = make_config("ladder", settings), open_data(data)
     need_training()
     from tutelage.ladder.seeds import ladder
 
     return ladder(
-        data,
+        config,
+        opened,
         Path(out),
         settings,
         seeds=seeds,

@@ -235,10 +235,19 @@ def test_the_same_command_gives_the_same_numbers(
     for name in same:
         assert ours[name] == theirs[name], name
 
-    # Repeated on the finished folder, it decides nothing again and changes no figure.
+    # Repeated on the finished folder, it changes no file.
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
+    assert cli.main(words) == 0
+    assert capsys.readouterr().err == f"already finished: report {tmp_path}/run/report.html\n"
+    assert contents(tmp_path / "run") == ours
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == times
+
+    # Where its report is gone, it decides nothing again and changes no figure.
+    (tmp_path / "run" / "report.html").unlink()
     assert cli.main([*words, "--quiet"]) == 0
     assert capsys.readouterr().err == ""
     again = contents(tmp_path / "run")
+    assert again.keys() == ours.keys()
     for name in again:
         if name not in ("events.jsonl", "report.html") and not name.endswith(".onnx"):
             assert timeless(again[name], name) == timeless(ours[name], name), name
@@ -280,6 +289,7 @@ def test_a_stage_that_the_disk_damaged_is_named_and_done_anew(
     weights = run / "stages" / "student" / "model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    (run / "metrics.json").unlink()  # as if it was cut off after its last stage
     api.run(photos, run, **FINISHED)
     said = capsys.readouterr().err
     assert "stage student is damaged (the bytes of model.safetensors are not those" in said

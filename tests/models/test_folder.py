@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tutelage.models.classifier import Classifier
-from tutelage.models.folder import load_model, model_folders, save_model
+from tutelage.models.folder import load_model, save_model
+from tutelage.models.given import model_folders
 from tutelage.models.zoo import create, cut, join, with_levels
 from tutelage.system.errors import TutelageError
 

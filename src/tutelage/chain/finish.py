@@ -14,6 +14,7 @@ from tutelage.chain.measure import measure
 from tutelage.chain.pipeline import Pipeline
 from tutelage.chain.types import Finished, Run
 from tutelage.chain.worklist import write_worklist
+from tutelage.data.finished import CARD, REPORT, RESULT, note_finished
 from tutelage.data.runfolder import repeating_line
 from tutelage.deploy.export import PARITY_IMAGES, noise_images, readable
 from tutelage.deploy.onnx import export_onnx, parity
@@ -56,7 +57,7 @@ def _leave(
         run.note(note)
     result, probs = measure(run, chain.finished)
     result["leakage"] = evidence.leakage(run, probs)
-    run.folder.write_json("metrics.json", result)
+    run.folder.write_json(RESULT, result)
     for entry in result["stages"]:
         run.console.record("result", stage=entry["name"], figures=entry)
     write_skipped(run.store, out)  # some of the streamed images may have been lost by now
@@ -64,8 +65,10 @@ def _leave(
         points = evidence.cloud(chain) if chain.teachers else []
         line = repeating_line(command, data, str(out), settings)
         report = evidence.make_report(run, chain.finished, result, probs, deployed, line, points)
-        write_page(render(report), out / "report.html")
-        write_page(card.render(report), out / "MODEL_CARD.md")
+        write_page(render(report), out / REPORT)
+        write_page(card.render(report), out / CARD)
+    exports = [path.relative_to(out).as_posix() for _, _, path in exported]
+    note_finished(run.folder, None if command == "demo" else run.catalog, exports)
     return result, deployed
 
 
@@ -117,5 +120,5 @@ def _say_summary(run: Run, result: dict[str, Any], deployed: Sequence[Deployment
         )
     if run.store.reasons:
         say(f"  {len(run.store.reasons)} unreadable images were skipped (skipped.csv)")
-    path = run.folder.path / "report.html"
+    path = run.folder.path / REPORT
     say(f"report: {path}", {str(path): "bold"})

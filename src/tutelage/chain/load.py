@@ -26,7 +26,8 @@ from tutelage.data.runfolder import RunFolder
 from tutelage.data.split import Split, load_split, make_split, save_split
 from tutelage.data.store import ImageStore, open_store
 from tutelage.models.classifier import Classifier
-from tutelage.models.folder import load_model, model_folders
+from tutelage.models.folder import load_model
+from tutelage.models.given import model_folders, trained_teachers
 from tutelage.models.sizes import fitting_sizes, set_input_size, size_step
 from tutelage.models.zoo import build, create, join
 from tutelage.system.console import Console
@@ -114,12 +115,7 @@ def given_teachers(config: RunConfig) -> list[Classifier]:
         TutelageError: one is no model folder, or knows other classes than the first.
     """
     teachers: list[Classifier] = []
-    for folder in model_folders(config.data.teacher):
-        if not (Path(folder) / "model.json").exists():
-            raise TutelageError(
-                f"distill needs a trained teacher, but {folder!r} is no model folder; "
-                "give one, such as --teacher RUN/teacher, or several separated by commas"
-            )
+    for folder in trained_teachers(config.data.teacher):
         teachers.append(load_model(folder))
         known, others = teachers[0].spec.classes, teachers[-1].spec.classes
         if others != known:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -37,9 +36,9 @@ from tutelage.chain.types import Run, Task, make_folds
 from tutelage.config import SELF_TRAINING, STRONG_VIEW, WITH_STUDENT, RunConfig, without_effect
 from tutelage.data.catalog import Catalog
 from tutelage.data.decisions import apply_decisions
-from tutelage.data.runfolder import RunFolder
+from tutelage.data.runfolder import RunFolder, request_of
 from tutelage.models.classifier import Classifier
-from tutelage.models.folder import model_folders
+from tutelage.models.given import model_folders
 from tutelage.models.sizes import check_input_size, set_input_size, size_step
 from tutelage.models.zoo import with_levels
 from tutelage.system.console import Console
@@ -109,7 +108,7 @@ def _claimed(
     After an error other processes may claim it; a refusal also removes a new folder.
     """
     folder = RunFolder(out)
-    request = {"command": command, "data": os.path.normpath(data), "settings": config.to_dict()}
+    request = request_of(command, data, config.to_dict())
     resumed = by_lead(lambda: folder.claim(request))
     try:
         if not folder.path.is_dir():

@@ -39,37 +39,45 @@ class RunFolder:
         Raises:
             TutelageError: the folder holds something else, or another process works in it.
         """
-        config = self.path / "config.json"
-        if self.path.exists() and not self.path.is_dir():
-            raise TutelageError(f"{self.path} is a file; --out wants a folder, choose another name")
-        # A kill while the very first files were written leaves its partial neighbours.
-        known = config.exists() or not self.path.exists()
-        if not known and not all(_is_partial(item) for item in self.path.iterdir()):
-            raise TutelageError(
-                f"{self.path} is not empty and holds no tutelage run; "
-                "choose another --out folder, or empty it yourself"
-            )
+        self.check(request)
         self.path.mkdir(parents=True, exist_ok=True)
         held = self.path.resolve() in _LOCKED
         self._lock()
         try:
-            return self._begun(request)
+            sweep(self.path)
+            if self.check(request):
+                return True
+            data = request.get("data", "")
+            place = {"place": os.path.realpath(data)} if os.path.exists(data) else {}
+            self.write_json("config.json", {"request": request, **place})
+            return False
         except BaseException:
             if not held:  # else others stay shut out for as long as this process lives
                 self.unlock()
             raise
 
-    def _begun(self, request: dict[str, Any]) -> bool:
-        """Whether a run of this request was begun earlier; if none was, this one is noted."""
+    def check(self, request: dict[str, Any]) -> bool:
+        """Whether an equal request was begun here; nothing is changed.
+
+        Raises:
+            TutelageError: the folder holds something else.
+        """
         config = self.path / "config.json"
-        sweep(self.path)
+        if self.path.exists() and not self.path.is_dir():
+            raise TutelageError(f"{self.path} is a file; --out wants a folder, choose another name")
         if not config.exists():
-            self.write_json("config.json", {"request": request})
+            # A kill while the very first files were written leaves its partial neighbours.
+            if self.path.exists() and not all(_is_partial(item) for item in self.path.iterdir()):
+                raise TutelageError(
+                    f"{self.path} is not empty and holds no tutelage run; "
+                    "choose another --out folder, or empty it yourself"
+                )
             return False
-        earlier = self.read_json("config.json").get("request", {})
+        known = self.read_json("config.json")
+        earlier = known.get("request", {})
         if not isinstance(earlier, dict):
             raise TutelageError(f"{config} is damaged; restore it, or choose another --out folder")
-        if earlier != request:
+        if not _is_same(known, request):
             raise TutelageError(
                 f"{self.path} holds another run: {_difference(earlier, request)}; choose another "
                 "--out folder, or repeat that run's command to continue it"
@@ -151,6 +159,11 @@ class RunFolder:
         write_atomically(self.path / name, json.dumps(value, indent=2) + "\n")
 
 
+def request_of(command: str, data: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """What a run is known by; ``data`` is what the user called it, ``settings`` are by group."""
+    return {"command": command, "data": os.path.normpath(data), "settings": settings}
+
+
 def results_folder(
     out: Path | None, command: str, data: str, settings: dict[str, Any], parent: Path = RUNS
 ) -> Path:
@@ -163,13 +176,13 @@ def results_folder(
         return out
     if env_int("WORLD_SIZE", 1) > 1:
         raise TutelageError("several processes share one folder for their results; name it: --out")
-    request = {"command": command, "data": os.path.normpath(data), "settings": settings}
+    request = request_of(command, data, settings)
     found = parent.iterdir() if parent.is_dir() else ()
     numbers = sorted((int(path.name) for path in found if path.name.isdecimal()), reverse=True)
     for number in numbers:
         folder = parent / str(number)
         with contextlib.suppress(TutelageError):  # not a run, or damaged: not ours
-            if RunFolder(folder).request() == request:
+            if RunFolder(folder).check(request):
                 return folder
     return parent / str(max(numbers, default=0) + 1)
 
@@ -228,6 +241,15 @@ def repeating_line(command: str, data: str, out: str, settings: Mapping[str, Any
 def _is_partial(path: Path) -> bool:
     unused = path.name == "events.jsonl" and path.stat().st_size == 0
     return unused or path.name.startswith(".config.json.")
+
+
+def _is_same(known: dict[str, Any], request: dict[str, Any]) -> bool:
+    """Whether config.json holds this request: the same folder may be called by another path."""
+    earlier = dict(known["request"]) if "request" in known else {}
+    data = request.get("data", "")
+    if os.path.exists(data) and known.get("place") == os.path.realpath(data):
+        earlier["data"] = data
+    return earlier == request
 
 
 def _difference(earlier: dict[str, Any], request: dict[str, Any]) -> str:

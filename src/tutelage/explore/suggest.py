@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 
 from tutelage.augment import Center
+from tutelage.chain import prepare
 from tutelage.chain.load import LoadedData
 from tutelage.chain.plan import sharpest_size
-from tutelage.chain.prepare import opened
-from tutelage.config import make_config
+from tutelage.config import RunConfig
 from tutelage.data.catalog import Catalog, why_no_class
 from tutelage.data.decisions import FILE as DECISIONS
 from tutelage.data.decisions import Decision, read_decisions
-from tutelage.data.open import Data, is_in_memory, open_data
+from tutelage.data.open import Data, is_in_memory
 from tutelage.data.runfolder import RunFolder, repeating_line, results_folder
 from tutelage.explore.sheet import SHOWN, SuggestPage, render, whole
 from tutelage.heads.bank import make_bank
@@ -50,6 +50,8 @@ NAMED = 5  # suggested images, or classes, that are printed
 
 
 def suggest(
+    config: RunConfig,
+    opened: tuple[Catalog, str],
     data: Data,
     out: Path | None,
     settings: dict[str, Any],
@@ -60,17 +62,20 @@ def suggest(
     browser: bool,
     quiet: bool,
 ) -> dict[str, Any]:
-    """Choose, write list and sheet, open the page; ``tutelage.api.suggest`` has the arguments."""
-    config = make_config("suggest", settings)
+    """Choose, write list and sheet, open the page; ``tutelage.api.suggest`` has the arguments.
+
+    ``settings`` are those that were given, which make ``config``; ``opened`` is what ``open_data``
+    returned.
+    """
     if budget < 1:
         raise TutelageError(f"--budget is {budget}, expected at least 1 image to label")
-    catalog, name = open_data(data)
+    catalog, name = opened
     out = results_folder(out, "suggest", name, config.to_dict())
     _check_pool(catalog, name)
     known_classes(catalog.classes, (), classes or ())  # refused now, not after all was decoded
     given = {"budget": budget, "classes": list(classes) if classes else None, **settings}
     line = repeating_line("suggest", name, str(out), given)
-    with opened(
+    with prepare.opened(
         "suggest", catalog, name, out, config, labels_needed=False, pool_once=True, quiet=quiet
     ) as (loaded, folder, console):
         earlier = read_suggested(out)

@@ -16,13 +16,12 @@ from torch import Tensor
 
 from tutelage.augment import Center, Policy, RandAugment, Weak, apply, draw_cutmix
 from tutelage.augment.randaugment import RANDAUGMENT
-from tutelage.chain import tune
+from tutelage.chain import prepare, tune
 from tutelage.chain.load import LoadedData
 from tutelage.chain.plan import TUNE_MOST, TUNE_POOL, TUNE_VIEWS
-from tutelage.chain.prepare import opened
 from tutelage.chain.views import pictures
-from tutelage.config import make_config
-from tutelage.data.open import Data, open_data
+from tutelage.config import RunConfig
+from tutelage.data.catalog import Catalog
 from tutelage.data.runfolder import repeating_line, results_folder
 from tutelage.explore.page import AugmentPage, Cloud, Strip, render
 from tutelage.report.html import write_page
@@ -84,14 +83,23 @@ class Survey:
 
 
 def augment(
-    data: Data, out: Path | None, settings: dict[str, Any], *, tune: bool, quiet: bool
+    config: RunConfig,
+    opened: tuple[Catalog, str],
+    out: Path | None,
+    settings: dict[str, Any],
+    *,
+    tune: bool,
+    quiet: bool,
 ) -> dict[str, Any]:
-    """Survey the data and write page and figures; ``tutelage.api.augment`` has the arguments."""
-    config = make_config("augment", settings)
-    catalog, name = open_data(data)
+    """Survey the data and write page and figures; ``tutelage.api.augment`` has the arguments.
+
+    ``settings`` are those that were given, which make ``config``; ``opened`` is what ``open_data``
+    returned.
+    """
+    catalog, name = opened
     out = results_folder(out, "augment", name, config.to_dict())
     tuned = tune or config.transfer.augment == "auto"
-    with opened("augment", catalog, name, out, config, quiet=quiet) as work:
+    with prepare.opened("augment", catalog, name, out, config, quiet=quiet) as work:
         loaded, folder, console = work
         done = survey(loaded, console, tuned=tuned)
         line = repeating_line("augment", name, str(out), {**settings, "tune": tune or None})

@@ -23,9 +23,8 @@ from tutelage.chain.measure import predict_rows
 from tutelage.chain.pipeline import Pipeline
 from tutelage.chain.prepare import prepare
 from tutelage.chain.types import Run, is_round
-from tutelage.config import RunConfig, make_config
+from tutelage.config import RunConfig
 from tutelage.data.catalog import Catalog
-from tutelage.data.open import Data, open_data
 from tutelage.data.runfolder import RunFolder, repeating_line
 from tutelage.deploy.latency import onnx_latency
 from tutelage.deploy.onnx import export_onnx
@@ -46,7 +45,8 @@ KEPT_S = 60.0  # a draw that took less was there before, and tells nothing of th
 
 
 def ladder(
-    data: Data,
+    config: RunConfig,
+    opened: tuple[Catalog, str],
     out: Path,
     settings: dict[str, Any],
     *,
@@ -56,10 +56,13 @@ def ladder(
     hourly_price: float | None,
     quiet: bool,
 ) -> dict[str, Any]:
-    """Train the arms on each draw, write the page; ``tutelage.api.ladder`` has the arguments."""
-    config = make_config("ladder", settings)
+    """Train the arms on each draw, write the page; ``tutelage.api.ladder`` has the arguments.
+
+    ``settings`` are those that were given, which make ``config``; ``opened`` is what ``open_data``
+    returned.
+    """
     wanted = check_request(arms, seeds, config.data.seed)
-    catalog, name = open_data(data)
+    catalog, name = opened
     if not ((catalog.splits == "test") & (catalog.labels >= 0)).any():
         raise _no_test(catalog)
     budgets = check_budgets(curve, catalog, config.data.labels_per_class, wanted)

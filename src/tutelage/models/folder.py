@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from tutelage.models.classifier import Classifier
+from tutelage.models.given import SPEC, WEIGHTS
 from tutelage.models.spec import ModelSpec
 from tutelage.models.zoo import build, load_strictly, read_tensors
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import write_atomically
-
-WEIGHTS, SPEC = "model.safetensors", "model.json"
 
 
 def save_model(model: Classifier, folder: Path | str) -> None:
@@ -53,10 +52,3 @@ def load_model(folder: Path | str) -> Classifier:
         ) from error
     load_strictly(model, read_tensors(folder / WEIGHTS), str(folder / WEIGHTS))
     return model.eval()
-
-
-def model_folders(names: str) -> list[str]:
-    """The folders (one at least) of a setting that may name several, separated by commas."""
-    if (Path(names) / SPEC).is_file():  # a folder's own name may have a comma
-        return [names]
-    return [name.strip() for name in names.split(",") if name.strip()] or [names]
