@@ -163,9 +163,8 @@ def augment(
     need_training()
     from tutelage.explore.survey import augment
 
-    return augment(
-        config, opened, None if out is None else Path(out), settings, tune=tune, quiet=quiet
-    )
+    folder = None if out is None else Path(out)
+    return augment(config, opened, folder, settings, tune=tune, quiet=quiet)
 
 
 def suggest(

@@ -103,7 +103,7 @@ def test_where_the_end_was_not_noted_the_run_itself_looks(run: Path) -> None:
 
 
 def test_other_settings_are_refused(run: Path) -> None:
-    with pytest.raises(TutelageError, match="holds another run: .*seed"):
+    with pytest.raises(TutelageError, match=r"holds another run: .*seed"):
         looked(run, seed=4)
 
 
