@@ -231,10 +231,10 @@ def test_values_out_of_range_are_named_at_once(
     assert cli.main(["run", str(tmp_path / "data"), "--out", out, *words]) == 2
     said = capsys.readouterr().err
     for part in (
-        "alpha is 7.0, expected 0 to 1",
-        "magnitude is 31, expected 0 to 30",
-        "minutes is 0.0, expected 0.1 to inf",
-        "threshold is -1.0, expected 0 to 1",
+        "--alpha is 7, expected 0 to 1",
+        "--magnitude is 31, expected 0 to 30",
+        "--minutes is 0, expected 0.1 or more",
+        "--threshold is -1, expected 0 to 1",
     ):
         assert part in said
     assert not (tmp_path / "run").exists()

@@ -15,6 +15,7 @@ from tutelage.config import (
     field_type,
     group_fields,
     make_config,
+    option,
     without_effect,
 )
 from tutelage.system.errors import TutelageError
@@ -133,9 +134,9 @@ def test_unknown_settings_get_a_suggestion() -> None:
 @pytest.mark.parametrize("name", REMOVED)
 def test_a_removed_setting_says_so_and_what_to_do_instead(name: str) -> None:
     assert name not in SETTINGS
-    with pytest.raises(TutelageError, match=f"^{name} was removed: .*leave it out"):
+    with pytest.raises(TutelageError, match=f"^{option(name)} was removed: .*leave it out"):
         make_config("transfer", {name: "none"})
-    with pytest.raises(TutelageError, match=f"{name} was removed: .*; seed is -1"):
+    with pytest.raises(TutelageError, match=f"{option(name)} was removed: .*; --seed is -1"):
         make_config("run", {name: 1, "seed": -1})
 
 
@@ -144,7 +145,7 @@ def test_all_problems_are_named_at_once() -> None:
         make_config("run", {"qqq": 1, "mix": "paint", "limit": "many"})
     for part in ("qqq", "mix is 'paint', expected one of none, cutmix, mixup", "limit is 'many'"):
         assert part in str(error.value)
-    with pytest.raises(TutelageError, match=r"alpha is 2, .* 0 to 1; temperature is 0, .* to 100"):
+    with pytest.raises(TutelageError, match=r"--alpha is 2, .*; --temperature is 0, .* to 100"):
         make_config("distill", {"alpha": 2, "temperature": 0})
 
 
@@ -157,7 +158,7 @@ def test_all_problems_are_named_at_once() -> None:
      ("crop_scale", 0), ("crop_scale", 1.2)],
 )  # fmt: skip
 def test_values_out_of_range_are_refused(name: str, value: Any) -> None:
-    with pytest.raises(TutelageError, match=f"{name} is .*expected"):
+    with pytest.raises(TutelageError, match=f"^{option(name)} is .*expected"):
         make_config("run", {name: value})
 
 
@@ -168,7 +169,7 @@ def test_values_out_of_range_are_refused(name: str, value: Any) -> None:
      ("teacher", 3, "text"), ("seed", None, "a whole number")],
 )  # fmt: skip
 def test_values_of_another_type_are_refused(name: str, value: Any, kind: str) -> None:
-    with pytest.raises(TutelageError, match=f"{name} is .*expected {kind}"):
+    with pytest.raises(TutelageError, match=f"^{option(name)} is .*expected {kind}"):
         make_config("run", {name: value})
 
 

@@ -457,7 +457,7 @@ def make_config(command: str, options: dict[str, Any]) -> RunConfig:
 def _problem(command: str, name: str, value: Any, known: dict[str, tuple[str, Field]]) -> str:
     """What is wrong with a setting; empty if nothing is."""
     if name in REMOVED:
-        return f"{name} was removed: {REMOVED[name]}"
+        return f"{option(name)} was removed: {REMOVED[name]}"
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(known))}"
@@ -470,14 +470,20 @@ def _problem(command: str, name: str, value: Any, known: dict[str, tuple[str, Fi
     accepted: Any = (int, float) if kind is float else kind  # as config.json can keep it
     if not isinstance(value, accepted) or isinstance(value, bool):
         expected = {int: "a whole number", float: "a number", str: "text"}[kind]
-        return f"{name} is {value!r}, expected {expected}"
+        return f"{option(name)} is {value!r}, expected {expected}"
     if choices and value not in choices:
-        return f"{name} is {value!r}, expected one of {', '.join(choices)}"
+        return f"{option(name)} is {value!r}, expected one of {', '.join(choices)}"
     if name == "teacher" and command != "distill" and _repeats(value):
-        return f"teacher is {value!r}, expected different networks: naming one twice adds nothing"
+        return f"--teacher is {value!r}, expected different networks: naming one twice adds nothing"
     if kind is not str and not low <= value <= high:
-        return f"{name} is {value}, expected {low:g} to {high:g}"
+        expected = f"{low:g} or more" if high == INFINITE else f"{low:g} to {high:g}"
+        return f"{option(name)} is {value:g}, expected {expected}"
     return ""
+
+
+def option(name: str) -> str:
+    """A setting as the command line spells it, which is how messages name those they know."""
+    return f"--{name.replace('_', '-')}"
 
 
 def _repeats(value: str) -> bool:

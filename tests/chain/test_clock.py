@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from tutelage.chain import clock as clocks
-from tutelage.chain.clock import Clock, Share, later_seconds, shares
+from tutelage.chain.clock import Clock, Share, foreseen, in_minutes, later_seconds, shares
 from tutelage.chain.plan import AFTER_S, RunPlan, Work
 from tutelage.data.runfolder import RunFolder
 from tutelage.system.console import Console
+from tutelage.system.progress import Part
 from tutelage.training.checkpoint import Trainings
 from tutelage.training.pace import FIRST_CHECK, Pace
 
@@ -79,8 +80,8 @@ def test_a_student_ends_before_the_exports_begin(tmp_path: Path, watch: Time) ->
         assert clock.spent() == pytest.approx(300.0 - 2 * AFTER_S, abs=1.5)
     assert steps == pytest.approx(128, abs=2)
     (note,) = clock.notes
-    assert note.startswith(f"student, training 1: {steps} steps were made, fewer than planned")
-    assert "5 minutes" in note
+    assert note.startswith(f"student: only {steps} steps were made, because the machine was")
+    assert "slower than planned and the run may take 5 minutes (--minutes)" in note
 
 
 def test_a_machine_as_planned_shortens_nothing(tmp_path: Path, watch: Time) -> None:
@@ -160,3 +161,25 @@ def test_the_first_check_comes_early(tmp_path: Path, watch: Time) -> None:
         pace = paced(clock, trainings, tmp_path, Share(0.5, 0.0))
         steps_of(pace, watch, 100.0)
     assert pace.steps == FIRST_CHECK + 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(300, "5 minutes"), (60, "1 minute"), (334.08, "about 5.6 minutes"), (90, "1.5 minutes"),
+     (58, "about 1 minute")],
+)  # fmt: skip
+def test_minutes_are_said_as_a_person_says_them(seconds: float, said: str) -> None:
+    assert in_minutes(seconds) == said
+
+
+def test_the_bar_foresees_what_is_planned() -> None:
+    parts = foreseen(PLAN, "run", 100)
+    assert [*parts] == ["probe", "transfer", "rounds", "student", "report"]
+    assert parts["probe"] == Part(amount=100 * PLAN.views, unit="view")
+    assert parts["rounds"].seconds == TRAINED.seconds
+    assert parts["rounds"].amount == round(1.5 * TRAINED.steps)
+    assert parts["student"] == Part(STUDENT.seconds, amount=STUDENT.steps)
+    assert parts["report"].seconds == parts["report"].first == AFTER_S
+    assert [*foreseen(PLAN, "distill", 100)] == ["student", "report"]
+    assert [*foreseen(PLAN, "transfer", 100)] == ["probe", "transfer", "report"]
+    assert [*foreseen(PLAN, "self-train", 100)] == ["probe", "transfer", "rounds", "report"]

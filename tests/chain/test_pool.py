@@ -51,7 +51,7 @@ def test_clusters_that_are_not_the_classes_are_found_out(run: types.Run) -> None
     found = checks.ask_clusters(run, features, checks.teacher_of(task, truth, task.judged_labels))
     assert abs(found.agreement) < 0.2
     assert found.heads == 1
-    told = "kappa 0.00 of clusters and head, 1.00 among heads fitted to parts of the labels"
+    told = "kappa 0.00 between clusters and head, 1.00 between heads fitted to parts of the labels"
     assert found.doubt == told
     assert not found.likelier
 

@@ -367,8 +367,12 @@ def test_another_runs_folder_is_refused_by_what_differs(
     before = contents(finished)
     copied = shutil.copytree(photos, tmp_path / "data")
     for data, settings, difference in (
-        (photos, {**FINISHED, "seed": 0}, "its seed is 3, this command's is 0"),
-        (photos, {**FINISHED, "student": "cut:3"}, "its student is 'cut:2', this command's is"),
+        (photos, {**FINISHED, "seed": 0}, "it was made with --seed 3, this command has --seed 0"),
+        (
+            photos,
+            {**FINISHED, "student": "cut:3"},
+            "it was made with --student cut:2, this",
+        ),
         (copied, FINISHED, f"its data is '{photos}'"),
     ):
         with pytest.raises(TutelageError) as error:
@@ -388,7 +392,7 @@ def test_another_runs_folder_is_refused_by_what_differs(
         ({"student_weights": "x.safetensors"}, "not for one that is cut"),
         ({"teacher": "tset_resnet"}, "test_resnet"),
         ({"weights": "nowhere.safetensors"}, "nowhere.safetensors"),
-        ({"labels_per_class": 0}, "labels_per_class is 0, expected 1 to inf"),
+        ({"labels_per_class": 0}, "--labels-per-class is 0, expected 1 or more"),
     ],
 )
 def test_a_refused_command_gives_a_new_folder_back(
@@ -493,7 +497,7 @@ def test_a_round_that_loses_is_rejected_and_ends_its_kind(
     assert [done.name for done in chain.finished] == ["probe", "transfer", "self-train-1"]
     lost = chain.finished[-1]
     assert not lost.accepted
-    assert lost.reason.startswith("lost against its predecessor: 0 won")
+    assert lost.reason.startswith("worse than the stage before: of ")
     assert chain.teacher.name == "transfer"
     assert len(rounds) == 1
     loaded = keep.load_stage(run.folder.stages / "self-train-1", "self-train-1")
@@ -540,7 +544,7 @@ def test_planned_rounds_end_before_they_begin_where_clusters_are_not_the_classes
     teach(chain, self_training=True)
     names = ["self-train-1"][:trained]
     assert [done.name for done in chain.finished] == ["probe", "transfer", *names]
-    left_out = "no round of self-training: the pool does not seem to fall into the classes "
+    left_out = "no rounds of self-training: the unlabelled images do not seem to group by class "
     assert any(note.startswith(left_out) for note in run.notes) == (trained == 0)
 
 
@@ -573,7 +577,7 @@ def test_clusters_label_the_pool_with_the_head_for_the_first_round_only(
     assert temperature == answers.temperature_of(run.task, expected)
     assert then is first.beliefs
     assert after == first.model.spec.temperature
-    said = any("clusters give its pseudo-labels together with" in note for note in run.notes)
+    said = any("clusters of the unlabelled images" in note for note in run.notes)
     assert said == likelier
     # The run that goes on asks no clusters again: what they were worth is in its folder.
     again = checks.prepared(tmp_path, monkeypatch, trunk="frozen", rounds=2)
@@ -600,7 +604,7 @@ def test_a_spent_budget_leaves_rounds_out_for_good(
         chain = pipeline.Pipeline(run)
         teach(chain, self_training=True)
         assert [done.name for done in chain.finished] == ["probe", "transfer"]
-        note = "the time budget was spent before self-train-1: it was left out"
+        note = "self-train-1 was left out, because no time was left for it (--minutes)"
         assert run.notes.count(note) == 1
 
 
@@ -731,8 +735,8 @@ def test_settings_that_this_plan_cannot_use_are_said(tmp_path: Path) -> None:
     data = write_shapes(tmp_path / "data", train=3, pool=0, test=0)
     run = prepared(data, tmp_path / "run", lr_trunk=0.01, threshold=0.5)
     notes = [note for note in run.notes if "no effect" in note]
-    assert notes[0] == "no effect: threshold; no round of self-training is planned"
-    assert notes[1].startswith("no effect in this plan: lr_trunk; --trunk trained")
+    assert notes[0] == "no effect: --threshold; no round of self-training is planned"
+    assert notes[1].startswith("no effect in this plan: --lr-trunk; --trunk trained")
 
 
 @pytest.mark.parametrize("features", ["last", "levels"])
@@ -741,8 +745,8 @@ def test_a_head_on_the_middle_stages_is_said(tmp_path: Path, features: str) -> N
     run = prepared(data, tmp_path / "run", features=features)
     teach(pipeline.Pipeline(run), self_training=False)
     said = [note for note in run.notes if "middle stages" in note]
-    expected = "transfer: the head looks at the trunk's middle stages: as --features levels says"
-    assert said == ([expected] if features == "levels" else [])
+    begins = "transfer: the head also looks at the trunk's middle stages"
+    assert said == ([f"{begins}, as --features levels asks"] if features == "levels" else [])
 
 
 @pytest.mark.usefixtures("quick")
@@ -851,8 +855,8 @@ def test_a_run_with_auto_trains_with_what_it_chose(
 def test_a_budget_that_is_too_short_is_said(tmp_path: Path) -> None:
     data = write_shapes(tmp_path / "data", train=3, pool=0, test=0)
     run = prepared(data, tmp_path / "run", minutes=0.1)
-    (note,) = [note for note in run.notes if "even the least work" in note]
-    assert "more than the 0.1 of --minutes" in note
+    (note,) = [note for note in run.notes if "even the shortest plan" in note]
+    assert "longer than the 0.1 minutes that the run may take (--minutes)" in note
 
 
 # --- images that no disk holds

@@ -168,7 +168,7 @@ def test_the_most_coverage_among_those_whose_labels_stay_likely() -> None:
 @pytest.mark.parametrize(
     ("others", "words"),
     [
-        ([candidate(20, 0.3, 0.01)], "but held-out labels became less likely"),
+        ([candidate(20, 0.3, 0.01)], "but held-out labels are less likely"),
         ([candidate(20, 0.0, -0.1)], "no candidate that is as close covers more"),
         (
             [candidate(20, 0.3, None, lost=("density",))],

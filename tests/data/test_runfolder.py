@@ -90,7 +90,7 @@ def test_a_file_is_refused(tmp_path: Path) -> None:
     ("request_", "difference"),
     [({**REQUEST, "data": "other"}, "its data is 'photos', this command's is 'other'"),
      ({**REQUEST, "settings": {**REQUEST["settings"], "data": {"seed": 1, "minutes": None}}},
-      "its seed is 0, this command's is 1"),
+      "it was made with --seed 0, this command has --seed 1"),
      ({**REQUEST, "command": "demo"}, "its command is 'run', this command's is 'demo'")],
 )  # fmt: skip
 def test_another_run_is_refused_by_its_first_difference(

@@ -284,7 +284,7 @@ def test_folders_of_others_are_refused(album: Path, tmp_path: Path) -> None:
 
 def test_another_request_is_refused_where_one_was_begun(album: Path, begun: Path) -> None:
     before = contents(begun)
-    with pytest.raises(TutelageError, match="holds another run: its seed is 0, this command's is"):
+    with pytest.raises(TutelageError, match="it was made with --seed 0, this command has"):
         api.suggest(album, begun, budget=12, quiet=True, seed=1, **LOOK)
     assert contents(begun) == before
 

@@ -172,7 +172,7 @@ def test_other_arms_are_another_ladder_and_more_seeds_are_the_same(
     copied: tuple[Path, dict[str, Any]], data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy, content = copied
-    with pytest.raises(TutelageError, match="holds another run: its arms is"):
+    with pytest.raises(TutelageError, match="holds another run: it was made with --arms"):
         api.ladder(data, copy, seeds=2, arms=["probe"], quiet=True, **checks.LADDER)
     shutil.copytree(copy / "seed-1", copy / "seed-2")  # as if it had been run
     third = copy / "seed-2" / "metrics.json"

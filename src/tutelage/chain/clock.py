@@ -103,9 +103,8 @@ class Clock:
     def notes(self) -> list[str]:
         """What the user must know of trainings that were shortened, one note a training."""
         return [
-            f"{name}: {decided[-1][1]} steps were made, fewer than planned, because the machine "
-            "was slower than planned and the run had to keep to "
-            f"{self.budget / 60:.3g} minutes (--minutes)"
+            f"{_named(name)}: only {decided[-1][1]} steps were made, because the machine was "
+            f"slower than planned and the run may take {in_minutes(self.budget)} (--minutes)"
             for name, decided in self._shortened().items()
         ]
 
@@ -122,12 +121,25 @@ class Clock:
     def _keep(self, name: str, decided: list[tuple[int, int]]) -> None:
         self._folder.pin(_SHORTENED, {**self._shortened(), name: decided})
         self._console.say(
-            f"{name}: the machine is slower than planned: {decided[-1][1]} steps will be made"
+            f"{_named(name)}: the machine is slower than planned, so only {decided[-1][1]} steps "
+            "are made"
         )
 
     def _shortened(self) -> dict[str, list[tuple[int, int]]]:
         found = self._folder.read_json("config.json").get(_SHORTENED, {})
         return {name: [(after, steps) for after, steps in pairs] for name, pairs in found.items()}
+
+
+def in_minutes(seconds: float) -> str:
+    """Minutes as a person says them: "about 5.6 minutes", "1 minute"."""
+    minutes = round(seconds / 60, 1)
+    about = "" if math.isclose(60 * minutes, seconds) else "about "
+    return f"{about}{minutes:g} minute{'' if minutes == 1 else 's'}"
+
+
+def _named(training: str) -> str:
+    """A training's name for the user: a stage has one training, or several that are numbered."""
+    return training.removesuffix(", training 1")
 
 
 def later_seconds(plan: RunPlan, work: Work) -> float:

@@ -68,7 +68,7 @@ def is_whole(folder: Path, say: Callable[[str], None]) -> bool:
         aside = folder.with_name(f".{folder.name}.damaged")
         shutil.rmtree(aside, ignore_errors=True)
         folder.rename(aside)
-        say(f"stage {folder.name} is damaged ({error}): it is kept as {aside} and done anew")
+        say(f"stage {folder.name} is damaged ({error}): it was moved to {aside} and is done again")
         return False
     return True
 

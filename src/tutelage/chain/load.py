@@ -96,8 +96,8 @@ def load_data(
     counts = data.counts
     of = f" of {len(catalog.classes)} classes" if catalog.classes else ""
     console.say(
-        f"{counts['labeled']} labelled, {counts['unlabeled']} unlabelled, {counts['val']} val, "
-        f"{counts['test']} test images{of}; on {device.type}"
+        f"{counts['labeled']:,} labelled, {counts['unlabeled']:,} unlabelled, {counts['val']:,} "
+        f"val, {counts['test']:,} test images{of}; on {device.type}"
     )
     return data
 

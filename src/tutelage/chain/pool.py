@@ -91,15 +91,15 @@ class Clustered:
         unsettled heads, held-out labels must be likelier with the clusters than with the head.
         The bars are from 20 draws of labels on five data sets (docs/log.md).
         """
-        said = f"kappa {self.agreement:.2f} of clusters and head"
+        said = f"kappa {self.agreement:.2f} between clusters and head"
         if self.heads is None:
             return said if self.agreement < SLIGHT else ""
         if self.heads > FAIR and self.agreement < LEAST_SHARE * self.heads:
-            return f"{said}, {self.heads:.2f} among heads fitted to parts of the labels"
+            return f"{said}, {self.heads:.2f} between heads fitted to parts of the labels"
         if self.heads <= MODERATE and not self.likelier:
             return (
                 f"heads fitted to parts of the labels hardly agree, kappa {self.heads:.2f}, and "
-                "held-out labels are no likelier with the pool's clusters"
+                "clusters predict held-out labels no better"
             )
         return ""
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from tutelage.chain import limits, tune
-from tutelage.chain.clock import Clock, foreseen
+from tutelage.chain.clock import Clock, foreseen, in_minutes
 from tutelage.chain.load import LoadedData, load_data
 from tutelage.chain.machine import Speed, current_speed
 from tutelage.chain.plan import (
@@ -33,7 +33,14 @@ from tutelage.chain.plan import (
 )
 from tutelage.chain.student import create_student, is_cut_from, with_named_student
 from tutelage.chain.types import Run, Task, make_folds
-from tutelage.config import SELF_TRAINING, STRONG_VIEW, WITH_STUDENT, RunConfig, without_effect
+from tutelage.config import (
+    SELF_TRAINING,
+    STRONG_VIEW,
+    WITH_STUDENT,
+    RunConfig,
+    option,
+    without_effect,
+)
 from tutelage.data.catalog import Catalog
 from tutelage.data.decisions import apply_decisions
 from tutelage.data.runfolder import RunFolder, request_of
@@ -235,14 +242,15 @@ def _in_words(plan: RunPlan, command: str) -> str:
     """What is planned, for the user."""
     works = []
     if command != "distill":
-        works.append(f"{plan.views} views of {plan.size} px of each image")
+        works.append(f"{plan.views} views of each image at {plan.size} px")
     if plan.rounds:
-        works.append(f"{len(plan.rounds)} rounds of self-training")
+        rounds = len(plan.rounds)
+        works.append(f"{rounds} {'round' if rounds == 1 else 'rounds'} of self-training")
     if command in WITH_STUDENT:
-        works.append(f"{plan.student.steps} steps for the student")
+        works.append(f"a student trained for {plan.student.steps} steps")
     return (
-        f"planned: {', '.join(works)}; about {plan.estimated_seconds / 60:.1f} minutes of "
-        f"{plan.minutes:.3g}"
+        f"the plan: {', '.join(works)}; it takes {in_minutes(plan.estimated_seconds)} and may take "
+        f"{in_minutes(60 * plan.minutes)}"
     )
 
 
@@ -415,7 +423,7 @@ def _not_cut(
         return [
             f"the student is the whole of {name}, because a student cut from the teacher would "
             "have too few images to learn what the teacher's last stages know (--student cut cuts "
-            "it in any case)"
+            "one anyway)"
         ]
     return []
 
@@ -444,7 +452,7 @@ def _unused(command: str, config: RunConfig, plan: RunPlan) -> list[str]:
     notes = []
     for group, reason in (*reasons, (tuple(names), words)):
         if found := [name for name in names if name in group]:
-            notes.append(reason.format(", ".join(found)))
+            notes.append(reason.format(", ".join(map(option, found))))
             names = [name for name in names if name not in found]
     return notes
 
@@ -454,6 +462,6 @@ def _too_short(plan: RunPlan) -> list[str]:
     if plan.estimated_seconds <= plan.minutes * 60:
         return []
     return [
-        f"even the least work takes about {plan.estimated_seconds / 60:.1f} minutes here, "
-        f"more than the {plan.minutes:g} of --minutes"
+        f"even the shortest plan takes {in_minutes(plan.estimated_seconds)} on this machine, "
+        f"longer than the {in_minutes(60 * plan.minutes)} that the run may take (--minutes)"
     ]

@@ -21,16 +21,16 @@ def worth_it(chain: Pipeline) -> bool:
     verdict = clusters_verdict(chain)
     if verdict["doubt"] and run.config.self_train.rounds is None:
         run.note(
-            "no round of self-training: the pool does not seem to fall into the classes "
-            f"({verdict['doubt']}), and a round would learn other groups instead; --rounds N "
-            "trains rounds in any case"
+            "no rounds of self-training: the unlabelled images do not seem to group by class "
+            f"({verdict['doubt']}), so a round would learn other groups; --rounds N trains rounds "
+            "anyway"
         )
         return False
     if verdict["likelier"]:
         run.note(
-            "self-train-1: the pool's clusters give its pseudo-labels together with the head, as "
-            "held-out labels are likelier with them (agreement with the head fitted to the labels: "
-            f"kappa {verdict['agreement']:.2f}); --clusters ignore uses the head alone"
+            "self-train-1: clusters of the unlabelled images label them together with the head, "
+            "because that predicts held-out labels better (clusters and head agree by kappa "
+            f"{verdict['agreement']:.2f}); --clusters ignore uses the head alone"
         )
     return True
 
@@ -67,7 +67,7 @@ def affordable(chain: Pipeline) -> Iterator[tuple[str, Work]]:
         late = pinned.get("left_out") == name or run.clock.late(run.plan, work)
         if late and not (run.folder.stages / name / "stage.json").exists():
             run.folder.pin("left_out", name)
-            run.note(f"the time budget was spent before {name}: it was left out")
+            run.note(f"{name} was left out, because no time was left for it (--minutes)")
             return
         yield name, work
         if not chain.finished[-1].accepted:  # another round of this kind would not help either
@@ -79,10 +79,10 @@ def say_features(chain: Pipeline) -> None:
     run, done = chain.run, chain.finished[-1]
     if not done.outcome.model.spec.has_levels:
         return
-    reason = "as --features levels says"
+    reason = "as --features levels asks"
     if run.config.transfer.features == "auto":
-        reason = "held-out labels are likelier with them (--features last keeps the last features)"
-    run.note(f"{done.name}: the head looks at the trunk's middle stages: {reason}")
+        reason = "because that predicts held-out labels better (--features last does without)"
+    run.note(f"{done.name}: the head also looks at the trunk's middle stages, {reason}")
 
 
 def say_left_out(chain: Pipeline) -> None:
@@ -92,7 +92,7 @@ def say_left_out(chain: Pipeline) -> None:
     if labels is None or not labels.outside.any():
         return
     chain.run.note(
-        f"{done.name}: {labels.outside.sum()} of {len(labels.outside)} pool images look like none "
-        "of the classes and were left out (see pseudo_labels.parquet; --out-of-class keep keeps "
-        "them)"
+        f"{done.name}: {labels.outside.sum():,} of {len(labels.outside):,} unlabelled images look "
+        "like none of the classes and were left out (pseudo_labels.parquet lists them; "
+        "--out-of-class keep keeps them)"
     )

@@ -368,7 +368,7 @@ def choose_view(candidates: Sequence[ViewCandidate]) -> tuple[dict[str, Any], st
         best = max(better, key=lambda one: one.gain.value)
         return default.settings, kept + (
             f"{best.name} covers {best.coverage} of the pool instead of "
-            f"{default.coverage}, but held-out labels became less likely "
+            f"{default.coverage}, but held-out labels are less likely "
             f"with it (log-loss {best.log_loss:.3f} instead of {default.log_loss:.3f})"
         )
     best = max(passed, key=lambda one: one.gain.value)

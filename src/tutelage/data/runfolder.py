@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tutelage.config import option
 from tutelage.data.catalog import Catalog
 from tutelage.data.demo import DEMOS
 from tutelage.data.duplicates import DUPLICATES
@@ -257,6 +258,17 @@ def _difference(earlier: dict[str, Any], request: dict[str, Any]) -> str:
         was, now = earlier.get(name), request.get(name)
         if isinstance(was, dict) and isinstance(now, dict) and was != now:
             return _difference(was, now)
-        if was != now:
+        if was != now and name in ("command", "data", "arm"):
             return f"its {name} is {was!r}, this command's is {now!r}"
+        if was != now:
+            was, now = _as_option(name, was), _as_option(name, now)
+            return f"it was made with {was}, this command has {now}"
     return "its settings differ"
+
+
+def _as_option(name: str, value: Any) -> str:
+    """A setting as the command line gives it."""
+    if value is None:
+        return f"no {option(name)}"
+    words = ",".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+    return f"{option(name)} {words}"

@@ -110,13 +110,15 @@ class Comparison:
         """The verdict in words."""
         if self.n == 0:
             return "no held-out labels to compare on; kept"
-        score = f"{self.wins} won, {self.losses} lost of {self.n} held-out images"
-        change = f"log-loss {self.nll_before:.3f} to {self.nll_after:.3f}"
+        score = f"of {self.n} held-out images {self.wins} won and {self.losses} lost"
+        close = 0 < abs(self.nll_after - self.nll_before) < 0.001
+        digits = 5 if close else 3
+        change = f"log-loss {self.nll_before:.{digits}f} to {self.nll_after:.{digits}f}"
         if self._lost_images:
-            return f"lost against its predecessor: {score}, {change}"
+            return f"worse than the stage before: {score}; {change}"
         if not self.accepted:
-            return f"held-out labels became less likely than before it: {change}, {score}"
-        return f"did not lose against its predecessor: {score}, {change}"
+            return f"less sure of held-out labels than the stage before: {change}; {score}"
+        return f"no worse than the stage before: {score}; {change}"
 
 
 def compare(before: Floats, after: Floats, labels: Ints, *, shortened: bool = False) -> Comparison:
