@@ -825,7 +825,7 @@ def test_auto_measures_the_strong_view_once_and_pins_it(
         strong = views.strong_policy(run.config.transfer)
         assert strong == Strong(augment=RandAugment(3, 21.0, view=expected))
         assert "--augment auto: it covers more (7 s)" in run.notes
-        assert "no effect: magnitude; --augment auto chooses them" in run.notes
+        assert "no effect: --magnitude; --augment auto chooses them" in run.notes
     assert len(calls) == 1
     assert (len(calls[0].labeled), len(calls[0].pool)) == (12, 30)
     assert set(run.split.indices("test")).isdisjoint([*calls[0].labeled, *calls[0].pool])
