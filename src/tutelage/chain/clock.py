@@ -120,9 +120,10 @@ class Clock:
 
     def _keep(self, name: str, decided: list[tuple[int, int]]) -> None:
         self._folder.pin(_SHORTENED, {**self._shortened(), name: decided})
+        slower = "the machine is slower than planned"
         self._console.say(
-            f"{_named(name)}: the machine is slower than planned, so only {decided[-1][1]} steps "
-            "are made"
+            f"{_named(name)}: {slower}, so only {decided[-1][1]} steps are made",
+            {slower: "yellow"},
         )
 
     def _shortened(self) -> dict[str, list[tuple[int, int]]]:

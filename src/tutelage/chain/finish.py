@@ -111,7 +111,8 @@ def _say_summary(run: Run, result: dict[str, Any], deployed: Sequence[Deployment
         mark = "" if entry["accepted"] else "  (rejected)"
         say(
             f"  {entry['name']:<14} test accuracy {test['accuracy']:.3f} "
-            f"[{low:.3f}, {high:.3f}]  macro-F1 {test['macro_f1']:.3f}{mark}"
+            f"[{low:.3f}, {high:.3f}]  macro-F1 {test['macro_f1']:.3f}{mark}",
+            {"(rejected)": "yellow"},
         )
     for row in deployed:
         say(
@@ -119,6 +120,6 @@ def _say_summary(run: Run, result: dict[str, Any], deployed: Sequence[Deployment
             f"{row['bytes'] / 1e6:.1f} MB, {row['latency_ms_p50']:.1f} ms an image on one core"
         )
     if run.store.reasons:
-        say(f"  {len(run.store.reasons)} unreadable images were skipped (skipped.csv)")
-    path = run.folder.path / REPORT
-    say(f"report: {path}", {str(path): "bold"})
+        skipped = f"{len(run.store.reasons):,} unreadable images"
+        say(f"  {skipped} were skipped (skipped.csv)", {skipped: "yellow"})
+    run.console.point("report", run.folder.path / REPORT)

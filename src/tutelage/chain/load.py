@@ -83,7 +83,8 @@ def load_data(
     if is_lead():
         write_skipped(store, out)
     if store.reasons:
-        console.say(f"{len(store.reasons)} images could not be read: see {out / 'skipped.csv'}")
+        lost = f"{len(store.reasons):,} images could not be read"
+        console.say(f"{lost}: see {out / 'skipped.csv'}", {lost: "yellow"})
     split, copies = _pinned_split(
         folder, catalog, store, config, console, labels_needed=labels_needed, pool_once=pool_once
     )

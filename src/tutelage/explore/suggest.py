@@ -255,20 +255,20 @@ def _write(folder: RunFolder, data: LoadedData, choice: Choice, content: dict[st
 
 def _say(console: Console, data: LoadedData, content: Mapping[str, Any], out: Path) -> None:
     for warning in (*data.catalog.warnings, *data.split.warnings):
-        console.say(f"note: {warning}")
+        console.note(warning)
     chosen = content["suggested"]
     console.say(f"{len(chosen)} of {content['unlabelled']:,} unlabelled images to label first:")
     for row in chosen[:NAMED]:
         console.say(f"  {row['rank']}. {row['image']}: {row['why']}")
     if len(chosen) < min(content["budget"], content["unlabelled"]):
-        console.say(
-            f"note: these are fewer than the budget of {content['budget']}, because no other image "
+        console.note(
+            f"these are fewer than the budget of {content['budget']}, because no other image "
             "differs from them"
         )
     elif len(chosen) > content["budget"]:
-        console.say(f"note: {len(chosen)} were chosen by an earlier command; all of them stay")
-    console.say(f"list: {out / TABLE}")
-    console.say(f"contact sheet: {out / PAGE}")
+        console.note(f"{len(chosen)} were chosen by an earlier command; all of them stay")
+    console.point("list", out / TABLE)
+    console.point("contact sheet", out / PAGE)
 
 
 def _say_next(
@@ -283,7 +283,7 @@ def _say_next(
     if len(decisions) < total:
         console.say(f"label them: {page}")
     if len(counts) == 1:
-        console.say("note: training needs labels of at least 2 classes")
+        console.note("training needs labels of at least 2 classes")
     console.say(f"then train: {content['next']}")
 
 

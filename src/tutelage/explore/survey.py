@@ -109,7 +109,7 @@ def augment(
         page = folder.path / "augment.html"
         write_page(render(make_page(done, loaded, line, created)), page)
         _say(console, content, done)
-        console.say(f"page: {page}")
+        console.point("page", page)
         return content
 
 

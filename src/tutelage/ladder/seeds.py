@@ -91,7 +91,7 @@ def ladder(
             f"[{low:+.1f}, {high:+.1f}]  {change['verdict']}"
         )
     console.say(content["summary"])
-    console.say(f"page: {path}")
+    console.point("page", path)
     return content
 
 

@@ -82,6 +82,10 @@ class Console:
         """Say what the user must know."""
         self.say(f"note: {text}", {"note:": "yellow"})
 
+    def point(self, what: str, path: Path) -> None:
+        """Say where something that was written is to be found."""
+        self.say(f"{what}: {path}", {str(path): "bold"})
+
     def record(self, kind: str, **facts: Any) -> None:
         """Append one object to ``events.jsonl``; where that fails, the work goes on without it."""
         if self.listen is not None:

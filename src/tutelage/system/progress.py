@@ -32,9 +32,7 @@ class Part:
     seconds: float = 0.0  # in all; 0 where nobody knows, or where it is next to nothing
     first: float = 0.0  # of them those before it begins to count
     amount: int = 0  # what it counts in all
-    unit: str = (
-        "step"  # of what it counts; other counts are shown, but say nothing of how far it is
-    )
+    unit: str = "step"  # of what it counts; another count is shown, but does not move the part
 
 
 @dataclass
