@@ -15,7 +15,7 @@ import pytest
 from answering import write_model
 from PIL import Image
 from predicted import predictions_in
-from shapes import FINISHED, as_options
+from shapes import FINISHED, as_options, contents
 
 from tutelage import api, cli
 from tutelage.cli.parser import EVERYDAY, VERBS, build_parser
@@ -538,7 +538,8 @@ def test_the_base_install_runs_an_exported_model_and_names_the_extra(
         ["predict", onnx, test, "--out", str(tmp_path / "a.parquet")],
         ["predict", bare, test],
         ["export", str(finished / "student"), "--out", str(tmp_path / "m.onnx")],
-        *([verb, data, "--out", out] for verb in ("run", "transfer", "self-train", "distill")),
+        *([verb, data, "--out", out] for verb in ("run", "transfer", "self-train")),
+        ["distill", data, "--out", out, "--teacher", str(finished / "teacher")],
         ["ladder", data, "--out", out],
     ]
     done = python(BASE, json.dumps(commands))
@@ -561,6 +562,38 @@ def test_the_base_install_runs_an_exported_model_and_names_the_extra(
         assert error.startswith(f"tutelage {words[0]}: {why}this needs the package '"), words
         assert error.endswith('install it with: pip install "tutelage[train]"\n'), words
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv"]
+
+
+def test_what_is_refused_is_refused_before_torch_is_imported(
+    finished: Path, photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "thesis.tex").write_text("precious")
+    (tmp_path / "bad.csv").write_text('a,b\n"')
+    data, out, gone = str(photos), str(tmp_path / "out"), str(tmp_path / "gone")
+    refused = [
+        ["run", data, "--out", out, "--minutes", "0"],
+        ["run", gone, "--out", out],
+        ["run", str(tmp_path / "bad.csv"), "--out", out],
+        ["transfer", data, "--out", str(tmp_path / "thesis")],
+        ["self-train", data, "--out", str(finished)],
+        ["distill", data, "--out", out],
+        ["demo", "--out", out, "--minutes", "0"],
+        ["augment", gone, "--out", out],
+        ["suggest", gone, "--out", out, "--budget", "3"],
+        ["ladder", gone, "--out", out],
+    ]
+    finished_already = ["run", data, "--out", str(finished), *as_options(FINISHED)]
+    before = contents(finished)
+    done = python(BASE, json.dumps([*refused, finished_already]))
+    assert done.returncode == 0, done.stderr
+    *results, told = json.loads(done.stdout)
+    for words, (code, said, error) in zip(refused, results, strict=True):
+        assert (code, said) == (2, ""), words
+        assert "install" not in error, error
+    assert told == [0, "", f"already finished: report {finished / 'report.html'}\n"]
+    assert contents(finished) == before
+    assert not Path(out).exists()
 
 
 def test_a_training_command_prints_its_metrics_where_asked(
