@@ -17,6 +17,7 @@ from tutelage.training.checkpoint import Checkpoints, Trainings
 from tutelage.training.pace import Pace
 
 LEAST = 0.25  # of the planned time; a stage that gets less is left out
+TENTHS = 10  # by which the bar counts how much is written in the end
 _SHORTENED = "shortened"  # in config.json: by training, what its pace decided
 
 
@@ -173,7 +174,7 @@ def foreseen(plan: RunPlan, command: str, images: int) -> dict[str, Part]:
     if command in WITH_STUDENT:
         first, work = plan.lesson_seconds, plan.student
         parts["student"] = Part(first + work.seconds, first=first, amount=work.steps)
-    parts["report"] = Part(plan.after_seconds, first=plan.after_seconds)
+    parts["report"] = Part(plan.after_seconds, amount=TENTHS, unit="tenth")
     return parts
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tutelage.chain import evidence, limits
+from tutelage.chain.clock import TENTHS
 from tutelage.chain.load import write_skipped
 from tutelage.chain.measure import measure
 from tutelage.chain.pipeline import Pipeline
@@ -33,26 +34,37 @@ def finish(chain: Pipeline, command: str, data: str, settings: dict[str, Any]) -
         data: what the user called the images.
         settings: the settings that the user gave.
     """
-    with chain.run.part("report"):
-        result, deployed = _leave(chain, command, data, settings)
+    shown = chain.run.console.progress.count("report", TENTHS, "tenth")
+    with chain.run.part("report"), shown as done:
+        result, deployed = _leave(chain, command, data, settings, done)
     _say_summary(chain.run, result, deployed)
     return result
 
 
 def _leave(
-    chain: Pipeline, command: str, data: str, settings: dict[str, Any]
+    chain: Pipeline,
+    command: str,
+    data: str,
+    settings: dict[str, Any],
+    done: Callable[[int], None],
 ) -> tuple[dict[str, Any], list[DeploymentRow]]:
-    """Write all files; the content of metrics.json, and what the exported models cost."""
+    """Write all files; the content of metrics.json, and what the exported models cost.
+
+    ``done`` is called with about how many tenths of the time are over.
+    """
     run = chain.run
     out = run.folder.path
     with run.part("exports"):
         exported = _export(chain)
+    done(4)
     with run.part("tables"):
         evidence.write_pseudo_labels(run, chain.finished)
         if chain.teachers:
             write_worklist(chain)
+    done(5)
     with run.part("latency"):
         deployed = evidence.deployment(exported)
+    done(6)
     for note in (*run.clock.notes, *limits.exceeded(run.config.distill, deployed)):
         run.note(note)
     result, probs = measure(run, chain.finished)
@@ -61,6 +73,7 @@ def _leave(
     for entry in result["stages"]:
         run.console.record("result", stage=entry["name"], figures=entry)
     write_skipped(run.store, out)  # some of the streamed images may have been lost by now
+    done(8)
     with run.part("page"):
         points = evidence.cloud(chain) if chain.teachers else []
         line = repeating_line(command, data, str(out), settings)
