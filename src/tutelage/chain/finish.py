@@ -80,8 +80,7 @@ def _leave(
         report = evidence.make_report(run, chain.finished, result, probs, deployed, line, points)
         write_page(render(report), out / REPORT)
         write_page(card.render(report), out / CARD)
-    exports = [path.relative_to(out).as_posix() for _, _, path in exported]
-    note_finished(run.folder, None if command == "demo" else run.catalog, exports)
+    note_finished(run.folder, [path.relative_to(out).as_posix() for _, _, path in exported])
     return result, deployed
 
 

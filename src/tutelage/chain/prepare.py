@@ -43,6 +43,7 @@ from tutelage.config import (
 )
 from tutelage.data.catalog import Catalog
 from tutelage.data.decisions import apply_decisions
+from tutelage.data.finished import note_images
 from tutelage.data.runfolder import RunFolder, request_of
 from tutelage.models.classifier import Classifier
 from tutelage.models.given import model_folders
@@ -91,6 +92,8 @@ def prepare(
     began = time.monotonic() if began is None else began
     catalog = apply_decisions(catalog, config.data.decisions)
     with _claimed(command, data, out, config) as (folder, resumed):
+        if command != "ladder":
+            note_images(folder, command, data, catalog)
         console = _console(folder, quiet=quiet, progress=progress)
         trackers = open_trackers(config.data.track, folder.path) if is_lead() else []
         tracking = Tracking(trackers, console.say)
@@ -192,8 +195,7 @@ def _planned(
     student = create_student(config, base) if command in WITH_STUDENT else None
     with console.progress.part("measuring this machine"):
         plan = _pinned_plan(folder, command, data, student)
-    with console.progress.part("measuring students"):
-        chosen = _pinned_student(folder, shared, command, data, plan, student)
+    chosen = _pinned_student(folder, shared, command, data, plan, student, console)
     if chosen is not None:
         config = config.changed("distill", student=chosen["student"])
         limited = Work(**chosen["work"])
@@ -249,8 +251,8 @@ def _in_words(plan: RunPlan, command: str) -> str:
     if command in WITH_STUDENT:
         works.append(f"a student trained for {plan.student.steps} steps")
     return (
-        f"the plan: {', '.join(works)}; it takes {in_minutes(plan.estimated_seconds)} and may take "
-        f"{in_minutes(60 * plan.minutes)}"
+        f"the plan: {', '.join(works)}; it takes {in_minutes(plan.estimated_seconds)} (--minutes "
+        f"allows {in_minutes(60 * plan.minutes)})"
     )
 
 
@@ -343,6 +345,7 @@ def _pinned_student(
     data: LoadedData,
     plan: RunPlan,
     student: Classifier | None,
+    console: Console,
 ) -> dict[str, Any] | None:
     """The student that keeps the limits, chosen once per run folder; None without limits.
 
@@ -368,7 +371,8 @@ def _pinned_student(
         work = _plan(own, command, data, student, found.size).student
         return {"student": found.student, "work": dataclasses.asdict(work), "note": note}
 
-    return dict(folder.pinned("student", chosen))
+    with console.progress.part("measuring students"):
+        return dict(folder.pinned("student", chosen))
 
 
 def _pinned_strong_view(

@@ -1,8 +1,7 @@
-"""Whether a run is finished already: asked before anything heavy is imported. Changes no file."""
+"""Whether a run is finished already: asked before anything heavy is imported."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,12 +10,12 @@ from typing import Any
 from tutelage.config import RunConfig
 from tutelage.data.catalog import Catalog
 from tutelage.data.decisions import apply_decisions
+from tutelage.data.open import is_in_memory
 from tutelage.data.runfolder import RunFolder, request_of, results_folder
 from tutelage.system.console import Console
-from tutelage.system.errors import TutelageError
 from tutelage.system.ranks import env_int
 
-_FINISHED = "finished"  # in config.json
+_IMAGES, _FINISHED = "images", "finished"  # in config.json
 RESULT, REPORT, CARD = "metrics.json", "report.html", "MODEL_CARD.md"
 
 
@@ -31,7 +30,7 @@ def look(
 ) -> tuple[Path, dict[str, Any] | None]:
     """The folder for the results, and the content of its metrics.json if the run is finished.
 
-    Then the user is told. The catalog is None where the images are a part of an installed package.
+    Then the user is told. The catalog may be None for the images of the demo, which never change.
 
     Raises:
         TutelageError: the folder holds something else, or the run of another request.
@@ -41,52 +40,42 @@ def look(
     folder, request = RunFolder(path), request_of(command, data, settings)
     if not folder.check(request) or env_int("WORLD_SIZE", 1) > 1:  # ranks must decide alike
         return path, None
+    known = folder.read_json("config.json")
+    written = known.get(_FINISHED)
+    if not written or not all((path / name).is_file() for name in written):
+        return path, None
     if catalog is not None:
         catalog = apply_decisions(catalog, config.data.decisions)
-    known = _result(folder, catalog)
-    if known is not None:
-        report = str(path / REPORT)
-        Console(quiet=quiet).say(f"already finished: report {report}", {report: "bold"})
-    return path, known
+    if known.get(_IMAGES) != _state(command, data, catalog):  # the run itself sees what changed
+        return path, None
+    report = str(path / REPORT)
+    Console(quiet=quiet).say(f"already finished: report {report}", {report: "bold"})
+    return path, folder.read_json(RESULT)
 
 
-def note_finished(folder: RunFolder, catalog: Catalog | None, files: Iterable[str]) -> None:
-    """Note that a run has written all: from which images, and which ``files`` besides the report.
-
-    The catalog is None where the images are a part of an installed package.
-    """
-    known = {"images": _state(catalog), "files": [RESULT, REPORT, CARD, *files]}
-    folder.pin(_FINISHED, known)
+def note_images(folder: RunFolder, command: str, data: str, catalog: Catalog) -> None:
+    """Note the state of a run's images before they are read."""
+    folder.pin(_IMAGES, _state(command, data, catalog))
 
 
-def _result(folder: RunFolder, catalog: Catalog | None) -> dict[str, Any] | None:
-    """The content of metrics.json if all is there and the images are as they were.
-
-    None also where that cannot be told at once; then the run itself compares.
-    """
-    with contextlib.suppress(TutelageError):  # damaged: the run says so
-        known = folder.read_json("config.json").get(_FINISHED)
-        if not known or known["images"] != _state(catalog):
-            return None
-        if all((folder.path / name).is_file() for name in known["files"]):
-            return folder.read_json(RESULT)
-    return None
+def note_finished(folder: RunFolder, exports: Iterable[str]) -> None:
+    """Note that a run has written all: the files ``exports`` and the report."""
+    folder.pin(_FINISHED, [RESULT, REPORT, CARD, *exports])
 
 
-def _state(catalog: Catalog | None) -> str:
+def _state(command: str, data: str, catalog: Catalog | None) -> str:
     """A text that changes with the names, labels and splits of images, and with their files.
 
-    The folder's own name is left out: the same images by another path are the same.
+    The folder's own name is left out: the same images by another path are the same. Images in
+    memory are known by the request already.
     """
-    if catalog is None:
+    if catalog is None or command == "demo" or is_in_memory(data):
         return ""
     digest = hashlib.blake2b(digest_size=16)
     for index, (name, label, split) in enumerate(
         zip(catalog.names, catalog.labels.tolist(), catalog.splits.tolist(), strict=True)
     ):
-        of_file = catalog.source.signature(index).split("|")
-        # path|size|mtime|ctime, or a digest of what is in memory
-        state = of_file[-3:] if len(of_file) > 3 else of_file
+        state = catalog.source.signature(index).split("|")[-3:]  # size and times, without the path
         shown = "" if label < 0 else catalog.classes[label]
         for text in (name, shown, split, *state):
             digest.update(text.encode("utf-8", "surrogateescape") + b"\0")
