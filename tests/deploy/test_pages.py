@@ -119,14 +119,33 @@ def test_what_has_no_answer_says_why(page: Any, pictures: Path) -> None:
     page.wait_for_selector(".answer p:has-text('The server does not answer.')")
 
 
+def test_many_classes_are_folded_and_a_threshold_is_told(page: Any, pictures: Path) -> None:
+    shares = {f"class {k}": 0.3 if k == 7 else 0.05 for k in range(15)}
+    row = {"image": "image", "label": "class 3", "confidence": 0.05, "probabilities": shares}
+    headers = {"Server-Timing": "predict;dur=7.2"}
+    page.route(
+        "**/predict*", lambda route: route.fulfill(json={"predictions": [row]}, headers=headers)
+    )
+    assert sent(page, pictures / "one.jpg") == ["class 3"]
+    said = page.locator(".answer").inner_text()
+    assert "decision threshold decides here" in said
+    assert "Answered in 7 ms" in said
+    assert page.locator("tr:visible").count() == 12
+    page.get_by_text("The other 3 classes").click()
+    assert page.locator("tr:visible").count() == 15
+
+
 def test_pictures_are_chosen_by_key_dropped_and_pasted(page: Any, pictures: Path) -> None:
-    page.get_by_role("button", name="Choose pictures").focus()
     with page.expect_file_chooser() as chooser:
-        page.keyboard.press("Enter")
+        page.get_by_role("button", name="Choose pictures").press("Enter")
     assert chooser.value.is_multiple()
+    chooser.value.set_files([pictures / "one.jpg", pictures / "two.png"])
+    page.wait_for_selector("#status:has-text('2 of 2 answered')")
     with page.expect_file_chooser() as chooser:
         page.get_by_role("button", name="Take a photo").click()
     assert chooser.value.element.get_attribute("capture") == "environment"
+    chooser.value.set_files(pictures / "photo.jpg")
+    page.wait_for_selector("#status:has-text('3 of 3 answered. photo.jpg: r, 99.6%')")
     hand_over = """async ([kind, holder, address]) => {
         const bytes = await (await fetch(address)).blob();
         const held = new DataTransfer();
@@ -136,7 +155,6 @@ def test_pictures_are_chosen_by_key_dropped_and_pasted(page: Any, pictures: Path
     for kind, holder in (("drop", "dataTransfer"), ("paste", "clipboardData")):
         page.evaluate(hand_over, [kind, holder, "static/pages.css"])
         page.wait_for_selector(f"#answers figcaption:has-text('{kind}.css')")
-    page.wait_for_selector("#status:has-text('2 of 2 answered')")
     page.evaluate(
         "document.dispatchEvent(Object.assign(new Event('paste'), "
         "{ clipboardData: new DataTransfer() }))"

@@ -1,8 +1,8 @@
-"""The ladder's page in a real browser: narrow, dark, on paper, and without a request."""
+"""The ladder's page in a real browser: narrow, dark, on paper, for all, and without a request."""
 
 from pathlib import Path
 
-from browser import browser
+from browser import browser, violations
 
 from tutelage.ladder import page as ladder
 from tutelage.ladder.curve import CurvePoint, worth
@@ -25,6 +25,7 @@ def test_the_ladder_fits_a_phone_and_is_dark_on_light_on_paper(tmp_path: Path) -
             for name in ("color", "backgroundColor")
         )
         assert ink > ground
+        assert violations(page) == []
         page.emulate_media(media="print")
         ink = sum(page.eval_on_selector("body", color.format("color")))
         assert ink < 150

@@ -98,6 +98,9 @@ function tell(made, prediction) {
   if (rejected) {
     parts.push(element("p", "", `It looks like none of the classes. The nearest is ${shares[0][0]}.`));
   }
+  if (!rejected && label !== shares[0][0]) {
+    parts.push(element("p", "", "The model's decision threshold decides here, not the highest probability."));
+  }
   parts.push(table(shares.slice(0, SHOWN), label, "Probabilities"));
   if (shares.length > SHOWN) {
     const rest = element("details");
