@@ -150,6 +150,7 @@ def test_health_metrics_and_descriptions(tmp_path: Path) -> None:
         "classes": ["r", "g"],
         "parameters": 7,
         "rejects": False,
+        "decision_threshold": None,
         "max_bytes": 32_000_000,
         "version": asked.get("/openapi.json").json()["info"]["version"],
     }
@@ -175,6 +176,15 @@ def test_health_metrics_and_descriptions(tmp_path: Path) -> None:
         405,
         "/predict takes POST, not GET; see /docs",
     )
+
+
+def test_a_decision_threshold_is_told_and_used(tmp_path: Path) -> None:
+    model = OnnxModel(write_model(tmp_path / "m.onnx"), threads=1)
+    model.decision_threshold = ("g", 0.2)
+    asked = TestClient(serve.make_app(model, "m.onnx", Limits()))
+    assert asked.get("/health").json()["decision_threshold"] == {"g": 0.2}
+    answer = asked.post("/predict", content=picture((255, 60, 0))).json()
+    assert answer["predictions"][0]["label"] == "g"
 
 
 def test_the_time_of_decoding_and_the_model_is_in_a_header(tmp_path: Path) -> None:

@@ -123,12 +123,14 @@ class _Service:
         return JSONResponse(self._about())
 
     def _about(self) -> dict[str, Any]:
+        threshold = self._model.decision_threshold
         return {
             "status": "ok",
             "model": self._name,
             "classes": list(self._model.classes),
             "parameters": int(self._model.metadata.get("tutelage.parameters", 0)),
             "rejects": self._model.unknown_threshold is not None,
+            "decision_threshold": None if threshold is None else dict([threshold]),
             "max_bytes": self._limits.request_bytes,
             "version": __version__,
         }

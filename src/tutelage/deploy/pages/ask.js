@@ -73,6 +73,12 @@ async function introduce() {
     "Your pictures go to this server only, and it does not keep them.";
 }
 
+// How the model decides where it does not take the most probable class.
+function threshold() {
+  const [[name, least]] = Object.entries(model.decision_threshold);
+  return `the model says ${name} from a probability of ${Number((100 * least).toFixed(1))}% on, and not below`;
+}
+
 // --- the cards
 
 function card(file) {
@@ -99,7 +105,7 @@ function tell(made, prediction) {
     parts.push(element("p", "", `It looks like none of the classes. The nearest is ${shares[0][0]}.`));
   }
   if (!rejected && label !== shares[0][0]) {
-    parts.push(element("p", "", "The model's decision threshold decides here, not the highest probability."));
+    parts.push(element("p", "", `${shares[0][0]} is more probable, but ${threshold()}.`));
   }
   parts.push(table(shares.slice(0, SHOWN), label, "Probabilities"));
   if (shares.length > SHOWN) {
