@@ -129,3 +129,22 @@ def test_several_processes_decide_alike_and_so_look_themselves(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert looked(run) is None
+
+
+def test_without_out_changed_images_get_a_new_number(
+    photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = make_config("run", {})
+
+    def place() -> Path:
+        return look("run", "photos", None, config, read_catalog("photos"), quiet=True)[0]
+
+    assert place() == Path("runs/1")
+    folder = RunFolder(Path("runs/1"))
+    folder.claim(request_of("run", "photos", config.to_dict()))
+    assert place() == Path("runs/1")  # cut off before the images were looked at
+    note_images(folder, "run", "photos", read_catalog(photos))
+    folder.unlock()
+    assert place() == Path("runs/1")
+    next((photos / "unlabeled").iterdir()).unlink()
+    assert place() == Path("runs/2")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +37,25 @@ def look(
         TutelageError: the folder holds something else, or the run of another request.
     """
     settings = config.to_dict()
-    path = results_folder(None if out is None else Path(out), command, data, settings)
+
+    @cache
+    def state() -> str:
+        if catalog is None:
+            return _state(command, data, None)
+        return _state(command, data, apply_decisions(catalog, config.data.decisions))
+
+    def fits(folder: RunFolder) -> bool:
+        return folder.read_json("config.json").get(_IMAGES) in (None, state())
+
+    place = None if out is None else Path(out)
+    path = results_folder(place, command, data, settings, fits=fits)
     folder, request = RunFolder(path), request_of(command, data, settings)
     if not folder.check(request) or env_int("WORLD_SIZE", 1) > 1:  # ranks must decide alike
         return path, None
-    known = folder.read_json("config.json")
-    written = known.get(_FINISHED)
+    written = folder.read_json("config.json").get(_FINISHED)
     if not written or not all((path / name).is_file() for name in written):
         return path, None
-    if catalog is not None:
-        catalog = apply_decisions(catalog, config.data.decisions)
-    if known.get(_IMAGES) != _state(command, data, catalog):  # the run itself sees what changed
+    if not fits(folder):  # the run itself says what changed
         return path, None
     report = str(path / REPORT)
     Console(quiet=quiet).say(f"already finished: report {report}", {report: "bold"})

@@ -166,9 +166,17 @@ def request_of(command: str, data: str, settings: dict[str, Any]) -> dict[str, A
 
 
 def results_folder(
-    out: Path | None, command: str, data: str, settings: dict[str, Any], parent: Path = RUNS
+    out: Path | None,
+    command: str,
+    data: str,
+    settings: dict[str, Any],
+    *,
+    fits: Callable[[RunFolder], bool] = lambda _: True,
+    parent: Path = RUNS,
 ) -> Path:
     """``out``, or without one ``runs/N``: the folder of the same request, else a new number.
+
+    ``fits`` says of a folder with the same request whether its run can be continued.
 
     Raises:
         TutelageError: several processes work together, which need one name for their folder.
@@ -183,7 +191,7 @@ def results_folder(
     for number in numbers:
         folder = parent / str(number)
         with contextlib.suppress(TutelageError):  # not a run, or damaged: not ours
-            if RunFolder(folder).check(request):
+            if RunFolder(folder).check(request) and fits(RunFolder(folder)):
                 return folder
     return parent / str(max(numbers, default=0) + 1)
 
