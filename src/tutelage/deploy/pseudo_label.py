@@ -36,11 +36,11 @@ def pseudo_label(
     if not 0 <= threshold <= 1:
         raise TutelageError(f"--threshold {threshold}: expected a probability, from 0 to 1")
     need("pyarrow", "train")
-    found = find_model(model)
     images = [images] if isinstance(images, str | Path) else list(images)
     inside = [p for p in map(Path, images) if out.resolve().is_relative_to(p.resolve())]
     if inside:
         raise TutelageError(f"--out {out} lies in {inside[0]}, whose images are labelled; move it")
+    found = find_model(model)
     shards = find_shards(images)
     if accepted is not None:
         check_manifest(accepted, shards)
