@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tutelage.config import make_config
+from tutelage.config import TableConfig, make_config
 from tutelage.system.errors import need_training
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _train(
     config = make_config(command, settings)
     if command == "distill":
         trained_teachers(config.data.teacher)
-    catalog, name = open_data(data)
+    catalog, name = open_data(data, table=config.table)
     folder, known = look(command, name, out, config, catalog, quiet=quiet)
     if known is not None:
         return known
@@ -159,7 +159,8 @@ def augment(
     """
     from tutelage.data.open import open_data
 
-    config, opened = make_config("augment", settings), open_data(data)
+    config = make_config("augment", settings)
+    opened = open_data(data, table=config.table)
     need_training()
     from tutelage.explore.survey import augment
 
@@ -204,7 +205,8 @@ def suggest(
     """
     from tutelage.data.open import open_data
 
-    config, opened = make_config("suggest", settings), open_data(data)
+    config = make_config("suggest", settings)
+    opened = open_data(data, table=config.table)
     need_training()
     from tutelage.explore.suggest import suggest
 
@@ -260,7 +262,8 @@ def ladder(
     """
     from tutelage.data.open import open_data
 
-    config, opened = make_config("ladder", settings), open_data(data)
+    config = make_config("ladder", settings)
+    opened = open_data(data, table=config.table)
     need_training()
     from tutelage.ladder.seeds import ladder
 
@@ -278,13 +281,22 @@ def ladder(
 
 
 def evaluate(
-    model: Path | str, data: Data, *, split: Literal["train", "val", "test"] = "test"
+    model: Path | str,
+    data: Data,
+    *,
+    split: Literal["train", "val", "test"] = "test",
+    image_column: str | None = None,
+    label_column: str | None = None,
+    image_root: Path | str | None = None,
 ) -> dict[str, Any]:
     """Measure a model's accuracy on labelled images.
 
     Args:
         split: the images to evaluate on. In Python, a single data set in memory is taken for this
             split.
+        image_column: the column of a table that names the images, as for ``tutelage run``.
+        label_column: the column of the classes.
+        image_root: the folder that the table's paths start from.
 
     Returns:
         The figures of metrics.json, with ``skipped``, how many images cannot be read, and their
@@ -298,7 +310,8 @@ def evaluate(
     from tutelage.deploy.predict import evaluate
 
     found = find_model(model)
-    catalog, name = open_data(data, split=split)
+    table = TableConfig(image_column, label_column, image_root and str(image_root))
+    catalog, name = open_data(data, split, table)
     return evaluate(open_model(found), catalog, name, split=split)
 
 

@@ -22,6 +22,7 @@ TRAINING = ("demo", "run", "transfer", "self-train", "distill", "ladder")
 TEACHING = ("demo", "run", "transfer", "self-train", "ladder")
 ROUNDS = ("demo", "run", "self-train", "ladder")
 WITH_STUDENT = ("demo", "run", "distill", "ladder")
+WITH_DATA = tuple(name for name in COMMANDS if name != "demo")
 
 INFINITE = float("inf")
 FROM_ZERO = (0.0, INFINITE)
@@ -53,6 +54,7 @@ def setting(
 trunk_setting = partial(setting, commands=TEACHING, needs="trained trunk")
 round_setting = partial(setting, commands=ROUNDS, needs="rounds")
 student_setting = partial(setting, commands=WITH_STUDENT)
+table_setting = partial(setting, None, commands=WITH_DATA, everyday=True)
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,22 @@ class DataConfig:
         "use at most this many gigabytes of disk for decoded images; those that do not fit are "
         "decoded again whenever they are needed (default: nine tenths of what is free)",
         range=FROM_ZERO,
+    )
+
+
+@dataclass(frozen=True)
+class TableConfig:
+    """A table of images as DATA, such as a .csv file."""
+
+    image_column: str | None = table_setting(
+        "the column that names the images (default: image, filename, path or the like)"
+    )
+    label_column: str | None = table_setting(
+        "the column of the classes (default: label, class, category or the like)"
+    )
+    image_root: str | None = table_setting(
+        "the folder that the table's paths start from (default: the table's own folder, or the one "
+        "below it where the images are found)"
     )
 
 
@@ -363,6 +381,7 @@ class RunConfig:
     """The settings of a run; a command uses those that it knows."""
 
     data: DataConfig = DataConfig()
+    table: TableConfig = TableConfig()
     transfer: TransferConfig = TransferConfig()
     self_train: SelfTrainConfig = SelfTrainConfig()
     distill: DistillConfig = DistillConfig()

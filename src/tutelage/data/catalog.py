@@ -14,13 +14,12 @@ from tutelage.data.sources import Source, selected
 from tutelage.system.errors import TutelageError
 
 SPLITS = ("train", "val", "test")
-UNLABELED = ("unlabeled", "unlabelled")
-# What data sets call their splits -> split here; "" is train without its labels.
+# What data sets call their splits, in any case -> split here; "" is train without its labels.
 SPLIT_NAMES = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
-    **dict.fromkeys((*UNLABELED, "unsupervised"), ""),
+    **dict.fromkeys(("unlabeled", "unlabelled", "unsupervised"), ""),
 }
 _LONGEST = 100  # characters of a class name that a person types in
 _DIGITS = 1000  # of a class name that is sorted as a number; Python refuses to read 4,301
@@ -77,11 +76,12 @@ def make_catalog(
 ) -> Catalog:
     """Make a catalog from the columns of a table, which errors call ``where``.
 
-    Labels are class names, empty = unlabelled; splits are "train", "val", "test" or empty = train.
+    Labels are class names, empty = unlabelled; splits are names of ``SPLIT_NAMES`` or empty =
+    train, and what is in a pool loses its label.
 
     Raises:
-        TutelageError: no row, a name that occurs twice, an unknown split, or a class name with
-            a control character.
+        TutelageError: no row, a name that occurs twice, an unknown split, a class name with a
+            control character, or two that differ only in case or spaces.
     """
     if not names:
         raise TutelageError(f"{where} lists no images")
@@ -91,17 +91,28 @@ def make_catalog(
             f"{where}: {len(twice)} images are listed more than once (first: {twice[0]}); "
             "keep one row each"
         )
-    checked = _known_splits(where, splits)
+    roles = _known_splits(where, splits)
+    if "" in roles.values():
+        labels = [
+            label if roles[split] else "" for label, split in zip(labels, splits, strict=True)
+        ]
+    checked = np.array([roles[split] or "train" for split in splits], dtype="<U5")
     found = set(labels) - {""}
     if odd := sorted(n for n in found if any(unicodedata.category(c) == "Cc" for c in n)):
         raise TutelageError(
             f"{where}: the class name {odd[0]!r:.80} holds a line break or another control "
             "character; rename the class (in a .csv manifest, is a quote left open?)"
         )
+    _check_alike(where, found)
     classes = in_class_order(found)
     index = {name: i for i, name in enumerate(classes)} | {"": -1}
     indices = np.array([index[label] for label in labels], dtype=np.int32)
     return Catalog(tuple(names), indices, checked, classes, source, tuple(warnings))
+
+
+def split_of(name: str) -> str | None:
+    """The split that a name such as "Training" means, "" for an unlabelled pool; None for none."""
+    return SPLIT_NAMES.get(name.strip().lower())
 
 
 def in_class_order(names: Iterable[str]) -> tuple[str, ...]:
@@ -133,12 +144,25 @@ def _folded(name: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
-def _known_splits(where: str, splits: Sequence[str]) -> NDArray[np.str_]:
-    cleaned = {split: split.strip().lower() or "train" for split in set(splits)}
-    unknown = sorted(set(cleaned.values()) - set(SPLITS))
+def _check_alike(where: str, names: Iterable[str]) -> None:
+    """Refuse two names that a person takes for one, but not those of two letters, as A and a."""
+    known: dict[str, str] = {}
+    for name in sorted(names):
+        first = known.setdefault(_folded(name) if len(name) > 1 else name, name)
+        if first != name:
+            raise TutelageError(
+                f"{where}: the classes {first!r} and {name!r} differ only in case or spaces; give "
+                "both the same name, or one of them another"
+            )
+
+
+def _known_splits(where: str, splits: Sequence[str]) -> dict[str, str]:
+    """What each split that occurs means, as ``split_of`` says it."""
+    roles = {split: split_of(split) if split.strip() else "train" for split in set(splits)}
+    unknown = sorted(split for split, role in roles.items() if role is None)
     if unknown:
         raise TutelageError(
             f"{where}: unknown split {', '.join(map(repr, unknown[:5]))}; "
-            "use train, val, test, or leave it empty for train"
+            "use train, val, test or unlabeled, or leave it empty for train"
         )
-    return np.array([cleaned[split] for split in splits], dtype="<U5")
+    return {split: role for split, role in roles.items() if role is not None}

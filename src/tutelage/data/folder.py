@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tutelage.data.catalog import SPLITS, UNLABELED, Catalog, make_catalog
-from tutelage.data.decode import SUFFIXES
+from tutelage.data import layout
+from tutelage.data.catalog import SPLITS, Catalog, make_catalog, split_of
+from tutelage.data.layout import is_hidden, is_image, leads_up, visible
 from tutelage.data.sources import FileSource
 from tutelage.system.errors import TutelageError
+
+PACKED = (".zip", ".rar", ".7z", ".gz", ".tgz", ".bz2", ".xz", ".zst")
 
 
 @dataclass
@@ -21,26 +24,26 @@ class _Tree:
     closed: list[str] = field(default_factory=list)  # folders that are links or cannot be opened
     warnings: list[str] = field(default_factory=list)
 
-    def add(self, folder: Path, label: str, split: str) -> None:
+    def add(self, folder: Path, label: str, split: str) -> int:
+        """Take the images below a folder; how many there are."""
+        before = len(self.rows)
         for path in files_below(folder, self.closed):
             if is_image(path):
                 self.rows.append((path, label, split))
             else:
                 self.ignored.append(path)
+        return len(self.rows) - before
 
     def add_classes(self, folders: list[Path], split: str) -> None:
         for folder in sorted(folders):
-            before = len(self.rows)
-            self.add(folder, as_text(folder.name), split)
-            if len(self.rows) == before:
+            if not self.add(folder, as_text(folder.name), split):
                 self.warnings.append(
-                    f"class folder {folder.relative_to(self.root).as_posix()} is empty: left out; "
-                    "add images or delete it"
+                    f"class folder {self.name(folder)} is empty: left out; add images or delete it"
                 )
 
-    def add_loose(self, folders: set[Path], *, taken: bool) -> None:
+    def add_loose(self, folder: Path, *, taken: bool) -> None:
         """Look at what lies beside class folders; its images are taken as a pool, or left out."""
-        loose = [str(p) for folder in folders for p in _visible(folder) if not p.is_dir()]
+        loose = [str(path) for path in visible(folder) if not path.is_dir()]
         images = sorted(path for path in loose if is_image(path))
         self.ignored += [path for path in loose if not is_image(path)]
         if taken:
@@ -51,11 +54,30 @@ class _Tree:
                 "left out; move them into a class folder or into unlabeled"
             )
 
+    def leave_out_nameless(self, tree: Path, split: str) -> bool:
+        """Leave out a val or test split whose images lie in no folder, or in one of no class."""
+        rows = [row for row in self.rows if row[2] == split]
+        classes = {label for _, label, of in self.rows if of == "train"}
+        folders = {label for _, label, _ in rows}
+        loose = sum(is_image(path.name) for path in visible(tree) if not path.is_dir())
+        flat = loose > 0 and not rows
+        if not flat and (len(folders) != 1 or not classes or folders & classes):
+            return False
+        self.rows = [row for row in self.rows if row[2] != split]
+        self.warnings.append(
+            f"the {len(rows) + loose} images in {self.name(tree)} have no classes: left out; "
+            "classify them with tutelage predict, or move them into unlabeled to learn from them"
+        )
+        return True
+
     def folders(self, parent: Path) -> list[Path]:
         """The visible folders in ``parent``; links to a folder that they lie in are closed."""
-        found = [path for path in _visible(parent) if path.is_dir()]
-        self.closed += [str(path) for path in found if _leads_up(path)]
-        return [path for path in found if not _leads_up(path)]
+        found = [path for path in visible(parent) if path.is_dir()]
+        self.closed += [str(path) for path in found if leads_up(path)]
+        return [path for path in found if not leads_up(path)]
+
+    def name(self, folder: Path) -> str:
+        return folder.relative_to(self.root).as_posix()
 
     def catalog(self) -> Catalog:
         warnings, root = self.warnings, self.root
@@ -69,6 +91,8 @@ class _Tree:
                 f"opened (first: {min(self.closed)}); move their images here"
             )
         if not self.rows:
+            if packed := [path for path in self.ignored if path.lower().endswith(PACKED)]:
+                raise TutelageError(f"no images in {root}, but {packed[0]}; unpack it first")
             raise TutelageError(
                 f"no images in {root}; expected train/<class>/*.jpg, unlabeled/*.jpg, or "
                 f"<class>/*.jpg{'; ' + '; '.join(warnings) if warnings else ''}"
@@ -84,42 +108,59 @@ class _Tree:
 def read_folder(root: Path) -> Catalog:
     """The catalog of a folder tree.
 
-    It holds ``train/<class>/**``, ``unlabeled/**``, ``val/<class>/**`` and ``test/<class>/**``; a
-    bare ``<class>/**`` tree means train, and images that lie in the folder itself are an unlabelled
-    pool where no folder beside them holds images.
+    It holds ``train/<class>/**``, ``unlabeled/**``, ``val/<class>/**`` and ``test/<class>/**``, or
+    other names of these splits (``catalog.SPLIT_NAMES``); a bare ``<class>/**`` tree means train,
+    and images that lie in the folder itself are an unlabelled pool where no folder beside them
+    holds images. Where all of this lies in a folder alone in ``root``, it is found there.
 
     Raises:
-        TutelageError: no images, or class folders beside a folder ``val`` or ``test``.
+        TutelageError: no images, class folders beside a folder ``val`` or ``test``, two folders
+            for one split, or folders of another task.
     """
-    found = _Tree(root)
-    folders = {path.name: path for path in found.folders(root)}
-    places = [place / name for place in (root, root / "train") for name in UNLABELED]
-    pools = [place for place in places if not _leads_up(place)]
-    trees = _trees(root, folders, found.warnings)
+    found, place = _Tree(root), layout.unwrapped(root)
+    layout.check_task(place)
+    folders = found.folders(place)
+    if place != root:
+        shown = ", ".join(found.name(folder) for folder in folders[:5])
+        found.warnings.append(f"{root} holds one folder, whose content is read; found: {shown}")
+    trees = _trees(place, folders, found.warnings)
+    pools, loose = [path for path in folders if split_of(path.name) == ""], [place]
     for split, tree in trees.items():
-        of_tree = [*folders.values()] if tree is root else found.folders(tree)
-        found.add_classes([path for path in of_tree if path not in pools], split)
+        if tree != place:
+            layout.check_task(tree)
+            folders = found.folders(tree)
+            loose.append(tree)
+        found.add_classes([path for path in folders if split_of(path.name) != ""], split)
+        if split != "train" and found.leave_out_nameless(tree, split):
+            loose.remove(tree)
+        elif split == "train" and tree != place:
+            pools += [path for path in folders if split_of(path.name) == ""]
     for pool in pools:
         found.add(pool, "", "train")
-    found.add_loose({root, *trees.values()}, taken=not found.rows)
+    taken = not found.rows
+    for folder in loose:
+        found.add_loose(folder, taken=taken)
     return found.catalog()
 
 
-def _trees(root: Path, folders: dict[str, Path], warnings: list[str]) -> dict[str, Path]:
+def _trees(place: Path, folders: list[Path], warnings: list[str]) -> dict[str, Path]:
     """The folder that holds the class folders of each split."""
-    reserved = folders.keys() & {*SPLITS, *UNLABELED}
-    if "train" in folders or reserved == folders.keys():
+    others = [folder for folder in folders if split_of(folder.name) is None]
+    splits = layout.by_split(folders)
+    if "train" in splits or not others:
         warnings += [
-            f"folder {name} is left out: beside train only unlabeled, val and test are read"
-            for name in sorted(folders.keys() - reserved)
+            f"folder {path.name} is left out: beside train only unlabeled, val and test are read"
+            for path in others
         ]
-        return {name: folders[name] for name in SPLITS if name in folders}
-    if clash := sorted(reserved & {*SPLITS}):
+        return {split: layout.inner(splits[split], split) for split in SPLITS if split in splits}
+    if splits:
+        clash = min(tree.name for tree in splits.values())
         raise TutelageError(
-            f"{root} holds class folders and a folder {clash[0]}; move the class folders into "
-            f"{root / 'train'} (a class must not be called {clash[0]})"
+            f"{place} holds class folders and a folder {clash}; move the class folders into "
+            f"{place / 'train'} (a class must not be called {clash})"
         )
-    return {"train": root}
+    layout.check_names(place, others)
+    return {"train": place}
 
 
 def files_below(folder: Path | str, closed: list[str]) -> Iterator[str]:
@@ -141,7 +182,7 @@ def files_below(folder: Path | str, closed: list[str]) -> Iterator[str]:
             continue
         folders = []
         for entry in entries:
-            if entry.name.startswith("."):
+            if is_hidden(entry.name):
                 continue
             if entry.is_dir(follow_symlinks=False):
                 folders.append(entry.path)
@@ -157,23 +198,8 @@ def image_files(folder: Path) -> list[Path]:
     return [Path(path) for path in files_below(folder, []) if is_image(path)]
 
 
-def is_image(path: str) -> bool:
-    """Whether a file is named like an image; decoding says of some of these why they are not."""
-    return path.lower().endswith(SUFFIXES)
-
-
 def as_text(name: str) -> str:
     """A file name as text: Linux allows names that are not text; tables and reports do not."""
     if name.isascii():
         return name
     return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-def _visible(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-
-
-def _leads_up(folder: Path) -> bool:
-    """Whether it is a link to a folder that it lies in."""
-    home = Path(os.path.realpath(folder.parent))  # Path.resolve raises on links in a circle
-    return folder.is_symlink() and home.is_relative_to(os.path.realpath(folder))

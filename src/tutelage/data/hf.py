@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from tutelage.data.catalog import SPLIT_NAMES, Catalog, make_catalog
+from tutelage.data.catalog import SPLIT_NAMES, Catalog, make_catalog, split_of
 from tutelage.data.columns import Table, label_text
 from tutelage.data.folder import files_below
 from tutelage.data.sources import ArrowSource, ParquetSource, Parts, Source
@@ -60,18 +60,18 @@ def catalog_of_splits(where: str, splits: Mapping[str, SplitImages]) -> Catalog:
     Raises:
         TutelageError: an unknown split, no images, or a name that occurs twice.
     """
-    if unknown := sorted(set(splits) - set(SPLIT_NAMES)):
+    if unknown := sorted(name for name in splits if split_of(name) is None):
         raise TutelageError(
             f"{where} has the split {', '.join(unknown)}; known: {', '.join(SPLIT_NAMES)}. "
             "Give the splits you mean in Python: tutelage.run({'train': ..., 'test': ...}, OUT)"
         )
-    splits = {name: splits[name] for name in SPLIT_NAMES if name in splits}  # in one order
+    order = [*SPLIT_NAMES]  # the same whatever order they come in
+    splits = dict(sorted(splits.items(), key=lambda item: order.index(item[0].strip().lower())))
     names, labels, roles = [], [], []
     for split, rows in splits.items():
-        role = SPLIT_NAMES[split]
         names += [f"{split}/{name}" for name in rows.names]
-        labels += [label if role else "" for label in rows.labels]
-        roles += [role or "train"] * len(rows.names)
+        labels += rows.labels
+        roles += [split] * len(rows.names)
     return make_catalog(where, names, labels, roles, joined(list(splits.values())).source)
 
 

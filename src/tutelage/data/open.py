@@ -8,56 +8,73 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
+from tutelage.config import TableConfig
+from tutelage.data import textfile
 from tutelage.data.catalog import Catalog
 from tutelage.data.columns import check_file
-from tutelage.data.folder import files_below, is_image, read_folder
+from tutelage.data.folder import PACKED, files_below, read_folder
 from tutelage.data.hf import is_saved, read_hub_folder
-from tutelage.data.manifest import read_csv, read_parquet
+from tutelage.data.labelled import read_labelled
+from tutelage.data.layout import is_image
+from tutelage.data.manifest import read_parquet, read_text
 from tutelage.data.memory import MapStyle, read_memory
 from tutelage.data.tars import read_tars
 from tutelage.system.errors import TutelageError
 
 Data: TypeAlias = Path | str | MapStyle | Mapping[str, MapStyle]
 
-_READERS: dict[str, Callable[[Path], Catalog]] = {
-    ".csv": read_csv,
+_TABLES: dict[str, Callable[[Path, TableConfig], Catalog]] = {
+    **dict.fromkeys(textfile.SUFFIXES, read_text),
     ".parquet": read_parquet,
-    ".tar": read_tars,
 }
+_MENDS = {
+    **dict.fromkeys(PACKED, "unpack it first, and give the folder"),
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "save it as CSV UTF-8"),
+}
+_KNOWN = "a folder, or a .csv, .tsv, .jsonl, .parquet or .tar file"
 
 
-def open_data(data: Data, split: str = "train") -> tuple[Catalog, str]:
+def open_data(
+    data: Data, split: str = "train", table: TableConfig | None = None
+) -> tuple[Catalog, str]:
     """The catalog of any DATA, and its path or, for data in memory, words for what the images are.
 
-    A single data set in memory is the split ``split``.
+    A single data set in memory is the split ``split``; ``table`` says how to read a table.
 
     Raises:
         TutelageError: what was found, what was expected, and what to do.
     """
     if isinstance(data, str | os.PathLike):
-        return read_catalog(data), str(data)
+        return read_catalog(data, table), str(data)
     catalog = read_memory(data, split)
     return catalog, in_memory(catalog)
 
 
-def read_catalog(data: Path | str) -> Catalog:
-    """The catalog of a folder tree, a manifest, tars, or a folder as Hugging Face writes it.
+def read_catalog(data: Path | str, table: TableConfig | None = None) -> Catalog:
+    """The catalog of a folder tree, a table, tars, or a folder as Hugging Face writes it.
 
     Raises:
         TutelageError: nothing there, no images, or data that contradicts itself.
         MissingExtra: Parquet or Arrow files without pyarrow installed.
     """
-    path = Path(data)
+    path, asked = Path(data), table or TableConfig()
     if not path.exists():
-        raise TutelageError(
-            f"{path} does not exist; expected a folder, or a .csv, .parquet or .tar file"
-        )
+        raise TutelageError(f"{path} does not exist; expected {_KNOWN}")
     if path.is_dir():
-        return _reader_of(path)(path)
+        return _read_folder(path, asked)
     check_file(path)
-    if path.suffix.lower() not in _READERS:
-        raise TutelageError(f"{path} is neither a folder nor a .csv, .parquet or .tar file")
-    return _READERS[path.suffix.lower()](path)
+    suffix = path.suffix.lower()
+    if suffix in _TABLES:
+        return _TABLES[suffix](path, asked)
+    if suffix == ".tar":
+        return read_tars(path)
+    raise TutelageError(f"{path} is not {_KNOWN}; {_MENDS.get(suffix, 'give one of these')}")
+
+
+def _read_folder(folder: Path, asked: TableConfig) -> Catalog:
+    read = _reader_of(folder)
+    labelled = read_labelled(folder, asked) if read is read_folder else None
+    return labelled or read(folder)
 
 
 def _reader_of(folder: Path) -> Callable[[Path], Catalog]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tutelage.config import option
+from tutelage.config import TableConfig, option
 from tutelage.data.catalog import Catalog
 from tutelage.data.demo import DEMOS
 from tutelage.data.duplicates import DUPLICATES
@@ -218,7 +218,8 @@ def catalog_of(folder: Path) -> Catalog:
         )
     if request["command"] == "demo" and request["data"] in DEMOS:
         return DEMOS[request["data"]].catalog()
-    return read_catalog(request["data"])
+    table = request.get("settings", {}).get("table", {})
+    return read_catalog(request["data"], TableConfig(**table))
 
 
 def command_line(command: str, data: str, out: str, settings: Mapping[str, Any]) -> str:

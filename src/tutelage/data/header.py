@@ -1,0 +1,155 @@
+"""Which columns of a table hold the images, their classes and their splits."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from tutelage.config import TableConfig
+from tutelage.data.catalog import split_of
+from tutelage.system.errors import TutelageError
+
+# What tables call these columns, in any case, with or without an "s", spaces, "_" or "-". The first
+# name counts before all others, and "id" only where there is no other.
+IMAGE = (
+    *("image", "img", "file", "filename", "filepath", "path"),
+    *("imagepath", "imageid", "imagename", "id"),
+)
+LABEL = (
+    *("label", "class", "classname", "category", "choice", "target"),
+    *("species", "diagnosis"),
+)
+SPLIT = ("split", "set", "subset", "dataset")
+# What people write for "no label", and what may as well be the name of a class.
+_NO_LABEL = {"none", "na", "n/a", "nan", "null", "-1", "?"}
+_FEW = 10  # different labels, or rows, that say nothing about what a column is
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The names of the columns."""
+
+    image: str
+    label: str
+    split: str | None
+
+
+def find_columns(where: str, names: Sequence[str], asked: TableConfig) -> Columns:
+    """The columns that a person asked for, or those that are called as such columns are.
+
+    Raises:
+        TutelageError: there is none, or there are several.
+    """
+    image = _column(where, names, IMAGE, asked.image_column, "--image-column")
+    label = _column(where, names, LABEL, asked.label_column, "--label-column")
+    missing = [usual for usual, name in (("image", image), ("label", label)) if name is None]
+    if image is None or label is None:
+        options = " and ".join(f"--{name}-column" for name in missing)
+        raise TutelageError(
+            f"{where} lacks the column {' and '.join(missing)}; found: {', '.join(names[:20])}. "
+            "Expected image, label (empty = unlabelled) and, if you like, split; "
+            f"{options} can name another column"
+        )
+    splits = [name for known in SPLIT for name in names if _fits(name, (known,))]
+    return Columns(image, label, splits[0] if splits else None)
+
+
+def has_columns(names: Sequence[str], asked: TableConfig) -> bool:
+    """Whether there are columns of images and of classes, one or several of each."""
+    wanted = ((asked.image_column, IMAGE), (asked.label_column, LABEL))
+    return all(
+        any(_fits(name, (column,) if column else known) for name in names)
+        for column, known in wanted
+    )
+
+
+def known_columns(names: Sequence[str]) -> bool:
+    """Whether one of the names is that of a column of images or classes."""
+    return any(_fits(name, known) for name in names for known in (IMAGE, LABEL))
+
+
+def splits_in(column: str | None, values: Sequence[str]) -> Sequence[str] | None:
+    """A column's splits; None where it is called "set" or the like but holds something else."""
+    if column is None:
+        return None
+    sure = _plain(column) == SPLIT[0]
+    return values if sure or all(not v or split_of(v) is not None for v in set(values)) else None
+
+
+def check_labels(where: str, column: str, labels: Sequence[str]) -> list[str]:
+    """Warnings about labels that may be no classes.
+
+    Raises:
+        TutelageError: they are amounts, or each row has another one.
+    """
+    counts = Counter(labels)
+    unlabelled = counts.pop("", 0)
+    rows, mend = counts.total(), "choose the column of the classes with --label-column"
+    if len(counts) > _FEW:
+        if amounts := _amounts(counts):
+            raise TutelageError(
+                f"{where}: column {column} holds {len(counts)} different values, among them "
+                f"{amounts[0]}; tutelage learns classes, not amounts. If this is the wrong column, "
+                f"{mend}; otherwise put the amounts into a few classes"
+            )
+        if len(counts) == rows and not unlabelled:
+            raise TutelageError(
+                f"{where}: column {column} holds another value in each of its {rows} rows (first: "
+                f"{labels[0]}), so these are no classes; {mend}"
+            )
+    said = []
+    if len(counts) > max(_FEW, rows / 3) and not unlabelled:
+        said.append(
+            f"{where}: column {column} holds {len(counts)} classes in {rows} rows; if it is the "
+            f"wrong column, {mend}"
+        )
+    for label, count in counts.items():
+        if label.lower() in _NO_LABEL:
+            said.append(
+                f"{where}: the label {label!r} ({count} rows) is a class like any other; if it "
+                "means that there is no label, leave these cells empty"
+            )
+    return said
+
+
+def _column(
+    where: str, names: Sequence[str], known: tuple[str, ...], asked: str | None, option: str
+) -> str | None:
+    if asked is not None:
+        fitting = [name for name in names if name == asked]
+        fitting = fitting or [name for name in names if _fits(name, (asked,))]
+        if not fitting:
+            raise TutelageError(
+                f"{where} has no column {asked} ({option}); found: {', '.join(names[:20])}"
+            )
+    else:
+        fitting = [name for name in names if _fits(name, known)]
+        usual = [name for name in fitting if name.strip().lower() == known[0]]
+        fitting = usual or [name for name in fitting if _plain(name) != "id"] or fitting
+    if len(fitting) > 1:
+        if len(set(fitting)) == 1:
+            raise TutelageError(f"{where} has the column {fitting[0]} twice; keep one")
+        raise TutelageError(
+            f"{where} has several columns that may hold what {option} names: "
+            f"{', '.join(fitting)}; choose one, as in {option} {fitting[0]!r}"
+        )
+    return fitting[0] if fitting else None
+
+
+def _fits(name: str, known: tuple[str, ...]) -> bool:
+    return _plain(name) in map(_plain, known)
+
+
+def _plain(name: str) -> str:
+    return "".join(filter(str.isalnum, name.lower())).removesuffix("s")
+
+
+def _amounts(labels: Iterable[str]) -> list[str]:
+    """Those of the labels that are not whole, where all are numbers."""
+    try:
+        values = {label: float(label) for label in labels}
+    except ValueError:
+        return []
+    return [label for label, value in values.items() if value % 1 and math.isfinite(value)]

@@ -1,0 +1,172 @@
+"""A folder of images whose classes stand in tables, as Kaggle and Hugging Face lay them out.
+
+The tables lie in the folder (``train.csv`` beside ``train/`` or ``images/``), or in the folders of
+its splits (``train/metadata.csv``).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tutelage.config import TableConfig
+from tutelage.data import textfile
+from tutelage.data.catalog import Catalog, make_catalog, split_of
+from tutelage.data.folder import as_text, files_below
+from tutelage.data.header import has_columns
+from tutelage.data.layout import is_image, levels, split_words, visible
+from tutelage.data.manifest import Rows, text_rows
+from tutelage.data.places import NoImages, find_images
+from tutelage.data.sources import FileSource
+from tutelage.system.errors import TutelageError
+
+
+def read_labelled(root: Path, asked: TableConfig) -> Catalog | None:
+    """The catalog of a folder whose images stand in a table; None if the folders are the classes.
+
+    The table has the columns of images and labels, and it lists images that lie below its own
+    folder. What it does not list is left out, except for a folder ``unlabeled``.
+
+    Raises:
+        TutelageError: a table contradicts itself, two tables are for one split, or the table gives
+            the images other classes than the folders do.
+    """
+    for place in levels(root):
+        if tables := _tables(place, asked):
+            break
+    else:
+        return None
+    found = _Labelled(root, place)
+    for split, path in tables.items():
+        found.add(text_rows(path, asked), split, asked.image_root)
+    if not found.names or found.are_class_folders(", ".join(map(str, tables.values()))):
+        return None
+    found.warnings.insert(0, f"the classes are those in {', '.join(map(str, tables.values()))}")
+    found.add_pools()
+    found.tell_left_out()
+    return found.catalog()
+
+
+def _tables(place: Path, asked: TableConfig) -> dict[str, Path]:
+    """The table of each split: its file or its folder is called so, or else it is for train.
+
+    Raises:
+        TutelageError: two are for the same split.
+    """
+    found: dict[str, Path] = {}
+    for path, named in _files(place):
+        if not _lists_labels(path, asked):
+            continue
+        splits = split_words(named) - {""}
+        split = splits.pop() if len(splits) == 1 else "train"
+        if split in found:
+            raise TutelageError(
+                f"{found[split]} and {path} both list images of {split} with labels; give the one "
+                "you mean instead of the folder, or move the other one away"
+            )
+        found[split] = path
+    return found
+
+
+def _files(place: Path) -> Iterator[tuple[Path, str]]:
+    """Files that may list the images of a folder, and what says their split."""
+    for path in visible(place):
+        if path.is_file():
+            yield path, path.stem
+        elif split_of(path.name) is not None:
+            yield from ((inner, path.name) for inner in visible(path) if inner.is_file())
+
+
+def _lists_labels(path: Path, asked: TableConfig) -> bool:
+    """Whether it is a table of images and labels, and not of predictions, as for Kaggle."""
+    listing = path.suffix.lower() in (".csv", ".tsv") or path.name == "metadata.jsonl"
+    if not listing or "submission" in path.name.lower():
+        return False
+    try:
+        with textfile.opened(path) as table:
+            names = table.names
+    except TutelageError:
+        return False
+    return has_columns(names, asked) and "confidence" not in names
+
+
+@dataclass
+class _Labelled:
+    """What the tables of a folder list, with the files found."""
+
+    root: Path
+    place: Path  # the folder that the tables and the images lie in
+    names: list[str] = field(default_factory=list)
+    labels: list[str] = field(default_factory=list)
+    splits: list[str] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def add(self, rows: Rows, split: str, image_root: str | None) -> None:
+        try:
+            places = find_images(rows.path, rows.images, image_root)
+        except NoImages as error:
+            self.warnings.append(f"{error}; so the table is not used")
+            return
+        above = "" if image_root else rows.path.parent.relative_to(self.root).as_posix()
+        self.names += [str(Path(above, name).as_posix()) for name in places.names]
+        self.labels += rows.labels
+        self.splits += rows.splits or [split] * len(rows.images)
+        self.paths += places.paths
+        self.warnings += [*places.warnings, *rows.warnings]
+
+    def are_class_folders(self, tables: str) -> bool:
+        """Whether the folders of the images say the same as their labels.
+
+        Raises:
+            TutelageError: some folders hold images of one label, and others do not.
+        """
+        labels, folders = defaultdict(set), defaultdict(set)
+        for path, label in zip(self.paths, self.labels, strict=True):
+            if label and (folder := self._folder(path)):
+                labels[folder].add(label)
+                folders[label].add(folder)
+        pure = [folder for folder, of in labels.items() if len(of) == 1]
+        if len(labels) < 2 or not pure:
+            return False
+        if len(pure) == len(labels) == len(folders):
+            return True
+        raise TutelageError(
+            f"{self.place} holds folders, such as {pure[0]}, that seem to be classes, but "
+            f"{tables} gives their images other labels; give the table itself to use its labels, "
+            "or move it away to use the folders"
+        )
+
+    def _folder(self, path: str) -> str:
+        """The folder of an image that would be its class; empty if it is in none."""
+        parts = Path(os.path.relpath(path, self.place)).parts[:-1]
+        return next((part for part in parts if not split_words(part)), "")
+
+    def add_pools(self) -> None:
+        """Take the images of folders that are called unlabeled."""
+        for path in self._not_listed():
+            if any(split_of(part) == "" for part in Path(path).relative_to(self.place).parts[:-1]):
+                self.names.append(as_text(Path(path).relative_to(self.root).as_posix()))
+                self.labels.append("")
+                self.splits.append("train")
+                self.paths.append(path)
+
+    def tell_left_out(self) -> None:
+        if rest := self._not_listed():
+            self.warnings.append(
+                f"{len(rest)} images are in no table (first: {rest[0]}): left out; classify them "
+                "with tutelage predict, or move them into unlabeled to learn from them"
+            )
+
+    def _not_listed(self) -> list[str]:
+        listed = {os.path.abspath(path) for path in self.paths}
+        below = [path for path in files_below(self.place, []) if is_image(path)]
+        return [path for path in below if os.path.abspath(path) not in listed]
+
+    def catalog(self) -> Catalog:
+        source = FileSource(tuple(self.paths))
+        where = str(self.root)
+        return make_catalog(where, self.names, self.labels, self.splits, source, self.warnings)

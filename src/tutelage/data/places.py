@@ -1,0 +1,106 @@
+"""Where the images lie that a table names."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tutelage.data.folder import files_below
+from tutelage.data.layout import is_image, split_words
+from tutelage.system.errors import TutelageError
+
+
+class NoImages(TutelageError):
+    """None of the images that a table lists exists."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """The images of a table, in its order."""
+
+    names: list[str]  # as the table names them, with / and the suffix of the file
+    paths: list[str]  # one may not exist: it is listed as an image that cannot be read
+    warnings: list[str]
+
+
+def find_images(table: Path, images: Sequence[str], root: str | None = None) -> Places:
+    """Find a table's images from its own folder on, or from ``root`` on.
+
+    They are looked for there and, if none is there, in the folders below it. A table may leave out
+    the suffix of an image.
+
+    Raises:
+        TutelageError: none exists, or the same names are found in several folders.
+    """
+    start = table.parent if root is None else Path(root)
+    if not start.is_dir():
+        raise TutelageError(f"--image-root {start} is not a folder; give the folder of the images")
+    names = [image.replace("\\", "/") for image in images]
+    paths = [str(start / name) for name in names]
+    if not paths or any(os.path.exists(path) and not os.path.isdir(path) for path in paths):
+        return Places(names, paths, [])
+    found = _Found(start)
+    homes = [found.homes(name) for name in names]
+    if not any(homes):
+        raise NoImages(
+            f"{table}: none of the {len(names)} images exists (first: {paths[0]}); paths are "
+            f"relative to {'the manifest' if root is None else start}, and --image-root names "
+            "another folder"
+        )
+    chosen = _chosen(table, homes)
+    placed = [
+        next(((home, of[home]) for home in chosen if home in of), (chosen[0], name))
+        for name, of in zip(names, homes, strict=True)
+    ]
+    shown = ", ".join(str(start / home) for home in chosen[:5])
+    said = [f"the images of {table} were found in {shown}"] if chosen != [""] else []
+    return Places(
+        names=[name for _, name in placed],
+        paths=[str(start / home / name) for home, name in placed],
+        warnings=said,
+    )
+
+
+class _Found:
+    """The image files below a folder, by what a table may call them."""
+
+    def __init__(self, start: Path) -> None:
+        self.by_name: dict[str, list[str]] = defaultdict(list)
+        for file in files_below(start, []):
+            if is_image(file):
+                path = os.path.relpath(file, start).replace(os.sep, "/")
+                base = path.rpartition("/")[2]
+                for name in (base, os.path.splitext(base)[0]):
+                    self.by_name[name].append(path)
+
+    def homes(self, name: str) -> dict[str, str]:
+        """The folders in which an image of this name lies -> the name with its suffix."""
+        plain = name.removeprefix("./")
+        found = {}
+        for path in self.by_name.get(plain.rpartition("/")[2], ()):
+            for ending in (path, os.path.splitext(path)[0]):
+                if ending == plain or ending.endswith(f"/{plain}"):
+                    home = ending.removesuffix(plain)
+                    found[home.removesuffix("/")] = path.removeprefix(home)
+        return found
+
+
+def _chosen(table: Path, homes: Sequence[dict[str, str]]) -> list[str]:
+    """The folder that holds all images that exist, or those that hold a part each."""
+    counts = Counter(home for of in homes for home in of)
+    wanted = sum(map(bool, homes))
+    if counts.total() == wanted:
+        return [home for home, _ in counts.most_common()]
+    whole = [home for home, count in counts.items() if count == wanted]
+    splits = split_words(table.stem) or {"train"}
+    if len(whole) > 1:
+        whole = [home for home in whole if split_words(home) & splits]
+    if len(whole) != 1:
+        raise TutelageError(
+            f"images that {table} names lie in several folders: {', '.join(sorted(counts)[:5])}; "
+            "say which one with --image-root"
+        )
+    return whole

@@ -1,0 +1,105 @@
+"""The columns of a table that is text: CSV with commas, semicolons or tabs, or JSON lines."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from tutelage.data.catalog import split_of
+from tutelage.data.encoding import encoding_of
+from tutelage.data.header import known_columns
+from tutelage.data.layout import is_image
+from tutelage.system.errors import TutelageError
+
+SUFFIXES = (".csv", ".tsv", ".jsonl")
+
+
+@dataclass(frozen=True)
+class TextTable:
+    """A table whose rows can be read once."""
+
+    path: Path
+    encoding: str
+    names: list[str]  # of its columns
+    rows: Iterable[list[str]]
+    warnings: list[str]
+
+    def columns(self, wanted: Sequence[str]) -> list[list[str]]:
+        """The wanted columns; a short row's missing cells are empty."""
+        places = [self.names.index(name) for name in wanted]
+        columns: list[list[str]] = [[] for _ in wanted]
+        for number, row in enumerate(self.rows, start=1):
+            if len(row) > len(self.names):
+                raise TutelageError(
+                    f"{self.path}: data row {number} has {len(row)} cells, the header "
+                    f"{len(self.names)}; put quotes around a path that contains a comma: {row}"
+                )
+            for column, place in zip(columns, places, strict=True):
+                column.append(row[place].strip() if place < len(row) else "")
+        return columns
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[TextTable]:
+    """Open a .csv, .tsv or .jsonl file.
+
+    Raises:
+        TutelageError: it is no text, or no such table; also while its rows are read.
+    """
+    encoding = encoding_of(path)
+    read = _json_lines if path.suffix.lower() == ".jsonl" else _csv
+    try:
+        with open(path, encoding=encoding, newline="") as file:
+            yield TextTable(path, encoding, *read(path, file))
+    except csv.Error as error:  # a cell of more than csv.field_size_limit
+        raise TutelageError(
+            f"{path} is not a readable CSV file: {error}; is a quote left open?"
+        ) from error
+
+
+def _csv(path: Path, file: TextIO) -> tuple[list[str], Iterator[list[str]], list[str]]:
+    header = file.readline()
+    file.seek(0)
+    delimiter = max(",;\t", key=header.count)  # spreadsheets in many countries write ;
+    rows = (row for row in csv.reader(file, delimiter=delimiter) if any(row))
+    first = next(rows, [])
+    names = [name.strip() for name in first]
+    named = None if known_columns(names) else _names_without_header(names)
+    if named is None:
+        return names, rows, []
+    said = f"{path} has no header; its columns are taken as {', '.join(named)}"
+    return named, itertools.chain([first], rows), [said]
+
+
+def _names_without_header(cells: list[str]) -> list[str] | None:
+    """Names for columns whose first row is an image, its label and perhaps its split."""
+    images = [is_image(cell) for cell in cells]
+    if images.count(True) != 1 or len(cells) not in (2, 3):
+        return None
+    if len(cells) == 3 and split_of(cells[2]) is None:
+        return None
+    return [*("image" if image else "label" for image in images[:2]), "split"][: len(cells)]
+
+
+def _json_lines(path: Path, file: TextIO) -> tuple[list[str], Iterator[list[str]], list[str]]:
+    objects = []
+    for number, line in enumerate(file, start=1):
+        try:
+            objects += [dict(json.loads(line))] if line.strip() else []
+        except (ValueError, TypeError, RecursionError) as error:
+            raise TutelageError(
+                f"{path}: line {number} is not a JSON object ({error}); mend it, or take it out"
+            ) from error
+    names = list(dict.fromkeys(name for found in objects for name in found))
+    rows = ([_text(found.get(name)) for name in names] for found in objects)
+    return names, rows, []
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)
