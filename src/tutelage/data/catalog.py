@@ -131,16 +131,16 @@ def why_no_class(name: str, classes: Iterable[str]) -> str:
         )
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
         return f"the class name {name!r} holds a control character; leave it out"
-    if alike := [known for known in classes if known != name and _folded(known) == _folded(name)]:
+    if same := [known for known in classes if known != name and alike(known) == alike(name)]:
         return (
-            f"there is a class {alike[0]!r}, which differs from {name!r} only in case or spaces; "
-            f"use {alike[0]!r}, or another name"
+            f"there is a class {same[0]!r}, which differs from {name!r} only in case or spaces; "
+            f"use {same[0]!r}, or another name"
         )
     return ""
 
 
-def _folded(name: str) -> str:
-    """The same text for names that a person takes for the same."""
+def alike(name: str) -> str:
+    """The same text for all names that a person takes for one, as Cat and cat."""
     return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
 
 
@@ -148,7 +148,7 @@ def _check_alike(where: str, names: Iterable[str]) -> None:
     """Refuse two names that a person takes for one, but not those of two letters, as A and a."""
     known: dict[str, str] = {}
     for name in sorted(names):
-        first = known.setdefault(_folded(name) if len(name) > 1 else name, name)
+        first = known.setdefault(alike(name) if len(name) > 1 else name, name)
         if first != name:
             raise TutelageError(
                 f"{where}: the classes {first!r} and {name!r} differ only in case or spaces; give "

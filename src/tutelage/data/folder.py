@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tutelage.data import layout
-from tutelage.data.catalog import SPLITS, Catalog, make_catalog, split_of
+from tutelage.data.catalog import SPLITS, Catalog, alike, make_catalog, split_of
 from tutelage.data.layout import is_hidden, is_image, leads_up, visible
 from tutelage.data.sources import FileSource
 from tutelage.system.errors import TutelageError
@@ -57,16 +57,19 @@ class _Tree:
     def leave_out_nameless(self, tree: Path, split: str) -> bool:
         """Leave out a val or test split whose images lie in no folder, or in one of no class."""
         rows = [row for row in self.rows if row[2] == split]
-        classes = {label for _, label, of in self.rows if of == "train"}
+        classes = {alike(label) for _, label, of in self.rows if of == "train"}
         folders = {label for _, label, _ in rows}
         loose = sum(is_image(path.name) for path in visible(tree) if not path.is_dir())
-        flat = loose > 0 and not rows
-        if not flat and (len(folders) != 1 or not classes or folders & classes):
+        if loose and not rows:
+            place = self.name(tree)
+        elif len(folders) == 1 and classes and not classes & set(map(alike, folders)):
+            place = f"{self.name(tree)}/{folders.pop()}"
+        else:
             return False
         self.rows = [row for row in self.rows if row[2] != split]
         self.warnings.append(
-            f"the {len(rows) + loose} images in {self.name(tree)} have no classes: left out; "
-            "classify them with tutelage predict, or move them into unlabeled to learn from them"
+            f"the images in {place} have no class of train: {len(rows) + loose} left out; classify "
+            "them with tutelage predict, or move them into unlabeled to learn from them"
         )
         return True
 
@@ -148,6 +151,7 @@ def _trees(place: Path, folders: list[Path], warnings: list[str]) -> dict[str, P
     others = [folder for folder in folders if split_of(folder.name) is None]
     splits = layout.by_split(folders)
     if "train" in splits or not others:
+        _check_train(splits.get("train"), others)
         warnings += [
             f"folder {path.name} is left out: beside train only unlabeled, val and test are read"
             for path in others
@@ -161,6 +165,19 @@ def _trees(place: Path, folders: list[Path], warnings: list[str]) -> dict[str, P
         )
     layout.check_names(place, others)
     return {"train": place}
+
+
+def _check_train(train: Path | None, others: list[Path]) -> None:
+    """Refuse a folder ``train`` of images alone that has other folders of images beside it."""
+    if train is None or any(p.is_dir() for p in visible(layout.inner(train, "train"))):
+        return
+    beside = [path.name for path in others if any(map(is_image, files_below(path, [])))]
+    if beside:
+        raise TutelageError(
+            f"{train} holds no class folders, but {beside[0]} lies beside it; move the class "
+            f"folders into {train} (a class must not be called {train.name}), or give a table with "
+            "the columns image and label"
+        )
 
 
 def files_below(folder: Path | str, closed: list[str]) -> Iterator[str]:

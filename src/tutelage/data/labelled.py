@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,56 +19,42 @@ from tutelage.data.folder import as_text, files_below
 from tutelage.data.header import has_columns
 from tutelage.data.layout import is_image, levels, split_words, visible
 from tutelage.data.manifest import Rows, text_rows
-from tutelage.data.places import NoImages, find_images
+from tutelage.data.places import find_images
 from tutelage.data.sources import FileSource
 from tutelage.system.errors import TutelageError
 
 
-def read_labelled(root: Path, asked: TableConfig) -> Catalog | None:
+def read_labelled(root: Path, asked: TableConfig, unused: list[str]) -> Catalog | None:
     """The catalog of a folder whose images stand in a table; None if the folders are the classes.
 
     The table has the columns of images and labels, and it lists images that lie below its own
-    folder. What it does not list is left out, except for a folder ``unlabeled``.
+    folder. What it does not list is left out, except for a folder ``unlabeled``. ``unused`` takes
+    the reasons why tables are not used.
 
     Raises:
         TutelageError: a table contradicts itself, two tables are for one split, or the table gives
             the images other classes than the folders do.
     """
     for place in levels(root):
-        if tables := _tables(place, asked):
+        if tables := [of for of in _files(place) if _lists_labels(of[0], asked, unused)]:
             break
     else:
         return None
     found = _Labelled(root, place)
-    for split, path in tables.items():
-        found.add(text_rows(path, asked), split, asked.image_root)
-    if not found.names or found.are_class_folders(", ".join(map(str, tables.values()))):
+    shown = ", ".join(str(path) for path, _ in tables)
+    try:
+        for split, path in _by_split(tables).items():
+            found.add(text_rows(path, asked), split, asked.image_root)
+    except TutelageError as error:
+        if not found.has_class_folders():
+            raise
+        unused.append(str(error))
         return None
-    found.warnings.insert(0, f"the classes are those in {', '.join(map(str, tables.values()))}")
-    found.add_pools()
-    found.tell_left_out()
+    if found.are_classes_of_folders(shown):
+        return None
+    found.warnings.insert(0, f"the classes are those in {shown}")
+    found.add_rest()
     return found.catalog()
-
-
-def _tables(place: Path, asked: TableConfig) -> dict[str, Path]:
-    """The table of each split: its file or its folder is called so, or else it is for train.
-
-    Raises:
-        TutelageError: two are for the same split.
-    """
-    found: dict[str, Path] = {}
-    for path, named in _files(place):
-        if not _lists_labels(path, asked):
-            continue
-        splits = split_words(named) - {""}
-        split = splits.pop() if len(splits) == 1 else "train"
-        if split in found:
-            raise TutelageError(
-                f"{found[split]} and {path} both list images of {split} with labels; give the one "
-                "you mean instead of the folder, or move the other one away"
-            )
-        found[split] = path
-    return found
 
 
 def _files(place: Path) -> Iterator[tuple[Path, str]]:
@@ -80,17 +66,43 @@ def _files(place: Path) -> Iterator[tuple[Path, str]]:
             yield from ((inner, path.name) for inner in visible(path) if inner.is_file())
 
 
-def _lists_labels(path: Path, asked: TableConfig) -> bool:
-    """Whether it is a table of images and labels, and not of predictions, as for Kaggle."""
+def _lists_labels(path: Path, asked: TableConfig, unused: list[str]) -> bool:
+    """Whether it is a table of images and labels, and not of predictions or for a submission."""
     listing = path.suffix.lower() in (".csv", ".tsv") or path.name == "metadata.jsonl"
     if not listing or "submission" in path.name.lower():
         return False
     try:
         with textfile.opened(path) as table:
             names = table.names
-    except TutelageError:
+    except TutelageError as error:
+        unused.append(str(error))
         return False
-    return has_columns(names, asked) and "confidence" not in names
+    if not has_columns(names, asked):
+        unused.append(
+            f"{path} has no columns that are called as images and labels are; found: "
+            f"{', '.join(names[:20])}; name them with --image-column and --label-column"
+        )
+        return False
+    return "confidence" not in names
+
+
+def _by_split(tables: Iterable[tuple[Path, str]]) -> dict[str, Path]:
+    """The table of each split: what names it says which, or else it is for train.
+
+    Raises:
+        TutelageError: two are for the same split.
+    """
+    found: dict[str, Path] = {}
+    for path, named in tables:
+        splits = split_words(named) - {""}
+        split = splits.pop() if len(splits) == 1 else "train"
+        if split in found:
+            raise TutelageError(
+                f"{found[split]} and {path} both list images of {split} with labels; give the one "
+                "you mean instead of the folder, or move the other one away"
+            )
+        found[split] = path
+    return found
 
 
 @dataclass
@@ -106,11 +118,7 @@ class _Labelled:
     warnings: list[str] = field(default_factory=list)
 
     def add(self, rows: Rows, split: str, image_root: str | None) -> None:
-        try:
-            places = find_images(rows.path, rows.images, image_root)
-        except NoImages as error:
-            self.warnings.append(f"{error}; so the table is not used")
-            return
+        places = find_images(rows.path, rows.images, image_root)
         above = "" if image_root else rows.path.parent.relative_to(self.root).as_posix()
         self.names += [str(Path(above, name).as_posix()) for name in places.names]
         self.labels += rows.labels
@@ -118,7 +126,7 @@ class _Labelled:
         self.paths += places.paths
         self.warnings += [*places.warnings, *rows.warnings]
 
-    def are_class_folders(self, tables: str) -> bool:
+    def are_classes_of_folders(self, tables: str) -> bool:
         """Whether the folders of the images say the same as their labels.
 
         Raises:
@@ -140,31 +148,38 @@ class _Labelled:
             "or move it away to use the folders"
         )
 
+    def has_class_folders(self) -> bool:
+        """Whether images lie in several folders that may be classes."""
+        below = (path for path in files_below(self.place, []) if is_image(path))
+        folders = filter(None, map(self._folder, below))
+        first = next(folders, "")
+        return any(folder != first for folder in folders)
+
     def _folder(self, path: str) -> str:
         """The folder of an image that would be its class; empty if it is in none."""
         parts = Path(os.path.relpath(path, self.place)).parts[:-1]
         return next((part for part in parts if not split_words(part)), "")
 
-    def add_pools(self) -> None:
-        """Take the images of folders that are called unlabeled."""
-        for path in self._not_listed():
-            if any(split_of(part) == "" for part in Path(path).relative_to(self.place).parts[:-1]):
+    def add_rest(self) -> None:
+        """Take the images of folders called unlabeled; leave out what else is in no table."""
+        listed, left_out = set(map(os.path.abspath, self.paths)), []
+        for path in filter(is_image, files_below(self.place, [])):
+            folders = Path(path).relative_to(self.place).parts[:-1]
+            if os.path.abspath(path) in listed:
+                continue
+            if any(split_of(folder) == "" for folder in folders):
                 self.names.append(as_text(Path(path).relative_to(self.root).as_posix()))
                 self.labels.append("")
                 self.splits.append("train")
                 self.paths.append(path)
-
-    def tell_left_out(self) -> None:
-        if rest := self._not_listed():
+            else:
+                left_out.append(path)
+        if left_out:
             self.warnings.append(
-                f"{len(rest)} images are in no table (first: {rest[0]}): left out; classify them "
-                "with tutelage predict, or move them into unlabeled to learn from them"
+                f"{len(left_out)} images are in no table (first: {left_out[0]}): left out; "
+                "classify them with tutelage predict, or move them into unlabeled to learn from "
+                "them"
             )
-
-    def _not_listed(self) -> list[str]:
-        listed = {os.path.abspath(path) for path in self.paths}
-        below = [path for path in files_below(self.place, []) if is_image(path)]
-        return [path for path in below if os.path.abspath(path) not in listed]
 
     def catalog(self) -> Catalog:
         source = FileSource(tuple(self.paths))

@@ -103,9 +103,10 @@ def check_task(folder: Path) -> None:
     drawn = [name for name in folders if name.lower() in _DRAWN]
     if pictures and drawn:
         raise TutelageError(
-            f"{folder} holds {pictures[0]} and {drawn[0]}, as for finding objects (YOLO, VOC, "
-            "COCO) or masks; tutelage gives each image one class. Put the images into class "
-            "folders (train/<class>/*.jpg), or give a table with the columns image and label"
+            f"{folder} holds {pictures[0]} and {drawn[0]}, which look like boxes or masks of "
+            "objects (YOLO, VOC, COCO); tutelage learns one class for each image. Put the images "
+            "into class folders (train/<class>/*.jpg), or give a table with the columns image and "
+            "label"
         )
 
 
@@ -119,7 +120,7 @@ def check_names(place: Path, folders: Iterable[Path]) -> None:
     named = sorted(name for name, splits in mentioned.items() if splits)
     if {"train"} < set().union(*mentioned.values()):
         raise TutelageError(
-            f"{place} holds {', '.join(named[:5])}, which seem to be splits and not classes; call "
+            f"{place} holds {' and '.join(named[:5])}, which look like splits, not classes; call "
             "them train, val and test, with class folders in them, or give a table with the "
             "columns image and label"
         )

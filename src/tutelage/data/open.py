@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -28,10 +29,10 @@ _TABLES: dict[str, Callable[[Path, TableConfig], Catalog]] = {
     ".parquet": read_parquet,
 }
 _MENDS = {
-    **dict.fromkeys(PACKED, "unpack it first, and give the folder"),
-    **dict.fromkeys((".xlsx", ".xls", ".ods"), "save it as CSV UTF-8"),
+    **dict.fromkeys(PACKED, "packed; unpack it first, and give the folder"),
+    **dict.fromkeys((".xlsx", ".xls", ".ods"), "a spreadsheet; save it as CSV UTF-8"),
 }
-_KNOWN = "a folder, or a .csv, .tsv, .jsonl, .parquet or .tar file"
+_KNOWN = "a folder, a .csv, .tsv, .jsonl, .parquet or .tar file"
 
 
 def open_data(
@@ -46,6 +47,7 @@ def open_data(
     """
     if isinstance(data, str | os.PathLike):
         return read_catalog(data, table), str(data)
+    _check_no_table("memory", table or TableConfig())
     catalog = read_memory(data, split)
     return catalog, in_memory(catalog)
 
@@ -67,14 +69,27 @@ def read_catalog(data: Path | str, table: TableConfig | None = None) -> Catalog:
     if suffix in _TABLES:
         return _TABLES[suffix](path, asked)
     if suffix == ".tar":
+        _check_no_table(path, asked)
         return read_tars(path)
-    raise TutelageError(f"{path} is not {_KNOWN}; {_MENDS.get(suffix, 'give one of these')}")
+    raise TutelageError(f"{path} is {_MENDS.get(suffix, f'none of these: {_KNOWN}')}")
 
 
 def _read_folder(folder: Path, asked: TableConfig) -> Catalog:
-    read = _reader_of(folder)
-    labelled = read_labelled(folder, asked) if read is read_folder else None
-    return labelled or read(folder)
+    read, unused = _reader_of(folder), list[str]()
+    if read is read_folder and (labelled := read_labelled(folder, asked, unused)):
+        return labelled
+    _check_no_table(folder, asked, unused)
+    catalog = read(folder)
+    if (catalog.labels >= 0).any():
+        return catalog
+    return replace(catalog, warnings=(*unused, *catalog.warnings))
+
+
+def _check_no_table(data: object, asked: TableConfig, unused: Sequence[str] = ()) -> None:
+    """Refuse to pass over what was asked of a table where none is read."""
+    if given := [name for name, value in asdict(asked).items() if value is not None]:
+        why = f": {'; '.join(unused)}" if unused else f"; take out --{given[0].replace('_', '-')}"
+        raise TutelageError(f"no table of images and labels in {data}{why}")
 
 
 def _reader_of(folder: Path) -> Callable[[Path], Catalog]:

@@ -6,15 +6,11 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from tutelage.data.folder import files_below
 from tutelage.data.layout import is_image, split_words
 from tutelage.system.errors import TutelageError
-
-
-class NoImages(TutelageError):
-    """None of the images that a table lists exists."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +26,7 @@ def find_images(table: Path, images: Sequence[str], root: str | None = None) -> 
     """Find a table's images from its own folder on, or from ``root`` on.
 
     They are looked for there and, if none is there, in the folders below it. A table may leave out
-    the suffix of an image.
+    the suffix of an image, and paths that are whole may come from another machine.
 
     Raises:
         TutelageError: none exists, or the same names are found in several folders.
@@ -42,10 +38,10 @@ def find_images(table: Path, images: Sequence[str], root: str | None = None) -> 
     paths = [str(start / name) for name in names]
     if not paths or any(os.path.exists(path) and not os.path.isdir(path) for path in paths):
         return Places(names, paths, [])
-    found = _Found(start)
+    names, found = _without_common_folder(names), _Found(start)
     homes = [found.homes(name) for name in names]
     if not any(homes):
-        raise NoImages(
+        raise TutelageError(
             f"{table}: none of the {len(names)} images exists (first: {paths[0]}); paths are "
             f"relative to {'the manifest' if root is None else start}, and --image-root names "
             "another folder"
@@ -62,6 +58,14 @@ def find_images(table: Path, images: Sequence[str], root: str | None = None) -> 
         paths=[str(start / home / name) for home, name in placed],
         warnings=said,
     )
+
+
+def _without_common_folder(names: list[str]) -> list[str]:
+    """Paths that are all whole, without the folder that all of them lie in."""
+    if not all(PureWindowsPath(name).root for name in names):  # knows / and drives
+        return names
+    common = os.path.commonpath([name.rpartition("/")[0] + "/" for name in names])
+    return [name.removeprefix(common).lstrip("/") for name in names]
 
 
 class _Found:

@@ -202,8 +202,10 @@ def _check_labels(catalog: Catalog, roles: NDArray[np.str_]) -> None:
             "some with tutelage suggest DATA --budget N --classes A,B --out S and give --decisions "
             "S"
         )
+        beside = "".join(f". {warning}" for warning in catalog.warnings)
         raise TutelageError(
-            f"labelled training images of at least 2 classes are needed; found: {found}. {mend}"
+            "labelled training images of at least 2 classes are needed; found: "
+            f"{found}. {mend}{beside}"
         )
 
 
