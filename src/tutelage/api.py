@@ -311,7 +311,7 @@ def evaluate(
     from tutelage.deploy.predict import evaluate
 
     found = find_model(model)
-    table = TableConfig(image_column, label_column, image_root and str(image_root))
+    table = TableConfig(image_column, label_column, str(image_root) if image_root else None)
     catalog, name = open_data(data, split, table)
     return evaluate(open_model(found), catalog, name, split=split)
 

@@ -67,7 +67,9 @@ def catalog_of_splits(where: str, splits: Mapping[str, SplitImages]) -> Catalog:
         )
     order = [*SPLIT_NAMES]  # the same whatever order they come in
     splits = dict(sorted(splits.items(), key=lambda item: order.index(item[0].strip().lower())))
-    names, labels, roles = [], [], []
+    names: list[str] = []
+    labels: list[str] = []
+    roles: list[str] = []
     for split, rows in splits.items():
         names += [f"{split}/{name}" for name in rows.names]
         labels += rows.labels

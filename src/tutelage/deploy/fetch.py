@@ -13,7 +13,7 @@ from typing import Any
 
 from tutelage._version import __version__
 from tutelage.data.decode import MAX_BYTES
-from tutelage.data.folder import is_image
+from tutelage.data.layout import is_image
 from tutelage.data.shards import braces, file_system
 from tutelage.system.errors import TutelageError
 

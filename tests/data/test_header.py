@@ -1,0 +1,74 @@
+"""Which columns of a table are used."""
+
+import pytest
+
+from tutelage.config import TableConfig
+from tutelage.data.header import IMAGE, LABEL, Columns, check_labels, find_columns, splits_in
+from tutelage.system.errors import TutelageError
+
+
+@pytest.mark.parametrize("image", IMAGE)
+@pytest.mark.parametrize("label", LABEL)
+def test_known_names_are_found_however_they_are_written(image, label):
+    for change in (str, str.upper, str.title, " {} ".format):
+        names = ["x", change(image), change(label)]
+        assert find_columns("t", names, TableConfig()) == Columns(names[1], names[2], None)
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["file", "Image", "label", "class"], ("Image", "label", None)),
+        (["id", "file_name", "class"], ("file_name", "class", None)),
+        (["id", "class", "set", "split"], ("id", "class", "split")),
+        (["file-paths", "Labels"], ("file-paths", "Labels", None)),
+        (["id", "class", "Data Set"], ("id", "class", "Data Set")),
+    ],
+)
+def test_some_names_count_before_others(names, found):
+    assert find_columns("t", names, TableConfig()) == Columns(*found)
+
+
+@pytest.mark.parametrize(
+    ("names", "asked", "message"),
+    [
+        (["x", "label"], {}, "t lacks the column image; found: x, label.*--image-column can name"),
+        (["x"], {}, "lacks the column image and label.*--image-column and --label-column can"),
+        (["file", "path", "label"], {}, "several columns .* --image-column .*: file, path; choose"),
+        (["image", "class", "target"], {}, "as in --label-column 'class'"),
+        (["image", "label", "label"], {}, "has the column label twice"),
+        (["image", "x"], {"label_column": "y"}, r"no column y \(--label-column\); found: image, x"),
+    ],
+)
+def test_what_is_not_clear_is_refused(names, asked, message):
+    with pytest.raises(TutelageError, match=message):
+        find_columns("t", names, TableConfig(**asked))
+
+
+def test_a_column_called_set_counts_where_it_holds_splits():
+    assert splits_in("Set", ["Train", "", "valid"]) == ["Train", "", "valid"]
+    assert splits_in("Set", ["train", "A"]) is None
+    assert splits_in("split", ["train", "A"]) == ["train", "A"]  # and is refused as a split later
+    assert splits_in(None, []) is None
+
+
+def test_labels_that_are_no_classes_are_refused():
+    amounts = [str(number / 4) for number in range(12)]
+    with pytest.raises(TutelageError, match=r"among them 0.25; tutelage learns classes"):
+        check_labels("t", "age", amounts * 5)
+    with pytest.raises(TutelageError, match=r"another value in each of its 12 rows \(first: p0"):
+        check_labels("t", "patient", [f"p{number}" for number in range(12)])
+
+
+def test_few_labels_or_grades_are_classes():
+    assert check_labels("t", "grade", ["1.5", "2", "2.5"] * 9) == []
+    assert check_labels("t", "label", ["a", "b"]) == []
+    assert check_labels("t", "label", [*(f"c{number}" for number in range(12)), ""]) == []
+    assert check_labels("t", "version", [f"v{number}.5" for number in range(12)] * 9) == []
+
+
+def test_labels_that_may_be_no_classes_are_told():
+    (said,) = check_labels("t", "label", ["a", "NA", "NA"])
+    assert said.startswith("t: the label 'NA' (2 rows) is a class like any other")
+    (said,) = check_labels("t", "label", [f"c{number}" for number in range(12)] * 2)
+    assert "column label holds 12 classes in 24 rows" in said
