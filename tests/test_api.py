@@ -169,6 +169,18 @@ def test_evaluate_counts_by_class_name(finished: Path, photos: Path, tmp_path: P
     assert api.evaluate(finished, tmp_path / "few")["accuracy"] == pytest.approx(share)
 
 
+def test_evaluate_takes_the_columns_and_the_root_of_a_table(
+    finished: Path, photos: Path, tmp_path: Path
+) -> None:
+    images = sorted((photos / "test").rglob("*.png"))
+    rows = [f"{image.relative_to(photos / 'test')},{image.parent.name},x,test" for image in images]
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(["where,shape,label,split", *rows]))
+    columns = {"image_column": "where", "label_column": "shape"}
+    figures = api.evaluate(finished, table, image_root=photos / "test", **columns)
+    assert figures["accuracy"] == api.evaluate(finished, photos)["accuracy"]
+
+
 def test_evaluate_refuses_what_it_cannot_count(
     finished: Path, photos: Path, tmp_path: Path
 ) -> None:

@@ -73,6 +73,13 @@ def test_the_hub_s_own_conversion_has_a_folder_for_each_split(tmp_path: Path) ->
     assert read_catalog(tmp_path).splits.tolist() == ["train"] * 5 + ["test"] * 2
 
 
+def test_splits_may_be_called_as_people_call_them(tmp_path: Path) -> None:
+    hf.write_hub({"Test": SPLITS["test"], "Training": SPLITS["train"]}, tmp_path)
+    catalog = read_catalog(tmp_path)
+    assert catalog.names[::5] == ("Training/0", "Test/0")
+    assert catalog.splits.tolist() == ["train"] * 5 + ["test"] * 2
+
+
 def test_a_single_split_is_train(tmp_path: Path) -> None:
     catalog = read_catalog(hf.save_split_to_disk(SPLITS["test"], tmp_path / "set"))
     assert catalog.splits.tolist() == ["train", "train"]

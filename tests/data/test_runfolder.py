@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from catalogs import put
 from locked import is_locked
 from shapes import SETTINGS, as_options, contents
 
+from tutelage.config import make_config
 from tutelage.data.runfolder import (
     RunFolder,
     catalog_of,
@@ -176,6 +178,25 @@ def test_a_broken_config_is_said(tmp_path: Path, text: str, found: str) -> None:
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(TutelageError, match=found):
         RunFolder(tmp_path).claim(REQUEST)
+
+
+def test_the_data_of_a_run_is_opened_as_the_run_did(tmp_path: Path) -> None:
+    for name in ("photos/a.png", "photos/b.png"):
+        put(tmp_path / name)
+    data = put(tmp_path / "x.csv", b"where,kind,label\na,ant,1\nb,bee,2\n")
+    asked = {"image_column": "where", "label_column": "kind", "image_root": f"{tmp_path}/photos"}
+    config = make_config("run", asked).to_dict()
+    folder = RunFolder(tmp_path / "run")
+    folder.claim({"command": "run", "data": str(data), "settings": config})
+    assert catalog_of(folder.path).classes == ("ant", "bee")
+    for damaged in (3, {"table": 3}, {"table": {"image": "a"}}):
+        folder.write_json(
+            "config.json",
+            {"request": {"command": "run", "data": str(data), "settings": damaged}},
+        )
+        with pytest.raises(TutelageError, match="does not say how the data was read"):
+            catalog_of(folder.path)
+    folder.unlock()
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -167,6 +168,12 @@ def test_no_unlabelled_images_is_an_empty_pool():
 def test_what_cannot_be_drawn(labels, options, message):
     with pytest.raises(TutelageError, match=message):
         draw(make_catalog(labels), **options)
+
+
+def test_what_is_wrong_with_the_data_is_told_where_labels_lack():
+    odd = dataclasses.replace(make_catalog([-1]), warnings=("the table is not used", "and more"))
+    with pytest.raises(TutelageError, match=r"S\. the table is not used\. and more$"):
+        draw(odd)
 
 
 def test_a_pinned_split_comes_back_in_any_order(catalog, tmp_path):

@@ -218,8 +218,14 @@ def catalog_of(folder: Path) -> Catalog:
         )
     if request["command"] == "demo" and request["data"] in DEMOS:
         return DEMOS[request["data"]].catalog()
-    table = request.get("settings", {}).get("table", {})
-    return read_catalog(request["data"], TableConfig(**table))
+    try:
+        table = TableConfig(**request["settings"].get("table", {}))  # earlier versions had none
+    except (AttributeError, KeyError, TypeError) as error:
+        raise TutelageError(
+            f"{folder / 'config.json'} does not say how the data was read; restore it, or choose "
+            "another --out"
+        ) from error
+    return read_catalog(request["data"], table)
 
 
 def command_line(command: str, data: str, out: str, settings: Mapping[str, Any]) -> str:
