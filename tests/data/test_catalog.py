@@ -1,5 +1,7 @@
 """A catalog's classes, rows and selections."""
 
+import unicodedata
+
 import numpy as np
 import pytest
 from catalogs import by_name, put
@@ -50,6 +52,38 @@ def test_make_catalog_refuses(change, message):
     good = {"names": ["a", "b"], "labels": ["x", "y"], "splits": ["train"] * 2}
     with pytest.raises(TutelageError, match=message):
         make_catalog("the table", source=FileSource(("a", "b")), **good | change)
+
+
+def test_one_class_that_macos_and_others_write_differently(tmp_path):
+    for split, form in (("train", "NFC"), ("test", "NFD")):
+        put(tmp_path / split / unicodedata.normalize(form, "꿀벌") / "a.jpg")
+        put(tmp_path / split / "ant" / "a.jpg")
+    assert read_catalog(tmp_path).classes == ("ant", "꿀벌")
+
+
+@pytest.mark.parametrize(
+    ("names", "refused"),
+    [(["Ant", "ant"], True), (["red ant", "red  ant"], True), (["A", "a"], False)],
+)
+def test_classes_that_differ_only_in_case_or_spaces_are_refused(names, refused):
+    columns = ["1", "2"], names, ["", ""]
+    if not refused:
+        assert make_catalog("t", *columns, FileSource(("1", "2"))).classes == tuple(names)
+        return
+    with pytest.raises(TutelageError, match="differ only in case or spaces; give both the same"):
+        make_catalog("t", *columns, FileSource(("1", "2")))
+
+
+def test_a_pool_has_no_labels_and_splits_go_by_many_names():
+    splits = ["Training", "unlabelled", " DEV ", ""]
+    columns = [*"abcd"], ["x", "y", "x", "x"], splits
+    catalog = make_catalog("t", *columns, FileSource((*"abcd",)))
+    assert by_name(catalog) == {
+        "a": ("x", "train"),
+        "b": (None, "train"),
+        "c": ("x", "val"),
+        "d": ("x", "train"),
+    }
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,15 @@ def test_links_that_lead_up_end(tree):
     assert len(image_files(tree)) == 7
 
 
+def test_links_that_lead_in_a_circle_alone_in_their_folders_end(tmp_path):
+    put(tmp_path / "photos/notes.txt")
+    put(tmp_path / "far/notes.txt")
+    (tmp_path / "photos/a").symlink_to(tmp_path / "far")
+    (tmp_path / "far/b").symlink_to(tmp_path / "photos")
+    with pytest.raises(TutelageError, match="no images in"):
+        read_catalog(tmp_path / "photos")
+
+
 def test_a_folder_that_cannot_be_opened_is_told(tree, monkeypatch):
     put(tree / "train/ant/shut/a.jpg")
     opened = os.scandir

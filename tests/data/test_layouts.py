@@ -563,13 +563,13 @@ def kaggle_folder_in_a_wrapper(root):
 @read(
     {"train": {"ant": 1, "bee": 1}, "test": {"ant": 1}},
     "the classes are those in ROOT/test.csv, ROOT/train.csv",
-    "the images of ROOT/test.csv were found in ROOT/images",
-    "the images of ROOT/train.csv were found in ROOT/images",
+    "the images of ROOT/test.csv were found in ROOT/test",
+    "the images of ROOT/train.csv were found in ROOT/train",
 )
 def a_table_for_each_split(root):
-    put_all(root, "images/1.png", "images/2.png", "images/3.png")
+    put_all(root, "train/1.png", "train/2.png", "test/1.png")
     table(root / "train.csv", "file,label", "1.png,ant", "2.png,bee")
-    table(root / "test.csv", "file,label", "3.png,ant")
+    table(root / "test.csv", "file,label", "1.png,ant")
     return root
 
 

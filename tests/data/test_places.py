@@ -1,5 +1,7 @@
 """Where the images lie that a table names."""
 
+import unicodedata
+
 import pytest
 from catalogs import put
 
@@ -37,6 +39,13 @@ def test_folders_in_the_names_stay(tmp_path):
     names, paths, _ = found(tmp_path, ["cat/1", "./dog\\1.jpg"])
     assert names == ["cat/1.jpg", "dog/1.jpg"]
     assert paths == ["ROOT/data/cat/1.jpg", "ROOT/data/dog/1.jpg"]
+
+
+def test_names_as_macos_writes_them_are_found(tmp_path):
+    apart = unicodedata.normalize("NFD", "꿀벌/é.jpg")
+    put(tmp_path / "data" / apart)
+    names, paths, _ = found(tmp_path, ["꿀벌/é"])
+    assert (names, paths) == ([apart], [f"ROOT/data/{apart}"])
 
 
 def test_a_folder_called_like_an_id_is_no_image(tmp_path):

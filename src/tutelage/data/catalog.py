@@ -96,6 +96,9 @@ def make_catalog(
         labels = [
             label if roles[split] else "" for label, split in zip(labels, splits, strict=True)
         ]
+    # macOS takes accents and Hangul apart in file names: one class must not become two.
+    written = {label: unicodedata.normalize("NFC", label) for label in set(labels)}
+    labels = [written[label] for label in labels]
     checked = np.array([roles[split] or "train" for split in splits], dtype="<U5")
     found = set(labels) - {""}
     if odd := sorted(n for n in found if any(unicodedata.category(c) == "Cc" for c in n)):

@@ -119,8 +119,7 @@ class _Labelled:
 
     def add(self, rows: Rows, split: str, image_root: str | None) -> None:
         places = find_images(rows.path, rows.images, image_root)
-        above = "" if image_root else rows.path.parent.relative_to(self.root).as_posix()
-        self.names += [str(Path(above, name).as_posix()) for name in places.names]
+        self.names += map(self._name, places.paths)  # as in a folder without tables
         self.labels += rows.labels
         self.splits += rows.splits or [split] * len(rows.images)
         self.paths += places.paths
@@ -168,7 +167,7 @@ class _Labelled:
             if os.path.abspath(path) in listed:
                 continue
             if any(split_of(folder) == "" for folder in folders):
-                self.names.append(as_text(Path(path).relative_to(self.root).as_posix()))
+                self.names.append(self._name(path))
                 self.labels.append("")
                 self.splits.append("train")
                 self.paths.append(path)
@@ -180,6 +179,10 @@ class _Labelled:
                 "classify them with tutelage predict, or move them into unlabeled to learn from "
                 "them"
             )
+
+    def _name(self, path: str) -> str:
+        below = Path(path).is_relative_to(self.root)
+        return as_text((Path(path).relative_to(self.root) if below else Path(path)).as_posix())
 
     def catalog(self) -> Catalog:
         source = FileSource(tuple(self.paths))

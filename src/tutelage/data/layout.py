@@ -46,16 +46,18 @@ def split_words(name: str) -> set[str]:
 def levels(root: Path) -> Iterator[Path]:
     """Yield ``root`` and, where that holds one folder and no image, the levels below it.
 
-    A folder called like a split is no such level.
+    A folder called like a split is no such level, nor is a link, which could lead in circles.
     """
     while True:
         yield root
         content = visible(root)
-        folders = [path for path in content if path.is_dir() and not leads_up(path)]
+        folders = [path for path in content if path.is_dir()]
         images = any(is_image(path.name) for path in content if path not in folders)
         if images or len(folders) != 1 or split_of(folders[0].name) is not None:
             return
-        root = folders[0]
+        (root,) = folders
+        if root.is_symlink():
+            return
 
 
 def unwrapped(root: Path) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,18 +79,24 @@ class _Found:
                 path = os.path.relpath(file, start).replace(os.sep, "/")
                 base = path.rpartition("/")[2]
                 for name in (base, os.path.splitext(base)[0]):
-                    self.by_name[name].append(path)
+                    self.by_name[_composed(name)].append(path)
 
     def homes(self, name: str) -> dict[str, str]:
         """The folders in which an image of this name lies -> the name with its suffix."""
-        plain = name.removeprefix("./")
+        plain = _composed(name.removeprefix("./"))
+        depth = plain.count("/") + 1
         found = {}
         for path in self.by_name.get(plain.rpartition("/")[2], ()):
-            for ending in (path, os.path.splitext(path)[0]):
-                if ending == plain or ending.endswith(f"/{plain}"):
-                    home = ending.removesuffix(plain)
-                    found[home.removesuffix("/")] = path.removeprefix(home)
+            parts = path.split("/")
+            end = "/".join(parts[-depth:])
+            if plain in (_composed(end), _composed(os.path.splitext(end)[0])):
+                found["/".join(parts[:-depth])] = end
         return found
+
+
+def _composed(name: str) -> str:
+    """The same text for a name as macOS writes it, with accents and Hangul taken apart."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _chosen(table: Path, homes: Sequence[dict[str, str]]) -> list[str]:

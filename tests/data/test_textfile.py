@@ -1,0 +1,55 @@
+"""Tables that are text."""
+
+import pytest
+from catalogs import put
+
+from tutelage.data.textfile import opened
+from tutelage.system.errors import TutelageError
+
+
+def content(path, wanted):
+    with opened(path) as table:
+        return table.names, table.columns(wanted), table.warnings
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "columns"),
+    [
+        ("a.jpg,ant\nb.jpg,bee\n", ["image", "label"], [["a.jpg", "b.jpg"], ["ant", "bee"]]),
+        ("ant;a.jpg\nbee;b.jpg\n", ["label", "image"], [["a.jpg", "b.jpg"], ["ant", "bee"]]),
+        ("a.jpg,ant,Test\n", ["image", "label", "split"], [["a.jpg"], ["ant"]]),
+    ],
+)
+def test_a_table_without_a_header(text, names, columns, tmp_path):
+    path = put(tmp_path / "x.csv", text.encode())
+    said = f"{path} has no header; its columns are taken as {', '.join(names)}"
+    assert content(path, ["image", "label"]) == (names, columns, [said])
+
+
+@pytest.mark.parametrize("first", ["a.jpg,ant,red", "a.jpg,b.jpg", "a.jpg", "foto,art"])
+def test_a_first_row_that_may_mean_anything_is_a_header(first, tmp_path):
+    path = put(tmp_path / "x.csv", f"{first}\n1,2,3\n".encode())
+    with opened(path) as table:
+        assert table.names == first.split(",")
+
+
+def test_json_lines(tmp_path):
+    lines = '{"file_name": "a.png", "label": 0}\n\n{"label": null, "more": [1], "file_name": "b"}\n'
+    path = put(tmp_path / "metadata.jsonl", lines.encode())
+    assert content(path, ["file_name", "label"]) == (
+        ["file_name", "label", "more"],
+        [["a.png", "b"], ["0", ""]],
+        [],
+    )
+
+
+@pytest.mark.parametrize("line", ["[1, 2]", "3", "{", "[" * 100_000])
+def test_a_line_that_is_no_object_is_refused(line, tmp_path):
+    path = put(tmp_path / "x.jsonl", f'{{"label": 1}}\n{line}\n'.encode())
+    with (
+        pytest.raises(
+            TutelageError, match=r"line 2 is not a JSON object .*mend it, or take it out"
+        ),
+        opened(path),
+    ):
+        pass
