@@ -573,6 +573,27 @@ def a_table_for_each_split(root):
     return root
 
 
+@read(
+    {"train": {"ant": 1, "bee": 1, None: 2}, "val": {"ant": 1}},
+    "the classes are those in ROOT/labels.csv",
+    "2 images beside those of the table are in no table: taken as unlabelled",
+    (
+        "1 images are in no table (first: ROOT/val_images/6.png): left out; classify them "
+        "with tutelage predict, or move them into unlabeled to learn from them"
+    ),
+)
+def a_table_of_a_few_of_the_images(root):
+    put_all(
+        root,
+        *(f"images/{number}.png" for number in range(4)),
+        "val_images/5.png",
+        "val_images/6.png",
+    )
+    rows = "images/0.png,ant,", "images/1.png,bee,train", "val_images/5.png,ant,val"
+    table(root / "labels.csv", "file,label,split", *rows)
+    return root
+
+
 @refused(
     "ROOT/a.csv and ROOT/b.csv both list images of train with labels; give the one you "
     "mean instead of the folder, or move the other one away"

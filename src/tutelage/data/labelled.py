@@ -28,8 +28,8 @@ def read_labelled(root: Path, asked: TableConfig, unused: list[str]) -> Catalog 
     """The catalog of a folder whose images stand in a table; None if the folders are the classes.
 
     The table has the columns of images and labels, and it lists images that lie below its own
-    folder. What it does not list is left out, except for a folder ``unlabeled``. ``unused`` takes
-    the reasons why tables are not used.
+    folder. Other images beside those, and in a folder ``unlabeled``, are a pool; the rest is left
+    out. ``unused`` takes the reasons why tables are not used.
 
     Raises:
         TutelageError: a table contradicts itself, two tables are for one split, or the table gives
@@ -160,19 +160,33 @@ class _Labelled:
         return next((part for part in parts if not split_words(part)), "")
 
     def add_rest(self) -> None:
-        """Take the images of folders called unlabeled; leave out what else is in no table."""
-        listed, left_out = set(map(os.path.abspath, self.paths)), []
+        """Look at the images in no table: those beside training images, or in a pool, are a pool.
+
+        The others, such as Kaggle's test images, are left out.
+        """
+        listed = dict(zip(map(os.path.abspath, self.paths), self.splits, strict=True))
+        training = (
+            path for path, split in listed.items() if split_of(split) not in ("val", "test")
+        )
+        homes = set(map(os.path.dirname, training))
+        beside, left_out = 0, []
         for path in filter(is_image, files_below(self.place, [])):
-            folders = Path(path).relative_to(self.place).parts[:-1]
             if os.path.abspath(path) in listed:
                 continue
-            if any(split_of(folder) == "" for folder in folders):
-                self.names.append(self._name(path))
-                self.labels.append("")
-                self.splits.append("train")
-                self.paths.append(path)
-            else:
+            folders = Path(path).relative_to(self.place).parts[:-1]
+            pool = any(split_of(folder) == "" for folder in folders)
+            if not pool and os.path.dirname(os.path.abspath(path)) not in homes:
                 left_out.append(path)
+                continue
+            beside += not pool
+            self.names.append(self._name(path))
+            self.labels.append("")
+            self.splits.append("train")
+            self.paths.append(path)
+        if beside:
+            self.warnings.append(
+                f"{beside} images beside those of the table are in no table: taken as unlabelled"
+            )
         if left_out:
             self.warnings.append(
                 f"{len(left_out)} images are in no table (first: {left_out[0]}): left out; "
