@@ -32,6 +32,9 @@ HIDDEN = argparse.SUPPRESS
 METAVARS = {
     "accepted": "FILE",
     "decisions": "FOLDER",
+    "image_column": "COLUMN",
+    "image_root": "FOLDER",
+    "label_column": "COLUMN",
     "student_weights": "FILE",
     "track": "NAMES",
     "weights": "FILE",
