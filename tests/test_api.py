@@ -267,10 +267,10 @@ def test_unknown_and_impossible_settings_are_named_at_once(
         verb(photos, tmp_path / "run", sed=1, drop_rate=2.0, mix="paint", limit="many", canvas=1)
     for part in (
         "has no setting 'sed'; did you mean 'seed'?",
-        "drop_rate is 2.0, expected 0 to 0.9",
-        "mix is 'paint', expected one of none, cutmix, mixup",
-        "limit is 'many', expected a whole number",
-        "canvas is 1, expected 16 to 1024",
+        "--drop-rate is 2, expected 0 to 0.9",
+        "--mix is 'paint', expected one of none, cutmix, mixup",
+        "--limit is 'many', expected a whole number",
+        "--canvas is 1, expected 16 to 1024",
     ):
         assert part in str(error.value)
     assert not (tmp_path / "run").exists()
