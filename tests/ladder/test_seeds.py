@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from tutelage.data.open import read_catalog
 from tutelage.data.split import load_split
 from tutelage.ladder import seeds as ladder
 from tutelage.ladder.page import HELPS, HURTS, UNCLEAR
+from tutelage.system import console
 from tutelage.system.errors import TutelageError
+from tutelage.system.progress import Progress
 from tutelage.training.loader import Canvases
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -415,3 +418,27 @@ def test_all_seeds_share_the_choice_of_a_student(
     catalog, out = read_catalog(data), tmp_path / "all"
     list(ladder.run_seeds(catalog, "data", out, config, ["probe"], 2, quiet=True))
     assert shared == [tmp_path / "all"] * 2
+
+
+def test_the_bar_tells_the_draw_and_later_how_long_the_others_take(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown, now = [], [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+
+    def run_seed(*_: Any, progress: Progress, **__: Any) -> dict[str, Any]:
+        with progress.part("probe"):
+            shown.append(progress.text())
+        now[0] += 90.0
+        return {}
+
+    monkeypatch.setattr(ladder, "run_seed", run_seed)
+    monkeypatch.setattr(console, "Progress", partial(Progress, clock=lambda: now[0]))
+    config = make_config("ladder", checks.LADDER)
+    list(ladder.run_seeds(read_catalog(data), "data", tmp_path / "out", config, ["probe"], 3))
+    assert shown == [
+        "[1/3] draw 1: probe",
+        "[2/3] draw 2: probe, 3:00 left of 4:30",
+        "[3/3] draw 3: probe, 1:30 left of 4:30",
+    ]
+    assert "2 more will take about 3 minutes" in capsys.readouterr().err

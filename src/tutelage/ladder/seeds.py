@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from tutelage.chain.clock import in_minutes
 from tutelage.chain.measure import predict_rows
 from tutelage.chain.pipeline import Pipeline
 from tutelage.chain.prepare import prepare
@@ -174,7 +175,7 @@ def run_seeds(
             took = time.monotonic() - began
             if number < seeds and took > KEPT_S:
                 console.progress.expect(dict.fromkeys(names, Part(took, first=took)))
-                _say_what_is_left(console, took / 60, seeds - number)
+                _say_what_is_left(console, took, seeds - number)
             if number >= FEWEST_SEEDS:
                 yield draws, folder, console
     except TutelageError:
@@ -185,11 +186,12 @@ def run_seeds(
         folder.unlock()
 
 
-def _say_what_is_left(console: Console, minutes: float, draws: int) -> None:
+def _say_what_is_left(console: Console, took: float, draws: int) -> None:
     """Say how long the other draws will take."""
+    left = in_minutes(took * draws).removeprefix("about ")
     console.say(
-        f"this draw took {minutes:.0f} minutes; {draws} more will take about "
-        f"{minutes * draws:.0f} minutes (fewer --arms or a shorter --curve take less)"
+        f"this draw took {in_minutes(took)}; {draws} more will take about {left} (fewer --arms or "
+        "a shorter --curve take less)"
     )
 
 

@@ -60,7 +60,7 @@ class Progress:
         self._counted = 0.0  # what it counted before the count that is going on
         self._share = 0.0  # of the current part that is done
         self._worked = 0.0  # planned seconds of the work that was seen being done
-        self._took = 0.0  # seconds of the parts that are over
+        self._took = 0.0  # seconds of the parts that are over, where some were planned
         self._inside: list[str] = []  # names of what is open, from the outermost
         self._count: _Count | None = None
         self._bar: Any = None
@@ -86,7 +86,7 @@ class Progress:
                 yield
             finally:
                 self._share, self._worked = self._standing()
-                self._took += self._clock() - self._entered
+                self._took = self._took_so_far()
 
     @contextmanager
     def count(self, label: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
@@ -186,6 +186,10 @@ class Progress:
             share = max(share, min(self._clock() - self._entered, part.first) / part.seconds)
         return share, self._worked + (share - self._share) * part.seconds
 
+    def _took_so_far(self) -> float:
+        """Seconds of all parts that have planned ones: the others say nothing of the pace."""
+        return self._took + (self._clock() - self._entered if self._part.seconds else 0.0)
+
     def _left(self) -> float | None:
         """Seconds until the end; None where no plan says so."""
         planned = [part.seconds for part in self._parts.values()]
@@ -193,8 +197,7 @@ class Progress:
             return None
         at = [*self._parts].index(self._current)
         share, worked = self._standing()
-        took = self._took + self._clock() - self._entered
-        slower = (TRUST_S + took) / (TRUST_S + worked)
+        slower = (TRUST_S + self._took_so_far()) / (TRUST_S + worked)
         return slower * ((1 - share) * planned[at] + sum(planned[at + 1 :]))
 
     def _left_to_count(self, count: _Count) -> float | None:
