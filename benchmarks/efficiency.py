@@ -43,6 +43,7 @@ from tutelage.config import DataConfig, make_config
 from tutelage.data.catalog import Catalog
 from tutelage.data.open import read_catalog
 from tutelage.ladder import arms as rungs
+from tutelage.ladder.request import RUNGS
 from tutelage.models.classifier import count_parameters
 from tutelage.models.zoo import without_levels
 from tutelage.stats.calibrate import softmax
@@ -58,7 +59,7 @@ PEERS: dict[str, Callable[[Draw, pipeline.Pipeline], Trained]] = {
     "sklearn-k-best": lambda draw, chain: self_trained(draw, chain, "k_best"),
     "kd": lambda draw, chain: distilled(draw, chain),
 }
-ARMS = (*rungs.RUNGS, *PEERS)
+ARMS = (*RUNGS, *PEERS)
 
 
 def load(name: str, folder: Path | None, most_test: int) -> Catalog:
@@ -130,7 +131,7 @@ def chain_rows(chain: pipeline.Pipeline, wanted: Sequence[str]) -> Iterator[dict
     """Rows of the ladder's arms; test is read after the last of them has been trained."""
     # A student learns from the self-trained teacher, whichever rows are there already.
     arms = {*wanted, "self-train"} if "student" in wanted else {*wanted}
-    done = rungs.train_arms(chain, sorted(arms, key=rungs.RUNGS.index))
+    done = rungs.train_arms(chain, sorted(arms, key=RUNGS.index))
     for arm in wanted:
         if arm in done:
             stage = done[arm].stage
@@ -174,7 +175,7 @@ def one_seed(
         name = "-".join(map(str, (*words, teacher)))
         run = prepare(options, catalog, seed, folder / name)
         chain, draw = pipeline.Pipeline(run), as_draw(options, run)
-        of_chain = [arm for arm in arms if arm in rungs.RUNGS]
+        of_chain = [arm for arm in arms if arm in RUNGS]
         if of_chain:
             yield from chain_rows(chain, of_chain)
         for arm in arms:

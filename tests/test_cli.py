@@ -582,6 +582,8 @@ def test_what_is_refused_is_refused_before_torch_is_imported(
         ["augment", gone, "--out", out],
         ["suggest", gone, "--out", out, "--budget", "3"],
         ["ladder", gone, "--out", out],
+        ["ladder", data, "--out", out, "--seeds", "1"],
+        ["ladder", data, "--out", out, "--arms", "probes"],
     ]
     finished_already = ["run", data, "--out", str(finished), *as_options(FINISHED)]
     before = contents(finished)

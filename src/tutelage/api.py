@@ -262,8 +262,10 @@ def ladder(
         TutelageError: what was found, what was expected, and what to do.
     """
     from tutelage.data.open import open_data
+    from tutelage.ladder.request import check_request
 
     config = make_config("ladder", settings)
+    check_request(arms, seeds, config.data.seed)
     opened = open_data(data, table=config.table)
     need_training()
     from tutelage.ladder.seeds import ladder

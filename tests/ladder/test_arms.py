@@ -21,6 +21,7 @@ from tutelage.chain.prepare import prepare
 from tutelage.config import make_config
 from tutelage.data.open import read_catalog
 from tutelage.ladder import arms
+from tutelage.ladder.request import ARMS, LEFT_OUT
 from tutelage.stats.metrics import Comparison
 
 pytestmark = pytest.mark.usefixtures("quick")
@@ -141,8 +142,8 @@ def test_a_chain_less_a_part_differs_by_that_part_alone(
 ) -> None:
     run = prepared(data, tmp_path, weights=pretrained(tmp_path))
     fits = checks.captured_fits(monkeypatch)
-    done = arms.train_arms(pipeline.Pipeline(run), ("self-train", "student", *arms.LEFT_OUT))
-    assert tuple(done) == ("self-train", "student", *arms.LEFT_OUT)
+    done = arms.train_arms(pipeline.Pipeline(run), ("self-train", "student", *LEFT_OUT))
+    assert tuple(done) == ("self-train", "student", *LEFT_OUT)
     # Pretrained students begin gently, the random one cannot.
     by_policy = [type(fit.loader.views.policy) for fit in fits]
     assert sorted(by_policy, key=str) == sorted([Weak, Weak, Center, Strong], key=str)
@@ -170,7 +171,7 @@ def test_time_is_counted_with_all_that_an_arm_builds_on(
     run = prepared(data, tmp_path)
     checks.captured_fits(monkeypatch)
     chain = pipeline.Pipeline(run)
-    done = arms.train_arms(chain, arms.ARMS)
+    done = arms.train_arms(chain, ARMS)
     spent = {stage.name: stage.seconds for stage in chain.finished}
     before = spent["probe"] + spent["transfer"]
     assert done["transfer"].total == pytest.approx(before)

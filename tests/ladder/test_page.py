@@ -10,9 +10,9 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("timm")
 
 from tutelage.ladder import page as ladder
-from tutelage.ladder.arms import ARMS, LEFT_OUT
 from tutelage.ladder.curve import CurvePoint, LabelCount, Worth, worth
 from tutelage.ladder.page import Arm, Difference, LadderPage
+from tutelage.ladder.request import ARMS, LEFT_OUT
 from tutelage.stats.intervals import Interval
 
 HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(2)>{{ 7 * 7 }}'

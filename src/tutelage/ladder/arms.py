@@ -17,22 +17,9 @@ from tutelage.chain.trained import train_trunk
 from tutelage.chain.types import Finished, Outcome, Run, is_round
 from tutelage.data.runfolder import RunFolder
 from tutelage.heads.probe import Head
+from tutelage.ladder.request import ARMS
 from tutelage.models.zoo import build, first_trunk
 
-RUNGS = (
-    "scratch",
-    "augment",
-    "probe",
-    "fine-tune",
-    "transfer",
-    "self-train",
-    "student-alone",
-    "student",
-)
-"""From the plainest arm to the whole chain."""
-LEFT_OUT = ("no-augmentation", "no-transfer", "no-self-train")
-"""The student of the chain without one part; without distillation it is "student-alone"."""
-ARMS = (*RUNGS, *LEFT_OUT)
 _CHAIN_ARMS = {"probe", "transfer", "self-train", "student", "no-self-train"}
 
 

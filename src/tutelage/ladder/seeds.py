@@ -29,9 +29,10 @@ from tutelage.data.catalog import Catalog
 from tutelage.data.runfolder import RunFolder, repeating_line
 from tutelage.deploy.latency import onnx_latency
 from tutelage.deploy.onnx import export_onnx
-from tutelage.ladder.arms import ALONE, ARMS, LEFT_OUT, RUNGS, TrainedArm, train_arms
+from tutelage.ladder.arms import ALONE, TrainedArm, train_arms
 from tutelage.ladder.curve import NEED, CurvePoint, check_budgets, worth
 from tutelage.ladder.page import BASELINE, Arm, Difference, LadderPage, headline, render, summary
+from tutelage.ladder.request import ARMS, FEWEST_SEEDS, LEFT_OUT, RUNGS, check_request
 from tutelage.models.classifier import Classifier, count_parameters
 from tutelage.report.html import write_page
 from tutelage.report.wording import now, title
@@ -41,7 +42,6 @@ from tutelage.system.console import Console
 from tutelage.system.errors import TutelageError
 from tutelage.system.progress import Part, Progress
 
-FEWEST_SEEDS = 2  # one draw has no interval
 KEPT_S = 60.0  # a draw that took less was there before, and tells nothing of the others
 
 
@@ -94,25 +94,6 @@ def ladder(
     console.say(content["summary"])
     console.point("page", path)
     return content
-
-
-def check_request(arms: Sequence[str] | None, seeds: int, first: int) -> tuple[str, ...]:
-    """The arms that were asked for, or all of ``ARMS``, in the ladder's order.
-
-    Raises:
-        TutelageError: an unknown arm, none at all, or too few or too many seeds.
-    """
-    wanted = ARMS if arms is None else tuple(arms)
-    unknown = sorted(set(wanted) - set(ARMS))
-    if unknown or not wanted:
-        found = f"no arm called {', '.join(map(repr, unknown))}" if unknown else "no arms given"
-        raise TutelageError(f"{found}; --arms takes some of {','.join(ARMS)}")
-    if not FEWEST_SEEDS <= seeds <= 2**32 - first:
-        raise TutelageError(
-            f"--seeds is {seeds}, expected {FEWEST_SEEDS} or more label draws: an interval over "
-            "draws needs them (5 or more are worth reading)"
-        )
-    return tuple(arm for arm in ARMS if arm in wanted)
 
 
 def _no_test(catalog: Catalog) -> TutelageError:
