@@ -222,7 +222,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="append the result to this file's list")
     options = parser.parse_args()
     images = [path.read_bytes() for path in image_files(options.images)[:200]]
-    command = [sys.executable, "-m", "tutelage", "serve", options.model, "--port", "0"]
+    command = [sys.executable, "-m", "tutelage", "serve", options.model, "--port", "0", "--quiet"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         try:
