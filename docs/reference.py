@@ -77,7 +77,7 @@ def _is_shown(action: argparse.Action) -> bool:
 
 
 def _table(rows: Iterable[str]) -> str:
-    return "\n".join(["| | |", "| --- | --- |", *rows, ""])
+    return "\n".join(["| option | meaning |", "| --- | --- |", *rows, ""])
 
 
 def _name(action: argparse.Action) -> str:
