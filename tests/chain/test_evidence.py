@@ -20,7 +20,6 @@ from tutelage.chain.run import teach
 from tutelage.models.folder import load_model
 from tutelage.stats.metrics import Comparison
 from tutelage.stats.pseudo_labels import PseudoLabels, select
-from tutelage.stats.unknown import Detection
 
 parquet = pytest.importorskip("pyarrow.parquet")
 PROBS = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7], [0.05, 0.95]])
@@ -98,6 +97,28 @@ def test_decisions_are_the_comparisons() -> None:
     ]  # fmt: skip
 
 
+def test_held_out_answers_are_the_models_own_or_its_teachers() -> None:
+    logits = np.array([[2.0, 0.0], [np.nan, np.nan], [0.0, 1.0]])
+    labels = np.array([0, 1, 1])
+
+    def stage(name: str, judged: np.ndarray, *, accepted: bool = True) -> types.Finished:
+        model = SimpleNamespace(spec=SimpleNamespace(temperature=2.0))
+        outcome = types.Outcome(model, types.Beliefs([None], judged), True)  # type: ignore[arg-type]
+        return types.Finished(name, accepted, "", 1.0, None, outcome)
+
+    nothing = np.full((3, 2), np.nan)
+    probe, student = stage("probe", logits), stage("student", nothing)
+    rejected = stage("transfer", -logits, accepted=False)
+    found = evidence.held_out([probe, rejected, student], labels)
+    assert found is not None
+    assert found.labels.tolist() == [0, 1]
+    np.testing.assert_allclose(found.probs[:, 0], 1 / (1 + np.exp([-1.0, 0.5])))
+    assert evidence.held_out([probe], labels) is not None
+    # A teacher that was not judged has no held-out answers, whatever came before it.
+    assert evidence.held_out([probe, stage("self-train-1", nothing), student], labels) is None
+    assert evidence.held_out([probe, stage("self-train-1", nothing)], labels) is None
+
+
 def test_an_empty_table_keeps_its_columns(tmp_path: Path) -> None:
     run = small_run([0] * 5)
     run.folder = SimpleNamespace(path=tmp_path)
@@ -126,58 +147,6 @@ def test_deployment_measures_what_is_delivered(finished: Path) -> None:
     assert rows["student"]["bytes"] < rows["teacher"]["bytes"]
 
 
-def test_sheets_show_views_sure_and_unsure_labels_and_worst_mistakes(run: types.Run) -> None:
-    probs = np.random.default_rng(0).dirichlet([1, 1], len(run.task.pool))
-    labels = select(probs)
-    finished = [done("probe"), done("self-train-1", labels)]
-    test = run.split.indices("test")
-    wrong = np.eye(2)[1 - run.split.truth[test]]
-    wrong[0] = wrong[0, ::-1]  # the first one is right
-    weak = 0.6 * wrong + 0.4 * (1 - wrong)
-    weak[3] = wrong[3]  # and this one the surest mistake
-    views, sure, unsure, worst = evidence.sheets(run, finished, {"self-train-1": weak})
-    assert views.title == "The strong view"
-    rows = np.concatenate([run.task.labeled, run.task.pool])[: evidence.SHOWN]
-    assert [thumb.caption for thumb in views.thumbs] == [run.catalog.names[row] for row in rows]
-    plain = evidence._thumbs(run, rows, [""] * len(rows))
-    assert all(
-        not np.array_equal(a.image, b.image) for a, b in zip(views.thumbs, plain, strict=True)
-    )
-    top, bottom = labels.confidence.argmax(), labels.confidence.argmin()
-    for sheet, at in ((sure, top), (unsure, bottom)):
-        name = run.catalog.classes[labels.labels[at]]
-        assert sheet.thumbs[0].caption == f"{name} {labels.confidence[at]:.0%}"
-        (expected,) = evidence._thumbs(run, run.task.pool[[at]], [""])
-        np.testing.assert_array_equal(sheet.thumbs[0].image, expected.image)
-    assert len(worst.thumbs) == len(test) - 1
-    truth, other = (run.catalog.classes[k] for k in (run.split.truth[test[3]],
-                                                     1 - run.split.truth[test[3]]))  # fmt: skip
-    assert worst.thumbs[0].caption == f"{truth}, taken for {other} 100%"
-    assert "self-train-1" in worst.note
-
-
-def test_images_out_of_class_have_a_sheet_of_their_own(run: types.Run) -> None:
-    n = len(run.task.pool)
-    probs = np.random.default_rng(0).dirichlet([1, 1], n)
-    detection = Detection(np.arange(n, dtype=float), limit=n - 4.0)
-    done_round = done("self-train-1", select(probs, detection))
-    run.split.roles[run.split.indices("test")] = "unused"
-    sheets = {sheet.title: sheet for sheet in evidence.sheets(run, [done_round], {})}
-    far = sheets["Out of class (round 1)"].thumbs
-    for thumb, row in zip(far, run.task.pool[[n - 1, n - 2, n - 3]], strict=True):
-        (expected,) = evidence._thumbs(run, np.array([row]), [""])
-        np.testing.assert_array_equal(thumb.image, expected.image)
-    others = sheets["Least confident pseudo-labels (round 1)"].thumbs
-    assert not any(np.array_equal(a.image, b.image) for a in far for b in others)
-    assert sum(row["pool"] for row in evidence.pseudo_rows(run, [done_round])) == n - 3
-
-
-def test_without_test_images_and_rounds_there_are_only_views(run: types.Run) -> None:
-    run.split.roles[run.split.indices("test")] = "unused"
-    sheets = evidence.sheets(run, [done("probe")], {})
-    assert [sheet.title for sheet in sheets] == ["The strong view"]
-
-
 def test_the_cloud_holds_labelled_and_unlabelled_images_in_the_unit_square(
     chain: pipeline.Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,7 +167,7 @@ def test_the_cloud_holds_labelled_and_unlabelled_images_in_the_unit_square(
     assert not names & test
 
 
-def test_copies_are_shown_side_by_side_and_test_figures_told_without_them(
+def test_test_figures_are_told_without_copies(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = tiny.write_data(tmp_path / "data")
@@ -215,15 +184,6 @@ def test_copies_are_shown_side_by_side_and_test_figures_told_without_them(
     }  # fmt: skip
     assert found["without"]["probe"]["n"] == len(test) - 1
     assert found["without"]["probe"]["accuracy"] == 1.0
-    sheet = evidence._copies_sheet(run)
-    assert [thumb.caption for thumb in sheet.thumbs] == [
-        "exact: train/ant/same.png (train, ant) of test/bee/bee3.png (test, bee)",
-        "exact: unlabeled/again.png (train, unlabelled) of train/ant/ant1.png (train, ant)",
-    ]
-    for thumb in sheet.thumbs:
-        left, right_half = np.split(thumb.image, 2, axis=1)
-        np.testing.assert_array_equal(left, right_half)
-    assert "Copies" in [sheet.title for sheet in evidence.sheets(run, [], {})]
 
 
 def test_without_copies_nothing_is_told(run: types.Run) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tutelage.report.model import (
+    ClassSheets,
     CloudImage,
     DecisionRow,
     DeploymentRow,
@@ -77,8 +78,8 @@ def _make_report(
 def full_fields() -> dict[str, Any]:
     """Every optional part of a report, filled."""
     image = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
-    pseudo: PseudoRow = {"round": 1, "class": "ant", "selected": 30, "pool": 40, "precision": 0.5,
-                         "mean_confidence": 0.97}  # fmt: skip
+    pseudo: PseudoRow = {"round": 1, "accepted": False, "class": "ant", "selected": 30,
+                         "pool": 40, "precision": 0.5, "mean_confidence": 0.97}  # fmt: skip
     decision: DecisionRow = {"stage": "transfer", "accepted": True, "reason": "it wins more",
                              "before": 0.7, "after": 0.8, "n": 40, "wins": 6,
                              "losses": 2}  # fmt: skip
@@ -89,7 +90,19 @@ def full_fields() -> dict[str, Any]:
     ]  # fmt: skip
     return {
         "pseudo": [pseudo],
-        "sheets": [Sheet("Views", "What the student saw.", [Thumb(image, "photo.png")])],
+        "sheets": [Sheet("Views", "What the student saw.", [Thumb(image, name="views/photo.png")])],
+        "to_review": [Thumb(image, "labelled ant, looks like bee (90%)", "train/ant/odd.png")],
+        "class_sheets": [
+            ClassSheets(
+                "ant", [Sheet("Wrong answers", "1 of 9.", [Thumb(image, "taken for bee", "a.png")])]
+            ),
+            ClassSheets(
+                "bee",
+                [Sheet("Pseudo-labels", "", [Thumb(image, "90%", "b.png", "rejected round")])],
+            ),
+        ],
+        "files": ["student.onnx", "student/", "MODEL_CARD.md"],
+        "folder": "runs/a",
         "notes": ["The figure is optimistic for a new plant."],
         "skipped": [("broken.jpg", "cut short"), ("empty.jpg", "empty"), ("no.png", "a text")],
         "decisions": [decision],

@@ -1,33 +1,48 @@
 """The page in a real browser: its script runs under its own policy, and asks nobody anything."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from browser import browser
 
 from tutelage.report.html import render
-from tutelage.report.model import Sheet, Thumb
+from tutelage.report.model import StageTest
 
 STAGES = {"probe": (0.7, True), "student": (0.8, True)}
+WIDE = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
-def test_points_and_filters_work_without_a_network(
-    make_report: Any, full_fields: dict[str, Any], tmp_path: Path
-) -> None:
-    image = np.zeros((4, 4, 3), np.uint8)
-    thumbs = [Thumb(image, "a", (0, 1)), Thumb(image, "b", (1,))]
-    full_fields["sheets"] = [Sheet("Worst mistakes", "note", thumbs, ["ant", "bee"])]
-    path = tmp_path / "report.html"
-    path.write_text(render(make_report(STAGES, **full_fields)), encoding="utf-8")
+@contextmanager
+def opened(report: Any, path: Path, **options: Any) -> Iterator[Any]:
+    """The page of a report in a browser; in the end it must have had no fault and asked nobody."""
+    path.write_text(render(report), encoding="utf-8")
     with browser() as chromium:
-        page = chromium.new_page()
+        page = chromium.new_page(**options)
         faults: list[str] = []
         asked: list[str] = []
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("console", lambda message: faults.append(message.text))
         page.on("request", lambda request: asked.append(request.url))
         page.goto(path.as_uri())
+        yield page
+        assert faults == []
+        assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+
+
+@pytest.fixture
+def report(make_report: Any, full_fields: dict[str, Any]) -> Any:
+    return make_report(STAGES, **full_fields)
+
+
+def test_points_work_without_a_network(report: Any, tmp_path: Path) -> None:
+    with opened(report, tmp_path / "report.html") as page:
+        page.evaluate("document.getElementById('images').open = true")
         page.focus("#cloud")
         page.keyboard.press("ArrowRight")
         assert page.inner_text("#cloud-words") == "a.png: labelled ant"
@@ -35,13 +50,93 @@ def test_points_and_filters_work_without_a_network(
         assert page.inner_text("#cloud-words") == "c.png: taken for ant"
         page.hover("[data-tile='1']")
         assert page.inner_text("#cloud-words") == "b.png: taken for bee"
-        page.get_by_label("Show").select_option("ant")
-        shown = "f => f.filter(e => e.offsetParent).map(e => e.innerText.trim())"
-        assert page.eval_on_selector_all("[data-tags]", shown) == ["a"]
-        page.get_by_label("Show").select_option("all classes")
-        assert page.eval_on_selector_all("[data-tags]", shown) == ["a", "b"]
-        page.set_viewport_size({"width": 360, "height": 700})
-        wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-        assert page.evaluate(wide) <= 0
-        assert faults == []
-        assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+
+
+def test_a_picture_is_enlarged_by_a_click_and_by_the_keyboard(report: Any, tmp_path: Path) -> None:
+    with opened(report, tmp_path / "report.html") as page:
+        button = page.get_by_role("button", name="a.png: taken for bee")
+        shown = page.locator("#zoom")
+        assert not shown.is_visible()
+        button.click()
+        assert shown.is_visible()
+        assert shown.locator("p").inner_text() == "a.png: taken for bee"
+        large, small = shown.locator("img").bounding_box(), button.bounding_box()
+        assert large["width"] > 2 * small["width"]
+        page.keyboard.press("Escape")
+        assert not shown.is_visible()
+        assert button.evaluate("b => b === document.activeElement")
+        page.keyboard.press("Enter")
+        assert shown.is_visible()
+        page.get_by_role("button", name="Close").click()
+        assert not shown.is_visible()
+        assert button.evaluate("b => b === document.activeElement")
+
+
+def test_the_navigation_stays_and_hides_no_heading(report: Any, tmp_path: Path) -> None:
+    small = {"width": 390, "height": 844}
+    with opened(report, tmp_path / "report.html", viewport=small) as page:
+        for size in (small, {"width": 1200, "height": 900}):
+            page.set_viewport_size(size)
+            for link in page.locator("nav a").all():
+                link.click()
+                bar = page.locator("nav").bounding_box()
+                assert bar["y"] == pytest.approx(0, abs=page.evaluate("scrollY") < 60 and 60)
+                target = page.locator(f"{link.get_attribute('href')} h2").bounding_box()
+                assert target["y"] >= bar["y"]
+                if link.get_attribute("href") != "#answer":  # its heading is for screen readers
+                    assert target["y"] >= bar["y"] + bar["height"]
+            assert page.evaluate(WIDE) <= 0
+
+
+def test_the_first_screen_holds_answer_baseline_ladder_and_images(
+    report: Any, tmp_path: Path
+) -> None:
+    screen = {"width": 1200, "height": 900}
+    with opened(report, tmp_path / "report.html", viewport=screen) as page:
+        for part in (".tile.main", ".tile:not(.main)", "#answer .chart", "#answer .sheet img"):
+            box = page.locator(part).first.bounding_box()
+            assert box["y"] + box["height"] <= 900, part
+
+
+def unequal(make_report: Any, held_out: StageTest | None) -> Any:
+    """100 test images of which 20 are ants; some of both classes are hard to tell."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], [20, 80])
+    ant = np.where(labels == 0, rng.uniform(0.3, 1.0, 100), rng.uniform(0.0, 0.6, 100))
+    report = make_report({"probe": (0.7, True)}, labels=labels, held_out=held_out)
+    report.predictions["probe"] = StageTest(np.stack([ant, 1 - ant], axis=1), labels)
+    return report, ant, labels
+
+
+def test_costs_choose_a_threshold_on_held_out_labels(make_report: Any, tmp_path: Path) -> None:
+    # Held-out labels half and half, at which the probabilities are exactly right.
+    each = np.array([0.8] * 8 + [0.2] * 2)
+    ant = np.concatenate([each, 1 - each])
+    held_out = StageTest(np.stack([ant, 1 - ant], axis=1), np.repeat([0, 1], 10))
+    report, probs, labels = unequal(make_report, held_out)
+    with opened(report, tmp_path / "report.html") as page:
+        assert page.input_value("#share") == "20"
+        page.fill("#share", "50")
+        page.fill("#ratio", "4")
+        assert page.inner_text("#least-words") == "0.20"  # 1 / (1 + 4)
+        page.fill("#ratio", "1")
+        assert page.inner_text("#least-words") == "0.50"
+        page.fill("#share", "20")  # ants are rarer than among the labels: be surer of them
+        rarer = float(page.inner_text("#least-words"))
+        assert rarer > 0.6
+        missed = int(((probs < rarer) & (labels == 0)).sum())
+        alarms = int(((probs >= rarer) & (labels == 1)).sum())
+        said = page.inner_text("#effect")
+        assert f"misses {missed} of 20 ant and raises {alarms} false alarms among 80 others" in said
+        assert f"--threshold ant={rarer:.2f}" in page.inner_text("#threshold pre")
+        page.fill("#least", "0.35")
+        assert "--threshold ant=0.35" in page.inner_text("#threshold pre")
+        page.fill("#ratio", "-1")  # no cost: nothing changes
+        assert page.inner_text("#least-words") == "0.35"
+
+
+def test_without_held_out_labels_costs_alone_choose(make_report: Any, tmp_path: Path) -> None:
+    report, _, _ = unequal(make_report, None)
+    with opened(report, tmp_path / "report.html") as page:
+        page.fill("#ratio", "3")
+        assert page.inner_text("#least-words") == "0.25"

@@ -17,13 +17,20 @@ def test_it_holds_the_figures(make_report: Any, full_fields: dict[str, Any]) -> 
     text = render(make_report(STAGES, counts=counts, **full_fields))
     assert text.startswith("---\nlicense: other\n")
     assert "| accuracy | 80.0% (95% interval 75.0% to 80.0%) |" in text
-    assert "40 labelled, 1,200 unlabelled images" in text
+    assert "on 40 labelled and 1,200 unlabelled images" in text
     assert "| ant | 100 | 80.0% (" in text
     assert "**transfer** (rejected)" in text
     assert "tutelage run photos --out runs/a" in text
     assert not re.search(r"\n{3,}", text)
     for row in re.findall(r"^\|.*\|$", text, re.M):
         assert row.count("|") in (3, 5), row
+
+
+def test_images_of_three_roles_are_joined_in_a_sentence(make_report: Any) -> None:
+    counts = {"labeled": 40, "unlabeled": 1200, "val": 60}
+    text = " ".join(render(make_report(STAGES, counts=counts)).split())
+    assert "It was trained on 40 labelled, 1,200 unlabelled and 60 held-out images." in text
+    assert "It was trained" not in render(make_report(STAGES))
 
 
 def test_without_test_images_it_says_so(make_report: Any) -> None:

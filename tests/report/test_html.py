@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from tutelage.report import html
-from tutelage.report.model import Sheet, Thumb
+from tutelage.report.model import FILES, ClassSheets, Sheet, Thumb
 from tutelage.system.errors import MissingExtra
 
 LADDER = {"probe": (0.7, True), "transfer": (0.8, True), "self-train-1": (0.75, False),
@@ -62,16 +62,19 @@ def test_the_full_page_tells_everything(make_report: Any, full_fields: dict[str,
     text = page.text()
     for words in (
         "A run", "tutelage run photos --out runs/a", "2025-01-01 00:00",
-        "gets 79.0% of the 200 test images right", "macro-F1 78.0%",
-        "Gained 10.0 points", "self-train-1 was rejected", "optimistic for a new plant",
-        "0.051", "0.432", "1,234,567", "1 min 15 s",
+        "79.0% of 200 test images are classified correctly by the student", "macro-F1 is 78.0%",
+        "40.0% are correct with always the same answer, “ant”", "95% interval 74.0% to 79.0%",
+        "labelled ant, looks like bee (90%)", "odd.png", "tutelage review runs/a",
+        "Gained 10.0 points", "Rejected, and not part of the final model: self-train-1",
+        "optimistic for a new plant", "student.onnx the model to deploy",
+        "0.051", "0.432", "1,234,567", "1 min 15 s", "rejected round", "tutelage predict runs/a",
         "Round 1 was over-confident", "photo.png", "What the student saw.",
         "16.00 MB", "it wins more", "broken.jpg cut short", "3 files could not be read",
         "teacher.lr 0.01", "limit null", "seed 7",
     ):  # fmt: skip
         assert words in text, words
     labelled = [a for tag, a in page.elements if tag == "svg" and "aria-label" in a]
-    assert len(labelled) == 3
+    assert len(labelled) == 5  # ladder, reliability, cloud, precision and recall, ROC
 
 
 def test_the_page_needs_no_network_and_runs_its_own_script_alone(
@@ -85,7 +88,8 @@ def test_the_page_needs_no_network_and_runs_its_own_script_alone(
         for key, value in attributes.items():
             assert not key.startswith("on")
             if key in {"src", "href", "xlink:href"}:
-                assert (value or "").startswith(("#", "data:image/"))
+                beside = value in FILES  # links to what lies beside the page
+                assert beside or (value or "").startswith(("#", "data:image/"))
     assert "http://" not in text
     assert "https://" not in text
     assert "@import" not in text
@@ -116,25 +120,18 @@ def test_the_cloud_shows_every_image_once(make_report: Any, full_fields: dict[st
     assert "No picture of them was made" in html.render(make_report(LADDER))
 
 
-def test_mistakes_can_be_filtered_by_class(make_report: Any) -> None:
-    image = np.zeros((4, 4, 3), np.uint8)
-    sheet = Sheet("Worst", "note", [Thumb(image, "a", (0, 1)), Thumb(image, "b", (1,))], ["x", "y"])
-    page = Page(html.render(make_report(LADDER, sheets=[sheet])))
-    (filters,) = [a["data-filters"] for _, a in page.elements if "data-filters" in a]
-    assert filters == '["x", "y"]'
-    assert [a["data-tags"] for _, a in page.elements if "data-tags" in a] == ["0 1", "1"]
-
-
 def test_ids_are_unique_links_lead_somewhere_and_pictures_have_words(
     make_report: Any, full_fields: dict[str, Any]
 ) -> None:
     page = Page(html.render(make_report(LADDER, **full_fields)))
     ids = [a["id"] for _, a in page.elements if "id" in a]
     assert len(ids) == len(set(ids))
-    links = {(a["href"] or "")[1:] for tag, a in page.elements if tag == "a"}
-    assert links
-    assert links <= set(ids)
-    assert all(a.get("alt") for tag, a in page.elements if tag == "img")
+    links = {a["href"] or "" for tag, a in page.elements if tag == "a"}
+    assert {"student.onnx", "student/", "MODEL_CARD.md"} < links
+    assert {link[1:] for link in links if link.startswith("#")} <= set(ids)
+    assert {link for link in links if not link.startswith("#")} <= set(FILES)
+    images = [a for tag, a in page.elements if tag == "img"]
+    assert all(a.get("alt") for a in images if a.get("src"))  # the script fills the enlarged one
     pictures = [a for tag, a in page.elements if tag == "svg"]
     assert all(a.get("aria-label") or a.get("aria-hidden") for a in pictures)
 
@@ -171,7 +168,10 @@ def test_hostile_names_stay_text(make_report: Any, full_fields: dict[str, Any]) 
     full_fields["pseudo"] = [{**full_fields["pseudo"][0], "class": name} for name in HOSTILE]
     full_fields["decisions"] = [{**full_fields["decisions"][0], "reason": evil}]
     image = full_fields["sheets"][0].thumbs[0].image
-    full_fields["sheets"] = [Sheet(evil, evil, [Thumb(image, name) for name in HOSTILE])]
+    full_fields["sheets"] = [Sheet(evil, evil, [Thumb(image, name, name) for name in HOSTILE])]
+    full_fields["class_sheets"] = [ClassSheets(evil, full_fields["sheets"])]
+    full_fields["to_review"] = full_fields["sheets"][0].thumbs
+    full_fields["folder"] = evil
     stages = {"probe": (0.7, True), evil: (0.8, True)}
     report = make_report(stages, classes=HOSTILE, **full_fields)
     report = dataclasses.replace(report, title=evil, command=evil, created=evil)
@@ -180,7 +180,7 @@ def test_hostile_names_stay_text(make_report: Any, full_fields: dict[str, Any]) 
     assert text.count("<script") == 1
     assert "49" not in re.findall(r"<bdi[^>]*>([^<]*)</bdi>", text)
     assert all(not key.startswith("on") for _, a in page.elements for key in a)
-    assert sum(tag == "img" for tag, _ in page.elements) == len(HOSTILE)
+    assert sum(tag == "img" for tag, _ in page.elements) == 3 * len(HOSTILE) + 1
     assert "<script>alert(1)</script>" in page.text()
     assert "{{ 7 * 7 }}" in page.text()
     assert "x" * 200 not in re.sub(r'title="[^"]*"', "", page.text().split("Every setting")[0])
@@ -191,7 +191,7 @@ def test_without_a_test_split_the_page_warns(make_report: Any, full_fields: dict
     text = Page(html.render(make_report(LADDER, test=False, **full_fields))).text()
     assert "There is no test split" in text
     assert "so they flatter" in text
-    assert "Accuracy on held-out labelled images with 95% intervals" in text
+    assert "accuracy on held-out labelled images, with 95% intervals" in text
     assert "Without test images there are no class-wise figures" in text
 
 
@@ -206,9 +206,10 @@ def test_one_bare_stage_is_a_page_too(make_report: Any) -> None:
     page = Page(html.render(make_report({"probe": (1.0, True)})))
     text = page.text()
     for words in (
-        "Only one stage counts here", "Not one mistake on the test images.",
+        "There is only one step", "There is no mistake on the test images.",
+        "There are neither test images nor pseudo-labels",
         "No pseudo-labels were used", "No contact sheets were made.",
-        "Nothing was exported or timed.", "No stage had to be chosen.",
+        "Nothing was exported or timed.", "There was no step to decide about.",
         "Every image could be read.", "No settings were recorded.",
     ):  # fmt: skip
         assert words in text, words
@@ -244,7 +245,7 @@ def test_many_large_noisy_thumbnails_stay_under_five_megabytes(make_report: Any)
     sheets = [Sheet(f"sheet {k}", "noise", [Thumb(noise, "n")] * 120) for k in range(3)]
     text = html.render(make_report({"probe": (0.7, True)}, sheets=sheets))
     assert len(text.encode()) < 5_000_000
-    shown = text.count("<img ")
+    shown = text.count("<img src=")
     left_out = [int(found) for found in re.findall(r"(\d+) more left out", text)]
     assert len(left_out) == 3
     assert shown + sum(left_out) == 360

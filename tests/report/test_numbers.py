@@ -72,23 +72,24 @@ def test_reliability_bins_by_confidence() -> None:
 
 def test_rounds_sum_classes_and_weigh_by_images() -> None:
     rows: list[PseudoRow] = [
-        {"round": 2, "class": "a", "selected": 0, "pool": 7, "precision": None,
+        {"round": 2, "accepted": False, "class": "a", "selected": 0, "pool": 7, "precision": None,
          "mean_confidence": None},
-        {"round": 1, "class": "a", "selected": 30, "pool": 40, "precision": 0.9,
+        {"round": 1, "accepted": True, "class": "a", "selected": 30, "pool": 40, "precision": 0.9,
          "mean_confidence": 0.8},
-        {"round": 1, "class": "b", "selected": 10, "pool": 60, "precision": 0.5,
+        {"round": 1, "accepted": True, "class": "b", "selected": 10, "pool": 60, "precision": 0.5,
          "mean_confidence": 1.0},
     ]  # fmt: skip
     first, second = numbers.rounds(rows)
     assert (first.number, first.selected, first.pool) == (1, 40, 100)
+    assert (first.accepted, second.accepted) == (True, False)
     assert first.precision == wilson(32, 40)
     assert first.confidence == pytest.approx(0.85)
     assert (second.selected, second.precision, second.confidence) == (0, None, None)
 
 
 def test_precision_rests_on_the_images_with_known_truth_only() -> None:
-    row: PseudoRow = {"round": 1, "class": "a", "selected": 500, "pool": 900, "precision": 0.75,
-                      "known": 4, "mean_confidence": 0.9}  # fmt: skip
+    row: PseudoRow = {"round": 1, "accepted": True, "class": "a", "selected": 500, "pool": 900,
+                      "precision": 0.75, "known": 4, "mean_confidence": 0.9}  # fmt: skip
     assert numbers.rounds([row])[0].precision == wilson(3, 4)
 
 
@@ -105,3 +106,11 @@ def test_stage_test_refuses_what_does_not_fit(probs: np.ndarray, labels: np.ndar
 def test_report_refuses_predictions_over_other_classes() -> None:
     with pytest.raises(ValueError, match="'probe' predicts 2 classes, but the report names 3"):
         Report("t", "c", "now", {}, ["a", "b", "c"], {"probe": answers([0], [0], 2)})
+
+
+def test_the_baseline_is_compared_on_the_same_images() -> None:
+    test = answers([0, 0, 1, 2, 2, 2], [0, 0, 2, 2, 1, 2], 3)
+    found = numbers.baseline(test, ["a", "b", "c"])
+    assert (found.name, found.accuracy) == ("c", 0.5)
+    # Right where it is not "c": the two of "a"; wrong where it is: the third image.
+    assert found.change == paired_change(2, 1, 6)

@@ -9,6 +9,7 @@ import pytest
 
 from tutelage.report import plots
 from tutelage.report.numbers import Bin
+from tutelage.report.threshold import Curve
 from tutelage.report.verdict import Rung
 from tutelage.stats.intervals import Interval, wilson
 
@@ -26,10 +27,12 @@ DRAWS = [
     plots.Draws("probe", [0.5, 0.62, 0.7], Interval(0.607, 0.36, 0.86)),
     plots.Draws("$\\frac$<b>", [0.6, 0.7, 0.8], Interval(0.7, 0.45, 0.95)),
 ]
+CURVE = Curve(np.array([0.2, 0.6, 1.0]), np.array([1.0, 0.9, 0.5]), 0.83)
 CHARTS = {
     "clouds": lambda: plots.clouds(PLANE),
     "draws": lambda: plots.draws(DRAWS, "accuracy, %"),
     "ladder": lambda: plots.ladder(RUNGS, "accuracy, %"),
+    "recall": lambda: plots.curve("recall", CURVE, (0.5, 0.9), ("recall, %", "$\\frac$<b>, %")),
     "reliability": lambda: plots.reliability({"student": BINS, 'teacher "<i>': BINS[:1]}),
     "confusion": lambda: plots.heatmap(np.eye(30, dtype=np.int64) * 4),
 }
@@ -122,3 +125,25 @@ def test_clouds_draw_at_most_a_thousand_points_of_a_kind() -> None:
     legend = 3
     assert svg.count("<use ") == 751 + 9 + 3 + legend  # every second of the pool
     assert "1501 real images; 9 strong views; 3 labelled images" in svg
+
+
+def test_a_curve_says_its_area_and_the_usual_threshold() -> None:
+    root = parse(CHARTS["recall"]())
+    label = root.get("aria-label") or ""
+    assert label.startswith(
+        "$\\frac$<b>, % against recall, %: area 0.830; at the threshold 0.5, 90.0%"
+    )
+    texts = [element.text for element in root.iter() if element.tag.endswith("text")]
+    assert {"0.5", "$\\frac$<b>, %"} <= set(texts)
+
+
+def test_the_ladder_shows_the_most_frequent_class_as_a_line_or_as_an_arrow() -> None:
+    near = plots.ladder(RUNGS, "accuracy, %", 0.58)
+    far = plots.ladder(RUNGS, "accuracy, %", 0.1)
+    plain = plots.ladder(RUNGS, "accuracy, %")
+    assert ">most frequent class: 58.0<" in near
+    assert ">\N{LEFTWARDS ARROW} most frequent class: 10.0<" in far
+    assert "most frequent" not in plain
+    assert near.count("stroke-dasharray") == plain.count("stroke-dasharray") + 1
+    assert far.count("stroke-dasharray") == plain.count("stroke-dasharray")
+    assert "always the most frequent class: 10.0%" in (parse(far).get("aria-label") or "")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,35 +9,29 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from tutelage.augment import Center, apply
 from tutelage.chain.pipeline import Pipeline
-from tutelage.chain.types import Finished, Run, is_round
-from tutelage.chain.views import pictures, strong_policy
+from tutelage.chain.sheets import class_sheets, rounds, sheets, thumbs
+from tutelage.chain.types import Finished, Run
 from tutelage.data.split import ROLES
 from tutelage.deploy.latency import onnx_latency
 from tutelage.models.classifier import count_parameters
 from tutelage.report.model import (
+    FILES,
     CloudImage,
     DecisionRow,
     DeploymentRow,
     PseudoRow,
     Report,
-    Sheet,
     StageTest,
     Thumb,
 )
 from tutelage.report.wording import now, title
 from tutelage.stats.calibrate import softmax
-from tutelage.stats.metrics import Floats, metrics
-from tutelage.stats.pseudo_labels import PseudoLabels
+from tutelage.stats.metrics import Floats, Ints, metrics
 from tutelage.stats.suggest import directions
 from tutelage.system.files import write_parquet
-from tutelage.training.loader import Rows
 
-SHOWN = 24  # pictures on a contact sheet
-MISTAKES = 60  # pictures on the sheet of mistakes, which can be filtered
 CLOUD = (150, 250)  # labelled and unlabelled images in the cloud, at most
 CLOUD_SIDE = 56  # side of each of them, in pixels
 
@@ -49,11 +42,11 @@ def pseudo_label_table(run: Run, finished: Sequence[Finished]) -> dict[str, list
         name: [] for name in ("image", "label", "confidence", "round", "accepted", "reason")
     }
     names = [run.catalog.names[row] for row in run.task.pool]
-    for number, labels in _rounds(finished):
+    for done, labels in rounds(finished):
         columns["image"] += names
         columns["label"] += [run.catalog.classes[k] for k in labels.labels]
         columns["confidence"] += labels.confidence.tolist()
-        columns["round"] += [number] * len(names)
+        columns["round"] += [_number(done)] * len(names)
         columns["accepted"] += labels.accepted.tolist()
         columns["reason"] += labels.reasons()
     return columns
@@ -65,19 +58,15 @@ def write_pseudo_labels(run: Run, finished: Sequence[Finished]) -> None:
     write_parquet(path, table, confidence="float64", round="int32", accepted="bool")
 
 
-def _rounds(finished: Sequence[Finished]) -> list[tuple[int, PseudoLabels]]:
-    return [
-        (int(done.name.rsplit("-", 1)[1]), done.outcome.pseudo_labels)
-        for done in finished
-        if is_round(done) and done.outcome.pseudo_labels is not None
-    ]
+def _number(done: Finished) -> int:
+    return int(done.name.rsplit("-", 1)[1])
 
 
 def pseudo_rows(run: Run, finished: Sequence[Finished]) -> list[PseudoRow]:
     """Yield and, where the truth is known, precision of each round and class."""
     truth = run.split.truth[run.task.pool]
     rows: list[PseudoRow] = []
-    for number, labels in _rounds(finished):
+    for done, labels in rounds(finished):
         for k, name in enumerate(run.catalog.classes):
             members = (labels.labels == k) & ~labels.outside
             taken = members & labels.accepted
@@ -85,7 +74,8 @@ def pseudo_rows(run: Run, finished: Sequence[Finished]) -> list[PseudoRow]:
             confidence = labels.confidence[taken]
             rows.append(
                 {
-                    "round": number,
+                    "round": _number(done),
+                    "accepted": done.accepted,
                     "class": name,
                     "selected": int(taken.sum()),
                     "pool": int(members.sum()),
@@ -131,102 +121,6 @@ def deployment(named: Sequence[tuple[str, Finished, Path]]) -> list[DeploymentRo
             }
         )
     return rows
-
-
-def sheets(run: Run, finished: Sequence[Finished], probs: dict[str, Floats]) -> list[Sheet]:
-    """Contact sheets: the student's views, sure and unsure pseudo-labels, the worst mistakes."""
-    out = [_views_sheet(run)]
-    rounds = _rounds([done for done in finished if done.accepted]) or _rounds(finished)
-    if rounds:
-        number, labels = rounds[-1]
-        order = np.argsort(-labels.confidence, kind="stable")
-        order = order[~labels.outside[order]]
-        far = np.argsort(-labels.distances, kind="stable")[: labels.outside.sum()]
-        for heading, note, chosen in (
-            ("Most confident pseudo-labels", "these should all look right", order[:SHOWN]),
-            (
-                "Least confident pseudo-labels",
-                "the teacher is unsure of these",
-                order[::-1][:SHOWN],
-            ),
-            ("Out of class", "left out: these should be none of the classes", far[:SHOWN]),
-        ):
-            if not len(chosen):
-                continue
-            captions = [
-                f"{run.catalog.classes[labels.labels[i]]} {labels.confidence[i]:.0%}"
-                for i in chosen
-            ]
-            rows = run.task.pool[chosen]
-            out.append(Sheet(f"{heading} (round {number})", note, _thumbs(run, rows, captions)))
-    if run.copies.found:
-        out.append(_copies_sheet(run))
-    test = run.split.indices("test")
-    if len(test) and finished:
-        name = [done for done in finished if done.accepted][-1].name
-        truth, predicted = run.split.truth[test], probs[name].argmax(axis=1)
-        sure = probs[name].max(axis=1)
-        wrong = np.flatnonzero(predicted != truth)
-        worst = wrong[np.argsort(-sure[wrong], kind="stable")][:MISTAKES]
-        captions = [
-            f"{run.catalog.classes[truth[i]]}, taken for "
-            f"{run.catalog.classes[predicted[i]]} {sure[i]:.0%}"
-            for i in worst
-        ]
-        note = f"the most confident wrong answers of the stage '{name}' on test"
-        both = [tuple(sorted({int(truth[i]), int(predicted[i])})) for i in worst]
-        thumbs = [
-            dataclasses.replace(thumb, tags=tags)
-            for thumb, tags in zip(_thumbs(run, test[worst], captions), both, strict=True)
-        ]
-        out.append(Sheet("Worst mistakes", note, thumbs, filters=run.catalog.classes))
-    return out
-
-
-def _views_sheet(run: Run) -> Sheet:
-    rows = np.concatenate([run.task.labeled, run.task.pool])[:SHOWN]
-    images, aspect = run.task.canvases.take(rows)
-    images, aspect = images.cpu(), aspect.cpu()
-    generator = torch.Generator().manual_seed(run.seed)
-    plan = strong_policy(run.config.transfer, run.base.spec.crop_pct).plan(aspect, generator)
-    views = pictures(apply(images, plan, 144))
-    note = "training images in the strong view: cropped, mirrored, changed in colour and shape"
-    thumbs = [Thumb(view, run.catalog.names[row]) for view, row in zip(views, rows, strict=True)]
-    return Sheet("The strong view", note, thumbs)
-
-
-def _thumbs(run: Run, rows: Rows, captions: Sequence[str], side: int = 144) -> list[Thumb]:
-    if not len(rows):
-        return []
-    images, aspect = run.task.canvases.take(rows)
-    pixels = _whole(images.cpu(), aspect.cpu(), side)
-    return [Thumb(image, text) for image, text in zip(pixels, captions, strict=True)]
-
-
-def _whole(images: torch.Tensor, aspect: torch.Tensor, side: int) -> NDArray[np.uint8]:
-    """Canvases as pictures uint8 (B, side, side, 3) of their true shape."""
-    return pictures(apply(images, Center(1.0).plan(aspect), side))
-
-
-def _copies_sheet(run: Run) -> Sheet:
-    """Both images of the first pairs, side by side; the worst ones first."""
-    found = sorted(run.copies.found, key=lambda p: (not p.leaks, not p.contradicts))[:SHOWN]
-    where = {name: row for row, name in enumerate(run.catalog.names)}
-    rows = np.array([where[name] for pair in found for name in (pair.image, pair.other)])
-    images, aspect = run.store.images[rows], run.store.aspect[rows]
-    pixels = _whole(torch.from_numpy(images), torch.from_numpy(aspect), 144)
-    both = np.concatenate([pixels[::2], pixels[1::2]], axis=2)
-    captions = [
-        f"{p.kind}: {p.image} ({p.split}, {p.label or 'unlabelled'}) of {p.other} "
-        f"({p.other_split}, {p.other_label or 'unlabelled'})"
-        for p in found
-    ]
-    note = (
-        "the same image twice: across splits, then under two labels, then within a split; "
-        "all are in duplicates.csv"
-    )
-    thumbs = [Thumb(image, text) for image, text in zip(both, captions, strict=True)]
-    return Sheet("Copies", note, thumbs)
 
 
 def leakage(run: Run, probs: Mapping[str, Floats]) -> dict[str, Any]:
@@ -276,11 +170,11 @@ def cloud(chain: Pipeline) -> list[CloudImage]:
     said = [f"labelled {classes[k]}" for k in task.labels[labeled]]
     said += [f"taken for {classes[p.argmax()]}, {p.max():.0%}" for p in probs]
     captions = [f"{names[row]}: {words}" for row, words in zip(rows, said, strict=True)]
-    thumbs = _thumbs(run, rows, captions, CLOUD_SIDE)
+    tiles = thumbs(run, rows, captions, CLOUD_SIDE)
     known = [number < len(labeled) for number in range(len(rows))]
     return [
         CloudImage(float(x), float(y), group, has_label, thumb.caption, thumb.image)
-        for (x, y), group, has_label, thumb in zip(plane, groups, known, thumbs, strict=True)
+        for (x, y), group, has_label, thumb in zip(plane, groups, known, tiles, strict=True)
     ]
 
 
@@ -296,6 +190,21 @@ def _plane(features: Floats) -> Floats:
     return np.asarray((plane - plane.min(axis=0)) / np.where(span > 0, span, 1.0))
 
 
+def held_out(finished: Sequence[Finished], labels: Ints) -> StageTest | None:
+    """The delivered model's held-out answers, or if it has none, those of its teacher.
+
+    ``labels`` (J,) are those of the judged images; None if no label was held out from either.
+    """
+    for done in reversed([done for done in finished if done.accepted][-2:]):
+        beliefs = done.outcome.beliefs
+        if beliefs.known.any():
+            probs = softmax(beliefs.judged[beliefs.known], done.outcome.model.spec.temperature)
+            return StageTest(probs, labels[beliefs.known])
+        if done.name != "student":
+            break
+    return None
+
+
 def make_report(
     run: Run,
     finished: Sequence[Finished],
@@ -304,18 +213,24 @@ def make_report(
     deployed: Sequence[DeploymentRow],
     command: str,
     points: Sequence[CloudImage] = (),
+    to_review: Sequence[Thumb] = (),
 ) -> Report:
     """Gather everything the page shows."""
     labels = run.split.truth[run.split.indices("test")]
+    tested = {name: StageTest(p, labels) for name, p in probs.items()}
     return Report(
         title=title("tutelage", run.catalog.classes),
         command=command,
         created=now(),
+        folder=str(run.folder.path),
         metrics=metrics,
         classes=run.catalog.classes,
-        predictions={name: StageTest(p, labels) for name, p in probs.items()},
+        predictions=tested,
+        held_out=held_out(finished, run.task.judged_labels),
         pseudo=pseudo_rows(run, finished),
-        sheets=sheets(run, finished, probs),
+        to_review=to_review,
+        class_sheets=class_sheets(run, finished, tested),
+        sheets=sheets(run, finished),
         notes=run.notes,
         skipped=sorted(run.store.reasons.items()),
         decisions=decisions(finished),
@@ -323,4 +238,10 @@ def make_report(
         settings=run.folder.read_json("config.json"),
         cloud=points,
         counts={role: len(run.split.indices(role)) for role in ROLES},
+        files=[name for name in FILES if _is_left(run.folder.path / name)],
     )
+
+
+def _is_left(path: Path) -> bool:
+    """Whether the run leaves a file; the card is written after the report."""
+    return path.exists() or path.name == "MODEL_CARD.md"

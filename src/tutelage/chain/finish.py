@@ -13,6 +13,7 @@ from tutelage.chain.clock import TENTHS
 from tutelage.chain.load import write_skipped
 from tutelage.chain.measure import measure
 from tutelage.chain.pipeline import Pipeline
+from tutelage.chain.sheets import to_review
 from tutelage.chain.types import Finished, Run
 from tutelage.chain.worklist import write_worklist
 from tutelage.data.finished import CARD, REPORT, RESULT, note_finished
@@ -59,8 +60,7 @@ def _leave(
     done(4)
     with run.part("tables"):
         evidence.write_pseudo_labels(run, chain.finished)
-        if chain.teachers:
-            write_worklist(chain)
+        doubtful = to_review(run, write_worklist(chain)) if chain.teachers else []
     done(5)
     with run.part("latency"):
         deployed = evidence.deployment(exported)
@@ -77,7 +77,9 @@ def _leave(
     with run.part("page"):
         points = evidence.cloud(chain) if chain.teachers else []
         line = repeating_line(command, data, str(out), settings)
-        report = evidence.make_report(run, chain.finished, result, probs, deployed, line, points)
+        report = evidence.make_report(
+            run, chain.finished, result, probs, deployed, line, points, doubtful
+        )
         write_page(render(report), out / REPORT)
         write_page(card.render(report), out / CARD)
     note_finished(run.folder, [path.relative_to(out).as_posix() for _, _, path in exported])

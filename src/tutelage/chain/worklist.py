@@ -56,8 +56,8 @@ class Curve:
         return float(now * (1 - ((self.labels[-1] + more) / self.labels[-1]) ** slope))
 
 
-def write_worklist(chain: Pipeline) -> None:
-    """Write both files, from the chain's teacher and its frozen features."""
+def write_worklist(chain: Pipeline) -> dict[str, list[Any]]:
+    """Write both files, from the chain's teacher and its frozen features; the table's columns."""
     run, task, features = chain.run, chain.run.task, chain.features
     names, classes = run.catalog.names, run.catalog.classes
     held_out = held_out_beliefs(chain, chain.teachers)
@@ -91,6 +91,7 @@ def write_worklist(chain: Pipeline) -> None:
     write_parquet(run.folder.path / "review.parquet", columns, **numbers)
     curve = learning_curve(chain) if len(task.labels) >= LEAST_LABELS else None
     run.folder.write_json("review.json", facts(chain, errors, curve))
+    return columns
 
 
 def facts(chain: Pipeline, errors: LabelErrors, curve: Curve | None) -> dict[str, Any]:

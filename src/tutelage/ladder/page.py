@@ -248,8 +248,8 @@ def luck_note(arms: Sequence[Arm], n_test: int) -> str:
     share = last_rung(arms).mean.value
     half = Z95 * sqrt(share * (1 - share) / n_test)
     return (
-        f"All draws share the same {n_test} test images. The intervals cover the luck of labels, "
-        "views and training, but not the luck of which images were tested: that alone moves an "
+        f"All draws share the same {n_test} test images. The intervals include chance in labels, "
+        "views and training, but not in the choice of test images: that alone moves an "
         f"accuracy of {percent(share)} by about {size_in_points(half)} to either side "
         "(differences on the same images by less)."
     )

@@ -7,6 +7,7 @@ knows what to say; its head is what the Hugging Face hub reads.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from tutelage._version import __version__
 from tutelage.report.html import fill
@@ -30,10 +31,20 @@ def render(report: Report) -> str:
             "verdict": verdict,
             "version": __version__,
             "images": IMAGES[verdict.split],
-            "roles": ROLES,
+            "trained_on": _joined(
+                f"{report.counts[role]:,} {words}"
+                for role, words in ROLES
+                if report.counts.get(role)
+            ),
             "final": final,
             "rows": [] if matrix is None else class_rows(matrix, report.classes),
             "mistakes": [] if matrix is None else mistakes(matrix, report.classes, MISTAKES),
         },
     )
     return re.sub(r"\n{3,}", "\n\n", text)
+
+
+def _joined(parts: Iterable[str]) -> str:
+    """Parts of a sentence: ``a, b and c``."""
+    *before, last = ["", *parts]
+    return " and ".join(filter(None, [", ".join(before[1:]), last]))

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import io
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
@@ -21,7 +22,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tutelage.report import numbers, plots, wording
-from tutelage.report.model import Report, Sheet
+from tutelage.report.model import FILES, Report, Sheet
+from tutelage.report.threshold import TwoClasses, two_classes
 from tutelage.report.verdict import IMAGES, Verdict, answers, make_verdict
 from tutelage.stats.intervals import paired_change
 from tutelage.system.errors import need
@@ -33,6 +35,7 @@ PALETTE = 8  # classes that have a colour of their own
 TABLE_CLASSES = 20  # with more, the confusion matrix is a picture and the long table is folded
 SHEET_BYTES = 2_500_000  # of all encoded thumbnails together; keeps the page under 5 MB
 THUMB_SIDE = 144  # pixels: half as many again as the page shows
+QUALITY = 80  # of a JPEG
 SKIPPED_SHOWN = 200
 
 
@@ -76,6 +79,9 @@ def _environment(jinja2: Any, *, escape: bool) -> Any:
         "true_minus": wording.true_minus,
         "short": wording.shorten,
         "duration": wording.duration,
+        "meaning": wording.step_meaning,
+        "shell": shlex.quote,
+        "basename": wording.basename,
         "size": wording.file_size,
         "cell": wording.markdown_cell,
     }
@@ -98,7 +104,12 @@ def _context(report: Report) -> dict[str, Any]:
     rungs = [step.rung for step in verdict.steps]
     chart = None
     if any(rung.accuracy is not None for rung in rungs):
-        chart = markup(plots.ladder(rungs, f"accuracy on {IMAGES[verdict.split]}, %"))
+        majority = None if verdict.final is None else verdict.final.majority
+        words = f"accuracy on {IMAGES[verdict.split]}, %"
+        chart = markup(plots.ladder(rungs, words, majority))
+    pictures = sum(len(sheet.thumbs) for one in report.class_sheets for sheet in one.sheets)
+    pictures += sum(len(sheet.thumbs) for sheet in report.sheets) + len(report.to_review)
+    budget = SHEET_BYTES // max(1, pictures)  # of each picture
     return {
         "report": report,
         "verdict": verdict,
@@ -109,7 +120,14 @@ def _context(report: Report) -> dict[str, Any]:
             (row, paired_change(row["wins"], row["losses"], row["n"]) if row["n"] else None)
             for row in report.decisions
         ],
-        "sheets": encode_sheets(report.sheets),
+        "to_review": encode_sheet(Sheet("", "", report.to_review), budget),
+        "class_sheets": [
+            (one.name, [encode_sheet(sheet, budget) for sheet in one.sheets])
+            for one in report.class_sheets
+        ],
+        "sheets": [encode_sheet(sheet, budget) for sheet in report.sheets],
+        "files": [(name, FILES[name]) for name in report.files],
+        "delivered": _delivered(report),
         "leakage": report.metrics.get("leakage") or {"pairs": 0},
         "skipped": report.skipped[:SKIPPED_SHOWN],
         "skipped_count": len(report.skipped),
@@ -127,7 +145,7 @@ def _class_wise(report: Report, verdict: Verdict) -> dict[str, Any]:
     """What the test images say about each class; an empty list of classes without any."""
     final, teacher = answers(report, verdict.final), answers(report, verdict.teacher)
     if final is None or verdict.final is None:
-        return {"classes": []}
+        return {"classes": [], "threshold": None}
     markup = need("markupsafe", "train").Markup
     matrix = final.confusion_matrix
     curves = {verdict.final.name: numbers.reliability_bins(final)}
@@ -144,7 +162,37 @@ def _class_wise(report: Report, verdict: Verdict) -> dict[str, Any]:
         "shares": (matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)).tolist(),
         "matrix": matrix.tolist(),
         "heatmap": markup(plots.heatmap(matrix)) if len(matrix) > TABLE_CLASSES else None,
+        "threshold": _threshold(two_classes(final, report.held_out, report.classes)),
     }
+
+
+def _threshold(found: TwoClasses | None) -> dict[str, Any] | None:
+    """The section on the threshold of a model with two classes."""
+    if found is None:
+        return None
+    markup = need("markupsafe", "train").Markup
+    _, missed, false_alarms, _ = found.plain
+    hits = found.positives - missed
+    recall, alarms = hits / found.positives, false_alarms / found.negatives
+    precision = hits / max(1, hits + false_alarms)
+    name = wording.shorten(found.positive, 24)
+    axes = (
+        f"recall: share of {name} that is found, %",
+        f"precision: share called {name} that is, %",
+    )
+    rates = ("false alarms, % of the other class", f"{name} found, %")
+    return {
+        "found": found,
+        "precision_recall": markup(
+            plots.curve("recall", found.recall_precision, (recall, precision), axes)
+        ),
+        "roc": markup(plots.curve("roc", found.roc, (alarms, recall), rates)),
+    }
+
+
+def _delivered(report: Report) -> str:
+    """The model that commands on the page name."""
+    return f"{report.folder}/student" if "student/" in report.files else f"{report.folder}/teacher"
 
 
 def _cloud(report: Report) -> dict[str, Any] | None:
@@ -180,25 +228,26 @@ def _hash(script: str) -> str:
 
 def encode_sheets(sheets: Sequence[Sheet]) -> list[dict[str, Any]]:
     """Sheets with their pictures encoded; each gets an equal share of ``SHEET_BYTES``."""
-    return [_sheet(sheet, SHEET_BYTES // len(sheets)) for sheet in sheets]
+    shares = [SHEET_BYTES // len(sheets) // max(1, len(sheet.thumbs)) for sheet in sheets]
+    return [encode_sheet(sheet, share) for sheet, share in zip(sheets, shares, strict=True)]
 
 
-def _sheet(sheet: Sheet, budget: int) -> dict[str, Any]:
-    """A sheet with as many of its pictures, encoded, as ``budget`` bytes hold."""
+def encode_sheet(sheet: Sheet, each: int) -> dict[str, Any]:
+    """A sheet with as many of its pictures, encoded, as ``each`` bytes a picture allow."""
+    budget = each * len(sheet.thumbs)
     thumbs = []
     for thumb in sheet.thumbs:
         uri = _data_uri(thumb.image)
         budget -= len(uri)
         if budget < 0:
             break
-        tags = " ".join(map(str, thumb.tags))
-        thumbs.append({"uri": uri, "caption": thumb.caption, "tags": tags})
+        about = {"name": thumb.name, "caption": thumb.caption, "mark": thumb.mark}
+        thumbs.append({"uri": uri, **about})
     return {
         "title": sheet.title,
         "note": sheet.note,
         "thumbs": thumbs,
         "left_out": len(sheet.thumbs) - len(thumbs),
-        "filters": json.dumps(list(sheet.filters)) if sheet.filters else None,
     }
 
 
@@ -212,7 +261,7 @@ def _data_uri(image: NDArray[np.uint8]) -> str:
 def jpeg_uri(picture: Image.Image) -> str:
     """A picture as a JPEG inside a URI."""
     data = io.BytesIO()
-    picture.save(data, format="JPEG", quality=85, subsampling=0)
+    picture.save(data, format="JPEG", quality=QUALITY, subsampling=0)
     return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode("ascii")
 
 

@@ -19,6 +19,7 @@ PseudoRow = TypedDict(
     "PseudoRow",
     {
         "round": int,  # from 1
+        "accepted": bool,  # whether the round was kept
         "class": str,  # the class the teacher gave
         "selected": int,  # pool images that trained under this class
         "pool": int,  # pool images whose likeliest class this was; a round's pool is their sum
@@ -27,6 +28,22 @@ PseudoRow = TypedDict(
         "mean_confidence": float | None,  # of the selected
     },
 )
+
+# What a run leaves beside the page, and what each file is.
+FILES: dict[str, str] = {
+    "student.onnx": "the model to deploy, with its preprocessing inside",
+    "student/": "the same model for torch, and for tutelage export",
+    "teacher/": "its teacher, for torch and as ONNX",
+    "MODEL_CARD.md": "what the model is for and how good it is, for whoever gets it",
+    "metrics.json": "every figure of every stage",
+    "review.parquet": "what tutelage review shows: doubtful labels, images to label next",
+    "pseudo_labels.parquet": "what each round labelled, and how sure it was",
+    "split.parquet": "which images were used for what",
+    "duplicates.csv": "images that are there more than once",
+    "skipped.csv": "files that could not be read",
+    "config.json": "every setting and the plan",
+    "events.jsonl": "what happened, and when",
+}
 
 
 class DecisionRow(TypedDict):
@@ -95,18 +112,26 @@ class Thumb:
     """One picture of a contact sheet."""
 
     image: NDArray[np.uint8]  # (H, W, 3)
-    caption: str
-    tags: tuple[int, ...] = ()  # positions of the sheet's filters under which it is shown
+    caption: str = ""  # what is said about it
+    name: str = ""  # of the image
+    mark: str = ""  # a warning that stands on the picture
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A contact sheet; ``note`` says what to look for, ``filters`` are a reader's choices."""
+    """A contact sheet; ``note`` says what to look for."""
 
     title: str
     note: str
     thumbs: Sequence[Thumb]
-    filters: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class ClassSheets:
+    """The contact sheets of one class."""
+
+    name: str
+    sheets: Sequence[Sheet]
 
 
 @dataclass(frozen=True)
@@ -135,8 +160,12 @@ class Report:
     metrics: Mapping[str, Any]  # the content of metrics.json
     classes: Sequence[str]  # (K,) names in index order
     predictions: Mapping[str, StageTest] = field(default_factory=dict)  # by stage; {} without test
+    # Answers on held-out labels, of the delivered model or of the teacher that it copies.
+    held_out: StageTest | None = None
     pseudo: Sequence[PseudoRow] = ()  # one per round and class
-    sheets: Sequence[Sheet] = ()  # in reading order
+    to_review: Sequence[Thumb] = ()  # the images that most need a look
+    class_sheets: Sequence[ClassSheets] = ()
+    sheets: Sequence[Sheet] = ()  # those that belong to no class, in reading order
     notes: Sequence[str] = ()  # warnings to read before believing the figures
     skipped: Sequence[tuple[str, str]] = ()  # (image name, reason) of unreadable images
     decisions: Sequence[DecisionRow] = ()  # one per judged stage
@@ -144,6 +173,8 @@ class Report:
     settings: Mapping[str, Any] = field(default_factory=dict)  # every setting, nested in any way
     counts: Mapping[str, int] = field(default_factory=dict)  # by role: labeled, unlabeled, ...
     cloud: Sequence[CloudImage] = ()
+    folder: str = "RUN"  # the run folder, as commands name it
+    files: Sequence[str] = ()  # those of ``FILES`` that lie beside the page
 
     def __post_init__(self) -> None:
         for name, test in self.predictions.items():

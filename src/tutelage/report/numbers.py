@@ -25,6 +25,24 @@ def stage_change(before: StageTest | None, after: StageTest | None) -> Interval 
     return paired_change(int((now & ~was).sum()), int((was & ~now).sum()), after.labels.size)
 
 
+class Baseline(NamedTuple):
+    """Always answering the most frequent class of the test images."""
+
+    name: str  # that class
+    accuracy: float
+    change: Interval  # from it to the model, on the same images
+
+
+def baseline(test: StageTest, classes: Sequence[str]) -> Baseline:
+    """The model of ``test`` against always answering the most frequent class."""
+    counts = np.bincount(test.labels, minlength=len(classes))
+    most = int(counts.argmax())
+    usual = test.labels == most
+    wins, losses = int((test.correct & ~usual).sum()), int((~test.correct & usual).sum())
+    n = test.labels.size
+    return Baseline(classes[most], float(counts[most] / n), paired_change(wins, losses, n))
+
+
 class ClassRow(NamedTuple):
     """One class's scores; None where the test images cannot say."""
 
@@ -108,6 +126,7 @@ class Round(NamedTuple):
     """One round of pseudo-labelling over all classes."""
 
     number: int
+    accepted: bool  # whether it was kept
     selected: int
     pool: int
     precision: Interval | None
@@ -134,6 +153,7 @@ def _round(number: int, rows: Sequence[PseudoRow]) -> Round:
     total = sum(count for _, count in counted)
     return Round(
         number,
+        accepted=all(row["accepted"] for row in rows),
         selected=sum(row["selected"] for row in rows),
         pool=sum(row["pool"] for row in rows),
         precision=wilson(right, known) if known else None,

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.report.numbers import Bin
+from tutelage.report.threshold import Curve
 from tutelage.report.verdict import Rung
 from tutelage.report.wording import percent, shorten
 from tutelage.stats.intervals import Interval
@@ -49,16 +50,18 @@ def _plain_style() -> Iterator[None]:
 
 
 @_plain_style()
-def ladder(rungs: Sequence[Rung], xlabel: str) -> str:
+def ladder(rungs: Sequence[Rung], xlabel: str, majority: float | None = None) -> str:
     """Accuracy of each stage with its 95% interval, first stage on top.
 
     Accepted stages are filled circles on solid lines, rejected ones crosses on dashed lines.
+    ``majority``, the accuracy of always answering the most frequent class, is a dotted line, or an
+    arrow where it lies far off.
     """
     shown = [rung for rung in rungs if rung.accuracy is not None]
     figure, axes = _figure(1.1 + 0.42 * len(shown))
     for row, rung in enumerate(shown):
         value = 100 * (rung.accuracy or 0.0)
-        color = INK if rung.accepted else MUTED
+        color = STUDENT if rung.name == "student" else INK if rung.accepted else MUTED
         if rung.ci95 is not None:
             style = "-" if rung.accepted else (0, (3, 2))
             low, high = (100 * end for end in rung.ci95)
@@ -71,11 +74,52 @@ def ladder(rungs: Sequence[Rung], xlabel: str) -> str:
         )
     axes.set_ylim(len(shown) - 0.5, -0.75)
     axes.margins(x=0.12)
-    _name_rows(axes, [rung.name for rung in shown], xlabel)
     alt = "Accuracy of each stage with its 95% interval. " + "; ".join(
         _rung_in_words(r) for r in shown
     )
+    if majority is not None:
+        _draw_majority(axes, 100 * majority)
+        alt += f"; always the most frequent class: {percent(majority)}"
+    _name_rows(axes, [rung.name for rung in shown], xlabel)
     return _svg(figure, "ladder", alt)
+
+
+def _draw_majority(axes: Any, value: float) -> None:
+    """A line at the baseline's accuracy; one far off would squeeze the stages into a corner."""
+    low, high = axes.get_xlim()
+    look = {"color": TEACHER, "fontsize": 8.5, "annotation_clip": False}
+    if value < low - (high - low):
+        said = f"\N{LEFTWARDS ARROW} most frequent class: {value:.1f}"
+        axes.annotate(said, (0.01, 0.02), xycoords="axes fraction", va="bottom", **look)
+        return
+    axes.axvline(value, color=TEACHER, linewidth=1.4, linestyle=(0, (1, 1.5)))
+    axes.set_xlim(min(low, value - 0.05 * (high - low)), max(high, value + 0.05 * (high - low)))
+    low, high = axes.get_xlim()
+    side = "left" if value < (low + high) / 2 else "right"
+    offset = {"xytext": (4 if side == "left" else -4, 2), "textcoords": "offset points"}
+    at = (value, 0.0), ("data", "axes fraction")
+    axes.annotate(f"most frequent class: {value:.1f}", at[0], xycoords=at[1], ha=side, va="bottom",
+                  **offset, **look)  # fmt: skip
+
+
+@_plain_style()
+def curve(name: str, found: Curve, at: tuple[float, float], words: tuple[str, str]) -> str:
+    """A curve over all thresholds; ``at`` is its point at one half, ``words`` name the axes."""
+    figure, axes = _figure(4.2)
+    axes.plot(100 * found.x, 100 * found.y, color=STUDENT, linewidth=1.8)
+    axes.plot(100 * at[0], 100 * at[1], color=INK, marker="o", markersize=7)
+    axes.annotate(
+        "0.5", (100 * at[0], 100 * at[1]), (8, -12), textcoords="offset points", color=INK
+    )
+    axes.set(xlim=(-2, 102), ylim=(-2, 104))
+    axes.set_xlabel(words[0], parse_math=False)
+    axes.set_ylabel(words[1], parse_math=False)
+    axes.grid(color=LINE, linewidth=0.6)
+    alt = (
+        f"{words[1]} against {words[0]}: area {found.area:.3f}; at the threshold 0.5, "
+        f"{100 * at[1]:.1f}% at {100 * at[0]:.1f}%"
+    )
+    return _svg(figure, name, alt)
 
 
 @_plain_style()

@@ -1,6 +1,77 @@
 "use strict";
 // What the page can do beyond being read: without this script it shows the same things.
 
+const zoom = document.getElementById("zoom");
+for (const picture of document.querySelectorAll(".sheet img")) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "enlarge";
+  picture.replaceWith(button);
+  button.append(picture);
+  button.addEventListener("click", () => {
+    const large = zoom.querySelector("img");
+    large.src = picture.src;
+    large.alt = picture.alt;
+    zoom.querySelector("p").textContent = picture.alt;
+    zoom.showModal(); // Escape closes it, and the focus goes back to the button
+  });
+}
+zoom.addEventListener("click", () => zoom.close());
+
+// The threshold for the costs that are entered; report/threshold.py says why it is so computed.
+const costs = document.getElementById("costs");
+if (costs) {
+  const figures = JSON.parse(costs.dataset.figures);
+  const [ratio, share, least] = ["ratio", "share", "least"].map((id) => document.getElementById(id));
+  const odds = (p) => Math.log(p / (1 - p));
+  const probability = (logit) => 1 / (1 + Math.exp(-logit));
+  const inside = (p) => Math.min(1 - 1e-4, Math.max(1e-4, p));
+  const mean = (logits, shift) =>
+    logits.reduce((sum, logit) => sum + probability(logit + shift), 0) / logits.length;
+
+  // What is added to the logits, so that held-out labels are as frequent as the probabilities say.
+  const shift = (frequency) => {
+    const [own, other] = figures.held.map((probs) => probs.map((p) => odds(inside(p))));
+    if (!own.length || !other.length) return 0;
+    let [low, high] = [-20, 20];
+    while (high - low > 1e-6) {
+      const middle = (low + high) / 2;
+      const said = frequency * mean(own, middle) + (1 - frequency) * mean(other, middle);
+      if (said > frequency) high = middle;
+      else low = middle;
+    }
+    return low;
+  };
+  const cheapest = () => {
+    if (!ratio.validity.valid || !share.validity.valid) return;
+    const limit = probability(odds(1 / (1 + Number(ratio.value))) - shift(Number(share.value) / 100));
+    least.value = Math.min(0.99, Math.max(0.01, limit)).toFixed(2);
+    show();
+  };
+  const show = () => {
+    const text = Number(least.value).toFixed(2);
+    const at = Math.round(100 * Number(least.value));
+    const [missed, alarms] = [figures.missed[at], figures.falseAlarms[at]];
+    const cost = (step) =>
+      Number(ratio.value) * figures.missed[step] + figures.falseAlarms[step];
+    document.getElementById("least-words").textContent = text;
+    document.getElementById("effect").textContent =
+      `On the test images the threshold ${text} misses ${missed} of ${figures.positives} ` +
+      `${figures.positive} and raises ${alarms} false alarms among ${figures.negatives} others: ` +
+      `together they cost as much as ${Math.round(cost(at))} false alarms. At 0.50 it would be ` +
+      `${Math.round(cost(50))}.`;
+    for (const words of document.querySelectorAll(".threshold-text")) {
+      words.textContent = words.textContent.replace(/[\d.]+('?)$/, `${text}$1`);
+    }
+  };
+  costs.hidden = false;
+  ratio.addEventListener("input", cheapest);
+  share.addEventListener("input", cheapest);
+  least.addEventListener("input", show);
+  document.getElementById("cheapest").addEventListener("click", cheapest);
+  cheapest();
+}
+
 const cloud = document.getElementById("cloud");
 if (cloud) {
   const marks = [...cloud.querySelectorAll("[data-tile]")];
@@ -43,20 +114,4 @@ if (cloud) {
     show(chosen < 0 && step < 0 ? marks.length - 1 : chosen + step);
   });
   document.getElementById("cloud-how").hidden = false;
-}
-
-for (const sheet of document.querySelectorAll("[data-filters]")) {
-  const select = document.createElement("select");
-  select.append(new Option("all classes", ""));
-  JSON.parse(sheet.dataset.filters).forEach((name, at) => select.append(new Option(name, at)));
-  const label = document.createElement("label");
-  label.append("Show ", select);
-  label.className = "filter";
-  sheet.before(label);
-  select.addEventListener("change", () => {
-    for (const figure of sheet.children) {
-      const tags = figure.dataset.tags.split(" ");
-      figure.hidden = select.value !== "" && !tags.includes(select.value);
-    }
-  });
 }

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from tutelage.report.model import DecisionRow, DeploymentRow, Report, StageTest
-from tutelage.report.numbers import stage_change
+from tutelage.report.numbers import Baseline, baseline, stage_change
 from tutelage.report.wording import (
     change_words,
     interval_of_change,
     interval_of_share,
     percent,
     points,
+    shorten,
     size_in_points,
 )
 from tutelage.stats.intervals import Interval, paired_change
@@ -54,12 +55,22 @@ class Step:
     hindsight: str | None = None
 
 
+class Standing(NamedTuple):
+    """The final model against always answering the most frequent class."""
+
+    baseline: Baseline
+    verdict: Literal["better", "not shown to be better", "worse"]
+    sentence: str
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What stands at the top of the page."""
 
     split: SplitName | None  # where the figures come from; None if there are none
     headline: str  # the final model's accuracy, in a sentence
+    standing: Standing | None  # against the baseline; None without test images
+    worth: list[str]  # what that accuracy is worth: sentences on the baseline and the classes
     summary: list[str]  # sentences on all steps together, the student and the rejections
     steps: list[Step]  # one per stage, in order
     final: Rung | None  # the model that the run delivers
@@ -75,9 +86,12 @@ def make_verdict(report: Report) -> Verdict:
     if teacher is not None and final is not None and teacher.name == final.name:
         teacher = None
     steps = _steps(report, rungs, split, student=final.name if final and teacher else None)
+    standing = _standing(report, final)
     return Verdict(
         split=split,
         headline=_headline(final, split),
+        standing=standing,
+        worth=[*_against_baseline(final, standing), *_balanced(report, final)],
         summary=[
             *_whole_way(report, rungs, final),
             *_student(report, final, teacher),
@@ -140,16 +154,44 @@ def _headline(final: Rung | None, split: SplitName | None) -> str:
         )
     count = f"{final.n:,} " if final.n else ""
     interval = f" ({interval_of_share(*final.ci95)})" if final.ci95 else ""
-    said = (
-        f"The final model, {final.name}, gets {percent(final.accuracy)} of the {count}"
-        f"{IMAGES[split]} right{interval}; macro-F1 {percent(final.macro_f1)}"
-    )
-    if final.majority is None:  # a run of an earlier version
-        return f"{said}."
     return (
-        f"{said}, balanced accuracy {percent(final.balanced_accuracy)}. Always answering the most "
-        f"frequent class would get {percent(final.majority)} right."
+        f"The final model ({final.name}) classifies {percent(final.accuracy)} of the {count}"
+        f"{IMAGES[split]} correctly{interval}."
     )
+
+
+def _standing(report: Report, final: Rung | None) -> Standing | None:
+    test = answers(report, final)
+    if test is None:
+        return None
+    found = baseline(test, report.classes)
+    always = f"always answering “{shorten(found.name)}” ({percent(found.accuracy)})"
+    interval, size = interval_of_change(found.change), size_in_points(found.change.value)
+    if found.change.low > 0:
+        return Standing(found, "better", f"That is {size} better than {always}; {interval}.")
+    if found.change.high < 0:
+        return Standing(found, "worse", f"That is {size} worse than {always}; {interval}.")
+    gap = f"the difference is {points(found.change.value)} points, {interval}"
+    said = f"That is not shown to be better than {always}: {gap}."
+    return Standing(found, "not shown to be better", said)
+
+
+def _against_baseline(final: Rung | None, standing: Standing | None) -> list[str]:
+    if standing is not None:
+        return [standing.sentence]
+    if final is None or final.majority is None:  # no figures, or a run of an earlier version
+        return []
+    return [f"Always answering the most frequent class is correct for {percent(final.majority)}."]
+
+
+def _balanced(report: Report, final: Rung | None) -> list[str]:
+    if final is None or final.balanced_accuracy is None:
+        return []
+    return [
+        f"Balanced accuracy, the mean over the classes, is {percent(final.balanced_accuracy)} "
+        f"(always the same answer: {percent(1 / len(report.classes))}); macro-F1 is "
+        f"{percent(final.macro_f1)}."
+    ]
 
 
 def _whole_way(report: Report, rungs: Sequence[Rung], final: Rung | None) -> list[str]:
@@ -157,33 +199,28 @@ def _whole_way(report: Report, rungs: Sequence[Rung], final: Rung | None) -> lis
         return []
     first = rungs[0]
     if first.name == final.name:
-        return ["Only one stage counts here, so there is nothing to compare it with."]
+        return ["There is only one step, so there is nothing to compare it with."]
     change = stage_change(answers(report, first), answers(report, final))
     if change is None:
         return []
-    return [
-        f"All steps together, from {first.name} ({percent(first.accuracy)}) to {final.name}: "
-        f"{change_words(change)}."
-    ]
+    start = f"from {first.name} ({percent(first.accuracy)}) to {final.name}"
+    return [f"All steps together, {start}: {change_words(change)}."]
 
 
 def _student(report: Report, final: Rung | None, teacher: Rung | None) -> list[str]:
     if final is None or teacher is None or final.accuracy is None or teacher.accuracy is None:
         return []
-    figures = (
-        f"accuracy {percent(final.accuracy)} against {percent(teacher.accuracy)}, "
-        f"macro-F1 {percent(final.macro_f1)} against {percent(teacher.macro_f1)}"
-    )
+    figures = f"{percent(final.accuracy)} and {percent(teacher.accuracy)}"
     change = stage_change(answers(report, teacher), answers(report, final))
     if change is None:
-        return [f"Student against teacher: {figures}. Without paired answers no interval is known."]
+        return [f"Accuracy of student and teacher: {figures}, without an interval."]
     interval = f"{points(change.value)} points, {interval_of_change(change)}"
     if change.high < 0:
-        return [f"The student did not keep the teacher's accuracy: {figures} ({interval})."]
+        return [f"The student is less accurate than its teacher: {figures} ({interval})."]
     if change.low > 0:
         return [f"The student is more accurate than its teacher: {figures} ({interval})."]
     return [
-        f"The student shows no clear loss against its teacher: {figures} ({interval}). "
+        f"The student is not clearly less accurate than its teacher: {figures} ({interval}). "
         f"A loss of up to {size_in_points(change.low)} cannot be ruled out."
     ]
 
@@ -198,19 +235,17 @@ def _deployment(rows: Sequence[DeploymentRow]) -> list[str]:
     # Across formats the ratio would measure the runtime, not the student.
     if teacher["format"] == student["format"]:
         slow, quick = teacher["latency_ms_p50"], student["latency_ms_p50"]
-        said += f" and answers in {quick:.1f} ms where the teacher takes {slow:.1f} ms"
+        said += f" and takes {quick:.1f} ms for an image, the teacher {slow:.1f} ms"
     return [f"{said}."]
 
 
 def _rejections(steps: Sequence[Step]) -> list[str]:
     if len(steps) < 2:
         return []
-    rejected = [step for step in steps if not step.rung.accepted]
-    return [
-        f"{step.rung.name} was rejected and is not part of the final model"
-        + (f": {step.reason}." if step.reason else ".")
-        for step in rejected
-    ] or ["No step was rejected."]
+    rejected = [step.rung.name for step in steps if not step.rung.accepted]
+    if not rejected:
+        return ["No step was rejected."]
+    return [f"Rejected, and not part of the final model: {', '.join(rejected)}."]
 
 
 def _steps(
@@ -241,29 +276,27 @@ def _step(
 ) -> Step:
     reason = decision["reason"] if decision else None
     if before is None:
-        figure = "" if rung.accuracy is None else f": {percent(rung.accuracy)} right"
-        return Step(rung, None, f"the start{figure}", reason)
+        figure = "" if rung.accuracy is None else f": {percent(rung.accuracy)} correct"
+        return Step(rung, None, f"the first step{figure}", reason)
     change = stage_change(answers(report, before), answers(report, rung))
     if change is not None:
-        sentence = f"{change_words(change)} against {before.name} on {IMAGES['test']}"
+        sentence = f"{change_words(change)} compared with {before.name}, on {IMAGES['test']}"
         return Step(rung, change, sentence, reason)
     if split != "test" and decision and decision["n"] and decision["before"] is not None:
         change = paired_change(decision["wins"], decision["losses"], decision["n"])
-        sentence = f"{change_words(change)} against {before.name} on {IMAGES['val']}"
+        sentence = f"{change_words(change)} compared with {before.name}, on {IMAGES['val']}"
         return Step(rung, change, sentence, reason)
     if rung.accuracy is None or before.accuracy is None:
         return Step(rung, None, f"no figure to compare with {before.name}", reason)
     gap = points(rung.accuracy - before.accuracy)
-    sentence = f"{gap} points against {before.name}, interval unknown (no paired answers)"
+    sentence = f"{gap} points compared with {before.name}, without an interval"
     return Step(rung, None, sentence, reason)
 
 
 def _hindsight(rung: Rung, change: Interval, *, judged: bool) -> str | None:
     if rung.accepted and change.high < 0:
-        kept = (
-            "kept on the held-out labels" if judged else "kept without held-out labels to judge it"
-        )
-        return f"It was {kept}; the test images say that it did harm."
+        why = "by the held-out labels" if judged else "without held-out labels to judge it"
+        return f"It was kept {why}, but on the test images it did harm."
     if not rung.accepted and change.low > 0:
-        return "It was rejected on the held-out labels; the test images say it would have helped."
+        return "The held-out labels rejected it, but on the test images it would have helped."
     return None

@@ -69,6 +69,19 @@ def change_words(change: Interval) -> str:
     return f"no clear change: {points(change.value)} points {interval}"
 
 
+STEPS = {
+    "probe": "A linear classifier on the pretrained network",
+    "transfer": "A classifier fitted to your labels",
+    "self-train": "It also learns from the unlabelled images, with labels of its own making",
+    "student": "The small model that is exported; it has learned its teacher's answers",
+}
+
+
+def step_meaning(name: str) -> str:
+    """What a stage is, in a few words; empty for one that is not known."""
+    return STEPS.get(re.sub(r"-\d+$", "", name), "")
+
+
 def shorten(text: str, limit: int = 48) -> str:
     """At most ``limit`` characters of a text, the last an ellipsis where some are missing."""
     return text if len(text) <= limit else text[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"
@@ -83,6 +96,11 @@ def duration(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def basename(name: str) -> str:
+    """The last part of an image's name."""
+    return name.rstrip("/").rpartition("/")[2]
 
 
 def file_size(count: int) -> str:

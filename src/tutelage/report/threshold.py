@@ -1,0 +1,145 @@
+"""Two classes and one threshold: which mistakes it makes on the test images, and what they cost.
+
+The page offers a threshold for the costs that its reader enters. It is chosen on labels that were
+held out from training, and the test images only show what it does. ``report.js`` computes it:
+
+1. The odds of the positive class are multiplied by one factor, such that held-out labels, weighted
+   to the frequency that the reader expects, are as frequent as the probabilities say (King and Zeng
+   2001, "Logistic Regression in Rare Events Data"; here the factor is fitted, not assumed). Labels
+   that were picked class by class say nothing about frequencies, so without this step the
+   probabilities would be those of another mixture.
+2. Where missing a positive costs N times a false alarm, it is cheapest to call an image positive
+   from the probability 1 / (1 + N) on (Elkan 2001, "The Foundations of Cost-Sensitive Learning").
+
+One number fitted to 40 held-out labels is steadier than the threshold that was cheapest on them.
+
+Shape letters: n test images.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.report.model import StageTest
+
+Probs = NDArray[Any]  # (n,) of the positive class
+Truth = NDArray[np.bool_]  # (n,) whether an image is of the positive class
+STEPS = 100  # thresholds are multiples of 1 / STEPS
+TABLE = range(10, 100, 10)  # of them, the rows of the table
+HELD_OUT = 2000  # held-out answers in the page, at most
+
+
+class Row(NamedTuple):
+    """What a threshold does on the test images."""
+
+    threshold: float
+    missed: int  # images of the positive class that are called negative
+    false_alarms: int  # images of the negative class that are called positive
+    accuracy: float
+
+
+class Curve(NamedTuple):
+    """A curve over all thresholds, from strict to lenient, and the area under it."""
+
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+    area: float
+
+
+class TwoClasses(NamedTuple):
+    """All that the section on the threshold shows."""
+
+    positive: str  # the rarer class among the test images
+    negative: str
+    positives: int  # test images of the positive class
+    negatives: int
+    rows: list[Row]  # of a few thresholds
+    plain: Row  # at one half: the likelier class
+    recall_precision: Curve  # its area is the average precision
+    roc: Curve  # false positive rate, true positive rate
+    held_out: int  # labels that the threshold is chosen on
+    data: str  # JSON for the script
+
+
+def two_classes(
+    test: StageTest, held_out: StageTest | None, classes: Sequence[str]
+) -> TwoClasses | None:
+    """The figures of a model of two classes; None unless test images show both."""
+    counts = np.bincount(test.labels, minlength=2)
+    if len(classes) != 2 or counts.min() == 0:
+        return None
+    k = int(counts[1] < counts[0])
+    probs, positive = test.probs[:, k], test.labels == k
+    missed, false_alarms = mistakes_by_threshold(probs, positive)
+    n = len(probs)
+
+    def row(step: int) -> Row:
+        wrong = int(missed[step] + false_alarms[step])
+        return Row(step / STEPS, int(missed[step]), int(false_alarms[step]), 1 - wrong / n)
+
+    held = [[], []] if held_out is None else _by_truth(held_out, k)
+    data = {
+        "positive": classes[k],
+        "positives": int(counts[k]),
+        "negatives": int(counts[1 - k]),
+        "missed": missed.tolist(),
+        "falseAlarms": false_alarms.tolist(),
+        "held": held,
+    }
+    return TwoClasses(
+        classes[k],
+        classes[1 - k],
+        int(counts[k]),
+        int(counts[1 - k]),
+        [row(step) for step in TABLE],
+        row(STEPS // 2),
+        recall_precision(probs, positive),
+        roc(probs, positive),
+        sum(map(len, held)) if all(held) else 0,
+        json.dumps(data, ensure_ascii=False, separators=(",", ":")),
+    )
+
+
+def _by_truth(held_out: StageTest, k: int) -> list[list[float]]:
+    """Probabilities of class ``k``, rounded: those of its images, and those of the others."""
+    probs, positive = held_out.probs[:HELD_OUT, k], held_out.labels[:HELD_OUT] == k
+    return [np.round(probs[positive == own], 4).tolist() for own in (True, False)]
+
+
+def mistakes_by_threshold(
+    probs: Probs, positive: Truth
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Missed positives and false alarms at each of the ``STEPS`` + 1 thresholds from 0 to 1.
+
+    An image is called positive if its probability is at least the threshold.
+    """
+    called = probs >= np.arange(STEPS + 1)[:, None] / STEPS
+    missed, false_alarms = (~called & positive).sum(axis=1), (called & ~positive).sum(axis=1)
+    return missed.astype(np.int64), false_alarms.astype(np.int64)
+
+
+def recall_precision(probs: Probs, positive: Truth) -> Curve:
+    """Precision against recall; the area is the average precision."""
+    hits, alarms = _counts(probs, positive)
+    recall, precision = hits / positive.sum(), hits / (hits + alarms)
+    return Curve(recall, precision, float((np.diff(recall, prepend=0.0) * precision).sum()))
+
+
+def roc(probs: Probs, positive: Truth) -> Curve:
+    """True against false positive rate, from (0, 0); the area is by trapezoids."""
+    hits, alarms = (np.concatenate([[0], counts]) for counts in _counts(probs, positive))
+    x, y = alarms / (~positive).sum(), hits / positive.sum()
+    return Curve(x, y, float((np.diff(x) * (y[1:] + y[:-1]) / 2).sum()))
+
+
+def _counts(probs: Probs, positive: Truth) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Positives and negatives with at least each of the distinct probabilities, highest first."""
+    order = np.argsort(-probs, kind="stable")
+    last = np.flatnonzero(np.diff(probs[order], append=-1.0))  # of equal ones
+    hits = np.cumsum(positive[order])[last]
+    return hits, last + 1 - hits
