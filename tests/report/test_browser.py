@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import browser
+from browser import browser, violations
 
 from tutelage.report.html import render
 from tutelage.report.model import StageTest
@@ -140,3 +140,14 @@ def test_without_held_out_labels_costs_alone_choose(make_report: Any, tmp_path: 
     with opened(report, tmp_path / "report.html") as page:
         page.fill("#ratio", "3")
         assert page.inner_text("#least-words") == "0.25"
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+def test_axe_finds_nothing(report: Any, tmp_path: Path, width: int) -> None:
+    screen = {"width": width, "height": 900}
+    with opened(report, tmp_path / "report.html", viewport=screen) as page:
+        assert violations(page) == []
+        page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
+        assert violations(page) == []
+        page.get_by_role("button", name="a.png: taken for bee").click()
+        assert violations(page) == []

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from tutelage.report.model import StageTest
 
 Probs = NDArray[Any]  # (n,) of the positive class
+Counts = NDArray[np.integer[Any]]
 Truth = NDArray[np.bool_]  # (n,) whether an image is of the positive class
 STEPS = 100  # thresholds are multiples of 1 / STEPS
 TABLE = range(10, 100, 10)  # of them, the rows of the table
@@ -111,16 +112,14 @@ def _by_truth(held_out: StageTest, k: int) -> list[list[float]]:
     return [np.round(probs[positive == own], 4).tolist() for own in (True, False)]
 
 
-def mistakes_by_threshold(
-    probs: Probs, positive: Truth
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def mistakes_by_threshold(probs: Probs, positive: Truth) -> tuple[Counts, Counts]:
     """Missed positives and false alarms at each of the ``STEPS`` + 1 thresholds from 0 to 1.
 
     An image is called positive if its probability is at least the threshold.
     """
     called = probs >= np.arange(STEPS + 1)[:, None] / STEPS
-    missed, false_alarms = (~called & positive).sum(axis=1), (called & ~positive).sum(axis=1)
-    return missed.astype(np.int64), false_alarms.astype(np.int64)
+    missed, false_alarms = ~called & positive, called & ~positive
+    return np.count_nonzero(missed, axis=1), np.count_nonzero(false_alarms, axis=1)
 
 
 def recall_precision(probs: Probs, positive: Truth) -> Curve:
@@ -137,9 +136,9 @@ def roc(probs: Probs, positive: Truth) -> Curve:
     return Curve(x, y, float((np.diff(x) * (y[1:] + y[:-1]) / 2).sum()))
 
 
-def _counts(probs: Probs, positive: Truth) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _counts(probs: Probs, positive: Truth) -> tuple[Counts, Counts]:
     """Positives and negatives with at least each of the distinct probabilities, highest first."""
     order = np.argsort(-probs, kind="stable")
     last = np.flatnonzero(np.diff(probs[order], append=-1.0))  # of equal ones
-    hits = np.cumsum(positive[order])[last]
+    hits = np.cumsum(positive[order], dtype=np.int64)[last]
     return hits, last + 1 - hits
