@@ -49,6 +49,8 @@ def test_a_class_shows_its_surest_mistakes_with_names(run: types.Run) -> None:
     found = by_title(run, [done("probe"), done("transfer", accepted=False)], tested, 0)
     mistakes, right = found["Wrong answers on test images"], found["Right answers on test images"]
     name, other = run.catalog.classes
+    ants, _ = sheets.class_sheets(run, [done("probe")], tested)
+    assert ants.note == f"{(truth == 0).sum() - 1} of {(truth == 0).sum()} test images wrong"
     assert len(mistakes.thumbs) == (truth == 0).sum() - 1
     assert mistakes.thumbs[0].caption == f"taken for {other}, 100%"
     assert mistakes.thumbs[0].name == run.catalog.names[test[last]]

@@ -94,7 +94,9 @@ def full_fields() -> dict[str, Any]:
         "to_review": [Thumb(image, "labelled ant, looks like bee (90%)", "train/ant/odd.png")],
         "class_sheets": [
             ClassSheets(
-                "ant", [Sheet("Wrong answers", "1 of 9.", [Thumb(image, "taken for bee", "a.png")])]
+                "ant",
+                [Sheet("Wrong answers", "1 of 9.", [Thumb(image, "taken for bee", "a.png")])],
+                "1 of 9 test images wrong",
             ),
             ClassSheets(
                 "bee",

@@ -74,8 +74,14 @@ def class_sheets(
     for k in classes[:CLASSES]:
         of_class = [*_tested_sheets(run, test, k), *_pseudo_sheets(run, latest, k)]
         if of_class:
-            out.append(ClassSheets(run.catalog.classes[k], of_class))
+            out.append(ClassSheets(run.catalog.classes[k], of_class, _score(test, k)))
     return out
+
+
+def _score(test: StageTest | None, k: int) -> str:
+    if test is None or not (own := test.labels == k).any():
+        return ""
+    return f"{(own & ~test.correct).sum()} of {own.sum()} test images wrong"
 
 
 def _tested_sheets(run: Run, test: StageTest | None, k: int) -> list[Sheet]:

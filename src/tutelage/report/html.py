@@ -122,7 +122,7 @@ def _context(report: Report) -> dict[str, Any]:
         ],
         "to_review": encode_sheet(Sheet("", "", report.to_review), budget),
         "class_sheets": [
-            (one.name, [encode_sheet(sheet, budget) for sheet in one.sheets])
+            (one.name, one.note, [encode_sheet(sheet, budget) for sheet in one.sheets])
             for one in report.class_sheets
         ],
         "sheets": [encode_sheet(sheet, budget) for sheet in report.sheets],

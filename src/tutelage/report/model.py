@@ -128,10 +128,11 @@ class Sheet:
 
 @dataclass(frozen=True)
 class ClassSheets:
-    """The contact sheets of one class."""
+    """The contact sheets of one class; ``note`` says how well it is known."""
 
     name: str
     sheets: Sequence[Sheet]
+    note: str = ""
 
 
 @dataclass(frozen=True)
