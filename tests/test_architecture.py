@@ -41,6 +41,7 @@ TORCH_FREE = (
     "deploy.latency", "deploy.openapi", "deploy.pages",
     "deploy.predict", "deploy.pseudo_label", "deploy.runtime", "deploy.serve", "deploy.tables",
     "deploy.uploads", "ladder.curve", "ladder.request", "models.given", "review.app",
+    "review.deciding",
     "review.items", "review.suggested", "stats.calibrate", "stats.intervals", "stats.label_errors",
     "stats.metrics", "stats.pseudo_labels", "stats.suggest", "stats.unknown", "system",
 )  # fmt: skip

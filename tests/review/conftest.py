@@ -1,4 +1,4 @@
-"""A finished run of the test's own, to be reviewed."""
+"""A finished run of the test's own, to be reviewed, and how a page decides about it."""
 
 import json
 import shutil

@@ -9,8 +9,8 @@ names a file.
 from __future__ import annotations
 
 import json
+import re
 import secrets
-import threading
 import webbrowser
 from importlib import resources
 from pathlib import Path
@@ -25,18 +25,19 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tutelage.data.catalog import why_no_class
-from tutelage.data.decisions import FILE, Action, Decision, Decisions
+from tutelage.data.decisions import FILE, Decisions
 from tutelage.data.decode import UnreadableImage
 from tutelage.data.open import Data, open_data
+from tutelage.review.deciding import Deciding
 from tutelage.review.items import LABELLING, Items, open_run
 from tutelage.review.suggested import is_suggested, open_suggested
 from tutelage.system import web
 from tutelage.system.errors import TutelageError
 
+_NUMBER = re.compile("[0-9]{1,9}")
 PAGE_ITEMS = 60  # items in one answer
-SIDES = {"small": 256, "large": 1600}  # pixels of the pictures
-BODY_BYTES = 10_000
+SIDES = {"small": 256, "large": 1600, "full": 65_535}  # most pixels of a side; a JPEG has no more
+BODY_BYTES = 200_000
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -49,7 +50,8 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
-STATIC = {"page.css": "text/css", "page.js": "text/javascript"}
+MODULES = ("page", "chooser", "grid", "keys", "list", "server", "viewer", "words")
+STATIC = {"page.css": "text/css", **{f"{name}.js": "text/javascript" for name in MODULES}}
 
 
 def review(run: Path, *, data: Data | None, port: int, browser: bool) -> None:
@@ -81,7 +83,8 @@ def make_app(items: Items, decisions: Decisions, *, title: str, port: int, token
         Route("/favicon.ico", lambda request: Response(status_code=204)),
         Route("/static/{name}", review.static),
         Route("/api/state", review.state),
-        Route("/api/items", review.items_of_view),
+        Route("/api/view", review.view),
+        Route("/api/items", review.items),
         Route("/api/decisions", review.decide, methods=["POST"]),
         Route("/images/{item:int}/{size}", review.picture),
     ]
@@ -152,11 +155,8 @@ class _Review:
     def __init__(self, items: Items, decisions: Decisions, title: str) -> None:
         self._items = items
         self._decisions = decisions
+        self._deciding = Deciding(items, decisions)
         self._title = title
-        self._lock = threading.Lock()  # one decision at a time
-        made = (d.label for d in decisions.standing.values() if d.label is not None)
-        # A page's keys must not change their meaning: a class stays until the server ends.
-        self._classes = [*dict.fromkeys([*items.classes, *made])]
 
     async def page(self, request: Request) -> Response:
         return Response(_resource("page.html"), media_type="text/html")
@@ -168,7 +168,7 @@ class _Review:
         return Response(_resource(name), media_type=STATIC[name])
 
     def state(self, request: Request) -> Response:
-        """Views with their counts, what is said about the images, and what ``_progress`` says."""
+        """Views with their counts, what is said about the images, and what decisions change."""
         standing = self._decisions.standing
         views = [
             {"name": name, "about": about, "count": len(self._items.view(name, None, standing))}
@@ -182,78 +182,33 @@ class _Review:
                 "views": views,
                 "sentences": self._items.sentences,
                 "next_run": self._items.next_run,
-                **self._progress(),
+                **self._deciding.progress(),
             }
         )
 
-    def _progress(self) -> dict[str, Any]:
-        """What a decision may change: how many there are, and the classes."""
-        standing = self._decisions.standing.values()
-        labelled = sum(decision.label is not None for decision in standing)
-        return {"decided": len(standing), "labelled": labelled, "classes": [*self._classes]}
-
-    def items_of_view(self, request: Request) -> Response:
-        query = request.query_params
-        view, of_class = query.get("view", ""), query.get("class") or None
-        if view not in self._items.views:
+    def view(self, request: Request) -> Response:
+        """The items of a view in its order, and those of them that are decided."""
+        name, of_class = request.query_params.get("view", ""), request.query_params.get("class")
+        if name not in self._items.views:
             raise HTTPException(400, f"view must be one of {', '.join(self._items.views)}")
-        if of_class is not None and of_class not in self._classes:
+        if of_class and of_class not in self._deciding.classes:
             raise HTTPException(400, "no such class")
-        text = query.get("first", "0")
-        if not (text.isascii() and text.isdigit()):
-            raise HTTPException(400, "first must be a whole number")
-        first, standing = int(text), self._decisions.standing
-        found = self._items.view(view, of_class, standing)
-        shown = found[first : first + PAGE_ITEMS]
-        described = [self._items.describe(i, standing.get(self._items.name(i))) for i in shown]
-        return JSONResponse({"count": len(found), "items": described})
+        standing = self._decisions.standing
+        items = self._items.view(name, of_class or None, standing)
+        decided = [item for item in items if self._items.name(item) in standing]
+        return JSONResponse({"items": items, "decided": decided})
+
+    def items(self, request: Request) -> Response:
+        """What the page shows of some items."""
+        texts = request.query_params.get("ids", "").split(",")
+        if len(texts) > PAGE_ITEMS or not all(_NUMBER.fullmatch(text) for text in texts):
+            raise HTTPException(400, f"ids must be 1 to {PAGE_ITEMS} numbers")
+        return JSONResponse({"items": self._deciding.described([int(text) for text in texts])})
 
     async def decide(self, request: Request) -> Response:
         """Make a decision, or take one back; it is on the disk before the answer is sent."""
         body = await _json_body(request)
-        return JSONResponse(await run_in_threadpool(self._decide, body))
-
-    def _decide(self, body: dict[str, Any]) -> dict[str, Any]:
-        action, item, label = body.get("action"), body.get("id"), body.get("label")
-        with self._lock:
-            if action == "undo" and item is None:
-                taken_back = self._decisions.undo()
-                item = self._items.by_name.get(taken_back.image) if taken_back else None
-                if item is None:
-                    return {"item": None, **self._progress()}
-            elif type(item) is not int or not 0 <= item < len(self._items):
-                raise HTTPException(400, f"id must be a number from 0 to {len(self._items) - 1}")
-            elif action == "undo":
-                self._decisions.undo(self._items.name(item))
-            elif action == "accept":
-                if self._items.shown(item) is None:
-                    raise HTTPException(400, "the image has no label to accept")
-                self._take(item, "accept", self._items.shown(item))
-            elif action == "reject":
-                self._take(item, "reject", None)
-            elif action == "relabel":
-                self._know(label, new=body.get("new") is True)
-                same = label == self._items.shown(item)
-                self._take(item, "accept" if same else "relabel", label)
-            else:
-                raise HTTPException(400, "action must be accept, relabel, reject or undo")
-            decision = self._decisions.standing.get(self._items.name(item))
-            return {"item": self._items.describe(item, decision), **self._progress()}
-
-    def _know(self, label: Any, *, new: bool) -> None:
-        """Refuse a label that is no class, unless it is to become a ``new`` one and can."""
-        if label in self._classes:
-            return
-        if not (new and isinstance(label, str)):
-            raise HTTPException(400, "label must be one of the classes")
-        if problem := why_no_class(label, self._classes):
-            raise HTTPException(400, problem)
-
-    def _take(self, item: int, action: Action, label: str | None) -> None:
-        made = label is not None and label not in self._items.catalog.classes
-        self._decisions.decide(Decision(self._items.name(item), action, label, new=made))
-        if label is not None and label not in self._classes:
-            self._classes.append(label)
+        return JSONResponse(await run_in_threadpool(self._deciding.take, body))
 
     def picture(self, request: Request) -> Response:
         item, size = request.path_params["item"], request.path_params["size"]

@@ -22,14 +22,14 @@ from tutelage.system.errors import TutelageError
 
 TABLE, FACTS = "review.parquet", "review.json"
 VIEWS = {
-    "next": "unlabelled images like many others that the teacher is unsure of, typical ones first",
-    "suspicious": "your own labels, the most doubtful first",
-    "unsure": "pseudo-labels, the least certain first",
-    "sure": "pseudo-labels, the most certain first",
-    "decided": "your decisions, the latest first",
+    "next": "Unlabelled images like many others that the teacher is unsure of, typical ones first.",
+    "suspicious": "Your own labels, the most doubtful first.",
+    "unsure": "Pseudo-labels, the least certain first.",
+    "sure": "Pseudo-labels, the most certain first.",
+    "decided": "Your decisions, the latest first.",
 }
 LABELLING = {
-    "suggested": "the images to label first, in this order",
+    "suggested": "The images to label first, in this order.",
     "decided": VIEWS["decided"],
 }
 Rows = np.ndarray[Any, np.dtype[np.intp]]
@@ -110,7 +110,7 @@ class Items:
             "suspicion": round(float(suspicion), 4) if known else None,
             "suspected": bool(known and suspicion > CUT),
             "why": self.why[item],
-            "decision": decision and {"action": decision.action, "label": decision.label},
+            "decision": said(decision),
         }
 
     def picture(self, item: int, side: int) -> bytes:
@@ -118,8 +118,13 @@ class Items:
         picture = Image.fromarray(decode(self.catalog.source.read(int(self.rows[item]))))
         picture.thumbnail((side, side))
         content = io.BytesIO()
-        picture.save(content, format="JPEG", quality=88)
+        picture.save(content, format="JPEG", quality=92)
         return content.getvalue()
+
+
+def said(decision: Decision | None) -> dict[str, Any] | None:
+    """A decision as the page gets it."""
+    return decision and {"action": decision.action, "label": decision.label}
 
 
 def open_run(folder: Path, catalog: Catalog | None = None, data: str = "") -> Items:

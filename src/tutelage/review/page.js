@@ -1,176 +1,107 @@
-"use strict";
-// The review's page. Every name from the data is set as text, never as markup.
+// The review's page: what its keys and buttons do, and what it says of where one is.
+
+import { choose, prepare } from "./chooser.js";
+import { Grid } from "./grid.js";
+import { DIGITS, listen, rows } from "./keys.js";
+import { List, PAGE } from "./list.js";
+import { Saving, ask } from "./server.js";
+import { Viewer } from "./viewer.js";
+import { element, lines, told } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
-const WORDS = { accept: "accepted", relabel: "relabelled", reject: "rejected" };
 const TITLES = {
   next: "Label next", suspicious: "Doubtful labels", unsure: "Unsure", sure: "Sure", decided: "Decided",
   suggested: "Label first",
 };
-const DIGITS = "1234567890"; // the keys of the first classes
 let state = null; // what /api/state said
-let view = "next";
-let items = []; // the shown ones, in order
-let count = 0; // how many the view has
-let current = 0; // position of the chosen item
-let loading = false;
-let shows = 0; // how often a view was opened
-let busy = Promise.resolve(); // decisions leave one after the other, in the order of the keys
+let view = null; // the name of the opened one
+let list = new List([], []); // its images
+let openings = 0; // how often a list was opened
+let selecting = false; // whether a click selects
+let undone = []; // steps that can be made again, the latest last
+let stuck = false; // whether something could not be saved yet
+let size = ""; // of the picture in the viewer
 
-async function ask(address, body) {
-  const options = body
-    ? { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) }
-    : {};
-  const answer = await fetch(address, options);
-  const content = await answer.json().catch(() => ({ error: "the server gave no answer" }));
-  if (!answer.ok) throw new Error(content.error || `the server answered ${answer.status}`);
-  return content;
-}
+const fail = (error) => say(error.message, true);
+const grid = new Grid({ place: $("grid"), earlier: $("earlier"), more: $("more"), clicked, failed: fail });
+const viewer = new Viewer({ place: $("viewer"), stage: $("stage"), swiped: move, changed: zoomed });
+const saving = new Saving({ saved, refused, delayed });
 
 function say(text, failed = false) {
   $("status").textContent = text;
   $("status").className = failed ? "failed" : "";
 }
 
-function element(tag, name, text) {
-  const made = document.createElement(tag);
-  if (name) made.className = name;
-  if (text !== undefined) made.textContent = text;
-  return made;
-}
-
-const percent = (share) => `${Math.round(100 * share)}%`;
-
-function describe(item) {
-  const card = element("div", "item");
-  card.id = `item-${item.id}`;
-  card.setAttribute("role", "option");
-  card.tabIndex = -1;
-  const image = element("img");
-  image.src = `/images/${item.id}/small`;
-  image.loading = "lazy";
-  image.alt = item.image;
-  card.append(image);
-  const shown = item.given ?? item.label;
-  if (shown !== null) card.append(element("p", "label", shown));
-  if (item.why) card.append(element("p", "why", item.why));
-  if (shown === null) {
-    if (!item.decision) card.append(element("p", "why", "no label yet"));
-  } else if (item.given === null) {
-    card.append(element("p", "why", `${percent(item.confidence)}, else ${item.other}`));
-  } else if (item.label !== item.given) {
-    const doubt = `looks like ${item.label}; ${percent(item.suspicion)} likely wrong`;
-    card.append(element("p", item.suspected ? "doubt" : "why", doubt));
-  } else {
-    card.append(element("p", "why", `your label; ${percent(item.suspicion)} likely wrong`));
-  }
-  const done = item.decision;
-  if (done) {
-    card.dataset.action = done.action;
-    card.append(element("p", "done", told(item)));
-  }
-  card.setAttribute("aria-selected", "false");
-  card.addEventListener("click", () => choose(items.indexOf(items.find((i) => i.id === item.id))));
-  card.addEventListener("dblclick", enlarge);
-  return card;
-}
-
-function told({ decision: { action, label } }) {
-  if (state.labelling) return label ?? "of no use";
-  return action === "relabel" ? `${WORDS[action]}: ${label}` : WORDS[action];
-}
-
-function choose(position, { focus = true } = {}) {
-  if (!items.length) return;
-  const cards = $("grid").children;
-  cards[current]?.setAttribute("aria-selected", "false");
-  if (cards[current]) cards[current].tabIndex = -1;
-  current = Math.max(0, Math.min(items.length - 1, position));
-  cards[current].setAttribute("aria-selected", "true");
-  cards[current].tabIndex = 0;
-  if (focus) cards[current].focus();
-  if ($("large").open) enlarge();
-  if (current >= items.length - 10 && items.length < count) more();
-}
-
-function draw() {
-  $("grid").replaceChildren(...items.map(describe));
-  $("empty").hidden = items.length > 0;
-  $("more").hidden = items.length >= count;
-}
-
-function redraw(item) {
-  const at = items.findIndex((other) => other.id === item.id);
-  if (at < 0) return;
-  items[at] = item;
-  $("grid").children[at].replaceWith(describe(item));
-}
+// --- where one is
 
 async function show(name) {
+  const mine = ++openings;
   view = name;
-  shows += 1;
-  items = [];
-  count = 0;
-  current = 0;
-  loading = false;
-  draw();
-  $("empty").hidden = true;
   for (const button of $("views").children) {
     button.setAttribute("aria-pressed", String(button.dataset.view === name));
   }
   $("about").textContent = state.views.find((known) => known.name === name).about;
-  await more();
-  choose(await firstToDecide(name));
+  const opened = await List.open(name, $("class").value, $("shown").value);
+  if (mine !== openings) return; // another one was opened meanwhile
+  list = opened;
+  list.at = list.anchor = Math.max(0, list.nextUndecided(0));
+  $("empty").hidden = list.length > 0;
+  await grid.open(list);
+  await goTo(list.at);
 }
 
-// Labelling goes on where it was left, also where that is pages further on.
-async function firstToDecide(name) {
-  if (name !== "suggested") return 0;
-  const mine = shows;
-  let at = items.findIndex((item) => !item.decision);
-  while (at < 0 && items.length < count && mine === shows) {
-    const before = items.length;
-    await more();
-    if (items.length === before) break; // it failed, and said so
-    at = items.findIndex((item) => !item.decision);
-  }
-  return Math.max(at, 0);
+const open = (name) => show(name).catch(fail);
+
+// The current image is another one at once; until it is loaded, nothing can be decided about it.
+async function goTo(position) {
+  const mine = list;
+  list.at = Math.max(0, Math.min(list.length - 1, position));
+  where();
+  if (!list.length) return;
+  await (list.current || grid.reach(list.at));
+  if (mine !== list) return;
+  grid.mark(list.at, !viewer.open);
+  if (viewer.open) enlarge();
 }
 
-async function more() {
-  if (loading) return;
-  loading = true;
-  const mine = shows;
-  try {
-    const query = new URLSearchParams({ view, first: items.length });
-    if ($("class").value) query.set("class", $("class").value);
-    const found = await ask(`/api/items?${query}`);
-    if (mine !== shows) return; // another view was opened meanwhile
-    count = found.count;
-    if (!items.length) {
-      items = found.items;
-      draw();
-    } else {
-      items.push(...found.items);
-      $("grid").append(...found.items.map(describe));
-      $("more").hidden = items.length >= count;
-    }
-  } catch (error) {
-    say(error.message, true);
-  } finally {
-    if (mine === shows) loading = false;
-  }
+const go = (position) => goTo(position).catch(fail);
+
+function move(step) {
+  const before = list.at;
+  go(before + step);
+  list.anchor = list.at;
+  if (list.at === before) say(step > 0 ? "This is the last image." : "This is the first image.");
+}
+
+function nextUndecided() {
+  const at = list.nextUndecided(list.at + 1);
+  if (at < 0) say("Every image of this list is decided.");
+  else go(at);
+}
+
+function where() {
+  const { length, undecided, picked } = list;
+  const place = length ? `${list.at + 1} of ${length}` : "0 of 0";
+  $("position").textContent = picked.size ? `${place}, ${picked.size} selected` : place;
+  $("share").value = length ? (length - undecided) / length : 0;
+  const decided = state.labelling ? labelled() : `${length - undecided} decided`;
+  const unsaved = stuck ? `, ${saving.waiting.length} not saved yet` : "";
+  $("progress").textContent = decided + unsaved;
+}
+
+function labelled() {
+  const useless = state.decided - state.labelled;
+  return `${state.labelled} of ${state.images} labelled` + (useless ? `, ${useless} of no use` : "");
 }
 
 function counted({ decided, labelled, classes }) {
+  Object.assign(state, { decided, labelled });
   const button = $("views").querySelector('[data-view="decided"]');
   button.textContent = `${TITLES.decided} (${decided})`;
   if (classes.length !== $("names").children.length) setClasses(classes);
-  if (!state.labelling) return;
-  const useless = decided > labelled ? `, ${decided - labelled} of no use` : "";
-  $("progress").textContent = `${labelled} of ${state.images} labelled${useless}`;
   $("then").hidden = labelled === 0;
   $("first").hidden = classes.length > 0;
+  where();
 }
 
 function setClasses(classes) {
@@ -180,174 +111,284 @@ function setClasses(classes) {
   $("class").replaceChildren(new Option("all", ""), ...options());
   $("class").value = chosen;
   $("names").replaceChildren(...options());
-  const keyed = classes.slice(0, DIGITS.length);
-  $("classes").replaceChildren(...keyed.map((name, at) => {
+  $("classes").replaceChildren(...classes.slice(0, DIGITS.length).map((name, at) => {
     const button = element("button");
     button.type = "button";
     button.append(element("kbd", "", DIGITS[at]), ` ${name}`);
     button.addEventListener("click", () => decide("relabel", name));
     return button;
   }));
-  $("large-keys").textContent = keyed.map((name, at) => `${DIGITS[at]} ${name}`).join(" · ");
 }
 
-function decide(action, label, made = false) {
-  const item = items[current];
-  if (!item || (action === "accept" && state.labelling)) return;
-  const about = label ?? item.given ?? item.label;
-  const words = state.labelling ? label ?? `of no use: ${item.image}` : `${WORDS[action]} ${about}`;
-  send({ action, id: item.id, label, new: made }, words);
-  choose(current + 1);
+// --- the large picture
+
+function enlarge() {
+  const item = list.current;
+  if (!item) return;
+  const nearby = [1, 2, -1].map((step) => list.ids[list.at + step]);
+  $("header").inert = $("overview").inert = true;
+  viewer.show(item.id, item.image, nearby.filter((id) => id !== undefined));
+  if (!$("viewer").contains(document.activeElement)) $("viewer").focus();
+  caption();
 }
 
-function send(body, words) {
-  busy = busy.then(async () => {
-    try {
-      const answer = await ask("/api/decisions", body);
-      counted(answer);
-      if (!answer.item) {
-        say("nothing to take back");
-        return;
-      }
-      redraw(answer.item);
-      say(body.action === "undo" ? `taken back: ${answer.item.image}` : words);
-      if (body.action === "undo") {
-        const at = items.findIndex((item) => item.id === answer.item.id);
-        if (at >= 0) choose(at);
-      } else {
-        choose(current, { focus: document.activeElement === document.body });
-      }
-    } catch (error) {
-      say(`not saved: ${error.message}`, true);
-    }
+function shrink() {
+  viewer.close();
+  $("header").inert = $("overview").inert = false;
+  go(list.at);
+}
+
+function zoomed({ own, about }) {
+  $("own").setAttribute("aria-pressed", String(own));
+  size = about;
+  caption();
+}
+
+function caption() {
+  const item = list.current;
+  if (!viewer.open || !item) return;
+  const said = lines(item).map(([, text]) => text);
+  if (list.picked.has(item.id)) said.push("selected");
+  $("caption").textContent = [...said, item.image, size].filter(Boolean).join(" · ");
+}
+
+const zooming = (how) => () => (viewer.open ? how() : enlarge());
+
+function arrow(across, down) {
+  if (!viewer.open) move(across + down * grid.columns);
+  else if (viewer.hidden[across ? 0 : 1]) viewer.pan(across / 4, down / 4);
+  else move(across + down);
+}
+
+// --- several at once
+
+function clicked(position, event) {
+  if (event.shiftKey) {
+    go(position);
+    select(() => list.pickRange(list.anchor, position));
+    return;
+  }
+  list.anchor = position;
+  go(position);
+  if (event.ctrlKey || event.metaKey || selecting) select(() => list.pick(list.ids[position]));
+  else if (event.target.tagName === "IMG") enlarge();
+}
+
+function select(how) {
+  how();
+  grid.showPicked();
+  where();
+  caption();
+}
+
+async function extend(step) {
+  await go(list.at + step);
+  select(() => list.pickRange(list.anchor, list.at));
+}
+
+function selectAll() {
+  const [first, last] = grid.loaded;
+  select(() => list.pickRange(first, last));
+  const rest = list.picked.size < list.length ? " Those that are not loaded yet are not selected." : "";
+  say(`${list.picked.size} of ${list.length} selected.${rest}`);
+}
+
+// What a decision is about: the large picture, or else the selected images, or else the current one.
+function chosen() {
+  if (viewer.open || !list.picked.size) return list.current ? [list.current] : [];
+  return list.ids.filter((id) => list.picked.has(id)).map((id) => list.items.get(id));
+}
+
+const named = (items) => (items.length === 1 ? items[0].image : `${items.length} images`);
+
+// --- decisions
+
+function decide(action, label = null, made = false) {
+  const items = chosen();
+  if (!items.length) {
+    say(list.length ? "The image is not loaded yet." : "There is no image here.");
+    return;
+  }
+  if (action === "accept" && items.some((item) => (item.given ?? item.label) === null)) {
+    say("There is no label yet that could be right: choose a class.");
+    return;
+  }
+  undone = [];
+  send({ action, label, new: made, items });
+  const last = list.ids.indexOf(items.at(-1).id);
+  select(() => items.forEach((item) => list.pick(item.id, false)));
+  if (last < list.length - 1) move(last + 1 - list.at);
+}
+
+function send({ items, ...decision }) {
+  const mine = list;
+  for (const item of items) {
+    const label = decision.action === "accept" ? item.given ?? item.label : decision.label;
+    item.unsaved = { action: decision.action, label };
+    list.decided.add(item.id);
+    grid.redraw(item.id);
+  }
+  where();
+  const words = decision.action === "accept" ? "right" : told(decision);
+  saving.add({
+    ids: items.map((item) => item.id),
+    words: `${words}: ${named(items)}`,
+    body: () => ({
+      ...decision,
+      file: state.file,
+      ids: items.map((item) => item.id),
+      before: items.map((item) => (mine.items.get(item.id) ?? item).decision),
+    }),
   });
 }
 
-function enlarge() {
-  const item = items[current];
-  if (!item) return;
-  const source = `/images/${item.id}/large`;
-  if ($("large-image").getAttribute("src") !== source) $("large-image").src = source;
-  $("large-image").alt = item.image;
-  const done = item.decision ? `: ${told(item)}` : "";
-  $("large-caption").textContent = `${current + 1} of ${count}, ${item.image}${done}`;
-  if (!$("large").open) $("large").showModal();
+const undo = () => saving.add({ ids: [], once: true, body: () => ({ action: "undo", file: state.file }) });
+
+function redo() {
+  if (undone.length) send(undone.pop());
+  else say("There is nothing to make again.");
 }
 
-function columns() {
-  const cards = $("grid").children;
-  let number = 1;
-  while (number < cards.length && cards[number].offsetTop === cards[0].offsetTop) number += 1;
-  return number;
+function saved(step, answer) {
+  stuck = false;
+  redraw(answer.items);
+  counted(answer);
+  if (!step.once) {
+    const all = list.length && !list.undecided ? " Every image of this list is decided." : "";
+    say(`Saved: ${step.words}.${all}`);
+    return;
+  }
+  if (!answer.undone) {
+    say("There is nothing to take back.");
+    return;
+  }
+  const { ids, ...decision } = answer.undone;
+  if (ids.length) undone.push({ ...decision, items: answer.items });
+  const words = decision.action === "accept" ? "right" : told(decision);
+  say(`Taken back: ${words}${ids.length ? `, ${named(answer.items)}` : ""}.`);
+  const at = list.ids.indexOf(ids[0]);
+  if (at >= 0) go(at);
 }
 
-let asked = null; // the name that a second Enter makes a class
+function redraw(items) {
+  list.update(items);
+  for (const { id } of items) grid.redraw(id);
+  caption();
+}
+
+async function refused({ ids, once }, error) {
+  stuck = false;
+  say(`Not ${once ? "taken back" : "saved"}: ${error.message}`, true);
+  for (let first = 0; first < ids.length; first += PAGE) {
+    redraw((await ask(`/api/items?ids=${ids.slice(first, first + PAGE)}`)).items);
+  }
+  where();
+}
+
+function delayed(error) {
+  stuck = true;
+  where();
+  const one = saving.waiting.length === 1;
+  const what = one ? "1 decision is" : `${saving.waiting.length} decisions are`;
+  say(`${what} not saved yet, and will be sent again: ${error.message}`, true);
+}
+
+// --- keys and buttons
 
 function choosing() {
-  if (!items[current]) return;
-  $("wanted").value = "";
-  hint("", null);
-  $("chooser").returnValue = "";
-  $("chooser").showModal();
+  const items = chosen();
+  if (items.length) choose(state.classes, named(items));
 }
-
-function hint(text, name) {
-  $("hint").textContent = text;
-  $("choose").textContent = name === null ? "Choose" : "Make it a class";
-  asked = name;
-}
-
-const folded = (name) => name.normalize("NFKC").toLowerCase().split(/\s+/).join(" ");
-
-// A slip must not make a class: a name that is none yet is asked about, and Enter again makes it.
-$("chooser").addEventListener("submit", (event) => {
-  const name = $("wanted").value.trim();
-  if (!name || state.classes.includes(name) || name === asked) return;
-  event.preventDefault();
-  const alike = state.classes.find((known) => folded(known) === folded(name));
-  if (alike) hint(`The class is called ${alike}.`, null);
-  else hint(`There is no class ${name} yet. Enter makes it one.`, name);
-});
-
-$("chooser").addEventListener("close", () => {
-  const name = $("wanted").value.trim();
-  if ($("chooser").returnValue !== "choose" || !name) return;
-  decide("relabel", name, !state.classes.includes(name));
-});
-
-$("wanted").addEventListener("input", () => hint("", null));
 
 function otherView(step) {
   const names = state.views.map((known) => known.name);
-  show(names[(names.indexOf(view) + step + names.length) % names.length]);
+  open(names[(names.indexOf(view) + step + names.length) % names.length]);
 }
 
-function help() {
-  $("help").hidden = !$("help").hidden;
-  $("keys").setAttribute("aria-expanded", String(!$("help").hidden));
+function digit(at) {
+  if (at < state.classes.length) decide("relabel", state.classes[at]);
+  else say(`No class has the key ${DIGITS[at]}. Press C and type its name.`);
 }
 
-const KEYS = {
-  ArrowRight: () => choose(current + 1),
-  ArrowLeft: () => choose(current - 1),
-  ArrowDown: () => choose(current + columns()),
-  ArrowUp: () => choose(current - columns()),
-  Enter: () => decide("accept"),
-  a: () => decide("accept"),
-  x: () => decide("reject"),
-  c: choosing,
-  u: () => send({ action: "undo" }),
-  " ": () => ($("large").open ? $("large").close() : enlarge()),
-  "[": () => otherView(-1),
-  "]": () => otherView(1),
-  "?": help,
+const commands = {
+  accept: () => decide("accept"),
+  reject: () => decide("reject"),
+  other: choosing,
+  undo,
+  redo,
+  left: () => arrow(-1, 0),
+  right: () => arrow(1, 0),
+  up: () => arrow(0, -1),
+  down: () => arrow(0, 1),
+  previous: () => move(-1),
+  next: () => move(1),
+  first: () => go(0),
+  last: () => go(list.length - 1),
+  nextUndecided,
+  enlarge: () => (viewer.open ? shrink() : enlarge()),
+  zoomIn: zooming(() => viewer.zoomBy(1.5)),
+  zoomOut: zooming(() => viewer.zoomBy(1 / 1.5)),
+  ownSize: zooming(() => viewer.toggleOwn()),
+  pick: () => list.current && select(() => list.pick(list.current.id)),
+  pickLeft: () => extend(-1),
+  pickRight: () => extend(1),
+  pickUp: () => extend(-grid.columns),
+  pickDown: () => extend(grid.columns),
+  pickAll: selectAll,
+  back: () => (viewer.open ? shrink() : select(() => list.picked.clear())),
+  viewBefore: () => otherView(-1),
+  viewAfter: () => otherView(1),
+  help: () => $("help").showModal(),
 };
 
-document.addEventListener("keydown", (event) => {
-  const typing = event.target.closest("button, select, input, #chooser");
-  if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
-  const name = event.key.length === 1 ? state.classes[DIGITS.indexOf(event.key)] : undefined;
-  const handler = KEYS[event.key] ?? KEYS[event.key.toLowerCase()];
-  if (name !== undefined) {
-    decide("relabel", name);
-  } else if (handler) {
-    handler();
-  } else {
-    return;
-  }
-  event.preventDefault();
-});
-
-$("cancel").addEventListener("click", () => $("chooser").close("cancel"));
-$("large").addEventListener("click", () => $("large").close());
-$("large").addEventListener("close", () => choose(current));
-$("accept").addEventListener("click", () => decide("accept"));
-$("reject").addEventListener("click", () => decide("reject"));
-$("other").addEventListener("click", choosing);
-$("undo").addEventListener("click", () => send({ action: "undo" }));
-$("keys").addEventListener("click", help);
-$("more").addEventListener("click", more);
-$("class").addEventListener("change", () => show(view));
+function connect() {
+  listen({ commands, digit, unknown: (key) => say(`${key} does nothing here. Press ? for the keys.`) });
+  const buttons = {
+    accept: "accept", reject: "reject", other: "other", undo: "undo", keys: "help", close: "back",
+    previous: "previous", next: "next", smaller: "zoomOut", larger: "zoomIn", own: "ownSize",
+  };
+  for (const [id, command] of Object.entries(buttons)) $(id).addEventListener("click", commands[command]);
+  for (const id of ["class", "shown"]) $(id).addEventListener("change", () => open(view));
+  $("select").addEventListener("click", () => {
+    selecting = !selecting;
+    $("select").setAttribute("aria-pressed", String(selecting));
+  });
+  $("help").addEventListener("keydown", (event) => {
+    if (event.key !== "?") return;
+    event.stopPropagation(); // or it would open again
+    $("help").close();
+  });
+  prepare((name, made) => decide("relabel", name, made));
+  window.addEventListener("beforeunload", (event) => {
+    if (saving.waiting.length) event.preventDefault(); // the browser asks
+  });
+  new ResizeObserver(() => {
+    document.documentElement.style.setProperty("--bar", `${$("bar").offsetHeight}px`);
+  }).observe($("bar"));
+}
 
 async function start() {
   history.replaceState(null, "", "/"); // the token is a cookie now
   state = await ask("/api/state");
   document.title = `${state.labelling ? "Label" : "Review"}: ${state.title}`;
-  document.body.classList.toggle("labelling", state.labelling);
-  $("progress").hidden = !state.labelling;
   $("title").textContent = document.title;
   $("facts").textContent = state.sentences.join(" ");
+  $("accept").hidden = state.labelling;
+  $("help-keys").append(...rows(state.labelling));
+  $("file").textContent = state.file;
   for (const place of ["next-run", "train"]) $(place).textContent = state.next_run;
   setClasses(state.classes);
   $("views").append(...state.views.map((known) => {
     const button = element("button", "", `${TITLES[known.name]} (${known.count})`);
     button.type = "button";
     button.dataset.view = known.name;
-    button.addEventListener("click", () => show(known.name));
+    button.addEventListener("click", () => open(known.name));
     return button;
   }));
   counted(state);
+  connect();
+  say(matchMedia("(pointer: coarse)").matches ? "Tap a picture to see it large." : "Press ? for the keys.");
   await show((state.views.find((known) => known.count) ?? state.views[0]).name);
 }
 
-start().catch((error) => say(error.message, true));
+start().catch(fail);

@@ -1,0 +1,31 @@
+// What is said about an image and about a decision. Names from the data are text, never markup.
+
+const percent = (share) => `${Math.round(100 * share)}%`;
+
+export const told = (decision) => decision.label ?? "of no use";
+
+export function element(tag, name, text) {
+  const made = document.createElement(tag);
+  if (name) made.className = name;
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+// What is known of an image, as [class, text] for each line.
+export function lines(item) {
+  const shown = item.given ?? item.label;
+  const found = [];
+  if (shown !== null) found.push(["label", shown]);
+  if (item.why) found.push(["why", item.why]);
+  if (shown !== null && item.given === null) {
+    found.push(["why", `${percent(item.confidence)}, else ${item.other}`]);
+  } else if (shown !== null && item.label !== item.given) {
+    const doubt = `looks like ${item.label}; ${percent(item.suspicion)} likely wrong`;
+    found.push([item.suspected ? "doubt" : "why", doubt]);
+  } else if (shown !== null) {
+    found.push(["why", `your label; ${percent(item.suspicion)} likely wrong`]);
+  }
+  if (item.unsaved) found.push(["done", `${told(item.unsaved)} (not saved yet)`]);
+  else if (item.decision) found.push(["done", `✓ ${told(item.decision)}`]);
+  return found;
+}
