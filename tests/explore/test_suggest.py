@@ -16,8 +16,8 @@ pytest.importorskip("timm")
 import huggingface as hf
 import pyarrow.parquet as parquet
 from PIL import Image
+from reviewing import decide, opened
 from shapes import CLASSES, SETTINGS, as_options, contents
-from starlette.testclient import TestClient
 
 import tutelage
 from tutelage import api, cli
@@ -25,14 +25,12 @@ from tutelage.data.decisions import FILE, Decision, Decisions
 from tutelage.data.open import open_data
 from tutelage.explore import suggest
 from tutelage.models.folder import load_model
-from tutelage.review.app import make_app
 from tutelage.review.suggested import open_suggested
 from tutelage.stats.suggest import Suggestion
 from tutelage.system.errors import TutelageError
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 LOOK = {name: SETTINGS[name] for name in ("teacher", "weights", "input_size", "canvas")}
-OWN = "http://127.0.0.1:4321"
 
 
 @pytest.fixture(scope="module")
@@ -115,13 +113,10 @@ def test_from_a_bare_folder_to_a_model_without_a_table_by_hand(
     monkeypatch.setattr("tutelage.chain.plan.STEPS", (4,))
     items = open_suggested(begun)
     with Decisions(begun / FILE) as decisions:
-        app = make_app(items, decisions, title="s", port=4321, token="t")
-        page = TestClient(app, base_url=OWN)
-        page.get("/", params={"token": "t"})
+        page = opened(items, decisions)
         for item in range(len(items)):
             of_class = next(name for name in CLASSES if items.name(item).startswith(name))
-            body = {"action": "relabel", "id": item, "label": of_class, "new": True}
-            answer = page.post("/api/decisions", json=body, headers={"Origin": OWN})
+            answer = decide(page, action="relabel", ids=[item], label=of_class, new=True)
             assert answer.status_code == 200
     typed = {name for name in CLASSES for i in range(len(items)) if items.name(i).startswith(name)}
     run = tmp_path / "run"
@@ -226,11 +221,8 @@ def test_existing_labels_are_covered_and_never_suggested(
     assert content["classes"] == list(CLASSES)
     items = open_suggested(tmp_path / "s")
     with Decisions(tmp_path / "s" / FILE) as decisions:
-        app = make_app(items, decisions, title="s", port=4321, token="t")
-        page = TestClient(app, base_url=OWN)
-        page.get("/", params={"token": "t"})
-        body = {"action": "relabel", "id": 0, "label": "disc"}
-        assert page.post("/api/decisions", json=body, headers={"Origin": OWN}).status_code == 200
+        page = opened(items, decisions)
+        assert decide(page, action="relabel", ids=[0], label="disc").status_code == 200
         assert not decisions.standing[items.name(0)].new, "the data has that class"
 
 

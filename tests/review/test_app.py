@@ -1,18 +1,21 @@
-"""Who may see the page, and what decisions it takes."""
+"""Who may see the page, and what it shows."""
 
+import io
+import re
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
+from reviewing import OWN, PORT, TOKEN, items_of, opened
 from starlette.testclient import TestClient
 
 from tutelage.data.decisions import FILE, Decisions, read_decisions
-from tutelage.review.app import make_app
+from tutelage.review.app import MODULES, make_app
 from tutelage.review.items import open_run
-
-PORT, TOKEN = 4321, "the-token"
-OWN = "http://127.0.0.1:4321"
 
 
 @pytest.fixture
@@ -22,15 +25,9 @@ def app(reviewed: Path) -> Iterator[Any]:
 
 
 @pytest.fixture
-def page(app: Any) -> TestClient:
-    """A browser that opened the printed address."""
-    client = TestClient(app, base_url=OWN)
-    assert client.get("/", params={"token": TOKEN}).status_code == 200
-    return client
-
-
-def decide(page: TestClient, **body: Any) -> Any:
-    return page.post("/api/decisions", json=body, headers={"Origin": OWN})
+def page(reviewed: Path) -> Iterator[TestClient]:
+    with Decisions(reviewed / FILE) as decisions:
+        yield opened(open_run(reviewed), decisions)
 
 
 def test_nothing_is_shown_without_the_token(app: Any) -> None:
@@ -63,7 +60,7 @@ def test_decisions_of_other_pages_are_refused(
     page: TestClient, reviewed: Path, origin: str | None
 ) -> None:
     headers = {} if origin is None else {"Origin": origin}
-    body = {"action": "accept", "id": 0}
+    body = {"action": "accept", "ids": [0]}
     assert page.post("/api/decisions", json=body, headers=headers).status_code == 403
     assert read_decisions(reviewed) == {}
 
@@ -104,25 +101,31 @@ def test_what_there_is_to_review(page: TestClient) -> None:
     assert counts == {"suspicious": 12, "unsure": 30, "sure": 30, "decided": 0}
     assert state["classes"] == ["disc", "square", "triangle"]
     assert "0 of 12 labels" in state["sentences"][0]
-    unsure = page.get("/api/items", params={"view": "unsure"}).json()
-    sure = page.get("/api/items", params={"view": "sure"}).json()
-    confidence = [item["confidence"] for item in unsure["items"]]
+    unsure, sure = items_of(page, "unsure"), items_of(page, "sure")
+    confidence = [item["confidence"] for item in unsure]
     assert confidence == sorted(confidence)
-    assert sure["items"][0]["id"] == unsure["items"][-1]["id"]
-    doubtful = page.get("/api/items", params={"view": "suspicious"}).json()["items"]
+    assert sure[0]["id"] == unsure[-1]["id"]
+    doubtful = items_of(page, "suspicious")
     assert all(item["given"] for item in doubtful)
     suspicions = [item["suspicion"] for item in doubtful]
     assert suspicions == sorted(suspicions, reverse=True)
-    discs = page.get("/api/items", params={"view": "sure", "class": "disc", "first": 2}).json()
-    assert len(discs["items"]) == discs["count"] - 2
-    assert {item["label"] for item in discs["items"]} == {"disc"}
+    assert {item["label"] for item in items_of(page, "sure", **{"class": "disc"})} == {"disc"}
 
 
 @pytest.mark.parametrize(
-    "query", [{"view": "none"}, {"view": "sure", "class": "cat"}, {"view": "sure", "first": "-1"}]
+    ("path", "query"),
+    [
+        ("view", {"view": "none"}),
+        ("view", {"view": "sure", "class": "cat"}),
+        ("items", {}),
+        ("items", {"ids": "-1"}),
+        ("items", {"ids": "42"}),
+        ("items", {"ids": "9" * 5000}),
+        ("items", {"ids": ",".join("0" * 61)}),
+    ],
 )
-def test_wrong_questions(page: TestClient, query: dict[str, str]) -> None:
-    assert page.get("/api/items", params=query).status_code == 400
+def test_wrong_questions(page: TestClient, path: str, query: dict[str, str]) -> None:
+    assert page.get(f"/api/{path}", params=query).status_code == 400
 
 
 def test_pictures(page: TestClient) -> None:
@@ -131,60 +134,32 @@ def test_pictures(page: TestClient) -> None:
     assert small.content.startswith(b"\xff\xd8")
 
 
-def test_decisions_are_on_the_disk_before_the_answer(page: TestClient, reviewed: Path) -> None:
-    items = page.get("/api/items", params={"view": "next"}).json()["items"]
-    first, second, third = items[:3]
-    accepted = decide(page, action="accept", id=first["id"]).json()
-    assert accepted["item"]["decision"] == {"action": "accept", "label": first["label"]}
-    assert read_decisions(reviewed)[first["image"]].label == first["label"]
-    other = next(c for c in ("disc", "square") if c != second["label"])
-    decide(page, action="relabel", id=second["id"], label=other)
-    decide(page, action="reject", id=third["id"])
-    agreed = decide(page, action="relabel", id=third["id"], label=third["label"]).json()
-    assert agreed["item"]["decision"]["action"] == "accept", "the same label is no other one"
-    assert agreed["decided"] == 3
-    held = read_decisions(reviewed)
-    assert held[second["image"]].label == other
-    decided = page.get("/api/items", params={"view": "decided"}).json()["items"]
-    assert [item["id"] for item in decided] == [third["id"], second["id"], first["id"]]
+def test_a_picture_can_be_had_in_all_its_pixels(
+    page: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pixels = np.zeros((1000, 3000, 3), np.uint8)
+    monkeypatch.setattr("tutelage.review.items.decode", lambda data: pixels)
+
+    def size(name: str) -> tuple[int, int]:
+        return Image.open(io.BytesIO(page.get(f"/images/0/{name}").content)).size
+
+    assert [size(name) for name in ("small", "large", "full")] == [
+        (256, 85),
+        (1600, 533),
+        (3000, 1000),
+    ]
 
 
-def test_undo(page: TestClient, reviewed: Path) -> None:
-    for item in (0, 1):
-        decide(page, action="reject", id=item)
-    assert decide(page, action="undo", id=0).json()["item"]["decision"] is None
-    assert decide(page, action="undo").json()["item"]["id"] == 1
-    nothing = decide(page, action="undo").json()
-    assert (nothing["item"], nothing["decided"]) == (None, 0)
-    assert read_decisions(reviewed) == {}
-
-
-def test_a_class_that_the_data_lacks_can_be_made(page: TestClient, reviewed: Path) -> None:
-    answer = decide(page, action="relabel", id=0, label="star", new=True).json()
-    assert answer["classes"] == ["disc", "square", "triangle", "star"]
-    decide(page, action="relabel", id=1, label="disc", new=True)
-    decisions = read_decisions(reviewed)
-    assert sorted((d.label, d.new) for d in decisions.values()) == [("disc", False), ("star", True)]
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        {"action": "accept"},
-        {"action": "accept", "id": -1},
-        {"action": "accept", "id": 42},
-        {"action": "accept", "id": True},
-        {"action": "accept", "id": "0"},
-        {"action": "relabel", "id": 0, "label": "cat"},
-        {"action": "relabel", "id": 0, "label": ["disc"]},
-        {"action": "love", "id": 0},
-        [],
-    ],
-)
-def test_decisions_that_are_none(page: TestClient, reviewed: Path, body: Any) -> None:
-    answer = page.post("/api/decisions", json=body, headers={"Origin": OWN})
-    assert answer.status_code == 400
-    assert read_decisions(reviewed) == {}
+def test_every_module_of_the_page_is_served_and_no_other(page: TestClient) -> None:
+    for name in MODULES:
+        answer = page.get(f"/static/{name}.js")
+        assert answer.headers["content-type"].startswith("text/javascript")
+        for imported in re.findall(r'from "\./(\w+)\.js"', answer.text):
+            assert imported in MODULES
+    folder = resources.files("tutelage.review")
+    assert {f"{name}.js" for name in MODULES} == {
+        entry.name for entry in folder.iterdir() if entry.name.endswith(".js")
+    }
 
 
 def test_bodies_that_are_none(page: TestClient) -> None:
@@ -193,17 +168,5 @@ def test_bodies_that_are_none(page: TestClient) -> None:
         return page.post("/api/decisions", content=content, headers=headers).status_code
 
     assert send(b"{") == 400
-    assert send(b'{"action": "accept", "id": 0}', "text/plain") == 415
-    assert send(b" " * 20_000) == 413
-
-
-def test_a_decision_that_cannot_be_saved_is_an_error(
-    page: TestClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(descriptor: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    answer = decide(page, action="accept", id=0)
-    assert answer.status_code == 500
-    assert "could not be saved" in answer.json()["error"]
+    assert send(b'{"action": "undo"}', "text/plain") == 415
+    assert send(b" " * 200_001) == 413

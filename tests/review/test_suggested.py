@@ -6,29 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from reviewing import decide, items_of, opened
 from starlette.testclient import TestClient
 
 from tutelage.data.decisions import FILE, Decision, Decisions, read_decisions
-from tutelage.review.app import make_app
 from tutelage.review.suggested import Suggested, is_suggested, open_suggested, read_suggested
 from tutelage.system.errors import TutelageError
-
-PORT, TOKEN = 4321, "the-token"
-OWN = "http://127.0.0.1:4321"
 
 
 @pytest.fixture
 def page(suggested: Path) -> Iterator[TestClient]:
-    """A browser that opened the printed address."""
     with Decisions(suggested / FILE) as decisions:
-        app = make_app(open_suggested(suggested), decisions, title="s", port=PORT, token=TOKEN)
-        client = TestClient(app, base_url=OWN)
-        assert client.get("/", params={"token": TOKEN}).status_code == 200
-        yield client
-
-
-def decide(page: TestClient, **body: Any) -> Any:
-    return page.post("/api/decisions", json=body, headers={"Origin": OWN})
+        yield opened(open_suggested(suggested), decisions)
 
 
 # --- the folder
@@ -103,42 +92,45 @@ def test_what_there_is_to_label(page: TestClient) -> None:
         ("suggested", 3),
         ("decided", 0),
     ]
-    (first, *_) = page.get("/api/items", params={"view": "suggested"}).json()["items"]
+    (first, *_) = items_of(page, "suggested")
     assert (first["image"], first["why"]) == ("03.jpg", "the first")
     assert first["label"] is first["given"] is first["confidence"] is first["decision"] is None
     assert page.get("/images/0/small").headers["content-type"] == "image/jpeg"
-    assert page.get("/api/items", params={"view": "sure"}).status_code == 400
+    assert page.get("/api/view", params={"view": "sure"}).status_code == 400
 
 
 def test_labels_are_saved_as_classes_that_a_person_made(page: TestClient, suggested: Path) -> None:
-    answer = decide(page, action="relabel", id=1, label="bee").json()
-    assert answer["item"]["decision"] == {"action": "relabel", "label": "bee"}
+    answer = decide(page, action="relabel", ids=[1], label="bee").json()
+    assert answer["items"][0]["decision"] == {"action": "relabel", "label": "bee"}
     assert (answer["labelled"], answer["decided"]) == (1, 1)
-    decide(page, action="reject", id=0)
+    decide(page, action="reject", ids=[0])
     state = page.get("/api/state").json()
     assert (state["labelled"], state["decided"]) == (1, 2)
     assert read_decisions(suggested) == {
         "01.jpg": Decision("01.jpg", "relabel", "bee", new=True),
         "03.jpg": Decision("03.jpg", "reject", None),
     }
-    bees = page.get("/api/items", params={"view": "suggested", "class": "bee"}).json()["items"]
+    bees = items_of(page, "suggested", **{"class": "bee"})
     assert [item["image"] for item in bees] == ["01.jpg"]
 
 
 def test_there_is_no_label_to_accept(page: TestClient, suggested: Path) -> None:
-    answer = decide(page, action="accept", id=0)
+    answer = decide(page, action="accept", ids=[0])
     assert answer.status_code == 400
     assert "no label to accept" in answer.json()["error"]
     assert read_decisions(suggested) == {}
 
 
 def test_a_typed_class_keeps_its_key_until_the_end(page: TestClient, suggested: Path) -> None:
-    assert decide(page, action="relabel", id=0, label="wasp").status_code == 400, "a slip"
-    answer = decide(page, action="relabel", id=0, label="wasp", new=True).json()
+    assert decide(page, action="relabel", ids=[0], label="wasp").status_code == 400, "a slip"
+    answer = decide(page, action="relabel", ids=[0], label="wasp", new=True).json()
     assert answer["classes"] == ["ant", "bee", "wasp"]
-    decide(page, action="relabel", id=1, label="fly", new=True)
-    assert decide(page, action="undo", id=0).json()["classes"] == ["ant", "bee", "wasp", "fly"]
-    assert decide(page, action="relabel", id=2, label="wasp").status_code == 200, "it is known now"
+    decide(page, action="relabel", ids=[1], label="fly", new=True)
+    decide(page, action="undo")
+    assert decide(page, action="undo").json()["classes"] == ["ant", "bee", "wasp", "fly"]
+    assert decide(page, action="relabel", ids=[2], label="wasp").status_code == 200, (
+        "it is known now"
+    )
 
 
 def test_typed_classes_are_known_again_after_a_restart(suggested: Path) -> None:
@@ -146,10 +138,8 @@ def test_typed_classes_are_known_again_after_a_restart(suggested: Path) -> None:
         decisions.decide(Decision("03.jpg", "relabel", "wasp", new=True))
         decisions.decide(Decision("01.jpg", "relabel", "mistyped", new=True))
         decisions.undo()
-        app = make_app(open_suggested(suggested), decisions, title="s", port=PORT, token=TOKEN)
-        client = TestClient(app, base_url=OWN)
-        client.get("/", params={"token": TOKEN})
-        assert client.get("/api/state").json()["classes"] == ["ant", "bee", "wasp"]
+        page = opened(open_suggested(suggested), decisions)
+        assert page.get("/api/state").json()["classes"] == ["ant", "bee", "wasp"]
 
 
 @pytest.mark.parametrize(
@@ -168,9 +158,7 @@ def test_typed_classes_are_known_again_after_a_restart(suggested: Path) -> None:
 def test_names_that_cannot_become_a_class_are_refused(
     page: TestClient, suggested: Path, label: Any, said: str
 ) -> None:
-    body = json.dumps({"action": "relabel", "id": 0, "label": label, "new": True})
-    headers = {"Origin": OWN, "Content-Type": "application/json"}
-    answer = page.post("/api/decisions", content=body, headers=headers)
+    answer = decide(page, action="relabel", ids=[0], label=label, new=True)
     assert answer.status_code == 400
     assert said in answer.json()["error"]
     assert read_decisions(suggested) == {}
