@@ -1,5 +1,6 @@
-"""The page in a real browser: corrections by keyboard outlive reloads and kills, and are used."""
+"""The page in a real browser: what its keys do, what outlives a kill, and whom it shuts out."""
 
+import json
 import os
 import signal
 import subprocess
@@ -9,9 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as parquet
 import pytest
-from browser import browser
+from browser import browser, violations
+from PIL import Image
 from shapes import FINISHED
 
 from tutelage import api
@@ -30,14 +33,50 @@ def server(run: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
             process.kill()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     with browser() as started:
         yield started
 
 
-def opened(chromium: Any, address: str) -> Any:
-    page = chromium.new_context(viewport={"width": 1200, "height": 900}).new_page()
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    """130 images to label first, more than the page asks for at twice."""
+    return chosen(tmp_path, [(40, 30)] * 130)
+
+
+@pytest.fixture
+def large(tmp_path: Path) -> Path:
+    """Four images to label first, larger than the window and than the pictures that are sent."""
+    return chosen(tmp_path, [(2400, 1800)] * 4)
+
+
+def chosen(place: Path, sizes: list[tuple[int, int]]) -> Path:
+    """What ``tutelage suggest`` leaves that chose images of these (width, height)."""
+    data, folder = place / "album", place / "chosen"
+    data.mkdir()
+    folder.mkdir()
+    names = [f"{number:03}.jpg" for number in range(len(sizes))]
+    for number, (name, (width, height)) in enumerate(zip(names, sizes, strict=True)):
+        pixels = np.full((height, width, 3), number, np.uint8)
+        pixels[:, : width // 2] = 200
+        Image.fromarray(pixels).save(data / name)
+    request = {"command": "suggest", "data": str(data), "settings": {"data": {"decisions": None}}}
+    (folder / "config.json").write_text(json.dumps({"request": request}))
+    rows = [{"image": name, "why": ""} for name in names]
+    content = {"classes": ["ant", "bee"], "suggested": rows}
+    (folder / "suggest.json").write_text(json.dumps(content))
+    return folder
+
+
+def opened(chromium: Any, address: str, **context: Any) -> Any:
+    given = {"viewport": {"width": 1200, "height": 900}, **context}
+    return another_window(chromium.new_context(**given), address)
+
+
+def another_window(context: Any, address: str) -> Any:
+    page = context.new_page()
+    page.set_default_timeout(10_000)
     page.faults = []
     page.on("pageerror", lambda error: page.faults.append(str(error)))
     page.on("console", lambda message: page.faults.append(message.text))
@@ -46,10 +85,42 @@ def opened(chromium: Any, address: str) -> Any:
     return page
 
 
+def press(page: Any, *keys: str) -> None:
+    for key in keys:
+        page.keyboard.press(key)
+
+
+def says(page: Any, text: str) -> None:
+    page.wait_for_selector(f"#status:has-text({json.dumps(text)})")
+
+
+def at(page: Any, text: str) -> None:
+    page.wait_for_function(
+        "text => document.getElementById('position').textContent === text", arg=text
+    )
+
+
+def picture(page: Any) -> dict[str, Any]:
+    """The large picture, once it is there: its place on the screen, pixels and name."""
+    page.wait_for_selector("#stage img")
+    script = """image => { const box = image.getBoundingClientRect();
+        return {left: box.left, top: box.top, width: box.width, height: box.height,
+                pixels: image.naturalWidth, name: image.alt}; }"""
+    found: dict[str, Any] = page.eval_on_selector("#stage img", script)
+    return found
+
+
 def marked(page: Any) -> list[str]:
-    """What is said below each decided picture, by the picture's name."""
+    """What is decided about each picture that is loaded, by the picture's name."""
     script = "cards => cards.map(c => c.querySelector('img').alt + ': ' + c.dataset.action)"
     return sorted(page.eval_on_selector_all(".item[data-action]", script))
+
+
+def labels(folder: Path) -> dict[str, str | None]:
+    return {name: decision.label for name, decision in sorted(read_decisions(folder).items())}
+
+
+# --- what is decided is kept
 
 
 def test_ten_corrections_outlive_a_reload_and_a_kill_and_the_next_run_uses_them(
@@ -58,12 +129,8 @@ def test_ten_corrections_outlive_a_reload_and_a_kill_and_the_next_run_uses_them(
     with server(reviewed) as (address, process):
         page = opened(chromium, address)
         assert "token" not in page.url
-        for _ in range(9):
-            page.keyboard.press("3")
-        page.keyboard.press("x")
-        page.keyboard.press("2")
-        page.keyboard.press("u")  # one too many
-        page.wait_for_selector("#status:has-text('taken back')")
+        press(page, *"333333333", "x", "2", "u")  # one too many
+        says(page, "Taken back")
         before = marked(page)
         assert len(before) == 10
         assert sum("reject" in line for line in before) == 1
@@ -88,56 +155,390 @@ def test_ten_corrections_outlive_a_reload_and_a_kill_and_the_next_run_uses_them(
     assert rejected not in split
 
 
+def test_what_could_not_be_saved_is_shown_kept_and_sent_again(chromium: Any, album: Path) -> None:
+    with server(album) as (address, _):
+        page = opened(chromium, address)
+        page.route("**/api/decisions", lambda route: route.abort())
+        press(page, "1", "2")
+        says(page, "2 decisions are not saved yet, and will be sent again")
+        assert "2 not saved yet" in page.locator("#progress").inner_text()
+        assert "ant (not saved yet)" in page.locator(".item").first.inner_text()
+        questions = []
+        page.on("dialog", lambda dialog: (questions.append(dialog.type), dialog.dismiss()))
+        page.close(run_before_unload=True)
+        page.wait_for_timeout(200)
+        assert questions == ["beforeunload"]
+        page.unroute("**/api/decisions")
+        says(page, "Saved: bee: 001.jpg.")
+        assert "not saved" not in page.locator("body").inner_text()
+        assert labels(album) == {"000.jpg": "ant", "001.jpg": "bee"}
+        with page.expect_event("close"):  # nothing is asked where nothing can be lost
+            page.close(run_before_unload=True)
+        assert questions == ["beforeunload"]
+
+
+def test_what_the_server_refuses_is_said_and_not_shown_as_decided(
+    chromium: Any, album: Path
+) -> None:
+    with server(album) as (address, _):
+        page = opened(chromium, address)
+        refusal = {"status": 400, "json": {"error": "this cannot be"}}
+        page.route("**/api/decisions", lambda route: route.fulfill(**refusal))
+        press(page, "1")
+        says(page, "Not saved: this cannot be")
+        page.wait_for_function("() => document.querySelectorAll('.item[data-action]').length === 0")
+        press(page, "u")
+        says(page, "Not taken back: this cannot be")
+
+
+def test_two_windows_do_not_overrule_each_other_unseen(chromium: Any, album: Path) -> None:
+    with server(album) as (address, _):
+        first = opened(chromium, address)
+        second = another_window(first.context, address)
+        press(first, "1")
+        says(first, "Saved: ant: 000.jpg.")
+        press(second, "2")
+        says(second, "another window decided meanwhile that 000.jpg is ant")
+        second.wait_for_selector(".item:first-child:has-text('✓ ant')")
+        press(second, "ArrowLeft", "2")
+        says(second, "Saved: bee: 000.jpg.")
+        assert labels(album) == {"000.jpg": "bee"}
+
+
+# --- where one is
+
+
+def test_it_begins_at_the_first_undecided_image_and_says_how_far_one_is(
+    chromium: Any, album: Path
+) -> None:
+    expect = pytest.importorskip("playwright.sync_api").expect
+    with server(album) as (address, _):
+        page = opened(chromium, address)
+        at(page, "1 of 130")
+        press(page, *"1" * 75)
+        at(page, "76 of 130")
+        says(page, "Saved: ant: 074.jpg.")
+        page.reload()
+        page.wait_for_selector(".item")
+        at(page, "76 of 130")
+        assert page.evaluate("document.activeElement.id") == "item-75"
+        assert page.locator("#progress").inner_text() == "75 of 130 labelled"
+        assert page.locator("#share").evaluate("bar => bar.value") == pytest.approx(75 / 130)
+        page.get_by_role("button", name="Earlier images").click()
+        page.wait_for_selector("#item-0")
+        press(page, "End")
+        at(page, "130 of 130")
+        press(page, "ArrowRight")
+        says(page, "This is the last image.")
+        press(page, "Home")
+        at(page, "1 of 130")
+        press(page, "n")
+        at(page, "76 of 130")
+        page.locator("#shown").select_option("undecided")
+        at(page, "1 of 55")
+        assert page.evaluate("document.activeElement.id") == "item-75", "the keys go on there"
+        page.locator("#shown").select_option("decided")
+        at(page, "1 of 75")
+        expect(page.locator(".item")).to_have_count(60)
+        page.mouse.move(600, 400)
+        page.mouse.wheel(0, 2000)
+        expect(page.locator(".item")).to_have_count(75)  # the rest comes before the end is in sight
+        page.locator("#class").select_option("bee")
+        at(page, "0 of 0")
+        assert page.locator("#empty").is_visible()
+        assert page.faults == []
+
+
+def test_the_end_is_said(chromium: Any, suggested: Path) -> None:
+    with server(suggested) as (address, _):
+        page = opened(chromium, address)
+        assert page.locator("#then").is_hidden()
+        press(page, "1", "2", "1")
+        says(page, "Every image of this list is decided.")
+        assert f"--decisions {suggested}" in page.locator("#then").inner_text()
+
+
 def test_keys_move_filter_and_show(chromium: Any, reviewed: Path) -> None:
     expect = pytest.importorskip("playwright.sync_api").expect
     with server(reviewed) as (address, _):
         page = opened(chromium, address)
         focused = "document.activeElement.id"
         first = page.evaluate(focused)
-        page.keyboard.press("ArrowRight")
+        press(page, "ArrowRight")
         assert page.evaluate(focused) != first
-        page.keyboard.press("ArrowLeft")
+        press(page, "ArrowLeft")
         assert page.evaluate(focused) == first
-        page.keyboard.press("ArrowDown")
-        page.keyboard.press("ArrowUp")
+        press(page, "ArrowDown", "ArrowUp")
         assert page.evaluate(focused) == first
-        page.keyboard.press(" ")
-        assert page.locator("#large").is_visible()
-        page.locator("#large-image").evaluate(
-            "image => image.decode()"
-        )  # fails if it cannot be shown
-        page.keyboard.press("Escape")
-        page.keyboard.press("]")
+        press(page, "]")
         page.wait_for_selector("[data-view=suspicious][aria-pressed=true]")
         expect(page.locator(".item")).to_have_count(12)
         page.locator("#class").select_option("square")
         expect(page.locator(".item")).to_have_count(4)
-        page.locator(".item").first.click()
-        page.keyboard.press("c")
+        page.locator(".item").first.click(position={"x": 5, "y": 3})  # beside its picture
+        press(page, "a")
+        page.wait_for_selector(".item[data-action=accept]")
+        press(page, "c")
         page.keyboard.type("disc")
-        page.keyboard.press("Enter")
+        press(page, "Enter")
         page.wait_for_selector(".item[data-action=relabel]")
         assert page.faults == []
 
 
-def test_every_control_has_a_name_and_the_page_fits_a_phone(chromium: Any, reviewed: Path) -> None:
+def test_an_unknown_key_is_answered(chromium: Any, suggested: Path) -> None:
+    with server(suggested) as (address, _):
+        page = opened(chromium, address)
+        says(page, "Press ? for the keys.")
+        press(page, "k")
+        says(page, "k does nothing here. Press ? for the keys.")
+        press(page, "9")
+        says(page, "No class has the key 9. Press C and type its name.")
+        press(page, "a")
+        says(page, "There is no label yet that could be right: choose a class.")
+        press(page, "?")
+        assert page.locator("#help").is_visible()
+        assert "the next undecided image" in page.locator("#help").inner_text()
+        press(page, "1")  # nothing is decided behind the dialog
+        press(page, "?")
+        assert page.locator("#help").is_hidden()
+        press(page, "Enter", "k")
+        says(page, "k does nothing here.")
+    assert labels(suggested) == {}
+
+
+# --- the large picture
+
+
+def test_a_large_picture_is_zoomed_and_moved(chromium: Any, large: Path) -> None:
+    with server(large) as (address, _):
+        page = opened(chromium, address)
+        page.locator(".item img").nth(1).click()
+        whole = picture(page)
+        assert (whole["name"], whole["pixels"]) == ("001.jpg", 1600)
+        assert whole["width"] < 1200
+        assert whole["height"] < 900
+        press(page, "ArrowRight")
+        at(page, "3 of 4")
+        press(page, "ArrowUp")
+        at(page, "2 of 4")
+        press(page, "z")
+        page.wait_for_function("() => document.querySelector('#stage img')?.naturalWidth === 2400")
+        own = picture(page)
+        assert own["width"] == own["pixels"] == 2400
+        assert "1800 pixels, shown at 100%" in page.locator("#caption").inner_text()
+        press(page, "ArrowRight", "ArrowDown")
+        moved = picture(page)
+        assert (moved["name"], moved["width"]) == ("001.jpg", 2400)
+        assert moved["left"] < own["left"] - 200
+        assert moved["top"] < own["top"] - 150
+        press(page, *["ArrowRight"] * 9)
+        edge = picture(page)
+        assert edge["name"] == "001.jpg", "the edge ends the way"
+        assert edge["left"] + edge["width"] == pytest.approx(1192, abs=2)
+        page.mouse.move(500, 400)
+        page.mouse.down()
+        page.mouse.move(700, 450)
+        page.mouse.up()
+        dragged = picture(page)
+        assert dragged["left"] == pytest.approx(edge["left"] + 200, abs=1)
+        press(page, "-")
+        assert picture(page)["width"] == pytest.approx(1600, abs=1)
+        press(page, "z")
+        assert picture(page)["width"] == pytest.approx(whole["width"], abs=1)
+        assert page.faults == []
+
+
+def test_the_wheel_zooms_where_it_is_turned(chromium: Any, large: Path) -> None:
+    with server(large) as (address, _):
+        page = opened(chromium, address)
+        press(page, "Enter")
+        before = picture(page)
+        x, y = before["left"] + before["width"] / 4, before["top"] + before["height"] / 4
+        page.mouse.move(x, y)
+        page.mouse.wheel(0, -400)
+        page.wait_for_function("() => document.querySelector('#stage img').offsetWidth > 2000")
+        after = picture(page)
+        assert after["left"] + after["width"] / 4 == pytest.approx(x, abs=2)
+        assert after["top"] + after["height"] / 4 == pytest.approx(y, abs=2)
+        page.mouse.dblclick(600, 400)
+        assert picture(page)["width"] == pytest.approx(before["width"], abs=1)
+        page.mouse.dblclick(600, 400)
+        page.wait_for_function("() => document.querySelector('#stage img')?.naturalWidth === 2400")
+        assert picture(page)["width"] == 2400
+
+
+def test_deciding_goes_on_to_the_next_image_also_zoomed(chromium: Any, large: Path) -> None:
+    with server(large) as (address, _):
+        page = opened(chromium, address)
+        press(page, "Enter")
+        whole = picture(page)
+        press(page, "+", "+")
+        wide = picture(page)["width"]
+        assert wide > 2 * whole["width"]
+        press(page, "2")
+        says(page, "Saved: bee: 000.jpg.")
+        page.wait_for_selector("#stage img[alt='001.jpg']")
+        assert picture(page)["width"] == pytest.approx(wide, abs=1)
+        press(page, "c")
+        page.keyboard.type("wasp")
+        press(page, "Enter", "Enter")
+        says(page, "Saved: wasp: 001.jpg.")
+        page.wait_for_selector("#stage img[alt='002.jpg']")
+        press(page, "3")
+        says(page, "Saved: wasp: 002.jpg.")
+        press(page, "u")
+        page.wait_for_selector("#stage img[alt='002.jpg']")
+        press(page, "PageDown", "x")
+        says(page, "Saved: of no use: 003.jpg.")
+        press(page, "Escape")
+        assert page.locator("#viewer").is_hidden()
+        assert page.evaluate("document.activeElement.id") == "item-3"
+        assert page.faults == []
+    assert labels(large) == {"000.jpg": "bee", "001.jpg": "wasp", "003.jpg": None}
+
+
+def test_an_image_that_cannot_be_shown_is_said_and_does_not_stop_one(
+    chromium: Any, album: Path
+) -> None:
+    (album.parent / "album" / "000.jpg").write_bytes(b"no image")
+    with server(album) as (address, _):
+        page = opened(chromium, address)
+        press(page, "Enter")
+        page.wait_for_selector("#stage:has-text('This image cannot be shown.')")
+        press(page, "x")
+        page.wait_for_selector("#stage img[alt='001.jpg']")
+
+
+# --- several at once
+
+
+def test_several_are_decided_and_taken_back_as_one(chromium: Any, album: Path) -> None:
+    with server(album) as (address, _):
+        page = opened(chromium, address)
+        press(page, "Shift+ArrowRight", "Shift+ArrowRight", "2")
+        at(page, "4 of 130")
+        says(page, "Saved: bee: 3 images.")
+        press(page, "Control+z")
+        says(page, "Taken back: bee, 3 images.")
+        at(page, "1 of 130")
+        assert labels(album) == {}
+        press(page, "Control+y")
+        says(page, "Saved: bee: 3 images.")
+        assert len(labels(album)) == 3
+        press(page, "u", "Control+y", "Control+y")
+        says(page, "There is nothing to make again.")
+        page.locator(".item").nth(10).click(modifiers=["Control"])
+        page.locator(".item").nth(12).click(modifiers=["Control"])
+        at(page, "13 of 130, 2 selected")
+        press(page, " ", " ", "c")
+        assert "2 images" in page.locator("#chooser").inner_text()
+        page.keyboard.type("wasp")
+        press(page, "Enter", "Enter")
+        says(page, "Saved: wasp: 2 images.")
+        page.locator(".item").nth(20).click(position={"x": 5, "y": 3})
+        page.locator(".item").nth(23).click(modifiers=["Shift"])
+        at(page, "24 of 130, 4 selected")
+        press(page, "x")
+        says(page, "Saved: of no use: 4 images.")
+        assert page.faults == []
+    found = labels(album)
+    assert [name for name in found if found[name] == "wasp"] == ["010.jpg", "012.jpg"]
+    assert [name for name in found if found[name] is None] == [f"0{n}.jpg" for n in range(20, 24)]
+
+
+def test_a_large_picture_is_decided_alone_and_the_selection_stays(
+    chromium: Any, album: Path
+) -> None:
+    with server(album) as (address, _):
+        page = opened(chromium, address)
+        press(page, "Shift+ArrowRight", "Shift+ArrowRight", "Enter", "1")
+        says(page, "Saved: ant: 002.jpg.")
+        press(page, "Escape")
+        at(page, "4 of 130, 2 selected")
+        press(page, "2")
+        says(page, "Saved: bee: 2 images.")
+        press(page, " ")
+        at(page, "3 of 130, 1 selected")
+        press(page, "Escape")
+        at(page, "3 of 130")
+    assert labels(album) == {"000.jpg": "bee", "001.jpg": "bee", "002.jpg": "ant"}
+
+
+def test_all_that_are_loaded_are_selected_and_the_rest_is_said(chromium: Any, album: Path) -> None:
+    with server(album) as (address, _):
+        page = opened(chromium, address)
+        page.wait_for_selector(".item:nth-child(120)")  # what is ahead is loaded
+        press(page, "Control+a")
+        says(page, "Those that are not loaded yet are not selected.")
+        loaded = page.locator(".item").count()
+        assert page.locator(".item[aria-selected=true]").count() == loaded < 130
+        page.keyboard.press("Escape")
+        assert page.locator(".item[aria-selected=true]").count() == 0
+
+
+# --- whom it shuts out
+
+
+@pytest.mark.parametrize("width", [1200, 390])
+def test_nobody_is_shut_out(chromium: Any, reviewed: Path, width: int) -> None:
     with server(reviewed) as (address, _):
-        page = chromium.new_context(viewport={"width": 360, "height": 700}).new_page()
-        page.goto(address)
-        page.wait_for_selector(".item")
+        page = opened(chromium, address, viewport={"width": width, "height": 844})
+        press(page, "1", "x", " ", "Shift+ArrowRight")
+        says(page, "Saved")
+        assert violations(page) == []
         wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         assert page.evaluate(wide) <= 0
-        nameless = (
-            "elements => elements.filter(e => !e.innerText.trim() && !e.labels?.length "
-            "&& !e.getAttribute('aria-label')).map(e => e.outerHTML)"
-        )
-        assert (
-            page.eval_on_selector_all(
-                "button, select, [role=listbox], [role=option], [role=toolbar]", nameless
-            )
-            == []
-        )
-        assert page.eval_on_selector_all(".item img", "i => i.filter(e => !e.alt).length") == 0
+        for open_it, close_it in (("Enter", "Escape"), ("?", "Escape"), ("c", "Escape")):
+            press(page, open_it)
+            assert violations(page) == []
+            assert page.evaluate(wide) <= 0
+            press(page, close_it)
+        page.route("**/api/decisions", lambda route: route.abort())
+        press(page, "1")
+        says(page, "will be sent again")
+        assert violations(page) == []
+
+
+def test_a_phone_labels_by_touch(chromium: Any, large: Path) -> None:
+    phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+    with server(large) as (address, _):
+        page = opened(chromium, address, **phone)
+        says(page, "Tap a picture to see it large.")
+        page.locator(".item img").first.tap()
+        page.get_by_role("button", name="bee").tap()
+        page.wait_for_selector("#stage img[alt='001.jpg']")
+        swipe(page, 300, 100)
+        at(page, "3 of 4")
+        swipe(page, 100, 300)
+        at(page, "2 of 4")
+        page.get_by_role("button", name="Zoom in").tap()
+        page.get_by_role("button", name="Zoom in").tap()
+        before = picture(page)["left"]
+        swipe(page, 300, 250)
+        assert picture(page)["left"] == pytest.approx(before - 50, abs=2)
+        page.get_by_role("button", name="Close").tap()
+        page.get_by_role("button", name="Select several").tap()
+        for number in (2, 3):
+            page.locator(".item img").nth(number).tap()
+        page.get_by_role("button", name="ant").tap()
+        says(page, "Saved: ant: 2 images.")
+        assert page.faults == []
+    assert labels(large) == {"000.jpg": "bee", "002.jpg": "ant", "003.jpg": "ant"}
+
+
+def swipe(page: Any, start: int, end: int) -> None:
+    """Draw a finger across the middle of the picture."""
+    session = page.context.new_cdp_session(page)
+
+    def touch(kind: str, *points: int) -> None:
+        given = [{"x": x, "y": 350} for x in points]
+        session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": given})
+
+    touch("touchStart", start)
+    touch("touchMove", (start + end) // 2)
+    touch("touchMove", end)
+    touch("touchEnd")
+    page.wait_for_timeout(300)  # the browser takes a tap right after for the end of the movement
 
 
 def test_a_bare_folder_is_labelled_by_keys_with_a_class_typed_in(
@@ -146,33 +547,27 @@ def test_a_bare_folder_is_labelled_by_keys_with_a_class_typed_in(
     with server(suggested) as (address, _):
         page = opened(chromium, address)
         assert page.locator("#progress").inner_text() == "0 of 3 labelled"
-        page.keyboard.press("Enter")  # there is nothing to agree to
-        page.keyboard.press("2")
+        press(page, "2")
         page.wait_for_selector("#progress:has-text('1 of 3 labelled')")
-        page.keyboard.press("c")
+        press(page, "c")
         page.keyboard.type("Bee")
-        page.keyboard.press("Enter")
+        press(page, "Enter")
         assert page.locator("#hint").inner_text() == "The class is called bee."
         page.locator("#wanted").fill("wasp")
-        page.keyboard.press("Enter")
+        press(page, "Enter")
         assert "no class wasp yet" in page.locator("#hint").inner_text()
-        page.keyboard.press("Enter")
+        press(page, "Enter")
         page.wait_for_selector("#progress:has-text('2 of 3 labelled')")
-        page.keyboard.press(" ")  # the last one, while it is shown large
-        assert page.locator("#large").is_visible()
-        page.keyboard.press("3")
+        press(page, "3")
         page.wait_for_selector("#progress:has-text('3 of 3 labelled')")
-        page.keyboard.press("u")
+        press(page, "u")
         page.wait_for_selector("#progress:has-text('2 of 3 labelled')")
-        page.keyboard.press(" ")
-        assert not page.locator("#large").is_visible()
         assert page.faults == []
-    labels = {name: decision.label for name, decision in read_decisions(suggested).items()}
-    assert labels == {"03.jpg": "bee", "01.jpg": "wasp"}
+    assert labels(suggested) == {"01.jpg": "wasp", "03.jpg": "bee"}
     with server(suggested) as (address, _):
         page = opened(chromium, address)
         assert page.locator("#progress").inner_text() == "2 of 3 labelled"
         assert page.locator("#classes button").all_inner_texts() == ["1 ant", "2 bee", "3 wasp"]
-        page.wait_for_function("document.activeElement.id === 'item-2'")
-        page.keyboard.press("x")
+        page.wait_for_function("() => document.activeElement.id === 'item-2'")
+        press(page, "x")
         page.wait_for_selector("#progress:has-text('2 of 3 labelled, 1 of no use')")
