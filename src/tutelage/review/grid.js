@@ -25,6 +25,10 @@ export class Grid {
     await this.reach(list.at);
   }
 
+  has(position) {
+    return position >= this.#first && position < this.#last;
+  }
+
   // Make sure that a position has a card.
   async reach(position) {
     const list = this.list;

@@ -58,7 +58,7 @@ async function goTo(position) {
   list.at = Math.max(0, Math.min(list.length - 1, position));
   where();
   if (!list.length) return;
-  await (list.current || grid.reach(list.at));
+  if (!grid.has(list.at)) await grid.reach(list.at);
   if (mine !== list) return;
   grid.mark(list.at, !viewer.open);
   if (viewer.open) enlarge();
@@ -195,7 +195,7 @@ function selectAll() {
 
 // What a decision is about: the large picture, or else the selected images, or else the current one.
 function chosen() {
-  if (viewer.open || !list.picked.size) return list.current ? [list.current] : [];
+  if (viewer.open || !list.picked.size) return grid.has(list.at) ? [list.current] : [];
   return list.ids.filter((id) => list.picked.has(id)).map((id) => list.items.get(id));
 }
 
@@ -217,7 +217,8 @@ function decide(action, label = null, made = false) {
   send({ action, label, new: made, items });
   const last = list.ids.indexOf(items.at(-1).id);
   select(() => items.forEach((item) => list.pick(item.id, false)));
-  if (last < list.length - 1) move(last + 1 - list.at);
+  go(last + 1);
+  list.anchor = list.at;
 }
 
 function send({ items, ...decision }) {
@@ -244,7 +245,8 @@ function send({ items, ...decision }) {
 
 const undo = () => saving.add({ ids: [], once: true, body: () => ({ action: "undo", file: state.file }) });
 
-function redo() {
+async function redo() {
+  await saving.settled; // what is being taken back right now can be made again
   if (undone.length) send(undone.pop());
   else say("There is nothing to make again.");
 }
@@ -276,9 +278,13 @@ function redraw(items) {
   caption();
 }
 
-async function refused({ ids, once }, error) {
+function refused({ ids, once }, error) {
   stuck = false;
   say(`Not ${once ? "taken back" : "saved"}: ${error.message}`, true);
+  askAgain(ids).catch(fail);
+}
+
+async function askAgain(ids) {
   for (let first = 0; first < ids.length; first += PAGE) {
     redraw((await ask(`/api/items?ids=${ids.slice(first, first + PAGE)}`)).items);
   }

@@ -21,35 +21,34 @@ export async function ask(address, body) {
 // Decisions leave one after the other, in the order of the keys. None is dropped: what could not be
 // saved is sent again until the server has it or refuses it.
 export class Saving {
-  waiting = []; // steps of {body, ...}, the oldest first
+  waiting = []; // steps, the oldest first; one with `once` is not sent again
+  settled = Promise.resolve(); // when nothing is waiting
   #sending = false;
 
   constructor({ saved, refused, delayed }) {
     Object.assign(this, { saved, refused, delayed });
   }
 
-  async add(step) {
+  add(step) {
     this.waiting.push(step);
-    if (this.#sending) return;
+    if (!this.#sending) this.settled = this.#sendAll();
+  }
+
+  async #sendAll() {
     this.#sending = true;
-    let failures = 0;
-    while (this.waiting.length) {
-      const next = this.waiting[0];
-      try {
-        const answer = await ask("/api/decisions", next.body());
-        this.waiting.shift();
-        failures = 0;
-        this.saved(next, answer);
-      } catch (error) {
-        if (error instanceof Refused || next.once) {
-          this.waiting.shift();
-          this.refused(next, error);
-        } else {
-          this.delayed(error);
-          await new Promise((wake) => setTimeout(wake, 1000 * (WAITS[failures] ?? WAITS.at(-1))));
-          failures += 1;
-        }
+    for (let failures = 0; this.waiting.length;) {
+      const step = this.waiting[0];
+      const answer = await ask("/api/decisions", step.body()).catch((error) => error);
+      if (answer instanceof Error && !(answer instanceof Refused) && !step.once) {
+        this.delayed(answer);
+        const wait = WAITS[failures++] ?? WAITS.at(-1);
+        await new Promise((wake) => setTimeout(wake, 1000 * wait));
+        continue;
       }
+      failures = 0;
+      this.waiting.shift();
+      if (answer instanceof Error) this.refused(step, answer);
+      else this.saved(step, answer);
     }
     this.#sending = false;
   }
