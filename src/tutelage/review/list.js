@@ -10,16 +10,17 @@ export class List {
   at = 0; // the position of the current one
   anchor = 0; // where Shift selects from
 
-  static async open(view, ofClass, shown) {
+  // `waiting` are ids that are decided, though the server may not know it yet.
+  static async open(view, ofClass, shown, waiting) {
     const found = await ask(`/api/view?${new URLSearchParams({ view, class: ofClass })}`);
-    const decided = new Set(found.decided);
+    const decided = new Set([...found.decided, ...waiting]);
     const ids = found.items.filter((id) => shown === "all" || decided.has(id) === (shown === "decided"));
     return new List(ids, decided);
   }
 
   constructor(ids, decided) {
     this.ids = ids;
-    this.decided = decided;
+    this.decided = decided; // a set of ids; of this list and perhaps others
   }
 
   get length() {
@@ -43,9 +44,10 @@ export class List {
 
   async load(first, last) {
     const ids = this.ids.slice(first, last);
-    this.update((await ask(`/api/items?ids=${ids}`)).items);
+    for (const item of (await ask(`/api/items?ids=${ids}`)).items) this.items.set(item.id, item);
   }
 
+  // What the server says of items after a decision.
   update(items) {
     for (const item of items) {
       this.items.set(item.id, item);

@@ -15,7 +15,7 @@ const TITLES = {
 };
 let state = null; // what /api/state said
 let view = null; // the name of the opened one
-let list = new List([], []); // its images
+let list = new List([], new Set()); // its images
 let openings = 0; // how often a list was opened
 let selecting = false; // whether a click selects
 let undone = []; // steps that can be made again, the latest last
@@ -41,7 +41,8 @@ async function show(name) {
     button.setAttribute("aria-pressed", String(button.dataset.view === name));
   }
   $("about").textContent = state.views.find((known) => known.name === name).about;
-  const opened = await List.open(name, $("class").value, $("shown").value);
+  const waiting = saving.waiting.flatMap((step) => step.ids);
+  const opened = await List.open(name, $("class").value, $("shown").value, waiting);
   if (mine !== openings) return; // another one was opened meanwhile
   list = opened;
   list.at = list.anchor = Math.max(0, list.nextUndecided(0));
