@@ -23,7 +23,7 @@ const TABLE = [
   ["Enter", "large picture, and back", { Enter: "enlarge" }],
   ["+ −", "zoom", { "+": "zoomIn", "=": "zoomIn", "-": "zoomOut" }],
   ["Z", "own size, or the whole picture", { z: "ownSize" }],
-  ["Space", "select several", { " ": "pick" }],
+  ["Space", "select this image; the next decision is about all that are selected", { " ": "pick" }],
   ["Shift with ← → ↑ ↓", "select from here on", {
     "Shift+ArrowLeft": "pickLeft", "Shift+ArrowRight": "pickRight",
     "Shift+ArrowUp": "pickUp", "Shift+ArrowDown": "pickDown",
