@@ -58,12 +58,18 @@ class Deciding:
         Raises:
             HTTPException: they are not a list of numbers of items.
         """
+        standing = self._decisions.standing
+        return [
+            self._items.describe(item, standing.get(self._items.name(item)))
+            for item in self._known(items)
+        ]
+
+    def _known(self, items: Any) -> list[int]:
         if not (isinstance(items, list) and 0 < len(items) <= AT_ONCE):
             raise HTTPException(400, f"ids must be 1 to {AT_ONCE} numbers")
         if not all(type(item) is int and 0 <= item < len(self._items) for item in items):
             raise HTTPException(400, f"an id is a number from 0 to {len(self._items) - 1}")
-        standing = self._decisions.standing
-        return [self._items.describe(i, standing.get(self._items.name(i))) for i in items]
+        return items
 
     def take(self, body: dict[str, Any]) -> dict[str, Any]:
         """Make the decision of a request, or take the last one back.
@@ -79,8 +85,7 @@ class Deciding:
                 undone = self._undo()
                 items = undone["ids"] if undone else []
             else:
-                undone, items = None, body.get("ids")
-                self.described(items)  # or they are refused
+                undone, items = None, self._known(body.get("ids"))
                 wanted = [self._wanted(item, body) for item in items]
                 self._save(self._missing(wanted, body.get("before")), body)
             described = self.described(items) if items else []

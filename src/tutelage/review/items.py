@@ -124,7 +124,7 @@ class Items:
 
 def said(decision: Decision | None) -> dict[str, Any] | None:
     """A decision as the page gets it."""
-    return decision and {"action": decision.action, "label": decision.label}
+    return None if decision is None else {"action": decision.action, "label": decision.label}
 
 
 def open_run(folder: Path, catalog: Catalog | None = None, data: str = "") -> Items:
