@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from tutelage.config import TableConfig, make_config
-from tutelage.system.errors import need_training
+from tutelage.system.errors import TutelageError, need_training
 
 if TYPE_CHECKING:
     from tutelage.data.open import Data
@@ -446,7 +446,13 @@ def export(
 
 
 def review(
-    run: Path | str, *, data: Data | None = None, port: int = 0, browser: bool = True
+    run: Path | str,
+    *,
+    data: Data | None = None,
+    export: Literal["label-studio", "cvat", "csv"] | None = None,
+    out: Path | str | None = None,
+    port: int = 0,
+    browser: bool = True,
 ) -> None:
     """Look at a run's doubtful images on a local page, and correct them.
 
@@ -454,19 +460,31 @@ def review(
 
     The page is served to this machine alone, until Ctrl-C, and opens only with the address that is
     printed. Decisions are saved as ``decisions.jsonl`` in the run folder; another run takes them as
-    labels with ``--decisions RUN``.
+    labels with ``--decisions RUN``. With ``--export`` no page opens: the images, with the model's
+    answers and all labels and decisions, are written to a file for another tool, and
+    ``tutelage run FILE`` learns from what comes back.
 
     Args:
         run: the folder of a finished run, or of ``tutelage suggest``.
         data: In Python, what the run was made from, if that was a data set in memory.
+        export: write a file for Label Studio, for CVAT, or for a spreadsheet.
+        out: that file, by default in the run folder. Images that lie in no file of their own, as in
+            a Parquet file, are written to a folder beside it.
         port: port of the page; 0 takes a free one.
         browser: open the page in a browser.
 
     Raises:
-        TutelageError: nothing to review, or the port is taken.
+        TutelageError: nothing to review, the port is taken, or the file for another tool exists.
     """
-    from tutelage.review.app import review
+    from tutelage.review.app import open_items, review
 
+    if export is not None:
+        from tutelage.review.export import export as write
+
+        write(Path(run), open_items(Path(run), data), export, None if out is None else Path(out))
+        return
+    if out is not None:
+        raise TutelageError("--out is the file of an export; say which with --export")
     review(Path(run), data=data, port=port, browser=browser)
 
 

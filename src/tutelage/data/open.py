@@ -14,6 +14,7 @@ from tutelage.data import textfile
 from tutelage.data.catalog import Catalog
 from tutelage.data.columns import check_file
 from tutelage.data.folder import PACKED, files_below, read_folder
+from tutelage.data.formats.annotations import is_annotations, read_annotations
 from tutelage.data.hf import is_saved, read_hub_folder
 from tutelage.data.labelled import read_labelled
 from tutelage.data.layout import is_image
@@ -32,7 +33,7 @@ _MENDS = {
     **dict.fromkeys(PACKED, "packed; unpack it first, and give the folder"),
     **dict.fromkeys((".xlsx", ".xls", ".ods"), "a spreadsheet; save it as CSV UTF-8"),
 }
-_KNOWN = "a folder, a .csv, .tsv, .jsonl, .parquet or .tar file"
+_KNOWN = "a folder, a .csv, .tsv, .jsonl, .parquet, .tar, .json or .xml file"
 
 
 def open_data(
@@ -53,7 +54,7 @@ def open_data(
 
 
 def read_catalog(data: Path | str, table: TableConfig | None = None) -> Catalog:
-    """The catalog of a folder tree, a table, tars, or a folder as Hugging Face writes it.
+    """The catalog of a folder tree, a table, tars, another tool's file, or Hugging Face's folder.
 
     Raises:
         TutelageError: nothing there, no images, or data that contradicts itself.
@@ -62,6 +63,8 @@ def read_catalog(data: Path | str, table: TableConfig | None = None) -> Catalog:
     path, asked = Path(data), table or TableConfig()
     if not path.exists():
         raise TutelageError(f"{path} does not exist; expected {_KNOWN}")
+    if is_annotations(path):
+        return read_annotations(path, asked)
     if path.is_dir():
         return _read_folder(path, asked)
     check_file(path)

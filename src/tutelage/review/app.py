@@ -56,8 +56,7 @@ STATIC = {"page.css": "text/css", **{f"{name}.js": "text/javascript" for name in
 
 def review(run: Path, *, data: Data | None, port: int, browser: bool) -> None:
     """Serve the page until Ctrl-C; ``tutelage.api.review`` has the arguments."""
-    opened = open_suggested if is_suggested(run) else open_run
-    items = opened(run) if data is None else opened(run, *open_data(data))
+    items = open_items(run, data)
     with Decisions(run / FILE) as decisions:
         listening = web.bound_socket("127.0.0.1", port)
         port = listening.getsockname()[1]
@@ -69,6 +68,12 @@ def review(run: Path, *, data: Data | None, port: int, browser: bool) -> None:
         if browser:
             webbrowser.open(address)
         web.run_app(app, listening)
+
+
+def open_items(run: Path, data: Data | None) -> Items:
+    """The images of a finished run, or those that ``tutelage suggest`` chose."""
+    opened = open_suggested if is_suggested(run) else open_run
+    return opened(run) if data is None else opened(run, *open_data(data))
 
 
 def make_app(items: Items, decisions: Decisions, *, title: str, port: int, token: str) -> Starlette:

@@ -1,0 +1,305 @@
+"""A run's images, with its answers, as a file for Label Studio, CVAT or a spreadsheet.
+
+People correct the answers there, and ``tutelage run`` reads what comes back. An answer of the model
+is never written as a label: it becomes one when a person agrees to it. Imports no torch.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+from urllib.parse import quote
+from xml.sax.saxutils import quoteattr
+
+import numpy as np
+from PIL import Image
+
+from tutelage.data.catalog import Catalog, in_class_order
+from tutelage.data.decisions import FILE, apply_decisions, read_decisions
+from tutelage.data.formats.cvat import OF_NO_USE, PREDICTED, SPLITS
+from tutelage.data.formats.label_studio import FILE as FILE_FIELD
+from tutelage.data.formats.label_studio import NAME, QUESTION, SPLIT
+from tutelage.data.layout import is_image
+from tutelage.data.runfolder import RunFolder
+from tutelage.data.sources import FileSource, Parts, Source
+from tutelage.review.items import Items
+from tutelage.system.errors import TutelageError
+from tutelage.system.files import csv_line, new_folder, write_atomically
+
+Format = Literal["label-studio", "cvat", "csv"]
+_FILES: dict[Format, str] = {
+    "label-studio": "label-studio.json",
+    "cvat": "cvat.xml",
+    "csv": "labels.csv",
+}
+_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "TIFF": ".tif", "WEBP": ".webp", "BMP": ".bmp"}
+_NO_FRAME = 10**9  # CVAT takes the id for a frame's number where no image of a task has the name
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An image, and what is known about it."""
+
+    name: str  # in the catalog
+    file: str
+    split: str
+    label: str | None  # that a person gave it
+    rejected: bool  # a person decided that it is of no use
+    answer: str | None = None  # of the model, which did not learn from the label
+    confidence: float | None = None
+
+
+def export(run: Path, items: Items, format: Format, out: Path | None) -> None:
+    """Write the file, and say what to do with it; ``tutelage.api.review`` has the arguments.
+
+    Every image of the run's data is in it, those to label next first.
+
+    Raises:
+        TutelageError: the file is there already, or no image can be read.
+    """
+    out = out or run / _FILES[format]
+    for path in (out, _beside(out), *([_config(out)] if format != "csv" else [])):
+        if path.exists():
+            raise TutelageError(f"{path} exists; choose another --out, or delete it first")
+    catalog, rejected = _decided(run, items)
+    files = _files(items.catalog, _beside(out))
+    rows = [
+        replace(row, rejected=row.name in rejected)
+        for row in _rows(items, catalog, files)
+        if row.name in files
+    ]
+    classes = in_class_order({*catalog.classes, *items.classes})
+    if not classes and format != "csv":
+        raise TutelageError(
+            f"{run} knows no classes to choose from; repeat tutelage suggest with --classes, or "
+            "export as csv"
+        )
+    root = _root(rows)
+    said = _WRITERS[format](out, rows, classes, root, run)
+    if left := len(items.catalog) - len(files):
+        said = [f"{left} images cannot be read: left out", *said]
+    labels, answers = sum(row.label is not None for row in rows), sum(bool(r.answer) for r in rows)
+    print(f"{out}: {len(rows)} images, {labels} labels, {answers} answers of the model")
+    print("\n".join(said))
+
+
+def _decided(run: Path, items: Items) -> tuple[Catalog, set[str]]:
+    """The data with all that was decided about it, and the images that are of no use."""
+    earlier = RunFolder(run).request().get("settings", {}).get("data", {}).get("decisions")
+    own = str(run) if (run / FILE).is_file() and read_decisions(run) else None
+    setting = ",".join(place for place in (earlier, own) if place) or None
+    decided = apply_decisions(items.catalog, setting)
+    return decided, {*items.catalog.names} - {*decided.names}
+
+
+def _rows(items: Items, decided: Catalog, files: dict[str, str]) -> list[Exported]:
+    """Every image whose file is known: those to label next, and then in the catalog's order."""
+    names = [*decided.classes, None]
+    labels = {name: names[label] for name, label in zip(decided.names, decided.labels, strict=True)}
+    catalog = items.catalog
+    rows = {
+        name: Exported(name, files[name], str(catalog.splits[i]), labels.get(name), False)
+        for i, name in enumerate(catalog.names)
+        if name in files
+    }
+    for item, answer in enumerate(items.labels):
+        name, confidence = items.name(item), items.confidence[item]
+        if name in rows and answer is not None:
+            rows[name] = replace(rows[name], answer=answer, confidence=float(confidence))
+    ranked = [item for item in np.argsort(items.ranks, kind="stable") if items.ranks[item] >= 0]
+    first = [items.name(int(item)) for item in ranked]
+    return [rows[name] for name in dict.fromkeys([*first, *rows]) if name in rows]
+
+
+def _files(catalog: Catalog, folder: Path) -> dict[str, str]:
+    """The file of each image by its name; images that lie in no file are written to ``folder``."""
+    paths = {name: _path(catalog.source, i) for i, name in enumerate(catalog.names)}
+    known = {name: os.path.abspath(path) for name, path in paths.items() if path is not None}
+    inside = [i for i, name in enumerate(catalog.names) if name not in known]
+    if not inside:
+        return {name: path for name, path in known.items() if os.path.isfile(path)}
+    with new_folder(folder) as building:
+        for i in inside:
+            try:
+                content = catalog.source.read(i)
+            except OSError:
+                continue
+            name = _file_name(catalog.names[i], i, content)
+            (building / name).parent.mkdir(parents=True, exist_ok=True)
+            (building / name).write_bytes(content)
+            known[catalog.names[i]] = os.path.abspath(folder / name)
+    return known
+
+
+def _path(source: Source, index: int) -> str | None:
+    """The file that an image lies in by itself, if any."""
+    if isinstance(source, FileSource):
+        return source.paths[index]
+    if isinstance(source, Parts):
+        return _path(source.sources[int(source.which[index])], int(source.rows[index]))
+    return None
+
+
+def _file_name(name: str, index: int, content: bytes) -> str:
+    """A name for the file of image ``index`` that every system takes, with a suffix."""
+    safe = re.sub(r"[^\w./-]", "-", name)
+    if safe != name or ".." in PurePosixPath(safe).parts or safe.startswith("/"):
+        safe = f"{index:06d}-{PurePosixPath(safe).name}"  # two names must not become one
+    if is_image(safe):
+        return safe
+    try:
+        kind = Image.open(io.BytesIO(content)).format or ""
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        kind = ""
+    return safe + _SUFFIXES.get(kind, ".img")
+
+
+def _root(rows: Sequence[Exported]) -> Path:
+    """The folder that the names start from, or else the one that holds all images."""
+    if not rows:
+        raise TutelageError("none of the run's images can be read; restore the data")
+    bases = {row.file.removesuffix(f"{os.sep}{row.name}") for row in rows}
+    if len(bases) == 1 and rows[0].file not in bases:
+        return Path(bases.pop())
+    return Path(os.path.commonpath([os.path.dirname(row.file) for row in rows]))
+
+
+def _inside(row: Exported, root: Path) -> str:
+    """The path of an image below the root."""
+    return os.path.relpath(row.file, root).replace(os.sep, "/")
+
+
+def _label_studio(
+    out: Path, rows: Sequence[Exported], classes: Sequence[str], root: Path, run: Path
+) -> list[str]:
+    served = root.parent  # Label Studio serves what lies in a folder of it, never it itself
+    tasks = [_task(row, served, run) for row in rows]
+    write_atomically(out, json.dumps(tasks, indent=1, ensure_ascii=False) + "\n")
+    choices = "".join(f"    <Choice value={quoteattr(name)}/>\n" for name in classes)
+    write_atomically(
+        _config(out),
+        '<View>\n  <Image name="image" value="$image"/>\n'
+        f'  <Choices name="{QUESTION}" toName="image" choice="single" showInLine="true">\n'
+        f"{choices}  </Choices>\n</View>\n",
+    )
+    return [
+        "start Label Studio so that it may show the images:",
+        "  LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true "
+        f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={served} label-studio start",
+        f"make a project there; paste {_config(out)} into Settings, Labeling Interface, Code",
+        f"in Settings, Cloud Storage add a source storage: Local files, {root}; do not sync it",
+        f"import {out}; when you are done, export as JSON; tutelage run FILE.json --image-root "
+        f"{root} learns from it",
+    ]
+
+
+def _task(row: Exported, served: Path, run: Path) -> dict[str, Any]:
+    path = os.path.relpath(row.file, served).replace(os.sep, "/")
+    task: dict[str, Any] = {
+        "data": {
+            "image": f"/data/local-files/?d={quote(path)}",
+            SPLIT: row.split,
+            NAME: row.name,
+            FILE_FIELD: row.file,
+        }
+    }
+    if row.rejected:
+        task["annotations"] = [{"result": [], "was_cancelled": True}]
+    elif row.label is not None:
+        task["annotations"] = [{"result": _choice(row.label)}]
+    if row.answer is not None:
+        task["predictions"] = [
+            {
+                "model_version": f"tutelage {run.name}",
+                "score": round(row.confidence or 0.0, 4),
+                "result": _choice(row.answer),
+            }
+        ]
+    return task
+
+
+def _choice(label: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "from_name": QUESTION,
+            "to_name": "image",
+            "type": "choices",
+            "value": {"choices": [label]},
+        }
+    ]
+
+
+def _cvat(
+    out: Path, rows: Sequence[Exported], classes: Sequence[str], root: Path, run: Path
+) -> list[str]:
+    """Tags for the labels, and for the model's answers tags of labels of their own."""
+    marks = {split: mark for mark, split in SPLITS.items()}
+    labels = [*classes, *(name + PREDICTED for name in classes), OF_NO_USE, *SPLITS]
+    lines = ['<?xml version="1.0" encoding="utf-8"?>', "<annotations>", "  <version>1.1</version>"]
+    lines += ["  <meta><task><labels>"]
+    lines += [f"    <label><name>{_escaped(name)}</name></label>" for name in labels]
+    lines += ["  </labels></task></meta>"]
+    for number, row in enumerate(rows, start=_NO_FRAME):
+        tags = [row.label] if row.label is not None else []
+        tags += [row.answer + PREDICTED] if row.answer is not None else []
+        tags += [OF_NO_USE] if row.rejected else []
+        tags += [marks[row.split]] if row.split in marks else []
+        lines.append(f'  <image id="{number}" name={quoteattr(_inside(row, root))}>')
+        lines += [f"    <tag label={quoteattr(tag)}></tag>" for tag in tags]
+        lines.append("  </image>")
+    write_atomically(out, "\n".join([*lines, "</annotations>", ""]))
+    constructor = [{"name": name, "type": "tag", "attributes": []} for name in labels]
+    write_atomically(_config(out), json.dumps(constructor, indent=1, ensure_ascii=False) + "\n")
+    return [
+        f"make a task in CVAT: paste {_config(out)} into its labels (Raw), and give it the images "
+        f"in {root}, as a zip of that folder's content or by a share, so that they keep their "
+        "folders",
+        f"upload {out} as annotations, CVAT 1.1; a label that ends with{PREDICTED} is the model's: "
+        "give the image the label without it",
+        'when you are done, export the task as "CVAT for images 1.1"; tutelage run '
+        f"annotations.xml --image-root {root} learns from it",
+    ]
+
+
+def _csv(
+    out: Path, rows: Sequence[Exported], classes: Sequence[str], root: Path, run: Path
+) -> list[str]:
+    lines = [csv_line(["image", "label", "split", "predicted", "confidence"])]
+    for row in rows:
+        if not row.rejected:
+            sure = "" if row.confidence is None else round(row.confidence, 4)
+            cells = [_inside(row, root), row.label or "", row.split, row.answer or "", sure]
+            lines.append(csv_line(cells))
+    write_atomically(out, "".join(lines))
+    rejected = sum(row.rejected for row in rows)
+    said = [f"{rejected} images of no use are left out"] if rejected else []
+    return [
+        *said,
+        f"fill in or correct the column label; tutelage run {out} --image-root {root} learns from "
+        "it",
+    ]
+
+
+_WRITERS: dict[
+    Format, Callable[[Path, Sequence[Exported], Sequence[str], Path, Path], list[str]]
+] = {"label-studio": _label_studio, "cvat": _cvat, "csv": _csv}
+
+
+def _beside(out: Path) -> Path:
+    """The folder for images that lie in no file."""
+    return out.with_name(f"{out.stem}-images")
+
+
+def _config(out: Path) -> Path:
+    """The labels as the tool wants them: the labelling interface, or CVAT's constructor."""
+    return out.with_name(f"{out.stem}-labels{'.xml' if out.suffix == '.json' else '.json'}")
+
+
+def _escaped(text: str) -> str:
+    return quoteattr(text)[1:-1]
