@@ -5,6 +5,7 @@ An answer is what one person chose for one image. What a model predicted is no l
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -210,27 +211,22 @@ def _results(annotation: Mapping[str, Any], where: str) -> Iterator[dict[str, An
 
 
 def _choices_in(value: Any, where: str) -> frozenset[str]:
-    """The choices in any form: a text, lists of choices, or either as the JSON in a CSV cell."""
-    if value is None or value == "":
+    """The choices in any form: a text, lists of choices, or the latter as JSON in a CSV cell."""
+    if value in (None, ""):
         return frozenset()
-    if isinstance(value, str):
-        if value[0] not in "[{":
-            return frozenset([value.strip()])
-        try:
+    if isinstance(value, str) and '"choices"' in value:
+        with contextlib.suppress(ValueError, RecursionError):
             value = json.loads(value)
-        except (ValueError, RecursionError):
-            return frozenset([value.strip()])
-    if isinstance(value, dict) and "choices" in value:
-        value = value["choices"]
-    if not isinstance(value, list):
-        raise TutelageError(
-            f"{where} is {json.dumps(value)[:80]}; expected choices: tutelage classifies whole "
-            "images"
-        )
-    nested = [part if isinstance(part, str) else _choices_in(part, where) for part in value]
-    return frozenset(
-        text for part in nested for text in ([part.strip()] if isinstance(part, str) else part)
-    )
+    found: set[str] = set()
+    for part in value if isinstance(value, list) else [value]:
+        choices = part.get("choices") if isinstance(part, dict) else [part]
+        if not isinstance(choices, list) or not all(isinstance(text, str) for text in choices):
+            raise TutelageError(
+                f"{where} is {json.dumps(part)[:80]}; expected choices: tutelage classifies whole "
+                "images"
+            )
+        found.update(text.strip() for text in choices)
+    return frozenset(found)
 
 
 def _text(row: Mapping[str, Any], key: str, where: str) -> str:

@@ -1,0 +1,91 @@
+"""COCO's JSON is read where each image has one category."""
+
+import json
+
+import pytest
+from catalogs import by_name, put
+
+from tutelage.data.open import read_catalog
+from tutelage.system.errors import TutelageError
+
+CATEGORIES = [{"id": 7, "name": "cat", "supercategory": "animal"}, {"id": 3, "name": "dog"}]
+
+
+def coco(*found, boxes=False):
+    """Images with the categories of their annotations."""
+    images = [
+        {"id": number, "file_name": name, "height": 3, "width": 3}
+        for number, (name, *_) in enumerate(found)
+    ]
+    pairs = [(number, each) for number, (_, *of) in enumerate(found) for each in of]
+    box = {"bbox": [1, 1, 2, 2], "area": 4, "iscrowd": 0} if boxes else {}
+    annotations = [
+        {"id": i, "image_id": number, "category_id": category, **box}
+        for i, (number, category) in enumerate(pairs)
+    ]
+    return {"info": {}, "images": images, "annotations": annotations, "categories": CATEGORIES}
+
+
+def saved(path, content):
+    return put(path, json.dumps(content).encode())
+
+
+def test_the_one_category_of_an_image_is_its_label(tmp_path):
+    for name in ("images/a.jpg", "images/b.jpg", "images/c.jpg"):
+        put(tmp_path / name)
+    content = coco(("a.jpg", 7), ("b.jpg", 3, 3), ("c.jpg",))
+    catalog = read_catalog(saved(tmp_path / "coco.json", content))
+    assert by_name(catalog) == {
+        "images/a.jpg": ("cat", "train"),
+        "images/b.jpg": ("dog", "train"),
+        "images/c.jpg": (None, "train"),
+    }
+    assert catalog.warnings == ()
+
+
+def test_boxes_are_not_used_and_detection_is_explained(tmp_path):
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        put(tmp_path / name)
+    path = saved(tmp_path / "c.json", coco(("a.jpg", 7, 3), ("b.jpg", 3), ("c.jpg", 7), boxes=True))
+    catalog = read_catalog(path)
+    assert catalog.labels.tolist() == [-1, 1, 0]
+    assert catalog.warnings == (
+        f"{path}: the boxes are not used: whole images are classified",
+        "1 images have several labels (first: a.jpg: cat, dog) and count as unlabelled; give each "
+        "one label",
+    )
+    saved(path, coco(("a.jpg", 7, 3), ("b.jpg", 3, 7), ("c.jpg", 7), boxes=True))
+    with pytest.raises(TutelageError, match=r"2 of 3 images hold objects of several.*detection"):
+        read_catalog(path)
+
+
+def test_roboflow_has_one_file_for_each_split(tmp_path):
+    for split in ("train", "valid", "test"):
+        put(tmp_path / split / "a.jpg", split.encode())
+        saved(tmp_path / split / "_annotations.coco.json", coco(("a.jpg", 7)))
+    catalog = read_catalog(tmp_path)
+    assert by_name(catalog) == {
+        "test/a.jpg": ("cat", "test"),
+        "train/a.jpg": ("cat", "train"),
+        "valid/a.jpg": ("cat", "val"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": {}}, r"images is \{\}; expected a list"),
+        ({"images": ["a.jpg"]}, r'images\[0\] is "a.jpg"; expected an object'),
+        ({"images": [{"id": 0}]}, r"images\[0\], file_name is null; expected a text"),
+        ({"images": [{"file_name": "a.jpg"}]}, r"images\[0\], id is null; expected a whole number"),
+        ({"images": []}, r"1 images have annotations and are not listed \(first: id 0\)"),
+        ({"images": [], "annotations": []}, "lists no images"),
+        ({"categories": [{"id": 1, "name": 3}]}, r"categories\[0\], name is 3; expected a text"),
+        ({"categories": []}, r"annotations\[0\] has the category 7, which is not listed"),
+        ({"annotations": [{"category_id": 7}]}, "image_id is null; expected a whole number"),
+    ],
+)
+def test_wrong_shapes_are_said_with_their_place(tmp_path, change, message):
+    put(tmp_path / "a.jpg")
+    with pytest.raises(TutelageError, match=message):
+        read_catalog(saved(tmp_path / "c.json", coco(("a.jpg", 7)) | change))

@@ -1,0 +1,235 @@
+"""What Label Studio exports is read: the forms are those of its version 1.23.2, shortened."""
+
+import json
+
+import pytest
+from catalogs import by_name, put
+
+from tutelage.config import TableConfig
+from tutelage.data.open import read_catalog
+from tutelage.system.errors import TutelageError
+
+UPLOADED = "/data/upload/1/391eaf7e-"
+
+
+def chosen(*labels, name="choice", kind="choices"):
+    value = {kind: [*labels]}
+    return {"from_name": name, "to_name": "image", "type": kind, "value": value}
+
+
+def annotation(*labels, cancelled=False, **more):
+    result = [chosen(*labels)] if labels else []
+    return {"id": 1, "completed_by": 1, "result": result, "was_cancelled": cancelled, **more}
+
+
+def task(image, *annotations, **data):
+    return {
+        "id": 1,
+        "annotations": [*annotations],
+        "file_upload": "391eaf7e-a_1_x.jpg",
+        "drafts": [],
+        "predictions": [],
+        "data": {"image": image, **data},
+        "total_annotations": len(annotations),
+    }
+
+
+def exported(folder, content, name="project-1-at-2026.json"):
+    return put(folder / name, json.dumps(content).encode())
+
+
+def images(folder, *names):
+    for name in names or ("a.jpg", "b.jpg"):
+        put(folder / name, name.encode())
+
+
+def below(folder):
+    return TableConfig(image_root=str(folder))
+
+
+def test_annotations_are_labels_and_tasks_without_any_are_unlabelled(tmp_path):
+    images(tmp_path, "a.jpg", "b.jpg", "c.jpg")
+    hint = {"model_version": "m", "score": 0.9, "result": [chosen("dog")]}
+    unsure = {**task("c.jpg"), "predictions": [hint]}
+    path = exported(
+        tmp_path, [task("a.jpg", annotation("cat")), task("b.jpg", annotation("dog")), unsure]
+    )
+    catalog = read_catalog(path)
+    assert by_name(catalog) == {
+        "a.jpg": ("cat", "train"),
+        "b.jpg": ("dog", "train"),
+        "c.jpg": (None, "train"),
+    }
+    assert catalog.warnings == ()
+
+
+def test_predictions_alone_are_no_labels(tmp_path):
+    images(tmp_path, "a.jpg")
+    path = exported(tmp_path, [{**task("a.jpg"), "predictions": [annotation("dog")]}])
+    catalog = read_catalog(path)
+    assert catalog.classes == ()
+    assert catalog.warnings == (f"nothing in {path} is labelled; predictions are not labels",)
+
+
+def test_annotators_who_disagree_leave_an_image_unlabelled(tmp_path):
+    images(tmp_path)
+    both = task("a.jpg", annotation("cat", ground_truth=True), annotation("dog"))
+    agreed = task("b.jpg", annotation("cat"), annotation("cat"), annotation())
+    catalog = read_catalog(exported(tmp_path, [both, agreed]))
+    assert by_name(catalog) == {"a.jpg": (None, "train"), "b.jpg": ("cat", "train")}
+    assert catalog.warnings == (
+        "annotators disagree about 1 images (first: a.jpg: cat, dog), which count as unlabelled; "
+        "delete the wrong annotations there",
+    )
+
+
+def test_what_was_skipped_is_left_out_of_the_pool_too(tmp_path):
+    images(tmp_path, "in/a.jpg", "in/b.jpg", "in/c.jpg", "in/d.jpg")
+    skipped = task(f"{UPLOADED}b.jpg", annotation(cancelled=True))
+    tasks = [
+        task(f"{UPLOADED}a.jpg", annotation("cat"), annotation(cancelled=True)),
+        skipped,
+        task(f"{UPLOADED}c.jpg", annotation("dog")),
+    ]
+    catalog = read_catalog(exported(tmp_path, tasks), below(tmp_path / "in"))
+    assert catalog.names == ("a.jpg", "c.jpg", "d.jpg")
+    assert catalog.labels.tolist() == [0, 1, -1]
+    assert catalog.warnings == (
+        f"1 images were skipped in Label Studio (first: {UPLOADED}b.jpg) and are left out; label "
+        "them there to learn from them",
+        "1 images are not listed: they are unlabelled",
+    )
+
+
+@pytest.mark.parametrize(
+    ("listed", "file"),
+    [
+        ("/data/upload/1/391eaf7e-a_1_x.jpg", "cat/a 1 (x).jpg"),
+        ("/data/upload/1/8af57e7c-%C3%BC_d.jpg", "ü d.jpg"),
+        ("/data/upload/8af57e7c-a.jpg", "8af57e7c-a.jpg"),  # the folder of uploads itself
+        ("http://labels:8080/data/upload/1/8af57e7c-a.jpg", "deep/er/a.jpg"),
+        ("/data/local-files/?d=photos/cat/a%201.jpg", "cat/a 1.jpg"),
+        ("http://labels/data/local-files/?d=a.jpg", "a.jpg"),
+        ("s3://bucket/photos/cat/a.jpg", "cat/a.jpg"),
+        ("s3://bucket/a%20b.jpg", "a%20b.jpg"),
+        ("https://host/photos/a%20b.jpg?key=1", "photos/a b.jpg"),
+        ("gs://bucket/a.jpg", "copied/from/a.jpg"),
+        ("C:\\photos\\cat\\a.jpg", "cat/a.jpg"),
+    ],
+)
+def test_images_are_found_by_every_name_that_label_studio_gives_them(tmp_path, listed, file):
+    images(tmp_path / "in", file, "other/b.jpg")
+    path = exported(tmp_path, [task(listed, annotation("cat"))])
+    catalog = read_catalog(path, below(tmp_path / "in"))
+    assert by_name(catalog)[file] == ("cat", "train")
+    assert catalog.source.read(0) == file.encode()
+
+
+def test_json_min_has_a_record_for_each_annotation(tmp_path):
+    images(tmp_path, "a.jpg", "b.jpg", "c.jpg", "d.jpg")
+    meta = {"annotator": 1, "annotation_id": 1, "created_at": "2026", "lead_time": None}
+    records = [
+        {"image": f"{UPLOADED}a.jpg", "id": 1, "choice": "cat", **meta},
+        {"image": f"{UPLOADED}b.jpg", "id": 2, "choice": "dog", **meta},
+        {"image": f"{UPLOADED}b.jpg", "id": 2, "choice": "cat", **meta},
+        {"image": f"{UPLOADED}c.jpg", "id": 3, "choice": "dog", **meta},
+        {"image": f"{UPLOADED}d.jpg", "id": 4, "annotator": None},
+    ]
+    catalog = read_catalog(exported(tmp_path, records))
+    assert by_name(catalog) == {
+        "a.jpg": ("cat", "train"),
+        "b.jpg": (None, "train"),
+        "c.jpg": ("dog", "train"),
+        "d.jpg": (None, "train"),
+    }
+    assert "annotators disagree about 1 images" in catalog.warnings[0]
+
+
+def test_csv(tmp_path):
+    images(tmp_path, "a.jpg", "b.jpg", "c.jpg", "e.jpg", "f.jpg")
+    several = json.dumps([{"choices": ["cat", "dog"]}]).replace('"', '""')
+    text = (
+        '"annotation_id","annotator","choice","created_at","id","image","lead_time","updated_at"\n'
+        f'1,"1","cat","2026",1,"{UPLOADED}a.jpg","","2026"\n'
+        f'3,"1","dog","2026",2,"{UPLOADED}b.jpg","","2026"\n'
+        f'4,"1","{several}","2026",3,"{UPLOADED}c.jpg","","2026"\n'
+        f'"","","","",5,"{UPLOADED}e.jpg","",""\n'
+        f'9,"1","[odd","2026",6,"{UPLOADED}f.jpg","","2026"\n'
+    )
+    catalog = read_catalog(put(tmp_path / "project.csv", text.encode()))
+    assert [value[0] for value in by_name(catalog).values()] == ["cat", "dog", None, None, "[odd"]
+    assert catalog.warnings == (
+        "1 images have several labels (first: c.jpg: cat, dog) and count as unlabelled; give each "
+        "one label",
+    )
+
+
+def test_most_images_with_several_labels_are_refused(tmp_path):
+    images(tmp_path)
+    tasks = [task(name, annotation("cat", "dog")) for name in ("a.jpg", "b.jpg")]
+    with pytest.raises(TutelageError, match=r"2 images have several labels \(first: a.jpg: cat, d"):
+        read_catalog(exported(tmp_path, tasks))
+
+
+def test_several_questions_are_told_apart_by_the_label_column(tmp_path):
+    images(tmp_path, "a.jpg")
+    answer = annotation() | {"result": [chosen("cat", name="animal"), chosen("red", name="colour")]}
+    path = exported(tmp_path, [task("a.jpg", answer)])
+    with pytest.raises(TutelageError, match=r"the questions animal, colour; .*--label-col"):
+        read_catalog(path)
+    assert read_catalog(path, TableConfig(label_column="colour")).classes == ("red",)
+    with pytest.raises(TutelageError, match="no labels called size; found: animal, colour"):
+        read_catalog(path, TableConfig(label_column="size"))
+
+
+def test_the_field_of_the_images_may_have_any_name(tmp_path):
+    images(tmp_path, "a.jpg")
+    one = {"data": {"photo": "a.jpg", "author": "Ann"}, "annotations": [annotation("cat")]}
+    path = exported(tmp_path, [one])
+    assert read_catalog(path).names == ("a.jpg",)
+    one["data"]["before"] = "b.jpg"
+    path = exported(tmp_path, [one])
+    with pytest.raises(TutelageError, match="of these photo, before several name images"):
+        read_catalog(path)
+    assert read_catalog(path, TableConfig(image_column="photo")).names == ("a.jpg",)
+    with pytest.raises(TutelageError, match="has no field picture; found: photo, author, before"):
+        read_catalog(path, TableConfig(image_column="picture"))
+
+
+def test_boxes_are_explained(tmp_path):
+    images(tmp_path, "a.jpg")
+    boxes = annotation() | {"result": [chosen("cat", kind="rectanglelabels")]}
+    with pytest.raises(TutelageError, match="holds rectanglelabels and no choices; tutelage class"):
+        read_catalog(exported(tmp_path, [task("a.jpg", boxes)]))
+    record = {"image": "a.jpg", "label": [{"x": 1, "rectanglelabels": ["cat"]}]}
+    with pytest.raises(TutelageError, match=r"row 1, label is .*expected choices"):
+        read_catalog(exported(tmp_path, [record]))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([3], "task 1 is 3; expected an object"),
+        ([{"data": []}], r"data of task 1 is \[\]; expected an object"),
+        ([{"data": {}}], "has no field called image; found: nothing"),
+        ([{"data": {"image": 3}}], "task 1, image is 3; expected a text"),
+        ([{"data": {"image": " "}}], "task 1 has no image"),
+        ([{"data": {"image": "a.jpg"}, "annotations": {"a": 1}}], "annotations is .*expected a li"),
+        ([{"data": {"image": "a.jpg"}, "annotations": ["x"]}], 'annotation is "x"; expected an ob'),
+        ([{"data": {"image": "a.jpg"}, "annotations": [{"result": "x"}]}], "result is .x.; expect"),
+        ([{"data": {"image": "a.jpg"}, "annotations": [{"result": [1]}]}], "a result is 1; expec"),
+        ([task("a.jpg", annotation() | {"result": [chosen(["x"])]})], "expected choices"),
+        (
+            [task("a.jpg", annotation() | {"result": [{**chosen(), "value": 3}]})],
+            "expected choices",
+        ),
+        ([task("a.jpg", annotation("a\nb"))], "control character"),
+        ([], "has no field called image; found: nothing"),
+    ],
+)
+def test_wrong_shapes_are_said_with_their_place(tmp_path, content, message):
+    images(tmp_path)
+    with pytest.raises(TutelageError, match=message) as caught:
+        read_catalog(exported(tmp_path, content))
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 600
