@@ -32,11 +32,9 @@ def test_a_table_of_label_studio_is_known_by_its_columns_and_others_stay_manifes
     rows = b"annotation_id,annotator,choice,image,lead_time\n1,1,x,a.jpg,2\n2,1,y,b.jpg,2\n"
     assert read_catalog(put(tmp_path / "m.csv", rows)).classes == ("x", "y")
     assert read_catalog(put(tmp_path / "m.csv", b"image,label\na.jpg,z\n")).classes == ("z",)
-    with pytest.raises(TutelageError, match="is not UTF-8"):
-        read_catalog(put(tmp_path / "m.csv", b"image,label\n\xff.jpg,z\n"))
 
 
 def test_the_root_of_the_images_must_be_there(tmp_path):
     path = put(tmp_path / "x.json", b'[{"image": "a.jpg"}]')
-    with pytest.raises(TutelageError, match=r"--image-root .*/no is no folder"):
+    with pytest.raises(TutelageError, match=r"--image-root .*/no is not a folder"):
         read_catalog(path, TableConfig(image_root=str(tmp_path / "no")))

@@ -77,5 +77,5 @@ def test_two_images_never_become_one(tmp_path):
 
 def test_an_unknown_split_is_refused(tmp_path):
     put(tmp_path / "a.jpg")
-    with pytest.raises(TutelageError, match="unknown split 'part 2'"):
+    with pytest.raises(TutelageError, match="unknown split 'Part 2'"):
         catalog_of("x", Listing([Listed("a.jpg", CAT, "Part 2")]), tmp_path, pool=False)

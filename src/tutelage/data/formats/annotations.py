@@ -41,7 +41,7 @@ def read_annotations(path: Path, table: TableConfig) -> Catalog:
     home = path if path.is_dir() else path.parent
     root = Path(table.image_root) if table.image_root else home
     if not root.is_dir():
-        raise TutelageError(f"--image-root {root} is no folder")
+        raise TutelageError(f"--image-root {root} is not a folder; give the folder of the images")
     listing = _of_folder(path, table) if path.is_dir() else _of_file(path, table)
     return catalog_of(str(path), listing, root, pool=bool(table.image_root))
 

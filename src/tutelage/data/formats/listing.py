@@ -14,7 +14,7 @@ from tutelage.data.sources import FileSource
 from tutelage.system.errors import TutelageError
 
 _Kind = TypeVar("_Kind")
-_WORDS: dict[type, str] = {dict: "an object", list: "a list", str: "a text"}
+_WORDS: dict[type, str] = {dict: "an object", list: "a list", str: "a text", int: "a whole number"}
 
 
 @dataclass(frozen=True)
