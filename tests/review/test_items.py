@@ -16,6 +16,14 @@ def test_it_says_the_next_command(reviewed: Path, photos: Path) -> None:
     assert len(items) == 42
 
 
+def test_the_next_command_reads_the_data_as_this_run_did(reviewed: Path, photos: Path) -> None:
+    config = json.loads((reviewed / "config.json").read_text())
+    config["request"]["settings"]["table"]["image_root"] = "all photos"
+    (reviewed / "config.json").write_text(json.dumps(config))
+    want = f"tutelage run {photos} --out NEW --image-root 'all photos' --decisions {reviewed}"
+    assert open_run(reviewed).next_run == want
+
+
 def test_test_images_are_not_there(reviewed: Path) -> None:
     items = open_run(reviewed)
     assert not [name for i in range(len(items)) if (name := items.name(i)).startswith("test/")]

@@ -210,7 +210,9 @@ def next_run(folder: Path) -> str:
     The folder may have been made with decisions itself; they still hold.
     """
     request = RunFolder(folder).request()
-    earlier = request.get("settings", {}).get("data", {}).get("decisions")
+    settings = request.get("settings", {})
+    earlier = settings.get("data", {}).get("decisions")
     decisions = f"{earlier},{folder}" if earlier else str(folder)
     command = "run" if request["command"] == "suggest" else request["command"]
-    return command_line(command, request["data"], "NEW", {"decisions": decisions})
+    given = {**settings.get("table", {}), "decisions": decisions}
+    return command_line(command, request["data"], "NEW", given)

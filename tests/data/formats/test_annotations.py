@@ -34,6 +34,13 @@ def test_a_table_of_label_studio_is_known_by_its_columns_and_others_stay_manifes
     assert read_catalog(put(tmp_path / "m.csv", b"image,label\na.jpg,z\n")).classes == ("z",)
 
 
+def test_a_file_of_a_common_name_does_not_make_a_folder_an_export(tmp_path):
+    put(tmp_path / "ants/a.jpg")
+    put(tmp_path / "bees/b.jpg")
+    put(tmp_path / "labels.json", b'{"0": "ants"}')
+    assert read_catalog(tmp_path).classes == ("ants", "bees")
+
+
 def test_the_root_of_the_images_must_be_there(tmp_path):
     path = put(tmp_path / "x.json", b'[{"image": "a.jpg"}]')
     with pytest.raises(TutelageError, match=r"--image-root .*/no is not a folder"):

@@ -14,7 +14,8 @@ from tutelage.data.formats import coco, cvat, fiftyone, label_studio, roboflow
 from tutelage.data.formats.listing import Listing, all_of, catalog_of
 from tutelage.system.errors import TutelageError
 
-ONE_HOT, IN_FOLDERS = "_classes.csv", ("_classes.csv", "_annotations.coco.json", "labels.json")
+ONE_HOT, FIFTYONE = "_classes.csv", "labels.json"
+IN_FOLDERS = (ONE_HOT, "_annotations.coco.json", FIFTYONE)
 """Files that describe the images beside them, in a folder or in one for each split."""
 CVAT = "annotations.xml"
 _SUFFIXES = (".json", ".xml")
@@ -60,17 +61,23 @@ def _of_folder(path: Path, table: TableConfig) -> Listing:
 def _parts(path: Path) -> Iterator[tuple[Path, str | None, str]]:
     """Each annotation file of a folder, the folder of its split in there, if any, and the split."""
     for name in IN_FOLDERS:
-        if (path / name).is_file():
+        if _describes(path, name):
             yield path / name, None, ""
             return
         splits = [
             (folder / name, folder.name, folder.name)
             for folder in sorted(path.iterdir())
-            if split_of(folder.name) and (folder / name).is_file()
+            if split_of(folder.name) and _describes(folder, name)
         ]
         if splits:
             yield from splits
             return
+
+
+def _describes(folder: Path, name: str) -> bool:
+    """Whether a file of this name is there, and so are its images; labels.json may be anything."""
+    there = (folder / name).is_file()
+    return there and (name != FIFTYONE or (folder / "data").is_dir())
 
 
 def _of_file(path: Path, table: TableConfig) -> Listing:
