@@ -10,7 +10,7 @@ from tutelage.data.open import read_catalog
 from tutelage.system.errors import TutelageError
 
 
-@pytest.mark.parametrize("name", ["m.csv", "m.parquet", "m"])
+@pytest.mark.parametrize("name", ["m.csv", "m.json", "m.xml", "m.parquet", "m"])
 def test_a_pipe_is_no_manifest(name, tmp_path):
     os.mkfifo(tmp_path / name)
     with pytest.raises(TutelageError, match="is not a file but a folder, a pipe"):

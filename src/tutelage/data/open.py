@@ -63,11 +63,12 @@ def read_catalog(data: Path | str, table: TableConfig | None = None) -> Catalog:
     path, asked = Path(data), table or TableConfig()
     if not path.exists():
         raise TutelageError(f"{path} does not exist; expected {_KNOWN}")
+    if not path.is_dir():
+        check_file(path)
     if is_annotations(path):
         return read_annotations(path, asked)
     if path.is_dir():
         return _read_folder(path, asked)
-    check_file(path)
     suffix = path.suffix.lower()
     if suffix in _TABLES:
         return _TABLES[suffix](path, asked)
