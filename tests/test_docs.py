@@ -7,8 +7,11 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -44,17 +47,79 @@ def test_a_command_that_is_shown_is_one(command: str) -> None:
     build_parser().parse_args(shlex.split(command)[1:])  # exits where it is not
 
 
+def script(name: str) -> ModuleType:
+    """A script that lies beside the pages."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(DOCS)
+        return import_module(name)
+
+
 def test_there_are_commands() -> None:
     assert len(ALL) >= 15
 
 
 def test_the_command_line_reference_is_the_parsers() -> None:
-    sys.path.insert(0, str(DOCS))
-    try:
-        import reference
-    finally:
-        sys.path.pop(0)
+    reference = script("reference")
     assert reference.page() == reference.PAGE.read_text("utf-8"), "run: python docs/reference.py"
+
+
+def test_the_korean_readme_shows_the_same_commands() -> None:
+    assert COMMANDS["README.ko.md"] == COMMANDS["README.md"]
+
+
+LINKING = [DOCS.parent / name for name in ("README.md", "README.ko.md", "CONTRIBUTING.md")]
+
+
+@pytest.mark.parametrize("page", [*LINKING, DOCS / "llms.txt"], ids=lambda page: page.name)
+def test_links_lead_to_files_and_headings(page: Path) -> None:
+    found = re.findall(r"\]\(([^)\s]+)\)|src=\"([^\"]+)\"", page.read_text("utf-8"))
+    links = [link for pair in found for link in pair if link and not link.startswith("https:")]
+    assert links
+    for link in links:
+        name, _, heading = link.partition("#")
+        path = page.parent / name
+        assert path.is_file(), link
+        assert not heading or heading in headings(path), link
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub and MkDocs write them."""
+    lines = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
+
+
+def test_llms_txt_names_every_page() -> None:
+    text = (DOCS / "llms.txt").read_text("utf-8")
+    assert text.startswith("# tutelage\n\n> ")
+    named = set(re.findall(r"\]\(([^)]+)\): \S", text))
+    assert named == {page.name for page in DOCS.glob("*.md")} - {"index.md"}
+
+
+def test_the_drawn_pictures_are_what_the_script_draws() -> None:
+    pictures = script("pictures")
+    drawn = {**pictures.badges(), **{name: draw() for name, draw in pictures.DRAWN.items()}}
+    for name, content in drawn.items():
+        assert (DOCS / "images" / name).read_text("utf-8") == content, "run: docs/pictures.py"
+
+
+def test_a_terminals_picture_follows_a_bar_and_colours() -> None:
+    terminal = script("terminal")
+    printed = [(0.5, "\x1b[32mkept\x1b[0m\r\nbar 1|"), (1.5, "\rbar 2|"), (2.0, "\r\x1b[K<end>")]
+    shown, speed = terminal.pictures(printed, "tutelage demo", 1.0)
+    screens = ["\n".join(terminal.written(line) for line in lines) for lines in shown]
+    assert speed == 2
+    head = '<tspan class="prompt">$ tutelage demo</tspan>\n<tspan class="green">kept</tspan>'
+    assert f"{head}\nbar 1|" in screens
+    assert f"{head}\nbar 2|" in screens
+    assert screens[-1] == f"{head}\n&lt;end&gt;"
+    picture = ElementTree.fromstring(terminal.draw(shown, "demo"))
+    assert len(picture.findall("{*}g")) == len(shown)
+
+
+def test_pictures_are_small() -> None:
+    sizes = {path.name: path.stat().st_size for path in (DOCS / "images").iterdir()}
+    assert sizes.pop("demo.svg") < 500_000
+    assert max(sizes.values()) < 200_000, sizes
 
 
 SOURCE = Path(tutelage.__file__).parent

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shlex
 import shutil
 import webbrowser
@@ -19,7 +20,7 @@ pytest.importorskip("timm")
 import huggingface
 import silent_checks as checks
 from shapes import CLASSES, write_shapes
-from shown import COMMANDS
+from shown import COMMANDS, DOCS
 from tarred import tar_tree
 
 from tutelage import cli
@@ -35,6 +36,8 @@ from tutelage.system import web
 
 SLOW = ("run", "demo", "augment", "bench", "ladder")
 """Commands that a second page runs again only where it builds on what they write."""
+HERE = {"defective=": f"{CLASSES[0]}="}
+"""A class that a page names, and one that the photos of these tests have."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -106,7 +109,7 @@ def test_the_commands_of_a_page_work_in_their_order(
     shutil.copytree(place, folder)
     monkeypatch.chdir(folder)
     for number, command in enumerate(COMMANDS[page]):
-        words = shlex.split(command)[1:]
+        words = [_here(word) for word in shlex.split(command)[1:]]
         if words[0] in SLOW:
             if command in ran and not is_built_on(words, COMMANDS[page][number + 1 :]):
                 continue
@@ -119,6 +122,23 @@ def test_the_commands_of_a_page_work_in_their_order(
             decide(Path(words[1]))
         if words[0] == "suggest" and "--classes" in words:
             label(Path(words[words.index("--out") + 1]))
+
+
+def _here(word: str) -> str:
+    for there, here in HERE.items():
+        word = word.replace(there, here)
+    return word
+
+
+@pytest.mark.parametrize("page", ["README.md", "README.ko.md"])
+def test_the_python_of_a_readme_works(
+    page: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(place)
+    text = (DOCS.parent / page).read_text("utf-8")
+    for block in re.findall(r"```python\n(.*?)```", text, re.S):
+        exec(compile(block, page, "exec"), {"__name__": "readme"})
+    assert 0 <= float(capsys.readouterr().out) <= 1
 
 
 def is_built_on(words: Sequence[str], later: Sequence[str]) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = [page for page in sorted(DOCS.glob("*.md")) if page.name != "cli.md"]
-PAGES.append(DOCS.parent / "README.md")
+PAGES += [DOCS.parent / "README.md", DOCS.parent / "README.ko.md"]
 
 
 def commands_of(page: Path) -> list[str]:
