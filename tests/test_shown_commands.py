@@ -138,7 +138,9 @@ def test_the_python_of_a_readme_works(
     text = (DOCS.parent / page).read_text("utf-8")
     for block in re.findall(r"```python\n(.*?)```", text, re.S):
         exec(compile(block, page, "exec"), {"__name__": "readme"})
-    assert 0 <= float(capsys.readouterr().out) <= 1
+    accuracy, *answers = capsys.readouterr().out.splitlines()
+    assert 0 <= float(accuracy) <= 1
+    assert len(answers) == 6
 
 
 def is_built_on(words: Sequence[str], later: Sequence[str]) -> bool:
