@@ -22,6 +22,7 @@ import tutelage
 from tutelage import api
 from tutelage.cli import build_parser
 
+SOURCE = Path(tutelage.__file__).parent
 BLOCKS = {
     f"{path.name}, block {number}": block
     for path in sorted(DOCS.glob("*.md"))
@@ -88,6 +89,17 @@ def headings(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", line.lower()).replace(" ", "-") for line in lines}
 
 
+QUOTED = re.findall(r"^\*\*`(.*?)`\.\*\*", (DOCS / "troubleshooting.md").read_text("utf-8"), re.M)
+
+
+@pytest.mark.parametrize("message", QUOTED)
+def test_a_message_that_is_explained_is_one(message: str) -> None:
+    source = "".join(path.read_text("utf-8") for path in SOURCE.rglob("*.py"))
+    source = re.sub(r'"\s+f?"', "", source)  # long messages are written as several strings
+    for part in message.split("NAME"):
+        assert part in source
+
+
 def test_llms_txt_names_every_page() -> None:
     text = (DOCS / "llms.txt").read_text("utf-8")
     assert text.startswith("# tutelage\n\n> ")
@@ -122,7 +134,6 @@ def test_pictures_are_small() -> None:
     assert max(sizes.values()) < 200_000, sizes
 
 
-SOURCE = Path(tutelage.__file__).parent
 MAPS = (DOCS / "design.md", DOCS.parent / "CONTRIBUTING.md")
 
 
