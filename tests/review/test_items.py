@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tutelage.review.items import open_run
+from tutelage.review.items import next_run, open_run
 from tutelage.system.errors import TutelageError
 
 
@@ -21,7 +21,7 @@ def test_the_next_command_reads_the_data_as_this_run_did(reviewed: Path, photos:
     config["request"]["settings"]["table"]["image_root"] = "all photos"
     (reviewed / "config.json").write_text(json.dumps(config))
     want = f"tutelage run {photos} --out NEW --image-root 'all photos' --decisions {reviewed}"
-    assert open_run(reviewed).next_run == want
+    assert next_run(reviewed) == want
 
 
 def test_test_images_are_not_there(reviewed: Path) -> None:
