@@ -155,8 +155,11 @@ def test_config_json_holds_every_setting_and_what_was_resolved(
         "streamed",
         "decoded_seconds",
         "prepared_seconds",
+        "images",
+        "finished",
     }
-    assert set(config) == {"request", *resolved}
+    assert set(config) == {"request", "place", *resolved}
+    assert config["place"] == str(photos.resolve())
     assert config["streamed"] is False
     assert config["request"]["command"] == "run"
     assert config["request"]["data"] == str(photos)
@@ -327,7 +330,7 @@ def test_kills_in_every_stage_change_nothing(finished: Path, photos: Path, tmp_p
             if stage == "student":
                 saved = partial(checkpointed, run)
                 assert commands.run(words, sent=signal.SIGTERM, when=saved) == 143
-                assert "ended by SIGTERM; the same command goes on" in commands.log.read_text()
+                assert "ended by SIGTERM; run the same command again" in commands.log.read_text()
                 further = partial(lambda at: checkpointed(run) > at, checkpointed(run))
                 assert commands.run(words, sent=signal.SIGKILL, when=further) == -signal.SIGKILL
                 assert not (run / "stages" / "student").exists()

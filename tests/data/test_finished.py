@@ -7,7 +7,7 @@ import pytest
 from shapes import write_shapes
 
 from tutelage.config import make_config
-from tutelage.data.finished import look, note_finished, note_images
+from tutelage.data.finished import look, note_finished, note_images, state_of
 from tutelage.data.open import read_catalog
 from tutelage.data.runfolder import RunFolder, request_of
 from tutelage.system.errors import TutelageError
@@ -26,7 +26,7 @@ def run(photos: Path, tmp_path: Path) -> Path:
     """A run folder as it is in the end, without its models."""
     folder = RunFolder(tmp_path / "run")
     folder.claim(request_of("run", "photos", make_config("run", {"seed": 3}).to_dict()))
-    note_images(folder, "run", "photos", read_catalog(photos))
+    note_images(folder, state_of("run", "photos", read_catalog(photos)))
     folder.write_json("metrics.json", RESULT)
     for name in ("report.html", "MODEL_CARD.md", "student.onnx"):
         (folder.path / name).write_text("whole")
@@ -115,7 +115,7 @@ def test_without_out_the_finished_run_is_found(
     assert look("run", "photos", None, config, catalog, quiet=True) == (Path("runs/1"), None)
     folder = RunFolder(Path("runs/1"))
     folder.claim(request_of("run", "photos", config.to_dict()))
-    note_images(folder, "run", "photos", catalog)
+    note_images(folder, state_of("run", "photos", catalog))
     folder.write_json("metrics.json", RESULT)
     for name in ("report.html", "MODEL_CARD.md"):
         (folder.path / name).write_text("whole")

@@ -43,7 +43,7 @@ from tutelage.config import (
 )
 from tutelage.data.catalog import Catalog
 from tutelage.data.decisions import apply_decisions
-from tutelage.data.finished import note_images
+from tutelage.data.finished import note_images, state_of
 from tutelage.data.runfolder import RunFolder, request_of
 from tutelage.models.classifier import Classifier
 from tutelage.models.given import model_folders
@@ -92,8 +92,6 @@ def prepare(
     began = time.monotonic() if began is None else began
     catalog = apply_decisions(catalog, config.data.decisions)
     with _claimed(command, data, out, config) as (folder, resumed):
-        if command != "ladder":
-            note_images(folder, command, data, catalog)
         console = _console(folder, quiet=quiet, progress=progress)
         trackers = open_trackers(config.data.track, folder.path) if is_lead() else []
         tracking = Tracking(trackers, console.say)
@@ -101,7 +99,9 @@ def prepare(
         console.record("settings", settings=config.to_dict())
         console.say(f"{'continuing the run in' if resumed else 'results:'} {folder.path}")
         needed = command != "distill"
+        images = state_of(command, data, catalog)  # as they are before they are read
         loaded = load_data(folder, catalog, config, console, command, labels_needed=needed)
+        note_images(folder, images)
         folder.pinned("decoded_seconds", lambda: round(time.monotonic() - began, 1))
         run = _planned(command, loaded, folder, shared or folder, notes, console, tracking)
         took = folder.pinned("prepared_seconds", lambda: round(time.monotonic() - began, 1))

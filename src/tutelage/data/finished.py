@@ -41,8 +41,8 @@ def look(
     @cache
     def state() -> str:
         if catalog is None:
-            return _state(command, data, None)
-        return _state(command, data, apply_decisions(catalog, config.data.decisions))
+            return state_of(command, data, None)
+        return state_of(command, data, apply_decisions(catalog, config.data.decisions))
 
     def fits(folder: RunFolder) -> bool:
         return folder.read_json("config.json").get(_IMAGES) in (None, state())
@@ -62,9 +62,9 @@ def look(
     return path, folder.read_json(RESULT)
 
 
-def note_images(folder: RunFolder, command: str, data: str, catalog: Catalog) -> None:
-    """Note the state of a run's images before they are read."""
-    folder.pin(_IMAGES, _state(command, data, catalog))
+def note_images(folder: RunFolder, state: str) -> None:
+    """Note in which state the images of a run were when it began to read them."""
+    folder.pin(_IMAGES, state)
 
 
 def note_finished(folder: RunFolder, exports: Iterable[str]) -> None:
@@ -72,13 +72,14 @@ def note_finished(folder: RunFolder, exports: Iterable[str]) -> None:
     folder.pin(_FINISHED, [RESULT, REPORT, CARD, *exports])
 
 
-def _state(command: str, data: str, catalog: Catalog | None) -> str:
+def state_of(command: str, data: str, catalog: Catalog | None) -> str:
     """A text that changes with the names, labels and splits of images, and with their files.
 
-    The folder's own name is left out: the same images by another path are the same. Images in
-    memory are known by the request already.
+    The folder's own name is left out: the same images by another path are the same. It is empty
+    for the demo, whose images never change, for images in memory, which the request knows already,
+    and for a ladder's draws, which nobody asks for.
     """
-    if catalog is None or command == "demo" or is_in_memory(data):
+    if catalog is None or command in ("demo", "ladder") or is_in_memory(data):
         return ""
     digest = hashlib.blake2b(digest_size=16)
     for index, (name, label, split) in enumerate(
