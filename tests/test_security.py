@@ -31,6 +31,7 @@ NETWORK = {
     "http": ("deploy.fetch",),
     **dict.fromkeys(("ftplib", "smtplib", "ssl", "requests", "httpx", "aiohttp", "boto3"), ()),
 }
+OFFLINE = ("urllib.parse",)  # of the same packages: it takes addresses apart, and opens none
 NEVER_CALLED = ("eval", "exec", "os.system", "os.popen", "torch.jit.load")
 
 
@@ -46,7 +47,7 @@ def imported(tree: ast.Module) -> set[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module not in OFFLINE:
             found.add(node.module.partition(".")[0])
         elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("need", "import_module"):
             first = node.args[0]
