@@ -143,7 +143,7 @@ def test_without_out_changed_images_get_a_new_number(
     folder = RunFolder(Path("runs/1"))
     folder.claim(request_of("run", "photos", config.to_dict()))
     assert place() == Path("runs/1")  # cut off before the images were looked at
-    note_images(folder, "run", "photos", read_catalog(photos))
+    note_images(folder, state_of("run", "photos", read_catalog(photos)))
     folder.unlock()
     assert place() == Path("runs/1")
     next((photos / "unlabeled").iterdir()).unlink()
