@@ -33,7 +33,7 @@ def test_some_names_count_before_others(names, found):
     ("names", "asked", "message"),
     [
         (["x", "label"], {}, "t lacks the column image; found: x, label.*--image-column can name"),
-        (["x"], {}, "lacks the column image and label.*--image-column and --label-column can"),
+        (["x"], {}, "lacks the column image; found: x.*--image-column can"),
         (["file", "path", "label"], {}, "several columns .* --image-column .*: file, path; choose"),
         (["image", "class", "target"], {}, "as in --label-column 'class'"),
         (["image", "label", "label"], {}, "has the column label twice"),
@@ -67,8 +67,19 @@ def test_few_labels_or_grades_are_classes():
     assert check_labels("t", "version", [f"v{number}.5" for number in range(12)] * 9) == []
 
 
+def test_without_a_column_of_labels_the_images_are_unlabelled_and_that_is_said():
+    found = find_columns("t", ["image", "art"], TableConfig())
+    assert (found.image, found.label, found.split) == ("image", None, None)
+    (said,) = found.warnings
+    assert "t has no column label, so its images are unlabelled; found: image, art" in said
+
+
+@pytest.mark.parametrize("label", ["NA", "n/a", "NaN", "null", "-1", "?"])
+def test_a_label_that_may_mean_none_is_refused(label):
+    with pytest.raises(TutelageError, match=r"holds '.*' in 2 rows; if that means no label, leave"):
+        check_labels("t", "label", ["a", label, label])
+
+
 def test_labels_that_may_be_no_classes_are_told():
-    (said,) = check_labels("t", "label", ["a", "NA", "NA"])
-    assert said.startswith("t: the label 'NA' (2 rows) is a class like any other")
     (said,) = check_labels("t", "label", [f"c{number}" for number in range(12)] * 2)
     assert "column label holds 12 classes in 24 rows" in said

@@ -472,12 +472,9 @@ def a_label_that_is_an_id(root):
     return table(root / "x.csv", "file,label", *(f"{n},patient{i}" for i, n in enumerate(names)))
 
 
-@read(
-    {"train": {"ant": 1, "bee": 1, "NA": 1}},
-    (
-        "ROOT/x.csv: the label 'NA' (1 rows) is a class like any other; if it means that "
-        "there is no label, leave these cells empty"
-    ),
+@refused(
+    "ROOT/x.csv: column label holds 'NA' in 1 rows; if that means no label, leave these cells "
+    "empty, and if it is a class, give it another name"
 )
 def a_label_that_may_mean_none(root):
     put_all(root, "1.png", "2.png", "3.png")
@@ -710,6 +707,19 @@ def a_table_whose_images_are_not_there(root):
     put_all(root, "1.png", "2.png")
     table(root / "labels.csv", "image,label", "7.png,ant")
     return root
+
+
+@read(
+    {"train": {None: 2}},
+    "ROOT/list.csv has no header; its columns are taken as image",
+    (
+        "ROOT/list.csv has no column label, so its images are unlabelled; found: image; "
+        "--label-column can name another column"
+    ),
+)
+def a_list_of_images(root):
+    put_all(root, "1.png", "2.png")
+    return table(root / "list.csv", "1.png", "2.png")
 
 
 @refused("no table of images and labels in ROOT; take out --label-column", label_column="breed")

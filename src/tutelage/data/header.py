@@ -22,8 +22,7 @@ LABEL = (
     *("species", "diagnosis"),
 )
 SPLIT = ("split", "set", "subset", "dataset")
-# What people write for "no label", and what may as well be the name of a class.
-_NO_LABEL = {"none", "na", "n/a", "nan", "null", "-1", "?"}
+_NO_LABEL = {"na", "n/a", "nan", "null", "-1", "?"}  # what programs write for "no label"
 _FEW = 10  # different labels, or rows, that say nothing about what a column is
 
 
@@ -32,28 +31,32 @@ class Columns:
     """The names of the columns."""
 
     image: str
-    label: str
+    label: str | None
     split: str | None
+    warnings: tuple[str, ...] = ()
 
 
 def find_columns(where: str, names: Sequence[str], asked: TableConfig) -> Columns:
     """The columns that a person asked for, or those that are called as such columns are.
 
     Raises:
-        TutelageError: there is none, or there are several.
+        TutelageError: there is none of images, or there are several.
     """
     image = _column(where, names, IMAGE, asked.image_column, "--image-column")
     label = _column(where, names, LABEL, asked.label_column, "--label-column")
-    missing = [usual for usual, name in (("image", image), ("label", label)) if name is None]
-    if image is None or label is None:
-        options = " and ".join(f"--{name}-column" for name in missing)
+    shown = ", ".join(names[:20])
+    if image is None:
         raise TutelageError(
-            f"{where} lacks the column {' and '.join(missing)}; found: {', '.join(names[:20])}. "
-            "Expected image, label (empty = unlabelled) and, if you like, split; "
-            f"{options} can name another column"
+            f"{where} lacks the column image; found: {shown}. Expected image, label (empty = "
+            "unlabelled) and, if you like, split; --image-column can name another column"
         )
+    said = (
+        f"{where} has no column label, so its images are unlabelled; found: {shown}; "
+        "--label-column can name another column"
+    )
     splits = [name for known in SPLIT for name in names if _fits(name, (known,))]
-    return Columns(image, label, splits[0] if splits else None)
+    warnings = () if label is not None else (said,)
+    return Columns(image, label, splits[0] if splits else None, warnings)
 
 
 def has_columns(names: Sequence[str], asked: TableConfig) -> bool:
@@ -78,11 +81,11 @@ def splits_in(column: str | None, values: Sequence[str]) -> Sequence[str] | None
     return values if sure or all(not v or split_of(v) is not None for v in set(values)) else None
 
 
-def check_labels(where: str, column: str, labels: Sequence[str]) -> list[str]:
+def check_labels(where: str, column: str | None, labels: Sequence[str]) -> list[str]:
     """Warnings about labels that may be no classes.
 
     Raises:
-        TutelageError: they are amounts, or each row has another one.
+        TutelageError: they are amounts, each row has another one, or some may mean "no label".
     """
     counts = Counter(labels)
     unlabelled = counts.pop("", 0)
@@ -99,18 +102,18 @@ def check_labels(where: str, column: str, labels: Sequence[str]) -> list[str]:
                 f"{where}: column {column} holds another value in each of its {rows} rows (first: "
                 f"{labels[0]}), so these are no classes; {mend}"
             )
+    for label, count in counts.items():
+        if label.lower() in _NO_LABEL:
+            raise TutelageError(
+                f"{where}: column {column} holds {label!r} in {count} rows; if that means no "
+                "label, leave these cells empty, and if it is a class, give it another name"
+            )
     said = []
     if len(counts) > max(_FEW, rows / 3) and not unlabelled:
         said.append(
             f"{where}: column {column} holds {len(counts)} classes in {rows} rows; if it is the "
             f"wrong column, {mend}"
         )
-    for label, count in counts.items():
-        if label.lower() in _NO_LABEL:
-            said.append(
-                f"{where}: the label {label!r} ({count} rows) is a class like any other; if it "
-                "means that there is no label, leave these cells empty"
-            )
     return said
 
 

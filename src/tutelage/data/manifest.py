@@ -47,15 +47,19 @@ def text_rows(path: Path, asked: TableConfig) -> Rows:
     """The rows of a .csv, .tsv or .jsonl file; TutelageError if it cannot be used."""
     with textfile.opened(path) as table:
         found = find_columns(str(path), table.names, asked)
-        wanted = [found.image, found.label, *filter(None, [found.split])]
-        images, labels, *splits = table.columns(wanted)
+        known = [name for name in (found.image, found.label, found.split) if name is not None]
+        columns = dict(zip(known, table.columns(known), strict=True))
+        images = columns[found.image]
+        labels = columns[found.label] if found.label is not None else [""] * len(images)
+        splits = columns[found.split] if found.split is not None else None
         said = [
             *table.warnings,
+            *found.warnings,
             *guess_told(path, table.encoding, (*labels, *images)),
             *check_labels(str(path), found.label, labels),
         ]
     _check_images(path, images)
-    return Rows(path, images, labels, splits_in(found.split, *splits) if splits else None, said)
+    return Rows(path, images, labels, splits and splits_in(found.split, splits), said)
 
 
 def read_parquet(path: Path, asked: TableConfig) -> Catalog:
@@ -71,10 +75,12 @@ def read_parquet(path: Path, asked: TableConfig) -> Catalog:
     table = Table(path)
     columns = table.schema.names
     found = find_columns(str(path), columns, asked)
-    values, classes = table.labels(found.label)
+    labels = [""] * table.count
+    if found.label is not None:
+        values, classes = table.labels(found.label)
+        labels = [label_text(value, classes) for value in values]
     images = _paths(table, found.image)
-    labels = [label_text(value, classes) for value in values]
-    said = check_labels(str(path), found.label, labels)
+    said = [*found.warnings, *check_labels(str(path), found.label, labels)]
     splits = None
     if found.split is not None:
         texts = [str(split or "") for split in table.column(found.split).to_pylist()]

@@ -78,9 +78,9 @@ def _csv(path: Path, file: TextIO) -> tuple[list[str], Iterator[list[str]], list
 
 
 def _names_without_header(cells: list[str]) -> list[str] | None:
-    """Names for columns whose first row is an image, its label and perhaps its split."""
+    """Names for columns whose first row is an image, perhaps with its label and its split."""
     images = [is_image(cell) for cell in cells]
-    if images.count(True) != 1 or len(cells) not in (2, 3):
+    if images.count(True) != 1 or len(cells) > 3:
         return None
     if len(cells) == 3 and split_of(cells[2]) is None:
         return None
