@@ -111,6 +111,17 @@ def test_the_canvas_holds_the_median_short_side(tmp_path, cache, short, canvas):
     assert open_store(read_catalog(tmp_path), cache=cache).canvas == canvas
 
 
+@pytest.mark.parametrize(
+    ("sizes", "canvas"),
+    [([(28, 28)] * 3, 28), ([(8, 8)] * 3, 32), ([(28, 28), (28, 30)], 32), ([(40, 40)] * 3, 48)],
+)
+def test_small_squares_of_one_size_are_kept_as_they_are(tmp_path, cache, sizes, canvas):
+    (tmp_path / "a").mkdir()
+    for i, size in enumerate(sizes):
+        Image.effect_noise(size, 64).save(tmp_path / f"a/{i}.png")
+    assert open_store(read_catalog(tmp_path), cache=cache).canvas == canvas
+
+
 def test_the_second_open_reads_no_image(photos, cache, calls):
     first = open_store(read_catalog(photos), cache=cache)
     assert calls["decode"] == 12

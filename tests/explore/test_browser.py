@@ -46,7 +46,7 @@ def suggest_page() -> str:
     content = {
         "command": "tutelage suggest photos --out s --budget 3",
         "created": "today",
-        "next": "tutelage run photos --out NEW --decisions s",
+        "next": "tutelage run photos --decisions s",
         "unlabelled": 1234,
         "labelled": 4,
         "copies": 2,

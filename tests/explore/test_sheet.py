@@ -17,7 +17,7 @@ def page(count: int, pictures: int, **facts: object) -> SuggestPage:
     content = {
         "command": "tutelage suggest photos --out s --budget 3",
         "created": "now",
-        "next": "tutelage run photos --out NEW --decisions s",
+        "next": "tutelage run photos --decisions s",
         "unlabelled": 1234,
         "labelled": 0,
         "copies": 0,
@@ -36,7 +36,7 @@ def test_rank_name_and_reason_stand_beside_each_picture() -> None:
     assert text.count('src="data:image/jpeg') == 3
     assert "<strong>2</strong> <bdi>1.jpg</bdi>" in text
     for part in ("reason 2", "1,234 unlabelled images", "net, 96 px", "a warning",
-                 "tutelage run photos --out NEW --decisions s"):  # fmt: skip
+                 "tutelage run photos --decisions s"):  # fmt: skip
         assert part in text
     for part in ("Copies", "could not be read", "left out", "<script"):
         assert part not in text

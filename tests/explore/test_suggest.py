@@ -88,7 +88,7 @@ def test_the_list_the_sheet_and_the_figures_agree(
     assert all(row["image"] in page and row["why"] in page for row in rows)
     assert len(set(names(content))) == 12
     assert (content["unlabelled"], content["labelled"], content["classes"]) == (24, 0, [])
-    assert content["next"] == f"tutelage run {album} --out NEW --decisions {out}"
+    assert content["next"] == f"tutelage run {album} --decisions {out}"
     assert content["command"].startswith(f"tutelage suggest {album} --out {out} --budget 12")
 
 
@@ -162,7 +162,7 @@ def test_without_classes_the_next_commands_are_said(
     captured = capsys.readouterr()
     assert len(names(json.loads(captured.out))) == 12
     assert f"label them: tutelage review {begun}" in captured.err
-    assert f"then train: tutelage run {album} --out NEW --decisions {begun}" in captured.err
+    assert f"then train: tutelage run {album} --decisions {begun}" in captured.err
 
 
 # --- continuing

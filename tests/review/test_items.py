@@ -12,7 +12,7 @@ from tutelage.system.errors import TutelageError
 
 def test_it_says_the_next_command(reviewed: Path, photos: Path) -> None:
     items = open_run(reviewed)
-    assert items.next_run == f"tutelage run {photos} --out NEW --decisions {reviewed}"
+    assert items.next_run == f"tutelage run {photos} --decisions {reviewed}"
     assert len(items) == 42
 
 
@@ -20,7 +20,7 @@ def test_the_next_command_reads_the_data_as_this_run_did(reviewed: Path, photos:
     config = json.loads((reviewed / "config.json").read_text())
     config["request"]["settings"]["table"]["image_root"] = "all photos"
     (reviewed / "config.json").write_text(json.dumps(config))
-    want = f"tutelage run {photos} --out NEW --image-root 'all photos' --decisions {reviewed}"
+    want = f"tutelage run {photos} --image-root 'all photos' --decisions {reviewed}"
     assert next_run(reviewed) == want
 
 

@@ -47,7 +47,7 @@ def test_the_images_keep_their_order_and_the_next_command_is_said(
         "08.png",
     ]
     data = photos / "unlabeled"
-    assert items.next_run == f"tutelage run {data} --out NEW --decisions {suggested}"
+    assert items.next_run == f"tutelage run {data} --decisions {suggested}"
 
 
 def test_decisions_that_it_was_made_with_still_hold(suggested: Path) -> None:

@@ -228,18 +228,18 @@ def catalog_of(folder: Path) -> Catalog:
     return read_catalog(request["data"], table)
 
 
-def command_line(command: str, data: str, out: str, settings: Mapping[str, Any]) -> str:
+def command_line(command: str, data: str, out: str | None, settings: Mapping[str, Any]) -> str:
     """The shell command of a run, or, if its data is in memory, the call in Python.
 
     ``data`` is what the user called it, or the words of ``open.in_memory``. A setting that is None
-    is left out.
+    is left out, and so is ``out``.
     """
     given = {name: value for name, value in settings.items() if value is not None}
     if is_in_memory(data):
-        values = "".join(f", {name}={value!r}" for name, value in given.items())
-        return f"tutelage.{command.replace('-', '_')}(DATA, {out!r}{values})"
+        values = [f", {out!r}" if out else "", *(f", {n}={value!r}" for n, value in given.items())]
+        return f"tutelage.{command.replace('-', '_')}(DATA{''.join(values)})"
     images = ["--data", data] if command == "demo" else [data]
-    words = ["tutelage", command, *images, "--out", out]
+    words = ["tutelage", command, *images, *(["--out", out] if out else [])]
     for name, value in given.items():
         words.append(f"--{name.replace('_', '-')}")
         if value is not True:

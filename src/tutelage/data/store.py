@@ -33,6 +33,7 @@ from tutelage.system.errors import TutelageError
 from tutelage.system.files import cache_folder, digest, install, write_atomically
 
 CANVASES = (32, 48, 64, 96, 128, 192, 256)
+LEAST = 16  # the smallest that may be asked for
 _SAMPLE = 200  # images whose size decides the canvas
 _CHUNK = 128  # images in memory while building
 _DAY = 86_400.0  # seconds
@@ -79,7 +80,7 @@ def open_store(
     Args:
         catalog: the images.
         canvas: side of the square in pixels; None takes the smallest of ``CANVASES`` that holds
-            the median short side.
+            the median short side, or that of images that are all smaller squares of one size.
         cache: where caches live; None means $TUTELAGE_CACHE or ~/.cache/tutelage.
         budget: most bytes of pixels; None means nine tenths of the disk's free space, or whatever
             the cache holds already.
@@ -267,11 +268,13 @@ def _squash(source: Source, canvas: int, index: int) -> tuple[NDArray[np.uint8],
 
 
 def _choose_canvas(source: Source, count: int) -> int:
-    short = []
+    sizes = []
     for index in np.unique(np.linspace(0, count - 1, _SAMPLE).astype(int)):
         with contextlib.suppress(UnreadableImage, OSError):
-            short.append(min(read_size(source.read(int(index)))))
-    median = float(np.median(short)) if short else CANVASES[0]
+            sizes.append(read_size(source.read(int(index))))
+    median = float(np.median([min(size) for size in sizes])) if sizes else CANVASES[0]
+    if LEAST <= median < CANVASES[0] and {*sizes} == {(median, median)}:
+        return int(median)  # as they are: enlarging would differ a little from the exported graph's
     return next((side for side in CANVASES if side >= median), CANVASES[-1])
 
 

@@ -215,4 +215,5 @@ def next_run(folder: Path) -> str:
     decisions = f"{earlier},{folder}" if earlier else str(folder)
     command = "run" if request["command"] == "suggest" else request["command"]
     given = {**settings.get("table", {}), "decisions": decisions}
-    return command_line(command, request["data"], "NEW", given)
+    out = "NEW" if command == "demo" else None  # its default folder holds the run already
+    return command_line(command, request["data"], out, given)

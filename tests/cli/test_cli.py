@@ -18,6 +18,7 @@ from predicted import predictions_in
 from shapes import FINISHED, as_options, contents
 
 from tutelage import api, cli
+from tutelage.cli.output import FIGURES, SKIPPED_SHOWN
 from tutelage.cli.parser import EVERYDAY, VERBS, build_parser
 from tutelage.config import COMMANDS, REMOVED, SETTINGS, field_type, group_fields
 from tutelage.system.console import printable
@@ -457,18 +458,16 @@ def test_predict_prints_rows_for_programs_and_a_summary_for_people(
     model = str(write_model(tmp_path / "m.onnx"))
     Image.new("RGB", (4, 4), "red").save(tmp_path / "붉은 색.png")
     monkeypatch.chdir(tmp_path)
-    for number in range(cli.SKIPPED_SHOWN + 2):
+    for number in range(SKIPPED_SHOWN + 2):
         (tmp_path / f"torn{number:02d}.png").touch()
     assert cli.main(["predict", model, "*.png"]) == 0
     said = capsys.readouterr()
     assert said.out == "붉은 색.png\tr\t1.0000\n"
     *skipped, more, summary = said.err.splitlines()
     assert skipped[0] == "skipped torn00.png: the file is empty"
-    assert len(skipped) == cli.SKIPPED_SHOWN
+    assert len(skipped) == SKIPPED_SHOWN
     assert more == "skipped 2 more"
-    assert (
-        summary == f"{cli.SKIPPED_SHOWN + 3} images, {cli.SKIPPED_SHOWN + 2} of them skipped: r (1)"
-    )
+    assert summary == f"{SKIPPED_SHOWN + 3} images, {SKIPPED_SHOWN + 2} of them skipped: r (1)"
     assert cli.main(["predict", model, "붉은*", "--json", "--out", "a.csv"]) == 0
     said = capsys.readouterr()
     assert json.loads(said.out)["label"] == "r"
@@ -484,9 +483,11 @@ def test_evaluate_prints_for_people_and_for_programs(
     assert cli.main(["evaluate", str(finished), str(photos)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "18 test images"
-    assert lines[1].startswith(f"accuracy           {expected['accuracy']:.4f}  [")
-    names = ["majority", "balanced_accuracy", "macro_f1", "ece", "nll"]
-    assert [line.split()[0] for line in lines[2:]] == names
+    width = max(map(len, FIGURES.values()))
+    assert lines[1].startswith(f"{'accuracy':<{width}}  {expected['accuracy']:.4f}  [")
+    assert lines[2:] == [
+        f"{words:<{width}}  {expected[name]:.4f}" for name, words in FIGURES.items()
+    ]
 
 
 def test_export_prints_what_it_checked(

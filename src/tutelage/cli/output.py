@@ -1,0 +1,105 @@
+"""What a command prints: its result for people or as JSON, and errors."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tutelage.system.errors import TutelageError
+
+SKIPPED_SHOWN = 20  # images that could not be read, by name
+FIGURES = {
+    "majority": "always the largest class",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "ece": "calibration error (ECE)",
+    "nll": "log-loss",
+}
+"""Figures of ``evaluate`` -> what people call them."""
+
+
+def print_result(command: str, result: Any, options: dict[str, Any], *, as_json: bool) -> None:
+    """Print what the verb of a command returned; ``options`` are what it was called with."""
+    if command == "predict":
+        _print_predictions(result[0], result[1], options["out"], as_json=as_json)
+    elif command == "evaluate":
+        _print_figures(result, as_json=as_json)
+    elif command == "bench" and not as_json:
+        from tutelage.deploy.bench import describe
+
+        print(describe(result))
+    elif command == "teachers" and not as_json:
+        from tutelage.models.teachers import describe as as_text
+
+        print(as_text(result))
+    elif as_json and result:  # only the lead of several processes has any
+        print(json.dumps(result, indent=2))
+    if command == "pseudo-label" and result and not options["quiet"]:
+        counts = (
+            "{images:,} images: {labelled:,} labelled, {accepted:,} of them accepted; "
+            "{skipped:,} could not be read"
+        ).format(**result)
+        print(f"{counts}\nlabels: {Path(options['out'], 'labels')}", file=sys.stderr)
+
+
+def print_error(text: str) -> None:
+    """Print a command's error, "tutelage COMMAND: what is wrong", on stderr."""
+    from tutelage.system.console import painted, printable
+
+    who, colon, told = text.partition(": ")
+    print(painted(who + colon, "red") + printable(told, keep="\n\t"), file=sys.stderr)
+
+
+def _print_line(text: str) -> None:
+    from tutelage.system.console import printable
+
+    print(printable(text), file=sys.stderr)
+
+
+def _print_figures(figures: dict[str, Any], *, as_json: bool) -> None:
+    _print_skipped([*figures["reasons"].items()])
+    if as_json:
+        print(json.dumps(figures, indent=2))
+        return
+    low, high = figures["accuracy_ci95"]
+    print(f"{figures['n']} {figures['split']} images")
+    width = max(map(len, FIGURES.values()))
+    print(f"{'accuracy':<{width}}  {figures['accuracy']:.4f}  [{low:.4f}, {high:.4f}] (95%)")
+    for name, words in FIGURES.items():
+        print(f"{words:<{width}}  {figures[name]:.4f}")
+
+
+def _print_skipped(reasons: Sequence[tuple[str, str]]) -> None:
+    for name, reason in reasons[:SKIPPED_SHOWN]:
+        _print_line(f"skipped {name}: {reason}")
+    if (more := len(reasons) - SKIPPED_SHOWN) > 0:
+        _print_line(f"skipped {more:,} more")
+
+
+def _print_predictions(
+    rows: Sequence[Any], skipped: Sequence[tuple[str, str]], out: str | None, *, as_json: bool
+) -> None:
+    from tutelage.deploy.answers import summary
+    from tutelage.deploy.tables import as_json_lines, formula_cells
+    from tutelage.system.console import printable
+
+    if as_json and rows:
+        print("\n".join(as_json_lines(rows)))
+    elif out is None:
+        for row in rows:
+            print(f"{printable(row.image)}\t{printable(row.label)}\t{row.confidence:.4f}")
+    sys.stdout.flush()  # what is said on stderr comes after the rows
+    _print_skipped(skipped)
+    if not rows:
+        raise TutelageError("none of the images could be read")
+    written = "" if out is None else f"; written to {out}"
+    _print_line(summary(rows, len(skipped)) + written)
+    if out is not None and Path(out).suffix == ".csv" and (count := formula_cells(rows)):
+        some = f"{count:,} cells of {out} begin" if count > 1 else f"a cell of {out} begins"
+        _print_line(
+            f"{some} with =, +, - or @, which a spreadsheet takes for a formula: import that "
+            "column as text"
+        )
