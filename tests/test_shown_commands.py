@@ -19,12 +19,14 @@ pytest.importorskip("timm")
 
 import huggingface
 import silent_checks as checks
+from annotated import write_exports
 from shapes import CLASSES, write_shapes
 from shown import COMMANDS, DOCS
 from tarred import tar_tree
 
-from tutelage import cli
+from tutelage import api, cli
 from tutelage.chain import load
+from tutelage.config import make_config
 from tutelage.data.decisions import FILE, Decision, Decisions
 from tutelage.data.demo import DEMOS
 from tutelage.data.open import read_catalog
@@ -87,6 +89,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images = sorted((photos / "train").glob("*/*"))[::4]
     contents = [path.read_bytes() for path in images]
     labels = [CLASSES.index(path.parent.name) for path in images]
+    write_exports(photos / "train", folder)
     saved = huggingface.table(contents, labels, names=CLASSES)
     huggingface.save_to_disk({"train": saved}, folder / "photos_saved_to_disk")
     with pytest.MonkeyPatch.context() as patch:
@@ -108,6 +111,8 @@ def test_the_commands_of_a_page_work_in_their_order(
     folder = tmp_path / "place"
     shutil.copytree(place, folder)
     monkeypatch.chdir(folder)
+    if page == "importing.md":  # what its runs read is the point; other pages show whole runs
+        monkeypatch.setattr(api, "run", reads_labels)
     for number, command in enumerate(COMMANDS[page]):
         words = [_here(word) for word in shlex.split(command)[1:]]
         if words[0] in SLOW:
@@ -122,6 +127,14 @@ def test_the_commands_of_a_page_work_in_their_order(
             decide(Path(words[1]))
         if words[0] == "suggest" and "--classes" in words:
             label(Path(words[words.index("--out") + 1]))
+
+
+def reads_labels(data: str, out: None, *, quiet: bool, **settings: Any) -> None:
+    """In the place of a run: the images of all classes are found, with their labels."""
+    catalog = read_catalog(data, make_config("run", settings).table)
+    assert catalog.classes == tuple(sorted(CLASSES))
+    assert (catalog.labels >= 0).sum() > 10
+    assert not [w for w in catalog.warnings if "missing" in w or "not there" in w]
 
 
 def _here(word: str) -> str:

@@ -245,7 +245,7 @@ def test_the_command_line_gives_arms_and_seeds(
     assert given["curve"] == []
     with pytest.raises(SystemExit):
         cli.main([*words[:4], "--curve", "some"])
-    assert "argument --curve: invalid" in capsys.readouterr().err
+    assert "--curve: 'some' is not a whole number" in capsys.readouterr().err
 
 
 # --- the figures

@@ -1052,6 +1052,9 @@ CHANGED: dict[str, Any] = {
     "input_size": 64,
     "canvas": 48,
     "store_gb": 0.0,
+    "image_column": "picture",
+    "label_column": "kind",
+    "image_root": "other",
     "trunk": "trained",
     "features": "last",
     "lr_head": 0.5,
@@ -1081,6 +1084,7 @@ CHANGED: dict[str, Any] = {
     "max_latency_ms": 0.001,
     "max_size_mb": 0.001,
 }
+OF_TABLE = ("image_column", "label_column", "image_root")
 OF_PREPARE = ("labels_per_class", "limit", "seed", "minutes", "teacher", "weights", "input_size",
               "canvas", "trunk", "features", "rounds", "max_latency_ms", "max_size_mb",
               "duplicates")  # fmt: skip
@@ -1134,11 +1138,22 @@ def _usually(
     return usual[kind]
 
 
+def _table_read(place: Path, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any]) -> str:
+    """What is read of a table that has two columns for each use, and two images of each name."""
+    for path in ("a.png", "b.png", "other/a.png"):
+        (place / path).parent.mkdir(parents=True, exist_ok=True)
+        (place / path).touch()
+    (place / "t.csv").write_text("image,label,picture,kind\na.png,ant,b.png,red\n")
+    monkeypatch.chdir(place)
+    catalog = read_catalog("t.csv", make_config("run", changed).table)
+    return _text(catalog.source, catalog.classes)
+
+
 def _looked_at(name: str) -> str:
     """What shows a setting: the same for all that ``_observed`` treats alike."""
     if name in OF_THEIR_OWN:
         return name
-    kinds = {"prepare": OF_PREPARE, "student": OF_STUDENT, "online": OF_ONLINE}
+    kinds = {"table": OF_TABLE, "prepare": OF_PREPARE, "student": OF_STUDENT, "online": OF_ONLINE}
     return next((kind for kind, names in kinds.items() if name in names), "trained")
 
 
@@ -1148,6 +1163,8 @@ def _observed(
     if name == "device":
         monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
         return str(choose_device(changed.get("device", "auto")))
+    if name in OF_TABLE:
+        return _table_read(tmp_path / folder, monkeypatch, changed)
     if name == "minutes":
         changed = {"minutes": 1.0, **changed}
     if name == "duplicates":

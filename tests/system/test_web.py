@@ -103,5 +103,5 @@ def test_limits_out_of_range_are_refused(tmp_path: Path) -> None:
         api.serve(model, max_images=0)
     with pytest.raises(TutelageError, match="--timeout 0 must be more than 0"):
         api.serve(model, timeout=0.0)
-    with pytest.raises(TutelageError, match="no exported model"):
+    with pytest.raises(TutelageError, match="is a folder without a model"):
         api.serve(tmp_path)
