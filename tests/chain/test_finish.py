@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ pytest.importorskip("timm")
 from tutelage.chain import finish
 from tutelage.data.decode import decode
 from tutelage.data.open import open_data
+from tutelage.system.console import Console
 
 
 def test_images_that_can_be_read_no_more_do_not_stop_the_end_of_a_run(photos: Path) -> None:
@@ -37,3 +39,33 @@ def test_images_that_can_be_read_no_more_do_not_stop_the_end_of_a_run(photos: Pa
     ]
     lost.update(range(6))
     assert len(finish.sample_images(work)) > 0  # generated ones
+
+
+FIGURES = {"n": 20, "accuracy": 0.95, "accuracy_ci95": [0.764, 0.991], "majority": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("test", "heading", "rows"),
+    [
+        (FIGURES, "correct on test images, with 95% intervals:", 2),
+        (None, "correct on held-out labels, with 95% intervals:", 1),
+    ],
+)
+def test_the_summary_says_how_often_the_model_is_right(
+    test: Any, heading: str, rows: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The student has no held-out figures: nothing judges it but the test."""
+    stages = [
+        {"name": "probe", "accepted": False, "val": FIGURES, "test": test},
+        {"name": "student", "accepted": True, "val": None, "test": test},
+    ]
+    run: Any = SimpleNamespace(
+        console=Console(), store=SimpleNamespace(reasons={}), folder=SimpleNamespace(path=Path("r"))
+    )
+    finish._say_summary(run, {"stages": stages}, [])
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == heading
+    assert lines[1].split() == ["always", "one", "50.0%", "(the", "most", "frequent", "class)"]
+    assert lines[2].split() == ["probe", "95.0%", "[76.4%,", "99.1%]", "of", "20", "(rejected)"]
+    assert len(lines) == 2 + rows + 1
+    assert lines[-1] == f"report: {Path('r') / 'report.html'}"

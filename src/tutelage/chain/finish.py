@@ -114,18 +114,18 @@ def sample_images(run: Run) -> list[np.ndarray]:
 
 def _say_summary(run: Run, result: dict[str, Any], deployed: Sequence[DeploymentRow]) -> None:
     say = run.console.say
-    tested = [entry["test"] for entry in result["stages"] if entry["test"]]
-    if tested:
-        say(f"  {'majority class':<14} test accuracy {tested[0]['majority']:.3f}")
-    for entry in result["stages"]:
-        test = entry["test"]
-        if test is None:
-            continue
-        low, high = test["accuracy_ci95"]
+    split = "test" if any(entry["test"] for entry in result["stages"]) else "val"
+    judged = [(entry, entry[split]) for entry in result["stages"] if entry[split]]
+    if judged:
+        images = "test images" if split == "test" else "held-out labels"
+        say(f"correct on {images}, with 95% intervals:")
+        say(f"  {'always one':<14} {judged[0][1]['majority']:6.1%}  (the most frequent class)")
+    for entry, figures in judged:
+        low, high = figures["accuracy_ci95"]
         mark = "" if entry["accepted"] else "  (rejected)"
         say(
-            f"  {entry['name']:<14} test accuracy {test['accuracy']:.3f} "
-            f"[{low:.3f}, {high:.3f}]  macro-F1 {test['macro_f1']:.3f}{mark}",
+            f"  {entry['name']:<14} {figures['accuracy']:6.1%}  [{low:.1%}, {high:.1%}] of "
+            f"{figures['n']:,}{mark}",
             {"(rejected)": "yellow"},
         )
     for row in deployed:
