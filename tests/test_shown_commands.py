@@ -113,7 +113,10 @@ def test_the_commands_of_a_page_work_in_their_order(
     monkeypatch.chdir(folder)
     if page == "importing.md":  # what its runs read is the point; other pages show whole runs
         monkeypatch.setattr(api, "run", reads_labels)
+    known = COMMANDS.get(page.replace(".ko.md", ".md"), []) if page.endswith(".ko.md") else []
     for number, command in enumerate(COMMANDS[page]):
+        if command in known:  # the page that this one translates shows it, too
+            continue
         words = [_here(word) for word in shlex.split(command)[1:]]
         if words[0] in SLOW:
             if command in ran and not is_built_on(words, COMMANDS[page][number + 1 :]):
