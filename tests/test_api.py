@@ -184,8 +184,13 @@ def test_evaluate_takes_the_columns_and_the_root_of_a_table(
 def test_evaluate_refuses_what_it_cannot_count(
     finished: Path, photos: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(TutelageError, match="no labelled 'val' images; its splits are: test, tra"):
+    with pytest.raises(TutelageError, match="no labelled val images; .* images of test, train$"):
         api.evaluate(finished, photos, split="val")
+    bare = r"no labelled test images; .* of train; if the model did not learn .* add --split train$"
+    with pytest.raises(TutelageError, match=bare):
+        api.evaluate(finished, photos / "test")
+    with pytest.raises(TutelageError, match="no labelled test images; nor others$"):
+        api.evaluate(finished, photos / "unlabeled")
     shutil.copytree(photos / "test" / "disc", tmp_path / "more" / "test" / "wasp")
     with pytest.raises(TutelageError, match=r"does not know the classes wasp; it knows disc, sq"):
         api.evaluate(finished, tmp_path / "more")
@@ -305,7 +310,7 @@ def test_a_data_set_in_memory_is_the_run_of_its_folder(photos: Path, tmp_path: P
         open_run(run)
     items = open_run(run, *open_data(given))
     assert items.picture(0, 16)
-    assert items.next_run == f"tutelage.transfer(DATA, 'NEW', decisions='{run}')"
+    assert items.next_run == f"tutelage.transfer(DATA, decisions='{run}')"
     with pytest.raises(TutelageError, match=r"but 24 images in memory, .* were given"):
         open_run(run, *open_data(given["train"]))
     assert api.export(run / "teacher")["images"] == "generated"

@@ -39,7 +39,7 @@ def demo(
         data: which images.
     """
     from tutelage.data.demo import DEMOS
-    from tutelage.data.finished import look
+    from tutelage.data.finished import look, say_start
 
     shown = DEMOS[data]
     settings = {"labels_per_class": shown.labels_per_class, **settings}
@@ -47,6 +47,7 @@ def demo(
     if known is not None:
         return known
     need_training()
+    say_start(folder, quiet=quiet)
     from tutelage.chain.run import train
 
     return train("demo", shown.catalog(), data, folder, settings, notes=shown.notes, quiet=quiet)
@@ -116,7 +117,7 @@ def distill(
 def _train(
     command: str, data: Data, out: Path | str | None, settings: dict[str, Any], quiet: bool
 ) -> dict[str, Any]:
-    from tutelage.data.finished import look
+    from tutelage.data.finished import look, say_start
     from tutelage.data.open import open_data
     from tutelage.models.given import trained_teachers
 
@@ -129,6 +130,7 @@ def _train(
     if known is not None:
         return known
     need_training()
+    say_start(folder, quiet=quiet)
     from tutelage.chain.run import train
 
     return train(command, catalog, name, folder, settings, quiet=quiet, began=began)

@@ -62,10 +62,13 @@ def test_the_summary_says_how_often_the_model_is_right(
     run: Any = SimpleNamespace(
         console=Console(), store=SimpleNamespace(reasons={}), folder=SimpleNamespace(path=Path("r"))
     )
-    finish._say_summary(run, {"stages": stages}, [])
+    finish._say_summary(run, {"stages": stages, "teacher": stages[0]}, [])
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == heading
     assert lines[1].split() == ["always", "one", "50.0%", "(the", "most", "frequent", "class)"]
     assert lines[2].split() == ["probe", "95.0%", "[76.4%,", "99.1%]", "of", "20", "(rejected)"]
-    assert len(lines) == 2 + rows + 1
+    assert len(lines) == 2 + rows + 2
+    teacher = Path("r") / "teacher"
+    use = f"to use it: tutelage predict r IMAGES (the student; {teacher} is the teacher)"
+    assert lines[-2] == use
     assert lines[-1] == f"report: {Path('r') / 'report.html'}"

@@ -29,6 +29,10 @@ PARSER = build_parser()
         ("label m d --out o", "tutelage: label is now called pseudo-label (tutelage --help lists "
          "the commands)"),
         ("bench model m", "tutelage: bench model MODEL is now bench MODEL"),
+        ("help run", "tutelage: write --help after a command, as in tutelage run --help"),
+        ("suggest d --budget 3 --classes ant bee", "tutelage suggest: 'bee' is a word too many; "
+         "several values of an option are written with commas (ant,bee), and a name with spaces in "
+         "quotes"),
     ],
 )  # fmt: skip
 def test_one_line_names_what_was_probably_meant(

@@ -104,8 +104,8 @@ class Clock:
     def notes(self) -> list[str]:
         """What the user must know of trainings that were shortened, one note a training."""
         return [
-            f"{_named(name)}: only {decided[-1][1]} steps were made, because the machine was "
-            f"slower than planned and the run may take {in_minutes(self.budget)} (--minutes)"
+            f"{_named(name)}: only {decided[-1][1]} steps were made, because no more fitted into "
+            f"the time that the run may take, {in_minutes(self.budget)} (--minutes)"
             for name, decided in self._shortened().items()
         ]
 
@@ -121,10 +121,9 @@ class Clock:
 
     def _keep(self, name: str, decided: list[tuple[int, int]]) -> None:
         self._folder.pin(_SHORTENED, {**self._shortened(), name: decided})
-        slower = "the machine is slower than planned"
+        fewer = f"only {decided[-1][1]} steps"
         self._console.say(
-            f"{_named(name)}: {slower}, so only {decided[-1][1]} steps are made",
-            {slower: "yellow"},
+            f"{_named(name)}: {fewer} fit into the time that is left (--minutes)", {fewer: "yellow"}
         )
 
     def _shortened(self) -> dict[str, list[tuple[int, int]]]:

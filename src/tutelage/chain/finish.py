@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -136,4 +137,10 @@ def _say_summary(run: Run, result: dict[str, Any], deployed: Sequence[Deployment
     if run.store.reasons:
         skipped = f"{len(run.store.reasons):,} unreadable images"
         say(f"  {skipped} were skipped (skipped.csv)", {skipped: "yellow"})
-    run.console.point("report", run.folder.path / REPORT)
+    out = run.folder.path
+    student = any(entry["name"] == "student" for entry in result["stages"])
+    also = (
+        f" (the student; {out / 'teacher'} is the teacher)" if student and result["teacher"] else ""
+    )
+    say(f"to use it: {shlex.join(['tutelage', 'predict', str(out)])} IMAGES{also}")
+    run.console.point("report", out / REPORT)

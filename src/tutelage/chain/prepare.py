@@ -97,7 +97,8 @@ def prepare(
         tracking = Tracking(trackers, console.say)
         console.listen = tracking.event
         console.record("settings", settings=config.to_dict())
-        console.say(f"{'continuing the run in' if resumed else 'results:'} {folder.path}")
+        if resumed:
+            console.say(f"continuing the run in {folder.path}")
         needed = command != "distill"
         images = state_of(command, data, catalog)  # as they are before they are read
         loaded = load_data(folder, catalog, config, console, command, labels_needed=needed)

@@ -40,8 +40,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except TutelageError as error:
         print_error(str(error))
         return 2
-    options = vars(parser.parse_args(words))
+    known, extra = parser.parse_known_args(words)
+    options = vars(known)
     command = options.pop("command")
+    if extra:
+        print_error(
+            f"tutelage {command}: {extra[0]!r} is a word too many; several values of an option are "
+            "written with commas (ant,bee), and a name with spaces in quotes"
+        )
+        return 2
     spin_briefly()
     again = "; run the same command again to continue" * (command in CONTINUED)
     try:

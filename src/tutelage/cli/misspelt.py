@@ -41,6 +41,8 @@ def check_words(parser: MainParser, words: Sequence[str]) -> None:
         TutelageError: it is named, with the nearest one that exists.
     """
     command = words[0]
+    if command == "help":
+        raise TutelageError("tutelage: write --help after a command, as in tutelage run --help")
     if words[1:] and (moved := MOVED.get(tuple(words[:2]))) and not Path(words[1]).exists():
         raise TutelageError(f"tutelage: {moved}")
     if command.startswith("-"):

@@ -62,6 +62,11 @@ def look(
     return path, folder.read_json(RESULT)
 
 
+def say_start(path: Path, *, quiet: bool) -> None:
+    """Say where the results go, before PyTorch is imported, which takes seconds."""
+    Console(quiet=quiet or env_int("RANK", 0) > 0).say(f"starting; results: {path}")
+
+
 def note_images(folder: RunFolder, state: str) -> None:
     """Note in which state the images of a run were when it began to read them."""
     folder.pin(_IMAGES, state)

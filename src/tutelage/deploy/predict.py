@@ -5,6 +5,7 @@ Imports no torch at the top: an exported model needs only the base install.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -74,11 +75,12 @@ class Model:
             threshold: a decision threshold, as ``"defect=0.3"``; see ``tutelage.predict``.
 
         Returns:
-            For one image its prediction, for several a list of them.
+            For one image its prediction, for several a list of them. Of several, those that cannot
+            be read are left out, with a warning; ``tutelage.predict`` returns their reasons.
 
         Raises:
-            TutelageError: no such image, one that cannot be read (``tutelage.predict`` goes on
-                without it), or a model that cannot reject.
+            TutelageError: no such image, a single one that cannot be read, or a model that cannot
+                reject.
         """
         if stands_for_several(images):
             raise TutelageError(f"{images} may hold several images; write predict([{images!r}])")
@@ -88,8 +90,13 @@ class Model:
         )
         if skipped:
             name, reason = skipped[0]
-            more = f" (and {len(skipped) - 1} more cannot be read)" if len(skipped) > 1 else ""
-            raise UnreadableImage(f"{name}: {reason}{more}")
+            if is_one(images):
+                raise UnreadableImage(f"{name}: {reason}")
+            warnings.warn(
+                f"{len(skipped)} of {len(rows) + len(skipped)} images cannot be read and have no "
+                f"answer (first: {name}: {reason})",
+                stacklevel=2,
+            )
         return rows[0] if is_one(images) else rows
 
     def evaluate(
@@ -193,8 +200,12 @@ def _labeled_rows(catalog: Catalog, data: str, split: str, classes: Sequence[str
     """Rows (n,) of a split's labelled images, whose classes must all be among the model's."""
     rows = np.flatnonzero((catalog.splits == split) & (catalog.labels >= 0))
     if not len(rows):
-        found = ", ".join(sorted(set(catalog.splits.tolist())))
-        raise TutelageError(f"{data} has no labelled '{split}' images; its splits are: {found}")
+        labelled = sorted({*catalog.splits[catalog.labels >= 0].tolist()})
+        found = f"it has labelled images of {', '.join(labelled)}" if labelled else "nor others"
+        mend = ""
+        if split == "test" and labelled:
+            mend = f"; if the model did not learn from them, add --split {labelled[0]}"
+        raise TutelageError(f"{data} has no labelled {split} images; {found}{mend}")
     unknown = {catalog.classes[k] for k in catalog.labels[rows]} - set(classes)
     if unknown:
         raise TutelageError(
