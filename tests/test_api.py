@@ -184,12 +184,12 @@ def test_evaluate_takes_the_columns_and_the_root_of_a_table(
 def test_evaluate_refuses_what_it_cannot_count(
     finished: Path, photos: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(TutelageError, match="no labelled val images; .* images of test, train$"):
+    with pytest.raises(TutelageError, match=r"no labelled val images; .* of test, train$"):
         api.evaluate(finished, photos, split="val")
     bare = r"no labelled test images; .* of train; if the model did not learn .* add --split train$"
     with pytest.raises(TutelageError, match=bare):
         api.evaluate(finished, photos / "test")
-    with pytest.raises(TutelageError, match="no labelled test images; nor others$"):
+    with pytest.raises(TutelageError, match=r"no labelled test images; nor others$"):
         api.evaluate(finished, photos / "unlabeled")
     shutil.copytree(photos / "test" / "disc", tmp_path / "more" / "test" / "wasp")
     with pytest.raises(TutelageError, match=r"does not know the classes wasp; it knows disc, sq"):

@@ -494,10 +494,17 @@ def test_export_prints_what_it_checked(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "m.onnx"
-    assert cli.main(["export", str(finished / "student"), "--out", str(out)]) == 0
+    words = ["export", str(finished / "student"), "--out", str(out), "--threshold", "disc=0.3"]
+    assert cli.main(words) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"{out}: agrees with torch on 42 training images, in the answer on 100")
+    assert second == "decision threshold: disc=0.3"
+    assert cli.main([*words, "--int8", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["path"], result["top1_agreement"]) == (str(out), 1.0)
     assert out.exists()
+    assert cli.main([*words, "--int8"]) == 0
+    assert capsys.readouterr().out.splitlines()[2].startswith("int8: int8 takes ")
 
 
 # --- the base install

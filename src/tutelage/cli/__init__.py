@@ -91,6 +91,6 @@ def _run(command: str, options: dict[str, Any]) -> None:
         return
     if config := options.pop("config", None):
         options = {**read_settings(Path(config), command), **options}
-    as_json = options.pop("json", command == "export")
+    as_json = options.pop("json", False)
     result = getattr(api, command.replace("-", "_"))(**options)
     print_result(command, result, options, as_json=as_json)

@@ -35,6 +35,8 @@ def print_result(command: str, result: Any, options: dict[str, Any], *, as_json:
         from tutelage.models.teachers import describe as as_text
 
         print(as_text(result))
+    elif command == "export" and not as_json:
+        _print_export(result)
     elif as_json and result:  # only the lead of several processes has any
         print(json.dumps(result, indent=2))
     if command == "pseudo-label" and result and not options["quiet"]:
@@ -57,6 +59,19 @@ def _print_line(text: str) -> None:
     from tutelage.system.console import printable
 
     print(printable(text), file=sys.stderr)
+
+
+def _print_export(result: dict[str, Any]) -> None:
+    """What was written, and how well it agrees with torch."""
+    of = "training images" if result["images"] == "training images" else "generated pictures"
+    print(
+        f"{result['path']}: agrees with torch on {result['n']} {of}, in the answer on "
+        f"{result['top1_agreement']:.1%}, in a probability to {result['max_difference']:.2g}"
+    )
+    if "threshold" in result:
+        print(f"decision threshold: {result['threshold']}")
+    if int8 := result.get("int8"):
+        print(f"int8: {int8['reason']}; use {int8['path']}")
 
 
 def _print_figures(figures: dict[str, Any], *, as_json: bool) -> None:

@@ -159,7 +159,7 @@ def _add_arguments(command: Parser, verb: Callable[..., Any], help: dict[str, st
         else:
             option = f"--{_dashed(name)}"
             command.add_argument(option, default=default, required=required, **options)
-    if hints["return"] is not type(None) and verb is not VERBS["export"]:  # that prints it anyway
+    if hints["return"] is not type(None):
         command.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
