@@ -97,6 +97,14 @@ def test_decisions_are_the_comparisons() -> None:
     ]  # fmt: skip
 
 
+def test_a_stage_that_is_not_compared_has_its_reason_told() -> None:
+    comparison = Comparison(
+        n=20, wins=1, losses=9, before=0.8, after=0.4, nll_before=0.5, nll_after=1.0
+    )
+    finished = [done("probe"), done("transfer", comparison=comparison), done("student")]
+    assert evidence.remarks(finished) == {"student": "a reason"}
+
+
 def test_held_out_answers_are_the_models_own_or_its_teachers() -> None:
     logits = np.array([[2.0, 0.0], [np.nan, np.nan], [0.0, 1.0]])
     labels = np.array([0, 1, 1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -72,6 +73,21 @@ def _make_report(
         predictions=predictions if test else {},
         **fields,
     )
+
+
+@pytest.fixture
+def without_figures() -> Callable[..., Report]:
+    """``without_figures(report, *stages)``: as if those stages had not been judged."""
+    return _without_figures
+
+
+def _without_figures(report: Report, *stages: str) -> Report:
+    bare: dict[str, Any] = {"val": None, "test": None}
+    entries = [
+        {**entry, **bare} if entry["name"] in stages else entry
+        for entry in report.metrics["stages"]
+    ]
+    return dataclasses.replace(report, metrics={**report.metrics, "stages": entries})
 
 
 @pytest.fixture

@@ -35,8 +35,36 @@ def test_images_of_three_roles_are_joined_in_a_sentence(make_report: Any) -> Non
 
 def test_without_test_images_it_says_so(make_report: Any) -> None:
     text = render(make_report(STAGES, test=False))
-    assert "so they flatter" in text
-    assert "| accuracy |" not in text
+    assert "so they flatter the model." in text
+    assert "| student on held-out labelled images |" in text
+    assert "| accuracy | 80.0% (95% interval 75.0% to 80.0%) |" in text
+    assert "holds for images like the labelled ones. Before" in text
+    assert "like the test images" not in text
+
+
+def test_an_unjudged_student_has_its_teachers_figures(
+    make_report: Any, without_figures: Any
+) -> None:
+    text = render(without_figures(make_report(STAGES, test=False), "student"))
+    assert "The teacher (probe) classifies 70.0% of the 40 held-out labelled images" in text
+    assert r"into test/\<class\>/ and run: tutelage evaluate RUN DATA" in text
+    assert "no accuracy to report" not in text
+    assert "so they flatter the teacher (probe)." in text
+    assert "| teacher (probe) on held-out labelled images |" in text
+    assert "| accuracy | 70.0% (95% interval 65.0% to 70.0%) |" in text
+    assert "and for the teacher (probe): nobody has tested the student. Before" in text
+
+
+def test_without_any_figures_nobody_has_tested_it(make_report: Any, without_figures: Any) -> None:
+    text = render(without_figures(make_report(STAGES, test=False), *STAGES))
+    assert "it is not known how good it is" in text
+    assert "- Nobody has tested the model." in text
+    assert "The accuracy holds" not in text
+
+
+def test_why_a_student_is_delivered_is_told(make_report: Any) -> None:
+    text = render(make_report(STAGES, remarks={"student": "its last layer was fitted"}))
+    assert re.search(r"\*\*student\*\* \(kept\): .*\. Kept: its last layer was fitted\.", text)
 
 
 def test_names_are_no_markup(make_report: Any) -> None:

@@ -196,6 +196,16 @@ def test_without_a_test_split_the_page_warns(make_report: Any, full_fields: dict
     assert "Without test images there are no class-wise figures" in text
 
 
+def test_without_test_images_the_first_screen_gives_the_teachers_accuracy(
+    make_report: Any, without_figures: Any
+) -> None:
+    report = without_figures(make_report(LADDER, test=False), list(LADDER)[-1])
+    text = " ".join(Page(html.render(report)).text().split())
+    assert "no accuracy to report" not in text
+    assert "of 40 held-out labelled images are classified correctly by the" in text
+    assert "was not judged: there are no test images." in text
+
+
 def test_a_class_that_test_lacks_is_named(make_report: Any) -> None:
     labels = np.array([0, 0, 2, 2] * 10)
     report = make_report(LADDER, classes=("ant", "bee", "wasp"), labels=labels)

@@ -111,14 +111,43 @@ def test_without_a_test_split_folds_speak(make_report: Any, full_fields: dict[st
     assert verdict.steps[1].sentence.endswith("on held-out labelled images")
 
 
-def test_without_any_figures_the_verdict_says_so(make_report: Any) -> None:
+def test_without_any_figures_the_verdict_says_so(make_report: Any, without_figures: Any) -> None:
     report = make_report({"probe": (0.7, True), "transfer": (0.8, True)}, test=False)
-    bare = [{**stage, "val": None} for stage in report.metrics["stages"]]
-    metrics = {**report.metrics, "stages": bare}
-    verdict = make_verdict(dataclasses.replace(report, metrics=metrics))
+    verdict = make_verdict(without_figures(report, "probe", "transfer"))
     assert verdict.split is None
     assert "no accuracy to report" in verdict.headline
     assert verdict.steps[1].sentence == "no figure to compare with probe"
+
+
+def test_without_test_images_the_teacher_is_the_answer(
+    make_report: Any, without_figures: Any
+) -> None:
+    stages = {"probe": (0.7, True), "transfer": (0.8, True), "student": (0.9, True)}
+    report = make_report(stages, test=False, folder="runs/a b")
+    verdict = make_verdict(without_figures(report, "student"))
+    assert verdict.headline == (
+        "The teacher (transfer) classifies 80.0% of the 40 held-out labelled images correctly "
+        "(95% interval 75.0 to 80.0). The student, which is what you ship, was not judged: there "
+        "are no test images. Put labelled images into test/<class>/ and run: "
+        "tutelage evaluate 'runs/a b' DATA"
+    )
+    assert verdict.worth[0].endswith("most frequent class is correct for 40.0%.")
+    assert verdict.worth[1].startswith("Balanced accuracy, the mean over the classes, is 78.0%")
+    assert not make_verdict(report).unjudged
+
+
+def test_a_teacher_without_figures_is_not_called_judged(
+    make_report: Any, without_figures: Any
+) -> None:
+    stages = {"probe": (0.7, True), "transfer": (0.8, True), "student": (0.9, True)}
+    report = without_figures(make_report(stages, test=False), "transfer", "student")
+    assert make_verdict(report).headline.startswith("The step probe classifies 70.0% of")
+
+
+def test_a_stage_that_is_not_compared_has_its_remark(make_report: Any) -> None:
+    stages = {"transfer": (0.8, True), "student": (0.9, True)}
+    verdict = make_verdict(make_report(stages, remarks={"student": "its last layer was fitted"}))
+    assert verdict.steps[1].reason == "its last layer was fitted"
 
 
 def test_figures_without_answers_get_no_interval(make_report: Any) -> None:

@@ -105,6 +105,12 @@ def decisions(finished: Sequence[Finished]) -> list[DecisionRow]:
     ]
 
 
+def remarks(finished: Sequence[Finished]) -> dict[str, str]:
+    """By stage that is not compared with the one before: why it is delivered as it is."""
+    uncompared = [done for done in finished[1:] if done.comparison is None]
+    return {done.name: done.reason for done in uncompared}
+
+
 def deployment(named: Sequence[tuple[str, Finished, Path]]) -> list[DeploymentRow]:
     """Size and latency (one image, one thread) of exported models."""
     rows: list[DeploymentRow] = []
@@ -234,6 +240,7 @@ def make_report(
         notes=run.notes,
         skipped=sorted(run.store.reasons.items()),
         decisions=decisions(finished),
+        remarks=remarks(finished),
         deployment=deployed,
         settings=run.folder.read_json("config.json"),
         cloud=points,

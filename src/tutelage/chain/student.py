@@ -498,7 +498,10 @@ def _remark(best: Best) -> str:
     if lowest < before:
         return f"training brought it closer to its teacher (KL {before:.3f} to {lowest:.3f})"
     change = f"KL {before:.3f} to {last:.3f}"
-    return f"delivered as it started, because training moved it away from its teacher ({change})"
+    return (
+        "its last layer was fitted to its teacher's answers; the further training moved it away "
+        f"from its teacher ({change}) and was thrown away"
+    )
 
 
 def _calibrate_to(run: Run, student: Classifier, asked: _Asked) -> None:

@@ -36,7 +36,7 @@ def render(report: Report) -> str:
                 for role, words in ROLES
                 if report.counts.get(role)
             ),
-            "final": final,
+            "judged": verdict.judged,
             "rows": [] if matrix is None else class_rows(matrix, report.classes),
             "mistakes": [] if matrix is None else mistakes(matrix, report.classes, MISTAKES),
         },

@@ -104,7 +104,7 @@ def _context(report: Report) -> dict[str, Any]:
     rungs = [step.rung for step in verdict.steps]
     chart = None
     if any(rung.accuracy is not None for rung in rungs):
-        majority = None if verdict.final is None else verdict.final.majority
+        majority = None if verdict.judged is None else verdict.judged.majority
         words = f"accuracy on {IMAGES[verdict.split]}, %"
         chart = markup(plots.ladder(rungs, words, majority))
     pictures = sum(len(sheet.thumbs) for one in report.class_sheets for sheet in one.sheets)

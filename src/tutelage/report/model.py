@@ -170,6 +170,8 @@ class Report:
     notes: Sequence[str] = ()  # warnings to read before believing the figures
     skipped: Sequence[tuple[str, str]] = ()  # (image name, reason) of unreadable images
     decisions: Sequence[DecisionRow] = ()  # one per judged stage
+    # By stage that is not compared with the one before: why it is delivered as it is.
+    remarks: Mapping[str, str] = field(default_factory=dict)
     deployment: Sequence[DeploymentRow] = ()  # one per model file
     settings: Mapping[str, Any] = field(default_factory=dict)  # every setting, nested in any way
     counts: Mapping[str, int] = field(default_factory=dict)  # by role: labeled, unlabeled, ...

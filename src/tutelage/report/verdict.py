@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
@@ -68,13 +69,16 @@ class Verdict:
     """What stands at the top of the page."""
 
     split: SplitName | None  # where the figures come from; None if there are none
-    headline: str  # the final model's accuracy, in a sentence
+    headline: str  # the accuracy of the final model, or of its teacher, in a sentence or two
     standing: Standing | None  # against the baseline; None without test images
     worth: list[str]  # what that accuracy is worth: sentences on the baseline and the classes
     summary: list[str]  # sentences on all steps together, the student and the rejections
     steps: list[Step]  # one per stage, in order
     final: Rung | None  # the model that the run delivers
     teacher: Rung | None  # what the student learnt from; None if there is no student
+    judged: Rung | None  # whose accuracy the headline gives: the final model, else its teacher
+    judged_as: str  # what that is, in words: "final model (student)"
+    unjudged: str  # that the final model itself was not judged, and the mend; empty if it was
 
 
 def make_verdict(report: Report) -> Verdict:
@@ -87,11 +91,14 @@ def make_verdict(report: Report) -> Verdict:
         teacher = None
     steps = _steps(report, rungs, split, student=final.name if final and teacher else None)
     standing = _standing(report, final)
+    judged = _judged(final, rungs)
+    judged_as = _judged_as(judged, final, teacher)
+    unjudged = _unjudged(report, final, judged)
     return Verdict(
         split=split,
-        headline=_headline(final, split),
+        headline=_headline(final, judged, judged_as, split, unjudged),
         standing=standing,
-        worth=[*_against_baseline(final, standing), *_balanced(report, final)],
+        worth=[*_against_baseline(judged, standing), *_balanced(report, judged)],
         summary=[
             *_whole_way(report, rungs, final),
             *_student(report, final, teacher),
@@ -101,6 +108,9 @@ def make_verdict(report: Report) -> Verdict:
         steps=steps,
         final=final,
         teacher=teacher,
+        judged=judged,
+        judged_as=judged_as,
+        unjudged=unjudged,
     )
 
 
@@ -145,19 +155,51 @@ def _last_accepted(rungs: Sequence[Rung]) -> Rung | None:
     return next((rung for rung in reversed(rungs) if rung.accepted), None)
 
 
-def _headline(final: Rung | None, split: SplitName | None) -> str:
+def _judged(final: Rung | None, rungs: Sequence[Rung]) -> Rung | None:
+    """The final model, or where it has no figures the last accepted stage that has some.
+
+    A student learns from every label, so without test images only its teacher can be judged.
+    """
+    if final is None or final.accuracy is not None:
+        return final
+    return _last_accepted([rung for rung in rungs if rung.accuracy is not None])
+
+
+def _judged_as(judged: Rung | None, final: Rung | None, teacher: Rung | None) -> str:
+    if judged is None:
+        return ""
+    if judged == final:
+        return f"final model ({judged.name})"
+    return f"teacher ({judged.name})" if judged == teacher else f"step {judged.name}"
+
+
+def _unjudged(report: Report, final: Rung | None, judged: Rung | None) -> str:
+    if final is None or judged is None or judged == final:
+        return ""
+    who = "student" if final.name == "student" else f"final model ({final.name})"
+    return (
+        f"The {who}, which is what you ship, was not judged: there are no test images. Put "
+        f"labelled images into test/<class>/ and run: "
+        f"tutelage evaluate {shlex.quote(report.folder)} DATA"
+    )
+
+
+def _headline(
+    final: Rung | None, judged: Rung | None, judged_as: str, split: SplitName | None, unjudged: str
+) -> str:
     if final is None:
         return "No stage was accepted, so the run delivers no model."
-    if final.accuracy is None:
+    if judged is None:
         return (
             "There is no accuracy to report: the run had neither test images nor held-out labels."
         )
-    count = f"{final.n:,} " if final.n else ""
-    interval = f" ({interval_of_share(*final.ci95)})" if final.ci95 else ""
-    return (
-        f"The final model ({final.name}) classifies {percent(final.accuracy)} of the {count}"
-        f"{IMAGES[split]} correctly{interval}."
+    count = f"{judged.n:,} " if judged.n else ""
+    interval = f" ({interval_of_share(*judged.ci95)})" if judged.ci95 else ""
+    said = (
+        f"The {judged_as} classifies {percent(judged.accuracy)} of the {count}{IMAGES[split]} "
+        f"correctly{interval}."
     )
+    return f"{said} {unjudged}".rstrip()
 
 
 def _standing(report: Report, final: Rung | None) -> Standing | None:
@@ -176,21 +218,21 @@ def _standing(report: Report, final: Rung | None) -> Standing | None:
     return Standing(found, "not shown to be better", said)
 
 
-def _against_baseline(final: Rung | None, standing: Standing | None) -> list[str]:
+def _against_baseline(judged: Rung | None, standing: Standing | None) -> list[str]:
     if standing is not None:
         return [standing.sentence]
-    if final is None or final.majority is None:  # no figures, or a run of an earlier version
+    if judged is None or judged.majority is None:  # no figures, or a run of an earlier version
         return []
-    return [f"Always answering the most frequent class is correct for {percent(final.majority)}."]
+    return [f"Always answering the most frequent class is correct for {percent(judged.majority)}."]
 
 
-def _balanced(report: Report, final: Rung | None) -> list[str]:
-    if final is None or final.balanced_accuracy is None:
+def _balanced(report: Report, judged: Rung | None) -> list[str]:
+    if judged is None or judged.balanced_accuracy is None:
         return []
     return [
-        f"Balanced accuracy, the mean over the classes, is {percent(final.balanced_accuracy)} "
+        f"Balanced accuracy, the mean over the classes, is {percent(judged.balanced_accuracy)} "
         f"(always the same answer: {percent(1 / len(report.classes))}); macro-F1 is "
-        f"{percent(final.macro_f1)}."
+        f"{percent(judged.macro_f1)}."
     ]
 
 
@@ -274,7 +316,7 @@ def _step(
     decision: DecisionRow | None,
     split: SplitName | None,
 ) -> Step:
-    reason = decision["reason"] if decision else None
+    reason = decision["reason"] if decision else report.remarks.get(rung.name)
     if before is None:
         figure = "" if rung.accuracy is None else f": {percent(rung.accuracy)} correct"
         return Step(rung, None, f"the first step{figure}", reason)

@@ -73,7 +73,7 @@ STEPS = {
     "probe": "A linear classifier on the pretrained network",
     "transfer": "A classifier fitted to your labels",
     "self-train": "It also learns from the unlabelled images, with labels of its own making",
-    "student": "The small model that is exported; it has learned its teacher's answers",
+    "student": "The small model that is exported; it is made to answer like its teacher",
 }
 
 
