@@ -115,8 +115,12 @@ def test_costs_choose_a_threshold_on_held_out_labels(make_report: Any, tmp_path:
     held_out = StageTest(np.stack([ant, 1 - ant], axis=1), np.repeat([0, 1], 10))
     report, probs, labels = unequal(make_report, held_out)
     with opened(report, tmp_path / "report.html") as page:
+        assert page.input_value("#ratio") == "1"  # until it is said that one costs more
+        assert "A missed “ant” costs" in page.inner_text("#costs")
         assert page.input_value("#share") == "20"
         page.fill("#share", "50")
+        assert page.inner_text("#least-words") == "0.50"
+        assert "--threshold ant=0.50" in page.inner_text("#threshold pre")
         page.fill("#ratio", "4")
         assert page.inner_text("#least-words") == "0.20"  # 1 / (1 + 4)
         page.fill("#ratio", "1")
@@ -127,7 +131,9 @@ def test_costs_choose_a_threshold_on_held_out_labels(make_report: Any, tmp_path:
         missed = int(((probs < rarer) & (labels == 0)).sum())
         alarms = int(((probs >= rarer) & (labels == 1)).sum())
         said = page.inner_text("#effect")
-        assert f"misses {missed} of 20 ant and raises {alarms} false alarms among 80 others" in said
+        assert (
+            f"misses {missed} of 20 “ant” and raises {alarms} false alarms among 80 others" in said
+        )
         assert f"--threshold ant={rarer:.2f}" in page.inner_text("#threshold pre")
         page.fill("#least", "0.35")
         assert "--threshold ant=0.35" in page.inner_text("#threshold pre")

@@ -177,10 +177,10 @@ def _threshold(found: TwoClasses | None) -> dict[str, Any] | None:
     precision = hits / max(1, hits + false_alarms)
     name = wording.shorten(found.positive, 24)
     axes = (
-        f"recall: share of {name} that is found, %",
-        f"precision: share called {name} that is, %",
+        f"recall: share of “{name}” that is found, %",
+        f"precision: share called “{name}” that is, %",
     )
-    rates = ("false alarms, % of the other class", f"{name} found, %")
+    rates = ("false alarms, % of the other class", f"“{name}” found, %")
     return {
         "found": found,
         "precision_recall": markup(

@@ -48,6 +48,7 @@ if (costs) {
     least.value = Math.min(0.99, Math.max(0.01, limit)).toFixed(2);
     show();
   };
+  const falseAlarms = (count) => `${count} false ${count === 1 ? "alarm" : "alarms"}`;
   const show = () => {
     const text = Number(least.value).toFixed(2);
     const at = Math.round(100 * Number(least.value));
@@ -57,9 +58,9 @@ if (costs) {
     document.getElementById("least-words").textContent = text;
     document.getElementById("effect").textContent =
       `On the test images the threshold ${text} misses ${missed} of ${figures.positives} ` +
-      `${figures.positive} and raises ${alarms} false alarms among ${figures.negatives} others: ` +
-      `together they cost as much as ${Math.round(cost(at))} false alarms. At 0.50 it would be ` +
-      `${Math.round(cost(50))}.`;
+      `“${figures.positive}” and raises ${falseAlarms(alarms)} among ${figures.negatives} ` +
+      `others: together they cost as much as ${falseAlarms(Math.round(cost(at)))}. ` +
+      `At 0.50 it would be ${Math.round(cost(50))}.`;
     for (const words of document.querySelectorAll(".threshold-text")) {
       words.textContent = words.textContent.replace(/[\d.]+('?)$/, `${text}$1`);
     }
