@@ -51,7 +51,10 @@ def test_clusters_that_are_not_the_classes_are_found_out(run: types.Run) -> None
     found = checks.ask_clusters(run, features, checks.teacher_of(task, truth, task.judged_labels))
     assert abs(found.agreement) < 0.2
     assert found.heads == 1
-    told = "kappa 0.00 between clusters and head, 1.00 between heads fitted to parts of the labels"
+    told = (
+        "agreement between the clusters and the teacher: 0.00, between teachers fitted to parts of "
+        "the labels: 1.00 (Cohen's kappa; 1 is full agreement, 0 is chance)"
+    )
     assert found.doubt == told
     assert not found.likelier
 

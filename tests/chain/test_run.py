@@ -547,7 +547,7 @@ def test_planned_rounds_end_before_they_begin_where_clusters_are_not_the_classes
     teach(chain, self_training=True)
     names = ["self-train-1"][:trained]
     assert [done.name for done in chain.finished] == ["probe", "transfer", *names]
-    left_out = "no rounds of self-training: the unlabelled images do not seem to group by class "
+    left_out = "no rounds of self-training: the unlabelled images do not seem to group by class"
     assert any(note.startswith(left_out) for note in run.notes) == (trained == 0)
 
 

@@ -33,6 +33,7 @@ from tutelage.stats.unknown import Detection, detect
 # Cohen's kappa by the words of Landis and Koch 1977: above 0.2 "fair", 0.4 "moderate", 0.6
 # "substantial".
 SLIGHT, FAIR, MODERATE = 0.2, 0.4, 0.6
+KAPPA = "Cohen's kappa; 1 is full agreement, 0 is chance"
 LEAST_SHARE = 0.8  # of the agreement among heads that clusters must reach
 
 
@@ -91,15 +92,18 @@ class Clustered:
         unsettled heads, held-out labels must be likelier with the clusters than with the head.
         The bars are from 20 draws of labels on five data sets (docs/log.md).
         """
-        said = f"kappa {self.agreement:.2f} between clusters and head"
+        said = f"agreement between the clusters and the teacher: {self.agreement:.2f}"
         if self.heads is None:
-            return said if self.agreement < SLIGHT else ""
+            return f"{said} ({KAPPA})" if self.agreement < SLIGHT else ""
         if self.heads > FAIR and self.agreement < LEAST_SHARE * self.heads:
-            return f"{said}, {self.heads:.2f} between heads fitted to parts of the labels"
+            return (
+                f"{said}, between teachers fitted to parts of the labels: {self.heads:.2f} "
+                f"({KAPPA})"
+            )
         if self.heads <= MODERATE and not self.likelier:
             return (
-                f"heads fitted to parts of the labels hardly agree, kappa {self.heads:.2f}, and "
-                "clusters predict held-out labels no better"
+                "agreement between teachers fitted to parts of the labels: only "
+                f"{self.heads:.2f} ({KAPPA}), and clusters predict held-out labels no better"
             )
         return ""
 

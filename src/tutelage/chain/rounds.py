@@ -7,6 +7,7 @@ from typing import Any
 
 from tutelage.chain.pipeline import Pipeline
 from tutelage.chain.plan import Work
+from tutelage.chain.pool import KAPPA
 from tutelage.chain.types import ROUND
 
 
@@ -21,16 +22,15 @@ def worth_it(chain: Pipeline) -> bool:
     verdict = clusters_verdict(chain)
     if verdict["doubt"] and run.config.self_train.rounds is None:
         run.note(
-            "no rounds of self-training: the unlabelled images do not seem to group by class "
-            f"({verdict['doubt']}), so a round would learn other groups; --rounds N trains rounds "
-            "anyway"
+            "no rounds of self-training: the unlabelled images do not seem to group by class, so a "
+            f"round would learn other groups; {verdict['doubt']}; --rounds N trains rounds anyway"
         )
         return False
     if verdict["likelier"]:
         run.note(
             "self-train-1: clusters of the unlabelled images label them together with the head, "
-            "because that predicts held-out labels better (clusters and head agree by kappa "
-            f"{verdict['agreement']:.2f}); --clusters ignore uses the head alone"
+            "because that predicts held-out labels better (agreement between the clusters and the "
+            f"teacher: {verdict['agreement']:.2f}; {KAPPA}); --clusters ignore uses the head alone"
         )
     return True
 
@@ -91,8 +91,10 @@ def say_left_out(chain: Pipeline) -> None:
     labels = done.outcome.pseudo_labels
     if labels is None or not labels.outside.any():
         return
+    out = int(labels.outside.sum())
+    look, were = ("looks", "was") if out == 1 else ("look", "were")
     chain.run.note(
-        f"{done.name}: {labels.outside.sum():,} of {len(labels.outside):,} unlabelled images look "
-        "like none of the classes and were left out (pseudo_labels.parquet lists them; "
-        "--out-of-class keep keeps them)"
+        f"{done.name}: {out:,} of {len(labels.outside):,} unlabelled images {look} like none of "
+        f"the classes and {were} left out (pseudo_labels.parquet lists them; --out-of-class keep "
+        "keeps them)"
     )

@@ -23,6 +23,7 @@ from PIL import Image
 
 from tutelage.report import numbers, plots, wording
 from tutelage.report.model import FILES, Report, Sheet
+from tutelage.report.settings import in_words
 from tutelage.report.threshold import TwoClasses, two_classes
 from tutelage.report.verdict import IMAGES, Verdict, answers, make_verdict
 from tutelage.stats.intervals import paired_change
@@ -131,7 +132,7 @@ def _context(report: Report) -> dict[str, Any]:
         "leakage": report.metrics.get("leakage") or {"pairs": 0},
         "skipped": report.skipped[:SKIPPED_SHOWN],
         "skipped_count": len(report.skipped),
-        "settings": list(flat(report.settings)),
+        "settings": list(flat(in_words(report.settings))),
         "cloud": _cloud(report),
         "palette": PALETTE,
         "script": markup(script := _resource("report.js")),
