@@ -72,3 +72,19 @@ def test_the_summary_says_how_often_the_model_is_right(
     use = f"to use it: tutelage predict r IMAGES (the student; {teacher} is the teacher)"
     assert lines[-2] == use
     assert lines[-1] == f"report: {Path('r') / 'report.html'}"
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [(1, "1 unreadable image was skipped"), (2, "2 unreadable images were skipped")],
+)
+def test_the_summary_counts_skipped_images(
+    count: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run: Any = SimpleNamespace(
+        console=Console(),
+        store=SimpleNamespace(reasons={str(number): "cut short" for number in range(count)}),
+        folder=SimpleNamespace(path=Path("r")),
+    )
+    finish._say_summary(run, {"stages": []}, [])
+    assert f"  {said} (skipped.csv)" in capsys.readouterr().err.splitlines()

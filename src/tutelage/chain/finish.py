@@ -25,6 +25,7 @@ from tutelage.models.folder import save_model
 from tutelage.report import card
 from tutelage.report.html import render, write_page
 from tutelage.report.model import DeploymentRow
+from tutelage.report.wording import counted
 
 
 def finish(chain: Pipeline, command: str, data: str, settings: dict[str, Any]) -> dict[str, Any]:
@@ -135,8 +136,9 @@ def _say_summary(run: Run, result: dict[str, Any], deployed: Sequence[Deployment
             f"{row['bytes'] / 1e6:.1f} MB, {row['latency_ms_p50']:.1f} ms an image on one core"
         )
     if run.store.reasons:
-        skipped = f"{len(run.store.reasons):,} unreadable images"
-        say(f"  {skipped} were skipped (skipped.csv)", {skipped: "yellow"})
+        skipped = counted(len(run.store.reasons), "unreadable image")
+        were = "was" if len(run.store.reasons) == 1 else "were"
+        say(f"  {skipped} {were} skipped (skipped.csv)", {skipped: "yellow"})
     out = run.folder.path
     student = any(entry["name"] == "student" for entry in result["stages"])
     also = (

@@ -30,6 +30,7 @@ from tutelage.models.folder import load_model
 from tutelage.models.given import model_folders, trained_teachers
 from tutelage.models.sizes import fitting_sizes, set_input_size, size_step
 from tutelage.models.zoo import build, create, join
+from tutelage.report.wording import counted
 from tutelage.system.console import Console
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import cache_folder, csv_line, write_atomically
@@ -83,7 +84,7 @@ def load_data(
     if is_lead():
         write_skipped(store, out)
     if store.reasons:
-        lost = f"{len(store.reasons):,} images could not be read"
+        lost = f"{counted(len(store.reasons), 'image')} could not be read"
         console.say(f"{lost}: see {out / 'skipped.csv'}", {lost: "yellow"})
     split, copies = _pinned_split(
         folder, catalog, store, config, console, labels_needed=labels_needed, pool_once=pool_once

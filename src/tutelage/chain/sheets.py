@@ -14,6 +14,7 @@ from tutelage.augment import Center, apply
 from tutelage.chain.types import Finished, Run, is_round
 from tutelage.chain.views import pictures, strong_policy
 from tutelage.report.model import ClassSheets, Sheet, StageTest, Thumb
+from tutelage.report.wording import counted
 from tutelage.stats.label_errors import CUT
 from tutelage.stats.pseudo_labels import PseudoLabels
 from tutelage.training.loader import Rows
@@ -81,7 +82,7 @@ def class_sheets(
 def _score(test: StageTest | None, k: int) -> str:
     if test is None or not (own := test.labels == k).any():
         return ""
-    return f"{(own & ~test.correct).sum()} of {own.sum()} test images wrong"
+    return f"{(own & ~test.correct).sum()} of {counted(int(own.sum()), 'test image')} wrong"
 
 
 def _tested_sheets(run: Run, test: StageTest | None, k: int) -> list[Sheet]:
@@ -119,7 +120,7 @@ def _pseudo_sheets(run: Run, latest: tuple[Finished, PseudoLabels] | None, k: in
     said = [f"pseudo-label {run.catalog.classes[k]}, {labels.confidence[i]:.0%}" for i in order]
     shown = thumbs(run, run.task.pool[order], said)
     title = f"Pseudo-labels of {done.name}"
-    note = f"{len(found):,} unlabelled images; the surest first, the least sure last."
+    note = f"{counted(len(found), 'unlabelled image')}; the surest first, the least sure last."
     if not done.accepted:
         note += " The round was rejected: the delivered model did not learn from these labels."
         shown = [dataclasses.replace(thumb, mark="rejected round") for thumb in shown]

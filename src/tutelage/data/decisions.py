@@ -164,7 +164,9 @@ def apply_decisions(catalog: Catalog, setting: str | None) -> Catalog:
         else:
             labels[row] = catalog.classes.index(label)
     labelled = [name for name in rows if decided[name].label is not None]
-    said = [f"by review {len(labelled)} images have labels and {len(rejected)} are left out"]
+    have = "image has a label" if len(labelled) == 1 else "images have labels"
+    are = "is" if len(rejected) == 1 else "are"
+    said = [f"by review {len(labelled)} {have} and {len(rejected)} {are} left out"]
     if made:
         counts = (f"{name} ({made[name]})" for name in in_class_order(made))
         said.append(f"classes that a person made, with their labels: {', '.join(counts)}")
