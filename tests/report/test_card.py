@@ -47,7 +47,8 @@ def test_an_unjudged_student_has_its_teachers_figures(
 ) -> None:
     text = render(without_figures(make_report(STAGES, test=False), "student"))
     assert "The teacher (probe) classifies 70.0% of the 40 held-out labelled images" in text
-    assert r"into test/\<class\>/ and run: tutelage evaluate RUN DATA" in text
+    assert "**The student, which is what you ship, was not judged: there are no test" in text
+    assert "into `test/<class>/` and run `tutelage evaluate RUN DATA`." in text
     assert "no accuracy to report" not in text
     assert "so they flatter the teacher (probe)." in text
     assert "| teacher (probe) on held-out labelled images |" in text

@@ -199,11 +199,12 @@ def test_without_a_test_split_the_page_warns(make_report: Any, full_fields: dict
 def test_without_test_images_the_first_screen_gives_the_teachers_accuracy(
     make_report: Any, without_figures: Any
 ) -> None:
-    report = without_figures(make_report(LADDER, test=False), list(LADDER)[-1])
+    report = without_figures(make_report(LADDER, test=False, folder="runs/a b"), "student")
     text = " ".join(Page(html.render(report)).text().split())
     assert "no accuracy to report" not in text
     assert "of 40 held-out labelled images are classified correctly by the" in text
     assert "was not judged: there are no test images." in text
+    assert "tutelage evaluate 'runs/a b' DATA" in text
 
 
 def test_a_class_that_test_lacks_is_named(make_report: Any) -> None:

@@ -123,13 +123,14 @@ def test_without_test_images_the_teacher_is_the_answer(
     make_report: Any, without_figures: Any
 ) -> None:
     stages = {"probe": (0.7, True), "transfer": (0.8, True), "student": (0.9, True)}
-    report = make_report(stages, test=False, folder="runs/a b")
+    report = make_report(stages, test=False)
     verdict = make_verdict(without_figures(report, "student"))
     assert verdict.headline == (
         "The teacher (transfer) classifies 80.0% of the 40 held-out labelled images correctly "
-        "(95% interval 75.0 to 80.0). The student, which is what you ship, was not judged: there "
-        "are no test images. Put labelled images into test/<class>/ and run: "
-        "tutelage evaluate 'runs/a b' DATA"
+        "(95% interval 75.0 to 80.0)."
+    )
+    assert verdict.unjudged == (
+        "The student, which is what you ship, was not judged: there are no test images."
     )
     assert verdict.worth[0].endswith("most frequent class is correct for 40.0%.")
     assert verdict.worth[1].startswith("Balanced accuracy, the mean over the classes, is 78.0%")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
@@ -69,7 +68,7 @@ class Verdict:
     """What stands at the top of the page."""
 
     split: SplitName | None  # where the figures come from; None if there are none
-    headline: str  # the accuracy of the final model, or of its teacher, in a sentence or two
+    headline: str  # the accuracy of the final model, or of its teacher, in a sentence
     standing: Standing | None  # against the baseline; None without test images
     worth: list[str]  # what that accuracy is worth: sentences on the baseline and the classes
     summary: list[str]  # sentences on all steps together, the student and the rejections
@@ -78,7 +77,7 @@ class Verdict:
     teacher: Rung | None  # what the student learnt from; None if there is no student
     judged: Rung | None  # whose accuracy the headline gives: the final model, else its teacher
     judged_as: str  # what that is, in words: "final model (student)"
-    unjudged: str  # that the final model itself was not judged, and the mend; empty if it was
+    unjudged: str  # that the final model itself was not judged, in a sentence; empty if it was
 
 
 def make_verdict(report: Report) -> Verdict:
@@ -93,10 +92,9 @@ def make_verdict(report: Report) -> Verdict:
     standing = _standing(report, final)
     judged = _judged(final, rungs)
     judged_as = _judged_as(judged, final, teacher)
-    unjudged = _unjudged(report, final, judged)
     return Verdict(
         split=split,
-        headline=_headline(final, judged, judged_as, split, unjudged),
+        headline=_headline(final, judged, judged_as, split),
         standing=standing,
         worth=[*_against_baseline(judged, standing), *_balanced(report, judged)],
         summary=[
@@ -110,7 +108,7 @@ def make_verdict(report: Report) -> Verdict:
         teacher=teacher,
         judged=judged,
         judged_as=judged_as,
-        unjudged=unjudged,
+        unjudged=_unjudged(final, judged),
     )
 
 
@@ -173,19 +171,15 @@ def _judged_as(judged: Rung | None, final: Rung | None, teacher: Rung | None) ->
     return f"teacher ({judged.name})" if judged == teacher else f"step {judged.name}"
 
 
-def _unjudged(report: Report, final: Rung | None, judged: Rung | None) -> str:
+def _unjudged(final: Rung | None, judged: Rung | None) -> str:
     if final is None or judged is None or judged == final:
         return ""
     who = "student" if final.name == "student" else f"final model ({final.name})"
-    return (
-        f"The {who}, which is what you ship, was not judged: there are no test images. Put "
-        f"labelled images into test/<class>/ and run: "
-        f"tutelage evaluate {shlex.quote(report.folder)} DATA"
-    )
+    return f"The {who}, which is what you ship, was not judged: there are no test images."
 
 
 def _headline(
-    final: Rung | None, judged: Rung | None, judged_as: str, split: SplitName | None, unjudged: str
+    final: Rung | None, judged: Rung | None, judged_as: str, split: SplitName | None
 ) -> str:
     if final is None:
         return "No stage was accepted, so the run delivers no model."
@@ -195,11 +189,10 @@ def _headline(
         )
     count = f"{judged.n:,} " if judged.n else ""
     interval = f" ({interval_of_share(*judged.ci95)})" if judged.ci95 else ""
-    said = (
+    return (
         f"The {judged_as} classifies {percent(judged.accuracy)} of the {count}{IMAGES[split]} "
         f"correctly{interval}."
     )
-    return f"{said} {unjudged}".rstrip()
 
 
 def _standing(report: Report, final: Rung | None) -> Standing | None:
