@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shlex
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -301,4 +302,36 @@ def test_missing_images_are_counted(reviewed, photos, tmp_path, capsys):
     moved = tuple(str(tmp_path / "photos" / name) for name in catalog.names)
     catalog = replace(catalog, source=replace(catalog.source, paths=moved))
     export(reviewed, replace(open_run(reviewed), catalog=catalog), "csv", tmp_path / "o.csv")
-    assert "1 images cannot be read: left out" in capsys.readouterr().out
+    assert "1 image cannot be read: left out" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("format", ["label-studio", "cvat", "csv"])
+def test_images_that_the_run_could_not_read_are_left_out(reviewed, format, capsys):
+    (reviewed / "skipped.csv").write_text(
+        'image,reason\ntrain/disc/disc0.png,"the file is damaged, it seems"\n'
+    )
+    written(reviewed, format, out=reviewed / "out")
+    said = capsys.readouterr().out
+    assert "59 images, 41 labels, 41 answers" in said
+    assert "1 image cannot be read: left out" in said
+    text = (reviewed / "out").read_text()
+    assert "train/disc/disc0.png" not in text
+    assert "train/disc/disc1.jpg" in text
+
+
+@pytest.mark.parametrize("format", ["label-studio", "cvat", "csv"])
+def test_the_commands_that_come_next_can_be_pasted(reviewed, photos, tmp_path, format, capsys):
+    place = tmp_path / "My Photos"
+    shutil.copytree(photos, place / "all")
+    catalog = read_catalog(photos)
+    moved = tuple(str(place / "all" / name) for name in catalog.names)
+    catalog = replace(catalog, source=replace(catalog.source, paths=moved))
+    export(reviewed, replace(open_run(reviewed), catalog=catalog), format, place / "out")
+    said = capsys.readouterr().out
+    (command,) = re.findall(r"; (tutelage run .*) learns from it", said)
+    assert shlex.split(command)[3:] == ["--image-root", str(place / "all")]
+    if format == "csv":
+        assert shlex.split(command)[2] == str(place / "out")
+    if format == "label-studio":
+        (start,) = re.findall(r"LABEL_STUDIO.* label-studio start", said)
+        assert f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={place}" in shlex.split(start)

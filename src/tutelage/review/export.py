@@ -6,11 +6,14 @@ is never written as a label: it becomes one when a person agrees to it. Imports 
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
 import re
+import shlex
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -31,6 +34,7 @@ from tutelage.data.sources import FileSource, Parts, Source
 from tutelage.review.items import Items
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import csv_line, new_folder, write_atomically
+from tutelage.system.words import counted
 
 Format = Literal["label-studio", "cvat", "csv"]
 _FILES: dict[Format, str] = {
@@ -58,7 +62,7 @@ class Exported:
 def export(run: Path, items: Items, format: Format, out: Path | None) -> None:
     """Write the file, and say what to do with it; ``tutelage.api.review`` has the arguments.
 
-    Every image of the run's data is in it, those to label next first.
+    Every image of the run's data is in it that can be read, those to label next first.
 
     Raises:
         TutelageError: the file is there already, or no image can be read.
@@ -68,7 +72,7 @@ def export(run: Path, items: Items, format: Format, out: Path | None) -> None:
         if path.exists():
             raise TutelageError(f"{path} exists; choose another --out, or delete it first")
     catalog, rejected = _decided(run, items)
-    files = _files(items.catalog, _beside(out))
+    files = _files(items.catalog, _beside(out), skipped=_skipped(run))
     rows = [
         replace(row, rejected=row.name in rejected)
         for row in _rows(items, catalog, files)
@@ -83,9 +87,12 @@ def export(run: Path, items: Items, format: Format, out: Path | None) -> None:
     root = _root(rows)
     said = _WRITERS[format](out, rows, classes, root, run)
     if left := len(items.catalog) - len(files):
-        said = [f"{left} images cannot be read: left out", *said]
+        said = [f"{counted(left, 'image')} cannot be read: left out", *said]
     labels, answers = sum(row.label is not None for row in rows), sum(bool(r.answer) for r in rows)
-    print(f"{out}: {len(rows)} images, {labels} labels, {answers} answers of the model")
+    print(
+        f"{out}: {counted(len(rows), 'image')}, {counted(labels, 'label')}, "
+        f"{counted(answers, 'answer')} of the model"
+    )
     print("\n".join(said))
 
 
@@ -117,11 +124,24 @@ def _rows(items: Items, decided: Catalog, files: dict[str, str]) -> list[Exporte
     return [rows[name] for name in dict.fromkeys([*first, *rows]) if name in rows]
 
 
-def _files(catalog: Catalog, folder: Path) -> dict[str, str]:
-    """The file of each image by its name; images that lie in no file are written to ``folder``."""
-    paths = {name: _path(catalog.source, i) for i, name in enumerate(catalog.names)}
+def _skipped(run: Path) -> set[str]:
+    """The images that the run could not read."""
+    try:
+        with (run / "skipped.csv").open(encoding="utf-8", newline="") as file:
+            return {row["image"] for row in csv.DictReader(file)}
+    except FileNotFoundError:
+        return set()
+
+
+def _files(catalog: Catalog, folder: Path, *, skipped: AbstractSet[str]) -> dict[str, str]:
+    """The file of each image by its name, without the ``skipped`` ones.
+
+    Images that lie in no file are written to ``folder``.
+    """
+    wanted = {name: i for i, name in enumerate(catalog.names) if name not in skipped}
+    paths = {name: _path(catalog.source, i) for name, i in wanted.items()}
     known = {name: os.path.abspath(path) for name, path in paths.items() if path is not None}
-    inside = [i for i, name in enumerate(catalog.names) if name not in known]
+    inside = [i for name, i in wanted.items() if name not in known]
     if not inside:
         return {name: path for name, path in known.items() if os.path.isfile(path)}
     with new_folder(folder) as building:
@@ -191,11 +211,11 @@ def _label_studio(
     return [
         "start Label Studio so that it may show the images:",
         "  LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true "
-        f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={served} label-studio start",
+        f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={shlex.quote(str(served))} label-studio start",
         f"make a project there; paste {_config(out)} into Settings, Labeling Interface, Code",
         f"in Settings, Cloud Storage add a source storage: Local files, {root}; do not sync it",
-        f"import {out}; when you are done, export as JSON; tutelage run FILE.json --image-root "
-        f"{root} learns from it",
+        f"import {out}; when you are done, export as JSON; "
+        f"{_learning('FILE.json', root)} learns from it",
     ]
 
 
@@ -262,8 +282,8 @@ def _cvat(
         "folders",
         f"upload {out} as annotations, CVAT 1.1; a label that ends with{PREDICTED} is the model's: "
         "give the image the label without it",
-        'when you are done, export the task as "CVAT for images 1.1"; tutelage run '
-        f"annotations.xml --image-root {root} learns from it",
+        'when you are done, export the task as "CVAT for images 1.1"; '
+        f"{_learning('annotations.xml', root)} learns from it",
     ]
 
 
@@ -278,17 +298,21 @@ def _csv(
             lines.append(csv_line(cells))
     write_atomically(out, "".join(lines))
     rejected = sum(row.rejected for row in rows)
-    said = [f"{rejected} images of no use are left out"] if rejected else []
+    said = [f"{counted(rejected, 'image')} of no use: left out"] if rejected else []
     return [
         *said,
-        f"fill in or correct the column label; tutelage run {out} --image-root {root} learns from "
-        "it",
+        f"fill in or correct the column label; {_learning(str(out), root)} learns from it",
     ]
 
 
 _WRITERS: dict[
     Format, Callable[[Path, Sequence[Exported], Sequence[str], Path, Path], list[str]]
 ] = {"label-studio": _label_studio, "cvat": _cvat, "csv": _csv}
+
+
+def _learning(file: str, root: Path) -> str:
+    """The command of a run on what comes back."""
+    return shlex.join(["tutelage", "run", file, "--image-root", str(root)])
 
 
 def _beside(out: Path) -> Path:
