@@ -374,3 +374,11 @@ def test_a_model_folder_can_be_the_trunk_of_the_next_run(
     assert metrics["teacher"]["parameters"] == student["parameters"]
     with pytest.raises(TutelageError, match="which has weights of its own; leave one of them out"):
         api.transfer(photos, tmp_path / "other", quiet=True, **{**settings, "weights": "none"})
+
+
+def test_misspelt_decisions_are_refused_before_anything_heavy(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "need_training", lambda: pytest.fail("torch would be imported"))
+    with pytest.raises(TutelageError, match="no decisions in chosn"):
+        api.run(photos, tmp_path / "run", decisions="chosn")

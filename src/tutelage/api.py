@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from tutelage.config import TableConfig, make_config
+from tutelage.config import RunConfig, TableConfig, make_config
 from tutelage.system.errors import TutelageError, need_training
 
 if TYPE_CHECKING:
+    from tutelage.data.catalog import Catalog
     from tutelage.data.open import Data
     from tutelage.deploy.answers import Prediction
     from tutelage.deploy.images import Images
@@ -118,14 +119,13 @@ def _train(
     command: str, data: Data, out: Path | str | None, settings: dict[str, Any], quiet: bool
 ) -> dict[str, Any]:
     from tutelage.data.finished import look, say_start
-    from tutelage.data.open import open_data
     from tutelage.models.given import trained_teachers
 
     began = time.monotonic()  # importing takes seconds, too
     config = make_config(command, settings)
     if command == "distill":
         trained_teachers(config.data.teacher)
-    catalog, name = open_data(data, table=config.table)
+    catalog, name = _open(data, config)
     folder, known = look(command, name, out, config, catalog, quiet=quiet)
     if known is not None:
         return known
@@ -134,6 +134,16 @@ def _train(
     from tutelage.chain.run import train
 
     return train(command, catalog, name, folder, settings, quiet=quiet, began=began)
+
+
+def _open(data: Data, config: RunConfig) -> tuple[Catalog, str]:
+    """The data, and what it is called; decisions that do not fit it are refused already here."""
+    from tutelage.data.decisions import apply_decisions
+    from tutelage.data.open import open_data
+
+    catalog, name = open_data(data, table=config.table)
+    apply_decisions(catalog, config.data.decisions)
+    return catalog, name
 
 
 def augment(
@@ -161,10 +171,8 @@ def augment(
     Raises:
         TutelageError: what was found, what was expected, and what to do.
     """
-    from tutelage.data.open import open_data
-
     config = make_config("augment", settings)
-    opened = open_data(data, table=config.table)
+    opened = _open(data, config)
     need_training()
     from tutelage.explore.survey import augment
 
@@ -207,10 +215,12 @@ def suggest(
     Raises:
         TutelageError: what was found, what was expected, and what to do.
     """
-    from tutelage.data.open import open_data
+    from tutelage.explore.request import check_budget, check_request
 
     config = make_config("suggest", settings)
-    opened = open_data(data, table=config.table)
+    check_budget(budget)
+    opened = _open(data, config)
+    check_request(*opened, classes or ())
     need_training()
     from tutelage.explore.suggest import suggest
 
@@ -264,12 +274,11 @@ def ladder(
     Raises:
         TutelageError: what was found, what was expected, and what to do.
     """
-    from tutelage.data.open import open_data
     from tutelage.ladder.request import check_request
 
     config = make_config("ladder", settings)
     check_request(arms, seeds, config.data.seed)
-    opened = open_data(data, table=config.table)
+    opened = _open(data, config)
     need_training()
     from tutelage.ladder.seeds import ladder
 

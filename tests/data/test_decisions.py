@@ -138,7 +138,7 @@ def test_decided_images_are_labelled_in_every_draw(catalog: Catalog, tmp_path: P
     assert "g" not in changed.names
     assert "t1" in changed.names, "test images are not reviewed"
     assert changed.warnings == (
-        "by review 3 images have labels and 1 is left out",
+        "by review: 3 labels, 1 left out as of no use",
         f"2 decisions of {path} are about no training image of this data",
     )
     for seed in range(5):
@@ -156,8 +156,21 @@ def test_later_reviews_count_more(catalog: Catalog, tmp_path: Path) -> None:
     assert apply_decisions(catalog, None) is catalog
 
 
+def test_a_misspelt_folder_is_told_the_nearest_one_with_decisions(
+    catalog: Catalog, tmp_path: Path
+) -> None:
+    for name in ("chosen", "other"):
+        (tmp_path / name).mkdir()
+        decided(tmp_path / name / "decisions.jsonl", Decision("e", "accept", "ant"))
+    (tmp_path / "chosn2").mkdir()  # nearer, but without decisions
+    with pytest.raises(TutelageError, match=rf"did you mean {tmp_path}/chosen\?$"):
+        apply_decisions(catalog, str(tmp_path / "chosn"))
+
+
 def test_decisions_that_do_not_fit_are_refused(catalog: Catalog, tmp_path: Path) -> None:
-    with pytest.raises(TutelageError, match=r"no decisions in .*none.*tutelage review RUN"):
+    with pytest.raises(
+        TutelageError, match=r"no decisions in .*none.*; tutelage suggest and tutelage review make"
+    ):
         apply_decisions(catalog, str(tmp_path / "none"))
     with pytest.raises(
         TutelageError, match=f"no decisions in .*; tutelage review {tmp_path} makes"
@@ -168,7 +181,7 @@ def test_decisions_that_do_not_fit_are_refused(catalog: Catalog, tmp_path: Path)
         apply_decisions(catalog, str(tmp_path))
     path = decided(tmp_path / "decisions.jsonl", Decision("x", "accept", "ant"))
     with pytest.raises(
-        TutelageError, match=r"none of the 1 decisions .* is about a training image"
+        TutelageError, match=r"none of what is decided in .* is about a training image"
     ):
         apply_decisions(catalog, str(path))
     path = decided(tmp_path / "wasps.jsonl", Decision("a", "relabel", "wasp"))

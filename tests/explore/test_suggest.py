@@ -25,6 +25,7 @@ from tutelage.data.decisions import FILE, Decision, Decisions
 from tutelage.data.open import open_data
 from tutelage.explore import suggest
 from tutelage.models.folder import load_model
+from tutelage.review.items import Items
 from tutelage.review.suggested import open_suggested
 from tutelage.stats.suggest import Suggestion
 from tutelage.system.errors import TutelageError
@@ -137,15 +138,14 @@ def test_with_classes_the_page_opens_and_what_was_labelled_is_told(
 ) -> None:
     opened: list[Any] = []
 
-    def page(run: Path, **options: Any) -> None:
-        opened.append((run, options))
+    def page(run: Path, items: Items, **options: Any) -> None:
+        opened.append((run, len(items), options))
         label(run, Decision("disc0.png", "relabel", "disc", new=True))
-        raise KeyboardInterrupt  # as Ctrl-C ends it
 
-    monkeypatch.setattr(suggest, "review", page)
+    monkeypatch.setattr(suggest, "serve_page", page)
     words = ["suggest", str(album), "--budget", "12", "--out", str(begun), *as_options(LOOK)]
     assert cli.main([*words, "--classes", "disc,other things", "--no-browser"]) == 0
-    assert opened == [(begun, {"data": None, "port": 0, "browser": False})]
+    assert opened == [(begun, 12, {"port": 0, "browser": False})]
     assert open_suggested(begun).classes == ("disc", "other things")
     told = capsys.readouterr().err
     assert "1 of 12 labelled: disc 1" in told

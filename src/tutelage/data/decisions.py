@@ -7,8 +7,10 @@ one is taken. Nothing is rewritten: taking a decision back is a line, too.
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import json
 import os
+import shlex
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +24,7 @@ from tutelage.data.catalog import Catalog, in_class_order, why_no_class
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import sync
 from tutelage.system.locks import lock
+from tutelage.system.words import are, counted
 
 FILE = "decisions.jsonl"
 ACTIONS = ("accept", "relabel", "reject", "undo")
@@ -116,10 +119,20 @@ def read_decisions(path: Path) -> dict[str, Decision]:
         lines, _ = _whole_lines(file.read_bytes())
     except OSError as error:
         raise TutelageError(
-            f"no decisions in {file}: {error.strerror}; tutelage review "
-            f"{path if path.is_dir() else 'RUN'} makes them"
+            f"no decisions in {file}: {error.strerror}; {_where_decisions_are(path)}"
         ) from error
     return {decision.image: decision for decision in _standing(_parsed(lines, file))}
+
+
+def _where_decisions_are(path: Path) -> str:
+    """What to do about a folder or file without decisions."""
+    if path.is_dir():
+        return f"tutelage review {shlex.quote(str(path))} makes them"
+    beside = path.parent.iterdir() if path.parent.is_dir() else ()
+    known = [folder.name for folder in beside if (folder / FILE).is_file()]
+    if near := difflib.get_close_matches(path.name, known, n=1):
+        return f"did you mean {path.with_name(near[0])}?"
+    return "tutelage suggest and tutelage review make them"
 
 
 def apply_decisions(catalog: Catalog, setting: str | None) -> Catalog:
@@ -151,8 +164,8 @@ def apply_decisions(catalog: Catalog, setting: str | None) -> Catalog:
     }
     if not rows:
         raise TutelageError(
-            f"none of the {len(decided)} decisions in {setting} is about a training image of this "
-            "data; --decisions wants a run that was reviewed on the same data"
+            f"none of what is decided in {setting} is about a training image of this data; "
+            "--decisions wants a run that was reviewed on the same data"
         )
     made = _made_classes([decided[name] for name in rows], catalog.classes, setting)
     catalog = catalog.named(in_class_order({*catalog.classes, *made}))
@@ -164,9 +177,7 @@ def apply_decisions(catalog: Catalog, setting: str | None) -> Catalog:
         else:
             labels[row] = catalog.classes.index(label)
     labelled = [name for name in rows if decided[name].label is not None]
-    have = "image has a label" if len(labelled) == 1 else "images have labels"
-    are = "is" if len(rejected) == 1 else "are"
-    said = [f"by review {len(labelled)} {have} and {len(rejected)} {are} left out"]
+    said = [f"by review: {counted(len(labelled), 'label')}, {len(rejected)} left out as of no use"]
     if made:
         counts = (f"{name} ({made[name]})" for name in in_class_order(made))
         said.append(f"classes that a person made, with their labels: {', '.join(counts)}")
@@ -176,7 +187,10 @@ def apply_decisions(catalog: Catalog, setting: str | None) -> Catalog:
             "label more of it"
         )
     if others := len(decided) - len(rows):
-        said.append(f"{others} decisions of {setting} are about no training image of this data")
+        said.append(
+            f"{counted(others, 'decision')} of {setting} {are(others)} about no training image of "
+            "this data"
+        )
     kept = np.setdiff1d(np.arange(len(catalog)), rejected)
     changed = dataclasses.replace(catalog, labels=labels, reviewed=frozenset(labelled))
     return dataclasses.replace(changed.select(kept), warnings=(*catalog.warnings, *said))

@@ -6,11 +6,8 @@ that were given stay.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shlex
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +20,12 @@ from tutelage.chain import prepare
 from tutelage.chain.load import LoadedData
 from tutelage.chain.plan import sharpest_size
 from tutelage.config import RunConfig
-from tutelage.data.catalog import Catalog, why_no_class
+from tutelage.data.catalog import Catalog
 from tutelage.data.decisions import FILE as DECISIONS
 from tutelage.data.decisions import Decision, read_decisions
-from tutelage.data.open import Data, is_in_memory
+from tutelage.data.open import Data
 from tutelage.data.runfolder import RunFolder, repeating_line, results_folder
+from tutelage.explore.request import known_classes
 from tutelage.explore.sheet import SHOWN, SuggestPage, render, whole
 from tutelage.heads.bank import make_bank
 from tutelage.models.forward import Forward
@@ -35,7 +33,8 @@ from tutelage.models.sizes import size_step, with_input_size
 from tutelage.models.zoo import with_levels
 from tutelage.report.html import write_page
 from tutelage.report.wording import now
-from tutelage.review.app import review
+from tutelage.review.app import open_items, serve_page
+from tutelage.review.ending import after_labelling, page_line
 from tutelage.review.items import next_run
 from tutelage.review.suggested import FACTS, Suggested, read_suggested
 from tutelage.stats.metrics import Floats
@@ -46,7 +45,7 @@ from tutelage.system.files import csv_line, write_atomically
 from tutelage.training.loader import Canvases, Rows
 
 TABLE, PAGE = "suggested.csv", "suggested.html"
-NAMED = 5  # suggested images, or classes, that are printed
+NAMED = 5  # suggested images that are printed
 
 
 def suggest(
@@ -67,12 +66,8 @@ def suggest(
     ``settings`` are those that were given, which make ``config``; ``opened`` is what ``open_data``
     returned.
     """
-    if budget < 1:
-        raise TutelageError(f"--budget is {budget}, expected at least 1 image to label")
     catalog, name = opened
     out = results_folder(out, "suggest", name, config.to_dict())
-    _check_pool(catalog, name)
-    known_classes(catalog.classes, (), classes or ())  # refused now, not after all was decoded
     given = {"budget": budget, "classes": list(classes) if classes else None, **settings}
     line = repeating_line("suggest", name, str(out), given)
     with prepare.opened(
@@ -93,46 +88,17 @@ def suggest(
         _write(folder, loaded, choice, content)
         _say(console, loaded, content, out)
     if classes is not None:
-        with contextlib.suppress(KeyboardInterrupt):  # that is how a person leaves the page
-            in_memory = None if isinstance(data, str | os.PathLike) else data
-            review(out, data=in_memory, port=port, browser=browser)
-    _say_next(console, content, decided(out), _review_line(name, out))
+        in_memory = None if isinstance(data, str | os.PathLike) else data
+        serve_page(out, open_items(out, in_memory), port=port, browser=browser)
+    for line in after_labelling(
+        decided(out),
+        len(content["suggested"]),
+        loaded.catalog.classes,
+        page_line(name, out),
+        content["next"],
+    ):
+        console.say(line)
     return content
-
-
-def _check_pool(catalog: Catalog, name: str) -> None:
-    """Refuse data whose training images all have labels already."""
-    labels = catalog.labels[catalog.splits == "train"]
-    if not len(labels) or (labels < 0).any():
-        return
-    classes = [*catalog.classes[:NAMED], *(["..."] if len(catalog.classes) > NAMED else [])]
-    beside = "".join(f"; {warning}" for warning in catalog.warnings)
-    raise TutelageError(
-        f"every training image of {name} has a label already; its classes are "
-        f"{', '.join(classes)}{beside}. If these folders are not classes, move "
-        "them into a folder called unlabeled; in a manifest, leave the label empty"
-    )
-
-
-def known_classes(
-    of_data: Sequence[str], earlier: Sequence[str], given: Sequence[str]
-) -> tuple[str, ...]:
-    """All classes that are named so far, in the order of their keys on the page.
-
-    Raises:
-        TutelageError: a given name occurs twice, or cannot be a class beside the others.
-    """
-    named = [name.strip() for name in given]
-    if twice := [name for name, count in Counter(named).items() if count > 1]:
-        raise TutelageError(f"--classes names {twice[0]!r} twice; name each class once")
-    known = [*dict.fromkeys([*of_data, *earlier])]
-    for name in named:
-        if name in known:
-            continue
-        if problem := why_no_class(name, known):
-            raise TutelageError(f"--classes: {problem}")
-        known.append(name)
-    return tuple(known)
 
 
 def decided(out: Path) -> dict[str, Decision]:
@@ -269,25 +235,3 @@ def _say(console: Console, data: LoadedData, content: Mapping[str, Any], out: Pa
         console.note(f"{len(chosen)} were chosen by an earlier command; all of them stay")
     console.point("list", out / TABLE)
     console.point("contact sheet", out / PAGE)
-
-
-def _say_next(
-    console: Console, content: Mapping[str, Any], decisions: Mapping[str, Decision], page: str
-) -> None:
-    """How far the labels are, and the commands that come next; ``page`` opens the page again."""
-    counts = Counter(d.label for d in decisions.values() if d.label is not None)
-    by_class = ", ".join(f"{name} {count}" for name, count in counts.most_common())
-    total = len(content["suggested"])
-    if counts:
-        console.say(f"{counts.total()} of {total} labelled: {by_class}")
-    if len(decisions) < total:
-        console.say(f"label them: {page}")
-    if len(counts) == 1:
-        console.note("training needs labels of at least 2 classes")
-    console.say(f"then train: {content['next']}")
-
-
-def _review_line(data: str, out: Path) -> str:
-    if is_in_memory(data):
-        return f"tutelage.api.review({str(out)!r}, data=DATA)"
-    return f"tutelage review {shlex.quote(str(out))}"

@@ -8,6 +8,7 @@ names a file.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import secrets
@@ -25,10 +26,11 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tutelage.data.decisions import FILE, Decisions
+from tutelage.data.decisions import FILE, Decision, Decisions
 from tutelage.data.decode import UnreadableImage
 from tutelage.data.open import Data, open_data
 from tutelage.review.deciding import Deciding
+from tutelage.review.ending import after_review
 from tutelage.review.items import LABELLING, Items, open_run
 from tutelage.review.suggested import is_suggested, open_suggested
 from tutelage.system import web
@@ -55,8 +57,18 @@ STATIC = {"page.css": "text/css", **{f"{name}.js": "text/javascript" for name in
 
 
 def review(run: Path, *, data: Data | None, port: int, browser: bool) -> None:
-    """Serve the page until Ctrl-C; ``tutelage.api.review`` has the arguments."""
+    """Serve the page until Ctrl-C, and say what comes next; ``tutelage.api.review`` has the rest.
+
+    Raises:
+        TutelageError: nothing to review, or the port is taken.
+    """
     items = open_items(run, data)
+    decisions = serve_page(run, items, port=port, browser=browser)
+    print("\n".join(after_review(run, items, decisions)), flush=True)
+
+
+def serve_page(run: Path, items: Items, *, port: int, browser: bool) -> dict[str, Decision]:
+    """Serve the page until Ctrl-C; what is decided then, by image."""
     with Decisions(run / FILE) as decisions:
         listening = web.bound_socket("127.0.0.1", port)
         port = listening.getsockname()[1]
@@ -65,9 +77,11 @@ def review(run: Path, *, data: Data | None, port: int, browser: bool) -> None:
         app = make_app(items, decisions, title=str(run), port=port, token=token)
         print(f"review: {address}", flush=True)
         print(f"decisions are saved in {decisions.path}; Ctrl-C stops", flush=True)
-        if browser:
-            webbrowser.open(address)
-        web.run_app(app, listening)
+        with contextlib.suppress(KeyboardInterrupt):  # that is how a person leaves the page
+            if browser:
+                webbrowser.open(address)
+            web.run_app(app, listening)
+        return decisions.standing
 
 
 def open_items(run: Path, data: Data | None) -> Items:

@@ -23,9 +23,9 @@ from tutelage.system.errors import TutelageError
 TABLE, FACTS = "review.parquet", "review.json"
 VIEWS = {
     "next": "Unlabelled images like many others that the teacher is unsure of, typical ones first.",
-    "suspicious": "Your own labels, the most doubtful first.",
-    "unsure": "Pseudo-labels, the least certain first.",
-    "sure": "Pseudo-labels, the most certain first.",
+    "suspicious": "All of your own labels, the most doubtful first; most of them may be right.",
+    "unsure": "All unlabelled images with the teacher's answers, the least sure first.",
+    "sure": "All unlabelled images with the teacher's answers, the surest first.",
     "decided": "Your decisions, the latest first.",
 }
 LABELLING = {
