@@ -40,8 +40,8 @@ TORCH_FREE = (
     "deploy.images", "deploy.label_accepted", "deploy.label_shards", "deploy.label_table",
     "deploy.latency", "deploy.openapi", "deploy.pages",
     "deploy.predict", "deploy.pseudo_label", "deploy.runtime", "deploy.serve", "deploy.tables",
-    "deploy.uploads", "explore.request", "ladder.curve", "ladder.request", "models.given", "review.app",
-    "review.deciding", "review.ending",
+    "deploy.uploads", "explore.request", "ladder.curve", "ladder.request", "models.given",
+    "review.app", "review.deciding", "review.ending",
     "review.items", "review.suggested", "stats.calibrate", "stats.intervals", "stats.label_errors",
     "stats.metrics", "stats.pseudo_labels", "stats.suggest", "stats.unknown", "system",
 )  # fmt: skip
