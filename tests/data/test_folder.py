@@ -88,7 +88,7 @@ def test_what_runs_write_beside_the_images_makes_no_class(tmp_path):
     put(tmp_path / "bees/b.jpg")
     catalog = read_catalog(tmp_path)
     assert by_name(catalog) == {"bees/b.jpg": ("bees", "train")}
-    assert "1 images outside a class folder" in " ".join(catalog.warnings)
+    assert "1 image outside a class folder" in " ".join(catalog.warnings)
 
 
 def test_class_folders_beside_test_are_refused_with_the_mend(tmp_path):
@@ -132,7 +132,7 @@ def test_links_to_folders_are_followed_for_a_class_but_not_below(tree, tmp_path)
     assert by_name(catalog)["train/fly/a.jpg"] == ("fly", "train")
     assert len(catalog) == 8
     (warning,) = catalog.warnings
-    assert warning.startswith("1 folders are left out, since they are links")
+    assert warning.startswith("folders that are links or cannot be opened are left out: 1 (first")
     assert str(tree / "train/ant/more") in warning
 
 
@@ -144,7 +144,7 @@ def test_links_that_lead_up_end(tree):
     catalog = read_catalog(tree)
     assert len(catalog) == 7
     (warning,) = catalog.warnings
-    assert warning.startswith("4 folders are left out")
+    assert warning.startswith("folders that are links or cannot be opened are left out: 4 (")
     assert len(image_files(tree)) == 7
 
 
@@ -169,7 +169,7 @@ def test_a_folder_that_cannot_be_opened_is_told(tree, monkeypatch):
     monkeypatch.setattr(os, "scandir", scandir)
     catalog = read_catalog(tree)
     assert len(catalog) == 7
-    assert "1 folders are left out" in catalog.warnings[0]
+    assert "are left out: 1 (" in catalog.warnings[0]
 
 
 def test_a_tree_deeper_than_pythons_stack(tmp_path):
@@ -191,7 +191,7 @@ def test_a_folder_whose_path_is_too_long_is_told(tmp_path, monkeypatch):
     Path("b.jpg").touch()
     catalog = read_catalog(tmp_path)
     assert catalog.names == ("ant/a.jpg",)
-    assert "1 folders are left out" in catalog.warnings[0]
+    assert "are left out: 1 (" in catalog.warnings[0]
 
 
 def test_names_of_every_kind(tmp_path):
@@ -232,7 +232,7 @@ def test_what_is_left_out_is_counted(tree):
     said = " ".join(catalog.warnings)
     assert len(catalog) == 7
     assert "2 other files are ignored" in said
-    assert "1 images outside a class folder" in said
+    assert "1 image outside a class folder" in said
     assert "folder extra is left out" in said
 
 

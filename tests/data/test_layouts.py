@@ -521,7 +521,7 @@ def kaggle(root: Path, train: str, test: str) -> Path:
     "the classes are those in ROOT/train.csv",
     "the images of ROOT/train.csv were found in ROOT/train",
     (
-        "1 images are in no table (first: ROOT/test/b1.jpg): left out; classify them with "
+        "1 image is in no table (first: ROOT/test/b1.jpg): left out; classify such images with "
         "tutelage predict, or move them into unlabeled to learn from them"
     ),
 )
@@ -534,7 +534,7 @@ def kaggle_folder(root):
     "the classes are those in ROOT/train.csv",
     "the images of ROOT/train.csv were found in ROOT/train_images",
     (
-        "1 images are in no table (first: ROOT/test_images/b1.jpg): left out; classify them "
+        "1 image is in no table (first: ROOT/test_images/b1.jpg): left out; classify such images "
         "with tutelage predict, or move them into unlabeled to learn from them"
     ),
 )
@@ -548,8 +548,8 @@ def kaggle_folder_with_other_names_and_a_pool(root):
     "the classes are those in ROOT/cassava/train.csv",
     "the images of ROOT/cassava/train.csv were found in ROOT/cassava/train_images",
     (
-        "1 images are in no table (first: ROOT/cassava/test_images/b1.jpg): left out; "
-        "classify them with tutelage predict, or move them into unlabeled to learn from them"
+        "1 image is in no table (first: ROOT/cassava/test_images/b1.jpg): left out; "
+        "classify such images with tutelage predict, or move them into unlabeled to learn from them"
     ),
 )
 def kaggle_folder_in_a_wrapper(root):
@@ -575,7 +575,7 @@ def a_table_for_each_split(root):
     "the classes are those in ROOT/labels.csv",
     "2 images beside those of the table are in no table: taken as unlabelled",
     (
-        "1 images are in no table (first: ROOT/val_images/6.png): left out; classify them "
+        "1 image is in no table (first: ROOT/val_images/6.png): left out; classify such images "
         "with tutelage predict, or move them into unlabeled to learn from them"
     ),
 )
@@ -621,14 +621,14 @@ def image_folder_with_metadata_jsonl_in_its_splits(root):
     return root
 
 
-@read({"train": {"ant": 1, "bee": 1}}, "1 other files are ignored (first: ROOT/metadata.csv)")
+@read({"train": {"ant": 1, "bee": 1}}, "1 other file is ignored (first: ROOT/metadata.csv)")
 def image_folder_with_captions(root):
     put_all(root, "ant/1.png", "bee/2.png")
     table(root / "metadata.csv", "file_name,text", "ant/1.png,an ant", "bee/2.png,a bee")
     return root
 
 
-@read({"train": {"ant": 1, "bee": 1}}, "1 other files are ignored (first: ROOT/labels.csv)")
+@read({"train": {"ant": 1, "bee": 1}}, "1 other file is ignored (first: ROOT/labels.csv)")
 def a_table_that_says_what_the_folders_say(root):
     put_all(root, "ant/1.png", "bee/2.png")
     table(root / "labels.csv", "file,label", "ant/1.png,0", "bee/2.png,1")
@@ -664,7 +664,7 @@ def ham10000(root):
     return root
 
 
-@read({"train": {"ant": 1, "bee": 1}}, "1 other files are ignored (first: ROOT/predictions.csv)")
+@read({"train": {"ant": 1, "bee": 1}}, "1 other file is ignored (first: ROOT/predictions.csv)")
 def predictions_are_no_labels(root):
     put_all(root, "ant/1.png", "bee/2.png")
     table(
@@ -679,7 +679,7 @@ def predictions_are_no_labels(root):
         "ROOT/train.csv has no columns that are called as images and labels are; found: id, "
         "breed; name them with --image-column and --label-column"
     ),
-    "1 other files are ignored (first: ROOT/train.csv)",
+    "1 other file is ignored (first: ROOT/train.csv)",
 )
 def a_table_with_columns_that_are_not_known(root):
     put_all(root, "train/1.png", "train/2.png")
@@ -727,14 +727,14 @@ def an_option_without_a_table(root):
     return put_all(root, "train/ant/1.png", "train/bee/2.png")
 
 
-@read({"train": {"ant": 1, "bee": 1}}, "1 other files are ignored (first: ROOT/insects.csv)")
+@read({"train": {"ant": 1, "bee": 1}}, "1 other file is ignored (first: ROOT/insects.csv)")
 def a_table_with_two_label_columns_beside_class_folders(root):
     put_all(root, "train/ant/1.png", "train/bee/2.png")
     table(root / "insects.csv", "file,class,category", "train/ant/1.png,a,b")
     return root
 
 
-@read({"train": {"ant": 1, "bee": 1}}, "1 other files are ignored (first: ROOT/labels.csv)")
+@read({"train": {"ant": 1, "bee": 1}}, "1 other file is ignored (first: ROOT/labels.csv)")
 def a_table_of_other_images(root):
     put_all(root, "train/ant/1.png", "train/bee/2.png")
     table(root / "labels.csv", "file,label", "7.png,ant")

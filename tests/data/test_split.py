@@ -224,7 +224,7 @@ def test_a_pinned_split_refuses_other_labels(catalog, tmp_path):
     labels = catalog.labels.copy()
     labels[7] = -1
     changed = make_catalog(labels, catalog.splits.tolist())
-    with pytest.raises(TutelageError, match=r"labels of 1 images changed.*image 007"):
+    with pytest.raises(TutelageError, match=r"labels of 1 image changed.*image 007"):
         load(path, changed)
     renamed = make_catalog(catalog.labels, catalog.splits.tolist(), ("ant", "bee", "hornet"))
     with pytest.raises(TutelageError, match="labels of 13 images changed"):
@@ -238,7 +238,7 @@ def test_a_pinned_split_refuses_images_that_became_unreadable(catalog, tmp_path)
     save_split(draw(catalog, readable), catalog, path)
     assert load_split(path, catalog, readable).roles[0] == "unused"
     readable[5] = False
-    with pytest.raises(TutelageError, match=r"1 images became unreadable.*image 005"):
+    with pytest.raises(TutelageError, match=r"1 image became unreadable.*image 005"):
         load_split(path, catalog, readable)
 
 

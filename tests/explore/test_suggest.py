@@ -261,7 +261,9 @@ def test_data_with_nothing_to_label_is_refused_with_the_mend(photos: Path, tmp_p
     pool = tmp_path / "trips" / "unlabeled"
     pool.mkdir()
     shutil.copy(photos / "train" / "disc" / "disc0.png", pool / "copy.png")
-    with pytest.raises(TutelageError, match=r"no unlabelled image .* and 1 are copies of others"):
+    with pytest.raises(
+        TutelageError, match=r"no unlabelled image .*, 1 left out as copies of others"
+    ):
         api.suggest(tmp_path / "trips", tmp_path / "s", budget=4, quiet=True, **LOOK)
     assert not (tmp_path / "s").exists()
 

@@ -45,7 +45,7 @@ def test_data_that_is_no_longer_there(reviewed: Path, photos: Path, tmp_path: Pa
     config = json.loads((reviewed / "config.json").read_text())
     config["request"]["data"] = str(moved)
     (reviewed / "config.json").write_text(json.dumps(config))
-    with pytest.raises(TutelageError, match=rf"1 images .* \(first: unlabeled/{gone.name}\)"):
+    with pytest.raises(TutelageError, match=rf"1 image .* \(first: unlabeled/{gone.name}\)"):
         open_run(reviewed)
 
 

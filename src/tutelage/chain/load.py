@@ -35,6 +35,7 @@ from tutelage.system.console import Console
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import cache_folder, csv_line, write_atomically
 from tutelage.system.ranks import agreed, by_lead, is_lead, lead_first
+from tutelage.system.words import counted
 
 NO_CLASS = "(none)"  # a head has an output, also where only the trunk is looked at
 

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from tutelage.data.sources import Source, selected
 from tutelage.system.errors import TutelageError
+from tutelage.system.words import are, counted
 
 SPLITS = ("train", "val", "test")
 # What data sets call their splits, in any case -> split here; "" is train without its labels.
@@ -88,8 +89,8 @@ def make_catalog(
     if len(set(names)) < len(names):
         twice = sorted(name for name, count in Counter(names).items() if count > 1)
         raise TutelageError(
-            f"{where}: {len(twice)} images are listed more than once (first: {twice[0]}); "
-            "keep one row each"
+            f"{where}: {counted(len(twice), 'image')} {are(len(twice))} listed more than once "
+            f"(first: {twice[0]}); keep one row each"
         )
     roles = _known_splits(where, splits)
     if "" in roles.values():

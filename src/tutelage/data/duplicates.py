@@ -22,6 +22,7 @@ from tutelage.data.catalog import Catalog
 from tutelage.data.store import ImageStore
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import csv_line, write_atomically
+from tutelage.system.words import counted
 
 DUPLICATES = "duplicates.csv"
 NONE, TEST, VAL, LABELED, POOL, UNLABELED = -1, 0, 1, 2, 3, 4  # ranks
@@ -111,8 +112,8 @@ class Duplicates:
             )
             done = "they took part" if self.kept else "they took no part, except test images"
             notes.append(
-                f"{_many(len(two), 'pair')} of copies under two labels ({first}): {done}; correct "
-                f"the labels, or decide with tutelage review ({DUPLICATES} lists them)"
+                f"{counted(len(two), 'pair')} of copies under two labels ({first}): {done}; "
+                f"correct the labels, or decide with tutelage review ({DUPLICATES} lists them)"
             )
         rest = [p for p in self.found if not p.leaks and not p.contradicts]
         gone = [p for p in rest if p.left_out]
@@ -124,13 +125,13 @@ class Duplicates:
             )
         if copies := [p for p in gone if p.kind == "exact" and p.other_label]:
             notes.append(
-                f"{_many(len(copies), 'training image')} took no part as exact copies of labelled "
-                f"ones (first: {copies[0].image} of {copies[0].other}), so that none counts "
-                "twice or is in the pool as well"
+                f"{counted(len(copies), 'training image')} took no part as exact copies of "
+                f"labelled ones (first: {copies[0].image} of {copies[0].other}), so that none "
+                "counts twice or is in the pool as well"
             )
         if alike := [p for p in rest if not p.left_out and p.split == "train"]:
             notes.append(
-                f"{_many(len(alike), 'pair')} of copies among the training images took part "
+                f"{counted(len(alike), 'pair')} of copies among the training images took part "
                 f"(first: {alike[0].image} of {alike[0].other})"
             )
         return tuple(notes)
@@ -145,9 +146,9 @@ class Duplicates:
             else f"took no part (--duplicates keep keeps them; {DUPLICATES} lists them)"
         )
         return (
-            f"leakage: {_many(len(copies), 'image')} outside of {split} "
+            f"leakage: {counted(len(copies), 'image')} outside of {split} "
             f"{'is a copy' if len(copies) == 1 else 'are copies'} of "
-            f"{_many(len(self.leaking(split)), f'{split} image')} "
+            f"{counted(len(self.leaking(split)), f'{split} image')} "
             f"({len(exact)} exact, {len(copies - exact)} near; first: {pairs[0].image} of "
             f"{pairs[0].other}) and {done}"
         )
@@ -436,7 +437,3 @@ def _with_copies(near: _Rows, leader: _Rows) -> tuple[_Rows, _Rows]:
     before = np.repeat(np.cumsum(sizes) - sizes, sizes)
     second = order[np.repeat(starts, sizes) + np.arange(int(sizes.sum())) - before]
     return np.repeat(near[:, 0], sizes), second
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"

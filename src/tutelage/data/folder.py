@@ -12,6 +12,7 @@ from tutelage.data.catalog import SPLITS, Catalog, alike, make_catalog, split_of
 from tutelage.data.layout import is_hidden, is_image, leads_up, visible
 from tutelage.data.sources import FileSource
 from tutelage.system.errors import TutelageError
+from tutelage.system.words import are, counted
 
 PACKED = (".zip", ".rar", ".7z", ".gz", ".tgz", ".bz2", ".xz", ".zst")
 
@@ -50,8 +51,8 @@ class _Tree:
             self.rows += [(path, "", "train") for path in images]
         elif images:
             self.warnings.append(
-                f"{len(images)} images outside a class folder (first: {images[0]}) are "
-                "left out; move them into a class folder or into unlabeled"
+                f"{counted(len(images), 'image')} outside a class folder (first: {images[0]}): "
+                "left out; move such images into a class folder or into unlabeled"
             )
 
     def leave_out_nameless(self, tree: Path, split: str) -> bool:
@@ -86,12 +87,13 @@ class _Tree:
         warnings, root = self.warnings, self.root
         if self.ignored:
             warnings.append(
-                f"{len(self.ignored)} other files are ignored (first: {min(self.ignored)})"
+                f"{counted(len(self.ignored), 'other file')} {are(len(self.ignored))} ignored "
+                f"(first: {min(self.ignored)})"
             )
         if self.closed:
             warnings.append(
-                f"{len(self.closed)} folders are left out, since they are links or cannot be "
-                f"opened (first: {min(self.closed)}); move their images here"
+                f"folders that are links or cannot be opened are left out: {len(self.closed)} "
+                f"(first: {min(self.closed)}); move their images here"
             )
         if not self.rows:
             if packed := [path for path in self.ignored if path.lower().endswith(PACKED)]:

@@ -22,6 +22,7 @@ from tutelage.data.manifest import Rows, text_rows
 from tutelage.data.places import find_images
 from tutelage.data.sources import FileSource
 from tutelage.system.errors import TutelageError
+from tutelage.system.words import are, counted
 
 
 def read_labelled(root: Path, asked: TableConfig, unused: list[str]) -> Catalog | None:
@@ -185,13 +186,14 @@ class _Labelled:
             self.paths.append(path)
         if beside:
             self.warnings.append(
-                f"{beside} images beside those of the table are in no table: taken as unlabelled"
+                f"{counted(beside, 'image')} beside those of the table {are(beside)} in no table: "
+                "taken as unlabelled"
             )
         if left_out:
             self.warnings.append(
-                f"{len(left_out)} images are in no table (first: {left_out[0]}): left out; "
-                "classify them with tutelage predict, or move them into unlabeled to learn from "
-                "them"
+                f"{counted(len(left_out), 'image')} {are(len(left_out))} in no table (first: "
+                f"{left_out[0]}): left out; classify such images with tutelage predict, or move "
+                "them into unlabeled to learn from them"
             )
 
     def _name(self, path: str) -> str:

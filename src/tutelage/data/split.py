@@ -14,6 +14,7 @@ from tutelage.data.catalog import Catalog
 from tutelage.data.columns import open_parquet, undamaged
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import write_parquet
+from tutelage.system.words import counted
 
 ROLES = ("labeled", "unlabeled", "val", "test", "unused")
 
@@ -152,14 +153,14 @@ def load_split(path: Path, catalog: Catalog, readable: NDArray[np.bool_]) -> Spl
     changed = np.flatnonzero(catalog.labels != truth)
     if len(changed):
         raise TutelageError(
-            f"the labels of {len(changed)} images changed since {path} was drawn "
+            f"the labels of {counted(len(changed), 'image')} changed since {path} was drawn "
             f"(first: {catalog.names[changed[0]]}); {mend}"
         )
     roles = np.array(table["role"].to_pylist(), dtype="<U9")
     lost = np.flatnonzero((roles != "unused") & ~readable)
     if len(lost):
         raise TutelageError(
-            f"{len(lost)} images became unreadable since {path} was drawn "
+            f"{counted(len(lost), 'image')} became unreadable since {path} was drawn "
             f"(first: {catalog.names[lost[0]]}); {mend}"
         )
     return _split(roles, catalog)

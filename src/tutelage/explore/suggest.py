@@ -42,6 +42,7 @@ from tutelage.stats.suggest import first_to_label
 from tutelage.system.console import Console
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import csv_line, write_atomically
+from tutelage.system.words import counted
 from tutelage.training.loader import Canvases, Rows
 
 TABLE, PAGE = "suggested.csv", "suggested.html"
@@ -143,8 +144,8 @@ def choose(
     if not candidates:
         raise TutelageError(
             "there is no unlabelled image to choose from: "
-            f"{len(data.store.reasons)} images could not be read, and "
-            f"{len(data.copies.left_out)} are copies of others"
+            f"{counted(len(data.store.reasons), 'image')} could not be read, "
+            f"{len(data.copies.left_out)} left out as copies of others"
         )
     wanted = min(budget - len(earlier.images), len(pool))
     if wanted <= 0:

@@ -19,6 +19,7 @@ from tutelage.data.decode import decode
 from tutelage.data.runfolder import RunFolder, catalog_of, command_line
 from tutelage.stats.label_errors import CUT
 from tutelage.system.errors import TutelageError
+from tutelage.system.words import are, counted
 
 TABLE, FACTS = "review.parquet", "review.json"
 VIEWS = {
@@ -197,7 +198,7 @@ def rows_of(catalog: Catalog, names: Iterable[str], folder: Path) -> Rows:
     wanted = list(names)
     if gone := [name for name in wanted if name not in where]:
         raise TutelageError(
-            f"{len(gone)} images of {folder} are no longer in "
+            f"{counted(len(gone), 'image')} of {folder} {are(len(gone))} no longer in "
             f"{RunFolder(folder).request()['data']} (first: {gone[0]}); restore the data, or run "
             "the command again on what is there, in another folder"
         )

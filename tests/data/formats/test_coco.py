@@ -51,7 +51,7 @@ def test_boxes_are_not_used_and_detection_is_explained(tmp_path):
     assert catalog.labels.tolist() == [-1, 1, 0]
     assert catalog.warnings == (
         f"{path}: the boxes are not used: whole images are classified",
-        "1 images have several labels (first: a.jpg: cat, dog) and count as unlabelled; give each "
+        "1 image with several labels (first: a.jpg: cat, dog): taken as unlabelled; give each "
         "one label",
     )
     saved(path, coco(("a.jpg", 7, 3), ("b.jpg", 3, 7), ("c.jpg", 7), boxes=True))
@@ -78,7 +78,7 @@ def test_roboflow_has_one_file_for_each_split(tmp_path):
         ({"images": ["a.jpg"]}, r'images\[0\] is "a.jpg"; expected an object'),
         ({"images": [{"id": 0}]}, r"images\[0\], file_name is null; expected a text"),
         ({"images": [{"file_name": "a.jpg"}]}, r"images\[0\], id is null; expected a whole number"),
-        ({"images": []}, r"1 images have annotations and are not listed \(first: id 0\)"),
+        ({"images": []}, r"1 image with annotations is not listed \(first: id 0\)"),
         ({"images": [], "annotations": []}, "lists no images"),
         ({"categories": [{"id": 1, "name": 3}]}, r"categories\[0\], name is 3; expected a text"),
         ({"categories": []}, r"annotations\[0\] has the category 7, which is not listed"),

@@ -78,7 +78,7 @@ def test_annotators_who_disagree_leave_an_image_unlabelled(tmp_path):
     catalog = read_catalog(exported(tmp_path, [both, agreed]))
     assert by_name(catalog) == {"a.jpg": (None, "train"), "b.jpg": ("cat", "train")}
     assert catalog.warnings == (
-        "annotators disagree about 1 images (first: a.jpg: cat, dog), which count as unlabelled; "
+        "annotators disagree about 1 image (first: a.jpg: cat, dog): taken as unlabelled; "
         "delete the wrong annotations there",
     )
 
@@ -95,9 +95,9 @@ def test_what_was_skipped_is_left_out_of_the_pool_too(tmp_path):
     assert catalog.names == ("a.jpg", "c.jpg", "d.jpg")
     assert catalog.labels.tolist() == [0, 1, -1]
     assert catalog.warnings == (
-        f"1 images were skipped in Label Studio (first: {UPLOADED}b.jpg) and are left out; label "
-        "them there to learn from them",
-        "1 images are not listed: they are unlabelled",
+        f"1 image skipped in Label Studio (first: {UPLOADED}b.jpg): left out; label such images "
+        "there to learn from them",
+        "1 image is not listed: taken as unlabelled",
     )
 
 
@@ -142,7 +142,7 @@ def test_json_min_has_a_record_for_each_annotation(tmp_path):
         "c.jpg": ("dog", "train"),
         "d.jpg": (None, "train"),
     }
-    assert "annotators disagree about 1 images" in catalog.warnings[0]
+    assert "annotators disagree about 1 image" in catalog.warnings[0]
 
 
 def test_csv(tmp_path):
@@ -159,7 +159,7 @@ def test_csv(tmp_path):
     catalog = read_catalog(put(tmp_path / "project.csv", text.encode()))
     assert [value[0] for value in by_name(catalog).values()] == ["cat", "dog", None, None, "[odd"]
     assert catalog.warnings == (
-        "1 images have several labels (first: c.jpg: cat, dog) and count as unlabelled; give each "
+        "1 image with several labels (first: c.jpg: cat, dog): taken as unlabelled; give each "
         "one label",
     )
 
@@ -167,7 +167,7 @@ def test_csv(tmp_path):
 def test_most_images_with_several_labels_are_refused(tmp_path):
     images(tmp_path)
     tasks = [task(name, annotation("cat", "dog")) for name in ("a.jpg", "b.jpg")]
-    with pytest.raises(TutelageError, match=r"2 images have several labels \(first: a.jpg: cat, d"):
+    with pytest.raises(TutelageError, match=r"2 images with several labels \(first: a.jpg: cat, d"):
         read_catalog(exported(tmp_path, tasks))
 
 

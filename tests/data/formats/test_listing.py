@@ -46,8 +46,8 @@ def test_images_that_are_not_listed_are_a_pool_only_where_asked_for(tmp_path):
         "sub/c.jpg": (None, "train"),
     }
     assert pooled.warnings == (
-        "2 images are not listed: they are unlabelled",
-        "1 images of val or test are not listed (first: test/d.jpg) and left out",
+        "2 images are not listed: taken as unlabelled",
+        "1 image of val or test is not listed (first: test/d.jpg) and left out",
     )
 
 

@@ -28,7 +28,7 @@ def test_a_table_in_the_folder_of_each_split(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"filename,cat,dog\na.jpg,1,1\n", r"1 images have several labels \(first: a.jpg: cat, do"),
+        (b"filename,cat,dog\na.jpg,1,1\n", r"1 image with several labels \(first: a.jpg: cat, do"),
         (b"filename,cat,dog\na.jpg,2,0\n", "data row 1, cat is '2'; expected 0 or 1"),
         (b"filename,cat,dog\na.jpg,1\n", "data row 1, dog is ''; expected 0 or 1"),
         (b"filename,cat,dog\n,1,0\n", "data row 1 has no filename"),

@@ -9,6 +9,7 @@ from typing import Any
 
 from tutelage.data.formats.listing import Listed, Listing, expect
 from tutelage.system.errors import TutelageError
+from tutelage.system.words import are, counted
 
 
 def is_coco(content: Mapping[str, Any]) -> bool:
@@ -46,8 +47,8 @@ def read_json(path: Path, content: Mapping[str, Any]) -> Listing:
         images[number] = Listed(file, frozenset(labels.get(number, ())))
     if strangers := sorted(labels.keys() - images.keys()):
         raise TutelageError(
-            f"{path}: {len(strangers)} images have annotations and are not listed (first: id "
-            f"{strangers[0]})"
+            f"{path}: {counted(len(strangers), 'image')} with annotations {are(len(strangers))} "
+            f"not listed (first: id {strangers[0]})"
         )
     several = sum(len(found) > 1 for found in labels.values())
     if boxes and 2 * several > len(labels):

@@ -8,6 +8,7 @@ from xml.parsers import expat
 
 from tutelage.data.formats.listing import Listed, Listing
 from tutelage.system.errors import TutelageError
+from tutelage.system.words import counted
 
 PREDICTED = " (predicted)"
 """Ends the label of a tag that a model proposes: it is a hint for a person, and no label."""
@@ -113,7 +114,7 @@ def read_xml(path: Path) -> Listing:
     if drawn:
         listing.warnings.append(f"shapes are not read ({drawn})")
     if unused := listing.left_out:
-        listing.warnings.append(f"{len(unused)} images of no use are left out")
+        listing.warnings.append(f"{counted(len(unused), 'image')} of no use: left out")
     return listing
 
 

@@ -18,6 +18,7 @@ from tutelage.data.decode import SUFFIXES
 from tutelage.data.formats.images import path_in
 from tutelage.data.formats.listing import Listed, Listing, expect
 from tutelage.system.errors import TutelageError
+from tutelage.system.words import counted
 
 NAME, FILE, SPLIT = "tutelage_name", "tutelage_file", "split"
 """Fields of a task that ``review.export`` writes; Label Studio hands them back unchanged."""
@@ -118,13 +119,13 @@ def _listing(path: Path, images: Mapping[str, _Image]) -> Listing:
         listing.images.append(Listed(image, labels, split, name, file))
     if skipped := listing.left_out:
         listing.warnings.append(
-            f"{len(skipped)} images were skipped in Label Studio (first: {skipped[0].image}) and "
-            "are left out; label them there to learn from them"
+            f"{counted(len(skipped), 'image')} skipped in Label Studio (first: {skipped[0].image})"
+            ": left out; label such images there to learn from them"
         )
     if disputed:
         listing.warnings.append(
-            f"annotators disagree about {len(disputed)} images (first: {disputed[0]}), which count "
-            "as unlabelled; delete the wrong annotations there"
+            f"annotators disagree about {counted(len(disputed), 'image')} (first: {disputed[0]}): "
+            "taken as unlabelled; delete the wrong annotations there"
         )
     if not any(item.labels for item in listing.images):
         listing.warnings.append(f"nothing in {path} is labelled; predictions are not labels")

@@ -12,6 +12,7 @@ from tutelage.data.catalog import Catalog, make_catalog, split_of
 from tutelage.data.formats.images import Images, split_by_folder
 from tutelage.data.sources import FileSource
 from tutelage.system.errors import TutelageError
+from tutelage.system.words import are, counted
 
 _Kind = TypeVar("_Kind")
 _WORDS: dict[type, str] = {dict: "an object", list: "a list", str: "a text", int: "a whole number"}
@@ -151,13 +152,14 @@ def _one_label(where: str, rows: dict[str, _Row]) -> tuple[list[str], list[str]]
     if not several:
         return labels, []
     name, row = several[0]
-    first = f"{len(several)} images have several labels (first: {name}: {_listed(row.labels)})"
+    count = counted(len(several), "image")
+    first = f"{count} with several labels (first: {name}: {_listed(row.labels)})"
     if len(several) > len(labels) - labels.count(""):
         raise TutelageError(
-            f"{where}: {first}, and tutelage gives an image one class; keep the one that matters, "
+            f"{where}: {first}; tutelage gives an image one class; keep the one that matters, "
             "or learn each class by itself, with the classes yes and no"
         )
-    return labels, [f"{first} and count as unlabelled; give each one label"]
+    return labels, [f"{first}: taken as unlabelled; give each one label"]
 
 
 def _listed(labels: Iterable[str]) -> str:
@@ -173,16 +175,20 @@ def _unlisted(
         if not others:
             return {}, []
         return {}, [
-            f"{len(others)} images in {images.root} are not listed (first: {others[0].name}) and "
-            f"left out; --image-root {images.root} takes them as unlabelled"
+            f"{counted(len(others), 'image')} in {images.root} {are(len(others))} not listed "
+            f"(first: {others[0].name}) and left out; --image-root {images.root} takes them "
+            "as unlabelled"
         ]
     held_out = [found for found in others if split_by_folder(found.name) != "train"]
     taken = [found for found in others if split_by_folder(found.name) == "train"]
-    said = [f"{len(taken)} images are not listed: they are unlabelled"] if taken else []
+    said = []
+    if taken:
+        count = f"{counted(len(taken), 'image')} {are(len(taken))}"
+        said.append(f"{count} not listed: taken as unlabelled")
     if held_out:
         said.append(
-            f"{len(held_out)} images of val or test are not listed (first: {held_out[0].name}) and "
-            "left out"
+            f"{counted(len(held_out), 'image')} of val or test {are(len(held_out))} not listed "
+            f"(first: {held_out[0].name}) and left out"
         )
     return {found.name: _Row(found.path, frozenset(), "train", "") for found in taken}, said
 
