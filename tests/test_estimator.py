@@ -168,7 +168,9 @@ def test_what_cannot_be_read_is_a_reason_or_a_warning(
     files: Any, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disc, square = (str(path) for path in files[0][:9:8])
-    said = r"only those of disc can be read; image 1, gone\.png: cannot be read: No such file"
+    said = (
+        r"only those of disc can be read; image 1, gone\.png: the file cannot be read: No such file"
+    )
     with pytest.raises(TutelageError, match=said):
         tiny().fit([disc, "gone.png"], ["disc", "square"])
 
@@ -191,7 +193,7 @@ def test_before_fit_and_unreadable_images(fitted: FewLabelClassifier, tmp_path: 
     assert not hasattr(clone(fitted), "classes_")
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"no image")
-    with pytest.raises(TutelageError, match=r"image 0, .*broken\.png: is not a JPEG"):
+    with pytest.raises(TutelageError, match=r"image 0, .*broken\.png: the file is not a JPEG"):
         fitted.predict([broken])
     with pytest.raises(TutelageError, match=r"image 0, .*gone\.png"):
         fitted.predict([tmp_path / "gone.png"])

@@ -117,7 +117,7 @@ def test_images_that_the_disk_does_not_give_are_listed_and_the_run_goes_on(
     assert [row["image"] for row in rows] == [
         "unlabeled/00.png", "unlabeled/01.jpg", "unlabeled/02.png",
     ]  # fmt: skip
-    assert {row["reason"] for row in rows} == {"cannot be read: Input/output error"}
+    assert {row["reason"] for row in rows} == {"the file cannot be read: Input/output error"}
 
 
 def test_predictions_on_a_slow_disk_and_on_a_full_one(

@@ -692,8 +692,8 @@ def test_evaluate_says_what_it_could_not_read_and_why(
     assert captured.out.startswith("6 test images\n")
     assert captured.err.splitlines() == [
         "skipped test/disc/dangling.png: No such file or directory",
-        r"skipped test/disc/page\n.jpg: is not a JPEG, PNG, WebP, BMP, TIFF or GIF image, or its "
-        "header is damaged",
+        r"skipped test/disc/page\n.jpg: the file is not a JPEG, PNG, WebP, BMP, TIFF or GIF image, "
+        "or its header is damaged",
         "skipped test/disc/pipe.png: it is a pipe, a device or a socket, not a file",
     ]
     figures = api.evaluate(finished, hostile)

@@ -245,7 +245,7 @@ def test_a_read_error_is_tried_again_next_time(photos, cache, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(FileSource, "read", flaky)
         store = open_store(catalog, cache=cache)
-        assert store.reasons == {catalog.names[3]: "cannot be read: Permission denied"}
+        assert store.reasons == {catalog.names[3]: "the file cannot be read: Permission denied"}
     assert open_store(catalog, cache=cache).readable.all()
 
 

@@ -35,7 +35,7 @@ def test_images_are_worked_on_side_by_side_and_come_back_in_order(
 def test_what_cannot_be_read_is_in_its_place_and_other_errors_are_raised() -> None:
     def work(item: str) -> str:
         if item == "torn":
-            raise UnreadableImage("is damaged")
+            raise UnreadableImage("the file is damaged")
         if item == "gone":
             raise FileNotFoundError(item)
         if item == "bug":
@@ -44,7 +44,7 @@ def test_what_cannot_be_read_is_in_its_place_and_other_errors_are_raised() -> No
 
     found = list(answers.each_image(work, ["a", "torn", "b", "gone"]))
     assert found[::2] == ["a", "b"]
-    assert [str(error) for error in found[1::2]] == ["is damaged", "gone"]
+    assert [str(error) for error in found[1::2]] == ["the file is damaged", "gone"]
     with pytest.raises(KeyError):
         list(answers.each_image(work, ["a", "bug"]))
     assert list(answers.each_image(work, [])) == []

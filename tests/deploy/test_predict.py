@@ -60,7 +60,7 @@ def test_what_it_refuses(model: tutelage.Model, tmp_path: Path) -> None:
             model.predict(several)
     Path("torn.png").write_bytes(b"\x89PNG")
     Path("page.png").write_text("<html>")
-    with pytest.raises(UnreadableImage, match=r"^page\.png: is not a JPEG.*damaged$"):
+    with pytest.raises(UnreadableImage, match=r"^page\.png: the file is not a JPEG.*damaged$"):
         model.predict("page.png")
     said = r"^2 of 3 images cannot be read and have no answer \(first: torn\.png: "
     with pytest.warns(UserWarning, match=said):

@@ -54,7 +54,7 @@ def why_skipped(error: UnreadableImage | OSError) -> str:
     """The reason that is listed for an image without pixels."""
     if isinstance(error, UnreadableImage):
         return str(error)
-    return f"cannot be read: {error.strerror or error}"
+    return f"the file cannot be read: {error.strerror or error}"
 
 
 def decode(data: bytes) -> NDArray[np.uint8]:
@@ -97,15 +97,16 @@ def _open(data: bytes) -> Image.Image:
     image = Image.open(io.BytesIO(data), formats=FORMATS)
     width, height = image.size
     if min(width, height) < 1:
-        raise UnreadableImage(f"has no pixels: {width} x {height}")
+        raise UnreadableImage(f"the file has no pixels: {width} x {height}")
     if width * height > MAX_PIXELS:
         raise UnreadableImage(
-            f"is implausibly large: {width} x {height} pixels, more than {MAX_PIXELS:,} (a "
-            "decompression bomb?); scale it down"
+            f"the file is implausibly large: {width} x {height} pixels, more than {MAX_PIXELS:,} "
+            "(a decompression bomb?); scale it down"
         )
     if image.format in ("JPEG", "MPO") and _has_many_scans(data):
         raise UnreadableImage(
-            f"is a JPEG of more than {MAX_SCANS} scans (a decompression bomb?); save it again"
+            f"the file is a JPEG of more than {MAX_SCANS} scans (a decompression bomb?); save it "
+            "again"
         )
     return image
 
@@ -184,14 +185,14 @@ def _reason(data: bytes, error: Exception) -> str:
     if not data:
         return "the file is empty"
     if data[4:8] == b"ftyp":
-        return "is HEIC, AVIF or a video; convert it to JPEG or PNG"
+        return "the file is HEIC, AVIF or a video; convert it to JPEG or PNG"
     if isinstance(error, UnidentifiedImageError):
-        return "is not a JPEG, PNG, WebP, BMP, TIFF or GIF image, or its header is damaged"
+        return "the file is not a JPEG, PNG, WebP, BMP, TIFF or GIF image, or its header is damaged"
     if isinstance(error, Image.DecompressionBombError):
-        return "is implausibly large (a decompression bomb?); scale it down"
+        return "the file is implausibly large (a decompression bomb?); scale it down"
     if isinstance(error, MemoryError):
-        return "needs more memory than there is; scale it down"
-    return f"is damaged: {str(error) or type(error).__name__}"
+        return "the file needs more memory than there is; scale it down"
+    return f"the file is damaged: {str(error) or type(error).__name__}"
 
 
 class _Quiet:

@@ -23,11 +23,7 @@ function percent(share) {
 
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
 
-// Reasons without a subject are about the file: "is not a JPEG".
-const sentence = (reason) => {
-  const whole = reason.replace(/^(is|has|needs) /, "The file $1 ");
-  return `${whole[0].toUpperCase()}${whole.slice(1)}.`;
-};
+const sentence = (reason) => `${reason[0].toUpperCase()}${reason.slice(1)}.`;
 
 // --- the server
 
