@@ -155,7 +155,11 @@ def test_grey_images_and_frames() -> None:
         (["a.png"], ["a", "b"], "1 images but 2 labels"),
         (["a.png"], [-1], "every label is -1"),
         (["a.png", "b.png"], ["a", None], "every label is 'a', -1, None or NaN; give some of at"),
-        (["gone.png", "b.png"], ["a", "b"], r"none of .* can be read; image 0, gone\.png: the file cannot"),
+        (
+            ["gone.png", "b.png"],
+            ["a", "b"],
+            r"none of .* can be read; image 0, gone\.png: the file cannot",
+        ),
         ([np.zeros((9, 9), np.uint8)] * 2, [7, 7], "every label is 7, -1, None"),
     ],
 )

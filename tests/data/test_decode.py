@@ -433,7 +433,7 @@ def test_other_decoders_of_pillow_are_never_reached(kind, plugin, monkeypatch):
 
     for name in set(Image.OPEN) - {*decoding.FORMATS}:
         monkeypatch.setitem(Image.OPEN, name, (reached, reached))
-    with pytest.raises(UnreadableImage, match="^the file is not a JPEG"):
+    with pytest.raises(UnreadableImage, match=r"^the file is not a JPEG"):
         decode(data)
 
 

@@ -273,6 +273,11 @@ def test_keys_move_filter_and_show(chromium: Any, reviewed: Path) -> None:
         assert page.evaluate(focused) == first
         press(page, "]")
         page.wait_for_selector("[data-view=suspicious][aria-pressed=true]")
+        titles = page.locator("#views button").all_inner_texts()[1:4]
+        assert titles == ["Your labels (12)", "Least sure first (30)", "Surest first (30)"]
+        expect(page.locator("#about")).to_have_text(
+            "All of your own labels, the most doubtful first."
+        )
         expect(page.locator(".item")).to_have_count(12)
         page.locator("#class").select_option("square")
         expect(page.locator(".item")).to_have_count(4)

@@ -24,7 +24,7 @@ from tutelage.system.words import are, counted
 TABLE, FACTS = "review.parquet", "review.json"
 VIEWS = {
     "next": "Unlabelled images like many others that the teacher is unsure of, typical ones first.",
-    "suspicious": "All of your own labels, the most doubtful first; most of them may be right.",
+    "suspicious": "All of your own labels, the most doubtful first.",
     "unsure": "All unlabelled images with the teacher's answers, the least sure first.",
     "sure": "All unlabelled images with the teacher's answers, the surest first.",
     "decided": "Your decisions, the latest first.",

@@ -10,8 +10,8 @@ import { element, lines, told } from "./words.js";
 
 const $ = (id) => document.getElementById(id);
 const TITLES = {
-  next: "Label next", suspicious: "Labels, doubtful first", unsure: "Unlabelled, least sure first",
-  sure: "Unlabelled, surest first", decided: "Decided", suggested: "Label first",
+  next: "Label next", suspicious: "Your labels", unsure: "Least sure first", sure: "Surest first",
+  decided: "Decided", suggested: "Label first",
 };
 let state = null; // what /api/state said
 let view = null; // the name of the opened one
