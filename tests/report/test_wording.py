@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from tutelage.report.wording import change_words, counted, percent, points, signed, title
+from tutelage.report.wording import change_words, percent, points, signed, title
 from tutelage.stats.intervals import Interval
 
 
@@ -23,12 +23,6 @@ def test_signs_are_typographic_and_zero_has_none() -> None:
     assert signed(-0.1234, 3) == "\N{MINUS SIGN}0.123"
     assert signed(-0.4, 0) == signed(0.0, 0) == "0"
     assert points(0.21, 0) == "+21"
-
-
-def test_one_thing_has_no_plural() -> None:
-    assert counted(1, "image") == "1 image"
-    assert counted(0, "image") == "0 images"
-    assert counted(2000, "image") == "2,000 images"
 
 
 def test_a_title_names_six_classes() -> None:

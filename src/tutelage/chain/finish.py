@@ -25,7 +25,7 @@ from tutelage.models.folder import save_model
 from tutelage.report import card
 from tutelage.report.html import render, write_page
 from tutelage.report.model import DeploymentRow
-from tutelage.report.wording import counted
+from tutelage.system.words import counted
 
 
 def finish(chain: Pipeline, command: str, data: str, settings: dict[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,6 @@ from tutelage.models.folder import load_model
 from tutelage.models.given import model_folders, trained_teachers
 from tutelage.models.sizes import fitting_sizes, set_input_size, size_step
 from tutelage.models.zoo import build, create, join
-from tutelage.report.wording import counted
 from tutelage.system.console import Console
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import cache_folder, csv_line, write_atomically

@@ -14,9 +14,9 @@ from tutelage.augment import Center, apply
 from tutelage.chain.types import Finished, Run, is_round
 from tutelage.chain.views import pictures, strong_policy
 from tutelage.report.model import ClassSheets, Sheet, StageTest, Thumb
-from tutelage.report.wording import counted
 from tutelage.stats.label_errors import CUT
 from tutelage.stats.pseudo_labels import PseudoLabels
+from tutelage.system.words import counted
 from tutelage.training.loader import Rows
 
 SHOWN = 24  # pictures on a contact sheet

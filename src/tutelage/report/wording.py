@@ -98,11 +98,6 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def counted(count: int, noun: str) -> str:
-    """A number of things: ``1 image``, ``2,000 images``."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def basename(name: str) -> str:
     """The last part of an image's name."""
     return name.rstrip("/").rpartition("/")[2]
