@@ -698,7 +698,7 @@ def test_a_class_missing_from_test_and_an_empty_class_folder_are_said(
     note = "class folder train/wasp is empty: left out"
     assert note in capsys.readouterr().err
     assert any(note in text for text in json.loads((run / "config.json").read_text())["notes"])
-    assert note in (run / "report.html").read_text()
+    assert note.capitalize() in (run / "report.html").read_text()
     assert api.evaluate(run, data)["n"] == 12
 
 

@@ -130,7 +130,7 @@ def test_from_a_bare_folder_to_a_model_without_a_table_by_hand(
     rows, _ = api.predict(run, [album / "disc1.jpg"])
     assert rows[0].label in typed
     report = (run / "report.html").read_text()
-    assert "classes that a person made, with their labels: disc" in report
+    assert "Classes that a person made, with their labels: disc" in report
 
 
 def test_with_classes_the_page_opens_and_what_was_labelled_is_told(

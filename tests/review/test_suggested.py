@@ -72,7 +72,9 @@ def test_a_command_that_was_cut_off_and_images_that_are_gone(suggested: Path) ->
     content = json.loads((suggested / "suggest.json").read_text())
     content["suggested"][0]["image"] = "gone.jpg"
     (suggested / "suggest.json").write_text(json.dumps(content))
-    with pytest.raises(TutelageError, match=r"1 images of .* no longer in .* \(first: gone\.jpg\)"):
+    with pytest.raises(
+        TutelageError, match=r"1 image of .* is no longer in .* \(first: gone\.jpg\)"
+    ):
         open_suggested(suggested)
     (suggested / "suggest.json").unlink()
     with pytest.raises(TutelageError, match="was cut off; repeat its command"):
