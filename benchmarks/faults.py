@@ -141,7 +141,14 @@ def main() -> int:
         model = root / "run" / "undisturbed" / "student.onnx"
         asked: dict[str, Callable[[Path], list[str]]] = {
             "run": lambda out: ["run", str(photos), "--out", str(out), *settings],
-            "label": lambda out: ["label", str(model), str(pool), "--out", str(out), "--quiet"],
+            "label": lambda out: [
+                "pseudo-label",
+                str(model),
+                str(pool),
+                "--out",
+                str(out),
+                "--quiet",
+            ],
         }
         disk, tried = Faults(root), {}
         for name, words in asked.items():

@@ -101,7 +101,7 @@ def write_student(path: Path, view: int, canvas: int) -> None:
 
 def command(model: Path, pool: Path, out: Path) -> list[str]:
     """The command line that labels a pool."""
-    words = ["label", str(model), str(pool), "--out", str(out), "--quiet"]
+    words = ["pseudo-label", str(model), str(pool), "--out", str(out), "--quiet"]
     return [sys.executable, "-m", "tutelage", *words]
 
 
