@@ -86,6 +86,16 @@ def test_a_student_ends_before_the_exports_begin(tmp_path: Path, watch: Time) ->
     )
 
 
+def test_a_stage_of_several_shortened_trainings_has_one_note(tmp_path: Path, watch: Time) -> None:
+    clock, _ = begun(tmp_path / "run", watch)
+    for number, steps in ((1, 25), (2, 36)):
+        clock._keep(f"self-train-5, training {number}", [(9, steps)])
+    assert clock.notes == [
+        "self-train-5: only 25, 36 steps were made, because no more fitted into the time that the "
+        "run may take, 5 minutes (--minutes)"
+    ]
+
+
 def test_a_machine_as_planned_shortens_nothing(tmp_path: Path, watch: Time) -> None:
     clock, trainings = begun(tmp_path / "run", watch)
     clock.count("probe", 120.0)

@@ -102,11 +102,14 @@ class Clock:
 
     @property
     def notes(self) -> list[str]:
-        """What the user must know of trainings that were shortened, one note a training."""
+        """What the user must know of trainings that were shortened, one note a stage."""
+        steps: dict[str, list[int]] = {}
+        for name, decided in self._shortened().items():
+            steps.setdefault(_named(name).partition(",")[0], []).append(decided[-1][1])
         return [
-            f"{_named(name)}: only {decided[-1][1]} steps were made, because no more fitted into "
-            f"the time that the run may take, {in_minutes(self.budget)} (--minutes)"
-            for name, decided in self._shortened().items()
+            f"{stage}: only {', '.join(map(str, made))} steps were made, because no more fitted "
+            f"into the time that the run may take, {in_minutes(self.budget)} (--minutes)"
+            for stage, made in steps.items()
         ]
 
     def _allowed(self, share: Share, seconds: float, left: float) -> float:
