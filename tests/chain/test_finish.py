@@ -48,7 +48,7 @@ FIGURES = {"n": 20, "accuracy": 0.95, "accuracy_ci95": [0.764, 0.991], "majority
     ("test", "heading", "rows"),
     [
         (FIGURES, "correct on test images, with 95% intervals:", 2),
-        (None, "correct on held-out labels, with 95% intervals:", 1),
+        (None, "correct on held-out labels, with 95% intervals:", 2),
     ],
 )
 def test_the_summary_says_how_often_the_model_is_right(

@@ -130,6 +130,9 @@ def _say_summary(run: Run, result: dict[str, Any], deployed: Sequence[Deployment
             f"{figures['n']:,}{mark}",
             {"(rejected)": "yellow"},
         )
+    for entry in result["stages"]:
+        if judged and not entry[split]:
+            say(f"  {entry['name']:<14} not judged: there are no test images")
     for row in deployed:
         say(
             f"  {row['name']:<14} {row['parameters'] / 1e6:.2f}M parameters, "

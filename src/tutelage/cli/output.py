@@ -85,6 +85,8 @@ def _print_figures(figures: dict[str, Any], *, as_json: bool) -> None:
     print(f"{'accuracy':<{width}}  {figures['accuracy']:.4f}  [{low:.4f}, {high:.4f}] (95%)")
     for name, words in FIGURES.items():
         print(f"{words:<{width}}  {figures[name]:.4f}")
+    if figures["split"] == "train":
+        print("If the model learned from these images, this says nothing about new ones.")
 
 
 def _print_skipped(reasons: Sequence[tuple[str, str]]) -> None:
