@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from tutelage.cli.parser import build_parser
-from tutelage.config import COMMANDS, SETTINGS, RunConfig, group_fields
+from tutelage.config import COMMANDS, SETTINGS, group_fields, group_title
 
 PAGE = Path(__file__).parent / "cli.md"
 HEAD = """# Command line
@@ -58,8 +58,7 @@ def _settings(commands: Mapping[str, argparse.ArgumentParser]) -> Iterator[str]:
         (action,) = (a for a in commands[known[0]]._actions if a.dest == setting)
         rows.setdefault(group, []).append(_row(action, _only(known)))
     for group, lines in rows.items():
-        title = (type(getattr(RunConfig(), group)).__doc__ or "").removesuffix(".")
-        yield f"### {title}\n\n{_table(lines)}"
+        yield f"### {group_title(group)}\n\n{_table(lines)}"
 
 
 def _only(known: tuple[str, ...]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from types import FunctionType, ModuleType
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from tutelage import api
@@ -19,11 +19,7 @@ if TYPE_CHECKING:  # checkers read the names that the rest of this module finds
     from tutelage.deploy.predict import load as load
     from tutelage.estimator import FewLabelClassifier as FewLabelClassifier
 
-_VERBS = {
-    name: verb
-    for name, verb in vars(api).items()
-    if isinstance(verb, FunctionType) and verb.__module__ == api.__name__ and name[0] != "_"
-}
+_VERBS = api.VERBS
 _LATER = {  # what imports more than a verb does until it is called
     "FewLabelClassifier": "tutelage.estimator",
     "Model": "tutelage.deploy.predict",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal
 
 from tutelage.config import RunConfig, TableConfig, make_config
@@ -586,3 +587,11 @@ def teachers() -> list[dict[str, Any]]:
     from tutelage.models.teachers import list_teachers
 
     return list_teachers()
+
+
+VERBS: dict[str, FunctionType] = {
+    name: verb
+    for name, verb in globals().items()
+    if isinstance(verb, FunctionType) and verb.__module__ == __name__ and name[0] != "_"
+}
+"""The functions of this module by name: the commands, and what ``tutelage`` offers in Python."""

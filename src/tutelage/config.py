@@ -428,6 +428,11 @@ def group_fields(command: str) -> dict[str, tuple[str, Field]]:
     }
 
 
+def group_title(group: str) -> str:
+    """What the settings of a group are about, as a heading."""
+    return (type(getattr(RunConfig(), group)).__doc__ or "").removesuffix(".")
+
+
 def without_effect(
     config: RunConfig, *, trained: bool, online: bool, student: bool, rounds: bool = True
 ) -> list[str]:

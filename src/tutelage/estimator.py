@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
 import shutil
@@ -20,6 +19,7 @@ from tutelage.data.catalog import Catalog
 from tutelage.data.decode import UnreadableImage, decode, why_skipped
 from tutelage.data.memory import encoded
 from tutelage.data.open import in_memory
+from tutelage.data.runfolder import read_skipped
 from tutelage.data.sources import FileSource
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.system.errors import TutelageError, need, need_training
@@ -117,7 +117,7 @@ class FewLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self.metrics_ = train(command, catalog, data, folder, settings, quiet=True)
             final = "teacher/model.onnx" if self.student == "none" else "student.onnx"
             self._onnx = (folder / final).read_bytes()
-            _warn_of_skipped(folder / "skipped.csv", catalog)
+            _warn_of_skipped(folder, catalog)
         except TutelageError:
             _check_readable(catalog)
             raise
@@ -232,14 +232,14 @@ def _check_readable(catalog: Catalog) -> None:
     raise TutelageError(f"{what}; {reasons[0]}")
 
 
-def _warn_of_skipped(listed: Path, catalog: Catalog) -> None:
-    with listed.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    if rows:
-        first = _called(catalog, catalog.names.index(rows[0]["image"]))
+def _warn_of_skipped(run: Path, catalog: Catalog) -> None:
+    reasons = read_skipped(run)
+    if reasons:
+        image, reason = next(iter(reasons.items()))
+        first = _called(catalog, catalog.names.index(image))
         warnings.warn(
-            f"{len(rows)} of {len(catalog)} images cannot be read, and nothing was learned from "
-            f"them; {first}: {rows[0]['reason']}",
+            f"{len(reasons)} of {len(catalog)} images cannot be read, and nothing was learned from "
+            f"them; {first}: {reason}",
             stacklevel=3,
         )
 

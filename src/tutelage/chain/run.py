@@ -20,7 +20,6 @@ from tutelage.chain.prepare import prepare
 from tutelage.chain.types import Finished
 from tutelage.config import make_config
 from tutelage.data.catalog import Catalog
-from tutelage.data.runfolder import results_folder
 from tutelage.models.classifier import Classifier
 from tutelage.system.ranks import alone, is_lead, joined
 
@@ -29,7 +28,7 @@ def train(
     command: str,
     catalog: Catalog,
     data: str,
-    out: Path | None,
+    out: Path,
     settings: dict[str, Any],
     *,
     notes: Sequence[str] = (),
@@ -42,7 +41,7 @@ def train(
         command: "run", "demo", "transfer", "self-train" or "distill".
         catalog: the images.
         data: what the user called them.
-        out: the run folder, by default ``runs/N``; the same call continues a run that was cut off.
+        out: the run folder; the same call continues a run that was cut off.
         settings: by name, as on the command line.
         notes: what else the user must know.
         quiet: print nothing.
@@ -55,12 +54,11 @@ def train(
         TutelageError: the data, a setting or the folder is refused.
     """
     config = make_config(command, settings)
-    folder = results_folder(out, command, data, config.to_dict())
     teachers = given_teachers(config) if command == "distill" else []
     if teachers:
         catalog = catalog.named(teachers[0].spec.classes)
     with joined():
-        run = prepare(command, catalog, data, folder, config, notes=notes, quiet=quiet, began=began)
+        run = prepare(command, catalog, data, out, config, notes=notes, quiet=quiet, began=began)
         with contextlib.closing(run):
             chain = Pipeline(run)
             if command != "distill":

@@ -94,7 +94,7 @@ def _tested_sheets(run: Run, test: StageTest | None, k: int) -> list[Sheet]:
     own = test.labels == k
     out = []
     for right, most in ((False, MISTAKES), (True, RIGHT)):
-        found = np.flatnonzero(own & ((predicted == test.labels) == right))
+        found = np.flatnonzero(own & (test.correct == right))
         shown = found[np.argsort(-sure[found], kind="stable")][:most]
         words = "called" if right else "taken for"
         said = [f"{words} {classes[predicted[i]]}, {sure[i]:.0%}" for i in shown]

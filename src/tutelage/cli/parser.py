@@ -17,12 +17,10 @@ from typing import Any, NoReturn
 
 from tutelage import api
 from tutelage._version import __version__
-from tutelage.config import REMOVED, RunConfig, field_type, group_fields
+from tutelage.config import REMOVED, field_type, group_fields, group_title, option
 
 VERBS: dict[str, Callable[..., Any]] = {
-    name.replace("_", "-"): verb
-    for name, verb in vars(api).items()
-    if inspect.isfunction(verb) and verb.__module__ == api.__name__ and not name.startswith("_")
+    name.replace("_", "-"): verb for name, verb in api.VERBS.items()
 }
 """Command -> the function that it calls."""
 
@@ -157,17 +155,16 @@ def _add_arguments(command: Parser, verb: Callable[..., Any], help: dict[str, st
         if required and name != "out" and parameter.kind is not parameter.KEYWORD_ONLY:
             command.add_argument(name, **options)
         else:
-            option = f"--{_dashed(name)}"
-            command.add_argument(option, default=default, required=required, **options)
+            command.add_argument(option(name), default=default, required=required, **options)
     if hints["return"] is not type(None):
         command.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
 def _add_flag(command: Parser, name: str, text: str, *, default: bool) -> None:
-    option = f"--no-{_dashed(name)}" if default else f"--{_dashed(name)}"
+    flag = option(f"no_{name}" if default else name)
     action = "store_false" if default else "store_true"
     text = f"do not {text}" if default else text
-    command.add_argument(option, dest=name, action=action, help=_escaped(text))
+    command.add_argument(flag, dest=name, action=action, help=_escaped(text))
 
 
 def _without_none(hint: Any) -> Any:
@@ -231,10 +228,6 @@ def _usage(command: Parser) -> str:
     return " ".join(["%(prog)s", *words, "[options]"])
 
 
-def _dashed(name: str) -> str:
-    return name.replace("_", "-")
-
-
 def _add_settings(command: Parser, name: str, *, full: bool) -> None:
     """An option for every setting that a command knows, and an error for removed ones."""
     known = group_fields(name)
@@ -243,12 +236,12 @@ def _add_settings(command: Parser, name: str, *, full: bool) -> None:
     groups: dict[str, argparse._ArgumentGroup] = {}
     for setting, (group, item) in known.items():
         if group not in groups:
-            title = (type(getattr(RunConfig(), group)).__doc__ or "").removesuffix(".")
+            title = group_title(group)
             groups[group] = command.add_argument_group(title[:1].lower() + title[1:])
         choices, kind = item.metadata["choices"], field_type(setting)
         shown = full or item.metadata["everyday"]
         groups[group].add_argument(
-            f"--{_dashed(setting)}",
+            option(setting),
             type=_reader(kind),
             choices=choices,
             default=argparse.SUPPRESS,
@@ -257,7 +250,7 @@ def _add_settings(command: Parser, name: str, *, full: bool) -> None:
         )
     for setting in REMOVED:
         command.add_argument(
-            f"--{_dashed(setting)}", action=_Removed, nargs="?", default=HIDDEN, help=HIDDEN
+            option(setting), action=_Removed, nargs="?", default=HIDDEN, help=HIDDEN
         )
     command.add_argument(
         "--config",

@@ -60,6 +60,18 @@ def levels(root: Path) -> Iterator[Path]:
             return
 
 
+def images_root(asked: str | None, own: Path) -> Path:
+    """The folder that images are looked for in: ``--image-root``, or else a file's ``own`` folder.
+
+    Raises:
+        TutelageError: it is no folder.
+    """
+    root = own if asked is None else Path(asked)
+    if not root.is_dir():
+        raise TutelageError(f"--image-root {root} is not a folder; give the folder of the images")
+    return root
+
+
 def unwrapped(root: Path) -> Path:
     """The level that holds folders for splits or several classes; ``root`` if there is none."""
     *_, place = levels(root)

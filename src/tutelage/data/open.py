@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TypeAlias
 
-from tutelage.config import TableConfig
+from tutelage.config import TableConfig, option
 from tutelage.data import textfile
 from tutelage.data.catalog import Catalog
 from tutelage.data.columns import check_file
@@ -92,7 +92,7 @@ def _read_folder(folder: Path, asked: TableConfig) -> Catalog:
 def _check_no_table(data: object, asked: TableConfig, unused: Sequence[str] = ()) -> None:
     """Refuse to pass over what was asked of a table where none is read."""
     if given := [name for name, value in asdict(asked).items() if value is not None]:
-        why = f": {'; '.join(unused)}" if unused else f"; take out --{given[0].replace('_', '-')}"
+        why = f": {'; '.join(unused)}" if unused else f"; take out {option(given[0])}"
         raise TutelageError(f"no table of images and labels in {data}{why}")
 
 

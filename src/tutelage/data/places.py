@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 from tutelage.data.folder import files_below
-from tutelage.data.layout import is_image, split_words
+from tutelage.data.layout import images_root, is_image, split_words
 from tutelage.system.errors import TutelageError
 
 
@@ -32,9 +32,7 @@ def find_images(table: Path, images: Sequence[str], root: str | None = None) -> 
     Raises:
         TutelageError: none exists, or the same names are found in several folders.
     """
-    start = table.parent if root is None else Path(root)
-    if not start.is_dir():
-        raise TutelageError(f"--image-root {start} is not a folder; give the folder of the images")
+    start = images_root(root, table.parent)
     names = [image.replace("\\", "/") for image in images]
     paths = [str(start / name) for name in names]
     if not paths or any(os.path.exists(path) and not os.path.isdir(path) for path in paths):

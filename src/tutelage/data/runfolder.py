@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import os
 import shlex
@@ -196,6 +197,15 @@ def results_folder(
     return parent / str(max(numbers, default=0) + 1)
 
 
+def read_skipped(folder: Path) -> dict[str, str]:
+    """The images that a run could not read -> why; none where nothing was written."""
+    try:
+        with (folder / "skipped.csv").open(encoding="utf-8", newline="") as file:
+            return {row["image"]: row["reason"] for row in csv.DictReader(file)}
+    except FileNotFoundError:
+        return {}
+
+
 def has_data(folder: Path) -> bool:
     """Whether a folder holds a run on data that ``catalog_of`` can open."""
     if not (folder / "config.json").is_file():
@@ -241,7 +251,7 @@ def command_line(command: str, data: str, out: str | None, settings: Mapping[str
     images = ["--data", data] if command == "demo" else [data]
     words = ["tutelage", command, *images, *(["--out", out] if out else [])]
     for name, value in given.items():
-        words.append(f"--{name.replace('_', '-')}")
+        words.append(option(name))
         if value is not True:
             listed = isinstance(value, list)
             words.append((",".join(map(str, value)) or "none") if listed else str(value))

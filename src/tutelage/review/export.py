@@ -6,7 +6,6 @@ is never written as a label: it becomes one when a person agrees to it. Imports 
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import os
@@ -29,7 +28,7 @@ from tutelage.data.formats.cvat import OF_NO_USE, PREDICTED, SPLITS
 from tutelage.data.formats.label_studio import FILE as FILE_FIELD
 from tutelage.data.formats.label_studio import NAME, QUESTION, SPLIT
 from tutelage.data.layout import is_image
-from tutelage.data.runfolder import RunFolder
+from tutelage.data.runfolder import RunFolder, read_skipped
 from tutelage.data.sources import FileSource, Parts, Source
 from tutelage.review.items import Items
 from tutelage.system.errors import TutelageError
@@ -72,7 +71,7 @@ def export(run: Path, items: Items, format: Format, out: Path | None) -> None:
         if path.exists():
             raise TutelageError(f"{path} exists; choose another --out, or delete it first")
     catalog, rejected = _decided(run, items)
-    files = _files(items.catalog, _beside(out), skipped=_skipped(run))
+    files = _files(items.catalog, _beside(out), skipped=read_skipped(run).keys())
     rows = [
         replace(row, rejected=row.name in rejected)
         for row in _rows(items, catalog, files)
@@ -122,15 +121,6 @@ def _rows(items: Items, decided: Catalog, files: dict[str, str]) -> list[Exporte
     ranked = [item for item in np.argsort(items.ranks, kind="stable") if items.ranks[item] >= 0]
     first = [items.name(int(item)) for item in ranked]
     return [rows[name] for name in dict.fromkeys([*first, *rows]) if name in rows]
-
-
-def _skipped(run: Path) -> set[str]:
-    """The images that the run could not read."""
-    try:
-        with (run / "skipped.csv").open(encoding="utf-8", newline="") as file:
-            return {row["image"] for row in csv.DictReader(file)}
-    except FileNotFoundError:
-        return set()
 
 
 def _files(catalog: Catalog, folder: Path, *, skipped: AbstractSet[str]) -> dict[str, str]:

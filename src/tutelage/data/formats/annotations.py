@@ -12,6 +12,7 @@ from tutelage.data import textfile
 from tutelage.data.catalog import Catalog, split_of
 from tutelage.data.formats import coco, cvat, fiftyone, label_studio, roboflow
 from tutelage.data.formats.listing import Listing, all_of, catalog_of
+from tutelage.data.layout import images_root
 from tutelage.system.errors import TutelageError
 
 ONE_HOT, FIFTYONE = "_classes.csv", "labels.json"
@@ -40,9 +41,7 @@ def read_annotations(path: Path, table: TableConfig) -> Catalog:
         TutelageError: nobody's file, a file about another task, or images that are not there.
     """
     home = path if path.is_dir() else path.parent
-    root = Path(table.image_root) if table.image_root else home
-    if not root.is_dir():
-        raise TutelageError(f"--image-root {root} is not a folder; give the folder of the images")
+    root = images_root(table.image_root or None, home)
     listing = _of_folder(path, table) if path.is_dir() else _of_file(path, table)
     return catalog_of(str(path), listing, root, pool=bool(table.image_root))
 
