@@ -103,10 +103,12 @@ def at(page: Any, text: str) -> None:
 def picture(page: Any) -> dict[str, Any]:
     """The large picture, once it is there: its place on the screen, pixels and name."""
     page.wait_for_selector("#stage img")
-    script = """image => { const box = image.getBoundingClientRect();
+    # Found and measured in one turn: a sharper picture may take its place between two.
+    script = """() => { const image = document.querySelector("#stage img");
+        const box = image.getBoundingClientRect();
         return {left: box.left, top: box.top, width: box.width, height: box.height,
                 pixels: image.naturalWidth, name: image.alt}; }"""
-    found: dict[str, Any] = page.eval_on_selector("#stage img", script)
+    found: dict[str, Any] = page.evaluate(script)
     return found
 
 
