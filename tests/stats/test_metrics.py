@@ -108,7 +108,8 @@ def test_compare_counts_wins_and_losses() -> None:
     assert (found.n, found.wins, found.losses) == (5, 2, 1)
     assert (found.before, found.after) == (0.6, 0.8)
     assert found.accepted
-    assert "of 5 held-out images 2 won and 1 lost" in found.reason
+    assert found.reason.startswith("it is no worse than the step before on 5 held-out images ")
+    assert "accuracy 60.0% to 80.0%" in found.reason
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,8 @@ def test_a_stage_is_rejected_when_it_lost_beyond_chance(
 ) -> None:
     found = Comparison(200, wins, losses, 0.5, 0.5, nll_before=0.7, nll_after=0.7)
     assert found.accepted is accepted
-    assert found.reason.startswith("worse than the stage before") is not accepted
+    assert ("by more than chance explains (" in found.reason) is not accepted
+    assert "log-loss 0.700, as before" in found.reason
 
 
 @pytest.mark.parametrize(("sure", "accepted"), [(0.9, True), (0.8, True), (0.7, False)])
@@ -130,14 +132,45 @@ def test_a_stage_is_rejected_when_it_lost_likelihood(sure: float, accepted: bool
     assert (found.wins, found.losses) == (0, 0)
     assert found.nll_before == pytest.approx(-(3 * np.log(0.8) + np.log(0.4)) / 4)
     assert found.accepted is accepted
-    assert f"log-loss {found.nll_before:.3f} to {found.nll_after:.3f}" in found.reason
-    assert found.reason.startswith("less sure of held-out labels") is not accepted
+    assert ("it makes the true labels of 4 held-out images less" in found.reason) is not accepted
+    assert "accuracy 75.0%, as before" in found.reason
 
 
-def test_a_small_change_of_the_log_loss_is_told_in_more_digits() -> None:
-    found = Comparison(100, 0, 0, 0.9, 0.9, nll_before=0.22671, nll_after=0.22674)
-    assert found.reason.startswith("less sure of held-out labels than the stage before: ")
-    assert "log-loss 0.22671 to 0.22674" in found.reason
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [(0.020441, 0.020723, "log-loss 0.0204 to 0.0207"), (1.2345, 0.9876, "1.23 to 0.988"),
+     (0.22671, 0.22674, "log-loss 0.227, hardly more than before"),
+     (0.22674, 0.22671, "log-loss 0.227, hardly less than before"),
+     (0.22674, 0.22674, "log-loss 0.227, as before")],
+)  # fmt: skip
+def test_the_log_loss_has_three_digits(before: float, after: float, words: str) -> None:
+    found = Comparison(100, 0, 0, 0.9, 0.9, nll_before=before, nll_after=after)
+    assert words in found.reason
+
+
+@pytest.mark.parametrize(
+    ("after", "words"),
+    [([0.7, 0.85, 0.7, 0.85], ", which may be chance"), ([0.7] * 4, ", more than chance explains")],
+)
+def test_a_rejection_says_whether_chance_explains_it(after: list[float], words: str) -> None:
+    before = np.array([[0.8, 0.2]] * 4)
+    found = compare(before, np.array([[p, 1 - p] for p in after]), np.zeros(4, dtype=int))
+    change = -np.log(np.array(after) / 0.8)
+    assert found.nll_error == pytest.approx(change.std(ddof=1) / 2)
+    assert not found.accepted
+    assert found.reason.startswith("it shows no gain: ")
+    assert words in found.reason
+
+
+def test_a_rejection_with_more_right_answers_is_not_called_no_gain() -> None:
+    found = Comparison(100, 9, 1, 0.8, 0.88, nll_before=0.4, nll_after=0.5)
+    assert found.reason.startswith("it makes the true labels of 100 held-out images less likely")
+
+
+def test_a_kept_step_says_why_its_log_loss_does_not_count() -> None:
+    found = Comparison(100, 1, 1, 0.8, 0.8, nll_before=0.4, nll_after=0.5, shortened=True)
+    assert found.accepted
+    assert found.reason.endswith("these models were trained for fewer steps")
 
 
 def test_likelihood_is_not_asked_of_a_model_that_was_trained_for_less() -> None:
@@ -149,4 +182,4 @@ def test_likelihood_is_not_asked_of_a_model_that_was_trained_for_less() -> None:
 def test_nothing_to_compare_is_kept_and_said() -> None:
     found = compare(np.zeros((0, 2)), np.zeros((0, 2)), np.zeros(0, dtype=int))
     assert found.accepted
-    assert "no held-out labels" in found.reason
+    assert "there are no held-out labels" in found.reason

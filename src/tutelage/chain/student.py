@@ -499,8 +499,8 @@ def _remark(best: Best) -> str:
         return f"training brought it closer to its teacher (KL {before:.3f} to {lowest:.3f})"
     change = f"KL {before:.3f} to {last:.3f}"
     return (
-        "its last layer was fitted to its teacher's answers; the further training moved it away "
-        f"from its teacher ({change}) and was thrown away"
+        "it is delivered as it was before the last training, with its last layer fitted to its "
+        f"teacher's answers, because that training moved it away from its teacher ({change})"
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.stats.intervals import wilson
+from tutelage.system.words import counted
 
 Floats = NDArray[np.floating[Any]]
 Ints = NDArray[np.integer[Any]]
@@ -48,8 +49,13 @@ def ece(probs: Floats, labels: Ints, bins: int = 15) -> float:
 
 def nll(probs: Floats, labels: Ints) -> float:
     """Mean negative log-likelihood of the true classes, in nats."""
+    return float(log_losses(probs, labels).mean())
+
+
+def log_losses(probs: Floats, labels: Ints) -> Floats:
+    """(N,) negative log-likelihoods of the true classes, in nats."""
     chosen = probs[np.arange(len(labels)), labels].astype(float)
-    return float(-np.log(np.clip(chosen, 1e-12, 1.0)).mean())
+    return np.asarray(-np.log(np.clip(chosen, 1e-12, 1.0)))
 
 
 def metrics(probs: Floats, labels: Ints, predicted: Ints | None = None) -> dict[str, Any] | None:
@@ -88,6 +94,8 @@ class Comparison:
     nll_before: float  # mean negative log-likelihood of the predecessor's probabilities, in nats
     nll_after: float
     shortened: bool = False  # the folds' models were trained for fewer steps than the stage's own
+    # Standard error of ``nll_after - nll_before``; None where it is not known.
+    nll_error: float | None = None
 
     @property
     def accepted(self) -> bool:
@@ -99,26 +107,60 @@ class Comparison:
         alone would let a slow harm pass; the likelihood moves with every image. The likelihood
         does not count where the folds' models were trained for fewer steps than the stage's own.
         """
-        return not self._lost_images and (self.shortened or self.nll_after <= self.nll_before)
+        return not self._lost_images and (self.shortened or not self._less_likely)
 
     @property
     def _lost_images(self) -> bool:
         return bool(self.losses - self.wins > 1.645 * np.sqrt(self.wins + self.losses))
 
     @property
+    def _less_likely(self) -> bool:
+        return self.nll_after > self.nll_before
+
+    @property
     def reason(self) -> str:
-        """The verdict in words."""
+        """The verdict in words, with what was compared and on how many images."""
         if self.n == 0:
-            return "no held-out labels to compare on; kept"
-        score = f"of {self.n} held-out images {self.wins} won and {self.losses} lost"
-        close = 0 < abs(self.nll_after - self.nll_before) < 0.001
-        digits = 5 if close else 3
-        change = f"log-loss {self.nll_before:.{digits}f} to {self.nll_after:.{digits}f}"
+            return "it was not judged, because there are no held-out labels to compare on"
+        images = counted(self.n, "held-out image")
+        accuracy = _accuracy(self.before, self.after)
         if self._lost_images:
-            return f"worse than the stage before: {score}; {change}"
+            return (
+                f"it is less accurate than the step before on {images}, by more than chance "
+                f"explains ({accuracy}; {self._log_loss})"
+            )
         if not self.accepted:
-            return f"less sure of held-out labels than the stage before: {change}; {score}"
-        return f"no worse than the stage before: {score}; {change}"
+            gain = "it shows no gain: " if self.wins <= self.losses else ""
+            return (
+                f"{gain}it makes the true labels of {images} less likely than the step before "
+                f"({self._log_loss}{self._chance}; {accuracy})"
+            )
+        said = f"it is no worse than the step before on {images} ({accuracy}; {self._log_loss})"
+        if self._less_likely:
+            said += ", whose log-loss does not count: these models were trained for fewer steps"
+        return said
+
+    @property
+    def _log_loss(self) -> str:
+        before, after = (f"{value:#.3g}" for value in (self.nll_before, self.nll_after))
+        if before != after:
+            return f"log-loss {before} to {after}"
+        if self.nll_before == self.nll_after:
+            return f"log-loss {after}, as before"
+        return f"log-loss {after}, hardly {'more' if self._less_likely else 'less'} than before"
+
+    @property
+    def _chance(self) -> str:
+        """Whether chance alone explains the change of the log-loss, where that is known."""
+        if self.nll_error is None:
+            return ""
+        within = self.nll_after - self.nll_before <= 1.645 * self.nll_error
+        return ", which may be chance" if within else ", more than chance explains"
+
+
+def _accuracy(before: float, after: float) -> str:
+    was, now = f"{before:.1%}", f"{after:.1%}"
+    return f"accuracy {now}, as before" if was == now else f"accuracy {was} to {now}"
 
 
 def compare(before: Floats, after: Floats, labels: Ints, *, shortened: bool = False) -> Comparison:
@@ -128,6 +170,7 @@ def compare(before: Floats, after: Floats, labels: Ints, *, shortened: bool = Fa
     n = len(labels)
     if n == 0:
         return Comparison(0, 0, 0, 0.0, 0.0, 0.0, 0.0, shortened)
+    change = log_losses(after, labels) - log_losses(before, labels)
     return Comparison(
         n=n,
         wins=int((now & ~was).sum()),
@@ -137,4 +180,5 @@ def compare(before: Floats, after: Floats, labels: Ints, *, shortened: bool = Fa
         nll_before=nll(before, labels),
         nll_after=nll(after, labels),
         shortened=shortened,
+        nll_error=float(change.std(ddof=1) / np.sqrt(n)) if n > 1 else None,
     )
