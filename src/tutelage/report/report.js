@@ -42,10 +42,35 @@ if (costs) {
     }
     return low;
   };
-  const cheapest = () => {
+  // The saving of a threshold against one half on held-out labels, weighted to the frequency, and
+  // what it must exceed: images that are called differently, each as likely a gain as a loss.
+  const saving = (limit, cost, frequency) => {
+    const weights = figures.held.map((probs, of) =>
+      of === 0 ? cost * frequency / probs.length : -(1 - frequency) / probs.length);
+    const changes = figures.held.flatMap((probs, of) =>
+      probs.map((p) => ((p >= limit) - (p >= 0.5)) * weights[of]));
+    return {
+      value: changes.reduce((sum, change) => sum + change, 0),
+      chance: 1.645 * Math.hypot(...changes),
+    };
+  };
+  const recommend = () => {
     if (!ratio.validity.valid || !share.validity.valid) return;
-    const limit = probability(odds(1 / (1 + Number(ratio.value))) - shift(Number(share.value) / 100));
-    least.value = Math.min(0.99, Math.max(0.01, limit)).toFixed(2);
+    const [cost, frequency] = [Number(ratio.value), Number(share.value) / 100];
+    const exact = probability(odds(1 / (1 + cost)) - shift(frequency));
+    const text = Math.min(0.99, Math.max(0.01, exact)).toFixed(2);
+    const judged = figures.held.every((probs) => probs.length > 0);
+    const found = saving(Number(text), cost, frequency);
+    const better = text !== "0.50" && (!judged || found.value > found.chance);
+    least.value = better ? text : "0.50";
+    const advice = document.getElementById("advice");
+    if (better) advice.textContent = `Recommended: ${text}.`;
+    else if (text === "0.50") advice.textContent = "Recommended: 0.50, the default.";
+    else {
+      advice.textContent =
+        `Recommended: 0.50, the default. The estimate for these costs is ${text}, but on the ` +
+        "held-out labels it is not cheaper by more than chance explains: the default is as good.";
+    }
     show();
   };
   const falseAlarms = (count) => `${count} false ${count === 1 ? "alarm" : "alarms"}`;
@@ -56,21 +81,22 @@ if (costs) {
     const cost = (step) =>
       Number(ratio.value) * figures.missed[step] + figures.falseAlarms[step];
     document.getElementById("least-words").textContent = text;
+    const elsewhere = at === 50 ? "" : ` At 0.50 it would be ${Math.round(cost(50))}.`;
     document.getElementById("effect").textContent =
       `On the test images the threshold ${text} misses ${missed} of ${figures.positives} ` +
       `“${figures.positive}” and raises ${falseAlarms(alarms)} among ${figures.negatives} ` +
-      `others: together they cost as much as ${falseAlarms(Math.round(cost(at)))}. ` +
-      `At 0.50 it would be ${Math.round(cost(50))}.`;
+      `“${figures.negative}”: together they cost as much as ` +
+      `${falseAlarms(Math.round(cost(at)))}.${elsewhere}`;
     for (const words of document.querySelectorAll(".threshold-text")) {
       words.textContent = words.textContent.replace(/[\d.]+('?)$/, `${text}$1`);
     }
   };
   costs.hidden = false;
-  ratio.addEventListener("input", cheapest);
-  share.addEventListener("input", cheapest);
+  ratio.addEventListener("input", recommend);
+  share.addEventListener("input", recommend);
   least.addEventListener("input", show);
-  document.getElementById("cheapest").addEventListener("click", cheapest);
-  cheapest();
+  document.getElementById("recommended").addEventListener("click", recommend);
+  recommend();
 }
 
 const cloud = document.getElementById("cloud");

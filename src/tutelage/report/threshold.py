@@ -10,6 +10,10 @@ held out from training, and the test images only show what it does. ``report.js`
    probabilities would be those of another mixture.
 2. Where missing a positive costs N times a false alarm, it is cheapest to call an image positive
    from the probability 1 / (1 + N) on (Elkan 2001, "The Foundations of Cost-Sensitive Learning").
+3. That threshold is recommended only where it is cheaper than one half on the held-out labels by
+   more than chance explains: the images that it calls differently are gains or losses of a known
+   cost, and with both equally likely the standard error of their sum is the root of the sum of
+   their squares (McNemar 1947, with costs). Else one half is as good.
 
 One number fitted to 40 held-out labels is steadier than the threshold that was cheapest on them.
 
@@ -86,6 +90,7 @@ def two_classes(
     held = [[], []] if held_out is None else _by_truth(held_out, k)
     data = {
         "positive": classes[k],
+        "negative": classes[1 - k],
         "positives": int(counts[k]),
         "negatives": int(counts[1 - k]),
         "missed": missed.tolist(),
