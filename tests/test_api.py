@@ -189,7 +189,7 @@ def test_evaluate_refuses_what_it_cannot_count(
     bare = r"no labelled test images; .* of train; if the model did not learn .* add --split train$"
     with pytest.raises(TutelageError, match=bare):
         api.evaluate(finished, photos / "test")
-    with pytest.raises(TutelageError, match=r"no labelled test images; nor any others$"):
+    with pytest.raises(TutelageError, match=r"no labelled test images; it has no others$"):
         api.evaluate(finished, photos / "unlabeled")
     shutil.copytree(photos / "test" / "disc", tmp_path / "more" / "test" / "wasp")
     with pytest.raises(TutelageError, match=r"does not know the classes wasp; it knows disc, sq"):

@@ -81,8 +81,8 @@ def test_a_student_ends_before_the_exports_begin(tmp_path: Path, watch: Time) ->
     assert steps == pytest.approx(128, abs=2)
     (note,) = clock.notes
     assert note == (
-        f"student: only {steps} steps were made, because no more fitted into the time that the "
-        "run may take, 5 minutes (--minutes)"
+        f"the student was trained for only {steps} steps, because no more fitted into the time "
+        "that the run may take, 5 minutes (--minutes)"
     )
 
 
@@ -91,8 +91,8 @@ def test_a_stage_of_several_shortened_trainings_has_one_note(tmp_path: Path, wat
     for number, steps in ((1, 25), (2, 36)):
         clock._keep(f"self-train-5, training {number}", [(9, steps)])
     assert clock.notes == [
-        "self-train-5: only 25, 36 steps were made, because no more fitted into the time that the "
-        "run may take, 5 minutes (--minutes)"
+        "self-train-5 was trained for only 25, 36 steps, because no more fitted into the time "
+        "that the run may take, 5 minutes (--minutes)"
     ]
 
 

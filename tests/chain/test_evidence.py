@@ -168,6 +168,7 @@ def test_the_cloud_holds_labelled_and_unlabelled_images_in_the_unit_square(
     for point in points:
         word = "labelled" if point.labeled else "taken for"
         assert f": {word} {classes[point.group]}" in point.caption
+        assert point.labeled or " by transfer, " in point.caption
         assert point.image.shape == (evidence.CLOUD_SIDE, evidence.CLOUD_SIDE, 3)
     names = {point.caption.rpartition(": ")[0] for point in points}
     assert len(names) == 8

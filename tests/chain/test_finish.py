@@ -65,7 +65,7 @@ def test_the_summary_says_how_often_the_model_is_right(
     finish._say_summary(run, {"stages": stages, "teacher": stages[0]}, [])
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == heading
-    assert lines[1].split() == ["always", "one", "50.0%", "(the", "most", "frequent", "class)"]
+    assert lines[1].split() == ["baseline", "50.0%", "(always", "the", "most", "frequent", "class)"]
     assert lines[2].split() == ["probe", "95.0%", "[76.4%,", "99.1%]", "of", "20", "(rejected)"]
     assert len(lines) == 2 + rows + 2
     teacher = Path("r") / "teacher"

@@ -547,7 +547,7 @@ def test_planned_rounds_end_before_they_begin_where_clusters_are_not_the_classes
     teach(chain, self_training=True)
     names = ["self-train-1"][:trained]
     assert [done.name for done in chain.finished] == ["probe", "transfer", *names]
-    left_out = "no rounds of self-training: the unlabelled images do not seem to group by class"
+    left_out = "there is no round of self-training, because the unlabelled images do not seem to"
     assert any(note.startswith(left_out) for note in run.notes) == (trained == 0)
 
 
@@ -748,7 +748,7 @@ def test_a_head_on_the_middle_stages_is_said(tmp_path: Path, features: str) -> N
     run = prepared(data, tmp_path / "run", features=features)
     teach(pipeline.Pipeline(run), self_training=False)
     said = [note for note in run.notes if "middle stages" in note]
-    begins = "transfer: the head also looks at the trunk's middle stages"
+    begins = "the classifier also looks at the middle stages of the pretrained network"
     assert said == ([f"{begins}, as --features levels asks"] if features == "levels" else [])
 
 
@@ -829,7 +829,7 @@ def test_auto_measures_the_strong_view_once_and_pins_it(
         expected = Weak(scale=(0.6, 1.0))
         strong = views.strong_policy(run.config.transfer)
         assert strong == Strong(augment=RandAugment(3, 21.0, view=expected))
-        assert "--augment auto: it covers more (7 s)" in run.notes
+        assert "the strong view of --augment auto: it covers more (7 s)" in run.notes
         assert "no effect: --magnitude; --augment auto chooses them" in run.notes
     assert len(calls) == 1
     assert (len(calls[0].labeled), len(calls[0].pool)) == (12, 30)

@@ -52,10 +52,10 @@ def test_a_class_shows_its_surest_mistakes_with_names(run: types.Run) -> None:
     ants, _ = sheets.class_sheets(run, [done("probe")], tested)
     assert ants.note == f"{(truth == 0).sum() - 1} of {(truth == 0).sum()} test images wrong"
     assert len(mistakes.thumbs) == (truth == 0).sum() - 1
-    assert mistakes.thumbs[0].caption == f"taken for {other}, 100%"
+    assert mistakes.thumbs[0].caption == f"taken for {other} by probe, 100%"
     assert mistakes.thumbs[0].name == run.catalog.names[test[last]]
-    assert mistakes.thumbs[1].caption == f"taken for {other}, 60%"
-    assert [thumb.caption for thumb in right.thumbs] == [f"called {name}, 60%"]
+    assert mistakes.thumbs[1].caption == f"taken for {other} by probe, 60%"
+    assert [thumb.caption for thumb in right.thumbs] == [f"called {name} by probe, 60%"]
     (expected,) = sheets.thumbs(run, test[[last]], [""])
     np.testing.assert_array_equal(mistakes.thumbs[0].image, expected.image)
 
@@ -73,7 +73,8 @@ def test_a_class_shows_sure_and_unsure_labels_of_the_last_kept_round(
     order = own[np.argsort(-labels.confidence[own], kind="stable")]
     names = [run.catalog.names[row] for row in run.task.pool[order]]
     assert [thumb.name for thumb in sheet.thumbs] == [names[0], *names[-2:]]
-    sure = f"pseudo-label {run.catalog.classes[1]}, {labels.confidence[order[0]]:.0%}"
+    label, percentage = run.catalog.classes[1], f"{labels.confidence[order[0]]:.0%}"
+    sure = f"pseudo-label {label} in self-train-1, {percentage}"
     assert sheet.thumbs[0].caption == sure
     assert {thumb.mark for thumb in sheet.thumbs} == {""}
 
@@ -158,9 +159,9 @@ def test_wrong_labels_come_first_then_images_to_label_then_doubtful_labels(
     rows = [*run.task.labeled[[1]], *run.task.pool[[1, 0]], *run.task.labeled[[2, 0]]]
     assert [thumb.name for thumb in found] == [run.catalog.names[row] for row in rows]
     assert [thumb.caption for thumb in found[:2]] == [
-        "labelled ant, looks like bee (90%): the label is probably wrong",
-        "bee (90%) or ant? It has no label yet",
+        "labelled ant, probably bee: 70% likely to be wrong",
+        "bee or ant? No label yet; number 1 to label next",
     ]
-    assert found[3].caption == "labelled ant, looks like bee (90%): check the label"
+    assert found[3].caption == "labelled ant, perhaps bee: 20% likely to be wrong"
     worklist["label"][2], worklist["other"][2] = "ant", "bee"
-    assert sheets.to_review(run, worklist)[3].caption == "labelled ant, perhaps bee (10%)"
+    assert sheets.to_review(run, worklist)[3].caption == found[3].caption

@@ -138,7 +138,7 @@ def test_decided_images_are_labelled_in_every_draw(catalog: Catalog, tmp_path: P
     assert "g" not in changed.names
     assert "t1" in changed.names, "test images are not reviewed"
     assert changed.warnings == (
-        "by review: 3 labels, 1 left out as of no use",
+        "3 labels were given by a person in tutelage review, who rejected 1 image",
         f"2 decisions of {path} are about no training image of this data",
     )
     for seed in range(5):

@@ -107,7 +107,9 @@ def full_fields() -> dict[str, Any]:
     return {
         "pseudo": [pseudo],
         "sheets": [Sheet("Views", "What the student saw.", [Thumb(image, name="views/photo.png")])],
-        "to_review": [Thumb(image, "labelled ant, looks like bee (90%)", "train/ant/odd.png")],
+        "to_review": [
+            Thumb(image, "labelled ant, probably bee: 71% likely to be wrong", "train/ant/odd.png")
+        ],
         "class_sheets": [
             ClassSheets(
                 "ant",

@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tutelage.report import html
+from tutelage.report import card, html
 from tutelage.report.model import FILES, ClassSheets, Sheet, Thumb
+from tutelage.report.wording import DASH
 from tutelage.system.errors import MissingExtra
 
 LADDER = {"probe": (0.7, True), "transfer": (0.8, True), "self-train-1": (0.75, False),
           "student": (0.79, True)}  # fmt: skip
-VOID = {"meta", "img", "br", "link", "input"}
+VOID = {"meta", "img", "br", "wbr", "link", "input"}
 
 
 class Page(HTMLParser):
@@ -63,13 +64,16 @@ def test_the_full_page_tells_everything(make_report: Any, full_fields: dict[str,
     for words in (
         "A run", "tutelage run photos --out runs/a", "2025-01-01 00:00",
         "79.0% of 200 test images are classified correctly by the student", "macro-F1 is 78.0%",
-        "40.0% are correct with always the same answer, “ant”", "95% interval 74.0% to 79.0%",
-        "labelled ant, looks like bee (90%)", "odd.png", "tutelage review runs/a",
-        "Gained 10.0 points", "Rejected, and not part of the final model: self-train-1",
+        "40.0% would be correct if the answer were always “ant”",
+        "95% interval 74.0% to 79.0%",
+        "labelled ant, probably bee: 71% likely to be wrong", "ant/odd.png",
+        "tutelage review runs/a",
+        "Gained 10.0 points", "Kept: it wins more.",
+        "Rejected, and not part of the final model: self-train-1",
         "optimistic for a new plant", "student.onnx the model to deploy",
         "0.051", "0.432", "1,234,567", "1 min 15 s", "rejected round", "1 of 9 test images wrong",
         "tutelage predict runs/a",
-        "Round 1 was over-confident", "photo.png", "What the student saw.",
+        "Round 1 was over-confident", "views/photo.png", "What the student saw.",
         "16.00 MB", "it wins more", "broken.jpg cut short", "3 files could not be read",
         "teacher.lr 0.01", "limit null", "seed 7",
     ):  # fmt: skip
@@ -135,6 +139,31 @@ def test_ids_are_unique_links_lead_somewhere_and_pictures_have_words(
     assert all(a.get("alt") for a in images if a.get("src"))  # the script fills the enlarged one
     pictures = [a for tag, a in page.elements if tag == "svg"]
     assert all(a.get("aria-label") or a.get("aria-hidden") for a in pictures)
+
+
+def test_every_step_has_a_row_that_says_why_it_was_kept(
+    make_report: Any, full_fields: dict[str, Any]
+) -> None:
+    remarks = {"student": "training brought it closer"}
+    text = Page(html.render(make_report(LADDER, remarks=remarks, **full_fields))).text()
+    table = text.split("Why each step was kept or rejected")[1].split("Pseudo-labels")[0]
+    assert "transfer ✓ kept 70.0% 80.0% 6 2 40 +10.0" in table
+    assert "Kept: it wins more." in table
+    nothing = " ".join([DASH] * 6)
+    assert f"self-train-1 ✗ rejected {nothing}" in table  # the fixture has no decision on it
+    assert f"student ✓ kept {nothing} Not judged on held-out labels: it is made" in table
+    assert "kept in any case. Training brought it closer." in table
+
+
+def test_page_and_card_have_the_same_notes(make_report: Any, full_fields: dict[str, Any]) -> None:
+    full_fields["notes"] = ["self-train-2 was left out (--minutes)", "images: a, b"]
+    report = make_report(LADDER, **full_fields)
+    text = html.render(report)
+    said = re.findall("<li>(.*?)</li>", text.split('id="notes"')[1].split("</ul>")[0])
+    written = card.render(report).split("## Before you rely on it")[1]
+    assert said == [line[2:] for line in written.splitlines() if line.startswith("- ")]
+    assert said[:2] == ["Self-train-2 was left out (--minutes).", "Images: a, b."]
+    assert f"Before you rely on it: {len(said)} notes" in Page(text).text()
 
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "x" * 5000,
@@ -225,7 +254,6 @@ def test_one_bare_stage_is_a_page_too(make_report: Any) -> None:
         "Every image could be read.", "No settings were recorded.",
     ):  # fmt: skip
         assert words in text, words
-    assert "Before you rely on this" not in text
 
 
 def test_no_stage_at_all_is_a_page_too(make_report: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tutelage.report.verdict import make_verdict
+from tutelage.report.verdict import NOT_JUDGED, make_verdict
 from tutelage.report.wording import percent
 from tutelage.stats.intervals import paired_change
 
@@ -30,8 +30,8 @@ def test_the_headline_has_the_accuracy_and_the_summary_what_it_is_worth(make_rep
     baseline, balanced = verdict.worth
     assert baseline.startswith("That is 35.0 points better than always answering “ant” (50.0%); 95")
     assert balanced == (
-        "Balanced accuracy, the mean over the classes, is 83.0% (always the same answer: 50.0%); "
-        "macro-F1 is 84.0%."
+        "Balanced accuracy, the mean over the classes, is 83.0% (50.0% if the answer were always "
+        "the same); macro-F1 is 84.0%."
     )
     assert verdict.summary[0].startswith(
         "All steps together, from probe (70.0%) to student: gained 15.0 points"
@@ -85,7 +85,7 @@ def test_rejections_come_with_their_reason(make_report: Any, full_fields: dict[s
     report = make_report({"probe": (0.8, True), "transfer": (0.7, False)}, **full_fields)
     verdict = make_verdict(report)
     assert "Rejected, and not part of the final model: transfer." in verdict.summary
-    assert verdict.steps[1].reason == "2 wins, 6 losses"
+    assert verdict.steps[1].reason == "Rejected: 2 wins, 6 losses."
     assert verdict.steps[1].hindsight is None
 
 
@@ -148,7 +148,7 @@ def test_a_teacher_without_figures_is_not_called_judged(
 def test_a_stage_that_is_not_compared_has_its_remark(make_report: Any) -> None:
     stages = {"transfer": (0.8, True), "student": (0.9, True)}
     verdict = make_verdict(make_report(stages, remarks={"student": "its last layer was fitted"}))
-    assert verdict.steps[1].reason == "its last layer was fitted"
+    assert verdict.steps[1].reason == f"{NOT_JUDGED} Its last layer was fitted."
 
 
 def test_figures_without_answers_get_no_interval(make_report: Any) -> None:

@@ -1,6 +1,15 @@
 from __future__ import annotations
 
-from tutelage.report.wording import change_words, percent, points, signed, title
+from tutelage.report.wording import (
+    change_words,
+    cut_middle,
+    percent,
+    points,
+    sentence,
+    short_paths,
+    signed,
+    title,
+)
 from tutelage.stats.intervals import Interval
 
 
@@ -28,3 +37,26 @@ def test_signs_are_typographic_and_zero_has_none() -> None:
 def test_a_title_names_six_classes() -> None:
     assert title("tutelage", ["ant", "bee"]) == "tutelage: ant, bee"
     assert title("tutelage", list("abcdefg")) == "tutelage: a, b, c, d, e, f ..."
+
+
+def test_a_note_becomes_a_sentence() -> None:
+    assert sentence("no test images") == "No test images."
+    assert sentence("Images: a.") == "Images: a."
+    assert sentence("--minutes is short (2)") == "--minutes is short (2)."
+
+
+def test_a_name_is_shown_as_far_as_it_tells_images_apart() -> None:
+    names = ["train/ant/1.png", "train/bee/1.png", "a/x/1.png", "b/x/1.png", "x/1.png", "top.png"]
+    assert short_paths(names) == {
+        "train/ant/1.png": "ant/1.png",
+        "train/bee/1.png": "bee/1.png",
+        "a/x/1.png": "a/x/1.png",
+        "b/x/1.png": "b/x/1.png",
+        "x/1.png": "x/1.png",
+        "top.png": "top.png",
+    }
+
+
+def test_a_long_name_keeps_both_ends() -> None:
+    assert cut_middle("folder/0001.png", 15) == "folder/0001.png"
+    assert cut_middle("folder/0001.png", 10) == "fold\N{HORIZONTAL ELLIPSIS}1.png"

@@ -107,8 +107,8 @@ class Clock:
         for name, decided in self._shortened().items():
             steps.setdefault(_named(name).partition(",")[0], []).append(decided[-1][1])
         return [
-            f"{stage}: only {', '.join(map(str, made))} steps were made, because no more fitted "
-            f"into the time that the run may take, {in_minutes(self.budget)} (--minutes)"
+            f"{_subject(stage)} was trained for only {', '.join(map(str, made))} steps, because no "
+            f"more fitted into the time that the run may take, {in_minutes(self.budget)} (--minutes)"
             for stage, made in steps.items()
         ]
 
@@ -144,6 +144,11 @@ def in_minutes(seconds: float) -> str:
 def _named(training: str) -> str:
     """A training's name for the user: a stage has one training, or several that are numbered."""
     return training.removesuffix(", training 1")
+
+
+def _subject(stage: str) -> str:
+    """A stage in a sentence."""
+    return "the student" if stage == "student" else stage
 
 
 def later_seconds(plan: RunPlan, work: Work) -> float:

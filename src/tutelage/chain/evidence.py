@@ -174,7 +174,8 @@ def cloud(chain: Pipeline) -> list[CloudImage]:
     rows = np.concatenate([task.labeled[labeled], task.pool[pool]])
     groups = [*task.labels[labeled].tolist(), *probs.argmax(axis=1).tolist()]
     said = [f"labelled {classes[k]}" for k in task.labels[labeled]]
-    said += [f"taken for {classes[p.argmax()]}, {p.max():.0%}" for p in probs]
+    teacher = chain.teachers[-1].name
+    said += [f"taken for {classes[p.argmax()]} by {teacher}, {p.max():.0%}" for p in probs]
     captions = [f"{names[row]}: {words}" for row, words in zip(rows, said, strict=True)]
     tiles = thumbs(run, rows, captions, CLOUD_SIDE)
     known = [number < len(labeled) for number in range(len(rows))]

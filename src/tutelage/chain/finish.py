@@ -121,7 +121,7 @@ def _say_summary(run: Run, result: dict[str, Any], deployed: Sequence[Deployment
     if judged:
         images = "test images" if split == "test" else "held-out labels"
         say(f"correct on {images}, with 95% intervals:")
-        say(f"  {'always one':<14} {judged[0][1]['majority']:6.1%}  (the most frequent class)")
+        say(f"  {'baseline':<14} {judged[0][1]['majority']:6.1%}  (always the most frequent class)")
     for entry, figures in judged:
         low, high = figures["accuracy_ci95"]
         mark = "" if entry["accepted"] else "  (rejected)"

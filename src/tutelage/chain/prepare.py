@@ -395,7 +395,7 @@ def _pinned_strong_view(
         }
 
     known = folder.pinned("strong_view", search)
-    note = f"--augment auto: {known['reason']} ({known['seconds']:.0f} s)"
+    note = f"the strong view of --augment auto: {known['reason']} ({known['seconds']:.0f} s)"
     console.note(note)
     return known["settings"], [note]
 

@@ -22,16 +22,18 @@ def worth_it(chain: Pipeline) -> bool:
     verdict = clusters_verdict(chain)
     if verdict["doubt"] and run.config.self_train.rounds is None:
         run.note(
-            "no rounds of self-training: the unlabelled images do not seem to group by class, so a "
-            f"round would learn other groups; {verdict['doubt']}; --rounds N trains rounds anyway"
+            "there is no round of self-training, because the unlabelled images do not seem to "
+            "group by class, so a round would learn other groups (--rounds N trains rounds anyway)"
         )
+        run.console.say(f"clusters of the unlabelled images: {verdict['doubt']}")
         return False
     if verdict["likelier"]:
         run.note(
-            "self-train-1: clusters of the unlabelled images label them together with the head, "
-            "because that predicts held-out labels better (agreement between the clusters and the "
-            f"teacher: {verdict['agreement']:.2f}; {KAPPA}); --clusters ignore uses the head alone"
+            "in self-train-1, clusters of the unlabelled images help to label them, because that "
+            "predicts held-out labels better (--clusters ignore does without)"
         )
+        agreement = f"agreement with the teacher: {verdict['agreement']:.2f} ({KAPPA})"
+        run.console.say(f"clusters of the unlabelled images: {agreement}")
     return True
 
 
@@ -82,7 +84,7 @@ def say_features(chain: Pipeline) -> None:
     reason = "as --features levels asks"
     if run.config.transfer.features == "auto":
         reason = "because that predicts held-out labels better (--features last does without)"
-    run.note(f"{done.name}: the head also looks at the trunk's middle stages, {reason}")
+    run.note(f"the classifier also looks at the middle stages of the pretrained network, {reason}")
 
 
 def say_left_out(chain: Pipeline) -> None:
@@ -94,7 +96,7 @@ def say_left_out(chain: Pipeline) -> None:
     out = int(labels.outside.sum())
     look, were = ("looks", "was") if out == 1 else ("look", "were")
     chain.run.note(
-        f"{done.name}: {out:,} of {len(labels.outside):,} unlabelled images {look} like none of "
+        f"in {done.name}, {out:,} of {len(labels.outside):,} unlabelled images {look} like none of "
         f"the classes and {were} left out (pseudo_labels.parquet lists them; --out-of-class keep "
         "keeps them)"
     )

@@ -66,6 +66,7 @@ def class_sheets(
     """
     accepted = [done.name for done in finished if done.accepted]
     test = tested.get(accepted[-1]) if accepted else None
+    judged = None if test is None else (accepted[-1], test)
     latest = latest_round(finished)
     classes = np.arange(len(run.catalog.classes))
     if len(classes) > CLASSES and test is not None:
@@ -73,7 +74,7 @@ def class_sheets(
         classes = np.argsort(-wrong, kind="stable")
     out = []
     for k in classes[:CLASSES]:
-        of_class = [*_tested_sheets(run, test, k), *_pseudo_sheets(run, latest, k)]
+        of_class = [*_tested_sheets(run, judged, k), *_pseudo_sheets(run, latest, k)]
         if of_class:
             out.append(ClassSheets(run.catalog.classes[k], of_class, _score(test, k)))
     return out
@@ -85,10 +86,12 @@ def _score(test: StageTest | None, k: int) -> str:
     return f"{(own & ~test.correct).sum()} of {counted(int(own.sum()), 'test image')} wrong"
 
 
-def _tested_sheets(run: Run, test: StageTest | None, k: int) -> list[Sheet]:
+def _tested_sheets(run: Run, tested: tuple[str, StageTest] | None, k: int) -> list[Sheet]:
     """Test images of a class: those that the model got wrong, and some that it got right."""
-    if test is None:
+    if tested is None:
         return []
+    name, test = tested
+    who = f"the {name}" if name == "student" else name
     classes, rows = run.catalog.classes, run.split.indices("test")
     sure, predicted = test.probs.max(axis=1), test.predicted
     own = test.labels == k
@@ -97,7 +100,7 @@ def _tested_sheets(run: Run, test: StageTest | None, k: int) -> list[Sheet]:
         found = np.flatnonzero(own & (test.correct == right))
         shown = found[np.argsort(-sure[found], kind="stable")][:most]
         words = "called" if right else "taken for"
-        said = [f"{words} {classes[predicted[i]]}, {sure[i]:.0%}" for i in shown]
+        said = [f"{words} {classes[predicted[i]]} by {who}, {sure[i]:.0%}" for i in shown]
         if len(shown):
             title = "Right answers on test images" if right else "Wrong answers on test images"
             of_all = f"{len(found)} of {own.sum()}"
@@ -117,7 +120,8 @@ def _pseudo_sheets(run: Run, latest: tuple[Finished, PseudoLabels] | None, k: in
         order = np.concatenate([order[:SURE], order[-UNSURE:]])
     if not len(order):
         return []
-    said = [f"pseudo-label {run.catalog.classes[k]}, {labels.confidence[i]:.0%}" for i in order]
+    label = run.catalog.classes[k]
+    said = [f"pseudo-label {label} in {done.name}, {labels.confidence[i]:.0%}" for i in order]
     shown = thumbs(run, run.task.pool[order], said)
     title = f"Pseudo-labels of {done.name}"
     note = f"{counted(len(found), 'unlabelled image')}; the surest first, the least sure last."
@@ -131,7 +135,7 @@ def to_review(run: Run, worklist: Mapping[str, Sequence[Any]]) -> list[Thumb]:
     """The images that most need a look, from the columns of ``review.parquet``.
 
     First the labels that are likelier wrong than right, then the images to label next, then the
-    other labels, the most doubtful first.
+    other labels, the most doubtful first. The page says so below them.
     """
     suspicion = np.array(worklist["suspicion"], dtype=float)
     ranks = np.array([np.inf if rank is None else rank for rank in worklist["next"]])
@@ -144,16 +148,17 @@ def to_review(run: Run, worklist: Mapping[str, Sequence[Any]]) -> list[Thumb]:
     return thumbs(run, rows, said)
 
 
-WHY = ("given", "label", "confidence", "other", "suspicion")
+WHY = ("given", "label", "other", "suspicion", "next")
 
 
-def _why(given: str | None, label: str, confidence: float, other: str, suspicion: float) -> str:
+def _why(given: str | None, label: str, other: str, suspicion: float, rank: int | None) -> str:
+    """What is asked about an image, with the quantity that it is sorted by."""
     if given is None:
-        return f"{label} ({confidence:.0%}) or {other}? It has no label yet"
-    if label == given:
-        return f"labelled {given}, perhaps {other} ({1 - confidence:.0%})"
-    doubt = "the label is probably wrong" if suspicion > CUT else "check the label"
-    return f"labelled {given}, looks like {label} ({confidence:.0%}): {doubt}"
+        place = "" if rank is None else f"; number {rank + 1} to label next"
+        return f"{label} or {other}? No label yet{place}"
+    likelier = other if label == given else label
+    doubt = "probably" if suspicion > CUT else "perhaps"
+    return f"labelled {given}, {doubt} {likelier}: {suspicion:.0%} likely to be wrong"
 
 
 def thumbs(run: Run, rows: Rows, captions: Sequence[str], side: int = SIDE) -> list[Thumb]:

@@ -496,8 +496,9 @@ def _remark(best: Best) -> str:
     """In words, which state of the student is delivered."""
     before, last, lowest = best.measured[0], best.measured[-1], min(best.measured)
     if lowest < before:
-        return f"training brought it closer to its teacher (KL {before:.3f} to {lowest:.3f})"
-    change = f"KL {before:.3f} to {last:.3f}"
+        change = f"KL divergence {before:.3f} to {lowest:.3f}"
+        return f"training brought it closer to its teacher ({change})"
+    change = f"KL divergence {before:.3f} to {last:.3f}"
     return (
         "it is delivered as it was before the last training, with its last layer fitted to its "
         f"teacher's answers, because that training moved it away from its teacher ({change})"

@@ -177,7 +177,10 @@ def apply_decisions(catalog: Catalog, setting: str | None) -> Catalog:
         else:
             labels[row] = catalog.classes.index(label)
     labelled = [name for name in rows if decided[name].label is not None]
-    said = [f"by review: {counted(len(labelled), 'label')}, {len(rejected)} left out as of no use"]
+    said = [
+        f"{counted(len(labelled), 'label')} {'was' if len(labelled) == 1 else 'were'} given by a "
+        f"person in tutelage review, who rejected {counted(len(rejected), 'image')}"
+    ]
     if made:
         counts = (f"{name} ({made[name]})" for name in in_class_order(made))
         said.append(f"classes that a person made, with their labels: {', '.join(counts)}")

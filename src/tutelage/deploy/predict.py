@@ -201,7 +201,9 @@ def _labeled_rows(catalog: Catalog, data: str, split: str, classes: Sequence[str
     rows = np.flatnonzero((catalog.splits == split) & (catalog.labels >= 0))
     if not len(rows):
         labelled = sorted({*catalog.splits[catalog.labels >= 0].tolist()})
-        found = f"it has labelled images of {', '.join(labelled)}" if labelled else "nor any others"
+        found = (
+            f"it has labelled images of {', '.join(labelled)}" if labelled else "it has no others"
+        )
         mend = ""
         if split == "test" and labelled:
             mend = f"; if the model did not learn from them, add --split {labelled[0]}"

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from tutelage._version import __version__
 from tutelage.report.html import fill
 from tutelage.report.model import Report
+from tutelage.report.notes import notes
 from tutelage.report.numbers import class_rows, mistakes
 from tutelage.report.verdict import IMAGES, answers, make_verdict
 
@@ -29,6 +30,7 @@ def render(report: Report) -> str:
         {
             "report": report,
             "verdict": verdict,
+            "notes": notes(report, verdict),
             "version": __version__,
             "images": IMAGES[verdict.split],
             "trained_on": _joined(

@@ -12,9 +12,11 @@ import io
 import json
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from importlib import resources
+from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,11 +24,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tutelage.report import numbers, plots, wording
-from tutelage.report.model import FILES, Report, Sheet
+from tutelage.report.model import FILES, DecisionRow, Report, Sheet
+from tutelage.report.notes import notes
 from tutelage.report.settings import in_words
 from tutelage.report.threshold import TwoClasses, two_classes
-from tutelage.report.verdict import IMAGES, Verdict, answers, make_verdict
-from tutelage.stats.intervals import paired_change
+from tutelage.report.verdict import IMAGES, Step, Verdict, answers, make_verdict
+from tutelage.stats.intervals import Interval, paired_change
 from tutelage.system.errors import need
 from tutelage.system.files import write_atomically
 
@@ -82,7 +85,7 @@ def _environment(jinja2: Any, *, escape: bool) -> Any:
         "duration": wording.duration,
         "meaning": wording.step_meaning,
         "shell": shlex.quote,
-        "basename": wording.basename,
+        "middle": wording.cut_middle,
         "size": wording.file_size,
         "cell": wording.markdown_cell,
     }
@@ -108,25 +111,27 @@ def _context(report: Report) -> dict[str, Any]:
         majority = None if verdict.judged is None else verdict.judged.majority
         words = f"accuracy on {IMAGES[verdict.split]}, %"
         chart = markup(plots.ladder(rungs, words, majority))
-    pictures = sum(len(sheet.thumbs) for one in report.class_sheets for sheet in one.sheets)
-    pictures += sum(len(sheet.thumbs) for sheet in report.sheets) + len(report.to_review)
-    budget = SHEET_BYTES // max(1, pictures)  # of each picture
+    of_classes = [sheet.thumbs for one in report.class_sheets for sheet in one.sheets]
+    every = [*chain(report.to_review, *of_classes, *(sheet.thumbs for sheet in report.sheets))]
+    encode = partial(
+        encode_sheet,
+        each=SHEET_BYTES // max(1, len(every)),
+        paths=wording.short_paths({thumb.name for thumb in every}),
+    )
     return {
         "report": report,
         "verdict": verdict,
         "images": IMAGES[verdict.split],
         "ladder": chart,
         "rounds": numbers.rounds(report.pseudo),
-        "decisions": [
-            (row, paired_change(row["wins"], row["losses"], row["n"]) if row["n"] else None)
-            for row in report.decisions
-        ],
-        "to_review": encode_sheet(Sheet("", "", report.to_review), budget),
+        "notes": notes(report, verdict),
+        "decisions": list(_decisions(report, verdict)),
+        "to_review": encode(Sheet("", "", report.to_review)),
         "class_sheets": [
-            (one.name, one.note, [encode_sheet(sheet, budget) for sheet in one.sheets])
+            (one.name, one.note, [encode(sheet) for sheet in one.sheets])
             for one in report.class_sheets
         ],
-        "sheets": [encode_sheet(sheet, budget) for sheet in report.sheets],
+        "sheets": [encode(sheet) for sheet in report.sheets],
         "files": [(name, FILES[name]) for name in report.files],
         "delivered": _delivered(report),
         "leakage": report.metrics.get("leakage") or {"pairs": 0},
@@ -140,6 +145,17 @@ def _context(report: Report) -> dict[str, Any]:
         "table_classes": TABLE_CLASSES,
         **_class_wise(report, verdict),
     }
+
+
+def _decisions(
+    report: Report, verdict: Verdict
+) -> Iterator[tuple[Step, DecisionRow | None, Interval | None]]:
+    """Every step after the first, with how it was judged and the change; None if it was not."""
+    rows = {row["stage"]: row for row in report.decisions if row["n"]}
+    for step in verdict.steps[1:]:
+        row = rows.get(step.rung.name)
+        change = None if row is None else paired_change(row["wins"], row["losses"], row["n"])
+        yield step, row, change
 
 
 def _class_wise(report: Report, verdict: Verdict) -> dict[str, Any]:
@@ -157,7 +173,6 @@ def _class_wise(report: Report, verdict: Verdict) -> dict[str, Any]:
     rows = numbers.class_rows(matrix, report.classes)
     return {
         "classes": list(zip(rows, other, strict=True)),
-        "absent": [row.name for row in rows if not row.images],
         "mistakes": numbers.mistakes(matrix, report.classes, limit=10),
         "reliability": markup(plots.reliability(curves)),
         "shares": (matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)).tolist(),
@@ -233,8 +248,13 @@ def encode_sheets(sheets: Sequence[Sheet]) -> list[dict[str, Any]]:
     return [encode_sheet(sheet, share) for sheet, share in zip(sheets, shares, strict=True)]
 
 
-def encode_sheet(sheet: Sheet, each: int) -> dict[str, Any]:
-    """A sheet with as many of its pictures, encoded, as ``each`` bytes a picture allow."""
+def encode_sheet(
+    sheet: Sheet, each: int, paths: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, Any]:
+    """A sheet with as many of its pictures, encoded, as ``each`` bytes a picture allow.
+
+    ``paths`` are what is shown of the pictures' names, by name.
+    """
     budget = each * len(sheet.thumbs)
     thumbs = []
     for thumb in sheet.thumbs:
@@ -243,7 +263,7 @@ def encode_sheet(sheet: Sheet, each: int) -> dict[str, Any]:
         if budget < 0:
             break
         about = {"name": thumb.name, "caption": thumb.caption, "mark": thumb.mark}
-        thumbs.append({"uri": uri, **about})
+        thumbs.append({"uri": uri, "path": paths.get(thumb.name, thumb.name), **about})
     return {
         "title": sheet.title,
         "note": sheet.note,

@@ -14,6 +14,7 @@ from tutelage.report.wording import (
     interval_of_share,
     percent,
     points,
+    sentence,
     shorten,
     size_in_points,
 )
@@ -25,6 +26,13 @@ IMAGES: dict[SplitName | None, str] = {
     "val": "held-out labelled images",
     None: "images",
 }
+
+
+# Of a stage that nothing decides about, which is the student.
+NOT_JUDGED = (
+    "Not judged on held-out labels: it is made to be smaller than its teacher, not better, so it "
+    "is kept in any case."
+)
 
 
 class Rung(NamedTuple):
@@ -51,7 +59,7 @@ class Step:
     rung: Rung
     change: Interval | None
     sentence: str
-    reason: str | None
+    reason: str | None  # why it was kept or rejected, in a sentence
     hindsight: str | None = None
 
 
@@ -224,7 +232,7 @@ def _balanced(report: Report, judged: Rung | None) -> list[str]:
         return []
     return [
         f"Balanced accuracy, the mean over the classes, is {percent(judged.balanced_accuracy)} "
-        f"(always the same answer: {percent(1 / len(report.classes))}); macro-F1 is "
+        f"({percent(1 / len(report.classes))} if the answer were always the same); macro-F1 is "
         f"{percent(judged.macro_f1)}."
     ]
 
@@ -309,23 +317,29 @@ def _step(
     decision: DecisionRow | None,
     split: SplitName | None,
 ) -> Step:
-    reason = decision["reason"] if decision else report.remarks.get(rung.name)
+    reason = _reason(rung, decision, report.remarks.get(rung.name))
     if before is None:
         figure = "" if rung.accuracy is None else f": {percent(rung.accuracy)} correct"
         return Step(rung, None, f"the first step{figure}", reason)
     change = stage_change(answers(report, before), answers(report, rung))
     if change is not None:
-        sentence = f"{change_words(change)} compared with {before.name}, on {IMAGES['test']}"
-        return Step(rung, change, sentence, reason)
+        said = f"{change_words(change)} compared with {before.name}, on {IMAGES['test']}"
+        return Step(rung, change, said, reason)
     if split != "test" and decision and decision["n"] and decision["before"] is not None:
         change = paired_change(decision["wins"], decision["losses"], decision["n"])
-        sentence = f"{change_words(change)} compared with {before.name}, on {IMAGES['val']}"
-        return Step(rung, change, sentence, reason)
+        said = f"{change_words(change)} compared with {before.name}, on {IMAGES['val']}"
+        return Step(rung, change, said, reason)
     if rung.accuracy is None or before.accuracy is None:
         return Step(rung, None, f"no figure to compare with {before.name}", reason)
     gap = points(rung.accuracy - before.accuracy)
-    sentence = f"{gap} points compared with {before.name}, without an interval"
-    return Step(rung, None, sentence, reason)
+    said = f"{gap} points compared with {before.name}, without an interval"
+    return Step(rung, None, said, reason)
+
+
+def _reason(rung: Rung, decision: DecisionRow | None, remark: str | None) -> str | None:
+    if decision is not None:
+        return sentence(f"{'Kept' if rung.accepted else 'Rejected'}: {decision['reason']}")
+    return None if remark is None else f"{NOT_JUDGED} {sentence(remark)}"
 
 
 def _hindsight(rung: Rung, change: Interval, *, judged: bool) -> str | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 from tutelage.stats.intervals import Interval
@@ -82,6 +83,12 @@ def step_meaning(name: str) -> str:
     return STEPS.get(re.sub(r"-\d+$", "", name), "")
 
 
+def sentence(text: str) -> str:
+    """A note of the run as a sentence: with a capital at its head and a stop at its end."""
+    stop = "" if text.endswith((".", "!", "?")) else "."
+    return f"{text[:1].upper()}{text[1:]}{stop}"
+
+
 def shorten(text: str, limit: int = 48) -> str:
     """At most ``limit`` characters of a text, the last an ellipsis where some are missing."""
     return text if len(text) <= limit else text[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"
@@ -98,9 +105,31 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def basename(name: str) -> str:
-    """The last part of an image's name."""
-    return name.rstrip("/").rpartition("/")[2]
+def short_paths(names: Iterable[str]) -> dict[str, str]:
+    """By image name: its last folder and file, or as many more folders as tell it from the others.
+
+    Equal file names in folders of their own are common, and a folder often says something.
+    """
+    short: dict[str, str] = {}
+    left = {name: name.rstrip("/").split("/") for name in names}
+    length = 2
+    while left:
+        ends = {name: "/".join(parts[-length:]) for name, parts in left.items()}
+        shared = Counter(ends.values())
+        for name, end in ends.items():
+            if shared[end] == 1 or length >= len(left[name]):
+                short[name] = end
+                del left[name]
+        length += 1
+    return short
+
+
+def cut_middle(text: str, limit: int) -> str:
+    """At most ``limit`` characters: the beginning and the end, with an ellipsis between them."""
+    if len(text) <= limit:
+        return text
+    end = limit // 2
+    return f"{text[: limit - end - 1]}\N{HORIZONTAL ELLIPSIS}{text[-end:]}"
 
 
 def file_size(count: int) -> str:
