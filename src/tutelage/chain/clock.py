@@ -107,8 +107,9 @@ class Clock:
         for name, decided in self._shortened().items():
             steps.setdefault(_named(name).partition(",")[0], []).append(decided[-1][1])
         return [
-            f"{_subject(stage)} was trained for only {', '.join(map(str, made))} steps, because no "
-            f"more fitted into the time that the run may take, {in_minutes(self.budget)} (--minutes)"
+            f"{_subject(stage)} was trained for only {', '.join(map(str, made))} steps, because "
+            f"no more fitted into the time that the run may take, {in_minutes(self.budget)} "
+            "(--minutes)"
             for stage, made in steps.items()
         ]
 
