@@ -20,6 +20,8 @@ def test_a_pipe_is_no_manifest(name, tmp_path):
 def test_nothing_to_read(tmp_path):
     with pytest.raises(TutelageError, match="does not exist"):
         read_catalog(tmp_path / "no")
+    with pytest.raises(TutelageError, match=rf"does not exist.*; did you mean {tmp_path}\?$"):
+        read_catalog(tmp_path.with_name(f"{tmp_path.name}s"))
     with pytest.raises(TutelageError, match=r"no images.*expected train/<class>"):
         read_catalog(tmp_path)
     (tmp_path / "train/ants").mkdir(parents=True)

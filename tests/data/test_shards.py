@@ -94,6 +94,7 @@ def test_a_file_name_that_is_no_text_becomes_one(tmp_path: Path) -> None:
     ("files", "place", "message"),
     [
         ({}, "absent", r"no such file or folder: .*absent"),
+        ({"photos.tar": b""}, "photo.tar", r"; did you mean .*photos\.tar\?$"),
         ({}, "absent-*.tar", r"no such file or folder: .*absent-\*"),
         ({"notes.txt": b""}, "", "no images in"),
         ({"a.tar": b"", "b.png": b""}, "", r"holds shards \(.*a\.tar\) and images \(b\.png\)"),

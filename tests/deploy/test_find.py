@@ -84,6 +84,7 @@ def test_without_an_exported_file_the_mend_is_said(
     ("name", "said"),
     [
         ("absent", "there is no model .*absent: expected a run folder"),
+        ("emty", r"there is no model .*; did you mean .*empty\?$"),
         ("photo.jpg", r"photo\.jpg is no model: expected a run folder"),
         ("model.json", "is part of a model folder; give the folder, "),
         ("empty", r"empty is a folder without a model \(in it: nothing\); expected a run folder"),

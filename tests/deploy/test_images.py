@@ -66,6 +66,7 @@ def test_a_file_called_like_a_pattern_is_itself(photos: Path) -> None:
     [
         ("absent.png", "no such image or folder: absent.png$"),
         ("fold", "no such image or folder: fold$"),
+        ("su/deep", r"no such image or folder: su/deep; did you mean sub/deep\?$"),
         ("*.gif", r"no image matches \*\.gif"),
         ("{a,z}.png", r"no image matches z\.png"),
         ("empty", "no images in empty"),

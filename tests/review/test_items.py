@@ -32,6 +32,8 @@ def test_test_images_are_not_there(reviewed: Path) -> None:
 def test_folders_without_a_review(reviewed: Path, tmp_path: Path) -> None:
     with pytest.raises(TutelageError, match="is no run folder"):
         open_run(tmp_path / "none")
+    with pytest.raises(TutelageError, match=rf"; did you mean {reviewed}\?$"):
+        open_run(reviewed.with_name(f"{reviewed.name}s"))
     (reviewed / "review.json").unlink()
     with pytest.raises(TutelageError, match=r"has nothing to review: the run is unfinished"):
         open_run(reviewed)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from tutelage.cli.parser import MainParser
 from tutelage.system.errors import TutelageError
+from tutelage.system.nearest import nearest
 
 MOVED: dict[tuple[str, ...], str] = {
     ("label",): "label is now called pseudo-label",
@@ -65,18 +65,15 @@ def _is_option(word: str) -> bool:
 
 
 def _unknown(what: str, word: str, known: Iterable[str]) -> str:
-    near = _nearest(word, sorted(known))
+    near = _meant(word, sorted(known))
     return f"there is no {what}" + (f"; did you mean {near}?" if near else "")
 
 
-def _nearest(word: str, known: Sequence[str]) -> str:
-    """The known word that was probably meant; empty if none is near."""
+def _meant(word: str, known: Sequence[str]) -> str | None:
+    """The known word that was probably meant; None if none is near."""
     name = word.lstrip("-").replace("_", "-").lower()
     candidates = {other.lstrip("-"): other for other in known}
-    if (meant := ELSEWHERE.get(name)) in candidates:
-        return candidates[meant]
-    begun = [other for other in candidates if other.startswith(name)]
-    if len(begun) == 1:
-        return candidates[begun[0]]
-    close = difflib.get_close_matches(name, candidates, n=1)
-    return candidates[close[0]] if close else ""
+    if (elsewhere := ELSEWHERE.get(name)) in candidates:
+        return candidates[elsewhere]
+    near = nearest(name, candidates)
+    return candidates[near] if near else None

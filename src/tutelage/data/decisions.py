@@ -7,7 +7,6 @@ one is taken. Nothing is rewritten: taking a decision back is a line, too.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import os
 import shlex
@@ -24,6 +23,7 @@ from tutelage.data.catalog import Catalog, in_class_order, why_no_class
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import sync
 from tutelage.system.locks import lock
+from tutelage.system.nearest import nearest
 from tutelage.system.words import are, counted
 
 FILE = "decisions.jsonl"
@@ -129,9 +129,8 @@ def _where_decisions_are(path: Path) -> str:
     if path.is_dir():
         return f"tutelage review {shlex.quote(str(path))} makes them"
     beside = path.parent.iterdir() if path.parent.is_dir() else ()
-    known = [folder.name for folder in beside if (folder / FILE).is_file()]
-    if near := difflib.get_close_matches(path.name, known, n=1):
-        return f"did you mean {path.with_name(near[0])}?"
+    if near := nearest(path.name, [one.name for one in beside if (one / FILE).is_file()]):
+        return f"did you mean {path.with_name(near)}?"
     return "tutelage suggest and tutelage review make them"
 
 

@@ -22,6 +22,7 @@ from tutelage.data.manifest import read_parquet, read_text
 from tutelage.data.memory import MapStyle, read_memory
 from tutelage.data.tars import read_tars
 from tutelage.system.errors import TutelageError
+from tutelage.system.nearest import did_you_mean
 
 Data: TypeAlias = Path | str | MapStyle | Mapping[str, MapStyle]
 
@@ -62,7 +63,7 @@ def read_catalog(data: Path | str, table: TableConfig | None = None) -> Catalog:
     """
     path, asked = Path(data), table or TableConfig()
     if not path.exists():
-        raise TutelageError(f"{path} does not exist; expected {_KNOWN}")
+        raise TutelageError(f"{path} does not exist; expected {_KNOWN}{did_you_mean(path)}")
     if not path.is_dir():
         check_file(path)
     if is_annotations(path):

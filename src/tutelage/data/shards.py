@@ -27,6 +27,7 @@ from tutelage.data.folder import as_text, files_below
 from tutelage.data.sources import bytes_in, read_file
 from tutelage.data.tars import Member, index_tar, read_member, tar_images
 from tutelage.system.errors import TutelageError, need
+from tutelage.system.nearest import did_you_mean
 
 BLOCK = 4096  # files of a folder in one shard
 _ROWS = 64  # rows of a Parquet file in memory at once
@@ -235,7 +236,7 @@ def _places(text: str) -> list[Place]:
     for one in braces(text):
         matches = sorted(glob.glob(one, recursive=True)) if glob.has_magic(one) else [one]
         if not matches or not os.path.exists(matches[0]):
-            raise TutelageError(f"no such file or folder: {one}")
+            raise TutelageError(f"no such file or folder: {one}{did_you_mean(one)}")
         found += matches
     return [Place(os.path.abspath(path), remote=False) for path in found]
 

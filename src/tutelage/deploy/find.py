@@ -10,6 +10,7 @@ from typing import Any
 
 from tutelage.system.console import printable
 from tutelage.system.errors import MissingExtra, TutelageError, need
+from tutelage.system.nearest import did_you_mean
 
 EXPECTED = (
     "expected a run folder (the --out of tutelage run), a model folder (such as RUN/student or "
@@ -47,7 +48,7 @@ def find_model(model: Path | str) -> FoundModel:
             raise TutelageError(f"{path} is no model: {EXPECTED}")
         return FoundModel(path, path, None)
     if not path.is_dir():
-        raise TutelageError(f"there is no model {model}: {EXPECTED}")
+        raise TutelageError(f"there is no model {model}: {EXPECTED}{did_you_mean(path)}")
     if (path / "model.json").is_file():
         return FoundModel(path, _exported_beside(path), path)
     for exported, folder in (("student.onnx", "student"), ("teacher/model.onnx", "teacher")):

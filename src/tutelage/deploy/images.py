@@ -28,6 +28,7 @@ from tutelage.data.shards import braces
 from tutelage.data.sources import read_file
 from tutelage.deploy.fetch import find_remote
 from tutelage.system.errors import TutelageError
+from tutelage.system.nearest import did_you_mean
 
 OneImage: TypeAlias = str | os.PathLike[str] | NDArray[Any] | Image.Image
 Images: TypeAlias = OneImage | Iterable[OneImage]
@@ -133,7 +134,7 @@ def _named(text: str) -> list[Picture]:
         raise TutelageError(
             f"no such image or folder: {text}; give an address as a str, not a Path"
         )
-    raise TutelageError(f"no such image or folder: {text}")
+    raise TutelageError(f"no such image or folder: {text}{did_you_mean(path)}")
 
 
 def _fetched(fetch: Callable[[], bytes]) -> NDArray[np.uint8]:

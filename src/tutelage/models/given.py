@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from tutelage.system.errors import TutelageError
+from tutelage.system.nearest import did_you_mean
 
 WEIGHTS, SPEC = "model.safetensors", "model.json"
 
@@ -28,5 +29,6 @@ def trained_teachers(names: str) -> list[str]:
             raise TutelageError(
                 f"distill needs a trained teacher, but {folder!r} is no model folder; "
                 "give one, such as --teacher RUN/teacher, or several separated by commas"
+                f"{'' if Path(folder).exists() else did_you_mean(folder)}"
             )
     return folders

@@ -19,6 +19,7 @@ from tutelage.data.decode import decode
 from tutelage.data.runfolder import RunFolder, catalog_of, command_line
 from tutelage.stats.label_errors import CUT
 from tutelage.system.errors import TutelageError
+from tutelage.system.nearest import did_you_mean
 from tutelage.system.words import are, counted
 
 TABLE, FACTS = "review.parquet", "review.json"
@@ -139,7 +140,7 @@ def open_run(folder: Path, catalog: Catalog | None = None, data: str = "") -> It
     if not (folder / "config.json").is_file():
         raise TutelageError(
             f"{folder} is no run folder; tutelage review needs one, such as the --out of "
-            "tutelage run"
+            f"tutelage run{'' if folder.exists() else did_you_mean(folder)}"
         )
     table, facts = folder / TABLE, folder / FACTS
     if not (table.is_file() and facts.is_file()):
