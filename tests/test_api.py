@@ -376,6 +376,25 @@ def test_a_model_folder_can_be_the_trunk_of_the_next_run(
         api.transfer(photos, tmp_path / "other", quiet=True, **{**settings, "weights": "none"})
 
 
+@pytest.mark.parametrize("classes", [(), ("disc",)])
+def test_data_without_two_classes_leaves_nothing_and_nothing_is_said_to_start(
+    classes: tuple[str, ...],
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(api, "need_training", lambda: pytest.fail("torch would be imported"))
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(photos / "unlabeled", tmp_path / "data" / "unlabeled")
+    for name in classes:
+        shutil.copytree(photos / "train" / name, tmp_path / "data" / "train" / name)
+    with pytest.raises(TutelageError, match="labelled training images of at least 2 classes"):
+        api.run("data")
+    assert capsys.readouterr().err == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
+
+
 def test_misspelt_decisions_are_refused_before_anything_heavy(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

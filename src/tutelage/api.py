@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from tutelage.data.open import Data
     from tutelage.deploy.answers import Prediction
     from tutelage.deploy.images import Images
+
+IMAGES, TORCH = "reading the images", "starting PyTorch"  # what a terminal shows meanwhile
 
 
 def demo(
@@ -50,7 +53,8 @@ def demo(
         return known
     need_training()
     say_start(folder, quiet=quiet)
-    from tutelage.chain.run import train
+    with _shown(TORCH, quiet=quiet):
+        from tutelage.chain.run import train
 
     return train("demo", shown.catalog(), data, folder, settings, notes=shown.notes, quiet=quiet)
 
@@ -119,22 +123,36 @@ def distill(
 def _train(
     command: str, data: Data, out: Path | str | None, settings: dict[str, Any], quiet: bool
 ) -> dict[str, Any]:
-    from tutelage.data.finished import look, say_start
-    from tutelage.models.given import trained_teachers
-
     began = time.monotonic()  # importing takes seconds, too
     config = make_config(command, settings)
-    if command == "distill":
-        trained_teachers(config.data.teacher)
-    catalog, name = _open(data, config)
-    folder, known = look(command, name, out, config, catalog, quiet=quiet)
-    if known is not None:
-        return known
+    with _shown(IMAGES, quiet=quiet):
+        from tutelage.data.decisions import apply_decisions
+        from tutelage.data.finished import look, say_start
+        from tutelage.data.split import check_labels
+        from tutelage.models.given import trained_teachers
+
+        if command == "distill":
+            trained_teachers(config.data.teacher)
+        catalog, name = _open(data, config)
+        folder, known = look(command, name, out, config, catalog, quiet=quiet)
+        if known is not None:
+            return known
+        if command != "distill":
+            check_labels(apply_decisions(catalog, config.data.decisions))
     need_training()
     say_start(folder, quiet=quiet)
-    from tutelage.chain.run import train
+    with _shown(TORCH, quiet=quiet):
+        from tutelage.chain.run import train
 
     return train(command, catalog, name, folder, settings, quiet=quiet, began=began)
+
+
+def _shown(doing: str, *, quiet: bool) -> AbstractContextManager[None]:
+    """On a terminal, show what is being done meanwhile, which may take seconds."""
+    from tutelage.system.progress import Progress
+    from tutelage.system.ranks import env_int
+
+    return Progress(shown=not quiet and env_int("RANK", 0) == 0).part(doing)
 
 
 def _open(data: Data, config: RunConfig) -> tuple[Catalog, str]:
@@ -173,9 +191,11 @@ def augment(
         TutelageError: what was found, what was expected, and what to do.
     """
     config = make_config("augment", settings)
-    opened = _open(data, config)
+    with _shown(IMAGES, quiet=quiet):
+        opened = _open(data, config)
     need_training()
-    from tutelage.explore.survey import augment
+    with _shown(TORCH, quiet=quiet):
+        from tutelage.explore.survey import augment
 
     folder = None if out is None else Path(out)
     return augment(config, opened, folder, settings, tune=tune, quiet=quiet)
@@ -216,14 +236,16 @@ def suggest(
     Raises:
         TutelageError: what was found, what was expected, and what to do.
     """
-    from tutelage.explore.request import check_budget, check_request
-
     config = make_config("suggest", settings)
-    check_budget(budget)
-    opened = _open(data, config)
-    check_request(*opened, classes or ())
+    with _shown(IMAGES, quiet=quiet):
+        from tutelage.explore.request import check_budget, check_request
+
+        check_budget(budget)
+        opened = _open(data, config)
+        check_request(*opened, classes or ())
     need_training()
-    from tutelage.explore.suggest import suggest
+    with _shown(TORCH, quiet=quiet):
+        from tutelage.explore.suggest import suggest
 
     return suggest(
         config,
@@ -279,9 +301,11 @@ def ladder(
 
     config = make_config("ladder", settings)
     check_request(arms, seeds, config.data.seed)
-    opened = _open(data, config)
+    with _shown(IMAGES, quiet=quiet):
+        opened = _open(data, config)
     need_training()
-    from tutelage.ladder.seeds import ladder
+    with _shown(TORCH, quiet=quiet):
+        from tutelage.ladder.seeds import ladder
 
     return ladder(
         config,

@@ -1,5 +1,6 @@
 """What is spent of the minutes, and what each training may take of the rest."""
 
+import json
 import time
 from pathlib import Path
 
@@ -81,18 +82,36 @@ def test_a_student_ends_before_the_exports_begin(tmp_path: Path, watch: Time) ->
     assert steps == pytest.approx(128, abs=2)
     (note,) = clock.notes
     assert note == (
-        f"the student was trained for only {steps} steps, because no more fitted into the time "
-        "that the run may take, 5 minutes (--minutes)"
+        f"student: only {steps} steps were made, to keep within 5 minutes (--minutes), of which "
+        "at least 26 s were kept for the exports, the test and the report; these may take less"
     )
 
 
-def test_a_stage_of_several_shortened_trainings_has_one_note(tmp_path: Path, watch: Time) -> None:
+def test_what_is_left_is_never_less_than_the_exports_need(tmp_path: Path, watch: Time) -> None:
     clock, _ = begun(tmp_path / "run", watch)
-    for number, steps in ((1, 25), (2, 36)):
+    clock.count("probe", 100.0)
+    assert clock.left() == 200.0
+    clock.count("student", 400.0)
+    assert clock.left() == AFTER_S
+
+
+def test_a_stage_of_several_shortened_trainings_has_one_line_and_a_note(
+    tmp_path: Path, watch: Time
+) -> None:
+    clock, _ = begun(tmp_path / "run", watch)
+    clock._console.events = events = tmp_path / "events.jsonl"
+    for number, steps in ((1, 27), (1, 25), (2, 36)):
         clock._keep(f"self-train-5, training {number}", [(9, steps)])
-    assert clock.notes == [
-        "self-train-5 was trained for only 25, 36 steps, because no more fitted into the time "
-        "that the run may take, 5 minutes (--minutes)"
+    clock._keep("student, training 1", [(9, 7)])
+    assert clock.notes[:1] == [
+        "self-train-5: only 25 and 36 steps were made, to keep within 5 minutes (--minutes), of "
+        "which at least 26 s were kept for the exports, the test and the report; these may take "
+        "less"
+    ]
+    said = [json.loads(line)["text"] for line in events.read_text().splitlines()]
+    assert [text.partition(",")[0] for text in said] == [
+        "self-train-5: fewer steps than planned",
+        "student: fewer steps than planned",
     ]
 
 

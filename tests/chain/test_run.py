@@ -503,6 +503,8 @@ def test_a_round_that_loses_is_rejected_and_ends_its_kind(
     assert lost.reason.startswith("worse than the stage before: of ")
     assert chain.teacher.name == "transfer"
     assert len(rounds) == 1
+    said = run.folder.events.read_text()
+    assert "the 2 rounds after self-train-1 are left out: a round learns from the one" in said
     loaded = keep.load_stage(run.folder.stages / "self-train-1", "self-train-1")
     assert not loaded.accepted
     assert loaded.comparison == lost.comparison

@@ -514,12 +514,7 @@ import contextlib, io, json, sys
 
 EXTRAS = {"torch", "torchvision", "timm", "pyarrow", "jinja2", "matplotlib", "onnx", "safetensors"}
 
-class Missing:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in EXTRAS:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-sys.meta_path.insert(0, Missing())
+sys.modules.update(dict.fromkeys(EXTRAS))  # an import of None fails like that of no package
 from tutelage import cli
 results = []
 for words in json.loads(sys.argv[1]):
@@ -527,7 +522,6 @@ for words in json.loads(sys.argv[1]):
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = cli.main(words)
     results.append((code, out.getvalue(), err.getvalue()))
-assert not EXTRAS & set(sys.modules)
 print(json.dumps(results))
 """
 

@@ -226,6 +226,17 @@ def test_the_reports_command_repeats_the_run() -> None:
 # --- runs/N, where no folder is named
 
 
+def test_a_refused_run_leaves_no_folder_and_frees_its_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = RunFolder(results_folder(None, "run", "photos", {}))
+    folder.claim({"command": "run"})
+    assert (tmp_path / "runs" / "1").is_dir()
+    folder.release()
+    assert not [*tmp_path.iterdir()]
+
+
 def test_results_go_to_the_folder_of_the_same_request_or_to_a_new_number(tmp_path: Path) -> None:
     place = partial(results_folder, None, parent=tmp_path / "runs")
     assert place("run", "photos", {"a": 1}) == tmp_path / "runs" / "1"

@@ -154,6 +154,24 @@ def test_with_classes_the_page_opens_and_what_was_labelled_is_told(
     assert open_suggested(begun).classes == ("disc", "other things", "square")
 
 
+def test_labels_of_the_page_count_and_the_open_page_is_named(
+    album: Path, begun: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(suggest, "serve_page", None)  # no second one is opened
+    words = ["suggest", str(album), "--budget", "12", "--out", str(begun), *as_options(LOOK)]
+    for more in ([], ["--classes", "disc,square"]):
+        with Decisions(begun / FILE) as decisions:
+            decisions.decide(Decision("disc0.png", "relabel", "disc", new=True))
+            decisions.note_page("http://127.0.0.1:7/?token=t")
+            assert cli.main([*words, *more]) == 0
+        told = capsys.readouterr().err
+        assert "1 labelled (1 on the page), 23 unlabelled, 0 val" in told
+        assert "the page is open already: http://127.0.0.1:7/?token=t (" in told
+        assert "label them: http://127.0.0.1:7/?token=t\n" in told
+    assert cli.main(words) == 0
+    assert "open already" not in capsys.readouterr().err
+
+
 def test_without_classes_the_next_commands_are_said(
     album: Path, begun: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

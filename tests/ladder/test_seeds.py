@@ -438,7 +438,7 @@ def test_the_bar_tells_the_draw_and_later_how_long_the_others_take(
     list(ladder.run_seeds(read_catalog(data), "data", tmp_path / "out", config, ["probe"], 3))
     assert shown == [
         "[1/3] draw 1: probe",
-        "[2/3] draw 2: probe, 3:00 left of 4:30",
-        "[3/3] draw 3: probe, 1:30 left of 4:30",
+        "[2/3] draw 2: probe, 3:00 left",
+        "[3/3] draw 3: probe, 1:30 left",
     ]
     assert "2 more will take about 3 minutes" in capsys.readouterr().err

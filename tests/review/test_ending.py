@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tutelage import cli
-from tutelage.data.decisions import FILE, Decision, Decisions
+from tutelage.data.decisions import FILE, PAGE, Decision, Decisions
 from tutelage.review.ending import after_labelling, after_review
 from tutelage.review.items import open_run
 from tutelage.review.suggested import open_suggested
@@ -50,6 +50,22 @@ def test_after_a_review_the_decisions_and_the_next_commands_are_said(reviewed: P
         "2 images decided, 1 of no use",
         *next_ones,
     ]
+
+
+def test_a_page_that_is_open_already_is_named(
+    suggested: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def asked_again(app: Any, listening: Any) -> None:
+        listening.close()
+        assert (suggested / PAGE).stat().st_mode & 0o077 == 0  # it holds the token
+        assert cli.main(["review", str(suggested), "--no-browser"]) == 2
+
+    monkeypatch.setattr(web, "run_app", asked_again)
+    assert cli.main(["review", str(suggested), "--no-browser"]) == 0
+    captured = capsys.readouterr()
+    address = captured.out.splitlines()[0].removeprefix("review: ")
+    assert f"the page of {suggested} is open already: {address}\n" in captured.err
+    assert not (suggested / PAGE).exists()
 
 
 def test_ctrl_c_ends_a_page_as_it_should_end(

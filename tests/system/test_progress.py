@@ -1,3 +1,4 @@
+import time
 from collections.abc import Callable
 
 import pytest
@@ -44,12 +45,12 @@ def test_the_bar_says_which_part_and_how_long_the_rest_takes(
     planned: Progress, clock: Clock
 ) -> None:
     with planned.part("probe"):
-        assert planned.text() == "[1/3] probe, 2:00 left of 2:00"
+        assert planned.text() == "[1/3] probe, 2:00 left"
         with planned.count("features", 100, "view") as done:
             done(0)
             clock.now = 15.0
             done(50)
-            assert planned.text() == "[1/3] probe: features, 1:45 left of 2:00"
+            assert planned.text() == "[1/3] probe: features, 1:45 left"
             assert planned.fraction() == pytest.approx(15 / 120)
     clock.now = 30.0
     with planned.part("student"):
@@ -62,7 +63,7 @@ def test_time_before_a_part_counts_moves_it_as_far_as_it_was_planned(
 ) -> None:
     with planned.part("student"):
         clock.now = 10.0
-        assert planned.text() == "[2/3] student, 1:20 left of 1:30"
+        assert planned.text() == "[2/3] student, 1:20 left"
         clock.now = 25.0
         with planned.count("student", 40, "step") as done:
             done(1)
@@ -91,7 +92,7 @@ def test_steps_that_a_run_made_before_it_was_cut_off_say_nothing_of_the_pace(
         clock.now = 20.0
         with planned.count("student", 40, "step") as done:
             done(30)
-            assert planned.text() == "[2/3] student, 0:40 left of 1:00"
+            assert planned.text() == "[2/3] student, 0:40 left"
 
 
 def test_a_shortened_training_is_as_far_as_its_steps_are(planned: Progress, clock: Clock) -> None:
@@ -139,11 +140,62 @@ def test_a_count_without_a_plan_tells_its_own_pace(clock: Clock) -> None:
         assert progress.fraction() == 0.25
 
 
+def test_the_time_left_goes_on_while_nothing_is_heard(planned: Progress, clock: Clock) -> None:
+    with planned.part("student"), planned.count("student", 40, "step") as done:
+        done(0)
+        clock.now = 20.0
+        done(20)
+        assert planned.text() == "[2/3] student, 0:50 left"
+        clock.now = 25.0
+        assert planned.text() == "[2/3] student, 0:45 left"
+        clock.now = 90.0  # it is late by now, and what comes after it takes its time
+        assert planned.text() == "[2/3] student, 0:30 left"
+
+
+def test_no_more_is_left_than_can_be(clock: Clock) -> None:
+    progress = Progress(shown=False, clock=clock)
+    progress.expect(PLAN, lambda: 100.0 - clock.now)
+    with progress.part("probe"):
+        assert progress.text() == "[1/3] probe, 1:40 left"
+        clock.now = 10.0
+        assert progress.text() == "[1/3] probe, 1:30 left"
+
+
+def test_what_nobody_counts_says_how_long_it_has_taken(clock: Clock) -> None:
+    progress = Progress(shown=False, clock=clock)
+    clock.now = 5.0
+    with progress.part("starting PyTorch"):
+        clock.now = 6.0
+        assert progress.text() == "starting PyTorch"
+        clock.now = 9.0
+        assert progress.text() == "starting PyTorch, 0:04 so far"
+
+
+def test_a_terminal_moves_also_where_the_command_is_silent(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("tutelage.system.progress.TICK_S", 0.01)
+    progress = Progress(clock=clock)
+    shown = ""
+    with progress.part("starting PyTorch"):
+        clock.now = 4.0
+        until = time.monotonic() + 10.0
+        while "0:04 so far" not in shown and time.monotonic() < until:
+            time.sleep(0.01)
+            shown += capsys.readouterr().err
+    assert "starting PyTorch, 0:04 so far" in shown
+    capsys.readouterr()
+    clock.now = 8.0
+    time.sleep(0.05)
+    assert capsys.readouterr().err == ""  # it ends with what it shows
+
+
 def test_hours_are_told_as_hours(clock: Clock) -> None:
     progress = Progress(shown=False, clock=clock)
     progress.expect({"draw 1": Part(3725.0, first=3725.0)})
     with progress.part("draw 1"):
-        assert progress.text() == "[1/1] draw 1, 1:02:05 left of 1:02:05"
+        assert progress.text() == "[1/1] draw 1, 1:02:05 left"
 
 
 def test_without_a_terminal_a_plain_line_comes_every_half_minute(
@@ -155,7 +207,7 @@ def test_without_a_terminal_a_plain_line_comes_every_half_minute(
         steps(progress, clock, 2.0)(done)
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
-    assert all(line.startswith("[2/3] student, ") and " left of " in line for line in lines)
+    assert all(line.startswith("[2/3] student, ") and " left" in line for line in lines)
 
 
 def test_a_terminal_shows_one_bar_that_fits_and_is_gone_in_the_end(
@@ -170,7 +222,7 @@ def test_a_terminal_shows_one_bar_that_fits_and_is_gone_in_the_end(
     drawn = capsys.readouterr().err.split("\r")
     assert len(drawn) > 40  # it moves with every step
     assert max(map(len, drawn)) <= 79
-    assert any("..., 0:00 left of 0:40|" in frame for frame in drawn)  # the name is cut
+    assert any("..., 0:00 left|" in frame for frame in drawn)  # the name is cut
     assert not drawn[-2].strip()
     assert drawn[-1] == ""
 

@@ -66,6 +66,10 @@ class Clock:
         running = self._trainings.seconds() if self._trainings.running else 0.0
         return sum(self._finished.values()) + running
 
+    def left(self) -> float:
+        """Seconds that the run may still take; never fewer than its exports and report need."""
+        return max(self.budget - self.spent(), self._after)
+
     def late(self, plan: RunPlan, work: Work) -> bool:
         """Whether there is no time left for a stage.
 
@@ -105,13 +109,19 @@ class Clock:
         """What the user must know of trainings that were shortened, one note a stage."""
         steps: dict[str, list[int]] = {}
         for name, decided in self._shortened().items():
-            steps.setdefault(_named(name).partition(",")[0], []).append(decided[-1][1])
+            steps.setdefault(_stage(name), []).append(decided[-1][1])
         return [
-            f"{_subject(stage)} was trained for only {', '.join(map(str, made))} steps, because "
-            f"no more fitted into the time that the run may take, {in_minutes(self.budget)} "
-            "(--minutes)"
+            f"{stage}: only {' and '.join(map(str, made))} steps were made, to keep within "
+            f"{in_minutes(self.budget)} (--minutes), of which {self._kept}"
             for stage, made in steps.items()
         ]
+
+    @property
+    def _kept(self) -> str:
+        return (
+            f"at least {self._after:.0f} s were kept for the exports, the test and the report; "
+            "these may take less"
+        )
 
     def _allowed(self, share: Share, seconds: float, left: float) -> float:
         """Seconds for ``left`` more planned steps, which now take ``seconds`` each.
@@ -124,11 +134,15 @@ class Clock:
         return max(0.0, rest) * own / (own + share.after)
 
     def _keep(self, name: str, decided: list[tuple[int, int]]) -> None:
-        self._folder.pin(_SHORTENED, {**self._shortened(), name: decided})
-        fewer = f"only {decided[-1][1]} steps"
-        self._console.say(
-            f"{_named(name)}: {fewer} fit into the time that is left (--minutes)", {fewer: "yellow"}
-        )
+        stage, known = _stage(name), self._shortened()
+        self._folder.pin(_SHORTENED, {**known, name: decided})
+        if stage not in map(_stage, known):  # said once: the note in the end has the numbers
+            fewer = "fewer steps than planned"
+            self._console.say(
+                f"{stage}: {fewer}, to keep within {in_minutes(self.budget)} (--minutes), "
+                f"of which {self._kept}",
+                {fewer: "yellow"},
+            )
 
     def _shortened(self) -> dict[str, list[tuple[int, int]]]:
         found = self._folder.read_json("config.json").get(_SHORTENED, {})
@@ -142,9 +156,9 @@ def in_minutes(seconds: float) -> str:
     return f"{about}{minutes:g} minute{'' if minutes == 1 else 's'}"
 
 
-def _named(training: str) -> str:
-    """A training's name for the user: a stage has one training, or several that are numbered."""
-    return training.removesuffix(", training 1")
+def _stage(training: str) -> str:
+    """The stage that a training belongs to: it has one, or several that are numbered."""
+    return training.partition(",")[0]
 
 
 def _subject(stage: str) -> str:

@@ -94,14 +94,19 @@ def load_data(
     members = teachers[:1] if command == "distill" else teachers
     base = _base_model(members, catalog, store, config)
     base.freeze_trunk()
-    data = LoadedData(catalog, store, split, copies, base, config, device)
-    counts = data.counts
-    of = f" of {len(catalog.classes)} classes" if catalog.classes else ""
+    return LoadedData(catalog, store, split, copies, base, config, device)
+
+
+def say_images(data: LoadedData, console: Console, *, on_page: int = 0) -> None:
+    """Say how many images there are of each role; ``on_page`` have a label of the page alone."""
+    counts, classes = data.counts, data.catalog.classes
+    labelled = f"{counts['labeled'] + on_page:,} labelled"
+    labelled += f" ({on_page:,} on the page)" if on_page else ""
     console.say(
-        f"{counts['labeled']:,} labelled, {counts['unlabeled']:,} unlabelled, {counts['val']:,} "
-        f"val, {counts['test']:,} test images{of}; on {device.type}"
+        f"{labelled}, {counts['unlabeled'] - on_page:,} unlabelled, {counts['val']:,} val, "
+        f"{counts['test']:,} test images{f' of {len(classes)} classes' if classes else ''}; on "
+        f"{data.device.type}"
     )
-    return data
 
 
 def write_skipped(store: ImageStore, out: Path) -> None:

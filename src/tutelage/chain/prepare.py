@@ -17,7 +17,7 @@ import numpy as np
 
 from tutelage.chain import limits, tune
 from tutelage.chain.clock import Clock, foreseen, in_minutes
-from tutelage.chain.load import LoadedData, load_data
+from tutelage.chain.load import LoadedData, load_data, say_images
 from tutelage.chain.machine import Speed, current_speed
 from tutelage.chain.plan import (
     BEFORE_S,
@@ -102,6 +102,7 @@ def prepare(
         needed = command != "distill"
         images = state_of(command, data, catalog)  # as they are before they are read
         loaded = load_data(folder, catalog, config, console, command, labels_needed=needed)
+        say_images(loaded, console)
         note_images(folder, images)
         folder.pinned("decoded_seconds", lambda: round(time.monotonic() - began, 1))
         run = _planned(command, loaded, folder, shared or folder, notes, console, tracking)
@@ -217,11 +218,12 @@ def _planned(
     set_input_size(base, plan.size)
     if config.transfer.features != "last" and command != "distill":
         base = with_levels(base)
-    if command != "ladder":  # it has a run for each draw, with arms beside the chain
-        console.progress.expect(foreseen(plan, command, images))
     trainings = Trainings(config.data.checkpoint_seconds, console.say)
     # A ladder compares its arms, which must train for as long as planned.
     budget = math.inf if command == "ladder" else 60 * plan.minutes
+    clock = Clock(folder, trainings, console, budget=budget, after=plan.after_seconds)
+    if command != "ladder":  # it has a run for each draw, with arms beside the chain
+        console.progress.expect(foreseen(plan, command, images), clock.left)
     return Run(
         folder=folder,
         config=config,
@@ -236,7 +238,7 @@ def _planned(
         notes=[*all_notes, *said],
         tracking=tracking,
         trainings=trainings,
-        clock=Clock(folder, trainings, console, budget=budget, after=plan.after_seconds),
+        clock=clock,
         copies=data.copies,
     )
 
@@ -251,9 +253,10 @@ def _in_words(plan: RunPlan, command: str) -> str:
         works.append(f"{rounds} {'round' if rounds == 1 else 'rounds'} of self-training")
     if command in WITH_STUDENT:
         works.append(f"a student trained for {plan.student.steps} steps")
+    earlier = "; less if rounds of self-training do not help" if plan.rounds else ""
     return (
         f"the plan: {', '.join(works)}; it takes {in_minutes(plan.estimated_seconds)} (--minutes "
-        f"allows {in_minutes(60 * plan.minutes)})"
+        f"allows {in_minutes(60 * plan.minutes)}){earlier}"
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from tutelage.chain.pipeline import Pipeline
@@ -74,6 +74,21 @@ def affordable(chain: Pipeline) -> Iterator[tuple[str, Work]]:
         yield name, work
         if not chain.finished[-1].accepted:  # another round of this kind would not help either
             stopped.add(work.trunk)
+            _say_stopped(chain, name, run.plan.rounds[number:], work)
+
+
+def _say_stopped(chain: Pipeline, name: str, later: Sequence[Work], rejected: Work) -> None:
+    """Say which of the later rounds are not made, now that one was rejected."""
+    alike = sum(work.trunk == rejected.trunk for work in later)
+    if not alike:
+        return
+    kind = " on the frozen trunk" if alike < len(later) else ""
+    them = "the round" if alike == 1 else f"the {alike} rounds"
+    are = "is" if alike == 1 else "are"
+    chain.run.console.say(
+        f"{them}{kind} after {name} {are} left out: a round learns from the one before it, so "
+        "after a rejected one it would learn the same again"
+    )
 
 
 def say_features(chain: Pipeline) -> None:

@@ -6,6 +6,7 @@ one is taken. Nothing is rewritten: taking a decision back is a line, too.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -27,6 +28,7 @@ from tutelage.system.nearest import nearest
 from tutelage.system.words import are, counted
 
 FILE = "decisions.jsonl"
+PAGE = ".page"  # beside it, while a page is served: the address
 ACTIONS = ("accept", "relabel", "reject", "undo")
 Action = Literal["accept", "relabel", "reject"]
 
@@ -72,7 +74,15 @@ class Decisions:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        (self.path.parent / PAGE).unlink(missing_ok=True)
         self._file.close()
+
+    def note_page(self, address: str) -> None:
+        """Note where the page is that takes these decisions, for this user's eyes alone."""
+        note = self.path.parent / PAGE
+        note.unlink(missing_ok=True)
+        with os.fdopen(os.open(note, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(address)
 
     @property
     def standing(self) -> dict[str, Decision]:
@@ -110,6 +120,19 @@ class Decisions:
                 f"the decision could not be saved to {self.path}: {error.strerror}; "
                 "free some space and decide again"
             ) from error
+
+
+def served_at(folder: Path) -> str | None:
+    """The address of the page that takes the decisions of a folder now; None if none does."""
+    try:
+        with (folder / FILE).open("rb") as file:
+            lock(file, "")
+    except TutelageError:
+        with contextlib.suppress(OSError):  # it ends just now
+            return (folder / PAGE).read_text()
+    except OSError:  # nothing was ever decided there
+        pass
+    return None
 
 
 def read_decisions(path: Path) -> dict[str, Decision]:

@@ -127,6 +127,8 @@ class RunFolder:
             (self.path / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # it was there before, with something in it
             self.path.rmdir()
+            if self.path.parent == RUNS:
+                RUNS.rmdir()
 
     def pin(self, name: str, value: Any) -> None:
         """Add a resolved part (plan, versions) to config.json; the lead writes, all wait for it."""

@@ -38,6 +38,15 @@ class Split:
         return np.flatnonzero(self.roles == role)
 
 
+def check_labels(catalog: Catalog) -> None:
+    """Refuse data without labelled training images of two classes, before any image is read.
+
+    Raises:
+        TutelageError: so it is.
+    """
+    _check_classes(catalog, catalog.labels[catalog.splits == "train"])
+
+
 def make_split(
     catalog: Catalog,
     readable: NDArray[np.bool_],
@@ -84,7 +93,7 @@ def make_split(
                 f"class {name} has {len(kept)} readable labelled training images{asked}{doom}"
             )
     if labels_needed:
-        _check_labels(catalog, roles)
+        _check_classes(catalog, catalog.labels[roles == "labeled"])
     elif not train.any():
         raise TutelageError(
             "there are no images to learn from; put some into unlabeled/ or train/<class>/, or "
@@ -192,8 +201,9 @@ def _split(roles: NDArray[np.str_], catalog: Catalog, warnings: tuple[str, ...] 
     return Split(roles, labels, catalog.labels.copy(), warnings)
 
 
-def _check_labels(catalog: Catalog, roles: NDArray[np.str_]) -> None:
-    classes = set(catalog.labels[roles == "labeled"].tolist())
+def _check_classes(catalog: Catalog, labels: NDArray[np.int32]) -> None:
+    """Refuse labels (n,) of fewer than two classes; -1 is none."""
+    classes = {*labels.tolist()} - {-1}
     if len(classes) < 2:
         found = ", ".join(catalog.classes[i] for i in classes) or "none"
         mend = (

@@ -17,12 +17,12 @@ import numpy as np
 
 from tutelage.augment import Center
 from tutelage.chain import prepare
-from tutelage.chain.load import LoadedData
+from tutelage.chain.load import LoadedData, say_images
 from tutelage.chain.plan import sharpest_size
 from tutelage.config import RunConfig
 from tutelage.data.catalog import Catalog
 from tutelage.data.decisions import FILE as DECISIONS
-from tutelage.data.decisions import Decision, read_decisions
+from tutelage.data.decisions import Decision, read_decisions, served_at
 from tutelage.data.open import Data
 from tutelage.data.runfolder import RunFolder, repeating_line, results_folder
 from tutelage.explore.request import known_classes
@@ -76,6 +76,7 @@ def suggest(
     ) as (loaded, folder, console):
         earlier = read_suggested(out)
         named = known_classes(loaded.catalog.classes, earlier.classes, classes or ())
+        say_images(loaded, console, on_page=_labels_on_page(loaded, decided(out)))
         choice = choose(loaded, earlier, decided(out), budget, console)
         chosen = Suggested(choice.images, choice.why, named)
         content = {
@@ -88,14 +89,20 @@ def suggest(
         }
         _write(folder, loaded, choice, content)
         _say(console, loaded, content, out)
-    if classes is not None:
+    address = served_at(out)
+    if address is not None:
+        console.say(
+            f"the page is open already: {address} (images that were chosen since then are shown "
+            "after a new start: stop it with Ctrl-C, and repeat this command)"
+        )
+    elif classes is not None:
         in_memory = None if isinstance(data, str | os.PathLike) else data
         serve_page(out, open_items(out, in_memory), port=port, browser=browser)
     for line in after_labelling(
         decided(out),
         len(content["suggested"]),
         loaded.catalog.classes,
-        page_line(name, out),
+        address or page_line(name, out),
         content["next"],
     ):
         console.say(line)
@@ -106,6 +113,12 @@ def decided(out: Path) -> dict[str, Decision]:
     """What was decided on the page so far, by image."""
     path = out / DECISIONS
     return read_decisions(path) if path.is_file() else {}
+
+
+def _labels_on_page(data: LoadedData, decisions: Mapping[str, Decision]) -> int:
+    """How many unlabelled images have a label of the page by now."""
+    names = {data.catalog.names[row] for row in data.split.indices("unlabeled")}
+    return sum(d.label is not None and d.image in names for d in decisions.values())
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import Tensor
 from tutelage.augment import Center, Policy, RandAugment, Weak, apply, draw_cutmix
 from tutelage.augment.randaugment import RANDAUGMENT
 from tutelage.chain import prepare, tune
-from tutelage.chain.load import LoadedData
+from tutelage.chain.load import LoadedData, say_images
 from tutelage.chain.plan import TUNE_MOST, TUNE_POOL, TUNE_VIEWS
 from tutelage.chain.views import pictures
 from tutelage.config import RunConfig
@@ -101,6 +101,7 @@ def augment(
     tuned = tune or config.transfer.augment == "auto"
     with prepare.opened("augment", catalog, name, out, config, quiet=quiet) as work:
         loaded, folder, console = work
+        say_images(loaded, console)
         done = survey(loaded, console, tuned=tuned)
         line = repeating_line("augment", name, str(out), {**settings, "tune": tune or None})
         created = now()

@@ -26,7 +26,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tutelage.data.decisions import FILE, Decision, Decisions
+from tutelage.data.decisions import FILE, Decision, Decisions, served_at
 from tutelage.data.decode import UnreadableImage
 from tutelage.data.open import Data, open_data
 from tutelage.review.deciding import Deciding
@@ -68,13 +68,20 @@ def review(run: Path, *, data: Data | None, port: int, browser: bool) -> None:
 
 
 def serve_page(run: Path, items: Items, *, port: int, browser: bool) -> dict[str, Decision]:
-    """Serve the page until Ctrl-C; what is decided then, by image."""
+    """Serve the page until Ctrl-C; what is decided then, by image.
+
+    Raises:
+        TutelageError: the port is taken, or another process serves the page, at the address named.
+    """
+    if (served := served_at(run)) is not None:
+        raise TutelageError(f"the page of {run} is open already: {served}")
     with Decisions(run / FILE) as decisions:
         listening = web.bound_socket("127.0.0.1", port)
         port = listening.getsockname()[1]
         token = secrets.token_urlsafe(24)
         address = f"http://127.0.0.1:{port}/?token={token}"
         app = make_app(items, decisions, title=str(run), port=port, token=token)
+        decisions.note_page(address)
         print(f"review: {address}", flush=True)
         print(f"decisions are saved in {decisions.path}; Ctrl-C stops", flush=True)
         with contextlib.suppress(KeyboardInterrupt):  # that is how a person leaves the page

@@ -150,7 +150,7 @@ function caption() {
   if (!viewer.open || !item) return;
   const said = lines(item).map(([, text]) => text);
   if (list.picked.has(item.id)) said.push("selected");
-  $("caption").textContent = [...said, item.image, size].filter(Boolean).join(" · ");
+  $("caption").textContent = [...said, size].filter(Boolean).join(" · ");
 }
 
 const zooming = (how) => () => (viewer.open ? how() : enlarge());

@@ -17,6 +17,7 @@ export function lines(item) {
   const found = [];
   if (shown !== null) found.push(["label", shown]);
   if (item.why) found.push(["why", item.why]);
+  found.push(["file", item.image]);
   if (shown !== null && item.given === null) {
     found.push(["why", `${percent(item.confidence)}, else ${item.other}`]);
   } else if (shown !== null && item.label !== item.given) {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from types import ModuleType
 
 
@@ -22,13 +23,21 @@ def need(module: str, extra: str) -> ModuleType:
         top = module.partition(".")[0]
         if error.name is None or error.name.partition(".")[0] != top:
             raise  # the package is there, but one of its own dependencies is broken: show that
-        raise MissingExtra(
-            f"this needs the package '{top}', which is not installed; "
-            f'install it with: pip install "tutelage[{extra}]"'
-        ) from error
+        raise _missing(top, extra) from error
 
 
 def need_training() -> None:
-    """Raise MissingExtra, with what to install, if a package that training imports is missing."""
-    for module in ("torch", "timm", "pyarrow", "jinja2", "matplotlib", "onnx"):
-        need(module, "train")
+    """Raise MissingExtra, with what to install, if a package that training imports is missing.
+
+    None of them is imported: that takes seconds.
+    """
+    for package in ("torch", "timm", "pyarrow", "jinja2", "matplotlib", "onnx"):
+        if importlib.util.find_spec(package) is None:
+            raise _missing(package, "train")
+
+
+def _missing(package: str, extra: str) -> MissingExtra:
+    return MissingExtra(
+        f"this needs the package '{package}', which is not installed; "
+        f'install it with: pip install "tutelage[{extra}]"'
+    )
