@@ -82,7 +82,7 @@ def test_a_student_ends_before_the_exports_begin(tmp_path: Path, watch: Time) ->
     assert steps == pytest.approx(128, abs=2)
     (note,) = clock.notes
     assert note == (
-        f"student: only {steps} steps were made, to keep within 5 minutes (--minutes), of which "
+        f"student was trained for only {steps} steps, to keep within 5 minutes (--minutes), of which "
         "at least 26 s were kept for the exports, the test and the report; these may take less"
     )
 
@@ -104,7 +104,7 @@ def test_a_stage_of_several_shortened_trainings_has_one_line_and_a_note(
         clock._keep(f"self-train-5, training {number}", [(9, steps)])
     clock._keep("student, training 1", [(9, 7)])
     assert clock.notes[:1] == [
-        "self-train-5: only 25 and 36 steps were made, to keep within 5 minutes (--minutes), of "
+        "self-train-5 was trained for only 25 and 36 steps, to keep within 5 minutes (--minutes), of "
         "which at least 26 s were kept for the exports, the test and the report; these may take "
         "less"
     ]

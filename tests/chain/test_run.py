@@ -229,7 +229,7 @@ def test_the_same_command_gives_the_same_numbers(
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "12 labelled, 30 unlabelled, 0 val, 18 test images of 3 classes" in captured.err
-    assert "student: kept" in captured.err
+    assert "student: done" in captured.err
     assert f"report: {tmp_path / 'run' / 'report.html'}" in captured.err
     assert read_metrics(tmp_path / "run") == read_metrics(finished)
     ours, theirs = contents(tmp_path / "run"), contents(finished)

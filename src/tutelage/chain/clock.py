@@ -111,7 +111,7 @@ class Clock:
         for name, decided in self._shortened().items():
             steps.setdefault(_stage(name), []).append(decided[-1][1])
         return [
-            f"{stage}: only {' and '.join(map(str, made))} steps were made, to keep within "
+            f"{stage} was trained for only {' and '.join(map(str, made))} steps, to keep within "
             f"{in_minutes(self.budget)} (--minutes), of which {self._kept}"
             for stage, made in steps.items()
         ]

@@ -92,7 +92,8 @@ def load_data(
     teachers = model_folders(config.data.teacher)
     # A student is cut from the first of several teachers; otherwise all are one teacher.
     members = teachers[:1] if command == "distill" else teachers
-    base = _base_model(members, catalog, store, config)
+    with console.progress.part("loading the network"):
+        base = _base_model(members, catalog, store, config)
     base.freeze_trunk()
     return LoadedData(catalog, store, split, copies, base, config, device)
 

@@ -111,7 +111,8 @@ class Pipeline:
             done = self._run_and_keep(name, folder, work, judged=judged)
         if is_lead():
             self.run.trainings.forget(folder)
-        verdict, color = ("kept", "green") if done.accepted else ("rejected", "yellow")
+        kept = "kept" if judged else "done"
+        verdict, color = (kept, "green") if done.accepted else ("rejected", "yellow")
         self.run.console.say(
             f"{name}: {verdict} ({done.reason}), {done.seconds:.0f} s", {verdict: color}
         )

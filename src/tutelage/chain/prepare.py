@@ -253,7 +253,7 @@ def _in_words(plan: RunPlan, command: str) -> str:
         works.append(f"{rounds} {'round' if rounds == 1 else 'rounds'} of self-training")
     if command in WITH_STUDENT:
         works.append(f"a student trained for {plan.student.steps} steps")
-    earlier = "; less if rounds of self-training do not help" if plan.rounds else ""
+    earlier = "; it ends earlier where rounds do not help" if plan.rounds else ""
     return (
         f"the plan: {', '.join(works)}; it takes {in_minutes(plan.estimated_seconds)} (--minutes "
         f"allows {in_minutes(60 * plan.minutes)}){earlier}"
