@@ -82,8 +82,8 @@ def test_a_student_ends_before_the_exports_begin(tmp_path: Path, watch: Time) ->
     assert steps == pytest.approx(128, abs=2)
     (note,) = clock.notes
     assert note == (
-        f"student was trained for only {steps} steps, to keep within 5 minutes (--minutes), of which "
-        "at least 26 s were kept for the exports, the test and the report; these may take less"
+        f"student was trained for only {steps} steps, to end within 5 minutes (--minutes); 26 s "
+        "are kept for the exports, the test and the report, which may take less"
     )
 
 
@@ -104,9 +104,8 @@ def test_a_stage_of_several_shortened_trainings_has_one_line_and_a_note(
         clock._keep(f"self-train-5, training {number}", [(9, steps)])
     clock._keep("student, training 1", [(9, 7)])
     assert clock.notes[:1] == [
-        "self-train-5 was trained for only 25 and 36 steps, to keep within 5 minutes (--minutes), of "
-        "which at least 26 s were kept for the exports, the test and the report; these may take "
-        "less"
+        "self-train-5 was trained for only 25 and 36 steps, to end within 5 minutes (--minutes); "
+        "26 s are kept for the exports, the test and the report, which may take less"
     ]
     said = [json.loads(line)["text"] for line in events.read_text().splitlines()]
     assert [text.partition(",")[0] for text in said] == [

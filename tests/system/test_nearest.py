@@ -28,6 +28,9 @@ def test_the_nearest_name_is_found(word: str, meant: str | None) -> None:
         ("run/1/student", "runs/1/student"),
         ("run/2", ""),  # a part has no near name
         ("secret", ""),  # hidden
+        ("My Photos/ants.jpg", "My Photos/ant.jpg"),
+        ("My Photos/ant.jpeg", "My Photos/ant.jpg"),
+        ("My Photos/absent.jpg", ""),  # no more than the suffix in common
         ("My Photos/ant.jpg/x", ""),  # below a file
     ],
 )

@@ -111,16 +111,16 @@ class Clock:
         for name, decided in self._shortened().items():
             steps.setdefault(_stage(name), []).append(decided[-1][1])
         return [
-            f"{stage} was trained for only {' and '.join(map(str, made))} steps, to keep within "
-            f"{in_minutes(self.budget)} (--minutes), of which {self._kept}"
+            f"{stage} was trained for only {' and '.join(map(str, made))} steps, {self._why}"
             for stage, made in steps.items()
         ]
 
     @property
-    def _kept(self) -> str:
+    def _why(self) -> str:
+        """Why a training makes fewer steps, and why the run may end before its minutes are over."""
         return (
-            f"at least {self._after:.0f} s were kept for the exports, the test and the report; "
-            "these may take less"
+            f"to end within {in_minutes(self.budget)} (--minutes); {self._after:.0f} s are kept "
+            "for the exports, the test and the report, which may take less"
         )
 
     def _allowed(self, share: Share, seconds: float, left: float) -> float:
@@ -139,8 +139,7 @@ class Clock:
         if stage not in map(_stage, known):  # said once: the note in the end has the numbers
             fewer = "fewer steps than planned"
             self._console.say(
-                f"{stage}: {fewer}, to keep within {in_minutes(self.budget)} (--minutes), "
-                f"of which {self._kept}",
+                f"{stage}: {fewer}, {self._why}",
                 {fewer: "yellow"},
             )
 
