@@ -258,6 +258,8 @@ def test_the_end_is_said(chromium: Any, suggested: Path) -> None:
         assert page.locator("#then").is_hidden()
         press(page, "1", "2", "1")
         says(page, "Every image of this list is decided.")
+        files = page.locator(".item .file").all_inner_texts()
+        assert files == ["03.jpg", "01.jpg", "08.png"]
         assert f"--decisions {suggested}" in page.locator("#then").inner_text()
 
 

@@ -30,7 +30,7 @@ def test_the_nearest_name_is_found(word: str, meant: str | None) -> None:
         ("secret", ""),  # hidden
         ("My Photos/ants.jpg", "My Photos/ant.jpg"),
         ("My Photos/ant.jpeg", "My Photos/ant.jpg"),
-        ("My Photos/absent.jpg", ""),  # no more than the suffix in common
+        ("My Photos/birthday.jpg", ""),  # no more than the suffix in common
         ("My Photos/ant.jpg/x", ""),  # below a file
     ],
 )

@@ -92,8 +92,8 @@ def suggest(
     address = served_at(out)
     if address is not None:
         console.say(
-            f"the page is open already: {address} (images that were chosen since then are shown "
-            "after a new start: stop it with Ctrl-C, and repeat this command)"
+            f"the page is open already: {address} (to see images that were added since then, stop "
+            "it with Ctrl-C and repeat this command)"
         )
     elif classes is not None:
         in_memory = None if isinstance(data, str | os.PathLike) else data

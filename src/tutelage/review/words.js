@@ -14,10 +14,9 @@ export function element(tag, name, text) {
 // What is known of an image, as [class, text] for each line.
 export function lines(item) {
   const shown = item.given ?? item.label;
-  const found = [];
+  const found = [["file", item.image]];
   if (shown !== null) found.push(["label", shown]);
   if (item.why) found.push(["why", item.why]);
-  found.push(["file", item.image]);
   if (shown !== null && item.given === null) {
     found.push(["why", `${percent(item.confidence)}, else ${item.other}`]);
   } else if (shown !== null && item.label !== item.given) {
