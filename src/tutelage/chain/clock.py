@@ -64,7 +64,7 @@ class Clock:
     def spent(self) -> float:
         """Seconds that the run has taken so far, the stage that is running included."""
         running = self._trainings.seconds() if self._trainings.running else 0.0
-        return sum(self._finished.values()) + running
+        return sum([*self._finished.values()]) + running  # a copy: the bar's thread asks, too
 
     def left(self) -> float:
         """Seconds that the run may still take; never fewer than its exports and report need."""
@@ -138,10 +138,7 @@ class Clock:
         self._folder.pin(_SHORTENED, {**known, name: decided})
         if stage not in map(_stage, known):  # said once: the note in the end has the numbers
             fewer = "fewer steps than planned"
-            self._console.say(
-                f"{stage}: {fewer}, {self._why}",
-                {fewer: "yellow"},
-            )
+            self._console.say(f"{stage}: {fewer}, {self._why}", {fewer: "yellow"})
 
     def _shortened(self) -> dict[str, list[tuple[int, int]]]:
         found = self._folder.read_json("config.json").get(_SHORTENED, {})
