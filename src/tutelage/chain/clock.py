@@ -111,7 +111,8 @@ class Clock:
         for name, decided in self._shortened().items():
             steps.setdefault(_stage(name), []).append(decided[-1][1])
         return [
-            f"{stage} was trained for only {' and '.join(map(str, made))} steps, {self._why}"
+            f"{_subject(stage)} was trained for only {' and '.join(map(str, made))} steps, "
+            f"{self._why}"
             for stage, made in steps.items()
         ]
 
