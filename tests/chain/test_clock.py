@@ -82,8 +82,8 @@ def test_a_student_ends_before_the_exports_begin(tmp_path: Path, watch: Time) ->
     assert steps == pytest.approx(128, abs=2)
     (note,) = clock.notes
     assert note == (
-        f"the student was trained for only {steps} steps, to end within 5 minutes (--minutes); 26 s "
-        "are kept for the exports, the test and the report, which may take less"
+        f"the student was trained for only {steps} steps, to end within 5 minutes (--minutes); "
+        "26 s are kept for the exports, the test and the report, which may take less"
     )
 
 
