@@ -11,11 +11,12 @@ from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from browser import browser, violations
+from browser import violations
 from shown import COMMANDS, DOCS
 
 import tutelage
@@ -248,11 +249,10 @@ def test_the_python_reference_is_made_from_the_code(site: Path) -> None:
     assert "FewLabelClassifier" in (site / "python" / "index.html").read_text("utf-8")
 
 
-def test_every_page_fits_a_phone_and_asks_no_other_host(site: Path) -> None:
+def test_every_page_fits_a_phone_and_asks_no_other_host(chromium: Any, site: Path) -> None:
     pages = sorted(site.glob("**/index.html"))
     assert len(pages) > 10
-    with browser() as chromium:
-        page = chromium.new_page(viewport={"width": 360, "height": 700})
+    with chromium.new_page(viewport={"width": 360, "height": 700}) as page:
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
         for path in pages:
@@ -264,10 +264,9 @@ def test_every_page_fits_a_phone_and_asks_no_other_host(site: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "serving/", "scale/", "cli/"])
-def test_axe_finds_nothing(site: Path, name: str) -> None:
+def test_axe_finds_nothing(chromium: Any, site: Path, name: str) -> None:
     host = "http://docs/"  # the theme does less in files that are opened from a disk
-    with browser() as chromium:
-        page = chromium.new_page(viewport={"width": 390, "height": 844})
+    with chromium.new_page(viewport={"width": 390, "height": 844}) as page:
         page.route(
             f"{host}**",
             lambda route: route.fulfill(path=site / route.request.url.removeprefix(host)),

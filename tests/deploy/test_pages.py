@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 from answering import write_model
-from browser import browser, violations
+from browser import violations
 from PIL import Image
 
 from tutelage.deploy.openapi import Limits, describe
@@ -54,11 +54,13 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def page(address: str) -> Iterator[Any]:
+def page(address: str, chromium: Any) -> Iterator[Any]:
     """A phone on which / is open; ``page.faults`` is what went wrong."""
-    with browser() as chromium:
-        phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
-        opened = chromium.new_context(**phone).new_page()
+    phone = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+    with chromium.new_context(**phone) as context:
+        opened = context.new_page()
+        # A request right after a later ``route`` might slip through, were there none from here on.
+        opened.route("**/unasked", lambda route: route.abort())
         opened.faults = []
         opened.on("pageerror", lambda error: opened.faults.append(str(error)))
         opened.on("console", lambda said: opened.faults.append(said.text))

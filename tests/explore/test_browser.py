@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from browser import browser, violations
+from browser import violations
 
 pytest.importorskip("torch")
 
@@ -59,11 +60,12 @@ def suggest_page() -> str:
 
 
 @pytest.mark.parametrize("made", [augment_page, suggest_page])
-def test_it_fits_a_phone_and_shuts_nobody_out(made: Callable[[], str], tmp_path: Path) -> None:
+def test_it_fits_a_phone_and_shuts_nobody_out(
+    chromium: Any, made: Callable[[], str], tmp_path: Path
+) -> None:
     path = tmp_path / "page.html"
     path.write_text(made(), encoding="utf-8")
-    with browser() as chromium:
-        page = chromium.new_page(viewport={"width": 360, "height": 700})
+    with chromium.new_page(viewport={"width": 360, "height": 700}) as page:
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
         page.goto(path.as_uri())

@@ -1,21 +1,23 @@
 """The ladder's page in a real browser: narrow, dark, on paper, for all, and without a request."""
 
 from pathlib import Path
+from typing import Any
 
-from browser import browser, violations
+from browser import violations
 
 from tutelage.ladder import page as ladder
 from tutelage.ladder.curve import CurvePoint, worth
 from tutelage.stats.intervals import Interval
 
 
-def test_the_ladder_fits_a_phone_and_is_dark_on_light_on_paper(tmp_path: Path) -> None:
+def test_the_ladder_fits_a_phone_and_is_dark_on_light_on_paper(
+    chromium: Any, tmp_path: Path
+) -> None:
     path = tmp_path / "ladder.html"
     path.write_text(ladder.render(ladder_page()), encoding="utf-8")
     wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
     color = "e => getComputedStyle(e).{}.match(/[0-9.]+/g).slice(0, 3).map(Number)"
-    with browser() as chromium:
-        page = chromium.new_page(viewport={"width": 360, "height": 700}, color_scheme="dark")
+    with chromium.new_page(viewport={"width": 360, "height": 700}, color_scheme="dark") as page:
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))
         page.goto(path.as_uri())

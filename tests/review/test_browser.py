@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as parquet
 import pytest
-from browser import browser, violations
+from browser import violations
 from PIL import Image
 from shapes import FINISHED
 
@@ -31,12 +31,6 @@ def server(run: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
             yield process.stdout.readline().split()[-1], process
         finally:
             process.kill()
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with browser() as started:
-        yield started
 
 
 @pytest.fixture
@@ -69,13 +63,18 @@ def chosen(place: Path, sizes: list[tuple[int, int]]) -> Path:
     return folder
 
 
-def opened(chromium: Any, address: str, **context: Any) -> Any:
+def opened(
+    chromium: Any, address: str, *, answer: Callable[[Any], None] | None = None, **context: Any
+) -> Any:
+    """The page; ``answer`` stands in for the server where the page sends decisions."""
     given = {"viewport": {"width": 1200, "height": 900}, **context}
-    return another_window(chromium.new_context(**given), address)
+    return another_window(chromium.new_context(**given), address, answer)
 
 
-def another_window(context: Any, address: str) -> Any:
+def another_window(context: Any, address: str, answer: Callable[[Any], None] | None = None) -> Any:
     page = context.new_page()
+    if answer is not None:  # now: a request right after a later ``route`` may still slip through
+        page.route("**/api/decisions", answer)
     page.set_default_timeout(10_000)
     page.faults = []
     page.on("pageerror", lambda error: page.faults.append(str(error)))
@@ -159,8 +158,7 @@ def test_ten_corrections_outlive_a_reload_and_a_kill_and_the_next_run_uses_them(
 
 def test_what_could_not_be_saved_is_shown_kept_and_sent_again(chromium: Any, album: Path) -> None:
     with server(album) as (address, _):
-        page = opened(chromium, address)
-        page.route("**/api/decisions", lambda route: route.abort())
+        page = opened(chromium, address, answer=lambda route: route.abort())
         press(page, "1", "2")
         says(page, "2 decisions are not saved yet, and will be sent again")
         assert "2 not saved yet" in page.locator("#progress").inner_text()
@@ -183,9 +181,8 @@ def test_what_the_server_refuses_is_said_and_not_shown_as_decided(
     chromium: Any, album: Path
 ) -> None:
     with server(album) as (address, _):
-        page = opened(chromium, address)
         refusal = {"status": 400, "json": {"error": "this cannot be"}}
-        page.route("**/api/decisions", lambda route: route.fulfill(**refusal))
+        page = opened(chromium, address, answer=lambda route: route.fulfill(**refusal))
         press(page, "1")
         says(page, "Not saved: this cannot be")
         page.wait_for_function("() => document.querySelectorAll('.item[data-action]').length === 0")
@@ -496,7 +493,7 @@ def test_all_that_are_loaded_are_selected_and_the_rest_is_said(chromium: Any, al
 
 @pytest.mark.parametrize("width", [1200, 390])
 def test_nobody_is_shut_out(chromium: Any, reviewed: Path, width: int) -> None:
-    with server(reviewed) as (address, _):
+    with server(reviewed) as (address, process):
         page = opened(chromium, address, viewport={"width": width, "height": 844})
         press(page, "1", "x", " ", "Shift+ArrowRight")
         says(page, "Saved")
@@ -508,7 +505,8 @@ def test_nobody_is_shut_out(chromium: Any, reviewed: Path, width: int) -> None:
             assert violations(page) == []
             assert page.evaluate(wide) <= 0
             press(page, close_it)
-        page.route("**/api/decisions", lambda route: route.abort())
+        process.kill()
+        process.wait()
         press(page, "1")
         says(page, "will be sent again")
         assert violations(page) == []
