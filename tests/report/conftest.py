@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tutelage.report.html import render
 from tutelage.report.model import (
     ClassSheets,
     CloudImage,
@@ -22,16 +23,18 @@ from tutelage.report.model import (
 )
 
 ReportMaker = Callable[..., Report]
+LADDER = {"probe": (0.7, True), "transfer": (0.8, True), "self-train-1": (0.75, False),
+          "student": (0.79, True)}  # fmt: skip
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_report() -> ReportMaker:
     """``make_report(stages, classes=..., n=...)``: stages as name -> (share right, accepted)."""
     return _make_report
 
 
 def _make_report(
-    stages: dict[str, tuple[float, bool]],
+    stages: dict[str, tuple[float, bool]] = LADDER,
     *,
     classes: tuple[str, ...] = ("ant", "bee"),
     n: int = 200,
@@ -93,6 +96,16 @@ def _without_figures(report: Report, *stages: str) -> Report:
 @pytest.fixture
 def full_fields() -> dict[str, Any]:
     """Every optional part of a report, filled."""
+    return _full_fields()
+
+
+@pytest.fixture(scope="session")
+def full_page() -> str:
+    """The page of a report with all of them."""
+    return render(_make_report(**_full_fields()))
+
+
+def _full_fields() -> dict[str, Any]:
     image = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
     pseudo: PseudoRow = {"round": 1, "accepted": False, "class": "ant", "selected": 30,
                          "pool": 40, "precision": 0.5, "mean_confidence": 0.97}  # fmt: skip

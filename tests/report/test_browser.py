@@ -9,21 +9,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import browser, violations
+from browser import violations
 
 from tutelage.report.html import render
 from tutelage.report.model import StageTest
 
-STAGES = {"probe": (0.7, True), "student": (0.8, True)}
 WIDE = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
 @contextmanager
-def opened(report: Any, path: Path, **options: Any) -> Iterator[Any]:
+def opened(chromium: Any, text: str, path: Path, **options: Any) -> Iterator[Any]:
     """The page of a report in a browser; in the end it must have had no fault and asked nobody."""
-    path.write_text(render(report), encoding="utf-8")
-    with browser() as chromium:
-        page = chromium.new_page(**options)
+    path.write_text(text, encoding="utf-8")
+    with chromium.new_page(**options) as page:
         faults: list[str] = []
         asked: list[str] = []
         page.on("pageerror", lambda error: faults.append(str(error)))
@@ -35,13 +33,8 @@ def opened(report: Any, path: Path, **options: Any) -> Iterator[Any]:
         assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
 
 
-@pytest.fixture
-def report(make_report: Any, full_fields: dict[str, Any]) -> Any:
-    return make_report(STAGES, **full_fields)
-
-
-def test_points_work_without_a_network(report: Any, tmp_path: Path) -> None:
-    with opened(report, tmp_path / "report.html") as page:
+def test_points_work_without_a_network(chromium: Any, full_page: str, tmp_path: Path) -> None:
+    with opened(chromium, full_page, tmp_path / "report.html") as page:
         page.evaluate("document.getElementById('images').open = true")
         page.focus("#cloud")
         page.keyboard.press("ArrowRight")
@@ -52,8 +45,10 @@ def test_points_work_without_a_network(report: Any, tmp_path: Path) -> None:
         assert page.inner_text("#cloud-words") == "b.png: taken for bee"
 
 
-def test_a_picture_is_enlarged_by_a_click_and_by_the_keyboard(report: Any, tmp_path: Path) -> None:
-    with opened(report, tmp_path / "report.html") as page:
+def test_a_picture_is_enlarged_by_a_click_and_by_the_keyboard(
+    chromium: Any, full_page: str, tmp_path: Path
+) -> None:
+    with opened(chromium, full_page, tmp_path / "report.html") as page:
         button = page.get_by_role("button", name="a.png: taken for bee")
         shown = page.locator("#zoom")
         assert not shown.is_visible()
@@ -72,9 +67,11 @@ def test_a_picture_is_enlarged_by_a_click_and_by_the_keyboard(report: Any, tmp_p
         assert button.evaluate("b => b === document.activeElement")
 
 
-def test_the_navigation_stays_and_hides_no_heading(report: Any, tmp_path: Path) -> None:
+def test_the_navigation_stays_and_hides_no_heading(
+    chromium: Any, full_page: str, tmp_path: Path
+) -> None:
     small = {"width": 390, "height": 844}
-    with opened(report, tmp_path / "report.html", viewport=small) as page:
+    with opened(chromium, full_page, tmp_path / "report.html", viewport=small) as page:
         for size in (small, {"width": 1200, "height": 900}):
             page.set_viewport_size(size)
             for link in page.locator("nav a").all():
@@ -89,10 +86,10 @@ def test_the_navigation_stays_and_hides_no_heading(report: Any, tmp_path: Path) 
 
 
 def test_the_first_screen_holds_answer_baseline_ladder_and_images(
-    report: Any, tmp_path: Path
+    chromium: Any, full_page: str, tmp_path: Path
 ) -> None:
     screen = {"width": 1200, "height": 900}
-    with opened(report, tmp_path / "report.html", viewport=screen) as page:
+    with opened(chromium, full_page, tmp_path / "report.html", viewport=screen) as page:
         for part in (".tile.main", ".tile:not(.main)", "#answer .chart", "#answer .sheet img"):
             box = page.locator(part).first.bounding_box()
             assert box["y"] + box["height"] <= 900, part
@@ -119,9 +116,11 @@ def calibrated(each: int) -> StageTest:
     return StageTest(np.stack([ant, 1 - ant], axis=1), np.concatenate(labels).astype(int))
 
 
-def test_costs_choose_a_threshold_on_held_out_labels(make_report: Any, tmp_path: Path) -> None:
+def test_costs_choose_a_threshold_on_held_out_labels(
+    chromium: Any, make_report: Any, tmp_path: Path
+) -> None:
     report, probs, labels = unequal(make_report, calibrated(100))
-    with opened(report, tmp_path / "report.html") as page:
+    with opened(chromium, render(report), tmp_path / "report.html") as page:
         assert page.input_value("#ratio") == "1"  # until it is said that one costs more
         assert "A missed “ant” costs" in page.inner_text("#costs")
         assert page.input_value("#share") == "20"
@@ -155,10 +154,10 @@ def test_costs_choose_a_threshold_on_held_out_labels(make_report: Any, tmp_path:
 
 
 def test_few_held_out_labels_do_not_recommend_another_threshold(
-    make_report: Any, tmp_path: Path
+    chromium: Any, make_report: Any, tmp_path: Path
 ) -> None:
     report, _, _ = unequal(make_report, calibrated(10))
-    with opened(report, tmp_path / "report.html") as page:
+    with opened(chromium, render(report), tmp_path / "report.html") as page:
         page.fill("#share", "50")
         page.fill("#ratio", "4")
         # At 0.20 three missed ants less, at 4 each, stand against seven false alarms more: a saving
@@ -169,17 +168,19 @@ def test_few_held_out_labels_do_not_recommend_another_threshold(
         assert "--threshold ant=0.50" in page.inner_text("#threshold pre")
 
 
-def test_without_held_out_labels_costs_alone_choose(make_report: Any, tmp_path: Path) -> None:
+def test_without_held_out_labels_costs_alone_choose(
+    chromium: Any, make_report: Any, tmp_path: Path
+) -> None:
     report, _, _ = unequal(make_report, None)
-    with opened(report, tmp_path / "report.html") as page:
+    with opened(chromium, render(report), tmp_path / "report.html") as page:
         page.fill("#ratio", "3")
         assert page.inner_text("#least-words") == "0.25"
 
 
 @pytest.mark.parametrize("width", [1200, 390])
-def test_axe_finds_nothing(report: Any, tmp_path: Path, width: int) -> None:
+def test_axe_finds_nothing(chromium: Any, full_page: str, tmp_path: Path, width: int) -> None:
     screen = {"width": width, "height": 900}
-    with opened(report, tmp_path / "report.html", viewport=screen) as page:
+    with opened(chromium, full_page, tmp_path / "report.html", viewport=screen) as page:
         assert violations(page) == []
         page.evaluate("document.querySelectorAll('details').forEach(d => d.open = true)")
         assert violations(page) == []

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from tutelage.config import TableConfig
 from tutelage.data.catalog import split_of
@@ -142,7 +143,12 @@ def _column(
 
 
 def _fits(name: str, known: tuple[str, ...]) -> bool:
-    return _plain(name) in map(_plain, known)
+    return _plain(name) in _all_plain(known)
+
+
+@lru_cache  # asked for each column, and a table may have many
+def _all_plain(known: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(map(_plain, known))
 
 
 def _plain(name: str) -> str:
