@@ -54,6 +54,7 @@ from tutelage.heads.bank import Bank, look
 from tutelage.heads.probe import fit_head, plain_metric
 from tutelage.ladder import seeds as ladder
 from tutelage.losses.distillation import kd_loss
+from tutelage.models import forward
 from tutelage.models.ema import EMA
 from tutelage.models.folder import load_model, save_model
 from tutelage.models.forward import Forward
@@ -109,12 +110,21 @@ class Fit:
     settings: TrainConfig
 
 
+def untraced(*_: Any) -> None:
+    """In the place of a session of onnxruntime: torch answers.
+
+    To trace a model takes longer than all that tests ask of it; tests/models/test_forward.py and
+    the run that tests share do trace.
+    """
+
+
 @contextmanager
 def quick() -> Iterator[pytest.MonkeyPatch]:
     """A known machine, and trainings of four steps; what patches it, for more of that kind."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prepare, "current_speed", lambda *_: SPEED)
         patch.setattr(plan, "STEPS", (4,))
+        patch.setattr(forward, "_session", untraced)
         yield patch
 
 
@@ -127,6 +137,7 @@ def prepared(
         tiny.write_data(data)
     monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(prepare, "current_speed", lambda *_: SPEED)
+    monkeypatch.setattr(forward, "_session", untraced)
     config = make_config("run", {**SETTINGS, **settings})
     return prepare.prepare(
         "run", read_catalog(data), str(data), tmp_path / name, config, quiet=True
