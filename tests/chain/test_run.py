@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,9 +69,10 @@ FIGURES = {
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Trainings of four steps, where what is learned does not matter."""
-    monkeypatch.setattr("tutelage.chain.plan.STEPS", (4,))
+def quick() -> Iterator[None]:
+    """A known machine and trainings of four steps, where what is learned does not matter."""
+    with checks.quick():
+        yield
 
 
 def prepared(data: Path, out: Path, **settings: Any) -> types.Run:
