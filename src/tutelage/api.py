@@ -439,6 +439,8 @@ def export(
     *,
     format: Literal["onnx", "torch", "timm", "hub"] = "onnx",
     int8: bool = False,
+    portable: bool = False,
+    view: bool = False,
     images: Data | None = None,
     max_loss: float = 0.01,
     threshold: str | None = None,
@@ -455,6 +457,10 @@ def export(
             card.
         int8: also write an ONNX file with 8-bit numbers, calibrated on the images; the usual file
             is kept if that is not faster, or loses more than ``--max-loss``.
+        portable: also write ``model.portable.onnx``, for runtimes that do not resize as onnxruntime
+            does: OpenVINO, OpenCV, MNN, tract.
+        view: also write ``model.view.onnx``, whose host resizes: for ncnn, LiteRT, CoreML. With
+            each of these two comes ``golden/``, ten of the images with the answers to them.
         images: images to check and calibrate on, as a folder or manifest; by default the training
             images of the run that the model lies in or, to check only, generated pictures.
         max_loss: the estimated accuracy that int8 may lose; 0.01 is one point.
@@ -476,6 +482,8 @@ def export(
         None if out is None else Path(out),
         format=format,
         int8=int8,
+        portable=portable,
+        view=view,
         images=images,
         max_loss=max_loss,
         threshold=threshold,

@@ -64,8 +64,13 @@ def center_view(images: Tensor, aspect: Tensor, size: int, crop_pct: float) -> T
     It is (B, 3, size, size) float32 in [0, 1], from canvases (B, C, C, 3) uint8 or float of 0..255;
     ``aspect`` and ``crop_pct`` are as in ``center_box``.
     """
-    canvas = images.shape[1]
-    x0, y0, width, height = center_box(aspect, canvas, crop_pct)
     pixels = images.permute(0, 3, 1, 2).to(torch.float32)
-    view = resize(pixels, matrix(canvas, size, y0, height), matrix(canvas, size, x0, width))
-    return view / 255.0
+    return resize(pixels, *center_matrices(aspect, images.shape[1], size, crop_pct)) / 255.0
+
+
+def center_matrices(
+    aspect: Tensor, canvas: int, size: int, crop_pct: float
+) -> tuple[Tensor, Tensor]:
+    """Row and column matrices (B, size, canvas) that read the evaluation view from a canvas."""
+    x0, y0, width, height = center_box(aspect, canvas, crop_pct)
+    return matrix(canvas, size, y0, height), matrix(canvas, size, x0, width)

@@ -19,8 +19,10 @@ from tutelage.chain.types import Finished, Run
 from tutelage.chain.worklist import write_worklist
 from tutelage.data.finished import CARD, REPORT, RESULT, note_finished
 from tutelage.data.runfolder import repeating_line
+from tutelage.deploy.description import write_description
 from tutelage.deploy.export import PARITY_IMAGES, noise_images, readable
 from tutelage.deploy.onnx import export_onnx, parity
+from tutelage.models.classifier import count_parameters
 from tutelage.models.folder import save_model
 from tutelage.report import card
 from tutelage.report.html import render, write_page
@@ -97,9 +99,11 @@ def _export(chain: Pipeline) -> list[tuple[str, Finished, Path]]:
     named += [("student", s, out / "student.onnx") for s in chain.finished if s.name == "student"]
     sample = sample_images(run)
     for name, stage, path in named:
-        save_model(stage.outcome.model, out / name)
-        export_onnx(stage.outcome.model, path)
-        checked = parity(stage.outcome.model, path, sample)
+        model = stage.outcome.model
+        save_model(model, out / name)
+        export_onnx(model, path)
+        write_description(path, model.spec, count_parameters(model))
+        checked = parity(model, path, sample)
         run.console.say(
             f"{path.name} agrees with torch on {checked.n} images "
             f"(largest difference {checked.max_difference:.1e})"

@@ -15,6 +15,7 @@ from tutelage.data.decode import UnreadableImage, decode
 from tutelage.data.open import Data, open_data
 from tutelage.data.runfolder import catalog_of, has_data
 from tutelage.deploy.answers import read_threshold
+from tutelage.deploy.description import write_description
 from tutelage.deploy.find import find_model
 from tutelage.system.errors import TutelageError, need
 
@@ -31,6 +32,8 @@ def export(
     *,
     format: str,
     int8: bool,
+    portable: bool,
+    view: bool,
     images: Data | None,
     max_loss: float,
     threshold: str | None = None,
@@ -38,8 +41,11 @@ def export(
     """Export and check; ``tutelage.api.export`` has the arguments."""
     if format not in FORMATS:
         raise TutelageError(f"format is {format!r}, expected one of {', '.join(FORMATS)}")
-    if int8 and format != "onnx":
-        raise TutelageError(f"int8 models are ONNX files; leave out --format {format} or --int8")
+    for wanted, name in ((int8, "--int8"), (portable, "--portable"), (view, "--view")):
+        if wanted and format != "onnx":
+            raise TutelageError(
+                f"{name} writes an ONNX file; leave out --format {format} or {name}"
+            )
     if threshold is not None and format == "timm":
         raise TutelageError(
             "timm's format has no place for a threshold; leave out --threshold, or export as hub"
@@ -67,9 +73,15 @@ def export(
             "give some with --images"
         )
     shown = own[:PARITY_IMAGES] or noise_images(loaded.spec.canvas)
+    if portable or view:
+        from tutelage.deploy.golden import golden_folder
+
+        golden_folder(path)
     checked = _written(loaded, path, format, shown, folder)
     source = "training images" if own else "generated"
     result: dict[str, Any] = {"path": str(path), **asdict(checked), "images": source}
+    if format == "onnx":
+        result |= _beside(loaded, path, shown, portable=portable, view=view)
     if loaded.spec.decision_threshold is not None:
         result["threshold"] = "{}={:g}".format(*loaded.spec.decision_threshold)
     if int8:
@@ -97,6 +109,32 @@ def _written(
         return onnx.parity(model, path, images, lambda shown: program.probabilities(path, shown))
     onnx.export_onnx(model, path)
     return onnx.parity(model, path, images)
+
+
+def _beside(
+    model: Any, path: Path, images: Sequence[np.ndarray], *, portable: bool, view: bool
+) -> dict[str, Any]:
+    """Write what lies beside the ONNX file ``path``: other forms, golden images, description."""
+    from tutelage.deploy import portable as forms
+    from tutelage.deploy.golden import write_golden
+    from tutelage.models.classifier import count_parameters
+
+    result: dict[str, Any] = {}
+    files: dict[str, Path] = {}
+    if portable:
+        file = files["portable"] = path.with_suffix(".portable.onnx")
+        forms.export_portable(model, file)
+        checked = forms.portable_parity(path, file, images)
+        result["portable"] = {"path": str(file), **asdict(checked)}
+    if view:
+        file = files["view"] = path.with_suffix(".view.onnx")
+        forms.export_view(model, file)
+        checked = forms.view_parity(model, file, images)
+        result["view"] = {"path": str(file), **asdict(checked)}
+    if files:
+        result["golden"] = str(write_golden(model, path, images))
+    described = write_description(path, model.spec, count_parameters(model), **files)
+    return {**result, "description": str(described)}
 
 
 def _own_images(model: Path, images: Data | None) -> list[np.ndarray]:

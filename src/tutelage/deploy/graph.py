@@ -44,13 +44,20 @@ class Deployed(nn.Module):
 
     def forward(self, images: Tensor) -> Answers:
         """Answers for uint8 images (N, H, W, 3)."""
-        height, width = _size(images, 1), _size(images, 2)
+        height, width = side_of(images, 1), side_of(images, 2)
         canvas = squash(images, self.spec.canvas)
         return self.answers(canvas, width / height)
 
     def answers(self, canvas: Tensor, aspect: Tensor) -> Answers:
         """Answers for canvases (N, C, C, 3) of 0..255; ``aspect`` (1,) or (N,): width / height."""
-        view = center_view(canvas, aspect, self.spec.input_size, self.spec.crop_pct)
+        return self.look(self.view(canvas, aspect))
+
+    def view(self, canvas: Tensor, aspect: Tensor) -> Tensor:
+        """Views (N, 3, S, S) in [0, 1] of canvases, which ``answers`` describes."""
+        return center_view(canvas, aspect, self.spec.input_size, self.spec.crop_pct)
+
+    def look(self, view: Tensor) -> Answers:
+        """Answers for views (N, 3, S, S) in [0, 1]."""
         logits = self.model(view)
         probabilities = torch.softmax(logits / self.spec.temperature, dim=-1)
         return Answers(probabilities, -torch.logsumexp(logits, dim=-1))
@@ -146,7 +153,7 @@ class _Squash(torch.autograd.Function):
         return graph.op("Transpose", resized, perm_i=[0, 2, 3, 1])
 
 
-def _size(images: Tensor, axis: int) -> Tensor:
+def side_of(images: Tensor, axis: int) -> Tensor:
     """A side's length as (1,) float32 that stays dynamic in a traced graph."""
     return torch.as_tensor(images.shape[axis], dtype=torch.float32).reshape(1)
 

@@ -14,13 +14,14 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from tutelage._version import __version__
 from tutelage.deploy.graph import Answers, Deployed
 from tutelage.deploy.latency import Latency, latencies, onnx_call
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.models.classifier import Classifier, count_parameters
-from tutelage.models.forward import trace
+from tutelage.models.forward import OPSET, trace
 from tutelage.system.errors import TutelageError, need
 from tutelage.system.files import write_atomically
 
@@ -29,6 +30,7 @@ from tutelage.system.files import write_atomically
 # 240 photos, and by 0.007 at most (1,000 classes, lite0).
 TOLERANCE = 0.02
 MEAN_TOLERANCE = 1e-3
+EXAMPLE = torch.zeros(2, 37, 53, 3, dtype=torch.uint8)  # images to trace with
 
 
 @dataclass(frozen=True)
@@ -67,23 +69,39 @@ def export_onnx(model: Classifier, path: Path | str) -> None:
         MissingExtra: the package onnx is not installed.
         TutelageError: the architecture cannot be exported.
     """
+    write_graph(Deployed(model), "images", EXAMPLE, Answers._fields, Path(path))
+
+
+def write_graph(
+    net: Any, name: str, example: Tensor, outputs: Sequence[str], path: Path, opset: int = OPSET
+) -> None:
+    """Write a module of one input as ONNX, as ``export_onnx`` does, which says what it raises.
+
+    Args:
+        net: the module; its ``spec`` is that of the model in it.
+        name: of the input. The first three axes of "images" are dynamic; any other input has the
+            shape of the example.
+        example: an input.
+        outputs: the names of the outputs.
+        path: the file.
+        opset: the version of ONNX's operators.
+    """
     onnx = need("onnx", "train")
-    example = torch.randint(0, 256, (2, 37, 53, 3), dtype=torch.uint8)
-    outputs = list(Answers._fields)
-    axes = {"images": {0: "N", 1: "H", 2: "W"}, **{name: {0: "N"} for name in outputs}}
+    dynamic: dict[str, dict[int, str]] = {}
+    if name == "images":
+        dynamic = {name: {0: "N", 1: "H", 2: "W"}, **{output: {0: "N"} for output in outputs}}
     try:
-        content = trace(Deployed(model), example, ["images"], outputs, axes)
+        content = trace(net, example, [name], list(outputs), dynamic, opset)
         graph = onnx.load_from_string(content)
         onnx.checker.check_model(graph, full_check=True)
     except OSError:
         raise  # the disk fails, not the architecture
     except Exception as error:  # exporter and checker raise exceptions of many kinds
         raise TutelageError(
-            f"{model.spec.architecture} cannot be exported to ONNX: {error}; "
+            f"{net.spec.architecture} cannot be exported to ONNX: {error}; "
             "choose another student, for example one cut from tf_efficientnet_lite0"
         ) from error
-    onnx.helper.set_model_props(graph, _metadata(model))
-    path = Path(path)
+    onnx.helper.set_model_props(graph, _metadata(net))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, graph.SerializeToString())
 
@@ -109,15 +127,31 @@ def parity(
     answers = [deployed(torch.tensor(image)[None]) for image in images]
     ours = np.concatenate([answer.probabilities.numpy() for answer in answers])
     theirs = (exported or OnnxModel(path).probabilities)(images)
+    return agreement(path, "torch", ours, theirs)
+
+
+def agreement(
+    path: Path | str,
+    reference: str,
+    ours: np.ndarray,
+    theirs: np.ndarray,
+    tolerance: float = TOLERANCE,
+    mean_tolerance: float = MEAN_TOLERANCE,
+) -> Parity:
+    """Compare the probabilities ``theirs`` (N, K) of an exported file with those of a reference.
+
+    Raises:
+        TutelageError: as ``parity`` has it, with these tolerances.
+    """
     result, same = compare_answers(ours, theirs)
     ordered = np.sort(ours, axis=1)
-    tie = ordered[:, -1] - ordered[:, -2] <= TOLERANCE if ours.shape[1] > 1 else same
-    near = result.max_difference <= TOLERANCE and result.mean_difference <= MEAN_TOLERANCE
+    tie = ordered[:, -1] - ordered[:, -2] <= tolerance if ours.shape[1] > 1 else same
+    near = result.max_difference <= tolerance and result.mean_difference <= mean_tolerance
     if not near or not (same | tie).all():
         raise TutelageError(
-            f"the exported model {path} differs from torch: probabilities by up to "
-            f"{result.max_difference:.2g} (allowed {TOLERANCE:g}) and "
-            f"{result.mean_difference:.2g} on average ({MEAN_TOLERANCE:g}), "
+            f"the exported model {path} differs from {reference}: probabilities by up to "
+            f"{result.max_difference:.2g} (allowed {tolerance:g}) and "
+            f"{result.mean_difference:.2g} on average ({mean_tolerance:g}), "
             f"top-1 equal on {result.top1_agreement:.1%} of {result.n} images; "
             "export it again from this model, and if that does not help, another --student "
             "or another onnxruntime version may be needed"
@@ -190,8 +224,8 @@ def estimated_loss(before: np.ndarray, after: np.ndarray) -> float:
     return float((before.max(axis=1) - before[rows, after.argmax(axis=1)]).mean())
 
 
-def _metadata(model: Classifier) -> dict[str, str]:
-    spec = model.spec
+def _metadata(net: Any) -> dict[str, str]:
+    spec = net.spec
     values = {
         "version": __version__,
         "classes": json.dumps(spec.classes, ensure_ascii=False),
@@ -203,7 +237,7 @@ def _metadata(model: Classifier) -> dict[str, str]:
         "crop_pct": spec.crop_pct,
         "architecture": spec.architecture,
         "cut": json.dumps(spec.cut),
-        "parameters": count_parameters(model),
+        "parameters": count_parameters(net),
     }
     return {f"tutelage.{name}": str(value) for name, value in values.items()}
 

@@ -119,6 +119,7 @@ def trace(
     inputs: list[str],
     outputs: list[str],
     axes: dict[str, dict[int, str]],
+    opset: int = OPSET,
 ) -> bytes:
     """Serialised ONNX of a module of one tensor in evaluation mode, by torch's tracing exporter.
 
@@ -136,7 +137,7 @@ def trace(
             input_names=inputs,
             output_names=outputs,
             dynamic_axes=axes,
-            opset_version=OPSET,
+            opset_version=opset,
             dynamo=False,
         )
         return path.read_bytes()

@@ -1,0 +1,118 @@
+"""Two more forms of the exported model, for runtimes that do not know ONNX's antialiased Resize.
+
+OpenVINO, MNN and others skip its ``antialias`` without a word, so the model sees another image than
+it was given. The portable form resizes by two matrix products and takes images of any size, as the
+usual file does. The view form leaves the resize to its host and has fixed shapes only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from tutelage.augment.resample import center_matrices, matrix, resize
+from tutelage.deploy.graph import Answers, Deployed, side_of, squash
+from tutelage.deploy.onnx import EXAMPLE, Parity, agreement, write_graph
+from tutelage.deploy.runtime import OnnxModel
+from tutelage.models.classifier import Classifier
+
+OPSET = 13  # of ONNX: every runtime that docs/deployment.md names knows its operators
+OUTPUTS = ("probabilities", "energy")
+
+
+class Portable(nn.Module):
+    """``Deployed`` in operators of opset 13: uint8 images (N, H, W, 3) -> ``OUTPUTS``."""
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.deployed = Deployed(model)
+        self.spec = model.spec
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities (N, K) and energies (N,) of uint8 images (N, H, W, 3), any H and W."""
+        spec = self.spec
+        canvas = squash_by_matrices(images, spec.canvas)
+        aspect = side_of(images, 2) / side_of(images, 1)
+        matrices = center_matrices(aspect, spec.canvas, spec.input_size, spec.crop_pct)
+        return _of(self.deployed.look(resize(canvas, *matrices) / 255.0))
+
+
+class View(nn.Module):
+    """The part of ``Deployed`` behind the view: float32 views (N, 3, S, S) -> ``OUTPUTS``."""
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.deployed = Deployed(model)
+        self.spec = model.spec
+
+    def forward(self, view: Tensor) -> tuple[Tensor, Tensor]:
+        """Probabilities (N, K) and energies (N,) of views (N, 3, S, S) in [0, 1]."""
+        return _of(self.deployed.look(view))
+
+
+def export_portable(model: Classifier, path: Path) -> None:
+    """Write ``Portable(model)`` as ONNX, with what ``export_onnx`` promises and raises."""
+    write_graph(Portable(model), "images", EXAMPLE, OUTPUTS, path, OPSET)
+
+
+def export_view(model: Classifier, path: Path) -> None:
+    """Write ``View(model)`` as ONNX for one view; raises what ``export_onnx`` does."""
+    side = model.spec.input_size
+    write_graph(View(model), "view", torch.zeros(1, 3, side, side), OUTPUTS, path, OPSET)
+
+
+def portable_parity(usual: Path, path: Path, images: Sequence[np.ndarray]) -> Parity:
+    """Compare a portable file with the usual one on uint8 images (H, W, 3) of any sizes.
+
+    Raises:
+        TutelageError: they differ.
+    """
+    ours, theirs = (OnnxModel(file).probabilities(images) for file in (usual, path))
+    return agreement(path, str(usual), ours, theirs)
+
+
+def view_parity(model: Classifier, path: Path, images: Sequence[np.ndarray]) -> Parity:
+    """Compare a view file with torch on the views of uint8 images (H, W, 3) of any sizes.
+
+    Raises:
+        TutelageError: they differ.
+    """
+    deployed = Deployed(model)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    views = [canvas_and_view(deployed, image)[1] for image in images]
+    ours = [deployed.look(view).probabilities.numpy() for view in views]
+    theirs = [session.run(["probabilities"], {"view": view.numpy()})[0] for view in views]
+    return agreement(path, "torch", np.concatenate(ours), np.concatenate(theirs))
+
+
+def canvas_and_view(deployed: Deployed, image: np.ndarray) -> tuple[Tensor, Tensor]:
+    """The canvas (1, C, C, 3) uint8 and the view (1, 3, S, S) of a uint8 image (H, W, 3)."""
+    canvas = squash(torch.tensor(image)[None], deployed.spec.canvas)
+    height, width = image.shape[:2]
+    return canvas, deployed.view(canvas, torch.tensor([width / height]))
+
+
+def squash_by_matrices(images: Tensor, canvas: int) -> Tensor:
+    """Resize uint8 images (N, H, W, 3) to whole numbers 0..255, (N, 3, canvas, canvas) float32.
+
+    This is ``tutelage.deploy.graph.squash`` in operators of opset 13. Both passes round, as those
+    of onnxruntime's Resize and of Pillow do: without that a probability moves by up to 0.021.
+    """
+    # The cast comes first, since not every runtime can transpose uint8.
+    pixels = images.to(torch.float32).permute(0, 3, 1, 2)
+    narrowed = torch.floor(torch.matmul(pixels, _squashing(images, 2, canvas).T) + 0.5)
+    return torch.floor(torch.matmul(_squashing(images, 1, canvas), narrowed) + 0.5)
+
+
+def _squashing(images: Tensor, axis: int, canvas: int) -> Tensor:
+    """The matrix (canvas, length) that resamples a whole axis of images (N, H, W, 3)."""
+    return matrix(images.shape[axis], canvas, torch.zeros(1), side_of(images, axis))[0]
+
+
+def _of(answers: Answers) -> tuple[Tensor, Tensor]:
+    return answers.probabilities, answers.energy
