@@ -1,4 +1,4 @@
-"""``golden/``: images and the answers to them, with which a port of an exported model proves itself."""
+"""``golden/``: images and their answers, with which a port of an exported model proves itself."""
 
 from __future__ import annotations
 
