@@ -219,10 +219,38 @@ def test_export_to_torch_is_checked_too(finished: Path, tmp_path: Path) -> None:
     assert result["path"] == str(tmp_path / "small.pt2")
     assert result["n"] == 42
     assert result["mean_difference"] <= result["max_difference"] < 0.02
-    for options, words in (({"int8": True}, "--int8"), ({"format": "tf"}, "one of onnx, torch")):
+    refused = {"int8": "--int8", "portable": "leave out .* or --portable", "view": "or --view"}
+    for options, words in (
+        *(({name: True}, words) for name, words in refused.items()),
+        ({"format": "tf"}, "one of onnx, torch"),
+    ):
         with pytest.raises(TutelageError, match=words):
             api.export(finished / "student", tmp_path / "no.pt2", **{"format": "torch", **options})
     assert not (tmp_path / "no.pt2").exists()
+
+
+def test_other_forms_lie_beside_the_exported_file_with_their_description(
+    finished: Path, photos: Path, tmp_path: Path
+) -> None:
+    told = api.export(finished, tmp_path / "m.onnx", portable=True, view=True)
+    json.dumps(told)  # for --json and programs
+    written = {"m.onnx", "m.onnx.json", "m.portable.onnx", "m.view.onnx", "golden"}
+    assert {path.name for path in tmp_path.iterdir()} == written
+    assert told["portable"]["top1_agreement"] == told["view"]["top1_agreement"] == 1
+    assert told["golden"] == str(tmp_path / "golden")
+    assert told["description"] == str(tmp_path / "m.onnx.json")
+    described = json.loads((tmp_path / "m.onnx.json").read_text())
+    files = {"onnx": "m.onnx", "portable": "m.portable.onnx", "view": "m.view.onnx"}
+    assert described.pop("files") == files
+    of_run = json.loads((finished / "student.onnx.json").read_text())
+    assert of_run.pop("files") == {"onnx": "student.onnx", "portable": None, "view": None}
+    assert of_run == described
+    rows, _ = api.predict(tmp_path / "m.portable.onnx", [photos / "test"])
+    expected, _ = api.predict(finished, [photos / "test"])
+    assert [row.label for row in rows] == [row.label for row in expected]
+    with pytest.raises(TutelageError, match=r"golden is that of m\.onnx; export n\.onnx into"):
+        api.export(finished, tmp_path / "n.onnx", view=True)
+    assert not (tmp_path / "n.onnx").exists()
 
 
 def test_int8_is_calibrated_on_the_images_of_the_run(
@@ -250,6 +278,7 @@ def test_export_of_a_run_is_that_of_its_student(finished: Path, tmp_path: Path) 
     assert api.export(run, tmp_path / "a.onnx") == {
         **api.export(run / "student", tmp_path / "b.onnx"),
         "path": str(tmp_path / "a.onnx"),
+        "description": str(tmp_path / "a.onnx.json"),
     }
 
 

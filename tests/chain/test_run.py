@@ -91,11 +91,12 @@ def test_a_run_folder_is_complete(finished: Path) -> None:
     found = {path.name for path in finished.iterdir()}
     assert found == {
         "config.json", "split.parquet", "metrics.json", "events.jsonl", "teacher", "student",
-        "student.onnx", "pseudo_labels.parquet", "skipped.csv", "report.html", "stages",
-        "review.parquet", "review.json", "MODEL_CARD.md", "duplicates.csv",
+        "student.onnx", "student.onnx.json", "pseudo_labels.parquet", "skipped.csv", "report.html",
+        "stages", "review.parquet", "review.json", "MODEL_CARD.md", "duplicates.csv",
     }  # fmt: skip
     for model in ("teacher", "student"):
         assert {"model.safetensors", "model.json"} <= set(contents(finished / model))
+    assert (finished / "teacher" / "model.onnx.json").is_file()
     assert sorted(p.name for p in (finished / "stages").iterdir()) == sorted(STAGES)
 
 

@@ -496,15 +496,30 @@ def test_export_prints_what_it_checked(
     out = tmp_path / "m.onnx"
     words = ["export", str(finished / "student"), "--out", str(out), "--threshold", "disc=0.3"]
     assert cli.main(words) == 0
-    first, second = capsys.readouterr().out.splitlines()
+    first, described, threshold = capsys.readouterr().out.splitlines()
     assert first.startswith(f"{out}: agrees with torch on 42 training images, in the answer on 100")
-    assert second == "decision threshold: disc=0.3"
+    assert described == f"{out}.json: classes, sizes and thresholds, for other programs"
+    assert threshold == "decision threshold: disc=0.3"
     assert cli.main([*words, "--int8", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["path"], result["top1_agreement"]) == (str(out), 1.0)
     assert out.exists()
     assert cli.main([*words, "--int8"]) == 0
-    assert capsys.readouterr().out.splitlines()[2].startswith("int8: int8 takes ")
+    assert capsys.readouterr().out.splitlines()[3].startswith("int8: int8 takes ")
+
+
+def test_export_prints_each_form_and_warns_of_the_images_that_go_with_them(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    forms = ["--portable", "--view", "--out", str(tmp_path / "m.onnx")]
+    assert cli.main(["export", str(finished), *forms]) == 0
+    _, portable, view, _, golden = capsys.readouterr().out.splitlines()
+    assert portable.startswith(f"{tmp_path / 'm.portable.onnx'}: agrees with m.onnx on 42 training")
+    assert view.startswith(f"{tmp_path / 'm.view.onnx'}: agrees with torch on 42 training images")
+    assert golden == (
+        f"{tmp_path / 'golden'}: ten of these training images with their answers, to test a port; "
+        "think before you pass your images on"
+    )
 
 
 # --- the base install

@@ -62,12 +62,21 @@ def _print_line(text: str) -> None:
 
 
 def _print_export(result: dict[str, Any]) -> None:
-    """What was written, and how well it agrees with torch."""
+    """What was written, and how well it agrees with torch, or with the usual file."""
     of = "training images" if result["images"] == "training images" else "generated pictures"
-    print(
-        f"{result['path']}: agrees with torch on {result['n']} {of}, in the answer on "
-        f"{result['top1_agreement']:.1%}, in a probability to {result['max_difference']:.2g}"
-    )
+    usual = Path(result["path"]).name
+    forms = [(result, "torch"), (result.get("portable"), usual), (result.get("view"), "torch")]
+    for form, reference in forms:
+        if form:
+            print(
+                f"{form['path']}: agrees with {reference} on {form['n']} {of}, in the answer on "
+                f"{form['top1_agreement']:.1%}, in a probability to {form['max_difference']:.2g}"
+            )
+    if "description" in result:
+        print(f"{result['description']}: classes, sizes and thresholds, for other programs")
+    if "golden" in result:
+        private = "; think before you pass your images on" if of == "training images" else ""
+        print(f"{result['golden']}: ten of these {of} with their answers, to test a port{private}")
     if "threshold" in result:
         print(f"decision threshold: {result['threshold']}")
     if int8 := result.get("int8"):

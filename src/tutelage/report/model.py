@@ -32,6 +32,7 @@ PseudoRow = TypedDict(
 # What a run leaves beside the page, and what each file is.
 FILES: dict[str, str] = {
     "student.onnx": "the model to deploy, with its preprocessing inside",
+    "student.onnx.json": "its classes, sizes and thresholds, for programs other than tutelage",
     "student/": "the same model for torch, and for tutelage export",
     "teacher/": "its teacher, for torch and as ONNX",
     "MODEL_CARD.md": "what the model is for and how good it is, for whoever gets it",

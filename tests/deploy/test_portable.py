@@ -1,0 +1,126 @@
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from deployed import IMAGES, SIZES, picture, small_model
+from PIL import Image
+
+from tutelage.deploy.graph import Deployed
+from tutelage.deploy.onnx import export_onnx
+from tutelage.deploy.portable import (
+    canvas_and_view,
+    export_portable,
+    export_view,
+    portable_parity,
+    squash_by_matrices,
+    view_parity,
+)
+from tutelage.deploy.runtime import OnnxModel
+from tutelage.models.classifier import Classifier
+from tutelage.models.zoo import create, join, with_levels
+from tutelage.system.errors import TutelageError
+
+STRETCHED = [(20, 600), (600, 20), (700, 500)]  # to less and to more pixels at once; to fewer
+
+
+@pytest.fixture(scope="module")
+def model() -> Classifier:
+    return small_model(["a", "b", "c"], temperature=1.25, unknown_threshold=-0.5)
+
+
+@pytest.fixture(scope="module")
+def files(model: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the usual file, the portable one and the view's."""
+    folder = tmp_path_factory.mktemp("forms") / "deep"
+    export_onnx(model, folder / "usual.onnx")
+    export_portable(model, folder / "portable.onnx")
+    export_view(model, folder / "view.onnx")
+    return folder
+
+
+@pytest.mark.parametrize("size", [*SIZES, *STRETCHED])
+def test_matrices_squash_as_pillow_does_pass_by_pass(size: tuple[int, int]) -> None:
+    image = picture(*size)
+    narrow = Image.fromarray(image).resize((48, size[0]), Image.Resampling.BILINEAR)
+    expected = np.asarray(narrow.resize((48, 48), Image.Resampling.BILINEAR)).astype(int)
+    found = squash_by_matrices(torch.tensor(image)[None], 48)[0].permute(1, 2, 0).numpy()
+    assert found.dtype == np.float32
+    difference = np.abs(found - expected)
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 0.05  # ties: Pillow's weights have 22 bits
+
+
+def test_the_portable_file_gives_the_usual_answers(files: Path) -> None:
+    images = [*IMAGES, *(picture(*size) for size in STRETCHED)]
+    usual, same = OnnxModel(files / "usual.onnx"), OnnxModel(files / "portable.onnx")
+    assert same.metadata == usual.metadata
+    for ours, theirs in zip(same.answers(images), usual.answers(images), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-3)
+        assert np.ptp(theirs, axis=0).max() > 0.01  # the images do differ
+    batch = [picture(30, 50, seed) for seed in range(3)]
+    alone = np.concatenate([same.probabilities([image]) for image in batch])
+    np.testing.assert_allclose(same.probabilities(batch), alone, atol=1e-6)
+    result = portable_parity(files / "usual.onnx", files / "portable.onnx", images)
+    assert (result.n, result.top1_agreement) == (len(images), 1.0)
+
+
+def test_the_portable_graph_has_what_old_runtimes_know(files: Path) -> None:
+    read = onnx.shape_inference.infer_shapes(onnx.load(str(files / "portable.onnx")))
+    assert [(opset.domain, opset.version) for opset in read.opset_import] == [("", 13)]
+    assert "Resize" not in {node.op_type for node in read.graph.node}
+    uint8 = onnx.TensorProto.UINT8
+    (images,) = read.graph.input
+    assert images.type.tensor_type.elem_type == uint8
+    assert not [v.name for v in read.graph.value_info if v.type.tensor_type.elem_type == uint8]
+    # The cast alone reads the pixels; the two others read their number.
+    readers = {node.op_type for node in read.graph.node if images.name in node.input}
+    assert readers == {"Cast", "Shape"}
+
+
+def test_the_view_file_takes_what_training_saw(model: Classifier, files: Path) -> None:
+    read = onnx.load(str(files / "view.onnx"))
+    assert [(opset.domain, opset.version) for opset in read.opset_import] == [("", 13)]
+    session = onnxruntime.InferenceSession(files / "view.onnx")
+    told = [(i.name, i.type, i.shape) for i in (*session.get_inputs(), *session.get_outputs())]
+    assert told == [
+        ("view", "tensor(float)", [1, 3, 40, 40]),
+        ("probabilities", "tensor(float)", [1, 3]),
+        ("energy", "tensor(float)", [1]),
+    ]
+    for image in IMAGES:
+        expected = Deployed(model)(torch.tensor(image)[None])
+        _, view = canvas_and_view(Deployed(model), image)
+        assert 0 <= view.min() <= view.max() <= 1
+        found = session.run(["probabilities", "energy"], {"view": view.numpy()})
+        for ours, theirs in zip(found, expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    assert view_parity(model, files / "view.onnx", IMAGES).max_difference < 1e-5
+    with pytest.raises(TutelageError, match="expected uint8 images"):
+        OnnxModel(files / "view.onnx")
+
+
+def test_several_trunks_are_exported_in_both_forms(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    options = {"canvas": 48, "input_size": 40, "weights": "none"}
+    trunks = [create(n, ["a", "b"], **options) for n in ("test_efficientnet", "test_resnet")]
+    joint = with_levels(join(trunks)).eval()
+    torch.nn.init.normal_(joint.head.weight)
+    export_onnx(joint, tmp_path / "usual.onnx")
+    export_portable(joint, tmp_path / "portable.onnx")
+    export_view(joint, tmp_path / "view.onnx")
+    assert portable_parity(tmp_path / "usual.onnx", tmp_path / "portable.onnx", IMAGES).n
+    assert view_parity(joint, tmp_path / "view.onnx", IMAGES).n
+
+
+def test_a_form_that_answers_otherwise_is_refused(files: Path, tmp_path: Path) -> None:
+    hot = small_model(["a", "b", "c"], temperature=9.0)
+    export_portable(hot, tmp_path / "portable.onnx")
+    with pytest.raises(TutelageError, match=r"portable\.onnx differs from .*usual\.onnx: prob"):
+        portable_parity(files / "usual.onnx", tmp_path / "portable.onnx", IMAGES)
+    hot.spec = dataclasses.replace(hot.spec, temperature=1.0)
+    with pytest.raises(TutelageError, match=r"view\.onnx differs from torch"):
+        view_parity(hot, files / "view.onnx", IMAGES)
