@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,9 @@ import pytest
 import torch
 from deployed import IMAGES, picture, small_model
 from PIL import Image
+from shown import DOCS
 
+from tutelage.deploy.description import write_description
 from tutelage.deploy.golden import golden_folder, write_golden
 from tutelage.deploy.graph import Deployed
 from tutelage.deploy.onnx import export_onnx
@@ -57,6 +60,24 @@ def test_golden_images_come_with_all_that_a_port_makes_of_them(
         named |= {row["image"], row["canvas"], row["view"]}
     assert named == {path.name for path in folder.iterdir()}
     assert {"b"} < {row["label"] for row in told["images"]}
+
+
+def test_the_documented_preprocessing_makes_the_golden_canvas_and_view(
+    model: Classifier, exported: Path
+) -> None:
+    page = (DOCS / "deployment.md").read_text("utf-8")
+    (snippet,) = re.findall(r"```\n(import numpy\n.*?)```", page, re.S)
+    described = write_description(exported, model.spec, 1)
+    folder = write_golden(model, exported, IMAGES)
+    for row in json.loads((folder / "golden.json").read_text())["images"]:
+        names = {
+            "pixels": pixels(folder / row["image"]),
+            "description": json.loads(described.read_text()),
+        }
+        exec(snippet, names)
+        assert np.abs(names["squashed"] - pixels(folder / row["canvas"])).max() <= 1
+        view = np.fromfile(folder / row["view"], dtype="<f4").reshape(1, 3, 40, 40)
+        np.testing.assert_allclose(names["view"], view, atol=0.004)
 
 
 def test_images_that_are_alike_and_large_become_small_and_of_several_shapes(
