@@ -444,6 +444,7 @@ def export(
     images: Data | None = None,
     max_loss: float = 0.01,
     threshold: str | None = None,
+    web: Path | str | None = None,
 ) -> dict[str, Any]:
     """Write a model for other programs, checked against torch.
 
@@ -467,6 +468,9 @@ def export(
         threshold: a decision threshold, CLASS=P, that the exported model keeps: predict and serve
             call an image by this class when its probability is at least P, and by the likeliest
             other class when it is less. The format timm has no place for one.
+        web: instead, a new folder with a page that runs the exported file in the browser, with
+            onnxruntime-web beside it (33 MB are fetched once), for any plain web server; pictures
+            do not leave the browser.
 
     Returns:
         What was written and how well it agrees.
@@ -487,6 +491,7 @@ def export(
         images=images,
         max_loss=max_loss,
         threshold=threshold,
+        web=None if web is None else Path(web),
     )
 
 

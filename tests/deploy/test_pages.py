@@ -121,12 +121,17 @@ def test_what_has_no_answer_says_why(page: Any, pictures: Path) -> None:
     page.wait_for_selector(".answer p:has-text('The server does not answer.')")
 
 
-def test_many_classes_are_folded_and_a_threshold_is_told(page: Any, pictures: Path) -> None:
+def test_many_classes_are_folded_and_a_threshold_is_told(
+    page: Any, pictures: Path, address: str
+) -> None:
     shares = {f"class {k}": 0.3 if k == 7 else 0.05 for k in range(15)}
     row = {"image": "image", "label": "class 3", "confidence": 0.05, "probabilities": shares}
     told = {"json": {"predictions": [row]}, "headers": {"Server-Timing": "predict;dur=7.2"}}
     page.route("**/predict*", lambda route: route.fulfill(**told))
-    page.evaluate("model.decision_threshold = { 'class 3': 0.04 }")
+    about = page.request.get(f"{address}health").json()
+    about["decision_threshold"] = {"class 3": 0.04}
+    page.route("**/health", lambda route: route.fulfill(json=about))
+    page.reload()
     assert sent(page, pictures / "one.jpg") == ["class 3"]
     said = page.locator(".answer").inner_text()
     assert "class 7 is more probable, but the model says class 3 from a probability of 4%" in said

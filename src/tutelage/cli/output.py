@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from tutelage.system.errors import TutelageError
@@ -36,7 +37,7 @@ def print_result(command: str, result: Any, options: dict[str, Any], *, as_json:
 
         print(as_text(result))
     elif command == "export" and not as_json:
-        _print_export(result)
+        _print_page(result) if options["web"] else _print_export(result)
     elif as_json and result:  # only the lead of several processes has any
         print(json.dumps(result, indent=2))
     if command == "pseudo-label" and result and not options["quiet"]:
@@ -81,6 +82,15 @@ def _print_export(result: dict[str, Any]) -> None:
         print(f"decision threshold: {result['threshold']}")
     if int8 := result.get("int8"):
         print(f"int8: {int8['reason']}; use {int8['path']}")
+
+
+def _print_page(result: dict[str, Any]) -> None:
+    """What ``export --web`` wrote, and how to open it."""
+    print(
+        f"{result['path']}: a page that runs {result['model']} in the browser "
+        f"({result['bytes'] / 1e6:.1f} MB). To open it on this machine:\n"
+        f"python -m http.server --bind localhost --directory {quote(result['path'])}"
+    )
 
 
 def _print_figures(figures: dict[str, Any], *, as_json: bool) -> None:

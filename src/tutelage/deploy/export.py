@@ -37,8 +37,19 @@ def export(
     images: Data | None,
     max_loss: float,
     threshold: str | None = None,
+    web: Path | None = None,
 ) -> dict[str, Any]:
     """Export and check; ``tutelage.api.export`` has the arguments."""
+    if web is not None:
+        others = {"--out": out, "--int8": int8, "--images": images, "--format": format != "onnx"}
+        if given := [name for name, value in others.items() if value]:
+            raise TutelageError(
+                f"--web makes a page of the file that is exported already; leave out {given[0]}, "
+                "or export first, and give --web the file"
+            )
+        from tutelage.deploy.webpage import export_page
+
+        return export_page(model, web, threshold=threshold)
     if format not in FORMATS:
         raise TutelageError(f"format is {format!r}, expected one of {', '.join(FORMATS)}")
     for wanted, name in ((int8, "--int8"), (portable, "--portable"), (view, "--view")):

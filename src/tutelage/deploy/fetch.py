@@ -30,7 +30,7 @@ def find_remote(url: str) -> list[tuple[str, Callable[[], bytes]]]:
         TutelageError: no image there, no access, or a kind of address that needs another package.
     """
     if url.startswith(("http://", "https://")):
-        return [(url, partial(_download, url))]
+        return [(url, partial(download, url, DOWNLOAD_S))]
     found: list[tuple[str, Callable[[], bytes]]] = []
     for one in braces(url):
         try:
@@ -65,9 +65,14 @@ def _read(system: Any, path: str) -> bytes:
     raise OSError(_too_large(size))
 
 
-def _download(url: str) -> bytes:
+def download(url: str, seconds: float) -> bytes:
+    """What a web server sends for an address, within some seconds.
+
+    Raises:
+        OSError: it cannot be had, takes too long, or is larger than an image may be.
+    """
     agent = {"User-Agent": f"tutelage/{__version__}"}
-    until = time.monotonic() + DOWNLOAD_S
+    until = time.monotonic() + seconds
     content = bytearray()
     try:
         request = urllib.request.Request(url, headers=agent)
@@ -77,7 +82,7 @@ def _download(url: str) -> bytes:
                 if len(content) > MAX_BYTES:
                     raise OSError(_too_large(len(content)))
                 if time.monotonic() > until:
-                    raise OSError(f"cannot be fetched within {DOWNLOAD_S} s")
+                    raise OSError(f"cannot be fetched within {seconds:g} s")
     except urllib.error.HTTPError as error:
         raise OSError(f"the server answers {error.code}, {error.reason}") from error
     except urllib.error.URLError as error:

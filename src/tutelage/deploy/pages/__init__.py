@@ -1,4 +1,7 @@
-"""The pages of ``tutelage serve`` for people: ``/``, which answers pictures, and ``/docs``."""
+"""The pages of ``tutelage serve`` for people: ``/``, which answers pictures, and ``/docs``.
+
+Beside them lies ``here.html``, the page of ``export --web``: see ``tutelage.deploy.webpage``.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ from starlette.routing import Route
 from tutelage.deploy.pages.docs import render
 
 FILES = resources.files(__name__)
-STATIC = {"pages.css": "text/css", "ask.js": "text/javascript", "copy.js": "text/javascript"}
+STATIC = {"pages.css": "text/css"} | dict.fromkeys(
+    ("ask.js", "pictures.js", "cards.js", "copy.js"), "text/javascript"
+)
 # "blob:" is where a browser keeps a picture that it shows while it is asked about.
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "

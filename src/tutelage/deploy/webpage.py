@@ -1,0 +1,62 @@
+"""A folder with a page that runs an exported model in the browser, for any plain web server."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from tutelage.deploy.answers import read_threshold
+from tutelage.deploy.find import exported_file
+from tutelage.deploy.onnxruntime_web import runtime_files
+from tutelage.deploy.runtime import OnnxModel
+from tutelage.system.errors import TutelageError
+from tutelage.system.files import new_folder
+
+# In tutelage.deploy.pages: the page and its code, of which it shares pages.css, pictures.js and
+# cards.js with the page of `serve`.
+PAGE = "here.html"
+PARTS = ("here.js", "model.js", "camera.js", "pixels.js", "pictures.js", "cards.js", "pages.css")
+MODEL = "model.onnx"
+
+
+def export_page(model: Path, folder: Path, *, threshold: str | None) -> dict[str, Any]:
+    """Write the page for the exported file of a model; ``tutelage.api.export`` has the arguments.
+
+    Raises:
+        TutelageError: no exported model there, the folder is taken, or onnxruntime-web is not to be
+            had.
+    """
+    exported = exported_file(model)
+    opened = OnnxModel(exported)
+    least = opened.decision_threshold
+    if threshold is not None:
+        least = read_threshold(threshold, opened.classes)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise TutelageError(
+            f"{folder} is there already and not empty; choose another folder for --web, or remove "
+            "it yourself"
+        )
+    runtime = runtime_files()
+    description = {
+        "classes": opened.classes,
+        "files": {"onnx": MODEL},
+        "unknown_threshold": opened.unknown_threshold,
+        "decision_threshold": least,
+    }
+    pages = resources.files("tutelage.deploy.pages")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with new_folder(folder) as building:
+        (building / "index.html").write_bytes(pages.joinpath(PAGE).read_bytes())
+        for name in PARTS:
+            (building / name).write_bytes(pages.joinpath(name).read_bytes())
+        shutil.copyfile(exported, building / MODEL)
+        text = json.dumps(description, indent=2, ensure_ascii=False)
+        (building / "description.json").write_text(text + "\n", encoding="utf-8")
+        (building / "onnxruntime").mkdir()
+        for name, content in runtime.items():
+            (building / "onnxruntime" / name).write_bytes(content)
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    return {"path": str(folder), "model": str(exported), "bytes": size}
