@@ -30,7 +30,7 @@ from webpage import Shown, answers, open_page, served
 def measure(model: Path, photos: list[Path], folder: Path) -> dict[str, Any]:
     """The agreement of page and ``predict`` on photos; ``folder`` is where the page is written."""
     size = api.export(model, web=folder)["bytes"]
-    rejects = json.loads((folder / "description.json").read_text())["unknown_threshold"] is not None
+    rejects = json.loads((folder / "page.json").read_text())["unknown_threshold"] is not None
     rows, skipped = api.predict(model, photos, reject=rejects)
     assert not skipped
     with served(folder) as address, browser() as chromium:

@@ -30,6 +30,7 @@ from tutelage.config import make_config
 from tutelage.data.decisions import FILE, Decision, Decisions
 from tutelage.data.demo import DEMOS
 from tutelage.data.open import read_catalog
+from tutelage.deploy import webpage
 from tutelage.ladder import seeds as ladder
 from tutelage.models import zoo
 from tutelage.review.suggested import is_suggested, read_suggested
@@ -61,6 +62,7 @@ def _quick(own_cache: Path) -> Iterator[None]:
         patch.setattr(web, "bound_socket", lambda host, port: bound(host, 0))
         patch.setattr(web, "run_app", lambda app, listening: listening.close())
         patch.setattr(webbrowser, "open", lambda _: True)
+        patch.setattr(webpage, "runtime_files", dict)  # asks no registry
         yield
 
 

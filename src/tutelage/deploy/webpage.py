@@ -54,7 +54,7 @@ def export_page(model: Path, folder: Path, *, threshold: str | None) -> dict[str
             (building / name).write_bytes(pages.joinpath(name).read_bytes())
         shutil.copyfile(exported, building / MODEL)
         text = json.dumps(description, indent=2, ensure_ascii=False)
-        (building / "description.json").write_text(text + "\n", encoding="utf-8")
+        (building / "page.json").write_text(text + "\n", encoding="utf-8")
         (building / "onnxruntime").mkdir()
         for name, content in runtime.items():
             (building / "onnxruntime" / name).write_bytes(content)

@@ -32,14 +32,15 @@ async function start(predict) {
   const made = card(video, "Camera");
   made.firstChild.append(buttons(video, () => stop(made, stream)));
   $("seen").replaceChildren(made);
-  $("live").disabled = true;
+  $("live").hidden = true;
+  made.querySelector("button").focus();
   await video.play();
   follow(video, made, predict);
 }
 
 function buttons(video, stopped) {
   const place = element("p", "buttons");
-  for (const [text, pressed] of [["Keep this picture", () => keep(video)], ["Stop the camera", stopped]]) {
+  for (const [text, pressed] of [["Take a picture", () => keep(video)], ["Stop", stopped]]) {
     const button = Object.assign(element("button", "", text), { type: "button" });
     button.addEventListener("click", pressed);
     place.append(button);
@@ -68,6 +69,6 @@ function keep(video) {
 function stop(made, stream) {
   for (const track of stream.getTracks()) track.stop();
   made.remove();
-  $("live").disabled = false;
+  $("live").hidden = false;
   $("live").focus();
 }

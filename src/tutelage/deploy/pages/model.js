@@ -26,7 +26,7 @@ export class Model {
   }
 
   static async open() {
-    const description = await (await fetched("description.json")).json();
+    const description = await (await fetched("page.json")).json();
     const graph = await (await fetched(description.files.onnx)).arrayBuffer();
     const model = new Model(description, await ort.InferenceSession.create(new Uint8Array(graph)));
     await model.predict({ data: new Uint8Array(3), width: 1, height: 1 }); // the first run is the slowest
