@@ -3,6 +3,8 @@
 python docs/pictures.py              the badges, the drawing and the chart
 python docs/pictures.py report RUN NAME [HEADING]
                                      NAME.png: RUN's report, from its top or from a heading on
+python docs/pictures.py page RUN NAME
+                                     NAME.png: the page of export --web, with a digit
 
 The moving picture of a terminal is made by docs/terminal.py.
 """
@@ -14,10 +16,13 @@ import json
 import shutil
 import statistics
 import sys
+import tempfile
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from html import escape
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 IMAGES = ROOT / "docs" / "images"
@@ -233,12 +238,42 @@ def peers() -> str:
     return svg(width, bottom + 104, words, parts)
 
 
-# --- the report
+# --- pages
 
 
 def report(run: str, name: str, heading: str = "") -> None:
-    """Photograph a part of a run's report, in 128 colours."""
+    """Photograph a part of a run's report."""
+    with opened((Path(run) / "report.html").resolve().as_uri(), 560 if heading else 1000) as page:
+        page.wait_for_timeout(1000)
+        if heading:
+            page.get_by_role("heading", name=heading).evaluate("it => it.scrollIntoView()")
+        photograph(page, name)
+
+
+def web_page(run: str, name: str) -> None:
+    """Photograph the page that runs the model of a demo, with one of its digits."""
     from PIL import Image
+    from sklearn.datasets import load_digits
+
+    from tutelage import api
+
+    sys.path.insert(0, str(ROOT / "tests" / "support"))
+    from webpage import LOADED, answers, served
+
+    with tempfile.TemporaryDirectory() as place:
+        digit = Path(place, "digit.png")
+        Image.fromarray((load_digits().images[3] * 15.9).astype("uint8")).save(digit)
+        api.export(run, web=Path(place, "page"))
+        with served(Path(place, "page")) as address, opened(address, 770) as page:
+            page.wait_for_selector(LOADED)
+            answers(page, [digit])
+            page.evaluate("scrollTo(0, 0)")
+            photograph(page, name)
+
+
+@contextmanager
+def opened(address: str, height: int) -> Iterator[Any]:
+    """A page in a window 1000 pixels wide."""
     from playwright.sync_api import sync_playwright
 
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
@@ -246,14 +281,18 @@ def report(run: str, name: str, heading: str = "") -> None:
         browser = playwright.chromium.launch(
             executable_path=chromium, args=["--no-sandbox", "--disable-gpu"]
         )
-        page = browser.new_page(viewport={"width": 1000, "height": 560 if heading else 1000})
-        page.goto((Path(run) / "report.html").resolve().as_uri())
-        page.wait_for_timeout(1000)
-        if heading:
-            page.get_by_role("heading", name=heading).evaluate("it => it.scrollIntoView()")
-        photographed = Image.open(io.BytesIO(page.screenshot()))
+        page = browser.new_page(viewport={"width": 1000, "height": height})
+        page.goto(address)
+        yield page
         browser.close()
-    small = photographed.convert("RGB").quantize(128, dither=Image.Dither.NONE)
+
+
+def photograph(page: Any, name: str) -> None:
+    """Save what the window shows, in 128 colours."""
+    from PIL import Image
+
+    photographed = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    small = photographed.quantize(128, dither=Image.Dither.NONE)
     small.save(IMAGES / f"{name}.png", optimize=True)
 
 
@@ -263,7 +302,7 @@ DRAWN: dict[str, Callable[[], str]] = {"concepts.svg": flow, "peers.svg": peers}
 def main(words: Sequence[str]) -> None:
     """See the head of this file."""
     if words:
-        report(*words[1:])
+        {"report": report, "page": web_page}[words[0]](*words[1:])
         return
     IMAGES.mkdir(exist_ok=True)
     for name, content in {**badges(), **{name: draw() for name, draw in DRAWN.items()}}.items():
