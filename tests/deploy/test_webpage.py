@@ -79,7 +79,8 @@ def test_nothing_is_overwritten_and_nothing_is_exported_anew(
         api.export(exported, web=tmp_path / "page")
     with pytest.raises(TutelageError, match="there already"):
         api.export(exported, web=exported)
-    for name, value in {"int8": True, "out": tmp_path / "x.onnx", "format": "hub"}.items():
+    others = {"int8": True, "view": True, "out": tmp_path / "x.onnx", "format": "hub"}
+    for name, value in others.items():
         with pytest.raises(TutelageError, match=f"exported already; leave out --{name},"):
             api.export(exported, web=tmp_path / "other", **{name: value})
     with pytest.raises(TutelageError, match="one of the model's classes: r, g"):

@@ -41,7 +41,8 @@ def export(
 ) -> dict[str, Any]:
     """Export and check; ``tutelage.api.export`` has the arguments."""
     if web is not None:
-        others = {"--out": out, "--int8": int8, "--images": images, "--format": format != "onnx"}
+        others = {"--out": out is not None, "--int8": int8, "--images": images is not None}
+        others |= {"--portable": portable, "--view": view, "--format": format != "onnx"}
         if given := [name for name, value in others.items() if value]:
             raise TutelageError(
                 f"--web makes a page of the file that is exported already; leave out {given[0]}, "
