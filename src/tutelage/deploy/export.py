@@ -97,7 +97,7 @@ def export(
     if loaded.spec.decision_threshold is not None:
         result["threshold"] = "{}={:g}".format(*loaded.spec.decision_threshold)
     if int8:
-        from tutelage.deploy.onnx import quantize_onnx
+        from tutelage.deploy.quantize import quantize_onnx
 
         half = min(CALIBRATION_IMAGES, (len(own) + 1) // 2)
         quantized = quantize_onnx(
