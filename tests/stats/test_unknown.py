@@ -89,6 +89,13 @@ def test_a_matched_threshold_is_exceeded_as_often() -> None:
     assert not (ours > match_threshold(ours, theirs, threshold=99.0)).any()
 
 
+@pytest.mark.parametrize("threshold", [0.5, 2.5, 4.5])
+def test_a_threshold_matched_to_itself_does_not_move(threshold: float) -> None:
+    scores = np.array([3.0, 1.0, 4.0, 2.0])
+    assert match_threshold(scores, scores, threshold) == threshold
+    assert match_threshold(scores + 10, scores, threshold) == threshold + 10
+
+
 # --- detection
 
 

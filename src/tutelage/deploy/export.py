@@ -22,7 +22,7 @@ from tutelage.system.errors import TutelageError, need
 # The formats, and what each file or folder is called in the model folder.
 FORMATS = {"onnx": "model.onnx", "torch": "model.pt2", "timm": "timm", "hub": "hub"}
 PARITY_IMAGES = 64
-CALIBRATION_IMAGES = 128  # for int8
+CALIBRATION_IMAGES = 256  # for int8
 JUDGED_IMAGES = 512  # others, on which int8 is judged
 
 

@@ -113,8 +113,14 @@ def _upper_share(n: int, k: int) -> float:
 
 
 def match_threshold(ours: Floats, theirs: Floats, threshold: float) -> float:
-    """The threshold that as many of ``ours`` (N,) exceed as of ``theirs`` (N,) exceed their own."""
-    return float(np.quantile(ours, float((theirs <= threshold).mean())))
+    """The threshold that as many of ``ours`` (N,) exceed as of ``theirs`` (N,) exceed their own.
+
+    It lies between two of ``ours`` where ``threshold`` lies between those of ``theirs`` that have
+    the same ranks, and outside of all of them by the same. So equal scores have the same threshold.
+    """
+    ranked, own = np.sort(theirs), np.sort(ours)
+    inside = np.clip(threshold, ranked[0], ranked[-1])
+    return float(np.interp(inside, ranked, own) + threshold - inside)
 
 
 @dataclass(frozen=True)
