@@ -396,6 +396,41 @@ def teachers(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def int8(result: dict[str, Any]) -> str:
+    """One ``int8`` result, one line a data set, as Markdown."""
+    chip = result["hardware"]
+    head = ["data", "test images", "accuracy, float to int8", "calibration error", "same answer"]
+    head += ["unknown", "changed to or from unknown", "ms an image", "megabytes", "kept"]
+    lines = [
+        f"{result['date']}, {chip['processor']}, one thread; {result['note']}; "
+        f"onnxruntime {result['versions']['onnxruntime']}.",
+        "",
+        _line(head),
+        _line(["---"] * len(head)),
+    ]
+    for row in result["runs"]:
+        of = [row[name] for name in ("fp32", "int8")]
+        times, sizes = ([row[f"{name}_{unit}"] for name in ("fp32", "int8")]
+                        for unit in ("ms", "bytes"))  # fmt: skip
+        lines.append(
+            _line(
+                [
+                    row["data"],
+                    f"{row['n']:,}",
+                    " to ".join(f"{100 * one['accuracy']:.1f}" for one in of),
+                    " to ".join(f"{one['ece']:.3f}" for one in of),
+                    f"{100 * row['agreement']:.1f}%",
+                    " to ".join(str(one["unknown"]) for one in of),
+                    str(row["unknown_flips"]),
+                    f"{times[0]:.1f} to {times[1]:.1f}, {times[0] / times[1]:.2f} times as fast",
+                    " to ".join(f"{size / 1e6:.1f}" for size in sizes),
+                    row["kept"],
+                ]
+            )
+        )
+    return "\n".join(lines)
+
+
 TABLES: dict[str, tuple[Callable[[], str], str]] = {
     "augment_cpu": (lambda: augment_cpu(recorded("augment_cpu")[-1]), "augmentation.md"),
     "magnitude": (lambda: magnitude(recorded("magnitude")), "augmentation.md"),
@@ -408,6 +443,7 @@ TABLES: dict[str, tuple[Callable[[], str], str]] = {
         "efficiency.md",
     ),
     "foreign": (lambda: foreign(recorded("foreign")), "efficiency.md"),
+    "int8": (lambda: int8(recorded("int8")[-1]), "howto.md"),
     "teachers": (lambda: teachers(lines_of("teachers.jsonl")), "teachers.md"),
 }
 

@@ -160,22 +160,6 @@ def test_the_map_names_modules_that_exist_and_every_package() -> None:
                 assert (SOURCE / package / f"{module}.py").exists(), f"{package}/{module}"
 
 
-def test_the_snippet_that_needs_onnxruntime_alone_runs(
-    finished: Path,
-    photos: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    page = (DOCS / "howto.md").read_text("utf-8")
-    (snippet,) = re.findall(r"```\n(import json, numpy.*?)```", page, re.S)
-    image = next((photos / "test" / "disc").iterdir())
-    snippet = snippet.replace("runs/first/student.onnx", str(finished / "student.onnx"))
-    exec(snippet.replace("photo.jpg", str(image)), {})
-    label, probability = capsys.readouterr().out.split()
-    assert label in ("disc", "square", "triangle")
-    assert 1 / 3 < float(probability) <= 1
-
-
 def test_the_snippet_that_opens_a_model_once_runs(
     finished: Path,
     photos: Path,
