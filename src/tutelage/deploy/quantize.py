@@ -26,6 +26,9 @@ from tutelage.system.files import write_atomically
 
 # Named, since the quantiser's default takes shape arithmetic too.
 QUANTIZED = ["Conv", "Gemm", "MatMul", "Add", "Clip", "GlobalAveragePool"]
+# That set the ranges of the activations. With 256 outliers widened them, and the logits were 5% to
+# 9% further from the float model's (digits, ants and bees).
+RANGE_IMAGES = 128
 TIMED_RUNS = 100
 
 
@@ -113,7 +116,7 @@ def write_int8(path: Path, out: Path, images: Sequence[np.ndarray]) -> None:
         raise TutelageError("int8 needs images to calibrate on, at least about 100")
     onnx = need("onnx", "train")
     exact = OnnxModel(path)
-    _quantize(path, out, images)
+    _quantize(path, out, images[:RANGE_IMAGES])
     model = onnx.load(str(out))
     onnx.helper.set_model_props(model, exact.metadata)
     onnx.save(model, str(out))
