@@ -463,3 +463,32 @@ def test_auroc_by_hand() -> None:
     assert auroc(np.array([3.0, 1.0, 4.0, 2.0]), outside) == 0.0
     assert auroc(np.array([1.0, 1.0, 1.0, 1.0]), outside) == 0.5
     assert auroc(np.array([1.0, 1.0, 2.0, 2.0]), outside) == (0.5 + 0 + 1 + 0.5) / 4
+
+
+def test_the_int8_table_has_a_line_for_each_data_set() -> None:
+    row = {
+        "data": "digits",
+        "n": 1500,
+        "agreement": 0.985,
+        "unknown_flips": 3,
+        "fp32": {"accuracy": 0.95, "ece": 0.0317, "unknown": 3},
+        "int8": {"accuracy": 0.946, "ece": 0.03, "unknown": 4},
+        "fp32_ms": 1.8,
+        "int8_ms": 1.2,
+        "fp32_bytes": 4_800_000,
+        "int8_bytes": 1_400_000,
+        "kept": "int8",
+    }
+    result = {
+        "date": "2026-11-27",
+        "hardware": {"processor": "Xeon"},
+        "versions": {"onnxruntime": "1.27.0"},
+        "note": "an idle machine",
+        "runs": [row],
+    }
+    about, _, _, _, line = tables.int8(result).splitlines()
+    assert about == "2026-11-27, Xeon, one thread; an idle machine; onnxruntime 1.27.0."
+    assert line == (
+        "| digits | 1,500 | 95.0 to 94.6 | 0.032 to 0.030 | 98.5% | 3 to 4 | 3 "
+        "| 1.8 to 1.2, 1.50 times as fast | 4.8 to 1.4 | int8 |"
+    )
