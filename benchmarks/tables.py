@@ -396,8 +396,10 @@ def teachers(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def int8(result: dict[str, Any]) -> str:
-    """One ``int8`` result, one line a data set, as Markdown."""
+def int8(found: list[dict[str, Any]]) -> str:
+    """The newest ``int8`` figures of each data set, one line each, as Markdown."""
+    newest = {row["data"]: row for result in found for row in result["runs"]}
+    result = found[-1]
     chip = result["hardware"]
     head = ["data", "test images", "accuracy, float to int8", "calibration error", "same answer"]
     head += ["unknown", "changed to or from unknown", "ms an image", "megabytes", "kept"]
@@ -408,7 +410,7 @@ def int8(result: dict[str, Any]) -> str:
         _line(head),
         _line(["---"] * len(head)),
     ]
-    for row in result["runs"]:
+    for row in newest.values():
         of = [row[name] for name in ("fp32", "int8")]
         times, sizes = ([row[f"{name}_{unit}"] for name in ("fp32", "int8")]
                         for unit in ("ms", "bytes"))  # fmt: skip
@@ -443,7 +445,7 @@ TABLES: dict[str, tuple[Callable[[], str], str]] = {
         "efficiency.md",
     ),
     "foreign": (lambda: foreign(recorded("foreign")), "efficiency.md"),
-    "int8": (lambda: int8(recorded("int8")[-1]), "howto.md"),
+    "int8": (lambda: int8(recorded("int8")), "howto.md"),
     "teachers": (lambda: teachers(lines_of("teachers.jsonl")), "teachers.md"),
 }
 

@@ -465,7 +465,7 @@ def test_auroc_by_hand() -> None:
     assert auroc(np.array([1.0, 1.0, 2.0, 2.0]), outside) == (0.5 + 0 + 1 + 0.5) / 4
 
 
-def test_the_int8_table_has_a_line_for_each_data_set() -> None:
+def test_the_int8_table_has_the_newest_line_of_each_data_set() -> None:
     row = {
         "data": "digits",
         "n": 1500,
@@ -486,7 +486,8 @@ def test_the_int8_table_has_a_line_for_each_data_set() -> None:
         "note": "an idle machine",
         "runs": [row],
     }
-    about, _, _, _, line = tables.int8(result).splitlines()
+    earlier = {**result, "note": "a busy one", "runs": [{**row, "kept": "fp32"}]}
+    about, _, _, _, line = tables.int8([earlier, result]).splitlines()
     assert about == "2026-11-27, Xeon, one thread; an idle machine; onnxruntime 1.27.0."
     assert line == (
         "| digits | 1,500 | 95.0 to 94.6 | 0.032 to 0.030 | 98.5% | 3 to 4 | 3 "
