@@ -108,6 +108,7 @@ def test_the_temperature_is_fitted_anew_in_graph_and_metadata(
 def test_the_temperature_fits_what_the_float_model_believes(exported: Path, rounded: Path) -> None:
     ours, theirs = (OnnxModel(path).probabilities(PICTURES) for path in (rounded, exported))
     assert ours.max(axis=1).mean() == pytest.approx(theirs.max(axis=1).mean(), abs=0.01)
+    assert OnnxModel(rounded).temperature == pytest.approx(1.25, rel=0.1)
 
 
 def test_int8_is_written_when_faster(exported: Path, tmp_path: Path, timings: list[float]) -> None:
