@@ -514,7 +514,7 @@ def test_export_prints_each_form_and_warns_of_the_images_that_go_with_them(
     forms = ["--portable", "--view", "--out", str(tmp_path / "m.onnx")]
     assert cli.main(["export", str(finished), *forms]) == 0
     _, portable, view, _, golden = capsys.readouterr().out.splitlines()
-    assert portable.startswith(f"{tmp_path / 'm.portable.onnx'}: agrees with m.onnx on 42 training")
+    assert portable.startswith(f"{tmp_path / 'm.portable.onnx'}: agrees with torch on 42 training")
     assert view.startswith(f"{tmp_path / 'm.view.onnx'}: agrees with torch on 42 training images")
     assert golden == (
         f"{tmp_path / 'golden'}: ten of these training images with their answers, to test a port; "

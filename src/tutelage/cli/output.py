@@ -63,14 +63,12 @@ def _print_line(text: str) -> None:
 
 
 def _print_export(result: dict[str, Any]) -> None:
-    """What was written, and how well it agrees with torch, or with the usual file."""
+    """What was written, and how well it agrees with torch."""
     of = "training images" if result["images"] == "training images" else "generated pictures"
-    usual = Path(result["path"]).name
-    forms = [(result, "torch"), (result.get("portable"), usual), (result.get("view"), "torch")]
-    for form, reference in forms:
+    for form in (result, result.get("portable"), result.get("view")):
         if form:
             print(
-                f"{form['path']}: agrees with {reference} on {form['n']} {of}, in the answer on "
+                f"{form['path']}: agrees with torch on {form['n']} {of}, in the answer on "
                 f"{form['top1_agreement']:.1%}, in a probability to {form['max_difference']:.2g}"
             )
     if "description" in result:

@@ -129,6 +129,7 @@ def _beside(
     """Write what lies beside the ONNX file ``path``: other forms, golden images, description."""
     from tutelage.deploy import portable as forms
     from tutelage.deploy.golden import write_golden
+    from tutelage.deploy.onnx import parity
     from tutelage.models.classifier import count_parameters
 
     result: dict[str, Any] = {}
@@ -136,7 +137,7 @@ def _beside(
     if portable:
         file = files["portable"] = path.with_suffix(".portable.onnx")
         forms.export_portable(model, file)
-        checked = forms.portable_parity(path, file, images)
+        checked = parity(model, file, images)
         result["portable"] = {"path": str(file), **asdict(checked)}
     if view:
         file = files["view"] = path.with_suffix(".view.onnx")

@@ -106,31 +106,26 @@ def parity(
     answers = [deployed(torch.tensor(image)[None]) for image in images]
     ours = np.concatenate([answer.probabilities.numpy() for answer in answers])
     theirs = (exported or OnnxModel(path).probabilities)(images)
-    return agreement(path, "torch", ours, theirs)
+    return agreement(path, ours, theirs)
 
 
 def agreement(
-    path: Path | str,
-    reference: str,
-    ours: np.ndarray,
-    theirs: np.ndarray,
-    tolerance: float = TOLERANCE,
-    mean_tolerance: float = MEAN_TOLERANCE,
+    path: Path | str, ours: np.ndarray, theirs: np.ndarray, tolerance: float = TOLERANCE
 ) -> Parity:
-    """Compare the probabilities ``theirs`` (N, K) of an exported file with those of a reference.
+    """Compare probabilities of torch, ``ours`` (N, K), and of the exported file, ``theirs``.
 
     Raises:
-        TutelageError: as ``parity`` has it, with these tolerances.
+        TutelageError: as ``parity`` has it, with this tolerance.
     """
     result, same = compare_answers(ours, theirs)
     ordered = np.sort(ours, axis=1)
     tie = ordered[:, -1] - ordered[:, -2] <= tolerance if ours.shape[1] > 1 else same
-    near = result.max_difference <= tolerance and result.mean_difference <= mean_tolerance
+    near = result.max_difference <= tolerance and result.mean_difference <= MEAN_TOLERANCE
     if not near or not (same | tie).all():
         raise TutelageError(
-            f"the exported model {path} differs from {reference}: probabilities by up to "
+            f"the exported model {path} differs from torch: probabilities by up to "
             f"{result.max_difference:.2g} (allowed {tolerance:g}) and "
-            f"{result.mean_difference:.2g} on average ({mean_tolerance:g}), "
+            f"{result.mean_difference:.2g} on average ({MEAN_TOLERANCE:g}), "
             f"top-1 equal on {result.top1_agreement:.1%} of {result.n} images; "
             "export it again from this model, and if that does not help, another --student "
             "or another onnxruntime version may be needed"
