@@ -69,7 +69,8 @@ def test_the_portable_file_gives_the_usual_answers(model: Classifier, files: Pat
 def test_the_portable_graph_has_what_old_runtimes_know(files: Path) -> None:
     read = onnx.shape_inference.infer_shapes(onnx.load(str(files / "portable.onnx")))
     assert [(opset.domain, opset.version) for opset in read.opset_import] == [("", 13)]
-    assert "Resize" not in {node.op_type for node in read.graph.node}
+    # OpenVINO skips the antialiasing of one, and takes the other over the whole batch.
+    assert not {"Resize", "ReduceLogSumExp"} & {node.op_type for node in read.graph.node}
     uint8 = onnx.TensorProto.UINT8
     (images,) = read.graph.input
     assert images.type.tensor_type.elem_type == uint8
@@ -81,7 +82,7 @@ def test_the_portable_graph_has_what_old_runtimes_know(files: Path) -> None:
 
 def test_the_view_file_takes_what_training_saw(model: Classifier, files: Path) -> None:
     read = onnx.load(str(files / "view.onnx"))
-    assert [(opset.domain, opset.version) for opset in read.opset_import] == [("", 13)]
+    assert [(opset.domain, opset.version) for opset in read.opset_import] == [("", 10)]
     session = onnxruntime.InferenceSession(files / "view.onnx")
     told = [(i.name, i.type, i.shape) for i in (*session.get_inputs(), *session.get_outputs())]
     assert told == [
@@ -101,16 +102,19 @@ def test_the_view_file_takes_what_training_saw(model: Classifier, files: Path) -
         OnnxModel(files / "view.onnx")
 
 
-def test_several_trunks_are_exported_in_both_forms(tmp_path: Path) -> None:
+@pytest.mark.parametrize("trunks", [("test_efficientnet", "test_resnet"), ("test_vit",)])
+def test_several_trunks_and_transformers_are_exported_in_both_forms(
+    trunks: tuple[str, ...], tmp_path: Path
+) -> None:
     torch.manual_seed(0)
-    options = {"canvas": 48, "input_size": 40, "weights": "none"}
-    trunks = [create(n, ["a", "b"], **options) for n in ("test_efficientnet", "test_resnet")]
-    joint = with_levels(join(trunks)).eval()
-    torch.nn.init.normal_(joint.head.weight)
-    export_portable(joint, tmp_path / "portable.onnx")
-    export_view(joint, tmp_path / "view.onnx")
-    assert parity(joint, tmp_path / "portable.onnx", IMAGES).n
-    assert view_parity(joint, tmp_path / "view.onnx", IMAGES).n
+    options = {"canvas": 48, "input_size": 48, "weights": "none"}
+    created = [create(name, ["a", "b"], **options) for name in trunks]
+    model = (with_levels(join(created)) if len(created) > 1 else created[0]).eval()
+    torch.nn.init.normal_(model.head.weight)
+    export_portable(model, tmp_path / "portable.onnx")
+    export_view(model, tmp_path / "view.onnx")
+    assert parity(model, tmp_path / "portable.onnx", IMAGES).n
+    assert view_parity(model, tmp_path / "view.onnx", IMAGES).n
 
 
 def test_a_view_file_that_answers_otherwise_is_refused(files: Path) -> None:

@@ -16,11 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.augment.resample import center_matrices, matrix, resize
-from tutelage.deploy.graph import Answers, Deployed, side_of, squash
+from tutelage.deploy.graph import Deployed, side_of, squash
 from tutelage.deploy.onnx import EXAMPLE, Parity, agreement, write_graph
 from tutelage.models.classifier import Classifier
 
-OPSET = 13  # of ONNX: every runtime that docs/deployment.md names knows its operators
+# Of ONNX: the newest that every runtime of docs/deployment.md knows. OpenCV 4.6 takes no Clip of
+# opset 11, but no images of any size either.
+OPSET = 13
+VIEW_OPSET = 10
 OUTPUTS = ("probabilities", "energy")
 # The allowed difference of a probability, where the view file and torch are given equal views.
 VIEW_TOLERANCE = 1e-3
@@ -31,7 +34,7 @@ class Portable(nn.Module):
 
     def __init__(self, model: Classifier) -> None:
         super().__init__()
-        self.deployed = Deployed(model)
+        self.deployed = _plain(Deployed(model))
         self.spec = model.spec
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,7 +43,7 @@ class Portable(nn.Module):
         canvas = squash_by_matrices(images, spec.canvas)
         aspect = side_of(images, 2) / side_of(images, 1)
         matrices = center_matrices(aspect, spec.canvas, spec.input_size, spec.crop_pct)
-        return _of(self.deployed.look(resize(canvas, *matrices) / 255.0))
+        return _look(self.deployed, resize(canvas, *matrices) / 255.0)
 
 
 class View(nn.Module):
@@ -48,12 +51,12 @@ class View(nn.Module):
 
     def __init__(self, model: Classifier) -> None:
         super().__init__()
-        self.deployed = Deployed(model)
+        self.deployed = _plain(Deployed(model))
         self.spec = model.spec
 
     def forward(self, view: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities (N, K) and energies (N,) of views (N, 3, S, S) in [0, 1]."""
-        return _of(self.deployed.look(view))
+        return _look(self.deployed, view)
 
 
 def export_portable(model: Classifier, path: Path) -> None:
@@ -64,7 +67,7 @@ def export_portable(model: Classifier, path: Path) -> None:
 def export_view(model: Classifier, path: Path) -> None:
     """Write ``View(model)`` as ONNX for one view; raises what ``export_onnx`` does."""
     side = model.spec.input_size
-    write_graph(View(model), "view", torch.zeros(1, 3, side, side), OUTPUTS, path, OPSET)
+    write_graph(View(model), "view", torch.zeros(1, 3, side, side), OUTPUTS, path, VIEW_OPSET)
 
 
 def view_parity(model: Classifier, path: Path, images: Sequence[np.ndarray]) -> Parity:
@@ -109,5 +112,21 @@ def _squashing(images: Tensor, axis: int, canvas: int) -> Tensor:
     return matrix(images.shape[axis], canvas, torch.zeros(1), side_of(images, axis))[0]
 
 
-def _of(answers: Answers) -> tuple[Tensor, Tensor]:
-    return answers.probabilities, answers.energy
+def _plain(deployed: Deployed) -> Deployed:
+    """The same with attention in single operators: as one, ONNX knows it from opset 14 on."""
+    for part in deployed.modules():
+        if hasattr(part, "fused_attn"):  # timm's
+            part.fused_attn = False
+    return deployed
+
+
+def _look(deployed: Deployed, view: Tensor) -> tuple[Tensor, Tensor]:
+    """``Deployed.look``, with the energy in operators that every runtime computes alike.
+
+    OpenVINO 2026.4 reduces the ReduceLogSumExp of opset 13 over the whole batch. The logarithm of
+    a softmax is a logit plus the energy. It stays (N, 1) until the end, as OpenCV 4.6 wants it.
+    """
+    logits = deployed.model(view)
+    probabilities = torch.softmax(logits / deployed.spec.temperature, dim=-1)
+    energy = torch.log_softmax(logits, dim=-1)[:, :1] - logits[:, :1]
+    return probabilities, energy.reshape(-1)
