@@ -433,6 +433,47 @@ def int8(found: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+RUNTIME_FORMS = {"onnx": "usual", "portable": "portable", "view": "view"}
+
+
+def runtimes(rows: list[dict[str, Any]]) -> str:
+    """How far runtimes are from onnxruntime with each form, a table for each model, as Markdown.
+
+    Args:
+        rows: lines of ``runtimes.jsonl``; the newest of a cell counts.
+    """
+    newest = {(row["model"], row["runtime"], row["form"]): row for row in rows}
+    models = dict.fromkeys(model for model, _, _ in newest)
+    chips = {"{processor}, {cores} cores".format(**row["hardware"]) for row in newest.values()}
+    dates = sorted({row["date"] for row in newest.values()})
+    lines = [f"{' and '.join(dict.fromkeys([dates[0], dates[-1]]))}, {', '.join(sorted(chips))}."]
+    for model in models:
+        names = dict.fromkeys(runtime for of, runtime, _ in newest if of == model)
+        lines += ["", _line([f"**{model}**", "version", *RUNTIME_FORMS.values()])]
+        lines.append(_line(["---"] * (2 + len(RUNTIME_FORMS))))
+        for name in names:
+            cells = [newest.get((model, name, form)) for form in RUNTIME_FORMS]
+            versions = {cell["version"]: None for cell in cells if cell and "version" in cell}
+            lines.append(_line([name, ", ".join(versions), *map(_agreement, cells)]))
+    return "\n".join(lines)
+
+
+def _agreement(row: dict[str, Any] | None) -> str:
+    """A cell: the largest difference, and what else differs."""
+    if row is None:
+        return "not run"
+    if "failed" in row:
+        return "fails"
+    words = [f"{row['max_difference']:.0e}" if row["max_difference"] else "0"]
+    if row["top1_agreement"] < 1:
+        words.append(f"top-1 {row['top1_agreement']:.3f}")
+    if flips := row["unknown_flips"]:
+        words.append(f"{flips} unknown flip{'s' if flips > 1 else ''}")
+    if row["images"] < 150:
+        words.append(f"{row['images']} images")
+    return "; ".join(words)
+
+
 TABLES: dict[str, tuple[Callable[[], str], str]] = {
     "augment_cpu": (lambda: augment_cpu(recorded("augment_cpu")[-1]), "augmentation.md"),
     "magnitude": (lambda: magnitude(recorded("magnitude")), "augmentation.md"),
@@ -446,6 +487,7 @@ TABLES: dict[str, tuple[Callable[[], str], str]] = {
     ),
     "foreign": (lambda: foreign(recorded("foreign")), "efficiency.md"),
     "int8": (lambda: int8(recorded("int8")), "howto.md"),
+    "runtimes": (lambda: runtimes(lines_of("runtimes.jsonl")), "deployment.md"),
     "teachers": (lambda: teachers(lines_of("teachers.jsonl")), "teachers.md"),
 }
 

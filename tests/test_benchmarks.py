@@ -493,3 +493,30 @@ def test_the_int8_table_has_the_newest_line_of_each_data_set() -> None:
         "| digits | 1,500 | 95.0 to 94.6 | 0.032 to 0.030 | 98.5% | 3 to 4 | 3 "
         "| 1.8 to 1.2, 1.50 times as fast | 4.8 to 1.4 | int8 |"
     )
+
+
+# --- other runtimes
+
+
+def test_the_table_of_runtimes_says_what_differs_and_what_was_not_run() -> None:
+    cell = {"date": "2026-11-27", "model": "ants", "runtime": "MNN", "version": "3", "images": 150}
+    cell |= {"hardware": {"processor": "Xeon", "cores": 2}}
+    alike = {"top1_agreement": 1.0, "max_difference": 0.00041, "unknown_flips": 0}
+    rows = [
+        {**cell, "form": "onnx", "top1_agreement": 1.0, "max_difference": 0.5, "unknown_flips": 9},
+        {
+            **cell,
+            "form": "onnx",
+            "top1_agreement": 0.98,
+            "max_difference": 0.03,
+            "unknown_flips": 2,
+        },
+        {**cell, "form": "portable", **alike, "images": 20},
+        {**cell, "form": "view", **alike, "unknown_flips": None},
+        {**cell, "runtime": "ncnn", "form": "onnx", "failed": "no Resize"},
+        {**cell, "model": "bees", "form": "view", **alike, "max_difference": 0.0},
+    ]
+    *_, mnn, ncnn, _, _, _, bees = tables.runtimes(rows).splitlines()
+    assert mnn == "| MNN | 3 | 3e-02; top-1 0.980; 2 unknown flips | 4e-04; 20 images | 4e-04 |"
+    assert ncnn == "| ncnn | 3 | fails | not run | not run |"
+    assert bees == "| MNN | 3 | not run | not run | 0 |"
