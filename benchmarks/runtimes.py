@@ -69,7 +69,7 @@ RUNTIMES = {
     "onnxruntime 1.15": Runtime("onnxruntime", ("onnxruntime==1.15.1", "numpy<2")),
     "onnxruntime-web, node": Runtime("node"),
     "onnxruntime-web, Chromium": Runtime("wasm"),
-    "onnxruntime-web, Chromium, WebGPU in software": Runtime("webgpu", images=20),
+    "onnxruntime-web, Chromium, WebGPU in software": Runtime("webgpu", images=5),
     "OpenVINO, f32": Runtime("openvino_f32", ("openvino", "numpy")),
     "OpenVINO, its default": Runtime("openvino", ("openvino", "numpy")),
     "MNN": Runtime("mnn", ("MNN", "numpy")),

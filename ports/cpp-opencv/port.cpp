@@ -5,6 +5,7 @@
 //
 // `tutelage export MODEL --view` writes the description, the model and the golden images.
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
@@ -45,7 +46,8 @@ cv::Mat rounded(cv::Mat image) {
 cv::Mat view_of(const cv::Mat& bgr, const Json& described) {
   const int canvas = described["canvas"], side = described["input_size"];
   const double crop = described["crop_pct"], shorter = std::min(bgr.rows, bgr.cols);
-  const double height = canvas * crop * shorter / bgr.rows, width = canvas * crop * shorter / bgr.cols;
+  const double height = canvas * crop * shorter / bgr.rows;
+  const double width = canvas * crop * shorter / bgr.cols;
   const cv::Mat rows = weights(canvas, side, (canvas - height) / 2, height);
   const cv::Mat columns = weights(canvas, side, (canvas - width) / 2, width);
   cv::Mat view({1, 3, side, side}, CV_32F);
@@ -79,7 +81,8 @@ std::string label_of(std::vector<float> probabilities, const Json& described) {
     if (own >= threshold[1].get<float>()) return name;
     own = -1;
   }
-  return classes[std::max_element(probabilities.begin(), probabilities.end()) - probabilities.begin()];
+  const auto likeliest = std::max_element(probabilities.begin(), probabilities.end());
+  return classes[likeliest - probabilities.begin()];
 }
 
 // Whether the answers to the golden images in a folder are the ones that are written there.
@@ -94,23 +97,27 @@ bool prove(cv::dnn::Net& net, const Json& described, const fs::path& folder) {
     if (label_of(expected, described) != known["label"])
       throw std::runtime_error("the rule for labels differs");
   }
-  std::cout << "largest difference of a probability " << probability << ", of an energy " << energy << "\n";
-  const double allowed = golden["tolerance"];  // of a probability, which a logit moves by a quarter at most
+  std::cout << "largest difference of a probability " << probability << ", of an energy " << energy
+            << "\n";
+  const double allowed = golden["tolerance"];  // of a probability: a logit moves it by a quarter
   return probability <= allowed && energy <= 4 * allowed;
 }
 
 int main(int count, char** words) try {
+  if (count < 2) throw std::runtime_error("port model.onnx.json [IMAGE...]");
   const fs::path description = words[1], folder = description.parent_path();
   const Json described = Json::parse(std::ifstream(description));
   if (described["files"]["view"].is_null())
     throw std::runtime_error("no view file; write one with tutelage export MODEL --view");
   cv::dnn::Net net = cv::dnn::readNetFromONNX(folder / described["files"]["view"]);
-  if (!prove(net, described, folder / "golden")) throw std::runtime_error("these answers are not the model's");
+  if (!prove(net, described, folder / "golden"))
+    throw std::runtime_error("these answers are not the model's");
   for (int i = 2; i < count; i++) {
     const Answer answer = ask(net, words[i], described);
     const Json& limit = described["unknown_threshold"];
     const bool unknown = !limit.is_null() && answer.energy > limit.get<float>();
-    std::cout << words[i] << ": " << (unknown ? "unknown" : label_of(answer.probabilities, described)) << "\n";
+    const std::string label = unknown ? "unknown" : label_of(answer.probabilities, described);
+    std::cout << words[i] << ": " << label << "\n";
   }
 } catch (const std::exception& error) {
   std::cerr << error.what() << "\n";

@@ -31,9 +31,8 @@ async function read(path) {
 
 /** The likeliest class, or the one that the model's decision threshold gives. */
 function labelOf(probabilities, { classes, decision_threshold: threshold }) {
-  const likeliest = (names) =>
-    names.reduce((best, name) => (of(name) > of(best) ? name : best));
   const of = (name) => probabilities[classes.indexOf(name)];
+  const likeliest = (names) => names.reduce((a, b) => (of(b) > of(a) ? b : a));
   if (threshold === null) return likeliest(classes);
   const [name, least] = threshold;
   return of(name) >= least ? name : likeliest(classes.filter((other) => other !== name));
@@ -49,7 +48,7 @@ async function prove(model, described, folder) {
     probability = Math.max(probability, ...apart);
     energy = Math.max(energy, Math.abs(found.energy - known.energy));
     if (labelOf(known.probabilities, described) !== known.label)
-      throw new Error(`${known.image}: the rule for labels differs`);
+      fail(`${known.image}: the rule for labels differs`);
   }
   const apart = `${probability.toPrecision(2)}, of an energy ${energy.toPrecision(2)}`;
   console.log(`largest difference of a probability ${apart}`);
@@ -57,16 +56,21 @@ async function prove(model, described, folder) {
   return probability <= golden.tolerance && energy <= 4 * golden.tolerance;
 }
 
+function fail(why) {
+  console.error(why);
+  process.exit(1);
+}
+
 const [description, ...images] = process.argv.slice(2);
+if (description === undefined) fail("node port.mjs model.onnx.json [IMAGE...]");
 const folder = dirname(description);
 const described = JSON.parse(readFileSync(description, "utf8"));
 const model = await load(join(folder, described.files.onnx));
 if (!(await prove(model, described, join(folder, "golden"))))
-  throw new Error("these answers are not the model's");
+  fail("these answers are not the model's");
 for (const path of images) {
   const { probabilities, energy } = await model(await read(path));
   const limit = described.unknown_threshold;
   const unknown = limit !== null && energy > limit;
-  const label = unknown ? "unknown" : labelOf(probabilities, described);
-  console.log(`${path}: ${label} (${Math.max(...probabilities).toFixed(3)})`);
+  console.log(`${path}: ${unknown ? "unknown" : labelOf(probabilities, described)}`);
 }

@@ -73,6 +73,8 @@ def prove(model: Model, described: dict[str, Any], folder: Path) -> bool:
 
 def main() -> None:
     """Prove the model, then name a class for each image."""
+    if len(sys.argv) < 2:
+        raise SystemExit("python port.py model.onnx.json [IMAGE...]")
     description, images = Path(sys.argv[1]), sys.argv[2:]
     described = json.loads(description.read_text(encoding="utf-8"))
     if described["files"]["portable"] is None:
@@ -84,8 +86,7 @@ def main() -> None:
         probabilities, energy = model(read(path))
         limit = described["unknown_threshold"]
         unknown = limit is not None and energy > limit
-        label = "unknown" if unknown else label_of(probabilities, described)
-        print(f"{path}: {label} ({probabilities.max():.3f})")
+        print(f"{path}: {'unknown' if unknown else label_of(probabilities, described)}")
 
 
 if __name__ == "__main__":

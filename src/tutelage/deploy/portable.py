@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -114,6 +115,7 @@ def _squashing(images: Tensor, axis: int, canvas: int) -> Tensor:
 
 def _plain(deployed: Deployed) -> Deployed:
     """The same with attention in single operators: as one, ONNX knows it from opset 14 on."""
+    part: Any
     for part in deployed.modules():
         if hasattr(part, "fused_attn"):  # timm's
             part.fused_attn = False
