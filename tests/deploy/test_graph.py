@@ -43,8 +43,10 @@ def test_same_probabilities_as_through_the_store(model: Classifier, size: tuple[
     view = center_view(torch.tensor(np.asarray(canvas))[None], aspect, 40, model.spec.crop_pct)
     with torch.no_grad():
         expected = torch.softmax(model(view) / 1.5, dim=1)
-        found, energy = Deployed(model)(torch.tensor(image)[None])
+        found, energy, features = Deployed(model)(torch.tensor(image)[None])
         by_hand = -model(view).exp().sum(dim=1).log()
+        seen = model.features(view)
+    torch.testing.assert_close(features, seen, atol=3e-2, rtol=0)
     torch.testing.assert_close(energy, by_hand, atol=3e-2, rtol=0)
     torch.testing.assert_close(found, expected, atol=5e-3, rtol=0)
 
@@ -53,7 +55,7 @@ def test_temperature_is_used(model: Classifier) -> None:
     image = torch.tensor(picture(50, 60))[None]
     hot = Deployed(model)
     hot.spec = dataclasses.replace(model.spec, temperature=50.0)
-    (sharp, before), (flat, after) = Deployed(model)(image), hot(image)
+    (sharp, before, _), (flat, after, _) = Deployed(model)(image), hot(image)
     assert sharp.max() > flat.max() + 0.05
     torch.testing.assert_close(flat.sum(1), torch.ones(1))
     assert torch.equal(before, after)  # a threshold on energies outlives a new temperature

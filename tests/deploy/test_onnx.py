@@ -41,7 +41,7 @@ def exported(model: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.mark.parametrize("index", range(len(SIZES)), ids=[f"{h}x{w}" for h, w in SIZES])
 def test_graph_equals_torch(model: Classifier, exported: Path, index: int) -> None:
     image = IMAGES[index]
-    expected, energy = Deployed(model)(torch.tensor(image)[None])
+    expected, energy, features = Deployed(model)(torch.tensor(image)[None])
     opened = OnnxModel(exported)
     found = opened.probabilities([image])
     assert found.shape == (1, 3)
@@ -50,6 +50,10 @@ def test_graph_equals_torch(model: Classifier, exported: Path, index: int) -> No
     np.testing.assert_array_equal(same, found)
     assert their_energy.shape == (1,)
     np.testing.assert_allclose(their_energy, energy, atol=1e-2)
+    also, still, their_features = opened.look([image])
+    np.testing.assert_array_equal(also, found)
+    np.testing.assert_array_equal(still, their_energy)
+    np.testing.assert_allclose(their_features, features, atol=1e-2)
     np.testing.assert_allclose(found.sum(1), 1.0, atol=1e-5)
 
 
@@ -154,14 +158,18 @@ def test_metadata(model: Classifier, exported: Path) -> None:
 
 def test_sizes_are_dynamic_and_the_graph_is_one_file(exported: Path) -> None:
     graph = onnx.load(str(exported)).graph
-    (images,), (probabilities, energy) = graph.input, graph.output
+    (images,), (probabilities, energy, features) = graph.input, graph.output
     assert images.type.tensor_type.elem_type == onnx.TensorProto.UINT8
     dims = images.type.tensor_type.shape.dim
     assert [d.dim_param or d.dim_value for d in dims] == ["N", "H", "W", 3]
     # Programs read the first output; what is new comes after it.
-    assert (probabilities.name, energy.name) == ("probabilities", "energy")
-    shape = [d.dim_param or d.dim_value for d in energy.type.tensor_type.shape.dim]
-    assert shape == ["N"]
+    names = [output.name for output in (probabilities, energy, features)]
+    assert names == ["probabilities", "energy", "features"]
+    shapes = [
+        [d.dim_param or d.dim_value for d in output.type.tensor_type.shape.dim]
+        for output in (energy, features)
+    ]
+    assert shapes == [["N"], ["N", 16]]
     assert [p.name for p in exported.parent.iterdir()] == [exported.name]
 
 

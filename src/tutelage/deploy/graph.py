@@ -21,11 +21,12 @@ class Answers(NamedTuple):
     """What a model says about N images.
 
     The energy is ``tutelage.stats.unknown.energy`` of the logits; it is high for an image of none
-    of the classes.
+    of the classes. The features are what the head looks at; ``tutelage watch`` compares them.
     """
 
     probabilities: Tensor  # (N, K) float32, calibrated
     energy: Tensor  # (N,) float32
+    features: Tensor  # (N, D) float32
 
 
 class Deployed(nn.Module):
@@ -58,9 +59,10 @@ class Deployed(nn.Module):
 
     def look(self, view: Tensor) -> Answers:
         """Answers for views (N, 3, S, S) in [0, 1]."""
-        logits = self.model(view)
+        features = self.model.features(view)
+        logits = self.model.logits(features)
         probabilities = torch.softmax(logits / self.spec.temperature, dim=-1)
-        return Answers(probabilities, -torch.logsumexp(logits, dim=-1))
+        return Answers(probabilities, -torch.logsumexp(logits, dim=-1), features)
 
 
 class TorchModel:
@@ -104,7 +106,7 @@ class TorchModel:
         """
         canvases, aspects = (part.to(self._device) for part in prepared)
         with torch.no_grad():
-            probabilities, energies = self._deployed.answers(canvases, aspects)
+            probabilities, energies, _ = self._deployed.answers(canvases, aspects)
         if not (torch.isfinite(probabilities).all() and torch.isfinite(energies).all()):
             raise TutelageError(
                 "the model answers with values that are not finite; its weights or its "

@@ -41,8 +41,8 @@ class Parity:
 def export_onnx(model: Classifier, path: Path | str) -> None:
     """Write ``Deployed(model)`` as ONNX, with the metadata that ``OnnxModel`` reads.
 
-    uint8 ``images`` (N, H, W, 3) -> ``probabilities`` (N, K), ``energy`` (N,). N, H and W are
-    dynamic. The file appears whole or not at all.
+    uint8 ``images`` (N, H, W, 3) -> ``probabilities`` (N, K), ``energy`` (N,), ``features``
+    (N, D). N, H and W are dynamic. The file appears whole or not at all.
 
     Raises:
         MissingExtra: the package onnx is not installed.

@@ -39,7 +39,7 @@ class Program(nn.Module):
             images.permute(0, 3, 1, 2), (side, side), mode="bilinear", antialias=True
         )
         aspect = torch.full((1,), width, dtype=torch.float32) / height
-        probabilities, energy = self.deployed.answers(canvas.permute(0, 2, 3, 1), aspect)
+        probabilities, energy, _ = self.deployed.answers(canvas.permute(0, 2, 3, 1), aspect)
         return probabilities, energy
 
 

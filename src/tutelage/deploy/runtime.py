@@ -31,6 +31,7 @@ class OnnxModel:
         input_size: side in pixels of the view that the trunk sees.
         unknown_threshold: an energy above it means none of the classes; None without a threshold.
         decision_threshold: (class, P), see ``tutelage.deploy.answers.decide``; None without one.
+        has_features: whether ``look`` can be asked; older files have no features.
         metadata: everything the file says about itself.
 
     Raises:
@@ -71,6 +72,7 @@ class OnnxModel:
             ) from error
         inputs = [(known.name, known.type) for known in self._session.get_inputs()]
         outputs = {known.name for known in self._session.get_outputs()}
+        self.has_features = {"energy", "features"} <= outputs
         wanted = {"probabilities"} | ({"energy"} if self.unknown_threshold is not None else set())
         if inputs != [("images", "tensor(uint8)")] or not wanted <= outputs:
             raise TutelageError(
@@ -91,6 +93,11 @@ class OnnxModel:
         """``probabilities`` (N, K) and energies (N,), for a model with an ``unknown_threshold``."""
         probabilities, energy = self._run(["probabilities", "energy"], images)
         return probabilities.reshape(-1, len(self.classes)), energy
+
+    def look(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """``probabilities`` (N, K), energies (N,) and features (N, D) of at least one image."""
+        probabilities, energy, features = self._run(["probabilities", "energy", "features"], images)
+        return probabilities, energy, features
 
     def prepare(self, pixels: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
         """Do all of the work: onnxruntime lets other threads go on while it computes."""
@@ -130,12 +137,14 @@ class OnnxModel:
             found: list[np.ndarray] = self._session.run(outputs, {"images": images})
         except Exception as error:  # as in opening
             raise TutelageError(f"{self.path} cannot be run: {error}") from error
-        shapes = {"probabilities": (len(images), len(self.classes)), "energy": (len(images),)}
+        n = len(images)
+        shapes = {"probabilities": (n, len(self.classes)), "energy": (n,)}
         for name, values in zip(outputs, found, strict=True):
-            if values.shape != shapes[name] or not np.isfinite(values).all():
+            expected = shapes.get(name, (n, *values.shape[1:2]))  # features have any width
+            if values.shape != expected or not np.isfinite(values).all():
                 raise TutelageError(
                     f"{self.path} answers with {name} {values.shape}, expected finite values "
-                    f"{shapes[name]}: it is damaged, export it again"
+                    f"{expected}: it is damaged, export it again"
                 )
         return found
 
