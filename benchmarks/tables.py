@@ -474,6 +474,65 @@ def _agreement(row: dict[str, Any] | None) -> str:
     return "; ".join(words)
 
 
+def watch(found: list[dict[str, Any]]) -> str:
+    """The newest ``watch`` result of each data set: alarms by size, and errors, as Markdown."""
+    newest = {result["data"]: result for result in found}
+    if not newest:
+        return "Not measured yet."
+    one = next(iter(newest.values()))
+    chip, everything = one["hardware"], [row for r in newest.values() for row in r["rows"]]
+    sizes = sorted({row["size"] for row in everything})
+    lines = [
+        f"{one['date']}, {chip['processor']}, {chip['cores']} cores. Share of looks with an alarm, "
+        f"by the number of images in the look. {one['rate']:.0%} is what chance may raise.",
+        "",
+        f"| data | change | looks | {' | '.join(map(str, sizes))} |",
+        f"|---|---|---|{'---|' * len(sizes)}",
+    ]
+    for name, result in newest.items():
+        for kind, rows in _by_kind(result).items():
+            cells = [f"{rows[n]['alarm']:.0%}" if n in rows else "" for n in sizes]
+            looks = str(next(iter(rows.values()))["looks"])
+            lines.append(_line([f"{name}, reference {result['reference']}", kind, looks, *cells]))
+    lines += [
+        "",
+        "Estimates on the largest looks: the true accuracy, the estimate minus it on average, its "
+        "mean error, how often its 95% interval holds the truth, and how often it is called "
+        "reliable; then the mean error of a class's share, and how often its interval holds.",
+        "",
+        "| data | change | images | accuracy | estimate is off by | error | held | relied on "
+        "| share is off by | held |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, result in newest.items():
+        for kind, rows in _by_kind(result).items():
+            lines.append(_line([name, kind, *_estimates(rows[max(rows)])]))
+    return "\n".join(lines)
+
+
+def _by_kind(result: dict[str, Any]) -> dict[str, dict[int, dict[str, Any]]]:
+    """Change -> number of images -> row."""
+    kinds: dict[str, dict[int, dict[str, Any]]] = {}
+    for row in result["rows"]:
+        kinds.setdefault(row["kind"], {})[row["size"]] = row
+    return kinds
+
+
+def _estimates(row: dict[str, Any]) -> list[str]:
+    accuracy, shares = row["accuracy"], row["shares"]
+    cells = [str(row["size"]), f"{100 * row['right']:.1f}"]
+    if accuracy is None:
+        cells += [""] * 4
+    else:
+        bias, error = (
+            f"{100 * accuracy[name]:{form}}" for name, form in (("bias", "+.1f"), ("error", ".1f"))
+        )
+        cells += [bias, error, f"{accuracy['covered']:.0%}", f"{accuracy['believed']:.0%}"]
+    if shares is None:
+        return [*cells, "", ""]
+    return [*cells, f"{100 * shares['error']:.1f}", f"{shares['covered']:.0%}"]
+
+
 TABLES: dict[str, tuple[Callable[[], str], str]] = {
     "augment_cpu": (lambda: augment_cpu(recorded("augment_cpu")[-1]), "augmentation.md"),
     "magnitude": (lambda: magnitude(recorded("magnitude")), "augmentation.md"),
@@ -489,6 +548,7 @@ TABLES: dict[str, tuple[Callable[[], str], str]] = {
     "int8": (lambda: int8(recorded("int8")), "howto.md"),
     "runtimes": (lambda: runtimes(lines_of("runtimes.jsonl")), "deployment.md"),
     "teachers": (lambda: teachers(lines_of("teachers.jsonl")), "teachers.md"),
+    "watch": (lambda: watch(recorded("watch")), "watch.md"),
 }
 
 

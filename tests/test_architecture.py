@@ -21,7 +21,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("steps", "heads"),
     ("deploy",),
     ("report",),
-    ("review",),
+    ("review", "watch"),
     ("chain",),
     ("ladder", "explore"),
     ("api",),
@@ -42,8 +42,9 @@ TORCH_FREE = (
     "deploy.predict", "deploy.pseudo_label", "deploy.runtime", "deploy.serve", "deploy.tables",
     "deploy.uploads", "explore.request", "ladder.curve", "ladder.request", "models.given",
     "review.app", "review.deciding", "review.ending",
-    "review.items", "review.suggested", "stats.calibrate", "stats.intervals", "stats.label_errors",
-    "stats.metrics", "stats.pseudo_labels", "stats.suggest", "stats.unknown", "system",
+    "review.items", "review.suggested", "stats.calibrate", "stats.class_shares",
+    "stats.estimated_accuracy", "stats.intervals", "stats.label_errors", "stats.metrics",
+    "stats.pseudo_labels", "stats.suggest", "stats.two_sample", "stats.unknown", "system", "watch",
 )  # fmt: skip
 
 

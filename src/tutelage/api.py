@@ -612,6 +612,52 @@ def bench(
     return bench_model(exported_files(several), threads=threads, size=size, runs=runs)
 
 
+def watch(
+    model: Path | str,
+    images: Images,
+    *,
+    reference: Data | None = None,
+    out: Path | str | None = None,
+    false_alarms: float = 0.05,
+    budget: int = 50,
+) -> dict[str, Any]:
+    """Tell whether images still look like those that a model was made for.
+
+    Compares what the model answers, what it sees in the images, how many look like none of the
+    classes, and how sharp, bright and colourful they are, and estimates the shares of the classes
+    and today's accuracy without labels. Exits with 3 if there is an alarm.
+
+    Args:
+        model: an exported .onnx file, or a run or model folder that has one.
+        images: as for ``tutelage predict``, at least 20; one call is one look.
+        reference: images like those that the model was made for, but that it did not learn from:
+            a folder or table as for ``tutelage run``, of which the test images count, or else the
+            val images, or else all. By default what the run kept of such images in the model's
+            folder.
+        out: a new folder for the page, ``watch.html``, its figures, ``watch.json``, and the images
+            to label first, ``to_label.csv``. Without it nothing is written.
+        false_alarms: the probability that a look raises an alarm, of whatever kind, though nothing
+            has changed.
+        budget: how many images to list for labelling.
+
+    Returns:
+        The content of watch.json.
+
+    Raises:
+        TutelageError: no model, no reference, too few images, or ``out`` exists.
+    """
+    from tutelage.watch.command import watch
+
+    return watch(
+        Path(model),
+        images,
+        None if out is None else Path(out),
+        reference=reference,
+        false_alarms=false_alarms,
+        budget=budget,
+    )
+
+
 def teachers() -> list[dict[str, Any]]:
     """List the networks to start from, with sizes, times and licences.
 

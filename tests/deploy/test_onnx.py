@@ -119,7 +119,7 @@ def test_parity_refuses_another_model(model: Classifier, exported: Path) -> None
 
 
 def _answer(probabilities: np.ndarray) -> Answers:
-    return Answers(torch.tensor(probabilities), torch.zeros(1))
+    return Answers(torch.tensor(probabilities), torch.zeros(1), torch.zeros(1, 1))
 
 
 def test_parity_forgives_a_tie(

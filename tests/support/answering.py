@@ -11,7 +11,8 @@ from onnx import TensorProto, helper
 def write_model(path: Path, *, threshold: float | None = None) -> Path:
     """Mean of the red and of the green channel, over 255, as probabilities of "r" and "g".
 
-    Its energy is the mean of the blue channel, over 255; ``threshold`` is the one of "unknown".
+    Its energy is the mean of the blue channel, over 255; ``threshold`` is the one of "unknown". Its
+    features are all three means.
     """
     value = helper.make_tensor_value_info
     nodes = [
@@ -21,6 +22,7 @@ def write_model(path: Path, *, threshold: float | None = None) -> Path:
         helper.make_node("Slice", ["s", "zero", "two", "one"], ["probabilities"]),
         helper.make_node("Slice", ["s", "two", "three", "one"], ["blue"]),
         helper.make_node("Squeeze", ["blue", "one"], ["energy"]),
+        helper.make_node("Identity", ["s"], ["features"]),
     ]
     numbers = {"zero": 0, "one": 1, "two": 2, "three": 3}
     graph = helper.make_graph(
@@ -30,6 +32,7 @@ def write_model(path: Path, *, threshold: float | None = None) -> Path:
         [
             value("probabilities", TensorProto.FLOAT, ["N", 2]),
             value("energy", TensorProto.FLOAT, ["N"]),
+            value("features", TensorProto.FLOAT, ["N", 3]),
         ],
         [
             *(helper.make_tensor(k, TensorProto.INT64, [1], [v]) for k, v in numbers.items()),

@@ -16,6 +16,7 @@ from tutelage.chain.measure import measure
 from tutelage.chain.pipeline import Pipeline
 from tutelage.chain.sheets import to_review
 from tutelage.chain.types import Finished, Run
+from tutelage.chain.watched import write_reference
 from tutelage.chain.worklist import write_worklist
 from tutelage.data.finished import CARD, REPORT, RESULT, note_finished
 from tutelage.data.runfolder import repeating_line
@@ -76,6 +77,8 @@ def _leave(
     run.folder.write_json(RESULT, result)
     for entry in result["stages"]:
         run.console.record("result", stage=entry["name"], figures=entry)
+    with run.part("reference"):
+        write_reference(run)
     write_skipped(run.store, out)  # some of the streamed images may have been lost by now
     done(8)
     with run.part("page"):

@@ -26,10 +26,15 @@ SHARED = ("demo", "run", "transfer", "self-train", "distill", "pseudo-label")
 """Commands that several processes do together, under torchrun."""
 CONTINUED = (*SHARED, "ladder", "suggest")
 """Commands that go on where they were cut off."""
+ALARM = 3
+"""The exit code of ``watch`` where images differ from what the model was made for."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; 0 when it worked, 2 for what the user can mend, 130 and 143 for signals."""
+    """Run one command; 0 when it worked, 2 for what the user can mend, 130 and 143 for signals.
+
+    3 is an alarm of ``watch``.
+    """
     words = tuple(sys.argv[1:] if argv is None else argv)
     parser = build_parser()
     if not words:
@@ -54,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _check_ranks(command)
         with handled() if command in CONTINUED else nullcontext():
-            _run(command, options)
+            return _run(command, options)
     except TutelageError as error:
         print_error(f"tutelage {command}: {error}")
         return 2
@@ -70,7 +75,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         message = explain(error, Path(options["out"]) if options.get("out") else None)
         print_error(f"tutelage {command}: {message}{again}")
         return 2
-    return 0
 
 
 def _check_ranks(command: str) -> None:
@@ -82,15 +86,16 @@ def _check_ranks(command: str) -> None:
         )
 
 
-def _run(command: str, options: dict[str, Any]) -> None:
-    """Call the verb of a command and print what it returns."""
+def _run(command: str, options: dict[str, Any]) -> int:
+    """Call the verb of a command and print what it returns; the exit code."""
     if command == "completion":
         import shtab
 
         print(shtab.complete(build_parser(full=True), shell=options["shell"]))
-        return
+        return 0
     if config := options.pop("config", None):
         options = {**read_settings(Path(config), command), **options}
     as_json = options.pop("json", False)
     result = getattr(api, command.replace("-", "_"))(**options)
     print_result(command, result, options, as_json=as_json)
+    return ALARM if command == "watch" and result["alarms"] else 0

@@ -36,6 +36,8 @@ def print_result(command: str, result: Any, options: dict[str, Any], *, as_json:
         from tutelage.models.teachers import describe as as_text
 
         print(as_text(result))
+    elif command == "watch" and not as_json:
+        _print_look(result)
     elif command == "export" and not as_json:
         _print_page(result) if options["web"] else _print_export(result)
     elif as_json and result:  # only the lead of several processes has any
@@ -60,6 +62,13 @@ def _print_line(text: str) -> None:
     from tutelage.system.console import printable
 
     print(printable(text), file=sys.stderr)
+
+
+def _print_look(result: dict[str, Any]) -> None:
+    from tutelage.watch.words import describe
+
+    _print_skipped([*result["skipped"].items()])
+    print(describe(result))
 
 
 def _print_export(result: dict[str, Any]) -> None:

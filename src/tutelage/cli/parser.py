@@ -24,7 +24,7 @@ VERBS: dict[str, Callable[..., Any]] = {
 }
 """Command -> the function that it calls."""
 
-EVERYDAY = ("demo", "run", "predict", "evaluate", "suggest", "review", "export", "serve")
+EVERYDAY = ("demo", "run", "predict", "evaluate", "suggest", "review", "export", "serve", "watch")
 """The commands that most people need, in the order of a first project."""
 HIDDEN = argparse.SUPPRESS
 METAVARS = {

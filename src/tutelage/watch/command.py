@@ -1,0 +1,151 @@
+"""What ``tutelage watch`` does, in order: look, compare, and say which images to label."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tutelage.data.catalog import Catalog
+from tutelage.data.decode import UnreadableImage, decode
+from tutelage.data.open import Data, open_data
+from tutelage.deploy.find import FoundModel, exported_file, find_model
+from tutelage.deploy.images import Images, Picture, find_images
+from tutelage.deploy.runtime import OnnxModel
+from tutelage.report.wording import now
+from tutelage.stats.metrics import Ints
+from tutelage.stats.suggest import Suggestion, first_to_label
+from tutelage.system.errors import TutelageError
+from tutelage.system.files import csv_line, write_atomically
+from tutelage.watch.compare import compare
+from tutelage.watch.look import Seen, look
+from tutelage.watch.page import SHOWN, render
+from tutelage.watch.reference import Reference, load_reference, make_reference, reference_file
+
+RESULT, PAGE, TO_LABEL = "watch.json", "watch.html", "to_label.csv"
+LEAST = 20  # images of a look
+
+
+def watch(
+    model: Path,
+    images: Images,
+    out: Path | None,
+    *,
+    reference: Data | None,
+    false_alarms: float,
+    budget: int,
+) -> dict[str, Any]:
+    """Look at a batch of images; ``tutelage.api.watch`` has the arguments."""
+    _check(out, false_alarms, budget)
+    exported = exported_file(model)
+    opened = OnnxModel(exported, threads=1)
+    known = _reference(find_model(model), opened, reference)
+    pictures = find_images(images)
+    if len(pictures) < LEAST:
+        raise TutelageError(
+            f"{len(pictures)} images are too few to be told from others; give {LEAST} or more"
+        )
+    seen, readable, skipped = look(opened, pictures)
+    if len(seen) < LEAST:
+        raise TutelageError(
+            f"only {len(seen)} of {len(pictures)} images can be read, and {LEAST} are needed "
+            f"(first: {skipped[0][0]}: {skipped[0][1]})"
+        )
+    pictures = [pictures[i] for i in readable]
+    result = {
+        "model": str(exported),
+        "created": now(),
+        "images": len(seen),
+        "skipped": dict(skipped),
+        "reference": {"n": len(known.seen), "images": known.images, "learned": known.learned},
+        "false_alarms": false_alarms,
+        **compare(known, seen, opened.unknown_threshold, false_alarms),
+        "page": None if out is None else str(out / PAGE),
+        "to_label": None if out is None else str(out / TO_LABEL),
+    }
+    if out is not None:
+        _write(out, result, known, seen, pictures, budget)
+    return result
+
+
+def pictures_of(catalog: Catalog, rows: Ints) -> list[Picture]:
+    """Rows (n,) of a catalog as pictures, which are decoded when they are asked for."""
+    return [Picture(catalog.names[row], partial(_pixels, catalog, int(row))) for row in rows]
+
+
+def _pixels(catalog: Catalog, row: int) -> NDArray[np.uint8]:
+    return decode(catalog.source.read(row))
+
+
+def _check(out: Path | None, false_alarms: float, budget: int) -> None:
+    if not 0.005 <= false_alarms <= 0.5:
+        raise TutelageError(
+            f"--false-alarms is {false_alarms:g}; expected a rate from 0.005 to 0.5, such as 0.05"
+        )
+    if budget < 1:
+        raise TutelageError(f"--budget is {budget}; expected 1 or more")
+    if out is not None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        raise TutelageError(f"--out {out} exists; choose a new folder for each look")
+
+
+def _reference(found: FoundModel, opened: OnnxModel, given: Data | None) -> Reference:
+    if given is None:
+        return load_reference(reference_file(found), opened)
+    catalog, name = open_data(given)
+    splits = [split for split in ("test", "val") if (catalog.splits == split).any()]
+    rows = np.flatnonzero(catalog.splits == splits[0]) if splits else np.arange(len(catalog))
+    index = {name: k for k, name in enumerate(opened.classes)}
+    classes = np.array([*(index.get(name, -1) for name in catalog.classes), -1])
+    images = f"{splits[0] + ' ' if splits else ''}images of {name}"
+    pictures, labels = pictures_of(catalog, rows), classes[catalog.labels[rows]]
+    made = make_reference(opened, pictures, labels, images, learned=False)
+    if len(made.seen) < LEAST:
+        raise TutelageError(
+            f"--reference {name} has {len(made.seen)} readable images; expected {LEAST} or more"
+        )
+    return made
+
+
+def _write(
+    out: Path,
+    result: dict[str, Any],
+    reference: Reference,
+    seen: Seen,
+    pictures: Sequence[Picture],
+    budget: int,
+) -> None:
+    features = (part.features.astype(np.float32) for part in (seen, reference.seen))
+    chosen = first_to_label(next(features), budget, labeled=next(features))
+    out.mkdir(parents=True, exist_ok=True)
+    places = [_place(pictures[i].name) for i in chosen.order]
+    table = "".join(map(csv_line, [("image", "why"), *zip(places, chosen.why, strict=True)]))
+    write_atomically(out / TO_LABEL, table.encode("utf-8", "backslashreplace"))
+    write_atomically(out / RESULT, json.dumps(result, indent=2) + "\n")
+    page = render(result, reference.seen, seen, list(_shown(pictures, chosen)))
+    write_atomically(out / PAGE, page)
+
+
+def _place(name: str) -> str:
+    """A file by its whole path, so that the list can be used anywhere; other names as they are."""
+    return os.path.abspath(name) if os.path.isfile(name) else name
+
+
+def _shown(
+    pictures: Sequence[Picture], chosen: Suggestion
+) -> list[tuple[str, str, NDArray[np.uint8] | None]]:
+    """Name, reason and pixels of the chosen images; only the first ones are decoded once more."""
+    found = []
+    for rank, (i, why) in enumerate(zip(chosen.order, chosen.why, strict=True)):
+        pixels = None
+        if rank < SHOWN:
+            with contextlib.suppress(UnreadableImage, OSError):  # it may be gone by now
+                pixels = pictures[i].pixels()
+        found.append((pictures[i].name, why, pixels))
+    return found

@@ -1,0 +1,151 @@
+"""A batch of images against a reference: what differs, by tests that share one false-alarm rate."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from tutelage.stats.class_shares import class_shares
+from tutelage.stats.estimated_accuracy import estimated_accuracy
+from tutelage.stats.metrics import Ints
+from tutelage.stats.two_sample import (
+    Statistic,
+    anderson_darling,
+    counts_differ,
+    kernel_mean,
+    share_rises,
+    two_sample_tests,
+)
+from tutelage.watch.look import Seen
+from tutelage.watch.pixels import MEASURES
+from tutelage.watch.reference import Reference
+
+TESTED = 2000  # images of a batch that the tests look at, drawn at random
+LEAST_LABELS = 50  # held-out labels from which an accuracy is estimated
+LEAST_OF_A_CLASS = 5  # of these, from which the shares of the classes are estimated
+KNOWN = 0.95  # share of the reference that counts as known where the model has no threshold
+UNSURE = 0.1  # share of the reference whose answers count as unsure
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing in which batch and reference may differ.
+
+    Attributes:
+        name: "classes", "features", "unknown", "confidence" or one of ``watch.pixels.MEASURES``.
+        reference: a figure of the reference: a share of its images, or a median; None if there is
+            no figure that says it.
+        batch: the same figure of the batch.
+        p: probability that an undisturbed batch differs as much in anything, from 0 to 1.
+        alarm: whether that is at most the false-alarm rate.
+    """
+
+    name: str
+    reference: float | None
+    batch: float | None
+    p: float
+    alarm: bool
+
+
+def compare(
+    reference: Reference, batch: Seen, unknown_threshold: float | None, rate: float
+) -> dict[str, Any]:
+    """What differs: "tests", "alarms", "classes" and "accuracy", as watch.json has them.
+
+    ``rate`` is the probability that any alarm is raised for an undisturbed batch.
+    """
+    limit = unknown_threshold
+    if limit is None:
+        limit = float(np.quantile(reference.seen.energy, KNOWN))
+    findings = _findings(reference, batch, limit, rate)
+    alarms = [finding.name for finding in findings if finding.alarm]
+    return {
+        "tests": [asdict(finding) for finding in findings],
+        "alarms": alarms,
+        "classes": _classes(reference, batch),
+        "accuracy": _accuracy(reference, batch, alarms),
+    }
+
+
+def _findings(reference: Reference, batch: Seen, limit: float, rate: float) -> list[Finding]:
+    tested = batch.take(np.sort(np.random.default_rng(0).permutation(len(batch))[:TESTED]))
+    n, both = len(reference.seen), _joined(reference.seen, tested)
+    unsure = float(np.quantile(reference.seen.confidence, UNSURE))
+    shares = {"unknown": both.energy > limit, "confidence": both.confidence < unsure}
+    if reference.learned:
+        del shares["confidence"]
+    statistics: dict[str, Statistic] = {
+        "classes": counts_differ(both.predicted, len(reference.classes)),
+        "features": kernel_mean(both.features),
+        **{name: share_rises(flags) for name, flags in shares.items()},
+        **{name: anderson_darling(both.pixels[:, i]) for i, name in enumerate(MEASURES)},
+    }
+    figures = {name: (flags[:n].mean(), flags[n:].mean()) for name, flags in shares.items()}
+    for i, name in enumerate(MEASURES):
+        figures[name] = (np.median(both.pixels[:n, i]), np.median(both.pixels[n:, i]))
+    found = []
+    for name, test in two_sample_tests(statistics, n, len(tested)).items():
+        was, now = map(float, figures[name]) if name in figures else (None, None)
+        found.append(Finding(name, was, now, test.adjusted, test.adjusted <= rate))
+    return found
+
+
+def _joined(first: Seen, second: Seen) -> Seen:
+    names = [field.name for field in fields(Seen)]
+    pairs = {name: (getattr(first, name), getattr(second, name)) for name in names}
+    return Seen(**{name: np.concatenate(pair) for name, pair in pairs.items()})
+
+
+def _classes(reference: Reference, batch: Seen) -> list[dict[str, Any]]:
+    """Each class: its share before, how often it is called now, and its share now, if estimated."""
+    k = len(reference.classes)
+    known = np.flatnonzero(reference.labels >= 0)
+    labels, predicted = reference.labels[known], reference.seen.predicted[known]
+    before, shares = reference.seen.predicted, [[None] * k] * 3
+    if np.bincount(labels, minlength=k).min() >= LEAST_OF_A_CLASS:
+        before = labels
+        shares = [part.tolist() for part in class_shares(labels, predicted, batch.predicted, k)]
+    columns = [reference.classes, _shares(before, k), _shares(batch.predicted, k), *shares]
+    names = ("class", "reference", "called", "share", "low", "high")
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _shares(classes: Ints, n_classes: int) -> Any:
+    return (np.bincount(classes, minlength=n_classes) / len(classes)).tolist()
+
+
+def _accuracy(reference: Reference, batch: Seen, alarms: list[str]) -> dict[str, Any]:
+    """Today's accuracy without labels, and why it is not to be believed, if it is not."""
+    known = np.flatnonzero(reference.labels >= 0)
+    if reference.learned:
+        why = ["the model learned from the images of the reference, so it is too sure of them"]
+        return {"value": None, "believed": False, "why": why}
+    if len(known) < LEAST_LABELS:
+        why = [f"the reference has {len(known)} labels; an estimate takes {LEAST_LABELS} or more"]
+        return {"value": None, "believed": False, "why": why}
+    seen = reference.seen.take(known)
+    correct = seen.predicted == reference.labels[known]
+    estimate = estimated_accuracy(seen.confidence, correct, batch.confidence)
+    return {
+        **estimate._asdict(),
+        "reference": float(correct.mean()),
+        "labels": len(known),
+        "believed": not (why := _doubts(alarms)),
+        "why": why,
+    }
+
+
+def _doubts(alarms: list[str]) -> list[str]:
+    doubts = []
+    if "unknown" in alarms:
+        doubts.append(
+            "every answer to an image of none of the classes is wrong, however sure the model is"
+        )
+    if set(alarms) - {"classes", "confidence", "unknown"}:
+        doubts.append(
+            "the images themselves have changed, and a model that sees what it did not learn from "
+            "may be surer than it is right"
+        )
+    return doubts

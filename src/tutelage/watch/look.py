@@ -1,0 +1,94 @@
+"""What a model says of images, and what they look like: a few numbers for each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from tutelage.deploy.answers import each_image, reason_of
+from tutelage.deploy.images import Picture
+from tutelage.deploy.runtime import OnnxModel
+from tutelage.stats.metrics import Floats, Ints
+from tutelage.system.errors import TutelageError
+from tutelage.watch.pixels import measure
+
+COMPONENTS = 64  # of the projected features
+
+
+@dataclass(frozen=True)
+class Seen:
+    """N images, as far as they are compared: none can be made visible from it."""
+
+    predicted: Ints  # (N,) the likeliest class, whatever the decision threshold
+    confidence: Floats  # (N,) probability of the likeliest class
+    energy: Floats  # (N,)
+    features: Floats  # (N, COMPONENTS) projected
+    pixels: Floats  # (N, 6) as ``watch.pixels.MEASURES``
+
+    def __len__(self) -> int:
+        return len(self.predicted)
+
+    def take(self, rows: Ints) -> Seen:
+        """Some of the images."""
+        return Seen(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+
+
+def look(model: OnnxModel, pictures: Sequence[Picture]) -> tuple[Seen, Ints, list[tuple[str, str]]]:
+    """What is seen of the readable pictures, which these are, and (name, reason) of the others.
+
+    Raises:
+        TutelageError: the model is too old to be watched, or no image can be read.
+    """
+    if not model.has_features:
+        raise TutelageError(
+            f"{model.path} gives no features, because an earlier version of tutelage wrote it; "
+            "write it again with tutelage export MODEL"
+        )
+
+    canvas = int(model.metadata["tutelage.canvas"])
+
+    def one(picture: Picture) -> tuple[np.ndarray, ...]:
+        pixels = picture.pixels()
+        answers = model.look([pixels])
+        return *(answer[0] for answer in answers), measure(pixels, canvas)
+
+    readable, rows, skipped = [], [], []
+    for number, found in enumerate(each_image(one, pictures)):
+        if isinstance(found, tuple):
+            readable.append(number)
+            rows.append(found)
+        else:
+            skipped.append((pictures[number].name, reason_of(found)))
+    if not rows:
+        raise TutelageError(f"none of the {len(pictures)} images can be read: {skipped[0][1]}")
+    probabilities, energy, features, measures = map(np.stack, zip(*rows, strict=True))
+    seen = Seen(
+        predicted=probabilities.argmax(axis=1).astype(np.int32),
+        confidence=probabilities.max(axis=1),
+        energy=energy,
+        features=_projected(features),
+        pixels=measures,
+    )
+    return seen, np.array(readable), skipped
+
+
+def probe(model: OnnxModel) -> tuple[Floats, Floats]:
+    """A model's probabilities (K,) and features (D,) of a picture that never changes."""
+    rows, columns = np.mgrid[:64, :64] * 4
+    picture = np.stack([rows, columns, rows ^ columns], axis=2).astype(np.uint8)
+    probabilities, _, features = model.look([picture])
+    return probabilities[0], features[0]
+
+
+def _projected(features: Floats) -> Floats:
+    """Features (N, D) as (N, COMPONENTS) float16, about as far from each other as before.
+
+    By random signs (Achlioptas 2003, "Database-friendly random projections", theorem 1.1). They
+    depend on no image, so reference and batch are treated alike; principal directions of the
+    reference would fit it better than any batch.
+    """
+    bits = np.random.PCG64(0).random_raw(features.shape[1])  # a word for each feature, bit by bit
+    signs = 1 - 2 * ((bits[:, None] >> np.arange(COMPONENTS, dtype=np.uint64)) & 1).astype(int)
+    return np.asarray(features @ signs / np.sqrt(COMPONENTS), dtype=np.float16)

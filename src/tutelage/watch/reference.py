@@ -1,0 +1,128 @@
+"""What undisturbed images look like to a model: numbers that travel in its folder."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from tutelage.deploy.find import FoundModel
+from tutelage.deploy.images import Picture
+from tutelage.deploy.runtime import OnnxModel
+from tutelage.stats.metrics import Ints
+from tutelage.system.errors import TutelageError
+from tutelage.system.files import write_atomically
+from tutelage.watch.look import Seen, look, probe
+
+FILE = "reference.npz"
+MOST = 1000  # images of a reference; their numbers take about 200 kB
+SAME_PROBABILITY = 0.02  # as the parity of an export
+SAME_FEATURES = 0.02  # of the largest: what int8 changes is several times as much
+
+
+@dataclass(frozen=True)
+class Reference:
+    """N images as they were when the model was made.
+
+    Attributes:
+        seen: what is known of them.
+        labels: (N,) their classes; -1 where there is none.
+        images: what they are, in words that follow a number: "test images".
+        learned: whether the model learned from them. Then it is surer of them than of new images,
+            and nothing follows from that.
+        classes: (K,) of the model.
+    """
+
+    seen: Seen
+    labels: Ints
+    images: str
+    learned: bool
+    classes: tuple[str, ...]
+
+
+def make_reference(
+    model: OnnxModel, pictures: Sequence[Picture], labels: Ints, images: str, *, learned: bool
+) -> Reference:
+    """A reference of at most ``MOST`` of the pictures (N,), drawn at random, always the same.
+
+    ``labels`` (N,), ``images`` and ``learned`` are as in ``Reference``.
+
+    Raises:
+        TutelageError: as ``look``.
+    """
+    drawn = np.sort(np.random.default_rng(0).permutation(len(pictures))[:MOST])
+    seen, readable, _ = look(model, [pictures[i] for i in drawn])
+    return Reference(seen, labels[drawn[readable]], images, learned, model.classes)
+
+
+def reference_file(found: FoundModel) -> Path:
+    """Where the reference of a model lies: in its folder, or beside its file if it has none."""
+    assert found.exported is not None
+    beside = found.exported.parent
+    student = beside / "student"
+    if found.folder is None and found.exported.name == "student.onnx" and student.is_dir():
+        return student / FILE
+    return (found.folder or beside) / FILE
+
+
+def save_reference(reference: Reference, model: OnnxModel, path: Path) -> None:
+    """Write a reference of ``model``, which alone can be watched with it."""
+    probabilities, features = probe(model)
+    content = io.BytesIO()
+    np.savez_compressed(
+        content,
+        **{field.name: getattr(reference.seen, field.name) for field in fields(Seen)},
+        labels=reference.labels.astype(np.int32),
+        images=np.array(reference.images),
+        learned=np.array(reference.learned),
+        classes=np.array(reference.classes),
+        probe_probabilities=probabilities,
+        probe_features=features,
+    )
+    write_atomically(path, content.getvalue())
+
+
+def load_reference(path: Path, model: OnnxModel) -> Reference:
+    """The reference of a model.
+
+    Raises:
+        TutelageError: there is none, it is damaged, or it belongs to another model.
+    """
+    if not path.is_file():
+        raise TutelageError(
+            f"there is no {path}, which says what undisturbed images look like: tutelage run "
+            "writes it, and earlier versions did not; give such images with --reference DATA, or "
+            "make the model again"
+        )
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            reference = Reference(
+                Seen(**{field.name: arrays[field.name] for field in fields(Seen)}),
+                labels=arrays["labels"],
+                images=str(arrays["images"]),
+                learned=bool(arrays["learned"]),
+                classes=tuple(map(str, arrays["classes"])),
+            )
+            known = arrays["probe_probabilities"], arrays["probe_features"]
+    except Exception as error:  # zipfile, zlib and numpy each raise their own
+        raise TutelageError(
+            f"{path} is damaged: {error}; give undisturbed images with --reference DATA, or make "
+            "the model again"
+        ) from error
+    if reference.classes != model.classes or not _same(known, probe(model)):
+        raise TutelageError(
+            f"{path} belongs to another model than {model.path}, such as the one that was made "
+            "smaller with int8 or trained again; give undisturbed images with --reference DATA"
+        )
+    return reference
+
+
+def _same(known: tuple[np.ndarray, np.ndarray], found: tuple[np.ndarray, np.ndarray]) -> bool:
+    if any(was.shape != now.shape for was, now in zip(known, found, strict=True)):
+        return False
+    (was, features), (now, others) = known, found
+    near = np.abs(features - others).max() <= SAME_FEATURES * np.abs(features).max()
+    return bool(near and np.abs(was - now).max() <= SAME_PROBABILITY)

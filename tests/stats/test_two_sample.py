@@ -1,0 +1,96 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from tutelage.stats.two_sample import (
+    Statistic,
+    anderson_darling,
+    counts_differ,
+    kernel_mean,
+    share_rises,
+    two_sample_tests,
+)
+
+N, M = 60, 40
+
+
+def shifted(shift: float) -> Callable[[np.random.Generator], dict[str, Statistic]]:
+    """All statistics of N images and M that were moved by ``shift`` standard deviations."""
+
+    def draw(rng: np.random.Generator) -> dict[str, Statistic]:
+        points = rng.standard_normal((N + M, 8))
+        points[N:] += shift
+        return {
+            "kernel": kernel_mean(points),
+            "values": anderson_darling(points[:, 0]),
+            "share": share_rises(points[:, 1] > 1),
+            "counts": counts_differ((points[:, 2] > 0).astype(int) + (points[:, 3] > 0), 3),
+        }
+
+    return draw
+
+
+def alarms(draw: Callable[[np.random.Generator], dict[str, Statistic]], looks: int) -> np.ndarray:
+    """Which tests (looks, T) raise an alarm at 5%."""
+    rng = np.random.default_rng(0)
+    found = [two_sample_tests(draw(rng), N, M, divisions=99, seed=i) for i in range(looks)]
+    return np.array([[test.adjusted <= 0.05 for test in one.values()] for one in found])
+
+
+def test_undisturbed_batches_raise_any_alarm_at_most_at_the_rate() -> None:
+    rate = alarms(shifted(0.0), 400).any(axis=1).mean()
+    assert 0.02 < rate < 0.05 + 2.5 * np.sqrt(0.05 * 0.95 / 400)
+
+
+def test_every_statistic_sees_a_shift() -> None:
+    assert (alarms(shifted(1.0), 20).mean(axis=0) > 0.8).all()
+
+
+def test_p_values_by_hand() -> None:
+    """Of the 6 divisions of 4 images into two pairs, one is as extreme as the true one."""
+    flags = np.array([False, False, True, True])
+    found = two_sample_tests({"share": share_rises(flags)}, 2, 2, divisions=20_000)
+    assert found["share"].p == pytest.approx(1 / 6, abs=0.01)
+    assert found["share"].adjusted == found["share"].p  # alone, nothing is adjusted
+
+
+def test_a_second_equal_statistic_costs_nothing_and_an_idle_one_neither() -> None:
+    values = np.random.default_rng(0).standard_normal(N + M)
+    values[N:] += 0.4
+    one = anderson_darling(values)
+    still = share_rises(np.zeros(N + M, dtype=bool))
+    alone = two_sample_tests({"a": one}, N, M)["a"]
+    found = two_sample_tests({"a": one, "b": one, "still": still}, N, M)
+    assert found["a"].adjusted == found["b"].adjusted == alone.p == found["a"].p
+    assert found["still"] == (1.0, 1.0)
+
+
+def test_anderson_darling_against_its_formula() -> None:
+    """Equation 6 of Scholz and Stephens (1987), with ties; its factor is the same everywhere."""
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 12, N + M).astype(float)
+    found = []
+    by_hand = []
+    for _ in range(2):
+        first, second = values[:N], values[N:]
+        member = np.repeat(np.float32([0, 1]), [N, M])[:, None]
+        found.append(anderson_darling(values)(member)[0])
+        total = 0.0
+        for value in np.unique(values)[:-1]:
+            below = (values <= value).sum()
+            gap = (N + M) * (first <= value).sum() - N * below
+            total += (values == value).sum() * gap**2 / (below * (N + M - below))
+        assert len(second) == M
+        by_hand.append(total)
+        values = rng.permutation(values)
+    assert found[0] / found[1] == pytest.approx(by_hand[0] / by_hand[1], rel=1e-4)
+
+
+def test_kernel_mean_against_its_formula() -> None:
+    points = np.random.default_rng(0).standard_normal((N + M, 3))
+    member = np.repeat(np.float32([0, 1]), [N, M])[:, None]
+    squares = np.square(points[:, None] - points[None]).sum(axis=2)
+    kernel = np.exp(-squares / np.median(squares[np.triu_indices(N + M, 1)]))
+    expected = kernel[:N, :N].mean() + kernel[N:, N:].mean() - 2 * kernel[:N, N:].mean()
+    assert kernel_mean(points)(member)[0] == pytest.approx(expected, rel=0.05)
