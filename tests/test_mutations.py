@@ -179,14 +179,14 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     "forward in training mode": (
         checks.forward_is_an_evaluation_snapshot,
         "models.forward",
-        "_Outputs(copy.deepcopy(model)).eval()",
-        "_Outputs(copy.deepcopy(model)).train()",
+        "Outputs(copy.deepcopy(model)).eval()",
+        "Outputs(copy.deepcopy(model)).train()",
     ),
     "forward shares the live weights": (
         checks.forward_is_an_evaluation_snapshot,
         "models.forward",
-        "_Outputs(copy.deepcopy(model)).eval()",
-        "_Outputs(model).eval()",
+        "Outputs(copy.deepcopy(model)).eval()",
+        "Outputs(model).eval()",
     ),
     "teacher draws its own view": (
         checks.teacher_and_student_see_the_same_views,

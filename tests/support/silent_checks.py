@@ -1038,7 +1038,7 @@ def training_and_export_see_the_same_view(tmp_path: Path, _: pytest.MonkeyPatch)
     look(data, np.arange(4), Center(0.8), evaluated, 32)
     deployed = Deployed(model)
     exported = tiny.Recorder()
-    deployed.model = exported
+    deployed.model.model = exported
     order = [int(name.split("/")[-1].split(".")[0]) for name in catalog.names]
     for position, number in enumerate(order):
         deployed(torch.from_numpy(pictures[number])[None])

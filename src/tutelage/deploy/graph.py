@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from tutelage.augment.resample import center_view
 from tutelage.models.classifier import Classifier
+from tutelage.models.forward import Outputs
 from tutelage.system.errors import TutelageError
 
 
@@ -39,9 +40,10 @@ class Deployed(nn.Module):
 
     def __init__(self, model: Classifier) -> None:
         super().__init__()
-        self.model = copy.deepcopy(model).cpu().eval().requires_grad_(False)
+        own = copy.deepcopy(model).cpu().eval().requires_grad_(False)
+        _fix_padding(own)
+        self.model = Outputs(own)
         self.spec = model.spec
-        _fix_padding(self.model)
 
     def forward(self, images: Tensor) -> Answers:
         """Answers for uint8 images (N, H, W, 3)."""
@@ -59,8 +61,7 @@ class Deployed(nn.Module):
 
     def look(self, view: Tensor) -> Answers:
         """Answers for views (N, 3, S, S) in [0, 1]."""
-        features = self.model.features(view)
-        logits = self.model.logits(features)
+        logits, features = self.model(view)
         probabilities = torch.softmax(logits / self.spec.temperature, dim=-1)
         return Answers(probabilities, -torch.logsumexp(logits, dim=-1), features)
 

@@ -48,7 +48,7 @@ class Forward:
             raise TutelageError(f"backend {backend!r}: expected 'auto', 'torch' or 'onnxruntime'")
         self._output = _NAMES.index(output)
         self._device = model.mean.device
-        self._net = _Outputs(copy.deepcopy(model)).eval().requires_grad_(False)
+        self._net = Outputs(copy.deepcopy(model)).eval().requires_grad_(False)
         self._session: Any = None
         if backend == "onnxruntime" or (backend == "auto" and self._device.type == "cpu"):
             size = model.spec.input_size
@@ -81,12 +81,15 @@ class Forward:
         return output.to(images.device)
 
 
-class _Outputs(nn.Module):
+class Outputs(nn.Module):
+    """Images (B, 3, H, W) in [0, 1] -> logits (B, K) and features (B, D) of a classifier."""
+
     def __init__(self, model: Classifier) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Both, of one look at the images."""
         features = self.model.features(images)
         return self.model.logits(features), features
 

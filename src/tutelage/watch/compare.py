@@ -14,7 +14,7 @@ from tutelage.stats.two_sample import (
     Statistic,
     anderson_darling,
     counts_differ,
-    kernel_mean,
+    energy_distance,
     share_rises,
     two_sample_tests,
 )
@@ -78,7 +78,7 @@ def _findings(reference: Reference, batch: Seen, limit: float, rate: float) -> l
         del shares["confidence"]
     statistics: dict[str, Statistic] = {
         "classes": counts_differ(both.predicted, len(reference.classes)),
-        "features": kernel_mean(both.features),
+        "features": energy_distance(both.features),
         **{name: share_rises(flags) for name, flags in shares.items()},
         **{name: anderson_darling(both.pixels[:, i]) for i, name in enumerate(MEASURES)},
     }
