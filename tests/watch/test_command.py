@@ -43,7 +43,7 @@ def test_a_look_at_other_images_raises_an_alarm_and_says_what_to_label(
     assert main([*words, "--out", str(out), "--budget", "7"]) == 3
     said = capsys.readouterr()
     assert "Alarm: the 40 images differ from the reference in" in said.out
-    assert re.search("  red against blue: [0-9.]+ before, [−0-9.]+ now \\(the light,", said.out)
+    assert re.search("  red against blue: [0-9.]+ before, [^ ]+ now \\(the light,", said.out)
     assert f"page: {out / 'watch.html'}" in said.out
     assert "broken.png: the file is empty" in said.err
     assert sorted(path.name for path in out.iterdir()) == [
