@@ -43,8 +43,6 @@ def test_each_readable_picture_is_seen_in_order(tmp_path: Path) -> None:
 
 def test_the_projection_is_the_same_for_ever() -> None:
     """A reference that was written today is compared with what another version sees."""
-    from tutelage.watch.look import _projected
-
     expected = [-0.125, 0.125, 0.125, -0.125]
     np.testing.assert_allclose(_projected(np.ones((1, 3)))[0, :4], expected, atol=1e-3)
 
