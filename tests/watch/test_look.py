@@ -9,7 +9,7 @@ from tutelage.data.decode import UnreadableImage
 from tutelage.deploy.images import Picture
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.system.errors import TutelageError
-from tutelage.watch.look import COMPONENTS, look
+from tutelage.watch.look import COMPONENTS, _projected, check_features, look
 from tutelage.watch.pixels import measure
 
 
@@ -55,4 +55,4 @@ def test_what_cannot_be_looked_at(tmp_path: Path) -> None:
     del old.graph.output[2]
     onnx.save(old, str(path))
     with pytest.raises(TutelageError, match=r"an earlier version .*tutelage export"):
-        look(OnnxModel(path), [plain("red", (255, 0, 0))])
+        check_features(OnnxModel(path))

@@ -69,6 +69,10 @@ def test_one_that_is_missing_damaged_or_of_another_model_is_refused(
     with pytest.raises(TutelageError, match=r"is damaged: .*--reference DATA"):
         load_reference(path, model)
     images, labels = seen(30)
+    short = dataclasses.replace(images, energy=images.energy[:7])
+    save_reference(Reference(short, labels, "test images", False, model.classes), model, path)
+    with pytest.raises(TutelageError, match=r"is damaged: energy are float32 \(7,\)"):
+        load_reference(path, model)
     other = Reference(images, labels, "test images", False, ("r", "h"))
     save_reference(other, model, path)
     with pytest.raises(TutelageError, match="belongs to another model"):

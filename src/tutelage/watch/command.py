@@ -25,7 +25,7 @@ from tutelage.stats.suggest import Suggestion, first_to_label
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import csv_line, write_atomically
 from tutelage.watch.compare import compare
-from tutelage.watch.look import Seen, look
+from tutelage.watch.look import Seen, check_features, look
 from tutelage.watch.page import SHOWN, render
 from tutelage.watch.reference import Reference, load_reference, make_reference, reference_file
 
@@ -46,6 +46,7 @@ def watch(
     _check(out, false_alarms, budget)
     exported = exported_file(model)
     opened = OnnxModel(exported, threads=1)
+    check_features(opened)
     known = _reference(find_model(model), opened, reference)
     pictures = find_images(images)
     if len(pictures) < LEAST:

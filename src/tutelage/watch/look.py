@@ -35,18 +35,25 @@ class Seen:
         return Seen(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
 
 
-def look(model: OnnxModel, pictures: Sequence[Picture]) -> tuple[Seen, Ints, list[tuple[str, str]]]:
-    """What is seen of the readable pictures, which these are, and (name, reason) of the others.
+def check_features(model: OnnxModel) -> None:
+    """Refuse a model whose file gives no features.
 
     Raises:
-        TutelageError: the model is too old to be watched, or no image can be read.
+        TutelageError: an earlier version wrote it.
     """
     if not model.has_features:
         raise TutelageError(
             f"{model.path} gives no features, because an earlier version of tutelage wrote it; "
-            "write it again with tutelage export MODEL"
+            "write it again with tutelage export, and watch with the file that it writes"
         )
 
+
+def look(model: OnnxModel, pictures: Sequence[Picture]) -> tuple[Seen, Ints, list[tuple[str, str]]]:
+    """What is seen of the readable pictures, which these are, and (name, reason) of the others.
+
+    Raises:
+        TutelageError: no image can be read.
+    """
     canvas = int(model.metadata["tutelage.canvas"])
 
     def one(picture: Picture) -> tuple[np.ndarray, ...]:

@@ -15,7 +15,8 @@ from tutelage.deploy.runtime import OnnxModel
 from tutelage.stats.metrics import Ints
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import write_atomically
-from tutelage.watch.look import Seen, look, probe
+from tutelage.watch.look import COMPONENTS, Seen, look, probe
+from tutelage.watch.pixels import MEASURES
 
 FILE = "reference.npz"
 MOST = 1000  # images of a reference; their numbers take about 200 kB
@@ -107,6 +108,7 @@ def load_reference(path: Path, model: OnnxModel) -> Reference:
                 classes=tuple(map(str, arrays["classes"])),
             )
             known = arrays["probe_probabilities"], arrays["probe_features"]
+            _check(reference)
     except Exception as error:  # zipfile, zlib and numpy each raise their own
         raise TutelageError(
             f"{path} is damaged: {error}; give undisturbed images with --reference DATA, or make "
@@ -118,6 +120,14 @@ def load_reference(path: Path, model: OnnxModel) -> Reference:
             "smaller with int8 or trained again; give undisturbed images with --reference DATA"
         )
     return reference
+
+
+def _check(reference: Reference) -> None:
+    n = len(reference.labels)
+    shapes = {"features": (n, COMPONENTS), "pixels": (n, len(MEASURES))}
+    for name, values in vars(reference.seen).items():
+        if values.shape != shapes.get(name, (n,)) or not np.isfinite(values).all():
+            raise ValueError(f"{name} are {values.dtype} {values.shape}")
 
 
 def _same(known: tuple[np.ndarray, np.ndarray], found: tuple[np.ndarray, np.ndarray]) -> bool:
