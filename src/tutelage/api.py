@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal
@@ -547,6 +548,7 @@ def serve(
     max_mb: float = 32.0,
     max_images: int = 64,
     timeout: float = 30.0,
+    watch: Path | str | None = None,
     quiet: bool = False,
 ) -> None:
     """Answer HTTP requests with a model's predictions, until Ctrl-C.
@@ -562,6 +564,8 @@ def serve(
         max_mb: largest request, in megabytes.
         max_images: how many images a request may hold.
         timeout: how many seconds an answer may take.
+        watch: a folder to which a few numbers of each answered image are added, but no image;
+            ``tutelage watch MODEL FOLDER`` compares them.
         quiet: print no line for each request.
 
     Raises:
@@ -569,6 +573,11 @@ def serve(
     """
     from tutelage.deploy.serve import serve
 
+    open_file = None
+    if watch is not None:
+        from tutelage.watch.record import RecordingModel
+
+        open_file = partial(RecordingModel, folder=Path(watch))
     serve(
         Path(model),
         host=host,
@@ -578,6 +587,7 @@ def serve(
         max_images=max_images,
         timeout=timeout,
         quiet=quiet,
+        open_file=open_file,
     )
 
 
@@ -629,7 +639,8 @@ def watch(
 
     Args:
         model: an exported .onnx file, or a run or model folder that has one.
-        images: as for ``tutelage predict``, at least 20; one call is one look.
+        images: as for ``tutelage predict``, at least 20, or the folder of ``tutelage serve
+            --watch``, or some of its files; one call is one look.
         reference: images like those that the model was made for, but that it did not learn from:
             a folder or table as for ``tutelage run``, of which the test images count, or else the
             val images, or else all. By default what the run kept of such images in the model's

@@ -35,6 +35,7 @@ METAVARS = {
     "label_column": "COLUMN",
     "student_weights": "FILE",
     "track": "NAMES",
+    "watch": "FOLDER",
     "weights": "FILE",
 }
 """What the help calls a value, where that is not the option's own name."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -71,8 +71,12 @@ def serve(
     max_images: int,
     timeout: float,
     quiet: bool,
+    open_file: Callable[[Path], OnnxModel] | None = None,
 ) -> None:
-    """Serve until Ctrl-C; ``tutelage.api.serve`` has the arguments."""
+    """Serve until Ctrl-C; ``tutelage.api.serve`` has the arguments.
+
+    ``open_file`` opens the model in another way than as an ``OnnxModel`` with one thread.
+    """
     threads = cores() if threads is None else threads
     for name, value in (("threads", threads), ("max-images", max_images)):
         if value < 1:
@@ -80,7 +84,7 @@ def serve(
     if not (max_mb > 0 and timeout > 0):
         raise TutelageError(f"--max-mb {max_mb:g} and --timeout {timeout:g} must be more than 0")
     path = exported_file(model)
-    opened = OnnxModel(path, threads=1)
+    opened = OnnxModel(path, threads=1) if open_file is None else open_file(path)
     listening = web.bound_socket(host, port)
     limits = Limits(
         request_bytes=round(max_mb * 1e6),

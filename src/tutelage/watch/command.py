@@ -27,6 +27,7 @@ from tutelage.system.files import csv_line, write_atomically
 from tutelage.watch.compare import compare
 from tutelage.watch.look import Seen, check_features, look
 from tutelage.watch.page import SHOWN, render
+from tutelage.watch.record import is_record, read_record
 from tutelage.watch.reference import Reference, load_reference, make_reference, reference_file
 
 RESULT, PAGE, TO_LABEL = "watch.json", "watch.html", "to_label.csv"
@@ -48,18 +49,7 @@ def watch(
     opened = OnnxModel(exported, threads=1)
     check_features(opened)
     known = _reference(find_model(model), opened, reference)
-    pictures = find_images(images)
-    if len(pictures) < LEAST:
-        raise TutelageError(
-            f"{len(pictures)} images are too few to be told from others; give {LEAST} or more"
-        )
-    seen, readable, skipped = look(opened, pictures)
-    if len(seen) < LEAST:
-        raise TutelageError(
-            f"only {len(seen)} of {len(pictures)} images can be read, and {LEAST} are needed "
-            f"(first: {skipped[0][0]}: {skipped[0][1]})"
-        )
-    pictures = [pictures[i] for i in readable]
+    seen, pictures, skipped = _batch(images, opened)
     result = {
         "model": str(exported),
         "created": now(),
@@ -69,11 +59,38 @@ def watch(
         "false_alarms": false_alarms,
         **compare(known, seen, opened.unknown_threshold, false_alarms),
         "page": None if out is None else str(out / PAGE),
-        "to_label": None if out is None else str(out / TO_LABEL),
+        "to_label": str(out / TO_LABEL) if out is not None and pictures else None,
     }
     if out is not None:
         _write(out, result, known, seen, pictures, budget)
     return result
+
+
+def _batch(images: Images, opened: OnnxModel) -> tuple[Seen, list[Picture], list[tuple[str, str]]]:
+    """What is seen of the images, those that can be read, and (name, reason) of the others.
+
+    Of what a server has seen there are no images.
+    """
+    given = [images] if isinstance(images, str | os.PathLike) else images
+    if isinstance(given, list | tuple) and given and all(map(is_record, given)):
+        seen = read_record([Path(path) for path in given], opened)
+        if len(seen) < LEAST:
+            raise _too_few(len(seen))
+        return seen, [], []
+    pictures = find_images(images)
+    if len(pictures) < LEAST:
+        raise _too_few(len(pictures))
+    seen, readable, skipped = look(opened, pictures)
+    if len(seen) < LEAST:
+        raise TutelageError(
+            f"only {len(seen)} of {len(pictures)} images can be read, and {LEAST} are needed "
+            f"(first: {skipped[0][0]}: {skipped[0][1]})"
+        )
+    return seen, [pictures[i] for i in readable], skipped
+
+
+def _too_few(count: int) -> TutelageError:
+    return TutelageError(f"{count} images are too few to be told from others; give {LEAST} or more")
 
 
 def pictures_of(catalog: Catalog, rows: Ints) -> list[Picture]:
@@ -122,15 +139,17 @@ def _write(
     pictures: Sequence[Picture],
     budget: int,
 ) -> None:
-    features = (part.features.astype(np.float32) for part in (seen, reference.seen))
-    chosen = first_to_label(next(features), budget, labeled=next(features))
     out.mkdir(parents=True, exist_ok=True)
-    places = [_place(pictures[i].name) for i in chosen.order]
-    table = "".join(map(csv_line, [("image", "why"), *zip(places, chosen.why, strict=True)]))
-    write_atomically(out / TO_LABEL, table.encode("utf-8", "backslashreplace"))
+    shown = []
+    if pictures:
+        ours, known = (part.features.astype(np.float32) for part in (seen, reference.seen))
+        chosen = first_to_label(ours, budget, labeled=known)
+        places = [_place(pictures[i].name) for i in chosen.order]
+        table = "".join(map(csv_line, [("image", "why"), *zip(places, chosen.why, strict=True)]))
+        write_atomically(out / TO_LABEL, table.encode("utf-8", "backslashreplace"))
+        shown = _shown(pictures, chosen)
     write_atomically(out / RESULT, json.dumps(result, indent=2) + "\n")
-    page = render(result, reference.seen, seen, list(_shown(pictures, chosen)))
-    write_atomically(out / PAGE, page)
+    write_atomically(out / PAGE, render(result, reference.seen, seen, shown))
 
 
 def _place(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from tutelage.stats.two_sample import (
     share_rises,
     two_sample_tests,
 )
-from tutelage.watch.look import Seen
+from tutelage.watch.look import Seen, joined
 from tutelage.watch.pixels import MEASURES
 from tutelage.watch.reference import Reference
 
@@ -71,7 +71,7 @@ def compare(
 
 def _findings(reference: Reference, batch: Seen, limit: float, rate: float) -> list[Finding]:
     tested = batch.take(np.sort(np.random.default_rng(0).permutation(len(batch))[:TESTED]))
-    n, both = len(reference.seen), _joined(reference.seen, tested)
+    n, both = len(reference.seen), joined([reference.seen, tested])
     unsure = float(np.quantile(reference.seen.confidence, UNSURE))
     shares = {"unknown": both.energy > limit, "confidence": both.confidence < unsure}
     if reference.learned:
@@ -90,12 +90,6 @@ def _findings(reference: Reference, batch: Seen, limit: float, rate: float) -> l
         was, now = map(float, figures[name]) if name in figures else (None, None)
         found.append(Finding(name, was, now, test.adjusted, test.adjusted <= rate))
     return found
-
-
-def _joined(first: Seen, second: Seen) -> Seen:
-    names = [field.name for field in fields(Seen)]
-    pairs = {name: (getattr(first, name), getattr(second, name)) for name in names}
-    return Seen(**{name: np.concatenate(pair) for name, pair in pairs.items()})
 
 
 def _classes(reference: Reference, batch: Seen) -> list[dict[str, Any]]:

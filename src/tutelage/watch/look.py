@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
+from numpy.typing import NDArray
 
 from tutelage.deploy.answers import each_image, reason_of
 from tutelage.deploy.images import Picture
@@ -54,31 +55,45 @@ def look(model: OnnxModel, pictures: Sequence[Picture]) -> tuple[Seen, Ints, lis
     Raises:
         TutelageError: no image can be read.
     """
-    canvas = int(model.metadata["tutelage.canvas"])
 
-    def one(picture: Picture) -> tuple[np.ndarray, ...]:
-        pixels = picture.pixels()
-        answers = model.look([pixels])
-        return *(answer[0] for answer in answers), measure(pixels, canvas)
+    def one(picture: Picture) -> Seen:
+        pixels = [picture.pixels()]
+        return seen_of(model, pixels, *model.look(pixels))
 
     readable, rows, skipped = [], [], []
     for number, found in enumerate(each_image(one, pictures)):
-        if isinstance(found, tuple):
+        if isinstance(found, Seen):
             readable.append(number)
             rows.append(found)
         else:
             skipped.append((pictures[number].name, reason_of(found)))
     if not rows:
         raise TutelageError(f"none of the {len(pictures)} images can be read: {skipped[0][1]}")
-    probabilities, energy, features, measures = map(np.stack, zip(*rows, strict=True))
-    seen = Seen(
+    return joined(rows), np.array(readable), skipped
+
+
+def seen_of(
+    model: OnnxModel,
+    images: Sequence[NDArray[np.uint8]],
+    probabilities: Floats,
+    energy: Floats,
+    features: Floats,
+) -> Seen:
+    """What is kept of images (H, W, 3) and of what ``OnnxModel.look`` says of them."""
+    canvas = int(model.metadata["tutelage.canvas"])
+    return Seen(
         predicted=probabilities.argmax(axis=1).astype(np.int32),
         confidence=probabilities.max(axis=1),
         energy=energy,
         features=_projected(features),
-        pixels=measures,
+        pixels=np.stack([measure(image, canvas) for image in images]),
     )
-    return seen, np.array(readable), skipped
+
+
+def joined(parts: Sequence[Seen]) -> Seen:
+    """Several as one, in their order."""
+    names = [field.name for field in fields(Seen)]
+    return Seen(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
 def probe(model: OnnxModel) -> tuple[Floats, Floats]:

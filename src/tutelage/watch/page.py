@@ -56,7 +56,7 @@ def render(
         _summary(result),
         _tests(result, reference, batch),
         _classes(result["classes"]),
-        _to_label(result, pictures),
+        _to_label(result, pictures) if pictures else "",
         "</main>\n</body>\n</html>\n",
     ]
     return "\n".join(parts).encode("utf-8", "backslashreplace").decode("utf-8")

@@ -98,5 +98,7 @@ def describe(result: Mapping[str, Any]) -> str:
     ]
     lines.append(accuracy(result))
     if result["page"]:
-        lines += [f"page: {result['page']}", f"images to label first: {result['to_label']}"]
+        lines.append(f"page: {result['page']}")
+    if result["to_label"]:
+        lines.append(f"images to label first: {result['to_label']}")
     return "\n".join(lines)
