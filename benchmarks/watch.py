@@ -126,30 +126,27 @@ KINDS = (MOVED, *CHANGES, NEW_CLASS)
 def moved(
     rows: NDArray[np.int64], labels: NDArray[np.int64], size: int, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Rows (about size,) among which a class, drawn at random, is by ``POINTS`` more frequent."""
+    """Rows (size,) among which a class, drawn at random, is by ``POINTS`` more frequent."""
     counts = np.bincount(labels[rows])
     shares = counts / len(rows)
-    chosen = int(rng.choice(np.flatnonzero(round_up(shares + POINTS, size) <= counts)))
-    target = shares * (1 - shares[chosen] - POINTS) / (1 - shares[chosen])
-    target[chosen] = shares[chosen] + POINTS
+    wanted = counts + 1
+    while (wanted > counts).any():  # no batch has an image twice
+        chosen = int(rng.choice(np.flatnonzero((shares + POINTS) * size <= counts)))
+        target = shares * (1 - shares[chosen] - POINTS) / (1 - shares[chosen])
+        target[chosen] = shares[chosen] + POINTS
+        wanted = rng.multinomial(size, target)
     mixed = rng.permutation(rows)
-    wanted = zip(range(len(counts)), round_up(target, size), strict=True)
-    return np.concatenate([mixed[labels[mixed] == k][:count] for k, count in wanted])
+    return np.concatenate([mixed[labels[mixed] == k][:count] for k, count in enumerate(wanted)])
 
 
 def can_move(labels: NDArray[np.int64], size: int) -> bool:
     """Whether every class has the images for a batch in which it is more frequent.
 
-    A tenth is left over for the luck of the draw.
+    A fifth is left over for the luck of the draw.
     """
-    share = 1 - reference_size(len(labels)) / len(labels)
     counts = np.bincount(labels)
-    return bool((round_up(counts / len(labels) + POINTS, size) <= 0.9 * share * counts).all())
-
-
-def round_up(shares: NDArray[np.float64], size: int) -> NDArray[np.int64]:
-    """Images of a batch."""
-    return np.ceil(shares * size - 1e-9).astype(np.int64)
+    left = (1 - reference_size(len(labels)) / len(labels)) * counts
+    return bool(((counts / len(labels) + POINTS) * size <= 0.8 * left).all())
 
 
 def looked(model: OnnxModel, catalog: Catalog, others: Catalog) -> Looked:

@@ -5,8 +5,8 @@ import pytest
 
 from tutelage.stats.two_sample import (
     Statistic,
+    a_share_moves,
     anderson_darling,
-    counts_differ,
     energy_distance,
     share_rises,
     two_sample_tests,
@@ -25,7 +25,7 @@ def shifted(shift: float) -> Callable[[np.random.Generator], dict[str, Statistic
             "points": energy_distance(points),
             "values": anderson_darling(points[:, 0]),
             "share": share_rises(points[:, 1] > 1),
-            "counts": counts_differ((points[:, 2] > 0).astype(int) + (points[:, 3] > 0), 3),
+            "counts": a_share_moves((points[:, 2] > 0).astype(int) + (points[:, 3] > 0)),
         }
 
     return draw
@@ -93,3 +93,11 @@ def test_energy_distance_against_its_formula() -> None:
     apart = np.sqrt(np.square(points[:, None] - points[None]).sum(axis=2))
     expected = 2 * apart[:N, N:].mean() - apart[:N, :N].mean() - apart[N:, N:].mean()
     assert energy_distance(points)(member)[0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_a_share_that_moves_by_hand() -> None:
+    """Of 3 a and 1 b, 0 and 1 are in the batch of 1: b's share is 1/4, its variance 3/16."""
+    member = np.array([[0, 1], [0, 0], [0, 0], [1, 0]], dtype=np.float32)
+    found = a_share_moves(np.array([0, 0, 0, 1]))(member)
+    np.testing.assert_allclose(found, np.array([3 / 4, 1 / 4]) / np.sqrt(3 / 16), rtol=1e-6)
+    assert (a_share_moves(np.zeros(4, int))(member) == 0).all()

@@ -12,8 +12,8 @@ from tutelage.stats.estimated_accuracy import estimated_accuracy
 from tutelage.stats.metrics import Ints
 from tutelage.stats.two_sample import (
     Statistic,
+    a_share_moves,
     anderson_darling,
-    counts_differ,
     energy_distance,
     share_rises,
     two_sample_tests,
@@ -77,7 +77,7 @@ def _findings(reference: Reference, batch: Seen, limit: float, rate: float) -> l
     if reference.learned:
         del shares["confidence"]
     statistics: dict[str, Statistic] = {
-        "classes": counts_differ(both.predicted, len(reference.classes)),
+        "classes": a_share_moves(both.predicted),
         "features": energy_distance(both.features),
         **{name: share_rises(flags) for name, flags in shares.items()},
         **{name: anderson_darling(both.pixels[:, i]) for i, name in enumerate(MEASURES)},
