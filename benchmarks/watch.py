@@ -39,7 +39,7 @@ Pixels: TypeAlias = NDArray[np.uint8]
 
 RATE = 0.05
 UNDISTURBED, REPEATS = 200, 25
-SIZES = (25, 50, 100, 200, 400)
+SIZES = (25, 75, 200, 400)
 IMAGES = 1200  # test images at most
 REFERENCE = 500  # of these at most
 POINTS = 0.2  # by which the share of a class is raised
