@@ -17,7 +17,7 @@ def test_by_hand() -> None:
     found = estimated_accuracy(confidence, correct, np.array([0.6, 0.8, 0.7, 0.7]))
     assert found.value == pytest.approx(0.7 + 0.5 - 0.8)
     spread = max(np.var([0.1, -0.7]), (0.09 + 0.21) / 2)
-    half = 1.959964 * np.sqrt(spread / 2 + (0.24 + 0.16 + 0.21 + 0.21) / 4 / 4)
+    half = 1.959964 * np.sqrt(spread / 2 + max(spread, (0.24 + 0.16 + 0.21 + 0.21) / 4) / 4)
     assert found.low == pytest.approx(max(0, 0.4 - half))
     assert found.high == pytest.approx(min(1, 0.4 + half))
 

@@ -29,9 +29,11 @@ def estimated_accuracy(confidence: Floats, correct: NDArray[np.bool_], batch: Fl
     """
     offset = float(correct.mean() - confidence.mean())
     value = float(batch.mean()) + offset
-    # A model that erred on none of a few images may err on others: confidences say how often.
+    # A model that erred on none of a few images may err on others: confidences say how often. One
+    # that is too sure errs more often than they say.
     spread = max(float((correct - confidence).var()), _spread(confidence))
-    half = Z95 * math.sqrt(spread / len(confidence) + _spread(batch) / len(batch))
+    wider = max(spread, _spread(batch))
+    half = Z95 * math.sqrt(spread / len(confidence) + wider / len(batch))
     value, low, high = (min(1.0, max(0.0, x)) for x in (value, value - half, value + half))
     return Interval(value, low, high)
 
