@@ -24,6 +24,7 @@ with scripts.importable():
     import augment_peers as peers
     import suggest
     import tables
+    import watch
     from augment import BATCH, check, interleave, measure
     from augment_peers import PEERS, POLICY, Job
     from augment_words import STAGES, describe
@@ -285,6 +286,22 @@ def test_few_photos_are_repeated(photos: Path, own_cache: Path) -> None:
     count = int(found.origin.partition(" ")[0])
     assert 0 < count < 100
     assert np.array_equal(found.pixels[0], found.pixels[count])
+
+
+# --- watch
+
+
+def test_one_class_of_a_batch_is_more_frequent_and_no_image_is_there_twice() -> None:
+    labels = np.repeat(np.arange(4), 100)
+    rows = np.random.default_rng(1).permutation(400)[:320]
+    drawn = [watch.moved(rows, labels, 100, np.random.default_rng(seed)) for seed in range(40)]
+    for found in drawn:
+        assert len(set(found)) == 100
+        assert set(found) <= set(rows)
+    shares = np.sort([np.bincount(labels[found], minlength=4) for found in drawn], axis=1) / 100
+    assert shares[:, -1].mean() == pytest.approx(0.45, abs=0.03)
+    assert not watch.can_move(labels, 200)
+    assert watch.can_move(labels, 50)
 
 
 # --- the table in the docs
