@@ -60,7 +60,7 @@ def two_sample_tests(
 
 def _divisions(n: int, m: int, count: int, seed: int) -> Floats:
     """The true division, then ``count`` random ones: (n + m, 1 + count)."""
-    true = np.repeat(np.float32([0, 1]), [n, m])
+    true = np.repeat(np.array([0, 1], dtype=np.float32), [n, m])
     rows = np.tile(true, (count + 1, 1))
     rows[1:] = np.random.default_rng(seed).permuted(rows[1:], axis=1)
     return np.ascontiguousarray(rows.T)

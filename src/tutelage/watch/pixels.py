@@ -9,7 +9,7 @@ from PIL import Image
 MEASURES = ("sharpness", "brightness", "contrast", "warmth", "tint", "saturation")
 """What ``measure`` gives, in this order."""
 
-LUMA = np.float32([0.299, 0.587, 0.114])  # ITU-R BT.601
+LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 _LEAST = 1e-3  # grey levels squared: a picture of one colour has no variance
 
 
@@ -28,13 +28,12 @@ def measure(pixels: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
     grey = canvas @ LUMA
     inner = grey[1:-1, 1:-1]
     laplacian = grey[2:, 1:-1] + grey[:-2, 1:-1] + grey[1:-1, 2:] + grey[1:-1, :-2] - 4 * inner
-    return np.float32(
-        [
-            np.log((laplacian.var() + _LEAST) / (grey.var() + _LEAST)),
-            grey.mean(),
-            grey.std(),
-            red - blue,
-            green - (red + blue) / 2,
-            (canvas.max(axis=2) - canvas.min(axis=2)).mean(),
-        ]
-    )
+    measures = [
+        np.log((laplacian.var() + _LEAST) / (grey.var() + _LEAST)),
+        grey.mean(),
+        grey.std(),
+        red - blue,
+        green - (red + blue) / 2,
+        (canvas.max(axis=2) - canvas.min(axis=2)).mean(),
+    ]
+    return np.array(measures, dtype=np.float32)
