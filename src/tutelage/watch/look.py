@@ -111,6 +111,7 @@ def _projected(features: Floats) -> Floats:
     depend on no image, so reference and batch are treated alike; principal directions of the
     reference would fit it better than any batch.
     """
-    bits = np.random.PCG64(0).random_raw(features.shape[1])  # a word for each feature, bit by bit
+    # A word for each feature, bit by bit.
+    bits = np.asarray(np.random.PCG64(0).random_raw(features.shape[1]), dtype=np.uint64)
     signs = 1 - 2 * ((bits[:, None] >> np.arange(COMPONENTS, dtype=np.uint64)) & 1).astype(int)
     return np.asarray(features @ signs / np.sqrt(COMPONENTS), dtype=np.float16)
