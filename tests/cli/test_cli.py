@@ -25,7 +25,7 @@ from tutelage.system.console import printable
 from tutelage.system.errors import TutelageError
 
 NAMES = ("demo", "run", "transfer", "self-train", "distill", "augment", "suggest", "ladder",
-         "evaluate", "predict", "pseudo-label", "export", "review", "serve", "bench", "teachers",
+         "evaluate", "predict", "pseudo-label", "export", "review", "serve", "bench", "watch", "teachers",
          "completion")  # fmt: skip
 
 
