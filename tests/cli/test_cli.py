@@ -25,8 +25,8 @@ from tutelage.system.console import printable
 from tutelage.system.errors import TutelageError
 
 NAMES = ("demo", "run", "transfer", "self-train", "distill", "augment", "suggest", "ladder",
-         "evaluate", "predict", "pseudo-label", "export", "review", "serve", "bench", "watch", "teachers",
-         "completion")  # fmt: skip
+         "evaluate", "predict", "pseudo-label", "export", "review", "serve", "bench", "watch",
+         "teachers", "completion")  # fmt: skip
 
 
 def python(code: str, *words: str) -> subprocess.CompletedProcess[str]:
