@@ -1,8 +1,9 @@
 """The accuracy on images without labels, from how sure a calibrated model is of its answers.
 
 Guillory et al. 2021, "Predicting with Confidence on Unseen Distributions" (arXiv:2107.03315),
-section 4.2: the difference of confidences. On the disturbances of ``benchmarks/watch.py`` it erred
-less than the average thresholded confidence of Garg et al. 2022 (arXiv:2201.04234).
+section 4.2: the difference of confidences. On digits and on ants and bees, disturbed as in
+``benchmarks/watch.py``, it mostly erred less than the average thresholded confidence of Garg et al.
+2022 (arXiv:2201.04234).
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def what_was_compared(result: Mapping[str, Any]) -> str:
     reference = result["reference"]
     return (
         f"The reference: {reference['n']:,} {reference['images']}. Where nothing has changed, "
-        f"{percent(result['false_alarms'], 0)} of such looks raise an alarm by chance."
+        f"{100 * result['false_alarms']:g}% of such looks raise an alarm by chance."
     )
 
 
