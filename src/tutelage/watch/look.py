@@ -40,12 +40,13 @@ def check_features(model: OnnxModel) -> None:
     """Refuse a model whose file gives no features.
 
     Raises:
-        TutelageError: an earlier version wrote it.
+        TutelageError: it is a form for other runtimes, or an earlier version wrote it.
     """
     if not model.has_features:
         raise TutelageError(
-            f"{model.path} gives no features, because an earlier version of tutelage wrote it; "
-            "write it again with tutelage export, and watch with the file that it writes"
+            f"{model.path} gives no features, because it is a form for other runtimes or an "
+            "earlier version of tutelage wrote it; write the usual file with tutelage export, and "
+            "watch with that"
         )
 
 
