@@ -128,7 +128,7 @@ def _look(deployed: Deployed, view: Tensor) -> tuple[Tensor, Tensor]:
     OpenVINO 2026.4 reduces the ReduceLogSumExp of opset 13 over the whole batch. The logarithm of
     a softmax is a logit plus the energy. It stays (N, 1) until the end, as OpenCV 4.6 wants it.
     """
-    logits = deployed.model(view)
+    logits, _ = deployed.model(view)
     probabilities = torch.softmax(logits / deployed.spec.temperature, dim=-1)
     energy = torch.log_softmax(logits, dim=-1)[:, :1] - logits[:, :1]
     return probabilities, energy.reshape(-1)
