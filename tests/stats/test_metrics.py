@@ -108,8 +108,24 @@ def test_compare_counts_wins_and_losses() -> None:
     assert (found.n, found.wins, found.losses) == (5, 2, 1)
     assert (found.before, found.after) == (0.6, 0.8)
     assert found.accepted
-    assert found.reason.startswith("it is no worse than the step before on 5 held-out images ")
+    assert found.reason.startswith("it gets 1 more of 5 held-out images right than the step before")
     assert "accuracy 60.0% to 80.0%" in found.reason
+
+
+@pytest.mark.parametrize(
+    ("wins", "losses", "nll", "words"),
+    [(0, 1, 0.553, "it gets 1 fewer of 16 held-out images right than the step before, which may be "
+      "chance, but gives the true labels higher probabilities (accuracy 75.0% to 68.8%; "),
+     (2, 2, 0.553, "it gets as many of 16 held-out images right as the step before, and gives the "
+      "true labels higher probabilities ("),
+     (0, 0, 0.558, "it gets as many of 16 held-out images right as the step before (")],
+)  # fmt: skip
+def test_a_kept_step_says_what_it_lost_and_what_it_gained(
+    wins: int, losses: int, nll: float, words: str
+) -> None:
+    found = Comparison(16, wins, losses, 0.75, 0.6875, nll_before=0.558, nll_after=nll)
+    assert found.accepted
+    assert found.reason.startswith(words)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +148,7 @@ def test_a_stage_is_rejected_when_it_lost_likelihood(sure: float, accepted: bool
     assert (found.wins, found.losses) == (0, 0)
     assert found.nll_before == pytest.approx(-(3 * np.log(0.8) + np.log(0.4)) / 4)
     assert found.accepted is accepted
-    assert ("it makes the true labels of 4 held-out images less" in found.reason) is not accepted
+    assert ("gives the true labels lower probabilities" in found.reason) is not accepted
     assert "accuracy 75.0%, as before" in found.reason
 
 
@@ -164,7 +180,10 @@ def test_a_rejection_says_whether_chance_explains_it(after: list[float], words: 
 
 def test_a_rejection_with_more_right_answers_is_not_called_no_gain() -> None:
     found = Comparison(100, 9, 1, 0.8, 0.88, nll_before=0.4, nll_after=0.5)
-    assert found.reason.startswith("it makes the true labels of 100 held-out images less likely")
+    assert found.reason.startswith(
+        "it gets 8 more of 100 held-out images right than the step before, but gives the true "
+        "labels lower probabilities ("
+    )
 
 
 def test_a_kept_step_says_why_its_log_loss_does_not_count() -> None:

@@ -82,6 +82,15 @@ def metrics(probs: Floats, labels: Ints, predicted: Ints | None = None) -> dict[
     }
 
 
+def lost_images(wins: int, losses: int) -> bool:
+    """Whether a model lost more images against another than chance explains (one-sided, 5%).
+
+    The difference is ``(wins - losses) / n`` and its standard error, if there is no true
+    difference, ``sqrt(wins + losses) / n`` (McNemar 1947).
+    """
+    return bool(losses - wins > 1.645 * np.sqrt(wins + losses))
+
+
 @dataclass(frozen=True)
 class Comparison:
     """A paired comparison of a stage with its predecessor on the same held-out images."""
@@ -101,17 +110,15 @@ class Comparison:
     def accepted(self) -> bool:
         """False when the stage lost images, or likelihood.
 
-        It lost images if it lost more than chance explains (one-sided, 5%). The difference is
-        ``(wins - losses) / n`` and its standard error, if there is no true difference,
-        ``sqrt(wins + losses) / n`` (McNemar 1947). Of 20 images hardly one changes sides, so this
-        alone would let a slow harm pass; the likelihood moves with every image. The likelihood
-        does not count where the folds' models were trained for fewer steps than the stage's own.
+        Of 20 images hardly one changes sides, so ``lost_images`` alone would let a slow harm pass;
+        the likelihood moves with every image. It does not count where the folds' models were
+        trained for fewer steps than the stage's own.
         """
         return not self._lost_images and (self.shortened or not self._less_likely)
 
     @property
     def _lost_images(self) -> bool:
-        return bool(self.losses - self.wins > 1.645 * np.sqrt(self.wins + self.losses))
+        return lost_images(self.wins, self.losses)
 
     @property
     def _less_likely(self) -> bool:
@@ -126,19 +133,30 @@ class Comparison:
         accuracy = _accuracy(self.before, self.after)
         if self._lost_images:
             return (
-                f"it is less accurate than the step before on {images}, by more than chance "
-                f"explains ({accuracy}; {self._log_loss})"
+                f"it gets {self.losses - self.wins} fewer of {images} right than the step before, "
+                f"by more than chance explains ({accuracy}; {self._log_loss})"
             )
+        said = self._right_of(images)
         if not self.accepted:
-            gain = "it shows no gain: " if self.wins <= self.losses else ""
-            return (
-                f"{gain}it makes the true labels of {images} less likely than the step before "
-                f"({self._log_loss}{self._chance}; {accuracy})"
-            )
-        said = f"it is no worse than the step before on {images} ({accuracy}; {self._log_loss})"
+            no_gain, but = ("", "but") if self.wins > self.losses else ("it shows no gain: ", "and")
+            lower = f"{but} gives the true labels lower probabilities"
+            return f"{no_gain}{said}, {lower} ({self._log_loss}{self._chance}; {accuracy})"
+        if self.nll_after < self.nll_before:
+            but = "but" if self.wins < self.losses else "and"
+            said += f", {but} gives the true labels higher probabilities"
+        said += f" ({accuracy}; {self._log_loss})"
         if self._less_likely:
             said += ", whose log-loss does not count: these models were trained for fewer steps"
         return said
+
+    def _right_of(self, images: str) -> str:
+        """How many of the images it gets right, against the step before; chance explains a loss."""
+        more = self.wins - self.losses
+        if not more:
+            return f"it gets as many of {images} right as the step before"
+        if more > 0:
+            return f"it gets {more} more of {images} right than the step before"
+        return f"it gets {-more} fewer of {images} right than the step before, which may be chance"
 
     @property
     def _log_loss(self) -> str:
