@@ -13,6 +13,7 @@ pytest.importorskip("timm")
 from tutelage.chain import finish
 from tutelage.data.decode import decode
 from tutelage.data.open import open_data
+from tutelage.report.verdict import AgainstTeacher
 from tutelage.system.console import Console
 
 
@@ -62,7 +63,7 @@ def test_the_summary_says_how_often_the_model_is_right(
     run: Any = SimpleNamespace(
         console=Console(), store=SimpleNamespace(reasons={}), folder=SimpleNamespace(path=Path("r"))
     )
-    finish._say_summary(run, {"stages": stages, "teacher": stages[0]}, [])
+    finish._say_summary(run, {"stages": stages, "teacher": stages[0]}, [], None)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == heading
     assert lines[1].split() == ["baseline", "50.0%", "(always", "the", "most", "frequent", "class)"]
@@ -72,6 +73,17 @@ def test_the_summary_says_how_often_the_model_is_right(
     use = f"to use it: tutelage predict r IMAGES (the student; {teacher} is the teacher)"
     assert lines[-2] == use
     assert lines[-1] == f"report: {Path('r') / 'report.html'}"
+
+
+def test_the_summary_says_what_the_student_lost_in_the_reports_words(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run: Any = SimpleNamespace(
+        console=Console(), store=SimpleNamespace(reasons={}), folder=SimpleNamespace(path=Path("r"))
+    )
+    for lost in (True, False):
+        finish._say_summary(run, {"stages": []}, [], AgainstTeacher(lost, "4 more wrong."))
+        assert ("4 more wrong." in capsys.readouterr().err.splitlines()) is lost
 
 
 @pytest.mark.parametrize(
@@ -86,5 +98,5 @@ def test_the_summary_counts_skipped_images(
         store=SimpleNamespace(reasons={str(number): "cut short" for number in range(count)}),
         folder=SimpleNamespace(path=Path("r")),
     )
-    finish._say_summary(run, {"stages": []}, [])
+    finish._say_summary(run, {"stages": []}, [], None)
     assert f"  {said} (skipped.csv)" in capsys.readouterr().err.splitlines()

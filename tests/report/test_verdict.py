@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from tutelage.report.verdict import NOT_JUDGED, make_verdict
-from tutelage.report.wording import percent
 from tutelage.stats.intervals import paired_change
 
 
@@ -28,21 +27,22 @@ def test_the_headline_has_the_accuracy_and_the_summary_what_it_is_worth(make_rep
         "(95% interval 80.0 to 85.0)."
     )
     baseline, balanced = verdict.worth
-    assert baseline.startswith("That is 35.0 points better than always answering “ant” (50.0%); 95")
+    assert baseline.startswith(
+        "The student is 35.0 points better than always answering “ant” (50.0%); 95"
+    )
     assert balanced == (
         "Balanced accuracy, the mean over the classes, is 83.0% (50.0% if the answer were always "
         "the same); macro-F1 is 84.0%."
     )
-    assert verdict.summary[0].startswith(
-        "All steps together, from probe (70.0%) to student: gained 15.0 points"
-    )
+    (overall,) = verdict.overall
+    assert overall.startswith("All steps together, from probe (70.0%) to student: gained 15.0 poi")
 
 
 @pytest.mark.parametrize(
     ("share", "verdict", "words"),
-    [(0.95, "better", "That is 20.0 points better than always answering “bee” (75.0%); 95%"),
+    [(0.95, "better", "The final model (probe) is 20.0 points better than always answering “bee”"),
      (0.77, "not shown to be better", "not shown to be better than always answering “bee” (75.0"),
-     (0.40, "worse", "That is 35.0 points worse than always answering “bee” (75.0%); 95%")],
+     (0.40, "worse", "The final model (probe) is 35.0 points worse than always answering “bee”")],
 )  # fmt: skip
 def test_it_is_held_against_always_the_same_answer(
     make_report: Any, share: float, verdict: str, words: str
@@ -61,22 +61,34 @@ def test_without_answers_the_baseline_is_only_told(make_report: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("student", "words"),
-    [(0.60, "is less accurate than its teacher"), (0.795, "not clearly less accurate"),
-     (0.95, "more accurate than its teacher")],
+    ("student", "n", "lost", "words"),
+    [(0.60, 200, True, " 40 more wrong than its teacher (60.0% and 80.0% correct)."),
+     (0.79, 200, False, "2 more wrong than its teacher (79.0% and 80.0% correct), which may be"),
+     (0.80, 200, False, " as many right as its teacher (80.0% and 80.0% correct)."),
+     (0.95, 200, False, " 30 more right than its teacher (95.0% and 80.0%")],
 )  # fmt: skip
-def test_the_student_is_judged_against_its_teacher(
-    make_report: Any, student: float, words: str
+def test_the_student_is_held_against_its_teacher_in_images(
+    make_report: Any, student: float, n: int, lost: bool, words: str
 ) -> None:
-    verdict = make_verdict(make_report({"transfer": (0.8, True), "student": (student, True)}))
-    (sentence,) = [s for s in verdict.summary if words in s]
-    assert f"{percent(student)} and 80.0%" in sentence
+    stages = {"transfer": (0.8, True), "student": (student, True)}
+    found = make_verdict(make_report(stages, n=n, folder="runs/a", files=["teacher/"]))
+    assert found.against_teacher is not None
+    assert found.against_teacher.lost is lost
+    assert found.against_teacher.sentence.startswith(f"Of {n} test images the student gets ")
+    assert words in found.against_teacher.sentence
+    where = "The teacher is in runs/a/teacher/model.onnx."
+    assert (where in found.against_teacher.sentence) is (student < 0.8)
 
 
-def test_a_possible_loss_of_the_student_is_quantified(make_report: Any) -> None:
-    verdict = make_verdict(make_report({"transfer": (0.8, True), "student": (0.795, True)}))
-    low = paired_change(0, 1, 200).low
-    assert any(f"A loss of up to {-100 * low:.1f} points" in s for s in verdict.summary)
+def test_a_loss_of_four_among_thirty_images_is_more_than_chance(make_report: Any) -> None:
+    stages = {"transfer": (1.0, True), "student": (26 / 30, True)}
+    found = make_verdict(make_report(stages, n=30)).against_teacher
+    assert found is not None
+    assert found.lost
+    assert found.sentence == (
+        "Of 30 test images the student gets 4 more wrong than its teacher (86.7% and 100.0% "
+        "correct)."
+    )
 
 
 def test_rejections_come_with_their_reason(make_report: Any, full_fields: dict[str, Any]) -> None:
@@ -161,7 +173,7 @@ def test_figures_without_answers_get_no_interval(make_report: Any) -> None:
 def test_one_stage_has_nothing_to_compare_with(make_report: Any) -> None:
     verdict = make_verdict(make_report({"probe": (0.7, True)}))
     assert verdict.teacher is None
-    assert verdict.summary == ["There is only one step, so there is nothing to compare it with."]
+    assert verdict.overall == ["There is only one step, so there is nothing to compare it with."]
 
 
 def test_no_accepted_stage_is_no_model(make_report: Any) -> None:
@@ -173,9 +185,27 @@ def test_speed_is_compared_in_one_format_only(
     make_report: Any, full_fields: dict[str, Any]
 ) -> None:
     stages = {"probe": (0.7, True), "student": (0.7, True)}
-    words = "has 25% of the teacher's parameters and takes 4.0 ms for an image, the teacher 12.0 ms"
-    assert any(words in s for s in make_verdict(make_report(stages, **full_fields)).summary)
+    words = "Size and speed: 4.00 MB, 4.0 ms for an image on one core; its teacher: 16.00 MB"
+    assert f"{words}, 12.0 ms." in make_verdict(make_report(stages, **full_fields)).summary
     teacher, student = full_fields["deployment"]
     full_fields["deployment"] = [teacher, {**student, "format": "ONNX int8"}]
-    summary = make_verdict(make_report(stages, **full_fields)).summary
-    assert "The student has 25% of the teacher's parameters." in summary
+    assert f"{words}." in make_verdict(make_report(stages, **full_fields)).summary
+
+
+@pytest.mark.parametrize(
+    ("busy", "quickest", "said"), [(1.0, 3.9, False), (4.77, 3.9, True), (1.0, 2.0, True)]
+)
+def test_times_of_a_busy_machine_are_called_too_long(
+    make_report: Any, full_fields: dict[str, Any], busy: float, quickest: float, said: bool
+) -> None:
+    student = {**full_fields["deployment"][1], "latency_ms_p05": quickest}
+    full_fields |= {"deployment": [student], "settings": {"machine": {"busy": busy}}}
+    full_fields["folder"] = "my run"
+    summary = make_verdict(
+        make_report({"probe": (0.7, True), "student": (0.7, True)}, **full_fields)
+    ).summary
+    words = (
+        "The machine was busy, so these times are too long: measure them again with "
+        "`tutelage bench 'my run'`."
+    )
+    assert (words in summary) is said

@@ -28,6 +28,7 @@ from tutelage.models.folder import save_model
 from tutelage.report import card
 from tutelage.report.html import render, write_page
 from tutelage.report.model import DeploymentRow
+from tutelage.report.verdict import AgainstTeacher, make_verdict
 from tutelage.system.words import counted
 
 
@@ -42,8 +43,8 @@ def finish(chain: Pipeline, command: str, data: str, settings: dict[str, Any]) -
     """
     shown = chain.run.console.progress.count("report", TENTHS, "tenth")
     with chain.run.part("report"), shown as done:
-        result, deployed = _leave(chain, command, data, settings, done)
-    _say_summary(chain.run, result, deployed)
+        result, deployed, against_teacher = _leave(chain, command, data, settings, done)
+    _say_summary(chain.run, result, deployed, against_teacher)
     return result
 
 
@@ -53,8 +54,8 @@ def _leave(
     data: str,
     settings: dict[str, Any],
     done: Callable[[int], None],
-) -> tuple[dict[str, Any], list[DeploymentRow]]:
-    """Write all files; the content of metrics.json, and what the exported models cost.
+) -> tuple[dict[str, Any], list[DeploymentRow], AgainstTeacher | None]:
+    """Write all files; metrics.json, what the models cost, and the student beside its teacher.
 
     ``done`` is called with about how many tenths of the time are over.
     """
@@ -90,7 +91,7 @@ def _leave(
         write_page(render(report), out / REPORT)
         write_page(card.render(report), out / CARD)
     note_finished(run.folder, [path.relative_to(out).as_posix() for _, _, path in exported])
-    return result, deployed
+    return result, deployed, make_verdict(report).against_teacher
 
 
 def _export(chain: Pipeline) -> list[tuple[str, Finished, Path]]:
@@ -121,7 +122,12 @@ def sample_images(run: Run) -> list[np.ndarray]:
     return list(readable(run.catalog, rows)) or noise_images(run.store.canvas)
 
 
-def _say_summary(run: Run, result: dict[str, Any], deployed: Sequence[DeploymentRow]) -> None:
+def _say_summary(
+    run: Run,
+    result: dict[str, Any],
+    deployed: Sequence[DeploymentRow],
+    against_teacher: AgainstTeacher | None,
+) -> None:
     say = run.console.say
     split = "test" if any(entry["test"] for entry in result["stages"]) else "val"
     judged = [(entry, entry[split]) for entry in result["stages"] if entry[split]]
@@ -140,6 +146,8 @@ def _say_summary(run: Run, result: dict[str, Any], deployed: Sequence[Deployment
     for entry in result["stages"]:
         if judged and not entry[split]:
             say(f"  {entry['name']:<14} not judged: there are no test images")
+    if against_teacher is not None and against_teacher.lost:
+        say(against_teacher.sentence, {against_teacher.sentence: "yellow"})
     for row in deployed:
         say(
             f"  {row['name']:<14} {row['parameters'] / 1e6:.2f}M parameters, "

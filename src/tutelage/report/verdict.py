@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
@@ -10,6 +11,7 @@ from tutelage.report.model import DecisionRow, DeploymentRow, Report, StageTest
 from tutelage.report.numbers import Baseline, baseline, stage_change
 from tutelage.report.wording import (
     change_words,
+    file_size,
     interval_of_change,
     interval_of_share,
     percent,
@@ -19,6 +21,7 @@ from tutelage.report.wording import (
     size_in_points,
 )
 from tutelage.stats.intervals import Interval, paired_change
+from tutelage.stats.metrics import lost_images
 
 SplitName = Literal["test", "val"]
 IMAGES: dict[SplitName | None, str] = {
@@ -26,6 +29,7 @@ IMAGES: dict[SplitName | None, str] = {
     "val": "held-out labelled images",
     None: "images",
 }
+BUSY = 1.5  # times as long as on a quiet machine, from which on that is said
 
 
 # Of a stage that nothing decides about, which is the student.
@@ -71,6 +75,13 @@ class Standing(NamedTuple):
     sentence: str
 
 
+class AgainstTeacher(NamedTuple):
+    """The student against the teacher that it learned from, on the same test images."""
+
+    lost: bool  # more images than chance explains: a stage that is judged would not be kept so
+    sentence: str
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What stands at the top of the page."""
@@ -78,8 +89,10 @@ class Verdict:
     split: SplitName | None  # where the figures come from; None if there are none
     headline: str  # the accuracy of the final model, or of its teacher, in a sentence
     standing: Standing | None  # against the baseline; None without test images
+    against_teacher: AgainstTeacher | None  # None without a student, or without its figures
     worth: list[str]  # what that accuracy is worth: sentences on the baseline and the classes
-    summary: list[str]  # sentences on all steps together, the student and the rejections
+    summary: list[str]  # sentences on size, speed and the rejections
+    overall: list[str]  # what all steps together gained or lost, in a sentence
     steps: list[Step]  # one per stage, in order
     final: Rung | None  # the model that the run delivers
     teacher: Rung | None  # what the student learnt from; None if there is no student
@@ -104,13 +117,10 @@ def make_verdict(report: Report) -> Verdict:
         split=split,
         headline=_headline(final, judged, judged_as, split),
         standing=standing,
+        against_teacher=_against_teacher(report, final, teacher),
         worth=[*_against_baseline(judged, standing), *_balanced(report, judged)],
-        summary=[
-            *_whole_way(report, rungs, final),
-            *_student(report, final, teacher),
-            *_deployment(report.deployment),
-            *_rejections(steps),
-        ],
+        summary=[*_deployment(report, final), *_rejections(steps)],
+        overall=_whole_way(report, rungs, final),
         steps=steps,
         final=final,
         teacher=teacher,
@@ -205,17 +215,18 @@ def _headline(
 
 def _standing(report: Report, final: Rung | None) -> Standing | None:
     test = answers(report, final)
-    if test is None:
+    if test is None or final is None:
         return None
     found = baseline(test, report.classes)
+    who = "The student" if final.name == "student" else f"The final model ({final.name})"
     always = f"always answering “{shorten(found.name)}” ({percent(found.accuracy)})"
     interval, size = interval_of_change(found.change), size_in_points(found.change.value)
     if found.change.low > 0:
-        return Standing(found, "better", f"That is {size} better than {always}; {interval}.")
+        return Standing(found, "better", f"{who} is {size} better than {always}; {interval}.")
     if found.change.high < 0:
-        return Standing(found, "worse", f"That is {size} worse than {always}; {interval}.")
+        return Standing(found, "worse", f"{who} is {size} worse than {always}; {interval}.")
     gap = f"the difference is {points(found.change.value)} points, {interval}"
-    said = f"That is not shown to be better than {always}: {gap}."
+    said = f"{who} is not shown to be better than {always}: {gap}."
     return Standing(found, "not shown to be better", said)
 
 
@@ -250,36 +261,65 @@ def _whole_way(report: Report, rungs: Sequence[Rung], final: Rung | None) -> lis
     return [f"All steps together, {start}: {change_words(change)}."]
 
 
-def _student(report: Report, final: Rung | None, teacher: Rung | None) -> list[str]:
+def _against_teacher(
+    report: Report, final: Rung | None, teacher: Rung | None
+) -> AgainstTeacher | None:
     if final is None or teacher is None or final.accuracy is None or teacher.accuracy is None:
-        return []
-    figures = f"{percent(final.accuracy)} and {percent(teacher.accuracy)}"
-    change = stage_change(answers(report, teacher), answers(report, final))
-    if change is None:
-        return [f"Accuracy of student and teacher: {figures}, without an interval."]
-    interval = f"{points(change.value)} points, {interval_of_change(change)}"
-    if change.high < 0:
-        return [f"The student is less accurate than its teacher: {figures} ({interval})."]
-    if change.low > 0:
-        return [f"The student is more accurate than its teacher: {figures} ({interval})."]
-    return [
-        f"The student is not clearly less accurate than its teacher: {figures} ({interval}). "
-        f"A loss of up to {size_in_points(change.low)} cannot be ruled out."
-    ]
+        return None
+    figures = f"{percent(final.accuracy)} and {percent(teacher.accuracy)} correct"
+    ours, theirs = answers(report, final), answers(report, teacher)
+    if ours is None or theirs is None:
+        return AgainstTeacher(False, f"Student and teacher: {figures}.")
+    wins = int((ours.correct & ~theirs.correct).sum())
+    losses = int((~ours.correct & theirs.correct).sum())
+    who = f"Of {ours.labels.size:,} test images the student gets"
+    if wins == losses:
+        return AgainstTeacher(False, f"{who} as many right as its teacher ({figures}).")
+    if wins > losses:
+        said = f"{who} {wins - losses:,} more right than its teacher ({figures})."
+        return AgainstTeacher(False, said)
+    lost = lost_images(wins, losses)
+    chance = "" if lost else ", which may be chance"
+    said = f"{who} {losses - wins:,} more wrong than its teacher ({figures}){chance}."
+    if "teacher/" in report.files:
+        said += f" The teacher is in {report.folder}/teacher/model.onnx."
+    return AgainstTeacher(lost, said)
 
 
-def _deployment(rows: Sequence[DeploymentRow]) -> list[str]:
-    teacher = next((row for row in rows if row["name"] == "teacher"), None)
-    student = next((row for row in rows if row["name"] == "student"), None)
-    if teacher is None or student is None:
+def _deployment(report: Report, final: Rung | None) -> list[str]:
+    """What the delivered model costs, beside its teacher."""
+    rows = report.deployment
+    name = "student" if final is not None and final.name == "student" else "teacher"
+    delivered = next((row for row in rows if row["name"] == name), None)
+    if delivered is None:
         return []
-    share = percent(student["parameters"] / teacher["parameters"], 0)
-    said = f"The student has {share} of the teacher's parameters"
-    # Across formats the ratio would measure the runtime, not the student.
-    if teacher["format"] == student["format"]:
-        slow, quick = teacher["latency_ms_p50"], student["latency_ms_p50"]
-        said += f" and takes {quick:.1f} ms for an image, the teacher {slow:.1f} ms"
-    return [f"{said}."]
+    said = f"Size and speed: {_cost(delivered)} for an image on one core"
+    teacher = next((row for row in rows if row["name"] == "teacher"), delivered)
+    if teacher is not delivered:
+        # Across formats the times would compare the runtimes, not the models.
+        alike = teacher["format"] == delivered["format"]
+        said += f"; its teacher: {_cost(teacher) if alike else file_size(teacher['bytes'])}"
+    found = [f"{said}."]
+    if _was_busy(report):
+        found.append(
+            "The machine was busy, so these times are too long: measure them again with "
+            f"`tutelage bench {shlex.quote(report.folder)}`."
+        )
+    return found
+
+
+def _cost(row: DeploymentRow) -> str:
+    return f"{file_size(row['bytes'])}, {row['latency_ms_p50']:.1f} ms"
+
+
+def _was_busy(report: Report) -> bool:
+    """Whether other jobs slowed the machine while it was planned for, or while models were timed.
+
+    Alone, the median of many runs is hardly above the quickest of them.
+    """
+    machine = report.settings.get("machine") or {}
+    timed = any(r["latency_ms_p50"] > BUSY * r["latency_ms_p05"] for r in report.deployment)
+    return timed or machine.get("busy", 1.0) > BUSY
 
 
 def _rejections(steps: Sequence[Step]) -> list[str]:
