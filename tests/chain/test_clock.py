@@ -80,9 +80,9 @@ def test_a_student_ends_before_the_exports_begin(tmp_path: Path, watch: Time) ->
         steps = steps_of(paced(clock, trainings, tmp_path, Share(0.5, 0.0)), watch, 1.0)
         assert clock.spent() == pytest.approx(300.0 - 2 * AFTER_S, abs=1.5)
     assert steps == pytest.approx(128, abs=2)
-    (note,) = clock.notes
+    (note,) = clock.notes({})
     assert note == (
-        f"the student was trained for only {steps} steps, to end within 5 minutes (--minutes); "
+        f"student was trained for only {steps} steps, to end within 5 minutes (--minutes); "
         "26 s are kept for the exports, the test and the report, which may take less"
     )
 
@@ -103,10 +103,13 @@ def test_a_stage_of_several_shortened_trainings_has_one_line_and_a_note(
     for number, steps in ((1, 27), (1, 25), (2, 36)):
         clock._keep(f"self-train-5, training {number}", [(9, steps)])
     clock._keep("student, training 1", [(9, 7)])
-    assert clock.notes[:1] == [
+    assert clock.notes({"student": "7 of 40 steps"}) == [
         "self-train-5 was trained for only 25 and 36 steps, to end within 5 minutes (--minutes); "
-        "26 s are kept for the exports, the test and the report, which may take less"
+        "26 s are kept for the exports, the test and the report, which may take less",
+        "7 of 40 steps",
     ]
+    assert clock.made("student, training 1") == 7
+    assert clock.made("student, training 2") is None
     said = [json.loads(line)["text"] for line in events.read_text().splitlines()]
     assert [text.partition(",")[0] for text in said] == [
         "self-train-5: fewer steps than planned",
@@ -119,7 +122,7 @@ def test_a_machine_as_planned_shortens_nothing(tmp_path: Path, watch: Time) -> N
     clock.count("probe", 120.0)
     with trainings.of(tmp_path / "run" / "stages" / "student"):
         assert steps_of(paced(clock, trainings, tmp_path, Share(0.5, 0.0)), watch, 0.5) == 200
-    assert clock.notes == []
+    assert clock.notes({"student": "told"}) == []
 
 
 def test_a_training_leaves_those_after_it_their_share(tmp_path: Path, watch: Time) -> None:

@@ -213,11 +213,11 @@ def test_a_teacher_that_cannot_be_cut_is_planned_with_another_student(
     run = checks.prepared(tmp_path, monkeypatch, **settings)
     assert run.plan.size % 16 == 0
     assert run.base.spec.input_size == run.plan.size
-    assert any("no student can be cut from test_vit, so it is cut from tf" in n for n in run.notes)
+    assert any("no student can be cut from test_vit, so it is cut from tf" in f for f in run.facts)
     plain = checks.prepared(
         tmp_path, monkeypatch, "plain", **{**settings, "teacher": "test_resnet"}
     )
-    assert not any("no student can be cut" in note for note in plain.notes)
+    assert not any("no student can be cut" in fact for fact in plain.facts)
 
 
 def test_a_refused_limit_gives_a_new_folder_back(

@@ -551,8 +551,8 @@ def test_planned_rounds_end_before_they_begin_where_clusters_are_not_the_classes
     teach(chain, self_training=True)
     names = ["self-train-1"][:trained]
     assert [done.name for done in chain.finished] == ["probe", "transfer", *names]
-    left_out = "there is no round of self-training, because the unlabelled images do not seem to"
-    assert any(note.startswith(left_out) for note in run.notes) == (trained == 0)
+    left_out = "there is no round of self-training: going by these labels, the unlabelled images"
+    assert any(fact.startswith(left_out) for fact in run.facts) == (trained == 0)
 
 
 @pytest.mark.parametrize("likelier", [True, False])
@@ -584,13 +584,13 @@ def test_clusters_label_the_pool_with_the_head_for_the_first_round_only(
     assert temperature == answers.temperature_of(run.task, expected)
     assert then is first.beliefs
     assert after == first.model.spec.temperature
-    said = any("clusters of the unlabelled images" in note for note in run.notes)
+    said = any("clusters of the unlabelled images" in fact for fact in run.facts)
     assert said == likelier
     # The run that goes on asks no clusters again: what they were worth is in its folder.
     again = checks.prepared(tmp_path, monkeypatch, trunk="frozen", rounds=2)
     teach(pipeline.Pipeline(again), self_training=True)
     assert len(asked) == 1
-    assert again.notes == run.notes
+    assert again.facts == run.facts
 
 
 def test_clusters_can_be_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -751,7 +751,7 @@ def test_a_head_on_the_middle_stages_is_said(tmp_path: Path, features: str) -> N
     data = write_shapes(tmp_path / "data", train=3, pool=0, test=0)
     run = prepared(data, tmp_path / "run", features=features)
     teach(pipeline.Pipeline(run), self_training=False)
-    said = [note for note in run.notes if "middle stages" in note]
+    said = [fact for fact in run.facts if "middle stages" in fact]
     begins = "the classifier also looks at the middle stages of the pretrained network"
     assert said == ([f"{begins}, as --features levels asks"] if features == "levels" else [])
 
@@ -833,7 +833,7 @@ def test_auto_measures_the_strong_view_once_and_pins_it(
         expected = Weak(scale=(0.6, 1.0))
         strong = views.strong_policy(run.config.transfer)
         assert strong == Strong(augment=RandAugment(3, 21.0, view=expected))
-        assert "the strong view of --augment auto: it covers more (7 s)" in run.notes
+        assert "the strong view of --augment auto: it covers more (7 s)" in run.facts
         assert "no effect: --magnitude; --augment auto chooses them" in run.notes
     assert len(calls) == 1
     assert (len(calls[0].labeled), len(calls[0].pool)) == (12, 30)

@@ -37,6 +37,7 @@ from tutelage.models.zoo import create, cut, join, residual_blocks
 from tutelage.stats.calibrate import softmax
 from tutelage.steps import distillation
 from tutelage.system.errors import TutelageError
+from tutelage.training.best import Best
 
 
 def teacher(architecture: str, classes: int) -> Classifier:
@@ -301,7 +302,7 @@ def test_the_student_closer_to_its_teacher_is_kept(
     monkeypatch.setattr(trained, "fit", fit)
     outcome = distill(run, [teacher], short(run))
     torch.testing.assert_close(outcome.model.head.weight, good[0].head.weight)
-    assert ("before the last training" in outcome.remark) == harm
+    assert ("so it was discarded: the student is" in outcome.remark) == harm
     theirs, ours = (
         softmax(
             evaluation_look(run.task.canvases, run.task.pool, model, run.device).numpy(),
@@ -425,4 +426,20 @@ def test_what_the_student_does_not_bear_is_made_gentler(
         torch.testing.assert_close(attempt.start, found[0].start)
         assert attempt.teacher_sizes == (32,)
     assert bool((outcome.model.head.bias == 7.0).all()) == (looks[-1] < 1.0)
-    assert ("before the last training" in outcome.remark) == (looks[-1] > 1.0)
+    discarded = "the student's training did not bring it closer to its teacher, so it was discarded"
+    assert outcome.remark.startswith(discarded) == (looks[-1] > 1.0)
+    assert ("untrained network" in outcome.remark) == (looks[-1] > 1.0 and weights == "none")
+
+
+@pytest.mark.parametrize(
+    ("after", "words"),
+    [(0.03, "the student's training was too short to help, with 8 of 40 steps, so it was "
+      "discarded: the student is a pretrained network with a new last layer, fitted to its "
+      "teacher's answers (KL divergence 0.003, after that training 0.030)"),
+     (0.001, "there was time for only 8 of 40 steps of the student's training, which brought it "
+      "closer to its teacher (KL divergence 0.003 to 0.001)")],
+)  # fmt: skip
+def test_a_training_that_was_cut_short_is_told_in_one_sentence(after: float, words: str) -> None:
+    best = Best(lambda _: 0.0)
+    best.measured = [0.003, after]
+    assert student._remark(best, "8 of 40 steps", pretrained=True) == words

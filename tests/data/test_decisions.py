@@ -137,10 +137,10 @@ def test_decided_images_are_labelled_in_every_draw(catalog: Catalog, tmp_path: P
     changed = apply_decisions(catalog, str(path))
     assert "g" not in changed.names
     assert "t1" in changed.names, "test images are not reviewed"
-    assert changed.warnings == (
-        "3 labels were given by a person in tutelage review, who rejected 1 image",
-        f"2 decisions of {path} are about no training image of this data",
+    assert changed.facts == (
+        f"3 labels were given by a person (--decisions {path}), who left out 1 image as of no use",
     )
+    assert changed.warnings == (f"2 decisions of {path} are about no training image of this data",)
     for seed in range(5):
         split = make_split(changed, np.ones(9, bool), labels_per_class=1, limit=None, seed=seed)
         labels = {changed.names[i]: int(split.labels[i]) for i in split.indices("labeled")}
@@ -205,8 +205,11 @@ def test_classes_that_a_person_made_become_classes(catalog: Catalog, tmp_path: P
     assert changed.classes == ("Aphid", "ant", "bee", "wasp"), "sorted, as those of folders are"
     labels = [changed.classes[k] if k >= 0 else None for k in changed.labels]
     assert labels[:8] == ["Aphid", "ant", "bee", "bee", "wasp", "wasp", "bee", None]
-    assert changed.warnings[1:] == (
+    assert changed.facts == (
+        f"4 labels were given by a person (--decisions {path})",
         "classes that a person made, with their labels: Aphid (1), wasp (2)",
+    )
+    assert changed.warnings == (
         "a single label of Aphid: nothing can be held out to judge the class by; label more of it",
     )
 

@@ -35,7 +35,7 @@ def test_images_of_three_roles_are_joined_in_a_sentence(make_report: Any) -> Non
 
 def test_without_test_images_it_says_so(make_report: Any) -> None:
     text = render(make_report(STAGES, test=False))
-    assert "so they flatter the model." in text
+    assert "They may be too low, because those that were judged had fewer labels, or too" in text
     assert "| student on held-out labelled images |" in text
     assert "| accuracy | 80.0% (95% interval 75.0% to 80.0%) |" in text
     assert "holds for images like the labelled ones. Before" in text
@@ -50,7 +50,6 @@ def test_an_unjudged_student_has_its_teachers_figures(
     assert "**The student, which is what you ship, was not judged: there are no test" in text
     assert "into `test/<class>/` and run `tutelage evaluate RUN DATA`." in text
     assert "no accuracy to report" not in text
-    assert "so they flatter the teacher (probe)." in text
     assert "| teacher (probe) on held-out labelled images |" in text
     assert "| accuracy | 70.0% (95% interval 65.0% to 70.0%) |" in text
     assert "and for the teacher (probe): nobody has tested the student. Before" in text

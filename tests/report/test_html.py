@@ -164,6 +164,56 @@ def test_page_and_card_have_the_same_notes(make_report: Any, full_fields: dict[s
     assert f"Before you rely on it: {len(said)} notes" in Page(text).text()
 
 
+def test_what_the_run_decided_stands_among_the_details(
+    make_report: Any, full_fields: dict[str, Any]
+) -> None:
+    report = make_report(facts=["the student is the whole of lite0"], **full_fields)
+    notes, rest = Page(html.render(report)).text().split("What each step gained")
+    decided = rest.split("What the run decided")[1].split("Pseudo-labels")[0]
+    assert decided.split() == ["The", "student", "is", "the", "whole", "of", "lite0."]
+    assert "lite0" not in notes
+    how, before = card.render(report).split("## How it was made")[1].split("## Before you rely")
+    assert "The student is the whole of lite0." in how
+    assert "lite0" not in before
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [({}, "no round of self-training was planned"),
+     ({"left_out": "self-train-1"}, "no time was left for self-train-1"),
+     ({"clusters": {"agreement": 0.4, "doubt": "agreement: 0.40"}},
+      "the unlabelled images do not group by class, going by these labels (agreement: 0.40)")],
+)  # fmt: skip
+def test_why_there_are_no_pseudo_labels_is_known(
+    make_report: Any, settings: dict[str, Any], why: str
+) -> None:
+    report = make_report(settings=settings, counts={"labeled": 16, "unlabeled": 80})
+    assert f"No pseudo-labels were used: {why}." in Page(html.render(report)).text()
+
+
+@pytest.mark.parametrize(
+    ("pool", "words"),
+    [(80, "The student's probabilities were calibrated on unlabelled training images, to be"),
+     (0, "The student's probabilities were calibrated on labelled training images, to be")],
+)  # fmt: skip
+def test_what_the_students_calibration_rests_on_is_said(
+    make_report: Any, pool: int, words: str
+) -> None:
+    report = make_report(counts={"unlabeled": pool})
+    assert words in Page(html.render(report)).text().split("Details")[-1]
+    assert words in card.render(report).split("## How it was made")[1]
+
+
+def test_what_a_teachers_calibration_rests_on_is_said(
+    make_report: Any, without_figures: Any
+) -> None:
+    report = make_report({"probe": (0.7, True), "self-train-1": (0.8, True)}, test=False)
+    said = "The probabilities of self-train-1 were calibrated on "
+    assert f"{said}held-out labels." in card.render(report)
+    unjudged = without_figures(report, "self-train-1")
+    assert f"{said}what its teacher said of the unlabelled images." in card.render(unjudged)
+
+
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "x" * 5000,
            "{{ 7 * 7 }}", "\udcff\u202e$\\frac{")  # fmt: skip
 
@@ -217,8 +267,10 @@ def test_hostile_names_stay_text(make_report: Any, full_fields: dict[str, Any]) 
 
 def test_without_a_test_split_the_page_warns(make_report: Any, full_fields: dict[str, Any]) -> None:
     text = Page(html.render(make_report(test=False, **full_fields))).text()
-    assert "There is no test split" in text
-    assert "so they flatter" in text
+    assert "There are no test images. The figures come from held-out labelled images." in text
+    assert "They may be too low, because" in text
+    assert "another choice of held-out labelled images would change" in text
+    assert "on test images, and what self-training" not in text
     assert "accuracy on held-out labelled images, with 95% intervals" in text
     assert "Without test images there are no class-wise figures" in text
 
@@ -247,7 +299,7 @@ def test_one_bare_stage_is_a_page_too(bare_page: str) -> None:
     for words in (
         "There is only one step", "There is no mistake on the test images.",
         "There are neither test images nor pseudo-labels",
-        "No pseudo-labels were used", "No contact sheets were made.",
+        "No pseudo-labels were used: the run had no unlabelled images.",
         "Nothing was exported or timed.", "There was no step to decide about.",
         "Every image could be read.", "No settings were recorded.",
     ):  # fmt: skip

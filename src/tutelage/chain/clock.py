@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -104,15 +104,22 @@ class Clock:
             steps, partial(self._allowed, share), decided=known, keep=partial(self._keep, name)
         )
 
-    @property
-    def notes(self) -> list[str]:
-        """What the user must know of trainings that were shortened, one note a stage."""
+    def made(self, training: str) -> int | None:
+        """The steps that a training made, if it was shortened."""
+        decided = self._shortened().get(training)
+        return decided[-1][1] if decided else None
+
+    def notes(self, told: Mapping[str, str]) -> list[str]:
+        """What the user must know of trainings that were shortened, one note a stage.
+
+        A stage that is ``told`` about is shortened in the words that are given there.
+        """
         steps: dict[str, list[int]] = {}
         for name, decided in self._shortened().items():
             steps.setdefault(_stage(name), []).append(decided[-1][1])
         return [
-            f"{_subject(stage)} was trained for only {' and '.join(map(str, made))} steps, "
-            f"{self._why}"
+            told.get(stage)
+            or f"{stage} was trained for only {' and '.join(map(str, made))} steps, {self._why}"
             for stage, made in steps.items()
         ]
 
@@ -156,11 +163,6 @@ def in_minutes(seconds: float) -> str:
 def _stage(training: str) -> str:
     """The stage that a training belongs to: it has one, or several that are numbered."""
     return training.partition(",")[0]
-
-
-def _subject(stage: str) -> str:
-    """A stage in a sentence."""
-    return "the student" if stage == "student" else stage
 
 
 def later_seconds(plan: RunPlan, work: Work) -> float:

@@ -239,6 +239,7 @@ def make_report(
         class_sheets=class_sheets(run, finished, tested),
         sheets=sheets(run, finished),
         notes=run.notes,
+        facts=run.facts,
         skipped=sorted(run.store.reasons.items()),
         decisions=decisions(finished),
         remarks=remarks(finished),

@@ -71,7 +71,8 @@ def _leave(
     with run.part("latency"):
         deployed = evidence.deployment(exported)
     done(6)
-    for note in (*run.clock.notes, *limits.exceeded(run.config.distill, deployed)):
+    told = {done.name: done.reason for done in chain.finished if done.name == "student"}
+    for note in (*run.clock.notes(told), *limits.exceeded(run.config.distill, deployed)):
         run.note(note)
     result, probs = measure(run, chain.finished)
     result["leakage"] = evidence.leakage(run, probs)

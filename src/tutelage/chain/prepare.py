@@ -206,11 +206,14 @@ def _planned(
     if student is not None:
         set_input_size(student, plan.student.size)
         check_input_size(student)
-    found = [*notes, *_notes(command, data, config, plan), *_not_cut(asked, config, student, base)]
+    found = [*notes, *_notes(command, data, config, plan)]
     found += [chosen["note"]] if chosen else []
     all_notes = folder.pinned("notes", lambda: found)
     for note in all_notes:
         console.note(note)
+    facts = [*data.catalog.facts, *_not_cut(asked, config, student, base)]
+    for fact in facts:
+        console.note(fact)
     console.say(_in_words(plan, command))
     task = make_task(data, plan)
     strong, said = _pinned_strong_view(folder, data, task, console)
@@ -235,7 +238,8 @@ def _planned(
         base=base,
         plan=plan,
         task=task,
-        notes=[*all_notes, *said],
+        notes=all_notes,
+        facts=[*facts, *said],
         tracking=tracking,
         trainings=trainings,
         clock=clock,
@@ -417,7 +421,7 @@ def _notes(command: str, data: LoadedData, config: RunConfig, plan: RunPlan) -> 
 def _not_cut(
     asked: RunConfig, config: RunConfig, student: Classifier | None, base: Classifier
 ) -> list[str]:
-    """A note where the default student is not cut from its teacher."""
+    """What is told where the default student is not cut from its teacher."""
     if student is None or is_cut_from(student, base):
         return []
     name = config.distill.student

@@ -21,14 +21,15 @@ def worth_it(chain: Pipeline) -> bool:
         return False
     verdict = clusters_verdict(chain)
     if verdict["doubt"] and run.config.self_train.rounds is None:
-        run.note(
-            "there is no round of self-training, because the unlabelled images do not seem to "
-            "group by class, so a round would learn other groups (--rounds N trains rounds anyway)"
+        run.tell(
+            "there is no round of self-training: going by these labels, the unlabelled images do "
+            "not group by class, and then a round does harm; more labels may show that they do "
+            "(--rounds N trains rounds anyway)"
         )
         run.console.say(f"clusters of the unlabelled images: {verdict['doubt']}")
         return False
     if verdict["likelier"]:
-        run.note(
+        run.tell(
             "in self-train-1, clusters of the unlabelled images help to label them, because that "
             "predicts held-out labels better (--clusters ignore does without)"
         )
@@ -99,7 +100,7 @@ def say_features(chain: Pipeline) -> None:
     reason = "as --features levels asks"
     if run.config.transfer.features == "auto":
         reason = "because that predicts held-out labels better (--features last does without)"
-    run.note(f"the classifier also looks at the middle stages of the pretrained network, {reason}")
+    run.tell(f"the classifier also looks at the middle stages of the pretrained network, {reason}")
 
 
 def say_left_out(chain: Pipeline) -> None:
@@ -110,7 +111,7 @@ def say_left_out(chain: Pipeline) -> None:
         return
     out = int(labels.outside.sum())
     look, were = ("looks", "was") if out == 1 else ("look", "were")
-    chain.run.note(
+    chain.run.tell(
         f"in {done.name}, {out:,} of {len(labels.outside):,} unlabelled images {look} like none of "
         f"the classes and {were} left out (pseudo_labels.parquet lists them; --out-of-class keep "
         "keeps them)"

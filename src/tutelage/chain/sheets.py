@@ -180,9 +180,12 @@ def _views_sheet(run: Run) -> Sheet:
     generator = torch.Generator().manual_seed(run.seed)
     plan = strong_policy(run.config.transfer, run.base.spec.crop_pct).plan(aspect, generator)
     views = pictures(apply(images, plan, SIDE))
-    note = "Training images in the strong view: cropped, mirrored, changed in colour and shape."
+    note = (
+        "While a network is trained, it sees each image changed anew (the strong view): cropped, "
+        "mirrored, other in colour and shape. These are examples."
+    )
     shown = [Thumb(view, name=run.catalog.names[r]) for view, r in zip(views, rows, strict=True)]
-    return Sheet("The strong view", note, shown)
+    return Sheet("Training images as they are changed", note, shown)
 
 
 def _whole(images: torch.Tensor, aspect: torch.Tensor, side: int) -> NDArray[np.uint8]:

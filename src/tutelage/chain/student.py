@@ -234,8 +234,8 @@ def distill(
         seed=run.seed,
     )
     measure = _divergence(run, apart if len(apart) else _rows(run.task, APART), asked)
-    strong = work.steps >= STRONG_STEPS or not _pretrained(run.config, student, teachers[0])
-    student, remark = _mimic(run, student, step, loader, work, measure, strong=strong)
+    pretrained = _pretrained(run.config, student, teachers[0])
+    student, remark = _mimic(run, student, step, loader, work, measure, pretrained=pretrained)
     _calibrate_to(run, student, asked)
     return Outcome(student, _held_out(run, student), frozen=False, remark=remark)
 
@@ -302,7 +302,7 @@ def _mimic(
     work: Work,
     measure: Callable[[Classifier], float],
     *,
-    strong: bool,
+    pretrained: bool,
 ) -> tuple[Classifier, str]:
     """The student in its best state, and which that is in words.
 
@@ -310,19 +310,23 @@ def _mimic(
     teacher, and on how many steps there are to make good what the first ones spoil: in 60 to 240
     steps hardly any pretrained student came back to where it had started (docs/log.md). So these
     have gentle views and a lower rate from the start, and so has, for the steps that are left, one
-    that began in the ``strong`` way and was worse after a quarter of the steps. Who is worse after
+    that began with strong views and was worse after a quarter of the steps. Who is worse after
     half of the gentle ones stays as it started.
     """
     rate, left, best = run.config.distill.lr_student, work.steps, Best(measure)
+    strong = work.steps >= STRONG_STEPS or not pretrained
     if strong:
         after = _fit(run, student, step, loader, work, rate, best)
         left -= first_look(work.steps)
-    if not strong or (best.in_vain and left):
+    again = strong and best.in_vain and left > 0
+    if again or not strong:
         rate, best = LOWER * rate, Best(measure, trial=2)
         rest = dataclasses.replace(work, steps=left, seconds=work.seconds * left / work.steps)
         gentle = loader.showing(_gentle(run, loader.views))
         after = _fit(run, student, step, gentle, rest, rate, best)
-    return after, _remark(best)
+    made = run.clock.made(f"student, training {2 if again else 1}")
+    shortened = "" if made is None else f"{made} of {left if again else work.steps} steps"
+    return after, _remark(best, shortened, pretrained=pretrained)
 
 
 def _gentle(run: Run, views: Views) -> Views:
@@ -492,16 +496,29 @@ def _divergence(run: Run, rows: Rows, asked: _Asked) -> Callable[[Classifier], f
     return measure
 
 
-def _remark(best: Best) -> str:
-    """In words, which state of the student is delivered."""
+def _remark(best: Best, shortened: str, *, pretrained: bool) -> str:
+    """In words, which state of the student is delivered.
+
+    Args:
+        best: what was measured of it.
+        shortened: how many of its steps there was time for, in words; empty for all of them.
+        pretrained: whether it started from pretrained weights.
+    """
     before, last, lowest = best.measured[0], best.measured[-1], min(best.measured)
     if lowest < before:
-        change = f"KL divergence {before:.3f} to {lowest:.3f}"
-        return f"training brought it closer to its teacher ({change})"
-    change = f"KL divergence {before:.3f} to {last:.3f}"
+        change = f"brought it closer to its teacher (KL divergence {before:.3f} to {lowest:.3f})"
+        if not shortened:
+            return f"training {change}"
+        return f"there was time for only {shortened} of the student's training, which {change}"
+    why = (
+        f"the student's training was too short to help, with {shortened}"
+        if shortened
+        else "the student's training did not bring it closer to its teacher"
+    )
+    network = "a pretrained network" if pretrained else "an untrained network"
     return (
-        "it is delivered as it was before the last training, with its last layer fitted to its "
-        f"teacher's answers, because that training moved it away from its teacher ({change})"
+        f"{why}, so it was discarded: the student is {network} with a new last layer, fitted to "
+        f"its teacher's answers (KL divergence {before:.3f}, after that training {last:.3f})"
     )
 
 

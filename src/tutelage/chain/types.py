@@ -151,7 +151,8 @@ class Run:
     base: Classifier  # the pretrained trunk with an empty head; stages copy it
     plan: RunPlan  # what fits into the minutes
     task: Task  # what training and choosing may see
-    notes: list[str]  # what the user must know
+    notes: list[str]  # what the user must know before relying on the model
+    facts: list[str]  # what was decided or given, and is nothing to worry about
     tracking: Tracking  # the trackers that figures are also sent to
     trainings: Trainings  # where checkpoints within a training are kept
     clock: Clock  # what is spent of the minutes
@@ -183,6 +184,11 @@ class Run:
     def note(self, text: str) -> None:
         """Say what the user must know now, and again in the report."""
         self.notes.append(text)
+        self.console.note(text)
+
+    def tell(self, text: str) -> None:
+        """Say what was decided, now and in the report's details."""
+        self.facts.append(text)
         self.console.note(text)
 
     def close(self) -> None:

@@ -36,6 +36,7 @@ class Catalog:
     classes: tuple[str, ...]  # of all splits, sorted (by value when all are whole numbers)
     source: Source
     warnings: tuple[str, ...] = ()  # what a user should know about the data, and do about it
+    facts: tuple[str, ...] = ()  # what was done to it, as it was asked for
     # Training images whose label a person gave in a review: they keep it in every label draw.
     reviewed: frozenset[str] = frozenset()
 
@@ -53,6 +54,7 @@ class Catalog:
             splits=self.splits[chosen],
             source=selected(self.source, chosen),
             warnings=(),
+            facts=(),
             reviewed=self.reviewed & frozenset(names),
         )
 

@@ -199,13 +199,12 @@ def apply_decisions(catalog: Catalog, setting: str | None) -> Catalog:
         else:
             labels[row] = catalog.classes.index(label)
     labelled = [name for name in rows if decided[name].label is not None]
-    said = [
-        f"{counted(len(labelled), 'label')} {'was' if len(labelled) == 1 else 'were'} given by a "
-        f"person in tutelage review, who rejected {counted(len(rejected), 'image')}"
-    ]
+    given = f"{counted(len(labelled), 'label')} {'was' if len(labelled) == 1 else 'were'} given"
+    useless = f", who left out {counted(len(rejected), 'image')} as of no use" if rejected else ""
+    facts, said = [f"{given} by a person (--decisions {setting}){useless}"], []
     if made:
         counts = (f"{name} ({made[name]})" for name in in_class_order(made))
-        said.append(f"classes that a person made, with their labels: {', '.join(counts)}")
+        facts.append(f"classes that a person made, with their labels: {', '.join(counts)}")
     if alone := [name for name in in_class_order(made) if made[name] == 1]:
         said.append(
             f"a single label of {', '.join(alone)}: nothing can be held out to judge the class by; "
@@ -218,7 +217,8 @@ def apply_decisions(catalog: Catalog, setting: str | None) -> Catalog:
         )
     kept = np.setdiff1d(np.arange(len(catalog)), rejected)
     changed = dataclasses.replace(catalog, labels=labels, reviewed=frozenset(labelled))
-    return dataclasses.replace(changed.select(kept), warnings=(*catalog.warnings, *said))
+    warnings, facts = [*catalog.warnings, *said], [*catalog.facts, *facts]
+    return dataclasses.replace(changed.select(kept), warnings=tuple(warnings), facts=tuple(facts))
 
 
 def _made_classes(

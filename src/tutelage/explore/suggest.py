@@ -228,13 +228,13 @@ def _write(folder: RunFolder, data: LoadedData, choice: Choice, content: dict[st
     page = SuggestPage(
         content=content,
         pictures=[whole(data.store.images[i], float(data.store.aspect[i])) for i in shown],
-        warnings=[*data.catalog.warnings, *data.split.warnings],
+        warnings=[*data.catalog.facts, *data.catalog.warnings, *data.split.warnings],
     )
     write_page(render(page), folder.path / PAGE)
 
 
 def _say(console: Console, data: LoadedData, content: Mapping[str, Any], out: Path) -> None:
-    for warning in (*data.catalog.warnings, *data.split.warnings):
+    for warning in (*data.catalog.facts, *data.catalog.warnings, *data.split.warnings):
         console.note(warning)
     chosen = content["suggested"]
     console.say(f"{len(chosen)} of {content['unlabelled']:,} unlabelled images to label first:")

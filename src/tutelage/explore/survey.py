@@ -307,7 +307,7 @@ def make_page(done: Survey, data: LoadedData, command: str, created: str) -> Aug
         sheets=_sheets(measured, data, sample) if measured else [],
         strips=contact_sheet(sample, done.strong, done.tuning),
         tuning=done.tuning,
-        warnings=[*data.catalog.warnings, *data.split.warnings],
+        warnings=[*data.catalog.facts, *data.catalog.warnings, *data.split.warnings],
     )
 
 

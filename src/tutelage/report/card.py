@@ -12,9 +12,10 @@ from collections.abc import Iterable
 from tutelage._version import __version__
 from tutelage.report.html import fill
 from tutelage.report.model import Report
-from tutelage.report.notes import notes
+from tutelage.report.notes import calibration, notes
 from tutelage.report.numbers import class_rows, mistakes
 from tutelage.report.verdict import IMAGES, answers, make_verdict
+from tutelage.report.wording import sentence
 
 ROLES = (("labeled", "labelled"), ("unlabeled", "unlabelled"), ("val", "held-out"))
 MISTAKES = 5
@@ -31,6 +32,7 @@ def render(report: Report) -> str:
             "report": report,
             "verdict": verdict,
             "notes": notes(report, verdict),
+            "facts": [*calibration(report, verdict), *map(sentence, report.facts)],
             "version": __version__,
             "images": IMAGES[verdict.split],
             "trained_on": _joined(

@@ -25,7 +25,7 @@ from PIL import Image
 
 from tutelage.report import numbers, plots, wording
 from tutelage.report.model import FILES, DecisionRow, Report, Sheet
-from tutelage.report.notes import notes
+from tutelage.report.notes import calibration, notes, why_no_rounds
 from tutelage.report.settings import in_words
 from tutelage.report.threshold import TwoClasses, two_classes
 from tutelage.report.verdict import IMAGES, Step, Verdict, answers, make_verdict
@@ -125,6 +125,9 @@ def _context(report: Report) -> dict[str, Any]:
         "ladder": chart,
         "rounds": numbers.rounds(report.pseudo),
         "notes": notes(report, verdict),
+        "facts": [*map(wording.sentence, report.facts)],
+        "calibration": calibration(report, verdict),
+        "why_no_rounds": why_no_rounds(report),
         "decisions": list(_decisions(report, verdict)),
         "to_review": encode(Sheet("", "", report.to_review)),
         "class_sheets": [

@@ -169,6 +169,7 @@ class Report:
     class_sheets: Sequence[ClassSheets] = ()
     sheets: Sequence[Sheet] = ()  # those that belong to no class, in reading order
     notes: Sequence[str] = ()  # warnings to read before believing the figures
+    facts: Sequence[str] = ()  # what was decided or given, and is nothing to worry about
     skipped: Sequence[tuple[str, str]] = ()  # (image name, reason) of unreadable images
     decisions: Sequence[DecisionRow] = ()  # one per judged stage
     # By stage that is not compared with the one before: why it is delivered as it is.

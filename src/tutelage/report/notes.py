@@ -15,28 +15,55 @@ NAMED = 8  # classes that a note names, at most
 def notes(report: Report, verdict: Verdict) -> list[str]:
     """The run's own notes, between those on its figures and those that hold for every model."""
     return [
-        *_figures(verdict),
+        *_figures(report, verdict),
         *_absent(report, verdict),
         *map(sentence, report.notes),
         _where_it_holds(verdict),
-        "The probabilities were calibrated on training images: on held-out labels, or on what the "
-        "teacher answered about the unlabelled images.",
         "The pretrained weights that it started from have their own licence, and so has the data "
         "that they were trained on.",
     ]
 
 
-def _figures(verdict: Verdict) -> list[str]:
-    if verdict.split == "val":
-        flattered = verdict.judged_as if verdict.unjudged else "model"
+def calibration(report: Report, verdict: Verdict) -> list[str]:
+    """What the probabilities were calibrated on: the answers of the teacher, or held-out labels."""
+    final = verdict.final
+    if final is None:
+        return []
+    if final.name == "student":
+        images = "unlabelled" if report.counts.get("unlabeled") else "labelled"
         return [
-            "There is no test split. The figures come from held-out labelled images that also "
-            f"chose between the steps, so they flatter the {flattered}. Add images under "
+            f"The student's probabilities were calibrated on {images} training images, to be as "
+            "sure as its teacher's."
+        ]
+    (entry,) = [one for one in report.metrics["stages"] if one["name"] == final.name]
+    known = entry.get("val") is not None
+    what = "held-out labels" if known else "what its teacher said of the unlabelled images"
+    return [f"The probabilities of {final.name} were calibrated on {what}."]
+
+
+def why_no_rounds(report: Report) -> str:
+    """Why the unlabelled images were not used in rounds of self-training, in words."""
+    if not report.counts.get("unlabeled"):
+        return "the run had no unlabelled images"
+    if doubt := (report.settings.get("clusters") or {}).get("doubt"):
+        return f"the unlabelled images do not group by class, going by these labels ({doubt})"
+    if left_out := report.settings.get("left_out"):
+        return f"no time was left for {left_out}"
+    return "no round of self-training was planned"
+
+
+def _figures(report: Report, verdict: Verdict) -> list[str]:
+    if verdict.split == "val":
+        own = report.counts.get("val")  # else they are those of the models of the folds
+        low = "" if own else "too low, because those that were judged had fewer labels, or "
+        return [
+            "There are no test images. The figures come from held-out labelled images. They may "
+            f"be {low}too high, because the same images chose between the steps. Add images under "
             "test/<class>/ for a figure to rely on."
         ]
     if verdict.split is None:
         return [
-            "There is no test split and no held-out figure. Nothing here says how good the model "
+            "There are no test images and no held-out figure. Nothing here says how good the model "
             "is. Add images under test/<class>/."
         ]
     return []

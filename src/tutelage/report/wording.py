@@ -71,8 +71,8 @@ def change_words(change: Interval) -> str:
 
 
 STEPS = {
-    "probe": "A linear classifier on the pretrained network",
-    "transfer": "A classifier fitted to your labels",
+    "probe": "A linear classifier on the pretrained network, with its usual settings: the baseline",
+    "transfer": "The same, with the settings that suit your images: held-out labels chose them",
     "self-train": "It also learns from the unlabelled images, with labels of its own making",
     "student": "The small model that is exported; it is made to answer like its teacher",
 }
