@@ -47,7 +47,24 @@ def test_every_training_image_is_listed_once(taught: pipeline.Pipeline) -> None:
     facts = json.loads((run.folder.path / "review.json").read_text())
     assert facts["classes"] == list(run.catalog.classes)
     assert facts["label_errors"]["judged"] == n
-    assert worklist.NEXT in facts["sentences"]
+    assert len(task.labels) < worklist.LEAST_LABELS
+    assert facts["sentences"][1:] == [
+        "What 50 more labels would bring is estimated from 40 labels on."
+    ]
+    assert facts["gain_of_50_labels"] is None
+
+
+@pytest.mark.parametrize(
+    ("suspected", "expected", "words"),
+    [(0, 0, "None of your 16 labels looks wrong."),
+     (0, 1, "None of your 16 labels looks wrong. In all, about 1 may be."),
+     (1, 1, "1 of your 16 labels looks wrong: start with “Your labels”, the most doubtful come "
+      "first."),
+     (3, 5, "3 of your 16 labels look wrong: start with “Your labels”, the most doubtful come "
+      "first. In all, about 5 may be.")],
+)  # fmt: skip
+def test_doubtful_labels_are_counted_in_labels(suspected: int, expected: int, words: str) -> None:
+    assert worklist._doubt(16, suspected, expected) == words
 
 
 def test_a_teacher_that_labelled_the_pool_as_it_learned_is_asked_about_it(

@@ -252,12 +252,14 @@ def test_it_begins_at_the_first_undecided_image_and_says_how_far_one_is(
 def test_the_end_is_said(chromium: Any, suggested: Path) -> None:
     with server(suggested) as (address, _):
         page = opened(chromium, address)
-        assert page.locator("#then").is_hidden()
+        assert page.locator(".item .file").first.locator("wbr").count() == 0  # in no folder
+        top = page.locator("#grid").bounding_box()["y"]
         press(page, "1", "2", "1")
         says(page, "Every image of this list is decided.")
         files = page.locator(".item .file").all_inner_texts()
         assert files == ["03.jpg", "01.jpg", "08.png"]
         assert f"--decisions {suggested}" in page.locator("#then").inner_text()
+        assert page.locator("#grid").bounding_box()["y"] == top  # it has not moved under the hand
 
 
 def test_keys_move_filter_and_show(chromium: Any, reviewed: Path) -> None:

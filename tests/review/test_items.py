@@ -12,7 +12,7 @@ from tutelage.system.errors import TutelageError
 
 def test_it_says_the_next_command(reviewed: Path, photos: Path) -> None:
     items = open_run(reviewed)
-    assert items.next_run == f"tutelage run {photos} --decisions {reviewed}"
+    assert items.next_run == f"tutelage run {photos} --decisions {reviewed} --minutes 30"
     assert len(items) == 42
 
 
@@ -20,7 +20,7 @@ def test_the_next_command_reads_the_data_as_this_run_did(reviewed: Path, photos:
     config = json.loads((reviewed / "config.json").read_text())
     config["request"]["settings"]["table"]["image_root"] = "all photos"
     (reviewed / "config.json").write_text(json.dumps(config))
-    want = f"tutelage run {photos} --image-root 'all photos' --decisions {reviewed}"
+    want = f"tutelage run {photos} --image-root 'all photos' --decisions {reviewed} --minutes 30"
     assert next_run(reviewed) == want
 
 
@@ -66,4 +66,4 @@ def test_decisions_that_the_run_was_made_with_still_hold(reviewed: Path) -> None
     config = json.loads((reviewed / "config.json").read_text())
     config["request"]["settings"]["data"]["decisions"] = "chosen"
     (reviewed / "config.json").write_text(json.dumps(config))
-    assert open_run(reviewed).next_run.endswith(f"--decisions chosen,{reviewed}")
+    assert open_run(reviewed).next_run.endswith(f"--decisions chosen,{reviewed} --minutes 30")

@@ -30,12 +30,6 @@ STEP = 50  # further labels whose gain is extrapolated
 CURVE = (0.25, 0.5, 1.0)  # shares of the labels that the extrapolation starts from
 LEAST_LABELS = 40  # with fewer, the curve would be noise
 
-NEXT = (
-    "Each image to label next is like many others that the teacher is unsure of. A linear head "
-    "learns more from these images than from random ones. It has not been shown that a whole run "
-    "does, too."
-)
-
 
 @dataclass(frozen=True)
 class Curve:
@@ -98,28 +92,36 @@ def facts(chain: Pipeline, errors: LabelErrors, curve: Curve | None) -> dict[str
     """What the review page says above the images."""
     run = chain.run
     n, suspected = len(errors.probability), int(errors.suspected.sum())
-    sentences = []
-    if n:
+    gain = None if curve is None or not len(run.task.pool) else curve.gain(STEP)
+    sentences = [_doubt(n, suspected, round(errors.rate * n))] if n else []
+    if gain is not None and curve is not None:
         sentences.append(
-            f"{suspected} of {n} labels are more likely wrong than right; about "
-            f"{errors.rate:.0%} of all labels may be wrong."
-        )
-    gain = None
-    if curve is not None and len(run.task.pool):
-        gain = curve.gain(STEP)
-        sentences.append(
-            f"{STEP} more labels would bring a head on the pretrained trunk about "
-            f"{100 * gain:+.1f} points (extrapolated from {curve.labels[0]:.0f} to "
+            f"{STEP} more labels would bring about {100 * gain:+.1f} points (to a linear "
+            f"classifier on the pretrained network, extrapolated from {curve.labels[0]:.0f} to "
             f"{curve.labels[-1]:.0f} labels)."
         )
-    if len(run.task.pool):
-        sentences.append(NEXT)
+    elif len(run.task.pool):
+        sentences.append(
+            f"What {STEP} more labels would bring is estimated from {LEAST_LABELS} labels on."
+        )
     return {
         "classes": list(run.catalog.classes),
         "sentences": sentences,
         "label_errors": {"judged": n, "suspected": suspected, "rate": errors.rate},
         "gain_of_50_labels": gain,
     }
+
+
+def _doubt(n: int, suspected: int, expected: int) -> str:
+    """What to do about wrong labels, of n that were judged; ``expected`` may be wrong in all."""
+    more = f" In all, about {expected} may be." if expected > suspected else ""
+    if not suspected:
+        return f"None of your {n} labels looks wrong.{more}"
+    look = "looks" if suspected == 1 else "look"
+    return (
+        f"{suspected} of your {n} labels {look} wrong: start with “Your labels”, the most doubtful "
+        f"come first.{more}"
+    )
 
 
 def held_out_beliefs(chain: Pipeline, teachers: list[Finished]) -> Floats:

@@ -13,7 +13,7 @@ from tutelage.system.errors import TutelageError
 
 SKIPPED_SHOWN = 20  # images that could not be read, by name
 FIGURES = {
-    "majority": "always the largest class",
+    "majority": "always the most frequent class",
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro F1",
     "ece": "calibration error (ECE)",

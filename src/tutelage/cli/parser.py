@@ -85,7 +85,7 @@ def build_parser(*, full: bool = False) -> MainParser:
         prog="tutelage",
         usage="tutelage COMMAND [options]",
         description="From a few labelled images and many unlabelled ones to a small, exported "
-        "classifier, with proof.",
+        "classifier, with figures that say how good it is.",
     )
     parser.add_argument("--version", action="version", version=f"tutelage {__version__}")
     subparsers = parser.add_subparsers(

@@ -1,7 +1,7 @@
 // The cards of a list: one stretch of it that grows at both ends, since a list may be long.
 
 import { PAGE } from "./list.js";
-import { element, lines } from "./words.js";
+import { element, lines, paragraph } from "./words.js";
 
 export class Grid {
   #first = 0; // the stretch of positions that have cards: from #first up to, not with, #last
@@ -85,7 +85,7 @@ export class Grid {
     image.src = `/images/${item.id}/small`;
     image.loading = "lazy";
     image.alt = item.image;
-    card.append(image, ...lines(item).map((line) => element("p", ...line)));
+    card.append(image, ...lines(item).map((line) => paragraph(...line)));
     const done = item.unsaved ?? item.decision;
     if (done) card.dataset.action = done.action;
     card.addEventListener("click", (event) => this.clicked(position, event));
@@ -101,7 +101,7 @@ export class Grid {
     const card = document.getElementById(`item-${id}`);
     if (!card) return;
     const item = this.list.items.get(id);
-    card.replaceChildren(card.firstChild, ...lines(item).map((line) => element("p", ...line)));
+    card.replaceChildren(card.firstChild, ...lines(item).map((line) => paragraph(...line)));
     const done = item.unsaved ?? item.decision;
     if (done) card.dataset.action = done.action;
     else delete card.dataset.action;

@@ -207,7 +207,7 @@ def rows_of(catalog: Catalog, names: Iterable[str], folder: Path) -> Rows:
 
 
 def next_run(folder: Path) -> str:
-    """The command of a run that learns from what is decided in ``folder``.
+    """The command of a run that learns from what is decided in ``folder``, in as many minutes.
 
     The folder may have been made with decisions itself; they still hold.
     """
@@ -216,6 +216,8 @@ def next_run(folder: Path) -> str:
     earlier = settings.get("data", {}).get("decisions")
     decisions = f"{earlier},{folder}" if earlier else str(folder)
     command = "run" if request["command"] == "suggest" else request["command"]
-    given = {**settings.get("table", {}), "decisions": decisions}
+    minutes = settings.get("data", {}).get("minutes")
+    budget = {} if minutes is None else {"minutes": f"{minutes:g}"}
+    given = {**settings.get("table", {}), "decisions": decisions, **budget}
     out = "NEW" if command == "demo" else None  # its default folder holds the run already
     return command_line(command, request["data"], out, given)

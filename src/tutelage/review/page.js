@@ -100,7 +100,6 @@ function counted({ decided, labelled, classes }) {
   const button = $("views").querySelector('[data-view="decided"]');
   button.textContent = `${TITLES.decided} (${decided})`;
   if (classes.length !== $("names").children.length) setClasses(classes);
-  $("then").hidden = labelled === 0;
   $("first").hidden = classes.length > 0;
   where();
 }

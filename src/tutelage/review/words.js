@@ -11,6 +11,14 @@ export function element(tag, name, text) {
   return made;
 }
 
+// One line of a card; a long file name goes on behind a folder rather than within a name.
+export function paragraph(name, text) {
+  const made = element("p", name);
+  if (name !== "file") made.textContent = text;
+  else made.append(...text.split("/").flatMap((part, at) => (at ? ["/", element("wbr"), part] : [part])));
+  return made;
+}
+
 // What is known of an image, as [class, text] for each line.
 export function lines(item) {
   const shown = item.given ?? item.label;
