@@ -205,7 +205,7 @@ def test_times_of_a_busy_machine_are_called_too_long(
         make_report({"probe": (0.7, True), "student": (0.7, True)}, **full_fields)
     ).summary
     words = (
-        "The machine was busy, so these times are too long: measure them again with "
-        "`tutelage bench 'my run'`."
+        "The machine was busy, so these times are too long; tutelage bench 'my run' measures them "
+        "again."
     )
     assert (words in summary) is said

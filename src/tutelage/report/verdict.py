@@ -302,8 +302,8 @@ def _deployment(report: Report, final: Rung | None) -> list[str]:
     found = [f"{said}."]
     if _was_busy(report):
         found.append(
-            "The machine was busy, so these times are too long: measure them again with "
-            f"`tutelage bench {shlex.quote(report.folder)}`."
+            "The machine was busy, so these times are too long; "
+            f"tutelage bench {shlex.quote(report.folder)} measures them again."
         )
     return found
 
