@@ -551,7 +551,7 @@ def test_planned_rounds_end_before_they_begin_where_clusters_are_not_the_classes
     teach(chain, self_training=True)
     names = ["self-train-1"][:trained]
     assert [done.name for done in chain.finished] == ["probe", "transfer", *names]
-    left_out = "there is no round of self-training: going by these labels, the unlabelled images"
+    left_out = "there is no round of self-training, because the unlabelled images do not seem to"
     assert any(fact.startswith(left_out) for fact in run.facts) == (trained == 0)
 
 

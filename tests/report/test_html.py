@@ -182,7 +182,7 @@ def test_what_the_run_decided_stands_among_the_details(
     [({}, "no round of self-training was planned"),
      ({"left_out": "self-train-1"}, "no time was left for self-train-1"),
      ({"clusters": {"agreement": 0.4, "doubt": "agreement: 0.40"}},
-      "the unlabelled images do not group by class, going by these labels (agreement: 0.40)")],
+      "the unlabelled images do not seem to group by class (agreement: 0.40)")],
 )  # fmt: skip
 def test_why_there_are_no_pseudo_labels_is_known(
     make_report: Any, settings: dict[str, Any], why: str

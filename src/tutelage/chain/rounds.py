@@ -7,8 +7,8 @@ from typing import Any
 
 from tutelage.chain.pipeline import Pipeline
 from tutelage.chain.plan import Work
-from tutelage.chain.pool import KAPPA
 from tutelage.chain.types import ROUND
+from tutelage.system.words import counted
 
 
 def worth_it(chain: Pipeline) -> bool:
@@ -22,19 +22,17 @@ def worth_it(chain: Pipeline) -> bool:
     verdict = clusters_verdict(chain)
     if verdict["doubt"] and run.config.self_train.rounds is None:
         run.tell(
-            "there is no round of self-training: going by these labels, the unlabelled images do "
-            "not group by class, and then a round does harm; more labels may show that they do "
-            "(--rounds N trains rounds anyway)"
+            "there is no round of self-training, because the unlabelled images do not seem to "
+            f"group by class, as far as {counted(len(run.task.labeled), 'label')} can tell; more "
+            "labels tell it better, and --rounds 2 trains rounds anyway and keeps them if they do "
+            "no harm"
         )
-        run.console.say(f"clusters of the unlabelled images: {verdict['doubt']}")
         return False
     if verdict["likelier"]:
         run.tell(
             "in self-train-1, clusters of the unlabelled images help to label them, because that "
             "predicts held-out labels better (--clusters ignore does without)"
         )
-        agreement = f"agreement with the teacher: {verdict['agreement']:.2f} ({KAPPA})"
-        run.console.say(f"clusters of the unlabelled images: {agreement}")
     return True
 
 

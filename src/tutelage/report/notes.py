@@ -46,7 +46,7 @@ def why_no_rounds(report: Report) -> str:
     if not report.counts.get("unlabeled"):
         return "the run had no unlabelled images"
     if doubt := (report.settings.get("clusters") or {}).get("doubt"):
-        return f"the unlabelled images do not group by class, going by these labels ({doubt})"
+        return f"the unlabelled images do not seem to group by class ({doubt})"
     if left_out := report.settings.get("left_out"):
         return f"no time was left for {left_out}"
     return "no round of self-training was planned"
