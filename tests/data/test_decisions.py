@@ -13,6 +13,7 @@ from tutelage.data.catalog import Catalog
 from tutelage.data.decisions import Decision, Decisions, apply_decisions, read_decisions
 from tutelage.data.split import make_split
 from tutelage.system.errors import TutelageError
+from tutelage.system.files import write_parquet
 
 
 @pytest.fixture
@@ -140,12 +141,80 @@ def test_decided_images_are_labelled_in_every_draw(catalog: Catalog, tmp_path: P
     assert changed.facts == (
         f"3 labels were given by a person (--decisions {path}), who left out 1 image as of no use",
     )
-    assert changed.warnings == (f"2 decisions of {path} are about no training image of this data",)
+    assert changed.warnings == (
+        f"2 decisions of {path} are about no training image of this data "
+        "(first: no image is called elsewhere)",
+    )
     for seed in range(5):
         split = make_split(changed, np.ones(9, bool), labels_per_class=1, limit=None, seed=seed)
         labels = {changed.names[i]: int(split.labels[i]) for i in split.indices("labeled")}
         assert labels.items() >= {"a": 1, "e": 0, "f": 1}.items()
         assert {"b", "c", "d", "h"} - labels.keys(), "a draw keeps one label a class besides"
+
+
+def moved_to(folder: str, *more: str, splits: str = "train") -> Catalog:
+    """Images a to d in a folder, and ``more``, all unlabelled."""
+    names = [*(f"{folder}/{name}" for name in "abcd"), *more]
+    return of_arrays(names, [-1] * len(names), [splits] * len(names), ("ant", "bee"))
+
+
+def labels_of(catalog: Catalog) -> dict[str, str]:
+    pairs = zip(catalog.names, catalog.labels.tolist(), strict=True)
+    return {name: catalog.classes[label] for name, label in pairs if label >= 0}
+
+
+def test_decisions_are_found_again_where_the_images_were_moved(tmp_path: Path) -> None:
+    path = decided(
+        tmp_path / "decisions.jsonl",
+        Decision("a", "relabel", "ant"),
+        Decision("old/b", "relabel", "bee"),
+        Decision("old/c", "reject", None),
+        Decision("unlabeled/d", "relabel", "ant"),
+    )
+    changed = apply_decisions(moved_to("unlabeled", "e"), str(path))
+    assert labels_of(changed) == {
+        "unlabeled/a": "ant",
+        "unlabeled/b": "bee",
+        "unlabeled/d": "ant",
+    }
+    assert "unlabeled/c" not in changed.names
+    assert changed.warnings[1:] == (
+        f"3 decisions of {path} are about images that lie in another folder now; they were found "
+        "by their file names (first: a is unlabeled/a)",
+    )
+    earlier = decided(tmp_path / "earlier.jsonl", Decision("x/b", "relabel", "ant"))
+    changed = apply_decisions(moved_to("unlabeled"), f"{earlier},{path}")
+    assert labels_of(changed)["unlabeled/b"] == "bee", "the later review counts"
+
+
+def test_a_file_name_that_several_images_have_finds_none(tmp_path: Path) -> None:
+    """Now, in the decisions, or among the images that were reviewed: none may be mistaken."""
+    file = decided(tmp_path / "decisions.jsonl", Decision("old/a", "relabel", "ant"))
+    lost = "old/a is gone, and its file name alone does not tell which image it was"
+    with pytest.raises(TutelageError, match=lost):
+        apply_decisions(moved_to("new", "other/a"), str(tmp_path))
+    for reviewed, found in ([["old/a", "z"], True], [["old/a", "second/a"], False]):
+        columns = {"image": reviewed, "role": ["unlabeled"] * 2}
+        write_parquet(tmp_path / "split.parquet", columns)
+        if found:
+            assert labels_of(apply_decisions(moved_to("new"), str(tmp_path))) == {"new/a": "ant"}
+            continue
+        with pytest.raises(TutelageError, match=lost):
+            apply_decisions(moved_to("new"), str(tmp_path))
+    decided(file, Decision("two/a", "relabel", "bee"))
+    (tmp_path / "split.parquet").unlink()
+    with pytest.raises(TutelageError, match=lost):
+        apply_decisions(moved_to("new"), str(tmp_path))
+
+
+def test_decisions_about_held_out_images_are_not_used(tmp_path: Path) -> None:
+    path = decided(tmp_path / "decisions.jsonl", Decision("a", "relabel", "ant"))
+    with pytest.raises(TutelageError) as error:
+        apply_decisions(moved_to("test/ant", splits="test"), str(path))
+    assert str(error.value) == (
+        f"none of what is decided in {path} is about a training image of this data (test/ant/a is "
+        "an image of test); give the data that was reviewed, with the file names that it had then"
+    )
 
 
 def test_later_reviews_count_more(catalog: Catalog, tmp_path: Path) -> None:

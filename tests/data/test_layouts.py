@@ -293,6 +293,59 @@ def images_alone(root):
     return put_all(root, "1.png", "2.png")
 
 
+@read(
+    {"train": {None: 2}, "test": {"ant": 1, "bee": 1}},
+    "2 images beside test (first: ROOT/1.png): taken as unlabelled images to learn from",
+)
+def photos_beside_test(root):
+    put(root / "runs/1/report.html")  # of a run that was started in this folder
+    return put_all(root, "1.png", "2.png", "test/ant/3.png", "test/bee/4.png")
+
+
+@read(
+    {"train": {None: 1}, "val": {"ant": 1}, "test": {"ant": 1}},
+    "1 image beside test and val (first: ROOT/1.png): taken as unlabelled images to learn from",
+    (
+        "1 image outside a class folder (first: ROOT/test/5.png): left out; move such images into "
+        "a class folder or into unlabeled"
+    ),
+)
+def an_image_beside_the_classes_of_test_is_not_learned_from(root):
+    return put_all(root, "1.png", "test/ant/3.png", "test/5.png", "val/ant/4.png")
+
+
+@read(
+    {"train": {None: 1}, "test": {"ant": 1}},
+    (
+        "1 image outside a class folder (first: ROOT/readme.png): left out; move such images into "
+        "a class folder or into unlabeled"
+    ),
+)
+def a_picture_for_the_reader_beside_unlabeled(root):
+    return put_all(root, "readme.png", "unlabeled/1.png", "test/ant/3.png")
+
+
+@read(
+    {"train": {"ant": 1, "bee": 1}},
+    "folder raw is left out: beside train only unlabeled, val and test are read",
+    (
+        "folder unlabled is left out: beside train only unlabeled, val and test are read; did you "
+        "mean unlabeled by unlabled?"
+    ),
+)
+def a_folder_beside_train_with_a_slip_in_its_name(root):
+    put_all(root, "raw/3.png", "unlabled/4.png")
+    return put_all(root, "train/ant/1.png", "train/bee/2.png")
+
+
+@refused(
+    "ROOT holds class folders and a folder test; move the class folders into ROOT/train "
+    "(a class must not be called test); did you mean unlabeled by unlabled?"
+)
+def a_slip_beside_test(root):
+    return put_all(root, "unlabled/1.png", "test/ant/3.png")
+
+
 # --- tables
 
 

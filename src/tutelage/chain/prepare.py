@@ -99,6 +99,8 @@ def prepare(
         console.record("settings", settings=config.to_dict())
         if resumed:
             console.say(f"continuing the run in {folder.path}")
+        for note in (*catalog.facts, *catalog.warnings):  # before the work: a folder may be left out
+            console.note(note)
         needed = command != "distill"
         images = state_of(command, data, catalog)  # as they are before they are read
         loaded = load_data(folder, catalog, config, console, command, labels_needed=needed)
@@ -164,6 +166,8 @@ def opened(
     catalog = apply_decisions(catalog, config.data.decisions)
     with _claimed(command, data, out, config) as (folder, _):
         console = _console(folder, quiet=quiet)
+        for note in (*catalog.facts, *catalog.warnings):
+            console.note(note)
         loaded = load_data(
             folder,
             catalog,
@@ -173,7 +177,8 @@ def opened(
             labels_needed=labels_needed,
             pool_once=pool_once,
         )
-        for note in (*filter(None, [loaded.store.note]), *loaded.copies.notes):
+        notes = *loaded.split.warnings, *filter(None, [loaded.store.note]), *loaded.copies.notes
+        for note in notes:
             console.note(note)
         yield loaded, folder, console
         folder.unlock()
@@ -210,10 +215,12 @@ def _planned(
     found += [chosen["note"]] if chosen else []
     all_notes = folder.pinned("notes", lambda: found)
     for note in all_notes:
-        console.note(note)
-    facts = [*data.catalog.facts, *_not_cut(asked, config, student, base)]
-    for fact in facts:
+        if note not in data.catalog.warnings:  # those were said when the data was opened
+            console.note(note)
+    not_cut = _not_cut(asked, config, student, base)
+    for fact in not_cut:
         console.note(fact)
+    facts = [*data.catalog.facts, *not_cut]
     console.say(_in_words(plan, command))
     task = make_task(data, plan)
     strong, said = _pinned_strong_view(folder, data, task, console)

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import posixpath
 import shlex
 import time
 from collections import Counter, defaultdict
@@ -21,6 +22,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from tutelage.data.catalog import Catalog, in_class_order, why_no_class
+from tutelage.data.columns import open_parquet, undamaged
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import sync
 from tutelage.system.locks import lock
@@ -161,6 +163,7 @@ def apply_decisions(catalog: Catalog, setting: str | None) -> Catalog:
     """The catalog with what was decided about its training images.
 
     Accepted and relabelled images keep their label in every label draw; rejected ones are gone.
+    An image that lies in another folder now is found by its file's name, where only one has that.
     A class that the data has not becomes one where the decision says that a person made it: so
     labels of other data, and slips in a file that was written by hand, are noticed. ``setting``
     names folders or files of decisions, separated by commas; a later one overrules those before
@@ -172,33 +175,32 @@ def apply_decisions(catalog: Catalog, setting: str | None) -> Catalog:
     """
     if setting is None:
         return catalog
-    decided: dict[str, Decision] = {}
+    decided: dict[int, Decision] = {}  # by the image's row
+    lost: list[str] = []
     for place in [setting] if os.path.exists(setting) else setting.split(","):
-        decided |= read_decisions(Path(place))
-    if not decided:
+        of_place = read_decisions(Path(place))
+        rows = _rows_of(of_place, _reviewed_names(Path(place)), catalog)
+        decided |= {row: of_place[image] for image, row in rows.items()}
+        lost += [image for image in of_place if image not in rows]
+    if not decided and not lost:
         raise TutelageError(
             f"nothing is decided in {setting} yet; tutelage review opens the page to do so"
         )
-    rows = {
-        name: row
-        for row, name in enumerate(catalog.names)
-        if name in decided and catalog.splits[row] == "train"
-    }
-    if not rows:
+    if not decided:
         raise TutelageError(
-            f"none of what is decided in {setting} is about a training image of this data; "
-            "--decisions wants a run that was reviewed on the same data"
+            f"none of what is decided in {setting} is about a training image of this data "
+            f"({_why_lost(lost[0], catalog)}); give the data that was reviewed, with the file "
+            "names that it had then"
         )
-    made = _made_classes([decided[name] for name in rows], catalog.classes, setting)
+    made = _made_classes(decided.values(), catalog.classes, setting)
     catalog = catalog.named(in_class_order({*catalog.classes, *made}))
     labels, rejected = catalog.labels.copy(), []
-    for name, row in rows.items():
-        label = decided[name].label
-        if label is None:
+    for row, decision in decided.items():
+        if decision.label is None:
             rejected.append(row)
         else:
-            labels[row] = catalog.classes.index(label)
-    labelled = [name for name in rows if decided[name].label is not None]
+            labels[row] = catalog.classes.index(decision.label)
+    labelled = [catalog.names[row] for row, d in decided.items() if d.label is not None]
     given = f"{counted(len(labelled), 'label')} {'was' if len(labelled) == 1 else 'were'} given"
     useless = f", who left out {counted(len(rejected), 'image')} as of no use" if rejected else ""
     facts, said = [f"{given} by a person (--decisions {setting}){useless}"], []
@@ -210,15 +212,66 @@ def apply_decisions(catalog: Catalog, setting: str | None) -> Catalog:
             f"a single label of {', '.join(alone)}: nothing can be held out to judge the class by; "
             "label more of it"
         )
-    if others := len(decided) - len(rows):
+    if moved := {d.image: row for row, d in decided.items() if d.image != catalog.names[row]}:
+        first = min(moved)
         said.append(
-            f"{counted(others, 'decision')} of {setting} {are(others)} about no training image of "
-            "this data"
+            f"{counted(len(moved), 'decision')} of {setting} {are(len(moved))} about images that "
+            f"lie in another folder now; they were found by their file names (first: {first} is "
+            f"{catalog.names[moved[first]]})"
+        )
+    if lost:
+        said.append(
+            f"{counted(len(lost), 'decision')} of {setting} {are(len(lost))} about no training "
+            f"image of this data (first: {_why_lost(min(lost), catalog)})"
         )
     kept = np.setdiff1d(np.arange(len(catalog)), rejected)
     changed = dataclasses.replace(catalog, labels=labels, reviewed=frozenset(labelled))
     warnings, facts = [*catalog.warnings, *said], [*catalog.facts, *facts]
     return dataclasses.replace(changed.select(kept), warnings=tuple(warnings), facts=tuple(facts))
+
+
+def _reviewed_names(place: Path) -> set[str]:
+    """All images of the data that was reviewed, where its folder still knows them."""
+    split = place / "split.parquet"
+    if not split.is_file():
+        return set()
+    with undamaged(split):
+        return {*open_parquet(split).read(["image"])["image"].to_pylist()}
+
+
+def _rows_of(decided: Iterable[str], reviewed: Iterable[str], catalog: Catalog) -> dict[str, int]:
+    """The training image that each decision is about, as its row.
+
+    It has the same name; or it has been moved, and is the only image whose file is called so, now
+    and among those that were ``reviewed``.
+    """
+    rows = {name: row for row, name in enumerate(catalog.names)}
+    if moved := {image for image in decided if image not in rows}:
+        before = Counter(map(posixpath.basename, {*reviewed, *decided}))
+        now: dict[str, list[int]] = defaultdict(list)
+        for name, row in rows.items():
+            now[posixpath.basename(name)].append(row)
+        for image in moved:
+            file = posixpath.basename(image)
+            if before[file] == len(now[file]) == 1:
+                rows[image] = now[file][0]
+    return {
+        image: rows[image]
+        for image in decided
+        if image in rows and catalog.splits[rows[image]] == "train"
+    }
+
+
+def _why_lost(image: str, catalog: Catalog) -> str:
+    """Why a decision is about no training image."""
+    file = posixpath.basename(image)
+    called = [row for row, name in enumerate(catalog.names) if posixpath.basename(name) == file]
+    if not called:
+        return f"no image is called {file}"
+    held = catalog.splits[called] != "train"
+    if held.all():
+        return f"{catalog.names[called[0]]} is an image of {catalog.splits[called[0]]}"
+    return f"{image} is gone, and its file name alone does not tell which image it was"
 
 
 def _made_classes(

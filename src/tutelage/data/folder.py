@@ -42,13 +42,21 @@ class _Tree:
                     f"class folder {self.name(folder)} is empty: left out; add images or delete it"
                 )
 
-    def add_loose(self, folder: Path, *, taken: bool) -> None:
-        """Look at what lies beside class folders; its images are taken as a pool, or left out."""
+    def add_loose(self, folder: Path, *, taken: bool, beside: str) -> None:
+        """Look at what lies beside class folders; its images are taken as a pool, or left out.
+
+        ``beside`` names the splits that lie beside a pool, if any.
+        """
         loose = [str(path) for path in visible(folder) if not path.is_dir()]
         images = sorted(path for path in loose if is_image(path))
         self.ignored += [path for path in loose if not is_image(path)]
         if taken:
             self.rows += [(path, "", "train") for path in images]
+            if images and beside:
+                self.warnings.append(
+                    f"{counted(len(images), 'image')} beside {beside} (first: {images[0]}): taken "
+                    "as unlabelled images to learn from"
+                )
         elif images:
             self.warnings.append(
                 f"{counted(len(images), 'image')} outside a class folder (first: {images[0]}): "
@@ -116,7 +124,8 @@ def read_folder(root: Path) -> Catalog:
     It holds ``train/<class>/**``, ``unlabeled/**``, ``val/<class>/**`` and ``test/<class>/**``, or
     other names of these splits (``catalog.SPLIT_NAMES``); a bare ``<class>/**`` tree means train,
     and images that lie in the folder itself are an unlabelled pool where no folder beside them
-    holds images. Where all of this lies in a folder alone in ``root``, it is found there.
+    holds images, or val and test alone do. Where all of this lies in a folder alone in ``root``, it
+    is found there.
 
     Raises:
         TutelageError: no images, class folders beside a folder ``val`` or ``test``, two folders
@@ -142,9 +151,11 @@ def read_folder(root: Path) -> Catalog:
             pools += [path for path in folders if split_of(path.name) == ""]
     for pool in pools:
         found.add(pool, "", "train")
-    taken = not found.rows
+    splits = {split for _, _, split in found.rows}
+    held_out = [trees[split] for split in splits if split != "train"]
     for folder in loose:
-        found.add_loose(folder, taken=taken)
+        taken = "train" not in splits and folder not in held_out
+        found.add_loose(folder, taken=taken, beside=" and ".join(sorted(splits)))
     return found.catalog()
 
 
@@ -152,18 +163,22 @@ def _trees(place: Path, folders: list[Path], warnings: list[str]) -> dict[str, P
     """The folder that holds the class folders of each split."""
     others = [folder for folder in folders if split_of(folder.name) is None]
     splits = layout.by_split(folders)
+    if splits and "train" not in splits:  # a folder without images is no class: runs lie there
+        others = [path for path in others if any(map(is_image, files_below(path, [])))]
     if "train" in splits or not others:
         _check_train(splits.get("train"), others)
         warnings += [
             f"folder {path.name} is left out: beside train only unlabeled, val and test are read"
+            f"{layout.meant_split(path.name)}"
             for path in others
         ]
         return {split: layout.inner(splits[split], split) for split in SPLITS if split in splits}
     if splits:
         clash = min(tree.name for tree in splits.values())
+        meant = "".join(layout.meant_split(path.name) for path in others)
         raise TutelageError(
             f"{place} holds class folders and a folder {clash}; move the class folders into "
-            f"{place / 'train'} (a class must not be called {clash})"
+            f"{place / 'train'} (a class must not be called {clash}){meant}"
         )
     layout.check_names(place, others)
     return {"train": place}

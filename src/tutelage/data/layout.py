@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -14,6 +15,7 @@ from tutelage.system.errors import TutelageError
 # What macOS, Windows and Synology leave beside images.
 _JUNK = {"__macosx", "thumbs.db", "desktop.ini", "@eadir"}
 _PICTURES = {"images", "image", "imgs", "img", "jpegimages"}
+_NEAR = 0.8  # of 1: how alike a folder's name and a split's are where one may be a slip
 _DRAWN = {"labels", "annotations", "annotation", "masks", "mask", "segmentationclass"}
 
 
@@ -41,6 +43,12 @@ def leads_up(folder: Path) -> bool:
 def split_words(name: str) -> set[str]:
     """The splits that a name such as ``train_images`` or ``seg_test`` mentions; "" is the pool."""
     return {SPLIT_NAMES[word] for word in re.split(r"[^a-z]+", name.lower()) if word in SPLIT_NAMES}
+
+
+def meant_split(name: str) -> str:
+    """The end of a message about a folder that is no split: which one its name is near, if any."""
+    near = difflib.get_close_matches(name.lower(), SPLIT_NAMES, n=1, cutoff=_NEAR)
+    return f"; did you mean {near[0]} by {name}?" if near else ""
 
 
 def levels(root: Path) -> Iterator[Path]:

@@ -88,7 +88,7 @@ def suggest(
             "suggested": chosen.to_rows(),
         }
         _write(folder, loaded, choice, content)
-        _say(console, loaded, content, out)
+        _say(console, content, out)
     address = served_at(out)
     if address is not None:
         console.say(
@@ -233,13 +233,13 @@ def _write(folder: RunFolder, data: LoadedData, choice: Choice, content: dict[st
     write_page(render(page), folder.path / PAGE)
 
 
-def _say(console: Console, data: LoadedData, content: Mapping[str, Any], out: Path) -> None:
-    for warning in (*data.catalog.facts, *data.catalog.warnings, *data.split.warnings):
-        console.note(warning)
+def _say(console: Console, content: Mapping[str, Any], out: Path) -> None:
     chosen = content["suggested"]
     console.say(f"{len(chosen)} of {content['unlabelled']:,} unlabelled images to label first:")
     for row in chosen[:NAMED]:
         console.say(f"  {row['rank']}. {row['image']}: {row['why']}")
+    if more := len(chosen[NAMED:]):
+        console.say(f"  and {more:,} more in the list")
     if len(chosen) < min(content["budget"], content["unlabelled"]):
         console.note(
             f"these are fewer than the budget of {content['budget']}, because no other image "
