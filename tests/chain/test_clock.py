@@ -8,7 +8,7 @@ import pytest
 
 from tutelage.chain import clock as clocks
 from tutelage.chain.clock import Clock, Share, foreseen, in_minutes, later_seconds, shares
-from tutelage.chain.plan import AFTER_S, RunPlan, Work
+from tutelage.chain.plan import AFTER_S, AFTER_SHARE, RunPlan, Work
 from tutelage.data.runfolder import RunFolder
 from tutelage.system.console import Console
 from tutelage.system.progress import Part
@@ -93,6 +93,18 @@ def test_what_is_left_is_never_less_than_the_exports_need(tmp_path: Path, watch:
     assert clock.left() == 200.0
     clock.count("student", 400.0)
     assert clock.left() == AFTER_S
+    clock.ending()
+    watch.now += 10.0
+    assert clock.left() == AFTER_S - 10.0
+
+
+def test_exports_keep_no_more_than_their_share_however_slow_the_machine(
+    tmp_path: Path, watch: Time
+) -> None:
+    clock, trainings = begun(tmp_path / "run", watch)
+    with trainings.of(tmp_path / "run" / "stages" / "student"):
+        steps_of(paced(clock, trainings, tmp_path, Share(0.5, 0.0)), watch, 5.0)
+        assert clock.spent() == pytest.approx(300.0 * (1 - AFTER_SHARE), abs=5.5)
 
 
 def test_a_stage_of_several_shortened_trainings_has_one_line_and_a_note(

@@ -7,6 +7,7 @@ import pytest
 from tutelage.chain.machine import Speed
 from tutelage.chain.plan import (
     AFTER_S,
+    AFTER_SHARE,
     CALL,
     FOLDS,
     FROZEN_COST,
@@ -141,6 +142,12 @@ def test_beside_other_jobs_exports_and_heads_take_longer_too() -> None:
         assert found.estimated_seconds <= 60 * found.minutes * SAFETY
     trained = [sum(work.seconds for work in (*p.rounds, p.student)) for p in (slow, busy)]
     assert trained[0] - trained[1] >= AFTER_S  # and what the heads and the views take
+
+
+@pytest.mark.parametrize("minutes", [1, 2, 4])
+def test_the_exports_of_a_busy_machine_leave_the_training_its_time(minutes: float) -> None:
+    found = plan(dataclasses.replace(SLOW, busy=9.3), minutes=minutes)
+    assert found.after_seconds == AFTER_SHARE * 60 * minutes
 
 
 def test_a_round_that_nothing_judges_pays_for_its_last_looks() -> None:

@@ -47,7 +47,8 @@ from tutelage.chain import (
     types,
     views,
 )
-from tutelage.chain.prepare import prepare
+from tutelage.chain.plan import RunPlan, Work
+from tutelage.chain.prepare import cut_by_budget, prepare
 from tutelage.chain.run import teach
 from tutelage.config import make_config
 from tutelage.data import store
@@ -141,7 +142,9 @@ def test_events_are_objects_in_order(finished: Path) -> None:
     started = [row["label"] for row in rows if row["event"] == "start"]
     assert started == [row["label"] for row in rows if row["event"] == "end"]
     assert {"decoding", "features", "student", "test, student"} <= set(started)
-    assert any("agrees with torch" in row.get("text", "") for row in rows)
+    assert any(
+        "student.onnx gives the same answers as PyTorch" in row.get("text", "") for row in rows
+    )
 
 
 def test_config_json_holds_every_setting_and_what_was_resolved(
@@ -866,7 +869,44 @@ def test_a_budget_that_is_too_short_is_said(tmp_path: Path) -> None:
     data = write_shapes(tmp_path / "data", train=3, pool=0, test=0)
     run = prepared(data, tmp_path / "run", minutes=0.1)
     (note,) = [note for note in run.notes if "even the shortest plan" in note]
-    assert "longer than the 0.1 minutes that the run may take (--minutes)" in note
+    assert note.endswith(
+        "longer than the 0.1 minutes that the run may take (--minutes); give --minutes 1"
+    ), "there is nothing to cut"
+
+
+def planned_for(minutes: float, size: int = 96, steps: int = 40, seconds: float = 90) -> RunPlan:
+    head, student = Work("frozen", size=size), Work("trained", steps, size=size)
+    return RunPlan(minutes, size, 2, 4, 0, head, (), student, seconds)
+
+
+def longer(minutes: float) -> RunPlan:
+    """At four minutes there is time for everything."""
+    return planned_for(minutes, 224 if minutes >= 4 else 128, int(200 * minutes))
+
+
+@pytest.mark.parametrize(
+    ("plan", "command", "note"),
+    [
+        (
+            planned_for(2, seconds=247),
+            "run",
+            "even the shortest plan takes about 4.1 minutes on this machine, longer than the 2 "
+            "minutes that the run may take (--minutes): it looks at images at 96 px instead of "
+            "224 px and it trains the student for 40 steps instead of 800, which costs accuracy; "
+            "give --minutes 4",
+        ),
+        (
+            planned_for(2),
+            "self-train",
+            "2 minutes (--minutes) are short for this run: it looks at images at 96 px instead of "
+            "224 px, which costs accuracy; give --minutes 4",
+        ),
+        (planned_for(3, 160), "run", None),
+        (planned_for(2), "distill", None),
+    ],
+)
+def test_what_a_short_budget_cuts_is_said(plan: RunPlan, command: str, note: str | None) -> None:
+    assert cut_by_budget(command, plan, 260, longer) == ([note] if note else [])
 
 
 # --- images that no disk holds

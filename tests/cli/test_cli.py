@@ -18,6 +18,7 @@ from predicted import predictions_in
 from shapes import FINISHED, as_options, contents
 
 from tutelage import api, cli
+from tutelage.cli import output
 from tutelage.cli.output import FIGURES, SKIPPED_SHOWN
 from tutelage.cli.parser import EVERYDAY, VERBS, build_parser
 from tutelage.config import COMMANDS, REMOVED, SETTINGS, field_type, group_fields
@@ -497,7 +498,8 @@ def test_export_prints_what_it_checked(
     words = ["export", str(finished / "student"), "--out", str(out), "--threshold", "disc=0.3"]
     assert cli.main(words) == 0
     first, described, threshold = capsys.readouterr().out.splitlines()
-    assert first.startswith(f"{out}: agrees with torch on 42 training images, in the answer on 100")
+    same = "gives the same class as PyTorch for 42 of 42 training images; probabilities differ by"
+    assert first.startswith(f"{out}: {same} at most ")
     assert described == f"{out}.json: classes, sizes and thresholds, for other programs"
     assert threshold == "decision threshold: disc=0.3"
     assert cli.main([*words, "--int8", "--json"]) == 0
@@ -505,7 +507,19 @@ def test_export_prints_what_it_checked(
     assert (result["path"], result["top1_agreement"]) == (str(out), 1.0)
     assert out.exists()
     assert cli.main([*words, "--int8"]) == 0
-    assert capsys.readouterr().out.splitlines()[3].startswith("int8: int8 takes ")
+    assert capsys.readouterr().out.splitlines()[3].startswith("int8 takes ")
+
+
+def test_export_says_why_timms_model_answers_otherwise(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    figures = {"n": 64, "top1_agreement": 61 / 64, "max_difference": 0.068, "loss": 0.004}
+    output._print_export({"path": "m-timm", "images": "training images", **figures})
+    assert capsys.readouterr().out == (
+        "m-timm: gives the same class as tutelage for 61 of 64 training images; probabilities "
+        "differ by at most 0.068\n"
+        "timm resizes images in its own way; estimated loss of accuracy 0.4 points\n"
+    )
 
 
 def test_export_prints_each_form_and_warns_of_the_images_that_go_with_them(
@@ -514,8 +528,9 @@ def test_export_prints_each_form_and_warns_of_the_images_that_go_with_them(
     forms = ["--portable", "--view", "--out", str(tmp_path / "m.onnx")]
     assert cli.main(["export", str(finished), *forms]) == 0
     _, portable, view, _, golden = capsys.readouterr().out.splitlines()
-    assert portable.startswith(f"{tmp_path / 'm.portable.onnx'}: agrees with torch on 42 training")
-    assert view.startswith(f"{tmp_path / 'm.view.onnx'}: agrees with torch on 42 training images")
+    same = "gives the same class as"
+    assert portable.startswith(f"{tmp_path / 'm.portable.onnx'}: {same} PyTorch for 42 of 42")
+    assert view.startswith(f"{tmp_path / 'm.view.onnx'}: {same} PyTorch for 42 of 42 training")
     assert golden == (
         f"{tmp_path / 'golden'}: ten of these training images with their answers, to test a port; "
         "think before you pass your images on"

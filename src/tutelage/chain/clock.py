@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
-from tutelage.chain.plan import FOLD_STEPS, RunPlan, Work
+from tutelage.chain.plan import AFTER_SHARE, FOLD_STEPS, RunPlan, Work
 from tutelage.config import ROUNDS, WITH_STUDENT
 from tutelage.data.runfolder import RunFolder
 from tutelage.system.console import Console
@@ -56,6 +57,7 @@ class Clock:
         self.budget = budget
         self._finished: dict[str, float] = {}
         self._unbound = False
+        self._ending: float | None = None  # when the exports began
 
     def count(self, name: str, seconds: float) -> None:
         """Count what is finished, the preparation or a stage; each name once."""
@@ -68,7 +70,12 @@ class Clock:
 
     def left(self) -> float:
         """Seconds that the run may still take; never fewer than its exports and report need."""
-        return max(self.budget - self.spent(), self._after)
+        ended = 0.0 if self._ending is None else time.monotonic() - self._ending
+        return max(self.budget - self.spent(), self._after) - ended
+
+    def ending(self) -> None:
+        """Note that the exports begin: from here on what is left falls with the time."""
+        self._ending = time.monotonic()
 
     def late(self, plan: RunPlan, work: Work) -> bool:
         """Whether there is no time left for a stage.
@@ -134,10 +141,11 @@ class Clock:
     def _allowed(self, share: Share, seconds: float, left: float) -> float:
         """Seconds for ``left`` more planned steps, which now take ``seconds`` each.
 
-        What comes after the trainings is slowed down like them.
+        What comes after the trainings is slowed down like them, within its share of the budget.
         """
         slower = max(1.0, seconds / share.step)
-        rest = self.budget - self.spent() - self._after * slower
+        after = min(self._after * slower, max(self._after, AFTER_SHARE * self.budget))
+        rest = self.budget - self.spent() - after
         own = left * share.step
         return max(0.0, rest) * own / (own + share.after)
 

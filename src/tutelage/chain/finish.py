@@ -41,6 +41,7 @@ def finish(chain: Pipeline, command: str, data: str, settings: dict[str, Any]) -
         data: what the user called the images.
         settings: the settings that the user gave.
     """
+    chain.run.clock.ending()
     shown = chain.run.console.progress.count("report", TENTHS, "tenth")
     with chain.run.part("report"), shown as done:
         result, deployed, against_teacher = _leave(chain, command, data, settings, done)
@@ -110,8 +111,8 @@ def _export(chain: Pipeline) -> list[tuple[str, Finished, Path]]:
         write_description(path, model.spec, count_parameters(model))
         checked = parity(model, path, sample)
         run.console.say(
-            f"{path.name} agrees with torch on {checked.n} images "
-            f"(largest difference {checked.max_difference:.1e})"
+            f"{name}: {path.name} gives the same answers as PyTorch on {checked.n} images (their "
+            f"probabilities differ by at most {checked.max_difference:.1e})"
         )
     return named
 

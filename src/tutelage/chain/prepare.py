@@ -8,8 +8,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from tutelage.chain.plan import (
     make_plan,
     measured_cost,
     offered_sizes,
+    sharpest_size,
 )
 from tutelage.chain.student import create_student, is_cut_from, with_named_student
 from tutelage.chain.types import Run, Task, make_folds
@@ -57,6 +59,9 @@ from tutelage.system.ranks import by_lead, current, is_lead
 from tutelage.system.tracking import Tracking, open_trackers
 from tutelage.training.checkpoint import Trainings
 from tutelage.training.loader import Canvases
+
+MOST_MINUTES = 120  # that a user whose budget is too short is told to give
+SMALL_VIEWS = 0.5  # of the side that the network is best at: smaller views are said
 
 
 def prepare(
@@ -99,7 +104,8 @@ def prepare(
         console.record("settings", settings=config.to_dict())
         if resumed:
             console.say(f"continuing the run in {folder.path}")
-        for note in (*catalog.facts, *catalog.warnings):  # before the work: a folder may be left out
+        # Before the work: a folder may be left out.
+        for note in (*catalog.facts, *catalog.warnings):
             console.note(note)
         needed = command != "distill"
         images = state_of(command, data, catalog)  # as they are before they are read
@@ -211,9 +217,27 @@ def _planned(
     if student is not None:
         set_input_size(student, plan.student.size)
         check_input_size(student)
-    found = [*notes, *_notes(command, data, config, plan)]
-    found += [chosen["note"]] if chosen else []
-    all_notes = folder.pinned("notes", lambda: found)
+
+    @cache
+    def cost() -> StudentCost | None:
+        return _cost(folder, student, data)
+
+    def replanned(minutes: float) -> RunPlan:
+        longer = data.config.changed("data", minutes=minutes)
+        return _plan(folder, command, dataclasses.replace(data, config=longer), cost())
+
+    canvas, step = data.store.canvas, size_step(base)
+    sharpest = sharpest_size(data.config, base.spec.input_size, canvas, step)
+
+    def found() -> list[str]:
+        return [
+            *notes,
+            *_notes(command, data, config, plan),
+            *cut_by_budget(command, plan, sharpest, replanned),
+            *([chosen["note"]] if chosen else []),
+        ]
+
+    all_notes = folder.pinned("notes", found)
     for note in all_notes:
         if note not in data.catalog.warnings:  # those were said when the data was opened
             console.note(note)
@@ -295,7 +319,7 @@ def _pinned_plan(
         speed = current_speed(data.base, data.device, cache_folder())
         folder.pin("machine", dataclasses.asdict(speed))
         folder.pin("versions", data.base.spec.versions)
-        return dataclasses.asdict(_plan(folder, command, data, student))
+        return dataclasses.asdict(_plan(folder, command, data, _cost(folder, student, data)))
 
     known = folder.pinned("plan", planned)
     works = {
@@ -310,7 +334,7 @@ def _plan(
     folder: RunFolder,
     command: str,
     data: LoadedData,
-    student: Classifier | None,
+    cost: StudentCost | None,
     student_size: int | None = None,
 ) -> RunPlan:
     """The plan for the machine and the time that decoding took, as the folder has them pinned."""
@@ -331,25 +355,25 @@ def _plan(
         teachers=len(model_folders(config.data.teacher)) if command == "distill" else 1,
         trunks=len(base.spec.trunks),
     )
-    speed = Speed(**known["machine"])
     return make_plan(
         config,
         amounts,
-        speed,
+        Speed(**known["machine"]),
         base.spec.input_size,
         step=size_step(base),
         command=command,
         student_size=student_size,
         lost=lost,
-        student=_cost(student, data, speed),
+        student=cost,
     )
 
 
-def _cost(student: Classifier | None, data: LoadedData, teacher: Speed) -> StudentCost | None:
+def _cost(folder: RunFolder, student: Classifier | None, data: LoadedData) -> StudentCost | None:
     """What the student costs; None where that follows from its teacher's cost."""
     if student is None or is_cut_from(student, data.base):
         return None
     own = current_speed(student, data.device, cache_folder())
+    teacher = Speed(**folder.read_json("config.json")["machine"])
     return measured_cost(own, teacher, student.spec.input_size, size_step(student))
 
 
@@ -383,7 +407,7 @@ def _pinned_student(
             sizes,
             limits.Untrained(config, base),
         )
-        work = _plan(own, command, data, student, found.size).student
+        work = _plan(own, command, data, _cost(own, student, data), found.size).student
         return {"student": found.student, "work": dataclasses.asdict(work), "note": note}
 
     with console.progress.part("measuring students"):
@@ -421,7 +445,6 @@ def _notes(command: str, data: LoadedData, config: RunConfig, plan: RunPlan) -> 
         *filter(None, [data.store.note]),
         *data.copies.notes,
         *_unused(command, config, plan),
-        *_too_short(plan),
     ]
 
 
@@ -476,11 +499,37 @@ def _unused(command: str, config: RunConfig, plan: RunPlan) -> list[str]:
     return notes
 
 
-def _too_short(plan: RunPlan) -> list[str]:
-    """A note where even the least work takes longer than the budget."""
-    if plan.estimated_seconds <= plan.minutes * 60:
+def cut_by_budget(
+    command: str, plan: RunPlan, sharpest: int, replanned: Callable[[float], RunPlan]
+) -> list[str]:
+    """A note where the budget is too short, or leaves small views alone: what was cut, the mend.
+
+    ``sharpest`` is the side in pixels of the views where time is no matter; ``replanned`` gives the
+    plan for other minutes.
+    """
+    small = command != "distill" and plan.size < SMALL_VIEWS * sharpest
+    if (_fits(plan) and not small) or plan.minutes >= MOST_MINUTES:
         return []
-    return [
-        f"even the shortest plan takes {in_minutes(plan.estimated_seconds)} on this machine, "
-        f"longer than the {in_minutes(60 * plan.minutes)} that the run may take (--minutes)"
-    ]
+    best = replanned(MOST_MINUTES)
+    longer = map(replanned, range(math.floor(plan.minutes) + 1, MOST_MINUTES))
+    enough = next((one for one in longer if _fits(one) and one.size == best.size), best)
+    cut = []
+    if command != "distill" and plan.size < enough.size:
+        cut.append(f"it looks at images at {plan.size} px instead of {enough.size} px")
+    if command in WITH_STUDENT and plan.student.steps < enough.student.steps:
+        cut.append(
+            f"it trains the student for {plan.student.steps} steps instead of "
+            f"{enough.student.steps}"
+        )
+    said = f"{in_minutes(60 * plan.minutes)} (--minutes) are short for this run"
+    if not _fits(plan):
+        said = (
+            f"even the shortest plan takes {in_minutes(plan.estimated_seconds)} on this machine, "
+            f"longer than the {in_minutes(60 * plan.minutes)} that the run may take (--minutes)"
+        )
+    cost = f": {' and '.join(cut)}, which costs accuracy" if cut else ""
+    return [f"{said}{cost}; give --minutes {enough.minutes:g}"]
+
+
+def _fits(plan: RunPlan) -> bool:
+    return plan.estimated_seconds <= 60 * plan.minutes

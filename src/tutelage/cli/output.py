@@ -72,14 +72,21 @@ def _print_look(result: dict[str, Any]) -> None:
 
 
 def _print_export(result: dict[str, Any]) -> None:
-    """What was written, and how well it agrees with torch."""
+    """What was written, and how well it agrees with PyTorch."""
     of = "training images" if result["images"] == "training images" else "generated pictures"
+    reference = "tutelage" if "loss" in result else "PyTorch"  # which runs timm's model, too
     for form in (result, result.get("portable"), result.get("view")):
         if form:
+            same = round(form["top1_agreement"] * form["n"])
             print(
-                f"{form['path']}: agrees with torch on {form['n']} {of}, in the answer on "
-                f"{form['top1_agreement']:.1%}, in a probability to {form['max_difference']:.2g}"
+                f"{form['path']}: gives the same class as {reference} for {same} of {form['n']} "
+                f"{of}; probabilities differ by at most {form['max_difference']:.2g}"
             )
+    if "loss" in result:
+        print(
+            "timm resizes images in its own way; estimated loss of accuracy "
+            f"{100 * result['loss']:.1f} points"
+        )
     if "description" in result:
         print(f"{result['description']}: classes, sizes and thresholds, for other programs")
     if "golden" in result:
@@ -88,7 +95,7 @@ def _print_export(result: dict[str, Any]) -> None:
     if "threshold" in result:
         print(f"decision threshold: {result['threshold']}")
     if int8 := result.get("int8"):
-        print(f"int8: {int8['reason']}; use {int8['path']}")
+        print(f"{int8['reason']}; use {int8['path']}")
 
 
 def _print_page(result: dict[str, Any]) -> None:
