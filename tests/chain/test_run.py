@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import json
 import re
+import shlex
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -412,7 +413,10 @@ def test_a_refused_command_gives_a_new_folder_back(
 
 
 def test_a_refused_command_keeps_the_run_that_it_would_have_continued(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     data = shutil.copytree(photos, tmp_path / "data")
     config = checks.make_config("run", FINISHED)
@@ -427,6 +431,11 @@ def test_a_refused_command_keeps_the_run_that_it_would_have_continued(
         n: c for n, c in before.items() if n != "events.jsonl"
     }
     assert not is_locked(tmp_path / "run")
+    types.RunFolder(tmp_path / "run").pin("finished", ["metrics.json"])
+    judged = shlex.join(["tutelage", "evaluate", str(tmp_path / "run"), str(data)])
+    with pytest.raises(TutelageError, match=f"the run is finished: {re.escape(judged)} judges it"):
+        api.run(data, tmp_path / "run", **FINISHED)
+    assert "continuing" not in capsys.readouterr().err
 
 
 # --- choices

@@ -34,6 +34,12 @@ def test_folders_without_a_review(reviewed: Path, tmp_path: Path) -> None:
         open_run(tmp_path / "none")
     with pytest.raises(TutelageError, match=rf"; did you mean {reviewed}\?$"):
         open_run(reviewed.with_name(f"{reviewed.name}s"))
+    for name in "1", "2":
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "config.json").touch()
+    inside = f"give one of those in it: {tmp_path / 'runs/1'}, {tmp_path / 'runs/2'}"
+    with pytest.raises(TutelageError, match=rf"is no run folder; {inside}$"):
+        open_run(tmp_path / "runs")
     (reviewed / "review.json").unlink()
     with pytest.raises(TutelageError, match=r"has nothing to review: the run is unfinished"):
         open_run(reviewed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from tutelage.data.duplicates import (
     read_duplicates,
     write_duplicates,
 )
+from tutelage.data.finished import is_finished
 from tutelage.data.runfolder import RunFolder
 from tutelage.data.split import Split, load_split, make_split, save_split
 from tutelage.data.store import ImageStore, open_store
@@ -199,7 +201,17 @@ def _pinned_split(
     if made:
         return made[0]
     copies = read_duplicates(listed, keep=keep)
-    return load_split(path, catalog, store.readable), copies
+    return load_split(path, catalog, store.readable, **_mend(folder, catalog)), copies
+
+
+def _mend(folder: RunFolder, catalog: Catalog) -> dict[str, str]:
+    """What to do where the images of a finished run have changed; nothing where it goes on."""
+    if not is_finished(folder):
+        return {}
+    words = ["tutelage", "evaluate", str(folder.path), folder.request()["data"]]
+    judged = f"{shlex.join(words)} judges it on the test images as they are now, and "
+    test = (catalog.splits == "test").any()
+    return {"mend": f"the run is finished: {judged if test else ''}another --out begins a new run"}
 
 
 def _base_model(

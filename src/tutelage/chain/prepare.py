@@ -45,7 +45,7 @@ from tutelage.config import (
 )
 from tutelage.data.catalog import Catalog
 from tutelage.data.decisions import apply_decisions
-from tutelage.data.finished import note_images, state_of
+from tutelage.data.finished import is_finished, note_images, state_of
 from tutelage.data.runfolder import RunFolder, request_of
 from tutelage.models.classifier import Classifier
 from tutelage.models.given import model_folders
@@ -102,7 +102,7 @@ def prepare(
         tracking = Tracking(trackers, console.say)
         console.listen = tracking.event
         console.record("settings", settings=config.to_dict())
-        if resumed:
+        if resumed and not is_finished(folder):
             console.say(f"continuing the run in {folder.path}")
         # Before the work: a folder may be left out.
         for note in (*catalog.facts, *catalog.warnings):

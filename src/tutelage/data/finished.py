@@ -77,6 +77,11 @@ def note_finished(folder: RunFolder, exports: Iterable[str]) -> None:
     folder.pin(_FINISHED, [RESULT, REPORT, CARD, *exports])
 
 
+def is_finished(folder: RunFolder) -> bool:
+    """Whether the run in a folder has written all, however its images have changed since then."""
+    return bool(folder.read_json("config.json").get(_FINISHED))
+
+
 def state_of(command: str, data: str, catalog: Catalog | None) -> str:
     """A text that changes with the names, labels and splits of images, and with their files.
 

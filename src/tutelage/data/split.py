@@ -128,8 +128,15 @@ def save_split(split: Split, catalog: Catalog, path: Path) -> None:
     write_parquet(path, columns)
 
 
-def load_split(path: Path, catalog: Catalog, readable: NDArray[np.bool_]) -> Split:
+def load_split(
+    path: Path,
+    catalog: Catalog,
+    readable: NDArray[np.bool_],
+    mend: str = "restore the data, or start anew with another --out folder",
+) -> Split:
     """Read what ``save_split`` wrote, in the order of the catalog's N images.
+
+    ``mend`` says what to do where the data has changed.
 
     Raises:
         TutelageError: since then images or labels have changed, or an image with a role is no
@@ -147,7 +154,6 @@ def load_split(path: Path, catalog: Catalog, readable: NDArray[np.bool_]) -> Spl
             f"{path} is damaged: an image without a name, or with a role that is none of "
             f"{', '.join(ROLES)}; restore it, or start anew with another --out folder"
         )
-    mend = "restore the data, or start anew with another --out folder"
     if tuple(names) != catalog.names:
         rows = {name: row for row, name in enumerate(names)}
         added, gone = set(catalog.names) - rows.keys(), rows.keys() - set(catalog.names)

@@ -34,6 +34,7 @@ LABELLING = {
     "suggested": "The images to label first, in this order.",
     "decided": VIEWS["decided"],
 }
+SHOWN = 5  # names of runs in an error
 Rows = np.ndarray[Any, np.dtype[np.intp]]
 Probabilities = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -138,6 +139,12 @@ def open_run(folder: Path, catalog: Catalog | None = None, data: str = "") -> It
         TutelageError: there is no finished run, or its data has changed.
     """
     if not (folder / "config.json").is_file():
+        if inside := sorted(str(path.parent) for path in folder.glob("*/config.json")):
+            more = ", ..." * (len(inside) > SHOWN)
+            raise TutelageError(
+                f"{folder} is no run folder; give one of those in it: "
+                f"{', '.join(inside[:SHOWN])}{more}"
+            )
         raise TutelageError(
             f"{folder} is no run folder; tutelage review needs one, such as the --out of "
             f"tutelage run{'' if folder.exists() else did_you_mean(folder)}"
