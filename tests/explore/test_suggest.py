@@ -178,7 +178,13 @@ def test_without_classes_the_next_commands_are_said(
     words = ["suggest", str(album), "--budget", "12", "--out", str(begun), *as_options(LOOK)]
     assert cli.main([*words, "--json"]) == 0
     captured = capsys.readouterr()
-    assert len(names(json.loads(captured.out))) == 12
+    chosen = names(json.loads(captured.out))
+    assert len(chosen) == 12
+    shown = captured.err.partition("to label first:\n")[2].splitlines()
+    assert [line.partition(":")[0] for line in shown[:6]] == [
+        *(f"  {rank}. {name}" for rank, name in enumerate(chosen[:5], start=1)),
+        "  and 7 more in the list",
+    ]
     assert f"label them: tutelage review {begun}" in captured.err
     assert f"then train: tutelage run {album} --decisions {begun}" in captured.err
 
