@@ -882,8 +882,9 @@ def test_a_budget_that_is_too_short_is_said(tmp_path: Path) -> None:
     run = prepared(data, tmp_path / "run", minutes=0.1)
     (note,) = [note for note in run.notes if "even the shortest plan" in note]
     assert note.endswith(
-        "longer than the 0.1 minutes that the run may take (--minutes); give --minutes 1"
-    ), "there is nothing to cut"
+        "longer than the 0.1 minutes that the run may take (--minutes): its trainings are "
+        "shortened, which costs accuracy; give --minutes 1"
+    )
 
 
 def planned_for(minutes: float, size: int = 96, steps: int = 40, seconds: float = 90) -> RunPlan:
@@ -904,8 +905,8 @@ def longer(minutes: float) -> RunPlan:
             "run",
             "even the shortest plan takes about 4.1 minutes on this machine, longer than the 2 "
             "minutes that the run may take (--minutes): it looks at images at 96 px instead of "
-            "224 px and it trains the student for 40 steps instead of 800, which costs accuracy; "
-            "give --minutes 4",
+            "224 px, it trains the student for 40 steps instead of 800 and its trainings are "
+            "shortened, which costs accuracy; give --minutes 4",
         ),
         (
             planned_for(2),
@@ -915,6 +916,7 @@ def longer(minutes: float) -> RunPlan:
         ),
         (planned_for(3, 160), "run", None),
         (planned_for(2), "distill", None),
+        (planned_for(4, 224, 800), "run", None),
     ],
 )
 def test_what_a_short_budget_cuts_is_said(plan: RunPlan, command: str, note: str | None) -> None:

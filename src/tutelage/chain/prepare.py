@@ -60,7 +60,7 @@ from tutelage.system.tracking import Tracking, open_trackers
 from tutelage.training.checkpoint import Trainings
 from tutelage.training.loader import Canvases
 
-MOST_MINUTES = 120  # that a user whose budget is too short is told to give
+MOST_MINUTES = 120  # that are tried, if not four times as many as given, where these are too few
 SMALL_VIEWS = 0.5  # of the side that the network is best at: smaller views are said
 
 
@@ -508,10 +508,10 @@ def cut_by_budget(
     plan for other minutes.
     """
     small = command != "distill" and plan.size < SMALL_VIEWS * sharpest
-    if (_fits(plan) and not small) or plan.minutes >= MOST_MINUTES:
+    if _fits(plan) and not small:
         return []
-    best = replanned(MOST_MINUTES)
-    longer = map(replanned, range(math.floor(plan.minutes) + 1, MOST_MINUTES))
+    least, most = math.floor(plan.minutes) + 1, max(MOST_MINUTES, math.ceil(4 * plan.minutes))
+    best, longer = replanned(most), map(replanned, range(least, most))
     enough = next((one for one in longer if _fits(one) and one.size == best.size), best)
     cut = []
     if command != "distill" and plan.size < enough.size:
@@ -523,12 +523,16 @@ def cut_by_budget(
         )
     said = f"{in_minutes(60 * plan.minutes)} (--minutes) are short for this run"
     if not _fits(plan):
+        cut.append("its trainings are shortened")
         said = (
             f"even the shortest plan takes {in_minutes(plan.estimated_seconds)} on this machine, "
             f"longer than the {in_minutes(60 * plan.minutes)} that the run may take (--minutes)"
         )
-    cost = f": {' and '.join(cut)}, which costs accuracy" if cut else ""
-    return [f"{said}{cost}; give --minutes {enough.minutes:g}"]
+    if not cut:  # no time would make the views larger
+        return []
+    *others, last = cut
+    losses = f"{', '.join(others)} and {last}" if others else last
+    return [f"{said}: {losses}, which costs accuracy; give --minutes {enough.minutes:g}"]
 
 
 def _fits(plan: RunPlan) -> bool:
