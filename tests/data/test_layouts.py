@@ -338,6 +338,14 @@ def a_folder_beside_train_with_a_slip_in_its_name(root):
     return put_all(root, "train/ant/1.png", "train/bee/2.png")
 
 
+@read(
+    {"train": {"ant": 1, "tests": 1, "unlabled": 1}},
+    "folder unlabled is taken for a class; did you mean unlabeled by unlabled?",
+)
+def a_slip_beside_classes(root):
+    return put_all(root, "ant/1.png", "tests/2.png", "unlabled/3.png")
+
+
 @refused(
     "ROOT holds class folders and a folder test; move the class folders into ROOT/train "
     "(a class must not be called test); did you mean unlabeled by unlabled?"

@@ -181,6 +181,11 @@ def _trees(place: Path, folders: list[Path], warnings: list[str]) -> dict[str, P
             f"{place / 'train'} (a class must not be called {clash}){meant}"
         )
     layout.check_names(place, others)
+    warnings += [
+        f"folder {path.name} is taken for a class{meant}"
+        for path in others
+        if (meant := layout.meant_split(path.name, {""}))
+    ]
     return {"train": place}
 
 

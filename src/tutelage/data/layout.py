@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 from tutelage.data.catalog import SPLIT_NAMES, split_of
@@ -45,9 +45,10 @@ def split_words(name: str) -> set[str]:
     return {SPLIT_NAMES[word] for word in re.split(r"[^a-z]+", name.lower()) if word in SPLIT_NAMES}
 
 
-def meant_split(name: str) -> str:
+def meant_split(name: str, splits: Collection[str] = ("", "train", "val", "test")) -> str:
     """The end of a message about a folder that is no split: which one its name is near, if any."""
-    near = difflib.get_close_matches(name.lower(), SPLIT_NAMES, n=1, cutoff=_NEAR)
+    known = [word for word, split in SPLIT_NAMES.items() if split in splits]
+    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=_NEAR)
     return f"; did you mean {near[0]} by {name}?" if near else ""
 
 
