@@ -3,10 +3,9 @@
 import json
 import os
 import signal
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +14,16 @@ import pyarrow.parquet as parquet
 import pytest
 from browser import violations
 from PIL import Image
-from shapes import FINISHED
+from served import serving
+from shapes import FINISHED, short_student
 
 from tutelage import api
 from tutelage.data.decisions import read_decisions
 
 
-@contextmanager
-def server(run: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+def server(run: Path) -> AbstractContextManager[tuple[str, ForkServerProcess]]:
     """``tutelage review`` and the address that it prints."""
-    command = [sys.executable, "-m", "tutelage", "review", str(run), "--no-browser"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().split()[-1], process
-        finally:
-            process.kill()
+    return serving("review", str(run), "--no-browser")
 
 
 @pytest.fixture
@@ -148,7 +141,8 @@ def test_ten_corrections_outlive_a_reload_and_a_kill_and_the_next_run_uses_them(
     labelled = {name for name, decision in decisions.items() if decision.label == "triangle"}
     assert len(labelled) == 9
     second = tmp_path / "second"
-    api.run(photos, second, quiet=True, decisions=str(reviewed), **FINISHED)
+    with short_student():
+        api.run(photos, second, quiet=True, decisions=str(reviewed), **FINISHED)
     split = {row["image"]: row for row in parquet.read_table(second / "split.parquet").to_pylist()}
     for name in labelled:
         assert (split[name]["role"], split[name]["label"]) == ("labeled", "triangle")
@@ -508,7 +502,7 @@ def test_nobody_is_shut_out(chromium: Any, reviewed: Path, width: int) -> None:
             assert page.evaluate(wide) <= 0
             press(page, close_it)
         process.kill()
-        process.wait()
+        process.join()
         press(page, "1")
         says(page, "will be sent again")
         assert violations(page) == []
