@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import platform
@@ -111,8 +112,15 @@ def grouped(
 
 
 def append(result: dict[str, Any], path: Path | None) -> None:
-    """Add ``result`` to the list in a file; without a file nothing is kept."""
+    """Add ``result`` to the list in a file; without a file nothing is kept.
+
+    Several processes may add to it.
+    """
     if path is None:
         return
-    earlier = json.loads(path.read_text()) if path.exists() else []
-    path.write_text(json.dumps([*earlier, result], indent=1) + "\n")
+    with path.open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        earlier = json.loads(file.read() or "[]")
+        file.truncate(0)
+        file.write(json.dumps([*earlier, result], indent=1) + "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -13,16 +14,18 @@ with scripts.importable():
     import trust
 
 WRITE = """
-import json, sys
+import sys
 from pathlib import Path
+import results
+print("said by", *sys.argv[1:])
 path = Path(sys.argv[sys.argv.index("--json") + 1])
-earlier = json.loads(path.read_text()) if path.exists() else []
-path.write_text(json.dumps([*earlier, {"benchmark": "good", "words": sys.argv[1:]}]))
+results.append({"benchmark": "good", "words": sys.argv[1:]}, path)
 """
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PYTHONPATH", str(Path(trust.__file__).parent), prepend=os.pathsep)
     (tmp_path / "good.py").write_text(WRITE)
     (tmp_path / "bad.py").write_text("raise SystemExit(3)")
     (tmp_path / "hangs.py").write_text(
@@ -52,7 +55,9 @@ def test_what_fails_hangs_or_is_not_there_is_named(
         assert f"{name + ' --short':<22}{ended}" in said
     *runs, last = json.loads(report.read_text())
     kept = ["--short", "--json", str(report)]
-    assert [run["words"] for run in runs] == [kept, ["--kill", "5", *kept]]
+    assert sorted(run["words"] for run in runs) == [["--kill", "5", *kept], kept]
+    for words in (kept, ["--kill", "5", *kept]):  # a script's own words stand together
+        assert f"--- good.py {' '.join(words)}\nsaid by {' '.join(words)}\n" in said
     assert [trial["ended"].split()[0] for trial in last["trials"]] == [
         "passed", "passed", "FAILED", "NOT", "HANGS",
     ]  # fmt: skip
@@ -80,3 +85,21 @@ def test_all_long_forms_of_one_can_be_run_alone(folder: Path) -> None:
 def test_an_unknown_one_is_refused(folder: Path) -> None:
     with pytest.raises(SystemExit):
         trust.main(["--only", "godo"], folder)
+
+
+def test_short_forms_run_two_at_a_time_and_those_that_measure_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two", "label"):
+        (tmp_path / f"{name}.py").write_text(
+            "import time\nbegan = time.monotonic()\ntime.sleep(0.3)\n"
+            "open(__file__ + '.txt', 'w').write(f'{began} {time.monotonic()}')\n"
+        )
+    monkeypatch.setattr(trust, "TRIALS", dict.fromkeys(("one", "label", "two"), ((),)))
+    assert trust.main(["--short"], tmp_path) == 0
+    spans = {
+        name: [float(word) for word in (tmp_path / f"{name}.py.txt").read_text().split()]
+        for name in ("one", "two", "label")
+    }
+    assert spans["label"][1] < min(spans["one"][0], spans["two"][0])
+    assert max(spans["one"][0], spans["two"][0]) < min(spans["one"][1], spans["two"][1])
