@@ -17,6 +17,7 @@ with scripts.importable():
 from tutelage.models.sizes import set_input_size, size_step  # noqa: E402
 
 TWO = {"depth": 2}
+NARROW = {"embed_dims": (16, 24, 32, 48)}
 # Family -> a member, the side of its views in pixels, and what makes it small.
 FORMS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "EfficientNet-lite": ("tf_efficientnet_lite0", 64, {}),
@@ -47,15 +48,15 @@ FORMS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "MobileCLIP": ("fastvit_mci0", 64, {"layers": (1, 1, 1, 1)}),
     "StarNet": ("starnet_s050", 64, {}),
     "FasterNet": ("fasternet_t0", 64, {}),
-    "SHViT": ("shvit_s1", 64, {}),
+    "SHViT": ("shvit_s1", 64, {"depth": (1, 1, 1)}),
     "MambaOut": ("test_mambaout", 64, {}),
     "EdgeNeXt": ("edgenext_xx_small", 64, {}),
     "MobileViT": ("mobilevit_xxs", 64, {}),
     "MobileViTV2": ("mobilevitv2_050", 64, {}),
     "EfficientViT (MIT)": ("efficientvit_b0", 64, {}),
-    "EfficientViT (MSRA)": ("efficientvit_m0", 96, {}),
-    "EfficientFormer": ("efficientformer_l1", 224, {"depths": (1, 1, 1, 2)}),
-    "EfficientFormerV2": ("efficientformerv2_s0", 64, {"depths": (1, 1, 2, 2)}),
+    "EfficientViT (MSRA)": ("efficientvit_m0", 96, {"depth": (1, 1, 1)}),
+    "EfficientFormer": ("efficientformer_l1", 224, {"depths": (1, 1, 1, 2), **NARROW}),
+    "EfficientFormerV2": ("efficientformerv2_s0", 64, {"depths": (1, 1, 1, 2), **NARROW}),
     "SwiftFormer": ("swiftformer_xs", 64, {"layers": (1, 1, 1, 1)}),
     "PoolFormerV2": ("poolformerv2_s12", 64, {}),
     "PVT v2": ("pvt_v2_b0", 64, {}),
