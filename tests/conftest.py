@@ -98,11 +98,12 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def finished(photos: Path, own_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an undisturbed run on them; tests only read it."""
-    from shapes import FINISHED
+    from shapes import FINISHED, short_student
 
     from tutelage import api
 
     one_thread()
     out = tmp_path_factory.mktemp("finished") / "run"
-    api.run(photos, out, quiet=True, **FINISHED)
+    with short_student():
+        api.run(photos, out, quiet=True, **FINISHED)
     return out

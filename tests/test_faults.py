@@ -18,7 +18,7 @@ pytest.importorskip("timm")
 import disk as disks
 from commands import Commands
 from disk import Faults
-from shapes import FINISHED, SETTINGS, as_options, contents, read_metrics, read_stage
+from shapes import FINISHED, SETTINGS, STUDENT_STEPS, as_options, contents, read_metrics, read_stage
 
 pytestmark = pytest.mark.skipif(disks.why_not() is not None, reason=str(disks.why_not()))
 
@@ -52,7 +52,8 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Faults:
 def commands(disk: Faults, tmp_path: Path) -> Iterator[Commands]:
     (tmp_path / "tmp").mkdir()
     places = {"TUTELAGE_CACHE": str(tmp_path / "cache"), "TMPDIR": str(tmp_path / "tmp")}
-    with Commands(tmp_path / "stderr", disk.environment | places) as started:
+    environment = disk.environment | places
+    with Commands(tmp_path / "stderr", environment, student_steps=STUDENT_STEPS) as started:
         yield started
     disk.clear()
 

@@ -26,10 +26,12 @@ from shapes import (
     CLASSES,
     FINISHED,
     SETTINGS,
+    STUDENT_STEPS,
     as_options,
     contents,
     read_metrics,
     read_stage,
+    short_student,
     write_shapes,
 )
 from tarred import tar_tree, write_tar
@@ -68,6 +70,13 @@ FIGURES = {
     *("n", "accuracy", "accuracy_ci95", "majority", "balanced_accuracy"),
     *("macro_f1", "ece", "nll"),
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short() -> Iterator[None]:
+    """Students of few steps, as that of the run that tests share."""
+    with short_student():
+        yield
 
 
 @pytest.fixture
@@ -327,7 +336,7 @@ def test_kills_in_every_stage_change_nothing(finished: Path, photos: Path, tmp_p
             (run / "events.jsonl").exists() and text in (run / "events.jsonl").read_text()
         )
 
-    with Commands(tmp_path / "stderr") as commands:
+    with Commands(tmp_path / "stderr", student_steps=STUDENT_STEPS) as commands:
         assert commands.run(words, sent=signal.SIGINT, when=began("features")) == 130
         said = commands.log.read_text()
         assert "stopped; run the same command again to continue" in said

@@ -20,7 +20,9 @@ import json, os, signal, sys, traceback
 import matplotlib.figure, onnx, onnxruntime, pyarrow.parquet, timm, torch
 torch.set_num_threads(1)
 from tutelage import api, cli
-from tutelage.chain import evidence, pipeline
+from tutelage.chain import evidence, pipeline, plan
+if len(sys.argv) > 1:
+    plan.STEPS = (int(sys.argv[1]),)
 for line in sys.stdin:
     words, log = json.loads(line)
     child = os.fork()
@@ -42,17 +44,25 @@ for line in sys.stdin:
 class Commands:
     """Runs one command line after the other, each in a process of its own."""
 
-    def __init__(self, log: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        *,
+        student_steps: int | None = None,
+    ) -> None:
         """Start the process that the commands are forked from.
 
         Args:
             log: file for the standard error of the latest command.
             environment: variables besides those of this process.
+            student_steps: of each student, in place of those that its plan would give it.
         """
         self.log = log
         environment = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
+        given = [] if student_steps is None else [str(student_steps)]
         self._server = subprocess.Popen(
-            [sys.executable, "-c", SERVER],
+            [sys.executable, "-c", SERVER, *given],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=environment,

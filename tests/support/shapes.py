@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -30,6 +33,17 @@ FINISHED = {
 
 On this draw of labels both rounds are kept; a first one that lost would end them.
 """
+STUDENT_STEPS = 24
+"""That the student learns the shapes in; a plan for so few images gives it 75."""
+
+
+@contextmanager
+def short_student() -> Iterator[None]:
+    """Plans as they are, but for a student of so few steps. Imports torch."""
+    from tutelage.chain import plan
+
+    with patch.object(plan, "STEPS", (STUDENT_STEPS,)):
+        yield
 
 
 def write_shapes(
