@@ -523,7 +523,7 @@ def test_a_round_that_loses_is_rejected_and_ends_its_kind(
     assert [done.name for done in chain.finished] == ["probe", "transfer", "self-train-1"]
     lost = chain.finished[-1]
     assert not lost.accepted
-    assert lost.reason.startswith("it is less accurate than the step before on 8 held-out images")
+    assert lost.reason.startswith("it gets 8 fewer of 8 held-out images right than the step before")
     assert chain.teacher.name == "transfer"
     assert len(rounds) == 1
     said = run.folder.events.read_text()
