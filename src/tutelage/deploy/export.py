@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -40,35 +40,15 @@ def export(
     web: Path | None = None,
 ) -> dict[str, Any]:
     """Export and check; ``tutelage.api.export`` has the arguments."""
+    onnx_forms = {"--int8": int8, "--portable": portable, "--view": view}
     if web is not None:
-        others = {"--out": out is not None, "--int8": int8, "--images": images is not None}
-        others |= {"--portable": portable, "--view": view, "--format": format != "onnx"}
-        if given := [name for name, value in others.items() if value]:
-            raise TutelageError(
-                f"--web makes a page of the file that is exported already; leave out {given[0]}, "
-                "or export first, and give --web the file"
-            )
         from tutelage.deploy.webpage import export_page
 
+        others = {"--out": out is not None, "--images": images is not None}
+        _check_page({**others, **onnx_forms, "--format": format != "onnx"})
         return export_page(model, web, threshold=threshold)
-    if format not in FORMATS:
-        raise TutelageError(f"format is {format!r}, expected one of {', '.join(FORMATS)}")
-    for wanted, name in ((int8, "--int8"), (portable, "--portable"), (view, "--view")):
-        if wanted and format != "onnx":
-            raise TutelageError(
-                f"{name} writes an ONNX file; leave out --format {format} or {name}"
-            )
-    if threshold is not None and format == "timm":
-        raise TutelageError(
-            "timm's format has no place for a threshold; leave out --threshold, or export as hub"
-        )
-    found = find_model(model)
-    folder = found.folder
-    if folder is None:
-        raise TutelageError(
-            f"{model} is exported already; to export a model anew, give its folder, such as "
-            "RUN/student, or its run"
-        )
+    _check_format(format, onnx_forms, threshold)
+    folder = _folder_of(model)
     for package in ("torch", "timm", "onnx"):
         need(package, "train")
     from tutelage.models.folder import load_model
@@ -88,7 +68,7 @@ def export(
     if portable or view:
         from tutelage.deploy.golden import golden_folder
 
-        golden_folder(path)
+        golden_folder(path)  # refused before anything is written
     checked = _written(loaded, path, format, shown, folder)
     source = "training images" if own else "generated"
     result: dict[str, Any] = {"path": str(path), **asdict(checked), "images": source}
@@ -97,14 +77,52 @@ def export(
     if loaded.spec.decision_threshold is not None:
         result["threshold"] = "{}={:g}".format(*loaded.spec.decision_threshold)
     if int8:
-        from tutelage.deploy.quantize import quantize_onnx
-
-        half = min(CALIBRATION_IMAGES, (len(own) + 1) // 2)
-        quantized = quantize_onnx(
-            path, path.with_suffix(".int8.onnx"), own[:half], own[half:], max_loss=max_loss
-        )
-        result["int8"] = {**asdict(quantized), "path": str(quantized.path)}
+        result["int8"] = _quantized(path, own, max_loss)
     return result
+
+
+def _check_page(others: Mapping[str, bool]) -> None:
+    """Refuse options that say how a file is written where a page of a written file is made."""
+    if given := [name for name, value in others.items() if value]:
+        raise TutelageError(
+            f"--web makes a page of the file that is exported already; leave out {given[0]}, "
+            "or export first, and give --web the file"
+        )
+
+
+def _check_format(format: str, onnx_forms: Mapping[str, bool], threshold: str | None) -> None:
+    if format not in FORMATS:
+        raise TutelageError(f"format is {format!r}, expected one of {', '.join(FORMATS)}")
+    for name, wanted in onnx_forms.items():
+        if wanted and format != "onnx":
+            raise TutelageError(
+                f"{name} writes an ONNX file; leave out --format {format} or {name}"
+            )
+    if threshold is not None and format == "timm":
+        raise TutelageError(
+            "timm's format has no place for a threshold; leave out --threshold, or export as hub"
+        )
+
+
+def _folder_of(model: Path) -> Path:
+    """The model folder that is exported."""
+    folder = find_model(model).folder
+    if folder is None:
+        raise TutelageError(
+            f"{model} is exported already; to export a model anew, give its folder, such as "
+            "RUN/student, or its run"
+        )
+    return folder
+
+
+def _quantized(path: Path, images: Sequence[np.ndarray], max_loss: float) -> dict[str, Any]:
+    """Write the int8 form of the ONNX file ``path``, if it does no harm; how it compares."""
+    from tutelage.deploy.quantize import quantize_onnx
+
+    half = min(CALIBRATION_IMAGES, (len(images) + 1) // 2)
+    out = path.with_suffix(".int8.onnx")
+    quantized = quantize_onnx(path, out, images[:half], images[half:], max_loss=max_loss)
+    return {**asdict(quantized), "path": str(quantized.path)}
 
 
 def _written(
