@@ -189,7 +189,9 @@ def test_evaluate_refuses_what_it_cannot_count(
     bare = r"no labelled test images; .* of train; if the model did not learn .* add --split train$"
     with pytest.raises(TutelageError, match=bare):
         api.evaluate(finished, photos / "test")
-    with pytest.raises(TutelageError, match=r"no labelled test images; it has no others$"):
+    with pytest.raises(
+        TutelageError, match=r"no labelled test images, nor any other labelled image$"
+    ):
         api.evaluate(finished, photos / "unlabeled")
     shutil.copytree(photos / "test" / "disc", tmp_path / "more" / "test" / "wasp")
     with pytest.raises(TutelageError, match=r"does not know the classes wasp; it knows disc, sq"):
@@ -212,6 +214,24 @@ def test_export_writes_a_graph_that_agrees(finished: Path, photos: Path, tmp_pat
     rows, _ = api.predict(tmp_path / "small.onnx", [photos / "test"])
     expected, _ = api.predict(finished, [photos / "test"])
     assert [row.label for row in rows] == [row.label for row in expected]
+
+
+def test_export_overwrites_no_file_and_knows_what_its_file_is_called(
+    finished: Path, tmp_path: Path
+) -> None:
+    for name in ("m.onnx", "n.view.onnx", "answers.csv"):
+        (tmp_path / name).write_text("mine")
+    for out, words in (
+        ("m.onnx", r"m\.onnx exists; choose another --out"),
+        ("n.onnx", r"n\.view\.onnx exists; choose another --out"),
+        ("answers.csv", r"must end in \.onnx"),
+        ("model", r"must end in \.onnx"),
+    ):
+        with pytest.raises(TutelageError, match=words):
+            api.export(finished, tmp_path / out, view=True)
+    with pytest.raises(TutelageError, match=r"must end in \.pt2"):
+        api.export(finished, tmp_path / "m.onnx", format="torch")
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"mine"}
 
 
 def test_export_to_torch_is_checked_too(finished: Path, tmp_path: Path) -> None:
@@ -339,7 +359,7 @@ def test_a_data_set_in_memory_is_the_run_of_its_folder(photos: Path, tmp_path: P
         open_run(run)
     items = open_run(run, *open_data(given))
     assert items.picture(0, 16)
-    assert items.next_run == f"tutelage.transfer(DATA, decisions='{run}')"
+    assert items.next_run == f"tutelage.transfer(DATA, decisions='{run}', minutes='30')"
     with pytest.raises(TutelageError, match=r"but 24 images in memory, .* were given"):
         open_run(run, *open_data(given["train"]))
     assert api.export(run / "teacher")["images"] == "generated"

@@ -153,7 +153,7 @@ def test_events_are_objects_in_order(finished: Path) -> None:
     assert started == [row["label"] for row in rows if row["event"] == "end"]
     assert {"decoding", "features", "student", "test, student"} <= set(started)
     assert any(
-        "student.onnx gives the same answers as PyTorch" in row.get("text", "") for row in rows
+        "student.onnx gives the same class as PyTorch" in row.get("text", "") for row in rows
     )
 
 
@@ -233,6 +233,7 @@ def timeless(content: bytes, name: str) -> bytes:
     """A file without what the clock says; only the model card holds any of that."""
     if name != "MODEL_CARD.md":
         return content
+    content = re.sub(rb"The machine was busy.*\n+", b"", content)
     return re.sub(rb"\d{4}-\d\d-\d\d \d\d:\d\d UTC|\d+\.\d+ ms", b"", content)
 
 
@@ -358,7 +359,10 @@ def test_kills_in_every_stage_change_nothing(finished: Path, photos: Path, tmp_p
     assert read_metrics(run) == read_metrics(finished)
     for stage in STAGES:
         assert read_stage(run, stage) == read_stage(finished, stage)
-    assert contents(run / "student") == contents(finished / "student")
+    ours_files, theirs_files = contents(run / "student"), contents(finished / "student")
+    for files in (ours_files, theirs_files):
+        files.pop("reference.npz")  # for `tutelage watch`: its labels are those of the test images
+    assert ours_files == theirs_files
     assert contents(run).keys() == contents(finished).keys()
     began_stages = [row["name"] for row in events(run) if row["event"] == "stage"]
     assert began_stages[-1] == "student"  # and nothing that was finished began once more:

@@ -501,11 +501,16 @@ def test_export_prints_what_it_checked(
     same = "gives the same class as PyTorch for 42 of 42 training images; probabilities differ by"
     assert first.startswith(f"{out}: {same} at most ")
     assert described == f"{out}.json: classes, sizes and thresholds, for other programs"
-    assert threshold == "decision threshold: disc=0.3"
+    kept = "decision threshold: disc=0.3; predict and serve use it when they are given"
+    assert threshold == f"{kept} {out}"
+    assert cli.main([*words, "--json"]) == 2
+    assert "m.onnx exists; choose another --out" in capsys.readouterr().err
+    out.unlink()
     assert cli.main([*words, "--int8", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["path"], result["top1_agreement"]) == (str(out), 1.0)
-    assert out.exists()
+    for written in tmp_path.glob("*.onnx"):
+        written.unlink()
     assert cli.main([*words, "--int8"]) == 0
     assert capsys.readouterr().out.splitlines()[3].startswith("int8 takes ")
 

@@ -69,7 +69,10 @@ def test_line_ends_and_zeros_that_curl_dropped_are_recognised(asked: TestClient)
     sent = red("JPEG").translate(None, delete=b"\r\n\0")  # what -d makes of a file
     answer = asked.post("/predict", content=sent, headers={"Content-Type": FORM})
     assert answer.status_code == 415
-    assert "send the file by --data-binary, since -d changes its bytes" in answer.json()["error"]
+    assert (
+        "send an image, with curl by --data-binary, since -d changes its bytes"
+        in answer.json()["error"]
+    )
 
 
 def test_text_in_a_form_is_not_passed_over(asked: TestClient) -> None:

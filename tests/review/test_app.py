@@ -100,7 +100,7 @@ def test_what_there_is_to_review(page: TestClient) -> None:
     assert 20 < counts.pop("next") <= 30  # none that looks like one before it
     assert counts == {"suspicious": 12, "unsure": 30, "sure": 30, "decided": 0}
     assert state["classes"] == ["disc", "square", "triangle"]
-    assert "0 of 12 labels" in state["sentences"][0]
+    assert "None of your 12 labels looks wrong" in state["sentences"][0]
     unsure, sure = items_of(page, "unsure"), items_of(page, "sure")
     confidence = [item["confidence"] for item in unsure]
     assert confidence == sorted(confidence)

@@ -475,6 +475,7 @@ def test_a_large_picture_is_decided_alone_and_the_selection_stays(
 def test_all_that_are_loaded_are_selected_and_the_rest_is_said(chromium: Any, album: Path) -> None:
     with server(album) as (address, _):
         page = opened(chromium, address)
+        page.mouse.wheel(0, 1000)
         page.wait_for_selector(".item:nth-child(120)")  # what is ahead is loaded
         press(page, "Control+a")
         says(page, "Those that are not loaded yet are not selected.")

@@ -111,8 +111,9 @@ def _export(chain: Pipeline) -> list[tuple[str, Finished, Path]]:
         write_description(path, model.spec, count_parameters(model))
         checked = parity(model, path, sample)
         run.console.say(
-            f"{name}: {path.name} gives the same answers as PyTorch on {checked.n} images (their "
-            f"probabilities differ by at most {checked.max_difference:.1e})"
+            f"{name}: {path.name} gives the same class as PyTorch for "
+            f"{round(checked.top1_agreement * checked.n)} of {checked.n} images; probabilities "
+            f"differ by at most {checked.max_difference:.1g}"
         )
     return named
 

@@ -93,7 +93,10 @@ def _print_export(result: dict[str, Any]) -> None:
         private = "; think before you pass your images on" if of == "training images" else ""
         print(f"{result['golden']}: ten of these {of} with their answers, to test a port{private}")
     if "threshold" in result:
-        print(f"decision threshold: {result['threshold']}")
+        print(
+            f"decision threshold: {result['threshold']}; predict and serve use it when they are "
+            f"given {result['path']}"
+        )
     if int8 := result.get("int8"):
         print(f"{int8['reason']}; use {int8['path']}")
 

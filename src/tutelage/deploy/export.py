@@ -48,6 +48,8 @@ def export(
         _check_page({**others, **onnx_forms, "--format": format != "onnx"})
         return export_page(model, web, threshold=threshold)
     _check_format(format, onnx_forms, threshold)
+    if out is not None:
+        _check_out(out, format, [name[2:] for name, wanted in onnx_forms.items() if wanted])
     folder = _folder_of(model)
     for package in ("torch", "timm", "onnx"):
         need(package, "train")
@@ -102,6 +104,18 @@ def _check_format(format: str, onnx_forms: Mapping[str, bool], threshold: str | 
         raise TutelageError(
             "timm's format has no place for a threshold; leave out --threshold, or export as hub"
         )
+
+
+def _check_out(out: Path, format: str, forms: Sequence[str]) -> None:
+    """Refuse a file that exists or is called like another kind of file; folders see to it later."""
+    suffix = Path(FORMATS[format]).suffix
+    if not suffix:
+        return
+    if out.suffix != suffix:
+        raise TutelageError(f"--out {out}: the name of this file must end in {suffix}")
+    for path in (out, *(out.with_suffix(f".{form}{suffix}") for form in forms)):
+        if path.exists():
+            raise TutelageError(f"{path} exists; choose another --out, or delete it first")
 
 
 def _folder_of(model: Path) -> Path:

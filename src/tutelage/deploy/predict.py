@@ -201,13 +201,13 @@ def _labeled_rows(catalog: Catalog, data: str, split: str, classes: Sequence[str
     rows = np.flatnonzero((catalog.splits == split) & (catalog.labels >= 0))
     if not len(rows):
         labelled = sorted({*catalog.splits[catalog.labels >= 0].tolist()})
-        found = (
-            f"it has labelled images of {', '.join(labelled)}" if labelled else "it has no others"
-        )
+        found = ", nor any other labelled image"
+        if labelled:
+            found = f"; it has labelled images of {', '.join(labelled)}"
         mend = ""
         if split == "test" and labelled:
             mend = f"; if the model did not learn from them, add --split {labelled[0]}"
-        raise TutelageError(f"{data} has no labelled {split} images; {found}{mend}")
+        raise TutelageError(f"{data} has no labelled {split} images{found}{mend}")
     unknown = {catalog.classes[k] for k in catalog.labels[rows]} - set(classes)
     if unknown:
         raise TutelageError(

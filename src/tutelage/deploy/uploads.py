@@ -77,7 +77,7 @@ def _check_that_it_begins_like_an_image(content: bytes, kind: str) -> None:
         begin = ascii(content[:SHOWN_BYTES].decode("latin-1"))
         mend = f"send the bytes of an image ({ONE}), or several as a form ({SEVERAL})"
         if kind == FORM:
-            mend = f"with curl, send the file by --data-binary, since -d changes its bytes: {ONE}"
+            mend = f"send an image, with curl by --data-binary, since -d changes its bytes: {ONE}"
         raise HTTPException(
             415, f"the body, {kind or 'of no type'}, begins with {begin} and {error}; {mend}"
         ) from error

@@ -38,10 +38,10 @@ async function answer(file, made) {
   let told;
   try {
     told = tell(made, await predict(file));
+    answered += 1;
   } catch (error) {
     told = fail(made, error.message);
   }
-  answered += 1;
   say(asked === 1 ? `${file.name}: ${told}` : `${answered} of ${asked} answered. ${file.name}: ${told}`);
 }
 
