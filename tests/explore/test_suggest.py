@@ -166,6 +166,7 @@ def test_labels_of_the_page_count_and_the_open_page_is_named(
             assert cli.main([*words, *more]) == 0
         told = capsys.readouterr().err
         assert "1 labelled (1 on the page), 23 unlabelled, 0 val" in told
+        assert " images that came without a label, 12 to label first:\n" in told
         assert "the page is open already: http://127.0.0.1:7/?token=t (" in told
         assert "label them: http://127.0.0.1:7/?token=t\n" in told
     assert cli.main(words) == 0

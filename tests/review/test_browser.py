@@ -268,8 +268,10 @@ def test_keys_move_filter_and_show(chromium: Any, reviewed: Path) -> None:
         assert page.evaluate(focused) == first
         press(page, "ArrowDown", "ArrowUp")
         assert page.evaluate(focused) == first
+        expect(page.locator("#about")).to_contain_text("It may be sure of the last ones.")
         press(page, "]")
         page.wait_for_selector("[data-view=suspicious][aria-pressed=true]")
+        assert "chance that it is wrong" in page.locator(".item .why").last.inner_text()
         titles = page.locator("#views button").all_inner_texts()[1:4]
         assert titles == ["Your labels (12)", "Least sure first (30)", "Surest first (30)"]
         expect(page.locator("#about")).to_have_text(
@@ -286,6 +288,24 @@ def test_keys_move_filter_and_show(chromium: Any, reviewed: Path) -> None:
         press(page, "Enter")
         page.wait_for_selector(".item[data-action=relabel]")
         assert page.faults == []
+
+
+@pytest.mark.parametrize(
+    ("suspicion", "suspected", "said"),
+    [
+        (0.03, False, ["why", "your label; 3% chance that it is wrong"]),
+        (0.87, True, ["doubt", "looks like bee; 87% chance that it is wrong"]),
+    ],
+)
+def test_only_a_doubtful_label_is_said_to_look_like_another(
+    chromium: Any, suggested: Path, suspicion: float, suspected: bool, said: list[str]
+) -> None:
+    item = {"image": "1.jpg", "given": "ant", "label": "bee"}
+    item |= {"suspicion": suspicion, "suspected": suspected}
+    with server(suggested) as (address, _):
+        page = opened(chromium, address)
+        script = "async item => (await import('/static/words.js')).lines(item)"
+        assert page.evaluate(script, item) == [["file", "1.jpg"], ["label", "ant"], said]
 
 
 def test_an_unknown_key_is_answered(chromium: Any, suggested: Path) -> None:

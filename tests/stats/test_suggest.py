@@ -92,7 +92,7 @@ def test_it_says_what_each_stands_for() -> None:
     found = first_to_label(points, 3)
     counts = [int(re.findall(r"\d+", why)[0]) for why in found.why[:2]]
     assert counts == [50, 30]
-    assert found.why[2] == "unlike all other images"
+    assert found.why[2] == "stands for itself alone among the chosen images"
     assert "none of them labelled" in found.why[0]
     (left,) = first_to_label(points, 1, labeled=points[:50]).why
     assert "of 30 images" in left, "those near a labelled image are not counted"

@@ -28,7 +28,10 @@ def page_of(batch: Any, **options: Any) -> str:
         "to_label": "out/to_label.csv",
     }
     pixels = np.zeros((30, 40, 3), np.uint8)
-    pictures = [(NASTY, "unlike all other images", pixels), ("gone.png", "one", None)]
+    pictures = [
+        (NASTY, "stands for itself alone among the chosen images", pixels),
+        ("gone.png", "one", None),
+    ]
     return render(result, known.seen, batch, pictures * SHOWN)
 
 

@@ -235,7 +235,10 @@ def _write(folder: RunFolder, data: LoadedData, choice: Choice, content: dict[st
 
 def _say(console: Console, content: Mapping[str, Any], out: Path) -> None:
     chosen = content["suggested"]
-    console.say(f"{len(chosen)} of {content['unlabelled']:,} unlabelled images to label first:")
+    console.say(
+        f"of the {counted(content['unlabelled'], 'image')} that came without a label, "
+        f"{len(chosen)} to label first:"
+    )
     for row in chosen[:NAMED]:
         console.say(f"  {row['rank']}. {row['image']}: {row['why']}")
     if more := len(chosen[NAMED:]):

@@ -24,7 +24,8 @@ from tutelage.system.words import are, counted
 
 TABLE, FACTS = "review.parquet", "review.json"
 VIEWS = {
-    "next": "Unlabelled images like many others that the teacher is unsure of, typical ones first.",
+    "next": "Unlabelled images, first those like many others that the teacher is unsure of. "
+    "It may be sure of the last ones.",
     "suspicious": "All of your own labels, the most doubtful first.",
     "unsure": "All unlabelled images with the teacher's answers, the least sure first.",
     "sure": "All unlabelled images with the teacher's answers, the surest first.",

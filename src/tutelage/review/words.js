@@ -27,11 +27,10 @@ export function lines(item) {
   if (item.why) found.push(["why", item.why]);
   if (shown !== null && item.given === null) {
     found.push(["why", `${percent(item.confidence)}, else ${item.other}`]);
-  } else if (shown !== null && item.label !== item.given) {
-    const doubt = `looks like ${item.label}; ${percent(item.suspicion)} likely wrong`;
-    found.push([item.suspected ? "doubt" : "why", doubt]);
   } else if (shown !== null) {
-    found.push(["why", `your label; ${percent(item.suspicion)} likely wrong`]);
+    const chance = `${percent(item.suspicion)} chance that it is wrong`;
+    if (!item.suspected) found.push(["why", `your label; ${chance}`]);
+    else found.push(["doubt", `looks like ${item.label}; ${chance}`]);
   }
   if (item.unsaved) found.push(["done", `${told(item.unsaved)} (not saved yet)`]);
   else if (item.decision) found.push(["done", `✓ ${told(item.decision)}`]);

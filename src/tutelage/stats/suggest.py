@@ -220,7 +220,7 @@ def _reasons(points: Floats, order: Ints, labeled: Floats) -> list[str]:
 
 def _reason(alike: int) -> str:
     if alike < 2:
-        return "unlike all other images"
+        return "stands for itself alone among the chosen images"
     return f"the most typical of {alike} images that are alike, none of them labelled"
 
 
