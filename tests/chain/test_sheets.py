@@ -77,6 +77,10 @@ def test_a_class_shows_sure_and_unsure_labels_of_the_last_kept_round(
     sure = f"pseudo-label {label} in self-train-1, {percentage}"
     assert sheet.thumbs[0].caption == sure
     assert {thumb.mark for thumb in sheet.thumbs} == {""}
+    assert sheet.note == f"{len(own)} unlabelled images; the 1 surest, then the 2 least sure."
+    monkeypatch.setattr(sheets, "SURE", len(own))
+    sheet = by_title(run, finished, {}, 1)["Pseudo-labels of self-train-1"]
+    assert sheet.note == f"{len(own)} unlabelled images, the surest first."
 
 
 def test_what_a_rejected_round_labelled_is_marked(run: types.Run) -> None:

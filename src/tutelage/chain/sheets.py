@@ -116,7 +116,9 @@ def _pseudo_sheets(run: Run, latest: tuple[Finished, PseudoLabels] | None, k: in
     done, labels = latest
     found = np.flatnonzero((labels.labels == k) & ~labels.outside)
     order = found[np.argsort(-labels.confidence[found], kind="stable")]
+    which = ", the surest first"
     if len(order) > SURE + UNSURE:
+        which = f"; the {SURE} surest, then the {UNSURE} least sure"
         order = np.concatenate([order[:SURE], order[-UNSURE:]])
     if not len(order):
         return []
@@ -124,7 +126,7 @@ def _pseudo_sheets(run: Run, latest: tuple[Finished, PseudoLabels] | None, k: in
     said = [f"pseudo-label {label} in {done.name}, {labels.confidence[i]:.0%}" for i in order]
     shown = thumbs(run, run.task.pool[order], said)
     title = f"Pseudo-labels of {done.name}"
-    note = f"{counted(len(found), 'unlabelled image')}; the surest first, the least sure last."
+    note = f"{counted(len(found), 'unlabelled image')}{which if len(found) > 1 else ''}."
     if not done.accepted:
         note += " The round was rejected: the delivered model did not learn from these labels."
         shown = [dataclasses.replace(thumb, mark="rejected round") for thumb in shown]

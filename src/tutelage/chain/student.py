@@ -504,9 +504,10 @@ def _remark(best: Best, shortened: str, *, pretrained: bool) -> str:
         shortened: how many of its steps there was time for, in words; empty for all of them.
         pretrained: whether it started from pretrained weights.
     """
-    before, last, lowest = best.measured[0], best.measured[-1], min(best.measured)
+    before, lowest = best.measured[0], min(best.measured)
     if lowest < before:
-        change = f"brought it closer to its teacher (KL divergence {before:.3f} to {lowest:.3f})"
+        closer = "closer" if lowest < 0.9 * before else "a little closer"
+        change = f"brought it {closer} to its teacher"
         if not shortened:
             return f"training {change}"
         return f"there was time for only {shortened} of the student's training, which {change}"
@@ -518,7 +519,7 @@ def _remark(best: Best, shortened: str, *, pretrained: bool) -> str:
     network = "a pretrained network" if pretrained else "an untrained network"
     return (
         f"{why}, so it was discarded: the student is {network} with a new last layer, fitted to "
-        f"its teacher's answers (KL divergence {before:.3f}, after that training {last:.3f})"
+        "its teacher's answers"
     )
 
 
