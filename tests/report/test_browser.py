@@ -164,8 +164,11 @@ def test_few_held_out_labels_do_not_recommend_another_threshold(
         # of 5, of which 1.645 * sqrt(3 * 4 * 4 + 7) = 12 is no more than chance.
         assert page.inner_text("#least-words") == "0.50"
         assert "The estimate for these costs is 0.20, but" in page.inner_text("#advice")
-        assert "the default is as good" in page.inner_text("#advice")
+        few = "40 held-out labels are too few to tell whether it is cheaper, so 0.50 stays."
+        assert few in page.inner_text("#advice")
         assert "--threshold ant=0.50" in page.inner_text("#threshold pre")
+        page.fill("#ratio", "1.2")  # no label lies between 0.45 and 0.50
+        assert "on the 40 held-out labels it is not cheaper" in page.inner_text("#advice")
 
 
 def test_without_held_out_labels_costs_alone_choose(
@@ -175,6 +178,17 @@ def test_without_held_out_labels_costs_alone_choose(
     with opened(chromium, render(report), tmp_path / "report.html") as page:
         page.fill("#ratio", "3")
         assert page.inner_text("#least-words") == "0.25"
+
+
+def test_the_reason_of_a_decision_is_in_sight_on_a_phone(
+    chromium: Any, full_page: str, tmp_path: Path
+) -> None:
+    screen = {"width": 390, "height": 844}
+    with opened(chromium, full_page, tmp_path / "report.html", viewport=screen) as page:
+        page.click("#decisions summary")
+        box = page.get_by_text("Kept: it wins more.", exact=True).bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= 390
 
 
 @pytest.mark.parametrize("width", [1200, 390])

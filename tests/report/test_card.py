@@ -35,7 +35,7 @@ def test_images_of_three_roles_are_joined_in_a_sentence(make_report: Any) -> Non
 
 def test_without_test_images_it_says_so(make_report: Any) -> None:
     text = render(make_report(STAGES, test=False))
-    assert "They may be too low, because those that were judged had fewer labels, or too" in text
+    assert "They may be too low, because the models that were judged learned from fewer" in text
     assert "| student on held-out labelled images |" in text
     assert "| accuracy | 80.0% (95% interval 75.0% to 80.0%) |" in text
     assert "holds for images like the labelled ones. Before" in text

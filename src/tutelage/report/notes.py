@@ -55,7 +55,8 @@ def why_no_rounds(report: Report) -> str:
 def _figures(report: Report, verdict: Verdict) -> list[str]:
     if verdict.split == "val":
         own = report.counts.get("val")  # else they are those of the models of the folds
-        low = "" if own else "too low, because those that were judged had fewer labels, or "
+        fewer = "because the models that were judged learned from fewer labels"
+        low = "" if own else f"too low, {fewer}, or "
         return [
             "There are no test images. The figures come from held-out labelled images. They may "
             f"be {low}too high, because the same images chose between the steps. Add images under "

@@ -67,9 +67,12 @@ if (costs) {
     if (better) advice.textContent = `Recommended: ${text}.`;
     else if (text === "0.50") advice.textContent = "Recommended: 0.50, the default.";
     else {
+      const labels = `${figures.held.flat().length} held-out labels`;
+      const why = found.value > 0
+        ? `${labels} are too few to tell whether it is cheaper, so 0.50 stays.`
+        : `on the ${labels} it is not cheaper, so 0.50 stays.`;
       advice.textContent =
-        `Recommended: 0.50, the default. The estimate for these costs is ${text}, but on the ` +
-        "held-out labels it is not cheaper by more than chance explains: the default is as good.";
+        `Recommended: 0.50, the default. The estimate for these costs is ${text}, but ${why}`;
     }
     show();
   };

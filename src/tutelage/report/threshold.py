@@ -13,7 +13,7 @@ held out from training, and the test images only show what it does. ``report.js`
 3. That threshold is recommended only where it is cheaper than one half on the held-out labels by
    more than chance explains: the images that it calls differently are gains or losses of a known
    cost, and with both equally likely the standard error of their sum is the root of the sum of
-   their squares (McNemar 1947, with costs). Else one half is as good.
+   their squares (McNemar 1947, with costs). Else one half stays.
 
 One number fitted to 40 held-out labels is steadier than the threshold that was cheapest on them.
 
