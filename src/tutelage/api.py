@@ -129,17 +129,19 @@ def _train(
     with _shown(IMAGES, quiet=quiet):
         from tutelage.data.decisions import apply_decisions
         from tutelage.data.finished import look, say_start
+        from tutelage.data.open import open_data
         from tutelage.data.split import check_labels
         from tutelage.models.given import trained_teachers
 
         if command == "distill":
             trained_teachers(config.data.teacher)
-        catalog, name = _open(data, config)
-        folder, known = look(command, name, out, config, catalog, quiet=quiet)
+        catalog, name = open_data(data, table=config.table)
+        decided = apply_decisions(catalog, config.data.decisions)
+        folder, known = look(command, name, out, config, decided, quiet=quiet)
         if known is not None:
             return known
         if command != "distill":
-            check_labels(apply_decisions(catalog, config.data.decisions))
+            check_labels(decided)
     need_training()
     say_start(folder, quiet=quiet)
     with _shown(TORCH, quiet=quiet):

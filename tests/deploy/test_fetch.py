@@ -1,10 +1,10 @@
 """Images behind addresses."""
 
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from listening import running
 
 from tutelage.deploy import fetch
 from tutelage.system.errors import TutelageError
@@ -29,13 +29,9 @@ class Answers(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[HTTPServer]:
-    with HTTPServer(("127.0.0.1", 0), Answers) as server:
+    with running(HTTPServer(("127.0.0.1", 0), Answers)) as server:
         server.agents = []  # type: ignore[attr-defined]
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def fetched(url: str) -> bytes:

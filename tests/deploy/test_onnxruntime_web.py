@@ -4,12 +4,12 @@ import base64
 import hashlib
 import io
 import tarfile
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
+from listening import running
 
 from tutelage.deploy import onnxruntime_web
 from tutelage.deploy.onnxruntime_web import VERSION, kept_archive, runtime_files
@@ -43,17 +43,13 @@ class Registry(BaseHTTPRequestHandler):
 def registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HTTPServer]:
     """A registry with that archive, whose checksum is now the release's, and an empty cache."""
     monkeypatch.setenv("TUTELAGE_CACHE", str(tmp_path / "cache"))
-    with HTTPServer(("127.0.0.1", 0), Registry) as server:
+    with running(HTTPServer(("127.0.0.1", 0), Registry)) as server:
         server.content = archive()  # type: ignore[attr-defined]
         server.asked = []  # type: ignore[attr-defined]
         checksum = base64.b64encode(hashlib.sha512(server.content).digest()).decode()  # type: ignore[attr-defined]
         monkeypatch.setattr(onnxruntime_web, "INTEGRITY", f"sha512-{checksum}")
         monkeypatch.setenv("NPM_CONFIG_REGISTRY", f"http://127.0.0.1:{server.server_port}/npm/")
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def test_the_archive_is_fetched_once_and_kept(registry: HTTPServer) -> None:

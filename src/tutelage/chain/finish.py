@@ -29,7 +29,7 @@ from tutelage.report import card
 from tutelage.report.html import render, write_page
 from tutelage.report.model import DeploymentRow
 from tutelage.report.verdict import AgainstTeacher, make_verdict
-from tutelage.system.words import counted
+from tutelage.system.words import counted, were
 
 
 def finish(chain: Pipeline, command: str, data: str, settings: dict[str, Any]) -> dict[str, Any]:
@@ -157,9 +157,9 @@ def _say_summary(
             f"{row['bytes'] / 1e6:.1f} MB, {row['latency_ms_p50']:.1f} ms an image on one core"
         )
     if run.store.reasons:
-        skipped = counted(len(run.store.reasons), "unreadable image")
-        were = "was" if len(run.store.reasons) == 1 else "were"
-        say(f"  {skipped} {were} skipped (skipped.csv)", {skipped: "yellow"})
+        count = len(run.store.reasons)
+        skipped = counted(count, "unreadable image")
+        say(f"  {skipped} {were(count)} skipped (skipped.csv)", {skipped: "yellow"})
     out = run.folder.path
     student = any(entry["name"] == "student" for entry in result["stages"])
     also = (

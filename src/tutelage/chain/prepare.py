@@ -218,22 +218,11 @@ def _planned(
         set_input_size(student, plan.student.size)
         check_input_size(student)
 
-    @cache
-    def cost() -> StudentCost | None:
-        return _cost(folder, student, data)
-
-    def replanned(minutes: float) -> RunPlan:
-        longer = data.config.changed("data", minutes=minutes)
-        return _plan(folder, command, dataclasses.replace(data, config=longer), cost())
-
-    canvas, step = data.store.canvas, size_step(base)
-    sharpest = sharpest_size(data.config, base.spec.input_size, canvas, step)
-
     def found() -> list[str]:
         return [
             *notes,
             *_notes(command, data, config, plan),
-            *cut_by_budget(command, plan, sharpest, replanned),
+            *_cut_by_budget(command, data, folder, plan, student),
             *([chosen["note"]] if chosen else []),
         ]
 
@@ -497,6 +486,28 @@ def _unused(command: str, config: RunConfig, plan: RunPlan) -> list[str]:
             notes.append(reason.format(", ".join(map(option, found))))
             names = [name for name in names if name not in found]
     return notes
+
+
+def _cut_by_budget(
+    command: str,
+    data: LoadedData,
+    folder: RunFolder,
+    plan: RunPlan,
+    student: Classifier | None,
+) -> list[str]:
+    """``cut_by_budget`` of a run: what is planned for it with more minutes."""
+    base, canvas = data.base, data.store.canvas
+
+    @cache
+    def cost() -> StudentCost | None:
+        return _cost(folder, student, data)
+
+    def replanned(minutes: float) -> RunPlan:
+        longer = data.config.changed("data", minutes=minutes)
+        return _plan(folder, command, dataclasses.replace(data, config=longer), cost())
+
+    sharpest = sharpest_size(data.config, base.spec.input_size, canvas, size_step(base))
+    return cut_by_budget(command, plan, sharpest, replanned)
 
 
 def cut_by_budget(

@@ -8,7 +8,7 @@ from typing import Any
 from tutelage.chain.pipeline import Pipeline
 from tutelage.chain.plan import Work
 from tutelage.chain.types import ROUND
-from tutelage.system.words import counted
+from tutelage.system.words import are, counted, were
 
 
 def worth_it(chain: Pipeline) -> bool:
@@ -83,10 +83,9 @@ def _say_stopped(chain: Pipeline, name: str, later: Sequence[Work], rejected: Wo
         return
     kind = " on the frozen trunk" if alike < len(later) else ""
     them = "the round" if alike == 1 else f"the {alike} rounds"
-    are = "is" if alike == 1 else "are"
     chain.run.console.say(
-        f"{them}{kind} after {name} {are} left out: a round learns from the one before it, so "
-        "after a rejected one it would learn the same again"
+        f"{them}{kind} after {name} {are(alike)} left out: a round learns from the one before it, "
+        "so after a rejected one it would learn the same again"
     )
 
 
@@ -108,9 +107,9 @@ def say_left_out(chain: Pipeline) -> None:
     if labels is None or not labels.outside.any():
         return
     out = int(labels.outside.sum())
-    look, were = ("looks", "was") if out == 1 else ("look", "were")
+    look = "looks" if out == 1 else "look"
     chain.run.tell(
         f"in {done.name}, {out:,} of {len(labels.outside):,} unlabelled images {look} like none of "
-        f"the classes and {were} left out (pseudo_labels.parquet lists them; --out-of-class keep "
-        "keeps them)"
+        f"the classes and {were(out)} left out (pseudo_labels.parquet lists them; --out-of-class "
+        "keep keeps them)"
     )

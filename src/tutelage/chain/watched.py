@@ -6,9 +6,9 @@ import numpy as np
 
 from tutelage.chain.types import Run
 from tutelage.deploy.find import find_model
+from tutelage.deploy.images import pictures_of
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.system.errors import TutelageError
-from tutelage.watch.command import pictures_of
 from tutelage.watch.reference import make_reference, reference_file, save_reference
 
 HELD_OUT = {"test": "test images", "val": "validation images"}

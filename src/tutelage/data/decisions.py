@@ -27,7 +27,7 @@ from tutelage.system.errors import TutelageError
 from tutelage.system.files import sync
 from tutelage.system.locks import lock
 from tutelage.system.nearest import nearest
-from tutelage.system.words import are, counted
+from tutelage.system.words import are, counted, were
 
 FILE = "decisions.jsonl"
 PAGE = ".page"  # beside it, while a page is served: the address
@@ -175,23 +175,7 @@ def apply_decisions(catalog: Catalog, setting: str | None) -> Catalog:
     """
     if setting is None:
         return catalog
-    decided: dict[int, Decision] = {}  # by the image's row
-    lost: list[str] = []
-    for place in [setting] if os.path.exists(setting) else setting.split(","):
-        of_place = read_decisions(Path(place))
-        rows = _rows_of(of_place, _reviewed_names(Path(place)), catalog)
-        decided |= {row: of_place[image] for image, row in rows.items()}
-        lost += [image for image in of_place if image not in rows]
-    if not decided and not lost:
-        raise TutelageError(
-            f"nothing is decided in {setting} yet; tutelage review opens the page to do so"
-        )
-    if not decided:
-        raise TutelageError(
-            f"none of what is decided in {setting} is about a training image of this data "
-            f"({_why_lost(lost[0], catalog)}); give the data that was reviewed, with the file "
-            "names that it had then"
-        )
+    decided, lost = _decided(setting, catalog)
     made = _made_classes(decided.values(), catalog.classes, setting)
     catalog = catalog.named(in_class_order({*catalog.classes, *made}))
     labels, rejected = catalog.labels.copy(), []
@@ -201,7 +185,7 @@ def apply_decisions(catalog: Catalog, setting: str | None) -> Catalog:
         else:
             labels[row] = catalog.classes.index(decision.label)
     labelled = [catalog.names[row] for row, d in decided.items() if d.label is not None]
-    given = f"{counted(len(labelled), 'label')} {'was' if len(labelled) == 1 else 'were'} given"
+    given = f"{counted(len(labelled), 'label')} {were(len(labelled))} given"
     useless = f", who left out {counted(len(rejected), 'image')} as of no use" if rejected else ""
     facts, said = [f"{given} by a person (--decisions {setting}){useless}"], []
     if made:
@@ -228,6 +212,32 @@ def apply_decisions(catalog: Catalog, setting: str | None) -> Catalog:
     changed = dataclasses.replace(catalog, labels=labels, reviewed=frozenset(labelled))
     warnings, facts = [*catalog.warnings, *said], [*catalog.facts, *facts]
     return dataclasses.replace(changed.select(kept), warnings=tuple(warnings), facts=tuple(facts))
+
+
+def _decided(setting: str, catalog: Catalog) -> tuple[dict[int, Decision], list[str]]:
+    """The last decision about each training image, by its row, and the images that are not found.
+
+    Raises:
+        TutelageError: a folder or file without decisions, or none about a training image.
+    """
+    decided: dict[int, Decision] = {}
+    lost: list[str] = []
+    for place in [setting] if os.path.exists(setting) else setting.split(","):
+        of_place = read_decisions(Path(place))
+        rows = _rows_of(of_place, _reviewed_names(Path(place)), catalog)
+        decided |= {row: of_place[image] for image, row in rows.items()}
+        lost += [image for image in of_place if image not in rows]
+    if not decided and not lost:
+        raise TutelageError(
+            f"nothing is decided in {setting} yet; tutelage review opens the page to do so"
+        )
+    if not decided:
+        raise TutelageError(
+            f"none of what is decided in {setting} is about a training image of this data "
+            f"({_why_lost(lost[0], catalog)}); give the data that was reviewed, with the file "
+            "names that it had then"
+        )
+    return decided, lost
 
 
 def _reviewed_names(place: Path) -> set[str]:

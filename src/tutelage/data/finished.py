@@ -10,7 +10,6 @@ from typing import Any
 
 from tutelage.config import RunConfig
 from tutelage.data.catalog import Catalog
-from tutelage.data.decisions import apply_decisions
 from tutelage.data.open import is_in_memory
 from tutelage.data.runfolder import RunFolder, request_of, results_folder
 from tutelage.system.console import Console
@@ -31,7 +30,8 @@ def look(
 ) -> tuple[Path, dict[str, Any] | None]:
     """The folder for the results, and the content of its metrics.json if the run is finished.
 
-    Then the user is told. The catalog may be None for the images of the demo, which never change.
+    Then the user is told. The catalog has what was decided about its images; it may be None for
+    those of the demo, which never change.
 
     Raises:
         TutelageError: the folder holds something else, or the run of another request.
@@ -40,9 +40,7 @@ def look(
 
     @cache
     def state() -> str:
-        if catalog is None:
-            return state_of(command, data, None)
-        return state_of(command, data, apply_decisions(catalog, config.data.decisions))
+        return state_of(command, data, catalog)
 
     def fits(folder: RunFolder) -> bool:
         return folder.read_json("config.json").get(_IMAGES) in (None, state())

@@ -24,7 +24,7 @@ from tutelage.models.folder import save_model
 from tutelage.models.sizes import is_fixed, resize_body
 from tutelage.models.zoo import timm_body
 from tutelage.system.errors import TutelageError, need
-from tutelage.system.files import new_folder, write_atomically
+from tutelage.system.files import is_taken, new_folder, write_atomically
 
 TOLERANCE = 1e-4  # of a logit, relative to the largest where that is above 1
 README = "README.md"
@@ -158,7 +158,7 @@ def _compare(model: Classifier, loaded: Any, images: Sequence[np.ndarray]) -> Ti
 @contextmanager
 def _export_folder(folder: Path) -> Iterator[Path]:
     """A neighbour to write into, which becomes ``folder`` once all went well."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if is_taken(folder):
         raise TutelageError(
             f"{folder} is there already and not empty; choose another --out, or remove it yourself"
         )

@@ -163,7 +163,12 @@ def _of_file(path: Path) -> Picture:
 def _of_manifest(path: Path) -> list[Picture]:
     """All images of a manifest, whatever their split and label, by their names in it."""
     catalog = read_catalog(path)
-    return [Picture(name, partial(_row, catalog, row)) for row, name in enumerate(catalog.names)]
+    return pictures_of(catalog, range(len(catalog)))
+
+
+def pictures_of(catalog: Catalog, rows: Iterable[int]) -> list[Picture]:
+    """Rows of a catalog as pictures, which are decoded when they are asked for."""
+    return [Picture(catalog.names[row], partial(_row, catalog, int(row))) for row in rows]
 
 
 def _row(catalog: Catalog, row: int) -> NDArray[np.uint8]:

@@ -30,13 +30,17 @@ OUTPUTS = ("probabilities", "energy")
 VIEW_TOLERANCE = 1e-3
 
 
-class Portable(nn.Module):
-    """``Deployed`` in operators of opset 13: uint8 images (N, H, W, 3) -> ``OUTPUTS``."""
+class _Form(nn.Module):
+    """What both forms hold."""
 
     def __init__(self, model: Classifier) -> None:
         super().__init__()
         self.deployed = _plain(Deployed(model))
         self.spec = model.spec
+
+
+class Portable(_Form):
+    """``Deployed`` in operators of opset 13: uint8 images (N, H, W, 3) -> ``OUTPUTS``."""
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities (N, K) and energies (N,) of uint8 images (N, H, W, 3), any H and W."""
@@ -47,13 +51,8 @@ class Portable(nn.Module):
         return _look(self.deployed, resize(canvas, *matrices) / 255.0)
 
 
-class View(nn.Module):
+class View(_Form):
     """The part of ``Deployed`` behind the view: float32 views (N, 3, S, S) -> ``OUTPUTS``."""
-
-    def __init__(self, model: Classifier) -> None:
-        super().__init__()
-        self.deployed = _plain(Deployed(model))
-        self.spec = model.spec
 
     def forward(self, view: Tensor) -> tuple[Tensor, Tensor]:
         """Probabilities (N, K) and energies (N,) of views (N, 3, S, S) in [0, 1]."""

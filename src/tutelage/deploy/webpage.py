@@ -13,7 +13,7 @@ from tutelage.deploy.find import exported_file
 from tutelage.deploy.onnxruntime_web import runtime_files
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.system.errors import TutelageError
-from tutelage.system.files import new_folder
+from tutelage.system.files import is_taken, new_folder
 
 # In tutelage.deploy.pages: the page and its code, of which it shares pages.css, pictures.js and
 # cards.js with the page of `serve`.
@@ -34,7 +34,7 @@ def export_page(model: Path, folder: Path, *, threshold: str | None) -> dict[str
     least = opened.decision_threshold
     if threshold is not None:
         least = read_threshold(threshold, opened.classes)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if is_taken(folder):
         raise TutelageError(
             f"{folder} is there already and not empty; choose another folder for --web, or remove "
             "it yourself"

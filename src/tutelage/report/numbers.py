@@ -21,8 +21,13 @@ def stage_change(before: StageTest | None, after: StageTest | None) -> Interval 
         return None
     if not np.array_equal(before.labels, after.labels):
         return None
+    return paired_change(*wins_and_losses(before, after), after.labels.size)
+
+
+def wins_and_losses(before: StageTest, after: StageTest) -> tuple[int, int]:
+    """Test images that only ``after`` got right, and those that only ``before`` did."""
     was, now = before.correct, after.correct
-    return paired_change(int((now & ~was).sum()), int((was & ~now).sum()), after.labels.size)
+    return int((now & ~was).sum()), int((was & ~now).sum())
 
 
 class Baseline(NamedTuple):

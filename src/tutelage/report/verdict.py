@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from tutelage.report.model import DecisionRow, DeploymentRow, Report, StageTest
-from tutelage.report.numbers import Baseline, baseline, stage_change
+from tutelage.report.numbers import Baseline, baseline, stage_change, wins_and_losses
 from tutelage.report.wording import (
     change_words,
     file_size,
@@ -270,8 +270,7 @@ def _against_teacher(
     ours, theirs = answers(report, final), answers(report, teacher)
     if ours is None or theirs is None:
         return AgainstTeacher(False, f"Student and teacher: {figures}.")
-    wins = int((ours.correct & ~theirs.correct).sum())
-    losses = int((~ours.correct & theirs.correct).sum())
+    wins, losses = wins_and_losses(theirs, ours)
     who = f"Of {ours.labels.size:,} test images the student gets"
     if wins == losses:
         return AgainstTeacher(False, f"{who} as many right as its teacher ({figures}).")

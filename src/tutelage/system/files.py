@@ -118,6 +118,11 @@ def install(building: Path, folder: Path) -> None:
     sync(folder.parent)
 
 
+def is_taken(folder: Path) -> bool:
+    """Whether something is there that ``new_folder`` would not replace."""
+    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+
+
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder beside ``folder`` to write into, which becomes it in one step in the end.

@@ -1,4 +1,4 @@
-"""Counts in sentences: "1 image is", "2 images are"."""
+"""Counts in sentences: "1 image is", "2 images were"."""
 
 from __future__ import annotations
 
@@ -11,3 +11,8 @@ def counted(count: int, noun: str) -> str:
 def are(count: int) -> str:
     """The verb for so many."""
     return "is" if count == 1 else "are"
+
+
+def were(count: int) -> str:
+    """The same, of what is over."""
+    return "was" if count == 1 else "were"

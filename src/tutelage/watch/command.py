@@ -6,24 +6,21 @@ import contextlib
 import json
 import os
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.data.catalog import Catalog
-from tutelage.data.decode import UnreadableImage, decode
+from tutelage.data.decode import UnreadableImage
 from tutelage.data.open import Data, open_data
 from tutelage.deploy.find import FoundModel, exported_file, find_model
-from tutelage.deploy.images import Images, Picture, find_images
+from tutelage.deploy.images import Images, Picture, find_images, pictures_of
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.report.wording import now
-from tutelage.stats.metrics import Ints
 from tutelage.stats.suggest import Suggestion, first_to_label
 from tutelage.system.errors import TutelageError
-from tutelage.system.files import csv_line, write_atomically
+from tutelage.system.files import csv_line, is_taken, write_atomically
 from tutelage.watch.compare import compare
 from tutelage.watch.look import Seen, check_features, look
 from tutelage.watch.page import SHOWN, render
@@ -93,15 +90,6 @@ def _too_few(count: int) -> TutelageError:
     return TutelageError(f"{count} images are too few to be told from others; give {LEAST} or more")
 
 
-def pictures_of(catalog: Catalog, rows: Ints) -> list[Picture]:
-    """Rows (n,) of a catalog as pictures, which are decoded when they are asked for."""
-    return [Picture(catalog.names[row], partial(_pixels, catalog, int(row))) for row in rows]
-
-
-def _pixels(catalog: Catalog, row: int) -> NDArray[np.uint8]:
-    return decode(catalog.source.read(row))
-
-
 def _check(out: Path | None, false_alarms: float, budget: int) -> None:
     if not 0.005 <= false_alarms <= 0.5:
         raise TutelageError(
@@ -109,7 +97,7 @@ def _check(out: Path | None, false_alarms: float, budget: int) -> None:
         )
     if budget < 1:
         raise TutelageError(f"--budget is {budget}; expected 1 or more")
-    if out is not None and out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    if out is not None and is_taken(out):
         raise TutelageError(f"--out {out} exists; choose a new folder for each look")
 
 

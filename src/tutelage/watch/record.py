@@ -95,7 +95,8 @@ def read_record(paths: Sequence[Path], model: OnnxModel) -> Seen:
         TutelageError: a file is damaged, or another model wrote all of them.
     """
     files = [f for path in paths for f in (sorted(path.glob("*" + SUFFIX)) or [path])]
-    own = [file for file in files if file.name.startswith(name_of(model))]
+    name = name_of(model)
+    own = [file for file in files if file.name.startswith(name)]
     if not own:
         raise TutelageError(
             f"{files[0]} was written by another model than {model.path}; give the one that was "
