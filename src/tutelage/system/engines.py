@@ -1,0 +1,207 @@
+"""Where pieces of work are done: in this process, or on a Ray cluster.
+
+A piece of work leaves its result in a file, which is its checkpoint: a command that is repeated
+leaves out what is there. So an engine need not remember anything.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from tutelage._version import __version__
+from tutelage.system.errors import TutelageError, need
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+Opening = Callable[[], AbstractContextManager[Callable[[Item], Result]]]
+"""Opens what every piece of work needs, a model say, and gives the function that does one."""
+
+RETRIES = 5  # of a piece of work whose process or node is lost
+WAITING = 1000  # pieces of work that a cluster knows of at once; its autoscaler counts them
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one piece of work takes of a cluster."""
+
+    cores: float = 1
+    gpus: float = 0
+
+
+@dataclass(frozen=True)
+class Lost:
+    """In the place of a result: every process that began this piece of work died."""
+
+    reason: str
+
+
+class Engine(Protocol):
+    """Does pieces of work."""
+
+    def map(
+        self, opening: Opening[Item, Result], items: Sequence[Item], resources: Resources
+    ) -> Iterator[tuple[Item, Result | Lost]]:
+        """Do each piece of work, and give it with its result as soon as that is there.
+
+        Raises:
+            Exception: what the work raised; the rest is not begun.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Local:
+    """This process, with so many pieces of work at once, each in a thread; one needs no thread."""
+
+    at_once: int = 1
+
+    def map(
+        self, opening: Opening[Item, Result], items: Sequence[Item], resources: Resources
+    ) -> Iterator[tuple[Item, Result | Lost]]:
+        """Do each piece of work, as ``Engine`` says; ``resources`` are what the process has."""
+        with ExitStack() as stack:
+            if self.at_once == 1:
+                work = stack.enter_context(opening())
+                yield from ((item, work(item)) for item in items)
+                return
+            threads = stack.enter_context(ThreadPoolExecutor(self.at_once))
+            work = stack.enter_context(opening())  # closed first, so that the threads may end
+            for item, future in _as_done(
+                lambda one: threads.submit(work, one), items, self.at_once
+            ):
+                yield item, future.result()
+
+
+def _as_done(
+    submit: Callable[[Item], Future[Result]], items: Sequence[Item], at_once: int
+) -> Iterator[tuple[Item, Future[Result]]]:
+    """Each item when it is done; at most ``at_once`` are submitted and not done."""
+    running: dict[Future[Result], Item] = {}
+    left = iter(items)
+    while True:
+        for item in itertools.islice(left, at_once - len(running)):
+            running[submit(item)] = item
+        if not running:
+            return
+        done, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in done:
+            yield running.pop(future), future
+
+
+@dataclass(frozen=True)
+class Ray:
+    """A Ray cluster: that at ``address``, or one of this machine alone.
+
+    A piece of work is a Ray task, so Ray decides where it runs, asks for more nodes where it can
+    get them, and begins it again elsewhere when its process or node is lost. A process does one
+    task after the other, and opens what they need for the first.
+    """
+
+    address: str | None = None  # as ``ray.init`` takes it; $RAY_ADDRESS counts as well
+
+    def map(
+        self, opening: Opening[Item, Result], items: Sequence[Item], resources: Resources
+    ) -> Iterator[tuple[Item, Result | Lost]]:
+        """Do each piece of work, as ``Engine`` says.
+
+        Raises:
+            MissingExtra: Ray is not installed.
+            TutelageError: no cluster answers, or it has another version of tutelage.
+        """
+        ray = need("ray", "ray")
+        with self._connected(ray):
+            task = ray.remote(_do).options(
+                num_cpus=resources.cores,
+                num_gpus=resources.gpus,
+                max_retries=RETRIES,
+                scheduling_strategy="SPREAD",
+            )
+            shared = [ray.put(opening)]  # in a list, or Ray would unpack it for each task anew
+
+            def submit(item: Item) -> Future[Result]:
+                future: Future[Result] = task.remote(shared, __version__, item).future()
+                return future
+
+            for item, future in _as_done(submit, items, WAITING):
+                yield item, _result(ray, future)
+
+    @contextmanager
+    def _connected(self, ray: Any) -> Iterator[None]:
+        if ray.is_initialized():  # by the caller, whose cluster it stays
+            yield
+            return
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to Ray's makers
+        try:
+            with _own_sigterm():
+                ray.init(self.address, include_dashboard=False, logging_level="error")
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            where = self.address or os.environ.get("RAY_ADDRESS", "this machine")
+            raise TutelageError(
+                f"no Ray cluster answers at {where} ({error}); start one with: ray start --head"
+            ) from error
+        try:
+            yield
+        finally:
+            ray.shutdown()  # what this command began on the cluster ends with it
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep this process's answer to SIGTERM, in whose place Ray puts one that exits at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    ours = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, ours)
+
+
+def _result(ray: Any, future: Future[Any]) -> Any:
+    """The result of a task; Lost if its processes died; what the work raised is raised."""
+    try:
+        return future.result()
+    except ray.exceptions.RayTaskError as error:
+        raise error.cause from error
+    except ray.exceptions.RayError as error:  # its process was killed, or its node went away
+        return Lost(str(error).strip().partition("\n")[0])
+
+
+class _Opened:
+    """What this process of a cluster has opened."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._reference: Any = None
+        self._work: Any = None
+
+    def work(self, reference: Any) -> Any:
+        """The function that does a piece of work, from an ``Opening`` in Ray's object store."""
+        if reference != self._reference:
+            self._stack.close()
+            opening = need("ray", "ray").get(reference)
+            self._reference, self._work = reference, self._stack.enter_context(opening())
+        return self._work
+
+
+_opened = _Opened()
+
+
+def _do(shared: Sequence[Any], version: str, item: Any) -> Any:
+    """One piece of work in a process of a cluster."""
+    if version != __version__:
+        raise TutelageError(
+            f"a node of the cluster has tutelage {__version__}, and this command is {version}; "
+            "install the same everywhere"
+        )
+    return _opened.work(shared[0])(item)
