@@ -403,12 +403,13 @@ def pseudo_label(
     *,
     threshold: float = 0.95,
     accepted: Path | str | None = None,
+    share: str | None = None,
     quiet: bool = False,
 ) -> dict[str, Any] | None:
-    """Label a pool of any size with a model, in shards, by any number of processes.
+    """Label a pool of any size with a model, in shards.
 
-    Processes that are started with the same arguments share the work, on one machine or on several
-    that share the folder ``--out``: under torchrun, or started by hand.
+    Several processes can divide the work, on one machine or on several that share the folder
+    ``--out``: each is given a ``--share``. Those of torchrun divide it by themselves.
 
     Args:
         model: as for ``tutelage predict``. A model folder uses torch, if that is installed, and
@@ -420,9 +421,11 @@ def pseudo_label(
             FixMatch (Sohn et al. 2020, arXiv:2001.07685).
         accepted: at the end also write the accepted images to this manifest, for tutelage run: a
             .csv of paths, or a .parquet that holds the images (shards need that).
+        share: label only part i of n of the shards, such as 1/4; other processes label 2/4, 3/4 and
+            4/4, and the last one to end writes what is written once for all.
 
     Returns:
-        The content of label.json; None when another process writes it.
+        The content of label.json; None while shards of other shares are not labelled.
 
     Raises:
         TutelageError: nothing to label, labels of another model in ``out``, a full disk, or shards
@@ -432,7 +435,13 @@ def pseudo_label(
 
     manifest = None if accepted is None else Path(accepted)
     return pseudo_label(
-        Path(model), images, Path(out), threshold=threshold, accepted=manifest, quiet=quiet
+        Path(model),
+        images,
+        Path(out),
+        threshold=threshold,
+        accepted=manifest,
+        share=share,
+        quiet=quiet,
     )
 
 

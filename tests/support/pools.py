@@ -1,15 +1,14 @@
 """Small pools of shards, and a model of a few lines to label them with.
 
-python tests/support/pools.py OUT SECONDS LOG IMAGES...
+python tests/support/pools.py OUT SECONDS SHARE IMAGES...
 
-labels them in a process of its own, to be killed, with a model that takes so long for a batch;
-every shard that is begun is a line of LOG.
+labels a share of them in a process of its own, to be killed, with a model that takes so long for a
+batch.
 """
 
 from __future__ import annotations
 
 import io
-import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -21,8 +20,10 @@ import tarred
 from PIL import Image
 
 from tutelage.data.shards import find_shards
-from tutelage.deploy import label_shards
+from tutelage.deploy.label_folder import LABELS, LabelFolder
+from tutelage.deploy.label_shards import Labelling, Share, label_shards
 from tutelage.system.console import Console
+from tutelage.system.engines import Local, Resources
 from tutelage.system.stop import Terminated, handled
 
 CLASSES = ("red", "green", "blue")
@@ -74,7 +75,7 @@ def write_pool(folder: Path, shards: int, each: int) -> Path:
 
 
 class ByColour:
-    """An engine that names the strongest colour; the share of it is the confidence."""
+    """A model that names the strongest colour; the share of it is the confidence."""
 
     classes = CLASSES
     batch = 4
@@ -99,41 +100,35 @@ class ByColour:
 
 
 def label(out: Path, *places: Path | str, **options: Any) -> dict[str, Any] | None:
-    """Label a pool with two threads; the console is quiet."""
-    pool = label_shards.Pool(
-        find_shards(places),
-        out,
-        options.pop("engine", None) or ByColour(),
-        options.pop("fingerprint", "by colour"),
+    """Label a pool with two threads, two shards at once; the console is quiet."""
+    model = options.pop("model", None) or ByColour()
+    labelling = Labelling(
+        LabelFolder(out),
+        options.pop("digest", "by colour"),
+        CLASSES,
         options.pop("threshold", 0.5),
-        options.pop("console", Console(quiet=True)),
+        options.pop("open_model", lambda: model),
+        options.pop("workers", 2),
     )
-    return label_shards.label_shards(pool, **{"workers": 2, **options})
+    engine = options.pop("engine", Local(2))
+    options.setdefault("console", Console(quiet=True))
+    return label_shards(labelling, find_shards(places), engine, Resources(), **options)[0]
 
 
 def rows(out: Path) -> list[dict[str, Any]]:
     """All rows of all label files, in the order of the files' names."""
     from pyarrow import parquet
 
-    paths = sorted((out / label_shards.LABELS).glob("*.parquet"))
+    paths = sorted((out / LABELS).glob("*.parquet"))
     return [row for path in paths for row in parquet.read_table(path).to_pylist()]
 
 
-def _main(out: str, seconds: str, log: str, *places: str) -> None:
-    class Logged(label_shards._Deal):
-        def next(self) -> Any:
-            found = super().next()
-            if found is not None:
-                with open(log, "a") as file:
-                    file.write(f"{os.getpid()} {found[0].name}\n")
-            return found
-
-    label_shards._Deal = Logged  # type: ignore[misc]
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    engine = ByColour(seconds=float(seconds))
+def _main(out: str, seconds: str, share: str, *places: str) -> None:
+    number, of = map(int, share.split("/"))
+    model = ByColour(seconds=float(seconds))
     try:
         with handled():
-            label(Path(out), *places, engine=engine, rank=rank, world=world)
+            label(Path(out), *places, model=model, share=Share(number, of))
     except Terminated:
         sys.exit(143)
 

@@ -143,10 +143,33 @@ def test_what_a_killed_process_left_of_a_file_or_a_folder_is_swept(tmp_path: Pat
     (tmp_path / ".model.x1.partial" / ".a.x2.partial").touch()
     (tmp_path / ".a.json.x3.partial").touch()
     (tmp_path / "a.json").touch()
-    sweep(tmp_path, "model")
+    sweep(tmp_path, {"model", "b.json"})
     assert {path.name for path in tmp_path.iterdir()} == {".a.json.x3.partial", "a.json"}
     sweep(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_what_a_living_process_writes_is_not_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fcntl")
+    with replacing(tmp_path / "a.json") as partial:
+        partial.write_text("whole")
+        sweep(tmp_path)
+        assert partial.exists()
+    assert (tmp_path / "a.json").read_text() == "whole"
+
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    left = tmp_path / ".a.json.x1.partial"
+    left.touch()
+    monkeypatch.setattr("fcntl.flock", none)
+    sweep(tmp_path)  # somebody may write it
+    assert left.exists()
+    monkeypatch.undo()
+    sweep(tmp_path)
+    assert not left.exists()
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO])

@@ -33,6 +33,7 @@ METAVARS = {
     "image_column": "COLUMN",
     "image_root": "FOLDER",
     "label_column": "COLUMN",
+    "share": "I/N",
     "student_weights": "FILE",
     "track": "NAMES",
     "watch": "FOLDER",

@@ -69,8 +69,8 @@ class Deployed(nn.Module):
 class TorchModel:
     """A classifier with the methods of ``tutelage.deploy.runtime.OnnxModel``.
 
-    It is also an ``Engine`` of ``tutelage.deploy.label_table``: threads squash the images, and the
-    device runs whole batches.
+    It is also a ``PoolModel`` of ``tutelage.deploy.label_table``: threads squash the images, and
+    the device runs whole batches.
     """
 
     batch = 64  # images of a forward in `finish`

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tutelage.data.decode import UnreadableImage
 from tutelage.data.shards import FolderShard, Shard
-from tutelage.deploy.label_shards import labels_of
+from tutelage.deploy.label_folder import LabelFolder
 from tutelage.system.errors import TutelageError, need
 from tutelage.system.files import csv_line, replacing
 
@@ -37,7 +37,7 @@ def check_manifest(path: Path, shards: Sequence[Shard]) -> None:
         )
 
 
-def write_accepted(shards: Sequence[Shard], out: Path, path: Path) -> None:
+def write_accepted(shards: Sequence[Shard], out: LabelFolder, path: Path) -> None:
     """Write a manifest of the images whose pseudo-label was accepted, in the order of the pool.
 
     The columns are ``image`` (in .csv the path, relative to the manifest; in .parquet the bytes),
@@ -57,15 +57,16 @@ def write_accepted(shards: Sequence[Shard], out: Path, path: Path) -> None:
 
 
 def _accepted(
-    shards: Sequence[Shard], out: Path, *, contents: bool
+    shards: Sequence[Shard], out: LabelFolder, *, contents: bool
 ) -> Iterator[tuple[Shard, str, str, bytes]]:
     """(shard, image, label, bytes) of each accepted image; no bytes unless ``contents``."""
     parquet = need("pyarrow.parquet", "train")
     for shard in shards:
-        labels = labels_of(shard, out)
-        if not labels.exists():  # it could not be read
+        if not out.has_labels(shard):  # it could not be read
             continue
-        batches = parquet.ParquetFile(labels).iter_batches(columns=["image", "label", "accepted"])
+        batches = parquet.ParquetFile(out.labels_of(shard)).iter_batches(
+            columns=["image", "label", "accepted"]
+        )
         rows = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
         try:
             with shard.opened(threading.Event()) as entries:

@@ -1,259 +1,227 @@
-"""Pseudo-labels for a pool of shards, by any number of processes that share a folder.
+"""Pseudo-labels for a pool of shards: each shard is one piece of an engine's work.
 
-Each process starts with its own share of the shards (``shards[rank::world]``). Then it helps the
-others, beginning at the end of their shares, so that neither a slow machine nor a large shard holds
-up the rest. A process claims a shard before it reads it (``tutelage.system.locks``); the claims of
-a process that dies are free at once. The labels of a shard appear under their final name only when
-they are complete, and their footer says what they were made from; a process that finds them skips
-the shard. So the processes need not talk to each other: one with nothing left to do looks every
-second whether a shard became free, and ends when all are labelled. On a file system without locks
-each process keeps to its share. Where locks exist but machines do not share them, two of them may
-label the same shard at the end: the same rows are then written twice, one after the other.
+The labels of a shard appear under their final name only when they are complete, and their footer
+says what they were made from; where they are found, the shard is not labelled again. So a command
+that was cut off continues, several may have a share of the shards each, and an engine may begin a
+shard anew when the process or the machine that labelled it is lost.
 
 Memory holds some dozens of images, however large a shard or the pool is.
 """
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
-import re
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass, field
-from operator import itemgetter
-from pathlib import Path
-from typing import Any
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from tutelage._version import __version__
 from tutelage.data.decode import UnreadableImage, decode, why_skipped
 from tutelage.data.shards import Read, Shard
-from tutelage.deploy.label_table import COUNTS, Engine, LabelTable, Part, about
+from tutelage.deploy.label_folder import LABELS, SUMMARY, LabelFolder
+from tutelage.deploy.label_table import COUNTS, LabelTable, Part, PoolModel
 from tutelage.deploy.runtime import BATCH_PIXELS
 from tutelage.system.console import Console
+from tutelage.system.engines import Engine, Lost, Resources
 from tutelage.system.errors import TutelageError, need
-from tutelage.system.files import replacing, sweep, write_atomically
-from tutelage.system.locks import Claims
 
-SUMMARY, OPTIONS, LABELS, FAILED = "label.json", "options.json", "labels", "failed"
 FORMAT = 1  # of the folder: raise it when old outputs would be read wrongly
 _AHEAD = 4  # batches per thread that are read and answered before they are written
-_POLL_S = 1.0
+
+Entries: TypeAlias = Iterator[tuple[str, Read]]
 
 
-@dataclass(frozen=True, eq=False)
-class Pool:
-    """The shards, and what all labels of a folder are made with."""
+@dataclass(frozen=True)
+class Share:
+    """Part ``number`` of ``of`` of the shards: every process that has a share takes others."""
 
-    shards: Sequence[Shard]  # every process must have the same
-    out: Path  # the folder
-    engine: Engine
+    number: int = 1
+    of: int = 1
+
+    def taken(self, shards: Sequence[Shard]) -> Sequence[Shard]:
+        """The shards of this share, spread over the whole pool."""
+        return shards[self.number - 1 :: self.of]
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """How the shards of a pool are labelled; it travels to the processes that do it."""
+
+    out: LabelFolder
     model: str  # a text that changes with the model
+    classes: tuple[str, ...]
     threshold: float  # the confidence that a pseudo-label needs to be accepted, in [0, 1]
-    console: Console
+    open_model: Callable[[], PoolModel]
+    workers: int  # threads of a process that decode, and run an exported model
 
-    def failure(self, shard: Shard) -> Path:
-        """The file that says why a shard has no labels."""
-        return self.out / FAILED / f"{output_name(shard)}.json"
+    @contextmanager
+    def opened(self) -> Iterator[Callable[[Shard], Outcome]]:
+        """The function that labels one shard, for several threads at once; an ``Opening``."""
+        stop = threading.Event()
+        readers = ThreadPoolExecutor(self.workers, thread_name_prefix="label")
+        try:
+            yield _Labeller(self, self.open_model(), readers, stop).label
+        finally:
+            stop.set()
+            readers.shutdown(cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What there is to say about a shard that was labelled, or could not be."""
+
+    messages: tuple[str, ...] = ()
+    failure: str | None = None  # why it has no labels
 
 
 def label_shards(
-    pool: Pool, *, workers: int, rank: int = 0, world: int = 1
-) -> dict[str, Any] | None:
-    """Label the shards that have no labels yet, each into a file of its own.
+    labelling: Labelling,
+    shards: Sequence[Shard],
+    engine: Engine,
+    resources: Resources,
+    *,
+    share: Share = Share(),
+    console: Console,
+) -> tuple[dict[str, Any] | None, list[dict[str, str]]]:
+    """Label the shards of a share that have no labels yet, each into a file of its own.
 
-    This is process ``rank`` of ``world``, which share the pool's folder. It decodes, and runs an
-    exported model, in ``workers`` threads.
+    Args:
+        labelling: how; all processes that write to its folder need the same.
+        shards: those of the whole pool, the same for all processes.
+        engine: where.
+        resources: what one shard at a time takes of the engine.
+        share: which of the shards.
+        console: tells what happens.
 
     Returns:
-        The content of ``label.json``; None when another process writes it.
+        The content of ``label.json``, or None while shards of other shares are not labelled; and
+        the shards of this share that could not be read, with their reasons.
 
     Raises:
-        TutelageError: the folder holds labels of another model or threshold.
+        TutelageError: the folder holds labels of another model or threshold, or another process
+            has this share.
         OSError: the folder cannot be written; the labels of finished shards stay.
         MissingExtra: pyarrow is not installed.
     """
     need("pyarrow.parquet", "train")
-    for name in (LABELS, FAILED):
-        (pool.out / name).mkdir(parents=True, exist_ok=True)
-    with closing(Claims(pool.out / ".claims")) as claims:
-        _pin(pool)
-        deal = _Deal(pool, claims, rank, world)
-        with pool.console.bar("label", len(pool.shards), "shard") as done:
-            _Work(pool, deal, workers).run(lambda: done(len(pool.shards) - len(deal.left)))
-        return _summarise(pool) if claims.take(SUMMARY) else None
-
-
-def labels_of(shard: Shard, out: Path) -> Path:
-    """The file of a shard's labels."""
-    return out / LABELS / f"{output_name(shard)}.parquet"
-
-
-def output_name(shard: Shard) -> str:
-    """The name, without suffix, of a shard's files: readable, and different for each shard."""
-    name = shard.name
-    digest = hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=5).hexdigest()
-    base = re.sub(r"\.(tar|parquet)$", "", name.rstrip("/").rpartition("/")[2], flags=re.I)
-    return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', base).strip('.-')[:80]}-{digest}"
-
-
-class _Deal:
-    """Which shard this process labels next."""
-
-    def __init__(self, pool: Pool, claims: Claims, rank: int, world: int) -> None:
-        self.claims = claims
-        self._pool = pool
-        shares = [pool.shards[(rank + step) % world :: world] for step in range(world)]
-        helped = shares[1:] if claims.work else []
-        self.left: list[Shard] = [*shares[0], *(s for share in helped for s in reversed(share))]
-        self._before = self._failures()
-        if not claims.work:
-            pool.console.say(
-                f"{pool.out} has no file locks: each process keeps to its share of the shards"
-            )
-
-    def next(self) -> tuple[Shard, str] | None:
-        """Claim a shard that is not labelled; None when none is free now.
-
-        Returns:
-            The shard, and its fingerprint from before the first byte is read: a shard that changes
-            meanwhile will not match it the next time.
-        """
-        failed = self._failures()
-        kept: list[Shard] = []
-        found = None
-        left = iter(self.left)
-        for shard in left:
-            name = output_name(shard)
-            # A shard that failed before this process began is tried once more.
-            if failed.get(name) != self._before.get(name) and name in failed:
-                continue
-            if not self.claims.take(shard.name):
-                kept.append(shard)
-                continue
-            state = _fingerprint(shard)
-            if self._labelled(shard, state):
-                self.claims.release(shard.name)
-                continue
-            found = shard, state
-            break
-        self.left = [*kept, *left]
-        return found
-
-    def _failures(self) -> dict[str, int]:
-        found = {}
-        for path in (self._pool.out / FAILED).glob("*.json"):
-            with suppress(FileNotFoundError):  # another process has just labelled it
-                found[path.stem] = path.stat().st_mtime_ns
-        return found
-
-    def _labelled(self, shard: Shard, state: str) -> bool:
-        path, say = labels_of(shard, self._pool.out), self._pool.console.say
-        known = about(path)
-        if known is not None and known["fingerprint"] == state:
-            return True
-        if known is not None:
-            say(f"{shard.name} has changed since it was labelled: it is labelled anew")
-        elif path.exists():
-            say(f"{path} is damaged: {shard.name} is labelled anew")
-        return False
-
-
-@dataclass(eq=False)
-class _Job:
-    """A shard that is claimed and open."""
-
-    shard: Shard
-    fingerprint: str
-    entries: Iterator[tuple[str, Read]] | Exception = field(init=False)  # or why it is not open
-    open: ExitStack = field(default_factory=ExitStack)
+    out, mine = labelling.out, share.taken(shards)
+    out.make()
+    with out.claimed(f"share-{share.number}-of-{share.of}"):
+        out.pin({"format": FORMAT, "model": labelling.model, "threshold": labelling.threshold,
+                 "classes": list(labelling.classes)})  # fmt: skip
+        out.sweep(mine)
+        failed: list[dict[str, str]] = []
+        with (
+            console.bar("label", len(mine), "shard") as done,
+            closing(engine.map(labelling.opened, mine, resources)) as results,
+        ):
+            for count, (shard, result) in enumerate(results, 1):
+                outcome = Outcome(failure=result.reason) if isinstance(result, Lost) else result
+                for message in outcome.messages:
+                    console.say(message)
+                if outcome.failure is not None:
+                    console.say(f"{shard.name} is left out: {outcome.failure}")
+                    failed.append(out.fail(shard, outcome.failure))
+                done(count)
+        out.sweep(mine)  # of processes that were killed, and whose shards others labelled
+        return _summarise(labelling, shards, console), failed
 
 
 class _Unreadable(Exception):
     """A shard cannot be read to its end."""
 
 
-class _Work:
-    """What this process does: shards are opened ahead, read, answered and written in order."""
+class _Labeller:
+    """Labels shards with an open model.
 
-    def __init__(self, pool: Pool, deal: _Deal, workers: int) -> None:
-        self.pool = pool
-        self.engine = pool.engine
-        self.deal = deal
-        self.workers = workers
-        self._stop = threading.Event()
+    Of several shards at once only one is read: the threads are better busy with one than with
+    two that end at the same time. The others are opened meanwhile, which may mean to copy them
+    from far away, or written to their end.
+    """
 
-    def run(self, progress: Callable[[], None]) -> None:
-        with closing(self._parts()) as parts:
-            for job, first in parts:
-                try:
-                    self._write(job, first, map(itemgetter(1), parts))
-                finally:
-                    job.open.close()
-                    self.deal.claims.release(job.shard.name)
-                progress()
+    def __init__(
+        self,
+        labelling: Labelling,
+        model: PoolModel,
+        readers: ThreadPoolExecutor,
+        stop: threading.Event,
+    ) -> None:
+        self._labelling = labelling
+        self._model = model
+        self._readers = readers
+        self._stop = stop
+        self._turn = threading.Lock()  # to be read
 
-    def _parts(self) -> Generator[tuple[_Job, Part | Exception | None], None, None]:
-        """The parts of each job, one job after the other.
+    def label(self, shard: Shard) -> Outcome:
+        """Write the labels of a shard, unless they are there."""
+        out, messages = self._labelling.out, []
+        # From before the first byte is read: a shard that changes meanwhile will not match it.
+        fingerprint = _fingerprint(shard)
+        known = out.about(shard)
+        if known is None and out.has_labels(shard):
+            messages = [f"{out.labels_of(shard)} is damaged: {shard.name} is labelled anew"]
+        elif known is not None and known["fingerprint"] != fingerprint:
+            messages = [f"{shard.name} has changed since it was labelled: it is labelled anew"]
+        if known is None or messages:
+            try:
+                self._write(shard, fingerprint)
+            except _Unreadable as error:
+                if self._stop.is_set():  # which ends the copying of a shard, too
+                    raise
+                return Outcome(tuple(messages), str(error))
+        out.forget_failure(shard)
+        return Outcome(tuple(messages))
 
-        After the parts of a job comes None, or the error if the job cannot be read to its end.
-        """
-        window: deque[tuple[_Job, Future[Part] | Exception | None]] = deque()
-        readers = ThreadPoolExecutor(self.workers, thread_name_prefix="label")
-        opener = ThreadPoolExecutor(1, thread_name_prefix="open")
+    def _write(self, shard: Shard, fingerprint: str) -> None:
+        facts = {
+            "format": FORMAT,
+            "shard": shard.name,
+            "fingerprint": fingerprint,
+            "model": self._labelling.model,
+            "threshold": self._labelling.threshold,
+            "version": __version__,
+        }
+        with (
+            self._opened(shard) as entries,
+            closing(self._parts(entries)) as parts,
+            self._labelling.out.writing(shard) as partial,
+            closing(LabelTable(partial, self._model, facts)) as table,
+        ):
+            for part in parts:
+                table.add(part)
+            table.finish()
 
-        def first() -> tuple[_Job, Part | Exception | None]:
-            job, part = window.popleft()
-            return job, part.result() if isinstance(part, Future) else part
+    @contextmanager
+    def _opened(self, shard: Shard) -> Iterator[Entries]:
+        with ExitStack() as stack:
+            try:
+                entries = stack.enter_context(shard.opened(self._stop))
+            except (TutelageError, OSError) as error:
+                raise _Unreadable(str(error)) from error
+            yield entries
 
+    def _parts(self, entries: Entries) -> Generator[Part, None, None]:
+        """The parts of a shard in order; the threads are some batches ahead of them."""
+        ahead: deque[Future[Part]] = deque()
+        with self._turn:
+            while chunk := self._chunk(entries):
+                ahead.append(self._readers.submit(self._look, chunk))
+                if len(ahead) > self._labelling.workers * _AHEAD:
+                    yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+    def _chunk(self, entries: Entries) -> list[tuple[str, Read]]:
         try:
-            upcoming = opener.submit(self._open)
-            while True:
-                while window and not upcoming.done():  # it may have to be copied from far away
-                    yield first()
-                job = upcoming.result()
-                if job is None:
-                    while window:
-                        yield first()
-                    if not self.deal.left:
-                        return
-                    time.sleep(_POLL_S)  # other processes have claimed the rest; one may die
-                upcoming = opener.submit(self._open)  # while this one is read
-                if job is None:
-                    continue
-                try:
-                    if isinstance(job.entries, Exception):
-                        raise job.entries
-                    while chunk := list(itertools.islice(job.entries, self.engine.batch)):
-                        window.append((job, readers.submit(self._look, chunk)))
-                        while len(window) > self.workers * _AHEAD:
-                            yield first()
-                    window.append((job, None))
-                except (TutelageError, OSError) as error:
-                    window.append((job, error))
-        finally:
-            self._stop.set()
-            for threads in (readers, opener):
-                threads.shutdown(cancel_futures=True)
-
-    def _open(self) -> _Job | None:
-        """Claim and open the next shard."""
-        found = self.deal.next()
-        if found is None:
-            return None
-        job = _Job(*found)
-        try:
-            job.entries = job.open.enter_context(job.shard.opened(self._stop))
+            return list(itertools.islice(entries, self._model.batch))
         except (TutelageError, OSError) as error:
-            job.entries = error
-        return job
+            raise _Unreadable(str(error)) from error
 
     def _look(self, chunk: Sequence[tuple[str, Read]]) -> Part:
         """Read, decode and prepare some images, fewer at a time when they are large."""
@@ -266,44 +234,11 @@ class _Work:
             if image is not None:
                 images.append(image)
             if sum(image.size for image in images) >= 3 * BATCH_PIXELS:
-                part.prepared.append(self.engine.prepare(images))
+                part.prepared.append(self._model.prepare(images))
                 images = []
         if images:
-            part.prepared.append(self.engine.prepare(images))
+            part.prepared.append(self._model.prepare(images))
         return part
-
-    def _write(
-        self, job: _Job, part: Part | Exception | None, rest: Iterator[Part | Exception | None]
-    ) -> None:
-        """Write the labels of a shard, or why it has none; ``rest`` gives its further parts."""
-        failure = self.pool.failure(job.shard)
-        facts = {
-            "format": FORMAT,
-            "shard": job.shard.name,
-            "fingerprint": job.fingerprint,
-            "model": self.pool.model,
-            "threshold": self.pool.threshold,
-            "version": __version__,
-        }
-        path = labels_of(job.shard, self.pool.out)
-        sweep(path.parent, path.name)
-        try:
-            with (
-                replacing(path) as partial,
-                closing(LabelTable(partial, self.engine, facts)) as table,
-            ):
-                while part is not None:
-                    if isinstance(part, Exception):
-                        raise _Unreadable(str(part)) from part
-                    table.add(part)
-                    part = next(rest)
-                table.finish()
-        except _Unreadable as error:
-            self.pool.console.say(f"{job.shard.name} is left out: {error}")
-            record = {"shard": job.shard.name, "reason": str(error)}
-            write_atomically(failure, json.dumps(record, indent=2) + "\n")
-        else:
-            failure.unlink(missing_ok=True)
 
 
 def _decoded(read: Read) -> tuple[np.ndarray | None, str | None]:
@@ -320,38 +255,19 @@ def _fingerprint(shard: Shard) -> str:
         return f"!{error}"
 
 
-def _pin(pool: Pool) -> None:
-    """Write what the folder's labels are made with, or refuse a folder of other labels.
-
-    What was written is read again: of two commands that begin at once, one stops here.
-    """
-    out, path = pool.out, pool.out / OPTIONS
-    ours = {"format": FORMAT, "model": pool.model, "threshold": pool.threshold,
-            "classes": list(pool.engine.classes)}  # fmt: skip
-    if not path.exists():
-        write_atomically(path, json.dumps(ours, indent=2, ensure_ascii=False) + "\n")
-    try:
-        theirs = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise TutelageError(f"{path} is damaged ({error}); delete it or {out}") from error
-    changed = [key for key in ours if not isinstance(theirs, dict) or theirs.get(key) != ours[key]]
-    if changed:
-        raise TutelageError(
-            f"{out} holds labels that were made with another {' and '.join(changed)}; choose "
-            f"another --out, or delete {out} to label anew"
-        )
-
-
-def _summarise(pool: Pool) -> dict[str, Any] | None:
-    """Add up the footers of all shards; None while other processes still label some."""
+def _summarise(
+    labelling: Labelling, shards: Sequence[Shard], console: Console
+) -> dict[str, Any] | None:
+    """Add up the footers of all shards; None while some have neither labels nor a failure."""
+    out, classes = labelling.out, labelling.classes
     totals = dict.fromkeys(COUNTS, 0)
-    by_class = np.zeros((len(pool.engine.classes), 2), dtype=np.int64)
+    by_class = np.zeros((len(classes), 2), dtype=np.int64)
     failed: list[dict[str, str]] = []
     waiting = 0
-    for shard in pool.shards:
-        known, failure = about(labels_of(shard, pool.out)), pool.failure(shard)
-        if failure.exists():
-            failed.append(json.loads(failure.read_text(encoding="utf-8")))
+    for shard in shards:
+        known, failure = out.about(shard), out.failure(shard)
+        if failure is not None:
+            failed.append(failure)
         elif known is None:
             waiting += 1
         else:
@@ -359,33 +275,24 @@ def _summarise(pool: Pool) -> dict[str, Any] | None:
             for key in COUNTS:
                 totals[key] += known[key]
     if waiting:
-        pool.console.say(f"{waiting} shards are left to other processes, which write {SUMMARY}")
+        console.say(f"{waiting} shards are left to other shares; the last one writes {SUMMARY}")
         return None
-    _mention_others(pool)
+    if others := out.others(shards):
+        console.say(
+            f"{out.path / LABELS} also holds the labels of {others} shards that are not in this "
+            f"pool; {SUMMARY} leaves them out"
+        )
     content: dict[str, Any] = {
-        "model": pool.model,
-        "threshold": pool.threshold,
+        "model": labelling.model,
+        "threshold": labelling.threshold,
         "version": __version__,
-        "shards": len(pool.shards),
+        "shards": len(shards),
         **totals,
         "classes": {
             name: {"labelled": labelled, "accepted": accepted}
-            for name, (labelled, accepted) in zip(
-                pool.engine.classes, by_class.tolist(), strict=True
-            )
+            for name, (labelled, accepted) in zip(classes, by_class.tolist(), strict=True)
         },
         "failed": failed,
     }
-    sweep(pool.out, SUMMARY)
-    write_atomically(pool.out / SUMMARY, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    out.summarise(content)
     return content
-
-
-def _mention_others(pool: Pool) -> None:
-    folder = pool.out / LABELS
-    expected = {labels_of(shard, pool.out) for shard in pool.shards}
-    if others := sum(path not in expected for path in folder.glob("*.parquet")):
-        pool.console.say(
-            f"{folder} also holds the labels of {others} shards that are not in this pool; "
-            f"{SUMMARY} leaves them out"
-        )

@@ -18,7 +18,7 @@ _ABOUT = b"tutelage.label"  # key in the footer
 _ROWS = 8192  # of a row group
 
 
-class Engine(Protocol):
+class PoolModel(Protocol):
     """A model in two halves: one for many threads, one for the thread that writes."""
 
     classes: tuple[str, ...]
@@ -39,7 +39,7 @@ class Part:
 
     names: list[str]
     reasons: list[str | None]  # why an image has no label; None where it has one
-    prepared: list[Any]  # by the engine, from the images without a reason
+    prepared: list[Any]  # by the model, from the images without a reason
 
 
 def about(path: Path) -> dict[str, Any] | None:
@@ -60,9 +60,9 @@ def about(path: Path) -> dict[str, Any] | None:
 class LabelTable:
     """The rows of a shard, written a row group at a time."""
 
-    def __init__(self, path: Path, engine: Engine, facts: dict[str, Any]) -> None:
+    def __init__(self, path: Path, model: PoolModel, facts: dict[str, Any]) -> None:
         self._arrow = arrow = need("pyarrow", "train")
-        self._engine = engine
+        self._model = model
         self._facts = facts
         self._schema = arrow.schema(
             {
@@ -79,7 +79,7 @@ class LabelTable:
         parquet = need("pyarrow.parquet", "train")
         self._writer = parquet.ParquetWriter(path, self._schema, compression="zstd")
         self._counts = dict.fromkeys(COUNTS, 0)
-        self._by_class = np.zeros((len(engine.classes), 2), dtype=np.int64)
+        self._by_class = np.zeros((len(model.classes), 2), dtype=np.int64)
         self._clear()
 
     def add(self, part: Part) -> None:
@@ -87,7 +87,7 @@ class LabelTable:
         self._names += part.names
         self._reasons += part.reasons
         for prepared in part.prepared:
-            probabilities, energy = self._engine.finish(prepared)
+            probabilities, energy = self._model.finish(prepared)
             self._answers.append((probabilities.argmax(axis=1), probabilities.max(axis=1), energy))
         if len(self._names) >= _ROWS:
             self._flush()
@@ -113,7 +113,7 @@ class LabelTable:
             return
         arrow = self._arrow
         labelled = np.array([reason is None for reason in self._reasons])
-        limit, threshold = self._engine.unknown_threshold, self._facts["threshold"]
+        limit, threshold = self._model.unknown_threshold, self._facts["threshold"]
         judged = labelled & (limit is not None)
         best = np.zeros(len(labelled), dtype=np.int32)
         confidence, energy = np.zeros((2, len(labelled)), dtype=np.float32)
@@ -131,7 +131,7 @@ class LabelTable:
             for reason, taken, strange in zip(self._reasons, accepted, unknown, strict=True)
         ]
         label = arrow.DictionaryArray.from_arrays(
-            arrow.array(best, mask=~labelled), arrow.array(self._engine.classes, arrow.string())
+            arrow.array(best, mask=~labelled), arrow.array(self._model.classes, arrow.string())
         )
         columns = [
             arrow.array(self._names, arrow.string()),

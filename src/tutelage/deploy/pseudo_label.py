@@ -1,12 +1,14 @@
 """The command ``pseudo-label``: finds model and shards, labels these, lists what is accepted.
 
-``label_shards`` shares the work among processes, ``label_table`` is the file of one shard, and
-``label_accepted`` the manifest of the accepted images. An exported model needs no torch.
+``label_shards`` labels, ``label_table`` is the file of one shard, ``label_folder`` the place of all
+of them, and ``label_accepted`` the manifest of the accepted images. An exported model needs no
+torch.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,13 +16,17 @@ from typing import Any
 from tutelage.data.shards import find_shards
 from tutelage.deploy.find import FoundModel, find_model, open_folder
 from tutelage.deploy.label_accepted import check_manifest, write_accepted
-from tutelage.deploy.label_shards import Pool, label_shards
-from tutelage.deploy.label_table import Engine
+from tutelage.deploy.label_folder import LabelFolder
+from tutelage.deploy.label_shards import Labelling, Share, label_shards
+from tutelage.deploy.label_table import PoolModel
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.system.console import Console
 from tutelage.system.cores import cores
+from tutelage.system.engines import Local, Resources
 from tutelage.system.errors import MissingExtra, TutelageError, need
 from tutelage.system.ranks import env_int
+
+AT_ONCE = 2  # shards in this process: one is read while the other is copied here, or written
 
 
 def pseudo_label(
@@ -30,11 +36,13 @@ def pseudo_label(
     *,
     threshold: float,
     accepted: Path | None,
+    share: str | None,
     quiet: bool,
 ) -> dict[str, Any] | None:
     """Label a pool; ``tutelage.api.pseudo_label`` has the arguments."""
     if not 0 <= threshold <= 1:
         raise TutelageError(f"--threshold {threshold}: expected a probability, from 0 to 1")
+    taken = _share(share)
     need("pyarrow", "train")
     images = [images] if isinstance(images, str | Path) else list(images)
     inside = [p for p in map(Path, images) if out.resolve().is_relative_to(p.resolve())]
@@ -44,27 +52,49 @@ def pseudo_label(
     shards = find_shards(images)
     if accepted is not None:
         check_manifest(accepted, shards)
-    summary = label_shards(
-        Pool(shards, out, *_opened(found), threshold, Console(quiet=quiet)),
+    folder = LabelFolder(out)
+    opened, digest = _opened(found)
+    labelling = Labelling(
+        folder,
+        digest,
+        opened.classes,
+        threshold,
+        lambda: opened,
         workers=max(1, cores() // env_int("LOCAL_WORLD_SIZE", 1)),
-        rank=env_int("RANK", 0),
-        world=env_int("WORLD_SIZE", 1),
     )
-    if summary is None:
-        return None
-    if accepted is not None:
-        write_accepted(shards, out, accepted)
-    if failed := summary["failed"]:
-        raise TutelageError(
-            f"{len(failed)} of {len(shards)} shards could not be read (first: "
-            f"{failed[0]['shard']}: {failed[0]['reason']}); the others are labelled. Mend "
-            f"{'it' if len(failed) == 1 else 'them'} and repeat the command, which tries them again"
-        )
+    summary, failed = label_shards(
+        labelling, shards, Local(AT_ONCE), Resources(), share=taken, console=Console(quiet=quiet)
+    )
+    if summary is not None and accepted is not None:
+        write_accepted(shards, folder, accepted)
+    _complain(summary["failed"] if summary else failed, len(shards))
     return summary
 
 
-def _opened(found: FoundModel) -> tuple[Engine, str]:
-    """The engine, and a digest of its files: torch for a model folder if it can, or onnxruntime."""
+def _share(text: str | None) -> Share:
+    """This process's part of the shards: ``text``, divided further by torchrun's ranks."""
+    number, of = 1, 1
+    if text is not None:
+        found = re.fullmatch(r"(\d+)/(\d+)", text)
+        number, of = map(int, found.groups()) if found else (0, 0)
+        if not 1 <= number <= of:
+            raise TutelageError(
+                f"--share {text}: expected i/n, part i of n, such as 1/4, 2/4, 3/4 and 4/4"
+            )
+    return Share(number + of * env_int("RANK", 0), of * env_int("WORLD_SIZE", 1))
+
+
+def _complain(failed: list[dict[str, str]], shards: int) -> None:
+    if failed:
+        raise TutelageError(
+            f"{len(failed)} of {shards} shards could not be read (first: "
+            f"{failed[0]['shard']}: {failed[0]['reason']}); the others are labelled. Mend "
+            f"{'it' if len(failed) == 1 else 'them'} and repeat the command, which tries them again"
+        )
+
+
+def _opened(found: FoundModel) -> tuple[PoolModel, str]:
+    """The model, and a digest of its files: torch for a model folder if it can, or onnxruntime."""
     if found.folder is not None and found.folder == found.given:
         gpus = _gpus(exported=found.exported is not None)
         if gpus is not None:  # several processes may share one, since decoding is slower

@@ -20,9 +20,9 @@ BATCH_PIXELS = 8_000_000  # most pixels; bounds the float copies of a batch to a
 class OnnxModel:
     """A model exported by ``tutelage export``, opened with ``threads`` cores a batch (0: all).
 
-    It is also an ``Engine`` of ``tutelage.deploy.label_table``: every thread decodes its own batch
-    and runs it on one core. So all cores are busy with whichever of the two there is to do, and
-    there is no number of decoding threads to tune.
+    It is also a ``PoolModel`` of ``tutelage.deploy.label_table``: every thread decodes its own
+    batch and runs it on one core. So all cores are busy with whichever of the two there is to do,
+    and there is no number of decoding threads to tune.
 
     Attributes:
         path: the .onnx file.

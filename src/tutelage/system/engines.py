@@ -10,7 +10,7 @@ import itertools
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -49,8 +49,10 @@ class Engine(Protocol):
 
     def map(
         self, opening: Opening[Item, Result], items: Sequence[Item], resources: Resources
-    ) -> Iterator[tuple[Item, Result | Lost]]:
+    ) -> Generator[tuple[Item, Result | Lost], None, None]:
         """Do each piece of work, and give it with its result as soon as that is there.
+
+        To close the generator ends the work; what is not begun is left out.
 
         Raises:
             Exception: what the work raised; the rest is not begun.
@@ -66,7 +68,7 @@ class Local:
 
     def map(
         self, opening: Opening[Item, Result], items: Sequence[Item], resources: Resources
-    ) -> Iterator[tuple[Item, Result | Lost]]:
+    ) -> Generator[tuple[Item, Result | Lost], None, None]:
         """Do each piece of work, as ``Engine`` says; ``resources`` are what the process has."""
         with ExitStack() as stack:
             if self.at_once == 1:
@@ -110,7 +112,7 @@ class Ray:
 
     def map(
         self, opening: Opening[Item, Result], items: Sequence[Item], resources: Resources
-    ) -> Iterator[tuple[Item, Result | Lost]]:
+    ) -> Generator[tuple[Item, Result | Lost], None, None]:
         """Do each piece of work, as ``Engine`` says.
 
         Raises:

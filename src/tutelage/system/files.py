@@ -10,12 +10,13 @@ import io
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Container, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from tutelage.system.errors import need
+from tutelage.system.locks import locked
 
 _MENDS = {  # what to do about a storage error, by its numbers
     (errno.ENOSPC, errno.EDQUOT, errno.EFBIG): "free some space there",
@@ -33,13 +34,17 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside ``path`` to write to, which replaces it in one step in the end.
 
     Then it is on the disk. After a failure the old file, or none, is there, and nothing else.
+    Until then it is locked, for ``sweep``.
 
     Raises:
         OSError: it cannot be written; the error names ``path``.
     """
-    with about(path):
+    with about(path), ExitStack() as stack:
         descriptor, name = tempfile.mkstemp(_PARTIAL, f".{path.name}.", path.parent)
-        os.close(descriptor)
+        held = stack.enter_context(os.fdopen(descriptor, "wb"))
+        locked(held)
+        if os.name == "nt":  # which renames no open file, nor deletes it
+            held.close()
         temporary = Path(name)
         try:
             yield temporary
@@ -72,16 +77,31 @@ def digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
 
-def sweep(folder: Path, name: str = "*") -> None:
-    """Delete what killed processes left half-written below a folder: ``name``, or everything.
+def sweep(folder: Path, names: Container[str] | None = None) -> None:
+    """Delete what killed processes left half-written below a folder: these names, or everything.
 
-    No other process may be writing there.
+    Files that a living process writes stay, and so do all files where the file system has no locks
+    to tell by. No other process may be building a folder there.
     """
-    for path in [*folder.rglob(f".{name}.*{_PARTIAL}")]:
+    for path in [*folder.rglob(f".*{_PARTIAL}")]:
+        if names is not None and path.name[1:].rsplit(".", 2)[0] not in names:
+            continue
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+        elif not _being_written(path):
+            with contextlib.suppress(PermissionError):  # Windows deletes no open file
+                path.unlink(missing_ok=True)
+
+
+def _being_written(path: Path) -> bool:
+    """Whether a process writes a temporary file of ``replacing``; True if nobody can tell."""
+    if os.name == "nt":
+        return False
+    try:
+        with path.open("ab") as file:
+            return locked(file) is not True
+    except FileNotFoundError:  # it is finished, or swept
+        return True
 
 
 def append_line(path: Path, text: str) -> None:
