@@ -70,6 +70,16 @@ def chain(run: "types.Run") -> "pipeline.Pipeline":
 
 
 @pytest.fixture(scope="session")
+def cluster() -> Iterator[Any]:
+    """A Ray cluster of two nodes with a core each; to start one takes 3 to 25 s."""
+    pytest.importorskip("ray")
+    import clusters
+
+    with clusters.running(nodes=2) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A cache of the session's own in place of the user's."""
     folder = tmp_path_factory.mktemp("cache")

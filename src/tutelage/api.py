@@ -403,13 +403,15 @@ def pseudo_label(
     *,
     threshold: float = 0.95,
     accepted: Path | str | None = None,
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
     share: str | None = None,
     quiet: bool = False,
 ) -> dict[str, Any] | None:
     """Label a pool of any size with a model, in shards.
 
-    Several processes can divide the work, on one machine or on several that share the folder
-    ``--out``: each is given a ``--share``. Those of torchrun divide it by themselves.
+    Several machines that share the folder ``--out`` can do it together: as a Ray cluster, or as
+    processes that are given a ``--share`` each. Those of torchrun share it by themselves.
 
     Args:
         model: as for ``tutelage predict``. A model folder uses torch, if that is installed, and
@@ -421,6 +423,10 @@ def pseudo_label(
             FixMatch (Sohn et al. 2020, arXiv:2001.07685).
         accepted: at the end also write the accepted images to this manifest, for tutelage run: a
             .csv of paths, or a .parquet that holds the images (shards need that).
+        engine: local labels in this process. With ray each shard is a task of a Ray cluster, whose
+            nodes must all see ``--out`` and the images.
+        address: the cluster's, as ``ray start`` printed it, such as 10.0.0.1:6379; by default
+            $RAY_ADDRESS, or this machine alone.
         share: label only part i of n of the shards, such as 1/4; other processes label 2/4, 3/4 and
             4/4, and the last one to end writes what is written once for all.
 
@@ -440,6 +446,8 @@ def pseudo_label(
         Path(out),
         threshold=threshold,
         accepted=manifest,
+        engine=engine,
+        address=address,
         share=share,
         quiet=quiet,
     )

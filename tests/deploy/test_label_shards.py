@@ -25,7 +25,7 @@ from tutelage.deploy import label_shards, label_table
 from tutelage.deploy.label_folder import LABELS, LabelFolder
 from tutelage.deploy.label_shards import Labelling, Share
 from tutelage.system.console import Console
-from tutelage.system.engines import Local, Lost, Resources
+from tutelage.system.engines import Local, Lost, Ray, Resources
 from tutelage.system.errors import TutelageError
 
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -420,6 +420,37 @@ def test_a_shard_that_an_engine_lost_is_a_failure_until_it_is_labelled(
         assert (whole["failed"], whole["images"]) == ([], 12)
         # The process may have died between the labels and the end of the piece of work.
         LabelFolder(out).fail(find_shards([place])[1], "the node died")
+
+
+# --- a cluster
+
+
+def test_a_cluster_writes_the_same_bytes(cluster: Any, tmp_path: Path) -> None:
+    place = pools.write_pool(tmp_path / "pool", 6, 8)
+    pools.write_parquet(place / "table.parquet", pools.images(20, 60))
+    (place / "torn.tar").write_bytes(b"no tar" * 200)
+    pools.write_folder(tmp_path / "photos", pools.images(9) | {"torn.png": b""})
+    places = [place, tmp_path / "photos"]
+    alone = pools.label(tmp_path / "alone", *places)
+    summary = pools.label(
+        tmp_path / "out", *places, engine=Ray(), open_model=pools.ByColour, workers=1
+    )
+    assert summary == alone
+    assert contents(tmp_path / "out") == contents(tmp_path / "alone")
+    labels = tmp_path / "out" / LABELS
+    written = {path: path.stat().st_mtime_ns for path in labels.iterdir()}
+    pools.label(tmp_path / "out", *places, engine=Ray(), open_model=pools.ByColour, workers=1)
+    assert {path: path.stat().st_mtime_ns for path in labels.iterdir()} == written
+
+
+def test_a_machine_that_does_not_see_the_folder_is_named(tmp_path: Path) -> None:
+    out = LabelFolder(tmp_path / "elsewhere")
+    labelling = Labelling(out, "m", pools.CLASSES, 0.5, pools.ByColour, workers=1)
+    with (
+        pytest.raises(TutelageError, match=r"does not see the folder .*elsewhere; --out must be"),
+        labelling.opened(),
+    ):
+        pass
 
 
 # --- several processes

@@ -8,30 +8,45 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 SUPPORT = Path(__file__).parent
 
 
 @contextmanager
 def running(nodes: int, cores: int = 1) -> Iterator[Any]:
     """A ``ray.cluster_utils.Cluster`` to which this process is connected."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     import ray
+
+    with _started(nodes, cores) as cluster:
+        before = signal.getsignal(signal.SIGTERM)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                ray.init(cluster.address, logging_level="error", log_to_driver=False)
+            signal.signal(signal.SIGTERM, before)
+            yield cluster
+        finally:
+            ray.shutdown()
+
+
+@contextmanager
+def _started(nodes: int, cores: int) -> Iterator[Any]:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     from ray.cluster_utils import Cluster
 
-    before = signal.getsignal(signal.SIGTERM)
-    paths = os.environ.get("PYTHONPATH", "")
     # Its processes find what the tests pickle by name.
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(SUPPORT), *([paths] if paths else [])])
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cores})
+    paths = [str(SUPPORT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(paths))
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cores})
+        try:
+            for _ in range(nodes - 1):
+                cluster.add_node(num_cpus=cores)
+        except BaseException:
+            cluster.shutdown()
+            raise
     try:
-        for _ in range(nodes - 1):
-            cluster.add_node(num_cpus=cores)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            ray.init(cluster.address, logging_level="error", log_to_driver=False)
         yield cluster
     finally:
-        ray.shutdown()
         cluster.shutdown()
-        os.environ["PYTHONPATH"] = paths
-        signal.signal(signal.SIGTERM, before)

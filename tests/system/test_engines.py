@@ -9,11 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import clusters
 import pytest
 
 from tutelage.system import engines
-from tutelage.system.engines import Engine, Local, Lost, Ray, Resources
+from tutelage.system.engines import Engine, Local, Lost, Ray, Resources, asked_cluster
 from tutelage.system.errors import TutelageError
 
 ONE = Resources()
@@ -67,12 +66,6 @@ def engine(request: pytest.FixtureRequest) -> Engine:
     return Local(3 if request.param == "threads" else 1)
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    with clusters.running(nodes=2) as cluster:
-        yield cluster
-
-
 def test_each_piece_of_work_is_done_once_and_what_it_needs_is_opened_once_a_process(
     engine: Engine, tmp_path: Path
 ) -> None:
@@ -124,9 +117,44 @@ def test_a_consumer_that_stops_closes_what_was_opened(tmp_path: Path) -> None:
     for at_once in (1, 2):
         results = Local(at_once).map(partial(squares, tmp_path), range(50), ONE)
         next(results)
-        results.close()  # type: ignore[attr-defined]
+        results.close()
         (tmp_path / f"closed-{os.getpid()}").unlink()
     assert len(list(tmp_path.glob("[0-9]*"))) < 12
+
+
+def test_a_consumer_that_stops_leaves_a_cluster_with_nothing_to_do(
+    cluster: Any, tmp_path: Path
+) -> None:
+    import ray
+
+    results = Ray().map(partial(squares, tmp_path), range(400), ONE)
+    next(results)
+    results.close()
+    assert ray.get(ray.remote(failing).remote(0), timeout=30) == 0
+    assert len(list(tmp_path.glob("[0-9]*"))) < 200
+
+
+def test_the_nodes_of_a_cluster_are_known(cluster: Any) -> None:
+    with Ray().connected() as nodes:
+        assert nodes == [Resources(1, 0), Resources(1, 0)]
+
+
+@pytest.mark.parametrize(
+    ("engine", "address", "message"),
+    [
+        ("dask", None, "no engine called 'dask'; --engine takes local or ray"),
+        ("local", "here:1", "--address is that of a Ray cluster; add --engine ray"),
+    ],
+)
+def test_what_is_no_engine_is_refused(engine: str, address: str | None, message: str) -> None:
+    with pytest.raises(TutelageError, match=message):
+        asked_cluster(engine, address)
+
+
+def test_an_engine_is_asked_for_by_its_name() -> None:
+    pytest.importorskip("ray")
+    assert asked_cluster("local", None) is None
+    assert asked_cluster("ray", "here:1") == Ray("here:1")
 
 
 def test_a_killed_process_costs_its_piece_of_work_another_beginning(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -33,6 +34,18 @@ class LabelFolder:
         """Make the folder, unless it is there."""
         for name in (LABELS, FAILED):
             (self.path / name).mkdir(parents=True, exist_ok=True)
+
+    def check(self) -> None:
+        """Refuse a place where the folder is not the one that ``make`` has made.
+
+        Raises:
+            TutelageError: it is not there.
+        """
+        if not (self.path / LABELS).is_dir():
+            raise TutelageError(
+                f"{platform.node()} does not see the folder {self.path}; --out must be one that "
+                "all machines share"
+            )
 
     @contextmanager
     def claimed(self, work: str) -> Iterator[None]:

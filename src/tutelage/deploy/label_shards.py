@@ -63,6 +63,7 @@ class Labelling:
     @contextmanager
     def opened(self) -> Iterator[Callable[[Shard], Outcome]]:
         """The function that labels one shard, for several threads at once; an ``Opening``."""
+        self.out.check()
         stop = threading.Event()
         readers = ThreadPoolExecutor(self.workers, thread_name_prefix="label")
         try:

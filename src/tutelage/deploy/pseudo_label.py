@@ -1,29 +1,30 @@
 """The command ``pseudo-label``: finds model and shards, labels these, lists what is accepted.
 
-``label_shards`` labels, ``label_table`` is the file of one shard, ``label_folder`` the place of all
-of them, and ``label_accepted`` the manifest of the accepted images. An exported model needs no
-torch.
+``label_shards`` labels, with the model of ``label_model``. ``label_table`` is the file of one
+shard, ``label_folder`` the place of all of them, and ``label_accepted`` the manifest of the
+accepted images. An exported model needs no torch.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tutelage.data.shards import find_shards
-from tutelage.deploy.find import FoundModel, find_model, open_folder
+from tutelage.deploy.find import find_model
 from tutelage.deploy.label_accepted import check_manifest, write_accepted
 from tutelage.deploy.label_folder import LabelFolder
+from tutelage.deploy.label_model import ModelFiles, files_of, packed
 from tutelage.deploy.label_shards import Labelling, Share, label_shards
 from tutelage.deploy.label_table import PoolModel
-from tutelage.deploy.runtime import OnnxModel
 from tutelage.system.console import Console
 from tutelage.system.cores import cores
-from tutelage.system.engines import Local, Resources
-from tutelage.system.errors import MissingExtra, TutelageError, need
+from tutelage.system.engines import Engine, Local, Ray, Resources, asked_cluster
+from tutelage.system.errors import TutelageError, need
 from tutelage.system.ranks import env_int
 
 AT_ONCE = 2  # shards in this process: one is read while the other is copied here, or written
@@ -36,35 +37,37 @@ def pseudo_label(
     *,
     threshold: float,
     accepted: Path | None,
+    engine: str,
+    address: str | None,
     share: str | None,
     quiet: bool,
 ) -> dict[str, Any] | None:
     """Label a pool; ``tutelage.api.pseudo_label`` has the arguments."""
     if not 0 <= threshold <= 1:
         raise TutelageError(f"--threshold {threshold}: expected a probability, from 0 to 1")
-    taken = _share(share)
+    taken, cluster = _share(share), asked_cluster(engine, address)
+    if cluster is not None and taken.of > 1:
+        raise TutelageError(
+            "--engine ray divides the work among the nodes of its cluster by itself; leave out "
+            "--share, and start it without torchrun"
+        )
     need("pyarrow", "train")
     images = [images] if isinstance(images, str | Path) else list(images)
     inside = [p for p in map(Path, images) if out.resolve().is_relative_to(p.resolve())]
     if inside:
         raise TutelageError(f"--out {out} lies in {inside[0]}, whose images are labelled; move it")
-    found = find_model(model)
+    files = files_of(find_model(model))
     shards = find_shards(images)
     if accepted is not None:
         check_manifest(accepted, shards)
-    folder = LabelFolder(out)
-    opened, digest = _opened(found)
-    labelling = Labelling(
-        folder,
-        digest,
-        opened.classes,
-        threshold,
-        lambda: opened,
-        workers=max(1, cores() // env_int("LOCAL_WORLD_SIZE", 1)),
-    )
-    summary, failed = label_shards(
-        labelling, shards, Local(AT_ONCE), Resources(), share=taken, console=Console(quiet=quiet)
-    )
+    folder, console = LabelFolder(out.absolute()), Console(quiet=quiet)
+    with _here(files) if cluster is None else _by_ray(cluster, files, console) as means:
+        labelling = Labelling(
+            folder, files.digest(), means.classes, threshold, means.open_model, means.workers
+        )
+        summary, failed = label_shards(
+            labelling, shards, means.engine, means.resources, share=taken, console=console
+        )
     if summary is not None and accepted is not None:
         write_accepted(shards, folder, accepted)
     _complain(summary["failed"] if summary else failed, len(shards))
@@ -93,30 +96,42 @@ def _complain(failed: list[dict[str, str]], shards: int) -> None:
         )
 
 
-def _opened(found: FoundModel) -> tuple[PoolModel, str]:
-    """The model, and a digest of its files: torch for a model folder if it can, or onnxruntime."""
-    if found.folder is not None and found.folder == found.given:
-        gpus = _gpus(exported=found.exported is not None)
-        if gpus is not None:  # several processes may share one, since decoding is slower
-            device = f"cuda:{env_int('LOCAL_RANK', 0) % gpus}" if gpus else "cpu"
-            weights = [found.folder / "model.json", found.folder / "model.safetensors"]
-            return open_folder(found.folder, device), _digest_of(weights)
-    assert found.exported is not None
-    return OnnxModel(found.exported, threads=1), _digest_of([found.exported])
+@dataclass(frozen=True)
+class _Means:
+    """What a pool is labelled with: see ``Labelling`` and ``Engine.map``."""
+
+    engine: Engine
+    resources: Resources
+    classes: tuple[str, ...]
+    open_model: Callable[[], PoolModel]
+    workers: int
 
 
-def _gpus(*, exported: bool) -> int | None:
-    """How many GPUs torch has; None without torch, which only an exported model can do without."""
-    try:
-        count: int = need("torch", "train").cuda.device_count()
-    except MissingExtra:
-        return None if exported else 0  # opening the folder says what to install
-    return count
+@contextmanager
+def _here(files: ModelFiles) -> Iterator[_Means]:
+    """This process and its share of the machine."""
+    gpus = 0 if files.exported else need("torch", "train").cuda.device_count()
+    # Several processes may share a GPU, since decoding is slower.
+    model = files.open(f"cuda:{env_int('LOCAL_RANK', 0) % gpus}" if gpus else "cpu")
+    workers = max(1, cores() // env_int("LOCAL_WORLD_SIZE", 1))
+    yield _Means(Local(AT_ONCE), Resources(), model.classes, lambda: model, workers)
 
 
-def _digest_of(files: Iterable[Path]) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    for file in files:
-        with file.open("rb") as opened:
-            digest.update(hashlib.file_digest(opened, "blake2b").digest())
-    return digest.hexdigest()
+@contextmanager
+def _by_ray(engine: Ray, files: ModelFiles, console: Console) -> Iterator[_Means]:
+    """A Ray cluster, whose nodes need nothing but the images and the folder for the labels."""
+    classes = files.open().classes
+    with engine.connected() as nodes:
+        console.say(
+            f"Ray: {len(nodes)} nodes, {sum(node.cores for node in nodes):g} cores, "
+            f"{sum(node.gpus for node in nodes):g} GPUs"
+        )
+        with_gpus = [] if files.exported else [node for node in nodes if node.gpus]
+        if with_gpus:
+            # Of two shards on a GPU, one is copied or decoded while it computes for the other.
+            each = int(max(1, min(node.cores / (2 * node.gpus) for node in with_gpus)))
+            opening = packed(files, "cuda").open
+            yield _Means(engine, Resources(each, 0.5), classes, opening, workers=each)
+        else:
+            # No shard waits for another, so cores are best used by as many shards.
+            yield _Means(engine, Resources(), classes, packed(files, "cpu").open, workers=1)

@@ -25,13 +25,14 @@ Result = TypeVar("Result")
 Opening = Callable[[], AbstractContextManager[Callable[[Item], Result]]]
 """Opens what every piece of work needs, a model say, and gives the function that does one."""
 
+ENGINES = ("local", "ray")
 RETRIES = 5  # of a piece of work whose process or node is lost
 WAITING = 1000  # pieces of work that a cluster knows of at once; its autoscaler counts them
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What one piece of work takes of a cluster."""
+    """What one piece of work takes of a cluster, or what a node of it has."""
 
     cores: float = 1
     gpus: float = 0
@@ -120,7 +121,7 @@ class Ray:
             TutelageError: no cluster answers, or it has another version of tutelage.
         """
         ray = need("ray", "ray")
-        with self._connected(ray):
+        with self.connected():
             task = ray.remote(_do).options(
                 num_cpus=resources.cores,
                 num_gpus=resources.gpus,
@@ -128,32 +129,59 @@ class Ray:
                 scheduling_strategy="SPREAD",
             )
             shared = [ray.put(opening)]  # in a list, or Ray would unpack it for each task anew
+            running: dict[Future[Result], Any] = {}
 
             def submit(item: Item) -> Future[Result]:
-                future: Future[Result] = task.remote(shared, __version__, item).future()
+                reference = task.remote(shared, __version__, item)
+                future: Future[Result] = reference.future()
+                running[future] = reference
                 return future
 
-            for item, future in _as_done(submit, items, WAITING):
-                yield item, _result(ray, future)
+            try:
+                for item, future in _as_done(submit, items, WAITING):
+                    del running[future]
+                    yield item, _result(ray, future)
+            finally:
+                for reference in running.values():
+                    ray.cancel(reference)
 
     @contextmanager
-    def _connected(self, ray: Any) -> Iterator[None]:
+    def connected(self) -> Iterator[list[Resources]]:
+        """Stay connected to the cluster meanwhile, and know what each of its nodes has.
+
+        Raises:
+            MissingExtra: Ray is not installed.
+            TutelageError: no cluster answers.
+        """
+        ray = need("ray", "ray")
         if ray.is_initialized():  # by the caller, whose cluster it stays
-            yield
+            yield _nodes(ray)
             return
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to Ray's makers
         try:
             with _own_sigterm():
-                ray.init(self.address, include_dashboard=False, logging_level="error")
+                ray.init(
+                    self.address,
+                    include_dashboard=False,
+                    logging_level="error",
+                    log_to_driver=False,
+                )
         except (ConnectionError, RuntimeError, ValueError) as error:
             where = self.address or os.environ.get("RAY_ADDRESS", "this machine")
             raise TutelageError(
                 f"no Ray cluster answers at {where} ({error}); start one with: ray start --head"
             ) from error
         try:
-            yield
+            yield _nodes(ray)
         finally:
             ray.shutdown()  # what this command began on the cluster ends with it
+
+
+def _nodes(ray: Any) -> list[Resources]:
+    """What each node has that works; a head often has no cores, and only knows of the others."""
+    found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = [Resources(node.get("CPU", 0), node.get("GPU", 0)) for node in found]
+    return [node for node in nodes if node.cores]
 
 
 @contextmanager
@@ -177,6 +205,23 @@ def _result(ray: Any, future: Future[Any]) -> Any:
         raise error.cause from error
     except ray.exceptions.RayError as error:  # its process was killed, or its node went away
         return Lost(str(error).strip().partition("\n")[0])
+
+
+def asked_cluster(engine: str, address: str | None) -> Ray | None:
+    """The cluster that ``--engine`` and ``--address`` ask for; None is this process.
+
+    Raises:
+        MissingExtra: Ray is not installed.
+        TutelageError: no such engine, or an address for this process.
+    """
+    if engine not in ENGINES:
+        raise TutelageError(f"no engine called {engine!r}; --engine takes {' or '.join(ENGINES)}")
+    if engine == "local":
+        if address is not None:
+            raise TutelageError("--address is that of a Ray cluster; add --engine ray")
+        return None
+    need("ray", "ray")
+    return Ray(address)
 
 
 class _Opened:
