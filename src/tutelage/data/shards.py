@@ -12,13 +12,12 @@ import hashlib
 import itertools
 import os
 import re
-import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, BinaryIO, NoReturn, TypeAlias
 
 from tutelage.data.columns import holds_bytes, open_parquet, undamaged
@@ -26,70 +25,15 @@ from tutelage.data.decode import MAX_BYTES, SUFFIXES, UnreadableImage
 from tutelage.data.folder import as_text, files_below
 from tutelage.data.sources import bytes_in, read_file
 from tutelage.data.tars import Member, index_tar, read_member, tar_images
-from tutelage.system.errors import TutelageError, need
+from tutelage.system.errors import TutelageError
 from tutelage.system.nearest import did_you_mean
+from tutelage.system.storage import Place, as_oserror, file_system, state_of
 
 BLOCK = 4096  # files of a folder in one shard
 _ROWS = 64  # rows of a Parquet file in memory at once
-_PIECE = 1 << 24  # bytes of a remote file in one request
 _NAMES = ("file", "key", "__key__")  # columns that name a Parquet row's image
-_STATES = ("ETag", "etag", "md5Hash", "md5", "mtime", "LastModified", "last_modified", "created")
-_PACKAGES = {  # the package that fsspec needs for a kind of URL
-    **dict.fromkeys(("s3", "s3a"), "s3fs"),
-    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
-    **dict.fromkeys(("az", "abfs", "abfss"), "adlfs"),
-    **dict.fromkeys(("http", "https"), "aiohttp"),
-}
 
 Read = Callable[[], bytes]
-
-
-@dataclass(frozen=True)
-class Place:
-    """A path or a URL."""
-
-    name: str
-    remote: bool
-
-    @cached_property
-    def system(self) -> tuple[Any, str]:
-        """The fsspec file system and the path in it."""
-        return file_system(self.name)
-
-    def fingerprint(self) -> str:
-        """Size and time here; size and the store's own checksum or time elsewhere.
-
-        The time of a local file is that of its content, so that another name of its folder, new
-        permissions or another mount change nothing.
-        """
-        if not self.remote:
-            stat = os.stat(self.name)
-            return f"{stat.st_size} {stat.st_mtime_ns}"
-        with _remote_errors(self.name):
-            system, path = self.system
-            return _state(system.info(path))
-
-    @contextmanager
-    def opened(self, stop: threading.Event) -> Iterator[BinaryIO]:
-        """A seekable binary file; a remote one is copied here."""
-        if not self.remote:
-            with open(self.name, "rb") as file:
-                yield file
-            return
-        with tempfile.TemporaryFile() as here:
-            for piece in self._pieces():
-                if stop.is_set():
-                    raise OSError(f"the copying of {self.name} was stopped")
-                here.write(piece)
-            here.seek(0)
-            yield here
-
-    def _pieces(self) -> Iterator[bytes]:
-        with _remote_errors(self.name):
-            system, path = self.system
-            with system.open(path, "rb", block_size=_PIECE) as there:
-                while piece := there.read(_PIECE):
-                    yield piece
 
 
 @dataclass(frozen=True)
@@ -157,7 +101,7 @@ class FolderShard:
 
     def _read(self, file: str) -> bytes:
         if self.place.remote:
-            with _remote_errors(file):
+            with as_oserror(file):
                 system, path = self.place.system
                 content: bytes = system.cat_file(f"{path.rstrip('/')}/{file}")
                 return content
@@ -192,23 +136,6 @@ def find_shards(images: Iterable[str | os.PathLike[str]]) -> list[Shard]:
     return shards
 
 
-def file_system(url: str) -> tuple[Any, str]:
-    """The fsspec file system of a URL, and the path in it.
-
-    Raises:
-        TutelageError: what fsspec needs for this kind of URL is not installed.
-        MissingExtra: fsspec itself is not installed.
-    """
-    core = need("fsspec.core", "train")
-    try:
-        system, path = core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        package = _PACKAGES.get(url.partition("://")[0])
-        mend = f"; install it with: pip install {package}" if package else ""
-        raise TutelageError(f"{url}: {error}{mend}") from error
-    return system, str(path)
-
-
 def braces(text: str) -> list[str]:
     """Write out ``{a,b}`` and ``{000..099}`` as a shell does; a padded bound pads all numbers."""
     found = re.search(r"\{([^{}]*(?:,|\.\.)[^{}]*)\}", text)
@@ -227,9 +154,10 @@ def braces(text: str) -> list[str]:
 
 
 def _places(text: str) -> list[Place]:
-    if "://" in text and not text.startswith("file://"):
+    place = Place.at(text)
+    if place.remote:
         return _remote_places(text)
-    text = text.removeprefix("file://")
+    text = place.name
     if os.path.exists(text):
         return [Place(os.path.abspath(text), remote=False)]
     found: list[str] = []
@@ -245,7 +173,7 @@ def _remote_places(text: str) -> list[Place]:
     found: list[str] = []
     for one in braces(text):
         system, path = file_system(one)
-        with _remote_errors(one):
+        with as_oserror(one):
             matches = sorted(system.glob(path)) if glob.has_magic(path) else [path]
         if not matches:
             raise TutelageError(f"nothing matches {one}")
@@ -303,7 +231,7 @@ def _local_files(root: str) -> Iterator[tuple[str, str]]:
 
 def _remote_files(place: Place) -> Iterator[tuple[str, str]]:
     """The same in an object store, with what its listing says about each file."""
-    with _remote_errors(place.name):
+    with as_oserror(place.name):
         system, root = place.system
         found = system.find(root, detail=True)
     root = root.rstrip("/")
@@ -311,23 +239,7 @@ def _remote_files(place: Place) -> Iterator[tuple[str, str]]:
         below = path[len(root) :].lstrip("/")
         hidden = any(part.startswith(".") for part in below.split("/"))
         if below and not hidden and _suffix(below) in (*SUFFIXES, *_FORMATS):
-            yield below, _state(info)
-
-
-@contextmanager
-def _remote_errors(where: str) -> Iterator[None]:
-    """Raise OSError, as a disk does, in place of what the clients of object stores raise."""
-    try:
-        yield
-    except TutelageError:
-        raise
-    except Exception as error:
-        raise OSError(f"{where}: {str(error) or type(error).__name__}") from error
-
-
-def _state(info: dict[str, Any]) -> str:
-    known = next((str(info[key]) for key in _STATES if info.get(key)), "")
-    return f"{info.get('size')} {known}"
+            yield below, state_of(info)
 
 
 def _suffix(name: str) -> str:

@@ -14,8 +14,9 @@ from typing import Any
 from tutelage._version import __version__
 from tutelage.data.decode import MAX_BYTES
 from tutelage.data.layout import is_image
-from tutelage.data.shards import braces, file_system
+from tutelage.data.shards import braces
 from tutelage.system.errors import TutelageError
+from tutelage.system.storage import file_system
 
 WAIT_S = 20  # for each answer of a web server
 DOWNLOAD_S = 120  # for one image from it

@@ -1,0 +1,268 @@
+"""Files and folders here, and in what fsspec knows: object stores, and servers of files.
+
+A file that is written to a place appears there whole or not at all. Who sees to that differs:
+
+- Here, ``tutelage.system.files``: a temporary file beside it is synced and renamed.
+- In S3, Google's and Azure's stores, the store: an object is there when all of its bytes are, and
+  an upload that breaks off leaves what was there before. So a file is put under its own name at
+  once. A temporary key would gain nothing, since such a store renames by copying and deleting.
+- Elsewhere (SFTP, SMB, HDFS) a file grows while it is written. So it is written under a hidden
+  name beside its own, and renamed.
+
+What is uploaded is always a finished file from here. A file that fsspec opens for writing is not
+used, because it is published when it is closed, also by an error on the way. Its transactions are
+not used, because they belong to an object that threads share, and do not hold for all writes.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from tutelage.system import files
+from tutelage.system.errors import TutelageError, need
+
+_PIECE = 1 << 24  # bytes of a remote file in one request
+_STATES = ("ETag", "etag", "md5Hash", "md5", "mtime", "LastModified", "last_modified", "created")
+_PACKAGES = {  # the package that fsspec needs for a kind of URL
+    **dict.fromkeys(("s3", "s3a"), "s3fs"),
+    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
+    **dict.fromkeys(("az", "abfs", "abfss"), "adlfs"),
+    **dict.fromkeys(("http", "https"), "aiohttp"),
+}
+_WHOLE = {"s3", "gs", "abfs"}  # of these file systems an object appears only when it is complete
+
+
+@dataclass(frozen=True)
+class Place:
+    """A path or a URL."""
+
+    name: str
+    remote: bool
+
+    @classmethod
+    def at(cls, name: str | os.PathLike[str]) -> Place:
+        """The place that a person names; ``file://`` is a path."""
+        text = os.fspath(name)
+        remote = "://" in text and not text.startswith("file://")
+        return cls(text if remote else text.removeprefix("file://"), remote)
+
+    def __str__(self) -> str:
+        """Its name."""
+        return self.name
+
+    def __truediv__(self, part: str) -> Place:
+        """What is in the folder under this name."""
+        if self.remote:
+            return Place(f"{self.name.rstrip('/')}/{part}", remote=True)
+        return Place(os.path.join(self.name, part), remote=False)
+
+    @cached_property
+    def system(self) -> tuple[Any, str]:
+        """The fsspec file system and the path in it."""
+        return file_system(self.name)
+
+    def holds(self, other: Place) -> bool:
+        """Whether the other place is this one, or below it."""
+        if self.remote != other.remote:
+            return False
+        if not self.remote:
+            return Path(other.name).resolve().is_relative_to(Path(self.name).resolve())
+        (ours, folder), (theirs, path) = self.system, other.system
+        return type(ours) is type(theirs) and f"{path}/".startswith(f"{folder.rstrip('/')}/")
+
+    def fingerprint(self) -> str:
+        """Size and time here; size and the store's own checksum or time elsewhere.
+
+        The time of a local file is that of its content, so that another name of its folder, new
+        permissions or another mount change nothing.
+        """
+        if not self.remote:
+            stat = os.stat(self.name)
+            return f"{stat.st_size} {stat.st_mtime_ns}"
+        with as_oserror(self.name):
+            system, path = self.system
+            return state_of(system.info(path))
+
+    @contextmanager
+    def opened(self, stop: threading.Event) -> Iterator[BinaryIO]:
+        """A seekable binary file; a remote one is copied here."""
+        if not self.remote:
+            with open(self.name, "rb") as file:
+                yield file
+            return
+        with tempfile.TemporaryFile() as here:
+            for piece in self._pieces():
+                if stop.is_set():
+                    raise OSError(f"the copying of {self.name} was stopped")
+                here.write(piece)
+            here.seek(0)
+            yield here
+
+    def exists(self) -> bool:
+        """Whether there is such a file; raises OSError where that cannot be known."""
+        if not self.remote:
+            return os.path.exists(self.name)
+        with as_oserror(self.name):
+            system, path = self._now
+            try:  # fsspec's own ``exists`` is also False when the store does not answer
+                system.info(path)
+            except FileNotFoundError:
+                return False
+            return True
+
+    def names(self) -> list[str]:
+        """The names in the folder, sorted; none if there is no such folder."""
+        if not self.remote:
+            return sorted(os.listdir(self.name)) if os.path.isdir(self.name) else []
+        with as_oserror(self.name):
+            system, path = self._now
+            try:
+                found = [name.rstrip("/") for name in system.ls(path, detail=False)]
+            except FileNotFoundError:
+                return []
+            folder = path.rstrip("/")  # some stores list it among what it holds
+            return sorted(name.rpartition("/")[2] for name in found if name != folder)
+
+    def read_bytes(self, last: int | None = None) -> bytes:
+        """The content of the file, or its ``last`` bytes, fewer if it has fewer.
+
+        Raises:
+            FileNotFoundError: there is none.
+            OSError: it cannot be read.
+        """
+        if not self.remote:
+            with open(self.name, "rb") as file:
+                return _read(file, last)
+        with as_oserror(self.name):
+            system, path = self._now
+            with system.open(path, "rb") as file:
+                return _read(file, last)
+
+    @contextmanager
+    def replacing(self) -> Iterator[Path]:
+        """A temporary file here to write to, which becomes this file in one step in the end.
+
+        After a failure the old file, or none, is there. A process that is killed may leave a file
+        in the temporary folder, and beside this one a hidden name that ends in ``.partial``;
+        nothing reads either.
+
+        Raises:
+            OSError: it cannot be written; the error names this file, or the temporary one.
+        """
+        if not self.remote:
+            with files.replacing(Path(self.name)) as partial:
+                yield partial
+            return
+        with tempfile.TemporaryDirectory(prefix="tutelage-") as folder:
+            here = Path(folder, "whole")
+            with files.about(here):
+                yield here
+            with as_oserror(self.name):
+                self._publish(str(here))
+
+    def write(self, content: bytes | str) -> None:
+        """Replace the file, as ``replacing`` does; text is written as UTF-8."""
+        with self.replacing() as here:
+            here.write_bytes(content.encode() if isinstance(content, str) else content)
+
+    def remove(self) -> None:
+        """Delete the file, if there is one."""
+        with suppress(FileNotFoundError):
+            if not self.remote:
+                os.unlink(self.name)
+                return
+            with as_oserror(self.name):
+                system, path = self._now
+                system.rm_file(path)
+
+    def make_folder(self) -> None:
+        """Make the folder, if there is none. A remote one is made with its first file."""
+        if not self.remote:
+            os.makedirs(self.name, exist_ok=True)
+
+    @property
+    def _now(self) -> tuple[Any, str]:
+        """``system`` as it is now: it remembers listings, but other processes write there, too."""
+        system, path = self.system
+        system.invalidate_cache()
+        return system, path
+
+    def _pieces(self) -> Iterator[bytes]:
+        with as_oserror(self.name):
+            system, path = self.system
+            with system.open(path, "rb", block_size=_PIECE) as there:
+                while piece := there.read(_PIECE):
+                    yield piece
+
+    def _publish(self, here: str) -> None:
+        """Put a local file in this place."""
+        system, path = self._now
+        known = system.protocol
+        if not _WHOLE.isdisjoint([known] if isinstance(known, str) else known):
+            system.put_file(here, path)
+            return
+        folder, _, name = path.rpartition("/")
+        beside = f"{folder}/.{name}.{secrets.token_hex(4)}.partial"
+        system.makedirs(folder, exist_ok=True)
+        try:
+            system.put_file(here, beside)
+            if system.exists(path):  # not every server renames onto a file that is there
+                system.rm_file(path)
+            system.mv(beside, path)
+        except BaseException:
+            with suppress(Exception):
+                system.rm_file(beside)
+            raise
+
+
+def file_system(url: str) -> tuple[Any, str]:
+    """The fsspec file system of a URL, and the path in it.
+
+    Raises:
+        TutelageError: what fsspec needs for this kind of URL is not installed.
+        MissingExtra: fsspec itself is not installed.
+    """
+    core = need("fsspec.core", "train")
+    try:
+        system, path = core.url_to_fs(url)
+    except (ImportError, ValueError) as error:
+        package = _PACKAGES.get(url.partition("://")[0])
+        mend = f"; install it with: pip install {package}" if package else ""
+        raise TutelageError(f"{url}: {error}{mend}") from error
+    return system, str(path)
+
+
+def state_of(info: dict[str, Any]) -> str:
+    """What a store's listing says about the content of a file: its size, and checksum or time."""
+    known = next((str(info[key]) for key in _STATES if info.get(key)), "")
+    return f"{info.get('size')} {known}"
+
+
+@contextmanager
+def as_oserror(where: str) -> Iterator[None]:
+    """Raise OSError, as a disk does, in place of what the clients of object stores raise."""
+    try:
+        yield
+    except TutelageError:
+        raise
+    except Exception as error:
+        said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        if isinstance(error, FileNotFoundError):  # many name the path alone
+            raise FileNotFoundError(f"{where}: {'not found' if said in where else said}") from error
+        raise OSError(f"{where}: {' '.join(said.split())}") from error
+
+
+def _read(file: BinaryIO, last: int | None) -> bytes:
+    if last is not None:
+        file.seek(0, os.SEEK_END)
+        file.seek(max(0, file.tell() - last))
+    return file.read()
