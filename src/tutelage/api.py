@@ -418,7 +418,8 @@ def pseudo_label(
             the GPU ``LOCAL_RANK``, if there is one.
         images: .tar or .parquet shards, folders of images or of such shards, as paths or URLs
             (``s3://...``); patterns with ``*`` and ``{000..099}`` stand for several.
-        out: the folder for the labels; the same command continues work that was cut off.
+        out: the folder for the labels, also as a URL (``s3://...``); the same command continues
+            work that was cut off.
         threshold: probability that a pseudo-label needs to be accepted; the default is that of
             FixMatch (Sohn et al. 2020, arXiv:2001.07685).
         accepted: at the end also write the accepted images to this manifest, for tutelage run: a
@@ -439,13 +440,12 @@ def pseudo_label(
     """
     from tutelage.deploy.pseudo_label import pseudo_label
 
-    manifest = None if accepted is None else Path(accepted)
     return pseudo_label(
         Path(model),
         images,
-        Path(out),
+        out,
         threshold=threshold,
-        accepted=manifest,
+        accepted=accepted,
         engine=engine,
         address=address,
         share=share,

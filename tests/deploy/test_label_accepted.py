@@ -10,6 +10,7 @@ from tutelage.deploy import label_accepted
 from tutelage.deploy.label_accepted import check_manifest, write_accepted
 from tutelage.deploy.label_folder import LabelFolder
 from tutelage.system.errors import TutelageError
+from tutelage.system.storage import Place
 
 pytest.importorskip("pyarrow")
 
@@ -29,7 +30,7 @@ def test_a_folder_becomes_a_manifest_of_paths(tmp_path: Path) -> None:
     manifest = tmp_path / "made" / "accepted.csv"
     shards = find_shards([place])
     check_manifest(manifest, shards)
-    write_accepted(shards, LabelFolder(tmp_path / "out"), manifest)
+    write_accepted(shards, LabelFolder(Place.at(tmp_path / "out")), manifest)
     catalog = read_catalog(manifest)
     found = {
         Path(n).name: catalog.classes[k] for n, k in zip(catalog.names, catalog.labels, strict=True)
@@ -52,7 +53,7 @@ def test_shards_become_a_manifest_of_images(
         places = [*tars, table, "memory://accepted/d.tar"]
         expected = labelled(tmp_path / "out", *places)
         manifest = tmp_path / "accepted.parquet"
-        write_accepted(find_shards(places), LabelFolder(tmp_path / "out"), manifest)
+        write_accepted(find_shards(places), LabelFolder(Place.at(tmp_path / "out")), manifest)
     finally:
         memory.rm("/accepted", recursive=True)
     catalog = read_catalog(manifest)
@@ -80,7 +81,7 @@ def test_what_cannot_be_written_is_refused_at_once(name: str, message: str, tmp_
 def test_a_shard_that_changed_meanwhile_is_an_error_and_no_manifest(tmp_path: Path) -> None:
     tar = pools.write_tar(tmp_path / "a.tar", pools.images(20))
     labelled(tmp_path / "out", tar)
-    folder = LabelFolder(tmp_path / "out")
+    folder = LabelFolder(Place.at(tmp_path / "out"))
     for other in (pools.images(19), pools.images(20, 7)):
         pools.write_tar(tar, other)
         with pytest.raises(TutelageError, match="has changed since it was labelled"):

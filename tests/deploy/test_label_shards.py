@@ -27,6 +27,7 @@ from tutelage.deploy.label_shards import Labelling, Share
 from tutelage.system.console import Console
 from tutelage.system.engines import Local, Lost, Ray, Resources
 from tutelage.system.errors import TutelageError
+from tutelage.system.storage import Place
 
 parquet = pytest.importorskip("pyarrow.parquet")
 
@@ -84,7 +85,7 @@ def test_the_footer_is_found_by_those_who_labelled_with_an_earlier_version(tmp_p
     pools.label(tmp_path / "out", pools.write_tar(tmp_path / "a.tar", pools.images(3)))
     (path,) = (tmp_path / "out" / LABELS).iterdir()
     footer = parquet.read_metadata(path).metadata[b"tutelage.label"]
-    assert json.loads(footer) == label_table.about(path)
+    assert json.loads(footer) == label_table.about(Place.at(path))
 
 
 def test_what_looks_like_none_of_the_classes_is_not_accepted(tmp_path: Path) -> None:
@@ -164,7 +165,9 @@ def test_memory_does_not_grow_with_a_shard(tmp_path: Path) -> None:
             yield ((str(number), read) for number in range(1500))
 
     shards: Any = [Endless()]
-    labelling = Labelling(LabelFolder(tmp_path), "m", model.classes, 0.5, lambda: model, workers=2)
+    labelling = Labelling(
+        LabelFolder(Place.at(tmp_path)), "m", model.classes, 0.5, lambda: model, workers=2
+    )
     label_shards.label_shards(labelling, shards, Local(), Resources(), console=Console(quiet=True))
     assert count == 1500
     assert model.batch * 2 <= most <= model.batch * (2 * label_shards._AHEAD + 2)
@@ -356,7 +359,9 @@ def test_one_shard_is_opened_while_another_is_read_and_only_one_is_read(tmp_path
                 yield str(number), lambda: pools.png(1)
 
     shards: Any = [Watched("a"), Watched("b")]
-    labelling = Labelling(LabelFolder(tmp_path), "m", pools.CLASSES, 0.5, pools.ByColour, workers=2)
+    labelling = Labelling(
+        LabelFolder(Place.at(tmp_path)), "m", pools.CLASSES, 0.5, pools.ByColour, workers=2
+    )
     label_shards.label_shards(labelling, shards, Local(2), Resources(), console=Console(quiet=True))
     assert reading in (["a"] * 24 + ["b"] * 24, ["b"] * 24 + ["a"] * 24)
 
@@ -387,15 +392,15 @@ def test_the_copying_of_a_shard_that_is_stopped_is_no_failure_of_the_shard(
     monkeypatch.setattr(label_table.LabelTable, "finish", full)
     near = find_shards([pools.write_tar(tmp_path / "near.tar", pools.images(4))])
     shards: Any = [*near, Far()]
-    out = LabelFolder(tmp_path / "out")
+    out = LabelFolder(Place.at(tmp_path / "out"))
     labelling = Labelling(out, "m", pools.CLASSES, 0.5, pools.ByColour, workers=2)
     with pytest.raises(OSError, match="No space left"):
         label_shards.label_shards(
             labelling, shards, Local(2), Resources(), console=Console(quiet=True)
         )
-    assert [p.name for p in out.path.rglob("*") if p.is_file() and p.suffix != ".lock"] == [
-        "options.json"
-    ]
+    assert [
+        p.name for p in (tmp_path / "out").rglob("*") if p.is_file() and p.suffix != ".lock"
+    ] == ["options.json"]
 
 
 def test_a_shard_that_an_engine_lost_is_a_failure_until_it_is_labelled(
@@ -419,7 +424,7 @@ def test_a_shard_that_an_engine_lost_is_a_failure_until_it_is_labelled(
         assert whole is not None
         assert (whole["failed"], whole["images"]) == ([], 12)
         # The process may have died between the labels and the end of the piece of work.
-        LabelFolder(out).fail(find_shards([place])[1], "the node died")
+        LabelFolder(Place.at(out)).fail(find_shards([place])[1], "the node died")
 
 
 # --- a cluster
@@ -444,7 +449,7 @@ def test_a_cluster_writes_the_same_bytes(cluster: Any, tmp_path: Path) -> None:
 
 
 def test_a_machine_that_does_not_see_the_folder_is_named(tmp_path: Path) -> None:
-    out = LabelFolder(tmp_path / "elsewhere")
+    out = LabelFolder(Place.at(tmp_path / "elsewhere"))
     labelling = Labelling(out, "m", pools.CLASSES, 0.5, pools.ByColour, workers=1)
     with (
         pytest.raises(TutelageError, match=r"does not see the folder .*elsewhere; --out must be"),

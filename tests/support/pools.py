@@ -25,6 +25,7 @@ from tutelage.deploy.label_shards import Labelling, Share, label_shards
 from tutelage.system.console import Console
 from tutelage.system.engines import Local, Resources
 from tutelage.system.stop import Terminated, handled
+from tutelage.system.storage import Place
 
 CLASSES = ("red", "green", "blue")
 
@@ -103,7 +104,7 @@ def label(out: Path, *places: Path | str, **options: Any) -> dict[str, Any] | No
     """Label a pool with two threads, two shards at once; the console is quiet."""
     model = options.pop("model", None) or ByColour()
     labelling = Labelling(
-        LabelFolder(out),
+        LabelFolder(Place.at(out)),
         options.pop("digest", "by colour"),
         CLASSES,
         options.pop("threshold", 0.5),

@@ -10,6 +10,7 @@ from shlex import quote
 from typing import Any
 
 from tutelage.system.errors import TutelageError
+from tutelage.system.storage import Place
 
 SKIPPED_SHOWN = 20  # images that could not be read, by name
 FIGURES = {
@@ -47,7 +48,7 @@ def print_result(command: str, result: Any, options: dict[str, Any], *, as_json:
             "{images:,} images: {labelled:,} labelled, {accepted:,} of them accepted; "
             "{skipped:,} could not be read"
         ).format(**result)
-        print(f"{counts}\nlabels: {Path(options['out'], 'labels')}", file=sys.stderr)
+        print(f"{counts}\nlabels: {Place.at(options['out']) / 'labels'}", file=sys.stderr)
 
 
 def print_error(text: str) -> None:

@@ -7,22 +7,28 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from tutelage.data.decode import UnreadableImage
 from tutelage.data.shards import FolderShard, Shard
 from tutelage.deploy.label_folder import LabelFolder
 from tutelage.system.errors import TutelageError, need
 from tutelage.system.files import csv_line, replacing
+from tutelage.system.storage import Place
 
 _ROWS = 64  # of a row group: images in memory at once
 
 
-def check_manifest(path: Path, shards: Sequence[Shard]) -> None:
+def check_manifest(name: Path | str, shards: Sequence[Shard]) -> Path:
     """Refuse a manifest that could not be written, before any work is done.
 
     Raises:
-        TutelageError: it exists, has another suffix, or needs paths of images that have none.
+        TutelageError: it exists, is an address, has another suffix, or needs paths of images that
+            have none.
     """
+    if Place.at(name).remote:
+        raise TutelageError(f"--accepted {name} is an address; give a path on this machine")
+    path = Path(name)
     if path.suffix not in (".csv", ".parquet"):
         raise TutelageError(
             f"--accepted {path}: expected .csv (paths) or .parquet (the images themselves)"
@@ -35,6 +41,7 @@ def check_manifest(path: Path, shards: Sequence[Shard]) -> None:
             f"--accepted {path}: the images of {inside[0].name} have no paths here; give a "
             ".parquet file, which holds the images themselves"
         )
+    return path
 
 
 def write_accepted(shards: Sequence[Shard], out: LabelFolder, path: Path) -> None:
@@ -60,17 +67,16 @@ def _accepted(
     shards: Sequence[Shard], out: LabelFolder, *, contents: bool
 ) -> Iterator[tuple[Shard, str, str, bytes]]:
     """(shard, image, label, bytes) of each accepted image; no bytes unless ``contents``."""
-    parquet = need("pyarrow.parquet", "train")
     for shard in shards:
         if not out.has_labels(shard):  # it could not be read
             continue
-        batches = parquet.ParquetFile(out.labels_of(shard)).iter_batches(
-            columns=["image", "label", "accepted"]
-        )
-        rows = itertools.chain.from_iterable(batch.to_pylist() for batch in batches)
+        to_its_end = threading.Event()
         try:
-            with shard.opened(threading.Event()) as entries:
-                for (name, read), row in zip(entries, rows, strict=True):
+            with (
+                out.labels_of(shard).opened(to_its_end) as labels,
+                shard.opened(to_its_end) as entries,
+            ):
+                for (name, read), row in zip(entries, _rows(labels), strict=True):
                     if name != row["image"]:
                         raise ValueError(f"{name} is in the place of {row['image']}")
                     if row["accepted"]:
@@ -79,6 +85,12 @@ def _accepted(
             raise TutelageError(
                 f"{shard.name} has changed since it was labelled ({error}); repeat the command"
             ) from error
+
+
+def _rows(labels: BinaryIO) -> Iterator[dict[str, Any]]:
+    table = need("pyarrow.parquet", "train").ParquetFile(labels)
+    for batch in table.iter_batches(columns=["image", "label", "accepted"]):
+        yield from batch.to_pylist()
 
 
 def _write_csv(rows: Iterator[tuple[Shard, str, str, bytes]], partial: Path, beside: Path) -> None:

@@ -7,7 +7,7 @@ import json
 import platform
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,9 @@ from typing import Any
 from tutelage.data.shards import Shard
 from tutelage.deploy.label_table import about
 from tutelage.system.errors import TutelageError
-from tutelage.system.files import replacing, sweep, write_atomically
+from tutelage.system.files import sweep
 from tutelage.system.locks import lock
+from tutelage.system.storage import Place
 
 SUMMARY, OPTIONS, LABELS, FAILED = "label.json", "options.json", "labels", "failed"
 
@@ -28,23 +29,23 @@ class LabelFolder:
     Each file appears in one step, so another process never sees a half-written one.
     """
 
-    path: Path
+    place: Place
 
     def make(self) -> None:
         """Make the folder, unless it is there."""
         for name in (LABELS, FAILED):
-            (self.path / name).mkdir(parents=True, exist_ok=True)
+            (self.place / name).make_folder()
 
     def check(self) -> None:
-        """Refuse a place where the folder is not the one that ``make`` has made.
+        """Refuse a place where the folder is not the one that ``pin`` was called for.
 
         Raises:
-            TutelageError: it is not there.
+            TutelageError: it is not.
         """
-        if not (self.path / LABELS).is_dir():
+        if not (self.place / OPTIONS).exists():
             raise TutelageError(
-                f"{platform.node()} does not see the folder {self.path}; --out must be one that "
-                "all machines share"
+                f"{platform.node()} does not see the folder {self.place}; --out must be one that "
+                "all machines share, or the address of a store"
             )
 
     @contextmanager
@@ -54,10 +55,13 @@ class LabelFolder:
         Raises:
             TutelageError: another process does it.
         """
-        with (self.path / f".{work}.lock").open("w") as file:
+        if self.place.remote:
+            yield
+            return
+        with open((self.place / f".{work}.lock").name, "w") as file:
             lock(
                 file,
-                f"another process labels this pool in {self.path}; wait until it ends. To divide "
+                f"another process labels this pool in {self.place}; wait until it ends. To divide "
                 "the work among several, give them --share 1/2 and --share 2/2",
             )
             yield
@@ -67,23 +71,25 @@ class LabelFolder:
 
         What was written is read again: of two commands that begin at once, one stops here.
         """
-        path = self.path / OPTIONS
-        if not path.exists():
-            write_atomically(path, json.dumps(options, indent=2, ensure_ascii=False) + "\n")
+        file = self.place / OPTIONS
+        if not file.exists():
+            file.write(json.dumps(options, indent=2, ensure_ascii=False) + "\n")
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = json.loads(file.read_bytes())
         except ValueError as error:
-            raise TutelageError(f"{path} is damaged ({error}); delete it or {self.path}") from error
+            raise TutelageError(
+                f"{file} is damaged ({error}); delete it or {self.place}"
+            ) from error
         theirs = found if isinstance(found, dict) else {}
         if changed := [key for key, value in options.items() if theirs.get(key) != value]:
             raise TutelageError(
-                f"{self.path} holds labels that were made with another {' and '.join(changed)}; "
-                f"choose another --out, or delete {self.path} to label anew"
+                f"{self.place} holds labels that were made with another {' and '.join(changed)}; "
+                f"choose another --out, or delete {self.place} to label anew"
             )
 
-    def labels_of(self, shard: Shard) -> Path:
+    def labels_of(self, shard: Shard) -> Place:
         """The file of a shard's labels."""
-        return self.path / LABELS / f"{_name(shard)}.parquet"
+        return self.place / LABELS / f"{_name(shard)}.parquet"
 
     def has_labels(self, shard: Shard) -> bool:
         """Whether a shard has labels, damaged ones included."""
@@ -95,43 +101,48 @@ class LabelFolder:
 
     def writing(self, shard: Shard) -> AbstractContextManager[Path]:
         """A file to write a shard's labels to, which become its labels in the end."""
-        return replacing(self.labels_of(shard))
+        return self.labels_of(shard).replacing()
 
     def others(self, shards: Sequence[Shard]) -> int:
         """How many shards have labels here besides these."""
-        expected = {self.labels_of(shard) for shard in shards}
-        return sum(path not in expected for path in (self.path / LABELS).glob("*.parquet"))
+        found = {name for name in (self.place / LABELS).names() if name.endswith(".parquet")}
+        return len(found - {f"{_name(shard)}.parquet" for shard in shards})
 
     def fail(self, shard: Shard, reason: str) -> dict[str, str]:
-        """Write why a shard has no labels, as ``failure`` returns it."""
+        """Write why a shard has no labels; returns what is written, its name and the reason."""
         record = {"shard": shard.name, "reason": reason}
-        write_atomically(self._failure(shard), json.dumps(record, indent=2) + "\n")
+        self._failure(shard).write(json.dumps(record, indent=2) + "\n")
         return record
 
-    def failure(self, shard: Shard) -> dict[str, str] | None:
-        """The shard and the reason that it has no labels, if it was tried without success."""
-        path = self._failure(shard)
-        if not path.exists():
-            return None
-        found: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+    def failures(self, shards: Sequence[Shard]) -> dict[str, dict[str, str]]:
+        """What ``fail`` returned of each shard that was tried without success, by its name."""
+        listed, found = set((self.place / FAILED).names()), {}
+        for shard in shards:
+            if f"{_name(shard)}.json" in listed:
+                with suppress(FileNotFoundError):  # another process has just labelled it
+                    found[shard.name] = json.loads(self._failure(shard).read_bytes())
         return found
 
     def forget_failure(self, shard: Shard) -> None:
         """Take back what ``fail`` wrote; the shard is labelled now."""
-        self._failure(shard).unlink(missing_ok=True)
+        self._failure(shard).remove()
 
     def summarise(self, content: dict[str, Any]) -> None:
         """Write the sum of all labels."""
         text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-        write_atomically(self.path / SUMMARY, text)
+        (self.place / SUMMARY).write(text)
 
     def sweep(self, shards: Sequence[Shard]) -> None:
-        """Delete what processes that were killed left half-written for these shards."""
-        names = {path.name for one in shards for path in (self.labels_of(one), self._failure(one))}
-        sweep(self.path, {*names, SUMMARY, OPTIONS})
+        """Delete what processes that were killed left half-written for these shards.
 
-    def _failure(self, shard: Shard) -> Path:
-        return self.path / FAILED / f"{_name(shard)}.json"
+        An object store has nothing of it; what other servers have is hidden and read by nobody.
+        """
+        if not self.place.remote:
+            names = {f"{_name(shard)}{kind}" for shard in shards for kind in (".parquet", ".json")}
+            sweep(Path(self.place.name), {*names, SUMMARY, OPTIONS})
+
+    def _failure(self, shard: Shard) -> Place:
+        return self.place / FAILED / f"{_name(shard)}.json"
 
 
 def _name(shard: Shard) -> str:

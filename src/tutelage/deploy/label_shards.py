@@ -32,6 +32,7 @@ from tutelage.system.engines import Engine, Lost, Resources
 from tutelage.system.errors import TutelageError, need
 
 FORMAT = 1  # of the folder: raise it when old outputs would be read wrongly
+_ASKED = 8  # footers read at once: a store far away takes its time to answer
 _AHEAD = 4  # batches per thread that are read and answered before they are written
 
 Entries: TypeAlias = Iterator[tuple[str, Read]]
@@ -265,10 +266,12 @@ def _summarise(
     by_class = np.zeros((len(classes), 2), dtype=np.int64)
     failed: list[dict[str, str]] = []
     waiting = 0
-    for shard in shards:
-        known, failure = out.about(shard), out.failure(shard)
-        if failure is not None:
-            failed.append(failure)
+    failures = out.failures(shards)
+    with ThreadPoolExecutor(_ASKED) as threads:
+        footers = list(threads.map(out.about, shards))
+    for shard, known in zip(shards, footers, strict=True):
+        if shard.name in failures:
+            failed.append(failures[shard.name])
         elif known is None:
             waiting += 1
         else:
@@ -280,7 +283,7 @@ def _summarise(
         return None
     if others := out.others(shards):
         console.say(
-            f"{out.path / LABELS} also holds the labels of {others} shards that are not in this "
+            f"{out.place / LABELS} also holds the labels of {others} shards that are not in this "
             f"pool; {SUMMARY} leaves them out"
         )
     content: dict[str, Any] = {

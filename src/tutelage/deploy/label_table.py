@@ -11,11 +11,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from tutelage.system.errors import need
+from tutelage.system.storage import Place
 
 COUNTS = ("images", "labelled", "accepted", "unknown", "skipped")
 UNKNOWN = "looks like none of the classes"
 _ABOUT = b"tutelage.label"  # key in the footer
 _ROWS = 8192  # of a row group
+_FOOTER = 1 << 15  # bytes that hold most footers
 
 
 class PoolModel(Protocol):
@@ -42,15 +44,26 @@ class Part:
     prepared: list[Any]  # by the model, from the images without a reason
 
 
-def about(path: Path) -> dict[str, Any] | None:
+def about(file: Place) -> dict[str, Any] | None:
     """What a file of labels says about itself; None if there is no complete one.
 
     It has the facts that ``LabelTable`` was given, the ``COUNTS``, and ``classes``, a pair
     (labelled, accepted) for each class.
+
+    Raises:
+        OSError: the file cannot be read.
     """
-    arrow = need("pyarrow", "train")
+    arrow, parquet = need("pyarrow", "train"), need("pyarrow.parquet", "train")
     try:
-        metadata = need("pyarrow.parquet", "train").read_metadata(path).metadata or {}
+        end = file.read_bytes(last=_FOOTER)
+        # The metadata are the end of the file; their length and four letters follow.
+        size = int.from_bytes(end[-8:-4], "little") + 8
+        if size > len(end):
+            end = file.read_bytes(last=size)
+    except FileNotFoundError:
+        return None
+    try:
+        metadata = parquet.read_metadata(arrow.BufferReader(end)).metadata or {}
         found: dict[str, Any] = json.loads(metadata[_ABOUT])
     except (OSError, KeyError, ValueError, arrow.ArrowException):
         return None

@@ -26,6 +26,7 @@ from tutelage.system.cores import cores
 from tutelage.system.engines import Engine, Local, Ray, Resources, asked_cluster
 from tutelage.system.errors import TutelageError, need
 from tutelage.system.ranks import env_int
+from tutelage.system.storage import Place
 
 AT_ONCE = 2  # shards in this process: one is read while the other is copied here, or written
 
@@ -33,10 +34,10 @@ AT_ONCE = 2  # shards in this process: one is read while the other is copied her
 def pseudo_label(
     model: Path,
     images: Path | str | Iterable[Path | str],
-    out: Path,
+    out: Path | str,
     *,
     threshold: float,
-    accepted: Path | None,
+    accepted: Path | str | None,
     engine: str,
     address: str | None,
     share: str | None,
@@ -53,14 +54,13 @@ def pseudo_label(
         )
     need("pyarrow", "train")
     images = [images] if isinstance(images, str | Path) else list(images)
-    inside = [p for p in map(Path, images) if out.resolve().is_relative_to(p.resolve())]
-    if inside:
+    place = Place.at(out)
+    if inside := [one for one in images if Place.at(one).holds(place)]:
         raise TutelageError(f"--out {out} lies in {inside[0]}, whose images are labelled; move it")
     files = files_of(find_model(model))
     shards = find_shards(images)
-    if accepted is not None:
-        check_manifest(accepted, shards)
-    folder, console = LabelFolder(out.absolute()), Console(quiet=quiet)
+    manifest = None if accepted is None else check_manifest(accepted, shards)
+    folder, console = LabelFolder(place.absolute()), Console(quiet=quiet)
     with _here(files) if cluster is None else _by_ray(cluster, files, console) as means:
         labelling = Labelling(
             folder, files.digest(), means.classes, threshold, means.open_model, means.workers
@@ -68,8 +68,8 @@ def pseudo_label(
         summary, failed = label_shards(
             labelling, shards, means.engine, means.resources, share=taken, console=console
         )
-    if summary is not None and accepted is not None:
-        write_accepted(shards, folder, accepted)
+    if summary is not None and manifest is not None:
+        write_accepted(shards, folder, manifest)
     _complain(summary["failed"] if summary else failed, len(shards))
     return summary
 

@@ -55,6 +55,10 @@ class Place:
         remote = "://" in text and not text.startswith("file://")
         return cls(text if remote else text.removeprefix("file://"), remote)
 
+    def absolute(self) -> Place:
+        """The same place, named alike from any working directory."""
+        return self if self.remote else Place(os.path.abspath(self.name), remote=False)
+
     def __str__(self) -> str:
         """Its name."""
         return self.name
