@@ -97,6 +97,24 @@ def chromium() -> Iterator[Any]:
         yield started
 
 
+@pytest.fixture(scope="module")
+def s3_server() -> Iterator[Any]:
+    """An S3 server for the tests of a file, which takes long to start."""
+    pytest.importorskip("moto.server")
+    pytest.importorskip("s3fs")
+    from s3 import serving
+
+    with serving() as door:
+        yield door
+
+
+@pytest.fixture
+def door(s3_server: Any) -> Iterator[Any]:
+    """The door to it, which a test may tell to fail."""
+    yield s3_server
+    s3_server.fault = None
+
+
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """60 images of three coloured shapes."""

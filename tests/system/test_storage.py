@@ -1,7 +1,7 @@
 """Files here, in a store that renames (fsspec's memory) and in one that does not (S3)."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +11,6 @@ import s3
 
 from tutelage.system.errors import TutelageError
 from tutelage.system.storage import Place
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[s3.Door]:
-    pytest.importorskip("moto.server")
-    pytest.importorskip("s3fs")
-    with s3.serving() as door:
-        yield door
-
-
-@pytest.fixture
-def door(server: s3.Door) -> Iterator[s3.Door]:
-    yield server
-    server.fault = None
 
 
 @pytest.fixture(params=["here", "memory", "s3"])

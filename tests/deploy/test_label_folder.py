@@ -1,0 +1,153 @@
+"""The folder of labels in an S3 store, through the whole command."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pools
+import pytest
+import s3
+from answering import write_model
+from shapes import contents
+
+from tutelage import api, cli
+from tutelage.system.errors import TutelageError
+
+pytest.importorskip("pyarrow")
+SHARDS = 4
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("model") / "m.onnx")
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return pools.write_pool(tmp_path_factory.mktemp("pool") / "pool", SHARDS, 6)
+
+
+@pytest.fixture(scope="module")
+def here(model: Path, pool: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Labels in a folder of this machine, and what was accepted."""
+    out = tmp_path_factory.mktemp("here")
+    api.pseudo_label(
+        model, pool, out / "out", threshold=0.4, accepted=out / "accepted.parquet", quiet=True
+    )
+    return out
+
+
+@pytest.fixture
+def out(door: s3.Door, tmp_path: Path) -> str:
+    """An address for labels."""
+    return f"s3://{s3.BUCKET}/{tmp_path.name}/labels"
+
+
+def words(model: Path, pool: Path | str, out: str, *more: str) -> list[str]:
+    return ["pseudo-label", str(model), str(pool), "--out", out, "--threshold", "0.4", *more]
+
+
+def stored(out: str) -> dict[str, bytes]:
+    """Every object below an address."""
+    store, root = s3.bucket(), out.removeprefix("s3://")
+    return {path.removeprefix(f"{root}/"): store.cat_file(path) for path in store.find(root)}
+
+
+def local(out: Path) -> dict[str, bytes]:
+    return {name: content for name, content in contents(out).items() if ".lock" not in name}
+
+
+def test_a_store_holds_the_files_that_a_folder_would(
+    out: str, model: Path, pool: Path, here: Path, tmp_path: Path, capsys: Any
+) -> None:
+    accepted = tmp_path / "accepted.parquet"
+    assert cli.main(words(model, pool, out, "--accepted", str(accepted))) == 0
+    assert stored(out) == local(here / "out")
+    assert accepted.read_bytes() == (here / "accepted.parquet").read_bytes()
+    assert f"labels: {out}/labels" in capsys.readouterr().err
+
+
+def test_a_pool_and_its_labels_are_in_one_store(out: str, model: Path, pool: Path) -> None:
+    root = out.removesuffix("/labels")
+    for path in pool.iterdir():
+        s3.bucket().put_file(str(path), f"{root}/pool/{path.name}")
+    summary = api.pseudo_label(model, f"{root}/pool", out, quiet=True)
+    assert summary is not None
+    assert summary["images"] == SHARDS * 6
+    with pytest.raises(TutelageError, match=rf"--out {root}/pool/out lies in {root}/pool, whose"):
+        api.pseudo_label(model, f"{root}/pool", f"{root}/pool/out", quiet=True)
+
+
+@pytest.mark.parametrize("how", [s3.RESET, *s3.ANSWERS])
+def test_a_store_that_fails_loses_nothing(
+    how: str, door: s3.Door, out: str, model: Path, pool: Path, here: Path, capsys: Any
+) -> None:
+    door.fault = s3.Fault(how, "PUT", r"/labels/labels/", after=2)
+    assert cli.main(words(model, pool, out, "--quiet")) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"tutelage pseudo-label: {out}/labels/pool-")
+    assert said.endswith("; run the same command again to continue\n")
+    assert said.count("\n") == 1
+    expected = local(here / "out")
+    left = stored(out)
+    assert len(left) == 3  # two shards, and what they are made with
+    assert left.items() <= expected.items()
+
+    door.fault = s3.Fault("denied", "PUT", "/labels/labels/", after=SHARDS)  # of whole files, all
+    assert cli.main(words(model, pool, out, "--quiet")) == 0
+    assert door.fault.met == SHARDS - 2, "what is finished is not labelled again"
+    assert stored(out) == expected
+
+
+def test_a_store_that_does_not_answer_is_not_one_without_labels(
+    door: s3.Door, out: str, model: Path, pool: Path, here: Path, capsys: Any
+) -> None:
+    assert cli.main(words(model, pool, out, "--quiet")) == 0
+    for method, path in (("GET", "/labels/labels/"), ("HEAD", "options"), ("GET", "prefix=")):
+        door.fault = s3.Fault("expired", method, path)
+        assert cli.main(words(model, pool, out, "--quiet")) == 2
+        assert capsys.readouterr().err.count("\n") == 1
+    door.fault = None
+    assert stored(out) == local(here / "out")
+
+
+def test_a_shard_whose_reading_breaks_off_is_left_out_until_it_can_be_read(
+    door: s3.Door, out: str, model: Path, pool: Path, capsys: Any
+) -> None:
+    root = out.removesuffix("/labels")
+    for path in pool.iterdir():
+        s3.bucket().put_file(str(path), f"{root}/pool/{path.name}")
+    door.fault = s3.Fault(s3.HALF, "GET", r"pool-001\.tar")
+    assert cli.main(words(model, f"{root}/pool", out, "--quiet")) == 2
+    said = capsys.readouterr().err
+    assert f"1 of {SHARDS} shards could not be read (first: {root}/pool/pool-001.tar: " in said
+    (failed,) = (name for name in stored(out) if name.startswith("failed/"))
+    assert failed.startswith("failed/pool-001-")
+    door.fault = None
+    assert cli.main(words(model, f"{root}/pool", out, "--quiet")) == 0
+    assert sum(name.startswith("labels/") for name in stored(out)) == SHARDS
+    assert not any(name.startswith("failed/") for name in stored(out))
+
+
+def test_labels_of_another_threshold_are_kept_apart(out: str, model: Path, pool: Path) -> None:
+    api.pseudo_label(model, pool, out, quiet=True)
+    with pytest.raises(TutelageError, match=rf"{out} holds labels .* with another threshold"):
+        api.pseudo_label(model, pool, out, threshold=0.5, quiet=True)
+
+
+def test_two_processes_share_a_bucket(out: str, model: Path, pool: Path, here: Path) -> None:
+    shares = [words(model, pool, out, "--quiet", "--share", f"{number}/2") for number in (1, 2)]
+    started = [
+        subprocess.Popen([sys.executable, "-m", "tutelage", *share], env=dict(os.environ))
+        for share in shares
+    ]
+    assert [process.wait() for process in started] == [0, 0]
+    assert stored(out) == local(here / "out")
+
+
+def test_the_manifest_is_written_here(out: str, model: Path, pool: Path) -> None:
+    with pytest.raises(TutelageError, match=r"--accepted s3://pool/a\.csv is an address"):
+        api.pseudo_label(model, pool, out, accepted="s3://pool/a.csv", quiet=True)
+    assert not stored(out)
