@@ -23,8 +23,8 @@ for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):  # a user's; huggingface
 # while the other is done. The first two start together, and only one needs the CPU kernel, whose
 # compiled code the others then find.
 LONGEST = ("test_run", "test_cuda", "test_shown_commands", "test_faults", "test_silent_bugs",
-           "test_mutations", "test_families", "test_student", "test_seeds", "test_api", "test_arms",
-           "test_browser")  # fmt: skip
+           "test_mutations", "test_families", "test_student", "test_command", "test_cluster",
+           "test_api", "test_arms", "test_browser")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

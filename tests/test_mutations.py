@@ -28,15 +28,15 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     ),
     "the ladder's draws are not paired": (
         checks.ladder_differences_are_paired,
-        "ladder.seeds",
+        "ladder.figures",
         "(accuracy[arm] - accuracy[minus])",
         "(np.sort(accuracy[arm]) - accuracy[minus])",
     ),
     "every draw of the ladder is the first": (
         checks.ladder_draws_are_different,
-        "ladder.seeds",
-        'config.changed("data", seed=seed)',
-        'config.changed("data", seed=first)',
+        "ladder.draws",
+        "Draw(number, first + number - 1)",
+        "Draw(number, first)",
     ),
     "the head learns in the first leg only": (
         checks.every_leg_trains_head_and_trunk,

@@ -31,7 +31,7 @@ from tutelage.data.decisions import FILE, Decision, Decisions
 from tutelage.data.demo import DEMOS
 from tutelage.data.open import read_catalog
 from tutelage.deploy import webpage
-from tutelage.ladder import seeds as ladder
+from tutelage.ladder import draws
 from tutelage.models import zoo
 from tutelage.review.suggested import is_suggested, read_suggested
 from tutelage.stats.metrics import metrics
@@ -55,7 +55,7 @@ def _quick(own_cache: Path) -> Iterator[None]:
     bound = web.bound_socket
     with checks.quick() as patch:
         patch.setattr(load, "create", tiny)
-        patch.setattr(ladder, "run_seed", made_up)
+        patch.setattr(draws, "run_seed", made_up)
         for name, shown in DEMOS.items():
             photos = dataclasses.replace(shown, catalog=lambda: read_catalog("photos"))
             patch.setitem(DEMOS, name, photos)

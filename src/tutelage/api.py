@@ -272,6 +272,8 @@ def ladder(
     arms: Sequence[str] | None = None,
     curve: Sequence[int] | None = None,
     hourly_price: float | None = None,
+    engine: Literal["local", "ray"] = "local",
+    address: str | None = None,
     quiet: bool = False,
     **settings: Any,
 ) -> dict[str, Any]:
@@ -293,22 +295,30 @@ def ladder(
             unlabelled images are worth; by default half and a quarter of your number and, if there
             are that many, twice and four times it; or none. In Python, an empty sequence for none.
         hourly_price: price of an hour of this machine, from which the price of each arm follows.
+        engine: local trains one draw after the other on this machine. With ray each draw is a task
+            of a Ray cluster, whose nodes must all see ``--out`` and the images.
+        address: the cluster's, as ``ray start`` printed it, such as 10.0.0.1:6379; by default
+            $RAY_ADDRESS, or this machine alone.
 
     Returns:
         The content of ladder.json.
 
     Raises:
-        TutelageError: what was found, what was expected, and what to do.
+        TutelageError: what was found, what was expected, and what to do; also when draws of a
+            cluster were lost, after the page of the others was written.
     """
-    from tutelage.ladder.request import check_request
+    from tutelage.ladder.request import check_data, check_request
+    from tutelage.system.engines import asked_cluster
 
     config = make_config("ladder", settings)
     check_request(arms, seeds, config.data.seed)
+    cluster = asked_cluster(engine, address)
     with _shown(IMAGES, quiet=quiet):
         opened = _open(data, config)
+        check_data(opened[0], config)
     need_training()
     with _shown(TORCH, quiet=quiet):
-        from tutelage.ladder.seeds import ladder
+        from tutelage.ladder.command import ladder
 
     return ladder(
         config,
@@ -319,6 +329,7 @@ def ladder(
         arms=arms,
         curve=curve,
         hourly_price=hourly_price,
+        cluster=cluster,
         quiet=quiet,
     )
 

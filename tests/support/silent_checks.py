@@ -52,7 +52,9 @@ from tutelage.data.store import open_store
 from tutelage.deploy.graph import Deployed
 from tutelage.heads.bank import Bank, look
 from tutelage.heads.probe import fit_head, plain_metric
-from tutelage.ladder import seeds as ladder
+from tutelage.ladder import draws as drawing
+from tutelage.ladder.draws import Ladder
+from tutelage.ladder.figures import summarise
 from tutelage.losses.distillation import kd_loss
 from tutelage.models import forward
 from tutelage.models.ema import EMA
@@ -76,6 +78,7 @@ from tutelage.steps.fixmatch import FixMatch, OnlineStep, Targets, WeakViews
 from tutelage.steps.mean_teacher import MeanTeacherStep
 from tutelage.steps.supervised import supervised_step
 from tutelage.steps.thresholds import FlexMatch, FreeMatch, SoftMatch
+from tutelage.system.console import Console
 from tutelage.system.errors import TutelageError
 from tutelage.training.batch import Batch
 from tutelage.training.best import Best
@@ -126,6 +129,15 @@ def quick() -> Iterator[pytest.MonkeyPatch]:
         patch.setattr(plan, "STEPS", (4,))
         patch.setattr(forward, "_session", untraced)
         yield patch
+
+
+@contextmanager
+def quickly(opening: Callable[[], Any], cache: Path) -> Iterator[Any]:
+    """The same as ``opening``, in a process of a cluster that knows nothing of these tests."""
+    with quick() as patch:
+        patch.setenv("TUTELAGE_CACHE", str(cache))
+        with opening() as work:
+            yield work
 
 
 def prepared(
@@ -999,7 +1011,7 @@ def ladder_differences_are_paired(_: Path, __: pytest.MonkeyPatch) -> None:
 
     draws = [drawn(0, probe=0.7, transfer=0.8), drawn(1, probe=0.5, transfer=0.61),
              drawn(2, probe=0.6, transfer=0.69)]  # fmt: skip
-    (change,) = ladder.summarise(draws)[1]
+    (change,) = summarise(draws)[1]
     assert change.each == pytest.approx([0.1, 0.11, 0.09])
     half = 4.302653 * 0.01 / 3**0.5
     assert change.mean == pytest.approx((0.1, 0.1 - half, 0.1 + half), abs=1e-6)
@@ -1012,10 +1024,12 @@ def ladder_draws_are_different(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         seeds.append((config.data.seed, out.name))
         return {}
 
-    monkeypatch.setattr(ladder, "run_seed", noted)
+    monkeypatch.setattr(drawing, "run_seed", noted)
     config = make_config("ladder", {"seed": 5})
     catalog = read_catalog(tiny.write_data(tmp_path / "d"))
-    list(ladder.run_seeds(catalog, "d", tmp_path / "out", config, ["probe"], 3, quiet=True))
+    ladder = Ladder(catalog, "d", tmp_path / "out", config, ["probe"], [], 3)
+    for draw in ladder.draws:
+        drawing.train_draw(ladder, draw, Console(quiet=True))
     assert seeds == [(5, "seed-5"), (6, "seed-6"), (7, "seed-7")]
 
 

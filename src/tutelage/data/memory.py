@@ -12,7 +12,7 @@ import io
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -160,7 +160,7 @@ def _of_files(dataset: Any, samples: Sequence[tuple[Any, Any]], names: Sequence[
 
 def _of_items(dataset: Any, names: Sequence[str]) -> _Leaf:
     """Pairs of (image, label), asked for one at a time."""
-    source = _ItemSource(dataset, threading.Lock())
+    source = _ItemSource(dataset)
     with contextlib.suppress(OSError):
         _pixels(source.item(0)[0])  # refuse at once what cannot be an image
 
@@ -183,7 +183,12 @@ class _ItemSource:
     """The images of a data set of pairs, encoded without loss."""
 
     dataset: Any
-    lock: Any  # data loaders use processes, so few data sets allow for threads
+    # Data loaders use processes, so few data sets allow for threads.
+    lock: Any = field(default_factory=threading.Lock)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process with a lock of its own there."""
+        return _ItemSource, (self.dataset,)
 
     def item(self, index: int) -> tuple[Any, Any]:
         """Give (image, label); OSError if the data set fails, TutelageError if it has no pairs."""

@@ -7,6 +7,7 @@ import csv
 import json
 import os
 import shlex
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,18 @@ class RunFolder:
                 os.close(file)
                 raise
             _LOCKED[place] = file
+
+    def await_others(self, seconds: float) -> None:
+        """Wait for another process to leave the folder, but for no longer than so many seconds."""
+        until = time.monotonic() + seconds
+        while self.path.resolve() not in _LOCKED and time.monotonic() < until:
+            try:
+                self._lock()
+            except TutelageError:
+                time.sleep(0.5)
+            else:
+                self.unlock()
+                return
 
     def unlock(self) -> None:
         """Let other processes in."""

@@ -60,6 +60,10 @@ class ParquetSource:
         self._groups: NDArray[np.intp] | None = None  # first row of each row group
         self._file: Any = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process by the file's name, which that opens anew."""
+        return ParquetSource, (self.path, self.column)
+
     def read(self, index: int) -> bytes:
         """Return the bytes of one row; a path in its place is not followed."""
         with self._lock:
@@ -109,7 +113,12 @@ class ArrowSource:
 
     def __init__(self, path: Path, column: str) -> None:
         self.path = path
+        self._name = column
         self._column = sound(open_arrow(path).column(column), path)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travel to another process by the file's name, which that opens anew."""
+        return ArrowSource, (self.path, self._name)
 
     def read(self, index: int) -> bytes:
         """Return the bytes of one row, or of the file that it names."""

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tutelage.config import RunConfig
+from tutelage.data.catalog import Catalog
+from tutelage.data.decisions import apply_decisions
+from tutelage.data.split import check_labels
 from tutelage.system.errors import TutelageError
 
 FEWEST_SEEDS = 2  # one draw has no interval
@@ -40,3 +44,23 @@ def check_request(arms: Sequence[str] | None, seeds: int, first: int) -> tuple[s
             "draws needs them (5 or more are worth reading)"
         )
     return tuple(arm for arm in ARMS if arm in wanted)
+
+
+def check_data(catalog: Catalog, config: RunConfig) -> None:
+    """Refuse data without labelled training images of two classes, or without labelled test images.
+
+    Raises:
+        TutelageError: so it is, or a decision about the images cannot be applied.
+    """
+    check_labels(apply_decisions(catalog, config.data.decisions))
+    if not ((catalog.splits == "test") & (catalog.labels >= 0)).any():
+        raise no_test(catalog)
+
+
+def no_test(catalog: Catalog) -> TutelageError:
+    """What is said where no test image is labelled and readable."""
+    found = ", ".join(sorted(set(catalog.splits.tolist()))) or "none"
+    return TutelageError(
+        f"a ladder needs labelled test images that can be read, and there are none; the splits "
+        f"are: {found}. Put some into test/<class>/ or mark rows of the manifest with split test"
+    )

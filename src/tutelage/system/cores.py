@@ -6,12 +6,25 @@ import os
 
 SPINS = "10000"  # times that a waiting thread looks; GNU's default is 300,000
 
+_given: int | None = None  # None: as many as the system allows
+
 
 def cores() -> int:
-    """The cores it is allowed to run on, where the system says so; else all of the machine's."""
+    """The cores it may use: those it was given, else those that the system allows it to run on."""
+    if _given is not None:
+        return _given
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def keep_to(count: int) -> None:
+    """Use so many cores from now on, beside other work on this machine.
+
+    Torch's threads are counted apart; an engine sets ``OMP_NUM_THREADS`` for them.
+    """
+    global _given
+    _given = count
 
 
 def spin_briefly() -> None:

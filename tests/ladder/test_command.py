@@ -1,11 +1,10 @@
-"""``tutelage ladder``: paired draws, what is compared with what, the folder, and the figures."""
+"""``tutelage ladder``: its draws, its folder and its page."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +14,25 @@ import pytest
 pytest.importorskip("timm")
 
 import silent_checks as checks
-from locked import is_locked
+from drawn import SEEDS
 
 from tutelage import api, cli
-from tutelage.chain import pipeline, trained, types
-from tutelage.config import RunConfig, make_config
+from tutelage.chain import trained
+from tutelage.config import make_config
 from tutelage.data.open import read_catalog
 from tutelage.data.split import load_split
-from tutelage.ladder import seeds as ladder
+from tutelage.ladder import command, draws
+from tutelage.ladder.draws import Ladder
 from tutelage.ladder.page import HELPS, HURTS, UNCLEAR
-from tutelage.system import console
+from tutelage.ladder.request import ARMS
+from tutelage.system.console import Console
 from tutelage.system.errors import TutelageError
 from tutelage.system.progress import Progress
-from tutelage.training.loader import Canvases
 
 pytestmark = pytest.mark.usefixtures("quick")
 
 # Two arms are whole chains; test_arms.py has these.
-CLIMBED = [arm for arm in ladder.ARMS if arm not in ("no-augmentation", "no-transfer")]
+CLIMBED = [arm for arm in ARMS if arm not in ("no-augmentation", "no-transfer")]
 
 
 @pytest.fixture(scope="module")
@@ -97,35 +97,6 @@ def without_rounds(folder: Path) -> set[str]:
     return {"no-self-train"} if stage["accepted"] else set()
 
 
-def test_test_images_are_looked_at_after_the_last_stage_and_once_by_each(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    log: list[Any] = []
-    take, save = Canvases.take, pipeline.save_stage
-
-    def watched(self: Canvases, rows: Any) -> Any:
-        log.append([int(row) for row in rows])
-        return take(self, rows)
-
-    def noted(folder: Path, done: types.Finished) -> None:
-        log.append(done.name)
-        save(folder, done)
-
-    monkeypatch.setattr(Canvases, "take", watched)
-    monkeypatch.setattr(pipeline, "save_stage", noted)
-    catalog, out = read_catalog(data), tmp_path / "run"
-    config = make_config("ladder", checks.LADDER)
-    ladder.run_seed(catalog, str(data), out, config, checks.CHAIN, quiet=True)
-    test = set(np.flatnonzero(catalog.splits == "test").tolist())
-    last = max(place for place, entry in enumerate(log) if isinstance(entry, str))
-    assert log[last] == "student"
-    assert not any(test & set(entry) for entry in log[:last] if not isinstance(entry, str))
-    looks = [entry for entry in log[last + 1 :] if test & set(entry)]
-    # One for all heads on the untouched trunk, one each for fine-tune and the two students.
-    assert len(looks) == 4
-    assert all(set(look) == test for look in looks)
-
-
 # --- the folder
 
 
@@ -133,7 +104,7 @@ def test_a_second_call_trains_nothing_and_finds_the_same(
     copied: tuple[Path, dict[str, Any]], data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy, content = copied
-    monkeypatch.setattr(ladder, "prepare", never)
+    monkeypatch.setattr(draws, "prepare", never)
     again = api.ladder(data, copy, seeds=2, arms=CLIMBED, curve=[2], quiet=True, **checks.LADDER)
     assert again | {"created": ""} == content | {"created": "", "command": again["command"]}
 
@@ -186,7 +157,7 @@ def test_other_arms_are_another_ladder_and_more_seeds_are_the_same(
     third = copy / "seed-2" / "metrics.json"
     known = json.loads((copy / "seed-1" / "metrics.json").read_text())
     third.write_text(json.dumps(known | {"seed": 2}))
-    monkeypatch.setattr(ladder, "prepare", never)
+    monkeypatch.setattr(draws, "prepare", never)
     more = api.ladder(data, copy, seeds=3, arms=CLIMBED, curve=[2], quiet=True, **checks.LADDER)
     assert more["seeds"] == [0, 1, 2]
     for arm, before in zip(more["arms"], content["arms"], strict=True):
@@ -199,7 +170,12 @@ def test_what_cannot_be_climbed_is_refused_before_anything_is_written(
     bare = tmp_path / "bare"
     shutil.copytree(data / "train", bare)
     out = tmp_path / "out"
+    single = tmp_path / "single"
+    shutil.copytree(data, single, ignore=shutil.ignore_patterns("bee"))
     for call, words in (
+        ((single, {}), "labelled training images of at least 2 classes are needed; found: ant"),
+        ((data, {"engine": "slurm"}), "no engine called 'slurm'; --engine takes local or ray"),
+        ((data, {"address": "here:1"}), "--address is that of a Ray cluster; add --engine ray"),
         ((bare, {}), "needs labelled test images .* the splits are: train. Put some into test/"),
         ((data, {"seeds": 1}), "--seeds is 1, expected 2 or more"),
         (
@@ -214,19 +190,6 @@ def test_what_cannot_be_climbed_is_refused_before_anything_is_written(
         with pytest.raises(TutelageError, match=words):
             api.ladder(where, out, quiet=True, **{**checks.LADDER, **changed})
         assert not out.exists()
-
-
-def test_a_draw_without_readable_test_images_lets_other_processes_in(
-    data: Path, tmp_path: Path
-) -> None:
-    copy, out = tmp_path / "data", tmp_path / "out"
-    shutil.copytree(data, copy)
-    for path in (copy / "test").glob("*/*"):
-        path.write_bytes(b"no image")
-    with pytest.raises(TutelageError, match="labelled test images that can be read"):
-        api.ladder(copy, out, quiet=True, **checks.LADDER)
-    assert not is_locked(out)
-    assert not is_locked(out / "seed-0")
 
 
 def test_the_command_line_gives_arms_and_seeds(
@@ -245,7 +208,7 @@ def test_the_command_line_gives_arms_and_seeds(
     assert json.loads(capsys.readouterr().out) == {"arms": []}
     assert given == {"data": "photos", "out": "l", "seeds": 5, "arms": ["probe", "student"],
                      "curve": [5, 10], "hourly_price": 0.5, "quiet": False,
-                     "seed": 3}  # fmt: skip
+                     "engine": "local", "address": None, "seed": 3}  # fmt: skip
     assert cli.main([*words[:4], "--curve", "none"]) == 0
     assert given["curve"] == []
     with pytest.raises(SystemExit):
@@ -253,133 +216,20 @@ def test_the_command_line_gives_arms_and_seeds(
     assert "--curve: 'some' is not a whole number" in capsys.readouterr().err
 
 
-# --- the figures
-
-
-def seed_of(number: int, **accuracy: float) -> dict[str, Any]:
-    """The content of a seed's metrics.json, made up."""
-    arms = [
-        {
-            "arm": name.replace("_", "-"),
-            "stage": name,
-            "kept": number > 0 if name == "transfer" else None,
-            "seconds": float(number),
-            "total_seconds": 10.0 + number,
-            "parameters": 100,
-            "latency_ms": 2.0 if number == 0 else None,
-            "test": {"n": 100, "accuracy": value, "ece": 0.1 * number},
-        }
-        for name, value in accuracy.items()
-    ]
-    note = {"notes": ["odd"] if number == 1 else ["same"]}
-    point = {"labels": 4, "without": 0.5, "within": 0.6, "own": True}
-    more = {"labels": 8, "without": 0.7, "within": 0.8, "own": False}
-    return {"seed": number, "labeled": 4, "versions": {"torch": "1"}, "arms": arms,
-            "curve": [more, point]} | note  # fmt: skip
-
-
-SEEDS = [
-    seed_of(0, probe=0.50, fine_tune=0.52, transfer=0.60, student=0.40),
-    seed_of(1, probe=0.60, fine_tune=0.61, transfer=0.69, student=0.51),
-    seed_of(2, probe=0.70, fine_tune=0.73, transfer=0.80, student=0.59),
-]
-T2 = 4.302653  # 97.5% point of Student's t with 2 degrees of freedom
-
-
-def test_the_figures_of_three_draws_by_hand() -> None:
-    arms, differences = ladder.summarise(SEEDS)
-    assert [arm.name for arm in arms] == ["probe", "fine-tune", "transfer", "student"]
-    probe, _, transfer, _ = arms
-    assert probe.each == [0.5, 0.6, 0.7]
-    half = T2 * 0.1 / 3**0.5  # standard deviation 0.1
-    assert probe.mean == pytest.approx((0.6, 0.6 - half, 0.6 + half), abs=1e-6)
-    assert (probe.ece, probe.seconds, probe.total) == (pytest.approx(0.1), 1.0, 11.0)
-    assert (probe.parameters, probe.latency_ms, probe.kept) == (100, 2.0, None)
-    assert transfer.kept == 2
-    by_pair = {(d.arm, d.minus): d for d in differences}
-    change = by_pair["transfer", "fine-tune"]  # 8, 8 and 7 points; deviation 1 / sqrt(3)
-    assert change.each == pytest.approx([0.08, 0.08, 0.07])
-    mean, half = 0.23 / 3, T2 * (0.01 / 3**0.5) / 3**0.5
-    assert change.mean == pytest.approx((mean, mean - half, mean + half), abs=1e-6)
-    assert change.verdict == HELPS
-    assert by_pair["fine-tune", "probe"].verdict == UNCLEAR  # 2, 1, 3 points: 2 +- 2.5
-    assert by_pair["student", "fine-tune"].verdict == HURTS  # -12, -10, -14
-    assert by_pair["student", "transfer"].verdict == HURTS
-
-
-def test_pairing_sees_what_the_spread_of_the_arms_hides() -> None:
-    (_, fine_tune, transfer, _), differences = ladder.summarise(SEEDS)
-    assert fine_tune.mean.high > transfer.mean.low  # the arms' own intervals overlap
-    assert {(d.arm, d.minus): d.verdict for d in differences}["transfer", "fine-tune"] == HELPS
-
-
-def test_an_arm_that_a_seed_lacks_is_left_out_for_all() -> None:
-    lacking = [*SEEDS[:2], {**SEEDS[2], "arms": SEEDS[2]["arms"][:3]}]
-    arms, differences = ladder.summarise(lacking)
-    assert [arm.name for arm in arms] == ["probe", "fine-tune", "transfer"]
-    assert "student" not in {d.arm for d in differences}
-
-
-def test_differences_without_spread_are_no_proof() -> None:
-    alike = [seed_of(n, probe=0.5, transfer=0.6) for n in range(3)]
-    (change,) = ladder.summarise(alike)[1]
-    assert change.mean.low == change.mean.high > 0
-    assert change.verdict == UNCLEAR
-
-
-def test_each_arm_is_compared_with_the_one_before_its_teacher_and_fine_tuning() -> None:
-    assert list(ladder.pairs(ladder.ARMS)) == [
-        ("augment", "scratch"),
-        ("probe", "augment"),
-        ("fine-tune", "probe"),
-        ("fine-tune", "augment"),
-        ("transfer", "fine-tune"),
-        ("self-train", "transfer"),
-        ("self-train", "fine-tune"),
-        ("student-alone", "self-train"),
-        ("student-alone", "fine-tune"),
-        ("student", "student-alone"),
-        ("student", "self-train"),
-        ("student", "fine-tune"),
-        ("student", "no-augmentation"),
-        ("student", "no-transfer"),
-        ("student", "no-self-train"),
-    ]
-    assert list(ladder.pairs(["probe", "transfer", "student-alone", "student"])) == [
-        ("transfer", "probe"),
-        ("student-alone", "transfer"),
-        ("student", "student-alone"),
-        ("student", "transfer"),
-    ]
-    assert list(ladder.pairs(["probe"])) == []
-
-
-def test_notes_say_what_the_draws_share_and_whose_a_note_is(data: Path) -> None:
-    def page(config: RunConfig) -> Any:
-        return ladder.make_page(SEEDS, read_catalog(data), config, command="c", created="d")
-
-    everything = page(RunConfig())
-    assert everything.notes[0].startswith("Every draw had all labels")
-    assert everything.notes[-2:] == ["same (seed 0, 2)", "odd (seed 1)"]
-    few = page(make_config("ladder", {"labels_per_class": 4}))
-    assert not any("all labels" in note for note in few.notes)
-    assert few.title == "tutelage ladder: ant, bee"
-
-
 def test_the_page_grows_with_every_draw_from_the_second_on(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draws = iter(SEEDS)
-    monkeypatch.setattr(ladder, "run_seed", lambda *_, **__: dict(next(draws)))
+    monkeypatch.setattr(draws, "run_seed", lambda *_, **__: dict(next(draws)))
     out = tmp_path / "ladder"
     seen = []
-    page = ladder.make_page
+    page = command.make_page
 
     def noted(seeds: Any, *rest: Any, **options: Any) -> Any:
         seen.append((len(seeds), (out / "ladder.html").exists()))
         return page(seeds, *rest, **options)
 
-    monkeypatch.setattr(ladder, "make_page", noted)
+    monkeypatch.setattr(command, "make_page", noted)
     wanted = ["probe", "fine-tune", "transfer", "student"]
     content = api.ladder(
         data, out, seeds=3, arms=wanted, quiet=True, hourly_price=36.0, **checks.LADDER
@@ -414,14 +264,18 @@ def test_the_page_and_the_file_say_the_same(climbed: tuple[Path, dict[str, Any]]
     assert content["settings"]["data"]["labels_per_class"] == 4
 
 
-def test_all_seeds_share_the_choice_of_a_student(
+def asked(data: Path, out: Path, seeds: int) -> Ladder:
+    """A ladder of one arm."""
+    config = make_config("ladder", checks.LADDER)
+    return Ladder(read_catalog(data), str(data), out, config, ["probe"], [], seeds)
+
+
+def test_all_draws_share_the_choice_of_a_student(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shared = []
-    monkeypatch.setattr(ladder, "run_seed", lambda *_, **k: shared.append(k["shared"].path) or {})
-    config = make_config("ladder", checks.LADDER)
-    catalog, out = read_catalog(data), tmp_path / "all"
-    list(ladder.run_seeds(catalog, "data", out, config, ["probe"], 2, quiet=True))
+    monkeypatch.setattr(draws, "run_seed", lambda *_, **k: shared.append(k["shared"].path) or {})
+    list(command.train_draws(asked(data, tmp_path / "all", 2), None, Console(quiet=True)))
     assert shared == [tmp_path / "all"] * 2
 
 
@@ -437,10 +291,9 @@ def test_the_bar_tells_the_draw_and_later_how_long_the_others_take(
         now[0] += 90.0
         return {}
 
-    monkeypatch.setattr(ladder, "run_seed", run_seed)
-    monkeypatch.setattr(console, "Progress", partial(Progress, clock=lambda: now[0]))
-    config = make_config("ladder", checks.LADDER)
-    list(ladder.run_seeds(read_catalog(data), "data", tmp_path / "out", config, ["probe"], 3))
+    monkeypatch.setattr(draws, "run_seed", run_seed)
+    console = Console(progress=Progress(clock=lambda: now[0]))
+    list(command.train_draws(asked(data, tmp_path / "out", 3), None, console))
     assert shown == [
         "[1/3] draw 1: probe",
         "[2/3] draw 2: probe, 3:00 left",

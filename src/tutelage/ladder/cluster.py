@@ -1,0 +1,106 @@
+"""Draws as tasks of a cluster: several at once, each with a GPU or a node's cores to itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+from tutelage.data.runfolder import RunFolder
+from tutelage.ladder.draws import Draw, Ladder, choose_student, train_draw
+from tutelage.system.console import Console
+from tutelage.system.cores import keep_to
+from tutelage.system.engines import Lost, Ray, Resources
+from tutelage.system.errors import TutelageError
+from tutelage.system.words import counted
+
+PATIENCE_S = 120.0  # an NFS server keeps the locks of a machine that is gone for 90
+
+
+def train_on_cluster(
+    ladder: Ladder, cluster: Ray, console: Console
+) -> Iterator[tuple[Draw, dict[str, Any] | Lost]]:
+    """Train all draws, as many at once as the cluster has room for.
+
+    Yields:
+        Each draw with what ``train_draw`` returned, as soon as it is done.
+
+    Raises:
+        TutelageError: as ``train_draw``, or a node does not see the ladder's folder.
+    """
+    ladder = dataclasses.replace(ladder, out=ladder.out.absolute())
+    with cluster.connected() as nodes:
+        share = draws_share(nodes, ladder.config.data.device)
+        console.say(_in_words(nodes, share))
+        working = partial(_working, ladder, os.getcwd(), int(share.cores))
+        if ladder.config.distill.limited and not _has_student(ladder):
+            # Draws that run at once would each choose their own.
+            first = ladder.draws[:1]
+            for draw, result in cluster.map(partial(working, choose_student), first, share):
+                if isinstance(result, Lost):
+                    raise TutelageError(
+                        f"no student was chosen, for {draw} is lost: {result.reason}"
+                    )
+        results = cluster.map(partial(working, train_draw), ladder.draws, share)
+        with console.bar("draws", ladder.seeds, "draw") as show:
+            for done, (draw, result) in enumerate(results, start=1):
+                end = f"is lost: {result.reason}" if isinstance(result, Lost) else "is done"
+                console.say(f"{draw} of {ladder.seeds} {end}", seed=draw.seed)
+                show(done)
+                yield draw, result
+
+
+def draws_share(nodes: Sequence[Resources], device: str) -> Resources:
+    """What a draw takes: a GPU and its share of cores, or all cores of the smallest node.
+
+    Every draw takes the same, since what is planned for it depends on that.
+
+    Raises:
+        TutelageError: no node has cores, or none has the GPU that ``--device cuda`` asks for.
+    """
+    with_gpus = [node for node in nodes if node.gpus >= 1]
+    if with_gpus and device != "cpu":
+        return Resources(max(1, min(node.cores // node.gpus for node in with_gpus)), gpus=1)
+    if device == "cuda":
+        raise TutelageError("--device cuda: no node of the cluster has a GPU; use --device cpu")
+    if not nodes:
+        raise TutelageError("no node of the cluster has cores; add one with: ray start --address")
+    return Resources(max(1, min(node.cores for node in nodes) // 1))
+
+
+def _in_words(nodes: Sequence[Resources], share: Resources) -> str:
+    gpu = "a GPU and " if share.gpus else ""
+    return (
+        f"the draws run on a cluster of {counted(len(nodes), 'node')}; each takes {gpu}"
+        f"{counted(int(share.cores), 'core')}"
+    )
+
+
+def _has_student(ladder: Ladder) -> bool:
+    return "student" in RunFolder(ladder.out).read_json("config.json")
+
+
+@contextmanager
+def _working(
+    ladder: Ladder, place: str, cores: int, work: Callable[[Ladder, Draw, Console], Any]
+) -> Iterator[Callable[[Draw], Any]]:
+    """In a process of the cluster: it works as the command would, in the same folder."""
+    if not (ladder.out / "config.json").exists():
+        raise TutelageError(
+            f"the node {platform.node()} sees no folder {ladder.out}; give --out a folder on a "
+            "disk that all nodes share"
+        )
+    if os.path.isdir(place):  # else all paths must be absolute
+        os.chdir(place)
+    keep_to(cores)
+
+    def done(draw: Draw) -> Any:
+        for left in ladder.folder(draw).rglob("events.jsonl"):
+            RunFolder(left.parent).await_others(PATIENCE_S)
+        return work(ladder, draw, Console(quiet=True))
+
+    yield done

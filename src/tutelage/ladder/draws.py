@@ -1,0 +1,210 @@
+"""One draw of labels: every arm trained on it and tested, in a run folder of its own.
+
+A draw that was cut off goes on after its last finished stage. Its test images are looked at once,
+after the last decision.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tutelage.chain.measure import predict_rows
+from tutelage.chain.pipeline import Pipeline
+from tutelage.chain.prepare import prepare
+from tutelage.chain.types import Run, is_round
+from tutelage.config import RunConfig
+from tutelage.data.catalog import Catalog
+from tutelage.data.runfolder import RunFolder
+from tutelage.deploy.latency import onnx_latency
+from tutelage.deploy.onnx import export_onnx
+from tutelage.ladder.arms import TrainedArm, train_arms
+from tutelage.ladder.curve import NEED
+from tutelage.ladder.request import no_test
+from tutelage.models.classifier import Classifier, count_parameters
+from tutelage.stats.metrics import metrics
+from tutelage.system.console import Console
+from tutelage.system.progress import Progress
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One draw of labels."""
+
+    number: int  # from 1
+    seed: int
+
+    def __str__(self) -> str:
+        return f"draw {self.number}"
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """What its draws share."""
+
+    catalog: Catalog
+    data: str  # what the user called the catalog
+    out: Path  # of the page; each draw has a folder below it
+    config: RunConfig  # its seed is that of the first draw
+    arms: Sequence[str]
+    budgets: Sequence[int]  # labels per class, of the curve's other points
+    seeds: int  # how many draws
+
+    @property
+    def draws(self) -> list[Draw]:
+        """All draws."""
+        first = self.config.data.seed
+        return [Draw(number, first + number - 1) for number in range(1, self.seeds + 1)]
+
+    def folder(self, draw: Draw) -> Path:
+        """The run folder of a draw."""
+        return self.out / f"seed-{draw.seed}"
+
+
+def choose_student(ladder: Ladder, draw: Draw, console: Console) -> None:
+    """Choose the student that keeps the limits, and pin it for all draws; the rest is prepared.
+
+    Raises:
+        TutelageError: as ``prepare``; no student keeps the limits, say.
+    """
+    prepare(
+        "ladder",
+        ladder.catalog,
+        ladder.data,
+        ladder.folder(draw),
+        ladder.config.changed("data", seed=draw.seed),
+        quiet=console.quiet,
+        shared=RunFolder(ladder.out),
+        progress=console.progress,
+    ).close()
+
+
+def train_draw(ladder: Ladder, draw: Draw, console: Console) -> dict[str, Any]:
+    """Train and test the arms on a draw of labels, and on the fewer or more labels of the curve.
+
+    The first draw also measures the latency of each model.
+
+    Returns:
+        The content of the draw's metrics.json, with ``curve``, its points.
+
+    Raises:
+        TutelageError: as ``run_seed``.
+    """
+    console.say(f"{draw} of {ladder.seeds} (seed {draw.seed})", seed=draw.seed)
+    drawn = ladder.config.changed("data", seed=draw.seed)
+    run = partial(
+        run_seed,
+        ladder.catalog,
+        ladder.data,
+        quiet=console.quiet,
+        shared=RunFolder(ladder.out),
+        progress=console.progress,
+    )
+    with console.progress.part(str(draw)):
+        done = run(ladder.folder(draw), drawn, ladder.arms, timed=draw.number == 1)
+        done["curve"] = [_point(done, own=True)] if set(NEED) <= set(ladder.arms) else []
+        for budget in ladder.budgets:
+            console.say(f"{draw}, {budget} labels per class")
+            fewer = drawn.changed("data", labels_per_class=budget)
+            point = run(ladder.folder(draw) / f"labels-{budget}", fewer, NEED)
+            done["curve"].append(_point(point, own=False))
+    return done
+
+
+def _point(draw: Mapping[str, Any], *, own: bool) -> dict[str, Any]:
+    """One draw's point of the curve; without planned rounds the teacher is transfer's."""
+    accuracy = {entry["arm"]: entry["test"]["accuracy"] for entry in draw["arms"]}
+    without, within = (accuracy.get(arm, accuracy["transfer"]) for arm in NEED)
+    return {"labels": draw["labeled"], "without": without, "within": within, "own": own}
+
+
+def run_seed(
+    catalog: Catalog,
+    data: str,
+    out: Path,
+    config: RunConfig,
+    arms: Sequence[str],
+    *,
+    timed: bool = False,
+    quiet: bool = False,
+    shared: RunFolder | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Train and test the arms on one draw of labels, unless the folder ``out`` has them already.
+
+    In the folder ``shared`` the choice of a student is pinned, so that all seeds train the same
+    one. If ``timed``, the latency of each model is measured. ``progress`` is the whole ladder's.
+
+    Returns:
+        The content of the folder's metrics.json.
+
+    Raises:
+        TutelageError: as ``prepare``, or no test image can be read.
+    """
+    folder = RunFolder(out)
+    if (out / "metrics.json").exists():
+        return folder.read_json("metrics.json")
+    run = prepare(
+        "ladder", catalog, data, out, config, quiet=quiet, shared=shared, progress=progress
+    )
+    with contextlib.closing(run):
+        if not len(run.split.indices("test")):
+            raise no_test(catalog)
+        trained = train_arms(Pipeline(run), arms)
+        result = {
+            "seed": config.data.seed,
+            "labeled": len(run.task.labeled),
+            "notes": run.notes,
+            "versions": run.base.spec.versions,
+            "arms": _test(run, trained, timed=timed),
+        }
+        folder.write_json("metrics.json", result)
+    return result
+
+
+def _test(run: Run, trained: Mapping[str, TrainedArm], *, timed: bool) -> list[dict[str, Any]]:
+    """Test every arm; a stage that stands for two arms looks at the images once."""
+    rows = run.split.indices("test")
+    # Named by arm: each chain that lacks a part has a stage "student" of its own.
+    different = {id(one.stage): (arm, one.stage) for arm, one in trained.items()}
+    shown = [dataclasses.replace(stage, name=arm) for arm, stage in different.values()]
+    probs = predict_rows(run, shown, rows)
+    times = _latencies([stage.outcome.model for stage in shown]) if timed else {}
+    kept = {"transfer": lambda stage: stage.accepted, "self-train": is_round}
+    return [
+        {
+            "arm": arm,
+            "stage": one.stage.name,
+            "kept": kept[arm](one.stage) if arm in kept else None,
+            "seconds": round(one.seconds, 2),
+            "total_seconds": round(one.total, 2),
+            "parameters": count_parameters(one.stage.outcome.model),
+            "latency_ms": times.get(_shape(one.stage.outcome.model)),
+            "test": metrics(probs[different[id(one.stage)][0]], run.split.truth[rows]),
+        }
+        for arm, one in trained.items()
+    ]
+
+
+def _shape(model: Classifier) -> tuple[Any, ...]:
+    """What a model's latency depends on: models of one shape take the same time."""
+    spec = model.spec
+    trunks = [(t.architecture, t.cut, t.skipped, t.levels, t.head_hidden) for t in spec.trunks]
+    return (*trunks, spec.input_size)
+
+
+def _latencies(models: Sequence[Classifier]) -> dict[tuple[Any, ...], float]:
+    """Median milliseconds of one image on one core, by the shape of the exported model."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        out = {}
+        for shape, model in {_shape(model): model for model in models}.items():
+            export_onnx(model, path)
+            out[shape] = round(onnx_latency(path).p50_ms, 3)
+    return out
