@@ -30,9 +30,8 @@ from tutelage.data.catalog import Catalog
 from tutelage.data.runfolder import catalog_of
 from tutelage.deploy.images import Picture
 from tutelage.deploy.runtime import OnnxModel
-from tutelage.watch.command import pictures_of
 from tutelage.watch.compare import compare
-from tutelage.watch.look import Seen, look
+from tutelage.watch.look import Seen, look, pictures_of
 from tutelage.watch.reference import Reference
 
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -190,7 +189,7 @@ def one_look(model: OnnxModel, data: Looked, kind: str, size: int, seed: int) ->
     rows = rng.permutation(len(data.labels))
     kept = rows[: reference_size(len(rows))]
     reference = Reference(
-        data.plain.take(kept), data.labels[kept], "test images", False, model.classes
+        data.plain.take(kept), kept, data.labels[kept], "test images", False, model.classes
     )
     batch, labels = data.batch(kind, rows[len(kept) :], size, rng)
     found = compare(reference, batch, model.unknown_threshold, RATE)

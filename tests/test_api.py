@@ -19,10 +19,12 @@ from tutelage import api
 from tutelage.data.decode import decode
 from tutelage.data.open import open_data
 from tutelage.deploy.graph import TorchModel
+from tutelage.deploy.latency import Latency
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.models.folder import load_model, save_model
 from tutelage.review.items import open_run
 from tutelage.system.errors import TutelageError
+from tutelage.watch.reference import load_reference
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 TRANSFER = {k: v for k, v in SETTINGS.items() if k not in ("student", "rounds")}
@@ -274,14 +276,23 @@ def test_other_forms_lie_beside_the_exported_file_with_their_description(
 
 
 def test_int8_is_calibrated_on_the_images_of_the_run(
-    finished: Path, photos: Path, tmp_path: Path
+    finished: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told = api.export(finished / "student", tmp_path / "m.onnx", int8=True)
+    faster = [Latency(9.0, 2.0, 1), Latency(9.0, 1.0, 1)]
+    monkeypatch.setattr("tutelage.deploy.quantize.latencies", lambda *_, **__: faster)
+    told = api.export(finished / "student", tmp_path / "m.onnx", int8=True, max_loss=1.0)
     json.dumps(told)  # for --json and programs
     int8 = told["int8"]
-    assert int8["kept"] in ("int8", "fp32")  # as this machine's clock has it
-    assert int8["loss"] <= 1.0
-    assert Path(int8["path"]).exists()
+    assert (int8["kept"], int8["path"]) == ("int8", str(tmp_path / "m.int8.onnx"))
+    rounded = OnnxModel(tmp_path / "m.int8.onnx")
+    described = json.loads(Path(int8["description"]).read_text())
+    assert described["files"] == {"onnx": "m.int8.onnx", "portable": None, "view": None}
+    assert described["temperature"] == rounded.temperature
+    assert described["unknown_threshold"] == rounded.unknown_threshold
+    of_float = json.loads((tmp_path / "m.onnx.json").read_text())
+    assert described["unknown_threshold"] != of_float["unknown_threshold"]
+    assert described["classes"] == of_float["classes"]
+    assert len(load_reference(Path(int8["reference"]), rounded).seen) == 18
     alone = tmp_path / "alone"
     shutil.copytree(finished / "student", alone)
     with pytest.raises(TutelageError, match="lies in no run folder; give some with --images"):

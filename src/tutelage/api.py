@@ -487,8 +487,9 @@ def export(
         format: onnx, or torch (a .pt2 file of ``torch.export``), with the preprocessing inside;
             timm, a folder for ``timm.create_model``; hub, a model folder with its ONNX file and a
             card.
-        int8: also write an ONNX file with 8-bit numbers, calibrated on the images; the usual file
-            is kept if that is not faster, or loses more than ``--max-loss``.
+        int8: also write an ONNX file with 8-bit numbers, calibrated on the images, with its
+            description and, from the images of the run, what ``tutelage watch`` compares with; the
+            usual file is kept if that is not faster, or loses more than ``--max-loss``.
         portable: also write ``model.portable.onnx``, for runtimes that do not resize as onnxruntime
             does: OpenVINO, OpenCV, MNN, tract.
         view: also write ``model.view.onnx``, whose host resizes: for ncnn, LiteRT, CoreML. With
@@ -510,9 +511,9 @@ def export(
         TutelageError: no model there, the model cannot be exported in this format or then differs
             from torch, or there are no images to calibrate on.
     """
-    from tutelage.deploy.export import export
+    from tutelage.deploy.export import export, model_folder
 
-    return export(
+    result = export(
         Path(model),
         None if out is None else Path(out),
         format=format,
@@ -524,6 +525,11 @@ def export(
         threshold=threshold,
         web=None if web is None else Path(web),
     )
+    if int8 and result["int8"]["kept"] == "int8":
+        from tutelage.watch.int8 import add_reference
+
+        add_reference(model_folder(Path(model)), result)
+    return result
 
 
 def review(

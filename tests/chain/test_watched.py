@@ -60,9 +60,10 @@ def test_images_that_the_model_did_not_learn_from_go_first(
 ) -> None:
     made: dict[str, Any] = {}
 
-    def make(model: Any, pictures: Any, labels: Any, words: str, *, learned: bool) -> None:
-        names = [picture.name for picture in pictures]
-        made.update(names=names, labels=labels.tolist(), words=words, learned=learned)
+    def make(
+        model: Any, catalog: Any, rows: Any, labels: Any, words: str, *, learned: bool
+    ) -> None:
+        made.update(labels=labels.tolist(), words=words, learned=learned)
 
     exported = Path("run/student.onnx")
     found = SimpleNamespace(exported=exported, folder=Path("run/student"))

@@ -515,6 +515,16 @@ def test_export_prints_what_it_checked(
     assert capsys.readouterr().out.splitlines()[3].startswith("int8 takes ")
 
 
+def test_export_says_why_an_int8_file_has_no_reference(capsys: pytest.CaptureFixture[str]) -> None:
+    checked = {"images": "training images", "path": "m.onnx", "n": 3, "max_difference": 0.0}
+    int8 = {"reason": "int8 takes 1 ms", "path": "m.int8.onnx", "without_reference": "the run went"}
+    result = {**checked, "top1_agreement": 1.0, "int8": int8}
+    output.print_result("export", result, {"web": None}, as_json=False)
+    *_, file, why = capsys.readouterr().out.splitlines()
+    assert file == "int8 takes 1 ms; use m.int8.onnx"
+    assert why == "tutelage watch m.int8.onnx needs --reference DATA: the run went"
+
+
 def test_export_says_why_timms_model_answers_otherwise(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

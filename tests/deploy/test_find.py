@@ -9,11 +9,13 @@ from answering import write_model
 
 from tutelage.deploy.find import (
     EXPECTED,
+    FoundModel,
     exported_file,
     exported_files,
     find_model,
     open_folder,
     open_model,
+    reference_file,
 )
 from tutelage.system.errors import MissingExtra, TutelageError
 
@@ -122,3 +124,20 @@ def test_a_run_stands_for_all_its_exported_models_where_several_may_be_meant(run
     assert exported_files([run])[0] == teacher
     with pytest.raises(TutelageError, match="there is no model"):
         exported_files([run / "none.onnx"])
+
+
+def test_where_the_reference_of_watch_lies(tmp_path: Path) -> None:
+    run, model = tmp_path / "run", tmp_path / "model"
+    (run / "student").mkdir(parents=True)
+    model.mkdir()
+    inside = run / "student" / "reference.npz"
+    student = run / "student.onnx"
+    assert reference_file(FoundModel(run, student, run / "student")) == inside
+    assert reference_file(FoundModel(student, student, None)) == inside
+    copied = model / "student.onnx"
+    assert reference_file(FoundModel(copied, copied, None)) == model / "reference.npz"
+    own = model / "student.reference.npz"
+    own.write_bytes(b"")
+    assert reference_file(FoundModel(copied, copied, None)) == own
+    whole = FoundModel(model, model / "model.onnx", model)
+    assert reference_file(whole) == model / "reference.npz"

@@ -17,9 +17,11 @@ from torch import nn
 
 from tutelage import api
 from tutelage.deploy import hub
+from tutelage.deploy.runtime import OnnxModel
 from tutelage.models import zoo
 from tutelage.models.classifier import Classifier
 from tutelage.system.errors import TutelageError
+from tutelage.watch.reference import load_reference
 
 CLASSES = ("ant", "bee", "wasp")
 
@@ -125,12 +127,15 @@ def test_the_hub_s_folder_is_a_model_folder(finished: Path, photos: Path, tmp_pa
     assert told["top1_agreement"] == 1
     assert told["images"] == "training images"
     names = {file.name for file in (tmp_path / "out").iterdir()}
-    assert names == {"README.md", "model.json", "model.onnx", "model.safetensors"}
+    reference = "reference.npz"
+    assert names == {"README.md", "model.json", "model.onnx", "model.safetensors", reference}
+    load_reference(tmp_path / "out" / reference, OnnxModel(tmp_path / "out" / "model.onnx"))
     rows, _ = api.predict(tmp_path / "out", [photos / "test"])
     assert rows == api.predict(finished / "student", [photos / "test"])[0]
     card = (tmp_path / "out" / "README.md").read_text()
     assert card.count("\n---\n") == 1
     assert "library_name: tutelage" in card
+    assert "`tutelage watch FOLDER new_photos/`" in card
     assert "Accuracy of this model on 18 test images of its run" in card
     assert "figures are those of the student" in card
     assert "\n### What it is for\n" in card

@@ -8,11 +8,11 @@ import onnx
 from onnx import TensorProto, helper
 
 
-def write_model(path: Path, *, threshold: float | None = None) -> Path:
-    """Mean of the red and of the green channel, over 255, as probabilities of "r" and "g".
+def write_model(path: Path, *, threshold: float | None = None, most: float = 255.0) -> Path:
+    """Mean of the red and of the green channel, over ``most``, as probabilities of "r" and "g".
 
-    Its energy is the mean of the blue channel, over 255; ``threshold`` is the one of "unknown". Its
-    features are all three means.
+    Its energy is the mean of the blue channel, over ``most``; ``threshold`` is the one of
+    "unknown". Its features are all three means.
     """
     value = helper.make_tensor_value_info
     nodes = [
@@ -36,7 +36,7 @@ def write_model(path: Path, *, threshold: float | None = None) -> Path:
         ],
         [
             *(helper.make_tensor(k, TensorProto.INT64, [1], [v]) for k, v in numbers.items()),
-            helper.make_tensor("most", TensorProto.FLOAT, [1], [255.0]),
+            helper.make_tensor("most", TensorProto.FLOAT, [1], [most]),
         ],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

@@ -36,7 +36,8 @@ def reference(n: int = 300, *, learned: bool = False, labelled: int | None = Non
     """A reference of undisturbed images, of which the first ones are labelled, or all."""
     images, labels = seen(n, seed=1)
     known = np.arange(n) < (n if labelled is None else labelled)
-    return Reference(images, np.where(known, labels, -1), "test images", learned, CLASSES)
+    labels = np.where(known, labels, -1)
+    return Reference(images, np.arange(n), labels, "test images", learned, CLASSES)
 
 
 def write_pictures(folder: Path, n: int, *, blue: int = 40, seed: int = 0) -> Path:

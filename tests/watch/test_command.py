@@ -12,8 +12,7 @@ from watching import write_pictures
 
 from tutelage import api
 from tutelage.cli import main
-from tutelage.data.open import read_catalog
-from tutelage.deploy.images import find_images
+from tutelage.data.open import open_data, read_catalog
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.system.errors import TutelageError
 from tutelage.watch.reference import make_reference, save_reference
@@ -24,10 +23,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model with its reference, a folder like it, and one of other images."""
     root = tmp_path_factory.mktemp("watch")
     path = write_model(root / "m.onnx", threshold=0.25)
-    pictures = find_images(write_pictures(root / "reference", 80, seed=1))
-    labels = [int("/r/" not in picture.name) for picture in pictures]
-    model = OnnxModel(path)
-    made = make_reference(model, pictures, np.array(labels), "test images", learned=False)
+    catalog = open_data(write_pictures(root / "reference", 80, seed=1))[0]
+    labels = np.array([int(name.startswith("g/")) for name in catalog.names])
+    model, rows = OnnxModel(path), np.arange(80)
+    made = make_reference(model, catalog, rows, labels, "test images", learned=False)
     save_reference(made, model, root / "reference.npz")
     write_pictures(root / "same", 40)
     write_pictures(root / "other", 40, blue=120)

@@ -6,16 +6,15 @@ import pytest
 from answering import write_model
 from watching import seen, write_pictures
 
-from tutelage.deploy.find import FoundModel
-from tutelage.deploy.images import find_images
+from tutelage.data.open import open_data
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.system.errors import TutelageError
+from tutelage.watch.look import Seen
 from tutelage.watch.reference import (
     MOST,
     Reference,
     load_reference,
     make_reference,
-    reference_file,
     save_reference,
 )
 
@@ -25,13 +24,19 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> OnnxModel:
     return OnnxModel(write_model(tmp_path_factory.mktemp("model") / "m.onnx", threshold=0.5))
 
 
+def of_model(images: Seen, labels: np.ndarray, classes: tuple[str, ...] = ("r", "g")) -> Reference:
+    return Reference(images, np.arange(len(labels)), labels, "test images", False, classes)
+
+
 def test_a_reference_is_made_saved_and_loaded(model: OnnxModel, tmp_path: Path) -> None:
-    pictures = find_images(write_pictures(tmp_path / "data", 24))
+    catalog = open_data(write_pictures(tmp_path / "data", 24))[0]
     (tmp_path / "data" / "r" / "000.png").write_bytes(b"")
-    labels = np.arange(24)
-    made = make_reference(model, pictures, labels, "test images", learned=True)
-    lost = [picture.name for picture in pictures].index(str(tmp_path / "data" / "r" / "000.png"))
-    assert made.labels.tolist() == [i for i in range(24) if i != lost]
+    rows, labels = np.arange(2, 24)[::-1], np.arange(22)
+    made = make_reference(model, catalog, rows, labels, "test images", learned=True)
+    lost = catalog.names.index("r/000.png")
+    assert lost in rows
+    assert made.rows.tolist() == [row for row in rows if row != lost]
+    assert made.labels.tolist() == [23 - row for row in made.rows]
     save_reference(made, model, tmp_path / "reference.npz")
     again = load_reference(tmp_path / "reference.npz", model)
     for field in dataclasses.fields(made.seen):
@@ -40,11 +45,11 @@ def test_a_reference_is_made_saved_and_loaded(model: OnnxModel, tmp_path: Path) 
         assert was.dtype == now.dtype
     assert (again.images, again.learned, again.classes) == ("test images", True, ("r", "g"))
     np.testing.assert_array_equal(again.labels, made.labels)
+    np.testing.assert_array_equal(again.rows, made.rows)
 
 
 def test_it_is_small(model: OnnxModel, tmp_path: Path) -> None:
-    images, labels = seen(MOST)
-    reference = Reference(images, labels, "test images", False, model.classes)
+    reference = of_model(*seen(MOST))
     save_reference(reference, model, tmp_path / "reference.npz")
     assert (tmp_path / "reference.npz").stat().st_size < 300_000
 
@@ -53,8 +58,8 @@ def test_of_many_pictures_some_are_drawn(
     model: OnnxModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tutelage.watch.reference.MOST", 5)
-    pictures = find_images(write_pictures(tmp_path, 12))
-    made = make_reference(model, pictures, np.arange(12), "test images", learned=False)
+    catalog, rows = open_data(write_pictures(tmp_path, 12))[0], np.arange(12)
+    made = make_reference(model, catalog, rows, rows, "test images", learned=False)
     assert len(made.seen) == len(set(made.labels)) == 5
     assert made.labels.tolist() == sorted(made.labels)
 
@@ -70,10 +75,14 @@ def test_one_that_is_missing_damaged_or_of_another_model_is_refused(
         load_reference(path, model)
     images, labels = seen(30)
     short = dataclasses.replace(images, energy=images.energy[:7])
-    save_reference(Reference(short, labels, "test images", False, model.classes), model, path)
-    with pytest.raises(TutelageError, match=r"is damaged: energy are float32 \(7,\)"):
-        load_reference(path, model)
-    other = Reference(images, labels, "test images", False, ("r", "h"))
+    for part, words in (
+        ({"seen": short}, r"energy are float32 \(7,\)"),
+        ({"rows": labels[:3]}, "rows"),
+    ):
+        save_reference(dataclasses.replace(of_model(images, labels), **part), model, path)
+        with pytest.raises(TutelageError, match=f"is damaged: {words}"):
+            load_reference(path, model)
+    other = of_model(images, labels, ("r", "h"))
     save_reference(other, model, path)
     with pytest.raises(TutelageError, match="belongs to another model"):
         load_reference(path, model)
@@ -82,23 +91,9 @@ def test_one_that_is_missing_damaged_or_of_another_model_is_refused(
 def test_one_of_the_same_model_with_coarser_numbers_is_refused(
     model: OnnxModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    images, labels = seen(30)
     path = tmp_path / "reference.npz"
-    save_reference(Reference(images, labels, "test images", False, model.classes), model, path)
+    save_reference(of_model(*seen(30)), model, path)
     right = model.look
     monkeypatch.setattr(model, "look", lambda given: (*right(given)[:2], right(given)[2] + 0.05))
     with pytest.raises(TutelageError, match=r"belongs to another model .*int8"):
         load_reference(path, model)
-
-
-def test_where_it_lies(tmp_path: Path) -> None:
-    run, model = tmp_path / "run", tmp_path / "model"
-    (run / "student").mkdir(parents=True)
-    inside = run / "student" / "reference.npz"
-    student = run / "student.onnx"
-    assert reference_file(FoundModel(run, student, run / "student")) == inside
-    assert reference_file(FoundModel(student, student, None)) == inside
-    copied = model / "student.onnx"
-    assert reference_file(FoundModel(copied, copied, None)) == model / "reference.npz"
-    whole = FoundModel(model, model / "model.onnx", model)
-    assert reference_file(whole) == model / "reference.npz"

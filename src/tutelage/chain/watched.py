@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from tutelage.chain.types import Run
-from tutelage.deploy.find import find_model
+from tutelage.deploy.find import find_model, reference_file
 from tutelage.deploy.images import pictures_of
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.system.errors import TutelageError
-from tutelage.watch.reference import make_reference, reference_file, save_reference
+from tutelage.watch.reference import make_reference, save_reference
 
 HELD_OUT = {"test": "test images", "val": "validation images"}
 """Role of images that the model did not learn from -> the words for a reference of them."""
@@ -27,9 +27,9 @@ def write_reference(run: Run) -> None:
         labels, words = run.split.truth[rows], HELD_OUT[role]
     found = find_model(run.folder.path)
     assert found.exported is not None
-    model, pictures = OnnxModel(found.exported, threads=1), pictures_of(run.catalog, rows)
+    model, learned = OnnxModel(found.exported, threads=1), role not in HELD_OUT
     try:
-        made = make_reference(model, pictures, labels, words, learned=role not in HELD_OUT)
+        made = make_reference(model, run.catalog, rows, labels, words, learned=learned)
     except TutelageError as error:  # the images may be gone by now, and the run is worth more
         run.note(f"tutelage watch will have nothing to compare images with: {error}")
         return

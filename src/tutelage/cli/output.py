@@ -100,6 +100,8 @@ def _print_export(result: dict[str, Any]) -> None:
         )
     if int8 := result.get("int8"):
         print(f"{int8['reason']}; use {int8['path']}")
+        if why := int8.get("without_reference"):
+            print(f"tutelage watch {int8['path']} needs --reference DATA: {why}")
 
 
 def _print_page(result: dict[str, Any]) -> None:

@@ -50,7 +50,7 @@ def export(
     _check_format(format, onnx_forms, threshold)
     if out is not None:
         _check_out(out, format, [name[2:] for name, wanted in onnx_forms.items() if wanted])
-    folder = _folder_of(model)
+    folder = model_folder(model)
     for package in ("torch", "timm", "onnx"):
         need(package, "train")
     from tutelage.models.folder import load_model
@@ -79,7 +79,7 @@ def export(
     if loaded.spec.decision_threshold is not None:
         result["threshold"] = "{}={:g}".format(*loaded.spec.decision_threshold)
     if int8:
-        result["int8"] = _quantized(path, own, max_loss)
+        result["int8"] = _quantized(loaded, path, own, max_loss)
     return result
 
 
@@ -118,8 +118,12 @@ def _check_out(out: Path, format: str, forms: Sequence[str]) -> None:
             raise TutelageError(f"{path} exists; choose another --out, or delete it first")
 
 
-def _folder_of(model: Path) -> Path:
-    """The model folder that is exported."""
+def model_folder(model: Path) -> Path:
+    """The model folder that is exported.
+
+    Raises:
+        TutelageError: no model there, or only an exported file.
+    """
     folder = find_model(model).folder
     if folder is None:
         raise TutelageError(
@@ -129,14 +133,24 @@ def _folder_of(model: Path) -> Path:
     return folder
 
 
-def _quantized(path: Path, images: Sequence[np.ndarray], max_loss: float) -> dict[str, Any]:
-    """Write the int8 form of the ONNX file ``path``, if it does no harm; how it compares."""
+def _quantized(
+    model: Any, path: Path, images: Sequence[np.ndarray], max_loss: float
+) -> dict[str, Any]:
+    """Write and describe the int8 form of the ONNX file, if it does no harm; how it compares."""
     from tutelage.deploy.quantize import quantize_onnx
+    from tutelage.deploy.runtime import OnnxModel
+    from tutelage.models.classifier import count_parameters
 
     half = min(CALIBRATION_IMAGES, (len(images) + 1) // 2)
     out = path.with_suffix(".int8.onnx")
     quantized = quantize_onnx(path, out, images[:half], images[half:], max_loss=max_loss)
-    return {**asdict(quantized), "path": str(quantized.path)}
+    result = {**asdict(quantized), "path": str(quantized.path)}
+    if quantized.kept == "int8":
+        known = OnnxModel(out)
+        fitted = {name: getattr(known, name) for name in ("temperature", "unknown_threshold")}
+        described = write_description(out, replace(model.spec, **fitted), count_parameters(model))
+        result["description"] = str(described)
+    return result
 
 
 def _written(

@@ -16,6 +16,8 @@ EXPECTED = (
     "expected a run folder (the --out of tutelage run), a model folder (such as RUN/student or "
     "RUN/teacher) or an exported .onnx file"
 )
+REFERENCE = "reference.npz"
+"""In a model folder: what ``watch`` compares images with; beside a file, ``NAME.reference.npz``."""
 _SHOWN = 5  # names of a folder in an error
 
 
@@ -108,6 +110,23 @@ def exported_files(models: Sequence[Path | str]) -> list[Path]:
         ready = [model / part for part in parts if (model / part).is_file()]
         files += ready if first in ready else [first, *ready]
     return files
+
+
+def reference_beside(exported: Path) -> Path:
+    """Where the reference of an exported file lies that is not the file of its model folder."""
+    return exported.with_suffix(f".{REFERENCE}")
+
+
+def reference_file(found: FoundModel) -> Path:
+    """Where the reference of a model lies: beside its file, or in its folder."""
+    assert found.exported is not None
+    own, place = reference_beside(found.exported), found.exported.parent
+    if found.folder is None and own.is_file():
+        return own
+    if found.folder is None and found.exported.name == "student.onnx":
+        inside = place / "student"
+        return (inside if inside.is_dir() else place) / REFERENCE
+    return (found.folder or place) / REFERENCE
 
 
 def open_model(found: FoundModel) -> Any:

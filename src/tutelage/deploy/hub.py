@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from tutelage._version import __version__
+from tutelage.deploy.find import REFERENCE
 from tutelage.deploy.graph import TorchModel
 from tutelage.deploy.onnx import Parity, compare_answers, estimated_loss, export_onnx, parity
 from tutelage.models.classifier import Classifier
@@ -78,6 +79,8 @@ def export_hub(
 ) -> Parity:
     """Write a model folder with its ONNX file and a card; arguments as in ``export_timm``.
 
+    The reference of ``watch`` goes with it if ``origin`` has one, and the card says what it is.
+
     Raises:
         TutelageError: the ONNX file differs from torch, or the folder is taken.
     """
@@ -85,7 +88,11 @@ def export_hub(
         save_model(model, building)
         export_onnx(model, building / "model.onnx")
         checked = parity(model, building / "model.onnx", images)
-        card = _card(model, origin, "tutelage", HUB_USAGE)
+        usage = HUB_USAGE
+        if (reference := origin / REFERENCE).is_file():
+            write_atomically(building / REFERENCE, reference.read_bytes())
+            usage += WATCH_USAGE
+        card = _card(model, origin, "tutelage", usage)
         write_atomically(building / README, card)
         return checked
 
@@ -190,6 +197,12 @@ HUB_USAGE = """\
 
 The base install alone runs `FOLDER/model.onnx`. Its input is uint8 RGB images (N, H, W, 3) of any
 size, its output probabilities; the classes are in `model.json` and in the file's metadata.
+"""
+WATCH_USAGE = """\
+
+`tutelage watch FOLDER new_photos/` tells whether images still look like those that the model was
+made for. It compares them with `reference.npz`: answers, features and brightness of images that the
+model did not learn from. The images themselves are not in it.
 """
 
 

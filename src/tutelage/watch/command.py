@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from tutelage.data.decode import UnreadableImage
 from tutelage.data.open import Data, open_data
-from tutelage.deploy.find import FoundModel, exported_file, find_model
+from tutelage.deploy.find import FoundModel, exported_file, find_model, reference_file
 from tutelage.deploy.images import Images, Picture, find_images, pictures_of
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.report.wording import now
@@ -25,7 +25,7 @@ from tutelage.watch.compare import compare
 from tutelage.watch.look import Seen, check_features, look
 from tutelage.watch.page import SHOWN, render
 from tutelage.watch.record import is_record, read_record
-from tutelage.watch.reference import Reference, load_reference, make_reference, reference_file
+from tutelage.watch.reference import Reference, load_reference, make_reference
 
 RESULT, PAGE, TO_LABEL = "watch.json", "watch.html", "to_label.csv"
 LEAST = 20  # images of a look
@@ -110,8 +110,8 @@ def _reference(found: FoundModel, opened: OnnxModel, given: Data | None) -> Refe
     index = {name: k for k, name in enumerate(opened.classes)}
     classes = np.array([*(index.get(name, -1) for name in catalog.classes), -1])
     images = f"{splits[0] + ' ' if splits else ''}images of {name}"
-    pictures, labels = pictures_of(catalog, rows), classes[catalog.labels[rows]]
-    return make_reference(opened, pictures, labels, images, learned=False)
+    labels = classes[catalog.labels[rows]]
+    return make_reference(opened, catalog, rows, labels, images, learned=False)
 
 
 def _write(

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
 
-from tutelage.deploy.find import FoundModel
-from tutelage.deploy.images import Picture
+from tutelage.data.catalog import Catalog
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.stats.metrics import Ints
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import write_atomically
-from tutelage.watch.look import COMPONENTS, Seen, look, probe
+from tutelage.watch.look import COMPONENTS, Seen, look, pictures_of, probe
 from tutelage.watch.pixels import MEASURES
 
-FILE = "reference.npz"
 MOST = 1000  # images of a reference; their numbers take about 200 kB
 SAME_PROBABILITY = 0.02  # as the parity of an export
 SAME_FEATURES = 0.02  # of the largest: what int8 changes is several times as much
@@ -30,6 +27,7 @@ class Reference:
 
     Attributes:
         seen: what is known of them.
+        rows: (N,) which ones they are in the catalog that they are of.
         labels: (N,) their classes; -1 where there is none.
         images: what they are, in words that follow a number: "test images".
         learned: whether the model learned from them. Then it is surer of them than of new images,
@@ -38,6 +36,7 @@ class Reference:
     """
 
     seen: Seen
+    rows: Ints
     labels: Ints
     images: str
     learned: bool
@@ -45,28 +44,19 @@ class Reference:
 
 
 def make_reference(
-    model: OnnxModel, pictures: Sequence[Picture], labels: Ints, images: str, *, learned: bool
+    model: OnnxModel, catalog: Catalog, rows: Ints, labels: Ints, images: str, *, learned: bool
 ) -> Reference:
-    """A reference of at most ``MOST`` of the pictures (N,), drawn at random, always the same.
+    """A reference of at most ``MOST`` of the rows (N,), drawn at random, always the same.
 
     ``labels`` (N,), ``images`` and ``learned`` are as in ``Reference``.
 
     Raises:
         TutelageError: as ``look``.
     """
-    drawn = np.sort(np.random.default_rng(0).permutation(len(pictures))[:MOST])
-    seen, readable, _ = look(model, [pictures[i] for i in drawn])
-    return Reference(seen, labels[drawn[readable]], images, learned, model.classes)
-
-
-def reference_file(found: FoundModel) -> Path:
-    """Where the reference of a model lies: in its folder, or beside its file if it has none."""
-    assert found.exported is not None
-    beside = found.exported.parent
-    student = beside / "student"
-    if found.folder is None and found.exported.name == "student.onnx" and student.is_dir():
-        return student / FILE
-    return (found.folder or beside) / FILE
+    drawn = np.sort(np.random.default_rng(0).permutation(len(rows))[:MOST])
+    seen, readable, _ = look(model, pictures_of(catalog, rows[drawn]))
+    kept = drawn[readable]
+    return Reference(seen, rows[kept], labels[kept], images, learned, model.classes)
 
 
 def save_reference(reference: Reference, model: OnnxModel, path: Path) -> None:
@@ -76,6 +66,7 @@ def save_reference(reference: Reference, model: OnnxModel, path: Path) -> None:
     np.savez_compressed(
         content,
         **{field.name: getattr(reference.seen, field.name) for field in fields(Seen)},
+        rows=reference.rows.astype(np.int64),
         labels=reference.labels.astype(np.int32),
         images=np.array(reference.images),
         learned=np.array(reference.learned),
@@ -102,6 +93,7 @@ def load_reference(path: Path, model: OnnxModel) -> Reference:
         with np.load(path, allow_pickle=False) as arrays:
             reference = Reference(
                 Seen(**{field.name: arrays[field.name] for field in fields(Seen)}),
+                rows=arrays["rows"],
                 labels=arrays["labels"],
                 images=str(arrays["images"]),
                 learned=bool(arrays["learned"]),
@@ -116,14 +108,16 @@ def load_reference(path: Path, model: OnnxModel) -> Reference:
         ) from error
     if reference.classes != model.classes or not _same(known, probe(model)):
         raise TutelageError(
-            f"{path} belongs to another model than {model.path}, such as the one that was made "
-            "smaller with int8 or trained again; give undisturbed images with --reference DATA"
+            f"{path} belongs to another model than {model.path}, such as one trained otherwise or, "
+            "for an int8 file, the float model; give undisturbed images with --reference DATA"
         )
     return reference
 
 
 def _check(reference: Reference) -> None:
     n = len(reference.labels)
+    if reference.rows.shape != (n,):
+        raise ValueError(f"rows are {reference.rows.dtype} {reference.rows.shape}")
     shapes = {"features": (n, COMPONENTS), "pixels": (n, len(MEASURES))}
     for name, values in vars(reference.seen).items():
         if values.shape != shapes.get(name, (n,)) or not np.isfinite(values).all():
