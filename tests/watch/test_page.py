@@ -47,6 +47,7 @@ def test_what_the_page_shows(tmp_path: Path) -> None:
         page.goto(path.as_uri())
         assert "differ from the reference in images of none" in page.inner_text(".headline")
         assert "Do not rely on it" in page.inner_text(".summary")
+        assert "here these may have changed, so do not rely on it" in page.inner_text("main")
         assert page.inner_text("h1") == "tutelage watch: 1 alarm"
         rows = page.locator("table").first.locator("tbody tr")
         assert rows.count() == 10
@@ -61,8 +62,18 @@ def test_what_the_page_shows(tmp_path: Path) -> None:
         assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
 
 
+def test_shares_of_unchanged_images_hold() -> None:
+    plain, _ = seen(120)
+    moved, _ = seen(120, predicted=np.zeros_like(plain.predicted))
+    for batch, state in ((plain, "no alarm"), (moved, "1 alarm")):
+        page = page_of(batch)
+        assert f"<h1>tutelage watch: {state}</h1>" in page
+        assert "not the images of a class.</p>" in page
+
+
 def test_what_it_says_without_held_out_images() -> None:
     page = page_of(seen(120)[0], learned=True, labelled=0)
+    assert "so do not rely on it" not in page
     assert "Today&#x27;s accuracy is not estimated" in page
     assert "Shares are not estimated" in page
     assert "unsure answers" not in page

@@ -135,11 +135,11 @@ def _doubts(alarms: list[str]) -> list[str]:
     doubts = []
     if "unknown" in alarms:
         doubts.append(
-            "every answer to an image of none of the classes is wrong, however sure the model is"
+            "the answers to images of none of the classes are all wrong, however sure the model is"
         )
     if set(alarms) - {"classes", "confidence", "unknown"}:
         doubts.append(
-            "the images themselves have changed, and a model that sees what it did not learn from "
-            "may be surer than it is right"
+            "the images themselves have changed, and a model may be too sure of images unlike "
+            "those that it learned from"
         )
     return doubts

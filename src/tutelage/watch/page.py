@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from html import escape
 from importlib import resources
 from typing import Any
@@ -28,6 +28,7 @@ BINS = 24
 WIDTH, HEIGHT = 240, 56  # of a histogram, in the units of its drawing
 SHOWN = 24  # pictures of images to label
 CLASSES = 100  # rows of the table of classes
+ABOUT_SHARES = {"classes", "confidence"}  # alarms by which a class itself has not changed
 
 STYLE = """
 .curve { display: block; width: 240px; height: 56px; }
@@ -55,7 +56,7 @@ def render(
         _head(result, style.read_text("utf-8") + STYLE),
         _summary(result),
         _tests(result, reference, batch),
-        _classes(result["classes"]),
+        _classes(result["classes"], set(result["alarms"])),
         _to_label(result, pictures) if pictures else "",
         "</main>\n</body>\n</html>\n",
     ]
@@ -108,13 +109,15 @@ def _tests(result: Mapping[str, Any], reference: Seen, batch: Seen) -> str:
     rows = "\n".join(_test(test, reference, batch) for test in result["tests"])
     return f"""<section>
 <h2>What was compared</h2>
-<p>p is the probability that images like those of the reference differ as much in any row. An alarm
-is a p of at most {result["false_alarms"]:g}. Figures are shares of the images, or medians over
-them. In the drawings the line is the reference, and the area these images.</p>
+<p>Figures are shares of the images, or medians: brightness, contrast and colours in grey levels
+from 0 to 255, sharpness as a logarithm, lower where images are blurred. p is the probability that
+unchanged images differ as much in any row, and an alarm is a p of at most
+{result["false_alarms"]:g}. In the drawings the line is the reference, and the area these
+images.</p>
 <div class="scroll" tabindex="0" role="region" aria-label="what was compared">
 <table>
-<thead><tr><th scope="col">what</th><th scope="col">reference</th><th scope="col">these images</th>
-<th scope="col">p</th><th scope="col" class="words">verdict</th>
+<thead><tr><th scope="col">what</th><th scope="col" class="words">verdict</th>
+<th scope="col">reference</th><th scope="col">these images</th><th scope="col">p</th>
 <th scope="col">distribution</th></tr></thead>
 <tbody>
 {rows}
@@ -126,13 +129,13 @@ them. In the drawings the line is the reference, and the area these images.</p>
 
 def _test(test: Mapping[str, Any], reference: Seen, batch: Seen) -> str:
     name = test["name"]
-    verdict = '<span class="rejected">alarm</span>' if test["alarm"] else "as before"
+    verdict = '<span class="rejected">alarm</span>' if test["alarm"] else "no alarm"
     values = _values(name, reference), _values(name, batch)
     drawn = "" if values[0] is None or values[1] is None else _curve(values[0], values[1])
     return (
-        f'<tr><th scope="row">{escape(TITLES[name])}</th><td>{figure(name, test["reference"])}</td>'
-        f"<td>{figure(name, test['batch'])}</td><td>{test['p']:.3f}</td>"
-        f'<td class="words">{verdict}</td><td>{drawn}</td></tr>'
+        f'<tr><th scope="row">{escape(TITLES[name])}</th><td class="words">{verdict}</td>'
+        f"<td>{figure(name, test['reference'])}</td><td>{figure(name, test['batch'])}</td>"
+        f"<td>{test['p']:.3f}</td><td>{drawn}</td></tr>"
     )
 
 
@@ -163,13 +166,14 @@ def _curve(was: NDArray[np.floating[Any]], now: NDArray[np.floating[Any]]) -> st
     )
 
 
-def _classes(rows: Sequence[Mapping[str, Any]]) -> str:
+def _classes(rows: Sequence[Mapping[str, Any]], alarms: Set[str]) -> str:
     estimated = rows[0]["share"] is not None
     ordered = sorted(rows, key=lambda row: -abs(row["called"] - row["reference"]))[:CLASSES]
     body = "\n".join(_class(row) for row in ordered)
     how = (
         "The estimate corrects what the model answers by the mistakes that it made on the "
-        "reference. It holds as long as only the shares have changed, not the images of a class."
+        "reference. It holds as long as only the shares have changed, not the images of a class"
+        + ("; here these may have changed, so do not rely on it." if alarms - ABOUT_SHARES else ".")
         if estimated
         else "Shares are not estimated: that takes held-out labels of every class. These are the "
         "answers of the model, with its mistakes in them."
@@ -180,7 +184,7 @@ def _classes(rows: Sequence[Mapping[str, Any]]) -> str:
 <p>{how}{more}</p>
 <div class="scroll" tabindex="0" role="region" aria-label="shares of the classes">
 <table>
-<thead><tr><th scope="col">class</th><th scope="col">reference</th><th scope="col">called so</th>
+<thead><tr><th scope="col">class</th><th scope="col">reference</th><th scope="col">answers</th>
 <th scope="col">estimated share</th><th scope="col">95% interval</th></tr></thead>
 <tbody>
 {body}
@@ -206,8 +210,8 @@ def _to_label(
     figures = "\n".join(_figure(*picture) for picture in pictures[:SHOWN])
     return f"""<section>
 <h2>Images to label first</h2>
-<p>These stand for what the reference leaves out. <code>{escape(result["to_label"])}</code> lists
-{len(pictures):,} of them.</p>
+<p>If you label some of the images, begin with these: they stand for what the reference has least
+of. <code>{escape(result["to_label"])}</code> lists {len(pictures):,} of them.</p>
 <div class="sheet">
 {figures}
 </div>

@@ -23,16 +23,16 @@ TITLES = {
 """A test -> what it compares."""
 
 MEANINGS = {
-    "classes": "other classes have become frequent, or the model mistakes the images",
-    "features": "the model sees something that the reference does not have, or not as often",
+    "classes": "some classes have become more frequent, or the model mistakes more images",
+    "features": "the model sees something that the reference does not have, or has less of",
     "unknown": "there may be images of a new class",
     "confidence": "the model is less sure of its answers, so more of them are likely wrong",
-    "sharpness": "the images are blurred or sharpened: look at lens, focus, motion and compression",
-    "brightness": "the light or the exposure has changed",
-    "contrast": "the light, the exposure or the backgrounds have changed",
-    "warmth": "the light, the camera or its white balance has changed",
-    "tint": "the light, the camera or its white balance has changed",
-    "saturation": "the camera or its settings have changed, or other things are in the images",
+    "sharpness": "lens, focus, motion or compression may have changed, or what the images show",
+    "brightness": "the light or the exposure may have changed, or what the images show",
+    "contrast": "the light or the exposure may have changed, or what the images show",
+    "warmth": "the light or the white balance may have changed, or what the images show",
+    "tint": "the light or the white balance may have changed, or what the images show",
+    "saturation": "the camera or its settings may have changed, or what the images show",
 }
 """A test -> what may be behind its alarm."""
 
@@ -44,7 +44,7 @@ def headline(result: Mapping[str, Any]) -> str:
     """Whether there is an alarm, in one sentence."""
     images = counted(result["images"], "image")
     if not result["alarms"]:
-        return f"No alarm: nothing tells the {images} from the reference."
+        return f"No alarm: no difference was found between the {images} and the reference."
     return f"Alarm: the {images} differ from the reference in {listed(result['alarms'])}."
 
 
@@ -58,8 +58,8 @@ def what_was_compared(result: Mapping[str, Any]) -> str:
     """The reference, and what the false-alarm rate means."""
     reference = result["reference"]
     return (
-        f"The reference: {reference['n']:,} {reference['images']}. Where nothing has changed, "
-        f"{100 * result['false_alarms']:g}% of such looks raise an alarm by chance."
+        f"The reference: {reference['n']:,} {reference['images']}. If nothing has changed, "
+        f"{100 * result['false_alarms']:g}% of looks like this one raise an alarm by chance."
     )
 
 
