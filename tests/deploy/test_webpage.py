@@ -16,6 +16,7 @@ from webpage import LOADED, answers, open_page, served, shown
 from tutelage import api, cli
 from tutelage.deploy import webpage
 from tutelage.deploy.onnx import export_onnx
+from tutelage.deploy.quantize import write_int8
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import cache_folder
 
@@ -123,17 +124,19 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def address(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where the page of that model is served; skipped where there is no onnxruntime-web."""
-    folder = tmp_path_factory.mktemp("web") / "page"
+    with served(page_of(model, tmp_path_factory.mktemp("web"))) as where:
+        yield where
+
+
+def page_of(model: Path, parent: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TUTELAGE_CACHE", str(CACHE))
         try:
-            api.export(model, web=folder)
+            return Path(api.export(model, web=parent / "page")["path"])
         except TutelageError as error:
             if not str(error).startswith("onnxruntime-web"):
                 raise
             pytest.skip(str(error))
-    with served(folder) as where:
-        yield where
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +207,22 @@ def test_the_page_says_what_predict_says(
     assert page.locator("#status").inner_text().startswith(f"{len(rows)} of {len(rows)} answered. ")
     assert all(url.removeprefix("blob:").startswith(address) for url in page.asked)
     assert page.faults == []
+
+
+def test_an_int8_file_says_the_same_there(
+    chromium: Any, model: Path, pictures: list[Path], tmp_path: Path
+) -> None:
+    rounded = tmp_path / "small.int8.onnx"
+    write_int8(model, rounded, IMAGES)
+    shown_to = pictures[-4:]
+    with served(page_of(rounded, tmp_path)) as where:
+        page = open_page(chromium.new_context(), where)
+        for row, card in zip(
+            api.predict(rounded, shown_to, reject=True)[0], answers(page, shown_to), strict=True
+        ):
+            assert card.title == row.label, row.image
+            assert card.shares == pytest.approx(row.probabilities, abs=0.02), row.image
+        assert page.faults == []  # nor a warning for each constant of the file
 
 
 def test_the_page_fits_a_phone_and_shuts_nobody_out(page: Any, pictures: list[Path]) -> None:

@@ -28,7 +28,9 @@ export class Model {
   static async open() {
     const description = await (await fetched("page.json")).json();
     const graph = await (await fetched(description.files.onnx)).arrayBuffer();
-    const model = new Model(description, await ort.InferenceSession.create(new Uint8Array(graph)));
+    const errorsOnly = { logSeverityLevel: 3 }; // an int8 file gives a warning for each constant that is folded
+    const session = await ort.InferenceSession.create(new Uint8Array(graph), errorsOnly);
+    const model = new Model(description, session);
     await model.predict({ data: new Uint8Array(3), width: 1, height: 1 }); // the first run is the slowest
     return model;
   }
