@@ -166,6 +166,6 @@ def test_wrong_labels_come_first_then_images_to_label_then_doubtful_labels(
         "labelled ant, probably bee: 70% likely to be wrong",
         "bee or ant? No label yet; number 1 to label next",
     ]
-    assert found[3].caption == "labelled ant, perhaps bee: 20% likely to be wrong"
+    assert found[3].caption == "labelled ant: 20% likely to be wrong, and then bee"
     worklist["label"][2], worklist["other"][2] = "ant", "bee"
     assert sheets.to_review(run, worklist)[3].caption == found[3].caption

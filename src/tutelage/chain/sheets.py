@@ -159,8 +159,9 @@ def _why(given: str | None, label: str, other: str, suspicion: float, rank: int 
         place = "" if rank is None else f"; number {rank + 1} to label next"
         return f"{label} or {other}? No label yet{place}"
     likelier = other if label == given else label
-    doubt = "probably" if suspicion > CUT else "perhaps"
-    return f"labelled {given}, {doubt} {likelier}: {suspicion:.0%} likely to be wrong"
+    if suspicion > CUT:
+        return f"labelled {given}, probably {likelier}: {suspicion:.0%} likely to be wrong"
+    return f"labelled {given}: {suspicion:.0%} likely to be wrong, and then {likelier}"
 
 
 def thumbs(run: Run, rows: Rows, captions: Sequence[str], side: int = SIDE) -> list[Thumb]:
