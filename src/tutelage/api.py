@@ -353,8 +353,9 @@ def evaluate(
         image_root: the folder that the table's paths start from.
 
     Returns:
-        The figures of metrics.json, with ``skipped``, how many images cannot be read, and their
-        ``reasons`` by name.
+        The figures of metrics.json, with ``threshold``, the decision threshold that the model keeps
+        (CLASS=P), or None, ``skipped``, how many images cannot be read, and their ``reasons`` by
+        name.
 
     Raises:
         TutelageError: the split has no labelled image, or classes the model does not know.

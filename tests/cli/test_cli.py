@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from answering import write_model
 from PIL import Image
-from predicted import predictions_in
+from predicted import as_in_csv, predictions_in
 from shapes import FINISHED, as_options, contents
 
 from tutelage import api, cli
@@ -335,9 +335,8 @@ def test_predict_writes_a_row_an_image(
     assert summary.startswith("19 images, 1 of them skipped: ")
     assert summary.endswith(f"; written to {out}")
     assert all(f"{name} ({count})" in summary for name, count in counts.items())
-    assert read_rows(out) == [
-        {name: value for name, value in vars(row).items() if name != "rejected"} for row in expected
-    ]
+    rows = [{k: v for k, v in vars(row).items() if k != "rejected"} for row in expected]
+    assert read_rows(out) == (list(map(as_in_csv, expected)) if suffix == ".csv" else rows)
     before = out.read_bytes()
     assert cli.main(["predict", str(finished), *images, "--out", str(out)]) == 2
     assert "exists; choose another name, or delete it first" in capsys.readouterr().err
@@ -475,6 +474,35 @@ def test_predict_prints_rows_for_programs_and_a_summary_for_people(
     assert said.err == "1 image: r (1); written to a.csv\n"
 
 
+def test_a_threshold_that_the_model_keeps_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = str(write_model(tmp_path / "m.onnx"))
+    with_threshold(Path(model), ("g", 0.1))
+    for name, colour in (("r", (200, 50, 0)), ("g", (0, 200, 0))):
+        (tmp_path / "data" / "test" / name).mkdir(parents=True)
+        Image.new("RGB", (4, 4), colour).save(tmp_path / "data" / "test" / name / "1.png")
+    data = str(tmp_path / "data")
+    told = "1 answer not with the likeliest class, because the model keeps a decision threshold"
+    assert cli.main(["predict", model, data]) == 0
+    assert capsys.readouterr().err.splitlines() == ["2 images: g (2)", told]
+    assert cli.main(["predict", model, data, "--threshold", "g=0.1"]) == 0
+    assert capsys.readouterr().err.splitlines() == ["2 images: g (2)"]
+    assert cli.main(["evaluate", model, data, "--json"]) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["threshold"] == "g=0.1"
+    assert said.err == "decision threshold that the model keeps: g=0.1\n"
+
+
+def with_threshold(model: Path, threshold: tuple[str, float]) -> None:
+    """Give an exported file a decision threshold."""
+    onnx = pytest.importorskip("onnx")
+    changed = onnx.load(str(model))
+    entry = changed.metadata_props.add()
+    entry.key, entry.value = "tutelage.decision_threshold", json.dumps(threshold)
+    onnx.save(changed, str(model))
+
+
 def test_evaluate_prints_for_people_and_for_programs(
     finished: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -595,8 +623,7 @@ def test_the_base_install_runs_an_exported_model_and_names_the_extra(
     expected, _ = api.predict(onnx, [test])
     assert written[:2] == [0, ""]
     assert written[2].startswith("18 images: ")
-    unasked = [{k: v for k, v in row.__dict__.items() if k != "rejected"} for row in expected]
-    assert read_rows(tmp_path / "a.csv") == unasked
+    assert read_rows(tmp_path / "a.csv") == list(map(as_in_csv, expected))
     assert evaluated[0] == 0
     assert json.loads(evaluated[1]) == api.evaluate(onnx, data)
     assert printed[0] == 0

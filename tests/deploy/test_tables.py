@@ -2,6 +2,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from predicted import predictions_in
@@ -70,8 +71,17 @@ def test_csv_has_a_mark_a_column_for_each_class_and_unix_lines(tmp_path: Path) -
     write_predictions(ROWS, tmp_path / "p.csv")
     lines = (tmp_path / "p.csv").read_bytes().split(b"\n")
     assert lines[0] == b"\xef\xbb\xbfimage,label,confidence,p_ant,p_bee"
-    assert lines[2] == "größe.png,ant,1.0,1.0,0.0".encode()
+    assert lines[2] == "größe.png,ant,1,1,0".encode()
     assert b"\r" not in b"".join(lines)
+
+
+def test_a_csv_has_six_digits_and_the_others_all(tmp_path: Path) -> None:
+    share = float(np.float32(1 / 3))
+    rows = [Prediction("a.png", "ant", share, {"ant": share, "bee": 2.5e-9})]
+    for suffix in SUFFIXES:
+        write_predictions(rows, tmp_path / f"p{suffix}")
+    assert (tmp_path / "p.csv").read_text().splitlines()[1] == "a.png,ant,0.333333,0.333333,2.5e-09"
+    assert read(tmp_path / "p.jsonl") == read(tmp_path / "p.parquet") == [plain(rows[0])]
 
 
 def test_a_csv_of_predictions_is_a_manifest(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import csv
 from pathlib import Path
 from typing import Any
 
+from tutelage.deploy.answers import Prediction
+
 
 def predictions_in(path: Path) -> list[dict[str, Any]]:
     """Its rows, with the probabilities by class as in the other formats."""
@@ -16,3 +18,13 @@ def predictions_in(path: Path) -> list[dict[str, Any]]:
         row["probabilities"] = {name[2:]: float(row.pop(name)) for name in columns}
         row["confidence"] = float(row["confidence"])
     return rows
+
+
+def as_in_csv(row: Prediction) -> dict[str, Any]:
+    """What ``predictions_in`` reads of a prediction that nobody asked rejections of."""
+    return {
+        "image": row.image,
+        "label": row.label,
+        "confidence": float(f"{row.confidence:.6g}"),
+        "probabilities": {name: float(f"{p:.6g}") for name, p in row.probabilities.items()},
+    }

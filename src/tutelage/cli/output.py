@@ -11,6 +11,7 @@ from typing import Any
 
 from tutelage.system.errors import TutelageError
 from tutelage.system.storage import Place
+from tutelage.system.words import counted
 
 SKIPPED_SHOWN = 20  # images that could not be read, by name
 FIGURES = {
@@ -26,7 +27,7 @@ FIGURES = {
 def print_result(command: str, result: Any, options: dict[str, Any], *, as_json: bool) -> None:
     """Print what the verb of a command returned; ``options`` are what it was called with."""
     if command == "predict":
-        _print_predictions(result[0], result[1], options["out"], as_json=as_json)
+        _print_predictions(*result, options["out"], options["threshold"], as_json=as_json)
     elif command == "evaluate":
         _print_figures(result, as_json=as_json)
     elif command == "bench" and not as_json:
@@ -115,6 +116,8 @@ def _print_page(result: dict[str, Any]) -> None:
 
 def _print_figures(figures: dict[str, Any], *, as_json: bool) -> None:
     _print_skipped([*figures["reasons"].items()])
+    if figures["threshold"] is not None:
+        _print_line(f"decision threshold that the model keeps: {figures['threshold']}")
     if as_json:
         print(json.dumps(figures, indent=2))
         return
@@ -136,9 +139,14 @@ def _print_skipped(reasons: Sequence[tuple[str, str]]) -> None:
 
 
 def _print_predictions(
-    rows: Sequence[Any], skipped: Sequence[tuple[str, str]], out: str | None, *, as_json: bool
+    rows: Sequence[Any],
+    skipped: Sequence[tuple[str, str]],
+    out: str | None,
+    threshold: str | None,
+    *,
+    as_json: bool,
 ) -> None:
-    from tutelage.deploy.answers import summary
+    from tutelage.deploy.answers import decided_otherwise, summary
     from tutelage.deploy.tables import as_json_lines, formula_cells
     from tutelage.system.console import printable
 
@@ -153,6 +161,11 @@ def _print_predictions(
         raise TutelageError("none of the images could be read")
     written = "" if out is None else f"; written to {out}"
     _print_line(summary(rows, len(skipped)) + written)
+    if threshold is None and (count := decided_otherwise(rows)):
+        _print_line(
+            f"{counted(count, 'answer')} not with the likeliest class, because the model keeps a "
+            "decision threshold"
+        )
     if out is not None and Path(out).suffix == ".csv" and (count := formula_cells(rows)):
         some = f"{count:,} cells of {out} begin" if count > 1 else f"a cell of {out} begins"
         _print_line(

@@ -139,6 +139,14 @@ def reason_of(error: UnreadableImage | OSError) -> str:
     return str(getattr(error, "strerror", None) or error)
 
 
+def decided_otherwise(rows: Sequence[Prediction]) -> int:
+    """How many images a decision threshold calls by another class than the likeliest."""
+    return sum(
+        not row.rejected and row.label != max(row.probabilities, key=row.probabilities.__getitem__)
+        for row in rows
+    )
+
+
 def summary(rows: Sequence[Prediction], skipped: int) -> str:
     """How many images there were, how many could not be read, and how many each class has."""
     total = len(rows) + skipped

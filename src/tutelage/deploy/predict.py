@@ -193,7 +193,10 @@ def evaluate(opened: Any, catalog: Catalog, data: str, *, split: str) -> dict[st
     predicted = decide(stacked, opened.classes, opened.decision_threshold)
     figures = metrics(stacked, np.array(labels), predicted)
     assert figures is not None
-    return {"split": split, **figures, "skipped": len(reasons), "reasons": reasons}
+    kept = opened.decision_threshold
+    threshold = None if kept is None else "{}={:g}".format(*kept)
+    counts = {"skipped": len(reasons), "reasons": reasons}
+    return {"split": split, "threshold": threshold, **figures, **counts}
 
 
 def _labeled_rows(catalog: Catalog, data: str, split: str, classes: Sequence[str]) -> np.ndarray:

@@ -31,8 +31,8 @@ def check_suffix(path: Path) -> None:
 def write_predictions(rows: Sequence[Prediction], path: Path) -> None:
     """Write predictions atomically.
 
-    A .csv has a column ``p_<class>`` for each probability; in .jsonl they are an object, in
-    .parquet a map.
+    A .csv has a column ``p_<class>`` for each probability, which people read and which has six
+    digits there; in .jsonl they are an object, in .parquet a map, and exact.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as partial:
@@ -59,8 +59,14 @@ def _write_csv(rows: Sequence[Prediction], path: Path) -> None:
         for row in rows:
             rejected = None if row.rejected is None else json.dumps(row.rejected)
             cells = {**vars(row), "rejected": rejected}
-            known = [row.probabilities[name] for name in classes]
+            cells["confidence"] = _short(row.confidence)
+            known = [_short(row.probabilities[name]) for name in classes]
             file.write(csv_line([*(cells[name] for name in names), *known]))
+
+
+def _short(probability: float) -> str:
+    """As far as a float32 knows it: six digits are the same in any runtime, and more are noise."""
+    return f"{probability:.6g}"
 
 
 def formula_cells(rows: Sequence[Prediction]) -> int:
