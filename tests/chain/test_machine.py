@@ -11,6 +11,7 @@ import torch
 from tutelage.chain import machine
 from tutelage.chain.machine import (
     Speed,
+    augmented_by,
     choose_device,
     configure,
     current_speed,
@@ -35,6 +36,16 @@ def test_cuda_where_there_is_none_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(TutelageError, match="no CUDA device here; use --device cpu"):
         choose_device("cuda")
+
+
+def test_a_run_on_a_gpu_says_what_augmented_its_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert augmented_by(torch.device("cpu")) == ([], [])
+    monkeypatch.setattr(machine.trial, "fault", lambda device: None)
+    (fact,), notes = augmented_by(torch.device("cuda"))
+    assert "by the Triton kernels" in fact
+    assert not notes
+    monkeypatch.setattr(machine.trial, "fault", lambda device: "plain torch augments, because")
+    assert augmented_by(torch.device("cuda")) == ([], ["plain torch augments, because"])
 
 
 def test_speed_grows_with_the_area() -> None:

@@ -643,6 +643,16 @@ def test_a_spent_budget_leaves_rounds_out_for_good(
         assert run.notes.count(note) == 1
 
 
+def test_a_run_says_what_augmented_its_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = ["by the kernels"], ["plain torch augments"]
+    monkeypatch.setattr("tutelage.chain.prepare.augmented_by", lambda device: said)
+    run = checks.prepared(tmp_path, monkeypatch, trunk="frozen")
+    assert "by the kernels" in run.facts
+    assert "plain torch augments" in run.notes
+
+
 # --- odd data sets
 
 

@@ -47,7 +47,7 @@ def apply(
         outside: what lies beyond the canvas: the plan's fill, its border, or its mirror image.
         interpolation: "nearest" reads one pixel and antialiases nothing.
         backend: "auto" takes the kernel of the images' device if it can do the work, else the
-            plain torch reference, with which all kernels agree.
+            plain torch reference, with which all kernels agree. On a GPU it warns if it has to.
 
     Returns:
         (B, C, h, w) views: float in [0, 1] before ``mean`` and ``std``, or uint8.
@@ -92,13 +92,19 @@ def _pick_backend(backend: Backend, images: Tensor, dtype: torch.dtype) -> str:
         return backend
     kernel = images.device.type if backend == "auto" else backend
     problem = _obstacle(kernel, images, dtype)
+    if problem is None and kernel == "cuda" and backend == "auto":
+        from tutelage.augment.engine import trial
+
+        problem = trial.fault(images.device)
+    elif problem is None and not find_spec(package := _KERNELS[kernel][0]):
+        problem = f"{package} is not installed"
     if problem and backend != "auto":
         raise TutelageError(f"backend '{backend}': {problem}; use 'auto' or 'reference'")
     return "reference" if problem else kernel
 
 
 def _obstacle(kernel: str, images: Tensor, dtype: torch.dtype) -> str | None:
-    """Why a kernel cannot do the work, or None."""
+    """Why there is no kernel for the work, or None."""
     if images.dtype != torch.uint8:
         return f"the images are {images.dtype}, not uint8"
     if not 1 <= images.shape[3] <= 4:
@@ -107,7 +113,7 @@ def _obstacle(kernel: str, images: Tensor, dtype: torch.dtype) -> str | None:
         return "the canvas is a single row or column"
     if kernel not in _KERNELS:
         return f"there is no kernel for the device '{kernel}'"
-    package, types = _KERNELS[kernel]
+    _, types = _KERNELS[kernel]
     if dtype not in types:
         return f"it writes {', '.join(str(t).removeprefix('torch.') for t in types)}, not {dtype}"
-    return None if find_spec(package) else f"{package} is not installed"
+    return None

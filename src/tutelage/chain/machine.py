@@ -9,6 +9,7 @@ import platform
 import statistics
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tutelage.augment.engine import ahead
+from tutelage.augment.engine import ahead, trial
 from tutelage.models.sizes import fitting_sizes, size_step, with_input_size
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import write_atomically
@@ -41,6 +42,19 @@ def choose_device(name: str) -> torch.device:
     if name == "cuda" and not available:
         raise TutelageError("--device cuda: torch sees no CUDA device here; use --device cpu")
     return torch.device("cuda" if name != "cpu" and available else "cpu")
+
+
+def augmented_by(device: torch.device) -> tuple[list[str], list[str]]:
+    """What a run on a GPU says of its augmentation: facts, and notes if the kernels fail there."""
+    if device.type != "cuda":
+        return [], []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the run says it itself
+        fault = trial.fault(device)
+    if fault is not None:
+        return [], [fault]
+    tried = f"whose views of {trial.IMAGES} images are those of plain torch"
+    return [f"images were augmented by the Triton kernels, {tried}"], []
 
 
 def configure(device: torch.device) -> None:

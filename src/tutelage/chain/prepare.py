@@ -19,7 +19,7 @@ import numpy as np
 from tutelage.chain import limits, tune
 from tutelage.chain.clock import Clock, foreseen, in_minutes
 from tutelage.chain.load import LoadedData, load_data, say_images
-from tutelage.chain.machine import Speed, current_speed
+from tutelage.chain.machine import Speed, augmented_by, current_speed
 from tutelage.chain.plan import (
     BEFORE_S,
     FOLDS,
@@ -218,9 +218,12 @@ def _planned(
         set_input_size(student, plan.student.size)
         check_input_size(student)
 
+    kernels, faults = augmented_by(data.device)
+
     def found() -> list[str]:
         return [
             *notes,
+            *faults,
             *_notes(command, data, config, plan),
             *_cut_by_budget(command, data, folder, plan, student),
             *([chosen["note"]] if chosen else []),
@@ -233,7 +236,7 @@ def _planned(
     not_cut = _not_cut(asked, config, student, base)
     for fact in not_cut:
         console.note(fact)
-    facts = [*data.catalog.facts, *not_cut]
+    facts = [*data.catalog.facts, *not_cut, *kernels]
     console.say(_in_words(plan, command))
     task = make_task(data, plan)
     strong, said = _pinned_strong_view(folder, data, task, console)
