@@ -47,7 +47,7 @@ CASES = ((256, 224), (32, 32))
 """Sides of the images and of the views."""
 PACKAGES = (
     *("tutelage", "torch", "numba", "numpy", "pillow"),
-    *("torchvision", "timm", "albumentations", "opencv-python-headless", "kornia"),
+    *("torchvision", "timm", "albumentationsx", "opencv-python-headless", "kornia"),
 )
 
 Rates = dict[str, list[float]]
@@ -331,6 +331,8 @@ def _rows(job: Job, rates: Rates) -> list[Row]:
         }
         if form:
             row |= {"form": form, "forms": {key: _spread(rate) for key, rate in found.items()}}
+        if peers.PUBLISHED in found:
+            row["published"] = row["forms"][peers.PUBLISHED]["images_per_second"]
         if name == "copy":
             moved = job.pixels[0].nbytes + 12 * job.size**2
             row["gigabytes_per_second"] = round(statistics.median(each) * moved / 1e9, 2)
@@ -403,11 +405,18 @@ def _joined(runs: Sequence[Mapping[str, Any]], table: str, *key: str) -> list[Ro
             "images_per_second": statistics.median(row["images_per_second"] for row in rows),
             "min": min(row["min"] for row in rows),
             "max": max(row["max"] for row in rows),
+            **_published(rows),
             "ratio": statistics.median(row["ratio"] for row in rows),
             "ratio_each": [row["ratio"] for row in rows],
         }
         for rows in groups.values()
     ]
+
+
+def _published(rows: Sequence[Row]) -> dict[str, float]:
+    """The median of a peer as published."""
+    found = [row["published"] for row in rows if "published" in row]
+    return {"published": statistics.median(found)} if found else {}
 
 
 def _in_new_process(**options: Any) -> dict[str, Any]:

@@ -2,12 +2,17 @@
 
 python benchmarks/augment_gpu.py --json results.json
 
-Crop, flip, RandAugment(2, 9) and normalisation of uint8 canvases to bfloat16 views that lie on the
-GPU, next to
+Not run yet: nobody had a GPU. Crop, flip, RandAugment(2, 9) and normalisation of uint8 canvases to
+bfloat16 views that lie on the GPU, next to peers whose views are float32, where they are installed:
 
-- kornia, if it is installed: RandomResizedCrop, RandomHorizontalFlip, RandAugment(n=2, m=9) and
-  Normalize on float32 images that already are on the GPU as (B, C, H, W). It draws one pair of
-  operations for the whole batch, tutelage one for each image; its views are float32.
+- kornia: RandomResizedCrop, RandomHorizontalFlip, RandAugment(n=2, m=9) and Normalize on float32
+  images that already are on the GPU as (B, C, H, W). It draws one pair of operations for the whole
+  batch, tutelage one for each image.
+- DALI (``nvidia-dali-cuda130``): the same in its pipeline, with a pair of each image's own.
+- CV-CUDA (``cvcuda-cu13``): random resized crop and normalisation; it has no RandAugment.
+
+and next to
+
 - a compiled crop at a random place and normalisation, which does nothing else.
 - a copy of as many bytes as canvases and views hold.
 
@@ -17,14 +22,15 @@ A row's rate is the median of ``--rounds``, with the smallest and the largest.
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
@@ -34,7 +40,7 @@ from tutelage.augment import RandAugment, Weak, apply
 
 SHAPES = ((1024, 32, 32), (256, 256, 224))  # batch, canvas, view
 POLICY = RandAugment(2, 9.0, view=Weak())
-PACKAGES = ("tutelage", "torch", "triton", "kornia")
+PACKAGES = ("tutelage", "torch", "triton", "kornia", "nvidia-dali-cuda130", "cvcuda-cu13")
 
 
 def on_the_clock(work: Callable[[], object], repeats: int) -> float:
@@ -81,18 +87,80 @@ def crop_and_normalise(images: Tensor, tops: Tensor, lefts: Tensor, size: int) -
     return ((views / 255.0 - mean) / std).to(torch.bfloat16).permute(0, 3, 1, 2).contiguous()
 
 
-def kornia_pipeline(size: int) -> Callable[[Tensor], Tensor]:
+def kornia_work(images: Tensor, size: int) -> Callable[[], object]:
     """The closest that kornia has; see the top of this file."""
     import kornia.augmentation as kornia
     from kornia.augmentation.auto import RandAugment as KorniaRandAugment
 
-    pipeline: Callable[[Tensor], Tensor] = kornia.AugmentationSequential(
+    pipeline = kornia.AugmentationSequential(
         kornia.RandomResizedCrop((size, size), scale=Weak().scale, ratio=Weak().ratio),
         kornia.RandomHorizontalFlip(),
         KorniaRandAugment(n=2, m=9),
         kornia.Normalize(torch.tensor(MEAN), torch.tensor(STD)),
     )
-    return pipeline
+    floats = images.permute(0, 3, 1, 2).float() / 255
+    return lambda: pipeline(floats)
+
+
+def dali_work(images: Tensor, size: int) -> Callable[[], object]:
+    """DALI's pipeline, which takes the images where they are."""
+    from nvidia.dali import fn, pipeline_def, types
+    from nvidia.dali.auto_aug import rand_augment
+
+    @pipeline_def(batch_size=len(images), num_threads=1, device_id=0, enable_conditionals=True)
+    def pipeline() -> Any:
+        canvases = fn.external_source(source=lambda: images, device="gpu", layout="HWC")
+        views = fn.random_resized_crop(
+            canvases, size=size, random_area=Weak().scale, random_aspect_ratio=Weak().ratio
+        )
+        views = rand_augment.rand_augment(views, n=2, m=9, shape=(size, size))
+        mean, std = ([255 * value for value in part] for part in (MEAN, STD))
+        mirror = fn.random.coin_flip()
+        return fn.crop_mirror_normalize(
+            views, mirror=mirror, mean=mean, std=std, dtype=types.FLOAT, output_layout="CHW"
+        )
+
+    built = pipeline()
+    built.build()
+    return built.run
+
+
+def cvcuda_work(images: Tensor, size: int) -> Callable[[], object]:
+    """CV-CUDA's operators one after the other, as its samples show them."""
+    import cvcuda
+
+    mean, std = (
+        cvcuda.as_tensor(torch.tensor(part, device=images.device).view(1, 1, 1, 3), "NHWC")
+        for part in (MEAN, STD)
+    )
+    canvases, shape = cvcuda.as_tensor(images, "NHWC"), (len(images), size, size, 3)
+    ranges = (*Weak().scale, *Weak().ratio)
+    divided = cvcuda.NormalizeFlags.SCALE_IS_STDDEV
+
+    def work() -> object:
+        views = cvcuda.random_resized_crop(canvases, shape, *ranges, cvcuda.Interp.LINEAR, 0)
+        views = cvcuda.convertto(views, np.float32, scale=1 / 255)
+        return cvcuda.reformat(cvcuda.normalize(views, mean, std, flags=divided), "NCHW")
+
+    return work
+
+
+PEERS = {
+    "kornia, one pair of operations a batch": kornia_work,
+    "DALI": dali_work,
+    "CV-CUDA, crop and normalise": cvcuda_work,
+}
+
+
+def peers(images: Tensor, size: int) -> dict[str, Callable[[], object]]:
+    """The work of each peer that is installed; the others are named."""
+    works = {}
+    for name, build in PEERS.items():
+        try:
+            works[name] = build(images, size)
+        except ImportError as error:
+            print(f"left out: {name} ({error})", file=sys.stderr)
+    return works
 
 
 def one_shape(
@@ -103,7 +171,7 @@ def one_shape(
     shape = (batch, canvas, canvas, 3)
     images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator).to(device)
     aspect = torch.ones(batch)
-    given = {"mean": MEAN, "std": STD, "dtype": torch.bfloat16}
+    given = {"mean": MEAN, "std": STD, "dtype": torch.bfloat16, "backend": "cuda"}
     plan = POLICY.plan(aspect, generator).to(device)
 
     def whole() -> Tensor:
@@ -131,9 +199,7 @@ def one_shape(
         ),
         "copy of as many bytes": (on_the_gpu, lambda: source[:half].copy_(source[half : 2 * half])),
     }  # fmt: skip
-    if importlib.util.find_spec("kornia"):
-        floats, pipeline = images.permute(0, 3, 1, 2).float() / 255, kornia_pipeline(size)
-        works["kornia, one pair of operations a batch"] = on_the_clock, lambda: pipeline(floats)
+    works |= {name: (on_the_clock, work) for name, work in peers(images, size).items()}
     rows = {}
     for name, (clock, work) in works.items():
         for _ in range(5):

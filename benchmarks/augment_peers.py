@@ -3,8 +3,12 @@
 All of them: random resized crop (8 to 100% of the area, ratio 3/4 to 4/3), horizontal flip of half
 the images, two operations of RandAugment's 14 at magnitude 9 of 30 with draws of each image's own,
 bilinear interpolation, black outside, and a batch in one contiguous tensor. Each function names
-what its library cannot do. Libraries that take one image at a time share ``_collate`` for the last
-two steps, normalising and batching; their own steps are slower, or are measured as another form.
+what its library cannot do. Each peer is there as its documentation shows it, and in a faster form:
+libraries that take one image at a time then share ``_collate`` for the last two steps, normalising
+and batching.
+
+AlbumentationsX is under the AGPL, so it belongs into an environment of its own, beside this one's
+packages: no part of this repository depends on it. Its telemetry is switched off.
 """
 
 from __future__ import annotations
@@ -15,8 +19,7 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from importlib import import_module
-from importlib.util import find_spec
+from importlib import import_module, metadata
 from typing import Any
 
 import numpy as np
@@ -84,8 +87,16 @@ def render(images: Tensor, plan: Any, job: Job) -> Tensor:
     return apply(images, plan, job.size, dtype=torch.uint8)
 
 
+def torchvision_published(job: Job) -> Pipeline:
+    """torchvision.transforms.v2 on Pillow images, to the end."""
+    v2 = import_module("torchvision.transforms.v2")
+    last = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)]
+    transform = v2.Compose([_torchvision(job), v2.PILToTensor(), *(last if job.normalise else [])])
+    return lambda rows: torch.stack([transform(image) for image in job.pillow[rows]])
+
+
 def torchvision_pil(job: Job) -> Pipeline:
-    """torchvision.transforms.v2 on Pillow images."""
+    """The same with the shared last steps."""
     transform = _torchvision(job)
 
     def batch(rows: slice) -> Tensor:
@@ -95,7 +106,7 @@ def torchvision_pil(job: Job) -> Pipeline:
 
 
 def torchvision_tensor(job: Job) -> Pipeline:
-    """torchvision.transforms.v2 on uint8 tensors, one at a time: a batch would share its draws."""
+    """On uint8 tensors, one at a time: a batch would share its draws."""
     transform = _torchvision(job)
     images = torch.from_numpy(job.pixels).permute(0, 3, 1, 2).contiguous()
 
@@ -115,8 +126,26 @@ def _torchvision(job: Job) -> Any:
     ])  # fmt: skip
 
 
+def timm_published(job: Job) -> Pipeline:
+    """The transforms of timm, which are Pillow's, to the end."""
+    vision = import_module("torchvision.transforms")
+    last = [vision.ToTensor(), vision.Normalize(MEAN, STD)] if job.normalise else []
+    transform = vision.Compose([_timm(job), *(last or [vision.PILToTensor()])])
+    return lambda rows: torch.stack([transform(image) for image in job.pillow[rows]])
+
+
 def timm_pil(job: Job) -> Pipeline:
-    """The transforms of timm, which are Pillow's.
+    """The same with the shared last steps."""
+    chain = _timm(job)
+
+    def batch(rows: slice) -> Tensor:
+        return _collate((_from_pillow(chain(image)) for image in job.pillow[rows]), rows, job)
+
+    return batch
+
+
+def _timm(job: Job) -> Any:
+    """Crop, flip and RandAugment as timm has them.
 
     Its magnitudes go to 10, so 9 of 30 is m3. Its operation "identity" is a chance of 13 in 14 for
     each of the others. Posterize keeps 3 bits where torchvision's keeps 7, by the same work.
@@ -132,7 +161,7 @@ def timm_pil(job: Job) -> Pipeline:
         "ContrastIncreasing BrightnessIncreasing SharpnessIncreasing ShearX ShearY TranslateXRel "
         "TranslateYRel"
     )
-    chain = import_module("torchvision.transforms").Compose([
+    return import_module("torchvision.transforms").Compose([
         transforms.RandomResizedCropAndInterpolation(
             job.size, scale=CROP, ratio=SHAPE, interpolation="bilinear"
         ),
@@ -142,43 +171,39 @@ def timm_pil(job: Job) -> Pipeline:
         ),
     ])  # fmt: skip
 
-    def batch(rows: slice) -> Tensor:
-        return _collate((_from_pillow(chain(image)) for image in job.pillow[rows]), rows, job)
 
-    return batch
-
-
-def albumentations_numpy(job: Job) -> Pipeline:
-    """Numpy images through albumentations, which is OpenCV's work."""
-    A = _albumentations()
-    chain = A.Compose(_albumentations_chain(job))
-
-    def batch(rows: slice) -> Tensor:
-        views = (chain(image=image)["image"] for image in job.pixels[rows])
-        return _collate((torch.from_numpy(view).permute(2, 0, 1) for view in views), rows, job)
-
-    return batch
-
-
-def albumentations_tensors(job: Job) -> Pipeline:
-    """The same with albumentations' own normalisation and conversion, and a plain stack."""
+def albumentations_published(job: Job) -> Pipeline:
+    """Numpy images through AlbumentationsX, which is OpenCV's work, to the end."""
     A = _albumentations()
     normalise = [A.Normalize(MEAN, STD)] if job.normalise else []
     to_tensor = import_module("albumentations.pytorch").ToTensorV2()
-    chain = A.Compose([*_albumentations_chain(job), *normalise, to_tensor])
+    chain = A.Compose([*albumentations_chain(job), *normalise, to_tensor], strict=True)
     return lambda rows: torch.stack([chain(image=image)["image"] for image in job.pixels[rows]])
 
 
+def albumentations_numpy(job: Job) -> Pipeline:
+    """The same with the shared last steps."""
+    A = _albumentations()
+    chain = A.Compose(albumentations_chain(job), strict=True, is_check_shapes=False)
+
+    def batch(rows: slice) -> Tensor:
+        views = (chain(image=image)["image"] for image in job.pixels[rows])
+        # A flipped view has negative strides, which torch does not take.
+        whole = (torch.from_numpy(np.ascontiguousarray(view)) for view in views)
+        return _collate((view.permute(2, 0, 1) for view in whole), rows, job)
+
+    return batch
+
+
 def _albumentations() -> Any:
-    # Without this the import asks the network for a newer version.
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+    os.environ["ALBUMENTATIONS_NO_TELEMETRY"] = "1"  # it is read at the import
     return import_module("albumentations")
 
 
-def _albumentations_chain(job: Job) -> list[Any]:
+def albumentations_chain(job: Job) -> list[Any]:
     """Crop, flip, and two of 28 operations: each of the 14 in both directions.
 
-    There is no RandAugment in albumentations. It carries the two out in the order of the list
+    There is no RandAugment in AlbumentationsX. It carries the two out in the order of the list
     instead of the order drawn, and shrinks without antialiasing. Its sharpness goes only up; down
     would be the same filter.
     """
@@ -186,11 +211,12 @@ def _albumentations_chain(job: Job) -> list[Any]:
 
     def jitter(**factor: float) -> Any:
         still = dict.fromkeys(("brightness", "contrast", "saturation"), 1.0) | {"hue": 0.0}
-        return A.ColorJitter(p=1.0, **{name: (v, v) for name, v in (still | factor).items()})
+        ranges = {f"{name}_range": (v, v) for name, v in (still | factor).items()}
+        return A.ColorJitter(p=1.0, **ranges)
 
     def both(sign: int) -> list[Any]:
         shear, translate, angle = (sign * v for v in (_SHEAR, _TRANSLATE, _DEGREES))
-        factor = 1 + sign * _BLEND
+        factor, sharpen = 1 + sign * _BLEND, _BLEND / 13
         return [
             A.NoOp(p=1.0),
             A.Affine(shear={"x": (shear, shear), "y": (0.0, 0.0)}, p=1.0),
@@ -201,7 +227,7 @@ def _albumentations_chain(job: Job) -> list[Any]:
             jitter(brightness=factor),
             jitter(saturation=factor),
             jitter(contrast=factor),
-            A.Sharpen(alpha=(_BLEND / 13, _BLEND / 13), lightness=(1.0, 1.0), p=1.0),
+            A.Sharpen(alpha_range=(sharpen, sharpen), lightness_range=(1.0, 1.0), p=1.0),
             A.Posterize(num_bits=(_BITS, _BITS), p=1.0),
             A.Solarize(threshold_range=(_SOLARIZE, _SOLARIZE), p=1.0),
             A.AutoContrast(method="pil", p=1.0),
@@ -215,8 +241,33 @@ def _albumentations_chain(job: Job) -> list[Any]:
     ]
 
 
+def kornia_published(job: Job) -> Pipeline:
+    """Float batches through kornia's container."""
+    container = import_module("kornia.augmentation").AugmentationSequential
+    return _on_floats(job, [container(*_kornia(job))])
+
+
 def kornia(job: Job) -> Pipeline:
-    """Float batches through kornia.
+    """The same without the container."""
+    return _on_floats(job, _kornia(job))
+
+
+def _on_floats(job: Job, parts: list[Any]) -> Pipeline:
+    canvases = torch.from_numpy(job.pixels)
+
+    def batch(rows: slice) -> Tensor:
+        views = canvases[rows].permute(0, 3, 1, 2).to(torch.float32).div_(255.0).contiguous()
+        for part in parts:
+            views = part(views)
+        if not job.normalise:
+            views = views.mul(255.0).round_().clamp_(0.0, 255.0).to(torch.uint8)
+        return views.contiguous()
+
+    return batch
+
+
+def _kornia(job: Job) -> list[Any]:
+    """Crop, flip, RandAugment and, if asked for, Normalize as kornia has them.
 
     It draws the two operations once a batch, not an image, without replacement, from 13: it has no
     identity. Strengths that go both ways elsewhere are 0.64 for brightness, contrast, saturation
@@ -233,41 +284,35 @@ def kornia(job: Job) -> Pipeline:
         *[("shear_x", -0.3, 0.3), ("shear_y", -0.3, 0.3)],
         *[("translate_x", -shift, shift), ("translate_y", -shift, shift)],
     ]
-    parts = [
+    normalise = [K.Normalize(torch.tensor(MEAN), torch.tensor(STD))] if job.normalise else []
+    return [
         K.RandomResizedCrop((job.size, job.size), scale=CROP, ratio=SHAPE, resample="bilinear"),
         K.RandomHorizontalFlip(p=0.5),
         auto.RandAugment(n=2, m=9, policy=[[part] for part in space]),
+        *normalise,
     ]
-    if job.normalise:
-        parts.append(K.Normalize(torch.tensor(MEAN), torch.tensor(STD)))
-    canvases = torch.from_numpy(job.pixels)
-
-    def batch(rows: slice) -> Tensor:
-        views = canvases[rows].permute(0, 3, 1, 2).to(torch.float32).div_(255.0).contiguous()
-        for part in parts:
-            views = part(views)
-        if not job.normalise:
-            views = views.mul(255.0).round_().clamp_(0.0, 255.0).to(torch.uint8)
-        return views.contiguous()
-
-    return batch
 
 
+PUBLISHED = "as published"
 PEERS: dict[str, dict[str, Callable[[Job], Pipeline]]] = {
-    "torchvision": {"Pillow images": torchvision_pil, "uint8 tensors": torchvision_tensor},
-    "timm": {"Pillow images": timm_pil},
-    "albumentations": {
-        "numpy images": albumentations_numpy,
-        "numpy images, its own last steps": albumentations_tensors,
+    "torchvision": {
+        PUBLISHED: torchvision_published,
+        "Pillow images": torchvision_pil,
+        "uint8 tensors": torchvision_tensor,
     },
-    "kornia": {"float batches, operations drawn once a batch": kornia},
+    "timm": {PUBLISHED: timm_published, "Pillow images": timm_pil},
+    "albumentationsx": {PUBLISHED: albumentations_published, "numpy images": albumentations_numpy},
+    "kornia": {PUBLISHED: kornia_published, "float batches, operations drawn once a batch": kornia},
 }
-"""The forms of each peer; the fastest counts."""
+"""The forms of each peer by the name of its distribution: as published, and faster ones."""
 
 
 def installed(peer: str) -> bool:
-    """Whether the package of that name can be imported."""
-    return find_spec(peer) is not None
+    """Whether the distribution of that name is there."""
+    try:
+        return bool(metadata.version(peer))
+    except metadata.PackageNotFoundError:
+        return False
 
 
 def set_threads(count: int) -> None:

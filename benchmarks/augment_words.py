@@ -47,6 +47,8 @@ def describe(result: Mapping[str, Any]) -> str:
 
 def _line(row: Mapping[str, Any]) -> str:
     note = row.get("form", "")
+    if note and "published" in row:
+        note += f" (as published {row['published']:,.0f})"
     times = "" if row["name"] == "tutelage" else f"{row['ratio']:.3g} x"
     if row["name"] in LIMITS:
         note, times = LIMITS[row["name"]], f"{100 * row['ratio']:.3g}%"

@@ -36,8 +36,8 @@ def augment_cpu(result: dict[str, Any]) -> str:
         lines += [
             "",
             f"| {rows[0]['from']} to {size} pixels | images/s to float32 (min to max) "
-            "| tutelage is | images/s to uint8 | tutelage is |",
-            "|---|---|---|---|---|",
+            "| tutelage is | as published | images/s to uint8 | tutelage is |",
+            "|---|---|---|---|---|---|",
         ]
         lines += [_row(row, small.get(row["name"])) for row in rows]
     lines += ["", "| threads | images/s (min to max) | times one |", "|---|---|---|"]
@@ -52,7 +52,8 @@ def augment_cpu(result: dict[str, Any]) -> str:
 
 def _row(row: dict[str, Any], small: dict[str, Any] | None) -> str:
     name = f"{row['name']} ({row['form']})" if row.get("form") else row["name"]
-    cells = [name, _spread(row), _times(row)]
+    published = f"{row['published']:,.0f}" if "published" in row else ""
+    cells = [name, _spread(row), _times(row), published]
     cells += ["", ""] if small is None else [f"{small['images_per_second']:,.0f}", _times(small)]
     return f"| {' | '.join(cells)} |"
 

@@ -2,9 +2,9 @@
 
 import json
 import re
+import sys
 import warnings
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,18 @@ from tutelage.system.errors import TutelageError  # noqa: E402
 
 with scripts.importable():
     import augment
+    import augment_gpu
     import augment_peers as peers
     import suggest
     import tables
     import watch
     from augment import BATCH, check, interleave, measure
-    from augment_peers import PEERS, POLICY, Job
+    from augment_peers import PEERS, POLICY, PUBLISHED, Job
     from augment_words import STAGES, describe
     from foreign import auroc
     from photos import choose_photos, generate, shrink, to_jpeg
 
-HERE = [name for name in PEERS if find_spec(name)]
+HERE = [name for name in PEERS if peers.installed(name)]
 FORMS = [(name, form) for name in HERE for form in PEERS[name]]
 NAMES = {"tutelage", "copy", *PEERS}
 
@@ -41,10 +42,6 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A benchmark of seconds: its tables are as long, its figures mean nothing."""
     for name, value in {"BATCH": 8, "PHOTOS": 16, "ROUNDS": 2}.items():
         monkeypatch.setattr(augment, name, value)
-
-
-def without(*names: str) -> Callable[..., Any]:
-    return lambda name, *rest: None if name in names else find_spec(name, *rest)
 
 
 # --- the result
@@ -67,7 +64,8 @@ def test_the_result_holds_the_contract() -> None:
             assert row["ratio"] == 1
     both = next(row for row in result["rows"] if row["name"] == "torchvision")
     speeds = {form: rate["images_per_second"] for form, rate in both["forms"].items()}
-    assert set(speeds) == {"Pillow images", "uint8 tensors"}
+    assert set(speeds) == {PUBLISHED, "Pillow images", "uint8 tensors"}
+    assert both["published"] == speeds[PUBLISHED]
     assert speeds[both["form"]] == max(speeds.values())  # rounded, they may be equal
     assert next(row["threads"] for row in result["scaling"]) == 1
     assert [row["stage"] for row in result["breakdown"]] == list(STAGES)
@@ -92,7 +90,7 @@ def test_people_read_who_is_absent_and_on_what_it_was_measured(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(peers, "find_spec", without("kornia", "timm"))
+    monkeypatch.setattr(peers, "installed", lambda name: name not in ("kornia", "timm"))
     words = ["--images", str(photos), "--peers", "timm,kornia", "--seconds", "0.01"]
     augment.main(words)
     said = capsys.readouterr().out
@@ -125,6 +123,9 @@ def test_of_several_runs_the_medians_are_kept(
             each = [run[key][number] for run in measured]
             assert row["ratio_each"] == [run["ratio"] for run in each]
             assert row["ratio"] == sorted(row["ratio_each"])[1]
+            if row["name" if "name" in row else "threads"] == "timm":
+                speeds = sorted(run["published"] for run in each)
+                assert row["published"] == speeds[1]
             assert (row["min"], row["max"]) == (
                 min(run["min"] for run in each),
                 max(run["max"] for run in each),
@@ -227,7 +228,8 @@ def test_peers_are_given_the_policys_amounts() -> None:
 
 @pytest.mark.parametrize(("number", "name"), list(enumerate(RANDAUGMENT)))
 def test_albumentations_operations_are_randaugments(number: int, name: str, pixels: Any) -> None:
-    pytest.importorskip("albumentations")
+    if not peers.installed("albumentationsx"):
+        pytest.skip("AlbumentationsX is not installed")
     image, inner = pixels[0], slice(None)
     moves = name.startswith(("shear", "translate"))
     if moves:  # of whole pixels there, and about the centre: of a slope, all but a constant is left
@@ -235,7 +237,7 @@ def test_albumentations_operations_are_randaugments(number: int, name: str, pixe
         image, inner = np.stack([0.3 * x + 0.6 * y] * 3, axis=2).astype(np.uint8), slice(64, 192)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        *_, some = peers._albumentations_chain(Job(pixels, 224, normalise=False))
+        *_, some = peers.albumentations_chain(Job(pixels, 224, normalise=False))
         theirs = [some.transforms[i](image=image)["image"] for i in (number, number + 14)]
     whole = Weak(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.0, fill=0.0)
     one = RandAugment(1, 9, 0.0, operations=(name,), view=whole)
@@ -286,6 +288,18 @@ def test_few_photos_are_repeated(photos: Path, own_cache: Path) -> None:
     count = int(found.origin.partition(" ")[0])
     assert 0 < count < 100
     assert np.array_equal(found.pixels[0], found.pixels[count])
+
+
+def test_peers_on_a_gpu_that_are_not_installed_are_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for package in ("kornia", "nvidia", "cvcuda"):
+        monkeypatch.setitem(sys.modules, package, None)
+    assert not augment_gpu.peers(torch.zeros(2, 8, 8, 3, dtype=torch.uint8), 4)
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split(" (")[0] for line in said] == [
+        f"left out: {name}" for name in augment_gpu.PEERS
+    ]
 
 
 # --- watch
