@@ -6,7 +6,6 @@ import numpy as np
 
 from tutelage.chain.types import Run
 from tutelage.deploy.find import find_model, reference_file
-from tutelage.deploy.images import pictures_of
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.system.errors import TutelageError
 from tutelage.watch.reference import make_reference, save_reference

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from tutelage.data.decode import UnreadableImage
 from tutelage.data.open import Data, open_data
 from tutelage.deploy.find import FoundModel, exported_file, find_model, reference_file
-from tutelage.deploy.images import Images, Picture, find_images, pictures_of
+from tutelage.deploy.images import Images, Picture, find_images
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.report.wording import now
 from tutelage.stats.suggest import Suggestion, first_to_label

@@ -13,9 +13,10 @@ import numpy as np
 
 from tutelage.data.runfolder import catalog_of, has_data
 from tutelage.deploy.find import REFERENCE, reference_beside
+from tutelage.deploy.images import pictures_of
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.system.errors import TutelageError
-from tutelage.watch.look import look, pictures_of
+from tutelage.watch.look import look
 from tutelage.watch.reference import Reference, load_reference, save_reference
 
 SAME_PIXELS = 0.1  # grey levels, and of the sharpness; another decoder changes less

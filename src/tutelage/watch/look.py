@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.data.catalog import Catalog
-from tutelage.data.decode import decode
 from tutelage.deploy.answers import each_image, reason_of
 from tutelage.deploy.images import Picture
 from tutelage.deploy.runtime import OnnxModel
@@ -51,15 +48,6 @@ def check_features(model: OnnxModel) -> None:
             "earlier version of tutelage wrote it; write the usual file with tutelage export, and "
             "watch with that"
         )
-
-
-def pictures_of(catalog: Catalog, rows: Ints) -> list[Picture]:
-    """Rows (n,) of a catalog as pictures, which are decoded when they are asked for."""
-    return [Picture(catalog.names[row], partial(_pixels, catalog, int(row))) for row in rows]
-
-
-def _pixels(catalog: Catalog, row: int) -> NDArray[np.uint8]:
-    return decode(catalog.source.read(row))
 
 
 def look(model: OnnxModel, pictures: Sequence[Picture]) -> tuple[Seen, Ints, list[tuple[str, str]]]:

@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from tutelage.data.catalog import Catalog
+from tutelage.deploy.images import pictures_of
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.stats.metrics import Ints
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import write_atomically
-from tutelage.watch.look import COMPONENTS, Seen, look, pictures_of, probe
+from tutelage.watch.look import COMPONENTS, Seen, look, probe
 from tutelage.watch.pixels import MEASURES
 
 MOST = 1000  # images of a reference; their numbers take about 200 kB
