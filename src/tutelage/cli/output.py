@@ -27,7 +27,8 @@ FIGURES = {
 def print_result(command: str, result: Any, options: dict[str, Any], *, as_json: bool) -> None:
     """Print what the verb of a command returned; ``options`` are what it was called with."""
     if command == "predict":
-        _print_predictions(*result, options["out"], options["threshold"], as_json=as_json)
+        rows, skipped = result
+        _print_predictions(rows, skipped, options["out"], options["threshold"], as_json=as_json)
     elif command == "evaluate":
         _print_figures(result, as_json=as_json)
     elif command == "bench" and not as_json:
