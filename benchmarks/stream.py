@@ -6,7 +6,8 @@ python benchmarks/stream.py --short
 Shards of JPEGs are written first, sorted by class, which is the worst order to be shuffled. Then
 
 - training steps on decoded images (a store) and on the same images streamed from the shards, in
-  turn; the ratio is of the best rounds, since other work on the machine only ever adds. Where the
+  turn, in buffers of a few batches, so that each step also decodes as many images as it uses (the
+  first buffers would be decoded without being used); the ratio is of the best rounds, since other work on the machine only ever adds. Where the
   cores that train also decode, as on a CPU, ``bound`` is what the two cost one after the other.
 - how many classes a batch has, by the window that it is shuffled in, in a data set of a million
   images of a thousand classes (no image is needed for that).
@@ -46,7 +47,8 @@ from tutelage.training.loader import Canvases, Examples, Loader, Views, deal
 from tutelage.training.loop import train
 
 CLASSES = 10
-WARM = 3  # steps that are not counted
+BATCHES = 5  # in a buffer, when speed is measured
+WARM = 7  # steps that are not counted: so many are in the first buffers, of 1, 2 and 4 batches
 
 
 def write_shards(folder: Path, files: Sequence[bytes], count: int, per_tar: int = 500) -> Catalog:
@@ -106,6 +108,7 @@ def speed(catalog: Catalog, cache: Path, options: argparse.Namespace) -> dict[st
     stores = {"stored": opened(budget=float("inf")), "streamed": opened(budget=0)}
     rates: dict[str, list[float]] = {name: [] for name in (*stores, "decoded")}
     images = stores["streamed"].images
+    stream.BUFFER = BATCHES * options.batch * options.canvas**2 * 3
     for _ in range(options.rounds):
         for name, store in stores.items():
             batches = loader(store, catalog, options.batch, options.canvas, options.device)

@@ -43,6 +43,11 @@ def small(monkeypatch):
     monkeypatch.setattr(stream, "BUFFER", 10 * SIDE * SIDE * 3)
 
 
+@pytest.fixture(params=[True, False], ids=["meanwhile", "in turn"])
+def meanwhile(request):
+    return request.param
+
+
 @pytest.fixture
 def made(monkeypatch):
     """Weak references to every buffer that is made."""
@@ -85,9 +90,9 @@ def test_a_row_that_is_not_there_is_an_error(key):
         Decoder().images()[key]
 
 
-def test_what_is_handed_out_is_a_copy(small):
-    images = Decoder().images()
-    for rows, _ in zip([np.arange(3)] * 3, images.ahead([np.arange(3)] * 3), strict=True):
+def test_what_is_handed_out_is_a_copy(small, meanwhile):
+    images, batches = Decoder().images(), [np.arange(3)] * 3
+    for rows, _ in zip(batches, images.ahead(batches, meanwhile=meanwhile), strict=True):
         images[rows][:] = 0
         np.testing.assert_array_equal(images[rows], PIXELS[:3])
 
@@ -102,21 +107,21 @@ def test_an_image_that_fails_is_black_and_named():
 # --- ahead
 
 
-def test_what_is_ahead_is_the_same_and_decoded_once_in_a_buffer(small):
+def test_what_is_ahead_is_the_same_and_decoded_once_in_a_buffer(small, meanwhile):
     decoder = Decoder()
     images, batches = decoder.images(), parts()
-    for rows, _ in zip(batches, images.ahead(batches), strict=True):
+    for rows, _ in zip(batches, images.ahead(batches, meanwhile=meanwhile), strict=True):
         before = decoder.decoded.copy()
         np.testing.assert_array_equal(images[rows], PIXELS[rows])
         assert all(decoder.decoded[row] - before[row] == 0 for row in {*rows} & {*before})
     assert sum(decoder.decoded.values()) < sum(map(len, batches))
 
 
-def test_few_images_are_decoded_once(small):
+def test_few_images_are_decoded_once(small, meanwhile):
     decoder = Decoder()
     rng = np.random.default_rng(0)
     images, batches = decoder.images(), [rng.permutation(5) for _ in range(60)]
-    for rows, _ in zip(batches, images.ahead(batches), strict=True):
+    for rows, _ in zip(batches, images.ahead(batches, meanwhile=meanwhile), strict=True):
         images[rows]
     assert set(decoder.decoded.values()) == {1}
 
@@ -133,14 +138,16 @@ def test_a_batch_beyond_the_limit_is_a_buffer_of_its_own(small):
     assert [count for count, _ in Decoder().images()._plan(batches)] == [1, 1, 1]
 
 
-def test_at_most_two_buffers_are_in_memory(small, made):
+def test_at_most_two_buffers_are_in_memory(small, made, meanwhile):
     images = Decoder().images()
     most = 0
-    for _ in zip(range(60), images.ahead(itertools.cycle(parts())), strict=False):
+    ahead = images.ahead(itertools.cycle(parts()), meanwhile=meanwhile)
+    for _ in itertools.islice(ahead, 60):
         time.sleep(0.003)  # for the thread to be ahead
         most = max(most, sum(ref() is not None for ref in made))
     assert len(made) > 20
-    assert most == 2
+    assert most == (2 if meanwhile else 1)
+    ahead.close()
     assert not any(ref() is not None for ref in made)
 
 
@@ -154,7 +161,7 @@ def test_the_next_buffer_is_filled_while_one_is_used(small):
         return decoder(row)
 
     images = StreamedImages(squash, COUNT, SIDE, lambda *_: None)
-    ahead = images.ahead([np.array([row]) for row in range(20)])
+    ahead = images.ahead([np.array([row]) for row in range(20)], meanwhile=True)
     for _ in range(2):  # buffers of rows 0; 1, 2; 3 to 6; 7 to 14
         next(ahead)
     assert not arrived.wait(0.05)
@@ -164,13 +171,24 @@ def test_the_next_buffer_is_filled_while_one_is_used(small):
     ahead.close()
 
 
+def test_in_turn_nothing_is_decoded_while_a_buffer_is_used(small):
+    decoder = Decoder()
+    ahead = decoder.images().ahead([np.array([row]) for row in range(20)], meanwhile=False)
+    next(ahead)
+    assert set(decoder.decoded) == {0}
+    next(ahead)
+    time.sleep(0.01)
+    assert set(decoder.decoded) == {0, 1, 2}
+    ahead.close()
+
+
 def test_closing_ends_the_thread(small):
     before = threading.active_count()
     decoder = Decoder()
     images = decoder.images()
     images[np.arange(COUNT)]  # the decoding threads are there to stay
     pool = threading.active_count()
-    ahead = images.ahead(itertools.cycle(parts()))
+    ahead = images.ahead(itertools.cycle(parts()), meanwhile=True)
     next(ahead)
     assert threading.active_count() > pool >= before
     ahead.close()
@@ -178,25 +196,27 @@ def test_closing_ends_the_thread(small):
     assert images._held is None
 
 
-def test_a_second_one_meanwhile_holds_nothing(small, made):
+def test_a_second_one_meanwhile_holds_nothing(small, made, meanwhile):
     images = Decoder().images()
-    outer = images.ahead([np.arange(5)])
+    outer = images.ahead([np.arange(5)], meanwhile=meanwhile)
     next(outer)
     fills = len(made)
-    for rows, _ in zip(parts(), images.ahead(parts()), strict=False):
+    for rows, _ in zip(parts(), images.ahead(parts(), meanwhile=meanwhile), strict=False):
         np.testing.assert_array_equal(images[rows], PIXELS[rows])
     assert len(made) == fills
     outer.close()
-    next(images.ahead(parts()))
+    next(images.ahead(parts(), meanwhile=meanwhile))
     assert len(made) > fills
 
 
-def test_an_error_of_the_decoder_reaches_who_waits():
+def test_an_error_of_the_decoder_reaches_who_waits(meanwhile):
     def squash(row):
         raise MemoryError("no room")
 
     with pytest.raises(MemoryError, match="no room"):
-        next(StreamedImages(squash, COUNT, SIDE, lambda *_: None).ahead(parts()))
+        next(
+            StreamedImages(squash, COUNT, SIDE, lambda *_: None).ahead(parts(), meanwhile=meanwhile)
+        )
 
 
 # --- the order

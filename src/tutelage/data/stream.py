@@ -92,39 +92,49 @@ class StreamedImages:
         """How many images a buffer holds."""
         return max(1, BUFFER // int(np.prod(self.shape[1:])))
 
-    def ahead(self, batches: Iterable[Rows]) -> Iterator[None]:
+    def ahead(self, batches: Iterable[Rows], *, meanwhile: bool) -> Iterator[None]:
         """Yield before each batch is taken, once its images are in memory.
 
-        While the batches of one buffer are used, a thread fills the next one, reading the data in
-        its order. Images that are in the present buffer are not decoded again, so a small data set
-        is decoded once. The first buffers are short, each twice as long as the one before, so that
-        work begins at once. There are at most two buffers: an ``ahead`` within another one holds
-        nothing. The thread also asks for the batches; closing the iterator ends it.
+        They are decoded a buffer at a time, in the order of the data. Images that are in the
+        present buffer are not decoded again, so a small data set is decoded once. The first buffers
+        are short, each twice as long as the one before, so that work begins at once. There are at
+        most two buffers: an ``ahead`` within another one holds nothing.
+
+        Args:
+            batches: the rows of each.
+            meanwhile: a thread asks for the coming batches and fills the next buffer while the
+                present one is used; closing the iterator ends it. That is for work on a GPU. On
+                the cores that decode it gains nothing, and costs much: OpenMP's threads wait for
+                each other, so all of them wait for the one whose core a decoder has taken.
         """
         if not self._busy.acquire(blocking=False):
             yield from itertools.repeat(None)
-        stop = threading.Event()
         try:
-            with ThreadPoolExecutor(1, thread_name_prefix="ahead") as filler:
-                try:
-                    yield from self._through(self._plan(batches), filler, stop)
-                finally:
-                    stop.set()
-                    self._held = None
+            plan = self._plan(batches)
+            yield from self._meanwhile(plan) if meanwhile else self._in_turn(plan)
         finally:
+            self._held = None
             self._busy.release()
 
-    def _through(
-        self, plan: Iterator[tuple[int, Rows]], filler: ThreadPoolExecutor, stop: threading.Event
-    ) -> Iterator[None]:
-        filling = filler.submit(self._fill, plan, stop)
-        while (found := filling.result()) is not None:
+    def _in_turn(self, plan: Iterator[tuple[int, Rows]]) -> Iterator[None]:
+        going_on = threading.Event()
+        while (found := self._fill(plan, going_on)) is not None:
             count, self._held = found
-            # Forgotten at once: they would keep a third buffer alive while the next is filled.
-            del found, filling
-            filling = filler.submit(self._fill, plan, stop)
-            for _ in range(count):
-                yield
+            yield from itertools.repeat(None, count)
+
+    def _meanwhile(self, plan: Iterator[tuple[int, Rows]]) -> Iterator[None]:
+        stop = threading.Event()
+        with ThreadPoolExecutor(1, thread_name_prefix="ahead") as filler:
+            try:
+                filling = filler.submit(self._fill, plan, stop)
+                while (found := filling.result()) is not None:
+                    count, self._held = found
+                    # Forgotten at once: they would keep a third buffer while the next is filled.
+                    del found, filling
+                    filling = filler.submit(self._fill, plan, stop)
+                    yield from itertools.repeat(None, count)
+            finally:
+                stop.set()
 
     def _plan(self, batches: Iterable[Rows]) -> Iterator[tuple[int, Rows]]:
         """Number of batches and distinct rows, ascending, of each buffer."""

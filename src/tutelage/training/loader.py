@@ -41,9 +41,10 @@ class Canvases:
     def __init__(self, store: ImageStore, rows: Rows, device: torch.device) -> None:
         """Offer ``rows`` of the store, under the store's own row numbers."""
         self._images, self._aspect = store.images, store.aspect
+        self._on_gpu = device.type == "cuda"
         self._resident: Tensor | None = None
         self.buffer = store.images.buffer if isinstance(store.images, StreamedImages) else None
-        if device.type == "cuda":
+        if self._on_gpu:
             size = len(rows) * store.canvas * store.canvas * 3
             free, _ = torch.cuda.mem_get_info(device)
             if size < 0.4 * free:
@@ -66,7 +67,7 @@ class Canvases:
     def ahead(self, batches: Iterable[Rows]) -> Iterator[None]:
         """Yield before each batch is taken, once the images that it needs are decoded."""
         if self._resident is None and isinstance(self._images, StreamedImages):
-            return self._images.ahead(batches)
+            return self._images.ahead(batches, meanwhile=self._on_gpu)
         return itertools.repeat(None)
 
     def aspect(self, rows: Rows) -> Tensor:
