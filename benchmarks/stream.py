@@ -47,6 +47,7 @@ from tutelage.training.loader import Canvases, Examples, Loader, Views, deal
 from tutelage.training.loop import train
 
 CLASSES = 10
+BUFFER = stream.BUFFER
 BATCHES = 5  # in a buffer, when speed is measured
 WARM = 7  # steps that are not counted: so many are in the first buffers, of 1, 2 and 4 batches
 
@@ -130,7 +131,7 @@ def classes_in_batches(options: argparse.Namespace) -> list[dict[str, Any]]:
     n, k, batch = (100_000, 100, 64) if options.short else (1_000_000, 1000, 256)
     rows = []
     for canvas in (None, 32, 96, 256):
-        window = 0 if canvas is None else stream.BUFFER // (canvas * canvas * 3)
+        window = 0 if canvas is None else BUFFER // (canvas * canvas * 3)
         if options.short:
             window //= 10
         found = []
