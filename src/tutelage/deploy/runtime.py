@@ -125,7 +125,11 @@ class OnnxModel:
             for start in range(0, len(members), step):
                 chosen = members[start : start + step]
                 order += chosen
-                parts.append(self._answers(outputs, np.stack([images[i] for i in chosen])))
+                alone = len(chosen) == 1  # one image needs no copy
+                several = (
+                    images[chosen[0]][None] if alone else np.stack([images[i] for i in chosen])
+                )
+                parts.append(self._answers(outputs, several))
         if not parts:
             return [np.zeros(0, dtype=np.float32) for _ in outputs]
         back = np.argsort(order)
