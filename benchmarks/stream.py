@@ -6,9 +6,10 @@ python benchmarks/stream.py --short
 Shards of JPEGs are written first, sorted by class, which is the worst order to be shuffled. Then
 
 - training steps on decoded images (a store) and on the same images streamed from the shards, in
-  turn, in buffers of a few batches, so that each step also decodes as many images as it uses (the
-  first buffers would be decoded without being used); the ratio is of the best rounds, since other work on the machine only ever adds. Where the
-  cores that train also decode, as on a CPU, ``bound`` is what the two cost one after the other.
+  turn, in buffers of a few batches: so each step also decodes as many images as it uses, where the
+  usual first buffers would be filled and hardly used. The ratio is of the best rounds, since other
+  work on the machine only ever adds. Where the cores that train also decode, as on a CPU, ``bound``
+  is what the two cost one after the other.
 - how many classes a batch has, by the window that it is shuffled in, in a data set of a million
   images of a thousand classes (no image is needed for that).
 - resident memory over a pass of many buffers: its peak after the first fifth of it, divided
