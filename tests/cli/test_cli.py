@@ -483,7 +483,7 @@ def test_a_threshold_that_the_model_keeps_is_told(
         (tmp_path / "data" / "test" / name).mkdir(parents=True)
         Image.new("RGB", (4, 4), colour).save(tmp_path / "data" / "test" / name / "1.png")
     data = str(tmp_path / "data")
-    told = "1 answer not with the likeliest class, because the model keeps a decision threshold"
+    told = "1 answer is not the likeliest class, because the model keeps a decision threshold"
     assert cli.main(["predict", model, data]) == 0
     assert capsys.readouterr().err.splitlines() == ["2 images: g (2)", told]
     assert cli.main(["predict", model, data, "--threshold", "g=0.1"]) == 0

@@ -11,7 +11,7 @@ from typing import Any
 
 from tutelage.system.errors import TutelageError
 from tutelage.system.storage import Place
-from tutelage.system.words import counted
+from tutelage.system.words import are, counted
 
 SKIPPED_SHOWN = 20  # images that could not be read, by name
 FIGURES = {
@@ -164,8 +164,8 @@ def _print_predictions(
     _print_line(summary(rows, len(skipped)) + written)
     if threshold is None and (count := decided_otherwise(rows)):
         _print_line(
-            f"{counted(count, 'answer')} not with the likeliest class, because the model keeps a "
-            "decision threshold"
+            f"{counted(count, 'answer')} {are(count)} not the likeliest class, because the model "
+            "keeps a decision threshold"
         )
     if out is not None and Path(out).suffix == ".csv" and (count := formula_cells(rows)):
         some = f"{count:,} cells of {out} begin" if count > 1 else f"a cell of {out} begins"
