@@ -474,6 +474,12 @@ def test_predict_prints_rows_for_programs_and_a_summary_for_people(
     assert said.err == "1 image: r (1); written to a.csv\n"
 
 
+def test_the_end_of_a_command_looks_at_no_object_again() -> None:
+    told = "atexit.register(lambda: print(gc.get_freeze_count() > 1000))"
+    work = "from tutelage.cli import main; main(['predict', 'absent', 'x.jpg'])"
+    assert python(f"import atexit, gc; {told}; {work}").stdout == "True\n"
+
+
 def test_a_threshold_that_the_model_keeps_is_told(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

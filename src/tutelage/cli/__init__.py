@@ -5,6 +5,8 @@ Imports neither torch nor NumPy before a verb is called.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -55,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 2
     spin_briefly()
+    # The interpreter's last collection looks at every object of torch, numba and timm: seconds.
+    atexit.register(gc.freeze)
     again = "; run the same command again to continue" * (command in CONTINUED)
     try:
         _check_ranks(command)
