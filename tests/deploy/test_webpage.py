@@ -221,7 +221,7 @@ def test_an_int8_file_says_the_same_there(
             api.predict(rounded, shown_to, reject=True)[0], answers(page, shown_to), strict=True
         ):
             assert card.title == row.label, row.image
-            assert card.shares == pytest.approx(row.probabilities, abs=0.02), row.image
+            assert card.shares == pytest.approx(row.probabilities, abs=0.05), row.image
         assert page.faults == []  # nor a warning for each constant of the file
 
 
