@@ -70,14 +70,17 @@ class Plan:
         """The plan that shows each of ``batch`` whole canvases unchanged."""
         stencil = torch.zeros(batch, 3, 3)
         stencil[:, 1, 1] = 1.0
+        window = torch.zeros(batch, 4)
+        window[:, 2:] = 1.0
         return cls(
-            matrix=torch.eye(2, 3).repeat(batch, 1, 1),
+            # Copied, as policies write into a fresh plan; ``repeat`` would take four times as long.
+            matrix=torch.eye(2, 3).expand(batch, 2, 3).clone(),
             ops=torch.zeros(batch, 0, dtype=torch.int64),
             amounts=torch.zeros(batch, 0),
-            color=torch.eye(3).repeat(batch, 1, 1),
+            color=torch.eye(3).expand(batch, 3, 3).clone(),
             hue=torch.zeros(batch),
             stencil=stencil,
-            window=torch.tensor([0.0, 0.0, 1.0, 1.0]).repeat(batch, 1),
+            window=window,
             erase=torch.zeros(batch, 4),
             fill=torch.full((batch, 3), GREY),
         )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+from concurrent.futures import Future
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -140,6 +143,39 @@ def test_threads_do_not_change_the_views(two_threads):
     assert torch.equal(apply(images, plan, 24, backend="cpu"), alone)
     with pytest.raises(Exception, match="3 channels"):
         apply(images[..., :2].contiguous(), then(plan, "hue", 0.1), 24, backend="cpu")
+
+
+class NeverBegun(Future[None]):
+    """What a thread was asked for, when a busy machine does not let it begin."""
+
+    def result(self, timeout: float | None = None) -> None:
+        raise AssertionError("a thread without work was waited for")
+
+
+def test_a_thread_that_has_not_begun_is_not_waited_for(two_threads, monkeypatch):
+    from tutelage.augment.engine import cpu
+
+    images = pictures("noise", 9, 24, 24, 1)
+    plan = Weak().plan(torch.ones(9), torch.Generator().manual_seed(0))
+    expected = apply(images, plan, 16, backend="cpu")
+    asked = []
+    pool = SimpleNamespace(submit=lambda *work: asked.append(work) or NeverBegun())
+    monkeypatch.setattr(cpu, "ThreadPoolExecutor", lambda *_, **__: pool)
+    cpu._pool.cache_clear()
+    assert torch.equal(apply(images, plan, 16, backend="cpu"), expected)
+    assert len(asked) == 1
+
+
+def test_what_a_thread_raises_is_raised(two_threads, monkeypatch):
+    from tutelage.augment.engine import cpu
+
+    def render(*arguments):
+        if threading.current_thread() is not threading.main_thread():
+            raise MemoryError("in a thread")
+
+    monkeypatch.setattr(cpu, "kernel", SimpleNamespace(render=render))
+    with pytest.raises(MemoryError, match="in a thread"):
+        apply(pictures("noise", 4, 8, 8, 1), Plan.identity(4), 8, backend="cpu")
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no affinity")

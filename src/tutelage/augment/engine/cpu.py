@@ -42,20 +42,22 @@ def render(
     parts = (plan.amounts, plan.color, plan.hue, plan.stencil, plan.window, plan.erase,
              reference.channel_fill(plan, channels))  # fmt: skip
     side = reference.samples(matrix, (images.shape[1], images.shape[2]), size).long()
+    counter = np.zeros(2, np.int64)
     arguments = [
         *(_array(part) for part in
           (images, matrix.double(), reference.straight(matrix, outside, nearest=nearest),
            torch.ones_like(side) if nearest else side, plan.ops)),
         *(_array(part.to(torch.float32)) for part in parts),
         np.array(scale, np.float32), np.array(shift, np.float32),
-        reference.OUTSIDE_CODES[outside], nearest, np.zeros(1, np.int64), views.numpy(),
+        reference.OUTSIDE_CODES[outside], nearest, counter, views.numpy(),
     ]  # fmt: skip
     ahead.wait()
     threads = min(torch.get_num_threads(), cores(), len(images))
     others = [_pool(os.getpid()).submit(kernel.render, *arguments) for _ in range(threads - 1)]
     kernel.render(*arguments)
-    for other in others:
-        other.result()  # waits, and raises what the thread raised
+    if counter[1] < len(images):  # else a thread that a busy machine let begin late has no work
+        for other in others:
+            other.result()  # waits, and raises what the thread raised
     return views
 
 

@@ -192,14 +192,17 @@ def take_channel(
 
 
 @intrinsic
-def take_next(typing: Any, counter: Any) -> Any:
-    """The counter (1,) int64 before this call adds one to it, whichever thread calls."""
+def count_up(typing: Any, counters: Any, place: Any) -> Any:
+    """What an int64 array holds at a place before this call adds one, whichever thread calls.
+
+    A thread that sees the new number sees all that was written before the call.
+    """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        (counter,) = _Code(context, builder, signature, arguments).arguments
-        return builder.atomic_rmw("add", counter, _I64(1), "monotonic")
+        data, at = _Code(context, builder, signature, arguments).arguments
+        return builder.atomic_rmw("add", builder.gep(data, [at]), _I64(1), "acq_rel")
 
-    return types.int64(counter), generate
+    return types.int64(counters, types.int64), generate
 
 
 @_intrinsic(_ARRAY, _INT, _ARRAY, _INT)
