@@ -147,6 +147,13 @@ def test_two_processes_share_a_bucket(out: str, model: Path, pool: Path, here: P
     assert stored(out) == local(here / "out")
 
 
+def test_a_web_server_is_no_store(model: Path, pool: Path) -> None:
+    with pytest.raises(
+        TutelageError, match=r"--out https://.*: expected a folder, or a store such"
+    ):
+        api.pseudo_label(model, pool, "https://example.com/labels", quiet=True)
+
+
 def test_the_manifest_is_written_here(out: str, model: Path, pool: Path) -> None:
     with pytest.raises(TutelageError, match=r"--accepted s3://pool/a\.csv is an address"):
         api.pseudo_label(model, pool, out, accepted="s3://pool/a.csv", quiet=True)

@@ -103,10 +103,13 @@ class LabelFolder:
         """A file to write a shard's labels to, which become its labels in the end."""
         return self.labels_of(shard).replacing()
 
+    def without_labels(self, shards: Sequence[Shard]) -> int:
+        """How many of these shards have no labels."""
+        return len({_name(shard) for shard in shards} - self._labelled())
+
     def others(self, shards: Sequence[Shard]) -> int:
         """How many shards have labels here besides these."""
-        found = {name for name in (self.place / LABELS).names() if name.endswith(".parquet")}
-        return len(found - {f"{_name(shard)}.parquet" for shard in shards})
+        return len(self._labelled() - {_name(shard) for shard in shards})
 
     def fail(self, shard: Shard, reason: str) -> dict[str, str]:
         """Write why a shard has no labels; returns what is written, its name and the reason."""
@@ -140,6 +143,10 @@ class LabelFolder:
         if not self.place.remote:
             names = {f"{_name(shard)}{kind}" for shard in shards for kind in (".parquet", ".json")}
             sweep(Path(self.place.name), {*names, SUMMARY, OPTIONS})
+
+    def _labelled(self) -> set[str]:
+        names = (self.place / LABELS).names()
+        return {name.removesuffix(".parquet") for name in names if name.endswith(".parquet")}
 
     def _failure(self, shard: Shard) -> Place:
         return self.place / FAILED / f"{_name(shard)}.json"

@@ -262,25 +262,22 @@ def _summarise(
 ) -> dict[str, Any] | None:
     """Add up the footers of all shards; None while some have neither labels nor a failure."""
     out, classes = labelling.out, labelling.classes
-    totals = dict.fromkeys(COUNTS, 0)
-    by_class = np.zeros((len(classes), 2), dtype=np.int64)
-    failed: list[dict[str, str]] = []
-    waiting = 0
     failures = out.failures(shards)
-    with ThreadPoolExecutor(_ASKED) as threads:
-        footers = list(threads.map(out.about, shards))
-    for shard, known in zip(shards, footers, strict=True):
-        if shard.name in failures:
-            failed.append(failures[shard.name])
-        elif known is None:
-            waiting += 1
-        else:
-            by_class += np.array(known["classes"], dtype=np.int64).reshape(by_class.shape)
-            for key in COUNTS:
-                totals[key] += known[key]
+    labelled = [shard for shard in shards if shard.name not in failures]
+    waiting = out.without_labels(labelled)
+    if not waiting:  # else each of a thousand shares would read all footers
+        with ThreadPoolExecutor(_ASKED) as threads:
+            footers = list(threads.map(out.about, labelled))
+        waiting = footers.count(None)  # they are damaged
     if waiting:
         console.say(f"{waiting} shards are left to other shares; the last one writes {SUMMARY}")
         return None
+    totals = dict.fromkeys(COUNTS, 0)
+    by_class = np.zeros((len(classes), 2), dtype=np.int64)
+    for known in filter(None, footers):
+        by_class += np.array(known["classes"], dtype=np.int64).reshape(by_class.shape)
+        for key in COUNTS:
+            totals[key] += known[key]
     if others := out.others(shards):
         console.say(
             f"{out.place / LABELS} also holds the labels of {others} shards that are not in this "
@@ -296,7 +293,7 @@ def _summarise(
             name: {"labelled": labelled, "accepted": accepted}
             for name, (labelled, accepted) in zip(classes, by_class.tolist(), strict=True)
         },
-        "failed": failed,
+        "failed": list(failures.values()),
     }
     out.summarise(content)
     return content

@@ -55,6 +55,10 @@ def pseudo_label(
     need("pyarrow", "train")
     images = [images] if isinstance(images, str | Path) else list(images)
     place = Place.at(out)
+    if place.name.startswith(("http://", "https://")):
+        raise TutelageError(
+            f"--out {out}: expected a folder, or a store such as s3://bucket/labels"
+        )
     if inside := [one for one in images if Place.at(one).holds(place)]:
         raise TutelageError(f"--out {out} lies in {inside[0]}, whose images are labelled; move it")
     files = files_of(find_model(model))

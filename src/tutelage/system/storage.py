@@ -260,9 +260,10 @@ def as_oserror(where: str) -> Iterator[None]:
         raise
     except Exception as error:
         said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        said = " ".join(said.split()).rstrip(".")
         if isinstance(error, FileNotFoundError):  # many name the path alone
             raise FileNotFoundError(f"{where}: {'not found' if said in where else said}") from error
-        raise OSError(f"{where}: {' '.join(said.split())}") from error
+        raise OSError(f"{where}: {said}") from error
 
 
 def _read(file: BinaryIO, last: int | None) -> bytes:
