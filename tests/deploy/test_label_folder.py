@@ -148,10 +148,20 @@ def test_two_processes_share_a_bucket(out: str, model: Path, pool: Path, here: P
 
 
 def test_a_web_server_is_no_store(model: Path, pool: Path) -> None:
-    with pytest.raises(
-        TutelageError, match=r"--out https://.*: expected a folder, or a store such"
-    ):
+    expected = r"--out https://.*: expected a folder, or a store such as s3://"
+    with pytest.raises(TutelageError, match=expected):
         api.pseudo_label(model, pool, "https://example.com/labels", quiet=True)
+
+
+def test_a_share_that_is_not_the_last_reads_no_footers(
+    door: s3.Door, out: str, model: Path, pool: Path
+) -> None:
+    """Or each of a thousand processes would read those of the whole pool."""
+    door.fault = s3.Fault("denied", "GET", "/labels/labels/", after=100)
+    assert api.pseudo_label(model, pool, out, share="1/2", quiet=True) is None
+    assert door.fault.met == 0
+    assert api.pseudo_label(model, pool, out, share="2/2", quiet=True) is not None
+    assert door.fault.met == SHARDS
 
 
 def test_the_manifest_is_written_here(out: str, model: Path, pool: Path) -> None:
