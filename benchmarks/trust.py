@@ -32,6 +32,7 @@ TRIALS: dict[str, tuple[tuple[str, ...], ...]] = {
     "catalog": ((),),  # a million images listed and split
     "hostile": ((),),  # mutated images, manifests, tars and model folders
     "faults": ((),),  # disks that are full or fail
+    "store": (("--fail",),),  # an object store that does
 }
 """Scripts, and the options of each of their forms, all of which have a short one."""
 

@@ -31,10 +31,13 @@ ANSWERS = {  # a store that refuses: its status and its code
 
 @dataclass
 class Fault:
-    """What fails from now on: requests by such a method for such a path, but for the first few."""
+    """What fails from now on: requests by such a method for such a path, but for the first few.
+
+    ``HALF`` is for methods whose answers have a body.
+    """
 
     how: str  # RESET, HALF or one of ``ANSWERS``
-    method: str = "PUT"
+    method: str = "PUT"  # "": any
     path: str = ""  # a regular expression, found anywhere in it
     after: int = 0  # so many go through before
     most: int = 1 << 30  # so many fail
@@ -42,7 +45,7 @@ class Fault:
 
     def meets(self, method: str, path: str) -> bool:
         """Whether this request fails."""
-        if method != self.method or not re.search(self.path, path):
+        if self.method not in ("", method) or not re.search(self.path, path):
             return False
         self.met += 1
         return self.after < self.met <= self.after + self.most
@@ -57,6 +60,7 @@ class Door(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Passing)
         self.behind = behind
         self.fault: Fault | None = None
+        self.passed: list[tuple[str, str]] = []  # method and path of each that was passed on
         self.lock = threading.Lock()
 
     @property
@@ -91,6 +95,7 @@ class _Passing(BaseHTTPRequestHandler):
             content = answer.read()
             self._answer(answer.status, answer.getheaders(), content, half=how == HALF)
             connection.close()
+            self.server.passed.append((self.command, self.path))
 
     do_PUT = do_POST = do_HEAD = do_DELETE = do_GET
 
