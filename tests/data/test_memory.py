@@ -1,5 +1,6 @@
 """Data sets in memory are the catalogs of the same images on a disk."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,13 @@ def test_arrays_are_encoded_when_they_are_read_and_labels_come_from_targets() ->
     assert catalog.names == ("train/0", "train/1", "train/2", "train/3", "test/0", "test/1")
     assert shades(catalog) == [0, 1, 2, 3, 50, 51]
     assert decode(catalog.source.read(0)).shape == (4, 5, 3)
+
+
+def test_arrays_travel_to_another_process() -> None:
+    catalog, words = open_data(Arrays(4))
+    there = pickle.loads(pickle.dumps(catalog))
+    assert shades(there) == [0, 1, 2, 3]
+    assert in_memory(there) == words
 
 
 def test_an_image_folder_is_its_files_with_their_labels(photos: Path) -> None:

@@ -1,11 +1,13 @@
 """Bytes come from files and columns as they are asked for, or an error says why not."""
 
 import os
+import pickle
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import huggingface
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -56,6 +58,22 @@ def test_parquet_in_order_decodes_each_batch_once(tmp_path, monkeypatch):
     assert [catalog.source.read(i) for i in nearly] == [BYTES[i] for i in nearly]
     assert len(batches) == 8
     assert max(map(len, batches)) == 128
+
+
+def test_rows_travel_to_another_process_by_the_name_of_their_file(tmp_path):
+    images = [bytes([k]) * 10_000 for k in range(20)]
+    columns = {"image": pa.array(images, pa.binary()), "label": ["a", "b"] * 10}
+    arrow = huggingface.save_to_disk(
+        {"train": huggingface.table(images, [0, 1] * 10)}, tmp_path / "saved"
+    )
+    for data in (parquet(tmp_path / "p.parquet", columns), arrow):
+        catalog = read_catalog(data)
+        assert catalog.source.read(3) == images[3]  # so that it is open
+        content = pickle.dumps(catalog)
+        assert len(content) < 10_000
+        there = pickle.loads(content)
+        assert [there.source.read(i) for i in range(20)] == images
+        assert there.source.signature(5) == catalog.source.signature(5)
 
 
 def test_a_parquet_row_without_bytes(tmp_path):

@@ -30,7 +30,8 @@ from tutelage.system.errors import TutelageError
 
 pytestmark = pytest.mark.usefixtures("quick")
 
-CLOCK = {"seconds", "total_seconds", "latency_ms", "created", "command"}
+# The summary says how long a draw took, too; the rest of it is the verdict and the differences.
+CLOCK = {"seconds", "total_seconds", "latency_ms", "created", "command", "summary"}
 
 
 def figures(content: Any) -> Any:
@@ -56,15 +57,18 @@ def test_three_draws_on_two_nodes_are_those_of_a_sequential_ladder(
     wanted = {"seeds": 3, "arms": ["transfer", "self-train", "student"], "curve": [2]}
     settings: dict[str, Any] = {**wanted, **checks.LADDER, "quiet": True}
     monkeypatch.setattr(engines, "Ray", partial(Quick, cache=own_cache))
-    out = tmp_path / "cluster"
+    one_by_one, out = tmp_path / "one", tmp_path / "several"
     several = api.ladder(data, out, engine="ray", **settings)
-    one = api.ladder(data, tmp_path / "one", **settings)
+    one = api.ladder(data, one_by_one, **settings)
     assert figures(several) == figures(one)
+    for path in one_by_one.rglob("metrics.json"):
+        known = out / path.relative_to(one_by_one)
+        assert figures(json.loads(known.read_text())) == figures(json.loads(path.read_text()))
     assert several["arms"][0]["latency_ms"] > 0
     assert several["command"].endswith(
         "--seeds 3 --arms transfer,self-train,student --curve 2 --engine ray"
     )
-    said = [json.loads(line) for line in (out / "events.jsonl").read_text().splitlines()]
+    said = map(json.loads, (out / "events.jsonl").read_text().splitlines())
     told = [row["text"] for row in said if row["event"] == "message"]
     assert told[0] == "the draws run on a cluster of 2 nodes; each takes 1 core"
     assert {f"draw {number} of 3 is done" for number in (1, 2, 3)} < {*told}

@@ -6,13 +6,22 @@ import sys
 
 import pytest
 
-from tutelage.system.cores import SPINS, cores, spin_briefly
+from tutelage.system import cores as counting
+from tutelage.system.cores import SPINS, cores, keep_to, spin_briefly
 
 NAMES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 
 
 def test_there_are_cores() -> None:
     assert 1 <= cores() <= (os.cpu_count() or 1)
+
+
+def test_beside_other_work_there_are_those_that_were_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(counting, "_given", None)
+    keep_to(3)
+    assert cores() == 3
 
 
 @pytest.mark.parametrize(
