@@ -6,8 +6,9 @@ python benchmarks/efficiency.py --out efficiency.jsonl
 
 Every (data set, labels, seed, arm) appends one line of JSON; lines that are there are not made
 again, so the same command goes on after a kill, and two processes with different seeds and
-``--threads 1`` may share a file. The last lines printed are means over the draws and, for every
-arm, the paired differences to ``--against``. Without a data set only that is printed.
+``--threads 1`` may share a file. With ``--engine ray`` each draw is a task of a Ray cluster, whose
+nodes must all see the file and the images. The last lines printed are means over the draws and, for
+every arm, the paired differences to ``--against``. Without a data set only that is printed.
 
 The arms of ``tutelage ladder`` (self-train is the teacher) come from one run; their seconds are of
 their own stages, which together have about ``--minutes``: fine-tune and student-alone come on top.
@@ -22,9 +23,11 @@ import contextlib
 import dataclasses
 import fcntl
 import json
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,11 +46,13 @@ from tutelage.config import DataConfig, make_config
 from tutelage.data.catalog import Catalog
 from tutelage.data.open import read_catalog
 from tutelage.ladder import arms as rungs
+from tutelage.ladder.cluster import draws_share, settle
 from tutelage.ladder.request import RUNGS
 from tutelage.models.classifier import count_parameters
 from tutelage.models.zoo import without_levels
 from tutelage.stats.calibrate import softmax
 from tutelage.stats.metrics import metrics
+from tutelage.system.engines import ENGINES, Local, Lost, Resources, asked_cluster
 from tutelage.training.loader import Canvases
 
 PACKAGES = ("tutelage", "torch", "timm", "onnxruntime", "numpy", "scikit-learn", "semilearn")
@@ -202,32 +207,57 @@ def asked(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def measure(options: argparse.Namespace) -> None:
-    """Make the rows that are not in the file."""
+    """Make the rows that are not in the file, one draw after the other or on a cluster."""
     if set(options.arms) & set(usb.METHODS):
         usb.semilearn()  # what is missing shall be missed before the work, not after half of it
+    seeds = range(options.first_seed, options.first_seed + options.seeds)
+    cluster = asked_cluster(options.engine, options.address)
+    if cluster is None:
+        list(Local().map(partial(measuring, options), seeds, Resources()))
+        return
+    with cluster.connected() as nodes:
+        share = draws_share(nodes, options.device)
+        there = partial(measuring, options, os.getcwd(), int(share.cores))
+        for seed, result in cluster.map(there, seeds, share):
+            if isinstance(result, Lost):
+                print(f"seed {seed} is lost ({result.reason}); repeat the command", flush=True)
+
+
+@contextlib.contextmanager
+def measuring(
+    options: argparse.Namespace, place: str | None = None, cores: int = 0
+) -> Iterator[Callable[[int], None]]:
+    """Gives the function that appends a draw's rows; on a cluster it settles in ``place`` first."""
+    if place is not None:
+        settle(place, cores)
     catalog = load(options.data, options.data_dir, options.test)
     machine = {**results.hardware(), "threads": torch.get_num_threads()}
     if options.device != "cpu" and torch.cuda.is_available():
         machine["gpu"] = torch.cuda.get_device_name()
-    shared = asked(options)
-    for seed in range(options.first_seed, options.first_seed + options.seeds):
-        rows = read_rows(options.out)
-        key = {**shared, "seed": seed}
-        done = [row["arm"] for row in rows if all(row[name] == key[name] for name in key)]
-        arms = [arm for arm in options.arms if arm not in done]
-        if not arms:
-            continue
-        began = time.monotonic()
-        for row in one_seed(options, catalog, seed, arms):
-            made = results.provenance("efficiency", PACKAGES)
-            row = {**made, **key, **row, "hardware": machine}
-            append_row(row, options.out)
-            print(
-                f"{shared['data']} {options.labels_per_class} labels, seed {seed}, {row['arm']}: "
-                f"{row['accuracy']:.4f} in {row['seconds']:.0f} s "
-                f"({time.monotonic() - began:.0f} s since the draw)",
-                flush=True,
-            )
+    yield partial(measure_draw, options, catalog, machine)
+
+
+def measure_draw(
+    options: argparse.Namespace, catalog: Catalog, machine: dict[str, Any], seed: int
+) -> None:
+    """Append the rows of one draw that are not in the file."""
+    key = {**asked(options), "seed": seed}
+    rows = read_rows(options.out)
+    done = [row["arm"] for row in rows if all(row[name] == key[name] for name in key)]
+    arms = [arm for arm in options.arms if arm not in done]
+    if not arms:
+        return
+    began = time.monotonic()
+    for row in one_seed(options, catalog, seed, arms):
+        made = results.provenance("efficiency", PACKAGES)
+        row = {**made, **key, **row, "hardware": machine}
+        append_row(row, options.out)
+        print(
+            f"{key['data']} {options.labels_per_class} labels, seed {seed}, {row['arm']}: "
+            f"{row['accuracy']:.4f} in {row['seconds']:.0f} s "
+            f"({time.monotonic() - began:.0f} s since the draw)",
+            flush=True,
+        )
 
 
 def summary(rows: Sequence[dict[str, Any]], against: str) -> list[dict[str, Any]]:
@@ -297,12 +327,16 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=2000, help="test images at most")
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--threads", type=int, help="of torch (default: all cores)")
+    parser.add_argument("--engine", default="local", choices=ENGINES)
+    parser.add_argument("--address", help="of the Ray cluster (default: $RAY_ADDRESS)")
     parser.add_argument("--workers", type=int, default=0, help="processes for the peers' views")
     parser.add_argument("--keep", type=Path, help="run folders, for arms that are asked for later")
     parser.add_argument("--against", default="self-train", choices=ARMS, help="of the differences")
     parser.add_argument("--out", type=Path, required=True, help="a .jsonl file, appended to")
     parser.add_argument("--json", type=Path, help="append the summary to this file's list")
     options = parser.parse_args()
+    if options.threads and options.engine == "ray":
+        parser.error("--threads: a node of a cluster uses the cores that it is given")
     if options.threads:
         torch.set_num_threads(options.threads)
     if options.data:

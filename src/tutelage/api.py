@@ -295,10 +295,11 @@ def ladder(
             unlabelled images are worth; by default half and a quarter of your number and, if there
             are that many, twice and four times it; or none. In Python, an empty sequence for none.
         hourly_price: price of an hour of this machine, from which the price of each arm follows.
-        engine: local trains one draw after the other on this machine. With ray each draw is a task
-            of a Ray cluster, whose nodes must all see ``--out`` and the images.
-        address: the cluster's, as ``ray start`` printed it, such as 10.0.0.1:6379; by default
-            $RAY_ADDRESS, or this machine alone.
+        engine: train one draw after the other in this process, or each draw as a task of a Ray
+            cluster (pip install "tutelage[ray]"), whose nodes must all see the images and the
+            folder ``--out``.
+        address: of the Ray cluster, HOST:PORT; by default that of ``RAY_ADDRESS``, one that runs on
+            this machine, or one that is started for this command alone.
 
     Returns:
         The content of ladder.json.

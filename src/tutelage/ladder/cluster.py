@@ -88,15 +88,13 @@ def _has_student(ladder: Ladder) -> bool:
 def _working(
     ladder: Ladder, place: str, cores: int, work: Callable[[Ladder, Draw, Console], Any]
 ) -> Iterator[Callable[[Draw], Any]]:
-    """In a process of the cluster: it works as the command would, in the same folder."""
+    """Opened in each process of the cluster; it draws."""
     if not (ladder.out / "config.json").exists():
         raise TutelageError(
             f"the node {platform.node()} sees no folder {ladder.out}; give --out a folder on a "
             "disk that all nodes share"
         )
-    if os.path.isdir(place):  # else all paths must be absolute
-        os.chdir(place)
-    keep_to(cores)
+    settle(place, cores)
 
     def done(draw: Draw) -> Any:
         for left in ladder.folder(draw).rglob("events.jsonl"):
@@ -104,3 +102,10 @@ def _working(
         return work(ladder, draw, Console(quiet=True))
 
     yield done
+
+
+def settle(place: str, cores: int) -> None:
+    """Let a process of a cluster work as the command would: in its folder, on its own cores."""
+    if os.path.isdir(place):  # else all paths must be absolute
+        os.chdir(place)
+    keep_to(cores)
