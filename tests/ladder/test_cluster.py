@@ -54,7 +54,7 @@ class Quick(Ray):
 def test_three_draws_on_two_nodes_are_those_of_a_sequential_ladder(
     cluster: Any, data: Path, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    wanted = {"seeds": 3, "arms": ["transfer", "self-train", "student"], "curve": [2]}
+    wanted = {"seeds": 3, "arms": ["probe", "transfer", "student"], "curve": []}
     settings: dict[str, Any] = {**wanted, **checks.LADDER, "quiet": True}
     monkeypatch.setattr(engines, "Ray", partial(Quick, cache=own_cache))
     one_by_one, out = tmp_path / "one", tmp_path / "several"
@@ -110,7 +110,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draws that train nothing."""
 
     def run_seed(_: Any, __: str, out: Path, config: Any, *___: Any, **____: Any) -> Any:
-        out.mkdir()
+        out.mkdir(exist_ok=True)
         return dict(SEEDS[config.data.seed])
 
     monkeypatch.setattr(draws, "run_seed", run_seed)
@@ -152,23 +152,22 @@ def test_without_two_draws_there_is_no_page(
     assert not (out / "ladder.html").exists()
 
 
+@pytest.mark.usefixtures("made_up")
 def test_the_student_is_chosen_before_the_draws_begin(
     pretended: Pretended, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen = iter([("cut:1", 32), ("cut:2", 32)])
-
     def choose_student(*_: Any) -> Any:
-        return limits.Offer(*next(chosen), 1, 1.0, 1.0), "it is the first"
+        return limits.Offer("cut:1", 32, 1, 1.0, 1.0), "it is small"
 
     monkeypatch.setattr(limits, "choose_student", choose_student)
     out = tmp_path / "ladder"
     settings = {**checks.LADDER, "max_size_mb": 9.0}
-    content = api.ladder(data, out, seeds=2, arms=["probe"], curve=[], quiet=True, **settings)
+    content = api.ladder(data, out, seeds=2, arms=ARMS, curve=[], quiet=True, **settings)
     assert pretended.done == [("choose_student", 1), ("train_draw", 2), ("train_draw", 1)]
     assert content["seeds"] == [0, 1]
     assert RunFolder(out).read_json("config.json")["student"]["student"] == "cut:1"
     pretended.done.clear()
-    api.ladder(data, out, seeds=2, arms=["probe"], curve=[], quiet=True, **settings)
+    api.ladder(data, out, seeds=2, arms=ARMS, curve=[], quiet=True, **settings)
     assert pretended.done == [("train_draw", 2), ("train_draw", 1)]
 
 

@@ -98,3 +98,15 @@ def test_notes_say_what_the_draws_share_and_whose_a_note_is(data: Path) -> None:
     few = page(make_config("ladder", {"labels_per_class": 4}))
     assert not any("all labels" in note for note in few.notes)
     assert few.title == "tutelage ladder: ant, bee"
+
+
+def test_draws_that_were_not_made_alike_are_noted(data: Path) -> None:
+    def noted(*plans: Any, version: str = "1") -> list[str]:
+        seeds = [{**seed, "plan": plan} for seed, plan in zip(SEEDS, plans, strict=True)]
+        seeds[2]["versions"] = {"torch": version}
+        page = ladder.make_page(seeds, read_catalog(data), RunConfig(), command="c", created="d")
+        return [note for note in page.notes if note in ladder.UNLIKE.values()]
+
+    assert noted({"size": 32}, {"size": 32}, {"size": 32}) == []
+    assert noted({"size": 32}, {"size": 64}, {"size": 32}) == [ladder.UNLIKE["plan"]]
+    assert noted(None, None, None, version="2") == [ladder.UNLIKE["versions"]]

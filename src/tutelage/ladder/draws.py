@@ -17,6 +17,7 @@ from typing import Any
 
 from tutelage.chain.measure import predict_rows
 from tutelage.chain.pipeline import Pipeline
+from tutelage.chain.plan import RunPlan
 from tutelage.chain.prepare import prepare
 from tutelage.chain.types import Run, is_round
 from tutelage.config import RunConfig
@@ -161,11 +162,19 @@ def run_seed(
             "seed": config.data.seed,
             "labeled": len(run.task.labeled),
             "notes": run.notes,
+            "plan": _in_short(run.plan),
             "versions": run.base.spec.versions,
             "arms": _test(run, trained, timed=timed),
         }
         folder.write_json("metrics.json", result)
     return result
+
+
+def _in_short(plan: RunPlan) -> dict[str, Any]:
+    """What of the plan decides on the figures."""
+    works = (plan.transfer, *plan.rounds, plan.student)
+    trainings = [{"trunk": w.trunk, "steps": w.steps, "size": w.size} for w in works]
+    return {"size": plan.size, "views": plan.views, "trainings": trainings}
 
 
 def _test(run: Run, trained: Mapping[str, TrainedArm], *, timed: bool) -> list[dict[str, Any]]:

@@ -18,6 +18,15 @@ from tutelage.ladder.request import ARMS, LEFT_OUT, RUNGS
 from tutelage.report.wording import title
 from tutelage.stats.intervals import Interval, t_interval
 
+UNLIKE = {
+    "plan": (
+        "The draws were not planned alike, because the machine was not always equally fast, or "
+        "there were several machines: the chain got more steps or larger views in some draws."
+    ),
+    "versions": "The draws were made with different versions of the packages.",
+}
+"""What draws should have in common -> the note where they have not."""
+
 
 def summarise(seeds: Sequence[Mapping[str, Any]]) -> tuple[list[Arm], list[Difference]]:
     """The arms that all of at least 2 seeds' metrics.json have, and their paired differences."""
@@ -174,6 +183,9 @@ def _notes(seeds: Sequence[Mapping[str, Any]], config: RunConfig, arms: Sequence
             f"{', '.join(alone)}: no labels are held out for a temperature, so without a val "
             "split their ECE is that of uncalibrated probabilities."
         )
+    for name, unlike in UNLIKE.items():
+        if any(seed.get(name) != seeds[0].get(name) for seed in seeds):
+            out.append(unlike)
     by_note: dict[str, list[int]] = {}
     for seed in seeds:
         for note in seed["notes"]:
