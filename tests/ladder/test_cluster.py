@@ -84,10 +84,10 @@ class Pretended:
 
     @contextmanager
     def connected(self) -> Iterator[list[Resources]]:
-        yield [Resources(4), Resources(2)]
+        yield [Resources(7), Resources(5)]
 
     def map(self, opening: Any, items: Any, resources: Resources) -> Iterator[Any]:
-        assert resources == Resources(2)
+        assert resources == Resources(5)
         with opening() as work:
             for draw in reversed(items):  # they end in any order
                 lost = draw.number in self.losing
@@ -111,6 +111,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def run_seed(_: Any, __: str, out: Path, config: Any, *___: Any, **____: Any) -> Any:
         out.mkdir(exist_ok=True)
+        (out / "events.jsonl").touch()
         return dict(SEEDS[config.data.seed])
 
     monkeypatch.setattr(draws, "run_seed", run_seed)
@@ -138,7 +139,23 @@ def test_lost_draws_are_named_and_the_page_is_of_the_others(
         "made of the other 2. Run the same command again to make up for what is missing"
     ) in told
     assert json.loads((out / "ladder.json").read_text())["seeds"] == [0, 2]
-    assert cores.cores() == 2
+    assert cores.cores() == 5
+
+
+@pytest.mark.usefixtures("made_up")
+def test_the_same_command_makes_up_for_lost_draws_once_their_processes_are_gone(
+    pretended: Pretended, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited = []
+    monkeypatch.setattr(RunFolder, "await_others", lambda self, _: waited.append(self.path.name))
+    climb = partial(api.ladder, data, tmp_path / "ladder", seeds=3, arms=ARMS, curve=[], quiet=True)
+    pretended.losing = (2, 3)
+    with pytest.raises(TutelageError, match="lost"):
+        climb(**checks.LADDER)
+    assert waited == []
+    pretended.losing = ()
+    assert climb(**checks.LADDER)["seeds"] == [0, 1, 2]
+    assert waited == ["seed-0"]
 
 
 @pytest.mark.usefixtures("made_up")
