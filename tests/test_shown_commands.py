@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import shlex
 import shutil
 import webbrowser
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,8 @@ from shown import COMMANDS, DOCS
 from tarred import tar_tree
 
 from tutelage import api, cli
-from tutelage.chain import load
+from tutelage.chain import load, prepare, tune
+from tutelage.chain import run as chain
 from tutelage.config import make_config
 from tutelage.data.decisions import FILE, Decision, Decisions
 from tutelage.data.demo import DEMOS
@@ -37,8 +40,14 @@ from tutelage.review.suggested import is_suggested, read_suggested
 from tutelage.stats.metrics import metrics
 from tutelage.system import web
 
-SLOW = ("run", "demo", "augment", "bench", "ladder")
-"""Commands that a second page runs again only where it builds on what they write."""
+SLOW = ("augment", "bench")
+"""Commands that are not run again for a second page."""
+TRAINED = (
+    "tutelage demo --out demo",
+    "tutelage run album/ --decisions chosen --out runs/album",
+    "tutelage run photos/ --features last --out runs/plain",
+)
+"""Runs that train, each once; the others stop before their first stage."""
 HERE = {"defective=": f"{CLASSES[0]}="}
 """A class that a page names, and one that the photos of these tests have."""
 
@@ -56,6 +65,8 @@ def _quick(own_cache: Path) -> Iterator[None]:
     with checks.quick() as patch:
         patch.setattr(load, "create", tiny)
         patch.setattr(draws, "run_seed", made_up)
+        patch.setattr(tune, "TUNE_GRID", ({"augment": "none"}, {"magnitude": 27}))
+        patch.setattr(tune, "TUNE_CROPS", (0.8,))
         for name, shown in DEMOS.items():
             photos = dataclasses.replace(shown, catalog=lambda: read_catalog("photos"))
             patch.setitem(DEMOS, name, photos)
@@ -114,25 +125,47 @@ def test_the_commands_of_a_page_work_in_their_order(
     folder = tmp_path / "place"
     shutil.copytree(place, folder)
     monkeypatch.chdir(folder)
-    if page == "importing.md":  # what its runs read is the point; other pages show whole runs
+    if page == "importing.md":  # what its runs read is the point
         monkeypatch.setattr(api, "run", reads_labels)
+    train = chain.train
     known = COMMANDS.get(page.replace(".ko.md", ".md"), []) if page.endswith(".ko.md") else []
-    for number, command in enumerate(COMMANDS[page]):
+    for command in COMMANDS[page]:
         if command in known:  # the page that this one translates shows it, too
             continue
         words = [_here(word) for word in shlex.split(command)[1:]]
-        if words[0] in SLOW:
-            if command in ran and not is_built_on(words, COMMANDS[page][number + 1 :]):
-                continue
-            ran.add(command)
+        if words[0] in SLOW and command in ran:
+            continue
+        trains = command in TRAINED and command not in ran
+        begin = train if trains else partial(begun, place / "runs" / "first")
+        monkeypatch.setattr(chain, "train", begin)
+        ran.add(command)
         if "--track" in words:
             pytest.importorskip("tensorboard")
-            shutil.rmtree("runs")
         assert cli.main(words) in (0, cli.ALARM if words[0] == "watch" else 0), command
         if words[0] == "review" and not is_suggested(Path(words[1])):
             decide(Path(words[1]))
         if words[0] == "suggest" and "--classes" in words:
             label(Path(words[words.index("--out") + 1]))
+
+
+def begun(
+    first: Path, command: str, catalog: Any, data: str, out: Path, settings: Any, **options: Any
+) -> Any:
+    """In the place of a training: its data, settings and plan are accepted; an earlier one's end.
+
+    tests/chain shows what each setting does to a training.
+    """
+    options.pop("began", None)
+    config = make_config(command, settings)
+    prepare.prepare(command, catalog, data, out, config, **options).close()
+    for path in first.iterdir():
+        if not (out / path.name).exists():
+            (shutil.copytree if path.is_dir() else shutil.copy)(path, out / path.name)
+    return json.loads((out / "metrics.json").read_text())
+
+
+def test_the_runs_that_train_are_shown() -> None:
+    assert {*TRAINED} <= {command for commands in COMMANDS.values() for command in commands}
 
 
 def reads_labels(data: str, out: None, *, quiet: bool, **settings: Any) -> None:
@@ -160,12 +193,6 @@ def test_the_python_of_a_readme_works(
     accuracy, *answers = capsys.readouterr().out.splitlines()
     assert 0 <= float(accuracy) <= 1
     assert len(answers) == len(list(Path("new_photos").rglob("*.*")))
-
-
-def is_built_on(words: Sequence[str], later: Sequence[str]) -> bool:
-    """Whether a later command names the folder that this one writes."""
-    out = words[words.index("--out") + 1] if "--out" in words else None
-    return out is not None and any(out in command for command in later)
 
 
 def decide(run: Path) -> None:
