@@ -31,7 +31,7 @@ from alike import content, differences, whole
 from chain import PACKAGES
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
-from commands import Commands
+from commands import Served
 from disk import CHANGES, EVER, Faults, why_not
 from shapes import FINISHED, as_options, write_shapes
 
@@ -54,7 +54,7 @@ class Trial:
         words: the command that writes to a given folder.
     """
 
-    commands: Commands
+    commands: Served
     disk: Faults
     place: Path
     words: Callable[[Path], list[str]]
@@ -155,7 +155,7 @@ def main() -> int:
             place = root / name
             place.mkdir()
             here = {**disk.environment, "TUTELAGE_CACHE": str(place / "cache")}
-            with Commands(root / "said", here) as commands:
+            with Served(root / "said", here) as commands:
                 tried[name] = Trial(commands, disk, place, words, dice).run(most)
             disk.clear()
     result = {

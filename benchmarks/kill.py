@@ -28,7 +28,7 @@ from alike import content, differences, whole
 from chain import PACKAGES
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
-from commands import Commands
+from commands import Served
 from shapes import FINISHED, as_options, write_shapes
 
 SETTINGS = {**FINISHED, "checkpoint_seconds": 0.0}
@@ -50,7 +50,7 @@ def kill_often(kills: int, dice: random.Random, folder: Path) -> dict[str, Any]:
     words = ["run", str(write_shapes(folder / "data")), "--quiet", *as_options(SETTINGS)]
     wrong: list[str] = []
     killed: list[dict[str, Any]] = []
-    with Commands(folder / "stderr") as commands:
+    with Served(folder / "stderr") as commands:
         undisturbed, out = folder / "undisturbed", folder / "killed"
         for _ in range(2):  # the first one measures the machine and fills the cache
             shutil.rmtree(undisturbed, ignore_errors=True)

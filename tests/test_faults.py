@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("timm")
 
 import disk as disks
-from commands import Commands
+from commands import Served
 from disk import Faults
 from shapes import FINISHED, SETTINGS, STUDENT_STEPS, as_options, contents, read_metrics, read_stage
 
@@ -48,13 +48,27 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Faults:
     return Faults(tmp_path_factory.mktemp("faults"))
 
 
-@pytest.fixture
-def commands(disk: Faults, tmp_path: Path) -> Iterator[Commands]:
-    (tmp_path / "tmp").mkdir()
-    places = {"TUTELAGE_CACHE": str(tmp_path / "cache"), "TMPDIR": str(tmp_path / "tmp")}
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the commands' own cache and temporary files."""
+    folder = tmp_path_factory.mktemp("place")
+    (folder / "tmp").mkdir()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(disk: Faults, place: Path) -> Iterator[Served]:
+    places = {"TUTELAGE_CACHE": str(place / "cache"), "TMPDIR": str(place / "tmp")}
     environment = disk.environment | places
-    with Commands(tmp_path / "stderr", environment, student_steps=STUDENT_STEPS) as started:
+    with Served(place / "stderr", environment, student_steps=STUDENT_STEPS) as started:
         yield started
+
+
+@pytest.fixture
+def commands(server: Served, disk: Faults, place: Path) -> Iterator[Served]:
+    """Each test decodes its images itself, and nothing fails after it."""
+    shutil.rmtree(place / "cache" / "stores", ignore_errors=True)
+    yield server
     disk.clear()
 
 
@@ -64,7 +78,8 @@ def test_a_run_whose_every_kind_of_write_failed_once_ends_as_an_undisturbed_one(
     own_cache: Path,
     tmp_path: Path,
     disk: Faults,
-    commands: Commands,
+    place: Path,
+    commands: Served,
 ) -> None:
     run = tmp_path / "run"
     words = ["run", str(photos), "--out", str(run), "--quiet", *as_options(FINISHED)]
@@ -89,7 +104,7 @@ def test_a_run_whose_every_kind_of_write_failed_once_ends_as_an_undisturbed_one(
         }, pattern
         assert not [p for p in run.glob(".*") if "partial" not in p.name], pattern
         if named == "cache/speed.json":  # measured anew, it would be another plan
-            shutil.copy(own_cache / "speed.json", tmp_path / named)
+            shutil.copy(own_cache / "speed.json", place / named)
     disk.clear()
     assert commands.run(words) == 0, commands.log.read_text()
     assert commands.log.read_text() == ""
@@ -104,7 +119,7 @@ def test_a_run_whose_every_kind_of_write_failed_once_ends_as_an_undisturbed_one(
 
 
 def test_images_that_the_disk_does_not_give_are_listed_and_the_run_goes_on(
-    photos: Path, tmp_path: Path, disk: Faults, commands: Commands
+    photos: Path, tmp_path: Path, disk: Faults, commands: Served
 ) -> None:
     run = tmp_path / "run"
     settings = {**SETTINGS, "labels_per_class": 4}
@@ -122,7 +137,7 @@ def test_images_that_the_disk_does_not_give_are_listed_and_the_run_goes_on(
 
 
 def test_predictions_on_a_slow_disk_and_on_a_full_one(
-    finished: Path, photos: Path, tmp_path: Path, disk: Faults, commands: Commands
+    finished: Path, photos: Path, tmp_path: Path, disk: Faults, commands: Served
 ) -> None:
     model, folder = str(finished / "student.onnx"), str(photos / "test" / "disc")
     quick, slow, full = (tmp_path / f"{name}.csv" for name in ("quick", "slow", "full"))
@@ -141,7 +156,7 @@ def test_predictions_on_a_slow_disk_and_on_a_full_one(
 
 
 def test_exports_to_a_full_disk(
-    finished: Path, tmp_path: Path, disk: Faults, commands: Commands
+    finished: Path, tmp_path: Path, disk: Faults, commands: Served
 ) -> None:
     for words, out in (
         (["export", str(finished / "student")], "model.onnx"),

@@ -26,7 +26,6 @@ from shapes import (
     CLASSES,
     FINISHED,
     SETTINGS,
-    STUDENT_STEPS,
     as_options,
     contents,
     read_metrics,
@@ -337,25 +336,25 @@ def test_kills_in_every_stage_change_nothing(finished: Path, photos: Path, tmp_p
             (run / "events.jsonl").exists() and text in (run / "events.jsonl").read_text()
         )
 
-    with Commands(tmp_path / "stderr", student_steps=STUDENT_STEPS) as commands:
-        assert commands.run(words, sent=signal.SIGINT, when=began("features")) == 130
-        said = commands.log.read_text()
-        assert "stopped; run the same command again to continue" in said
-        assert "Traceback" not in said
-        for number, stage in enumerate(STAGES):
-            if stage == "student":
-                saved = partial(checkpointed, run)
-                assert commands.run(words, sent=signal.SIGTERM, when=saved) == 143
-                assert "ended by SIGTERM; run the same command again" in commands.log.read_text()
-                further = partial(lambda at: checkpointed(run) > at, checkpointed(run))
-                assert commands.run(words, sent=signal.SIGKILL, when=further) == -signal.SIGKILL
-                assert not (run / "stages" / "student").exists()
-            folder = run / "stages" / stage
-            assert commands.run(words, sent=signal.SIGKILL, when=folder.exists) == -signal.SIGKILL
-            assert not (run / "metrics.json").exists()
-            assert all((run / "stages" / s / "stage.json").exists() for s in STAGES[: number + 1])
-        assert commands.run(words) == 0, commands.log.read_text()
-        assert f"continuing the run in {run}" in commands.log.read_text()
+    commands = Commands(tmp_path / "stderr")
+    assert commands.run(words, sent=signal.SIGINT, when=began("features")) == 130
+    said = commands.log.read_text()
+    assert "stopped; run the same command again to continue" in said
+    assert "Traceback" not in said
+    for number, stage in enumerate(STAGES):
+        if stage == "student":
+            saved = partial(checkpointed, run)
+            assert commands.run(words, sent=signal.SIGTERM, when=saved) == 143
+            assert "ended by SIGTERM; run the same command again" in commands.log.read_text()
+            further = partial(lambda at: checkpointed(run) > at, checkpointed(run))
+            assert commands.run(words, sent=signal.SIGKILL, when=further) == -signal.SIGKILL
+            assert not (run / "stages" / "student").exists()
+        folder = run / "stages" / stage
+        assert commands.run(words, sent=signal.SIGKILL, when=folder.exists) == -signal.SIGKILL
+        assert not (run / "metrics.json").exists()
+        assert all((run / "stages" / s / "stage.json").exists() for s in STAGES[: number + 1])
+    assert commands.run(words) == 0, commands.log.read_text()
+    assert f"continuing the run in {run}" in commands.log.read_text()
     assert read_metrics(run) == read_metrics(finished)
     for stage in STAGES:
         assert read_stage(run, stage) == read_stage(finished, stage)
