@@ -4,7 +4,7 @@ import os
 import signal
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,18 +35,25 @@ def _started(nodes: int, cores: int) -> Iterator[Any]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     from ray.cluster_utils import Cluster
 
-    # Its processes find what the tests pickle by name.
-    paths = [str(SUPPORT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(paths))
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cores})
-        try:
-            for _ in range(nodes - 1):
-                cluster.add_node(num_cpus=cores)
-        except BaseException:
-            cluster.shutdown()
-            raise
+    cluster = Cluster()
     try:
+        for _ in range(nodes):
+            add_node(cluster, cores)
         yield cluster
     finally:
         cluster.shutdown()
+
+
+def add_node(cluster: Any, cores: int = 1) -> None:
+    """Add a node, whose processes find what the tests pickle by name; the first is the head.
+
+    Ray waits for 30 s, which is too short where other work keeps all cores busy.
+    """
+    paths = [str(SUPPORT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(paths))
+        for _ in range(2):
+            with suppress(Exception):  # Ray raises no subclass
+                cluster.add_node(num_cpus=cores)
+                return
+        cluster.add_node(num_cpus=cores)
