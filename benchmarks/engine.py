@@ -40,6 +40,7 @@ from tutelage.deploy.label_folder import LABELS, LabelFolder
 from tutelage.deploy.label_shards import Labelling, label_shards
 from tutelage.system.console import Console
 from tutelage.system.engines import Engine, Local, Ray, Resources
+from tutelage.system.storage import Place
 
 NODES = 3
 SHARDS, EACH, SECONDS = 150, 40, 0.06  # images of a shard; seconds of a batch of four
@@ -78,7 +79,9 @@ def slow_model() -> pools.ByColour:
 
 def label(shards: list[Any], out: Path, engine: Engine) -> dict[str, Any] | None:
     """Label the shards, and return ``label.json``."""
-    labelling = Labelling(LabelFolder(out), "colours", pools.CLASSES, 0.5, slow_model, workers=1)
+    labelling = Labelling(
+        LabelFolder(Place.at(out)), "colours", pools.CLASSES, 0.5, slow_model, workers=1
+    )
     return label_shards(labelling, shards, engine, Resources(), console=Console(quiet=True))[0]
 
 
@@ -100,8 +103,8 @@ def disturbed(
         kill(dice)
     work.join()
     begun = [line.split(maxsplit=1) for line in log.read_text().splitlines()]
-    folder = LabelFolder(out)
-    finished = {shard.name: folder.labels_of(shard).stat().st_mtime_ns for shard in shards}
+    folder = LabelFolder(Place.at(out))
+    finished = {shard.name: os.stat(folder.labels_of(shard).name).st_mtime_ns for shard in shards}
     return {
         "seconds": round(time.monotonic() - began, 1),
         "kills": kills,

@@ -33,6 +33,7 @@ TRIALS: dict[str, tuple[tuple[str, ...], ...]] = {
     "hostile": ((),),  # mutated images, manifests, tars and model folders
     "faults": ((),),  # disks that are full or fail
     "store": (("--fail",),),  # an object store that does
+    "engine": ((),),  # a Ray cluster whose nodes and workers are killed
 }
 """Scripts, and the options of each of their forms, all of which have a short one."""
 

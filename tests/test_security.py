@@ -26,7 +26,8 @@ NETWORK = {
     "socket": ("system.web",),
     "uvicorn": ("system.web",),
     "huggingface_hub": ("models.zoo", "models.teachers"),  # the latter lists its cache
-    "fsspec": ("data.shards",),
+    "fsspec": ("system.storage",),
+    "ray": ("system.engines",),
     "urllib": ("deploy.fetch",),
     "http": ("deploy.fetch",),
     **dict.fromkeys(("ftplib", "smtplib", "ssl", "requests", "httpx", "aiohttp", "boto3"), ()),
