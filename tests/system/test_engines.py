@@ -2,11 +2,13 @@
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -185,6 +187,15 @@ def test_a_node_of_another_version_is_refused(
         list(Ray().map(partial(squares, tmp_path), range(2), ONE))
 
 
+def test_a_node_without_tutelage_is_told(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    nowhere = ModuleType("nowhere")
+    exec("def _do(shared, version, item): return item", nowhere.__dict__)
+    monkeypatch.setitem(sys.modules, "nowhere", nowhere)  # here, and in no other process
+    monkeypatch.setattr(engines, "_do", nowhere._do)
+    with pytest.raises(TutelageError, match=r"No module named 'nowhere'\); install tutelage \d"):
+        list(Ray().map(fails, range(2), ONE))
+
+
 def test_a_cluster_of_the_caller_stays(cluster: Any, tmp_path: Path) -> None:
     import ray
 
@@ -211,6 +222,6 @@ def test_a_cluster_that_does_not_answer_is_named(
 
 
 def test_without_ray_what_to_install_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(TutelageError, match=r'pip install "tutelage\[ray\]"'):
         next(Ray().map(fails, range(2), ONE))

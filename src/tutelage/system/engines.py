@@ -202,6 +202,12 @@ def _result(ray: Any, future: Future[Any]) -> Any:
     try:
         return future.result()
     except ray.exceptions.RayTaskError as error:
+        if "failed to import on the worker" in str(error.cause):  # Ray has no class for it
+            missing = str(error.cause).strip().rpartition("\n")[2]
+            raise TutelageError(
+                f"a node of the cluster cannot do this work ({missing}); install tutelage "
+                f"{__version__} with the same extras on all nodes"
+            ) from error
         raise error.cause from error
     except ray.exceptions.RayError as error:  # its process was killed, or its node went away
         return Lost(str(error).strip().partition("\n")[0])
