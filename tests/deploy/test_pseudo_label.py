@@ -23,6 +23,7 @@ from tutelage.deploy.label_table import about
 from tutelage.system.console import Console
 from tutelage.system.engines import Ray, Resources
 from tutelage.system.errors import TutelageError
+from tutelage.system.storage import Place
 
 pytest.importorskip("pyarrow")
 
@@ -112,7 +113,7 @@ def test_a_command_on_a_cluster_ends_soon_when_it_is_asked_to(cluster: Any, tmp_
         assert time.monotonic() - began < 8
     labels = [*out.glob("labels/pool-*")]
     assert len(labels) < 400
-    assert all(about(path) is not None for path in labels)
+    assert all(about(Place.at(path)) is not None for path in labels)
     summary = api.pseudo_label(model, place, out, quiet=True)
     assert summary is not None
     assert summary["images"] == 1600

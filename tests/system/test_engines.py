@@ -1,9 +1,11 @@
 """Work in this process and on a Ray cluster."""
 
 import os
+import re
 import signal
 import sys
 import threading
+import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -225,3 +227,11 @@ def test_without_ray_what_to_install_is_said(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(TutelageError, match=r'pip install "tutelage\[ray\]"'):
         next(Ray().map(fails, range(2), ONE))
+
+
+def test_neither_the_base_install_nor_the_training_brings_ray() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    for needed in (project["dependencies"], extras["train"], extras["demo"]):
+        assert not [one for one in needed if re.match(r"ray\b|tutelage\[ray\]", one)]
+    assert [one for one in extras["ray"] if one.startswith("ray")]
