@@ -29,6 +29,7 @@ from tutelage.data.sources import read_file
 from tutelage.deploy.fetch import find_remote
 from tutelage.system.errors import TutelageError
 from tutelage.system.nearest import did_you_mean
+from tutelage.system.storage import Place
 
 OneImage: TypeAlias = str | os.PathLike[str] | NDArray[Any] | Image.Image
 Images: TypeAlias = OneImage | Iterable[OneImage]
@@ -116,9 +117,10 @@ def _named(text: str) -> list[Picture]:
     """The images that a path, a pattern, an address or ``-`` stands for."""
     if text == "-":
         return _of_stdin(sys.stdin.buffer.read())
-    if "://" in text and not text.startswith("file://"):
+    place = Place.at(text)
+    if place.remote:
         return [Picture(url, partial(_fetched, fetch)) for url, fetch in find_remote(text)]
-    text = text.removeprefix("file://")
+    text = place.name
     path = Path(text)
     if text and path.is_dir():
         if not (files := image_files(path)):
