@@ -129,6 +129,7 @@ def test_a_store_that_recovers_is_asked_again(door: s3.Door, tmp_path: Path) -> 
 
 
 def test_a_bucket_that_is_not_there_is_not_made(door: s3.Door) -> None:
+    Place.at("s3://absent/labels").make_folder()
     with pytest.raises(OSError, match=r"s3://absent/a: The specified bucket does not exist"):
         Place.at("s3://absent/a").write("1")
     assert s3.bucket().ls("") == [s3.BUCKET]
@@ -166,6 +167,23 @@ def test_where_files_grow_they_are_written_beside_and_renamed(
     assert folder.names() == ["a"]
     monkeypatch.setattr(memory, "mv", move)
     (folder / "b").write("new")
+
+
+def test_a_folder_that_another_process_makes_meanwhile_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = type(fsspec.filesystem("memory"))
+    make = memory.makedirs
+
+    def too_late(self: Any, path: str, exist_ok: bool = False) -> None:
+        if "there" in path:
+            make(self, path, exist_ok)
+        raise OSError("File exists")
+
+    monkeypatch.setattr(memory, "makedirs", too_late)
+    (in_memory(tmp_path) / "there").make_folder()
+    with pytest.raises(OSError, match="File exists"):
+        (in_memory(tmp_path) / "nowhere").make_folder()
 
 
 # --- names

@@ -189,9 +189,18 @@ class Place:
                 system.rm_file(path)
 
     def make_folder(self) -> None:
-        """Make the folder, if there is none. A remote one is made with its first file."""
+        """Make the folder, if there is none; object stores have none."""
         if not self.remote:
             os.makedirs(self.name, exist_ok=True)
+            return
+        with as_oserror(self.name):
+            system, path = self._now
+            if not _puts_whole(system):  # S3 would make the bucket, too
+                try:
+                    system.makedirs(path, exist_ok=True)
+                except Exception:
+                    if not system.isdir(path):  # another process has not just made it
+                        raise
 
     @property
     def _now(self) -> tuple[Any, str]:
@@ -210,13 +219,11 @@ class Place:
     def _publish(self, here: str) -> None:
         """Put a local file in this place."""
         system, path = self._now
-        known = system.protocol
-        if not _WHOLE.isdisjoint([known] if isinstance(known, str) else known):
+        if _puts_whole(system):
             system.put_file(here, path)
             return
         folder, _, name = path.rpartition("/")
         beside = f"{folder}/.{name}.{secrets.token_hex(4)}.partial"
-        system.makedirs(folder, exist_ok=True)
         try:
             system.put_file(here, beside)
             if system.exists(path):  # not every server renames onto a file that is there
@@ -226,6 +233,11 @@ class Place:
             with suppress(Exception):
                 system.rm_file(beside)
             raise
+
+
+def _puts_whole(system: Any) -> bool:
+    known = system.protocol
+    return not _WHOLE.isdisjoint([known] if isinstance(known, str) else known)
 
 
 def file_system(url: str) -> tuple[Any, str]:
