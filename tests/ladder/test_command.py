@@ -219,8 +219,8 @@ def test_the_command_line_gives_arms_and_seeds(
 def test_the_page_grows_with_every_draw_from_the_second_on(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    draws = iter(SEEDS)
-    monkeypatch.setattr(draws, "run_seed", lambda *_, **__: dict(next(draws)))
+    made_up = iter(SEEDS)
+    monkeypatch.setattr(draws, "run_seed", lambda *_, **__: dict(next(made_up)))
     out = tmp_path / "ladder"
     seen = []
     page = command.make_page
