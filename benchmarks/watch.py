@@ -28,10 +28,10 @@ import named_sets
 import results
 from tutelage.data.catalog import Catalog
 from tutelage.data.runfolder import catalog_of
-from tutelage.deploy.images import Picture
+from tutelage.deploy.images import Picture, pictures_of
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.watch.compare import compare
-from tutelage.watch.look import Seen, look, pictures_of
+from tutelage.watch.look import Seen, look
 from tutelage.watch.reference import Reference
 
 Pixels: TypeAlias = NDArray[np.uint8]
