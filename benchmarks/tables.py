@@ -440,16 +440,18 @@ RUNTIME_FORMS = {"onnx": "usual", "portable": "portable", "view": "view"}
 def runtimes(rows: list[dict[str, Any]]) -> str:
     """How far runtimes are from onnxruntime with each form, a table for each model, as Markdown.
 
+    Each table has all runtimes, so that what was not run is seen.
+
     Args:
         rows: lines of ``runtimes.jsonl``; the newest of a cell counts.
     """
     newest = {(row["model"], row["runtime"], row["form"]): row for row in rows}
     models = dict.fromkeys(model for model, _, _ in newest)
+    names = dict.fromkeys(runtime for _, runtime, _ in newest)
     chips = {"{processor}, {cores} cores".format(**row["hardware"]) for row in newest.values()}
     dates = sorted({row["date"] for row in newest.values()})
     lines = [f"{' and '.join(dict.fromkeys([dates[0], dates[-1]]))}, {', '.join(sorted(chips))}."]
     for model in models:
-        names = dict.fromkeys(runtime for of, runtime, _ in newest if of == model)
         lines += ["", _line([f"**{model}**", "version", *RUNTIME_FORMS.values()])]
         lines.append(_line(["---"] * (2 + len(RUNTIME_FORMS))))
         for name in names:

@@ -547,7 +547,8 @@ def test_the_table_of_runtimes_says_what_differs_and_what_was_not_run() -> None:
         {**cell, "runtime": "ncnn", "form": "onnx", "failed": "no Resize"},
         {**cell, "model": "bees", "form": "view", **alike, "max_difference": 0.0},
     ]
-    *_, mnn, ncnn, _, _, _, bees = tables.runtimes(rows).splitlines()
+    *_, mnn, ncnn, _, _, _, bees, absent = tables.runtimes(rows).splitlines()
     assert mnn == "| MNN | 3 | 3e-02; top-1 0.980; 2 unknown flips | 4e-04; 20 images | 4e-04 |"
     assert ncnn == "| ncnn | 3 | fails | not run | not run |"
     assert bees == "| MNN | 3 | not run | not run | 0 |"
+    assert absent == "| ncnn |  | not run | not run | not run |"
