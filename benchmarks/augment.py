@@ -50,6 +50,7 @@ PACKAGES = (
     *("torchvision", "timm", "albumentationsx", "opencv-python-headless", "kornia"),
 )
 
+Clock = Callable[[], float]
 Rates = dict[str, list[float]]
 Row = dict[str, Any]
 
@@ -65,7 +66,8 @@ def measure(
     """Measure all contenders in this process.
 
     The process keeps freed memory, as training does: fresh memory for each batch would cost every
-    contender the same time, and so make them look more alike.
+    contender the same time, and so make them look more alike. On one thread, seconds are those of
+    the processor, on several those of the clock on the wall.
 
     Args:
         images: a folder or manifest of photos; None generates some.
@@ -93,13 +95,15 @@ def measure(
         peers.tutelage(jobs[0])(slice(0, BATCH))
         first = time.perf_counter() - began
         absent: dict[str, str] = {}
-        contests = [_contenders(job, names, absent) for job in jobs]
-        contests += [_by_threads(jobs[0]), _stages(jobs[0])]
-        share = seconds / (ROUNDS * sum(map(len, contests)))
+        wall = time.perf_counter
+        own = time.process_time if threads == 1 else wall  # without what other programs take
+        contests = [(_contenders(job, names, absent), own) for job in jobs]
+        contests += [(_by_threads(jobs[0]), wall), (_stages(jobs[0]), own)]
+        share = seconds / (ROUNDS * sum(len(contest) for contest, _ in contests))
         rates: list[Rates] = []
         with Console(quiet=quiet).bar("bench", len(contests), "table") as done:
-            for contest in contests:
-                rates.append(interleave(contest, share))
+            for contest, clock in contests:
+                rates.append(interleave(contest, share, clock))
                 done(len(rates))
     rows = [row for job, each in zip(jobs, rates, strict=False) for row in _rows(job, each)]
     return {
@@ -260,27 +264,28 @@ def _stages(job: Job) -> dict[str, Pipeline]:
 # --- measuring
 
 
-def interleave(contest: Mapping[str, Pipeline], share: float) -> Rates:
+def interleave(contest: Mapping[str, Pipeline], share: float, clock: Clock) -> Rates:
     """Images a second of each contender in each round, in turns: other work then slows all of them.
 
     Args:
         contest: makes a batch of some rows.
         share: seconds for a contender in a round; it makes at least one batch.
+        clock: what "a second" is counted by.
     """
     rates: Rates = {name: [] for name in contest}
     for _ in range(ROUNDS):
         for name, pipeline in contest.items():
-            rates[name].append(_rate(pipeline, share))
+            rates[name].append(_rate(pipeline, share, clock))
     return rates
 
 
-def _rate(pipeline: Pipeline, share: float) -> float:
-    batches, began = 0, time.perf_counter()
-    while (spent := time.perf_counter() - began) < share or not batches:
+def _rate(pipeline: Pipeline, share: float, clock: Clock) -> float:
+    batches, ends, began = 0, time.perf_counter() + share, clock()
+    while time.perf_counter() < ends or not batches:
         start = batches * BATCH % PHOTOS
         pipeline(slice(start, start + BATCH))
         batches += 1
-    return BATCH * batches / spent
+    return BATCH * batches / (clock() - began)
 
 
 @contextmanager

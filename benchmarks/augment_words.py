@@ -28,8 +28,9 @@ def describe(result: Mapping[str, Any]) -> str:
     lines = [
         f"device {result['device']}, backend {result['backend']}, {threads}; {result['photos']}; "
         f"batches of {result['batch']}",
-        "random resized crop, flip, RandAugment(2 operations, magnitude 9 of 30); images a second, "
-        f"median (min to max) of {result['rounds']} rounds; x: tutelage is so many times as fast",
+        "random resized crop, flip, RandAugment(2 operations, magnitude 9 of 30); images a second"
+        f"{' of the processor' if result['threads'] == 1 else ''}, median (min to max) of "
+        f"{result['rounds']} rounds; x: tutelage is so many times as fast",
     ]
     if result["load_before"] is not None and result["load_before"] > 0.5:
         lines.append(
