@@ -71,8 +71,7 @@ def render(
     # Three rows for a stencil, and its result; a block may write beyond a row's end.
     ring = np.zeros((4, 4 * columns + BLOCK), np.float32)
     line = np.zeros(4 * max(width, fine), np.float32)
-    place, index = np.empty((2, fine), np.float64), np.empty(fine, np.int32)
-    part = np.empty((2, fine), np.float32)
+    index, part = np.empty(fine, np.int32), np.empty((2, fine), np.float32)
     column_first, row_first = np.empty(columns, np.int64), np.empty(rows, np.int64)
     column_weights = np.empty((columns, 4), np.float32)
     row_weights = np.empty((rows, 4), np.float32)
@@ -105,7 +104,7 @@ def render(
                     _sum_columns(line, column_first, column_weights, column_taps, row)
                 else:
                     _sample_row(packed, across, down, y, samples[i], outside == REFLECT, nearest,
-                                place, index, part, line, columns, row)  # fmt: skip
+                                index, part, line, columns, row)  # fmt: skip
             # A stencil needs the row below, so it works one row behind.
             done = y - 1 if sharpened else y
             if done < 0 or done == rows:
@@ -232,7 +231,7 @@ def _sum_columns(line: Array, first: Array, weights: Array, taps: int, row: Arra
 @_inline
 def _sample_row(
     packed: Array, across: Line, down: Line, y: int, samples: int, mirrored: bool, nearest: bool,
-    place: Array, index: Array, part: Array, line: Array, count: int, row: Array,
+    index: Array, part: Array, line: Array, count: int, row: Array,
 ) -> None:  # fmt: skip
     """One row of the view by bilinear (or nearest) samples of the canvas."""
     height, width = packed.shape[0], packed.shape[1] // 4
@@ -244,23 +243,8 @@ def _sample_row(
         x_start = across[2] + across[1] * middle + across[0] * offset
         y_start = down[2] + down[0] * middle + down[1] * offset
         x_step, y_step = across[0] / samples, down[1] / samples
-        for k in range(fine):
-            place[0, k] = x_start + x_step * k
-            place[1, k] = y_start + y_step * k
-        if nearest:
-            for k in range(fine):
-                place[0, k] = np.floor(place[0, k] + (0.5 + TIE))
-                place[1, k] = np.floor(place[1, k] + (0.5 + TIE))
-        if mirrored:
-            _mirror(place[0], fine, width)
-            _mirror(place[1], fine, height)
-        last_x, last_y = np.int32(width - 2), np.int32(height - 2)
-        for k in range(fine):
-            u = min(max(place[0, k], 0.0), width - 1.0)
-            v = min(max(place[1, k], 0.0), height - 1.0)
-            left, top = min(np.int32(u), last_x), min(np.int32(v), last_y)
-            part[0, k], part[1, k] = u - left, v - top
-            index[k] = top * np.int32(4 * width) + 4 * left
+        lines = (x_start, x_step), (y_start, y_step)
+        _locate(lines, width, height, mirrored, nearest, fine, index, part)
         for k in range(fine):
             at = np.int64(index[k])
             bilinear(packed, at, at + 4 * width, part[0, k], part[1, k], target, 4 * k)
@@ -274,12 +258,36 @@ def _sample_row(
 
 
 @_compiled
-def _mirror(place: Array, count: int, length: int) -> None:
-    """``reference._mirror``, in place."""
-    for k in range(count):
-        turn = place[k] + 0.5
-        turn -= np.floor(turn / (2 * length)) * (2 * length)
-        place[k] = min(turn, 2 * length - turn) - 0.5
+def _locate(
+    lines: tuple[tuple[float, float], tuple[float, float]], width: int, height: int,
+    mirrored: bool, nearest: bool, count: int, index: Array, part: Array,
+) -> None:  # fmt: skip
+    """Where ``count`` samples of a row lie, whose x and y have a start and a step in canvas pixels.
+
+    Writes to ``index`` at which packed value the upper left of four pixels begins, and to ``part``
+    the ways across and down from it. Only in a function of its own does LLVM make vector code.
+    """
+    across, down = lines
+    last_x, last_y = np.int32(width - 2), np.int32(height - 2)
+    for k in range(np.int32(count)):
+        along = float(np.int32(k))
+        u, v = across[0] + across[1] * along, down[0] + down[1] * along
+        if nearest:
+            u, v = np.floor(u + (0.5 + TIE)), np.floor(v + (0.5 + TIE))
+        if mirrored:
+            u, v = _mirror(u, width), _mirror(v, height)
+        u, v = min(max(u, 0.0), width - 1.0), min(max(v, 0.0), height - 1.0)
+        left, top = min(np.int32(u), last_x), min(np.int32(v), last_y)
+        part[0, k], part[1, k] = u - left, v - top
+        index[k] = np.int32(top * np.int32(4 * width) + np.int32(4) * left)
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _mirror(place: float, length: int) -> float:
+    """``reference._mirror``."""
+    turn = place + 0.5
+    turn -= np.floor(turn / (2 * length)) * (2 * length)
+    return float(min(turn, 2 * length - turn) - 0.5)
 
 
 @_compiled
