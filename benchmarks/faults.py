@@ -33,7 +33,9 @@ from chain import PACKAGES
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from commands import Served
 from disk import CHANGES, EVER, Faults, why_not
-from shapes import FINISHED, as_options, write_shapes
+from shapes import FINISHED, STUDENT_STEPS, as_options, write_shapes
+
+SHORT = 3  # failures of each command
 
 
 def said_badly(text: str, command: str) -> str:
@@ -125,13 +127,17 @@ def main() -> int:
     )
     parser.add_argument("--faults", type=int, default=100, help="of each command (default: 100)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--short", action="store_true", help="3 failures of each")
+    parser.add_argument(
+        "--short",
+        action="store_true",
+        help=f"{SHORT} failures of each, and a student of {STUDENT_STEPS} steps",
+    )
     parser.add_argument("--json", type=Path, help="append the result to this file's list")
     options = parser.parse_args()
     if reason := why_not():
         print(f"not done: {reason}")
         return 0
-    most = 3 if options.short else options.faults
+    most = SHORT if options.short else options.faults
     dice, began = random.Random(options.seed), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder).resolve()
@@ -151,13 +157,14 @@ def main() -> int:
             ],
         }
         disk, tried = Faults(root), {}
-        for name, words in asked.items():
-            place = root / name
-            place.mkdir()
-            here = {**disk.environment, "TUTELAGE_CACHE": str(place / "cache")}
-            with Served(root / "said", here) as commands:
+        here = {**disk.environment, "TUTELAGE_CACHE": str(root / "run" / "cache")}  # of runs alone
+        steps = STUDENT_STEPS if options.short else None
+        with Served(root / "said", here, student_steps=steps) as commands:
+            for name, words in asked.items():
+                place = root / name
+                place.mkdir()
                 tried[name] = Trial(commands, disk, place, words, dice).run(most)
-            disk.clear()
+                disk.clear()
     result = {
         **results.provenance("faults", PACKAGES),
         "tried": tried,

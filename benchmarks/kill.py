@@ -29,10 +29,10 @@ from chain import PACKAGES
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 from commands import Served
-from shapes import FINISHED, as_options, write_shapes
+from shapes import FINISHED, STUDENT_STEPS, as_options, write_shapes
 
 SETTINGS = {**FINISHED, "checkpoint_seconds": 0.0}
-KILLS, SHORT = 50, 3
+KILLS, SHORT = 50, 2
 
 
 def finished_stages(out: Path) -> int:
@@ -45,12 +45,14 @@ def saved_step(out: Path) -> int:
     return max((int(path.name.partition("-")[0]) for path in saved), default=0)
 
 
-def kill_often(kills: int, dice: random.Random, folder: Path) -> dict[str, Any]:
+def kill_often(
+    kills: int, dice: random.Random, folder: Path, student_steps: int | None
+) -> dict[str, Any]:
     """Begin, kill at a random moment and go on, until enough runs were killed before their end."""
     words = ["run", str(write_shapes(folder / "data")), "--quiet", *as_options(SETTINGS)]
     wrong: list[str] = []
     killed: list[dict[str, Any]] = []
-    with Served(folder / "stderr") as commands:
+    with Served(folder / "stderr", student_steps=student_steps) as commands:
         undisturbed, out = folder / "undisturbed", folder / "killed"
         for _ in range(2):  # the first one measures the machine and fills the cache
             shutil.rmtree(undisturbed, ignore_errors=True)
@@ -86,7 +88,11 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--kills", type=int, help=f"how many (default: {KILLS})")
-    parser.add_argument("--short", action="store_true", help=f"{SHORT} kills")
+    parser.add_argument(
+        "--short",
+        action="store_true",
+        help=f"{SHORT} kills, and a student of {STUDENT_STEPS} steps",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--json", type=Path, help="append the result to this file's list")
     options = parser.parse_args()
@@ -94,7 +100,8 @@ def main() -> None:
     count = options.kills or (SHORT if options.short else KILLS)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["TUTELAGE_CACHE"] = str(Path(folder) / "cache")
-        found = kill_often(count, dice, Path(folder).resolve())
+        steps = STUDENT_STEPS if options.short else None
+        found = kill_often(count, dice, Path(folder).resolve(), steps)
     result = {**results.provenance("kill", PACKAGES), **found}
     print(json.dumps(result, indent=2))
     results.append(result, options.json)
