@@ -22,9 +22,9 @@ for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):  # a user's; huggingface
 # Files whose tests take 15 s of a core and more. Begun last, one of them would keep a process busy
 # while the other is done. The first two start together, and only one needs the CPU kernel, whose
 # compiled code the others then find.
-LONGEST = ("test_run", "test_cuda", "test_shown_commands", "test_faults", "test_silent_bugs",
-           "test_mutations", "test_families", "test_student", "test_command", "test_cluster",
-           "test_api", "test_arms", "test_browser")  # fmt: skip
+LONGEST = ("test_run", "test_cuda", "test_browser", "test_families", "test_shown_commands",
+           "test_faults", "test_mutations", "test_silent_bugs", "test_student", "test_command",
+           "test_cluster", "test_api", "test_arms")  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

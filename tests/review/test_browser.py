@@ -15,10 +15,12 @@ import pytest
 from browser import violations
 from PIL import Image
 from served import serving
-from shapes import FINISHED, short_student
+from shapes import FINISHED
 
-from tutelage import api
+from tutelage.chain.prepare import prepare
+from tutelage.config import make_config
 from tutelage.data.decisions import read_decisions
+from tutelage.data.open import read_catalog
 
 
 def server(run: Path) -> AbstractContextManager[tuple[str, ForkServerProcess]]:
@@ -141,8 +143,8 @@ def test_ten_corrections_outlive_a_reload_and_a_kill_and_the_next_run_uses_them(
     labelled = {name for name, decision in decisions.items() if decision.label == "triangle"}
     assert len(labelled) == 9
     second = tmp_path / "second"
-    with short_student():
-        api.run(photos, second, quiet=True, decisions=str(reviewed), **FINISHED)
+    config = make_config("run", {**FINISHED, "decisions": str(reviewed)})
+    prepare("run", read_catalog(photos), str(photos), second, config, quiet=True).close()
     split = {row["image"]: row for row in parquet.read_table(second / "split.parquet").to_pylist()}
     for name in labelled:
         assert (split[name]["role"], split[name]["label"]) == ("labeled", "triangle")
