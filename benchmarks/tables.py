@@ -27,7 +27,7 @@ def augment_cpu(result: dict[str, Any]) -> str:
         f"{result['date']}, {chip['processor']}, {result['threads']} thread; {result['photos']}; "
         f"batches of {result['batch']}; {result['runs']} runs of {result['rounds']} rounds; "
         + ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-        + ".",
+        + f"; load of the machine before the runs: {', '.join(map(_load, result['load_before']))}.",
     ]
     for size in dict.fromkeys(row["size"] for row in result["rows"]):
         rows = [row for row in result["rows"] if row["size"] == size]
@@ -48,6 +48,10 @@ def augment_cpu(result: dict[str, Any]) -> str:
     lines += [f"| {STAGES[name]} | {time:.0f} |" for name, time in result["breakdown"].items()]
     absent = [f"{name} ({why})" for name, why in result["absent"].items()]
     return "\n".join([*lines, *(["", f"Absent: {', '.join(absent)}."] if absent else [])])
+
+
+def _load(load: float | None) -> str:
+    return "unknown" if load is None else f"{load:.1f}"
 
 
 def _row(row: dict[str, Any], small: dict[str, Any] | None) -> str:
