@@ -87,19 +87,19 @@ def test_an_unknown_one_is_refused(folder: Path) -> None:
         trust.main(["--only", "godo"], folder)
 
 
-def test_short_forms_run_two_at_a_time_and_those_that_measure_alone(
+def test_short_forms_run_two_at_a_time_and_those_that_must_be_fast_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name in ("one", "two", "label"):
+    for name in ("one", "two", "catalog"):
         (tmp_path / f"{name}.py").write_text(
             "import time\nbegan = time.monotonic()\ntime.sleep(0.3)\n"
             "open(__file__ + '.txt', 'w').write(f'{began} {time.monotonic()}')\n"
         )
-    monkeypatch.setattr(trust, "TRIALS", dict.fromkeys(("one", "label", "two"), ((),)))
+    monkeypatch.setattr(trust, "TRIALS", dict.fromkeys(("one", "catalog", "two"), ((),)))
     assert trust.main(["--short"], tmp_path) == 0
     spans = {
         name: [float(word) for word in (tmp_path / f"{name}.py.txt").read_text().split()]
-        for name in ("one", "two", "label")
+        for name in ("one", "two", "catalog")
     }
-    assert spans["label"][1] < min(spans["one"][0], spans["two"][0])
+    assert spans["catalog"][1] < min(spans["one"][0], spans["two"][0])
     assert max(spans["one"][0], spans["two"][0]) < min(spans["one"][1], spans["two"][1])
