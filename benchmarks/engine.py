@@ -43,7 +43,8 @@ from tutelage.system.engines import Engine, Local, Ray, Resources
 from tutelage.system.storage import Place
 
 NODES = 3
-SHARDS, EACH, SECONDS = 150, 40, 0.06  # images of a shard; seconds of a batch of four
+SHARDS, SHORT = 150, 24
+EACH, SECONDS = 40, 0.06  # images of a shard; seconds of a batch of four
 Kill = Callable[[random.Random], None]
 
 
@@ -93,7 +94,7 @@ def disturbed(
     log = out.with_suffix(".log")
     found: list[Any] = []
     logged = [Logged(shard, log) for shard in shards]
-    work = threading.Thread(target=lambda: found.append(label(logged, out, Ray())))
+    work = threading.Thread(target=lambda: found.append(label(logged, out, Ray())), daemon=True)
     began = time.monotonic()
     work.start()
     for moment in moments:
@@ -147,13 +148,15 @@ def worker_killer(cluster: Any) -> Kill:
     """Kills a process in the middle of a shard."""
 
     def kill(dice: random.Random) -> None:
-        while True:
+        end = time.monotonic() + 120
+        while time.monotonic() < end:
             nodes = [cluster.head_node, *cluster.worker_nodes]
             pids = [pid for node in nodes for pid in descendants(raylet(node))]
             if busy := [pid for pid in sorted(pids) if is_busy(pid)]:
                 os.kill(dice.choice(busy), signal.SIGKILL)
                 return
             time.sleep(0.01)
+        raise SystemExit("no worker works")
 
     return kill
 
@@ -165,25 +168,28 @@ def is_busy(pid: int) -> bool:
     return False
 
 
+KILLERS = {"nodes": (node_killer, 10), "workers": (worker_killer, 20)}  # and how often
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--short", action="store_true", help="two kills of each kind")
+    parser.add_argument("--only", choices=KILLERS, help="kill only these")
     parser.add_argument("--json", type=Path, help="append the results to this file's list")
     options = parser.parse_args()
-    count, kills = (24, (2, 2)) if options.short else (SHARDS, (10, 20))
+    count = SHORT if options.short else SHARDS
     trials: dict[str, Any] = {}
     wrong: list[str] = []
     with tempfile.TemporaryDirectory() as place, clusters.running(NODES) as cluster:
         shards: list[Any] = find_shards([pools.write_pool(Path(place, "pool"), count, EACH)])
         label(shards, Path(place, "alone"), Local(16))
         expected = contents(Path(place, "alone"))
-        for name, killer, times in zip(
-            ("nodes", "workers"), (node_killer, worker_killer), kills, strict=True
-        ):
-            out = Path(place, name)
-            trial = disturbed(shards, out, killer(cluster), times, random.Random(name))
+        for name in [options.only] if options.only else KILLERS:
+            killer, kills = KILLERS[name]
+            out, dice = Path(place, name), random.Random(name)
+            trial = disturbed(shards, out, killer(cluster), 2 if options.short else kills, dice)
             trials[name] = trial
             wrong += [f"{name}: {key}" for key in ("lost", "redone", "half_written") if trial[key]]
             wrong += [f"{name}: other labels"] * (contents(out) != expected)

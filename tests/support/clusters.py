@@ -18,8 +18,8 @@ def running(nodes: int, cores: int = 1) -> Iterator[Any]:
     """A ``ray.cluster_utils.Cluster`` to which this process is connected."""
     import ray
 
+    before = signal.getsignal(signal.SIGTERM)  # Ray puts its own in its place, more than once
     with _started(nodes, cores) as cluster:
-        before = signal.getsignal(signal.SIGTERM)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
