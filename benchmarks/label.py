@@ -262,11 +262,11 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=64, help="of the images, in pixels")
     parser.add_argument("--view", type=int, default=144, help="of the default model, in pixels")
     parser.add_argument("--kill", action="store_true", help="kill it at 50 moments instead")
-    parser.add_argument("--short", action="store_true", help="4,000 images, or 3 moments")
+    parser.add_argument("--short", action="store_true", help="1,000 images, or 3 moments")
     parser.add_argument("--json", type=Path, help="append the results to this file's list")
     options = parser.parse_args()
     if options.short:
-        options.images, options.each = 4000, 100
+        options.images, options.each = 1000, 50
     with tempfile.TemporaryDirectory() as place:
         found = (killed if options.kill else throughput)(options, Path(place))
     name = "label-kill" if options.kill else "label"
