@@ -78,10 +78,10 @@ def slow_model() -> pools.ByColour:
     return pools.ByColour(seconds=SECONDS)
 
 
-def label(shards: list[Any], out: Path, engine: Engine) -> dict[str, Any] | None:
+def label(shards: list[Any], out: Path, engine: Engine, workers: int) -> dict[str, Any] | None:
     """Label the shards, and return ``label.json``."""
     labelling = Labelling(
-        LabelFolder(Place.at(out)), "colours", pools.CLASSES, 0.5, slow_model, workers=1
+        LabelFolder(Place.at(out)), "colours", pools.CLASSES, 0.5, slow_model, workers
     )
     return label_shards(labelling, shards, engine, Resources(), console=Console(quiet=True))[0]
 
@@ -94,7 +94,9 @@ def disturbed(
     log = out.with_suffix(".log")
     found: list[Any] = []
     logged = [Logged(shard, log) for shard in shards]
-    work = threading.Thread(target=lambda: found.append(label(logged, out, Ray())), daemon=True)
+    work = threading.Thread(
+        target=lambda: found.append(label(logged, out, Ray(), workers=1)), daemon=True
+    )
     began = time.monotonic()
     work.start()
     for moment in moments:
@@ -184,7 +186,7 @@ def main() -> None:
     wrong: list[str] = []
     with tempfile.TemporaryDirectory() as place, clusters.running(NODES) as cluster:
         shards: list[Any] = find_shards([pools.write_pool(Path(place, "pool"), count, EACH)])
-        label(shards, Path(place, "alone"), Local(16))
+        label(shards, Path(place, "alone"), Local(2), workers=16)
         expected = contents(Path(place, "alone"))
         for name in [options.only] if options.only else KILLERS:
             killer, kills = KILLERS[name]
