@@ -49,7 +49,11 @@ from tutelage import cli
 ROUNDS = 3
 FLAT = 0.05  # how much the memory may differ after a fifth of the way
 SHARDS, EACH = 8, 10
-ENDS = ("; run the same command again to continue\n", "the command, which tries them again\n")
+ENDS = (
+    "; run the same command again to continue\n",
+    "; run the same command again when they can be\n",
+    "the command, which tries them again\n",
+)
 
 
 def upload(folder: Path, to: str) -> str:
@@ -201,8 +205,8 @@ def failing(options: argparse.Namespace, place: Path) -> dict[str, Any]:
         while trial.failures < failures:
             walks += 1
             trial.walk(f"s3://{s3.BUCKET}/walk{walks}", failures - trial.failures, requests)
-            print(f"{trial.failures} of {failures} failures, {len(trial.wrong)} wrong",
-                  file=sys.stderr)  # fmt: skip
+            wrong = trial.wrong[-1:] or "none"
+            print(f"{trial.failures} of {failures} failures; wrong: {wrong}", file=sys.stderr)
         for out in killed(trial, kills):
             trial.check(out, "")
             if trial.run(out)[0] != 0 or stored(out) != trial.expected:

@@ -127,7 +127,9 @@ def find_shards(images: Iterable[str | os.PathLike[str]]) -> list[Shard]:
             for place in _places(os.fspath(one)):
                 shards += _shards_at(place)
     except OSError as error:
-        raise TutelageError(f"the images cannot be listed: {error}") from error
+        raise TutelageError(
+            f"the images cannot be listed: {error}; run the same command again when they can be"
+        ) from error
     if not shards:
         raise TutelageError("no images are named; name tars, Parquet files, or folders of images")
     (name, count), *_ = Counter(shard.name for shard in shards).most_common(1)
