@@ -273,7 +273,7 @@ def test_keys_move_filter_and_show(chromium: Any, reviewed: Path) -> None:
         expect(page.locator("#about")).to_contain_text("It may be sure of the last ones.")
         press(page, "]")
         page.wait_for_selector("[data-view=suspicious][aria-pressed=true]")
-        assert "chance that it is wrong" in page.locator(".item .why").last.inner_text()
+        expect(page.locator(".item .why").last).to_contain_text("chance that it is wrong")
         titles = page.locator("#views button").all_inner_texts()[1:4]
         assert titles == ["Your labels (12)", "Least sure first (30)", "Surest first (30)"]
         expect(page.locator("#about")).to_have_text(

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from unittest.mock import patch
+from urllib.request import Request, urlopen
 
 BUCKET = "pool"
 RESET, HALF = "reset", "half"  # of a request, of an answer: the connection breaks in the middle
@@ -139,6 +140,8 @@ def serving() -> Iterator[Door]:
     threading.Thread(target=door.serve_forever, daemon=True).start()
     try:
         with _using(door.address):
+            # Servers of one process share what they hold.
+            urlopen(Request(f"{door.address}/moto-api/reset", method="POST")).close()
             bucket().mkdir(BUCKET)
             yield door
     finally:
