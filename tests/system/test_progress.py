@@ -41,6 +41,14 @@ def steps(progress: Progress, clock: Clock, each: float) -> Callable[[Callable[.
     return made
 
 
+def test_a_run_that_is_over_its_time_has_none_left(clock: Clock) -> None:
+    progress = Progress(shown=False, clock=clock)
+    progress.expect(PLAN, lambda: 100.0 - clock.now)
+    with progress.part("report"):
+        clock.now = 112.0
+        assert progress.text() == "[3/3] report, 0:00 left"
+
+
 def test_the_bar_says_which_part_and_how_long_the_rest_takes(
     planned: Progress, clock: Clock
 ) -> None:

@@ -224,7 +224,7 @@ class Progress:
         share, worked = self._standing(self._moved)
         slower = (TRUST_S + self._took_until(self._moved)) / (TRUST_S + worked)
         own = max(0.0, slower * (1 - share) * planned[at] - (self._clock() - self._moved))
-        return min(own + slower * sum(planned[at + 1 :]), self._most())
+        return max(0.0, min(own + slower * sum(planned[at + 1 :]), self._most()))
 
     def _left_to_count(self, count: _Count) -> float | None:
         """Seconds until a count ends, by its own pace; None as long as that says little."""
