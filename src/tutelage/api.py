@@ -127,16 +127,13 @@ def _train(
     began = time.monotonic()  # importing takes seconds, too
     config = make_config(command, settings)
     with _shown(IMAGES, quiet=quiet):
-        from tutelage.data.decisions import apply_decisions
         from tutelage.data.finished import look, say_start
-        from tutelage.data.open import open_data
         from tutelage.data.split import check_labels
         from tutelage.models.given import trained_teachers
 
         if command == "distill":
             trained_teachers(config.data.teacher)
-        catalog, name = open_data(data, table=config.table)
-        decided = apply_decisions(catalog, config.data.decisions)
+        (catalog, name), decided = _open(data, config)
         folder, known = look(command, name, out, config, decided, quiet=quiet)
         if known is not None:
             return known
@@ -158,14 +155,16 @@ def _shown(doing: str, *, quiet: bool) -> AbstractContextManager[None]:
     return Progress(shown=not quiet and env_int("RANK", 0) == 0).part(doing)
 
 
-def _open(data: Data, config: RunConfig) -> tuple[Catalog, str]:
-    """The data, and what it is called; decisions that do not fit it are refused already here."""
+def _open(data: Data, config: RunConfig) -> tuple[tuple[Catalog, str], Catalog]:
+    """The data and what it is called, and the data with what was decided about its images.
+
+    Decisions that do not fit it are refused already here.
+    """
     from tutelage.data.decisions import apply_decisions
     from tutelage.data.open import open_data
 
-    catalog, name = open_data(data, table=config.table)
-    apply_decisions(catalog, config.data.decisions)
-    return catalog, name
+    opened = open_data(data, table=config.table)
+    return opened, apply_decisions(opened[0], config.data.decisions)
 
 
 def augment(
@@ -195,7 +194,7 @@ def augment(
     """
     config = make_config("augment", settings)
     with _shown(IMAGES, quiet=quiet):
-        opened = _open(data, config)
+        opened, _ = _open(data, config)
     need_training()
     with _shown(TORCH, quiet=quiet):
         from tutelage.explore.survey import augment
@@ -244,7 +243,7 @@ def suggest(
         from tutelage.explore.request import check_budget, check_request
 
         check_budget(budget)
-        opened = _open(data, config)
+        opened, _ = _open(data, config)
         check_request(*opened, classes or ())
     need_training()
     with _shown(TORCH, quiet=quiet):
@@ -315,8 +314,8 @@ def ladder(
     check_request(arms, seeds, config.data.seed)
     cluster = asked_cluster(engine, address)
     with _shown(IMAGES, quiet=quiet):
-        opened = _open(data, config)
-        check_data(opened[0], config)
+        opened, decided = _open(data, config)
+        check_data(decided)
     need_training()
     with _shown(TORCH, quiet=quiet):
         from tutelage.ladder.command import ladder
@@ -439,8 +438,8 @@ def pseudo_label(
             .csv of paths, or a .parquet that holds the images (shards need that).
         engine: local labels in this process. With ray each shard is a task of a Ray cluster, whose
             nodes must all see ``--out`` and the images.
-        address: the cluster's, as ``ray start`` printed it, such as 10.0.0.1:6379; by default
-            $RAY_ADDRESS, or this machine alone.
+        address: of the Ray cluster, HOST:PORT; by default that of ``RAY_ADDRESS``, one that runs on
+            this machine, or one that is started for this command alone.
         share: label only part i of n of the shards, such as 1/4; other processes label 2/4, 3/4 and
             4/4, and the last one to end writes what is written once for all.
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tutelage.config import RunConfig
 from tutelage.data.catalog import Catalog
-from tutelage.data.decisions import apply_decisions
 from tutelage.data.split import check_labels
 from tutelage.system.errors import TutelageError
 
@@ -46,13 +44,13 @@ def check_request(arms: Sequence[str] | None, seeds: int, first: int) -> tuple[s
     return tuple(arm for arm in ARMS if arm in wanted)
 
 
-def check_data(catalog: Catalog, config: RunConfig) -> None:
+def check_data(catalog: Catalog) -> None:
     """Refuse data without labelled training images of two classes, or without labelled test images.
 
     Raises:
-        TutelageError: so it is, or a decision about the images cannot be applied.
+        TutelageError: so it is.
     """
-    check_labels(apply_decisions(catalog, config.data.decisions))
+    check_labels(catalog)
     if not ((catalog.splits == "test") & (catalog.labels >= 0)).any():
         raise no_test(catalog)
 
