@@ -86,6 +86,11 @@ def decide(
     return np.where(probabilities[:, own] >= least, own, others.argmax(axis=1))
 
 
+def threshold_text(threshold: tuple[str, float]) -> str:
+    """The text of a decision threshold (class, P), as ``read_threshold`` takes it."""
+    return "{}={:g}".format(*threshold)
+
+
 def read_threshold(text: str, classes: Sequence[str]) -> tuple[str, float]:
     """A decision threshold (class, P) from its text, ``defective=0.3``.
 

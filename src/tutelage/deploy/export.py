@@ -14,7 +14,7 @@ from tutelage.data.catalog import Catalog
 from tutelage.data.decode import UnreadableImage, decode
 from tutelage.data.open import Data, open_data
 from tutelage.data.runfolder import catalog_of, has_data
-from tutelage.deploy.answers import read_threshold
+from tutelage.deploy.answers import read_threshold, threshold_text
 from tutelage.deploy.description import write_description
 from tutelage.deploy.find import find_model
 from tutelage.system.errors import TutelageError, need
@@ -77,7 +77,7 @@ def export(
     if format == "onnx":
         result |= _beside(loaded, path, shown, portable=portable, view=view)
     if loaded.spec.decision_threshold is not None:
-        result["threshold"] = "{}={:g}".format(*loaded.spec.decision_threshold)
+        result["threshold"] = threshold_text(loaded.spec.decision_threshold)
     if int8:
         result["int8"] = _quantized(loaded, path, own, max_loss)
     return result

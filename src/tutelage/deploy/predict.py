@@ -22,6 +22,7 @@ from tutelage.deploy.answers import (
     each_image,
     read_threshold,
     reason_of,
+    threshold_text,
 )
 from tutelage.deploy.find import find_model, open_model
 from tutelage.deploy.images import (
@@ -194,7 +195,7 @@ def evaluate(opened: Any, catalog: Catalog, data: str, *, split: str) -> dict[st
     figures = metrics(stacked, np.array(labels), predicted)
     assert figures is not None
     kept = opened.decision_threshold
-    threshold = None if kept is None else "{}={:g}".format(*kept)
+    threshold = None if kept is None else threshold_text(kept)
     counts = {"skipped": len(reasons), "reasons": reasons}
     return {"split": split, "threshold": threshold, **figures, **counts}
 
