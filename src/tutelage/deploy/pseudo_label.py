@@ -23,7 +23,7 @@ from tutelage.deploy.label_shards import Labelling, Share, label_shards
 from tutelage.deploy.label_table import PoolModel
 from tutelage.system.console import Console
 from tutelage.system.cores import cores
-from tutelage.system.engines import Engine, Local, Ray, Resources, asked_cluster
+from tutelage.system.engines import Engine, Local, Ray, Resources, asked_cluster, with_gpu
 from tutelage.system.errors import TutelageError, need
 from tutelage.system.ranks import env_int
 from tutelage.system.storage import Place
@@ -130,12 +130,11 @@ def _by_ray(engine: Ray, files: ModelFiles, console: Console) -> Iterator[_Means
             f"Ray: {len(nodes)} nodes, {sum(node.cores for node in nodes):g} cores, "
             f"{sum(node.gpus for node in nodes):g} GPUs"
         )
-        with_gpus = [] if files.exported else [node for node in nodes if node.gpus]
-        if with_gpus:
-            # Of two shards on a GPU, one is copied or decoded while it computes for the other.
-            each = int(max(1, min(node.cores / (2 * node.gpus) for node in with_gpus)))
+        # Of two shards on a GPU, one is copied or decoded while it computes for the other.
+        share = None if files.exported else with_gpu(nodes, 0.5)
+        if share is not None:
             opening = packed(files, "cuda").open
-            yield _Means(engine, Resources(each, 0.5), classes, opening, workers=each)
+            yield _Means(engine, share, classes, opening, workers=int(share.cores))
         else:
             # No shard waits for another, so cores are best used by as many shards.
             yield _Means(engine, Resources(), classes, packed(files, "cpu").open, workers=1)

@@ -14,7 +14,7 @@ from tutelage.data.runfolder import RunFolder
 from tutelage.ladder.draws import Draw, Ladder, choose_student, train_draw
 from tutelage.system.console import Console
 from tutelage.system.cores import keep_to
-from tutelage.system.engines import Lost, Ray, Resources
+from tutelage.system.engines import Lost, Ray, Resources, with_gpu
 from tutelage.system.errors import TutelageError
 from tutelage.system.words import counted
 
@@ -62,14 +62,13 @@ def draws_share(nodes: Sequence[Resources], device: str) -> Resources:
     Raises:
         TutelageError: no node has cores, or none has the GPU that ``--device cuda`` asks for.
     """
-    with_gpus = [node for node in nodes if node.gpus >= 1]
-    if with_gpus and device != "cpu":
-        return Resources(max(1, min(node.cores // node.gpus for node in with_gpus)), gpus=1)
+    if device != "cpu" and (share := with_gpu(nodes, 1)):
+        return share
     if device == "cuda":
         raise TutelageError("--device cuda: no node of the cluster has a GPU; use --device cpu")
     if not nodes:
         raise TutelageError("no node of the cluster has cores; add one with: ray start --address")
-    return Resources(max(1, min(node.cores for node in nodes) // 1))
+    return Resources(int(max(1, min(node.cores for node in nodes))))
 
 
 def _in_words(nodes: Sequence[Resources], share: Resources) -> str:

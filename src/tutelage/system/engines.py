@@ -38,6 +38,15 @@ class Resources:
     gpus: float = 0
 
 
+def with_gpu(nodes: Sequence[Resources], gpus: float) -> Resources | None:
+    """So much of a GPU, and as much of a node's cores; None if no node has that much.
+
+    Everywhere it is what the node with the fewest cores for a GPU can give.
+    """
+    able = [node.cores * gpus / node.gpus for node in nodes if node.gpus >= gpus]
+    return Resources(int(max(1, min(able))), gpus) if able else None
+
+
 @dataclass(frozen=True)
 class Lost:
     """In the place of a result: every process that began this piece of work died."""
