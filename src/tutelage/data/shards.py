@@ -161,7 +161,7 @@ def _places(text: str) -> list[Place]:
         return _remote_places(text)
     text = place.name
     if os.path.exists(text):
-        return [Place(os.path.abspath(text), remote=False)]
+        return [place.absolute()]
     found: list[str] = []
     for one in braces(text):
         matches = sorted(glob.glob(one, recursive=True)) if glob.has_magic(one) else [one]
