@@ -105,21 +105,6 @@ def command(model: Path, pool: Path, out: Path) -> list[str]:
     return [sys.executable, "-m", "tutelage", *words]
 
 
-def watched(words: list[str], out: Path, shards: int) -> tuple[float, list[tuple[float, int]]]:
-    """Seconds of a command, and pairs (fraction of the shards, resident bytes) while it runs."""
-    began = time.perf_counter()
-    samples = []
-    with subprocess.Popen(words) as process:
-        while process.poll() is None:
-            done = sum(1 for _ in (out / LABELS).glob("pool-*")) / shards
-            if held := results.memory(process.pid):
-                samples.append((done, held))
-            time.sleep(0.1)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(words)} ended with {process.returncode}")
-    return time.perf_counter() - began, samples
-
-
 def chunks(pool: Path, size: int) -> Iterator[list[Callable[[], bytes]]]:
     """Functions that read the images of a pool, in batches as ``label`` takes them."""
     for shard in find_shards([pool]):
@@ -172,7 +157,11 @@ def throughput(options: argparse.Namespace, place: Path) -> dict[str, Any]:
     shards = len(find_shards([pool]))
     count = min(ALONE, options.images)
     before = alone(model, pool, photos, count)
-    seconds, samples = watched(command(model, pool, out), out, shards)
+    # What is held, with the fraction of the shards that have labels.
+    seconds, samples = results.watched(
+        command(model, pool, out),
+        lambda: sum(1 for _ in (out / LABELS).glob("pool-*")) / shards,
+    )
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     after = alone(model, pool, photos, count)
     decoding, network = (max(pair)[0] for pair in zip(before, after, strict=True))

@@ -9,7 +9,8 @@ import os
 import platform
 import statistics
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -40,6 +41,22 @@ def memory(process: int | str = "self", *, most: bool = False) -> int:
     field = "VmHWM:" if most else "VmRSS:"
     found = [line.split()[1] for line in status.splitlines() if line.startswith(field)]
     return int(found[0]) * 1024 if found else 0
+
+
+def watched(
+    words: Sequence[str], progress: Callable[[], float] = lambda: 0.0
+) -> tuple[float, list[tuple[float, int]]]:
+    """Seconds of a command, and its progress and the bytes that it holds, every 0.1 s."""
+    began, samples = time.perf_counter(), []
+    with subprocess.Popen(words) as process:
+        while process.poll() is None:
+            done = progress()
+            if held := memory(process.pid):
+                samples.append((done, held))
+            time.sleep(0.1)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(words)} ended with {process.returncode}")
+    return time.perf_counter() - began, samples
 
 
 def mean(values: Sequence[float]) -> dict[str, Any]:

@@ -74,18 +74,6 @@ def local(out: Path) -> dict[str, bytes]:
     return {name: content for name, content in contents(out).items() if ".lock" not in name}
 
 
-def watched(words: list[str]) -> tuple[float, list[int]]:
-    """Seconds of a command, and the bytes that it holds, every 0.1 s."""
-    began, held = time.perf_counter(), []
-    with subprocess.Popen(words) as process:
-        while process.poll() is None:
-            held.append(results.memory(process.pid))
-            time.sleep(0.1)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(words)} ended with {process.returncode}")
-    return time.perf_counter() - began, [one for one in held if one]
-
-
 def speed(options: argparse.Namespace, place: Path) -> dict[str, Any]:
     """The same pool from folder to folder and from store to store, in turn."""
     model, pool = place / "student.onnx", place / "pool"
@@ -101,14 +89,15 @@ def speed(options: argparse.Namespace, place: Path) -> dict[str, Any]:
             server = time.process_time()
             for number in range(options.rounds):
                 here = place / f"out{number}"
-                seconds["folder"].append(watched(command(model, pool, here))[0])
+                seconds["folder"].append(results.watched(command(model, pool, here))[0])
                 there = f"s3://{s3.BUCKET}/labels{number}"
-                took, held = watched(command(model, address, there))
+                took, samples = results.watched(command(model, address, there))
                 seconds["store"].append(took)
             server = time.process_time() - server
         rows = [{name: len(content) for name, content in local(here).items()}, stored(there)]
         if len(rows[0]) != len(rows[1]):
             wrong.append(f"{len(rows[0])} files in the folder, {len(rows[1])} in the store")
+    held = [one for _, one in samples]
     later = held[len(held) // 5 : -5]
     parts = [statistics.median(held[int(f * len(held)) :][: len(held) // 5]) for f in (0.2, 0.75)]
     ratios = [a / b for a, b in zip(seconds["folder"], seconds["store"], strict=True)]
