@@ -145,6 +145,17 @@ def test_threads_do_not_change_the_views(two_threads):
         apply(images[..., :2].contiguous(), then(plan, "hue", 0.1), 24, backend="cpu")
 
 
+@pytest.mark.parametrize("width", [512, 510], ids=["past the caches", "odd width"])
+def test_views_that_no_cache_holds_are_the_same(width, two_threads):
+    from tutelage.augment.engine.kernel import CACHED
+
+    images = pictures("noise", 12, 64, 64, 1)
+    plan = Strong().plan(torch.ones(12), torch.Generator().manual_seed(0))
+    alone = torch.cat([apply(images[i : i + 1], plan[i], (512, width)) for i in range(12)])
+    assert alone[0].nbytes < CACHED < alone.nbytes
+    assert torch.equal(apply(images, plan, (512, width)), alone)
+
+
 class NeverBegun(Future[None]):
     """What a thread was asked for, when a busy machine does not let it begin."""
 

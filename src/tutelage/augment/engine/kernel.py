@@ -21,6 +21,7 @@ from tutelage.augment.engine.simd import (
     convolve,
     count_up,
     four_taps,
+    stream_channel,
     take_channel,
     three_taps,
     two_taps,
@@ -29,6 +30,9 @@ from tutelage.augment.engine.simd import (
 Array = NDArray[Any]
 Line = tuple[float, float, float]
 
+# Bytes of views that a cache may hold. Larger batches are written past the caches, as the processor
+# would first read what is overwritten: two threads are 4 to 25% faster, smaller batches 20% slower.
+CACHED = 2**25
 _ZERO, _TOP = np.float32(0.0), np.float32(255.0)
 
 _compiled = njit(nogil=True, cache=True)
@@ -76,6 +80,7 @@ def render(
     column_weights = np.empty((columns, 4), np.float32)
     row_weights = np.empty((rows, 4), np.float32)
     row_taps = column_taps = 0
+    streamed = out.nbytes > CACHED and columns % BLOCK == 0 and out.ctypes.data % 64 == 0
     i = count_up(counter, 0)
     while i < len(images):
         stage, mixed, late = compile_tables(
@@ -117,7 +122,7 @@ def render(
                 _fade(m, done, rows, columns, nearest, fill[i], ring[3])
             if erased:
                 _erase(ring[3], done, rows, columns, erase[i], fill[i])
-            _write(ring[3], done, columns, scale, shift, out[i])
+            _write(ring[3], done, columns, scale, shift, streamed, out[i])
         count_up(counter, 1)
         i = count_up(counter, 0)
 
@@ -394,7 +399,9 @@ def _erase(row: Array, y: int, rows: int, count: int, erase: Array, fill: Array)
 
 
 @_inline
-def _write(row: Array, y: int, count: int, scale: Array, shift: Array, out: Array) -> None:
+def _write(
+    row: Array, y: int, count: int, scale: Array, shift: Array, streamed: bool, out: Array
+) -> None:
     """Normalise a row and put it where it belongs, channel by channel.
 
     Nothing else is done here: beside other writes to the row, LLVM makes this half as fast.
@@ -403,8 +410,12 @@ def _write(row: Array, y: int, count: int, scale: Array, shift: Array, out: Arra
     for c in range(out.shape[0]):
         factor, term = scale[c], shift[c]
         line = out[c, y]
-        for x in range(0, whole, BLOCK):
-            take_channel(row, 4 * x + c, factor, term, line, x)
+        if streamed:
+            for x in range(0, whole, BLOCK):
+                stream_channel(row, 4 * x + c, factor, term, line, x)
+        else:
+            for x in range(0, whole, BLOCK):
+                take_channel(row, 4 * x + c, factor, term, line, x)
         half = np.float32(0.5) if line.itemsize == 1 else _ZERO  # a uint8 is cut off, not rounded
         for x in range(whole, count):
             line[x] = min(max(row[4 * x + c], _ZERO), _TOP) * factor + term + half

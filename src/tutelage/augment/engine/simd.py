@@ -58,6 +58,13 @@ class _Code:
     def store(self, value: Any, data: Any, offset: Any) -> None:
         self.builder.store(value, self._pointer(data, offset, _F32, value.type.count), align=4)
 
+    def stream(self, value: Any, data: Any, offset: Any) -> None:
+        """Floats past the caches; their address must be a multiple of their size."""
+        lanes = value.type.count
+        pointer = self._pointer(data, offset, _F32, lanes)
+        store = self.builder.store(value, pointer, align=4 * lanes)
+        store.set_metadata("nontemporal", self.builder.module.add_metadata([_I32(1)]))
+
     def store_levels(self, value: Any, data: Any, offset: Any) -> None:
         """Floats as the nearest uint8 values."""
         lanes = value.type.count
@@ -176,26 +183,35 @@ def add_tap(code: _Code, line: Any, first: Any, weight: Any, out: Any, at: Any) 
 BLOCK = 16  # pixels that the functions below move at once
 
 
-@_intrinsic(_ARRAY, _INT, _FLOAT, _FLOAT, _ARRAY, _INT)
-def take_channel(
-    code: _Code, line: Any, first: Any, factor: Any, term: Any, out: Any, at: Any
-) -> None:
-    """``out[at:at + 16]`` = factor * every fourth value of a float line + term, float or uint8.
+def _taking(streamed: bool) -> Callable[..., None]:
+    @_intrinsic(_ARRAY, _INT, _FLOAT, _FLOAT, _ARRAY, _INT)
+    def take(code: _Code, line: Any, first: Any, factor: Any, term: Any, out: Any, at: Any) -> None:
+        """``out[at:at + 16]`` = factor * every fourth value of a float line + term.
 
-    The values are clamped to 0..255 first.
-    """
-    pixels = code.load(line, first, 4 * BLOCK)
-    values = code.clamp(code.pick(pixels, list(range(0, 4 * BLOCK, 4))), 0.0, 255.0)
-    values = code.multiply_add(values, code.splat(factor, BLOCK), code.splat(term, BLOCK))
-    whole = code.kinds[4].dtype == types.uint8
-    (code.store_levels if whole else code.store)(values, out, at)
+        The values are clamped to 0..255 first.
+        """
+        pixels = code.load(line, first, 4 * BLOCK)
+        values = code.clamp(code.pick(pixels, list(range(0, 4 * BLOCK, 4))), 0.0, 255.0)
+        values = code.multiply_add(values, code.splat(factor, BLOCK), code.splat(term, BLOCK))
+        if code.kinds[4].dtype == types.uint8:
+            code.store_levels(values, out, at)
+        elif streamed:
+            code.stream(values, out, at)
+        else:
+            code.store(values, out, at)
+
+    return take
+
+
+take_channel, stream_channel = _taking(streamed=False), _taking(streamed=True)
 
 
 @intrinsic
 def count_up(typing: Any, counters: Any, place: Any) -> Any:
     """What an int64 array holds at a place before this call adds one, whichever thread calls.
 
-    A thread that sees the new number sees all that was written before the call.
+    A thread that sees the new number sees all that was written before the call, past the caches
+    too: a locked instruction waits for it.
     """
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
