@@ -8,6 +8,7 @@ from typing import Any
 import fsspec
 import pools
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 from tutelage.data import shards, sources
 from tutelage.data.decode import UnreadableImage
@@ -298,6 +299,31 @@ def test_what_a_store_raises_is_an_oserror(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(type(memory), "find", fail)
     with pytest.raises(TutelageError, match=r"cannot be listed: .*no credentials"):
         find_shards(["memory://bucket/folder"])
+
+
+@pytest.mark.parametrize("named", ["*.tar", "pool-{000..001}.tar", "", "/"])
+def test_a_server_of_files_is_part_of_its_shards_names(named: str, tmp_path: Path) -> None:
+    """As with sftp, smb and hdfs, whose paths do not say on which server they are."""
+
+    class Served(LocalFileSystem):
+        protocol = "served"
+
+        @classmethod
+        def _strip_protocol(cls, path: str) -> str:
+            return "/" + path.removeprefix("served://ann@host:2222/").lstrip("/")
+
+        @staticmethod
+        def _get_kwargs_from_urls(path: str) -> dict[str, str]:
+            assert path.startswith("served://ann@host:2222/")
+            return {"host": "host", "username": "ann"}
+
+    fsspec.register_implementation("served", Served, clobber=True)
+    pools.write_pool(tmp_path / "pool", 2, 1)
+    url = f"served://ann@host:2222{tmp_path}/pool"
+    found = find_shards([f"{url}/{named}" if named.strip("/") else url + named])
+    assert [shard.name for shard in found] == [f"{url}/pool-{n:03}.tar" for n in range(2)]
+    assert len(entries(found[1])) == 1
+    assert found[0].fingerprint() != found[1].fingerprint()
 
 
 def test_copying_a_remote_shard_can_be_stopped() -> None:

@@ -179,7 +179,11 @@ def _remote_places(text: str) -> list[Place]:
             matches = sorted(system.glob(path)) if glob.has_magic(path) else [path]
         if not matches:
             raise TutelageError(f"nothing matches {one}")
-        found += map(system.unstrip_protocol, matches)
+        if "host" in system.storage_options:  # which unstrip_protocol forgets
+            server = one.rpartition(path)[0]
+            found += [server + match for match in matches]
+        else:
+            found += map(system.unstrip_protocol, matches)
     return [Place(url, remote=True) for url in found]
 
 
