@@ -7,9 +7,10 @@ The first labels 200,000 small images in tars and Parquet files with a student l
 architecture and views; what one costs does not depend on its weights), samples the resident memory
 of the process, and compares the whole command, from its start to its last file, with decoding alone
 and with the network alone in as many threads: the ratio to the slower of the two, and to what the
-cores could do if nothing but both had to be done. Core-milliseconds an image say the same on a
-shared machine. The second kills the command at random moments, continues it, and compares
-every file with those of an undisturbed one. ``--short`` does less of either.
+cores could do if nothing but both had to be done. These are measured again and again while the
+command stands still. Core-milliseconds an image say the same on a shared machine. The second kills
+the command at random moments, continues it, and compares every file with those of an undisturbed
+one. ``--short`` does less of either.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ from tutelage.deploy.runtime import OnnxModel
 from tutelage.system.cores import cores
 
 DISTINCT = 4000  # images, reused: the pool is of any size, the generator of seconds
-ALONE = 20_000  # images of the measurements of decoding and of the network
+ALONE = 2000  # images of each measurement of decoding and of the network
 FLAT = 0.05  # how much the memory may differ after a fifth of the way
 ENOUGH = 0.9  # of the speed of the slower part alone
 
@@ -126,8 +127,8 @@ def rate(work: Callable[[Any], int], items: list[Any]) -> tuple[float, float]:
 
 def alone(
     model: Path, pool: Path, photos: Sequence[bytes], count: int
-) -> tuple[tuple[float, float], tuple[float, float]]:
-    """``rate`` of decoding alone, and of the network alone."""
+) -> Callable[[], tuple[tuple[float, float], tuple[float, float]]]:
+    """Measures the ``rate`` of decoding alone, and of the network alone."""
     engine = OnnxModel(model, threads=1)
     size = engine.batch
 
@@ -143,7 +144,8 @@ def alone(
         read_ahead.append([content() for content in chunk])
     pixels = [decode(content) for content in photos]
     starts = [start % (len(pixels) - size) for start in range(0, count, size)]
-    return rate(read, read_ahead), rate(run, [pixels[s : s + size] for s in starts])
+    batches = [pixels[start : start + size] for start in starts]
+    return lambda: (rate(read, read_ahead), rate(run, batches))
 
 
 def throughput(options: argparse.Namespace, place: Path) -> dict[str, Any]:
@@ -155,16 +157,19 @@ def throughput(options: argparse.Namespace, place: Path) -> dict[str, Any]:
     if options.model is None:
         write_student(model, options.view, options.view * 4 // 3)
     shards = len(find_shards([pool]))
-    count = min(ALONE, options.images)
-    before = alone(model, pool, photos, count)
+    measure = alone(model, pool, photos, min(ALONE, options.images))
+    measured = [measure()]
     # What is held, with the fraction of the shards that have labels.
     seconds, samples = results.watched(
         command(model, pool, out),
         lambda: sum(1 for _ in (out / LABELS).glob("pool-*")) / shards,
+        aside=lambda: measured.append(measure()),
     )
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    after = alone(model, pool, photos, count)
-    decoding, network = (max(pair)[0] for pair in zip(before, after, strict=True))
+    measured.append(measure())
+    rates, costs = zip(*(zip(*one, strict=True) for one in measured), strict=True)
+    decoding, network = (statistics.median(column) for column in zip(*rates, strict=True))
+    cores_alone = [statistics.median(column) for column in zip(*costs, strict=True)]
     # Without the last moment, when the process gives its memory back.
     later = [held for done, held in samples if 0.2 <= done < 1]
     parts = [statistics.median(h for d, h in samples if low <= d < low + 0.2) for low in (0.2, 0.8)]
@@ -178,14 +183,15 @@ def throughput(options: argparse.Namespace, place: Path) -> dict[str, Any]:
         "threads": cores(),
         "seconds": round(seconds, 1),
         "images_per_second": round(speed, 1),
-        "decoding_alone": [round(one[0][0], 1) for one in (before, after)],
-        "network_alone": [round(one[1][0], 1) for one in (before, after)],
+        "times_alone": len(measured),
+        "decoding_alone": round(decoding, 1),
+        "network_alone": round(network, 1),
         "ratio_to_slower": round(speed / min(decoding, network), 3),
         "ratio_to_both": round(speed * (1 / decoding + 1 / network), 3),
         "core_ms": {
             "label": round(1e3 * (used.ru_utime + used.ru_stime) / options.images, 3),
-            "decoding": [round(1e3 * one[0][1], 3) for one in (before, after)],
-            "network": [round(1e3 * one[1][1], 3) for one in (before, after)],
+            "decoding": round(1e3 * cores_alone[0], 3),
+            "network": round(1e3 * cores_alone[1], 3),
         },
         "resident_mib": [round(held / 2**20, 1) for held in (min(later), max(later))],
         "resident_growth": round(parts[1] / parts[0] - 1, 4),

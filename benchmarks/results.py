@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import time
@@ -44,19 +45,35 @@ def memory(process: int | str = "self", *, most: bool = False) -> int:
 
 
 def watched(
-    words: Sequence[str], progress: Callable[[], float] = lambda: 0.0
+    words: Sequence[str],
+    progress: Callable[[], float] = lambda: 0.0,
+    *,
+    aside: Callable[[], None] | None = None,
+    every: float = 10.0,
 ) -> tuple[float, list[tuple[float, int]]]:
-    """Seconds of a command, and its progress and the bytes that it holds, every 0.1 s."""
-    began, samples = time.perf_counter(), []
+    """Seconds of a command, and its progress and the bytes that it holds, every 0.1 s.
+
+    After ``every`` seconds it stands still while ``aside`` measures something else, so that a
+    machine that grows slower changes both; that time is not counted.
+    """
+    began, stood, samples = time.perf_counter(), 0.0, []
+    coming = began + every
     with subprocess.Popen(words) as process:
         while process.poll() is None:
             done = progress()
             if held := memory(process.pid):
                 samples.append((done, held))
+            if aside is not None and time.perf_counter() >= coming:
+                stopped = time.perf_counter()
+                process.send_signal(signal.SIGSTOP)
+                aside()
+                process.send_signal(signal.SIGCONT)
+                stood += time.perf_counter() - stopped
+                coming = time.perf_counter() + every
             time.sleep(0.1)
     if process.returncode:
         raise SystemExit(f"{' '.join(words)} ended with {process.returncode}")
-    return time.perf_counter() - began, samples
+    return time.perf_counter() - began - stood, samples
 
 
 def mean(values: Sequence[float]) -> dict[str, Any]:

@@ -3,10 +3,10 @@
 python benchmarks/step.py --steps 60 --json results.json
 
 Milliseconds a view: making the views, asking the teacher, the student's forward and backward pass,
-the optimiser (with the average and the gradient's norm), and the whole step. ``floor`` is what the
-same work costs the fastest forward there is here: the views, the teacher, and three forwards of the
-student by onnxruntime, since a backward pass computes about twice what the forward does, less what
-the stages that do not learn save.
+the optimiser (with the average and the gradient's norm), looking at how close the student is, and
+the whole step. ``floor`` is what the same work, without the looks, costs the fastest forward there
+is here: the views, the teacher, and three forwards of the student by onnxruntime, since a backward
+pass computes about twice what the forward does, less what the stages that do not learn save.
 """
 
 from __future__ import annotations
@@ -34,9 +34,11 @@ from tutelage.data.demo import solar_cells
 from tutelage.models.ema import EMA
 from tutelage.models.forward import Forward
 from tutelage.steps.distillation import DistillationStep, Teachers
+from tutelage.training.best import Best
 from tutelage.training.loader import Loader
 
 FIRST = 5  # steps that are not counted
+PARTS = ("views", "teacher", "forward", "backward", "optimiser", "looks")
 
 
 class Clock:
@@ -78,11 +80,12 @@ def watched(clock: Clock) -> Iterator[None]:
     places: list[tuple[Any, str, str]] = [
         (Loader, "batch", "views"),
         (Teachers, "__call__", "teacher"),
-        (DistillationStep, "__call__", "teacher and forward"),
+        (DistillationStep, "__call__", "forward"),
         (torch.Tensor, "backward", "backward"),
         (torch.nn.utils, "clip_grad_norm_", "optimiser"),
         (torch.optim.AdamW, "step", "optimiser"),
         (EMA, "update", "optimiser"),
+        (Best, "after", "looks"),
     ]
     before = [getattr(owner, name) for owner, name, _ in places]
     for (owner, name, part), work in zip(places, before, strict=True):
@@ -129,15 +132,10 @@ def measured(steps: int, minutes: float, device: str) -> dict[str, Any]:
         began = time.perf_counter()
         forward(views)
         seconds.append(time.perf_counter() - began)
-    a_view = {
-        part: clock.milliseconds(part) / batch
-        for part in ("views", "teacher", "teacher and forward", "backward", "optimiser")
-    }
-    a_view["forward"] = a_view.pop("teacher and forward") - a_view["teacher"]
+    a_view = {part: clock.milliseconds(part) / batch for part in PARTS}
+    a_view["forward"] -= a_view["teacher"]  # whose answers the step asks for
     a_view["whole step"] = clock.whole() / batch
-    a_view["rest"] = a_view["whole step"] - sum(
-        a_view[part] for part in ("views", "teacher", "forward", "backward", "optimiser")
-    )
+    a_view["rest"] = a_view["whole step"] - sum(a_view[part] for part in PARTS)
     a_view["onnxruntime forward"] = 1e3 * min(seconds) / batch
     a_view["floor"] = a_view["views"] + a_view["teacher"] + 3 * a_view["onnxruntime forward"]
     return {
