@@ -257,6 +257,14 @@ def test_it_is_what_auto_takes_and_says_what_it_cannot_do(monkeypatch):
         apply(images, Plan.identity(2), 16, mean=(0.5,) * 3, dtype=torch.uint8)
 
 
+@pytest.mark.parametrize("size", [1, 2, (1, 9)])
+def test_a_turned_view_whose_pixels_are_larger_than_the_canvas(size):
+    images = pictures("noise", 2, 6, 6, 1)
+    plan = then(then(Plan.identity(2), "rotate", 30.0), "scale", 0.4)
+    ours, theirs = (apply(images, plan, size, backend=b) for b in ("cpu", "reference"))
+    assert (ours - theirs).abs().max() * 255 <= 0.51
+
+
 def test_far_out_of_the_canvas_there_is_only_fill():
     images = pictures("noise", 2, 16, 16, 0)
     plan = then(Plan.identity(2), "translate_x", torch.tensor([3.0, -3.0]))

@@ -355,6 +355,8 @@ def _fade(
 @_compiled
 def _clear(start: float, slope: float, room: float, count: int) -> tuple[int, int]:
     """From where to where a row's coordinate stays within ``room`` of the canvas's middle."""
+    if room < 0:  # a pixel of the view is larger than the canvas
+        return 0, 0
     if slope == 0:
         return (0, count) if abs(start) <= room else (0, 0)
     ends = (-room - start) / slope, (room - start) / slope
