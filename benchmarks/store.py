@@ -52,6 +52,7 @@ SHARDS, EACH = 8, 10
 ENDS = (
     "; run the same command again to continue\n",
     "; run the same command again when they can be\n",
+    "the command, which tries it again\n",
     "the command, which tries them again\n",
 )
 

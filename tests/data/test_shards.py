@@ -12,8 +12,9 @@ from fsspec.implementations.local import LocalFileSystem
 
 from tutelage.data import shards, sources
 from tutelage.data.decode import UnreadableImage
-from tutelage.data.shards import Shard, braces, find_shards
+from tutelage.data.shards import Shard, braces, find_shards, may_hold
 from tutelage.system.errors import MissingExtra, TutelageError
+from tutelage.system.storage import Place
 
 
 def entries(shard: Shard) -> list[tuple[str, Any]]:
@@ -324,6 +325,45 @@ def test_a_server_of_files_is_part_of_its_shards_names(named: str, tmp_path: Pat
     assert [shard.name for shard in found] == [f"{url}/pool-{n:03}.tar" for n in range(2)]
     assert len(entries(found[1])) == 1
     assert found[0].fingerprint() != found[1].fingerprint()
+
+
+def test_a_store_s_image_that_is_gone_or_too_large_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = fsspec.filesystem("memory")
+    memory.pipe({"/images/a.png": b"12345", "/images/b.png": b"1234", "/images/c.png": b"1"})
+    monkeypatch.setattr(shards, "MAX_BYTES", 4)
+    try:
+        (block,) = find_shards(["memory://images"])
+        memory.rm("/images/c.png")
+        large, right, gone = (content for _, content in entries(block))
+    finally:
+        memory.rm("/images", recursive=True)
+    assert (type(large), right, type(gone)) == (UnreadableImage, b"1234", FileNotFoundError)
+    assert "has 5 bytes; at most 4 are read" in str(large)
+
+
+def test_a_pattern_needs_an_address_that_repeats_its_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Azure's addresses name an account, which the path does not."""
+    memory = fsspec.filesystem("memory")
+    memory.pipe("/container/a.tar", b"1")
+    monkeypatch.setattr(shards, "file_system", lambda _: (memory, "container/*.tar"))
+    with pytest.raises(TutelageError, match=r"takes no patterns; name each shard, or their folder"):
+        find_shards(["memory://container@account/*.tar"])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "out", "inside"),
+    [
+        ("pool/*", "pool/labels", True),
+        ("pool/*", "pool/labels/of/today", True),
+        ("p{a,oo}l/*", "pool/labels", True),
+        ("pool/*.tar", "pool/labels", False),
+        ("pool/*", "pool2/labels", False),
+        ("s3://bucket/*", "s3://bucket/labels", True),
+        ("s3://bucket/*", "bucket/labels", False),
+    ],
+)
+def test_a_pattern_may_hold_the_labels(pattern: str, out: str, inside: bool) -> None:
+    assert may_hold(pattern, Place.at(out)) == inside
 
 
 def test_copying_a_remote_shard_can_be_stopped() -> None:

@@ -41,6 +41,18 @@ def test_a_folder_becomes_a_manifest_of_paths(tmp_path: Path) -> None:
     assert contents == [files[image] for _, image in expected]
 
 
+def test_a_manifest_behind_a_link_finds_its_images(tmp_path: Path) -> None:
+    place = pools.write_folder(tmp_path / "pool", pools.images(20))
+    expected = labelled(tmp_path / "out", place)
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "deep" / "er")
+    manifest = tmp_path / "link" / "accepted.csv"
+    write_accepted(find_shards([place]), LabelFolder(Place.at(tmp_path / "out")), manifest)
+    catalog = read_catalog(manifest)
+    found = [catalog.source.read(number) for number in range(len(catalog))]
+    assert found == [(place / image).read_bytes() for _, image in expected]
+
+
 def test_shards_become_a_manifest_of_images(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,7 +94,8 @@ def test_a_shard_that_changed_meanwhile_is_an_error_and_no_manifest(tmp_path: Pa
     tar = pools.write_tar(tmp_path / "a.tar", pools.images(20))
     labelled(tmp_path / "out", tar)
     folder = LabelFolder(Place.at(tmp_path / "out"))
-    for other in (pools.images(19), pools.images(20, 7)):
+    same_names = dict(zip(pools.images(20), pools.images(20, 3).values(), strict=True))
+    for other in (pools.images(19), pools.images(20, 7), same_names):
         pools.write_tar(tar, other)
         with pytest.raises(TutelageError, match="has changed since it was labelled"):
             write_accepted(find_shards([tar]), folder, tmp_path / "a.parquet")

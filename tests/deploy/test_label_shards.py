@@ -1,10 +1,13 @@
 """Labelling a pool: the rows, restarts, several processes, sudden death."""
 
+import errno
+import io
 import json
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +22,7 @@ import pytest
 from PIL import Image
 from shapes import contents
 
+from tutelage.data import shards
 from tutelage.data.decode import decode
 from tutelage.data.shards import find_shards
 from tutelage.deploy import label_shards, label_table
@@ -249,7 +253,7 @@ def test_labels_of_shards_that_left_the_pool_are_kept_and_not_counted(
     pools.label(tmp_path / "out", place)
     (place / "pool-002.tar").unlink()
     summary = pools.label(tmp_path / "out", place, console=Console())
-    assert "also holds the labels of 1 shards that are not in this pool" in capsys.readouterr().err
+    assert "also holds the labels of 1 shard outside this pool" in capsys.readouterr().err
     assert summary is not None
     assert summary["images"] == 10
     assert len(list((tmp_path / "out" / LABELS).iterdir())) == 3
@@ -306,6 +310,70 @@ def test_a_full_disk_is_told_and_what_is_finished_stays(
 
 
 # --- object stores
+
+
+def test_an_image_that_its_store_does_not_give_is_not_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    memory = fsspec.filesystem("memory")
+    for name, content in pools.images(5).items():
+        memory.pipe(f"/given/{name}", content)
+    give = type(memory).cat_file
+
+    def busy(self: Any, path: str, *given: Any, **options: Any) -> Any:
+        if path.endswith("00003.png"):
+            raise ConnectionError("503 Slow Down")
+        return give(self, path, *given, **options)
+
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(type(memory), "cat_file", busy)
+            summary = pools.label(tmp_path / "out", "memory://given")
+        assert summary is not None
+        (failed,) = summary["failed"]
+        assert "memory://given/00003.png: 503 Slow Down" in failed["reason"]
+        assert not list((tmp_path / "out" / LABELS).iterdir())
+        summary = pools.label(tmp_path / "out", "memory://given")
+        assert summary is not None
+        assert (summary["failed"], summary["labelled"]) == ([], 5)
+    finally:
+        memory.rm("/given", recursive=True)
+
+
+def test_a_full_disk_for_copies_ends_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(io.BytesIO):
+        def write(self, _: Any) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    fsspec.filesystem("memory").pipe("/copied/a.tar", b"1")
+    monkeypatch.setattr(tempfile, "TemporaryFile", Full)
+    with pytest.raises(OSError, match="No space left on device"):
+        pools.label(tmp_path / "out", "memory://copied/a.tar")
+    assert not list((tmp_path / "out" / "failed").iterdir())
+
+
+def test_a_shard_that_does_not_say_how_it_is_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = pools.write_pool(tmp_path / "pool", 2, 3)
+    pools.label(tmp_path / "out", place)
+    before = written(tmp_path / "out")
+
+    def silent(shard: Any) -> str:
+        raise OSError(f"{shard.name}: 503")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shards.FileShard, "fingerprint", silent)
+        summary = pools.label(tmp_path / "out", place, console=Console())
+    assert summary is not None
+    assert len(summary["failed"]) == 2
+    said = capsys.readouterr().err
+    assert "is left out" in said
+    assert "has changed" not in said
+    assert pools.label(tmp_path / "out", place) is not None
+    assert written(tmp_path / "out") == before
 
 
 def test_remote_shards_give_the_same_rows(tmp_path: Path) -> None:
@@ -502,6 +570,18 @@ def test_shares_are_the_whole_pool_and_the_last_one_writes_the_summary(
     assert written(out) == written(tmp_path / "alone")
 
 
+def test_labels_of_two_models_are_never_summed_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where both began at once, so that each found its own options."""
+    place = pools.write_pool(tmp_path / "pool", 2, 4)
+    pools.label(tmp_path / "out", place, share=Share(1, 2))
+    monkeypatch.setattr(LabelFolder, "pin", lambda *_: None)
+    with pytest.raises(TutelageError, match=r"labels of .*pool-000.* made with another model or"):
+        pools.label(tmp_path / "out", place, share=Share(2, 2), digest="another")
+    assert not (tmp_path / "out" / "label.json").exists()
+
+
 def test_processes_label_their_shares_side_by_side(tmp_path: Path) -> None:
     place = pools.write_pool(tmp_path / "pool", 6, 8)
     pools.label(tmp_path / "alone", place)
@@ -540,7 +620,7 @@ def test_two_processes_at_one_shard_spoil_nothing(tmp_path: Path) -> None:
     assert written(out) == written(tmp_path / "alone")
 
 
-@pytest.mark.parametrize("after", [0, 1, 3, 4])
+@pytest.mark.parametrize("after", [0, 1, 3])
 def test_a_killed_process_leaves_nothing_that_the_next_does_not_put_right(
     after: int, tmp_path: Path
 ) -> None:

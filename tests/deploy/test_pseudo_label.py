@@ -77,9 +77,47 @@ def test_a_share_with_shards_that_cannot_be_read_says_so_before_the_others_end(
     model = write_model(tmp_path / "m.onnx")
     (tmp_path / "torn.tar").write_bytes(b"no tar" * 200)
     images = [tmp_path / "torn.tar", pool]
-    with pytest.raises(TutelageError, match=r"1 of 2 shards could not be read .*torn\.tar"):
+    with pytest.raises(
+        TutelageError,
+        match=r"1 of 2 shards could not be read .*torn\.tar.*; the others of this share are "
+        r"labelled\. Mend it and repeat the commands of all shares, which try it again",
+    ):
         api.pseudo_label(model, images, tmp_path / "out", share="1/2", quiet=True)
     assert not (tmp_path / "out" / "label.json").exists()
+
+
+def test_a_manifest_waits_until_all_shards_are_labelled(pool: Path, tmp_path: Path) -> None:
+    model, accepted = write_model(tmp_path / "m.onnx"), tmp_path / "accepted.parquet"
+    torn = tmp_path / "torn.tar"
+    torn.write_bytes(b"no tar" * 200)
+    given = {"accepted": accepted, "threshold": 0.1, "quiet": True}
+    with pytest.raises(TutelageError, match=r"accepted\.parquet is written when all are labelled"):
+        api.pseudo_label(model, [torn, pool], tmp_path / "out", **given)
+    assert not accepted.exists()
+    pools.write_tar(torn, pools.images(1))
+    summary = api.pseudo_label(model, [torn, pool], tmp_path / "out", **given)
+    assert summary is not None
+    assert summary["accepted"] == 2
+    assert accepted.exists()
+
+
+def test_labels_beside_the_images_are_refused_also_where_a_pattern_names_them(
+    pool: Path, tmp_path: Path
+) -> None:
+    model = write_model(tmp_path / "m.onnx")
+    for images in (pool, f"{pool.parent}/*", f"{pool.parent}/po*"):
+        with pytest.raises(TutelageError, match=r"lies in .*, whose images are labelled; move it"):
+            api.pseudo_label(model, images, pool / "labels")
+    assert not (pool / "labels").exists()
+
+
+def test_another_label_json_is_not_replaced(pool: Path, tmp_path: Path) -> None:
+    model = write_model(tmp_path / "m.onnx")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "label.json").write_text("mine")
+    with pytest.raises(TutelageError, match=r"holds a label\.json and no options\.json"):
+        api.pseudo_label(model, pool, tmp_path / "out", quiet=True)
+    assert (tmp_path / "out" / "label.json").read_text() == "mine"
 
 
 def test_a_cluster_gives_the_answers_of_this_process(

@@ -1,5 +1,8 @@
 """Files here, in a store that renames (fsspec's memory) and in one that does not (S3)."""
 
+import errno
+import io
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +12,7 @@ import fsspec
 import pytest
 import s3
 
+from tutelage.system import storage
 from tutelage.system.errors import TutelageError
 from tutelage.system.storage import Place
 
@@ -169,6 +173,54 @@ def test_where_files_grow_they_are_written_beside_and_renamed(
     (folder / "b").write("new")
 
 
+def test_a_server_that_does_not_rename_onto_a_file_keeps_the_old_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = in_memory(tmp_path)
+    (folder / "a").write("old")
+    memory = type(fsspec.filesystem("memory"))
+    move, full = memory.mv, False
+
+    def onto_nothing(self: Any, path: str, to: str, **options: Any) -> None:
+        if self.exists(to):
+            raise FileExistsError(to)
+        if full and to.endswith("/a") and not path.endswith(".old"):
+            raise OSError("quota exceeded")
+        move(self, path, to, **options)
+
+    monkeypatch.setattr(memory, "mv", onto_nothing)
+    (folder / "a").write("new")
+    assert (folder / "a").read_bytes() == b"new"
+    full = True
+    with pytest.raises(OSError, match="quota exceeded"):
+        (folder / "a").write("newer")
+    assert (folder / "a").read_bytes() == b"new"
+    assert folder.names() == ["a"]
+
+
+@pytest.mark.parametrize("url", ["smb://ann:secret@host/pool", "sftp://ann:secret@host:22/*.tar"])
+def test_a_password_is_not_taken_as_files_would_repeat_it(url: str) -> None:
+    with pytest.raises(TutelageError, match=r"//ann:\*\*\*@host.* holds a password") as error:
+        Place.at(url)
+    assert "secret" not in str(error.value)
+    assert Place.at(url.replace(":secret", "")).remote
+
+
+def test_a_full_temporary_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.BytesIO):
+        def write(self, _: Any) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    (in_memory(tmp_path) / "a").write("1")
+    monkeypatch.setattr(tempfile, "TemporaryFile", Full)
+    with (
+        pytest.raises(OSError, match=f"No space left.*{tempfile.gettempdir()}") as error,
+        (in_memory(tmp_path) / "a").opened(threading.Event()),
+    ):
+        pass
+    assert error.value.errno == errno.ENOSPC
+
+
 def test_a_folder_that_another_process_makes_meanwhile_is_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +257,14 @@ def test_a_folder_that_another_process_makes_meanwhile_is_there(
 def test_what_lies_in_a_place(outer: str, inner: str, inside: bool) -> None:
     pytest.importorskip("s3fs")
     assert Place.at(outer).holds(Place.at(inner)) == inside
+
+
+def test_a_folder_of_another_server_lies_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    servers = {name: fsspec.filesystem("file", server=name) for name in ("one", "other")}
+    monkeypatch.setattr(storage, "file_system", lambda url: (servers[url[9:-5]], "/pool"))
+    here, there = (Place.at(f"served://{name}/pool") for name in servers)
+    assert here.holds(here)
+    assert not here.holds(there)
 
 
 def test_a_package_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ then indexed and read like a local one, nothing is read twice, and a killed proc
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import hashlib
 import itertools
@@ -27,7 +28,7 @@ from tutelage.data.sources import bytes_in, read_file
 from tutelage.data.tars import Member, index_tar, read_member, tar_images
 from tutelage.system.errors import TutelageError
 from tutelage.system.nearest import did_you_mean
-from tutelage.system.storage import Place, as_oserror, file_system, state_of
+from tutelage.system.storage import Place, as_oserror, file_system, size_in, state_of
 
 BLOCK = 4096  # files of a folder in one shard
 _ROWS = 64  # rows of a Parquet file in memory at once
@@ -90,8 +91,16 @@ class FolderShard:
 
     @contextmanager
     def opened(self, stop: threading.Event) -> Iterator[Iterator[tuple[str, Read]]]:
-        """Give the files as ``FileShard`` does; reading one waits in the thread that decodes it."""
-        yield ((as_text(file), partial(self._read, file)) for file in self.files)
+        """Give the files as ``FileShard`` does; reading one waits in the thread that decodes it.
+
+        Where a store does not give a file that it has, reading raises a TutelageError that is no
+        UnreadableImage: that is not the image's fault, and another time it may.
+        """
+        if self.place.remote:
+            both = zip(self.files, self.states, strict=True)
+            yield ((as_text(file), partial(self._fetch, file, state)) for file, state in both)
+        else:
+            yield ((as_text(file), partial(self._read, file)) for file in self.files)
 
     def _stat(self, file: str) -> str:
         try:
@@ -100,12 +109,19 @@ class FolderShard:
             return str(error.errno)
 
     def _read(self, file: str) -> bytes:
-        if self.place.remote:
-            with as_oserror(file):
+        return read_file(os.path.join(self.place.name, file))
+
+    def _fetch(self, file: str, state: str) -> bytes:
+        _refuse_large(size_in(state))
+        try:
+            with as_oserror(f"{self.place.name.rstrip('/')}/{file}"):
                 system, path = self.place.system
                 content: bytes = system.cat_file(f"{path.rstrip('/')}/{file}")
                 return content
-        return read_file(os.path.join(self.place.name, file))
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise TutelageError(str(error)) from error
 
 
 Shard: TypeAlias = FileShard | FolderShard
@@ -155,6 +171,14 @@ def braces(text: str) -> list[str]:
     return [head + word + rest for word in words for rest in braces(tail)]
 
 
+def may_hold(images: str | os.PathLike[str], place: Place) -> bool:
+    """Whether a pattern of ``find_shards`` stands for a place, or for a folder that it is in."""
+    patterns = [Place.at(one).absolute().name for one in braces(os.fspath(images))]
+    parts = place.absolute().name.rstrip("/").split("/")
+    above = ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
+    return any(fnmatch.fnmatchcase(name, one) for one in patterns for name in above)
+
+
 def _places(text: str) -> list[Place]:
     place = Place.at(text)
     if place.remote:
@@ -175,16 +199,22 @@ def _remote_places(text: str) -> list[Place]:
     found: list[str] = []
     for one in braces(text):
         system, path = file_system(one)
+        if not glob.has_magic(path):
+            found.append(one)
+            continue
         with as_oserror(one):
-            matches = sorted(system.glob(path)) if glob.has_magic(path) else [path]
+            system.invalidate_cache()  # another command of this process may have listed it
+            matches = sorted(system.glob(path))
         if not matches:
-            raise TutelageError(f"nothing matches {one}")
-        if "host" in system.storage_options:  # which unstrip_protocol forgets
-            server = one.rpartition(path)[0]
-            found += [server + match for match in matches]
-        else:
-            found += map(system.unstrip_protocol, matches)
-    return [Place(url, remote=True) for url in found]
+            raise TutelageError(f"nothing matches {one}; expected the address of shards or folders")
+        # Before the path a URL may name its server, or its account, which a match does not.
+        head, inside, _ = one.rpartition(path)
+        if not inside:
+            raise TutelageError(
+                f"{one}: this kind of address takes no patterns; name each shard, or their folder"
+            )
+        found += [head + match for match in matches]
+    return [Place(url.rstrip("/"), remote=True) for url in found]
 
 
 def _shards_at(place: Place) -> list[Shard]:
@@ -239,6 +269,7 @@ def _remote_files(place: Place) -> Iterator[tuple[str, str]]:
     """The same in an object store, with what its listing says about each file."""
     with as_oserror(place.name):
         system, root = place.system
+        system.invalidate_cache()
         found = system.find(root, detail=True)
     root = root.rstrip("/")
     for path, info in found.items():
@@ -266,10 +297,14 @@ def _in_tar(file: BinaryIO, name: str) -> Iterator[tuple[str, Read]]:
 
 
 def _member(file: BinaryIO, lock: threading.Lock, member: Member) -> bytes:
-    if member.size > MAX_BYTES:
-        raise UnreadableImage(f"its file has {member.size} bytes; at most {MAX_BYTES} are read")
+    _refuse_large(member.size)
     with lock:
         return read_member(file, member)
+
+
+def _refuse_large(size: int) -> None:
+    if size > MAX_BYTES:
+        raise UnreadableImage(f"its file has {size} bytes; at most {MAX_BYTES} are read")
 
 
 def _refuse(reason: str) -> NoReturn:

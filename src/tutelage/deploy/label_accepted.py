@@ -68,10 +68,12 @@ def _accepted(
 ) -> Iterator[tuple[Shard, str, str, bytes]]:
     """(shard, image, label, bytes) of each accepted image; no bytes unless ``contents``."""
     for shard in shards:
-        if not out.has_labels(shard):  # it could not be read
+        if (known := out.about(shard)) is None:  # it could not be read
             continue
         to_its_end = threading.Event()
         try:
+            if known["fingerprint"] != shard.fingerprint():
+                raise ValueError("it is of another time or size")
             with (
                 out.labels_of(shard).opened(to_its_end) as labels,
                 shard.opened(to_its_end) as entries,
@@ -98,7 +100,9 @@ def _write_csv(rows: Iterator[tuple[Shard, str, str, bytes]], partial: Path, bes
         file.write(csv_line(("image", "label", "split")))
         for shard, name, label, _ in rows:
             assert isinstance(shard, FolderShard)  # checked before the work began
-            image = os.path.relpath(os.path.join(shard.place.name, name), beside)
+            # Without links, as ".." leads out of the folder that a link leads into.
+            folder = os.path.relpath(os.path.realpath(shard.place.name), os.path.realpath(beside))
+            image = os.path.normpath(os.path.join(folder, name))
             file.write(csv_line((image, label, "train")))
 
 

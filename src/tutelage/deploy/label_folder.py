@@ -73,6 +73,11 @@ class LabelFolder:
         """
         file = self.place / OPTIONS
         if not file.exists():
+            if (self.place / SUMMARY).exists():
+                raise TutelageError(
+                    f"{self.place} holds a {SUMMARY} and no {OPTIONS}, so it is no folder of "
+                    "labels; choose another --out"
+                )
             file.write(json.dumps(options, indent=2, ensure_ascii=False) + "\n")
         try:
             found = json.loads(file.read_bytes())

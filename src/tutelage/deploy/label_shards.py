@@ -10,6 +10,7 @@ Memory holds some dozens of images, however large a shard or the pool is.
 
 from __future__ import annotations
 
+import errno
 import itertools
 import threading
 from collections import deque
@@ -30,6 +31,7 @@ from tutelage.deploy.runtime import BATCH_PIXELS
 from tutelage.system.console import Console
 from tutelage.system.engines import Engine, Lost, Resources
 from tutelage.system.errors import TutelageError, need
+from tutelage.system.words import are, counted
 
 FORMAT = 1  # of the folder: raise it when old outputs would be read wrongly
 _ASKED = 8  # footers read at once: a store far away takes its time to answer
@@ -163,8 +165,11 @@ class _Labeller:
     def label(self, shard: Shard) -> Outcome:
         """Write the labels of a shard, unless they are there."""
         out, messages = self._labelling.out, []
-        # From before the first byte is read: a shard that changes meanwhile will not match it.
-        fingerprint = _fingerprint(shard)
+        try:
+            # From before the first byte is read: a shard that changes meanwhile will not match it.
+            fingerprint = shard.fingerprint()
+        except OSError as error:
+            return Outcome(failure=str(error))
         known = out.about(shard)
         if known is None and out.has_labels(shard):
             messages = [f"{out.labels_of(shard)} is damaged: {shard.name} is labelled anew"]
@@ -205,6 +210,8 @@ class _Labeller:
             try:
                 entries = stack.enter_context(shard.opened(self._stop))
             except (TutelageError, OSError) as error:
+                if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+                    raise  # there is no room here for the copy of any shard
                 raise _Unreadable(str(error)) from error
             yield entries
 
@@ -248,13 +255,8 @@ def _decoded(read: Read) -> tuple[np.ndarray | None, str | None]:
         return decode(read()), None
     except (UnreadableImage, OSError) as error:
         return None, why_skipped(error)
-
-
-def _fingerprint(shard: Shard) -> str:
-    try:
-        return shard.fingerprint()
-    except OSError as error:  # opening it will say so
-        return f"!{error}"
+    except TutelageError as error:
+        raise _Unreadable(str(error)) from error
 
 
 def _summarise(
@@ -270,8 +272,19 @@ def _summarise(
             footers = list(threads.map(out.about, labelled))
         waiting = footers.count(None)  # they are damaged
     if waiting:
-        console.say(f"{waiting} shards are left to other shares; the last one writes {SUMMARY}")
+        console.say(
+            f"{counted(waiting, 'shard')} {are(waiting)} left to other shares; the last one "
+            f"writes {SUMMARY}"
+        )
         return None
+    made = {"model": labelling.model, "threshold": labelling.threshold}
+    for known in filter(None, footers):
+        if {key: known[key] for key in made} != made:
+            raise TutelageError(
+                f"{out.place} holds labels of {known['shard']} that were made with another model "
+                f"or threshold, by a command that began at the same time; delete {out.place} to "
+                "label anew"
+            )
     totals = dict.fromkeys(COUNTS, 0)
     by_class = np.zeros((len(classes), 2), dtype=np.int64)
     for known in filter(None, footers):
@@ -280,12 +293,11 @@ def _summarise(
             totals[key] += known[key]
     if others := out.others(shards):
         console.say(
-            f"{out.place / LABELS} also holds the labels of {others} shards that are not in this "
-            f"pool; {SUMMARY} leaves them out"
+            f"{out.place / LABELS} also holds the labels of {counted(others, 'shard')} outside "
+            f"this pool; {SUMMARY} leaves them out"
         )
     content: dict[str, Any] = {
-        "model": labelling.model,
-        "threshold": labelling.threshold,
+        **made,
         "version": __version__,
         "shards": len(shards),
         **totals,

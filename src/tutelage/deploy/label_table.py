@@ -21,7 +21,7 @@ _FOOTER = 1 << 15  # bytes that hold most footers
 
 
 class PoolModel(Protocol):
-    """A model in two halves: one for many threads, one for the thread that writes."""
+    """A model in two halves: one for many threads, one for the thread that writes a shard."""
 
     classes: tuple[str, ...]
     unknown_threshold: float | None

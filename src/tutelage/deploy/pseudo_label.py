@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tutelage.data.shards import find_shards
+from tutelage.data.shards import find_shards, may_hold
 from tutelage.deploy.find import find_model
 from tutelage.deploy.label_accepted import check_manifest, write_accepted
 from tutelage.deploy.label_folder import LabelFolder
@@ -27,6 +27,7 @@ from tutelage.system.engines import Engine, Local, Ray, Resources, asked_cluster
 from tutelage.system.errors import TutelageError, need
 from tutelage.system.ranks import env_int
 from tutelage.system.storage import Place
+from tutelage.system.words import counted
 
 AT_ONCE = 2  # shards in this process: one is read while the other is copied here, or written
 
@@ -59,7 +60,7 @@ def pseudo_label(
         raise TutelageError(
             f"--out {out}: expected a folder, or a store such as s3://bucket/labels"
         )
-    if inside := [one for one in images if Place.at(one).holds(place)]:
+    if inside := [one for one in images if Place.at(one).holds(place) or may_hold(one, place)]:
         raise TutelageError(f"--out {out} lies in {inside[0]}, whose images are labelled; move it")
     files = files_of(find_model(model))
     shards = find_shards(images)
@@ -72,9 +73,12 @@ def pseudo_label(
         summary, failed = label_shards(
             labelling, shards, means.engine, means.resources, share=taken, console=console
         )
-    if summary is not None and manifest is not None:
+    if summary is None:
+        _complain(failed, len(shards), taken)
+        return None
+    _complain(summary["failed"], len(shards), taken, manifest)
+    if manifest is not None:
         write_accepted(shards, folder, manifest)
-    _complain(summary["failed"] if summary else failed, len(shards))
     return summary
 
 
@@ -91,13 +95,21 @@ def _share(text: str | None) -> Share:
     return Share(number + of * env_int("RANK", 0), of * env_int("WORLD_SIZE", 1))
 
 
-def _complain(failed: list[dict[str, str]], shards: int) -> None:
-    if failed:
-        raise TutelageError(
-            f"{len(failed)} of {shards} shards could not be read (first: "
-            f"{failed[0]['shard']}: {failed[0]['reason']}); the others are labelled. Mend "
-            f"{'it' if len(failed) == 1 else 'them'} and repeat the command, which tries them again"
-        )
+def _complain(
+    failed: list[dict[str, str]], shards: int, taken: Share, manifest: Path | None = None
+) -> None:
+    """Refuse shards that could not be read; then no manifest is written."""
+    if not failed:
+        return
+    them = "it" if len(failed) == 1 else "them"
+    again = "command, which tries" if taken.of == 1 else "commands of all shares, which try"
+    of_this = "" if taken.of == 1 else " of this share"
+    left = "" if manifest is None else f", and {manifest} is written when all are labelled"
+    raise TutelageError(
+        f"{len(failed)} of {shards} shards could not be read (first: {failed[0]['shard']}: "
+        f"{failed[0]['reason']}); the others{of_this} are labelled{left}. "
+        f"Mend {them} and repeat the {again} {them} again"
+    )
 
 
 @dataclass(frozen=True)
@@ -127,8 +139,9 @@ def _by_ray(engine: Ray, files: ModelFiles, console: Console) -> Iterator[_Means
     classes = files.open().classes
     with engine.connected() as nodes:
         console.say(
-            f"Ray: {len(nodes)} nodes, {sum(node.cores for node in nodes):g} cores, "
-            f"{sum(node.gpus for node in nodes):g} GPUs"
+            f"Ray: {counted(len(nodes), 'node')}, "
+            f"{counted(int(sum(node.cores for node in nodes)), 'core')}, "
+            f"{counted(int(sum(node.gpus for node in nodes)), 'GPU')}"
         )
         # Of two shards on a GPU, one is copied or decoded while it computes for the other.
         share = None if files.exported else with_gpu(nodes, 0.5)

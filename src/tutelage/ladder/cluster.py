@@ -6,7 +6,7 @@ import dataclasses
 import os
 import platform
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any
 
@@ -45,8 +45,10 @@ def train_on_cluster(
                     raise TutelageError(
                         f"no student was chosen, for {draw} is lost: {result.reason}"
                     )
-        results = cluster.map(partial(working, train_draw), ladder.draws, share)
-        with console.bar("draws", ladder.seeds, "draw") as show:
+        with (
+            closing(cluster.map(partial(working, train_draw), ladder.draws, share)) as results,
+            console.bar("draws", ladder.seeds, "draw") as show,
+        ):
             for done, (draw, result) in enumerate(results, start=1):
                 end = f"is lost: {result.reason}" if isinstance(result, Lost) else "is done"
                 console.say(f"{draw} of {ladder.seeds} {end}", seed=draw.seed)

@@ -41,7 +41,7 @@ class Resources:
 def with_gpu(nodes: Sequence[Resources], gpus: float) -> Resources | None:
     """So much of a GPU, and as much of a node's cores; None if no node has that much.
 
-    Everywhere it is what the node with the fewest cores for a GPU can give.
+    Of several nodes, that with the fewest cores a GPU decides for all.
     """
     able = [node.cores * gpus / node.gpus for node in nodes if node.gpus >= gpus]
     return Resources(int(max(1, min(able))), gpus) if able else None
@@ -178,7 +178,8 @@ class Ray:
         except (ConnectionError, RuntimeError, ValueError) as error:
             where = self.address or os.environ.get("RAY_ADDRESS", "this machine")
             raise TutelageError(
-                f"no Ray cluster answers at {where} ({error}); start one with: ray start --head"
+                f"no Ray cluster answers at {where} ({error}); start one with: ray start --head, "
+                "and the same versions of Python and Ray on every machine"
             ) from error
         try:
             yield _nodes(ray)

@@ -17,6 +17,7 @@ not used, because they belong to an object that threads share, and do not hold f
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import tempfile
 import threading
@@ -37,7 +38,10 @@ _PACKAGES = {  # the package that fsspec needs for a kind of URL
     **dict.fromkeys(("gs", "gcs"), "gcsfs"),
     **dict.fromkeys(("az", "abfs", "abfss"), "adlfs"),
     **dict.fromkeys(("http", "https"), "aiohttp"),
+    "sftp": "paramiko",
+    "smb": "smbprotocol",
 }
+_PASSWORD = re.compile(r"^(\w+://[^/@:]*):[^/@]*@")
 _WHOLE = {"s3", "gs", "abfs"}  # of these file systems an object appears only when it is complete
 
 
@@ -50,9 +54,19 @@ class Place:
 
     @classmethod
     def at(cls, name: str | os.PathLike[str]) -> Place:
-        """The place that a person names; ``file://`` is a path."""
+        """The place that a person names; ``file://`` is a path.
+
+        Raises:
+            TutelageError: a URL holds a password, which files would repeat.
+        """
         text = os.fspath(name)
         remote = "://" in text and not text.startswith("file://")
+        if remote and (hidden := _PASSWORD.sub(r"\1:***@", text)) != text:
+            raise TutelageError(
+                f"{hidden} holds a password, which would be written into every file of labels; "
+                "leave it out, and give it to fsspec (filesystem-spec.readthedocs.io, "
+                "'Configuration'), or use a key"
+            )
         return cls(text if remote else text.removeprefix("file://"), remote)
 
     def absolute(self) -> Place:
@@ -81,7 +95,7 @@ class Place:
         if not self.remote:
             return Path(other.name).resolve().is_relative_to(Path(self.name).resolve())
         (ours, folder), (theirs, path) = self.system, other.system
-        return type(ours) is type(theirs) and f"{path}/".startswith(f"{folder.rstrip('/')}/")
+        return bool(ours == theirs) and f"{path}/".startswith(f"{folder.rstrip('/')}/")
 
     def fingerprint(self) -> str:
         """Size and time here; size and the store's own checksum or time elsewhere.
@@ -107,12 +121,13 @@ class Place:
             for piece in self._pieces():
                 if stop.is_set():
                     raise OSError(f"the copying of {self.name} was stopped")
-                here.write(piece)
+                with files.about(Path(tempfile.gettempdir())):
+                    here.write(piece)
             here.seek(0)
             yield here
 
     def exists(self) -> bool:
-        """Whether there is such a file; raises OSError where that cannot be known."""
+        """Whether there is such a file; raises OSError where a store does not say."""
         if not self.remote:
             return os.path.exists(self.name)
         with as_oserror(self.name):
@@ -226,13 +241,28 @@ class Place:
         beside = f"{folder}/.{name}.{secrets.token_hex(4)}.partial"
         try:
             system.put_file(here, beside)
-            if system.exists(path):  # not every server renames onto a file that is there
-                system.rm_file(path)
-            system.mv(beside, path)
+            try:
+                system.mv(beside, path)
+            except Exception:
+                if not system.exists(path):
+                    raise
+                _replace(system, beside, path)
         except BaseException:
             with suppress(Exception):
                 system.rm_file(beside)
             raise
+
+
+def _replace(system: Any, new: str, path: str) -> None:
+    """Rename onto a file on a server that does not do so at once; a failure leaves the old one."""
+    old = f"{new}.old"
+    system.mv(path, old)
+    try:
+        system.mv(new, path)
+    except BaseException:
+        system.mv(old, path)
+        raise
+    system.rm_file(old)
 
 
 def _puts_whole(system: Any) -> bool:
@@ -252,7 +282,8 @@ def file_system(url: str) -> tuple[Any, str]:
         system, path = core.url_to_fs(url)
     except (ImportError, ValueError) as error:
         package = _PACKAGES.get(url.partition("://")[0])
-        mend = f"; install it with: pip install {package}" if package else ""
+        absent = package is not None and isinstance(error, ImportError)
+        mend = f"; install it with: pip install {package}" if absent else ""
         raise TutelageError(f"{url}: {error}{mend}") from error
     return system, str(path)
 
@@ -261,6 +292,12 @@ def state_of(info: dict[str, Any]) -> str:
     """What a store's listing says about the content of a file: its size, and checksum or time."""
     known = next((str(info[key]) for key in _STATES if info.get(key)), "")
     return f"{info.get('size')} {known}"
+
+
+def size_in(state: str) -> int:
+    """The size that ``state_of`` said, in bytes; 0 where the listing had none."""
+    size = state.partition(" ")[0]
+    return int(size) if size.isdigit() else 0
 
 
 @contextmanager
