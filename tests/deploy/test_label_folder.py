@@ -1,5 +1,6 @@
 """The folder of labels in an S3 store, through the whole command."""
 
+import json
 import os
 import subprocess
 import sys
@@ -67,6 +68,22 @@ def test_a_store_holds_the_files_that_a_folder_would(
     assert stored(out) == local(here / "out")
     assert accepted.read_bytes() == (here / "accepted.parquet").read_bytes()
     assert f"labels: {out}/labels" in capsys.readouterr().err
+
+
+def test_a_cluster_writes_the_same_objects(
+    cluster: Any, out: str, model: Path, pool: Path, here: Path
+) -> None:
+    # Its nodes are older than the store; so the job tells its processes where that is.
+    known = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    job = json.dumps({"runtime_env": {"env_vars": known}})
+    ray = ["--engine", "ray", "--address", cluster.address, "--quiet"]
+    subprocess.run(
+        [sys.executable, "-m", "tutelage", *words(model, pool, out, *ray)],
+        env={**os.environ, "RAY_JOB_CONFIG_JSON_ENV_VAR": job},
+        check=True,
+        timeout=120,
+    )
+    assert stored(out) == local(here / "out")
 
 
 def test_a_pool_and_its_labels_are_in_one_store(out: str, model: Path, pool: Path) -> None:

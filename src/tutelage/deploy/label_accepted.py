@@ -6,6 +6,7 @@ import itertools
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -48,11 +49,11 @@ def write_accepted(shards: Sequence[Shard], out: LabelFolder, path: Path) -> Non
     """Write a manifest of the images whose pseudo-label was accepted, in the order of the pool.
 
     The columns are ``image`` (in .csv the path, relative to the manifest; in .parquet the bytes),
-    ``label`` and ``split`` (train), and in .parquet also ``file`` (shard and image). Shards without
-    labels in the folder ``out`` are left out. ``check_manifest`` has checked ``path``.
+    ``label`` and ``split`` (train), and in .parquet also ``file`` (shard and image). All shards
+    have labels in the folder ``out``. ``check_manifest`` has checked ``path``.
 
     Raises:
-        TutelageError: a shard has changed since it was labelled.
+        TutelageError: a shard has no labels, has changed since, or its store does not answer.
         OSError: the manifest cannot be written; the labels stay.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -68,8 +69,8 @@ def _accepted(
 ) -> Iterator[tuple[Shard, str, str, bytes]]:
     """(shard, image, label, bytes) of each accepted image; no bytes unless ``contents``."""
     for shard in shards:
-        if (known := out.about(shard)) is None:  # it could not be read
-            continue
+        if (known := out.about(shard)) is None:
+            raise TutelageError(f"{shard.name} has no labels in {out.place}; repeat the command")
         to_its_end = threading.Event()
         try:
             if known["fingerprint"] != shard.fingerprint():
@@ -96,13 +97,17 @@ def _rows(labels: BinaryIO) -> Iterator[dict[str, Any]]:
 
 
 def _write_csv(rows: Iterator[tuple[Shard, str, str, bytes]], partial: Path, beside: Path) -> None:
+    start = os.path.realpath(beside)  # as ".." leads out of the folder that a link leads into
+
+    @cache
+    def way_to(folder: str) -> str:
+        return os.path.relpath(os.path.realpath(folder), start)
+
     with partial.open("w", encoding="utf-8", newline="") as file:
         file.write(csv_line(("image", "label", "split")))
         for shard, name, label, _ in rows:
             assert isinstance(shard, FolderShard)  # checked before the work began
-            # Without links, as ".." leads out of the folder that a link leads into.
-            folder = os.path.relpath(os.path.realpath(shard.place.name), os.path.realpath(beside))
-            image = os.path.normpath(os.path.join(folder, name))
+            image = os.path.normpath(os.path.join(way_to(shard.place.name), name))
             file.write(csv_line((image, label, "train")))
 
 
