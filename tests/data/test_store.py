@@ -1,3 +1,4 @@
+import errno
 import io
 import json
 import os
@@ -305,6 +306,33 @@ def test_a_half_written_cache_is_rebuilt(photos, cache, damage):
     assert not second.reused
     np.testing.assert_array_equal(second.images, first)
     assert open_store(read_catalog(photos), cache=cache).reused
+
+
+@pytest.mark.parametrize("budget", [None, 0])
+def test_a_read_that_failed_once_is_tried_again(photos, cache, budget, monkeypatch):
+    catalog = read_catalog(photos)
+    source = type(catalog.source)
+    read, reads = source.read, Counter()
+
+    def failing(self, index):
+        reads[index] += 1
+        if index == 1 and reads[index] == 2:  # the first one made the content's digest
+            raise OSError(errno.EIO, "Input/output error")
+        return read(self, index)
+
+    def opened():
+        return open_store(read_catalog(photos), cache=cache, canvas=32, budget=budget)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(source, "read", failing)
+        first = opened()
+    second, third = opened(), opened()
+    name = catalog.names[1]
+    assert "Input/output error" in first.reasons[name]
+    assert not second.reused
+    assert name not in second.reasons
+    assert second.readable[1]
+    assert third.reused
 
 
 def test_a_damaged_memo_is_only_a_lost_shortcut(photos, cache):

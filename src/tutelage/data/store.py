@@ -12,7 +12,7 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -109,7 +109,8 @@ def open_store(
             store = _load(folder, catalog, budget)
             if store is None:
                 build = _build if _room(len(catalog), side, root, budget) else _survey
-                store = build(catalog, side, folder, partial(_decode_all, catalog, pool, progress))
+                decode_all = partial(_decode_all, catalog, hashes, pool, progress)
+                store = build(catalog, side, folder, decode_all)
             if not any(text.startswith("!") for text in hashes):  # a failed read may work next time
                 write_atomically(memo, folder.name)
     if not store.readable.any():
@@ -160,6 +161,7 @@ def _survey(catalog: Catalog, canvas: int, folder: Path, decode_all: _DecodeAll)
 
 def _decode_all(
     catalog: Catalog,
+    hashes: Sequence[str],
     pool: ThreadPoolExecutor,
     progress: Callable[[int], None],
     canvas: int,
@@ -167,17 +169,18 @@ def _decode_all(
 ) -> dict[str, Any]:
     """Give the pixels of every image to ``keep``; return what is known of them."""
     began, count = time.monotonic(), len(catalog)
-    aspects, reasons = [], {}
+    aspects, reasons, passing = [], {}, False
     squash = partial(_squash, catalog.source, canvas)
     for i, (pixels, aspect, reason) in enumerate(_in_order(pool, squash, count)):
         keep(pixels)
         aspects.append(aspect)
         if reason:
             reasons[str(i)] = reason
+            passing |= isinstance(reason, _Passing) and not hashes[i].startswith("!")
         progress(i + 1)
     seconds = round(time.monotonic() - began, 1)
     known = {"canvas": canvas, "count": count, "aspect": aspects, "reasons": reasons}
-    return {**known, "seconds": seconds}
+    return {**known, "seconds": seconds, "passing": passing}
 
 
 def _install(building: Path, folder: Path, catalog: Catalog) -> None:
@@ -200,7 +203,8 @@ def _load(folder: Path, catalog: Catalog, budget: float | None) -> ImageStore | 
         return store
     with contextlib.suppress(*_DAMAGED):
         index: dict[str, Any] = json.loads((folder / _SURVEYED).read_text())
-        if not _room(len(catalog), int(index["canvas"]), folder, budget):
+        fits = _room(len(catalog), int(index["canvas"]), folder, budget)
+        if not fits and not index.get("passing"):
             return _streamed(index, catalog, reused=True)
     return None
 
@@ -211,6 +215,8 @@ def _stored(folder: Path, catalog: Catalog, *, reused: bool = True) -> ImageStor
         index: dict[str, Any] = json.loads((folder / _INDEX).read_text())
         images = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
         expected = (len(catalog), index["canvas"], index["canvas"], 3)
+        if reused and index.get("passing"):  # it is of this run alone
+            return None
         if images.shape == expected and images.dtype == np.uint8:
             return _known(index, catalog, images, reused=reused)
     return None
@@ -236,6 +242,10 @@ def _streamed(index: dict[str, Any], catalog: Catalog, *, reused: bool) -> Image
     return store
 
 
+class _Passing(str):
+    """A reason that may not hold another time: the disk did not give what it had given before."""
+
+
 def _known(
     index: dict[str, Any],
     catalog: Catalog,
@@ -259,7 +269,8 @@ def _squash(source: Source, canvas: int, index: int) -> tuple[NDArray[np.uint8],
     try:
         rgb = decode(source.read(index))
     except (UnreadableImage, OSError) as error:
-        return np.zeros((canvas, canvas, 3), dtype=np.uint8), 1.0, why_skipped(error)
+        kind = _Passing if isinstance(error, OSError) else str
+        return np.zeros((canvas, canvas, 3), dtype=np.uint8), 1.0, kind(why_skipped(error))
     height, width, _ = rgb.shape
     if (height, width) != (canvas, canvas):
         size = (canvas, canvas)
