@@ -9,6 +9,7 @@ from locked import is_locked
 from shapes import SETTINGS, as_options, contents
 
 from tutelage.config import make_config
+from tutelage.data import runfolder
 from tutelage.data.runfolder import (
     RunFolder,
     catalog_of,
@@ -151,6 +152,32 @@ def test_a_released_folder_can_be_claimed_by_another_request(tmp_path: Path) -> 
     (folder.path / "notes.txt").write_text("mine")
     folder.release()
     assert [p.name for p in folder.path.iterdir()] == ["notes.txt"]
+
+
+def test_a_folder_that_is_released_while_another_process_asks_for_it_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = RunFolder(tmp_path / "run"), RunFolder(tmp_path / "run")
+    ours.claim(REQUEST)
+    held = dict(runfolder._LOCKED)
+    runfolder._LOCKED.clear()  # as in another process
+    lock = runfolder.lock
+
+    def released(file: int, refusal: str) -> None:
+        """What held the lock is gone between the opening of the file and its lock."""
+        monkeypatch.setattr(runfolder, "lock", lock)
+        mine = dict(runfolder._LOCKED)
+        runfolder._LOCKED.update(held)
+        ours.release()
+        runfolder._LOCKED.clear()
+        runfolder._LOCKED.update(mine)
+        lock(file, refusal)
+
+    monkeypatch.setattr(runfolder, "lock", released)
+    assert theirs.claim(REQUEST) is False
+    assert theirs.request()["command"] == REQUEST["command"]
+    assert is_locked(theirs.path)
+    theirs.unlock()
 
 
 def test_pinned_parts_stay_beside_the_request(tmp_path: Path) -> None:

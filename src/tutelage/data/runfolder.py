@@ -101,6 +101,11 @@ class RunFolder:
             except TutelageError:
                 os.close(file)
                 raise
+            if not _is_the_file(file, self.events):  # another process has just released the folder
+                os.close(file)
+                self.path.mkdir(parents=True, exist_ok=True)
+                self._lock()
+                return
             _LOCKED[place] = file
 
     def await_others(self, seconds: float) -> None:
@@ -135,9 +140,9 @@ class RunFolder:
 
     def release(self) -> None:
         """Undo a claim, for a command that was refused before any stage began."""
-        self.unlock()
         for name in ("config.json", "split.parquet", "skipped.csv", DUPLICATES, "events.jsonl"):
             (self.path / name).unlink(missing_ok=True)
+        self.unlock()  # last, or another process could claim what is deleted then
         with contextlib.suppress(OSError):  # it was there before, with something in it
             self.path.rmdir()
             if self.path.parent == RUNS:
@@ -277,6 +282,14 @@ def repeating_line(command: str, data: str, out: str, settings: Mapping[str, Any
     """``command_line`` for a report; for data in memory, a comment says what the images were."""
     what = f"  # DATA: {data}" if is_in_memory(data) else ""
     return command_line(command, data, out, settings) + what
+
+
+def _is_the_file(opened: int, path: Path) -> bool:
+    """Whether an open file is what the path names, not one that was deleted meanwhile."""
+    try:
+        return os.path.samestat(os.fstat(opened), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _is_partial(path: Path) -> bool:
