@@ -995,6 +995,23 @@ def test_a_streamed_image_that_is_lost_on_the_way_is_listed(
     assert "03.jpg" in (tmp_path / "run" / "report.html").read_text()
 
 
+@pytest.mark.usefixtures("quick")
+def test_a_streamed_test_image_that_is_lost_on_the_way_is_not_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_shapes(tmp_path / "data")
+
+    def losing(chain: Any, **options: Any) -> None:
+        (data / "test" / "disc" / "disc3.jpg").unlink()
+        teach(chain, **options)
+
+    monkeypatch.setattr("tutelage.chain.run.teach", losing)
+    options = {name: value for name, value in SETTINGS.items() if name not in ("student", "rounds")}
+    metrics = api.transfer(data, tmp_path / "run", quiet=True, store_gb=0.0, **options)
+    assert metrics["final"]["test"]["n"] == 17
+    assert "disc3.jpg" in (tmp_path / "run" / "skipped.csv").read_text()
+
+
 @pytest.mark.parametrize(
     "record", ["[", "[]", '{"files": []}', '{"files": {"model.json": 5}}', None]
 )

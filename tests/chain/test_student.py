@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 from tutelage.augment import Weak
-from tutelage.chain import student, trained, types
-from tutelage.chain.answers import clean_logits, evaluation_look
+from tutelage.chain import frozen, pipeline, student, trained, types
+from tutelage.chain.answers import clean_logits, evaluation_look, set_calibration
 from tutelage.chain.limits import names_on_offer
 from tutelage.chain.plan import Work
 from tutelage.chain.student import (
@@ -34,6 +34,7 @@ from tutelage.models.classifier import Classifier, body_of
 from tutelage.models.folder import load_model, save_model
 from tutelage.models.zoo import create, cut, join, residual_blocks
 from tutelage.stats.calibrate import softmax
+from tutelage.stats.unknown import energy
 from tutelage.steps import distillation
 from tutelage.system.errors import TutelageError
 from tutelage.training.best import Best
@@ -435,3 +436,22 @@ def test_a_training_that_was_cut_short_is_told_in_one_sentence(after: float, wor
     best = Best(lambda _: 0.0)
     best.measured = [0.003, after]
     assert student._remark(best, "8 of 40 steps", pretrained=True) == words
+
+
+def test_the_threshold_for_unknown_images_is_matched_on_the_one_view_that_is_deployed(
+    run: types.Run, chain: pipeline.Pipeline
+) -> None:
+    """The teacher's answers about the pool are means of two views, whose energies are higher."""
+    outcome = frozen.transfer(run, chain.features)
+    known = clean_logits(run, outcome.model, run.task.pool)
+    one = energy(clean_logits(run, outcome.model, run.task.pool, views=1))
+    threshold = float(np.sort(one)[len(one) // 2])
+    set_calibration(outcome.model, 1.0, threshold)
+    copied = copy.deepcopy(outcome.model)
+    student._calibrate_to(run, copied, student._Asked(run, [outcome.model], known))
+    found = copied.spec.unknown_threshold
+    assert found is not None
+    assert ((one > found) == (one > threshold)).all()
+    # What is known may differ from what is deployed: it must play no part.
+    student._calibrate_to(run, copied, student._Asked(run, [outcome.model], known + 9.0))
+    assert copied.spec.unknown_threshold == found

@@ -153,7 +153,7 @@ def test_a_model_that_is_its_teacher_inherits_its_threshold_as_it_is(
     logits = answers.clean_logits(run, model, run.task.pool, views=1)
     middle = float(np.sort(energy(logits))[len(logits) // 2])  # where many energies lie
     answers.set_calibration(teacher.model, 1.0, middle)
-    answers.inherit_threshold(run, model, teacher)
+    answers.inherit_threshold(run, model, teacher.model)
     found = model.spec.unknown_threshold
     assert found is not None
     assert ((energy(logits) > found) == (energy(logits) > middle)).all()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tutelage.augment import Center
 from tutelage.chain.plan import MATCHED_IMAGES
-from tutelage.chain.types import Beliefs, Outcome, Run, Task
+from tutelage.chain.types import Beliefs, Run, Task
 from tutelage.heads.bank import CLEAN_VIEWS, look
 from tutelage.models.classifier import Classifier
 from tutelage.models.forward import Forward
@@ -51,6 +51,11 @@ def clean_logits(run: Run, model: Classifier, rows: Rows, *, views: int = CLEAN_
     """Mean logits (N, K) over the centre view and, with 2 views, its mirror image."""
     logits = evaluation_look(run.task.canvases, rows, model, run.device, views=views)
     return np.asarray(logits.numpy().astype(np.float64))
+
+
+def some_images(task: Task, most: int) -> Rows:
+    """At most so many images of the pool, or without one of the labelled images."""
+    return spaced(task.pool if len(task.pool) else task.labeled, most)
 
 
 def temperature_of(task: Task, beliefs: Beliefs) -> float:
@@ -117,17 +122,18 @@ def matched_temperature(
     return fit_temperature(logits, labels.probs[labels.accepted])
 
 
-def inherit_threshold(run: Run, model: Classifier, teacher: Outcome) -> None:
+def inherit_threshold(run: Run, model: Classifier, teacher: Classifier) -> None:
     """Give a model without held-out predictions its teacher's threshold for unknown images.
 
     An energy means something for one model only, so the model's own threshold is chosen such that
-    as many images of the pool lie beyond it as lie beyond the teacher's.
+    as many images of the pool (or, without one, labelled ones) lie beyond it as lie beyond the
+    teacher's.
     """
-    threshold = teacher.model.spec.unknown_threshold
-    if threshold is None or not len(run.task.pool):
+    threshold = teacher.spec.unknown_threshold
+    if threshold is None:
         return
-    rows = spaced(run.task.pool, MATCHED_IMAGES)
+    rows = some_images(run.task, MATCHED_IMAGES)
     # Both on one view, as they are deployed and as the teacher's threshold was fitted.
-    ours, theirs = (clean_logits(run, m, rows, views=1) for m in (model, teacher.model))
+    ours, theirs = (clean_logits(run, m, rows, views=1) for m in (model, teacher))
     threshold = match_threshold(energy(ours), energy(theirs), threshold)
     set_calibration(model, model.spec.temperature, threshold)

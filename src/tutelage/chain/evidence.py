@@ -134,7 +134,7 @@ def leakage(run: Run, probs: Mapping[str, Floats]) -> dict[str, Any]:
 
     ``probs`` holds each stage's answers (N, K) to the N test images.
     """
-    copies, rows = run.copies, run.split.indices("test")
+    copies, rows = run.copies, run.tested
     leaking = copies.leaking("test")
     clean = np.array([run.catalog.names[row] not in leaking for row in rows], dtype=bool)
     truth = run.split.truth[rows]
@@ -223,7 +223,7 @@ def make_report(
     to_review: Sequence[Thumb] = (),
 ) -> Report:
     """Gather everything the page shows."""
-    labels = run.split.truth[run.split.indices("test")]
+    labels = run.split.truth[run.tested]
     tested = {name: StageTest(p, labels) for name, p in probs.items()}
     return Report(
         title=title("tutelage", run.catalog.classes),

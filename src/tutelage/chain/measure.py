@@ -15,15 +15,15 @@ from tutelage.chain.types import Finished, Run
 from tutelage.models.classifier import count_parameters
 from tutelage.stats.calibrate import softmax
 from tutelage.stats.metrics import Floats, metrics
-from tutelage.training.loader import Rows
 
 
-def predict_rows(run: Run, finished: Sequence[Finished], rows: Rows) -> dict[str, Floats]:
-    """Each stage's calibrated probabilities (N, K) of the same images, by stage name.
+def predict_test(run: Run, finished: Sequence[Finished]) -> dict[str, Floats]:
+    """Each stage's calibrated probabilities (N, K) of ``run.tested``, by stage name.
 
     Stages that share the frozen trunk share its features: those of the model that looks at most
     of them, which begin with the trunk's own.
     """
+    rows = run.split.indices("test")
     features: Tensor | None = None
     frozen = [done.outcome.model for done in finished if done.outcome.frozen]
     widest = max(frozen, key=lambda model: model.num_features, default=None)
@@ -40,14 +40,14 @@ def predict_rows(run: Run, finished: Sequence[Finished], rows: Rows) -> dict[str
                 with torch.no_grad():
                     logits = model.head(features[:, : model.num_features])
         out[done.name] = softmax(logits.numpy().astype(np.float64), model.spec.temperature)
-    return out
+    there = np.isin(rows, run.tested)  # some may have been lost just now
+    return {name: probs[there] for name, probs in out.items()}
 
 
 def measure(run: Run, finished: Sequence[Finished]) -> tuple[dict[str, Any], dict[str, Floats]]:
     """The content of metrics.json, and the test probabilities behind it."""
-    rows = run.split.indices("test")
-    probs = predict_rows(run, finished, rows) if len(rows) else {}
-    truth = run.split.truth[rows]
+    probs = predict_test(run, finished) if len(run.tested) else {}
+    truth = run.split.truth[run.tested]
     entries = [
         {
             "name": done.name,
@@ -55,7 +55,7 @@ def measure(run: Run, finished: Sequence[Finished]) -> tuple[dict[str, Any], dic
             "seconds": round(done.seconds, 2),
             "parameters": count_parameters(done.outcome.model),
             "val": _held_out(run, done),
-            "test": metrics(probs[done.name], truth) if len(rows) else None,
+            "test": metrics(probs[done.name], truth) if len(truth) else None,
         }
         for done in finished
     ]

@@ -186,7 +186,9 @@ def _pool_prior(
 ) -> Floats:
     """Estimated class frequencies (K,) of pool images, from a fold's ``beliefs`` (M, K) about them.
 
-    The teacher's confusion is measured on the judged images, without those that judge the fold.
+    The teacher's confusion is measured on the judged images, without those that judge the fold. A
+    split for validation judges the only fold there is, and is not left out: all that it gives is a
+    number for each class.
     """
     known = teacher.known
     if not fold.keep.all():

@@ -92,7 +92,7 @@ def _tested_sheets(run: Run, tested: tuple[str, StageTest] | None, k: int) -> li
         return []
     name, test = tested
     who = f"the {name}" if name == "student" else name
-    classes, rows = run.catalog.classes, run.split.indices("test")
+    classes, rows = run.catalog.classes, run.tested
     sure, predicted = test.probs.max(axis=1), test.predicted
     own = test.labels == k
     out = []

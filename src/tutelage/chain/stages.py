@@ -69,7 +69,7 @@ def self_train(chain: Pipeline, work: Work, name: str) -> Outcome:
         alone, heads, labels, work, name, judged_folds=judged, choice=chain.start
     )
     if outcome.model.spec.unknown_threshold is None:
-        inherit_threshold(run, outcome.model, teacher)
+        inherit_threshold(run, outcome.model, teacher.model)
     return outcome
 
 

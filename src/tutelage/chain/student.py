@@ -13,7 +13,13 @@ from torch import Tensor, nn
 
 from tutelage.augment import Center, Weak
 from tutelage.chain import trained
-from tutelage.chain.answers import calibrate, clean_logits, set_calibration
+from tutelage.chain.answers import (
+    calibrate,
+    clean_logits,
+    inherit_threshold,
+    set_calibration,
+    some_images,
+)
 from tutelage.chain.clock import shares
 from tutelage.chain.frozen import PROBE_STRENGTH, set_head
 from tutelage.chain.plan import MATCHED_IMAGES, STUDENT_IMAGES, Work, tells_enough
@@ -38,7 +44,6 @@ from tutelage.models.zoo import (
 )
 from tutelage.stats.calibrate import fit_temperature, softmax
 from tutelage.stats.metrics import Floats
-from tutelage.stats.unknown import energy, match_threshold
 from tutelage.steps.distillation import DistillationStep, Teachers, mean_logits
 from tutelage.steps.supervised import supervised_step
 from tutelage.system.errors import TutelageError
@@ -233,7 +238,7 @@ def distill(
         labeled_per_batch=work.labeled_per_batch,
         seed=run.seed,
     )
-    measure = _divergence(run, apart if len(apart) else _rows(run.task, APART), asked)
+    measure = _divergence(run, apart if len(apart) else some_images(run.task, APART), asked)
     pretrained = _pretrained(run.config, student, teachers[0])
     student, remark = _mimic(run, student, step, loader, work, measure, pretrained=pretrained)
     _calibrate_to(run, student, asked)
@@ -475,11 +480,6 @@ def _set_apart(task: Task) -> Rows:
     return spaced(task.pool, count) if count >= LEAST_APART else task.pool[:0]
 
 
-def _rows(task: Task, most: int) -> Rows:
-    """At most so many images of the pool, or without one of the labelled images."""
-    return spaced(task.pool if len(task.pool) else task.labeled, most)
-
-
 def _divergence(run: Run, rows: Rows, asked: _Asked) -> Callable[[Classifier], float]:
     """A measure of students: mean KL divergence from their teachers on plain views, in nats.
 
@@ -526,13 +526,10 @@ def _remark(best: Best, shortened: str, *, pretrained: bool) -> str:
 def _calibrate_to(run: Run, student: Classifier, asked: _Asked) -> None:
     """Make the student as confident as its teachers' mean, and as often sure of no class.
 
-    It is fitted against what the teachers believe of the pool, so it needs no labels. An energy
-    means something for one model only, so the threshold is matched to the first teacher's.
+    It is fitted against what the teachers believe of the pool, so it needs no labels. The threshold
+    for unknown images is the first teacher's.
     """
-    rows = _rows(run.task, MATCHED_IMAGES)
-    theirs = asked.logits(rows)
+    rows = some_images(run.task, MATCHED_IMAGES)
     ours = clean_logits(run, student, rows, views=asked.views)  # as many as the teachers had
-    threshold = asked.teachers[0].spec.unknown_threshold
-    if threshold is not None:
-        threshold = match_threshold(energy(ours), energy(theirs[0]), threshold)
-    set_calibration(student, fit_temperature(ours, asked.mean(theirs)), threshold)
+    set_calibration(student, fit_temperature(ours, asked.beliefs(rows)), None)
+    inherit_threshold(run, student, asked.teachers[0])

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tutelage.chain.measure import predict_rows
+from tutelage.chain.measure import predict_test
 from tutelage.chain.pipeline import Pipeline
 from tutelage.chain.plan import RunPlan
 from tutelage.chain.prepare import prepare
@@ -179,11 +179,11 @@ def _in_short(plan: RunPlan) -> dict[str, Any]:
 
 def _test(run: Run, trained: Mapping[str, TrainedArm], *, timed: bool) -> list[dict[str, Any]]:
     """Test every arm; a stage that stands for two arms looks at the images once."""
-    rows = run.split.indices("test")
     # Named by arm: each chain that lacks a part has a stage "student" of its own.
     different = {id(one.stage): (arm, one.stage) for arm, one in trained.items()}
     shown = [dataclasses.replace(stage, name=arm) for arm, stage in different.values()]
-    probs = predict_rows(run, shown, rows)
+    probs = predict_test(run, shown)
+    truth = run.split.truth[run.tested]
     times = _latencies([stage.outcome.model for stage in shown]) if timed else {}
     kept = {"transfer": lambda stage: stage.accepted, "self-train": is_round}
     return [
@@ -195,7 +195,7 @@ def _test(run: Run, trained: Mapping[str, TrainedArm], *, timed: bool) -> list[d
             "total_seconds": round(one.total, 2),
             "parameters": count_parameters(one.stage.outcome.model),
             "latency_ms": times.get(_shape(one.stage.outcome.model)),
-            "test": metrics(probs[different[id(one.stage)][0]], run.split.truth[rows]),
+            "test": metrics(probs[different[id(one.stage)][0]], truth),
         }
         for arm, one in trained.items()
     ]
