@@ -46,10 +46,21 @@ def test_what_is_not_clear_is_refused(names, asked, message):
 
 
 def test_a_column_called_set_counts_where_it_holds_splits():
-    assert splits_in("Set", ["Train", "", "valid"]) == ["Train", "", "valid"]
-    assert splits_in("Set", ["train", "A"]) is None
-    assert splits_in("split", ["train", "A"]) == ["train", "A"]  # and is refused as a split later
-    assert splits_in(None, []) is None
+    assert splits_in("t", "Set", ["Train", "", "valid"]) == ["Train", "", "valid"]
+    assert splits_in("t", "Set", ["", "A", "B"]) is None
+    assert splits_in("t", "split", ["train", "A"]) == ["train", "A"]  # and is refused later
+    assert splits_in("t", None, []) is None
+
+
+def test_a_column_called_set_that_holds_splits_and_something_else_is_refused():
+    expected = (
+        "t: column Subset holds the splits 'train', 'val' and also 'A', 'eval'; use train, val, "
+        "test or unlabeled, or leave it empty for train, or give the column another name if it "
+        "holds no splits"
+    )
+    with pytest.raises(TutelageError) as caught:
+        splits_in("t", "Subset", ["val", "train", "", "eval", "A", "train"])
+    assert str(caught.value) == expected
 
 
 def test_labels_that_are_no_classes_are_refused():

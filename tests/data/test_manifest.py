@@ -171,6 +171,7 @@ def test_a_missing_file_in_a_manifest_stays_listed(tmp_path):
         ("image,label\n", "lists no images"),
         ("foto,label\na.jpg,1\n", "lacks the column image; found: foto, label.*--image-column"),
         ("image,label,split\nimages/a.jpg,1,no\n", "unknown split 'no'; use train, val, test or"),
+        ("image,label,set\nimages/a.jpg,1,test\nimages/a.jpg,1,x\n", "splits 'test' and also 'x'"),
         ("image,label\nimages/a.jpg,1\nimages/a.jpg,2\n", r"more than once \(first: images/a.jpg"),
         ("image,label\n,1\n", "data row 1 has no image"),
         ("image,label\nimages/a,b.jpg,1\n", "data row 1 has 3 cells, the header 2"),

@@ -74,12 +74,26 @@ def known_columns(names: Sequence[str]) -> bool:
     return any(_fits(name, known) for name in names for known in (IMAGE, LABEL))
 
 
-def splits_in(column: str | None, values: Sequence[str]) -> Sequence[str] | None:
-    """A column's splits; None where it is called "set" or the like but holds something else."""
+def splits_in(where: str, column: str | None, values: Sequence[str]) -> Sequence[str] | None:
+    """A column's splits; None where it is called "set" or the like but holds something else.
+
+    Raises:
+        TutelageError: it is called so, and only some of its values are splits.
+    """
     if column is None:
         return None
-    sure = _plain(column) == SPLIT[0]
-    return values if sure or all(not v or split_of(v) is not None for v in set(values)) else None
+    if _plain(column) == SPLIT[0]:
+        return values
+    known = {value for value in values if split_of(value) is not None}
+    others = {value for value in values if value.strip()} - known
+    if known and others:
+        # Leaving the column out would train on the rows of its test split.
+        raise TutelageError(
+            f"{where}: column {column} holds the splits {_first(known)} and also "
+            f"{_first(others)}; use train, val, test or unlabeled, or leave it empty for train, "
+            "or give the column another name if it holds no splits"
+        )
+    return None if others else values
 
 
 def check_labels(where: str, column: str | None, labels: Sequence[str]) -> list[str]:
@@ -153,6 +167,10 @@ def _all_plain(known: tuple[str, ...]) -> frozenset[str]:
 
 def _plain(name: str) -> str:
     return "".join(filter(str.isalnum, name.lower())).removesuffix("s")
+
+
+def _first(values: Iterable[str]) -> str:
+    return ", ".join(map(repr, sorted(values)[:5]))
 
 
 def _amounts(labels: Iterable[str]) -> list[str]:

@@ -59,7 +59,7 @@ def text_rows(path: Path, asked: TableConfig) -> Rows:
             *check_labels(str(path), found.label, labels),
         ]
     _check_images(path, images)
-    return Rows(path, images, labels, splits and splits_in(found.split, splits), said)
+    return Rows(path, images, labels, splits and splits_in(str(path), found.split, splits), said)
 
 
 def read_parquet(path: Path, asked: TableConfig) -> Catalog:
@@ -84,7 +84,7 @@ def read_parquet(path: Path, asked: TableConfig) -> Catalog:
     splits = None
     if found.split is not None:
         texts = [str(split or "") for split in table.column(found.split).to_pylist()]
-        splits = splits_in(found.split, texts)
+        splits = splits_in(str(path), found.split, texts)
     if images is not None:
         _check_images(path, images)
         return _of_files(Rows(path, images, labels, splits, said), asked.image_root)
