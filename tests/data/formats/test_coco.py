@@ -72,6 +72,20 @@ def test_roboflow_has_one_file_for_each_split(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("key", "again", "message"),
+    [
+        ("categories", {"id": 7, "name": "horse"}, r"categories\[2\], horse, .* of .*\[0\], cat;"),
+        ("images", {"id": 1, "file_name": "c"}, r"images\[2\], c, .* id 1 of images\[1\], b;"),
+    ],
+)
+def test_an_id_that_two_entries_have_is_refused(tmp_path, key, again, message):
+    content = coco(("a", 7), ("b", 3))
+    content[key] = [*content[key], again]
+    with pytest.raises(TutelageError, match=f"{message} number .* anew"):
+        read_catalog(saved(tmp_path / "c.json", content))
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"images": {}}, r"images is \{\}; expected a list"),

@@ -23,13 +23,10 @@ def read_json(path: Path, content: Mapping[str, Any]) -> Listing:
     Boxes are not looked at, nor are captions or key points.
 
     Raises:
-        TutelageError: a wrong shape, an unknown id, or images that hold several categories each:
-            then it is about detection.
+        TutelageError: a wrong shape, an unknown id or one that two entries have, or images that
+            hold several categories each: then it is about detection.
     """
-    names = {}
-    for place, row in enumerate(_rows(path, content, "categories")):
-        where = f"{path}: categories[{place}]"
-        names[_number(row, "id", where)] = expect(row.get("name"), str, f"{where}, name").strip()
+    names = _by_id(path, content, "categories", "name")
     labels: dict[int, set[str]] = defaultdict(set)
     boxes = 0
     for place, row in enumerate(_rows(path, content, "annotations")):
@@ -37,14 +34,12 @@ def read_json(path: Path, content: Mapping[str, Any]) -> Listing:
         category = _number(row, "category_id", where)
         if category not in names:
             raise TutelageError(f"{where} has the category {category}, which is not listed")
-        labels[_number(row, "image_id", where)].add(names[category])
+        labels[_number(row, "image_id", where)].add(names[category].strip())
         boxes += bool(row.get("bbox"))
-    images = {}
-    for place, row in enumerate(_rows(path, content, "images")):
-        where = f"{path}: images[{place}]"
-        number = _number(row, "id", where)
-        file = expect(row.get("file_name"), str, f"{where}, file_name")
-        images[number] = Listed(file, frozenset(labels.get(number, ())))
+    images = {
+        number: Listed(file, frozenset(labels.get(number, ())))
+        for number, file in _by_id(path, content, "images", "file_name").items()
+    }
     if strangers := sorted(labels.keys() - images.keys()):
         raise TutelageError(
             f"{path}: {counted(len(strangers), 'image')} with annotations {are(len(strangers))} "
@@ -64,6 +59,24 @@ def _rows(path: Path, content: Mapping[str, Any], key: str) -> list[dict[str, An
     """One of the file's lists of objects; empty where it is missing."""
     rows = expect(content.get(key, []), list, f"{path}: {key}")
     return [expect(row, dict, f"{path}: {key}[{place}]") for place, row in enumerate(rows)]
+
+
+def _by_id(path: Path, content: Mapping[str, Any], key: str, name: str) -> dict[int, str]:
+    """What the entries of a list are called, by their ids; TutelageError if two have the same."""
+    names: dict[int, str] = {}
+    places: dict[int, int] = {}
+    for place, row in enumerate(_rows(path, content, key)):
+        where = f"{path}: {key}[{place}]"
+        number = _number(row, "id", where)
+        called = expect(row.get(name), str, f"{where}, {name}")
+        if number in names:
+            raise TutelageError(
+                f"{where}, {called}, has the id {number} of {key}[{places[number]}], "
+                f"{names[number]}; number the {key} anew, and in the annotations as well (were "
+                "two files made into one?)"
+            )
+        names[number], places[number] = called, place
+    return names
 
 
 def _number(row: Mapping[str, Any], key: str, where: str) -> int:
