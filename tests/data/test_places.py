@@ -81,6 +81,27 @@ def test_two_folders_of_the_same_names_are_refused(tmp_path):
     assert find_images(tmp_path / "x.csv", ["1"], root).paths == [f"{root}/1.jpg"]
 
 
+def test_a_name_without_suffix_that_fits_two_images_is_refused(tmp_path):
+    for path in ("images/1.jpg", "images/1.png", "images/2.jpg"):
+        put(tmp_path / path)
+    message = r"x\.csv: 1 may be 1\.jpg or 1\.png in .*images; write the suffix"
+    with pytest.raises(TutelageError, match=message):
+        find_images(tmp_path / "x.csv", ["2", "1"])
+    assert found(tmp_path, ["2", "1.jpg"])[0] == ["2.jpg", "1.jpg"]
+
+
+def test_two_images_of_one_name_in_a_folder_that_is_not_used_are_no_matter(tmp_path):
+    for path in ("photos/1.jpg", "photos/2.jpg", "masks/1.png", "masks/1.bmp"):
+        put(tmp_path / path)
+    assert found(tmp_path, ["1", "2"])[1] == ["ROOT/photos/1.jpg", "ROOT/photos/2.jpg"]
+
+
+def test_a_whole_name_counts_before_one_without_its_suffix(tmp_path):
+    for path in ("images/a.jpg", "images/a.jpg.png", "images/b.jpg"):
+        put(tmp_path / path)
+    assert found(tmp_path, ["a.jpg", "b"])[0] == ["a.jpg", "b.jpg"]
+
+
 def test_a_root_that_is_no_folder_is_refused(tmp_path):
     with pytest.raises(TutelageError, match=r"--image-root .*no is not a folder"):
         find_images(tmp_path / "x.csv", ["1"], str(tmp_path / "no"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
@@ -30,7 +30,8 @@ def find_images(table: Path, images: Sequence[str], root: str | None = None) -> 
     the suffix of an image, and paths that are whole may come from another machine.
 
     Raises:
-        TutelageError: none exists, or the same names are found in several folders.
+        TutelageError: none exists, the same names are found in several folders, or a name without
+            suffix fits several images.
     """
     start = images_root(root, table.parent)
     names = [image.replace("\\", "/") for image in images]
@@ -46,10 +47,17 @@ def find_images(table: Path, images: Sequence[str], root: str | None = None) -> 
             "another folder"
         )
     chosen = _chosen(table, homes)
-    placed = [
-        next(((home, of[home]) for home in chosen if home in of), (chosen[0], name))
-        for name, of in zip(names, homes, strict=True)
-    ]
+    placed = []
+    for name, of in zip(names, homes, strict=True):
+        home = next((home for home in chosen if home in of), chosen[0])
+        fits = of.get(home, [name])
+        if len(fits) > 1:
+            first, second, *_ = sorted(fits)
+            raise TutelageError(
+                f"{table}: {name} may be {first} or {second} in {start / home}; write the suffix "
+                "in the table as well, or name a folder that holds only one with --image-root"
+            )
+        placed.append((home, fits[0]))
     shown = ", ".join(str(start / home) for home in chosen[:5])
     said = [f"the images of {table} were found in {shown}"] if chosen != [""] else []
     return Places(
@@ -79,17 +87,23 @@ class _Found:
                 for name in (base, os.path.splitext(base)[0]):
                     self.by_name[_composed(name)].append(path)
 
-    def homes(self, name: str) -> dict[str, str]:
-        """The folders in which an image of this name lies -> the name with its suffix."""
+    def homes(self, name: str) -> dict[str, list[str]]:
+        """The folders in which an image of this name lies -> the name with its suffix.
+
+        There are several where the name lacks its suffix, and no file is called exactly so.
+        """
         plain = _composed(name.removeprefix("./"))
         depth = plain.count("/") + 1
-        found = {}
+        whole, found = defaultdict(list), defaultdict(list)
         for path in self.by_name.get(plain.rpartition("/")[2], ()):
             parts = path.split("/")
             end = "/".join(parts[-depth:])
-            if plain in (_composed(end), _composed(os.path.splitext(end)[0])):
-                found["/".join(parts[:-depth])] = end
-        return found
+            home = "/".join(parts[:-depth])
+            if plain == _composed(end):
+                whole[home].append(end)
+            elif plain == _composed(os.path.splitext(end)[0]):
+                found[home].append(end)
+        return {**found, **whole}
 
 
 def _composed(name: str) -> str:
@@ -97,7 +111,7 @@ def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _chosen(table: Path, homes: Sequence[dict[str, str]]) -> list[str]:
+def _chosen(table: Path, homes: Sequence[Collection[str]]) -> list[str]:
     """The folder that holds all images that exist, or those that hold a part each."""
     counts = Counter(home for of in homes for home in of)
     wanted = sum(map(bool, homes))
