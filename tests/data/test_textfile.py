@@ -43,6 +43,25 @@ def test_json_lines(tmp_path):
     )
 
 
+def test_numbers_in_json_lines_are_labels_as_in_parquet(tmp_path):
+    cells = ("1", "1.0", "1.5", "NaN", "true", '" a "')
+    lines = "\n".join(f'{{"image": "a", "label": {cell}}}' for cell in cells)
+    path = put(tmp_path / "x.jsonl", lines.encode())
+    assert content(path, ["label"])[1] == [["1", "1", "1.5", "", "True", "a"]]
+
+
+@pytest.mark.parametrize(
+    ("cell", "kind"), [('["cat"]', "a list"), ("[]", "a list"), ('{"name": "cat"}', "an object")]
+)
+def test_a_list_or_an_object_in_a_column_that_is_used_is_refused(cell, kind, tmp_path):
+    lines = f'{{"image": 1, "label": "a"}}\n{{"image": 2, "label": {cell}}}\n'
+    path = put(tmp_path / "x.jsonl", lines.encode())
+    assert content(path, ["image"])[1] == [["1", "2"]]
+    message = rf"x\.jsonl: column label holds {kind} in data row 2; expected a text or a number"
+    with pytest.raises(TutelageError, match=message):
+        content(path, ["label"])
+
+
 @pytest.mark.parametrize("line", ["[1, 2]", "3", "{", "[" * 100_000])
 def test_a_line_that_is_no_object_is_refused(line, tmp_path):
     path = put(tmp_path / "x.jsonl", f'{{"label": 1}}\n{line}\n'.encode())

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from tutelage.data.catalog import split_of
+from tutelage.data.columns import label_text
 from tutelage.data.encoding import encoding_of
 from tutelage.data.header import known_columns
 from tutelage.data.layout import is_image
@@ -27,11 +28,15 @@ class TextTable:
     path: Path
     encoding: str
     names: list[str]  # of its columns
-    rows: Iterable[list[str]]
+    rows: Iterable[Sequence[Any]]  # texts, and in JSON lines whatever stands there
     warnings: list[str]
 
     def columns(self, wanted: Sequence[str]) -> list[list[str]]:
-        """The wanted columns; a short row's missing cells are empty."""
+        """The wanted columns; a short row's missing cells are empty.
+
+        Raises:
+            TutelageError: a row has too many cells, or a cell holds a list or an object.
+        """
         places = [self.names.index(name) for name in wanted]
         columns: list[list[str]] = [[] for _ in wanted]
         for number, row in enumerate(self.rows, start=1):
@@ -41,7 +46,14 @@ class TextTable:
                     f"{len(self.names)}; put quotes around a path that contains a comma: {row}"
                 )
             for column, place in zip(columns, places, strict=True):
-                column.append(row[place].strip() if place < len(row) else "")
+                value = row[place] if place < len(row) else ""
+                if isinstance(value, (list, dict)):
+                    kind = "a list" if isinstance(value, list) else "an object"
+                    raise TutelageError(
+                        f"{self.path}: column {self.names[place]} holds {kind} in data row "
+                        f"{number}; expected a text or a number"
+                    )
+                column.append(label_text(value))  # 1 and 1.0 are one class, as in Parquet
         return columns
 
 
@@ -87,7 +99,7 @@ def _names_without_header(cells: list[str]) -> list[str] | None:
     return [*("image" if image else "label" for image in images[:2]), "split"][: len(cells)]
 
 
-def _json_lines(path: Path, file: TextIO) -> tuple[list[str], Iterator[list[str]], list[str]]:
+def _json_lines(path: Path, file: TextIO) -> tuple[list[str], Iterator[list[Any]], list[str]]:
     objects = []
     for number, line in enumerate(file, start=1):
         try:
@@ -97,9 +109,5 @@ def _json_lines(path: Path, file: TextIO) -> tuple[list[str], Iterator[list[str]
                 f"{path}: line {number} is not a JSON object ({error}); mend it, or take it out"
             ) from error
     names = list(dict.fromkeys(name for found in objects for name in found))
-    rows = ([_text(found.get(name)) for name in names] for found in objects)
+    rows = ([found.get(name) for name in names] for found in objects)
     return names, rows, []
-
-
-def _text(value: object) -> str:
-    return "" if value is None else str(value)
