@@ -238,6 +238,21 @@ def test_two_labels_take_no_part_unless_a_person_decided() -> None:
         assert find_duplicates(catalog, store).left_out == gone
 
 
+@pytest.mark.parametrize(
+    ("reviewed", "gone"),
+    [("a", {"b", "c"}), ("b", {"a", "c"}), ("c", {"a", "b"}), ("bc", {"a"}), ("", {"a", "b", "c"})],
+)
+def test_of_exact_copies_under_two_labels_a_reviewed_one_stays(
+    reviewed: str, gone: set[str]
+) -> None:
+    images = photos(8)
+    images[1:3] = images[0]
+    rows = [("train", "ant"), ("train", "ant"), ("train", "bee"), *[("train", "")] * 45]
+    catalog = dataclasses.replace(catalog_of(rows), reviewed=frozenset(reviewed))
+    store = tiny.store(np.concatenate([images, OTHERS]))
+    assert find_duplicates(catalog, store).left_out == gone
+
+
 def test_exact_copies_in_train_count_once_and_near_ones_stay() -> None:
     images = photos(8)
     images[[0, 2, 3]] = images[1]

@@ -25,7 +25,7 @@ from tutelage.system.files import csv_line, write_atomically
 from tutelage.system.words import counted
 
 DUPLICATES = "duplicates.csv"
-NONE, TEST, VAL, LABELED, POOL, UNLABELED = -1, 0, 1, 2, 3, 4  # ranks
+NONE, TEST, VAL, REVIEWED, LABELED, POOL, UNLABELED = -1, 0, 1, 2, 3, 4, 5  # ranks
 NAMED = 3  # pairs in a note
 RADIUS = 7  # bits of 64; 98 of 100 photos stay within it after JPEG at quality 50, or halving
 MOST_CANDIDATES = 500_000  # pairs that are compared by their pixels
@@ -173,7 +173,10 @@ def find_duplicates(
     and copies are only reported. ``progress`` is called with the number of images looked at.
     """
     known = catalog.labels >= 0
+    # Exact copies are compared with the first of them alone, and so a reviewed one comes first.
+    reviewed = np.array([name in catalog.reviewed for name in catalog.names], dtype=bool)
     rank = np.where(known, LABELED, POOL if pool_once else UNLABELED)
+    rank[known & reviewed] = REVIEWED
     rank[known & (catalog.splits == "val")] = VAL
     rank[known & (catalog.splits == "test")] = TEST
     rank[~store.readable | (~known & (catalog.splits != "train"))] = NONE
