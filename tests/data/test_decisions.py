@@ -89,6 +89,30 @@ def test_a_torn_line_is_cut_off_and_later_ones_are_whole(tmp_path: Path) -> None
     assert path.read_bytes().startswith(whole)
 
 
+def test_a_last_line_without_a_line_break_counts_and_stays(tmp_path: Path) -> None:
+    path = decided(
+        tmp_path / "decisions.jsonl", Decision("a", "accept", "ant"), Decision("b", "reject", None)
+    )
+    ended = path.read_bytes()
+    path.write_bytes(ended.removesuffix(b"\n"))  # as a script joins lines
+    assert list(read_decisions(path)) == ["a", "b"]
+    with Decisions(path) as file:
+        assert list(file.standing) == ["a", "b"]
+        assert path.read_bytes() == ended
+        file.decide(Decision("c", "accept", "bee"))
+    assert list(read_decisions(path)) == ["a", "b", "c"]
+    assert path.read_bytes().startswith(ended)
+
+
+def test_a_last_line_that_is_no_decision_is_named_and_not_cut_off(tmp_path: Path) -> None:
+    path = decided(tmp_path / "decisions.jsonl", Decision("a", "accept", "ant"))
+    content = path.read_bytes() + b'{"image": "b", "action": "love", "label": null}'
+    path.write_bytes(content)
+    with pytest.raises(TutelageError, match=r"line 2 of .* is not a decision: .*love"):
+        Decisions(path)
+    assert path.read_bytes() == content
+
+
 def test_a_line_that_is_no_decision_is_named(tmp_path: Path) -> None:
     path = decided(tmp_path / "decisions.jsonl", Decision("a", "accept", "ant"))
     path.write_bytes(path.read_bytes() + b'{"image": "b", "action": "love", "label": null}\n')

@@ -68,6 +68,8 @@ class Decisions:
             self._past = _standing(_parsed(lines, path))
             if torn:  # a kill in mid-line: what is there was never confirmed to anyone
                 self._file.truncate(len(content) - torn)
+            elif content and not content.endswith(b"\n"):  # else the next line would join this one
+                os.write(self._file.fileno(), b"\n")
         except BaseException:
             self._file.close()
             raise
@@ -306,9 +308,17 @@ def _made_classes(
 
 
 def _whole_lines(content: bytes) -> tuple[list[bytes], int]:
-    """The complete lines, and the number of bytes of an incomplete last one."""
+    """The complete lines, and the number of bytes of an incomplete last one.
+
+    A last line without a line break is complete if it is JSON, which no beginning of a line is: a
+    script may leave the break out.
+    """
     *lines, rest = content.split(b"\n")
-    return lines, len(rest)
+    try:
+        json.loads(rest)
+    except (ValueError, RecursionError):  # also where nothing is left
+        return lines, len(rest)
+    return [*lines, rest], 0
 
 
 def _parsed(lines: Iterable[bytes], path: Path) -> Iterator[dict[str, Any]]:
