@@ -38,6 +38,17 @@ def test_the_headline_has_the_accuracy_and_the_summary_what_it_is_worth(make_rep
     assert overall.startswith("All steps together, from probe (70.0%) to student: gained 15.0 poi")
 
 
+def test_always_the_same_answer_is_compared_over_the_classes_that_are_judged(
+    make_report: Any,
+) -> None:
+    labels = np.arange(60) % 2  # of five classes, three have no test image
+    classes = ("ant", "bee", "fly", "gnat", "wasp")
+    balanced = make_verdict(make_report(classes=classes, labels=labels)).worth[-1]
+    assert "(50.0% if the answer were always the same)" in balanced
+    unknown = make_verdict(make_report(classes=classes, labels=labels, test=False)).worth[-1]
+    assert "always the same" not in unknown
+
+
 @pytest.mark.parametrize(
     ("share", "verdict", "words"),
     [(0.95, "better", "The final model (probe) is 20.0 points better than always answering “bee”"),

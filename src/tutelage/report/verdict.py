@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+
 from tutelage.report.model import DecisionRow, DeploymentRow, Report, StageTest
 from tutelage.report.numbers import Baseline, baseline, stage_change, wins_and_losses
 from tutelage.report.wording import (
@@ -241,10 +243,13 @@ def _against_baseline(judged: Rung | None, standing: Standing | None) -> list[st
 def _balanced(report: Report, judged: Rung | None) -> list[str]:
     if judged is None or judged.balanced_accuracy is None:
         return []
+    alike = ""
+    if tested := next(iter(report.predictions.values()), None):
+        there = len(np.unique(tested.labels))  # a class without test images does not count
+        alike = f" ({percent(1 / there)} if the answer were always the same)"
     return [
-        f"Balanced accuracy, the mean over the classes, is {percent(judged.balanced_accuracy)} "
-        f"({percent(1 / len(report.classes))} if the answer were always the same); macro-F1 is "
-        f"{percent(judged.macro_f1)}."
+        f"Balanced accuracy, the mean over the classes, is {percent(judged.balanced_accuracy)}"
+        f"{alike}; macro-F1 is {percent(judged.macro_f1)}."
     ]
 
 
