@@ -294,6 +294,7 @@ def test_a_stage_that_the_disk_damaged_is_named_and_done_anew(
     assert captured.out == ""
     said = captured.err
     assert "12 labelled, 30 unlabelled, 0 val, 18 test images of 3 classes" in said
+    assert "labels of each class: disc (4), square (4), triangle (4)\n" in said
     assert "student: done" in said
     assert f"report: {run / 'report.html'}" in said
     assert "stage student is damaged (the bytes of model.safetensors are not those" in said

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from catalogs import by_name, put
 
-from tutelage.data.folder import image_files
+from tutelage.data.folder import files_below, image_files
 from tutelage.data.open import read_catalog
 from tutelage.system.errors import TutelageError
 
@@ -221,6 +221,19 @@ def test_an_empty_class_folder_is_left_out_and_said(tree):
     assert catalog.warnings == (
         "class folder train/moth is empty: left out; add images or delete it",
     )
+
+
+def test_results_among_the_classes_are_no_class(tmp_path: Path) -> None:
+    """As where a run was started in the folder of its images: results go to runs/1."""
+    for name in ("ant/a.png", "bee/b.png", "runs/1/student/golden/1.png"):
+        put(tmp_path / name)
+    for name in ("config.json", "events.jsonl"):
+        (tmp_path / "runs" / "1" / name).write_text("{}")
+    catalog = read_catalog(tmp_path)
+    assert catalog.names == ("ant/a.png", "bee/b.png")
+    assert catalog.classes == ("ant", "bee")
+    assert catalog.warnings == ("folder runs holds results of tutelage, and is no class",)
+    assert [*files_below(tmp_path / "runs" / "1", [])] != []  # asked for by name, they are read
 
 
 def test_what_is_left_out_is_counted(tree):

@@ -38,6 +38,7 @@ from tutelage.system.files import cache_folder, csv_line, write_atomically
 from tutelage.system.ranks import agreed, by_lead, is_lead, lead_first
 from tutelage.system.words import counted
 
+_SHOWN = 10  # classes that are named at the start
 NO_CLASS = "(none)"  # a head has an output, also where only the trunk is looked at
 
 
@@ -110,6 +111,11 @@ def say_images(data: LoadedData, console: Console, *, on_page: int = 0) -> None:
         f"{counts['test']:,} test images{f' of {len(classes)} classes' if classes else ''}; on "
         f"{data.device.type}"
     )
+    if classes:
+        each = np.bincount(data.split.labels[data.split.indices("labeled")], minlength=len(classes))
+        named = [f"{name} ({count:,})" for name, count in zip(classes, each, strict=True)]
+        more = f" and {len(named) - _SHOWN} more" if len(named) > _SHOWN else ""
+        console.say(f"labels of each class: {', '.join(named[:_SHOWN])}{more}")
 
 
 def write_skipped(store: ImageStore, out: Path) -> None:

@@ -37,6 +37,7 @@ METAVARS = {
     "student_weights": "FILE",
     "track": "NAMES",
     "watch": "FOLDER",
+    "web": "FOLDER",
     "weights": "FILE",
 }
 """What the help calls a value, where that is not the option's own name."""

@@ -14,6 +14,7 @@ from tutelage.data.sources import FileSource
 from tutelage.system.errors import TutelageError
 from tutelage.system.words import are, counted
 
+_RESULTS = {"config.json", "events.jsonl"}  # what a folder holds that a run works or worked in
 PACKED = (".zip", ".rar", ".7z", ".gz", ".tgz", ".bz2", ".xz", ".zst")
 
 
@@ -39,7 +40,10 @@ class _Tree:
         for folder in sorted(folders):
             if not self.add(folder, as_text(folder.name), split):
                 self.warnings.append(
-                    f"class folder {self.name(folder)} is empty: left out; add images or delete it"
+                    f"folder {self.name(folder)} holds results of tutelage, and is no class"
+                    if any({*files} >= _RESULTS for _, _, files in os.walk(folder))
+                    else f"class folder {self.name(folder)} is empty: left out; add images or "
+                    "delete it"
                 )
 
     def add_loose(self, folder: Path, *, taken: bool, beside: str) -> None:
@@ -206,7 +210,8 @@ def files_below(folder: Path | str, closed: list[str]) -> Iterator[str]:
     """Yield every visible file below ``folder``, and everything else that is not a folder.
 
     Links to files are followed. ``folder`` itself may be a link, or not exist. ``closed`` takes the
-    folders that are links, which could lead anywhere and in circles, or that cannot be listed.
+    folders that are links, which could lead anywhere and in circles, or that cannot be listed. The
+    results of a run below it are passed over: its pictures are copies, and name no class.
     """
     todo = [str(folder)]  # os.walk recurses, and deep trees exhaust Python's stack before 3.12
     while todo:
@@ -218,6 +223,8 @@ def files_below(folder: Path | str, closed: list[str]) -> Iterator[str]:
             continue
         except OSError:
             closed.append(parent)
+            continue
+        if parent != str(folder) and {entry.name for entry in entries} >= _RESULTS:
             continue
         folders = []
         for entry in entries:

@@ -49,7 +49,8 @@ def find_columns(where: str, names: Sequence[str], asked: TableConfig) -> Column
     if image is None:
         raise TutelageError(
             f"{where} lacks the column image; found: {shown}. Expected image, label (empty = "
-            "unlabelled) and, if you like, split; --image-column can name another column"
+            "unlabelled) and, if you like, split; --image-column can name another column (for "
+            "predict, call it image)"
         )
     said = (
         f"{where} has no column label, so its images are unlabelled; found: {shown}; "
