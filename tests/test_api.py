@@ -152,7 +152,7 @@ def test_missing_images_and_models_are_said(finished: Path, photos: Path, tmp_pa
 def test_evaluate_agrees_with_metrics_json(form: str, finished: Path, photos: Path) -> None:
     expected = read_metrics(finished)["final"]["test"]
     figures = api.evaluate(finished / form, photos)
-    assert set(figures) == {"split", "threshold", "skipped", "reasons", *expected}
+    assert set(figures) == {"split", "threshold", "skipped", "reasons", "notes", *expected}
     assert figures["threshold"] is None
     assert (figures["split"], figures["n"], figures["skipped"]) == ("test", 18, 0)
     assert abs(figures["accuracy"] - expected["accuracy"]) * 18 < 1 + 1e-9

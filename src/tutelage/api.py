@@ -355,7 +355,7 @@ def evaluate(
     Returns:
         The figures of metrics.json, with ``threshold``, the decision threshold that the model keeps
         (CLASS=P), or None, ``skipped``, how many images cannot be read, and their ``reasons`` by
-        name.
+        name, and ``notes`` on how the data was read.
 
     Raises:
         TutelageError: the split has no labelled image, or classes the model does not know.

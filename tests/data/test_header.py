@@ -45,6 +45,13 @@ def test_what_is_not_clear_is_refused(names, asked, message):
         find_columns("t", names, TableConfig(**asked))
 
 
+def test_answers_of_predict_are_called_so():
+    names = ["image", "label", "confidence", "p_ant", "p_bee"]
+    (note,) = find_columns("t", names, TableConfig()).warnings
+    assert note.startswith("t looks like answers of tutelage predict, so its labels are a model's")
+    assert find_columns("t", names[:3], TableConfig()).warnings == ()
+
+
 def test_a_column_called_set_counts_where_it_holds_splits():
     assert splits_in("t", "Set", ["Train", "", "valid"]) == ["Train", "", "valid"]
     assert splits_in("t", "Set", ["", "A", "B"]) is None

@@ -116,6 +116,8 @@ def _print_page(result: dict[str, Any]) -> None:
 
 
 def _print_figures(figures: dict[str, Any], *, as_json: bool) -> None:
+    for note in figures["notes"]:
+        _print_line(f"note: {note}")
     _print_skipped([*figures["reasons"].items()])
     if figures["threshold"] is not None:
         _print_line(f"decision threshold that the model keeps: {figures['threshold']}")

@@ -57,8 +57,13 @@ def find_columns(where: str, names: Sequence[str], asked: TableConfig) -> Column
         "--label-column can name another column"
     )
     splits = [name for known in SPLIT for name in names if _fits(name, (known,))]
-    warnings = () if label is not None else (said,)
-    return Columns(image, label, splits[0] if splits else None, warnings)
+    warnings = [] if label is not None else [said]
+    if {"label", "confidence"} <= {*names} and any(name.startswith("p_") for name in names):
+        warnings.append(
+            f"{where} looks like answers of tutelage predict, so its labels are a model's: nothing "
+            "that is judged by them says how well a model does"
+        )
+    return Columns(image, label, splits[0] if splits else None, tuple(warnings))
 
 
 def has_columns(names: Sequence[str], asked: TableConfig) -> bool:

@@ -196,7 +196,7 @@ def evaluate(opened: Any, catalog: Catalog, data: str, *, split: str) -> dict[st
     assert figures is not None
     kept = opened.decision_threshold
     threshold = None if kept is None else threshold_text(kept)
-    counts = {"skipped": len(reasons), "reasons": reasons}
+    counts = {"skipped": len(reasons), "reasons": reasons, "notes": list(catalog.warnings)}
     return {"split": split, "threshold": threshold, **figures, **counts}
 
 
