@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tutelage.system.files import (
+    append,
     csv_line,
     explain,
     install,
@@ -222,6 +223,38 @@ def test_the_mend_depends_on_what_happened_and_where(
     assert told(errno.EISDIR, run / "a") == f"{run / 'a'}: Is a directory"
     assert told(errno.ENOMEM, None) == "Cannot allocate memory"
     assert explain(OSError("odd")) == "odd"
+
+
+class NearlyFull(io.FileIO):
+    """A file that takes two bytes at a time, until its disk is full at ten bytes."""
+
+    def write(self, content: object) -> int:
+        left = 10 - self.seek(0, os.SEEK_END)
+        if left <= 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(content[: min(2, left)])  # type: ignore[index]
+
+
+def test_what_is_added_is_there_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "rows"
+    monkeypatch.setattr(Path, "open", lambda self, mode, buffering: NearlyFull(self, mode))
+    append(path, b"12345")
+    with pytest.raises(OSError, match="No space") as error:
+        append(path, b"678901")
+    assert error.value.filename == str(path)
+    monkeypatch.undo()
+    assert path.read_bytes() == b"12345"
+
+
+def test_the_torn_end_of_a_file_of_rows_is_cut_before_more_is_added(tmp_path: Path) -> None:
+    path = tmp_path / "rows"
+    path.write_bytes(b"aaabb")
+    append(path, b"ccc", row=3)
+    assert path.read_bytes() == b"aaaccc"
+    append(path, b"ddd", row=3)
+    assert path.read_bytes() == b"aaacccddd"
 
 
 def test_a_csv_line_is_one_row_whatever_is_in_its_cells() -> None:

@@ -80,6 +80,34 @@ def test_a_torn_end_is_left_out_and_what_is_damaged_or_foreign_is_refused(
         api.watch(place / "m.onnx", tmp_path, reference=place / "images")
 
 
+def test_rows_behind_a_torn_one_are_whole(place: Path, tmp_path: Path) -> None:
+    served(place, tmp_path)
+    (file,) = tmp_path.iterdir()
+    whole = file.read_bytes()
+    file.write_bytes(whole[:250])  # a kill, in the second row
+    model = RecordingModel(place / "m.onnx", tmp_path)
+    image = np.full((4, 4, 3), (255, 0, 0), np.uint8)
+    model.probabilities([image])
+    assert file.read_bytes()[: ROW.itemsize] == whole[: ROW.itemsize]
+    assert read_record([tmp_path], model).predicted.tolist() == [
+        *np.frombuffer(whole[: ROW.itemsize], ROW)["predicted"],
+        0,
+    ]
+
+
+@pytest.mark.parametrize("predicted", [-1, 2, 939538432])
+def test_a_class_that_the_model_does_not_have_is_damage(
+    place: Path, tmp_path: Path, predicted: int
+) -> None:
+    model = served(place, tmp_path)
+    (file,) = tmp_path.iterdir()
+    rows = np.frombuffer(file.read_bytes(), ROW).copy()
+    rows["predicted"][3] = predicted
+    file.write_bytes(rows.tobytes())
+    with pytest.raises(TutelageError, match="is damaged; delete it"):
+        read_record([tmp_path], model)
+
+
 def test_a_full_disk_stops_no_answer_and_is_said_once(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -104,21 +104,30 @@ def _being_written(path: Path) -> bool:
         return True
 
 
-def append_line(path: Path, text: str) -> None:
-    """Add a line to a file, or nothing: half a line would spoil the one after it.
+def append(path: Path, content: bytes, row: int = 1) -> None:
+    """Add bytes to a file, or nothing: a part of them would spoil what comes after it.
+
+    A file of rows, of ``row`` bytes each, loses the part of one that a kill has left at its end.
 
     Raises:
         OSError: it cannot be written; the error names ``path``.
     """
-    left = text.encode() + b"\n"
     with about(path), path.open("ab", buffering=0) as file:
-        end = file.seek(0, os.SEEK_END)
+        size = file.seek(0, os.SEEK_END)
+        end = size - size % row
+        if end < size:
+            file.truncate(end)
         try:
-            while left:  # a disk that is nearly full takes a part
-                left = left[file.write(left) :]
+            while content:  # a disk that is nearly full takes a part
+                content = content[file.write(content) :]
         except OSError:
             file.truncate(end)
             raise
+
+
+def append_line(path: Path, text: str) -> None:
+    """Add a line of text to a file, or nothing, as ``append`` does; text is written as UTF-8."""
+    append(path, text.encode() + b"\n")
 
 
 def install(building: Path, folder: Path) -> None:

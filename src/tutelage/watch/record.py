@@ -14,7 +14,7 @@ import numpy as np
 
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.system.errors import TutelageError
-from tutelage.system.files import digest
+from tutelage.system.files import append, digest
 from tutelage.watch.look import COMPONENTS, Seen, check_features, seen_of
 from tutelage.watch.pixels import MEASURES
 
@@ -67,8 +67,8 @@ class RecordingModel(OnnxModel):
             rows[field.name] = getattr(seen, field.name)
         path = Path(f"{self._start}{datetime.now(UTC).date().isoformat()}{SUFFIX}")
         try:
-            with self._writing, path.open("ab", buffering=0) as file:
-                file.write(rows.tobytes())
+            with self._writing:
+                append(path, rows.tobytes(), ROW.itemsize)
         except OSError as error:
             if not self._failed:
                 print(f"{path} cannot be written: {error.strerror}", file=sys.stderr, flush=True)
@@ -102,15 +102,16 @@ def read_record(paths: Sequence[Path], model: OnnxModel) -> Seen:
             f"{files[0]} was written by another model than {model.path}; give the one that was "
             "served"
         )
-    rows = np.concatenate([_rows(file) for file in own])
+    rows = np.concatenate([_rows(file, len(model.classes)) for file in own])
     return Seen(**{field.name: rows[field.name] for field in fields(Seen)})
 
 
-def _rows(file: Path) -> np.ndarray:
+def _rows(file: Path, classes: int) -> np.ndarray:
     """The whole rows of a file; a kill may have left a part of one at its end."""
     content = file.read_bytes()
     rows = np.frombuffer(content[: len(content) // ROW.itemsize * ROW.itemsize], ROW)
-    for name in ("confidence", "energy", "features", "pixels"):
-        if not np.isfinite(rows[name]).all():
-            raise TutelageError(f"{file} is damaged; delete it, or leave it out")
+    figures = ("confidence", "energy", "features", "pixels")
+    known = (rows["predicted"] >= 0) & (rows["predicted"] < classes)
+    if not (known.all() and all(np.isfinite(rows[name]).all() for name in figures)):
+        raise TutelageError(f"{file} is damaged; delete it, or leave it out")
     return rows
