@@ -3,7 +3,9 @@
 import io
 import threading
 import time
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -110,6 +112,18 @@ def test_a_slow_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         assert "within 0.2 s" in answer.json()["error"]
         assert 'requests_total{status="504"} 1.0' in asked.get("/metrics").text
     assert len(decoded) < 20, "work that nobody waits for ends"
+
+
+def test_an_answer_at_the_deadline_lacks_no_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticks = count(0, 10)  # each look at the clock is 10 s later
+    monkeypatch.setattr(serve, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
+    monkeypatch.setattr(serve, "CHUNK_IMAGES", 1)
+    files = [("images", (str(i), picture(RED))) for i in range(5)]
+    answer = client(tmp_path, seconds=30).post("/predict", files=files)
+    assert answer.status_code == 504
+    assert "no answer within 30 s" in answer.json()["error"]
 
 
 def test_waiting_bodies_are_bounded_and_given_back(

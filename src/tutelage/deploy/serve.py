@@ -221,7 +221,7 @@ class _Service:
         rows: list[dict[str, Any]] = []
         for chunk in _chunks(named, self._limits.pixels):
             if time.monotonic() > deadline:
-                break  # the request has timed out: nobody waits for the answer
+                raise TimeoutError  # an answer that lacks images would look like a whole one
             good = [(name, pixels) for name, pixels in chunk if not isinstance(pixels, str)]
             names, pixels = [name for name, _ in good], [image for _, image in good]
             found = iter(answer(self._model, names, pixels, reject=reject))
