@@ -94,6 +94,37 @@ def test_a_store_is_asked_for_images_folders_and_patterns(
         read()
 
 
+@pytest.mark.parametrize("obeys", [True, False])
+def test_of_an_image_of_unknown_size_no_more_is_read_than_an_image_may_have(
+    monkeypatch: pytest.MonkeyPatch, obeys: bool
+) -> None:
+    system = pytest.importorskip("fsspec").filesystem("memory")
+    system.pipe({"/unsized/large.png": b"12345", "/unsized/small.png": b"123"})
+    info, cat, asked = system.info, system.cat_file, []
+
+    def cut(path: str, start: int | None = None, end: int | None = None) -> bytes:
+        asked.append((start, end))
+        return cat(path, start, end) if obeys else cat(path)
+
+    monkeypatch.setattr(type(system), "info", lambda _, path: {**info(path), "size": None})
+    monkeypatch.setattr(type(system), "cat_file", lambda _, path, *a, **k: cut(path, *a, **k))
+    monkeypatch.setattr(fetch, "MAX_BYTES", 3)
+    assert fetched("memory:///unsized/small.png") == b"123"
+    with pytest.raises(OSError, match=r"it has . bytes or more; expected at most 3"):
+        fetched("memory:///unsized/large.png")
+    assert asked == [(0, 4), (0, 4)]
+
+
+def test_an_empty_image_is_read_without_a_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 answers a range of an object without bytes with an error."""
+    system = pytest.importorskip("fsspec").filesystem("memory")
+    system.pipe("/empty/a.png", b"")
+    asked = []
+    monkeypatch.setattr(type(system), "cat_file", lambda *a, **k: asked.append((a[1:], k)) or b"")
+    assert fetched("memory:///empty/a.png") == b""
+    assert asked == [(("/empty/a.png",), {})]
+
+
 def test_a_store_that_cannot_be_listed_and_one_that_is_not_known() -> None:
     pytest.importorskip("fsspec")
     with pytest.raises(TutelageError, match="Protocol not known: nothing"):
