@@ -368,6 +368,44 @@ def test_a_video_behind_a_photo_is_not_taken_for_its_scans():
     assert_close(decode(data), quadrants(), "JPEG")
 
 
+def with_header(extra):
+    """A JPEG with these bytes between its first marker and the rest."""
+    data = encode(Image.fromarray(quadrants()), "JPEG")
+    return data[:2] + extra + data[2:]
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        b"\xff\xe5\0\2" * 1100,
+        b"\xff\xe5\0\x06abcd" * 1100,
+        b"\xff\xd8" * 1100,  # markers without a length
+        b"\xff\xd9\xff\xff" * 1100,
+        b"\xff\xc8\xff\xf0" * 550,
+        b"\xff\xe0\0\2" + b"\0" * 150_000,  # bytes that Pillow passes over one by one
+        b"\xff" * 150_000,
+        b"\xff\xe0\0\2" + b"\xff\0" * 75_000,
+    ],
+)
+def test_a_jpeg_whose_header_is_endless_is_refused_before_it_is_walked(monkeypatch, extra):
+    monkeypatch.setattr(Image, "open", lambda *_, **__: pytest.fail("Pillow walks it"))
+    for data in (with_header(extra), with_header(extra)[: len(extra)]):  # also one without an end
+        for read in (decode, read_size):
+            with pytest.raises(UnreadableImage, match="1,000 segments or 100,000 stray bytes"):
+                read(data)
+
+
+def test_a_jpeg_with_as_much_metadata_as_profiles_and_previews_need_is_read():
+    large = b"\xff\xe2\xff\xff" + b"\xff" * 65_533
+    data = with_header(large * 300 + b"\xff\xe5\0\2" * 600 + b"\0" * 500 + b"\xff" * 500)
+    assert_close(decode(data), quadrants(), "JPEG")
+
+
+def test_a_video_of_many_segments_behind_a_photo_is_not_its_header():
+    data = encode(Image.fromarray(quadrants()), "JPEG") + b"\xff\xe5\0\2" * 2000
+    assert_close(decode(data), quadrants(), "JPEG")
+
+
 def test_large_images_are_decoded_one_at_a_time(monkeypatch):
     monkeypatch.setattr(decoding, "LARGE_PIXELS", 0)
     busy, most = 0, 0

@@ -1,5 +1,6 @@
 """Images are found in a request by their bytes; a refusal says what was there, and what to send."""
 
+import asyncio
 import io
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from answering import write_model
 from PIL import Image
 from starlette.testclient import TestClient
 
-from tutelage.deploy import serve
+from tutelage.deploy import serve, uploads
 from tutelage.deploy.openapi import Limits
 from tutelage.deploy.runtime import OnnxModel
 
@@ -86,3 +87,20 @@ def test_too_many_files_are_refused_with_the_limit(asked: TestClient) -> None:
     answer = asked.post("/predict", files=[("images", (f"{k}", b"x")) for k in range(3)])
     assert answer.status_code == 400
     assert "send at most 2 images at once" in answer.json()["error"]
+
+
+def test_the_event_loop_does_not_read_headers(
+    asked: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A header may be slow to read, and meanwhile nobody else would be answered."""
+    read, looked = uploads.read_size, []
+
+    def noted(content: bytes) -> tuple[int, int]:
+        with pytest.raises(RuntimeError, match="no running event loop"):
+            asyncio.get_running_loop()
+        looked.append(content)
+        return read(content)
+
+    monkeypatch.setattr(uploads, "read_size", noted)
+    assert asked.post("/predict", content=red(), headers={"Content-Type": FORM}).status_code == 200
+    assert looked == [red()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import anyio.to_thread
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -37,7 +38,8 @@ async def images_of(
     if not content:
         raise HTTPException(400, f"the body is empty; send an image, as {ONE} does")
     if not (kind.startswith("image/") or kind == BINARY):
-        _check_that_it_begins_like_an_image(content, kind)
+        # In a thread: meanwhile the event loop answers others.
+        await anyio.to_thread.run_sync(_check_that_it_begins_like_an_image, content, kind)
     return [("image", content)]
 
 
