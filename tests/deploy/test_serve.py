@@ -1,5 +1,6 @@
 """What the server answers, and what it refuses."""
 
+import gc
 import io
 import threading
 import time
@@ -154,6 +155,41 @@ def test_waiting_bodies_are_bounded_and_given_back(
         first.join()
         assert answers[0].status_code == 200
         assert asked.post("/predict", content=content, headers=headers).status_code == 200
+
+
+def test_what_a_request_used_is_given_back_when_its_thread_ends_not_at_its_timeout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    large, small = picture(RED, "BMP", (40, 40)), picture(GREEN)  # 4,854 bytes, and 77
+    decoded, go_on = [], threading.Event()
+    decode = serve.decode
+
+    def held(data: bytes) -> np.ndarray:
+        decoded.append(data)
+        assert go_on.wait(30)
+        return decode(data)
+
+    monkeypatch.setattr(serve, "decode", held)
+    monkeypatch.setattr(serve, "CHUNK_IMAGES", 1)
+    with client(tmp_path, seconds=0.3, threads=1, total_bytes=12_000) as asked:
+
+        def status(*images: bytes) -> int:
+            files = [("images", ("a", content)) for content in images]
+            return asked.post("/predict", files=files).status_code
+
+        while not decoded:  # a slow machine may be timed out before the thread begins
+            assert status(large, large) == 504
+        for _ in range(2):
+            assert status(small) == 504
+        assert decoded == [large], "one thread, which has not ended"
+        assert status(large, large) == 503, "its bytes are held"
+        go_on.set()
+        until = time.monotonic() + 30
+        while (last := status(large, large)) != 200 and time.monotonic() < until:
+            time.sleep(0.05)
+        assert last == 200
+    gc.collect()
+    assert not [row for row in caplog.records if row.name == "asyncio"], "of errors never looked at"
 
 
 def test_health_metrics_and_descriptions(tmp_path: Path) -> None:

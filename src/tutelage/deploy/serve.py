@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,7 @@ class _Service:
         self._model = model
         self._name = name
         self._limits = limits
-        self._limiter = CapacityLimiter(limits.threads)
+        self._slots = asyncio.Semaphore(limits.threads)
         self._held = 0  # bytes of bodies in memory; only the event loop's thread changes it
         self._registry = CollectorRegistry()
         kept: Any = {"registry": self._registry}
@@ -176,13 +177,19 @@ class _Service:
         reject = text in ("true", "1")
         if reject and self._model.unknown_threshold is None:
             raise HTTPException(400, "this model has no threshold to reject by: leave out reject")
-        with self._holding() as hold:
+        with ExitStack() as held:
+            hold = held.enter_context(self._holding())
             named = await images_of(request, self._limits, hold)
             request.state.images = len(named)
             began = time.monotonic()
-            rows = await anyio.to_thread.run_sync(
-                self._rows, named, reject, deadline, limiter=self._limiter
-            )
+            await self._slots.acquire()
+            held.callback(self._slots.release)
+            work = asyncio.create_task(self._in_thread(named, reject, deadline))
+            work.add_done_callback(partial(_ended, held.pop_all()))
+        # A thread cannot be stopped. So a timeout ends this wait alone, not the work, which keeps
+        # its slot and its bytes until it ends.
+        await asyncio.wait([work])
+        rows = work.result()
         took = 1000 * (time.monotonic() - began)
         readable = [row for row in rows if "error" not in row]
         self._images.labels("answered").inc(len(readable))
@@ -215,6 +222,12 @@ class _Service:
         finally:
             self._held -= mine
 
+    async def _in_thread(
+        self, named: Sequence[tuple[str, bytes]], reject: bool, deadline: float
+    ) -> list[dict[str, Any]]:
+        own = CapacityLimiter(1)  # the request has a slot already
+        return await anyio.to_thread.run_sync(self._rows, named, reject, deadline, limiter=own)
+
     def _rows(
         self, named: Sequence[tuple[str, bytes]], reject: bool, deadline: float
     ) -> list[dict[str, Any]]:
@@ -230,6 +243,12 @@ class _Service:
                 for name, what in chunk
             ]
         return rows
+
+
+def _ended(used: ExitStack, work: asyncio.Task[Any]) -> None:
+    used.close()
+    if not work.cancelled():
+        work.exception()  # after a timeout nobody else asks, and asyncio would complain
 
 
 def _row(prediction: Prediction) -> dict[str, Any]:
