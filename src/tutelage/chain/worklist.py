@@ -27,7 +27,7 @@ from tutelage.system.files import write_parquet
 
 SUGGESTED = 200  # images to label next, at most
 STEP = 50  # further labels whose gain is extrapolated
-CURVE = (0.25, 0.5, 1.0)  # shares of the labels that the extrapolation starts from
+CURVE = (0.25, 0.5, 1.0)  # shares of the labels that heads learn from, for the extrapolation
 LEAST_LABELS = 40  # with fewer, the curve would be noise
 
 
@@ -38,16 +38,18 @@ class Curve:
     labels: Floats  # how many each head learned from
     errors: Floats  # its error on held-out labels
 
-    def gain(self, more: int) -> float:
-        """Accuracy that ``more`` labels would bring, by a power law through the points.
+    def gain(self, labels: int, more: int) -> float:
+        """Accuracy that ``more`` labels would bring to a head that learned from ``labels``.
 
-        Errors fall as a power of the number of labels (Cortes et al. 1993, "Learning Curves";
-        Hestness et al. 2017, arXiv:1712.00409).
+        By a power law through the points: errors fall as a power of the number of labels (Cortes et
+        al. 1993, "Learning Curves"; Hestness et al. 2017, arXiv:1712.00409). The points may end
+        before ``labels``, since some are held out. More than the last error is not gained.
         """
         x, y = np.log(self.labels), np.log(np.clip(self.errors, 1e-3, None))
-        slope = min(0.0, float(np.polyfit(x, y, 1)[0]))
-        now = float(self.errors[-1])
-        return float(now * (1 - ((self.labels[-1] + more) / self.labels[-1]) ** slope))
+        slope, offset = np.polyfit(x, y, 1)
+        slope = min(0.0, float(slope))
+        now, then = np.exp(offset + slope * np.log([labels, labels + more]))
+        return min(float(now - then), float(self.errors[-1]))
 
 
 def write_worklist(chain: Pipeline) -> dict[str, list[Any]]:
@@ -92,7 +94,9 @@ def facts(chain: Pipeline, errors: LabelErrors, curve: Curve | None) -> dict[str
     """What the review page says above the images."""
     run = chain.run
     n, suspected = len(errors.probability), int(errors.suspected.sum())
-    gain = None if curve is None or not len(run.task.pool) else curve.gain(STEP)
+    gain = None
+    if curve is not None and len(run.task.pool):
+        gain = curve.gain(len(run.task.labels), STEP)
     sentences = [_doubt(n, suspected, round(errors.rate * n))] if n else []
     if gain is not None and curve is not None:
         sentences.append(
