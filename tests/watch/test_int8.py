@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from tutelage import api
 from tutelage.data.open import open_data
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.system.errors import TutelageError
+from tutelage.system.files import write_parquet
 from tutelage.watch.int8 import add_reference, write_int8_reference
 from tutelage.watch.reference import load_reference, make_reference, save_reference
 
@@ -27,7 +29,9 @@ def folder(tmp_path: Path) -> Path:
     exact = OnnxModel(write_model(folder / "model.onnx", threshold=0.5))
     write_model(folder / "model.int8.onnx", threshold=0.45, most=290.0)
     catalog = open_data(write_pictures(tmp_path / "data", 30, seed=1))[0]
-    rows = np.arange(29, 5, -1)
+    catalog = catalog.select(np.delete(np.arange(30), 2))  # --decisions left this image out
+    write_parquet(tmp_path / "run" / "split.parquet", {"image": [*catalog.names]})
+    rows = np.arange(28, 4, -1)
     made = make_reference(exact, catalog, rows, rows % 2, "test images", learned=False)
     save_reference(made, exact, folder / "reference.npz")
     return folder
@@ -50,13 +54,22 @@ def test_the_same_images_are_seen_by_int8(folder: Path, tmp_path: Path) -> None:
         api.watch(folder / "model.int8.onnx", same)
 
 
+def test_images_that_came_or_went_besides_do_not_prevent_it(folder: Path, tmp_path: Path) -> None:
+    greens = tmp_path / "data" / "g"
+    for new in ("000.png", "002.png"):
+        shutil.copy(greens / "003.png", greens / new)
+    (greens / "001.png").unlink()
+    write_int8_reference(folder, folder / "model.onnx", folder / "model.int8.onnx")
+
+
 @pytest.mark.parametrize(
     ("spoiled", "words"),
     [
         ("run/student/reference.npz", "student has no reference.npz"),
         ("run/config.json", "student lies in no run folder whose images can be read again"),
         ("data/r/028.png", "the images of the run .* have changed since it was made"),
-        ("data/g/001.png", "the images of the run .* have changed since it was made"),
+        ("data/g/013.png", "the images of the run .* have changed since it was made"),
+        ("run/split.parquet", r"split\.parquet is not a readable Parquet file"),
     ],
 )
 def test_what_prevents_it_is_told(folder: Path, tmp_path: Path, spoiled: str, words: str) -> None:

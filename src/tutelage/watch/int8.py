@@ -11,10 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from tutelage.data.catalog import Catalog
+from tutelage.data.columns import open_parquet, undamaged
 from tutelage.data.runfolder import catalog_of, has_data
 from tutelage.deploy.find import REFERENCE, reference_beside
 from tutelage.deploy.images import pictures_of
 from tutelage.deploy.runtime import OnnxModel
+from tutelage.stats.metrics import Ints
 from tutelage.system.errors import TutelageError
 from tutelage.watch.look import look
 from tutelage.watch.reference import Reference, load_reference, save_reference
@@ -45,8 +48,8 @@ def write_int8_reference(folder: Path, exact: Path, rounded: Path) -> Path:
     from the data of the run that the folder lies in.
 
     Raises:
-        TutelageError: the folder has no reference or lies in no run, or the data is gone or not the
-            same any more.
+        TutelageError: the folder has no reference or lies in no run, or one of the images is gone
+            or not the same any more.
     """
     if not (folder / REFERENCE).is_file():
         raise TutelageError(f"{folder} has no {REFERENCE}")
@@ -56,9 +59,10 @@ def write_int8_reference(folder: Path, exact: Path, rounded: Path) -> Path:
     model = OnnxModel(rounded, threads=1)
     catalog = catalog_of(folder.parent)
     changed = f"the images of the run {folder.parent} have changed since it was made"
-    if known.rows.max() >= len(catalog):
+    rows = _rows_now(folder.parent, catalog, known.rows)
+    if rows is None:
         raise TutelageError(changed)
-    seen, _, skipped = look(model, pictures_of(catalog, known.rows))
+    seen, _, skipped = look(model, pictures_of(catalog, rows))
     same = not skipped and np.allclose(seen.pixels, known.seen.pixels, atol=SAME_PIXELS)
     if not same:
         raise TutelageError(changed)
@@ -66,3 +70,16 @@ def write_int8_reference(folder: Path, exact: Path, rounded: Path) -> Path:
     path = reference_beside(rounded)
     save_reference(made, model, path)
     return path
+
+
+def _rows_now(run: Path, catalog: Catalog, rows: Ints) -> Ints | None:
+    """The catalog's rows (n,) of the images that had these rows in the run; None if one is gone.
+
+    The run had other rows where ``--decisions`` left images out, or where some came or went since.
+    """
+    split = run / "split.parquet"
+    with undamaged(split):
+        then = dict(enumerate(open_parquet(split).read(["image"])["image"].to_pylist()))
+    now = {name: row for row, name in enumerate(catalog.names)}
+    found = np.array([now.get(then.get(int(row), ""), -1) for row in rows])
+    return None if (found < 0).any() else found
