@@ -302,7 +302,7 @@ def test_the_student_closer_to_its_teacher_is_kept(
     monkeypatch.setattr(trained, "fit", fit)
     outcome = distill(run, [teacher], short(run))
     torch.testing.assert_close(outcome.model.head.weight, good[0].head.weight)
-    assert ("so it was discarded: the student is" in outcome.remark) == harm
+    assert ("so it was undone: the student is" in outcome.remark) == harm
     assert outcome.remark.startswith("training brought it closer to its teacher") != harm
 
 
@@ -417,15 +417,15 @@ def test_what_the_student_does_not_bear_is_made_gentler(
         torch.testing.assert_close(attempt.start, found[0].start)
         assert attempt.teacher_sizes == (32,)
     assert bool((outcome.model.head.bias == 7.0).all()) == (looks[-1] < 1.0)
-    discarded = "the student's training did not bring it closer to its teacher, so it was discarded"
-    assert outcome.remark.startswith(discarded) == (looks[-1] > 1.0)
+    undone = "the student's training did not bring it closer to its teacher, so it was undone"
+    assert outcome.remark.startswith(undone) == (looks[-1] > 1.0)
     assert ("untrained network" in outcome.remark) == (looks[-1] > 1.0 and weights == "none")
 
 
 @pytest.mark.parametrize(
     ("after", "words"),
     [(0.03, "the student's training was too short to help, with 8 of 40 steps, so it was "
-      "discarded: the student is a pretrained network with a new last layer, fitted to its "
+      "undone: the student is a pretrained network with a new last layer, fitted to its "
       "teacher's answers"),
      (0.001, "there was time for only 8 of 40 steps of the student's training, which brought it "
       "closer to its teacher"),

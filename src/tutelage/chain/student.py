@@ -518,7 +518,7 @@ def _remark(best: Best, shortened: str, *, pretrained: bool) -> str:
     )
     network = "a pretrained network" if pretrained else "an untrained network"
     return (
-        f"{why}, so it was discarded: the student is {network} with a new last layer, fitted to "
+        f"{why}, so it was undone: the student is {network} with a new last layer, fitted to "
         "its teacher's answers"
     )
 
