@@ -12,17 +12,17 @@ from tutelage.system.errors import TutelageError
 def test_known_names_are_found_however_they_are_written(image, label):
     for change in (str, str.upper, str.title, " {} ".format):
         names = ["x", change(image), change(label)]
-        assert find_columns("t", names, TableConfig()) == Columns(names[1], names[2], None)
+        assert find_columns("t", names, TableConfig()) == Columns(names[1], names[2])
 
 
 @pytest.mark.parametrize(
     ("names", "found"),
     [
-        (["file", "Image", "label", "class"], ("Image", "label", None)),
-        (["id", "file_name", "class"], ("file_name", "class", None)),
-        (["id", "class", "set", "split"], ("id", "class", "split")),
-        (["file-paths", "Labels"], ("file-paths", "Labels", None)),
-        (["id", "class", "Data Set"], ("id", "class", "Data Set")),
+        (["file", "Image", "label", "class"], ("Image", "label")),
+        (["id", "file_name", "class"], ("file_name", "class")),
+        (["id", "class", "set", "split"], ("id", "class", ("split", "set"))),
+        (["file-paths", "Labels"], ("file-paths", "Labels")),
+        (["id", "class", "Data Set"], ("id", "class", ("Data Set",))),
     ],
 )
 def test_some_names_count_before_others(names, found):
@@ -53,10 +53,16 @@ def test_answers_of_predict_are_called_so():
 
 
 def test_a_column_called_set_counts_where_it_holds_splits():
-    assert splits_in("t", "Set", ["Train", "", "valid"]) == ["Train", "", "valid"]
-    assert splits_in("t", "Set", ["", "A", "B"]) is None
-    assert splits_in("t", "split", ["train", "A"]) == ["train", "A"]  # and is refused later
-    assert splits_in("t", None, []) is None
+    assert splits_in("t", {"Set": ["Train", "", "valid"]}) == ["Train", "", "valid"]
+    assert splits_in("t", {"Set": ["", "A", "B"]}) is None
+    assert splits_in("t", {"split": ["train", "A"]}) == ["train", "A"]  # and is refused later
+    assert splits_in("t", {}) is None
+
+
+def test_the_first_column_that_holds_splits_counts():
+    columns = {"set": ["A", "B"], "subset": ["train", "test"], "dataset": ["test", "train"]}
+    assert splits_in("t", {"split x": ["", ""], **columns}) == ["train", "test"]
+    assert splits_in("t", columns) == ["train", "test"]
 
 
 def test_a_column_called_set_that_holds_splits_and_something_else_is_refused():
@@ -66,7 +72,7 @@ def test_a_column_called_set_that_holds_splits_and_something_else_is_refused():
         "holds no splits"
     )
     with pytest.raises(TutelageError) as caught:
-        splits_in("t", "Subset", ["val", "train", "", "eval", "A", "train"])
+        splits_in("t", {"Subset": ["val", "train", "", "eval", "A", "train"]})
     assert str(caught.value) == expected
 
 
@@ -87,7 +93,7 @@ def test_few_labels_or_grades_are_classes():
 
 def test_without_a_column_of_labels_the_images_are_unlabelled_and_that_is_said():
     found = find_columns("t", ["image", "art"], TableConfig())
-    assert (found.image, found.label, found.split) == ("image", None, None)
+    assert (found.image, found.label, found.splits) == ("image", None, ())
     (said,) = found.warnings
     assert "t has no column label, so its images are unlabelled; found: image, art" in said
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -33,7 +33,7 @@ class Columns:
 
     image: str
     label: str | None
-    split: str | None
+    splits: tuple[str, ...] = ()  # that may hold the splits; the first that does counts
     warnings: tuple[str, ...] = ()
 
 
@@ -63,7 +63,7 @@ def find_columns(where: str, names: Sequence[str], asked: TableConfig) -> Column
             f"{where} looks like answers of tutelage predict, so its labels are a model's: nothing "
             "that is judged by them says how well a model does"
         )
-    return Columns(image, label, splits[0] if splits else None, tuple(warnings))
+    return Columns(image, label, tuple(splits), tuple(warnings))
 
 
 def has_columns(names: Sequence[str], asked: TableConfig) -> bool:
@@ -80,14 +80,18 @@ def known_columns(names: Sequence[str]) -> bool:
     return any(_fits(name, known) for name in names for known in (IMAGE, LABEL))
 
 
-def splits_in(where: str, column: str | None, values: Sequence[str]) -> Sequence[str] | None:
-    """A column's splits; None where it is called "set" or the like but holds something else.
+def splits_in(where: str, columns: Mapping[str, Sequence[str]]) -> Sequence[str] | None:
+    """The splits in the first of some columns that holds any; None if none does.
 
     Raises:
-        TutelageError: it is called so, and only some of its values are splits.
+        TutelageError: a column is called "set" or the like, and only some of its values are splits.
     """
-    if column is None:
-        return None
+    found = (_splits_of(where, name, values) for name, values in columns.items())
+    return next((splits for splits in found if splits is not None), None)
+
+
+def _splits_of(where: str, column: str, values: Sequence[str]) -> Sequence[str] | None:
+    """A column's splits; None where it is called "set" or the like but holds something else."""
     if _plain(column) == SPLIT[0]:
         return values
     known = {value for value in values if split_of(value) is not None}
@@ -99,7 +103,7 @@ def splits_in(where: str, column: str | None, values: Sequence[str]) -> Sequence
             f"{_first(others)}; use train, val, test or unlabeled, or leave it empty for train, "
             "or give the column another name if it holds no splits"
         )
-    return None if others else values
+    return values if known else None
 
 
 def check_labels(where: str, column: str | None, labels: Sequence[str]) -> list[str]:

@@ -47,11 +47,10 @@ def text_rows(path: Path, asked: TableConfig) -> Rows:
     """The rows of a .csv, .tsv or .jsonl file; TutelageError if it cannot be used."""
     with textfile.opened(path) as table:
         found = find_columns(str(path), table.names, asked)
-        known = [name for name in (found.image, found.label, found.split) if name is not None]
+        known = [name for name in (found.image, found.label, *found.splits) if name is not None]
         columns = dict(zip(known, table.columns(known), strict=True))
         images = columns[found.image]
         labels = columns[found.label] if found.label is not None else [""] * len(images)
-        splits = columns[found.split] if found.split is not None else None
         said = [
             *table.warnings,
             *found.warnings,
@@ -59,7 +58,8 @@ def text_rows(path: Path, asked: TableConfig) -> Rows:
             *check_labels(str(path), found.label, labels),
         ]
     _check_images(path, images)
-    return Rows(path, images, labels, splits and splits_in(str(path), found.split, splits), said)
+    splits = splits_in(str(path), {name: columns[name] for name in found.splits})
+    return Rows(path, images, labels, splits, said)
 
 
 def read_parquet(path: Path, asked: TableConfig) -> Catalog:
@@ -81,10 +81,9 @@ def read_parquet(path: Path, asked: TableConfig) -> Catalog:
         labels = [label_text(value, classes) for value in values]
     images = _paths(table, found.image)
     said = [*found.warnings, *check_labels(str(path), found.label, labels)]
-    splits = None
-    if found.split is not None:
-        texts = [str(split or "") for split in table.column(found.split).to_pylist()]
-        splits = splits_in(str(path), found.split, texts)
+    given = {name: table.column(name).to_pylist() for name in found.splits}
+    texts = {name: [str(split or "") for split in values] for name, values in given.items()}
+    splits = splits_in(str(path), texts)
     if images is not None:
         _check_images(path, images)
         return _of_files(Rows(path, images, labels, splits, said), asked.image_root)
