@@ -10,6 +10,7 @@ import signal
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ from tutelage import api, cli
 from tutelage.augment import RandAugment, Strong, Weak
 from tutelage.chain import (
     answers,
+    evidence,
     frozen,
     keep,
     measure,
@@ -52,6 +54,7 @@ from tutelage.chain import (
 from tutelage.chain.plan import RunPlan, Work
 from tutelage.chain.prepare import cut_by_budget, prepare
 from tutelage.chain.run import teach
+from tutelage.chain.sheets import class_sheets
 from tutelage.config import make_config
 from tutelage.data import store
 from tutelage.data.open import read_catalog
@@ -521,9 +524,9 @@ def test_a_round_that_loses_is_rejected_and_ends_its_kind(
     loaded = keep.load_stage(run.folder.stages / "self-train-1", "self-train-1")
     assert not loaded.accepted
     assert loaded.comparison == lost.comparison
-    metrics, probs = measure.measure(run, chain.finished)
+    metrics, tested = measure.measure(run, chain.finished)
     assert metrics["teacher"]["name"] == metrics["final"]["name"] == "transfer"
-    assert set(probs) == {"probe", "transfer", "self-train-1"}
+    assert set(tested.probs) == {"probe", "transfer", "self-train-1"}
 
 
 def clusters_say(
@@ -977,19 +980,29 @@ def test_a_broken_image_of_a_tar_is_skipped(photos: Path, tmp_path: Path) -> Non
     assert "not a JPEG" in row["reason"]
 
 
+def losing(monkeypatch: pytest.MonkeyPatch, place: str, image: Path) -> None:
+    """Let an image be gone when the function at this place begins."""
+    work = resolve_name(place.rpartition(".")[0] + ":" + place.rpartition(".")[2])
+
+    def without(*given: Any, **options: Any) -> Any:
+        image.unlink()
+        return work(*given, **options)
+
+    monkeypatch.setattr(place, without)
+
+
+def streamed_transfer(data: Path, out: Path) -> dict[str, Any]:
+    options = {name: value for name, value in SETTINGS.items() if name not in ("student", "rounds")}
+    return api.transfer(data, out, quiet=True, store_gb=0.0, **options)
+
+
 @pytest.mark.usefixtures("quick")
 def test_a_streamed_image_that_is_lost_on_the_way_is_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = write_shapes(tmp_path / "data")
-
-    def losing(chain: Any, **options: Any) -> None:
-        (data / "unlabeled" / "03.jpg").unlink()
-        teach(chain, **options)
-
-    monkeypatch.setattr("tutelage.chain.run.teach", losing)
-    options = {name: value for name, value in SETTINGS.items() if name not in ("student", "rounds")}
-    api.transfer(data, tmp_path / "run", quiet=True, store_gb=0.0, **options)
+    losing(monkeypatch, "tutelage.chain.run.teach", data / "unlabeled" / "03.jpg")
+    streamed_transfer(data, tmp_path / "run")
     (row,) = csv.DictReader((tmp_path / "run" / "skipped.csv").read_text().splitlines())
     assert row["image"] == "unlabeled/03.jpg"
     assert "readable before" in row["reason"]
@@ -1001,16 +1014,31 @@ def test_a_streamed_test_image_that_is_lost_on_the_way_is_not_judged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = write_shapes(tmp_path / "data")
-
-    def losing(chain: Any, **options: Any) -> None:
-        (data / "test" / "disc" / "disc3.jpg").unlink()
-        teach(chain, **options)
-
-    monkeypatch.setattr("tutelage.chain.run.teach", losing)
-    options = {name: value for name, value in SETTINGS.items() if name not in ("student", "rounds")}
-    metrics = api.transfer(data, tmp_path / "run", quiet=True, store_gb=0.0, **options)
+    losing(monkeypatch, "tutelage.chain.run.teach", data / "test" / "disc" / "disc3.jpg")
+    metrics = streamed_transfer(data, tmp_path / "run")
     assert metrics["final"]["test"]["n"] == 17
     assert "disc3.jpg" in (tmp_path / "run" / "skipped.csv").read_text()
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_streamed_test_image_that_is_lost_once_it_is_judged_stays_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = write_shapes(tmp_path / "data")
+    place = "tutelage.chain.finish.write_reference"  # before the report's pictures are drawn
+    losing(monkeypatch, place, data / "test" / "disc" / "disc3.jpg")
+    shown: list[Any] = []
+    monkeypatch.setattr(
+        evidence, "class_sheets", lambda *given: shown.extend(class_sheets(*given)) or shown
+    )
+    metrics = streamed_transfer(data, tmp_path / "run")
+    assert metrics["final"]["test"]["n"] == 18
+    assert [one.name for one in shown] == list(CLASSES)
+    for one in shown:  # and each of the others keeps its own pictures
+        names = [thumb.name for sheet in one.sheets for thumb in sheet.thumbs]
+        assert names
+        assert all(name.startswith(f"test/{one.name}/") for name in names)
+    assert "test/disc/disc3.jpg" in [t.name for sheet in shown[0].sheets for t in sheet.thumbs]
 
 
 @pytest.mark.parametrize(

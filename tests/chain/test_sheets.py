@@ -31,7 +31,7 @@ def labelled(run: types.Run) -> PseudoLabels:
 
 
 def by_title(run: types.Run, finished: list[types.Finished], tested: Any, k: int) -> dict[str, Any]:
-    found = sheets.class_sheets(run, finished, tested)[k]
+    found = sheets.class_sheets(run, finished, run.split.indices("test"), tested)[k]
     assert found.name == run.catalog.classes[k]
     return {sheet.title: sheet for sheet in found.sheets}
 
@@ -49,7 +49,7 @@ def test_a_class_shows_its_surest_mistakes_with_names(run: types.Run) -> None:
     found = by_title(run, [done("probe"), done("transfer", accepted=False)], tested, 0)
     mistakes, right = found["Wrong answers on test images"], found["Right answers on test images"]
     name, other = run.catalog.classes
-    ants, _ = sheets.class_sheets(run, [done("probe")], tested)
+    ants, _ = sheets.class_sheets(run, [done("probe")], test, tested)
     assert ants.note == f"{(truth == 0).sum() - 1} of {(truth == 0).sum()} test images wrong"
     assert len(mistakes.thumbs) == (truth == 0).sum() - 1
     assert mistakes.thumbs[0].caption == f"taken for {other} by probe, 100%"
@@ -94,11 +94,12 @@ def test_of_many_classes_those_with_the_most_mistakes_are_shown(
     run: types.Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sheets, "CLASSES", 1)
-    truth = run.split.truth[run.split.indices("test")]
+    test = run.split.indices("test")
+    truth = run.split.truth[test]
     for worst in (0, 1):
         always_the_other = np.tile(np.eye(2)[1 - worst], (len(truth), 1))
         found = sheets.class_sheets(
-            run, [done("probe")], {"probe": StageTest(always_the_other, truth)}
+            run, [done("probe")], test, {"probe": StageTest(always_the_other, truth)}
         )
         assert [one.name for one in found] == [run.catalog.classes[worst]]
 
@@ -123,7 +124,7 @@ def test_images_out_of_class_have_a_sheet_of_their_own(run: types.Run) -> None:
     assert [thumb.name for thumb in far.thumbs] == names
     shown = [
         thumb.name
-        for one in sheets.class_sheets(run, finished, {})
+        for one in sheets.class_sheets(run, finished, run.split.indices("test"), {})
         for sheet in one.sheets
         for thumb in sheet.thumbs
     ]

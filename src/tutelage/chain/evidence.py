@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from tutelage.chain.measure import Tested
 from tutelage.chain.pipeline import Pipeline
 from tutelage.chain.sheets import class_sheets, rounds, sheets, thumbs
 from tutelage.chain.types import Finished, Run
@@ -129,22 +130,18 @@ def deployment(named: Sequence[tuple[str, Finished, Path]]) -> list[DeploymentRo
     return rows
 
 
-def leakage(run: Run, probs: Mapping[str, Floats]) -> dict[str, Any]:
-    """What copies there are, and each stage's figures without the copied test images.
-
-    ``probs`` holds each stage's answers (N, K) to the N test images.
-    """
-    copies, rows = run.copies, run.tested
+def leakage(run: Run, tested: Tested) -> dict[str, Any]:
+    """What copies there are, and each stage's figures without the copied test images."""
+    copies, labels = run.copies, tested.labels
     leaking = copies.leaking("test")
-    clean = np.array([run.catalog.names[row] not in leaking for row in rows], dtype=bool)
-    truth = run.split.truth[rows]
+    clean = np.array([run.catalog.names[row] not in leaking for row in tested.rows], dtype=bool)
     return {
         "test": int((~clean).sum()),
         "val": len(copies.leaking("val")),
         "two_labels": sum(pair.contradicts for pair in copies.found),
         "left_out": len(copies.left_out),
         "pairs": len(copies.found),
-        "without": {name: metrics(stage[clean], truth[clean]) for name, stage in probs.items()}
+        "without": {name: metrics(p[clean], labels[clean]) for name, p in tested.probs.items()}
         if clean.any() and not clean.all()
         else {},
     }
@@ -216,15 +213,14 @@ def make_report(
     run: Run,
     finished: Sequence[Finished],
     metrics: dict[str, Any],
-    probs: dict[str, Floats],
+    tested: Tested,
     deployed: Sequence[DeploymentRow],
     command: str,
     points: Sequence[CloudImage] = (),
     to_review: Sequence[Thumb] = (),
 ) -> Report:
     """Gather everything the page shows."""
-    labels = run.split.truth[run.tested]
-    tested = {name: StageTest(p, labels) for name, p in probs.items()}
+    predictions = {name: StageTest(p, tested.labels) for name, p in tested.probs.items()}
     return Report(
         title=title("tutelage", run.catalog.classes),
         command=command,
@@ -232,11 +228,11 @@ def make_report(
         folder=str(run.folder.path),
         metrics=metrics,
         classes=run.catalog.classes,
-        predictions=tested,
+        predictions=predictions,
         held_out=held_out(finished, run.task.judged_labels),
         pseudo=pseudo_rows(run, finished),
         to_review=to_review,
-        class_sheets=class_sheets(run, finished, tested),
+        class_sheets=class_sheets(run, finished, tested.rows, predictions),
         sheets=sheets(run, finished),
         notes=run.notes,
         facts=run.facts,

@@ -75,8 +75,8 @@ def _leave(
     told = {done.name: done.reason for done in chain.finished if done.name == "student"}
     for note in (*run.clock.notes(told), *limits.exceeded(run.config.distill, deployed)):
         run.note(note)
-    result, probs = measure(run, chain.finished)
-    result["leakage"] = evidence.leakage(run, probs)
+    result, tested = measure(run, chain.finished)
+    result["leakage"] = evidence.leakage(run, tested)
     run.folder.write_json(RESULT, result)
     for entry in result["stages"]:
         run.console.record("result", stage=entry["name"], figures=entry)
@@ -88,7 +88,7 @@ def _leave(
         points = evidence.cloud(chain) if chain.teachers else []
         line = repeating_line(command, data, str(out), settings)
         report = evidence.make_report(
-            run, chain.finished, result, probs, deployed, line, points, doubtful
+            run, chain.finished, result, tested, deployed, line, points, doubtful
         )
         write_page(render(report), out / REPORT)
         write_page(card.render(report), out / CARD)

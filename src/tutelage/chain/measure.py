@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,16 +15,28 @@ from tutelage.chain.answers import evaluation_look
 from tutelage.chain.types import Finished, Run
 from tutelage.models.classifier import count_parameters
 from tutelage.stats.calibrate import softmax
-from tutelage.stats.metrics import Floats, metrics
+from tutelage.stats.metrics import Floats, Ints, metrics
+from tutelage.training.loader import Rows
 
 
-def predict_test(run: Run, finished: Sequence[Finished]) -> dict[str, Floats]:
-    """Each stage's calibrated probabilities (N, K) of ``run.tested``, by stage name.
+@dataclass(frozen=True)
+class Tested:
+    """What the stages answered about the N test images."""
+
+    rows: Rows  # (N,) in the catalog, without those that were streamed and lost on the way
+    labels: Ints  # (N,)
+    probs: dict[str, Floats]  # stage -> (N, K), calibrated; empty without test images
+
+
+def predict_test(run: Run, finished: Sequence[Finished]) -> Tested:
+    """Let each stage look at the test images.
 
     Stages that share the frozen trunk share its features: those of the model that looks at most
     of them, which begin with the trunk's own.
     """
     rows = run.split.indices("test")
+    if not len(rows):
+        return Tested(rows, run.split.truth[rows], {})
     features: Tensor | None = None
     frozen = [done.outcome.model for done in finished if done.outcome.frozen]
     widest = max(frozen, key=lambda model: model.num_features, default=None)
@@ -40,14 +53,15 @@ def predict_test(run: Run, finished: Sequence[Finished]) -> dict[str, Floats]:
                 with torch.no_grad():
                     logits = model.head(features[:, : model.num_features])
         out[done.name] = softmax(logits.numpy().astype(np.float64), model.spec.temperature)
-    there = np.isin(rows, run.tested)  # some may have been lost just now
-    return {name: probs[there] for name, probs in out.items()}
+    there = np.array([run.catalog.names[row] not in run.store.reasons for row in rows])
+    rows = rows[there]
+    probs = {name: answers[there] for name, answers in out.items()}
+    return Tested(rows, run.split.truth[rows], probs if len(rows) else {})
 
 
-def measure(run: Run, finished: Sequence[Finished]) -> tuple[dict[str, Any], dict[str, Floats]]:
-    """The content of metrics.json, and the test probabilities behind it."""
-    probs = predict_test(run, finished) if len(run.tested) else {}
-    truth = run.split.truth[run.tested]
+def measure(run: Run, finished: Sequence[Finished]) -> tuple[dict[str, Any], Tested]:
+    """The content of metrics.json, and the answers behind it."""
+    tested = predict_test(run, finished)
     entries = [
         {
             "name": done.name,
@@ -55,14 +69,14 @@ def measure(run: Run, finished: Sequence[Finished]) -> tuple[dict[str, Any], dic
             "seconds": round(done.seconds, 2),
             "parameters": count_parameters(done.outcome.model),
             "val": _held_out(run, done),
-            "test": metrics(probs[done.name], truth) if len(truth) else None,
+            "test": metrics(tested.probs[done.name], tested.labels) if tested.probs else None,
         }
         for done in finished
     ]
     teachers = [entry for entry in entries if entry["accepted"] and entry["name"] != "student"]
     teacher = teachers[-1] if teachers else None
     final = entries[-1] if entries[-1]["name"] == "student" else teacher
-    return {"stages": entries, "final": final, "teacher": teacher}, probs
+    return {"stages": entries, "final": final, "teacher": teacher}, tested
 
 
 def _held_out(run: Run, done: Finished) -> dict[str, Any] | None:

@@ -58,11 +58,11 @@ def latest_round(finished: Sequence[Finished]) -> tuple[Finished, PseudoLabels] 
 
 
 def class_sheets(
-    run: Run, finished: Sequence[Finished], tested: Mapping[str, StageTest]
+    run: Run, finished: Sequence[Finished], rows: Rows, tested: Mapping[str, StageTest]
 ) -> list[ClassSheets]:
     """The pictures of each class; of many classes, those with the most mistakes.
 
-    ``tested`` are the stages' answers to the test images.
+    ``tested`` are the stages' answers to the test images ``rows``.
     """
     accepted = [done.name for done in finished if done.accepted]
     test = tested.get(accepted[-1]) if accepted else None
@@ -74,7 +74,7 @@ def class_sheets(
         classes = np.argsort(-wrong, kind="stable")
     out = []
     for k in classes[:CLASSES]:
-        of_class = [*_tested_sheets(run, judged, k), *_pseudo_sheets(run, latest, k)]
+        of_class = [*_tested_sheets(run, rows, judged, k), *_pseudo_sheets(run, latest, k)]
         if of_class:
             out.append(ClassSheets(run.catalog.classes[k], of_class, _score(test, k)))
     return out
@@ -86,13 +86,15 @@ def _score(test: StageTest | None, k: int) -> str:
     return f"{(own & ~test.correct).sum()} of {counted(int(own.sum()), 'test image')} wrong"
 
 
-def _tested_sheets(run: Run, tested: tuple[str, StageTest] | None, k: int) -> list[Sheet]:
+def _tested_sheets(
+    run: Run, rows: Rows, tested: tuple[str, StageTest] | None, k: int
+) -> list[Sheet]:
     """Test images of a class: those that the model got wrong, and some that it got right."""
     if tested is None:
         return []
     name, test = tested
     who = f"the {name}" if name == "student" else name
-    classes, rows = run.catalog.classes, run.tested
+    classes = run.catalog.classes
     sure, predicted = test.probs.max(axis=1), test.predicted
     own = test.labels == k
     out = []

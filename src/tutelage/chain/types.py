@@ -163,14 +163,6 @@ class Run:
         """The seed of the labelled subset, the folds, the views and the noise."""
         return self.config.data.seed
 
-    @property
-    def tested(self) -> Rows:
-        """The test images that can be read; where they are streamed, one may be lost meanwhile."""
-        rows = self.split.indices("test")
-        lost = self.store.reasons
-        there: Rows = rows[[self.catalog.names[row] not in lost for row in rows]]
-        return there
-
     def changed(self, group: str, **values: Any) -> Run:
         """The same run with some settings of one group changed."""
         return dataclasses.replace(self, config=self.config.changed(group, **values))

@@ -182,8 +182,7 @@ def _test(run: Run, trained: Mapping[str, TrainedArm], *, timed: bool) -> list[d
     # Named by arm: each chain that lacks a part has a stage "student" of its own.
     different = {id(one.stage): (arm, one.stage) for arm, one in trained.items()}
     shown = [dataclasses.replace(stage, name=arm) for arm, stage in different.values()]
-    probs = predict_test(run, shown)
-    truth = run.split.truth[run.tested]
+    tested = predict_test(run, shown)
     times = _latencies([stage.outcome.model for stage in shown]) if timed else {}
     kept = {"transfer": lambda stage: stage.accepted, "self-train": is_round}
     return [
@@ -195,7 +194,7 @@ def _test(run: Run, trained: Mapping[str, TrainedArm], *, timed: bool) -> list[d
             "total_seconds": round(one.total, 2),
             "parameters": count_parameters(one.stage.outcome.model),
             "latency_ms": times.get(_shape(one.stage.outcome.model)),
-            "test": metrics(probs[different[id(one.stage)][0]], truth),
+            "test": metrics(tested.probs[different[id(one.stage)][0]], tested.labels),
         }
         for arm, one in trained.items()
     ]
