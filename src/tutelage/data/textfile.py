@@ -47,14 +47,19 @@ class TextTable:
                 )
             for column, place in zip(columns, places, strict=True):
                 value = row[place] if place < len(row) else ""
-                if isinstance(value, (list, dict)):
-                    kind = "a list" if isinstance(value, list) else "an object"
-                    raise TutelageError(
-                        f"{self.path}: column {self.names[place]} holds {kind} in data row "
-                        f"{number}; expected a text or a number"
-                    )
-                column.append(label_text(value))  # 1 and 1.0 are one class, as in Parquet
+                plain = isinstance(value, str)  # all are in a CSV, of millions of rows maybe
+                column.append(value.strip() if plain else self._text(value, place, number))
         return columns
+
+    def _text(self, value: Any, place: int, number: int) -> str:
+        """What stands in JSON lines as a text: 1 and 1.0 are one class, as in Parquet."""
+        if isinstance(value, (list, dict)):
+            kind = "a list" if isinstance(value, list) else "an object"
+            raise TutelageError(
+                f"{self.path}: column {self.names[place]} holds {kind} in data row {number}; "
+                "expected a text or a number"
+            )
+        return label_text(value)
 
 
 @contextmanager
