@@ -1,7 +1,5 @@
 """Labelling a pool: the rows, restarts, several processes, sudden death."""
 
-import errno
-import io
 import json
 import shutil
 import signal
@@ -19,6 +17,7 @@ import fsspec
 import numpy as np
 import pools
 import pytest
+from full import FullFile
 from PIL import Image
 from shapes import contents
 
@@ -343,12 +342,8 @@ def test_an_image_that_its_store_does_not_give_is_not_skipped(
 def test_a_full_disk_for_copies_ends_the_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Full(io.BytesIO):
-        def write(self, _: Any) -> int:
-            raise OSError(errno.ENOSPC, "No space left on device")
-
     fsspec.filesystem("memory").pipe("/copied/a.tar", b"1")
-    monkeypatch.setattr(tempfile, "TemporaryFile", Full)
+    monkeypatch.setattr(tempfile, "TemporaryFile", FullFile)
     with pytest.raises(OSError, match="No space left on device"):
         pools.label(tmp_path / "out", "memory://copied/a.tar")
     assert not list((tmp_path / "out" / "failed").iterdir())

@@ -1,7 +1,6 @@
 """Files here, in a store that renames (fsspec's memory) and in one that does not (S3)."""
 
 import errno
-import io
 import tempfile
 import threading
 from collections.abc import Callable
@@ -11,6 +10,7 @@ from typing import Any
 import fsspec
 import pytest
 import s3
+from full import FullFile
 
 from tutelage.system import storage
 from tutelage.system.errors import TutelageError
@@ -207,12 +207,8 @@ def test_a_password_is_not_taken_as_files_would_repeat_it(url: str) -> None:
 
 
 def test_a_full_temporary_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Full(io.BytesIO):
-        def write(self, _: Any) -> int:
-            raise OSError(errno.ENOSPC, "No space left on device")
-
     (in_memory(tmp_path) / "a").write("1")
-    monkeypatch.setattr(tempfile, "TemporaryFile", Full)
+    monkeypatch.setattr(tempfile, "TemporaryFile", FullFile)
     with (
         pytest.raises(OSError, match=f"No space left.*{tempfile.gettempdir()}") as error,
         (in_memory(tmp_path) / "a").opened(threading.Event()),

@@ -278,6 +278,8 @@ def _summarise(
         )
         return None
     made = {"model": labelling.model, "threshold": labelling.threshold}
+    totals = dict.fromkeys(COUNTS, 0)
+    by_class = np.zeros((len(classes), 2), dtype=np.int64)
     for known in filter(None, footers):
         if {key: known[key] for key in made} != made:
             raise TutelageError(
@@ -285,9 +287,6 @@ def _summarise(
                 f"or threshold, by a command that began at the same time; delete {out.place} to "
                 "label anew"
             )
-    totals = dict.fromkeys(COUNTS, 0)
-    by_class = np.zeros((len(classes), 2), dtype=np.int64)
-    for known in filter(None, footers):
         by_class += np.array(known["classes"], dtype=np.int64).reshape(by_class.shape)
         for key in COUNTS:
             totals[key] += known[key]
