@@ -6,7 +6,7 @@ Exports each model in its three forms and asks every runtime about the first tes
 The reference is the usual file in the onnxruntime that is installed here. Each runtime runs in a
 virtual environment of its own (about 5 GB in all, kept in DIR if one is given), each question in a
 process of its own. A cell is a line of ``runtimes.jsonl``; ``tables.py`` makes the table of
-docs/deployment.md from the newest line of each.
+results/runtimes.md from the newest line of each.
 
 A worker gets CASES, a folder with ``images.bin`` (uint8 RGB pixels, one image behind another),
 ``views.f32`` (their views) and ``cases.json`` (their shapes, and the shape of a view if views are

@@ -1,4 +1,4 @@
-"""Rewrite the tables of the docs from benchmarks/results.json, each between its two marks.
+"""Rewrite the tables of benchmarks/results/ from what was recorded, each between its two marks.
 
 python benchmarks/tables.py
 """
@@ -17,7 +17,7 @@ from results import SETTING, SUGGEST_SETTING, Draws, grouped
 from tutelage.stats.intervals import t_interval
 
 ROOT = Path(__file__).parent
-DOCS = ROOT.parent / "docs"
+RESULTS = ROOT / "results"
 
 
 def augment_cpu(result: dict[str, Any]) -> str:
@@ -70,32 +70,6 @@ def _times(row: dict[str, Any]) -> str:
 
 def _spread(row: dict[str, Any]) -> str:
     return f"{row['images_per_second']:,.0f} ({row['min']:,.0f} to {row['max']:,.0f})"
-
-
-def magnitude(found: list[dict[str, Any]]) -> str:
-    """The newest ``magnitude`` result of each data set, one line an arm, as Markdown."""
-    lines = [
-        "| data | strong view | teacher | minus the default | student | minus the default |",
-        "|---|---|---|---|---|---|",
-    ]
-    newest = {(result["data"], result["labels_per_class"]): result for result in found}
-    for (data, labels), result in newest.items():
-        draws = len({row["seed"] for row in result["runs"]})
-        name = f"{data}, {labels} labels a class, {draws} draws, {result['steps']} steps"
-        for arm, models in result["summary"].items():
-            cells = [name, arm]
-            for model in ("teacher", "student"):
-                cells += [f"{100 * models[model]['mean']:.1f}", _change(models[model])]
-            lines.append(f"| {' | '.join(cells)} |")
-            name = ""
-    return "\n".join(lines)
-
-
-def _change(figures: dict[str, Any]) -> str:
-    if figures["ci95"] is None or figures["ci95"] == [0.0, 0.0]:
-        return ""
-    low, high = (100 * end for end in figures["ci95"])
-    return f"{100 * figures['minus_default']:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
 ARMS = {
@@ -542,7 +516,6 @@ def _estimates(row: dict[str, Any]) -> list[str]:
 
 TABLES: dict[str, tuple[Callable[[], str], str]] = {
     "augment_cpu": (lambda: augment_cpu(recorded("augment_cpu")[-1]), "augmentation.md"),
-    "magnitude": (lambda: magnitude(recorded("magnitude")), "augmentation.md"),
     "present": (lambda: compared(taught_by(PRESENT), taught_by(BEFORE)), "efficiency.md"),
     "left out": (lambda: compared(lines_of("left_out.jsonl"), []), "efficiency.md"),
     "efficiency": (lambda: efficiency(taught_by(BEFORE)), "efficiency.md"),
@@ -552,8 +525,8 @@ TABLES: dict[str, tuple[Callable[[], str], str]] = {
         "efficiency.md",
     ),
     "foreign": (lambda: foreign(recorded("foreign")), "efficiency.md"),
-    "int8": (lambda: int8(recorded("int8")), "howto.md"),
-    "runtimes": (lambda: runtimes(lines_of("runtimes.jsonl")), "deployment.md"),
+    "int8": (lambda: int8(recorded("int8")), "int8.md"),
+    "runtimes": (lambda: runtimes(lines_of("runtimes.jsonl")), "runtimes.md"),
     "teachers": (lambda: teachers(lines_of("teachers.jsonl")), "teachers.md"),
     "watch": (lambda: watch(recorded("watch")), "watch.md"),
 }
@@ -572,7 +545,7 @@ def filled(text: str, name: str) -> str:
 
 def main() -> None:
     for name, (_, document) in TABLES.items():
-        path = DOCS / document
+        path = RESULTS / document
         path.write_text(filled(path.read_text(), name))
 
 

@@ -4,7 +4,7 @@ python benchmarks/teachers.py            # the architectures that teachers.jsonl
 python benchmarks/teachers.py --again resnet18 vit_tiny_patch16_224
 
 The trunks have random weights: neither the checks nor the time depend on them. Each row is one
-line of teachers.jsonl; benchmarks/tables.py makes the table of docs/teachers.md from it.
+line of teachers.jsonl; benchmarks/tables.py makes the table of results/teachers.md from it.
 """
 
 from __future__ import annotations
