@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tutelage.losses.distillation import kd_loss
+from tutelage.losses import kd_loss
 from tutelage.models.classifier import Classifier
 from tutelage.steps.distillation import DistillationStep, Teachers, mean_logits
 from tutelage.system.errors import TutelageError

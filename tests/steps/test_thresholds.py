@@ -1,9 +1,21 @@
+import math
 from typing import Any
 
+import pytest
 import torch
 
 from tutelage.steps.fixmatch import WeakViews
-from tutelage.steps.thresholds import FlexMatch, FreeMatch, SoftMatch
+from tutelage.steps.thresholds import (
+    FlexMatch,
+    FreeMatch,
+    SoftMatch,
+    adaptive_thresholds,
+    fairness_loss,
+    flexible_thresholds,
+    learning_effect,
+    squared_deviations,
+    truncated_gaussian,
+)
 
 
 def views(probs: Any, *, aligned: Any = None, ids: Any = None) -> WeakViews:
@@ -87,3 +99,118 @@ def test_softmatch_by_hand() -> None:
     low = torch.tensor(-(0.05**2) / 1.04).exp()
     torch.testing.assert_close(found.weights, torch.stack([low, *torch.ones(2)]))
     assert torch.equal(found.probs, weak.probs)  # alignment decides weights only
+
+
+MARKS = torch.tensor([0, 2, 0, -1, 1, 0, -1, 0, 1, -1])
+
+
+def test_the_learning_effect_counts_each_classes_marks() -> None:
+    assert learning_effect(MARKS, 4).tolist() == [4, 2, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("effect", "expected"),
+    [
+        # 10 images, 4 + 2 used: 4 unused do not outnumber the best class; beta = 1, 1/2, 0
+        ((4, 2, 0), (0.9, 0.9 / 3, 0.0)),
+        # all used: beta = 1, 1/2, 1/6 and (1/6) / (11/6) = 1/11
+        ((6, 3, 1), (0.9, 0.9 / 3, 0.9 / 11)),
+        # warm-up, 7 unused: beta = 2/7, 1/7, 0 and (2/7) / (12/7) = 1/6, (1/7) / (13/7) = 1/13
+        ((2, 1, 0), (0.9 / 6, 0.9 / 13, 0.0)),
+        ((0, 0, 0), (0.0, 0.0, 0.0)),
+    ],
+)
+def test_flexible_thresholds_by_hand(effect: tuple[int, ...], expected: tuple[float, ...]) -> None:
+    found = flexible_thresholds(torch.tensor(effect), 10, 0.9)
+    torch.testing.assert_close(found, torch.tensor(expected))
+
+
+def test_the_mapping_is_convex_and_no_class_passes_the_threshold() -> None:
+    effect = torch.arange(11)
+    found = flexible_thresholds(effect, int(effect.sum()), 0.95)
+    assert float(found[-1]) == pytest.approx(0.95)
+    steps = found.diff()
+    assert (steps > 0).all()
+    assert (steps.diff() > 0).all()
+
+
+MARGINAL, HISTOGRAM = torch.tensor([0.6, 0.4]), torch.tensor([0.75, 0.25])
+LOGITS = torch.tensor([[0.8, 0.2], [0.6, 0.4], [0.3, 0.7], [0.1, 0.9]]).log()
+
+
+def test_adaptive_thresholds_by_hand() -> None:
+    found = adaptive_thresholds(torch.tensor(0.8), torch.tensor([0.5, 0.3, 0.2]))
+    torch.testing.assert_close(found, torch.tensor([0.8, 0.8 * 3 / 5, 0.8 * 2 / 5]))
+
+
+def test_fairness_by_hand() -> None:
+    # Three are used: probabilities sum to 1.7 and 1.3, best guesses are 2 and 1, ratios 0.85
+    # and 1.3. Expected: 0.6 / 0.75 = 0.8 and 0.4 / 0.25 = 1.6, so 1/3 and 2/3.
+    found = fairness_loss(LOGITS, torch.tensor([1.0, 1.0, 1.0, 0.0]), MARGINAL, HISTOGRAM)
+    by_hand = math.log(0.85 / 2.15) / 3 + 2 * math.log(1.3 / 2.15) / 3
+    torch.testing.assert_close(found, torch.tensor(by_hand))
+
+
+def test_fairness_is_the_negative_entropy_where_all_is_expected() -> None:
+    even = torch.tensor([0.5, 0.5])
+    found = fairness_loss(LOGITS[[0, 0, 3, 3]], torch.ones(4), even, even)
+    # ratios 0.9 = (0.8 + 0.8 + 0.1 + 0.1) / 2 and 1.1: log(0.45) / 2 + log(0.55) / 2
+    torch.testing.assert_close(found, torch.tensor(math.log(0.45) / 2 + math.log(0.55) / 2))
+
+
+def test_a_class_that_nobody_guesses_is_left_out() -> None:
+    logits = LOGITS.clone().requires_grad_()
+    found = fairness_loss(logits, torch.tensor([1.0, 1.0, 0.0, 0.0]), MARGINAL, HISTOGRAM)
+    found.backward()
+    assert float(found.detach()) == 0.0  # one class is left and has the whole share
+    assert logits.grad is not None
+    torch.testing.assert_close(logits.grad, torch.zeros(4, 2))
+
+
+def test_without_a_used_image_there_is_no_loss() -> None:
+    logits = LOGITS.clone().requires_grad_()
+    found = fairness_loss(logits, torch.zeros(4), MARGINAL, HISTOGRAM)
+    found.backward()
+    assert float(found.detach()) == 0.0
+    assert logits.grad is not None
+    assert torch.equal(logits.grad, torch.zeros(4, 2))
+
+
+def test_only_used_images_get_a_gradient_and_it_is_right() -> None:
+    logits = LOGITS.double().requires_grad_()
+    used = torch.tensor([1.0, 1.0, 1.0, 0.0]).double()
+    rest = MARGINAL.double(), HISTOGRAM.double()
+    assert torch.autograd.gradcheck(lambda x: fairness_loss(x, used, *rest), (logits,))
+    (gradient,) = torch.autograd.grad(fairness_loss(logits, used, *rest), logits)
+    assert (gradient.abs().sum(dim=1) > 0).tolist() == [True, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("confidence", "expected"),
+    [
+        (0.6, 1.0),  # the mean
+        (0.7, 1.0),  # a sigma above it: truncated
+        (1.0, 1.0),
+        (0.5, math.exp(-1 / 2)),  # a sigma below
+        (0.4, math.exp(-2)),
+        (0.3, math.exp(-9 / 2)),
+    ],
+)
+def test_weights_by_hand(confidence: float, expected: float) -> None:
+    found = truncated_gaussian(torch.tensor([confidence]), torch.tensor(0.6), torch.tensor(0.01))
+    torch.testing.assert_close(found, torch.tensor([expected]))
+
+
+def test_a_pool_of_equal_confidences_has_weights() -> None:
+    found = truncated_gaussian(torch.tensor([1.0, 0.9]), torch.tensor(1.0), torch.tensor(0.0))
+    assert found.tolist() == [1.0, 0.0]
+
+
+def test_the_mean_of_squared_deviations_is_the_unbiased_variance() -> None:
+    found = squared_deviations(torch.tensor([0.6, 0.8, 1.0]))
+    torch.testing.assert_close(found.mean(), torch.tensor(0.04))  # 0.08 / 2
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_next_to_nothing_deviates_by_zero(count: int) -> None:
+    assert squared_deviations(torch.full((count,), 0.7)).tolist() == [0.0] * count

@@ -55,7 +55,7 @@ from tutelage.heads.probe import fit_head, plain_metric
 from tutelage.ladder import draws as drawing
 from tutelage.ladder.draws import Ladder
 from tutelage.ladder.figures import summarise
-from tutelage.losses.distillation import kd_loss
+from tutelage.losses import kd_loss
 from tutelage.models import forward
 from tutelage.models.ema import EMA
 from tutelage.models.folder import load_model, save_model

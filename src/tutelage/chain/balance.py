@@ -11,8 +11,7 @@ from torch import Tensor
 
 from tutelage.chain.types import Task
 from tutelage.config import TransferConfig
-from tutelage.losses.class_weights import inverse_frequency
-from tutelage.losses.logit_adjustment import log_prior
+from tutelage.losses import inverse_frequency, log_prior
 from tutelage.stats.metrics import Floats
 
 IMBALANCED = 2.0  # times as many labels in the largest class as in the smallest

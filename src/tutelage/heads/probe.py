@@ -10,7 +10,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from tutelage.losses.logit_adjustment import adjust_logits
+from tutelage.losses import adjust_logits
 from tutelage.stats.metrics import Floats
 
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from tutelage.losses.cross_entropy import cross_entropy
-from tutelage.losses.distillation import kd_loss
+from tutelage.losses import cross_entropy, kd_loss
 from tutelage.models.classifier import Classifier
 from tutelage.models.forward import Forward
 from tutelage.system.errors import TutelageError

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tutelage.losses.cross_entropy import cross_entropy
+from tutelage.losses import cross_entropy
 from tutelage.training.batch import Batch, Metrics
 from tutelage.training.together import whole
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from tutelage.losses.cross_entropy import cross_entropy
-from tutelage.losses.logit_adjustment import adjust_logits
+from tutelage.losses import adjust_logits, cross_entropy
 from tutelage.training.batch import Batch, Metrics
 from tutelage.training.together import whole
 
