@@ -187,7 +187,7 @@ def test_test_figures_are_told_without_copies(
     where = [run.catalog.names[row] for row in test].index("test/bee/bee3.png")
     right = np.eye(2)[run.split.truth[test]] * 0.8 + 0.1
     right[where] = right[where][::-1]  # the only mistake
-    found = evidence.leakage(run, measure.Tested(test, run.split.truth[test], {"probe": right}))
+    found = measure.leakage(run, measure.Tested(test, run.split.truth[test], {"probe": right}))
     assert {name: found[name] for name in ("test", "val", "two_labels", "left_out", "pairs")} == {
         "test": 1, "val": 0, "two_labels": 1, "left_out": 2, "pairs": 2
     }  # fmt: skip
@@ -198,7 +198,7 @@ def test_test_figures_are_told_without_copies(
 def test_without_copies_nothing_is_told(run: types.Run) -> None:
     test = run.split.indices("test")
     even = {"probe": np.full((12, 2), 0.5)}
-    found = evidence.leakage(run, measure.Tested(test, run.split.truth[test], even))
+    found = measure.leakage(run, measure.Tested(test, run.split.truth[test], even))
     assert found == {
         "test": 0, "val": 0, "two_labels": 0, "left_out": 0, "pairs": 0, "without": {}
     }  # fmt: skip

@@ -65,8 +65,8 @@ def _make_report(
         )
     kept = [entry for entry in entries if entry["accepted"]]
     teachers = [entry for entry in kept if entry["name"] != "student"]
-    metrics = {"stages": entries, "final": kept[-1], "teacher": teachers[-1]} if kept else {
-        "stages": entries}  # fmt: skip
+    leakage = {"pairs": 0, "without": {}}
+    metrics = {"stages": entries, "final": kept[-1], "teacher": teachers[-1], "leakage": leakage}
     return Report(
         title="A run",
         command="tutelage run photos --out runs/a",
@@ -90,7 +90,9 @@ def _without_figures(report: Report, *stages: str) -> Report:
         {**entry, **bare} if entry["name"] in stages else entry
         for entry in report.metrics["stages"]
     ]
-    return dataclasses.replace(report, metrics={**report.metrics, "stages": entries})
+    named = {entry["name"]: entry for entry in entries}
+    models = {role: named[report.metrics[role]["name"]] for role in ("final", "teacher")}
+    return dataclasses.replace(report, metrics={**report.metrics, "stages": entries, **models})
 
 
 @pytest.fixture

@@ -306,11 +306,6 @@ def test_one_bare_stage_is_a_page_too(bare_page: str) -> None:
         assert words in text, words
 
 
-def test_no_stage_at_all_is_a_page_too(make_report: Any) -> None:
-    report = dataclasses.replace(make_report({"probe": (1.0, True)}), metrics={}, predictions={})
-    assert "No stage has finished." in Page(html.render(report)).text()
-
-
 def test_a_hundred_classes_fold_the_table_and_draw_the_matrix(make_report: Any) -> None:
     classes = tuple(f"class {k}" for k in range(100))
     page = Page(html.render(make_report(classes=classes, n=1000)))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import re
 from functools import cache
 from typing import Any
@@ -12,13 +13,21 @@ import pytest
 from tutelage.report import plots
 from tutelage.report.numbers import Bin
 from tutelage.report.threshold import Curve
-from tutelage.report.verdict import Rung
+from tutelage.report.verdict import Step
 from tutelage.stats.intervals import Interval, wilson
 
-RUNGS = [
-    Rung("probe", True, 1.0, 10, 100, 0.7, (0.6, 0.79), 0.6, 0.7, 0.7, 0.1, 0.5),
-    Rung("$\\frac$<b>", False, 1.0, 10, 100, 0.65, None, 0.6, 0.7, 0.7, 0.1, 0.5),
-    Rung("unmeasured", True, 1.0, 10, None, None, None, None, None, None, None, None),
+
+def step(name: str, accuracy: float, ci95: tuple[float, float], *, accepted: bool = True) -> Step:
+    figures: Any = {"accuracy": accuracy, "accuracy_ci95": ci95}
+    stage: Any = {"name": name, "accepted": accepted}
+    return Step(stage, figures, None, "", None)
+
+
+PROBE = step("probe", 0.7, (0.6, 0.79))
+STEPS = [
+    PROBE,
+    step("$\\frac$<b>", 0.65, (0.6, 0.7), accepted=False),
+    dataclasses.replace(step("unmeasured", 0, (0, 0)), figures=None),
 ]
 BINS = [Bin(0.55, wilson(3, 5), 5), Bin(0.95, wilson(18, 20), 20)]
 PLANE = {
@@ -33,7 +42,7 @@ CURVE = Curve(np.array([0.2, 0.6, 1.0]), np.array([1.0, 0.9, 0.5]), 0.83)
 CHARTS = {  # each drawn once
     "clouds": cache(lambda: plots.clouds(PLANE)),
     "draws": cache(lambda: plots.draws(DRAWS, "accuracy, %")),
-    "ladder": cache(lambda: plots.ladder(RUNGS, "accuracy, %")),
+    "ladder": cache(lambda: plots.ladder(STEPS, "accuracy, %", 0.58)),
     "recall": cache(
         lambda: plots.curve("recall", CURVE, (0.5, 0.9), ("recall, %", "$\\frac$<b>, %"))
     ),
@@ -85,7 +94,7 @@ def test_ids_clash_neither_inside_nor_between_charts() -> None:
 
 
 def test_ladder_tells_rejected_from_accepted_without_colour() -> None:
-    svg = plots.ladder(RUNGS, "accuracy, %")
+    svg = plots.ladder(STEPS, "accuracy, %", 0.58)
     root = parse(svg)
     texts = [element.text for element in root.iter() if element.tag.endswith("text")]
     assert "65.0 rejected" in texts
@@ -94,13 +103,14 @@ def test_ladder_tells_rejected_from_accepted_without_colour() -> None:
     assert "unmeasured" not in texts
     label = root.get("aria-label") or ""
     assert "probe (accepted): 70.0%, 60.0 to 79.0" in label
-    assert "$\\frac$<b> (rejected): 65.0%" in label
+    assert "$\\frac$<b> (rejected): 65.0%, 60.0 to 70.0" in label
+    assert label.endswith("always the most frequent class: 58.0%")
 
 
 def test_ladder_marks_and_lines_differ_by_more_than_colour() -> None:
     shapes = []
     for accepted in (True, False):
-        svg = plots.ladder([RUNGS[0]._replace(accepted=accepted)], "x")
+        svg = plots.ladder([step("probe", 0.7, (0.6, 0.79), accepted=accepted)], "x", 0.1)
         marker = re.search(
             r'<path id="(ladder-m[^"]+)" d="([^"]+)" style="[^"]*stroke-width: 2', svg
         )
@@ -112,8 +122,8 @@ def test_ladder_marks_and_lines_differ_by_more_than_colour() -> None:
 
 
 def test_ladder_draws_the_interval_where_it_belongs() -> None:
-    wide = RUNGS[0]._replace(ci95=(0.5, 0.9))
-    assert plots.ladder([wide], "x") != plots.ladder(RUNGS[:1], "x")
+    wide = step("probe", 0.7, (0.5, 0.9))
+    assert plots.ladder([wide], "x", 0.1) != plots.ladder([PROBE], "x", 0.1)
 
 
 def test_reliability_says_its_points_in_words() -> None:
@@ -139,12 +149,9 @@ def test_a_curve_says_its_area_and_the_usual_threshold() -> None:
 
 
 def test_the_ladder_shows_the_most_frequent_class_as_a_line_or_as_an_arrow() -> None:
-    near = plots.ladder(RUNGS, "accuracy, %", 0.58)
-    far = plots.ladder(RUNGS, "accuracy, %", 0.1)
-    plain = plots.ladder(RUNGS, "accuracy, %")
+    near = plots.ladder(STEPS, "accuracy, %", 0.58)
+    far = plots.ladder(STEPS, "accuracy, %", 0.1)
     assert ">most frequent class: 58.0<" in near
     assert ">\N{LEFTWARDS ARROW} most frequent class: 10.0<" in far
-    assert "most frequent" not in plain
-    assert near.count("stroke-dasharray") == plain.count("stroke-dasharray") + 1
-    assert far.count("stroke-dasharray") == plain.count("stroke-dasharray")
+    assert near.count("stroke-dasharray") == far.count("stroke-dasharray") + 1
     assert "always the most frequent class: 10.0%" in (parse(far).get("aria-label") or "")

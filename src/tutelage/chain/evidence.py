@@ -29,7 +29,8 @@ from tutelage.report.model import (
 )
 from tutelage.report.wording import now, title
 from tutelage.stats.calibrate import softmax
-from tutelage.stats.metrics import Floats, Ints, metrics
+from tutelage.stats.metrics import Floats, Ints
+from tutelage.stats.results import RunMetrics
 from tutelage.stats.suggest import directions
 from tutelage.system.files import write_parquet
 
@@ -130,23 +131,6 @@ def deployment(named: Sequence[tuple[str, Finished, Path]]) -> list[DeploymentRo
     return rows
 
 
-def leakage(run: Run, tested: Tested) -> dict[str, Any]:
-    """What copies there are, and each stage's figures without the copied test images."""
-    copies, labels = run.copies, tested.labels
-    leaking = copies.leaking("test")
-    clean = np.array([run.catalog.names[row] not in leaking for row in tested.rows], dtype=bool)
-    return {
-        "test": int((~clean).sum()),
-        "val": len(copies.leaking("val")),
-        "two_labels": sum(pair.contradicts for pair in copies.found),
-        "left_out": len(copies.left_out),
-        "pairs": len(copies.found),
-        "without": {name: metrics(p[clean], labels[clean]) for name, p in tested.probs.items()}
-        if clean.any() and not clean.all()
-        else {},
-    }
-
-
 def cloud(chain: Pipeline) -> list[CloudImage]:
     """Some training images, in the plane, by the pretrained trunk's features.
 
@@ -212,7 +196,7 @@ def held_out(finished: Sequence[Finished], labels: Ints) -> StageTest | None:
 def make_report(
     run: Run,
     finished: Sequence[Finished],
-    metrics: dict[str, Any],
+    metrics: RunMetrics,
     tested: Tested,
     deployed: Sequence[DeploymentRow],
     command: str,

@@ -29,10 +29,11 @@ from tutelage.report import card
 from tutelage.report.html import render, write_page
 from tutelage.report.model import DeploymentRow
 from tutelage.report.verdict import AgainstTeacher, make_verdict
+from tutelage.stats.results import RunMetrics
 from tutelage.system.words import counted, were
 
 
-def finish(chain: Pipeline, command: str, data: str, settings: dict[str, Any]) -> dict[str, Any]:
+def finish(chain: Pipeline, command: str, data: str, settings: dict[str, Any]) -> RunMetrics:
     """Write everything that a run leaves; the content of metrics.json.
 
     Args:
@@ -55,7 +56,7 @@ def _leave(
     data: str,
     settings: dict[str, Any],
     done: Callable[[int], None],
-) -> tuple[dict[str, Any], list[DeploymentRow], AgainstTeacher | None]:
+) -> tuple[RunMetrics, list[DeploymentRow], AgainstTeacher | None]:
     """Write all files; metrics.json, what the models cost, and the student beside its teacher.
 
     ``done`` is called with about how many tenths of the time are over.
@@ -76,7 +77,6 @@ def _leave(
     for note in (*run.clock.notes(told), *limits.exceeded(run.config.distill, deployed)):
         run.note(note)
     result, tested = measure(run, chain.finished)
-    result["leakage"] = evidence.leakage(run, tested)
     run.folder.write_json(RESULT, result)
     for entry in result["stages"]:
         run.console.record("result", stage=entry["name"], figures=entry)
@@ -127,18 +127,20 @@ def sample_images(run: Run) -> list[np.ndarray]:
 
 def _say_summary(
     run: Run,
-    result: dict[str, Any],
+    result: RunMetrics,
     deployed: Sequence[DeploymentRow],
     against_teacher: AgainstTeacher | None,
 ) -> None:
     say = run.console.say
-    split = "test" if any(entry["test"] for entry in result["stages"]) else "val"
-    judged = [(entry, entry[split]) for entry in result["stages"] if entry[split]]
-    if judged:
-        images = "test images" if split == "test" else "held-out labels"
+    tested = any(entry["test"] for entry in result["stages"])
+    figures_of = {e["name"]: e["test"] if tested else e["val"] for e in result["stages"]}
+    if known := [figures for figures in figures_of.values() if figures]:
+        images = "test images" if tested else "held-out labels"
         say(f"correct on {images}, with 95% intervals:")
-        say(f"  {'baseline':<14} {judged[0][1]['majority']:6.1%}  (always the most frequent class)")
-    for entry, figures in judged:
+        say(f"  {'baseline':<14} {known[0]['majority']:6.1%}  (always the most frequent class)")
+    for entry in result["stages"]:
+        if not (figures := figures_of[entry["name"]]):
+            continue
         low, high = figures["accuracy_ci95"]
         mark = "" if entry["accepted"] else "  (rejected)"
         say(
@@ -146,9 +148,9 @@ def _say_summary(
             f"{figures['n']:,}{mark}",
             {"(rejected)": "yellow"},
         )
-    for entry in result["stages"]:
-        if judged and not entry[split]:
-            say(f"  {entry['name']:<14} not judged: there are no test images")
+    for name, figures in figures_of.items():
+        if known and not figures:
+            say(f"  {name:<14} not judged: there are no test images")
     if against_teacher is not None and against_teacher.lost:
         say(against_teacher.sentence, {against_teacher.sentence: "yellow"})
     for row in deployed:

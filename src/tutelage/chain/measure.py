@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from tutelage.chain.types import Finished, Run
 from tutelage.models.classifier import count_parameters
 from tutelage.stats.calibrate import softmax
 from tutelage.stats.metrics import Floats, Ints, metrics
+from tutelage.stats.results import Figures, Leakage, RunMetrics, Stage
 from tutelage.training.loader import Rows
 
 
@@ -59,10 +59,10 @@ def predict_test(run: Run, finished: Sequence[Finished]) -> Tested:
     return Tested(rows, run.split.truth[rows], probs if len(rows) else {})
 
 
-def measure(run: Run, finished: Sequence[Finished]) -> tuple[dict[str, Any], Tested]:
+def measure(run: Run, finished: Sequence[Finished]) -> tuple[RunMetrics, Tested]:
     """The content of metrics.json, and the answers behind it."""
     tested = predict_test(run, finished)
-    entries = [
+    entries: list[Stage] = [
         {
             "name": done.name,
             "accepted": done.accepted,
@@ -75,11 +75,29 @@ def measure(run: Run, finished: Sequence[Finished]) -> tuple[dict[str, Any], Tes
     ]
     teachers = [entry for entry in entries if entry["accepted"] and entry["name"] != "student"]
     teacher = teachers[-1] if teachers else None
-    final = entries[-1] if entries[-1]["name"] == "student" else teacher
-    return {"stages": entries, "final": final, "teacher": teacher}, tested
+    final = entries[-1] if teacher is None or entries[-1]["name"] == "student" else teacher
+    leaks = leakage(run, tested)
+    return {"stages": entries, "final": final, "teacher": teacher, "leakage": leaks}, tested
 
 
-def _held_out(run: Run, done: Finished) -> dict[str, Any] | None:
+def leakage(run: Run, tested: Tested) -> Leakage:
+    """What copies there are, and each stage's figures without the copied test images."""
+    copies, labels = run.copies, tested.labels
+    leaking = copies.leaking("test")
+    clean = np.array([run.catalog.names[row] not in leaking for row in tested.rows], dtype=bool)
+    return {
+        "test": int((~clean).sum()),
+        "val": len(copies.leaking("val")),
+        "two_labels": sum(pair.contradicts for pair in copies.found),
+        "left_out": len(copies.left_out),
+        "pairs": len(copies.found),
+        "without": {name: metrics(p[clean], labels[clean]) for name, p in tested.probs.items()}
+        if clean.any() and not clean.all()
+        else {},
+    }
+
+
+def _held_out(run: Run, done: Finished) -> Figures | None:
     beliefs = done.outcome.beliefs
     if not beliefs.known.any():
         return None

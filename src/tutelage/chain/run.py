@@ -69,7 +69,7 @@ def train(
             if not is_lead():
                 return {}
             with alone():  # the other ranks are gone
-                return finish(chain, command, data, settings)
+                return {**finish(chain, command, data, settings)}
 
 
 def teach(chain: Pipeline, *, self_training: bool) -> None:

@@ -176,7 +176,7 @@ class RunFolder:
             raise TutelageError(f"{path} holds {type(content).__name__}, expected an object")
         return content
 
-    def write_json(self, name: str, value: dict[str, Any]) -> None:
+    def write_json(self, name: str, value: Mapping[str, Any]) -> None:
         """Write one JSON file; a kill leaves the old one or the new one."""
         write_atomically(self.path / name, json.dumps(value, indent=2) + "\n")
 

@@ -193,7 +193,6 @@ def evaluate(opened: Any, catalog: Catalog, data: str, *, split: str) -> dict[st
     stacked = np.stack(probs)
     predicted = decide(stacked, opened.classes, opened.decision_threshold)
     figures = metrics(stacked, np.array(labels), predicted)
-    assert figures is not None
     kept = opened.decision_threshold
     threshold = None if kept is None else threshold_text(kept)
     counts = {"skipped": len(reasons), "reasons": reasons, "notes": list(catalog.warnings)}

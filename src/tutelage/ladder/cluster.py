@@ -12,6 +12,7 @@ from typing import Any
 
 from tutelage.data.runfolder import RunFolder
 from tutelage.ladder.draws import Draw, Ladder, choose_student, train_draw
+from tutelage.stats.results import DrawMetrics
 from tutelage.system.console import Console
 from tutelage.system.cores import keep_to
 from tutelage.system.engines import Lost, Ray, Resources, with_gpu
@@ -23,7 +24,7 @@ PATIENCE_S = 120.0  # an NFS server keeps the locks of a machine that is gone fo
 
 def train_on_cluster(
     ladder: Ladder, cluster: Ray, console: Console
-) -> Iterator[tuple[Draw, dict[str, Any] | Lost]]:
+) -> Iterator[tuple[Draw, DrawMetrics | Lost]]:
     """Train all draws, as many at once as the cluster has room for.
 
     Yields:

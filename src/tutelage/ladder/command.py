@@ -21,6 +21,7 @@ from tutelage.ladder.page import LadderPage, render
 from tutelage.ladder.request import FEWEST_SEEDS, check_request
 from tutelage.report.html import write_page
 from tutelage.report.wording import now
+from tutelage.stats.results import DrawMetrics
 from tutelage.system.console import Console
 from tutelage.system.engines import Lost, Ray
 from tutelage.system.errors import TutelageError
@@ -63,7 +64,7 @@ def ladder(
     }
     line = repeating_line("ladder", name, str(out), given)
     asked = Ladder(catalog, name, out, config, wanted, budgets, seeds)
-    done: dict[Draw, dict[str, Any]] = {}
+    done: dict[Draw, DrawMetrics] = {}
     lost: list[str] = []
     content: dict[str, Any] = {}
     with claimed(asked) as folder:
@@ -113,7 +114,7 @@ def claimed(ladder: Ladder) -> Iterator[RunFolder]:
 
 def train_draws(
     ladder: Ladder, cluster: Ray | None, console: Console
-) -> Iterator[tuple[Draw, dict[str, Any] | Lost]]:
+) -> Iterator[tuple[Draw, DrawMetrics | Lost]]:
     """Train the arms on all draws, on a cluster or in turn in this process.
 
     Yields:

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from tutelage.chain.measure import predict_test
 from tutelage.chain.pipeline import Pipeline
@@ -30,6 +30,7 @@ from tutelage.ladder.curve import NEED
 from tutelage.ladder.request import no_test
 from tutelage.models.classifier import Classifier, count_parameters
 from tutelage.stats.metrics import metrics
+from tutelage.stats.results import ArmMetrics, DrawMetrics, DrawnPoint
 from tutelage.system.console import Console
 from tutelage.system.progress import Progress
 
@@ -86,7 +87,7 @@ def choose_student(ladder: Ladder, draw: Draw, console: Console) -> None:
     ).close()
 
 
-def train_draw(ladder: Ladder, draw: Draw, console: Console) -> dict[str, Any]:
+def train_draw(ladder: Ladder, draw: Draw, console: Console) -> DrawMetrics:
     """Train and test the arms on a draw of labels, and on the fewer or more labels of the curve.
 
     The first draw also measures the latency of each model.
@@ -118,7 +119,7 @@ def train_draw(ladder: Ladder, draw: Draw, console: Console) -> dict[str, Any]:
     return done
 
 
-def _point(draw: Mapping[str, Any], *, own: bool) -> dict[str, Any]:
+def _point(draw: DrawMetrics, *, own: bool) -> DrawnPoint:
     """One draw's point of the curve; without planned rounds the teacher is transfer's."""
     accuracy = {entry["arm"]: entry["test"]["accuracy"] for entry in draw["arms"]}
     without, within = (accuracy.get(arm, accuracy["transfer"]) for arm in NEED)
@@ -136,7 +137,7 @@ def run_seed(
     quiet: bool = False,
     shared: RunFolder | None = None,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> DrawMetrics:
     """Train and test the arms on one draw of labels, unless the folder ``out`` has them already.
 
     In the folder ``shared`` the choice of a student is pinned, so that all seeds train the same
@@ -150,7 +151,7 @@ def run_seed(
     """
     folder = RunFolder(out)
     if (out / "metrics.json").exists():
-        return folder.read_json("metrics.json")
+        return cast(DrawMetrics, folder.read_json("metrics.json"))
     run = prepare(
         "ladder", catalog, data, out, config, quiet=quiet, shared=shared, progress=progress
     )
@@ -158,7 +159,7 @@ def run_seed(
         if not len(run.split.indices("test")):
             raise no_test(catalog)
         trained = train_arms(Pipeline(run), arms)
-        result = {
+        result: DrawMetrics = {
             "seed": config.data.seed,
             "labeled": len(run.task.labeled),
             "notes": run.notes,
@@ -177,7 +178,7 @@ def _in_short(plan: RunPlan) -> dict[str, Any]:
     return {"size": plan.size, "views": plan.views, "trainings": trainings}
 
 
-def _test(run: Run, trained: Mapping[str, TrainedArm], *, timed: bool) -> list[dict[str, Any]]:
+def _test(run: Run, trained: Mapping[str, TrainedArm], *, timed: bool) -> list[ArmMetrics]:
     """Test every arm; a stage that stands for two arms looks at the images once."""
     # Named by arm: each chain that lacks a part has a stage "student" of its own.
     different = {id(one.stage): (arm, one.stage) for arm, one in trained.items()}

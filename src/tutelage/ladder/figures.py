@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from tutelage.ladder.page import BASELINE, Arm, Difference, LadderPage, headline
 from tutelage.ladder.request import ARMS, LEFT_OUT, RUNGS
 from tutelage.report.wording import title
 from tutelage.stats.intervals import Interval, t_interval
+from tutelage.stats.results import ArmMetrics, DrawMetrics
 
 UNLIKE = {
     "plan": (
@@ -28,7 +29,7 @@ UNLIKE = {
 """What draws should have in common -> the note where they have not."""
 
 
-def summarise(seeds: Sequence[Mapping[str, Any]]) -> tuple[list[Arm], list[Difference]]:
+def summarise(seeds: Sequence[DrawMetrics]) -> tuple[list[Arm], list[Difference]]:
     """The arms that all of at least 2 seeds' metrics.json have, and their paired differences."""
     tables = [{entry["arm"]: entry for entry in seed["arms"]} for seed in seeds]
     names = [name for name in ARMS if all(name in table for table in tables)]
@@ -60,7 +61,7 @@ def pairs(names: Sequence[str]) -> Iterator[tuple[str, str]]:
         yield from (("student", name) for name in names if name in LEFT_OUT)
 
 
-def _arm(name: str, entries: Sequence[Mapping[str, Any]]) -> Arm:
+def _arm(name: str, entries: Sequence[ArmMetrics]) -> Arm:
     each = [entry["test"]["accuracy"] for entry in entries]
     mean, low, high = t_interval(each)
     kept = [entry["kept"] for entry in entries if entry["kept"] is not None]
@@ -78,7 +79,7 @@ def _arm(name: str, entries: Sequence[Mapping[str, Any]]) -> Arm:
 
 
 def make_page(
-    seeds: Sequence[Mapping[str, Any]],
+    seeds: Sequence[DrawMetrics],
     catalog: Catalog,
     config: RunConfig,
     *,
@@ -105,12 +106,12 @@ def make_page(
     )
 
 
-def _curve_points(seeds: Sequence[Mapping[str, Any]]) -> list[CurvePoint]:
+def _curve_points(seeds: Sequence[DrawMetrics]) -> list[CurvePoint]:
     points = []
     for draws in zip(*(seed["curve"] for seed in seeds), strict=True):
-        each = {name: [draw[name] for draw in draws] for name in ("labels", "without", "within")}
-        labels = statistics.fmean(each["labels"])
-        points.append(CurvePoint(labels, each["without"], each["within"], draws[0]["own"]))
+        labels = statistics.fmean(draw["labels"] for draw in draws)
+        without, within = [d["without"] for d in draws], [d["within"] for d in draws]
+        points.append(CurvePoint(labels, without, within, draws[0]["own"]))
     return sorted(points, key=lambda point: point.labels)
 
 
@@ -167,7 +168,7 @@ def to_dict(page: LadderPage) -> dict[str, Any]:
     }
 
 
-def _notes(seeds: Sequence[Mapping[str, Any]], config: RunConfig, arms: Sequence[Arm]) -> list[str]:
+def _notes(seeds: Sequence[DrawMetrics], config: RunConfig, arms: Sequence[Arm]) -> list[str]:
     """What the reader must know: first about the design, then each seed's own notes, said once."""
     out = []
     if config.data.labels_per_class is None:

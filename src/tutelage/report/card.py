@@ -40,7 +40,6 @@ def render(report: Report) -> str:
                 for role, words in ROLES
                 if report.counts.get(role)
             ),
-            "judged": verdict.judged,
             "rows": [] if matrix is None else class_rows(matrix, report.classes),
             "mistakes": [] if matrix is None else mistakes(matrix, report.classes, MISTAKES),
         },

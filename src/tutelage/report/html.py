@@ -105,12 +105,10 @@ def write_page(text: str, path: Path) -> None:
 def _context(report: Report) -> dict[str, Any]:
     markup = need("markupsafe", "train").Markup
     verdict = make_verdict(report)
-    rungs = [step.rung for step in verdict.steps]
     chart = None
-    if any(rung.accuracy is not None for rung in rungs):
-        majority = None if verdict.judged is None else verdict.judged.majority
+    if verdict.figures is not None:
         words = f"accuracy on {IMAGES[verdict.split]}, %"
-        chart = markup(plots.ladder(rungs, words, majority))
+        chart = markup(plots.ladder(verdict.steps, words, verdict.figures["majority"]))
     of_classes = [sheet.thumbs for one in report.class_sheets for sheet in one.sheets]
     every = [*chain(report.to_review, *of_classes, *(sheet.thumbs for sheet in report.sheets))]
     encode = partial(
@@ -137,7 +135,7 @@ def _context(report: Report) -> dict[str, Any]:
         "sheets": [encode(sheet) for sheet in report.sheets],
         "files": [(name, FILES[name]) for name in report.files],
         "delivered": _delivered(report),
-        "leakage": report.metrics.get("leakage") or {"pairs": 0},
+        "leakage": report.metrics["leakage"],
         "skipped": report.skipped[:SKIPPED_SHOWN],
         "skipped_count": len(report.skipped),
         "settings": list(flat(in_words(report.settings))),
@@ -156,7 +154,7 @@ def _decisions(
     """Every step after the first, with how it was judged and the change; None if it was not."""
     rows = {row["stage"]: row for row in report.decisions if row["n"]}
     for step in verdict.steps[1:]:
-        row = rows.get(step.rung.name)
+        row = rows.get(step.stage["name"])
         change = None if row is None else paired_change(row["wins"], row["losses"], row["n"])
         yield step, row, change
 
@@ -164,14 +162,14 @@ def _decisions(
 def _class_wise(report: Report, verdict: Verdict) -> dict[str, Any]:
     """What the test images say about each class; an empty list of classes without any."""
     final, teacher = answers(report, verdict.final), answers(report, verdict.teacher)
-    if final is None or verdict.final is None:
+    if final is None:
         return {"classes": [], "threshold": None}
     markup = need("markupsafe", "train").Markup
     matrix = final.confusion_matrix
-    curves = {verdict.final.name: numbers.reliability_bins(final)}
+    curves = {verdict.final["name"]: numbers.reliability_bins(final)}
     other: Sequence[numbers.ClassRow | None] = [None] * len(report.classes)
     if teacher is not None and verdict.teacher is not None:
-        curves[verdict.teacher.name] = numbers.reliability_bins(teacher)
+        curves[verdict.teacher["name"]] = numbers.reliability_bins(teacher)
         other = numbers.class_rows(teacher.confusion_matrix, report.classes)
     rows = numbers.class_rows(matrix, report.classes)
     return {

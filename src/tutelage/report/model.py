@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.stats.metrics import confusion_matrix
+from tutelage.stats.results import RunMetrics
 
 # The functional form, because one key is the keyword ``class``.
 PseudoRow = TypedDict(
@@ -159,7 +160,7 @@ class Report:
     title: str
     command: str  # the command line that made the run
     created: str  # date and time
-    metrics: Mapping[str, Any]  # the content of metrics.json
+    metrics: RunMetrics  # the content of metrics.json
     classes: Sequence[str]  # (K,) names in index order
     predictions: Mapping[str, StageTest] = field(default_factory=dict)  # by stage; {} without test
     # Answers on held-out labels, of the delivered model or of the teacher that it copies.

@@ -27,18 +27,15 @@ def notes(report: Report, verdict: Verdict) -> list[str]:
 def calibration(report: Report, verdict: Verdict) -> list[str]:
     """What the probabilities were calibrated on: the answers of the teacher, or held-out labels."""
     final = verdict.final
-    if final is None:
-        return []
-    if final.name == "student":
+    if final["name"] == "student":
         images = "unlabelled" if report.counts.get("unlabeled") else "labelled"
         return [
             f"The student's probabilities were calibrated on {images} training images, to be as "
             "sure as its teacher's."
         ]
-    (entry,) = [one for one in report.metrics["stages"] if one["name"] == final.name]
-    known = entry.get("val") is not None
+    known = final["val"] is not None
     what = "held-out labels" if known else "what its teacher said of the unlabelled images"
-    return [f"The probabilities of {final.name} were calibrated on {what}."]
+    return [f"The probabilities of {final['name']} were calibrated on {what}."]
 
 
 def why_no_rounds(report: Report) -> str:
@@ -96,10 +93,11 @@ def _where_it_holds(verdict: Verdict) -> str:
             "others (another camera, season or site), test it on some of them."
         )
     unseen = "test it on labelled images that the run has not seen."
-    if verdict.judged is None:
+    if verdict.figures is None:
         return f"Nobody has tested the model. Before you use it, {unseen}"
     alone = ""
-    if verdict.unjudged and verdict.final is not None:
-        alone = f", and for the {verdict.judged_as}: nobody has tested the {verdict.final.name}"
+    if verdict.unjudged:
+        who = verdict.final["name"]
+        alone = f", and for the {verdict.judged_as}: nobody has tested the {who}"
     holds = f"The accuracy holds for images like the labelled ones{alone}."
     return f"{holds} Before you use the model, {unseen}"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from tutelage.report.numbers import Bin
 from tutelage.report.threshold import Curve
-from tutelage.report.verdict import Rung
+from tutelage.report.verdict import Step
 from tutelage.report.wording import percent, shorten
 from tutelage.stats.intervals import Interval
 from tutelage.system.errors import need
@@ -50,37 +50,37 @@ def _plain_style() -> Iterator[None]:
 
 
 @_plain_style()
-def ladder(rungs: Sequence[Rung], xlabel: str, majority: float | None = None) -> str:
+def ladder(steps: Sequence[Step], xlabel: str, majority: float) -> str:
     """Accuracy of each stage with its 95% interval, first stage on top.
 
     Accepted stages are filled circles on solid lines, rejected ones crosses on dashed lines.
     ``majority``, the accuracy of always answering the most frequent class, is a dotted line, or an
     arrow where it lies far off.
     """
-    shown = [rung for rung in rungs if rung.accuracy is not None]
+    shown = [(step.stage, step.figures) for step in steps if step.figures]
     figure, axes = _figure(1.1 + 0.42 * len(shown))
-    for row, rung in enumerate(shown):
-        value = 100 * (rung.accuracy or 0.0)
-        color = STUDENT if rung.name == "student" else INK if rung.accepted else MUTED
-        if rung.ci95 is not None:
-            style = "-" if rung.accepted else (0, (3, 2))
-            low, high = (100 * end for end in rung.ci95)
-            axes.plot([low, high], [row, row], color=color, linewidth=1.6, linestyle=style)
-        marker = "o" if rung.accepted else "x"
+    said = []
+    for row, (stage, figures) in enumerate(shown):
+        accepted, value = stage["accepted"], 100 * figures["accuracy"]
+        color = STUDENT if stage["name"] == "student" else INK if accepted else MUTED
+        style = "-" if accepted else (0, (3, 2))
+        low, high = (100 * end for end in figures["accuracy_ci95"])
+        axes.plot([low, high], [row, row], color=color, linewidth=1.6, linestyle=style)
+        marker = "o" if accepted else "x"
         axes.plot([value], [row], marker=marker, color=color, markersize=7, markeredgewidth=2)
-        label = f"{value:.1f}" + ("" if rung.accepted else " rejected")
+        label = f"{value:.1f}" + ("" if accepted else " rejected")
+        state = "accepted" if accepted else "rejected"
+        found = _in_words(figures["accuracy"], figures["accuracy_ci95"])
+        said.append(f"{stage['name']} ({state}): {found}")
         axes.annotate(
             label, (value, row), (0, 7), textcoords="offset points", ha="center", color=color
         )
     axes.set_ylim(len(shown) - 0.5, -0.75)
     axes.margins(x=0.12)
-    alt = "Accuracy of each stage with its 95% interval. " + "; ".join(
-        _rung_in_words(r) for r in shown
-    )
-    if majority is not None:
-        _draw_majority(axes, 100 * majority)
-        alt += f"; always the most frequent class: {percent(majority)}"
-    _name_rows(axes, [rung.name for rung in shown], xlabel)
+    said.append(f"always the most frequent class: {percent(majority)}")
+    alt = "Accuracy of each stage with its 95% interval. " + "; ".join(said)
+    _draw_majority(axes, 100 * majority)
+    _name_rows(axes, [stage["name"] for stage, _ in shown], xlabel)
     return _svg(figure, "ladder", alt)
 
 
@@ -264,11 +264,6 @@ def _name_rows(axes: Any, names: Sequence[str], xlabel: str) -> None:
     axes.set_yticks(range(len(names)), [shorten(name, 16) for name in names], parse_math=False)
     axes.set_xlabel(xlabel)
     axes.grid(axis="x", color=LINE, linewidth=0.6)
-
-
-def _rung_in_words(rung: Rung) -> str:
-    state = "accepted" if rung.accepted else "rejected"
-    return f"{rung.name} ({state}): {_in_words(rung.accuracy, rung.ci95)}"
 
 
 def _in_words(accuracy: float | None, ends: Sequence[float] | None) -> str:

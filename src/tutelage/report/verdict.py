@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from tutelage.report.wording import (
 )
 from tutelage.stats.intervals import Interval, paired_change
 from tutelage.stats.metrics import lost_images
+from tutelage.stats.results import Figures, RunMetrics, Stage
 
 SplitName = Literal["test", "val"]
 IMAGES: dict[SplitName | None, str] = {
@@ -32,8 +33,6 @@ IMAGES: dict[SplitName | None, str] = {
     None: "images",
 }
 BUSY = 1.5  # times as long as on a quiet machine, from which on that is said
-
-
 # Of a stage that nothing decides about, which is the student.
 NOT_JUDGED = (
     "Not judged on held-out labels: it is made to be smaller than its teacher, not better, so it "
@@ -41,28 +40,12 @@ NOT_JUDGED = (
 )
 
 
-class Rung(NamedTuple):
-    """One stage of metrics.json with its figures on the split that is reported."""
-
-    name: str
-    accepted: bool
-    seconds: float | None
-    parameters: int | None
-    n: int | None
-    accuracy: float | None
-    ci95: tuple[float, float] | None
-    majority: float | None
-    balanced_accuracy: float | None
-    macro_f1: float | None
-    ece: float | None
-    nll: float | None
-
-
 @dataclass(frozen=True)
 class Step:
     """What one stage changed against the last accepted stage before it."""
 
-    rung: Rung
+    stage: Stage
+    figures: Figures | None  # on the split that is reported
     change: Interval | None
     sentence: str
     reason: str | None  # why it was kept or rejected, in a sentence
@@ -96,131 +79,99 @@ class Verdict:
     summary: list[str]  # sentences on size, speed and the rejections
     overall: list[str]  # what all steps together gained or lost, in a sentence
     steps: list[Step]  # one per stage, in order
-    final: Rung | None  # the model that the run delivers
-    teacher: Rung | None  # what the student learnt from; None if there is no student
-    judged: Rung | None  # whose accuracy the headline gives: the final model, else its teacher
-    judged_as: str  # what that is, in words: "final model (student)"
+    final: Stage  # the model that the run delivers
+    teacher: Stage | None  # what the student learnt from; None if there is no student
+    figures: Figures | None  # of the headline: the final model's, or else its teacher's
+    judged_as: str  # whose they are, in words: "final model (student)"
     unjudged: str  # that the final model itself was not judged, in a sentence; empty if it was
 
 
 def make_verdict(report: Report) -> Verdict:
     """Read the metrics, predictions and decisions into the verdict."""
     split = _split(report.metrics)
-    rungs = [_rung(stage, split) for stage in report.metrics.get("stages") or ()]
-    final = _named(report.metrics.get("final"), rungs) or _last_accepted(rungs)
-    teacher = _named(report.metrics.get("teacher"), rungs)
-    if teacher is not None and final is not None and teacher.name == final.name:
+    metrics = report.metrics
+    stages, final, teacher = metrics["stages"], metrics["final"], metrics["teacher"]
+    if teacher is not None and teacher["name"] == final["name"]:
         teacher = None
-    steps = _steps(report, rungs, split, student=final.name if final and teacher else None)
+    steps = _steps(report, split, student=final["name"] if teacher else None)
     standing = _standing(report, final)
-    judged = _judged(final, rungs)
+    judged = _judged(final, stages, split)
+    figures = figures_of(judged, split)
     judged_as = _judged_as(judged, final, teacher)
     return Verdict(
         split=split,
-        headline=_headline(final, judged, judged_as, split),
+        headline=_headline(figures, judged_as, split),
         standing=standing,
-        against_teacher=_against_teacher(report, final, teacher),
-        worth=[*_against_baseline(judged, standing), *_balanced(report, judged)],
-        summary=[*_deployment(report, final), *_rejections(steps)],
-        overall=_whole_way(report, rungs, final),
+        against_teacher=_against_teacher(report, final, teacher, split),
+        worth=[*_against_baseline(figures, standing), *_balanced(report, figures)],
+        summary=[*_deployment(report, final), *_rejections(stages)],
+        overall=_whole_way(report, stages[0], final, split),
         steps=steps,
         final=final,
         teacher=teacher,
-        judged=judged,
+        figures=figures,
         judged_as=judged_as,
         unjudged=_unjudged(final, judged),
     )
 
 
-def answers(report: Report, rung: Rung | None) -> StageTest | None:
+def answers(report: Report, stage: Stage | None) -> StageTest | None:
     """A stage's answers on the test images; None without any."""
-    found = report.predictions.get(rung.name) if rung else None
+    found = report.predictions.get(stage["name"]) if stage else None
     return found if found is not None and found.labels.size else None
 
 
-def _split(metrics: Mapping[str, Any]) -> SplitName | None:
-    stages = metrics.get("stages") or ()
+def figures_of(stage: Stage | None, split: SplitName | None) -> Figures | None:
+    """A stage's figures on a split; None where there are none."""
+    return stage[split] if stage and split else None
+
+
+def _split(metrics: RunMetrics) -> SplitName | None:
     names: tuple[SplitName, ...] = ("test", "val")
-    return next((name for name in names if any(stage.get(name) for stage in stages)), None)
+    return next((n for n in names if any(stage[n] for stage in metrics["stages"])), None)
 
 
-def _rung(stage: Mapping[str, Any], split: SplitName | None) -> Rung:
-    figures = (split and stage.get(split)) or {}
-    ci95 = figures.get("accuracy_ci95")
-    return Rung(
-        name=str(stage["name"]),
-        accepted=bool(stage.get("accepted", True)),
-        seconds=stage.get("seconds"),
-        parameters=stage.get("parameters"),
-        n=figures.get("n"),
-        accuracy=figures.get("accuracy"),
-        ci95=(float(ci95[0]), float(ci95[1])) if ci95 else None,
-        majority=figures.get("majority"),
-        balanced_accuracy=figures.get("balanced_accuracy"),
-        macro_f1=figures.get("macro_f1"),
-        ece=figures.get("ece"),
-        nll=figures.get("nll"),
-    )
-
-
-def _named(stage: Mapping[str, Any] | None, rungs: Sequence[Rung]) -> Rung | None:
-    if not stage:
-        return None
-    return next((rung for rung in rungs if rung.name == stage["name"]), None)
-
-
-def _last_accepted(rungs: Sequence[Rung]) -> Rung | None:
-    return next((rung for rung in reversed(rungs) if rung.accepted), None)
-
-
-def _judged(final: Rung | None, rungs: Sequence[Rung]) -> Rung | None:
+def _judged(final: Stage, stages: Sequence[Stage], split: SplitName | None) -> Stage | None:
     """The final model, or where it has no figures the last accepted stage that has some.
 
     A student learns from every label, so without test images only its teacher can be judged.
     """
-    if final is None or final.accuracy is not None:
-        return final
-    return _last_accepted([rung for rung in rungs if rung.accuracy is not None])
+    known = [stage for stage in (*stages, final) if stage["accepted"] and figures_of(stage, split)]
+    return known[-1] if known else None
 
 
-def _judged_as(judged: Rung | None, final: Rung | None, teacher: Rung | None) -> str:
+def _judged_as(judged: Stage | None, final: Stage, teacher: Stage | None) -> str:
     if judged is None:
         return ""
     if judged == final:
-        return f"final model ({judged.name})"
-    return f"teacher ({judged.name})" if judged == teacher else f"step {judged.name}"
+        return f"final model ({judged['name']})"
+    return f"teacher ({judged['name']})" if judged == teacher else f"step {judged['name']}"
 
 
-def _unjudged(final: Rung | None, judged: Rung | None) -> str:
-    if final is None or judged is None or judged == final:
+def _unjudged(final: Stage, judged: Stage | None) -> str:
+    if judged is None or judged == final:
         return ""
-    who = "student" if final.name == "student" else f"final model ({final.name})"
+    who = "student" if final["name"] == "student" else f"final model ({final['name']})"
     return f"The {who}, which is what you ship, was not judged: there are no test images."
 
 
-def _headline(
-    final: Rung | None, judged: Rung | None, judged_as: str, split: SplitName | None
-) -> str:
-    if final is None:
-        return "No stage was accepted, so the run delivers no model."
-    if judged is None:
+def _headline(figures: Figures | None, judged_as: str, split: SplitName | None) -> str:
+    if figures is None:
         return (
             "There is no accuracy to report: the run had neither test images nor held-out labels."
         )
-    count = f"{judged.n:,} " if judged.n else ""
-    interval = f" ({interval_of_share(*judged.ci95)})" if judged.ci95 else ""
     return (
-        f"The {judged_as} classifies {percent(judged.accuracy)} of the {count}{IMAGES[split]} "
-        f"correctly{interval}."
+        f"The {judged_as} classifies {percent(figures['accuracy'])} of the {figures['n']:,} "
+        f"{IMAGES[split]} correctly ({interval_of_share(*figures['accuracy_ci95'])})."
     )
 
 
-def _standing(report: Report, final: Rung | None) -> Standing | None:
+def _standing(report: Report, final: Stage) -> Standing | None:
     test = answers(report, final)
-    if test is None or final is None:
+    if test is None:
         return None
     found = baseline(test, report.classes)
-    who = "The student" if final.name == "student" else f"The final model ({final.name})"
+    who = "The student" if final["name"] == "student" else f"The final model ({final['name']})"
     always = f"always answering “{shorten(found.name)}” ({percent(found.accuracy)})"
     interval, size = interval_of_change(found.change), size_in_points(found.change.value)
     if found.change.low > 0:
@@ -232,46 +183,47 @@ def _standing(report: Report, final: Rung | None) -> Standing | None:
     return Standing(found, "not shown to be better", said)
 
 
-def _against_baseline(judged: Rung | None, standing: Standing | None) -> list[str]:
+def _against_baseline(figures: Figures | None, standing: Standing | None) -> list[str]:
     if standing is not None:
         return [standing.sentence]
-    if judged is None or judged.majority is None:  # no figures, or a run of an earlier version
+    if figures is None:
         return []
-    return [f"Always answering the most frequent class is correct for {percent(judged.majority)}."]
+    majority = percent(figures["majority"])
+    return [f"Always answering the most frequent class is correct for {majority}."]
 
 
-def _balanced(report: Report, judged: Rung | None) -> list[str]:
-    if judged is None or judged.balanced_accuracy is None:
+def _balanced(report: Report, figures: Figures | None) -> list[str]:
+    if figures is None:
         return []
     alike = ""
     if tested := next(iter(report.predictions.values()), None):
         there = len(np.unique(tested.labels))  # a class without test images does not count
         alike = f" ({percent(1 / there)} if the answer were always the same)"
     return [
-        f"Balanced accuracy, the mean over the classes, is {percent(judged.balanced_accuracy)}"
-        f"{alike}; macro-F1 is {percent(judged.macro_f1)}."
+        f"Balanced accuracy, the mean over the classes, is {percent(figures['balanced_accuracy'])}"
+        f"{alike}; macro-F1 is {percent(figures['macro_f1'])}."
     ]
 
 
-def _whole_way(report: Report, rungs: Sequence[Rung], final: Rung | None) -> list[str]:
-    if final is None or final.accuracy is None:
+def _whole_way(report: Report, first: Stage, final: Stage, split: SplitName | None) -> list[str]:
+    if not figures_of(final, split):
         return []
-    first = rungs[0]
-    if first.name == final.name:
+    if first["name"] == final["name"]:
         return ["There is only one step, so there is nothing to compare it with."]
     change = stage_change(answers(report, first), answers(report, final))
-    if change is None:
+    if change is None or first["test"] is None:
         return []
-    start = f"from {first.name} ({percent(first.accuracy)}) to {final.name}"
+    start = f"from {first['name']} ({percent(first['test']['accuracy'])}) to {final['name']}"
     return [f"All steps together, {start}: {change_words(change)}."]
 
 
 def _against_teacher(
-    report: Report, final: Rung | None, teacher: Rung | None
+    report: Report, final: Stage, teacher: Stage | None, split: SplitName | None
 ) -> AgainstTeacher | None:
-    if final is None or teacher is None or final.accuracy is None or teacher.accuracy is None:
+    own, taught = figures_of(final, split), figures_of(teacher, split)
+    if own is None or taught is None:
         return None
-    figures = f"{percent(final.accuracy)} and {percent(teacher.accuracy)} correct"
+    figures = f"{percent(own['accuracy'])} and {percent(taught['accuracy'])} correct"
     ours, theirs = answers(report, final), answers(report, teacher)
     if ours is None or theirs is None:
         return AgainstTeacher(False, f"Student and teacher: {figures}.")
@@ -290,10 +242,10 @@ def _against_teacher(
     return AgainstTeacher(lost, said)
 
 
-def _deployment(report: Report, final: Rung | None) -> list[str]:
+def _deployment(report: Report, final: Stage) -> list[str]:
     """What the delivered model costs, beside its teacher."""
     rows = report.deployment
-    name = "student" if final is not None and final.name == "student" else "teacher"
+    name = "student" if final["name"] == "student" else "teacher"
     delivered = next((row for row in rows if row["name"] == name), None)
     if delivered is None:
         return []
@@ -326,70 +278,69 @@ def _was_busy(report: Report) -> bool:
     return timed or machine.get("busy", 1.0) > BUSY
 
 
-def _rejections(steps: Sequence[Step]) -> list[str]:
-    if len(steps) < 2:
+def _rejections(stages: Sequence[Stage]) -> list[str]:
+    if len(stages) < 2:
         return []
-    rejected = [step.rung.name for step in steps if not step.rung.accepted]
+    rejected = [stage["name"] for stage in stages if not stage["accepted"]]
     if not rejected:
         return ["No step was rejected."]
     return [f"Rejected, and not part of the final model: {', '.join(rejected)}."]
 
 
-def _steps(
-    report: Report, rungs: Sequence[Rung], split: SplitName | None, student: str | None
-) -> list[Step]:
+def _steps(report: Report, split: SplitName | None, student: str | None) -> list[Step]:
     decisions = {row["stage"]: row for row in report.decisions}
     steps: list[Step] = []
-    before: Rung | None = None
-    for rung in rungs:
-        decision = decisions.get(rung.name)
-        step = _step(report, before, rung, decision, split)
+    before: Stage | None = None
+    for stage in report.metrics["stages"]:
+        decision = decisions.get(stage["name"])
+        change, said = _change(report, before, stage, decision, split)
+        hindsight = None
         # A student is meant to be smaller, not better: its loss stands beside its size.
-        if split == "test" and step.change is not None and rung.name != student:
+        if split == "test" and change is not None and stage["name"] != student:
             judged = decision is not None and decision["n"] > 0
-            step = replace(step, hindsight=_hindsight(rung, step.change, judged=judged))
-        steps.append(step)
-        if rung.accepted:
-            before = rung
+            hindsight = _hindsight(change, accepted=stage["accepted"], judged=judged)
+        reason = _reason(stage, decision, report.remarks.get(stage["name"]))
+        steps.append(Step(stage, figures_of(stage, split), change, said, reason, hindsight))
+        if stage["accepted"]:
+            before = stage
     return steps
 
 
-def _step(
+def _change(
     report: Report,
-    before: Rung | None,
-    rung: Rung,
+    before: Stage | None,
+    stage: Stage,
     decision: DecisionRow | None,
     split: SplitName | None,
-) -> Step:
-    reason = _reason(rung, decision, report.remarks.get(rung.name))
+) -> tuple[Interval | None, str]:
+    """What a stage changed, with its interval where images were compared, and in words."""
+    was, now = figures_of(before, split), figures_of(stage, split)
     if before is None:
-        figure = "" if rung.accuracy is None else f": {percent(rung.accuracy)} correct"
-        return Step(rung, None, f"the first step{figure}", reason)
-    change = stage_change(answers(report, before), answers(report, rung))
+        figure = f": {percent(now['accuracy'])} correct" if now else ""
+        return None, f"the first step{figure}"
+    against = f"compared with {before['name']}"
+    change = stage_change(answers(report, before), answers(report, stage))
     if change is not None:
-        said = f"{change_words(change)} compared with {before.name}, on {IMAGES['test']}"
-        return Step(rung, change, said, reason)
-    if split != "test" and decision and decision["n"] and decision["before"] is not None:
+        return change, f"{change_words(change)} {against}, on {IMAGES['test']}"
+    if split != "test" and decision and decision["n"]:
         change = paired_change(decision["wins"], decision["losses"], decision["n"])
-        said = f"{change_words(change)} compared with {before.name}, on {IMAGES['val']}"
-        return Step(rung, change, said, reason)
-    if rung.accuracy is None or before.accuracy is None:
-        return Step(rung, None, f"no figure to compare with {before.name}", reason)
-    gap = points(rung.accuracy - before.accuracy)
-    said = f"{gap} points compared with {before.name}, without an interval"
-    return Step(rung, None, said, reason)
+        return change, f"{change_words(change)} {against}, on {IMAGES['val']}"
+    if was is None or now is None:
+        return None, f"no figure to compare with {before['name']}"
+    gap = points(now["accuracy"] - was["accuracy"])
+    return None, f"{gap} points {against}, without an interval"
 
 
-def _reason(rung: Rung, decision: DecisionRow | None, remark: str | None) -> str | None:
+def _reason(stage: Stage, decision: DecisionRow | None, remark: str | None) -> str | None:
     if decision is not None:
-        return sentence(f"{'Kept' if rung.accepted else 'Rejected'}: {decision['reason']}")
+        return sentence(f"{'Kept' if stage['accepted'] else 'Rejected'}: {decision['reason']}")
     return None if remark is None else f"{NOT_JUDGED} {sentence(remark)}"
 
 
-def _hindsight(rung: Rung, change: Interval, *, judged: bool) -> str | None:
-    if rung.accepted and change.high < 0:
+def _hindsight(change: Interval, *, accepted: bool, judged: bool) -> str | None:
+    if accepted and change.high < 0:
         why = "by the held-out labels" if judged else "without held-out labels to judge it"
         return f"It was kept {why}, but on the test images it did harm."
-    if not rung.accepted and change.low > 0:
+    if not accepted and change.low > 0:
         return "The held-out labels rejected it, but on the test images it would have helped."
     return None

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tutelage.stats.intervals import wilson
+from tutelage.stats.results import Figures
 from tutelage.system.words import counted
 
 Floats = NDArray[np.floating[Any]]
@@ -58,15 +59,12 @@ def log_losses(probs: Floats, labels: Ints) -> Floats:
     return np.asarray(-np.log(np.clip(chosen, 1e-12, 1.0)))
 
 
-def metrics(probs: Floats, labels: Ints, predicted: Ints | None = None) -> dict[str, Any] | None:
-    """The figures of ``probs`` (N, K), as metrics.json writes them; None without images.
+def metrics(probs: Floats, labels: Ints, predicted: Ints | None = None) -> Figures:
+    """The figures of ``probs`` (N, K), as metrics.json writes them, of at least one image.
 
-    ``majority`` is the accuracy of a model that always answers the most frequent of ``labels``.
     ``predicted`` (N,) are the answers; without it, the likeliest classes.
     """
     n = len(labels)
-    if n == 0:
-        return None
     if predicted is None:
         predicted = probs.argmax(axis=1)
     right = int((predicted == labels).sum())
