@@ -24,7 +24,7 @@ from PIL import Image
 
 import results
 from chain import PACKAGES
-from tutelage.data.folder import image_files
+from tutelage.data.layout import image_files
 from tutelage.system.cores import cores
 
 

@@ -29,7 +29,7 @@ from PIL import Image
 
 import results
 from chain import PACKAGES
-from tutelage.data.folder import image_files
+from tutelage.data.layout import image_files
 
 HANG_UP = (httpx.HTTPError, OSError)
 

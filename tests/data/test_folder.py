@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from catalogs import by_name, put
 
-from tutelage.data.folder import files_below, image_files
+from tutelage.data.layout import files_below, image_files
 from tutelage.data.open import read_catalog
 from tutelage.system.errors import TutelageError
 

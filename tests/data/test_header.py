@@ -54,9 +54,9 @@ def test_answers_of_predict_are_called_so():
 
 def test_a_column_called_set_counts_where_it_holds_splits():
     assert splits_in("t", {"Set": ["Train", "", "valid"]}) == ["Train", "", "valid"]
-    assert splits_in("t", {"Set": ["", "A", "B"]}) is None
+    assert splits_in("t", {"Set": ["", "A", "B"]}) == []
     assert splits_in("t", {"split": ["train", "A"]}) == ["train", "A"]  # and is refused later
-    assert splits_in("t", {}) is None
+    assert splits_in("t", {}) == []
 
 
 def test_the_first_column_that_holds_splits_counts():

@@ -40,8 +40,7 @@ class Columns:
 def find_columns(where: str, names: Sequence[str], asked: TableConfig) -> Columns:
     """The columns that a person asked for, or those that are called as such columns are.
 
-    Raises:
-        TutelageError: there is none of images, or there are several.
+    TutelageError where there is none of images, or there are several.
     """
     image = _column(where, names, IMAGE, asked.image_column, "--image-column")
     label = _column(where, names, LABEL, asked.label_column, "--label-column")
@@ -80,37 +79,32 @@ def known_columns(names: Sequence[str]) -> bool:
     return any(_fits(name, known) for name in names for known in (IMAGE, LABEL))
 
 
-def splits_in(where: str, columns: Mapping[str, Sequence[str]]) -> Sequence[str] | None:
-    """The splits in the first of some columns that holds any; None if none does.
+def splits_in(where: str, columns: Mapping[str, list[str]]) -> list[str]:
+    """The splits in the first of some columns that holds any; none if no column does.
 
-    Raises:
-        TutelageError: a column is called "set" or the like, and only some of its values are splits.
+    TutelageError where one is called "set" or the like, and only some of its values are splits.
     """
-    found = (_splits_of(where, name, values) for name, values in columns.items())
-    return next((splits for splits in found if splits is not None), None)
-
-
-def _splits_of(where: str, column: str, values: Sequence[str]) -> Sequence[str] | None:
-    """A column's splits; None where it is called "set" or the like but holds something else."""
-    if _plain(column) == SPLIT[0]:
-        return values
-    known = {value for value in values if split_of(value) is not None}
-    others = {value for value in values if value.strip()} - known
-    if known and others:
-        # Leaving the column out would train on the rows of its test split.
-        raise TutelageError(
-            f"{where}: column {column} holds the splits {_first(known)} and also "
-            f"{_first(others)}; use train, val, test or unlabeled, or leave it empty for train, "
-            "or give the column another name if it holds no splits"
-        )
-    return values if known else None
+    for column, values in columns.items():
+        known = {value for value in values if split_of(value) is not None}
+        others = {value for value in values if value.strip()} - known
+        if _plain(column) == SPLIT[0]:
+            return values
+        if known and others:
+            # Leaving the column out would train on the rows of its test split.
+            raise TutelageError(
+                f"{where}: column {column} holds the splits {_first(known)} and also "
+                f"{_first(others)}; use train, val, test or unlabeled, or leave it empty for "
+                "train, or give the column another name if it holds no splits"
+            )
+        if known:
+            return values
+    return []
 
 
 def check_labels(where: str, column: str | None, labels: Sequence[str]) -> list[str]:
     """Warnings about labels that may be no classes.
 
-    Raises:
-        TutelageError: they are amounts, each row has another one, or some may mean "no label".
+    TutelageError where they are amounts, each row has another, or some may mean "no label".
     """
     counts = Counter(labels)
     unlabelled = counts.pop("", 0)
@@ -133,13 +127,12 @@ def check_labels(where: str, column: str | None, labels: Sequence[str]) -> list[
                 f"{where}: column {column} holds {label!r} in {count} rows; if that means no "
                 "label, leave these cells empty, and if it is a class, give it another name"
             )
-    said = []
-    if len(counts) > max(_FEW, rows / 3) and not unlabelled:
-        said.append(
-            f"{where}: column {column} holds {len(counts)} classes in {rows} rows; if it is the "
-            f"wrong column, {mend}"
-        )
-    return said
+    if len(counts) <= max(_FEW, rows / 3) or unlabelled:
+        return []
+    return [
+        f"{where}: column {column} holds {len(counts)} classes in {rows} rows; if it is the wrong "
+        f"column, {mend}"
+    ]
 
 
 def _column(

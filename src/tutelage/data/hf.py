@@ -16,7 +16,8 @@ import numpy as np
 
 from tutelage.data.catalog import SPLIT_NAMES, Catalog, make_catalog, split_of
 from tutelage.data.columns import Table, label_text
-from tutelage.data.folder import files_below
+from tutelage.data.layout import files_below
+from tutelage.data.listing import Given
 from tutelage.data.sources import ArrowSource, ParquetSource, Parts, Source
 from tutelage.system.errors import TutelageError
 
@@ -33,21 +34,20 @@ class SplitImages:
     source: Source
 
 
-def is_saved(path: Path) -> bool:
-    """Whether ``save_to_disk`` wrote this folder."""
-    return any((path / name).is_file() for name in (_DICT, _STATE))
+def fits(given: Given) -> bool:
+    """Whether ``save_to_disk`` wrote this folder, or it holds Parquet files and no image."""
+    saved = any((given.path / name).is_file() for name in (_DICT, _STATE))
+    return saved or ".parquet" in given.kinds
 
 
-def read_hub_folder(path: Path) -> Catalog:
+def read(given: Given) -> Catalog:
     """The catalog of a folder that ``save_to_disk`` wrote, or of Parquet files as on the hub.
 
     Names are ``<split>/<row>``, so the folder, the hub's files and the data set in memory are the
-    same catalog.
-
-    Raises:
-        TutelageError: an unknown split, no image column, or a damaged file.
-        MissingExtra: pyarrow is not installed.
+    same catalog. TutelageError where there is an unknown split, no image column, or damage.
     """
+    given.check_no_table()
+    path = given.path
     parts: dict[str, list[SplitImages]] = {}
     for split, file in _files(path):
         parts.setdefault(split, []).append(_shard(file))

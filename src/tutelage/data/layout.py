@@ -1,22 +1,18 @@
-"""What the folders of a tree mean: splits, pools, classes, or the data of another task."""
+"""What lies in a folder and below it, and what the names there say: images, splits, neither."""
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from tutelage.data.catalog import SPLIT_NAMES, split_of
 from tutelage.data.decode import SUFFIXES
-from tutelage.system.errors import TutelageError
 
 # What macOS, Windows and Synology leave beside images.
 _JUNK = {"__macosx", "thumbs.db", "desktop.ini", "@eadir"}
-_PICTURES = {"images", "image", "imgs", "img", "jpegimages"}
-_NEAR = 0.8  # of 1: how alike a folder's name and a split's are where one may be a slip
-_DRAWN = {"labels", "annotations", "annotation", "masks", "mask", "segmentationclass"}
+RESULTS = {"config.json", "events.jsonl"}  # what a folder holds that a run works or worked in
 
 
 def is_hidden(name: str) -> bool:
@@ -34,22 +30,16 @@ def is_image(path: str) -> bool:
     return path.lower().endswith(SUFFIXES)
 
 
-def leads_up(folder: Path) -> bool:
-    """Whether it is a link to a folder that it lies in."""
-    home = Path(os.path.realpath(folder.parent))  # Path.resolve raises on links in a circle
-    return folder.is_symlink() and home.is_relative_to(os.path.realpath(folder))
+def as_text(name: str) -> str:
+    """A file name as text: Linux allows names that are not text; tables and reports do not."""
+    if name.isascii():
+        return name
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def split_words(name: str) -> set[str]:
     """The splits that a name such as ``train_images`` or ``seg_test`` mentions; "" is the pool."""
     return {SPLIT_NAMES[word] for word in re.split(r"[^a-z]+", name.lower()) if word in SPLIT_NAMES}
-
-
-def meant_split(name: str, splits: Collection[str] = ("", "train", "val", "test")) -> str:
-    """The end of a message about a folder that is no split: which one its name is near, if any."""
-    known = [word for word, split in SPLIT_NAMES.items() if split in splits]
-    near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=_NEAR)
-    return f"; did you mean {near[0]} by {name}?" if near else ""
 
 
 def levels(root: Path) -> Iterator[Path]:
@@ -69,81 +59,39 @@ def levels(root: Path) -> Iterator[Path]:
             return
 
 
-def images_root(asked: str | None, own: Path) -> Path:
-    """The folder that images are looked for in: ``--image-root``, or else a file's ``own`` folder.
+def files_below(folder: Path | str, closed: list[str]) -> Iterator[str]:
+    """Yield every visible file below ``folder``, and everything else that is not a folder.
 
-    Raises:
-        TutelageError: it is no folder.
+    Links to files are followed. ``folder`` itself may be a link, or not exist. ``closed`` takes the
+    folders that are links, which could lead anywhere and in circles, or that cannot be listed. The
+    results of a run below it are passed over: its pictures are copies, and name no class.
     """
-    root = own if asked is None else Path(asked)
-    if not root.is_dir():
-        raise TutelageError(f"--image-root {root} is not a folder; give the folder of the images")
-    return root
+    todo = [str(folder)]  # os.walk recurses, and deep trees exhaust Python's stack before 3.12
+    while todo:
+        parent = todo.pop()
+        try:
+            with os.scandir(parent) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            closed.append(parent)
+            continue
+        if parent != str(folder) and {entry.name for entry in entries} >= RESULTS:
+            continue
+        folders = []
+        for entry in entries:
+            if is_hidden(entry.name):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(entry.path)
+            elif entry.is_symlink() and os.path.isdir(entry.path):
+                closed.append(entry.path)
+            else:
+                yield entry.path
+        todo += reversed(folders)
 
 
-def unwrapped(root: Path) -> Path:
-    """The level that holds folders for splits or several classes; ``root`` if there is none."""
-    *_, place = levels(root)
-    folders = [path for path in visible(place) if path.is_dir()]
-    return place if len(folders) > 1 or any(split_of(f.name) is not None for f in folders) else root
-
-
-def inner(tree: Path, split: str) -> Path:
-    """The folder in which a split's folder holds all it has, as in Kaggle's ``train/train``."""
-    content = visible(tree)
-    if len(content) == 1 and content[0].is_dir() and split in split_words(content[0].name):
-        return content[0]
-    return tree
-
-
-def by_split(folders: Iterable[Path]) -> dict[str, Path]:
-    """The folder of each split, by what its name means.
-
-    Raises:
-        TutelageError: two folders mean the same split.
-    """
-    found: dict[str, Path] = {}
-    for folder in folders:
-        split = split_of(folder.name)
-        if split and split in found:
-            raise TutelageError(
-                f"{folder.parent} holds {found[split].name} and {folder.name}, which both mean "
-                f"{split}; move all their content into one of them"
-            )
-        if split:
-            found[split] = folder
-    return found
-
-
-def check_task(folder: Path) -> None:
-    """Refuse images whose objects are marked, with boxes or masks in a folder beside them.
-
-    Raises:
-        TutelageError: it names the folders.
-    """
-    folders = [path.name for path in visible(folder) if path.is_dir()]
-    pictures = [name for name in folders if name.lower() in _PICTURES]
-    drawn = [name for name in folders if name.lower() in _DRAWN]
-    if pictures and drawn:
-        raise TutelageError(
-            f"{folder} holds {pictures[0]} and {drawn[0]}, which look like boxes or masks of "
-            "objects (YOLO, VOC, COCO); tutelage learns one class for each image. Put the images "
-            "into class folders (train/<class>/*.jpg), or give a table with the columns image and "
-            "label"
-        )
-
-
-def check_names(place: Path, folders: Iterable[Path]) -> None:
-    """Refuse folders in the place of classes that seem to be splits, such as ``seg_train``.
-
-    Raises:
-        TutelageError: one mentions train, and another one val or test.
-    """
-    mentioned = {path.name: split_words(path.name) - {""} for path in folders}
-    named = sorted(name for name, splits in mentioned.items() if splits)
-    if {"train"} < set().union(*mentioned.values()):
-        raise TutelageError(
-            f"{place} holds {' and '.join(named[:5])}, which look like splits, not classes; call "
-            "them train, val and test, with class folders in them, or give a table with the "
-            "columns image and label"
-        )
+def image_files(folder: Path) -> list[Path]:
+    """All image files below a folder, in order; other files and linked folders are passed over."""
+    return [Path(path) for path in files_below(folder, []) if is_image(path)]

@@ -1,14 +1,13 @@
-"""A table of images, as CSV, JSON lines or Parquet, as a catalog.
+"""A table of images, as CSV, JSON lines or Parquet.
 
 It has a column of images (paths; in Parquet also bytes or Hugging Face's struct), one of labels
 (empty = unlabelled) and, if a person likes, one of splits (empty = train). ``header`` says what
-these may be called, and ``places`` where the images may lie.
+these may be called, and ``images`` where the images may lie.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,35 +15,27 @@ from tutelage.config import TableConfig
 from tutelage.data import textfile
 from tutelage.data.catalog import Catalog, make_catalog
 from tutelage.data.columns import Table, holds_bytes, label_text, undamaged, value_type
-from tutelage.data.encoding import guess_told
 from tutelage.data.header import check_labels, find_columns, splits_in
-from tutelage.data.places import find_images
-from tutelage.data.sources import FileSource, ParquetSource
+from tutelage.data.images import find_images
+from tutelage.data.listing import Given, Listing
+from tutelage.data.sources import ParquetSource
 from tutelage.system.errors import TutelageError, need
 
 
-@dataclass(frozen=True)
-class Rows:
-    """What a table of paths says."""
-
-    path: Path
-    images: Sequence[str]
-    labels: Sequence[str]  # empty = unlabelled
-    splits: Sequence[str] | None  # None where it has no such column
-    warnings: Sequence[str] = ()
+def is_text(given: Given) -> bool:
+    """Whether this is a table that is text."""
+    return given.suffix in textfile.SUFFIXES
 
 
-def read_text(path: Path, asked: TableConfig) -> Catalog:
-    """The catalog of a .csv, .tsv or .jsonl file.
-
-    Raises:
-        TutelageError: it contradicts itself, or cannot be read.
-    """
-    return _of_files(text_rows(path, asked), asked.image_root)
+def read_text(given: Given) -> Catalog:
+    """The catalog of a .csv, .tsv or .jsonl file; TutelageError where it contradicts itself."""
+    listing = text_rows(given.path, given.asked)
+    find_images(listing, given.path, given.asked.image_root)
+    return listing.catalog(given.path)
 
 
-def text_rows(path: Path, asked: TableConfig) -> Rows:
-    """The rows of a .csv, .tsv or .jsonl file; TutelageError if it cannot be used."""
+def text_rows(path: Path, asked: TableConfig) -> Listing:
+    """What a .csv, .tsv or .jsonl file says, with images as it calls them; none is looked for."""
     with textfile.opened(path) as table:
         found = find_columns(str(path), table.names, asked)
         known = [name for name in (found.image, found.label, *found.splits) if name is not None]
@@ -54,39 +45,45 @@ def text_rows(path: Path, asked: TableConfig) -> Rows:
         said = [
             *table.warnings,
             *found.warnings,
-            *guess_told(path, table.encoding, (*labels, *images)),
+            *table.guess_told((*labels, *images)),
             *check_labels(str(path), found.label, labels),
         ]
     _check_images(path, images)
     splits = splits_in(str(path), {name: columns[name] for name in found.splits})
-    return Rows(path, images, labels, splits, said)
+    return Listing(images, [], labels, splits, said)
 
 
-def read_parquet(path: Path, asked: TableConfig) -> Catalog:
-    """The catalog of a ``.parquet`` manifest.
+def is_parquet(given: Given) -> bool:
+    """Whether this is a table in one Parquet file."""
+    return given.suffix == ".parquet"
+
+
+def read_parquet(given: Given) -> Catalog:
+    """The catalog of a ``.parquet`` manifest; TutelageError where it contradicts itself.
 
     Images whose bytes it holds are named by its column ``file``, where that has a name for each
     and none twice, or else ``<manifest>#<row>``.
-
-    Raises:
-        TutelageError: it contradicts itself, or is damaged.
-        MissingExtra: pyarrow is not installed.
     """
+    path = given.path
     table = Table(path)
     columns = table.schema.names
-    found = find_columns(str(path), columns, asked)
+    found = find_columns(str(path), columns, given.asked)
     labels = [""] * table.count
     if found.label is not None:
         values, classes = table.labels(found.label)
         labels = [label_text(value, classes) for value in values]
     images = _paths(table, found.image)
     said = [*found.warnings, *check_labels(str(path), found.label, labels)]
-    given = {name: table.column(name).to_pylist() for name in found.splits}
-    texts = {name: [str(split or "") for split in values] for name, values in given.items()}
+    texts = {
+        name: [str(split or "") for split in table.column(name).to_pylist()]
+        for name in found.splits
+    }
     splits = splits_in(str(path), texts)
     if images is not None:
         _check_images(path, images)
-        return _of_files(Rows(path, images, labels, splits, said), asked.image_root)
+        listing = Listing(images, [], labels, splits, said)
+        find_images(listing, path, given.asked.image_root)
+        return listing.catalog(path)
     names = []
     if "file" in columns:
         names = [str(name or "") for name in table.column("file").to_pylist()]
@@ -126,11 +123,3 @@ def _check_images(path: Path, images: Sequence[Any]) -> None:
             f"{path}: the image of data row {nul[0]} holds a NUL byte; remove it, "
             "or save the manifest as UTF-8 if it is UTF-16"
         )
-
-
-def _of_files(rows: Rows, root: str | None) -> Catalog:
-    places = find_images(rows.path, rows.images, root)
-    splits = rows.splits or [""] * len(places.names)
-    said = [*places.warnings, *rows.warnings]
-    source = FileSource(tuple(places.paths))
-    return make_catalog(str(rows.path), places.names, rows.labels, splits, source, said)

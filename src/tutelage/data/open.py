@@ -4,32 +4,47 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
-from tutelage.config import TableConfig, option
-from tutelage.data import textfile
+from tutelage.config import TableConfig
+from tutelage.data import folder, hf, labelled, tars
 from tutelage.data.catalog import Catalog
 from tutelage.data.columns import check_file
-from tutelage.data.folder import PACKED, files_below, read_folder
-from tutelage.data.formats.annotations import is_annotations, read_annotations
-from tutelage.data.hf import is_saved, read_hub_folder
-from tutelage.data.labelled import read_labelled
-from tutelage.data.layout import is_image
-from tutelage.data.manifest import read_parquet, read_text
+from tutelage.data.folder import PACKED
+from tutelage.data.formats import cvat, in_folders, label_studio
+from tutelage.data.listing import Given, check_no_table
+from tutelage.data.manifest import is_parquet, is_text, read_parquet, read_text
 from tutelage.data.memory import MapStyle, read_memory
-from tutelage.data.tars import read_tars
 from tutelage.system.errors import TutelageError
 from tutelage.system.nearest import did_you_mean
 
 Data: TypeAlias = Path | str | MapStyle | Mapping[str, MapStyle]
 
-_TABLES: dict[str, Callable[[Path, TableConfig], Catalog]] = {
-    **dict.fromkeys(textfile.SUFFIXES, read_text),
-    ".parquet": read_parquet,
-}
+READERS: tuple[tuple[Callable[[Given], bool], Callable[[Given], Catalog | None]], ...] = (
+    (cvat.fits, cvat.read),
+    (in_folders.is_one_hot, in_folders.read_one_hot),
+    (in_folders.is_coco, in_folders.read_coco),
+    (in_folders.is_fiftyone, in_folders.read_fiftyone),
+    (label_studio.fits, label_studio.read),
+    (is_text, read_text),
+    (is_parquet, read_parquet),
+    (hf.fits, hf.read),
+    (tars.fits, tars.read),
+    (labelled.fits, labelled.read),
+    (folder.fits, folder.read),
+)
+"""What reads DATA: the first whose ``fits`` says so, unless its ``read`` finds nothing of its own.
+
+To add a layout, write a module with these two functions, each of a ``listing.Given``, and list it
+here before those that would take its files as well. ``fits`` looks at names and headers, never at
+images. ``read`` fills a ``listing.Listing`` and returns its catalog, or, where images are not files
+of their own, calls ``catalog.make_catalog``; ``formats.annotations`` finds the images of another
+tool's file. A case in tests/data/test_layouts.py shows what comes out.
+"""
+
 _MENDS = {
     **dict.fromkeys(PACKED, "packed; unpack it first, and give the folder"),
     **dict.fromkeys((".xlsx", ".xls", ".ods"), "a spreadsheet; save it as CSV UTF-8"),
@@ -43,13 +58,10 @@ def open_data(
     """The catalog of any DATA, and its path or, for data in memory, words for what the images are.
 
     A single data set in memory is the split ``split``; ``table`` says how to read a table.
-
-    Raises:
-        TutelageError: what was found, what was expected, and what to do.
     """
     if isinstance(data, str | os.PathLike):
         return read_catalog(data, table), str(data)
-    _check_no_table("memory", table or TableConfig())
+    check_no_table("memory", table or TableConfig())
     catalog = read_memory(data, split)
     return catalog, in_memory(catalog)
 
@@ -61,54 +73,27 @@ def read_catalog(data: Path | str, table: TableConfig | None = None) -> Catalog:
         TutelageError: nothing there, no images, or data that contradicts itself.
         MissingExtra: Parquet or Arrow files without pyarrow installed.
     """
-    path, asked = Path(data), table or TableConfig()
-    if not path.exists():
-        raise TutelageError(f"{path} does not exist; expected {_KNOWN}{did_you_mean(path)}")
-    if not path.is_dir():
-        check_file(path)
-    if is_annotations(path):
-        return read_annotations(path, asked)
-    if path.is_dir():
-        return _read_folder(path, asked)
-    suffix = path.suffix.lower()
-    if suffix in _TABLES:
-        return _TABLES[suffix](path, asked)
-    if suffix == ".tar":
-        _check_no_table(path, asked)
-        return read_tars(path)
-    raise TutelageError(f"{path} is {_MENDS.get(suffix, f'none of these: {_KNOWN}')}")
-
-
-def _read_folder(folder: Path, asked: TableConfig) -> Catalog:
-    read, unused = _reader_of(folder), list[str]()
-    if read is read_folder and (labelled := read_labelled(folder, asked, unused)):
-        return labelled
-    _check_no_table(folder, asked, unused)
-    catalog = read(folder)
-    if (catalog.labels >= 0).any():
-        return catalog
-    return replace(catalog, warnings=(*unused, *catalog.warnings))
-
-
-def _check_no_table(data: object, asked: TableConfig, unused: Sequence[str] = ()) -> None:
-    """Refuse to pass over what was asked of a table where none is read."""
-    if given := [name for name, value in asdict(asked).items() if value is not None]:
-        why = f": {'; '.join(unused)}" if unused else f"; take out {option(given[0])}"
-        raise TutelageError(f"no table of images and labels in {data}{why}")
-
-
-def _reader_of(folder: Path) -> Callable[[Path], Catalog]:
-    """What reads a folder: images decide, then Parquet files, then tars."""
-    if is_saved(folder):
-        return read_hub_folder
-    suffixes = set()
-    for file in files_below(folder, []):
-        if is_image(file):
-            return read_folder
-        suffixes.add(os.path.splitext(file)[1])
-    if ".parquet" in suffixes:
-        return read_hub_folder
-    return read_tars if ".tar" in suffixes else read_folder
+    given = Given(Path(data), table or TableConfig())
+    if not given.path.exists():
+        raise TutelageError(
+            f"{given.path} does not exist; expected {_KNOWN}{did_you_mean(given.path)}"
+        )
+    if not given.is_folder:
+        check_file(given.path)
+    for fits, read in READERS:
+        if fits(given) and (catalog := read(given)) is not None:
+            labelled = (catalog.labels >= 0).any()
+            said = catalog.warnings if labelled else (*given.unused, *catalog.warnings)
+            return replace(catalog, warnings=said)
+    if given.suffix == ".json":
+        keys = ", ".join([*given.json][:10] if given.keys else [type(given.json).__name__])
+        raise TutelageError(
+            f"{given.path} holds {'nothing' if given.json == {} else keys}; expected an export of "
+            "Label Studio (a list of tasks), COCO (images, annotations, categories) or FiftyOne "
+            "(labels, classes)"
+        )
+    mend = _MENDS.get(given.suffix, f"none of these: {_KNOWN}")
+    raise TutelageError(f"{given.path} is {mend}")
 
 
 def in_memory(catalog: Catalog) -> str:

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, NoReturn, TypeAlias
 
 from tutelage.data.columns import holds_bytes, open_parquet, undamaged
 from tutelage.data.decode import MAX_BYTES, SUFFIXES, UnreadableImage
-from tutelage.data.folder import as_text, files_below
+from tutelage.data.layout import as_text, files_below
 from tutelage.data.sources import bytes_in, read_file
 from tutelage.data.tars import Member, index_tar, read_member, tar_images
 from tutelage.system.errors import TutelageError

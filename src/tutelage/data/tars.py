@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from tutelage.data.catalog import SPLIT_NAMES, Catalog, make_catalog
 from tutelage.data.decode import SUFFIXES
-from tutelage.data.folder import files_below
+from tutelage.data.layout import files_below
+from tutelage.data.listing import Given
 from tutelage.data.sources import stat_text
 from tutelage.system.errors import TutelageError
 
@@ -222,18 +223,23 @@ class TarSource:
         return f"{stat_text(self.tars[tar])}#{offset}+{size}"
 
 
-def read_tars(path: Path) -> Catalog:
+def fits(given: Given) -> bool:
+    """Whether this is a tar, or a folder that holds some and no image."""
+    return given.suffix == ".tar" or ".tar" in given.kinds
+
+
+def read(given: Given) -> Catalog:
     """The catalog of a tar, or of the tars below a folder; an image is ``<tar>/<member>``.
 
     A tar's split is a word of its path below the folder, as in ``train-0001.tar``,
     ``unlabeled/a.tar`` or ``imagenet-val-3.tar``; without one it is train, and images without a
     label member are unlabelled. Refused members and damaged tars are in the catalog, too, so that
-    they are listed with the reason.
-
-    Raises:
-        TutelageError: no images, or a tar with the words of several splits.
+    they are listed with the reason. TutelageError where no image is in them, or a tar has the words
+    of several splits.
     """
-    alone = path.is_file()
+    given.check_no_table()
+    path = given.path
+    alone = not given.is_folder
     root, files = path.parent, [path]
     if not alone:
         root, files = path, sorted(Path(f) for f in files_below(path, []) if f.endswith(".tar"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import itertools
 import json
@@ -13,12 +14,17 @@ from typing import Any, TextIO
 
 from tutelage.data.catalog import split_of
 from tutelage.data.columns import label_text
-from tutelage.data.encoding import encoding_of
 from tutelage.data.header import known_columns
 from tutelage.data.layout import is_image
 from tutelage.system.errors import TutelageError
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_GUESSES = {"cp949": "CP949 (Korean Windows)", "cp1252": "Windows-1252 (Western Europe)"}
 
 
 @dataclass(frozen=True)
@@ -34,8 +40,7 @@ class TextTable:
     def columns(self, wanted: Sequence[str]) -> list[list[str]]:
         """The wanted columns; a short row's missing cells are empty.
 
-        Raises:
-            TutelageError: a row has too many cells, or a cell holds a list or an object.
+        TutelageError where a row has too many cells, or a cell holds a list or an object.
         """
         places = [self.names.index(name) for name in wanted]
         columns: list[list[str]] = [[] for _ in wanted]
@@ -61,13 +66,23 @@ class TextTable:
             )
         return label_text(value)
 
+    def guess_told(self, texts: Iterable[str]) -> list[str]:
+        """A warning with one of the texts where the encoding is a guess."""
+        if self.encoding not in _GUESSES:
+            return []
+        example = next((text for text in texts if not text.isascii()), "")
+        return [
+            f"{self.path} is not UTF-8 and is read as {_GUESSES[self.encoding]}"
+            f"{f', which gives {example!r:.80}' if example else ''}; "
+            "if that is wrong, save it as CSV UTF-8"
+        ]
+
 
 @contextmanager
 def opened(path: Path) -> Iterator[TextTable]:
     """Open a .csv, .tsv or .jsonl file.
 
-    Raises:
-        TutelageError: it is no text, or no such table; also while its rows are read.
+    TutelageError if it is no text, or no such table; also while its rows are read.
     """
     encoding = encoding_of(path)
     read = _json_lines if path.suffix.lower() == ".jsonl" else _csv
@@ -78,6 +93,13 @@ def opened(path: Path) -> Iterator[TextTable]:
         raise TutelageError(
             f"{path} is not a readable CSV file: {error}; is a quote left open?"
         ) from error
+
+
+def records(path: Path) -> list[dict[str, str]]:
+    """The rows of a table by the names of its columns."""
+    with opened(path) as table:
+        columns = table.columns(table.names)
+    return [dict(zip(table.names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _csv(path: Path, file: TextIO) -> tuple[list[str], Iterator[list[str]], list[str]]:
@@ -116,3 +138,34 @@ def _json_lines(path: Path, file: TextIO) -> tuple[list[str], Iterator[list[Any]
     names = list(dict.fromkeys(name for found in objects for name in found))
     rows = ([found.get(name) for name in names] for found in objects)
     return names, rows, []
+
+
+def encoding_of(path: Path) -> str:
+    """The Python name of a file's encoding: what its mark says, UTF-8, or a guess.
+
+    TutelageError where none that is known here gives its bytes a meaning.
+    """
+    content = path.read_bytes()
+    marked = [name for mark, name in _MARKS.items() if content.startswith(mark)]
+    problem: UnicodeDecodeError | None = None
+    for encoding in marked or ("utf-8", *_GUESSES):
+        try:
+            text = content.decode(encoding)
+        except UnicodeDecodeError as error:
+            problem = problem or error
+        else:
+            if encoding != "cp949" or _is_korean(text):
+                return encoding
+    raise TutelageError(f"{path} is not UTF-8 ({problem}); save it as CSV UTF-8") from problem
+
+
+def _is_korean(text: str) -> bool:
+    """Whether most of what is not ASCII in a text read as CP949 is Hangul in common use.
+
+    Accented Western text may decode, too, but as Chinese characters or as the rare syllables that
+    CP949 adds to KS X 1001, whose second byte is often a letter.
+    """
+    beyond = [character for character in text if not character.isascii()]
+    hangul = [character for character in beyond if "가" <= character <= "힣"]
+    common = [character for character in hangul if min(character.encode("cp949")) > 0xA0]
+    return 2 * len(common) > len(beyond)

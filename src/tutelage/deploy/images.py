@@ -21,8 +21,7 @@ from PIL import Image
 
 from tutelage.data.catalog import Catalog
 from tutelage.data.decode import as_pixels, decode
-from tutelage.data.folder import as_text, image_files
-from tutelage.data.layout import is_image
+from tutelage.data.layout import as_text, image_files, is_image
 from tutelage.data.open import read_catalog
 from tutelage.data.shards import braces
 from tutelage.data.sources import read_file

@@ -1,1 +1,1 @@
-"""Annotation files of other tools: one module a tool, read into a catalog by ``annotations``."""
+"""Annotation files of other tools, which all become ``annotations.Annotations``."""

@@ -6,7 +6,9 @@ from collections import Counter
 from pathlib import Path
 from xml.parsers import expat
 
-from tutelage.data.formats.listing import Listed, Listing
+from tutelage.data.catalog import Catalog
+from tutelage.data.formats.annotations import Annotated, Annotations, read_files
+from tutelage.data.listing import Given
 from tutelage.system.errors import TutelageError
 from tutelage.system.words import counted
 
@@ -16,6 +18,7 @@ SPLITS = {"(val)": "val", "(test)": "test"}
 """Tags that ``review.export`` writes: tasks have no splits, so that images would change theirs."""
 OF_NO_USE = "(of no use)"
 """The tag of an image that is to be left out."""
+_NAME = "annotations.xml"  # in a folder that CVAT exports
 _SHAPES = {"box", "polygon", "polyline", "points", "ellipse", "mask", "cuboid", "skeleton"}
 _LABEL = ("labels", "label", "name")  # where the file tells its labels
 
@@ -89,33 +92,39 @@ class _Reader:
         return values[name]
 
 
-def read_xml(path: Path) -> Listing:
-    """The listing of an export.
+def fits(given: Given) -> bool:
+    """Whether this is XML, or a folder that CVAT exported."""
+    return given.suffix == ".xml" or (given.path / _NAME).is_file()
 
-    Raises:
-        TutelageError: it is not such XML, or holds shapes and no tags: then it is about detection.
-    """
+
+def read(given: Given) -> Catalog:
+    """The catalog of an export; TutelageError where it is other XML, or about detection."""
+    return read_files(given, [(given.path / _NAME, "")], _annotations)
+
+
+def _annotations(file: Given) -> Annotations:
+    path = file.path
     reader = _Reader(path)
     reader.parse()
     hints = {label for label in reader.known if _of_class(label) in reader.known}
-    listing = Listing()
+    found = Annotations()
     for image, tags, subset in reader.images:
         marks = {SPLITS[tag] for tag in tags & SPLITS.keys()}
-        item = Listed(
+        item = Annotated(
             image, frozenset(tags - hints - {*SPLITS, OF_NO_USE}), min(marks, default=subset)
         )
-        (listing.left_out if OF_NO_USE in tags else listing.images).append(item)
+        (found.left_out if OF_NO_USE in tags else found.images).append(item)
     drawn = ", ".join(f"{count} of <{shape}>" for shape, count in reader.shapes.most_common())
-    if drawn and not any(item.labels for item in listing.images):
+    if drawn and not any(item.labels for item in found.images):
         raise TutelageError(
             f"{path} has no tags but shapes ({drawn}): this is detection, and tutelage classifies "
             "whole images; give the images tags in CVAT (New annotation: Setup tag)"
         )
     if drawn:
-        listing.warnings.append(f"shapes are not read ({drawn})")
-    if unused := listing.left_out:
-        listing.warnings.append(f"{counted(len(unused), 'image')} of no use: left out")
-    return listing
+        found.warnings.append(f"shapes are not read ({drawn})")
+    if unused := found.left_out:
+        found.warnings.append(f"{counted(len(unused), 'image')} of no use: left out")
+    return found
 
 
 def _of_class(label: str) -> str | None:

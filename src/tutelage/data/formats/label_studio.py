@@ -8,15 +8,18 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tutelage.config import TableConfig
-from tutelage.data.decode import SUFFIXES
-from tutelage.data.formats.images import path_in
-from tutelage.data.formats.listing import Listed, Listing, expect
+from tutelage.data import textfile
+from tutelage.data.catalog import Catalog
+from tutelage.data.formats.annotations import Annotated, Annotations, expect, read_files
+from tutelage.data.images import path_in
+from tutelage.data.layout import is_image
+from tutelage.data.listing import Given
 from tutelage.system.errors import TutelageError
 from tutelage.system.words import counted
 
@@ -45,29 +48,31 @@ class _Image:
     answers: list[_Answer] = field(default_factory=list)
 
 
-def is_table(columns: Iterable[str]) -> bool:
-    """Whether these are columns of a CSV export."""
-    return set(columns) >= _COLUMNS
+def fits(given: Given) -> bool:
+    """Whether this is JSON that holds a list, or a table with the columns of its CSV export."""
+    return isinstance(given.json, list) or given.columns >= _COLUMNS
 
 
-def read_json(path: Path, content: list[Any], table: TableConfig) -> Listing:
-    """The listing of a JSON or JSON-MIN export.
+def read(given: Given) -> Catalog:
+    """The catalog of an export.
 
-    Raises:
-        TutelageError: it is neither, its labels are not choices, or several questions were asked.
+    TutelageError where its labels are not choices, or several questions were asked.
     """
-    rows = [expect(row, dict, f"{path}: task {n}") for n, row in enumerate(content, start=1)]
+    return read_files(given, (), _annotations)
+
+
+def _annotations(file: Given) -> Annotations:
+    path, table = file.path, file.asked
+    if file.json is None:
+        return _of_rows(path, textfile.records(path), table)
+    rows = [expect(row, dict, f"{path}: task {n}") for n, row in enumerate(file.json, start=1)]
     if any("data" in row for row in rows):
         return _listing(path, _images_of_tasks(path, rows, table))
-    return read_rows(path, rows, table)
+    return _of_rows(path, rows, table)
 
 
-def read_rows(path: Path, rows: Sequence[Mapping[str, Any]], table: TableConfig) -> Listing:
-    """The listing of JSON-MIN's records or of the rows of a CSV export: one for each answer.
-
-    Raises:
-        TutelageError: no column of images, or not one column of choices.
-    """
+def _of_rows(path: Path, rows: Sequence[Mapping[str, Any]], table: TableConfig) -> Annotations:
+    """JSON-MIN's records, or the rows of a CSV export: one for each answer."""
     image = _image_key(path, rows, table)
     question = _question_column(path, rows, image, table)
     images: dict[str, _Image] = {}
@@ -91,7 +96,7 @@ def _images_of_tasks(
     for number, (task, fields) in enumerate(zip(tasks, data, strict=True), start=1):
         where = f"{path}: task {number}"
         found = images.setdefault(_text(fields, image, where), _Image(fields))
-        for annotation in _annotations(task, where):
+        for annotation in _answers(task, where):
             labels: set[str] = set()
             for result in _results(annotation, where):
                 if result.get("type") == "choices" and result.get("from_name") == question:
@@ -101,14 +106,14 @@ def _images_of_tasks(
     return images
 
 
-def _listing(path: Path, images: Mapping[str, _Image]) -> Listing:
+def _listing(path: Path, images: Mapping[str, _Image]) -> Annotations:
     """What is made of all answers about each image."""
-    listing, disputed = Listing(), []
+    listing, disputed = Annotations(), []
     for image, known in images.items():
         name, file, split = (_optional(known.data, key) for key in (NAME, FILE, SPLIT))
         given = [answer for answer in known.answers if not answer.skipped]
         if known.answers and not given:
-            listing.left_out.append(Listed(image, name=name, file=file))
+            listing.left_out.append(Annotated(image, name=name, file=file))
             continue
         # No "ground truth" overrules the others: Label Studio calls whatever is imported so.
         different = {answer.labels for answer in given if answer.labels}
@@ -116,7 +121,7 @@ def _listing(path: Path, images: Mapping[str, _Image]) -> Listing:
         if len(different) > 1 and all(len(answer) == 1 for answer in different):
             disputed.append(f"{image}: {', '.join(sorted(labels))}")
             labels = frozenset()
-        listing.images.append(Listed(image, labels, split, name, file))
+        listing.images.append(Annotated(image, labels, split, name, file))
     if skipped := listing.left_out:
         listing.warnings.append(
             f"{counted(len(skipped), 'image')} skipped in Label Studio (first: {skipped[0].image})"
@@ -137,7 +142,7 @@ def _question(path: Path, tasks: Sequence[Mapping[str, Any]], table: TableConfig
     kinds: dict[str, set[str]] = defaultdict(set)
     for number, task in enumerate(tasks, start=1):
         where = f"{path}: task {number}"
-        for annotation in _annotations(task, where):
+        for annotation in _answers(task, where):
             for result in _results(annotation, where):
                 kinds[str(result.get("type"))].add(str(result.get("from_name")))
     if kinds and not kinds["choices"]:
@@ -196,10 +201,10 @@ def _image_key(path: Path, rows: Sequence[Mapping[str, Any]], table: TableConfig
 
 
 def _names_image(value: Any) -> bool:
-    return isinstance(value, str) and path_in(value).lower().endswith(SUFFIXES)
+    return isinstance(value, str) and is_image(path_in(value))
 
 
-def _annotations(task: Mapping[str, Any], where: str) -> Iterator[dict[str, Any]]:
+def _answers(task: Mapping[str, Any], where: str) -> Iterator[dict[str, Any]]:
     """The annotations of a task; early versions called them completions."""
     found = task.get("annotations", task.get("completions"))
     for annotation in expect(found or [], list, f"{where}, annotations"):

@@ -5,14 +5,16 @@ import unicodedata
 import pytest
 from catalogs import put
 
-from tutelage.data.places import find_images
+from tutelage.data.images import Images, find_images, split_by_folder
+from tutelage.data.listing import Listing
 from tutelage.system.errors import TutelageError
 
 
-def found(root, images, name="labels.csv", **asked):
-    places = find_images(root / name, images, **asked)
-    said = [text.replace(str(root), "ROOT") for text in places.warnings]
-    return places.names, [path.replace(str(root), "ROOT") for path in places.paths], said
+def found(root, images, name="labels.csv", asked=None):
+    listing = Listing([*images])
+    find_images(listing, root / name, asked)
+    said = [text.replace(str(root), "ROOT") for text in listing.warnings]
+    return listing.names, [path.replace(str(root), "ROOT") for path in listing.paths], said
 
 
 def test_images_beside_the_table_are_not_looked_for_elsewhere(tmp_path):
@@ -76,9 +78,8 @@ def test_two_folders_of_the_same_names_are_refused(tmp_path):
     put(tmp_path / "small/1.jpg")
     put(tmp_path / "large/1.jpg")
     with pytest.raises(TutelageError, match=r"several folders: large, small; .* --image-root"):
-        find_images(tmp_path / "x.csv", ["1.jpg"])
-    root = str(tmp_path / "small")
-    assert find_images(tmp_path / "x.csv", ["1"], root).paths == [f"{root}/1.jpg"]
+        found(tmp_path, ["1.jpg"])
+    assert found(tmp_path, ["1"], asked=str(tmp_path / "small"))[1] == ["ROOT/small/1.jpg"]
 
 
 def test_a_name_without_suffix_that_fits_two_images_is_refused(tmp_path):
@@ -86,7 +87,7 @@ def test_a_name_without_suffix_that_fits_two_images_is_refused(tmp_path):
         put(tmp_path / path)
     message = r"x\.csv: 1 may be 1\.jpg or 1\.png in .*images; write the suffix"
     with pytest.raises(TutelageError, match=message):
-        find_images(tmp_path / "x.csv", ["2", "1"])
+        found(tmp_path, ["2", "1"], "x.csv")
     assert found(tmp_path, ["2", "1.jpg"])[0] == ["2.jpg", "1.jpg"]
 
 
@@ -104,4 +105,61 @@ def test_a_whole_name_counts_before_one_without_its_suffix(tmp_path):
 
 def test_a_root_that_is_no_folder_is_refused(tmp_path):
     with pytest.raises(TutelageError, match=r"--image-root .*no is not a folder"):
-        find_images(tmp_path / "x.csv", ["1"], str(tmp_path / "no"))
+        found(tmp_path, ["1"], asked=str(tmp_path / "no"))
+
+
+@pytest.fixture
+def images(tmp_path):
+    for name in ("train/cat/1.jpg", "train/dog/1.jpg", "train/dog/2.jpg", "my 3.jpg"):
+        put(tmp_path / name)
+    return Images(None, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("listed", "found"),
+    [
+        ("train/cat/1.jpg", "train/cat/1.jpg"),
+        ("photos/train/cat/1.jpg", "train/cat/1.jpg"),
+        ("dog/1.jpg", "train/dog/1.jpg"),
+        ("2.jpg", "train/dog/2.jpg"),
+        ("dog/2", "train/dog/2.jpg"),
+        ("cat/2.jpg", None),  # another folder: perhaps another image
+        ("photos/2.jpg", None),
+        ("my_3.jpg", None),  # only an upload is renamed
+        ("/data/upload/4/01234567-my_3.jpg", "my 3.jpg"),
+        ("3.jpg", None),
+        ("", None),
+        ("x\0.jpg", None),
+        ("x" * 5000 + ".jpg", None),
+    ],
+)
+def test_a_path_fits_where_one_is_the_end_of_the_other(images, listed, found):
+    got = images.find(listed)
+    assert (got and got.name) == found
+
+
+def test_what_fits_several_images_is_refused(images):
+    with pytest.raises(TutelageError, match=r"1.jpg may be train/cat/1.jpg or train/dog/1.jpg in"):
+        images.find("1.jpg")
+    with pytest.raises(TutelageError, match=r"may be train/cat/1.jpg or train/dog/1.jpg"):
+        images.find("/data/upload/4/01234567-1.jpg")
+
+
+def test_a_known_file_goes_first_and_may_lie_elsewhere(images, tmp_path_factory):
+    far = put(tmp_path_factory.mktemp("far") / "x.jpg")
+    assert images.find("2.jpg", str(far)).path == str(far)
+    assert images.find("2.jpg", "/no/such.jpg").name == "train/dog/2.jpg"
+    assert images.besides([str(far)]) == []
+
+
+def test_the_folder_of_a_split_is_told_by_its_name():
+    names = (
+        "train/a.jpg",
+        "Valid/a.jpg",
+        "test/x/a.jpg",
+        "unlabeled/a.jpg",
+        "test",
+        "b/test/a.jpg",
+    )
+    splits = ["train", "val", "test", "train", "train", "train"]
+    assert [split_by_folder(name) for name in names] == splits

@@ -1,0 +1,185 @@
+"""Files that lie beside their images: COCO's JSON, Roboflow's table, FiftyOne's labels.json.
+
+They lie in one folder, or in one for each split.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tutelage.data import textfile
+from tutelage.data.catalog import Catalog
+from tutelage.data.formats.annotations import (
+    Annotated,
+    Annotations,
+    expect,
+    files_called,
+    read_files,
+)
+from tutelage.data.listing import Given
+from tutelage.system.errors import TutelageError
+from tutelage.system.words import are, counted
+
+_COCO, _ONE_HOT, _FIFTYONE = "_annotations.coco.json", "_classes.csv", "labels.json"
+_IMAGE = "filename"  # of Roboflow's columns; each other one is a class
+
+
+def is_coco(given: Given) -> bool:
+    """Whether this is COCO's JSON, or a folder of it."""
+    return given.keys >= {"images", "categories"} or bool(files_called(_COCO, given))
+
+
+def read_coco(given: Given) -> Catalog:
+    """The catalog of COCO's JSON: the category of an image's annotations is its label.
+
+    Boxes are not looked at, nor are captions or key points. TutelageError where a shape is wrong,
+    an id is unknown or occurs twice, or images hold several categories each: that is detection.
+    """
+    return read_files(given, files_called(_COCO, given), _of_coco)
+
+
+def _of_coco(file: Given) -> Annotations:
+    path, content = file.path, expect(file.json, dict, str(file.path))
+    names = _by_id(content, "categories", "name", path)
+    labels: dict[int, set[str]] = defaultdict(set)
+    boxes = 0
+    for place, row in enumerate(_rows(content, "annotations", path)):
+        where = f"{path}: annotations[{place}]"
+        category = _number(row, "category_id", where)
+        if category not in names:
+            raise TutelageError(f"{where} has the category {category}, which is not listed")
+        labels[_number(row, "image_id", where)].add(names[category].strip())
+        boxes += bool(row.get("bbox"))
+    images = {
+        number: Annotated(image, frozenset(labels.get(number, ())))
+        for number, image in _by_id(content, "images", "file_name", path).items()
+    }
+    if strangers := sorted(labels.keys() - images.keys()):
+        raise TutelageError(
+            f"{path}: {counted(len(strangers), 'image')} with annotations {are(len(strangers))} "
+            f"not listed (first: id {strangers[0]})"
+        )
+    several = sum(len(found) > 1 for found in labels.values())
+    if boxes and 2 * several > len(labels):
+        raise TutelageError(
+            f"{path}: {several} of {len(labels)} images hold objects of several categories: this "
+            "is detection, and tutelage classifies whole images; give each image one category"
+        )
+    warnings = [f"{path}: the boxes are not used: whole images are classified"] if boxes else []
+    return Annotations([*images.values()], warnings=warnings)
+
+
+def _rows(content: Mapping[str, Any], key: str, path: object) -> list[dict[str, Any]]:
+    """One of the file's lists of objects; empty where it is missing."""
+    rows = expect(content.get(key, []), list, f"{path}: {key}")
+    return [expect(row, dict, f"{path}: {key}[{place}]") for place, row in enumerate(rows)]
+
+
+def _by_id(content: Mapping[str, Any], key: str, name: str, path: object) -> dict[int, str]:
+    """What the entries of a list are called, by their ids; TutelageError if two have the same."""
+    names: dict[int, str] = {}
+    places: dict[int, int] = {}
+    for place, row in enumerate(_rows(content, key, path)):
+        where = f"{path}: {key}[{place}]"
+        number = _number(row, "id", where)
+        called = expect(row.get(name), str, f"{where}, {name}")
+        if number in names:
+            raise TutelageError(
+                f"{where}, {called}, has the id {number} of {key}[{places[number]}], "
+                f"{names[number]}; number the {key} anew, and in the annotations as well (were "
+                "two files made into one?)"
+            )
+        names[number], places[number] = called, place
+    return names
+
+
+def _number(row: Mapping[str, Any], key: str, where: str) -> int:
+    return expect(row.get(key), int, f"{where}, {key}")
+
+
+def is_one_hot(given: Given) -> bool:
+    """Whether this is Roboflow's table of classification, or a folder of it."""
+    named = not given.is_folder and given.path.name == _ONE_HOT
+    return named or bool(files_called(_ONE_HOT, given))
+
+
+def read_one_hot(given: Given) -> Catalog:
+    """The catalog of Roboflow's ``_classes.csv``, which has a column of 0 and 1 for each class.
+
+    TutelageError where it has no column ``filename``, or a cell is neither 0 nor 1.
+    """
+    return read_files(given, files_called(_ONE_HOT, given), _of_one_hot)
+
+
+def _of_one_hot(file: Given) -> Annotations:
+    path, rows = file.path, textfile.records(file.path)
+    if rows and _IMAGE not in rows[0]:
+        hint = ""
+        if "Pixel Value" in rows[0]:
+            hint = ": this is segmentation, and tutelage classifies whole images"
+        raise TutelageError(
+            f"{path} lacks the column {_IMAGE}; found: {', '.join([*rows[0]][:20])}{hint}"
+        )
+    found = Annotations()
+    for number, row in enumerate(rows, start=1):
+        where = f"{path}: data row {number}"
+        image = row.pop(_IMAGE)
+        if odd := [(name, value) for name, value in row.items() if value not in ("0", "1")]:
+            raise TutelageError(f"{where}, {odd[0][0]} is {odd[0][1]!r:.40}; expected 0 or 1")
+        if not image:
+            raise TutelageError(f"{where} has no {_IMAGE}")
+        labels = frozenset(name for name, value in row.items() if value == "1")
+        found.images.append(Annotated(image, labels))
+    return found
+
+
+def is_fiftyone(given: Given) -> bool:
+    """Whether this is the labels.json of an image classification data set of FiftyOne."""
+    held = isinstance((given.json or {}).get("labels"), dict) if given.keys else False
+    return held or bool(files_called(_FIFTYONE, given, beside="data"))
+
+
+def read_fiftyone(given: Given) -> Catalog:
+    """The catalog of a ``labels.json`` beside a folder ``data`` with the images.
+
+    TutelageError where a shape is wrong, a number is beyond the classes, or there are boxes.
+    """
+    return read_files(given, files_called(_FIFTYONE, given, beside="data"), _of_fiftyone)
+
+
+def _of_fiftyone(file: Given) -> Annotations:
+    path, content = file.path, expect(file.json, dict, str(file.path))
+    classes, names = content.get("classes"), None
+    if classes is not None:
+        names = [
+            expect(name, str, f"{path}: classes[{place}]")
+            for place, name in enumerate(expect(classes, list, f"{path}: classes"))
+        ]
+    return Annotations(
+        [  # images are named by their paths in ``data``, without a suffix
+            Annotated(f"data/{image}", _labels(target, names, f"{path}: the label of {image}"))
+            for image, target in expect(content.get("labels"), dict, f"{path}: labels").items()
+        ]
+    )
+
+
+def _labels(target: Any, names: Sequence[str] | None, where: str) -> frozenset[str]:
+    """The labels in one target: a number, a text, an object around either, or a list of these."""
+    if target is None:
+        return frozenset()
+    if isinstance(target, list):
+        return frozenset[str]().union(*(_labels(part, names, where) for part in target))
+    if isinstance(target, dict):
+        if "bounding_box" in target:
+            raise TutelageError(
+                f"{where} has a bounding_box: this is detection, and tutelage classifies whole "
+                "images; export a field of Classification labels"
+            )
+        return _labels(target.get("label"), names, where)
+    if isinstance(target, int) and names is not None:
+        if not 0 <= target < len(names):
+            raise TutelageError(f"{where} is {target}; expected 0 to {len(names) - 1}")
+        return frozenset([names[target]])
+    return frozenset([expect(target, str, where)])

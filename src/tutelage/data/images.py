@@ -1,0 +1,233 @@
+"""Where the images lie that a table or another tool's file lists.
+
+A folder may have been renamed, moved or copied from elsewhere, and a table may leave out suffixes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from tutelage.data.catalog import split_of
+from tutelage.data.layout import as_text, files_below, is_image, split_words
+from tutelage.data.listing import Listing
+from tutelage.system.errors import TutelageError
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # a drive of Windows has one letter
+_UPLOADED = re.compile(r"(?:^|/)data/upload/(?:\d+/)?([^/]+)$")
+_HASH = re.compile(r"^[0-9a-f]{8}-")
+
+
+@dataclass(frozen=True)
+class Found:
+    """An image on the disk."""
+
+    path: str
+    name: str  # its path below the folder that was searched, or the whole path if it lies outside
+
+
+class Images:
+    """The image files below a folder, found by what a table or a tool calls them."""
+
+    def __init__(self, asked: str | None, own: Path) -> None:
+        """Look in ``--image-root``, or else in a file's ``own`` folder; TutelageError if neither.
+
+        What is listed is looked up here when it is asked for, and not before.
+        """
+        self.root = own if asked is None else Path(asked)
+        if not self.root.is_dir():
+            raise TutelageError(
+                f"--image-root {self.root} is not a folder; give the folder of the images"
+            )
+
+    def find(self, image: str, file: str = "") -> Found | None:
+        """The file of an image, or None: ``file`` if it is there, or else what ``image`` fits.
+
+        Raises:
+            TutelageError: it fits several files.
+        """
+        for path in (file, str(self.root / path_in(image))):
+            if path and os.path.isfile(path):
+                return Found(path, self._name(path))
+        fits = self.fits(image)
+        if len(fits) > 1:
+            raise TutelageError(
+                f"{image} may be {fits[0]} or {fits[1]} in {self.root}; give the folder that the "
+                "listed paths start from with --image-root"
+            )
+        return self._found(fits[0]) if fits else None
+
+    def absent(self, image: str) -> Found:
+        """Where an image would lie that is not there."""
+        path = path_in(image)
+        return Found(str(self.root / path), path)
+
+    def besides(self, taken: Iterable[str]) -> list[Found]:
+        """The images below the folder that are not among the paths ``taken``.
+
+        None where none of these lies below it: then the folder has nothing to do with them.
+        """
+        known = {os.path.abspath(path) for path in taken}
+        if not any(Path(path).is_relative_to(os.path.abspath(self.root)) for path in known):
+            return []
+        every = map(self._found, self._paths)
+        return [found for found in every if os.path.abspath(found.path) not in known]
+
+    def fits(self, image: str) -> list[str]:
+        """The paths below the folder that fit best what an image is called; one, if that is clear.
+
+        A path fits whose end is the listed path, or the other way round: a folder may have been
+        copied from deeper down, or higher up. The suffix may be missing. Of an upload to Label
+        Studio only the name is left, behind a hash, as Django writes it.
+        """
+        listed = path_in(image)
+        if uploaded := _UPLOADED.search(listed):
+            whole = uploaded[1]
+            return self._by_name.get(whole) or self._by_name.get(_HASH.sub("", whole)) or []
+        parts, shared = _parts(listed), {}
+        for path in self._by_name.get(parts[-1], []) if parts else []:
+            own = _parts(path if is_image(listed) else os.path.splitext(path)[0])
+            least = min(len(own), len(parts))
+            if own[-least:] == parts[-least:]:
+                shared[path] = least
+        most = max(shared.values(), default=0)
+        return [path for path, count in shared.items() if count == most]
+
+    def homes(self, image: str) -> dict[str, list[str]]:
+        """The folders in which an image may lie -> what is called so there, several if unclear."""
+        depth, found = len(_parts(path_in(image))), defaultdict(list)
+        for path in self.fits(image):
+            parts = path.replace(os.sep, "/").split("/")
+            found["/".join(parts[:-depth])].append("/".join(parts[-depth:]))
+        return found
+
+    @cached_property
+    def _paths(self) -> list[str]:
+        """The path of every image, below the folder."""
+        start = 0 if self.root == Path() else len(os.path.join(self.root, ""))
+        return [path[start:] for path in files_below(self.root, []) if is_image(path)]
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        """The paths by the name of the file, with and without its suffix, and as it is uploaded."""
+        found = defaultdict(list)
+        for path in self._paths:
+            name = _composed(os.path.basename(path))
+            for key in {name, os.path.splitext(name)[0], _as_uploaded(name)}:
+                found[key].append(path)
+        return found
+
+    def _found(self, path: str) -> Found:
+        return Found(os.path.join(self.root, path), as_text(path.replace(os.sep, "/")))
+
+    def _name(self, path: str) -> str:
+        whole, root = os.path.abspath(path), os.path.abspath(self.root)
+        inside = Path(whole).is_relative_to(root)
+        return as_text((os.path.relpath(whole, root) if inside else path).replace(os.sep, "/"))
+
+
+def find_images(listing: Listing, table: Path, asked: str | None) -> None:
+    """Find the images of a table's listing, which are all in one folder if they are in none.
+
+    They are looked for where the table says and, if none is there, in the folders below. Names get
+    the suffix of the file, and lose the folder of another machine.
+
+    Raises:
+        TutelageError: none exists, the same names are found in several folders, or a name without
+            suffix fits several images.
+    """
+    images = Images(asked, table.parent)
+    start, names = images.root, [name.replace("\\", "/") for name in listing.names]
+    listing.names, listing.paths = names, [str(start / name) for name in names]
+    if not names or any(map(os.path.isfile, listing.paths)):
+        return
+    names = _without_common_folder(names)
+    homes = [images.homes(name) for name in names]
+    if not any(homes):
+        raise TutelageError(
+            f"{table}: none of the {len(names)} images exists (first: {listing.paths[0]}); paths "
+            f"are relative to {'the manifest' if asked is None else start}, and --image-root names "
+            "another folder"
+        )
+    chosen = _chosen(table, homes)
+    for row, (name, of) in enumerate(zip(names, homes, strict=True)):
+        home = next((home for home in chosen if home in of), chosen[0])
+        fits = sorted(of.get(home, [name]))
+        if len(fits) > 1:
+            raise TutelageError(
+                f"{table}: {name} may be {fits[0]} or {fits[1]} in {start / home}; write the "
+                "suffix in the table as well, or name a folder that holds only one with "
+                "--image-root"
+            )
+        listing.names[row], listing.paths[row] = fits[0], str(start / home / fits[0])
+    if chosen != [""]:
+        shown = ", ".join(str(start / home) for home in chosen[:5])
+        listing.warnings.insert(0, f"the images of {table} were found in {shown}")
+
+
+def _without_common_folder(names: list[str]) -> list[str]:
+    """Paths that are all whole, without the folder that all of them lie in."""
+    if not all(PureWindowsPath(name).root for name in names):  # knows / and drives
+        return names
+    common = os.path.commonpath([name.rpartition("/")[0] + "/" for name in names])
+    return [name.removeprefix(common).lstrip("/") for name in names]
+
+
+def _chosen(table: Path, homes: Sequence[Collection[str]]) -> list[str]:
+    """The folder that holds all images that exist, or those that hold a part each."""
+    counts = Counter(home for of in homes for home in of)
+    wanted = sum(map(bool, homes))
+    if counts.total() == wanted:
+        return [home for home, _ in counts.most_common()]
+    whole = [home for home, count in counts.items() if count == wanted]
+    splits = split_words(table.stem) or {"train"}
+    if len(whole) > 1:
+        whole = [home for home in whole if split_words(home) & splits]
+    if len(whole) != 1:
+        raise TutelageError(
+            f"images that {table} names lie in several folders: {', '.join(sorted(counts)[:5])}; "
+            "say which one with --image-root"
+        )
+    return whole
+
+
+def path_in(image: str) -> str:
+    """The path in what a tool calls an image: a path, a URL, or Label Studio's own kinds of these.
+
+    That of ``/data/upload/`` stays whole.
+    """
+    text = image.strip().replace("\\", "/")
+    if "/data/local-files/" in text:
+        return "".join(parse_qs(urlsplit(text).query).get("d", [])[:1])
+    if _URL.match(text):
+        url = urlsplit(text)
+        web = url.scheme in ("http", "https")
+        return (unquote(url.path) if web else url.path).lstrip("/")
+    return unquote(text).lstrip("/") if _UPLOADED.search(text) else text
+
+
+def split_by_folder(name: str) -> str:
+    """The split whose folder an image lies in: "train" where that is no folder of a split."""
+    first, _, rest = name.partition("/")
+    return (split_of(first) if rest else None) or "train"
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    return PurePosixPath(_composed(path).replace(os.sep, "/").lstrip("/")).parts
+
+
+def _composed(name: str) -> str:
+    """The same text for a name as macOS writes it, with accents and Hangul taken apart."""
+    return unicodedata.normalize("NFC", name)
+
+
+def _as_uploaded(name: str) -> str:
+    """What Django's ``get_valid_filename`` makes of a name."""
+    return re.sub(r"[^-\w.]", "", name.strip().replace(" ", "_"))
