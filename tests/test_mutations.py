@@ -877,8 +877,8 @@ def test_a_bug_in_the_chain_is_found(
 
 
 INERT: dict[str, tuple[str, str, str]] = {
-    "magnitude": ("chain.views", "float(config.magnitude)", "9.0"),
-    "crop_scale": ("chain.views", "scale=(config.crop_scale, 1.0)", "scale=(0.35, 1.0)"),
+    "magnitude": ("chain.recipe", "float(config.magnitude)", "9.0"),
+    "crop_scale": ("chain.recipe", "scale=(config.crop_scale, 1.0)", "scale=(0.35, 1.0)"),
     "weight_decay": ("chain.trained", "        weight_decay=t.weight_decay,\n", ""),
     "drop_path_rate": ("chain.trained", "run.config.transfer.drop_path_rate)", "0.1)"),
     "alignment": ("chain.pool", "prior, strength=strength", "prior"),

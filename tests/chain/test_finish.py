@@ -13,8 +13,11 @@ pytest.importorskip("timm")
 from tutelage.chain import finish
 from tutelage.data.decode import decode
 from tutelage.data.open import open_data
+from tutelage.deploy.runtime import OnnxModel
 from tutelage.report.verdict import AgainstTeacher
 from tutelage.system.console import Console
+from tutelage.system.errors import TutelageError
+from tutelage.watch.reference import load_reference
 
 
 def test_images_that_can_be_read_no_more_do_not_stop_the_end_of_a_run(photos: Path) -> None:
@@ -100,3 +103,79 @@ def test_the_summary_counts_skipped_images(
     )
     finish._say_summary(run, {"stages": []}, [], None)
     assert f"  {said} (skipped.csv)" in capsys.readouterr().err.splitlines()
+
+
+# --- what `tutelage watch` compares with
+
+
+def test_a_run_leaves_what_its_test_images_look_like_to_the_student(
+    finished: Path, photos: Path
+) -> None:
+    model = OnnxModel(finished / "student.onnx")
+    reference = load_reference(finished / "student" / "reference.npz", model)
+    catalog = open_data(photos)[0]
+    labels = catalog.labels[catalog.splits == "test"]
+    assert (reference.images, reference.learned) == ("test images", False)
+    assert reference.labels.tolist() == labels.tolist()
+    assert len(reference.seen) == len(labels) == 18
+
+
+def run_of(**counts: int) -> Any:
+    """A run that has so many images of each role."""
+    order = ("labeled", "unlabeled", "val", "test")
+    roles = np.array([role for role in order for _ in range(counts.get(role, 0))])
+    said: list[str] = []
+    return SimpleNamespace(
+        split=SimpleNamespace(
+            indices=lambda role: np.flatnonzero(roles == role), truth=np.arange(len(roles))
+        ),
+        folder=SimpleNamespace(path=Path("run")),
+        catalog=SimpleNamespace(names=[str(i) for i in range(len(roles))]),
+        note=said.append,
+        said=said,
+    )
+
+
+@pytest.mark.parametrize(
+    ("counts", "images", "learned", "labels"),
+    [
+        ({"labeled": 2, "unlabeled": 3, "val": 4, "test": 5}, "test images", False, [9, 10]),
+        ({"labeled": 2, "unlabeled": 3, "val": 4, "test": 1}, "validation images", False, [5, 6]),
+        ({"labeled": 2, "unlabeled": 3}, "training images", True, [-1, -1]),
+        ({"labeled": 2}, "training images", True, [-1, -1]),
+    ],
+)
+def test_images_that_the_model_did_not_learn_from_go_first(
+    counts: dict[str, int],
+    images: str,
+    learned: bool,
+    labels: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: dict[str, Any] = {}
+
+    def make(
+        model: Any, catalog: Any, rows: Any, labels: Any, words: str, *, learned: bool
+    ) -> None:
+        made.update(labels=labels.tolist(), words=words, learned=learned)
+
+    exported = Path("run/student.onnx")
+    found = SimpleNamespace(exported=exported, folder=Path("run/student"))
+    monkeypatch.setattr(finish, "find_model", lambda _: found)
+    monkeypatch.setattr(finish, "OnnxModel", lambda *_, **__: None)
+    monkeypatch.setattr(finish, "make_reference", make)
+    monkeypatch.setattr(finish, "save_reference", lambda *_: None)
+    finish.write_reference(run_of(**counts))
+    assert (made["words"], made["learned"]) == (images, learned)
+    assert made["labels"][:2] == labels
+
+    def lost(*_: Any, **__: Any) -> None:
+        raise TutelageError("none of the 5 images can be read: gone")
+
+    monkeypatch.setattr(finish, "make_reference", lost)
+    work = run_of(**counts)
+    finish.write_reference(work)  # the run is worth more
+    assert work.said == [
+        "tutelage watch will have nothing to compare images with: none of the 5 images can be "
+        "read: gone"
+    ]

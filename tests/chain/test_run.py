@@ -47,9 +47,9 @@ from tutelage.chain import (
     pipeline,
     plan,
     pool,
+    recipe,
     tune,
     types,
-    views,
 )
 from tutelage.chain.plan import RunPlan, Work
 from tutelage.chain.prepare import cut_by_budget, prepare
@@ -856,7 +856,7 @@ def test_auto_measures_the_strong_view_once_and_pins_it(
     for _ in range(2):  # the second continues the first
         run = prepare("run", catalog, str(photos), tmp_path / "r", config, quiet=True)
         expected = Weak(scale=(0.6, 1.0))
-        strong = views.strong_policy(run.config.transfer)
+        strong = recipe.strong_policy(run.config.transfer)
         assert strong == Strong(augment=RandAugment(3, 21.0, view=expected))
         assert "the strong view of --augment auto: it covers more (7 s)" in run.facts
         assert "no effect: --magnitude; --augment auto chooses them" in run.notes

@@ -14,7 +14,7 @@ import silent_checks as checks
 import torch
 
 from tutelage.augment import Center, RandAugment, TrivialAugment, Weak
-from tutelage.chain import answers, frozen, pipeline, trained, types, views
+from tutelage.chain import answers, frozen, pipeline, recipe, trained, types
 from tutelage.chain.plan import Work
 from tutelage.chain.stages import transfer
 from tutelage.config import TransferConfig, make_config
@@ -217,7 +217,7 @@ def test_first_stages_stay_where_the_work_says_so_but_random_ones_learn(
 
 def test_the_students_view_is_the_one_that_was_asked_for() -> None:
     found = {
-        name: views.strong_policy(TransferConfig(augment=name, num_ops=3, magnitude=11))
+        name: recipe.strong_policy(TransferConfig(augment=name, num_ops=3, magnitude=11))
         for name in ("none", "randaugment", "trivialaugment")
     }
     assert isinstance(found["none"], Weak)
@@ -226,11 +226,11 @@ def test_the_students_view_is_the_one_that_was_asked_for() -> None:
     assert found["randaugment"].augment.magnitude == 11.0  # type: ignore[union-attr]
     assert isinstance(found["trivialaugment"].augment, TrivialAugment)  # type: ignore[union-attr]
     assert found["none"].scale == (0.35, 1.0)  # type: ignore[union-attr]
-    narrow = views.strong_policy(TransferConfig(augment="none", crop_scale=0.8))
+    narrow = recipe.strong_policy(TransferConfig(augment="none", crop_scale=0.8))
     assert narrow == Weak(scale=(0.8, 1.0))
-    assert views.strong_policy(TransferConfig(augment="center"), 0.9) == Center(0.9)
+    assert recipe.strong_policy(TransferConfig(augment="center"), 0.9) == Center(0.9)
     with pytest.raises(ValueError, match="'auto' was not resolved"):
-        views.strong_policy(TransferConfig(augment="auto"))
+        recipe.strong_policy(TransferConfig(augment="auto"))
 
 
 def test_the_loop_gets_the_users_rates_and_the_plans_steps() -> None:

@@ -16,13 +16,14 @@ from tutelage.chain.measure import measure
 from tutelage.chain.pipeline import Pipeline
 from tutelage.chain.sheets import to_review
 from tutelage.chain.types import Finished, Run
-from tutelage.chain.watched import write_reference
 from tutelage.chain.worklist import write_worklist
 from tutelage.data.finished import CARD, REPORT, RESULT, note_finished
 from tutelage.data.runfolder import repeating_line
 from tutelage.deploy.description import write_description
 from tutelage.deploy.export import PARITY_IMAGES, noise_images, readable
+from tutelage.deploy.find import find_model, reference_file
 from tutelage.deploy.onnx import export_onnx, parity
+from tutelage.deploy.runtime import OnnxModel
 from tutelage.models.classifier import count_parameters
 from tutelage.models.folder import save_model
 from tutelage.report import card
@@ -30,7 +31,12 @@ from tutelage.report.html import render, write_page
 from tutelage.report.model import DeploymentRow
 from tutelage.report.verdict import AgainstTeacher, make_verdict
 from tutelage.stats.results import RunMetrics
+from tutelage.system.errors import TutelageError
 from tutelage.system.words import counted, were
+from tutelage.watch.reference import make_reference, save_reference
+
+# Roles of images that the model did not learn from, with the words for a reference of them.
+HELD_OUT = {"test": "test images", "val": "validation images"}
 
 
 def finish(chain: Pipeline, command: str, data: str, settings: dict[str, Any]) -> RunMetrics:
@@ -123,6 +129,36 @@ def sample_images(run: Run) -> list[np.ndarray]:
     rows = np.flatnonzero(np.isin(run.split.roles, ("labeled", "unlabeled")))
     rows = rows[:: max(1, len(rows) // PARITY_IMAGES)][:PARITY_IMAGES]
     return list(readable(run.catalog, rows)) or noise_images(run.store.canvas)
+
+
+def write_reference(run: Run) -> None:
+    """Write the reference, after the last decision: nothing of the run reads it.
+
+    It is made of test or validation images, whichever are more; without any, of the pool or, if
+    there is none, of the labelled images. From these the model has learned, so they say less.
+    """
+    role, rows = _reference_images(run)
+    labels, words = np.full(len(rows), -1), "training images"
+    if role in HELD_OUT:
+        labels, words = run.split.truth[rows], HELD_OUT[role]
+    found = find_model(run.folder.path)
+    assert found.exported is not None
+    model, learned = OnnxModel(found.exported, threads=1), role not in HELD_OUT
+    try:
+        made = make_reference(model, run.catalog, rows, labels, words, learned=learned)
+    except TutelageError as error:  # the images may be gone by now, and the run is worth more
+        run.note(f"tutelage watch will have nothing to compare images with: {error}")
+        return
+    save_reference(made, model, reference_file(found))
+
+
+def _reference_images(run: Run) -> tuple[str, np.ndarray]:
+    """A role, and its rows (n,)."""
+    rows = {role: run.split.indices(role) for role in (*HELD_OUT, "unlabeled", "labeled")}
+    role = max(HELD_OUT, key=lambda name: len(rows[name]))
+    if not len(rows[role]):
+        role = "unlabeled" if len(rows["unlabeled"]) else "labeled"
+    return role, rows[role]
 
 
 def _say_summary(

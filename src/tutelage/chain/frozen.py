@@ -18,9 +18,14 @@ import torch
 from torch import Tensor
 
 from tutelage.chain.answers import calibrate, held_out_nll, temperature_of
-from tutelage.chain.balance import balance_of, balances, chosen_balance, judged_weights
+from tutelage.chain.recipe import (
+    balance_of,
+    balances,
+    chosen_balance,
+    judged_weights,
+    strong_policy,
+)
 from tutelage.chain.types import Beliefs, Fold, Outcome, Run, Task
-from tutelage.chain.views import strong_policy
 from tutelage.config import TransferConfig
 from tutelage.heads.bank import CLEAN_VIEWS, Bank, bank_plans, make_bank
 from tutelage.heads.probe import (

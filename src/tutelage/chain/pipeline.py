@@ -10,10 +10,10 @@ from typing import Any
 from tutelage.chain import pool
 from tutelage.chain.answers import clean_logits
 from tutelage.chain.frozen import PLAIN, Features, first_alone, make_features
-from tutelage.chain.judge import judge
 from tutelage.chain.keep import is_whole, load_stage, save_stage
-from tutelage.chain.types import ROUND, Finished, Outcome, Run
-from tutelage.stats.metrics import Floats
+from tutelage.chain.types import ROUND, Finished, Outcome, Run, Task
+from tutelage.stats.calibrate import softmax
+from tutelage.stats.metrics import Comparison, Floats, compare
 from tutelage.stats.unknown import Detection
 from tutelage.system.ranks import by_lead, is_lead, wait
 
@@ -137,3 +137,15 @@ class Pipeline:
                 save_stage(folder, done)
             wait()
         return done if is_lead() else load_stage(folder, name)
+
+
+def judge(task: Task, before: Outcome, after: Outcome) -> Comparison:
+    """Compare two outcomes' calibrated answers to the images that both were judged on."""
+    both = before.beliefs.known & after.beliefs.known
+    was, now = (
+        softmax(outcome.beliefs.judged[both], outcome.model.spec.temperature)
+        for outcome in (before, after)
+    )
+    # With a val split there are no folds: the model itself is judged.
+    shortened = not after.frozen and len(task.folds) > 1
+    return compare(was, now, task.judged_labels[both], shortened=shortened)

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tutelage.augment import Center, apply
+from tutelage.chain.recipe import strong_policy
 from tutelage.chain.types import Finished, Run, is_round
-from tutelage.chain.views import pictures, strong_policy
 from tutelage.report.model import ClassSheets, Sheet, StageTest, Thumb
 from tutelage.stats.label_errors import CUT
 from tutelage.stats.pseudo_labels import PseudoLabels
@@ -196,6 +197,11 @@ def _views_sheet(run: Run) -> Sheet:
 def _whole(images: torch.Tensor, aspect: torch.Tensor, side: int) -> NDArray[np.uint8]:
     """Canvases as pictures uint8 (B, side, side, 3) of their true shape."""
     return pictures(apply(images, Center(1.0).plan(aspect), side))
+
+
+def pictures(views: Tensor) -> NDArray[np.uint8]:
+    """Views (B, 3, h, w) from 0 to 1 as uint8 (B, h, w, 3), for a page."""
+    return np.asarray((views * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
 
 
 def _copies_sheet(run: Run) -> Sheet:

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 from tutelage.chain import frozen, pool, rounds, trained
 from tutelage.chain.answers import inherit_threshold, mean_beliefs, temperature_of
-from tutelage.chain.judge import judge
-from tutelage.chain.pipeline import Pipeline
+from tutelage.chain.pipeline import Pipeline, judge
 from tutelage.chain.plan import Work
 from tutelage.chain.student import distill
 from tutelage.chain.types import Outcome

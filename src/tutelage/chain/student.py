@@ -23,8 +23,8 @@ from tutelage.chain.answers import (
 from tutelage.chain.clock import shares
 from tutelage.chain.frozen import PROBE_STRENGTH, set_head
 from tutelage.chain.plan import MATCHED_IMAGES, STUDENT_IMAGES, Work, tells_enough
+from tutelage.chain.recipe import strong_policy
 from tutelage.chain.types import Beliefs, Outcome, Run, Task
-from tutelage.chain.views import strong_policy
 from tutelage.config import RunConfig
 from tutelage.heads.bank import CLEAN_VIEWS, bank_plans, look, make_bank
 from tutelage.heads.probe import fit_head, plain_metric

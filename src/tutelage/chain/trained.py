@@ -21,12 +21,11 @@ from tutelage.chain.answers import (
     temperature_of,
     unknown_threshold_of,
 )
-from tutelage.chain.balance import balance_of, chosen_balance
 from tutelage.chain.clock import Share, later_seconds, shares
 from tutelage.chain.frozen import believed_targets, with_head
 from tutelage.chain.plan import FOLD_STEPS, Work, pool_share
+from tutelage.chain.recipe import balance_of, chosen_balance, strong_policy
 from tutelage.chain.types import Beliefs, Fold, Outcome, Run
-from tutelage.chain.views import strong_policy
 from tutelage.config import RunConfig, TrainConfig
 from tutelage.heads.probe import Head
 from tutelage.models.classifier import Classifier

@@ -32,8 +32,8 @@ from tutelage.chain.plan import (
     TUNE_SIZE,
     TUNE_VIEWS,
 )
+from tutelage.chain.recipe import strong_policy
 from tutelage.chain.types import Fold, make_folds, one_hot
-from tutelage.chain.views import strong_policy
 from tutelage.config import TransferConfig
 from tutelage.heads.bank import Look, look
 from tutelage.heads.probe import Metric, fit_head

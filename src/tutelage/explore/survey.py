@@ -19,7 +19,7 @@ from tutelage.augment.randaugment import RANDAUGMENT
 from tutelage.chain import prepare, tune
 from tutelage.chain.load import LoadedData, say_images
 from tutelage.chain.plan import TUNE_MOST, TUNE_POOL, TUNE_VIEWS
-from tutelage.chain.views import pictures
+from tutelage.chain.sheets import pictures
 from tutelage.config import RunConfig
 from tutelage.data.catalog import Catalog
 from tutelage.data.runfolder import repeating_line, results_folder

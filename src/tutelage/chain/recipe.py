@@ -1,4 +1,4 @@
-"""What training does about classes with unequal numbers of labels."""
+"""What a training is made with, as the settings ask: its strong view, and the classes' balance."""
 
 from __future__ import annotations
 
@@ -9,12 +9,33 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tutelage.augment import Center, Policy, RandAugment, Strong, TrivialAugment, Weak
 from tutelage.chain.types import Task
 from tutelage.config import TransferConfig
 from tutelage.losses import inverse_frequency, log_prior
 from tutelage.stats.metrics import Floats
 
 IMBALANCED = 2.0  # times as many labels in the largest class as in the smallest
+
+
+def strong_policy(config: TransferConfig, crop_pct: float = Center.crop_pct) -> Policy:
+    """The strong view; ``augment`` is no longer "auto", since the search comes before.
+
+    Args:
+        config: its kind and strength.
+        crop_pct: of the evaluation view, which "center" trains on as well.
+    """
+    if config.augment == "auto":
+        raise ValueError("'auto' was not resolved; settings come from the run folder's config.json")
+    if config.augment == "center":
+        return Center(crop_pct)
+    view = Weak(scale=(config.crop_scale, 1.0))
+    if config.augment == "none":
+        return view
+    if config.augment == "trivialaugment":
+        return Strong(augment=TrivialAugment(view=view))
+    augment = RandAugment(config.num_ops, float(config.magnitude), view=view)
+    return Strong(augment=augment)
 
 
 @dataclass(frozen=True)
