@@ -21,17 +21,12 @@ class Metric:
     ``(x - mean) @ factor`` has a mean squared norm of 1 over the images it was fitted on, so that
     one range of penalties serves every trunk.
 
-    Attributes:
-        mean: (C,).
-        factor: (C, R) with R <= C or, for a diagonal map, (C,).
-        width: D, of the features it maps.
-        columns: which C of the D features it looks at; all if None.
     """
 
-    mean: Tensor
-    factor: Tensor
-    width: int
-    columns: slice | None = None
+    mean: Tensor  # (C,)
+    factor: Tensor  # (C, R) with R <= C or, for a diagonal map, (C,)
+    width: int  # D, of the features it maps
+    columns: slice | None = None  # which C of the D features it looks at; all if None
 
     def __call__(self, features: Tensor) -> Tensor:
         """Map features (..., D)."""
@@ -128,14 +123,9 @@ def fit_head(
     metric's coordinates (``strength`` is scikit-learn's C). Deterministic: starts from zero, full
     batches.
 
-    Args:
-        features: (N, D).
-        targets: (N, K) probabilities, or these times the weight of each class.
-        weights: (N,).
-        metric: coordinates of the penalty.
-        strength: weight of the data against the penalty.
-        log_prior: (K,) added to the logits while fitting, not in the head (logit adjustment).
-        iterations: L-BFGS iterations at most.
+    ``features`` are (N, D), ``targets`` (N, K) probabilities or these times the weight of each
+    class, ``weights`` (N,); ``log_prior`` (K,) is added to the logits while fitting, not in the
+    head (logit adjustment).
     """
     (head,) = fit_heads(
         metric(features),
@@ -188,14 +178,8 @@ def fit_heads(
     The objective is convex, so the start changes the solution by no more than the tolerance, but
     a neighbour's solution is near (warm starts along the path: Friedman et al. 2010, section 2.5).
 
-    Args:
-        inputs: (N, R) features that ``metric`` has mapped.
-        targets: as in ``fit_head``, like ``weights`` and ``log_prior``.
-        weights: (N,).
-        metric: coordinates of ``inputs``; the heads take features that it has not mapped.
-        strengths: rising, so that each start is the simpler head.
-        log_prior: (K,).
-        iterations: L-BFGS iterations at most, for each strength.
+    ``inputs`` (N, R) are features that ``metric`` has mapped; the heads take features that it has
+    not. ``strengths`` rise, so that each start is the simpler head.
     """
     weight = torch.zeros(targets.shape[1], inputs.shape[1], requires_grad=True)
     bias = torch.zeros(targets.shape[1], requires_grad=True)
@@ -231,10 +215,7 @@ def lowest_loss(losses: Floats, default: int, *, guard: float = 0.0) -> int:
     low. ``guard`` 1 is the one-standard-error rule (Breiman et al. 1984, section 3.4.3) on
     paired differences, with a default in place of the simplest model.
 
-    Args:
-        losses: (C, J) of each candidate on the same J images; J may be 0.
-        default: the candidate that stands when the others are not told apart from it.
-        guard: standard errors of the paired difference by which another must be better.
+    ``losses`` are (C, J), of each candidate on the same J images; J may be 0.
     """
     n = losses.shape[1]
     if n == 0:

@@ -65,14 +65,7 @@ class Teachers:
     """
 
     def __init__(self, models: Sequence[Classifier]) -> None:
-        """Take the snapshots; each runs on the device that its model is on.
-
-        Args:
-            models: at least one, of the same classes in the same order.
-
-        Raises:
-            TutelageError: the models' classes differ.
-        """
+        """Take the snapshots; each runs on the device that its model is on."""
         _require_same_classes(models)
         self.sizes = tuple(model.spec.input_size for model in models)
         self.members = tuple(_calibrated(model) for model in models)

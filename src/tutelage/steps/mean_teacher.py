@@ -30,10 +30,8 @@ class MeanTeacherStep:
     ) -> None:
         """The teacher starts as a copy of the model of the first call.
 
-        Args:
-            ramp_steps: steps until the consistency cost has its whole weight.
-            consistency_weight: that weight; the paper's on CIFAR-10 and SVHN.
-            decay: for the teacher's average.
+        The consistency cost has its whole weight, the paper's on CIFAR-10 and SVHN, after
+        ``ramp_steps``.
         """
         self.ramp_steps, self.consistency_weight = ramp_steps, consistency_weight
         self.decay = decay

@@ -20,16 +20,9 @@ def make_online_step(
 ) -> Step:
     """The step of one online method, with its statistics at their initial values.
 
-    Args:
-        method: "fixmatch", "flexmatch", "freematch", "softmatch" or "mean-teacher".
-        prior: (K,) estimated class distribution of the pool, on the device of the run.
-        n_pool: images in the pool.
-        steps: length of the training.
-        threshold: FixMatch's, or that of FlexMatch's best class.
-        hard: pseudo-labels are the most probable classes; Mean Teacher has none.
-
-    Raises:
-        ValueError: there is no such method.
+    ``prior`` (K,) is the estimated class distribution of the pool of ``n_pool`` images, on the
+    run's device; ``threshold`` is FixMatch's, or that of FlexMatch's best class; ``hard`` trains on
+    the most probable classes (Mean Teacher has none); ``steps`` is the length of the training.
     """
     if method == "mean-teacher":
         # The authors ramp up for 40,000 of 150,000 steps.

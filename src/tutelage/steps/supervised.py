@@ -18,11 +18,8 @@ def supervised_step(
 ) -> tuple[Tensor, Metrics]:
     """Cross-entropy of one view against its target.
 
-    Args:
-        model: from views to logits (B, K).
-        batch: views and targets.
-        class_weights: (K,) weight of each class's part of a target; None for all ones.
-        log_prior: (K,) added to the logits in the loss alone (logit adjustment); None for none.
+    ``class_weights`` (K,) weigh each class's part of a target; ``log_prior`` (K,) is added to the
+    logits in the loss alone (logit adjustment).
     """
     logits = whole(model(batch.images))
     targets = batch.targets if class_weights is None else batch.targets * class_weights

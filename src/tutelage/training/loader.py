@@ -77,17 +77,11 @@ class Canvases:
 
 @dataclass(frozen=True)
 class Examples:
-    """Images with their targets.
+    """Images with their targets."""
 
-    Attributes:
-        rows: (N,) store rows.
-        targets: (N, K) probabilities.
-        weights: (N,) weight of each target; 0 where there is none.
-    """
-
-    rows: Rows
-    targets: Tensor
-    weights: Tensor
+    rows: Rows  # (N,) store rows
+    targets: Tensor  # (N, K) probabilities
+    weights: Tensor  # (N,) of each target; 0 where there is none
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -126,20 +120,13 @@ class _Drawn:
     """All of a batch of B images except their pixels, the same on every rank.
 
     All ranks plan the whole batch, so that an image's view is the same on any of them.
-
-    Attributes:
-        parts: for each stream, its examples and the positions taken from them.
-        rows: (B,) store rows.
-        plan: for the first view, which ``mix`` mixes.
-        weak: the plan for the weak view.
-        strong: the plan for the strong view of the last P images, those of the pool.
     """
 
-    parts: list[tuple[Examples, Rows]]
-    rows: Rows
-    plan: Plan
+    parts: list[tuple[Examples, Rows]]  # of each stream: its examples, and which are taken
+    rows: Rows  # (B,) store rows
+    plan: Plan  # for the first view, which ``mix`` mixes
     weak: Plan | None
-    strong: Plan | None
+    strong: Plan | None  # for the last P images, those of the pool
     mix: Mix | None
 
     @property
@@ -193,9 +180,6 @@ class Loader:
         """Without a pool every image of a batch is a labelled one, without labels none is.
 
         ``first`` is the step to begin with, for a training that goes on from another.
-
-        Raises:
-            TutelageError: there are more ranks than images in a batch.
         """
         if batch_size < current().world:
             raise TutelageError(

@@ -27,15 +27,10 @@ from tutelage.training.together import parallel, whole_batch
 
 @dataclass
 class Result:
-    """What a training run leaves.
+    """What a training run leaves."""
 
-    Attributes:
-        model: the averaged (EMA) model, in eval mode.
-        history: the metrics of each logged step, as plain numbers.
-    """
-
-    model: Classifier
-    history: list[dict[str, float]] = field(default_factory=list)
+    model: Classifier  # the averaged (EMA) model, in eval mode
+    history: list[dict[str, float]]  # the metrics of each logged step
 
 
 def learning_rate_factor(step: float, steps: int, warmup: int) -> float:

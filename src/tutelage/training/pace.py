@@ -36,14 +36,9 @@ class Pace:
     ) -> None:
         """Begin with the planned ``steps``.
 
-        Args:
-            steps: as planned, at least one.
-            allowed: seconds per step as measured, planned steps left -> seconds that this training
-                may still take; None for as many as it needs.
-            decided: (after, steps) pairs: after so many steps it was found that it makes so many
-                in all.
-            keep: told all pairs whenever there is a new one.
-            clock: seconds that pass; None for the machine's.
+        ``allowed`` maps measured seconds per step and the planned steps left to the seconds that
+        this training may still take. A pair (after, steps) in ``decided`` says that after so many
+        steps it was found that it makes so many in all; ``keep`` is told all pairs when one is new.
         """
         self._planned = self.steps = steps
         self._allowed, self._keep = allowed, keep
