@@ -9,7 +9,6 @@ import pytest
 
 from tutelage.config import (
     COMMANDS,
-    REMOVED,
     SETTINGS,
     RunConfig,
     field_type,
@@ -132,15 +131,6 @@ def test_unknown_settings_get_a_suggestion() -> None:
         make_config("run", {"magnitud": 3})
     with pytest.raises(TutelageError, match="no setting 'qqq'; known: alignment, alpha"):
         make_config("run", {"qqq": 3})
-
-
-@pytest.mark.parametrize("name", REMOVED)
-def test_a_removed_setting_says_so_and_what_to_do_instead(name: str) -> None:
-    assert name not in SETTINGS
-    with pytest.raises(TutelageError, match=f"^{option(name)} was removed: .*leave it out"):
-        make_config("transfer", {name: "none"})
-    with pytest.raises(TutelageError, match=f"{option(name)} was removed: .*; --seed is -1"):
-        make_config("run", {name: 1, "seed": -1})
 
 
 def test_all_problems_are_named_at_once() -> None:

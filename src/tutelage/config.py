@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 from dataclasses import dataclass, field, fields
 from functools import cache, partial
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal, NamedTuple, get_type_hints
 
 from tutelage.system.errors import TutelageError
+from tutelage.system.nearest import nearest
 
 Trunk = Literal["frozen", "trained", "online"]
 
@@ -23,6 +23,22 @@ TEACHING = ("demo", "run", "transfer", "self-train", "ladder")
 ROUNDS = ("demo", "run", "self-train", "ladder")
 WITH_STUDENT = ("demo", "run", "distill", "ladder")
 WITH_DATA = tuple(name for name in COMMANDS if name != "demo")
+
+
+class OnlineMethod(NamedTuple):
+    """What a method of online pseudo-labels needs; ``steps/online.py`` makes its step."""
+
+    threshold: bool = False  # it reads --threshold
+    strong_labels: bool = False  # its student sees strong views of the labelled images, too
+
+
+ONLINE_METHODS = {
+    "fixmatch": OnlineMethod(threshold=True),
+    "flexmatch": OnlineMethod(threshold=True),  # for its best class
+    "freematch": OnlineMethod(),
+    "softmatch": OnlineMethod(),
+    "mean-teacher": OnlineMethod(strong_labels=True),
+}
 
 INFINITE = float("inf")
 FROM_ZERO = (0.0, INFINITE)
@@ -279,8 +295,10 @@ class SelfTrainConfig:
     )
     online: str = round_setting(
         "fixmatch",
-        "method that makes an online pseudo-label from an image's weak view for its strong view",
-        choices=("fixmatch", "flexmatch", "freematch", "softmatch", "mean-teacher"),
+        "method that makes an online pseudo-label from an image's weak view for its strong view; "
+        "it has an effect where the trunk is trained so: with --trunk online, which --trunk auto "
+        "chooses on a GPU and never on a CPU",
+        choices=tuple(ONLINE_METHODS),
         needs="online rounds",
     )
     threshold: float = round_setting(
@@ -337,22 +355,6 @@ class DistillConfig:
     def limited(self) -> bool:
         """Whether the student is chosen by what it costs."""
         return self.max_latency_ms is not None or self.max_size_mb is not None
-
-
-REMOVED = {
-    "hint_weight": "it did not make students better; leave it out",
-    "teacher_cache": "more steps on the same batches did not help; leave it out",
-    "candidates": "it did not find better students; leave it out, or limit the student's cost with "
-    "--max-latency-ms or --max-size-mb",
-    "unfreeze": "which layers of a trained trunk learn is fixed; leave it out",
-    "optimizer": "AdamW is always used; leave it out",
-    "label_smoothing": "it gained nothing; leave it out",
-    "ensemble": "the teacher alone labels the pool; leave it out",
-    "kd": "decoupled KL and correlation did not beat plain KL; leave it out",
-    "standardize": "students learned no more from standardised logits; leave it out",
-    "curriculum": "every round learns from the whole pool; leave it out",
-}
-"""Settings that earlier versions had: why they went, and what to do instead."""
 
 
 @dataclass(frozen=True)
@@ -449,7 +451,7 @@ def without_effect(
         "strong view": config.transfer.augment not in ("auto", "center"),
         "rounds": rounds,
         "online rounds": online,
-        "fixed threshold": online and config.self_train.online in ("fixmatch", "flexmatch"),
+        "fixed threshold": online and ONLINE_METHODS[config.self_train.online].threshold,
     }
     return sorted(
         name
@@ -460,11 +462,7 @@ def without_effect(
 
 
 def make_config(command: str, options: dict[str, Any]) -> RunConfig:
-    """Settings of ``command`` with ``options`` in place of the defaults.
-
-    Raises:
-        TutelageError: unknown settings or values outside their range; all are named at once.
-    """
+    """Settings of ``command`` with ``options`` in place of the defaults; refuses all at once."""
     known = group_fields(command)
     config, problems = RunConfig(), []
     for name, value in options.items():
@@ -480,11 +478,9 @@ def make_config(command: str, options: dict[str, Any]) -> RunConfig:
 
 def _problem(command: str, name: str, value: Any, known: dict[str, tuple[str, Field]]) -> str:
     """What is wrong with a setting; empty if nothing is."""
-    if name in REMOVED:
-        return f"{option(name)} was removed: {REMOVED[name]}"
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(sorted(known))}"
+        near = nearest(name, known)
+        hint = f"did you mean '{near}'?" if near else f"known: {', '.join(sorted(known))}"
         return f"'{command}' has no setting '{name}'; {hint}"
     _, item = known[name]
     kind, choices = field_type(name), item.metadata["choices"]

@@ -21,7 +21,7 @@ from tutelage import api, cli
 from tutelage.cli import output
 from tutelage.cli.output import FIGURES, SKIPPED_SHOWN
 from tutelage.cli.parser import EVERYDAY, VERBS, build_parser
-from tutelage.config import COMMANDS, REMOVED, SETTINGS, field_type, group_fields
+from tutelage.config import COMMANDS, SETTINGS, field_type, group_fields
 from tutelage.system.console import printable
 from tutelage.system.errors import TutelageError
 
@@ -122,7 +122,7 @@ def test_every_verb_is_a_command_with_help_for_each_of_its_arguments() -> None:
             assert action.help, (name, action.dest)
             assert "``" not in action.help + command.description
             assert "In Python" not in action.help
-        printing = {"help", "help_all", "json", "config", *REMOVED}
+        printing = {"help", "help_all", "json", "config"}
         known = {action.dest for action in command._actions} - printing
         parameters = set(inspect.signature(verb).parameters)
         assert parameters - known <= {"settings", "data"} if name == "review" else {"settings"}
@@ -166,21 +166,6 @@ def test_words_become_the_verbs_arguments(
     assert cli.main(words) == 2
     assert {name: given[name] for name in expected} == expected
     assert set(given) <= set(inspect.signature(VERBS[words[0]]).parameters)
-
-
-@pytest.mark.parametrize("name", REMOVED)
-@pytest.mark.parametrize("form", ["{} 1", "{}=1", "{}"])
-def test_a_removed_option_is_one_line_that_says_so(
-    name: str, form: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    option = f"--{name.replace('_', '-')}"
-    with pytest.raises(SystemExit) as end:
-        cli.main(["run", "d", "--out", "o", *form.format(option).split()])
-    assert end.value.code == 2
-    assert capsys.readouterr().err == f"tutelage run: {option} was removed: {REMOVED[name]}\n"
-    with pytest.raises(SystemExit):
-        cli.main(["run", "--help-all"])
-    assert option not in capsys.readouterr().out.split()
 
 
 def test_options_that_were_not_given_are_not_passed(monkeypatch: pytest.MonkeyPatch) -> None:

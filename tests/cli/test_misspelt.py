@@ -1,11 +1,7 @@
-from pathlib import Path
-
 import pytest
 
 from tutelage import cli
-from tutelage.cli.misspelt import ELSEWHERE, check_words
-from tutelage.cli.parser import build_parser
-from tutelage.system.errors import TutelageError
+from tutelage.cli.parser import ELSEWHERE, build_parser, check_words
 
 PARSER = build_parser()
 
@@ -26,9 +22,6 @@ PARSER = build_parser()
         ("evalaute m d", "tutelage: there is no command evalaute; did you mean evaluate? (tutelage "
          "--help lists the commands)"),
         ("paint", "tutelage: there is no command paint (tutelage --help lists the commands)"),
-        ("label m d --out o", "tutelage: label is now called pseudo-label (tutelage --help lists "
-         "the commands)"),
-        ("bench model m", "tutelage: bench model MODEL is now bench MODEL"),
         ("help run", "tutelage: write --help after a command, as in tutelage run --help"),
         ("suggest d --budget 3 --classes ant bee", "tutelage suggest: 'bee' is a word too many; "
          "several values of an option are written with commas (ant,bee), and a name with spaces in "
@@ -62,13 +55,3 @@ def test_words_of_other_tools_lead_to_options_that_exist() -> None:
     }
     for theirs, ours in ELSEWHERE.items():
         assert f"--{ours}" in known, theirs
-
-
-def test_a_file_called_model_can_be_benched(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(TutelageError, match="is now bench MODEL"):
-        check_words(PARSER, ["bench", "model"])
-    Path("model").touch()
-    check_words(PARSER, ["bench", "model"])

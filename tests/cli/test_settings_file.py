@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tutelage import api, cli
-from tutelage.cli.settings_file import read_settings
+from tutelage.cli import read_settings
 from tutelage.config import make_config
 from tutelage.system.errors import TutelageError
 

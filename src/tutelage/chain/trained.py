@@ -26,7 +26,7 @@ from tutelage.chain.frozen import believed_targets, with_head
 from tutelage.chain.plan import FOLD_STEPS, Work, pool_share
 from tutelage.chain.recipe import balance_of, chosen_balance, strong_policy
 from tutelage.chain.types import Beliefs, Fold, Outcome, Run
-from tutelage.config import RunConfig, TrainConfig
+from tutelage.config import ONLINE_METHODS, RunConfig, TrainConfig
 from tutelage.heads.probe import Head
 from tutelage.models.classifier import Classifier
 from tutelage.models.sizes import set_input_size
@@ -250,7 +250,7 @@ def _train_online(run: Run, model: Classifier, leg: _Leg) -> Classifier:
         hard=config.self_train.pseudo_labels != "soft",
     )
     views = Views(weak, work.size, strong=strong)
-    if config.self_train.online == "mean-teacher":  # its student learns from all strong views
+    if ONLINE_METHODS[config.self_train.online].strong_labels:
         views = Views(strong, work.size, weak=weak)
     loader = _loader(run, labeled, pool, views, leg)
     settings = train_config(config, work, schedule_steps=leg.total, ema_decay=ONLINE_EMA_DECAY)

@@ -1,6 +1,7 @@
 """The parser, made from the verbs of ``api`` and the settings of ``config``.
 
-A verb's signature gives its arguments, its docstring their help.
+A verb's signature gives its arguments, its docstring their help. ``check_words`` says what was
+probably meant by a command or an option that does not exist.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ import inspect
 import re
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
 from tutelage import api
 from tutelage._version import __version__
-from tutelage.config import REMOVED, field_type, group_fields, group_title, option
+from tutelage.config import field_type, group_fields, group_title, option
+from tutelage.system.errors import TutelageError
+from tutelage.system.nearest import nearest
 
 VERBS: dict[str, Callable[..., Any]] = {
     name.replace("_", "-"): verb for name, verb in api.VERBS.items()
@@ -41,6 +44,23 @@ METAVARS = {
     "weights": "FILE",
 }
 """What the help calls a value, where that is not the option's own name."""
+
+
+ELSEWHERE = {
+    **dict.fromkeys(
+        ("epochs", "steps", "max-steps", "iterations", "time", "time-limit"), "minutes"
+    ),
+    **dict.fromkeys(("model", "backbone", "arch", "architecture", "network"), "teacher"),
+    **dict.fromkeys(("imgsz", "img-size", "image-size", "resolution", "size"), "input-size"),
+    **dict.fromkeys(("o", "output", "out-dir", "output-dir", "project", "name", "save-dir"), "out"),
+    **dict.fromkeys(("lr", "lr0", "learning-rate"), "lr-trunk"),
+    **dict.fromkeys(("gpu", "gpus", "cuda", "cpu", "accelerator"), "device"),
+    **dict.fromkeys(("shots", "n-labels", "labels"), "labels-per-class"),
+    **dict.fromkeys(("conf", "min-confidence"), "threshold"),
+    "random-state": "seed",
+    "n": "budget",
+}
+"""What other tools call an option -> its name here."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -232,7 +252,7 @@ def _usage(command: Parser) -> str:
 
 
 def _add_settings(command: Parser, name: str, *, full: bool) -> None:
-    """An option for every setting that a command knows, and an error for removed ones."""
+    """An option for every setting that a command knows."""
     known = group_fields(name)
     if not known:
         return
@@ -250,10 +270,6 @@ def _add_settings(command: Parser, name: str, *, full: bool) -> None:
             default=argparse.SUPPRESS,
             metavar=None if choices else _metavar(setting, kind),
             help=_escaped(item.metadata["help"] + _default(item.default)) if shown else HIDDEN,
-        )
-    for setting in REMOVED:
-        command.add_argument(
-            option(setting), action=_Removed, nargs="?", default=HIDDEN, help=HIDDEN
         )
     command.add_argument(
         "--config",
@@ -274,10 +290,40 @@ class _HelpAll(argparse.Action):
         parser.exit()
 
 
-class _Removed(argparse.Action):
-    """An option of earlier versions."""
+def check_words(parser: MainParser, words: Sequence[str]) -> None:
+    """Refuse a command or an option that does not exist, and name the nearest one that does."""
+    command = words[0]
+    if command == "help":
+        raise TutelageError("tutelage: write --help after a command, as in tutelage run --help")
+    if command.startswith("-"):
+        return
+    if command not in parser.commands:
+        told = _unknown(f"command {command}", command, parser.commands)
+        raise TutelageError(f"tutelage: {told} (tutelage --help lists the commands)")
+    known = parser.commands[command]._option_string_actions
+    for word in words[1:]:
+        if word == "--":
+            return
+        option = word.partition("=")[0]
+        if _is_option(option) and option not in known:
+            told = _unknown(f"option {option}", option, known)
+            raise TutelageError(f"tutelage {command}: {told}")
 
-    def __call__(
-        self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: Any = None
-    ) -> NoReturn:
-        parser.error(f"{option} was removed: {REMOVED[self.dest]}")
+
+def _is_option(word: str) -> bool:
+    return word.startswith("-") and word != "-" and not word[1:].replace(".", "", 1).isdecimal()
+
+
+def _unknown(what: str, word: str, known: Iterable[str]) -> str:
+    near = _meant(word, sorted(known))
+    return f"there is no {what}" + (f"; did you mean {near}?" if near else "")
+
+
+def _meant(word: str, known: Sequence[str]) -> str | None:
+    """The known word that was probably meant; None if none is near."""
+    name = word.lstrip("-").replace("_", "-").lower()
+    candidates = {other.lstrip("-"): other for other in known}
+    if (elsewhere := ELSEWHERE.get(name)) in candidates:
+        return candidates[elsewhere]
+    near = nearest(name, candidates)
+    return candidates[near] if near else None
