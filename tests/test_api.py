@@ -184,14 +184,32 @@ def test_evaluate_takes_the_columns_and_the_root_of_a_table(
     assert figures["accuracy"] == api.evaluate(finished, photos)["accuracy"]
 
 
+def test_evaluate_judges_all_labelled_images_where_nothing_says_a_split(
+    finished: Path, photos: Path, tmp_path: Path
+) -> None:
+    expected = api.evaluate(finished, photos)
+    images = sorted((photos / "test").rglob("*.*"))
+    table = tmp_path / "labels.csv"
+    table.write_text("\n".join(["image,label", *(f"{im},{im.parent.name}" for im in images)]))
+    for data in (photos / "test", table):
+        figures = api.evaluate(finished, data)
+        assert (figures["split"], figures["n"]) == ("labelled", 18)
+        assert figures["accuracy"] == expected["accuracy"]
+        (note,) = figures["notes"]
+        assert note.startswith(
+            f"{data} says no split, so all of its labelled images are judged; if"
+        )
+
+
 def test_evaluate_refuses_what_it_cannot_count(
     finished: Path, photos: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(TutelageError, match=r"no labelled val images; .* of test, train$"):
         api.evaluate(finished, photos, split="val")
-    bare = r"no labelled test images; .* of train; if the model did not learn .* add --split train$"
-    with pytest.raises(TutelageError, match=bare):
-        api.evaluate(finished, photos / "test")
+    shutil.copytree(photos / "train", tmp_path / "train")
+    lacking = r"no labelled test images; .* of train; if the model did not .* add --split train$"
+    with pytest.raises(TutelageError, match=lacking):
+        api.evaluate(finished, tmp_path)
     with pytest.raises(
         TutelageError, match=r"no labelled test images, nor any other labelled image$"
     ):

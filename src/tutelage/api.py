@@ -346,8 +346,8 @@ def evaluate(
     """Measure a model's accuracy on labelled images.
 
     Args:
-        split: the images to evaluate on. In Python, a single data set in memory is taken for this
-            split.
+        split: the images to evaluate on; all that are labelled where nothing in DATA says a split.
+            In Python, a single data set in memory is taken for this split.
         image_column: the column of a table that names the images, as for ``tutelage run``.
         label_column: the column of the classes.
         image_root: the folder that the table's paths start from.

@@ -161,5 +161,5 @@ def test_the_folder_of_a_split_is_told_by_its_name():
         "test",
         "b/test/a.jpg",
     )
-    splits = ["train", "val", "test", "train", "train", "train"]
+    splits = ["train", "val", "test", "train", "", ""]
     assert [split_by_folder(name) for name in names] == splits

@@ -39,6 +39,7 @@ class Catalog:
     facts: tuple[str, ...] = ()  # what was done to it, as it was asked for
     # Training images whose label a person gave in a review: they keep it in every label draw.
     reviewed: frozenset[str] = frozenset()
+    has_splits: bool = True  # False where nothing says a split, so that all is in "train"
 
     def __len__(self) -> int:
         return len(self.names)
@@ -113,7 +114,10 @@ def make_catalog(
     classes = in_class_order(found)
     index = {name: i for i, name in enumerate(classes)} | {"": -1}
     indices = np.array([index[label] for label in labels], dtype=np.int32)
-    return Catalog(tuple(names), indices, checked, classes, source, tuple(warnings))
+    said = any(map(str.strip, roles))
+    return Catalog(
+        tuple(names), indices, checked, classes, source, tuple(warnings), has_splits=said
+    )
 
 
 def split_of(name: str) -> str | None:

@@ -73,7 +73,7 @@ def read(given: Given) -> Catalog:
     for folder in loose:
         taken = "train" not in splits and folder not in held_out
         found.add_loose(folder, taken=taken, beside=" and ".join(sorted(splits)))
-    return found.catalog()
+    return found.catalog(has_splits=place not in trees.values())
 
 
 @dataclass
@@ -156,7 +156,7 @@ class _Tree:
     def name(self, folder: Path) -> str:
         return folder.relative_to(self.root).as_posix()
 
-    def catalog(self) -> Catalog:
+    def catalog(self, *, has_splits: bool) -> Catalog:
         warnings, root = self.warnings, self.root
         if self.ignored:
             warnings.append(
@@ -180,7 +180,8 @@ class _Tree:
         self.rows.clear()
         start = 0 if root == Path() else len(os.path.join(root, ""))
         names = [as_text(path[start:].replace(os.sep, "/")) for path in paths]
-        return Listing(names, paths, labels, splits, warnings).catalog(root)
+        said = splits if has_splits else []
+        return Listing(names, paths, labels, said, warnings).catalog(root)
 
 
 def _holds_images(folder: Path) -> bool:

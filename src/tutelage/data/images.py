@@ -214,9 +214,10 @@ def path_in(image: str) -> str:
 
 
 def split_by_folder(name: str) -> str:
-    """The split whose folder an image lies in: "train" where that is no folder of a split."""
+    """The split whose folder an image lies in, "train" for a pool's; "" where that is none's."""
     first, _, rest = name.partition("/")
-    return (split_of(first) if rest else None) or "train"
+    split = split_of(first) if rest else None
+    return "" if split is None else split or "train"
 
 
 def _parts(path: str) -> tuple[str, ...]:

@@ -94,15 +94,15 @@ def _lists_labels(path: Path, given: Given) -> bool:
 
 
 def _by_split(tables: Iterable[tuple[Path, str]]) -> dict[str, Path]:
-    """The table of each split: what names it says which, or else it is for train."""
+    """The table of each split: what names it says which; "" where nothing does, which is train."""
     found: dict[str, Path] = {}
     for path, named in tables:
         splits = split_words(named) - {""}
-        split = splits.pop() if len(splits) == 1 else "train"
-        if split in found:
+        split = splits.pop() if len(splits) == 1 else ""
+        if other := [found[known] for known in found if (known or "train") == (split or "train")]:
             raise TutelageError(
-                f"{found[split]} and {path} both list images of {split} with labels; give the one "
-                "you mean instead of the folder, or move the other one away"
+                f"{other[0]} and {path} both list images of {split or 'train'} with labels; give "
+                "the one you mean instead of the folder, or move the other one away"
             )
         found[split] = path
     return found
@@ -145,7 +145,7 @@ def _add_rest(found: Listing, place: Path, root: Path) -> None:
             left_out.append(path)
             continue
         beside += not pool
-        found.add(_name(path, root), path, split="train")
+        found.add(_name(path, root), path)
     if beside:
         found.warnings.append(
             f"{counted(beside, 'image')} beside those of the table {are(beside)} in no table: "

@@ -264,7 +264,8 @@ def read(given: Given) -> Catalog:
         )
     names, labels, splits, places = zip(*rows, strict=True)
     source = TarSource(tuple(files), np.array(places, dtype=np.int64), tuple(reasons))
-    return make_catalog(str(path), names, labels, splits, source, warnings)
+    said = [""] * len(names) if alone else splits
+    return make_catalog(str(path), names, labels, said, source, warnings)
 
 
 def _rows(

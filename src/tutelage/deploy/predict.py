@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, overload
 
@@ -173,6 +174,13 @@ def _classified(
 
 def evaluate(opened: Any, catalog: Catalog, data: str, *, split: str) -> dict[str, Any]:
     """The figures of an opened model on one split; ``tutelage.api.evaluate`` describes them."""
+    notes = [*catalog.warnings]
+    if split == "test" and not catalog.has_splits and (catalog.labels >= 0).any():
+        split, catalog = "labelled", replace(catalog, splits=np.full(len(catalog), "labelled"))
+        notes.append(
+            f"{data} says no split, so all of its labelled images are judged; if the model learned "
+            "from some of them, the figures say nothing about new ones"
+        )
     rows = _labeled_rows(catalog, data, split, opened.classes)
 
     def look(row: int) -> Any:
@@ -195,7 +203,7 @@ def evaluate(opened: Any, catalog: Catalog, data: str, *, split: str) -> dict[st
     figures = metrics(stacked, np.array(labels), predicted)
     kept = opened.decision_threshold
     threshold = None if kept is None else threshold_text(kept)
-    counts = {"skipped": len(reasons), "reasons": reasons, "notes": list(catalog.warnings)}
+    counts = {"skipped": len(reasons), "reasons": reasons, "notes": notes}
     return {"split": split, "threshold": threshold, **figures, **counts}
 
 

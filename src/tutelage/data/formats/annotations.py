@@ -144,9 +144,10 @@ def _merged(where: str, first: _Row, second: _Row) -> _Row:
             f"{where}: {first.image} and {second.image} would both be {first.path}; put the images "
             "into folders as they are listed, or give the right folder with --image-root"
         )
-    if first.split != second.split:
+    splits = [row.split or "train" for row in (first, second)]
+    if splits[0] != splits[1]:
         raise TutelageError(
-            f"{where} lists {first.image} in {first.split} and in {second.split}; keep one"
+            f"{where} lists {first.image} in {splits[0]} and in {splits[1]}; keep one"
         )
     return replace(first, labels=first.labels | second.labels)
 
@@ -178,10 +179,10 @@ def _add_unlisted(found: Listing, images: Images, left_out: Iterable[str], *, po
                 "as unlabelled"
             )
         return
-    held_out = [other for other in others if split_by_folder(other.name) != "train"]
-    taken = [other for other in others if split_by_folder(other.name) == "train"]
+    held_out = [other for other in others if split_by_folder(other.name) in ("val", "test")]
+    taken = [other for other in others if other not in held_out]
     for other in taken:
-        found.add(other.name, other.path, split="train")
+        found.add(other.name, other.path)
     if taken:
         count = f"{counted(len(taken), 'image')} {are(len(taken))}"
         found.warnings.append(f"{count} not listed: taken as unlabelled")
