@@ -533,8 +533,8 @@ MUTATIONS: dict[str, tuple[checks.Check, str, str, str]] = {
     "the student's head is fitted to other images' answers": (
         checks.the_students_head_pairs_images_with_their_own_answers,
         "chain.student",
-        "return [self.pool_logits[at]]",
-        "return [self.pool_logits[: len(at)]]",
+        "logits = [self.pool_logits[at]]",
+        "logits = [self.pool_logits[: len(at)]]",
     ),
     "the student learns from the images that judge it": (
         checks.the_student_is_judged_on_images_apart,

@@ -35,8 +35,8 @@ class Clock:
 
     Seconds are counted with the stages that took them, so that a kill buys no time. A slow machine
     takes from all trainings alike: each may take its planned share of what is left, and leaves the
-    exports and the report their time. Which training was shortened, and by how much, is pinned in
-    the run folder.
+    exports and the report the last ``after`` seconds of the ``budget``. An infinite budget shortens
+    nothing. Which training was shortened, and by how much, is pinned in the run folder.
     """
 
     def __init__(
@@ -48,10 +48,6 @@ class Clock:
         budget: float,
         after: float,
     ) -> None:
-        """Begin with ``budget`` seconds, the last ``after`` of them for exports and the report.
-
-        An infinite budget shortens nothing.
-        """
         self._after = after
         self._folder, self._trainings, self._console = folder, trainings, console
         self.budget = budget
@@ -78,10 +74,9 @@ class Clock:
         self._ending = time.monotonic()
 
     def late(self, plan: RunPlan, work: Work) -> bool:
-        """Whether there is no time left for a stage.
+        """Whether there is no time left: ``LEAST`` of what a trained trunk and the student need.
 
-        A head on the frozen trunk costs next to nothing. A trained trunk is worth it if ``LEAST``
-        of the time is left that it and the student need.
+        A head on the frozen trunk costs next to nothing.
         """
         left = self.budget - self.spent()
         if not work.seconds:
@@ -98,7 +93,7 @@ class Clock:
             self._unbound = False
 
     def pace(self, checkpoints: Checkpoints | None, steps: int, share: Share | None) -> Pace:
-        """The pace of a training of ``steps`` steps, which the run's ``checkpoints`` tell by name.
+        """The pace of a training, whose name is that of its ``checkpoints``.
 
         Without a share it makes all its steps.
         """
@@ -117,10 +112,7 @@ class Clock:
         return decided[-1][1] if decided else None
 
     def notes(self, told: Mapping[str, str]) -> list[str]:
-        """What the user must know of trainings that were shortened, one note a stage.
-
-        A stage that is ``told`` about is shortened in the words that are given there.
-        """
+        """A note for each stage that was shortened, in the words of ``told`` if it has some."""
         steps: dict[str, list[int]] = {}
         for name, decided in self._shortened().items():
             steps.setdefault(_stage(name), []).append(decided[-1][1])
@@ -189,10 +181,7 @@ def shares(work: Work, steps: Sequence[int], later: float) -> list[Share]:
 def foreseen(plan: RunPlan, command: str, images: int) -> dict[str, Part]:
     """The parts of a run in order, each with what is planned for it, for the progress bar.
 
-    Args:
-        plan: the run's.
-        command: whose run it is.
-        images: that are learned from, with and without labels.
+    ``images`` are those that are learned from, with and without labels.
     """
     parts = {}
     if command != "distill":

@@ -42,11 +42,7 @@ HELD_OUT = {"test": "test images", "val": "validation images"}
 def finish(chain: Pipeline, command: str, data: str, settings: dict[str, Any]) -> RunMetrics:
     """Write everything that a run leaves; the content of metrics.json.
 
-    Args:
-        chain: the pipeline, with all its stages.
-        command: the name of the command.
-        data: what the user called the images.
-        settings: the settings that the user gave.
+    ``data`` and ``settings`` are what the user called the images, and gave.
     """
     chain.run.clock.ending()
     shown = chain.run.console.progress.count("report", TENTHS, "tenth")

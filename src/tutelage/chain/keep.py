@@ -74,11 +74,7 @@ def is_whole(folder: Path, say: Callable[[str], None]) -> bool:
 
 
 def load_stage(folder: Path, name: str) -> Finished:
-    """A finished stage, as its folder holds it.
-
-    Raises:
-        TutelageError: the folder is damaged.
-    """
+    """A finished stage, as its folder holds it."""
     try:
         return _read_stage(folder, name)
     except Exception as error:  # numpy, zipfile and json each raise their own

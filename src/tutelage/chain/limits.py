@@ -58,11 +58,7 @@ class Untrained:
         self._exported: dict[Shape, tuple[Callable[[], object], float]] = {}
 
     def __call__(self, shapes: Sequence[Shape]) -> list[Offer]:
-        """Export the students, each once, and time them in turns.
-
-        Raises:
-            TutelageError: one cannot be built or exported.
-        """
+        """Export the students, each once, and time them in turns."""
         exported = [self._export(shape) for shape in shapes]
         timed = latencies([call for call, _ in exported])
         return [
@@ -96,16 +92,6 @@ def choose_student(
 
     It is the planned one where that fits the limits, else the slowest that does. A student that
     another beats in latency with as many parameters and as large views is not on offer.
-
-    Args:
-        settings: the limits.
-        planned: the student of the plan.
-        names: students on offer.
-        sizes: sides of the views on offer, in pixels.
-        measure: measures the cost of students.
-
-    Raises:
-        TutelageError: nothing on offer fits.
     """
     (first,) = measure([planned])
     note = f"the planned student, {first},"

@@ -67,17 +67,8 @@ def load_data(
     config: RunConfig,
     console: Console,
     command: str,
-    *,
-    labels_needed: bool = True,
-    pool_once: bool = False,
 ) -> LoadedData:
-    """Decode the images, split them, and load the trunk; the folder keeps the split.
-
-    With ``pool_once`` copies among the unlabelled images are looked for, too, and left out.
-
-    Raises:
-        TutelageError: the data or a setting is refused, or the trunk cannot be had.
-    """
+    """Decode the images, split them, and load the trunk; the folder keeps the split."""
     device = choose_device(config.data.device)
     configure(device)
     if device.type == "cpu" and is_lead():
@@ -89,9 +80,7 @@ def load_data(
     if store.reasons:
         lost = f"{counted(len(store.reasons), 'image')} could not be read"
         console.say(f"{lost}: see {out / 'skipped.csv'}", {lost: "yellow"})
-    split, copies = _pinned_split(
-        folder, catalog, store, config, console, labels_needed=labels_needed, pool_once=pool_once
-    )
+    split, copies = _pinned_split(folder, catalog, store, config, console, command)
     teachers = model_folders(config.data.teacher)
     # A student is cut from the first of several teachers; otherwise all are one teacher.
     members = teachers[:1] if command == "distill" else teachers
@@ -125,11 +114,7 @@ def write_skipped(store: ImageStore, out: Path) -> None:
 
 
 def given_teachers(config: RunConfig) -> list[Classifier]:
-    """The models that the setting ``teacher`` names, all of the same classes.
-
-    Raises:
-        TutelageError: one is no model folder, or knows other classes than the first.
-    """
+    """The models that the setting ``teacher`` names, all of the same classes."""
     teachers: list[Classifier] = []
     for folder in trained_teachers(config.data.teacher):
         teachers.append(load_model(folder))
@@ -176,11 +161,12 @@ def _pinned_split(
     store: ImageStore,
     config: RunConfig,
     console: Console,
-    *,
-    labels_needed: bool,
-    pool_once: bool,
+    command: str,
 ) -> tuple[Split, Duplicates]:
-    """The split, and the copies that it leaves out; the lead makes both, the copies first."""
+    """The split, and the copies that it leaves out; the lead makes both, the copies first.
+
+    ``suggest`` names no image twice, so there the pool's own copies are left out, too.
+    """
     path, listed = folder.path / "split.parquet", folder.path / DUPLICATES
     keep = config.data.duplicates == "keep"
     made: list[tuple[Split, Duplicates]] = []
@@ -189,6 +175,7 @@ def _pinned_split(
         if path.exists():
             return
         with console.bar("looking for copies", len(catalog), "image") as done:
+            pool_once = command == "suggest"
             copies = find_duplicates(catalog, store, keep=keep, pool_once=pool_once, progress=done)
         write_duplicates(copies, listed)
         gone = copies.left_out
@@ -198,7 +185,7 @@ def _pinned_split(
             labels_per_class=config.data.labels_per_class,
             limit=config.data.limit,
             seed=config.data.seed,
-            labels_needed=labels_needed,
+            labels_needed=command not in ("distill", "suggest"),
         )
         save_split(split, catalog, path)
         made.append((split, copies))

@@ -33,11 +33,7 @@ _LOOKS, _LOOK_S = 8, 1.0
 
 
 def choose_device(name: str) -> torch.device:
-    """The torch device for ``auto``, ``cpu`` or ``cuda``.
-
-    Raises:
-        TutelageError: cuda was asked for and there is none.
-    """
+    """The torch device for ``auto``, ``cpu`` or ``cuda``."""
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
         raise TutelageError("--device cuda: torch sees no CUDA device here; use --device cpu")
@@ -61,8 +57,8 @@ def configure(device: torch.device) -> None:
     """Process-wide settings that training needs; call once, before the first tensor of a run."""
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
-        return
-    keep_freed_memory()
+    else:
+        keep_freed_memory()
 
 
 def keep_freed_memory() -> None:
@@ -128,15 +124,10 @@ def current_speed(model: Classifier, device: torch.device, cache: Path) -> Speed
 def measure_speed(
     model: Classifier, device: torch.device, cache: Path, *, anew: bool = False
 ) -> Speed:
-    """How fast ``model`` runs here; measured once and remembered in ``cache``.
+    """How fast ``model`` runs here; measured once and remembered in the folder ``cache``.
 
-    It is remembered because a plan must not change from one run to the next on the same machine.
-
-    Args:
-        model: the network, which is not changed.
-        device: where it will run.
-        cache: folder of the measurements.
-        anew: do not ask what is remembered.
+    A plan must not change from one run to the next on the same machine. ``anew`` asks nothing that
+    is remembered.
     """
     chip = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     size = nearest_size(model, MEASURED_SIZE)

@@ -165,17 +165,10 @@ def make_plan(
 ) -> RunPlan:
     """Choose resolution, trunk, rounds and steps that fit the budget.
 
-    Args:
-        config: what the user fixed stays fixed.
-        amounts: images in each role.
-        speed: of the teacher's architecture on this machine.
-        native_size: the size the pretrained weights were made for.
-        step: what sides of the architecture's views are multiples of, in pixels; None: it takes no
-            other than ``native_size``.
-        command: what the plan is for; no time goes to a stage that it leaves out.
-        student_size: side of the student's views in pixels; None chooses it.
-        student: None is that of a student cut from the teacher.
-        lost: seconds that decoding took more than is usual.
+    Sides of the views, in pixels, are multiples of ``step``; with None there is none but
+    ``native_size``, which the pretrained weights were made for. ``student_size`` is chosen if it
+    is None, and ``student`` is then one that is cut from the teacher. Decoding took ``lost``
+    seconds more than is usual.
     """
     minutes = config.data.minutes or default_minutes(amounts.labeled + amounts.pool)
     tune_size = native_size if step is None else min(TUNE_SIZE, native_size)
@@ -258,10 +251,7 @@ def _sizes(
 
 
 def sharpest_size(config: RunConfig, native_size: int, canvas: int, step: int | None) -> int:
-    """Side in pixels of the views where time is no matter: the given one, or the native one.
-
-    The arguments are those of ``make_plan``, and the side of the canvases in pixels.
-    """
+    """Side in pixels of the views where time is no matter: the given one, or the native one."""
     if step is None or config.data.input_size:
         return config.data.input_size or native_size
     largest = min(native_size, max(96, 4 * canvas))  # beyond it is only interpolation
@@ -341,10 +331,7 @@ def tells_enough(labeled: int, pool: int) -> bool:
 
 
 def measured_cost(student: Speed, teacher: Speed, size: int, step: int | None) -> StudentCost:
-    """The cost of a student that is no cut of its teacher, from the measured speeds of both.
-
-    ``size`` and ``step`` are as in ``StudentCost``.
-    """
+    """The cost of a student that is no cut of its teacher, from the measured speeds of both."""
     frozen = 1.0 if student.device == "cuda" else FROZEN_COST
     return StudentCost(
         forward=student.forward_ms(size) / teacher.forward_ms(size),
@@ -355,22 +342,13 @@ def measured_cost(student: Speed, teacher: Speed, size: int, step: int | None) -
 
 
 def _cost_of_cut(speed: Speed, trunks: int, size: int, step: int | None) -> StudentCost:
-    """The cost of a student that is cut from the first of a teacher's trunks.
-
-    Its forward is a share of that of all trunks, which count alike here; ``size`` and ``step`` are
-    those of the teacher's views.
-    """
+    """The cost of a student that is cut from the first of a teacher's trunks, which count alike."""
     train = 1.0 if speed.device == "cuda" else STUDENT_COST
     return StudentCost(forward=STUDENT_TIME / trunks, train=train, size=size, step=step)
 
 
 def offered_sizes(plan: RunPlan, step: int | None) -> list[int]:
-    """Sides of the views, falling, at which students may be offered in place of the planned one.
-
-    Args:
-        plan: the plan without limits.
-        step: what the sides of the student's views are multiples of; None: it takes no other.
-    """
+    """Sides of the views, falling, at which students may be offered in place of the planned one."""
     if step is None:
         return [plan.student.size]
     teachers = min(work.size for work in (plan.transfer, *plan.rounds))
@@ -430,10 +408,7 @@ class _Lesson:
         return work, looks + seconds
 
     def _quick_sizes(self) -> list[int]:
-        """Sizes at which a student takes half of its teacher's time, or nearly, and keeps detail.
-
-        They fall.
-        """
+        """Falling sizes that keep detail, at half of its teacher's time, or nearly."""
         least = LEAST_STUDENT_SHARE * self.smallest
         most = half_time(self.smallest, self.amounts.canvas, self.cost.forward)
         detailed = [size for size in STUDENT_SIZES if least <= size <= self.smallest]
@@ -465,17 +440,14 @@ class _Lesson:
 
 @dataclass(frozen=True)
 class _Trainer:
-    """Plans the stages that train the teacher's trunk, on views of ``size`` pixels a side.
-
-    ``keeps_detail`` says that such views show all that the frozen trunk's views do.
-    """
+    """Plans the stages that train the teacher's trunk."""
 
     config: RunConfig
     amounts: Amounts
     speed: Speed
-    size: int
+    size: int  # side of the views in pixels
     judged_folds: int
-    keeps_detail: bool
+    keeps_detail: bool  # such views show all that the frozen trunk's do
     rounds: bool
 
     def stages(self, left: float) -> tuple[Work | None, Work | None, float]:
@@ -551,8 +523,8 @@ class _Trainer:
     ) -> Work | None:
         """All the steps that fit, or None if those are too few and the user did not ask for it.
 
-        A training repeated on ``folds`` may see ``passes`` images before it learns them by heart;
-        between its legs a ``pool`` of so many images is labelled anew.
+        The training may see ``passes`` images before it learns them by heart; between its legs a
+        ``pool`` of so many images is labelled anew.
         """
         if self.config.transfer.trunk == "frozen":
             return None
@@ -588,8 +560,7 @@ def _revisions(images: float, pool: int) -> int:
 def labeled_share(amounts: Amounts, images: int) -> float:
     """The share of a training on ``images`` in all that goes to the true labels.
 
-    It is no less than their share of all images, and large enough that each is seen
-    ``LABEL_PASSES`` times, within ``LABELED_SHARE``.
+    Each is seen ``LABEL_PASSES`` times, within ``LABELED_SHARE``, and as often as any image.
     """
     least, most = LABELED_SHARE
     wanted = LABEL_PASSES * amounts.labeled / images

@@ -118,13 +118,8 @@ def ask_clusters(
 ) -> Clustered:
     """Fit clusters to labels and pool, once per fold, and compare them with the teacher.
 
-    Args:
-        run: the run, with a pool.
-        features: of the frozen trunk.
-        metric: the name of the metric in which the clusters are fitted.
-        teacher: what a head that knows the labels alone believes, for every fold.
-        temperature: what calibrates the teacher.
-        detections: per fold, the pool images out of class. They take no part.
+    The teacher is a head that knows the labels alone, calibrated by the ``temperature``. The pool
+    images that a fold's detection calls out of class take no part.
     """
     task = run.task
     labeled, unlabeled, judged = (

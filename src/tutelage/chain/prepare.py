@@ -77,22 +77,10 @@ def prepare(
     progress: Progress | None = None,
     began: float | None = None,
 ) -> Run:
-    """Claim the folder, decode, split, load the trunk and plan.
+    """Claim the folder, decode, split, load the trunk and plan; a refusal removes a new folder.
 
-    Args:
-        command: the name of the command.
-        catalog: the data.
-        data: what the user called it.
-        out: the run folder.
-        config: settings.
-        notes: what else the user must know.
-        quiet: print nothing.
-        shared: where the choice of a student is pinned, for runs that must agree on it.
-        progress: the progress of a command that has several runs; None begins one.
-        began: when the command did, by ``time.monotonic``; None means now.
-
-    Raises:
-        TutelageError: the data, a setting or the folder is refused; a new folder is removed.
+    In the folder ``shared`` the choice of a student is pinned, for runs that must agree on it.
+    ``progress`` is that of a command that has several runs.
     """
     began = time.monotonic() if began is None else began
     catalog = apply_decisions(catalog, config.data.decisions)
@@ -107,9 +95,8 @@ def prepare(
         # Before the work: a folder may be left out.
         for note in (*catalog.facts, *catalog.warnings):
             console.note(note)
-        needed = command != "distill"
         images = state_of(command, data, catalog)  # as they are before they are read
-        loaded = load_data(folder, catalog, config, console, command, labels_needed=needed)
+        loaded = load_data(folder, catalog, config, console, command)
         say_images(loaded, console)
         note_images(folder, images)
         folder.pinned("decoded_seconds", lambda: round(time.monotonic() - began, 1))
@@ -158,31 +145,15 @@ def opened(
     out: Path,
     config: RunConfig,
     *,
-    labels_needed: bool = True,
-    pool_once: bool = False,
     quiet: bool,
 ) -> Iterator[tuple[LoadedData, RunFolder, Console]]:
-    """Claim the folder and open the data, for a command that trains nothing.
-
-    ``labels_needed`` and ``pool_once`` are those of ``load_data``.
-
-    Raises:
-        TutelageError: as for ``prepare``; then, too, a new folder is removed.
-    """
+    """Claim the folder and open the data, for a command that trains nothing."""
     catalog = apply_decisions(catalog, config.data.decisions)
     with _claimed(command, data, out, config) as (folder, _):
         console = _console(folder, quiet=quiet)
         for note in (*catalog.facts, *catalog.warnings):
             console.note(note)
-        loaded = load_data(
-            folder,
-            catalog,
-            config,
-            console,
-            command,
-            labels_needed=labels_needed,
-            pool_once=pool_once,
-        )
+        loaded = load_data(folder, catalog, config, console, command)
         notes = *loaded.split.warnings, *filter(None, [loaded.store.note]), *loaded.copies.notes
         for note in notes:
             console.note(note)

@@ -35,23 +35,14 @@ def train(
     quiet: bool = False,
     began: float | None = None,
 ) -> dict[str, Any]:
-    """Carry out one of the commands that train.
+    """Carry out "run", "demo", "transfer", "self-train" or "distill".
 
-    Args:
-        command: "run", "demo", "transfer", "self-train" or "distill".
-        catalog: the images.
-        data: what the user called them.
-        out: the run folder; the same call continues a run that was cut off.
-        settings: by name, as on the command line.
-        notes: what else the user must know.
-        quiet: print nothing.
-        began: when the command did, by ``time.monotonic``; None means now.
+    The same call continues a run that was cut off. ``data`` is what the user called the images,
+    ``settings`` are by name, as on the command line, and ``notes`` what else the user must know.
+    It began at ``began`` by ``time.monotonic``; None means now.
 
     Returns:
         The content of metrics.json; an empty dict where another rank leads.
-
-    Raises:
-        TutelageError: the data, a setting or the folder is refused.
     """
     config = make_config(command, settings)
     teachers = given_teachers(config) if command == "distill" else []

@@ -73,14 +73,7 @@ def create_student(config: RunConfig, teacher: Classifier) -> Classifier:
     """The student before it learns: cut from the teacher's first trunk, or a timm architecture.
 
     Where no student can be cut from the teacher, the default one is cut from EfficientNet-lite0
-    with its own pretrained weights, whatever weights the teacher starts from.
-
-    Args:
-        config: settings with the student's name, as ``with_named_student`` gives them.
-        teacher: of one trunk or several, whole or itself cut.
-
-    Raises:
-        TutelageError: the architecture cannot be cut there, or is not known.
+    with its own pretrained weights. ``with_named_student`` made the settings.
     """
     name = config.distill.student
     if name == "cut" or name.startswith("cut:"):
@@ -110,11 +103,6 @@ def with_named_student(config: RunConfig, teacher: Classifier, images: int) -> R
     A cut student has to learn what its teacher's last stages know. From a few hundred images it
     does not: a small network that is whole knows it from its pretraining (docs/log.md). The limits
     of latency and size choose among cuts, and a teacher that is no larger is cut as well.
-
-    Args:
-        config: the settings as the user gave them.
-        teacher: what a student would be cut from.
-        images: how many there are to learn from, labelled and not.
     """
     asked = config.distill
     if asked.student != "auto":
@@ -131,7 +119,7 @@ def with_named_student(config: RunConfig, teacher: Classifier, images: int) -> R
 
 
 def is_cut_from(student: Classifier, teacher: Classifier) -> bool:
-    """Whether the student's trunk is a part of the teacher's, by their descriptions."""
+    """Whether the student's trunk is a part of the teacher's."""
     first = teacher.spec.trunks[0]
     return student.spec.cut is not None and student.spec.architecture == first.architecture
 
@@ -204,17 +192,10 @@ def _neck_width(teacher: Classifier, bare: Classifier, size: int) -> int:
 def distill(
     run: Run, teachers: Sequence[Classifier], work: Work, pool_logits: Floats | None = None
 ) -> Outcome:
-    """Stage "student": mimic the calibrated teacher on strong views of labels and pool.
+    """Stage "student": mimic the mean of the calibrated teachers on views of labels and pool.
 
-    Args:
-        run: the run.
-        teachers: a cut student is cut from the first; the student mimics the mean of all.
-        work: steps and sizes.
-        pool_logits: (M, K) what a single teacher answers about the clean views of the run's pool,
-            where that is known; if the pool is large enough, it is not asked again then.
-
-    Raises:
-        TutelageError: as ``create_student``; the teachers' classes differ; the training diverged.
+    ``pool_logits`` (M, K) are what a single teacher answers about clean views of the pool, where
+    that is known; if the pool is large enough, it is not asked again then.
     """
     config = run.config.distill
     joint = Teachers([teacher.to(run.device) for teacher in teachers])
@@ -228,12 +209,11 @@ def distill(
     student = _begin(seen, teachers[0], work)
     _warm_up(seen, student, joint, asked)
     step = DistillationStep(joint, temperature=config.temperature, alpha=config.alpha)
-    views = _views(run, student, joint.sizes)
     loader = Loader(
         seen.task.canvases,
         seen.task.labeled_examples(seen.task.folds[0]),
         seen.task.unlabeled_examples(seen.task.pool),
-        views,
+        _views(run, student, joint.sizes),
         batch_size=work.batch_size,
         labeled_per_batch=work.labeled_per_batch,
         seed=run.seed,
@@ -248,13 +228,9 @@ def distill(
 def train_alone(run: Run, work: Work) -> Outcome:
     """Train the same student for as many steps without a teacher, to compare ``distill`` with.
 
-    The student is cut from the pretrained trunk, its head is fitted to the labels, and it learns
-    from strong, mixed views of the labelled images alone. Only its new neck's norm
-    is measured on pool images too, as in ``distill``. Its temperature is fitted on a ``val``
-    split, and 1 without one.
-
-    Raises:
-        TutelageError: as ``create_student``; the training diverged.
+    It learns from strong, mixed views of the labelled images alone. Only its new neck's norm is
+    measured on pool images too, as in ``distill``. Its temperature is fitted on a ``val`` split,
+    and 1 without one.
     """
     task = run.task
     student = _begin(run, run.base, work)
@@ -270,8 +246,7 @@ def train_alone(run: Run, work: Work) -> Outcome:
         labeled_per_batch=work.batch_size,
         seed=run.seed,
     )
-    rate = run.config.distill.lr_student
-    student = _fit(run, student, supervised_step, loader, work, rate)
+    student = _fit(run, student, supervised_step, loader, work, run.config.distill.lr_student)
     beliefs = _held_out(run, student)
     calibrate(task, student, beliefs)
     return Outcome(student, beliefs, frozen=False)
@@ -388,20 +363,17 @@ class _Asked:
         """Of how many clean views the answers are the mean."""
         return 1 if self.pool_logits is None else CLEAN_VIEWS
 
-    def logits(self, rows: Rows) -> list[Floats]:
-        """Each teacher's logits (N, K); rows are of the pool where its answers are known."""
-        if self.pool_logits is None:
-            return [clean_logits(self.run, m, rows, views=self.views) for m in self.teachers]
-        order = np.argsort(self.run.task.pool)
-        at = order[np.searchsorted(self.run.task.pool, rows, sorter=order)]
-        return [self.pool_logits[at]]
-
     def beliefs(self, rows: Rows) -> Floats:
-        """The mean (N, K) of the teachers' calibrated probabilities."""
-        return self.mean(self.logits(rows))
+        """The mean (N, K) of the teachers' calibrated probabilities.
 
-    def mean(self, logits: Sequence[Floats]) -> Floats:
-        """The mean (N, K) of the calibrated probabilities of each teacher's logits (N, K)."""
+        The rows are of the pool where its answers are known.
+        """
+        if self.pool_logits is None:
+            logits = [clean_logits(self.run, m, rows, views=self.views) for m in self.teachers]
+        else:
+            order = np.argsort(self.run.task.pool)
+            at = order[np.searchsorted(self.run.task.pool, rows, sorter=order)]
+            logits = [self.pool_logits[at]]
         pairs = zip(logits, self.teachers, strict=True)
         return np.asarray(np.mean([softmax(z, t.spec.temperature) for z, t in pairs], axis=0))
 
@@ -471,11 +443,7 @@ def _set_warm_head(student: Classifier, features: Tensor, targets: Tensor) -> No
 
 
 def _set_apart(task: Task) -> Rows:
-    """Pool images that the student learns nothing from; none where the pool is too small for it.
-
-    On them it is seen whether training serves the student. No labels are needed: what counts is
-    how far it is from its teacher.
-    """
+    """Pool images that tell whether training serves the student; none where the pool is small."""
     count = min(APART, int(APART_SHARE * len(task.pool)))
     return spaced(task.pool, count) if count >= LEAST_APART else task.pool[:0]
 
@@ -499,10 +467,7 @@ def _divergence(run: Run, rows: Rows, asked: _Asked) -> Callable[[Classifier], f
 def _remark(best: Best, shortened: str, *, pretrained: bool) -> str:
     """In words, which state of the student is delivered.
 
-    Args:
-        best: what was measured of it.
-        shortened: how many of its steps there was time for, in words; empty for all of them.
-        pretrained: whether it started from pretrained weights.
+    ``shortened`` says how many of its steps there was time for; it is empty for all of them.
     """
     before, lowest = best.measured[0], min(best.measured)
     if lowest < before:
@@ -526,8 +491,7 @@ def _remark(best: Best, shortened: str, *, pretrained: bool) -> str:
 def _calibrate_to(run: Run, student: Classifier, asked: _Asked) -> None:
     """Make the student as confident as its teachers' mean, and as often sure of no class.
 
-    It is fitted against what the teachers believe of the pool, so it needs no labels. The threshold
-    for unknown images is the first teacher's.
+    Both are fitted to what the teachers believe of the pool, and need no labels.
     """
     rows = some_images(run.task, MATCHED_IMAGES)
     ours = clean_logits(run, student, rows, views=asked.views)  # as many as the teachers had

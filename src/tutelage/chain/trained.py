@@ -66,11 +66,10 @@ def fit(
     share: Share | None = None,
     best: Best | None = None,
 ) -> Classifier:
-    """Run the loop on a copy of ``model`` and return the averaged model on the CPU.
+    """Run the loop on a copy of ``model``; its average, or the best state of that, on the CPU.
 
     A training that was cut off goes on from its newest checkpoint. One that has a ``share`` of the
-    run's time makes fewer steps where the machine is slower than planned. With ``best`` the
-    average's best state is returned.
+    run's time makes fewer steps where the machine is slower than planned.
     """
     model = copy.deepcopy(model)
     torch.manual_seed(run.seed)  # dropout and stochastic depth draw from torch's own generator
@@ -110,15 +109,9 @@ def train_trunk(
     ``work.revisions`` times. With ``work.trunk == "online"`` the student labels its own weak views
     as it learns, and no balance is applied: its beliefs are aligned to the pool's classes.
 
-    Args:
-        run: the run, whose pretrained trunk every fold starts from.
-        heads: the head that each fold starts from; only those of trained folds are read.
-        labels: the pseudo-labels of each fold, or None; only those of trained folds are read.
-        work: steps and sizes; a fold takes ``FOLD_STEPS`` of the steps.
-        name: the stage's, for the progress bar.
-        judged_folds: on how many folds it is repeated to be judged. Where nothing is held out, the
-            temperature makes the model as confident about the pool as its last labels are.
-        choice: what ``frozen.transfer`` chose.
+    It is repeated on ``judged_folds`` to be judged, for ``FOLD_STEPS`` of the steps. Where nothing
+    is held out, the temperature makes the model as confident about the pool as its last labels
+    are. ``choice`` is what ``frozen.transfer`` chose.
     """
     task = run.task
     balance = chosen_balance(run.config.transfer, choice or {})
@@ -215,9 +208,7 @@ def _train_offline(run: Run, model: Classifier, leg: _Leg) -> Classifier:
     counts = _class_counts(labeled, pool, work.labeled_share)
     balancing = balance_of(leg.balance, counts).to(run.device)
     step = partial(
-        supervised_step,
-        class_weights=balancing.class_weights,
-        log_prior=balancing.log_prior,
+        supervised_step, class_weights=balancing.class_weights, log_prior=balancing.log_prior
     )
     # A few labelled images have no batch statistics worth having, and those of strong views
     # mislead a model that will see plain ones: the pretrained ones stay (docs/log.md).

@@ -71,9 +71,8 @@ def suggest(
     out = results_folder(out, "suggest", name, config.to_dict())
     given = {"budget": budget, "classes": list(classes) if classes else None, **settings}
     line = repeating_line("suggest", name, str(out), given)
-    with prepare.opened(
-        "suggest", catalog, name, out, config, labels_needed=False, pool_once=True, quiet=quiet
-    ) as (loaded, folder, console):
+    with prepare.opened("suggest", catalog, name, out, config, quiet=quiet) as work:
+        loaded, folder, console = work
         earlier = read_suggested(out)
         named = known_classes(loaded.catalog.classes, earlier.classes, classes or ())
         say_images(loaded, console, on_page=_labels_on_page(loaded, decided(out)))
