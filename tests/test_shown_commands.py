@@ -77,9 +77,7 @@ def _quick(own_cache: Path) -> Iterator[None]:
         yield
 
 
-def made_up(
-    catalog: Any, data: str, out: Path, config: Any, arms: Sequence[str], **_: Any
-) -> dict[str, Any]:
+def made_up(ladder: Any, out: Path, config: Any, arms: Sequence[str], *_: Any, **__: Any) -> Any:
     """A draw of a ladder whose arms were not trained: tests/ladder trains them."""
     rng = np.random.default_rng(config.data.seed)
     test = metrics(rng.dirichlet([1, 1, 1], 30), rng.integers(0, 3, 30))

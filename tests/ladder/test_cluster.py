@@ -107,7 +107,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Pretended:
 def made_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Draws that train nothing."""
 
-    def run_seed(_: Any, __: str, out: Path, config: Any, *___: Any, **____: Any) -> Any:
+    def run_seed(_: Any, out: Path, config: Any, *__: Any, **___: Any) -> Any:
         out.mkdir(exist_ok=True)
         (out / "events.jsonl").touch()
         return dict(SEEDS[config.data.seed])

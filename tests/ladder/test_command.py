@@ -273,10 +273,19 @@ def asked(data: Path, out: Path, seeds: int) -> Ladder:
 def test_all_draws_share_the_choice_of_a_student(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shared = []
-    monkeypatch.setattr(draws, "run_seed", lambda *_, **k: shared.append(k["shared"].path) or {})
-    list(command.train_draws(asked(data, tmp_path / "all", 2), None, Console(quiet=True)))
-    assert shared == [tmp_path / "all"] * 2
+    shared: list[Path] = []
+
+    def noted(*_: Any, **options: Any) -> None:
+        shared.append(options["shared"].path)
+        raise TutelageError("enough")
+
+    monkeypatch.setattr(draws, "prepare", noted)
+    ladder = asked(data, tmp_path / "all", 2)
+    for work in (draws.choose_student, draws.train_draw):
+        for draw in ladder.draws:
+            with pytest.raises(TutelageError, match="enough"):
+                work(ladder, draw, Console(quiet=True))
+    assert shared == [tmp_path / "all"] * 4
 
 
 def test_the_bar_tells_the_draw_and_later_how_long_the_others_take(
@@ -285,7 +294,8 @@ def test_the_bar_tells_the_draw_and_later_how_long_the_others_take(
     shown, now = [], [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
 
-    def run_seed(*_: Any, progress: Progress, **__: Any) -> dict[str, Any]:
+    def run_seed(*arguments: Any, **_: Any) -> dict[str, Any]:
+        progress = arguments[-1].progress
         with progress.part("probe"):
             shown.append(progress.text())
         now[0] += 90.0

@@ -10,8 +10,8 @@ import pytest
 
 from tutelage.data.catalog import Catalog
 from tutelage.data.sources import FileSource
-from tutelage.ladder.curve import CurvePoint, LabelCount, check_budgets, worth
-from tutelage.ladder.request import RUNGS
+from tutelage.ladder.curve import CurvePoint, LabelCount, worth
+from tutelage.ladder.request import RUNGS, check_budgets
 from tutelage.system.errors import TutelageError
 
 

@@ -19,6 +19,7 @@ from tutelage.chain import pipeline, types
 from tutelage.config import make_config
 from tutelage.data.open import read_catalog
 from tutelage.ladder import draws as ladder
+from tutelage.system.console import Console
 from tutelage.system.errors import TutelageError
 from tutelage.training.loader import Canvases
 
@@ -43,7 +44,8 @@ def test_test_images_are_looked_at_after_the_last_stage_and_once_by_each(
     monkeypatch.setattr(pipeline, "save_stage", noted)
     catalog, out = read_catalog(data), tmp_path / "run"
     config = make_config("ladder", checks.LADDER)
-    ladder.run_seed(catalog, str(data), out, config, checks.CHAIN, quiet=True)
+    asked = ladder.Ladder(catalog, str(data), out.parent, config, checks.CHAIN, [], 2)
+    ladder.run_seed(asked, out, config, checks.CHAIN, Console(quiet=True))
     test = set(np.flatnonzero(catalog.splits == "test").tolist())
     last = max(place for place, entry in enumerate(log) if isinstance(entry, str))
     assert log[last] == "student"

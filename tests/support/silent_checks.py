@@ -1020,7 +1020,7 @@ def ladder_differences_are_paired(_: Path, __: pytest.MonkeyPatch) -> None:
 def ladder_draws_are_different(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seeds: list[tuple[int, str]] = []
 
-    def noted(_: Any, __: Any, out: Path, config: RunConfig, *___: Any, **____: Any) -> Any:
+    def noted(_: Any, out: Path, config: RunConfig, *__: Any, **___: Any) -> Any:
         seeds.append((config.data.seed, out.name))
         return {}
 

@@ -25,14 +25,7 @@ PATIENCE_S = 120.0  # an NFS server keeps the locks of a machine that is gone fo
 def train_on_cluster(
     ladder: Ladder, cluster: Ray, console: Console
 ) -> Iterator[tuple[Draw, DrawMetrics | Lost]]:
-    """Train all draws, as many at once as the cluster has room for.
-
-    Yields:
-        Each draw with what ``train_draw`` returned, as soon as it is done.
-
-    Raises:
-        TutelageError: as ``train_draw``, or a node does not see the ladder's folder.
-    """
+    """Train all draws, as many at once as the cluster has room for, in the order they end in."""
     ladder = dataclasses.replace(ladder, out=ladder.out.absolute())
     with cluster.connected() as nodes:
         share = draws_share(nodes, ladder.config.data.device)
@@ -61,9 +54,6 @@ def draws_share(nodes: Sequence[Resources], device: str) -> Resources:
     """What a draw takes: a GPU and its share of cores, or all cores of the smallest node.
 
     Every draw takes the same, since what is planned for it depends on that.
-
-    Raises:
-        TutelageError: no node has cores, or none has the GPU that ``--device cuda`` asks for.
     """
     if device != "cpu" and (share := with_gpu(nodes, 1)):
         return share

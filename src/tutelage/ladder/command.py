@@ -14,11 +14,10 @@ from tutelage.config import RunConfig
 from tutelage.data.catalog import Catalog
 from tutelage.data.runfolder import RunFolder, repeating_line
 from tutelage.ladder.cluster import train_on_cluster
-from tutelage.ladder.curve import check_budgets
 from tutelage.ladder.draws import Draw, Ladder, train_draw
 from tutelage.ladder.figures import make_page, to_dict
 from tutelage.ladder.page import LadderPage, render
-from tutelage.ladder.request import FEWEST_SEEDS, check_request
+from tutelage.ladder.request import FEWEST_SEEDS, check_budgets, check_request
 from tutelage.report.html import write_page
 from tutelage.report.wording import now
 from tutelage.stats.results import DrawMetrics
@@ -92,12 +91,7 @@ def ladder(
 
 @contextmanager
 def claimed(ladder: Ladder) -> Iterator[RunFolder]:
-    """The ladder's folder, kept from other processes.
-
-    Raises:
-        TutelageError: it holds something else. After an error a new folder in which no draw has
-            begun is removed again.
-    """
+    """The ladder's folder, kept from other processes; after an error, removed if none began."""
     folder = RunFolder(ladder.out)
     request = {"command": "ladder", "data": os.path.normpath(ladder.data)}
     arms, curve = list(ladder.arms), list(ladder.budgets)
@@ -115,14 +109,7 @@ def claimed(ladder: Ladder) -> Iterator[RunFolder]:
 def train_draws(
     ladder: Ladder, cluster: Ray | None, console: Console
 ) -> Iterator[tuple[Draw, DrawMetrics | Lost]]:
-    """Train the arms on all draws, on a cluster or in turn in this process.
-
-    Yields:
-        Each draw with what ``train_draw`` returned, as soon as it is done.
-
-    Raises:
-        TutelageError: as ``train_draw`` or, on a cluster, as ``train_on_cluster``.
-    """
+    """Train the arms on all draws, on a cluster or in turn; each is given as soon as it is done."""
     if cluster is not None:
         yield from train_on_cluster(ladder, cluster, console)
         return

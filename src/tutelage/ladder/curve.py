@@ -12,14 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tutelage.data.catalog import Catalog
 from tutelage.stats.intervals import t_interval
-from tutelage.system.errors import TutelageError
-
-NEED = ("transfer", "self-train")  # the arms without and with the unlabelled images
-FEWEST_LABELS = 2  # per class, in a default budget
-MOST_BUDGETS = 3  # default budgets, besides the user's own
-LEAST_STEP = 1.25  # ratio of the next greater number of labels to the user's own
 
 
 @dataclass(frozen=True)
@@ -61,60 +54,13 @@ class Worth:
         return self.labels < least.count or most.count < self.labels
 
 
-def check_budgets(
-    asked: Sequence[int] | None, catalog: Catalog, own: int | None, arms: Sequence[str]
-) -> tuple[int, ...]:
-    """Labels per class of the curve's points, without the user's own (None takes all labels).
-
-    If nothing was ``asked`` for (None), they are half and a quarter of the user's own number and,
-    if there are that many, twice and four times as many. An empty ``asked`` is no curve.
-
-    Raises:
-        TutelageError: a number outside 1 to what there is, or arms that lack one of ``NEED``.
-    """
-    if asked is None:
-        return _usual(catalog, own) if set(NEED) <= set(arms) else ()
-    if not asked:
-        return ()
-    lacking = [arm for arm in NEED if arm not in arms]
-    if lacking:
-        raise TutelageError(
-            f"--curve compares {' with '.join(NEED)}, and --arms leaves out {', '.join(lacking)}; "
-            "add them, or give --curve none"
-        )
-    most = max(_counts(catalog))
-    wrong = [budget for budget in asked if not 1 <= budget <= most]
-    if wrong:
-        raise TutelageError(
-            f"--curve has {wrong[0]}; it takes labels per class from 1 to {most}, which is how "
-            "many the class with the most labelled training images has"
-        )
-    return tuple(sorted(set(asked) - {own}))
-
-
-def _counts(catalog: Catalog) -> list[int]:
-    train = catalog.labels[(catalog.splits == "train") & (catalog.labels >= 0)]
-    return [int(count) for count in np.bincount(train, minlength=len(catalog.classes))]
-
-
-def _usual(catalog: Catalog, own: int | None) -> tuple[int, ...]:
-    most = int(statistics.median(_counts(catalog)))
-    here = most if own is None else min(own, most)
-    fewer = {here // 4, here // 2}
-    more = {min(2 * here, most), min(4 * here, most)}
-    found = {b for b in fewer if b >= FEWEST_LABELS} | {b for b in more if b > LEAST_STEP * here}
-    return tuple(sorted(found)[-MOST_BUDGETS:])
-
-
 def worth(points: Sequence[CurvePoint]) -> Worth | None:
     """What the unlabelled images are worth in labels.
 
     The curves are means over the draws, made monotone, linear in the logarithm of the labels. The
     interval is that of the paired difference in accuracy at the user's own number of labels
-    (Student's t), read off the curve, whose shape is taken as known.
-
-    Args:
-        points: rising in labels, one of them the user's own; fewer than 2 give None.
+    (Student's t), read off the curve, whose shape is taken as known. ``points`` rise in labels; one
+    of them is the user's own, and fewer than 2 are no curve.
     """
     if len(points) < 2:
         return None

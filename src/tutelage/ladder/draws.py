@@ -11,7 +11,6 @@ import dataclasses
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,13 +25,11 @@ from tutelage.data.runfolder import RunFolder
 from tutelage.deploy.latency import onnx_latency
 from tutelage.deploy.onnx import export_onnx
 from tutelage.ladder.arms import TrainedArm, train_arms
-from tutelage.ladder.curve import NEED
-from tutelage.ladder.request import no_test
+from tutelage.ladder.request import NEED, no_test
 from tutelage.models.classifier import Classifier, count_parameters
 from tutelage.stats.metrics import metrics
 from tutelage.stats.results import ArmMetrics, DrawMetrics, DrawnPoint
 from tutelage.system.console import Console
-from tutelage.system.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -70,51 +67,26 @@ class Ladder:
 
 
 def choose_student(ladder: Ladder, draw: Draw, console: Console) -> None:
-    """Choose the student that keeps the limits, and pin it for all draws; the rest is prepared.
-
-    Raises:
-        TutelageError: as ``prepare``; no student keeps the limits, say.
-    """
-    prepare(
-        "ladder",
-        ladder.catalog,
-        ladder.data,
-        ladder.folder(draw),
-        ladder.config.changed("data", seed=draw.seed),
-        quiet=console.quiet,
-        shared=RunFolder(ladder.out),
-        progress=console.progress,
-    ).close()
+    """Choose the student that keeps the limits, and pin it for all draws; the rest is prepared."""
+    config = ladder.config.changed("data", seed=draw.seed)
+    _prepared(ladder, ladder.folder(draw), config, console).close()
 
 
 def train_draw(ladder: Ladder, draw: Draw, console: Console) -> DrawMetrics:
     """Train and test the arms on a draw of labels, and on the fewer or more labels of the curve.
 
     The first draw also measures the latency of each model.
-
-    Returns:
-        The content of the draw's metrics.json, with ``curve``, its points.
-
-    Raises:
-        TutelageError: as ``run_seed``.
     """
     console.say(f"{draw} of {ladder.seeds} (seed {draw.seed})", seed=draw.seed)
-    drawn = ladder.config.changed("data", seed=draw.seed)
-    run = partial(
-        run_seed,
-        ladder.catalog,
-        ladder.data,
-        quiet=console.quiet,
-        shared=RunFolder(ladder.out),
-        progress=console.progress,
-    )
+    folder, config = ladder.folder(draw), ladder.config.changed("data", seed=draw.seed)
     with console.progress.part(str(draw)):
-        done = run(ladder.folder(draw), drawn, ladder.arms, timed=draw.number == 1)
+        timed = draw.number == 1
+        done = run_seed(ladder, folder, config, ladder.arms, console, timed=timed)
         done["curve"] = [_point(done, own=True)] if set(NEED) <= set(ladder.arms) else []
         for budget in ladder.budgets:
             console.say(f"{draw}, {budget} labels per class")
-            fewer = drawn.changed("data", labels_per_class=budget)
-            point = run(ladder.folder(draw) / f"labels-{budget}", fewer, NEED)
+            fewer = config.changed("data", labels_per_class=budget)
+            point = run_seed(ladder, folder / f"labels-{budget}", fewer, NEED, console)
             done["curve"].append(_point(point, own=False))
     return done
 
@@ -127,37 +99,21 @@ def _point(draw: DrawMetrics, *, own: bool) -> DrawnPoint:
 
 
 def run_seed(
-    catalog: Catalog,
-    data: str,
+    ladder: Ladder,
     out: Path,
     config: RunConfig,
     arms: Sequence[str],
+    console: Console,
     *,
     timed: bool = False,
-    quiet: bool = False,
-    shared: RunFolder | None = None,
-    progress: Progress | None = None,
 ) -> DrawMetrics:
-    """Train and test the arms on one draw of labels, unless the folder ``out`` has them already.
-
-    In the folder ``shared`` the choice of a student is pinned, so that all seeds train the same
-    one. If ``timed``, the latency of each model is measured. ``progress`` is the whole ladder's.
-
-    Returns:
-        The content of the folder's metrics.json.
-
-    Raises:
-        TutelageError: as ``prepare``, or no test image can be read.
-    """
+    """Train and test the arms on one draw of labels, unless the folder ``out`` has them already."""
     folder = RunFolder(out)
     if (out / "metrics.json").exists():
         return cast(DrawMetrics, folder.read_json("metrics.json"))
-    run = prepare(
-        "ladder", catalog, data, out, config, quiet=quiet, shared=shared, progress=progress
-    )
-    with contextlib.closing(run):
+    with contextlib.closing(_prepared(ladder, out, config, console)) as run:
         if not len(run.split.indices("test")):
-            raise no_test(catalog)
+            raise no_test(ladder.catalog)
         trained = train_arms(Pipeline(run), arms)
         result: DrawMetrics = {
             "seed": config.data.seed,
@@ -169,6 +125,19 @@ def run_seed(
         }
         folder.write_json("metrics.json", result)
     return result
+
+
+def _prepared(ladder: Ladder, out: Path, config: RunConfig, console: Console) -> Run:
+    return prepare(
+        "ladder",
+        ladder.catalog,
+        ladder.data,
+        out,
+        config,
+        quiet=console.quiet,
+        shared=RunFolder(ladder.out),  # so that all draws train the same student
+        progress=console.progress,
+    )
 
 
 def _in_short(plan: RunPlan) -> dict[str, Any]:
