@@ -1,4 +1,6 @@
+import json
 import os
+import pickle
 import re
 import threading
 from collections.abc import Callable
@@ -228,6 +230,37 @@ def test_a_damaged_parquet_file_is_an_error(tmp_path: Path) -> None:
     (shard,) = find_shards([tmp_path / "a.parquet"])
     with pytest.raises(TutelageError, match="not a readable Parquet file"):
         entries(shard)
+
+
+def test_any_other_data_is_dealt_in_blocks_of_what_it_lists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import ipc, parquet
+
+    monkeypatch.setattr(shards, "BLOCK", 2)
+    files = {f"images/{n}.png": pools.png(n) for n in range(3)}
+    pools.write_folder(tmp_path / "data", files)
+    paths = "\n".join(["image,label,split", *(f"{file},,test" for file in files)])
+    (tmp_path / "data/x.csv").write_text(paths)
+    parquet.write_table(arrow.table({"img": [*files]}), tmp_path / "data/x.parquet")
+    (tmp_path / "data/x.json").write_text(json.dumps([{"image": file} for file in files]))
+    for name in ("x.csv", "x.parquet", "x.json"):
+        first, last = find_shards([tmp_path / "data" / name])
+        assert [first.name, last.name] == [f"{tmp_path}/data/{name}#{n}" for n in (0, 1)]
+        assert dict(entries(first) + entries(last)) == files
+        before = first.fingerprint()
+        assert pickle.loads(pickle.dumps(first)).fingerprint() == before != last.fingerprint()
+        rewrite(tmp_path / "data/images/0.png")
+        assert first.fingerprint() != before
+        (tmp_path / "data/images/0.png").write_bytes(files["images/0.png"])
+    (tmp_path / "saved").mkdir()
+    table = arrow.table({"image": [{"bytes": content, "path": ""} for content in files.values()]})
+    with ipc.new_stream(tmp_path / "saved/a.arrow", table.schema) as writer:
+        writer.write_table(table)
+    (tmp_path / "saved/state.json").write_text('{"_data_files": ["a.arrow"]}')
+    found = [entry for shard in find_shards([tmp_path / "saved"]) for entry in entries(shard)]
+    assert found == [(f"train/{n}", content) for n, content in enumerate(files.values())]
 
 
 # --- fingerprints

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from tutelage.config import TableConfig
-from tutelage.data import folder, hf, labelled, tars
+from tutelage.data import folder, hf, labelled, tars, textfile
 from tutelage.data.catalog import Catalog
 from tutelage.data.columns import check_file
 from tutelage.data.folder import PACKED
@@ -45,11 +45,13 @@ of their own, calls ``catalog.make_catalog``; ``formats.annotations`` finds the 
 tool's file. A case in tests/data/test_layouts.py shows what comes out.
 """
 
+FILES = (*textfile.SUFFIXES, ".parquet", ".tar", ".json", ".xml")
+"""The suffixes of the files that they read."""
 _MENDS = {
     **dict.fromkeys(PACKED, "packed; unpack it first, and give the folder"),
     **dict.fromkeys((".xlsx", ".xls", ".ods"), "a spreadsheet; save it as CSV UTF-8"),
 }
-_KNOWN = "a folder, a .csv, .tsv, .jsonl, .parquet, .tar, .json or .xml file"
+_KNOWN = f"a folder, a {', '.join(FILES[:-1])} or {FILES[-1]} file"
 
 
 def open_data(

@@ -16,15 +16,18 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, BinaryIO, NoReturn, TypeAlias
 
+import numpy as np
+
 from tutelage.data.columns import holds_bytes, open_parquet, undamaged
 from tutelage.data.decode import MAX_BYTES, SUFFIXES, UnreadableImage
 from tutelage.data.layout import as_text, files_below
-from tutelage.data.sources import bytes_in, read_file
+from tutelage.data.open import FILES, read_catalog
+from tutelage.data.sources import Source, bytes_in, read_file, selected
 from tutelage.data.tars import Member, index_tar, read_member, tar_images
 from tutelage.system.errors import TutelageError
 from tutelage.system.nearest import did_you_mean
@@ -124,14 +127,43 @@ class FolderShard:
             raise TutelageError(str(error)) from error
 
 
-Shard: TypeAlias = FileShard | FolderShard
+@dataclass(frozen=True)
+class CatalogShard:
+    """A block of the images that a table or another tool's file lists, or of any other DATA."""
+
+    place: Place  # what was given as DATA
+    number: int  # which block it is, from 0
+    names: Sequence[str]
+    source: Source
+
+    @property
+    def name(self) -> str:
+        """The path of DATA and the number of the block; the same from any working directory."""
+        return f"{self.place.name}#{self.number}"
+
+    def fingerprint(self) -> str:
+        """Return a digest of the images' names and of what their source says of each."""
+        digest = hashlib.blake2b(digest_size=16)
+        for row, name in enumerate(self.names):
+            text = f"{name}\0{self.source.signature(row)}\0"
+            digest.update(text.encode(errors="surrogateescape"))
+        return digest.hexdigest()
+
+    @contextmanager
+    def opened(self, stop: threading.Event) -> Iterator[Iterator[tuple[str, Read]]]:
+        """Give the images as ``FileShard`` does."""
+        yield ((name, partial(self.source.read, row)) for row, name in enumerate(self.names))
+
+
+Shard: TypeAlias = FileShard | FolderShard | CatalogShard
 
 
 def find_shards(images: Iterable[str | os.PathLike[str]]) -> list[Shard]:
     """The shards of a pool, in the order of ``images`` and sorted within each.
 
     These are tars, Parquet files, folders of images or of such shards, as paths or as URLs that
-    fsspec knows; ``*``, ``?``, ``[...]``, ``{000..099}`` and ``{a,b}`` stand for several.
+    fsspec knows; ``*``, ``?``, ``[...]``, ``{000..099}`` and ``{a,b}`` stand for several. A path
+    may also be anything else that ``open.READERS`` read, such as a table.
 
     Raises:
         TutelageError: nothing there, nothing that is a shard, a folder of shards and images, or a
@@ -220,6 +252,9 @@ def _remote_places(text: str) -> list[Place]:
 def _shards_at(place: Place) -> list[Shard]:
     folder = not place.remote and os.path.isdir(place.name)
     if not folder and _suffix(place.name) in _FORMATS:
+        with suppress(TutelageError):  # what is damaged fails later, and alone
+            if not place.remote and not _holds_images(place.name):
+                return _listed(place)
         return [FileShard(place)]
     if re.search(r"\.tgz$|\.tar\.\w+$", place.name.lower()):
         raise TutelageError(
@@ -227,9 +262,11 @@ def _shards_at(place: Place) -> list[Shard]:
             "smaller; unpack it to a plain .tar (gunzip)"
         )
     if not folder and not place.remote:
+        if _suffix(place.name) in FILES:
+            return _listed(place)
         raise TutelageError(
-            f"{place.name} is not a .tar or .parquet shard; for images, give their folder or use "
-            "tutelage predict"
+            f"{place.name} is not a .tar or .parquet shard, nor a table; for images, give their "
+            "folder or use tutelage predict"
         )
     files = dict(_remote_files(place) if place.remote else _local_files(place.name))
     root = place.name.rstrip("/")
@@ -241,6 +278,8 @@ def _shards_at(place: Place) -> list[Shard]:
             "shards, or move them to a folder of their own"
         )
     if not inside and not images:
+        if folder:
+            return _listed(place)
         raise TutelageError(
             f"no images in {place.name}; expected a .tar or .parquet shard, or a folder of "
             "shards or of images"
@@ -250,6 +289,25 @@ def _shards_at(place: Place) -> list[Shard]:
         FolderShard(place, number, block, [files[f] for f in block] if place.remote else ())
         for number, block in enumerate(blocks)
     ]
+
+
+def _holds_images(name: str) -> bool:
+    """Whether a shard holds the images themselves: a Parquet file may hold their paths."""
+    if _suffix(name) != ".parquet":
+        return True
+    schema = open_parquet(name).schema_arrow
+    return "image" in schema.names and holds_bytes(schema.field("image").type)
+
+
+def _listed(place: Place) -> list[Shard]:
+    """The images of any other DATA, whatever their labels and splits."""
+    catalog = read_catalog(place.name)
+    shards: list[Shard] = []
+    for number, start in enumerate(range(0, len(catalog), BLOCK)):
+        rows = np.arange(start, min(start + BLOCK, len(catalog)))
+        source = selected(catalog.source, rows)
+        shards.append(CatalogShard(place, number, catalog.names[start : start + BLOCK], source))
+    return shards
 
 
 def _local_files(root: str) -> Iterator[tuple[str, str]]:

@@ -146,8 +146,10 @@ class Parts:
         return self.sources[int(self.which[index])].signature(int(self.rows[index]))
 
 
-def selected(source: Source, indices: NDArray[np.intp]) -> Parts:
+def selected(source: Source, indices: NDArray[np.intp]) -> Source:
     """The images ``indices`` of a source, in this order."""
+    if isinstance(source, FileSource):
+        return FileSource(tuple(source.paths[i] for i in indices))
     if isinstance(source, Parts):
         return Parts(source.sources, source.which[indices], source.rows[indices])
     return Parts((source,), np.zeros(len(indices), dtype=np.intp), indices)
