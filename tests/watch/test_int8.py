@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
     """The model folder of a run, with a float model, another model for int8, and a reference."""
     folder = tmp_path / "run" / "student"
     folder.mkdir(parents=True)
-    request = {"command": "run", "data": str(tmp_path / "data"), "settings": {}}
+    request = {"command": "run", "data": str(tmp_path / "data"), "settings": {"table": {}}}
     (tmp_path / "run" / "config.json").write_text(json.dumps({"request": request}))
     exact = OnnxModel(write_model(folder / "model.onnx", threshold=0.5))
     write_model(folder / "model.int8.onnx", threshold=0.45, most=290.0)

@@ -82,10 +82,6 @@ def make_catalog(
 
     Labels are class names, empty = unlabelled; splits are names of ``SPLIT_NAMES`` or empty =
     train, and what is in a pool loses its label.
-
-    Raises:
-        TutelageError: no row, a name that occurs twice, an unknown split, a class name with a
-            control character, or two that differ only in case or spaces.
     """
     if not names:
         raise TutelageError(f"{where} lists no images")

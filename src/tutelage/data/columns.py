@@ -17,10 +17,6 @@ def open_parquet(path: Path | str, file: BinaryIO | None = None) -> Any:
     """Return the ``pyarrow.parquet.ParquetFile``, streaming rather than buffering.
 
     An open ``file`` is not memory-mapped, since mapped pages count as this process's memory.
-
-    Raises:
-        TutelageError: the file is missing or damaged.
-        MissingExtra: pyarrow is not installed.
     """
     parquet = need("pyarrow.parquet", "train")
     with undamaged(path):
@@ -35,12 +31,7 @@ def open_parquet(path: Path | str, file: BinaryIO | None = None) -> Any:
 
 
 def open_arrow(path: Path) -> Any:
-    """Return the memory-mapped table of an Arrow stream file.
-
-    Raises:
-        TutelageError: the file is missing or damaged.
-        MissingExtra: pyarrow is not installed.
-    """
+    """Return the memory-mapped table of an Arrow stream file."""
     arrow, ipc = need("pyarrow", "train"), need("pyarrow.ipc", "train")
     with undamaged(path):
         check_file(path)
@@ -96,9 +87,6 @@ class Table:
         schema: its Arrow schema.
         count: rows.
         features: by column, what Hugging Face records about it.
-
-    Raises:
-        TutelageError: it is missing, or it or its metadata is damaged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -119,11 +107,7 @@ class Table:
             return sound(table.column(name.partition(".")[0]), self.path)
 
     def labels(self, name: str) -> tuple[list[Any], list[str] | None]:
-        """Return a column of labels, and the class names that its whole numbers stand for, if any.
-
-        Raises:
-            TutelageError: its values or the class names are of a wrong type, lists for example.
-        """
+        """A column of labels, and the class names that its whole numbers stand for, if any."""
         types = need("pyarrow", "train").types
         kind = value_type(self.schema.field(name).type)
         fitting = ("string", "large_string", "integer", "floating", "boolean", "null")
@@ -153,11 +137,7 @@ def _features(schema: Any) -> dict[str, dict[str, Any]]:
 
 
 def label_text(value: Any, names: Sequence[str] | None = None) -> str:
-    """A label as a class name, empty for none; with ``names``, whole numbers count these from 0.
-
-    Raises:
-        TutelageError: a number beyond the names.
-    """
+    """A label as a class name, empty for none; with ``names``, whole numbers count these from 0."""
     if value is None or value != value:  # pandas writes a missing whole number as NaN
         return ""
     if isinstance(value, float) and value.is_integer():

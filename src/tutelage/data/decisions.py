@@ -46,11 +46,7 @@ class Decision:
 
 
 class Decisions:
-    """The decisions about one run, in memory and in their file, which is locked until it is closed.
-
-    Raises:
-        TutelageError: another review holds it, it cannot be written, or a line is not a decision.
-    """
+    """The decisions about one run, in memory and in their file, locked until it is closed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -170,10 +166,6 @@ def apply_decisions(catalog: Catalog, setting: str | None) -> Catalog:
     labels of other data, and slips in a file that was written by hand, are noticed. ``setting``
     names folders or files of decisions, separated by commas; a later one overrules those before
     it. None changes nothing.
-
-    Raises:
-        TutelageError: a file without decisions, no decision about these images, or a label that is
-            no class and cannot become one.
     """
     if setting is None:
         return catalog
@@ -217,11 +209,7 @@ def apply_decisions(catalog: Catalog, setting: str | None) -> Catalog:
 
 
 def _decided(setting: str, catalog: Catalog) -> tuple[dict[int, Decision], list[str]]:
-    """The last decision about each training image, by its row, and the images that are not found.
-
-    Raises:
-        TutelageError: a folder or file without decisions, or none about a training image.
-    """
+    """The last decision about each training image, by its row, and the images not found."""
     decided: dict[int, Decision] = {}
     lost: list[str] = []
     for place in [setting] if os.path.exists(setting) else setting.split(","):

@@ -72,10 +72,7 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     CMYK (Adobe's inverted kind too) and palettes become RGB, grey becomes three equal channels,
     and transparency is composited on white. 16-bit values keep their high byte; 32-bit integers
     and floats have no agreed range, so their minimum maps to 0 and their maximum to 255. The result
-    is uint8 (H, W, 3).
-
-    Raises:
-        UnreadableImage: empty, unknown, damaged, truncated, or larger than ``MAX_PIXELS``.
+    is uint8 (H, W, 3), or the error UnreadableImage.
     """
     with _explained(data), _open(data) as image, _turn_of(image):
         return _upright(image)

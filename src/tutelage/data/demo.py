@@ -42,9 +42,6 @@ def digits() -> Catalog:
 
     Alpaydin and Kaynak 1998, "Optical Recognition of Handwritten Digits", as scikit-learn ships
     them. Their 17 grey levels are stretched to 0 to 255.
-
-    Raises:
-        MissingExtra: scikit-learn is not installed.
     """
     need("sklearn", "demo")
     from sklearn.datasets import load_digits
@@ -68,9 +65,6 @@ def solar_cells() -> Catalog:
 
     Buerhop-Lutz et al. 2018, "A Benchmark for Visual Identification of Defective Solar Cells in
     Electroluminescence Imagery"; Deitsch et al. 2019. The images' licence is CC BY-NC-SA 4.0.
-
-    Raises:
-        MissingExtra: the package elpv-dataset is not installed.
     """
     spec = find_spec("elpv_dataset")
     if spec is None or not spec.submodule_search_locations:

@@ -219,11 +219,7 @@ def write_duplicates(duplicates: Duplicates, path: Path) -> None:
 
 
 def read_duplicates(path: Path, *, keep: bool = False) -> Duplicates:
-    """Read back what ``write_duplicates`` wrote; without a file, no copies were looked for.
-
-    Raises:
-        TutelageError: the file is damaged.
-    """
+    """Read back what ``write_duplicates`` wrote; without a file, no copies were looked for."""
     if not path.exists():
         return Duplicates(kept=keep)
     try:

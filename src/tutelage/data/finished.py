@@ -32,9 +32,6 @@ def look(
 
     Then the user is told. The catalog has what was decided about its images; it may be None for
     those of the demo, which never change.
-
-    Raises:
-        TutelageError: the folder holds something else, or the run of another request.
     """
     settings = config.to_dict()
 

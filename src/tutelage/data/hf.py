@@ -55,11 +55,7 @@ def read(given: Given) -> Catalog:
 
 
 def catalog_of_splits(where: str, splits: Mapping[str, SplitImages]) -> Catalog:
-    """One catalog of several data sets, each a split; an image is ``<split>/<name>``.
-
-    Raises:
-        TutelageError: an unknown split, no images, or a name that occurs twice.
-    """
+    """One catalog of several data sets, each a split; an image is ``<split>/<name>``."""
     if unknown := sorted(name for name in splits if split_of(name) is None):
         raise TutelageError(
             f"{where} has the split {', '.join(unknown)}; known: {', '.join(SPLIT_NAMES)}. "
@@ -96,9 +92,6 @@ def image_and_label(kinds: Mapping[str, str], where: str) -> tuple[str, str | No
 
     They are "image" and "label", or else the only ones of the kinds Image and ClassLabel;
     ``kinds`` maps the columns to Hugging Face's names of their kinds.
-
-    Raises:
-        TutelageError: no column of images, or several columns of a kind.
     """
     images = _column(kinds, "Image", "image", where)
     if images is None:

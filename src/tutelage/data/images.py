@@ -48,11 +48,7 @@ class Images:
             )
 
     def find(self, image: str, file: str = "") -> Found | None:
-        """The file of an image, or None: ``file`` if it is there, or else what ``image`` fits.
-
-        Raises:
-            TutelageError: it fits several files.
-        """
+        """The file of an image, or None: ``file`` if it is there, or else what ``image`` fits."""
         for path in (file, str(self.root / path_in(image))):
             if path and os.path.isfile(path):
                 return Found(path, self._name(path))
@@ -138,10 +134,6 @@ def find_images(listing: Listing, table: Path, asked: str | None) -> None:
 
     They are looked for where the table says and, if none is there, in the folders below. Names get
     the suffix of the file, and lose the folder of another machine.
-
-    Raises:
-        TutelageError: none exists, the same names are found in several folders, or a name without
-            suffix fits several images.
     """
     images = Images(asked, table.parent)
     start, names = images.root, [name.replace("\\", "/") for name in listing.names]

@@ -41,11 +41,7 @@ class MapStyle(Protocol):
 
 
 def read_memory(data: MapStyle | Mapping[str, MapStyle], split: str = "train") -> Catalog:
-    """The catalog of a data set in memory, which is ``split``, or of several by their splits.
-
-    Raises:
-        TutelageError: it is not such a data set, or has none of the images, labels or splits.
-    """
+    """The catalog of a data set in memory, which is ``split``, or of several by their splits."""
     splits = data if isinstance(data, Mapping) else {split: data}
     if not splits:
         raise TutelageError(f"DATA is an empty {type(data).__name__}; {EXPECTED}")

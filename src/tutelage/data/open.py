@@ -69,12 +69,7 @@ def open_data(
 
 
 def read_catalog(data: Path | str, table: TableConfig | None = None) -> Catalog:
-    """The catalog of a folder tree, a table, tars, another tool's file, or Hugging Face's folder.
-
-    Raises:
-        TutelageError: nothing there, no images, or data that contradicts itself.
-        MissingExtra: Parquet or Arrow files without pyarrow installed.
-    """
+    """The catalog of a path; TutelageError says what was found, was expected, and can be done."""
     given = Given(Path(data), table or TableConfig())
     if not given.path.exists():
         raise TutelageError(

@@ -37,11 +37,7 @@ class RunFolder:
         self.events = path / "events.jsonl"  # the progress, one JSON object a line
 
     def claim(self, request: dict[str, Any]) -> bool:
-        """Start a run here, or continue the one of an equal request; return whether it continues.
-
-        Raises:
-            TutelageError: the folder holds something else, or another process works in it.
-        """
+        """Start a run here, or continue that of an equal request; return whether it continues."""
         self.check(request)
         self.path.mkdir(parents=True, exist_ok=True)
         held = self.path.resolve() in _LOCKED
@@ -60,11 +56,7 @@ class RunFolder:
             raise
 
     def check(self, request: dict[str, Any]) -> bool:
-        """Whether an equal request was begun here; nothing is changed.
-
-        Raises:
-            TutelageError: the folder holds something else.
-        """
+        """Whether an equal request was begun here; nothing is changed."""
         config = self.path / "config.json"
         if self.path.exists() and not self.path.is_dir():
             raise TutelageError(f"{self.path} is a file; --out wants a folder, choose another name")
@@ -198,9 +190,6 @@ def results_folder(
     """``out``, or without one ``runs/N``: the folder of the same request, else a new number.
 
     ``fits`` says of a folder with the same request whether its run can be continued.
-
-    Raises:
-        TutelageError: several processes work together, which need one name for their folder.
     """
     if out is not None:
         return out
@@ -234,11 +223,7 @@ def has_data(folder: Path) -> bool:
 
 
 def catalog_of(folder: Path) -> Catalog:
-    """The data of the run in a folder, as it is now.
-
-    Raises:
-        TutelageError: no run there, or its data is gone, or was never on a disk.
-    """
+    """The data of the run in a folder, as it is now."""
     request = RunFolder(folder).request()
     if is_in_memory(request["data"]):
         raise TutelageError(
@@ -249,7 +234,7 @@ def catalog_of(folder: Path) -> Catalog:
     if request["command"] == "demo" and request["data"] in DEMOS:
         return DEMOS[request["data"]].catalog()
     try:
-        table = TableConfig(**request["settings"].get("table", {}))  # earlier versions had none
+        table = TableConfig(**request["settings"]["table"])
     except (AttributeError, KeyError, TypeError) as error:
         raise TutelageError(
             f"{folder / 'config.json'} does not say how the data was read; restore it, or choose "

@@ -62,10 +62,6 @@ class FileShard:
         Several threads may call these functions while the shard is open; they raise OSError or
         UnreadableImage, also to say why an image is refused. ``stop`` ends the copying of a remote
         shard.
-
-        Raises:
-            TutelageError: it is not such a shard, or has no images; the iterator may raise it, too.
-            OSError: it cannot be read; the iterator may raise it, too.
         """
         with self.place.opened(stop) as file:
             yield _FORMATS[_suffix(self.name)](file, self.name)
@@ -164,10 +160,6 @@ def find_shards(images: Iterable[str | os.PathLike[str]]) -> list[Shard]:
     These are tars, Parquet files, folders of images or of such shards, as paths or as URLs that
     fsspec knows; ``*``, ``?``, ``[...]``, ``{000..099}`` and ``{a,b}`` stand for several. A path
     may also be anything else that ``open.READERS`` read, such as a table.
-
-    Raises:
-        TutelageError: nothing there, nothing that is a shard, a folder of shards and images, or a
-            shard that is named twice.
     """
     shards: list[Shard] = []
     try:

@@ -156,11 +156,7 @@ def selected(source: Source, indices: NDArray[np.intp]) -> Source:
 
 
 def read_file(path: Path | str) -> bytes:
-    """Read an image file; links are followed, and what might never end or answer is refused.
-
-    Raises:
-        OSError: it cannot be read, is a pipe, a device or a socket, or is larger than any image.
-    """
+    """Read an image file; links are followed, and what might never end or answer is refused."""
     name = os.fspath(path)
     try:
         found = os.stat(name)

@@ -39,11 +39,7 @@ class Split:
 
 
 def check_labels(catalog: Catalog) -> None:
-    """Refuse data without labelled training images of two classes, before any image is read.
-
-    Raises:
-        TutelageError: so it is.
-    """
+    """Refuse data without labelled training images of two classes, before any image is read."""
     _check_classes(catalog, catalog.labels[catalog.splits == "train"])
 
 
@@ -68,10 +64,6 @@ def make_split(
         limit: unlabelled images to keep; None keeps all.
         seed: decides the draw.
         labels_needed: False accepts a pool alone.
-
-    Raises:
-        TutelageError: an option out of range; or fewer than two classes with a labelled image, or,
-            where no labels are needed, no image at all.
     """
     if labels_per_class is not None and labels_per_class < 1:
         raise TutelageError(f"--labels-per-class is {labels_per_class}; it must be at least 1")
@@ -137,10 +129,6 @@ def load_split(
     """Read what ``save_split`` wrote, in the order of the catalog's N images.
 
     ``mend`` says what to do where the data has changed.
-
-    Raises:
-        TutelageError: since then images or labels have changed, or an image with a role is no
-            longer ``readable``, bool (N,); or the file is damaged.
     """
     file = open_parquet(path)
     with undamaged(path):
@@ -187,9 +175,6 @@ def folds(labels: ArrayLike, k: int, seed: int) -> NDArray[np.intp]:
     A class with fewer than k images is spread over as many folds as it has images; the class of a
     single image is missing from what that image's fold trains on. Labels int (n,) give fold ids
     (n,) from 0 to min(k, n) - 1.
-
-    Raises:
-        TutelageError: k below 2.
     """
     if k < 2:
         raise TutelageError(f"{k} folds asked for; at least 2 are needed")

@@ -85,9 +85,6 @@ def open_store(
         budget: most bytes of pixels; None means nine tenths of the disk's free space, or whatever
             the cache holds already.
         progress: called with the number of images decoded.
-
-    Raises:
-        TutelageError: no image is readable, or the cache cannot be written.
     """
     if not len(catalog):
         raise TutelageError("the catalog has no images")

@@ -68,10 +68,6 @@ def index_tar(file: BinaryIO, where: str) -> Index:
     Absolute names, names with ``..``, links, devices, sparse files and a second member of the same
     name are refused one by one. In a tar that is cut off or damaged, everything before the damage
     is kept. The file must be seekable.
-
-    Raises:
-        TutelageError: it is empty, compressed, or not a tar from its first byte on.
-        OSError: it cannot be read.
     """
     start = file.read(6)
     for magic, (kind, mend) in _COMPRESSED.items():

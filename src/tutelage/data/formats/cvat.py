@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from xml.parsers import expat
+from typing import Any
+from xml.etree import ElementTree
 
 from tutelage.data.catalog import Catalog
 from tutelage.data.formats.annotations import Annotated, Annotations, read_files
@@ -20,76 +21,6 @@ OF_NO_USE = "(of no use)"
 """The tag of an image that is to be left out."""
 _NAME = "annotations.xml"  # in a folder that CVAT exports
 _SHAPES = {"box", "polygon", "polyline", "points", "ellipse", "mask", "cuboid", "skeleton"}
-_LABEL = ("labels", "label", "name")  # where the file tells its labels
-
-
-class _Reader:
-    """Takes the elements of the file as the parser meets them."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.images: list[tuple[str, set[str], str]] = []  # path, tags, subset
-        self.known: set[str] = set()  # the labels of the task
-        self.shapes: Counter[str] = Counter()
-        self._inside: list[str] = []
-        self._image: dict[str, str] = {}
-        self._tags: set[str] = set()
-        self._text = ""
-
-    def parse(self) -> None:
-        parser = expat.ParserCreate()
-        parser.StartElementHandler = self._start
-        parser.EndElementHandler = self._end
-        parser.CharacterDataHandler = self._characters
-        parser.StartDoctypeDeclHandler = self._doctype
-        try:
-            with self.path.open("rb") as file:
-                parser.ParseFile(file)
-        except expat.ExpatError as error:
-            raise TutelageError(f"{self.path} is not readable XML: {error}") from error
-
-    def _doctype(self, *declared: object) -> None:
-        raise TutelageError(
-            f"{self.path} declares a document type, which CVAT never does; it is not read"
-        )
-
-    def _start(self, element: str, values: dict[str, str]) -> None:
-        if not self._inside and element != "annotations":
-            raise TutelageError(
-                f"{self.path} is XML of the kind <{element}>; expected <annotations>, which CVAT "
-                'exports as "CVAT for images 1.1"'
-            )
-        if element == "track":
-            raise TutelageError(
-                f'{self.path} holds tracks of a video; export it as "CVAT for images 1.1"'
-            )
-        if element == "image":
-            self._image, self._tags = values, set()
-        elif element == "tag" and self._image:
-            self._tags.add(self._value(values, "label", element))
-        elif element in _SHAPES:
-            self.shapes[element] += 1
-        self._inside.append(element)
-        self._text = ""
-
-    def _characters(self, text: str) -> None:
-        if self._inside[-1] == "name":
-            self._text += text
-
-    def _end(self, element: str) -> None:
-        if tuple(self._inside[-3:]) == _LABEL:
-            self.known.add(self._text.strip())
-        elif element == "image":
-            name, subset = self._value(self._image, "name", element), self._image.get("subset", "")
-            image = f"{subset}/{name}" if subset else name  # as in the folder that CVAT exports
-            self.images.append((image, self._tags, "" if subset.lower() == "default" else subset))
-            self._image = {}
-        self._inside.pop()
-
-    def _value(self, values: dict[str, str], name: str, element: str) -> str:
-        if not values.get(name):
-            raise TutelageError(f"{self.path}: a <{element}> has no {name}")
-        return values[name]
 
 
 def fits(given: Given) -> bool:
@@ -103,18 +34,19 @@ def read(given: Given) -> Catalog:
 
 
 def _annotations(file: Given) -> Annotations:
-    path = file.path
-    reader = _Reader(path)
-    reader.parse()
-    hints = {label for label in reader.known if _of_class(label) in reader.known}
-    found = Annotations()
-    for image, tags, subset in reader.images:
+    path, root, found = file.path, _parsed(file.path), Annotations()
+    known = {(name.text or "").strip() for name in root.iterfind(".//labels/label/name")}
+    hints = {label for label in known if label.removesuffix(PREDICTED) in known - {label}}
+    for element in root.iterfind("image"):
+        tags = {_value(path, tag, "label") for tag in element.iterfind("tag")}
+        name, subset = _value(path, element, "name"), element.get("subset", "")
+        image = f"{subset}/{name}" if subset else name  # as in the folder that CVAT exports
         marks = {SPLITS[tag] for tag in tags & SPLITS.keys()}
-        item = Annotated(
-            image, frozenset(tags - hints - {*SPLITS, OF_NO_USE}), min(marks, default=subset)
-        )
+        split = min(marks, default="" if subset.lower() == "default" else subset)
+        item = Annotated(image, frozenset(tags - hints - {*SPLITS, OF_NO_USE}), split)
         (found.left_out if OF_NO_USE in tags else found.images).append(item)
-    drawn = ", ".join(f"{count} of <{shape}>" for shape, count in reader.shapes.most_common())
+    shapes = Counter(element.tag for element in root.iter() if element.tag in _SHAPES)
+    drawn = ", ".join(f"{count} of <{shape}>" for shape, count in shapes.most_common())
     if drawn and not any(item.labels for item in found.images):
         raise TutelageError(
             f"{path} has no tags but shapes ({drawn}): this is detection, and tutelage classifies "
@@ -127,6 +59,32 @@ def _annotations(file: Given) -> Annotations:
     return found
 
 
-def _of_class(label: str) -> str | None:
-    """The class that a tag's label proposes; None for a label as a person gives it."""
-    return label.removesuffix(PREDICTED) if label.endswith(PREDICTED) else None
+class _NoDoctype(ElementTree.TreeBuilder):
+    """Refuses what lets a small file grow without bounds, or name other files."""
+
+    def doctype(self, *declared: object) -> None:
+        raise TutelageError("declares a document type, which CVAT never does; it is not read")
+
+
+def _parsed(path: Path) -> Any:
+    """The root of the file, as an ElementTree's element."""
+    try:
+        root = ElementTree.parse(path, ElementTree.XMLParser(target=_NoDoctype())).getroot()
+    except ElementTree.ParseError as error:
+        raise TutelageError(f"{path} is not readable XML: {error}") from error
+    except TutelageError as error:
+        raise TutelageError(f"{path} {error}") from None
+    if root.tag != "annotations":
+        raise TutelageError(
+            f"{path} is XML of the kind <{root.tag}>; expected <annotations>, which CVAT exports "
+            'as "CVAT for images 1.1"'
+        )
+    if root.find("track") is not None:
+        raise TutelageError(f'{path} holds tracks of a video; export it as "CVAT for images 1.1"')
+    return root
+
+
+def _value(path: Path, element: Any, name: str) -> str:
+    if not element.get(name):
+        raise TutelageError(f"{path}: a <{element.tag}> has no {name}")
+    return str(element.get(name))

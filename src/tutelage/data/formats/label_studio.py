@@ -205,9 +205,7 @@ def _names_image(value: Any) -> bool:
 
 
 def _answers(task: Mapping[str, Any], where: str) -> Iterator[dict[str, Any]]:
-    """The annotations of a task; early versions called them completions."""
-    found = task.get("annotations", task.get("completions"))
-    for annotation in expect(found or [], list, f"{where}, annotations"):
+    for annotation in expect(task.get("annotations") or [], list, f"{where}, annotations"):
         yield expect(annotation, dict, f"{where}, an annotation")
 
 
