@@ -29,7 +29,7 @@ from tutelage.models.folder import save_model
 from tutelage.report import card
 from tutelage.report.html import render, write_page
 from tutelage.report.model import DeploymentRow
-from tutelage.report.verdict import AgainstTeacher, make_verdict
+from tutelage.report.verdict import AgainstTeacher, Verdict
 from tutelage.stats.results import RunMetrics
 from tutelage.system.errors import TutelageError
 from tutelage.system.words import counted, were
@@ -95,7 +95,7 @@ def _leave(
         write_page(render(report), out / REPORT)
         write_page(card.render(report), out / CARD)
     note_finished(run.folder, [path.relative_to(out).as_posix() for _, _, path in exported])
-    return result, deployed, make_verdict(report).against_teacher
+    return result, deployed, Verdict(report).against_teacher
 
 
 def _export(chain: Pipeline) -> list[tuple[str, Finished, Path]]:

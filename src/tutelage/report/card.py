@@ -14,7 +14,7 @@ from tutelage.report.html import fill
 from tutelage.report.model import Report
 from tutelage.report.notes import calibration, notes
 from tutelage.report.numbers import class_rows, mistakes
-from tutelage.report.verdict import IMAGES, answers, make_verdict
+from tutelage.report.verdict import IMAGES, Verdict
 from tutelage.report.wording import sentence
 
 ROLES = (("labeled", "labelled"), ("unlabeled", "unlabelled"), ("val", "held-out"))
@@ -23,16 +23,16 @@ MISTAKES = 5
 
 def render(report: Report) -> str:
     """The card as Markdown."""
-    verdict = make_verdict(report)
-    final = answers(report, verdict.final)
+    verdict = Verdict(report)
+    final = verdict.answers(verdict.final)
     matrix = None if final is None else final.confusion_matrix
     text = fill(
         "card.md.j2",
         {
             "report": report,
             "verdict": verdict,
-            "notes": notes(report, verdict),
-            "facts": [*calibration(report, verdict), *map(sentence, report.facts)],
+            "notes": notes(verdict),
+            "facts": [calibration(verdict), *map(sentence, report.facts)],
             "version": __version__,
             "images": IMAGES[verdict.split],
             "trained_on": _joined(

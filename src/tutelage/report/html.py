@@ -26,9 +26,8 @@ from PIL import Image
 from tutelage.report import numbers, plots, wording
 from tutelage.report.model import FILES, DecisionRow, Report, Sheet
 from tutelage.report.notes import calibration, notes, why_no_rounds
-from tutelage.report.settings import in_words
 from tutelage.report.threshold import TwoClasses, two_classes
-from tutelage.report.verdict import IMAGES, Step, Verdict, answers, make_verdict
+from tutelage.report.verdict import IMAGES, Step, Verdict
 from tutelage.stats.intervals import Interval, paired_change
 from tutelage.system.errors import need
 from tutelage.system.files import write_atomically
@@ -104,7 +103,7 @@ def write_page(text: str, path: Path) -> None:
 
 def _context(report: Report) -> dict[str, Any]:
     markup = need("markupsafe", "train").Markup
-    verdict = make_verdict(report)
+    verdict = Verdict(report)
     chart = None
     if verdict.figures is not None:
         words = f"accuracy on {IMAGES[verdict.split]}, %"
@@ -122,9 +121,9 @@ def _context(report: Report) -> dict[str, Any]:
         "images": IMAGES[verdict.split],
         "ladder": chart,
         "rounds": numbers.rounds(report.pseudo),
-        "notes": notes(report, verdict),
+        "notes": notes(verdict),
         "facts": [*map(wording.sentence, report.facts)],
-        "calibration": calibration(report, verdict),
+        "calibration": calibration(verdict),
         "why_no_rounds": why_no_rounds(report),
         "decisions": list(_decisions(report, verdict)),
         "to_review": encode(Sheet("", "", report.to_review)),
@@ -138,7 +137,7 @@ def _context(report: Report) -> dict[str, Any]:
         "leakage": report.metrics["leakage"],
         "skipped": report.skipped[:SKIPPED_SHOWN],
         "skipped_count": len(report.skipped),
-        "settings": list(flat(in_words(report.settings))),
+        "settings": list(flat(wording.in_words(report.settings))),
         "cloud": _cloud(report),
         "palette": PALETTE,
         "script": markup(script := _resource("report.js")),
@@ -161,7 +160,7 @@ def _decisions(
 
 def _class_wise(report: Report, verdict: Verdict) -> dict[str, Any]:
     """What the test images say about each class; an empty list of classes without any."""
-    final, teacher = answers(report, verdict.final), answers(report, verdict.teacher)
+    final, teacher = verdict.answers(verdict.final), verdict.answers(verdict.teacher)
     if final is None:
         return {"classes": [], "threshold": None}
     markup = need("markupsafe", "train").Markup

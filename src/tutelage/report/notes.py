@@ -2,40 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from tutelage.report.model import Report
-from tutelage.report.verdict import Verdict, answers
+from tutelage.report.verdict import Verdict
 from tutelage.report.wording import sentence, shorten
-from tutelage.system.words import are
 
 NAMED = 8  # classes that a note names, at most
 
 
-def notes(report: Report, verdict: Verdict) -> list[str]:
+def notes(verdict: Verdict) -> list[str]:
     """The run's own notes, between those on its figures and those that hold for every model."""
     return [
-        *_figures(report, verdict),
-        *_absent(report, verdict),
-        *map(sentence, report.notes),
+        *_figures(verdict),
+        *_absent(verdict),
+        *map(sentence, verdict.report.notes),
         _where_it_holds(verdict),
         "The pretrained weights that it started from have their own licence, and so has the data "
         "that they were trained on.",
     ]
 
 
-def calibration(report: Report, verdict: Verdict) -> list[str]:
+def calibration(verdict: Verdict) -> str:
     """What the probabilities were calibrated on: the answers of the teacher, or held-out labels."""
     final = verdict.final
     if final["name"] == "student":
-        images = "unlabelled" if report.counts.get("unlabeled") else "labelled"
-        return [
+        images = "unlabelled" if verdict.report.counts.get("unlabeled") else "labelled"
+        return (
             f"The student's probabilities were calibrated on {images} training images, to be as "
             "sure as its teacher's."
-        ]
-    known = final["val"] is not None
-    what = "held-out labels" if known else "what its teacher said of the unlabelled images"
-    return [f"The probabilities of {final['name']} were calibrated on {what}."]
+        )
+    what = "held-out labels" if final["val"] else "what its teacher said of the unlabelled images"
+    return f"The probabilities of {final['name']} were calibrated on {what}."
 
 
 def why_no_rounds(report: Report) -> str:
@@ -49,11 +45,11 @@ def why_no_rounds(report: Report) -> str:
     return "no round of self-training was planned"
 
 
-def _figures(report: Report, verdict: Verdict) -> list[str]:
+def _figures(verdict: Verdict) -> list[str]:
     if verdict.split == "val":
-        own = report.counts.get("val")  # else they are those of the models of the folds
-        fewer = "because the models that were judged learned from fewer labels"
-        low = "" if own else f"too low, {fewer}, or "
+        low = "too low, because the models that were judged learned from fewer labels, or "
+        if verdict.report.counts.get("val"):  # else they are those of the models of the folds
+            low = ""
         return [
             "There are no test images. The figures come from held-out labelled images. They may "
             f"be {low}too high, because the same images chose between the steps. Add images under "
@@ -67,23 +63,20 @@ def _figures(report: Report, verdict: Verdict) -> list[str]:
     return []
 
 
-def _absent(report: Report, verdict: Verdict) -> list[str]:
+def _absent(verdict: Verdict) -> list[str]:
     """The classes of which there is no test image, where there are any test images."""
-    final = answers(report, verdict.final)
+    final = verdict.answers(verdict.final)
     if final is None:
         return []
     shown = {*final.labels.tolist()}
-    absent = [name for k, name in enumerate(report.classes) if k not in shown]
+    absent = [shorten(name) for k, name in enumerate(verdict.report.classes) if k not in shown]
     if not absent:
         return []
-    them = "it" if len(absent) == 1 else "they"
-    how_well = f"nothing here says how well {them} {are(len(absent))} recognised"
-    return [f"No test image shows {_named(absent)}: {how_well}."]
-
-
-def _named(classes: Sequence[str]) -> str:
-    more = f" and {len(classes) - NAMED} more" if len(classes) > NAMED else ""
-    return ", ".join(shorten(name) for name in classes[:NAMED]) + more
+    named = ", ".join(absent[:NAMED])
+    if len(absent) > NAMED:
+        named += f" and {len(absent) - NAMED} more"
+    them = "it is" if len(absent) == 1 else "they are"
+    return [f"No test image shows {named}: nothing here says how well {them} recognised."]
 
 
 def _where_it_holds(verdict: Verdict) -> str:
@@ -97,7 +90,6 @@ def _where_it_holds(verdict: Verdict) -> str:
         return f"Nobody has tested the model. Before you use it, {unseen}"
     alone = ""
     if verdict.unjudged:
-        who = verdict.final["name"]
-        alone = f", and for the {verdict.judged_as}: nobody has tested the {who}"
+        alone = f", and for the {verdict.judged_as}: nobody has tested the {verdict.final['name']}"
     holds = f"The accuracy holds for images like the labelled ones{alone}."
     return f"{holds} Before you use the model, {unseen}"
