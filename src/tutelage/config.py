@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from functools import cache, partial
 from typing import Any, Literal, NamedTuple, get_type_hints
 
+from tutelage.system.embedded import STUDENT, TEACHER
 from tutelage.system.errors import TutelageError
 from tutelage.system.nearest import nearest
 
@@ -125,7 +126,7 @@ class DataConfig:
         everyday=True,
     )
     teacher: str = setting(
-        "tf_efficientnet_lite2",
+        TEACHER,
         "the network to start from: any timm architecture, or the folder of a tutelage model; "
         "several, separated by commas, answer together (distill takes folders only)",
         everyday=True,
@@ -317,9 +318,9 @@ class DistillConfig:
     student: str = student_setting(
         "auto",
         "the small network: 'cut' or 'cut:N' (the teacher's first N stages), or any timm "
-        "architecture; if the teacher cannot be cut, 'cut' takes the first stages of "
-        "tf_efficientnet_lite0; 'auto' means 'cut', or the whole of tf_efficientnet_lite0 if there "
-        "are fewer than 500 training images and the teacher is larger",
+        f"architecture; if the teacher cannot be cut, 'cut' takes the first stages of {STUDENT}; "
+        f"'auto' means 'cut', or the whole of {STUDENT} if there are fewer than 500 training "
+        "images and the teacher is larger",
         everyday=True,
     )
     student_weights: str | None = student_setting(

@@ -22,6 +22,7 @@ from tutelage.data.open import in_memory
 from tutelage.data.runfolder import read_skipped
 from tutelage.data.sources import FileSource
 from tutelage.deploy.runtime import OnnxModel
+from tutelage.system.embedded import TEACHER
 from tutelage.system.errors import TutelageError, need, need_training
 from tutelage.system.files import write_atomically
 
@@ -65,7 +66,7 @@ class FewLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self,
         *,
         minutes: float | None = None,
-        teacher: str = "tf_efficientnet_lite2",
+        teacher: str = TEACHER,
         student: str = "auto",
         device: str = "auto",
         random_state: int = 0,

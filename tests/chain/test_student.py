@@ -21,7 +21,6 @@ from tutelage.chain.answers import clean_logits, evaluation_look, set_calibratio
 from tutelage.chain.limits import names_on_offer
 from tutelage.chain.plan import Work
 from tutelage.chain.student import (
-    FALLBACK,
     FEW_IMAGES,
     STRONG_STEPS,
     create_student,
@@ -36,6 +35,7 @@ from tutelage.models.zoo import create, cut, join, residual_blocks
 from tutelage.stats.calibrate import softmax
 from tutelage.stats.unknown import energy
 from tutelage.steps import distillation
+from tutelage.system.embedded import EMBEDDED, STUDENT, TEACHER
 from tutelage.system.errors import TutelageError
 from tutelage.training.best import Best
 
@@ -113,13 +113,13 @@ def test_a_named_student_is_the_architecture_with_the_teachers_classes() -> None
 @pytest.mark.parametrize(
     ("settings", "architecture", "images", "expected"),
     [
-        ({}, "tf_efficientnet_lite2", FEW_IMAGES - 1, FALLBACK),
-        ({}, "tf_efficientnet_lite2", FEW_IMAGES, "cut"),
+        ({}, TEACHER, FEW_IMAGES - 1, STUDENT),
+        ({}, TEACHER, FEW_IMAGES, "cut"),
         ({}, "tf_efficientnet_lite0", FEW_IMAGES - 1, "cut"),
-        ({"student": "cut"}, "tf_efficientnet_lite2", FEW_IMAGES - 1, "cut"),
-        ({"student": "resnet18"}, "tf_efficientnet_lite2", FEW_IMAGES - 1, "resnet18"),
-        ({"max_size_mb": 3.0}, "tf_efficientnet_lite2", FEW_IMAGES - 1, "cut"),
-        ({"weights": "none"}, "tf_efficientnet_lite2", FEW_IMAGES - 1, "cut"),
+        ({"student": "cut"}, TEACHER, FEW_IMAGES - 1, "cut"),
+        ({"student": "resnet18"}, TEACHER, FEW_IMAGES - 1, "resnet18"),
+        ({"max_size_mb": 3.0}, TEACHER, FEW_IMAGES - 1, "cut"),
+        ({"weights": "none"}, TEACHER, FEW_IMAGES - 1, "cut"),
     ],
 )
 def test_few_images_have_a_student_that_is_whole(
@@ -132,13 +132,13 @@ def test_few_images_have_a_student_that_is_whole(
 
 def test_without_lite0s_weights_few_images_have_a_cut_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(student, "embedded_file", lambda _: None)
-    whole = teacher("tf_efficientnet_lite2", 2)
+    whole = teacher(TEACHER, 2)
     found = student.with_named_student(make_config("run", {}), whole, FEW_IMAGES - 1)
     assert found.distill.student == "cut"
 
 
 def test_lite0_is_as_large_as_is_remembered() -> None:
-    assert parameters(teacher(FALLBACK, 2).trunk) == student.FALLBACK_PARAMETERS
+    assert parameters(teacher(STUDENT, 2).trunk) == EMBEDDED[STUDENT].parameters
 
 
 @pytest.mark.parametrize("name", ["test_vit", "swin_tiny_patch4_window7_224", "coat_tiny"])
@@ -147,7 +147,7 @@ def test_where_no_student_can_be_cut_from_a_teacher_it_is_cut_from_lite0(
 ) -> None:
     whole = teacher(name, 3)
     student = student_of(whole)
-    lite0 = create(FALLBACK, whole.spec.classes, canvas=64)
+    lite0 = create(STUDENT, whole.spec.classes, canvas=64)
     assert not is_cut_from(student, whole)
     assert is_cut_from(student, lite0)
     assert student.spec == student_of(lite0).spec
@@ -184,7 +184,7 @@ def test_a_student_cut_from_lite0_keeps_its_pretrained_stem(
     asked = run.changed("data", weights=weights).changed("distill", student="cut")
     distill(asked, [vit], dataclasses.replace(short(run), frozen_stages=3))
     (fit,) = fits
-    assert fit.model.spec.architecture == FALLBACK
+    assert fit.model.spec.architecture == STUDENT
     stem = dict(fit.model.named_parameters())["trunk.body.conv_stem.weight"]
     assert not stem.requires_grad
 

@@ -33,11 +33,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_installed_come_first_then_cached_then_offered(
     hub: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tutelage.models import pretrained
-
     here = Path("weights.pth")
     monkeypatch.setattr(
-        pretrained, "embedded_file", lambda name: here if name.endswith("lite1") else None
+        teachers, "embedded_file", lambda name: here if name.endswith("lite1") else None
     )
     rows = list_teachers()
     status = {row["name"]: row["status"] for row in rows}

