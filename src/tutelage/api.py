@@ -2,14 +2,16 @@
 
 Each function is a command of ``tutelage.cli``, which takes its options from the signature and its
 help from the docstring; what a docstring says after "In Python" is left out there. An argument
-that a verb does not describe is described by ``run`` or ``predict``. Nothing heavy is imported
-before a verb is called.
+that a verb does not describe is described by ``run``, ``predict`` or the verb where it stands.
+Every verb raises a TutelageError that says what was found, what was expected and what to do, and
+an OSError for a file that cannot be read or written. Nothing heavy is imported before a verb is
+called.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -45,18 +47,14 @@ def demo(
         data: which images.
     """
     from tutelage.data.demo import DEMOS
-    from tutelage.data.finished import look, say_start
+    from tutelage.data.finished import look
 
     shown = DEMOS[data]
     settings = {"labels_per_class": shown.labels_per_class, **settings}
     folder, known = look("demo", data, out, make_config("demo", settings), None, quiet=quiet)
     if known is not None:
         return known
-    need_training()
-    say_start(folder, quiet=quiet)
-    with _shown(TORCH, quiet=quiet):
-        from tutelage.chain.run import train
-
+    train = _started(folder, quiet=quiet)
     return train("demo", shown.catalog(), data, folder, settings, notes=shown.notes, quiet=quiet)
 
 
@@ -127,7 +125,7 @@ def _train(
     began = time.monotonic()  # importing takes seconds, too
     config = make_config(command, settings)
     with _shown(IMAGES, quiet=quiet):
-        from tutelage.data.finished import look, say_start
+        from tutelage.data.finished import look
         from tutelage.data.split import check_labels
         from tutelage.models.given import trained_teachers
 
@@ -139,12 +137,20 @@ def _train(
             return known
         if command != "distill":
             check_labels(decided)
+    train = _started(folder, quiet=quiet)
+    return train(command, catalog, name, folder, settings, quiet=quiet, began=began)
+
+
+def _started(folder: Path, *, quiet: bool) -> Callable[..., dict[str, Any]]:
+    """What trains, once PyTorch is there; it is said where the results go."""
+    from tutelage.data.finished import say_start
+
     need_training()
     say_start(folder, quiet=quiet)
     with _shown(TORCH, quiet=quiet):
         from tutelage.chain.run import train
 
-    return train(command, catalog, name, folder, settings, quiet=quiet, began=began)
+    return train
 
 
 def _shown(doing: str, *, quiet: bool) -> AbstractContextManager[None]:
@@ -188,9 +194,6 @@ def augment(
 
     Returns:
         The content of augment.json.
-
-    Raises:
-        TutelageError: what was found, what was expected, and what to do.
     """
     config = make_config("augment", settings)
     with _shown(IMAGES, quiet=quiet):
@@ -229,14 +232,9 @@ def suggest(
             ``--budget`` adds to it.
         budget: how many images to label.
         classes: names of the classes; with them the page opens, where more can be typed in.
-        port: port of the page; 0 takes a free one.
-        browser: open the page in a browser.
 
     Returns:
         The content of suggest.json.
-
-    Raises:
-        TutelageError: what was found, what was expected, and what to do.
     """
     config = make_config("suggest", settings)
     with _shown(IMAGES, quiet=quiet):
@@ -297,15 +295,13 @@ def ladder(
         engine: train one draw after the other in this process, or each draw as a task of a Ray
             cluster (pip install "tutelage[ray]"), whose nodes must all see the images and the
             folder ``--out``.
-        address: of the Ray cluster, HOST:PORT; by default that of ``RAY_ADDRESS``, one that runs on
-            this machine, or one that is started for this command alone.
 
     Returns:
         The content of ladder.json.
 
     Raises:
-        TutelageError: what was found, what was expected, and what to do; also when draws of a
-            cluster were lost, after the page of the others was written.
+        TutelageError: also when draws of a cluster were lost, after the page of the others was
+            written.
     """
     from tutelage.ladder.request import check_data, check_request
     from tutelage.system.engines import asked_cluster
@@ -560,9 +556,6 @@ def review(
             a Parquet file, are written to a folder beside it.
         port: port of the page; 0 takes a free one.
         browser: open the page in a browser.
-
-    Raises:
-        TutelageError: nothing to review, the port is taken, or the file for another tool exists.
     """
     from tutelage.review.app import open_items, review
 
@@ -604,9 +597,6 @@ def serve(
         watch: a folder to which a few numbers of each answered image are added, but no image;
             ``tutelage watch MODEL FOLDER`` compares them.
         quiet: print no line for each request.
-
-    Raises:
-        TutelageError: no exported model there, a limit out of range, or the port is taken.
     """
     from tutelage.deploy.serve import serve
 
@@ -648,9 +638,6 @@ def bench(
 
     Returns:
         What ``tutelage.deploy.bench.bench_model`` returns.
-
-    Raises:
-        TutelageError: no exported model there, or a number out of range.
     """
     from tutelage.deploy.bench import bench_model
     from tutelage.deploy.find import exported_files
@@ -690,9 +677,6 @@ def watch(
 
     Returns:
         The content of watch.json.
-
-    Raises:
-        TutelageError: no model, no reference, too few images, or ``out`` exists.
     """
     from tutelage.watch.command import watch
 

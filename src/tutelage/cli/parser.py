@@ -114,7 +114,9 @@ def build_parser(*, full: bool = False) -> MainParser:
         dest="command", required=True, metavar="COMMAND", parser_class=Parser
     )
     parser.commands, parser.summaries = subparsers.choices, {}
-    common = _arguments(VERBS["predict"]) | _arguments(VERBS["run"])
+    common: dict[str, str] = {}  # what describes an argument first
+    for verb in (VERBS["run"], VERBS["predict"], *VERBS.values()):
+        common = _arguments(verb) | common
     for name, verb in VERBS.items():
         parser.summaries[name], description = _summary(verb)
         command = subparsers.add_parser(
