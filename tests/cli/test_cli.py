@@ -7,8 +7,9 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -28,6 +29,41 @@ from tutelage.system.errors import TutelageError
 NAMES = ("demo", "run", "transfer", "self-train", "distill", "augment", "suggest", "ladder",
          "evaluate", "predict", "pseudo-label", "export", "review", "serve", "bench", "watch",
          "teachers", "completion")  # fmt: skip
+
+
+class Ended(NamedTuple):
+    """What a command left."""
+
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Ended]
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    """``command(*words)`` runs ``tutelage``, in this process."""
+
+    def run(*words: Any) -> Ended:
+        capsys.readouterr()
+        code = cli.main([str(word) for word in words])
+        return Ended(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def refused(command: Command) -> Callable[..., None]:
+    """``refused(said, *words)``: the command ends with 2, prints nothing, and says so."""
+
+    def check(said: str, *words: Any) -> None:
+        done = command(*words)
+        assert (done.code, done.out) == (2, "")
+        assert said in done.err
+
+    return check
 
 
 def python(code: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -206,91 +242,66 @@ def test_no_command_at_all_shows_the_help(capsys: pytest.CaptureFixture[str]) ->
     assert "tutelage COMMAND --help" in capsys.readouterr().err
 
 
-def test_values_out_of_range_are_named_at_once(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("timm")
-    for name in ("ant", "bee"):
-        (tmp_path / "data" / name).mkdir(parents=True)
-        (tmp_path / "data" / name / "a.png").write_bytes(b"")
-    words = ["--alpha", "7", "--magnitude", "31", "--minutes", "0", "--threshold", "-1"]
-    out = str(tmp_path / "run")
-    assert cli.main(["run", str(tmp_path / "data"), "--out", out, *words]) == 2
-    said = capsys.readouterr().err
-    for part in (
-        "--alpha is 7, expected 0 to 1",
-        "--magnitude is 31, expected 0 to 30",
-        "--minutes is 0, expected 0.1 or more",
-        "--threshold is -1, expected 0 to 1",
-    ):
-        assert part in said
+def test_values_out_of_range_are_named_at_once(tmp_path: Path, command: Command) -> None:
+    words = ("--alpha", 7, "--magnitude", 31, "--minutes", 0, "--threshold", -1)
+    done = command("run", tmp_path, "--out", tmp_path / "run", *words)
+    assert done == (2, "", "tutelage run: --alpha is 7, expected 0 to 1; --magnitude is 31, "
+                    "expected 0 to 30; --minutes is 0, expected 0.1 or more; --threshold is -1, "
+                    "expected 0 to 1\n")  # fmt: skip
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("verb", ["predict", "evaluate"])
 def test_what_the_user_can_mend_is_one_line_without_traceback(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    verb: str, tmp_path: Path, command: Command
 ) -> None:
-    for words in (
-        ["predict", str(tmp_path / "absent.onnx"), str(tmp_path)],
-        ["evaluate", str(tmp_path / "absent.onnx"), str(tmp_path)],
-    ):
-        assert cli.main(words) == 2
-        captured = capsys.readouterr()
-        assert captured.out == ""
-        assert captured.err.startswith(f"tutelage {words[0]}: ")
-        assert "absent.onnx" in captured.err
-        assert captured.err.count("\n") == 1
+    done = command(verb, tmp_path / "absent.onnx", tmp_path)
+    assert (done.code, done.out, done.err.count("\n")) == (2, "", 1)
+    assert done.err.startswith(f"tutelage {verb}: ")
+    assert "absent.onnx" in done.err
 
 
-@pytest.mark.parametrize(("command", "hint"), [("run", True), ("evaluate", False)])
+def raising(error: BaseException) -> Callable[..., None]:
+    """A verb that ends so."""
+
+    def verb(*_: Any, **__: Any) -> None:
+        raise error
+
+    return verb
+
+
+AGAIN = "; run the same command again to continue"
+
+
+@pytest.mark.parametrize(("verb", "hint"), [("run", AGAIN), ("evaluate", "")])
 def test_ctrl_c_ends_with_130_and_a_hint_where_there_is_something_to_continue(
-    command: str,
-    hint: bool,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    verb: str, hint: str, monkeypatch: pytest.MonkeyPatch, command: Command
 ) -> None:
-    def interrupted(*_: Any, **__: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(api, command, interrupted)
-    words = {"run": ["run", "d", "--out", "o"], "evaluate": ["evaluate", "m", "d"]}[command]
-    assert cli.main(words) == 130
-    said = capsys.readouterr().err
-    assert f"tutelage {command}: stopped" in said
-    assert ("run the same command again to continue" in said) == hint
+    monkeypatch.setattr(api, verb, raising(KeyboardInterrupt()))
+    done = command(verb, "m", *["d"] * (verb == "evaluate"))
+    assert done == (130, "", f"\ntutelage {verb}: stopped{hint}\n")
 
 
-@pytest.mark.parametrize(("command", "hint"), [("run", True), ("predict", False)])
+@pytest.mark.parametrize(("verb", "hint"), [("run", AGAIN), ("predict", "")])
 def test_a_full_disk_is_one_line_with_the_mend(
-    command: str,
-    hint: bool,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    verb: str, hint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Command
 ) -> None:
     out = tmp_path / "out.csv"
-
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device", str(out))
-
-    monkeypatch.setattr(api, command, full)
-    assert cli.main([command, "d", "--out", str(out), *["i"] * (command == "predict")]) == 2
-    continues = "; run the same command again to continue" * hint
-    assert capsys.readouterr().err == (
-        f"tutelage {command}: {out}: No space left on device; free some space there, or choose "
-        f"another --out{continues}\n"
-    )
+    full = OSError(28, "No space left on device", str(out))
+    monkeypatch.setattr(api, verb, raising(full))
+    done = command(verb, "d", "--out", out, *["i"] * (verb == "predict"))
+    mend = "No space left on device; free some space there, or choose another --out"
+    assert done == (2, "", f"tutelage {verb}: {out}: {mend}{hint}\n")
 
 
-def test_a_closed_pipe_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    def closed(*_: Any, **__: Any) -> None:
-        raise BrokenPipeError
-
-    monkeypatch.setattr(api, "evaluate", closed)
-    assert cli.main(["evaluate", "m", "d"]) == 1
+def test_a_closed_pipe_is_no_traceback(monkeypatch: pytest.MonkeyPatch, command: Command) -> None:
+    monkeypatch.setattr(api, "evaluate", raising(BrokenPipeError()))
+    assert command("evaluate", "m", "d") == (1, "", "")
 
 
 # --- model commands
+
+SAME = "gives the same class as PyTorch for 42 of 42 training images"
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -305,16 +316,15 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 def test_predict_writes_a_row_an_image(
-    suffix: str, finished: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    suffix: str, finished: Path, photos: Path, tmp_path: Path, command: Command, refused: Any
 ) -> None:
-    out = tmp_path / f"answers{suffix}"
-    (tmp_path / "torn.png").write_bytes(b"\x89PNG")
-    images = [str(photos / "test"), str(tmp_path / "torn.png")]
-    assert cli.main(["predict", str(finished / "student.onnx"), *images, "--out", str(out)]) == 0
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    skipped, summary = captured.err.splitlines()
-    assert skipped.startswith(f"skipped {tmp_path / 'torn.png'}: ")
+    out, torn = tmp_path / f"answers{suffix}", tmp_path / "torn.png"
+    torn.write_bytes(b"\x89PNG")
+    images = [photos / "test", torn]
+    done = command("predict", finished / "student.onnx", *images, "--out", out)
+    assert (done.code, done.out) == (0, "")
+    skipped, summary = done.err.splitlines()
+    assert skipped.startswith(f"skipped {torn}: ")
     expected, _ = api.predict(finished / "student.onnx", [photos / "test"])
     counts = Counter(row.label for row in expected)
     assert summary.startswith("19 images, 1 of them skipped: ")
@@ -323,64 +333,57 @@ def test_predict_writes_a_row_an_image(
     rows = [{k: v for k, v in vars(row).items() if k != "rejected"} for row in expected]
     assert read_rows(out) == (list(map(as_in_csv, expected)) if suffix == ".csv" else rows)
     before = out.read_bytes()
-    assert cli.main(["predict", str(finished), *images, "--out", str(out)]) == 2
-    assert "exists; choose another name, or delete it first" in capsys.readouterr().err
+    there = "exists; choose another name, or delete it first"
+    refused(there, "predict", finished, *images, "--out", out)
     assert out.read_bytes() == before
 
 
 def test_label_names_its_files_and_its_failures(
-    finished: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path, photos: Path, tmp_path: Path, command: Command, refused: Any
 ) -> None:
-    model, out = str(finished), tmp_path / "labels"
-    words = ["pseudo-label", model, str(photos / "unlabeled"), "--out", str(out)]
-    assert cli.main([*words, "--json"]) == 0
-    captured = capsys.readouterr()
-    found = json.loads(captured.out)
-    assert found == json.loads((out / "label.json").read_text())
-    assert f"{found['images']} images: {found['labelled']} labelled" in captured.err
-    expected, _ = api.predict(model, [photos / "unlabeled"], reject=True)
+    out, manifest = tmp_path / "labels", tmp_path / "accepted.csv"
+    words = ["pseudo-label", finished, photos / "unlabeled", "--out", out]
+    done = command(*words, "--json")
+    found = json.loads(done.out)
+    assert (done.code, found) == (0, json.loads((out / "label.json").read_text()))
+    assert f"{found['images']} images: {found['labelled']} labelled" in done.err
+    expected, _ = api.predict(finished, [photos / "unlabeled"], reject=True)
     assert found["labelled"] == len(expected) > 0
     assert found["unknown"] == sum(bool(row.rejected) for row in expected)
     sure = [row for row in expected if row.confidence >= 0.95 and not row.rejected]
     assert found["accepted"] == len(sure)
-    manifest = tmp_path / "accepted.csv"
-    assert cli.main([*words, "--accepted", str(manifest), "--quiet"]) == 0
+    assert command(*words, "--accepted", manifest, "--quiet").code == 0
     assert len(manifest.read_text().splitlines()) == 1 + found["accepted"]
-    assert cli.main([*words, "--accepted", str(manifest), "--quiet"]) == 2
-    assert "accepted.csv exists" in capsys.readouterr().err
-    assert cli.main([*words, "--threshold", "0.5", "--quiet"]) == 2
-    assert "made with another threshold" in capsys.readouterr().err
-    assert cli.main([*words, "--threshold", "1.5"]) == 2
-    assert "expected a probability" in capsys.readouterr().err
-    (tmp_path / "torn.tar").write_bytes(b"x" * 2000)
-    assert cli.main([*words[:3], str(tmp_path / "torn.tar"), *words[3:], "--quiet"]) == 2
-    error = capsys.readouterr().err
-    assert "1 of 2 shards could not be read" in error
-    assert "torn.tar is not a readable tar" in error
+    refused("accepted.csv exists", *words, "--accepted", manifest, "--quiet")
+    refused("made with another threshold", *words, "--threshold", 0.5, "--quiet")
+    refused("expected a probability", *words, "--threshold", 1.5)
+    torn = tmp_path / "torn.tar"
+    torn.write_bytes(b"x" * 2000)
+    done = command(*words[:3], torn, *words[3:], "--quiet")
+    assert done.code == 2
+    assert "1 of 2 shards could not be read" in done.err
+    assert "torn.tar is not a readable tar" in done.err
     assert len(json.loads((out / "label.json").read_text())["failed"]) == 1
 
 
 def test_predict_rejects_what_looks_like_none_of_the_classes(
-    finished: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path, photos: Path, tmp_path: Path, command: Command
 ) -> None:
-    model = str(finished / "student.onnx")
-    images = str(photos / "unlabeled")
+    words = ("predict", finished / "student.onnx", photos / "unlabeled", "--reject")
     out = tmp_path / "answers.jsonl"
-    assert cli.main(["predict", model, images, "--reject", "--out", str(out)]) == 0
+    assert command(*words, "--out", out).code == 0
     rows = read_rows(out)
-    plain, _ = api.predict(model, [images])
+    plain, _ = api.predict(finished / "student.onnx", [photos / "unlabeled"])
     assert [row["probabilities"] for row in rows] == [row.probabilities for row in plain]
     for row, before in zip(rows, plain, strict=True):
         assert row["label"] == ("unknown" if row["rejected"] else before.label)
         assert row["confidence"] == before.confidence
-    capsys.readouterr()
-    assert cli.main(["predict", model, images, "--reject"]) == 0
-    printed = [line.split("\t")[1] for line in capsys.readouterr().out.splitlines()]
+    printed = [line.split("\t")[1] for line in command(*words).out.splitlines()]
     assert printed == [row["label"] for row in rows]
 
 
 def test_a_threshold_is_kept_by_the_exported_model(
-    finished: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path, photos: Path, tmp_path: Path, refused: Any
 ) -> None:
     model, images = finished / "student", [photos / "test"]
     plain, _ = api.predict(model, images)
@@ -391,72 +394,64 @@ def test_a_threshold_is_kept_by_the_exported_model(
     assert [row.label == "disc" for row in asked] == wanted
     assert [row.confidence for row in asked] == [row.probabilities[row.label] for row in asked]
     kept = tmp_path / "kept.onnx"
-    told = api.export(model, kept, threshold=text)
-    assert told["threshold"].startswith("disc=")
+    assert api.export(model, kept, threshold=text)["threshold"].startswith("disc=")
     rows, _ = api.predict(kept, images)
     assert [row.label for row in rows] == [row.label for row in asked]
     right = np.mean([row.label == Path(row.image).parent.name for row in rows])
     assert api.evaluate(kept, photos)["accuracy"] == pytest.approx(right)
-    capsys.readouterr()
-    assert cli.main(["predict", str(kept), str(images[0]), "--threshold", "rust=0.3"]) == 2
-    assert "classes: disc, square, triangle" in capsys.readouterr().err
-    assert cli.main(["export", str(model), "--format", "timm", "--threshold", text]) == 2
-    assert "no place for a threshold" in capsys.readouterr().err
+    known = "classes: disc, square, triangle"
+    refused(known, "predict", kept, *images, "--threshold", "rust=0.3")
+    refused("no place for a threshold", "export", model, "--format", "timm", "--threshold", text)
 
 
 def test_a_model_without_a_threshold_cannot_reject(
-    finished: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path, photos: Path, tmp_path: Path, command: Command
 ) -> None:
-    old = tmp_path / "old"
-    shutil.copytree(finished / "student", old)
+    old = shutil.copytree(finished / "student", tmp_path / "old")
     fields = json.loads((old / "model.json").read_text())
     assert isinstance(fields.pop("unknown_threshold"), float)
     (old / "model.json").write_text(json.dumps(fields))
-    image = str(photos / "test" / "disc" / "disc0.png")
-    assert cli.main(["predict", str(old), image]) == 0
-    assert cli.main(["predict", str(old), image, "--reject"]) == 2
-    error = capsys.readouterr().err
-    assert "has no threshold for unknown images" in error
-    assert "leave out --reject" in error
+    words = ("predict", old, photos / "test" / "disc" / "disc0.png")
+    assert command(*words).code == 0
+    done = command(*words, "--reject")
+    assert done.code == 2
+    assert "has no threshold for unknown images" in done.err
+    assert "leave out --reject" in done.err
 
 
 def test_predict_prints_and_checks_the_suffix_first(
-    finished: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path, photos: Path, tmp_path: Path, command: Command, refused: Any
 ) -> None:
-    image = str(photos / "test" / "disc" / "disc0.png")
-    assert cli.main(["predict", str(finished), image]) == 0
+    image = photos / "test" / "disc" / "disc0.png"
     (row,), _ = api.predict(finished, [image])
-    assert capsys.readouterr().out == f"{image}\t{row.label}\t{row.confidence:.4f}\n"
-    assert cli.main(["predict", str(finished), image, "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
+    done = command("predict", finished, image)
+    assert (done.code, done.out) == (0, f"{image}\t{row.label}\t{row.confidence:.4f}\n")
+    told = json.loads(command("predict", finished, image, "--json").out)
     assert told == {name: value for name, value in vars(row).items() if name != "rejected"}
-    assert cli.main(["predict", "absent.onnx", image, "--out", str(tmp_path / "a.txt")]) == 2
-    assert "the suffix must be one of .csv, .jsonl, .parquet" in capsys.readouterr().err
+    suffixes = "the suffix must be one of .csv, .jsonl, .parquet"
+    refused(suffixes, "predict", "absent.onnx", image, "--out", tmp_path / "a.txt")
     (tmp_path / "torn.png").write_bytes(b"")
-    assert cli.main(["predict", str(finished), str(tmp_path / "torn.png")]) == 2
-    assert "none of the images could be read" in capsys.readouterr().err
+    refused("none of the images could be read", "predict", finished, tmp_path / "torn.png")
 
 
 def test_predict_prints_rows_for_programs_and_a_summary_for_people(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = str(write_model(tmp_path / "m.onnx"))
+    model = write_model(tmp_path / "m.onnx")
     Image.new("RGB", (4, 4), "red").save(tmp_path / "붉은 색.png")
     monkeypatch.chdir(tmp_path)
     for number in range(SKIPPED_SHOWN + 2):
         (tmp_path / f"torn{number:02d}.png").touch()
-    assert cli.main(["predict", model, "*.png"]) == 0
-    said = capsys.readouterr()
-    assert said.out == "붉은 색.png\tr\t1.0000\n"
-    *skipped, more, summary = said.err.splitlines()
+    done = command("predict", model, "*.png")
+    assert (done.code, done.out) == (0, "붉은 색.png\tr\t1.0000\n")
+    *skipped, more, summary = done.err.splitlines()
     assert skipped[0] == "skipped torn00.png: the file is empty"
     assert len(skipped) == SKIPPED_SHOWN
     assert more == "skipped 2 more"
     assert summary == f"{SKIPPED_SHOWN + 3} images, {SKIPPED_SHOWN + 2} of them skipped: r (1)"
-    assert cli.main(["predict", model, "붉은*", "--json", "--out", "a.csv"]) == 0
-    said = capsys.readouterr()
-    assert json.loads(said.out)["label"] == "r"
-    assert said.err == "1 image: r (1); written to a.csv\n"
+    done = command("predict", model, "붉은*", "--json", "--out", "a.csv")
+    assert json.loads(done.out)["label"] == "r"
+    assert done.err == "1 image: r (1); written to a.csv\n"
 
 
 def test_the_end_of_a_command_looks_at_no_object_again() -> None:
@@ -465,24 +460,19 @@ def test_the_end_of_a_command_looks_at_no_object_again() -> None:
     assert python(f"import atexit, gc; {told}; {work}").stdout == "True\n"
 
 
-def test_a_threshold_that_the_model_keeps_is_told(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    model = str(write_model(tmp_path / "m.onnx"))
-    with_threshold(Path(model), ("g", 0.1))
+def test_a_threshold_that_the_model_keeps_is_told(tmp_path: Path, command: Command) -> None:
+    model, data = write_model(tmp_path / "m.onnx"), tmp_path / "data"
+    with_threshold(model, ("g", 0.1))
     for name, colour in (("r", (200, 50, 0)), ("g", (0, 200, 0))):
-        (tmp_path / "data" / "test" / name).mkdir(parents=True)
-        Image.new("RGB", (4, 4), colour).save(tmp_path / "data" / "test" / name / "1.png")
-    data = str(tmp_path / "data")
+        (data / "test" / name).mkdir(parents=True)
+        Image.new("RGB", (4, 4), colour).save(data / "test" / name / "1.png")
     told = "1 answer is not the likeliest class, because the model keeps a decision threshold"
-    assert cli.main(["predict", model, data]) == 0
-    assert capsys.readouterr().err.splitlines() == ["2 images: g (2)", told]
-    assert cli.main(["predict", model, data, "--threshold", "g=0.1"]) == 0
-    assert capsys.readouterr().err.splitlines() == ["2 images: g (2)"]
-    assert cli.main(["evaluate", model, data, "--json"]) == 0
-    said = capsys.readouterr()
-    assert json.loads(said.out)["threshold"] == "g=0.1"
-    assert said.err == "decision threshold that the model keeps: g=0.1\n"
+    assert command("predict", model, data).err.splitlines() == ["2 images: g (2)", told]
+    asked = command("predict", model, data, "--threshold", "g=0.1")
+    assert asked.err.splitlines() == ["2 images: g (2)"]
+    done = command("evaluate", model, data, "--json")
+    assert json.loads(done.out)["threshold"] == "g=0.1"
+    assert done.err == "decision threshold that the model keeps: g=0.1\n"
 
 
 def with_threshold(model: Path, threshold: tuple[str, float]) -> None:
@@ -495,43 +485,34 @@ def with_threshold(model: Path, threshold: tuple[str, float]) -> None:
 
 
 def test_evaluate_prints_for_people_and_for_programs(
-    finished: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path, photos: Path, command: Command
 ) -> None:
     expected = api.evaluate(finished, photos)
-    assert cli.main(["evaluate", str(finished), str(photos), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == expected
-    assert cli.main(["evaluate", str(finished), str(photos)]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "18 test images"
+    assert json.loads(command("evaluate", finished, photos, "--json").out) == expected
+    first, accuracy, *rest = command("evaluate", finished, photos).out.splitlines()
+    assert first == "18 test images"
     width = max(map(len, FIGURES.values()))
-    assert lines[1].startswith(f"{'accuracy':<{width}}  {expected['accuracy']:.4f}  [")
-    assert lines[2:] == [
-        f"{words:<{width}}  {expected[name]:.4f}" for name, words in FIGURES.items()
-    ]
+    assert accuracy.startswith(f"{'accuracy':<{width}}  {expected['accuracy']:.4f}  [")
+    assert rest == [f"{words:<{width}}  {expected[name]:.4f}" for name, words in FIGURES.items()]
 
 
 def test_export_prints_what_it_checked(
-    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path, tmp_path: Path, command: Command, refused: Any
 ) -> None:
     out = tmp_path / "m.onnx"
-    words = ["export", str(finished / "student"), "--out", str(out), "--threshold", "disc=0.3"]
-    assert cli.main(words) == 0
-    first, described, threshold = capsys.readouterr().out.splitlines()
-    same = "gives the same class as PyTorch for 42 of 42 training images; probabilities differ by"
-    assert first.startswith(f"{out}: {same} at most ")
+    words = ["export", finished / "student", "--out", out, "--threshold", "disc=0.3"]
+    first, described, threshold = command(*words).out.splitlines()
+    assert first.startswith(f"{out}: {SAME}; probabilities differ by at most ")
     assert described == f"{out}.json: classes, sizes and thresholds, for other programs"
     kept = "decision threshold: disc=0.3; predict and serve use it when they are given"
     assert threshold == f"{kept} {out}"
-    assert cli.main([*words, "--json"]) == 2
-    assert "m.onnx exists; choose another --out" in capsys.readouterr().err
+    refused("m.onnx exists; choose another --out", *words, "--json")
     out.unlink()
-    assert cli.main([*words, "--int8", "--json"]) == 0
-    result = json.loads(capsys.readouterr().out)
+    result = json.loads(command(*words, "--int8", "--json").out)
     assert (result["path"], result["top1_agreement"]) == (str(out), 1.0)
     for written in tmp_path.glob("*.onnx"):
         written.unlink()
-    assert cli.main([*words, "--int8"]) == 0
-    assert capsys.readouterr().out.splitlines()[3].startswith("int8 takes ")
+    assert command(*words, "--int8").out.splitlines()[3].startswith("int8 takes ")
 
 
 def test_export_says_why_an_int8_file_has_no_reference(capsys: pytest.CaptureFixture[str]) -> None:
@@ -557,14 +538,12 @@ def test_export_says_why_timms_model_answers_otherwise(
 
 
 def test_export_prints_each_form_and_warns_of_the_images_that_go_with_them(
-    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path, tmp_path: Path, command: Command
 ) -> None:
-    forms = ["--portable", "--view", "--out", str(tmp_path / "m.onnx")]
-    assert cli.main(["export", str(finished), *forms]) == 0
-    _, portable, view, _, golden = capsys.readouterr().out.splitlines()
-    same = "gives the same class as"
-    assert portable.startswith(f"{tmp_path / 'm.portable.onnx'}: {same} PyTorch for 42 of 42")
-    assert view.startswith(f"{tmp_path / 'm.view.onnx'}: {same} PyTorch for 42 of 42 training")
+    done = command("export", finished, "--portable", "--view", "--out", tmp_path / "m.onnx")
+    _, portable, view, _, golden = done.out.splitlines()
+    assert portable.startswith(f"{tmp_path / 'm.portable.onnx'}: {SAME}")
+    assert view.startswith(f"{tmp_path / 'm.view.onnx'}: {SAME}")
     assert golden == (
         f"{tmp_path / 'golden'}: ten of these training images with their answers, to test a port; "
         "think before you pass your images on"
@@ -664,23 +643,22 @@ def test_what_is_refused_is_refused_before_torch_is_imported(
 
 
 def test_a_training_command_prints_its_metrics_where_asked(
-    finished: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished: Path, photos: Path, tmp_path: Path, command: Command
 ) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(finished, run)  # the same command has nothing left to train
-    words = ["run", str(photos), "--out", str(run), *as_options(FINISHED), "--json", "--quiet"]
-    assert cli.main(words) == 0
-    assert json.loads(capsys.readouterr().out) == json.loads((run / "metrics.json").read_text())
+    run = shutil.copytree(finished, tmp_path / "run")  # the same command trains nothing
+    done = command("run", photos, "--out", run, *as_options(FINISHED), "--json", "--quiet")
+    assert done.code == 0
+    assert json.loads(done.out) == json.loads((run / "metrics.json").read_text())
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
-def test_a_shell_learns_the_commands(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["completion", shell]) == 0
-    script = capsys.readouterr().out
-    assert "--labels-per-class" in script or "labels-per-class" in script
+def test_a_shell_learns_the_commands(shell: str, command: Command) -> None:
+    done = command("completion", shell)
+    assert done.code == 0
+    assert "labels-per-class" in done.out
     if shutil.which(shell):
-        done = subprocess.run([shell, "-n"], input=script, text=True, capture_output=True)
-        assert done.returncode == 0, done.stderr
+        read = subprocess.run([shell, "-n"], input=done.out, text=True, capture_output=True)
+        assert read.returncode == 0, read.stderr
 
 
 @pytest.fixture
@@ -706,48 +684,37 @@ def test_predict_answers_for_what_is_good_of_a_hostile_folder(
     hostile: Path,
     finished: Path,
     tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
+    command: Command,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(hostile / "test" / "disc")
-    words = ["predict", str(finished / "student.onnx"), "."]
     out = tmp_path / f"answers{suffix}"
-    assert cli.main(words + (["--out", str(out)] if suffix else [])) == 0
-    captured = capsys.readouterr()
-    skipped = [line for line in captured.err.splitlines() if line.startswith("skipped ")]
+    wanted = ("--out", out) if suffix else ()
+    done = command("predict", finished / "student.onnx", ".", *wanted)
+    assert done.code == 0
+    skipped = [line for line in done.err.splitlines() if line.startswith("skipped ")]
     assert [line.partition(": ")[0] for line in skipped] == [
-        "skipped dangling.png",
-        r"skipped page\n.jpg",
-        "skipped pipe.png",
-    ]
-    names = {
-        "good.png",
-        "=1+1.png",
-        "a\n\x1b[31m\t.png",
-        "\u202egnp.png",
-        "n" * 251 + ".png",
-        r"\xff.png",
-    }
+        "skipped dangling.png", r"skipped page\n.jpg", "skipped pipe.png"
+    ]  # fmt: skip
+    names = {"good.png", "=1+1.png", "a\n\x1b[31m\t.png", "\u202egnp.png", "n" * 251 + ".png",
+             r"\xff.png"}  # fmt: skip
     if suffix is None:
-        rows = [line.split("\t") for line in captured.out.splitlines()]
+        rows = [line.split("\t") for line in done.out.splitlines()]
         assert {row[0] for row in rows} == {printable(name) for name in names}
         assert {len(row) for row in rows} == {3}
     else:
         assert {row["image"] for row in read_rows(out)} == names
-        told = (
-            "a cell of" in captured.err
-            and "which a spreadsheet takes for a formula" in captured.err
-        )
-        assert told == (suffix == ".csv")
+        warned = ("a cell of" in done.err, "a spreadsheet takes for a formula" in done.err)
+        assert warned == ((suffix == ".csv",) * 2)
 
 
 def test_evaluate_says_what_it_could_not_read_and_why(
-    hostile: Path, finished: Path, capsys: pytest.CaptureFixture[str]
+    hostile: Path, finished: Path, command: Command
 ) -> None:
-    assert cli.main(["evaluate", str(finished), str(hostile)]) == 0
-    captured = capsys.readouterr()
-    assert captured.out.startswith("6 test images\n")
-    note, *skipped = captured.err.splitlines()
+    done = command("evaluate", finished, hostile)
+    assert done.code == 0
+    assert done.out.startswith("6 test images\n")
+    note, *skipped = done.err.splitlines()
     assert note.startswith("note: folders that are links or cannot be opened are left out: 1 (")
     assert skipped == [
         "skipped test/disc/dangling.png: No such file or directory",
@@ -764,12 +731,9 @@ def test_evaluate_says_what_it_could_not_read_and_why(
     [("metrics.json", "[]"), ("metrics.json", "{"), ("config.json", "[]"), ("config.json", "{}")],
 )
 def test_export_from_a_damaged_run_is_refused(
-    name: str, content: str, finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    name: str, content: str, finished: Path, tmp_path: Path, refused: Any
 ) -> None:
-    run = tmp_path / "run"
-    shutil.copytree(finished, run)
+    run = shutil.copytree(finished, tmp_path / "run")
     (run / name).write_text(content)
-    words = ["export", str(run / "student"), "--format", "hub", "--out", str(tmp_path / "hub")]
-    assert cli.main(words) == 2
-    assert name in capsys.readouterr().err
+    refused(name, "export", run / "student", "--format", "hub", "--out", tmp_path / "hub")
     assert not (tmp_path / "hub").exists()
