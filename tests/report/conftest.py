@@ -110,7 +110,8 @@ def full_page() -> str:
 def _full_fields() -> dict[str, Any]:
     image = np.random.default_rng(0).integers(0, 255, (40, 60, 3), dtype=np.uint8)
     pseudo: PseudoRow = {"round": 1, "accepted": False, "class": "ant", "selected": 30,
-                         "pool": 40, "precision": 0.5, "mean_confidence": 0.97}  # fmt: skip
+                         "pool": 40, "precision": 0.5, "known": 30,
+                         "mean_confidence": 0.97}  # fmt: skip
     decision: DecisionRow = {"stage": "transfer", "accepted": True, "reason": "it wins more",
                              "before": 0.7, "after": 0.8, "n": 40, "wins": 6,
                              "losses": 2}  # fmt: skip

@@ -72,12 +72,12 @@ def test_reliability_bins_by_confidence() -> None:
 
 def test_rounds_sum_classes_and_weigh_by_images() -> None:
     rows: list[PseudoRow] = [
-        {"round": 2, "accepted": False, "class": "a", "selected": 0, "pool": 7, "precision": None,
-         "mean_confidence": None},
         {"round": 1, "accepted": True, "class": "a", "selected": 30, "pool": 40, "precision": 0.9,
-         "mean_confidence": 0.8},
+         "known": 30, "mean_confidence": 0.8},
         {"round": 1, "accepted": True, "class": "b", "selected": 10, "pool": 60, "precision": 0.5,
-         "mean_confidence": 1.0},
+         "known": 10, "mean_confidence": 1.0},
+        {"round": 2, "accepted": False, "class": "a", "selected": 0, "pool": 7, "precision": None,
+         "known": 0, "mean_confidence": None},
     ]  # fmt: skip
     first, second = numbers.rounds(rows)
     assert (first.number, first.selected, first.pool) == (1, 40, 100)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NotRequired, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ PseudoRow = TypedDict(
         "selected": int,  # pool images that trained under this class
         "pool": int,  # pool images whose likeliest class this was; a round's pool is their sum
         "precision": float | None,  # right share of the selected; None if the truth is unknown
-        "known": NotRequired[int],  # selected images with known truth; without the key, all of them
+        "known": int,  # selected images with known truth
         "mean_confidence": float | None,  # of the selected
     },
 )
@@ -74,11 +74,7 @@ class DeploymentRow(TypedDict):
 
 @dataclass(frozen=True)
 class StageTest:
-    """One stage's answers on the test images; all stages must use the same image order.
-
-    Raises:
-        ValueError: shapes or label values do not fit.
-    """
+    """One stage's answers on the test images, which all stages see in the same order."""
 
     probs: NDArray[Any]  # (n, K)
     labels: NDArray[Any]  # (n,) true class indices
@@ -86,10 +82,8 @@ class StageTest:
     def __post_init__(self) -> None:
         n, *rest = self.probs.shape
         if len(rest) != 1 or self.labels.shape != (n,):
-            raise ValueError(
-                f"expected probs (n, K) and labels (n,), "
-                f"found {self.probs.shape} and {self.labels.shape}"
-            )
+            found = f"found {self.probs.shape} and {self.labels.shape}"
+            raise ValueError(f"expected probs (n, K) and labels (n,), {found}")
         if n and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < rest[0]:
             raise ValueError(f"labels must lie in 0..{rest[0] - 1}, the classes of probs")
 
@@ -151,11 +145,7 @@ class CloudImage:
 
 @dataclass(frozen=True)
 class Report:
-    """Everything the page shows.
-
-    Raises:
-        ValueError: a stage's K is not the number of class names.
-    """
+    """Everything the page shows."""
 
     title: str
     command: str  # the command line that made the run

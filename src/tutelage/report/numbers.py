@@ -6,6 +6,7 @@ Shape letters: n test images, K classes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
@@ -64,22 +65,19 @@ def class_rows(matrix: NDArray[np.int64], classes: Sequence[str]) -> list[ClassR
 
     A class without test images has no recall and no F1; one never predicted has no precision.
     """
-    rows = []
-    for k, name in enumerate(classes):
-        hits, images, predicted = (
-            int(count) for count in (matrix[k, k], matrix[k].sum(), matrix[:, k].sum())
-        )
-        rows.append(
-            ClassRow(
-                name,
-                images,
-                predicted,
-                precision=hits / predicted if predicted else None,
-                recall=wilson(hits, images) if images else None,
-                f1=2 * hits / (images + predicted) if images else None,
-            )
-        )
-    return rows
+    sums = zip(classes, matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0), strict=True)
+    return [_class_row(name, *map(int, counts)) for name, *counts in sums]
+
+
+def _class_row(name: str, hits: int, images: int, predicted: int) -> ClassRow:
+    return ClassRow(
+        name,
+        images,
+        predicted,
+        precision=hits / predicted if predicted else None,
+        recall=wilson(hits, images) if images else None,
+        f1=2 * hits / (images + predicted) if images else None,
+    )
 
 
 class Mistake(NamedTuple):
@@ -115,15 +113,14 @@ def reliability_bins(test: StageTest, bins: int = 10) -> list[Bin]:
 
     The reliability diagram of Guo et al., "On calibration of modern neural networks" (2017).
     """
-    confidence, correct = test.probs.max(axis=1, initial=0.0), test.correct
+    confidence, correct = test.probs.max(axis=1), test.correct
     place = np.minimum((confidence * bins).astype(int), bins - 1)
     found = []
-    for b in range(bins):
+    for b in np.unique(place):
         here = place == b
         count = int(here.sum())
-        if count:
-            accuracy = wilson(int(correct[here].sum()), count)
-            found.append(Bin(float(confidence[here].mean()), accuracy, count))
+        accuracy = wilson(int(correct[here].sum()), count)
+        found.append(Bin(float(confidence[here].mean()), accuracy, count))
     return found
 
 
@@ -139,28 +136,21 @@ class Round(NamedTuple):
 
 
 def rounds(rows: Sequence[PseudoRow]) -> list[Round]:
-    """The rows of each round summed over its classes, in the order of the rounds."""
-    return [
-        _round(number, [row for row in rows if row["round"] == number])
-        for number in sorted({row["round"] for row in rows})
-    ]
+    """The rows of each round, which follow each other, summed over its classes."""
+    by_number = groupby(rows, key=lambda row: row["round"])
+    return [_round(number, list(of_round)) for number, of_round in by_number]
 
 
 def _round(number: int, rows: Sequence[PseudoRow]) -> Round:
-    known = right = 0
-    sure = [(r["mean_confidence"], r["selected"]) for r in rows]
-    counted = [(mean, count) for mean, count in sure if mean is not None and count]
-    for row in rows:
-        if row["precision"] is not None:
-            judged = row.get("known", row["selected"])
-            known += judged
-            right += round(row["precision"] * judged)
-    total = sum(count for _, count in counted)
+    known = sum(row["known"] for row in rows)
+    right = sum(round((row["precision"] or 0) * row["known"]) for row in rows)
+    sure = [(row["mean_confidence"] or 0, row["selected"]) for row in rows]
+    selected = sum(count for _, count in sure)
     return Round(
         number,
         accepted=all(row["accepted"] for row in rows),
-        selected=sum(row["selected"] for row in rows),
+        selected=selected,
         pool=sum(row["pool"] for row in rows),
         precision=wilson(right, known) if known else None,
-        confidence=sum(mean * count for mean, count in counted) / total if total else None,
+        confidence=sum(mean * count for mean, count in sure) / selected if selected else None,
     )
