@@ -168,8 +168,10 @@ def test_every_verb_is_a_command_with_help_for_each_of_its_arguments() -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["ladder", "d", "--out", "o", "--arms", "probe,transfer", "--curve", "2,5", "--seeds=3"],
-         {"arms": ["probe", "transfer"], "curve": [2, 5], "seeds": 3, "hourly_price": None}),
+        (["ladder", "d", "--out", "o", "--arms", "probe,transfer", "--curve", "2,5", "--seeds=3",
+          "--hourly-price", "0.5", "--seed", "3"],
+         {"arms": ["probe", "transfer"], "curve": [2, 5], "seeds": 3, "hourly_price": 0.5,
+          "engine": "local", "address": None, "seed": 3, "quiet": False}),
         (["ladder", "d", "--out", "o", "--curve", "none"], {"arms": None, "curve": [], "seeds": 5}),
         (["augment", "d", "--out", "o", "--tune"], {"tune": True, "quiet": False}),
         (["suggest", "d", "--out", "o", "--budget", "5", "--classes", "red ant,bee"],
@@ -201,7 +203,8 @@ def test_words_become_the_verbs_arguments(
     monkeypatch.setattr(api, words[0].replace("-", "_"), verb)
     assert cli.main(words) == 2
     assert {name: given[name] for name in expected} == expected
-    assert set(given) <= set(inspect.signature(VERBS[words[0]]).parameters)
+    known = {*inspect.signature(VERBS[words[0]]).parameters, *group_fields(words[0])}
+    assert set(given) <= known
 
 
 def test_options_that_were_not_given_are_not_passed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,19 +28,38 @@ from tutelage.stats.metrics import Comparison
 pytestmark = pytest.mark.usefixtures("quick")
 
 
-def test_the_extra_arms_get_the_same_rows_views_and_steps(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = prepared(data, tmp_path)
-    fits = checks.captured_fits(monkeypatch)
+@pytest.fixture
+def prepared(data: Path, tmp_path: Path) -> Callable[..., types.Run]:
+    """``prepared(**settings)``: a draw before its first stage."""
+
+    def prepared(**settings: Any) -> types.Run:
+        config = make_config("ladder", {**checks.LADDER, **settings})
+        catalog, out = read_catalog(data), tmp_path / "run"
+        return prepare("ladder", catalog, str(data), out, config, quiet=True)
+
+    return prepared
+
+
+@pytest.fixture
+def fits(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The trainings from now on, as they were asked for."""
+    return checks.captured_fits(monkeypatch)
+
+
+def rows_of(fit: Any) -> set[int]:
+    return {int(row) for examples, _ in fit.loader.streams for row in examples.rows}
+
+
+def test_the_extra_arms_get_the_same_rows_views_and_steps(prepared: Any, fits: list[Any]) -> None:
+    run = prepared()
     arms.train_arms(pipeline.Pipeline(run), checks.CHAIN)
     assert len(fits) == 3
     fine_tune, alone, distilled = fits
     labeled = set(run.task.labeled.tolist())
     for fit in (fine_tune, alone):
-        assert {int(r) for e, _ in fit.loader.streams for r in e.rows} == labeled
+        assert rows_of(fit) == labeled
     pool = {int(row) for row in run.task.pool}
-    assert {int(r) for e, _ in distilled.loader.streams for r in e.rows} == labeled | pool
+    assert rows_of(distilled) == labeled | pool
     assert {fit.settings.steps for fit in fits} == {4}
     assert {fit.loader.views.size for fit in fits} == {run.plan.student.size}
     assert len({repr(fit.loader.views.policy) for fit in fits}) == 1
@@ -49,22 +69,13 @@ def test_the_extra_arms_get_the_same_rows_views_and_steps(
     assert shapes[0] == shapes[1]
 
 
-def test_of_several_trunks_the_rivals_train_the_first(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = prepared(data, tmp_path, teacher="test_efficientnet,test_resnet")
-    fits = checks.captured_fits(monkeypatch)
+def test_of_several_trunks_the_rivals_train_the_first(prepared: Any, fits: list[Any]) -> None:
+    run = prepared(teacher="test_efficientnet,test_resnet")
     arms.train_arms(pipeline.Pipeline(run), arms.ALONE)
     assert len(fits) == len(arms.ALONE)
     for fit in fits:
         assert fit.model.spec.architecture == "test_efficientnet"
         assert fit.model.spec.members == ()
-
-
-def prepared(data: Path, tmp_path: Path, **settings: Any) -> types.Run:
-    config = make_config("ladder", {**checks.LADDER, **settings})
-    catalog = read_catalog(data)
-    return prepare("ladder", catalog, str(data), tmp_path / "run", config, quiet=True)
 
 
 @pytest.mark.parametrize(
@@ -87,11 +98,8 @@ def test_fine_tuning_works_as_the_plan_trains_a_trunk_or_else_the_student(
     assert (work.trunk, work.steps, work.batch_size) == ("trained", *expected)
 
 
-def test_arms_that_are_left_out_are_not_trained(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = prepared(data, tmp_path)
-    fits = checks.captured_fits(monkeypatch)
+def test_arms_that_are_left_out_are_not_trained(prepared: Any, fits: list[Any]) -> None:
+    run = prepared()
     expected = set[str]()
     for wanted, trained in ((("student-alone",), {"student-alone"}), (("probe",), {"probe"})):
         done = arms.train_arms(pipeline.Pipeline(run), wanted)
@@ -102,15 +110,14 @@ def test_arms_that_are_left_out_are_not_trained(
 
 
 def test_the_baseline_has_random_weights_that_all_learn_and_no_augmentation(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prepared: Any, fits: list[Any], tmp_path: Path
 ) -> None:
-    run = prepared(data, tmp_path, weights=pretrained(tmp_path))
-    fits = checks.captured_fits(monkeypatch)
+    run = prepared(weights=pretrained(tmp_path))
     arms.train_arms(pipeline.Pipeline(run), ("scratch", "augment", "fine-tune"))
     scratch, augment, fine_tune = fits
     labeled = set(run.task.labeled.tolist())
     for fit in fits:
-        assert {int(r) for e, _ in fit.loader.streams for r in e.rows} == labeled
+        assert rows_of(fit) == labeled
         assert (fit.settings.steps, fit.loader.views.size) == (4, 32)
     assert isinstance(scratch.loader.views.policy, Center)
     assert scratch.loader.views.mix == "none"
@@ -138,10 +145,9 @@ def pretrained(tmp_path: Path) -> str:
 
 
 def test_a_chain_less_a_part_differs_by_that_part_alone(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    prepared: Any, fits: list[Any], tmp_path: Path
 ) -> None:
-    run = prepared(data, tmp_path, weights=pretrained(tmp_path))
-    fits = checks.captured_fits(monkeypatch)
+    run = prepared(weights=pretrained(tmp_path))
     done = arms.train_arms(pipeline.Pipeline(run), ("self-train", "student", *LEFT_OUT))
     assert tuple(done) == ("self-train", "student", *LEFT_OUT)
     # Pretrained students begin gently, the random one cannot.
@@ -149,8 +155,7 @@ def test_a_chain_less_a_part_differs_by_that_part_alone(
     assert sorted(by_policy, key=str) == sorted([Weak, Weak, Center, Strong], key=str)
     plain = [fit for fit in fits if isinstance(fit.loader.views.policy, Center)]
     assert [fit.loader.views.mix for fit in plain] == ["none"]
-    rows = [{int(r) for e, _ in fit.loader.streams for r in e.rows} for fit in fits]
-    assert all(each == rows[0] for each in rows)  # the same split
+    assert all(rows_of(fit) == rows_of(fits[0]) for fit in fits)  # the same split
     assert {fit.settings.steps for fit in fits} == {4}
     stem = "trunk.body.conv_stem.weight"
     known = run.base.state_dict()["trunk.conv_stem.weight"]
@@ -165,12 +170,9 @@ def test_a_chain_less_a_part_differs_by_that_part_alone(
     assert len(run.notes) == len(set(run.notes))  # theirs are not the run's
 
 
-def test_time_is_counted_with_all_that_an_arm_builds_on(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run = prepared(data, tmp_path)
-    checks.captured_fits(monkeypatch)
-    chain = pipeline.Pipeline(run)
+@pytest.mark.usefixtures("fits")
+def test_time_is_counted_with_all_that_an_arm_builds_on(prepared: Any) -> None:
+    chain = pipeline.Pipeline(prepared())
     done = arms.train_arms(chain, ARMS)
     spent = {stage.name: stage.seconds for stage in chain.finished}
     before = spent["probe"] + spent["transfer"]
@@ -186,9 +188,8 @@ def test_time_is_counted_with_all_that_an_arm_builds_on(
 
 @pytest.mark.parametrize("accepted", [True, False])
 def test_a_student_without_rounds_learns_from_the_teacher_before_them(
-    accepted: bool, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    accepted: bool, prepared: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = prepared(data, tmp_path)
     monkeypatch.setattr(Comparison, "accepted", property(lambda _: accepted))
     taught: list[Any] = []
     distil = arms.student.distill
@@ -199,7 +200,7 @@ def test_a_student_without_rounds_learns_from_the_teacher_before_them(
 
     monkeypatch.setattr(arms.student, "distill", noted)
     monkeypatch.setattr(stages, "distill", noted)
-    chain = pipeline.Pipeline(run)
+    chain = pipeline.Pipeline(prepared())
     done = arms.train_arms(chain, ("self-train", "student", "no-self-train"))
     if accepted:
         transfer = next(stage for stage in chain.finished if stage.name == "transfer")

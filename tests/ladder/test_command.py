@@ -16,7 +16,7 @@ pytest.importorskip("timm")
 import silent_checks as checks
 from drawn import SEEDS
 
-from tutelage import api, cli
+from tutelage import api
 from tutelage.chain import trained
 from tutelage.config import make_config
 from tutelage.data.open import read_catalog
@@ -35,20 +35,24 @@ pytestmark = pytest.mark.usefixtures("quick")
 CLIMBED = [arm for arm in ARMS if arm not in ("no-augmentation", "no-transfer")]
 
 
+Climbed = tuple[Path, dict[str, Any]]
+
+
+def climb(data: Path, out: Path, **changed: Any) -> dict[str, Any]:
+    asked = {"seeds": 2, "arms": CLIMBED, "curve": [2], **checks.LADDER, **changed}
+    return api.ladder(data, out, quiet=True, **asked)
+
+
 @pytest.fixture(scope="module")
-def climbed(
-    data: Path, own_cache: Path, tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Path, dict[str, Any]]:
+def climbed(data: Path, own_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Climbed:
     """An undisturbed ladder over two draws; tests only read it."""
     out = tmp_path_factory.mktemp("climbed") / "ladder"
     with checks.quick():
-        return out, api.ladder(
-            data, out, seeds=2, arms=CLIMBED, curve=[2], quiet=True, **checks.LADDER
-        )
+        return out, climb(data, out)
 
 
 @pytest.fixture
-def copied(climbed: tuple[Path, dict[str, Any]], tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+def copied(climbed: Climbed, tmp_path: Path) -> Climbed:
     """The same in a folder that a test may change."""
     out, content = climbed
     return shutil.copytree(out, tmp_path / "ladder"), content
@@ -66,9 +70,7 @@ def figures(content: dict[str, Any]) -> dict[str, Any]:
 # --- the draws
 
 
-def test_arms_share_their_seeds_split_and_seeds_differ(
-    climbed: tuple[Path, dict[str, Any]], data: Path
-) -> None:
+def test_arms_share_their_seeds_split_and_seeds_differ(climbed: Climbed, data: Path) -> None:
     out, content = climbed
     assert content["seeds"] == [0, 1]
     catalog = read_catalog(data)
@@ -101,11 +103,11 @@ def without_rounds(folder: Path) -> set[str]:
 
 
 def test_a_second_call_trains_nothing_and_finds_the_same(
-    copied: tuple[Path, dict[str, Any]], data: Path, monkeypatch: pytest.MonkeyPatch
+    copied: Climbed, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy, content = copied
     monkeypatch.setattr(draws, "prepare", never)
-    again = api.ladder(data, copy, seeds=2, arms=CLIMBED, curve=[2], quiet=True, **checks.LADDER)
+    again = climb(data, copy)
     assert again | {"created": ""} == content | {"created": "", "command": again["command"]}
 
 
@@ -114,7 +116,7 @@ def never(*_: Any, **__: Any) -> None:
 
 
 def test_a_ladder_that_was_cut_off_goes_on(
-    copied: tuple[Path, dict[str, Any]], data: Path, monkeypatch: pytest.MonkeyPatch
+    copied: Climbed, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy, content = copied
     # As a kill in the second draw's student leaves it.
@@ -123,7 +125,7 @@ def test_a_ladder_that_was_cut_off_goes_on(
     shutil.rmtree(copy / "seed-1" / "stages" / "student")
     before = (copy / "seed-1" / "stages" / "fine-tune" / "stage.json").read_bytes()
     labels = counted(monkeypatch)
-    again = api.ladder(data, copy, seeds=2, arms=CLIMBED, curve=[2], quiet=True, **checks.LADDER)
+    again = climb(data, copy)
     assert set(labels) == {"student"}
     assert figures(again) == figures(content)
     assert (copy / "seed-1" / "stages" / "fine-tune" / "stage.json").read_bytes() == before
@@ -148,72 +150,44 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_other_arms_are_another_ladder_and_more_seeds_are_the_same(
-    copied: tuple[Path, dict[str, Any]], data: Path, monkeypatch: pytest.MonkeyPatch
+    copied: Climbed, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     copy, content = copied
     with pytest.raises(TutelageError, match="holds another run: it was made with --arms"):
-        api.ladder(data, copy, seeds=2, arms=["probe"], quiet=True, **checks.LADDER)
+        climb(data, copy, arms=["probe"], curve=None)
     shutil.copytree(copy / "seed-1", copy / "seed-2")  # as if it had been run
     third = copy / "seed-2" / "metrics.json"
     known = json.loads((copy / "seed-1" / "metrics.json").read_text())
     third.write_text(json.dumps(known | {"seed": 2}))
     monkeypatch.setattr(draws, "prepare", never)
-    more = api.ladder(data, copy, seeds=3, arms=CLIMBED, curve=[2], quiet=True, **checks.LADDER)
+    more = climb(data, copy, seeds=3)
     assert more["seeds"] == [0, 1, 2]
     for arm, before in zip(more["arms"], content["arms"], strict=True):
         assert arm["each"] == [*before["each"], before["each"][1]]
 
 
+@pytest.mark.parametrize(
+    ("where", "changed", "words"),
+    [("one class", {}, "labelled training images of at least 2 classes are needed; found: ant"),
+     ("no test", {}, "needs labelled test images .* the splits are: train. Put some into test/"),
+     ("", {"engine": "slurm"}, "no engine called 'slurm'; --engine takes local or ray"),
+     ("", {"address": "here:1"}, "--address is that of a Ray cluster; add --engine ray"),
+     ("", {"seeds": 1}, "--seeds is 1, expected 2 or more"),
+     ("", {"arms": ["probe", "prob"]}, "no arm called 'prob'; --arms takes some of scratch,"),
+     ("", {"arms": []}, "no arms given"),
+     ("", {"alhpa": 1}, "'ladder' has no setting 'alhpa'; did you mean 'alpha'"),
+     ("", {"weights": "nowhere"}, "nowhere")],
+)  # fmt: skip
 def test_what_cannot_be_climbed_is_refused_before_anything_is_written(
-    data: Path, tmp_path: Path
+    where: str, changed: dict[str, Any], words: str, data: Path, tmp_path: Path
 ) -> None:
-    bare = tmp_path / "bare"
-    shutil.copytree(data / "train", bare)
-    out = tmp_path / "out"
-    single = tmp_path / "single"
-    shutil.copytree(data, single, ignore=shutil.ignore_patterns("bee"))
-    for call, words in (
-        ((single, {}), "labelled training images of at least 2 classes are needed; found: ant"),
-        ((data, {"engine": "slurm"}), "no engine called 'slurm'; --engine takes local or ray"),
-        ((data, {"address": "here:1"}), "--address is that of a Ray cluster; add --engine ray"),
-        ((bare, {}), "needs labelled test images .* the splits are: train. Put some into test/"),
-        ((data, {"seeds": 1}), "--seeds is 1, expected 2 or more"),
-        (
-            (data, {"arms": ["probe", "prob"]}),
-            "no arm called 'prob'; --arms takes some of scratch,",
-        ),
-        ((data, {"arms": []}), "no arms given"),
-        ((data, {"alhpa": 1}), "'ladder' has no setting 'alhpa'; did you mean 'alpha'"),
-        ((data, {"weights": "nowhere"}), "nowhere"),
-    ):
-        where, changed = call
-        with pytest.raises(TutelageError, match=words):
-            api.ladder(where, out, quiet=True, **{**checks.LADDER, **changed})
-        assert not out.exists()
-
-
-def test_the_command_line_gives_arms_and_seeds(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    given: dict[str, Any] = {}
-
-    def noted(**options: Any) -> dict[str, Any]:
-        given.update(options)
-        return {"arms": []}
-
-    monkeypatch.setattr(api, "ladder", noted)
-    words = ["ladder", "photos", "--out", "l", "--arms", "probe,student", "--json", "--seed", "3",
-             "--curve", "5,10", "--hourly-price", "0.5"]  # fmt: skip
-    assert cli.main(words) == 0
-    assert json.loads(capsys.readouterr().out) == {"arms": []}
-    assert given == {"data": "photos", "out": "l", "seeds": 5, "arms": ["probe", "student"],
-                     "curve": [5, 10], "hourly_price": 0.5, "quiet": False,
-                     "engine": "local", "address": None, "seed": 3}  # fmt: skip
-    assert cli.main([*words[:4], "--curve", "none"]) == 0
-    assert given["curve"] == []
-    with pytest.raises(SystemExit):
-        cli.main([*words[:4], "--curve", "some"])
-    assert "--curve: 'some' is not a whole number" in capsys.readouterr().err
+    if where == "one class":
+        data = shutil.copytree(data, tmp_path / "d", ignore=shutil.ignore_patterns("bee"))
+    if where == "no test":
+        data = shutil.copytree(data / "train", tmp_path / "d")
+    with pytest.raises(TutelageError, match=words):
+        climb(data, tmp_path / "out", **{"curve": None, **changed})
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_page_grows_with_every_draw_from_the_second_on(
@@ -231,9 +205,7 @@ def test_the_page_grows_with_every_draw_from_the_second_on(
 
     monkeypatch.setattr(command, "make_page", noted)
     wanted = ["probe", "fine-tune", "transfer", "student"]
-    content = api.ladder(
-        data, out, seeds=3, arms=wanted, quiet=True, hourly_price=36.0, **checks.LADDER
-    )
+    content = climb(data, out, seeds=3, arms=wanted, curve=None, hourly_price=36.0)
     assert seen == [(2, False), (3, True)]
     assert content["seeds"] == [0, 1, 2]
     assert content["arms"][0]["total_seconds"] == 11.0
@@ -241,7 +213,7 @@ def test_the_page_grows_with_every_draw_from_the_second_on(
     assert content["curve"] == []
 
 
-def test_the_page_and_the_file_say_the_same(climbed: tuple[Path, dict[str, Any]]) -> None:
+def test_the_page_and_the_file_say_the_same(climbed: Climbed) -> None:
     out, content = climbed
     assert json.loads((out / "ladder.json").read_text()) == content
     text = (out / "ladder.html").read_text()
