@@ -84,27 +84,6 @@ def test_without_truth_there_is_no_precision() -> None:
     assert evidence.pseudo_rows(small_run([-1] * 5), [done("transfer")]) == []
 
 
-def test_decisions_are_the_comparisons() -> None:
-    comparison = Comparison(
-        n=20, wins=1, losses=9, before=0.8, after=0.4, nll_before=0.5, nll_after=1.0
-    )
-    finished = [done("probe"), done("transfer", accepted=False, comparison=comparison)]
-    assert evidence.decisions(finished) == [
-        {
-            "stage": "transfer", "accepted": False, "reason": "a reason", "before": 0.8,
-            "after": 0.4, "n": 20, "wins": 1, "losses": 9,
-        }
-    ]  # fmt: skip
-
-
-def test_a_stage_that_is_not_compared_has_its_reason_told() -> None:
-    comparison = Comparison(
-        n=20, wins=1, losses=9, before=0.8, after=0.4, nll_before=0.5, nll_after=1.0
-    )
-    finished = [done("probe"), done("transfer", comparison=comparison), done("student")]
-    assert evidence.remarks(finished) == {"student": "a reason"}
-
-
 def test_held_out_answers_are_the_models_own_or_its_teachers() -> None:
     logits = np.array([[2.0, 0.0], [np.nan, np.nan], [0.0, 1.0]])
     labels = np.array([0, 1, 1])

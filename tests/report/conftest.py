@@ -13,7 +13,6 @@ from tutelage.report.html import render
 from tutelage.report.model import (
     ClassSheets,
     CloudImage,
-    DecisionRow,
     DeploymentRow,
     PseudoRow,
     Report,
@@ -21,6 +20,7 @@ from tutelage.report.model import (
     StageTest,
     Thumb,
 )
+from tutelage.stats.metrics import Comparison
 
 ReportMaker = Callable[..., Report]
 LADDER = {"probe": (0.7, True), "transfer": (0.8, True), "self-train-1": (0.75, False),
@@ -112,9 +112,6 @@ def _full_fields() -> dict[str, Any]:
     pseudo: PseudoRow = {"round": 1, "accepted": False, "class": "ant", "selected": 30,
                          "pool": 40, "precision": 0.5, "known": 30,
                          "mean_confidence": 0.97}  # fmt: skip
-    decision: DecisionRow = {"stage": "transfer", "accepted": True, "reason": "it wins more",
-                             "before": 0.7, "after": 0.8, "n": 40, "wins": 6,
-                             "losses": 2}  # fmt: skip
     sizes: list[DeploymentRow] = [
         {"name": name, "parameters": count, "bytes": 4 * count, "latency_ms_p50": time,
          "latency_ms_p05": time - 1, "format": "ONNX"}
@@ -141,7 +138,8 @@ def _full_fields() -> dict[str, Any]:
         "folder": "runs/a",
         "notes": ["The figure is optimistic for a new plant."],
         "skipped": [("broken.jpg", "cut short"), ("empty.jpg", "empty"), ("no.png", "a text")],
-        "decisions": [decision],
+        "reasons": {"transfer": "it wins more"},
+        "comparisons": {"transfer": Comparison(40, 6, 2, 0.7, 0.8, 0.5, 0.4)},
         "deployment": sizes,
         "settings": {"seed": 7, "teacher": {"lr": 0.01}, "limit": None},
         "cloud": [

@@ -63,7 +63,7 @@ def test_without_any_figures_nobody_has_tested_it(make_report: Any, without_figu
 
 
 def test_why_a_student_is_delivered_is_told(make_report: Any) -> None:
-    text = render(make_report(STAGES, remarks={"student": "its last layer was fitted"}))
+    text = render(make_report(STAGES, reasons={"student": "its last layer was fitted"}))
     assert re.search(
         r"\*\*student\*\* \(kept\): .*\. Not judged .*\. Its last layer was fitted\.\n", text
     )

@@ -142,8 +142,8 @@ def test_ids_are_unique_links_lead_somewhere_and_pictures_have_words(full_page: 
 def test_every_step_has_a_row_that_says_why_it_was_kept(
     make_report: Any, full_fields: dict[str, Any]
 ) -> None:
-    remarks = {"student": "training brought it closer"}
-    text = Page(html.render(make_report(remarks=remarks, **full_fields))).text()
+    full_fields["reasons"]["student"] = "training brought it closer"
+    text = Page(html.render(make_report(**full_fields))).text()
     table = text.split("Why each step was kept or rejected")[1].split("Pseudo-labels")[0]
     assert "transfer ✓ kept 70.0% 80.0% 6 2 40 +10.0" in table
     assert "Kept: it wins more." in table
@@ -244,7 +244,7 @@ def test_hostile_names_stay_text(make_report: Any, full_fields: dict[str, Any]) 
     full_fields["skipped"] = [(name, name) for name in HOSTILE]
     full_fields["settings"] = {name: {name: name} for name in HOSTILE}
     full_fields["pseudo"] = [{**full_fields["pseudo"][0], "class": name} for name in HOSTILE]
-    full_fields["decisions"] = [{**full_fields["decisions"][0], "reason": evil}]
+    full_fields["reasons"] = {"transfer": evil}
     image = full_fields["sheets"][0].thumbs[0].image
     full_fields["sheets"] = [Sheet(evil, evil, [Thumb(image, name, name) for name in HOSTILE])]
     full_fields["class_sheets"] = [ClassSheets(evil, full_fields["sheets"])]

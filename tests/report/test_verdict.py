@@ -102,8 +102,7 @@ def test_a_loss_of_four_among_thirty_images_is_more_than_chance(make_report: Any
 
 
 def test_rejections_come_with_their_reason(make_report: Any, full_fields: dict[str, Any]) -> None:
-    rejected = {**full_fields["decisions"][0], "accepted": False, "reason": "2 wins, 6 losses"}
-    full_fields["decisions"] = [rejected]
+    full_fields["reasons"] = {"transfer": "2 wins, 6 losses"}
     report = make_report({"probe": (0.8, True), "transfer": (0.7, False)}, **full_fields)
     verdict = Verdict(report)
     assert "Rejected, and not part of the final model: transfer." in verdict.summary
@@ -169,7 +168,7 @@ def test_a_teacher_without_figures_is_not_called_judged(
 
 def test_a_stage_that_is_not_compared_has_its_remark(make_report: Any) -> None:
     stages = {"transfer": (0.8, True), "student": (0.9, True)}
-    verdict = Verdict(make_report(stages, remarks={"student": "its last layer was fitted"}))
+    verdict = Verdict(make_report(stages, reasons={"student": "its last layer was fitted"}))
     assert verdict.steps[1].reason == f"{NOT_JUDGED} Its last layer was fitted."
 
 

@@ -20,7 +20,6 @@ from tutelage.models.classifier import count_parameters
 from tutelage.report.model import (
     FILES,
     CloudImage,
-    DecisionRow,
     DeploymentRow,
     PseudoRow,
     Report,
@@ -87,30 +86,6 @@ def pseudo_rows(run: Run, finished: Sequence[Finished]) -> list[PseudoRow]:
                 }
             )
     return rows
-
-
-def decisions(finished: Sequence[Finished]) -> list[DecisionRow]:
-    """One row per judged stage."""
-    return [
-        {
-            "stage": done.name,
-            "accepted": done.accepted,
-            "reason": done.reason,
-            "before": done.comparison.before if done.comparison.n else None,
-            "after": done.comparison.after if done.comparison.n else None,
-            "n": done.comparison.n,
-            "wins": done.comparison.wins,
-            "losses": done.comparison.losses,
-        }
-        for done in finished
-        if done.comparison is not None
-    ]
-
-
-def remarks(finished: Sequence[Finished]) -> dict[str, str]:
-    """By stage that is not compared with the one before: why it is delivered as it is."""
-    uncompared = [done for done in finished[1:] if done.comparison is None]
-    return {done.name: done.reason for done in uncompared}
 
 
 def deployment(named: Sequence[tuple[str, Finished, Path]]) -> list[DeploymentRow]:
@@ -221,8 +196,8 @@ def make_report(
         notes=run.notes,
         facts=run.facts,
         skipped=sorted(run.store.reasons.items()),
-        decisions=decisions(finished),
-        remarks=remarks(finished),
+        reasons={done.name: done.reason for done in finished[1:]},
+        comparisons={done.name: done.comparison for done in finished if done.comparison},
         deployment=deployed,
         settings=run.folder.read_json("config.json"),
         cloud=points,

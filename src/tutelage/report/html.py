@@ -24,11 +24,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tutelage.report import numbers, plots, wording
-from tutelage.report.model import FILES, DecisionRow, Report, Sheet
+from tutelage.report.model import FILES, Report, Sheet
 from tutelage.report.notes import calibration, notes, why_no_rounds
 from tutelage.report.threshold import TwoClasses, two_classes
 from tutelage.report.verdict import IMAGES, Step, Verdict
 from tutelage.stats.intervals import Interval, paired_change
+from tutelage.stats.metrics import Comparison
 from tutelage.system.errors import need
 from tutelage.system.files import write_atomically
 
@@ -149,13 +150,12 @@ def _context(report: Report) -> dict[str, Any]:
 
 def _decisions(
     report: Report, verdict: Verdict
-) -> Iterator[tuple[Step, DecisionRow | None, Interval | None]]:
+) -> Iterator[tuple[Step, Comparison | None, Interval | None]]:
     """Every step after the first, with how it was judged and the change; None if it was not."""
-    rows = {row["stage"]: row for row in report.decisions if row["n"]}
     for step in verdict.steps[1:]:
-        row = rows.get(step.stage["name"])
-        change = None if row is None else paired_change(row["wins"], row["losses"], row["n"])
-        yield step, row, change
+        found = report.comparisons.get(step.stage["name"])
+        change = paired_change(found.wins, found.losses, found.n) if found and found.n else None
+        yield step, found, change
 
 
 def _class_wise(report: Report, verdict: Verdict) -> dict[str, Any]:

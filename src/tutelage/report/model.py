@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.stats.metrics import confusion_matrix
+from tutelage.stats.metrics import Comparison, confusion_matrix
 from tutelage.stats.results import RunMetrics
 
 # The functional form, because one key is the keyword ``class``.
@@ -46,19 +46,6 @@ FILES: dict[str, str] = {
     "config.json": "every setting and the plan",
     "events.jsonl": "what happened, and when",
 }
-
-
-class DecisionRow(TypedDict):
-    """Why a stage was kept or rejected, as judged on held-out labels and never on test."""
-
-    stage: str
-    accepted: bool
-    reason: str
-    before: float | None  # the predecessor's accuracy on the held-out images; None if not judged
-    after: float | None
-    n: int  # held-out images; 0 if it was kept without being judged
-    wins: int  # images that only the new stage got right
-    losses: int  # images that only its predecessor got right
 
 
 class DeploymentRow(TypedDict):
@@ -162,9 +149,9 @@ class Report:
     notes: Sequence[str] = ()  # warnings to read before believing the figures
     facts: Sequence[str] = ()  # what was decided or given, and is nothing to worry about
     skipped: Sequence[tuple[str, str]] = ()  # (image name, reason) of unreadable images
-    decisions: Sequence[DecisionRow] = ()  # one per judged stage
-    # By stage that is not compared with the one before: why it is delivered as it is.
-    remarks: Mapping[str, str] = field(default_factory=dict)
+    # By stage after the first: why it was kept or rejected, and if it was judged, on what.
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    comparisons: Mapping[str, Comparison] = field(default_factory=dict)
     deployment: Sequence[DeploymentRow] = ()  # one per model file
     settings: Mapping[str, Any] = field(default_factory=dict)  # every setting, nested in any way
     counts: Mapping[str, int] = field(default_factory=dict)  # by role: labeled, unlabeled, ...

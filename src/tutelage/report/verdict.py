@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from tutelage.report.model import DecisionRow, DeploymentRow, Report, StageTest
+from tutelage.report.model import DeploymentRow, Report, StageTest
 from tutelage.report.numbers import Baseline, baseline, stage_change, wins_and_losses
 from tutelage.report.wording import (
     change_words,
@@ -23,7 +23,7 @@ from tutelage.report.wording import (
     size_in_points,
 )
 from tutelage.stats.intervals import Interval, paired_change
-from tutelage.stats.metrics import lost_images
+from tutelage.stats.metrics import Comparison, lost_images
 from tutelage.stats.results import Figures, Stage
 
 SplitName = Literal["test", "val"]
@@ -223,26 +223,29 @@ class Verdict:
     @cached_property
     def steps(self) -> list[Step]:
         """What each stage changed, in order."""
-        decisions = {row["stage"]: row for row in self.report.decisions}
         steps: list[Step] = []
         before: Stage | None = None
         for stage in self.stages:
-            decision = decisions.get(stage["name"])
-            change, said = self._change(before, stage, decision)
+            compared = self.report.comparisons.get(stage["name"])
+            change, said = self._change(before, stage, compared)
             hindsight = None
             # A student is meant to be smaller, not better: its loss stands beside its size.
             is_student = self.teacher is not None and stage["name"] == self.final["name"]
             if self.split == "test" and change is not None and not is_student:
-                judged = decision is not None and decision["n"] > 0
+                judged = compared is not None and compared.n > 0
                 hindsight = _hindsight(change, accepted=stage["accepted"], judged=judged)
-            reason = _reason(stage, decision, self.report.remarks.get(stage["name"]))
+            reason = self.report.reasons.get(stage["name"])
+            if reason is not None:
+                kept = f"{'Kept' if stage['accepted'] else 'Rejected'}: {reason}"
+                uncompared = f"{NOT_JUDGED} {sentence(reason)}"
+                reason = uncompared if compared is None else sentence(kept)
             steps.append(Step(stage, self._figures(stage), change, said, reason, hindsight))
             if stage["accepted"]:
                 before = stage
         return steps
 
     def _change(
-        self, before: Stage | None, stage: Stage, decision: DecisionRow | None
+        self, before: Stage | None, stage: Stage, compared: Comparison | None
     ) -> tuple[Interval | None, str]:
         """What a stage changed, with its interval where images were compared, and in words."""
         was, now = self._figures(before), self._figures(stage)
@@ -253,8 +256,8 @@ class Verdict:
         change = stage_change(self.answers(before), self.answers(stage))
         if change is not None:
             return change, f"{change_words(change)} {against}, on {IMAGES['test']}"
-        if self.split != "test" and decision and decision["n"]:
-            change = paired_change(decision["wins"], decision["losses"], decision["n"])
+        if self.split != "test" and compared and compared.n:
+            change = paired_change(compared.wins, compared.losses, compared.n)
             return change, f"{change_words(change)} {against}, on {IMAGES['val']}"
         if was is None or now is None:
             return None, f"no figure to compare with {before['name']}"
@@ -293,12 +296,6 @@ def _was_busy(report: Report) -> bool:
     machine = report.settings.get("machine") or {}
     timed = any(r["latency_ms_p50"] > BUSY * r["latency_ms_p05"] for r in report.deployment)
     return timed or machine.get("busy", 1.0) > BUSY
-
-
-def _reason(stage: Stage, decision: DecisionRow | None, remark: str | None) -> str | None:
-    if decision is not None:
-        return sentence(f"{'Kept' if stage['accepted'] else 'Rejected'}: {decision['reason']}")
-    return None if remark is None else f"{NOT_JUDGED} {sentence(remark)}"
 
 
 def _hindsight(change: Interval, *, accepted: bool, judged: bool) -> str | None:
