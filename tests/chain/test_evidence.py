@@ -15,8 +15,7 @@ import silent_checks as checks
 import tiny
 from shapes import contents, read_metrics
 
-from tutelage.chain import evidence, measure, pipeline, types
-from tutelage.chain.run import teach
+from tutelage.chain import evidence, measure, types
 from tutelage.models.folder import load_model
 from tutelage.stats.metrics import Comparison
 from tutelage.stats.pseudo_labels import PseudoLabels, select
@@ -132,27 +131,6 @@ def test_deployment_measures_what_is_delivered(finished: Path) -> None:
         assert rows[name]["bytes"] >= paths[name].stat().st_size
         assert 0 < rows[name]["latency_ms_p05"] <= rows[name]["latency_ms_p50"]
     assert rows["student"]["bytes"] < rows["teacher"]["bytes"]
-
-
-def test_the_cloud_holds_labelled_and_unlabelled_images_in_the_unit_square(
-    chain: pipeline.Pipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    teach(chain, self_training=False)
-    monkeypatch.setattr(evidence, "CLOUD", (3, 5))
-    points = evidence.cloud(chain)
-    assert [point.labeled for point in points] == [True] * 3 + [False] * 5
-    xy = np.array([[point.x, point.y] for point in points])
-    np.testing.assert_allclose([xy.min(axis=0), xy.max(axis=0)], [[0, 0], [1, 1]])
-    classes = chain.run.catalog.classes
-    for point in points:
-        word = "labelled" if point.labeled else "taken for"
-        assert f": {word} {classes[point.group]}" in point.caption
-        assert point.labeled or " by transfer, " in point.caption
-        assert point.image.shape == (evidence.CLOUD_SIDE, evidence.CLOUD_SIDE, 3)
-    names = {point.caption.rpartition(": ")[0] for point in points}
-    assert len(names) == 8
-    test = {chain.run.catalog.names[row] for row in chain.run.split.indices("test")}
-    assert not names & test
 
 
 def test_test_figures_are_told_without_copies(

@@ -12,7 +12,6 @@ import pytest
 from tutelage.report.html import render
 from tutelage.report.model import (
     ClassSheets,
-    CloudImage,
     DeploymentRow,
     PseudoRow,
     Report,
@@ -142,12 +141,4 @@ def _full_fields() -> dict[str, Any]:
         "comparisons": {"transfer": Comparison(40, 6, 2, 0.7, 0.8, 0.5, 0.4)},
         "deployment": sizes,
         "settings": {"seed": 7, "teacher": {"lr": 0.01}, "limit": None},
-        "cloud": [
-            CloudImage(
-                x, x, k % 2, k == 0, f"{'abc'[k]}.png: {said}", np.full((8, 8, 3), 100 * k, "u1")
-            )
-            for k, (x, said) in enumerate(
-                [(0.0, "labelled ant"), (0.5, "taken for bee"), (1.0, "taken for ant")]
-            )
-        ],
     }

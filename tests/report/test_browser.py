@@ -33,18 +33,6 @@ def opened(chromium: Any, text: str, path: Path, **options: Any) -> Iterator[Any
         assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
 
 
-def test_points_work_without_a_network(chromium: Any, full_page: str, tmp_path: Path) -> None:
-    with opened(chromium, full_page, tmp_path / "report.html") as page:
-        page.evaluate("document.getElementById('images').open = true")
-        page.focus("#cloud")
-        page.keyboard.press("ArrowRight")
-        assert page.inner_text("#cloud-words") == "a.png: labelled ant"
-        page.keyboard.press("ArrowLeft")
-        assert page.inner_text("#cloud-words") == "c.png: taken for ant"
-        page.hover("[data-tile='1']")
-        assert page.inner_text("#cloud-words") == "b.png: taken for bee"
-
-
 def test_a_picture_is_enlarged_by_a_click_and_by_the_keyboard(
     chromium: Any, full_page: str, tmp_path: Path
 ) -> None:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import base64
 import dataclasses
 import hashlib
-import io
 import re
 from html.parser import HTMLParser
 from importlib import resources
@@ -13,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from tutelage.report import card, html
 from tutelage.report.model import FILES, ClassSheets, Sheet, Thumb
@@ -83,7 +81,7 @@ def test_the_full_page_tells_everything(full_page: str) -> None:
     ):  # fmt: skip
         assert words in text, words
     labelled = [a for tag, a in page.elements if tag == "svg" and "aria-label" in a]
-    assert len(labelled) == 5  # ladder, reliability, cloud, precision and recall, ROC
+    assert len(labelled) == 4  # ladder, reliability, precision and recall, ROC
 
 
 def test_the_page_needs_no_network_and_runs_its_own_script_alone(full_page: str) -> None:
@@ -107,22 +105,6 @@ def test_the_page_needs_no_network_and_runs_its_own_script_alone(full_page: str)
         f"script-src 'sha256-{digest}'"
     ]
     assert not re.search(r"innerHTML|insertAdjacentHTML|document\.write|eval\(", script)
-
-
-def test_the_cloud_shows_every_image_once(full_page: str, bare_page: str) -> None:
-    text, page = full_page, Page(full_page)
-    tiles = [a["data-tile"] for _, a in page.elements if "data-tile" in a]
-    assert tiles == ["0", "1", "2"]
-    kinds = [tag for tag, a in page.elements if "data-tile" in a]
-    assert kinds == ["rect", "circle", "circle"]
-    assert "a.png: labelled ant" in text
-    uri = re.search(r"background-image: url\((data:image/jpeg;base64,[^)]*)\)", text)
-    assert uri is not None
-    sprite = Image.open(io.BytesIO(base64.b64decode(uri[1].partition(",")[2])))
-    assert sprite.size == (3 * html.TILE, html.TILE)
-    means = np.asarray(sprite).reshape(html.TILE, 3, html.TILE, 3).mean(axis=(0, 2, 3))
-    np.testing.assert_allclose(means, [0, 100, 200], atol=3)
-    assert "No picture of them was made" in bare_page
 
 
 def test_ids_are_unique_links_lead_somewhere_and_pictures_have_words(full_page: str) -> None:

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from tutelage.chain.measure import Tested
-from tutelage.chain.pipeline import Pipeline
-from tutelage.chain.sheets import class_sheets, rounds, sheets, thumbs
+from tutelage.chain.sheets import class_sheets, rounds, sheets
 from tutelage.chain.types import Finished, Run
 from tutelage.data.split import ROLES
 from tutelage.deploy.latency import onnx_latency
 from tutelage.models.classifier import count_parameters
 from tutelage.report.model import (
     FILES,
-    CloudImage,
     DeploymentRow,
     PseudoRow,
     Report,
@@ -28,13 +22,9 @@ from tutelage.report.model import (
 )
 from tutelage.report.wording import now, title
 from tutelage.stats.calibrate import softmax
-from tutelage.stats.metrics import Floats, Ints
+from tutelage.stats.metrics import Ints
 from tutelage.stats.results import RunMetrics
-from tutelage.stats.suggest import directions
 from tutelage.system.files import write_parquet
-
-CLOUD = (150, 250)  # labelled and unlabelled images in the cloud, at most
-CLOUD_SIDE = 56  # side of each of them, in pixels
 
 
 def pseudo_label_table(run: Run, finished: Sequence[Finished]) -> dict[str, list[Any]]:
@@ -106,53 +96,6 @@ def deployment(named: Sequence[tuple[str, Finished, Path]]) -> list[DeploymentRo
     return rows
 
 
-def cloud(chain: Pipeline) -> list[CloudImage]:
-    """Some training images, in the plane, by the pretrained trunk's features.
-
-    By t-SNE (van der Maaten and Hinton 2008) where scikit-learn is installed, else in their first
-    two principal directions.
-    """
-    run, task = chain.run, chain.run.task
-    rng = np.random.default_rng(run.seed)
-    labeled, pool = (
-        np.sort(rng.permutation(len(rows))[:most])
-        for rows, most in zip((task.labeled, task.pool), CLOUD, strict=True)
-    )
-    own = run.base.own_features
-    features = [
-        bank.views[0][torch.from_numpy(chosen), :own].numpy()
-        for bank, chosen in ((chain.features.labeled, labeled), (chain.features.pool, pool))
-    ]
-    plane = _plane(np.concatenate(directions(*features, seed=run.seed)))
-    temperature = chain.teachers[-1].outcome.model.spec.temperature
-    probs = softmax(chain.pool_logits[pool], temperature)
-    names, classes = run.catalog.names, run.catalog.classes
-    rows = np.concatenate([task.labeled[labeled], task.pool[pool]])
-    groups = [*task.labels[labeled].tolist(), *probs.argmax(axis=1).tolist()]
-    said = [f"labelled {classes[k]}" for k in task.labels[labeled]]
-    teacher = chain.teachers[-1].name
-    said += [f"taken for {classes[p.argmax()]} by {teacher}, {p.max():.0%}" for p in probs]
-    captions = [f"{names[row]}: {words}" for row, words in zip(rows, said, strict=True)]
-    tiles = thumbs(run, rows, captions, CLOUD_SIDE)
-    known = [number < len(labeled) for number in range(len(rows))]
-    return [
-        CloudImage(float(x), float(y), group, has_label, thumb.caption, thumb.image)
-        for (x, y), group, has_label, thumb in zip(plane, groups, known, tiles, strict=True)
-    ]
-
-
-def _plane(features: Floats) -> Floats:
-    """Features (N, D) in the unit square (N, 2)."""
-    plane = features[:, :2]
-    if len(features) > 10 and find_spec("sklearn"):
-        from sklearn.manifold import TSNE
-
-        perplexity = min(30.0, (len(features) - 1) / 3)
-        plane = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(features)
-    span = np.ptp(plane, axis=0)
-    return np.asarray((plane - plane.min(axis=0)) / np.where(span > 0, span, 1.0))
-
-
 def held_out(finished: Sequence[Finished], labels: Ints) -> StageTest | None:
     """The delivered model's held-out answers, or if it has none, those of its teacher.
 
@@ -175,7 +118,6 @@ def make_report(
     tested: Tested,
     deployed: Sequence[DeploymentRow],
     command: str,
-    points: Sequence[CloudImage] = (),
     to_review: Sequence[Thumb] = (),
 ) -> Report:
     """Gather everything the page shows."""
@@ -200,7 +142,6 @@ def make_report(
         comparisons={done.name: done.comparison for done in finished if done.comparison},
         deployment=deployed,
         settings=run.folder.read_json("config.json"),
-        cloud=points,
         counts={role: len(run.split.indices(role)) for role in ROLES},
         files=[name for name in FILES if _is_left(run.folder.path / name)],
     )

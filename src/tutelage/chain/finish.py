@@ -87,11 +87,8 @@ def _leave(
     write_skipped(run.store, out)  # some of the streamed images may have been lost by now
     done(8)
     with run.part("page"):
-        points = evidence.cloud(chain) if chain.teachers else []
         line = repeating_line(command, data, str(out), settings)
-        report = evidence.make_report(
-            run, chain.finished, result, tested, deployed, line, points, doubtful
-        )
+        report = evidence.make_report(run, chain.finished, result, tested, deployed, line, doubtful)
         write_page(render(report), out / REPORT)
         write_page(card.render(report), out / CARD)
     note_finished(run.folder, [path.relative_to(out).as_posix() for _, _, path in exported])

@@ -33,9 +33,6 @@ from tutelage.stats.metrics import Comparison
 from tutelage.system.errors import need
 from tutelage.system.files import write_atomically
 
-TILE = 56  # side of an image of the cloud, in pixels
-TILE_COLUMNS = 20
-PALETTE = 8  # classes that have a colour of their own
 TABLE_CLASSES = 20  # with more, the confusion matrix is a picture and the long table is folded
 SHEET_BYTES = 2_500_000  # of all encoded thumbnails together; keeps the page under 5 MB
 THUMB_SIDE = 144  # pixels: half as many again as the page shows
@@ -139,8 +136,6 @@ def _context(report: Report) -> dict[str, Any]:
         "skipped": report.skipped[:SKIPPED_SHOWN],
         "skipped_count": len(report.skipped),
         "settings": list(flat(wording.in_words(report.settings))),
-        "cloud": _cloud(report),
-        "palette": PALETTE,
         "script": markup(script := _resource("report.js")),
         "script_hash": _hash(script),
         "table_classes": TABLE_CLASSES,
@@ -209,27 +204,6 @@ def _threshold(found: TwoClasses | None) -> dict[str, Any] | None:
 def _delivered(report: Report) -> str:
     """The model that commands on the page name."""
     return f"{report.folder}/student" if "student/" in report.files else f"{report.folder}/teacher"
-
-
-def _cloud(report: Report) -> dict[str, Any] | None:
-    """The points, and all their images in one picture of tiles."""
-    if not report.cloud:
-        return None
-    columns = min(TILE_COLUMNS, len(report.cloud))
-    rows = -(-len(report.cloud) // columns)
-    sprite = Image.new("RGB", (columns * TILE, rows * TILE))
-    for number, point in enumerate(report.cloud):
-        tile = Image.fromarray(np.ascontiguousarray(point.image)).resize((TILE, TILE))
-        sprite.paste(tile, (number % columns * TILE, number // columns * TILE))
-    seen = sorted({point.group for point in report.cloud})
-    return {
-        "points": report.cloud,
-        "columns": columns,
-        "rows": rows,
-        "sprite": jpeg_uri(sprite),
-        "groups": [(k, report.classes[k]) for k in seen[:PALETTE]],
-        "more": len(seen) - PALETTE,
-    }
 
 
 def _resource(name: str) -> str:

@@ -119,18 +119,6 @@ class ClassSheets:
 
 
 @dataclass(frozen=True)
-class CloudImage:
-    """One image of the cloud, where alike images lie together."""
-
-    x: float  # from 0, left, to 1
-    y: float  # from 0, top, to 1
-    group: int  # index of the class that it has or is taken for
-    labeled: bool
-    caption: str
-    image: NDArray[np.uint8]  # (S, S, 3), S the same for all
-
-
-@dataclass(frozen=True)
 class Report:
     """Everything the page shows."""
 
@@ -155,7 +143,6 @@ class Report:
     deployment: Sequence[DeploymentRow] = ()  # one per model file
     settings: Mapping[str, Any] = field(default_factory=dict)  # every setting, nested in any way
     counts: Mapping[str, int] = field(default_factory=dict)  # by role: labeled, unlabeled, ...
-    cloud: Sequence[CloudImage] = ()
     folder: str = "RUN"  # the run folder, as commands name it
     files: Sequence[str] = ()  # those of ``FILES`` that lie beside the page
 
