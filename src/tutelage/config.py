@@ -68,7 +68,11 @@ def setting(
     return field(default=default, metadata={**known, "needs": needs, "everyday": everyday})
 
 
+everyday_setting = partial(setting, everyday=True)
+teaching_setting = partial(setting, commands=TEACHING)
+training_setting = partial(setting, commands=TRAINING, needs="training")
 trunk_setting = partial(setting, commands=TEACHING, needs="trained trunk")
+view_setting = partial(setting, commands=DRAWING, needs="strong view")
 round_setting = partial(setting, commands=ROUNDS, needs="rounds")
 student_setting = partial(setting, commands=WITH_STUDENT)
 table_setting = partial(setting, None, commands=WITH_DATA, everyday=True)
@@ -78,25 +82,20 @@ table_setting = partial(setting, None, commands=WITH_DATA, everyday=True)
 class DataConfig:
     """Which images and labels, how long, on which device."""
 
-    labels_per_class: int | None = setting(
+    labels_per_class: int | None = everyday_setting(
         None,
         "use only this many labels of each class; the other labelled training images become "
         "unlabelled",
         range=(1, INFINITE),
         commands=DRAWING,
-        everyday=True,
     )
-    limit: int | None = setting(
-        None,
-        "use at most this many training images besides the labelled ones",
-        range=FROM_ZERO,
-        everyday=True,
+    limit: int | None = everyday_setting(
+        None, "use at most this many training images besides the labelled ones", range=FROM_ZERO
     )
-    decisions: str | None = setting(
+    decisions: str | None = everyday_setting(
         None,
         "use the labels that were decided in this folder: a run that was reviewed with tutelage "
         "review, or a folder of tutelage suggest; or in several, separated by commas",
-        everyday=True,
     )
     duplicates: str = setting(
         "drop",
@@ -105,31 +104,23 @@ class DataConfig:
         "only report them (keep)",
         choices=("drop", "keep"),
     )
-    seed: int = setting(
+    seed: int = everyday_setting(
         0,
         "seed of all random choices: which labels are used, the folds, every view",
         range=(0, 2**32 - 1),
-        everyday=True,
     )
-    device: str = setting(
-        "auto",
-        "where to compute",
-        choices=("auto", "cpu", "cuda"),
-        everyday=True,
-    )
-    minutes: float | None = setting(
+    device: str = everyday_setting("auto", "where to compute", choices=("auto", "cpu", "cuda"))
+    minutes: float | None = everyday_setting(
         None,
         "how many minutes the whole command may take (default: 3.5, plus 1 for every 1,000 images, "
         "at most 12)",
         range=(0.1, INFINITE),
         commands=TRAINING,
-        everyday=True,
     )
-    teacher: str = setting(
+    teacher: str = everyday_setting(
         TEACHER,
         "the network to start from: any timm architecture, or the folder of a tutelage model; "
         "several, separated by commas, answer together (distill takes folders only)",
-        everyday=True,
     )
     weights: str | None = setting(
         None, "a .safetensors file with the teacher's weights, or 'none' for random ones"
@@ -181,84 +172,56 @@ class TableConfig:
 class TransferConfig:
     """A new head (the last layer) on a pretrained trunk (all layers before it)."""
 
-    trunk: str = setting(
+    trunk: str = teaching_setting(
         "auto",
         "leave the trunk as it is (frozen), train it (trained), train it with online pseudo-labels "
         "(online), or let the plan choose",
         choices=("auto", "frozen", "trained", "online"),
-        commands=TEACHING,
     )
-    features: str = setting(
+    features: str = teaching_setting(
         "auto",
         "what the head sees: the trunk's last features, or the means and standard deviations of "
         "its middle stages (levels); auto takes what predicts held-out labels better",
         choices=("auto", "last", "levels"),
-        commands=TEACHING,
     )
     lr_head: float = trunk_setting(3e-3, "learning rate of the head", range=RATE)
     lr_trunk: float = trunk_setting(3e-4, "learning rate of the trunk's last layers", range=RATE)
     layer_decay: float = trunk_setting(
         0.85, "factor on the learning rate from each layer to the one before it", range=(0.01, 1)
     )
-    weight_decay: float = setting(
-        0.02,
-        "weight decay of all weights but norms and biases",
-        range=RATE,
-        commands=TRAINING,
-        needs="training",
+    weight_decay: float = training_setting(
+        0.02, "weight decay of all weights but norms and biases", range=RATE
     )
-    balance: str = setting(
+    balance: str = teaching_setting(
         "none",
         "what to do about classes with unequal numbers of labels: nothing (none), weigh rare "
         "classes more (weights), adjust the logits in training (logit-adjustment), or adjust them "
         "if that does better on held-out labels (auto); online rounds align to the pool's classes "
         "instead",
         choices=("none", "weights", "logit-adjustment", "auto"),
-        commands=TEACHING,
         everyday=True,
     )
-    drop_rate: float = setting(
-        0.2, "dropout before the head", range=(0, 0.9), commands=TRAINING, needs="training"
-    )
+    drop_rate: float = training_setting(0.2, "dropout before the head", range=(0, 0.9))
     drop_path_rate: float = trunk_setting(
         0.1, "stochastic depth of a trained trunk", range=(0, 0.9)
     )
-    augment: str = setting(
+    augment: str = everyday_setting(
         "randaugment",
         "what the strong view does besides crop and flip; 'center' leaves out crop and flip, too; "
         "'auto' measures which view covers the unlabelled images best",
         choices=("center", "none", "randaugment", "trivialaugment", "auto"),
         commands=DRAWING,
-        everyday=True,
     )
-    crop_scale: float = setting(
-        0.35,
-        "smallest crop of the strong view, as a fraction of the image's area",
-        range=(0.01, 1),
-        commands=DRAWING,
-        needs="strong view",
+    crop_scale: float = view_setting(
+        0.35, "smallest crop of the strong view, as a fraction of the image's area", range=(0.01, 1)
     )
-    num_ops: int = setting(
-        2,
-        "operations that RandAugment applies to an image",
-        range=(0, 10),
-        commands=DRAWING,
-        needs="strong view",
-    )
-    magnitude: int = setting(
-        9,
-        "strength of RandAugment's operations, 0 to 30",
-        range=(0, 30),
-        commands=DRAWING,
-        needs="strong view",
-    )
-    mix: str = setting(
+    num_ops: int = view_setting(2, "operations that RandAugment applies to an image", range=(0, 10))
+    magnitude: int = view_setting(9, "strength of RandAugment's operations, 0 to 30", range=(0, 30))
+    mix: str = training_setting(
         "cutmix",
         "mix pairs of images and their targets: paste a part of one into the other (cutmix), blend "
         "them (mixup), or do not mix",
         choices=("none", "cutmix", "mixup"),
-        commands=TRAINING,
-        needs="training",
     )
 
 
