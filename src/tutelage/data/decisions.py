@@ -124,14 +124,12 @@ class Decisions:
 
 def served_at(folder: Path) -> str | None:
     """The address of the page that takes the decisions of a folder now; None if none does."""
-    try:
-        with (folder / FILE).open("rb") as file:
-            lock(file, "")
-    except TutelageError:
-        with contextlib.suppress(OSError):  # it ends just now
+    with contextlib.suppress(OSError):  # nothing was ever decided there, or the page ends just now
+        try:
+            with (folder / FILE).open("rb") as file:
+                lock(file, "")
+        except TutelageError:
             return (folder / PAGE).read_text()
-    except OSError:  # nothing was ever decided there
-        pass
     return None
 
 
@@ -141,20 +139,14 @@ def read_decisions(path: Path) -> dict[str, Decision]:
     try:
         lines, _ = _whole_lines(file.read_bytes())
     except OSError as error:
-        raise TutelageError(
-            f"no decisions in {file}: {error.strerror}; {_where_decisions_are(path)}"
-        ) from error
+        beside = path.parent.iterdir() if path.parent.is_dir() else ()
+        mend = "tutelage suggest and tutelage review make them"
+        if path.is_dir():
+            mend = f"tutelage review {shlex.quote(str(path))} makes them"
+        elif near := nearest(path.name, [one.name for one in beside if (one / FILE).is_file()]):
+            mend = f"did you mean {path.with_name(near)}?"
+        raise TutelageError(f"no decisions in {file}: {error.strerror}; {mend}") from error
     return {decision.image: decision for decision in _standing(_parsed(lines, file))}
-
-
-def _where_decisions_are(path: Path) -> str:
-    """What to do about a folder or file without decisions."""
-    if path.is_dir():
-        return f"tutelage review {shlex.quote(str(path))} makes them"
-    beside = path.parent.iterdir() if path.parent.is_dir() else ()
-    if near := nearest(path.name, [one.name for one in beside if (one / FILE).is_file()]):
-        return f"did you mean {path.with_name(near)}?"
-    return "tutelage suggest and tutelage review make them"
 
 
 def apply_decisions(catalog: Catalog, setting: str | None) -> Catalog:
@@ -172,16 +164,16 @@ def apply_decisions(catalog: Catalog, setting: str | None) -> Catalog:
     decided, lost = _decided(setting, catalog)
     made = _made_classes(decided.values(), catalog.classes, setting)
     catalog = catalog.named(in_class_order({*catalog.classes, *made}))
-    labels, rejected = catalog.labels.copy(), []
+    labels, rejected, labelled = catalog.labels.copy(), [], []
     for row, decision in decided.items():
         if decision.label is None:
             rejected.append(row)
         else:
             labels[row] = catalog.classes.index(decision.label)
-    labelled = [catalog.names[row] for row, d in decided.items() if d.label is not None]
-    given = f"{counted(len(labelled), 'label')} {were(len(labelled))} given"
+            labelled.append(catalog.names[row])
     useless = f", who left out {counted(len(rejected), 'image')} as of no use" if rejected else ""
-    facts, said = [f"{given} by a person (--decisions {setting}){useless}"], []
+    given = f"{counted(len(labelled), 'label')} {were(len(labelled))} given by a person"
+    facts, said = [f"{given} (--decisions {setting}){useless}"], []
     if made:
         counts = (f"{name} ({made[name]})" for name in in_class_order(made))
         facts.append(f"classes that a person made, with their labels: {', '.join(counts)}")
@@ -280,15 +272,14 @@ def _made_classes(
     """How many labels each class has that is not among the data's ``classes``."""
     made: Counter[str] = Counter()
     for decision in decisions:
-        label = decision.label
-        if label is None or label in classes:
-            continue
-        if not decision.new:
-            raise TutelageError(
-                f"{setting} calls {decision.image} {label!r}, which is none of the classes "
-                f"{', '.join(classes) or '(the data has none)'}; decide again with tutelage review"
-            )
-        made[label] += 1
+        if (label := decision.label) is not None and label not in classes:
+            made[label] += 1
+            if not decision.new:
+                raise TutelageError(
+                    f"{setting} calls {decision.image} {label!r}, which is none of the classes "
+                    f"{', '.join(classes) or '(the data has none)'}; decide again with tutelage "
+                    "review"
+                )
     for label in made:
         if problem := why_no_class(label, [*classes, *made]):
             raise TutelageError(f"{setting}: {problem}")
@@ -314,10 +305,10 @@ def _parsed(lines: Iterable[bytes], path: Path) -> Iterator[dict[str, Any]]:
         try:
             row = json.loads(line)
             known = isinstance(row["image"], str) and row["action"] in ACTIONS
-            named = row["label"] is None or isinstance(row["label"], str)
+            known = known and isinstance(row["label"], str | None)
         except (ValueError, KeyError, TypeError, RecursionError):
-            known = named = False
-        if not (known and named):
+            known = False
+        if not known:
             raise TutelageError(
                 f"line {number} of {path} is not a decision: {line[:80]!r}; delete or fix it"
             )

@@ -20,8 +20,8 @@ import numpy as np
 from PIL import Image
 
 from tutelage.data.catalog import Catalog
-from tutelage.data.decode import SUFFIXES
 from tutelage.data.hf import SplitImages, catalog_of_splits, class_text, image_and_label
+from tutelage.data.layout import is_image
 from tutelage.data.sources import FileSource, Parts, Source, content_of, path_in, stat_text
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import digest
@@ -263,7 +263,7 @@ def _are_files(samples: Any) -> bool:
         isinstance(sample, tuple | list)
         and len(sample) == 2
         and isinstance(sample[0], str | os.PathLike)
-        and Path(sample[0]).suffix.lower() in SUFFIXES
+        and is_image(os.fspath(sample[0]))
         for sample in samples
     )
 

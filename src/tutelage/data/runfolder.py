@@ -62,7 +62,7 @@ class RunFolder:
             raise TutelageError(f"{self.path} is a file; --out wants a folder, choose another name")
         if not config.exists():
             # A kill while the very first files were written leaves its partial neighbours.
-            if self.path.exists() and not all(_is_partial(item) for item in self.path.iterdir()):
+            if self.path.exists() and not all(map(_is_partial, self.path.iterdir())):
                 raise TutelageError(
                     f"{self.path} is not empty and holds no tutelage run; "
                     "choose another --out folder, or empty it yourself"

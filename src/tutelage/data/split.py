@@ -38,11 +38,6 @@ class Split:
         return np.flatnonzero(self.roles == role)
 
 
-def check_labels(catalog: Catalog) -> None:
-    """Refuse data without labelled training images of two classes, before any image is read."""
-    _check_classes(catalog, catalog.labels[catalog.splits == "train"])
-
-
 def make_split(
     catalog: Catalog,
     readable: NDArray[np.bool_],
@@ -56,19 +51,10 @@ def make_split(
 
     The draw depends on the seed and the names alone, not on their order, and smaller draws are
     parts of larger ones: the 4 labels of a class are among its 10. Reviewed images come on top.
-
-    Args:
-        catalog: N images.
-        readable: bool (N,); the others become "unused".
-        labels_per_class: labels to keep; other training images join the pool. None keeps all.
-        limit: unlabelled images to keep; None keeps all.
-        seed: decides the draw.
-        labels_needed: False accepts a pool alone.
+    Training images beyond ``labels_per_class`` join the pool, of which ``limit`` are kept; None
+    keeps all. Those that are not ``readable`` (N,) become "unused". A pool alone is accepted where
+    no ``labels_needed``.
     """
-    if labels_per_class is not None and labels_per_class < 1:
-        raise TutelageError(f"--labels-per-class is {labels_per_class}; it must be at least 1")
-    if limit is not None and limit < 0:
-        raise TutelageError(f"--limit is {limit}; it must be at least 0")
     known = catalog.labels >= 0
     train = (catalog.splits == "train") & readable
     roles = np.full(len(catalog), "unused", dtype="<U9")
@@ -85,7 +71,7 @@ def make_split(
                 f"class {name} has {len(kept)} readable labelled training images{asked}{doom}"
             )
     if labels_needed:
-        _check_classes(catalog, catalog.labels[roles == "labeled"])
+        check_labels(catalog, catalog.labels[roles == "labeled"])
     elif not train.any():
         raise TutelageError(
             "there are no images to learn from; put some into unlabeled/ or train/<class>/, or "
@@ -170,14 +156,11 @@ def load_split(
 
 
 def folds(labels: ArrayLike, k: int, seed: int) -> NDArray[np.intp]:
-    """Deal images to k stratified folds of nearly equal size.
+    """Deal images of labels (n,) to k stratified folds of nearly equal size, ids (n,) from 0.
 
     A class with fewer than k images is spread over as many folds as it has images; the class of a
-    single image is missing from what that image's fold trains on. Labels int (n,) give fold ids
-    (n,) from 0 to min(k, n) - 1.
+    single image is missing from what that image's fold trains on.
     """
-    if k < 2:
-        raise TutelageError(f"{k} folds asked for; at least 2 are needed")
     classes = np.asarray(labels)
     shuffled = np.random.default_rng(seed).permutation(len(classes))
     by_class = shuffled[np.argsort(classes[shuffled], kind="stable")]
@@ -192,8 +175,10 @@ def _split(roles: NDArray[np.str_], catalog: Catalog, warnings: tuple[str, ...] 
     return Split(roles, labels, catalog.labels.copy(), warnings)
 
 
-def _check_classes(catalog: Catalog, labels: NDArray[np.int32]) -> None:
-    """Refuse labels (n,) of fewer than two classes; -1 is none."""
+def check_labels(catalog: Catalog, labels: NDArray[np.int32] | None = None) -> None:
+    """Refuse labels (n,) of fewer than two classes; by default all of train, read or not."""
+    if labels is None:
+        labels = catalog.labels[catalog.splits == "train"]
     classes = {*labels.tolist()} - {-1}
     if len(classes) < 2:
         found = ", ".join(catalog.classes[i] for i in classes) or "none"

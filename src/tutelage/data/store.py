@@ -69,22 +69,17 @@ def open_store(
     budget: float | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> ImageStore:
-    """Return the catalog's pixels, from the cache when these bytes were decoded before.
+    """The catalog's pixels, from the cache when these bytes were decoded before.
 
     The cache is keyed by content. A memo beside it remembers the files' sizes and times, so a
     second run reads no image; a copied or touched folder is read and hashed, but not decoded.
 
-    Pixels that would take more than ``budget`` are not kept: every image is decoded once to learn
-    its shape and whether it is readable, and again whenever it is looked at.
+    ``canvas`` is the side of the square in pixels; None takes the smallest of ``CANVASES`` that
+    holds the median short side, or that of images that are all smaller squares of one size.
 
-    Args:
-        catalog: the images.
-        canvas: side of the square in pixels; None takes the smallest of ``CANVASES`` that holds
-            the median short side, or that of images that are all smaller squares of one size.
-        cache: where caches live; None means $TUTELAGE_CACHE or ~/.cache/tutelage.
-        budget: most bytes of pixels; None means nine tenths of the disk's free space, or whatever
-            the cache holds already.
-        progress: called with the number of images decoded.
+    Pixels that would take more than ``budget`` bytes are not kept: every image is decoded once to
+    learn its shape and whether it is readable, and again whenever it is looked at. None means nine
+    tenths of the disk's free space, or whatever the cache holds already.
     """
     if not len(catalog):
         raise TutelageError("the catalog has no images")
@@ -139,7 +134,14 @@ def _build(catalog: Catalog, canvas: int, folder: Path, decode_all: _DecodeAll) 
             np.lib.format.write_array_header_1_0(file, header)
             index = decode_all(canvas, lambda pixels: file.write(pixels.tobytes()))
         write_atomically(building / _INDEX, json.dumps(index))
-        _install(building, folder, catalog)
+        try:
+            install(building, folder)
+        except OSError:  # another process has put the same store there, or left a broken one
+            if _stored(folder, catalog) is None:
+                if not folder.exists():
+                    raise
+                shutil.rmtree(folder)
+                install(building, folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)
     store = _stored(folder, catalog, reused=False)
@@ -176,21 +178,8 @@ def _decode_all(
             passing |= isinstance(reason, _Passing) and not hashes[i].startswith("!")
         progress(i + 1)
     seconds = round(time.monotonic() - began, 1)
-    known = {"canvas": canvas, "count": count, "aspect": aspects, "reasons": reasons}
+    known = {"canvas": canvas, "aspect": aspects, "reasons": reasons}
     return {**known, "seconds": seconds, "passing": passing}
-
-
-def _install(building: Path, folder: Path, catalog: Catalog) -> None:
-    """Rename; another process may have put the same store there first, or left a broken one."""
-    try:
-        install(building, folder)
-    except OSError:
-        if _stored(folder, catalog) is not None:
-            return
-        if not folder.exists():
-            raise
-        shutil.rmtree(folder)
-        install(building, folder)
 
 
 def _load(folder: Path, catalog: Catalog, budget: float | None) -> ImageStore | None:

@@ -46,13 +46,9 @@ class _Buffer:
 class StreamedImages:
     """Stands in for a store's memory map: uint8 (N, C, C, 3), indexed by row, rows or slice.
 
-    Only what ``ahead`` holds is kept; everything else is decoded anew, by all cores.
-
-    Args:
-        squash: row -> canvas (C, C, 3), aspect, and why it failed (empty if not).
-        count: N.
-        canvas: C.
-        lost: called with row and reason of an image that failed; its canvas is black.
+    Only what ``ahead`` holds is kept; everything else is decoded anew, by all cores. ``squash``
+    turns a row into its canvas (C, C, 3), its aspect, and why it failed (empty if not); then the
+    canvas is black, and ``lost`` is called with row and reason.
     """
 
     dtype = np.dtype(np.uint8)
@@ -100,12 +96,10 @@ class StreamedImages:
         are short, each twice as long as the one before, so that work begins at once. There are at
         most two buffers: an ``ahead`` within another one holds nothing.
 
-        Args:
-            batches: the rows of each.
-            meanwhile: a thread asks for the coming batches and fills the next buffer while the
-                present one is used; closing the iterator ends it. That is for work on a GPU. On
-                the cores that decode it gains nothing, and costs much: OpenMP's threads wait for
-                each other, so all of them wait for the one whose core a decoder has taken.
+        With ``meanwhile`` a thread asks for the coming batches and fills the next buffer while the
+        present one is used; closing the iterator ends it. That is for work on a GPU. On the cores
+        that decode it gains nothing, and costs much: OpenMP's threads wait for each other, so all
+        of them wait for the one whose core a decoder has taken.
         """
         if not self._busy.acquire(blocking=False):
             yield from itertools.repeat(None)
@@ -117,8 +111,7 @@ class StreamedImages:
             self._busy.release()
 
     def _in_turn(self, plan: Iterator[tuple[int, Rows]]) -> Iterator[None]:
-        going_on = threading.Event()
-        while (found := self._fill(plan, going_on)) is not None:
+        while (found := self._fill(plan, None)) is not None:
             count, self._held = found
             yield from itertools.repeat(None, count)
 
@@ -151,7 +144,7 @@ class StreamedImages:
             yield len(group), np.unique(np.concatenate(group))
 
     def _fill(
-        self, plan: Iterator[tuple[int, Rows]], stop: threading.Event
+        self, plan: Iterator[tuple[int, Rows]], stop: threading.Event | None
     ) -> tuple[int, _Buffer] | None:
         """The next buffer and how many batches it has; None after the last."""
         if (coming := next(plan, None)) is None:

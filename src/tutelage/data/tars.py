@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import posixpath
-import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,9 +21,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.data.catalog import SPLIT_NAMES, Catalog, make_catalog
-from tutelage.data.decode import SUFFIXES
-from tutelage.data.layout import files_below
+from tutelage.data.catalog import Catalog, make_catalog
+from tutelage.data.layout import files_below, is_image, split_words
 from tutelage.data.listing import Given
 from tutelage.data.sources import stat_text
 from tutelage.system.errors import TutelageError
@@ -63,11 +61,11 @@ class Index:
 
 
 def index_tar(file: BinaryIO, where: str) -> Index:
-    """List a tar's regular files with their places.
+    """List a tar's regular files with their places; TutelageError if it is none from its start on.
 
     Absolute names, names with ``..``, links, devices, sparse files and a second member of the same
     name are refused one by one. In a tar that is cut off or damaged, everything before the damage
-    is kept. The file must be seekable.
+    is kept.
     """
     start = file.read(6)
     for magic, (kind, mend) in _COMPRESSED.items():
@@ -118,13 +116,12 @@ def tar_images(members: tuple[Member, ...]) -> list[tuple[Member, Member | None]
         key = f"{folder}/{stem}" if folder else stem
         if extension.lower() in LABELS:
             labels.setdefault(key, {})[extension.lower()] = member
-        elif posixpath.splitext(name)[1].lower() in SUFFIXES:
+        elif is_image(name):
             images.append((key, member))
-    return [(image, _label(labels.get(key, {}))) for key, image in images]
-
-
-def _label(members: dict[str, Member]) -> Member | None:
-    return next((members[extension] for extension in LABELS if extension in members), None)
+    return [
+        (image, next((labels[key][kind] for kind in LABELS if kind in labels.get(key, ())), None))
+        for key, image in images
+    ]
 
 
 def read_member(file: BinaryIO, member: Member) -> bytes:
@@ -296,13 +293,13 @@ def _rows(
 
 def _split(name: str) -> str:
     """The split whose word is in a tar's path: "train" if there is none, "" for a pool."""
-    words = set(re.split(r"[^a-z]+", name.lower())) & SPLIT_NAMES.keys()
-    found = {SPLIT_NAMES[word] for word in words} or {"train"}
+    found = split_words(name) or {"train"}
     if found == {"train", ""}:  # train/unlabeled/0.tar
         return ""
     if len(found) > 1:
+        words = ", ".join(sorted(word or "unlabeled" for word in found))
         raise TutelageError(
-            f"{name} has the words of several splits: {', '.join(sorted(words))}; rename it so "
-            "that there is one, as in train-0001.tar"
+            f"{name} has the words of several splits: {words}; rename it so that there is one, as "
+            "in train-0001.tar"
         )
     return found.pop()
