@@ -27,7 +27,7 @@ from shown import COMMANDS, DOCS
 from tarred import tar_tree
 
 from tutelage import api, cli
-from tutelage.chain import load, prepare, tune
+from tutelage.chain import load, prepare
 from tutelage.chain import run as chain
 from tutelage.config import make_config
 from tutelage.data.decisions import FILE, Decision, Decisions
@@ -65,8 +65,6 @@ def _quick(own_cache: Path) -> Iterator[None]:
     with checks.quick() as patch:
         patch.setattr(load, "create", tiny)
         patch.setattr(draws, "run_seed", made_up)
-        patch.setattr(tune, "TUNE_GRID", ({"augment": "none"}, {"magnitude": 27}))
-        patch.setattr(tune, "TUNE_CROPS", (0.8,))
         for name, shown in DEMOS.items():
             photos = dataclasses.replace(shown, catalog=lambda: read_catalog("photos"))
             patch.setitem(DEMOS, name, photos)

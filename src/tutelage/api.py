@@ -177,7 +177,6 @@ def augment(
     data: Data,
     out: Path | str | None = None,
     *,
-    tune: bool = False,
     quiet: bool = False,
     **settings: Any,
 ) -> dict[str, Any]:
@@ -190,7 +189,6 @@ def augment(
     Args:
         out: the folder for the page and its figures, by default a new one: runs/1, runs/2 and so
             on.
-        tune: also search for the strong view that covers the unlabelled images best.
 
     Returns:
         The content of augment.json.
@@ -203,7 +201,7 @@ def augment(
         from tutelage.explore.survey import augment
 
     folder = None if out is None else Path(out)
-    return augment(config, opened, folder, settings, tune=tune, quiet=quiet)
+    return augment(config, opened, folder, settings, quiet=quiet)
 
 
 def suggest(

@@ -207,9 +207,8 @@ class TransferConfig:
     )
     augment: str = everyday_setting(
         "randaugment",
-        "what the strong view does besides crop and flip; 'center' leaves out crop and flip, too; "
-        "'auto' measures which view covers the unlabelled images best",
-        choices=("center", "none", "randaugment", "trivialaugment", "auto"),
+        "what the strong view does besides crop and flip; 'center' leaves out crop and flip, too",
+        choices=("center", "none", "randaugment", "trivialaugment"),
         commands=DRAWING,
     )
     crop_scale: float = view_setting(
@@ -412,7 +411,7 @@ def without_effect(
         "": True,
         "trained trunk": trained,
         "training": trained or student,
-        "strong view": config.transfer.augment not in ("auto", "center"),
+        "strong view": config.transfer.augment != "center",
         "rounds": rounds,
         "online rounds": online,
         "fixed threshold": online and ONLINE_METHODS[config.self_train.online].threshold,

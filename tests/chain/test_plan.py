@@ -25,11 +25,6 @@ from tutelage.chain.plan import (
     STUDENT_SIZES,
     STUDENT_TIME,
     TRAINED_SIZE,
-    TUNE_LABELED,
-    TUNE_MOST,
-    TUNE_POOL,
-    TUNE_SIZE,
-    TUNE_VIEWS,
     VIEW_MS,
     Amounts,
     RunPlan,
@@ -44,7 +39,6 @@ from tutelage.chain.plan import (
     measured_cost,
     offered_sizes,
     pool_share,
-    tune_seconds,
 )
 from tutelage.config import make_config
 from tutelage.heads.bank import CLEAN_VIEWS
@@ -76,23 +70,6 @@ def test_the_estimate_keeps_the_budget(speed: Speed, minutes: float) -> None:
     found = plan(speed, minutes=minutes)
     assert found.minutes == minutes
     assert found.estimated_seconds <= minutes * 60
-
-
-def test_the_search_for_the_strong_view_is_counted() -> None:
-    for speed in (SLOW, QUICK, GPU):
-        seconds = tune_seconds(AMOUNTS, speed, TUNE_SIZE)
-        looks = TUNE_POOL + 40 * (1 + TUNE_VIEWS * (1 + TUNE_MOST))
-        assert seconds > looks * speed.forward_ms(TUNE_SIZE) / 1e3
-        searching, plain = (plan(speed, minutes=6, augment=a) for a in ("auto", "randaugment"))
-        assert (searching.views, searching.student.steps) <= (plain.views, plain.student.steps)
-        assert searching.estimated_seconds <= 360
-        short, shorter = (plan(speed, minutes=0.1, augment=a) for a in ("auto", "none"))
-        assert short.estimated_seconds == pytest.approx(shorter.estimated_seconds + seconds, abs=1)
-    alone = dataclasses.replace(AMOUNTS, pool=0)
-    assert plan(amounts=alone, augment="auto") == plan(amounts=alone)
-    many = dataclasses.replace(AMOUNTS, labeled=10**4, pool=10**6)
-    capped = dataclasses.replace(AMOUNTS, labeled=TUNE_LABELED, pool=TUNE_POOL)
-    assert tune_seconds(many, SLOW, 128) == tune_seconds(capped, SLOW, 128)
 
 
 def test_more_time_never_plans_less() -> None:

@@ -37,7 +37,6 @@ from shapes import (
 from tarred import tar_tree, write_tar
 
 from tutelage import api, cli
-from tutelage.augment import RandAugment, Strong, Weak
 from tutelage.chain import (
     answers,
     evidence,
@@ -47,8 +46,6 @@ from tutelage.chain import (
     pipeline,
     plan,
     pool,
-    recipe,
-    tune,
     types,
 )
 from tutelage.chain.plan import RunPlan, Work
@@ -838,48 +835,6 @@ def test_a_trained_round_of_several_trunks_trains_the_first(tmp_path: Path) -> N
     assert models[-1].spec.architecture == "test_efficientnet"
     before, after = members_of(run.base)[0].trunk.state_dict(), models[-1].trunk.state_dict()
     assert any(not torch.equal(value, before[name]) for name, value in after.items())
-
-
-def test_auto_measures_the_strong_view_once_and_pins_it(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    calls: list[Any] = []
-    chosen = {"augment": "randaugment", "num_ops": 3, "magnitude": 21, "crop_scale": 0.6}
-
-    def made_up(sample: Any, *, progress: Any) -> tune.Tuning:
-        calls.append(sample)
-        return tune.Tuning((), {}, chosen, "it covers more", 7.0, 123)
-
-    monkeypatch.setattr(tune, "tune", made_up)
-    settings = {**FINISHED, "augment": "auto", "magnitude": 4}
-    config, catalog = make_config("run", settings), read_catalog(photos)
-    for _ in range(2):  # the second continues the first
-        run = prepare("run", catalog, str(photos), tmp_path / "r", config, quiet=True)
-        expected = Weak(scale=(0.6, 1.0))
-        strong = recipe.strong_policy(run.config.transfer)
-        assert strong == Strong(augment=RandAugment(3, 21.0, view=expected))
-        assert "the strong view of --augment auto: it covers more (7 s)" in run.facts
-        assert "no effect: --magnitude; --augment auto chooses them" in run.notes
-    assert len(calls) == 1
-    assert (len(calls[0].labeled), len(calls[0].pool)) == (12, 30)
-    assert set(run.split.indices("test")).isdisjoint([*calls[0].labeled, *calls[0].pool])
-    kept = run.folder.read_json("config.json")
-    assert kept["strong_view"]["settings"] == chosen
-    assert kept["request"]["settings"]["transfer"]["augment"] == "auto"
-
-
-@pytest.mark.usefixtures("quick")
-def test_a_run_with_auto_pins_and_says_what_it_chose(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tutelage.chain.tune.TUNE_GRID", ({"augment": "none"}, {"magnitude": 27}))
-    monkeypatch.setattr("tutelage.chain.tune.TUNE_CROPS", ())
-    monkeypatch.setattr(tune, "choose_view", lambda rows: (rows[2].settings, "the third of all"))
-    run = tmp_path / "run"
-    api.run(photos, run, quiet=True, **{**FINISHED, "augment": "auto", "rounds": 0})
-    pinned = json.loads((run / "config.json").read_text())["strong_view"]
-    assert pinned["settings"]["magnitude"] == 27
-    assert "--augment auto: the third of all" in (run / "report.html").read_text()
 
 
 def test_a_budget_that_is_too_short_is_said(tmp_path: Path) -> None:

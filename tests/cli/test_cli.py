@@ -173,7 +173,7 @@ def test_every_verb_is_a_command_with_help_for_each_of_its_arguments() -> None:
          {"arms": ["probe", "transfer"], "curve": [2, 5], "seeds": 3, "hourly_price": 0.5,
           "engine": "local", "address": None, "seed": 3, "quiet": False}),
         (["ladder", "d", "--out", "o", "--curve", "none"], {"arms": None, "curve": [], "seeds": 5}),
-        (["augment", "d", "--out", "o", "--tune"], {"tune": True, "quiet": False}),
+        (["augment", "d", "--out", "o"], {"quiet": False}),
         (["suggest", "d", "--out", "o", "--budget", "5", "--classes", "red ant,bee"],
          {"budget": 5, "classes": ["red ant", "bee"], "port": 0, "browser": True, "quiet": False}),
         (["suggest", "d", "--out", "o", "--budget=5"], {"budget": 5, "classes": None}),

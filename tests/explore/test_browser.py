@@ -12,37 +12,22 @@ from browser import violations
 
 pytest.importorskip("torch")
 
-from tutelage.chain.tune import DEFAULT, Tuning, ViewCandidate
-from tutelage.explore import page as augment
+from shapes import SETTINGS
+
+from tutelage import api
 from tutelage.explore import sheet
-from tutelage.report.model import Sheet, Thumb
-from tutelage.stats.coverage import METRICS
-from tutelage.stats.intervals import Interval
 
 RNG = np.random.default_rng(0)
 PICTURES = RNG.integers(0, 255, (3, 8, 8, 3), dtype=np.uint8)
 
 
-def augment_page() -> str:
-    values = {name: Interval(0.5, 0.4, 0.6) for name in METRICS}
-    none = Interval(0, 0, 0)
-    candidate = ViewCandidate(DEFAULT, values, none, ("density",), 0.5, none)
-    bounds = {"density": 0.3, "precision": 0.4, "distance": 0.02}
-    return augment.render(
-        augment.AugmentPage(
-            "A survey", "tutelage augment photos --out look", "today", "It covers more.",
-            ["A sentence."], "", "12 labelled images against 40",
-            [augment.Cloud("strong view", "as in training", 4, values)],
-            {name: RNG.normal(size=(5, 2)) for name in ("pool", "labelled", "strong view")}, 0.3,
-            [Sheet("Holes", "far away", [Thumb(PICTURES[0], "1.7, photo.png")])],
-            [augment.Strip("operations", "rotate", ["0", "3", "9"], [PICTURES])],
-            Tuning((candidate,), bounds, DEFAULT, "nothing covers more", 33.0, 99),
-            ["class bee has 1 image"],
-        )
-    )  # fmt: skip
+def augment_page(photos: Path, out: Path) -> str:
+    look = {name: SETTINGS[name] for name in ("teacher", "weights", "input_size", "canvas")}
+    api.augment(photos, out / "look", quiet=True, labels_per_class=4, **look)
+    return (out / "look" / "augment.html").read_text("utf-8")
 
 
-def suggest_page() -> str:
+def suggest_page(photos: Path, out: Path) -> str:
     rows = [{"image": f"folder/{k}.jpg", "rank": k + 1, "why": "unlike the rest"} for k in range(3)]
     content = {
         "command": "tutelage suggest photos --out s --budget 3",
@@ -59,12 +44,13 @@ def suggest_page() -> str:
     return sheet.render(sheet.SuggestPage(content, list(PICTURES), ["a warning"]))
 
 
+@pytest.mark.usefixtures("own_cache")
 @pytest.mark.parametrize("made", [augment_page, suggest_page])
 def test_it_fits_a_phone_and_shuts_nobody_out(
-    chromium: Any, made: Callable[[], str], tmp_path: Path
+    chromium: Any, made: Callable[[Path, Path], str], photos: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "page.html"
-    path.write_text(made(), encoding="utf-8")
+    path.write_text(made(photos, tmp_path), encoding="utf-8")
     with chromium.new_page(viewport={"width": 360, "height": 700}) as page:
         asked: list[str] = []
         page.on("request", lambda request: asked.append(request.url))

@@ -10,7 +10,6 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from tutelage.chain.machine import Speed
 from tutelage.config import WITH_STUDENT, RunConfig, Trunk
@@ -57,24 +56,9 @@ LEGS = (3, 6)  # least and most, each about a pass over the pool, which is relab
 LABELED_SHARE = (0.125, 0.5)  # of a batch, and of the weight, at least and at most, for true labels
 LABEL_PASSES = 30  # over the true labels, within those shares: few steps must not miss them
 TRANSFER_SHARE = 0.3  # of a trained round's time, for training on the labels before it
-# What a search for the strong view may look at; tune reads it, the planner counts it.
-TUNE_SIZE = 128  # side in pixels at most
-TUNE_POOL = 300
-TUNE_LABELED = 60
-TUNE_VIEWS = 4  # of each labelled image, for each candidate
-TUNE_GRID: tuple[dict[str, Any], ...] = (
-    {"augment": "none"},
-    {"augment": "trivialaugment"},
-    *({"num_ops": n, "magnitude": m} for n in (1, 2, 3) for m in (4, 9, 14, 20, 27)),
-)
-TUNE_CROPS = (0.1, 0.2, 0.6, 0.85)  # least area of the crop, tried for the best of the grid
-TUNE_REFINED = 2  # how many candidates count as the best of the grid
-TUNE_FINALISTS = 3  # candidates that are checked on folds of the labels, besides the default
-TUNE_MOST = len(TUNE_GRID) + TUNE_REFINED * len(TUNE_CROPS)  # candidates; the grid has the default
 # Measured on two CPU cores with EfficientNet-lite0:
 HEAD_FIT_S = 6e-5  # seconds per image, view, fold and round of fitting a head
 VIEW_MS = 0.3  # milliseconds of making one strong, mixed 160-pixel view
-TUNE_CANDIDATE_S = 0.3  # seconds of a candidate's figures, and its share of the folds
 # One image through an exported model takes as long as the square of the view's side, the network
 # alone, and CALL + RESIZE * canvas^2 pixels more:
 CALL = 1600.0
@@ -171,9 +155,10 @@ def make_plan(
     seconds more than is usual.
     """
     minutes = config.data.minutes or default_minutes(amounts.labeled + amounts.pool)
-    tune_size = native_size if step is None else min(TUNE_SIZE, native_size)
     after = min(AFTER_S * speed.busy, AFTER_SHARE * minutes * 60)
-    before = lost + after + _seconds_before(config, amounts, speed, tune_size, command)
+    before = lost + after + BEFORE_S
+    if command in WITH_STUDENT and config.distill.limited:
+        before += OFFERS_S * speed.busy
     budget = minutes * 60 * SAFETY - before
     sizes = _sizes(config, amounts, native_size, step)
     size, views = _frozen_views(amounts, speed, sizes, budget)
@@ -226,18 +211,6 @@ def make_plan(
         frozen_seconds=round(spent, 1),
         lesson_seconds=round(max(0.0, taught - distilled.seconds), 1),
     )
-
-
-def _seconds_before(
-    config: RunConfig, amounts: Amounts, speed: Speed, tune_size: int, command: str
-) -> float:
-    """Seconds of what comes before the stages: the search for the view, measuring students too."""
-    seconds = BEFORE_S  # without the load: what it cost is known by now
-    if config.transfer.augment == "auto" and amounts.pool:
-        seconds += tune_seconds(amounts, speed, tune_size)
-    if command in WITH_STUDENT and config.distill.limited:
-        seconds += OFFERS_S * speed.busy
-    return seconds
 
 
 def _sizes(
@@ -301,14 +274,6 @@ def _rounds(asked: int | None, size: int, trained: Work | None) -> tuple[Work, .
     """Rounds on the frozen trunk and then, if there is one, the trained round, counted as asked."""
     count = ROUNDS if asked is None else asked - (trained is not None)
     return (*[Work("frozen", size=size)] * count, *([trained] if trained is not None else []))
-
-
-def tune_seconds(amounts: Amounts, speed: Speed, size: int) -> float:
-    """What the search for the strong view takes at most."""
-    views = TUNE_VIEWS * (1 + TUNE_MOST) + 1
-    looks = min(amounts.pool, TUNE_POOL) + min(amounts.labeled, TUNE_LABELED) * views
-    seconds = looks * (speed.forward_ms(size) + _view_ms(size, speed)) / 1e3
-    return seconds + TUNE_CANDIDATE_S * speed.busy * TUNE_MOST
 
 
 def _first(choices: Sequence[int], fits: Callable[[int], bool]) -> int:

@@ -16,14 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from tutelage.chain import limits, tune
+from tutelage.chain import limits
 from tutelage.chain.clock import Clock, foreseen, in_minutes
 from tutelage.chain.load import LoadedData, load_data, say_images
 from tutelage.chain.machine import Speed, augmented_by, current_speed
 from tutelage.chain.plan import (
     BEFORE_S,
     FOLDS,
-    TUNE_MOST,
     Amounts,
     RunPlan,
     StudentCost,
@@ -170,7 +169,7 @@ def _planned(
     console: Console,
     tracking: Tracking,
 ) -> Run:
-    """The run with its plan: what fits into the minutes, which student, which strong view."""
+    """The run with its plan: what fits into the minutes, and which student."""
     asked, base = data.config, data.base
     images = data.counts["labeled"] + data.counts["unlabeled"]
     data = dataclasses.replace(data, config=with_named_student(asked, base, images))
@@ -210,8 +209,6 @@ def _planned(
     facts = [*data.catalog.facts, *not_cut, *kernels]
     console.say(_in_words(plan, command))
     task = make_task(data, plan)
-    strong, said = _pinned_strong_view(folder, data, task, console)
-    config = config.changed("transfer", **strong)
     set_input_size(base, plan.size)
     if config.transfer.features != "last" and command != "distill":
         base = with_levels(base)
@@ -233,7 +230,7 @@ def _planned(
         plan=plan,
         task=task,
         notes=all_notes,
-        facts=[*facts, *said],
+        facts=facts,
         tracking=tracking,
         trainings=trainings,
         clock=clock,
@@ -377,30 +374,6 @@ def _pinned_student(
         return dict(folder.pinned("student", chosen))
 
 
-def _pinned_strong_view(
-    folder: RunFolder, data: LoadedData, task: Task, console: Console
-) -> tuple[dict[str, Any], list[str]]:
-    """The settings that "--augment auto" chose, once per run folder, and a note on them."""
-    if data.config.transfer.augment != "auto":
-        return {}, []
-
-    def search() -> dict[str, Any]:
-        with console.bar("augmentation", TUNE_MOST, "candidate") as done:
-            tuning = tune.tune(tune.view_sample(data, task.canvases), progress=done)
-        data.base.cpu()
-        return {
-            "settings": tuning.chosen,
-            "reason": tuning.reason,
-            "seconds": round(tuning.seconds, 1),
-            "looks": tuning.looks,
-        }
-
-    known = folder.pinned("strong_view", search)
-    note = f"the strong view of --augment auto: {known['reason']} ({known['seconds']:.0f} s)"
-    console.note(note)
-    return known["settings"], [note]
-
-
 def _notes(command: str, data: LoadedData, config: RunConfig, plan: RunPlan) -> list[str]:
     return [
         *data.catalog.warnings,
@@ -445,9 +418,7 @@ def _unused(command: str, config: RunConfig, plan: RunPlan) -> list[str]:
     )
     if command == "distill":
         names = [name for name in names if name in STRONG_VIEW]
-    augment = config.transfer.augment
-    does = "chooses them" if augment == "auto" else "has neither operations nor crops"
-    reasons = [(STRONG_VIEW, f"no effect: {{}}; --augment {augment} {does}")]
+    reasons = [(STRONG_VIEW, "no effect: {}; --augment center has neither operations nor crops")]
     if not plan.rounds:
         reasons.append((SELF_TRAINING, "no effect: {}; no round of self-training is planned"))
     words = (

@@ -19,12 +19,7 @@ IMBALANCED = 2.0  # times as many labels in the largest class as in the smallest
 
 
 def strong_policy(config: TransferConfig, crop_pct: float = Center.crop_pct) -> Policy:
-    """The strong view; ``augment`` is no longer "auto", since the search comes before.
-
-    ``crop_pct`` is that of the evaluation view, which "center" trains on as well.
-    """
-    if config.augment == "auto":
-        raise ValueError("'auto' was not resolved; settings come from the run folder's config.json")
+    """The strong view; ``crop_pct`` is that of the evaluation view, which "center" trains on."""
     if config.augment == "center":
         return Center(crop_pct)
     view = Weak(scale=(config.crop_scale, 1.0))

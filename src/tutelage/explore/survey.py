@@ -1,33 +1,38 @@
-"""What ``tutelage augment`` looks at and says: coverage, holes, the search, and a contact sheet."""
+"""``tutelage augment``: how the strong view covers the pool, its holes, and a contact sheet."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from tutelage.augment import Center, Policy, RandAugment, Weak, apply, draw_cutmix
 from tutelage.augment.randaugment import RANDAUGMENT
-from tutelage.chain import prepare, tune
+from tutelage.chain import prepare
 from tutelage.chain.load import LoadedData, say_images
-from tutelage.chain.plan import TUNE_MOST, TUNE_POOL, TUNE_VIEWS
+from tutelage.chain.machine import nearest_size
+from tutelage.chain.recipe import strong_policy
 from tutelage.chain.sheets import pictures
-from tutelage.config import RunConfig
+from tutelage.config import RunConfig, TransferConfig
 from tutelage.data.catalog import Catalog
 from tutelage.data.runfolder import repeating_line, results_folder
-from tutelage.explore.page import AugmentPage, Cloud, Strip, render
-from tutelage.report.html import write_page
+from tutelage.heads.bank import look
+from tutelage.models.forward import Forward
+from tutelage.models.sizes import with_input_size
+from tutelage.report import plots
+from tutelage.report.html import encode_sheets, fill, jpeg_uri, write_page
 from tutelage.report.model import Sheet, Thumb
 from tutelage.report.wording import interval_of_change, now, percent, points, signed, title
 from tutelage.stats.coverage import (
+    LEAST_POOL,
+    LEAST_SOURCES,
     METRICS,
     NEAREST,
     Figures,
@@ -39,47 +44,24 @@ from tutelage.stats.coverage import (
     measure,
 )
 from tutelage.stats.intervals import Interval
+from tutelage.stats.metrics import Ints
 from tutelage.system.console import Console
 from tutelage.training.loader import Canvases, Rows
 
-SHOWN_POOL = 1000  # pool images that coverage is measured on, and among which holes are looked for
+SIZE = 128  # side of the views that are measured, in pixels, at most
+POOL = 1000  # pool images that coverage is measured on, and among which holes are looked for
+LABELED = 60
+VIEWS = 4  # of each labelled image
 SHOWN_HOLES = 18
 SHOWN_ALONE = 6
 MAGNITUDES = (3, 9, 15, 21, 30)
+COLUMNS = 1 + len(MAGNITUDES)  # the picture as it is comes first
 EXAMPLES = 2  # labelled images on the contact sheet
 TILE = 96  # side of a picture on it, in pixels
-PRESETS: tuple[dict[str, Any], ...] = (
-    tune.DEFAULT,
-    {**tune.DEFAULT, "augment": "trivialaugment"},
-)  # shown beside the strong view
+PRESETS = (TransferConfig(), TransferConfig(augment="trivialaugment"))  # beside the strong view
 STILL = Weak(scale=(1.0, 1.0), ratio=(1.0, 1.0), hflip=0.0)
-
-
-@dataclass(frozen=True)
-class Measured:
-    """How the training views lie relative to the pool."""
-
-    figures: Mapping[str, Figures]  # by cloud
-    holes: Holes  # pool images that the strong view leaves uncovered
-    outliers: Holes  # the pool images farthest from any view by bare distance
-    plane: Mapping[str, NDArray[np.float32]]  # cloud -> (.., 2) coordinates, among them "pool"
-    share: float  # of the pool's variance that the plane shows
-
-
-@dataclass(frozen=True)
-class Survey:
-    """Everything that was found."""
-
-    sample: tune.ViewSample  # the images that were looked at
-    strong: dict[str, Any]  # settings of the strong view: those given, or the search's choice
-    tuning: tune.Tuning | None  # the search, if it was asked for
-    measured: Measured | None  # None if there was too little to measure
-    seconds: float
-
-    @property
-    def lack(self) -> str:
-        """Why nothing was measured, in words; empty if it was."""
-        return self.sample.lack
+STRONG = ("augment", "num_ops", "magnitude", "crop_scale")  # settings of the strong view
+Strip = tuple[str, list[str]]  # a name, and its rows of pictures as URIs
 
 
 def augment(
@@ -88,93 +70,160 @@ def augment(
     out: Path | None,
     settings: dict[str, Any],
     *,
-    tune: bool,
     quiet: bool,
 ) -> dict[str, Any]:
-    """Survey the data and write page and figures; ``tutelage.api.augment`` has the arguments.
-
-    ``settings`` are those that were given, which make ``config``; ``opened`` is what ``open_data``
-    returned.
-    """
+    """Survey the data and write page and figures; ``tutelage.api.augment`` has the arguments."""
     catalog, name = opened
     out = results_folder(out, "augment", name, config.to_dict())
-    tuned = tune or config.transfer.augment == "auto"
     with prepare.opened("augment", catalog, name, out, config, quiet=quiet) as work:
-        loaded, folder, console = work
-        say_images(loaded, console)
-        done = survey(loaded, console, tuned=tuned)
-        line = repeating_line("augment", name, str(out), {**settings, "tune": tune or None})
-        created = now()
-        content = {"command": line, "created": created, **to_dict(done, catalog.names)}
+        data, folder, console = work
+        say_images(data, console)
+        began, sample, strong = monotonic(), ViewSample(data), config.transfer
+        content: dict[str, Any] = {
+            "command": repeating_line("augment", name, str(out), settings),
+            "created": now(),
+            "labeled": len(sample.labeled),
+            "pool": len(sample.pool),
+            "size": sample.size,
+            "seed": sample.seed,
+            "strong_view": {"name": policy_name(strong), **{n: getattr(strong, n) for n in STRONG}},
+            "measured": not sample.lack,
+            "reason": sample.lack,
+        }
+        found, shown = ({}, {}) if sample.lack else _measured(sample, strong, console)
+        content |= {"seconds": round(monotonic() - began, 1), **found}
         folder.write_json("augment.json", content)
-        page = folder.path / "augment.html"
-        write_page(render(make_page(done, loaded, line, created)), page)
-        _say(console, content, done)
-        console.point("page", page)
+        context = {
+            "title": title("tutelage augment", data.catalog.classes),
+            "content": content,
+            "architecture": data.base.spec.architecture,
+            "warnings": [*data.catalog.facts, *data.catalog.warnings, *data.split.warnings],
+            "views": [f"view {number}" for number in range(1, COLUMNS + 1)],
+            "magnitudes": ["as it is", *(f"magnitude {m}" for m in MAGNITUDES)],
+            "policies": _policy_strips(sample, strong),
+            "operations": _operation_strips(sample),
+            **{"picture": None, "sheets": []},
+            **shown,
+        }
+        write_page(fill("augment.html.j2", context), folder.path / "augment.html")
+        for cloud, figures in content.get("clouds", {}).items():
+            said = [
+                "{} {value:.2f} [{low:.2f}, {high:.2f}]".format(metric, **figures[metric])
+                for metric in ("coverage", "density", "precision")
+            ]
+            console.say(f"  {cloud:<12} {'  '.join(said)}")
+        console.say(content.get("verdict", f"not measured: {sample.lack}"))
+        console.point("page", folder.path / "augment.html")
         return content
 
 
-def _say(console: Console, content: Mapping[str, Any], done: Survey) -> None:
-    for name, cloud in content.get("clouds", {}).items():
-        figures = [
-            f"{metric} {cloud[metric]['value']:.2f} [{cloud[metric]['low']:.2f}, "
-            f"{cloud[metric]['high']:.2f}]"
-            for metric in ("coverage", "density", "precision")
-        ]
-        console.say(f"  {name:<12} {'  '.join(figures)}")
-    console.say(content.get("verdict", f"not measured: {done.lack}"))
-    if done.tuning is not None:
-        console.say(f"search: {done.tuning.reason} ({done.tuning.seconds:.0f} s)")
+def policy_name(config: TransferConfig) -> str:
+    """The strong view in words."""
+    crop = f"crop from {config.crop_scale:g}"
+    return {
+        "center": "centre view",
+        "none": f"no operations, {crop}",
+        "trivialaugment": f"TrivialAugment, {crop}",
+        "randaugment": f"RandAugment {config.num_ops}/{config.magnitude}, {crop}",
+    }[config.augment]
 
 
-def survey(data: LoadedData, console: Console, *, tuned: bool) -> Survey:
-    """Measure how the strong view covers the pool, and search for a better one if ``tuned``."""
-    began = time.monotonic()
-    rows = np.flatnonzero(data.split.roles != "unused")
-    canvases = Canvases(data.store, rows, data.device)
-    sample = tune.view_sample(data, canvases, SHOWN_POOL)
-    settings = tune.settings_of(data.config.transfer)
-    tuning = None
-    if tuned:
-        with console.bar("search", TUNE_MOST, "candidate") as done:
-            # The same search as a run's, on as many pool images.
-            tuning = tune.tune(tune.view_sample(data, canvases, TUNE_POOL), progress=done)
-    if settings["augment"] == "auto":
-        settings = tuning.chosen if tuning else tune.DEFAULT
-    measured = None
-    if not sample.lack:
-        shown: dict[str, Policy] = {"weak view": Weak(), "strong view": tune.policy_of(settings)}
-        if tuning is not None and tuning.chosen != settings:
-            shown["tuned view"] = tune.policy_of(tuning.chosen)
-        measured = _measure(sample, shown, console, data.config.data.seed)
-    return Survey(sample, settings, tuning, measured, time.monotonic() - began)
+class ViewSample:
+    """Some labelled images and some of the pool, and the frozen trunk that looks at them."""
+
+    def __init__(self, data: LoadedData) -> None:
+        split, spec = data.split, data.base.spec
+        self.seed = data.config.data.seed  # of views and half samples
+        labeled = split.indices("labeled")
+        self.labeled, self.pool = draw_sample(
+            labeled, split.labels[labeled], split.indices("unlabeled"), self.seed
+        )
+        self.examples = self.labeled[:: max(1, len(self.labeled) // EXAMPLES)][:EXAMPLES]
+        self.names = data.catalog.names
+        self.canvases = Canvases(data.store, np.flatnonzero(split.roles != "unused"), data.device)
+        self.size = nearest_size(data.base, min(SIZE, spec.input_size))
+        trunk = with_input_size(data.base, self.size).to(data.device)
+        self._look = partial(look, self.canvases, forward=Forward(trunk, "features"))
+        self._center = Center(spec.crop_pct)
+
+    @property
+    def lack(self) -> str:
+        """What is missing for coverage to be measured, in words; empty if nothing is."""
+        if len(self.pool) < LEAST_POOL:
+            return (
+                f"coverage needs {LEAST_POOL} unlabelled images to be measured against, "
+                f"found {len(self.pool)}"
+            )
+        if len(self.labeled) < LEAST_SOURCES:
+            return f"coverage needs {LEAST_SOURCES} labelled images, found {len(self.labeled)}"
+        return ""
+
+    def clean(self, rows: Rows) -> Tensor:
+        """Features (N, D) of the evaluation view."""
+        return self._look(rows, self._center, size=self.size)
+
+    def views(self, policy: Policy) -> Tensor:
+        """Features (V, n, D) of ``VIEWS`` views of each labelled image.
+
+        View ``v`` of every policy draws from the same seed, so that policies differ by as little
+        as they can.
+        """
+        seeds = [1000 * self.seed + number for number in range(VIEWS)]
+        draws = [torch.Generator().manual_seed(seed) for seed in seeds]
+        return torch.stack(
+            [self._look(self.labeled, policy, size=self.size, generator=one) for one in draws]
+        )
+
+    def shown(self, rows: Rows, policy: Policy, seed: int = 0) -> Tensor:
+        """Views (B, 3, H, W) of store rows, for people to look at."""
+        images, aspect = self.canvases.take(rows)
+        draws = torch.Generator().manual_seed(seed)
+        return apply(images.cpu(), policy.plan(aspect.cpu(), draws), TILE)
 
 
-def _measure(
-    sample: tune.ViewSample, shown: Mapping[str, Policy], console: Console, seed: int
-) -> Measured:
-    """Compare the views of the ``shown`` policies, and the plain labelled images, with the pool."""
+def draw_sample(labeled: Rows, labels: Ints, pool: Rows, seed: int) -> tuple[Rows, Rows]:
+    """At most ``LABELED`` labelled rows, going round the classes, and ``POOL`` rows of the pool."""
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(labeled))
+    turn = np.empty(len(labeled), dtype=np.intp)  # how many of its class come before an image
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        turn[members] = np.arange(len(members))
+    kept = np.sort(order[np.argsort(turn[order], kind="stable")][:LABELED])
+    return labeled[kept], pool[np.sort(rng.permutation(len(pool))[:POOL])]
+
+
+def _measured(
+    sample: ViewSample, strong: TransferConfig, console: Console
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The figures of both policies and of the plain labelled images, and what the page shows."""
+    policies: dict[str, Policy] = {"weak view": Weak(), "strong view": strong_policy(strong)}
     views = {"labelled": sample.clean(sample.labeled)[None]}
-    with console.bar("coverage", 1 + len(shown), "cloud") as done:
+    with console.bar("coverage", 1 + len(policies), "cloud") as done:
         pool = sample.clean(sample.pool)
         done(1)
-        for number, (name, policy) in enumerate(shown.items(), start=2):
-            views[name] = sample.views(policy, TUNE_VIEWS)
+        for number, (name, policy) in enumerate(policies.items(), start=2):
+            views[name] = sample.views(policy)
             done(number)
-    plane = fit_plane(pool)
     trained_on = torch.cat([views["labelled"], views["strong view"]]).flatten(0, 1)
+    uncovered, near = _holes(holes(pool, trained_on, count=SHOWN_HOLES), sample)
+    outliers, far = _holes(farthest(pool, trained_on, count=SHOWN_ALONE), sample)
+    plane = fit_plane(pool)
     flat = {"pool": pool, **{name: part.flatten(0, 1) for name, part in views.items()}}
-    return Measured(
-        figures=measure(pool, views, seed=seed),
-        holes=holes(pool, trained_on, count=SHOWN_HOLES),
-        outliers=farthest(pool, trained_on, count=SHOWN_ALONE),
-        plane={name: plane(part).numpy() for name, part in flat.items()},
-        share=plane.share,
-    )
+    figures = measure(pool, views, seed=sample.seed)
+    found = {
+        **figures_in_words(figures, len(sample.labeled), len(sample.pool)),
+        "plane_share": round(plane.share, 4),
+        "holes": uncovered,
+        "farthest": outliers,
+    }
+    picture = plots.clouds({name: plane(part).numpy() for name, part in flat.items()})
+    sheets = encode_sheets([Sheet("Holes", "", near), Sheet("Farthest of all", "", far)])
+    return found, {"picture": picture, "sheets": sheets}
 
 
-def verdict(figures: Mapping[str, Figures], n_labeled: int, n_pool: int) -> tuple[str, list[str]]:
-    """A headline that answers whether augmentation helped to cover the pool, and more sentences.
+def figures_in_words(figures: Mapping[str, Figures], n_labeled: int, n_pool: int) -> dict[str, Any]:
+    """The clouds of views by name, and a headline on whether augmentation helped to cover the pool.
 
     The strong view is compared with the weak view, which has as many views of each image: nearly
     anything covers more than one view does.
@@ -205,13 +254,25 @@ def verdict(figures: Mapping[str, Figures], n_labeled: int, n_pool: int) -> tupl
         change = strong.minus(weak, metric)
         if change.high < 0:
             said.append(f"Worse: {metric} fell by {-change.value:.2f} ({_signed(change)}).")
-    fresh = coverage_of_equals(n_pool, n_labeled)
+    fresh, more = (coverage_of_equals(n_pool, n_labeled * v) for v in (1, strong.n_views))
     said.append(
         f"{n_labeled} other images drawn evenly from the pool would cover about "
-        f"{percent(fresh, 0)} of it, {n_labeled * strong.n_views} of them "
-        f"{percent(coverage_of_equals(n_pool, n_labeled * strong.n_views), 0)}."
+        f"{percent(fresh, 0)} of it, {n_labeled * strong.n_views} of them {percent(more, 0)}."
     )
-    return head, said
+    return {
+        "verdict": head,
+        "sentences": said,
+        "neighbours": NEAREST,
+        "clouds": {
+            name: {"views": one.n_views, **{m: _rounded(one.values[m]) for m in METRICS}}
+            for name, one in figures.items()
+        },
+        "strong_minus": {
+            name: {m: _rounded(strong.minus(figures[name], m)) for m in METRICS}
+            for name in ("labelled", "weak view")
+        },
+        "coverage_of_equals": {"one view each": round(fresh, 4), "all views": round(more, 4)},
+    }
 
 
 def _coverage(figures: Figures) -> str:
@@ -227,161 +288,47 @@ def _signed(change: Interval) -> str:
     return f"{value}, 95% interval {low} to {high}"
 
 
-def to_dict(done: Survey, names: Sequence[str]) -> dict[str, Any]:
-    """The content of augment.json; ``names`` are those of the images, by store row."""
-    sample = done.sample
-    out: dict[str, Any] = {
-        "labeled": len(sample.labeled),
-        "pool": len(sample.pool),
-        "size": sample.size,
-        "seed": sample.seed,
-        "strong_view": {"name": tune.policy_name(**done.strong), **done.strong},
-        "measured": not done.lack,
-        "reason": done.lack,
-        "seconds": round(done.seconds, 1),
-        "tuning": done.tuning.to_dict() if done.tuning else None,
-    }
-    if done.measured is None:
-        return out
-    figures = done.measured.figures
-    head, said = verdict(figures, len(sample.labeled), len(sample.pool))
-    strong = figures["strong view"]
-    return out | {
-        "verdict": head,
-        "sentences": said,
-        "neighbours": NEAREST,
-        "clouds": {
-            name: {"views": one.n_views, **{m: tune.plain(one.values[m]) for m in METRICS}}
-            for name, one in figures.items()
-        },
-        "strong_minus": {
-            name: {m: tune.plain(strong.minus(one, m)) for m in METRICS}
-            for name, one in figures.items()
-            if name != "strong view"
-        },
-        "coverage_of_equals": {
-            name: round(coverage_of_equals(len(sample.pool), len(sample.labeled) * v), 4)
-            for name, v in (("one view each", 1), ("all views", strong.n_views))
-        },
-        "plane_share": round(done.measured.share, 4),
-        "holes": _hole_rows(done.measured.holes, sample.pool, names),
-        "farthest": _hole_rows(done.measured.outliers, sample.pool, names),
-    }
+def _rounded(interval: Interval) -> dict[str, float]:
+    return {name: round(value, 6) for name, value in interval._asdict().items()}
 
 
-def _hole_rows(found: Holes, pool: Rows, names: Sequence[str]) -> list[dict[str, Any]]:
-    return [
-        {
-            "image": names[pool[row]],
-            "distance": round(float(found.distance[i]), 4),
-            "radius": round(float(found.radius[i]), 4),
-            "alone": bool(found.alone[i]),
-        }
-        for i, row in enumerate(found.rows.tolist())
-    ]
-
-
-def make_page(done: Survey, data: LoadedData, command: str, created: str) -> AugmentPage:
-    """Everything the page shows."""
-    sample, measured = done.sample, done.measured
-    figures = measured.figures if measured else {}
-    head, said = verdict(figures, len(sample.labeled), len(sample.pool)) if measured else ("", [])
-    notes = {
-        "labelled": "the evaluation view of the labelled images, one each",
-        "weak view": "a crop and a mirror image: the control, as many views as the strong view has",
-        "strong view": tune.policy_name(**done.strong),
-        "tuned view": done.tuning.name if done.tuning else "",
-    }
-    return AugmentPage(
-        title=title("tutelage augment", data.catalog.classes),
-        command=command,
-        created=created,
-        headline=head,
-        sentences=said,
-        lack=done.lack,
-        looked=f"{len(sample.labeled)} labelled images against {len(sample.pool)} of the pool, "
-        f"features of {data.base.spec.architecture} at {sample.size} px",
-        clouds=[Cloud(name, notes[name], one.n_views, one.values) for name, one in figures.items()],
-        plane=measured.plane if measured else {},
-        share=measured.share if measured else 0.0,
-        sheets=_sheets(measured, data, sample) if measured else [],
-        strips=contact_sheet(sample, done.strong, done.tuning),
-        tuning=done.tuning,
-        warnings=[*data.catalog.facts, *data.catalog.warnings, *data.split.warnings],
-    )
-
-
-def _sheets(measured: Measured, data: LoadedData, sample: tune.ViewSample) -> list[Sheet]:
-    """The pool images that no training view is near to."""
-    uncovered = (
-        "Real images that have other real images near them, but no training view: the number is "
-        "the distance to the nearest training view, in units of the distance to the "
-        f"{NEAREST}th nearest real image. Images like these are worth a label."
-    )
-    far = (
-        "By bare distance, covered or not. “Alone” means that the other real images are far, too: "
-        "an odd image rather than a hole."
-    )
-    return [
-        _sheet(measured.holes, data, sample, "Holes", uncovered),
-        _sheet(measured.outliers, data, sample, "Farthest of all", far),
-    ]
-
-
-def _sheet(found: Holes, data: LoadedData, sample: tune.ViewSample, name: str, note: str) -> Sheet:
-    if not len(found.rows):
-        return Sheet(name, "None: every real image has a training view near it.", [])
+def _holes(found: Holes, sample: ViewSample) -> tuple[list[dict[str, Any]], list[Thumb]]:
+    """Pool images that no training view is near to, for augment.json and for the page."""
     rows = sample.pool[found.rows.numpy()]
-    images = _views(sample, rows, Center(1.0))
-    ratios = (found.distance / found.radius.clamp_min(1e-12)).tolist()
-    captions = [
-        f"{ratio:.1f}{' alone' if alone else ''}, {data.catalog.names[row]}"
-        for ratio, alone, row in zip(ratios, found.alone.tolist(), rows, strict=True)
-    ]
-    return Sheet(name, note, [Thumb(i, c) for i, c in zip(images, captions, strict=True)])
+    listed, thumbs = [], []
+    for i, row in enumerate(rows):
+        name, alone = sample.names[row], bool(found.alone[i])
+        distance, radius = float(found.distance[i]), float(found.radius[i])
+        measured = {"distance": round(distance, 4), "radius": round(radius, 4)}
+        listed.append({"image": name, **measured, "alone": alone})
+        ratio = f"{distance / max(radius, 1e-12):.1f}{' alone' if alone else ''}"
+        (picture,) = pictures(sample.shown(rows[i : i + 1], Center(1.0)))
+        thumbs.append(Thumb(picture, f"{ratio}, {name}"))
+    return listed, thumbs
 
 
-def _views(sample: tune.ViewSample, rows: Rows, policy: Policy, seed: int = 0) -> NDArray[np.uint8]:
-    """Views uint8 (B, H, W, 3) of store rows, for people to look at."""
-    return pictures(_floats(sample, rows, policy, seed))
-
-
-def _floats(sample: tune.ViewSample, rows: Rows, policy: Policy, seed: int) -> Tensor:
-    images, aspect = sample.canvases.take(rows)
-    images, aspect = images.cpu(), aspect.cpu()
-    draws = torch.Generator().manual_seed(seed)
-    return apply(images, policy.plan(aspect, draws), TILE)
-
-
-def contact_sheet(
-    sample: tune.ViewSample, strong: dict[str, Any], tuning: tune.Tuning | None
-) -> list[Strip]:
-    """A strip of the user's own pictures per policy, and per operation at rising magnitude."""
-    few = sample.labeled[:: max(1, len(sample.labeled) // EXAMPLES)][:EXAMPLES]
-    views = {"weak view": Weak(), "strong view": tune.policy_of(strong)}
-    if tuning is not None:
-        views["tuned view"] = tune.policy_of(tuning.chosen)
-    presets = {tune.policy_name(**one): tune.policy_of(one) for one in PRESETS}
+def _policy_strips(sample: ViewSample, strong: TransferConfig) -> list[Strip]:
+    """Random views of a few of the user's pictures by each policy, and by CutMix."""
+    views: dict[str, Policy] = {"weak view": Weak(), "strong view": strong_policy(strong)}
+    presets = {policy_name(one): strong_policy(one) for one in PRESETS}
     views |= {name: one for name, one in presets.items() if one not in views.values()}
-    return [*_policy_strips(sample, few, views), *_operation_strips(sample, few)]
+    strips = [
+        (
+            name,
+            [
+                _beside(sample.shown(np.repeat(row, COLUMNS), one, i))
+                for i, row in enumerate(sample.examples)
+            ],
+        )
+        for name, one in views.items()
+    ]
+    pairs = sample.shown(np.resize(sample.examples, COLUMNS), Weak())
+    mixed = draw_cutmix(COLUMNS, torch.Generator().manual_seed(0)).images(pairs)
+    return [*strips, ("CutMix", [_beside(mixed)])]
 
 
-def _policy_strips(sample: tune.ViewSample, few: Rows, views: Mapping[str, Policy]) -> list[Strip]:
-    """Random views of a few store rows by each policy, and by CutMix."""
-    count = 1 + len(MAGNITUDES)
-    columns = [f"view {number}" for number in range(1, count + 1)]
-    strips = []
-    for name, policy in views.items():
-        rows = [_views(sample, np.repeat(row, count), policy, i) for i, row in enumerate(few)]
-        strips.append(Strip("policies", name, columns, rows))
-    pairs = _floats(sample, np.resize(few, count), Weak(), 0)
-    mixed = draw_cutmix(count, torch.Generator().manual_seed(0)).images(pairs)
-    return [*strips, Strip("policies", "CutMix", columns, [pictures(mixed)])]
-
-
-def _operation_strips(sample: tune.ViewSample, few: Rows) -> list[Strip]:
-    """A few store rows as they are, and by each of RandAugment's operations."""
-    columns = ["as it is", *(f"magnitude {m}" for m in MAGNITUDES)]
+def _operation_strips(sample: ViewSample) -> list[Strip]:
+    """A few of the user's pictures as they are, and by each of RandAugment's operations."""
     strips = []
     for operation in RANDAUGMENT:
         if operation == "identity":
@@ -390,8 +337,18 @@ def _operation_strips(sample: tune.ViewSample, few: Rows) -> list[Strip]:
         policies = [STILL, *(alone(magnitude=float(m), view=STILL) for m in MAGNITUDES)]
         # One seed: the crop and the direction are the same at every magnitude.
         rows = [
-            np.concatenate([_views(sample, np.array([row]), policy) for policy in policies])
-            for row in few
+            torch.cat([sample.shown(np.array([row]), policy) for policy in policies])
+            for row in sample.examples
         ]
-        strips.append(Strip("operations", operation.replace("_", " "), columns, rows))
+        strips.append((operation.replace("_", " "), [_beside(row) for row in rows]))
     return strips
+
+
+def _beside(views: Tensor, gap: int = 4) -> str:
+    """Views (C, 3, H, W) in one picture, with a grey gap that shows on light and dark pages."""
+    count, _, height, width = views.shape
+    sheet = np.full((height, count * (width + gap) - gap, 3), 128, dtype=np.uint8)
+    for number, picture in enumerate(pictures(views)):
+        left = number * (width + gap)
+        sheet[:, left : left + width] = picture
+    return jpeg_uri(Image.fromarray(sheet))
