@@ -200,3 +200,11 @@ def test_best_constant_logits_forget_the_prior() -> None:
     cross_entropy(adjust_logits(bias.expand(100, 3), prior), targets).backward()
     assert bias.grad is not None
     torch.testing.assert_close(bias.grad, torch.zeros(3), atol=1e-6, rtol=0)
+
+
+def test_losses_give_the_teacher_no_gradient() -> None:
+    student = torch.randn(4, 3, requires_grad=True)
+    teacher = torch.randn(4, 3, requires_grad=True)
+    kd_loss(student, teacher, temperature=2.0).backward()
+    assert student.grad is not None
+    assert teacher.grad is None

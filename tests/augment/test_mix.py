@@ -144,3 +144,19 @@ def test_whole_numbers_stay_whole():
     assert mixed.dtype == torch.uint8
     exact = mix.images(images.float())
     assert (mixed.float() - exact).abs().max() <= 0.5
+
+
+# --- known silent bugs
+
+
+def test_cutmix_share_is_the_clipped_box() -> None:
+    n = 256
+    mix = draw_cutmix(n, torch.Generator().manual_seed(0))
+    own = torch.arange(n, dtype=torch.float32)
+    mixed = mix.images(own.view(n, 1, 1, 1).expand(n, 1, 64, 64).contiguous())
+    kept = (mixed == own.view(n, 1, 1, 1)).float().mean(dim=(1, 2, 3))
+    others = mix.perm != torch.arange(n)
+    torch.testing.assert_close(mix.lam[others], kept[others])
+    targets, weights = mix.weighted(torch.eye(n), torch.ones(n))
+    torch.testing.assert_close(targets.diagonal()[others], kept[others])
+    torch.testing.assert_close(weights, torch.ones(n))

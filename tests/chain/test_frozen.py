@@ -10,12 +10,21 @@ import pytest
 
 pytest.importorskip("timm")
 
-import silent_checks as checks
-import torch
+from pathlib import Path
 
+import silent_checks as checks
+import timm
+import tiny
+import torch
+from torch import Tensor
+
+from tutelage.augment import Center
 from tutelage.chain import answers, frozen, pipeline, pool, types
-from tutelage.heads.bank import Bank
-from tutelage.heads.probe import plain_metric
+from tutelage.chain.answers import evaluation_look
+from tutelage.heads.bank import Bank, look
+from tutelage.heads.probe import fit_head, plain_metric
+from tutelage.models.folder import load_model, save_model
+from tutelage.models.joint import Columns, members_of
 from tutelage.models.zoo import create, cut, join, with_levels
 from tutelage.stats.calibrate import softmax
 from tutelage.stats.metrics import nll
@@ -259,3 +268,77 @@ def test_a_round_learns_from_what_its_chain_believes(
     turned = checks.label_pool(run, chain, opposite)[0]
     assert turned is not None
     assert (turned.labels != labels.labels).mean() > 0.5
+
+
+# --- known silent bugs
+
+
+def test_a_joint_teacher_is_the_mean_of_its_trunks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("test_efficientnet", "test_resnet")  # of unlike normalisations
+    run = checks.prepared(tmp_path, monkeypatch, teacher=",".join(names))
+    save_model(frozen.probe(run, frozen.make_features(run)).model, tmp_path / "teacher")
+    task, view = run.task, tiny.batches(1)[0].images
+    expected = []
+    for name, member in zip(names, members_of(run.base), strict=True):
+        config = timm.get_pretrained_cfg(name)
+        mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (config.mean, config.std))
+
+        @torch.no_grad()
+        def features(images: Tensor, member: Any = member, norm: Any = (mean, std)) -> Tensor:
+            return member.trunk((images - norm[0]) / norm[1])
+
+        center, size = Center(run.base.spec.crop_pct), run.base.spec.input_size
+        labeled, unlabeled = (
+            look(task.canvases, rows, center, features, size) for rows in (task.labeled, task.pool)
+        )
+        targets = types.one_hot(task.labels, task.n_classes)
+        metric = plain_metric(torch.cat([labeled, unlabeled]))
+        strength = frozen.PROBE_STRENGTH
+        head = fit_head(labeled, targets, torch.ones(len(targets)), metric, strength=strength)
+        expected.append(head(features(view)))
+    with torch.no_grad():
+        found = load_model(tmp_path / "teacher")(view)
+    torch.testing.assert_close(found, (expected[0] + expected[1]) / 2, atol=0.02, rtol=0.02)
+
+
+def test_a_training_goes_on_from_the_first_trunks_own_head(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = checks.prepared(tmp_path, monkeypatch, teacher="test_efficientnet,test_resnet")
+    chain = pipeline.Pipeline(run)
+    alone, features = chain.trainee
+    assert alone.base.spec.architecture == "test_efficientnet"
+    for name in features.metrics:
+        none: list[Any] = [None] * len(run.task.folds)
+        head = frozen.fit_fold_heads(alone, features, {**frozen.PLAIN, "metric": name}, none)[0]
+        start = frozen.with_head(alone.base, head)
+        found = evaluation_look(run.task.canvases, run.task.pool, start, run.device)
+        torch.testing.assert_close(found, head(features.pool.views[0]), atol=0.02, rtol=0.02)
+
+
+def test_the_head_with_the_likelier_labels_has_the_larger_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Transfer chooses between a space that tells the classes and the probe's, which does not."""
+    run = checks.prepared(tmp_path, monkeypatch)
+    task = run.task
+    truth = np.arange(len(task.pool)) % 2
+    telling = checks.made_up(truth, task.labels)
+    silent = checks.made_up(np.zeros_like(truth), np.zeros_like(task.labels))
+    views = [
+        frozen.Bank(tuple(torch.cat(pair, dim=1) for pair in zip(a.views, b.views, strict=True)))
+        for a, b in ((silent.labeled, telling.labeled), (silent.pool, telling.pool))
+    ]
+    center = torch.cat([views[0].views[0], views[1].views[0]])
+    columns = Columns(slice(center.shape[1] // 2), slice(center.shape[1] // 2, None))
+    found = frozen.feature_metrics(center, columns, None)
+    metrics = {name: (metric,) for name, metric in found.items()}
+    features = frozen.Features(views[0], views[1], views[0], metrics)
+    monkeypatch.setattr(frozen, "_outcome", lambda _run, _features, heads, **kept: (heads, kept))
+    heads, kept = frozen.transfer(run, features)
+    assert kept["choice"]["metric"] == "levels"
+    assert kept["choice"]["weight"] > 0.9
+    said = frozen._judged(task, heads, features).argmax(axis=1)
+    assert np.array_equal(said, task.judged_labels)

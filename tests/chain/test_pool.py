@@ -7,9 +7,15 @@ import pytest
 
 pytest.importorskip("timm")
 
-import silent_checks as checks
+import dataclasses
+from pathlib import Path
 
-from tutelage.chain import pool, types
+import silent_checks as checks
+import torch
+
+from tutelage.chain import answers, pool, types
+from tutelage.heads.bank import Bank
+from tutelage.stats.unknown import Detection
 
 # --- pseudo-labels
 
@@ -114,3 +120,133 @@ def test_a_class_without_training_labels_does_not_hide_that_clusters_agree(run: 
         assert np.array_equal(one.argmax(axis=1), truth)
     labelled = pool.label_pool(run, found.beliefs, 1.0, [None] * len(task.folds))
     assert all(one is not None and set(one.labels) == {0, 2} for one in labelled)
+
+
+# --- known silent bugs
+
+
+def test_images_out_of_class_decide_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = checks.prepared(tmp_path, monkeypatch)
+    run = run.on(folds=run.task.folds[:1])
+    task = run.task
+    features, known = checks.half_foreign(task, monkeypatch), np.eye(2)[task.judged_labels]
+    logits = checks.some_beliefs(task)
+    odd = np.arange(len(logits)) % 2 == 1
+    found = []
+    for foreign in (-9.0, 9.0):
+        changed = logits.copy()
+        changed[odd] = [0.0, foreign]
+        beliefs = types.Beliefs([changed], known)
+        detections = pool.detect_unknown(run, features)
+        found.append(pool.label_pool(run, beliefs, 1.0, detections)[0])
+    one, other = found
+    for labels in found:
+        assert np.array_equal(labels.outside, odd)
+        assert not labels.accepted[odd].any()
+        assert labels.accepted.any()
+        reasons = np.array(labels.reasons())
+        assert all(reason.startswith("out of class: distance ") for reason in reasons[odd])
+        assert not any(reason.startswith("out of class") for reason in reasons[~odd])
+    np.testing.assert_array_equal(one.probs[~odd], other.probs[~odd])
+    np.testing.assert_array_equal(one.accepted, other.accepted)
+
+
+def test_judged_images_are_no_part_of_their_folds_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = checks.prepared(tmp_path, monkeypatch)
+    task = run.task
+    features = checks.half_foreign(task, monkeypatch)
+    fold = task.folds[1]
+    views = tuple(view.clone() for view in features.labeled.views)
+    for view in views:
+        view[torch.from_numpy(fold.judges)] += 5.0
+    moved = dataclasses.replace(features, labeled=Bank(views))
+    found = [pool.detect_unknown(run, f) for f in (features, moved)]
+    for number, same in ((1, True), (0, False)):
+        before, after = (detections[number] for detections in found)
+        assert before is not None
+        assert after is not None
+        assert np.array_equal(before.distances, after.distances) == same
+        assert not same or before.limit == after.limit
+
+
+def test_held_out_labels_start_no_cluster_of_their_chain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = checks.prepared(tmp_path, monkeypatch)
+    task = run.task
+    truth = np.arange(len(task.pool)) % 2
+    features = checks.made_up(truth, task.labels)
+    teacher = checks.teacher_of(task, truth, task.judged_labels)
+    held_out = task.folds[1].judges
+    turned = task.labels.copy()
+    turned[held_out] = 1 - turned[held_out]
+    other = run.on(labels=turned, judged_labels=turned)
+    before, after = (checks.ask_clusters(r, features, teacher).beliefs for r in (run, other))
+    for number, same in ((0, False), (1, True)):
+        one, two = before.pool[number], after.pool[number]
+        assert one is not None
+        assert two is not None
+        assert np.array_equal(one, two) == same
+    assert np.array_equal(before.judged[held_out], after.judged[held_out])
+
+
+def test_clusters_that_are_too_sure_do_not_outvote_the_head(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They label the pool of the first round together; each is first as sure as it may be."""
+    task = checks.prepared(tmp_path, monkeypatch).task
+    right = np.eye(2)[task.judged_labels]
+    half = np.where(np.arange(len(right))[:, None] % 2, right, right[:, ::-1])
+    says = np.eye(2)[np.arange(len(task.pool)) % 2]
+    head = types.Beliefs([4 * says for _ in task.folds], 4 * right)
+    clusters = types.Beliefs([18 * says[:, ::-1] for _ in task.folds], 18 * half)
+    for logits in answers.mean_beliefs(task, head, clusters).pool:
+        assert logits is not None
+        assert np.array_equal(logits.argmax(axis=1), says.argmax(axis=1))
+
+
+def test_images_out_of_class_move_no_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = checks.prepared(tmp_path, monkeypatch)
+    task = run.task
+    truth = np.arange(len(task.pool)) % 2
+    odd = np.arange(len(truth)) % 3 == 0
+    detections = [Detection(odd.astype(float), 0.5) for _ in task.folds]
+    metrics = checks.made_up(truth, task.labels).metrics  # no part of what is compared
+    teacher = checks.teacher_of(task, truth, task.judged_labels)
+    found = []
+    for place in (2, 3):
+        features = checks.made_up(np.where(odd, place, truth), task.labels)
+        features = dataclasses.replace(features, metrics=metrics)
+        found.append(checks.ask_clusters(run, features, teacher, detections).beliefs.pool[0])
+    one, other = found
+    assert one is not None
+    assert other is not None
+    assert np.array_equal(one[~odd], other[~odd])
+    assert not np.array_equal(one[odd], other[odd])
+
+
+def test_held_out_labels_are_no_part_of_their_chains_pseudo_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = checks.prepared(tmp_path, monkeypatch)
+    task = run.task
+    logits: list[Any] = [checks.some_beliefs(task, seed) for seed in range(len(task.folds))]
+    none: list[Any] = [None] * len(task.folds)
+    known = np.eye(2)[task.judged_labels] + 0.1
+    turned = known.copy()
+    held_out = task.folds[1].judges
+    turned[held_out] = known[held_out][:, ::-1]
+    before, after = (
+        pool.label_pool(run, types.Beliefs(logits, judged), 1.0, none) for judged in (known, turned)
+    )
+    for number, same in ((0, False), (1, True)):
+        one, other = before[number], after[number]
+        assert one is not None
+        assert other is not None
+        assert np.array_equal(one.probs, other.probs) == same

@@ -13,7 +13,9 @@ pytest.importorskip("timm")
 
 import silent_checks
 import torch
-from torch import nn
+import torch.nn.functional as F
+from processes import on_ranks
+from torch import Tensor, nn
 
 from tutelage.augment import Weak
 from tutelage.chain import frozen, pipeline, student, trained, types
@@ -35,6 +37,7 @@ from tutelage.models.zoo import create, cut, join, residual_blocks
 from tutelage.stats.calibrate import softmax
 from tutelage.stats.unknown import energy
 from tutelage.steps import distillation
+from tutelage.steps.supervised import supervised_step
 from tutelage.system.embedded import EMBEDDED, STUDENT, TEACHER
 from tutelage.system.errors import TutelageError
 from tutelage.training.best import Best
@@ -455,3 +458,140 @@ def test_the_threshold_for_unknown_images_is_matched_on_the_one_view_that_is_dep
     # What is known may differ from what is deployed: it must play no part.
     student._calibrate_to(run, copied, student._Asked(run, [outcome.model], known + 9.0))
     assert copied.spec.unknown_threshold == found
+
+
+# --- known silent bugs
+
+
+def test_student_alone_sees_labels_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = silent_checks.prepared(tmp_path, monkeypatch)
+    taught = silent_checks.student_fit(run, monkeypatch)
+    fits = silent_checks.captured_fits(monkeypatch)
+    student.train_alone(run, run.plan.student)
+    (alone,) = fits
+    assert alone.step is supervised_step
+    assert alone.settings == taught.settings
+    assert len(alone.loader.streams) == 1
+    ((labeled, count),) = alone.loader.streams
+    assert (labeled.rows.tolist(), count) == (run.task.labeled.tolist(), 8)
+    assert alone.loader.views == dataclasses.replace(taught.loader.views, teacher_sizes=())
+    taught_state = taught.model.state_dict()
+    for name, value in alone.model.state_dict().items():
+        if not name.startswith("head."):
+            assert torch.equal(value, taught_state[name]), name
+    learning = {n for n, p in alone.model.named_parameters() if p.requires_grad}
+    assert learning == {n for n, p in taught.model.named_parameters() if p.requires_grad}
+    alone.model.train()
+    taught.model.train()
+    modes = [[m.training for m in model.modules()] for model in (alone.model, taught.model)]
+    assert modes[0] == modes[1]
+
+
+def test_pipeline_teacher_is_in_evaluation_mode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = silent_checks.prepared(tmp_path, monkeypatch)
+    teacher = copy.deepcopy(run.base)
+    teacher.unfreeze_trunk()
+    teacher.set_noise(0.5, 0.0)
+    with torch.no_grad():
+        teacher.head.weight.normal_(generator=torch.Generator().manual_seed(0))
+    teacher.spec = dataclasses.replace(teacher.spec, temperature=2.0)
+    teacher.train()
+    before, still = copy.deepcopy(teacher.state_dict()), copy.deepcopy(teacher).eval()
+    fit = silent_checks.student_fit(run, monkeypatch, teacher)
+    batch = fit.loader.batch(0)
+    with torch.no_grad():
+        expected = torch.log_softmax(still(*batch.teacher_images) / 2.0, dim=1)
+    for _again in range(2):
+        found = fit.step.teacher(*batch.teacher_images)
+        torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+    loss, _metrics = fit.step(fit.model.train(), batch)
+    loss.backward()
+    assert all(p.grad is None for p in teacher.parameters())
+    for name, value in teacher.state_dict().items():
+        assert torch.equal(value, before[name]), f"distillation changed the teacher's {name}"
+    of_teacher = {p.data_ptr() for p in teacher.parameters()}
+    assert not any(p.data_ptr() in of_teacher for p in fit.model.parameters())
+
+
+def test_pipeline_gives_both_the_same_view(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = silent_checks.prepared(tmp_path, monkeypatch)
+    teacher = copy.deepcopy(run.base)
+    teacher.spec = dataclasses.replace(teacher.spec, input_size=64)
+    batch = silent_checks.student_fit(run, monkeypatch, teacher).loader.batch(0)
+    (view,) = batch.teacher_images
+    assert view.shape[-1] == 64
+    # Noise pictures: other pixels of the same picture agree only in their mean colour.
+    small, large = batch.images, F.avg_pool2d(view, 2)
+    pairs = zip(small.flatten(1), large.flatten(1), strict=True)
+    alike = [float(torch.corrcoef(torch.stack(pair))[0, 1]) for pair in pairs]
+    assert np.median(alike) > 0.9
+
+
+def test_ranks_measure_a_neck_as_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = silent_checks.prepared(tmp_path, monkeypatch)
+    monkeypatch.setattr(
+        student, "_warm_rows", lambda task: np.tile(task.pool, 5)
+    )  # several batches
+
+    def measured() -> Tensor:
+        model = student.create_student(run.config, run.base)
+        student._measure_neck(run, model)
+        statistics: Tensor = model.neck.norm.running_mean
+        return statistics
+
+    alone = measured()
+    for found in on_ranks(2, measured):
+        assert torch.equal(found, alone)
+
+
+def test_the_student_is_judged_on_images_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(student, "LEAST_APART", 1)
+    run = silent_checks.prepared(tmp_path, monkeypatch)
+    shown: list[np.ndarray] = []
+    made = student.make_bank
+
+    def noted(canvases: Any, rows: np.ndarray, *rest: Any, **options: Any) -> Any:
+        shown.append(rows)
+        return made(canvases, rows, *rest, **options)
+
+    monkeypatch.setattr(student, "make_bank", noted)
+    fits = silent_checks.captured_fits(monkeypatch)
+    student.distill(run, [copy.deepcopy(run.base)], run.plan.student)
+    apart = student._set_apart(run.task)
+    assert 0 < len(apart) <= len(run.task.pool) / 5 + 1
+    shown += [examples.rows for examples, _ in fits[0].loader.streams]
+    assert not any(np.isin(apart, rows).any() for rows in shown)
+
+
+def test_the_students_head_pairs_images_with_their_own_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(student, "LEAST_APART", 1)
+    monkeypatch.setattr(student, "STUDENT_IMAGES", 5)
+    run = silent_checks.prepared(tmp_path, monkeypatch)
+    task, teacher = run.task, copy.deepcopy(run.base)
+    number = task.pool.argsort().argsort()  # in a pool that is in no order, too
+    known = np.stack([number, -number], axis=1).astype(float)
+    pairs: list[tuple[list[int], list[float]]] = []
+    features = student._warm_features
+
+    def noted(run: Any, rows: np.ndarray, model: Any) -> Any:
+        pairs.append((rows.tolist(), []))
+        return features(run, rows, model)
+
+    def fitted(_: Any, __: Any, targets: Any) -> None:
+        pairs[-1][1].extend(targets[:, 0].tolist())
+
+    monkeypatch.setattr(student, "_warm_features", noted)
+    monkeypatch.setattr(student, "_set_warm_head", fitted)
+    silent_checks.captured_fits(monkeypatch)
+    shuffled = run.on(pool=task.pool[::-1].copy())
+    student.distill(shuffled, [teacher], run.plan.student, known[::-1])
+    (rows, targets), *_ = pairs
+    beliefs = softmax(known, teacher.spec.temperature)[:, 0]
+    own = {int(row): belief for row, belief in zip(task.pool, beliefs, strict=True)}
+    assert targets == pytest.approx([own[row] for row in rows] * student.WARM_VIEWS)

@@ -10,11 +10,14 @@ import pytest
 
 pytest.importorskip("timm")
 
+from pathlib import Path
+
 import silent_checks as checks
 import torch
 
 from tutelage.augment import Center, RandAugment, TrivialAugment, Weak
 from tutelage.chain import answers, frozen, pipeline, recipe, trained, types
+from tutelage.chain.evidence import pseudo_rows
 from tutelage.chain.plan import Work
 from tutelage.chain.stages import transfer
 from tutelage.config import TransferConfig, make_config
@@ -238,3 +241,73 @@ def test_the_loop_gets_the_users_rates_and_the_plans_steps() -> None:
     settings = trained.train_config(config, Work("trained", steps=7), lr_trunk=0.125)
     assert (settings.steps, settings.lr_head, settings.lr_trunk) == (7, 0.5, 0.125)
     assert settings.weight_decay == 0.25
+
+
+# --- known silent bugs
+
+
+def test_round_trains_on_what_the_report_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = checks.prepared(tmp_path, monkeypatch)
+    fit, labels = checks.trunk_fit(run, monkeypatch, "trained")
+    assert 0 < labels.accepted.sum() < len(labels.accepted)
+    (labeled, _count), (learned, _rest) = fit.loader.streams
+    assert learned.rows.tolist() == run.task.pool[labels.accepted].tolist()
+    assert labeled.rows.tolist() == run.task.labeled.tolist()
+    assert learned.targets.argmax(dim=1).tolist() == labels.labels[labels.accepted].tolist()
+    outcome = types.Outcome(run.base, types.Beliefs([None], np.zeros((0, 2))), False, labels)
+    done = types.Finished("self-train-1", True, "", 0.0, None, outcome)
+    assert sum(row["selected"] for row in pseudo_rows(run, [done])) == len(learned)
+
+
+def test_online_round_leaves_out_of_class_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = checks.prepared(tmp_path, monkeypatch)
+    fit, labels = checks.trunk_fit(run, monkeypatch, "online")
+    (_labeled, _count), (learned, _rest) = fit.loader.streams
+    assert 0 < labels.outside.sum() < len(labels.outside)
+    assert learned.rows.tolist() == run.task.pool[~labels.outside].tolist()
+    prior = torch.from_numpy(labels.probs[~labels.outside].mean(axis=0)).float()
+    torch.testing.assert_close(fit.step.prior, prior)
+
+
+def test_every_leg_trains_head_and_trunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved = []
+    fit = trained.fit
+
+    def noted(run: Any, model: Any, *rest: Any) -> Any:
+        after = fit(run, model, *rest)
+        was, now = model.state_dict(), after.state_dict()
+        names = ("head.weight", "trunk.conv_head.weight")
+        moved.append([not torch.equal(was[name], now[name]) for name in names])
+        return after
+
+    run = checks.prepared(tmp_path, monkeypatch)
+    monkeypatch.setattr(trained, "fit", noted)
+    run = run.on(folds=run.task.folds[:1])
+    labels = [select(softmax(checks.some_beliefs(run.task), 1.0))]
+    head = frozen.Head(torch.zeros_like(run.base.head.weight), torch.zeros(run.task.n_classes))
+    work = Work("trained", steps=6, batch_size=8, size=32, revisions=2)
+    trained.train_trunk(run, [head], labels, work, "round", judged_folds=0)
+    assert moved == [[True, True]] * 3
+
+
+def test_held_out_labels_are_not_trained_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = checks.prepared(tmp_path, monkeypatch)
+    fits = checks.captured_fits(monkeypatch)
+    task = run.task
+    heads = [
+        frozen.Head(torch.zeros_like(run.base.head.weight), torch.zeros(2)) for _ in task.folds
+    ]
+    work = Work("trained", steps=2, batch_size=8, size=32)
+    none: list[Any] = [None] * len(heads)
+    trained.train_trunk(run, heads, none, work, "transfer", judged_folds=1)
+    assert len(fits) == 2
+    held_out = set(task.judged[task.folds[1].judges].tolist())
+    used = {int(row) for examples, _ in fits[1].loader.streams for row in examples.rows}
+    assert held_out
+    assert not held_out & used

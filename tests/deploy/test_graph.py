@@ -1,15 +1,22 @@
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from deployed import picture, small_model
 from PIL import Image
 
+from tutelage.augment import Center
 from tutelage.augment.resample import center_view
+from tutelage.data.open import read_catalog
+from tutelage.data.store import open_store
 from tutelage.deploy.graph import Deployed, squash
+from tutelage.heads.bank import look
 from tutelage.models.classifier import Classifier
 from tutelage.models.zoo import create, cut
+from tutelage.training.loader import Canvases
 
 SIZES = [(48, 48), (80, 120), (120, 80), (1, 70), (70, 1), (20, 30), (9, 7), (1, 1), (301, 203)]
 
@@ -82,3 +89,30 @@ def test_the_snapshot_does_not_touch_the_model(model: Classifier) -> None:
     assert live.training
     assert all(p.requires_grad for p in live.parameters())
     assert all(torch.equal(t, before[name]) for name, t in live.state_dict().items())
+
+
+# --- known silent bugs
+
+
+def test_training_and_export_see_the_same_view(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    shapes = [(60, 90), (90, 60), (40, 40), (33, 100)]
+    pictures = [tiny.textured_image(*shape, rng) for shape in shapes]
+    for i, pixels in enumerate(pictures):
+        folder = tmp_path / "resize" / "train" / "ab"[i % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        tiny.Image.fromarray(pixels).save(folder / f"{i}.png")
+    catalog = read_catalog(tmp_path / "resize")
+    store = open_store(catalog, canvas=48, cache=tmp_path / "cache")
+    data = Canvases(store, np.arange(4), tiny.CPU)
+    model = tiny.classifier(canvas=48, crop_pct=0.8)
+    evaluated = tiny.Recorder()
+    look(data, np.arange(4), Center(0.8), evaluated, 32)
+    deployed = Deployed(model)
+    exported = tiny.Recorder()
+    deployed.model.model = exported
+    order = [int(name.split("/")[-1].split(".")[0]) for name in catalog.names]
+    for position, number in enumerate(order):
+        deployed(torch.from_numpy(pictures[number])[None])
+        gap = (exported.seen[-1][0] - evaluated.seen[0][position]).abs()
+        assert float(gap.max()) < 2.5 / 255, shapes[number]

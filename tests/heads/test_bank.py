@@ -6,6 +6,7 @@ import pytest
 import tiny
 import torch
 from processes import on_ranks
+from torch import Tensor
 
 from tutelage.augment import Center, Strong, Weak, apply
 from tutelage.data.stream import StreamedImages
@@ -144,3 +145,20 @@ def test_streamed_images_are_looked_at_as_those_of_a_store() -> None:
     data = Canvases(dataclasses.replace(tiny.store(IMAGES), images=found), ROWS, tiny.CPU)
     expected = look(tiny.canvases(IMAGES), ROWS, Center(0.875), pixels, 16, batch=2)
     assert torch.equal(look(data, ROWS, Center(0.875), pixels, 16, batch=2), expected)
+
+
+# --- known silent bugs
+
+
+def test_ranks_count_every_image_once() -> None:
+    images = tiny.smooth_images(7)
+    model = tiny.classifier().eval().requires_grad_(False)
+
+    def seen() -> Tensor:
+        view = Strong()
+        return look(tiny.canvases(images), np.arange(7), view, model, 32, batch=2)
+
+    alone = seen()
+    for found in on_ranks(3, seen):
+        assert found.shape == alone.shape, "images are counted twice or not at all"
+        assert torch.equal(found, alone)

@@ -10,6 +10,9 @@ import pytest
 
 pytest.importorskip("timm")
 
+import copy
+
+import numpy as np
 import silent_checks as checks
 import torch
 from locked import is_locked
@@ -209,3 +212,19 @@ def test_a_student_without_rounds_learns_from_the_teacher_before_them(
     else:
         assert len(taught) == 1
         assert done["no-self-train"] is done["student"]
+
+
+# --- known silent bugs
+
+
+def test_an_arm_never_teaches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = checks.prepared(tmp_path, monkeypatch)
+    checks.captured_fits(monkeypatch)
+    chain = pipeline.Pipeline(run)
+    model = copy.deepcopy(run.base)
+    beliefs = types.Beliefs([None], np.full((len(run.task.judged), 2), np.nan))
+    chain.stage("probe", lambda: types.Outcome(run.base, beliefs, frozen=False))
+    done = chain.arm("fine-tune", lambda: types.Outcome(model, beliefs, frozen=False))
+    assert done.outcome.model is model
+    assert chain.teacher.name == "probe"
+    assert [stage.name for stage in chain.finished] == ["probe"]

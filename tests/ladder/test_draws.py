@@ -12,13 +12,16 @@ import pytest
 pytest.importorskip("timm")
 
 import silent_checks as checks
+import tiny
 from locked import is_locked
 
 from tutelage import api
 from tutelage.chain import pipeline, types
-from tutelage.config import make_config
+from tutelage.config import RunConfig, make_config
 from tutelage.data.open import read_catalog
+from tutelage.ladder import draws as drawing
 from tutelage.ladder import draws as ladder
+from tutelage.ladder.draws import Ladder
 from tutelage.system.console import Console
 from tutelage.system.errors import TutelageError
 from tutelage.training.loader import Canvases
@@ -67,3 +70,22 @@ def test_a_draw_without_readable_test_images_lets_other_processes_in(
         api.ladder(copy, out, quiet=True, **checks.LADDER)
     assert not is_locked(out)
     assert not is_locked(out / "seed-0")
+
+
+# --- known silent bugs
+
+
+def test_ladder_draws_are_different(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[tuple[int, str]] = []
+
+    def noted(_: Any, out: Path, config: RunConfig, *__: Any, **___: Any) -> Any:
+        seeds.append((config.data.seed, out.name))
+        return {}
+
+    monkeypatch.setattr(drawing, "run_seed", noted)
+    config = make_config("ladder", {"seed": 5})
+    catalog = read_catalog(tiny.write_data(tmp_path / "d"))
+    ladder = Ladder(catalog, "d", tmp_path / "out", config, ["probe"], [], 3)
+    for draw in ladder.draws:
+        drawing.train_draw(ladder, draw, Console(quiet=True))
+    assert seeds == [(5, "seed-5"), (6, "seed-6"), (7, "seed-7")]

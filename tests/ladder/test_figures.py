@@ -14,6 +14,7 @@ from drawn import SEEDS, seed_of
 from tutelage.config import RunConfig, make_config
 from tutelage.data.open import read_catalog
 from tutelage.ladder import figures as ladder
+from tutelage.ladder.figures import summarise
 from tutelage.ladder.page import HELPS, HURTS, UNCLEAR
 from tutelage.ladder.request import ARMS
 
@@ -110,3 +111,24 @@ def test_draws_that_were_not_made_alike_are_noted(data: Path) -> None:
     assert noted({"size": 32}, {"size": 32}, {"size": 32}) == []
     assert noted({"size": 32}, {"size": 64}, {"size": 32}) == [ladder.UNLIKE["plan"]]
     assert noted(None, None, None, version="2") == [ladder.UNLIKE["versions"]]
+
+
+# --- known silent bugs
+
+
+def test_ladder_differences_are_paired() -> None:
+    def drawn(seed: int, **accuracy: float) -> dict[str, Any]:
+        shared = {"kept": None, "seconds": 1.0, "total_seconds": 1.0, "parameters": 1,
+                  "latency_ms": None}  # fmt: skip
+        arms = [
+            {"arm": arm, "test": {"n": 100, "accuracy": value, "ece": 0.1}, **shared}
+            for arm, value in accuracy.items()
+        ]
+        return {"seed": seed, "arms": arms}
+
+    draws = [drawn(0, probe=0.7, transfer=0.8), drawn(1, probe=0.5, transfer=0.61),
+             drawn(2, probe=0.6, transfer=0.69)]  # fmt: skip
+    (change,) = summarise(draws)[1]
+    assert change.each == pytest.approx([0.1, 0.11, 0.09])
+    half = 4.302653 * 0.01 / 3**0.5
+    assert change.mean == pytest.approx((0.1, 0.1 - half, 0.1 + half), abs=1e-6)

@@ -1,3 +1,5 @@
+import copy
+
 import tiny
 import torch
 
@@ -38,3 +40,23 @@ def test_the_average_is_in_eval_mode_without_gradient_and_the_model_stays_as_it_
     assert not any(parameter.requires_grad for parameter in ema.model.parameters())
     assert model.training
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+# --- known silent bugs
+
+
+def test_ema_averages_the_buffers() -> None:
+    model = tiny.classifier()
+    ema = EMA(model, decay=0.5)
+    before = copy.deepcopy(model.state_dict())
+    with torch.no_grad():
+        for value in model.state_dict().values():
+            value.add_(3)
+    ema.update(model)
+    decay = min(0.5, 2 / 11)
+    after = ema.model.state_dict()
+    names = [name for name in after if "running" in name]
+    assert len(names) == 2
+    for name in [*names, "head.weight", "trunk.0.weight"]:
+        torch.testing.assert_close(after[name], before[name] + 3 * (1 - decay))
+    assert int(after["trunk.1.num_batches_tracked"]) == 3

@@ -1,6 +1,7 @@
 import copy
 
 import pytest
+import tiny
 import torch
 
 from tutelage.models.classifier import Classifier
@@ -116,3 +117,26 @@ def test_a_model_in_training_is_neither_changed_nor_followed(
 def test_unknown_choices_are_refused(model: Classifier, options: dict) -> None:
     with pytest.raises(TutelageError, match="expected"):
         Forward(model, **options)
+
+
+# --- known silent bugs
+
+
+def test_forward_is_an_evaluation_snapshot() -> None:
+    images = tiny.batches(1)[0].images
+    for backend in ("torch", "onnxruntime"):
+        model = tiny.classifier().train()
+        model.set_noise(0.5, 0.0)
+        before = copy.deepcopy(model.state_dict())
+        expected = copy.deepcopy(model).eval()(images)
+        forward = Forward(model, "logits", backend)
+        for _again in range(2):
+            found = forward(images)
+            torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+            assert not found.requires_grad
+        assert model.training
+        for name, value in model.state_dict().items():
+            assert torch.equal(value, before[name]), f"the snapshot changed {name}"
+        with torch.no_grad():
+            model.head.weight.add_(1.0)
+        torch.testing.assert_close(forward(images), expected, atol=1e-4, rtol=1e-4)

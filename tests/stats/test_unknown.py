@@ -5,9 +5,11 @@ from math import inf, log, sqrt
 import numpy as np
 import pytest
 
+from tutelage.stats import unknown as outofclass
 from tutelage.stats.unknown import (
     FEW,
     KEPT,
+    MOST,
     Detection,
     detect,
     energy,
@@ -146,3 +148,24 @@ def test_too_few_labels_leave_everything(per_class: int) -> None:
 
 def test_an_image_at_the_limit_stays() -> None:
     assert Detection(np.array([0.1, 0.2, 0.3]), 0.2).outside.tolist() == [False, False, True]
+
+
+# --- known silent bugs
+
+
+def test_limit_comes_from_held_out_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outofclass, "FEW", 4)
+    rng = np.random.default_rng(0)
+    means = 0.5 * rng.normal(size=(2, 60))
+    labels, classes = np.arange(12) % 2, np.arange(400) % 2
+    features = means[labels] + rng.normal(size=(12, 60))
+    pool = means[classes] + rng.normal(size=(400, 60))
+    alone = [
+        mean_distances(np.delete(features, i, 0), np.delete(labels, i), features[[i]])[0]
+        for i in range(12)
+    ]
+    np.testing.assert_allclose(held_out_distances(features, labels), alone)
+    found = detect(features, labels, pool)
+    assert not found.outside.any()
+    seen = fit_limit(mean_distances(features, labels, features))
+    assert seen.share < (found.distances > seen.value).mean() <= MOST  # else the bug does not show

@@ -149,3 +149,24 @@ def test_a_view_for_each_teacher_is_needed() -> None:
 def test_teachers_of_other_classes_are_refused() -> None:
     with pytest.raises(TutelageError, match="teacher 2 knows c, b, a, the first knows a, b, c"):
         Teachers([model(1), model(2, classes=("c", "b", "a"))])
+
+
+# --- known silent bugs
+
+
+def test_teacher_gets_no_gradient() -> None:
+    student, teacher = tiny.classifier(seed=1), tiny.classifier(seed=2)
+    asked: list[bool] = []
+
+    def watched(images: Tensor) -> Tensor:
+        asked.append(torch.is_grad_enabled())
+        return teacher(images)
+
+    batch = tiny.batches(1)[0]
+    batch = dataclasses.replace(batch, teacher_images=(batch.images,))
+    step = DistillationStep(watched, temperature=2.0, alpha=0.5)
+    loss, _metrics = step(student, batch)
+    loss.backward()
+    assert asked == [False]
+    assert all(p.grad is None for p in teacher.parameters())
+    assert all(p.grad is not None for p in student.parameters())

@@ -5,6 +5,7 @@ import pytest
 import tiny
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 
 from tutelage.steps.fixmatch import (
     FixMatch,
@@ -260,3 +261,41 @@ def test_a_running_mean_of_nothing_stays() -> None:
     found = running_mean(EVEN, torch.tensor([[1.0, 0.0], [0.8, 0.2]]), 0.5)
     torch.testing.assert_close(found, torch.tensor([0.7, 0.3]))
     assert running_mean(EVEN, torch.zeros(0, 2), 0.5) is EVEN
+
+
+# --- known silent bugs
+
+
+def test_online_counter_counts_what_the_loss_uses() -> None:
+    n = 8
+    weights = torch.tensor([1.0, 1.0] + [0.0] * 6)
+    weak = torch.tensor([[2.0, 0], [0, 2], [2, 0], [1.2, 0], [0.5, 0], [0, 0.2], [0, 0.6], [0, 3]])
+    strong = torch.linspace(-1, 1, 2 * n).view(n, 2)[2:].requires_grad_()
+    targets = F.one_hot(torch.tensor([0, 1] + [0] * 6), 2).float()
+    images = torch.zeros(n, 3, 2, 2)
+    batch = Batch(images, targets, weights, strong=images[2:], ids=torch.arange(6))
+    prior = torch.tensor([0.2, 0.8])
+    step = OnlineStep(prior, FixMatch(0.7))
+    step.marginal = torch.tensor([0.6, 0.4])
+
+    class Fixed(nn.Module):
+        def forward(self, _images: Tensor) -> Tensor:
+            return torch.cat([weak, strong])
+
+    loss, metrics = step(Fixed(), batch)
+    probs = torch.softmax(weak, dim=1)
+    marginal = 0.99 * torch.tensor([0.6, 0.4]) + 0.01 * probs[2:].mean(dim=0)
+    aligned = probs * prior / marginal
+    aligned = aligned / aligned.sum(dim=1, keepdim=True)
+    taken = aligned.amax(dim=1)[2:] >= 0.7
+    unaligned = probs.amax(dim=1)[2:] >= 0.7
+    assert not torch.equal(taken, unaligned)  # else the order could not be told
+    assert int(taken.sum()) != int(unaligned.sum())
+    assert float(metrics["pseudo_labeled"]) == pytest.approx(float(taken.float().mean()))
+    beliefs = aligned.argmax(dim=1)[2:]
+    each = F.cross_entropy(strong, beliefs, reduction="none")
+    by_hand = F.cross_entropy(weak[:2], targets[:2]) + (each * taken).mean()
+    torch.testing.assert_close(loss, by_hand)
+    (gradient,) = torch.autograd.grad(loss, strong)
+    learned = gradient.abs().sum(dim=1) > 0
+    assert torch.equal(learned, taken)

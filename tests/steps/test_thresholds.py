@@ -40,6 +40,15 @@ def test_flexmatch_judges_by_the_marks_of_earlier_batches() -> None:
     assert flex.marks[:4].tolist() == [0, 0, -1, -1]
 
 
+def test_flexmatch_counts_sure_images() -> None:
+    flex = FlexMatch(2, 4, 0.8)
+    flex(views([[0.9, 0.1], [0.3, 0.7], [0.1, 0.9]]))
+    # One sure image a class; image 1 is unsure and 3 unseen, so 2 are unused: beta = 1/2, M = 1/3.
+    low, high = 0.8 / 3 - 0.01, 0.8 / 3 + 0.01
+    found = flex(views([[low, 0.0], [high, 0.0], [0.0, low], [0.0, high]], ids=[0, 0, 0, 0]))
+    assert found.weights.tolist() == [0.0, 1.0, 0.0, 1.0]
+
+
 def test_flexmatch_lowers_the_threshold_of_a_class_but_marks_at_the_fixed_one() -> None:
     flex = FlexMatch(2, 10, 0.9)
     flex.marks[:10] = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1, 1, -1])

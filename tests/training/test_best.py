@@ -1,8 +1,13 @@
 """When a model is looked at, what is kept of it, and when its training is in vain."""
 
+import copy
+from pathlib import Path
+
 import pytest
 import tiny
 import torch
+import trainings
+from torch import Tensor, nn
 
 from tutelage.models.classifier import Classifier
 from tutelage.training.best import Best, first_look
@@ -76,3 +81,48 @@ def test_it_goes_on_from_its_state() -> None:
     after.after(8, 8, numbered(4))
     assert after.measured == [3.0, 1.0, 2.0, 1.5]
     assert number_of(after.restore(numbered(9))) == 1
+
+
+# --- known silent bugs
+
+
+def scripted(*figures: float) -> tuple[Best, list[dict[str, Tensor]]]:
+    """What measures these figures at its looks, and the states that it was shown."""
+    shown: list[dict[str, Tensor]] = []
+
+    def measure(model: nn.Module) -> float:
+        shown.append(copy.deepcopy(model.state_dict()))
+        return figures[len(best.measured)]
+
+    best = Best(measure)
+    return best, shown
+
+
+def test_the_best_state_is_delivered() -> None:
+    best, shown = scripted(4.0, 3.0, 1.0, 2.0, 5.0)
+    found, _ = trainings.trained("supervised", best=best)
+    assert len(shown) == 5
+    assert all(torch.equal(found[name], value) for name, value in shown[2].items())
+    best, shown = scripted(1.0, 1.0, 2.0, 2.0, 1.0)  # no better than the start, which stays
+    found, _ = trainings.trained("supervised", best=best)
+    assert all(torch.equal(found[name], value) for name, value in shown[0].items())
+
+
+def test_a_training_in_vain_ends() -> None:
+    best, shown = scripted(1.0, 2.0, 0.0, 0.0, 0.0)
+    found, history = trainings.trained("supervised", best=best)
+    assert len(shown) == 2
+    assert history[-1]["step"] == 2
+    assert all(torch.equal(found[name], value) for name, value in shown[0].items())
+
+
+def test_a_training_goes_on_with_its_best_state(tmp_path: Path) -> None:
+    figures = (4.0, 1.0, 3.0, 2.0, 5.0)
+    expected, _ = trainings.trained("supervised", best=scripted(*figures)[0])
+    for after in (1, 2, 4, 6):
+        folder = tmp_path / str(after)
+        resumed = trainings.cut_off("supervised", folder, after, best=scripted(*figures)[0])
+        best, _ = scripted(*figures)
+        found, _ = trainings.continued("supervised", resumed, best=best)
+        assert best.measured == list(figures)
+        assert all(torch.equal(found[name], value) for name, value in expected.items()), after

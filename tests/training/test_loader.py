@@ -1,14 +1,20 @@
 import dataclasses
 import itertools
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 import tiny
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from tutelage.augment import Center, Strong, Weak, apply
+from tutelage.data import stream
 from tutelage.data.stream import StreamedImages
+from tutelage.steps.distillation import DistillationStep
 from tutelage.system.ranks import Ranks
 from tutelage.training.loader import Canvases, Loader, Views, deal, spaced
 
@@ -215,17 +221,25 @@ def test_streamed_passes_hold_every_image_once(streams: Any) -> None:
 def test_a_rank_decodes_what_it_takes_and_all_of_it_ahead(
     mix: str, world: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    take = StreamedImages._take
+    fill, take, ahead = StreamedImages._fill, StreamedImages._take, [False]
+
+    def filling(self: StreamedImages, *args: Any) -> Any:
+        ahead[0] = True
+        try:
+            return fill(self, *args)
+        finally:
+            ahead[0] = False
 
     def watched(self: StreamedImages, rows: np.ndarray, stop: Any = None) -> np.ndarray:
-        if stop is None:  # in the training itself
+        if ahead[0]:
+            decoded.append(len(rows))
+        else:  # in the training itself
             assert self._held is not None
             here, _ = self._held.find(rows)
             assert here.all()
-        else:
-            decoded.append(len(rows))
         return take(self, rows, stop)
 
+    monkeypatch.setattr(StreamedImages, "_fill", filling)
     monkeypatch.setattr(StreamedImages, "_take", watched)
     views = Views(Weak(), 8, mix=mix, mix_share=1.0)
     if mix == "strong":
@@ -396,3 +410,105 @@ def test_mix_share_is_the_share_of_mixed_batches(share: float, low: int, high: i
 def test_mixing_beside_a_second_view_is_refused(second: str) -> None:
     with pytest.raises(ValueError, match="not mixed"):
         Views(Weak(), 32, mix="cutmix", **{second: Weak()})  # type: ignore[arg-type]
+
+
+# --- known silent bugs
+
+
+def _small_of(large: Tensor) -> Tensor:
+    return F.avg_pool2d(large, 2)
+
+
+def _paired_loader(mix: str, seed: int = 3) -> Loader:
+    images = tiny.smooth_images(24, 96)
+    data = tiny.canvases(images, np.linspace(0.7, 1.4, 24, dtype=np.float32))
+    views = Views(Strong(), 96, mix=mix, mix_share=1.0, teacher_sizes=(192,))
+    labeled = tiny.examples(np.arange(24), np.arange(24) % 2)
+    return Loader(data, labeled, None, views, batch_size=16, labeled_per_batch=16, seed=seed)
+
+
+def test_teacher_and_student_see_the_same_views() -> None:
+    batch = _paired_loader("none").batch(0)
+    (large,) = batch.teacher_images
+    gap = (_small_of(large) - batch.images).abs().flatten(1).mean(dim=1)
+    other = (batch.images.roll(1, 0) - batch.images).abs().flatten(1).mean(dim=1)
+    assert float(gap.max()) < 0.05
+    assert float(gap.median()) < 0.01 < 0.1 < float(other.median())
+
+
+def test_teacher_and_student_see_the_same_mixing() -> None:
+    for mix in ("cutmix", "mixup"):
+        batch = _paired_loader(mix).batch(1)
+        (large,) = batch.teacher_images
+        gap = (_small_of(large) - batch.images).abs().flatten(1).mean(dim=1)
+        assert float(gap.max()) < 0.05, mix
+        assert float(gap.median()) < 0.01, mix
+
+
+def test_each_model_normalises_with_its_own_numbers() -> None:
+    batch = _paired_loader("none").batch(0)
+    assert 0.0 <= float(batch.images.min()) < 0.3 < 0.7 < float(batch.images.max()) <= 1.0
+    seen: dict[str, Tensor] = {}
+
+    def spy(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+        def note(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            seen[name] = inputs[0].detach()
+
+        return note
+
+    numbers = {"student": (0.5, 0.5), "teacher": (0.4, 0.2)}
+    models = {n: tiny.classifier(mean=(m,) * 3, std=(s,) * 3) for n, (m, s) in numbers.items()}
+    for name, model in models.items():
+        model.trunk.register_forward_pre_hook(spy(name))
+    teacher = models["teacher"].eval()
+    DistillationStep(teacher, temperature=1.0, alpha=1.0)(models["student"].eval(), batch)
+    for name, images in (("student", batch.images), ("teacher", batch.teacher_images[0])):
+        mean, std = numbers[name]
+        torch.testing.assert_close(seen[name], (images - mean) / std)
+
+
+def test_few_labels_are_repeated_not_dropped() -> None:
+    images = tiny.smooth_images(8)
+    labeled = tiny.examples(np.arange(3), np.array([0, 1, 0]))
+    pool = tiny.examples(np.arange(3, 8), np.full(5, -1))
+    for others, per_batch in ((None, 16), (pool, 12)):
+        loader = Loader(
+            tiny.canvases(images),
+            labeled,
+            others,
+            Views(Weak(), 32),
+            batch_size=16,
+            labeled_per_batch=12,
+            seed=0,
+        )
+        counts: list[int] = []
+        for step in range(2):
+            batch = loader.batch(step)
+            assert len(batch.images) == 16
+            assert int((batch.weights > 0).sum()) == per_batch
+            counts.append(int(batch.targets[batch.weights > 0][:, 1].sum()))
+        total = 2 * per_batch / 3
+        assert math.floor(total) <= sum(counts) <= math.ceil(total)
+
+
+def test_streamed_passes_are_shuffled_anew_and_whole() -> None:
+    n, window = 1003, 512  # blocks of four
+    stream._windows.cache_clear()
+    stream._shuffled.cache_clear()
+    passes = [deal(n, n, step, (0, 1), window) for step in range(2)]
+    for one in passes:
+        assert sorted(one) == list(range(n)), "images are left out or doubled"
+        assert np.ptp(one[: window // 2]) > n // 2, "a window is of one place"
+        assert (np.abs(np.diff(one)) == 1).mean() < 0.1, "images come in the order of the data"
+    assert not np.array_equal(*passes)
+
+
+def test_streamed_images_are_the_stored_ones() -> None:
+    images = tiny.smooth_images(40)
+    streamed = stream.StreamedImages(lambda row: (images[row], 1.0, ""), 40, 32, print)
+    data = Canvases(
+        dataclasses.replace(tiny.store(images), images=streamed), np.arange(40), tiny.CPU
+    )
+    batches = [np.random.default_rng(step).permutation(40)[:8] for step in range(12)]
+    for rows, _ in zip(batches, data.ahead(batches), strict=False):
+        assert np.array_equal(data.take(rows)[0].numpy(), images[rows])

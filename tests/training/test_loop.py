@@ -9,6 +9,7 @@ import tiny
 import torch
 
 from tutelage.config import TrainConfig
+from tutelage.models.zoo import create
 from tutelage.steps.supervised import supervised_step
 from tutelage.system.errors import TutelageError
 from tutelage.training.batch import Batch
@@ -226,3 +227,28 @@ def test_the_callers_batches_and_copies_are_left_alone() -> None:
     for before, after in zip(kept, data, strict=True):
         assert torch.equal(before.images, after.images)
         assert torch.equal(before.targets, after.targets)
+
+
+# --- known silent bugs
+
+
+def test_trained_weights_move() -> None:
+    torch.manual_seed(0)
+    model = create("test_efficientnet", ["a", "b"], canvas=32, input_size=32, weights="none")
+    before = copy.deepcopy(model.state_dict())
+    config = TrainConfig(4, lr_head=1e-2, lr_trunk=1e-2, layer_decay=0.8, log_every=1)
+    result = train(model, tiny.batches(4), supervised_step, config, device=tiny.CPU)
+    for one in (model, result.model):
+        for name, value in one.state_dict().items():
+            assert not torch.equal(value, before[name]), f"{name} never changed"
+
+
+def test_frozen_weights_stay() -> None:
+    model = tiny.classifier()
+    model.freeze_trunk()
+    before = copy.deepcopy(model.state_dict())
+    result = train(model, tiny.batches(3), supervised_step, TrainConfig(3), device=tiny.CPU)
+    for one in (model, result.model):
+        for name, value in one.state_dict().items():
+            moved = not torch.equal(value, before[name])
+            assert moved == name.startswith("head."), f"{name}: moved is {moved}"

@@ -2,9 +2,15 @@
 
 from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import pytest
+import tiny
+import torch
 
+from tutelage.config import TrainConfig
+from tutelage.steps.supervised import supervised_step
+from tutelage.training.loop import learning_rate_factor, train
 from tutelage.training.pace import FIRST_CHECK, Pace
 
 
@@ -127,3 +133,23 @@ def test_without_a_limit_nothing_is_measured() -> None:
         assert pace.planned_step(step) == step
         pace.after(step)
     assert pace.steps == 1000
+
+
+# --- known silent bugs
+
+
+def test_a_shortened_training_has_the_whole_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+    step = torch.optim.AdamW.step
+
+    def spy(self: Any, *args: Any) -> Any:
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *args)
+
+    config = TrainConfig(40, lr_head=1e-3, lr_trunk=1e-3)
+    pace = Pace(40, decided=[(10, 16)])  # of the 30 steps that were left, every fifth
+    monkeypatch.setattr(torch.optim.AdamW, "step", spy)
+    train(tiny.classifier(), tiny.batches(40), supervised_step, config, device=tiny.CPU, pace=pace)
+    assert len(rates) == 16
+    expected = [1e-3 * learning_rate_factor(at - 1, 40, 4) for at in (9, 10, 15, 20, 40)]
+    assert [rates[at - 1] for at in (9, 10, 11, 12, 16)] == pytest.approx(expected)
