@@ -36,8 +36,8 @@ import pools
 from shapes import contents
 
 from tutelage.data.shards import Shard, find_shards
-from tutelage.deploy.label_folder import LABELS, LabelFolder
-from tutelage.deploy.label_shards import Labelling, label_shards
+from tutelage.deploy.label_files import LABELS, LabelFolder
+from tutelage.deploy.pseudo_label import Labelling, label_shards
 from tutelage.system.console import Console
 from tutelage.system.engines import Engine, Local, Ray, Resources
 from tutelage.system.storage import Place

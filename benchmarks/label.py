@@ -42,7 +42,7 @@ import results
 from chain import PACKAGES
 from tutelage.data.decode import decode
 from tutelage.data.shards import find_shards
-from tutelage.deploy.label_folder import LABELS
+from tutelage.deploy.label_files import LABELS
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.system.cores import cores
 

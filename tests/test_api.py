@@ -18,8 +18,8 @@ from shapes import CLASSES, SETTINGS, contents, read_metrics, write_shapes
 from tutelage import api
 from tutelage.data.decode import decode
 from tutelage.data.open import open_data
+from tutelage.deploy.bench import Latency
 from tutelage.deploy.graph import TorchModel
-from tutelage.deploy.latency import Latency
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.models.folder import load_model, save_model
 from tutelage.review.items import open_run

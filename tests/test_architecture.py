@@ -36,12 +36,10 @@ BUILT_ON = {
 }
 TORCH_FREE = (
     "__init__", "__main__", "_version", "api", "cli", "config", "data", "deploy.answers",
-    "deploy.access_log", "deploy.bench", "deploy.export", "deploy.fetch", "deploy.find",
-    "deploy.images", "deploy.label_accepted", "deploy.label_folder", "deploy.label_model",
-    "deploy.label_shards", "deploy.label_table",
-    "deploy.latency", "deploy.openapi", "deploy.pages",
-    "deploy.predict", "deploy.pseudo_label", "deploy.runtime", "deploy.serve", "deploy.tables",
-    "deploy.uploads", "explore.request", "ladder.curve", "ladder.request", "models.given",
+    "deploy.bench", "deploy.export", "deploy.find", "deploy.images", "deploy.label_files",
+    "deploy.openapi", "deploy.pages", "deploy.predict", "deploy.pseudo_label", "deploy.runtime",
+    "deploy.serve", "deploy.uploads",
+    "explore.request", "ladder.curve", "ladder.request", "models.given",
     "review.app", "review.deciding", "review.ending",
     "review.items", "review.suggested", "stats.calibrate", "stats.class_shares",
     "stats.estimated_accuracy", "stats.intervals", "stats.label_errors", "stats.metrics",

@@ -18,11 +18,15 @@ from PIL import Image  # noqa: E402
 
 from tutelage.data.decode import decode  # noqa: E402
 from tutelage.deploy.answers import answer  # noqa: E402
-from tutelage.deploy.description import write_description  # noqa: E402
-from tutelage.deploy.golden import write_golden  # noqa: E402
 from tutelage.deploy.graph import Deployed  # noqa: E402
 from tutelage.deploy.onnx import export_onnx  # noqa: E402
-from tutelage.deploy.portable import canvas_and_view, export_portable, export_view  # noqa: E402
+from tutelage.deploy.portable import (  # noqa: E402
+    canvas_and_view,
+    export_portable,
+    export_view,
+    write_description,
+    write_golden,
+)
 from tutelage.deploy.runtime import OnnxModel  # noqa: E402
 from tutelage.models.classifier import Classifier  # noqa: E402
 

@@ -28,8 +28,8 @@ NETWORK = {
     "huggingface_hub": ("models.zoo", "models.teachers"),  # the latter lists its cache
     "fsspec": ("system.storage",),
     "ray": ("system.engines",),
-    "urllib": ("deploy.fetch",),
-    "http": ("deploy.fetch",),
+    "urllib": ("deploy.images",),
+    "http": ("deploy.images",),
     **dict.fromkeys(("ftplib", "smtplib", "ssl", "requests", "httpx", "aiohttp", "boto3"), ()),
 }
 OFFLINE = ("urllib.parse",)  # of the same packages: it takes addresses apart, and opens none

@@ -1,6 +1,5 @@
-"""What a model costs: the figures are those of its file and of runs that were made."""
-
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +7,32 @@ import pytest
 from answering import write_model
 
 from tutelage import cli
-from tutelage.deploy.bench import bench_model, describe
+from tutelage.deploy import bench as latency
+from tutelage.deploy.bench import bench_model, describe, latencies
 from tutelage.system.errors import TutelageError
+
+
+def test_median_and_fifth_percentile_of_known_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    waits = iter([0.5, 0.5, 0.001, 0.002, 0.003, 0.004, 0.005])
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+
+    def call() -> None:
+        now[0] += next(waits)
+
+    monkeypatch.setattr(latency, "WARMUP", 2)
+    (result,) = latencies([call], runs=5)
+    assert result.p50_ms == pytest.approx(3.0)
+    assert result.p05_ms == pytest.approx(1.2)
+    assert result.runs == 5
+
+
+def test_calls_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    monkeypatch.setattr(latency, "WARMUP", 1)
+    results = latencies([lambda: order.append("a"), lambda: order.append("b")], runs=2)
+    assert "".join(order) == "ababab"
+    assert len(results) == 2
 
 
 def test_every_model_is_measured_at_both_batches(

@@ -209,7 +209,7 @@ class Blocker:
 sys.meta_path.insert(0, Blocker())
 import numpy as np
 from tutelage.deploy.runtime import OnnxModel
-from tutelage.deploy.latency import onnx_latency
+from tutelage.deploy.bench import onnx_latency
 model = OnnxModel(sys.argv[1])
 probabilities = model.probabilities([np.load(sys.argv[2])])
 onnx_latency(sys.argv[1])

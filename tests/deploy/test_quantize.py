@@ -9,8 +9,8 @@ import pytest
 from deployed import IMAGES, picture, small_model
 
 from tutelage.deploy import quantize
+from tutelage.deploy.bench import Latency
 from tutelage.deploy.graph import TorchModel
-from tutelage.deploy.latency import Latency
 from tutelage.deploy.onnx import export_onnx
 from tutelage.deploy.quantize import quantize_onnx, write_int8
 from tutelage.deploy.runtime import OnnxModel

@@ -31,17 +31,22 @@ def tiny(tmp_path: Path) -> Path:
         helper.make_node("Cast", ["images"], ["x"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["x"], ["m"], axes=[1, 2], keepdims=0),
         helper.make_node("Slice", ["m", "zero", "two", "one"], ["probabilities"]),
+        helper.make_node("ReduceMax", ["m"], ["energy"], axes=[1], keepdims=0),
     ]
     numbers = {"zero": 0, "two": 2, "one": 1}
     graph = helper.make_graph(
         nodes,
         "g",
         [value("images", TensorProto.UINT8, ["N", "H", "W", 3])],
-        [value("probabilities", TensorProto.FLOAT, ["N", 2])],
+        [
+            value(name, TensorProto.FLOAT, ["N", *rest])
+            for name, *rest in (("probabilities", 2), ("energy",))
+        ],
         [helper.make_tensor(k, TensorProto.INT64, [1], [v]) for k, v in numbers.items()],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     props = {"classes": '["r", "g"]', "temperature": "1.5", "input_size": "8", "canvas": "9"}
+    props |= dict.fromkeys(("unknown_threshold", "decision_threshold"), "null")
     helper.set_model_props(model, {f"tutelage.{k}": v for k, v in props.items()})
     onnx.save(model, str(tmp_path / "tiny.onnx"))
     return tmp_path / "tiny.onnx"
@@ -74,10 +79,6 @@ def test_large_images_make_smaller_batches(tiny: Path, monkeypatch: pytest.Monke
 
 def test_no_images(tiny: Path) -> None:
     assert OnnxModel(tiny).probabilities([]).shape == (0, 2)
-
-
-def test_a_file_from_before_thresholds_still_answers(tiny: Path) -> None:
-    assert OnnxModel(tiny).unknown_threshold is None
 
 
 @pytest.mark.parametrize(
@@ -137,9 +138,12 @@ def test_metadata_of_wrong_types_is_refused(tiny: Path, metadata: dict[str, str]
         OnnxModel(changed(tiny, **metadata))
 
 
-def test_a_model_that_promises_energies_must_give_them(tiny: Path) -> None:
+def test_a_model_without_energies_is_refused(tiny: Path) -> None:
+    model = onnx.load(str(tiny))
+    del model.graph.output[1]
+    onnx.save(model, str(tiny))
     with pytest.raises(TutelageError, match=r"gives \['probabilities'\]; expected"):
-        OnnxModel(changed(tiny, unknown_threshold="1.5"))
+        OnnxModel(tiny)
 
 
 def test_answers_of_another_number_of_classes_are_refused(tiny: Path) -> None:

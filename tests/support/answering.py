@@ -44,6 +44,7 @@ def write_model(path: Path, *, threshold: float | None = None, most: float = 255
         "classes": '["r", "g"]',
         "temperature": "1.0",
         "unknown_threshold": "null" if threshold is None else repr(threshold),
+        "decision_threshold": "null",
         "input_size": "8",
         "canvas": "8",
         "parameters": "7",

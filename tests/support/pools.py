@@ -20,8 +20,8 @@ import tarred
 from PIL import Image
 
 from tutelage.data.shards import find_shards
-from tutelage.deploy.label_folder import LABELS, LabelFolder
-from tutelage.deploy.label_shards import Labelling, Share, label_shards
+from tutelage.deploy.label_files import LABELS, LabelFolder
+from tutelage.deploy.pseudo_label import Labelling, Share, label_shards
 from tutelage.system.console import Console
 from tutelage.system.engines import Local, Resources
 from tutelage.system.stop import Terminated, handled
@@ -92,12 +92,11 @@ class ByColour:
         time.sleep(self.seconds)
         return np.stack([image.reshape(-1, 3).mean(axis=0) for image in pixels])
 
-    def finish(self, prepared: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    def finish(self, prepared: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Their shares, and minus their sum as an energy."""
         self.seen += len(prepared)
         probabilities = (prepared / prepared.sum(axis=1, keepdims=True)).astype(np.float32)
-        energy = None if self.unknown_threshold is None else -prepared.sum(axis=1)
-        return probabilities, energy
+        return probabilities, -prepared.sum(axis=1)
 
 
 def label(out: Path, *places: Path | str, **options: Any) -> dict[str, Any] | None:

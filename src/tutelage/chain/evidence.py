@@ -10,7 +10,7 @@ from tutelage.chain.measure import Tested
 from tutelage.chain.sheets import class_sheets, rounds, sheets
 from tutelage.chain.types import Finished, Run
 from tutelage.data.split import ROLES
-from tutelage.deploy.latency import onnx_latency
+from tutelage.deploy.bench import onnx_latency
 from tutelage.models.classifier import count_parameters
 from tutelage.report.model import (
     FILES,

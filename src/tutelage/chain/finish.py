@@ -19,10 +19,10 @@ from tutelage.chain.types import Finished, Run
 from tutelage.chain.worklist import write_worklist
 from tutelage.data.finished import CARD, REPORT, RESULT, note_finished
 from tutelage.data.runfolder import repeating_line
-from tutelage.deploy.description import write_description
 from tutelage.deploy.export import PARITY_IMAGES, noise_images, readable
 from tutelage.deploy.find import find_model, reference_file
 from tutelage.deploy.onnx import export_onnx, parity
+from tutelage.deploy.portable import write_description
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.models.classifier import count_parameters
 from tutelage.models.folder import save_model

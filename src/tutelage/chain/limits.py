@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tutelage.chain.student import create_student
 from tutelage.config import DistillConfig, RunConfig
-from tutelage.deploy.latency import latencies, onnx_call
+from tutelage.deploy.bench import latencies, onnx_call
 from tutelage.deploy.onnx import export_onnx
 from tutelage.models.classifier import Classifier, count_parameters
 from tutelage.models.sizes import set_input_size

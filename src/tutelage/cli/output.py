@@ -149,8 +149,7 @@ def _print_predictions(
     *,
     as_json: bool,
 ) -> None:
-    from tutelage.deploy.answers import decided_otherwise, summary
-    from tutelage.deploy.tables import as_json_lines, formula_cells
+    from tutelage.deploy.answers import as_json_lines, decided_otherwise, formula_cells, summary
     from tutelage.system.console import printable
 
     if as_json and rows:

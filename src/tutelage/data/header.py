@@ -23,6 +23,7 @@ LABEL = (
     *("species", "diagnosis"),
 )
 SPLIT = ("split", "set", "subset", "dataset")
+LABELLED_BY = "labelled_by"  # of a table of accepted pseudo-labels: which model each label is from
 _NO_LABEL = {"na", "n/a", "nan", "null", "-1", "?"}  # what programs write for "no label"
 _FEW = 10  # different labels, or rows, that say nothing about what a column is
 
@@ -57,10 +58,14 @@ def find_columns(where: str, names: Sequence[str], asked: TableConfig) -> Column
     )
     splits = [name for known in SPLIT for name in names if _fits(name, (known,))]
     warnings = [] if label is not None else [said]
+    judged = "nothing that is judged by them says how well a model does"
     if {"label", "confidence"} <= {*names} and any(name.startswith("p_") for name in names):
         warnings.append(
-            f"{where} looks like answers of tutelage predict, so its labels are a model's: nothing "
-            "that is judged by them says how well a model does"
+            f"{where} looks like answers of tutelage predict, so its labels are a model's: {judged}"
+        )
+    if LABELLED_BY in names:
+        warnings.append(
+            f"{where} has a column {LABELLED_BY}, so these labels are a model's: {judged}"
         )
     return Columns(image, label, tuple(splits), tuple(warnings))
 

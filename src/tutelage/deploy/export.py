@@ -15,7 +15,6 @@ from tutelage.data.decode import UnreadableImage, decode
 from tutelage.data.open import Data, open_data
 from tutelage.data.runfolder import catalog_of, has_data
 from tutelage.deploy.answers import read_threshold, threshold_text
-from tutelage.deploy.description import write_description
 from tutelage.deploy.find import find_model
 from tutelage.system.errors import TutelageError, need
 
@@ -68,7 +67,7 @@ def export(
         )
     shown = own[:PARITY_IMAGES] or noise_images(loaded.spec.canvas)
     if portable or view:
-        from tutelage.deploy.golden import golden_folder
+        from tutelage.deploy.portable import golden_folder
 
         golden_folder(path)  # refused before anything is written
     checked = _written(loaded, path, format, shown, folder)
@@ -137,6 +136,7 @@ def _quantized(
     model: Any, path: Path, images: Sequence[np.ndarray], max_loss: float
 ) -> dict[str, Any]:
     """Write and describe the int8 form of the ONNX file, if it does no harm; how it compares."""
+    from tutelage.deploy.portable import write_description
     from tutelage.deploy.quantize import quantize_onnx
     from tutelage.deploy.runtime import OnnxModel
     from tutelage.models.classifier import count_parameters
@@ -174,7 +174,6 @@ def _beside(
 ) -> dict[str, Any]:
     """Write what lies beside the ONNX file ``path``: other forms, golden images, description."""
     from tutelage.deploy import portable as forms
-    from tutelage.deploy.golden import write_golden
     from tutelage.deploy.onnx import parity
     from tutelage.models.classifier import count_parameters
 
@@ -191,8 +190,8 @@ def _beside(
         checked = forms.view_parity(model, file, images)
         result["view"] = {"path": str(file), **asdict(checked)}
     if files:
-        result["golden"] = str(write_golden(model, path, images))
-    described = write_description(path, model.spec, count_parameters(model), **files)
+        result["golden"] = str(forms.write_golden(model, path, images))
+    described = forms.write_description(path, model.spec, count_parameters(model), **files)
     return {**result, "description": str(described)}
 
 

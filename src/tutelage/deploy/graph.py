@@ -69,7 +69,7 @@ class Deployed(nn.Module):
 class TorchModel:
     """A classifier with the methods of ``tutelage.deploy.runtime.OnnxModel``.
 
-    It is also a ``PoolModel`` of ``tutelage.deploy.label_table``: threads squash the images, and
+    It is also a ``PoolModel`` of ``tutelage.deploy.label_files``: threads squash the images, and
     the device runs whole batches.
     """
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import onnxruntime
 
-from tutelage.deploy.fetch import download
+from tutelage.deploy.images import download
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import cache_folder, write_atomically
 

@@ -1,12 +1,15 @@
-"""Two more forms of the exported model, for runtimes that do not know ONNX's antialiased Resize.
+"""What lies beside an exported model for other runtimes, which know no antialiased Resize of ONNX.
 
 OpenVINO, MNN and others skip its ``antialias`` without a word, so the model sees another image than
 it was given. The portable form resizes by two matrix products and takes images of any size, as the
-usual file does. The view form leaves the resize to its host and has fixed shapes only.
+usual file does. The view form leaves the resize to its host and has fixed shapes only. With them
+come ``NAME.onnx.json``, since not every runtime reads the metadata of a file and converters lose
+it, and ``golden/``, images and their answers, with which a port proves itself.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,12 +17,19 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
+from tutelage._version import __version__
 from tutelage.augment.resample import center_matrices, matrix, resize
+from tutelage.deploy.answers import decide
 from tutelage.deploy.graph import Deployed, side_of, squash
-from tutelage.deploy.onnx import EXAMPLE, Parity, agreement, write_graph
+from tutelage.deploy.onnx import EXAMPLE, TOLERANCE, Parity, agreement, write_graph
+from tutelage.deploy.runtime import OnnxModel
 from tutelage.models.classifier import Classifier
+from tutelage.models.spec import ModelSpec
+from tutelage.system.errors import TutelageError
+from tutelage.system.files import write_atomically
 
 # Of ONNX: the newest that every runtime of docs/deployment.md knows. OpenCV 4.6 takes no Clip of
 # opset 11, but no images of any size either.
@@ -28,6 +38,10 @@ VIEW_OPSET = 10
 OUTPUTS = ("probabilities", "energy")
 # The allowed difference of a probability, where the view file and torch are given equal views.
 VIEW_TOLERANCE = 1e-3
+FORMAT = 1  # of the description
+IMAGES = 10
+LARGEST = 640  # pixels of a side; larger images are made smaller, so that the folder stays small
+LIST = "golden.json"
 
 
 class _Form(nn.Module):
@@ -131,3 +145,112 @@ def _look(deployed: Deployed, view: Tensor) -> tuple[Tensor, Tensor]:
     probabilities = torch.softmax(logits / deployed.spec.temperature, dim=-1)
     energy = torch.log_softmax(logits, dim=-1)[:, :1] - logits[:, :1]
     return probabilities, energy.reshape(-1)
+
+
+def description_of(path: Path) -> Path:
+    """Where the description of an exported file lies."""
+    return path.with_name(f"{path.name}.json")
+
+
+def write_description(
+    path: Path,
+    spec: ModelSpec,
+    parameters: int,
+    *,
+    portable: Path | None = None,
+    view: Path | None = None,
+) -> Path:
+    """Describe the exported file ``path``, with its other forms beside it; return where."""
+    forms = {"onnx": path, "portable": portable, "view": view}
+    fields: dict[str, Any] = {
+        "format": FORMAT,
+        "tutelage": __version__,
+        "architecture": spec.architecture,
+        "parameters": parameters,
+        "classes": spec.classes,
+        "files": {form: file and file.name for form, file in forms.items()},
+        "canvas": spec.canvas,
+        "input_size": spec.input_size,
+        "crop_pct": spec.crop_pct,
+        "mean": spec.mean,
+        "std": spec.std,
+        "temperature": spec.temperature,
+        "unknown_threshold": spec.unknown_threshold,
+        "decision_threshold": spec.decision_threshold,
+    }
+    written = description_of(path)
+    write_atomically(written, json.dumps(fields, indent=2, ensure_ascii=False) + "\n")
+    return written
+
+
+def golden_folder(exported: Path) -> Path:
+    """The folder for an exported file's images and answers, beside it.
+
+    Raises:
+        TutelageError: a folder of that name holds something else, or is another model's.
+    """
+    folder = exported.with_name("golden")
+    if not folder.exists():
+        return folder
+    try:
+        owner = json.loads((folder / LIST).read_text(encoding="utf-8"))["model"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        owner = None
+    if owner != exported.name:
+        whose = "is of no exported model" if owner is None else f"is that of {owner}"
+        raise TutelageError(
+            f"{folder} {whose}; export {exported.name} into another folder (--out), or move it away"
+        )
+    return folder
+
+
+def write_golden(model: Classifier, exported: Path, images: Sequence[np.ndarray]) -> Path:
+    """Write up to ten of the uint8 images (H, W, 3) with canvas, view and answer; return where.
+
+    The answers are those of the exported file ``exported`` in onnxruntime, as ``predict`` has them.
+
+    Raises:
+        TutelageError: as ``golden_folder`` has it.
+    """
+    folder = golden_folder(exported)
+    folder.mkdir(parents=True, exist_ok=True)
+    deployed, opened = Deployed(model), OnnxModel(exported)
+    rows = []
+    for index, image in enumerate(images[:IMAGES]):
+        rows.append(_write_one(folder, str(index), _shaped(image, index), deployed, opened))
+    content = {"model": exported.name, "tolerance": TOLERANCE, "images": rows}
+    write_atomically(folder / LIST, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    return folder
+
+
+def _write_one(
+    folder: Path, name: str, image: np.ndarray, deployed: Deployed, opened: OnnxModel
+) -> dict[str, Any]:
+    """Write the files of one image; its row in the list."""
+    canvas, view = canvas_and_view(deployed, image)
+    row: dict[str, Any] = {"image": f"{name}.png", "canvas": f"{name}.canvas.png"}
+    Image.fromarray(image).save(folder / row["image"])
+    Image.fromarray(canvas[0].numpy()).save(folder / row["canvas"])
+    row["view"] = f"{name}.view.f32"
+    write_atomically(folder / row["view"], view.numpy().astype("<f4").tobytes())
+    probabilities, energy = opened.answers([image])
+    (best,) = decide(probabilities, opened.classes, opened.decision_threshold)
+    row["label"] = opened.classes[best]
+    row["probabilities"] = probabilities[0].tolist()
+    row["energy"] = float(energy[0])
+    return row
+
+
+def _shaped(image: np.ndarray, index: int) -> np.ndarray:
+    """The image, made smaller if it is large; two of three are cut, to be wide, high or square.
+
+    A port that mixes up width and height is found out by images that are not square.
+    """
+    picture = Image.fromarray(image)
+    picture.thumbnail((LARGEST, LARGEST))
+    width, height = picture.size
+    if index % 3 == 1:
+        width = -(-2 * width // 3)
+    elif index % 3 == 2:
+        height = -(-2 * height // 3)
+    return np.asarray(picture.crop((0, 0, width, height)))

@@ -19,11 +19,13 @@ from tutelage.data.open import Data, open_data
 from tutelage.deploy.answers import (
     Prediction,
     answer,
+    check_suffix,
     decide,
     each_image,
     read_threshold,
     reason_of,
     threshold_text,
+    write_predictions,
 )
 from tutelage.deploy.find import find_model, open_model
 from tutelage.deploy.images import (
@@ -34,7 +36,6 @@ from tutelage.deploy.images import (
     is_one,
     stands_for_several,
 )
-from tutelage.deploy.tables import check_suffix, write_predictions
 from tutelage.stats.metrics import metrics
 from tutelage.system.errors import TutelageError
 

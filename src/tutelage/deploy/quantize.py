@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from tutelage.deploy.answers import decide
-from tutelage.deploy.latency import Latency, latencies, onnx_call
+from tutelage.deploy.bench import Latency, latencies, onnx_call
 from tutelage.deploy.onnx import estimated_loss
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.stats.calibrate import fit_temperature, softmax

@@ -6,7 +6,6 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -20,9 +19,8 @@ BATCH_PIXELS = 8_000_000  # most pixels; bounds the float copies of a batch to a
 class OnnxModel:
     """A model exported by ``tutelage export``, opened with ``threads`` cores a batch (0: all).
 
-    It is also a ``PoolModel`` of ``tutelage.deploy.label_table``: every thread decodes its own
-    batch and runs it on one core. So all cores are busy with whichever of the two there is to do,
-    and there is no number of decoding threads to tune.
+    It is also a ``PoolModel`` of ``tutelage.deploy.label_files``: every thread decodes its own
+    batch and runs it on one core. So all cores are busy with whichever of the two there is to do.
 
     Attributes:
         path: the .onnx file.
@@ -31,7 +29,7 @@ class OnnxModel:
         input_size: side in pixels of the view that the trunk sees.
         unknown_threshold: an energy above it means none of the classes; None without a threshold.
         decision_threshold: (class, P), see ``tutelage.deploy.answers.decide``; None without one.
-        has_features: whether ``look`` can be asked; older files have no features.
+        has_features: whether ``look`` can be asked; the portable form has no features.
         metadata: everything the file says about itself.
 
     Raises:
@@ -60,10 +58,9 @@ class OnnxModel:
             self.classes = _classes(self.metadata["tutelage.classes"])
             self.temperature = float(self.metadata["tutelage.temperature"])
             self.input_size = int(self.metadata["tutelage.input_size"])
-            # Files from before there were thresholds have no energy either.
-            threshold = json.loads(self.metadata.get("tutelage.unknown_threshold", "null"))
+            threshold = json.loads(self.metadata["tutelage.unknown_threshold"])
             self.unknown_threshold = None if threshold is None else float(threshold)
-            own = self.metadata.get("tutelage.decision_threshold", "null")
+            own = self.metadata["tutelage.decision_threshold"]
             self.decision_threshold = _decision_threshold(own, self.classes)
         except (KeyError, ValueError, TypeError, RecursionError) as error:
             raise TutelageError(
@@ -72,12 +69,11 @@ class OnnxModel:
             ) from error
         inputs = [(known.name, known.type) for known in self._session.get_inputs()]
         outputs = {known.name for known in self._session.get_outputs()}
-        self.has_features = {"energy", "features"} <= outputs
-        wanted = {"probabilities"} | ({"energy"} if self.unknown_threshold is not None else set())
-        if inputs != [("images", "tensor(uint8)")] or not wanted <= outputs:
+        self.has_features = "features" in outputs
+        if inputs != [("images", "tensor(uint8)")] or not {"probabilities", "energy"} <= outputs:
             raise TutelageError(
-                f"{self.path} takes {inputs} and gives {sorted(outputs)}; expected uint8 images "
-                "and probabilities: write one with tutelage export MODEL"
+                f"{self.path} takes {inputs} and gives {sorted(outputs)}; expected uint8 images, "
+                "probabilities and energy: write one with tutelage export MODEL"
             )
 
     def probabilities(self, images: Sequence[np.ndarray]) -> np.ndarray:
@@ -90,7 +86,7 @@ class OnnxModel:
         return result.reshape(-1, len(self.classes))
 
     def answers(self, images: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """``probabilities`` (N, K) and energies (N,), for a model with an ``unknown_threshold``."""
+        """``probabilities`` (N, K), and energies (N,) to compare with ``unknown_threshold``."""
         probabilities, energy = self._run(["probabilities", "energy"], images)
         return probabilities.reshape(-1, len(self.classes)), energy
 
@@ -99,16 +95,13 @@ class OnnxModel:
         probabilities, energy, features = self._run(["probabilities", "energy", "features"], images)
         return probabilities, energy, features
 
-    def prepare(self, pixels: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
+    def prepare(self, pixels: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Do all of the work: onnxruntime lets other threads go on while it computes."""
-        if self.unknown_threshold is None:
-            return self.probabilities(pixels), None
         return self.answers(pixels)
 
-    def finish(self, prepared: Any) -> tuple[np.ndarray, np.ndarray | None]:
+    def finish(self, prepared: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """Return what ``prepare`` has computed."""
-        probabilities, energy = prepared
-        return probabilities, energy
+        return prepared
 
     def _run(self, outputs: list[str], images: Sequence[np.ndarray]) -> list[np.ndarray]:
         by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)

@@ -22,7 +22,7 @@ from tutelage.chain.types import Run, is_round
 from tutelage.config import RunConfig
 from tutelage.data.catalog import Catalog
 from tutelage.data.runfolder import RunFolder
-from tutelage.deploy.latency import onnx_latency
+from tutelage.deploy.bench import onnx_latency
 from tutelage.deploy.onnx import export_onnx
 from tutelage.ladder.arms import TrainedArm, train_arms
 from tutelage.ladder.request import NEED, no_test

@@ -1,0 +1,405 @@
+"""The files of a pool's labels: a table for each shard, their folder, and what was accepted.
+
+Each file appears in one step, so another process never sees a half-written one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import platform
+import re
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, Protocol
+
+import numpy as np
+
+from tutelage.data.decode import UnreadableImage
+from tutelage.data.header import LABELLED_BY
+from tutelage.data.shards import FolderShard, Shard
+from tutelage.system.errors import TutelageError, need
+from tutelage.system.files import csv_line, replacing, sweep
+from tutelage.system.locks import lock
+from tutelage.system.storage import Place
+
+SUMMARY, OPTIONS, LABELS, FAILED = "label.json", "options.json", "labels", "failed"
+COUNTS = ("images", "labelled", "accepted", "unknown", "skipped")
+UNKNOWN = "looks like none of the classes"
+_ABOUT = b"tutelage.label"  # key in the footer of a shard's labels
+_FOOTER = 1 << 15  # bytes that hold most footers
+_LABEL_ROWS = 8192  # of a row group
+_IMAGE_ROWS = 64  # of a row group that holds images, which are in memory at once
+
+
+class PoolModel(Protocol):
+    """A model in two halves: one for many threads, one for the thread that writes a shard."""
+
+    classes: tuple[str, ...]
+    unknown_threshold: float | None
+    batch: int
+    """Images given to ``prepare`` at once."""
+
+    def prepare(self, pixels: Sequence[np.ndarray]) -> Any:
+        """Do with uint8 images (H, W, 3) what several threads can do at the same time."""
+
+    def finish(self, prepared: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Do the rest; returns probabilities (N, K) and energies (N,)."""
+
+
+@dataclass
+class Part:
+    """Some images of a shard, in order."""
+
+    names: list[str]
+    reasons: list[str | None]  # why an image has no label; None where it has one
+    prepared: list[Any]  # by the model, from the images without a reason
+
+
+def about(file: Place) -> dict[str, Any] | None:
+    """What a shard's labels say about themselves; None if there is no complete file of them.
+
+    It has the facts that ``LabelTable`` was given, the ``COUNTS``, and ``classes``, a pair
+    (labelled, accepted) for each class. The footer says it: a table in a store is not read whole.
+    """
+    arrow, parquet = need("pyarrow", "train"), need("pyarrow.parquet", "train")
+    try:
+        end = file.read_bytes(last=_FOOTER)
+        # The metadata are the end of the file; their length and four letters follow.
+        size = int.from_bytes(end[-8:-4], "little") + 8
+        if size > len(end):
+            end = file.read_bytes(last=size)
+    except FileNotFoundError:
+        return None
+    try:
+        metadata = parquet.read_metadata(arrow.BufferReader(end)).metadata or {}
+        found: dict[str, Any] = json.loads(metadata[_ABOUT])
+    except (OSError, KeyError, ValueError, arrow.ArrowException):
+        return None
+    return found
+
+
+class LabelTable:
+    """The labels of a shard: a row for each image, written a row group at a time."""
+
+    def __init__(self, path: Path, model: PoolModel, facts: dict[str, Any]) -> None:
+        self._arrow = arrow = need("pyarrow", "train")
+        self._model = model
+        self._facts = facts
+        self._schema = arrow.schema(
+            {
+                "image": arrow.string(),
+                "shard": arrow.string(),
+                "label": arrow.dictionary(arrow.int32(), arrow.string()),
+                "confidence": arrow.float32(),
+                "energy": arrow.float32(),
+                "unknown": arrow.bool_(),
+                "accepted": arrow.bool_(),
+                "reason": arrow.string(),
+            }
+        )
+        parquet = need("pyarrow.parquet", "train")
+        self._writer = parquet.ParquetWriter(path, self._schema, compression="zstd")
+        self._counts = dict.fromkeys(COUNTS, 0)
+        self._by_class = np.zeros((len(model.classes), 2), dtype=np.int64)
+        self._clear()
+
+    def add(self, part: Part) -> None:
+        """Append the rows of some images."""
+        self._names += part.names
+        self._reasons += part.reasons
+        for prepared in part.prepared:
+            probabilities, energy = self._model.finish(prepared)
+            self._answers.append((probabilities.argmax(axis=1), probabilities.max(axis=1), energy))
+        if len(self._names) >= _LABEL_ROWS:
+            self._flush()
+
+    def finish(self) -> None:
+        """Write the remaining rows, and the footer."""
+        self._flush()
+        content = {**self._facts, **self._counts, "classes": self._by_class.tolist()}
+        self._writer.add_key_value_metadata({_ABOUT: json.dumps(content)})
+
+    def close(self) -> None:
+        """Close the file."""
+        self._writer.close()
+
+    def _clear(self) -> None:
+        self._names: list[str] = []
+        self._reasons: list[str | None] = []
+        # Best class, confidence and energy of the images without a reason, batch by batch.
+        self._answers: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+
+    def _flush(self) -> None:
+        if not self._names:
+            return
+        arrow = self._arrow
+        labelled = np.array([reason is None for reason in self._reasons])
+        best = np.zeros(len(labelled), dtype=np.int32)
+        confidence, energy = np.zeros((2, len(labelled)), dtype=np.float32)
+        if self._answers:
+            bests, confidences, energies = zip(*self._answers, strict=True)
+            best[labelled] = np.concatenate(bests)
+            confidence[labelled] = np.concatenate(confidences)
+            energy[labelled] = np.concatenate(energies)
+        limit, threshold = self._model.unknown_threshold, self._facts["threshold"]
+        judged = labelled & (limit is not None)
+        unknown = judged & (energy > (np.inf if limit is None else limit))
+        accepted = labelled & (confidence >= threshold) & ~unknown
+        below = f"confidence below {threshold:g}"
+        reasons = [
+            reason or (None if taken else UNKNOWN if strange else below)
+            for reason, taken, strange in zip(self._reasons, accepted, unknown, strict=True)
+        ]
+        label = arrow.DictionaryArray.from_arrays(
+            arrow.array(best, mask=~labelled), arrow.array(self._model.classes, arrow.string())
+        )
+        columns = [
+            arrow.array(self._names, arrow.string()),
+            arrow.array([self._facts["shard"]] * len(labelled), arrow.string()),
+            label,
+            arrow.array(confidence, mask=~labelled),
+            arrow.array(energy, mask=~judged),
+            arrow.array(unknown, mask=~judged),
+            arrow.array(accepted),
+            arrow.array(reasons, arrow.string()),
+        ]
+        self._writer.write_table(arrow.table(columns, schema=self._schema))
+        for column, chosen in enumerate((labelled, accepted)):
+            self._by_class[:, column] += np.bincount(best[chosen], minlength=len(self._by_class))
+        counted = (np.ones_like(labelled), labelled, accepted, unknown, ~labelled)
+        for key, chosen in zip(COUNTS, counted, strict=True):
+            self._counts[key] += int(chosen.sum())
+        self._clear()
+
+
+@dataclass(frozen=True)
+class LabelFolder:
+    """What a pool's labels are written to."""
+
+    place: Place
+
+    def make(self) -> None:
+        """Make the folder, unless it is there."""
+        for name in (LABELS, FAILED):
+            (self.place / name).make_folder()
+
+    def check(self) -> None:
+        """Refuse a place where the folder is not the one that ``pin`` was called for."""
+        if not (self.place / OPTIONS).exists():
+            raise TutelageError(
+                f"{platform.node()} does not see the folder {self.place}; --out must be one that "
+                "all machines share, or the address of a store"
+            )
+
+    @contextmanager
+    def claimed(self, work: str) -> Iterator[None]:
+        """Keep other processes from this part of the work, where the file system has locks."""
+        if self.place.remote:
+            yield
+            return
+        with open((self.place / f".{work}.lock").name, "w") as file:
+            lock(
+                file,
+                f"another process labels this pool in {self.place}; wait until it ends. To divide "
+                "the work among several, give them --share 1/2 and --share 2/2",
+            )
+            yield
+
+    def pin(self, options: dict[str, Any]) -> None:
+        """Write what the folder's labels are made with, or refuse a folder of other labels.
+
+        What was written is read again: of two commands that begin at once, one stops here.
+        """
+        file = self.place / OPTIONS
+        if not file.exists():
+            if (self.place / SUMMARY).exists():
+                raise TutelageError(
+                    f"{self.place} holds a {SUMMARY} and no {OPTIONS}, so it is no folder of "
+                    "labels; choose another --out"
+                )
+            file.write(as_text(options))
+        try:
+            found = json.loads(file.read_bytes())
+        except ValueError as error:
+            raise TutelageError(
+                f"{file} is damaged ({error}); delete it or {self.place}"
+            ) from error
+        theirs = found if isinstance(found, dict) else {}
+        if changed := [key for key, value in options.items() if theirs.get(key) != value]:
+            raise TutelageError(
+                f"{self.place} holds labels that were made with another {' and '.join(changed)}; "
+                f"choose another --out, or delete {self.place} to label anew"
+            )
+
+    def labels_of(self, shard: Shard) -> Place:
+        """The file of a shard's labels."""
+        return self.place / LABELS / f"{_name(shard)}.parquet"
+
+    def without_labels(self, shards: Sequence[Shard]) -> int:
+        """How many of these shards have no labels."""
+        return len({_name(shard) for shard in shards} - self._labelled())
+
+    def others(self, shards: Sequence[Shard]) -> int:
+        """How many shards have labels here besides these."""
+        return len(self._labelled() - {_name(shard) for shard in shards})
+
+    def fail(self, shard: Shard, reason: str) -> dict[str, str]:
+        """Write why a shard has no labels; returns what is written, its name and the reason."""
+        record = {"shard": shard.name, "reason": reason}
+        self._failure(shard).write(json.dumps(record, indent=2) + "\n")
+        return record
+
+    def failures(self, shards: Sequence[Shard]) -> dict[str, dict[str, str]]:
+        """What ``fail`` returned of each shard that was tried without success, by its name."""
+        listed, found = set((self.place / FAILED).names()), {}
+        for shard in shards:
+            if f"{_name(shard)}.json" in listed:
+                with suppress(FileNotFoundError):  # another process has just labelled it
+                    found[shard.name] = json.loads(self._failure(shard).read_bytes())
+        return found
+
+    def forget_failure(self, shard: Shard) -> None:
+        """Take back what ``fail`` wrote; the shard is labelled now."""
+        self._failure(shard).remove()
+
+    def sweep(self, shards: Sequence[Shard]) -> None:
+        """Delete what processes that were killed left half-written for these shards.
+
+        An object store has nothing of it; what other servers have is hidden and read by nobody.
+        """
+        if not self.place.remote:
+            names = {f"{_name(shard)}{kind}" for shard in shards for kind in (".parquet", ".json")}
+            sweep(Path(self.place.name), {*names, SUMMARY, OPTIONS})
+
+    def _labelled(self) -> set[str]:
+        names = (self.place / LABELS).names()
+        return {name.removesuffix(".parquet") for name in names if name.endswith(".parquet")}
+
+    def _failure(self, shard: Shard) -> Place:
+        return self.place / FAILED / f"{_name(shard)}.json"
+
+
+def as_text(content: dict[str, Any]) -> str:
+    """What a file of this folder holds, for people, too."""
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def _name(shard: Shard) -> str:
+    """The name, without suffix, of a shard's files: readable, and different for each shard."""
+    name = shard.name
+    digest = hashlib.blake2b(name.encode(errors="surrogateescape"), digest_size=5).hexdigest()
+    base = re.sub(r"\.(tar|parquet)$", "", name.rstrip("/").rpartition("/")[2], flags=re.I)
+    return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', base).strip('.-')[:80]}-{digest}"
+
+
+def check_manifest(name: Path | str, shards: Sequence[Shard]) -> Path:
+    """Refuse a manifest that could not be written, before any work is done."""
+    if Place.at(name).remote:
+        raise TutelageError(f"--accepted {name} is an address; give a path on this machine")
+    path = Path(name)
+    if path.suffix not in (".csv", ".parquet"):
+        raise TutelageError(
+            f"--accepted {path}: expected .csv (paths) or .parquet (the images themselves)"
+        )
+    if path.exists():
+        raise TutelageError(f"--accepted {path} exists; choose another name, or delete it first")
+    inside = [s for s in shards if not (isinstance(s, FolderShard) and not s.place.remote)]
+    if path.suffix == ".csv" and inside:
+        raise TutelageError(
+            f"--accepted {path}: the images of {inside[0].name} have no paths here; give a "
+            ".parquet file, which holds the images themselves"
+        )
+    return path
+
+
+class _Accepted(NamedTuple):
+    shard: Shard
+    image: str
+    label: str
+    by: str
+    content: bytes  # empty in a manifest of paths
+
+
+def write_accepted(shards: Sequence[Shard], out: LabelFolder, path: Path) -> None:
+    """Write a manifest of the images whose pseudo-label was accepted, in the order of the pool.
+
+    The columns are ``image`` (in .csv the path, relative to the manifest; in .parquet the bytes),
+    ``label``, ``split`` (train) and ``labelled_by`` (the model), and in .parquet also ``file``
+    (shard and image). All shards have labels in the folder ``out``, or it is an error, as it is
+    where one has changed since. ``check_manifest`` has checked ``path``.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as partial:
+        if path.suffix == ".csv":
+            _write_csv(_accepted(shards, out, contents=False), partial, path.parent)
+        else:
+            _write_parquet(_accepted(shards, out, contents=True), partial)
+
+
+def _accepted(shards: Sequence[Shard], out: LabelFolder, *, contents: bool) -> Iterator[_Accepted]:
+    for shard in shards:
+        if (known := about(out.labels_of(shard))) is None:
+            raise TutelageError(f"{shard.name} has no labels in {out.place}; repeat the command")
+        by = f"tutelage pseudo-label: model {known['model']}, threshold {known['threshold']:g}"
+        to_its_end = threading.Event()
+        try:
+            if known["fingerprint"] != shard.fingerprint():
+                raise ValueError("it is of another time or size")
+            with (
+                out.labels_of(shard).opened(to_its_end) as labels,
+                shard.opened(to_its_end) as entries,
+            ):
+                for (name, read), row in zip(entries, _rows(labels), strict=True):
+                    if name != row["image"]:
+                        raise ValueError(f"{name} is in the place of {row['image']}")
+                    if row["accepted"]:
+                        content = read() if contents else b""
+                        yield _Accepted(shard, name, row["label"], by, content)
+        except (ValueError, UnreadableImage, OSError) as error:
+            raise TutelageError(
+                f"{shard.name} has changed since it was labelled ({error}); repeat the command"
+            ) from error
+
+
+def _rows(labels: BinaryIO) -> Iterator[dict[str, Any]]:
+    table = need("pyarrow.parquet", "train").ParquetFile(labels)
+    for batch in table.iter_batches(columns=["image", "label", "accepted"]):
+        yield from batch.to_pylist()
+
+
+def _write_csv(rows: Iterator[_Accepted], partial: Path, beside: Path) -> None:
+    start = os.path.realpath(beside)  # as ".." leads out of the folder that a link leads into
+
+    @cache
+    def way_to(folder: str) -> str:
+        return os.path.relpath(os.path.realpath(folder), start)
+
+    with partial.open("w", encoding="utf-8", newline="") as file:
+        file.write(csv_line(("image", "label", "split", LABELLED_BY)))
+        for row in rows:
+            assert isinstance(row.shard, FolderShard)  # checked before the work began
+            image = os.path.normpath(os.path.join(way_to(row.shard.place.name), row.image))
+            file.write(csv_line((image, row.label, "train", row.by)))
+
+
+def _write_parquet(rows: Iterator[_Accepted], partial: Path) -> None:
+    arrow, parquet = need("pyarrow", "train"), need("pyarrow.parquet", "train")
+    texts = dict.fromkeys(("label", "split", "file", LABELLED_BY), arrow.string())
+    schema = arrow.schema({"image": arrow.large_binary(), **texts})
+    with parquet.ParquetWriter(partial, schema, compression="none") as writer:
+        while group := list(itertools.islice(rows, _IMAGE_ROWS)):
+            table = {
+                "image": [row.content for row in group],
+                "label": [row.label for row in group],
+                "split": ["train"] * len(group),
+                "file": [f"{row.shard.name}/{row.image}" for row in group],
+                LABELLED_BY: [row.by for row in group],
+            }
+            writer.write_table(arrow.table(table, schema=schema))
