@@ -37,8 +37,8 @@ from photos import choose_photos, shrink, to_jpeg
 from tutelage.augment import Plan
 from tutelage.chain.machine import keep_freed_memory
 from tutelage.system.console import Console
-from tutelage.system.cores import cores
 from tutelage.system.errors import TutelageError
+from tutelage.system.process import cores
 
 BATCH = 64
 PHOTOS = 2 * BATCH

@@ -44,7 +44,7 @@ from tutelage.data.decode import decode
 from tutelage.data.shards import find_shards
 from tutelage.deploy.label_files import LABELS
 from tutelage.deploy.runtime import OnnxModel
-from tutelage.system.cores import cores
+from tutelage.system.process import cores
 
 DISTINCT = 4000  # images, reused: the pool is of any size, the generator of seconds
 ALONE = 2000  # images of each measurement of decoding and of the network

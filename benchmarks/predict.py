@@ -25,7 +25,7 @@ from PIL import Image
 import results
 from chain import PACKAGES
 from tutelage.data.layout import image_files
-from tutelage.system.cores import cores
+from tutelage.system.process import cores
 
 
 def bare(model: str, folder: Path) -> None:

@@ -31,7 +31,7 @@ from tutelage.chain.prepare import prepare
 from tutelage.chain.run import teach, teach_student
 from tutelage.config import make_config
 from tutelage.data.demo import solar_cells
-from tutelage.models.ema import EMA
+from tutelage.models.classifier import EMA
 from tutelage.models.forward import Forward
 from tutelage.steps.distillation import DistillationStep, Teachers
 from tutelage.training.best import Best

@@ -43,7 +43,7 @@ from tutelage.data.open import read_catalog
 from tutelage.data.store import ImageStore, open_store
 from tutelage.models.zoo import create
 from tutelage.steps.supervised import supervised_step
-from tutelage.system.cores import cores
+from tutelage.system.process import cores
 from tutelage.training.loader import Canvases, Examples, Loader, Views, deal
 from tutelage.training.loop import train
 

@@ -39,10 +39,10 @@ TORCH_FREE = (
     "deploy.bench", "deploy.export", "deploy.find", "deploy.images", "deploy.label_files",
     "deploy.openapi", "deploy.pages", "deploy.predict", "deploy.pseudo_label", "deploy.runtime",
     "deploy.serve", "deploy.uploads",
-    "explore.request", "ladder.curve", "ladder.request", "models.given",
+    "explore.request", "ladder.curve", "ladder.request", "models.folder",
     "review.app", "review.deciding", "review.ending",
-    "review.items", "review.suggested", "stats.calibrate", "stats.class_shares",
-    "stats.estimated_accuracy", "stats.intervals", "stats.label_errors", "stats.metrics",
+    "review.items", "review.suggested", "stats.calibrate", "stats.shift",
+    "stats.intervals", "stats.label_errors", "stats.metrics",
     "stats.pseudo_labels", "stats.suggest", "stats.two_sample", "stats.unknown", "system", "watch",
 )  # fmt: skip
 

@@ -253,13 +253,13 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
     ),
     "EMA without buffers": (
         "models/test_ema.py::test_ema_averages_the_buffers",
-        "models.ema",
+        "models.classifier",
         "averages, currents = self.model.state_dict(), model.state_dict()",
         "averages, currents = dict(self.model.named_parameters()), dict(model.named_parameters())",
     ),
     "EMA copies integer buffers never": (
         "models/test_ema.py::test_ema_averages_the_buffers",
-        "models.ema",
+        "models.classifier",
         "            averages[name].copy_(currents[name])\n",
         "            pass\n",
     ),
@@ -561,7 +561,7 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
     ),
     "the mean teacher without its buffers": (
         "steps/test_mean_teacher.py::test_the_teacher_after_two_steps_by_hand_buffers_included",
-        "models.ema",
+        "models.classifier",
         "averages, currents = self.model.state_dict(), model.state_dict()",
         "averages, currents = dict(self.model.named_parameters()), dict(model.named_parameters())",
     ),

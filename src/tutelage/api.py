@@ -127,7 +127,7 @@ def _train(
     with _shown(IMAGES, quiet=quiet):
         from tutelage.data.finished import look
         from tutelage.data.split import check_labels
-        from tutelage.models.given import trained_teachers
+        from tutelage.models.folder import trained_teachers
 
         if command == "distill":
             trained_teachers(config.data.teacher)

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, get_type_hints
 
 from tutelage.system.embedded import STUDENT, TEACHER
 from tutelage.system.errors import TutelageError
-from tutelage.system.nearest import nearest
+from tutelage.system.words import nearest
 
 Trunk = Literal["frozen", "trained", "online"]
 

@@ -24,7 +24,7 @@ from tutelage.chain import limits
 from tutelage.data.runfolder import RunFolder
 from tutelage.ladder import cluster as ladder
 from tutelage.ladder import draws
-from tutelage.system import cores, engines
+from tutelage.system import engines, process
 from tutelage.system.engines import Lost, Ray, Resources
 from tutelage.system.errors import TutelageError
 
@@ -96,7 +96,7 @@ class Pretended:
 @pytest.fixture
 def pretended(monkeypatch: pytest.MonkeyPatch) -> Pretended:
     """In the place of Ray; what a process of a cluster changes for good is put back."""
-    monkeypatch.setattr(cores, "_given", None)
+    monkeypatch.setattr(process, "_given", None)
     monkeypatch.chdir(os.getcwd())
     cluster = Pretended()
     monkeypatch.setattr(engines, "asked_cluster", lambda *_: cluster)
@@ -137,7 +137,7 @@ def test_lost_draws_are_named_and_the_page_is_of_the_others(
         "made of the other 2. Run the same command again to make up for what is missing"
     ) in told
     assert json.loads((out / "ladder.json").read_text())["seeds"] == [0, 2]
-    assert cores.cores() == 5
+    assert process.cores() == 5
 
 
 @pytest.mark.usefixtures("made_up")

@@ -3,7 +3,7 @@ import copy
 import tiny
 import torch
 
-from tutelage.models.ema import EMA
+from tutelage.models.classifier import EMA
 
 
 def test_ema_is_the_average_by_hand_and_includes_batch_norm() -> None:

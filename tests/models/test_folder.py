@@ -10,8 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tutelage.models.classifier import Classifier
-from tutelage.models.folder import load_model, save_model
-from tutelage.models.given import model_folders
+from tutelage.models.folder import load_model, model_folders, save_model
 from tutelage.models.zoo import create, cut, join, with_levels
 from tutelage.system.errors import TutelageError
 
@@ -217,6 +216,6 @@ def test_what_timm_cannot_build_is_told(folder: Path, monkeypatch: pytest.Monkey
     def failing(spec):
         raise AssertionError("the sides must be whole patches")
 
-    monkeypatch.setattr("tutelage.models.folder.build", failing)
+    monkeypatch.setattr("tutelage.models.zoo.build", failing)
     with pytest.raises(TutelageError, match="cannot be built as described: the sides must"):
         load_model(folder)

@@ -1,6 +1,6 @@
 import numpy as np
 
-from tutelage.stats.class_shares import class_shares
+from tutelage.stats.shift import class_shares
 
 CONFUSION = np.array([[0.9, 0.1, 0.0], [0.2, 0.7, 0.1], [0.0, 0.1, 0.9]])  # rows: true classes
 BEFORE, NOW = np.array([1, 1, 1]) / 3, np.array([0.1, 0.2, 0.7])

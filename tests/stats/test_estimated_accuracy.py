@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from tutelage.stats.estimated_accuracy import estimated_accuracy
+from tutelage.stats.shift import estimated_accuracy
 
 
 def answers(

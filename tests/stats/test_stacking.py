@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tutelage.stats.stacking import stacking_weight
+from tutelage.stats.calibrate import stacking_weight
 
 
 def test_equal_models_share_the_weight() -> None:

@@ -24,7 +24,7 @@ from tutelage.deploy.label_files import LABELS, LabelFolder
 from tutelage.deploy.pseudo_label import Labelling, Share, label_shards
 from tutelage.system.console import Console
 from tutelage.system.engines import Local, Resources
-from tutelage.system.stop import Terminated, handled
+from tutelage.system.process import Terminated, handled
 from tutelage.system.storage import Place
 
 CLASSES = ("red", "green", "blue")

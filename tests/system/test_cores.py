@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from tutelage.system import cores as counting
-from tutelage.system.cores import SPINS, cores, keep_to, spin_briefly
+from tutelage.system import process as counting
+from tutelage.system.process import SPINS, cores, keep_to, spin_briefly
 
 NAMES = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
 

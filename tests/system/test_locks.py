@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from tutelage.system.errors import TutelageError
-from tutelage.system.locks import lock, locked
+from tutelage.system.files import lock, locked
 
 OTHER = """
 import sys, time
-from tutelage.system.locks import locked
+from tutelage.system.files import locked
 file = open(sys.argv[1], "a")
 print(locked(file), flush=True)
 time.sleep(60)

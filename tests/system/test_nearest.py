@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from tutelage.system.nearest import did_you_mean, nearest
+from tutelage.system.words import did_you_mean, nearest
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import warnings
 
 import pytest
 
-from tutelage.system import stop
-from tutelage.system.stop import EXIT_CODE, Terminated, deferred, handled
+from tutelage.system import process as stop
+from tutelage.system.process import EXIT_CODE, Terminated, deferred, handled
 
 
 def ask() -> None:

@@ -9,8 +9,8 @@ import pytest
 import torch
 import trainings
 
-from tutelage.models.ema import EMA
-from tutelage.system.stop import Terminated, handled
+from tutelage.models.classifier import EMA
+from tutelage.system.process import Terminated, handled
 from tutelage.training.checkpoint import KEPT, Checkpoint, Checkpoints, Trainings
 from tutelage.training.loop import Training, make_optimizer, train
 from tutelage.training.pace import Pace

@@ -43,9 +43,9 @@ from tutelage.models.classifier import Classifier
 from tutelage.models.forward import Forward
 from tutelage.models.joint import Columns, columns_of, members_of
 from tutelage.models.zoo import first_trunk, without_levels
+from tutelage.stats.calibrate import stacking_weight
 from tutelage.stats.metrics import Floats
 from tutelage.stats.pseudo_labels import PseudoLabels
-from tutelage.stats.stacking import stacking_weight
 from tutelage.training.loader import Rows
 
 PROBE_STRENGTH = 10.0

@@ -28,8 +28,7 @@ from tutelage.data.runfolder import RunFolder
 from tutelage.data.split import Split, load_split, make_split, save_split
 from tutelage.data.store import ImageStore, open_store
 from tutelage.models.classifier import Classifier
-from tutelage.models.folder import load_model
-from tutelage.models.given import model_folders, trained_teachers
+from tutelage.models.folder import load_model, model_folders, trained_teachers
 from tutelage.models.sizes import fitting_sizes, set_input_size, size_step
 from tutelage.models.zoo import build, create, join
 from tutelage.system.console import Console

@@ -47,7 +47,7 @@ from tutelage.data.decisions import apply_decisions
 from tutelage.data.finished import is_finished, note_images, state_of
 from tutelage.data.runfolder import RunFolder, request_of
 from tutelage.models.classifier import Classifier
-from tutelage.models.given import model_folders
+from tutelage.models.folder import model_folders
 from tutelage.models.sizes import check_input_size, set_input_size, size_step
 from tutelage.models.zoo import with_levels
 from tutelage.system.console import Console

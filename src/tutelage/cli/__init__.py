@@ -18,11 +18,10 @@ from tutelage import api
 from tutelage.cli.output import print_error, print_result
 from tutelage.cli.parser import build_parser, check_words
 from tutelage.config import SETTINGS, RunConfig, group_fields
-from tutelage.system.cores import spin_briefly
 from tutelage.system.errors import TutelageError, need
 from tutelage.system.files import explain
+from tutelage.system.process import EXIT_CODE, Terminated, handled, spin_briefly
 from tutelage.system.ranks import env_int
-from tutelage.system.stop import EXIT_CODE, Terminated, handled
 
 SHARED = ("demo", "run", "transfer", "self-train", "distill", "pseudo-label")
 """Commands that several processes do together, under torchrun."""

@@ -20,7 +20,7 @@ from tutelage import api
 from tutelage._version import __version__
 from tutelage.config import field_type, group_fields, group_title, option
 from tutelage.system.errors import TutelageError
-from tutelage.system.nearest import nearest
+from tutelage.system.words import nearest
 
 VERBS: dict[str, Callable[..., Any]] = {
     name.replace("_", "-"): verb for name, verb in api.VERBS.items()

@@ -24,10 +24,8 @@ import numpy as np
 from tutelage.data.catalog import Catalog, in_class_order, why_no_class
 from tutelage.data.columns import open_parquet, undamaged
 from tutelage.system.errors import TutelageError
-from tutelage.system.files import sync
-from tutelage.system.locks import lock
-from tutelage.system.nearest import nearest
-from tutelage.system.words import are, counted, were
+from tutelage.system.files import lock, sync
+from tutelage.system.words import are, counted, nearest, were
 
 FILE = "decisions.jsonl"
 PAGE = ".page"  # beside it, while a page is served: the address

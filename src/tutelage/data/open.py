@@ -19,7 +19,7 @@ from tutelage.data.listing import Given, check_no_table
 from tutelage.data.manifest import is_parquet, is_text, read_parquet, read_text
 from tutelage.data.memory import MapStyle, read_memory
 from tutelage.system.errors import TutelageError
-from tutelage.system.nearest import did_you_mean
+from tutelage.system.words import did_you_mean
 
 Data: TypeAlias = Path | str | MapStyle | Mapping[str, MapStyle]
 

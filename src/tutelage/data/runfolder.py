@@ -18,8 +18,7 @@ from tutelage.data.demo import DEMOS
 from tutelage.data.duplicates import DUPLICATES
 from tutelage.data.open import is_in_memory, read_catalog
 from tutelage.system.errors import TutelageError
-from tutelage.system.files import sweep, write_atomically
-from tutelage.system.locks import lock
+from tutelage.system.files import lock, sweep, write_atomically
 from tutelage.system.ranks import agreed, env_int, is_lead, wait
 
 RUNS = Path("runs")

@@ -30,8 +30,8 @@ from tutelage.data.open import FILES, read_catalog
 from tutelage.data.sources import Source, bytes_in, read_file, selected
 from tutelage.data.tars import Member, index_tar, read_member, tar_images
 from tutelage.system.errors import TutelageError
-from tutelage.system.nearest import did_you_mean
 from tutelage.system.storage import Place, as_oserror, file_system, size_in, state_of
+from tutelage.system.words import did_you_mean
 
 BLOCK = 4096  # files of a folder in one shard
 _ROWS = 64  # rows of a Parquet file in memory at once

@@ -28,9 +28,9 @@ from tutelage.data.catalog import Catalog
 from tutelage.data.decode import DECODER_VERSION, UnreadableImage, decode, read_size, why_skipped
 from tutelage.data.sources import Source
 from tutelage.data.stream import StreamedImages
-from tutelage.system.cores import cores
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import cache_folder, digest, install, write_atomically
+from tutelage.system.process import cores
 
 CANVASES = (32, 48, 64, 96, 128, 192, 256)
 LEAST = 16  # the smallest that may be asked for

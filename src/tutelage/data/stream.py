@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tutelage.system.cores import cores
+from tutelage.system.process import cores
 
 # Bytes of canvases in a buffer, of which two are in memory: 14,563 images of 96 x 96 pixels are
 # much to shuffle, and twice half a GiB is little beside a network in training.

@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tutelage.data.decode import UnreadableImage
-from tutelage.system.cores import cores
 from tutelage.system.errors import TutelageError, need
 from tutelage.system.files import csv_line, replacing
+from tutelage.system.process import cores
 
 KNOWN = 20  # classes that an error names
 CLASSES_SHOWN = 10  # in a summary

@@ -10,7 +10,7 @@ from typing import Any
 
 from tutelage.system.console import printable
 from tutelage.system.errors import MissingExtra, TutelageError, need
-from tutelage.system.nearest import did_you_mean
+from tutelage.system.words import did_you_mean
 
 EXPECTED = (
     "expected a run folder (the --out of tutelage run), a model folder (such as RUN/student or "

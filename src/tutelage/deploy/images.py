@@ -31,8 +31,8 @@ from tutelage.data.open import read_catalog
 from tutelage.data.shards import braces
 from tutelage.data.sources import read_file
 from tutelage.system.errors import TutelageError
-from tutelage.system.nearest import did_you_mean
 from tutelage.system.storage import Place, file_system
+from tutelage.system.words import did_you_mean
 
 WAIT_S = 20  # for each answer of a web server
 DOWNLOAD_S = 120  # for one image from it

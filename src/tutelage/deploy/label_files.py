@@ -25,8 +25,7 @@ from tutelage.data.decode import UnreadableImage
 from tutelage.data.header import LABELLED_BY
 from tutelage.data.shards import FolderShard, Shard
 from tutelage.system.errors import TutelageError, need
-from tutelage.system.files import csv_line, replacing, sweep
-from tutelage.system.locks import lock
+from tutelage.system.files import csv_line, lock, replacing, sweep
 from tutelage.system.storage import Place
 
 SUMMARY, OPTIONS, LABELS, FAILED = "label.json", "options.json", "labels", "failed"

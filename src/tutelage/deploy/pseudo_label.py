@@ -46,7 +46,6 @@ from tutelage.deploy.label_files import (
 )
 from tutelage.deploy.runtime import BATCH_PIXELS, OnnxModel
 from tutelage.system.console import Console
-from tutelage.system.cores import cores
 from tutelage.system.engines import (
     Engine,
     Local,
@@ -57,6 +56,7 @@ from tutelage.system.engines import (
     with_gpu,
 )
 from tutelage.system.errors import MissingExtra, TutelageError, need
+from tutelage.system.process import cores
 from tutelage.system.ranks import env_int
 from tutelage.system.storage import Place
 from tutelage.system.words import are, counted

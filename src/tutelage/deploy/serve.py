@@ -35,8 +35,8 @@ from tutelage.deploy.openapi import Limits, describe
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.deploy.uploads import images_of
 from tutelage.system import web
-from tutelage.system.cores import cores
 from tutelage.system.errors import TutelageError
+from tutelage.system.process import cores
 
 CHUNK_IMAGES = 32  # decoded at once; fewer if their pixels come to CHUNK_PIXELS
 CHUNK_PIXELS = 8_000_000

@@ -14,9 +14,9 @@ from tutelage.data.runfolder import RunFolder
 from tutelage.ladder.draws import Draw, Ladder, choose_student, train_draw
 from tutelage.stats.results import DrawMetrics
 from tutelage.system.console import Console
-from tutelage.system.cores import keep_to
 from tutelage.system.engines import Lost, Ray, Resources, with_gpu
 from tutelage.system.errors import TutelageError
+from tutelage.system.process import keep_to
 from tutelage.system.words import counted
 
 PATIENCE_S = 120.0  # an NFS server keeps the locks of a machine that is gone for 90

@@ -1,15 +1,41 @@
-"""A model on disk: ``model.safetensors`` and ``model.json``. No pickles."""
+"""A model on disk: ``model.safetensors`` and ``model.json``. No pickles.
+
+Imports torch only to save or load one: what is no model is refused at once.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from tutelage.models.classifier import Classifier
-from tutelage.models.given import SPEC, WEIGHTS
-from tutelage.models.spec import ModelSpec
-from tutelage.models.zoo import build, load_strictly, read_tensors
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import write_atomically
+from tutelage.system.words import did_you_mean
+
+if TYPE_CHECKING:
+    from tutelage.models.classifier import Classifier
+
+WEIGHTS, SPEC = "model.safetensors", "model.json"
+
+
+def model_folders(names: str) -> list[str]:
+    """The folders (one at least) of a setting that may name several, separated by commas."""
+    if (Path(names) / SPEC).is_file():  # a folder's own name may have a comma
+        return [names]
+    return [name.strip() for name in names.split(",") if name.strip()] or [names]
+
+
+def trained_teachers(names: str) -> list[str]:
+    """The model folders that a student is to learn from; TutelageError if one is no model."""
+    folders = model_folders(names)
+    for folder in folders:
+        if not (Path(folder) / SPEC).exists():
+            raise TutelageError(
+                f"distill needs a trained teacher, but {folder!r} is no model folder; "
+                "give one, such as --teacher RUN/teacher, or several separated by commas"
+                f"{'' if Path(folder).exists() else did_you_mean(folder)}"
+            )
+    return folders
 
 
 def save_model(model: Classifier, folder: Path | str) -> None:
@@ -25,12 +51,10 @@ def save_model(model: Classifier, folder: Path | str) -> None:
 
 
 def load_model(folder: Path | str) -> Classifier:
-    """Read a model folder: on the CPU, in evaluation mode, bitwise what was saved.
+    """Read a model folder: on the CPU, in evaluation mode, bitwise what was saved."""
+    from tutelage.models.spec import ModelSpec
+    from tutelage.models.zoo import build, load_strictly, read_tensors
 
-    Raises:
-        TutelageError: no model there, another format version, a description that no model can be
-            built from, or tensors that are missing, foreign, of the wrong shape or not finite.
-    """
     folder = Path(folder)
     for name in (SPEC, WEIGHTS):
         if not (folder / name).is_file():

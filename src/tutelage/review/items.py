@@ -19,8 +19,7 @@ from tutelage.data.decode import decode
 from tutelage.data.runfolder import RunFolder, catalog_of, command_line
 from tutelage.stats.label_errors import CUT
 from tutelage.system.errors import TutelageError
-from tutelage.system.nearest import did_you_mean
-from tutelage.system.words import are, counted
+from tutelage.system.words import are, counted, did_you_mean
 
 TABLE, FACTS = "review.parquet", "review.json"
 VIEWS = {

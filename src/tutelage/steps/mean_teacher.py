@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.losses import cross_entropy
-from tutelage.models.ema import EMA
+from tutelage.models.classifier import EMA
 from tutelage.training.batch import Batch, Metrics
 from tutelage.training.together import bare, whole
 

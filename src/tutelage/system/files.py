@@ -1,4 +1,7 @@
-"""Writing files so that a kill, a full disk or a power cut leaves the old one or the new one."""
+"""Writing files so that a kill, a full disk or a power cut leaves the old one or the new one.
+
+Locks keep other processes out; the kernel releases them, however a process ends.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,9 @@ import tempfile
 from collections.abc import Container, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from tutelage.system.errors import need
-from tutelage.system.locks import locked
+from tutelage.system.errors import TutelageError, need
 
 _MENDS = {  # what to do about a storage error, by its numbers
     (errno.ENOSPC, errno.EDQUOT, errno.EFBIG): "free some space there",
@@ -238,3 +240,30 @@ def csv_line(cells: Iterable[object]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\r\n").writerow(cells)
     return text.getvalue().removesuffix("\r\n") + "\n"
+
+
+def lock(file: IO[Any] | int, refusal: str) -> None:
+    """Keep other processes from locking an open file, until it is closed or this process ends.
+
+    On Windows, and on file systems that know no locks, every process is let in.
+
+    Raises:
+        TutelageError: another process has locked it; the message is ``refusal``.
+    """
+    if locked(file) is False:
+        raise TutelageError(refusal)
+
+
+def locked(file: IO[Any] | int) -> bool | None:
+    """Whether an open file could be locked, as ``lock`` does; None where there are no locks."""
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # not on Windows
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # some network file systems
+        return None
+    return True

@@ -1,6 +1,14 @@
-"""Counts in sentences: "1 image is", "2 images were"."""
+"""Words for people: counts in sentences, and the name that was probably meant."""
 
 from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable
+from itertools import islice
+from pathlib import Path
+
+MOST = 10_000  # entries of a folder that are compared: no name is worth a long search
 
 
 def counted(count: int, noun: str) -> str:
@@ -16,3 +24,55 @@ def are(count: int) -> str:
 def were(count: int) -> str:
     """The same, of what is over."""
     return "was" if count == 1 else "were"
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known name nearest to ``word``, in small or capital letters; None if none is near.
+
+    A word that begins one name alone stands for that.
+    """
+    names: dict[str, str] = {}
+    for name in known:
+        names.setdefault(name.casefold(), name)
+    meant = word.casefold()
+    begun = [name for name in names if meant and name.startswith(meant)]
+    close = begun if len(begun) == 1 else difflib.get_close_matches(meant, names, n=1)
+    return names[close[0]] if close else None
+
+
+def did_you_mean(path: Path | str) -> str:
+    """The end of an error about a path that does not exist: "; did you mean runs/1?", or nothing.
+
+    Each part that does not exist is replaced by the nearest that does. Hidden names are left out.
+    """
+    found = Path(Path(path).anchor)
+    for part in Path(path).parts[len(found.parts) :]:
+        if os.path.lexists(found / part):
+            found /= part
+        elif near := _nearest_entry(part, _names(found)):
+            found /= near
+        else:
+            return ""
+    return f"; did you mean {found}?"
+
+
+def _nearest_entry(part: str, names: list[str]) -> str | None:
+    """The name with the same suffix whose stem is near, or the one with the same stem.
+
+    A suffix in common does not make two names alike.
+    """
+    stem, suffix = os.path.splitext(part)
+    split = {name: os.path.splitext(name) for name in names}
+    alike = {of: name for name, (of, its) in split.items() if its.lower() == suffix.lower()}
+    if near := nearest(stem, alike):
+        return alike[near]
+    return next((name for name, (of, _) in split.items() if of == stem), None)
+
+
+def _names(folder: Path) -> list[str]:
+    """Names in a folder that are not hidden, in their order; none where it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(e.name for e in islice(entries, MOST) if not e.name.startswith("."))
+    except OSError:
+        return []

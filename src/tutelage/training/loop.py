@@ -12,12 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.config import TrainConfig
-from tutelage.models.classifier import Classifier
-from tutelage.models.ema import EMA
+from tutelage.models.classifier import EMA, Classifier
 from tutelage.models.zoo import param_groups
 from tutelage.system.errors import TutelageError
+from tutelage.system.process import Terminated, deferred
 from tutelage.system.ranks import any_of, current
-from tutelage.system.stop import Terminated, deferred
 from tutelage.training.batch import Batch, Step
 from tutelage.training.best import Best
 from tutelage.training.checkpoint import Checkpoint, Checkpoints

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from tutelage.stats.class_shares import class_shares
-from tutelage.stats.estimated_accuracy import estimated_accuracy
 from tutelage.stats.metrics import Ints
+from tutelage.stats.shift import class_shares, estimated_accuracy
 from tutelage.stats.two_sample import (
     Statistic,
     a_share_moves,

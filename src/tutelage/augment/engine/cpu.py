@@ -15,8 +15,8 @@ from torch import Tensor
 from tutelage.augment.engine import ahead, kernel, reference
 from tutelage.augment.engine.colors import check_channels
 from tutelage.augment.plan import Plan
-from tutelage.system.cores import cores
 from tutelage.system.errors import TutelageError
+from tutelage.system.process import cores
 
 
 def render(

@@ -1,15 +1,22 @@
-"""How frequent the classes are among images without labels: black-box shift estimation.
+"""What a model's answers say about images without labels: their classes, and how often it is right.
 
-Lipton, Wang and Smola 2018, "Detecting and Correcting for Label Shift with Black Box Predictors"
-(arXiv:1802.03916), algorithm 1.
+Class shares: black-box shift estimation (Lipton, Wang and Smola 2018, "Detecting and Correcting for
+Label Shift with Black Box Predictors", arXiv:1802.03916, algorithm 1). Accuracy: the difference of
+confidences (Guillory et al. 2021, "Predicting with Confidence on Unseen Distributions",
+arXiv:2107.03315, section 4.2). On digits and on ants and bees, disturbed as in
+``benchmarks/watch.py``, it mostly erred less than the average thresholded confidence of Garg et al.
+2022 (arXiv:2201.04234).
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
+from tutelage.stats.intervals import Z95, Interval
 from tutelage.stats.metrics import Floats, Ints, confusion_matrix
 
 DRAWS = 500
@@ -74,3 +81,30 @@ def _on_simplex(values: Floats) -> Floats:
     excess = (np.cumsum(ordered) - 1) / np.arange(1, len(values) + 1)
     last = int(np.flatnonzero(ordered > excess)[-1])
     return np.asarray(np.maximum(values - excess[last], 0))
+
+
+def estimated_accuracy(confidence: Floats, correct: NDArray[np.bool_], batch: Floats) -> Interval:
+    """The mean confidence in a batch, corrected by how far held-out confidences were off.
+
+    It is right as far as a confidence still means what it meant on the held-out images. The 95%
+    interval counts the chance in both samples, and nothing that breaks this assumption.
+
+    Args:
+        confidence: (n,) probability of the likeliest class of held-out images.
+        correct: (n,) whether that class is the true one.
+        batch: (m,) the same probability of images without labels.
+    """
+    offset = float(correct.mean() - confidence.mean())
+    value = float(batch.mean()) + offset
+    # A model that erred on none of a few images may err on others: confidences say how often. One
+    # that is too sure errs more often than they say.
+    spread = max(float((correct - confidence).var()), _spread(confidence))
+    wider = max(spread, _spread(batch))
+    half = Z95 * math.sqrt(spread / len(confidence) + wider / len(batch))
+    value, low, high = (min(1.0, max(0.0, x)) for x in (value, value - half, value + half))
+    return Interval(value, low, high)
+
+
+def _spread(confidence: Floats) -> float:
+    """Variance of an answer being right, if it is right as often as it is sure."""
+    return float((confidence * (1 - confidence)).mean())
