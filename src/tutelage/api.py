@@ -19,6 +19,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal
 
 from tutelage.config import RunConfig, TableConfig, make_config
+from tutelage.deploy.forms import with_forms
 from tutelage.system.errors import TutelageError, need_training
 
 if TYPE_CHECKING:
@@ -459,18 +460,15 @@ def pseudo_label(
     )
 
 
+@with_forms
 def export(
     model: Path | str,
     out: Path | str | None = None,
     *,
-    format: Literal["onnx", "torch", "timm", "hub"] = "onnx",
-    int8: bool = False,
-    portable: bool = False,
-    view: bool = False,
     images: Data | None = None,
     max_loss: float = 0.01,
     threshold: str | None = None,
-    web: Path | str | None = None,
+    **forms: Any,
 ) -> dict[str, Any]:
     """Write a model for other programs, checked against torch.
 
@@ -479,25 +477,13 @@ def export(
             or, without one, its teacher.
         out: the file or, for timm and hub, the new folder; by default ``model.onnx``,
             ``model.pt2``, ``timm`` or ``hub`` in the model folder.
-        format: onnx, or torch (a .pt2 file of ``torch.export``), with the preprocessing inside;
-            timm, a folder for ``timm.create_model``; hub, a model folder with its ONNX file and a
-            card.
-        int8: also write an ONNX file with 8-bit numbers, calibrated on the images, with its
-            description and, from the images of the run, what ``tutelage watch`` compares with; the
-            usual file is kept if that is not faster, or loses more than ``--max-loss``.
-        portable: also write ``model.portable.onnx``, for runtimes that do not resize as onnxruntime
-            does: OpenVINO, OpenCV, MNN, tract.
-        view: also write ``model.view.onnx``, whose host resizes: for ncnn, LiteRT, CoreML. With
-            each of these two comes ``golden/``, ten of the images with the answers to them.
         images: images to check and calibrate on, as a folder or manifest; by default the training
             images of the run that the model lies in or, to check only, generated pictures.
         max_loss: the estimated accuracy that int8 may lose; 0.01 is one point.
         threshold: a decision threshold, CLASS=P, that the exported model keeps: predict and serve
             call an image by this class when its probability is at least P, and by the likeliest
             other class when it is less. The format timm has no place for one.
-        web: instead, a new folder with a page that runs the exported file in the browser, with
-            onnxruntime-web beside it (33 MB are fetched once), for any plain web server; pictures
-            do not leave the browser.
+        forms: what is written.
 
     Returns:
         What was written and how well it agrees.
@@ -511,16 +497,12 @@ def export(
     result = export(
         Path(model),
         None if out is None else Path(out),
-        format=format,
-        int8=int8,
-        portable=portable,
-        view=view,
         images=images,
         max_loss=max_loss,
         threshold=threshold,
-        web=None if web is None else Path(web),
+        **forms,
     )
-    if int8 and result["int8"]["kept"] == "int8":
+    if "int8" in result and result["int8"]["kept"] == "int8":
         from tutelage.watch.int8 import add_reference
 
         add_reference(model_folder(Path(model)), result)

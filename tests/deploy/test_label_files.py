@@ -1,5 +1,6 @@
 """The files of a pool's labels, also in an S3 store, through the whole command."""
 
+import csv
 import json
 import os
 import subprocess
@@ -22,7 +23,7 @@ from tutelage.deploy.label_files import LabelFolder, check_manifest, write_accep
 from tutelage.system.errors import TutelageError
 from tutelage.system.storage import Place
 
-pytest.importorskip("pyarrow")
+parquet = pytest.importorskip("pyarrow.parquet")
 SHARDS = 4
 
 
@@ -193,9 +194,6 @@ def test_the_manifest_is_written_here(out: str, model: Path, pool: Path) -> None
     assert not stored(out)
 
 
-pytest.importorskip("pyarrow")
-
-
 def labelled(out: Path, *places: Path | str) -> dict[tuple[str, str], str]:
     """(shard, image) -> label of what was accepted."""
     pools.label(out, *places)
@@ -254,6 +252,22 @@ def test_shards_become_a_manifest_of_images(
     assert found == {f"{shard}/{image}": label for (shard, image), label in expected.items()}
     for number, name in enumerate(catalog.names):
         assert catalog.source.read(number) == pools.images(24)[name[-9:]]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_a_manifest_says_that_its_labels_are_a_model_s(suffix: str, tmp_path: Path) -> None:
+    place = pools.write_folder(tmp_path / "pool", pools.images(20))
+    expected = labelled(tmp_path / "out", place)
+    manifest = tmp_path / f"accepted{suffix}"
+    write_accepted(find_shards([place]), LabelFolder(Place.at(tmp_path / "out")), manifest)
+    if suffix == ".csv":
+        with manifest.open(encoding="utf-8", newline="") as file:
+            by = [row["labelled_by"] for row in csv.DictReader(file)]
+    else:
+        by = parquet.read_table(manifest)["labelled_by"].to_pylist()
+    assert by == ["tutelage pseudo-label: model by colour, threshold 0.5"] * len(expected)
+    (said,) = (line for line in read_catalog(manifest).warnings if "labelled_by" in line)
+    assert "so these labels are a model's: nothing that is judged by them says" in said
 
 
 @pytest.mark.parametrize(

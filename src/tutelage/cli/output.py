@@ -76,9 +76,11 @@ def _print_look(result: dict[str, Any]) -> None:
 
 def _print_export(result: dict[str, Any]) -> None:
     """What was written, and how well it agrees with PyTorch."""
+    from tutelage.deploy.forms import BESIDE
+
     of = "training images" if result["images"] == "training images" else "generated pictures"
     reference = "tutelage" if "loss" in result else "PyTorch"  # which runs timm's model, too
-    for form in (result, result.get("portable"), result.get("view")):
+    for form in (result, *(result.get(name) for name, row in BESIDE.items() if row.for_ports)):
         if form:
             same = round(form["top1_agreement"] * form["n"])
             print(

@@ -7,7 +7,7 @@ import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -17,7 +17,9 @@ import numpy as np
 from tutelage.deploy.answers import decide
 from tutelage.deploy.bench import Latency, latencies, onnx_call
 from tutelage.deploy.onnx import estimated_loss
+from tutelage.deploy.portable import write_description
 from tutelage.deploy.runtime import OnnxModel
+from tutelage.models.classifier import count_parameters
 from tutelage.stats.calibrate import fit_temperature, softmax
 from tutelage.stats.metrics import Floats
 from tutelage.stats.unknown import energy, match_threshold
@@ -48,6 +50,25 @@ class Quantized:
     max_difference: float  # largest change of a probability
     loss: float  # of accuracy, by ``estimated_loss``
     unknown_flips: int | None  # images that only one of the two calls unknown; None: neither can
+
+
+def export_int8(
+    model: Any,
+    exact: Path,
+    path: Path,
+    calibration_images: Sequence[np.ndarray],
+    test_images: Sequence[np.ndarray],
+    max_loss: float,
+) -> dict[str, Any]:
+    """Write and describe the int8 form of a classifier's ONNX file ``exact``; how they compare."""
+    quantized = quantize_onnx(exact, path, calibration_images, test_images, max_loss=max_loss)
+    result = {**asdict(quantized), "path": str(quantized.path)}
+    if quantized.kept == "int8":
+        known = OnnxModel(path)
+        fitted = {name: getattr(known, name) for name in ("temperature", "unknown_threshold")}
+        described = write_description(path, replace(model.spec, **fitted), count_parameters(model))
+        result["description"] = str(described)
+    return result
 
 
 def quantize_onnx(
