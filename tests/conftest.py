@@ -19,16 +19,33 @@ for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):  # a user's; huggingface
     os.environ.pop(name, None)
 
 
-# Files whose tests take 15 s of a core and more. Begun last, one of them would keep a process busy
-# while the other is done. The first two start together, and only one needs the CPU kernel, whose
-# compiled code the others then find.
-LONGEST = ("test_run", "test_cuda", "test_browser", "test_families", "test_shown_commands",
-           "test_faults", "test_mutations", "test_silent_bugs", "test_student", "test_command",
-           "test_cluster", "test_api", "test_arms")  # fmt: skip
+# Files whose tests take 5 s of a core and more. Begun last, one of them would keep a process busy
+# while the other is done.
+LONGEST = ("test_run", "test_browser", "test_shown_commands", "test_faults", "test_docs",
+           "test_webpage", "test_api", "test_estimator", "test_command", "test_names",
+           "test_arms", "test_label_folder", "test_label_files")  # fmt: skip
+
+# Files that .ci/weekly runs, and parts of the names of their quick cases, which always run: what
+# proves the checks, all architectures, the interpreted GPU kernel, other runtimes, the Ray cluster.
+WEEKLY = {
+    "augment/engine/test_cuda.py": ("test_every_", "test_images_", "[tiny]"),
+    "ladder/test_cluster.py": ("_draw_takes_", "_has_not_what_", "_locks_"),
+    "models/test_families.py": ("test_the_families", "[ResNet]", "[EfficientNet-lite]"),
+    "system/test_engines.py": ("[local", "[threads", "once_a_process[ray]", "_thread", "at_once",
+                               "_closes_", "_by_its_name", "_ray"),
+    "test_faults.py": ("_to_a_full_disk", "test_the_library"),
+    "test_peers.py": ("test_distillation_is", "test_our_steps_are_those_of_usbs_own_loop[fix"),
+    "test_ports.py": ("[python_port]",),
+}  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first; the others, and the tests of each, stay in their order."""
+    """Mark what is weekly; the longest files first, the others in their order."""
+    tests = Path(__file__).parent
+    for item in items:
+        quick = WEEKLY.get(item.path.relative_to(tests).as_posix())
+        if quick is not None and not any(part in item.name for part in quick):
+            item.add_marker(pytest.mark.weekly)
     order = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 

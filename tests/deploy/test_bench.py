@@ -53,26 +53,6 @@ def test_every_model_is_measured_at_both_batches(
     assert "a.onnx" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("word", "now"), [("augment", "python benchmarks/augment.py"), ("model", "bench MODEL")]
-)
-def test_what_bench_was_before_says_where_it_went(
-    word: str,
-    now: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert cli.main(["bench", word, "--images", "photos"]) == 2
-    error = capsys.readouterr().err
-    assert error.startswith(f"tutelage: bench {word} ")
-    assert f"is now {now}" in error
-    assert error.count("\n") == 1
-    write_model(tmp_path / word)
-    assert cli.main(["bench", word, "--runs", "1", "--json"]) == 0  # a model of that name
-
-
 def test_larger_images_take_longer(tmp_path: Path) -> None:
     model = write_model(tmp_path / "a.onnx")
     small, large = (bench_model([model], size=s, runs=10)["models"][0] for s in (8, 1000))

@@ -77,6 +77,7 @@ def test_a_store_holds_the_files_that_a_folder_would(
     assert f"labels: {out}/labels" in capsys.readouterr().err
 
 
+@pytest.mark.weekly
 def test_a_cluster_writes_the_same_objects(
     cluster: Any, out: str, model: Path, pool: Path, here: Path
 ) -> None:

@@ -29,7 +29,11 @@ def suggested(photos: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "suggested"
     folder.mkdir()
     data = str(photos / "unlabeled")
-    request = {"command": "suggest", "data": data, "settings": {"data": {"decisions": None}}}
+    request = {
+        "command": "suggest",
+        "data": data,
+        "settings": {"data": {"decisions": None}, "table": {}},
+    }
     (folder / "config.json").write_text(json.dumps({"request": request}))
     images = zip(("03.jpg", "01.jpg", "08.png"), ("the first", "the second", "last"), strict=True)
     rows = [{"image": name, "why": why} for name, why in images]

@@ -50,7 +50,11 @@ def chosen(place: Path, sizes: list[tuple[int, int]]) -> Path:
         pixels = np.full((height, width, 3), number % 200, np.uint8)
         pixels[:, : width // 2] = 200
         Image.fromarray(pixels).save(data / name)
-    request = {"command": "suggest", "data": str(data), "settings": {"data": {"decisions": None}}}
+    request = {
+        "command": "suggest",
+        "data": str(data),
+        "settings": {"data": {"decisions": None}, "table": {}},
+    }
     (folder / "config.json").write_text(json.dumps({"request": request}))
     rows = [{"image": name, "why": ""} for name in names]
     content = {"classes": ["ant", "bee"], "suggested": rows}

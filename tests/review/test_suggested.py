@@ -52,7 +52,7 @@ def test_the_images_keep_their_order_and_the_next_command_is_said(
 
 def test_decisions_that_it_was_made_with_still_hold(suggested: Path) -> None:
     content = json.loads((suggested / "config.json").read_text())
-    content["request"]["settings"] = {"data": {"decisions": "earlier"}}
+    content["request"]["settings"] = {"data": {"decisions": "earlier"}, "table": {}}
     (suggested / "config.json").write_text(json.dumps(content))
     assert open_suggested(suggested).next_run.endswith(f"--decisions earlier,{suggested}")
 
