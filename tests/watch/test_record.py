@@ -1,5 +1,6 @@
 import dataclasses
 import io
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from tutelage.deploy.openapi import Limits
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.system import web
 from tutelage.system.errors import TutelageError
+from tutelage.system.files import append, await_lock
 from tutelage.watch.look import look
 from tutelage.watch.record import ROW, RecordingModel, read_record
 
@@ -134,3 +136,16 @@ def test_the_command_serves_with_it(
     monkeypatch.setattr(web, "run_app", ask)
     api.serve(place / "m.onnx", port=0, watch=tmp_path / "seen", quiet=True)
     assert len(read_record([tmp_path / "seen"], OnnxModel(place / "m.onnx"))) == 1
+
+
+def test_a_server_waits_while_another_is_in_the_middle_of_a_row(tmp_path: Path) -> None:
+    file, halves = tmp_path / "rows", (b"a" * 100, b"a" * 64)
+    with file.open("ab", buffering=0) as other:  # as another process that writes has it
+        await_lock(other)
+        other.write(halves[0])
+        writing = threading.Thread(target=append, args=(file, b"b" * 164, ROW.itemsize))
+        writing.start()
+        writing.join(0.3)
+        other.write(halves[1])
+    writing.join(10)
+    assert file.read_bytes() == b"a" * 164 + b"b" * 164

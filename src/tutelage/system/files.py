@@ -110,11 +110,14 @@ def append(path: Path, content: bytes, row: int = 1) -> None:
     """Add bytes to a file, or nothing: a part of them would spoil what comes after it.
 
     A file of rows, of ``row`` bytes each, loses the part of one that a kill has left at its end.
+    Several processes may add rows to it: each waits while another is in the middle of one.
 
     Raises:
         OSError: it cannot be written; the error names ``path``.
     """
     with about(path), path.open("ab", buffering=0) as file:
+        if row > 1:
+            await_lock(file)
         size = file.seek(0, os.SEEK_END)
         end = size - size % row
         if end < size:
@@ -267,3 +270,11 @@ def locked(file: IO[Any] | int) -> bool | None:
     except OSError:  # some network file systems
         return None
     return True
+
+
+def await_lock(file: IO[Any]) -> None:
+    """Lock an open file as soon as no other process has; where there are no locks, at once."""
+    with contextlib.suppress(ModuleNotFoundError, OSError):
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX)
