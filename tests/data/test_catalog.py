@@ -20,12 +20,6 @@ def test_class_names_of_thousands_of_digits_are_sorted(tmp_path):
     assert catalog.classes == ("10", "9", "9" * 5000)
 
 
-def test_whole_number_classes_are_in_numeric_order(tmp_path):
-    for name in ["10", "9", "2"]:
-        put(tmp_path / name / "a.jpg")
-    assert read_catalog(tmp_path).classes == ("2", "9", "10")
-
-
 def test_select(tmp_path):
     paths = tuple(str(put(tmp_path / f"{i}.jpg", bytes([i]))) for i in range(4))
     names, splits = ["d", "c", "b", "a"], ["train", "train", "val", "test"]
@@ -72,18 +66,6 @@ def test_classes_that_differ_only_in_case_or_spaces_are_refused(names, refused):
         return
     with pytest.raises(TutelageError, match="differ only in case or spaces; give both the same"):
         make_catalog("t", *columns, FileSource(("1", "2")))
-
-
-def test_a_pool_has_no_labels_and_splits_go_by_many_names():
-    splits = ["Training", "unlabelled", " DEV ", ""]
-    columns = [*"abcd"], ["x", "y", "x", "x"], splits
-    catalog = make_catalog("t", *columns, FileSource((*"abcd",)))
-    assert by_name(catalog) == {
-        "a": ("x", "train"),
-        "b": (None, "train"),
-        "c": ("x", "val"),
-        "d": ("x", "train"),
-    }
 
 
 @pytest.mark.parametrize(

@@ -113,15 +113,6 @@ def test_a_last_line_that_is_no_decision_is_named_and_not_cut_off(tmp_path: Path
     assert path.read_bytes() == content
 
 
-def test_a_line_that_is_no_decision_is_named(tmp_path: Path) -> None:
-    path = decided(tmp_path / "decisions.jsonl", Decision("a", "accept", "ant"))
-    path.write_bytes(path.read_bytes() + b'{"image": "b", "action": "love", "label": null}\n')
-    with pytest.raises(TutelageError, match=r"line 2 of .* is not a decision: .*love"):
-        read_decisions(path)
-    with pytest.raises(TutelageError, match="line 2"):
-        Decisions(path)
-
-
 def test_one_review_at_a_time(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
     path = tmp_path / "decisions.jsonl"

@@ -40,10 +40,6 @@ def test_a_new_folder_is_claimed_and_the_same_request_continues_it(tmp_path: Pat
     assert folder.events == folder.path / "events.jsonl"
 
 
-def test_an_empty_folder_is_claimed(tmp_path: Path) -> None:
-    assert RunFolder(tmp_path).claim(REQUEST) is False
-
-
 def test_what_a_kill_left_of_the_first_write_does_not_block(tmp_path: Path) -> None:
     (tmp_path / ".config.json.4711").write_text('{"req')
     folder = RunFolder(tmp_path)
@@ -198,13 +194,6 @@ def test_a_part_is_made_once(tmp_path: Path) -> None:
     for _ in range(2):
         assert folder.pinned("plan", lambda: next(values)) == {"size": 96}
     assert folder.pinned("notes", list) == folder.pinned("notes", lambda: ["late"]) == []
-
-
-@pytest.mark.parametrize(("text", "found"), [("{", "cannot read"), ("[1]", "holds list")])
-def test_a_broken_config_is_said(tmp_path: Path, text: str, found: str) -> None:
-    (tmp_path / "config.json").write_text(text)
-    with pytest.raises(TutelageError, match=found):
-        RunFolder(tmp_path).claim(REQUEST)
 
 
 def test_the_data_of_a_run_is_opened_as_the_run_did(tmp_path: Path) -> None:

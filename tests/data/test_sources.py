@@ -76,14 +76,6 @@ def test_rows_travel_to_another_process_by_the_name_of_their_file(tmp_path):
         assert there.source.signature(5) == catalog.source.signature(5)
 
 
-def test_a_parquet_row_without_bytes(tmp_path):
-    path = parquet(tmp_path / "p.parquet", {"image": [None, b"b"], "label": ["x", "y"]})
-    catalog = read_catalog(path)
-    with pytest.raises(OSError, match="no image bytes"):
-        catalog.source.read(0)
-    assert catalog.source.read(1) == b"b"
-
-
 def test_a_number_in_the_place_of_bytes_is_unreadable_and_allocates_nothing(tmp_path):
     images = [{"bytes": 10**15}, {"bytes": None}]
     columns = {"image": images, "label": ["a", None]}
@@ -128,12 +120,6 @@ def test_signatures_change_with_the_file(tmp_path):
     assert source.signature(0) != touched
     file.unlink()
     assert isinstance(source.signature(0), str)
-
-
-def test_parquet_signatures_differ_by_row(tmp_path):
-    path = parquet(tmp_path / "p.parquet", {"image": BYTES[:2], "label": ["a", "b"]})
-    source = read_catalog(path).source
-    assert source.signature(0) != source.signature(1)
 
 
 def test_what_never_answers_is_no_image_file(tmp_path: Path):

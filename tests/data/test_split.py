@@ -146,16 +146,6 @@ def test_fewer_than_asked_for_keeps_what_there_is():
     assert len(split.indices("unlabeled")) == 490
 
 
-def test_twelve_images_one_label_a_class():
-    split = draw(make_catalog([0, 1, 2] * 4), labels_per_class=1)
-    assert sorted(split.labels[split.indices("labeled")]) == [0, 1, 2]
-    assert len(split.indices("unlabeled")) == 9
-
-
-def test_no_unlabelled_images_is_an_empty_pool():
-    assert len(draw(make_catalog([0, 1, 2])).indices("unlabeled")) == 0
-
-
 @pytest.mark.parametrize(
     ("labels", "options", "message"),
     [
@@ -192,8 +182,6 @@ def test_a_pinned_split_comes_back_in_any_order(catalog, tmp_path):
 
 
 def test_the_pinned_file_is_for_other_programs_too(catalog, tmp_path):
-    import pyarrow.parquet as pq
-
     split = draw(catalog, labels_per_class=3)
     save_split(split, catalog, tmp_path / "split.parquet")
     table = pq.read_table(tmp_path / "split.parquet")
@@ -246,9 +234,6 @@ def test_a_pinned_split_that_is_damaged_or_not_one(catalog, tmp_path):
     (tmp_path / "bad.parquet").write_bytes(b"PAR1")
     with pytest.raises(TutelageError, match="not a readable Parquet file"):
         load(tmp_path / "bad.parquet", catalog)
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
     pq.write_table(pa.table({"image": ["a"]}), tmp_path / "other.parquet")
     with pytest.raises(TutelageError, match="not a pinned split: it lacks label, role, truth"):
         load(tmp_path / "other.parquet", catalog)
@@ -268,19 +253,6 @@ def test_an_interrupted_save_keeps_the_old_file(catalog, tmp_path, monkeypatch):
     assert path.read_bytes() == before
 
 
-def test_folds_of_500_5_5_have_every_class_in_every_fold():
-    labels = np.repeat([0, 1, 2], [500, 5, 5])
-    ids = folds(labels, 5, seed=0)
-    for fold in range(5):
-        assert np.bincount(labels[ids == fold]).tolist() == [100, 1, 1]
-
-
-def test_folds_of_one_image_a_class_are_spread():
-    assert sorted(folds(np.arange(10), 5, seed=0)) == sorted([0, 1, 2, 3, 4] * 2)
-    assert sorted(folds(np.array([0, 1]), 5, seed=0)) == [0, 1]
-    assert folds(np.array([], int), 5, seed=0).shape == (0,)
-
-
 def test_fold_draws_depend_on_the_seed_only():
     labels = np.repeat([0, 1], 20)
     assert folds(labels, 4, seed=1).tolist() == folds(labels, 4, seed=1).tolist()
@@ -289,16 +261,15 @@ def test_fold_draws_depend_on_the_seed_only():
 
 @settings(max_examples=50, deadline=None, database=None)
 @given(
-    labels=st.lists(st.integers(0, 4), min_size=1, max_size=60),
+    labels=st.lists(st.integers(0, 4), max_size=60),
     k=st.integers(2, 6),
     seed=st.integers(0, 3),
 )
 def test_folds_are_balanced_overall_and_within_each_class(labels, k, seed):
-    ids = folds(labels, k, seed)
+    ids = folds(np.array(labels, int), k, seed)
     count = min(k, len(labels))
     assert set(ids) == set(range(count))
-    sizes = np.bincount(ids, minlength=count)
-    assert sizes.max() - sizes.min() <= 1
+    assert not count or np.ptp(np.bincount(ids, minlength=count)) <= 1
     for label in set(labels):
         inside = np.bincount(ids[np.array(labels) == label], minlength=count)
         assert inside.max() - inside.min() <= 1
