@@ -48,20 +48,13 @@ def extend(
 ) -> Plan:
     """A plan with more operations at its end, different ones for each image.
 
+    Image i gets the N operations ``names[choice[i]]`` with the strengths ``amounts[i]``; ``choice``
+    and ``amounts`` are (B, N), and the plan is on the CPU.
+
     Two operations are carried out in their order, except that saturations come before hues, and
     both before sharpness and blur (with which saturation commutes except for clamping). Of three or
     more, such a change of channels or pixels also comes before a pointwise operation that it
     follows, if that one follows another such change.
-
-    Args:
-        plan: the plan so far, on the CPU.
-        names: operations to choose from, of ``NAMES``.
-        choice: (B, N) positions in ``names``.
-        amounts: (B, N) strengths.
-        ratio: width / height of the view in pixels.
-
-    Raises:
-        TutelageError: no operation has one of the names.
     """
     # In numpy: a batch's plan takes two hundred small steps, and torch starts each more slowly.
     codes, amounts = _codes(names)[choice], amounts.astype(np.float32, copy=False)

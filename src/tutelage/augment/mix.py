@@ -42,9 +42,8 @@ class Mix:
     def part(self, at: Tensor) -> tuple[Tensor, Mix]:
         """The mixing of only some images of the batch, at positions (b,) int64.
 
-        Returns:
-            Positions (n,) of the images it needs: first ``at``, then the partners that are not
-            among them; and the mixing of the first b of these n.
+        Gives the positions (n,) of the images it needs (first ``at``, then the partners that are
+        not among them), and the mixing of the first b of these n.
         """
         others = self.perm[at][~torch.isin(self.perm[at], at)]
         needed = torch.cat([at, others])

@@ -198,13 +198,9 @@ def draw_crop(aspect: Real, scale: Range, ratio: Range, draws: Real) -> Real:
     """Random resized crop: (B, 4) boxes x0, y0, width, height in fractions of the image.
 
     The first of ten tries that fits, as in torchvision; if none does, the largest box of the
-    nearest allowed ratio (at a random place, where torchvision takes the centre).
-
-    Args:
-        aspect: (B,) width / height of the images.
-        scale: range of the box's area, a fraction of the image's.
-        ratio: range of the box's true width / height; its logarithm is drawn uniformly.
-        draws: (B, 22) uniform draws in [0, 1): ten areas, ten shapes, and the place x, y.
+    nearest allowed ratio (at a random place, where torchvision takes the centre). ``aspect`` (B,)
+    is width / height. The logarithm of the box's true ``ratio`` is drawn uniformly. The ``draws``
+    (B, 22) in [0, 1) are ten areas, ten shapes, and the place x, y.
     """
     low, high = math.log(ratio[0]), math.log(ratio[1])
     area = scale[0] + (scale[1] - scale[0]) * draws[:, :_TRIES]

@@ -19,19 +19,12 @@ from tutelage.system.errors import TutelageError
 
 
 class Scale(NamedTuple):
-    """The amount of an operation at a magnitude m in [0, 1]: base + slope * m.
-
-    Attributes:
-        base: the amount at magnitude 0.
-        slope: what magnitude 1 adds to it.
-        signed: the slope has a random sign.
-        exponential: the amount is e to the power of that.
-    """
+    """The amount of an operation at a magnitude m in [0, 1]: base + slope * m."""
 
     base: float = 0.0
     slope: float = 1.0
-    signed: bool = False
-    exponential: bool = False
+    signed: bool = False  # the slope has a random sign
+    exponential: bool = False  # the amount is e to the power of that
 
 
 Space = dict[str, Scale]
@@ -97,11 +90,7 @@ class RandAugment(Policy):
     view: Policy = field(default_factory=Still)
 
     def plan(self, aspect: Tensor, generator: Generator | None = None, ratio: float = 1.0) -> Plan:
-        """Sample a plan; see ``Policy.plan``.
-
-        Raises:
-            TutelageError: ``operations`` holds an unknown name.
-        """
+        """Sample a plan; see ``Policy.plan``. An unknown name in ``operations`` is refused."""
         space = _space_of(self.operations)
         start = self.view.plan(aspect, generator, ratio)
         draws = draw(generator, len(aspect), self.num_ops, 2)
@@ -183,11 +172,7 @@ class AutoAugment(Policy):
     view: Policy = field(default_factory=Still)
 
     def plan(self, aspect: Tensor, generator: Generator | None = None, ratio: float = 1.0) -> Plan:
-        """Sample a plan; see ``Policy.plan``.
-
-        Raises:
-            TutelageError: no policy has that name.
-        """
+        """Sample a plan; see ``Policy.plan``. A policy that there is not is refused."""
         if self.policy not in _FOUND:
             raise TutelageError(
                 f"no AutoAugment policy is named '{self.policy}'; there are: {', '.join(_FOUND)}"

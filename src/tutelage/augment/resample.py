@@ -12,19 +12,11 @@ from torch import Tensor
 
 
 def matrix(in_size: int, out_size: int, start: Tensor, length: Tensor) -> Tensor:
-    """Weights that resample the window [start, start + length] of a line to ``out_size`` samples.
+    """Weights (B, out_size, in_size) that resample the window [start, start + length] of a line.
 
-    Every row sums to one: samples beyond the line's ends are left out, as in Pillow. A negative
-    length reads the window backwards (a flip). A row whose window lies far outside is zero.
-
-    Args:
-        in_size: samples of the input line.
-        out_size: samples of the output line.
-        start: (B,) in input pixels; pixel i covers [i, i + 1].
-        length: (B,) in input pixels.
-
-    Returns:
-        (B, out_size, in_size) float32; ``out = matrix @ line``.
+    ``start`` and ``length`` (B,) are in input pixels; pixel i covers [i, i + 1]. Every row sums to
+    one: samples beyond the line's ends are left out, as in Pillow. A negative length reads the
+    window backwards (a flip). A row whose window lies far outside is zero.
     """
     scale = (length / out_size)[:, None, None]
     steps = torch.arange(out_size, dtype=torch.float32, device=start.device) + 0.5

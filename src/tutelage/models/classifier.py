@@ -36,13 +36,6 @@ class FeatureExtractor(nn.Module):
 
     The normalisation lives inside, so that no caller can use another model's mean and std.
 
-    Attributes:
-        spec: what ``model.json`` remembers.
-        num_features: width D of ``features``.
-        own_features: number of the trunk's own features, which come first; levels give the rest.
-        pretrained_head: weight (K0, D) of the classifier that came with pretrained weights, or
-            None. A prior for the probe; never trained, moved or saved.
-
     The trunk maps normalised images to features (B, D), or to a map (B, C, h, w) if ``spec.cut``.
     ``channels`` is that D or C; the maps of ``spec.levels`` together have ``level_channels``.
     """
@@ -57,8 +50,11 @@ class FeatureExtractor(nn.Module):
         self.spec = spec
         self.trunk = trunk
         self.neck = nn.Identity() if spec.cut is None else _neck(channels, spec.head_hidden)
+        # The trunk's own features come first, and those of its levels follow.
         self.own_features = (spec.cut is not None and spec.head_hidden) or channels
         self.num_features = self.own_features + 2 * level_channels
+        # Weight (K0, D) of the classifier that came with pretrained weights: a prior for the
+        # probe, which is never trained, moved or saved.
         self.pretrained_head: Tensor | None = None
         for name, values in (("mean", spec.mean), ("std", spec.std)):
             self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
@@ -76,13 +72,7 @@ class FeatureExtractor(nn.Module):
 
 
 class Classifier(FeatureExtractor):
-    """Images (B, 3, H, W) in [0, 1] -> logits (B, K).
-
-    Attributes:
-        spec: replace it (it is frozen) to record a temperature.
-        is_frozen: whether the whole trunk is frozen.
-        drop_rate: dropout before the head, in training mode only.
-    """
+    """Images (B, 3, H, W) in [0, 1] -> logits (B, K)."""
 
     def __init__(
         self, trunk: nn.Module, spec: ModelSpec, channels: int, level_channels: int = 0
@@ -92,8 +82,8 @@ class Classifier(FeatureExtractor):
         # A fixed generator: building a model is deterministic and leaves the caller's draws alone.
         nn.init.normal_(self.head.weight, std=0.01, generator=torch.Generator().manual_seed(0))
         nn.init.zeros_(self.head.bias)
-        self.drop_rate = 0.0
-        self.is_frozen = False
+        self.drop_rate = 0.0  # dropout before the head, in training mode only
+        self.is_frozen = False  # whether the whole trunk is
         self._frozen_norms = False
         self._frozen_stages: list[nn.Module] = []
 

@@ -21,19 +21,12 @@ OPSET = 18  # the first whose Resize is antialiased, for the exported graph
 class Forward:
     """A snapshot of a model in evaluation mode: images (B, 3, H, W) in [0, 1] -> one output.
 
-    The model is not changed, and later changes to it are not seen. B (0, too), H and W may be any
-    that the architecture takes. Nothing has a gradient. ``backend`` becomes the one in use;
-    ``batch`` images go through the model at once, which bounds the memory.
-
-    Args:
-        model: on any device; onnxruntime takes models on the CPU only.
-        output: "logits" (B, K) or "features" (B, D).
-        backend: "onnxruntime", "torch", or "auto": onnxruntime for a model on the CPU whose
-            export gives the same numbers, else torch.
-
-    Raises:
-        TutelageError: unknown output or backend, or "onnxruntime" cannot run this model.
-        OSError: the temporary file that onnxruntime reads cannot be written.
+    That is "logits" (B, K) or "features" (B, D). The model is not changed, and later changes to it
+    are not seen. B (0, too), H and W may be any that the architecture takes. Nothing has a
+    gradient. ``batch`` images go through the model at once, which bounds the memory. The
+    ``backend`` "auto" is onnxruntime for a model on the CPU whose export gives the same numbers,
+    and else torch; the attribute tells which is in use. An OSError says that the file onnxruntime
+    reads was not written.
     """
 
     def __init__(

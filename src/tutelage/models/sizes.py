@@ -68,10 +68,8 @@ def resize_body(body: Any, size: int) -> None:
 def set_input_size(model: Classifier, size: int) -> None:
     """Let the model see views of ``size`` pixels a side from now on.
 
-    Position embeddings are resampled and windows rescaled, in place; all other weights stay.
-
-    Raises:
-        TutelageError: the trunk takes no images of that size, and the model is as it was.
+    Position embeddings are resampled and windows rescaled, in place; all other weights stay. A
+    model whose trunk takes no images of that size is refused, and is as it was.
     """
     if size == model.spec.input_size:
         return
@@ -94,11 +92,7 @@ def set_input_size(model: Classifier, size: int) -> None:
 
 
 def with_input_size(model: Classifier, size: int) -> Classifier:
-    """A copy of the model that sees views of ``size`` pixels a side; itself if it does already.
-
-    Raises:
-        TutelageError: as ``set_input_size``.
-    """
+    """A copy of the model that sees views of ``size`` pixels a side; itself if it does already."""
     if size == model.spec.input_size:
         return model
     resized = copy.deepcopy(model)
@@ -108,11 +102,7 @@ def with_input_size(model: Classifier, size: int) -> Classifier:
 
 @torch.no_grad()
 def check_input_size(model: Classifier) -> None:
-    """Show the model a blank image of its own size.
-
-    Raises:
-        TutelageError: the trunk does not take it, for example because its maps become too small.
-    """
+    """Refuse a model whose trunk takes no image of its size, as where maps become too small."""
     size, training = model.spec.input_size, model.training
     try:
         model.eval()(torch.zeros(1, 3, size, size, device=model.mean.device))

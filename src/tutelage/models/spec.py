@@ -36,11 +36,7 @@ class TrunkSpec:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """The description of a classifier, written as ``model.json``.
-
-    Raises:
-        TutelageError: naming the first value that no model can have.
-    """
+    """The description of a classifier, written as ``model.json``; it refuses impossible values."""
 
     architecture: str  # timm's name
     cut: int | None  # leading stages kept of the architecture; None keeps the whole trunk
@@ -117,12 +113,7 @@ class ModelSpec:
 
     @classmethod
     def from_json(cls, text: str) -> ModelSpec:
-        """Read ``to_json``'s text.
-
-        Raises:
-            TutelageError: not JSON, another format version, or missing, unknown or
-                impossible fields.
-        """
+        """Read ``to_json``'s text."""
         try:
             fields = json.loads(text)
         except (ValueError, RecursionError) as error:

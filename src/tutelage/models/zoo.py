@@ -57,21 +57,13 @@ def create(
     input_size: int | None = None,
     weights: Path | str | None = None,
 ) -> Classifier:
-    """A pretrained trunk with a new head.
+    """A pretrained trunk, by any of timm's names, with a new head.
 
-    Args:
-        architecture: any timm model name.
-        classes: class names in the order of the outputs.
-        canvas: side in pixels of the store's canvas, remembered for deployment.
-        input_size: side in pixels of the views; None takes the weights' own. Position embeddings
-            are resampled to it.
-        weights: None takes the pip-installed weights if the architecture has them, else timm's
-            hub; "none" starts from random weights (seed with ``torch.manual_seed``); anything
-            else is a .safetensors file with timm's names, with or without its classifier.
-
-    Raises:
-        TutelageError: unknown architecture, a size that it does not take, weights that do not fit,
-            or no hub in reach.
+    ``canvas`` is the store's, remembered for deployment. Without ``input_size`` the views are as
+    the weights want them. ``weights`` None takes those installed with pip if the architecture has
+    them, else those of timm's hub; "none" starts from random ones (seed with
+    ``torch.manual_seed``); and else it is a .safetensors file with timm's names, with or without
+    its classifier.
     """
     if weights == "none":
         body, old_head = timm_body(architecture, num_classes=0, input_size=input_size), None
@@ -211,16 +203,9 @@ def cut(
     timm's ``feature_info`` elsewhere (in a ResNet the stem is the first). The student is on the
     CPU and in training mode; its trunk is not frozen.
 
-    Args:
-        teacher: a classifier, whole or itself cut.
-        stages: how many stages to keep.
-        neck: width of a new 1x1 convolution before the pooling; None pools the stage's map. The
-            student's head looks at nothing else, whatever the teacher's looks at.
-        skipped: some of ``residual_blocks`` to leave out, besides those that the teacher lacks.
-
-    Raises:
-        CannotCut: the architecture has no stages, or no map (B, C, h, w) after that one.
-        TutelageError: it has no such stage, or no such residual block there.
+    ``neck`` is the width of a new 1x1 convolution before the pooling; None pools the stage's map.
+    The student's head looks at nothing else, whatever the teacher's looks at. The
+    ``residual_blocks`` of ``skipped`` are left out, and those that the teacher lacks.
     """
     lacking = [name for name in teacher.spec.skipped if int(name.split(".")[1]) < stages]
     spec = dataclasses.replace(
@@ -488,11 +473,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def load_strictly(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """``load_state_dict`` that names what is missing, foreign, of another shape or not finite.
-
-    Raises:
-        TutelageError: the tensors are not exactly the module's, or no model could work with them.
-    """
+    """``load_state_dict`` that names what is missing, foreign, of another shape or not finite."""
     wanted = module.state_dict()
     missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
     common = sorted(wanted.keys() & state.keys())

@@ -21,15 +21,12 @@ def softmax(logits: Floats, temperature: float = 1.0) -> Floats:
 
 
 def fit_temperature(logits: Floats, targets: Floats) -> float:
-    """The temperature that minimises the held-out negative log-likelihood.
+    """The temperature that minimises the negative log-likelihood of held-out images.
 
+    ``logits`` (N, K) are out of fold, and ``targets`` (N, K) probabilities; without images it is 1.
     With a handful of labels the optimum can run to 0 (all right by luck), so a log-normal prior
     around 1 counts as much as ``PRIOR_WEIGHT`` images. The search is on a fixed grid: the objective
     is smooth, and a grid gives the same answer on every machine.
-
-    Args:
-        logits: (N, K) out-of-fold logits; N may be 0 (temperature 1).
-        targets: (N, K) probabilities; one-hot for true labels.
     """
     grid = np.exp(np.linspace(np.log(0.05), np.log(20.0), 241))
     losses = [
@@ -53,15 +50,13 @@ def calibrated_losses(logits: Floats, labels: Ints) -> Floats:
 def stacking_weight(before: Floats, after: Floats) -> float:
     """The weight in [0, 1] of the second of two models; the first has the rest.
 
-    Each model is as probable as it makes the held-out labels. Which labels are held out is chance,
-    so this is averaged over Bayesian bootstraps of them: pseudo-BMA+ of Yao, Vehtari, Simpson and
-    Gelman 2018, "Using stacking to average Bayesian predictive distributions" (arXiv:1704.02030,
-    section 3.4). Of ten labels with similar likelihoods little follows, and the weight is near one
-    half; many labels with different ones leave one of the models nothing.
-
-    Args:
-        before: (J,) negative log-likelihoods of the held-out labels by the first model, in nats.
-        after: (J,) the same by the second. J may be 0.
+    ``before`` and ``after`` (J,) are the negative log-likelihoods, in nats, of the held-out labels
+    by the first and the second. Each model is as probable as it makes these labels. Which labels
+    are held out is chance, so this is averaged over Bayesian bootstraps of them: pseudo-BMA+ of
+    Yao, Vehtari, Simpson and Gelman 2018, "Using stacking to average Bayesian predictive
+    distributions" (arXiv:1704.02030, section 3.4). Of ten labels with similar likelihoods little
+    follows, and the weight is near one half; many labels with different ones leave one of the
+    models nothing.
     """
     n = len(before)
     if n == 0:

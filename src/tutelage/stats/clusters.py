@@ -40,18 +40,12 @@ class Clusters:
 
 
 def fit_clusters(labeled: Tensor, labels: Ints, pool: Tensor, prior: Floats) -> Clusters:
-    """Soft k-means with class frequencies held at ``prior``.
+    """Soft k-means with class frequencies held at ``prior`` (K,), on features (n, D) and (M, D).
 
     The MAP of Hu, Gripon and Pateux 2021, "Leveraging the Feature Distribution in Transfer-based
     Few-Shot Learning" (arXiv:2006.03806, algorithm 1), with their constants. Labelled images
-    belong to their class's cluster throughout.
-
-    Args:
-        labeled: (n, D) features in a metric where distances mean something.
-        labels: (n,) their classes. A class without labels has no cluster and gets no image.
-        pool: (M, D).
-        prior: (K,) class frequencies of the pool; only their ratios among the classes that have
-            labels count.
+    belong to their class's cluster throughout. A class without labels has no cluster and gets no
+    image, so only the ratios of ``prior`` among the others count.
     """
     classes, index = np.unique(labels, return_inverse=True)
     frequencies = prior[classes]

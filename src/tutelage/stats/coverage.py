@@ -102,15 +102,13 @@ class Kernel:
     n_views: int
 
     def distance(self, in_pool: Tensor, in_sources: Tensor) -> Tensor:
-        """Unbiased squared maximum mean discrepancies (R,) of R subsets.
+        """Unbiased squared maximum mean discrepancies (R,) of R subsets of the images.
+
+        ``in_pool`` (R, N) and ``in_sources`` (R, n) are 1 for the images of a subset and else 0.
 
         Gretton et al. 2012, "A Kernel Two-Sample Test", eq. 3, with one change: pairs of views of
         one image are left out, just as pairs of an image and itself are. Two views of one image
         are closer than views of two images, so with such pairs the estimate would be too high.
-
-        Args:
-            in_pool: (R, N) 1 for the pool images of the subset, else 0.
-            in_sources: (R, n) the same for the labelled images.
         """
         a, b = in_pool.sum(dim=1), in_sources.sum(dim=1)
         real = ((in_pool @ self.pool) * in_pool).sum(dim=1) - in_pool @ self.pool.diagonal()
@@ -122,16 +120,10 @@ class Kernel:
 
 
 def gaussian_kernel(pool: Tensor, cross: Tensor, views: Tensor, n_views: int) -> Kernel:
-    """Kernel sums from distances; the width is the median distance within the pool.
+    """Kernel sums from distances (N, N), (N, V n) and (V n, V n), where views stand view by view.
 
-    That is the heuristic of Gretton et al. 2012, section 8, but from the pool alone, so that all
-    clouds of views are measured by one kernel.
-
-    Args:
-        pool: (N, N) distances.
-        cross: (N, V n), view by view.
-        views: (V n, V n), view by view.
-        n_views: V.
+    The width is the median distance within the pool: the heuristic of Gretton et al. 2012, section
+    8, but from the pool alone, so that all clouds of views are measured by one kernel.
     """
     rows, columns = torch.triu_indices(len(pool), len(pool), offset=1)
     width = pool[rows, columns].median().clamp_min(1e-12).double()
@@ -169,6 +161,8 @@ def measure(
 ) -> dict[str, Figures]:
     """All metrics of several clouds of views of the same labelled images, with intervals.
 
+    The pool is (N, D), and the clouds are (V, n, D) by name; V may differ.
+
     The intervals say how far a figure would move with other labelled images and another pool of
     the same kind and number. Views of one image are not independent, so whole images are drawn,
     with all their views; and the figures are made of nearest neighbours, which a bootstrap ruins
@@ -177,16 +171,6 @@ def measure(
     standard error (the delete-d jackknife with d = n / 2: Shao and Wu 1989, "A General Theory for
     Jackknife Variance Estimation"). Halves cover less than the whole, so only their spread is
     used; the ends are a t quantile of n - 1 degrees of freedom away.
-
-    Args:
-        pool: (N, D) features, N at least ``LEAST_POOL``.
-        clouds: name -> (V, n, D) features of V views of the same n images, at least
-            ``LEAST_SOURCES``; V may differ.
-        seed: of the draw of the halves.
-        halves: R.
-
-    Raises:
-        ValueError: too few images, or clouds of different images.
     """
     counts = {views.shape[1] for views in clouds.values()}
     if len(counts) != 1:

@@ -29,16 +29,12 @@ def wilson(hits: int, n: int) -> Interval:
 
 
 def paired_change(wins: int, losses: int, n: int) -> Interval:
-    """Change in accuracy between two models tested on the same n images, n >= 1.
+    """Change in accuracy between two models tested on the same n >= 1 images.
 
-    The adjusted Wald interval of Bonett and Price, "Adjusted Wald confidence interval for a
-    difference of binomial proportions based on paired data" (2012): one image is added to either
-    side, so that the interval holds for few images and never has zero width.
-
-    Args:
-        wins: images that only the new model gets right.
-        losses: images that only the old model gets right.
-        n: images in all.
+    Only the new model gets ``wins`` of them right, and only the old one ``losses``. It is the
+    adjusted Wald interval of Bonett and Price, "Adjusted Wald confidence interval for a difference
+    of binomial proportions based on paired data" (2012): one image is added to either side, so that
+    the interval holds for few images and never has zero width.
     """
     up, down = (wins + 1) / (n + 2), (losses + 1) / (n + 2)
     half = Z95 * math.sqrt((up + down - (up - down) ** 2) / (n + 2))

@@ -29,7 +29,7 @@ class LabelErrors:
 
 
 def find_label_errors(logits: Floats, labels: Ints) -> LabelErrors:
-    """Weigh what held-out models believe against the labels that were given.
+    """Weigh what held-out models believe, logits (n, K >= 2), against the given labels (n,).
 
     A label is assumed to be the true class with probability ``1 - rate``, and else any of the other
     classes with equal probability (symmetric noise: Patrini et al. 2017, arXiv:1609.03683, section
@@ -37,10 +37,6 @@ def find_label_errors(logits: Floats, labels: Ints) -> LabelErrors:
     likelihood of the labels: fitted alone, a temperature would take every wrong label for a reason
     to doubt. Few labels leave both open, so the answer is the mean over all pairs of a rate and a
     temperature, weighed by their posterior.
-
-    Args:
-        logits: (n, K) of images that their model did not learn from; K at least 2.
-        labels: (n,) the given classes.
     """
     n, n_classes = logits.shape
     if n == 0:

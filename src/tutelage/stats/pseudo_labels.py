@@ -19,17 +19,12 @@ PRIOR_STEPS = 200
 
 
 def align_to_prior(probs: Floats, prior: Floats, *, strength: float = 1.0) -> Floats:
-    """Move the mean belief over the pool toward ``prior`` (distribution alignment).
+    """Move the mean of beliefs (N, K) about the pool toward ``prior`` (K,): distribution alignment.
 
     ``strength`` 0 leaves the beliefs alone and 1 makes their mean the prior. Between them the
     target is the normalised geometric mean of the two: labels that were picked class by class
     say little about how frequent the classes are in the pool. Rows and column means are scaled in
     turn (Sinkhorn and Knopp 1967).
-
-    Args:
-        probs: (N, K).
-        prior: (K,).
-        strength: in [0, 1].
     """
     if strength == 0 or len(probs) == 0:
         return probs
@@ -95,13 +90,10 @@ def sharpen(probs: Floats) -> Floats:
 def revise(labels: PseudoLabels, probs: Floats) -> PseudoLabels:
     """Pseudo-labels after another look: the mean of the earlier and the new beliefs.
 
-    Each training errs on different images, so the mean of two is right more often (temporal
-    ensembling: Laine and Aila 2017, arXiv:1610.02242). How frequent each class is believed to be
-    stays, and so does the choice of accepted images.
-
-    Args:
-        labels: the earlier ones.
-        probs: (A, K) new beliefs about the accepted images, in their order.
+    ``probs`` (A, K) are the new beliefs about the accepted images, in their order. Each training
+    errs on different images, so the mean of two is right more often (temporal ensembling: Laine and
+    Aila 2017, arXiv:1610.02242). How frequent each class is believed to be stays, and so does the
+    choice of accepted images.
     """
     believed = labels.probs[labels.accepted]
     revised = labels.probs.copy()
@@ -138,18 +130,15 @@ def confusion_rates(probs: Floats, labels: Ints, n_classes: int) -> Floats:
 
 
 def estimate_prior(mean_belief: Floats, rates: Floats, labels: Ints) -> Floats:
-    """How frequent the classes are in the pool, from what the teacher believes on average.
+    """How frequent the classes are in the pool, from the teacher's ``mean_belief`` (K,) about it.
 
-    The mean belief is a mixture of the columns of ``rates``; its proportions are found by
-    expectation maximisation, with a Dirichlet prior of ``PRIOR_IMAGES`` a class at the labels' own
-    frequencies, smoothed by one image. The idea is black-box shift estimation (Lipton et al. 2018),
-    made positive and regularised because few labels make the rates uncertain. A class without
-    labels gets 0: nothing that the teacher learnt could tell its images from those of the others.
-
-    Args:
-        mean_belief: (K,) mean probability over the pool.
-        rates: (K, K) from ``confusion_rates``.
-        labels: (n,); their number is how much the evidence counts.
+    The mean belief is a mixture of the columns of ``rates`` (K, K), which ``confusion_rates``
+    gives; its proportions are found by expectation maximisation, with a Dirichlet prior of
+    ``PRIOR_IMAGES`` a class at the labels' own frequencies, smoothed by one image. The number of
+    ``labels`` (n,) is how much the evidence counts. The idea is black-box shift estimation (Lipton
+    et al. 2018), made positive and regularised because few labels make the rates uncertain. A class
+    without labels gets 0: nothing that the teacher learnt could tell its images from those of the
+    others.
     """
     n_classes = len(mean_belief)
     labelled = np.bincount(labels, minlength=n_classes)

@@ -33,19 +33,13 @@ class Shares(NamedTuple):
 def class_shares(
     labels: Ints, predicted: Ints, batch: Ints, n_classes: int, *, seed: int = 0
 ) -> Shares:
-    """The shares of the true classes in a batch, from what a model calls its images.
+    """The shares of the true classes in a batch (m,), from what a model calls its images.
 
-    If only the shares have changed, the model confuses the classes as it did on held-out images.
-    So the shares p solve ``C p = q``, where ``C[i, j]`` is how often an image of class j is called
-    i and ``q`` how often images of the batch are called i. The intervals are those of a bootstrap
-    (Efron 1979) over the held-out images of each class and over the batch.
-
-    Args:
-        labels: (n,) true classes of held-out images, at least one of each class.
-        predicted: (n,) what the model calls them.
-        batch: (m,) what it calls the images of the batch.
-        n_classes: K.
-        seed: of the bootstrap.
+    If only the shares have changed, the model confuses the classes as it did on held-out images, at
+    least one of each class, whose ``labels`` (n,) it ``predicted``. So the shares p solve
+    ``C p = q``, where ``C[i, j]`` is how often an image of class j is called i and ``q`` how often
+    images of the batch are called i. The intervals are those of a bootstrap (Efron 1979) over the
+    held-out images of each class and over the batch.
     """
     rng = np.random.default_rng(seed)
     counts = confusion_matrix(labels, predicted, n_classes)
@@ -84,15 +78,11 @@ def _on_simplex(values: Floats) -> Floats:
 
 
 def estimated_accuracy(confidence: Floats, correct: NDArray[np.bool_], batch: Floats) -> Interval:
-    """The mean confidence in a batch, corrected by how far held-out confidences were off.
+    """The mean confidence in a batch (m,), corrected by how far held-out confidences (n,) were off.
 
-    It is right as far as a confidence still means what it meant on the held-out images. The 95%
-    interval counts the chance in both samples, and nothing that breaks this assumption.
-
-    Args:
-        confidence: (n,) probability of the likeliest class of held-out images.
-        correct: (n,) whether that class is the true one.
-        batch: (m,) the same probability of images without labels.
+    A confidence is the probability of the likeliest class, and ``correct`` says whether that is the
+    true one. It is right as far as a confidence still means what it meant on the held-out images.
+    The 95% interval counts the chance in both samples, and nothing that breaks this assumption.
     """
     offset = float(correct.mean() - confidence.mean())
     value = float(batch.mean()) + offset

@@ -37,19 +37,11 @@ class Suggestion:
 def first_to_label(
     features: Floats, count: int, *, labeled: Floats | None = None, seed: int = 0
 ) -> Suggestion:
-    """Choose ``count`` images to label, without a model.
+    """Choose ``count`` of the unlabelled images (N, D) to label, without a model.
 
-    No image is chosen that is a copy of a chosen or labelled one. So there are fewer than ``count``
+    Every feature is standardised. What the ``labeled`` images (L, D) stand for needs no others, and
+    no image is chosen that is a copy of a chosen or labelled one. So there are fewer than ``count``
     if the pool has fewer different images; in a large pool ``STOOD_FOR`` or a few more at most.
-
-    Args:
-        features: (N, D) of the unlabelled images, in any units: every feature is standardised.
-        count: how many to choose.
-        labeled: (L, D) of the images that have labels. What these stand for needs no others.
-        seed: draws the images that are looked at in a pool of more than ``STOOD_FOR``.
-
-    Raises:
-        TutelageError: ``count`` is negative, the shapes do not match, or a feature is not finite.
     """
     known = features[:0] if labeled is None else labeled
     _check(features, known, count)
@@ -73,18 +65,8 @@ def next_to_label(
 ) -> Ints:
     """Positions (at most ``count``,) of images in the order in which to label them after a run.
 
-    As ``first_to_label``, but every image counts as much as the model doubts it, and images without
-    doubt are not chosen.
-
-    Args:
-        probs: (N, K) calibrated beliefs about the unlabelled images.
-        features: (N, D) of the same images.
-        count: how many to choose.
-        labeled: (L, D) of the images that have labels.
-        seed: as in ``first_to_label``.
-
-    Raises:
-        TutelageError: as for ``first_to_label``.
+    As ``first_to_label``, but every image counts as much as the model doubts it by its calibrated
+    beliefs ``probs`` (N, K), and images without doubt are not chosen.
     """
     _check(features, labeled, count)
     points, known = directions(features, labeled, seed=seed)
@@ -106,9 +88,6 @@ def directions(features: Floats, labeled: Floats, *, seed: int) -> tuple[Floats,
 
     Random subspace iteration (Halko, Martinsson and Tropp 2011, arXiv:0909.4061, algorithm 4.4) on
     at most ``STOOD_FOR`` of the N + L images.
-
-    Raises:
-        TutelageError: a feature is not finite.
     """
     rng = np.random.default_rng(seed)
     n, total = len(features), len(features) + len(labeled)

@@ -35,10 +35,8 @@ def energy(logits: Floats) -> Floats:
 def mean_distances(features: Floats, labels: Ints, others: Floats) -> Floats:
     """Cosine distance (M,), 0 to 2, of ``others`` (M, D) to the nearest mean of a class.
 
-    Args:
-        features: (n, D) of labelled images, centred, in a metric where directions compare.
-        labels: (n,) their classes; a class without labels has no mean.
-        others: (M, D) in the same metric.
+    The labelled images' features (n, D) are centred, in a metric where directions compare. A class
+    without labels has no mean.
     """
     means = np.stack([features[labels == k].mean(axis=0) for k in np.unique(labels)])
     return np.asarray(1.0 - (_unit(others) @ _unit(means).T).max(axis=1))

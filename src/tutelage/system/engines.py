@@ -62,10 +62,8 @@ class Engine(Protocol):
     ) -> Generator[tuple[Item, Result | Lost], None, None]:
         """Do each piece of work, and give it with its result as soon as that is there.
 
-        To close the generator ends the work; what is not begun is left out.
-
-        Raises:
-            Exception: what the work raised; the rest is not begun.
+        To close the generator ends the work; what is not begun is left out. What the work raises is
+        raised here, and the rest is not begun.
         """
         ...
 
@@ -123,12 +121,7 @@ class Ray:
     def map(
         self, opening: Opening[Item, Result], items: Sequence[Item], resources: Resources
     ) -> Generator[tuple[Item, Result | Lost], None, None]:
-        """Do each piece of work, as ``Engine`` says.
-
-        Raises:
-            MissingExtra: Ray is not installed.
-            TutelageError: no cluster answers, or it has another version of tutelage.
-        """
+        """Do each piece of work, as ``Engine`` says."""
         ray = need("ray", "ray")
         with self.connected():
             task = ray.remote(_do).options(
@@ -156,12 +149,7 @@ class Ray:
 
     @contextmanager
     def connected(self) -> Iterator[list[Resources]]:
-        """Stay connected to the cluster meanwhile, and know what each of its nodes has.
-
-        Raises:
-            MissingExtra: Ray is not installed.
-            TutelageError: no cluster answers.
-        """
+        """Stay connected to the cluster meanwhile, and know what each of its nodes has."""
         ray = need("ray", "ray")
         if ray.is_initialized():  # by the caller, whose cluster it stays
             yield _nodes(ray)
@@ -224,12 +212,7 @@ def _result(ray: Any, future: Future[Any]) -> Any:
 
 
 def asked_cluster(engine: str, address: str | None) -> Ray | None:
-    """The cluster that ``--engine`` and ``--address`` ask for; None is this process.
-
-    Raises:
-        MissingExtra: Ray is not installed.
-        TutelageError: no such engine, or an address for this process.
-    """
+    """The cluster that ``--engine`` and ``--address`` ask for; None is this process."""
     if engine not in ENGINES:
         raise TutelageError(f"no engine called {engine!r}; --engine takes {' or '.join(ENGINES)}")
     if engine == "local":

@@ -36,10 +36,7 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary file beside ``path`` to write to, which replaces it in one step in the end.
 
     Then it is on the disk. After a failure the old file, or none, is there, and nothing else.
-    Until then it is locked, for ``sweep``.
-
-    Raises:
-        OSError: it cannot be written; the error names ``path``.
+    Until then it is locked, for ``sweep``. An OSError names ``path``.
     """
     with about(path), ExitStack() as stack:
         descriptor, name = tempfile.mkstemp(_PARTIAL, f".{path.name}.", path.parent)
@@ -110,10 +107,8 @@ def append(path: Path, content: bytes, row: int = 1) -> None:
     """Add bytes to a file, or nothing: a part of them would spoil what comes after it.
 
     A file of rows, of ``row`` bytes each, loses the part of one that a kill has left at its end.
-    Several processes may add rows to it: each waits while another is in the middle of one.
-
-    Raises:
-        OSError: it cannot be written; the error names ``path``.
+    Several processes may add rows to it: each waits while another is in the middle of one. An
+    OSError names ``path``.
     """
     with about(path), path.open("ab", buffering=0) as file:
         if row > 1:
@@ -140,9 +135,7 @@ def install(building: Path, folder: Path) -> None:
 
     All of it is on the disk before the rename: a file system may keep a rename through a power cut
     and lose what the files held (Pillai et al. 2014, "All File Systems Are Not Created Equal").
-
-    Raises:
-        OSError: it cannot be written, or ``folder`` is there and not empty.
+    ``folder`` must not exist, or be empty.
     """
     for parent, _, files in os.walk(building):
         for file in files:
@@ -161,10 +154,8 @@ def is_taken(folder: Path) -> bool:
 def new_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder beside ``folder`` to write into, which becomes it in one step in the end.
 
-    ``folder`` must not exist, or be empty. After a failure it is as it was, with nothing beside it.
-
-    Raises:
-        OSError: it cannot be written, or is not empty; the error names ``folder``.
+    ``folder`` must not exist, or be empty. After a failure it is as it was, with nothing beside it,
+    and an OSError names it.
     """
     with about(folder):
         building = Path(tempfile.mkdtemp(_PARTIAL, f".{folder.name}.", folder.parent))
@@ -248,10 +239,8 @@ def csv_line(cells: Iterable[object]) -> str:
 def lock(file: IO[Any] | int, refusal: str) -> None:
     """Keep other processes from locking an open file, until it is closed or this process ends.
 
-    On Windows, and on file systems that know no locks, every process is let in.
-
-    Raises:
-        TutelageError: another process has locked it; the message is ``refusal``.
+    If another process has locked it, TutelageError says ``refusal``. On Windows, and on file
+    systems that know no locks, every process is let in.
     """
     if locked(file) is False:
         raise TutelageError(refusal)

@@ -63,10 +63,8 @@ def joined() -> Iterator[Ranks]:
     """Connect the processes that torchrun started; without torchrun there is one.
 
     Gloo carries what lies in main memory and NCCL what lies on GPUs; local rank i takes GPU i.
-
-    Raises:
-        TutelageError: a machine has more ranks than GPUs; or torchrun would restart ranks on
-            several machines with stale addresses of one another.
+    More ranks than GPUs are refused, and so are restarts on several machines, where the ranks would
+    have stale addresses of one another.
     """
     world = env_int("WORLD_SIZE", 1)
     if world == 1 or "MASTER_ADDR" not in os.environ:
@@ -186,8 +184,7 @@ def any_of(flag: bool) -> bool:
 def by_lead(work: Callable[[], T]) -> T:
     """The result of ``work`` on the lead, for every rank; the others wait for it.
 
-    Raises:
-        TutelageError: ``work`` raised it on the lead, which tells the user; the others end.
+    A TutelageError is raised on the lead alone, which tells the user; the others end.
     """
     return agreed(_done(work, here=is_lead()))  # type: ignore[return-value]
 
@@ -195,8 +192,7 @@ def by_lead(work: Callable[[], T]) -> T:
 def lead_first(work: Callable[[], T]) -> T:
     """The result of ``work``, done first by one rank of each machine, which fills the caches.
 
-    Raises:
-        TutelageError: ``work`` raised it on a rank that went first; the others end.
+    A TutelageError is raised on the rank that went first; the others end.
     """
     first = env_int("LOCAL_RANK", 0) == 0
     result = _done(work, here=first)

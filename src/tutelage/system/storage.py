@@ -56,8 +56,7 @@ class Place:
     def at(cls, name: str | os.PathLike[str]) -> Place:
         """The place that a person names; ``file://`` is a path.
 
-        Raises:
-            TutelageError: a URL holds a password, which files would repeat.
+        A URL that holds a password is refused, because files would repeat it.
         """
         text = os.fspath(name)
         remote = "://" in text and not text.startswith("file://")
@@ -152,12 +151,7 @@ class Place:
             return sorted(name.rpartition("/")[2] for name in found if name != folder)
 
     def read_bytes(self, last: int | None = None) -> bytes:
-        """The content of the file, or its ``last`` bytes, fewer if it has fewer.
-
-        Raises:
-            FileNotFoundError: there is none.
-            OSError: it cannot be read.
-        """
+        """The content of the file, or its ``last`` bytes, fewer if it has fewer."""
         if not self.remote:
             with open(self.name, "rb") as file:
                 return _read(file, last)
@@ -170,12 +164,9 @@ class Place:
     def replacing(self) -> Iterator[Path]:
         """A temporary file here to write to, which becomes this file in one step in the end.
 
-        After a failure the old file, or none, is there. A process that is killed may leave a file
-        in the temporary folder, and beside this one a hidden name that ends in ``.partial``;
-        nothing reads either.
-
-        Raises:
-            OSError: it cannot be written; the error names this file, or the temporary one.
+        After a failure the old file, or none, is there, and an OSError names it, or the temporary
+        one. A process that is killed may leave a file in the temporary folder, and beside this one
+        a hidden name that ends in ``.partial``; nothing reads either.
         """
         if not self.remote:
             with files.replacing(Path(self.name)) as partial:
@@ -271,12 +262,7 @@ def _puts_whole(system: Any) -> bool:
 
 
 def file_system(url: str) -> tuple[Any, str]:
-    """The fsspec file system of a URL, and the path in it.
-
-    Raises:
-        TutelageError: what fsspec needs for this kind of URL is not installed.
-        MissingExtra: fsspec itself is not installed.
-    """
+    """The fsspec file system of a URL, and the path in it."""
     core = need("fsspec.core", "train")
     try:
         system, path = core.url_to_fs(url)

@@ -143,12 +143,7 @@ class Tracking:
 
 
 def open_trackers(names: str | None, folder: Path) -> list[Tracker]:
-    """The trackers of a comma-separated list.
-
-    Raises:
-        TutelageError: an unknown name, or one that cannot be opened.
-        MissingExtra: its package is not installed.
-    """
+    """The trackers of a comma-separated list."""
     wanted = [name.strip() for name in names.split(",")] if names else []
     if unknown := [name for name in wanted if name not in TRACKERS]:
         raise TutelageError(

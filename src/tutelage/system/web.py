@@ -16,9 +16,6 @@ def bound_socket(host: str, port: int) -> socket.socket:
     """A socket that listens at an address; port 0 takes a free one.
 
     Clients that connect before the application runs have to wait.
-
-    Raises:
-        TutelageError: the address cannot be used.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)

@@ -35,12 +35,7 @@ class Tables:
 def compile(plan: Plan, images: Tensor) -> Tables:
     """Compose the operations that are tables, image by image and in their order.
 
-    Args:
-        plan: what to do.
-        images: (B, H, W, C) canvases, uint8 or float of 0..255, for the statistics.
-
-    Raises:
-        TutelageError: the plan changes saturation or hue, and the images do not have 3 channels.
+    The statistics are those of the canvases (B, H, W, C), uint8 or float of 0..255.
     """
     channels = images.shape[3]
     check_channels(plan, channels)

@@ -27,9 +27,6 @@ def render(
 
     It works on as many threads as torch does (``torch.set_num_threads``), and on no more than this
     process has cores.
-
-    Raises:
-        TutelageError: the plan holds numbers that are not finite, or asks for 3 channels.
     """
     channels = images.shape[3]
     check_channels(plan, channels)

@@ -68,11 +68,7 @@ def render(
     images: Tensor, plan: Plan, size: tuple[int, int], scale: Sequence[float],
     shift: Sequence[float], dtype: torch.dtype, outside: str, interpolation: str,
 ) -> Tensor:  # fmt: skip
-    """Views (B, C, h, w) of canvases (B, H, W, C) uint8 on a GPU; see ``apply``.
-
-    Raises:
-        TutelageError: the images are not on a GPU, or the plan asks for 3 channels.
-    """
+    """Views (B, C, h, w) of canvases (B, H, W, C) uint8 on a GPU; see ``apply``."""
     _check_device(images)
     batch, height, width, channels = images.shape
     check_channels(plan, channels)

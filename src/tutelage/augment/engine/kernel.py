@@ -144,10 +144,8 @@ def _weigh(length: int, line: Line, first: Array, weights: Array) -> tuple[int, 
     """Antialiased weights of a line of ``length`` canvas pixels, as in ``resample.matrix``.
 
     Writes the index of each output pixel's first tap to ``first`` (count,), and its weights to
-    ``weights`` (count, taps or more).
-
-    Returns:
-        The number of taps, and the weights, in a larger array if there was too little room.
+    ``weights`` (count, taps or more). Gives the number of taps, and the weights, in a larger array
+    if there was too little room.
     """
     step, start = line[0], line[2]
     reach = max(1.0, abs(step))

@@ -34,8 +34,7 @@ def compile_tables(
 ) -> tuple[int, bool, bool]:  # fmt: skip
     """Fill the tables (3, C, 256) of one image; see ``colors.compile``.
 
-    Returns:
-        The last stage that is used, whether channels mix, and whether the last table is used.
+    Gives the last stage that is used, whether channels mix, and whether the last table is used.
     """
     height, width, channels = image.shape
     for number in range(3):
