@@ -379,9 +379,9 @@ def predict(
         model: a run folder (its student, if it has one), a model folder (such as RUN/student or
             RUN/teacher) or an exported .onnx file.
         images: image files, folders that are searched for images, patterns ("photos/*.jpg", "**"),
-            .csv or .parquet manifests, addresses (https://..., s3://...), or - for stdin: the names
-            of images, one a line, or one image. In Python one of these or several, also PIL images
-            and arrays of uint8, (H, W, 3) or (H, W).
+            tables and other data that ``tutelage run`` reads, addresses (https://..., s3://...), or
+            - for stdin: the names of images, one a line, or one image. In Python one of these or
+            several, also PIL images and arrays of uint8, (H, W, 3) or (H, W).
         out: write the predictions to this new .csv, .jsonl or .parquet file.
         reject: call images that look like none of the classes "unknown". About 5% of the images
             that do belong to a class are called so, too. Their probabilities stay as they are, and

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pools
 import pytest
 from listening import running
 from PIL import Image
@@ -106,6 +107,26 @@ def test_images_in_memory_are_shown_like_files(photos: Path) -> None:
     (found,) = find_images(Image.open(io.BytesIO(content.getvalue()[:1000])))
     with pytest.raises(UnreadableImage, match="is damaged"):
         found.pixels()
+
+
+@pytest.mark.parametrize("kind", [".tsv", ".jsonl", "tar", "folder of tars"])
+def test_what_run_reads_gives_its_images(kind: str, tmp_path: Path) -> None:
+    content = pools.png(4)
+    (tmp_path / "a.png").write_bytes(content)
+    given = tmp_path / f"all{kind}"
+    if kind == ".tsv":
+        given.write_text("image\tlabel\na.png\tant\n")
+    elif kind == ".jsonl":
+        given.write_text('{"image": "a.png", "label": "ant"}\n')
+    elif kind == "tar":
+        given = pools.write_tar(tmp_path / "train.tar", {"a.png": content, "a.cls": b"ant"})
+    else:
+        given = tmp_path / "tars"
+        given.mkdir()
+        pools.write_tar(given / "train-000.tar", {"a.png": content, "a.cls": b"ant"})
+    assert stands_for_several(given)
+    (picture,) = find_images(given)
+    np.testing.assert_array_equal(picture.pixels(), decode(content))
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])

@@ -255,6 +255,21 @@ def test_shards_become_a_manifest_of_images(
         assert catalog.source.read(number) == pools.images(24)[name[-9:]]
 
 
+def test_the_images_of_a_table_become_a_manifest_of_their_paths(tmp_path: Path) -> None:
+    place = pools.write_folder(tmp_path / "pool" / "deep", pools.images(20))
+    rows = "".join(f"deep/{name}\n" for name in pools.images(20))
+    table = tmp_path / "pool" / "all.csv"
+    table.write_text(f"image\n{rows}")
+    expected = labelled(tmp_path / "out", table)
+    manifest = tmp_path / "made" / "accepted.csv"
+    shards = find_shards([table])
+    check_manifest(manifest, shards)
+    write_accepted(shards, LabelFolder(Place.at(tmp_path / "out")), manifest)
+    catalog = read_catalog(manifest)
+    found = [catalog.source.read(number) for number in range(len(catalog))]
+    assert found == [(place.parent / image).read_bytes() for _, image in expected]
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_a_manifest_says_that_its_labels_are_a_model_s(suffix: str, tmp_path: Path) -> None:
     place = pools.write_folder(tmp_path / "pool", pools.images(20))

@@ -51,16 +51,17 @@ def files(model: Classifier, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("size", [*SIZES, *STRETCHED])
+TIES = [(32, 32), (28, 28), (8, 8)]  # to 48 pixels: every tenth sum lies between two grey levels
+
+
+@pytest.mark.parametrize("size", [*SIZES, *STRETCHED, *TIES])
 def test_matrices_squash_as_pillow_does_pass_by_pass(size: tuple[int, int]) -> None:
     image = picture(*size)
     narrow = Image.fromarray(image).resize((48, size[0]), Image.Resampling.BILINEAR)
     expected = np.asarray(narrow.resize((48, 48), Image.Resampling.BILINEAR)).astype(int)
     found = squash_by_matrices(torch.tensor(image)[None], 48)[0].permute(1, 2, 0).numpy()
     assert found.dtype == np.float32
-    difference = np.abs(found - expected)
-    assert difference.max() <= 1
-    assert (difference > 0).mean() < 0.05  # ties: Pillow's weights have 22 bits
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_the_portable_file_gives_the_usual_answers(model: Classifier, files: Path) -> None:

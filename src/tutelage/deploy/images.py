@@ -27,7 +27,7 @@ from tutelage._version import __version__
 from tutelage.data.catalog import Catalog
 from tutelage.data.decode import MAX_BYTES, as_pixels, decode
 from tutelage.data.layout import as_text, image_files, is_image
-from tutelage.data.open import read_catalog
+from tutelage.data.open import FILES, read_catalog
 from tutelage.data.shards import braces
 from tutelage.data.sources import read_file
 from tutelage.system.errors import TutelageError
@@ -39,7 +39,6 @@ DOWNLOAD_S = 120  # for one image from it
 OneImage: TypeAlias = str | os.PathLike[str] | NDArray[Any] | Image.Image
 Images: TypeAlias = OneImage | Iterable[OneImage]
 
-MANIFESTS = (".csv", ".parquet")
 EXPECTED = "a path, a PIL image, or an array of uint8 (H, W, 3) or (H, W)"
 _STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*")
 
@@ -60,10 +59,11 @@ class Picture:
 def find_images(images: Images) -> list[Picture]:
     """The images that are meant, in order; what is a file is not yet read.
 
-    A path may name an image file, a folder, which is searched, a .csv or .parquet manifest, or an
-    address (http, https, or any that fsspec knows). In a path that is no file, ``*``, ``**``,
-    ``?``, ``[...]``, ``{000..099}`` and ``{a,b}`` stand for several. ``-`` is stdin: one image, or
-    the names of images, one a line, or with a NUL byte after each, as ``find -print0`` writes them.
+    A path may name an image file, a folder, which is searched, a table, tar or file of labels that
+    ``run`` reads, or an address (http, https, or any that fsspec knows). In a path that is no file,
+    ``*``, ``**``, ``?``, ``[...]``, ``{000..099}`` and ``{a,b}`` stand for several. ``-`` is stdin:
+    one image, or the names of images, one a line, or with a NUL byte after each, as
+    ``find -print0`` writes them.
 
     Raises:
         TutelageError: no image there, or a value that is none.
@@ -85,7 +85,7 @@ def stands_for_several(images: Images) -> bool:
         return False
     text = os.fsdecode(images).removeprefix("file://")
     if os.path.isfile(text):
-        return Path(text).suffix.lower() in MANIFESTS
+        return Path(text).suffix.lower() in FILES
     if "://" in text:
         web = text.startswith(("http://", "https://"))
         return not web and (_is_pattern(text) or not is_image(text))
@@ -128,11 +128,10 @@ def _named(text: str) -> list[Picture]:
     text = place.name
     path = Path(text)
     if text and path.is_dir():
-        if not (files := image_files(path)):
-            raise TutelageError(f"no images in {path}")
-        return [_of_file(file) for file in files]
+        files = [_of_file(file) for file in image_files(path)]
+        return files or _of_data(path)
     if text and path.exists():
-        return _of_manifest(path) if path.suffix.lower() in MANIFESTS else [_of_file(path)]
+        return _of_data(path) if path.suffix.lower() in FILES else [_of_file(path)]
     if _is_pattern(text):
         return [_of_file(file) for one in braces(text) for file in _matches(one)]
     if not text:
@@ -167,8 +166,8 @@ def _of_file(path: Path) -> Picture:
     return Picture(as_text(str(path)), lambda: decode(read_file(path)))
 
 
-def _of_manifest(path: Path) -> list[Picture]:
-    """All images of a manifest, whatever their split and label, by their names in it."""
+def _of_data(path: Path) -> list[Picture]:
+    """All images of a file or folder that ``run`` reads, whatever their split and label."""
     catalog = read_catalog(path)
     return pictures_of(catalog, range(len(catalog)))
 

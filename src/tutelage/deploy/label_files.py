@@ -23,7 +23,8 @@ import numpy as np
 
 from tutelage.data.decode import UnreadableImage
 from tutelage.data.header import LABELLED_BY
-from tutelage.data.shards import FolderShard, Shard
+from tutelage.data.shards import CatalogShard, FolderShard, Shard
+from tutelage.data.sources import FileSource
 from tutelage.system.errors import TutelageError, need
 from tutelage.system.files import csv_line, lock, replacing, sweep
 from tutelage.system.storage import Place
@@ -309,7 +310,7 @@ def check_manifest(name: Path | str, shards: Sequence[Shard]) -> Path:
         )
     if path.exists():
         raise TutelageError(f"--accepted {path} exists; choose another name, or delete it first")
-    inside = [s for s in shards if not (isinstance(s, FolderShard) and not s.place.remote)]
+    inside = [shard for shard in shards if not _has_paths(shard)]
     if path.suffix == ".csv" and inside:
         raise TutelageError(
             f"--accepted {path}: the images of {inside[0].name} have no paths here; give a "
@@ -318,8 +319,15 @@ def check_manifest(name: Path | str, shards: Sequence[Shard]) -> Path:
     return path
 
 
+def _has_paths(shard: Shard) -> bool:
+    if isinstance(shard, CatalogShard):
+        return isinstance(shard.source, FileSource)
+    return isinstance(shard, FolderShard) and not shard.place.remote
+
+
 class _Accepted(NamedTuple):
     shard: Shard
+    number: int  # of the image in its shard
     image: str
     label: str
     by: str
@@ -355,12 +363,13 @@ def _accepted(shards: Sequence[Shard], out: LabelFolder, *, contents: bool) -> I
                 out.labels_of(shard).opened(to_its_end) as labels,
                 shard.opened(to_its_end) as entries,
             ):
-                for (name, read), row in zip(entries, _rows(labels), strict=True):
+                both = zip(entries, _rows(labels), strict=True)
+                for number, ((name, read), row) in enumerate(both):
                     if name != row["image"]:
                         raise ValueError(f"{name} is in the place of {row['image']}")
                     if row["accepted"]:
                         content = read() if contents else b""
-                        yield _Accepted(shard, name, row["label"], by, content)
+                        yield _Accepted(shard, number, name, row["label"], by, content)
         except (ValueError, UnreadableImage, OSError) as error:
             raise TutelageError(
                 f"{shard.name} has changed since it was labelled ({error}); repeat the command"
@@ -383,8 +392,14 @@ def _write_csv(rows: Iterator[_Accepted], partial: Path, beside: Path) -> None:
     with partial.open("w", encoding="utf-8", newline="") as file:
         file.write(csv_line(("image", "label", "split", LABELLED_BY)))
         for row in rows:
-            assert isinstance(row.shard, FolderShard)  # checked before the work began
-            image = os.path.normpath(os.path.join(way_to(row.shard.place.name), row.image))
+            # Checked before the work began: each shard has paths.
+            if isinstance(row.shard, CatalogShard):
+                assert isinstance(row.shard.source, FileSource)
+                folder, name = os.path.split(row.shard.source.paths[row.number])
+            else:
+                assert isinstance(row.shard, FolderShard)
+                folder, name = row.shard.place.name, row.image
+            image = os.path.normpath(os.path.join(way_to(folder), name))
             file.write(csv_line((image, row.label, "train", row.by)))
 
 
