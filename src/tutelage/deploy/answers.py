@@ -99,11 +99,7 @@ def threshold_text(threshold: tuple[str, float]) -> str:
 
 
 def read_threshold(text: str, classes: Sequence[str]) -> tuple[str, float]:
-    """A decision threshold (class, P) from its text, ``defective=0.3``.
-
-    Raises:
-        TutelageError: the class is not the model's, or P is no probability.
-    """
+    """A decision threshold (class, P) from its text, ``defective=0.3``."""
     name, _, number = text.rpartition("=")
     if name not in classes:
         known = ", ".join(classes[:KNOWN]) + (", ..." if len(classes) > KNOWN else "")
@@ -179,11 +175,7 @@ def _unknown(classes: Sequence[str]) -> str:
 
 
 def check_suffix(path: Path) -> None:
-    """Refuse a file that exists, or whose suffix names no known format.
-
-    Raises:
-        TutelageError: it says which suffix or name to choose.
-    """
+    """Refuse a file that exists, or whose suffix names no known format."""
     if path.suffix not in SUFFIXES:
         raise TutelageError(f"--out {path}: the suffix must be one of {', '.join(SUFFIXES)}")
     if path.suffix == ".parquet":

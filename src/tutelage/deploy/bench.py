@@ -89,9 +89,6 @@ def bench_model(
         "image" (side in pixels) and "batches", and a batch has "latency_ms_p50" and
         "latency_ms_p05" of the whole batch, and "memory_bytes" on top of the imports (None where
         the system does not tell).
-
-    Raises:
-        TutelageError: there is no exported model, or a number is out of range.
     """
     if threads < 1 or runs < 1 or (size is not None and size < 1):
         raise TutelageError(f"threads {threads}, runs {runs}, size {size}: each must be at least 1")

@@ -23,25 +23,15 @@ _SHOWN = 5  # names of a folder in an error
 
 @dataclass(frozen=True)
 class FoundModel:
-    """Where a model lies; at least one of the two is there.
+    """Where a model lies; its file, its folder or both are there."""
 
-    Attributes:
-        given: what the user called it.
-        exported: its .onnx file.
-        folder: its model folder, with the weights for torch.
-    """
-
-    given: Path
-    exported: Path | None
-    folder: Path | None
+    given: Path  # what the user called it
+    exported: Path | None  # its .onnx file
+    folder: Path | None  # its model folder, with the weights for torch
 
 
 def find_model(model: Path | str) -> FoundModel:
-    """Where the model lies that a path stands for; of a run, the student if there is one.
-
-    Raises:
-        TutelageError: nothing there, a folder that holds no model, or an unfinished run.
-    """
+    """Where the model lies that a path stands for; of a run, the student if there is one."""
     path = Path(model)
     if path.is_file():
         if path.name in ("model.json", "model.safetensors"):
@@ -84,11 +74,7 @@ def _why_none(folder: Path) -> str:
 
 
 def exported_file(model: Path | str) -> Path:
-    """The exported .onnx file of a model, for what needs one.
-
-    Raises:
-        TutelageError: no model there, or one that was not exported.
-    """
+    """The exported .onnx file of a model, for what needs one."""
     found = find_model(model)
     if found.exported is None:
         raise TutelageError(
@@ -98,11 +84,7 @@ def exported_file(model: Path | str) -> Path:
 
 
 def exported_files(models: Sequence[Path | str]) -> list[Path]:
-    """Exported files of several models; for a run folder, those of its teacher and its student.
-
-    Raises:
-        TutelageError: no model there, or one that was not exported.
-    """
+    """Exported files of several models; for a run folder, those of its teacher and its student."""
     files: list[Path] = []
     for model in map(Path, models):
         first = exported_file(model)
@@ -130,12 +112,7 @@ def reference_file(found: FoundModel) -> Path:
 
 
 def open_model(found: FoundModel) -> Any:
-    """An ``OnnxModel`` with one core a batch or, for a folder without one, a ``TorchModel``.
-
-    Raises:
-        MissingExtra: a folder without an exported file, and torch is not installed.
-        TutelageError: the model is damaged, or not one of tutelage.
-    """
+    """An ``OnnxModel`` with one core a batch or, for a folder without one, a ``TorchModel``."""
     if found.exported is None:
         assert found.folder is not None
         return open_folder(found.folder)
@@ -145,12 +122,7 @@ def open_model(found: FoundModel) -> Any:
 
 
 def open_folder(folder: Path, device: str = "cpu") -> Any:
-    """A ``TorchModel`` of the weights in a model folder.
-
-    Raises:
-        MissingExtra: torch is not installed.
-        TutelageError: the model is damaged.
-    """
+    """A ``TorchModel`` of the weights in a model folder."""
     try:
         need("torch", "train")
     except MissingExtra as error:

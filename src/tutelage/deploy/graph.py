@@ -100,11 +100,7 @@ class TorchModel:
         return torch.cat(canvases), sides[:, 1] / sides[:, 0]
 
     def finish(self, prepared: tuple[Tensor, Tensor]) -> tuple[np.ndarray, np.ndarray]:
-        """Probabilities (N, K) and energies (N,) of what ``prepare`` returned.
-
-        Raises:
-            TutelageError: they are not finite.
-        """
+        """Probabilities (N, K) and energies (N,) of what ``prepare`` returned."""
         canvases, aspects = (part.to(self._device) for part in prepared)
         with torch.no_grad():
             probabilities, energies, _ = self._deployed.answers(canvases, aspects)

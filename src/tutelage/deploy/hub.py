@@ -51,9 +51,6 @@ def export_timm(
     The head is divided by the temperature, so the softmax of timm's logits is calibrated. The
     preprocessing is compared on the images, uint8 (H, W, 3). If ``origin``, the model's own folder,
     lies in a run folder, the card has the run's figures.
-
-    Raises:
-        TutelageError: timm cannot build the model, its answers differ, or the folder is taken.
     """
     import timm
     from timm.models import save_for_hf
@@ -80,9 +77,6 @@ def export_hub(
     """Write a model folder with its ONNX file and a card; arguments as in ``export_timm``.
 
     The reference of ``watch`` goes with it if ``origin`` has one, and the card says what it is.
-
-    Raises:
-        TutelageError: the ONNX file differs from torch, or the folder is taken.
     """
     with _export_folder(folder) as building:
         save_model(model, building)

@@ -45,11 +45,9 @@ _STARTS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0"
 
 @dataclass(frozen=True)
 class Picture:
-    """An image by its name.
+    """An image by the name that users know it by.
 
-    Attributes:
-        name: as users know it.
-        pixels: gives uint8 (H, W, 3); raises UnreadableImage or OSError where there are none.
+    ``pixels`` gives uint8 (H, W, 3); it raises UnreadableImage or OSError where there are none.
     """
 
     name: str
@@ -64,9 +62,6 @@ def find_images(images: Images) -> list[Picture]:
     ``*``, ``**``, ``?``, ``[...]``, ``{000..099}`` and ``{a,b}`` stand for several. ``-`` is stdin:
     one image, or the names of images, one a line, or with a NUL byte after each, as
     ``find -print0`` writes them.
-
-    Raises:
-        TutelageError: no image there, or a value that is none.
     """
     given = [images] if is_one(images) else _listed(images)
     return [picture for number, one in enumerate(given) for picture in _pictures(one, number)]
@@ -205,9 +200,6 @@ def find_remote(url: str) -> list[tuple[str, Callable[[], bytes]]]:
     """The addresses of the images that one stands for, and what fetches each; see ``find_images``.
 
     What fetches raises OSError where an image cannot be had, takes too long, or is too large.
-
-    Raises:
-        TutelageError: no image there, no access, or a kind of address that needs another package.
     """
     if url.startswith(("http://", "https://")):
         return [(url, partial(download, url, DOWNLOAD_S))]
@@ -251,11 +243,7 @@ def _read(system: Any, path: str) -> bytes:
 
 
 def download(url: str, seconds: float) -> bytes:
-    """What a web server sends for an address, within some seconds.
-
-    Raises:
-        OSError: it cannot be had, takes too long, or is larger than an image may be.
-    """
+    """What a web server sends for an address, within some seconds."""
     agent = {"User-Agent": f"tutelage/{__version__}"}
     until = time.monotonic() + seconds
     content = bytearray()

@@ -44,10 +44,6 @@ def export_onnx(model: Classifier, path: Path | str) -> None:
 
     uint8 ``images`` (N, H, W, 3) -> ``probabilities`` (N, K), ``energy`` (N,), ``features``
     (N, D). N, H and W are dynamic. The file appears whole or not at all.
-
-    Raises:
-        MissingExtra: the package onnx is not installed.
-        TutelageError: the architecture cannot be exported.
     """
     write_graph(Deployed(model), "images", EXAMPLE, Answers._fields, Path(path))
 
@@ -55,16 +51,9 @@ def export_onnx(model: Classifier, path: Path | str) -> None:
 def write_graph(
     net: Any, name: str, example: Tensor, outputs: Sequence[str], path: Path, opset: int = OPSET
 ) -> None:
-    """Write a module of one input as ONNX, as ``export_onnx`` does, which says what it raises.
+    """Write a module of one input as ONNX; its ``spec`` is that of the model in it.
 
-    Args:
-        net: the module; its ``spec`` is that of the model in it.
-        name: of the input. The first three axes of "images" are dynamic; any other input has the
-            shape of the example.
-        example: an input.
-        outputs: the names of the outputs.
-        path: the file.
-        opset: the version of ONNX's operators.
+    The first three axes of an input "images" are dynamic; any other has the example's shape.
     """
     onnx = need("onnx", "train")
     dynamic: dict[str, dict[int, str]] = {}
@@ -94,12 +83,10 @@ def parity(
 ) -> Parity:
     """Compare the exported file ``path`` with torch on uint8 images (H, W, 3) of any sizes.
 
-    ``exported`` gives the file's probabilities (N, K) of images; None runs the file as ONNX.
-
-    Raises:
-        TutelageError: a probability differs by more than ``TOLERANCE``, or by more than
-            ``MEAN_TOLERANCE`` on average over the images, or a top-1 answer differs although the
-            two likeliest classes were more than ``TOLERANCE`` apart.
+    ``exported`` gives the file's probabilities (N, K) of images; None runs the file as ONNX. It is
+    an error if a probability differs by more than ``TOLERANCE``, or by more than ``MEAN_TOLERANCE``
+    on average over the images, or if a top-1 answer differs although the two likeliest classes were
+    more than ``TOLERANCE`` apart.
     """
     if not images:
         raise TutelageError("parity needs at least one image")
@@ -115,8 +102,7 @@ def agreement(
 ) -> Parity:
     """Compare probabilities of torch, ``ours`` (N, K), and of the exported file, ``theirs``.
 
-    Raises:
-        TutelageError: as ``parity`` has it, with this tolerance.
+    It is an error if they differ too much, as ``parity`` says, with this tolerance.
     """
     result, same = compare_answers(ours, theirs)
     ordered = np.sort(ours, axis=1)

@@ -36,11 +36,7 @@ LICENCES = ("LICENSE", "ThirdPartyNotices.txt")  # the archive has none; the pip
 
 
 def runtime_files() -> dict[str, bytes]:
-    """Name -> content of the files that a page needs, their licences among them.
-
-    Raises:
-        TutelageError: the archive is neither kept nor to be had, or it is another one.
-    """
+    """Name -> content of the files that a page needs, their licences among them."""
     with tarfile.open(fileobj=io.BytesIO(_archive()), mode="r:gz") as archive:
         members = {name: archive.extractfile(f"package/dist/{name}") for name in SCRIPTS}
         files = {SCRIPTS[name]: file.read() for name, file in members.items() if file}

@@ -56,13 +56,9 @@ class Limits:
 
 
 def describe(about: Mapping[str, Any], limits: Limits, address: str) -> dict[str, Any]:
-    """The document of a server.
+    """The document of a server that answers ``about`` at /health.
 
-    Args:
-        about: what the server answers at /health.
-        limits: of the server.
-        address: of the server as the client calls it, without a slash at its end; part of the
-            examples.
+    The examples call its address as the client does; it has no slash at its end.
     """
     return {
         "openapi": "3.1.0",

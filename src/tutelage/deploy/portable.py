@@ -85,11 +85,7 @@ def export_view(model: Classifier, path: Path) -> None:
 
 
 def view_parity(model: Classifier, path: Path, images: Sequence[np.ndarray]) -> Parity:
-    """Compare a view file with torch on the views of uint8 images (H, W, 3) of any sizes.
-
-    Raises:
-        TutelageError: as ``parity`` has it, with ``VIEW_TOLERANCE``.
-    """
+    """Compare a view file with torch on the views of uint8 images (H, W, 3) of any sizes."""
     deployed = Deployed(model)
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     views = [canvas_and_view(deployed, image)[1] for image in images]
@@ -201,11 +197,7 @@ def write_description(
 
 
 def golden_folder(exported: Path) -> Path:
-    """The folder for an exported file's images and answers, beside it.
-
-    Raises:
-        TutelageError: a folder of that name holds something else, or is another model's.
-    """
+    """The folder for an exported file's images and answers, beside it."""
     folder = exported.with_name("golden")
     if not folder.exists():
         return folder
@@ -225,9 +217,6 @@ def write_golden(model: Classifier, exported: Path, images: Sequence[np.ndarray]
     """Write up to ten of the uint8 images (H, W, 3) with canvas, view and answer; return where.
 
     The answers are those of the exported file ``exported`` in onnxruntime, as ``predict`` has them.
-
-    Raises:
-        TutelageError: as ``golden_folder`` has it.
     """
     folder = golden_folder(exported)
     folder.mkdir(parents=True, exist_ok=True)

@@ -48,9 +48,6 @@ def export_torch(model: Classifier, path: Path | str) -> None:
 
     uint8 ``images`` (N, H, W, 3) -> (probabilities (N, K), energy (N,)). N, H and W are dynamic.
     The file also holds ``model.json``. It appears whole or not at all.
-
-    Raises:
-        TutelageError: the architecture cannot be exported.
     """
     dynamic = dict.fromkeys(range(3), torch.export.Dim.DYNAMIC)
     example = torch.zeros(2, 37, 53, 3, dtype=torch.uint8)

@@ -87,9 +87,6 @@ def quantize_onnx(
     ``estimated_loss`` says what the changed answers cost. The images are uint8 (H, W, 3) each; a
     hundred unlabelled ones are enough to calibrate on. Without test images the model is judged on
     the calibration images.
-
-    Raises:
-        TutelageError: there are no images, or ``path`` is no exported model.
     """
     path, out = Path(path), Path(out)
     judged = test_images or calibration_images
@@ -129,9 +126,6 @@ def write_int8(path: Path, out: Path, images: Sequence[np.ndarray]) -> None:
     shifts the mean of each logit. The head's bias takes that back (Nagel et al. 2019,
     arXiv:1906.04721, section 4.2, here of the last layer only). Then temperature and threshold for
     unknown images are matched to the float model's on the same images (N of uint8 (H, W, 3)).
-
-    Raises:
-        TutelageError: there are no images, or ``path`` is no exported model.
     """
     if not images:
         raise TutelageError("int8 needs images to calibrate on, at least about 100")

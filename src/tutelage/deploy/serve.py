@@ -7,9 +7,11 @@ no authentication: bind the server to loopback, or put it behind a proxy that au
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,11 +26,11 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tutelage._version import __version__
 from tutelage.data.decode import UnreadableImage, decode, read_size
 from tutelage.deploy import pages
-from tutelage.deploy.access_log import AccessLog
 from tutelage.deploy.answers import Prediction, answer
 from tutelage.deploy.find import exported_file
 from tutelage.deploy.openapi import Limits, describe
@@ -292,3 +294,43 @@ async def _refusal(request: Request, error: Exception) -> Response:
     elif error.status_code == 405:
         words = f"{request.url.path} takes {headers['Allow']}, not {request.method}; see /docs"
     return JSONResponse({"error": words}, status_code=error.status_code, headers=headers)
+
+
+class AccessLog:
+    """ASGI middleware that prints a line on stderr for each request.
+
+    Time, client, method, path, status, milliseconds and number of images are in it, and no image,
+    no name of a file, no answer. ``request.state.images`` says how many images there were.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, and print its line after its answer."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        status = 500  # if the application fails before it answers
+        began = time.monotonic()
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        finally:
+            line = _line(scope, status, time.monotonic() - began)
+            print(line, file=sys.stderr, flush=True)
+
+
+def _line(scope: Scope, status: int, seconds: float) -> str:
+    now = datetime.now().astimezone().isoformat(timespec="seconds")
+    client = scope["client"][0] if scope.get("client") else "-"
+    path = scope["raw_path"].decode("ascii", "backslashreplace")  # as it was sent: on one line
+    line = f"{now} {client} {scope['method']} {path} {status} {1000 * seconds:.1f} ms"
+    images = scope.get("state", {}).get("images")
+    return line if images is None else f"{line} {images} image{'' if images == 1 else 's'}"

@@ -26,9 +26,6 @@ async def images_of(
     """(name, file content) of each image in a request: the body itself, or the files of a form.
 
     ``hold`` gets the sizes of the parts of the body as they arrive.
-
-    Raises:
-        HTTPException: the body is too large or no image, or a form cannot be read.
     """
     counted = Request(request.scope, _counting(request.receive, limits.request_bytes, hold))
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()

@@ -23,12 +23,7 @@ MODEL = "model.onnx"
 
 
 def export_page(model: Path, folder: Path, *, threshold: str | None) -> dict[str, Any]:
-    """Write the page for the exported file of a model; ``tutelage.api.export`` has the arguments.
-
-    Raises:
-        TutelageError: no exported model there, the folder is taken, or onnxruntime-web is not to be
-            had.
-    """
+    """Write the page for a model's exported file; ``tutelage.api.export`` has the arguments."""
     exported = exported_file(model)
     opened = OnnxModel(exported)
     least = opened.decision_threshold
