@@ -252,13 +252,13 @@ MUTATIONS: dict[str, tuple[str, str, str, str]] = {
         "return torch.lerp(targets, targets[self.perm.to(targets.device)], lam)",
     ),
     "EMA without buffers": (
-        "models/test_ema.py::test_ema_averages_the_buffers",
+        "models/test_classifier.py::test_ema_is_the_average_of_weights_and_buffers",
         "models.classifier",
         "averages, currents = self.model.state_dict(), model.state_dict()",
         "averages, currents = dict(self.model.named_parameters()), dict(model.named_parameters())",
     ),
     "EMA copies integer buffers never": (
-        "models/test_ema.py::test_ema_averages_the_buffers",
+        "models/test_classifier.py::test_ema_is_the_average_of_weights_and_buffers",
         "models.classifier",
         "            averages[name].copy_(currents[name])\n",
         "            pass\n",

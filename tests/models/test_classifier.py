@@ -1,10 +1,11 @@
 import copy
 
 import pytest
+import tiny
 import torch
 from torch import nn
 
-from tutelage.models.classifier import Classifier
+from tutelage.models.classifier import EMA, Classifier
 from tutelage.models.zoo import create, cut
 
 
@@ -145,3 +146,31 @@ def test_pretrained_head_and_normalisation_are_not_in_the_state(model: Classifie
     model.pretrained_head = torch.zeros(1000, model.num_features)
     assert not [n for n in model.state_dict() if not n.startswith(("trunk.", "head."))]
     assert copy.deepcopy(model).pretrained_head is not None
+
+
+def test_ema_is_the_average_of_weights_and_buffers() -> None:
+    model = tiny.classifier()
+    ema = EMA(model, decay=0.9)
+    average = {n: v.clone() for n, v in model.state_dict().items() if v.is_floating_point()}
+    assert any("running_var" in name for name in average)
+    for number in range(1, 5):
+        with torch.no_grad():
+            for value in model.state_dict().values():
+                value.add_(number)
+        ema.update(model)
+        decay = min(0.9, (1 + number) / (10 + number))
+        for name, value in model.state_dict().items():
+            if name in average:
+                average[name] = decay * average[name] + (1 - decay) * value
+    for name, value in average.items():
+        torch.testing.assert_close(ema.model.state_dict()[name], value)
+    assert int(ema.model.state_dict()["trunk.1.num_batches_tracked"]) == 10
+
+
+def test_the_average_is_in_eval_mode_without_gradient_and_the_model_stays_as_it_was() -> None:
+    model = tiny.classifier().train()
+    ema = EMA(model, decay=0.5)
+    assert not any(module.training for module in ema.model.modules())
+    assert not any(parameter.requires_grad for parameter in ema.model.parameters())
+    assert model.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
