@@ -17,7 +17,8 @@ PAGE = Path(__file__).parent / "cli.md"
 HEAD = """# Command line
 
 Written from the parser by `docs/reference.py`. `tutelage COMMAND --help` says the same, and
-`--help-all` shows all settings. Here the settings are listed once, [at the end](#settings).
+`--help-all` shows all settings. An option that several commands have is listed once, where it is
+met first, and the settings [at the end](#settings).
 """
 SETTINGS_HEAD = """## Settings
 
@@ -35,16 +36,9 @@ def page() -> str:
         settings = group_fields(name)
         shown = [a for a in command._actions if a.dest not in settings and _is_shown(a)]
         rows = {_name(action): _row(action) for action in shown}
-        known = [option for option, row in rows.items() if row in listed]
         own = [row for row in rows.values() if row not in listed]
         parts += [_table(own)] if own else []
-        also = [f"as above: `{'`, `'.join(known)}`"] if known else []
-        also += (
-            ["the [settings](#settings) whose row names this command, or no command"]
-            if settings
-            else []
-        )
-        parts += [f"And {'; and '.join(also)}.\n"] if also else []
+        parts += ["And the [settings](#settings).\n"] if settings else []
         listed |= {*rows.values()}
     return "\n".join([*parts, *_settings(parser.commands)])
 

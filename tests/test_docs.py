@@ -164,7 +164,7 @@ def test_the_snippet_that_opens_a_model_once_runs(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    page = (DOCS / "python.md").read_text("utf-8")
+    page = (DOCS / "reference.md").read_text("utf-8")
     (snippet,) = re.findall(r"```\n(import tutelage\n.*?)```", page, re.S)
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "first").symlink_to(finished)
@@ -181,7 +181,7 @@ def test_the_snippet_that_opens_a_model_once_runs(
 
 def test_the_snippet_that_needs_torch_alone_runs(finished: Path, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
-    page = (DOCS / "howto.md").read_text("utf-8")
+    page = (DOCS / "deployment.md").read_text("utf-8")
     (snippet,) = re.findall(r"```\n(program = .*?)```", page, re.S)
     path = tmp_path / "model.pt2"
     api.export(finished / "student", path, format="torch")
@@ -200,7 +200,7 @@ def test_the_snippet_that_needs_timm_alone_runs(tmp_path: Path) -> None:
 
     model = zoo.create("test_efficientnet", ("ant", "bee"), canvas=32, weights="none")
     export_timm(model, tmp_path / "photos-timm", [np.zeros((32, 40, 3), np.uint8)], tmp_path)
-    page = (DOCS / "howto.md").read_text("utf-8")
+    page = (DOCS / "deployment.md").read_text("utf-8")
     (snippet,) = re.findall(r"```\n(import timm.*?)```", page, re.S)
     room = {"image": Image.new("RGB", (50, 40))}
     exec(snippet.replace("photos-timm", str(tmp_path / "photos-timm")), room)
@@ -227,7 +227,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_python_reference_is_made_from_the_code(site: Path) -> None:
-    assert "FewLabelClassifier" in (site / "python" / "index.html").read_text("utf-8")
+    assert "FewLabelClassifier" in (site / "reference" / "index.html").read_text("utf-8")
 
 
 def test_every_page_fits_a_phone_and_asks_no_other_host(chromium: Any, site: Path) -> None:
@@ -244,7 +244,7 @@ def test_every_page_fits_a_phone_and_asks_no_other_host(chromium: Any, site: Pat
     assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
 
 
-@pytest.mark.parametrize("name", ["", "serving/", "scale/", "cli/"])
+@pytest.mark.parametrize("name", ["", "deployment/", "scale/", "cli/"])
 def test_axe_finds_nothing(chromium: Any, site: Path, name: str) -> None:
     host = "http://docs/"  # the theme does less in files that are opened from a disk
     with chromium.new_page(viewport={"width": 390, "height": 844}) as page:

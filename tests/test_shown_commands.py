@@ -121,7 +121,7 @@ def test_the_commands_of_a_page_work_in_their_order(
     folder = tmp_path / "place"
     shutil.copytree(place, folder)
     monkeypatch.chdir(folder)
-    if page == "importing.md":  # what its runs read is the point
+    if page == "labels.md":  # what its runs read is the point
         monkeypatch.setattr(api, "run", reads_labels)
     train = chain.train
     known = COMMANDS.get(page.replace(".ko.md", ".md"), []) if page.endswith(".ko.md") else []

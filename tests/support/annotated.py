@@ -14,7 +14,7 @@ CVAT = """<?xml version="1.0" encoding="utf-8"?>
 
 
 def write_exports(train: Path, place: Path) -> None:
-    """Write what docs/importing.md reads, about the images of class folders ``train/<class>/*``."""
+    """Write what docs/labels.md reads, about the images of class folders ``train/<class>/*``."""
     images = sorted(train.glob("*/*"))
     names = [path.relative_to(train.parent).as_posix() for path in images]
     labels = [path.parent.name for path in images]
