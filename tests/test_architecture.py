@@ -16,6 +16,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("system",),
     ("config",),
     ("stats",),
+    ("pages",),
     ("data", "augment", "models", "losses"),
     ("training",),
     ("steps", "heads"),
@@ -37,11 +38,11 @@ BUILT_ON = {
 TORCH_FREE = (
     "__init__", "__main__", "_version", "api", "cli", "config", "data", "deploy.answers",
     "deploy.bench", "deploy.export", "deploy.find", "deploy.forms", "deploy.images",
-    "deploy.label_files", "deploy.openapi", "deploy.pages", "deploy.predict",
+    "deploy.label_files", "deploy.openapi", "deploy.people", "deploy.predict",
     "deploy.pseudo_label", "deploy.runtime", "deploy.serve", "deploy.uploads",
     "explore.request", "ladder.curve", "ladder.request", "models.folder",
     "review.app", "review.deciding", "review.ending",
-    "review.items", "review.suggested", "stats.calibrate", "stats.shift",
+    "pages", "review.items", "review.suggested", "stats.calibrate", "stats.shift",
     "stats.intervals", "stats.label_errors", "stats.metrics",
     "stats.pseudo_labels", "stats.suggest", "stats.two_sample", "stats.unknown", "system", "watch",
 )  # fmt: skip
@@ -156,5 +157,5 @@ def test_the_base_install_imports_torch_nowhere_at_the_top() -> None:
             )
             if part
         }
-        heavy = {"torch", "timm", "torchvision", "pyarrow", "jinja2", "matplotlib", "onnx"}
+        heavy = {"torch", "timm", "torchvision", "pyarrow", "matplotlib", "onnx"}
         assert not outer & heavy, f"{name} imports {outer & heavy}"

@@ -549,7 +549,7 @@ def test_export_prints_each_form_and_warns_of_the_images_that_go_with_them(
 BASE = """
 import contextlib, io, json, sys
 
-EXTRAS = {"torch", "torchvision", "timm", "pyarrow", "jinja2", "matplotlib", "onnx", "safetensors"}
+EXTRAS = {"torch", "torchvision", "timm", "pyarrow", "matplotlib", "onnx", "safetensors"}
 
 sys.modules.update(dict.fromkeys(EXTRAS))  # an import of None fails like that of no package
 from tutelage import cli

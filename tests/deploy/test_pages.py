@@ -14,7 +14,7 @@ from browser import violations
 from PIL import Image
 
 from tutelage.deploy.openapi import Limits, describe
-from tutelage.deploy.pages import FILES, docs
+from tutelage.pages import render
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (90, 60, 255)
 WIDE = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
@@ -159,7 +159,7 @@ def test_pictures_are_chosen_by_key_dropped_and_pasted(page: Any, pictures: Path
         document.dispatchEvent(Object.assign(new Event(kind), { [holder]: held }));
     }"""
     for kind, holder in (("drop", "dataTransfer"), ("paste", "clipboardData")):
-        page.evaluate(hand_over, [kind, holder, "static/pages.css"])
+        page.evaluate(hand_over, [kind, holder, "static/page.css"])
         page.wait_for_selector(f"#answers figcaption:has-text('{kind}.css')")
     page.wait_for_selector("#status:has-text('3 of 5 answered')")
     page.evaluate(
@@ -217,8 +217,7 @@ def test_examples_work_as_they_are_pasted(address: str, pictures: Path) -> None:
 
 def test_names_in_the_description_are_no_markup() -> None:
     about = {"model": "<b>.onnx", "classes": ["<i>", "bee"], "rejects": True}
-    template = FILES.joinpath("docs.html").read_text("utf-8")
-    html = docs.render(describe(about, Limits(), 'http://a"<s>'), template)
+    html = render("serve/docs.html.j2", document=describe(about, Limits(), 'http://a"<s>'))
     assert "&lt;b&gt;.onnx tells 2 classes apart." in html
     assert not any(tag in html for tag in ("<b>", "<i>", "<s>"))
 

@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import re
 from html.parser import HTMLParser
-from importlib import resources
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tutelage.pages import read
+from tutelage.pages.wording import DASH
 from tutelage.report import card, html
 from tutelage.report.model import FILES, ClassSheets, Sheet, Thumb
-from tutelage.report.wording import DASH
-from tutelage.system.errors import MissingExtra
 
 VOID = {"meta", "img", "br", "wbr", "link", "input"}
 
@@ -347,12 +346,6 @@ def test_a_failed_write_keeps_the_old_page(tmp_path: Path, monkeypatch: pytest.M
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_missing_extra_is_named(make_report: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "jinja2", None)
-    with pytest.raises(MissingExtra, match=r"tutelage\[train\]"):
-        html.render(make_report({"probe": (0.7, True)}))
-
-
 def luminance(colour: str) -> float:
     """Relative luminance of ``#rrggbb`` (WCAG 2.2)."""
     parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
@@ -372,8 +365,7 @@ def blend(over: str, under: str, share: float) -> str:
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 def test_text_meets_wcag_aa(scheme: int) -> None:
-    templates = resources.files("tutelage.report") / "templates"
-    template = (templates / "style.css.j2").read_text("utf-8")
+    template = read("base.css")
     block = re.findall(r":root \{([^}]*--paper[^}]*)\}", template)[scheme]
     colour = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", block))
     texts = ("ink", "muted", "student", "teacher", "good", "bad")

@@ -156,7 +156,7 @@ def test_every_module_of_the_page_is_served_and_no_other(page: TestClient) -> No
         assert answer.headers["content-type"].startswith("text/javascript")
         for imported in re.findall(r'from "\./(\w+)\.js"', answer.text):
             assert imported in MODULES
-    folder = resources.files("tutelage.review")
+    folder = resources.files("tutelage.pages") / "review"
     assert {f"{name}.js" for name in MODULES} == {
         entry.name for entry in folder.iterdir() if entry.name.endswith(".js")
     }

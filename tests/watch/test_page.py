@@ -1,4 +1,4 @@
-"""The page in a real browser, without jinja2: it asks nobody anything."""
+"""The page in a real browser: it asks nobody anything."""
 
 from __future__ import annotations
 
@@ -74,6 +74,6 @@ def test_shares_of_unchanged_images_hold() -> None:
 def test_what_it_says_without_held_out_images() -> None:
     page = page_of(seen(120)[0], learned=True, labelled=0)
     assert "so do not rely on it" not in page
-    assert "Today&#x27;s accuracy is not estimated" in page
+    assert "Today&#39;s accuracy is not estimated" in page
     assert "Shares are not estimated" in page
     assert "unsure answers" not in page

@@ -12,6 +12,7 @@ from tutelage.chain.types import Finished, Run
 from tutelage.data.split import ROLES
 from tutelage.deploy.bench import onnx_latency
 from tutelage.models.classifier import count_parameters
+from tutelage.pages.wording import now, title
 from tutelage.report.model import (
     FILES,
     DeploymentRow,
@@ -20,7 +21,6 @@ from tutelage.report.model import (
     StageTest,
     Thumb,
 )
-from tutelage.report.wording import now, title
 from tutelage.stats.calibrate import softmax
 from tutelage.stats.metrics import Ints
 from tutelage.stats.results import RunMetrics

@@ -30,7 +30,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tutelage._version import __version__
 from tutelage.data.decode import UnreadableImage, decode, read_size
-from tutelage.deploy import pages
+from tutelage.deploy import people
 from tutelage.deploy.answers import Prediction, answer
 from tutelage.deploy.find import exported_file
 from tutelage.deploy.openapi import Limits, describe
@@ -53,7 +53,7 @@ def make_app(model: OnnxModel, name: str, limits: Limits, *, log: bool = False) 
     service = _Service(model, name, limits)
     return Starlette(
         routes=[
-            *pages.routes(service.description),
+            *people.routes(service.description),
             Route("/openapi.json", service.openapi),
             Route("/health", service.health),
             Route("/metrics", service.metrics),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from tutelage import pages
 from tutelage.deploy.answers import read_threshold
 from tutelage.deploy.find import exported_file
 from tutelage.deploy.onnxruntime_web import runtime_files
@@ -15,10 +15,8 @@ from tutelage.deploy.runtime import OnnxModel
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import is_taken, new_folder
 
-# In tutelage.deploy.pages: the page and its code, of which it shares pages.css, pictures.js and
-# cards.js with the page of `serve`.
-PAGE = "here.html"
-PARTS = ("here.js", "model.js", "camera.js", "pixels.js", "pictures.js", "cards.js", "pages.css")
+# Of tutelage/pages/serve; it shares page.css, pictures.js and cards.js with the page of `serve`.
+PARTS = ("here.js", "model.js", "camera.js", "pixels.js", "pictures.js", "cards.js", "page.css")
 MODEL = "model.onnx"
 
 
@@ -41,12 +39,11 @@ def export_page(model: Path, folder: Path, *, threshold: str | None) -> dict[str
         "unknown_threshold": opened.unknown_threshold,
         "decision_threshold": least,
     }
-    pages = resources.files("tutelage.deploy.pages")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with new_folder(folder) as building:
-        (building / "index.html").write_bytes(pages.joinpath(PAGE).read_bytes())
+        (building / "index.html").write_text(pages.render("serve/here.html.j2"), encoding="utf-8")
         for name in PARTS:
-            (building / name).write_bytes(pages.joinpath(name).read_bytes())
+            (building / name).write_text(pages.read(f"serve/{name}"), encoding="utf-8")
         shutil.copyfile(exported, building / MODEL)
         text = json.dumps(description, indent=2, ensure_ascii=False)
         (building / "page.json").write_text(text + "\n", encoding="utf-8")

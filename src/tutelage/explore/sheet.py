@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from tutelage.report.html import THUMB_SIDE, encode_sheets, fill
+from tutelage import pages
+from tutelage.report.html import THUMB_SIDE, encode_sheets
 from tutelage.report.model import Sheet, Thumb
 
 SHOWN = 400  # pictures at most; about as many fit into a page of 5 MB
@@ -26,18 +27,14 @@ class SuggestPage:
 
 
 def render(page: SuggestPage) -> str:
-    """The whole page as text.
-
-    Raises:
-        MissingExtra: jinja2 is not installed.
-    """
+    """The whole page as text."""
     suggested = page.content["suggested"]
     captions = [row["image"] for row in suggested[: len(page.pictures)]]
     thumbs = [Thumb(image, text) for image, text in zip(page.pictures, captions, strict=True)]
     (sheet,) = encode_sheets([Sheet("", "", thumbs)])
     shown = list(zip(suggested, sheet["thumbs"], strict=False))
     context = {"page": page, "shown": shown, "left_out": len(suggested) - len(shown)}
-    return fill("suggest.html.j2", context)
+    return pages.render("suggest.html.j2", **context)
 
 
 def whole(canvas: NDArray[np.uint8], aspect: float) -> NDArray[np.uint8]:

@@ -31,8 +31,8 @@ from tutelage.heads.bank import make_bank
 from tutelage.models.forward import Forward
 from tutelage.models.sizes import size_step, with_input_size
 from tutelage.models.zoo import with_levels
+from tutelage.pages.wording import now
 from tutelage.report.html import write_page
-from tutelage.report.wording import now
 from tutelage.review.app import open_items, serve_page
 from tutelage.review.ending import after_labelling, page_line
 from tutelage.review.items import next_run

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from tutelage import pages
 from tutelage.augment import Center, Policy, RandAugment, Weak, apply, draw_cutmix
 from tutelage.augment.randaugment import RANDAUGMENT
 from tutelage.chain import prepare
@@ -26,10 +27,10 @@ from tutelage.data.runfolder import repeating_line, results_folder
 from tutelage.heads.bank import look
 from tutelage.models.forward import Forward
 from tutelage.models.sizes import with_input_size
+from tutelage.pages.wording import interval_of_change, now, percent, points, signed, title
 from tutelage.report import plots
-from tutelage.report.html import encode_sheets, fill, jpeg_uri, write_page
+from tutelage.report.html import encode_sheets, jpeg_uri, write_page
 from tutelage.report.model import Sheet, Thumb
-from tutelage.report.wording import interval_of_change, now, percent, points, signed, title
 from tutelage.stats.coverage import (
     LEAST_POOL,
     LEAST_SOURCES,
@@ -105,7 +106,7 @@ def augment(
             **{"picture": None, "sheets": []},
             **shown,
         }
-        write_page(fill("augment.html.j2", context), folder.path / "augment.html")
+        write_page(pages.render("augment.html.j2", **context), folder.path / "augment.html")
         for cloud, figures in content.get("clouds", {}).items():
             said = [
                 "{} {value:.2f} [{low:.2f}, {high:.2f}]".format(metric, **figures[metric])

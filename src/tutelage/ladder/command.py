@@ -18,8 +18,8 @@ from tutelage.ladder.draws import Draw, Ladder, train_draw
 from tutelage.ladder.figures import make_page, to_dict
 from tutelage.ladder.page import LadderPage, render
 from tutelage.ladder.request import FEWEST_SEEDS, check_budgets, check_request
+from tutelage.pages.wording import now
 from tutelage.report.html import write_page
-from tutelage.report.wording import now
 from tutelage.stats.results import DrawMetrics
 from tutelage.system.console import Console
 from tutelage.system.engines import Lost, Ray

@@ -15,7 +15,7 @@ from tutelage.ladder.arms import ALONE
 from tutelage.ladder.curve import CurvePoint, worth
 from tutelage.ladder.page import BASELINE, Arm, Difference, LadderPage, headline, summary
 from tutelage.ladder.request import ARMS, LEFT_OUT, RUNGS
-from tutelage.report.wording import title
+from tutelage.pages.wording import title
 from tutelage.stats.intervals import Interval, t_interval
 from tutelage.stats.results import ArmMetrics, DrawMetrics
 

@@ -7,18 +7,20 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Any
 
+from markupsafe import Markup
+
+from tutelage import pages
 from tutelage.ladder.curve import CurvePoint, LabelCount, Worth
-from tutelage.report import plots
-from tutelage.report.html import fill, flat
-from tutelage.report.wording import (
+from tutelage.pages.wording import (
     interval_of_change,
     interval_of_share,
     percent,
     points,
     size_in_points,
 )
+from tutelage.report import plots
+from tutelage.report.html import flat
 from tutelage.stats.intervals import Z95, Interval
-from tutelage.system.errors import need
 
 BASELINE = "fine-tune"
 HELPS, HURTS, UNCLEAR = "helps", "hurts", "not told apart"
@@ -105,12 +107,7 @@ class LadderPage:
 
 
 def render(page: LadderPage) -> str:
-    """The whole page as text.
-
-    Raises:
-        MissingExtra: jinja2 or matplotlib is not installed.
-    """
-    markup = need("markupsafe", "train").Markup
+    """The whole page as text."""
     rows = [plots.Draws(arm.name, arm.each, arm.mean) for arm in page.arms]
     curve = None
     if len(page.points) > 1:
@@ -119,11 +116,11 @@ def render(page: LadderPage) -> str:
             [point.within for point in page.points],
             [point.without for point in page.points],
         )
-        curve = markup(drawn)
+        curve = Markup(drawn)
     context = {
         "page": page,
         "headline": headline(page),
-        "chart": markup(plots.draws(rows, "accuracy on test images, %")),
+        "chart": Markup(plots.draws(rows, "accuracy on test images, %")),
         "sentences": sentences(page.arms, page.differences),
         "summary": summary(page),
         "parts": parts(page.differences),
@@ -134,7 +131,7 @@ def render(page: LadderPage) -> str:
         "words": {HELPS: "gain", HURTS: "loss", UNCLEAR: "muted"},
         "settings": list(flat(page.settings)),
     }
-    return fill("ladder.html.j2", context)
+    return pages.render("ladder.html.j2", **context)
 
 
 def last_rung(arms: Sequence[Arm]) -> Arm:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from tutelage import pages
 from tutelage._version import __version__
-from tutelage.report.html import fill
+from tutelage.pages.wording import sentence
 from tutelage.report.model import Report
 from tutelage.report.notes import calibration, notes
 from tutelage.report.numbers import class_rows, mistakes
 from tutelage.report.verdict import IMAGES, Verdict
-from tutelage.report.wording import sentence
 
 ROLES = (("labeled", "labelled"), ("unlabeled", "unlabelled"), ("val", "held-out"))
 MISTAKES = 5
@@ -26,23 +26,19 @@ def render(report: Report) -> str:
     verdict = Verdict(report)
     final = verdict.answers(verdict.final)
     matrix = None if final is None else final.confusion_matrix
-    text = fill(
+    text = pages.render(
         "card.md.j2",
-        {
-            "report": report,
-            "verdict": verdict,
-            "notes": notes(verdict),
-            "facts": [calibration(verdict), *map(sentence, report.facts)],
-            "version": __version__,
-            "images": IMAGES[verdict.split],
-            "trained_on": _joined(
-                f"{report.counts[role]:,} {words}"
-                for role, words in ROLES
-                if report.counts.get(role)
-            ),
-            "rows": [] if matrix is None else class_rows(matrix, report.classes),
-            "mistakes": [] if matrix is None else mistakes(matrix, report.classes, MISTAKES),
-        },
+        report=report,
+        verdict=verdict,
+        notes=notes(verdict),
+        facts=[calibration(verdict), *map(sentence, report.facts)],
+        version=__version__,
+        images=IMAGES[verdict.split],
+        trained_on=_joined(
+            f"{report.counts[role]:,} {words}" for role, words in ROLES if report.counts.get(role)
+        ),
+        rows=[] if matrix is None else class_rows(matrix, report.classes),
+        mistakes=[] if matrix is None else mistakes(matrix, report.classes, MISTAKES),
     )
     return re.sub(r"\n{3,}", "\n\n", text)
 

@@ -1,36 +1,31 @@
-"""The pages: self-contained HTML files that make no request.
-
-Names of classes, files and settings are untrusted. The templates escape them all, and a content
-security policy forbids a page to fetch anything, or to run anything but its own script, by hash.
-"""
+"""The page of a run: what its template is filled with, and pictures inside a page."""
 
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import json
-import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache, partial
-from importlib import resources
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
 
-from tutelage.report import numbers, plots, wording
+from tutelage import pages
+from tutelage.pages import wording
+from tutelage.report import numbers, plots
 from tutelage.report.model import FILES, Report, Sheet
 from tutelage.report.notes import calibration, notes, why_no_rounds
 from tutelage.report.threshold import TwoClasses, two_classes
 from tutelage.report.verdict import IMAGES, Step, Verdict
 from tutelage.stats.intervals import Interval, paired_change
 from tutelage.stats.metrics import Comparison
-from tutelage.system.errors import need
 from tutelage.system.files import write_atomically
 
 TABLE_CLASSES = 20  # with more, the confusion matrix is a picture and the long table is folded
@@ -41,52 +36,8 @@ SKIPPED_SHOWN = 200
 
 
 def render(report: Report) -> str:
-    """The page of a run as text.
-
-    Raises:
-        MissingExtra: jinja2 or matplotlib is not installed.
-    """
-    return fill("report.html.j2", _context(report))
-
-
-def fill(template: str, context: Mapping[str, Any]) -> str:
-    """A template, filled, as text.
-
-    Raises:
-        MissingExtra: jinja2 is not installed.
-    """
-    jinja2 = need("jinja2", "train")
-    environment = _environment(jinja2, escape=template.endswith(".html.j2"))
-    page = environment.get_template(template).render(context)
-    # File names from disk may hold bytes that are no text; the page must still be UTF-8.
-    return str(page).encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-@cache
-def _environment(jinja2: Any, *, escape: bool) -> Any:
-    """Jinja's environment, which keeps the templates that it has compiled."""
-    folder = resources.files("tutelage.report").joinpath("templates")
-    environment = jinja2.Environment(
-        autoescape=escape,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        loader=jinja2.FunctionLoader(lambda name: folder.joinpath(name).read_text("utf-8")),
-    )
-    environment.filters |= {
-        "percent": wording.percent,
-        "points": wording.points,
-        "signed": wording.signed,
-        "true_minus": wording.true_minus,
-        "short": wording.shorten,
-        "duration": wording.duration,
-        "meaning": wording.step_meaning,
-        "shell": shlex.quote,
-        "middle": wording.cut_middle,
-        "size": wording.file_size,
-        "cell": wording.markdown_cell,
-    }
-    return environment
+    """The page of a run as text."""
+    return pages.render("report.html.j2", **_context(report))
 
 
 def write_page(text: str, path: Path) -> None:
@@ -100,12 +51,11 @@ def write_page(text: str, path: Path) -> None:
 
 
 def _context(report: Report) -> dict[str, Any]:
-    markup = need("markupsafe", "train").Markup
     verdict = Verdict(report)
     chart = None
     if verdict.figures is not None:
         words = f"accuracy on {IMAGES[verdict.split]}, %"
-        chart = markup(plots.ladder(verdict.steps, words, verdict.figures["majority"]))
+        chart = Markup(plots.ladder(verdict.steps, words, verdict.figures["majority"]))
     of_classes = [sheet.thumbs for one in report.class_sheets for sheet in one.sheets]
     every = [*chain(report.to_review, *of_classes, *(sheet.thumbs for sheet in report.sheets))]
     encode = partial(
@@ -136,8 +86,7 @@ def _context(report: Report) -> dict[str, Any]:
         "skipped": report.skipped[:SKIPPED_SHOWN],
         "skipped_count": len(report.skipped),
         "settings": list(flat(wording.in_words(report.settings))),
-        "script": markup(script := _resource("report.js")),
-        "script_hash": _hash(script),
+        **pages.inline("report/report.js"),
         "table_classes": TABLE_CLASSES,
         **_class_wise(report, verdict),
     }
@@ -158,7 +107,6 @@ def _class_wise(report: Report, verdict: Verdict) -> dict[str, Any]:
     final, teacher = verdict.answers(verdict.final), verdict.answers(verdict.teacher)
     if final is None:
         return {"classes": [], "threshold": None}
-    markup = need("markupsafe", "train").Markup
     matrix = final.confusion_matrix
     curves = {verdict.final["name"]: numbers.reliability_bins(final)}
     other: Sequence[numbers.ClassRow | None] = [None] * len(report.classes)
@@ -169,10 +117,10 @@ def _class_wise(report: Report, verdict: Verdict) -> dict[str, Any]:
     return {
         "classes": list(zip(rows, other, strict=True)),
         "mistakes": numbers.mistakes(matrix, report.classes, limit=10),
-        "reliability": markup(plots.reliability(curves)),
+        "reliability": Markup(plots.reliability(curves)),
         "shares": (matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)).tolist(),
         "matrix": matrix.tolist(),
-        "heatmap": markup(plots.heatmap(matrix)) if len(matrix) > TABLE_CLASSES else None,
+        "heatmap": Markup(plots.heatmap(matrix)) if len(matrix) > TABLE_CLASSES else None,
         "threshold": _threshold(two_classes(final, report.held_out, report.classes)),
     }
 
@@ -181,7 +129,6 @@ def _threshold(found: TwoClasses | None) -> dict[str, Any] | None:
     """The section on the threshold of a model with two classes."""
     if found is None:
         return None
-    markup = need("markupsafe", "train").Markup
     _, missed, false_alarms, _ = found.plain
     hits = found.positives - missed
     recall, alarms = hits / found.positives, false_alarms / found.negatives
@@ -194,26 +141,16 @@ def _threshold(found: TwoClasses | None) -> dict[str, Any] | None:
     rates = ("false alarms, % of the other class", f"“{name}” found, %")
     return {
         "found": found,
-        "precision_recall": markup(
+        "precision_recall": Markup(
             plots.curve("recall", found.recall_precision, (recall, precision), axes)
         ),
-        "roc": markup(plots.curve("roc", found.roc, (alarms, recall), rates)),
+        "roc": Markup(plots.curve("roc", found.roc, (alarms, recall), rates)),
     }
 
 
 def _delivered(report: Report) -> str:
     """The model that commands on the page name."""
     return f"{report.folder}/student" if "student/" in report.files else f"{report.folder}/teacher"
-
-
-def _resource(name: str) -> str:
-    return resources.files("tutelage.report").joinpath(name).read_text("utf-8")
-
-
-def _hash(script: str) -> str:
-    """The content security policy's name for the text between the script tags."""
-    digest = hashlib.sha256(f"\n{script}".encode()).digest()
-    return base64.b64encode(digest).decode()
 
 
 def encode_sheets(sheets: Sequence[Sheet]) -> list[dict[str, Any]]:
@@ -232,7 +169,7 @@ def encode_sheet(
     budget = each * len(sheet.thumbs)
     thumbs = []
     for thumb in sheet.thumbs:
-        uri = _data_uri(thumb.image)
+        uri = thumbnail_uri(thumb.image)
         budget -= len(uri)
         if budget < 0:
             break
@@ -246,7 +183,7 @@ def encode_sheet(
     }
 
 
-def _data_uri(image: NDArray[np.uint8]) -> str:
+def thumbnail_uri(image: NDArray[np.uint8]) -> str:
     """A JPEG of the image (H, W, 3), shrunk to ``THUMB_SIDE``, inside a URI."""
     picture = Image.fromarray(np.ascontiguousarray(image))
     picture.thumbnail((THUMB_SIDE, THUMB_SIDE))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from tutelage.pages.wording import sentence, shorten
 from tutelage.report.model import Report
 from tutelage.report.verdict import Verdict
-from tutelage.report.wording import sentence, shorten
 
 NAMED = 8  # classes that a note names, at most
 

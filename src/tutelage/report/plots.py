@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from tutelage.pages.wording import percent, shorten
 from tutelage.report.numbers import Bin
 from tutelage.report.threshold import Curve
 from tutelage.report.verdict import Step
-from tutelage.report.wording import percent, shorten
 from tutelage.stats.intervals import Interval
 from tutelage.system.errors import need
 

@@ -9,9 +9,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from tutelage.report.model import DeploymentRow, Report, StageTest
-from tutelage.report.numbers import Baseline, baseline, stage_change, wins_and_losses
-from tutelage.report.wording import (
+from tutelage.pages.wording import (
     change_words,
     file_size,
     interval_of_change,
@@ -22,6 +20,8 @@ from tutelage.report.wording import (
     shorten,
     size_in_points,
 )
+from tutelage.report.model import DeploymentRow, Report, StageTest
+from tutelage.report.numbers import Baseline, baseline, stage_change, wins_and_losses
 from tutelage.stats.intervals import Interval, paired_change
 from tutelage.stats.metrics import Comparison, lost_images
 from tutelage.stats.results import Figures, Stage

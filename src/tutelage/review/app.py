@@ -13,7 +13,6 @@ import json
 import re
 import secrets
 import webbrowser
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tutelage import pages
 from tutelage.data.decisions import FILE, Decision, Decisions, served_at
 from tutelage.data.decode import UnreadableImage
 from tutelage.data.open import Data, open_data
@@ -185,13 +185,13 @@ class _Review:
         self._title = title
 
     async def page(self, request: Request) -> Response:
-        return Response(_resource("page.html"), media_type="text/html")
+        return Response(pages.render("review/page.html.j2"), media_type="text/html")
 
     async def static(self, request: Request) -> Response:
         name = request.path_params["name"]
         if name not in STATIC:
             raise HTTPException(404, "no such file")
-        return Response(_resource(name), media_type=STATIC[name])
+        return Response(pages.read(f"review/{name}"), media_type=STATIC[name])
 
     def state(self, request: Request) -> Response:
         """Views with their counts, what is said about the images, and what decisions change."""
@@ -262,10 +262,6 @@ async def _json_body(request: Request) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise HTTPException(400, "expected an object")
     return body
-
-
-def _resource(name: str) -> bytes:
-    return resources.files("tutelage.review").joinpath(name).read_bytes()
 
 
 def _text(status: int, text: str) -> Response:

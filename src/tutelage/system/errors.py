@@ -31,7 +31,7 @@ def need_training() -> None:
 
     None of them is imported: that takes seconds.
     """
-    for package in ("torch", "timm", "pyarrow", "jinja2", "matplotlib", "onnx"):
+    for package in ("torch", "timm", "pyarrow", "matplotlib", "onnx"):
         if importlib.util.find_spec(package) is None:
             raise _missing(package, "train")
 

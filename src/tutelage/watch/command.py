@@ -17,7 +17,7 @@ from tutelage.data.open import Data, open_data
 from tutelage.deploy.find import FoundModel, exported_file, find_model, reference_file
 from tutelage.deploy.images import Images, Picture, find_images
 from tutelage.deploy.runtime import OnnxModel
-from tutelage.report.wording import now
+from tutelage.pages.wording import now
 from tutelage.stats.suggest import Suggestion, first_to_label
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import csv_line, is_taken, write_atomically

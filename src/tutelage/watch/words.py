@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tutelage.report.wording import interval_of_share, percent, true_minus
+from tutelage.pages.wording import interval_of_share, percent, true_minus
 from tutelage.system.words import counted
 
 TITLES = {

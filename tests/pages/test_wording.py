@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from tutelage.report.wording import (
+from tutelage.pages.wording import (
     change_words,
     cut_middle,
     in_words,

@@ -1,12 +1,8 @@
-"""The pages of ``tutelage serve`` for people: ``/``, which answers pictures, and ``/docs``.
-
-Beside them lies ``here.html``, the page of ``export --web``: see ``tutelage.deploy.webpage``.
-"""
+"""The pages of ``tutelage serve`` for people: ``/``, which answers pictures, and ``/docs``."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import resources
 from typing import Any
 
 from starlette.exceptions import HTTPException
@@ -14,10 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from tutelage.deploy.pages.docs import render
+from tutelage import pages
 
-FILES = resources.files(__name__)
-STATIC = {"pages.css": "text/css"} | dict.fromkeys(
+STATIC = {"page.css": "text/css"} | dict.fromkeys(
     ("ask.js", "pictures.js", "cards.js", "copy.js"), "text/javascript"
 )
 # "blob:" is where a browser keeps a picture that it shows while it is asked about.
@@ -37,7 +32,7 @@ def routes(describe: Callable[[Request], dict[str, Any]]) -> list[Route]:
     """The routes of the pages; ``describe`` gives the OpenAPI document that /docs shows."""
 
     async def docs(request: Request) -> Response:
-        return _html(render(describe(request), FILES.joinpath("docs.html").read_text("utf-8")))
+        return _html(pages.render("serve/docs.html.j2", document=describe(request)))
 
     return [
         Route("/", _ask),
@@ -48,14 +43,14 @@ def routes(describe: Callable[[Request], dict[str, Any]]) -> list[Route]:
 
 
 async def _ask(request: Request) -> Response:
-    return _html(FILES.joinpath("ask.html").read_text("utf-8"))
+    return _html(pages.render("serve/ask.html.j2"))
 
 
 async def _static(request: Request) -> Response:
     name = request.path_params["name"]
     if name not in STATIC:
         raise HTTPException(404)
-    return Response(FILES.joinpath(name).read_bytes(), media_type=STATIC[name], headers=HEADERS)
+    return Response(pages.read(f"serve/{name}"), media_type=STATIC[name], headers=HEADERS)
 
 
 async def _no_icon(request: Request) -> Response:
