@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tutelage.watch.look import COMPONENTS, Seen
-from tutelage.watch.pixels import MEASURES
+from tutelage.watch.look import COMPONENTS, MEASURES, Seen
 from tutelage.watch.reference import Reference
 
 CLASSES = ("a", "b", "c")

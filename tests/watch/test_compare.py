@@ -5,7 +5,7 @@ import pytest
 from watching import reference, seen
 
 from tutelage.watch.compare import TESTED, compare
-from tutelage.watch.pixels import MEASURES
+from tutelage.watch.look import MEASURES
 
 
 def look(batch: Any, limit: float | None = 1.64, **options: Any) -> dict[str, Any]:

@@ -9,8 +9,7 @@ from tutelage.data.decode import UnreadableImage
 from tutelage.deploy.images import Picture
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.system.errors import TutelageError
-from tutelage.watch.look import COMPONENTS, _projected, check_features, look
-from tutelage.watch.pixels import measure
+from tutelage.watch.look import COMPONENTS, _projected, check_features, look, measure
 
 
 def unreadable() -> np.ndarray:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from tutelage.watch.pixels import MEASURES, measure
+from tutelage.watch.look import MEASURES, measure
 
 SIDE = 48
 

@@ -17,8 +17,7 @@ from tutelage.stats.two_sample import (
     share_rises,
     two_sample_tests,
 )
-from tutelage.watch.look import Seen, joined
-from tutelage.watch.pixels import MEASURES
+from tutelage.watch.look import MEASURES, Seen, joined
 from tutelage.watch.reference import Reference
 
 TESTED = 2000  # images of a batch that the tests look at, drawn at random
@@ -33,7 +32,7 @@ class Finding:
     """One thing in which batch and reference may differ.
 
     Attributes:
-        name: "classes", "features", "unknown", "confidence" or one of ``watch.pixels.MEASURES``.
+        name: "classes", "features", "unknown", "confidence" or one of ``watch.look.MEASURES``.
         reference: a figure of the reference: a share of its images, or a median; None if there is
             no figure that says it.
         batch: the same figure of the batch.

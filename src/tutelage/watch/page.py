@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from tutelage import pages
 from tutelage.report.html import thumbnail_uri
-from tutelage.watch.look import Seen
-from tutelage.watch.pixels import MEASURES
+from tutelage.watch.look import MEASURES, Seen
 from tutelage.watch.words import (
     MEANINGS,
     TITLES,

@@ -15,8 +15,7 @@ import numpy as np
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import append, digest
-from tutelage.watch.look import COMPONENTS, Seen, check_features, seen_of
-from tutelage.watch.pixels import MEASURES
+from tutelage.watch.look import COMPONENTS, MEASURES, Seen, check_features, seen_of
 
 SUFFIX = ".seen"
 ROW = np.dtype(

@@ -14,8 +14,7 @@ from tutelage.deploy.runtime import OnnxModel
 from tutelage.stats.metrics import Ints
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import write_atomically
-from tutelage.watch.look import COMPONENTS, Seen, look, probe
-from tutelage.watch.pixels import MEASURES
+from tutelage.watch.look import COMPONENTS, MEASURES, Seen, look, probe
 
 MOST = 1000  # images of a reference; their numbers take about 200 kB
 SAME_PROBABILITY = 0.02  # as the parity of an export
