@@ -1,4 +1,5 @@
 import json
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ import pytest
 import torch
 import trainings
 from processes import on_ranks
+from torch import distributed
 
 from tutelage.system.errors import TutelageError
 from tutelage.system.ranks import (
@@ -55,6 +57,25 @@ def test_ranks_agree_on_what_the_lead_found() -> None:
         assert told == {"rank": 0, "text": "ü" * 5, "number": 0.1, "none": None}
         assert led == [0]
         assert calls == ([0] if number == 0 else [])
+
+
+def test_a_rank_that_cannot_be_reached_stops_all_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with Gloo's "connectFullMesh failed" on one rank, while the other is connected."""
+    connect, failed = distributed.init_process_group, tmp_path / "failed"
+
+    def half_connected(*args: Any, **options: Any) -> None:
+        connect(*args, **options)
+        if options["rank"] == 1 and not failed.exists():
+            failed.touch()
+            distributed.destroy_process_group()
+            time.sleep(0.5)  # the other must notice by itself
+            raise RuntimeError("Gloo connectFullMesh failed")
+
+    monkeypatch.setattr(distributed, "init_process_group", half_connected)
+    assert on_ranks(2, lambda: agreed(current().world)) == [2, 2]  # at the second attempt
+    assert failed.exists()
 
 
 def test_one_rank_of_a_machine_fills_the_cache_for_the_others(tmp_path: Path) -> None:

@@ -92,6 +92,8 @@ def joined() -> Iterator[Ranks]:
             world_size=world,
             timeout=PATIENCE,
         )
+        # Gloo may connect one rank and fail on another: then none goes to work.
+        distributed.all_reduce(torch.zeros(1))
     ranks = Ranks(distributed.get_rank(), distributed.get_world_size())
     try:
         with _acting_as(ranks):
