@@ -15,7 +15,7 @@ pytest.importorskip("torch")
 from shapes import SETTINGS
 
 from tutelage import api
-from tutelage.explore import sheet
+from tutelage.explore.suggest import render
 
 RNG = np.random.default_rng(0)
 PICTURES = RNG.integers(0, 255, (3, 8, 8, 3), dtype=np.uint8)
@@ -41,7 +41,7 @@ def suggest_page(photos: Path, out: Path) -> str:
         "size": 96,
         "suggested": rows,
     }
-    return sheet.render(sheet.SuggestPage(content, list(PICTURES), ["a warning"]))
+    return render(content, list(PICTURES), ["a warning"])
 
 
 @pytest.mark.usefixtures("own_cache")

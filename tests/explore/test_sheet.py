@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-pytest.importorskip("jinja2")
+pytest.importorskip("torch")
 
-from tutelage.explore.sheet import SuggestPage, render, whole
+from tutelage.explore.suggest import render, whole
 
 HOSTILE = '<script>alert(1)</script>"><img src=x onerror=alert(2)>{{ 7 * 7 }}'
 
 
-def page(count: int, pictures: int, **facts: object) -> SuggestPage:
+def page(count: int, pictures: int, **facts: object) -> str:
     rows = [{"image": f"{i}.jpg", "rank": i + 1, "why": f"reason {i}"} for i in range(count)]
     content = {
         "command": "tutelage suggest photos --out s --budget 3",
@@ -28,11 +28,11 @@ def page(count: int, pictures: int, **facts: object) -> SuggestPage:
         **facts,
     }
     noise = np.random.default_rng(0).integers(0, 256, (pictures, 144, 144, 3), dtype=np.uint8)
-    return SuggestPage(content, list(noise), ["a warning"])
+    return render(content, list(noise), ["a warning"])
 
 
 def test_rank_name_and_reason_stand_beside_each_picture() -> None:
-    text = render(page(3, 3))
+    text = page(3, 3)
     assert text.count('src="data:image/jpeg') == 3
     assert "<strong>2</strong> <bdi>1.jpg</bdi>" in text
     for part in ("reason 2", "1,234 unlabelled images", "net, 96 px", "a warning",
@@ -43,14 +43,14 @@ def test_rank_name_and_reason_stand_beside_each_picture() -> None:
 
 
 def test_what_took_no_part_is_counted() -> None:
-    text = render(page(1, 1, copies=2, unreadable=3, labelled=40))
+    text = page(1, 1, copies=2, unreadable=3, labelled=40)
     assert "counts once: 2 (duplicates.csv)" in text
     assert "could not be read: 3 (skipped.csv)" in text
     assert "what 40 labelled images leave out" in text
 
 
 def test_pictures_that_do_not_fit_are_counted() -> None:
-    text = render(page(500, 400))
+    text = page(500, 400)
     shown = text.count("<figure>")
     assert 50 < shown < 400
     assert f"{500 - shown} more left out to keep this page small" in text
@@ -59,7 +59,7 @@ def test_pictures_that_do_not_fit_are_counted() -> None:
 
 def test_names_are_never_markup() -> None:
     rows = [{"image": HOSTILE, "rank": 1, "why": HOSTILE}]
-    text = render(page(1, 1, suggested=rows, command=HOSTILE, next=HOSTILE))
+    text = page(1, 1, suggested=rows, command=HOSTILE, next=HOSTILE)
     assert "<script" not in text
     assert "<img src=x" not in text
     assert "&lt;script&gt;" in text

@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
+from tutelage import pages
 from tutelage.augment import Center
 from tutelage.chain import prepare
 from tutelage.chain.load import LoadedData, say_images
@@ -26,13 +29,13 @@ from tutelage.data.decisions import Decision, read_decisions, served_at
 from tutelage.data.open import Data
 from tutelage.data.runfolder import RunFolder, repeating_line, results_folder
 from tutelage.explore.request import known_classes
-from tutelage.explore.sheet import SHOWN, SuggestPage, render, whole
 from tutelage.heads.bank import make_bank
 from tutelage.models.forward import Forward
 from tutelage.models.sizes import size_step, with_input_size
 from tutelage.models.zoo import with_levels
 from tutelage.pages.wording import now
-from tutelage.report.html import write_page
+from tutelage.report.html import THUMB_SIDE, encode_sheets, write_page
+from tutelage.report.model import Sheet, Thumb
 from tutelage.review.app import open_items, serve_page
 from tutelage.review.ending import after_labelling, page_line
 from tutelage.review.items import next_run
@@ -46,6 +49,7 @@ from tutelage.system.words import counted
 from tutelage.training.loader import Canvases, Rows
 
 TABLE, PAGE = "suggested.csv", "suggested.html"
+SHOWN = 400  # pictures at most; about as many fit into a page of 5 MB
 NAMED = 5  # suggested images that are printed
 
 
@@ -224,12 +228,37 @@ def _write(folder: RunFolder, data: LoadedData, choice: Choice, content: dict[st
     write_atomically(folder.path / TABLE, text.encode("utf-8", "backslashreplace"))
     where = {name: row for row, name in enumerate(data.catalog.names)}
     shown = [where[name] for name in choice.images[:SHOWN] if name in where]
-    page = SuggestPage(
-        content=content,
-        pictures=[whole(data.store.images[i], float(data.store.aspect[i])) for i in shown],
-        warnings=[*data.catalog.facts, *data.catalog.warnings, *data.split.warnings],
+    text = render(
+        content,
+        [whole(data.store.images[i], float(data.store.aspect[i])) for i in shown],
+        [*data.catalog.facts, *data.catalog.warnings, *data.split.warnings],
     )
-    write_page(render(page), folder.path / PAGE)
+    write_page(text, folder.path / PAGE)
+
+
+def render(
+    content: Mapping[str, Any], pictures: Sequence[NDArray[np.uint8]], warnings: Sequence[str]
+) -> str:
+    """The contact sheet: ``content`` of suggest.json, (H, W, 3) of its first images."""
+    suggested = content["suggested"]
+    captions = [row["image"] for row in suggested[: len(pictures)]]
+    thumbs = [Thumb(image, text) for image, text in zip(pictures, captions, strict=True)]
+    (sheet,) = encode_sheets([Sheet("", "", thumbs)])
+    shown = list(zip(suggested, sheet["thumbs"], strict=False))
+    return pages.render(
+        "suggest.html.j2",
+        content=content,
+        warnings=warnings,
+        shown=shown,
+        left_out=len(suggested) - len(shown),
+    )
+
+
+def whole(canvas: NDArray[np.uint8], aspect: float) -> NDArray[np.uint8]:
+    """A small picture of the image's true shape, width / height ``aspect``, from its canvas."""
+    width, height = THUMB_SIDE * min(1.0, aspect), THUMB_SIDE * min(1.0, 1 / aspect)
+    side = max(1, round(width)), max(1, round(height))
+    return np.asarray(Image.fromarray(canvas).resize(side, Image.Resampling.LANCZOS))
 
 
 def _say(console: Console, content: Mapping[str, Any], out: Path) -> None:
