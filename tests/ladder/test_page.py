@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
 pytest.importorskip("timm")
 

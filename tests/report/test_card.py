@@ -3,11 +3,7 @@
 import re
 from typing import Any
 
-import pytest
-
 from tutelage.report.card import render
-
-pytest.importorskip("jinja2")
 
 STAGES = {"probe": (0.7, True), "transfer": (0.6, False), "student": (0.8, True)}
 
