@@ -214,6 +214,7 @@ def test_another_label_json_is_not_replaced(pool: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "label.json").read_text() == "mine"
 
 
+@pytest.mark.weekly
 def test_a_cluster_gives_the_answers_of_this_process(
     cluster: Any, pool: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -227,6 +228,7 @@ def test_a_cluster_gives_the_answers_of_this_process(
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
 
 
+@pytest.mark.weekly
 def test_a_command_on_a_cluster_ends_soon_when_it_is_asked_to(cluster: Any, tmp_path: Path) -> None:
     model = write_model(tmp_path / "m.onnx")
     place = pools.write_pool(tmp_path / "pool", 2, 4)
@@ -277,6 +279,7 @@ def test_two_shards_share_a_gpu_and_their_threads_the_cores_of_its_machine(
 
 
 @pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.weekly
 def test_a_cluster_divides_the_work_itself(
     ranks: int, pool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -759,6 +762,7 @@ def test_a_shard_that_an_engine_lost_is_a_failure_until_it_is_labelled(
 # --- a cluster
 
 
+@pytest.mark.weekly
 def test_a_cluster_writes_the_same_bytes(cluster: Any, tmp_path: Path) -> None:
     place = pools.write_pool(tmp_path / "pool", 6, 8)
     pools.write_parquet(place / "table.parquet", pools.images(20, 60))

@@ -152,5 +152,5 @@ def test_it_needs_nothing_but_numpy_pillow_and_onnxruntime() -> None:
 
 
 def test_the_page_shows_this_file() -> None:
-    page = (DOCS / "howto.md").read_text("utf-8")
+    page = (DOCS / "deployment.md").read_text("utf-8")
     assert f"```\n{PORT.read_text('utf-8')}```\n" in page
