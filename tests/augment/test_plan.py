@@ -15,21 +15,6 @@ def sample(batch: int = 5) -> tuple[torch.Tensor, Plan]:
     return images, Strong(erase=1.0).plan(torch.ones(batch), generator)
 
 
-def test_shapes():
-    shapes = {name: tuple(part.shape) for name, part in Plan.identity(4).tensors().items()}
-    assert shapes == {
-        "matrix": (4, 2, 3),
-        "ops": (4, 0),
-        "amounts": (4, 0),
-        "color": (4, 3, 3),
-        "hue": (4,),
-        "stencil": (4, 3, 3),
-        "window": (4, 4),
-        "erase": (4, 4),
-        "fill": (4, 3),
-    }
-
-
 def test_codes_are_positions_in_the_names():
     for position, name in enumerate(plans.COLOR_OPS[1:], start=1):
         assert getattr(plans, name.upper()) == position

@@ -80,49 +80,31 @@ def test_equal_seeds_give_equal_plans(policy):
     assert views.amax() <= 1
 
 
+SETTINGS = [
+    (Weak(), {"scale": (0.2, 0.4), "ratio": (0.5, 0.6), "hflip": 0.0, "vflip": 0.5, "pad": 0.2,
+              "fill": 9.0}),
+    (RandAugment(), {"num_ops": 3, "magnitude": 15.0, "magnitude_std": 0.0,
+                     "num_magnitude_bins": 11, "operations": ("rotate", "gamma"), "view": Weak()}),
+    (TrivialAugment(), {"view": Weak(), "num_magnitude_bins": 11}),
+    (AutoAugment(), {"policy": "cifar10", "view": Weak()}),
+    (ColorJitter(0.1, 0.1, 0.1, 0.1), {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2,
+                                       "hue": 0.2, "view": Weak()}),
+    (ThreeAugment(), {"jitter": 0.1, "view": STILL}),
+    (RandomCrop(), {"padding": 0.3, "hflip": 0.0, "fill": 9.0}),
+    (RandomErasing(), {"p": 0.9, "scale": (0.4, 0.5), "ratio": (1.0, 1.0),
+                       "fill": (1.0, 2.0, 3.0), "view": Weak()}),
+    (Still(), {"fill": 9.0}),
+    (Strong(), {"augment": TrivialAugment(), "erase": 0.9, "erase_scale": (0.4, 0.5),
+                "erase_ratio": (1.0, 1.0)}),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("policy", "changes"),
-    [
-        (Weak(), {"scale": (0.2, 0.4)}),
-        (Weak(), {"ratio": (0.5, 0.6)}),
-        (Weak(), {"hflip": 0.0}),
-        (Weak(), {"vflip": 0.5}),
-        (Weak(), {"pad": 0.2}),
-        (RandAugment(), {"num_ops": 3}),
-        (RandAugment(), {"magnitude": 15.0}),
-        (RandAugment(), {"magnitude_std": 0.0}),
-        (RandAugment(), {"num_magnitude_bins": 11}),
-        (RandAugment(), {"operations": ("rotate", "gamma")}),
-        (RandAugment(), {"view": Weak()}),
-        (TrivialAugment(), {"view": Weak()}),
-        (TrivialAugment(), {"num_magnitude_bins": 11}),
-        (AutoAugment(), {"policy": "cifar10"}),
-        (AutoAugment(), {"view": Weak()}),
-        (ColorJitter(0.1, 0.1, 0.1, 0.1), {"brightness": 0.2}),
-        (ColorJitter(0.1, 0.1, 0.1, 0.1), {"contrast": 0.2}),
-        (ColorJitter(0.1, 0.1, 0.1, 0.1), {"saturation": 0.2}),
-        (ColorJitter(0.1, 0.1, 0.1, 0.1), {"hue": 0.2}),
-        (ColorJitter(0.1, 0.1, 0.1, 0.1), {"view": Weak()}),
-        (ThreeAugment(), {"jitter": 0.1}),
-        (ThreeAugment(), {"view": STILL}),
-        (RandomCrop(), {"padding": 0.3}),
-        (RandomCrop(), {"hflip": 0.0}),
-        (RandomCrop(), {"fill": 9.0}),
-        (RandomErasing(), {"p": 0.9}),
-        (RandomErasing(), {"scale": (0.4, 0.5)}),
-        (RandomErasing(), {"ratio": (1.0, 1.0)}),
-        (RandomErasing(), {"fill": (1.0, 2.0, 3.0)}),
-        (RandomErasing(), {"view": Weak()}),
-        (Weak(), {"fill": 9.0}),
-        (Still(), {"fill": 9.0}),
-        (Strong(), {"augment": TrivialAugment()}),
-        (Strong(), {"erase": 0.9}),
-        (Strong(), {"erase_scale": (0.4, 0.5)}),
-        (Strong(), {"erase_ratio": (1.0, 1.0)}),
-    ],
+    ("policy", "name", "value"),
+    [(policy, name, value) for policy, changes in SETTINGS for name, value in changes.items()],
 )
-def test_every_setting_is_alive(policy, changes):
-    assert not equal(draw(policy), draw(replace(policy, **changes)))
+def test_every_setting_is_alive(policy, name, value):
+    assert not equal(draw(policy), draw(replace(policy, **{name: value})))
 
 
 @pytest.mark.parametrize("name", [name for name in extend.NAMES if name != "identity"])
