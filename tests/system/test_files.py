@@ -25,14 +25,6 @@ from tutelage.system.files import (
 )
 
 
-def test_atomic_writes_replace_whole_files_and_leave_no_other(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.json"
-    write_atomically(path, "old")
-    write_atomically(path, "größer")
-    assert path.read_text(encoding="utf-8") == "größer"
-    assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
-
-
 def test_a_write_that_fails_keeps_the_old_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -47,19 +39,6 @@ def test_a_write_that_fails_keeps_the_old_file(
         write_atomically(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.json"]
-
-
-def test_what_was_half_written_when_an_error_came_is_not_kept(tmp_path: Path) -> None:
-    path = tmp_path / "table.parquet"
-
-    def fail_halfway() -> None:
-        with replacing(path) as partial:
-            partial.write_bytes(b"half")
-            raise ValueError("bad row")
-
-    with pytest.raises(ValueError, match="bad row"):
-        fail_halfway()
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_written_file_can_be_read_by_others(tmp_path: Path) -> None:
