@@ -210,11 +210,7 @@ def _catalog(images: list[Any], labels: list[Any]) -> tuple[Catalog, NDArray[Any
 
 
 def _check_readable(catalog: Catalog) -> None:
-    """After a failure: say so if hardly a labelled image can be read.
-
-    Raises:
-        TutelageError: the images that can be read are of fewer than two classes.
-    """
+    """After a failure: say so if hardly a labelled image can be read."""
     found: set[int] = set()
     reasons: list[str] = []
     for row in np.flatnonzero(catalog.labels >= 0).tolist():

@@ -231,9 +231,8 @@ def _with_probe(run: Run, features: Features, chosen: Sequence[Head]) -> tuple[l
 def _best_of(choices: Sequence[dict[str, Any]], losses: Floats) -> tuple[int, int]:
     """Positions of the best choice for a frozen trunk, and of the start of a trained one.
 
-    Args:
-        choices: C of them, those on the last features first.
-        losses: (C, J') log-losses of the held-out labels under each choice.
+    ``losses`` (C, J') are the log-losses of the held-out labels under each of the C ``choices``,
+    of which those on the last features come first.
     """
     # Where the user wants no last features, all choices are alike.
     last = sum(choice["metric"] in LAST for choice in choices) or len(choices)

@@ -19,16 +19,11 @@ from tutelage.system.ranks import by_lead, is_lead, wait
 
 
 class Pipeline:
-    """A chain of stages as far as it has come, and what its stages share.
-
-    Attributes:
-        run: the run that it works for.
-        finished: its stages so far, rejected ones too.
-    """
+    """A chain of stages as far as it has come, and what its stages share."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.finished: list[Finished] = []
+        self.finished: list[Finished] = []  # its stages so far, rejected ones too
 
     @property
     def teacher(self) -> Finished:

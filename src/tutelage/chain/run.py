@@ -39,10 +39,8 @@ def train(
 
     The same call continues a run that was cut off. ``data`` is what the user called the images,
     ``settings`` are by name, as on the command line, and ``notes`` what else the user must know.
-    It began at ``began`` by ``time.monotonic``; None means now.
-
-    Returns:
-        The content of metrics.json; an empty dict where another rank leads.
+    It began at ``began`` by ``time.monotonic``; None means now. It gives the content
+    of metrics.json, or an empty dict where another rank leads.
     """
     config = make_config(command, settings)
     teachers = given_teachers(config) if command == "distill" else []

@@ -80,22 +80,16 @@ def value_type(kind: Any) -> Any:
 
 
 class Table:
-    """A ``.parquet`` file, or an ``.arrow`` stream file.
-
-    Attributes:
-        opened: pyarrow's ``ParquetFile``, or the table of an ``.arrow`` file.
-        schema: its Arrow schema.
-        count: rows.
-        features: by column, what Hugging Face records about it.
-    """
+    """A ``.parquet`` file, or an ``.arrow`` stream file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._in_arrow = path.suffix == ".arrow"
+        # pyarrow's ``ParquetFile``, or the table of an ``.arrow`` file.
         self.opened = open_arrow(path) if self._in_arrow else open_parquet(path)
         self.schema = self.opened.schema if self._in_arrow else self.opened.schema_arrow
         self.count = int((self.opened if self._in_arrow else self.opened.metadata).num_rows)
-        self.features = _features(self.schema)
+        self.features = _features(self.schema)  # by column, what Hugging Face records about it
 
     def column(self, name: str) -> Any:
         """The ``ChunkedArray`` of a column, or in Parquet of a field such as ``image.path``.

@@ -82,13 +82,8 @@ def bench_model(
     """Time exported models in turns on grey square images, preprocessing included.
 
     Without a ``size`` the images are as large as each model's canvas. There are ``runs`` timed runs
-    with one image, and a fifth of them with 32.
-
-    Returns:
-        "threads", "runs" and "models". A model has its "path", "bytes", "parameters", "input_size",
-        "image" (side in pixels) and "batches", and a batch has "latency_ms_p50" and
-        "latency_ms_p05" of the whole batch, and "memory_bytes" on top of the imports (None where
-        the system does not tell).
+    with one image, and a fifth of them with 32. A latency is that of the whole batch, and
+    "memory_bytes" come on top of the imports (None where the system does not tell).
     """
     if threads < 1 or runs < 1 or (size is not None and size < 1):
         raise TutelageError(f"threads {threads}, runs {runs}, size {size}: each must be at least 1")

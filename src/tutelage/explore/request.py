@@ -18,11 +18,7 @@ def check_budget(budget: int) -> None:
 
 
 def check_request(catalog: Catalog, name: str, classes: Sequence[str]) -> None:
-    """Refuse data without an unlabelled image, and names that cannot be classes beside its own.
-
-    Raises:
-        TutelageError: so it is.
-    """
+    """Refuse data without an unlabelled image, and names that cannot be classes beside its own."""
     _check_pool(catalog, name)
     known_classes(catalog.classes, (), classes)
 
@@ -30,11 +26,7 @@ def check_request(catalog: Catalog, name: str, classes: Sequence[str]) -> None:
 def known_classes(
     of_data: Sequence[str], earlier: Sequence[str], given: Sequence[str]
 ) -> tuple[str, ...]:
-    """All classes that are named so far, in the order of their keys on the page.
-
-    Raises:
-        TutelageError: a given name occurs twice, or cannot be a class beside the others.
-    """
+    """All classes that are named so far, in the order of their keys on the page."""
     named = [name.strip() for name in given]
     if twice := [name for name, count in Counter(named).items() if count > 1]:
         raise TutelageError(f"--classes names {twice[0]!r} twice; name each class once")

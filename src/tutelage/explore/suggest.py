@@ -146,9 +146,6 @@ def choose(
 
     Images that were chosen earlier count as labelled, whether they are by now or not. Those that
     a person called of no use count for nothing.
-
-    Raises:
-        TutelageError: there is no unlabelled image to choose from.
     """
     names, unlabeled = data.catalog.names, data.split.indices("unlabeled")
     taken = {*earlier.images, *decisions}

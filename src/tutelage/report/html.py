@@ -41,11 +41,7 @@ def render(report: Report) -> str:
 
 
 def write_page(text: str, path: Path) -> None:
-    """Write a page atomically: a reader sees the old page or the new one, never a part.
-
-    Raises:
-        OSError: the folder cannot be written to.
-    """
+    """Write a page atomically: a reader sees the old page or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, text)
 

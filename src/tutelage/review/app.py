@@ -57,22 +57,14 @@ STATIC = {"page.css": "text/css", **{f"{name}.js": "text/javascript" for name in
 
 
 def review(run: Path, *, data: Data | None, port: int, browser: bool) -> None:
-    """Serve the page until Ctrl-C, and say what comes next; ``tutelage.api.review`` has the rest.
-
-    Raises:
-        TutelageError: nothing to review, or the port is taken.
-    """
+    """Serve the page until Ctrl-C, and say what comes next; see ``tutelage.api.review``."""
     items = open_items(run, data)
     decisions = serve_page(run, items, port=port, browser=browser)
     print("\n".join(after_review(run, items, decisions)), flush=True)
 
 
 def serve_page(run: Path, items: Items, *, port: int, browser: bool) -> dict[str, Decision]:
-    """Serve the page until Ctrl-C; what is decided then, by image.
-
-    Raises:
-        TutelageError: the port is taken, or another process serves the page, at the address named.
-    """
+    """Serve the page until Ctrl-C; what is decided then, by image."""
     if (served := served_at(run)) is not None:
         raise TutelageError(f"the page of {run} is open already: {served}")
     with Decisions(run / FILE) as decisions:

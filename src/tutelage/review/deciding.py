@@ -53,11 +53,7 @@ class Deciding:
         }
 
     def described(self, items: Any) -> list[dict[str, Any]]:
-        """Some items as the page gets them.
-
-        Raises:
-            HTTPException: they are not a list of numbers of items.
-        """
+        """Some items as the page gets them."""
         standing = self._decisions.standing
         return [
             self._items.describe(item, standing.get(self._items.name(item)))
@@ -74,9 +70,7 @@ class Deciding:
     def take(self, body: dict[str, Any]) -> dict[str, Any]:
         """Make the decision of a request, or take the last one back.
 
-        Raises:
-            HTTPException: it is no decision (400), or was made about what is no longer so (409).
-            TutelageError: it could not be saved.
+        The answer is 400 if it is no decision, and 409 if it was made about what is no longer so.
         """
         if body.get("file") != self._file:  # its numbers may be those of other images
             raise HTTPException(409, "this page is of another review; reload it")

@@ -62,9 +62,6 @@ def export(run: Path, items: Items, format: Format, out: Path | None) -> None:
     """Write the file, and say what to do with it; ``tutelage.api.review`` has the arguments.
 
     Every image of the run's data is in it that can be read, those to label next first.
-
-    Raises:
-        TutelageError: the file is there already, or no image can be read.
     """
     out = out or run / _FILES[format]
     for path in (out, _beside(out), *([_config(out)] if format != "csv" else [])):

@@ -134,9 +134,6 @@ def open_run(folder: Path, catalog: Catalog | None = None, data: str = "") -> It
     """Read what a finished run left to review.
 
     If the run's data was in memory, ``catalog`` is that data, and ``data`` the words for it.
-
-    Raises:
-        TutelageError: there is no finished run, or its data has changed.
     """
     if not (folder / "config.json").is_file():
         if inside := sorted(str(path.parent) for path in folder.glob("*/config.json")):
@@ -185,11 +182,7 @@ def open_run(folder: Path, catalog: Catalog | None = None, data: str = "") -> It
 
 
 def data_of(folder: Path, catalog: Catalog | None, data: str) -> Catalog:
-    """The data that a folder was made from: ``catalog`` is it if ``data``, its name, is the same.
-
-    Raises:
-        TutelageError: it is other data, or gone, or was never on a disk.
-    """
+    """The data that a folder was made from: ``catalog``, if ``data``, its name, is the same."""
     if catalog is None:
         return catalog_of(folder)
     made_from = RunFolder(folder).request()["data"]

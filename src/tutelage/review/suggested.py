@@ -38,11 +38,7 @@ def is_suggested(folder: Path) -> bool:
 
 
 def read_suggested(folder: Path) -> Suggested:
-    """What was chosen; nothing where no choice was made yet.
-
-    Raises:
-        TutelageError: suggest.json is damaged.
-    """
+    """What was chosen; nothing where no choice was made yet."""
     if not (folder / FACTS).is_file():
         return Suggested()
     return _parsed(RunFolder(folder).read_json(FACTS), folder / FACTS)
@@ -67,9 +63,6 @@ def open_suggested(folder: Path, catalog: Catalog | None = None, data: str = "")
     """Read what ``tutelage suggest`` chose, to label it.
 
     If the data was in memory, ``catalog`` is that data, and ``data`` the words for it.
-
-    Raises:
-        TutelageError: nothing was chosen yet, or the data has changed.
     """
     chosen = read_suggested(folder)
     if not chosen.images:

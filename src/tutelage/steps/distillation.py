@@ -21,17 +21,14 @@ from tutelage.training.together import whole
 class DistillationStep:
     """``(1 - a) * CE(labels) + a * T^2 KL(teacher || student)``; unlabelled images have only KL.
 
-    Attributes:
-        teacher: views of the batch, one for each model behind it, (B, 3, H', W') in [0, 1] ->
-            logits (B, K). It is an argument, never a part of the student: it normalises its own
-            input and is called without gradient.
-        temperature: T of the softened outputs.
-        alpha: weight of the teacher where a label is known.
+    The teacher turns views of the batch, one for each model behind it, (B, 3, H', W') in [0, 1],
+    into logits (B, K). It is an argument, never a part of the student: it normalises its own input
+    and is called without gradient.
     """
 
     teacher: Callable[..., Tensor]
-    temperature: float
-    alpha: float
+    temperature: float  # T of the softened outputs
+    alpha: float  # weight of the teacher where a label is known
 
     def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Metrics]:
         """One step; a label weighs 1, a missing one 0, and a mixture of the two in between."""
@@ -58,15 +55,12 @@ class Teachers:
     The logits are the log of the mean of the models' calibrated probabilities, each model at its
     own resolution, normalisation and temperature (averaged as in Hinton et al. 2015, section 3).
     For one model these are its log-probabilities.
-
-    Attributes:
-        sizes: side in pixels of the view that each model wants, in the order of the call's views.
-        members: each model alone: views (B, 3, size, size) -> calibrated logits (B, K).
     """
 
     def __init__(self, models: Sequence[Classifier]) -> None:
         """Take the snapshots; each runs on the device that its model is on."""
         _require_same_classes(models)
+        # The side of the view that each model wants, and each alone: views -> logits (B, K).
         self.sizes = tuple(model.spec.input_size for model in models)
         self.members = tuple(_calibrated(model) for model in models)
 

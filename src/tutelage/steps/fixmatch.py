@@ -19,17 +19,12 @@ from tutelage.training.together import whole
 
 
 class WeakViews(NamedTuple):
-    """What the model says of the weak views of P pool images; nothing here has a gradient.
+    """What the model says of the weak views of P pool images; nothing here has a gradient."""
 
-    Attributes:
-        probs: (P, K).
-        aligned: (P, K) the same, aligned to the step's prior: what a threshold is compared with.
-        ids: (P,) as in ``Batch``.
-    """
-
-    probs: Tensor
+    probs: Tensor  # (P, K)
+    # (P, K) the same, aligned to the step's prior: what a threshold is compared with.
     aligned: Tensor
-    ids: Tensor
+    ids: Tensor  # (P,) as in ``Batch``
 
 
 class Targets(NamedTuple):
@@ -61,16 +56,12 @@ class OnlineStep(nn.Module):
         momentum: float = 0.99,
         penalty: Penalty | None = None,
     ) -> None:
-        """A step whose running mean of predictions starts at ``prior``.
+        """A step that aligns its predictions to ``prior`` (K,), where their running mean starts.
 
-        Args:
-            prior: (K,) class distribution that predictions on the pool are aligned to.
-            method: from weak views to targets, such as ``FixMatch``; it may have buffers too.
-            unlabeled_weight: lambda_u, the weight of the pool's cross-entropy.
-            hard: train on the most probable class instead of the probabilities.
-            momentum: for the running mean.
-            penalty: from the strong views' logits (P, K) and the weights of their targets (P,) to
-                another term of the loss.
+        The method makes targets from weak views, as ``FixMatch`` does; it may have buffers too.
+        ``unlabeled_weight`` is the paper's lambda_u. With ``hard``, the step trains on the most
+        probable class instead of the probabilities. A penalty makes another term of the loss from
+        the strong views' logits (P, K) and the weights of their targets (P,).
         """
         super().__init__()
         self.prior, self.method, self.penalty = prior, method, penalty

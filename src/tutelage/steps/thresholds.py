@@ -122,16 +122,13 @@ def fairness_loss(logits: Tensor, used: Tensor, marginal: Tensor, histogram: Ten
     """``-H(SumNorm(marginal / histogram), SumNorm(mean / counts))`` (eq. 11).
 
     ``mean`` and ``counts`` are the mean probabilities and the histogram of best guesses of the
-    strong views that are used (eq. 9). A class that is the best guess for no used image has no
-    ratio and is left out; the authors' code gives it a ratio of 0 and a constant in place of log 0,
-    with the same gradient. The sign is the paper's and that code's: the cross-entropy is
-    maximised.
+    strong views (logits (P, K)) that are used: ``used`` (P,) is 1.0 where the weak view is
+    confident, else 0.0 (eq. 9). ``marginal`` (K,) is as in ``adaptive_thresholds``, ``histogram``
+    (K,) the running share of each class among the weak views' best guesses (eq. 10).
 
-    Args:
-        logits: (P, K) of the pool images' strong views.
-        used: (P,) 1.0 where the weak view is confident, else 0.0.
-        marginal: (K,) as in ``adaptive_thresholds``.
-        histogram: (K,) running share of each class among the weak views' best guesses (eq. 10).
+    A class that is the best guess for no used image has no ratio and is left out; the authors' code
+    gives it a ratio of 0 and a constant in place of log 0, with the same gradient. The sign is the
+    paper's and that code's: the cross-entropy is maximised.
     """
     probs = torch.softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=1)
     best = F.one_hot(probs.argmax(dim=1), probs.shape[1])

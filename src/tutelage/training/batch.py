@@ -17,26 +17,18 @@ class Batch:
     Of each view a rank has only its share (``tutelage.system.ranks``): b of the B images, which
     in a single process are all of them. ``tutelage.training.together.whole`` puts together what
     the ranks compute from their shares.
-
-    Attributes:
-        images: (b, 3, H, W) in [0, 1], the view whose targets are learned.
-        targets: (B, K) probabilities.
-        weights: (B,) weight of each image's target; 0 where there is no target.
-        teacher_images: (b, 3, H', W') the same view (same crop, colours and mixing) at the
-            resolution of each teacher; empty where no teacher looks.
-        weak: (b, 3, H, W) a weak view of the same images; None unless the step asks for it.
-        strong: (p, 3, H, W) a strong view of images of the pool alone, this rank's share of those
-            P; None unless the step asks for it.
-        ids: (P,) int64 positions in the pool of the batch's P images of the pool, which come after
-            its labelled ones; None unless the step asks for them.
     """
 
-    images: Tensor
-    targets: Tensor
-    weights: Tensor
+    images: Tensor  # (b, 3, H, W) in [0, 1], the view whose targets are learned
+    targets: Tensor  # (B, K) probabilities
+    weights: Tensor  # (B,) weight of each image's target; 0 where there is no target
+    # (b, 3, H', W') the same view (same crop, colours and mixing) at each teacher's resolution.
     teacher_images: tuple[Tensor, ...] = ()
-    weak: Tensor | None = None
+    # What follows is None unless the step asks for it.
+    weak: Tensor | None = None  # (b, 3, H, W) a weak view of the same images
+    # (p, 3, H, W) a strong view of images of the pool alone, this rank's share of those P.
     strong: Tensor | None = None
+    # (P,) int64 positions in the pool of the batch's P images of the pool, which come last.
     ids: Tensor | None = None
 
     def __len__(self) -> int:

@@ -13,11 +13,7 @@ LOOKS = 4  # at equal distances; the last is after the last step
 
 
 class Best:
-    """Keeps the state in which a model was best, its start included, and ends a training in vain.
-
-    Attributes:
-        measured: what was measured so far; first of the model before its first step.
-    """
+    """Keeps the state in which a model was best, its start too, and ends a training in vain."""
 
     def __init__(self, measure: Callable[[Classifier], float], *, trial: int = 1) -> None:
         """Keep the state for which ``measure`` is lowest; it is the same on all ranks.
@@ -25,7 +21,7 @@ class Best:
         A training has ``trial`` looks to make the model better than it was at its start.
         """
         self._measure, self._trial = measure, trial
-        self.measured: list[float] = []
+        self.measured: list[float] = []  # first of the model before its first step
         self._state: dict[str, Tensor] = {}
 
     @property

@@ -89,26 +89,15 @@ class Examples:
 
 @dataclass(frozen=True)
 class Views:
-    """The views that a step declares.
+    """The views that a step declares."""
 
-    Attributes:
-        policy: samples the view whose targets are learned.
-        size: side of that view in pixels.
-        mix: "none", "cutmix" or "mixup", applied to ``mix_share`` of the batches; a second view
-            does not share it, so with one only "none" is accepted (else ``ValueError``).
-        mix_share: fraction of batches that are mixed.
-        teacher_sizes: side of the same view for each teacher.
-        weak: policy of a second view of the same images; None for none.
-        strong: policy of a second view of the pool's images alone; None for none.
-    """
-
-    policy: Policy
-    size: int
-    mix: str = "none"
-    mix_share: float = 0.5
-    teacher_sizes: tuple[int, ...] = ()
-    weak: Policy | None = None
-    strong: Policy | None = None
+    policy: Policy  # samples the view whose targets are learned
+    size: int  # side of that view in pixels
+    mix: str = "none"  # or "cutmix" or "mixup", which a weak or strong view does not share
+    mix_share: float = 0.5  # fraction of batches that are mixed
+    teacher_sizes: tuple[int, ...] = ()  # side of the same view for each teacher
+    weak: Policy | None = None  # for a second view of the same images
+    strong: Policy | None = None  # for a second view of the pool's images alone
 
     def __post_init__(self) -> None:
         if (self.weak is not None or self.strong is not None) and self.mix != "none":

@@ -67,30 +67,18 @@ def train(
     pace: Pace | None = None,
     best: Best | None = None,
 ) -> Result:
-    """Train ``model`` for ``config.steps`` steps and return its moving average.
+    """Train ``model``, in place, for ``config.steps`` steps and return its moving average.
 
     The body is long so that a step reads in one piece, from the learning rate to the checkpoint.
     With several ranks (``tutelage.system.ranks``) each trains on its share of every batch, and all
-    end with the same model.
+    end with the same model. On cuda the forward runs in bfloat16.
 
-    Args:
-        model: modified in place; moved to ``device``.
-        batches: yields at least as many batches as there are steps to make.
-        step: ``(model, batch) -> (loss, metrics)``; what it remembers from step to step is its
-            ``state_dict``.
-        config: optimiser, schedule, clipping, averaging.
-        device: cpu or cuda; on cuda the forward runs in bfloat16.
-        on_step: called with each step's number (from 1), and every ``config.log_every`` steps with
-            its metrics, else None.
-        checkpoints: where to save the training as it goes, and when SIGTERM comes.
-        resumed: one of its checkpoints, to go on from; ``batches`` begins after its steps.
-        pace: may end the training earlier; then its learning rates fall faster.
-        best: looks at the average meanwhile; its best state is returned, and it ends what only
-            makes the model worse.
-
-    Raises:
-        TutelageError: the loss is not finite (the message names the step), or the batches ran out.
-        Terminated: SIGTERM came; the training was saved.
+    What ``step`` remembers from step to step is its ``state_dict``. ``on_step`` is called with each
+    step's number (from 1), and every ``config.log_every`` steps with its metrics, else None. The
+    training is saved to ``checkpoints`` as it goes, and when SIGTERM comes, which raises
+    ``Terminated``; it goes on from ``resumed``, one of them, with ``batches`` that begin after its
+    steps. ``pace`` may end it earlier; then its learning rates fall faster. ``best`` looks at the
+    average meanwhile: its best state is returned, and it ends what only makes the model worse.
     """
     model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = make_optimizer(model, config, device)

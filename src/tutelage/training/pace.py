@@ -20,9 +20,6 @@ class Pace:
     last learning rate is the planned one's last. What was decided is told to ``keep``, and a
     training that goes on from a checkpoint is given it again as ``decided``: then it makes the same
     steps, however fast the machine is by now.
-
-    Attributes:
-        steps: that the training makes in all, as far as is known.
     """
 
     def __init__(
@@ -40,6 +37,7 @@ class Pace:
         this training may still take. A pair (after, steps) in ``decided`` says that after so many
         steps it was found that it makes so many in all; ``keep`` is told all pairs when one is new.
         """
+        # ``self.steps`` is how many the training makes in all, as far as is known.
         self._planned = self.steps = steps
         self._allowed, self._keep = allowed, keep
         self._clock = clock or time.monotonic

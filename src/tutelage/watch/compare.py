@@ -29,22 +29,14 @@ UNSURE = 0.1  # share of the reference whose answers count as unsure
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing in which batch and reference may differ.
+    """One thing in which batch and reference may differ."""
 
-    Attributes:
-        name: "classes", "features", "unknown", "confidence" or one of ``watch.look.MEASURES``.
-        reference: a figure of the reference: a share of its images, or a median; None if there is
-            no figure that says it.
-        batch: the same figure of the batch.
-        p: probability that an undisturbed batch differs as much in anything, from 0 to 1.
-        alarm: whether that is at most the false-alarm rate.
-    """
-
-    name: str
+    name: str  # "classes", "features", "unknown", "confidence" or one of ``MEASURES``
+    # A share of the reference's images, or a median; None if no figure says it.
     reference: float | None
-    batch: float | None
-    p: float
-    alarm: bool
+    batch: float | None  # the same figure of the batch
+    p: float  # probability that an undisturbed batch differs as much in anything
+    alarm: bool  # whether that is at most the false-alarm rate
 
 
 def compare(

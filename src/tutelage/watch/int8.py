@@ -45,11 +45,7 @@ def write_int8_reference(folder: Path, exact: Path, rounded: Path) -> Path:
     """Write the reference of the int8 file ``rounded`` beside it; return where.
 
     ``folder`` is the model folder of both, and ``exact`` the float file. The images are read again
-    from the data of the run that the folder lies in.
-
-    Raises:
-        TutelageError: the folder has no reference or lies in no run, or one of the images is gone
-            or not the same any more.
+    from the data of the run that the folder lies in, and must be the same as they were.
     """
     if not (folder / REFERENCE).is_file():
         raise TutelageError(f"{folder} has no {REFERENCE}")

@@ -42,11 +42,7 @@ class Seen:
 
 
 def check_features(model: OnnxModel) -> None:
-    """Refuse a model whose file gives no features.
-
-    Raises:
-        TutelageError: it is a form for other runtimes, or an earlier version wrote it.
-    """
+    """Refuse a model whose file gives no features."""
     if not model.has_features:
         raise TutelageError(
             f"{model.path} gives no features, because it is a form for other runtimes or an "
@@ -56,11 +52,7 @@ def check_features(model: OnnxModel) -> None:
 
 
 def look(model: OnnxModel, pictures: Sequence[Picture]) -> tuple[Seen, Ints, list[tuple[str, str]]]:
-    """What is seen of the readable pictures, which these are, and (name, reason) of the others.
-
-    Raises:
-        TutelageError: no image can be read.
-    """
+    """What is seen of the readable pictures, which these are, and (name, reason) of the others."""
 
     def one(picture: Picture) -> Seen:
         pixels = [picture.pixels()]

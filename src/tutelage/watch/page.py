@@ -33,13 +33,9 @@ def render(
     batch: Seen,
     pictures: Sequence[tuple[str, str, NDArray[np.uint8] | None]],
 ) -> str:
-    """The whole page as text.
+    """The whole page as text, of the content of watch.json and what is known of the images.
 
-    Args:
-        result: the content of watch.json.
-        reference: what is known of the images of the reference.
-        batch: what is known of those that were looked at.
-        pictures: name, reason and pixels (H, W, 3) of images to label first.
+    ``pictures`` are name, reason and pixels (H, W, 3) of images to label first.
     """
     alarms, classes = result["alarms"], result["classes"]
     said = [what_was_compared(result), accuracy(result)]

@@ -34,9 +34,6 @@ class RecordingModel(OnnxModel):
     """An exported model that also writes down what it sees, for ``tutelage watch``.
 
     The rows of a day are appended to ``<model>-<day>.seen`` in the folder; days are those of UTC.
-
-    Raises:
-        TutelageError: as ``OnnxModel``, or the file gives no features.
     """
 
     def __init__(self, path: Path | str, folder: Path) -> None:
@@ -88,11 +85,7 @@ def is_record(given: object) -> bool:
 
 
 def read_record(paths: Sequence[Path], model: OnnxModel) -> Seen:
-    """All rows of files and folders, in the order of their days.
-
-    Raises:
-        TutelageError: a file is damaged, or another model wrote all of them.
-    """
+    """All rows of files and folders, in the order of their days."""
     files = [f for path in paths for f in (sorted(path.glob("*" + SUFFIX)) or [path])]
     name = name_of(model)
     own = [file for file in files if file.name.startswith(name)]

@@ -23,24 +23,16 @@ SAME_FEATURES = 0.02  # of the largest: what int8 changes is several times as mu
 
 @dataclass(frozen=True)
 class Reference:
-    """N images as they were when the model was made.
-
-    Attributes:
-        seen: what is known of them.
-        rows: (N,) which ones they are in the catalog that they are of.
-        labels: (N,) their classes; -1 where there is none.
-        images: what they are, in words that follow a number: "test images".
-        learned: whether the model learned from them. Then it is surer of them than of new images,
-            and nothing follows from that.
-        classes: (K,) of the model.
-    """
+    """N images as they were when the model was made."""
 
     seen: Seen
-    rows: Ints
-    labels: Ints
-    images: str
+    rows: Ints  # (N,) which ones they are in the catalog that they are of
+    labels: Ints  # (N,) their classes; -1 where there is none
+    images: str  # what they are, in words that follow a number: "test images"
+    # Whether the model learned from them: then it is surer of them than of new images, and nothing
+    # follows from that.
     learned: bool
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # (K,) of the model
 
 
 def make_reference(
@@ -49,9 +41,6 @@ def make_reference(
     """A reference of at most ``MOST`` of the rows (N,), drawn at random, always the same.
 
     ``labels`` (N,), ``images`` and ``learned`` are as in ``Reference``.
-
-    Raises:
-        TutelageError: as ``look``.
     """
     drawn = np.sort(np.random.default_rng(0).permutation(len(rows))[:MOST])
     seen, readable, _ = look(model, pictures_of(catalog, rows[drawn]))
@@ -78,11 +67,7 @@ def save_reference(reference: Reference, model: OnnxModel, path: Path) -> None:
 
 
 def load_reference(path: Path, model: OnnxModel) -> Reference:
-    """The reference of a model.
-
-    Raises:
-        TutelageError: there is none, it is damaged, or it belongs to another model.
-    """
+    """The reference of a model."""
     if not path.is_file():
         raise TutelageError(
             f"there is no {path}, which says what undisturbed images look like: tutelage run "
