@@ -1,6 +1,6 @@
-"""A hook of MkDocs: the pages that lie beside the benchmarks are part of the site.
+"""A hook of MkDocs: the pages beside the benchmarks, and a port to copy, are part of the site.
 
-Links lead from page to page in the repository. In the site ``benchmarks/`` lies below the pages.
+Links lead from page to page in the repository. In the site the other folders lie below the pages.
 """
 
 from __future__ import annotations
@@ -8,10 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mkdocs.structure.files import File, Files
+from mkdocs.structure.files import File, Files, InclusionLevel
 
 ROOT = Path(__file__).parents[1]
+PORT = "ports/python/classify.py"
+INCLUDED = InclusionLevel.INCLUDED  # other files of Python are left out
 LINKS = {
+    "](../ports/": "](ports/",
     "](../benchmarks/": "](benchmarks/",
     "](../docs/": "](../",
     "](../../docs/": "](../../",
@@ -20,10 +23,11 @@ LINKS = {
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the pages of ``benchmarks/``."""
+    """Add what does not lie in ``docs/``."""
     for page in sorted((ROOT / "benchmarks").rglob("*.md")):
         name = page.relative_to(ROOT).as_posix()
         files.append(File(name, str(ROOT), config.site_dir, config.use_directory_urls))
+    files.append(File(PORT, str(ROOT), config.site_dir, False, inclusion=INCLUDED))
     return files
 
 

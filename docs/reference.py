@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tutelage.cli.parser import build_parser
@@ -37,22 +37,27 @@ def page() -> str:
         shown = [a for a in command._actions if a.dest not in settings and _is_shown(a)]
         rows = {_name(action): _row(action) for action in shown}
         own = [row for row in rows.values() if row not in listed]
-        parts += [_table(own)] if own else []
+        parts += ["\n".join([*own, ""])] if own else []
         parts += ["And the [settings](#settings).\n"] if settings else []
         listed |= {*rows.values()}
     return "\n".join([*parts, *_settings(parser.commands)])
 
 
 def _settings(commands: Mapping[str, argparse.ArgumentParser]) -> Iterator[str]:
-    """The settings, each once, by group; a row says which commands know it, if not all do."""
+    """The settings, each once, by group; the group or a row names its commands, if not all do."""
     yield SETTINGS_HEAD + ", ".join(f"`{name}`" for name in COMMANDS) + ".\n"
-    rows: dict[str, list[str]] = {}
+    groups: dict[str, dict[str, str]] = {}
     for setting, (group, item) in SETTINGS.items():
         known = item.metadata["commands"]
         (action,) = (a for a in commands[known[0]]._actions if a.dest == setting)
-        rows.setdefault(group, []).append(_row(action, _only(known)))
-    for group, lines in rows.items():
-        yield f"### {group_title(group)}\n\n{_table(lines)}"
+        groups.setdefault(group, {})[_row(action)] = _only(known)
+    for group, rows in groups.items():
+        alike = len(set(rows.values())) == 1
+        head = [f"### {group_title(group)}", ""]
+        if alike and (only := next(iter(rows.values()))):
+            head += [f"Commands: {only.strip('()')}.", ""]
+        lines = [row if alike else f"{row} {only}".rstrip() for row, only in rows.items()]
+        yield "\n".join([*head, *lines, ""])
 
 
 def _only(known: tuple[str, ...]) -> str:
@@ -61,29 +66,25 @@ def _only(known: tuple[str, ...]) -> str:
     if not others:
         return ""
     if len(others) < len(known):
-        return f" (not {' or '.join(others)})"
-    return f" ({', '.join(known)})"
+        return f"(not {' or '.join(others)})"
+    return f"({', '.join(known)})"
 
 
 def _is_shown(action: argparse.Action) -> bool:
     return action.dest not in ("help", "help_all") and action.help != argparse.SUPPRESS
 
 
-def _table(rows: Iterable[str]) -> str:
-    return "\n".join(["| option | meaning |", "| --- | --- |", *rows, ""])
-
-
 def _name(action: argparse.Action) -> str:
     return action.option_strings[-1] if action.option_strings else str(action.metavar)
 
 
-def _row(action: argparse.Action, only: str = "") -> str:
+def _row(action: argparse.Action) -> str:
     value = action.metavar or action.dest.upper()
     if action.choices is not None:
         value = " or ".join(map(str, action.choices))
     flag = " ".join([*action.option_strings[-1:], *([] if action.nargs == 0 else [str(value)])])
-    words = re.sub(r"([|<>*_])", r"\\\1", (action.help or "").replace("%%", "%"))
-    return f"| `{flag.replace('|', ' or ')}` | {words}{only} |"
+    words = re.sub(r"([<>*_])", r"\\\1", (action.help or "").replace("%%", "%"))
+    return f"- `{flag.replace('|', ' or ')}`: {words}" if words else f"- `{flag}`"
 
 
 if __name__ == "__main__":
