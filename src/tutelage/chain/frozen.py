@@ -182,7 +182,7 @@ def transfer(run: Run, features: Features) -> Outcome:
     Another strength than the usual one, and the middle stages, must be better beyond chance: a few
     labels often favour them where they are worse. ``choice["trained"]`` is what a trained trunk
     starts from. Its last stages, which a head on the middle ones does not read, learn to be
-    better, so there the middle stages must be better by more (docs/log.md).
+    better, so there the middle stages must be better by more (benchmarks/log.md).
 
     The head that is delivered is the mean of the chosen one and the probe's, weighed by what the
     held-out labels say for each: a few labels often choose badly, but then they do not say much.

@@ -446,7 +446,7 @@ class _Trainer:
         """A round of self-training that fits into ``left`` seconds, if it is worth them.
 
         Where views that a CPU can train on show less than those of the frozen trunk, it is not:
-        on solar cells it lost 4 points, on ants and bees nothing was gained (docs/log.md).
+        on solar cells it lost 4 points, on ants and bees nothing was gained (benchmarks/log.md).
         """
         asked, pool = self.config.transfer.trunk, self.amounts.pool
         if asked == "auto" and not self._cuda and not self.keeps_detail:
@@ -502,7 +502,7 @@ class _Trainer:
             share = labeled_share(self.amounts, steps * batch) if pool else LABELED_SHARE[0]
             legs = _revisions((1 - share) * steps * batch, pool)
             # With few labels every leg has to move away from its teacher, so it is a round of its
-            # own; more of them lead, and short schedules only slow them down (docs/log.md).
+            # own; more of them lead, and short schedules only slow them down (benchmarks/log.md).
             restarts = pool > 0 and share == LABELED_SHARE[0]
             work = Work(trunk, steps, batch, self.size, frozen, legs, share, restarts)
             seconds = round(self.seconds(work, folds), 1)

@@ -90,7 +90,7 @@ class Clustered:
         If it does, a head agrees with its clusters better than with another head, which has errors
         of its own; heads that hardly agree know too little to say that. And where few labels make
         unsettled heads, held-out labels must be likelier with the clusters than with the head.
-        The bars are from 20 draws of labels on five data sets (docs/log.md).
+        The bars are from 20 draws of labels on five data sets (benchmarks/log.md).
         """
         said = f"agreement between the clusters and the teacher: {self.agreement:.2f}"
         if self.heads is None:

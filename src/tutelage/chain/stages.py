@@ -50,7 +50,7 @@ def self_train(chain: Pipeline, work: Work, name: str) -> Outcome:
 
     In the first round the pool's clusters may label it together with the teacher. They know what
     the head does not, where the images lie close together; where they err, the head holds against
-    it, of which few held-out labels say little (docs/log.md).
+    it, of which few held-out labels say little (benchmarks/log.md).
     """
     run, teacher = chain.run, chain.teacher.outcome
     beliefs, temperature = teacher.beliefs, teacher.model.spec.temperature

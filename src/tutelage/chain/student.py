@@ -95,8 +95,8 @@ def with_named_student(config: RunConfig, teacher: Classifier, images: int) -> R
     """The settings with the student that "auto" stands for: cut, or ``STUDENT`` as a whole.
 
     A cut student has to learn what its teacher's last stages know. From a few hundred images it
-    does not: a small network that is whole knows it from its pretraining (docs/log.md). The limits
-    of latency and size choose among cuts, and a teacher that is no larger is cut as well.
+    does not: a small network that is whole knows it from its pretraining (benchmarks/log.md). The
+    limits of latency and size choose among cuts, and a teacher that is no larger is cut as well.
     """
     asked = config.distill
     if asked.student != "auto":
@@ -138,7 +138,7 @@ def _quarter(teacher: Classifier) -> Classifier:
     """The deepest cut that, with a neck, has at most a quarter of the teacher's parameters.
 
     Depth before width: a later stage's features are worth more than a wider neck, and more than
-    the residual blocks before it (docs/log.md). Of those, the first that fit are kept.
+    the residual blocks before it (benchmarks/log.md). Of those, the first that fit are kept.
     """
     for count in range(count_stages(teacher), 1, -1):
         try:
@@ -256,7 +256,7 @@ def _begin(run: Run, teacher: Classifier, work: Work) -> Classifier:
     if student.spec.cut is not None:
         _measure_neck(run, student)
     # Statistics of strong views mislead a model that will see plain ones, and so few steps
-    # cannot average them out: the pretrained ones stay (docs/log.md).
+    # cannot average them out: the pretrained ones stay (benchmarks/log.md).
     student.freeze_norms()
     return student
 
@@ -282,10 +282,10 @@ def _mimic(
 
     Whether it bears strong views and a high learning rate depends on how near it starts to its
     teacher, and on how many steps there are to make good what the first ones spoil: in 60 to 240
-    steps hardly any pretrained student came back to where it had started (docs/log.md). So these
-    have gentle views and a lower rate from the start, and so has, for the steps that are left, one
-    that began with strong views and was worse after a quarter of the steps. Who is worse after
-    half of the gentle ones stays as it started.
+    steps hardly any pretrained student came back to where it had started (benchmarks/log.md). So
+    these have gentle views and a lower rate from the start, and so has, for the steps that are
+    left, one that began with strong views and was worse after a quarter of the steps. Who is worse
+    after half of the gentle ones stays as it started.
     """
     rate, left, best = run.config.distill.lr_student, work.steps, Best(measure)
     strong = work.steps >= STRONG_STEPS or not pretrained

@@ -211,7 +211,7 @@ def _train_offline(run: Run, model: Classifier, leg: _Leg) -> Classifier:
         supervised_step, class_weights=balancing.class_weights, log_prior=balancing.log_prior
     )
     # A few labelled images have no batch statistics worth having, and those of strong views
-    # mislead a model that will see plain ones: the pretrained ones stay (docs/log.md).
+    # mislead a model that will see plain ones: the pretrained ones stay (benchmarks/log.md).
     if config.pretrained:
         model.freeze_norms()
     strong = strong_policy(config.transfer, model.spec.crop_pct)

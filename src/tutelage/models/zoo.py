@@ -210,7 +210,7 @@ def cut(
         cut=stages,
         head_hidden=neck,
         skipped=tuple(dict.fromkeys([*lacking, *skipped])),
-        levels=(),  # a trained neck gains nothing from them (docs/log.md)
+        levels=(),  # a trained neck gains nothing from them (benchmarks/log.md)
         temperature=1.0,
         unknown_threshold=None,
         versions=_versions(),

@@ -3,7 +3,7 @@
 Greedy k-medoids: each choice brings the images as much nearer to one with a label as any could.
 This is facility location (Wei, Iyer and Bilmes 2015, "Submodularity in Data Subset Selection and
 Active Learning") and, with a distance in place of a kernel, MaxHerding (Bae et al. 2024,
-arXiv:2407.12212, algorithm 1). docs/log.md compares it with other rules.
+arXiv:2407.12212, algorithm 1). benchmarks/log.md compares it with other rules.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 The less an image looks like any class, the higher is its score. Of the scores tried on a frozen
 ImageNet trunk with 4 and 25 labels a class, the cosine distance to the nearest class mean, in the
-probe's metric, told CIFAR-10's other classes apart best (docs/log.md). A deployed model can compute
-the energy from its own logits.
+probe's metric, told CIFAR-10's other classes apart best (benchmarks/log.md). A deployed model can
+compute the energy from its own logits.
 """
 
 from __future__ import annotations

@@ -40,8 +40,8 @@ def spin_briefly() -> None:
 
     By default they look for milliseconds whether the others are done, and beside other jobs of the
     machine that takes the core from whom they wait for: there a training step took twice to three
-    times as long (docs/log.md). This tells GNU's OpenMP, which torch has on Linux. What the user
-    says about it in the environment stays.
+    times as long (benchmarks/log.md). This tells GNU's OpenMP, which torch has on Linux. What the
+    user says about it in the environment stays.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
