@@ -20,8 +20,7 @@ import numpy as np
 import results
 from tutelage.data.catalog import Catalog
 from tutelage.data.runfolder import catalog_of
-from tutelage.deploy.export import readable
-from tutelage.deploy.forms import CALIBRATION_IMAGES, JUDGED_IMAGES
+from tutelage.deploy.export import CALIBRATION_IMAGES, JUDGED_IMAGES, readable
 from tutelage.deploy.quantize import Quantized, quantize_onnx, write_int8
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.stats.metrics import metrics

@@ -37,7 +37,7 @@ BUILT_ON = {
 }
 TORCH_FREE = (
     "__init__", "__main__", "_version", "api", "cli", "config", "data", "deploy.answers",
-    "deploy.bench", "deploy.export", "deploy.find", "deploy.forms", "deploy.images",
+    "deploy.bench", "deploy.export", "deploy.find", "deploy.images",
     "deploy.label_files", "deploy.openapi", "deploy.people", "deploy.predict",
     "deploy.pseudo_label", "deploy.runtime", "deploy.serve", "deploy.uploads",
     "explore.request", "ladder.curve", "ladder.request", "models.folder",

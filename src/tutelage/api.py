@@ -19,7 +19,6 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, Literal
 
 from tutelage.config import RunConfig, TableConfig, make_config
-from tutelage.deploy.forms import with_forms
 from tutelage.system.errors import TutelageError, need_training
 
 if TYPE_CHECKING:
@@ -460,7 +459,6 @@ def pseudo_label(
     )
 
 
-@with_forms
 def export(
     model: Path | str,
     out: Path | str | None = None,
@@ -468,7 +466,11 @@ def export(
     images: Data | None = None,
     max_loss: float = 0.01,
     threshold: str | None = None,
-    **forms: Any,
+    format: Literal["onnx", "torch", "timm", "hub"] = "onnx",
+    portable: bool = False,
+    view: bool = False,
+    int8: bool = False,
+    web: Path | str | None = None,
 ) -> dict[str, Any]:
     """Write a model for other programs, checked against torch.
 
@@ -483,7 +485,19 @@ def export(
         threshold: a decision threshold, CLASS=P, that the exported model keeps: predict and serve
             call an image by this class when its probability is at least P, and by the likeliest
             other class when it is less. The format timm has no place for one.
-        forms: what is written.
+        format: onnx, an ONNX file with the preprocessing inside; torch, a .pt2 file of
+            torch.export with the preprocessing inside; timm, a folder for timm.create_model; hub, a
+            model folder with its ONNX file and a card.
+        portable: also write model.portable.onnx, for runtimes that do not resize as onnxruntime
+            does: OpenVINO, OpenCV, MNN, tract.
+        view: also write model.view.onnx, whose host resizes: for ncnn, LiteRT, CoreML. With each of
+            these two comes golden/, ten of the images with the answers to them.
+        int8: also write an ONNX file with 8-bit numbers, calibrated on the images, with its
+            description and, from the images of the run, what tutelage watch compares with; the
+            usual file is kept if that is not faster, or loses more than --max-loss.
+        web: instead, a new folder with a page that runs the exported file in the browser, with
+            onnxruntime-web beside it (33 MB are fetched once), for any plain web server; pictures
+            do not leave the browser.
 
     Returns:
         What was written and how well it agrees.
@@ -497,10 +511,12 @@ def export(
     result = export(
         Path(model),
         None if out is None else Path(out),
+        format=format,
+        beside={"portable": portable, "view": view, "int8": int8},
+        web=None if web is None else Path(web),
         images=images,
         max_loss=max_loss,
         threshold=threshold,
-        **forms,
     )
     if "int8" in result and result["int8"]["kept"] == "int8":
         from tutelage.watch.int8 import add_reference

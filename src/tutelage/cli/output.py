@@ -76,7 +76,7 @@ def _print_look(result: dict[str, Any]) -> None:
 
 def _print_export(result: dict[str, Any]) -> None:
     """What was written, and how well it agrees with PyTorch."""
-    from tutelage.deploy.forms import BESIDE
+    from tutelage.deploy.export import BESIDE
 
     of = "training images" if result["images"] == "training images" else "generated pictures"
     reference = "tutelage" if "loss" in result else "PyTorch"  # which runs timm's model, too

@@ -1,10 +1,14 @@
-"""A model folder exported for other programs, and checked against torch on images."""
+"""A model folder exported for other programs, and checked against torch on images.
+
+A new form is a row of ``FORMATS`` or ``BESIDE``, the module that writes it, and its name among the
+arguments of ``tutelage.api.export``.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,37 +20,125 @@ from tutelage.data.open import Data, open_data
 from tutelage.data.runfolder import catalog_of, has_data
 from tutelage.deploy.answers import read_threshold, threshold_text
 from tutelage.deploy.find import find_model
-from tutelage.deploy.forms import (
-    BESIDE,
-    CALIBRATION_IMAGES,
-    FORMATS,
-    JUDGED_IMAGES,
-    Job,
-    chosen_forms,
-)
 from tutelage.system.errors import TutelageError, need
 
 PARITY_IMAGES = 64
+CALIBRATION_IMAGES = 256  # for int8
+JUDGED_IMAGES = 512  # others, on which int8 is judged
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a form is written from."""
+
+    model: Any  # a ``Classifier``
+    main: Path  # what ``--format`` writes
+    folder: Path  # of the model
+    own: Sequence[np.ndarray]  # training images, uint8 (H, W, 3); none if there are none at hand
+    shown: Sequence[np.ndarray]  # images to check on
+    max_loss: float  # of accuracy, by int8
+
+
+@dataclass(frozen=True)
+class Form:
+    """How a model can be written."""
+
+    file: str  # of a format: its name in the model folder; of others: what ends the ONNX file's
+    write: Callable[[Job, Path], dict[str, Any]]  # writes and checks it; how well it agrees
+    for_ports: bool = False  # comes with golden images, and its description names it
+    needs_images: bool = False  # real ones
+    keeps_threshold: bool = True  # whether it has a place for a decision threshold
+
+
+def _onnx(job: Job, path: Path) -> dict[str, Any]:
+    from tutelage.deploy import onnx
+
+    onnx.export_onnx(job.model, path)
+    return asdict(onnx.parity(job.model, path, job.shown))
+
+
+def _torch(job: Job, path: Path) -> dict[str, Any]:
+    from tutelage.deploy import onnx, program
+
+    program.export_torch(job.model, path)
+    answers = lambda images: program.probabilities(path, images)  # noqa: E731
+    return asdict(onnx.parity(job.model, path, job.shown, answers))
+
+
+def _timm(job: Job, path: Path) -> dict[str, Any]:
+    from tutelage.deploy.hub import export_timm
+
+    return asdict(export_timm(job.model, path, job.shown, job.folder))
+
+
+def _hub(job: Job, path: Path) -> dict[str, Any]:
+    from tutelage.deploy.hub import export_hub
+
+    return asdict(export_hub(job.model, path, job.shown, job.folder))
+
+
+def _portable(job: Job, path: Path) -> dict[str, Any]:
+    from tutelage.deploy import onnx, portable
+
+    portable.export_portable(job.model, path)
+    return asdict(onnx.parity(job.model, path, job.shown))
+
+
+def _view(job: Job, path: Path) -> dict[str, Any]:
+    from tutelage.deploy import portable
+
+    portable.export_view(job.model, path)
+    return asdict(portable.view_parity(job.model, path, job.shown))
+
+
+def _int8(job: Job, path: Path) -> dict[str, Any]:
+    from tutelage.deploy.quantize import export_int8
+
+    half = min(CALIBRATION_IMAGES, (len(job.own) + 1) // 2)
+    return export_int8(job.model, job.main, path, job.own[:half], job.own[half:], job.max_loss)
+
+
+# The values of --format.
+FORMATS = {
+    "onnx": Form("model.onnx", _onnx),
+    "torch": Form("model.pt2", _torch),
+    "timm": Form("timm", _timm, keeps_threshold=False),
+    "hub": Form("hub", _hub),
+}
+# What is written beside an ONNX file, each by a flag of its name.
+BESIDE = {
+    "portable": Form(".portable.onnx", _portable, for_ports=True),
+    "view": Form(".view.onnx", _view, for_ports=True),
+    "int8": Form(".int8.onnx", _int8, needs_images=True),
+}
 
 
 def export(
     model: Path,
     out: Path | None,
     *,
+    format: str,
+    beside: Mapping[str, bool],
+    web: Path | None,
     images: Data | None,
     max_loss: float,
     threshold: str | None,
-    **forms: Any,
 ) -> dict[str, Any]:
     """Export and check; ``tutelage.api.export`` has the arguments."""
-    others = {"out": out is not None, "images": images is not None}
-    format, beside, page = chosen_forms(forms, others, threshold=threshold is not None)
-    if page is not None:
+    asked = [name for name in BESIDE if beside[name]]
+    if web is not None:
+        told = {"out": out is not None, "images": images is not None, "format": format != "onnx"}
+        if wrong := [*asked, *(name for name, given in told.items() if given)]:
+            raise TutelageError(
+                f"--web makes a page of the file that is exported already; leave out --{wrong[0]}, "
+                "or export first, and give --web the file"
+            )
         from tutelage.deploy.webpage import export_page
 
-        return export_page(model, page, threshold=threshold)
+        return export_page(model, web, threshold=threshold)
+    _check_form(format, asked, threshold=threshold is not None)
     if out is not None:
-        _check_out(out, format, beside)
+        _check_out(out, format, asked)
     folder = model_folder(model)
     for package in ("torch", "timm", "onnx"):
         need(package, "train")
@@ -58,13 +150,13 @@ def export(
         loaded.spec = replace(loaded.spec, decision_threshold=least)
     path = out or folder / FORMATS[format].file
     own = _own_images(folder, images)
-    if not own and (wanting := [name for name in beside if BESIDE[name].needs_images]):
+    if not own and (wanting := [name for name in asked if BESIDE[name].needs_images]):
         raise TutelageError(
             f"{wanting[0]} is calibrated on real images, but {folder} lies in no run folder; "
             "give some with --images"
         )
     shown = own[:PARITY_IMAGES] or noise_images(loaded.spec.canvas)
-    ports = {name: _beside(path, name) for name in beside if BESIDE[name].for_ports}
+    ports = {name: _beside(path, name) for name in asked if BESIDE[name].for_ports}
     if ports:
         from tutelage.deploy.portable import golden_folder
 
@@ -72,7 +164,7 @@ def export(
     job = Job(loaded, path, folder, own, shown, max_loss)
     source = "training images" if own else "generated"
     result = {"path": str(path), **FORMATS[format].write(job, path), "images": source}
-    for name in beside:
+    for name in asked:
         file = _beside(path, name)
         result[name] = {"path": str(file), **BESIDE[name].write(job, file)}
     if ports:
@@ -88,6 +180,20 @@ def export(
     if loaded.spec.decision_threshold is not None:
         result["threshold"] = threshold_text(loaded.spec.decision_threshold)
     return result
+
+
+def _check_form(format: str, beside: Sequence[str], *, threshold: bool) -> None:
+    if format not in FORMATS:
+        raise TutelageError(f"format is {format!r}, expected one of {', '.join(FORMATS)}")
+    if beside and format != "onnx":
+        raise TutelageError(
+            f"--{beside[0]} writes an ONNX file; leave out --format {format} or --{beside[0]}"
+        )
+    if threshold and not FORMATS[format].keeps_threshold:
+        raise TutelageError(
+            f"{format}'s format has no place for a threshold; leave out --threshold, or export as "
+            "hub"
+        )
 
 
 def _beside(path: Path, form: str) -> Path:
