@@ -243,8 +243,8 @@ def test_export_overwrites_no_file_and_knows_what_its_file_is_called(
     for name in ("m.onnx", "n.view.onnx", "answers.csv"):
         (tmp_path / name).write_text("mine")
     for out, words in (
-        ("m.onnx", r"m\.onnx exists; choose another --out"),
-        ("n.onnx", r"n\.view\.onnx exists; choose another --out"),
+        ("m.onnx", r"m\.onnx exists; choose another name"),
+        ("n.onnx", r"n\.view\.onnx exists; choose another name"),
         ("answers.csv", r"must end in \.onnx"),
         ("model", r"must end in \.onnx"),
     ):

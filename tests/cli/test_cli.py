@@ -500,7 +500,7 @@ def test_export_prints_what_it_checked(
     assert described == f"{out}.json: classes, sizes and thresholds, for other programs"
     kept = "decision threshold: disc=0.3; predict and serve use it when they are given"
     assert threshold == f"{kept} {out}"
-    refused("m.onnx exists; choose another --out", *words, "--json")
+    refused("m.onnx exists; choose another name", *words, "--json")
     out.unlink()
     result = json.loads(command(*words, "--int8", "--json").out)
     assert (result["path"], result["top1_agreement"]) == (str(out), 1.0)

@@ -271,7 +271,7 @@ def test_names_that_are_no_file_names_are_made_such(reviewed, tmp_path):
 def test_nothing_is_overwritten(reviewed):
     written(reviewed, "label-studio")
     before = (reviewed / "label-studio.json").read_bytes()
-    with pytest.raises(TutelageError, match=r"label-studio.json exists; choose another --out, or"):
+    with pytest.raises(TutelageError, match=r"label-studio.json exists; choose another name, or"):
         written(reviewed, "label-studio")
     assert (reviewed / "label-studio.json").read_bytes() == before
     written(reviewed, "label-studio", out=reviewed / "second.json")

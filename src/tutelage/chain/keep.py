@@ -16,7 +16,7 @@ from tutelage.chain.types import Beliefs, Finished, Outcome
 from tutelage.models.folder import load_model, save_model
 from tutelage.stats.metrics import Comparison
 from tutelage.stats.pseudo_labels import PseudoLabels
-from tutelage.system.errors import TutelageError
+from tutelage.system.errors import TutelageError, told
 from tutelage.system.files import digest, install, write_atomically
 
 
@@ -79,7 +79,7 @@ def load_stage(folder: Path, name: str) -> Finished:
         return _read_stage(folder, name)
     except Exception as error:  # numpy, zipfile and json each raise their own
         raise TutelageError(
-            f"the stage in {folder} cannot be read: {str(error) or type(error).__name__}; delete "
+            f"the stage in {folder} cannot be read: {told(error)}; delete "
             "that folder, and the same command makes it again"
         ) from error
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from tutelage.system.errors import TutelageError, need
+from tutelage.system.errors import TutelageError, need, told
 
 
 def open_parquet(path: Path | str, file: BinaryIO | None = None) -> Any:
@@ -53,9 +53,7 @@ def undamaged(path: Path | str) -> Iterator[None]:
         raise
     except Exception as error:  # nearly every builtin exception, besides those of Arrow
         kind = os.path.splitext(path)[1][1:].capitalize()
-        raise TutelageError(
-            f"{path} is not a readable {kind} file: {str(error) or type(error).__name__}"
-        ) from error
+        raise TutelageError(f"{path} is not a readable {kind} file: {told(error)}") from error
 
 
 def sound(column: Any, path: Path | str) -> Any:

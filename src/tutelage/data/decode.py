@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from tutelage.system.errors import TutelageError
+from tutelage.system.errors import TutelageError, told
 
 DECODER_VERSION = 1  # part of every cache key: raise it when the same bytes give other pixels
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF")  # a JPEG may hold an MPO inside
@@ -218,7 +218,7 @@ def _reason(data: bytes, error: Exception) -> str:
         return "the file is implausibly large (a decompression bomb?); scale it down"
     if isinstance(error, MemoryError):
         return "the file needs more memory than there is; scale it down"
-    return f"the file is damaged: {str(error) or type(error).__name__}"
+    return f"the file is damaged: {told(error)}"
 
 
 class _Quiet:

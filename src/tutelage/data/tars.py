@@ -25,7 +25,7 @@ from tutelage.data.catalog import Catalog, make_catalog
 from tutelage.data.layout import files_below, is_image, split_words
 from tutelage.data.listing import Given
 from tutelage.data.sources import stat_text
-from tutelage.system.errors import TutelageError
+from tutelage.system.errors import TutelageError, told
 
 _Row = tuple[str, str, str, tuple[int, int, int]]  # name, label, split, place: see TarSource
 LABELS = ("cls", "txt", "json")  # the first of these that a key has is its label
@@ -169,7 +169,7 @@ def _headers(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
     except (_Damage, OSError):
         raise
     except Exception as error:  # hostile headers make tarfile raise nearly every builtin exception
-        raise _Damage(f"the tar is damaged: {str(error) or type(error).__name__}") from error
+        raise _Damage(f"the tar is damaged: {told(error)}") from error
     if len(rest) < tarfile.BLOCKSIZE:
         raise _Damage("the tar has no end marker: it was cut off, and members may be missing")
     if rest.strip(b"\0"):

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tutelage.data.decode import UnreadableImage
-from tutelage.system.errors import TutelageError, need
+from tutelage.system.errors import TutelageError, need, refuse_existing
 from tutelage.system.files import csv_line, replacing
 from tutelage.system.process import cores
 
@@ -180,8 +180,7 @@ def check_suffix(path: Path) -> None:
         raise TutelageError(f"--out {path}: the suffix must be one of {', '.join(SUFFIXES)}")
     if path.suffix == ".parquet":
         need("pyarrow", "train")
-    if path.exists():
-        raise TutelageError(f"--out {path} exists; choose another name, or delete it first")
+    refuse_existing(path)
 
 
 def write_predictions(rows: Sequence[Prediction], path: Path) -> None:

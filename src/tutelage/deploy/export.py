@@ -20,7 +20,7 @@ from tutelage.data.open import Data, open_data
 from tutelage.data.runfolder import catalog_of, has_data
 from tutelage.deploy.answers import read_threshold, threshold_text
 from tutelage.deploy.find import find_model
-from tutelage.system.errors import TutelageError, need
+from tutelage.system.errors import TutelageError, need, refuse_existing
 
 PARITY_IMAGES = 64
 CALIBRATION_IMAGES = 256  # for int8
@@ -207,9 +207,7 @@ def _check_out(out: Path, format: str, beside: Sequence[str]) -> None:
         return
     if out.suffix != suffix:
         raise TutelageError(f"--out {out}: the name of this file must end in {suffix}")
-    for path in (out, *(_beside(out, form) for form in beside)):
-        if path.exists():
-            raise TutelageError(f"{path} exists; choose another --out, or delete it first")
+    refuse_existing(out, *(_beside(out, form) for form in beside))
 
 
 def model_folder(model: Path) -> Path:

@@ -30,7 +30,7 @@ from tutelage.data.layout import as_text, image_files, is_image
 from tutelage.data.open import FILES, read_catalog
 from tutelage.data.shards import braces
 from tutelage.data.sources import read_file
-from tutelage.system.errors import TutelageError
+from tutelage.system.errors import TutelageError, told
 from tutelage.system.storage import Place, file_system
 from tutelage.system.words import did_you_mean
 
@@ -210,7 +210,7 @@ def find_remote(url: str) -> list[tuple[str, Callable[[], bytes]]]:
         except TutelageError:
             raise
         except Exception as error:  # each store's client raises its own kinds
-            raise TutelageError(f"{one} cannot be listed: {_said(error)}") from error
+            raise TutelageError(f"{one} cannot be listed: {told(error)}") from error
         if not paths:
             raise TutelageError(f"no images in {one}")
         found += [(system.unstrip_protocol(path), partial(_read, system, path)) for path in paths]
@@ -236,7 +236,7 @@ def _read(system: Any, path: str) -> bytes:
         elif size <= MAX_BYTES:
             content = bytes(system.cat_file(path))
     except Exception as error:
-        raise OSError(f"cannot be fetched: {_said(error)}") from error
+        raise OSError(f"cannot be fetched: {told(error)}") from error
     if size > MAX_BYTES:
         raise OSError(_too_large(size))
     return content
@@ -259,14 +259,10 @@ def download(url: str, seconds: float) -> bytes:
     except urllib.error.HTTPError as error:
         raise OSError(f"the server answers {error.code}, {error.reason}") from error
     except urllib.error.URLError as error:
-        raise OSError(f"cannot be fetched: {_said(error.reason)}") from error
+        raise OSError(f"cannot be fetched: {told(error.reason)}") from error
     except (ValueError, http.client.HTTPException) as error:  # no address, as http://[, or answer
-        raise OSError(f"cannot be fetched: {_said(error)}") from error
+        raise OSError(f"cannot be fetched: {told(error)}") from error
     return bytes(content)
-
-
-def _said(error: object) -> str:
-    return str(getattr(error, "strerror", None) or error) or type(error).__name__
 
 
 def _too_large(size: int) -> str:

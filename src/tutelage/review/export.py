@@ -31,7 +31,7 @@ from tutelage.data.layout import is_image
 from tutelage.data.runfolder import RunFolder, read_skipped
 from tutelage.data.sources import FileSource, Parts, Source
 from tutelage.review.items import Items
-from tutelage.system.errors import TutelageError
+from tutelage.system.errors import TutelageError, refuse_existing
 from tutelage.system.files import csv_line, new_folder, write_atomically
 from tutelage.system.words import counted
 
@@ -64,9 +64,7 @@ def export(run: Path, items: Items, format: Format, out: Path | None) -> None:
     Every image of the run's data is in it that can be read, those to label next first.
     """
     out = out or run / _FILES[format]
-    for path in (out, _beside(out), *([_config(out)] if format != "csv" else [])):
-        if path.exists():
-            raise TutelageError(f"{path} exists; choose another --out, or delete it first")
+    refuse_existing(out, _beside(out), *([_config(out)] if format != "csv" else []))
     catalog, rejected = _decided(run, items)
     files = _files(items.catalog, _beside(out), skipped=read_skipped(run).keys())
     rows = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+from pathlib import Path
 from types import ModuleType
 
 
@@ -13,6 +14,18 @@ class TutelageError(Exception):
 
 class MissingExtra(TutelageError):
     """A command needs packages that only an optional extra installs."""
+
+
+def told(error: object) -> str:
+    """What an error says without its number and path, or else its kind: some say nothing."""
+    return str(getattr(error, "strerror", None) or error) or type(error).__name__
+
+
+def refuse_existing(*paths: Path) -> None:
+    """Refuse to write over a file that is there."""
+    for path in paths:
+        if path.exists():
+            raise TutelageError(f"{path} exists; choose another name, or delete it first")
 
 
 def need(module: str, extra: str) -> ModuleType:

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from tutelage.system import files
-from tutelage.system.errors import TutelageError, need
+from tutelage.system.errors import TutelageError, need, told
 
 _PIECE = 1 << 24  # bytes of a remote file in one request
 _STATES = ("ETag", "etag", "md5Hash", "md5", "mtime", "LastModified", "last_modified", "created")
@@ -294,8 +294,7 @@ def as_oserror(where: str) -> Iterator[None]:
     except TutelageError:
         raise
     except Exception as error:
-        said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        said = " ".join(said.split()).rstrip(".")
+        said = " ".join(told(error).split()).rstrip(".")
         if isinstance(error, FileNotFoundError):  # many name the path alone
             raise FileNotFoundError(f"{where}: {'not found' if said in where else said}") from error
         raise OSError(f"{where}: {said}") from error
