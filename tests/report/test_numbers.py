@@ -60,6 +60,20 @@ def test_mistakes_are_sorted_and_leave_out_what_never_happened() -> None:
     assert len(numbers.mistakes(matrix, ["a", "b", "c"], limit=1)) == 1
 
 
+@pytest.mark.parametrize("classes", [1, 2, 20, 21, 60])
+def test_the_confusion_matrix_counts_every_image_once(classes: int) -> None:
+    matrix = np.random.default_rng(classes).integers(0, 9, (classes, classes))
+    found = numbers.confusion(matrix, [f"c{k}" for k in range(classes)])
+    counts, shown = np.array(found.counts), [number - 1 for number, _ in found.classes]
+    assert found.classes == [(k + 1, f"c{k}") for k in sorted(shown)]
+    assert len(shown) == min(classes, 20)
+    assert (counts[: len(shown), : len(shown)] == matrix[np.ix_(shown, shown)]).all()
+    assert counts[: len(shown)].sum(axis=1).tolist() == matrix[shown].sum(axis=1).tolist()
+    assert (counts.sum(), found.rest) == (matrix.sum(), classes - len(shown))
+    wrong = matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * matrix.diagonal()
+    assert wrong[shown].min() >= np.delete(wrong, shown).max(initial=0)
+
+
 def test_reliability_bins_by_confidence() -> None:
     probs = np.array([[1.0, 0.0], [0.95, 0.05], [0.45, 0.55], [0.42, 0.58]])
     low, high = numbers.reliability_bins(StageTest(probs, np.array([0, 1, 1, 1])))

@@ -30,24 +30,18 @@ STEPS = [
     dataclasses.replace(step("unmeasured", 0, (0, 0)), figures=None),
 ]
 BINS = [Bin(0.55, wilson(3, 5), 5), Bin(0.95, wilson(18, 20), 20)]
-PLANE = {
-    name: np.random.default_rng(0).normal(size=(n, 2)).astype(np.float32)
-    for name, n in (("pool", 1501), ("strong view", 9), ("labelled", 3), ("weak view", 5))
-}
 DRAWS = [
     plots.Draws("probe", [0.5, 0.62, 0.7], Interval(0.607, 0.36, 0.86)),
     plots.Draws("$\\frac$<b>", [0.6, 0.7, 0.8], Interval(0.7, 0.45, 0.95)),
 ]
 CURVE = Curve(np.array([0.2, 0.6, 1.0]), np.array([1.0, 0.9, 0.5]), 0.83)
 CHARTS = {  # each drawn once
-    "clouds": cache(lambda: plots.clouds(PLANE)),
     "draws": cache(lambda: plots.draws(DRAWS, "accuracy, %")),
     "ladder": cache(lambda: plots.ladder(STEPS, "accuracy, %", 0.58)),
     "recall": cache(
         lambda: plots.curve("recall", CURVE, (0.5, 0.9), ("recall, %", "$\\frac$<b>, %"))
     ),
     "reliability": cache(lambda: plots.reliability({"student": BINS, 'teacher "<i>': BINS[:1]})),
-    "confusion": cache(lambda: plots.heatmap(np.eye(30, dtype=np.int64) * 4)),
 }
 every_chart = pytest.mark.parametrize("chart", CHARTS.values(), ids=CHARTS.keys())
 
@@ -129,13 +123,6 @@ def test_ladder_draws_the_interval_where_it_belongs() -> None:
 def test_reliability_says_its_points_in_words() -> None:
     label = parse(plots.reliability({"student": BINS})).get("aria-label") or ""
     assert "student: 55% sure, 60% right (5), 95% sure, 90% right (20)" in label
-
-
-def test_clouds_draw_at_most_a_thousand_points_of_a_kind() -> None:
-    svg = plots.clouds(PLANE)
-    legend = 3
-    assert svg.count("<use ") == 751 + 9 + 3 + legend  # every second of the pool
-    assert "1501 real images; 9 strong views; 3 labelled images" in svg
 
 
 def test_a_curve_says_its_area_and_the_usual_threshold() -> None:

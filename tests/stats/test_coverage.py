@@ -14,7 +14,6 @@ from tutelage.stats.coverage import (
     density,
     distances,
     farthest,
-    fit_plane,
     gaussian_kernel,
     holes,
     measure,
@@ -212,16 +211,3 @@ def test_a_planted_hole_is_found_before_an_outlier() -> None:
     assert len(holes(pool, pool, count=5).rows) == 0
     copies = torch.cat([seen, torch.full((8, 2), 50.0)])  # a radius of 0
     assert int(holes(copies, views, count=3).rows[0]) >= 60
-
-
-def test_the_plane_shows_the_widest_directions_with_one_sign() -> None:
-    pool = normal(200, 5) * torch.tensor([1.0, 9.0, 1.0, 4.0, 1.0]) + 3
-    plane = fit_plane(pool)
-    assert plane.axes.shape == (5, 2)
-    assert plane.axes.abs().argmax(dim=0).tolist() == [1, 3]
-    assert (plane.axes.amax(dim=0) > 0.9).all()
-    torch.testing.assert_close(plane.axes.T @ plane.axes, torch.eye(2), atol=1e-5, rtol=0)
-    assert plane.share == pytest.approx(97 / 100, abs=0.02)
-    again = fit_plane(pool.flip(0))  # the order of the images does not turn the picture
-    torch.testing.assert_close(again.axes, plane.axes, atol=1e-5, rtol=0)
-    assert plane(normal(2, 3, 5)).shape == (2, 3, 2)

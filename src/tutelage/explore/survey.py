@@ -28,7 +28,6 @@ from tutelage.heads.bank import look
 from tutelage.models.forward import Forward
 from tutelage.models.sizes import with_input_size
 from tutelage.pages.wording import interval_of_change, now, percent, points, signed, title
-from tutelage.report import plots
 from tutelage.report.html import encode_sheets, jpeg_uri, write_page
 from tutelage.report.model import Sheet, Thumb
 from tutelage.stats.coverage import (
@@ -40,7 +39,6 @@ from tutelage.stats.coverage import (
     Holes,
     coverage_of_equals,
     farthest,
-    fit_plane,
     holes,
     measure,
 )
@@ -103,7 +101,7 @@ def augment(
             "magnitudes": ["as it is", *(f"magnitude {m}" for m in MAGNITUDES)],
             "policies": _policy_strips(sample, strong),
             "operations": _operation_strips(sample),
-            **{"picture": None, "sheets": []},
+            "sheets": [],
             **shown,
         }
         write_page(pages.render("augment.html.j2", **context), folder.path / "augment.html")
@@ -209,18 +207,14 @@ def _measured(
     trained_on = torch.cat([views["labelled"], views["strong view"]]).flatten(0, 1)
     uncovered, near = _holes(holes(pool, trained_on, count=SHOWN_HOLES), sample)
     outliers, far = _holes(farthest(pool, trained_on, count=SHOWN_ALONE), sample)
-    plane = fit_plane(pool)
-    flat = {"pool": pool, **{name: part.flatten(0, 1) for name, part in views.items()}}
     figures = measure(pool, views, seed=sample.seed)
     found = {
         **figures_in_words(figures, len(sample.labeled), len(sample.pool)),
-        "plane_share": round(plane.share, 4),
         "holes": uncovered,
         "farthest": outliers,
     }
-    picture = plots.clouds({name: plane(part).numpy() for name, part in flat.items()})
     sheets = encode_sheets([Sheet("Holes", "", near), Sheet("Farthest of all", "", far)])
-    return found, {"picture": picture, "sheets": sheets}
+    return found, {"sheets": sheets}
 
 
 def figures_in_words(figures: Mapping[str, Figures], n_labeled: int, n_pool: int) -> dict[str, Any]:

@@ -28,7 +28,6 @@ from tutelage.stats.intervals import Interval, paired_change
 from tutelage.stats.metrics import Comparison
 from tutelage.system.files import write_atomically
 
-TABLE_CLASSES = 20  # with more, the confusion matrix is a picture and the long table is folded
 SHEET_BYTES = 2_500_000  # of all encoded thumbnails together; keeps the page under 5 MB
 THUMB_SIDE = 144  # pixels: half as many again as the page shows
 QUALITY = 80  # of a JPEG
@@ -83,7 +82,6 @@ def _context(report: Report) -> dict[str, Any]:
         "skipped_count": len(report.skipped),
         "settings": list(flat(wording.in_words(report.settings))),
         **pages.inline("report/report.js"),
-        "table_classes": TABLE_CLASSES,
         **_class_wise(report, verdict),
     }
 
@@ -114,9 +112,7 @@ def _class_wise(report: Report, verdict: Verdict) -> dict[str, Any]:
         "classes": list(zip(rows, other, strict=True)),
         "mistakes": numbers.mistakes(matrix, report.classes, limit=10),
         "reliability": Markup(plots.reliability(curves)),
-        "shares": (matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)).tolist(),
-        "matrix": matrix.tolist(),
-        "heatmap": Markup(plots.heatmap(matrix)) if len(matrix) > TABLE_CLASSES else None,
+        "confusion": numbers.confusion(matrix, report.classes),
         "threshold": _threshold(two_classes(final, report.held_out, report.classes)),
     }
 

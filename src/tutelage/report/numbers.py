@@ -100,6 +100,26 @@ def mistakes(matrix: NDArray[np.int64], classes: Sequence[str], limit: int) -> l
     ]
 
 
+class Confusion(NamedTuple):
+    """The confusion matrix: true classes by predicted ones, in the order of ``classes``."""
+
+    classes: list[tuple[int, str]]  # number among all classes, from 1, and name
+    counts: list[list[int]]  # of images; with ``rest``, a last row and column sum up the others
+    rest: int  # classes that are not shown
+
+
+def confusion(matrix: NDArray[np.int64], classes: Sequence[str], most: int = 20) -> Confusion:
+    """Of more than ``most`` classes, those in the most mistakes are shown."""
+    mistaken = matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * matrix.diagonal()
+    shown = np.sort(np.argsort(-mistaken, kind="stable")[:most])
+    group = np.full(len(matrix), len(shown))
+    group[shown] = np.arange(len(shown))
+    rest = len(matrix) - len(shown)
+    counts = np.zeros((len(shown) + (rest > 0),) * 2, dtype=np.int64)
+    np.add.at(counts, (group[:, None], group), matrix)
+    return Confusion([(int(k) + 1, classes[k]) for k in shown], counts.tolist(), rest)
+
+
 class Bin(NamedTuple):
     """Answers of similar confidence: how sure they were, and how often right."""
 

@@ -11,7 +11,6 @@ from html import escape
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tutelage.pages.wording import percent, shorten
 from tutelage.report.numbers import Bin
@@ -29,9 +28,7 @@ _VARIABLES = {
     STUDENT: "--student",
     TEACHER: "--teacher",
 }
-MOST_POINTS = 1000
 _WIDTH = 5.0  # inches: 360 units, so that text is still legible on a phone
-_HEAT = (0x3B, 0x82, 0xC4)  # a mid blue that shows on white and on near-black
 
 
 class Draws(NamedTuple):
@@ -218,46 +215,6 @@ def reliability(curves: Mapping[str, Sequence[Bin]]) -> str:
         for name, bins in curves.items()
     )
     return _svg(figure, "reliability", alt)
-
-
-@_plain_style()
-def heatmap(matrix: NDArray[np.int64]) -> str:
-    """A confusion matrix (K, K) too large for a table, each row scaled by its own images."""
-    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    pixels = np.zeros((*matrix.shape, 4), np.uint8)
-    pixels[..., :3] = _HEAT
-    # A single mistake must stay visible.
-    pixels[..., 3] = np.where(matrix > 0, 255 * (0.2 + 0.8 * share), 0)
-    figure, axes = _figure(_WIDTH)
-    axes.imshow(pixels, interpolation="none", extent=(0.5, len(matrix) + 0.5) * 2, origin="lower")
-    axes.invert_yaxis()
-    axes.set(xlabel="predicted class, number", ylabel="true class, number")
-    alt = f"Confusion matrix of {len(matrix)} classes as a heat map; the commonest mistakes are "
-    return _svg(figure, "confusion", alt + "listed beside it.")
-
-
-@_plain_style()
-def clouds(plane: Mapping[str, NDArray[np.float32]]) -> str:
-    """Points (.., 2) of the pool, the strong views and the labelled images, in one picture.
-
-    At most ``MOST_POINTS`` of each are drawn, evenly picked: a page cannot hold a million points.
-    """
-    figure, axes = _figure(4.4)
-    looks = (
-        ("pool", "real images", MUTED, {"marker": "o", "s": 7, "alpha": 0.55, "linewidths": 0}),
-        ("strong view", "strong views", STUDENT, {"marker": "x", "s": 16, "linewidths": 1}),
-        ("labelled", "labelled images", TEACHER, {"marker": "s", "s": 26, "linewidths": 0}),
-    )
-    shown = [look for look in looks if look[0] in plane]
-    for name, label, color, style in shown:
-        points = plane[name][:: -(-len(plane[name]) // MOST_POINTS)]
-        axes.scatter(points[:, 0], points[:, 1], color=color, label=label, **style)
-    axes.set(xlabel="first direction", ylabel="second direction", xticks=[], yticks=[])
-    axes.legend(loc="best", frameon=False, labelcolor=INK)
-    alt = "Scatter plot of features in two dimensions. " + "; ".join(
-        f"{len(plane[name])} {label}" for name, label, _, _ in shown
-    )
-    return _svg(figure, "clouds", alt)
 
 
 def _name_rows(axes: Any, names: Sequence[str], xlabel: str) -> None:

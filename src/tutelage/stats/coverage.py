@@ -267,26 +267,3 @@ def farthest(pool: Tensor, views: Tensor, *, count: int) -> Holes:
 def _holes(rows: Tensor, nearest: Tensor, radius: Tensor) -> Holes:
     alone = radius >= radius.quantile(0.95)
     return Holes(rows, nearest[rows], radius[rows], alone[rows])
-
-
-@dataclass(frozen=True)
-class Plane:
-    """The two directions in which a pool varies most."""
-
-    mean: Tensor  # (D,)
-    axes: Tensor  # (D, 2) orthonormal
-    share: float  # of the pool's variance that the plane shows
-
-    def __call__(self, features: Tensor) -> Tensor:
-        """Coordinates (..., 2) of features (..., D)."""
-        return (features - self.mean) @ self.axes
-
-
-def fit_plane(pool: Tensor) -> Plane:
-    """Principal components of the pool (N, D); the largest loading of each axis is positive."""
-    mean = pool.mean(dim=0)
-    _, scale, directions = torch.linalg.svd((pool - mean).double(), full_matrices=False)
-    axes = directions[:2].T
-    largest = axes.gather(0, axes.abs().argmax(dim=0, keepdim=True))
-    share = scale[:2].square().sum() / scale.square().sum().clamp_min(1e-12)
-    return Plane(mean, (axes * largest.sign()).to(pool.dtype), float(share))
