@@ -38,8 +38,8 @@ BUILT_ON = {
 TORCH_FREE = (
     "__init__", "__main__", "_version", "api", "cli", "config", "data", "deploy.answers",
     "deploy.bench", "deploy.export", "deploy.find", "deploy.images",
-    "deploy.label_files", "deploy.openapi", "deploy.people", "deploy.predict",
-    "deploy.pseudo_label", "deploy.runtime", "deploy.serve", "deploy.uploads",
+    "deploy.label_files", "deploy.predict", "deploy.pseudo_label", "deploy.runtime",
+    "deploy.serve", "deploy.uploads",
     "explore.request", "ladder.curve", "ladder.request", "models.folder",
     "review.app", "review.deciding", "review.ending",
     "pages", "review.items", "review.suggested", "stats.calibrate", "stats.shift",

@@ -1,9 +1,11 @@
 """The pages of serve in a real browser, and the commands that /docs shows, as they are pasted."""
 
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from answering import write_model
 from browser import violations
 from PIL import Image
 
-from tutelage.deploy.openapi import Limits, describe
+from tutelage.deploy.uploads import Limits
 from tutelage.pages import render
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (90, 60, 255)
@@ -190,36 +192,32 @@ def test_the_command_is_copied(page: Any, address: str) -> None:
 
 
 def test_examples_work_as_they_are_pasted(address: str, pictures: Path) -> None:
-    runs = {"Shell": ["sh", "-c"], "Python": [sys.executable, "-c"]}
     if not shutil.which("curl"):
         pytest.skip("no curl on this machine")
+    runs = {"python": [sys.executable, "-c"]}
     if node := shutil.which("node"):
-        runs["JavaScript"] = [node, "--input-type=module", "-e"]
-    document = httpx.get(f"{address}openapi.json").json()
+        runs["javascript"] = [node, "--input-type=module", "-e"]
+    page = httpx.get(f"{address}docs").text
     said = {}
-    for path, methods in document["paths"].items():
-        for operation in methods.values():
-            for sample in operation["x-codeSamples"]:
-                if sample["lang"] in runs:
-                    command = [*runs[sample["lang"]], sample["source"]]
-                    ended = subprocess.run(command, cwd=pictures, capture_output=True, text=True)
-                    assert ended.returncode == 0, ended.stderr
-                    said[path, sample["label"]] = ended.stdout
-    predict = {label: text for (path, label), text in said.items() if path == "/predict"}
-    assert len(predict) == 3 + len(runs) - 1
-    assert '"label":"r"' in predict.pop("curl")
-    assert predict.pop("curl, several images").count('"label"') == 2
-    assert '"rejected":false' in predict.pop("curl, images of none of the classes")
-    assert all(text.startswith("r 0.99") for text in predict.values()), predict
-    assert '"status":"ok"' in said["/health", "curl"]
-    assert "tutelage_requests_total" in said["/metrics", "curl"]
+    for name, source in re.findall(r'<code id="(\w+)">(.*?)</code>', page, re.S):
+        if name != "javascript" or node:
+            command = [*runs.get(name, ["sh", "-c"]), unescape(source)]
+            ended = subprocess.run(command, cwd=pictures, capture_output=True, text=True)
+            assert ended.returncode == 0, ended.stderr
+            said[name] = ended.stdout
+    assert '"label":"r"' in said["one"]
+    assert said["several"].count('"label"') == 2
+    assert '"rejected":false' in said["reject"]
+    assert all(said[name].startswith("r 0.99") for name in runs), said
+    assert '"status":"ok"' in said["health"]
+    assert "tutelage_requests_total" in said["metrics"]
 
 
-def test_names_in_the_description_are_no_markup() -> None:
-    about = {"model": "<b>.onnx", "classes": ["<i>", "bee"], "rejects": True}
-    html = render("serve/docs.html.j2", document=describe(about, Limits(), 'http://a"<s>'))
+def test_names_on_the_page_for_programs_are_no_markup() -> None:
+    about = {"model": "<b>.onnx", "classes": ["<i>", "bee"], "rejects": False}
+    html = render("serve/docs.html.j2", about=about, limits=Limits(), address='http://a"<s>')
     assert "&lt;b&gt;.onnx tells 2 classes apart." in html
-    assert not any(tag in html for tag in ("<b>", "<i>", "<s>"))
+    assert not any(tag in html for tag in ("<b>", "<i>", "<s>", "?reject"))
 
 
 def test_pages_allow_no_script_but_their_own(address: str) -> None:

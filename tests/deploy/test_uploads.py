@@ -10,8 +10,8 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from tutelage.deploy import serve, uploads
-from tutelage.deploy.openapi import Limits
 from tutelage.deploy.runtime import OnnxModel
+from tutelage.deploy.uploads import Limits
 
 
 @pytest.fixture

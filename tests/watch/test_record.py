@@ -13,8 +13,8 @@ from watching import write_pictures
 from tutelage import api
 from tutelage.deploy import serve
 from tutelage.deploy.images import find_images
-from tutelage.deploy.openapi import Limits
 from tutelage.deploy.runtime import OnnxModel
+from tutelage.deploy.uploads import Limits
 from tutelage.system import web
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import append, await_lock

@@ -28,14 +28,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tutelage import pages
 from tutelage._version import __version__
 from tutelage.data.decode import UnreadableImage, decode, read_size
-from tutelage.deploy import people
 from tutelage.deploy.answers import Prediction, answer
 from tutelage.deploy.find import exported_file
-from tutelage.deploy.openapi import Limits, describe
 from tutelage.deploy.runtime import OnnxModel
-from tutelage.deploy.uploads import images_of
+from tutelage.deploy.uploads import Limits, images_of
 from tutelage.system import web
 from tutelage.system.errors import TutelageError
 from tutelage.system.process import cores
@@ -43,6 +42,20 @@ from tutelage.system.process import cores
 CHUNK_IMAGES = 32  # decoded at once; fewer if their pixels come to CHUNK_PIXELS
 CHUNK_PIXELS = 8_000_000
 TEXT = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus's exposition format
+STATIC = {"page.css": "text/css"} | dict.fromkeys(
+    ("ask.js", "pictures.js", "cards.js", "copy.js"), "text/javascript"
+)
+# "blob:" is where a browser keeps a picture that it shows while it is asked about.
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+}
 
 
 def make_app(model: OnnxModel, name: str, limits: Limits, *, log: bool = False) -> Starlette:
@@ -53,8 +66,9 @@ def make_app(model: OnnxModel, name: str, limits: Limits, *, log: bool = False) 
     service = _Service(model, name, limits)
     return Starlette(
         routes=[
-            *people.routes(service.description),
-            Route("/openapi.json", service.openapi),
+            Route("/", _ask),
+            Route("/docs", service.docs),
+            Route("/static/{name}", _static),
             Route("/health", service.health),
             Route("/metrics", service.metrics),
             Route("/predict", service.predict, methods=["POST"]),
@@ -119,12 +133,10 @@ class _Service:
         self._seconds = Histogram("tutelage_request_seconds", "from head to answer", **kept)
         self._busy = Gauge("tutelage_requests_in_flight", "requests not yet answered", **kept)
 
-    async def openapi(self, request: Request) -> Response:
-        return JSONResponse(self.description(request))
-
-    def description(self, request: Request) -> dict[str, Any]:
-        """What this server understands, with its address as the client calls it."""
-        return describe(self._about(), self._limits, str(request.base_url).rstrip("/"))
+    async def docs(self, request: Request) -> Response:
+        """How to ask, with this server's address as the client calls it."""
+        address = str(request.base_url).rstrip("/")
+        return _html("docs", about=self._about(), limits=self._limits, address=address)
 
     async def health(self, request: Request) -> Response:
         return JSONResponse(self._about())
@@ -186,7 +198,9 @@ class _Service:
             began = time.monotonic()
             await self._slots.acquire()
             held.callback(self._slots.release)
-            work = asyncio.create_task(self._in_thread(named, reject, deadline))
+            own = CapacityLimiter(1)  # the request has a slot already
+            thread = anyio.to_thread.run_sync(self._rows, named, reject, deadline, limiter=own)
+            work = asyncio.create_task(thread)
             work.add_done_callback(partial(_ended, held.pop_all()))
         # A thread cannot be stopped. So a timeout ends this wait alone, not the work, which keeps
         # its slot and its bytes until it ends.
@@ -198,9 +212,8 @@ class _Service:
         self._images.labels("unreadable").inc(len(rows) - len(readable))
         for row in readable:
             self._labels.labels(row["label"]).inc()
-        content = {"model": self._name, "predictions": rows}
         return JSONResponse(
-            content,
+            {"model": self._name, "predictions": rows},
             status_code=200 if readable else 422,
             headers={"Server-Timing": f"predict;dur={took:.1f}"},  # milliseconds, of all images
         )
@@ -223,12 +236,6 @@ class _Service:
             yield hold
         finally:
             self._held -= mine
-
-    async def _in_thread(
-        self, named: Sequence[tuple[str, bytes]], reject: bool, deadline: float
-    ) -> list[dict[str, Any]]:
-        own = CapacityLimiter(1)  # the request has a slot already
-        return await anyio.to_thread.run_sync(self._rows, named, reject, deadline, limiter=own)
 
     def _rows(
         self, named: Sequence[tuple[str, bytes]], reject: bool, deadline: float
@@ -282,6 +289,22 @@ def _decoded(content: bytes, most_pixels: int) -> np.ndarray | str:
         return decode(content)
     except UnreadableImage as error:
         return str(error)
+
+
+async def _ask(request: Request) -> Response:
+    return _html("ask")
+
+
+def _html(name: str, **context: Any) -> Response:
+    page = pages.render(f"serve/{name}.html.j2", **context)
+    return Response(page, media_type="text/html", headers=HEADERS)
+
+
+async def _static(request: Request) -> Response:
+    name = request.path_params["name"]
+    if name not in STATIC:
+        raise HTTPException(404)
+    return Response(pages.read(f"serve/{name}"), media_type=STATIC[name], headers=HEADERS)
 
 
 async def _refusal(request: Request, error: Exception) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import anyio.to_thread
 from starlette.datastructures import UploadFile
@@ -11,13 +12,24 @@ from starlette.requests import Request
 from starlette.types import Message, Receive
 
 from tutelage.data.decode import UnreadableImage, read_size
-from tutelage.deploy.openapi import Limits
 
 ONE = "curl --data-binary @photo.jpg"
 SEVERAL = "curl -F images=@one.jpg -F images=@two.png"
 BINARY = "application/octet-stream"
 FORM = "application/x-www-form-urlencoded"  # what curl's -d and --data-binary call every body
 SHOWN_BYTES = 20  # of a body that is no image
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a request may cost at most, and what all requests may cost together."""
+
+    request_bytes: int = 32_000_000
+    images: int = 64  # in a request
+    pixels: int = 50_000_000  # of an image
+    seconds: float = 30.0  # from a request's head to its answer
+    threads: int = 1  # requests that are computed at once; the others wait
+    total_bytes: int = 256_000_000  # of all bodies; further requests are refused with 503
 
 
 async def images_of(
