@@ -10,6 +10,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from tutelage.chain.machine import Speed
 from tutelage.config import WITH_STUDENT, RunConfig, Trunk
@@ -21,8 +22,7 @@ STUDENT_SIZES = (224, 208, 192, 176, 160, 144, 128, 112, 96, 80, 72)
 STEPS = (*range(3000, 1000, -100), *range(1000, 200, -20), *range(200, 35, -5))
 ROUNDS = 4  # of self-training on the frozen trunk
 FOLDS = 4  # of the labels; choices are made on them
-JUDGED_FOLDS = 1  # on so many of them a stage that trains the trunk is repeated to be judged
-FOLD_STEPS = 0.5  # of the stage's steps: a fold only shows harm, its model is not used
+FOLD_STEPS = 0.5  # of a stage that trains the trunk: a fold only shows harm, its model is not used
 MIN_JUDGED = 50  # held-out labels; fewer tell nothing that is worth twice the time
 BEFORE_S = 15.0  # imports, decoding
 AFTER_S = 26.0  # export and its check, latency, test figures, report
@@ -40,13 +40,12 @@ LEAST_STUDENT_SHARE = 0.55  # of its teacher's side: smaller views lose more tha
 MOST_EPOCHS = 60  # of training a student
 MOST_TRAINED_EPOCHS = 20  # of training a teacher's trunk
 MOST_TRANSFER_STEPS = 400  # of training on labels alone
-STUDENT_BATCH = 32
+BATCH = 32  # images in a step
 STUDENT_IMAGES = 1000  # at most, that its head and its temperature are fitted to
 STUDENT_LOOKS = 4.0  # forwards of a teacher at each, or what takes as long
 KNOWN_LOOKS = 5.0  # forwards of the student, where the teacher's answers are known
 MATCHED_IMAGES = 500  # pool images, at most, on which a temperature or threshold is matched
 UNJUDGED_LOOKS = 3  # at each, to match both where no label judges a trained round
-TRAINED_BATCH = 32
 ONLINE_BATCH = 64
 TRAINED_SHARE = 0.6  # of the time that is left after the frozen rounds; the rest is the student's
 TRAINED_SIZE = 160  # side in pixels, at most, of the views on which a trunk is trained
@@ -154,17 +153,23 @@ def make_plan(
     is None, and ``student`` is then one that is cut from the teacher. Decoding took ``lost``
     seconds more than is usual.
     """
+    with_student = command in WITH_STUDENT
     minutes = config.data.minutes or default_minutes(amounts.labeled + amounts.pool)
     after = min(AFTER_S * speed.busy, AFTER_SHARE * minutes * 60)
     before = lost + after + BEFORE_S
-    if command in WITH_STUDENT and config.distill.limited:
+    if with_student and config.distill.limited:
         before += OFFERS_S * speed.busy
     budget = minutes * 60 * SAFETY - before
-    sizes = _sizes(config, amounts, native_size, step)
-    size, views = _frozen_views(amounts, speed, sizes, budget)
+    sizes = [sharpest_size(config, native_size, amounts.canvas, step)]
+    if step is not None and not config.data.input_size:
+        smaller = [size for size in SIZES if size <= sizes[0]]
+        sizes = fitting_sizes(smaller or sizes, step)
+    most, more = LOOKS_SHARE * budget, MORE_VIEWS_SHARE * budget
+    size = _first(sizes, lambda s: _look_seconds(amounts, speed, s, 2) <= most)
+    views = _first((4, 2), lambda v: _look_seconds(amounts, speed, size, v) <= more)
     asked = 0 if command in ("transfer", "distill") else config.self_train.rounds
     rounds = asked != 0 and amounts.pool > 0
-    judged_folds = _judged_folds(amounts)
+    judged_folds = int(amounts.folds > 0 and amounts.judged / amounts.folds >= MIN_JUDGED)
     left, transfer, trained = max(0.0, budget), None, None
     spent = seconds = 0.0
     teacher_size = min(native_size, sizes[0])  # that of a given teacher
@@ -172,31 +177,39 @@ def make_plan(
     first = dataclasses.replace(speed, forward=speed.forward / amounts.trunks)
     unjudged = False
     if command != "distill":
-        spent = _frozen_seconds(amounts, speed, size, views, rounds=rounds)
+        fits = (1 + amounts.folds) * (ROUNDS if rounds else 1) * amounts.trunks
+        heads = HEAD_FIT_S * speed.busy * (amounts.labeled + amounts.pool) * views * fits
+        spent = _look_seconds(amounts, speed, size, views) + heads
         before, left = before + spent, max(0.0, budget - spent)
-        trained_size = _trained_size(sizes, size, amounts)
+        largest = min(size, TRAINED_SIZE, max(96, TRAINED_SCALE * amounts.canvas))
+        trained_size = _first(sizes, lambda s: s <= largest)
         keeps_detail = trained_size >= min(size, amounts.canvas)
-        trainer = _Trainer(config, amounts, first, trained_size, judged_folds, keeps_detail, rounds)
-        share = TRAINED_SHARE if command in WITH_STUDENT else 1.0
-        transfer, trained, seconds = trainer.stages(share * left)
+        share = TRAINED_SHARE if with_student else 1.0
+        transfer, trained, seconds = _trainings(
+            config, amounts, first, trained_size, judged_folds, keeps_detail, rounds, share * left
+        )
         # A round that nothing judges becomes the teacher; a judged one may be rejected.
         unjudged = trained is not None and amounts.folds > 0 and not judged_folds
         teacher_size = trained_size if unjudged else size
     trainings = [work for work in (transfer, trained) if work]
-    cost = student or _cost_of_cut(speed, amounts.trunks, sizes[0], step)
+    train = 1.0 if speed.device == "cuda" else STUDENT_COST
+    cost = student or StudentCost(STUDENT_TIME / amounts.trunks, train, sizes[0], step)
     if trainings:  # its teacher may be the first trunk alone, of whose time it takes more
         cost = dataclasses.replace(cost, forward=cost.forward * amounts.trunks)
-    lesson = _Lesson(
+    distilled, taught = _student(
         amounts,
-        speed=first if unjudged else speed,
-        size=teacher_size,
-        smallest=min([teacher_size, *(work.size for work in trainings)]),
+        first if unjudged else speed,
+        teacher_size,
+        min([teacher_size, *(work.size for work in trainings)]),
+        cost,
         known=command != "distill" and trained is None,
-        cost=cost,
+        given=student_size or config.data.input_size,
+        left=left - seconds,
     )
-    distilled, taught = lesson.planned(student_size or config.data.input_size, left - seconds)
-    if command not in WITH_STUDENT:
+    if not with_student:
         distilled, taught = dataclasses.replace(distilled, seconds=0.0), 0.0
+    last = [trained] if trained else []  # counted among those that were asked for
+    frozen = [Work("frozen", size=size)] * (ROUNDS if asked is None else asked - len(last))
     return RunPlan(
         minutes=minutes,
         size=size,
@@ -204,7 +217,7 @@ def make_plan(
         folds=FOLDS,
         judged_folds=judged_folds,
         transfer=transfer or Work("frozen", size=size),
-        rounds=_rounds(asked, size, trained) if rounds else (),
+        rounds=(*frozen, *last) if rounds else (),
         student=distilled,
         estimated_seconds=round(before + seconds + taught, 1),
         after_seconds=round(after, 1),
@@ -213,14 +226,9 @@ def make_plan(
     )
 
 
-def _sizes(
-    config: RunConfig, amounts: Amounts, native_size: int, step: int | None
-) -> Sequence[int]:
-    """Sides of the teacher's views to choose from, falling; one where it is given."""
-    largest = sharpest_size(config, native_size, amounts.canvas, step)
-    if step is None or config.data.input_size:
-        return [largest]
-    return fitting_sizes([size for size in SIZES if size <= largest] or [largest], step)
+def _first(choices: Sequence[int], fits: Callable[[int], bool]) -> int:
+    """The first choice that fits, else the last: the cheapest."""
+    return next((choice for choice in choices if fits(choice)), choices[-1])
 
 
 def sharpest_size(config: RunConfig, native_size: int, canvas: int, step: int | None) -> int:
@@ -231,54 +239,12 @@ def sharpest_size(config: RunConfig, native_size: int, canvas: int, step: int | 
     return fitting_sizes([largest], step)[0]
 
 
-def _frozen_views(
-    amounts: Amounts, speed: Speed, sizes: Sequence[int], budget: float
-) -> tuple[int, int]:
-    """Side in pixels, and number, of the views that the frozen trunk looks at."""
-    most, more = LOOKS_SHARE * budget, MORE_VIEWS_SHARE * budget
-    size = _first(sizes, lambda s: _look_seconds(amounts, speed, s, 2) <= most)
-    return size, _first((4, 2), lambda v: _look_seconds(amounts, speed, size, v) <= more)
-
-
 def _look_seconds(amounts: Amounts, speed: Speed, size: int, views: int) -> float:
     """Seconds that the features of all images and the test figures take."""
     images = amounts.labeled + amounts.pool
     judged = 0 if amounts.folds else CLEAN_VIEWS * amounts.judged  # with folds they are labelled
     count = images * views + judged + 2 * amounts.test
     return count * (speed.forward_ms(size) + _view_ms(size, speed)) / 1e3
-
-
-def _frozen_seconds(
-    amounts: Amounts, speed: Speed, size: int, views: int, *, rounds: bool
-) -> float:
-    """Seconds that the stages on the frozen trunk take: its features, and fitting the heads."""
-    fits = (1 + amounts.folds) * (ROUNDS if rounds else 1) * amounts.trunks
-    heads = HEAD_FIT_S * speed.busy * (amounts.labeled + amounts.pool) * views * fits
-    return _look_seconds(amounts, speed, size, views) + heads
-
-
-def _judged_folds(amounts: Amounts) -> int:
-    """On how many folds a stage that trains the trunk is repeated to be judged."""
-    judged = min(JUDGED_FOLDS, amounts.folds)
-    if amounts.folds and amounts.judged * judged / amounts.folds < MIN_JUDGED:
-        return 0
-    return judged
-
-
-def _trained_size(sizes: Sequence[int], size: int, amounts: Amounts) -> int:
-    best = min(size, TRAINED_SIZE, max(96, TRAINED_SCALE * amounts.canvas))
-    return _first(sizes, lambda s: s <= best)
-
-
-def _rounds(asked: int | None, size: int, trained: Work | None) -> tuple[Work, ...]:
-    """Rounds on the frozen trunk and then, if there is one, the trained round, counted as asked."""
-    count = ROUNDS if asked is None else asked - (trained is not None)
-    return (*[Work("frozen", size=size)] * count, *([trained] if trained is not None else []))
-
-
-def _first(choices: Sequence[int], fits: Callable[[int], bool]) -> int:
-    """The first choice that fits, else the last: the cheapest."""
-    return next((choice for choice in choices if fits(choice)), choices[-1])
 
 
 def _view_ms(size: int, speed: Speed) -> float:
@@ -290,9 +256,129 @@ def _frozen_stages(speed: Speed) -> int:
     return 0 if speed.device == "cuda" else 3
 
 
-def tells_enough(labeled: int, pool: int) -> bool:
-    """Whether a student's head can be fitted to answers about the pool alone."""
-    return pool >= max(1, min(STUDENT_IMAGES, labeled))
+# --- training the teacher's trunk
+
+
+def _trainings(
+    config: RunConfig,
+    amounts: Amounts,
+    speed: Speed,
+    size: int,
+    judged_folds: int,
+    keeps_detail: bool,
+    rounds: bool,
+    left: float,
+) -> tuple[Work | None, Work | None, float]:
+    """Training on labels alone, a round of self-training, and the seconds of both.
+
+    On a CPU, if rounds follow, the former gets time only where the user asks for it. All folds
+    repeat it: it is compared with the head on the frozen trunk, and rounds need its answers on
+    each. Where views that a CPU can train on show less than those of the frozen trunk
+    (``keeps_detail``), no round trains it: on solar cells that lost 4 points, on ants and bees
+    nothing was gained (benchmarks/log.md).
+    """
+    transfer, trained, seconds = None, None, 0.0
+    asked, cuda = config.transfer.trunk, speed.device == "cuda"
+    longest = partial(_longest, asked, amounts, speed, size)
+    passes = MOST_TRAINED_EPOCHS * amounts.labeled
+    if not rounds or asked == "trained" or cuda:
+        most = min(MOST_TRANSFER_STEPS, passes // BATCH)
+        transfer = longest(
+            "trained", TRANSFER_SHARE * left if rounds else left, amounts.folds, most
+        )
+    if transfer is not None:
+        seconds = _stage_seconds(amounts, speed, transfer, amounts.folds)
+    if rounds and (asked != "auto" or cuda or keeps_detail):
+        online = asked == "online" or (asked == "auto" and cuda)
+        most = (passes + MOST_TRAINED_EPOCHS * amounts.pool) // BATCH
+        trained = (
+            longest("online", left - seconds, judged_folds, STEPS[0])
+            if online
+            else longest("trained", left - seconds, judged_folds, most, pool=amounts.pool)
+        )
+    if trained is not None:
+        seconds += _stage_seconds(amounts, speed, trained, judged_folds)
+    return transfer, trained, seconds
+
+
+def _longest(
+    asked: str,
+    amounts: Amounts,
+    speed: Speed,
+    size: int,
+    trunk: Trunk,
+    left: float,
+    folds: int,
+    most: int,
+    *,
+    pool: int = 0,
+) -> Work | None:
+    """All the steps that fit, or None if those are too few and the user did not ask for it.
+
+    Between its legs a ``pool`` of so many images is labelled anew.
+    """
+    if asked == "frozen":
+        return None
+    batch = ONLINE_BATCH if trunk == "online" else BATCH
+    for steps in STEPS:
+        share = labeled_share(amounts, steps * batch) if pool else LABELED_SHARE[0]
+        passes = round((1 - share) * steps * batch / pool) if pool else 0
+        work = Work(
+            trunk,
+            steps,
+            batch,
+            size,
+            frozen_stages=_frozen_stages(speed),
+            revisions=min(max(passes, LEGS[0]), LEGS[1]) - 1 if pool else 0,
+            labeled_share=share,
+            # With few labels every leg has to move away from its teacher, so it is a round of its
+            # own; more of them lead, and short schedules only slow them down (benchmarks/log.md).
+            restarts=pool > 0 and share == LABELED_SHARE[0],
+        )
+        seconds = round(_stage_seconds(amounts, speed, work, folds), 1)
+        work = dataclasses.replace(work, seconds=seconds)
+        if steps <= most and seconds <= left:
+            return work if asked == trunk or steps * batch >= LEAST_TRAINED else None
+    return work if asked == trunk else None
+
+
+def _stage_seconds(amounts: Amounts, speed: Speed, work: Work, folds: int) -> float:
+    """Seconds of a stage that trains the trunk and is repeated on ``folds``."""
+    look = speed.forward_ms(work.size) / 1e3
+    share = 1.0 if speed.device == "cuda" else FROZEN_COST
+    step_ms = share * speed.train_ms(work.size) + _view_ms(work.size, speed)
+    if work.trunk == "online":
+        step_ms = 2 * step_ms  # weak and strong view
+    seconds = work.steps * work.batch_size * step_ms / 1e3
+    seconds += work.revisions * pool_share(work, amounts.pool) * look
+    seconds *= 1 + FOLD_STEPS * folds
+    answers = amounts.judged * (folds / amounts.folds if amounts.folds else 1)
+    if work.trunk == "trained" and not work.revisions:
+        answers += (1 + folds) * amounts.pool  # the rounds after it ask for them
+    seconds += CLEAN_VIEWS * answers * look
+    if amounts.folds and not folds:
+        seconds += UNJUDGED_LOOKS * min(MATCHED_IMAGES, amounts.pool) * look
+    return seconds
+
+
+def labeled_share(amounts: Amounts, images: int) -> float:
+    """The share of a training on ``images`` in all that goes to the true labels.
+
+    Each is seen ``LABEL_PASSES`` times, within ``LABELED_SHARE``, and as often as any image.
+    """
+    least, most = LABELED_SHARE
+    wanted = LABEL_PASSES * amounts.labeled / images
+    frequent = amounts.labeled / (amounts.labeled + amounts.pool)
+    return max(min(max(wanted, least), most), frequent)
+
+
+def pool_share(work: Work, pool: int) -> int:
+    """Pool images that a training of ``1 + revisions`` legs learns from: each leg sees all once."""
+    images = work.steps // (1 + work.revisions) * work.batch_size
+    return min(pool, round((1 - work.labeled_share) * images))
+
+
+# --- the student
 
 
 def measured_cost(student: Speed, teacher: Speed, size: int, step: int | None) -> StudentCost:
@@ -306,10 +392,9 @@ def measured_cost(student: Speed, teacher: Speed, size: int, step: int | None) -
     )
 
 
-def _cost_of_cut(speed: Speed, trunks: int, size: int, step: int | None) -> StudentCost:
-    """The cost of a student that is cut from the first of a teacher's trunks, which count alike."""
-    train = 1.0 if speed.device == "cuda" else STUDENT_COST
-    return StudentCost(forward=STUDENT_TIME / trunks, train=train, size=size, step=step)
+def tells_enough(labeled: int, pool: int) -> bool:
+    """Whether a student's head can be fitted to answers about the pool alone."""
+    return pool >= max(1, min(STUDENT_IMAGES, labeled))
 
 
 def offered_sizes(plan: RunPlan, step: int | None) -> list[int]:
@@ -331,209 +416,66 @@ def half_time(teacher_size: int, canvas: int, share: float = STUDENT_TIME) -> fl
     return math.sqrt(max(0.0, (teacher_size**2 - fixed) / 2 / share))
 
 
-@dataclass(frozen=True)
-class _Lesson:
-    """Plans the student: what it costs to be taught by this teacher, and what fits."""
+def _student(
+    amounts: Amounts,
+    speed: Speed,
+    teacher_size: int,
+    smallest: int,
+    cost: StudentCost,
+    *,
+    known: bool,
+    given: int | None,
+    left: float,
+) -> tuple[Work, float]:
+    """The student's training that fits into ``left`` seconds, and what all of its stage takes.
 
-    amounts: Amounts
-    speed: Speed  # of its teacher
-    size: int  # side in pixels of its teacher's views
-    smallest: int  # that of the smallest views of all stages
-    known: bool  # whether its teacher's answers about the pool are kept
-    cost: StudentCost
-
-    def planned(self, given: int | None, left: float) -> tuple[Work, float]:
-        """The training that fits into ``left`` seconds, and what all of the stage takes.
-
-        ``given`` is the side of its views in pixels, where that is not to be chosen. Else it is the
-        largest that leaves enough passes; then all steps that fit.
-        """
-        given = given or (None if self.cost.step else self.cost.size)
-        sizes = [given] if given else self._quick_sizes()
-        looks = self._looks(sizes[0])
-        images = self.amounts.labeled + self.amounts.pool
-        most_steps = MOST_EPOCHS * images / STUDENT_BATCH
-
-        def steps(size: int) -> int:
-            most = min((left - looks) / self._step_seconds(size), most_steps)
-            return _first(STEPS, lambda s: s <= most)
-
-        enough = min(ENOUGH_PASSES, ENOUGH_EPOCHS * images) / STUDENT_BATCH
-        size = _first(sizes, lambda s: steps(s) >= enough)
-        seconds = steps(size) * self._step_seconds(size)
-        work = Work(
-            "trained",
-            steps(size),
-            STUDENT_BATCH,
-            size,
-            frozen_stages=_frozen_stages(self.speed),
-            labeled_share=labeled_share(self.amounts, steps(size) * STUDENT_BATCH),
-            seconds=round(seconds, 1),
-        )
-        return work, looks + seconds
-
-    def _quick_sizes(self) -> list[int]:
-        """Falling sizes that keep detail, at half of its teacher's time, or nearly."""
-        least = LEAST_STUDENT_SHARE * self.smallest
-        most = half_time(self.smallest, self.amounts.canvas, self.cost.forward)
-        detailed = [size for size in STUDENT_SIZES if least <= size <= self.smallest]
-        detailed = detailed or [self.smallest]
-        quick = [size for size in detailed if size <= most] or detailed[-1:]
-        return fitting_sizes(quick, self.cost.step or 1)
-
-    def _looks(self, size: int) -> float:
-        """Seconds in which its head and temperature are fitted to its teachers' answers.
-
-        Where these are known it looks itself, at views of ``size``; else it is they who are asked.
-        """
-        if self.known and tells_enough(self.amounts.labeled, self.amounts.pool):
-            looks = KNOWN_LOOKS * min(STUDENT_IMAGES, self.amounts.pool)
-            look = self.cost.forward * self.speed.forward_ms(size) + _view_ms(size, self.speed)
-            return looks * look / 1e3
-        images = self.amounts.labeled + self.amounts.pool
-        looks = STUDENT_LOOKS * min(STUDENT_IMAGES, images) * self.amounts.teachers
-        return looks * (self.speed.forward_ms(self.size) + _view_ms(self.size, self.speed)) / 1e3
-
-    def _step_seconds(self, size: int) -> float:
-        """Seconds of a step: the models' views, the teachers' forwards, and the student's own."""
-        step = self.cost.train * self.speed.train_ms(size) + _view_ms(size, self.speed)
-        step += self.amounts.teachers * self.speed.forward_ms(self.size)
-        if self.size != size:
-            step += _view_ms(self.size, self.speed)
-        return STUDENT_BATCH * step / 1e3
-
-
-@dataclass(frozen=True)
-class _Trainer:
-    """Plans the stages that train the teacher's trunk."""
-
-    config: RunConfig
-    amounts: Amounts
-    speed: Speed
-    size: int  # side of the views in pixels
-    judged_folds: int
-    keeps_detail: bool  # such views show all that the frozen trunk's do
-    rounds: bool
-
-    def stages(self, left: float) -> tuple[Work | None, Work | None, float]:
-        """Training on labels alone, a round of self-training, and the seconds of both.
-
-        On a CPU, if rounds follow, the former gets time only where the user asks for it.
-        """
-        transfer, seconds = None, 0.0
-        if not self.rounds or self.config.transfer.trunk == "trained" or self._cuda:
-            transfer = self.transfer(TRANSFER_SHARE * left if self.rounds else left)
-            seconds = 0.0 if transfer is None else self.seconds(transfer, self.amounts.folds)
-        trained = self.round(left - seconds) if self.rounds else None
-        if trained is not None:
-            seconds += self.seconds(trained, self.judged_folds)
-        return transfer, trained, seconds
-
-    @property
-    def _cuda(self) -> bool:
-        return self.speed.device == "cuda"
-
-    def transfer(self, left: float) -> Work | None:
-        """Training on the labels alone that fits into ``left`` seconds, if it is worth it.
-
-        All folds repeat it: it is compared with the head on the frozen trunk, and the rounds
-        after it need its answers on each.
-        """
-        passes = MOST_TRAINED_EPOCHS * self.amounts.labeled
-        return self._longest("trained", left, self.amounts.folds, passes, most=MOST_TRANSFER_STEPS)
-
-    def round(self, left: float) -> Work | None:
-        """A round of self-training that fits into ``left`` seconds, if it is worth them.
-
-        Where views that a CPU can train on show less than those of the frozen trunk, it is not:
-        on solar cells it lost 4 points, on ants and bees nothing was gained (benchmarks/log.md).
-        """
-        asked, pool = self.config.transfer.trunk, self.amounts.pool
-        if asked == "auto" and not self._cuda and not self.keeps_detail:
-            return None
-        passes = MOST_TRAINED_EPOCHS * (self.amounts.labeled + pool)
-        if asked == "online" or (asked == "auto" and self._cuda):
-            return self._longest("online", left, self.judged_folds, passes)
-        return self._longest("trained", left, self.judged_folds, passes, pool=pool)
-
-    def seconds(self, work: Work, folds: int) -> float:
-        """Seconds of a stage that is repeated on ``folds``."""
-        look = self.speed.forward_ms(work.size) / 1e3
-        seconds = work.steps * work.batch_size * self._step_ms(work) / 1e3
-        seconds += work.revisions * pool_share(work, self.amounts.pool) * look
-        seconds *= 1 + FOLD_STEPS * folds
-        answers = self.amounts.judged * (folds / self.amounts.folds if self.amounts.folds else 1)
-        if work.trunk == "trained" and not work.revisions:
-            answers += (1 + folds) * self.amounts.pool  # the rounds after it ask for them
-        seconds += CLEAN_VIEWS * answers * look
-        if self.amounts.folds and not folds:
-            seconds += UNJUDGED_LOOKS * min(MATCHED_IMAGES, self.amounts.pool) * look
-        return seconds
-
-    def _step_ms(self, work: Work) -> float:
-        """Milliseconds per image of a step: its view, forward and backward."""
-        share = 1.0 if self.speed.device == "cuda" else FROZEN_COST
-        step = share * self.speed.train_ms(work.size) + _view_ms(work.size, self.speed)
-        return 2 * step if work.trunk == "online" else step  # weak and strong view
-
-    def _longest(
-        self,
-        trunk: Trunk,
-        left: float,
-        folds: int,
-        passes: int,
-        *,
-        most: int = STEPS[0],
-        pool: int = 0,
-    ) -> Work | None:
-        """All the steps that fit, or None if those are too few and the user did not ask for it.
-
-        The training may see ``passes`` images before it learns them by heart; between its legs a
-        ``pool`` of so many images is labelled anew.
-        """
-        if self.config.transfer.trunk == "frozen":
-            return None
-        batch = ONLINE_BATCH if trunk == "online" else TRAINED_BATCH
-        if trunk == "trained":
-            most = min(most, passes // batch)
-        frozen = _frozen_stages(self.speed)
-        works = []
-        for steps in STEPS:
-            share = labeled_share(self.amounts, steps * batch) if pool else LABELED_SHARE[0]
-            legs = _revisions((1 - share) * steps * batch, pool)
-            # With few labels every leg has to move away from its teacher, so it is a round of its
-            # own; more of them lead, and short schedules only slow them down (benchmarks/log.md).
-            restarts = pool > 0 and share == LABELED_SHARE[0]
-            work = Work(trunk, steps, batch, self.size, frozen, legs, share, restarts)
-            seconds = round(self.seconds(work, folds), 1)
-            works.append(dataclasses.replace(work, seconds=seconds))
-        fits = (w for w in works if w.steps <= most and w.seconds <= left)
-        longest = next(fits, None)
-        if self.config.transfer.trunk == trunk:
-            return longest or works[-1]
-        enough = longest is not None and longest.steps * batch >= LEAST_TRAINED
-        return longest if enough else None
-
-
-def _revisions(images: float, pool: int) -> int:
-    """As many as make a leg of ``images`` about one pass over the pool, within ``LEGS``."""
-    if not pool:
-        return 0
-    return min(max(round(images / pool), LEGS[0]), LEGS[1]) - 1
-
-
-def labeled_share(amounts: Amounts, images: int) -> float:
-    """The share of a training on ``images`` in all that goes to the true labels.
-
-    Each is seen ``LABEL_PASSES`` times, within ``LABELED_SHARE``, and as often as any image.
+    ``speed`` is its teacher's, and ``teacher_size`` the side of that one's views; the ``smallest``
+    of all stages' must not be faster than the student's. ``known`` says whether its teacher's
+    answers about the pool are kept. The side of its views is ``given``, or else the largest that
+    leaves enough passes; then come all steps that fit.
     """
-    least, most = LABELED_SHARE
-    wanted = LABEL_PASSES * amounts.labeled / images
-    frequent = amounts.labeled / (amounts.labeled + amounts.pool)
-    return max(min(max(wanted, least), most), frequent)
+    images = amounts.labeled + amounts.pool
+    if given or cost.step is None:
+        sizes = [given or cost.size]
+    else:  # those that keep detail, at half of its teacher's time, or nearly
+        least, most = (
+            LEAST_STUDENT_SHARE * smallest,
+            half_time(smallest, amounts.canvas, cost.forward),
+        )
+        detailed = [size for size in STUDENT_SIZES if least <= size <= smallest] or [smallest]
+        quick = [size for size in detailed if size <= most] or detailed[-1:]
+        sizes = fitting_sizes(quick, cost.step)
+    # Its head and temperature are fitted to its teachers' answers. Where these are known it looks
+    # itself; else it is they who are asked.
+    if known and tells_enough(amounts.labeled, amounts.pool):
+        look = cost.forward * speed.forward_ms(sizes[0]) + _view_ms(sizes[0], speed)
+        looks = KNOWN_LOOKS * min(STUDENT_IMAGES, amounts.pool) * look / 1e3
+    else:
+        look = speed.forward_ms(teacher_size) + _view_ms(teacher_size, speed)
+        looks = STUDENT_LOOKS * min(STUDENT_IMAGES, images) * amounts.teachers * look / 1e3
 
+    def step_seconds(size: int) -> float:
+        """The models' views, the teachers' forwards, and the student's own step."""
+        step = cost.train * speed.train_ms(size) + _view_ms(size, speed)
+        step += amounts.teachers * speed.forward_ms(teacher_size)
+        if teacher_size != size:
+            step += _view_ms(teacher_size, speed)
+        return BATCH * step / 1e3
 
-def pool_share(work: Work, pool: int) -> int:
-    """Pool images that a training of ``1 + revisions`` legs learns from: each leg sees all once."""
-    images = work.steps // (1 + work.revisions) * work.batch_size
-    return min(pool, round((1 - work.labeled_share) * images))
+    def steps(size: int) -> int:
+        most = min((left - looks) / step_seconds(size), MOST_EPOCHS * images / BATCH)
+        return _first(STEPS, lambda s: s <= most)
+
+    enough = min(ENOUGH_PASSES, ENOUGH_EPOCHS * images) / BATCH
+    size = _first(sizes, lambda s: steps(s) >= enough)
+    seconds = steps(size) * step_seconds(size)
+    work = Work(
+        "trained",
+        steps(size),
+        BATCH,
+        size,
+        frozen_stages=_frozen_stages(speed),
+        labeled_share=labeled_share(amounts, steps(size) * BATCH),
+        seconds=round(seconds, 1),
+    )
+    return work, looks + seconds
