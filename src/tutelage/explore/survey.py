@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -36,9 +36,8 @@ from tutelage.stats.coverage import (
     METRICS,
     NEAREST,
     Figures,
-    Holes,
+    Hole,
     coverage_of_equals,
-    farthest,
     holes,
     measure,
 )
@@ -52,7 +51,6 @@ POOL = 1000  # pool images that coverage is measured on, and among which holes a
 LABELED = 60
 VIEWS = 4  # of each labelled image
 SHOWN_HOLES = 18
-SHOWN_ALONE = 6
 MAGNITUDES = (3, 9, 15, 21, 30)
 COLUMNS = 1 + len(MAGNITUDES)  # the picture as it is comes first
 EXAMPLES = 2  # labelled images on the contact sheet
@@ -89,8 +87,12 @@ def augment(
             "measured": not sample.lack,
             "reason": sample.lack,
         }
-        found, shown = ({}, {}) if sample.lack else _measured(sample, strong, console)
-        content |= {"seconds": round(monotonic() - began, 1), **found}
+        sheet: dict[str, Any] | None = None
+        if not sample.lack:
+            found, uncovered = _measured(sample, strong, console)
+            content |= found
+            content["holes"], sheet = _holes(uncovered, sample)
+        content["seconds"] = round(monotonic() - began, 1)
         folder.write_json("augment.json", content)
         context = {
             "title": title("tutelage augment", data.catalog.classes),
@@ -101,14 +103,13 @@ def augment(
             "magnitudes": ["as it is", *(f"magnitude {m}" for m in MAGNITUDES)],
             "policies": _policy_strips(sample, strong),
             "operations": _operation_strips(sample),
-            "sheets": [],
-            **shown,
+            "sheet": sheet,
         }
         write_page(pages.render("augment.html.j2", **context), folder.path / "augment.html")
         for cloud, figures in content.get("clouds", {}).items():
             said = [
                 "{} {value:.2f} [{low:.2f}, {high:.2f}]".format(metric, **figures[metric])
-                for metric in ("coverage", "density", "precision")
+                for metric in ("coverage", "density")
             ]
             console.say(f"  {cloud:<12} {'  '.join(said)}")
         console.say(content.get("verdict", f"not measured: {sample.lack}"))
@@ -194,8 +195,8 @@ def draw_sample(labeled: Rows, labels: Ints, pool: Rows, seed: int) -> tuple[Row
 
 def _measured(
     sample: ViewSample, strong: TransferConfig, console: Console
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The figures of both policies and of the plain labelled images, and what the page shows."""
+) -> tuple[dict[str, Any], list[Hole]]:
+    """The figures of both policies and of the plain labelled images, in words, and the holes."""
     policies: dict[str, Policy] = {"weak view": Weak(), "strong view": strong_policy(strong)}
     views = {"labelled": sample.clean(sample.labeled)[None]}
     with console.bar("coverage", 1 + len(policies), "cloud") as done:
@@ -205,16 +206,11 @@ def _measured(
             views[name] = sample.views(policy)
             done(number)
     trained_on = torch.cat([views["labelled"], views["strong view"]]).flatten(0, 1)
-    uncovered, near = _holes(holes(pool, trained_on, count=SHOWN_HOLES), sample)
-    outliers, far = _holes(farthest(pool, trained_on, count=SHOWN_ALONE), sample)
     figures = measure(pool, views, seed=sample.seed)
-    found = {
-        **figures_in_words(figures, len(sample.labeled), len(sample.pool)),
-        "holes": uncovered,
-        "farthest": outliers,
-    }
-    sheets = encode_sheets([Sheet("Holes", "", near), Sheet("Farthest of all", "", far)])
-    return found, {"sheets": sheets}
+    return (
+        figures_in_words(figures, len(sample.labeled), len(sample.pool)),
+        holes(pool, trained_on, count=SHOWN_HOLES),
+    )
 
 
 def figures_in_words(figures: Mapping[str, Figures], n_labeled: int, n_pool: int) -> dict[str, Any]:
@@ -245,10 +241,9 @@ def figures_in_words(figures: Mapping[str, Figures], n_labeled: int, n_pool: int
         f"{_coverage(plain)}: {_in_points(strong.minus(plain, 'coverage'))}. There are "
         f"{strong.n_views} strong views of each image, so part of the difference is their number.",
     ]
-    for metric in ("density", "precision"):
-        change = strong.minus(weak, metric)
-        if change.high < 0:
-            said.append(f"Worse: {metric} fell by {-change.value:.2f} ({_signed(change)}).")
+    dense = strong.minus(weak, "density")
+    if dense.high < 0:
+        said.append(f"Worse: density fell by {-dense.value:.2f} ({_signed(dense)}).")
     fresh, more = (coverage_of_equals(n_pool, n_labeled * v) for v in (1, strong.n_views))
     said.append(
         f"{n_labeled} other images drawn evenly from the pool would cover about "
@@ -287,19 +282,20 @@ def _rounded(interval: Interval) -> dict[str, float]:
     return {name: round(value, 6) for name, value in interval._asdict().items()}
 
 
-def _holes(found: Holes, sample: ViewSample) -> tuple[list[dict[str, Any]], list[Thumb]]:
-    """Pool images that no training view is near to, for augment.json and for the page."""
-    rows = sample.pool[found.rows.numpy()]
+def _holes(
+    found: Sequence[Hole], sample: ViewSample
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The holes for augment.json, and their pictures for the page."""
     listed, thumbs = [], []
-    for i, row in enumerate(rows):
-        name, alone = sample.names[row], bool(found.alone[i])
-        distance, radius = float(found.distance[i]), float(found.radius[i])
-        measured = {"distance": round(distance, 4), "radius": round(radius, 4)}
-        listed.append({"image": name, **measured, "alone": alone})
-        ratio = f"{distance / max(radius, 1e-12):.1f}{' alone' if alone else ''}"
-        (picture,) = pictures(sample.shown(rows[i : i + 1], Center(1.0)))
-        thumbs.append(Thumb(picture, f"{ratio}, {name}"))
-    return listed, thumbs
+    for hole in found:
+        row = sample.pool[hole.row]
+        name = sample.names[row]
+        measured = {"distance": round(hole.distance, 4), "radius": round(hole.radius, 4)}
+        listed.append({"image": name, **measured})
+        (picture,) = pictures(sample.shown(row[None], Center(1.0)))
+        thumbs.append(Thumb(picture, f"{hole.distance / max(hole.radius, 1e-12):.1f}, {name}"))
+    (sheet,) = encode_sheets([Sheet("Holes", "", thumbs)])
+    return listed, sheet
 
 
 def _policy_strips(sample: ViewSample, strong: TransferConfig) -> list[Strip]:

@@ -1,4 +1,4 @@
-"""Do the training views fill the space of the real images? Fidelity, coverage, and their intervals.
+"""Do the training views fill the space of the real images? Coverage, fidelity, their intervals.
 
 Everything is measured in a feature space: ``pool`` are features of real (unlabelled) images,
 ``views`` are features of what a model would be trained on.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,45 +18,22 @@ from torch import Tensor
 from tutelage.stats.intervals import Interval, t_quantile
 
 NEAREST = 5  # k of density and coverage, as in the paper
-NEAREST_OF_PRECISION = 3  # k of precision and recall, as in the paper
 LEAST_POOL = 2 * (NEAREST + 1)  # half of it must still have k neighbours
 LEAST_SOURCES = 4  # half of it must still be two images
 HALVES = 200  # half samples behind an interval
-METRICS = ("coverage", "density", "precision", "recall", "distance")
+METRICS = ("coverage", "density", "distance")
 """Higher is better for all but the last."""
 
 
-def distances(a: Tensor, b: Tensor, *, chunk: int = 512) -> Tensor:
-    """Euclidean distances (A, B) of features (A, D) and (B, D), in double precision.
-
-    At most ``chunk`` rows of ``a`` are in double precision at once; it bounds the memory.
-    """
-    other = b.double()
-    parts = [torch.cdist(part.double(), other) for part in torch.split(a, chunk)]
-    return torch.cat(parts).float()
+def distances(a: Tensor, b: Tensor) -> Tensor:
+    """Euclidean distances (A, B) of features (A, D) and (B, D), in double precision."""
+    return torch.cdist(a.double(), b.double()).float()
 
 
 def radii(among: Tensor, k: int) -> Tensor:
     """Distance (A,) of each point to its k-th nearest other, from distances (A, A) of all."""
     others = among.clone().fill_diagonal_(torch.inf)
     return others.kthvalue(k, dim=1).values
-
-
-def precision(cross: Tensor, pool_radii: Tensor) -> float:
-    """Share of the views that lie in the ball of some pool image.
-
-    Kynkäänniemi et al. 2019, "Improved Precision and Recall Metric for Assessing Generative
-    Models", eq. 1 and 2 (arXiv:1904.06991). Distances ``cross`` are (N, M), the radii (N,).
-    """
-    return float((cross <= pool_radii[:, None]).any(dim=0).float().mean())
-
-
-def recall(cross: Tensor, view_radii: Tensor) -> float:
-    """Share of the pool that lies in the ball of some view: ``precision`` the other way round.
-
-    Distances ``cross`` are (N, M), the radii (M,).
-    """
-    return float((cross <= view_radii).any(dim=1).float().mean())
 
 
 def density(cross: Tensor, pool_radii: Tensor, k: int) -> float:
@@ -73,8 +51,7 @@ def coverage(cross: Tensor, pool_radii: Tensor) -> float:
     """Share of the pool whose ball holds a view (Naeem et al. 2020, section 3).
 
     The balls are the pool's, so views far from everything cover nothing, and more views of the
-    same kind can only add: compare clouds with the same number of views. Distances ``cross`` are
-    (N, M), the radii (N,).
+    same kind can only add: compare clouds with the same number of views.
     """
     return float((cross <= pool_radii[:, None]).any(dim=1).float().mean())
 
@@ -92,51 +69,39 @@ def coverage_of_equals(n_pool: int, n_views: int, k: int = NEAREST) -> float:
     return 1.0 - miss
 
 
-@dataclass(frozen=True)
-class Kernel:
-    """Sums of a Gaussian kernel by image, which are all that kernel distances of subsets need."""
+def kernel_distances(
+    among: Tensor, cross: Tensor, within: Tensor, in_pool: Tensor, in_sources: Tensor
+) -> Tensor:
+    """Unbiased squared maximum mean discrepancies (R,) of R subsets of the images.
 
-    pool: Tensor  # (N, N)
-    cross: Tensor  # (N, n), summed over an image's views
-    views: Tensor  # (n, n), summed over pairs of views
-    n_views: int
+    Gretton et al. 2012, "A Kernel Two-Sample Test", eq. 3, with one change: pairs of views of one
+    image are left out, just as pairs of an image and itself are. Two views of one image are closer
+    than views of two images, so with such pairs the estimate would be too high. The width of the
+    Gaussian kernel is the median distance within the pool (section 8), so that all clouds of views
+    are measured by one kernel.
 
-    def distance(self, in_pool: Tensor, in_sources: Tensor) -> Tensor:
-        """Unbiased squared maximum mean discrepancies (R,) of R subsets of the images.
-
-        ``in_pool`` (R, N) and ``in_sources`` (R, n) are 1 for the images of a subset and else 0.
-
-        Gretton et al. 2012, "A Kernel Two-Sample Test", eq. 3, with one change: pairs of views of
-        one image are left out, just as pairs of an image and itself are. Two views of one image
-        are closer than views of two images, so with such pairs the estimate would be too high.
-        """
-        a, b = in_pool.sum(dim=1), in_sources.sum(dim=1)
-        real = ((in_pool @ self.pool) * in_pool).sum(dim=1) - in_pool @ self.pool.diagonal()
-        fake = ((in_sources @ self.views) * in_sources).sum(dim=1)
-        fake = fake - in_sources @ self.views.diagonal()
-        both = ((in_pool @ self.cross) * in_sources).sum(dim=1)
-        v = self.n_views
-        return real / (a * (a - 1)) + fake / (b * (b - 1) * v * v) - 2 * both / (a * b * v)
-
-
-def gaussian_kernel(pool: Tensor, cross: Tensor, views: Tensor, n_views: int) -> Kernel:
-    """Kernel sums from distances (N, N), (N, V n) and (V n, V n), where views stand view by view.
-
-    The width is the median distance within the pool: the heuristic of Gretton et al. 2012, section
-    8, but from the pool alone, so that all clouds of views are measured by one kernel.
+    Distances are (N, N), (N, V n) and (V n, V n), where views stand view by view. ``in_pool``
+    (R, N) and ``in_sources`` (R, n) are 1 for the images of a subset and else 0.
     """
-    rows, columns = torch.triu_indices(len(pool), len(pool), offset=1)
-    width = pool[rows, columns].median().clamp_min(1e-12).double()
+    rows, columns = torch.triu_indices(len(among), len(among), offset=1)
+    width = among[rows, columns].median().clamp_min(1e-12).double()
+    n = in_sources.shape[1]
+    v = cross.shape[1] // n
+    pool, both, fake = (
+        torch.exp(-0.5 * (apart.double() / width) ** 2) for apart in (among, cross, within)
+    )
+    both = both.view(len(among), v, n).sum(dim=1)  # all views of an image together
+    fake = fake.view(v, n, v, n).sum(dim=(0, 2))
 
-    def kernel(distance: Tensor) -> Tensor:
-        return torch.exp(-0.5 * (distance.double() / width) ** 2)
+    def of_pairs(kernel: Tensor, inside: Tensor) -> Tensor:
+        return ((inside @ kernel) * inside).sum(dim=1) - inside @ kernel.diagonal()
 
-    n = cross.shape[1] // n_views
-    return Kernel(
-        kernel(pool),
-        kernel(cross).view(len(pool), n_views, n).sum(dim=1),
-        kernel(views).view(n_views, n, n_views, n).sum(dim=(0, 2)),
-        n_views,
+    a, b = in_pool.sum(dim=1), in_sources.sum(dim=1)
+    between = ((in_pool @ both) * in_sources).sum(dim=1)
+    return (
+        of_pairs(pool, in_pool) / (a * (a - 1))
+        + of_pairs(fake, in_sources) / (b * (b - 1) * v * v)
+        - 2 * between / (a * b * v)
     )
 
 
@@ -178,25 +143,17 @@ def measure(
     draws = torch.Generator().manual_seed(seed)
     in_pool, in_sources = (_halves(count, halves, draws) for count in (len(pool), n))
     samples = [rows.nonzero()[:, 0] for rows in in_pool]
-    near = [
-        (radii(own, NEAREST), radii(own, NEAREST_OF_PRECISION))
-        for own in (among[rows][:, rows] for rows in samples)
-    ]
+    near = [radii(among[rows][:, rows], NEAREST) for rows in samples]
     out = {}
     for name, views in clouds.items():
         flat = views.flatten(0, 1)
         cross, within = distances(pool, flat), distances(flat, flat)
-        kernel = gaussian_kernel(among, cross, within, len(views))
         table = torch.empty(halves + 1, len(METRICS), dtype=torch.float64)
-        table[:, -1] = kernel.distance(in_pool.double(), in_sources.double())
-        # Recall's k must fit into a half; it is the same for the whole, or they would not compare.
-        k = min(NEAREST_OF_PRECISION, n // 2 * len(views) - 1)
-        for number, (rows, (wide, narrow)) in enumerate(zip(samples, near, strict=True)):
-            columns = in_sources[number].repeat(len(views)).nonzero()[:, 0]
-            own, part = radii(within[columns][:, columns], k), cross[rows][:, columns]
-            found = [coverage(part, wide), density(part, wide, NEAREST)]
-            found += [precision(part, narrow), recall(part, own)]
-            table[number, :4] = torch.tensor(found)
+        table[:, -1] = kernel_distances(among, cross, within, in_pool.double(), in_sources.double())
+        for number, (rows, ball) in enumerate(zip(samples, near, strict=True)):
+            part = cross[rows][:, in_sources[number].repeat(len(views)).nonzero()[:, 0]]
+            found = coverage(part, ball), density(part, ball, NEAREST)
+            table[number, :2] = torch.tensor(found)
         out[name] = _figures(table, t_quantile(n - 1), len(views))
     return out
 
@@ -215,27 +172,20 @@ def _figures(table: Tensor, quantile: float, n_views: int) -> Figures:
         low, high = value - half, value + half
         if metric != "distance":  # an unbiased estimate of a distance near 0 may be negative
             low = max(0.0, low)
-        if metric in ("coverage", "precision", "recall"):
-            high = min(1.0, high)
-        values[metric], halves[metric] = Interval(value, low, high), column[1:]
+        values[metric] = Interval(value, low, min(1.0, high) if metric == "coverage" else high)
+        halves[metric] = column[1:]
     return Figures(values, halves, quantile, n_views)
 
 
-@dataclass(frozen=True)
-class Holes:
-    """H pool images that are far from any training view, the worst first.
+class Hole(NamedTuple):
+    """A pool image that no training view is near to."""
 
-    An image is ``alone`` if its ball is among the pool's widest twentieth: it is unlike the rest of
-    the pool, too, and so an outlier rather than a hole.
-    """
-
-    rows: Tensor  # (H,) positions in the pool
-    distance: Tensor  # (H,) to the nearest training view
-    radius: Tensor  # (H,) of the image's own ball, as for coverage
-    alone: Tensor  # (H,) bool
+    row: int  # its position in the pool
+    distance: float  # to the nearest training view
+    radius: float  # of its own ball, as for coverage
 
 
-def holes(pool: Tensor, views: Tensor, *, count: int) -> Holes:
+def holes(pool: Tensor, views: Tensor, *, count: int) -> list[Hole]:
     """At most ``count`` uncovered images by distance to the nearest view over their ball's radius.
 
     The bare distance would put lone outliers first. Divided by the radius, it puts those first that
@@ -254,16 +204,4 @@ def holes(pool: Tensor, views: Tensor, *, count: int) -> Holes:
             break
         if all(among[other, row] > radius[other] for other in taken):
             taken.append(row)
-    return _holes(torch.tensor(taken, dtype=torch.long), nearest, radius)
-
-
-def farthest(pool: Tensor, views: Tensor, *, count: int) -> Holes:
-    """The pool images farthest from any training view by bare distance, covered or not."""
-    nearest = distances(pool, views).amin(dim=1)
-    rows = nearest.argsort(descending=True, stable=True)[:count]
-    return _holes(rows, nearest, radii(distances(pool, pool), NEAREST))
-
-
-def _holes(rows: Tensor, nearest: Tensor, radius: Tensor) -> Holes:
-    alone = radius >= radius.quantile(0.95)
-    return Holes(rows, nearest[rows], radius[rows], alone[rows])
+    return [Hole(row, float(nearest[row]), float(radius[row])) for row in taken]
