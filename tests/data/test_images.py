@@ -1,4 +1,4 @@
-"""Where the images lie that a table names."""
+"""Where the images lie that a table or another tool names."""
 
 import unicodedata
 
@@ -10,80 +10,50 @@ from tutelage.data.listing import Listing
 from tutelage.system.errors import TutelageError
 
 
-def found(root, images, name="labels.csv", asked=None):
+def found(root, images, table="labels.csv"):
+    """Names and paths in a table's listing, and the first that lies elsewhere than it says."""
     listing = Listing([*images])
-    find_images(listing, root / name, asked)
-    said = [text.replace(str(root), "ROOT") for text in listing.warnings]
-    return listing.names, [path.replace(str(root), "ROOT") for path in listing.paths], said
-
-
-def test_images_beside_the_table_are_not_looked_for_elsewhere(tmp_path):
-    put(tmp_path / "a.jpg")
-    put(tmp_path / "more/b.jpg")
-    assert found(tmp_path, ["a.jpg", "b.jpg"]) == (
-        ["a.jpg", "b.jpg"],
-        ["ROOT/a.jpg", "ROOT/b.jpg"],
-        [],
+    find_images(listing, root / table, None)
+    said = [text.rpartition(" ")[2].removesuffix(")") for text in listing.warnings]
+    return listing.names, *(
+        [path.replace(f"{root}/", "") for path in paths] for paths in (listing.paths, said)
     )
 
 
-def test_the_folder_that_holds_all_is_taken(tmp_path):
-    for path in ("all/a.jpg", "all/b.jpg", "part/a.jpg"):
-        put(tmp_path / path)
-    said = ["the images of ROOT/labels.csv were found in ROOT/all"]
-    expected = ["a.jpg", "b.jpg", "c"], ["ROOT/all/a.jpg", "ROOT/all/b.jpg", "ROOT/all/c"], said
-    assert found(tmp_path, ["a", "b.jpg", "c"]) == expected
-
-
-def test_folders_in_the_names_stay(tmp_path):
-    put(tmp_path / "data/cat/1.jpg")
-    put(tmp_path / "data/dog/1.jpg")
-    names, paths, _ = found(tmp_path, ["cat/1", "./dog\\1.jpg"])
-    assert names == ["cat/1.jpg", "dog/1.jpg"]
-    assert paths == ["ROOT/data/cat/1.jpg", "ROOT/data/dog/1.jpg"]
-
-
-def test_names_as_macos_writes_them_are_found(tmp_path):
-    apart = unicodedata.normalize("NFD", "꿀벌/é.jpg")
-    put(tmp_path / "data" / apart)
-    names, paths, _ = found(tmp_path, ["꿀벌/é"])
-    assert (names, paths) == ([apart], [f"ROOT/data/{apart}"])
-
-
-def test_a_folder_called_like_an_id_is_no_image(tmp_path):
-    put(tmp_path / "7/other.txt")
-    put(tmp_path / "images/7.jpg")
-    assert found(tmp_path, ["7"])[1] == ["ROOT/images/7.jpg"]
+APART = unicodedata.normalize("NFD", "data/꿀벌/é.jpg")  # as macOS writes it
 
 
 @pytest.mark.parametrize(
-    ("table", "home"), [("test.csv", "test"), ("train_labels.csv", "train"), ("x.csv", "train")]
+    ("files", "listed", "names", "table"),
+    [
+        ("a.jpg more/b.jpg", ["a.jpg", "b.jpg"], ["a.jpg", "b.jpg"], "x.csv"),
+        ("all/a.jpg all/b.jpg", ["a", "b.jpg", "c"], ["all/a.jpg", "all/b.jpg", "c"], "x.csv"),
+        ("in/cat/1.jpg in/dog/1.jpg", ["cat/1", "./dog\\1.jpg"], None, "x.csv"),
+        (APART, ["꿀벌/é"], None, "x.csv"),
+        ("7/other.txt images/7.jpg", ["7"], ["images/7.jpg"], "x.csv"),
+        ("test/1.jpg train/1.jpg", ["1.jpg"], ["test/1.jpg"], "test.csv"),
+        ("test/1.jpg train/1.jpg", ["1.jpg"], ["train/1.jpg"], "train_labels.csv"),
+        ("test/1.jpg train/1.jpg", ["1.jpg"], ["train/1.jpg"], "x.csv"),
+        ("in/1.jpg in/1.png in/2.jpg", ["2", "1.jpg"], ["in/2.jpg", "in/1.jpg"], "x.csv"),
+        ("in/a.jpg in/a.jpg.png", ["a.jpg"], ["in/a.jpg"], "x.csv"),
+        ("my/cat/1.jpg my/dog/1.jpg", ["/content/my/cat/1.jpg", "/content/my/dog/1.jpg"], None, ""),
+        ("new/cat/1.jpg new/dog/1.jpg", ["C:\\a\\cat\\1.jpg", "C:\\a\\dog\\1.jpg"], None, "x.csv"),
+    ],
 )
-def test_a_tables_name_decides_between_splits(table, home, tmp_path):
-    for split in ("train", "test"):
-        put(tmp_path / split / "1.jpg")
-    assert found(tmp_path, ["1.jpg"], table)[1] == [f"ROOT/{home}/1.jpg"]
+def test_images_of_a_table_are_found_below_it(files, listed, names, table, tmp_path):
+    for name in files.split():
+        put(tmp_path / name)
+    names = names or files.split()
+    elsewhere = names[:1] if names[:1] != listed[:1] else []
+    assert found(tmp_path, listed, table or "x.csv") == (names, names, elsewhere)
 
 
-def test_a_name_without_suffix_that_fits_two_images_is_refused(tmp_path):
-    for path in ("images/1.jpg", "images/1.png", "images/2.jpg"):
+def test_an_id_that_fits_two_images_is_refused(tmp_path):
+    for path in ("images/1.jpg", "masks/1.png", "images/2.jpg"):
         put(tmp_path / path)
-    message = r"x\.csv: 1 may be 1\.jpg or 1\.png in .*images; write the suffix"
+    message = r"x\.csv: 1 may be images/1\.jpg or masks/1\.png in .*; give the folder"
     with pytest.raises(TutelageError, match=message):
         found(tmp_path, ["2", "1"], "x.csv")
-    assert found(tmp_path, ["2", "1.jpg"])[0] == ["2.jpg", "1.jpg"]
-
-
-def test_two_images_of_one_name_in_a_folder_that_is_not_used_are_no_matter(tmp_path):
-    for path in ("photos/1.jpg", "photos/2.jpg", "masks/1.png", "masks/1.bmp"):
-        put(tmp_path / path)
-    assert found(tmp_path, ["1", "2"])[1] == ["ROOT/photos/1.jpg", "ROOT/photos/2.jpg"]
-
-
-def test_a_whole_name_counts_before_one_without_its_suffix(tmp_path):
-    for path in ("images/a.jpg", "images/a.jpg.png", "images/b.jpg"):
-        put(tmp_path / path)
-    assert found(tmp_path, ["a.jpg", "b"])[0] == ["a.jpg", "b.jpg"]
 
 
 @pytest.fixture
@@ -116,11 +86,10 @@ def test_a_path_fits_where_one_is_the_end_of_the_other(images, listed, found):
     assert (got and got.name) == found
 
 
-def test_what_fits_several_images_is_refused(images):
-    with pytest.raises(TutelageError, match=r"1.jpg may be train/cat/1.jpg or train/dog/1.jpg in"):
-        images.find("1.jpg")
-    with pytest.raises(TutelageError, match=r"may be train/cat/1.jpg or train/dog/1.jpg"):
-        images.find("/data/upload/4/01234567-1.jpg")
+@pytest.mark.parametrize("listed", ["1.jpg", "/data/upload/4/01234567-1.jpg"])
+def test_what_fits_several_images_is_refused(images, listed):
+    with pytest.raises(TutelageError, match=r"may be train/cat/1.jpg or train/dog/1.jpg in"):
+        images.find(listed)
 
 
 def test_a_known_file_goes_first_and_may_lie_elsewhere(images, tmp_path_factory):
@@ -130,23 +99,12 @@ def test_a_known_file_goes_first_and_may_lie_elsewhere(images, tmp_path_factory)
     assert images.besides([str(far)]) == []
 
 
-def test_the_folder_of_a_split_is_told_by_its_name():
-    names = (
-        "train/a.jpg",
-        "Valid/a.jpg",
-        "test/x/a.jpg",
-        "unlabeled/a.jpg",
-        "test",
-        "b/test/a.jpg",
-    )
-    splits = ["train", "val", "test", "train", "", ""]
-    assert [split_by_folder(name) for name in names] == splits
-
-
-def test_whole_paths_of_another_machine_are_found_by_their_ends(tmp_path):
-    put(tmp_path / "photos/cat/1.jpg")
-    put(tmp_path / "photos/dog/1.jpg")
-    listed = [f"/content/drive/photos/{kind}/1.jpg" for kind in ("cat", "dog")]
-    names, paths, _ = found(tmp_path, listed)
-    assert names == ["cat/1.jpg", "dog/1.jpg"]
-    assert paths == ["ROOT/photos/cat/1.jpg", "ROOT/photos/dog/1.jpg"]
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        *(("train/a.jpg", "train"), ("Valid/a.jpg", "val"), ("test/x/a.jpg", "test")),
+        *(("unlabeled/a.jpg", "train"), ("test", ""), ("b/test/a.jpg", "")),
+    ],
+)
+def test_the_folder_of_a_split_is_told_by_its_name(name, split):
+    assert split_by_folder(name) == split

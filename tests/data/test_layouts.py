@@ -1,16 +1,7 @@
-"""Data as other tools write it: each layout trains the right thing, or one line says what to do.
+"""Data as other tools write it: each layout trains the right thing, or one line says what to do."""
 
-A case is a function that builds the data in a folder and returns DATA. ``read`` says what comes
-out: by split, how many images there are of each class (None: unlabelled), and all warnings.
-``refused`` says the error. In both, ROOT stands for the folder. To add a layout, add a function.
-"""
-
-import io
-import json
-import zipfile
+import re
 from collections import Counter
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from catalogs import by_name, parquet, put
@@ -18,811 +9,565 @@ from PIL import Image
 from tarred import write_tar
 
 from tutelage.config import TableConfig
+from tutelage.data.memory import encoded
 from tutelage.data.open import open_data
 from tutelage.system.errors import TutelageError
 
-Build = Callable[[Path], Path]
-READ, REFUSED = [], []
-
-
-def read(counts, *warnings, **asked) -> Callable[[Build], Build]:
-    def added(build: Build) -> Build:
-        READ.append(pytest.param(build, counts, list(warnings), asked, id=build.__name__))
-        return build
-
-    return added
-
-
-def refused(message: str, **asked) -> Callable[[Build], Build]:
-    def added(build: Build) -> Build:
-        REFUSED.append(pytest.param(build, message, asked, id=build.__name__))
-        return build
-
-    return added
-
-
-def photo() -> bytes:
-    """An image of one pixel."""
-    file = io.BytesIO()
-    Image.new("RGB", (1, 1)).save(file, "PNG")
-    return file.getvalue()
-
-
-PHOTO = photo()
-
-
-def put_all(root: Path, *names: str) -> Path:
-    for name in names:
-        put(root / name, PHOTO)
-    return root
-
-
-def table(path: Path, *rows: str, encoding: str = "utf-8") -> Path:
-    return put(path, "".join(row + "\n" for row in rows).encode(encoding))
-
-
-ANTS_AND_BEES = {"train": {"ant": 2, "bee": 1}, "test": {"ant": 1, "bee": 1}}
-
-
-def splits_of_classes(root: Path, train: str, test: str) -> Path:
-    return put_all(
-        root,
-        *(f"{train}/ant/1.png", f"{train}/ant/2.png", f"{train}/bee/3.png"),
-        *(f"{test}/ant/4.png", f"{test}/bee/5.png"),
-    )
-
-
-# --- folders
-
-
-@read(ANTS_AND_BEES)
-def as_the_documentation_says(root):
-    return splits_of_classes(root, "train", "test")
-
-
-@read(ANTS_AND_BEES)
-def split_names_with_capitals(root):
-    return splits_of_classes(root, "Train", "Test")
-
-
-@read({**ANTS_AND_BEES, "train": {"ant": 2, "bee": 1, None: 2}, "val": {"ant": 1, "bee": 1}})
-def all_other_split_names(root):
-    put_all(root, "Validation/ant/6.png", "Validation/bee/7.png", "UNLABELED/8.png")
-    put_all(root, "training/unlabelled/9.png")
-    return splits_of_classes(root, "training", "testing")
-
-
-@refused(
-    "ROOT holds Train and training, which both mean train; move all their content into one of them"
-)
-def two_folders_for_one_split(root):
-    return splits_of_classes(root, "Train", "training")
-
-
-@read(
-    {**ANTS_AND_BEES, "val": {"ant": 1}},
-    "2 other files are ignored (first: ROOT/README.dataset.txt)",
-)
-def roboflow_folder(root):
-    table(root / "README.dataset.txt", "ants > v1")
-    table(root / "README.roboflow.txt", "ants - v1")
-    put_all(root, "valid/ant/6_jpg.rf.0123.png")
-    return splits_of_classes(root, "train", "test")
-
-
-@read({**ANTS_AND_BEES, "val": {"ant": 1, "bee": 1}})
-def ultralytics_classification(root):
-    put_all(root, "val/ant/6.png", "val/bee/7.png")
-    return splits_of_classes(root, "train", "test")
-
-
-@read(
-    ANTS_AND_BEES,
-    "ROOT holds one folder, whose content is read; found: dataset/test, dataset/train",
-)
-def wrapper_folder(root):
-    put_all(root, "__MACOSX/dataset/train/ant/1.png")
-    for junk in ("Thumbs.db", "dataset/.DS_Store", "dataset/train/ant/desktop.ini"):
-        put(root / junk)
-    splits_of_classes(root / "dataset", "train", "test")
-    return root
-
-
-@read(
-    {"train": {"ant": 1, "bee": 1}},
-    (
-        "ROOT holds one folder, whose content is read; found: archive/insects-v2/images/ant, "
-        "archive/insects-v2/images/bee"
-    ),
-)
-def several_wrapper_folders(root):
-    return put_all(
-        root, "archive/insects-v2/images/ant/1.png", "archive/insects-v2/images/bee/2.png"
-    )
-
-
-@read({"train": {"ant": 2}})
-def one_class_with_one_folder_is_no_wrapper(root):
-    return put_all(root, "ant/2021/1.png", "ant/2021/2.png")
-
-
-@refused(
-    "ROOT holds class folders and a folder Test; move the class folders into ROOT/train "
-    "(a class must not be called Test)"
-)
-def classes_beside_test(root):
-    return put_all(root, "ant/1.png", "bee/2.png", "Test/ant/3.png")
-
-
-@read(
-    {"train": {"ant": 2, "bee": 1}},
-    (
-        "the images in test have no class of train: 2 left out; classify them with tutelage "
-        "predict, or move them into unlabeled to learn from them"
-    ),
-)
-def kaggle_test_without_classes(root):
-    put_all(root, "train/ant/1.png", "train/ant/2.png", "train/bee/3.png")
-    return put_all(root, "test/4.png", "test/5.png")
-
-
-@read(
-    {"train": {"ant": 1, "bee": 1}},
-    (
-        "the images in test/unknown have no class of train: 1 left out; classify them with "
-        "tutelage predict, or move them into unlabeled to learn from them"
-    ),
-)
-def keras_test_in_one_folder_of_no_class(root):
-    return put_all(root, "train/ant/1.png", "train/bee/3.png", "test/unknown/4.png")
-
-
-@read(
-    {"train": {"ant": 1, "bee": 1}},
-    (
-        "the images in test/test have no class of train: 1 left out; classify them with "
-        "tutelage predict, or move them into unlabeled to learn from them"
-    ),
-)
-def kaggle_folders_twice(root):
-    return put_all(root, "train/train/ant/1.png", "train/train/bee/2.png", "test/test/3.png")
-
-
-@refused(
-    "ROOT holds seg_test and seg_train, which look like splits, not classes; call them "
-    "train, val and test, with class folders in them, or give a table with the columns "
-    "image and label"
-)
-def intel_image_classification(root):
-    put_all(root, "seg_train/seg_train/ant/1.png", "seg_train/seg_train/bee/1.png")
-    return put_all(root, "seg_test/seg_test/ant/1.png", "seg_pred/seg_pred/1.png")
-
-
-@refused(
-    "ROOT: the classes 'Cat' and 'cat' differ only in case or spaces; give both the same "
-    "name, or one of them another"
-)
-def classes_that_differ_in_case(root):
-    return put_all(root, "train/Cat/1.png", "train/dog/2.png", "test/cat/3.png")
-
-
-@read({"train": {"A": 1, "a": 1, "b": 1}})
-def letters_as_classes(root):
-    return put_all(root, "train/A/1.png", "train/a/2.png", "train/b/3.png")
-
-
-@refused(
-    "ROOT/train holds images and labels, which look like boxes or masks of objects "
-    "(YOLO, VOC, COCO); tutelage learns one class for each image. Put the images into "
-    "class folders (train/<class>/*.jpg), or give a table with the columns image and "
-    "label"
-)
-def yolo_boxes(root):
-    table(root / "data.yaml", "names: [ant, bee]")
-    table(root / "train/labels/1.txt", "0 0.5 0.5 0.1 0.1")
-    return put_all(root, "train/images/1.png")
-
-
-@refused(
-    "ROOT holds images and labels, which look like boxes or masks of objects (YOLO, VOC, "
-    "COCO); tutelage learns one class for each image. Put the images into class folders "
-    "(train/<class>/*.jpg), or give a table with the columns image and label"
-)
-def ultralytics_boxes(root):
-    table(root / "labels/train/1.txt", "0 0.5 0.5 0.1 0.1")
-    return put_all(root, "images/train/1.png", "images/val/2.png")
-
-
-@refused(
-    "ROOT/VOC2012 holds JPEGImages and Annotations, which look like boxes or masks of "
-    "objects (YOLO, VOC, COCO); tutelage learns one class for each image. Put the images "
-    "into class folders (train/<class>/*.jpg), or give a table with the columns image "
-    "and label"
-)
-def voc(root):
-    table(root / "VOC2012/Annotations/1.xml", "<annotation/>")
-    return put_all(root, "VOC2012/JPEGImages/1.png")
-
-
-@refused(
-    "ROOT holds images and masks, which look like boxes or masks of objects (YOLO, VOC, "
-    "COCO); tutelage learns one class for each image. Put the images into class folders "
-    "(train/<class>/*.jpg), or give a table with the columns image and label"
-)
-def masks(root):
-    return put_all(root, "images/1.png", "masks/1.png")
-
-
-@refused("ROOT/photos.zip is packed; unpack it first, and give the folder")
-def zip_file(root):
-    with zipfile.ZipFile(root / "photos.zip", "w") as file:
-        file.writestr("train/ant/1.png", PHOTO)
-    return root / "photos.zip"
-
-
-@refused("ROOT/photos.tar.gz is packed; unpack it first, and give the folder")
-def tar_gz(root):
-    return put(root / "photos.tar.gz")
-
-
-@refused("no images in ROOT, but ROOT/photos.zip; unpack it first")
-def folder_of_a_zip(root):
-    put(root / "photos.zip")
-    return root
-
-
-@read({"train": {"ant": 1, None: 1}, "test": {"bee": 1}})
-def tars_with_capitals(root):
-    write_tar(root / "Training-0.tar", [("1.png", PHOTO), ("1.cls", b"ant")])
-    write_tar(root / "Test-0.tar", [("2.png", PHOTO), ("2.cls", b"bee")])
-    write_tar(root / "Unlabeled-0.tar", [("3.png", PHOTO)])
-    return root
-
-
-@refused(
-    "ROOT/train holds no class folders, but bus lies beside it; move the class folders "
-    "into ROOT/train (a class must not be called train), or give a table with the "
-    "columns image and label"
-)
-def a_class_called_train(root):
-    return put_all(root, "bus/1.png", "car/2.png", "train/3.png")
-
-
-@read({"train": {None: 2}})
-def images_alone(root):
-    return put_all(root, "1.png", "2.png")
-
-
-@read(
-    {"train": {None: 2}, "test": {"ant": 1, "bee": 1}},
-    "2 images beside test (first: ROOT/1.png): taken as unlabelled images to learn from",
-)
-def photos_beside_test(root):
-    put(root / "runs/1/report.html")  # of a run that was started in this folder
-    return put_all(root, "1.png", "2.png", "test/ant/3.png", "test/bee/4.png")
-
-
-@read(
-    {"train": {None: 1}, "val": {"ant": 1}, "test": {"ant": 1}},
-    "1 image beside test and val (first: ROOT/1.png): taken as unlabelled images to learn from",
-    (
-        "1 image outside a class folder (first: ROOT/test/5.png): left out; move such images into "
-        "a class folder or into unlabeled"
-    ),
-)
-def an_image_beside_the_classes_of_test_is_not_learned_from(root):
-    return put_all(root, "1.png", "test/ant/3.png", "test/5.png", "val/ant/4.png")
-
-
-@read(
-    {"train": {None: 1}, "test": {"ant": 1}},
-    (
-        "1 image outside a class folder (first: ROOT/readme.png): left out; move such images into "
-        "a class folder or into unlabeled"
-    ),
-)
-def a_picture_for_the_reader_beside_unlabeled(root):
-    return put_all(root, "readme.png", "unlabeled/1.png", "test/ant/3.png")
-
-
-@read(
-    {"train": {"ant": 1, "bee": 1}},
-    "folder raw is left out: beside train only unlabeled, val and test are read",
-    (
-        "folder unlabled is left out: beside train only unlabeled, val and test are read; did you "
-        "mean unlabeled by unlabled?"
-    ),
-)
-def a_folder_beside_train_with_a_slip_in_its_name(root):
-    put_all(root, "raw/3.png", "unlabled/4.png")
-    return put_all(root, "train/ant/1.png", "train/bee/2.png")
-
-
-@read(
-    {"train": {"ant": 1, "tests": 1, "unlabled": 1}},
-    "folder unlabled is taken for a class; did you mean unlabeled by unlabled?",
-)
-def a_slip_beside_classes(root):
-    return put_all(root, "ant/1.png", "tests/2.png", "unlabled/3.png")
-
-
-@refused(
-    "ROOT holds class folders and a folder test; move the class folders into ROOT/train "
-    "(a class must not be called test); did you mean unlabeled by unlabled?"
-)
-def a_slip_beside_test(root):
-    return put_all(root, "unlabled/1.png", "test/ant/3.png")
-
-
-# --- tables
-
-
-@read({"train": {"ant": 2, "bee": 1}})
-def csv_with_other_column_names(root):
-    put_all(root, "1.png", "2.png", "3.png")
-    return table(root / "x.csv", "Filename,Class", "1.png,ant", "2.png,ant", "3.png,bee")
-
-
-@read(
-    {
-        "train": {"ant": 1},
-        "val": {"bee": 1},
-        "test": {"ant": 1},
-    }
-)
-def kaggle_birds(root):
-    put_all(root, "train/ANT/1.png", "valid/BEE/2.png", "test/ANT/3.png")
-    return table(
-        root / "birds.csv",
-        "class id,filepaths,labels,data set,scientific name",
-        *("0,train/ANT/1.png,ant,train,A", "1,valid/BEE/2.png,bee,valid,B"),
-        "0,test/ANT/3.png,ant,test,A",
-    )
-
-
-@read({"train": {"ant": 1, "bee": 1, None: 1}})
-def splits_in_a_column_with_other_names(root):
-    put_all(root, "1.png", "2.png", "3.png")
-    return table(
-        root / "x.csv",
-        "image,label,split",
-        "1.png,ant,Training",
-        "2.png,bee,",
-        "3.png,bee,Unlabeled",
-    )
-
-
-@refused(
-    "ROOT/x.csv has several columns that may hold what --label-column names: class, "
-    "category; choose one, as in --label-column 'class'"
-)
-def two_label_columns(root):
-    put_all(root, "1.png")
-    return table(root / "x.csv", "file,class,category", "1.png,ant,insect")
-
-
-@read({"train": {"insect": 1, "bird": 1}}, label_column="category")
-def two_label_columns_and_the_option(root):
-    put_all(root, "1.png", "2.png")
-    return table(root / "x.csv", "file,class,category", "1.png,ant,insect", "2.png,owl,bird")
-
-
-@read({"train": {"ant": 1, "bee": 1}}, image_column="foto", label_column="Art")
-def columns_in_another_language(root):
-    put_all(root, "1.png", "2.png")
-    return table(root / "x.csv", "foto;art", "1.png;ant", "2.png;bee")
-
-
-@refused("ROOT/x.csv has no column Art (--label-column); found: file, class", label_column="Art")
-def an_option_that_names_no_column(root):
-    put_all(root, "1.png")
-    return table(root / "x.csv", "file,class", "1.png,ant")
-
-
-@read(
-    {"train": {"ant": 1, "bee": 1}},
-    "ROOT/x.csv has no header; its columns are taken as image, label",
-)
-def no_header(root):
-    put_all(root, "1.png", "2.png")
-    return table(root / "x.csv", "1.png,ant", "2.png,bee")
-
-
-@read({"train": {"ant": 1, "bee": 1}})
-def utf_16_with_tabs(root):
-    put_all(root, "1.png", "2.png")
-    return table(root / "x.csv", "image\tlabel", "1.png\tant", "2.png\tbee", encoding="utf-16")
-
-
-@read({"train": {"ant": 1, "bee": 1}})
-def tsv_with_a_mark(root):
-    put_all(root, "1.png", "2.png")
-    return table(root / "x.tsv", "image\tlabel", "1.png\tant", "2.png\tbee", encoding="utf-8-sig")
-
-
-@read(
-    {"train": {"개미": 1, "꿀벌": 1}},
-    (
-        "ROOT/x.csv is not UTF-8 and is read as CP949 (Korean Windows), which gives '개미'; if "
-        "that is wrong, save it as CSV UTF-8"
-    ),
-)
-def cp949(root):
-    put_all(root, "1.png", "2.png")
-    return table(root / "x.csv", "image,label", "1.png,개미", "2.png,꿀벌", encoding="cp949")
-
-
-@read(
-    {"train": {"Käfer": 1, "Ölfliege": 1, "größer": 1}},
-    (
-        "ROOT/x.csv is not UTF-8 and is read as Windows-1252 (Western Europe), which gives "
-        "'Käfer'; if that is wrong, save it as CSV UTF-8"
-    ),
-)
-def windows_1252(root):
-    put_all(root, "1.png", "2.png", "3.png")
-    return table(
-        root / "x.csv",
-        "image,label",
-        "1.png,Käfer",
-        "2.png,Ölfliege",
-        "3.png,größer",
-        encoding="cp1252",
-    )
-
-
-@read({"train": {"ant": 1, "bee": 2}}, "the images of ROOT/x.csv were found in ROOT/ISIC_images")
-def isic_ids_without_suffix(root):
-    put_all(
-        root, "ISIC_images/ISIC_0001.jpg", "ISIC_images/ISIC_0002.jpg", "ISIC_images/ISIC_0003.JPG"
-    )
-    return table(
-        root / "x.csv", "image_id,diagnosis", "ISIC_0001,ant", "ISIC_0002,bee", "ISIC_0003,bee"
-    )
-
-
-@read({"train": {"ant": 1, "bee": 1}}, "the images of ROOT/train.csv were found in ROOT/train")
-def ids_in_two_folders_go_by_the_tables_split(root):
-    put_all(root, "train/1.png", "train/2.png", "test/1.png", "test/2.png")
-    return table(root / "train.csv", "id,label", "1,ant", "2,bee")
-
-
-@refused(
-    "images that ROOT/labels.csv names lie in several folders: large, small; say which "
-    "one with --image-root"
-)
-def ids_in_two_folders(root):
-    put_all(root, "small/1.png", "large/1.png")
-    return table(root / "labels.csv", "id,label", "1,ant")
-
-
-@read({"train": {"ant": 1, "bee": 1}}, image_root="ROOT/large")
-def ids_in_two_folders_and_the_option(root):
-    put_all(root, "small/1.png", "small/2.png", "large/1.png", "large/2.png")
-    return table(root / "labels.csv", "id,label", "1,ant", "2,bee")
-
-
-@read({"train": {"ant": 1, "bee": 1}}, "the images of ROOT/x.csv were found in ROOT/train")
-def paths_of_another_machine(root):
-    put_all(root, "train/ant/1.png", "train/bee/1.png")
-    prefix = "C:\\Users\\kim\\photos"
-    return table(
-        root / "x.csv", "image,label", f"{prefix}\\ant\\1.png,ant", f"{prefix}\\bee\\1.png,bee"
-    )
-
-
-@refused(
-    "ROOT/x.csv: column target holds 12 different values, among them 1.5; tutelage "
-    "learns classes, not amounts. If this is the wrong column, choose the column of the "
-    "classes with --label-column; otherwise put the amounts into a few classes"
-)
-def a_regression_target(root):
-    names = [f"{number}.png" for number in range(12)]
-    put_all(root, *names)
-    return table(root / "x.csv", "Id,target", *(f"{n},{i * 1.5}" for i, n in enumerate(names)))
-
-
-@refused(
-    "ROOT/x.csv: column label holds another value in each of its 12 rows (first: "
-    "patient0), so these are no classes; choose the column of the classes with "
-    "--label-column"
-)
-def a_label_that_is_an_id(root):
-    names = [f"{number}.png" for number in range(12)]
-    put_all(root, *names)
-    return table(root / "x.csv", "file,label", *(f"{n},patient{i}" for i, n in enumerate(names)))
-
-
-@refused(
-    "ROOT/x.csv: column label holds 'NA' in 1 rows; if that means no label, leave these cells "
-    "empty, and if it is a class, give it another name"
-)
-def a_label_that_may_mean_none(root):
-    put_all(root, "1.png", "2.png", "3.png")
-    return table(root / "x.csv", "image,label", "1.png,ant", "2.png,bee", "3.png,NA")
-
-
-@refused(
-    "ROOT/x.csv: the classes 'Ant' and 'ant' differ only in case or spaces; give both "
-    "the same name, or one of them another"
-)
-def labels_that_differ_in_case(root):
-    put_all(root, "1.png", "2.png")
-    return table(root / "x.csv", "image,label", "1.png,Ant", "2.png,ant")
-
-
-@read({"train": {"ant": 1, "bee": 1}})
-def parquet_of_paths_with_other_names(root):
-    put_all(root, "1.png", "2.png")
-    return parquet(root / "x.parquet", {"File_Name": ["1.png", "2.png"], "Class": ["ant", "bee"]})
-
-
-@read({"train": {"ant": 1, "bee": 1}})
-def parquet_of_bytes_with_other_names(root):
-    return parquet(root / "x.parquet", {"img": [PHOTO, PHOTO], "category": ["ant", "bee"]})
-
-
-@refused("ROOT/labels.xlsx is a spreadsheet; save it as CSV UTF-8")
-def a_spreadsheet(root):
-    return put(root / "labels.xlsx")
-
-
-# --- folders with tables
-
-
-def kaggle(root: Path, train: str, test: str) -> Path:
-    table(root / "train.csv", "image_id,label", "a1,ant", "a2,bee", "a3,bee")
-    table(root / "sample_submission.csv", "image_id,label", "b1,ant")
-    put_all(root, *(f"{train}/a{number}.jpg" for number in (1, 2, 3)), f"{test}/b1.jpg")
-    return root
-
-
-@read(
-    {"train": {"ant": 1, "bee": 2}},
-    "the classes are those in ROOT/train.csv",
-    "the images of ROOT/train.csv were found in ROOT/train",
-    (
-        "1 image is in no table (first: ROOT/test/b1.jpg): left out; classify such images with "
-        "tutelage predict, or move them into unlabeled to learn from them"
-    ),
-)
-def kaggle_folder(root):
-    return kaggle(root, "train", "test")
-
-
-@read(
-    {"train": {"ant": 1, "bee": 2, None: 1}},
-    "the classes are those in ROOT/train.csv",
-    "the images of ROOT/train.csv were found in ROOT/train_images",
-    (
-        "1 image is in no table (first: ROOT/test_images/b1.jpg): left out; classify such images "
-        "with tutelage predict, or move them into unlabeled to learn from them"
-    ),
-)
-def kaggle_folder_with_other_names_and_a_pool(root):
-    put_all(root, "unlabeled/c1.jpg")
-    return kaggle(root, "train_images", "test_images")
-
-
-@read(
-    {"train": {"ant": 1, "bee": 2}},
-    "the classes are those in ROOT/cassava/train.csv",
-    "the images of ROOT/cassava/train.csv were found in ROOT/cassava/train_images",
-    (
-        "1 image is in no table (first: ROOT/cassava/test_images/b1.jpg): left out; "
-        "classify such images with tutelage predict, or move them into unlabeled to learn from them"
-    ),
-)
-def kaggle_folder_in_a_wrapper(root):
-    kaggle(root / "cassava", "train_images", "test_images")
-    return root
-
-
-@read(
-    {"train": {"ant": 1, "bee": 1}, "test": {"ant": 1}},
-    "the classes are those in ROOT/test.csv, ROOT/train.csv",
-    "the images of ROOT/test.csv were found in ROOT/test",
-    "the images of ROOT/train.csv were found in ROOT/train",
-)
-def a_table_for_each_split(root):
-    put_all(root, "train/1.png", "train/2.png", "test/1.png")
-    table(root / "train.csv", "file,label", "1.png,ant", "2.png,bee")
-    table(root / "test.csv", "file,label", "1.png,ant")
-    return root
-
-
-@read(
-    {"train": {"ant": 1, "bee": 1, None: 2}, "val": {"ant": 1}},
-    "the classes are those in ROOT/labels.csv",
-    "2 images beside those of the table are in no table: taken as unlabelled",
-    (
-        "1 image is in no table (first: ROOT/val_images/6.png): left out; classify such images "
-        "with tutelage predict, or move them into unlabeled to learn from them"
-    ),
-)
-def a_table_of_a_few_of_the_images(root):
-    put_all(
-        root,
-        *(f"images/{number}.png" for number in range(4)),
-        "val_images/5.png",
-        "val_images/6.png",
-    )
-    rows = "images/0.png,ant,", "images/1.png,bee,train", "val_images/5.png,ant,val"
-    table(root / "labels.csv", "file,label,split", *rows)
-    return root
-
-
-@refused(
-    "ROOT/a.csv and ROOT/b.csv both list images of train with labels; give the one you "
-    "mean instead of the folder, or move the other one away"
-)
-def two_tables_for_one_split(root):
-    put_all(root, "images/1.png")
-    table(root / "a.csv", "file,label", "1.png,ant")
-    table(root / "b.csv", "file,label", "1.png,bee")
-    return root
-
-
-@read({"train": {"ant": 1, "bee": 1}}, "the classes are those in ROOT/metadata.csv")
-def image_folder_with_metadata_csv(root):
-    put_all(root, "1.png", "2.png")
-    table(root / "metadata.csv", "file_name,label", "1.png,ant", "2.png,bee")
-    return root
-
-
-@read(
-    {"train": {"0": 1, "1": 1}, "test": {"1": 1}},
-    "the classes are those in ROOT/test/metadata.jsonl, ROOT/train/metadata.jsonl",
-)
-def image_folder_with_metadata_jsonl_in_its_splits(root):
-    put_all(root, "train/1.png", "train/2.png", "test/1.png")
-    for split, labels in (("train", [0, 1]), ("test", [1])):
-        rows = [{"file_name": f"{i}.png", "label": of} for i, of in enumerate(labels, start=1)]
-        table(root / split / "metadata.jsonl", *map(json.dumps, rows))
-    return root
-
-
-@read({"train": {"ant": 1, "bee": 1}}, "1 other file is ignored (first: ROOT/metadata.csv)")
-def image_folder_with_captions(root):
-    put_all(root, "ant/1.png", "bee/2.png")
-    table(root / "metadata.csv", "file_name,text", "ant/1.png,an ant", "bee/2.png,a bee")
-    return root
-
-
-@read({"train": {"ant": 1, "bee": 1}}, "1 other file is ignored (first: ROOT/labels.csv)")
-def a_table_that_says_what_the_folders_say(root):
-    put_all(root, "ant/1.png", "bee/2.png")
-    table(root / "labels.csv", "file,label", "ant/1.png,0", "bee/2.png,1")
-    return root
-
-
-@refused(
-    "ROOT holds folders, such as ant, that seem to be classes, but ROOT/labels.csv gives "
-    "their images other labels; give the table itself to use its labels, or move it away "
-    "to use the folders"
-)
-def a_table_that_contradicts_the_folders(root):
-    put_all(root, "ant/1.png", "bee/2.png", "bee/3.png")
-    table(root / "labels.csv", "file,label", "ant/1.png,ant", "bee/2.png,bee", "bee/3.png,ant")
-    return root
-
-
-@read(
-    {"train": {"ant": 2, "bee": 2}},
-    "the classes are those in ROOT/metadata.csv",
-    "the images of ROOT/metadata.csv were found in ROOT/part_1, ROOT/part_2",
-)
-def ham10000(root):
-    put_all(root, "part_1/1.jpg", "part_1/2.jpg", "part_2/3.jpg", "part_2/4.jpg")
-    table(
-        root / "metadata.csv",
-        "lesion_id,image_id,class",
-        "x,1,ant",
-        "x,2,bee",
-        "y,3,ant",
-        "z,4,bee",
-    )
-    return root
-
-
-@read({"train": {"ant": 1, "bee": 1}}, "1 other file is ignored (first: ROOT/predictions.csv)")
-def predictions_are_no_labels(root):
-    put_all(root, "ant/1.png", "bee/2.png")
-    table(
-        root / "predictions.csv", "image,label,confidence", "ant/1.png,bee,0.5", "bee/2.png,ant,0.6"
-    )
-    return root
-
-
-@read(
-    {"train": {None: 2}},
-    (
-        "ROOT/train.csv has no columns that are called as images and labels are; found: id, "
-        "breed; name them with --image-column and --label-column"
-    ),
-    "1 other file is ignored (first: ROOT/train.csv)",
-)
-def a_table_with_columns_that_are_not_known(root):
-    put_all(root, "train/1.png", "train/2.png")
-    table(root / "train.csv", "id,breed", "1,ant", "2,bee")
-    return root
-
-
-@read(
-    {"train": {"ant": 1, "bee": 1}},
-    "the classes are those in ROOT/train.csv",
-    "the images of ROOT/train.csv were found in ROOT/train",
-    label_column="breed",
-)
-def a_table_with_columns_that_the_options_name(root):
-    put_all(root, "train/1.png", "train/2.png")
-    table(root / "train.csv", "id,breed", "1,ant", "2,bee")
-    return root
-
-
-@refused(
-    "ROOT/labels.csv: none of the 1 images exists (first: ROOT/7.png); paths are "
-    "relative to the manifest, and --image-root names another folder"
-)
-def a_table_whose_images_are_not_there(root):
-    put_all(root, "1.png", "2.png")
-    table(root / "labels.csv", "image,label", "7.png,ant")
-    return root
-
-
-@read(
-    {"train": {None: 2}},
-    "ROOT/list.csv has no header; its columns are taken as image",
-    (
-        "ROOT/list.csv has no column label, so its images are unlabelled; found: image; "
-        "--label-column can name another column"
-    ),
-)
-def a_list_of_images(root):
-    put_all(root, "1.png", "2.png")
-    return table(root / "list.csv", "1.png", "2.png")
-
-
-@refused("no table of images and labels in ROOT; take out --label-column", label_column="breed")
-def an_option_without_a_table(root):
-    return put_all(root, "train/ant/1.png", "train/bee/2.png")
-
-
-@read({"train": {"ant": 1, "bee": 1}}, "1 other file is ignored (first: ROOT/insects.csv)")
-def a_table_with_two_label_columns_beside_class_folders(root):
-    put_all(root, "train/ant/1.png", "train/bee/2.png")
-    table(root / "insects.csv", "file,class,category", "train/ant/1.png,a,b")
-    return root
-
-
-@read({"train": {"ant": 1, "bee": 1}}, "1 other file is ignored (first: ROOT/labels.csv)")
-def a_table_of_other_images(root):
-    put_all(root, "train/ant/1.png", "train/bee/2.png")
-    table(root / "labels.csv", "file,label", "7.png,ant")
-    return root
+# A case is its name and what lies in a folder: images, and files of the rows behind a colon, with |
+# between them. Then < DATA, if it is not the folder, and options; = the images of each split and
+# class (- has none); every warning behind a -; or ! the error. A line goes on where it is indented
+# deeper. ROOT is the folder. To add a layout, add a case.
+CASES = r"""
+as the documentation says
+    train/ant/1.png train/ant/2.png train/bee/3.png test/ant/4.png test/bee/5.png
+    = train: 2 ant, 1 bee; test: 1 ant, 1 bee
+
+split names with capitals
+    Train/ant/1.png Train/ant/2.png Train/bee/3.png Test/ant/4.png Test/bee/5.png
+    = train: 2 ant, 1 bee; test: 1 ant, 1 bee
+
+all other split names
+    Validation/ant/6.png Validation/bee/7.png UNLABELED/8.png training/unlabelled/9.png
+    training/ant/1.png training/ant/2.png training/bee/3.png testing/ant/4.png testing/bee/5.png
+    = train: 2 ant, 1 bee, 2 -; val: 1 ant, 1 bee; test: 1 ant, 1 bee
+
+two folders for one split
+    Train/ant/1.png Train/ant/2.png Train/bee/3.png training/ant/4.png training/bee/5.png
+    ! ROOT holds Train and training, which both mean train; move all their content into one of
+      them
+
+roboflow folder
+    valid/ant/6_jpg.rf.0123.png train/ant/1.png train/ant/2.png train/bee/3.png test/ant/4.png
+    test/bee/5.png
+    README.dataset.txt: ants > v1
+    README.roboflow.txt: ants - v1
+    = train: 2 ant, 1 bee; val: 1 ant; test: 1 ant, 1 bee
+    - 2 other files are ignored (first: ROOT/README.dataset.txt)
+
+ultralytics classification
+    val/ant/6.png val/bee/7.png train/ant/1.png train/ant/2.png train/bee/3.png test/ant/4.png
+    test/bee/5.png
+    = train: 2 ant, 1 bee; val: 1 ant, 1 bee; test: 1 ant, 1 bee
+
+wrapper folder
+    __MACOSX/dataset/train/ant/1.png dataset/train/ant/1.png dataset/train/ant/2.png
+    dataset/train/bee/3.png dataset/test/ant/4.png dataset/test/bee/5.png
+    Thumbs.db:
+    dataset/.DS_Store:
+    dataset/train/ant/desktop.ini:
+    = train: 2 ant, 1 bee; test: 1 ant, 1 bee
+    - ROOT holds one folder, whose content is read; found: dataset/test, dataset/train
+
+several wrapper folders
+    archive/insects-v2/images/ant/1.png archive/insects-v2/images/bee/2.png
+    = train: 1 ant, 1 bee
+    - ROOT holds one folder, whose content is read; found: archive/insects-v2/images/ant,
+      archive/insects-v2/images/bee
+
+one class with one folder is no wrapper
+    ant/2021/1.png ant/2021/2.png
+    = train: 2 ant
+
+classes beside test
+    ant/1.png bee/2.png Test/ant/3.png
+    ! ROOT holds class folders and a folder Test; move the class folders into ROOT/train (a
+      class must not be called Test)
+
+kaggle test without classes
+    train/ant/1.png train/ant/2.png train/bee/3.png test/4.png test/5.png
+    = train: 2 ant, 1 bee
+    - the images in test have no class of train: 2 left out; classify them with tutelage
+      predict, or move them into unlabeled to learn from them
+
+keras test in one folder of no class
+    train/ant/1.png train/bee/3.png test/unknown/4.png
+    = train: 1 ant, 1 bee
+    - the images in test/unknown have no class of train: 1 left out; classify them with tutelage
+      predict, or move them into unlabeled to learn from them
+
+kaggle folders twice
+    train/train/ant/1.png train/train/bee/2.png test/test/3.png
+    = train: 1 ant, 1 bee
+    - the images in test/test have no class of train: 1 left out; classify them with tutelage
+      predict, or move them into unlabeled to learn from them
+
+intel image classification
+    seg_train/seg_train/ant/1.png seg_train/seg_train/bee/1.png seg_test/seg_test/ant/1.png
+    seg_pred/seg_pred/1.png
+    ! ROOT holds seg_test and seg_train, which look like splits, not classes; call them train,
+      val and test, with class folders in them, or give a table with the columns image and label
+
+classes that differ in case
+    train/Cat/1.png train/dog/2.png test/cat/3.png
+    ! ROOT: the classes 'Cat' and 'cat' differ only in case or spaces; give both the same name,
+      or one of them another
+
+letters as classes
+    train/A/1.png train/a/2.png train/b/3.png
+    = train: 1 A, 1 a, 1 b
+
+yolo boxes
+    train/images/1.png
+    data.yaml: names: [ant, bee]
+    train/labels/1.txt: 0 0.5 0.5 0.1 0.1
+    ! ROOT/train holds images and labels, which look like boxes or masks of objects (YOLO, VOC,
+      COCO); tutelage learns one class for each image. Put the images into class folders
+      (train/<class>/*.jpg), or give a table with the columns image and label
+
+ultralytics boxes
+    images/train/1.png images/val/2.png
+    labels/train/1.txt: 0 0.5 0.5 0.1 0.1
+    ! ROOT holds images and labels, which look like boxes or masks of objects (YOLO, VOC, COCO);
+      tutelage learns one class for each image. Put the images into class folders
+      (train/<class>/*.jpg), or give a table with the columns image and label
+
+voc
+    VOC2012/JPEGImages/1.png
+    VOC2012/Annotations/1.xml: <annotation/>
+    ! ROOT/VOC2012 holds JPEGImages and Annotations, which look like boxes or masks of objects
+      (YOLO, VOC, COCO); tutelage learns one class for each image. Put the images into class
+      folders (train/<class>/*.jpg), or give a table with the columns image and label
+
+masks
+    images/1.png masks/1.png
+    ! ROOT holds images and masks, which look like boxes or masks of objects (YOLO, VOC, COCO);
+      tutelage learns one class for each image. Put the images into class folders
+      (train/<class>/*.jpg), or give a table with the columns image and label
+
+zip file
+    photos.zip:
+    < photos.zip
+    ! ROOT/photos.zip is packed; unpack it first, and give the folder
+
+tar gz
+    photos.tar.gz:
+    < photos.tar.gz
+    ! ROOT/photos.tar.gz is packed; unpack it first, and give the folder
+
+folder of a zip
+    photos.zip:
+    ! no images in ROOT, but ROOT/photos.zip; unpack it first
+
+a class called train
+    bus/1.png car/2.png train/3.png
+    ! ROOT/train holds no class folders, but bus lies beside it; move the class folders into
+      ROOT/train (a class must not be called train), or give a table with the columns image and
+      label
+
+images alone
+    1.png 2.png
+    = train: 2 -
+
+photos beside test
+    1.png 2.png test/ant/3.png test/bee/4.png
+    runs/1/report.html:
+    = train: 2 -; test: 1 ant, 1 bee
+    - 2 images beside test (first: ROOT/1.png): taken as unlabelled images to learn from
+
+an image beside the classes of test is not learned from
+    1.png test/ant/3.png test/5.png val/ant/4.png
+    = train: 1 -; val: 1 ant; test: 1 ant
+    - 1 image beside test and val (first: ROOT/1.png): taken as unlabelled images to learn from
+    - 1 image outside a class folder (first: ROOT/test/5.png): left out; move such images into a
+      class folder or into unlabeled
+
+a picture for the reader beside unlabeled
+    readme.png unlabeled/1.png test/ant/3.png
+    = train: 1 -; test: 1 ant
+    - 1 image outside a class folder (first: ROOT/readme.png): left out; move such images into a
+      class folder or into unlabeled
+
+a folder beside train with a slip in its name
+    raw/3.png unlabled/4.png train/ant/1.png train/bee/2.png
+    = train: 1 ant, 1 bee
+    - folder raw is left out: beside train only unlabeled, val and test are read
+    - folder unlabled is left out: beside train only unlabeled, val and test are read; did you
+      mean unlabeled by unlabled?
+
+a slip beside classes
+    ant/1.png tests/2.png unlabled/3.png
+    = train: 1 ant, 1 tests, 1 unlabled
+    - folder unlabled is taken for a class; did you mean unlabeled by unlabled?
+
+a slip beside test
+    unlabled/1.png test/ant/3.png
+    ! ROOT holds class folders and a folder test; move the class folders into ROOT/train (a
+      class must not be called test); did you mean unlabeled by unlabled?
+
+csv with other column names
+    1.png 2.png 3.png
+    x.csv: Filename,Class | 1.png,ant | 2.png,ant | 3.png,bee
+    < x.csv
+    = train: 2 ant, 1 bee
+
+kaggle birds
+    train/ANT/1.png valid/BEE/2.png test/ANT/3.png
+    birds.csv: class id,filepaths,labels,data set,scientific name |
+      0,train/ANT/1.png,ant,train,A | 1,valid/BEE/2.png,bee,valid,B |
+      0,test/ANT/3.png,ant,test,A
+    < birds.csv
+    = train: 1 ant; val: 1 bee; test: 1 ant
+
+splits in a column with other names
+    1.png 2.png 3.png
+    x.csv: image,label,split | 1.png,ant,Training | 2.png,bee, | 3.png,bee,Unlabeled
+    < x.csv
+    = train: 1 ant, 1 bee, 1 -
+
+two label columns
+    1.png
+    x.csv: file,class,category | 1.png,ant,insect
+    < x.csv
+    ! ROOT/x.csv has several columns that may hold what --label-column names: class, category;
+      choose one, as in --label-column 'class'
+
+two label columns and the option
+    1.png 2.png
+    x.csv: file,class,category | 1.png,ant,insect | 2.png,owl,bird
+    < x.csv label_column=category
+    = train: 1 bird, 1 insect
+
+columns in another language
+    1.png 2.png
+    x.csv: foto;art | 1.png;ant | 2.png;bee
+    < x.csv image_column=foto label_column=Art
+    = train: 1 ant, 1 bee
+
+an option that names no column
+    1.png
+    x.csv: file,class | 1.png,ant
+    < x.csv label_column=Art
+    ! ROOT/x.csv has no column Art (--label-column); found: file, class
+
+no header
+    1.png 2.png
+    x.csv: 1.png,ant | 2.png,bee
+    < x.csv
+    = train: 1 ant, 1 bee
+    - ROOT/x.csv has no header; its columns are taken as image, label
+
+utf 16 with tabs
+    1.png 2.png
+    x.csv [utf-16]: image<tab>label | 1.png<tab>ant | 2.png<tab>bee
+    < x.csv
+    = train: 1 ant, 1 bee
+
+tsv with a mark
+    1.png 2.png
+    x.tsv [utf-8-sig]: image<tab>label | 1.png<tab>ant | 2.png<tab>bee
+    < x.tsv
+    = train: 1 ant, 1 bee
+
+cp949
+    1.png 2.png
+    x.csv [cp949]: image,label | 1.png,개미 | 2.png,꿀벌
+    < x.csv
+    = train: 1 개미, 1 꿀벌
+    - ROOT/x.csv is not UTF-8 and is read as CP949 (Korean Windows), which gives '개미'; if that
+      is wrong, save it as CSV UTF-8
+
+windows 1252
+    1.png 2.png 3.png
+    x.csv [cp1252]: image,label | 1.png,Käfer | 2.png,Ölfliege | 3.png,größer
+    < x.csv
+    = train: 1 Käfer, 1 größer, 1 Ölfliege
+    - ROOT/x.csv is not UTF-8 and is read as Windows-1252 (Western Europe), which gives 'Käfer';
+      if that is wrong, save it as CSV UTF-8
+
+isic ids without suffix
+    ISIC_images/ISIC_0001.jpg ISIC_images/ISIC_0002.jpg ISIC_images/ISIC_0003.JPG
+    x.csv: image_id,diagnosis | ISIC_0001,ant | ISIC_0002,bee | ISIC_0003,bee
+    < x.csv
+    = train: 1 ant, 2 bee
+    - the images of ROOT/x.csv lie elsewhere, and were found (first:
+      ROOT/ISIC_images/ISIC_0001.jpg)
+
+ids in two folders go by the tables split
+    train/1.png train/2.png test/1.png test/2.png
+    train.csv: id,label | 1,ant | 2,bee
+    < train.csv
+    = train: 1 ant, 1 bee
+    - the images of ROOT/train.csv lie elsewhere, and were found (first: ROOT/train/1.png)
+
+ids in two folders
+    small/1.png large/1.png
+    labels.csv: id,label | 1,ant
+    < labels.csv
+    ! ROOT/labels.csv: 1 may be large/1.png or small/1.png in ROOT; give the folder that the
+      listed paths start from with --image-root, or list it with its suffix
+
+ids in two folders and the option
+    small/1.png small/2.png large/1.png large/2.png
+    labels.csv: id,label | 1,ant | 2,bee
+    < labels.csv image_root=ROOT/large
+    = train: 1 ant, 1 bee
+
+paths of another machine
+    train/ant/1.png train/bee/1.png
+    x.csv: image,label | C:\Users\kim\photos\ant\1.png,ant | C:\Users\kim\photos\bee\1.png,bee
+    < x.csv
+    = train: 1 ant, 1 bee
+    - the images of ROOT/x.csv lie elsewhere, and were found (first: ROOT/train/ant/1.png)
+
+a regression target
+    0.png 1.png 2.png 3.png 4.png 5.png 6.png 7.png 8.png 9.png 10.png 11.png
+    x.csv: Id,target | 0.png,0.0 | 1.png,1.5 | 2.png,3.0 | 3.png,4.5 | 4.png,6.0 | 5.png,7.5 |
+      6.png,9.0 | 7.png,10.5 | 8.png,12.0 | 9.png,13.5 | 10.png,15.0 | 11.png,16.5
+    < x.csv
+    ! ROOT/x.csv: column target holds 12 different values, among them 1.5; tutelage learns
+      classes, not amounts. If this is the wrong column, choose the column of the classes with
+      --label-column; otherwise put the amounts into a few classes
+
+a label that is an id
+    0.png 1.png 2.png 3.png 4.png 5.png 6.png 7.png 8.png 9.png 10.png 11.png
+    x.csv: file,label | 0.png,patient0 | 1.png,patient1 | 2.png,patient2 | 3.png,patient3 |
+      4.png,patient4 | 5.png,patient5 | 6.png,patient6 | 7.png,patient7 | 8.png,patient8 |
+      9.png,patient9 | 10.png,patient10 | 11.png,patient11
+    < x.csv
+    ! ROOT/x.csv: column label holds another value in each of its 12 rows (first: patient0), so
+      these are no classes; choose the column of the classes with --label-column
+
+a label that may mean none
+    1.png 2.png 3.png
+    x.csv: image,label | 1.png,ant | 2.png,bee | 3.png,NA
+    < x.csv
+    ! ROOT/x.csv: column label holds 'NA' in 1 rows; if that means no label, leave these cells
+      empty, and if it is a class, give it another name
+
+labels that differ in case
+    1.png 2.png
+    x.csv: image,label | 1.png,Ant | 2.png,ant
+    < x.csv
+    ! ROOT/x.csv: the classes 'Ant' and 'ant' differ only in case or spaces; give both the same
+      name, or one of them another
+
+a spreadsheet
+    labels.xlsx:
+    < labels.xlsx
+    ! ROOT/labels.xlsx is a spreadsheet; save it as CSV UTF-8
+
+kaggle folder
+    train/a1.jpg train/a2.jpg train/a3.jpg test/b1.jpg
+    train.csv: image_id,label | a1,ant | a2,bee | a3,bee
+    sample_submission.csv: image_id,label | b1,ant
+    = train: 1 ant, 2 bee
+    - the classes are those in ROOT/train.csv
+    - the images of ROOT/train.csv lie elsewhere, and were found (first: ROOT/train/a1.jpg)
+    - 1 image in ROOT is not listed (first: test/b1.jpg): left out; classify such images with
+      tutelage predict, or move them into unlabeled to learn from them
+
+kaggle folder with other names and a pool
+    unlabeled/c1.jpg train_images/a1.jpg train_images/a2.jpg train_images/a3.jpg
+    test_images/b1.jpg
+    train.csv: image_id,label | a1,ant | a2,bee | a3,bee
+    sample_submission.csv: image_id,label | b1,ant
+    = train: 1 ant, 2 bee, 1 -
+    - the classes are those in ROOT/train.csv
+    - the images of ROOT/train.csv lie elsewhere, and were found (first:
+      ROOT/train_images/a1.jpg)
+    - 1 image in ROOT is not listed (first: unlabeled/c1.jpg): taken as unlabelled
+    - 1 image in ROOT is not listed (first: test_images/b1.jpg): left out; classify such images
+      with tutelage predict, or move them into unlabeled to learn from them
+
+kaggle folder in a wrapper
+    cassava/train_images/a1.jpg cassava/train_images/a2.jpg cassava/train_images/a3.jpg
+    cassava/test_images/b1.jpg
+    cassava/train.csv: image_id,label | a1,ant | a2,bee | a3,bee
+    cassava/sample_submission.csv: image_id,label | b1,ant
+    = train: 1 ant, 2 bee
+    - the classes are those in ROOT/cassava/train.csv
+    - the images of ROOT/cassava/train.csv lie elsewhere, and were found (first:
+      ROOT/cassava/train_images/a1.jpg)
+    - 1 image in ROOT is not listed (first: cassava/test_images/b1.jpg): left out; classify such
+      images with tutelage predict, or move them into unlabeled to learn from them
+
+a table for each split
+    train/1.png train/2.png test/1.png
+    train.csv: file,label | 1.png,ant | 2.png,bee
+    test.csv: file,label | 1.png,ant
+    = train: 1 ant, 1 bee; test: 1 ant
+    - the classes are those in ROOT/test.csv, ROOT/train.csv
+    - the images of ROOT/test.csv lie elsewhere, and were found (first: ROOT/test/1.png)
+    - the images of ROOT/train.csv lie elsewhere, and were found (first: ROOT/train/1.png)
+
+a table of a few of the images
+    images/0.png images/1.png images/2.png images/3.png val_images/5.png val_images/6.png
+    labels.csv: file,label,split | images/0.png,ant, | images/1.png,bee,train |
+      val_images/5.png,ant,val
+    = train: 1 ant, 1 bee, 2 -; val: 1 ant
+    - the classes are those in ROOT/labels.csv
+    - 2 images in ROOT are not listed (first: images/2.png): taken as unlabelled
+    - 1 image in ROOT is not listed (first: val_images/6.png): left out; classify such images
+      with tutelage predict, or move them into unlabeled to learn from them
+
+two tables for one split
+    images/1.png
+    a.csv: file,label | 1.png,ant
+    b.csv: file,label | 1.png,bee
+    ! ROOT/a.csv and ROOT/b.csv both list images of train with labels; give the one you mean
+      instead of the folder, or move the other one away
+
+image folder with metadata csv
+    1.png 2.png
+    metadata.csv: file_name,label | 1.png,ant | 2.png,bee
+    = train: 1 ant, 1 bee
+    - the classes are those in ROOT/metadata.csv
+
+image folder with metadata jsonl in its splits
+    train/1.png train/2.png test/1.png
+    train/metadata.jsonl: {"file_name": "1.png", "label": 0} | {"file_name": "2.png", "label":
+      1}
+    test/metadata.jsonl: {"file_name": "1.png", "label": 1}
+    = train: 1 0, 1 1; test: 1 1
+    - the classes are those in ROOT/test/metadata.jsonl, ROOT/train/metadata.jsonl
+
+image folder with captions
+    ant/1.png bee/2.png
+    metadata.csv: file_name,text | ant/1.png,an ant | bee/2.png,a bee
+    = train: 1 ant, 1 bee
+    - 1 other file is ignored (first: ROOT/metadata.csv)
+
+a table that says what the folders say
+    ant/1.png bee/2.png
+    labels.csv: file,label | ant/1.png,0 | bee/2.png,1
+    = train: 1 ant, 1 bee
+    - 1 other file is ignored (first: ROOT/labels.csv)
+
+a table that contradicts the folders
+    ant/1.png bee/2.png bee/3.png
+    labels.csv: file,label | ant/1.png,ant | bee/2.png,bee | bee/3.png,ant
+    ! ROOT holds folders, such as ant, that seem to be classes, but ROOT/labels.csv gives their
+      images other labels; give the table itself to use its labels, or move it away to use the
+      folders
+
+ham10000
+    part_1/1.jpg part_1/2.jpg part_2/3.jpg part_2/4.jpg
+    metadata.csv: lesion_id,image_id,class | x,1,ant | x,2,bee | y,3,ant | z,4,bee
+    = train: 2 ant, 2 bee
+    - the classes are those in ROOT/metadata.csv
+    - the images of ROOT/metadata.csv lie elsewhere, and were found (first: ROOT/part_1/1.jpg)
+
+predictions are no labels
+    ant/1.png bee/2.png
+    predictions.csv: image,label,confidence | ant/1.png,bee,0.5 | bee/2.png,ant,0.6
+    = train: 1 ant, 1 bee
+    - 1 other file is ignored (first: ROOT/predictions.csv)
+
+a table with columns that are not known
+    train/1.png train/2.png
+    train.csv: id,breed | 1,ant | 2,bee
+    = train: 2 -
+    - ROOT/train.csv has no columns that are called as images and labels are; found: id, breed;
+      name them with --image-column and --label-column
+    - 1 other file is ignored (first: ROOT/train.csv)
+
+a table with columns that the options name
+    train/1.png train/2.png
+    train.csv: id,breed | 1,ant | 2,bee
+    < label_column=breed
+    = train: 1 ant, 1 bee
+    - the classes are those in ROOT/train.csv
+    - the images of ROOT/train.csv lie elsewhere, and were found (first: ROOT/train/1.png)
+
+a table whose images are not there
+    1.png 2.png
+    labels.csv: image,label | 7.png,ant
+    ! ROOT/labels.csv: none of the 1 images exists (first: ROOT/7.png); paths are relative to
+      the manifest, and --image-root names another folder
+
+a list of images
+    1.png 2.png
+    list.csv: 1.png | 2.png
+    < list.csv
+    = train: 2 -
+    - ROOT/list.csv has no header; its columns are taken as image
+    - ROOT/list.csv has no column label, so its images are unlabelled; found: image;
+      --label-column can name another column
+
+an option without a table
+    train/ant/1.png train/bee/2.png
+    < label_column=breed
+    ! no table of images and labels in ROOT; take out --label-column
+
+a table with two label columns beside class folders
+    train/ant/1.png train/bee/2.png
+    insects.csv: file,class,category | train/ant/1.png,a,b
+    = train: 1 ant, 1 bee
+    - 1 other file is ignored (first: ROOT/insects.csv)
+
+a table of other images
+    train/ant/1.png train/bee/2.png
+    labels.csv: file,label | 7.png,ant
+    = train: 1 ant, 1 bee
+    - 1 other file is ignored (first: ROOT/labels.csv)
+"""
+PHOTO = encoded(Image.new("RGB", (1, 1)))
+
+
+def parsed():
+    blocks = re.sub(r"\n {5,}", " ", CASES.strip()).split("\n\n")
+    return [
+        pytest.param(list(map(str.strip, lines)), id=name)
+        for name, *lines in map(str.splitlines, blocks)
+    ]
+
+
+def built(root, lines):
+    """What a case says to lie in the folder; the lines that say what comes of it."""
+    said = []
+    for line in lines:
+        path, colon, rows = line.partition(":")
+        if line[0] in "<=-!":
+            said.append(line)
+        elif colon:
+            path, _, encoding = path.rstrip("]").partition(" [")
+            text = "".join(f"{row}\n" for row in rows.strip().replace("<tab>", "\t").split(" | "))
+            put(root / path, text.encode(encoding or "utf-8"))
+        else:
+            for name in line.split():
+                put(root / name, PHOTO)
+    return said
 
 
 def counts_of(catalog):
-    counts = {}
-    for label, split in by_name(catalog).values():
-        counts.setdefault(split, Counter())[label] += 1
-    return counts
+    counts = Counter((split, label or "-") for label, split in by_name(catalog).values())
+    of = {split: [] for split in ("train", "val", "test")}
+    for (split, label), count in sorted(counts.items(), key=lambda item: (item[0][1] == "-", item)):
+        of[split].append(f"{count} {label}")
+    return "; ".join(f"{split}: {', '.join(found)}" for split, found in of.items() if found)
 
 
-def options(asked, root):
-    return TableConfig(**{name: text.replace("ROOT", str(root)) for name, text in asked.items()})
+@pytest.mark.parametrize("lines", parsed())
+def test_a_layout_is_read_or_refused_in_one_line(lines, tmp_path):
+    said = built(tmp_path, lines)
+    data, asked = tmp_path, {}
+    if said[0].startswith("<"):
+        words = said.pop(0)[1:].replace("ROOT", str(tmp_path)).split()
+        asked = dict(word.split("=") for word in words if "=" in word)
+        data = tmp_path.joinpath(*(word for word in words if "=" not in word))
+    try:
+        catalog, _ = open_data(data, table=TableConfig(**asked))
+    except TutelageError as error:
+        found = [f"! {error}"]
+    else:
+        found = [f"= {counts_of(catalog)}", *(f"- {text}" for text in catalog.warnings)]
+        assert {catalog.source.read(row) for row in range(len(catalog))} == {PHOTO}
+    assert [text.replace(str(tmp_path), "ROOT") for text in found] == said
 
 
-@pytest.mark.parametrize(("build", "counts", "warnings", "asked"), READ)
-def test_a_layout_is_read(build, counts, warnings, asked, tmp_path):
-    catalog, _ = open_data(build(tmp_path), table=options(asked, tmp_path))
-    assert counts_of(catalog) == counts
-    assert [text.replace(str(tmp_path), "ROOT") for text in catalog.warnings] == warnings
-    assert {catalog.source.read(row) for row in range(len(catalog))} == {PHOTO}
+def test_tars_with_capitals(tmp_path):
+    write_tar(tmp_path / "Training-0.tar", [("1.png", PHOTO), ("1.cls", b"ant")])
+    write_tar(tmp_path / "Test-0.tar", [("2.png", PHOTO), ("2.cls", b"bee")])
+    write_tar(tmp_path / "Unlabeled-0.tar", [("3.png", PHOTO)])
+    catalog, _ = open_data(tmp_path)
+    assert counts_of(catalog) == "train: 1 ant, 1 -; test: 1 bee"
 
 
-@pytest.mark.parametrize(("build", "message", "asked"), REFUSED)
-def test_a_layout_is_refused_in_one_line(build, message, asked, tmp_path):
-    with pytest.raises(TutelageError) as error:
-        open_data(build(tmp_path), table=options(asked, tmp_path))
-    assert str(error.value).replace(str(tmp_path), "ROOT") == message
+def test_parquet_of_paths_or_bytes_with_other_names(tmp_path):
+    put(tmp_path / "1.png")
+    put(tmp_path / "2.png")
+    paths = {"File_Name": ["1.png", "2.png"], "Class": ["ant", "bee"]}
+    content = {"img": [PHOTO, PHOTO], "category": ["ant", "bee"]}
+    for columns in (paths, content):
+        catalog, _ = open_data(parquet(tmp_path / "x.parquet", columns))
+        assert counts_of(catalog) == "train: 1 ant, 1 bee"

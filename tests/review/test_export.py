@@ -104,27 +104,6 @@ def test_label_studio_may_export_the_annotated_tasks_alone(decided, photos, tmp_
     assert by_name(catalog) == wanted(photos, decided)
 
 
-def test_label_studio_s_small_exports_come_back(decided, photos, tmp_path):
-    written(decided, "label-studio")
-    records = []
-    for task in as_label_studio_returns(tasks_of(decided)):
-        if any(annotation["was_cancelled"] for annotation in task["annotations"]):
-            continue  # Label Studio leaves them out
-        record = {**task["data"], "id": task["id"], "annotator": 1, "annotation_id": 7,
-                  "created_at": "2026", "updated_at": "2026", "lead_time": None}  # fmt: skip
-        for annotation in task["annotations"]:
-            record["choice"] = annotation["result"][0]["value"]["choices"][0]
-        records.append(record)
-    back = returned(tmp_path / "min.json", records)
-    assert by_name(read_catalog(back)) == wanted(photos, decided)
-    columns = sorted({key for record in records for key in record})
-    with (tmp_path / "table.csv").open("w", newline="") as file:
-        rows = csv.DictWriter(file, columns, quoting=csv.QUOTE_NONNUMERIC)
-        rows.writeheader()
-        rows.writerows(records)
-    assert by_name(read_catalog(tmp_path / "table.csv")) == wanted(photos, decided)
-
-
 def test_a_correction_in_label_studio_wins(decided, photos, tmp_path):
     written(decided, "label-studio")
     tasks = [*as_label_studio_returns(tasks_of(decided))]

@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -19,7 +19,11 @@ from tutelage.data.catalog import split_of
 from tutelage.data.layout import as_text, files_below, is_image, split_words
 from tutelage.data.listing import Listing
 from tutelage.system.errors import TutelageError
+from tutelage.system.words import are, counted
 
+LEFT_OUT = (
+    "classify such images with tutelage predict, or move them into unlabeled to learn from them"
+)
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")  # a drive of Windows has one letter
 _UPLOADED = re.compile(r"(?:^|/)data/upload/(?:\d+/)?([^/]+)$")
 _HASH = re.compile(r"^[0-9a-f]{8}-")
@@ -36,12 +40,14 @@ class Found:
 class Images:
     """The image files below a folder, found by what a table or a tool calls them."""
 
-    def __init__(self, asked: str | None, own: Path) -> None:
+    def __init__(self, asked: str | None, own: Path, splits: Collection[str] = ()) -> None:
         """Look in ``--image-root``, or else in a file's ``own`` folder; TutelageError if neither.
 
-        What is listed is looked up here when it is asked for, and not before.
+        What is listed is looked up here when it is asked for, and not before. Of several images
+        that fit, those in a folder of these ``splits`` are meant.
         """
         self.root = own if asked is None else Path(asked)
+        self._splits = set(splits)
         if not self.root.is_dir():
             raise TutelageError(
                 f"--image-root {self.root} is not a folder; give the folder of the images"
@@ -52,11 +58,14 @@ class Images:
         for path in (file, str(self.root / path_in(image))):
             if path and os.path.isfile(path):
                 return Found(path, self._name(path))
-        fits = self.fits(image)
+        fits = self._fits(image)
+        if len(fits) > 1:
+            meant = [path for path in fits if split_words(os.path.dirname(path)) & self._splits]
+            fits = meant or fits
         if len(fits) > 1:
             raise TutelageError(
                 f"{image} may be {fits[0]} or {fits[1]} in {self.root}; give the folder that the "
-                "listed paths start from with --image-root"
+                "listed paths start from with --image-root, or list it with its suffix"
             )
         return self._found(fits[0]) if fits else None
 
@@ -76,7 +85,7 @@ class Images:
         every = map(self._found, self._paths)
         return [found for found in every if os.path.abspath(found.path) not in known]
 
-    def fits(self, image: str) -> list[str]:
+    def _fits(self, image: str) -> list[str]:
         """The paths below the folder that fit best what an image is called; one, if that is clear.
 
         A path fits whose end is the listed path, or the other way round: a folder may have been
@@ -95,14 +104,6 @@ class Images:
                 shared[path] = least
         most = max(shared.values(), default=0)
         return [path for path, count in shared.items() if count == most]
-
-    def homes(self, image: str) -> dict[str, list[str]]:
-        """The folders in which an image may lie -> what is called so there, several if unclear."""
-        depth, found = len(_parts(path_in(image))), defaultdict(list)
-        for path in self.fits(image):
-            parts = path.replace(os.sep, "/").split("/")
-            found["/".join(parts[:-depth])].append("/".join(parts[-depth:]))
-        return found
 
     @cached_property
     def _paths(self) -> list[str]:
@@ -130,64 +131,69 @@ class Images:
 
 
 def find_images(listing: Listing, table: Path, asked: str | None) -> None:
-    """Find the images of a table's listing, which are all in one folder if they are in none.
+    """Find the images of a table's listing.
 
-    They are looked for where the table says and, if none is there, in the folders below. Names get
-    the suffix of the file, and lose the folder of another machine.
+    They lie where the table says or, if none is there, in the folders below: then each is called
+    by its path there.
     """
-    images = Images(asked, table.parent)
-    start, names = images.root, [name.replace("\\", "/") for name in listing.names]
-    listing.names, listing.paths = names, [str(start / name) for name in names]
-    if not names or any(map(os.path.isfile, listing.paths)):
+    images = Images(asked, table.parent, split_words(table.stem) or {"train"})
+    listing.names = [name.replace("\\", "/") for name in listing.names]
+    listing.paths = [str(images.root / name) for name in listing.names]
+    if not listing.names or any(map(os.path.isfile, listing.paths)):
         return
-    names = _without_common_folder(names)
-    homes = [images.homes(name) for name in names]
-    if not any(homes):
+    try:
+        found = [images.find(name) for name in listing.names]
+        if not any(found):
+            found = [images.find(name) for name in _without_common_folder(listing.names)]
+    except TutelageError as error:
+        raise TutelageError(f"{table}: {error}") from error
+    there = [image for image in found if image is not None]
+    if not there:
         raise TutelageError(
-            f"{table}: none of the {len(names)} images exists (first: {listing.paths[0]}); paths "
-            f"are relative to {'the manifest' if asked is None else start}, and --image-root names "
-            "another folder"
+            f"{table}: none of the {len(found)} images exists (first: {listing.paths[0]}); paths "
+            f"are relative to {'the manifest' if asked is None else images.root}, and --image-root "
+            "names another folder"
         )
-    chosen = _chosen(table, homes)
-    for row, (name, of) in enumerate(zip(names, homes, strict=True)):
-        home = next((home for home in chosen if home in of), chosen[0])
-        fits = sorted(of.get(home, [name]))
-        if len(fits) > 1:
-            raise TutelageError(
-                f"{table}: {name} may be {fits[0]} or {fits[1]} in {start / home}; write the "
-                "suffix in the table as well, or name a folder that holds only one with "
-                "--image-root"
-            )
-        listing.names[row], listing.paths[row] = fits[0], str(start / home / fits[0])
-    if chosen != [""]:
-        shown = ", ".join(str(start / home) for home in chosen[:5])
-        listing.warnings.insert(0, f"the images of {table} were found in {shown}")
+    said = Path(listing.paths[found.index(there[0])])
+    for row, image in enumerate(found):
+        if image is not None:
+            listing.names[row], listing.paths[row] = image.name, image.path
+    if said.parent != Path(there[0].path).parent:  # and not only its suffix was missing
+        listing.warnings.insert(
+            0, f"the images of {table} lie elsewhere, and were found (first: {there[0].path})"
+        )
 
 
 def _without_common_folder(names: list[str]) -> list[str]:
-    """Paths that are all whole, without the folder that all of them lie in."""
+    """Whole paths, as another machine has them, without the folder that all of them lie in."""
     if not all(PureWindowsPath(name).root for name in names):  # knows / and drives
         return names
     common = os.path.commonpath([name.rpartition("/")[0] + "/" for name in names])
     return [name.removeprefix(common).lstrip("/") for name in names]
 
 
-def _chosen(table: Path, homes: Sequence[Collection[str]]) -> list[str]:
-    """The folder that holds all images that exist, or those that hold a part each."""
-    counts = Counter(home for of in homes for home in of)
-    wanted = sum(map(bool, homes))
-    if counts.total() == wanted:
-        return [home for home, _ in counts.most_common()]
-    whole = [home for home, count in counts.items() if count == wanted]
-    splits = split_words(table.stem) or {"train"}
-    if len(whole) > 1:
-        whole = [home for home in whole if split_words(home) & splits]
-    if len(whole) != 1:
-        raise TutelageError(
-            f"images that {table} names lie in several folders: {', '.join(sorted(counts)[:5])}; "
-            "say which one with --image-root"
-        )
-    return whole
+def add_unlisted(
+    listing: Listing,
+    images: Images,
+    left_out: Iterable[str],
+    is_pool: Callable[[Found], bool],
+    mend: str = LEFT_OUT,
+) -> None:
+    """Add the images that are not listed as an unlabelled pool, or say that they are left out.
+
+    Those at the paths ``left_out`` a person has left out, which takes no words.
+    """
+    pool, rest = [], []
+    for other in images.besides([*listing.paths, *left_out]):
+        (pool if is_pool(other) else rest).append(other)
+    for other in pool:
+        listing.add(other.name, other.path)
+    for others, done in ((pool, "taken as unlabelled"), (rest, f"left out; {mend}")):
+        if others:
+            listing.warnings.append(
+                f"{counted(len(others), 'image')} in {images.root} {are(len(others))} not listed "
+                f"(first: {others[0].name}): {done}"
+            )
 
 
 def path_in(image: str) -> str:

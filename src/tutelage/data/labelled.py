@@ -14,12 +14,11 @@ from pathlib import Path
 from tutelage.data import textfile
 from tutelage.data.catalog import Catalog, split_of
 from tutelage.data.header import has_columns
-from tutelage.data.images import find_images
+from tutelage.data.images import Found, Images, add_unlisted, find_images
 from tutelage.data.layout import as_text, files_below, is_image, levels, split_words, visible
 from tutelage.data.listing import Given, Listing
 from tutelage.data.manifest import text_rows
 from tutelage.system.errors import TutelageError
-from tutelage.system.words import are, counted
 
 
 def fits(given: Given) -> bool:
@@ -30,10 +29,10 @@ def fits(given: Given) -> bool:
 def read(given: Given) -> Catalog | None:
     """The catalog of a folder whose images stand in a table; None if the folders are the classes.
 
-    The table has the columns of images and labels, and it lists images that lie below its own
-    folder. Other images beside those, and in a folder ``unlabeled``, are a pool; the rest is left
-    out. TutelageError where a table contradicts itself, two tables are for one split, or the table
-    gives the images other classes than the folders do.
+    The table has the columns of images and labels. Other images beside those of training, and in
+    a folder ``unlabeled``, are a pool; the rest is left out. TutelageError where a table
+    contradicts itself, two tables are for one split, or the table gives the images other classes
+    than the folders do.
     """
     for place in levels(given.path):
         if tables := [(path, of) for path, of in _files(place) if _lists_labels(path, given)]:
@@ -60,7 +59,18 @@ def read(given: Given) -> Catalog | None:
     if _says_what_folders_say(found, place, shown):
         return None
     found.warnings.insert(0, f"the classes are those in {shown}")
-    _add_rest(found, place, given.path)
+    homes = {
+        os.path.dirname(os.path.abspath(path))
+        for path, split in zip(found.paths, found.splits, strict=True)
+        if split_of(split) not in ("val", "test")
+    }
+
+    def is_pool(image: Found) -> bool:
+        path = Path(os.path.abspath(image.path))
+        named = any(split_of(part) == "" for part in image.name.split("/")[:-1])
+        return named or str(path.parent) in homes
+
+    add_unlisted(found, Images(None, given.path), [], is_pool)
     return found.catalog(given.path)
 
 
@@ -125,38 +135,6 @@ def _says_what_folders_say(found: Listing, place: Path, tables: str) -> bool:
         "their images other labels; give the table itself to use its labels, or move it away to "
         "use the folders"
     )
-
-
-def _add_rest(found: Listing, place: Path, root: Path) -> None:
-    """Look at the images in no table: those beside training images, or in a pool, are a pool.
-
-    The others, such as Kaggle's test images, are left out.
-    """
-    listed = dict(zip(map(os.path.abspath, found.paths), found.splits, strict=True))
-    held_out = ("val", "test")
-    homes = {os.path.dirname(p) for p, split in listed.items() if split_of(split) not in held_out}
-    beside, left_out = 0, []
-    for path in filter(is_image, files_below(place, [])):
-        whole = os.path.abspath(path)
-        if whole in listed:
-            continue
-        pool = any(split_of(part) == "" for part in Path(path).relative_to(place).parts[:-1])
-        if not pool and os.path.dirname(whole) not in homes:
-            left_out.append(path)
-            continue
-        beside += not pool
-        found.add(_name(path, root), path)
-    if beside:
-        found.warnings.append(
-            f"{counted(beside, 'image')} beside those of the table {are(beside)} in no table: "
-            "taken as unlabelled"
-        )
-    if left_out:
-        found.warnings.append(
-            f"{counted(len(left_out), 'image')} {are(len(left_out))} in no table (first: "
-            f"{left_out[0]}): left out; classify such images with tutelage predict, or move "
-            "them into unlabeled to learn from them"
-        )
 
 
 def _class_folder(path: str, place: Path) -> str:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from tutelage.config import TableConfig, option
-from tutelage.data import textfile
 from tutelage.data.catalog import Catalog, make_catalog
 from tutelage.data.layout import files_below, is_image
 from tutelage.data.sources import FileSource
@@ -45,14 +44,6 @@ class Given:
                 return {"image"}
             found.add(os.path.splitext(file)[1])
         return found
-
-    @cached_property
-    def columns(self) -> set[str]:
-        """The columns of a CSV file; TutelageError if it is no text."""
-        if self.suffix != ".csv":
-            return set()
-        with textfile.opened(self.path) as table:
-            return {*table.names}
 
     @cached_property
     def json(self) -> Any:

@@ -28,14 +28,6 @@ def test_json_of_nobody_is_refused(tmp_path, content, message):
     assert len(str(caught.value)) < 600
 
 
-def test_a_table_of_label_studio_is_known_by_its_columns_and_others_stay_manifests(tmp_path):
-    put(tmp_path / "a.jpg")
-    put(tmp_path / "b.jpg")
-    rows = b"annotation_id,annotator,choice,image,lead_time\n1,1,x,a.jpg,2\n2,1,y,b.jpg,2\n"
-    assert read_catalog(put(tmp_path / "m.csv", rows)).classes == ("x", "y")
-    assert read_catalog(put(tmp_path / "m.csv", b"image,label\na.jpg,z\n")).classes == ("z",)
-
-
 def test_a_file_of_a_common_name_does_not_make_a_folder_an_export(tmp_path):
     put(tmp_path / "ants/a.jpg")
     put(tmp_path / "bees/b.jpg")
@@ -44,7 +36,7 @@ def test_a_file_of_a_common_name_does_not_make_a_folder_an_export(tmp_path):
 
 
 def test_the_root_of_the_images_must_be_there(tmp_path):
-    path = put(tmp_path / "x.json", b'[{"image": "a.jpg"}]')
+    path = put(tmp_path / "x.json", b'[{"data": {"image": "a.jpg"}}]')
     with pytest.raises(TutelageError, match=r"--image-root .*/no is not a folder"):
         read_catalog(path, TableConfig(image_root=str(tmp_path / "no")))
 
@@ -77,7 +69,7 @@ def test_images_that_are_not_listed_are_a_pool_only_where_asked_for(tmp_path):
     alone = catalog(tmp_path, Annotated("a.jpg", CAT))
     assert alone.names == ("a.jpg",)
     assert alone.warnings == (
-        f"3 images in {tmp_path} are not listed (first: b.jpg) and left out; --image-root "
+        f"3 images in {tmp_path} are not listed (first: b.jpg): left out; --image-root "
         f"{tmp_path} takes them as unlabelled",
     )
     pooled = catalog(tmp_path, Annotated("a.jpg", CAT), pool=True)
@@ -87,8 +79,9 @@ def test_images_that_are_not_listed_are_a_pool_only_where_asked_for(tmp_path):
         "sub/c.jpg": (None, "train"),
     }
     assert pooled.warnings == (
-        "2 images are not listed: taken as unlabelled",
-        "1 image of val or test is not listed (first: test/d.jpg) and left out",
+        f"2 images in {tmp_path} are not listed (first: b.jpg): taken as unlabelled",
+        f"1 image in {tmp_path} is not listed (first: test/d.jpg): left out; classify such images "
+        "with tutelage predict, or move them into unlabeled to learn from them",
     )
 
 
@@ -110,10 +103,13 @@ def test_an_image_that_is_listed_twice_has_all_its_labels(tmp_path):
             [Annotated("b.jpg", CAT), Annotated("c.jpg")],
             "none of the 2 images is found.*: b.jpg",
         ),
-        ([Annotated("1.jpg"), Annotated("1.jpg", split="test")], "in train and in test; keep one"),
+        (
+            [Annotated("1.jpg"), Annotated("1.jpg", split="test")],
+            r"more than once \(first: 1.jpg\)",
+        ),
         (
             [Annotated("photos/cat/1.jpg", CAT), Annotated("photos/dog/1.jpg", CAT)],
-            r"cat/1.jpg and photos/dog/1.jpg would both be .*1.jpg",
+            "1 image is listed more than once .first: 1.jpg",
         ),
         ([Annotated("1.jpg", CAT, "Part 2")], "unknown split 'Part 2'"),
     ],

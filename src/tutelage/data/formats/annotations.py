@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tutelage.data.catalog import Catalog, split_of
-from tutelage.data.images import Images, split_by_folder
+from tutelage.data.images import LEFT_OUT, Images, add_unlisted, split_by_folder
 from tutelage.data.listing import Given, Listing
 from tutelage.system.errors import TutelageError
-from tutelage.system.words import are, counted
+from tutelage.system.words import counted
 
 _Kind = TypeVar("_Kind")
 _WORDS: dict[type, str] = {dict: "an object", list: "a list", str: "a text", int: "a whole number"}
@@ -70,14 +70,6 @@ def _below(folder: str, item: Annotated) -> Annotated:
     return replace(item, image=f"{folder}/{item.image}", split=item.split or folder)
 
 
-@dataclass(frozen=True)
-class _Row:
-    path: str
-    labels: frozenset[str]
-    split: str
-    image: str  # as it is listed
-
-
 def catalog_of(given: Given, listed: Annotations) -> Catalog:
     """The catalog of what is listed in a file, whose images lie beside it or in --image-root.
 
@@ -87,26 +79,43 @@ def catalog_of(given: Given, listed: Annotations) -> Catalog:
     """
     where, asked = str(given.path), given.asked.image_root or None
     images = Images(asked, given.path if given.is_folder else given.path.parent)
-    if not listed.images:
-        raise TutelageError(f"{where} lists no images")
-    rows, missing = _find(where, listed.images, images)
-    if len(missing) == len(listed.images):
+    found, missing = Listing(warnings=[*listed.warnings]), []
+    # An image that is listed twice has all its labels; two images of one name are refused later.
+    rows: dict[tuple[str, str, str], Annotated] = {}
+    for item in listed.images:
+        there = images.find(item.image, item.file)
+        if there is None:
+            missing.append(item.image)
+            there = images.absent(item.image)
+        name, known = item.name or there.name, split_of(item.split)
+        # A split that nobody knows stays as it is, for the catalog to refuse.
+        split = (item.split.strip() if known is None else known or "train") or split_by_folder(name)
+        key = name, item.image, split or "train"
+        labels = item.labels | rows[key].labels if key in rows else item.labels
+        rows[key] = Annotated(item.image, labels, split, name, there.path)
+    if missing and len(missing) == len(listed.images):
         raise TutelageError(
             f"{where}: none of the {len(missing)} images is found in {images.root} (first: "
             f"{missing[0]}); give the folder that holds them with --image-root"
         )
-    found = Listing(warnings=[*listed.warnings])
     if missing:
         found.warnings.append(
             f"{len(missing)} of the {len(listed.images)} images that {where} lists are missing "
             f"(first: {missing[0]}); restore them, or give their folder with --image-root"
         )
-    found.warnings += _check_several(where, rows)
-    for name, row in rows.items():
+    found.warnings += _check_several(where, [*rows.values()])
+    for row in rows.values():
         label = next(iter(row.labels)) if len(row.labels) == 1 else ""
-        found.add(name, row.path, label, row.split)
-    left_out = filter(None, (images.find(item.image, item.file) for item in listed.left_out))
-    _add_unlisted(found, images, [item.path for item in left_out], pool=bool(asked))
+        found.add(row.name, row.file, label, row.split)
+    if found.names:
+        left_out = filter(None, (images.find(item.image, item.file) for item in listed.left_out))
+        add_unlisted(
+            found,
+            images,
+            [item.path for item in left_out],
+            lambda other: bool(asked) and split_by_folder(other.name) not in ("val", "test"),
+            LEFT_OUT if asked else f"--image-root {images.root} takes them as unlabelled",
+        )
     return found.catalog(where)
 
 
@@ -118,76 +127,16 @@ def expect(value: Any, kind: type[_Kind], where: str) -> _Kind:
     return value
 
 
-def _find(
-    where: str, listed: Iterable[Annotated], images: Images
-) -> tuple[dict[str, _Row], list[str]]:
-    """The images by their names in the catalog, and those that are missing, as they are listed."""
-    rows: dict[str, _Row] = {}
-    missing = []
-    for item in listed:
-        found = images.find(item.image, item.file)
-        if found is None:
-            missing.append(item.image)
-            found = images.absent(item.image)
-        name, known = item.name or found.name, split_of(item.split)
-        # A split that nobody knows stays as it is, for the catalog to refuse.
-        split = (item.split.strip() if known is None else known or "train") or split_by_folder(name)
-        row = _Row(found.path, item.labels, split, item.image)
-        rows[name] = _merged(where, rows[name], row) if name in rows else row
-    return rows, missing
-
-
-def _merged(where: str, first: _Row, second: _Row) -> _Row:
-    """One image that is listed twice: with all its labels."""
-    if first.image != second.image:
-        raise TutelageError(
-            f"{where}: {first.image} and {second.image} would both be {first.path}; put the images "
-            "into folders as they are listed, or give the right folder with --image-root"
-        )
-    splits = [row.split or "train" for row in (first, second)]
-    if splits[0] != splits[1]:
-        raise TutelageError(
-            f"{where} lists {first.image} in {splits[0]} and in {splits[1]}; keep one"
-        )
-    return replace(first, labels=first.labels | second.labels)
-
-
-def _check_several(where: str, rows: dict[str, _Row]) -> list[str]:
+def _check_several(where: str, rows: Sequence[Annotated]) -> list[str]:
     """What is to say about images with several labels, which are refused if they are the most."""
-    several = [(name, row.labels) for name, row in rows.items() if len(row.labels) > 1]
+    several = [row for row in rows if len(row.labels) > 1]
     if not several:
         return []
-    name, labels = several[0]
-    count = counted(len(several), "image")
-    first = f"{count} with several labels (first: {name}: {', '.join(sorted(labels))})"
-    if len(several) > sum(len(row.labels) == 1 for row in rows.values()):
+    first, count = several[0], counted(len(several), "image")
+    said = f"{count} with several labels (first: {first.name}: {', '.join(sorted(first.labels))})"
+    if len(several) > sum(len(row.labels) == 1 for row in rows):
         raise TutelageError(
-            f"{where}: {first}; tutelage gives an image one class; keep the one that matters, "
+            f"{where}: {said}; tutelage gives an image one class; keep the one that matters, "
             "or learn each class by itself, with the classes yes and no"
         )
-    return [f"{first}: taken as unlabelled; give each one label"]
-
-
-def _add_unlisted(found: Listing, images: Images, left_out: Iterable[str], *, pool: bool) -> None:
-    """Add the images that are not listed as an unlabelled pool, or say that they are left out."""
-    others = images.besides([*found.paths, *left_out])
-    if not pool:
-        if others:
-            found.warnings.append(
-                f"{counted(len(others), 'image')} in {images.root} {are(len(others))} not listed "
-                f"(first: {others[0].name}) and left out; --image-root {images.root} takes them "
-                "as unlabelled"
-            )
-        return
-    held_out = [other for other in others if split_by_folder(other.name) in ("val", "test")]
-    taken = [other for other in others if other not in held_out]
-    for other in taken:
-        found.add(other.name, other.path)
-    if taken:
-        count = f"{counted(len(taken), 'image')} {are(len(taken))}"
-        found.warnings.append(f"{count} not listed: taken as unlabelled")
-    if held_out:
-        found.warnings.append(
-            f"{counted(len(held_out), 'image')} of val or test {are(len(held_out))} not listed "
-            f"(first: {held_out[0].name}) and left out"
-        )
+    return [f"{said}: taken as unlabelled; give each one label"]
