@@ -183,7 +183,8 @@ def add_unlisted(
 
     Those at the paths ``left_out`` a person has left out, which takes no words.
     """
-    pool, rest = [], []
+    pool: list[Found] = []
+    rest: list[Found] = []
     for other in images.besides([*listing.paths, *left_out]):
         (pool if is_pool(other) else rest).append(other)
     for other in pool:

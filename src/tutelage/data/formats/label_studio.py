@@ -58,9 +58,9 @@ def _annotations(file: Given) -> Annotations:
             raise TutelageError(f"{where} has no {field}")
         known.setdefault(image, fields)
         answers[image] += _answers(task, where, question)
-    for image, fields in known.items():
+    for image, about in known.items():
         name, split, at = (
-            text if isinstance(text := fields.get(key), str) else "" for key in (NAME, SPLIT, FILE)
+            text if isinstance(text := about.get(key), str) else "" for key in (NAME, SPLIT, FILE)
         )
         given = [answer for answer in answers[image] if answer is not None]
         # No "ground truth" overrules the others: Label Studio calls whatever is imported so.
