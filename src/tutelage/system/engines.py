@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from tutelage._version import __version__
 from tutelage.system.errors import TutelageError, need
@@ -54,20 +54,6 @@ class Lost:
     reason: str
 
 
-class Engine(Protocol):
-    """Does pieces of work."""
-
-    def map(
-        self, opening: Opening[Item, Result], items: Sequence[Item], resources: Resources
-    ) -> Generator[tuple[Item, Result | Lost], None, None]:
-        """Do each piece of work, and give it with its result as soon as that is there.
-
-        To close the generator ends the work; what is not begun is left out. What the work raises is
-        raised here, and the rest is not begun.
-        """
-        ...
-
-
 @dataclass(frozen=True)
 class Local:
     """This process, with so many pieces of work at once, each in a thread; one needs no thread."""
@@ -77,7 +63,11 @@ class Local:
     def map(
         self, opening: Opening[Item, Result], items: Sequence[Item], resources: Resources
     ) -> Generator[tuple[Item, Result | Lost], None, None]:
-        """Do each piece of work, as ``Engine`` says; ``resources`` are what the process has."""
+        """Do each piece of work, and give it with its result as soon as that is there.
+
+        To close the generator ends the work; what is not begun is left out. What the work raises is
+        raised here, and the rest is not begun.
+        """
         with ExitStack() as stack:
             if self.at_once == 1:
                 work = stack.enter_context(opening())
@@ -121,7 +111,7 @@ class Ray:
     def map(
         self, opening: Opening[Item, Result], items: Sequence[Item], resources: Resources
     ) -> Generator[tuple[Item, Result | Lost], None, None]:
-        """Do each piece of work, as ``Engine`` says."""
+        """Do each piece of work, as ``Local.map`` does, with so much of the cluster for each."""
         ray = need("ray", "ray")
         with self.connected():
             task = ray.remote(_do).options(
@@ -175,6 +165,9 @@ class Ray:
             ray.shutdown()  # what this command began on the cluster ends with it
 
 
+Engine: TypeAlias = Local | Ray
+
+
 def _nodes(ray: Any) -> list[Resources]:
     """What each node has that works; a head often has no cores, and only knows of the others."""
     found = [node["Resources"] for node in ray.nodes() if node["Alive"]]
@@ -223,31 +216,20 @@ def asked_cluster(engine: str, address: str | None) -> Ray | None:
     return Ray(address)
 
 
-class _Opened:
-    """What this process of a cluster has opened."""
-
-    def __init__(self) -> None:
-        self._stack = ExitStack()
-        self._reference: Any = None
-        self._work: Any = None
-
-    def work(self, reference: Any) -> Any:
-        """The function that does a piece of work, from an ``Opening`` in Ray's object store."""
-        if reference != self._reference:
-            self._stack.close()
-            opening = need("ray", "ray").get(reference)
-            self._reference, self._work = reference, self._stack.enter_context(opening())
-        return self._work
-
-
-_opened = _Opened()
+_opened = ExitStack()  # what this process of a cluster has opened
+_work: tuple[Any, Any] = None, None  # the reference to its ``Opening``, and what that gave
 
 
 def _do(shared: Sequence[Any], version: str, item: Any) -> Any:
     """One piece of work in a process of a cluster."""
+    global _work
     if version != __version__:
         raise TutelageError(
             f"a node of the cluster has tutelage {__version__}, and this command is {version}; "
             "install the same everywhere"
         )
-    return _opened.work(shared[0])(item)
+    if shared[0] != _work[0]:
+        _opened.close()
+        opening = need("ray", "ray").get(shared[0])
+        _work = shared[0], _opened.enter_context(opening())
+    return _work[1](item)

@@ -26,7 +26,6 @@ TICK_S = 0.5  # after which the thread looks anew
 TRUST_S = 30.0  # the plan's pace counts like so many seconds of measurement
 SURE_S = 2.0  # before them, nothing is said of how long something takes
 WIDTH = 79  # columns at most: the last of 80 would wrap on some terminals
-LEAST = 20  # columns
 
 
 @dataclass(frozen=True)
@@ -62,10 +61,10 @@ class Progress:
         self._current = ""  # the part that is running
         self._latest = ""  # the part that ran last
         self._entered = 0.0  # when that began
-        self._moved = 0.0  # when the share of it that is done was last heard of
+        self._moved = 0.0  # when what is done of it was last heard of
         self._counted = 0.0  # what it counted before the count that is going on
-        self._share = 0.0  # of the current part that is done
-        self._worked = 0.0  # planned seconds of the work that was seen being done
+        self._reached = 0.0  # of its planned seconds, what is done of it
+        self._worked = 0.0  # planned seconds of the parts before it, as far as they were seen
         self._took = 0.0  # seconds of the parts that are over, where some were planned
         self._inside: list[tuple[str, float]] = []  # what is open since when, the outermost first
         self._count: _Count | None = None
@@ -93,7 +92,8 @@ class Progress:
                 return
             with self._guard:
                 if name != self._latest:  # rounds of self-training are one part, entered for each
-                    self._share = self._counted = 0.0
+                    self._worked += self._reached
+                    self._reached = self._counted = 0.0
                 self._current = self._latest = name
                 self._entered = self._moved = self._clock()
             self._show(now=True)
@@ -102,8 +102,7 @@ class Progress:
             finally:
                 with self._guard:
                     now = self._clock()
-                    self._share, self._worked = self._standing(now)
-                    self._took = self._took_until(now)
+                    self._reached, self._took = self._done(now), self._spent(now)
 
     @contextmanager
     def count(self, label: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
@@ -111,10 +110,14 @@ class Progress:
 
         A second argument is what ``total`` has become by now.
         """
-        before, self._count = self._count, _Count(total, unit, self._clock())
+        before, count = self._count, _Count(total, unit, self._clock())
+        self._count = count
 
-        def done(count: int, total: int | None = None) -> None:
-            self._tick(count, total)
+        def done(made: int, of: int | None = None) -> None:
+            with self._guard:
+                count.done = made
+                self._move(count, made * total / max(1, of or total))
+            self._show()
 
         with self._open(label):
             self._show(now=True)
@@ -136,6 +139,25 @@ class Progress:
             name = f"{name[: width - len(rest) - 3]}..."
         return name + rest
 
+    def fraction(self) -> float:
+        """How much of the whole is done, from 0 to 1, as far as that is known."""
+        count = self._count
+        if not self._current:
+            return 0.0 if count is None else min(1.0, count.done / max(1, count.total))
+        at, planned = self._planned()
+        if not sum(planned):
+            return at / len(planned)
+        return min(1.0, (sum(planned[:at]) + self._done(self._clock())) / sum(planned))
+
+    @property
+    def _part(self) -> Part:
+        return self._parts.get(self._current, Part())
+
+    def _planned(self) -> tuple[int, list[float]]:
+        """The number of the current part, and the planned seconds of all."""
+        seconds = [part.seconds for part in self._parts.values()]
+        return [*self._parts].index(self._current), seconds
+
     def _place(self) -> str:
         """Where the command is, in words."""
         inner = self._inside[-1][0] if self._inside else ""
@@ -143,95 +165,58 @@ class Progress:
             return inner
         if not inner.startswith(self._current):
             inner = f"{self._current}: {inner}"
-        return f"[{[*self._parts].index(self._current) + 1}/{len(self._parts)}] {inner}"
+        at, planned = self._planned()
+        return f"[{at + 1}/{len(planned)}] {inner}"
 
     def _known(self) -> Iterator[str]:
         """What is known of the time, or else of the count that is going on."""
-        left, count = self._left(), self._count
+        left, count, now = self._left(), self._count, self._clock()
         if left is not None:
             yield f"{_time(left)} left"
         elif count is not None:
             yield f"{count.done:,} of {count.total:,} {count.unit}s"
-            if (own := self._left_to_count(count)) is not None:
-                yield f"{_time(own)} left"
-        elif self._inside and (spent := self._clock() - self._inside[-1][1]) >= SURE_S:
+            spent, seen = now - count.began, count.done - (count.first or 0)
+            if spent >= SURE_S and seen > 0:
+                yield f"{_time(spent / seen * max(0, count.total - count.done))} left"
+        elif self._inside and (spent := now - self._inside[-1][1]) >= SURE_S:
             yield f"{_time(spent)} so far"
 
-    def fraction(self) -> float:
-        """How much of the whole is done, from 0 to 1, as far as that is known."""
-        count = self._count
-        if not self._current:
-            return 0.0 if count is None else min(1.0, count.done / max(1, count.total))
-        names = [*self._parts]
-        at = names.index(self._current)
-        planned = [part.seconds for part in self._parts.values()]
-        if not sum(planned):
-            return at / len(names)
-        share, _ = self._standing(self._clock())
-        return min(1.0, (sum(planned[:at]) + share * planned[at]) / sum(planned))
+    def _move(self, count: _Count, made: float) -> None:
+        """Move the current part as far as its count is."""
+        part, now, heard = self._part, self._clock(), count.first is not None
+        if not heard:
+            count.first = count.done
+        if part.amount and count.unit == part.unit and part.seconds:
+            share = (self._counted + made) / max(part.amount, self._counted + count.total)
+            before = self._done(now)
+            reached = part.first + (part.seconds - part.first) * min(1.0, share)
+            if reached > before:
+                self._reached, self._moved = reached, now
+                if not heard:  # what a run that goes on had done before says nothing of the pace
+                    self._worked -= reached - before
 
-    @property
-    def _part(self) -> Part:
-        return self._parts.get(self._current, Part())
+    def _done(self, moment: float) -> float:
+        """Planned seconds of the current part that are done; before it counts they just pass."""
+        return max(self._reached, min(moment - self._entered, self._part.first))
 
-    def _tick(self, done: int, total: int | None) -> None:
-        count, part = self._count, self._part
-        if count is None:
-            return
-        with self._guard:
-            heard, count.done = count.first is not None, done
-            if count.first is None:
-                count.first = done
-            if part.amount and count.unit == part.unit and part.seconds:
-                made = self._counted + done * count.total / max(1, total or count.total)
-                counted = min(1.0, made / max(part.amount, self._counted + count.total))
-                first = part.first / part.seconds
-                # What a run that goes on had done before says nothing of the pace.
-                self._advance(first + (1 - first) * counted, measured=heard)
-        self._show()
-
-    def _advance(self, share: float, *, measured: bool) -> None:
-        now = self._clock()
-        self._share, self._worked = self._standing(now)
-        if share > self._share:
-            if measured:
-                self._worked += (share - self._share) * self._part.seconds
-            self._share, self._moved = share, now
-
-    def _standing(self, moment: float) -> tuple[float, float]:
-        """The share of the current part that is done, and the planned seconds of all work seen.
-
-        What comes before a part counts passes with the time.
-        """
-        part, share = self._part, self._share
-        if part.seconds:
-            share = max(share, min(moment - self._entered, part.first) / part.seconds)
-        return share, self._worked + (share - self._share) * part.seconds
-
-    def _took_until(self, moment: float) -> float:
+    def _spent(self, moment: float) -> float:
         """Seconds of all parts that have planned ones: the others say nothing of the pace."""
         return self._took + (moment - self._entered if self._part.seconds else 0.0)
 
     def _left(self) -> float | None:
-        """Seconds until the end; None where no plan says so.
+        """Seconds until the end, by the plan and the pace so far; None where no plan says so.
 
         They are those of the moment when the part moved last, less what has passed since then.
         """
-        planned = [part.seconds for part in self._parts.values()]
-        if not self._current or not sum(planned):
+        if not self._current:
             return None
-        at = [*self._parts].index(self._current)
-        share, worked = self._standing(self._moved)
-        slower = (TRUST_S + self._took_until(self._moved)) / (TRUST_S + worked)
-        own = max(0.0, slower * (1 - share) * planned[at] - (self._clock() - self._moved))
+        at, planned = self._planned()
+        if not sum(planned):
+            return None
+        done, silent = self._done(self._moved), self._clock() - self._moved
+        slower = (TRUST_S + self._spent(self._moved)) / (TRUST_S + self._worked + done)
+        own = max(0.0, slower * (planned[at] - done) - silent)
         return max(0.0, min(own + slower * sum(planned[at + 1 :]), self._most()))
-
-    def _left_to_count(self, count: _Count) -> float | None:
-        """Seconds until a count ends, by its own pace; None as long as that says little."""
-        spent, seen = self._clock() - count.began, count.done - (count.first or 0)
-        if spent < SURE_S or seen <= 0:
-            return None
-        return spent / seen * max(0, count.total - count.done)
 
     @contextmanager
     def _open(self, name: str) -> Iterator[None]:
@@ -239,33 +224,26 @@ class Progress:
         with self._guard:
             self._inside.append((name, self._clock()))
             if len(self._inside) == 1 and self._shown:
-                self._keep_moving()
+                self._over = threading.Event()
+                look = threading.Thread(target=self._look, args=(self._over,), daemon=True)
+                look.start()
         try:
             yield
         finally:
             with self._guard:
                 self._inside.pop()
                 if not self._inside:
-                    self._close()
+                    self._over.set()
+                    self._current = ""
+                    if self._bar is not None:
+                        self._bar.close()
+                        self._bar = None
 
-    def _keep_moving(self) -> None:
-        """Look anew in a thread, until all that is open has ended."""
-        self._over = over = threading.Event()
-
-        def look() -> None:
-            while not over.wait(TICK_S):
-                with self._guard:
-                    if not over.is_set():
-                        self._show()
-
-        threading.Thread(target=look, name="progress", daemon=True).start()
-
-    def _close(self) -> None:
-        self._over.set()
-        self._current = ""
-        if self._bar is not None:
-            self._bar.close()
-            self._bar = None
+    def _look(self, over: threading.Event) -> None:
+        while not over.wait(TICK_S):
+            with self._guard:
+                if not over.is_set():
+                    self._show()
 
     def _show(self, *, now: bool = False) -> None:
         """Draw the bar, or print a line, if it is time for that."""
@@ -283,20 +261,15 @@ class Progress:
                 print(self.text(), file=sys.stderr, flush=True)
 
     def _draw(self) -> None:
-        columns = _columns()
+        columns = WIDTH
+        with contextlib.suppress(OSError, ValueError):  # stderr may be no file at all
+            columns = min(WIDTH, max(20, os.get_terminal_size(sys.stderr.fileno()).columns - 1))
         room = columns * 3 // 4  # the bar itself has the rest, always as much
-        text, fraction = self.text(room).ljust(room), self.fraction()
+        text = self.text(room).ljust(room)
         if self._bar is None:
-            self._bar = tqdm(
-                total=1.0,
-                initial=fraction,
-                desc=text,
-                bar_format="{desc}|{bar}|",
-                leave=False,
-                ncols=columns,
-                file=sys.stderr,
-            )
-        self._bar.n, self._bar.ncols = fraction, columns
+            form = {"bar_format": "{desc}|{bar}|", "leave": False, "file": sys.stderr}
+            self._bar = tqdm(total=1.0, desc=text, ncols=columns, **form)
+        self._bar.n, self._bar.ncols = self.fraction(), columns
         self._bar.set_description_str(text)
 
 
@@ -305,9 +278,3 @@ def _time(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
-
-
-def _columns() -> int:
-    with contextlib.suppress(OSError, ValueError):  # stderr may be no file at all
-        return min(WIDTH, max(LEAST, os.get_terminal_size(sys.stderr.fileno()).columns - 1))
-    return WIDTH

@@ -10,101 +10,73 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tutelage.system.errors import TutelageError, need
 
 PROJECT = "tutelage"  # the experiment of MLflow, the project of Weights & Biases
 
 
-class Tracker(Protocol):
+@dataclass(frozen=True)
+class Tracker:
     """Where figures go."""
 
-    def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Take figures of one step; the steps of each name rise."""
-
-    def text(self, name: str, value: str) -> None:
-        """Take a text, such as the settings as JSON."""
-
-    def close(self) -> None:
-        """Write what is left."""
+    name: str
+    scalars: Callable[[Mapping[str, float], int], object]  # of one step; the steps of a name rise
+    text: Callable[[str, str], object]  # a name and its text, such as the settings as JSON
+    close: Callable[[], object]
 
 
-class TensorBoard:
+def tensorboard(folder: Path) -> Tracker:
     """Event files in the run folder: ``tensorboard --logdir RUN/tensorboard``."""
+    need("tensorboard", "tensorboard")
+    writer = need("torch.utils.tensorboard", "train").SummaryWriter(str(folder / "tensorboard"))
 
-    def __init__(self, folder: Path) -> None:
-        need("tensorboard", "tensorboard")
-        writer = need("torch.utils.tensorboard", "train").SummaryWriter
-        self._writer = writer(str(folder / "tensorboard"))
-
-    def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """One curve a name."""
+    def scalars(values: Mapping[str, float], step: int) -> None:
         for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+            writer.add_scalar(name, value, step)
 
-    def text(self, name: str, value: str) -> None:
-        """A text of its own."""
-        self._writer.add_text(name, value)
-
-    def close(self) -> None:
-        """Write the files."""
-        self._writer.close()
+    return Tracker("TensorBoard", scalars, writer.add_text, writer.close)
 
 
-class MLflow:
-    """A run of the experiment "tutelage"."""
+def mlflow(folder: Path) -> Tracker:
+    """A run of the experiment "tutelage"; its texts are files of the run."""
+    package = need("mlflow", "mlflow")
+    client = package.MlflowClient()
+    known = client.get_experiment_by_name(PROJECT)
+    experiment = known.experiment_id if known else client.create_experiment(PROJECT)
+    run = client.create_run(experiment, run_name=folder.name).info.run_id
 
-    def __init__(self, folder: Path) -> None:
-        mlflow = need("mlflow", "mlflow")
-        self._metric = mlflow.entities.Metric
-        self._client = mlflow.MlflowClient()
-        known = self._client.get_experiment_by_name(PROJECT)
-        experiment = known.experiment_id if known else self._client.create_experiment(PROJECT)
-        self._run = self._client.create_run(experiment, run_name=folder.name).info.run_id
-
-    def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Metrics; MLflow allows fewer characters in a name."""
+    def scalars(values: Mapping[str, float], step: int) -> None:
         now = int(1000 * time.time())
-        named = {re.sub(r"[^\w./ -]", "_", name): value for name, value in values.items()}
-        metrics = [self._metric(name, value, now, step) for name, value in named.items()]
-        self._client.log_batch(self._run, metrics=metrics)
+        allowed = {re.sub(r"[^\w./ -]", "_", name): value for name, value in values.items()}
+        metrics = [package.entities.Metric(name, v, now, step) for name, v in allowed.items()]
+        client.log_batch(run, metrics=metrics)
 
-    def text(self, name: str, value: str) -> None:
-        """A file of the run."""
-        self._client.log_text(self._run, value, f"{name}.txt")
+    def text(name: str, value: str) -> None:
+        client.log_text(run, value, f"{name}.txt")
 
-    def close(self) -> None:
-        """End the run."""
-        self._client.set_terminated(self._run)
+    return Tracker("MLflow", scalars, text, lambda: client.set_terminated(run))
 
 
-class WandB:
+def wandb(folder: Path) -> Tracker:
     """A run of the project "tutelage"; ``WANDB_MODE=offline`` keeps it on this machine."""
+    run = need("wandb", "wandb").init(project=PROJECT, name=folder.name, dir=str(folder))
 
-    def __init__(self, folder: Path) -> None:
-        wandb = need("wandb", "wandb")
-        self._run = wandb.init(project=PROJECT, name=folder.name, dir=str(folder))
-
-    def scalars(self, values: Mapping[str, float], step: int) -> None:
-        """Figures with their step beside them, since W&B's own steps may never go back."""
+    def scalars(values: Mapping[str, float], step: int) -> None:
+        """Log the step as a figure, too, since W&B's own steps may never go back."""
         groups = {name.rpartition("/")[0] for name in values}
-        self._run.log({**values, **{f"{group}/step".lstrip("/"): step for group in groups}})
+        run.log({**values, **{f"{group}/step".lstrip("/"): step for group in groups}})
 
-    def text(self, name: str, value: str) -> None:
-        """Part of the run's configuration."""
-        self._run.config.update({name: value})
-
-    def close(self) -> None:
-        """End the run."""
-        self._run.finish()
+    return Tracker("WandB", scalars, lambda name, text: run.config.update({name: text}), run.finish)
 
 
 TRACKERS: dict[str, Callable[[Path], Tracker]] = {
-    "tensorboard": TensorBoard,
-    "mlflow": MLflow,
-    "wandb": WandB,
+    "tensorboard": tensorboard,
+    "mlflow": mlflow,
+    "wandb": wandb,
 }
 
 
@@ -118,14 +90,13 @@ class Tracking:
     def event(self, kind: str, facts: Mapping[str, Any]) -> None:
         """Pass on the figures of an event of the run."""
         if kind == "progress":
-            label = facts["label"]
-            values = {f"{label}/{name}": value for name, value in facts["metrics"].items()}
-            self._each(lambda tracker: tracker.scalars(values, facts["done"]))
+            values, step = _numbers(facts["metrics"], facts["label"]), facts["done"]
+            self._each(lambda tracker: tracker.scalars(values, step))
         elif kind == "settings":
             text = json.dumps(facts["settings"], indent=2)
             self._each(lambda tracker: tracker.text("settings", text))
         elif kind == "result":
-            values = {f"{facts['stage']}/{name}": v for name, v in _numbers(facts["figures"])}
+            values = _numbers(facts["figures"], facts["stage"])
             self._each(lambda tracker: tracker.scalars(values, 0))
 
     def close(self) -> None:
@@ -133,13 +104,13 @@ class Tracking:
         self._each(lambda tracker: tracker.close())
         self._trackers = []
 
-    def _each(self, work: Callable[[Tracker], None]) -> None:
+    def _each(self, work: Callable[[Tracker], object]) -> None:
         for tracker in list(self._trackers):
             try:
                 work(tracker)
             except Exception as error:  # of any kind: network, disk, quota
                 self._trackers.remove(tracker)
-                self._complain(f"{type(tracker).__name__} failed and gets no more figures: {error}")
+                self._complain(f"{tracker.name} failed and gets no more figures: {error}")
 
 
 def open_trackers(names: str | None, folder: Path) -> list[Tracker]:
@@ -162,12 +133,13 @@ def open_trackers(names: str | None, folder: Path) -> list[Tracker]:
     return opened
 
 
-def _numbers(figures: Mapping[str, Any]) -> list[tuple[str, float]]:
-    """The numbers among nested figures, as (path, number) pairs."""
-    found: list[tuple[str, float]] = []
+def _numbers(figures: Mapping[str, Any], inside: str) -> dict[str, float]:
+    """The numbers among nested figures, by their paths."""
+    found: dict[str, float] = {}
     for name, value in figures.items():
+        path = f"{inside}/{name}"
         if isinstance(value, Mapping):
-            found += [(f"{name}/{inner}", number) for inner, number in _numbers(value)]
+            found |= _numbers(value, path)
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            found.append((name, float(value)))
+            found[path] = float(value)
     return found
