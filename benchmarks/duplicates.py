@@ -86,13 +86,13 @@ def measure(data: str, cache: Path, most: int, copies: int) -> dict[str, Any]:
     began = time.process_time()
     found = duplicates.find_pairs(store, rank)
     searched = time.process_time() - began
-    own = set(zip(found.image.tolist(), found.other.tolist(), strict=True))
+    own = {pair[:2] for pair in found}
     recall, wrong = {}, {}
     for way, make in WAYS.items():
         copied = [make(Image.fromarray(decode(file))) for file in files[:copies]]
         both = open_store(catalog_of([*files, *copied]), canvas=store.canvas, cache=cache)
         pairs = duplicates.find_pairs(both, np.full(len(files) + copies, duplicates.LABELED))
-        made = set(zip(pairs.image.tolist(), pairs.other.tolist(), strict=True)) - own
+        made = {pair[:2] for pair in pairs} - own
         right = {(len(files) + i, i) for i in range(copies)}
         recall[way] = round(len(made & right) / copies, 3)
         wrong[way] = len(made - right)
@@ -100,7 +100,7 @@ def measure(data: str, cache: Path, most: int, copies: int) -> dict[str, Any]:
         "data": Path(data).stem,
         "images": len(files),
         "canvas": store.canvas,
-        "pairs": {"exact": int(found.exact.sum()), "near": int((~found.exact).sum())},
+        "pairs": {"exact": sum(e for *_, e in found), "near": sum(not e for *_, e in found)},
         "share_of_decoding": round(searched / decoded, 3),
         "recall": recall,
         "other_pairs": wrong,

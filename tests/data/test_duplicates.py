@@ -60,12 +60,7 @@ def brighter(image: np.ndarray, factor: float) -> np.ndarray:
 
 def pairs_of(images: np.ndarray, rank: list[int] | None = None) -> set[tuple[int, int, bool]]:
     """(image, other, exact) of what was found."""
-    ranks = np.array(rank or [LABELED] * len(images))
-    found = find_pairs(tiny.store(images), ranks)
-    return {
-        (int(i), int(j), bool(exact))
-        for i, j, exact in zip(found.image, found.other, found.exact, strict=True)
-    }
+    return {*find_pairs(tiny.store(images), np.array(rank or [LABELED] * len(images)))}
 
 
 def catalog_of(rows: list[tuple[str, str]]) -> Catalog:
@@ -126,7 +121,7 @@ def test_another_shape_another_colour_and_flat_images_are_no_copies() -> None:
     images = photos(30)
     images[29] = images[0]
     store = tiny.store(images, np.array([1.0] * 29 + [1.5], dtype=np.float32))
-    assert not len(find_pairs(store, np.full(30, LABELED)).image)
+    assert find_pairs(store, np.full(30, LABELED)) == []
     images[29] = images[0][:, :, ::-1]
     assert pairs_of(images) == set()
     images[28:] = 200
@@ -182,7 +177,8 @@ def test_many_alike_hashes_are_bounded_and_the_nearest_stay(
     hashes = np.uint64(1) << np.arange(60, dtype=np.uint64)  # two bits apart, 1770 pairs
     hashes = np.concatenate([hashes, hashes[:5]])
     pairs = duplicates._similar(hashes, len(hashes))
-    assert pairs.tolist() == [[i, 60 + i] for i in range(5)]
+    assert len(pairs) == 50
+    assert {(i, 60 + i) for i in range(5)} < set(map(tuple, pairs.tolist()))
     monkeypatch.setattr(duplicates, "MOST_COMPARISONS", 1000)
     assert len(duplicates._similar(np.zeros(500, dtype=np.uint64), 500)) == 0
 
@@ -263,8 +259,9 @@ def test_exact_copies_in_train_count_once_and_near_ones_stay() -> None:
     found = decided(images, rows)
     assert found.left_out == {"a", "c", "d"}
     said = " ".join(found.notes)
-    assert "3 training images took no part as exact copies of labelled ones" in said
-    assert "1 pair of copies among the training images took part (first: f of e)" in said
+    of = "copies of other training images that took"
+    assert f"{of} no part, so that each image counts once: 3 (first: a of b; dupl" in said
+    assert f"{of} part: 1 (first: f of e;" in said
 
 
 def test_the_file_says_it_again(tmp_path) -> None:
@@ -311,8 +308,7 @@ def test_copies_within_the_pool_take_no_part_where_each_image_counts_once() -> N
     found = decided(images, rows, pool_once=True)
     assert found.left_out == {"b", "c", "e"}
     (note,) = found.notes
-    assert "unlabelled copies of other images took no part" in note
-    assert "each image counts once: 3 (first: b of a; duplicates.csv" in note
+    assert "took no part, so that each image counts once: 3 (first: b of a; dupl" in note
     kept = decided(images, rows, pool_once=True, keep=True)
     assert kept.left_out == frozenset()
     assert len(kept.found) >= 3

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass, fields, replace
 from itertools import pairwise
@@ -49,15 +50,6 @@ _ONES = np.array([bin(value).count("1") for value in range(1 << 16)], dtype=np.u
 
 _Rows = NDArray[np.intp]
 _Floats = NDArray[np.float32]
-
-
-@dataclass(frozen=True, eq=False)
-class Pairs:
-    """P pairs of indices; ``other`` has the lower rank, or an equal one and comes first."""
-
-    image: _Rows  # (P,)
-    other: _Rows  # (P,)
-    exact: NDArray[np.bool_]  # (P,) whether canvases and shapes are equal
 
 
 @dataclass(frozen=True)
@@ -115,25 +107,16 @@ class Duplicates:
                 f"{counted(len(two), 'pair')} of copies under two labels ({first}): {done}; "
                 f"correct the labels, or decide with tutelage review ({DUPLICATES} lists them)"
             )
-        rest = [p for p in self.found if not p.leaks and not p.contradicts]
-        gone = [p for p in rest if p.left_out]
-        if once := [p for p in gone if p.kind == "near" or not p.other_label]:
-            notes.append(
-                f"unlabelled copies of other images took no part, so that each image counts once: "
-                f"{len({p.image for p in once})} (first: {once[0].image} of {once[0].other}; "
-                f"{DUPLICATES} lists them)"
-            )
-        if copies := [p for p in gone if p.kind == "exact" and p.other_label]:
-            notes.append(
-                f"{counted(len(copies), 'training image')} took no part as exact copies of "
-                f"labelled ones (first: {copies[0].image} of {copies[0].other}), so that none "
-                "counts twice or is in the pool as well"
-            )
-        if alike := [p for p in rest if not p.left_out and p.split == "train"]:
-            notes.append(
-                f"{counted(len(alike), 'pair')} of copies among the training images took part "
-                f"(first: {alike[0].image} of {alike[0].other})"
-            )
+        rest = [p for p in self.found if not p.leaks and not p.contradicts and p.split == "train"]
+        for gone, done in (
+            ([p for p in rest if p.left_out], "no part, so that each image counts once"),
+            ([p for p in rest if not p.left_out], "part"),
+        ):
+            if gone:
+                notes.append(
+                    f"copies of other training images that took {done}: {len(gone)} (first: "
+                    f"{gone[0].image} of {gone[0].other}; {DUPLICATES} lists them)"
+                )
         return tuple(notes)
 
     def _leak(self, split: str) -> str:
@@ -180,10 +163,9 @@ def find_duplicates(
     rank[known & (catalog.splits == "val")] = VAL
     rank[known & (catalog.splits == "test")] = TEST
     rank[~store.readable | (~known & (catalog.splits != "train"))] = NONE
-    pairs = find_pairs(store, rank, progress=progress)
     names, labels = catalog.names, [*catalog.classes, ""]
     found = []
-    for image, other, exact in zip(pairs.image, pairs.other, pairs.exact, strict=True):
+    for image, other, exact in find_pairs(store, rank, progress=progress):
         pair = Duplicate(
             image=names[image],
             split=str(catalog.splits[image]),
@@ -237,31 +219,33 @@ def find_pairs(
     rank: NDArray[np.intp],
     *,
     progress: Callable[[int], None] = lambda done: None,
-) -> Pairs:
-    """Find the pairs of images that show the same picture.
+) -> list[tuple[int, int, bool]]:
+    """Find the pairs of images that show the same picture, and whether pixels and shape are equal.
 
-    Each of three or more exact copies is paired with the one of lowest rank, and all of them with
-    the near copies of that one. By their ranks, int (N,), ``UNLABELED`` images are not compared
-    with each other, and ``NONE`` with no image; those of the ``POOL`` are compared with all.
+    The second image has the lower rank, or an equal one and comes first. Each of three or more
+    exact copies is paired with the one of lowest rank, and all of them with the near copies of that
+    one. By their ranks, int (N,), ``UNLABELED`` images are not compared with each other, and
+    ``NONE`` with no image; those of the ``POOL`` are compared with all.
     """
     rows = np.flatnonzero(rank != NONE)
     rows = rows[np.argsort(rank[rows], kind="stable")]  # by rank: the first of copies is kept
     hashes, flat = _hashes(store, rows, progress)
     leader = _leaders(store, rows, hashes)
     copies = np.flatnonzero(leader != np.arange(len(rows)))
-    copies = copies[rank[rows[leader[copies]]] != UNLABELED]
     leaders = np.flatnonzero((leader == np.arange(len(rows))) & ~flat)
     asked = int((rank[rows[leaders]] != UNLABELED).sum())
     near = leaders[_similar(hashes[leaders], asked)]
     if len(near):
         allowed = _allowed(store, rows[leaders], hashes[leaders])
         near = near[_confirmed(store, rows[near], allowed)]
-    first, second = _with_copies(near, leader)
-    image = rows[np.concatenate([copies, second])]
-    other = rows[np.concatenate([leader[copies], first])]
-    exact = np.arange(len(image)) < len(copies)
-    order = np.lexsort((image, other))
-    return Pairs(image[order], other[order], exact[order])
+    # No training image is forgotten because another one has the same pixels.
+    same = defaultdict(list)
+    for copy in copies:
+        same[leader[copy]].append(copy)
+    at = rows.tolist()
+    found = [(at[i], at[leader[i]], True) for i in copies if rank[at[leader[i]]] != UNLABELED]
+    found += [(at[i], at[first], False) for first, of in near for i in (of, *same[of])]
+    return sorted(found, key=lambda pair: (pair[1], pair[0]))
 
 
 def _hashes(
@@ -318,10 +302,10 @@ def _similar(hashes: NDArray[np.uint64], asked: int) -> NDArray[np.intp]:
 
     By multi-index hashing (Norouzi, Punjani and Fleet 2012): one of four bands of 16 bits differs
     in at most one bit. Memory is bounded, and so is time: bands that very many images share are
-    skipped, and the radius shrinks where too many pairs are alike. At least one of each pair is
+    skipped, and of too many pairs the nearest stay. At least one of each pair is
     among the first ``asked`` of the hashes, uint64 (M,).
     """
-    radius, count = RADIUS, len(hashes)
+    count = len(hashes)
     pairs, distances = np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.uint8)
     for band in range(_BANDS):
         keys = (hashes >> np.uint64(16 * band)).astype(np.uint16)
@@ -340,16 +324,13 @@ def _similar(hashes: NDArray[np.uint64], asked: int) -> NDArray[np.intp]:
                 right = order[begins + np.arange(len(left)) - before]
                 distance = _bits(hashes[left] ^ hashes[right])
                 # Of two that are both asked about, each finds the other.
-                near = (distance <= radius) & ((left < right) | (right >= asked))
+                near = (distance <= RADIUS) & ((left < right) | (right >= asked))
                 pairs = np.concatenate([pairs, left[near] * count + right[near]])
                 distances = np.concatenate([distances, distance[near]])
-                while len(pairs) > MOST_CANDIDATES:
-                    pairs, kept = np.unique(pairs, return_index=True)
-                    distances = distances[kept]
-                    if len(pairs) <= MOST_CANDIDATES or radius == 0:
-                        break
-                    radius -= 1
-                    pairs, distances = pairs[distances <= radius], distances[distances <= radius]
+                if len(pairs) > MOST_CANDIDATES:
+                    pairs, first = np.unique(pairs, return_index=True)
+                    nearest = np.argsort(distances[first], kind="stable")[:MOST_CANDIDATES]
+                    pairs, distances = pairs[nearest], distances[first][nearest]
     return np.stack(np.divmod(np.unique(pairs), max(count, 1)), axis=1)
 
 
@@ -423,16 +404,3 @@ def _standardized(store: ImageStore, rows: _Rows) -> _Floats:
         small[start : start + _CHUNK] = shrunk.reshape(len(part), -1)
     small -= small.mean(axis=1, keepdims=True)
     return np.asarray(small / np.maximum(np.linalg.norm(small, axis=1, keepdims=True), 1e-6))
-
-
-def _with_copies(near: _Rows, leader: _Rows) -> tuple[_Rows, _Rows]:
-    """Pairs (P, 2) of leaders as (first, second), followed by pairs with the second's exact copies.
-
-    No training image is forgotten because another one has the same pixels.
-    """
-    order = np.argsort(leader, kind="stable")
-    starts = np.searchsorted(leader[order], near[:, 1])
-    sizes = np.searchsorted(leader[order], near[:, 1], side="right") - starts
-    before = np.repeat(np.cumsum(sizes) - sizes, sizes)
-    second = order[np.repeat(starts, sizes) + np.arange(int(sizes.sum())) - before]
-    return np.repeat(near[:, 0], sizes), second
