@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ import silent_checks as checks
 import tiny
 
 from tutelage.chain import limits, prepare
-from tutelage.chain.limits import Offer, Shape, Untrained, choose_student, exceeded, names_on_offer
-from tutelage.config import DistillConfig, make_config
+from tutelage.chain.limits import Offer, Shape, Untrained, choose_student, exceeded
+from tutelage.config import make_config
 from tutelage.data.open import read_catalog
 from tutelage.data.runfolder import RunFolder
 from tutelage.models.zoo import create
@@ -24,8 +24,8 @@ from tutelage.report.model import DeploymentRow
 from tutelage.system.errors import TutelageError
 
 SIZES = (224, 160, 96)
-PLANNED = ("cut", 160)
 PARAMETERS = {"cut": 500, "cut:1": 10, "cut:2": 100, "cut:3": 400, "cut:4": 2000}
+Choose = Callable[..., Shape]
 
 
 class Fake:
@@ -34,9 +34,9 @@ class Fake:
     So nothing is exported or timed.
     """
 
-    def __init__(self, **slower: float) -> None:
+    def __init__(self) -> None:
         self.timed: list[Shape] = []
-        self.slower = slower
+        self.slower: dict[str, float] = {}
 
     def __call__(self, shapes: Sequence[Shape]) -> list[Offer]:
         self.timed += shapes
@@ -49,88 +49,113 @@ class Fake:
         return Offer(name, size, parameters, latency, parameters / 100)
 
 
-def chosen(fake: Fake, sizes: Sequence[int] = SIZES, **limits: Any) -> Offer:
-    return choose_student(DistillConfig(**limits), PLANNED, list(PARAMETERS), sizes, fake)[0]
-
-
-def test_the_planned_student_is_kept_where_it_fits_and_nothing_else_is_timed() -> None:
+@pytest.fixture
+def fake(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
     fake = Fake()
-    assert chosen(fake, max_latency_ms=3.0, max_size_mb=5.0).shape == PLANNED
-    assert fake.timed == [PLANNED]
+    monkeypatch.setattr(limits, "Untrained", lambda *_: fake)
+    return fake
 
 
-def test_else_it_is_the_slowest_that_fits() -> None:
-    fake = Fake()
-    found = chosen(fake, max_latency_ms=2.2)
+@pytest.fixture
+def choose(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> Iterator[Choose]:
+    """Chooses by limits where "cut" at 160 px is planned, of a trunk of four stages."""
+    base: Any = None
+    monkeypatch.setattr(limits, "can_be_cut", lambda _: True)
+    monkeypatch.setattr(limits, "first_trunk", lambda _: None)
+    monkeypatch.setattr(limits, "count_stages", lambda _: 4)
+
+    def chosen(student: str = "cut", **settings: Any) -> Shape:
+        config = make_config("run", {"student": student, **settings})
+        found, _ = choose_student(config, base, 160, SIZES)
+        return found.student, found.size
+
+    return chosen
+
+
+def test_the_planned_student_is_kept_where_it_fits_and_nothing_else_is_timed(
+    fake: Fake, choose: Choose
+) -> None:
+    assert choose(max_latency_ms=3.0, max_size_mb=5.0) == ("cut", 160)
+    assert fake.timed == [("cut", 160)]
+
+
+def test_else_it_is_the_slowest_that_fits(fake: Fake, choose: Choose) -> None:
+    found = choose(max_latency_ms=2.2)
     everything = [fake.cost(name, size) for name in PARAMETERS for size in SIZES]
     fitting = [c for c in everything if c.latency_ms <= 2.2]
-    assert found == max(fitting, key=lambda c: c.latency_ms)
+    assert fake.cost(*found) == max(fitting, key=lambda c: c.latency_ms)
     assert len(set(fake.timed)) < len(everything)
 
 
-def test_both_limits_are_kept() -> None:
-    found = chosen(Fake(), max_latency_ms=2.2, max_size_mb=1.0)
-    assert found.shape == ("cut:2", 224)
-
-
-def test_of_a_cut_that_is_too_large_no_larger_views_are_timed() -> None:
-    fake = Fake()
-    chosen(fake, max_size_mb=1.0)
+def test_both_limits_are_kept_and_of_a_cut_that_is_too_large_no_larger_views_are_timed(
+    fake: Fake, choose: Choose
+) -> None:
+    assert choose(max_latency_ms=2.2, max_size_mb=1.0) == ("cut:2", 224)
     assert {name for name, size in fake.timed if size == 224} == {"cut:1", "cut:2"}
 
 
-def test_what_turns_out_too_slow_makes_way_for_a_faster_one() -> None:
+def test_what_turns_out_too_slow_makes_way_for_a_faster_one(fake: Fake, choose: Choose) -> None:
     # On the way from 96 to 224 px this one is slower than its neighbours suggest.
-    fake = Fake(**{"cut@160": 2.0, "cut:3@160": 2.0})
-    found = chosen(fake, max_latency_ms=2.4)
-    assert found.latency_ms <= 2.4
+    fake.slower = {"cut@160": 2.0, "cut:3@160": 2.0}
+    found = choose(max_latency_ms=2.4)
+    assert fake.cost(*found).latency_ms <= 2.4
     assert ("cut:3", 160) in fake.timed
-    assert found.shape not in {("cut", 160), ("cut:3", 160)}
+    assert found not in {("cut", 160), ("cut:3", 160)}
 
 
-def test_a_slow_student_of_few_parameters_is_no_offer() -> None:
-    # As slow as the slowest that fits, but with fewer parameters and views no larger.
-    fake = Fake(**{f"cut:1@{size}": 10.0 for size in SIZES})
-    settings = DistillConfig(max_latency_ms=2.2)
-    offers = limits._offers(settings, list(PARAMETERS), SIZES, fake)
-    assert "cut:1" not in {offer.student for offer in offers}
-    assert [offer.latency_ms for offer in offers] == sorted(o.latency_ms for o in offers)
+def test_a_slow_student_of_few_parameters_is_no_offer(fake: Fake, choose: Choose) -> None:
+    """As slow as the slowest that fits, but with fewer parameters and views no larger."""
+    fake.slower = {f"cut:1@{size}": 10.0 for size in SIZES}
+    assert choose(max_latency_ms=1.2)[0] != "cut:1"
+    assert fake.cost("cut:1", 96).latency_ms <= 1.2
 
 
-def test_nothing_fits() -> None:
-    with pytest.raises(
-        TutelageError, match=r"no student fits --max-latency-ms 0\.1: the fastest"
-    ) as e:
-        chosen(Fake(), max_latency_ms=0.1)
-    assert "is cut:1 at 96 px (0.12 ms, 0.10 MB)" in str(e.value)
-    assert "allow more than that, or store the images on a smaller --canvas" in str(e.value)
-    with pytest.raises(TutelageError, match=r"fits --max-size-mb 0\.05.*allow more than that$"):
-        chosen(Fake(), max_size_mb=0.05)
-    slow = Fake(**{"cut:1@96": 10.0})
-    words = r"and --max-size-mb 0\.1: the fastest is cut:2 at 96.*, the smallest cut:1 at 96"
+@pytest.mark.parametrize(
+    ("settings", "slower", "words"),
+    [
+        (
+            {"max_latency_ms": 0.1},
+            {},
+            r"no student fits --max-latency-ms 0\.1: the fastest is cut:1 at 96 px \(0\.12 ms, "
+            r"0\.10 MB\).*allow more than that, or store the images on a smaller --canvas",
+        ),
+        ({"max_size_mb": 0.05}, {}, r"fits --max-size-mb 0\.05.*allow more than that$"),
+        (
+            {"max_latency_ms": 0.5, "max_size_mb": 0.1},
+            {"cut:1@96": 10.0},
+            r"and --max-size-mb 0\.1: the fastest is cut:2 at 96.*, the smallest cut:1 at 96",
+        ),
+    ],
+)
+def test_nothing_fits(
+    settings: dict[str, float], slower: dict[str, float], words: str, fake: Fake, choose: Choose
+) -> None:
+    fake.slower = slower
     with pytest.raises(TutelageError, match=words):
-        chosen(slow, max_latency_ms=0.5, max_size_mb=0.1)
+        choose(**settings)
 
 
-def test_what_the_user_named_is_not_cut_elsewhere() -> None:
-    base = create("test_efficientnet", ["a", "b"], canvas=32, weights="none")
-    offered = {name: names_on_offer(make_config("run", {"student": name}), base)
-               for name in ("cut", "cut:2", "resnet18")}  # fmt: skip
-    assert offered["cut"][:3] == ["cut", "cut:1", "cut:2"]
-    assert offered["cut:2"] == ["cut:2"]
-    assert offered["resnet18"] == ["resnet18"]
+@pytest.mark.parametrize("student", ["cut:2", "resnet18"])
+def test_what_the_user_named_is_not_cut_elsewhere(student: str, fake: Fake, choose: Choose) -> None:
+    limit = fake.cost(student, 96).megabytes / 2
+    with pytest.raises(TutelageError, match="no student fits"):
+        choose(student, max_size_mb=limit)
+    assert {name for name, _ in fake.timed} == {student}
 
 
-def test_a_teacher_that_cannot_be_cut_has_one_student_on_offer() -> None:
-    vit = create("test_vit", ["a", "b"], canvas=32, weights="none")
-    assert names_on_offer(make_config("run", {"student": "cut"}), vit) == ["cut"]
+def test_a_teacher_that_cannot_be_cut_has_one_student_on_offer(
+    fake: Fake, choose: Choose, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "can_be_cut", lambda _: False)
+    assert choose(max_latency_ms=2.2) == ("cut", 96)
+    assert {name for name, _ in fake.timed} == {"cut"}
 
 
 def test_untrained_students_are_exported_once_and_timed() -> None:
     base = create("test_efficientnet", ["a", "b"], canvas=32, weights="none")
     measure = Untrained(make_config("run", {}), base)
     small, large = measure([("cut:1", 32), ("cut:2", 64)])
-    assert small.shape == ("cut:1", 32)
+    assert (small.student, small.size) == ("cut:1", 32)
     assert 0 < small.megabytes < large.megabytes
     assert small.parameters < large.parameters
     assert min(small.latency_ms, large.latency_ms) > 0
@@ -142,7 +167,7 @@ def test_untrained_students_are_exported_once_and_timed() -> None:
 def test_a_finished_student_over_its_limit_is_told() -> None:
     row: DeploymentRow = {"name": "student", "parameters": 1, "bytes": 3_000_000, "format": "f",
                           "latency_ms_p50": 2.5, "latency_ms_p05": 2.0}  # fmt: skip
-    kept = DistillConfig(max_latency_ms=2.5, max_size_mb=3.0)
+    kept = make_config("run", {"max_latency_ms": 2.5, "max_size_mb": 3.0}).distill
     assert exceeded(kept, [row]) == []
     (note,) = exceeded(dataclasses.replace(kept, max_latency_ms=2.4), [row])
     assert "does not keep its limit: 2.50 ms exceeds --max-latency-ms 2.4" in note
@@ -150,13 +175,6 @@ def test_a_finished_student_over_its_limit_is_told() -> None:
 
 
 # --- in a run folder
-
-
-@pytest.fixture
-def fake(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
-    fake = Fake()
-    monkeypatch.setattr(limits, "Untrained", lambda *_: fake)
-    return fake
 
 
 def test_the_choice_is_pinned_and_followed(

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from tutelage.augment import Weak
 from tutelage.chain import frozen, pipeline, student, trained, types
 from tutelage.chain.answers import clean_logits, evaluation_look, set_calibration
-from tutelage.chain.limits import names_on_offer
 from tutelage.chain.plan import Work
 from tutelage.chain.student import (
     FEW_IMAGES,
@@ -90,8 +89,6 @@ def test_a_student_of_several_trunks_is_cut_from_the_first() -> None:
         assert found.spec == expected.spec
         for ours, theirs in zip(found.parameters(), expected.parameters(), strict=True):
             assert torch.equal(ours, theirs)
-    config = make_config("run", {})
-    assert names_on_offer(config, join([first, other])) == names_on_offer(config, first)
 
 
 def test_a_named_cut_is_kept_whatever_its_size() -> None:

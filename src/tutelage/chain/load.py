@@ -43,21 +43,26 @@ NO_CLASS = "(none)"  # a head has an output, also where only the trunk is looked
 
 @dataclass
 class LoadedData:
-    """What a command works on; ``copies`` are images that are there more than once."""
+    """What a command works on."""
 
-    catalog: Catalog
-    store: ImageStore
-    split: Split
-    copies: Duplicates
-    base: Classifier
-    config: RunConfig
-    device: torch.device
+    catalog: Catalog  # the images by name
+    store: ImageStore  # their pixels
+    split: Split  # the role of each image
+    copies: Duplicates  # images that are there more than once
+    base: Classifier  # the pretrained trunk with an empty head
+    config: RunConfig  # every setting, resolved
+    device: torch.device  # where to compute
 
     @property
     def counts(self) -> dict[str, int]:
         """Images in each role that takes part."""
         roles = ("labeled", "unlabeled", "val", "test")
         return {role: len(self.split.indices(role)) for role in roles}
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the user must know of how the images were stored and split."""
+        return [*self.split.warnings, *filter(None, [self.store.note]), *self.copies.notes]
 
 
 def load_data(
@@ -73,6 +78,8 @@ def load_data(
     if device.type == "cpu" and is_lead():
         ahead.begin()
     out = folder.path
+    for note in (*catalog.facts, *catalog.warnings):  # before the work: a folder may be left out
+        console.note(note)
     store = _open_store(folder, catalog, config, console)
     if is_lead():
         write_skipped(store, out)

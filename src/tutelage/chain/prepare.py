@@ -83,17 +83,13 @@ def prepare(
     """
     began = time.monotonic() if began is None else began
     catalog = apply_decisions(catalog, config.data.decisions)
-    with _claimed(command, data, out, config) as (folder, resumed):
-        console = _console(folder, quiet=quiet, progress=progress)
+    with _claimed(command, data, out, config, quiet, progress) as (folder, console, resumed):
         trackers = open_trackers(config.data.track, folder.path) if is_lead() else []
         tracking = Tracking(trackers, console.say)
         console.listen = tracking.event
         console.record("settings", settings=config.to_dict())
         if resumed and not is_finished(folder):
             console.say(f"continuing the run in {folder.path}")
-        # Before the work: a folder may be left out.
-        for note in (*catalog.facts, *catalog.warnings):
-            console.note(note)
         images = state_of(command, data, catalog)  # as they are before they are read
         loaded = load_data(folder, catalog, config, console, command)
         say_images(loaded, console)
@@ -106,58 +102,50 @@ def prepare(
 
 
 @contextmanager
+def opened(
+    command: str, catalog: Catalog, data: str, out: Path, config: RunConfig, *, quiet: bool
+) -> Iterator[tuple[LoadedData, RunFolder, Console]]:
+    """Claim the folder and open the data, for a command that trains nothing."""
+    catalog = apply_decisions(catalog, config.data.decisions)
+    with _claimed(command, data, out, config, quiet) as (folder, console, _):
+        loaded = load_data(folder, catalog, config, console, command)
+        for note in loaded.warnings:
+            console.note(note)
+        yield loaded, folder, console
+        folder.unlock()
+
+
+@contextmanager
 def _claimed(
-    command: str, data: str, out: Path, config: RunConfig
-) -> Iterator[tuple[RunFolder, bool]]:
-    """The folder, and whether its run is continued.
+    command: str,
+    data: str,
+    out: Path,
+    config: RunConfig,
+    quiet: bool,
+    progress: Progress | None = None,
+) -> Iterator[tuple[RunFolder, Console, bool]]:
+    """The folder, what tells the user, and whether the folder's run is continued.
 
     After an error other processes may claim it; a refusal also removes a new folder.
     """
     folder = RunFolder(out)
     request = request_of(command, data, config.to_dict())
     resumed = by_lead(lambda: folder.claim(request))
+    console = Console(quiet=True)
+    if is_lead():
+        console = Console(folder.events, quiet=quiet, progress=progress)
     try:
         if not folder.path.is_dir():
             raise TutelageError(
                 f"rank {current().rank} sees no folder {folder.path}; give --out a folder on a "
                 "disk that all machines share"
             )
-        yield folder, resumed
+        yield folder, console, resumed
     except BaseException as error:
         if isinstance(error, TutelageError) and not resumed and is_lead():
             folder.release()
         folder.unlock()
         raise
-
-
-def _console(folder: RunFolder, *, quiet: bool, progress: Progress | None = None) -> Console:
-    if not is_lead():
-        return Console(quiet=True)
-    return Console(folder.events, quiet=quiet, progress=progress)
-
-
-@contextmanager
-def opened(
-    command: str,
-    catalog: Catalog,
-    data: str,
-    out: Path,
-    config: RunConfig,
-    *,
-    quiet: bool,
-) -> Iterator[tuple[LoadedData, RunFolder, Console]]:
-    """Claim the folder and open the data, for a command that trains nothing."""
-    catalog = apply_decisions(catalog, config.data.decisions)
-    with _claimed(command, data, out, config) as (folder, _):
-        console = _console(folder, quiet=quiet)
-        for note in (*catalog.facts, *catalog.warnings):
-            console.note(note)
-        loaded = load_data(folder, catalog, config, console, command)
-        notes = *loaded.split.warnings, *filter(None, [loaded.store.note]), *loaded.copies.notes
-        for note in notes:
-            console.note(note)
-        yield loaded, folder, console
-        folder.unlock()
 
 
 def _planned(
@@ -172,14 +160,38 @@ def _planned(
     """The run with its plan: what fits into the minutes, and which student."""
     asked, base = data.config, data.base
     images = data.counts["labeled"] + data.counts["unlabeled"]
-    data = dataclasses.replace(data, config=with_named_student(asked, base, images))
-    config = data.config
+    config = with_named_student(asked, base, images)
     # A student that cannot be made is refused now, not after the teacher was trained.
     student = create_student(config, base) if command in WITH_STUDENT else None
+
+    @cache
+    def cost() -> StudentCost | None:
+        """None where that follows from its teacher's."""
+        if student is None or is_cut_from(student, base):
+            return None
+        own = current_speed(student, data.device, cache_folder())
+        teacher = Speed(**folder.read_json("config.json")["machine"])
+        return measured_cost(own, teacher, student.spec.input_size, size_step(student))
+
+    def replanned(minutes: float | None = None, student_size: int | None = None) -> RunPlan:
+        longer = config.changed("data", minutes=minutes or config.data.minutes)
+        return _plan(folder, command, data, longer, cost(), student_size)
+
     with console.progress.part("measuring this machine"):
-        plan = _pinned_plan(folder, command, data, student)
-    chosen = _pinned_student(folder, shared, command, data, plan, student, console)
-    if chosen is not None:
+        plan = _pinned_plan(folder, data, replanned)
+    chosen: dict[str, Any] = {}
+    if student is not None and config.distill.limited:
+
+        def choose() -> dict[str, Any]:
+            sizes = [plan.student.size]
+            if not config.data.input_size:
+                sizes = offered_sizes(plan, size_step(student))
+            found, note = limits.choose_student(config, base, plan.student.size, sizes)
+            work = replanned(student_size=found.size).student
+            return {"student": found.student, "work": dataclasses.asdict(work), "note": note}
+
+        with console.progress.part("measuring students"):
+            chosen = shared.pinned("student", choose)
         config = config.changed("distill", student=chosen["student"])
         limited = Work(**chosen["work"])
         seconds = plan.estimated_seconds + limited.seconds - plan.student.seconds
@@ -189,26 +201,25 @@ def _planned(
         check_input_size(student)
 
     kernels, faults = augmented_by(data.device)
+    sharpest = sharpest_size(config, base.spec.input_size, data.store.canvas, size_step(base))
 
     def found() -> list[str]:
         return [
             *notes,
             *faults,
-            *_notes(command, data, config, plan),
-            *_cut_by_budget(command, data, folder, plan, student),
+            *data.catalog.warnings,
+            *data.warnings,
+            *_unused(command, config, plan),
+            *cut_by_budget(command, plan, sharpest, replanned),
             *([chosen["note"]] if chosen else []),
         ]
 
     all_notes = folder.pinned("notes", found)
-    for note in all_notes:
+    not_cut = _not_cut(asked, config, student, base)
+    for note in (*all_notes, *not_cut):
         if note not in data.catalog.warnings:  # those were said when the data was opened
             console.note(note)
-    not_cut = _not_cut(asked, config, student, base)
-    for fact in not_cut:
-        console.note(fact)
-    facts = [*data.catalog.facts, *not_cut, *kernels]
     console.say(_in_words(plan, command))
-    task = make_task(data, plan)
     set_input_size(base, plan.size)
     if config.transfer.features != "last" and command != "distill":
         base = with_levels(base)
@@ -219,22 +230,16 @@ def _planned(
     if command != "ladder":  # it has a run for each draw, with arms beside the chain
         console.progress.expect(foreseen(plan, command, images), clock.left)
     return Run(
+        **{**vars(data), "config": config, "base": base},
         folder=folder,
-        config=config,
-        catalog=data.catalog,
-        store=data.store,
-        split=data.split,
         console=console,
-        device=data.device,
-        base=base,
         plan=plan,
-        task=task,
+        task=make_task(data, plan),
         notes=all_notes,
-        facts=facts,
+        facts=[*data.catalog.facts, *not_cut, *kernels],
         tracking=tracking,
         trainings=trainings,
         clock=clock,
-        copies=data.copies,
     )
 
 
@@ -272,16 +277,16 @@ def make_task(data: LoadedData, plan: RunPlan) -> Task:
     )
 
 
-def _pinned_plan(
-    folder: RunFolder, command: str, data: LoadedData, student: Classifier | None
-) -> RunPlan:
-    def planned() -> dict[str, Any]:
+def _pinned_plan(folder: RunFolder, data: LoadedData, planned: Callable[[], RunPlan]) -> RunPlan:
+    """The plan as it is in the folder; what it rests on is pinned first."""
+
+    def made() -> dict[str, Any]:
         speed = current_speed(data.base, data.device, cache_folder())
         folder.pin("machine", dataclasses.asdict(speed))
         folder.pin("versions", data.base.spec.versions)
-        return dataclasses.asdict(_plan(folder, command, data, _cost(folder, student, data)))
+        return dataclasses.asdict(planned())
 
-    known = folder.pinned("plan", planned)
+    known = folder.pinned("plan", made)
     works = {
         "transfer": Work(**known["transfer"]),
         "rounds": tuple(Work(**work) for work in known["rounds"]),
@@ -294,14 +299,15 @@ def _plan(
     folder: RunFolder,
     command: str,
     data: LoadedData,
+    config: RunConfig,
     cost: StudentCost | None,
-    student_size: int | None = None,
+    student_size: int | None,
 ) -> RunPlan:
     """The plan for the machine and the time that decoding took, as the folder has them pinned."""
     known = folder.read_json("config.json")
     # In tens of seconds: a little more or less seldom changes the plan.
     lost = max(0.0, round((known.get("decoded_seconds", 0.0) - BEFORE_S) / 10) * 10.0)
-    base, config, counts = data.base, data.config, data.counts
+    base, counts = data.base, data.counts
     labels = data.split.labels[data.split.indices("labeled")]
     folds = make_folds(labels, counts["val"], FOLDS, config.data.seed)[1:]
     amounts = Amounts(
@@ -326,62 +332,6 @@ def _plan(
         lost=lost,
         student=cost,
     )
-
-
-def _cost(folder: RunFolder, student: Classifier | None, data: LoadedData) -> StudentCost | None:
-    """What the student costs; None where that follows from its teacher's cost."""
-    if student is None or is_cut_from(student, data.base):
-        return None
-    own = current_speed(student, data.device, cache_folder())
-    teacher = Speed(**folder.read_json("config.json")["machine"])
-    return measured_cost(own, teacher, student.spec.input_size, size_step(student))
-
-
-def _pinned_student(
-    own: RunFolder,
-    folder: RunFolder,
-    command: str,
-    data: LoadedData,
-    plan: RunPlan,
-    student: Classifier | None,
-    console: Console,
-) -> dict[str, Any] | None:
-    """The student that keeps the limits, chosen once per run folder; None without limits.
-
-    Its ``student`` is the setting of that name, its ``work`` the planned training, and its
-    ``note`` tells the user why.
-    """
-    config, base = data.config, data.base
-    if student is None or not config.distill.limited:
-        return None
-
-    def chosen() -> dict[str, Any]:
-        planned = config.distill.student, plan.student.size
-        sizes = [plan.student.size]
-        if not config.data.input_size:
-            sizes = offered_sizes(plan, size_step(student))
-        found, note = limits.choose_student(
-            config.distill,
-            planned,
-            limits.names_on_offer(config, base),
-            sizes,
-            limits.Untrained(config, base),
-        )
-        work = _plan(own, command, data, _cost(own, student, data), found.size).student
-        return {"student": found.student, "work": dataclasses.asdict(work), "note": note}
-
-    with console.progress.part("measuring students"):
-        return dict(folder.pinned("student", chosen))
-
-
-def _notes(command: str, data: LoadedData, config: RunConfig, plan: RunPlan) -> list[str]:
-    return [
-        *data.catalog.warnings,
-        *data.split.warnings,
-        *filter(None, [data.store.note]),
-        *data.copies.notes,
-        *_unused(command, config, plan),
-    ]
 
 
 def _not_cut(
@@ -433,28 +383,6 @@ def _unused(command: str, config: RunConfig, plan: RunPlan) -> list[str]:
     return notes
 
 
-def _cut_by_budget(
-    command: str,
-    data: LoadedData,
-    folder: RunFolder,
-    plan: RunPlan,
-    student: Classifier | None,
-) -> list[str]:
-    """``cut_by_budget`` of a run: what is planned for it with more minutes."""
-    base, canvas = data.base, data.store.canvas
-
-    @cache
-    def cost() -> StudentCost | None:
-        return _cost(folder, student, data)
-
-    def replanned(minutes: float) -> RunPlan:
-        longer = data.config.changed("data", minutes=minutes)
-        return _plan(folder, command, dataclasses.replace(data, config=longer), cost())
-
-    sharpest = sharpest_size(data.config, base.spec.input_size, canvas, size_step(base))
-    return cut_by_budget(command, plan, sharpest, replanned)
-
-
 def cut_by_budget(
     command: str, plan: RunPlan, sharpest: int, replanned: Callable[[float], RunPlan]
 ) -> list[str]:
@@ -463,12 +391,16 @@ def cut_by_budget(
     ``sharpest`` is the side in pixels of the views where time is no matter; ``replanned`` gives the
     plan for other minutes.
     """
+
+    def fits(plan: RunPlan) -> bool:
+        return plan.estimated_seconds <= 60 * plan.minutes
+
     small = command != "distill" and plan.size < SMALL_VIEWS * sharpest
-    if _fits(plan) and not small:
+    if fits(plan) and not small:
         return []
     least, most = math.floor(plan.minutes) + 1, max(MOST_MINUTES, math.ceil(4 * plan.minutes))
     best, longer = replanned(most), map(replanned, range(least, most))
-    enough = next((one for one in longer if _fits(one) and one.size == best.size), best)
+    enough = next((one for one in longer if fits(one) and one.size == best.size), best)
     cut = []
     if command != "distill" and plan.size < enough.size:
         cut.append(f"it looks at images at {plan.size} px instead of {enough.size} px")
@@ -478,7 +410,7 @@ def cut_by_budget(
             f"{enough.student.steps}"
         )
     said = f"{in_minutes(60 * plan.minutes)} (--minutes) are short for this run"
-    if not _fits(plan):
+    if not fits(plan):
         cut.append("its trainings are shortened")
         said = (
             f"even the shortest plan takes {in_minutes(plan.estimated_seconds)} on this machine, "
@@ -489,7 +421,3 @@ def cut_by_budget(
     *others, last = cut
     losses = f"{', '.join(others)} and {last}" if others else last
     return [f"{said}: {losses}, which costs accuracy; give --minutes {enough.minutes:g}"]
-
-
-def _fits(plan: RunPlan) -> bool:
-    return plan.estimated_seconds <= 60 * plan.minutes

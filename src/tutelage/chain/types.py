@@ -14,13 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tutelage.chain.clock import Clock
+from tutelage.chain.load import LoadedData
 from tutelage.chain.plan import RunPlan
-from tutelage.config import RunConfig
-from tutelage.data.catalog import Catalog
-from tutelage.data.duplicates import Duplicates
 from tutelage.data.runfolder import RunFolder
-from tutelage.data.split import Split, folds
-from tutelage.data.store import ImageStore
+from tutelage.data.split import folds
 from tutelage.models.classifier import Classifier
 from tutelage.stats.metrics import Comparison, Floats, Ints
 from tutelage.stats.pseudo_labels import PseudoLabels
@@ -138,17 +135,11 @@ def is_round(stage: Finished) -> bool:
 
 
 @dataclass
-class Run:
-    """Everything that a run holds while it works; every stage is given it."""
+class Run(LoadedData):
+    """Everything that a run holds while it works; stages copy its ``base``."""
 
     folder: RunFolder  # claimed
-    config: RunConfig  # every setting, resolved
-    catalog: Catalog  # the images by name
-    store: ImageStore  # their pixels
-    split: Split  # the role of each image
     console: Console  # prints and records progress
-    device: torch.device  # where to compute
-    base: Classifier  # the pretrained trunk with an empty head; stages copy it
     plan: RunPlan  # what fits into the minutes
     task: Task  # what training and choosing may see
     notes: list[str]  # what the user must know before relying on the model
@@ -156,7 +147,6 @@ class Run:
     tracking: Tracking  # the trackers that figures are also sent to
     trainings: Trainings  # where checkpoints within a training are kept
     clock: Clock  # what is spent of the minutes
-    copies: Duplicates  # images that are there more than once
 
     @property
     def seed(self) -> int:
