@@ -127,7 +127,7 @@ def test_what_an_address_needs_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
     with monkeypatch.context() as patch:
         patch.setattr(fsspec.core, "url_to_fs", missing)
-        with pytest.raises(TutelageError, match=r"pip install s3fs"):
+        with pytest.raises(TutelageError, match=r"Install s3fs"):
             find_shards(["s3://bucket/pool-{0..1}.tar"])
     with pytest.raises(TutelageError, match="Protocol not known: bogus"):
         find_shards(["bogus://bucket/a.tar"])
@@ -196,9 +196,9 @@ def test_parquet_rows_are_named_by_their_column_or_their_number(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"picture": [b"a"]}, "lacks the column image; found: picture"),
+        ({"picture": [b"a"]}, r"lacks a column image .*; found: picture \(binary\)"),
         ({"image": ["a.png"]}, "give the folder of the images"),
-        ({"image": []}, "expected bytes"),
+        ({"image": []}, r"found: image \(null\)"),
     ],
 )
 def test_a_parquet_file_without_images_is_an_error(
@@ -244,7 +244,7 @@ def test_any_other_data_is_dealt_in_blocks_of_what_it_lists(
     paths = "\n".join(["image,label,split", *(f"{file},,test" for file in files)])
     (tmp_path / "data/x.csv").write_text(paths)
     parquet.write_table(arrow.table({"img": [*files]}), tmp_path / "data/x.parquet")
-    (tmp_path / "data/x.json").write_text(json.dumps([{"image": file} for file in files]))
+    (tmp_path / "data/x.json").write_text(json.dumps([{"data": {"image": file}} for file in files]))
     for name in ("x.csv", "x.parquet", "x.json"):
         first, last = find_shards([tmp_path / "data" / name])
         assert [first.name, last.name] == [f"{tmp_path}/data/{name}#{n}" for n in (0, 1)]

@@ -15,7 +15,7 @@ import os
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +27,7 @@ from tutelage.data.columns import holds_bytes, open_parquet, undamaged
 from tutelage.data.decode import MAX_BYTES, SUFFIXES, UnreadableImage
 from tutelage.data.layout import as_text, files_below
 from tutelage.data.open import FILES, read_catalog
-from tutelage.data.sources import Source, bytes_in, read_file, selected
+from tutelage.data.sources import FileSource, Source, bytes_in, selected
 from tutelage.data.tars import Member, index_tar, read_member, tar_images
 from tutelage.system.errors import TutelageError
 from tutelage.system.storage import Place, as_oserror, file_system, size_in, state_of
@@ -68,73 +68,17 @@ class FileShard:
 
 
 @dataclass(frozen=True)
-class FolderShard:
-    """A block of a folder's image files."""
+class Block:
+    """A block of images that lie in a folder, or that a table or any other DATA lists."""
 
-    place: Place  # the folder
-    number: int  # which block it is, from 0
-    files: Sequence[str]  # paths relative to the folder, sorted
-    states: Sequence[str] = ()  # of remote files, what the listing said about each
-
-    @property
-    def name(self) -> str:
-        """The folder and the number of the block; the same from any working directory."""
-        return f"{self.place.name}#{self.number}"
-
-    def fingerprint(self) -> str:
-        """Return a digest of the files' names, sizes and times."""
-        digest = hashlib.blake2b(digest_size=16)
-        for file, state in zip(self.files, self.states or map(self._stat, self.files), strict=True):
-            digest.update(f"{file}\0{state}\0".encode(errors="surrogateescape"))
-        return digest.hexdigest()
-
-    @contextmanager
-    def opened(self, stop: threading.Event) -> Iterator[Iterator[tuple[str, Read]]]:
-        """Give the files as ``FileShard`` does; reading one waits in the thread that decodes it.
-
-        Where a store does not give a file that it has, reading raises a TutelageError that is no
-        UnreadableImage: that is not the image's fault, and another time it may.
-        """
-        if self.place.remote:
-            both = zip(self.files, self.states, strict=True)
-            yield ((as_text(file), partial(self._fetch, file, state)) for file, state in both)
-        else:
-            yield ((as_text(file), partial(self._read, file)) for file in self.files)
-
-    def _stat(self, file: str) -> str:
-        try:
-            return Place(os.path.join(self.place.name, file), remote=False).fingerprint()
-        except OSError as error:
-            return str(error.errno)
-
-    def _read(self, file: str) -> bytes:
-        return read_file(os.path.join(self.place.name, file))
-
-    def _fetch(self, file: str, state: str) -> bytes:
-        _refuse_large(size_in(state))
-        try:
-            with as_oserror(f"{self.place.name.rstrip('/')}/{file}"):
-                system, path = self.place.system
-                content: bytes = system.cat_file(f"{path.rstrip('/')}/{file}")
-                return content
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise TutelageError(str(error)) from error
-
-
-@dataclass(frozen=True)
-class CatalogShard:
-    """A block of the images that a table or another tool's file lists, or of any other DATA."""
-
-    place: Place  # what was given as DATA
+    place: Place  # the folder, or what was given as DATA
     number: int  # which block it is, from 0
     names: Sequence[str]
     source: Source
 
     @property
     def name(self) -> str:
-        """The path of DATA and the number of the block; the same from any working directory."""
+        """The path and the number of the block; the same from any working directory."""
         return f"{self.place.name}#{self.number}"
 
     def fingerprint(self) -> str:
@@ -151,7 +95,45 @@ class CatalogShard:
         yield ((name, partial(self.source.read, row)) for row, name in enumerate(self.names))
 
 
-Shard: TypeAlias = FileShard | FolderShard | CatalogShard
+class _LocalFiles(FileSource):
+    """Files that are known by their content's time alone: see ``Place.fingerprint``."""
+
+    def signature(self, index: int) -> str:
+        try:
+            return Place(self.paths[index], remote=False).fingerprint()
+        except OSError as error:
+            return str(error.errno)
+
+
+@dataclass(frozen=True)
+class _RemoteFiles:
+    """Files below a folder of an object store; reading one waits in the thread that decodes it.
+
+    Where a store does not give a file that it has, reading raises a TutelageError that is no
+    UnreadableImage: that is not the image's fault, and another time it may.
+    """
+
+    folder: Place
+    files: Sequence[str]
+    states: Sequence[str]  # what the listing said about each
+
+    def signature(self, index: int) -> str:
+        return self.states[index]
+
+    def read(self, index: int) -> bytes:
+        _refuse_large(size_in(self.states[index]))
+        try:
+            with as_oserror((self.folder / self.files[index]).name):
+                system, path = self.folder.system
+                content: bytes = system.cat_file(f"{path.rstrip('/')}/{self.files[index]}")
+                return content
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise TutelageError(str(error)) from error
+
+
+Shard: TypeAlias = FileShard | Block
 
 
 def find_shards(images: Iterable[str | os.PathLike[str]]) -> list[Shard]:
@@ -205,47 +187,45 @@ def may_hold(images: str | os.PathLike[str], place: Place) -> bool:
 
 def _places(text: str) -> list[Place]:
     place = Place.at(text)
-    if place.remote:
-        return _remote_places(text)
-    text = place.name
-    if os.path.exists(text):
+    if not place.remote and os.path.exists(place.name):
         return [place.absolute()]
-    found: list[str] = []
-    for one in braces(text):
-        matches = sorted(glob.glob(one, recursive=True)) if glob.has_magic(one) else [one]
-        if not matches or not os.path.exists(matches[0]):
-            raise TutelageError(f"no such file or folder: {one}{did_you_mean(one)}")
-        found += matches
-    return [Place(os.path.abspath(path), remote=False) for path in found]
+    matches = _remote_matches if place.remote else _local_matches
+    found = [name for one in braces(place.name) for name in matches(one)]
+    return [Place(name, place.remote).absolute() for name in found]
 
 
-def _remote_places(text: str) -> list[Place]:
-    found: list[str] = []
-    for one in braces(text):
-        system, path = file_system(one)
-        if not glob.has_magic(path):
-            found.append(one)
-            continue
-        with as_oserror(one):
-            system.invalidate_cache()  # another command of this process may have listed it
-            matches = sorted(system.glob(path))
-        if not matches:
-            raise TutelageError(f"nothing matches {one}; expected the address of shards or folders")
-        # Before the path a URL may name its server, or its account, which a match does not.
-        head, inside, _ = one.rpartition(path)
-        if not inside:
-            raise TutelageError(
-                f"{one}: this kind of address takes no patterns; name each shard, or their folder"
-            )
-        found += [head + match for match in matches]
-    return [Place(url.rstrip("/"), remote=True) for url in found]
+def _local_matches(text: str) -> list[str]:
+    matches = sorted(glob.glob(text, recursive=True)) if glob.has_magic(text) else [text]
+    if not matches or not os.path.exists(matches[0]):
+        raise TutelageError(f"no such file or folder: {text}{did_you_mean(text)}")
+    return matches
+
+
+def _remote_matches(url: str) -> list[str]:
+    system, path = file_system(url)
+    if not glob.has_magic(path):
+        return [url.rstrip("/")]
+    with as_oserror(url):
+        system.invalidate_cache()  # another command of this process may have listed it
+        matches = sorted(system.glob(path))
+    if not matches:
+        raise TutelageError(f"nothing matches {url}; expected the address of shards or folders")
+    # Before the path a URL may name its server, or its account, which a match does not.
+    head, inside, _ = url.rpartition(path)
+    if not inside:
+        raise TutelageError(
+            f"{url}: this kind of address takes no patterns; name each shard, or their folder"
+        )
+    return [head + match.rstrip("/") for match in matches]
 
 
 def _shards_at(place: Place) -> list[Shard]:
     folder = not place.remote and os.path.isdir(place.name)
-    if not folder and _suffix(place.name) in _FORMATS:
+    suffix = "" if folder else _suffix(place.name)
+    if suffix in _FORMATS:
         with suppress(TutelageError):  # what is damaged fails later, and alone
-            if not place.remote and not _holds_images(place.name):
+            table = suffix == ".parquet" and not place.remote
+            if table and not _has_images(open_parquet(place.name)):
                 return _listed(place)
         return [FileShard(place)]
     if re.search(r"\.tgz$|\.tar\.\w+$", place.name.lower()):
@@ -253,53 +233,58 @@ def _shards_at(place: Place) -> list[Shard]:
             f"{place.name} is a compressed tar, which allows no seeking, and images get no "
             "smaller; unpack it to a plain .tar (gunzip)"
         )
+    if suffix in FILES and not place.remote:
+        return _listed(place)
     if not folder and not place.remote:
-        if _suffix(place.name) in FILES:
-            return _listed(place)
         raise TutelageError(
             f"{place.name} is not a .tar or .parquet shard, nor a table; for images, give their "
             "folder or use tutelage predict"
         )
     files = dict(_remote_files(place) if place.remote else _local_files(place.name))
-    root = place.name.rstrip("/")
-    inside = [f"{root}/{file}" for file in sorted(files) if _suffix(file) in _FORMATS]
+    inside = sorted(file for file in files if _suffix(file) in _FORMATS)
     images = sorted(file for file in files if _suffix(file) in SUFFIXES)
     if inside and images:
         raise TutelageError(
             f"{place.name} holds shards ({inside[0]}) and images ({images[0]}); name the "
             "shards, or move them to a folder of their own"
         )
-    if not inside and not images:
-        if folder:
-            return _listed(place)
-        raise TutelageError(
-            f"no images in {place.name}; expected a .tar or .parquet shard, or a folder of "
-            "shards or of images"
-        )
-    blocks = (images[start : start + BLOCK] for start in range(0, len(images), BLOCK))
-    return [FileShard(Place(name, place.remote)) for name in inside] or [
-        FolderShard(place, number, block, [files[f] for f in block] if place.remote else ())
-        for number, block in enumerate(blocks)
-    ]
+    if inside:
+        return [FileShard(place / file) for file in inside]
+    if images:
+        return [
+            Block(place, number, [as_text(file) for file in block], _block(place, files, block))
+            for number, block in enumerate(_cut(images))
+        ]
+    if folder:
+        return _listed(place)
+    raise TutelageError(
+        f"no images in {place.name}; expected a .tar or .parquet shard, or a folder of shards or "
+        "of images"
+    )
 
 
-def _holds_images(name: str) -> bool:
-    """Whether a shard holds the images themselves: a Parquet file may hold their paths."""
-    if _suffix(name) != ".parquet":
-        return True
-    schema = open_parquet(name).schema_arrow
-    return "image" in schema.names and holds_bytes(schema.field("image").type)
+def _cut(images: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    return (images[start : start + BLOCK] for start in range(0, len(images), BLOCK))
+
+
+def _block(place: Place, states: Mapping[str, str], files: Sequence[str]) -> Source:
+    if place.remote:
+        return _RemoteFiles(place, files, [states[file] for file in files])
+    return _LocalFiles(tuple(os.path.join(place.name, file) for file in files))
 
 
 def _listed(place: Place) -> list[Shard]:
     """The images of any other DATA, whatever their labels and splits."""
     catalog = read_catalog(place.name)
-    shards: list[Shard] = []
-    for number, start in enumerate(range(0, len(catalog), BLOCK)):
-        rows = np.arange(start, min(start + BLOCK, len(catalog)))
-        source = selected(catalog.source, rows)
-        shards.append(CatalogShard(place, number, catalog.names[start : start + BLOCK], source))
-    return shards
+    return [
+        Block(
+            place,
+            number,
+            [catalog.names[row] for row in rows],
+            selected(catalog.source, np.array(rows)),
+        )
+        for number, rows in enumerate(_cut(range(len(catalog))))
+    ]
 
 
 def _local_files(root: str) -> Iterator[tuple[str, str]]:
@@ -321,9 +306,8 @@ def _remote_files(place: Place) -> Iterator[tuple[str, str]]:
         system, root = place.system
         system.invalidate_cache()
         found = system.find(root, detail=True)
-    root = root.rstrip("/")
     for path, info in found.items():
-        below = path[len(root) :].lstrip("/")
+        below = path[len(root.rstrip("/")) :].lstrip("/")
         hidden = any(part.startswith(".") for part in below.split("/"))
         if below and not hidden and _suffix(below) in (*SUFFIXES, *_FORMATS):
             yield below, state_of(info)
@@ -364,13 +348,11 @@ def _refuse(reason: str) -> NoReturn:
 def _in_parquet(file: BinaryIO, name: str) -> Iterator[tuple[str, Read]]:
     """The rows of a Parquet file, named by one of ``_NAMES``, or by "#" and the row's number."""
     table = open_parquet(name, file)
-    columns = table.schema_arrow.names
-    if "image" not in columns:
-        raise TutelageError(f"{name} lacks the column image; found: {', '.join(columns)}")
-    kind = table.schema_arrow.field("image").type
-    if not holds_bytes(kind):
+    columns = {field.name: field.type for field in table.schema_arrow}
+    if not _has_images(table):
+        found = ", ".join(f"{column} ({kind})" for column, kind in columns.items())
         raise TutelageError(
-            f"{name}: column image holds {kind}; expected bytes or struct<bytes, path>. "
+            f"{name} lacks a column image of bytes or struct<bytes, path>; found: {found}. "
             "Instead of a manifest of paths, give the folder of the images"
         )
     if not table.metadata.num_rows:
@@ -383,6 +365,12 @@ def _in_parquet(file: BinaryIO, name: str) -> Iterator[tuple[str, Read]]:
             for value, text in zip(batch.column(0), texts, strict=True):
                 yield str(text or f"#{row}"), partial(_cell, value)
                 row += 1
+
+
+def _has_images(table: Any) -> bool:
+    """Whether an opened Parquet file holds images themselves: it may hold their paths."""
+    schema = table.schema_arrow
+    return "image" in schema.names and holds_bytes(schema.field("image").type)
 
 
 def _cell(value: Any) -> bytes:

@@ -21,9 +21,10 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 
+from tutelage.data import layout
 from tutelage.data.decode import UnreadableImage
 from tutelage.data.header import LABELLED_BY
-from tutelage.data.shards import CatalogShard, FolderShard, Shard
+from tutelage.data.shards import Block, Shard
 from tutelage.data.sources import FileSource
 from tutelage.system.errors import TutelageError, need, refuse_existing
 from tutelage.system.files import csv_line, lock, replacing, sweep
@@ -319,9 +320,7 @@ def check_manifest(name: Path | str, shards: Sequence[Shard]) -> Path:
 
 
 def _has_paths(shard: Shard) -> bool:
-    if isinstance(shard, CatalogShard):
-        return isinstance(shard.source, FileSource)
-    return isinstance(shard, FolderShard) and not shard.place.remote
+    return isinstance(shard, Block) and isinstance(shard.source, FileSource)
 
 
 class _Accepted(NamedTuple):
@@ -391,14 +390,10 @@ def _write_csv(rows: Iterator[_Accepted], partial: Path, beside: Path) -> None:
     with partial.open("w", encoding="utf-8", newline="") as file:
         file.write(csv_line(("image", "label", "split", LABELLED_BY)))
         for row in rows:
-            # Checked before the work began: each shard has paths.
-            if isinstance(row.shard, CatalogShard):
-                assert isinstance(row.shard.source, FileSource)
-                folder, name = os.path.split(row.shard.source.paths[row.number])
-            else:
-                assert isinstance(row.shard, FolderShard)
-                folder, name = row.shard.place.name, row.image
-            image = os.path.normpath(os.path.join(way_to(folder), name))
+            assert isinstance(row.shard, Block)  # checked before the work began
+            assert isinstance(row.shard.source, FileSource)
+            folder, name = os.path.split(row.shard.source.paths[row.number])
+            image = layout.as_text(os.path.normpath(os.path.join(way_to(folder), name)))
             file.write(csv_line((image, row.label, "train", row.by)))
 
 

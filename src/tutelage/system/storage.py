@@ -9,9 +9,8 @@ A file that is written to a place appears there whole or not at all. Who sees to
 - Elsewhere (SFTP, SMB, HDFS) a file grows while it is written. So it is written under a hidden
   name beside its own, and renamed.
 
-What is uploaded is always a finished file from here. A file that fsspec opens for writing is not
-used, because it is published when it is closed, also by an error on the way. Its transactions are
-not used, because they belong to an object that threads share, and do not hold for all writes.
+What is uploaded is always a finished file from here: one that fsspec opens for writing is published
+when it is closed, also by an error on the way, and its transactions are shared by all threads.
 """
 
 from __future__ import annotations
@@ -33,14 +32,6 @@ from tutelage.system.errors import TutelageError, need, told
 
 _PIECE = 1 << 24  # bytes of a remote file in one request
 _STATES = ("ETag", "etag", "md5Hash", "md5", "mtime", "LastModified", "last_modified", "created")
-_PACKAGES = {  # the package that fsspec needs for a kind of URL
-    **dict.fromkeys(("s3", "s3a"), "s3fs"),
-    **dict.fromkeys(("gs", "gcs"), "gcsfs"),
-    **dict.fromkeys(("az", "abfs", "abfss"), "adlfs"),
-    **dict.fromkeys(("http", "https"), "aiohttp"),
-    "sftp": "paramiko",
-    "smb": "smbprotocol",
-}
 _PASSWORD = re.compile(r"^(\w+://[^/@:]*):[^/@]*@")
 _WHOLE = {"s3", "gs", "abfs"}  # of these file systems an object appears only when it is complete
 
@@ -85,7 +76,9 @@ class Place:
     @cached_property
     def system(self) -> tuple[Any, str]:
         """The fsspec file system and the path in it."""
-        return file_system(self.name)
+        if self.remote:
+            return file_system(self.name)
+        return need("fsspec", "train").filesystem("file"), os.path.abspath(self.name)
 
     def holds(self, other: Place) -> bool:
         """Whether the other place is this one, or below it."""
@@ -117,30 +110,29 @@ class Place:
                 yield file
             return
         with tempfile.TemporaryFile() as here:
-            for piece in self._pieces():
-                if stop.is_set():
-                    raise OSError(f"the copying of {self.name} was stopped")
-                with files.about(Path(tempfile.gettempdir())):
-                    here.write(piece)
+            with as_oserror(self.name):
+                system, path = self.system
+                with system.open(path, "rb", block_size=_PIECE) as there:
+                    while piece := there.read(_PIECE):
+                        if stop.is_set():
+                            raise OSError("the copying was stopped")
+                        with files.about(Path(tempfile.gettempdir())):
+                            here.write(piece)
             here.seek(0)
             yield here
 
     def exists(self) -> bool:
         """Whether there is such a file; raises OSError where a store does not say."""
-        if not self.remote:
-            return os.path.exists(self.name)
         with as_oserror(self.name):
             system, path = self._now
             try:  # fsspec's own ``exists`` is also False when the store does not answer
                 system.info(path)
-            except FileNotFoundError:
+            except (FileNotFoundError, NotADirectoryError):
                 return False
             return True
 
     def names(self) -> list[str]:
         """The names in the folder, sorted; none if there is no such folder."""
-        if not self.remote:
-            return sorted(os.listdir(self.name)) if os.path.isdir(self.name) else []
         with as_oserror(self.name):
             system, path = self._now
             try:
@@ -152,13 +144,11 @@ class Place:
 
     def read_bytes(self, last: int | None = None) -> bytes:
         """The content of the file, or its ``last`` bytes, fewer if it has fewer."""
-        if not self.remote:
-            with open(self.name, "rb") as file:
-                return _read(file, last)
         with as_oserror(self.name):
             system, path = self._now
-            with system.open(path, "rb") as file:
-                return _read(file, last)
+            start = 0 if last is None else max(0, system.info(path)["size"] - last)
+            content: bytes = system.cat_file(path, start=start or None)
+            return content
 
     @contextmanager
     def replacing(self) -> Iterator[Path]:
@@ -186,19 +176,12 @@ class Place:
 
     def remove(self) -> None:
         """Delete the file, if there is one."""
-        with suppress(FileNotFoundError):
-            if not self.remote:
-                os.unlink(self.name)
-                return
-            with as_oserror(self.name):
-                system, path = self._now
-                system.rm_file(path)
+        with suppress(FileNotFoundError), as_oserror(self.name):
+            system, path = self._now
+            system.rm_file(path)
 
     def make_folder(self) -> None:
         """Make the folder, if there is none; object stores have none."""
-        if not self.remote:
-            os.makedirs(self.name, exist_ok=True)
-            return
         with as_oserror(self.name):
             system, path = self._now
             if not _puts_whole(system):  # S3 would make the bucket, too
@@ -214,13 +197,6 @@ class Place:
         system, path = self.system
         system.invalidate_cache()
         return system, path
-
-    def _pieces(self) -> Iterator[bytes]:
-        with as_oserror(self.name):
-            system, path = self.system
-            with system.open(path, "rb", block_size=_PIECE) as there:
-                while piece := there.read(_PIECE):
-                    yield piece
 
     def _publish(self, here: str) -> None:
         """Put a local file in this place."""
@@ -266,11 +242,8 @@ def file_system(url: str) -> tuple[Any, str]:
     core = need("fsspec.core", "train")
     try:
         system, path = core.url_to_fs(url)
-    except (ImportError, ValueError) as error:
-        package = _PACKAGES.get(url.partition("://")[0])
-        absent = package is not None and isinstance(error, ImportError)
-        mend = f"; install it with: pip install {package}" if absent else ""
-        raise TutelageError(f"{url}: {error}{mend}") from error
+    except (ImportError, ValueError) as error:  # it says which package to install
+        raise TutelageError(f"{url}: {error}") from error
     return system, str(path)
 
 
@@ -294,14 +267,9 @@ def as_oserror(where: str) -> Iterator[None]:
     except TutelageError:
         raise
     except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:  # of a file here
+            raise
         said = " ".join(told(error).split()).rstrip(".")
         if isinstance(error, FileNotFoundError):  # many name the path alone
             raise FileNotFoundError(f"{where}: {'not found' if said in where else said}") from error
         raise OSError(f"{where}: {said}") from error
-
-
-def _read(file: BinaryIO, last: int | None) -> bytes:
-    if last is not None:
-        file.seek(0, os.SEEK_END)
-        file.seek(max(0, file.tell() - last))
-    return file.read()
