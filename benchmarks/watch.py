@@ -103,19 +103,17 @@ class Looked:
         """A batch of ``size`` of the rows, and its labels, -1 for a new class."""
         if kind == MOVED:
             rows = moved(rows, self.labels, size, rng)
-            return self.plain.take(rows), self.labels[rows]
+            return self.plain[rows], self.labels[rows]
         rows = rng.permutation(rows)[:size]
         if kind in self.disturbed:
-            return self.disturbed[kind].take(rows), self.labels[rows]
+            return self.disturbed[kind][rows], self.labels[rows]
         if kind == "undisturbed":
-            return self.plain.take(rows), self.labels[rows]
+            return self.plain[rows], self.labels[rows]
         count = max(1, round(NEW * size))
-        new = self.new.take(rng.permutation(len(self.new))[:count])
+        new = self.new[rng.permutation(len(self.new))[:count]]
         kept = rows[: size - count]
-        parts = [self.plain.take(kept), new]
-        names = [field.name for field in dataclasses.fields(Seen)]
-        both = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
-        return Seen(**both), np.concatenate([self.labels[kept], np.full(count, -1)])
+        both = np.concatenate([self.plain[kept], new])
+        return both, np.concatenate([self.labels[kept], np.full(count, -1)])
 
 
 MOVED, NEW_CLASS = "a class moved by 20 points", "a new class at 10%"
@@ -167,20 +165,14 @@ def looked(model: OnnxModel, catalog: Catalog, others: Catalog) -> Looked:
 def keep(data: Looked, path: Path) -> None:
     """Write the looks to a file."""
     groups = {"plain": data.plain, "new": data.new, **data.disturbed}
-    columns = {f"{name}/{k}": v for name, seen in groups.items() for k, v in vars(seen).items()}
-    np.savez_compressed(path, labels=data.labels, **columns)
+    np.savez_compressed(path, labels=data.labels, **groups)
 
 
 def read(path: Path) -> Looked:
     """What ``keep`` wrote."""
     with np.load(path) as arrays:
-        names = [field.name for field in dataclasses.fields(Seen)]
-        seen = {
-            group: Seen(**{name: arrays[f"{group}/{name}"] for name in names})
-            for group in ("plain", "new", *CHANGES)
-        }
-        disturbed = {name: seen[name] for name in CHANGES}
-        return Looked(arrays["labels"], seen["plain"], disturbed, seen["new"])
+        disturbed = {name: arrays[name] for name in CHANGES}
+        return Looked(arrays["labels"], arrays["plain"], disturbed, arrays["new"])
 
 
 def one_look(model: OnnxModel, data: Looked, kind: str, size: int, seed: int) -> dict[str, Any]:
@@ -189,7 +181,7 @@ def one_look(model: OnnxModel, data: Looked, kind: str, size: int, seed: int) ->
     rows = rng.permutation(len(data.labels))
     kept = rows[: reference_size(len(rows))]
     reference = Reference(
-        data.plain.take(kept), kept, data.labels[kept], "test images", False, model.classes
+        data.plain[kept], kept, data.labels[kept], "test images", False, model.classes
     )
     batch, labels = data.batch(kind, rows[len(kept) :], size, rng)
     found = compare(reference, batch, model.unknown_threshold, RATE)
@@ -201,7 +193,7 @@ def one_look(model: OnnxModel, data: Looked, kind: str, size: int, seed: int) ->
     ]
     return {
         "alarms": found["alarms"],
-        "right": float((batch.predicted == labels).mean()),
+        "right": float((batch["predicted"] == labels).mean()),
         "accuracy": found["accuracy"],
         "share error": [abs(row["share"] - share) for row, share in known],
         "share covered": [row["low"] <= share <= row["high"] for row, share in known],

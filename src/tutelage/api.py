@@ -519,9 +519,9 @@ def export(
         threshold=threshold,
     )
     if "int8" in result and result["int8"]["kept"] == "int8":
-        from tutelage.watch.int8 import add_reference
+        from tutelage.watch.reference import add_int8_reference
 
-        add_reference(model_folder(Path(model)), result)
+        add_int8_reference(model_folder(Path(model)), result)
     return result
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tutelage.watch.look import COMPONENTS, MEASURES, Seen
+from tutelage.watch.look import COMPONENTS, MEASURES, ROW, Seen
 from tutelage.watch.reference import Reference
 
 CLASSES = ("a", "b", "c")
@@ -22,13 +22,16 @@ def seen(n: int, *, seed: int = 4, **changed: Any) -> tuple[Seen, np.ndarray]:
     confidence = 1 - 0.6 * rng.beta(0.6, 2.4, n)
     wrong = rng.random(n) > confidence
     columns = {
-        "predicted": np.where(wrong, (labels + 1) % len(CLASSES), labels).astype(np.int32),
-        "confidence": confidence.astype(np.float32),
-        "energy": rng.normal(size=n).astype(np.float32),
-        "features": rng.normal(size=(n, COMPONENTS)).astype(np.float16),
-        "pixels": rng.normal(size=(n, len(MEASURES))).astype(np.float32),
+        "predicted": np.where(wrong, (labels + 1) % len(CLASSES), labels),
+        "confidence": confidence,
+        "energy": rng.normal(size=n),
+        "features": rng.normal(size=(n, COMPONENTS)),
+        "pixels": rng.normal(size=(n, len(MEASURES))),
     }
-    return Seen(**{**columns, **changed}), labels
+    images = np.zeros(n, ROW)
+    for name, values in {**columns, **changed}.items():
+        images[name] = values
+    return images, labels
 
 
 def reference(n: int = 300, *, learned: bool = False, labelled: int | None = None) -> Reference:

@@ -23,7 +23,7 @@ def test_undisturbed_images_raise_no_alarm_and_the_accuracy_is_that_of_the_refer
     assert accuracy["believed"]
     assert accuracy["why"] == []
     assert accuracy["labels"] == 300
-    right = (batch.predicted == labels).mean()
+    right = (batch["predicted"] == labels).mean()
     assert accuracy["low"] <= right <= accuracy["high"]
     for k, row in enumerate(found["classes"]):
         assert row["low"] <= (labels == k).mean() <= row["high"]
@@ -33,13 +33,13 @@ def changes() -> dict[str, dict[str, Any]]:
     """For each test what moves it, and it alone."""
     plain, _ = seen(200)
     rng = np.random.default_rng(5)
-    pixels = {name: plain.pixels + 1.2 * np.eye(6)[i] for i, name in enumerate(MEASURES)}
+    pixels = {name: plain["pixels"] + 1.2 * np.eye(6)[i] for i, name in enumerate(MEASURES)}
     return {
-        "classes": {"predicted": rng.choice(3, 200, p=[0.7, 0.15, 0.15]).astype(np.int32)},
-        "features": {"features": plain.features + np.float16(0.5)},
-        "unknown": {"energy": plain.energy + 1},
-        "confidence": {"confidence": plain.confidence - 0.2},
-        **{name: {"pixels": values.astype(np.float32)} for name, values in pixels.items()},
+        "classes": {"predicted": rng.choice(3, 200, p=[0.7, 0.15, 0.15])},
+        "features": {"features": plain["features"] + 0.5},
+        "unknown": {"energy": plain["energy"] + 1},
+        "confidence": {"confidence": plain["confidence"] - 0.2},
+        **{name: {"pixels": values} for name, values in pixels.items()},
     }
 
 
@@ -55,13 +55,13 @@ def test_each_change_raises_its_own_alarm(name: str) -> None:
 
 def test_what_is_better_than_before_is_no_alarm() -> None:
     plain, _ = seen(200)
-    batch, _ = seen(200, energy=plain.energy - 1, confidence=np.ones(200, np.float32))
+    batch, _ = seen(200, energy=plain["energy"] - 1, confidence=1)
     assert look(batch)["alarms"] == []
 
 
 def test_without_a_threshold_the_reference_says_what_is_unknown() -> None:
     plain, _ = seen(200)
-    batch, _ = seen(200, energy=plain.energy + 1)
+    batch, _ = seen(200, energy=plain["energy"] + 1)
     found = look(batch, limit=None)
     assert found["alarms"] == ["unknown"]
     (share,) = (t["reference"] for t in found["tests"] if t["name"] == "unknown")
@@ -69,7 +69,7 @@ def test_without_a_threshold_the_reference_says_what_is_unknown() -> None:
 
 
 def test_images_that_the_model_learned_from_say_nothing_of_its_sureness() -> None:
-    batch, _ = seen(200, confidence=np.full(200, 0.4, np.float32))
+    batch, _ = seen(200, confidence=0.4)
     found = look(batch, learned=True, labelled=0)
     assert "confidence" not in [test["name"] for test in found["tests"]]
     assert found["accuracy"]["value"] is None
@@ -83,7 +83,7 @@ def test_few_labels_give_no_accuracy_and_a_class_without_them_no_shares() -> Non
     assert found["accuracy"]["why"] == ["the reference has 10 labels; an estimate takes 50 or more"]
     row = found["classes"][0]
     assert (row["class"], row["share"]) == ("a", None)
-    assert row["called"] == (batch.predicted == 0).mean()
+    assert row["called"] == (batch["predicted"] == 0).mean()
 
 
 def test_of_a_large_batch_a_part_is_tested(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -68,7 +68,7 @@ def _print_line(text: str) -> None:
 
 
 def _print_look(result: dict[str, Any]) -> None:
-    from tutelage.watch.words import describe
+    from tutelage.watch.page import describe
 
     _print_skipped([*result["skipped"].items()])
     print(describe(result))

@@ -91,6 +91,12 @@ def sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}{stop}"
 
 
+def listed(parts: Iterable[str]) -> str:
+    """Parts of a sentence: ``a, b and c``."""
+    *before, last = ["", *parts]
+    return " and ".join(filter(None, [", ".join(before[1:]), last]))
+
+
 def shorten(text: str, limit: int = 48) -> str:
     """At most ``limit`` characters of a text, the last an ellipsis where some are missing."""
     return text if len(text) <= limit else text[: limit - 1] + "\N{HORIZONTAL ELLIPSIS}"

@@ -7,11 +7,10 @@ knows what to say; its head is what the Hugging Face hub reads.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 
 from tutelage import pages
 from tutelage._version import __version__
-from tutelage.pages.wording import sentence
+from tutelage.pages.wording import listed, sentence
 from tutelage.report.model import Report
 from tutelage.report.notes import calibration, notes
 from tutelage.report.numbers import class_rows, mistakes
@@ -34,16 +33,10 @@ def render(report: Report) -> str:
         facts=[calibration(verdict), *map(sentence, report.facts)],
         version=__version__,
         images=IMAGES[verdict.split],
-        trained_on=_joined(
+        trained_on=listed(
             f"{report.counts[role]:,} {words}" for role, words in ROLES if report.counts.get(role)
         ),
         rows=[] if matrix is None else class_rows(matrix, report.classes),
         mistakes=[] if matrix is None else mistakes(matrix, report.classes, MISTAKES),
     )
     return re.sub(r"\n{3,}", "\n\n", text)
-
-
-def _joined(parts: Iterable[str]) -> str:
-    """Parts of a sentence: ``a, b and c``."""
-    *before, last = ["", *parts]
-    return " and ".join(filter(None, [", ".join(before[1:]), last]))

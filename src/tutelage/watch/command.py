@@ -18,9 +18,10 @@ from tutelage.deploy.find import FoundModel, exported_file, find_model, referenc
 from tutelage.deploy.images import Images, Picture, find_images
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.pages.wording import now
-from tutelage.stats.suggest import Suggestion, first_to_label
+from tutelage.stats.suggest import first_to_label
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import csv_line, is_taken, write_atomically
+from tutelage.system.words import are, counted
 from tutelage.watch.compare import compare
 from tutelage.watch.look import Seen, check_features, look
 from tutelage.watch.page import SHOWN, render
@@ -68,26 +69,22 @@ def _batch(images: Images, opened: OnnxModel) -> tuple[Seen, list[Picture], list
 
     Of what a server has seen there are no images.
     """
+    pictures: list[Picture] = []
+    skipped: list[tuple[str, str]] = []
     given = [images] if isinstance(images, str | os.PathLike) else images
     if isinstance(given, list | tuple) and given and all(map(is_record, given)):
         seen = read_record([Path(path) for path in given], opened)
-        if len(seen) < LEAST:
-            raise _too_few(len(seen))
-        return seen, [], []
-    pictures = find_images(images)
-    if len(pictures) < LEAST:
-        raise _too_few(len(pictures))
-    seen, readable, skipped = look(opened, pictures)
+    else:
+        found = find_images(images)
+        seen, readable, skipped = look(opened, found)
+        pictures = [found[i] for i in readable]
     if len(seen) < LEAST:
+        lost = f"; {skipped[0][0]} cannot be read: {skipped[0][1]}" if skipped else ""
         raise TutelageError(
-            f"only {len(seen)} of {len(pictures)} images can be read, and {LEAST} are needed "
-            f"(first: {skipped[0][0]}: {skipped[0][1]})"
+            f"{counted(len(seen), 'image')} {are(len(seen))} too few to be told from others; give "
+            f"{LEAST} or more{lost}"
         )
-    return seen, [pictures[i] for i in readable], skipped
-
-
-def _too_few(count: int) -> TutelageError:
-    return TutelageError(f"{count} images are too few to be told from others; give {LEAST} or more")
+    return seen, pictures, skipped
 
 
 def _check(out: Path | None, false_alarms: float, budget: int) -> None:
@@ -123,14 +120,19 @@ def _write(
     budget: int,
 ) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    shown = []
+    shown: list[tuple[str, str, NDArray[np.uint8] | None]] = []
     if pictures:
-        ours, known = (part.features.astype(np.float32) for part in (seen, reference.seen))
+        ours, known = (part["features"].astype(np.float32) for part in (seen, reference.seen))
         chosen = first_to_label(ours, budget, labeled=known)
         places = [_place(pictures[i].name) for i in chosen.order]
         table = "".join(map(csv_line, [("image", "why"), *zip(places, chosen.why, strict=True)]))
         write_atomically(out / TO_LABEL, table.encode("utf-8", "backslashreplace"))
-        shown = _shown(pictures, chosen)
+        for rank, (i, why) in enumerate(zip(chosen.order, chosen.why, strict=True)):
+            pixels = None
+            if rank < SHOWN:
+                with contextlib.suppress(UnreadableImage, OSError):  # it may be gone by now
+                    pixels = pictures[i].pixels()
+            shown.append((pictures[i].name, why, pixels))
     write_atomically(out / RESULT, json.dumps(result, indent=2) + "\n")
     write_atomically(out / PAGE, render(result, reference.seen, seen, shown))
 
@@ -138,17 +140,3 @@ def _write(
 def _place(name: str) -> str:
     """A file by its whole path, so that the list can be used anywhere; other names as they are."""
     return os.path.abspath(name) if os.path.isfile(name) else name
-
-
-def _shown(
-    pictures: Sequence[Picture], chosen: Suggestion
-) -> list[tuple[str, str, NDArray[np.uint8] | None]]:
-    """Name, reason and pixels of the chosen images; only the first ones are decoded once more."""
-    found = []
-    for rank, (i, why) in enumerate(zip(chosen.order, chosen.why, strict=True)):
-        pixels = None
-        if rank < SHOWN:
-            with contextlib.suppress(UnreadableImage, OSError):  # it may be gone by now
-                pixels = pictures[i].pixels()
-        found.append((pictures[i].name, why, pixels))
-    return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,33 +21,25 @@ MEASURES = ("sharpness", "brightness", "contrast", "warmth", "tint", "saturation
 
 LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)  # ITU-R BT.601
 _LEAST = 1e-3  # grey levels squared: a picture of one colour has no variance
-
-
-@dataclass(frozen=True)
-class Seen:
-    """N images, as far as they are compared: none can be made visible from it."""
-
-    predicted: Ints  # (N,) the likeliest class, whatever the decision threshold
-    confidence: Floats  # (N,) probability of the likeliest class
-    energy: Floats  # (N,)
-    features: Floats  # (N, COMPONENTS) projected
-    pixels: Floats  # (N, 6) as ``MEASURES``
-
-    def __len__(self) -> int:
-        return len(self.predicted)
-
-    def take(self, rows: Ints) -> Seen:
-        """Some of the images."""
-        return Seen(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
+ROW = np.dtype(
+    [
+        ("predicted", "<i4"),  # the likeliest class, whatever the decision threshold
+        ("confidence", "<f4"),  # probability of the likeliest class
+        ("energy", "<f4"),
+        ("features", "<f2", (COMPONENTS,)),  # projected
+        ("pixels", "<f4", (len(MEASURES),)),
+    ]
+)
+"""What is kept of an image, 164 bytes: it cannot be made visible from them."""
+Seen = NDArray[Any]  # (N,) of ROW
 
 
 def check_features(model: OnnxModel) -> None:
     """Refuse a model whose file gives no features."""
     if not model.has_features:
         raise TutelageError(
-            f"{model.path} gives no features, because it is a form for other runtimes or an "
-            "earlier version of tutelage wrote it; write the usual file with tutelage export, and "
-            "watch with that"
+            f"{model.path} gives no features, as a form for other runtimes; write the usual file "
+            "with tutelage export, and watch with that"
         )
 
 
@@ -60,14 +52,14 @@ def look(model: OnnxModel, pictures: Sequence[Picture]) -> tuple[Seen, Ints, lis
 
     readable, rows, skipped = [], [], []
     for number, found in enumerate(each_image(one, pictures)):
-        if isinstance(found, Seen):
+        if isinstance(found, np.ndarray):
             readable.append(number)
             rows.append(found)
         else:
             skipped.append((pictures[number].name, reason_of(found)))
     if not rows:
         raise TutelageError(f"none of the {len(pictures)} images can be read: {skipped[0][1]}")
-    return joined(rows), np.array(readable), skipped
+    return np.concatenate(rows), np.array(readable), skipped
 
 
 def seen_of(
@@ -79,19 +71,20 @@ def seen_of(
 ) -> Seen:
     """What is kept of images (H, W, 3) and of what ``OnnxModel.look`` says of them."""
     canvas = int(model.metadata["tutelage.canvas"])
-    return Seen(
-        predicted=probabilities.argmax(axis=1).astype(np.int32),
-        confidence=probabilities.max(axis=1),
-        energy=energy,
-        features=_projected(features),
-        pixels=np.stack([measure(image, canvas) for image in images]),
-    )
+    seen = np.zeros(len(images), ROW)
+    seen["predicted"] = probabilities.argmax(axis=1)
+    seen["confidence"] = probabilities.max(axis=1)
+    seen["energy"] = energy
+    seen["features"] = _projected(features)
+    seen["pixels"] = [measure(image, canvas) for image in images]
+    return seen
 
 
-def joined(parts: Sequence[Seen]) -> Seen:
-    """Several as one, in their order."""
-    names = [field.name for field in fields(Seen)]
-    return Seen(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+def is_sound(seen: Seen, classes: int) -> bool:
+    """Whether what was read from a file can have been seen by a model of so many classes."""
+    known = (seen["predicted"] >= 0) & (seen["predicted"] < classes)
+    figures = ("confidence", "energy", "features", "pixels")
+    return bool(known.all()) and all(np.isfinite(seen[name]).all() for name in figures)
 
 
 def probe(model: OnnxModel) -> tuple[Floats, Floats]:

@@ -6,7 +6,6 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,19 +14,9 @@ import numpy as np
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import append, digest
-from tutelage.watch.look import COMPONENTS, MEASURES, Seen, check_features, seen_of
+from tutelage.watch.look import ROW, Seen, check_features, is_sound, seen_of
 
 SUFFIX = ".seen"
-ROW = np.dtype(
-    [
-        ("predicted", "<i4"),
-        ("confidence", "<f4"),
-        ("energy", "<f4"),
-        ("features", "<f2", (COMPONENTS,)),
-        ("pixels", "<f4", (len(MEASURES),)),
-    ]
-)
-"""Of one image, 164 bytes; the fields are those of ``watch.look.Seen``."""
 
 
 class RecordingModel(OnnxModel):
@@ -58,13 +47,10 @@ class RecordingModel(OnnxModel):
 
     def _append(self, seen: Seen) -> None:
         """Add rows; a disk that is full is said once, and stops no answer."""
-        rows = np.zeros(len(seen), ROW)
-        for field in fields(Seen):
-            rows[field.name] = getattr(seen, field.name)
         path = Path(f"{self._start}{datetime.now(UTC).date().isoformat()}{SUFFIX}")
         try:
             with self._writing:
-                append(path, rows.tobytes(), ROW.itemsize)
+                append(path, seen.tobytes(), ROW.itemsize)
         except OSError as error:
             if not self._failed:
                 print(f"{path} cannot be written: {error.strerror}", file=sys.stderr, flush=True)
@@ -87,23 +73,17 @@ def is_record(given: object) -> bool:
 def read_record(paths: Sequence[Path], model: OnnxModel) -> Seen:
     """All rows of files and folders, in the order of their days."""
     files = [f for path in paths for f in (sorted(path.glob("*" + SUFFIX)) or [path])]
-    name = name_of(model)
-    own = [file for file in files if file.name.startswith(name)]
+    own = [file for file in files if file.name.startswith(name_of(model))]
     if not own:
         raise TutelageError(
             f"{files[0]} was written by another model than {model.path}; give the one that was "
             "served"
         )
-    rows = np.concatenate([_rows(file, len(model.classes)) for file in own])
-    return Seen(**{field.name: rows[field.name] for field in fields(Seen)})
-
-
-def _rows(file: Path, classes: int) -> np.ndarray:
-    """The whole rows of a file; a kill may have left a part of one at its end."""
-    content = file.read_bytes()
-    rows = np.frombuffer(content[: len(content) // ROW.itemsize * ROW.itemsize], ROW)
-    figures = ("confidence", "energy", "features", "pixels")
-    known = (rows["predicted"] >= 0) & (rows["predicted"] < classes)
-    if not (known.all() and all(np.isfinite(rows[name]).all() for name in figures)):
-        raise TutelageError(f"{file} is damaged; delete it, or leave it out")
-    return rows
+    parts = []
+    for file in own:
+        content = file.read_bytes()
+        whole = len(content) // ROW.itemsize  # a kill may have left a part of a row at the end
+        parts.append(np.frombuffer(content, ROW, whole))
+        if not is_sound(parts[-1], len(model.classes)):
+            raise TutelageError(f"{file} is damaged; delete it, or leave it out")
+    return np.concatenate(parts)
