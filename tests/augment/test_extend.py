@@ -74,7 +74,6 @@ def test_mixers_are_exact_and_merge_in_their_order():
         np.array([0.3, 0.3], np.float32)
     )
     assert np.abs(plan.color.numpy() - expected).max() < 1e-3
-    assert torch.equal(then(then(plan, "hue", 0.2), "hue", 0.3).hue, torch.full((2,), 0.5))
 
 
 def test_the_plan_so_far_is_not_changed():

@@ -54,7 +54,6 @@ THEIRS = {
     "saturation": tv.adjust_saturation,
     "sharpness": tv.adjust_sharpness,
     "gamma": tv.adjust_gamma,
-    "hue": tv.adjust_hue,
     "blur": lambda x, a: tv.gaussian_blur(x, [3, 3], [a, a]),
     "invert": lambda x, a: tv.invert(x),
     "posterize": lambda x, a: tv.posterize(x, int(a)),
@@ -82,7 +81,6 @@ COLOR = {
     "contrast": (0.0, 2.0),
     "saturation": (0.0, 2.0),
     "sharpness": (0.0, 2.0),
-    "hue": (-0.5, 0.5),
     "blur": (0.1, 5.0),
     "gamma": (0.4, 2.5),
     "posterize": (1, 8),
@@ -222,15 +220,6 @@ def test_flat_images_survive_statistics():
         images = torch.full((1, 8, 8, 3), level, dtype=torch.uint8)
         for name in ("contrast", "autocontrast", "equalize"):
             assert one_pass(images, (name, 1.0)).sub(level).abs().max() < 1e-2
-
-
-def test_hue_turns_the_colour_circle():
-    red = torch.tensor([[[[255, 0, 0]]]], dtype=torch.uint8).expand(1, 4, 4, 3)
-    for turns, expected in ((1 / 3, (0, 255, 0)), (-1 / 3, (0, 0, 255)), (0.5, (0, 255, 255))):
-        assert one_pass(red, ("hue", turns))[0, :, 0, 0].tolist() == pytest.approx(expected, abs=1)
-    images = textured(seed=8)
-    once = one_pass(images, ("hue", 0.2), ("hue", -0.2))
-    assert (once - images.permute(0, 3, 1, 2)).abs().max() <= 1
 
 
 def test_third_operation_merges_before_the_second_table():

@@ -10,15 +10,11 @@ import torch
 from torch import Tensor
 
 from tutelage.augment import (
-    AutoAugment,
-    ColorJitter,
     Plan,
     RandAugment,
-    RandomCrop,
     RandomErasing,
     Still,
     Strong,
-    ThreeAugment,
     TrivialAugment,
     Weak,
     apply,
@@ -53,10 +49,6 @@ POLICIES = [
     TrivialAugment(),
     Strong(),
     Strong(augment=TrivialAugment()),
-    AutoAugment(),
-    ColorJitter(0.4, 0.4, 0.4, 0.1),
-    ThreeAugment(),
-    RandomCrop(),
     RandomErasing(),
 ]
 
@@ -84,18 +76,12 @@ SETTINGS = [
     (Weak(), {"scale": (0.2, 0.4), "ratio": (0.5, 0.6), "hflip": 0.0, "vflip": 0.5, "pad": 0.2,
               "fill": 9.0}),
     (RandAugment(), {"num_ops": 3, "magnitude": 15.0, "magnitude_std": 0.0,
-                     "num_magnitude_bins": 11, "operations": ("rotate", "gamma"), "view": Weak()}),
-    (TrivialAugment(), {"view": Weak(), "num_magnitude_bins": 11}),
-    (AutoAugment(), {"policy": "cifar10", "view": Weak()}),
-    (ColorJitter(0.1, 0.1, 0.1, 0.1), {"brightness": 0.2, "contrast": 0.2, "saturation": 0.2,
-                                       "hue": 0.2, "view": Weak()}),
-    (ThreeAugment(), {"jitter": 0.1, "view": STILL}),
-    (RandomCrop(), {"padding": 0.3, "hflip": 0.0, "fill": 9.0}),
+                     "operations": ("rotate", "gamma"), "view": Weak()}),
+    (TrivialAugment(), {"view": Weak()}),
     (RandomErasing(), {"p": 0.9, "scale": (0.4, 0.5), "ratio": (1.0, 1.0),
                        "fill": (1.0, 2.0, 3.0), "view": Weak()}),
     (Still(), {"fill": 9.0}),
-    (Strong(), {"augment": TrivialAugment(), "erase": 0.9, "erase_scale": (0.4, 0.5),
-                "erase_ratio": (1.0, 1.0)}),
+    (Strong(), {"augment": TrivialAugment(), "erase": 0.9}),
 ]  # fmt: skip
 
 
@@ -123,15 +109,6 @@ def test_no_operation_is_dead(name):
         ).float().mean() > 0.3
     elif name not in ("equalize", "autocontrast", "invert", "hflip", "vflip"):
         assert changes[1].mean() > 1.3 * changes[0].mean()  # the magnitude is alive
-
-
-def test_identity_only_leaves_the_view():
-    policy = RandAugment(operations=("identity",), view=STILL)
-    still = draw(STILL)
-    plan = draw(policy)
-    assert torch.equal(plan.matrix, still.matrix)
-    assert not plan.ops.any()
-    assert torch.equal(apply(canvases(64), plan, 24), apply(canvases(64), still, 24))
 
 
 def test_magnitudes_are_torchvisions():
@@ -176,64 +153,6 @@ def test_magnitudes_spread_around_their_mean():
     assert strength.mean().item() == pytest.approx(9.0, abs=0.2)
     assert strength.std().item() == pytest.approx(3.0, abs=0.2)
     assert strength.min() >= 0
-
-
-def test_color_jitter_draws_evenly_and_in_every_order():
-    plan = draw(ColorJitter(0.4, 0.2, 0.3, 0.1), 3000)
-    ranges = {"brightness": (0.6, 1.4), "contrast": (0.8, 1.2), "saturation": (0.7, 1.3),
-              "hue": (-0.1, 0.1)}  # fmt: skip
-    for name, (low, high) in ranges.items():
-        amounts = plan.amounts[plan.ops == COLOR_OPS.index(name)]
-        assert len(amounts) == 3000
-        assert amounts.min().item() == pytest.approx(low, abs=0.02)
-        assert amounts.max().item() == pytest.approx(high, abs=0.02)
-        assert amounts.mean().item() == pytest.approx((low + high) / 2, abs=0.02)
-    assert len(plan.ops.unique(dim=0)) == 24
-
-
-def test_three_augment_takes_one_of_three_evenly():
-    plan = draw(ThreeAugment(view=Still()), 3000)
-    first = plan.ops[:, 0]
-    for name in ("saturation", "solarize", "blur"):
-        chosen = first == COLOR_OPS.index(name)
-        assert chosen.float().mean().item() == pytest.approx(1 / 3, abs=0.04)
-    grey = first == COLOR_OPS.index("saturation")
-    views = apply(canvases(3000, 8)[grey][:20], plan[grey.nonzero()[:20, 0]], 8)
-    assert (views.amax(1) - views.amin(1)).max() < 0.01
-    jitter = plan.ops[:, 1:].sort(dim=1).values.unique(dim=0)
-    names = [COLOR_OPS[i] for i in jitter[0].tolist()]
-    assert len(jitter) == 1
-    assert sorted(names) == ["brightness", "contrast", "saturation"]
-
-
-def test_auto_augment_is_torchvisions():
-    from torchvision.transforms import autoaugment
-
-    names = {"Posterize": "posterize", "Rotate": "rotate", "Solarize": "solarize",
-             "AutoContrast": "autocontrast", "Equalize": "equalize", "Invert": "invert",
-             "Color": "saturation", "Contrast": "contrast", "Brightness": "brightness",
-             "Sharpness": "sharpness", "ShearX": "shear_x", "ShearY": "shear_y",
-             "TranslateX": "translate_x", "TranslateY": "translate_y"}  # fmt: skip
-    from tutelage.augment import randaugment
-
-    for name in ("imagenet", "cifar10"):
-        choices, numbers = randaugment._found(name)
-        theirs = autoaugment.AutoAugment(autoaugment.AutoAugmentPolicy(name)).policies
-        assert len(choices) == len(theirs) == 25
-        for choice, number, pair in zip(choices.tolist(), numbers.tolist(), theirs, strict=True):
-            for at, (chance, strength), (op, p, bin_) in zip(choice, number, pair, strict=True):
-                assert list(randaugment._AUTO)[at] == names[op]
-                assert chance == pytest.approx(p)
-                assert strength == pytest.approx((bin_ or 0) / 9)
-
-
-def test_random_crop_pads_and_keeps_the_size():
-    plan = draw(RandomCrop(padding=1 / 8, fill=7.0), 2000)
-    assert plan.matrix[:, 0, 0].abs().unique().tolist() == [1.0]
-    shift = plan.matrix[:, :, 2] / 2
-    assert shift.abs().max().item() == pytest.approx(1 / 8, abs=0.01)
-    assert shift.mean().item() == pytest.approx(0.0, abs=0.01)
-    assert apply(canvases(2000), plan, 32).mul(255).sub(7).abs().lt(1e-3).any()
 
 
 def test_fill_has_one_value_or_one_a_channel():
@@ -294,6 +213,15 @@ def test_view_undoes_the_squash():
     assert rows == pytest.approx(0.4 * 64, abs=2)
 
 
+def test_a_padded_crop_keeps_its_size_and_shows_the_fill():
+    plan = draw(Weak((1.0, 1.0), (1.0, 1.0), pad=1 / 8, fill=7.0), 2000)
+    assert plan.matrix[:, 0, 0].abs().unique().tolist() == [1.0]
+    shift = plan.matrix[:, :, 2] / 2
+    assert shift.abs().max().item() == pytest.approx(1 / 8, abs=0.01)
+    assert shift.mean().item() == pytest.approx(0.0, abs=0.01)
+    assert apply(canvases(2000), plan, 32).mul(255).sub(7).abs().lt(1e-3).any()
+
+
 def test_flips_have_their_probability():
     plan = draw(Weak(hflip=0.25, vflip=0.75), 2000)
     assert (plan.matrix[:, 0, 0] < 0).float().mean().item() == pytest.approx(0.25, abs=0.04)
@@ -308,7 +236,7 @@ def test_flipped_view_is_the_mirror_of_its_crop():
 
 
 def test_erase_has_its_probability_and_area():
-    plan = draw(Strong(erase=0.4, erase_scale=(0.1, 0.2)), 2000)
+    plan = draw(RandomErasing(p=0.4, scale=(0.1, 0.2)), 2000)
     used = plan.erase[:, 2] > plan.erase[:, 0]
     assert used.float().mean().item() == pytest.approx(0.4, abs=0.04)
     box = plan.erase[used]

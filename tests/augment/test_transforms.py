@@ -59,22 +59,15 @@ def test_what_goes_in_comes_out(policy):
     assert (results["float"] * 255 - results["uint8"]).abs().max() <= 1.6  # not in grey levels
     assert not torch.equal(results["batch"][0], results["batch"][1])  # each its own draw
     assert not torch.equal(results["video"][0, 0], results["video"][1, 2])
+    assert policy(photo(), 3, "box")[1:] == (3, "box")  # others pass through
 
 
 def test_it_takes_the_place_of_an_import():
     """A pipeline of torchvision's with tutelage's RandAugment in it."""
-    pipeline = v2.Compose(
-        [v2.RandomHorizontalFlip(), RandAugment(num_ops=2, magnitude=9), v2.ToImage(),
-         v2.ToDtype(torch.float32, scale=True)]
-    )  # fmt: skip
-    assert pipeline(photo()).shape == (3, 30, 44)
-
-
-def test_others_pass_through():
-    label, box = 3, object()
-    image, *rest = Weak()(photo(), label, box)
-    assert isinstance(image, Image.Image)
-    assert rest == [label, box]
+    grey = RandAugment(operations=("rotate", "contrast", "equalize", "sharpness"))
+    for image, policy in ((photo(), RandAugment()), (photo().convert("L"), grey)):
+        parts = [v2.RandomHorizontalFlip(), policy, v2.ToImage(), v2.ToDtype(torch.float32, True)]
+        assert v2.Compose(parts)(image).shape == (len(image.getbands()), 30, 44)
 
 
 def test_the_default_generator_decides_unless_there_is_one():
@@ -108,25 +101,6 @@ def test_one_transform_is_the_whole_pipeline():
     assert np.abs(np.array(small, int) - np.array(theirs, int)).max() <= 1
 
 
-def test_settings_of_a_transform_are_alive():
-    turned = RandAugment(1, 30.0, 0.0, operations=("rotate",))
-    views = {}
-    for name, changes in {
-        "plain": {},
-        "edge": {"outside": "edge"},
-        "reflect": {"outside": "reflect"},
-        "nearest": {"interpolation": "nearest"},
-        "mean": {"mean": (0.5, 0.5, 0.5)},
-        "std": {"std": (0.5, 0.5, 0.5)},
-        "size": {"size": 31},
-    }.items():
-        torch.manual_seed(0)
-        views[name] = Transform(turned, **changes)(tensor() / 255)
-    for name, view in views.items():
-        if name != "plain":
-            assert view.shape != views["plain"].shape or not torch.equal(view, views["plain"]), name
-
-
 def test_a_rotation_of_a_rectangle_is_one_of_pixels():
     """A round hill in a wide photo stays round."""
     y, x = np.mgrid[:40, :80]
@@ -136,13 +110,6 @@ def test_a_rotation_of_a_rectangle_is_one_of_pixels():
     out = np.array(turned(Image.fromarray(hill)), int)
     inner = np.s_[6:34, 26:54]
     assert np.abs(out - hill)[inner].max() <= 4
-
-
-@pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_modes(mode):
-    image = photo().convert(mode)
-    policy = RandAugment(operations=("rotate", "contrast", "equalize", "sharpness"))
-    assert policy(image).mode == mode
 
 
 @pytest.mark.parametrize(
@@ -168,13 +135,3 @@ def test_gradients_flow_through_float_images():
     RandAugment(2, operations=("rotate", "brightness", "contrast"))(images).sum().backward()
     assert images.grad is not None
     assert (images.grad != 0).float().mean() > 0.5
-
-
-def test_plans_replay_what_a_transform_did():
-    image = tensor()
-    torch.manual_seed(7)
-    view = Strong()(image)
-    canvases = image.permute(1, 2, 0)[None].contiguous()
-    torch.manual_seed(7)
-    plan = Strong().plan(torch.tensor([44 / 30]), ratio=44 / 30)
-    assert torch.equal(apply(canvases, plan, (30, 44), dtype=torch.uint8)[0], view)

@@ -12,8 +12,6 @@ from torch import Tensor
 from tutelage.augment.plan import Plan
 from tutelage.system.errors import TutelageError
 
-Outside = Literal["constant", "edge", "reflect"]
-Interpolation = Literal["bilinear", "nearest"]
 Backend = Literal["auto", "reference", "cpu", "cuda"]
 
 # The package that each kernel is compiled by, and the types that it writes.
@@ -31,8 +29,6 @@ def apply(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     dtype: torch.dtype = torch.float32,
-    outside: Outside = "constant",
-    interpolation: Interpolation = "bilinear",
     backend: Backend = "auto",
 ) -> Tensor:
     """Make one view of each image.
@@ -44,8 +40,6 @@ def apply(
         mean: subtracted from each channel's values in [0, 1]; None subtracts nothing.
         std: divides each channel after that; None leaves it as it is.
         dtype: the views' type; uint8 takes no mean and std.
-        outside: what lies beyond the canvas: the plan's fill, its border, or its mirror image.
-        interpolation: "nearest" reads one pixel and antialiases nothing.
         backend: "auto" takes the kernel of the images' device if it can do the work, else the
             plain torch reference, with which all kernels agree. On a GPU it warns if it has to.
 
@@ -73,8 +67,7 @@ def apply(
         from tutelage.augment.engine.cuda import render
     else:
         from tutelage.augment.engine.reference import render
-    plan = plan.to(images.device)
-    return render(images, plan, (height, width), scale, shift, dtype, outside, interpolation)
+    return render(images, plan.to(images.device), (height, width), scale, shift, dtype)
 
 
 def _each(
@@ -107,8 +100,8 @@ def _obstacle(kernel: str, images: Tensor, dtype: torch.dtype) -> str | None:
     """Why there is no kernel for the work, or None."""
     if images.dtype != torch.uint8:
         return f"the images are {images.dtype}, not uint8"
-    if not 1 <= images.shape[3] <= 4:
-        return f"the images have {images.shape[3]} channels, not 1 to 4"
+    if images.shape[3] != 3:
+        return f"the images have {images.shape[3]} channels, not 3"
     if min(images.shape[1:3]) < 2:
         return "the canvas is a single row or column"
     if kernel not in _KERNELS:

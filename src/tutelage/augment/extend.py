@@ -1,8 +1,8 @@
 """Adding operations to a plan: all geometry becomes one matrix, all colour a short list.
 
 A warp is an affine map from output to input coordinates of the view (x, y in [-1, 1]); ``ratio`` is
-the view's width / height in pixels. Colour operations that are a matrix of channels, a turn of the
-hue or a 3x3 stencil do not depend on the pixels and are computed here; the others are in ``ops``.
+the view's width / height in pixels. Colour operations that are a matrix of channels or a 3x3
+stencil do not depend on the pixels and are computed here; the others are in ``ops``.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ def extend(
     Image i gets the N operations ``names[choice[i]]`` with the strengths ``amounts[i]``; ``choice``
     and ``amounts`` are (B, N), and the plan is on the CPU.
 
-    Two operations are carried out in their order, except that saturations come before hues, and
-    both before sharpness and blur (with which saturation commutes except for clamping). Of three or
-    more, such a change of channels or pixels also comes before a pointwise operation that it
-    follows, if that one follows another such change.
+    Two operations are carried out in their order, except that saturations come before sharpness and
+    blur (with which they commute except for clamping). Of three or more, such a change of channels
+    or pixels also comes before a pointwise operation that it follows, if that one follows another
+    such change.
     """
     # In numpy: a batch's plan takes two hundred small steps, and torch starts each more slowly.
     codes, amounts = _codes(names)[choice], amounts.astype(np.float32, copy=False)
@@ -175,7 +175,6 @@ def _mix_after(color: Real, factor: Real) -> Real:
 _STILL = np.array([[0, 0, 0], [0, 1, 0], [0, 0, 0]], np.float32)
 _MERGED: dict[str, tuple[str, Callable[[Real, Real], Real]]] = {
     "saturation": ("color", _mix_after),
-    "hue": ("hue", np.add),
     "sharpness": ("stencil", lambda stencil, factor: merge_stencils(stencil, sharpness(factor))),
     "blur": ("stencil", lambda stencil, sigma: merge_stencils(stencil, blur(sigma))),
 }

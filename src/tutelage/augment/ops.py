@@ -1,4 +1,4 @@
-"""Colour operations on grey levels, and the turn of the hue, with torchvision's meanings.
+"""Colour operations on grey levels, with torchvision's meanings.
 
 Pointwise operations are functions of a table's values (B, C, 256); those on statistics also take
 ``counts`` (B, C, 256), the number of pixels at each table entry. Amounts are (B,), one per image.
@@ -79,25 +79,6 @@ def equalize(values: Tensor, amount: Tensor, counts: Tensor) -> Tensor:
     darker = histogram.cumsum(dim=2) - histogram
     flat = ((darker + step // 2) // step.clamp(min=1)).clamp(max=255)
     return torch.where(step > 0, flat.gather(2, levels).to(values.dtype), values)
-
-
-def turn_hue(pixels: Tensor, turns: Tensor) -> Tensor:
-    """Turn the HSV hue of pixels (B, 3, ...) of 0..255 by (B,) turns of the colour circle."""
-    doubles = pixels.double()  # as in ``contrast``
-    value, chroma = doubles.amax(dim=1), doubles.amax(dim=1) - doubles.amin(dim=1)
-    red, green, blue = doubles.unbind(dim=1)
-    safe = torch.where(chroma > 0, chroma, 1.0)
-    sixths = torch.where(
-        value == red,
-        (green - blue) / safe,
-        torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe),
-    )
-    sixths = sixths + 6 * turns.double().view(-1, *[1] * (red.ndim - 1))
-    channels = []
-    for offset in (5.0, 3.0, 1.0):  # f(n) = V - C max(0, min(k, 4 - k, 1)), k = (n + H) mod 6
-        k = torch.remainder(sixths + offset, 6.0)
-        channels.append(value - chroma * torch.minimum(k, 4 - k).clamp(0.0, 1.0))
-    return torch.stack(channels, dim=1).to(pixels.dtype)
 
 
 POINTWISE: dict[str, Callable[[Tensor, Tensor], Tensor]] = {

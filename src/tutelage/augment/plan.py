@@ -24,13 +24,12 @@ COLOR_OPS = (
     "autocontrast",
     "equalize",
     "saturation",
-    "hue",
     "sharpness",
     "blur",
 )
 """Colour operations; ``Plan.ops`` holds positions in this tuple."""
 (_, BRIGHTNESS, GAMMA, INVERT, POSTERIZE, SOLARIZE, CONTRAST, AUTOCONTRAST, EQUALIZE, SATURATION,
- HUE, SHARPNESS, BLUR) = range(len(COLOR_OPS))  # fmt: skip
+ SHARPNESS, BLUR) = range(len(COLOR_OPS))  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +44,6 @@ class Plan:
         amounts: (B, N) strength of each operation; what it means depends on the operation (see the
             module ``ops``).
         color: (B, 3, 3) mixes the channels: the saturations among ``ops``, multiplied together.
-        hue: (B,) turns of the colour circle: the sum of the hues among ``ops``.
         stencil: (B, 3, 3) correlated with each channel in view pixels: the sharpness and blur among
             ``ops``, as one.
         window: (B, 4) box x0, y0, x1, y1 in canvas fractions; operations on statistics look only at
@@ -59,7 +57,6 @@ class Plan:
     ops: Tensor
     amounts: Tensor
     color: Tensor
-    hue: Tensor
     stencil: Tensor
     window: Tensor
     erase: Tensor
@@ -78,7 +75,6 @@ class Plan:
             ops=torch.zeros(batch, 0, dtype=torch.int64),
             amounts=torch.zeros(batch, 0),
             color=torch.eye(3).expand(batch, 3, 3).clone(),
-            hue=torch.zeros(batch),
             stencil=stencil,
             window=window,
             erase=torch.zeros(batch, 4),

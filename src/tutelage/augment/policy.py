@@ -60,7 +60,8 @@ class Weak(Policy):
         ratio: range of the crop's true width / height, before it is resized to the view.
         hflip: probability of mirroring left and right.
         vflip: probability of mirroring top and bottom.
-        pad: the crop is moved by up to this fraction of its side, even beyond the image.
+        pad: the crop is moved by up to this fraction of its side, even beyond the image. With a
+            ``scale`` of (1, 1) this is the padded crop of CIFAR's recipes.
         fill: 0..255 of what lies outside the image, one value or one per channel.
     """
 
@@ -78,7 +79,13 @@ class Weak(Policy):
         box = draw_crop(true, self.scale, self.ratio, draws[:, 4:])
         if self.pad:
             box[:, :2] += (2 * draws[:, :2] - 1) * self.pad * box[:, 2:]
-        return _show(box, draws[:, 2:4] < (self.hflip, self.vflip), self.fill)
+        plan = Plan.identity(len(box))
+        flips = draws[:, 2:4] < (self.hflip, self.vflip)
+        _aim(plan, box, 1 - 2 * flips.astype(np.float32))
+        window = plan.window.numpy()
+        window[:, :2], window[:, 2:] = box[:, :2], box[:, :2] + box[:, 2:]
+        plan.fill.copy_(_fill(self.fill))
+        return plan
 
 
 @dataclass(frozen=True)
@@ -109,28 +116,6 @@ class Center(Policy):
         plan = Plan.identity(len(aspect))
         _aim(plan, box.numpy())
         return plan
-
-
-@dataclass(frozen=True)
-class RandomCrop(Policy):
-    """A crop of the image's size from the padded image, and a flip: the CIFAR recipe.
-
-    Attributes:
-        padding: on each side, a fraction of the image's side (4 of 32 pixels is 1 / 8).
-        hflip: probability of mirroring left and right.
-        fill: 0..255 of the padding.
-    """
-
-    padding: float = 1 / 8
-    hflip: float = 0.5
-    fill: Fill = 0.0
-
-    def plan(self, aspect: Tensor, generator: Generator | None = None, ratio: float = 1.0) -> Plan:
-        """Sample a plan; see ``Policy.plan``."""
-        draws = draw(generator, len(aspect), 3)
-        box = np.ones((len(aspect), 4), np.float32)
-        box[:, :2] = (2 * draws[:, :2] - 1) * self.padding
-        return _show(box, draws[:, 2:] < (self.hflip, 0.0), self.fill)
 
 
 @dataclass(frozen=True)
@@ -177,18 +162,11 @@ def draw(generator: Generator | None, *shape: int) -> Real:
     return drawn
 
 
-def _show(box: Real, flips: Flags, fill: Fill) -> Plan:
-    """The plan that shows boxes (B, 4) of x0, y0, width, height; flips (B, 2) mirror an axis."""
-    plan = Plan.identity(len(box))
-    _aim(plan, box, 1 - 2 * flips.astype(np.float32))
-    window = plan.window.numpy()
-    window[:, :2], window[:, 2:] = box[:, :2], box[:, :2] + box[:, 2:]
-    plan.fill.copy_(_fill(fill))
-    return plan
-
-
 def _aim(plan: Plan, box: Real, mirror: Real | float = 1.0) -> None:
-    """Let a fresh plan show boxes (B, 4); ``mirror`` (B, 2) is -1 for an axis that is flipped."""
+    """Let a fresh plan show boxes (B, 4) of x0, y0, width, height.
+
+    ``mirror`` (B, 2) is -1 for an axis that is flipped.
+    """
     matrix = plan.matrix.numpy()
     matrix[:, 0, 0], matrix[:, 1, 1] = (box[:, 2:] * mirror).T
     matrix[:, :, 2] = 2 * box[:, :2] + box[:, 2:] - 1

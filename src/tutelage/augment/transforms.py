@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Generator, Tensor
 
-from tutelage.augment.apply import Interpolation, Outside, apply
+from tutelage.augment.apply import apply
 from tutelage.augment.plan import Plan
 from tutelage.system.errors import TutelageError
 
@@ -36,8 +36,6 @@ class Transform:
         size: height and width of the result in pixels; None keeps the image's.
         mean: subtracted from each channel's values in [0, 1].
         std: divides each channel after that. With mean or std, the result is float32.
-        outside: what lies beyond the image; see ``apply``.
-        interpolation: between pixels; see ``apply``.
         generator: source of the draws; None is torch's own, which a DataLoader seeds per worker.
     """
 
@@ -45,8 +43,6 @@ class Transform:
     size: int | tuple[int, int] | None = None
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
-    outside: Outside = "constant"
-    interpolation: Interpolation = "bilinear"
     generator: Generator | None = None
 
     def __call__(self, *inputs: Any) -> Any:
@@ -77,8 +73,6 @@ class Transform:
             mean=self.mean,
             std=self.std,
             dtype=torch.uint8 if whole else torch.float32,
-            outside=self.outside,
-            interpolation=self.interpolation,
         )
         return _like(image, views, normalised=normalised)
 

@@ -16,14 +16,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tutelage.augment import (
-    AutoAugment,
-    ColorJitter,
     Plan,
     RandAugment,
-    RandomCrop,
-    RandomErasing,
     Strong,
-    ThreeAugment,
     TrivialAugment,
     Weak,
     apply,
@@ -35,8 +30,8 @@ from tutelage.augment.policy import Policy
 pytest.importorskip("numba")
 
 HARD = RandAugment(
-    3, 22.0, operations=("sharpness", "blur", "solarize", "posterize", "equalize", "rotate", "hue",
-                         "saturation", "contrast"), view=Weak()
+    3, 22.0, operations=("sharpness", "blur", "solarize", "posterize", "equalize", "rotate",
+                         "gamma", "saturation", "contrast", "invert"), view=Weak()
 )  # fmt: skip
 POLICIES: list[Policy] = [
     Weak(scale=(0.05, 1.0)),
@@ -44,11 +39,6 @@ POLICIES: list[Policy] = [
     RandAugment(view=Weak()),
     Strong(erase=1.0),
     TrivialAugment(view=Weak()),
-    AutoAugment(),
-    ThreeAugment(),
-    ColorJitter(0.4, 0.4, 0.4, 0.5),
-    RandomCrop(),
-    RandomErasing(p=1.0),
     HARD,
 ]
 
@@ -70,20 +60,13 @@ def pictures(kind: str, batch: int, height: int, width: int, seed: int) -> Tenso
     kind=st.sampled_from(["noise", "smooth"]),
     canvas=st.sampled_from([(48, 48), (40, 61)]),
     size=st.sampled_from([(48, 48), (37, 50), (14, 19)]),
-    outside=st.sampled_from(["constant", "edge", "reflect"]),
-    interpolation=st.sampled_from(["bilinear", "nearest"]),
     seed=st.integers(0, 2**31),
 )
-def test_every_pixel_agrees_with_the_reference(
-    policy, kind, canvas, size, outside, interpolation, seed
-):
+def test_every_pixel_agrees_with_the_reference(policy, kind, canvas, size, seed):
     images = pictures(kind, 6, *canvas, seed)
     generator = torch.Generator().manual_seed(seed)
     plan = policy.plan(torch.full((6,), canvas[1] / canvas[0]), generator, size[1] / size[0])
-    ours, theirs = (
-        apply(images, plan, size, outside=outside, interpolation=interpolation, backend=backend)
-        for backend in ("cpu", "reference")
-    )
+    ours, theirs = (apply(images, plan, size, backend=b) for b in ("cpu", "reference"))
     error = (ours - theirs).abs().amax((1, 2, 3)) * 255
     assert error.max() <= 1, str(plan[int(error.argmax())])
 
@@ -141,8 +124,6 @@ def test_threads_do_not_change_the_views(two_threads):
         [apply(images[i : i + 1], plan[i], 24, backend="cpu") for i in range(len(images))]
     )
     assert torch.equal(apply(images, plan, 24, backend="cpu"), alone)
-    with pytest.raises(Exception, match="3 channels"):
-        apply(images[..., :2].contiguous(), then(plan, "hue", 0.1), 24, backend="cpu")
 
 
 @pytest.mark.parametrize("width", [512, 510], ids=["past the caches", "odd width"])
@@ -246,6 +227,7 @@ def test_it_is_what_auto_takes_and_says_what_it_cannot_do(monkeypatch):
     assert calls == [1]
     apply(images.float(), Plan.identity(2), 16)  # the reference
     apply(images[:, :1], Plan.identity(2), 16)
+    apply(images[..., :1], Plan.identity(2), 16)
     assert calls == [1]
     with pytest.raises(TutelageError, match=r"backend 'cpu': the images are torch.float32"):
         apply(images.float(), Plan.identity(2), 16, backend="cpu")
@@ -288,9 +270,8 @@ def test_extreme_plans_stay_in_memory_and_in_range(data, seed):
     )
     plan.window.copy_(torch.tensor(data.draw(st.lists(numbers, min_size=4, max_size=4))))
     plan.erase.copy_(torch.tensor(data.draw(st.lists(numbers, min_size=4, max_size=4))))
-    outside = data.draw(st.sampled_from(["constant", "edge", "reflect"]))
-    views = apply(images, plan, data.draw(st.sampled_from([16, (1, 40), (23, 2)])),
-                  outside=outside, backend="cpu")  # fmt: skip
+    size = data.draw(st.sampled_from([16, (1, 40), (23, 2)]))
+    views = apply(images, plan, size, backend="cpu")
     assert views.isfinite().all()
     assert views.min() >= 0
     assert views.max() <= 1

@@ -20,13 +20,10 @@ import torch
 from torch import Generator, Tensor
 
 from tutelage.augment import (
-    AutoAugment,
-    ColorJitter,
     Plan,
     Policy,
     RandAugment,
     Strong,
-    ThreeAugment,
     TrivialAugment,
     Weak,
     apply,
@@ -46,7 +43,6 @@ AMOUNTS = {
     "autocontrast": 0.0,
     "equalize": 0.0,
     "saturation": 1.8,
-    "hue": 0.2,
     "sharpness": 1.9,
     "blur": 0.7,
 }
@@ -110,58 +106,34 @@ def moved(images: Tensor) -> Plan:
     return plan
 
 
-GREY_TOO = ("brightness", "contrast", "posterize", "equalize", "autocontrast", "solarize",
-            "sharpness", "rotate")  # fmt: skip
 CASES: dict[str, Case] = {
     **{name: Case(chain(name)) for name in AMOUNTS},
     **{
         f"{first}, {second}": Case(chain(first, second))
         for first, second in (
             ("equalize", "contrast"), ("posterize", "equalize"), ("saturation", "equalize"),
-            ("hue", "autocontrast"), ("sharpness", "equalize"), ("blur", "posterize"),
+            ("saturation", "autocontrast"), ("sharpness", "equalize"), ("blur", "posterize"),
             ("gamma", "posterize"), ("invert", "autocontrast"),
         )
     },
-    "all stages": Case(
-        chain("gamma", "saturation", "contrast", "hue", "sharpness", "equalize")
-    ),
+    "all stages": Case(chain("gamma", "saturation", "contrast", "sharpness", "equalize")),
     "weak": Case(drawn(Weak())),
     "randaugment": Case(drawn(RandAugment(view=Weak())), batch=3),
     "strong": Case(drawn(Strong(erase=0.8)), batch=5),
     "trivialaugment": Case(drawn(TrivialAugment(view=Weak())), batch=4),
-    "autoaugment": Case(drawn(AutoAugment(view=Weak())), batch=4),
-    "threeaugment": Case(drawn(ThreeAugment()), batch=4),
-    "colorjitter": Case(drawn(ColorJitter(0.5, 0.5, 0.5, 0.3, view=Weak())), batch=4),
     "minified": Case(drawn(Weak()), canvas=(40, 50, 3), size=(12, 15)),
     "minified, sharpened": Case(chain("sharpness"), canvas=(37, 45, 3), size=(12, 15)),
     "minified, turned": Case(turned, canvas=(40, 47, 3), size=(12, 15)),
     "halved, turned": Case(
         lambda images: then(still(images), "rotate", 30.0), canvas=(24, 30, 3), size=(12, 15)
     ),
-    "halved, nearest": Case(
-        still, canvas=(24, 30, 3), size=(12, 15), options={"interpolation": "nearest"}),
     "magnified": Case(drawn(Weak(scale=(0.05, 0.1))), size=(30, 33)),
     "moved": Case(moved),
-    "moved, grey": Case(moved, canvas=(21, 18, 1)),
     "whole, sharpened, counted": Case(
         lambda images: then(then(still(images), "sharpness", 1.9), "contrast", 1.7),
         canvas=(8, 9, 3),
     ),
-    "moved, reflect": Case(moved, options={"outside": "reflect"}),
-    **{
-        f"turned, {outside}, {interpolation}": Case(
-            turned, options={"outside": outside, "interpolation": interpolation}
-        )
-        for outside in ("constant", "edge", "reflect")
-        for interpolation in ("bilinear", "nearest")
-    },
-    **{
-        f"{channels} channels": Case(
-            drawn(RandAugment(operations=GREY_TOO, view=Weak())),
-            canvas=(14, 17, channels), batch=6,
-        )
-        for channels in (1, 2, 4)
-    },
+    "turned": Case(turned),
     **{
         str(dtype)[6:]: Case(drawn(RandAugment(view=Weak())), options={"dtype": dtype})
         for dtype in (torch.uint8, torch.float16, torch.bfloat16)
@@ -255,8 +227,8 @@ class Driver:
     ("capability", "canvas", "size", "options"),
     [
         (90, (64, 96, 3), (32, 48), {"dtype": torch.bfloat16}),
-        (80, (70, 60, 3), (33, 35), {"dtype": torch.uint8, "outside": "reflect"}),
-        (80, (9, 11, 4), (1, 1), {"interpolation": "nearest", "outside": "edge"}),
+        (80, (70, 60, 3), (33, 35), {"dtype": torch.uint8}),
+        (80, (9, 11, 3), (1, 1), {}),
     ],
 )
 def test_kernels_compile_without_a_gpu(capability, canvas, size, options, monkeypatch, tmp_path):
@@ -302,7 +274,7 @@ def test_kernels_on_a_gpu_stand_the_trial():
 
 
 @needs_gpu
-@pytest.mark.parametrize("name", ["weak", "randaugment", "strong", "threeaugment"])
+@pytest.mark.parametrize("name", ["weak", "randaugment", "strong", "trivialaugment"])
 def test_equal_seeds_give_equal_plans_on_both_devices(name):
     case = CASES[name]
     here, there = (case.plan(noise(32, *case.canvas).to(device)) for device in ("cpu", "cuda"))

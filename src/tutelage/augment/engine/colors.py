@@ -1,9 +1,9 @@
 """The colour half of the reference: a plan's operations as tables, and pixels sent through them.
 
-An image passes through ``before -> color -> hue -> between`` on the canvas, is warped, and then
-passes through ``stencil -> after`` on the view; a part that is not used is the identity. The mixer
-``color``, the hue and the stencil come with the plan. The three tables are compiled here, because
-operations on statistics have to look at the pixels.
+An image passes through ``before -> color -> between`` on the canvas, is warped, and then passes
+through ``stencil -> after`` on the view; a part that is not used is the identity. The mixer
+``color`` and the stencil come with the plan. The three tables are compiled here, because operations
+on statistics have to look at the pixels.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tutelage.augment import ops
-from tutelage.augment.plan import BLUR, COLOR_OPS, HUE, SATURATION, SHARPNESS, Plan
+from tutelage.augment.plan import BLUR, COLOR_OPS, SATURATION, SHARPNESS, Plan
 from tutelage.system.errors import TutelageError
 
 
@@ -38,29 +38,24 @@ def compile(plan: Plan, images: Tensor) -> Tables:
     The statistics are those of the canvases (B, H, W, C), uint8 or float of 0..255.
     """
     channels = images.shape[3]
-    check_channels(plan, channels)
+    if channels != 3 and (plan.ops == SATURATION).any():
+        raise TutelageError(
+            f"saturation needs images of 3 channels, these have {channels}; leave it out of the "
+            "policy's operations"
+        )
     levels = torch.arange(256.0, device=images.device).expand(len(plan), channels, 256)
     tables = Tables(levels.clone(), levels.clone(), levels.clone())
     stage = torch.zeros(len(plan), dtype=torch.int64, device=images.device)
     for codes, amounts in zip(plan.ops.T, plan.amounts.T, strict=True):
         for number in torch.unique(codes).tolist():
             rows = (codes == number).nonzero()[:, 0]
-            if number in (SATURATION, HUE):
+            if number == SATURATION:
                 stage[rows] = stage[rows].clamp(min=1)
             elif number in (SHARPNESS, BLUR):
                 stage[rows] = 2
             elif number:
                 _append(tables, stage, COLOR_OPS[number], amounts[rows], rows, plan, images)
     return tables
-
-
-def check_channels(plan: Plan, channels: int) -> None:
-    """Raise a ``TutelageError`` if the plan mixes channels and the images do not have three."""
-    if channels != 3 and ((plan.ops == SATURATION) | (plan.ops == HUE)).any():
-        raise TutelageError(
-            f"saturation and hue need images of 3 channels, these have {channels}; leave them out "
-            "of the policy's operations"
-        )
 
 
 def _append(
@@ -121,9 +116,6 @@ def on_canvas(pixels: Tensor, plan: Plan, tables: Tables, *, levels: bool = True
     pixels = exact(lookup(pixels, tables.before))
     if pixels.shape[1] == 3:
         pixels = exact(mix(pixels, plan.color))
-        turned = plan.hue.remainder(1.0)[:, None, None, None] != 0
-        if turned.any():
-            pixels = torch.where(turned, exact(ops.turn_hue(pixels, plan.hue)), pixels)
     return exact(lookup(pixels, tables.between))
 
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from tutelage.augment.engine import ahead, kernel, reference
-from tutelage.augment.engine.colors import check_channels
 from tutelage.augment.plan import Plan
 from tutelage.system.errors import TutelageError
 from tutelage.system.process import cores
@@ -21,32 +20,27 @@ from tutelage.system.process import cores
 
 def render(
     images: Tensor, plan: Plan, size: tuple[int, int], scale: Sequence[float],
-    shift: Sequence[float], dtype: torch.dtype, outside: str, interpolation: str,
+    shift: Sequence[float], dtype: torch.dtype,
 ) -> Tensor:  # fmt: skip
-    """Views (B, C, h, w) of canvases (B, H, W, C) uint8 as float32 or uint8; see ``apply``.
+    """Views (B, 3, h, w) of canvases (B, H, W, 3) uint8 as float32 or uint8; see ``apply``.
 
     It works on as many threads as torch does (``torch.set_num_threads``), and on no more than this
     process has cores.
     """
-    channels = images.shape[3]
-    check_channels(plan, channels)
-    nearest = interpolation == "nearest"
     matrix = plan.matrix.to(torch.float32)
     # Compiled code checks no index, and an index made from NaN could point anywhere.
     if not (matrix.isfinite().all() and plan.amounts.isfinite().all()):
         raise TutelageError("the plan's matrix or amounts hold numbers that are not finite")
-    views = torch.empty(len(images), channels, *size, dtype=dtype)
-    parts = (plan.amounts, plan.color, plan.hue, plan.stencil, plan.window, plan.erase,
-             reference.channel_fill(plan, channels))  # fmt: skip
+    views = torch.empty(len(images), 3, *size, dtype=dtype)
+    parts = (plan.amounts, plan.color, plan.stencil, plan.window, plan.erase, plan.fill)
     side = reference.samples(matrix, (images.shape[1], images.shape[2]), size).long()
     counter = np.zeros(2, np.int64)
     arguments = [
         *(_array(part) for part in
-          (images, matrix.double(), reference.straight(matrix, outside, nearest=nearest),
-           torch.ones_like(side) if nearest else side, plan.ops)),
+          (images, matrix.double(), reference.straight(matrix), side, plan.ops)),
         *(_array(part.to(torch.float32)) for part in parts),
         np.array(scale, np.float32), np.array(shift, np.float32),
-        reference.OUTSIDE_CODES[outside], nearest, counter, views.numpy(),
+        counter, views.numpy(),
     ]  # fmt: skip
     ahead.wait()
     threads = min(torch.get_num_threads(), cores(), len(images))

@@ -19,7 +19,6 @@ import triton.language as tl
 from torch import Tensor
 
 from tutelage.augment.engine import reference
-from tutelage.augment.engine.colors import check_channels
 from tutelage.augment.ops import LUMA, TINY
 from tutelage.augment.plan import COLOR_OPS, Plan
 from tutelage.system.errors import TutelageError
@@ -36,18 +35,17 @@ else:
     jit = triton.jit
 
 (_, _BRIGHTNESS, _GAMMA, _INVERT, _POSTERIZE, _SOLARIZE, _CONTRAST, _AUTOCONTRAST, _EQUALIZE,
- _SATURATION, _HUE, _SHARPNESS, _BLUR) = map(tl.constexpr, range(len(COLOR_OPS)))  # fmt: skip
+ _SATURATION, _SHARPNESS, _BLUR) = map(tl.constexpr, range(len(COLOR_OPS)))  # fmt: skip
 _RED, _GREEN, _BLUE = (tl.constexpr(weight) for weight in LUMA)
-_TINY, _TIE = tl.constexpr(TINY), tl.constexpr(reference.TIE)
+_TINY = tl.constexpr(TINY)
 _LIMIT, _MOST = tl.constexpr(reference.BILINEAR_LIMIT), tl.constexpr(reference.MOST_SAMPLES)
 _NEARLY, _POINT = tl.constexpr(reference.NEARLY), tl.constexpr(reference.POINT)
-_CONSTANT, _REFLECT = tl.constexpr(reference.CONSTANT), tl.constexpr(reference.REFLECT)
 
 # What an image may need, a bit each; the table of stage s is 1 << s. Above the bits is ``side``.
-_BEFORE, _BETWEEN, _AFTER, _MIXED, _TURNED, _STENCIL, _BEYOND, _ERASED = (
-    tl.constexpr(1 << bit) for bit in range(8)
+_BEFORE, _BETWEEN, _AFTER, _MIXED, _STENCIL, _BEYOND, _ERASED = (
+    tl.constexpr(1 << bit) for bit in range(7)
 )
-_COLORS = tl.constexpr(1 | 2 | 8 | 16)  # on the canvas
+_COLORS = tl.constexpr(1 | 2 | 8)  # on the canvas
 _SIDE = tl.constexpr(8)
 _MIDDLE = tl.constexpr(4)  # of the nine places of a stencil
 
@@ -66,39 +64,36 @@ _STRICT = {"enable_fp_fusion": False}
 
 def render(
     images: Tensor, plan: Plan, size: tuple[int, int], scale: Sequence[float],
-    shift: Sequence[float], dtype: torch.dtype, outside: str, interpolation: str,
+    shift: Sequence[float], dtype: torch.dtype,
 ) -> Tensor:  # fmt: skip
-    """Views (B, C, h, w) of canvases (B, H, W, C) uint8 on a GPU; see ``apply``."""
+    """Views (B, 3, h, w) of canvases (B, H, W, 3) uint8 on a GPU; see ``apply``."""
     _check_device(images)
-    batch, height, width, channels = images.shape
-    check_channels(plan, channels)
-    views = images.new_empty((batch, channels, *size), dtype=dtype)
+    batch, height, width = images.shape[:3]
+    views = images.new_empty((batch, 3, *size), dtype=dtype)
     if not views.numel():
         return views
     canvases, ops = images.contiguous(), plan.ops.contiguous()
-    matrix, amounts, color, hue, stencil, window, erase, fill = (
+    matrix, amounts, color, stencil, window, erase, fill = (
         part.to(torch.float32).contiguous()
-        for part in (plan.matrix, plan.amounts, plan.color, plan.hue, plan.stencil, plan.window,
-                     plan.erase, plan.fill)
+        for part in (plan.matrix, plan.amounts, plan.color, plan.stencil, plan.window, plan.erase,
+                     plan.fill)
     )  # fmt: skip
-    levels = images.new_empty(batch, 2, channels, 256)
-    after = images.new_empty(batch, channels, 256, dtype=torch.float32)
+    levels = images.new_empty(batch, 2, 3, 256)
+    after = images.new_empty(batch, 3, 256, dtype=torch.float32)
     frame = images.new_empty(batch, 8, dtype=torch.float64)
     needs = images.new_empty(batch, dtype=torch.int32)
     area = size[0] * size[1]
     lanes = min(_LANES, triton.next_power_of_2(area))
-    normal = [(*map(float, values), 0.0, 0.0, 0.0)[:4] for values in (scale, shift)]
-    geometry = reference.OUTSIDE_CODES[outside], interpolation == "nearest"
+    normal = [tuple(map(float, values)) for values in (scale, shift)]
     counting = _LARGE if height * width > _LARGE_CANVAS else _SMALL
     with torch.cuda.device(images.device) if images.is_cuda else nullcontext():
         _compile[(batch,)](
-            canvases, matrix, ops, amounts, color, hue, stencil, window, erase, levels, after,
-            frame, needs, height, width, *size, ops.shape[1], channels,
-            triton.next_power_of_2(channels), *geometry, **counting, **_STRICT,
+            canvases, matrix, ops, amounts, color, stencil, window, erase, levels, after, frame,
+            needs, height, width, *size, ops.shape[1], **counting, **_STRICT,
         )  # fmt: skip
         _render[(batch * triton.cdiv(area, lanes),)](
-            canvases, matrix, color, hue, stencil, erase, fill, levels, after, frame, needs,
-            *normal, views, height, width, size[0], area, size[1], channels, *geometry, lanes,
+            canvases, matrix, color, stencil, erase, fill, levels, after, frame, needs,
+            *normal, views, height, width, size[0], area, size[1], lanes,
             num_warps=max(1, lanes // (32 * _PIXELS)), **_STRICT,
         )  # fmt: skip
     return views
@@ -115,34 +110,33 @@ def _check_device(images: Tensor) -> None:
 @jit
 def _compile(
     images: Pointer, matrix: Pointer, ops: Pointer, amounts: Pointer, color: Pointer,
-    hue: Pointer, stencil: Pointer, window: Pointer, erase: Pointer,
+    stencil: Pointer, window: Pointer, erase: Pointer,
     levels: Pointer, after: Pointer, frame: Pointer, needs: Pointer,
     height: Number, width: Number, rows: Number, columns: Number, count: Number,
-    C: tl.constexpr, CHANNELS: tl.constexpr, OUTSIDE: tl.constexpr,
-    NEAREST: tl.constexpr, LANES: tl.constexpr,
+    LANES: tl.constexpr,
 ) -> None:  # fmt: skip
     """Write what ``_render`` has to know of one image.
 
-    That is its tables, ``levels`` (B, 2, C, 256) of the canvas and ``after`` (B, C, 256) of the
+    That is its tables, ``levels`` (B, 2, 3, 256) of the canvas and ``after`` (B, 3, 256) of the
     view, its geometry ``frame`` (B, 8), and which of them it ``needs`` (B,): unused tables are not
-    written. CHANNELS is C rounded up to a power of two, LANES the pixels counted at a time. It is
-    a long function because Triton takes every pointer and size as an argument of its own.
+    written. A table has four rows here, a power of two; the last is not used. LANES are the pixels
+    counted at a time. It is a long function because Triton takes every pointer and size as an
+    argument of its own.
     """
     i = tl.program_id(0)
-    image = images + i.to(tl.int64) * height * width * C
+    image = images + i.to(tl.int64) * height * width * 3
     color += i * 9
     stencil += i * 9
-    levels += i * (2 * C * 256)
-    turns = tl.load(hue + i)
-    parts = _parts(color, turns, stencil, erase + i * 4, C)
-    parts |= _frame(matrix + i * 6, frame + i * 8, height, width, rows, columns, OUTSIDE, NEAREST)
-    channel, entry = tl.arange(0, CHANNELS)[:, None], tl.arange(0, 256)[None, :]
+    levels += i * (2 * 3 * 256)
+    parts = _parts(color, stencil, erase + i * 4)
+    parts |= _frame(matrix + i * 6, frame + i * 8, height, width, rows, columns)
+    channel, entry = tl.arange(0, 4)[:, None], tl.arange(0, 256)[None, :]
     identity = (entry + 0 * channel).to(tl.float32)
     table, stage, tables = identity, 0, 0
     for k in range(count):
         code, amount = tl.load(ops + i * count + k).to(tl.int32), tl.load(amounts + i * count + k)
         wanted = stage
-        if (code == _SATURATION) | (code == _HUE):
+        if code == _SATURATION:
             wanted = max(stage, 1)
         elif (code == _SHARPNESS) | (code == _BLUR):
             wanted = 2
@@ -152,11 +146,11 @@ def _compile(
                 if code == _EQUALIZE:
                     key = (table + _TINY).to(tl.int32)
                 counts = _count(
-                    image, levels, color, turns, stencil, window + i * 4, key, stage,
-                    tables | parts, height, width, C, CHANNELS, LANES,
+                    image, levels, color, stencil, window + i * 4, key, stage, tables | parts,
+                    height, width, LANES,
                 )  # fmt: skip
                 if code == _CONTRAST:
-                    table = _contrast(table, amount, counts, channel, C)
+                    table = _contrast(table, amount, counts, channel)
                 elif code == _AUTOCONTRAST:
                     table = _autocontrast(table, counts)
                 else:
@@ -165,35 +159,29 @@ def _compile(
                 table = _pointwise(table, code, amount)
             tables = tables | (1 << stage)
         if wanted > stage:
-            _keep(table, stage, tables, levels, after + i * (C * 256), C, CHANNELS)
+            _keep(table, stage, tables, levels, after + i * (3 * 256))
             table, stage = identity, wanted
-    _keep(table, stage, tables, levels, after + i * (C * 256), C, CHANNELS)
+    _keep(table, stage, tables, levels, after + i * (3 * 256))
     tl.store(needs + i, tables | parts)
 
 
 @jit
-def _parts(
-    color: Pointer, turns: Number, stencil: Pointer, erase: Pointer, C: tl.constexpr
-) -> Number:
-    """The bits of those of mixer, hue, stencil and erased box that change something."""
+def _parts(color: Pointer, stencil: Pointer, erase: Pointer) -> Number:
+    """The bits of those of mixer, stencil and erased box that change something."""
     place = tl.arange(0, 16)
     eye = tl.where(place % 4 == 0, 1.0, 0.0)
     mixer = tl.load(color + place, mask=place < 9, other=0.0)
     parts = tl.where(tl.load(stencil + _MIDDLE) != 1, _STENCIL, 0)
     box = (tl.load(erase + 2) > tl.load(erase)) & (tl.load(erase + 3) > tl.load(erase + 1))
     parts += tl.where(box, _ERASED, 0)
-    if C == 3:
-        mixed = tl.sum(((mixer != eye) & (place < 9)).to(tl.int32), 0) > 0
-        parts += tl.where(mixed, _MIXED, 0)
-        parts += tl.where(turns != tl.floor(turns), _TURNED, 0)
-    return parts
+    mixed = tl.sum(((mixer != eye) & (place < 9)).to(tl.int32), 0) > 0
+    return parts + tl.where(mixed, _MIXED, 0)
 
 
 @jit
 def _frame(
     matrix: Pointer, frame: Pointer,
     height: Number, width: Number, rows: Number, columns: Number,
-    OUTSIDE: tl.constexpr, NEAREST: tl.constexpr,
 ) -> Number:  # fmt: skip
     """Write an image's geometry and return its bits and ``side``.
 
@@ -205,16 +193,13 @@ def _frame(
     beyond = (tl.abs(xx) + tl.abs(xy) + tl.abs(x1) > 1 + 1e-5) | (
         tl.abs(yx) + tl.abs(yy) + tl.abs(y1) > 1 + 1e-5
     )
-    upright = (xy == 0) & (yx == 0) & (NEAREST == 0) & ((beyond == 0) | (OUTSIDE == _CONSTANT))
+    upright = (xy == 0) & (yx == 0)
     side = 1
-    if (upright == 0) & (NEAREST == 0):
+    if upright == 0:
         side = _side(xx, xy, yx, yy, height, width, rows, columns)
     _line(frame, xx, xy, x1, width, columns * side, rows * side, upright)
     _line(frame + 4, yy, yx, y1, height, rows * side, columns * side, upright)
-    bits = side << _SIDE
-    if OUTSIDE == _CONSTANT:
-        bits += tl.where(beyond, _BEYOND, 0)
-    return bits
+    return (side << _SIDE) + tl.where(beyond, _BEYOND, 0)
 
 
 @jit
@@ -255,30 +240,24 @@ def _line(
 
 
 @jit
-def _keep(
-    table: Lanes, stage: Number, tables: Number,
-    levels: Pointer, after: Pointer,
-    C: tl.constexpr, CHANNELS: tl.constexpr,
-) -> None:  # fmt: skip
+def _keep(table: Lanes, stage: Number, tables: Number, levels: Pointer, after: Pointer) -> None:
     """Write the table of a stage if it is used; all threads see it afterwards."""
-    channel, entry = tl.arange(0, CHANNELS)[:, None], tl.arange(0, 256)[None, :]
-    place, mask = channel * 256 + entry, (channel < C) & (entry < 256)
+    channel, entry = tl.arange(0, 4)[:, None], tl.arange(0, 256)[None, :]
+    place, mask = channel * 256 + entry, (channel < 3) & (entry < 256)
     if (tables >> stage) & 1:
         if stage == 2:
             tl.store(after + place, table, mask=mask)
         else:
-            tl.store(levels + stage * (C * 256) + place, _round(table).to(tl.uint8), mask=mask)
+            tl.store(levels + stage * (3 * 256) + place, _round(table).to(tl.uint8), mask=mask)
     tl.debug_barrier()
 
 
 @jit
 def _count(
-    image: Pointer, levels: Pointer, color: Pointer, turns: Number,
-    stencil: Pointer, window: Pointer,
-    key: Lanes, stage: Number, used: Number, height: Number, width: Number,
-    C: tl.constexpr, CHANNELS: tl.constexpr, LANES: tl.constexpr,
+    image: Pointer, levels: Pointer, color: Pointer, stencil: Pointer, window: Pointer,
+    key: Lanes, stage: Number, used: Number, height: Number, width: Number, LANES: tl.constexpr,
 ) -> Lanes:  # fmt: skip
-    """(CHANNELS, 256) counts of the window's grey levels, as they arrive at the stage's table.
+    """(4, 256) counts of the window's grey levels, as they arrive at the stage's table.
 
     Grey level v of channel c counts as ``key[c, v]``.
     """
@@ -286,7 +265,7 @@ def _count(
     y0, y1 = _before(tl.load(window + 1), height), _before(tl.load(window + 3), height)
     across = max(x1 - x0, 1)
     pixels = max(x1 - x0, 0) * max(y1 - y0, 0)
-    first, last, seen = _MIDDLE, _MIDDLE + 1, used & (_BEFORE | _MIXED | _TURNED)
+    first, last, seen = _MIDDLE, _MIDDLE + 1, used & (_BEFORE | _MIXED)
     if stage == 0:
         seen = 0
     if stage == 2:
@@ -294,27 +273,23 @@ def _count(
     sharpened = (stage == 2) & ((used & _STENCIL) != 0) & (height > 2) & (width > 2)
     if sharpened:
         first, last = 0, 9
-    channel = tl.arange(0, CHANNELS)[:, None]
-    counts = tl.zeros((CHANNELS, 256), tl.int32)
+    channel = tl.arange(0, 4)[:, None]
+    counts = tl.zeros((4, 256), tl.int32)
     for start in range(0, pixels, LANES):
         lane = start + tl.arange(0, LANES)
         mask = lane < pixels
         x, y = x0 + lane % across, y0 + lane // across
         inner = (x > 0) & (x < width - 1) & (y > 0) & (y < height - 1) & sharpened
-        r, g, b, a = _zeros(LANES)
+        r, g, b = _zeros(LANES)
         for k in range(first, last):
             factor = tl.where(inner, tl.load(stencil + k), tl.where(k == _MIDDLE, 1.0, 0.0))
             u = tl.minimum(tl.maximum(x + (k % 3 - 1), 0), width - 1)
             v = tl.minimum(tl.maximum(y + (k // 3 - 1), 0), height - 1)
-            r_k, g_k, b_k, a_k = _pixel(image + (v * width + u) * C, levels, color, turns, seen, C)
-            r, g, b, a = r + factor * r_k, g + factor * g_k, b + factor * b_k, a + factor * a_k
+            r_k, g_k, b_k = _pixel(image + (v * width + u) * 3, levels, color, seen)
+            r, g, b = r + factor * r_k, g + factor * g_k, b + factor * b_k
         counts += tl.where(channel == 0, _histogram(r, key, 0, mask, channel), 0)
-        if C > 1:
-            counts += tl.where(channel == 1, _histogram(g, key, 1, mask, channel), 0)
-        if C > 2:
-            counts += tl.where(channel == 2, _histogram(b, key, 2, mask, channel), 0)
-        if C > 3:
-            counts += tl.where(channel == 3, _histogram(a, key, 3, mask, channel), 0)
+        counts += tl.where(channel == 1, _histogram(g, key, 1, mask, channel), 0)
+        counts += tl.where(channel == 2, _histogram(b, key, 2, mask, channel), 0)
     return counts
 
 
@@ -359,19 +334,14 @@ def _pointwise(table: Lanes, code: Number, amount: Number) -> Lanes:
 
 
 @jit
-def _contrast(
-    table: Lanes, factor: Number, counts: Lanes, channel: Lanes, C: tl.constexpr
-) -> Lanes:
+def _contrast(table: Lanes, factor: Number, counts: Lanes, channel: Lanes) -> Lanes:
     """``ops.contrast``."""
     value = table.to(tl.float64)
     pixels = tl.maximum(tl.sum(counts, 1), 1).to(tl.float64)
     means = (tl.sum(value * counts.to(tl.float64), 1) / pixels)[:, None]
-    if C == 3:
-        red, green, blue = _RED * means, _GREEN * means, _BLUE * means
-        means = tl.where(channel == 0, red, tl.where(channel == 1, green, blue))
-    else:
-        means = means / C
-    mean = tl.sum(tl.sum(tl.where(channel < C, means, 0.0), 1), 0)
+    red, green, blue = _RED * means, _GREEN * means, _BLUE * means
+    means = tl.where(channel == 0, red, tl.where(channel == 1, green, blue))
+    mean = tl.sum(tl.sum(tl.where(channel < 3, means, 0.0), 1), 0)
     return _clamp(mean + factor.to(tl.float64) * (value - mean)).to(tl.float32)
 
 
@@ -402,14 +372,13 @@ def _equalize(table: Lanes, key: Lanes, counts: Lanes) -> Lanes:
 
 @jit
 def _render(
-    images: Pointer, matrix: Pointer, color: Pointer, hue: Pointer, stencil: Pointer,
+    images: Pointer, matrix: Pointer, color: Pointer, stencil: Pointer,
     erase: Pointer, fill: Pointer, levels: Pointer, after: Pointer, frame: Pointer, needs: Pointer,
     scale: Number, shift: Number, views: Pointer,
     height: Number, width: Number, rows: Number, area: Number,
-    COLUMNS: tl.constexpr, C: tl.constexpr, OUTSIDE: tl.constexpr,
-    NEAREST: tl.constexpr, LANES: tl.constexpr,
+    COLUMNS: tl.constexpr, LANES: tl.constexpr,
 ) -> None:  # fmt: skip
-    """Write LANES neighbouring pixels of one view (C, rows, COLUMNS) of ``area`` rows x COLUMNS.
+    """Write LANES neighbouring pixels of one view (3, rows, COLUMNS) of ``area`` rows x COLUMNS.
 
     One loop serves all geometry. A pixel is the mean of ``side`` x ``side`` samples; a sample is
     the weighted sum of taps under a triangle along each axis. An upright view has one sample, whose
@@ -424,19 +393,19 @@ def _render(
     # and then every tap would be exchanged between threads.
     lane = tl.max_contiguous(lane, 1)
     x, y = lane % COLUMNS, lane // COLUMNS
-    image = images + i.to(tl.int64) * height * width * C
+    image = images + i.to(tl.int64) * height * width * 3
     color, stencil, frame = color + i * 9, stencil + i * 9, frame + i * 8
-    levels, after = levels + i * (2 * C * 256), after + i * (C * 256)
-    need, turns = tl.load(needs + i), tl.load(hue + i)
+    levels, after = levels + i * (2 * 3 * 256), after + i * (3 * 256)
+    need = tl.load(needs + i)
     side = need >> _SIDE
     reach_u, reach_v = tl.load(frame + 3).to(tl.float32), tl.load(frame + 7).to(tl.float32)
-    taps_u, taps_v = _taps(reach_u, width, NEAREST), _taps(reach_v, height, NEAREST)
+    taps_u, taps_v = _taps(reach_u, width), _taps(reach_v, height)
     first, last = _MIDDLE, _MIDDLE + 1
     sharpened = ((need & _STENCIL) != 0) & (rows > 2) & (COLUMNS > 2)
     if sharpened:
         first, last = 0, 9
     inner = sharpened & (x > 0) & (x < COLUMNS - 1) & (y > 0) & (y < rows - 1)
-    r, g, b, a = _zeros(LANES)
+    r, g, b = _zeros(LANES)
     for k in range(first, last):
         factor = tl.where(inner, tl.load(stencil + k), tl.where(k == _MIDDLE, 1.0, 0.0))
         for s in range(side * side):
@@ -445,72 +414,50 @@ def _render(
             row = ((y + (k // 3 - 1)) * side + s // side).to(tl.float64)
             u = tl.load(frame) + tl.load(frame + 1) * column + tl.load(frame + 2) * row
             v = tl.load(frame + 4) + tl.load(frame + 5) * row + tl.load(frame + 6) * column
-            left, near_u, share_u = _first(u, width, reach_u, taps_u, OUTSIDE, NEAREST)
-            top, near_v, share_v = _first(v, height, reach_v, taps_v, OUTSIDE, NEAREST)
+            left, near_u, share_u = _first(u, width, reach_u, taps_u)
+            top, near_v, share_v = _first(v, height, reach_v, taps_v)
             share = factor * share_u * share_v / (side * side)
             for tap_v in range(taps_v):
                 part = share * _weight(near_v, tap_v, reach_v)
                 line = (top + tap_v) * width + left
                 for tap_u in range(taps_u):
                     w = part * _weight(near_u, tap_u, reach_u)
-                    place = image + (line + tap_u) * C
-                    r_t, g_t, b_t, a_t = _pixel(place, levels, color, turns, need, C)
-                    r, g = tl.fma(w, r_t, r), tl.fma(w, g_t, g)
-                    b, a = tl.fma(w, b_t, b), tl.fma(w, a_t, a)
+                    place = image + (line + tap_u) * 3
+                    r_t, g_t, b_t = _pixel(place, levels, color, need)
+                    r, g, b = tl.fma(w, r_t, r), tl.fma(w, g_t, g), tl.fma(w, b_t, b)
     covered = tl.full((LANES,), 1.0, tl.float32)
     if need & _BEYOND:
-        covered = _cover(matrix + i * 6, x, y, COLUMNS, rows, NEAREST)
-        covered *= _cover(matrix + i * 6 + 3, x, y, COLUMNS, rows, NEAREST)
+        covered = _cover(matrix + i * 6, x, y, COLUMNS, rows)
+        covered *= _cover(matrix + i * 6 + 3, x, y, COLUMNS, rows)
     if need & _ERASED:
         covered = tl.where(_erased(erase + i * 4, x, y, COLUMNS, rows), 0.0, covered)
     red, green, blue = tl.load(fill + i * 3), tl.load(fill + i * 3 + 1), tl.load(fill + i * 3 + 2)
-    if C != 3:
-        red = tl.div_rn(red + green + blue, 3.0)
-        green, blue = red, red
-    out, mask = views + i.to(tl.int64) * C * area + lane, lane < area
+    out, mask = views + i.to(tl.int64) * 3 * area + lane, lane < area
     _write(r, after, need, red, covered, scale[0], shift[0], out, mask)
-    if C > 1:
-        _write(g, after + 256, need, green, covered, scale[1], shift[1], out + area, mask)
-    if C > 2:
-        _write(b, after + 512, need, blue, covered, scale[2], shift[2], out + 2 * area, mask)
-    if C > 3:
-        _write(a, after + 768, need, red, covered, scale[3], shift[3], out + 3 * area, mask)
+    _write(g, after + 256, need, green, covered, scale[1], shift[1], out + area, mask)
+    _write(b, after + 512, need, blue, covered, scale[2], shift[2], out + 2 * area, mask)
 
 
 @jit
-def _taps(reach: Number, length: Number, NEAREST: tl.constexpr) -> Number:
+def _taps(reach: Number, length: Number) -> Number:
     """The most pixels under a triangle of this half-width."""
-    taps = tl.minimum(tl.ceil(2 * reach).to(tl.int32), length)
-    if NEAREST:
-        taps = 1
-    return taps
+    return tl.minimum(tl.ceil(2 * reach).to(tl.int32), length)
 
 
 @jit
-def _first(
-    at: Lanes, length: Number, reach: Number, taps: Number,
-    OUTSIDE: tl.constexpr, NEAREST: tl.constexpr,
-) -> tuple[Lanes, Lanes, Lanes]:  # fmt: skip
+def _first(at: Lanes, length: Number, reach: Number, taps: Number) -> tuple[Lanes, Lanes, Lanes]:
     """The first tap of coordinates ``at``: its pixel, its distance, and a factor for all taps.
 
     The factor makes the taps' weights add up to 1.
     """
-    if NEAREST:
-        at = tl.floor(at + (0.5 + _TIE))
-    if OUTSIDE == _REFLECT:
-        turn, twice = at + 0.5, 2.0 * tl.cast(length, tl.float64)
-        turn -= tl.floor(turn / twice) * twice
-        at = tl.minimum(turn, twice - turn) - 0.5
-    if not NEAREST:  # farther out the border pixel continues; a stencil may look there
-        limit = 0.999 * reach.to(tl.float64)
-        at = tl.minimum(tl.maximum(at, -limit), tl.cast(length, tl.float64) - 1.0 + limit)
+    # Farther out the border pixel continues; a stencil may look there.
+    limit = 0.999 * reach.to(tl.float64)
+    at = tl.minimum(tl.maximum(at, -limit), tl.cast(length, tl.float64) - 1.0 + limit)
     pixel = tl.floor(at - reach.to(tl.float64)).to(tl.int32) + 1
     pixel = tl.minimum(tl.maximum(pixel, 0), length - taps)
     near = (pixel.to(tl.float64) - at).to(tl.float32)
     share = tl.full(near.shape, 1.0, tl.float32)
-    if NEAREST:
-        near = 0.0 * near
-    elif reach > 1:
+    if reach > 1:
         total = tl.zeros(near.shape, tl.float32)
         for tap in range(taps):
             total += _weight(near, tap, reach)
@@ -536,19 +483,14 @@ def _erased(box: Pointer, x: Lanes, y: Lanes, COLUMNS: tl.constexpr, rows: Numbe
 
 
 @jit
-def _cover(
-    row: Pointer, x: Lanes, y: Lanes, COLUMNS: tl.constexpr, rows: Number, NEAREST: tl.constexpr
-) -> Lanes:
+def _cover(row: Pointer, x: Lanes, y: Lanes, COLUMNS: tl.constexpr, rows: Number) -> Lanes:
     """The fraction of each pixel on the canvas along the axis of this matrix row."""
     by_x, by_y, shift = tl.load(row), tl.load(row + 1), tl.load(row + 2)
     across, down = 1.0 / COLUMNS, 1.0 / tl.cast(rows, tl.float32)
     center = by_x * ((2 * x + 1) * across - 1.0) + by_y * ((2 * y + 1) * down - 1.0) + shift
     half = tl.maximum(tl.abs(by_x) * across + tl.abs(by_y) * down, _POINT)
     overlap = tl.minimum(center + half, 1.0) - tl.maximum(center - half, -1.0)
-    part = tl.minimum(tl.maximum(overlap / (2.0 * half), 0.0), 1.0)
-    if NEAREST:
-        part = tl.where(tl.abs(center) <= 1.0 + _TIE, 1.0, 0.0)
-    return part
+    return tl.minimum(tl.maximum(overlap / (2.0 * half), 0.0), 1.0)
 
 
 @jit
@@ -572,74 +514,42 @@ def _write(
 
 @jit
 def _pixel(
-    place: Pointer, levels: Pointer, color: Pointer,
-    turns: Number, need: Number, C: tl.constexpr,
-) -> tuple[Lanes, Lanes, Lanes, Lanes]:  # fmt: skip
-    """Four channels of canvas pixels as the warp sees them; missing ones repeat the first.
+    place: Pointer, levels: Pointer, color: Pointer, need: Number
+) -> tuple[Lanes, Lanes, Lanes]:
+    """The channels of canvas pixels as the warp sees them.
 
-    They pass what they ``need`` of before -> color -> hue -> between, each in grey levels.
+    They pass what they ``need`` of before -> color -> between, each in grey levels.
     """
     r = tl.load(place).to(tl.int32)
-    g, b, a = r, r, r
-    if C > 1:
-        g = tl.load(place + 1).to(tl.int32)
-    if C > 2:
-        b = tl.load(place + 2).to(tl.int32)
-    if C > 3:
-        a = tl.load(place + 3).to(tl.int32)
+    g = tl.load(place + 1).to(tl.int32)
+    b = tl.load(place + 2).to(tl.int32)
     if need & _BEFORE:
-        r, g, b, a = _look_up(r, g, b, a, levels, C)
-    if C == 3:  # noqa: SIM102 - this is decided when the kernel is compiled
-        if need & (_MIXED | _TURNED):
-            r, g, b = _mix(r, g, b, color, turns, need)
+        r, g, b = _look_up(r, g, b, levels)
+    if need & _MIXED:
+        r, g, b = _mix(r, g, b, color)
     if need & _BETWEEN:
-        r, g, b, a = _look_up(r, g, b, a, levels + C * 256, C)
-    return r.to(tl.float32), g.to(tl.float32), b.to(tl.float32), a.to(tl.float32)
+        r, g, b = _look_up(r, g, b, levels + 3 * 256)
+    return r.to(tl.float32), g.to(tl.float32), b.to(tl.float32)
 
 
 @jit
-def _look_up(
-    r: Lanes, g: Lanes, b: Lanes, a: Lanes, levels: Pointer, C: tl.constexpr
-) -> tuple[Lanes, Lanes, Lanes, Lanes]:
-    """Grey levels through a table (C, 256) uint8."""
+def _look_up(r: Lanes, g: Lanes, b: Lanes, levels: Pointer) -> tuple[Lanes, Lanes, Lanes]:
+    """Grey levels through a table (3, 256) uint8."""
     r = tl.load(levels + r).to(tl.int32)
-    if C > 1:
-        g = tl.load(levels + 256 + g).to(tl.int32)
-    if C > 2:
-        b = tl.load(levels + 512 + b).to(tl.int32)
-    if C > 3:
-        a = tl.load(levels + 768 + a).to(tl.int32)
-    return r, g, b, a
+    g = tl.load(levels + 256 + g).to(tl.int32)
+    b = tl.load(levels + 512 + b).to(tl.int32)
+    return r, g, b
 
 
 @jit
-def _mix(
-    red: Lanes, green: Lanes, blue: Lanes, color: Pointer, turns: Number, need: Number
-) -> tuple[Lanes, Lanes, Lanes]:
-    """Grey levels after the channels are mixed and the hue is turned."""
+def _mix(red: Lanes, green: Lanes, blue: Lanes, color: Pointer) -> tuple[Lanes, Lanes, Lanes]:
+    """Grey levels after the channels are mixed."""
     r, g, b = red.to(tl.float32), green.to(tl.float32), blue.to(tl.float32)
     one = tl.load(color) * r + tl.load(color + 1) * g + tl.load(color + 2) * b
     two = tl.load(color + 3) * r + tl.load(color + 4) * g + tl.load(color + 5) * b
     three = tl.load(color + 6) * r + tl.load(color + 7) * g + tl.load(color + 8) * b
     one, two, three = _round(_clamp(one)), _round(_clamp(two)), _round(_clamp(three))
-    if need & _TURNED:
-        value = tl.maximum(one, tl.maximum(two, three))
-        chroma = value - tl.minimum(one, tl.minimum(two, three))
-        green_led = value == two
-        part = tl.where(green_led, three - one, one - two)
-        start = tl.where(green_led, 2.0, 4.0)
-        part, start = tl.where(value == one, two - three, part), tl.where(value == one, 0.0, start)
-        sixths = start + tl.div_rn(part, tl.where(chroma > 0, chroma, 1.0)) + 6.0 * turns
-        one = _wheel(value, chroma, sixths + 5.0)
-        two = _wheel(value, chroma, sixths + 3.0)
-        three = _wheel(value, chroma, sixths + 1.0)
     return one.to(tl.int32), two.to(tl.int32), three.to(tl.int32)
-
-
-@jit
-def _wheel(value: Lanes, chroma: Lanes, sixths: Lanes) -> Lanes:
-    k = sixths - 6.0 * tl.floor(sixths / 6.0)
-    return _round(value - chroma * tl.minimum(tl.maximum(tl.minimum(k, 4.0 - k), 0.0), 1.0))
 
 
 @jit
@@ -654,6 +564,6 @@ def _round(value: Lanes) -> Lanes:
 
 
 @jit
-def _zeros(LANES: tl.constexpr) -> tuple[Lanes, Lanes, Lanes, Lanes]:
+def _zeros(LANES: tl.constexpr) -> tuple[Lanes, Lanes, Lanes]:
     zero = tl.zeros((LANES,), tl.float32)
-    return zero, zero, zero, zero
+    return zero, zero, zero

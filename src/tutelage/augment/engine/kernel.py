@@ -13,7 +13,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from tutelage.augment.engine.kernel_colors import compile_tables, pack
-from tutelage.augment.engine.reference import CONSTANT, MOST_SAMPLES, POINT, REFLECT, TIE
+from tutelage.augment.engine.reference import MOST_SAMPLES, POINT
 from tutelage.augment.engine.simd import (
     BLOCK,
     add_tap,
@@ -49,29 +49,26 @@ def render(
     ops: Array,
     amounts: Array,
     color: Array,
-    hue: Array,
     stencil: Array,
     window: Array,
     erase: Array,
-    fill: Array,  # (B, C)
-    scale: Array,  # (C,) factor of a view's value 0..255
-    shift: Array,  # (C,) what is added after that
-    outside: int,  # CONSTANT, EDGE or REFLECT
-    nearest: bool,  # read single pixels
+    fill: Array,
+    scale: Array,  # (3,) factor of a view's value 0..255
+    shift: Array,  # (3,) what is added after that
     counter: Array,  # int64 (2,): the next image, and how many are done
-    out: Array,  # float32 or uint8 (B, C, h, w), written
+    out: Array,  # float32 or uint8 (B, 3, h, w), written
 ) -> None:
-    """Make views of images (B, H, W, C) uint8; arguments without a comment are as in ``Plan``.
+    """Make views of images (B, H, W, 3) uint8; arguments without a comment are as in ``Plan``.
 
     Any number of threads may call this with the same arguments at once: each takes the next image
     that no other has taken. It is one long function because each part of it would need a dozen of
     its arrays, and numba passes them one by one.
     """
-    height, width, channels = images.shape[1:]
+    height, width = images.shape[1:3]
     rows, columns = out.shape[2:]
     fine = MOST_SAMPLES * columns
     packed = np.zeros((height, 4 * width), np.uint8)
-    tables = np.empty((3, channels, 256), np.float32)
+    tables = np.empty((3, 3, 256), np.float32)
     # Three rows for a stencil, and its result; a block may write beyond a row's end.
     ring = np.zeros((4, 4 * columns + BLOCK), np.float32)
     line = np.zeros(4 * max(width, fine), np.float32)
@@ -84,7 +81,7 @@ def render(
     i = count_up(counter, 0)
     while i < len(images):
         stage, mixed, late = compile_tables(
-            images[i], ops[i], amounts[i], color[i], hue[i], stencil[i], window[i], packed, tables
+            images[i], ops[i], amounts[i], color[i], stencil[i], window[i], packed, tables
         )
         m = matrix[i]
         across = _line(m[0, 0], m[0, 1], m[0, 2], width, columns, rows)
@@ -95,11 +92,11 @@ def render(
             x0, x1 = _span(column_first, column_taps)
             y0, y1 = _span(row_first, row_taps)
         else:
-            x0, x1 = _needed(across, columns, rows, width, outside == REFLECT)
-            y0, y1 = _needed(down, rows, columns, height, outside == REFLECT)
-        pack(images[i], (x0, x1, y0, y1), mixed, tables, color[i], hue[i], packed)
+            x0, x1 = _needed(across, columns, rows, width)
+            y0, y1 = _needed(down, rows, columns, height)
+        pack(images[i], (x0, x1, y0, y1), mixed, tables, color[i], packed)
         sharpened = stage == 2 and rows > 2 and columns > 2
-        clipped = outside == CONSTANT and _reaches_out(m)
+        clipped = _reaches_out(m)
         erased = erase[i, 2] > erase[i, 0]
         for y in range(rows + 1):
             if y < rows:
@@ -108,8 +105,9 @@ def render(
                     _sum_rows(packed, row_first[y], row_weights[y], row_taps, 4 * x0, 4 * x1, line)
                     _sum_columns(line, column_first, column_weights, column_taps, row)
                 else:
-                    _sample_row(packed, across, down, y, samples[i], outside == REFLECT, nearest,
-                                index, part, line, columns, row)  # fmt: skip
+                    _sample_row(
+                        packed, across, down, y, samples[i], index, part, line, columns, row
+                    )
             # A stencil needs the row below, so it works one row behind.
             done = y - 1 if sharpened else y
             if done < 0 or done == rows:
@@ -119,7 +117,7 @@ def render(
             if late:
                 _look_up(tables[2], columns, ring[3])
             if clipped:
-                _fade(m, done, rows, columns, nearest, fill[i], ring[3])
+                _fade(m, done, rows, columns, fill[i], ring[3])
             if erased:
                 _erase(ring[3], done, rows, columns, erase[i], fill[i])
             _write(ring[3], done, columns, scale, shift, streamed, out[i])
@@ -182,15 +180,13 @@ def _span(first: Array, taps: int) -> tuple[int, int]:
 
 
 @_compiled
-def _needed(line: Line, count: int, others: int, length: int, mirrored: bool) -> tuple[int, int]:
+def _needed(line: Line, count: int, others: int, length: int) -> tuple[int, int]:
     """From where to where samples of the view may read the canvas along one axis."""
     own, other, start = line
     spread = (abs(own) + abs(other)) / 2 + 1
     ends = (own * (count - 1), other * (others - 1))
     low = start + min(ends[0], 0.0) + min(ends[1], 0.0) - spread
     high = start + max(ends[0], 0.0) + max(ends[1], 0.0) + spread
-    if mirrored and (low < 0 or high > length - 1):
-        return 0, length
     first = min(max(int(np.floor(low)), 0), length - 2)
     return first, min(max(int(np.ceil(high)) + 2, first + 2), length)
 
@@ -233,10 +229,10 @@ def _sum_columns(line: Array, first: Array, weights: Array, taps: int, row: Arra
 
 @_inline
 def _sample_row(
-    packed: Array, across: Line, down: Line, y: int, samples: int, mirrored: bool, nearest: bool,
-    index: Array, part: Array, line: Array, count: int, row: Array,
+    packed: Array, across: Line, down: Line, y: int, samples: int, index: Array, part: Array,
+    line: Array, count: int, row: Array,
 ) -> None:  # fmt: skip
-    """One row of the view by bilinear (or nearest) samples of the canvas."""
+    """One row of the view by bilinear samples of the canvas."""
     height, width = packed.shape[0], packed.shape[1] // 4
     fine, share = count * samples, np.float32(1.0 / (samples * samples))
     target = row if samples == 1 else line
@@ -247,7 +243,7 @@ def _sample_row(
         y_start = down[2] + down[0] * middle + down[1] * offset
         x_step, y_step = across[0] / samples, down[1] / samples
         lines = (x_start, x_step), (y_start, y_step)
-        _locate(lines, width, height, mirrored, nearest, fine, index, part)
+        _locate(lines, width, height, fine, index, part)
         for k in range(fine):
             at = np.int64(index[k])
             bilinear(packed, at, at + 4 * width, part[0, k], part[1, k], target, 4 * k)
@@ -262,8 +258,8 @@ def _sample_row(
 
 @_compiled
 def _locate(
-    lines: tuple[tuple[float, float], tuple[float, float]], width: int, height: int,
-    mirrored: bool, nearest: bool, count: int, index: Array, part: Array,
+    lines: tuple[tuple[float, float], tuple[float, float]], width: int, height: int, count: int,
+    index: Array, part: Array,
 ) -> None:  # fmt: skip
     """Where ``count`` samples of a row lie, whose x and y have a start and a step in canvas pixels.
 
@@ -275,22 +271,10 @@ def _locate(
     for k in range(np.int32(count)):
         along = float(np.int32(k))
         u, v = across[0] + across[1] * along, down[0] + down[1] * along
-        if nearest:
-            u, v = np.floor(u + (0.5 + TIE)), np.floor(v + (0.5 + TIE))
-        if mirrored:
-            u, v = _mirror(u, width), _mirror(v, height)
         u, v = min(max(u, 0.0), width - 1.0), min(max(v, 0.0), height - 1.0)
         left, top = min(np.int32(u), last_x), min(np.int32(v), last_y)
         part[0, k], part[1, k] = u - left, v - top
         index[k] = np.int32(top * np.int32(4 * width) + np.int32(4) * left)
-
-
-@njit(nogil=True, cache=True, inline="always")
-def _mirror(place: float, length: int) -> float:
-    """``reference._mirror``."""
-    turn = place + 0.5
-    turn -= np.floor(turn / (2 * length)) * (2 * length)
-    return float(min(turn, 2 * length - turn) - 0.5)
 
 
 @_compiled
@@ -312,7 +296,7 @@ def _sharpen(ring: Array, y: int, inner: bool, count: int, stencil: Array, row: 
 @_compiled
 def _look_up(table: Array, count: int, row: Array) -> None:
     """``colors.lookup`` of a row, in place."""
-    for c in range(table.shape[0]):
+    for c in range(3):
         values = table[c]
         for x in range(count):
             value = row[4 * x + c]
@@ -330,9 +314,7 @@ def _reaches_out(matrix: Array) -> bool:
 
 
 @_compiled
-def _fade(
-    matrix: Array, y: int, rows: int, count: int, nearest: bool, fill: Array, row: Array
-) -> None:
+def _fade(matrix: Array, y: int, rows: int, count: int, fill: Array, row: Array) -> None:
     """Blend a row with the fill by the fraction of each output pixel that lies outside."""
     half_x = max(abs(matrix[0, 0]) / count + abs(matrix[0, 1]) / rows, POINT)
     half_y = max(abs(matrix[1, 0]) / count + abs(matrix[1, 1]) / rows, POINT)
@@ -345,9 +327,9 @@ def _fade(
     for x in range(count):
         if x == low and low < high:
             break
-        _fade_pixel(x, matrix, start_x, start_y, half_x, half_y, count, nearest, fill, row)
+        _fade_pixel(x, matrix, start_x, start_y, half_x, half_y, count, fill, row)
     for x in range(max(high, 0) if low < high else count, count):
-        _fade_pixel(x, matrix, start_x, start_y, half_x, half_y, count, nearest, fill, row)
+        _fade_pixel(x, matrix, start_x, start_y, half_x, half_y, count, fill, row)
 
 
 @_compiled
@@ -367,16 +349,12 @@ def _clear(start: float, slope: float, room: float, count: int) -> tuple[int, in
 @njit(nogil=True, cache=True, inline="always")
 def _fade_pixel(
     x: int, matrix: Array, start_x: float, start_y: float, half_x: float, half_y: float,
-    count: int, nearest: bool, fill: Array, row: Array,
+    count: int, fill: Array, row: Array,
 ) -> None:  # fmt: skip
     here = (2 * x + 1) / count - 1
     u, v = start_x + matrix[0, 0] * here, start_y + matrix[1, 0] * here
-    if nearest:
-        inside = 1.0 if abs(u) <= 1 + TIE and abs(v) <= 1 + TIE else 0.0
-    else:
-        inside = _overlap(u, half_x) * _overlap(v, half_y)
-    share = np.float32(inside)
-    for c in range(len(fill)):
+    share = np.float32(_overlap(u, half_x) * _overlap(v, half_y))
+    for c in range(3):
         row[4 * x + c] = fill[c] + share * (row[4 * x + c] - fill[c])
 
 
@@ -394,7 +372,7 @@ def _erase(row: Array, y: int, rows: int, count: int, erase: Array, fill: Array)
         return
     for x in range(count):
         if erase[0] <= np.float32(np.float32(x + 0.5) / np.float32(count)) < erase[2]:
-            for c in range(len(fill)):
+            for c in range(3):
                 row[4 * x + c] = fill[c]
 
 
@@ -407,7 +385,7 @@ def _write(
     Nothing else is done here: beside other writes to the row, LLVM makes this half as fast.
     """
     whole = count - count % BLOCK
-    for c in range(out.shape[0]):
+    for c in range(3):
         factor, term = scale[c], shift[c]
         line = out[c, y]
         if streamed:

@@ -29,16 +29,16 @@ _compiled = njit(nogil=True, cache=True)
 
 @_compiled
 def compile_tables(
-    image: Array, ops: Array, amounts: Array, color: Array, hue: float, stencil: Array,
-    window: Array, packed: Array, tables: Array,
+    image: Array, ops: Array, amounts: Array, color: Array, stencil: Array, window: Array,
+    packed: Array, tables: Array,
 ) -> tuple[int, bool, bool]:  # fmt: skip
-    """Fill the tables (3, C, 256) of one image; see ``colors.compile``.
+    """Fill the tables (3, 3, 256) of one image; see ``colors.compile``.
 
     Gives the last stage that is used, whether channels mix, and whether the last table is used.
     """
-    height, width, channels = image.shape
+    height, width = image.shape[:2]
     for number in range(3):
-        for c in range(channels):
+        for c in range(3):
             for level in range(256):
                 tables[number, c, level] = level
     x0, x1 = _between(window[0], window[2], width)
@@ -46,11 +46,11 @@ def compile_tables(
     box = x0, x1, y0, y1
     stage, late, mixed = 0, False, False
     for code in ops:
-        mixed = mixed or code in (plan.SATURATION, plan.HUE)
+        mixed = mixed or code == plan.SATURATION
     for code, amount in zip(ops, amounts):  # noqa: B905 - numba knows no strict
         if code == 0:
             continue
-        if code in (plan.SATURATION, plan.HUE):
+        if code == plan.SATURATION:
             stage = max(stage, 1)
             continue
         if code in (plan.SHARPNESS, plan.BLUR):
@@ -58,14 +58,14 @@ def compile_tables(
             continue
         late = stage == 2
         if code in (plan.CONTRAST, plan.AUTOCONTRAST, plan.EQUALIZE):
-            counts = np.zeros((channels, 256), np.int64)
+            counts = np.zeros((3, 256), np.int64)
             if stage == 0:
                 _count(image, box, counts)
             elif stage == 1:
-                _count_mixed(image, box, tables, color, hue, counts)
+                _count_mixed(image, box, tables, color, counts)
             else:
                 around = max(0, x0 - 1), min(width, x1 + 1), max(0, y0 - 1), min(height, y1 + 1)
-                pack(image, around, mixed, tables, color, hue, packed)
+                pack(image, around, mixed, tables, color, packed)
                 _count_sharpened(packed, box, stencil, counts)
             if code == plan.CONTRAST:
                 _contrast(tables[stage], amount, counts)
@@ -92,7 +92,7 @@ def _between(start: float, end: float, length: int) -> tuple[int, int]:
 @_compiled
 def _pointwise(table: Array, code: int, amount: float) -> None:
     step = np.float32(2.0 ** (8.0 - min(max(np.rint(amount), 0.0), 8.0)))
-    for c in range(table.shape[0]):
+    for c in range(3):
         for level in range(256):
             value = table[c, level]
             if code == plan.BRIGHTNESS:
@@ -111,18 +111,15 @@ def _pointwise(table: Array, code: int, amount: float) -> None:
 
 @_compiled
 def _contrast(table: Array, factor: float, counts: Array) -> None:
-    channels = table.shape[0]
     mean = 0.0
-    for c in range(channels):
+    for c in range(3):
         total, pixels = 0.0, 0
         for level in range(256):
             total += float(table[c, level]) * counts[c, level]
             pixels += counts[c, level]
-        weight = 1.0 / channels
-        if channels == 3:
-            weight = LUMA[0] if c == 0 else (LUMA[1] if c == 1 else LUMA[2])
+        weight = LUMA[0] if c == 0 else (LUMA[1] if c == 1 else LUMA[2])
         mean += weight * (total / max(pixels, 1))
-    for c in range(channels):
+    for c in range(3):
         for level in range(256):
             value = mean + float(factor) * (float(table[c, level]) - mean)
             table[c, level] = min(max(value, 0.0), 255.0)
@@ -130,7 +127,7 @@ def _contrast(table: Array, factor: float, counts: Array) -> None:
 
 @_compiled
 def _autocontrast(table: Array, counts: Array) -> None:
-    for c in range(table.shape[0]):
+    for c in range(3):
         low, high = np.inf, -np.inf
         for level in range(256):
             if counts[c, level]:
@@ -144,7 +141,7 @@ def _autocontrast(table: Array, counts: Array) -> None:
 @_compiled
 def _equalize(table: Array, counts: Array) -> None:
     histogram, flat = np.empty(256, np.int64), np.empty(256, np.int64)
-    for c in range(table.shape[0]):
+    for c in range(3):
         for level in range(256):
             histogram[level] = 0
         pixels = lightest = 0
@@ -167,37 +164,30 @@ def _equalize(table: Array, counts: Array) -> None:
 
 @_compiled
 def _count(image: Array, box: Box, counts: Array) -> None:
-    channels = image.shape[2]
     x0, x1, y0, y1 = box
     # Two sets in turn: neighbours are often equal, and adding to one place twice in a row waits.
-    both = np.zeros((2, channels, 256), np.uint32)
+    both = np.zeros((2, 3, 256), np.uint32)
     one = np.uint32(1)
     for y in range(y0, y1):
         row = image[y]
         for x in range(x0, x1):
             here = both[x & 1]
-            if channels == 3:
-                here[0, row[x, 0]] += one
-                here[1, row[x, 1]] += one
-                here[2, row[x, 2]] += one
-            else:
-                for c in range(channels):
-                    here[c, row[x, c]] += one
-    for c in range(channels):
+            here[0, row[x, 0]] += one
+            here[1, row[x, 1]] += one
+            here[2, row[x, 2]] += one
+    for c in range(3):
         for level in range(256):
             counts[c, level] = both[0, c, level] + both[1, c, level]
 
 
 @_compiled
-def _count_mixed(
-    image: Array, box: Box, tables: Array, color: Array, hue: float, counts: Array
-) -> None:
+def _count_mixed(image: Array, box: Box, tables: Array, color: Array, counts: Array) -> None:
     before = levels(tables[0])
     x0, x1, y0, y1 = box
     for y in range(y0, y1):
         for x in range(x0, x1):
             red, green, blue = mix(before[0, image[y, x, 0]], before[1, image[y, x, 1]],
-                                    before[2, image[y, x, 2]], color, hue)  # fmt: skip
+                                    before[2, image[y, x, 2]], color)  # fmt: skip
             counts[0, red] += 1
             counts[1, green] += 1
             counts[2, blue] += 1
@@ -210,7 +200,7 @@ def _count_sharpened(packed: Array, box: Box, stencil: Array, counts: Array) -> 
     for y in range(y0, y1):
         for x in range(x0, x1):
             border = y == 0 or x == 0 or y == height - 1 or x == width - 1
-            for c in range(counts.shape[0]):
+            for c in range(3):
                 value = np.float32(packed[y, 4 * x + c])
                 if not border:
                     total = _ZERO
@@ -224,75 +214,39 @@ def _count_sharpened(packed: Array, box: Box, stencil: Array, counts: Array) -> 
 
 @_compiled
 def levels(table: Array) -> Array:
-    """A table (C, 256) rounded to grey levels."""
-    rounded = np.empty(table.shape, np.uint8)
-    for c in range(table.shape[0]):
+    """A table (3, 256) rounded to grey levels."""
+    rounded = np.empty((3, 256), np.uint8)
+    for c in range(3):
         for level in range(256):
             rounded[c, level] = np.uint8(np.rint(table[c, level]))
     return rounded
 
 
 @njit(nogil=True, cache=True, inline="always")
-def mix(
-    red: int, green: int, blue: int, color: Array, hue: float
-) -> tuple[np.uint8, np.uint8, np.uint8]:
-    """One pixel's grey levels after its channels are mixed and its hue is turned."""
+def mix(red: int, green: int, blue: int, color: Array) -> tuple[np.uint8, np.uint8, np.uint8]:
+    """One pixel's grey levels after its channels are mixed."""
     r, g, b = np.float32(red), np.float32(green), np.float32(blue)
     one = np.rint(min(max(color[0, 0] * r + color[0, 1] * g + color[0, 2] * b, _ZERO), _TOP))
     two = np.rint(min(max(color[1, 0] * r + color[1, 1] * g + color[1, 2] * b, _ZERO), _TOP))
     three = np.rint(min(max(color[2, 0] * r + color[2, 1] * g + color[2, 2] * b, _ZERO), _TOP))
-    if hue != np.floor(hue):
-        one, two, three = _turn(one, two, three, hue)
     return np.uint8(one), np.uint8(two), np.uint8(three)
 
 
 @_compiled
-def _turn(
-    red: np.float32, green: np.float32, blue: np.float32, hue: np.float32
-) -> tuple[np.float32, np.float32, np.float32]:
-    """``ops.turn_hue`` of one pixel, rounded."""
-    r, g, b = float(red), float(green), float(blue)
-    value = max(r, g, b)
-    chroma = value - min(r, g, b)
-    safe = chroma if chroma > 0 else 1.0
-    if value == r:
-        sixths = (g - b) / safe
-    elif value == g:
-        sixths = 2.0 + (b - r) / safe
-    else:
-        sixths = 4.0 + (r - g) / safe
-    sixths += 6.0 * float(hue)
-    return (
-        _wheel(value, chroma, sixths + 5.0),
-        _wheel(value, chroma, sixths + 3.0),
-        _wheel(value, chroma, sixths + 1.0),
-    )
-
-
-@_compiled
-def _wheel(value: float, chroma: float, sixths: float) -> np.float32:
-    k = sixths - np.floor(sixths / 6.0) * 6.0
-    return np.float32(np.rint(np.float32(value - chroma * min(max(min(k, 4.0 - k), 0.0), 1.0))))
-
-
-@_compiled
-def pack(
-    image: Array, box: Box, mixed: bool, tables: Array, color: Array, hue: float, packed: Array
-) -> None:
-    """Send part of a canvas (H, W, C) through its colours into packed pixels (H, 4 W)."""
-    channels = image.shape[2]
+def pack(image: Array, box: Box, mixed: bool, tables: Array, color: Array, packed: Array) -> None:
+    """Send part of a canvas (H, W, 3) through its colours into packed pixels (H, 4 W)."""
     before, between = levels(tables[0]), levels(tables[1])
     if mixed:
-        _pack_mixed(image, box, before, between, color, hue, packed)
+        _pack_mixed(image, box, before, between, color, packed)
         return
     x0, x1, y0, y1 = box
-    for c in range(channels):
+    for c in range(3):
         for level in range(256):
             before[c, level] = between[c, before[c, level]]
     plain = _is_plain(before)
     for y in range(y0, y1):
         row, out = image[y], packed[y]
-        if channels == 3 and plain:
+        if plain:
             # A block writes four values for each pixel; the fourth is never read.
             whole = x0 + (x1 - x0) // BLOCK * BLOCK
             for x in range(x0, whole, BLOCK):
@@ -300,21 +254,17 @@ def pack(
             for x in range(whole, x1):
                 for c in range(3):
                     out[4 * x + c] = row[x, c]
-        elif channels == 3:
+        else:
             for x in range(np.uint64(x0), np.uint64(x1)):
                 out[4 * x] = before[0, row[x, 0]]
                 out[4 * x + 1] = before[1, row[x, 1]]
                 out[4 * x + 2] = before[2, row[x, 2]]
-        else:
-            for x in range(x0, x1):
-                for c in range(channels):
-                    out[4 * x + c] = before[c, row[x, c]]
 
 
 @_compiled
 def _is_plain(table: Array) -> bool:
-    """Whether a table (C, 256) of grey levels changes nothing."""
-    for c in range(table.shape[0]):
+    """Whether a table (3, 256) of grey levels changes nothing."""
+    for c in range(3):
         for level in range(256):
             if table[c, level] != level:
                 return False
@@ -323,7 +273,7 @@ def _is_plain(table: Array) -> bool:
 
 @_compiled
 def _pack_mixed(
-    image: Array, box: Box, before: Array, between: Array, color: Array, hue: float, packed: Array
+    image: Array, box: Box, before: Array, between: Array, color: Array, packed: Array
 ) -> None:
     """``pack`` where channels mix: through rows of floats, so that the mixing is vector code."""
     x0, x1, y0, y1 = box
@@ -338,12 +288,8 @@ def _pack_mixed(
             reds[x] = np.float32(before[0, row[x, 0]])
             greens[x] = np.float32(before[1, row[x, 1]])
             blues[x] = np.float32(before[2, row[x, 2]])
-        if hue == np.floor(hue):
-            for x in range(x0, x1, BLOCK):  # the last block may go beyond the part
-                mix_pixels(reds, greens, blues, x, color)
-        else:
-            for x in range(x0, x1):
-                reds[x], greens[x], blues[x] = mix(reds[x], greens[x], blues[x], color, hue)
+        for x in range(x0, x1, BLOCK):  # the last block may go beyond the part
+            mix_pixels(reds, greens, blues, x, color)
         whole = x0 + (x1 - x0) // BLOCK * BLOCK if straight_out else x0
         for x in range(x0, whole, BLOCK):
             join_pixels(reds, greens, blues, x, out, 4 * x)

@@ -25,23 +25,19 @@ BILINEAR_LIMIT = 1.5  # canvas pixels per output pixel: above this bilinear samp
 MOST_SAMPLES = 8  # along each side of an output pixel
 POINT = 1e-12  # the least half side of what an output pixel covers of the canvas
 NEARLY = 1e-4  # canvas pixels: a turned canvas's step of 2 may come out as 2.0000002
-TIE = 1e-6  # puts a sample on the edge of two pixels on the same side in every backend
-CONSTANT, EDGE, REFLECT = range(3)  # what lies beyond the canvas, as a number for kernels
-OUTSIDE_CODES = {"constant": CONSTANT, "edge": EDGE, "reflect": REFLECT}
 
 
 def render(
     images: Tensor, plan: Plan, size: tuple[int, int], scale: Sequence[float],
-    shift: Sequence[float], dtype: torch.dtype, outside: str, interpolation: str,
+    shift: Sequence[float], dtype: torch.dtype,
 ) -> Tensor:  # fmt: skip
     """Views (B, C, h, w) of canvases (B, H, W, C) uint8 or float of 0..255; see ``apply``."""
     batch, channels = len(images), images.shape[3]
     count = max(1, _CHUNK // max(1, images[0].numel())) if batch else 1
     parts = [
-        _render(images[first : first + count], plan[first : first + count], size, outside,
-                interpolation == "nearest")
+        _render(images[first : first + count], plan[first : first + count], size)
         for first in range(0, batch, count)
-    ]  # fmt: skip
+    ]
     views = torch.cat(parts) if parts else torch.empty(0, channels, *size, device=images.device)
     if dtype == torch.uint8:
         return views.round().to(torch.uint8)
@@ -49,25 +45,18 @@ def render(
     return torch.addcmul(term, views, factor).to(dtype)
 
 
-def _render(
-    images: Tensor, plan: Plan, size: tuple[int, int], outside: str, nearest: bool
-) -> Tensor:
+def _render(images: Tensor, plan: Plan, size: tuple[int, int]) -> Tensor:
     """Views (B, C, h, w) float32 of 0..255."""
     tables = compile(plan, images)
     pixels = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
     pixels = on_canvas(pixels, plan, tables, levels=images.dtype == torch.uint8)
-    views = on_view(warp(pixels, plan.matrix, size, outside, nearest=nearest), plan, tables)
-    fill = channel_fill(plan, views.shape[1])[:, :, None, None]
-    if outside == "constant" and len(rows := _rows(reaching_out(plan.matrix))):
-        covered = _cover(plan.matrix[rows], size, nearest=nearest)
+    views = on_view(warp(pixels, plan.matrix, size), plan, tables)
+    fill = plan.fill if views.shape[1] == 3 else plan.fill.mean(dim=1, keepdim=True)
+    fill = fill.expand(-1, views.shape[1])[:, :, None, None]
+    if len(rows := _rows(reaching_out(plan.matrix))):
+        covered = _cover(plan.matrix[rows], size)
         views = views.index_copy(0, rows, torch.lerp(fill[rows], views[rows], covered))
     return torch.where(inside(plan.erase, size)[:, None], fill, views).clamp(0.0, 255.0)
-
-
-def channel_fill(plan: Plan, channels: int) -> Tensor:
-    """(B, C) fill of each channel: the plan's three values, or for other than 3 their mean."""
-    fill = plan.fill if channels == 3 else plan.fill.mean(dim=1, keepdim=True)
-    return fill.expand(-1, channels)
 
 
 def _rows(mask: Tensor) -> Tensor:
@@ -80,12 +69,9 @@ def reaching_out(matrix: Tensor) -> Tensor:
     return (ends[:, 0] > 1 + 1e-5) | (ends[:, 1] > 1 + 1e-5)
 
 
-def straight(matrix: Tensor, outside: str, *, nearest: bool) -> Tensor:
+def straight(matrix: Tensor) -> Tensor:
     """(B,) bool: the views made by two small matrices of antialiased weights."""
-    upright = (matrix[:, 0, 1] == 0) & (matrix[:, 1, 0] == 0)
-    if outside != "constant":
-        upright = upright & ~reaching_out(matrix)
-    return upright & (not nearest)
+    return (matrix[:, 0, 1] == 0) & (matrix[:, 1, 0] == 0)
 
 
 def samples(matrix: Tensor, canvas: tuple[int, int], size: tuple[int, int]) -> Tensor:
@@ -100,19 +86,16 @@ def samples(matrix: Tensor, canvas: tuple[int, int], size: tuple[int, int]) -> T
     return torch.where(step > BILINEAR_LIMIT, step.ceil().clamp(max=MOST_SAMPLES), 1.0).int()
 
 
-def warp(
-    pixels: Tensor, matrix: Tensor, size: tuple[int, int], outside: str, *, nearest: bool = False
-) -> Tensor:
+def warp(pixels: Tensor, matrix: Tensor, size: tuple[int, int]) -> Tensor:
     """Sample pixels (B, C, H, W) through matrices (B, 2, 3) to (B, C, h, w)."""
     views = pixels.new_empty(len(pixels), pixels.shape[1], *size)
-    upright = straight(matrix, outside, nearest=nearest)
+    upright = straight(matrix)
     if len(rows := _rows(upright)):
         views = views.index_copy(0, rows, _straight(pixels[rows], matrix[rows], size))
     side = samples(matrix, (pixels.shape[2], pixels.shape[3]), size)
-    side = torch.ones_like(side) if nearest else side
     for count in torch.unique(side[~upright]).tolist():
         rows = _rows(~upright & (side == count))
-        some = _slanted(pixels[rows], matrix[rows], size, count, outside, nearest)
+        some = _slanted(pixels[rows], matrix[rows], size, count)
         views = views.index_copy(0, rows, some)
     return views
 
@@ -134,20 +117,14 @@ def _straight(pixels: Tensor, matrix: Tensor, size: tuple[int, int]) -> Tensor:
     return resample.resize(pixels, rows=weights[1], columns=weights[0])
 
 
-def _slanted(
-    pixels: Tensor, matrix: Tensor, size: tuple[int, int], count: int, outside: str, nearest: bool
-) -> Tensor:
-    """Bilinear (or nearest) sampling with ``count`` x ``count`` points per output pixel."""
+def _slanted(pixels: Tensor, matrix: Tensor, size: tuple[int, int], count: int) -> Tensor:
+    """Bilinear sampling with ``count`` x ``count`` points per output pixel."""
     height, width = pixels.shape[2:]
     # Coordinates in double: a table after a stencil would multiply their error.
     grid = F.affine_grid(
         matrix.double(), [len(matrix), 1, size[0] * count, size[1] * count], align_corners=False
     )
     x, y = ((grid + 1) * grid.new_tensor([width / 2, height / 2]) - 0.5).unbind(dim=3)
-    if nearest:
-        x, y = (x + (0.5 + TIE)).floor(), (y + (0.5 + TIE)).floor()
-    if outside == "reflect":
-        x, y = _mirror(x, width), _mirror(y, height)
     x, y = x.clamp(0, width - 1), y.clamp(0, height - 1)
     left, top = x.long().clamp(max=max(0, width - 2)), y.long().clamp(max=max(0, height - 2))
     flat = pixels.flatten(2)
@@ -164,17 +141,9 @@ def _slanted(
     return views if count == 1 else F.avg_pool2d(views, count)
 
 
-def _mirror(x: Tensor, length: int) -> Tensor:
-    """Pixel coordinates folded at the canvas's outer edges, -0.5 and ``length`` - 0.5."""
-    turn = torch.remainder(x + 0.5, 2 * length)
-    return torch.minimum(turn, 2 * length - turn) - 0.5
-
-
-def _cover(matrix: Tensor, size: tuple[int, int], *, nearest: bool) -> Tensor:
+def _cover(matrix: Tensor, size: tuple[int, int]) -> Tensor:
     """(B, 1, h, w) the fraction of each output pixel that lies on the canvas."""
     centers = F.affine_grid(matrix, [len(matrix), 1, *size], align_corners=False)
-    if nearest:
-        return (centers.abs() <= 1 + TIE).all(dim=3)[:, None].float()
     pixel = matrix.new_tensor([size[1], size[0]])
     half = (matrix[:, :, :2].abs() / pixel).sum(dim=2)[:, None, None].clamp(min=POINT)
     overlap = (centers + half).clamp(max=1.0) - (centers - half).clamp(min=-1.0)
