@@ -195,10 +195,9 @@ class TransferConfig:
     balance: str = teaching_setting(
         "none",
         "what to do about classes with unequal numbers of labels: nothing (none), weigh rare "
-        "classes more (weights), adjust the logits in training (logit-adjustment), or adjust them "
-        "if that does better on held-out labels (auto); online rounds align to the pool's classes "
-        "instead",
-        choices=("none", "weights", "logit-adjustment", "auto"),
+        "classes more (weights), or adjust the logits in training (logit-adjustment); online "
+        "rounds align to the pool's classes instead",
+        choices=("none", "weights", "logit-adjustment"),
         everyday=True,
     )
     drop_rate: float = training_setting(0.2, "dropout before the head", range=(0, 0.9))

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +12,8 @@ import torch
 
 from tutelage.chain import pipeline, types, worklist
 from tutelage.chain.run import teach
-from tutelage.chain.worklist import Curve, held_out_beliefs, learning_curve
+from tutelage.chain.worklist import held_out_beliefs
 from tutelage.stats.calibrate import softmax
-from tutelage.stats.label_errors import LabelErrors
 
 parquet = pytest.importorskip("pyarrow.parquet")
 
@@ -48,11 +46,6 @@ def test_every_training_image_is_listed_once(taught: pipeline.Pipeline) -> None:
     facts = json.loads((run.folder.path / "review.json").read_text())
     assert facts["classes"] == list(run.catalog.classes)
     assert facts["label_errors"]["judged"] == n
-    assert len(task.labels) < worklist.LEAST_LABELS
-    assert facts["sentences"][1:] == [
-        "What 50 more labels would bring is estimated from 40 labels on."
-    ]
-    assert facts["gain_of_50_labels"] is None
 
 
 @pytest.mark.parametrize(
@@ -117,42 +110,3 @@ def test_with_a_val_split_folds_of_the_labels_judge_them(taught: pipeline.Pipeli
     with torch.no_grad():
         own = seen(taught.features.labeled.views[0][:, : seen.in_features]).numpy()
     assert np.abs(softmax(own) - probs).max() > 1e-3, "not the model that saw them"
-
-
-@pytest.mark.parametrize("share", [0.75, 1.0])  # of the labels: without a val split, and with one
-def test_the_gain_is_that_of_the_power_law_from_all_labels_on(share: float) -> None:
-    learned = 40 * share * np.array([0.25, 0.5, 1.0])
-    curve = Curve(learned, learned**-0.5)
-    assert curve.gain(40, 50) == pytest.approx(40**-0.5 - 90**-0.5)  # 5.27 points
-    assert curve.gain(40, 0) == 0.0
-
-
-def test_the_gain_is_never_a_loss_nor_more_than_the_error() -> None:
-    labels = np.array([25.0, 50.0, 100.0])
-    assert Curve(labels, np.array([0.2, 0.25, 0.3])).gain(100, 50) == 0.0
-    assert Curve(labels, np.array([0.2, 0.1, 0.0])).gain(100, 50) == 0.0
-    for errors in ([0.9, 0.5, 0.1], [0.5, 0.01, 0.01]):
-        assert 0 < Curve(labels, np.array(errors)).gain(100, 10**9) <= errors[-1]
-
-
-def test_the_gain_is_told_from_the_number_of_labels_that_there_are(
-    taught: pipeline.Pipeline,
-) -> None:
-    n = len(taught.run.task.labels)
-    learned = np.array([n / 4, n / 2, 3 * n / 4])
-    none_judged = LabelErrors(np.zeros(0), 0.0)
-    told = worklist.facts(taught, none_judged, Curve(learned, learned**-0.5))
-    assert told["gain_of_50_labels"] == pytest.approx(n**-0.5 - (n + 50) ** -0.5)
-
-
-def test_the_curve_is_of_held_out_labels(taught: pipeline.Pipeline) -> None:
-    curve = learning_curve(taught)
-    kept = np.mean([fold.keep.sum() for fold in taught.run.task.folds[1:]])
-    assert curve.labels[-1] == kept
-    assert (np.diff(curve.labels) > 0).all()
-    assert ((curve.errors >= 0) & (curve.errors <= 1)).all()
-
-
-def test_a_run_leaves_both_files(finished: Path) -> None:
-    assert (finished / "review.parquet").stat().st_size > 0
-    assert "sentences" in json.loads((finished / "review.json").read_text())

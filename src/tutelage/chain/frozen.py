@@ -18,15 +18,8 @@ import torch
 from torch import Tensor
 
 from tutelage.chain.answers import calibrate, held_out_nll, temperature_of
-from tutelage.chain.recipe import (
-    balance_of,
-    balances,
-    chosen_balance,
-    judged_weights,
-    strong_policy,
-)
+from tutelage.chain.recipe import balance_of, strong_policy
 from tutelage.chain.types import Beliefs, Fold, Outcome, Run, Task
-from tutelage.config import TransferConfig
 from tutelage.heads.bank import CLEAN_VIEWS, Bank, bank_plans, make_bank
 from tutelage.heads.probe import (
     Head,
@@ -55,6 +48,8 @@ LAST = ("plain", "pretrained")  # the metrics of the trunk's last features
 METRICS = (*LAST, "levels")
 GUARD = 2.33  # standard errors by which a rarely better choice must be better: 1%, one-sided
 GUARD_LABELS = 40  # with more held-out labels, heads on a frozen trunk need fewer standard errors
+
+Labels = Sequence[PseudoLabels | None]  # per fold, of the pool
 
 
 @dataclass(frozen=True)
@@ -155,12 +150,10 @@ def probe(run: Run, features: Features) -> Outcome:
 
 
 def _probe_heads(run: Run, features: Features) -> list[Head]:
-    task = run.task
-    balance = balances(run.config.transfer.balance, task)[-1]
     heads = []
-    for fold in task.folds:
-        targets = task.labeled_examples(fold).targets
-        balancing = balance_of(balance, targets.sum(dim=0))
+    for fold in run.task.folds:
+        targets = run.task.labeled_examples(fold).targets
+        balancing = balance_of(run.config.transfer.balance, targets.sum(dim=0))
         heads.append(
             fit_joint_head(
                 features.labeled.views[0][fold.keep],
@@ -178,31 +171,29 @@ def transfer(run: Run, features: Features) -> Outcome:
     """Stage "transfer" with a frozen trunk: a new head over several augmented views.
 
     The metric (the trunk's last features, plain or with the pretrained fc layer as a prior; or its
-    middle stages) and, if it is "auto", the balance are those with the best held-out likelihood.
-    Another strength than the usual one, and the middle stages, must be better beyond chance: a few
-    labels often favour them where they are worse. ``choice["trained"]`` is what a trained trunk
-    starts from. Its last stages, which a head on the middle ones does not read, learn to be
-    better, so there the middle stages must be better by more (benchmarks/log.md).
+    middle stages) is the one with the best held-out likelihood. Another strength than the usual
+    one, and the middle stages, must be better beyond chance: a few labels often favour them where
+    they are worse. ``choice["trained"]`` is what a trained trunk starts from. Its last stages,
+    which a head on the middle ones does not read, learn to be better, so there the middle stages
+    must be better by more (benchmarks/log.md).
 
     The head that is delivered is the mean of the chosen one and the probe's, weighed by what the
     held-out labels say for each: a few labels often choose badly, but then they do not say much.
     """
-    task, tried = run.task, balances(run.config.transfer.balance, run.task)
+    task, asked = run.task, run.config.transfer.features
+    names = [name for name in features.metrics if asked == "auto" or name in LAST]
+    if asked == "levels" and "levels" in features.metrics:
+        names = ["levels"]
     grid: list[tuple[dict[str, Any], tuple[Head, ...]]] = []
-    for name in _metric_names(features, run.config.transfer):
-        views = torch.cat(features.labeled.views)
-        metrics = [span_metric(metric, views) for metric in features.metrics[name]]
-        for balance in tried:
-            paths = _paths(task, features, metrics, balance)
-            for strength, heads in zip(STRENGTHS, zip(*paths, strict=True), strict=True):
-                grid.append(({"metric": name, "strength": strength, "balance": balance}, heads))
+    for name in names:
+        paths = _paths(run, features, name)
+        for strength, heads in zip(STRENGTHS, zip(*paths, strict=True), strict=True):
+            grid.append(({"metric": name, "strength": strength}, heads))
     losses = np.stack([held_out_nll(task, _judged(task, heads, features)) for _, heads in grid])
-    if tried != ("none",):  # balanced heads serve all classes alike, so all classes count alike
-        losses = losses * judged_weights(task)
     best, start = _best_of([choice for choice, _ in grid], losses)
     choice, chosen = {**grid[best][0], "trained": grid[start][0]}, list(grid[best][1])
     choice["held_out_nll"] = float(losses[best].mean()) if losses.shape[1] else 0.0
-    if run.config.transfer.features != "levels":  # else the user wants no last features
+    if asked != "levels":  # else the user wants no last features
         chosen, choice["weight"] = _with_probe(run, features, chosen)
     return _outcome(run, features, chosen, choice=choice)
 
@@ -216,8 +207,6 @@ def _with_probe(run: Run, features: Features, chosen: Sequence[Head]) -> tuple[l
     task, plain = run.task, _probe_heads(run, features)
     judged = [_judged(task, heads, features) for heads in (plain, chosen)]
     losses = [held_out_nll(task, logits) for logits in judged]
-    if balances(run.config.transfer.balance, task) != ("none",):
-        losses = [loss * judged_weights(task) for loss in losses]
     weight = stacking_weight(*losses)
     temperatures = [temperature_of(task, Beliefs([], logits)) for logits in judged]
     first, second = (1 - weight) / temperatures[0], weight / temperatures[1]
@@ -260,22 +249,15 @@ def guard(n: int) -> float:
     return GUARD * math.sqrt(min(1.0, GUARD_LABELS / max(1, n)))
 
 
-def _metric_names(features: Features, config: TransferConfig) -> list[str]:
-    """The metrics to choose from; those of the last features where the trunk shows no others."""
-    if config.features == "levels" and "levels" in features.metrics:
-        return ["levels"]
-    return [name for name in features.metrics if config.features == "auto" or name in LAST]
-
-
-def _paths(
-    task: Task, features: Features, metrics: Sequence[Metric], balance: str
-) -> list[list[Head]]:
-    """Per fold, a head over all views of its labels for each of ``STRENGTHS``."""
+def _paths(run: Run, features: Features, name: str) -> list[list[Head]]:
+    """Per fold, a head in a metric over all views of its labels for each of ``STRENGTHS``."""
+    everything = torch.cat(features.labeled.views)
+    metrics = [span_metric(metric, everything) for metric in features.metrics[name]]
     mapped = [Bank(tuple(metric(v) for v in features.labeled.views)) for metric in metrics]
     paths = []
-    for fold in task.folds:
-        examples = task.labeled_examples(fold)
-        balancing = balance_of(balance, examples.weights @ examples.targets)
+    for fold in run.task.folds:
+        examples = run.task.labeled_examples(fold)
+        balancing = balance_of(run.config.transfer.balance, examples.weights @ examples.targets)
         each = []
         for metric, bank in zip(metrics, mapped, strict=True):
             views = bank.take(np.flatnonzero(fold.keep)).views
@@ -294,22 +276,14 @@ def _paths(
     return paths
 
 
-def self_train(
-    run: Run,
-    features: Features,
-    choice: dict[str, Any],
-    labels: Sequence[PseudoLabels | None],
-) -> Outcome:
+def self_train(run: Run, features: Features, choice: dict[str, Any], labels: Labels) -> Outcome:
     """A round of self-training: heads as ``transfer`` chose, noised by the features' views."""
     heads = fit_fold_heads(run, features, choice, labels)
     return _outcome(run, features, heads, pseudo_labels=labels[0], choice=choice)
 
 
 def fit_fold_heads(
-    run: Run,
-    features: Features,
-    choice: dict[str, Any],
-    labels: Sequence[PseudoLabels | None],
+    run: Run, features: Features, choice: dict[str, Any], labels: Labels
 ) -> list[Head]:
     """Per fold, a head on its labels and on its pseudo-labels of the pool, if it has any.
 
@@ -340,7 +314,7 @@ def _fold_head(
         total = n * (1 + 2 * m / len(features.pool.views[0]))
         weights = torch.cat([torch.full((k,), total / (2 * k)) for k in (n, m)])
     v = len(views)
-    balancing = balance_of(chosen_balance(run.config.transfer, choice), weights @ targets)
+    balancing = balance_of(run.config.transfer.balance, weights @ targets)
     return fit_joint_head(
         torch.cat(views),
         balancing.targets(targets).repeat(v, 1),

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from tutelage.augment import Center, Policy, RandAugment, Strong, TrivialAugment, Weak
-from tutelage.chain.types import Task
 from tutelage.config import TransferConfig
 from tutelage.losses import inverse_frequency, log_prior
-from tutelage.stats.metrics import Floats
-
-IMBALANCED = 2.0  # times as many labels in the largest class as in the smallest
 
 
 def strong_policy(config: TransferConfig, crop_pct: float = Center.crop_pct) -> Policy:
@@ -55,25 +49,3 @@ def balance_of(balance: str, counts: Tensor) -> Balancing:
     if balance == "logit-adjustment":
         return Balancing(log_prior=log_prior(counts))
     return Balancing()
-
-
-def balances(setting: str, task: Task) -> tuple[str, ...]:
-    """The balances to try; "auto" tries an adjustment only where the labels are imbalanced."""
-    if setting != "auto":
-        return (setting,)
-    counts = np.bincount(task.labels, minlength=task.n_classes)
-    imbalanced = counts.max() >= IMBALANCED * counts.min()
-    return ("none", "logit-adjustment") if imbalanced else ("none",)
-
-
-def chosen_balance(config: TransferConfig, choice: dict[str, Any]) -> str:
-    """The user's balance or, if that is "auto", the one that transfer chose."""
-    return str(choice.get("balance", "none")) if config.balance == "auto" else config.balance
-
-
-def judged_weights(task: Task) -> Floats:
-    """Weights (J',) of the judged images by which every class counts the same; their mean is 1."""
-    judges = np.unique(np.concatenate([fold.judges for fold in task.folds]))
-    labels = task.judged_labels[judges]
-    counts = torch.from_numpy(np.bincount(labels, minlength=task.n_classes)).double()
-    return np.asarray(inverse_frequency(counts).numpy()[labels])

@@ -35,7 +35,7 @@ def transfer(chain: Pipeline) -> Outcome:
     alone, features = chain.trainee
     heads = frozen.fit_fold_heads(alone, features, start, none)
     both = trained.train_trunk(
-        alone, heads, none, run.plan.transfer, "transfer", judged_folds=len(none) - 1, choice=start
+        alone, heads, none, run.plan.transfer, "transfer", judged_folds=len(none) - 1
     )
     both.choice = head.choice
     if run.config.transfer.trunk == "trained":
@@ -64,9 +64,7 @@ def self_train(chain: Pipeline, work: Work, name: str) -> Outcome:
     alone, features = chain.trainee
     few = alone.on(folds=run.task.folds[: 1 + judged])
     heads = frozen.fit_fold_heads(few, features, chain.start, labels[: 1 + judged])
-    outcome = trained.train_trunk(
-        alone, heads, labels, work, name, judged_folds=judged, choice=chain.start
-    )
+    outcome = trained.train_trunk(alone, heads, labels, work, name, judged_folds=judged)
     if outcome.model.spec.unknown_threshold is None:
         inherit_threshold(run, outcome.model, teacher.model)
     return outcome

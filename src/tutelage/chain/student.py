@@ -320,7 +320,9 @@ def _fit(
     best: Best | None = None,
 ) -> Classifier:
     student.set_noise(run.config.transfer.drop_rate, 0.0)
-    settings = trained.train_config(run.config, work, lr_trunk=rate, lr_head=rate, layer_decay=1.0)
+    settings = dataclasses.replace(
+        trained.train_config(run.config, work), lr_trunk=rate, lr_head=rate, layer_decay=1.0
+    )
     (share,) = shares(work, [work.steps], later=0.0)
     after = trained.fit(run, student, step, loader, settings, "student", share, best)
     if best is not None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,9 +20,9 @@ from tutelage.chain.answers import (
     unknown_threshold_of,
 )
 from tutelage.chain.clock import Share, later_seconds, shares
-from tutelage.chain.frozen import believed_targets, with_head
+from tutelage.chain.frozen import Labels, believed_targets, with_head
 from tutelage.chain.plan import FOLD_STEPS, Work, pool_share
-from tutelage.chain.recipe import balance_of, chosen_balance, strong_policy
+from tutelage.chain.recipe import balance_of, strong_policy
 from tutelage.chain.types import Beliefs, Fold, Outcome, Run
 from tutelage.config import ONLINE_METHODS, RunConfig, TrainConfig
 from tutelage.heads.probe import Head
@@ -43,17 +41,16 @@ from tutelage.training.loop import train
 ONLINE_EMA_DECAY = 0.999
 
 
-def train_config(config: RunConfig, work: Work, **changes: Any) -> TrainConfig:
+def train_config(config: RunConfig, work: Work) -> TrainConfig:
     """The loop's settings for one training."""
     t = config.transfer
-    settings = TrainConfig(
+    return TrainConfig(
         steps=work.steps,
         lr_head=t.lr_head,
         lr_trunk=t.lr_trunk,
         layer_decay=t.layer_decay,
         weight_decay=t.weight_decay,
     )
-    return dataclasses.replace(settings, **changes)
 
 
 def fit(
@@ -93,14 +90,7 @@ def fit(
 
 
 def train_trunk(
-    run: Run,
-    heads: Sequence[Head],
-    labels: Sequence[PseudoLabels | None],
-    work: Work,
-    name: str,
-    *,
-    judged_folds: int,
-    choice: dict[str, Any] | None = None,
+    run: Run, heads: Sequence[Head], labels: Labels, work: Work, name: str, *, judged_folds: int
 ) -> Outcome:
     """A stage that trains trunk and head together, from the pretrained trunk and a fitted head.
 
@@ -110,11 +100,9 @@ def train_trunk(
     as it learns, and no balance is applied: its beliefs are aligned to the pool's classes.
 
     It is repeated on ``judged_folds`` to be judged, for ``FOLD_STEPS`` of the steps. Where nothing
-    is held out, the temperature makes the model as confident about the pool as its last labels
-    are. ``choice`` is what ``frozen.transfer`` chose.
+    is held out, the temperature makes the model as confident about the pool as its last labels are.
     """
     task = run.task
-    balance = chosen_balance(run.config.transfer, choice or {})
     judged = np.full((len(task.judged), task.n_classes), np.nan)
     pool: list[Floats | None] = [None] * len(task.folds)
     models, learned = [], []
@@ -128,7 +116,7 @@ def train_trunk(
             believed = believed.some(pool_share(share, len(task.pool)), run.seed)
         label = name if number == 0 else f"{name}, fold {number}"
         start = with_head(run.base, heads[number])
-        model, last = _train_fold(run, fold, start, believed, share, balance, label, times[number])
+        model, last = _train_fold(run, fold, start, believed, share, label, times[number])
         if last is None:  # a round labels the pool as it goes, and no round comes after it
             pool[number] = clean_logits(run, model, task.pool)
         judged[fold.judges] = clean_logits(run, model, task.judged[fold.judges], views=1)
@@ -143,27 +131,12 @@ def train_trunk(
     return Outcome(models[0], beliefs, frozen=False, pseudo_labels=learned[0])
 
 
-@dataclass(frozen=True)
-class _Leg:
-    """A part of the training of one fold's model; between legs the pool is labelled anew."""
-
-    fold: Fold  # whose labels may be learned from
-    labels: PseudoLabels | None  # its current pseudo-labels, or None
-    balance: str  # how the loss treats classes of unequal frequency
-    work: Work  # sizes, and the steps of this leg alone
-    first: int  # steps that the legs before it made
-    total: int  # steps of all legs
-    time: Share  # what it has of the run's time
-    name: str  # shown beside the progress bar
-
-
 def _train_fold(
     run: Run,
     fold: Fold,
     model: Classifier,
     labels: PseudoLabels | None,
     work: Work,
-    balance: str,
     name: str,
     time: Share,
 ) -> tuple[Classifier, PseudoLabels | None]:
@@ -173,40 +146,59 @@ def _train_fold(
     are labelled anew: a round of self-training that goes on from the student's weights. The
     learning rates fall once over all legs, or with ``work.restarts`` in each.
     """
-    count = 1 + (work.revisions if labels is not None and work.trunk == "trained" else 0)
+    online = work.trunk == "online"
+    count = 1 + (work.revisions if labels is not None and not online else 0)
     steps = max(1, work.steps // count)
-    work = dataclasses.replace(work, steps=steps)
+    leg = dataclasses.replace(work, steps=steps)
     set_input_size(model, work.size)
     for number in range(count):
         if number and labels is not None:
             rows = run.task.pool[labels.accepted]
-            probs = softmax(clean_logits(run, model, rows, views=1))
-            labels = revise(labels, probs)
+            labels = revise(labels, softmax(clean_logits(run, model, rows, views=1)))
+        model.requires_grad_(True)  # the averaged model of the leg before learns nothing
+        model.unfreeze_trunk()
+        model.freeze_stages(work.frozen_stages if run.config.pretrained else 0)
+        model.set_noise(run.config.transfer.drop_rate, run.config.transfer.drop_path_rate)
+        settings = train_config(run.config, leg)
+        if not work.restarts:
+            settings = dataclasses.replace(
+                settings, schedule_first=number * steps, schedule_steps=count * steps
+            )
+        if online:
+            settings = dataclasses.replace(settings, ema_decay=ONLINE_EMA_DECAY)
+        step, labeled, pool, views = (_online if online else _offline)(
+            run, model, fold, labels, leg
+        )
+        loader = Loader(
+            run.task.canvases,
+            labeled,
+            pool,
+            views,
+            batch_size=work.batch_size,
+            labeled_per_batch=work.labeled_per_batch,
+            seed=run.seed,
+            first=number * steps,
+        )
         shown = f"{name}, {number + 1} of {count}" if count > 1 else name
         left = Share(time.step, time.after + time.step * steps * (count - 1 - number))
-        leg = _Leg(fold, labels, balance, work, number * steps, count * steps, left, shown)
-        model = _train_leg(run, model, leg)
+        model = fit(run, model, step, loader, settings, shown, left)
     return model, labels
 
 
-def _train_leg(run: Run, model: Classifier, leg: _Leg) -> Classifier:
-    """Let head and trunk learn, but for the first stages that stay as they are."""
-    model.requires_grad_(True)  # the averaged model of the leg before learns nothing
-    model.unfreeze_trunk()
-    model.freeze_stages(leg.work.frozen_stages if run.config.pretrained else 0)
-    model.set_noise(run.config.transfer.drop_rate, run.config.transfer.drop_path_rate)
-    return (_train_online if leg.work.trunk == "online" else _train_offline)(run, model, leg)
+Lesson = tuple[Step, Examples, Examples | None, Views]  # the step, labels, pool, and their views
 
 
-def _train_offline(run: Run, model: Classifier, leg: _Leg) -> Classifier:
+def _offline(
+    run: Run, model: Classifier, fold: Fold, labels: PseudoLabels | None, work: Work
+) -> Lesson:
     """On labels and, if there are any, on pseudo-labels of the accepted pool images."""
-    work, config = leg.work, run.config
-    labeled, pool = run.task.labeled_examples(leg.fold), None
-    if leg.labels is not None:
-        taken, targets = believed_targets(leg.labels, config.self_train.pseudo_labels)
+    config = run.config
+    labeled, pool = run.task.labeled_examples(fold), None
+    if labels is not None:
+        taken, targets = believed_targets(labels, config.self_train.pseudo_labels)
         pool = Examples(run.task.pool[taken], targets.float(), torch.ones(len(taken)))
     counts = _class_counts(labeled, pool, work.labeled_share)
-    balancing = balance_of(leg.balance, counts).to(run.device)
+    balancing = balance_of(config.transfer.balance, counts).to(run.device)
     step = partial(
         supervised_step, class_weights=balancing.class_weights, log_prior=balancing.log_prior
     )
@@ -215,23 +207,21 @@ def _train_offline(run: Run, model: Classifier, leg: _Leg) -> Classifier:
     if config.pretrained:
         model.freeze_norms()
     strong = strong_policy(config.transfer, model.spec.crop_pct)
-    views = Views(strong, work.size, mix=config.transfer.mix)
-    schedule = {"schedule_first": leg.first, "schedule_steps": leg.total}
-    settings = train_config(config, work, **({} if work.restarts else schedule))
-    loader = _loader(run, labeled, pool, views, leg)
-    return fit(run, model, step, loader, settings, leg.name, leg.time)
+    return step, labeled, pool, Views(strong, work.size, mix=config.transfer.mix)
 
 
-def _train_online(run: Run, model: Classifier, leg: _Leg) -> Classifier:
+def _online(
+    run: Run, model: Classifier, fold: Fold, labels: PseudoLabels | None, work: Work
+) -> Lesson:
     """On labels, and on the weak views of the pool as the student itself labels them."""
-    if leg.labels is None:
+    if labels is None:
         raise ValueError("an online round needs a pool")
-    work, config, task = leg.work, run.config, run.task
-    inside = ~leg.labels.outside
-    labeled, pool = task.labeled_examples(leg.fold), task.unlabeled_examples(task.pool[inside])
+    config, task = run.config, run.task
+    inside = ~labels.outside
+    labeled, pool = task.labeled_examples(fold), task.unlabeled_examples(task.pool[inside])
     strong = strong_policy(config.transfer, model.spec.crop_pct)
     weak = strong if config.transfer.augment == "center" else Weak()
-    prior = torch.from_numpy(leg.labels.probs[inside].mean(axis=0)).float().to(run.device)
+    prior = torch.from_numpy(labels.probs[inside].mean(axis=0)).float().to(run.device)
     step = make_online_step(
         config.self_train.online,
         prior,
@@ -243,23 +233,7 @@ def _train_online(run: Run, model: Classifier, leg: _Leg) -> Classifier:
     views = Views(weak, work.size, strong=strong)
     if ONLINE_METHODS[config.self_train.online].strong_labels:
         views = Views(strong, work.size, weak=weak)
-    loader = _loader(run, labeled, pool, views, leg)
-    settings = train_config(config, work, schedule_steps=leg.total, ema_decay=ONLINE_EMA_DECAY)
-    return fit(run, model, step, loader, settings, leg.name, leg.time)
-
-
-def _loader(run: Run, labeled: Examples, pool: Examples | None, views: Views, leg: _Leg) -> Loader:
-    work = leg.work
-    return Loader(
-        run.task.canvases,
-        labeled,
-        pool,
-        views,
-        batch_size=work.batch_size,
-        labeled_per_batch=work.labeled_per_batch,
-        seed=run.seed,
-        first=leg.first,
-    )
+    return step, labeled, pool, views
 
 
 def _class_counts(labeled: Examples, pool: Examples | None, share: float) -> Tensor:

@@ -7,49 +7,23 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from tutelage.chain.answers import temperature_of
 from tutelage.chain.pipeline import Pipeline
 from tutelage.chain.plan import FOLDS
 from tutelage.chain.types import Beliefs, Finished, make_folds, one_hot
-from tutelage.heads.probe import Head, fit_joint_head, span_metric
+from tutelage.heads.probe import fit_joint_head, span_metric
 from tutelage.stats.calibrate import softmax
-from tutelage.stats.label_errors import LabelErrors, find_label_errors
-from tutelage.stats.metrics import Floats, Ints
+from tutelage.stats.label_errors import find_label_errors
+from tutelage.stats.metrics import Floats
 from tutelage.stats.suggest import next_to_label
 from tutelage.system.files import write_parquet
 
 SUGGESTED = 200  # images to label next, at most
-STEP = 50  # further labels whose gain is extrapolated
-CURVE = (0.25, 0.5, 1.0)  # shares of the labels that heads learn from, for the extrapolation
-LEAST_LABELS = 40  # with fewer, the curve would be noise
-
-
-@dataclass(frozen=True)
-class Curve:
-    """Held-out error of a head on the pretrained trunk against its number of labels."""
-
-    labels: Floats  # how many each head learned from
-    errors: Floats  # its error on held-out labels
-
-    def gain(self, labels: int, more: int) -> float:
-        """Accuracy that ``more`` labels would bring to a head that learned from ``labels``.
-
-        By a power law through the points: errors fall as a power of the number of labels (Cortes et
-        al. 1993, "Learning Curves"; Hestness et al. 2017, arXiv:1712.00409). The points may end
-        before ``labels``, since some are held out. More than the last error is not gained.
-        """
-        x, y = np.log(self.labels), np.log(np.clip(self.errors, 1e-3, None))
-        slope, offset = np.polyfit(x, y, 1)
-        slope = min(0.0, float(slope))
-        now, then = np.exp(offset + slope * np.log([labels, labels + more]))
-        return min(float(now - then), float(self.errors[-1]))
 
 
 def write_worklist(chain: Pipeline) -> dict[str, list[Any]]:
@@ -85,35 +59,14 @@ def write_worklist(chain: Pipeline) -> dict[str, list[Any]]:
     }
     numbers = {"confidence": "float64", "suspicion": "float64", "next": "int32"}
     write_parquet(run.folder.path / "review.parquet", columns, **numbers)
-    curve = learning_curve(chain) if len(task.labels) >= LEAST_LABELS else None
-    run.folder.write_json("review.json", facts(chain, errors, curve))
-    return columns
-
-
-def facts(chain: Pipeline, errors: LabelErrors, curve: Curve | None) -> dict[str, Any]:
-    """What the review page says above the images."""
-    run = chain.run
     n, suspected = len(errors.probability), int(errors.suspected.sum())
-    gain = None
-    if curve is not None and len(run.task.pool):
-        gain = curve.gain(len(run.task.labels), STEP)
-    sentences = [_doubt(n, suspected, round(errors.rate * n))] if n else []
-    if gain is not None and curve is not None:
-        sentences.append(
-            f"{STEP} more labels would bring about {100 * gain:+.1f} points (to a linear "
-            f"classifier on the pretrained network, extrapolated from {curve.labels[0]:.0f} to "
-            f"{curve.labels[-1]:.0f} labels)."
-        )
-    elif len(run.task.pool):
-        sentences.append(
-            f"What {STEP} more labels would bring is estimated from {LEAST_LABELS} labels on."
-        )
-    return {
-        "classes": list(run.catalog.classes),
-        "sentences": sentences,
+    content = {
+        "classes": list(classes),
+        "sentences": [_doubt(n, suspected, round(errors.rate * n))] if n else [],
         "label_errors": {"judged": n, "suspected": suspected, "rate": errors.rate},
-        "gain_of_50_labels": gain,
     }
+    run.folder.write_json("review.json", content)
+    return columns
 
 
 def _doubt(n: int, suspected: int, expected: int) -> str:
@@ -132,10 +85,10 @@ def held_out_beliefs(chain: Pipeline, teachers: list[Finished]) -> Floats:
     """Probabilities (n, K) of the labelled images by models that did not learn from them.
 
     Of the stages that were kept, the latest that was judged on an image decides about it. With
-    a val split none was judged on the labelled images, so heads are fitted on folds of them. A row
-    of NaN is an image that every model learned from.
+    a val split none was judged on the labelled images, so heads are fitted on folds of them, of the
+    kind that transfer chose. A row of NaN is an image that every model learned from.
     """
-    task = chain.run.task
+    task, features, choice = chain.run.task, chain.features, chain.choice
     probs = np.full((len(task.labeled), task.n_classes), np.nan)
     if task.judged is task.labeled:
         for done in teachers:
@@ -143,55 +96,17 @@ def held_out_beliefs(chain: Pipeline, teachers: list[Finished]) -> Floats:
             temperature = done.outcome.model.spec.temperature
             probs[known] = softmax(done.outcome.beliefs.judged[known], temperature)
         return probs
-    dealt = dataclasses.replace(task, judged=task.labeled, judged_labels=task.labels)
-    folds = make_folds(task.labels, 0, FOLDS, chain.run.seed)[1:]
-    for fold in folds:
-        view = chain.features.labeled.take(fold.judges).views[0]
-        probs[fold.judges] = _head(chain, fold.keep)(view).numpy()
+    for fold in make_folds(task.labels, 0, FOLDS, chain.run.seed)[1:]:
+        kept = features.labeled.views[0][torch.from_numpy(fold.keep)]
+        head = fit_joint_head(
+            kept,
+            one_hot(task.labels[fold.keep], task.n_classes),
+            torch.ones(len(kept)),
+            [span_metric(metric, kept) for metric in features.metrics[choice["metric"]]],
+            strength=choice["strength"],
+        )
+        probs[fold.judges] = head(features.labeled.take(fold.judges).views[0]).numpy()
     known = ~np.isnan(probs[:, 0])
+    dealt = dataclasses.replace(task, judged=task.labeled, judged_labels=task.labels)
     probs[known] = softmax(probs[known], temperature_of(dealt, Beliefs([], probs)))
     return probs
-
-
-def learning_curve(chain: Pipeline) -> Curve:
-    """Errors of heads on shares of the labels, on labels that they were not fitted on."""
-    task, judged_bank = chain.run.task, chain.features.judged
-    rng = np.random.default_rng(chain.run.seed)
-    folds = task.folds[1:] or task.folds
-    sizes, errors = [], []
-    for share in CURVE:
-        used, wrong, judged = 0, 0, 0
-        for fold in folds:
-            keep = _share(fold.keep, task.labels, share, rng)
-            head = _head(chain, keep)
-            answers = head(judged_bank.take(fold.judges).views[0]).argmax(dim=1).numpy()
-            wrong += int((answers != task.judged_labels[fold.judges]).sum())
-            judged += len(answers)
-            used += int(keep.sum())
-        sizes.append(used / len(folds))
-        errors.append(wrong / max(1, judged))
-    return Curve(np.array(sizes), np.array(errors))
-
-
-def _head(chain: Pipeline, keep: NDArray[np.bool_]) -> Head:
-    """A head on the pretrained trunk, of the kind that transfer chose, from the kept labels."""
-    task, choice = chain.run.task, chain.choice
-    features = chain.features.labeled.views[0][torch.from_numpy(keep)]
-    return fit_joint_head(
-        features,
-        one_hot(task.labels[keep], task.n_classes),
-        torch.ones(len(features)),
-        [span_metric(metric, features) for metric in chain.features.metrics[choice["metric"]]],
-        strength=choice["strength"],
-    )
-
-
-def _share(
-    keep: NDArray[np.bool_], labels: Ints, share: float, rng: np.random.Generator
-) -> NDArray[np.bool_]:
-    """``keep`` (n,) bool with ``share`` of each class, at least one image."""
-    part = np.zeros_like(keep)
-    for k in np.unique(labels[keep]):
-        members = rng.permutation(np.flatnonzero(keep & (labels == k)))
-        part[members[: max(1, round(share * len(members)))]] = True
-    return part
