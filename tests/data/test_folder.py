@@ -193,7 +193,7 @@ def test_an_empty_class_folder_is_left_out_and_said(tree):
     catalog = read_catalog(tree)
     assert "moth" not in catalog.classes
     assert catalog.warnings == (
-        "class folder train/moth is empty: left out; add images or delete it",
+        "class folder train/moth holds no images: left out; add some or delete it",
     )
 
 
@@ -206,7 +206,7 @@ def test_results_among_the_classes_are_no_class(tmp_path: Path) -> None:
     catalog = read_catalog(tmp_path)
     assert catalog.names == ("ant/a.png", "bee/b.png")
     assert catalog.classes == ("ant", "bee")
-    assert catalog.warnings == ("folder runs holds results of tutelage, and is no class",)
+    assert "class folder runs holds no images: left out" in catalog.warnings[0]
     assert [*files_below(tmp_path / "runs" / "1", [])] != []  # asked for by name, they are read
 
 

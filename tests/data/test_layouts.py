@@ -76,19 +76,19 @@ classes beside test
 kaggle test without classes
     train/ant/1.png train/ant/2.png train/bee/3.png test/4.png test/5.png
     = train: 2 ant, 1 bee
-    - the images in test have no class of train: 2 left out; classify them with tutelage
+    - the images in test have no class of train: 2 left out; classify such images with tutelage
       predict, or move them into unlabeled to learn from them
 
 keras test in one folder of no class
     train/ant/1.png train/bee/3.png test/unknown/4.png
     = train: 1 ant, 1 bee
-    - the images in test/unknown have no class of train: 1 left out; classify them with tutelage
-      predict, or move them into unlabeled to learn from them
+    - the images in test/unknown have no class of train: 1 left out; classify such images with
+      tutelage predict, or move them into unlabeled to learn from them
 
 kaggle folders twice
     train/train/ant/1.png train/train/bee/2.png test/test/3.png
     = train: 1 ant, 1 bee
-    - the images in test/test have no class of train: 1 left out; classify them with tutelage
+    - the images in test/test have no class of train: 1 left out; classify such images with tutelage
       predict, or move them into unlabeled to learn from them
 
 intel image classification
@@ -150,9 +150,9 @@ folder of a zip
 
 a class called train
     bus/1.png car/2.png train/3.png
-    ! ROOT/train holds no class folders, but bus lies beside it; move the class folders into
-      ROOT/train (a class must not be called train), or give a table with the columns image and
-      label
+    = train: 1 -
+    - folder bus is left out: beside train only unlabeled, val and test are read
+    - folder car is left out: beside train only unlabeled, val and test are read
 
 images alone
     1.png 2.png

@@ -25,7 +25,7 @@ def test_nothing_to_read(tmp_path):
     with pytest.raises(TutelageError, match=r"no images.*expected train/<class>"):
         read_catalog(tmp_path)
     (tmp_path / "train/ants").mkdir(parents=True)
-    with pytest.raises(TutelageError, match="class folder train/ants is empty"):
+    with pytest.raises(TutelageError, match="class folder train/ants holds no images"):
         read_catalog(tmp_path)
     with pytest.raises(TutelageError, match=r"xlsx is a spreadsheet; save it as CSV UTF-8"):
         read_catalog(put(tmp_path / "a.xlsx"))

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tutelage.data.catalog import SPLIT_NAMES, SPLITS, Catalog, alike, split_of
+from tutelage.data.images import LEFT_OUT
 from tutelage.data.layout import (
-    RESULTS,
     as_text,
     files_below,
+    folders_in,
     is_image,
     levels,
     split_words,
@@ -32,7 +32,8 @@ from tutelage.system.words import are, counted
 PACKED = (".zip", ".rar", ".7z", ".gz", ".tgz", ".bz2", ".xz", ".zst")
 _PICTURES = {"images", "image", "imgs", "img", "jpegimages"}
 _DRAWN = {"labels", "annotations", "annotation", "masks", "mask", "segmentationclass"}
-_NEAR = 0.8  # of 1: how alike a folder's name and a split's are where one may be a slip
+_NEAR = 0.8  # of 1: how alike a folder's name and a pool's are where one may be a slip
+_MEND = "or give a table with the columns image and label"
 
 
 def fits(given: Given) -> bool:
@@ -50,29 +51,27 @@ def read(given: Given) -> Catalog:
     root = given.path
     found, place = _Tree(root), _unwrapped(root)
     _check_task(place)
-    folders = found.folders(place)
     if place != root:
-        shown = ", ".join(found.name(folder) for folder in folders[:5])
+        shown = ", ".join(found.name(folder) for folder in folders_in(place)[:5])
         found.warnings.append(f"{root} holds one folder, whose content is read; found: {shown}")
-    trees = _trees(place, folders, found.warnings)
-    pools, loose = [path for path in folders if split_of(path.name) == ""], [place]
-    for split, tree in trees.items():
-        if tree != place:
+    trees = _trees(place, found.warnings)
+    for split, tree in {"": place, **trees}.items():
+        if split and tree != place:
             _check_task(tree)
-            folders = found.folders(tree)
-            loose.append(tree)
-        found.add_classes([path for path in folders if split_of(path.name) != ""], split)
-        if split != "train" and found.leave_out_nameless(tree, split):
-            loose.remove(tree)
-        elif split == "train" and tree != place:
-            pools += [path for path in folders if split_of(path.name) == ""]
-    for pool in pools:
-        found.add(pool, "", "train")
-    splits = {split for _, _, split in found.rows}
-    held_out = [trees[split] for split in splits if split != "train"]
+        for folder in found.folders(tree):
+            if split_of(folder.name) != "":
+                if split:
+                    found.add(folder, as_text(folder.name), split)
+            elif not split or (split == "train" and tree != place):
+                found.add(folder, "", "train")
+    loose = dict.fromkeys([place, *trees.values()])
+    held_out = {trees[split]: split for split in trees if split != "train"}
+    for tree, split in held_out.items():
+        if found.leave_out_nameless(tree, split):
+            del loose[tree]
+    splits = sorted({split for _, _, split in found.rows})
     for folder in loose:
-        taken = "train" not in splits and folder not in held_out
-        found.add_loose(folder, taken=taken, beside=" and ".join(sorted(splits)))
+        found.add_loose(folder, "train" not in splits and folder not in held_out, splits)
     return found.catalog(has_splits=place not in trees.values())
 
 
@@ -84,54 +83,41 @@ class _Tree:
     closed: list[str] = field(default_factory=list)  # folders that are links or cannot be opened
     warnings: list[str] = field(default_factory=list)
 
-    def add(self, folder: Path, label: str, split: str) -> int:
-        """Take the images below a folder; how many there are."""
+    def add(self, folder: Path, label: str, split: str) -> None:
+        """Take the images below a folder."""
         before = len(self.rows)
         for path in files_below(folder, self.closed):
             if is_image(path):
                 self.rows.append((path, label, split))
             else:
                 self.ignored.append(path)
-        return len(self.rows) - before
+        if label and len(self.rows) == before:
+            self.warnings.append(
+                f"class folder {self.name(folder)} holds no images: left out; add some or delete it"
+            )
 
-    def add_classes(self, folders: list[Path], split: str) -> None:
-        for folder in sorted(folders):
-            if not self.add(folder, as_text(folder.name), split):
-                self.warnings.append(
-                    f"folder {self.name(folder)} holds results of tutelage, and is no class"
-                    if any({*files} >= RESULTS for _, _, files in os.walk(folder))
-                    else f"class folder {self.name(folder)} is empty: left out; add images or "
-                    "delete it"
-                )
-
-    def add_loose(self, folder: Path, *, taken: bool, beside: str) -> None:
-        """Look at what lies beside class folders; its images are taken as a pool, or left out.
-
-        ``beside`` names the splits that lie beside a pool, if any.
-        """
+    def add_loose(self, folder: Path, is_pool: bool, splits: list[str]) -> None:
+        """Look at the files in a folder itself: its images are a pool, or are left out."""
         loose = [str(path) for path in visible(folder) if not path.is_dir()]
         images = list(filter(is_image, loose))
         self.ignored += [path for path in loose if not is_image(path)]
-        if not images:
+        self.rows += [(path, "", "train") for path in images if is_pool]
+        if images and not is_pool:
+            done = "left out; move such images into a class folder or into unlabeled"
+            place = "outside a class folder"
+        elif images and splits:
+            done = "taken as unlabelled images to learn from"
+            place = f"beside {' and '.join(splits)}"
+        else:
             return
-        count = counted(len(images), "image")
-        if not taken:
-            self.warnings.append(
-                f"{count} outside a class folder (first: {images[0]}): left out; move such images "
-                "into a class folder or into unlabeled"
-            )
-            return
-        self.rows += [(path, "", "train") for path in images]
-        if beside:
-            self.warnings.append(
-                f"{count} beside {beside} (first: {images[0]}): taken as unlabelled images to "
-                "learn from"
-            )
+        self.warnings.append(
+            f"{counted(len(images), 'image')} {place} (first: {images[0]}): {done}"
+        )
 
     def leave_out_nameless(self, tree: Path, split: str) -> bool:
         """Leave out a val or test split whose images lie in no folder, or in one of no class."""
         rows = [row for row in self.rows if row[2] == split]
-        classes = {alike(label) for _, label, of in self.rows if of == "train"}
+        classes = {alike(label) for _, label, of in self.rows if label and of == "train"}
         folders = {label for _, label, _ in rows}
         loose = sum(is_image(path.name) for path in visible(tree) if not path.is_dir())
         if loose and not rows:
@@ -141,32 +127,34 @@ class _Tree:
         else:
             return False
         self.rows = [row for row in self.rows if row[2] != split]
+        count = len(rows) + loose
         self.warnings.append(
-            f"the images in {place} have no class of train: {len(rows) + loose} left out; classify "
-            "them with tutelage predict, or move them into unlabeled to learn from them"
+            f"the images in {place} have no class of train: {count} left out; {LEFT_OUT}"
         )
         return True
 
     def folders(self, parent: Path) -> list[Path]:
-        """The visible folders in ``parent``; links to a folder that they lie in are closed."""
-        found = [path for path in visible(parent) if path.is_dir()]
-        self.closed += [str(path) for path in found if _leads_up(path)]
-        return [path for path in found if not _leads_up(path)]
+        """The folders in ``parent``; links to a folder that they lie in are closed."""
+        home = Path(os.path.realpath(parent))  # Path.resolve raises on links in a circle
+        found = folders_in(parent)
+        up = [f for f in found if f.is_symlink() and home.is_relative_to(os.path.realpath(f))]
+        self.closed += map(str, up)
+        return [path for path in found if path not in up]
 
     def name(self, folder: Path) -> str:
         return folder.relative_to(self.root).as_posix()
 
     def catalog(self, *, has_splits: bool) -> Catalog:
-        warnings, root = self.warnings, self.root
+        warnings, root, closed = self.warnings, self.root, sorted({*self.closed})
         if self.ignored:
             warnings.append(
                 f"{counted(len(self.ignored), 'other file')} {are(len(self.ignored))} ignored "
                 f"(first: {min(self.ignored)})"
             )
-        if self.closed:
+        if closed:
             warnings.append(
-                f"folders that are links or cannot be opened are left out: {len(self.closed)} "
-                f"(first: {min(self.closed)}); move their images here"
+                f"folders that are links or cannot be opened are left out: {len(closed)} "
+                f"(first: {closed[0]}); move their images here"
             )
         if not self.rows:
             if packed := [path for path in self.ignored if path.lower().endswith(PACKED)]:
@@ -184,66 +172,55 @@ class _Tree:
         return Listing(names, paths, labels, said, warnings).catalog(root)
 
 
-def _holds_images(folder: Path) -> bool:
-    return any(map(is_image, files_below(folder, [])))
-
-
-def _leads_up(folder: Path) -> bool:
-    """Whether it is a link to a folder that it lies in."""
-    home = Path(os.path.realpath(folder.parent))  # Path.resolve raises on links in a circle
-    return folder.is_symlink() and home.is_relative_to(os.path.realpath(folder))
-
-
 def _unwrapped(root: Path) -> Path:
     """The level that holds folders for splits or several classes; ``root`` if there is none."""
     *_, place = levels(root)
-    folders = [path for path in visible(place) if path.is_dir()]
+    folders = folders_in(place)
     return place if len(folders) > 1 or any(split_of(f.name) is not None for f in folders) else root
 
 
-def _trees(place: Path, folders: list[Path], warnings: list[str]) -> dict[str, Path]:
+def _trees(place: Path, warnings: list[str]) -> dict[str, Path]:
     """The folder that holds the class folders of each split."""
-    others = [folder for folder in folders if split_of(folder.name) is None]
-    splits = _by_split(folders)
+    splits: dict[str, Path] = {}
+    others = []
+    for folder in folders_in(place):
+        split = split_of(folder.name)
+        if split is None:
+            others.append(folder)
+        elif split and splits.setdefault(split, folder) != folder:
+            raise TutelageError(
+                f"{place} holds {splits[split].name} and {folder.name}, which both mean {split}; "
+                "move all their content into one of them"
+            )
     if splits and "train" not in splits:  # a folder without images is no class: runs lie there
-        others = [path for path in others if _holds_images(path)]
+        others = [path for path in others if any(map(is_image, files_below(path, [])))]
     if "train" in splits or not others:
-        _check_train(splits.get("train"), others)
         warnings += [
             f"folder {path.name} is left out: beside train only unlabeled, val and test are read"
-            f"{_meant_split(path.name)}"
+            f"{_meant_pool(path.name)}"
             for path in others
         ]
         return {split: _inner(splits[split], split) for split in SPLITS if split in splits}
     if splits:
         clash = min(tree.name for tree in splits.values())
-        meant = "".join(_meant_split(path.name) for path in others)
         raise TutelageError(
             f"{place} holds class folders and a folder {clash}; move the class folders into "
-            f"{place / 'train'} (a class must not be called {clash}){meant}"
+            f"{place / 'train'} (a class must not be called {clash})"
+            f"{''.join(_meant_pool(path.name) for path in others)}"
         )
-    _check_names(place, others)
+    mentioned = {path.name: split_words(path.name) - {""} for path in others}
+    if {"train"} < set().union(*mentioned.values()):
+        named = [name for name, words in mentioned.items() if words]
+        raise TutelageError(
+            f"{place} holds {' and '.join(named[:5])}, which look like splits, not classes; call "
+            f"them train, val and test, with class folders in them, {_MEND}"
+        )
     warnings += [
         f"folder {path.name} is taken for a class{meant}"
         for path in others
-        if (meant := _meant_split(path.name, {""}))
+        if (meant := _meant_pool(path.name))
     ]
     return {"train": place}
-
-
-def _by_split(folders: Iterable[Path]) -> dict[str, Path]:
-    """The folder of each split, by what its name means; TutelageError if two mean the same."""
-    found: dict[str, Path] = {}
-    for folder in folders:
-        split = split_of(folder.name)
-        if split and split in found:
-            raise TutelageError(
-                f"{folder.parent} holds {found[split].name} and {folder.name}, which both mean "
-                f"{split}; move all their content into one of them"
-            )
-        if split:
-            found[split] = folder
-    return found
 
 
 def _inner(tree: Path, split: str) -> Path:
@@ -254,46 +231,21 @@ def _inner(tree: Path, split: str) -> Path:
     return tree
 
 
-def _meant_split(name: str, splits: Collection[str] = ("", *SPLITS)) -> str:
-    """The end of a message about a folder that is no split: which one its name is near, if any."""
-    known = [word for word, split in SPLIT_NAMES.items() if split in splits]
+def _meant_pool(name: str) -> str:
+    """The end of a message about a folder whose name may be a slip for that of a pool."""
+    known = [word for word, split in SPLIT_NAMES.items() if split == ""]
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=_NEAR)
     return f"; did you mean {near[0]} by {name}?" if near else ""
 
 
-def _check_train(train: Path | None, others: list[Path]) -> None:
-    """Refuse a folder ``train`` of images alone that has other folders of images beside it."""
-    if train is None or any(p.is_dir() for p in visible(_inner(train, "train"))):
-        return
-    if beside := [path.name for path in others if _holds_images(path)]:
-        raise TutelageError(
-            f"{train} holds no class folders, but {beside[0]} lies beside it; move the class "
-            f"folders into {train} (a class must not be called {train.name}), or give a table with "
-            "the columns image and label"
-        )
-
-
 def _check_task(folder: Path) -> None:
     """Refuse images whose objects are marked, with boxes or masks in a folder beside them."""
-    folders = [path.name for path in visible(folder) if path.is_dir()]
+    folders = [path.name for path in folders_in(folder)]
     pictures = [name for name in folders if name.lower() in _PICTURES]
     drawn = [name for name in folders if name.lower() in _DRAWN]
     if pictures and drawn:
         raise TutelageError(
             f"{folder} holds {pictures[0]} and {drawn[0]}, which look like boxes or masks of "
             "objects (YOLO, VOC, COCO); tutelage learns one class for each image. Put the images "
-            "into class folders (train/<class>/*.jpg), or give a table with the columns image and "
-            "label"
-        )
-
-
-def _check_names(place: Path, folders: Iterable[Path]) -> None:
-    """Refuse folders in the place of classes that seem to be splits, such as ``seg_train``."""
-    mentioned = {path.name: split_words(path.name) - {""} for path in folders}
-    named = sorted(name for name, splits in mentioned.items() if splits)
-    if {"train"} < set().union(*mentioned.values()):
-        raise TutelageError(
-            f"{place} holds {' and '.join(named[:5])}, which look like splits, not classes; call "
-            "them train, val and test, with class folders in them, or give a table with the "
-            "columns image and label"
+            f"into class folders (train/<class>/*.jpg), {_MEND}"
         )

@@ -25,6 +25,11 @@ def visible(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if not is_hidden(path.name))
 
 
+def folders_in(folder: Path) -> list[Path]:
+    """The visible folders in a folder, in order."""
+    return [path for path in visible(folder) if path.is_dir()]
+
+
 def is_image(path: str) -> bool:
     """Whether a file is named like an image; decoding says of some of these why they are not."""
     return path.lower().endswith(SUFFIXES)
