@@ -40,7 +40,7 @@ TORCH_FREE = (
     "deploy.bench", "deploy.export", "deploy.find", "deploy.images",
     "deploy.label_files", "deploy.predict", "deploy.pseudo_label", "deploy.runtime",
     "deploy.serve", "deploy.uploads",
-    "explore.request", "ladder.curve", "ladder.request", "models.folder",
+    "explore.request", "ladder.request", "models.folder",
     "review.app", "review.deciding", "review.ending",
     "pages", "review.items", "review.suggested", "stats.calibrate", "stats.shift",
     "stats.intervals", "stats.label_errors", "stats.metrics",

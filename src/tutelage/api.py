@@ -266,7 +266,6 @@ def ladder(
     seeds: int = 5,
     arms: Sequence[str] | None = None,
     curve: Sequence[int] | None = None,
-    hourly_price: float | None = None,
     engine: Literal["local", "ray"] = "local",
     address: str | None = None,
     quiet: bool = False,
@@ -289,7 +288,6 @@ def ladder(
         curve: at which numbers of labels per class, besides your own, to measure what the
             unlabelled images are worth; by default half and a quarter of your number and, if there
             are that many, twice and four times it; or none. In Python, an empty sequence for none.
-        hourly_price: price of an hour of this machine, from which the price of each arm follows.
         engine: train one draw after the other in this process, or each draw as a task of a Ray
             cluster (pip install "tutelage[ray]"), whose nodes must all see the images and the
             folder ``--out``.
@@ -322,7 +320,6 @@ def ladder(
         seeds=seeds,
         arms=arms,
         curve=curve,
-        hourly_price=hourly_price,
         cluster=cluster,
         quiet=quiet,
     )

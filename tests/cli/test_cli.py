@@ -169,8 +169,8 @@ def test_every_verb_is_a_command_with_help_for_each_of_its_arguments() -> None:
     ("words", "expected"),
     [
         (["ladder", "d", "--out", "o", "--arms", "probe,transfer", "--curve", "2,5", "--seeds=3",
-          "--hourly-price", "0.5", "--seed", "3"],
-         {"arms": ["probe", "transfer"], "curve": [2, 5], "seeds": 3, "hourly_price": 0.5,
+          "--seed", "3"],
+         {"arms": ["probe", "transfer"], "curve": [2, 5], "seeds": 3,
           "engine": "local", "address": None, "seed": 3, "quiet": False}),
         (["ladder", "d", "--out", "o", "--curve", "none"], {"arms": None, "curve": [], "seeds": 5}),
         (["augment", "d", "--out", "o"], {"quiet": False}),

@@ -88,8 +88,8 @@ class Pretended:
         assert resources == Resources(5)
         with opening() as work:
             for draw in reversed(items):  # they end in any order
-                lost = draw.number in self.losing
-                self.done.append((opening.args[-1].__name__, draw.number))
+                lost = draw in self.losing
+                self.done.append((opening.args[-1].__name__, draw))
                 yield draw, Lost("its node is gone") if lost else work(draw)
 
 

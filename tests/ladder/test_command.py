@@ -23,7 +23,7 @@ from tutelage.data.open import read_catalog
 from tutelage.data.split import load_split
 from tutelage.ladder import command, draws
 from tutelage.ladder.draws import Ladder
-from tutelage.ladder.page import HELPS, HURTS, UNCLEAR
+from tutelage.ladder.figures import HELPS, HURTS, UNCLEAR
 from tutelage.ladder.request import ARMS
 from tutelage.system.console import Console
 from tutelage.system.errors import TutelageError
@@ -197,20 +197,20 @@ def test_the_page_grows_with_every_draw_from_the_second_on(
     monkeypatch.setattr(draws, "run_seed", lambda *_, **__: dict(next(made_up)))
     out = tmp_path / "ladder"
     seen = []
-    page = command.make_page
+    figures = command.ladder_figures
 
-    def noted(seeds: Any, *rest: Any, **options: Any) -> Any:
-        seen.append((len(seeds), (out / "ladder.html").exists()))
-        return page(seeds, *rest, **options)
+    def noted(draws: Any, *rest: Any, **options: Any) -> Any:
+        seen.append((len(draws), (out / "ladder.html").exists()))
+        return figures(draws, *rest, **options)
 
-    monkeypatch.setattr(command, "make_page", noted)
+    monkeypatch.setattr(command, "ladder_figures", noted)
     wanted = ["probe", "fine-tune", "transfer", "student"]
-    content = climb(data, out, seeds=3, arms=wanted, curve=None, hourly_price=36.0)
+    content = climb(data, out, seeds=3, arms=wanted, curve=None)
     assert seen == [(2, False), (3, True)]
     assert content["seeds"] == [0, 1, 2]
     assert content["arms"][0]["total_seconds"] == 11.0
-    assert content["arms"][0]["cost"] == pytest.approx(0.11)
     assert content["curve"] == []
+    assert "tutelage ladder: ant, bee" in (out / "ladder.html").read_text()
 
 
 def test_the_page_and_the_file_say_the_same(climbed: Climbed) -> None:

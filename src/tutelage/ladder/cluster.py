@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from tutelage.data.runfolder import RunFolder
-from tutelage.ladder.draws import Draw, Ladder, choose_student, train_draw
+from tutelage.ladder.draws import Ladder, choose_student, train_draw
 from tutelage.stats.results import DrawMetrics
 from tutelage.system.console import Console
 from tutelage.system.engines import Lost, Ray, Resources, with_gpu
@@ -24,20 +24,25 @@ PATIENCE_S = 120.0  # an NFS server keeps the locks of a machine that is gone fo
 
 def train_on_cluster(
     ladder: Ladder, cluster: Ray, console: Console
-) -> Iterator[tuple[Draw, DrawMetrics | Lost]]:
+) -> Iterator[tuple[int, DrawMetrics | Lost]]:
     """Train all draws, as many at once as the cluster has room for, in the order they end in."""
     ladder = dataclasses.replace(ladder, out=ladder.out.absolute())
     with cluster.connected() as nodes:
         share = draws_share(nodes, ladder.config.data.device)
-        console.say(_in_words(nodes, share))
+        gpu = "a GPU and " if share.gpus else ""
+        console.say(
+            f"the draws run on a cluster of {counted(len(nodes), 'node')}; each takes {gpu}"
+            f"{counted(int(share.cores), 'core')}"
+        )
         working = partial(_working, ladder, os.getcwd(), int(share.cores))
-        if ladder.config.distill.limited and not _has_student(ladder):
+        chosen = "student" in RunFolder(ladder.out).read_json("config.json")
+        if ladder.config.distill.limited and not chosen:
             # Draws that run at once would each choose their own.
             first = ladder.draws[:1]
             for draw, result in cluster.map(partial(working, choose_student), first, share):
                 if isinstance(result, Lost):
                     raise TutelageError(
-                        f"no student was chosen, for {draw} is lost: {result.reason}"
+                        f"no student was chosen, for draw {draw} is lost: {result.reason}"
                     )
         with (
             closing(cluster.map(partial(working, train_draw), ladder.draws, share)) as results,
@@ -45,7 +50,7 @@ def train_on_cluster(
         ):
             for done, (draw, result) in enumerate(results, start=1):
                 end = f"is lost: {result.reason}" if isinstance(result, Lost) else "is done"
-                console.say(f"{draw} of {ladder.seeds} {end}", seed=draw.seed)
+                console.say(f"draw {draw} of {ladder.seeds} {end}", seed=ladder.seed(draw))
                 show(done)
                 yield draw, result
 
@@ -64,22 +69,10 @@ def draws_share(nodes: Sequence[Resources], device: str) -> Resources:
     return Resources(int(max(1, min(node.cores for node in nodes))))
 
 
-def _in_words(nodes: Sequence[Resources], share: Resources) -> str:
-    gpu = "a GPU and " if share.gpus else ""
-    return (
-        f"the draws run on a cluster of {counted(len(nodes), 'node')}; each takes {gpu}"
-        f"{counted(int(share.cores), 'core')}"
-    )
-
-
-def _has_student(ladder: Ladder) -> bool:
-    return "student" in RunFolder(ladder.out).read_json("config.json")
-
-
 @contextmanager
 def _working(
-    ladder: Ladder, place: str, cores: int, work: Callable[[Ladder, Draw, Console], Any]
-) -> Iterator[Callable[[Draw], Any]]:
+    ladder: Ladder, place: str, cores: int, work: Callable[[Ladder, int, Console], Any]
+) -> Iterator[Callable[[int], Any]]:
     """Opened in each process of the cluster; it draws."""
     if not (ladder.out / "config.json").exists():
         raise TutelageError(
@@ -88,7 +81,7 @@ def _working(
         )
     settle(place, cores)
 
-    def done(draw: Draw) -> Any:
+    def done(draw: int) -> Any:
         for left in ladder.folder(draw).rglob("events.jsonl"):
             RunFolder(left.parent).await_others(PATIENCE_S)
         return work(ladder, draw, Console(quiet=True))

@@ -14,11 +14,11 @@ from tutelage.config import RunConfig
 from tutelage.data.catalog import Catalog
 from tutelage.data.runfolder import RunFolder, repeating_line
 from tutelage.ladder.cluster import train_on_cluster
-from tutelage.ladder.draws import Draw, Ladder, train_draw
-from tutelage.ladder.figures import make_page, to_dict
-from tutelage.ladder.page import LadderPage, render
+from tutelage.ladder.draws import Ladder, train_draw
+from tutelage.ladder.figures import ladder_figures
+from tutelage.ladder.page import headline, render, summary
 from tutelage.ladder.request import FEWEST_SEEDS, check_budgets, check_request
-from tutelage.pages.wording import now
+from tutelage.pages.wording import now, title
 from tutelage.report.html import write_page
 from tutelage.stats.results import DrawMetrics
 from tutelage.system.console import Console
@@ -40,7 +40,6 @@ def ladder(
     seeds: int,
     arms: Sequence[str] | None,
     curve: Sequence[int] | None,
-    hourly_price: float | None,
     cluster: Ray | None,
     quiet: bool,
 ) -> dict[str, Any]:
@@ -57,35 +56,42 @@ def ladder(
         "seeds": seeds,
         "arms": None if arms is None else list(wanted),
         "curve": None if curve is None else list(budgets),
-        "hourly_price": hourly_price,
         "engine": None if cluster is None else "ray",
         "address": None if cluster is None else cluster.address,
     }
     line = repeating_line("ladder", name, str(out), given)
     asked = Ladder(catalog, name, out, config, wanted, budgets, seeds)
-    done: dict[Draw, DrawMetrics] = {}
+    done: dict[int, DrawMetrics] = {}
     lost: list[str] = []
     content: dict[str, Any] = {}
+    heading = title("tutelage ladder", catalog.classes)
     with claimed(asked) as folder:
         console = Console(folder.events, quiet=quiet)
         for draw, result in train_draws(asked, cluster, console):
             if isinstance(result, Lost):
-                lost.append(f"{draw} (seed {draw.seed}): {result.reason}")
+                lost.append(f"draw {draw} (seed {asked.seed(draw)}): {result.reason}")
                 continue
             done[draw] = result
             if len(done) < FEWEST_SEEDS:
                 continue
-            known = [done[draw] for draw in asked.draws if draw in done]
-            page = make_page(
-                known, catalog, config, command=line, created=now(), price=hourly_price
-            )
-            content = _written(page, folder)
+            known = [done[draw] for draw in sorted(done)]
+            content = ladder_figures(known, config, command=line, created=now())
+            content["verdict"] = headline(content)
+            content["summary"] = f"{content['verdict']} {summary(content)}"
+            folder.write_json("ladder.json", content)
+            write_page(render(content, heading), folder.path / PAGE)
             if len(done) < seeds:
                 console.say(f"page of {len(done)} draws so far: {folder.path / PAGE}")
         if content:
-            _say_what_was_found(content, folder.path / PAGE, console)
+            _say_what_was_found(content, console)
+            console.point("page", folder.path / PAGE)
         if lost:
-            raise TutelageError(_in_words(lost, seeds, page=bool(content)))
+            made = f"the page is made of the other {len(done)}" if content else "there is no page"
+            raise TutelageError(
+                f"{len(lost)} of {counted(seeds, 'draw')} {were(len(lost))} lost: "
+                f"{'; '.join(lost)}; {made}. Run the same command again to make up for what is "
+                "missing"
+            )
     return content
 
 
@@ -108,32 +114,28 @@ def claimed(ladder: Ladder) -> Iterator[RunFolder]:
 
 def train_draws(
     ladder: Ladder, cluster: Ray | None, console: Console
-) -> Iterator[tuple[Draw, DrawMetrics | Lost]]:
+) -> Iterator[tuple[int, DrawMetrics | Lost]]:
     """Train the arms on all draws, on a cluster or in turn; each is given as soon as it is done."""
     if cluster is not None:
         yield from train_on_cluster(ladder, cluster, console)
         return
-    parts = [str(draw) for draw in ladder.draws]
+    parts = [f"draw {draw}" for draw in ladder.draws]
     console.progress.expect(dict.fromkeys(parts, Part()))
     for draw in ladder.draws:
         began = time.monotonic()
         result = train_draw(ladder, draw, console)
-        took = time.monotonic() - began
-        if draw.number < ladder.seeds and took > KEPT_S:
+        took, left = time.monotonic() - began, ladder.seeds - draw
+        if left and took > KEPT_S:
             console.progress.expect(dict.fromkeys(parts, Part(took, first=took)))
-            _say_what_is_left(console, took, ladder.seeds - draw.number)
+            others = in_minutes(took * left).removeprefix("about ")
+            console.say(
+                f"this draw took {in_minutes(took)}; {left} more will take about {others} (fewer "
+                "--arms or a shorter --curve take less)"
+            )
         yield draw, result
 
 
-def _written(page: LadderPage, folder: RunFolder) -> dict[str, Any]:
-    """The content of ladder.json, which is written beside the page."""
-    content = to_dict(page)
-    folder.write_json("ladder.json", content)
-    write_page(render(page), folder.path / PAGE)
-    return content
-
-
-def _say_what_was_found(content: dict[str, Any], page: Path, console: Console) -> None:
+def _say_what_was_found(content: dict[str, Any], console: Console) -> None:
     for change in content["differences"]:
         mean, low, high = (100 * part for part in (change["mean"], *change["ci95"]))
         console.say(
@@ -141,21 +143,3 @@ def _say_what_was_found(content: dict[str, Any], page: Path, console: Console) -
             f"[{low:+.1f}, {high:+.1f}]  {change['verdict']}"
         )
     console.say(content["summary"])
-    console.point("page", page)
-
-
-def _in_words(lost: Sequence[str], seeds: int, *, page: bool) -> str:
-    shown = f"the page is made of the other {seeds - len(lost)}" if page else "there is no page"
-    return (
-        f"{len(lost)} of {counted(seeds, 'draw')} {were(len(lost))} lost: {'; '.join(lost)}; "
-        f"{shown}. Run the same command again to make up for what is missing"
-    )
-
-
-def _say_what_is_left(console: Console, took: float, draws: int) -> None:
-    """Say how long the other draws will take."""
-    left = in_minutes(took * draws).removeprefix("about ")
-    console.say(
-        f"this draw took {in_minutes(took)}; {draws} more will take about {left} (fewer --arms or "
-        "a shorter --curve take less)"
-    )

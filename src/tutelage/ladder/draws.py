@@ -16,7 +16,6 @@ from typing import Any, cast
 
 from tutelage.chain.measure import predict_test
 from tutelage.chain.pipeline import Pipeline
-from tutelage.chain.plan import RunPlan
 from tutelage.chain.prepare import prepare
 from tutelage.chain.types import Run, is_round
 from tutelage.config import RunConfig
@@ -33,19 +32,8 @@ from tutelage.system.console import Console
 
 
 @dataclass(frozen=True)
-class Draw:
-    """One draw of labels."""
-
-    number: int  # from 1
-    seed: int
-
-    def __str__(self) -> str:
-        return f"draw {self.number}"
-
-
-@dataclass(frozen=True)
 class Ladder:
-    """What its draws share."""
+    """What its draws share; they are numbered from 1."""
 
     catalog: Catalog
     data: str  # what the user called the catalog
@@ -56,35 +44,38 @@ class Ladder:
     seeds: int  # how many draws
 
     @property
-    def draws(self) -> list[Draw]:
-        """All draws."""
-        first = self.config.data.seed
-        return [Draw(number, first + number - 1) for number in range(1, self.seeds + 1)]
+    def draws(self) -> range:
+        """The numbers of all draws."""
+        return range(1, self.seeds + 1)
 
-    def folder(self, draw: Draw) -> Path:
+    def seed(self, draw: int) -> int:
+        """The seed of a draw."""
+        return self.config.data.seed + draw - 1
+
+    def folder(self, draw: int) -> Path:
         """The run folder of a draw."""
-        return self.out / f"seed-{draw.seed}"
+        return self.out / f"seed-{self.seed(draw)}"
 
 
-def choose_student(ladder: Ladder, draw: Draw, console: Console) -> None:
+def choose_student(ladder: Ladder, draw: int, console: Console) -> None:
     """Choose the student that keeps the limits, and pin it for all draws; the rest is prepared."""
-    config = ladder.config.changed("data", seed=draw.seed)
+    config = ladder.config.changed("data", seed=ladder.seed(draw))
     _prepared(ladder, ladder.folder(draw), config, console).close()
 
 
-def train_draw(ladder: Ladder, draw: Draw, console: Console) -> DrawMetrics:
+def train_draw(ladder: Ladder, draw: int, console: Console) -> DrawMetrics:
     """Train and test the arms on a draw of labels, and on the fewer or more labels of the curve.
 
     The first draw also measures the latency of each model.
     """
-    console.say(f"{draw} of {ladder.seeds} (seed {draw.seed})", seed=draw.seed)
-    folder, config = ladder.folder(draw), ladder.config.changed("data", seed=draw.seed)
-    with console.progress.part(str(draw)):
-        timed = draw.number == 1
-        done = run_seed(ladder, folder, config, ladder.arms, console, timed=timed)
+    seed, folder = ladder.seed(draw), ladder.folder(draw)
+    console.say(f"draw {draw} of {ladder.seeds} (seed {seed})", seed=seed)
+    config = ladder.config.changed("data", seed=seed)
+    with console.progress.part(f"draw {draw}"):
+        done = run_seed(ladder, folder, config, ladder.arms, console, timed=draw == 1)
         done["curve"] = [_point(done, own=True)] if set(NEED) <= set(ladder.arms) else []
         for budget in ladder.budgets:
-            console.say(f"{draw}, {budget} labels per class")
+            console.say(f"draw {draw}, {budget} labels per class")
             fewer = config.changed("data", labels_per_class=budget)
             point = run_seed(ladder, folder / f"labels-{budget}", fewer, NEED, console)
             done["curve"].append(_point(point, own=False))
@@ -115,11 +106,16 @@ def run_seed(
         if not len(run.split.indices("test")):
             raise no_test(ladder.catalog)
         trained = train_arms(Pipeline(run), arms)
+        works = (run.plan.transfer, *run.plan.rounds, run.plan.student)
         result: DrawMetrics = {
             "seed": config.data.seed,
             "labeled": len(run.task.labeled),
             "notes": run.notes,
-            "plan": _in_short(run.plan),
+            "plan": {
+                "size": run.plan.size,
+                "views": run.plan.views,
+                "trainings": [{"trunk": w.trunk, "steps": w.steps, "size": w.size} for w in works],
+            },
             "versions": run.base.spec.versions,
             "arms": _test(run, trained, timed=timed),
         }
@@ -138,13 +134,6 @@ def _prepared(ladder: Ladder, out: Path, config: RunConfig, console: Console) ->
         shared=RunFolder(ladder.out),  # so that all draws train the same student
         progress=console.progress,
     )
-
-
-def _in_short(plan: RunPlan) -> dict[str, Any]:
-    """What of the plan decides on the figures."""
-    works = (plan.transfer, *plan.rounds, plan.student)
-    trainings = [{"trunk": w.trunk, "steps": w.steps, "size": w.size} for w in works]
-    return {"size": plan.size, "views": plan.views, "trainings": trainings}
 
 
 def _test(run: Run, trained: Mapping[str, TrainedArm], *, timed: bool) -> list[ArmMetrics]:

@@ -12,16 +12,8 @@ from tutelage.data.split import check_labels
 from tutelage.system.errors import TutelageError
 
 FEWEST_SEEDS = 2  # one draw has no interval
-RUNGS = (
-    "scratch",
-    "augment",
-    "probe",
-    "fine-tune",
-    "transfer",
-    "self-train",
-    "student-alone",
-    "student",
-)
+RUNGS = ("scratch", "augment", "probe", "fine-tune", "transfer", "self-train", "student-alone",
+         "student")  # fmt: skip
 """From the plainest arm to the whole chain."""
 LEFT_OUT = ("no-augmentation", "no-transfer", "no-self-train")
 """The student of the chain without one part; without distillation it is "student-alone"."""
