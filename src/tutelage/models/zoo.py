@@ -389,7 +389,7 @@ def _trunk(
     found = embedded_file(architecture)
     if found is not None:
         body = timm_body(architecture, input_size=input_size)
-        body.load_state_dict(load_embedded(architecture, found))
+        body.load_state_dict(load_embedded(architecture, found, body.state_dict()))
     else:
         body = _from_hub(architecture, input_size)
     old = getattr(body.get_classifier(), "weight", None)

@@ -14,7 +14,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from tutelage.system.files import append_line, explain
+from tutelage.system.files import append, explain
 from tutelage.system.progress import Progress
 
 # They change the reading order, so that a name can look like another one: Unicode's UAX #9.
@@ -94,7 +94,7 @@ class Console:
             return
         row = {"time": round(time.time(), 3), "event": kind, **facts}
         try:
-            append_line(self.events, json.dumps(row))
+            append(self.events, json.dumps(row).encode() + b"\n")
         except OSError as error:
             if not self._complained:  # also where quiet: it is an error
                 told = explain(error, self.events.parent)

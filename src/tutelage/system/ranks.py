@@ -9,7 +9,6 @@ lead. Imports torch only where there are several.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -156,19 +155,14 @@ def wait() -> None:
 
 
 def agreed(value: T) -> T:
-    """The lead's value, which is of JSON's types, on every rank."""
+    """The lead's value, on every rank."""
     if _current.world == 1:
         return value
-    import torch
     from torch import distributed
 
-    content = bytearray(json.dumps(value).encode()) if is_lead() else bytearray()
-    length = torch.tensor([len(content)])
-    distributed.broadcast(length, 0)
-    message = torch.frombuffer(content or bytearray(int(length)), dtype=torch.uint8)
-    distributed.broadcast(message, 0)
-    result: T = json.loads(message.numpy().tobytes())
-    return result
+    values = [value]
+    distributed.broadcast_object_list(values, 0)
+    return values[0]
 
 
 def any_of(flag: bool) -> bool:

@@ -49,24 +49,11 @@ def did_you_mean(path: Path | str) -> str:
     for part in Path(path).parts[len(found.parts) :]:
         if os.path.lexists(found / part):
             found /= part
-        elif near := _nearest_entry(part, _names(found)):
+        elif near := nearest(part, _names(found)):
             found /= near
         else:
             return ""
     return f"; did you mean {found}?"
-
-
-def _nearest_entry(part: str, names: list[str]) -> str | None:
-    """The name with the same suffix whose stem is near, or the one with the same stem.
-
-    A suffix in common does not make two names alike.
-    """
-    stem, suffix = os.path.splitext(part)
-    split = {name: os.path.splitext(name) for name in names}
-    alike = {of: name for name, (of, its) in split.items() if its.lower() == suffix.lower()}
-    if near := nearest(stem, alike):
-        return alike[near]
-    return next((name for name, (of, _) in split.items() if of == stem), None)
 
 
 def _names(folder: Path) -> list[str]:
