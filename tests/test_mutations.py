@@ -39,7 +39,7 @@ INERT: dict[str, tuple[str, str, str]] = {
     "drop_path_rate": ("chain.trained", "run.config.transfer.drop_path_rate)", "0.1)"),
     "alignment": ("chain.pool", "prior, strength=strength", "prior"),
     "out_of_class": ("chain.pool", 'run.config.self_train.out_of_class == "keep"', "False"),
-    "clusters": ("chain.rounds", 'chain.run.config.self_train.clusters == "ignore"', "False"),
+    "clusters": ("chain.stages", 'chain.run.config.self_train.clusters == "ignore"', "False"),
     "online": (
         "chain.trained",
         "        config.self_train.online,\n",

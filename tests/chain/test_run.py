@@ -42,7 +42,6 @@ from tutelage.chain import (
     evidence,
     frozen,
     keep,
-    measure,
     pipeline,
     plan,
     pool,
@@ -521,7 +520,7 @@ def test_a_round_that_loses_is_rejected_and_ends_its_kind(
     loaded = keep.load_stage(run.folder.stages / "self-train-1", "self-train-1")
     assert not loaded.accepted
     assert loaded.comparison == lost.comparison
-    metrics, tested = measure.measure(run, chain.finished)
+    metrics, tested = evidence.measure(run, chain.finished)
     assert metrics["teacher"]["name"] == metrics["final"]["name"] == "transfer"
     assert set(tested.probs) == {"probe", "transfer", "self-train-1"}
 

@@ -12,7 +12,7 @@ import tiny
 import torch
 from torch import Tensor
 
-from tutelage.chain import frozen, pipeline, rounds
+from tutelage.chain import frozen, pipeline, stages
 from tutelage.chain.machine import choose_device
 from tutelage.config import make_config
 from tutelage.data.open import read_catalog
@@ -160,7 +160,7 @@ def _observed(
     if name == "clusters":
         chain = pipeline.Pipeline(run)
         chain.stage("probe", lambda: frozen.probe(run, chain.features))
-        return _text(rounds.clusters_verdict(chain))
+        return _text(stages.clusters_verdict(chain))
     if name == "store_gb":
         return type(run.store.images).__name__
     if name == "checkpoint_seconds":

@@ -1,51 +1,132 @@
-"""What the report shows of a finished run, and the tables in the run folder."""
+"""Every stage's figures on the test images, and what the report and the tables show of a run.
+
+The test images are looked at here and nowhere else in a run.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from tutelage.chain.measure import Tested
+import numpy as np
+import torch
+from torch import Tensor
+
+from tutelage.chain.answers import evaluation_look
 from tutelage.chain.sheets import class_sheets, rounds, sheets
 from tutelage.chain.types import Finished, Run
 from tutelage.data.split import ROLES
 from tutelage.deploy.bench import onnx_latency
 from tutelage.models.classifier import count_parameters
 from tutelage.pages.wording import now, title
-from tutelage.report.model import (
-    FILES,
-    DeploymentRow,
-    PseudoRow,
-    Report,
-    StageTest,
-    Thumb,
-)
+from tutelage.report.model import FILES, DeploymentRow, PseudoRow, Report, StageTest, Thumb
 from tutelage.stats.calibrate import softmax
-from tutelage.stats.metrics import Ints
-from tutelage.stats.results import RunMetrics
+from tutelage.stats.metrics import Floats, Ints, metrics
+from tutelage.stats.results import Figures, Leakage, RunMetrics, Stage
 from tutelage.system.files import write_parquet
+from tutelage.training.loader import Rows
 
 
-def pseudo_label_table(run: Run, finished: Sequence[Finished]) -> dict[str, list[Any]]:
-    """Every pool image in every round: its label, how sure that was, and why it was used."""
-    columns: dict[str, list[Any]] = {
-        name: [] for name in ("image", "label", "confidence", "round", "accepted", "reason")
+@dataclass(frozen=True)
+class Tested:
+    """What the stages answered about the N test images."""
+
+    rows: Rows  # (N,) in the catalog, without those that were streamed and lost on the way
+    labels: Ints  # (N,)
+    probs: dict[str, Floats]  # stage -> (N, K), calibrated; empty without test images
+
+
+def predict_test(run: Run, finished: Sequence[Finished]) -> Tested:
+    """Let each stage look at the test images.
+
+    Stages that share the frozen trunk share its features: those of the model that looks at most
+    of them, which begin with the trunk's own.
+    """
+    rows = run.split.indices("test")
+    if not len(rows):
+        return Tested(rows, run.split.truth[rows], {})
+    features: Tensor | None = None
+    frozen = [done.outcome.model for done in finished if done.outcome.frozen]
+    widest = max(frozen, key=lambda model: model.num_features, default=None)
+    look = partial(evaluation_look, run.task.canvases, rows)
+    out: dict[str, Floats] = {}
+    for done in finished:
+        model = done.outcome.model
+        with run.progress(f"test, {done.name}", len(rows), "image") as tick:
+            if widest is None or not done.outcome.frozen:
+                logits = look(model, run.device, progress=tick)
+            else:
+                if features is None:
+                    features = look(widest, run.device, "features", progress=tick)
+                with torch.no_grad():
+                    logits = model.head(features[:, : model.num_features])
+        out[done.name] = softmax(logits.numpy().astype(np.float64), model.spec.temperature)
+    there = np.array([run.catalog.names[row] not in run.store.reasons for row in rows])
+    rows = rows[there]
+    probs = {name: answers[there] for name, answers in out.items()}
+    return Tested(rows, run.split.truth[rows], probs if len(rows) else {})
+
+
+def measure(run: Run, finished: Sequence[Finished]) -> tuple[RunMetrics, Tested]:
+    """The content of metrics.json, and the answers behind it."""
+    tested = predict_test(run, finished)
+    entries: list[Stage] = [
+        {
+            "name": done.name,
+            "accepted": done.accepted,
+            "seconds": round(done.seconds, 2),
+            "parameters": count_parameters(done.outcome.model),
+            "val": _held_out(run, done),
+            "test": metrics(tested.probs[done.name], tested.labels) if tested.probs else None,
+        }
+        for done in finished
+    ]
+    teachers = [entry for entry in entries if entry["accepted"] and entry["name"] != "student"]
+    teacher = teachers[-1] if teachers else None
+    final = entries[-1] if teacher is None or entries[-1]["name"] == "student" else teacher
+    leaks = leakage(run, tested)
+    return {"stages": entries, "final": final, "teacher": teacher, "leakage": leaks}, tested
+
+
+def leakage(run: Run, tested: Tested) -> Leakage:
+    """What copies there are, and each stage's figures without the copied test images."""
+    copies, labels = run.copies, tested.labels
+    leaking = copies.leaking("test")
+    clean = np.array([run.catalog.names[row] not in leaking for row in tested.rows], dtype=bool)
+    return {
+        "test": int((~clean).sum()),
+        "val": len(copies.leaking("val")),
+        "two_labels": sum(pair.contradicts for pair in copies.found),
+        "left_out": len(copies.left_out),
+        "pairs": len(copies.found),
+        "without": {name: metrics(p[clean], labels[clean]) for name, p in tested.probs.items()}
+        if clean.any() and not clean.all()
+        else {},
     }
-    names = [run.catalog.names[row] for row in run.task.pool]
-    for done, labels in rounds(finished):
-        columns["image"] += names
-        columns["label"] += [run.catalog.classes[k] for k in labels.labels]
-        columns["confidence"] += labels.confidence.tolist()
-        columns["round"] += [_number(done)] * len(names)
-        columns["accepted"] += labels.accepted.tolist()
-        columns["reason"] += labels.reasons()
-    return columns
+
+
+def _held_out(run: Run, done: Finished) -> Figures | None:
+    beliefs = done.outcome.beliefs
+    if not beliefs.known.any():
+        return None
+    probs = softmax(beliefs.judged[beliefs.known], done.outcome.model.spec.temperature)
+    return metrics(probs, run.task.judged_labels[beliefs.known])
 
 
 def write_pseudo_labels(run: Run, finished: Sequence[Finished]) -> None:
-    """Write ``pseudo_labels.parquet``; without rounds it has no rows."""
-    path, table = run.folder.path / "pseudo_labels.parquet", pseudo_label_table(run, finished)
+    """Write ``pseudo_labels.parquet``: every pool image in every round, and why it was used."""
+    names, known = [run.catalog.names[row] for row in run.task.pool], rounds(finished)
+    table = {
+        "image": names * len(known),
+        "label": [run.catalog.classes[k] for _, labels in known for k in labels.labels],
+        "confidence": [p for _, labels in known for p in labels.confidence.tolist()],
+        "round": [_number(done) for done, _ in known for _ in names],
+        "accepted": [taken for _, labels in known for taken in labels.accepted.tolist()],
+        "reason": [reason for _, labels in known for reason in labels.reasons()],
+    }
+    path = run.folder.path / "pseudo_labels.parquet"
     write_parquet(path, table, confidence="float64", round="int32", accepted="bool")
 
 
@@ -143,10 +224,6 @@ def make_report(
         deployment=deployed,
         settings=run.folder.read_json("config.json"),
         counts={role: len(run.split.indices(role)) for role in ROLES},
-        files=[name for name in FILES if _is_left(run.folder.path / name)],
+        # The card is written after the report.
+        files=[n for n in FILES if n == "MODEL_CARD.md" or (run.folder.path / n).exists()],
     )
-
-
-def _is_left(path: Path) -> bool:
-    """Whether the run leaves a file; the card is written after the report."""
-    return path.exists() or path.name == "MODEL_CARD.md"

@@ -12,7 +12,6 @@ import numpy as np
 from tutelage.chain import evidence, limits
 from tutelage.chain.clock import TENTHS
 from tutelage.chain.load import write_skipped
-from tutelage.chain.measure import measure
 from tutelage.chain.pipeline import Pipeline
 from tutelage.chain.sheets import to_review
 from tutelage.chain.types import Finished, Run
@@ -78,7 +77,7 @@ def _leave(
     told = {done.name: done.reason for done in chain.finished if done.name == "student"}
     for note in (*run.clock.notes(told), *limits.exceeded(run.config.distill, deployed)):
         run.note(note)
-    result, tested = measure(run, chain.finished)
+    result, tested = evidence.measure(run, chain.finished)
     run.folder.write_json(RESULT, result)
     for entry in result["stages"]:
         run.console.record("result", stage=entry["name"], figures=entry)

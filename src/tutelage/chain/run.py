@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tutelage.chain import rounds, stages
+from tutelage.chain import stages
 from tutelage.chain.finish import finish
 from tutelage.chain.load import given_teachers
 from tutelage.chain.pipeline import Pipeline
@@ -65,11 +65,10 @@ def teach(chain: Pipeline, *, self_training: bool) -> None:
     """Make the teacher: probe, transfer and, if asked, the planned rounds of self-training."""
     chain.stage("probe", partial(stages.probe, chain))
     chain.stage("transfer", partial(stages.transfer, chain))
-    rounds.say_features(chain)
-    if self_training and rounds.worth_it(chain):
-        for name, work in rounds.affordable(chain):
+    stages.say_features(chain)
+    if self_training and stages.worth_it(chain):
+        for name, work in stages.affordable(chain):
             chain.stage(name, partial(stages.self_train, chain, work, name))
-            rounds.say_left_out(chain)
 
 
 def teach_student(chain: Pipeline, teachers: Sequence[Classifier]) -> Finished:

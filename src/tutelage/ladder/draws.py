@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from tutelage.chain.measure import predict_test
+from tutelage.chain.evidence import predict_test
 from tutelage.chain.pipeline import Pipeline
 from tutelage.chain.prepare import prepare
 from tutelage.chain.types import Run, is_round
