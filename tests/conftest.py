@@ -1,8 +1,11 @@
 """What every test shares: its place in the order, one thread, a finished run, ``tests/support``."""
 
 import contextlib
+import hashlib
 import os
+import shutil
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,11 +15,16 @@ import pytest
 if TYPE_CHECKING:
     from tutelage.chain import pipeline, types
 
+ROOT = Path(__file__).parents[1]
+SUPPORT = ROOT / "tests" / "support"
 # The tests are imported with importmode=importlib, which leaves sys.path alone.
-sys.path.insert(0, str(Path(__file__).parent / "support"))
+sys.path.insert(0, str(SUPPORT))
 pytest.register_assert_rewrite("silent_checks")
 for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):  # a user's; huggingface_hub reads them once
     os.environ.pop(name, None)
+
+
+KEPT = 4  # finished runs, of so many states of the source
 
 
 # Files whose tests take 5 s of a core and more. Begun last, one of them would keep a process busy
@@ -132,23 +140,63 @@ def door(s3_server: Any) -> Iterator[Any]:
     s3_server.fault = None
 
 
+@contextlib.contextmanager
+def made_once(config: pytest.Config, factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder that belongs to this source and these libraries, for one process at a time.
+
+    The processes of a session share it, and so do later sessions where pytest keeps a cache.
+    """
+    from tutelage.system.files import locked
+
+    known = hashlib.sha256()
+    for path in sorted([*(ROOT / "src").rglob("*.py"), *SUPPORT.glob("*.py")]):
+        known.update(path.read_bytes())
+    for path in sorted(Path(pytest.__file__).parents[1].glob("*.dist-info")):
+        known.update(path.name.encode())
+    temporary = factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:  # a worker's own, within that of the session
+        temporary = temporary.parent
+    kept = hasattr(config, "cache")
+    places = Path(config.cache.mkdir("finished")) if kept else temporary / "finished"
+    folder = places / known.hexdigest()[:16]
+    folder.mkdir(parents=True, exist_ok=True)
+    for old in sorted(places.iterdir(), key=os.path.getmtime)[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    with (folder / "lock").open("w") as lock:
+        while locked(lock) is False:
+            time.sleep(0.05)
+        yield folder
+
+
 @pytest.fixture(scope="session")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """60 images of three coloured shapes."""
+def photos(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 images of three coloured shapes; tests only read them."""
     from shapes import write_shapes
 
-    return write_shapes(tmp_path_factory.mktemp("shapes") / "data")
+    with made_once(pytestconfig, tmp_path_factory) as folder:
+        if not (folder / "photos").exists():
+            write_shapes(folder / "begun").rename(folder / "photos")
+    return folder / "photos"
 
 
 @pytest.fixture(scope="session")
-def finished(photos: Path, own_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(
+    photos: Path,
+    own_cache: Path,
+    pytestconfig: pytest.Config,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
     """The folder of an undisturbed run on them; tests only read it."""
     from shapes import FINISHED, short_student
 
     from tutelage import api
 
-    one_thread()
-    out = tmp_path_factory.mktemp("finished") / "run"
-    with short_student():
-        api.run(photos, out, quiet=True, **FINISHED)
-    return out
+    with made_once(pytestconfig, tmp_path_factory) as folder:
+        if not (folder / "whole").exists():
+            one_thread()
+            with pytest.MonkeyPatch.context() as patch, short_student():
+                patch.setenv("TUTELAGE_CACHE", str(folder / "cache"))
+                api.run(photos, folder / "run", quiet=True, **FINISHED)
+            (folder / "whole").touch()
+        shutil.copytree(folder / "cache", own_cache, dirs_exist_ok=True)
+        return shutil.copytree(folder / "run", tmp_path_factory.mktemp("finished") / "run")
