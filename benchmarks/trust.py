@@ -1,7 +1,7 @@
 """Every trial of scale, sudden death, hostile data and failing disks.
 
 python benchmarks/trust.py --json trust.json            # the long forms: hours
-python benchmarks/trust.py --short                      # the short ones, as CI runs them: minutes
+python benchmarks/trust.py --short                      # the short ones: minutes
 
 Each is a script of this folder with a form of its own, in a process of its own; what they measure
 is appended to one file. Short forms run two at a time, but for those that must be fast. Exits with

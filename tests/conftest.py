@@ -27,11 +27,13 @@ for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):  # a user's; huggingface
 KEPT = 4  # finished runs, of so many states of the source
 
 
-# Files whose tests take 5 s of a core and more. Begun last, one of them would keep a process busy
-# while the other is done.
-LONGEST = ("test_run", "test_browser", "test_shown_commands", "test_faults", "test_docs",
-           "test_webpage", "test_api", "test_estimator", "test_command", "test_names",
-           "test_arms", "test_label_folder", "test_label_files")  # fmt: skip
+# Files whose tests take 5 s of a core and more: begun last, one of them would keep a process busy
+# while the others are done. The second and third need neither what the first makes for all, nor the
+# kernel that it compiles.
+LONGEST = ("chain/test_run", "report/test_browser", "chain/test_student", "review/test_browser",
+           "explore/test_browser", "test_shown_commands", "test_docs", "test_faults", "test_api",
+           "deploy/test_webpage", "test_estimator", "ladder/test_command", "test_names",
+           "ladder/test_arms", "deploy/test_label_files")  # fmt: skip
 
 # Files that .ci/weekly runs, and parts of the names of their quick cases, which always run: what
 # proves the checks, all architectures, the interpreted GPU kernel, other runtimes, the Ray cluster.
@@ -54,8 +56,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         quick = WEEKLY.get(item.path.relative_to(tests).as_posix())
         if quick is not None and not any(part in item.name for part in quick):
             item.add_marker(pytest.mark.weekly)
-    order = {name: place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+    order = {tests / f"{name}.py": place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
 
 
 @pytest.fixture(autouse=True)

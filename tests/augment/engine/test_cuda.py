@@ -178,10 +178,12 @@ def worst(case: Case, device: str = "cpu", batch: int | None = None) -> float:
 
 
 @pytest.fixture(scope="module")
-def interpreted() -> dict[str, Any]:
-    """The differences of all cases in the interpreter, and what the trial finds there."""
+def interpreted(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """In the interpreter: the differences of the cases that are tested, what the trial finds."""
     environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, __file__]
+    tests = [test for test in request.session.items if "interpreted" in test.fixturenames]
+    names = [t.callspec.params["name"] if hasattr(t, "callspec") else "trial" for t in tests]
+    command = [sys.executable, __file__, *names]
     child = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert child.returncode == 0, child.stderr
     found: dict[str, Any] = json.loads(child.stdout)
@@ -296,12 +298,12 @@ def test_a_gpu_is_the_default_for_its_images_and_waits_for_nothing():
     assert torch.equal(views, again)
 
 
-def main() -> None:
-    """Print what every case comes to."""
+def main(*names: str) -> None:
+    """Print what these cases come to."""
     torch.set_num_threads(1)
-    found = {name: worst(case) for name, case in CASES.items()}
-    print(json.dumps({**found, "trial": trial.fault(torch.device("cpu"))}))
+    device = torch.device("cpu")
+    print(json.dumps({n: trial.fault(device) if n == "trial" else worst(CASES[n]) for n in names}))
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])
