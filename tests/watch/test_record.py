@@ -16,7 +16,7 @@ from tutelage.deploy.runtime import OnnxModel
 from tutelage.deploy.uploads import Limits
 from tutelage.system import web
 from tutelage.system.errors import TutelageError
-from tutelage.system.files import append, await_lock
+from tutelage.system.files import append, locked
 from tutelage.watch.look import ROW, look
 from tutelage.watch.record import RecordingModel, read_record
 
@@ -136,7 +136,7 @@ def test_the_command_serves_with_it(
 def test_a_server_waits_while_another_is_in_the_middle_of_a_row(tmp_path: Path) -> None:
     file, halves = tmp_path / "rows", (b"a" * 100, b"a" * 64)
     with file.open("ab", buffering=0) as other:  # as another process that writes has it
-        await_lock(other)
+        assert locked(other)
         other.write(halves[0])
         writing = threading.Thread(target=append, args=(file, b"b" * 164, ROW.itemsize))
         writing.start()
