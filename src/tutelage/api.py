@@ -69,7 +69,7 @@ def run(
             (``train-*.tar``, ...), a .csv, .tsv, .jsonl or .parquet table with the columns image,
             label and split, a folder with such a table in it, one that Hugging Face wrote
             (``save_to_disk``, or the hub's Parquet files), or a file of labels from Label Studio,
-            CVAT, COCO, FiftyOne or Roboflow. In Python also a data set of Hugging Face or
+            CVAT, COCO or Roboflow. In Python also a data set of Hugging Face or
             torchvision, or several by their splits, as in ``{"train": a, "test": b, "unlabeled":
             c}``.
         out: the folder for all results, by default a new one: runs/1, runs/2 and so on; the same

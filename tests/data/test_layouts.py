@@ -219,7 +219,7 @@ two label columns
     x.csv: file,class,category | 1.png,ant,insect
     < x.csv
     ! ROOT/x.csv has several columns that may hold what --label-column names: class, category;
-      choose one, as in --label-column 'class'
+      keep one, or choose it, as in --label-column 'class'
 
 two label columns and the option
     1.png 2.png
@@ -263,16 +263,16 @@ cp949
     x.csv [cp949]: image,label | 1.png,개미 | 2.png,꿀벌
     < x.csv
     = train: 1 개미, 1 꿀벌
-    - ROOT/x.csv is not UTF-8 and is read as CP949 (Korean Windows), which gives '개미'; if that
-      is wrong, save it as CSV UTF-8
+    - ROOT/x.csv is not UTF-8 and is read as CP949 (Korean Windows); if names look wrong, save it
+      as CSV UTF-8
 
 windows 1252
     1.png 2.png 3.png
     x.csv [cp1252]: image,label | 1.png,Käfer | 2.png,Ölfliege | 3.png,größer
     < x.csv
     = train: 1 Käfer, 1 größer, 1 Ölfliege
-    - ROOT/x.csv is not UTF-8 and is read as Windows-1252 (Western Europe), which gives 'Käfer';
-      if that is wrong, save it as CSV UTF-8
+    - ROOT/x.csv is not UTF-8 and is read as Windows-1252 (Western Europe); if names look wrong,
+      save it as CSV UTF-8
 
 isic ids without suffix
     ISIC_images/ISIC_0001.jpg ISIC_images/ISIC_0002.jpg ISIC_images/ISIC_0003.JPG

@@ -22,7 +22,7 @@ from tutelage.system.errors import TutelageError
         (b"image,label\na.jpg,K\x81fer\n", "is not UTF-8 .*save it as CSV UTF-8"),
         (b'image,label\na.jpg,"ant\nb.jpg,bee\n', "line break.*is a quote left open"),
         (b"image,label\na.jpg,x\0y\n", "control character"),
-        (b"image,label,label\na.jpg,ant,bee\n", "column label twice"),
+        (b"image,label,label\na.jpg,ant,bee\n", "label, label; keep one"),
         (b"image,label\na.jpg,ant\na.jpg,bee\n", "listed more than once"),
         (b"\0" * 100, "lacks the column"),
         (b",".join(b"c%d" % i for i in range(100_000)), "lacks the column"),

@@ -3,7 +3,7 @@
 import pytest
 from catalogs import put
 
-from tutelage.data.textfile import TextTable, encoding_of, opened
+from tutelage.data.textfile import encoding_of, opened
 from tutelage.system.errors import TutelageError
 
 
@@ -102,12 +102,3 @@ def test_a_mark_is_believed(encoding, tmp_path):
 def test_bytes_of_no_encoding_are_refused(tmp_path):
     with pytest.raises(TutelageError, match=r"is not UTF-8 .*save it as CSV UTF-8"):
         encoding_of(put(tmp_path / "x.csv", b"\x81\x8d"))
-
-
-def test_a_guess_is_told_with_an_example(tmp_path):
-    def told(encoding, *texts):
-        return TextTable(tmp_path / "x.csv", encoding, [], [], []).guess_told(texts)
-
-    assert told("utf-8", "꿀벌") == []
-    assert "CP949 (Korean Windows), which gives '꿀벌'" in told("cp949", "ant", "꿀벌")[0]
-    assert "(Western Europe); if that is wrong" in told("cp1252", "ant")[0]

@@ -283,7 +283,7 @@ def test_a_manifest_says_that_its_labels_are_a_model_s(suffix: str, tmp_path: Pa
         by = parquet.read_table(manifest)["labelled_by"].to_pylist()
     assert by == ["tutelage pseudo-label: model by colour, threshold 0.5"] * len(expected)
     (said,) = (line for line in read_catalog(manifest).warnings if "labelled_by" in line)
-    assert "so these labels are a model's: nothing that is judged by them says" in said
+    assert "so its labels are a model's: nothing that is judged by them says" in said
 
 
 @pytest.mark.parametrize(

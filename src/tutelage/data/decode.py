@@ -28,6 +28,7 @@ SUFFIXES = (
 MAX_PIXELS = 128_000_000
 MAX_BYTES = 4 * MAX_PIXELS  # of a file: the largest image with alpha, uncompressed
 LARGE_PIXELS = 32_000_000  # larger ones are decoded one at a time, however many threads there are
+_one_at_a_time = threading.Lock()
 # Encoders write about ten. Every scan is a pass over all pixels for a few bytes ("Two Issues with
 # the JPEG Standard", libjpeg-turbo.org): 2,000 in 160 kB took a minute.
 MAX_SCANS = 100
@@ -54,6 +55,10 @@ _TURNS = {
 }
 
 
+# Of damaged metadata, mostly; ``warnings.catch_warnings`` is not for several threads.
+warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
+
+
 class UnreadableImage(TutelageError):
     """The bytes are not an image that can be shown; the message is the reason."""
 
@@ -74,8 +79,10 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     and floats have no agreed range, so their minimum maps to 0 and their maximum to 255. The result
     is uint8 (H, W, 3), or the error UnreadableImage.
     """
-    with _explained(data), _open(data) as image, _turn_of(image):
-        return _upright(image)
+    with _explained(data), _open(data) as image:
+        large = image.width * image.height > LARGE_PIXELS
+        with _one_at_a_time if large else contextlib.nullcontext():
+            return _upright(image)
 
 
 def as_pixels(image: Image.Image) -> NDArray[np.uint8]:
@@ -149,11 +156,6 @@ def _has_many_scans(jpeg: bytes) -> bool:
     return scans > MAX_SCANS
 
 
-def _turn_of(image: Image.Image) -> contextlib.AbstractContextManager[object]:
-    large = image.width * image.height > LARGE_PIXELS
-    return _large if large else contextlib.nullcontext()
-
-
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
@@ -199,8 +201,7 @@ def _eight_bits(image: Image.Image) -> NDArray[np.uint8]:
 @contextlib.contextmanager
 def _explained(data: bytes) -> Iterator[None]:
     try:
-        with _quiet:
-            yield
+        yield
     except UnreadableImage:
         raise
     except Exception as error:  # on damaged bytes decoders raise nearly every builtin exception
@@ -219,34 +220,3 @@ def _reason(data: bytes, error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "the file needs more memory than there is; scale it down"
     return f"the file is damaged: {told(error)}"
-
-
-class _Quiet:
-    """Ignore Pillow's warnings while any thread decodes.
-
-    ``warnings.catch_warnings`` swaps global state, so threads that each entered and left it
-    could restore one another's filters; here the first one in swaps and the last one out restores.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-        self._catch = warnings.catch_warnings()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._users += 1
-            if self._users == 1:
-                self._catch = warnings.catch_warnings()
-                self._catch.__enter__()
-                warnings.filterwarnings("ignore", module=r"PIL\.")
-
-    def __exit__(self, *exception: object) -> None:
-        with self._lock:
-            self._users -= 1
-            if self._users == 0:
-                self._catch.__exit__(None, None, None)
-
-
-_quiet = _Quiet()
-_large = threading.Lock()

@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from tutelage.config import TableConfig
 from tutelage.data.catalog import split_of
@@ -52,20 +51,19 @@ def find_columns(where: str, names: Sequence[str], asked: TableConfig) -> Column
             "unlabelled) and, if you like, split; --image-column can name another column (for "
             "predict, call it image)"
         )
-    said = (
-        f"{where} has no column label, so its images are unlabelled; found: {shown}; "
-        "--label-column can name another column"
-    )
     splits = [name for known in SPLIT for name in names if _fits(name, (known,))]
-    warnings = [] if label is not None else [said]
-    judged = "nothing that is judged by them says how well a model does"
-    if {"label", "confidence"} <= {*names} and any(name.startswith("p_") for name in names):
+    warnings = []
+    if label is None:
         warnings.append(
-            f"{where} looks like answers of tutelage predict, so its labels are a model's: {judged}"
+            f"{where} has no column label, so its images are unlabelled; found: {shown}; "
+            "--label-column can name another column"
         )
-    if LABELLED_BY in names:
+    predicted = {"label", "confidence"} <= {*names} and any(n.startswith("p_") for n in names)
+    if predicted or LABELLED_BY in names:
+        what = "looks like answers of tutelage predict" if predicted else f"has {LABELLED_BY}"
         warnings.append(
-            f"{where} has a column {LABELLED_BY}, so these labels are a model's: {judged}"
+            f"{where} {what}, so its labels are a model's: nothing that is judged by them says how "
+            "well a model does"
         )
     return Columns(image, label, tuple(splits), tuple(warnings))
 
@@ -106,11 +104,8 @@ def splits_in(where: str, columns: Mapping[str, list[str]]) -> list[str]:
     return []
 
 
-def check_labels(where: str, column: str | None, labels: Sequence[str]) -> list[str]:
-    """Warnings about labels that may be no classes.
-
-    TutelageError where they are amounts, each row has another, or some may mean "no label".
-    """
+def check_labels(where: str, column: str | None, labels: Sequence[str]) -> None:
+    """Refuse labels that are amounts, that differ in each row, or that may mean "no label"."""
     counts = Counter(labels)
     unlabelled = counts.pop("", 0)
     rows, mend = counts.total(), "choose the column of the classes with --label-column"
@@ -132,12 +127,6 @@ def check_labels(where: str, column: str | None, labels: Sequence[str]) -> list[
                 f"{where}: column {column} holds {label!r} in {count} rows; if that means no "
                 "label, leave these cells empty, and if it is a class, give it another name"
             )
-    if len(counts) <= max(_FEW, rows / 3) or unlabelled:
-        return []
-    return [
-        f"{where}: column {column} holds {len(counts)} classes in {rows} rows; if it is the wrong "
-        f"column, {mend}"
-    ]
 
 
 def _column(
@@ -155,22 +144,15 @@ def _column(
         usual = [name for name in fitting if name.strip().lower() == known[0]]
         fitting = usual or [name for name in fitting if _plain(name) != "id"] or fitting
     if len(fitting) > 1:
-        if len(set(fitting)) == 1:
-            raise TutelageError(f"{where} has the column {fitting[0]} twice; keep one")
         raise TutelageError(
             f"{where} has several columns that may hold what {option} names: "
-            f"{', '.join(fitting)}; choose one, as in {option} {fitting[0]!r}"
+            f"{', '.join(fitting)}; keep one, or choose it, as in {option} {fitting[0]!r}"
         )
     return fitting[0] if fitting else None
 
 
 def _fits(name: str, known: tuple[str, ...]) -> bool:
-    return _plain(name) in _all_plain(known)
-
-
-@lru_cache  # asked for each column, and a table may have many
-def _all_plain(known: tuple[str, ...]) -> frozenset[str]:
-    return frozenset(map(_plain, known))
+    return _plain(name) in map(_plain, known)
 
 
 def _plain(name: str) -> str:

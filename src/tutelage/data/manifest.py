@@ -42,12 +42,8 @@ def text_rows(path: Path, asked: TableConfig) -> Listing:
         columns = dict(zip(known, table.columns(known), strict=True))
         images = columns[found.image]
         labels = columns[found.label] if found.label is not None else [""] * len(images)
-        said = [
-            *table.warnings,
-            *found.warnings,
-            *table.guess_told((*labels, *images)),
-            *check_labels(str(path), found.label, labels),
-        ]
+        said = [*table.warnings, *found.warnings]
+    check_labels(str(path), found.label, labels)
     _check_images(path, images)
     splits = splits_in(str(path), {name: columns[name] for name in found.splits})
     return Listing(images, [], labels, splits, said)
@@ -73,7 +69,8 @@ def read_parquet(given: Given) -> Catalog:
         values, classes = table.labels(found.label)
         labels = [label_text(value, classes) for value in values]
     images = _paths(table, found.image)
-    said = [*found.warnings, *check_labels(str(path), found.label, labels)]
+    check_labels(str(path), found.label, labels)
+    said = [*found.warnings]
     texts = {
         name: [str(split or "") for split in table.column(name).to_pylist()]
         for name in found.splits

@@ -27,7 +27,6 @@ READERS: tuple[tuple[Callable[[Given], bool], Callable[[Given], Catalog | None]]
     (cvat.fits, cvat.read),
     (in_folders.is_one_hot, in_folders.read_one_hot),
     (in_folders.is_coco, in_folders.read_coco),
-    (in_folders.is_fiftyone, in_folders.read_fiftyone),
     (label_studio.fits, label_studio.read),
     (is_text, read_text),
     (is_parquet, read_parquet),
@@ -86,8 +85,7 @@ def read_catalog(data: Path | str, table: TableConfig | None = None) -> Catalog:
         keys = ", ".join([*given.json][:10] if given.keys else [type(given.json).__name__])
         raise TutelageError(
             f"{given.path} holds {'nothing' if given.json == {} else keys}; expected an export of "
-            "Label Studio (a list of tasks), COCO (images, annotations, categories) or FiftyOne "
-            "(labels, classes)"
+            "Label Studio (a list of tasks) or COCO (images, annotations, categories)"
         )
     mend = _MENDS.get(given.suffix, f"none of these: {_KNOWN}")
     raise TutelageError(f"{given.path} is {mend}")

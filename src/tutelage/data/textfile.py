@@ -32,7 +32,6 @@ class TextTable:
     """A table whose rows can be read once."""
 
     path: Path
-    encoding: str
     names: list[str]  # of its columns
     rows: Iterable[Sequence[Any]]  # texts, and in JSON lines whatever stands there
     warnings: list[str]
@@ -66,17 +65,6 @@ class TextTable:
             )
         return label_text(value)
 
-    def guess_told(self, texts: Iterable[str]) -> list[str]:
-        """A warning with one of the texts where the encoding is a guess."""
-        if self.encoding not in _GUESSES:
-            return []
-        example = next((text for text in texts if not text.isascii()), "")
-        return [
-            f"{self.path} is not UTF-8 and is read as {_GUESSES[self.encoding]}"
-            f"{f', which gives {example!r:.80}' if example else ''}; "
-            "if that is wrong, save it as CSV UTF-8"
-        ]
-
 
 @contextmanager
 def opened(path: Path) -> Iterator[TextTable]:
@@ -88,7 +76,13 @@ def opened(path: Path) -> Iterator[TextTable]:
     read = _json_lines if path.suffix.lower() == ".jsonl" else _csv
     try:
         with open(path, encoding=encoding, newline="") as file:
-            yield TextTable(path, encoding, *read(path, file))
+            table = TextTable(path, *read(path, file))
+            if encoding in _GUESSES:
+                table.warnings.append(
+                    f"{path} is not UTF-8 and is read as {_GUESSES[encoding]}; if names look "
+                    "wrong, save it as CSV UTF-8"
+                )
+            yield table
     except csv.Error as error:  # a cell of more than csv.field_size_limit
         raise TutelageError(
             f"{path} is not a readable CSV file: {error}; is a quote left open?"

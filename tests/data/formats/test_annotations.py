@@ -16,7 +16,7 @@ from tutelage.system.errors import TutelageError
         (b"{", "is not readable JSON"),
         (b"[" * 100_000, "is not readable JSON"),
         (b"\xff\xfe{}", "is not readable JSON"),
-        (b"3", "holds int; expected an export of Label Studio .a list of tasks., COCO"),
+        (b"3", "holds int; expected an export of Label Studio .a list of tasks. or COCO"),
         (b"{}", "holds nothing; expected"),
         (b'{"a": 1, "labels": []}', "holds a, labels; expected"),
         (b"1" * 10_000, "is not readable JSON"),

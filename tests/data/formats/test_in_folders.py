@@ -1,4 +1,4 @@
-"""COCO's JSON, where each image has one category; FiftyOne's labels.json; Roboflow's table."""
+"""COCO's JSON, where each image has one category, and Roboflow's table."""
 
 import json
 
@@ -103,52 +103,6 @@ def test_wrong_shapes_are_said_with_their_place(tmp_path, change, message):
     put(tmp_path / "a.jpg")
     with pytest.raises(TutelageError, match=message):
         read_catalog(saved(tmp_path / "c.json", coco(("a.jpg", 7)) | change))
-
-
-# --- FiftyOne
-
-
-def fiftyone(folder, labels, classes=None):
-    content = {"labels": labels} | ({} if classes is None else {"classes": classes})
-    return saved(folder / "labels.json", content)
-
-
-def test_targets_are_numbers_of_classes_or_class_names(tmp_path):
-    for name in ("a.jpg", "in/b.c.png", "d.jpg"):
-        put(tmp_path / "data" / name)
-    want = {"data/a.jpg": ("dog", "train"), "data/in/b.c.png": ("cat", "train"),
-            "data/d.jpg": (None, "train")}  # fmt: skip
-    path = fiftyone(tmp_path, {"a": 1, "in/b.c": 0, "d": None}, ["cat", "dog"])
-    assert by_name(read_catalog(path)) == by_name(read_catalog(tmp_path)) == want
-    sure = {"label": "cat", "confidence": 0.9}
-    path = fiftyone(tmp_path, {"a": "dog", "in/b.c": sure, "d": None})
-    assert by_name(read_catalog(path)) == want
-
-
-def test_an_id_that_fits_two_images_is_refused(tmp_path):
-    put(tmp_path / "data/a.jpg")
-    put(tmp_path / "data/a.png")
-    with pytest.raises(TutelageError, match=r"data/a may be data/a.jpg or data/a.png"):
-        read_catalog(fiftyone(tmp_path, {"a": "dog"}))
-
-
-@pytest.mark.parametrize(
-    ("labels", "classes", "message"),
-    [
-        ({"a": 2}, ["cat", "dog"], "label of a is 2; expected 0 to 1"),
-        ({"a": -1}, ["cat", "dog"], "label of a is -1; expected 0 to 1"),
-        ({"a": 2}, None, "label of a is 2; expected a text"),
-        ({"a": 0}, "cat", "classes is .cat.; expected a list"),
-        ({"a": 0}, [1], r"classes\[0\] is 1; expected a text"),
-        ({"a": ["x", "y"]}, None, r"several labels \(first: data/a.jpg: x, y\)"),
-        ({"a": [{"label": "x", "bounding_box": [0, 0, 1, 1]}]}, None, "bounding_box: this is dete"),
-        ({}, None, "lists no images"),
-    ],
-)
-def test_what_is_wrong_with_labels_json_is_said_with_its_place(tmp_path, labels, classes, message):
-    put(tmp_path / "data/a.jpg")
-    with pytest.raises(TutelageError, match=message):
-        read_catalog(fiftyone(tmp_path, labels, classes))
 
 
 # --- Roboflow

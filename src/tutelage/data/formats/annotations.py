@@ -38,17 +38,13 @@ class Annotations:
     warnings: list[str] = field(default_factory=list)
 
 
-def files_called(name: str, given: Given, beside: str = ".") -> list[tuple[Path, str]]:
-    """The file of this name in a folder, or that of each split, with the split's folder.
-
-    ``beside`` is a folder that has to lie beside it.
-    """
+def files_called(name: str, given: Given) -> list[tuple[Path, str]]:
+    """The file of this name in a folder, or that of each split, with the split's folder."""
     if not given.is_folder:
         return []
     splits = sorted(home for home in given.path.iterdir() if split_of(home.name))
     for homes, below in (([given.path], False), (splits, True)):
-        found = [home for home in homes if (home / name).is_file() and (home / beside).is_dir()]
-        if found:
+        if found := [home for home in homes if (home / name).is_file()]:
             return [(home / name, home.name if below else "") for home in found]
     return []
 

@@ -1,4 +1,4 @@
-"""Files that lie beside their images: COCO's JSON, Roboflow's table, FiftyOne's labels.json.
+"""Files that lie beside their images: COCO's JSON and Roboflow's table.
 
 They lie in one folder, or in one for each split.
 """
@@ -6,7 +6,7 @@ They lie in one folder, or in one for each split.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from tutelage.data import textfile
@@ -22,7 +22,7 @@ from tutelage.data.listing import Given
 from tutelage.system.errors import TutelageError
 from tutelage.system.words import are, counted
 
-_COCO, _ONE_HOT, _FIFTYONE = "_annotations.coco.json", "_classes.csv", "labels.json"
+_COCO, _ONE_HOT = "_annotations.coco.json", "_classes.csv"
 _IMAGE = "filename"  # of Roboflow's columns; each other one is a class
 
 
@@ -133,53 +133,3 @@ def _of_one_hot(file: Given) -> Annotations:
         labels = frozenset(name for name, value in row.items() if value == "1")
         found.images.append(Annotated(image, labels))
     return found
-
-
-def is_fiftyone(given: Given) -> bool:
-    """Whether this is the labels.json of an image classification data set of FiftyOne."""
-    held = isinstance((given.json or {}).get("labels"), dict) if given.keys else False
-    return held or bool(files_called(_FIFTYONE, given, beside="data"))
-
-
-def read_fiftyone(given: Given) -> Catalog:
-    """The catalog of a ``labels.json`` beside a folder ``data`` with the images.
-
-    TutelageError where a shape is wrong, a number is beyond the classes, or there are boxes.
-    """
-    return read_files(given, files_called(_FIFTYONE, given, beside="data"), _of_fiftyone)
-
-
-def _of_fiftyone(file: Given) -> Annotations:
-    path, content = file.path, expect(file.json, dict, str(file.path))
-    classes, names = content.get("classes"), None
-    if classes is not None:
-        names = [
-            expect(name, str, f"{path}: classes[{place}]")
-            for place, name in enumerate(expect(classes, list, f"{path}: classes"))
-        ]
-    return Annotations(
-        [  # images are named by their paths in ``data``, without a suffix
-            Annotated(f"data/{image}", _labels(target, names, f"{path}: the label of {image}"))
-            for image, target in expect(content.get("labels"), dict, f"{path}: labels").items()
-        ]
-    )
-
-
-def _labels(target: Any, names: Sequence[str] | None, where: str) -> frozenset[str]:
-    """The labels in one target: a number, a text, an object around either, or a list of these."""
-    if target is None:
-        return frozenset()
-    if isinstance(target, list):
-        return frozenset[str]().union(*(_labels(part, names, where) for part in target))
-    if isinstance(target, dict):
-        if "bounding_box" in target:
-            raise TutelageError(
-                f"{where} has a bounding_box: this is detection, and tutelage classifies whole "
-                "images; export a field of Classification labels"
-            )
-        return _labels(target.get("label"), names, where)
-    if isinstance(target, int) and names is not None:
-        if not 0 <= target < len(names):
-            raise TutelageError(f"{where} is {target}; expected 0 to {len(names) - 1}")
-        return frozenset([names[target]])
-    return frozenset([expect(target, str, where)])
