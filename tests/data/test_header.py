@@ -34,7 +34,7 @@ def test_some_names_count_before_others(names, found):
     [
         (["x", "label"], {}, "t lacks the column image; found: x, label.*--image-column can name"),
         (["x"], {}, "lacks the column image; found: x.*--image-column can"),
-        (["file", "path", "label"], {}, "several columns .* --image-column .*: file, path; keep one"),
+        (["file", "path", "label"], {}, "several columns .* --image-column .*: file, path; keep"),
         (["image", "class", "target"], {}, "as in --label-column 'class'"),
         (["image", "label", "label"], {}, "several columns .*: label, label; keep one"),
         (["image", "x"], {"label_column": "y"}, r"no column y \(--label-column\); found: image, x"),
