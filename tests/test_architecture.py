@@ -41,8 +41,8 @@ TORCH_FREE = (
     "deploy.label_files", "deploy.predict", "deploy.pseudo_label", "deploy.runtime",
     "deploy.serve", "deploy.uploads",
     "explore.request", "ladder.request", "models.folder",
-    "review.app", "review.deciding", "review.ending",
-    "pages", "review.items", "review.suggested", "stats.calibrate", "stats.shift",
+    "review.app", "review.deciding",
+    "pages", "review.items", "stats.calibrate", "stats.shift",
     "stats.intervals", "stats.label_errors", "stats.metrics",
     "stats.pseudo_labels", "stats.suggest", "stats.two_sample", "stats.unknown", "system", "watch",
 )  # fmt: skip

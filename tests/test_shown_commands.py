@@ -36,7 +36,7 @@ from tutelage.data.open import read_catalog
 from tutelage.deploy import webpage
 from tutelage.ladder import draws
 from tutelage.models import zoo
-from tutelage.review.suggested import is_suggested, read_suggested
+from tutelage.review.items import is_suggested, read_suggested
 from tutelage.stats.metrics import metrics
 from tutelage.system import web
 

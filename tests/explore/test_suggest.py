@@ -25,8 +25,7 @@ from tutelage.data.decisions import FILE, Decision, Decisions
 from tutelage.data.open import open_data
 from tutelage.explore import suggest
 from tutelage.models.folder import load_model
-from tutelage.review.items import Items
-from tutelage.review.suggested import open_suggested
+from tutelage.review.items import Items, open_suggested
 from tutelage.stats.suggest import Suggestion
 from tutelage.system.errors import TutelageError
 

@@ -9,9 +9,7 @@ import pytest
 
 from tutelage import cli
 from tutelage.data.decisions import FILE, PAGE, Decision, Decisions
-from tutelage.review.ending import after_labelling, after_review
-from tutelage.review.items import open_run
-from tutelage.review.suggested import open_suggested
+from tutelage.review.items import after_labelling, after_review, open_run, open_suggested
 from tutelage.system import web
 
 ANT, BEE = Decision("03.jpg", "relabel", "ant", new=True), Decision("01.jpg", "accept", "bee")

@@ -10,7 +10,7 @@ from reviewing import decide, items_of, opened
 from starlette.testclient import TestClient
 
 from tutelage.data.decisions import FILE, Decision, Decisions, read_decisions
-from tutelage.review.suggested import Suggested, is_suggested, open_suggested, read_suggested
+from tutelage.review.items import Suggested, is_suggested, open_suggested, read_suggested
 from tutelage.system.errors import TutelageError
 
 

@@ -37,9 +37,14 @@ from tutelage.pages.wording import now
 from tutelage.report.html import THUMB_SIDE, encode_sheets, write_page
 from tutelage.report.model import Sheet, Thumb
 from tutelage.review.app import open_items, serve_page
-from tutelage.review.ending import after_labelling, page_line
-from tutelage.review.items import next_run
-from tutelage.review.suggested import FACTS, Suggested, read_suggested
+from tutelage.review.items import (
+    SUGGESTED,
+    Suggested,
+    after_labelling,
+    next_run,
+    page_line,
+    read_suggested,
+)
 from tutelage.stats.metrics import Floats
 from tutelage.stats.suggest import first_to_label
 from tutelage.system.console import Console
@@ -219,7 +224,7 @@ def figures(data: LoadedData, choice: Choice) -> dict[str, Any]:
 
 def _write(folder: RunFolder, data: LoadedData, choice: Choice, content: dict[str, Any]) -> None:
     """Write the figures, which pin the choice, then the list and the sheet made from them."""
-    folder.write_json(FACTS, content)
+    folder.write_json(SUGGESTED, content)
     rows = [("image", "rank", "why"), *(tuple(row.values()) for row in content["suggested"])]
     text = "".join(map(csv_line, rows))
     write_atomically(folder.path / TABLE, text.encode("utf-8", "backslashreplace"))

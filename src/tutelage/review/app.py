@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import secrets
 import webbrowser
 from pathlib import Path
@@ -20,24 +19,28 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from tutelage import pages
 from tutelage.data.decisions import FILE, Decision, Decisions, served_at
 from tutelage.data.decode import UnreadableImage
 from tutelage.data.open import Data, open_data
 from tutelage.review.deciding import Deciding
-from tutelage.review.ending import after_review
-from tutelage.review.items import LABELLING, Items, open_run
-from tutelage.review.suggested import is_suggested, open_suggested
+from tutelage.review.items import (
+    LABELLING,
+    Items,
+    after_review,
+    is_suggested,
+    open_run,
+    open_suggested,
+)
 from tutelage.system import web
 from tutelage.system.errors import TutelageError
 
-_NUMBER = re.compile("[0-9]{1,9}")
-PAGE_ITEMS = 60  # items in one answer
 SIDES = {"small": 256, "large": 1600, "full": 65_535}  # most pixels of a side; a JPEG has no more
 BODY_BYTES = 200_000
 POLICY = (
@@ -109,43 +112,42 @@ def make_app(items: Items, decisions: Decisions, *, title: str, port: int, token
     return Starlette(
         routes=routes,
         middleware=[Middleware(_Guard, port=port, token=token)],
-        exception_handlers={HTTPException: _refusal, TutelageError: _failure},
+        exception_handlers={HTTPException: _failure, TutelageError: _failure},
     )
 
 
-class _Guard:
+class _Guard(BaseHTTPMiddleware):
     """Lets through only requests of a page that this start of the server has served."""
 
     def __init__(self, app: ASGIApp, *, port: int, token: str) -> None:
-        self._app = app
+        super().__init__(app)
         self._token = token
         self._hosts = {f"127.0.0.1:{port}", f"localhost:{port}"}
         self._cookie = f"tutelage-review-{port}"  # browsers share cookies between ports
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        request, headers = Request(scope), dict(HEADERS)
-        refusal = self._refuse(request)
-        if refusal is None and self._brings_token(request):
-            cookie = f"{self._cookie}={self._token}; Path=/; HttpOnly; SameSite=Strict"
-            headers["Set-Cookie"] = cookie
-        await (refusal or self._app)(scope, receive, _with_headers(send, headers))
+    async def dispatch(self, request: Request, answer: RequestResponseEndpoint) -> Response:
+        if refusal := self._refuse(request):
+            status, words = refusal
+            response: Response = PlainTextResponse(f"{words}\n", status)
+        else:
+            response = await answer(request)
+            if self._brings_token(request):
+                cookie = f"{self._cookie}={self._token}; Path=/; HttpOnly; SameSite=Strict"
+                response.headers["Set-Cookie"] = cookie
+        response.headers.update(HEADERS)
+        return response
 
-    def _refuse(self, request: Request) -> Response | None:
+    def _refuse(self, request: Request) -> tuple[int, str] | None:
         host = request.headers.get("host", "")
         if host not in self._hosts:
-            return _text(421, "this server answers on its own loopback address only")
+            return 421, "this server answers on its own loopback address only"
         if request.method not in ("GET", "HEAD", "POST"):
-            return _text(405, "GET, HEAD or POST")
+            return 405, "GET, HEAD or POST"
         if request.method == "POST" and request.headers.get("origin") != f"http://{host}":
-            return _text(403, "decisions are taken from this server's own page only")
+            return 403, "decisions are taken from this server's own page only"
         known = self._is_token(request.cookies.get(self._cookie, ""))
         if not (known or self._brings_token(request)):
-            return _text(
-                403, "open the address that tutelage review printed: it holds this start's token"
-            )
+            return 403, "open the address that tutelage review printed: it holds this start's token"
         return None
 
     def _brings_token(self, request: Request) -> bool:
@@ -154,17 +156,6 @@ class _Guard:
 
     def _is_token(self, text: str) -> bool:
         return secrets.compare_digest(text.encode(), self._token.encode())
-
-
-def _with_headers(send: Send, headers: dict[str, str]) -> Send:
-    added = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-
-    async def sending(message: Message) -> None:
-        if message["type"] == "http.response.start":
-            message = {**message, "headers": [*message.get("headers", []), *added]}
-        await send(message)
-
-    return sending
 
 
 class _Review:
@@ -218,10 +209,11 @@ class _Review:
 
     def items(self, request: Request) -> Response:
         """What the page shows of some items."""
-        texts = request.query_params.get("ids", "").split(",")
-        if len(texts) > PAGE_ITEMS or not all(_NUMBER.fullmatch(text) for text in texts):
-            raise HTTPException(400, f"ids must be 1 to {PAGE_ITEMS} numbers")
-        return JSONResponse({"items": self._deciding.described([int(text) for text in texts])})
+        try:
+            ids = [int(text) for text in request.query_params.get("ids", "").split(",")]
+        except ValueError as error:
+            raise HTTPException(400, "ids must be numbers") from error
+        return JSONResponse({"items": self._deciding.described(ids)})
 
     async def decide(self, request: Request) -> Response:
         """Make a decision, or take one back; it is on the disk before the answer is sent."""
@@ -256,14 +248,8 @@ async def _json_body(request: Request) -> dict[str, Any]:
     return body
 
 
-def _text(status: int, text: str) -> Response:
-    return Response(text + "\n", status_code=status, media_type="text/plain")
-
-
-async def _refusal(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return JSONResponse({"error": error.detail}, status_code=error.status_code)
-
-
 async def _failure(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": str(error)}, status_code=500)
+    status, words = 500, str(error)
+    if isinstance(error, HTTPException):
+        status, words = error.status_code, error.detail
+    return JSONResponse({"error": words}, status_code=status)

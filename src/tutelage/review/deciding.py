@@ -7,26 +7,15 @@ was lost, changes nothing either.
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
 from typing import Any
 
 from starlette.exceptions import HTTPException
 
 from tutelage.data.catalog import why_no_class
-from tutelage.data.decisions import Action, Decision, Decisions
+from tutelage.data.decisions import Decision, Decisions
 from tutelage.review.items import Items, said
 
 AT_ONCE = 1000  # images in one request
-
-
-@dataclass(frozen=True)
-class _Step:
-    """What one key decided, about one image or several; it is taken back as one."""
-
-    action: Action
-    label: str | None  # None also where each image keeps the label that it is shown with
-    new: bool
-    items: list[int]  # those that are on the disk
 
 
 class Deciding:
@@ -37,7 +26,9 @@ class Deciding:
         self._decisions = decisions
         self._file = str(decisions.path.resolve())
         self._lock = threading.Lock()  # one request at a time
-        self._steps: list[_Step] = []  # of this start, the latest last
+        # What each key of this start decided, the latest last: about one image or several, taken
+        # back as one. The label is None also where each image keeps the one that it is shown with.
+        self._steps: list[dict[str, Any]] = []
         made = (d.label for d in decisions.standing.values() if d.label is not None)
         # A page's keys must not change their meaning: a class stays until the server ends.
         self.classes = [*dict.fromkeys([*items.classes, *made])]
@@ -129,27 +120,28 @@ class Deciding:
         return missing
 
     def _save(self, decisions: list[Decision], body: dict[str, Any]) -> None:
-        step = _Step(body["action"], body.get("label"), body.get("new") is True, [])
+        ids: list[int] = []  # those that are on the disk
+        new = body.get("new") is True
         for decision in decisions:
             self._decisions.decide(decision)
-            if not step.items:  # now, since the next one may find the disk full
-                self._steps.append(step)
-            step.items.append(self._items.by_name[decision.image])
+            if not ids:  # now, since the next one may find the disk full
+                step = {"action": body["action"], "label": body.get("label"), "new": new}
+                self._steps.append({**step, "ids": ids})
+            ids.append(self._items.by_name[decision.image])
             if decision.label is not None and decision.label not in self.classes:
                 self.classes.append(decision.label)
 
     def _undo(self) -> dict[str, Any] | None:
         """Take back the last step, or the last decision of an earlier start; None without one."""
         if self._steps:
-            step = self._steps[-1]
-            items = [*step.items]
-            while step.items:
-                self._decisions.undo(self._items.name(step.items[-1]))
-                step.items.pop()
+            left = self._steps[-1]["ids"]
+            step = {**self._steps[-1], "ids": [*left]}
+            while left:
+                self._decisions.undo(self._items.name(left[-1]))
+                left.pop()
             self._steps.pop()
-        elif earlier := self._decisions.undo():
-            items = [i for i in [self._items.by_name.get(earlier.image)] if i is not None]
-            step = _Step(earlier.action, earlier.label, earlier.new, [])
-        else:
+            return step
+        if (earlier := self._decisions.undo()) is None:
             return None
-        return {"action": step.action, "label": step.label, "new": step.new, "ids": items}
+        ids = [i for i in [self._items.by_name.get(earlier.image)] if i is not None]
+        return {"action": earlier.action, "label": earlier.label, "new": earlier.new, "ids": ids}

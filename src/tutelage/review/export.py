@@ -13,10 +13,11 @@ import re
 import shlex
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 from urllib.parse import quote
+from xml.etree import ElementTree
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
@@ -41,7 +42,6 @@ _FILES: dict[Format, str] = {
     "cvat": "cvat.xml",
     "csv": "labels.csv",
 }
-_SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "TIFF": ".tif", "WEBP": ".webp", "BMP": ".bmp"}
 _NO_FRAME = 10**9  # CVAT takes the id for a frame's number where no image of a task has the name
 
 
@@ -54,8 +54,8 @@ class Exported:
     split: str
     label: str | None  # that a person gave it
     rejected: bool  # a person decided that it is of no use
-    answer: str | None = None  # of the model, which did not learn from the label
-    confidence: float | None = None
+    answer: str | None  # of the model, which did not learn from the label
+    confidence: float | None
 
 
 def export(run: Path, items: Items, format: Format, out: Path | None) -> None:
@@ -65,14 +65,10 @@ def export(run: Path, items: Items, format: Format, out: Path | None) -> None:
     """
     out = out or run / _FILES[format]
     refuse_existing(out, _beside(out), *([_config(out)] if format != "csv" else []))
-    catalog, rejected = _decided(run, items)
+    decided = _decided(run, items)
     files = _files(items.catalog, _beside(out), skipped=read_skipped(run).keys())
-    rows = [
-        replace(row, rejected=row.name in rejected)
-        for row in _rows(items, catalog, files)
-        if row.name in files
-    ]
-    classes = in_class_order({*catalog.classes, *items.classes})
+    rows = _rows(items, decided, files)
+    classes = in_class_order({*decided.classes, *items.classes})
     if not classes and format != "csv":
         raise TutelageError(
             f"{run} knows no classes to choose from; repeat tutelage suggest with --classes, or "
@@ -90,31 +86,37 @@ def export(run: Path, items: Items, format: Format, out: Path | None) -> None:
     print("\n".join(said))
 
 
-def _decided(run: Path, items: Items) -> tuple[Catalog, set[str]]:
-    """The data with all that was decided about it, and the images that are of no use."""
+def _decided(run: Path, items: Items) -> Catalog:
+    """The data with all that was decided about it, without the images that are of no use."""
     earlier = RunFolder(run).request().get("settings", {}).get("data", {}).get("decisions")
     own = str(run) if (run / FILE).is_file() and read_decisions(run) else None
-    setting = ",".join(place for place in (earlier, own) if place) or None
-    decided = apply_decisions(items.catalog, setting)
-    return decided, {*items.catalog.names} - {*decided.names}
+    places = ",".join(place for place in (earlier, own) if place)
+    return apply_decisions(items.catalog, places or None)
 
 
 def _rows(items: Items, decided: Catalog, files: dict[str, str]) -> list[Exported]:
     """Every image whose file is known: those to label next, and then in the catalog's order."""
-    names = [*decided.classes, None]
+    names, catalog = [*decided.classes, None], items.catalog
     labels = {name: names[label] for name, label in zip(decided.names, decided.labels, strict=True)}
-    catalog = items.catalog
+    answers = {
+        items.name(item): (answer, float(items.confidence[item]))
+        for item, answer in enumerate(items.labels)
+        if answer is not None
+    }
     rows = {
-        name: Exported(name, files[name], str(catalog.splits[i]), labels.get(name), False)
-        for i, name in enumerate(catalog.names)
+        name: Exported(
+            name,
+            files[name],
+            split,
+            labels.get(name),
+            name not in labels,
+            *answers.get(name, (None, None)),
+        )
+        for name, split in zip(catalog.names, catalog.splits.tolist(), strict=True)
         if name in files
     }
-    for item, answer in enumerate(items.labels):
-        name, confidence = items.name(item), items.confidence[item]
-        if name in rows and answer is not None:
-            rows[name] = replace(rows[name], answer=answer, confidence=float(confidence))
-    ranked = [item for item in np.argsort(items.ranks, kind="stable") if items.ranks[item] >= 0]
-    first = [items.name(int(item)) for item in ranked]
+    order = np.argsort(items.ranks, kind="stable")
+    first = [items.name(int(item)) for item in order if items.ranks[item] >= 0]
     return [rows[name] for name in dict.fromkeys([*first, *rows]) if name in rows]
 
 
@@ -159,10 +161,9 @@ def _file_name(name: str, index: int, content: bytes) -> str:
     if is_image(safe):
         return safe
     try:
-        kind = Image.open(io.BytesIO(content)).format or ""
+        return f"{safe}.{Image.open(io.BytesIO(content)).format}".lower()
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        kind = ""
-    return safe + _SUFFIXES.get(kind, ".img")
+        return f"{safe}.img"
 
 
 def _root(rows: Sequence[Exported]) -> Path:
@@ -246,19 +247,23 @@ def _cvat(
     """Tags for the labels, and for the model's answers tags of labels of their own."""
     marks = {split: mark for mark, split in SPLITS.items()}
     labels = [*classes, *(name + PREDICTED for name in classes), OF_NO_USE, *SPLITS]
-    lines = ['<?xml version="1.0" encoding="utf-8"?>', "<annotations>", "  <version>1.1</version>"]
-    lines += ["  <meta><task><labels>"]
-    lines += [f"    <label><name>{_escaped(name)}</name></label>" for name in labels]
-    lines += ["  </labels></task></meta>"]
+    root_of_tree = ElementTree.Element("annotations")
+    ElementTree.SubElement(root_of_tree, "version").text = "1.1"
+    meta = ElementTree.SubElement(root_of_tree, "meta")
+    known = ElementTree.SubElement(ElementTree.SubElement(meta, "task"), "labels")
+    for name in labels:
+        ElementTree.SubElement(ElementTree.SubElement(known, "label"), "name").text = name
     for number, row in enumerate(rows, start=_NO_FRAME):
         tags = [row.label] if row.label is not None else []
         tags += [row.answer + PREDICTED] if row.answer is not None else []
         tags += [OF_NO_USE] if row.rejected else []
         tags += [marks[row.split]] if row.split in marks else []
-        lines.append(f'  <image id="{number}" name={quoteattr(_inside(row, root))}>')
-        lines += [f"    <tag label={quoteattr(tag)}></tag>" for tag in tags]
-        lines.append("  </image>")
-    write_atomically(out, "\n".join([*lines, "</annotations>", ""]))
+        about = {"id": str(number), "name": _inside(row, root)}
+        image = ElementTree.SubElement(root_of_tree, "image", about)
+        for tag in tags:
+            ElementTree.SubElement(image, "tag", label=tag)
+    ElementTree.indent(root_of_tree)
+    write_atomically(out, ElementTree.tostring(root_of_tree, "utf-8", xml_declaration=True))
     constructor = [{"name": name, "type": "tag", "attributes": []} for name in labels]
     write_atomically(_config(out), json.dumps(constructor, indent=1, ensure_ascii=False) + "\n")
     return [
@@ -308,7 +313,3 @@ def _beside(out: Path) -> Path:
 def _config(out: Path) -> Path:
     """The labels as the tool wants them: the labelling interface, or CVAT's constructor."""
     return out.with_name(f"{out.stem}-labels{'.xml' if out.suffix == '.json' else '.json'}")
-
-
-def _escaped(text: str) -> str:
-    return quoteattr(text)[1:-1]

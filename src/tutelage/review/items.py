@@ -1,8 +1,10 @@
-"""The images that a person may decide about, and those that a run left. Imports no torch."""
+"""The images that a person may decide about, and the commands that come next. Imports no torch."""
 
 from __future__ import annotations
 
 import io
+import shlex
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,12 +18,13 @@ from tutelage.data.catalog import Catalog
 from tutelage.data.columns import open_parquet, undamaged
 from tutelage.data.decisions import Decision
 from tutelage.data.decode import decode
+from tutelage.data.open import is_in_memory
 from tutelage.data.runfolder import RunFolder, catalog_of, command_line
 from tutelage.stats.label_errors import CUT
 from tutelage.system.errors import TutelageError
 from tutelage.system.words import are, counted, did_you_mean
 
-TABLE, FACTS = "review.parquet", "review.json"
+TABLE, FACTS, SUGGESTED = "review.parquet", "review.json", "suggest.json"
 VIEWS = {
     "next": "Unlabelled images, first those like many others that the teacher is unsure of. "
     "It may be sure of the last ones.",
@@ -138,24 +141,20 @@ def open_run(folder: Path, catalog: Catalog | None = None, data: str = "") -> It
     if not (folder / "config.json").is_file():
         if inside := sorted(str(path.parent) for path in folder.glob("*/config.json")):
             more = ", ..." * (len(inside) > SHOWN)
-            raise TutelageError(
-                f"{folder} is no run folder; give one of those in it: "
-                f"{', '.join(inside[:SHOWN])}{more}"
-            )
-        raise TutelageError(
-            f"{folder} is no run folder; tutelage review needs one, such as the --out of "
-            f"tutelage run{'' if folder.exists() else did_you_mean(folder)}"
-        )
+            mend = f"give one of those in it: {', '.join(inside[:SHOWN])}{more}"
+        else:
+            mend = "tutelage review needs one, such as the --out of tutelage run"
+            mend += "" if folder.exists() else did_you_mean(folder)
+        raise TutelageError(f"{folder} is no run folder; {mend}")
     table, facts = folder / TABLE, folder / FACTS
     if not (table.is_file() and facts.is_file()):
         raise TutelageError(
             f"{folder} has nothing to review: the run is unfinished (repeat its command to "
-            "continue it), made by distill or ladder, or older than the review (train it again)"
+            "continue it), or made by distill or ladder"
         )
-    catalog = data_of(folder, catalog, data)
     with undamaged(table):
         columns = open_parquet(table).read().to_pydict()
-    rows = rows_of(catalog, columns.get("image", []), folder)
+    catalog, rows = _found(folder, columns.get("image", []), catalog, data)
     content = RunFolder(folder).read_json(FACTS)
     try:
         ranks = [-1 if rank is None else rank for rank in columns["next"]]
@@ -181,29 +180,91 @@ def open_run(folder: Path, catalog: Catalog | None = None, data: str = "") -> It
         ) from error
 
 
-def data_of(folder: Path, catalog: Catalog | None, data: str) -> Catalog:
-    """The data that a folder was made from: ``catalog``, if ``data``, its name, is the same."""
-    if catalog is None:
-        return catalog_of(folder)
+@dataclass(frozen=True)
+class Suggested:
+    """The n images that ``tutelage suggest`` chose, the first to label first."""
+
+    images: tuple[str, ...] = ()  # (n,) names in the catalog
+    why: tuple[str, ...] = ()  # (n,)
+    classes: tuple[str, ...] = ()  # that they may have, as far as they were named
+
+    def to_rows(self) -> list[dict[str, Any]]:
+        """The choice as ``suggest.json`` and ``suggested.csv`` have it."""
+        pairs = enumerate(zip(self.images, self.why, strict=True), start=1)
+        return [{"image": image, "rank": rank, "why": why} for rank, (image, why) in pairs]
+
+
+def is_suggested(folder: Path) -> bool:
+    """Whether ``tutelage suggest`` made a folder."""
+    made = (folder / "config.json").is_file()
+    return made and RunFolder(folder).request()["command"] == "suggest"
+
+
+def read_suggested(folder: Path) -> Suggested:
+    """What was chosen; nothing where no choice was made yet."""
+    if not (folder / SUGGESTED).is_file():
+        return Suggested()
+    content = RunFolder(folder).read_json(SUGGESTED)
+    try:
+        pairs = [(row["image"], row["why"]) for row in content["suggested"]]
+        images, why, classes = *zip(*pairs, strict=True), tuple(content["classes"])
+        texts = all(isinstance(text, str) for text in (*images, *why, *classes))
+    except (KeyError, TypeError, ValueError):
+        texts = False
+    if not texts:
+        raise TutelageError(
+            f"{folder / SUGGESTED} is damaged; restore it, or choose again in another folder "
+            "(--out)"
+        )
+    return Suggested(images, why, classes)
+
+
+def open_suggested(folder: Path, catalog: Catalog | None = None, data: str = "") -> Items:
+    """Read what ``tutelage suggest`` chose, to label it; arguments as of ``open_run``."""
+    chosen = read_suggested(folder)
+    if not chosen.images:
+        raise TutelageError(
+            f"{folder} has no images to label: tutelage suggest was cut off; repeat its command"
+        )
+    catalog, rows = _found(folder, chosen.images, catalog, data)
+    unknown = np.full(len(rows), np.nan)
+    return Items(
+        views=LABELLING,
+        catalog=catalog,
+        classes=chosen.classes,
+        rows=rows,
+        given=[None] * len(rows),
+        labels=[None] * len(rows),
+        confidence=unknown,
+        others=[None] * len(rows),
+        suspicion=unknown,
+        ranks=np.arange(len(rows)),
+        why=list(chosen.why),
+        sentences=[],
+        next_run=next_run(folder),
+    )
+
+
+def _found(
+    folder: Path, names: Iterable[str], catalog: Catalog | None, data: str
+) -> tuple[Catalog, Rows]:
+    """The data that a folder was made from, ``data`` if that is in memory, and rows of images."""
     made_from = RunFolder(folder).request()["data"]
-    if data != made_from:
+    if catalog is None:
+        catalog = catalog_of(folder)
+    elif data != made_from:
         raise TutelageError(
             f"{folder} was made from {made_from}, but {data} were given; give the same data"
         )
-    return catalog
-
-
-def rows_of(catalog: Catalog, names: Iterable[str], folder: Path) -> Rows:
-    """The rows (n,) of images that ``folder`` names; TutelageError if some are no longer there."""
     where = {name: row for row, name in enumerate(catalog.names)}
     wanted = list(names)
     if gone := [name for name in wanted if name not in where]:
         raise TutelageError(
             f"{counted(len(gone), 'image')} of {folder} {are(len(gone))} no longer in "
-            f"{RunFolder(folder).request()['data']} (first: {gone[0]}); restore the data, or run "
+            f"{made_from} (first: {gone[0]}); restore the data, or run "
             "the command again on what is there, in another folder"
         )
-    return np.array([where[name] for name in wanted], dtype=np.intp)
+    return catalog, np.array([where[name] for name in wanted], dtype=np.intp)
 
 
 def next_run(folder: Path) -> str:
@@ -221,3 +282,47 @@ def next_run(folder: Path) -> str:
     given = {**settings.get("table", {}), "decisions": decisions, **budget}
     out = "NEW" if command == "demo" else None  # its default folder holds the run already
     return command_line(command, request["data"], out, given)
+
+
+def page_line(data: str, folder: Path) -> str:
+    """The command that opens the page of a folder that was made from ``data``, its name."""
+    if is_in_memory(data):
+        return f"tutelage.api.review({str(folder)!r}, data=DATA)"
+    return f"tutelage review {shlex.quote(str(folder))}"
+
+
+def after_review(run: Path, items: Items, decisions: Mapping[str, Decision]) -> list[str]:
+    """What ``tutelage review`` says when its page was left: what is decided, and what is next."""
+    again = page_line(RunFolder(run).request()["data"], run)
+    if items.views is LABELLING:
+        return after_labelling(decisions, len(items), items.catalog.classes, again, items.next_run)
+    if not decisions:
+        return [f"nothing is decided yet: {again}"]
+    useless = sum(decision.label is None for decision in decisions.values())
+    said = f"{counted(len(decisions), 'image')} decided"
+    return [
+        f"{said}, {useless} of no use" if useless else said,
+        f"go on: {again}",
+        f"then train: {items.next_run}",
+    ]
+
+
+def after_labelling(
+    decisions: Mapping[str, Decision],
+    total: int,
+    classes: Iterable[str],
+    again: str,
+    next_run: str,
+) -> list[str]:
+    """How many of ``total`` images have labels, and what comes next.
+
+    ``classes`` have labels in the data; ``again`` opens the page again.
+    """
+    counts = Counter(d.label for d in decisions.values() if d.label is not None)
+    by_class = ", ".join(f"{name} {count}" for name, count in counts.most_common())
+    said = [f"{counts.total()} of {total} labelled: {by_class}"] if counts else []
+    if len(decisions) < total:
+        said.append(f"label them: {again}")
+    if len({*classes, *counts}) == 1:
+        said.append("note: training needs labels of at least 2 classes")
+    return [*said, f"then train: {next_run}"]
