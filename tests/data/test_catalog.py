@@ -74,9 +74,9 @@ def test_classes_that_differ_only_in_case_or_spaces_are_refused(names, refused):
         ("ant", ""),
         ("wasp", ""),
         ("蜂", ""),
-        ("Ant", "there is a class 'ant', which differs from 'Ant' only in case or spaces"),
-        ("red  ant", "there is a class 'Red ant'"),
-        ("\uff41nt", "there is a class 'ant'"),  # a wide a
+        ("Ant", "the classes 'Ant' and 'ant' differ only in case or spaces; give"),
+        ("red  ant", "the classes 'Red ant' and 'red  ant'"),
+        ("\uff41nt", "the classes 'ant' and '\uff41nt'"),  # a wide a
         (" ant", "without spaces around them"),
         ("", "1 to 100 characters"),
         ("a\tb", "control character"),

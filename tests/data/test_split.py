@@ -235,7 +235,7 @@ def test_a_pinned_split_that_is_damaged_or_not_one(catalog, tmp_path):
     with pytest.raises(TutelageError, match="not a readable Parquet file"):
         load(tmp_path / "bad.parquet", catalog)
     pq.write_table(pa.table({"image": ["a"]}), tmp_path / "other.parquet")
-    with pytest.raises(TutelageError, match="not a pinned split: it lacks label, role, truth"):
+    with pytest.raises(TutelageError, match=r"not a readable Parquet file: .*role"):
         load(tmp_path / "other.parquet", catalog)
 
 

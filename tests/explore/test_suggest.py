@@ -313,7 +313,7 @@ def test_another_request_is_refused_where_one_was_begun(album: Path, begun: Path
         ({"budget": 0}, "--budget is 0, expected at least 1"),
         ({"budget": 2, "labels_per_class": 3}, "'suggest' has no setting 'labels_per_class'"),
         ({"budget": 2, "classes": ["ant", "bee", "ant"]}, "names 'ant' twice"),
-        ({"budget": 2, "classes": ["ant", "Ant"]}, "--classes: there is a class 'ant'"),
+        ({"budget": 2, "classes": ["ant", "Ant"]}, "--classes: the classes 'Ant' and 'ant'"),
         ({"budget": 2, "classes": ["ant", ""]}, "--classes: a class name has 1 to 100"),
     ],
 )

@@ -147,7 +147,7 @@ def test_typed_classes_are_known_again_after_a_restart(suggested: Path) -> None:
 @pytest.mark.parametrize(
     ("label", "said"),
     [
-        ("Bee", "there is a class 'bee', which differs from 'Bee' only in case"),
+        ("Bee", "the classes 'Bee' and 'bee' differ only in case"),
         ("BEE ", "without spaces around"),
         ("", "1 to 100 characters"),
         ("b" * 101, "1 to 100 characters"),

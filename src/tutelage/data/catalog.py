@@ -101,12 +101,8 @@ def make_catalog(
     labels = [written[label] for label in labels]
     checked = np.array([roles[split] or "train" for split in splits], dtype="<U5")
     found = set(labels) - {""}
-    if odd := sorted(n for n in found if any(unicodedata.category(c) == "Cc" for c in n)):
-        raise TutelageError(
-            f"{where}: the class name {odd[0]!r:.80} holds a line break or another control "
-            "character; rename the class (in a .csv manifest, is a quote left open?)"
-        )
-    _check_alike(where, found)
+    if problem := _why_no_classes(found):
+        raise TutelageError(f"{where}: {problem}")
     classes = in_class_order(found)
     index = {name: i for i, name in enumerate(classes)} | {"": -1}
     indices = np.array([index[label] for label in labels], dtype=np.int32)
@@ -135,31 +131,31 @@ def why_no_class(name: str, classes: Iterable[str]) -> str:
             f"a class name has 1 to {_LONGEST} characters, without spaces around them; "
             f"found {name!r:.80}"
         )
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
-        return f"the class name {name!r} holds a control character; leave it out"
-    if same := [known for known in classes if known != name and alike(known) == alike(name)]:
-        return (
-            f"there is a class {same[0]!r}, which differs from {name!r} only in case or spaces; "
-            f"use {same[0]!r}, or another name"
-        )
+    return _why_no_classes([*classes, name])
+
+
+def _why_no_classes(names: Iterable[str]) -> str:
+    """Why no images can be told apart by these names, with the mend; empty if they can."""
+    known: dict[str, str] = {}
+    for name in sorted(names):
+        if any(unicodedata.category(character) in ("Cc", "Cs") for character in name):
+            return (
+                f"the class name {name!r:.80} holds a line break or another control character; "
+                "leave it out (in a .csv manifest, is a quote left open?)"
+            )
+        # Classes of one letter may be A and a.
+        first = known.setdefault(alike(name) if len(name) > 1 else name, name)
+        if first != name:
+            return (
+                f"the classes {first!r} and {name!r} differ only in case or spaces; give both the "
+                "same name, or one of them another"
+            )
     return ""
 
 
 def alike(name: str) -> str:
     """The same text for all names that a person takes for one, as Cat and cat."""
     return " ".join(unicodedata.normalize("NFKC", name).casefold().split())
-
-
-def _check_alike(where: str, names: Iterable[str]) -> None:
-    """Refuse two names that a person takes for one, but not those of two letters, as A and a."""
-    known: dict[str, str] = {}
-    for name in sorted(names):
-        first = known.setdefault(alike(name) if len(name) > 1 else name, name)
-        if first != name:
-            raise TutelageError(
-                f"{where}: the classes {first!r} and {name!r} differ only in case or spaces; give "
-                "both the same name, or one of them another"
-            )
 
 
 def _known_splits(where: str, splits: Sequence[str]) -> dict[str, str]:

@@ -61,16 +61,12 @@ def catalog_of_splits(where: str, splits: Mapping[str, SplitImages]) -> Catalog:
             f"{where} has the split {', '.join(unknown)}; known: {', '.join(SPLIT_NAMES)}. "
             "Give the splits you mean in Python: tutelage.run({'train': ..., 'test': ...}, OUT)"
         )
-    order = [*SPLIT_NAMES]  # the same whatever order they come in
-    splits = dict(sorted(splits.items(), key=lambda item: order.index(item[0].strip().lower())))
-    names: list[str] = []
-    labels: list[str] = []
-    roles: list[str] = []
-    for split, rows in splits.items():
-        names += [f"{split}/{name}" for name in rows.names]
-        labels += rows.labels
-        roles += [split] * len(rows.names)
-    return make_catalog(where, names, labels, roles, joined(list(splits.values())).source)
+    known = [*SPLIT_NAMES]  # their order, whatever order they come in
+    order = sorted(splits, key=lambda name: known.index(name.strip().lower()))
+    whole = joined([splits[split] for split in order])
+    images = [(split, name) for split in order for name in splits[split].names]
+    names, roles = [f"{split}/{name}" for split, name in images], [split for split, _ in images]
+    return make_catalog(where, names, whole.labels, roles, whole.source)
 
 
 def joined(parts: Sequence[SplitImages]) -> SplitImages:

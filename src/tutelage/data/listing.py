@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -61,8 +60,11 @@ class Given:
         return {*self.json} if isinstance(self.json, dict) else set()
 
     def check_no_table(self) -> None:
-        """Refuse what was asked of a table, for a reader that reads none."""
-        check_no_table(self.path, self.asked, self.unused)
+        """Refuse to pass over what was asked of a table where none is read."""
+        if asked := [name for name, value in asdict(self.asked).items() if value is not None]:
+            why = "; ".join(self.unused) or f"take out {option(asked[0])}"
+            mark = ":" if self.unused else ";"
+            raise TutelageError(f"no table of images and labels in {self.path}{mark} {why}")
 
 
 @dataclass
@@ -87,10 +89,3 @@ class Listing:
         source = FileSource(tuple(self.paths))
         splits = self.splits or [""] * len(self.names)
         return make_catalog(str(where), self.names, self.labels, splits, source, self.warnings)
-
-
-def check_no_table(data: object, asked: TableConfig, unused: Sequence[str] = ()) -> None:
-    """Refuse to pass over what was asked of a table where none is read."""
-    if given := [name for name, value in asdict(asked).items() if value is not None]:
-        why = f": {'; '.join(unused)}" if unused else f"; take out {option(given[0])}"
-        raise TutelageError(f"no table of images and labels in {data}{why}")

@@ -15,7 +15,7 @@ from tutelage.data.catalog import Catalog
 from tutelage.data.columns import check_file
 from tutelage.data.folder import PACKED
 from tutelage.data.formats import cvat, in_folders, label_studio
-from tutelage.data.listing import Given, check_no_table
+from tutelage.data.listing import Given
 from tutelage.data.manifest import is_parquet, is_text, read_parquet, read_text
 from tutelage.data.memory import MapStyle, read_memory
 from tutelage.system.errors import TutelageError
@@ -62,7 +62,7 @@ def open_data(
     """
     if isinstance(data, str | os.PathLike):
         return read_catalog(data, table), str(data)
-    check_no_table("memory", table or TableConfig())
+    Given(Path("memory"), table or TableConfig()).check_no_table()
     catalog = read_memory(data, split)
     return catalog, in_memory(catalog)
 

@@ -116,43 +116,35 @@ def load_split(
 
     ``mend`` says what to do where the data has changed.
     """
-    file = open_parquet(path)
     with undamaged(path):
-        table = file.read()
+        table = open_parquet(path).read()
         table.validate(full=True)
-    if missing := {"image", "role", "label", "truth"} - {*table.column_names}:
-        raise TutelageError(f"{path} is not a pinned split: it lacks {', '.join(sorted(missing))}")
-    names, pinned = table["image"].to_pylist(), set(table["role"].unique().to_pylist())
-    if table["image"].type != "string" or None in names or pinned - {*ROLES}:
+        names, roles, truth = (table[name].to_pylist() for name in ("image", "role", "truth"))
+    if {*map(type, names)} - {str} or {*roles} - {*ROLES}:
         raise TutelageError(
             f"{path} is damaged: an image without a name, or with a role that is none of "
             f"{', '.join(ROLES)}; restore it, or start anew with another --out folder"
         )
-    if tuple(names) != catalog.names:
-        rows = {name: row for row, name in enumerate(names)}
-        added, gone = set(catalog.names) - rows.keys(), rows.keys() - set(catalog.names)
-        if added or gone:
-            raise TutelageError(
-                f"the images changed since {path} was drawn: {len(added)} new, {len(gone)} gone "
-                f"(first: {min(added | gone)}); {mend}"
-            )
-        table = table.take([rows[name] for name in catalog.names])
+    rows = {name: row for row, name in enumerate(names)}
+    added, gone = set(catalog.names) - rows.keys(), rows.keys() - set(catalog.names)
+    if added or gone:
+        raise TutelageError(
+            f"the images changed since {path} was drawn: {len(added)} new, {len(gone)} gone "
+            f"(first: {min(added | gone)}); {mend}"
+        )
+    order = [rows[name] for name in catalog.names]
     index = {name: i for i, name in enumerate(catalog.classes)} | {None: -1}
-    truth = np.array([index.get(name, -2) for name in table["truth"].to_pylist()])
-    changed = np.flatnonzero(catalog.labels != truth)
-    if len(changed):
-        raise TutelageError(
-            f"the labels of {counted(len(changed), 'image')} changed since {path} was drawn "
-            f"(first: {catalog.names[changed[0]]}); {mend}"
-        )
-    roles = np.array(table["role"].to_pylist(), dtype="<U9")
-    lost = np.flatnonzero((roles != "unused") & ~readable)
-    if len(lost):
-        raise TutelageError(
-            f"{counted(len(lost), 'image')} became unreadable since {path} was drawn "
-            f"(first: {catalog.names[lost[0]]}); {mend}"
-        )
-    return _split(roles, catalog)
+    changed = catalog.labels != [index.get(truth[row], -2) for row in order]
+    pinned = np.array([roles[row] for row in order], dtype="<U9")
+    lost = (pinned != "unused") & ~readable
+    for rows_of, what in ((changed, "the labels of {} changed"), (lost, "{} became unreadable")):
+        if rows_of.any():
+            count = counted(int(rows_of.sum()), "image")
+            first = catalog.names[int(rows_of.argmax())]
+            raise TutelageError(
+                f"{what.format(count)} since {path} was drawn (first: {first}); {mend}"
+            )
+    return _split(pinned, catalog)
 
 
 def folds(labels: ArrayLike, k: int, seed: int) -> NDArray[np.intp]:
