@@ -1,18 +1,65 @@
 import math
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from tutelage.losses import adjust_logits, cross_entropy, inverse_frequency, kd_loss, log_prior
 
+LOSSES = {"cross_entropy": cross_entropy, "kd_loss": partial(kd_loss, temperature=2.0)}
 
-def example(batch: int = 6, classes: int = 4) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+
+def example(loss: str = "cross_entropy") -> tuple[Tensor, Tensor, Tensor]:
+    """Logits, what they are compared with, and weights of 6 images of 4 classes."""
     generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(batch, classes, generator=generator, dtype=torch.float64)
-    targets = torch.rand(batch, classes, generator=generator, dtype=torch.float64)
-    weights = torch.rand(batch, generator=generator, dtype=torch.float64)
-    return logits, targets / targets.sum(dim=1, keepdim=True), weights
+    logits, other = torch.randn(2, 6, 4, generator=generator, dtype=torch.float64).unbind()
+    weights = torch.rand(6, generator=generator, dtype=torch.float64)
+    return logits, other.softmax(dim=1) if loss == "cross_entropy" else other, weights
+
+
+@pytest.fixture(params=LOSSES)
+def case(request: pytest.FixtureRequest) -> tuple[Callable[..., Tensor], Tensor, Tensor, Tensor]:
+    return LOSSES[request.param], *example(request.param)
+
+
+# --- both
+
+
+def test_gradients_are_those_of_the_value(case: tuple) -> None:
+    loss, logits, other, weights = case
+    at = logits.requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: loss(x, other, weights=weights), (at,))
+
+
+def test_shifted_logits_and_permuted_images_change_nothing(case: tuple) -> None:
+    loss, logits, other, weights = case
+    expected = loss(logits, other, weights=weights)
+    shift = torch.arange(6.0)[:, None] * 10
+    torch.testing.assert_close(loss(logits + shift, other, weights=weights), expected)
+    order = torch.tensor([3, 1, 5, 0, 2, 4])
+    permuted = loss(logits[order], other[order], weights=weights[order])
+    torch.testing.assert_close(permuted, expected)
+
+
+def test_a_weight_of_zero_lowers_the_loss_and_lends_nothing(case: tuple) -> None:
+    loss, logits, other, _ = case
+    some = torch.tensor([1.0, 0, 0, 1, 0, 1])
+    expected = loss(logits[some > 0], other[some > 0]) * 3 / 6
+    torch.testing.assert_close(loss(logits, other, weights=some), expected)
+    assert float(loss(logits, other, weights=torch.zeros(6))) == 0.0
+
+
+def test_half_precision_is_summed_in_float32(case: tuple) -> None:
+    loss, logits, other, _ = case
+    found = loss(logits.bfloat16(), other.float())
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, loss(logits.bfloat16().float(), other.float()))
+
+
+# --- cross-entropy
 
 
 def test_value_by_hand() -> None:
@@ -24,28 +71,6 @@ def test_value_by_hand() -> None:
     assert math.isclose(float(weighted), (first + 0.5 * second) / 2, rel_tol=1e-6)
 
 
-def test_lowest_value_is_the_entropy_of_the_target() -> None:
-    _, targets, _ = example()
-    entropy = -(targets * targets.log()).sum(dim=1).mean()
-    torch.testing.assert_close(cross_entropy(targets.log(), targets), entropy)
-    logits, _, _ = example()
-    assert cross_entropy(logits, targets) > entropy
-
-
-def test_gradcheck() -> None:
-    logits, targets, weights = example()
-    assert torch.autograd.gradcheck(cross_entropy, (logits.requires_grad_(), targets, weights))
-
-
-def test_shifted_logits_and_permuted_batch_change_nothing() -> None:
-    logits, targets, weights = example()
-    loss = cross_entropy(logits, targets, weights)
-    shift = torch.arange(6.0)[:, None] * 10
-    torch.testing.assert_close(cross_entropy(logits + shift, targets, weights), loss)
-    order = torch.tensor([3, 1, 5, 0, 2, 4])
-    torch.testing.assert_close(cross_entropy(logits[order], targets[order], weights[order]), loss)
-
-
 def test_equals_torch() -> None:
     logits, targets, _ = example()
     torch.testing.assert_close(cross_entropy(logits, targets), F.cross_entropy(logits, targets))
@@ -54,28 +79,7 @@ def test_equals_torch() -> None:
     torch.testing.assert_close(cross_entropy(logits, one_hot), F.cross_entropy(logits, labels))
 
 
-def test_a_weight_of_zero_lowers_the_loss_and_lends_nothing() -> None:
-    logits, targets, _ = example()
-    weights = torch.tensor([1.0, 1, 1, 0, 0, 0])
-    expected = F.cross_entropy(logits[:3], targets[:3], reduction="sum") / 6
-    torch.testing.assert_close(cross_entropy(logits, targets, weights), expected)
-    assert float(cross_entropy(logits, targets, torch.zeros(6))) == 0.0
-
-
-def test_half_precision_logits_are_summed_in_float32() -> None:
-    logits, targets, _ = example()
-    loss = cross_entropy(logits.bfloat16(), targets.float())
-    assert loss.dtype == torch.float32
-    exact = F.cross_entropy(logits.bfloat16().float(), targets.float())
-    torch.testing.assert_close(loss, exact)
-
-
-def pair(batch: int = 5, classes: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    student, teacher = torch.randn(
-        2, batch, classes, generator=generator, dtype=torch.float64
-    ).unbind()
-    return student, teacher
+# --- distillation
 
 
 def test_the_divergence_by_hand() -> None:
@@ -85,34 +89,9 @@ def test_the_divergence_by_hand() -> None:
     assert float(kd_loss(student, teacher, temperature=2.0)) == pytest.approx(4 * divergence)
 
 
-def test_zero_at_the_teacher_and_positive_elsewhere() -> None:
-    student, teacher = pair()
-    assert float(kd_loss(teacher, teacher, temperature=3.0)) == pytest.approx(0.0, abs=1e-12)
-    assert float(kd_loss(student, teacher, temperature=3.0)) > 0
-
-
-@pytest.mark.parametrize("temperature", [1.0, 4.0])
-def test_the_divergence_has_the_right_gradient(temperature: float) -> None:
-    student, teacher = pair()
-    weights = torch.linspace(0, 1, 5, dtype=torch.float64)
-    student.requires_grad_()
-    assert torch.autograd.gradcheck(
-        lambda s: kd_loss(s, teacher, temperature=temperature, weights=weights), (student,)
-    )
-
-
-def test_shifted_logits_and_permuted_pairs_change_nothing() -> None:
-    student, teacher = pair()
-    loss = kd_loss(student, teacher, temperature=2.0)
-    shift = torch.arange(5.0)[:, None] * 7
-    torch.testing.assert_close(kd_loss(student + shift, teacher - shift, temperature=2.0), loss)
-    order = torch.tensor([4, 2, 0, 1, 3])
-    torch.testing.assert_close(kd_loss(student[order], teacher[order], temperature=2.0), loss)
-
-
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0])
 def test_equals_torchs_batchmean_times_t_squared(temperature: float) -> None:
-    student, teacher = pair()
+    student, teacher, _ = example("kd_loss")
     expected = F.kl_div(
         torch.log_softmax(student / temperature, dim=1),
         torch.log_softmax(teacher / temperature, dim=1),
@@ -124,7 +103,7 @@ def test_equals_torchs_batchmean_times_t_squared(temperature: float) -> None:
 
 
 def test_gradient_keeps_its_size_at_high_temperatures() -> None:
-    student, teacher = pair()
+    student, teacher, _ = example("kd_loss")
     sizes = []
     for temperature in (20.0, 200.0):
         at = student.clone().requires_grad_()
@@ -133,20 +112,15 @@ def test_gradient_keeps_its_size_at_high_temperatures() -> None:
     assert sizes[0] == pytest.approx(sizes[1], rel=0.05)
 
 
-def test_weights_are_a_share_of_the_batch() -> None:
-    student, teacher = pair()
-    weights = torch.tensor([1.0, 0, 0, 1, 0])
-    some = torch.tensor([0, 3])
-    expected = kd_loss(student[some], teacher[some], temperature=2.0) * 2 / 5
-    found = kd_loss(student, teacher, temperature=2.0, weights=weights)
-    torch.testing.assert_close(found, expected)
+def test_losses_give_the_teacher_no_gradient() -> None:
+    student = torch.randn(4, 3, requires_grad=True)
+    teacher = torch.randn(4, 3, requires_grad=True)
+    kd_loss(student, teacher, temperature=2.0).backward()
+    assert student.grad is not None
+    assert teacher.grad is None
 
 
-def test_half_precision_logits_are_compared_in_float32() -> None:
-    student, teacher = (x.bfloat16() for x in pair())
-    loss = kd_loss(student, teacher, temperature=2.0)
-    assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss, kd_loss(student.float(), teacher.float(), temperature=2.0))
+# --- balance
 
 
 def test_weights_by_hand_have_a_mean_of_one_over_the_images() -> None:
@@ -154,17 +128,10 @@ def test_weights_by_hand_have_a_mean_of_one_over_the_images() -> None:
     weights = inverse_frequency(counts)
     torch.testing.assert_close(weights, torch.tensor([10 / 18, 10 / 9, 10 / 3]))
     torch.testing.assert_close((counts * weights).sum(), counts.sum())
-    torch.testing.assert_close(counts * weights, torch.full((3,), 10 / 3))  # all classes alike
-
-
-def test_equal_counts_weigh_exactly_one() -> None:
     for k in (2, 3, 10):
         assert torch.equal(inverse_frequency(torch.full((k,), 7.0)), torch.ones(k))
-
-
-def test_a_class_without_images_weighs_nothing() -> None:
-    found = inverse_frequency(torch.tensor([3.0, 0.0, 1.0]))
-    torch.testing.assert_close(found, torch.tensor([2 / 3, 0.0, 2.0]))
+    without_images = inverse_frequency(torch.tensor([3.0, 0.0, 1.0]))
+    torch.testing.assert_close(without_images, torch.tensor([2 / 3, 0.0, 2.0]))
 
 
 def test_prior_by_hand() -> None:
@@ -176,20 +143,11 @@ def test_prior_by_hand() -> None:
 
 def test_loss_of_two_classes_by_hand() -> None:
     prior = torch.tensor([0.9, 0.1]).log()
-    logits = torch.zeros(1, 2)
-    for label, share in ((0, 0.9), (1, 0.1)):  # undecided logits are as likely as the class
+    undecided, towards = torch.zeros(1, 2), torch.tensor([[0.0, math.log(9.0)]])
+    # Undecided logits are as likely as the class; the others make up for the prior exactly.
+    for logits, label, share in ((undecided, 0, 0.9), (undecided, 1, 0.1), (towards, 1, 0.5)):
         loss = cross_entropy(adjust_logits(logits, prior), torch.eye(2)[[label]])
         assert float(loss) == pytest.approx(-math.log(share))
-    logits = torch.tensor([[0.0, math.log(9.0)]])  # makes up for the prior exactly
-    loss = cross_entropy(adjust_logits(logits, prior), torch.eye(2)[[1]])
-    assert float(loss) == pytest.approx(math.log(2.0))
-
-
-def test_a_uniform_prior_changes_nothing() -> None:
-    logits = torch.randn(6, 4, generator=torch.Generator().manual_seed(0))
-    targets = torch.eye(4)[torch.tensor([0, 1, 2, 3, 0, 1])]
-    adjusted = adjust_logits(logits, log_prior(torch.full((4,), 5.0)))
-    torch.testing.assert_close(cross_entropy(adjusted, targets), F.cross_entropy(logits, targets))
 
 
 def test_best_constant_logits_forget_the_prior() -> None:
@@ -200,11 +158,3 @@ def test_best_constant_logits_forget_the_prior() -> None:
     cross_entropy(adjust_logits(bias.expand(100, 3), prior), targets).backward()
     assert bias.grad is not None
     torch.testing.assert_close(bias.grad, torch.zeros(3), atol=1e-6, rtol=0)
-
-
-def test_losses_give_the_teacher_no_gradient() -> None:
-    student = torch.randn(4, 3, requires_grad=True)
-    teacher = torch.randn(4, 3, requires_grad=True)
-    kd_loss(student, teacher, temperature=2.0).backward()
-    assert student.grad is not None
-    assert teacher.grad is None
