@@ -402,19 +402,6 @@ def test_the_efficiency_table_keeps_settings_apart() -> None:
         tables.efficiency([*rows, other])
 
 
-def test_the_table_of_peers_compares_on_their_draws() -> None:
-    figures = {"self-train": (0.7, 0.9), "kd": (0.5,), "student": (0.6, 0.8), "freematch": (0.4,)}
-    rows = [
-        {**efficiency_setting(), "arm": arm, "seed": seed, "accuracy": accuracy}
-        for arm, accuracies in figures.items()
-        for seed, accuracy in enumerate(accuracies)
-    ]
-    assert tables.peers(rows).splitlines()[2:] == [
-        "| x, 4 | all | 4 | 1 | USB's FreeMatch | 1 | 40.0 | 70.0 | +30.0 |",
-        "| x, 4 | all | 4 | 1 | plain distillation | 1 | 50.0 | 60.0 | +10.0 |",
-    ]
-
-
 # --- which images to label first
 
 
@@ -494,61 +481,3 @@ def test_auroc_by_hand() -> None:
     assert auroc(np.array([3.0, 1.0, 4.0, 2.0]), outside) == 0.0
     assert auroc(np.array([1.0, 1.0, 1.0, 1.0]), outside) == 0.5
     assert auroc(np.array([1.0, 1.0, 2.0, 2.0]), outside) == (0.5 + 0 + 1 + 0.5) / 4
-
-
-def test_the_int8_table_has_the_newest_line_of_each_data_set() -> None:
-    row = {
-        "data": "digits",
-        "n": 1500,
-        "agreement": 0.985,
-        "unknown_flips": 3,
-        "fp32": {"accuracy": 0.95, "ece": 0.0317, "unknown": 3},
-        "int8": {"accuracy": 0.946, "ece": 0.03, "unknown": 4},
-        "fp32_ms": 1.8,
-        "int8_ms": 1.2,
-        "fp32_bytes": 4_800_000,
-        "int8_bytes": 1_400_000,
-        "kept": "int8",
-    }
-    result = {
-        "date": "2026-11-27",
-        "hardware": {"processor": "Xeon"},
-        "versions": {"onnxruntime": "1.27.0"},
-        "note": "an idle machine",
-        "runs": [row],
-    }
-    earlier = {**result, "note": "a busy one", "runs": [{**row, "kept": "fp32"}]}
-    about, _, _, _, line = tables.int8([earlier, result]).splitlines()
-    assert about == "2026-11-27, Xeon, one thread; an idle machine; onnxruntime 1.27.0."
-    assert line == (
-        "| digits | 1,500 | 95.0 to 94.6 | 0.032 to 0.030 | 98.5% | 3 to 4 | 3 "
-        "| 1.8 to 1.2, 1.50 times as fast | 4.8 to 1.4 | int8 |"
-    )
-
-
-# --- other runtimes
-
-
-def test_the_table_of_runtimes_says_what_differs_and_what_was_not_run() -> None:
-    cell = {"date": "2026-11-27", "model": "ants", "runtime": "MNN", "version": "3", "images": 150}
-    cell |= {"hardware": {"processor": "Xeon", "cores": 2}}
-    alike = {"top1_agreement": 1.0, "max_difference": 0.00041, "unknown_flips": 0}
-    rows = [
-        {**cell, "form": "onnx", "top1_agreement": 1.0, "max_difference": 0.5, "unknown_flips": 9},
-        {
-            **cell,
-            "form": "onnx",
-            "top1_agreement": 0.98,
-            "max_difference": 0.03,
-            "unknown_flips": 2,
-        },
-        {**cell, "form": "portable", **alike, "images": 20},
-        {**cell, "form": "view", **alike, "unknown_flips": None},
-        {**cell, "runtime": "ncnn", "form": "onnx", "failed": "no Resize"},
-        {**cell, "model": "bees", "form": "view", **alike, "max_difference": 0.0},
-    ]
-    *_, mnn, ncnn, _, _, _, bees, absent = tables.runtimes(rows).splitlines()
-    assert mnn == "| MNN | 3 | 3e-02; top-1 0.980; 2 unknown flips | 4e-04; 20 images | 4e-04 |"
-    assert ncnn == "| ncnn | 3 | fails | not run | not run |"
-    assert bees == "| MNN | 3 | not run | not run | 0 |"
-    assert absent == "| ncnn |  | not run | not run | not run |"

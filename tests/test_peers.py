@@ -326,14 +326,6 @@ def test_freematchs_threshold_follows_the_models_confidence() -> None:
     assert float(algorithm.time_p) == pytest.approx(float(overall))
 
 
-def test_usbs_strong_view_is_the_weak_one_and_more() -> None:
-    need_usb()
-    _, both = usb.views(24)
-    weak, strong = both(Image.fromarray(tiny.smooth_images(1)[0]))
-    assert weak.shape == strong.shape == (3, 24, 24)
-    assert 0 <= float(strong.min()) <= float(strong.max()) <= 1
-
-
 # --- the driver
 
 
