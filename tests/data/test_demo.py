@@ -3,31 +3,26 @@
 import collections
 import csv
 import typing
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tutelage import api
-from tutelage.data import demo
 from tutelage.data.decode import decode
 from tutelage.data.demo import DEMOS, digits, solar_cells
 from tutelage.system import errors
 from tutelage.system.errors import MissingExtra
 
 
-def test_without_the_packages_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "find_spec", lambda _name: None)
-    with pytest.raises(MissingExtra, match=r'CC BY-NC-SA 4\.0.*pip install "tutelage\[demo\]"'):
-        solar_cells()
-
+@pytest.mark.parametrize("data", [digits, solar_cells])
+def test_without_the_packages_the_extra_is_named(data, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise ModuleNotFoundError(name=name)
 
     monkeypatch.setattr(errors.importlib, "import_module", missing)
-    with pytest.raises(MissingExtra, match=r"'sklearn'.*pip install \"tutelage\[demo\]\""):
-        digits()
+    with pytest.raises(MissingExtra, match=r'pip install "tutelage\[demo\]"'):
+        data()
 
 
 def test_the_command_line_offers_each_data_set() -> None:
@@ -59,15 +54,11 @@ def test_digits_of_each_class_are_test() -> None:
 
 
 def test_certain_cells_are_labelled_and_a_quarter_of_them_is_test() -> None:
-    pytest.importorskip("elpv_dataset")
+    elpv = pytest.importorskip("elpv_dataset")
     catalog = solar_cells()
     assert len(catalog) == 2624
     assert catalog.classes == ("defective", "functional")
-    spec = find_spec("elpv_dataset")
-    assert spec is not None
-    assert spec.submodule_search_locations is not None
-    table = Path(spec.submodule_search_locations[0]) / "data" / "labels.csv"
-    with table.open() as file:
+    with Path(elpv.__file__).with_name("data").joinpath("labels.csv").open() as file:
         rows = [row for row in csv.reader(file, delimiter=" ", skipinitialspace=True) if row]
     chance = {row[0]: float(row[1]) for row in rows}
     label_of = {1.0: 0, 0.0: 1}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ from PIL import Image
 from tutelage.data.catalog import Catalog, make_catalog
 from tutelage.data.memory import encoded
 from tutelage.data.sources import FileSource
-from tutelage.system.errors import MissingExtra, need
+from tutelage.system.errors import need
 from tutelage.system.files import digest
 
 DIGITS_TEST = 500
@@ -66,13 +65,7 @@ def solar_cells() -> Catalog:
     Buerhop-Lutz et al. 2018, "A Benchmark for Visual Identification of Defective Solar Cells in
     Electroluminescence Imagery"; Deitsch et al. 2019. The images' licence is CC BY-NC-SA 4.0.
     """
-    spec = find_spec("elpv_dataset")
-    if spec is None or not spec.submodule_search_locations:
-        raise MissingExtra(
-            "the solar cells are in the package 'elpv-dataset' (CC BY-NC-SA 4.0); "
-            'install it with: pip install "tutelage[demo]"'
-        )
-    folder = Path(spec.submodule_search_locations[0]) / "data"
+    folder = Path(str(need("elpv_dataset", "demo").__file__)).parent / "data"
     with (folder / "labels.csv").open() as file:
         rows = [row for row in csv.reader(file, delimiter=" ", skipinitialspace=True) if row]
     names = [row[0] for row in rows]

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tutelage.data.catalog import SPLIT_NAMES, SPLITS, Catalog, alike, split_of
-from tutelage.data.images import LEFT_OUT
 from tutelage.data.layout import (
     as_text,
     files_below,
@@ -25,7 +24,7 @@ from tutelage.data.layout import (
     split_words,
     visible,
 )
-from tutelage.data.listing import Given, Listing
+from tutelage.data.listing import LEFT_OUT, Given, Listing
 from tutelage.system.errors import TutelageError
 from tutelage.system.words import are, counted
 

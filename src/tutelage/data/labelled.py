@@ -14,9 +14,8 @@ from pathlib import Path
 from tutelage.data import textfile
 from tutelage.data.catalog import Catalog, split_of
 from tutelage.data.header import has_columns
-from tutelage.data.images import Found, Images, add_unlisted, find_images
 from tutelage.data.layout import as_text, files_below, is_image, levels, split_words, visible
-from tutelage.data.listing import Given, Listing
+from tutelage.data.listing import Found, Given, Images, Listing, add_unlisted, find_images
 from tutelage.data.manifest import text_rows
 from tutelage.system.errors import TutelageError
 

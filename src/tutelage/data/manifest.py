@@ -16,8 +16,7 @@ from tutelage.data import textfile
 from tutelage.data.catalog import Catalog, make_catalog
 from tutelage.data.columns import Table, holds_bytes, label_text, undamaged, value_type
 from tutelage.data.header import check_labels, find_columns, splits_in
-from tutelage.data.images import find_images
-from tutelage.data.listing import Given, Listing
+from tutelage.data.listing import Given, Listing, find_images
 from tutelage.data.sources import ParquetSource
 from tutelage.system.errors import TutelageError, need
 

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tutelage.data.catalog import Catalog, split_of
-from tutelage.data.images import LEFT_OUT, Images, add_unlisted, split_by_folder
-from tutelage.data.listing import Given, Listing
+from tutelage.data.listing import LEFT_OUT, Given, Images, Listing, add_unlisted, split_by_folder
 from tutelage.system.errors import TutelageError
 from tutelage.system.words import counted
 

@@ -80,18 +80,15 @@ def _rows(content: Mapping[str, Any], key: str, path: object) -> list[dict[str, 
 def _by_id(content: Mapping[str, Any], key: str, name: str, path: object) -> dict[int, str]:
     """What the entries of a list are called, by their ids; TutelageError if two have the same."""
     names: dict[int, str] = {}
-    places: dict[int, int] = {}
     for place, row in enumerate(_rows(content, key, path)):
         where = f"{path}: {key}[{place}]"
-        number = _number(row, "id", where)
-        called = expect(row.get(name), str, f"{where}, {name}")
+        number, called = _number(row, "id", where), expect(row.get(name), str, f"{where}, {name}")
         if number in names:
             raise TutelageError(
-                f"{where}, {called}, has the id {number} of {key}[{places[number]}], "
-                f"{names[number]}; number the {key} anew, and in the annotations as well (were "
-                "two files made into one?)"
+                f"{where}, {called}, has the id {number} of {names[number]}; number the {key} anew, "
+                "and in the annotations as well (were two files made into one?)"
             )
-        names[number], places[number] = called, place
+        names[number] = called
     return names
 
 
@@ -114,15 +111,13 @@ def read_one_hot(given: Given) -> Catalog:
 
 
 def _of_one_hot(file: Given) -> Annotations:
-    path, rows = file.path, textfile.records(file.path)
+    path, found = file.path, Annotations()
+    rows = textfile.records(path)
     if rows and _IMAGE not in rows[0]:
-        hint = ""
-        if "Pixel Value" in rows[0]:
-            hint = ": this is segmentation, and tutelage classifies whole images"
         raise TutelageError(
-            f"{path} lacks the column {_IMAGE}; found: {', '.join([*rows[0]][:20])}{hint}"
+            f"{path} lacks the column {_IMAGE}, as where images are segmented and not classified; "
+            f"found: {', '.join([*rows[0]][:20])}"
         )
-    found = Annotations()
     for number, row in enumerate(rows, start=1):
         where = f"{path}: data row {number}"
         image = row.pop(_IMAGE)

@@ -12,9 +12,8 @@ from typing import Any
 
 from tutelage.data.catalog import Catalog
 from tutelage.data.formats.annotations import Annotated, Annotations, expect, read_files
-from tutelage.data.images import path_in
 from tutelage.data.layout import is_image
-from tutelage.data.listing import Given
+from tutelage.data.listing import Given, path_in
 from tutelage.system.errors import TutelageError
 from tutelage.system.words import counted
 

@@ -5,8 +5,7 @@ import unicodedata
 import pytest
 from catalogs import put
 
-from tutelage.data.images import Images, find_images, split_by_folder
-from tutelage.data.listing import Listing
+from tutelage.data.listing import Images, Listing, find_images, split_by_folder
 from tutelage.system.errors import TutelageError
 
 
