@@ -85,8 +85,8 @@ def _by_id(content: Mapping[str, Any], key: str, name: str, path: object) -> dic
         number, called = _number(row, "id", where), expect(row.get(name), str, f"{where}, {name}")
         if number in names:
             raise TutelageError(
-                f"{where}, {called}, has the id {number} of {names[number]}; number the {key} anew, "
-                "and in the annotations as well (were two files made into one?)"
+                f"{where}, {called}, has the id {number} of {names[number]}; number the {key} "
+                "anew, and in the annotations as well (were two files made into one?)"
             )
         names[number] = called
     return names
