@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from tutelage.data.catalog import Catalog
 from tutelage.data.decode import UnreadableImage, decode, why_skipped
-from tutelage.data.memory import encoded
+from tutelage.data.memory import ItemSource
 from tutelage.data.open import in_memory
 from tutelage.data.runfolder import read_skipped
 from tutelage.data.sources import FileSource
@@ -119,9 +116,8 @@ class FewLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             final = "teacher/model.onnx" if self.student == "none" else "student.onnx"
             self._onnx = (folder / final).read_bytes()
             _warn_of_skipped(folder, catalog)
-        except TutelageError:
-            _check_readable(catalog)
-            raise
+        except TutelageError as error:
+            raise TutelageError(f"{error}{_unreadable(catalog)}") from error
         finally:
             if self.run_folder is None:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -166,22 +162,6 @@ class FewLabelClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return {**super().__getstate__(), "_model": None}
 
 
-@dataclass(frozen=True)
-class ArraySource:
-    """Images in memory."""
-
-    images: tuple[NDArray[np.uint8], ...]
-
-    def read(self, index: int) -> bytes:
-        """Return the image as a PNG file."""
-        return encoded(Image.fromarray(self.images[index]))
-
-    def signature(self, index: int) -> str:
-        """Return a hash of the pixels."""
-        image = self.images[index]
-        return hashlib.blake2b(image.tobytes() + repr(image.shape).encode()).hexdigest()
-
-
 def _catalog(images: list[Any], labels: list[Any]) -> tuple[Catalog, NDArray[Any]]:
     """The images as training images, and the labels (K,) that are their classes, sorted."""
     if len(labels) != len(images):
@@ -198,7 +178,8 @@ def _catalog(images: list[Any], labels: list[Any]) -> tuple[Catalog, NDArray[Any
     where = {label: k for k, label in enumerate(classes.tolist())}
     indices = [-1 if _missing(label) else where[_plain(label)] for label in labels]
     arrays = isinstance(images[0], np.ndarray)
-    source = ArraySource(tuple(images)) if arrays else FileSource(tuple(map(os.fspath, images)))
+    pairs = [(image, None) for image in images]  # of images and labels, as torchvision has them
+    source = ItemSource(pairs) if arrays else FileSource(tuple(map(os.fspath, images)))
     catalog = Catalog(
         names=tuple(f"image {number}" for number in range(len(images))),
         labels=np.array(indices, dtype=np.int32),
@@ -209,29 +190,18 @@ def _catalog(images: list[Any], labels: list[Any]) -> tuple[Catalog, NDArray[Any
     return catalog, classes
 
 
-def _check_readable(catalog: Catalog) -> None:
-    """After a failure: say so if hardly a labelled image can be read."""
-    found: set[int] = set()
-    reasons: list[str] = []
+def _unreadable(catalog: Catalog) -> str:
+    """The end of a failure's message: the first labelled image that cannot be read, if any."""
     for row in np.flatnonzero(catalog.labels >= 0).tolist():
         try:
             decode(catalog.source.read(row))
         except (UnreadableImage, OSError) as error:
-            reasons.append(f"{_called(catalog, row)}: {why_skipped(error)}")
-        else:
-            found.add(int(catalog.labels[row]))
-        if len(found) > 1:
-            return
-    what = "none of the labelled images can be read"
-    if found:
-        known = catalog.classes[found.pop()]
-        what = f"images of at least 2 classes are needed, but only those of {known} can be read"
-    raise TutelageError(f"{what}; {reasons[0]}")
+            return f"; {_called(catalog, row)}: {why_skipped(error)}"
+    return ""
 
 
 def _warn_of_skipped(run: Path, catalog: Catalog) -> None:
-    reasons = read_skipped(run)
-    if reasons:
+    if reasons := read_skipped(run):
         image, reason = next(iter(reasons.items()))
         first = _called(catalog, catalog.names.index(image))
         warnings.warn(

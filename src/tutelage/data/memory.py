@@ -156,7 +156,7 @@ def _of_files(dataset: Any, samples: Sequence[tuple[Any, Any]], names: Sequence[
 
 def _of_items(dataset: Any, names: Sequence[str]) -> _Leaf:
     """Pairs of (image, label), asked for one at a time."""
-    source = _ItemSource(dataset)
+    source = ItemSource(dataset)
     with contextlib.suppress(OSError):
         _pixels(source.item(0)[0])  # refuse at once what cannot be an image
 
@@ -175,7 +175,7 @@ def _of_items(dataset: Any, names: Sequence[str]) -> _Leaf:
 
 
 @dataclass(frozen=True)
-class _ItemSource:
+class ItemSource:
     """The images of a data set of pairs, encoded without loss."""
 
     dataset: Any
@@ -184,7 +184,7 @@ class _ItemSource:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travel to another process with a lock of its own there."""
-        return _ItemSource, (self.dataset,)
+        return ItemSource, (self.dataset,)
 
     def item(self, index: int) -> tuple[Any, Any]:
         """Give (image, label); OSError if the data set fails, TutelageError if it has no pairs."""
@@ -203,12 +203,14 @@ class _ItemSource:
         return item[0], item[1]
 
     def read(self, index: int) -> bytes:
+        """Return the image as a file's bytes."""
         try:
             return encoded(_pixels(self.item(index)[0]))
         except TutelageError as error:
             raise OSError(f"item {index} cannot be read: {error}") from error
 
     def signature(self, index: int) -> str:
+        """Return a hash of those bytes."""
         return _hash_of(self, index)
 
 
