@@ -8,7 +8,6 @@ import torch.nn.functional as F
 
 from tutelage.augment import (
     CutMix,
-    Mix,
     MixUp,
     draw_cutmix,
     draw_mixup,
@@ -108,18 +107,6 @@ def test_alpha_is_alive_and_checked():
     assert near.mean().item() == pytest.approx(0.5, abs=0.03)
     with pytest.raises(TutelageError, match="alpha is 0"):
         draw_cutmix(2, seeded(), alpha=0)
-
-
-def test_by_hand():
-    box = torch.tensor([[0.5, 0, 1, 0.5]] * 2)
-    mix = Mix.of(torch.tensor([1, 0]), box, torch.ones(2))
-    images = torch.zeros(2, 1, 4, 4)
-    images[1] = 1
-    expected = torch.zeros(4, 4)
-    expected[:2, 2:] = 1
-    assert torch.equal(mix.images(images)[0, 0], expected)
-    assert torch.equal(mix.images(images)[1, 0], 1 - expected)
-    assert torch.equal(mix.targets(torch.eye(2)), torch.tensor([[0.75, 0.25], [0.25, 0.75]]))
 
 
 @pytest.mark.parametrize("kind", [CutMix, MixUp])

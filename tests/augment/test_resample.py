@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
-from pathlib import Path
-
 import numpy as np
-import onnxruntime
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from tutelage.augment import resample
 
@@ -72,40 +68,3 @@ def test_center_view_equals_pillow_per_image():
         )
         error = view.permute(1, 2, 0).numpy() * 255 - np.asarray(theirs, dtype=np.float32)
         assert np.abs(error).max() <= 1.02
-
-
-class Graph(nn.Module):
-    """What the exported model does before its trunk: squash, round, centre view."""
-
-    def forward(self, images: Tensor) -> Tensor:
-        sides = torch._shape_as_tensor(images).to(torch.float32)
-        height, width = sides[1:2], sides[2:3]
-        zero = torch.zeros(1)
-        rows = resample.matrix(images.shape[1], 32, zero, height)
-        columns = resample.matrix(images.shape[2], 32, zero, width)
-        squashed = resample.resize(images.permute(0, 3, 1, 2).to(torch.float32), rows, columns)
-        canvas = squashed.round().clamp(0, 255).permute(0, 2, 3, 1)
-        return resample.center_view(canvas, width / height, 24, 0.875)
-
-
-def test_traces_to_onnx_with_dynamic_sizes(tmp_path: Path):
-    path = tmp_path / "view.onnx"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.onnx.export(
-            Graph(),
-            (noise(2, 48, 36, 3),),
-            str(path),
-            dynamo=False,
-            opset_version=17,
-            input_names=["images"],
-            output_names=["views"],
-            dynamic_axes={"images": {0: "N", 1: "H", 2: "W"}},
-        )
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    for shape in [(2, 48, 36, 3), (1, 31, 90, 3), (5, 20, 20, 3)]:
-        images = noise(*shape, seed=shape[1])
-        (theirs,) = session.run(None, {"images": images.numpy()})
-        # A squashed value on the rounding edge may fall either way: one grey level.
-        assert np.abs(theirs - Graph()(images).numpy()).max() <= 1.01 / 255
-        assert np.abs(theirs - Graph()(images).numpy()).mean() < 1e-5

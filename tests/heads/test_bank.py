@@ -46,10 +46,6 @@ def test_look_can_mirror() -> None:
     torch.testing.assert_close(mirrored, plain.flip(3))
 
 
-def test_look_at_nothing_has_the_right_width() -> None:
-    assert look(DATA, np.arange(0), Center(), pixels, 16).shape == (0, 3 * 16 * 16)
-
-
 def test_look_reports_progress_and_draws_from_its_generator() -> None:
     done: list[int] = []
     draws = [torch.Generator().manual_seed(seed) for seed in (1, 1, 2)]
@@ -138,13 +134,6 @@ def test_ranks_make_a_bank_of_streamed_images_as_one(monkeypatch: pytest.MonkeyP
         assert all(torch.equal(a, b) for a, b in zip(views, expected, strict=True))
         total += count
     assert total == 200, "each image is decoded by one rank, once"
-
-
-def test_streamed_images_are_looked_at_as_those_of_a_store() -> None:
-    found = StreamedImages(lambda row: (IMAGES[row], 1.0, ""), 7, 32, print)
-    data = Canvases(dataclasses.replace(tiny.store(IMAGES), images=found), ROWS, tiny.CPU)
-    expected = look(tiny.canvases(IMAGES), ROWS, Center(0.875), pixels, 16, batch=2)
-    assert torch.equal(look(data, ROWS, Center(0.875), pixels, 16, batch=2), expected)
 
 
 # --- known silent bugs

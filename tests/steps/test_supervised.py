@@ -48,14 +48,3 @@ def test_class_weights_and_the_prior_act_in_the_loss_alone() -> None:
     torch.testing.assert_close(loss, F.cross_entropy(logits + log_prior, targets))
     assert 0 < float(plain["train_accuracy"]) < 1
     assert adjusted["train_accuracy"] == plain["train_accuracy"]  # as deployed: without the prior
-
-
-def test_other_views_are_not_looked_at() -> None:
-    model = tiny.classifier().eval()
-    batch = tiny.batches(1)[0]
-    nan = torch.full_like(batch.images, torch.nan)
-    loss, _ = supervised_step(model, batch)
-    again, _ = supervised_step(
-        model, Batch(batch.images, batch.targets, batch.weights, teacher_images=nan, weak=nan)
-    )
-    assert torch.equal(loss, again)

@@ -74,15 +74,6 @@ def test_a_training_that_only_makes_the_model_worse_is_in_vain(
     assert looked_at(*figures, trial=trial).in_vain == in_vain
 
 
-def test_it_goes_on_from_its_state() -> None:
-    before = looked_at(3.0, 1.0, 2.0)
-    after = Best(lambda model: 1.5)
-    after.load_state_dict(before.state_dict())
-    after.after(8, 8, numbered(4))
-    assert after.measured == [3.0, 1.0, 2.0, 1.5]
-    assert number_of(after.restore(numbered(9))) == 1
-
-
 # --- known silent bugs
 
 

@@ -217,18 +217,6 @@ def _layered() -> Any:
     return create("test_efficientnet", ["a", "b"], canvas=32, input_size=32, weights="none")
 
 
-def test_the_callers_batches_and_copies_are_left_alone() -> None:
-    data = tiny.batches(3)
-    kept = copy.deepcopy(data)
-    train(
-        tiny.classifier(), data, supervised_step, dataclasses.replace(CONFIG, steps=3),
-        device=tiny.CPU,
-    )  # fmt: skip
-    for before, after in zip(kept, data, strict=True):
-        assert torch.equal(before.images, after.images)
-        assert torch.equal(before.targets, after.targets)
-
-
 # --- known silent bugs
 
 

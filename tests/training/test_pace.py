@@ -1,7 +1,6 @@
 """A training that is too slow makes fewer steps, and the same ones when it is cut off."""
 
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -43,14 +42,6 @@ def paced(machine: Machine, deadline: float, decided: list[tuple[int, int]]) -> 
     return Pace(100, machine.until(deadline), decided=decided, keep=keep, clock=lambda: machine.now)
 
 
-def test_a_machine_as_planned_makes_all_steps() -> None:
-    machine, decided = Machine(), []
-    pace = paced(machine, 101.0, decided)
-    assert machine.run(pace) == list(range(1, 101))
-    assert not decided
-    assert [pace.planned_step(step) for step in (1, 37, 100)] == [1.0, 37.0, 100.0]
-
-
 def test_a_slow_machine_ends_in_time() -> None:
     machine, decided = Machine(4.0), []
     machine.run(paced(machine, 200.0, decided))
@@ -83,22 +74,6 @@ def test_one_long_step_says_nothing_of_the_others() -> None:
 def test_without_any_time_left_one_more_step_is_made() -> None:
     machine, decided = Machine(), []
     assert machine.run(paced(machine, -5.0, decided)) == list(range(1, FIRST_CHECK + 2))
-
-
-def test_a_shortened_training_goes_through_the_whole_plan() -> None:
-    machine = Machine(4.0)
-    pace = paced(machine, 200.0, [])
-    places = []
-    step = 0
-    while step < pace.steps:
-        step += 1
-        places.append(pace.planned_step(step))
-        machine.now += machine.seconds
-        pace.after(step)
-    assert places[:FIRST_CHECK] == list(range(1, FIRST_CHECK + 1))
-    assert places[-1] == pytest.approx(100.0)
-    strides = [after - before for before, after in pairwise(places)]
-    assert strides[FIRST_CHECK:] == pytest.approx([93 / 43] * 42)
 
 
 @pytest.mark.parametrize("cut", [3, FIRST_CHECK, 30, 49])

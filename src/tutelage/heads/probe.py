@@ -115,7 +115,6 @@ def fit_head(
     *,
     strength: float,
     log_prior: Tensor | None = None,
-    iterations: int = 100,
 ) -> Head:
     """Multinomial logistic regression on soft targets, by L-BFGS.
 
@@ -127,16 +126,8 @@ def fit_head(
     class, ``weights`` (N,); ``log_prior`` (K,) is added to the logits while fitting, not in the
     head (logit adjustment).
     """
-    (head,) = fit_heads(
-        metric(features),
-        targets,
-        weights,
-        metric,
-        strengths=(strength,),
-        log_prior=log_prior,
-        iterations=iterations,
-    )
-    return head
+    mapped, strengths = metric(features), (strength,)
+    return fit_heads(mapped, targets, weights, metric, strengths=strengths, log_prior=log_prior)[0]
 
 
 def fit_joint_head(
@@ -171,7 +162,6 @@ def fit_heads(
     *,
     strengths: Sequence[float],
     log_prior: Tensor | None = None,
-    iterations: int = 100,
 ) -> list[Head]:
     """``fit_head`` for several strengths, each started from the solution before it.
 
@@ -197,7 +187,7 @@ def fit_heads(
     for strength in strengths:
         optimizer = torch.optim.LBFGS(
             [weight, bias],
-            max_iter=iterations,
+            max_iter=100,
             history_size=10,
             tolerance_grad=1e-4,
             line_search_fn="strong_wolfe",

@@ -39,7 +39,7 @@ Penalty = Callable[[Tensor, Tensor], Tensor]
 
 
 class OnlineStep(nn.Module):
-    """Cross-entropy on labels, plus ``unlabeled_weight`` times that on the method's targets.
+    """Cross-entropy on labels, plus that on the method's targets (the paper's lambda_u is 1).
 
     The module is the step's memory, not a part of the model: its buffers go into checkpoints.
     """
@@ -51,7 +51,6 @@ class OnlineStep(nn.Module):
         prior: Tensor,
         method: Method,
         *,
-        unlabeled_weight: float = 1.0,
         hard: bool = True,
         momentum: float = 0.99,
         penalty: Penalty | None = None,
@@ -59,13 +58,13 @@ class OnlineStep(nn.Module):
         """A step that aligns its predictions to ``prior`` (K,), where their running mean starts.
 
         The method makes targets from weak views, as ``FixMatch`` does; it may have buffers too.
-        ``unlabeled_weight`` is the paper's lambda_u. With ``hard``, the step trains on the most
+        With ``hard``, the step trains on the most
         probable class instead of the probabilities. A penalty makes another term of the loss from
         the strong views' logits (P, K) and the weights of their targets (P,).
         """
         super().__init__()
         self.prior, self.method, self.penalty = prior, method, penalty
-        self.unlabeled_weight, self.hard, self.momentum = unlabeled_weight, hard, momentum
+        self.hard, self.momentum = hard, momentum
         self.register_buffer("marginal", prior.clone())
 
     def forward(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Metrics]:
@@ -87,7 +86,7 @@ class OnlineStep(nn.Module):
             if self.hard:
                 targets = harden(targets)
         unsupervised = cross_entropy(strong, targets, weights)  # eq. 4
-        loss = supervised + self.unlabeled_weight * unsupervised
+        loss = supervised + unsupervised
         if self.penalty is not None:
             loss = loss + self.penalty(strong, weights)
         return loss, {

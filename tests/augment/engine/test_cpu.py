@@ -206,15 +206,6 @@ def test_a_forked_process_has_threads_of_its_own(two_threads):
     assert cpu._pool.cache_info().currsize >= 1
 
 
-def test_a_view_does_not_depend_on_its_neighbours():
-    """Scratch memory is used again from image to image."""
-    images = pictures("noise", 12, 32, 32, 2)
-    plan = HARD.plan(torch.ones(12), torch.Generator().manual_seed(5))
-    together = apply(images, plan, 21, backend="cpu")
-    for i in range(12):
-        assert torch.equal(apply(images[i : i + 1], plan[i], 21, backend="cpu")[0], together[i])
-
-
 def test_it_is_what_auto_takes_and_says_what_it_cannot_do(monkeypatch):
     from tutelage.augment.engine import cpu
     from tutelage.system.errors import TutelageError

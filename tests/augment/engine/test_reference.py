@@ -18,7 +18,7 @@ from tutelage.augment import Center, Plan, Strong, center_view, extend, ops, the
 from tutelage.augment import apply as apply_with
 from tutelage.augment.engine import reference
 from tutelage.augment.engine.colors import compile as compile_tables
-from tutelage.augment.engine.colors import convolve, count_levels, lookup, mix
+from tutelage.augment.engine.colors import convolve, count_levels, lookup
 from tutelage.system.errors import TutelageError
 
 
@@ -89,27 +89,6 @@ def test_affine_and_straight_paths_agree(apply):
     nearly = cropped @ warp("rotate", 1e-4)
     straight, slanted = apply(image.repeat(2, 1, 1, 1), with_matrix(cropped, nearly), 48)
     assert (straight - slanted).abs().max() * 255 < 0.2
-
-
-def test_one_warp_is_closer_to_the_truth_than_a_chain(apply):
-    image, size = smooth(64), 64
-    first, second = warp("rotate", 17.0), warp("scale", 1.6)
-    third = warp("rotate", -29.0)
-    matrix = first @ second @ third
-    steps = (torch.arange(size) + 0.5) / size * 2 - 1
-    grid = torch.stack([*torch.meshgrid(steps, steps, indexing="xy"), torch.ones(size, size)], -1)
-    x, y = (((grid @ matrix[0, :2].T) + 1) / 2).unbind(-1)
-    truth = wave(x, y).permute(2, 0, 1)
-    one = apply(image, with_matrix(matrix), size)[0] * 255
-    chain = image
-    for step in (first, second, third):
-        view = apply(chain, with_matrix(step), size) * 255
-        chain = view.round().to(torch.uint8).permute(0, 2, 3, 1)
-    middle = (slice(None), slice(8, -8), slice(8, -8))
-    ours = (one - truth)[middle].abs().mean()
-    theirs = (chain[0].permute(2, 0, 1) - truth)[middle].abs().mean()
-    assert ours < 0.75 * theirs
-    assert ours < 0.6
 
 
 @pytest.mark.parametrize("degrees", [0.0, 20.0])
@@ -229,20 +208,6 @@ def test_an_empty_window_changes_nothing(apply):
         plan.window.copy_(torch.tensor([[0.5, 0.5, 0.5, 0.5]]))
         views = apply(images, plan, 16) * 255
         assert (views - images.permute(0, 3, 1, 2)).abs().max() < 1e-3
-
-
-def test_mix_channels_and_convolve_by_hand():
-    pixels = torch.arange(27.0).view(1, 3, 3, 3)
-    swap = torch.tensor([[[0.0, 1, 0], [1, 0, 0], [0, 0, 100]]])
-    mixed = mix(pixels, swap)
-    assert torch.equal(mixed[0, :2], pixels[0, [1, 0]])
-    assert mixed[0, 2].min() == 255
-    stencil = torch.tensor([[[0.0, 0, 0], [0, 0, 2], [0, 0, 0]]])
-    moved = convolve(pixels, stencil)
-    assert moved[0, 0, 1, 1] == 2 * pixels[0, 0, 1, 2]
-    assert torch.equal(moved[0, :, 0], pixels[0, :, 0])
-    tiny = pixels[:, :, :2]
-    assert torch.equal(convolve(tiny, stencil), tiny)
 
 
 def test_large_batches_are_the_same_in_parts(monkeypatch):
