@@ -3,11 +3,10 @@ from __future__ import annotations
 from tutelage.pages.wording import (
     change_words,
     cut_middle,
-    in_words,
+    flat_settings,
     percent,
     points,
     sentence,
-    short_paths,
     signed,
     title,
 )
@@ -46,39 +45,22 @@ def test_a_note_becomes_a_sentence() -> None:
     assert sentence("--minutes is short (2)") == "--minutes is short (2)."
 
 
-def test_a_name_is_shown_as_far_as_it_tells_images_apart() -> None:
-    names = ["train/ant/1.png", "train/bee/1.png", "a/x/1.png", "b/x/1.png", "x/1.png", "top.png"]
-    assert short_paths(names) == {
-        "train/ant/1.png": "ant/1.png",
-        "train/bee/1.png": "bee/1.png",
-        "a/x/1.png": "a/x/1.png",
-        "b/x/1.png": "b/x/1.png",
-        "x/1.png": "x/1.png",
-        "top.png": "top.png",
-    }
-
-
 def test_a_long_name_keeps_both_ends() -> None:
     assert cut_middle("folder/0001.png", 15) == "folder/0001.png"
     assert cut_middle("folder/0001.png", 10) == "fold\N{HORIZONTAL ELLIPSIS}1.png"
 
 
-def test_planned_rounds_are_counted_by_kind() -> None:
+def test_settings_are_flat_and_the_planned_rounds_are_told_in_words() -> None:
     frozen, trained = {"trunk": "frozen", "steps": 0}, {"trunk": "trained", "steps": 90}
     plan = {"size": 96, "rounds": [frozen, frozen, trained]}
-    said = "2 on the frozen trunk, then 1 with the trunk trained"
-    assert in_words({"plan": plan}) == {"plan": {"size": 96, "rounds": said}}
-    assert in_words({"plan": {"rounds": []}}) == {"plan": {"rounds": "none"}}
-
-
-def test_the_agreement_of_clusters_is_explained() -> None:
-    told = in_words({"clusters": {"agreement": 0.169, "likelier": False, "doubt": ""}})
-    assert told["clusters"] == (
-        "agreement with the teacher: 0.17 (Cohen's kappa; 1 is full agreement, 0 is chance)"
-    )
+    told = dict(flat_settings({"plan": plan, "limit": None, "none": {}}))
+    rounds = "frozen, frozen, trained"
+    assert told == {"plan.size": "96", "plan.rounds": rounds, "limit": "null", "none": "{}"}
+    assert dict(flat_settings({"plan": {"rounds": []}})) == {"plan.rounds": "none"}
 
 
 def test_what_a_resumed_run_alone_reads_is_left_out() -> None:
-    kept = {"request": {"command": "run"}, "place": "photos"}
+    kept = {"request": {"command": "run", "images": "a"}, "place": "photos"}
     internal = {"shortened": {"student, training 1": [[7, 8]]}, "images": "9080d908"}
-    assert in_words({**kept, **internal, "notes": ["a note"], "finished": ["a"]}) == kept
+    told = dict(flat_settings({**kept, **internal, "notes": ["a note"], "finished": ["a"]}))
+    assert told == {"request.command": "run", "request.images": "a", "place": "photos"}

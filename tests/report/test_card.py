@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from tutelage.report.card import render
+from tutelage.report.html import render_card as render
 
 STAGES = {"probe": (0.7, True), "transfer": (0.6, False), "student": (0.8, True)}
 

@@ -6,7 +6,6 @@ import hashlib
 import re
 from html.parser import HTMLParser
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import pytest
 
 from tutelage.pages import read
 from tutelage.pages.wording import DASH
-from tutelage.report import card, html
+from tutelage.report import html
 from tutelage.report.model import FILES, ClassSheets, Sheet, Thumb
 
 VOID = {"meta", "img", "br", "wbr", "link", "input"}
@@ -139,7 +138,7 @@ def test_page_and_card_have_the_same_notes(make_report: Any, full_fields: dict[s
     report = make_report(**full_fields)
     text = html.render(report)
     said = re.findall("<li>(.*?)</li>", text.split('id="notes"')[1].split("</ul>")[0])
-    written = card.render(report).split("## Before you rely on it")[1]
+    written = html.render_card(report).split("## Before you rely on it")[1]
     assert said == [line[2:] for line in written.splitlines() if line.startswith("- ")]
     assert said[:2] == ["Self-train-2 was left out (--minutes).", "Images: a, b."]
     assert f"Before you rely on it: {len(said)} notes" in Page(text).text()
@@ -153,7 +152,9 @@ def test_what_the_run_decided_stands_among_the_details(
     decided = rest.split("What the run decided")[1].split("Pseudo-labels")[0]
     assert decided.split() == ["The", "student", "is", "the", "whole", "of", "lite0."]
     assert "lite0" not in notes
-    how, before = card.render(report).split("## How it was made")[1].split("## Before you rely")
+    how, before = (
+        html.render_card(report).split("## How it was made")[1].split("## Before you rely")
+    )
     assert "The student is the whole of lite0." in how
     assert "lite0" not in before
 
@@ -182,7 +183,7 @@ def test_what_the_students_calibration_rests_on_is_said(
 ) -> None:
     report = make_report(counts={"unlabeled": pool})
     assert words in Page(html.render(report)).text().split("Details")[-1]
-    assert words in card.render(report).split("## How it was made")[1]
+    assert words in html.render_card(report).split("## How it was made")[1]
 
 
 def test_what_a_teachers_calibration_rests_on_is_said(
@@ -190,9 +191,9 @@ def test_what_a_teachers_calibration_rests_on_is_said(
 ) -> None:
     report = make_report({"probe": (0.7, True), "self-train-1": (0.8, True)}, test=False)
     said = "The probabilities of self-train-1 were calibrated on "
-    assert f"{said}held-out labels." in card.render(report)
+    assert f"{said}held-out labels." in html.render_card(report)
     unjudged = without_figures(report, "self-train-1")
-    assert f"{said}what its teacher said of the unlabelled images." in card.render(unjudged)
+    assert f"{said}what its teacher said of the unlabelled images." in html.render_card(unjudged)
 
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "x" * 5000,
@@ -326,28 +327,6 @@ def test_the_same_report_is_the_same_page(
     make_report: Any, full_fields: dict[str, Any], full_page: str
 ) -> None:
     assert html.render(make_report(**full_fields)) == full_page
-
-
-def test_write_replaces_the_old_page_and_leaves_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "report.html"
-    for page in ("old", "new"):
-        html.write_page(page, path)
-    assert path.read_text(encoding="utf-8") == "new"
-    assert [file.name for file in path.parent.iterdir()] == ["report.html"]
-
-
-def test_a_failed_write_keeps_the_old_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "report.html"
-    path.write_text("old", encoding="utf-8")
-
-    def full_disk(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full_disk)
-    with pytest.raises(OSError, match=r"No space left on device: .*report\.html'"):
-        html.write_page("new", path)
-    assert path.read_text(encoding="utf-8") == "old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def luminance(colour: str) -> float:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tutelage.report import numbers
-from tutelage.report.model import PseudoRow, Report, StageTest
+from tutelage.report.model import PseudoRow, StageTest
 from tutelage.stats.intervals import paired_change, wilson
 
 
@@ -105,26 +105,3 @@ def test_precision_rests_on_the_images_with_known_truth_only() -> None:
     row: PseudoRow = {"round": 1, "accepted": True, "class": "a", "selected": 500, "pool": 900,
                       "precision": 0.75, "known": 4, "mean_confidence": 0.9}  # fmt: skip
     assert numbers.rounds([row])[0].precision == wilson(3, 4)
-
-
-@pytest.mark.parametrize(
-    ("probs", "labels"),
-    [(np.ones((3, 2)), np.zeros(2, int)), (np.ones(3), np.zeros(3, int)),
-     (np.ones((1, 2)), np.array([2])), (np.ones((1, 2)), np.array([-1]))],
-)  # fmt: skip
-def test_stage_test_refuses_what_does_not_fit(probs: np.ndarray, labels: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="labels"):
-        StageTest(probs, labels)
-
-
-def test_report_refuses_predictions_over_other_classes() -> None:
-    with pytest.raises(ValueError, match="'probe' predicts 2 classes, but the report names 3"):
-        Report("t", "c", "now", {}, ["a", "b", "c"], {"probe": answers([0], [0], 2)})
-
-
-def test_the_baseline_is_compared_on_the_same_images() -> None:
-    test = answers([0, 0, 1, 2, 2, 2], [0, 0, 2, 2, 1, 2], 3)
-    found = numbers.baseline(test, ["a", "b", "c"])
-    assert (found.name, found.accuracy) == ("c", 0.5)
-    # Right where it is not "c": the two of "a"; wrong where it is: the third image.
-    assert found.change == paired_change(2, 1, 6)

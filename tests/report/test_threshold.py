@@ -67,8 +67,7 @@ def test_the_rarer_class_is_the_positive_one() -> None:
         assert found is not None
         assert (found.positive, found.negative) == ("rust", "fine")
         assert (found.positives, found.negatives) == (2, 4)
-        assert (found.plain.missed, found.plain.false_alarms) == (0, 2)
-        assert found.plain.accuracy == pytest.approx(4 / 6)
+        assert found.rows[4] == (0.5, 0, 2, pytest.approx(4 / 6))
         assert [row.threshold for row in found.rows] == [k / 10 for k in range(1, 10)]
 
 

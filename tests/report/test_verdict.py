@@ -49,18 +49,20 @@ def test_always_the_same_answer_is_compared_over_the_classes_that_are_judged(
 
 
 @pytest.mark.parametrize(
-    ("share", "verdict", "words"),
-    [(0.95, "better", "The final model (probe) is 20.0 points better than always answering “bee”"),
-     (0.77, "not shown to be better", "not shown to be better than always answering “bee” (75.0"),
-     (0.40, "worse", "The final model (probe) is 35.0 points worse than always answering “bee”")],
+    ("share", "sign", "words"),
+    [(0.95, 1, "The final model (probe) is 20.0 points better than always answering “bee”"),
+     (0.77, 0, "not shown to be better than always answering “bee” (75.0"),
+     (0.40, -1, "The final model (probe) is 35.0 points worse than always answering “bee”")],
 )  # fmt: skip
 def test_it_is_held_against_always_the_same_answer(
-    make_report: Any, share: float, verdict: str, words: str
+    make_report: Any, share: float, sign: int, words: str
 ) -> None:
     labels = np.array([0, 1, 1, 1] * 50)
     found = Verdict(make_report({"probe": (share, True)}, labels=labels))
     assert found.standing is not None
-    assert found.standing.verdict == verdict
+    low, high = found.standing.change[1:]
+    assert (low > 0, high < 0) == (sign > 0, sign < 0)
+    assert found.standing.most_frequent == "bee"
     assert words in found.worth[0]
 
 

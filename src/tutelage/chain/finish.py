@@ -25,12 +25,12 @@ from tutelage.deploy.portable import write_description
 from tutelage.deploy.runtime import OnnxModel
 from tutelage.models.classifier import count_parameters
 from tutelage.models.folder import save_model
-from tutelage.report import card
-from tutelage.report.html import render, write_page
+from tutelage.report.html import render, render_card
 from tutelage.report.model import DeploymentRow
 from tutelage.report.verdict import AgainstTeacher, Verdict
 from tutelage.stats.results import RunMetrics
 from tutelage.system.errors import TutelageError
+from tutelage.system.files import write_atomically
 from tutelage.system.words import counted, were
 from tutelage.watch.reference import make_reference, save_reference
 
@@ -88,8 +88,8 @@ def _leave(
     with run.part("page"):
         line = repeating_line(command, data, str(out), settings)
         report = evidence.make_report(run, chain.finished, result, tested, deployed, line, doubtful)
-        write_page(render(report), out / REPORT)
-        write_page(card.render(report), out / CARD)
+        write_atomically(out / REPORT, render(report))
+        write_atomically(out / CARD, render_card(report))
     note_finished(run.folder, [path.relative_to(out).as_posix() for _, _, path in exported])
     return result, deployed, Verdict(report).against_teacher
 

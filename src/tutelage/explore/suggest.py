@@ -34,7 +34,7 @@ from tutelage.models.forward import Forward
 from tutelage.models.sizes import size_step, with_input_size
 from tutelage.models.zoo import with_levels
 from tutelage.pages.wording import now
-from tutelage.report.html import THUMB_SIDE, encode_sheets, write_page
+from tutelage.report.html import THUMB_SIDE, encode_sheet
 from tutelage.report.model import Sheet, Thumb
 from tutelage.review.app import open_items, serve_page
 from tutelage.review.items import (
@@ -235,7 +235,7 @@ def _write(folder: RunFolder, data: LoadedData, choice: Choice, content: dict[st
         [whole(data.store.images[i], float(data.store.aspect[i])) for i in shown],
         [*data.catalog.facts, *data.catalog.warnings, *data.split.warnings],
     )
-    write_page(text, folder.path / PAGE)
+    write_atomically(folder.path / PAGE, text)
 
 
 def render(
@@ -245,7 +245,7 @@ def render(
     suggested = content["suggested"]
     captions = [row["image"] for row in suggested[: len(pictures)]]
     thumbs = [Thumb(image, text) for image, text in zip(pictures, captions, strict=True)]
-    (sheet,) = encode_sheets([Sheet("", "", thumbs)])
+    sheet = encode_sheet(Sheet("", "", thumbs))
     shown = list(zip(suggested, sheet["thumbs"], strict=False))
     return pages.render(
         "suggest.html.j2",

@@ -28,7 +28,7 @@ from tutelage.heads.bank import look
 from tutelage.models.forward import Forward
 from tutelage.models.sizes import with_input_size
 from tutelage.pages.wording import interval_of_change, now, percent, points, signed, title
-from tutelage.report.html import encode_sheets, jpeg_uri, write_page
+from tutelage.report.html import encode_sheet, jpeg_uri
 from tutelage.report.model import Sheet, Thumb
 from tutelage.stats.coverage import (
     LEAST_POOL,
@@ -44,6 +44,7 @@ from tutelage.stats.coverage import (
 from tutelage.stats.intervals import Interval
 from tutelage.stats.metrics import Ints
 from tutelage.system.console import Console
+from tutelage.system.files import write_atomically
 from tutelage.training.loader import Canvases, Rows
 
 SIZE = 128  # side of the views that are measured, in pixels, at most
@@ -105,7 +106,7 @@ def augment(
             "operations": _operation_strips(sample),
             "sheet": sheet,
         }
-        write_page(pages.render("augment.html.j2", **context), folder.path / "augment.html")
+        write_atomically(folder.path / "augment.html", pages.render("augment.html.j2", **context))
         for cloud, figures in content.get("clouds", {}).items():
             said = [
                 "{} {value:.2f} [{low:.2f}, {high:.2f}]".format(metric, **figures[metric])
@@ -294,7 +295,7 @@ def _holes(
         listed.append({"image": name, **measured})
         (picture,) = pictures(sample.shown(row[None], Center(1.0)))
         thumbs.append(Thumb(picture, f"{hole.distance / max(hole.radius, 1e-12):.1f}, {name}"))
-    (sheet,) = encode_sheets([Sheet("Holes", "", thumbs)])
+    sheet = encode_sheet(Sheet("Holes", "", thumbs))
     return listed, sheet
 
 

@@ -19,11 +19,11 @@ from tutelage.ladder.figures import ladder_figures
 from tutelage.ladder.page import headline, render, summary
 from tutelage.ladder.request import FEWEST_SEEDS, check_budgets, check_request
 from tutelage.pages.wording import now, title
-from tutelage.report.html import write_page
 from tutelage.stats.results import DrawMetrics
 from tutelage.system.console import Console
 from tutelage.system.engines import Lost, Ray
 from tutelage.system.errors import TutelageError
+from tutelage.system.files import write_atomically
 from tutelage.system.progress import Part
 from tutelage.system.words import counted, were
 
@@ -79,7 +79,7 @@ def ladder(
             content["verdict"] = headline(content)
             content["summary"] = f"{content['verdict']} {summary(content)}"
             folder.write_json("ladder.json", content)
-            write_page(render(content, heading), folder.path / PAGE)
+            write_atomically(folder.path / PAGE, render(content, heading))
             if len(done) < seeds:
                 console.say(f"page of {len(done)} draws so far: {folder.path / PAGE}")
         if content:

@@ -20,6 +20,7 @@ from tutelage.ladder.figures import (
     Worth,
 )
 from tutelage.pages.wording import (
+    flat_settings,
     interval_of_change,
     interval_of_share,
     percent,
@@ -27,7 +28,6 @@ from tutelage.pages.wording import (
     size_in_points,
 )
 from tutelage.report import plots
-from tutelage.report.html import flat
 from tutelage.stats.intervals import Z95, Interval
 
 PARTS = {
@@ -53,7 +53,7 @@ def render(content: Mapping[str, Any], title: str) -> str:
         "curve": None,
         "worth": None if content["worth"] is None else worth_in_words(content["worth"]),
         "luck": luck_note(arms, content["n_test"]),
-        "settings": list(flat(content["settings"])),
+        "settings": list(flat_settings(content["settings"])),
     }
     if len(curve) > 1:
         drawn = plots.label_curve(

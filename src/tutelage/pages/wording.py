@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import groupby
 from typing import Any
 
 from tutelage.stats.intervals import Interval
@@ -113,25 +112,6 @@ def duration(seconds: float | None) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def short_paths(names: Iterable[str]) -> dict[str, str]:
-    """By image name: its last folder and file, or as many more folders as tell it from the others.
-
-    Equal file names in folders of their own are common, and a folder often says something.
-    """
-    short: dict[str, str] = {}
-    left = {name: name.rstrip("/").split("/") for name in names}
-    length = 2
-    while left:
-        ends = {name: "/".join(parts[-length:]) for name, parts in left.items()}
-        shared = Counter(ends.values())
-        for name, end in ends.items():
-            if shared[end] == 1 or length >= len(left[name]):
-                short[name] = end
-                del left[name]
-        length += 1
-    return short
-
-
 def cut_middle(text: str, limit: int) -> str:
     """At most ``limit`` characters: the beginning and the end, with an ellipsis between them."""
     if len(text) <= limit:
@@ -152,32 +132,16 @@ def markdown_cell(text: str) -> str:
 
 # What the page says elsewhere (notes, files), or what a resumed run compares its data by.
 INTERNAL = ("notes", "finished", "shortened", "images")
-TRUNKS = {
-    "frozen": "on the frozen trunk",
-    "trained": "with the trunk trained",
-    "online": "with the trunk trained and labelling as it learns",
-}
 
 
-def in_words(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of config.json, with the planned rounds and the clusters in words."""
-    told = {name: value for name, value in settings.items() if name not in INTERNAL}
-    plan, clusters = told.get("plan"), told.get("clusters")
-    if isinstance(plan, Mapping) and "rounds" in plan:
-        told["plan"] = {**plan, "rounds": _rounds(plan["rounds"])}
-    if isinstance(clusters, Mapping) and "agreement" in clusters:
-        told["clusters"] = _clusters(clusters)
-    return told
-
-
-def _rounds(rounds: Sequence[Mapping[str, Any]]) -> str:
-    """How many there are of which kind: ``4 on the frozen trunk``."""
-    kinds = groupby(TRUNKS[work["trunk"]] for work in rounds)
-    return ", then ".join(f"{len(list(works))} {words}" for words, works in kinds) or "none"
-
-
-def _clusters(clusters: Mapping[str, Any]) -> str:
-    return (
-        f"agreement with the teacher: {clusters['agreement']:.2f} (Cohen's kappa; 1 is full "
-        "agreement, 0 is chance)"
-    )
+def flat_settings(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """The content of config.json as (dotted name, value as JSON), the planned rounds in words."""
+    for key, value in settings.items():
+        if not prefix and key in INTERNAL:
+            continue
+        if isinstance(value, Mapping) and value:
+            yield from flat_settings(value, f"{prefix}{key}.")
+        elif prefix + key == "plan.rounds":
+            yield "plan.rounds", ", ".join(work["trunk"] for work in value) or "none"
+        else:
+            yield prefix + key, value if isinstance(value, str) else json.dumps(value, default=str)

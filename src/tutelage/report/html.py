@@ -1,15 +1,17 @@
-"""The page of a run: what its template is filled with, and pictures inside a page."""
+"""The page of a run and its model card: what their templates are filled with; pictures in pages.
+
+The card's sections are those of Mitchell et al. 2019, "Model Cards for Model Reporting", as far as
+a run knows what to say; its head is what the Hugging Face hub reads.
+"""
 
 from __future__ import annotations
 
 import base64
 import io
-import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import chain
-from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -18,20 +20,21 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tutelage import pages
+from tutelage._version import __version__
 from tutelage.pages import wording
 from tutelage.report import numbers, plots
 from tutelage.report.model import FILES, Report, Sheet
-from tutelage.report.notes import calibration, notes, why_no_rounds
 from tutelage.report.threshold import TwoClasses, two_classes
-from tutelage.report.verdict import IMAGES, Step, Verdict
+from tutelage.report.verdict import IMAGES, Step, Verdict, calibration, notes, why_no_rounds
 from tutelage.stats.intervals import Interval, paired_change
 from tutelage.stats.metrics import Comparison
-from tutelage.system.files import write_atomically
 
 SHEET_BYTES = 2_500_000  # of all encoded thumbnails together; keeps the page under 5 MB
 THUMB_SIDE = 144  # pixels: half as many again as the page shows
 QUALITY = 80  # of a JPEG
 SKIPPED_SHOWN = 200
+ROLES = (("labeled", "labelled"), ("unlabeled", "unlabelled"), ("val", "held-out"))  # on the card
+MISTAKES = 5  # on the card
 
 
 def render(report: Report) -> str:
@@ -39,10 +42,26 @@ def render(report: Report) -> str:
     return pages.render("report.html.j2", **_context(report))
 
 
-def write_page(text: str, path: Path) -> None:
-    """Write a page atomically: a reader sees the old page or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, text)
+def render_card(report: Report) -> str:
+    """The model card as Markdown."""
+    verdict = Verdict(report)
+    final = verdict.answers(verdict.final)
+    matrix = None if final is None else final.confusion_matrix
+    text = pages.render(
+        "card.md.j2",
+        report=report,
+        verdict=verdict,
+        notes=notes(verdict),
+        facts=[calibration(verdict), *map(wording.sentence, report.facts)],
+        version=__version__,
+        images=IMAGES[verdict.split],
+        trained_on=wording.listed(
+            f"{report.counts[role]:,} {words}" for role, words in ROLES if report.counts.get(role)
+        ),
+        rows=[] if matrix is None else numbers.class_rows(matrix, report.classes),
+        mistakes=[] if matrix is None else numbers.mistakes(matrix, report.classes, MISTAKES),
+    )
+    return re.sub(r"\n{3,}", "\n\n", text)
 
 
 def _context(report: Report) -> dict[str, Any]:
@@ -53,11 +72,7 @@ def _context(report: Report) -> dict[str, Any]:
         chart = Markup(plots.ladder(verdict.steps, words, verdict.figures["majority"]))
     of_classes = [sheet.thumbs for one in report.class_sheets for sheet in one.sheets]
     every = [*chain(report.to_review, *of_classes, *(sheet.thumbs for sheet in report.sheets))]
-    encode = partial(
-        encode_sheet,
-        each=SHEET_BYTES // max(1, len(every)),
-        paths=wording.short_paths({thumb.name for thumb in every}),
-    )
+    encode = partial(encode_sheet, each=SHEET_BYTES // max(1, len(every)))
     return {
         "report": report,
         "verdict": verdict,
@@ -76,11 +91,11 @@ def _context(report: Report) -> dict[str, Any]:
         ],
         "sheets": [encode(sheet) for sheet in report.sheets],
         "files": [(name, FILES[name]) for name in report.files],
-        "delivered": _delivered(report),
+        "delivered": f"{report.folder}/{'student' if 'student/' in report.files else 'teacher'}",
         "leakage": report.metrics["leakage"],
         "skipped": report.skipped[:SKIPPED_SHOWN],
         "skipped_count": len(report.skipped),
-        "settings": list(flat(wording.in_words(report.settings))),
+        "settings": list(wording.flat_settings(report.settings)),
         **pages.inline("report/report.js"),
         **_class_wise(report, verdict),
     }
@@ -121,10 +136,10 @@ def _threshold(found: TwoClasses | None) -> dict[str, Any] | None:
     """The section on the threshold of a model with two classes."""
     if found is None:
         return None
-    _, missed, false_alarms, _ = found.plain
-    hits = found.positives - missed
-    recall, alarms = hits / found.positives, false_alarms / found.negatives
-    precision = hits / max(1, hits + false_alarms)
+    plain = next(row for row in found.rows if row.threshold == 0.5)
+    hits = found.positives - plain.missed
+    recall, alarms = hits / found.positives, plain.false_alarms / found.negatives
+    precision = hits / max(1, hits + plain.false_alarms)
     name = wording.shorten(found.positive, 24)
     axes = (
         f"recall: share of “{name}” that is found, %",
@@ -140,25 +155,12 @@ def _threshold(found: TwoClasses | None) -> dict[str, Any] | None:
     }
 
 
-def _delivered(report: Report) -> str:
-    """The model that commands on the page name."""
-    return f"{report.folder}/student" if "student/" in report.files else f"{report.folder}/teacher"
+def encode_sheet(sheet: Sheet, each: int | None = None) -> dict[str, Any]:
+    """A sheet with as many of its pictures, encoded, as ``SHEET_BYTES`` allow.
 
-
-def encode_sheets(sheets: Sequence[Sheet]) -> list[dict[str, Any]]:
-    """Sheets with their pictures encoded; each gets an equal share of ``SHEET_BYTES``."""
-    shares = [SHEET_BYTES // len(sheets) // max(1, len(sheet.thumbs)) for sheet in sheets]
-    return [encode_sheet(sheet, share) for sheet, share in zip(sheets, shares, strict=True)]
-
-
-def encode_sheet(
-    sheet: Sheet, each: int, paths: Mapping[str, str] = MappingProxyType({})
-) -> dict[str, Any]:
-    """A sheet with as many of its pictures, encoded, as ``each`` bytes a picture allow.
-
-    ``paths`` are what is shown of the pictures' names, by name.
+    Where a page has several sheets, ``each`` is how many bytes there are for a picture.
     """
-    budget = each * len(sheet.thumbs)
+    budget = SHEET_BYTES if each is None else each * len(sheet.thumbs)
     thumbs = []
     for thumb in sheet.thumbs:
         uri = thumbnail_uri(thumb.image)
@@ -166,13 +168,9 @@ def encode_sheet(
         if budget < 0:
             break
         about = {"name": thumb.name, "caption": thumb.caption, "mark": thumb.mark}
-        thumbs.append({"uri": uri, "path": paths.get(thumb.name, thumb.name), **about})
-    return {
-        "title": sheet.title,
-        "note": sheet.note,
-        "thumbs": thumbs,
-        "left_out": len(sheet.thumbs) - len(thumbs),
-    }
+        thumbs.append({"uri": uri, **about})
+    left_out = len(sheet.thumbs) - len(thumbs)
+    return {"title": sheet.title, "note": sheet.note, "thumbs": thumbs, "left_out": left_out}
 
 
 def thumbnail_uri(image: NDArray[np.uint8]) -> str:
@@ -187,13 +185,3 @@ def jpeg_uri(picture: Image.Image) -> str:
     data = io.BytesIO()
     picture.save(data, format="JPEG", quality=QUALITY, subsampling=0)
     return "data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode("ascii")
-
-
-def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested settings as (dotted name, value as JSON) pairs."""
-    for key, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            text = value if isinstance(value, str) else json.dumps(value, default=str)
-            yield f"{prefix}{key}", text

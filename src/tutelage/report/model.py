@@ -66,14 +66,6 @@ class StageTest:
     probs: NDArray[Any]  # (n, K)
     labels: NDArray[Any]  # (n,) true class indices
 
-    def __post_init__(self) -> None:
-        n, *rest = self.probs.shape
-        if len(rest) != 1 or self.labels.shape != (n,):
-            found = f"found {self.probs.shape} and {self.labels.shape}"
-            raise ValueError(f"expected probs (n, K) and labels (n,), {found}")
-        if n and not 0 <= int(self.labels.min()) <= int(self.labels.max()) < rest[0]:
-            raise ValueError(f"labels must lie in 0..{rest[0] - 1}, the classes of probs")
-
     @property
     def predicted(self) -> NDArray[np.intp]:
         """(n,) indices of the likeliest class."""
@@ -145,11 +137,3 @@ class Report:
     counts: Mapping[str, int] = field(default_factory=dict)  # by role: labeled, unlabeled, ...
     folder: str = "RUN"  # the run folder, as commands name it
     files: Sequence[str] = ()  # those of ``FILES`` that lie beside the page
-
-    def __post_init__(self) -> None:
-        for name, test in self.predictions.items():
-            if test.probs.shape[1] != len(self.classes):
-                raise ValueError(
-                    f"stage {name!r} predicts {test.probs.shape[1]} classes, "
-                    f"but the report names {len(self.classes)}"
-                )

@@ -22,31 +22,12 @@ def stage_change(before: StageTest | None, after: StageTest | None) -> Interval 
         return None
     if not np.array_equal(before.labels, after.labels):
         return None
-    return paired_change(*wins_and_losses(before, after), after.labels.size)
+    return paired_change(*wins_and_losses(before.correct, after.correct), after.labels.size)
 
 
-def wins_and_losses(before: StageTest, after: StageTest) -> tuple[int, int]:
-    """Test images that only ``after`` got right, and those that only ``before`` did."""
-    was, now = before.correct, after.correct
+def wins_and_losses(was: NDArray[np.bool_], now: NDArray[np.bool_]) -> tuple[int, int]:
+    """Images that are right only ``now``, and those that only were."""
     return int((now & ~was).sum()), int((was & ~now).sum())
-
-
-class Baseline(NamedTuple):
-    """Always answering the most frequent class of the test images."""
-
-    name: str  # that class
-    accuracy: float
-    change: Interval  # from it to the model, on the same images
-
-
-def baseline(test: StageTest, classes: Sequence[str]) -> Baseline:
-    """The model of ``test`` against always answering the most frequent class."""
-    counts = np.bincount(test.labels, minlength=len(classes))
-    most = int(counts.argmax())
-    usual = test.labels == most
-    wins, losses = int((test.correct & ~usual).sum()), int((~test.correct & usual).sum())
-    n = test.labels.size
-    return Baseline(classes[most], float(counts[most] / n), paired_change(wins, losses, n))
 
 
 class ClassRow(NamedTuple):
@@ -65,19 +46,18 @@ def class_rows(matrix: NDArray[np.int64], classes: Sequence[str]) -> list[ClassR
 
     A class without test images has no recall and no F1; one never predicted has no precision.
     """
-    sums = zip(classes, matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0), strict=True)
-    return [_class_row(name, *map(int, counts)) for name, *counts in sums]
-
-
-def _class_row(name: str, hits: int, images: int, predicted: int) -> ClassRow:
-    return ClassRow(
-        name,
-        images,
-        predicted,
-        precision=hits / predicted if predicted else None,
-        recall=wilson(hits, images) if images else None,
-        f1=2 * hits / (images + predicted) if images else None,
-    )
+    sums = (part.tolist() for part in (matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)))
+    return [
+        ClassRow(
+            name,
+            images,
+            predicted,
+            precision=hits / predicted if predicted else None,
+            recall=wilson(hits, images) if images else None,
+            f1=2 * hits / (images + predicted) if images else None,
+        )
+        for name, hits, images, predicted in zip(classes, *sums, strict=True)
+    ]
 
 
 class Mistake(NamedTuple):
@@ -157,20 +137,16 @@ class Round(NamedTuple):
 
 def rounds(rows: Sequence[PseudoRow]) -> list[Round]:
     """The rows of each round, which follow each other, summed over its classes."""
-    by_number = groupby(rows, key=lambda row: row["round"])
-    return [_round(number, list(of_round)) for number, of_round in by_number]
-
-
-def _round(number: int, rows: Sequence[PseudoRow]) -> Round:
-    known = sum(row["known"] for row in rows)
-    right = sum(round((row["precision"] or 0) * row["known"]) for row in rows)
-    sure = [(row["mean_confidence"] or 0, row["selected"]) for row in rows]
-    selected = sum(count for _, count in sure)
-    return Round(
-        number,
-        accepted=all(row["accepted"] for row in rows),
-        selected=selected,
-        pool=sum(row["pool"] for row in rows),
-        precision=wilson(right, known) if known else None,
-        confidence=sum(mean * count for mean, count in sure) / selected if selected else None,
-    )
+    found = []
+    for number, group in groupby(rows, key=lambda row: row["round"]):
+        of_round = list(group)
+        selected, pool, known = (
+            sum(row[name] for row in of_round) for name in ("selected", "pool", "known")
+        )
+        right = sum(round((row["precision"] or 0) * row["known"]) for row in of_round)
+        sure = sum((row["mean_confidence"] or 0) * row["selected"] for row in of_round)
+        kept = all(row["accepted"] for row in of_round)
+        precision = wilson(right, known) if known else None
+        confidence = sure / selected if selected else None
+        found.append(Round(number, kept, selected, pool, precision, confidence))
+    return found

@@ -64,7 +64,6 @@ class TwoClasses(NamedTuple):
     positives: int  # test images of the positive class
     negatives: int
     rows: list[Row]  # of a few thresholds
-    plain: Row  # at one half: the likelier class
     recall_precision: Curve  # its area is the average precision
     roc: Curve  # false positive rate, true positive rate
     held_out: int  # labels that the threshold is chosen on
@@ -103,7 +102,6 @@ def two_classes(
         int(counts[k]),
         int(counts[1 - k]),
         [row(step) for step in TABLE],
-        row(STEPS // 2),
         recall_precision(probs, positive),
         roc(probs, positive),
         sum(map(len, held)) if all(held) else 0,

@@ -1,8 +1,9 @@
-"""The verdict in plain language: what each step gained or lost, and what was rejected."""
+"""The verdict in plain language: what each step gained or lost, and what to know beforehand."""
 
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, NamedTuple
@@ -21,7 +22,7 @@ from tutelage.pages.wording import (
     size_in_points,
 )
 from tutelage.report.model import DeploymentRow, Report, StageTest
-from tutelage.report.numbers import Baseline, baseline, stage_change, wins_and_losses
+from tutelage.report.numbers import stage_change, wins_and_losses
 from tutelage.stats.intervals import Interval, paired_change
 from tutelage.stats.metrics import Comparison, lost_images
 from tutelage.stats.results import Figures, Stage
@@ -33,6 +34,7 @@ IMAGES: dict[SplitName | None, str] = {
     "val": "held-out labelled images",
     None: "images",
 }
+NAMED = 8  # classes that a note names, at most
 BUSY = 1.5  # times as long as on a quiet machine, from which on that is said
 # Of a stage that nothing decides about, which is the student.
 NOT_JUDGED = (
@@ -54,10 +56,10 @@ class Step:
 
 
 class Standing(NamedTuple):
-    """The final model against always answering the most frequent class."""
+    """The final model against always answering the most frequent class of the test images."""
 
-    baseline: Baseline
-    verdict: Literal["better", "not shown to be better", "worse"]
+    most_frequent: str
+    change: Interval  # from that answer to the model, on the same images
     sentence: str
 
 
@@ -140,17 +142,21 @@ class Verdict:
         test = self.answers(self.final)
         if test is None:
             return None
-        found, name = baseline(test, self.report.classes), self.final["name"]
-        who = "The student" if name == "student" else f"The final model ({name})"
-        always = f"always answering “{shorten(found.name)}” ({percent(found.accuracy)})"
-        interval, size = interval_of_change(found.change), size_in_points(found.change.value)
-        if found.change.low > 0:
-            return Standing(found, "better", f"{who} is {size} better than {always}; {interval}.")
-        if found.change.high < 0:
-            return Standing(found, "worse", f"{who} is {size} worse than {always}; {interval}.")
-        gap = f"the difference is {points(found.change.value)} points, {interval}"
-        said = f"{who} is not shown to be better than {always}: {gap}."
-        return Standing(found, "not shown to be better", said)
+        counts = np.bincount(test.labels, minlength=len(self.report.classes))
+        usual = test.labels == (most := int(counts.argmax()))
+        change = paired_change(*wins_and_losses(usual, test.correct), len(usual))
+        named, final = self.report.classes[most], self.final["name"]
+        who = "The student" if final == "student" else f"The final model ({final})"
+        always = f"always answering “{shorten(named)}” ({percent(float(usual.mean()))})"
+        interval, size = interval_of_change(change), size_in_points(change.value)
+        if change.low > 0:
+            said = f"{size} better than {always}; {interval}"
+        elif change.high < 0:
+            said = f"{size} worse than {always}; {interval}"
+        else:
+            gap = f"the difference is {points(change.value)} points, {interval}"
+            said = f"not shown to be better than {always}: {gap}"
+        return Standing(named, change, f"{who} is {said}.")
 
     @property
     def worth(self) -> list[str]:
@@ -206,17 +212,15 @@ class Verdict:
         ours, theirs = self.answers(self.final), self.answers(self.teacher)
         if ours is None or theirs is None:
             return AgainstTeacher(False, f"Student and teacher: {figures}.")
-        wins, losses = wins_and_losses(theirs, ours)
-        who = f"Of {ours.labels.size:,} test images the student gets"
-        if wins == losses:
-            return AgainstTeacher(False, f"{who} as many right as its teacher ({figures}).")
-        if wins > losses:
-            said = f"{who} {wins - losses:,} more right than its teacher ({figures})."
-            return AgainstTeacher(False, said)
-        lost = lost_images(wins, losses)
-        chance = "" if lost else ", which may be chance"
-        said = f"{who} {losses - wins:,} more wrong than its teacher ({figures}){chance}."
-        if "teacher/" in self.report.files:
+        wins, losses = wins_and_losses(theirs.correct, ours.correct)
+        lost, worse = lost_images(wins, losses), losses > wins
+        more = "as many right as" if wins == losses else f"{wins - losses:,} more right than"
+        if worse:
+            more = f"{losses - wins:,} more wrong than"
+        chance = ", which may be chance" if worse and not lost else ""
+        said = f"Of {ours.labels.size:,} test images the student gets {more} its teacher"
+        said += f" ({figures}){chance}."
+        if worse and "teacher/" in self.report.files:
             said += f" The teacher is in {self.report.folder}/teacher/model.onnx."
         return AgainstTeacher(lost, said)
 
@@ -305,3 +309,86 @@ def _hindsight(change: Interval, *, accepted: bool, judged: bool) -> str | None:
     if not accepted and change.low > 0:
         return "The held-out labels rejected it, but on the test images it would have helped."
     return None
+
+
+def notes(verdict: Verdict) -> list[str]:
+    """The run's own notes, between those on its figures and those that hold for every model."""
+    return [
+        *_figures(verdict),
+        *map(sentence, verdict.report.notes),
+        _where_it_holds(verdict),
+        "The pretrained weights that it started from have their own licence, and so has the data "
+        "that they were trained on.",
+    ]
+
+
+def calibration(verdict: Verdict) -> str:
+    """What the probabilities were calibrated on: the answers of the teacher, or held-out labels."""
+    final = verdict.final
+    if final["name"] == "student":
+        images = "unlabelled" if verdict.report.counts.get("unlabeled") else "labelled"
+        return (
+            f"The student's probabilities were calibrated on {images} training images, to be as "
+            "sure as its teacher's."
+        )
+    what = "held-out labels" if final["val"] else "what its teacher said of the unlabelled images"
+    return f"The probabilities of {final['name']} were calibrated on {what}."
+
+
+def why_no_rounds(report: Report) -> str:
+    """Why the unlabelled images were not used in rounds of self-training, in words."""
+    if not report.counts.get("unlabeled"):
+        return "the run had no unlabelled images"
+    if doubt := (report.settings.get("clusters") or {}).get("doubt"):
+        return f"the unlabelled images do not seem to group by class ({doubt})"
+    if left_out := report.settings.get("left_out"):
+        return f"no time was left for {left_out}"
+    return "no round of self-training was planned"
+
+
+def _figures(verdict: Verdict) -> list[str]:
+    if verdict.split == "val":
+        low = "too low, because the models that were judged learned from fewer labels, or "
+        if verdict.report.counts.get("val"):  # else they are those of the models of the folds
+            low = ""
+        return [
+            "There are no test images. The figures come from held-out labelled images. They may "
+            f"be {low}too high, because the same images chose between the steps. Add images under "
+            "test/<class>/ for a figure to rely on."
+        ]
+    if verdict.split is None:
+        return [
+            "There are no test images and no held-out figure. Nothing here says how good the model "
+            "is. Add images under test/<class>/."
+        ]
+    final = verdict.answers(verdict.final)
+    return [] if final is None else _absent(final, verdict.report.classes)
+
+
+def _absent(final: StageTest, classes: Sequence[str]) -> list[str]:
+    """The classes of which there is no test image."""
+    shown = {*final.labels.tolist()}
+    absent = [shorten(name) for k, name in enumerate(classes) if k not in shown]
+    if not absent:
+        return []
+    named = ", ".join(absent[:NAMED])
+    if len(absent) > NAMED:
+        named += f" and {len(absent) - NAMED} more"
+    them = "it is" if len(absent) == 1 else "they are"
+    return [f"No test image shows {named}: nothing here says how well {them} recognised."]
+
+
+def _where_it_holds(verdict: Verdict) -> str:
+    if verdict.split == "test":
+        return (
+            "The accuracy holds for images like the test images. Before you use the model on "
+            "others (another camera, season or site), test it on some of them."
+        )
+    unseen = "test it on labelled images that the run has not seen."
+    if verdict.figures is None:
+        return f"Nobody has tested the model. Before you use it, {unseen}"
+    alone = ""
+    if verdict.unjudged:
+        alone = f", and for the {verdict.judged_as}: nobody has tested the {verdict.final['name']}"
+    holds = f"The accuracy holds for images like the labelled ones{alone}."
+    return f"{holds} Before you use the model, {unseen}"
