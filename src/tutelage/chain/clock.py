@@ -48,9 +48,8 @@ class Clock:
         budget: float,
         after: float,
     ) -> None:
-        self._after = after
         self._folder, self._trainings, self._console = folder, trainings, console
-        self.budget = budget
+        self.budget, self._after = budget, after
         self._finished: dict[str, float] = {}
         self._unbound = False
         self._ending: float | None = None  # when the exports began
@@ -101,10 +100,8 @@ class Clock:
         if checkpoints is None or share is None or not share.step or unbound:
             return Pace(steps)
         name = checkpoints.name
-        known = self._shortened().get(name, [])
-        return Pace(
-            steps, partial(self._allowed, share), decided=known, keep=partial(self._keep, name)
-        )
+        allowed, keep = partial(self._allowed, share), partial(self._keep, name)
+        return Pace(steps, allowed, decided=self._shortened().get(name, []), keep=keep)
 
     def made(self, training: str) -> int | None:
         """The steps that a training made, if it was shortened."""
@@ -183,20 +180,19 @@ def foreseen(plan: RunPlan, command: str, images: int) -> dict[str, Part]:
 
     ``images`` are those that are learned from, with and without labels.
     """
+
+    def trained(works: Sequence[Work], folds: int) -> Part:
+        steps = sum(work.steps for work in works) * (1 + FOLD_STEPS * folds)
+        return Part(sum(work.seconds for work in works), amount=round(steps))
+
     parts = {}
     if command != "distill":
         parts["probe"] = Part(plan.frozen_seconds, amount=images * plan.views, unit="view")
-        parts["transfer"] = _trained_part([plan.transfer], plan.folds)
+        parts["transfer"] = trained([plan.transfer], plan.folds)
     if command in ROUNDS and plan.rounds:
-        parts["rounds"] = _trained_part(plan.rounds, plan.judged_folds)
+        parts["rounds"] = trained(plan.rounds, plan.judged_folds)
     if command in WITH_STUDENT:
         first, work = plan.lesson_seconds, plan.student
         parts["student"] = Part(first + work.seconds, first=first, amount=work.steps)
     parts["report"] = Part(plan.after_seconds, amount=TENTHS, unit="tenth")
     return parts
-
-
-def _trained_part(works: Sequence[Work], folds: int) -> Part:
-    """What is planned for stages that are repeated on so many folds."""
-    steps = sum(work.steps for work in works)
-    return Part(sum(work.seconds for work in works), amount=round(steps * (1 + FOLD_STEPS * folds)))

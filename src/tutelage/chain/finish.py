@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,55 +43,42 @@ def finish(chain: Pipeline, command: str, data: str, settings: dict[str, Any]) -
 
     ``data`` and ``settings`` are what the user called the images, and gave.
     """
-    chain.run.clock.ending()
-    shown = chain.run.console.progress.count("report", TENTHS, "tenth")
-    with chain.run.part("report"), shown as done:
-        result, deployed, against_teacher = _leave(chain, command, data, settings, done)
-    _say_summary(chain.run, result, deployed, against_teacher)
-    return result
-
-
-def _leave(
-    chain: Pipeline,
-    command: str,
-    data: str,
-    settings: dict[str, Any],
-    done: Callable[[int], None],
-) -> tuple[RunMetrics, list[DeploymentRow], AgainstTeacher | None]:
-    """Write all files; metrics.json, what the models cost, and the student beside its teacher.
-
-    ``done`` is called with about how many tenths of the time are over.
-    """
     run = chain.run
     out = run.folder.path
-    with run.part("exports"):
-        exported = _export(chain)
-    done(4)
-    with run.part("tables"):
-        evidence.write_pseudo_labels(run, chain.finished)
-        doubtful = to_review(run, write_worklist(chain)) if chain.teachers else []
-    done(5)
-    with run.part("latency"):
-        deployed = evidence.deployment(exported)
-    done(6)
-    told = {done.name: done.reason for done in chain.finished if done.name == "student"}
-    for note in (*run.clock.notes(told), *limits.exceeded(run.config.distill, deployed)):
-        run.note(note)
-    result, tested = evidence.measure(run, chain.finished)
-    run.folder.write_json(RESULT, result)
-    for entry in result["stages"]:
-        run.console.record("result", stage=entry["name"], figures=entry)
-    with run.part("reference"):
-        write_reference(run)
-    write_skipped(run.store, out)  # some of the streamed images may have been lost by now
-    done(8)
-    with run.part("page"):
-        line = repeating_line(command, data, str(out), settings)
-        report = evidence.make_report(run, chain.finished, result, tested, deployed, line, doubtful)
-        write_atomically(out / REPORT, render(report))
-        write_atomically(out / CARD, render_card(report))
-    note_finished(run.folder, [path.relative_to(out).as_posix() for _, _, path in exported])
-    return result, deployed, Verdict(report).against_teacher
+    run.clock.ending()
+    shown = run.console.progress.count("report", TENTHS, "tenth")
+    with run.part("report"), shown as tenths:  # of the time that are over, about
+        with run.part("exports"):
+            exported = _export(chain)
+        tenths(4)
+        with run.part("tables"):
+            evidence.write_pseudo_labels(run, chain.finished)
+            doubtful = to_review(run, write_worklist(chain)) if chain.teachers else []
+        tenths(5)
+        with run.part("latency"):
+            deployed = evidence.deployment(exported)
+        tenths(6)
+        told = {done.name: done.reason for done in chain.finished if done.name == "student"}
+        for note in (*run.clock.notes(told), *limits.exceeded(run.config.distill, deployed)):
+            run.note(note)
+        result, tested = evidence.measure(run, chain.finished)
+        run.folder.write_json(RESULT, result)
+        for entry in result["stages"]:
+            run.console.record("result", stage=entry["name"], figures=entry)
+        with run.part("reference"):
+            write_reference(run)
+        write_skipped(run.store, out)  # some of the streamed images may have been lost by now
+        tenths(8)
+        with run.part("page"):
+            line = repeating_line(command, data, str(out), settings)
+            report = evidence.make_report(
+                run, chain.finished, result, tested, deployed, line, doubtful
+            )
+            write_atomically(out / REPORT, render(report))
+            write_atomically(out / CARD, render_card(report))
+        note_finished(run.folder, [path.relative_to(out).as_posix() for _, _, path in exported])
+    _say_summary(run, result, deployed, Verdict(report).against_teacher)
+    return result
 
 
 def _export(chain: Pipeline) -> list[tuple[str, Finished, Path]]:
@@ -129,7 +116,11 @@ def write_reference(run: Run) -> None:
     It is made of test or validation images, whichever are more; without any, of the pool or, if
     there is none, of the labelled images. From these the model has learned, so they say less.
     """
-    role, rows = _reference_images(run)
+    by_role = {role: run.split.indices(role) for role in (*HELD_OUT, "unlabeled", "labeled")}
+    role = max(HELD_OUT, key=lambda name: len(by_role[name]))
+    if not len(by_role[role]):
+        role = "unlabeled" if len(by_role["unlabeled"]) else "labeled"
+    rows = by_role[role]
     labels, words = np.full(len(rows), -1), "training images"
     if role in HELD_OUT:
         labels, words = run.split.truth[rows], HELD_OUT[role]
@@ -142,15 +133,6 @@ def write_reference(run: Run) -> None:
         run.note(f"tutelage watch will have nothing to compare images with: {error}")
         return
     save_reference(made, model, reference_file(found))
-
-
-def _reference_images(run: Run) -> tuple[str, np.ndarray]:
-    """A role, and its rows (n,)."""
-    rows = {role: run.split.indices(role) for role in (*HELD_OUT, "unlabeled", "labeled")}
-    role = max(HELD_OUT, key=lambda name: len(rows[name]))
-    if not len(rows[role]):
-        role = "unlabeled" if len(rows["unlabeled"]) else "labeled"
-    return role, rows[role]
 
 
 def _say_summary(

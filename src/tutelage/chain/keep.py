@@ -30,9 +30,7 @@ def save_stage(folder: Path, done: Finished) -> None:
     pools = {f"pool{i}": p for i, p in enumerate(outcome.beliefs.pool) if p is not None}
     _save_arrays(partial / "beliefs.npz", judged=outcome.beliefs.judged, **pools)
     if outcome.pseudo_labels is not None:
-        labels = outcome.pseudo_labels
-        named = {f.name: getattr(labels, f.name) for f in dataclasses.fields(labels)}
-        _save_arrays(partial / "pseudo_labels.npz", **named)
+        _save_arrays(partial / "pseudo_labels.npz", **vars(outcome.pseudo_labels))
     record = {
         "accepted": done.accepted,
         "reason": done.reason,
@@ -89,19 +87,11 @@ def _read_stage(folder: Path, name: str) -> Finished:
     with np.load(folder / "beliefs.npz") as arrays:
         pool = [arrays.get(f"pool{i}") for i in range(record["folds"])]
         beliefs = Beliefs(pool, arrays["judged"])
-    pseudo_labels = None
+    labels = None
     if (folder / "pseudo_labels.npz").exists():
         with np.load(folder / "pseudo_labels.npz") as arrays:
-            pseudo_labels = PseudoLabels(**dict(arrays))
-    outcome = Outcome(
-        load_model(folder), beliefs, record["frozen"], pseudo_labels, record["choice"]
-    )
-    comparison = record["comparison"]
-    return Finished(
-        name,
-        record["accepted"],
-        record["reason"],
-        record["seconds"],
-        None if comparison is None else Comparison(**comparison),
-        outcome,
-    )
+            labels = PseudoLabels(**dict(arrays))
+    outcome = Outcome(load_model(folder), beliefs, record["frozen"], labels, record["choice"])
+    comparison = None if record["comparison"] is None else Comparison(**record["comparison"])
+    verdict = (record["accepted"], record["reason"], record["seconds"])
+    return Finished(name, *verdict, comparison, outcome)

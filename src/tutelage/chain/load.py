@@ -77,21 +77,20 @@ def load_data(
     configure(device)
     if device.type == "cpu" and is_lead():
         ahead.begin()
-    out = folder.path
     for note in (*catalog.facts, *catalog.warnings):  # before the work: a folder may be left out
         console.note(note)
     store = _open_store(folder, catalog, config, console)
     if is_lead():
-        write_skipped(store, out)
+        write_skipped(store, folder.path)
     if store.reasons:
         lost = f"{counted(len(store.reasons), 'image')} could not be read"
-        console.say(f"{lost}: see {out / 'skipped.csv'}", {lost: "yellow"})
+        console.say(f"{lost}: see {folder.path / 'skipped.csv'}", {lost: "yellow"})
     split, copies = _pinned_split(folder, catalog, store, config, console, command)
     teachers = model_folders(config.data.teacher)
-    # A student is cut from the first of several teachers; otherwise all are one teacher.
-    members = teachers[:1] if command == "distill" else teachers
+    if command == "distill":  # a student is cut from the first; otherwise all are one teacher
+        teachers = teachers[:1]
     with console.progress.part("loading the network"):
-        base = _base_model(members, catalog, store, config)
+        base = _base_model(teachers, catalog, store, config)
     base.freeze_trunk()
     return LoadedData(catalog, store, split, copies, base, config, device)
 
@@ -140,19 +139,15 @@ def _open_store(
 
     The order in which a training sees its images depends on it.
     """
-    limit = config.data.store_gb
 
     def opened(streamed: bool | None) -> ImageStore:
+        canvas, limit = config.data.canvas, config.data.store_gb
         budget = None if limit is None else limit * 1e9
         if streamed is not None:
             budget = 0.0 if streamed else math.inf
         with console.bar("decoding", len(catalog), "image") as done:
             return open_store(
-                catalog,
-                canvas=config.data.canvas,
-                cache=cache_folder(),
-                budget=budget,
-                progress=done,
+                catalog, canvas=canvas, cache=cache_folder(), budget=budget, progress=done
             )
 
     known = agreed(folder.read_json("config.json").get("streamed"))
@@ -199,18 +194,16 @@ def _pinned_split(
     by_lead(make)
     if made:
         return made[0]
-    copies = read_duplicates(listed, keep=keep)
-    return load_split(path, catalog, store.readable, **_mend(folder, catalog)), copies
-
-
-def _mend(folder: RunFolder, catalog: Catalog) -> dict[str, str]:
-    """What to do where the images of a finished run have changed; nothing where it goes on."""
-    if not is_finished(folder):
-        return {}
-    words = ["tutelage", "evaluate", str(folder.path), folder.request()["data"]]
-    judged = f"{shlex.join(words)} judges it on the test images as they are now, and "
-    test = (catalog.splits == "test").any()
-    return {"mend": f"the run is finished: {judged if test else ''}another --out begins a new run"}
+    mend = {}  # where the images of a finished run have changed
+    if is_finished(folder):
+        words = shlex.join(["tutelage", "evaluate", str(folder.path), folder.request()["data"]])
+        judged = f"{words} judges it on the test images as they are now, and "
+        test = (catalog.splits == "test").any()
+        mend["mend"] = (
+            f"the run is finished: {judged if test else ''}another --out begins a new run"
+        )
+    split = load_split(path, catalog, store.readable, **mend)
+    return split, read_duplicates(listed, keep=keep)
 
 
 def _base_model(
@@ -228,12 +221,6 @@ def _base_model(
         )
     torch.manual_seed(config.data.seed)  # for --weights none
     models = [_one_model(teacher, catalog, store, config) for teacher in teachers]
-    _set_one_size(teachers, models)
-    return join(models)
-
-
-def _set_one_size(teachers: Sequence[str], models: Sequence[Classifier]) -> None:
-    """Give all networks the size of those which take no other; without any, about the first's."""
     steps = [size_step(model) for model in models]
     sizes = {
         name: model.spec.input_size
@@ -251,6 +238,7 @@ def _set_one_size(teachers: Sequence[str], models: Sequence[Classifier]) -> None
     size = fixed or fitting_sizes([models[0].spec.input_size], step)[0]
     for model in models:
         set_input_size(model, size)
+    return join(models)
 
 
 def _one_model(teacher: str, catalog: Catalog, store: ImageStore, config: RunConfig) -> Classifier:
@@ -263,13 +251,8 @@ def _one_model(teacher: str, catalog: Catalog, store: ImageStore, config: RunCon
                 "has weights of its own; leave one of them out"
             )
         loaded = load_model(teacher)
-        spec = dataclasses.replace(
-            loaded.spec,
-            classes=classes,
-            canvas=store.canvas,
-            temperature=1.0,
-            unknown_threshold=None,
-        )
+        spec = dataclasses.replace(loaded.spec, classes=classes, canvas=store.canvas)
+        spec = dataclasses.replace(spec, temperature=1.0, unknown_threshold=None)
         model = build(spec, trunk=loaded.trunk)
         model.neck.load_state_dict(loaded.neck.state_dict())
         return model

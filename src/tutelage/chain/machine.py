@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import json
 import math
@@ -13,18 +14,17 @@ import warnings
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from tutelage.augment.engine import ahead, trial
+from tutelage.models.classifier import Classifier
+from tutelage.models.forward import Forward
 from tutelage.models.sizes import fitting_sizes, size_step, with_input_size
+from tutelage.models.zoo import first_trunk
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import write_atomically
-
-if TYPE_CHECKING:
-    from tutelage.models.classifier import Classifier
-
 
 MEASURED_SIZE = 128  # side in pixels of the images that speed is measured on
 USUAL = (0.8, 1.2)  # times the remembered milliseconds; within, the machine is as it was
@@ -92,15 +92,6 @@ class Speed:
         """Estimated milliseconds of a forward at another size."""
         return self.forward * (size / self.forward_size) ** 2
 
-    def slower(self, factor: float) -> Speed:
-        """The speed of a machine on which all takes ``factor`` times as long."""
-        return replace(
-            self,
-            forward=self.forward * factor,
-            train=self.train * factor,
-            busy=self.busy * factor,
-        )
-
     def train_ms(self, size: int) -> float:
         """Estimated milliseconds of forward and backward at another size."""
         return self.train * (size / self.train_size) ** 2
@@ -118,7 +109,11 @@ def current_speed(model: Classifier, device: torch.device, cache: Path) -> Speed
     factor = _busyness(model, device, speed)
     if factor < USUAL[0]:
         return measure_speed(model, device, cache, anew=True)
-    return speed if factor < USUAL[1] else speed.slower(1.25 ** round(math.log(factor, 1.25)))
+    if factor < USUAL[1]:
+        return speed
+    factor = 1.25 ** round(math.log(factor, 1.25))
+    forward, train = speed.forward * factor, speed.train * factor
+    return replace(speed, forward=forward, train=train, busy=speed.busy * factor)
 
 
 def measure_speed(
@@ -131,9 +126,12 @@ def measure_speed(
     """
     chip = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     size = nearest_size(model, MEASURED_SIZE)
-    key = "|".join(
-        map(str, [_network(model), chip, torch.get_num_threads(), torch.__version__, size])
+    network = " + ".join(  # with the part of each that a cut model has
+        f"{spec.architecture}{'' if spec.cut is None else f' cut:{spec.cut}'}"
+        f"{''.join(f' -{name}' for name in spec.skipped)}"
+        for spec in model.spec.trunks
     )
+    key = "|".join(map(str, [network, chip, torch.get_num_threads(), torch.__version__, size]))
     path = cache / "speed.json"
     known = _read(path)
     if not anew and known.get(key, {}).keys() == {field.name for field in fields(Speed)}:
@@ -143,15 +141,6 @@ def measure_speed(
     content = json.dumps({**_read(path), key: asdict(speed)}, indent=2)
     write_atomically(path, content.encode())
     return speed
-
-
-def _network(model: Classifier) -> str:
-    """The architectures, and which part of each a cut model has."""
-    return " + ".join(
-        f"{spec.architecture}{'' if spec.cut is None else f' cut:{spec.cut}'}"
-        f"{''.join(f' -{name}' for name in spec.skipped)}"
-        for spec in model.spec.trunks
-    )
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
@@ -179,11 +168,6 @@ def nearest_size(model: Classifier, size: int) -> int:
 
 
 def _measure(model: Classifier, device: torch.device, size: int) -> Speed:
-    import copy
-
-    from tutelage.models.forward import Forward
-    from tutelage.models.zoo import first_trunk
-
     model = with_input_size(model, size)
     images = _images(size, device)
 
@@ -217,10 +201,6 @@ def _images(size: int, device: torch.device) -> torch.Tensor:
 
 def _busyness(model: Classifier, device: torch.device, speed: Speed) -> float:
     """How many times as long as is remembered a forward takes here now, in the median."""
-    import copy
-
-    from tutelage.models.forward import Forward
-
     images = _images(speed.forward_size, device)
     sized = with_input_size(model, speed.forward_size)
     forward = Forward(copy.deepcopy(sized).to(device), "features")

@@ -26,19 +26,19 @@ class Pipeline:
         self.finished: list[Finished] = []  # its stages so far, rejected ones too
 
     @property
-    def teacher(self) -> Finished:
-        """The last accepted stage."""
-        return [stage for stage in self.finished if stage.accepted][-1]
-
-    @property
     def teachers(self) -> list[Finished]:
         """The accepted stages without the student, in order."""
         return [stage for stage in self.finished if stage.accepted and stage.name != "student"]
 
     @property
+    def teacher(self) -> Finished:
+        """The last of them."""
+        return self.teachers[-1]
+
+    @property
     def pool_logits(self) -> Floats:
         """The teacher's answers (M, K) to the pool; computed here if its stage kept none."""
-        outcome = self.teachers[-1].outcome
+        outcome = self.teacher.outcome
         known = outcome.beliefs.pool[0]
         if known is None:
             known = clean_logits(self.run, outcome.model, self.run.task.pool)
@@ -74,13 +74,10 @@ class Pipeline:
     @cached_property
     def clustered(self) -> pool.Clustered:
         """What the pool's clusters say, compared with the teacher of the first round."""
+        teacher, metric = self.teacher.outcome, self.choice["metric"]
+        temperature = teacher.model.spec.temperature
         return pool.ask_clusters(
-            self.run,
-            self.features,
-            self.choice["metric"],
-            self.teacher.outcome.beliefs,
-            self.teacher.outcome.model.spec.temperature,
-            self.detections,
+            self.run, self.features, metric, teacher.beliefs, temperature, self.detections
         )
 
     def stage(self, name: str, work: Callable[[], Outcome], *, judged: bool = True) -> Finished:
@@ -121,8 +118,7 @@ class Pipeline:
         part = "rounds" if name.startswith(ROUND) else name
         with self.run.part(part), self.run.part(name), self.run.trainings.of(folder) as seconds:
             outcome = work()
-            comparison = None
-            accepted = True
+            comparison, accepted = None, True
             reason = "the first stage" if not self.finished else outcome.remark or "not compared"
             if judged and self.finished:
                 comparison = judge(self.run.task, self.teacher.outcome, outcome)

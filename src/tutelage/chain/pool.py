@@ -143,33 +143,27 @@ def ask_clusters(
         pool.append(clusters(unlabeled))
         held_out[fold.judges] = clusters(judged[torch.from_numpy(fold.judges)])
     found = Beliefs(pool, held_out)
-    named, *_ = _answers(found, detections[0])
-    heads = _answers(teacher, detections[0])
+
+    def answers(beliefs: Beliefs) -> list[Ints]:
+        """Per fold that was run, the likeliest class of the pool images that are not left out."""
+        known = [logits for logits in beliefs.pool if logits is not None]
+        return [logits[_inside(len(logits), detections[0])].argmax(axis=1) for logits in known]
+
+    heads = answers(teacher)
     pairs = [agreement(a, b, task.n_classes) for a, b in itertools.combinations(heads, 2)]
-    return Clustered(
-        found,
-        agreement(named, heads[0], task.n_classes),
-        likelier=_likelier(task, found, teacher),
-        heads=float(np.mean(pairs)) if pairs else None,
-    )
-
-
-def _answers(beliefs: Beliefs, detection: Detection | None) -> list[Ints]:
-    """Per fold that was run, the likeliest class of each pool image that is not out of class."""
-    known = [logits for logits in beliefs.pool if logits is not None]
-    return [logits[_inside(len(logits), detection)].argmax(axis=1) for logits in known]
-
-
-def _likelier(task: Task, ours: Beliefs, theirs: Beliefs) -> bool:
-    """Whether the held-out labels that both judge are likelier with ours than with theirs."""
     # An image of a class without labels favours neither: no model knows that class.
     learnt = np.isin(task.judged_labels, task.labels)
-    both = (ours.known & theirs.known & learnt)[:, None]
-    mine, other = (
+    both = (found.known & teacher.known & learnt)[:, None]
+    ours, theirs = (
         held_out_nll(task, np.where(both, beliefs.judged, np.nan)).sum()
-        for beliefs in (ours, theirs)
+        for beliefs in (found, teacher)
     )
-    return bool(mine < other)
+    return Clustered(
+        found,
+        agreement(answers(found)[0], heads[0], task.n_classes),
+        likelier=bool(ours < theirs),
+        heads=float(np.mean(pairs)) if pairs else None,
+    )
 
 
 def _inside(n: int, detection: Detection | None) -> NDArray[np.bool_]:

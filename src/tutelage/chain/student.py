@@ -26,7 +26,7 @@ from tutelage.chain.plan import MATCHED_IMAGES, STUDENT_IMAGES, Work, tells_enou
 from tutelage.chain.recipe import strong_policy
 from tutelage.chain.types import Beliefs, Outcome, Run, Task
 from tutelage.config import RunConfig
-from tutelage.heads.bank import CLEAN_VIEWS, bank_plans, look, make_bank
+from tutelage.heads.bank import CLEAN_VIEWS, look, make_bank
 from tutelage.heads.probe import fit_head, plain_metric
 from tutelage.models.classifier import Classifier, count_parameters
 from tutelage.models.forward import Forward
@@ -78,7 +78,7 @@ def create_student(config: RunConfig, teacher: Classifier) -> Classifier:
             return _quarter(teacher if can_be_cut(teacher) else _fallback(config, teacher))
         if not count.isdigit():
             raise TutelageError(f"--student {name}: expected cut, cut:N or a timm architecture")
-        return _named_cut(teacher, int(count))
+        return _cut_with_neck(teacher, int(count))
     torch.manual_seed(config.data.seed)  # for --student-weights none
     student = create(
         name,
@@ -146,39 +146,35 @@ def _quarter(teacher: Classifier) -> Classifier:
         except CannotCut:  # EfficientFormer's last stage, for one, gives tokens
             continue
         blocks = residual_blocks(teacher, count)
-        size = count_parameters(bare.trunk) - sum(blocks.values())
-        if _neck_width(teacher, bare, size) < NECKS[0]:
+        left_out = sum(blocks.values())
+        if _neck_width(teacher, bare, left_out) < NECKS[0]:
             continue
         skipped = []
-        for name, more in blocks.items():
-            if _neck_width(teacher, bare, size + more) >= NECKS[0]:
-                size += more
+        for name, parameters in blocks.items():
+            if _neck_width(teacher, bare, left_out - parameters) >= NECKS[0]:
+                left_out -= parameters
             else:
                 skipped.append(name)
-        return _with_neck(teacher, count, _neck_width(teacher, bare, size), skipped)
-    return _named_cut(teacher, 1)
+        return _cut_with_neck(teacher, count, left_out, skipped)
+    return _cut_with_neck(teacher, 1)
 
 
-def _named_cut(teacher: Classifier, count: int) -> Classifier:
-    bare = cut(teacher, count)
-    return _with_neck(teacher, count, _neck_width(teacher, bare, count_parameters(bare.trunk)))
-
-
-def _with_neck(
-    teacher: Classifier, count: int, width: int, skipped: Sequence[str] = ()
+def _cut_with_neck(
+    teacher: Classifier, count: int, left_out: int = 0, skipped: Sequence[str] = ()
 ) -> Classifier:
+    width = _neck_width(teacher, cut(teacher, count), left_out)
     return cut(teacher, count, neck=min(max(width, NECKS[0]), NECKS[1]), skipped=skipped)
 
 
-def _neck_width(teacher: Classifier, bare: Classifier, size: int) -> int:
+def _neck_width(teacher: Classifier, bare: Classifier, left_out: int) -> int:
     """The neck that uses up a cut student's share of the teacher's parameters; maybe negative.
 
-    ``bare`` is the cut without a neck, and ``size`` counts the parameters of what is left of its
-    trunk. The teacher's weights on its middle stages do not count: its student has none.
+    ``bare`` is the cut without a neck, of whose parameters so many are ``left_out``. The teacher's
+    weights on its middle stages do not count: its student has none.
     """
     classes = len(teacher.spec.classes)
     whole = count_parameters(teacher) - classes * (teacher.num_features - teacher.own_features)
-    room = SHARE * whole - size - classes
+    room = SHARE * whole - (count_parameters(bare.trunk) - left_out) - classes
     width = int(room / (bare.num_features + 2 + classes))  # convolution, norm, head
     return width - width % 8
 
@@ -191,28 +187,28 @@ def distill(
     ``pool_logits`` (M, K) are what a single teacher answers about clean views of the pool, where
     that is known; if the pool is large enough, it is not asked again then.
     """
-    config = run.config.distill
+    config, task = run.config.distill, run.task
     joint = Teachers([teacher.to(run.device) for teacher in teachers])
     for teacher in teachers:
         teacher.cpu()  # they have taken snapshots
-    if not tells_enough(len(run.task.labeled), len(run.task.pool)):
+    if not tells_enough(len(task.labeled), len(task.pool)):
         pool_logits = None
     asked = _Asked(run, teachers, pool_logits)
-    apart = _set_apart(run.task)
+    apart = _set_apart(task)
     seen = run.on(pool=np.setdiff1d(run.task.pool, apart))
     student = _begin(seen, teachers[0], work)
     _warm_up(seen, student, joint, asked)
     step = DistillationStep(joint, temperature=config.temperature, alpha=config.alpha)
     loader = Loader(
-        seen.task.canvases,
-        seen.task.labeled_examples(seen.task.folds[0]),
+        task.canvases,
+        task.labeled_examples(task.folds[0]),
         seen.task.unlabeled_examples(seen.task.pool),
         _views(run, student, joint.sizes),
         batch_size=work.batch_size,
         labeled_per_batch=work.labeled_per_batch,
         seed=run.seed,
     )
-    measure = _divergence(run, apart if len(apart) else some_images(run.task, APART), asked)
+    measure = _divergence(run, apart if len(apart) else some_images(task, APART), asked)
     pretrained = _pretrained(run.config, student, teachers[0])
     student, remark = _mimic(run, student, step, loader, work, measure, pretrained=pretrained)
     _calibrate_to(run, student, asked)
@@ -296,18 +292,14 @@ def _mimic(
     if again or not strong:
         rate, best = LOWER * rate, Best(measure, trial=2)
         rest = dataclasses.replace(work, steps=left, seconds=work.seconds * left / work.steps)
-        gentle = loader.showing(_gentle(run, loader.views))
+        views = loader.views  # of which gentle ones keep most of the image as it is, and mix no two
+        if run.config.transfer.augment != "center":
+            views = dataclasses.replace(views, policy=Weak(scale=(GENTLE_SCALE, 1.0)))
+        gentle = loader.showing(dataclasses.replace(views, mix="none"))
         after = _fit(run, student, step, gentle, rest, rate, best)
     made = run.clock.made(f"student, training {2 if again else 1}")
     shortened = "" if made is None else f"{made} of {left if again else work.steps} steps"
     return after, _remark(best, shortened, pretrained=pretrained)
-
-
-def _gentle(run: Run, views: Views) -> Views:
-    """Views that keep most of the image as it is, and mix no two."""
-    plain = run.config.transfer.augment == "center"
-    policy = views.policy if plain else Weak(scale=(GENTLE_SCALE, 1.0))
-    return dataclasses.replace(views, policy=policy, mix="none")
 
 
 def _fit(
@@ -423,10 +415,9 @@ def _warm_features(run: Run, rows: Rows, student: Classifier) -> Tensor:
 def _warm_outputs(
     run: Run, rows: Rows, student: Classifier, forward: Callable[[Tensor], Tensor], size: int
 ) -> Tensor:
-    """Outputs (V * N, ...) of a model for the warm start; all models see the same views."""
-    transfer, crop_pct = run.config.transfer, student.spec.crop_pct
-    strong = strong_policy(transfer, crop_pct)
-    plans = bank_plans(WARM_VIEWS, crop_pct, strong, transfer.crop_scale)
+    """Outputs (V * N, ...) of a model for the warm start; all models see the same clean views."""
+    center = Center(student.spec.crop_pct)
+    plans = [(center, mirrored) for mirrored in (False, True)[:WARM_VIEWS]]
     bank = make_bank(run.task.canvases, rows, forward, size, plans, seed=run.seed)
     return torch.cat(bank.views)
 
@@ -465,18 +456,14 @@ def _remark(best: Best, shortened: str, *, pretrained: bool) -> str:
 
     ``shortened`` says how many of its steps there was time for; it is empty for all of them.
     """
-    before, lowest = best.measured[0], min(best.measured)
-    if lowest < before:
-        closer = "closer" if lowest < 0.9 * before else "a little closer"
-        change = f"brought it {closer} to its teacher"
+    if min(best.measured) < best.measured[0]:
+        change = "brought it closer to its teacher"
         if not shortened:
             return f"training {change}"
         return f"there was time for only {shortened} of the student's training, which {change}"
-    why = (
-        f"the student's training was too short to help, with {shortened}"
-        if shortened
-        else "the student's training did not bring it closer to its teacher"
-    )
+    why = "the student's training did not bring it closer to its teacher"
+    if shortened:
+        why = f"the student's training was too short to help, with {shortened}"
     network = "a pretrained network" if pretrained else "an untrained network"
     return (
         f"{why}, so it was undone: the student is {network} with a new last layer, fitted to "
