@@ -35,8 +35,8 @@ def train_on_cluster(
             f"{counted(int(share.cores), 'core')}"
         )
         working = partial(_working, ladder, os.getcwd(), int(share.cores))
-        chosen = "student" in RunFolder(ladder.out).read_json("config.json")
-        if ladder.config.distill.limited and not chosen:
+        limited = ladder.config.distill.limited
+        if limited and "student" not in RunFolder(ladder.out).read_json("config.json"):
             # Draws that run at once would each choose their own.
             first = ladder.draws[:1]
             for draw, result in cluster.map(partial(working, choose_student), first, share):
