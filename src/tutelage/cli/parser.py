@@ -46,23 +46,6 @@ METAVARS = {
 """What the help calls a value, where that is not the option's own name."""
 
 
-ELSEWHERE = {
-    **dict.fromkeys(
-        ("epochs", "steps", "max-steps", "iterations", "time", "time-limit"), "minutes"
-    ),
-    **dict.fromkeys(("model", "backbone", "arch", "architecture", "network"), "teacher"),
-    **dict.fromkeys(("imgsz", "img-size", "image-size", "resolution", "size"), "input-size"),
-    **dict.fromkeys(("o", "output", "out-dir", "output-dir", "project", "name", "save-dir"), "out"),
-    **dict.fromkeys(("lr", "lr0", "learning-rate"), "lr-trunk"),
-    **dict.fromkeys(("gpu", "gpus", "cuda", "cpu", "accelerator"), "device"),
-    **dict.fromkeys(("shots", "n-labels", "labels"), "labels-per-class"),
-    **dict.fromkeys(("conf", "min-confidence"), "threshold"),
-    "random-state": "seed",
-    "n": "budget",
-}
-"""What other tools call an option -> its name here."""
-
-
 class Parser(argparse.ArgumentParser):
     """Errors are one line, and nothing is abbreviated."""
 
@@ -317,15 +300,7 @@ def _is_option(word: str) -> bool:
 
 
 def _unknown(what: str, word: str, known: Iterable[str]) -> str:
-    near = _meant(word, sorted(known))
-    return f"there is no {what}" + (f"; did you mean {near}?" if near else "")
-
-
-def _meant(word: str, known: Sequence[str]) -> str | None:
-    """The known word that was probably meant; None if none is near."""
-    name = word.lstrip("-").replace("_", "-").lower()
-    candidates = {other.lstrip("-"): other for other in known}
-    if (elsewhere := ELSEWHERE.get(name)) in candidates:
-        return candidates[elsewhere]
-    near = nearest(name, candidates)
-    return candidates[near] if near else None
+    """That something does not exist, and the name that was probably meant."""
+    names = {name.lstrip("-"): name for name in known}
+    near = nearest(word.lstrip("-").replace("_", "-"), sorted(names))
+    return f"there is no {what}" + (f"; did you mean {names[near]}?" if near else "")
