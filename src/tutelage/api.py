@@ -47,7 +47,7 @@ def demo(
         data: which images.
     """
     from tutelage.data.demo import DEMOS
-    from tutelage.data.finished import look
+    from tutelage.data.runfolder import look
 
     shown = DEMOS[data]
     settings = {"labels_per_class": shown.labels_per_class, **settings}
@@ -125,7 +125,7 @@ def _train(
     began = time.monotonic()  # importing takes seconds, too
     config = make_config(command, settings)
     with _shown(IMAGES, quiet=quiet):
-        from tutelage.data.finished import look
+        from tutelage.data.runfolder import look
         from tutelage.data.split import check_labels
         from tutelage.models.folder import trained_teachers
 
@@ -143,10 +143,11 @@ def _train(
 
 def _started(folder: Path, *, quiet: bool) -> Callable[..., dict[str, Any]]:
     """What trains, once PyTorch is there; it is said where the results go."""
-    from tutelage.data.finished import say_start
+    from tutelage.system.console import Console
+    from tutelage.system.ranks import env_int
 
     need_training()
-    say_start(folder, quiet=quiet)
+    Console(quiet=quiet or env_int("RANK", 0) > 0).say(f"starting; results: {folder}")
     with _shown(TORCH, quiet=quiet):
         from tutelage.chain.run import train
 

@@ -1,3 +1,4 @@
+import os
 import shutil
 from functools import partial
 from pathlib import Path
@@ -6,16 +7,22 @@ from typing import Any
 import pytest
 from catalogs import put
 from locked import is_locked
-from shapes import SETTINGS, as_options, contents
+from shapes import SETTINGS, as_options, contents, write_shapes
 
 from tutelage.config import make_config
 from tutelage.data import runfolder
+from tutelage.data.open import read_catalog
 from tutelage.data.runfolder import (
+    FINISHED,
+    IMAGES,
     RunFolder,
     catalog_of,
+    command_line,
     has_data,
-    repeating_line,
+    look,
+    request_of,
     results_folder,
+    state_of,
 )
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import replacing, sweep, write_atomically
@@ -40,16 +47,11 @@ def test_a_new_folder_is_claimed_and_the_same_request_continues_it(tmp_path: Pat
     assert folder.events == folder.path / "events.jsonl"
 
 
-def test_what_a_kill_left_of_the_first_write_does_not_block(tmp_path: Path) -> None:
-    (tmp_path / ".config.json.4711").write_text('{"req')
+def test_what_a_kill_left_of_other_files_is_swept_away(tmp_path: Path) -> None:
+    (tmp_path / ".config.json.4711").write_text('{"req')  # the very first
     folder = RunFolder(tmp_path)
     assert folder.claim(REQUEST) is False
-    assert folder.claim(REQUEST) is True
-
-
-def test_what_a_kill_left_of_other_files_is_swept_away(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    folder.claim(REQUEST)
+    (tmp_path / ".config.json.4711").unlink()
     (tmp_path / "teacher").mkdir()
     for name in ("a.json", "teacher/model.safetensors", ".mine"):
         write_atomically(tmp_path / name, "whole")
@@ -72,17 +74,13 @@ def test_a_kill_leaves_a_name_that_is_swept(tmp_path: Path) -> None:
     assert (tmp_path / "a.json").read_text() == "half"
 
 
-def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_something_else_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(TutelageError, match="holds no tutelage run; choose another --out"):
         RunFolder(tmp_path).claim(REQUEST)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
-
-
-def test_a_file_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "out").write_text("")
     with pytest.raises(TutelageError, match=r"is a file.* folder"):
-        RunFolder(tmp_path / "out").claim(REQUEST)
+        RunFolder(tmp_path / "thesis.tex").claim(REQUEST)
 
 
 @pytest.mark.parametrize(
@@ -176,20 +174,12 @@ def test_a_folder_that_is_released_while_another_process_asks_for_it_is_made_ane
     theirs.unlock()
 
 
-def test_pinned_parts_stay_beside_the_request(tmp_path: Path) -> None:
+def test_pinned_parts_stay_beside_the_request_and_are_made_once(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.claim(REQUEST)
-    folder.pin("plan", {"size": 96})
     folder.pin("versions", {"torch": "2"})
-    assert folder.read_json("config.json") == {
-        "request": REQUEST, "plan": {"size": 96}, "versions": {"torch": "2"},
-    }  # fmt: skip
+    assert folder.read_json("config.json") == {"request": REQUEST, "versions": {"torch": "2"}}
     assert folder.claim(REQUEST) is True
-
-
-def test_a_part_is_made_once(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    folder.claim(REQUEST)
     values = iter([{"size": 96}, {"size": 224}])
     for _ in range(2):
         assert folder.pinned("plan", lambda: next(values)) == {"size": 96}
@@ -222,20 +212,20 @@ def test_the_data_of_a_run_is_opened_as_the_run_did(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_a_hostile_config_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_bytes(content)
-    for look in (has_data, catalog_of, lambda path: RunFolder(path).claim(REQUEST)):
+    for read in (has_data, catalog_of, lambda path: RunFolder(path).claim(REQUEST)):
         with pytest.raises(TutelageError, match=r"config\.json|holds another run"):
-            look(tmp_path)
+            read(tmp_path)
 
 
 def test_the_reports_command_repeats_the_run() -> None:
-    line = repeating_line(
+    line = command_line(
         "self-train", "my photos", "out", {"labels_per_class": 4, "seed": 0, "limit": None}
     )
     assert line == "tutelage self-train 'my photos' --out out --labels-per-class 4 --seed 0"
-    assert repeating_line("demo", "digits", "o", {}) == "tutelage demo --data digits --out o"
+    assert command_line("demo", "digits", "o", {}) == "tutelage demo --data digits --out o"
     words = as_options(SETTINGS)
-    assert all(word in repeating_line("run", "d", "o", SETTINGS) for word in words)
-    memory = repeating_line("run", "3 images in memory, 00ff", "o", {"seed": 1})
+    assert all(word in command_line("run", "d", "o", SETTINGS) for word in words)
+    memory = command_line("run", "3 images in memory, 00ff", "o", {"seed": 1})
     assert memory == "tutelage.run(DATA, 'o', seed=1)  # DATA: 3 images in memory, 00ff"
 
 
@@ -280,3 +270,103 @@ def test_several_processes_must_name_their_folder(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(TutelageError, match="name it: --out"):
         results_folder(None, "run", "photos", {})
+
+
+# --- finished runs
+
+RESULT = {"final": {"test": {"accuracy": 0.5}}}
+WRITTEN = ["metrics.json", "report.html", "MODEL_CARD.md", "student.onnx"]
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return write_shapes(tmp_path / "photos", train=2, pool=2, test=1)
+
+
+def finish(path: Path, photos: Path) -> Path:
+    """Make a run folder as it is in the end, without its models."""
+    folder = RunFolder(path)
+    folder.claim(request_of("run", "photos", make_config("run", {"seed": 3}).to_dict()))
+    folder.pin(IMAGES, state_of("run", "photos", read_catalog(photos)))
+    for name in WRITTEN:
+        (folder.path / name).write_text("whole")
+    folder.write_json("metrics.json", RESULT)
+    folder.pin(FINISHED, WRITTEN)
+    folder.unlock()
+    return path
+
+
+@pytest.fixture
+def run(photos: Path, tmp_path: Path) -> Path:
+    return finish(tmp_path / "run", photos)
+
+
+def looked(run: Path | None, data: str = "photos", quiet: bool = True, seed: int = 3) -> Any:
+    """The content of metrics.json, where the run is finished; without ``run`` its place, too."""
+    config = make_config("run", {"seed": seed})
+    path, known = look("run", data, run, config, read_catalog(data), quiet=quiet)
+    assert run in (None, path)
+    return known if run else (path, known)
+
+
+def test_the_same_command_finds_the_finished_run_and_changes_no_file(
+    run: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.iterdir()}
+    assert looked(run) == RESULT
+    assert capsys.readouterr() == ("", "")
+    assert looked(run, quiet=False) == RESULT
+    assert capsys.readouterr() == ("", f"already finished: report {run / 'report.html'}\n")
+    (photos.parent / "link").symlink_to(photos)
+    for data in ("./photos", "photos/", str(photos), "link", "run/../photos"):
+        assert looked(run, data) == RESULT, data
+    after = {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.iterdir()}
+    assert after == before
+
+
+def test_a_copy_of_the_images_and_other_settings_are_another_run(run: Path, photos: Path) -> None:
+    shutil.copytree(photos, photos.parent / "copy")
+    with pytest.raises(TutelageError, match=r"holds another run: .*photos.*copy"):
+        looked(run, "copy")
+    with pytest.raises(TutelageError, match=r"holds another run: .*seed"):
+        looked(run, seed=4)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda run, pool: (pool / "00.png").unlink(),
+        lambda run, pool: (pool / "00.png").rename(pool / "x.png"),
+        lambda run, pool: (pool / "../train/disc/disc0.png").rename(pool / "../train/square/d.png"),
+        lambda run, pool: os.utime(pool / "00.png", ns=(0, 0)),
+        lambda run, pool: (pool / "00.png").write_bytes(b"more"),
+        lambda run, pool: RunFolder(run).pin(FINISHED, None),
+        *(lambda run, pool, name=name: (run / name).unlink() for name in WRITTEN),
+    ],
+)
+def test_where_images_or_results_changed_the_run_itself_looks(
+    run: Path, photos: Path, change: Any
+) -> None:
+    assert looked(run) == RESULT
+    change(run, photos / "unlabeled")
+    assert looked(run) is None
+
+
+def test_several_processes_decide_alike_and_so_look_themselves(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert looked(run) is None
+
+
+def test_without_out_the_finished_run_is_found_until_its_images_change(photos: Path) -> None:
+    assert looked(None) == (Path("runs/1"), None)
+    finish(Path("runs/1"), photos)
+    assert looked(None, str(photos)) == (Path("runs/1"), RESULT)
+    next((photos / "unlabeled").iterdir()).unlink()
+    assert looked(None) == (Path("runs/2"), None)
+    folder = RunFolder(Path("runs/2"))
+    folder.claim(request_of("run", "photos", make_config("run", {"seed": 3}).to_dict()))
+    folder.unlock()
+    assert looked(None) == (Path("runs/2"), None), "cut off before the images were looked at"

@@ -331,7 +331,7 @@ def test_an_interrupted_build_leaves_nothing_that_is_used(photos, cache):
 
 
 def test_what_a_killed_build_left_is_removed_once_it_is_old(photos, cache):
-    old, young = cache / "stores/.building-old", cache / "stores/.building-young"
+    old, young = cache / "stores/.ab.old.partial", cache / "stores/.ab.young.partial"
     for folder in [old, young]:
         folder.mkdir(parents=True)
         (folder / "pixels.npy").write_bytes(b"x")
@@ -421,7 +421,7 @@ def test_without_room_the_canvases_are_the_same_and_no_pixels_are_kept(photos, c
     assert store.canvas == kept.canvas
     assert not store.reused
     assert kept.note == ""
-    assert [p.name for p in only_store(cache).iterdir()] == ["surveyed.json"]
+    assert [p.name for p in only_store(cache).iterdir()] == ["index.json"]
 
 
 def test_what_is_known_of_the_images_is_cached(photos, cache, calls):
@@ -437,7 +437,7 @@ def test_what_is_known_of_the_images_is_cached(photos, cache, calls):
 @pytest.mark.parametrize("damage", ["", "[]", "{}", '{"canvas": 24}', '{"canvas": "x"}'])
 def test_a_damaged_survey_is_made_anew(photos, cache, damage):
     open_store(read_catalog(photos), canvas=24, cache=cache, budget=0)
-    (only_store(cache) / "surveyed.json").write_text(damage)
+    (only_store(cache) / "index.json").write_text(damage)
     assert not open_store(read_catalog(photos), canvas=24, cache=cache, budget=0).reused
     assert open_store(read_catalog(photos), canvas=24, cache=cache, budget=0).reused
 

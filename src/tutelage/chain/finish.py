@@ -16,8 +16,7 @@ from tutelage.chain.pipeline import Pipeline
 from tutelage.chain.sheets import to_review
 from tutelage.chain.types import Finished, Run
 from tutelage.chain.worklist import write_worklist
-from tutelage.data.finished import CARD, REPORT, RESULT, note_finished
-from tutelage.data.runfolder import repeating_line
+from tutelage.data.runfolder import CARD, FINISHED, REPORT, RESULT, command_line
 from tutelage.deploy.export import PARITY_IMAGES, noise_images, readable
 from tutelage.deploy.find import find_model, reference_file
 from tutelage.deploy.onnx import export_onnx, parity
@@ -70,13 +69,14 @@ def finish(chain: Pipeline, command: str, data: str, settings: dict[str, Any]) -
         write_skipped(run.store, out)  # some of the streamed images may have been lost by now
         tenths(8)
         with run.part("page"):
-            line = repeating_line(command, data, str(out), settings)
+            line = command_line(command, data, str(out), settings)
             report = evidence.make_report(
                 run, chain.finished, result, tested, deployed, line, doubtful
             )
             write_atomically(out / REPORT, render(report))
             write_atomically(out / CARD, render_card(report))
-        note_finished(run.folder, [path.relative_to(out).as_posix() for _, _, path in exported])
+        models = [path.relative_to(out).as_posix() for _, _, path in exported]
+        run.folder.pin(FINISHED, [RESULT, REPORT, CARD, *models])
     _say_summary(run, result, deployed, Verdict(report).against_teacher)
     return result
 

@@ -23,7 +23,6 @@ from tutelage.data.duplicates import (
     read_duplicates,
     write_duplicates,
 )
-from tutelage.data.finished import is_finished
 from tutelage.data.runfolder import RunFolder
 from tutelage.data.split import Split, load_split, make_split, save_split
 from tutelage.data.store import ImageStore, open_store
@@ -195,7 +194,7 @@ def _pinned_split(
     if made:
         return made[0]
     mend = {}  # where the images of a finished run have changed
-    if is_finished(folder):
+    if folder.is_finished:
         words = shlex.join(["tutelage", "evaluate", str(folder.path), folder.request()["data"]])
         judged = f"{words} judges it on the test images as they are now, and "
         test = (catalog.splits == "test").any()

@@ -44,8 +44,7 @@ from tutelage.config import (
 )
 from tutelage.data.catalog import Catalog
 from tutelage.data.decisions import apply_decisions
-from tutelage.data.finished import is_finished, note_images, state_of
-from tutelage.data.runfolder import RunFolder, request_of
+from tutelage.data.runfolder import IMAGES, RunFolder, request_of, state_of
 from tutelage.models.classifier import Classifier
 from tutelage.models.folder import model_folders
 from tutelage.models.sizes import check_input_size, set_input_size, size_step
@@ -88,12 +87,12 @@ def prepare(
         tracking = Tracking(trackers, console.say)
         console.listen = tracking.event
         console.record("settings", settings=config.to_dict())
-        if resumed and not is_finished(folder):
+        if resumed and not folder.is_finished:
             console.say(f"continuing the run in {folder.path}")
         images = state_of(command, data, catalog)  # as they are before they are read
         loaded = load_data(folder, catalog, config, console, command)
         say_images(loaded, console)
-        note_images(folder, images)
+        folder.pin(IMAGES, images)
         folder.pinned("decoded_seconds", lambda: round(time.monotonic() - began, 1))
         run = _planned(command, loaded, folder, shared or folder, notes, console, tracking)
         took = folder.pinned("prepared_seconds", lambda: round(time.monotonic() - began, 1))

@@ -1,26 +1,31 @@
-"""The run folder: claimed by one command, written atomically, continued after a kill."""
+"""The run folder: claimed by one command, written atomically, continued after a kill, finished."""
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import json
 import os
 import shlex
 import time
 from collections.abc import Callable, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from tutelage.config import TableConfig, option
+from tutelage.config import RunConfig, TableConfig, option
 from tutelage.data.catalog import Catalog
 from tutelage.data.demo import DEMOS
 from tutelage.data.duplicates import DUPLICATES
 from tutelage.data.open import is_in_memory, read_catalog
+from tutelage.system.console import Console
 from tutelage.system.errors import TutelageError
 from tutelage.system.files import lock, sweep, write_atomically
 from tutelage.system.ranks import agreed, env_int, is_lead, wait
 
+IMAGES, FINISHED = "images", "finished"  # in config.json: their state, and the files of the end
+RESULT, REPORT, CARD = "metrics.json", "report.html", "MODEL_CARD.md"
 RUNS = Path("runs")
 """Where results go that no ``--out`` was given for, under the folder that one works in."""
 
@@ -139,6 +144,11 @@ class RunFolder:
             if self.path.parent == RUNS:
                 RUNS.rmdir()
 
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has written all, however its images have changed since then."""
+        return bool(self.read_json("config.json").get(FINISHED))
+
     def pin(self, name: str, value: Any) -> None:
         """Add a resolved part (plan, versions) to config.json; the lead writes, all wait for it."""
         if is_lead():
@@ -205,6 +215,41 @@ def results_folder(
     return parent / str(max(numbers, default=0) + 1)
 
 
+def look(
+    command: str,
+    data: str,
+    out: Path | str | None,
+    config: RunConfig,
+    catalog: Catalog | None,
+    *,
+    quiet: bool,
+) -> tuple[Path, dict[str, Any] | None]:
+    """The folder for the results, and the content of its metrics.json if the run is finished.
+
+    Then the user is told. The catalog has what was decided about its images; it may be None for
+    those of the demo, which never change.
+    """
+    settings = config.to_dict()
+    state = cache(partial(state_of, command, data, catalog))
+
+    def fits(folder: RunFolder) -> bool:
+        return folder.read_json("config.json").get(IMAGES) in (None, state())
+
+    place = None if out is None else Path(out)
+    path = results_folder(place, command, data, settings, fits=fits)
+    folder, request = RunFolder(path), request_of(command, data, settings)
+    if not folder.check(request) or env_int("WORLD_SIZE", 1) > 1:  # ranks must decide alike
+        return path, None
+    written = folder.read_json("config.json").get(FINISHED)
+    if not written or not all((path / name).is_file() for name in written):
+        return path, None
+    if not fits(folder):  # the run itself says what changed
+        return path, None
+    report = str(path / REPORT)
+    Console(quiet=quiet).say(f"already finished: report {report}", {report: "bold"})
+    return path, folder.read_json(RESULT)
+
+
 def read_skipped(folder: Path) -> dict[str, str]:
     """The images that a run could not read -> why; none where nothing was written."""
     try:
@@ -245,13 +290,13 @@ def catalog_of(folder: Path) -> Catalog:
 def command_line(command: str, data: str, out: str | None, settings: Mapping[str, Any]) -> str:
     """The shell command of a run, or, if its data is in memory, the call in Python.
 
-    ``data`` is what the user called it, or the words of ``open.in_memory``. A setting that is None
-    is left out, and so is ``out``.
+    ``data`` is what the user called it, or the words of ``open.in_memory``, which a comment repeats
+    then. A setting that is None is left out, and so is ``out``.
     """
     given = {name: value for name, value in settings.items() if value is not None}
     if is_in_memory(data):
         values = [f", {out!r}" if out else "", *(f", {n}={value!r}" for n, value in given.items())]
-        return f"tutelage.{command.replace('-', '_')}(DATA{''.join(values)})"
+        return f"tutelage.{command.replace('-', '_')}(DATA{''.join(values)})  # DATA: {data}"
     images = ["--data", data] if command == "demo" else [data]
     words = ["tutelage", command, *images, *(["--out", out] if out else [])]
     for name, value in given.items():
@@ -260,12 +305,6 @@ def command_line(command: str, data: str, out: str | None, settings: Mapping[str
             listed = isinstance(value, list)
             words.append((",".join(map(str, value)) or "none") if listed else str(value))
     return shlex.join(words)
-
-
-def repeating_line(command: str, data: str, out: str, settings: Mapping[str, Any]) -> str:
-    """``command_line`` for a report; for data in memory, a comment says what the images were."""
-    what = f"  # DATA: {data}" if is_in_memory(data) else ""
-    return command_line(command, data, out, settings) + what
 
 
 def _is_the_file(opened: int, path: Path) -> bool:
@@ -309,3 +348,23 @@ def _as_option(name: str, value: Any) -> str:
         return f"no {option(name)}"
     words = ",".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
     return f"{option(name)} {words}"
+
+
+def state_of(command: str, data: str, catalog: Catalog | None) -> str:
+    """A text that changes with the names, labels and splits of images, and with their files.
+
+    The folder's own name is left out: the same images by another path are the same. It is empty
+    for the demo, whose images never change, for images in memory, which the request knows already,
+    and for a ladder's draws, which nobody asks for.
+    """
+    if catalog is None or command in ("demo", "ladder") or is_in_memory(data):
+        return ""
+    digest = hashlib.blake2b(digest_size=16)
+    for index, (name, label, split) in enumerate(
+        zip(catalog.names, catalog.labels.tolist(), catalog.splits.tolist(), strict=True)
+    ):
+        state = catalog.source.signature(index).split("|")[-3:]  # size and times, without the path
+        shown = "" if label < 0 else catalog.classes[label]
+        for text in (name, shown, split, *state):
+            digest.update(text.encode("utf-8", "surrogateescape") + b"\0")
+    return digest.hexdigest()

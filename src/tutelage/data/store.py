@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,7 +29,7 @@ from tutelage.data.decode import DECODER_VERSION, UnreadableImage, decode, read_
 from tutelage.data.sources import Source
 from tutelage.data.stream import StreamedImages
 from tutelage.system.errors import TutelageError
-from tutelage.system.files import cache_folder, digest, install, write_atomically
+from tutelage.system.files import cache_folder, digest, new_folder, write_atomically
 from tutelage.system.process import cores
 
 CANVASES = (32, 48, 64, 96, 128, 192, 256)
@@ -37,7 +37,7 @@ LEAST = 16  # the smallest that may be asked for
 _SAMPLE = 200  # images whose size decides the canvas
 _CHUNK = 128  # images in memory while building
 _DAY = 86_400.0  # seconds
-_INDEX, _SURVEYED = "index.json", "surveyed.json"  # beside the pixels, and without any
+_INDEX, _PIXELS = "index.json", "pixels.npy"  # the index alone where there is no room for both
 _DAMAGED = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError)  # of a cache
 _FREE_SHARE = 0.9  # of the free disk is for a store: runs and other programs write, too
 
@@ -123,28 +123,24 @@ def _size(count: int, canvas: int) -> int:
 
 
 def _build(catalog: Catalog, canvas: int, folder: Path, decode_all: _DecodeAll) -> ImageStore:
-    """Decode into a temporary folder, then move it into place."""
+    """Decode into a new folder."""
     count = len(catalog)
     _remove_leftovers(folder.parent)
-    building = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".building-"))
     try:
-        # Plain writes, not a writable memory map: on a full disk that one dies of SIGBUS.
-        with open(building / "pixels.npy", "wb") as file:
-            header = {"descr": "|u1", "fortran_order": False, "shape": (count, canvas, canvas, 3)}
-            np.lib.format.write_array_header_1_0(file, header)
-            index = decode_all(canvas, lambda pixels: file.write(pixels.tobytes()))
-        write_atomically(building / _INDEX, json.dumps(index))
-        try:
-            install(building, folder)
-        except OSError:  # another process has put the same store there, or left a broken one
-            if _stored(folder, catalog) is None:
-                if not folder.exists():
-                    raise
-                shutil.rmtree(folder)
-                install(building, folder)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-    store = _stored(folder, catalog, reused=False)
+        with new_folder(folder) as building:
+            # Plain writes, not a writable memory map: on a full disk that one dies of SIGBUS.
+            with open(building / _PIXELS, "wb") as file:
+                shape = (count, canvas, canvas, 3)
+                header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+                np.lib.format.write_array_header_1_0(file, header)
+                index = decode_all(canvas, lambda pixels: file.write(pixels.tobytes()))
+            write_atomically(building / _INDEX, json.dumps(index))
+            if _load(folder, catalog, math.inf) is None:  # what is there is broken
+                shutil.rmtree(folder, ignore_errors=True)
+    except OSError:
+        if _load(folder, catalog, math.inf) is None:  # else another process has put it there
+            raise
+    store = _load(folder, catalog, math.inf, reused=False)
     if store is None:
         raise TutelageError(f"the cache {folder} was changed while it was written; try again")
     return store
@@ -154,8 +150,9 @@ def _survey(catalog: Catalog, canvas: int, folder: Path, decode_all: _DecodeAll)
     """Decode to learn what is readable and of what shape; no pixels are kept."""
     index = decode_all(canvas, lambda pixels: None)
     folder.mkdir(exist_ok=True)
-    write_atomically(folder / _SURVEYED, json.dumps(index))
-    return _streamed(index, catalog, reused=False)
+    (folder / _PIXELS).unlink(missing_ok=True)  # of a run that could not read all of them
+    write_atomically(folder / _INDEX, json.dumps(index))
+    return _known(index, catalog, None, reused=False)
 
 
 def _decode_all(
@@ -182,50 +179,24 @@ def _decode_all(
     return {**known, "seconds": seconds, "passing": passing}
 
 
-def _load(folder: Path, catalog: Catalog, budget: float | None) -> ImageStore | None:
-    """Return what the cache holds and the budget allows, or None."""
-    store = _stored(folder, catalog)
-    if store is not None and (budget is None or _size(len(catalog), store.canvas) <= budget):
-        return store
-    with contextlib.suppress(*_DAMAGED):
-        index: dict[str, Any] = json.loads((folder / _SURVEYED).read_text())
-        fits = _room(len(catalog), int(index["canvas"]), folder, budget)
-        if not fits and not index.get("passing"):
-            return _streamed(index, catalog, reused=True)
-    return None
-
-
-def _stored(folder: Path, catalog: Catalog, *, reused: bool = True) -> ImageStore | None:
-    """Return the cached store, or None when it is absent, half-written or of another shape."""
+def _load(
+    folder: Path, catalog: Catalog, budget: float | None, *, reused: bool = True
+) -> ImageStore | None:
+    """What the cache holds and the budget allows; None when it is half-written or of others."""
+    count = len(catalog)
     with contextlib.suppress(*_DAMAGED):
         index: dict[str, Any] = json.loads((folder / _INDEX).read_text())
-        images = np.load(folder / "pixels.npy", mmap_mode="r", allow_pickle=False)
-        expected = (len(catalog), index["canvas"], index["canvas"], 3)
-        if reused and index.get("passing"):  # it is of this run alone
+        side = int(index["canvas"])
+        if reused and index.get("passing"):  # it is of that run alone
             return None
-        if images.shape == expected and images.dtype == np.uint8:
-            return _known(index, catalog, images, reused=reused)
+        if budget is None or _size(count, side) <= budget:
+            with contextlib.suppress(*_DAMAGED):
+                pixels = np.load(folder / _PIXELS, mmap_mode="r", allow_pickle=False)
+                if pixels.shape == (count, side, side, 3) and pixels.dtype == np.uint8:
+                    return _known(index, catalog, pixels, reused=reused)
+        if not _room(count, side, folder, budget):
+            return _known(index, catalog, None, reused=reused)
     return None
-
-
-def _streamed(index: dict[str, Any], catalog: Catalog, *, reused: bool) -> ImageStore:
-    """The store without pixels; raises one of ``_DAMAGED`` when the index is of other images."""
-    count, canvas = len(catalog), int(index["canvas"])
-
-    def lost(row: int, reason: str) -> None:
-        store.reasons.setdefault(catalog.names[row], f"{reason} (it was readable before)")
-
-    images = StreamedImages(partial(_squash, catalog.source, canvas), count, canvas, lost)
-    seconds = float(index["seconds"])
-    took = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} minutes"
-    note = (
-        f"the {count:,} images would take {_size(count, canvas) / 1e9:.3g} GB of disk as squares "
-        f"of {canvas} px, more than there is room for (--store-gb): they are decoded from DATA "
-        f"whenever they are looked at (the first pass over all of them took {took}) and "
-        "dealt in shuffled blocks"
-    )
-    store = _known(index, catalog, images, reused=reused, note=note)
-    return store
 
 
 class _Passing(str):
@@ -233,21 +204,35 @@ class _Passing(str):
 
 
 def _known(
-    index: dict[str, Any],
-    catalog: Catalog,
-    images: NDArray[np.uint8] | StreamedImages,
-    *,
-    reused: bool,
-    note: str = "",
+    index: dict[str, Any], catalog: Catalog, pixels: NDArray[np.uint8] | None, *, reused: bool
 ) -> ImageStore:
+    """The store; without pixels they are streamed. One of ``_DAMAGED`` if it is of other images."""
+    count, canvas, note = len(catalog), int(index["canvas"]), ""
     aspect = np.array(index["aspect"], dtype=np.float32)
     failed = {int(i): str(reason) for i, reason in index["reasons"].items()}
-    readable = np.ones(len(catalog), dtype=bool)
+    readable = np.ones(count, dtype=bool)
     readable[list(failed)] = False
     if aspect.shape != readable.shape:
         raise ValueError("an index of another catalog")
     reasons = {catalog.names[i]: reason for i, reason in failed.items()}
-    return ImageStore(images, aspect, readable, reasons, int(index["canvas"]), reused, note)
+    images: NDArray[np.uint8] | StreamedImages
+    if pixels is not None:
+        images = pixels
+    else:
+
+        def lost(row: int, reason: str) -> None:
+            reasons.setdefault(catalog.names[row], f"{reason} (it was readable before)")
+
+        images = StreamedImages(partial(_squash, catalog.source, canvas), count, canvas, lost)
+        seconds = float(index["seconds"])
+        took = f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} minutes"
+        note = (
+            f"the {count:,} images would take {_size(count, canvas) / 1e9:.3g} GB of disk as "
+            f"squares of {canvas} px, more than there is room for (--store-gb): they are decoded "
+            f"from DATA whenever they are looked at (the first pass over all of them took {took}) "
+            "and dealt in shuffled blocks"
+        )
+    return ImageStore(images, aspect, readable, reasons, canvas, reused, note)
 
 
 def _squash(source: Source, canvas: int, index: int) -> tuple[NDArray[np.uint8], float, str]:
@@ -308,7 +293,7 @@ def _writable(root: Path) -> Iterator[None]:
 
 def _remove_leftovers(root: Path) -> None:
     """Delete what killed builds left behind, once they are too old to be running."""
-    for folder in root.glob(".building-*"):
+    for folder in root.glob(".*.partial"):
         with contextlib.suppress(OSError):
             if time.time() - folder.stat().st_mtime > _DAY:
                 shutil.rmtree(folder)

@@ -27,7 +27,7 @@ from tutelage.data.catalog import Catalog
 from tutelage.data.decisions import FILE as DECISIONS
 from tutelage.data.decisions import Decision, read_decisions, served_at
 from tutelage.data.open import Data
-from tutelage.data.runfolder import RunFolder, repeating_line, results_folder
+from tutelage.data.runfolder import RunFolder, command_line, results_folder
 from tutelage.explore.request import known_classes
 from tutelage.heads.bank import make_bank
 from tutelage.models.forward import Forward
@@ -79,7 +79,7 @@ def suggest(
     catalog, name = opened
     out = results_folder(out, "suggest", name, config.to_dict())
     given = {"budget": budget, "classes": list(classes) if classes else None, **settings}
-    line = repeating_line("suggest", name, str(out), given)
+    line = command_line("suggest", name, str(out), given)
     with prepare.opened("suggest", catalog, name, out, config, quiet=quiet) as work:
         loaded, folder, console = work
         earlier = read_suggested(out)

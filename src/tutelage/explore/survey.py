@@ -23,7 +23,7 @@ from tutelage.chain.recipe import strong_policy
 from tutelage.chain.sheets import pictures
 from tutelage.config import RunConfig, TransferConfig
 from tutelage.data.catalog import Catalog
-from tutelage.data.runfolder import repeating_line, results_folder
+from tutelage.data.runfolder import command_line, results_folder
 from tutelage.heads.bank import look
 from tutelage.models.forward import Forward
 from tutelage.models.sizes import with_input_size
@@ -78,7 +78,7 @@ def augment(
         say_images(data, console)
         began, sample, strong = monotonic(), ViewSample(data), config.transfer
         content: dict[str, Any] = {
-            "command": repeating_line("augment", name, str(out), settings),
+            "command": command_line("augment", name, str(out), settings),
             "created": now(),
             "labeled": len(sample.labeled),
             "pool": len(sample.pool),

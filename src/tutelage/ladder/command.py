@@ -12,7 +12,7 @@ from typing import Any
 from tutelage.chain.clock import in_minutes
 from tutelage.config import RunConfig
 from tutelage.data.catalog import Catalog
-from tutelage.data.runfolder import RunFolder, repeating_line
+from tutelage.data.runfolder import RunFolder, command_line
 from tutelage.ladder.cluster import train_on_cluster
 from tutelage.ladder.draws import Ladder, train_draw
 from tutelage.ladder.figures import ladder_figures
@@ -59,7 +59,7 @@ def ladder(
         "engine": None if cluster is None else "ray",
         "address": None if cluster is None else cluster.address,
     }
-    line = repeating_line("ladder", name, str(out), given)
+    line = command_line("ladder", name, str(out), given)
     asked = Ladder(catalog, name, out, config, wanted, budgets, seeds)
     done: dict[int, DrawMetrics] = {}
     lost: list[str] = []
