@@ -23,8 +23,8 @@ from tutelage.chain import answers, frozen, pipeline, pool, types
 from tutelage.chain.answers import evaluation_look
 from tutelage.heads.bank import Bank, look
 from tutelage.heads.probe import fit_head, plain_metric
+from tutelage.models.classifier import Columns, members_of
 from tutelage.models.folder import load_model, save_model
-from tutelage.models.joint import Columns, members_of
 from tutelage.models.zoo import create, cut, join, with_levels
 from tutelage.stats.calibrate import softmax
 from tutelage.stats.metrics import nll

@@ -18,7 +18,7 @@ from tutelage.chain.machine import (
     keep_freed_memory,
     measure_speed,
 )
-from tutelage.models.joint import members_of
+from tutelage.models.classifier import members_of
 from tutelage.models.zoo import create, join
 from tutelage.system.errors import TutelageError
 

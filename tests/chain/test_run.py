@@ -55,8 +55,8 @@ from tutelage.config import make_config
 from tutelage.data import store
 from tutelage.data.open import read_catalog
 from tutelage.data.stream import StreamedImages
+from tutelage.models.classifier import members_of
 from tutelage.models.folder import load_model
-from tutelage.models.joint import members_of
 from tutelage.stats.metrics import Comparison
 from tutelage.system.errors import TutelageError
 

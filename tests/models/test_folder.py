@@ -95,25 +95,22 @@ def change(folder: Path, edit) -> None:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (lambda t: t.pop("head.bias"), r"1 missing: head\.bias"),
-        (lambda t: t.update(alien=torch.zeros(2)), "1 not of this model: alien"),
-        (
-            lambda t: t.update({"head.weight": torch.zeros(3, 256)}),
-            r"wrong shape: head\.weight \(3, 256\) instead of \(2, 256\)",
-        ),
-        (lambda t: [t.pop(n) for n in sorted(t)[:9]], r"9 missing: .*, \.\.\."),
+        (lambda t: t.pop("head.bias"), r'Missing key\(s\) in state_dict: "head\.bias"'),
+        (lambda t: t.update(alien=torch.zeros(2)), r'Unexpected key\(s\) in state_dict: "alien"'),
+        (lambda t: t.update({"head.weight": torch.zeros(3, 256)}),
+         r"size mismatch for head\.weight: .*\[3, 256\].*\[2, 256\]"),
+        (lambda t: t["head.weight"][0].fill_(float("nan")), "not finite: head.weight"),
+        (lambda t: t["head.bias"].fill_(float("inf")), "not finite: head.bias"),
+        (lambda t: t.update({"head.bias": torch.zeros(2).int()}), "wrong type .*: head.bias"),
+        (lambda t: t.update({"head.bias": torch.zeros(2) * 1j}), "wrong type .*: head.bias"),
     ],
-)
-def test_wrong_tensors_are_refused(folder: Path, edit, message: str) -> None:
-    change(folder, edit)
-    with pytest.raises(TutelageError, match=message):
-        load_model(folder)
-
-
-def test_unknown_format_is_refused(folder: Path) -> None:
-    spec = folder / "model.json"
-    spec.write_text(json.dumps({**json.loads(spec.read_text()), "format": 2}))
-    with pytest.raises(TutelageError, match=r"model\.json: .*format 2.*reads format 1"):
+)  # fmt: skip
+def test_tensors_that_no_model_can_work_with_are_refused(folder: Path, edit, message: str) -> None:
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    edit(tensors)
+    save_file(tensors, path)
+    with pytest.raises(TutelageError, match=f"weights do not fit .*{message}"):
         load_model(folder)
 
 
@@ -124,12 +121,6 @@ def test_incomplete_folder_is_refused(folder: Path, name: str) -> None:
         load_model(folder)
 
 
-def test_pickle_under_the_right_name_is_refused(folder: Path) -> None:
-    torch.save({}, folder / "model.safetensors")
-    with pytest.raises(TutelageError, match="not a readable safetensors"):
-        load_model(folder)
-
-
 def test_folders_are_separated_by_commas_unless_one_is_called_so(tmp_path: Path) -> None:
     assert model_folders("a/teacher") == ["a/teacher"]
     assert model_folders("a/teacher, b,c") == ["a/teacher", "b", "c"]
@@ -137,21 +128,6 @@ def test_folders_are_separated_by_commas_unless_one_is_called_so(tmp_path: Path)
     odd = tmp_path / "a,b"
     save_model(whole(), odd)
     assert model_folders(str(odd)) == [str(odd)]
-
-
-@pytest.mark.parametrize(
-    ("edit", "message"),
-    [
-        (lambda t: t["head.weight"][0].fill_(float("nan")), "not finite: head.weight"),
-        (lambda t: t["head.bias"].fill_(float("inf")), "not finite: head.bias"),
-        (lambda t: t.update({"head.bias": torch.zeros(2).int()}), "wrong type: head.bias"),
-        (lambda t: t.update({"head.bias": torch.zeros(2) * 1j}), "wrong type: head.bias"),
-    ],
-)
-def test_values_that_no_model_can_work_with_are_refused(folder: Path, edit, message: str) -> None:
-    change(folder, edit)
-    with pytest.raises(TutelageError, match=message):
-        load_model(folder)
 
 
 class Planted:
@@ -185,12 +161,18 @@ def test_no_pickle_is_run(folder: Path, tmp_path: Path, write) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["hf-hub:timm/resnet18", "local-dir:/tmp", "../resnet18", "", "os"]
-)
-def test_an_architecture_is_a_name_that_timm_knows(folder: Path, name: str) -> None:
+    ("changed", "message"),
+    [
+        *(({"architecture": name}, "timm knows no model")
+          for name in ("hf-hub:timm/resnet18", "local-dir:/tmp", "../resnet18", "", "os")),
+        ({"format": 2}, r"model\.json: .*format 2.*reads format 1"),
+        ({"cut": None, "levels": [9]}, "cannot be built as described"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_built_is_told(folder: Path, changed: dict, message: str) -> None:
     spec = folder / "model.json"
-    spec.write_text(json.dumps({**json.loads(spec.read_text()), "architecture": name}))
-    with pytest.raises(TutelageError, match="timm knows no model"):
+    spec.write_text(json.dumps({**json.loads(spec.read_text()), **changed}))
+    with pytest.raises(TutelageError, match=message):
         load_model(folder)
 
 
@@ -209,13 +191,4 @@ def test_a_hostile_header_is_refused(folder: Path, content: bytes) -> None:
 def test_a_description_that_is_none_is_refused(folder: Path, content: str) -> None:
     (folder / "model.json").write_text(content)
     with pytest.raises(TutelageError, match=r"model\.json: "):
-        load_model(folder)
-
-
-def test_what_timm_cannot_build_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def failing(spec):
-        raise AssertionError("the sides must be whole patches")
-
-    monkeypatch.setattr("tutelage.models.zoo.build", failing)
-    with pytest.raises(TutelageError, match="cannot be built as described: the sides must"):
         load_model(folder)

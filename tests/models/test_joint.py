@@ -9,8 +9,7 @@ pytest.importorskip("timm")
 import torch
 from torch import Tensor
 
-from tutelage.models.classifier import Classifier
-from tutelage.models.joint import columns_of, members_of
+from tutelage.models.classifier import Classifier, columns_of, members_of
 from tutelage.models.spec import ModelSpec
 from tutelage.models.zoo import (
     count_stages,

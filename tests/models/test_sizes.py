@@ -7,9 +7,8 @@ pytest.importorskip("timm")
 import tiny
 import torch
 
-from tutelage.models.classifier import Classifier
+from tutelage.models.classifier import Classifier, members_of
 from tutelage.models.folder import load_model, save_model
-from tutelage.models.joint import members_of
 from tutelage.models.sizes import (
     check_input_size,
     fitting_sizes,
@@ -49,8 +48,7 @@ def test_what_sides_are_multiples_of(architecture: str, step: int | None) -> Non
 
 
 def test_a_part_and_a_network_unknown_to_timm_have_a_step_too() -> None:
-    assert size_step(cut(trunk("test_resnet"), 2)) == 1
-    assert size_step(tiny.classifier()) == 1
+    assert size_step(cut(trunk("test_resnet"), 2)) == size_step(tiny.classifier()) == 1
 
 
 def test_several_trunks_take_the_sides_that_each_takes() -> None:
@@ -71,6 +69,11 @@ def test_the_nearest_sides_that_fit() -> None:
 @torch.no_grad()
 def test_position_embeddings_are_resampled_and_no_other_weight() -> None:
     model, size = trunk("test_vit"), 64
+    convolutional = trunk("test_resnet")  # is only told
+    torch.testing.assert_close(
+        with_input_size(convolutional, 72).state_dict(), convolutional.state_dict()
+    )
+    assert with_input_size(convolutional, convolutional.spec.input_size) is convolutional
     before = {name: value.clone() for name, value in model.state_dict().items()}
     resized = with_input_size(model, size)
     assert resized.spec.input_size == size
@@ -93,13 +96,6 @@ def test_resized_embeddings_still_tell_where_a_patch_is() -> None:
         grid[None], size=(4, 4), mode="bicubic", antialias=True, align_corners=False
     )
     torch.testing.assert_close(smaller.permute(2, 0, 1), expected[0])
-
-
-def test_a_convolutional_trunk_is_only_told() -> None:
-    model = trunk("test_resnet")
-    resized = with_input_size(model, 72)
-    torch.testing.assert_close(resized.state_dict(), model.state_dict())
-    assert with_input_size(resized, 72) is resized
 
 
 @pytest.mark.parametrize("architecture", ["test_vit", "swin_tiny_patch4_window7_224"])
@@ -130,11 +126,8 @@ def test_what_timm_cannot_resize_is_built_for_the_asked_side_or_refused() -> Non
         set_input_size(model, 96)
     with pytest.raises(TutelageError, match=r"takes no views of 64 px .* such as its own 224"):
         trunk("efficientformer_l1", 64)
-
-
-def test_a_side_on_which_the_maps_vanish_is_refused() -> None:
     with pytest.raises(TutelageError, match="inception_v3 takes no views of 40 px"):
-        trunk("inception_v3", 40)
+        trunk("inception_v3", 40)  # the maps vanish
 
 
 def test_the_check_leaves_the_mode_and_the_statistics() -> None:

@@ -39,14 +39,8 @@ def test_json_round_trip_is_exact(spec: ModelSpec) -> None:
 
 def test_a_trunk_of_several_is_described_as_a_model_of_its_own() -> None:
     assert SPEC.trunks == (SPEC,)
-    first, second = JOINT.trunks
-    assert (first.architecture, first.cut, first.mean, first.levels) == (
-        "test_resnet",
-        2,
-        (0.1, 0.1, 0.1),
-        (1,),
-    )
-    assert (second.architecture, second.cut, second.std) == ("test_vit", None, (0.4, 0.4, 0.4))
+    for trunk, member in zip(JOINT.trunks, JOINT.members, strict=True):
+        assert {name: getattr(trunk, name) for name in vars(member)} == vars(member)
     for trunk in JOINT.trunks:
         assert trunk.members == ()
         assert (trunk.classes, trunk.input_size, trunk.canvas) == (SPEC.classes, 48, 64)
@@ -90,11 +84,6 @@ def test_optional_fields_may_be_absent() -> None:
     assert read.unknown_threshold is None
 
 
-def test_what_earlier_versions_wrote_is_still_read() -> None:
-    fields = {**json.loads(SPEC.to_json()), "thresholds": None}
-    assert ModelSpec.from_json(json.dumps(fields)) == SPEC
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -136,14 +125,9 @@ def test_bad_descriptions_are_refused(change: dict, message: str) -> None:
         ModelSpec.from_json(text)
 
 
-def test_missing_field_is_named() -> None:
-    fields = json.loads(SPEC.to_json())
-    del fields["canvas"]
-    with pytest.raises(TutelageError, match=r"lacks.*canvas"):
-        ModelSpec.from_json(json.dumps(fields))
-
-
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"classes": ["a"]}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "3", '{"classes": ["a"]}', SPEC.to_json().replace("canvas", "cnvas")]
+)
 def test_other_json_is_refused(text: str) -> None:
-    with pytest.raises(TutelageError, match=r"not JSON|not a tutelage model"):
+    with pytest.raises(TutelageError, match=r"not JSON|not a tutelage model|lacks \['canvas'\]"):
         ModelSpec.from_json(text)

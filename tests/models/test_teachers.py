@@ -74,7 +74,7 @@ def test_people_read_every_teacher_and_its_terms() -> None:
     ],
 )
 def test_terms(licence: str | None, terms: str) -> None:
-    assert Teacher("a", "cached", "b", licence, None, None, None, "").terms == terms
+    assert Teacher("a", "b", licence, None, None, None, "").terms == terms
 
 
 @pytest.mark.parametrize("teacher", OFFERED, ids=lambda teacher: teacher.name)

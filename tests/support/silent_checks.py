@@ -31,7 +31,7 @@ from tutelage.config import RunConfig, TrainConfig, make_config
 from tutelage.data.open import read_catalog
 from tutelage.heads.bank import Bank
 from tutelage.models import forward
-from tutelage.models.joint import Columns
+from tutelage.models.classifier import Columns
 from tutelage.stats import unknown as outofclass
 from tutelage.stats.pseudo_labels import PseudoLabels
 from tutelage.training.loader import Loader

@@ -32,9 +32,8 @@ from tutelage.heads.probe import (
     pretrained_metric,
     span_metric,
 )
-from tutelage.models.classifier import Classifier
+from tutelage.models.classifier import Classifier, Columns, columns_of, members_of
 from tutelage.models.forward import Forward
-from tutelage.models.joint import Columns, columns_of, members_of
 from tutelage.models.zoo import first_trunk, without_levels
 from tutelage.stats.calibrate import stacking_weight
 from tutelage.stats.metrics import Floats

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from tutelage.models.classifier import Classifier
-from tutelage.system.errors import TutelageError
 
 _NAMES = ["logits", "features"]
 OPSET = 18  # the first whose Resize is antialiased, for the exported graph
@@ -24,37 +23,22 @@ class Forward:
     That is "logits" (B, K) or "features" (B, D). The model is not changed, and later changes to it
     are not seen. B (0, too), H and W may be any that the architecture takes. Nothing has a
     gradient. ``batch`` images go through the model at once, which bounds the memory. The
-    ``backend`` "auto" is onnxruntime for a model on the CPU whose export gives the same numbers,
-    and else torch; the attribute tells which is in use. An OSError says that the file onnxruntime
-    reads was not written.
+    ``backend`` is onnxruntime for a model on the CPU whose export gives the same numbers, and else
+    torch. An OSError says that the file onnxruntime reads was not written.
     """
 
-    def __init__(
-        self,
-        model: Classifier,
-        output: Literal["logits", "features"] = "logits",
-        backend: str = "auto",
-    ) -> None:
-        if output not in _NAMES:
-            raise TutelageError(f"output {output!r}: expected {' or '.join(map(repr, _NAMES))}")
-        if backend not in ("auto", "torch", "onnxruntime"):
-            raise TutelageError(f"backend {backend!r}: expected 'auto', 'torch' or 'onnxruntime'")
+    def __init__(self, model: Classifier, output: Literal["logits", "features"] = "logits") -> None:
         self._output = _NAMES.index(output)
         self._device = model.mean.device
         self._net = Outputs(copy.deepcopy(model)).eval().requires_grad_(False)
         self._session: Any = None
-        if backend == "onnxruntime" or (backend == "auto" and self._device.type == "cpu"):
-            size = model.spec.input_size
+        if self._device.type == "cpu":
             try:
-                self._session = _session(self._net, size)
+                self._session = _session(self._net, model.spec.input_size)
             except OSError:
                 raise  # a full disk for temporary files must not change the numbers
-            except Exception as error:  # exporter and runtime raise errors of many kinds
-                if backend == "onnxruntime":
-                    raise TutelageError(
-                        f"onnxruntime cannot run {model.spec.architecture}: {error}; "
-                        "use backend='torch'"
-                    ) from error
+            except Exception:  # exporter and runtime raise errors of many kinds
+                self._session = None
         self.backend = "torch" if self._session is None else "onnxruntime"
         # In onnxruntime larger batches are no faster, but take half a gigabyte (lite0, 224 px).
         self.batch = 32 if self._session is None else 8

@@ -15,8 +15,7 @@ from typing import Any
 
 import torch
 
-from tutelage.models.classifier import Classifier, body_of
-from tutelage.models.joint import members_of
+from tutelage.models.classifier import Classifier, body_of, members_of
 from tutelage.system.errors import TutelageError
 
 

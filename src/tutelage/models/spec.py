@@ -126,7 +126,6 @@ class ModelSpec:
                 f"the model has format {version!r}, this tutelage reads format {FORMAT}; "
                 "use the tutelage version that wrote it (see 'versions' in model.json)"
             )
-        fields.pop("thresholds", None)  # earlier versions wrote it, and no version reads it
         if isinstance(members := fields.get("members"), list):
             fields["members"] = [_described(TrunkSpec, member) for member in members]
         return _described(cls, fields)

@@ -6,12 +6,10 @@ The figures are from benchmarks/teachers.py, and tests compare them with timm.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from tutelage.system.embedded import EMBEDDED, embedded_file
-
-Status = Literal["installed", "cached", "offered"]
 
 FREE = ("apache-2.0", "mit", "bsd-3-clause")  # licences that allow commercial use
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")  # of a repository of timm's hub
@@ -22,13 +20,14 @@ class Teacher:
     """One network to start from; what is not known of it is None."""
 
     name: str  # for --teacher
-    status: Status  # by pip installed, in the hub's cache on this machine, or on timm's hub
     weights: str  # timm's tag of the pretrained weights
     licence: str | None  # of the weights
     parameters: int | None  # of the trunk, without a classifier
     size: int | None  # side in pixels of the views that are planned for large images
     milliseconds: float | None  # for one view of that side, on one core
     use: str  # what it is for
+    # Installed by pip, in the hub's cache on this machine, or on timm's hub.
+    status: Literal["installed", "cached", "offered"] = "offered"
 
     @property
     def terms(self) -> str:
@@ -42,56 +41,44 @@ class Teacher:
         return f"{self.licence} (read its terms first)"
 
 
-def _offer(
-    name: str,
-    weights: str,
-    licence: str,
-    parameters: int,
-    size: int,
-    milliseconds: float,
-    use: str,
-) -> Teacher:
-    return Teacher(name, "offered", weights, licence, parameters, size, milliseconds, use)
-
-
 OFFERED = (
     *(
-        _offer(name, "in1k", "apache-2.0", one.parameters, one.size, one.milliseconds, one.use)
+        Teacher(name, "in1k", "apache-2.0", one.parameters, one.size, one.milliseconds, one.use)
         for name, one in EMBEDDED.items()
     ),
-    _offer("mobilenetv3_small_050", "lamb_in1k", "apache-2.0", 568_224, 224, 1.6,
+    Teacher("mobilenetv3_small_050", "lamb_in1k", "apache-2.0", 568_224, 224, 1.6,
            "the quickest of this list"),
-    _offer("mobilenetv4_hybrid_medium", "e200_r256_in12k_ft_in1k", "apache-2.0", 9_793_648,
+    Teacher("mobilenetv4_hybrid_medium", "e200_r256_in12k_ft_in1k", "apache-2.0", 9_793_648,
            224, 19.8,
            "pretrained on 12,000 classes; quick for its size"),
-    _offer("efficientnet_b0", "ra_in1k", "apache-2.0", 4_007_548, 224, 14.6,
+    Teacher("efficientnet_b0", "ra_in1k", "apache-2.0", 4_007_548, 224, 14.6,
            "near the default, with squeeze-and-excitation"),
-    _offer("resnet18", "a1_in1k", "apache-2.0", 11_176_512, 224, 31.1,
+    Teacher("resnet18", "a1_in1k", "apache-2.0", 11_176_512, 224, 31.1,
            "plain convolutions, for runtimes that know little else"),
-    _offer("convnext_atto", "d2_in1k", "apache-2.0", 3_374_520, 224, 13.5,
+    Teacher("convnext_atto", "d2_in1k", "apache-2.0", 3_374_520, 224, 13.5,
            "a small modern convolutional network"),
-    _offer("tiny_vit_5m_224", "dist_in22k", "apache-2.0", 5_071_764, 224, 47.1,
+    Teacher("tiny_vit_5m_224", "dist_in22k", "apache-2.0", 5_071_764, 224, 47.1,
            "distilled on 22,000 classes"),
-    _offer("vit_tiny_patch16_224", "augreg_in21k_ft_in1k", "apache-2.0", 5_524_416, 224, 26.7,
+    Teacher("vit_tiny_patch16_224", "augreg_in21k_ft_in1k", "apache-2.0", 5_524_416, 224, 26.7,
            "the smallest plain vision transformer"),
-    _offer("swin_tiny_patch4_window7_224", "ms_in1k", "mit", 27_519_354, 224, 152.7,
+    Teacher("swin_tiny_patch4_window7_224", "ms_in1k", "mit", 27_519_354, 224, 152.7,
            "a transformer with windows, for fine detail"),
-    _offer("eva02_tiny_patch14_224", "mim_in22k", "mit", 5_502_144, 224, 49.7,
+    Teacher("eva02_tiny_patch14_224", "mim_in22k", "mit", 5_502_144, 224, 49.7,
            "pretrained by masked images and CLIP features"),
-    _offer("vit_small_patch14_dinov2", "lvd142m", "apache-2.0", 22_056_192, 224, 141.8,
+    Teacher("vit_small_patch14_dinov2", "lvd142m", "apache-2.0", 22_056_192, 224, 141.8,
            "pretrained without labels: images unlike ImageNet's"),
-    _offer("vit_small_patch16_dinov3", "lvd1689m", "dinov3-license", 21_586_944, 224, 104.8,
+    Teacher("vit_small_patch16_dinov3", "lvd1689m", "dinov3-license", 21_586_944, 224, 104.8,
            "the successor of DINOv2"),
-    _offer("vit_base_patch16_siglip_224", "v2_webli", "apache-2.0", 92_884_224, 224, 377.1,
+    Teacher("vit_base_patch16_siglip_224", "v2_webli", "apache-2.0", 92_884_224, 224, 377.1,
            "pretrained on images with captions"),
-    _offer("vit_base_patch32_clip_224", "laion2b_ft_in12k_in1k", "apache-2.0", 87_456_000,
+    Teacher("vit_base_patch32_clip_224", "laion2b_ft_in12k_in1k", "apache-2.0", 87_456_000,
            224, 103.7,
            "pretrained on images with captions; few, large patches"),
-    _offer("beitv2_base_patch16_224", "in1k_ft_in22k_in1k", "apache-2.0", 85_761_984, 224, 334.8,
+    Teacher("beitv2_base_patch16_224", "in1k_ft_in22k_in1k", "apache-2.0", 85_761_984, 224, 334.8,
            "pretrained by masked images, then on 22,000 classes"),
-    _offer("convnextv2_atto", "fcmae_ft_in1k", "cc-by-nc-4.0", 3_387_400, 224, 20.7,
+    Teacher("convnextv2_atto", "fcmae_ft_in1k", "cc-by-nc-4.0", 3_387_400, 224, 20.7,
            "pretrained by masked images"),
-    _offer("fastvit_t8", "apple_in1k", "fastvit-license", 3_257_232, 224, 22.3,
+    Teacher("fastvit_t8", "apple_in1k", "fastvit-license", 3_257_232, 224, 22.3,
            "convolutions and attention"),
 )  # fmt: skip
 """What is worth a look; ``--teacher`` takes any name of ``timm.list_models()``."""
@@ -99,22 +86,21 @@ OFFERED = (
 
 def list_teachers() -> list[dict[str, Any]]:
     """The teachers installed by pip, in the hub's cache, and offered; in this order."""
-    cached = cached_weights()
-    found = []
+    cached, found = cached_weights(), []
     for teacher in OFFERED:
-        status: Status = "offered"
+        tagged = f"{teacher.name}.{teacher.weights}"
         if embedded_file(teacher.name) is not None:
-            status = "installed"
-        elif f"{teacher.name}.{teacher.weights}" in cached:
-            status = "cached"
-        found.append({**asdict(teacher), "status": status, "terms": teacher.terms})
-    known = {f"{teacher.name}.{teacher.weights}" for teacher in OFFERED}
-    for name in sorted(cached - known):
-        _, _, tag = name.partition(".")
-        other = Teacher(name, "cached", tag, None, None, None, None, "found in the cache")
-        found.append({**asdict(other), "terms": other.terms})
+            teacher = replace(teacher, status="installed")
+        elif tagged in cached:
+            teacher = replace(teacher, status="cached")
+        cached.discard(tagged)
+        found.append(teacher)
+    for name in sorted(cached):
+        tag = name.partition(".")[2]
+        found.append(Teacher(name, tag, None, None, None, None, "found in the cache", "cached"))
     order = ("installed", "cached", "offered")
-    return sorted(found, key=lambda row: order.index(row["status"]))
+    found.sort(key=lambda teacher: order.index(teacher.status))
+    return [{**asdict(teacher), "terms": teacher.terms} for teacher in found]
 
 
 def cached_weights() -> set[str]:

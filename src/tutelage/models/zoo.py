@@ -20,13 +20,15 @@ from tutelage._version import __version__
 from tutelage.models.classifier import (
     Classifier,
     FeatureExtractor,
+    JointTrunk,
     Stages,
     body_of,
     count_parameters,
     has_blocks,
+    joint_spec,
     level_maps,
+    members_of,
 )
-from tutelage.models.joint import JointTrunk, joint_spec, members_of
 from tutelage.models.sizes import (
     check_input_size,
     is_fixed,
@@ -466,32 +468,27 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def load_strictly(module: nn.Module, state: dict[str, Tensor], source: str) -> None:
-    """``load_state_dict`` that names what is missing, foreign, of another shape or not finite."""
+    """``load_state_dict`` that also refuses values of another type and such as are not finite.
+
+    After an error the module is of no use.
+    """
     wanted = module.state_dict()
-    missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
-    common = sorted(wanted.keys() & state.keys())
-    shapes = [
-        f"{name} {tuple(state[name].shape)} instead of {tuple(wanted[name].shape)}"
-        for name in common
-        if state[name].shape != wanted[name].shape
+    broken = [
+        name
+        for name in sorted(wanted.keys() & state.keys())
+        if state[name].is_floating_point() != wanted[name].is_floating_point()
+        or not torch.isfinite(state[name]).all()
     ]
-    kinds = [n for n in common if state[n].is_floating_point() != wanted[n].is_floating_point()]
-    broken = [n for n in sorted({*common} - {*kinds}) if not torch.isfinite(state[n].float()).all()]
-    parts = (
-        ("missing", missing),
-        ("not of this model", extra),
-        ("of the wrong shape", shapes),
-        ("of the wrong type", kinds),
-        ("with values that are not finite", broken),
-    )
-    problems = [
-        f"{len(names)} {what}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
-        for what, names in parts
-        if names
-    ]
-    if problems:
-        raise TutelageError(f"the weights do not fit ({source}): {'; '.join(problems)}")
-    module.load_state_dict(state)
+    if broken:
+        raise TutelageError(
+            f"the weights do not fit ({source}): of the wrong type or not finite: "
+            f"{', '.join(broken):.500}"
+        )
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise TutelageError(f"the weights do not fit ({source}): {reason:.500}") from error
 
 
 def _prune(body: Any, stages: int) -> Any:
