@@ -301,8 +301,8 @@ class DistillConfig:
     max_latency_ms: float | None = student_setting(
         None,
         "the exported student may take at most this many milliseconds for one image on one core, "
-        "preprocessing included; if the planned student is slower, the slowest one that keeps the "
-        "limit is trained",
+        "preprocessing included; if the planned student is slower, it has smaller views or, where "
+        "that is not enough, fewer stages of the teacher",
         range=(1e-3, INFINITE),
         everyday=True,
     )

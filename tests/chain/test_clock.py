@@ -13,7 +13,7 @@ from tutelage.data.runfolder import RunFolder
 from tutelage.system.console import Console
 from tutelage.system.progress import Part
 from tutelage.training.checkpoint import Trainings
-from tutelage.training.pace import FIRST_CHECK, Pace
+from tutelage.training.pace import Pace
 
 FROZEN = Work("frozen")
 TRAINED = Work("trained", steps=100, seconds=60.0)
@@ -198,14 +198,6 @@ def test_trainings_of_a_stage_share_its_seconds_by_their_steps() -> None:
     first, second = shares(TRAINED, [100, 50], later=100.0)
     assert (first.step, second.step) == (0.4, 0.4)
     assert (first.after, second.after) == (120.0, 100.0)
-
-
-def test_the_first_check_comes_early(tmp_path: Path, watch: Time) -> None:
-    clock, trainings = begun(tmp_path / "run", watch)
-    with trainings.of(tmp_path / "run" / "stages" / "student"):
-        pace = paced(clock, trainings, tmp_path, Share(0.5, 0.0))
-        steps_of(pace, watch, 100.0)
-    assert pace.steps == FIRST_CHECK + 1
 
 
 @pytest.mark.parametrize(

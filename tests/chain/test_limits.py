@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ import silent_checks as checks
 import tiny
 
 from tutelage.chain import limits, prepare
-from tutelage.chain.limits import Offer, Shape, Untrained, choose_student, exceeded
-from tutelage.config import make_config
+from tutelage.chain.limits import Offer, choose_student, exceeded
+from tutelage.config import RunConfig, make_config
 from tutelage.data.open import read_catalog
 from tutelage.data.runfolder import RunFolder
 from tutelage.models.zoo import create
@@ -25,7 +25,7 @@ from tutelage.system.errors import TutelageError
 
 SIZES = (224, 160, 96)
 PARAMETERS = {"cut": 500, "cut:1": 10, "cut:2": 100, "cut:3": 400, "cut:4": 2000}
-Choose = Callable[..., Shape]
+Choose = Callable[..., tuple[str, int]]
 
 
 class Fake:
@@ -35,36 +35,36 @@ class Fake:
     """
 
     def __init__(self) -> None:
-        self.timed: list[Shape] = []
+        self.timed: list[tuple[str, int]] = []
         self.slower: dict[str, float] = {}
 
-    def __call__(self, shapes: Sequence[Shape]) -> list[Offer]:
-        self.timed += shapes
-        return [self.cost(*shape) for shape in shapes]
+    def __call__(self, config: RunConfig, base: Any, name: str, size: int) -> Offer:
+        self.timed.append((name, size))
+        return self.cost(name, size)
 
     def cost(self, name: str, size: int) -> Offer:
         parameters = PARAMETERS.get(name, 3000)
         latency = 0.1 + parameters * (size / 224) ** 2 / 100
         latency *= self.slower.get(f"{name}@{size}", 1.0)
-        return Offer(name, size, parameters, latency, parameters / 100)
+        return Offer(name, size, latency, parameters / 100)
 
 
 @pytest.fixture
 def fake(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Fake:
     fake = Fake()
-    monkeypatch.setattr(limits, "Untrained", lambda *_: fake)
+    monkeypatch.setattr(limits, "measure", fake)
     return fake
 
 
 @pytest.fixture
-def choose(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> Iterator[Choose]:
+def choose(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> Choose:
     """Chooses by limits where "cut" at 160 px is planned, of a trunk of four stages."""
     base: Any = None
     monkeypatch.setattr(limits, "can_be_cut", lambda _: True)
     monkeypatch.setattr(limits, "first_trunk", lambda _: None)
     monkeypatch.setattr(limits, "count_stages", lambda _: 4)
 
-    def chosen(student: str = "cut", **settings: Any) -> Shape:
+    def chosen(student: str = "cut", **settings: Any) -> tuple[str, int]:
         config = make_config("run", {"student": student, **settings})
         found, _ = choose_student(config, base, 160, SIZES)
         return found.student, found.size
@@ -72,42 +72,31 @@ def choose(fake: Fake, monkeypatch: pytest.MonkeyPatch) -> Iterator[Choose]:
     return chosen
 
 
-def test_the_planned_student_is_kept_where_it_fits_and_nothing_else_is_timed(
-    fake: Fake, choose: Choose
+@pytest.mark.parametrize(
+    ("limits", "slower", "found"),
+    [
+        ({"max_latency_ms": 3.0, "max_size_mb": 5.0}, {}, ("cut", 160)),  # what is planned
+        ({"max_latency_ms": 2.2}, {}, ("cut", 96)),  # else its views become smaller
+        ({"max_latency_ms": 4.0}, {"cut@160": 2.0}, ("cut", 96)),  # and it is timed itself
+        ({"max_latency_ms": 0.9}, {}, ("cut:3", 96)),  # else it has fewer stages
+        ({"max_latency_ms": 2.2, "max_size_mb": 1.0}, {}, ("cut:2", 224)),  # of views as large
+        ({"max_latency_ms": 1.0, "max_size_mb": 1.0}, {}, ("cut:2", 160)),  # as fit
+    ],
+)
+def test_the_student_keeps_all_limits_with_the_most_stages_and_then_the_largest_views(
+    limits: dict[str, float],
+    slower: dict[str, float],
+    found: tuple[str, int],
+    fake: Fake,
+    choose: Choose,
 ) -> None:
-    assert choose(max_latency_ms=3.0, max_size_mb=5.0) == ("cut", 160)
-    assert fake.timed == [("cut", 160)]
-
-
-def test_else_it_is_the_slowest_that_fits(fake: Fake, choose: Choose) -> None:
-    found = choose(max_latency_ms=2.2)
-    everything = [fake.cost(name, size) for name in PARAMETERS for size in SIZES]
-    fitting = [c for c in everything if c.latency_ms <= 2.2]
-    assert fake.cost(*found) == max(fitting, key=lambda c: c.latency_ms)
-    assert len(set(fake.timed)) < len(everything)
-
-
-def test_both_limits_are_kept_and_of_a_cut_that_is_too_large_no_larger_views_are_timed(
-    fake: Fake, choose: Choose
-) -> None:
-    assert choose(max_latency_ms=2.2, max_size_mb=1.0) == ("cut:2", 224)
-    assert {name for name, size in fake.timed if size == 224} == {"cut:1", "cut:2"}
-
-
-def test_what_turns_out_too_slow_makes_way_for_a_faster_one(fake: Fake, choose: Choose) -> None:
-    # On the way from 96 to 224 px this one is slower than its neighbours suggest.
-    fake.slower = {"cut@160": 2.0, "cut:3@160": 2.0}
-    found = choose(max_latency_ms=2.4)
-    assert fake.cost(*found).latency_ms <= 2.4
-    assert ("cut:3", 160) in fake.timed
-    assert found not in {("cut", 160), ("cut:3", 160)}
-
-
-def test_a_slow_student_of_few_parameters_is_no_offer(fake: Fake, choose: Choose) -> None:
-    """As slow as the slowest that fits, but with fewer parameters and views no larger."""
-    fake.slower = {f"cut:1@{size}": 10.0 for size in SIZES}
-    assert choose(max_latency_ms=1.2)[0] != "cut:1"
-    assert fake.cost("cut:1", 96).latency_ms <= 1.2
+    fake.slower = slower
+    assert choose(**limits) == found
+    kept = fake.cost(*found)
+    assert kept.latency_ms <= limits["max_latency_ms"]
+    assert kept.megabytes <= limits.get("max_size_mb", 99)
+    if found == ("cut", 160):
+        assert fake.timed == [found]
 
 
 @pytest.mark.parametrize(
@@ -151,17 +140,13 @@ def test_a_teacher_that_cannot_be_cut_has_one_student_on_offer(
     assert {name for name, _ in fake.timed} == {"cut"}
 
 
-def test_untrained_students_are_exported_once_and_timed() -> None:
+def test_a_student_that_is_not_trained_yet_is_measured() -> None:
     base = create("test_efficientnet", ["a", "b"], canvas=32, weights="none")
-    measure = Untrained(make_config("run", {}), base)
-    small, large = measure([("cut:1", 32), ("cut:2", 64)])
+    config = make_config("run", {})
+    small, large = (limits.measure(config, base, *one) for one in (("cut:1", 32), ("cut:2", 64)))
     assert (small.student, small.size) == ("cut:1", 32)
     assert 0 < small.megabytes < large.megabytes
-    assert small.parameters < large.parameters
     assert min(small.latency_ms, large.latency_ms) > 0
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(limits, "export_onnx", None)
-        assert measure([("cut:1", 32)])[0].megabytes == small.megabytes
 
 
 def test_a_finished_student_over_its_limit_is_told() -> None:

@@ -48,13 +48,6 @@ def test_a_run_on_a_gpu_says_what_augmented_its_images(monkeypatch: pytest.Monke
     assert augmented_by(torch.device("cuda")) == ([], ["plain torch augments, because"])
 
 
-def test_speed_grows_with_the_area() -> None:
-    speed = Speed("cpu", forward=2.0, train=8.0, forward_size=100, train_size=50)
-    assert speed.forward_ms(100) == 2.0
-    assert speed.forward_ms(200) == 8.0
-    assert speed.train_ms(25) == 2.0
-
-
 def test_speed_is_measured_once_per_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

