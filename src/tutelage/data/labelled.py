@@ -14,7 +14,7 @@ from pathlib import Path
 from tutelage.data import textfile
 from tutelage.data.catalog import Catalog, split_of
 from tutelage.data.header import has_columns
-from tutelage.data.layout import as_text, files_below, is_image, levels, split_words, visible
+from tutelage.data.layout import files_below, is_image, levels, split_words, visible
 from tutelage.data.listing import Found, Given, Images, Listing, add_unlisted, find_images
 from tutelage.data.manifest import text_rows
 from tutelage.system.errors import TutelageError
@@ -38,13 +38,13 @@ def read(given: Given) -> Catalog | None:
             break
     else:
         return None
-    found = Listing()
+    found, images = Listing(), Images(None, given.path)
     shown = ", ".join(str(path) for path, _ in tables)
     try:
         for split, path in _by_split(tables).items():
             rows = text_rows(path, given.asked)
             find_images(rows, path, given.asked.image_root)
-            found.names += (_name(path, given.path) for path in rows.paths)
+            found.names += map(images.name, rows.paths)
             found.paths += rows.paths
             found.labels += rows.labels
             found.splits += rows.splits or [split] * len(rows.paths)
@@ -69,7 +69,7 @@ def read(given: Given) -> Catalog | None:
         named = any(split_of(part) == "" for part in image.name.split("/")[:-1])
         return named or str(path.parent) in homes
 
-    add_unlisted(found, Images(None, given.path), [], is_pool)
+    add_unlisted(found, images, [], is_pool)
     return found.catalog(given.path)
 
 
@@ -140,9 +140,3 @@ def _class_folder(path: str, place: Path) -> str:
     """The folder of an image that would be its class; empty if it is in none."""
     parts = Path(os.path.relpath(path, place)).parts[:-1]
     return next((part for part in parts if not split_words(part)), "")
-
-
-def _name(path: str, root: Path) -> str:
-    """As in a folder without tables."""
-    below = Path(path).is_relative_to(root)
-    return as_text((Path(path).relative_to(root) if below else Path(path)).as_posix())

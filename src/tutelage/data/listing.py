@@ -113,7 +113,7 @@ class Found:
     """An image on the disk."""
 
     path: str
-    name: str  # its path below the folder that was searched, or the whole path if it lies outside
+    name: str  # as ``Images.name`` calls it
 
 
 class Images:
@@ -136,7 +136,7 @@ class Images:
         """The file of an image, or None: ``file`` if it is there, or else what ``image`` fits."""
         for path in (file, str(self.root / path_in(image))):
             if path and os.path.isfile(path):
-                return Found(path, self._name(path))
+                return Found(path, self.name(path))
         fits = self._fits(image)
         if len(fits) > 1:
             meant = [path for path in fits if split_words(os.path.dirname(path)) & self._splits]
@@ -203,7 +203,8 @@ class Images:
     def _found(self, path: str) -> Found:
         return Found(os.path.join(self.root, path), as_text(path.replace(os.sep, "/")))
 
-    def _name(self, path: str) -> str:
+    def name(self, path: str) -> str:
+        """A file's path below the folder, or the whole path if it lies outside."""
         whole, root = os.path.abspath(path), os.path.abspath(self.root)
         inside = Path(whole).is_relative_to(root)
         return as_text((os.path.relpath(whole, root) if inside else path).replace(os.sep, "/"))

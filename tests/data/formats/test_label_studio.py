@@ -95,8 +95,8 @@ def test_what_was_skipped_is_left_out_of_the_pool_too(tmp_path):
     assert catalog.names == ("a.jpg", "c.jpg", "d.jpg")
     assert catalog.labels.tolist() == [0, 1, -1]
     assert catalog.warnings == (
-        f"1 image skipped in Label Studio (first: {UPLOADED}b.jpg): left out; label such images "
-        "there to learn from them",
+        f"1 image skipped or of no use (first: {tmp_path}/in/b.jpg): left out; label such images "
+        "in the tool to learn from them",
         f"1 image in {tmp_path}/in is not listed (first: d.jpg): taken as unlabelled",
     )
 

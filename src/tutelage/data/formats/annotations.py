@@ -26,6 +26,7 @@ class Annotated:
     split: str = ""  # as ``catalog.split_of`` knows it; empty where the file does not say
     name: str = ""  # its name in the catalog, where the file says it
     file: str = ""  # where it lay when the file was written, if that is known
+    left_out: bool = False  # by a person: it is no part of a pool, either
 
 
 @dataclass
@@ -33,7 +34,6 @@ class Annotations:
     """The images of an annotation file, and what a user should know about it."""
 
     images: list[Annotated] = field(default_factory=list)
-    left_out: list[Annotated] = field(default_factory=list)  # by a person: no part of a pool
     warnings: list[str] = field(default_factory=list)
 
 
@@ -55,14 +55,11 @@ def read_files(
     whole = Annotations()
     for path, folder in files if given.is_folder else [(given.path, "")]:
         part = read(replace(given, path=path))
-        for listed, items in ((whole.images, part.images), (whole.left_out, part.left_out)):
-            listed += items if not folder else (_below(folder, item) for item in items)
         whole.warnings += part.warnings
+        for item in part.images:
+            image = f"{folder}/{item.image}" if folder else item.image
+            whole.images.append(replace(item, image=image, split=item.split or folder))
     return catalog_of(given, whole)
-
-
-def _below(folder: str, item: Annotated) -> Annotated:
-    return replace(item, image=f"{folder}/{item.image}", split=item.split or folder)
 
 
 def catalog_of(given: Given, listed: Annotations) -> Catalog:
@@ -74,11 +71,14 @@ def catalog_of(given: Given, listed: Annotations) -> Catalog:
     """
     where, asked = str(given.path), given.asked.image_root or None
     images = Images(asked, given.path if given.is_folder else given.path.parent)
-    found, missing = Listing(warnings=[*listed.warnings]), []
+    found, missing, left_out = Listing(warnings=[*listed.warnings]), [], []
     # An image that is listed twice has all its labels; two images of one name are refused later.
     rows: dict[tuple[str, str, str], Annotated] = {}
     for item in listed.images:
         there = images.find(item.image, item.file)
+        if item.left_out:
+            left_out.append(there.path if there else item.image)
+            continue
         if there is None:
             missing.append(item.image)
             there = images.absent(item.image)
@@ -88,10 +88,15 @@ def catalog_of(given: Given, listed: Annotations) -> Catalog:
         key = name, item.image, split or "train"
         labels = item.labels | rows[key].labels if key in rows else item.labels
         rows[key] = Annotated(item.image, labels, split, name, there.path)
-    if missing and len(missing) == len(listed.images):
+    if missing and len(missing) == len(listed.images) - len(left_out):
         raise TutelageError(
             f"{where}: none of the {len(missing)} images is found in {images.root} (first: "
             f"{missing[0]}); give the folder that holds them with --image-root"
+        )
+    if left_out:
+        found.warnings.append(
+            f"{counted(len(left_out), 'image')} skipped or of no use (first: {left_out[0]}): left "
+            "out; label such images in the tool to learn from them"
         )
     if missing:
         found.warnings.append(
@@ -103,11 +108,10 @@ def catalog_of(given: Given, listed: Annotations) -> Catalog:
         label = next(iter(row.labels)) if len(row.labels) == 1 else ""
         found.add(row.name, row.file, label, row.split)
     if found.names:
-        left_out = filter(None, (images.find(item.image, item.file) for item in listed.left_out))
         add_unlisted(
             found,
             images,
-            [item.path for item in left_out],
+            left_out,
             lambda other: bool(asked) and split_by_folder(other.name) not in ("val", "test"),
             LEFT_OUT if asked else f"--image-root {images.root} takes them as unlabelled",
         )

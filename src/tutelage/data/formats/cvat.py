@@ -11,7 +11,6 @@ from tutelage.data.catalog import Catalog
 from tutelage.data.formats.annotations import Annotated, Annotations, read_files
 from tutelage.data.listing import Given
 from tutelage.system.errors import TutelageError
-from tutelage.system.words import counted
 
 PREDICTED = " (predicted)"
 """Ends the label of a tag that a model proposes: it is a hint for a person, and no label."""
@@ -43,8 +42,8 @@ def _annotations(file: Given) -> Annotations:
         image = f"{subset}/{name}" if subset else name  # as in the folder that CVAT exports
         marks = {SPLITS[tag] for tag in tags & SPLITS.keys()}
         split = min(marks, default="" if subset.lower() == "default" else subset)
-        item = Annotated(image, frozenset(tags - hints - {*SPLITS, OF_NO_USE}), split)
-        (found.left_out if OF_NO_USE in tags else found.images).append(item)
+        labels = frozenset(tags - hints - {*SPLITS, OF_NO_USE})
+        found.images.append(Annotated(image, labels, split, left_out=OF_NO_USE in tags))
     shapes = Counter(element.tag for element in root.iter() if element.tag in _SHAPES)
     drawn = ", ".join(f"{count} of <{shape}>" for shape, count in shapes.most_common())
     if drawn and not any(item.labels for item in found.images):
@@ -54,8 +53,6 @@ def _annotations(file: Given) -> Annotations:
         )
     if drawn:
         found.warnings.append(f"shapes are not read ({drawn})")
-    if unused := found.left_out:
-        found.warnings.append(f"{counted(len(unused), 'image')} of no use: left out")
     return found
 
 

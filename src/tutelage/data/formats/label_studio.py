@@ -69,14 +69,7 @@ def _annotations(file: Given) -> Annotations:
             disputed.append(f"{image}: {', '.join(sorted(labels))}")
             labels = frozenset()
         skipped = bool(answers[image]) and not given
-        (found.left_out if skipped else found.images).append(
-            Annotated(image, labels, split, name, at)
-        )
-    if found.left_out:
-        found.warnings.append(
-            f"{counted(len(found.left_out), 'image')} skipped in Label Studio (first: "
-            f"{found.left_out[0].image}): left out; label such images there to learn from them"
-        )
+        found.images.append(Annotated(image, labels, split, name, at, skipped))
     if disputed:
         found.warnings.append(
             f"annotators disagree about {counted(len(disputed), 'image')} (first: {disputed[0]}): "
