@@ -148,12 +148,12 @@ def test_a_shard_whose_reading_breaks_off_is_left_out_until_it_can_be_read(
     assert cli.main(words(model, f"{root}/pool", out, "--quiet")) == 2
     said = capsys.readouterr().err
     assert f"1 of {SHARDS} shards could not be read (first: {root}/pool/pool-001.tar: " in said
-    (failed,) = (name for name in stored(out) if name.startswith("failed/"))
-    assert failed.startswith("failed/pool-001-")
+    (failed,) = json.loads(stored(out)["label.json"])["failed"]
+    assert failed["shard"] == f"{root}/pool/pool-001.tar"
     door.fault = None
     assert cli.main(words(model, f"{root}/pool", out, "--quiet")) == 0
     assert sum(name.startswith("labels/") for name in stored(out)) == SHARDS
-    assert not any(name.startswith("failed/") for name in stored(out))
+    assert json.loads(stored(out)["label.json"])["failed"] == []
 
 
 def test_labels_of_another_threshold_are_kept_apart(out: str, model: Path, pool: Path) -> None:

@@ -21,7 +21,7 @@ from PIL import Image
 
 from tutelage.data.shards import find_shards
 from tutelage.deploy.label_files import LABELS, LabelFolder
-from tutelage.deploy.pseudo_label import Labelling, Share, label_shards
+from tutelage.deploy.pseudo_label import Labelling, label_shards
 from tutelage.system.console import Console
 from tutelage.system.engines import Local, Resources
 from tutelage.system.process import Terminated, handled
@@ -99,7 +99,7 @@ class ByColour:
         return probabilities, -prepared.sum(axis=1)
 
 
-def label(out: Path, *places: Path | str, **options: Any) -> dict[str, Any] | None:
+def label(out: Path, *places: Path | str, **options: Any) -> Any:
     """Label a pool with two threads, two shards at once; the console is quiet."""
     model = options.pop("model", None) or ByColour()
     labelling = Labelling(
@@ -128,7 +128,7 @@ def _main(out: str, seconds: str, share: str, *places: str) -> None:
     model = ByColour(seconds=float(seconds))
     try:
         with handled():
-            label(Path(out), *places, model=model, share=Share(number, of))
+            label(Path(out), *places, model=model, share=(number, of))
     except Terminated:
         sys.exit(143)
 

@@ -13,7 +13,7 @@ import platform
 import re
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -30,7 +30,7 @@ from tutelage.system.errors import TutelageError, need, refuse_existing
 from tutelage.system.files import csv_line, lock, replacing, sweep
 from tutelage.system.storage import Place
 
-SUMMARY, OPTIONS, LABELS, FAILED = "label.json", "options.json", "labels", "failed"
+SUMMARY, OPTIONS, LABELS = "label.json", "options.json", "labels"
 COUNTS = ("images", "labelled", "accepted", "unknown", "skipped")
 UNKNOWN = "looks like none of the classes"
 _ABOUT = b"tutelage.label"  # key in the footer of a shard's labels
@@ -66,7 +66,7 @@ class Part:
 def about(file: Place) -> dict[str, Any] | None:
     """What a shard's labels say about themselves; None if there is no complete file of them.
 
-    It has the facts that ``LabelTable`` was given, the ``COUNTS``, and ``classes``, a pair
+    It has the facts that ``write_labels`` was given, the ``COUNTS``, and ``classes``, a pair
     (labelled, accepted) for each class. The footer says it: a table in a store is not read whole.
     """
     arrow, parquet = need("pyarrow", "train"), need("pyarrow.parquet", "train")
@@ -86,98 +86,89 @@ def about(file: Place) -> dict[str, Any] | None:
     return found
 
 
-class LabelTable:
-    """The labels of a shard: a row for each image, written a row group at a time."""
+def write_labels(
+    path: Path, parts: Iterator[Part], model: PoolModel, facts: dict[str, Any]
+) -> None:
+    """Write the labels of a shard: a row for each image, a row group at a time, and the footer."""
+    arrow, parquet = need("pyarrow", "train"), need("pyarrow.parquet", "train")
+    schema = arrow.schema(
+        {
+            "image": arrow.string(),
+            "shard": arrow.string(),
+            "label": arrow.dictionary(arrow.int32(), arrow.string()),
+            "confidence": arrow.float32(),
+            "energy": arrow.float32(),
+            "unknown": arrow.bool_(),
+            "accepted": arrow.bool_(),
+            "reason": arrow.string(),
+        }
+    )
+    limit, threshold = model.unknown_threshold, facts["threshold"]
+    below = f"confidence below {threshold:g}"
+    classes = arrow.array(model.classes, arrow.string())
+    counts = dict.fromkeys(COUNTS, 0)
+    by_class = np.zeros((len(model.classes), 2), dtype=np.int64)
+    with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
+        while rows := _row_group(parts, model):
+            names, skipped, best, confidence, energy = rows
+            labelled = np.array([reason is None for reason in skipped])
+            judged = labelled & (limit is not None)
+            unknown = judged & (energy > (np.inf if limit is None else limit))
+            accepted = labelled & (confidence >= threshold) & ~unknown
+            reasons = [
+                reason or (None if taken else UNKNOWN if strange else below)
+                for reason, taken, strange in zip(skipped, accepted, unknown, strict=True)
+            ]
+            label = arrow.array(best, mask=~labelled)
+            columns = [
+                arrow.array(names, arrow.string()),
+                arrow.array([facts["shard"]] * len(names), arrow.string()),
+                arrow.DictionaryArray.from_arrays(label, classes),
+                arrow.array(confidence, mask=~labelled),
+                arrow.array(energy, mask=~judged),
+                arrow.array(unknown, mask=~judged),
+                arrow.array(accepted),
+                arrow.array(reasons, arrow.string()),
+            ]
+            writer.write_table(arrow.table(columns, schema=schema))
+            for column, chosen in enumerate((labelled, accepted)):
+                by_class[:, column] += np.bincount(best[chosen], minlength=len(by_class))
+            counted = (np.ones_like(labelled), labelled, accepted, unknown, ~labelled)
+            for key, chosen in zip(COUNTS, counted, strict=True):
+                counts[key] += int(chosen.sum())
+        content = {**facts, **counts, "classes": by_class.tolist()}
+        writer.add_key_value_metadata({_ABOUT: json.dumps(content)})
 
-    def __init__(self, path: Path, model: PoolModel, facts: dict[str, Any]) -> None:
-        self._arrow = arrow = need("pyarrow", "train")
-        self._model = model
-        self._facts = facts
-        self._schema = arrow.schema(
-            {
-                "image": arrow.string(),
-                "shard": arrow.string(),
-                "label": arrow.dictionary(arrow.int32(), arrow.string()),
-                "confidence": arrow.float32(),
-                "energy": arrow.float32(),
-                "unknown": arrow.bool_(),
-                "accepted": arrow.bool_(),
-                "reason": arrow.string(),
-            }
-        )
-        parquet = need("pyarrow.parquet", "train")
-        self._writer = parquet.ParquetWriter(path, self._schema, compression="zstd")
-        self._counts = dict.fromkeys(COUNTS, 0)
-        self._by_class = np.zeros((len(model.classes), 2), dtype=np.int64)
-        self._clear()
 
-    def add(self, part: Part) -> None:
-        """Append the rows of some images."""
-        self._names += part.names
-        self._reasons += part.reasons
+def _row_group(
+    parts: Iterator[Part], model: PoolModel
+) -> tuple[list[str], list[str | None], np.ndarray, np.ndarray, np.ndarray] | None:
+    """Names and reasons of the next images, and arrays (N,): best class, confidence and energy.
+
+    The arrays hold zeros where there is a reason. None at the end.
+    """
+    names: list[str] = []
+    reasons: list[str | None] = []
+    answers: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    for part in parts:
+        names += part.names
+        reasons += part.reasons
         for prepared in part.prepared:
-            probabilities, energy = self._model.finish(prepared)
-            self._answers.append((probabilities.argmax(axis=1), probabilities.max(axis=1), energy))
-        if len(self._names) >= _LABEL_ROWS:
-            self._flush()
-
-    def finish(self) -> None:
-        """Write the remaining rows, and the footer."""
-        self._flush()
-        content = {**self._facts, **self._counts, "classes": self._by_class.tolist()}
-        self._writer.add_key_value_metadata({_ABOUT: json.dumps(content)})
-
-    def close(self) -> None:
-        """Close the file."""
-        self._writer.close()
-
-    def _clear(self) -> None:
-        self._names: list[str] = []
-        self._reasons: list[str | None] = []
-        # Best class, confidence and energy of the images without a reason, batch by batch.
-        self._answers: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-
-    def _flush(self) -> None:
-        if not self._names:
-            return
-        arrow = self._arrow
-        labelled = np.array([reason is None for reason in self._reasons])
-        best = np.zeros(len(labelled), dtype=np.int32)
-        confidence, energy = np.zeros((2, len(labelled)), dtype=np.float32)
-        if self._answers:
-            bests, confidences, energies = zip(*self._answers, strict=True)
-            best[labelled] = np.concatenate(bests)
-            confidence[labelled] = np.concatenate(confidences)
-            energy[labelled] = np.concatenate(energies)
-        limit, threshold = self._model.unknown_threshold, self._facts["threshold"]
-        judged = labelled & (limit is not None)
-        unknown = judged & (energy > (np.inf if limit is None else limit))
-        accepted = labelled & (confidence >= threshold) & ~unknown
-        below = f"confidence below {threshold:g}"
-        reasons = [
-            reason or (None if taken else UNKNOWN if strange else below)
-            for reason, taken, strange in zip(self._reasons, accepted, unknown, strict=True)
-        ]
-        label = arrow.DictionaryArray.from_arrays(
-            arrow.array(best, mask=~labelled), arrow.array(self._model.classes, arrow.string())
-        )
-        columns = [
-            arrow.array(self._names, arrow.string()),
-            arrow.array([self._facts["shard"]] * len(labelled), arrow.string()),
-            label,
-            arrow.array(confidence, mask=~labelled),
-            arrow.array(energy, mask=~judged),
-            arrow.array(unknown, mask=~judged),
-            arrow.array(accepted),
-            arrow.array(reasons, arrow.string()),
-        ]
-        self._writer.write_table(arrow.table(columns, schema=self._schema))
-        for column, chosen in enumerate((labelled, accepted)):
-            self._by_class[:, column] += np.bincount(best[chosen], minlength=len(self._by_class))
-        counted = (np.ones_like(labelled), labelled, accepted, unknown, ~labelled)
-        for key, chosen in zip(COUNTS, counted, strict=True):
-            self._counts[key] += int(chosen.sum())
-        self._clear()
+            probabilities, energies = model.finish(prepared)
+            answers.append((probabilities.argmax(axis=1), probabilities.max(axis=1), energies))
+        if len(names) >= _LABEL_ROWS:
+            break
+    if not names:
+        return None
+    best = np.zeros(len(names), dtype=np.int32)
+    confidence, energy = np.zeros((2, len(names)), dtype=np.float32)
+    if answers:
+        labelled = [reason is None for reason in reasons]
+        for column, found in zip(
+            (best, confidence, energy), zip(*answers, strict=True), strict=True
+        ):
+            column[labelled] = np.concatenate(found)
+    return names, reasons, best, confidence, energy
 
 
 @dataclass(frozen=True)
@@ -185,11 +176,6 @@ class LabelFolder:
     """What a pool's labels are written to."""
 
     place: Place
-
-    def make(self) -> None:
-        """Make the folder, unless it is there."""
-        for name in (LABELS, FAILED):
-            (self.place / name).make_folder()
 
     def check(self) -> None:
         """Refuse a place where the folder is not the one that ``pin`` was called for."""
@@ -201,7 +187,8 @@ class LabelFolder:
 
     @contextmanager
     def claimed(self, work: str) -> Iterator[None]:
-        """Keep other processes from this part of the work, where the file system has locks."""
+        """Make the folder; keep others from this part of the work, where the disk has locks."""
+        (self.place / LABELS).make_folder()
         if self.place.remote:
             yield
             return
@@ -243,32 +230,10 @@ class LabelFolder:
         """The file of a shard's labels."""
         return self.place / LABELS / f"{_name(shard)}.parquet"
 
-    def without_labels(self, shards: Sequence[Shard]) -> int:
-        """How many of these shards have no labels."""
-        return len({_name(shard) for shard in shards} - self._labelled())
-
-    def others(self, shards: Sequence[Shard]) -> int:
-        """How many shards have labels here besides these."""
-        return len(self._labelled() - {_name(shard) for shard in shards})
-
-    def fail(self, shard: Shard, reason: str) -> dict[str, str]:
-        """Write why a shard has no labels; returns what is written, its name and the reason."""
-        record = {"shard": shard.name, "reason": reason}
-        self._failure(shard).write(json.dumps(record, indent=2) + "\n")
-        return record
-
-    def failures(self, shards: Sequence[Shard]) -> dict[str, dict[str, str]]:
-        """What ``fail`` returned of each shard that was tried without success, by its name."""
-        listed, found = set((self.place / FAILED).names()), {}
-        for shard in shards:
-            if f"{_name(shard)}.json" in listed:
-                with suppress(FileNotFoundError):  # another process has just labelled it
-                    found[shard.name] = json.loads(self._failure(shard).read_bytes())
-        return found
-
-    def forget_failure(self, shard: Shard) -> None:
-        """Take back what ``fail`` wrote; the shard is labelled now."""
-        self._failure(shard).remove()
+    def labelled(self) -> set[Place]:
+        """The files of labels that are here."""
+        folder = self.place / LABELS
+        return {folder / name for name in folder.names() if name.endswith(".parquet")}
 
     def sweep(self, shards: Sequence[Shard]) -> None:
         """Delete what processes that were killed left half-written for these shards.
@@ -276,15 +241,8 @@ class LabelFolder:
         An object store has nothing of it; what other servers have is hidden and read by nobody.
         """
         if not self.place.remote:
-            names = {f"{_name(shard)}{kind}" for shard in shards for kind in (".parquet", ".json")}
+            names = {f"{_name(shard)}.parquet" for shard in shards}
             sweep(Path(self.place.name), {*names, SUMMARY, OPTIONS})
-
-    def _labelled(self) -> set[str]:
-        names = (self.place / LABELS).names()
-        return {name.removesuffix(".parquet") for name in names if name.endswith(".parquet")}
-
-    def _failure(self, shard: Shard) -> Place:
-        return self.place / FAILED / f"{_name(shard)}.json"
 
 
 def as_text(content: dict[str, Any]) -> str:
@@ -310,7 +268,7 @@ def check_manifest(name: Path | str, shards: Sequence[Shard]) -> Path:
             f"--accepted {path}: expected .csv (paths) or .parquet (the images themselves)"
         )
     refuse_existing(path)
-    inside = [shard for shard in shards if not _has_paths(shard)]
+    inside = [shard for shard in shards if _path_of(shard, 0) is None]
     if path.suffix == ".csv" and inside:
         raise TutelageError(
             f"--accepted {path}: the images of {inside[0].name} have no paths here; give a "
@@ -319,8 +277,11 @@ def check_manifest(name: Path | str, shards: Sequence[Shard]) -> Path:
     return path
 
 
-def _has_paths(shard: Shard) -> bool:
-    return isinstance(shard, Block) and isinstance(shard.source, FileSource)
+def _path_of(shard: Shard, number: int) -> str | None:
+    """The path of an image, by its number in the shard; None if it lies in no file here."""
+    if isinstance(shard, Block) and isinstance(shard.source, FileSource):
+        return shard.source.paths[number]
+    return None
 
 
 class _Accepted(NamedTuple):
@@ -390,9 +351,9 @@ def _write_csv(rows: Iterator[_Accepted], partial: Path, beside: Path) -> None:
     with partial.open("w", encoding="utf-8", newline="") as file:
         file.write(csv_line(("image", "label", "split", LABELLED_BY)))
         for row in rows:
-            assert isinstance(row.shard, Block)  # checked before the work began
-            assert isinstance(row.shard.source, FileSource)
-            folder, name = os.path.split(row.shard.source.paths[row.number])
+            path = _path_of(row.shard, row.number)
+            assert path is not None  # ``check_manifest`` has seen to it
+            folder, name = os.path.split(path)
             image = layout.as_text(os.path.normpath(os.path.join(way_to(folder), name)))
             file.write(csv_line((image, row.label, "train", row.by)))
 

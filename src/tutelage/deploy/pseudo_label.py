@@ -18,12 +18,14 @@ import re
 import tempfile
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -36,26 +38,18 @@ from tutelage.deploy.label_files import (
     LABELS,
     SUMMARY,
     LabelFolder,
-    LabelTable,
     Part,
     PoolModel,
     about,
     as_text,
     check_manifest,
     write_accepted,
+    write_labels,
 )
 from tutelage.deploy.runtime import BATCH_PIXELS, OnnxModel
 from tutelage.system.console import Console
-from tutelage.system.engines import (
-    Engine,
-    Local,
-    Lost,
-    Ray,
-    Resources,
-    asked_cluster,
-    with_gpu,
-)
-from tutelage.system.errors import MissingExtra, TutelageError, need
+from tutelage.system.engines import Engine, Local, Lost, Resources, asked_cluster, with_gpu
+from tutelage.system.errors import TutelageError, need
 from tutelage.system.process import cores
 from tutelage.system.ranks import env_int
 from tutelage.system.storage import Place
@@ -85,7 +79,7 @@ def pseudo_label(
     if not 0 <= threshold <= 1:
         raise TutelageError(f"--threshold {threshold}: expected a probability, from 0 to 1")
     taken, cluster = _share(share), asked_cluster(engine, address)
-    if cluster is not None and taken.of > 1:
+    if cluster is not None and taken[1] > 1:
         raise TutelageError(
             "--engine ray divides the work among the nodes of its cluster by itself; leave out "
             "--share, and start it without torchrun"
@@ -99,28 +93,49 @@ def pseudo_label(
         )
     if inside := [one for one in images if Place.at(one).holds(place) or may_hold(one, place)]:
         raise TutelageError(f"--out {out} lies in {inside[0]}, whose images are labelled; move it")
-    files = files_of(find_model(model))
+    files = model_files(find_model(model))
     shards = find_shards(images)
     manifest = None if accepted is None else check_manifest(accepted, shards)
     folder, console = LabelFolder(place.absolute()), Console(quiet=quiet)
-    with _here(files) if cluster is None else _by_ray(cluster, files, console) as means:
-        labelling = Labelling(
-            folder, files.digest(), means.classes, threshold, means.open_model, means.workers
+    opening: Callable[[], PoolModel]
+    with ExitStack() as stack:
+        if cluster is None:
+            gpus = 0 if len(files) == 1 else need("torch", "train").cuda.device_count()
+            # Several processes may share a GPU, since decoding is slower.
+            device = f"cuda:{env_int('LOCAL_RANK', 0) % gpus}" if gpus else "cpu"
+            opened = open_files(files, device)
+            opening, workers = lambda: opened, max(1, cores() // env_int("LOCAL_WORLD_SIZE", 1))
+            means: tuple[Engine, Resources] = Local(AT_ONCE), Resources()
+        else:
+            opened = open_files(files)
+            nodes = stack.enter_context(cluster.connected())
+            console.say(
+                f"Ray: {counted(len(nodes), 'node')}, "
+                f"{counted(int(sum(node.cores for node in nodes)), 'core')}, "
+                f"{counted(int(sum(node.gpus for node in nodes)), 'GPU')}"
+            )
+            each, device, workers = of_cluster(nodes, exported=len(files) == 1)
+            # The nodes need nothing but the images and the folder for the labels.
+            contents = {path.name: path.read_bytes() for path in files}
+            opening, means = partial(open_contents, contents, device), (cluster, each)
+        labelling = Labelling(folder, digest_of(files), opened.classes, threshold, opening, workers)
+        summary, failed = label_shards(labelling, shards, *means, share=taken, console=console)
+    if failed:
+        them = "it" if len(failed) == 1 else "them"
+        of_this = "" if taken[1] == 1 else " of this share"
+        left = "" if manifest is None else f", and {manifest} is written when all are labelled"
+        raise TutelageError(
+            f"{len(failed)} of {len(shards)} shards could not be read "
+            f"(first: {failed[0]['shard']}: {failed[0]['reason']}); the others{of_this} are "
+            f"labelled{left}. Mend {them} and repeat the command, which tries {them} again"
         )
-        summary, failed = label_shards(
-            labelling, shards, means.engine, means.resources, share=taken, console=console
-        )
-    if summary is None:
-        _complain(failed, len(shards), taken)
-        return None
-    _complain(summary["failed"], len(shards), taken, manifest)
-    if manifest is not None:
+    if summary is not None and manifest is not None:
         write_accepted(shards, folder, manifest)
     return summary
 
 
-def _share(text: str | None) -> Share:
-    """This process's part of the shards: ``text``, divided further by torchrun's ranks."""
+def _share(text: str | None) -> tuple[int, int]:
+    """Part i of n of the shards for this process: ``text``, divided further by torchrun's ranks."""
     number, of = 1, 1
     if text is not None:
         found = re.fullmatch(r"(\d+)/(\d+)", text)
@@ -129,143 +144,54 @@ def _share(text: str | None) -> Share:
             raise TutelageError(
                 f"--share {text}: expected i/n, part i of n, such as 1/4, 2/4, 3/4 and 4/4"
             )
-    return Share(number + of * env_int("RANK", 0), of * env_int("WORLD_SIZE", 1))
+    return number + of * env_int("RANK", 0), of * env_int("WORLD_SIZE", 1)
 
 
-def _complain(
-    failed: list[dict[str, str]], shards: int, taken: Share, manifest: Path | None = None
-) -> None:
-    """Refuse shards that could not be read; then no manifest is written."""
-    if not failed:
-        return
-    them = "it" if len(failed) == 1 else "them"
-    again = "command, which tries" if taken.of == 1 else "commands of all shares, which try"
-    of_this = "" if taken.of == 1 else " of this share"
-    left = "" if manifest is None else f", and {manifest} is written when all are labelled"
-    raise TutelageError(
-        f"{len(failed)} of {shards} shards could not be read (first: {failed[0]['shard']}: "
-        f"{failed[0]['reason']}); the others{of_this} are labelled{left}. "
-        f"Mend {them} and repeat the {again} {them} again"
-    )
+def of_cluster(nodes: Sequence[Resources], *, exported: bool) -> tuple[Resources, str, int]:
+    """What a shard takes of a cluster's nodes, and the device and the threads that it has there."""
+    # Of two shards on a GPU, one is copied or decoded while it computes for the other.
+    share = None if exported else with_gpu(nodes, 0.5)
+    if share is not None:
+        return share, "cuda", int(share.cores)
+    return Resources(), "cpu", 1  # no shard waits for another, so cores are best used by as many
 
 
-@dataclass(frozen=True)
-class _Means:
-    """What a pool is labelled with: see ``Labelling`` and ``Engine.map``."""
+def model_files(found: FoundModel) -> list[Path]:
+    """An exported file, for onnxruntime; or the two files of a model folder, for torch.
 
-    engine: Engine
-    resources: Resources
-    classes: tuple[str, ...]
-    open_model: Callable[[], PoolModel]
-    workers: int
-
-
-@contextmanager
-def _here(files: ModelFiles) -> Iterator[_Means]:
-    """This process and its share of the machine."""
-    gpus = 0 if files.exported else need("torch", "train").cuda.device_count()
-    # Several processes may share a GPU, since decoding is slower.
-    model = files.open(f"cuda:{env_int('LOCAL_RANK', 0) % gpus}" if gpus else "cpu")
-    workers = max(1, cores() // env_int("LOCAL_WORLD_SIZE", 1))
-    yield _Means(Local(AT_ONCE), Resources(), model.classes, lambda: model, workers)
-
-
-@contextmanager
-def _by_ray(engine: Ray, files: ModelFiles, console: Console) -> Iterator[_Means]:
-    """A Ray cluster, whose nodes need nothing but the images and the folder for the labels."""
-    classes = files.open().classes
-    with engine.connected() as nodes:
-        console.say(
-            f"Ray: {counted(len(nodes), 'node')}, "
-            f"{counted(int(sum(node.cores for node in nodes)), 'core')}, "
-            f"{counted(int(sum(node.gpus for node in nodes)), 'GPU')}"
-        )
-        # Of two shards on a GPU, one is copied or decoded while it computes for the other.
-        share = None if files.exported else with_gpu(nodes, 0.5)
-        if share is not None:
-            opening = packed(files, "cuda").open
-            yield _Means(engine, share, classes, opening, workers=int(share.cores))
-        else:
-            # No shard waits for another, so cores are best used by as many shards.
-            yield _Means(engine, Resources(), classes, packed(files, "cpu").open, workers=1)
-
-
-@dataclass(frozen=True)
-class ModelFiles:
-    """An exported file, for onnxruntime; or the two files of a model folder, for torch."""
-
-    paths: tuple[Path, ...]
-
-    @property
-    def exported(self) -> bool:
-        """Whether it is an exported file."""
-        return len(self.paths) == 1
-
-    def digest(self) -> str:
-        """A text that changes with the model."""
-        digest = hashlib.blake2b(digest_size=16)
-        for path in self.paths:
-            with path.open("rb") as opened:
-                digest.update(hashlib.file_digest(opened, "blake2b").digest())
-        return digest.hexdigest()
-
-    def open(self, device: str = "cpu") -> PoolModel:
-        """The model, with one core a batch if it is exported, and else on a device of torch."""
-        if self.exported:
-            return OnnxModel(self.paths[0], threads=1)
-        folder: PoolModel = open_folder(self.paths[0].parent, device)
-        return folder
-
-
-def files_of(found: FoundModel) -> ModelFiles:
-    """Those of a model folder if that was given and torch is there, or else the exported file."""
-    if found.folder is not None and found.folder == found.given:
-        weights = (found.folder / "model.json", found.folder / "model.safetensors")
-        if found.exported is None or _has_torch():  # opening says what to install
-            return ModelFiles(weights)
+    The folder, if that was given, and torch is there.
+    """
+    own = found.folder if found.folder == found.given else None
+    if own is not None and (found.exported is None or find_spec("torch") is not None):
+        return [own / "model.json", own / "model.safetensors"]  # opening says what to install
     assert found.exported is not None
-    return ModelFiles((found.exported,))
+    return [found.exported]
 
 
-def _has_torch() -> bool:
-    try:
-        need("torch", "train")
-    except MissingExtra:
-        return False
-    return True
+def digest_of(files: Sequence[Path]) -> str:
+    """A text that changes with the model."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in files:
+        with path.open("rb") as opened:
+            digest.update(hashlib.file_digest(opened, "blake2b").digest())
+    return digest.hexdigest()
 
 
-@dataclass(frozen=True)
-class PackedModel:
-    """The content of a model's files, which travels to machines that do not have them."""
-
-    contents: tuple[tuple[str, bytes], ...]  # name, bytes
-    device: str
-
-    def open(self) -> PoolModel:
-        """Open it here, as ``ModelFiles.open`` does; nothing is left on the disk."""
-        with tempfile.TemporaryDirectory() as place:
-            files = ModelFiles(tuple(Path(place, name) for name, _ in self.contents))
-            for path, (_, content) in zip(files.paths, self.contents, strict=True):
-                path.write_bytes(content)
-            return files.open(self.device)
+def open_files(files: Sequence[Path], device: str = "cpu") -> PoolModel:
+    """The model, with one core a batch if it is exported, and else on a device of torch."""
+    if len(files) == 1:
+        return OnnxModel(files[0], threads=1)
+    folder: PoolModel = open_folder(files[0].parent, device)
+    return folder
 
 
-def packed(files: ModelFiles, device: str) -> PackedModel:
-    """The files' content, to be opened on ``device``."""
-    return PackedModel(tuple((path.name, path.read_bytes()) for path in files.paths), device)
-
-
-@dataclass(frozen=True)
-class Share:
-    """Part ``number`` of ``of`` of the shards: every process that has a share takes others."""
-
-    number: int = 1
-    of: int = 1
-
-    def taken(self, shards: Sequence[Shard]) -> Sequence[Shard]:
-        """The shards of this share, spread over the whole pool."""
-        return shards[self.number - 1 :: self.of]
+def open_contents(contents: Mapping[str, bytes], device: str) -> PoolModel:
+    """The same from names and contents, where the files are not; it leaves nothing on the disk."""
+    with tempfile.TemporaryDirectory() as place:
+        files = [Path(place, name) for name in contents]
+        for path in files:
+            path.write_bytes(contents[path.name])
+        return open_files(files, device)
 
 
 @dataclass(frozen=True)
@@ -292,11 +218,10 @@ class Labelling:
             readers.shutdown(cancel_futures=True)
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What there is to say about a shard that was labelled, or could not be."""
 
-    messages: tuple[str, ...] = ()
+    message: str | None = None
     failure: str | None = None  # why it has no labels
 
 
@@ -306,41 +231,54 @@ def label_shards(
     engine: Engine,
     resources: Resources,
     *,
-    share: Share = Share(),
+    share: tuple[int, int] = (1, 1),
     console: Console,
 ) -> tuple[dict[str, Any] | None, list[dict[str, str]]]:
-    """Label the shards of a share that have no labels yet, each into a file of its own.
+    """Label part i of n of the shards, unless they have labels, each into a file of its own.
 
     ``shards`` are those of the whole pool, the same for all processes, and one at a time takes
     ``resources`` of the engine. Returns the content of ``label.json``, or None while shards of
     other shares are not labelled; and the shards of this share that could not be read.
     """
     need("pyarrow.parquet", "train")
-    out, mine = labelling.out, share.taken(shards)
-    out.make()
-    with out.claimed(f"share-{share.number}-of-{share.of}"):
+    (number, of), out = share, labelling.out
+    mine = shards[number - 1 :: of]  # spread over the whole pool
+    with out.claimed(f"share-{number}-of-{of}"):
         out.pin({"format": FORMAT, "model": labelling.model, "threshold": labelling.threshold,
                  "classes": list(labelling.classes)})  # fmt: skip
         out.sweep(mine)
-        failed: list[dict[str, str]] = []
+        reasons: dict[str, str] = {}
         with (
             console.bar("label", len(mine), "shard") as done,
             closing(engine.map(labelling.opened, mine, resources)) as results,
         ):
             for count, (shard, result) in enumerate(results, 1):
                 outcome = Outcome(failure=result.reason) if isinstance(result, Lost) else result
-                for message in outcome.messages:
-                    console.say(message)
+                if outcome.message is not None:
+                    console.say(outcome.message)
                 if outcome.failure is not None:
                     console.say(f"{shard.name} is left out: {outcome.failure}")
-                    failed.append(out.fail(shard, outcome.failure))
+                    reasons[shard.name] = outcome.failure
                 done(count)
         out.sweep(mine)  # of processes that were killed, and whose shards others labelled
-        return _summarise(labelling, shards, console), failed
+        names = [shard.name for shard in mine if shard.name in reasons]
+        failed = [{"shard": name, "reason": reasons[name]} for name in names]
+        return _summarise(labelling, shards, failed, console), failed
 
 
 class _Unreadable(Exception):
     """A shard cannot be read to its end."""
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    """Tell what is wrong with a shard from what ends the command."""
+    try:
+        yield
+    except (TutelageError, OSError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            raise  # there is no room here for the copy of any shard
+        raise _Unreadable(str(error)) from error
 
 
 class _Labeller:
@@ -366,28 +304,19 @@ class _Labeller:
 
     def label(self, shard: Shard) -> Outcome:
         """Write the labels of a shard, unless they are there."""
-        out, messages = self._labelling.out, []
+        file = self._labelling.out.labels_of(shard)
         try:
             # From before the first byte is read: a shard that changes meanwhile will not match it.
             fingerprint = shard.fingerprint()
         except OSError as error:
             return Outcome(failure=str(error))
-        known = about(out.labels_of(shard))
-        if known is None and out.labels_of(shard).exists():
-            messages = [f"{out.labels_of(shard)} is damaged: {shard.name} is labelled anew"]
-        elif known is not None and known["fingerprint"] != fingerprint:
-            messages = [f"{shard.name} has changed since it was labelled: it is labelled anew"]
-        if known is None or messages:
-            try:
-                self._write(shard, fingerprint)
-            except _Unreadable as error:
-                if self._stop.is_set():  # which ends the copying of a shard, too
-                    raise
-                return Outcome(tuple(messages), str(error))
-        out.forget_failure(shard)
-        return Outcome(tuple(messages))
-
-    def _write(self, shard: Shard, fingerprint: str) -> None:
+        known, message = about(file), None
+        if known is not None:
+            if known["fingerprint"] == fingerprint:
+                return Outcome()
+            message = f"{shard.name} has changed since it was labelled: it is labelled anew"
+        elif file.exists():
+            message = f"{file} is damaged: {shard.name} is labelled anew"
         facts = {
             "format": FORMAT,
             "shard": shard.name,
@@ -396,26 +325,18 @@ class _Labeller:
             "threshold": self._labelling.threshold,
             "version": __version__,
         }
-        with (
-            self._opened(shard) as entries,
-            closing(self._parts(entries)) as parts,
-            self._labelling.out.labels_of(shard).replacing() as partial,
-            closing(LabelTable(partial, self._model, facts)) as table,
-        ):
-            for part in parts:
-                table.add(part)
-            table.finish()
-
-    @contextmanager
-    def _opened(self, shard: Shard) -> Iterator[Entries]:
-        with ExitStack() as stack:
-            try:
-                entries = stack.enter_context(shard.opened(self._stop))
-            except (TutelageError, OSError) as error:
-                if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-                    raise  # there is no room here for the copy of any shard
-                raise _Unreadable(str(error)) from error
-            yield entries
+        try:
+            with ExitStack() as stack:
+                with _reading():
+                    entries = stack.enter_context(shard.opened(self._stop))
+                parts = stack.enter_context(closing(self._parts(entries)))
+                with file.replacing() as whole:
+                    write_labels(whole, parts, self._model, facts)
+        except _Unreadable as error:
+            if self._stop.is_set():  # which ends the copying of a shard, too
+                raise
+            return Outcome(message, str(error))
+        return Outcome(message)
 
     def _parts(self, entries: Entries) -> Generator[Part, None, None]:
         """The parts of a shard in order; the threads are some batches ahead of them."""
@@ -429,10 +350,8 @@ class _Labeller:
             yield ahead.popleft().result()
 
     def _chunk(self, entries: Entries) -> list[tuple[str, Read]]:
-        try:
+        with _reading():
             return list(itertools.islice(entries, self._model.batch))
-        except (TutelageError, OSError) as error:
-            raise _Unreadable(str(error)) from error
 
     def _look(self, chunk: Sequence[tuple[str, Read]]) -> Part:
         """Read, decode and prepare some images, fewer at a time when they are large."""
@@ -462,16 +381,18 @@ def _decoded(read: Read) -> tuple[np.ndarray | None, str | None]:
 
 
 def _summarise(
-    labelling: Labelling, shards: Sequence[Shard], console: Console
+    labelling: Labelling, shards: Sequence[Shard], failed: list[dict[str, str]], console: Console
 ) -> dict[str, Any] | None:
-    """Add up the footers of all shards; None while some have neither labels nor a failure."""
+    """Add up the footers of all shards but the failed ones; None while others have no labels."""
     out, classes = labelling.out, labelling.classes
-    failures = out.failures(shards)
-    labelled = [shard for shard in shards if shard.name not in failures]
-    waiting = out.without_labels(labelled)
+    all_files = {out.labels_of(shard): shard.name for shard in shards}
+    without = {one["shard"] for one in failed}
+    files = [file for file, name in all_files.items() if name not in without]
+    there = out.labelled()
+    waiting = len(set(files) - there)
     if not waiting:  # else each of a thousand shares would read all footers
         with ThreadPoolExecutor(_ASKED) as threads:
-            footers = list(threads.map(about, map(out.labels_of, labelled)))
+            footers = list(threads.map(about, files))
         waiting = footers.count(None)  # they are damaged
     if waiting:
         console.say(
@@ -492,7 +413,7 @@ def _summarise(
         by_class += np.array(known["classes"], dtype=np.int64).reshape(by_class.shape)
         for key in COUNTS:
             totals[key] += known[key]
-    if others := out.others(shards):
+    if others := len(there - all_files.keys()):
         console.say(
             f"{out.place / LABELS} also holds the labels of {counted(others, 'shard')} outside "
             f"this pool; {SUMMARY} leaves them out"
@@ -506,7 +427,7 @@ def _summarise(
             name: {"labelled": labelled, "accepted": accepted}
             for name, (labelled, accepted) in zip(classes, by_class.tolist(), strict=True)
         },
-        "failed": list(failures.values()),
+        "failed": failed,
     }
     (out.place / SUMMARY).write(as_text(content))
     return content
