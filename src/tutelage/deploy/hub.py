@@ -16,6 +16,7 @@ from PIL import Image
 from safetensors import SafetensorError
 from torch import nn
 
+from tutelage import pages
 from tutelage._version import __version__
 from tutelage.deploy.find import REFERENCE
 from tutelage.deploy.graph import TorchModel
@@ -66,7 +67,7 @@ def export_timm(
             model_args={"img_size": model.spec.input_size} if fixed else None,
             safe_serialization=True,
         )
-        write_atomically(building / README, _card(model, origin, "timm", TIMM_USAGE))
+        write_atomically(building / README, _card(model, origin, "timm"))
         loaded = timm.create_model(f"local-dir:{building}", pretrained=True).eval()
         return _compare(model, loaded, images)
 
@@ -82,11 +83,10 @@ def export_hub(
         save_model(model, building)
         export_onnx(model, building / "model.onnx")
         checked = parity(model, building / "model.onnx", images)
-        usage = HUB_USAGE
-        if (reference := origin / REFERENCE).is_file():
+        reference = origin / REFERENCE
+        if reference.is_file():
             write_atomically(building / REFERENCE, reference.read_bytes())
-            usage += WATCH_USAGE
-        card = _card(model, origin, "tutelage", usage)
+        card = _card(model, origin, "tutelage", watch=reference.is_file())
         write_atomically(building / README, card)
         return checked
 
@@ -175,67 +175,31 @@ def _export_folder(folder: Path) -> Iterator[Path]:
             file.chmod(0o644)  # safetensors makes them private
 
 
-TIMM_USAGE = """\
-    import timm
-
-    model = timm.create_model("local-dir:FOLDER", pretrained=True).eval()
-    transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=model))
-    probabilities = model(transform(image.convert("RGB"))[None]).softmax(dim=-1)
-
-From the hub, write "hf-hub:USER/NAME" in place of "local-dir:FOLDER". The classes, in the order of
-the outputs, are `label_names` in `config.json`. The temperature is part of the last layer.
-"""
-HUB_USAGE = """\
-    pip install "tutelage[train]"
-    tutelage predict FOLDER photo.jpg
-
-The base install alone runs `FOLDER/model.onnx`. Its input is uint8 RGB images (N, H, W, 3) of any
-size, its output probabilities; the classes are in `model.json` and in the file's metadata.
-"""
-WATCH_USAGE = """\
-
-`tutelage watch FOLDER new_photos/` tells whether images still look like those that the model was
-made for. It compares them with `reference.npz`: answers, features and brightness of images that the
-model did not learn from. The images themselves are not in it.
-"""
-
-
-def _card(model: Classifier, origin: Path, library: str, usage: str) -> str:
+def _card(model: Classifier, origin: Path, library: str, *, watch: bool = False) -> str:
     """The README: metadata for the hub, how to load the model, and what its run says about it."""
-    tags = dict.fromkeys(("image-classification", library, "tutelage"))
-    classes = ", ".join(model.spec.classes)
-    parts = [
-        "---",
-        f"library_name: {library}",
-        "pipeline_tag: image-classification",
-        "tags:",
-        *(f"- {tag}" for tag in tags),
-        "---",
-        f"# {model.spec.architecture}, {len(model.spec.classes)} classes\n",
-        f"Made by `tutelage {__version__}`. Its classes: {classes}.\n",
-        "## Load it\n",
-        usage,
-        *_of_run(origin),
-    ]
-    return "\n".join(parts).rstrip("\n") + "\n"
+    return pages.render(
+        "hub.md.j2",
+        library=library,
+        spec=model.spec,
+        version=__version__,
+        watch=watch,
+        run=_of_run(origin),
+    )
 
 
-def _of_run(origin: Path) -> list[str]:
-    """What the card and the figures of a run say, if the model folder lies in a run folder."""
+def _of_run(origin: Path) -> dict[str, Any] | None:
+    """The test figures and the card of a run, if the model folder lies in a run folder."""
     run = origin.resolve().parent
     card, figures = run / "MODEL_CARD.md", run / "metrics.json"
     if not (card.is_file() and figures.is_file()):
-        return []
+        return None
     kind = "final" if origin.resolve().name == "student" else "teacher"
-    parts = []
     try:
         metrics = json.loads(figures.read_text(encoding="utf-8"))
-        if test := (metrics[kind] or {}).get("test"):
-            low, high = (100 * end for end in test["accuracy_ci95"])
-            parts.append(
-                f"Accuracy of this model on {test['n']} test images of its run: "
-                f"{100 * test['accuracy']:.1f}% (95% interval {low:.1f}% to {high:.1f}%).\n"
-            )
+        test = (metrics[kind] or {}).get("test")
+        if test:
+            low, high = test["accuracy_ci95"]
+            test = {"n": test["n"], "accuracy": test["accuracy"], "low": low, "high": high}
         final = metrics["final"]["name"] if metrics["final"] else "final model"
         *_, body = card.read_text(encoding="utf-8").split("---\n", maxsplit=2)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -243,5 +207,5 @@ def _of_run(origin: Path) -> list[str]:
             f"{figures} or {card.name} beside it is damaged ({error}); restore them, or give a "
             "copy of the model folder that lies outside the run"
         ) from error
-    parts.append(f"What follows is the card of the run; its figures are those of the {final}.\n")
-    return [*parts, re.sub(r"^#", "##", body, flags=re.MULTILINE)]
+    card_below = re.sub(r"^#", "##", body, flags=re.MULTILINE).rstrip("\n")
+    return {"test": test, "final": final, "card": card_below}
